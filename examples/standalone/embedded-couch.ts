@@ -1,0 +1,119 @@
+import { randomBytes } from 'node:crypto'
+import { EventEmitter, once } from 'node:events'
+import { mkdirSync } from 'node:fs'
+import { createServer, type IncomingMessage } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import expressPouch from 'express-pouchdb'
+import PouchDB from 'pouchdb'
+import memoryAdapter from 'pouchdb-adapter-memory'
+import { parseMultipart, partName } from './multipart.js'
+
+PouchDB.plugin(memoryAdapter)
+
+export interface EmbeddedCouchOptions {
+  /** Where the data lies. Default `./data/couch`. */
+  directory?: string
+  /** Keeps nothing on disk. Default `false`. */
+  memory?: boolean
+  /** Default `127.0.0.1`. There is no authentication, so leave it there. */
+  host?: string
+  /** Default 0, a free port. */
+  port?: number
+}
+
+export interface EmbeddedCouch {
+  url: string
+  close(): Promise<void>
+}
+
+/** Starts a database that speaks CouchDB's HTTP API inside this process, for trying things out and for tests. */
+export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Promise<EmbeddedCouch> {
+  const { directory = join('data', 'couch'), memory = false, host = '127.0.0.1', port = 0 } = options
+  if (!memory) mkdirSync(directory, { recursive: true })
+  // the memory adapter keeps its databases by name for the whole process: a random prefix separates servers
+  const storage = memory
+    ? { adapter: 'memory', prefix: `${randomBytes(8).toString('hex')}_` }
+    : { adapter: 'leveldb', prefix: join(directory, '/') }
+
+  // so does the package's list of databases, which lives on events of the constructor: this one has its own
+  const events = new EventEmitter()
+  const open = new Map<string, PouchDB>()
+  class Pouch extends PouchDB {
+    static override defaults = () => Pouch
+    static override on = events.on.bind(events)
+    static override emit = events.emit.bind(events)
+
+    constructor(name: string, options?: object) {
+      // deterministic revisions are hashed over every byte of an attachment as a JSON array: 200 MB of it exhaust the heap
+      super(name, { ...storage, deterministic_revs: false, ...options })
+      open.set(name, this)
+      this.once('created', () => events.emit('created', name))
+    }
+  }
+  events.on('destroyed', (name: string) => open.delete(name))
+
+  // the minimal mode has neither config.json nor log.txt; compression would only burn CPU on loopback
+  const couch = expressPouch(Pouch, {
+    mode: 'minimumForPouchDB',
+    inMemoryConfig: true,
+    overrideMode: { include: ['routes/find', 'validation'], exclude: ['compression'] }
+  })
+  const server = createServer((request, response) => {
+    const multipart =
+      request.method === 'PUT' && /^multipart\/related/i.test(request.headers['content-type'] ?? '')
+    if (!multipart) return couch(request, response)
+    readMultipart(request).then(
+      () => couch(request, response),
+      (error: Error) => {
+        response.writeHead(400, { 'content-type': 'application/json', connection: 'close' })
+        response.end(JSON.stringify({ error: 'bad_request', reason: error.message }))
+      }
+    )
+  })
+  server.requestTimeout = 0
+  server.listen(port, host)
+  await once(server, 'listening')
+
+  const close = async () => {
+    server.close()
+    server.closeIdleConnections()
+    const cut = setTimeout(() => server.closeAllConnections(), 2_000)
+    await once(server, 'close')
+    clearTimeout(cut)
+    events.removeAllListeners()
+    // the databases of views come after the one they belong to, and have to go before it
+    for (const database of [...open.values()].reverse())
+      await (memory ? database.destroy() : database.close())
+  }
+  let closing: Promise<void> | undefined
+  return {
+    url: `http://${host}:${(server.address() as AddressInfo).port}`,
+    close: () => {
+      closing ??= close()
+      return closing
+    }
+  }
+}
+
+/**
+ * Reads a multipart document and leaves it on the request as body-parser would, with its attachments as buffers.
+ * express-pouchdb itself leaves a file behind for each attachment, and a part without a file name or a JSON part above
+ * 2 MB ends the process.
+ */
+async function readMultipart(request: IncomingMessage): Promise<void> {
+  const parts = parseMultipart(request.headers['content-type'] ?? '', await buffer(request))
+  const document = JSON.parse(parts.shift()?.body.toString() ?? '')
+  const attachments: Record<string, { follows?: true; data?: Buffer }> = document._attachments ?? {}
+  const following = Object.keys(attachments).filter((name) => attachments[name]?.follows)
+  for (const part of parts) {
+    const attachment = attachments[partName(part, following) ?? '']
+    if (!attachment) throw new Error('a part belongs to no attachment')
+    delete attachment.follows
+    attachment.data = part.body
+  }
+  if (following.length > 0) throw new Error(`attachment ${following[0]} is missing`)
+  request.headers['content-type'] = 'application/json'
+  Object.assign(request, { _body: true, body: document })
+}

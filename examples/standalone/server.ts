@@ -1,0 +1,107 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import type { ServerScope } from 'nano'
+import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
+import type { DatabaseNames } from '../../types/index.js'
+import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
+
+export interface ConsoleOptions {
+  couch: ServerScope
+  names: DatabaseNames
+  access: Access
+  publicUrl?: string
+}
+
+/** A small console: logins, transactions and the backup APIs. */
+export async function buildConsole({
+  couch,
+  names,
+  access,
+  publicUrl
+}: ConsoleOptions): Promise<FastifyInstance> {
+  const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
+  const webhooks = createCouchWebhookStore({ couch, database: names.system })
+
+  await app.register(dbBackups, {
+    couch,
+    databases: names,
+    authorize: (request, context) => access.authorize(request, context),
+    webhooks,
+    rebuildWhitelist: () => rebuildWhitelist(couch, names),
+    versions: { tag: 'example' },
+    publicUrl
+  })
+
+  const loginSchema = {
+    type: 'object',
+    required: ['email', 'password'],
+    additionalProperties: false,
+    properties: {
+      email: { type: 'string', maxLength: 254 },
+      password: { type: 'string', maxLength: 128 }
+    }
+  }
+  for (const version of ['v1', 'v2', 'v3']) {
+    app.post<{ Body: { email: string; password: string } }>(
+      `/api/${version}/auth/login`,
+      { schema: { body: loginSchema } },
+      async (request, reply) => {
+        const token = await access.login(request.body.email, request.body.password)
+        if (!token) return reply.code(401).send({ statusCode: 401, message: 'invalid login' })
+        reply.header('set-cookie', `${COOKIE}=${token}; Path=/; HttpOnly; SameSite=Strict`)
+        return { message: 'ok' }
+      }
+    )
+    app.post(`/api/${version}/auth/logout`, async (request, reply) => {
+      access.logout(request)
+      reply.header('set-cookie', `${COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0`)
+      return { message: 'ok' }
+    })
+
+    for (const [prefix, scheme] of [
+      ['/api', 'session'],
+      ['/ak/api', 'api-key']
+    ] as const) {
+      app.get<{ Params: { tx: string } }>(
+        `${prefix}/${version}/webhooks/txs/:tx`,
+        {
+          onRequest: async (request) => {
+            await access.authorize(request, { action: 'blockchain.optools.view', scheme })
+          }
+        },
+        async (request, reply) => {
+          const transaction = await webhooks.get(request.params.tx)
+          if (!transaction) {
+            return reply.code(404).send({ statusCode: 404, error: 'not_found', reason: 'missing' })
+          }
+          // the client's URL may hold its secrets
+          const { client_webhook_url: _url, ...shown } = transaction
+          return { ...shown, _id: undefined, _rev: undefined }
+        }
+      )
+    }
+  }
+  return app
+}
+
+/** Recomputes the hosts that the console may talk to from its components. */
+async function rebuildWhitelist(couch: ServerScope, names: DatabaseNames): Promise<void> {
+  const { rows } = await couch.use(names.components).list({ include_docs: true })
+  const origins = new Set<string>()
+  for (const { doc } of rows) {
+    for (const [key, value] of Object.entries(doc ?? {})) {
+      if (!key.endsWith('_url') || typeof value !== 'string' || !URL.canParse(value)) continue
+      const { protocol, host } = new URL(value)
+      origins.add(`${protocol}//${host}`)
+    }
+  }
+  const system = couch.use<Settings>(names.system)
+  for (let attempt = 1; ; attempt++) {
+    const settings = await system.get(SETTINGS_ID)
+    try {
+      await system.insert({ ...settings, white_list: [...origins].sort() })
+      return
+    } catch (error) {
+      if ((error as { statusCode?: number }).statusCode !== 409 || attempt === 5) throw error
+    }
+  }
+}

@@ -1,0 +1,40 @@
+declare module 'express-pouchdb' {
+  import type { IncomingMessage, ServerResponse } from 'node:http'
+  import type PouchDB from 'pouchdb'
+
+  interface ExpressPouchOptions {
+    mode?: 'fullCouchDB' | 'minimumForPouchDB' | 'custom'
+    overrideMode?: { include?: string[]; exclude?: string[] }
+    /** Keeps the settings in memory instead of in `config.json`. */
+    inMemoryConfig?: boolean
+    configPath?: string
+    logPath?: string
+  }
+
+  function expressPouch(
+    pouch: typeof PouchDB,
+    options?: ExpressPouchOptions
+  ): (request: IncomingMessage, response: ServerResponse) => void
+  export = expressPouch
+}
+
+declare module 'pouchdb' {
+  /** The part of PouchDB that the example uses. */
+  class PouchDB {
+    static plugin(plugin: unknown): typeof PouchDB
+    static defaults: (options: object) => typeof PouchDB
+    static on: (event: string, listener: (name: string) => void) => void
+    static emit: (event: string, ...values: unknown[]) => boolean
+    constructor(name: string, options?: object)
+    once(event: 'created', listener: () => void): void
+    close(): Promise<void>
+    destroy(): Promise<unknown>
+  }
+
+  export = PouchDB
+}
+
+declare module 'pouchdb-adapter-memory' {
+  const plugin: unknown
+  export default plugin
+}

@@ -1,0 +1,153 @@
+import type { DatabaseSummary } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { elapsed } from '../elapsed.js'
+import type { BackupStore } from '../store/backup-store.js'
+import type { HeaderDocument, StoredDatabase } from '../store/layout.js'
+import { LAYOUT } from '../store/layout.js'
+import { apiKey, BACKUP_TYPE, LOGICAL_DATABASES } from '../store/names.js'
+import { backupDatabase } from './database-backup.js'
+
+/** Milliseconds between two writes of a running backup's header. */
+const PROGRESS_INTERVAL = 2000
+
+/** Version of what the API sends as a backup. */
+const BACKUP_VERSION = '1.0.0'
+
+export interface BackupJobOptions {
+  id: string
+  sources: Record<LogicalDatabase, CouchDatabase>
+  store: BackupStore
+  excludeTypes: ReadonlySet<string>
+}
+
+/** The header of a backup that has just begun. */
+export function newHeader(
+  startTimestamp: number,
+  instance: string,
+  versions: Record<string, unknown>
+): HeaderDocument {
+  return {
+    type: BACKUP_TYPE,
+    backup_version: BACKUP_VERSION,
+    ibp_versions: versions,
+    doc_count: 0,
+    dbs: {},
+    in_progress: true,
+    start_timestamp: startTimestamp,
+    storage: { layout: LAYOUT, instance, databases: {} }
+  }
+}
+
+/**
+ * Backs up all databases, one after another, into an existing header, and checks that everything was stored.
+ * The header is finished when this resolves; when it rejects, see {@link markFailed}.
+ */
+export async function runBackup(options: BackupJobOptions): Promise<void> {
+  const { id, sources, store, excludeTypes } = options
+  const dbs: Record<string, DatabaseSummary> = {}
+  const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
+  const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
+  let running = 0
+  const progress = new ProgressWriter(() =>
+    store.update(id, (header) => ({ ...header, doc_count: finished() + running, dbs }))
+  )
+  try {
+    for (const database of LOGICAL_DATABASES) {
+      const { summary, stored } = await backupDatabase({
+        source: sources[database],
+        target: store.db,
+        backup: id,
+        database,
+        excludeTypes,
+        onProgress(documents) {
+          running = documents
+          progress.due()
+        }
+      })
+      await store.relieve(id, database, stored)
+      running = 0
+      dbs[apiKey(database)] = summary
+      databases[database] = stored
+      progress.check()
+    }
+  } finally {
+    await progress.stop()
+  }
+  const parts = []
+  for (const stored of Object.values(databases)) parts.push(...(await store.chunks(stored)), ...stored.superseded)
+  await store.checkPresence(id, parts)
+  await store.update(id, (header) => {
+    const end = Date.now()
+    return {
+      ...header,
+      doc_count: finished(),
+      dbs,
+      in_progress: false,
+      end_timestamp: end,
+      elapsed: elapsed(end - header.start_timestamp),
+      storage: { ...header.storage, databases }
+    }
+  })
+}
+
+/** Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted. */
+export async function markFailed(store: BackupStore, id: string, reason: string): Promise<void> {
+  await store.update(id, (header) => {
+    if (!header.in_progress) return null
+    const end = Date.now()
+    return {
+      ...header,
+      doc_count: 0,
+      dbs: {},
+      in_progress: false,
+      error: reason,
+      end_timestamp: end,
+      elapsed: elapsed(end - header.start_timestamp),
+      storage: { ...header.storage, databases: {} }
+    }
+  })
+  await store.removeParts(id, new Set())
+}
+
+/** Writes progress at most once an interval, never two writes at a time. */
+class ProgressWriter {
+  readonly #write: () => Promise<void>
+  #last = Date.now()
+  #writing: Promise<void> = Promise.resolve()
+  #busy = false
+  #failure: { error: unknown } | undefined
+
+  constructor(write: () => Promise<void>) {
+    this.#write = write
+  }
+
+  due(): void {
+    if (this.#busy || Date.now() - this.#last < PROGRESS_INTERVAL) return
+    this.#last = Date.now()
+    this.#start()
+  }
+
+  /** Writes now, unless a write is under way. @throws what the last write threw */
+  check(): void {
+    if (this.#failure) throw this.#failure.error
+    if (!this.#busy) this.#start()
+  }
+
+  async stop(): Promise<void> {
+    this.#busy = true
+    await this.#writing
+  }
+
+  #start(): void {
+    this.#busy = true
+    this.#writing = this.#write().then(
+      () => {
+        this.#busy = false
+      },
+      (error: unknown) => {
+        this.#failure = { error }
+      }
+    )
+  }
+}

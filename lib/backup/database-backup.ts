@@ -1,0 +1,284 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { DatabaseSummary } from '../../types/backups.js'
+import type { Change, CouchDatabase } from '../couch/database.js'
+import { CouchError, isNotFound } from '../couch/errors.js'
+import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
+import { CopyIndex } from '../store/copy-index.js'
+import { linesOf, readChunk } from '../store/chunk-reader.js'
+import { ChunkWriter } from '../store/chunk-writer.js'
+import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
+import { BACKUP_RANGE, isInternalId } from '../store/names.js'
+import { attachmentBytes, inlineAttachments } from './attachments.js'
+import { type FeedPosition, readFeed } from './feed.js'
+
+/** A document whose attachments take more is never whole in memory. */
+export const LARGE_DOCUMENT = 4 * 1024 * 1024
+/** Documents asked for in one `_bulk_get`. */
+const BATCH = 100
+/** Batches being read at a time. */
+const BATCHES_IN_FLIGHT = 3
+/** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
+const LEGACY_BYTES = 16 * 1024 * 1024
+/** Further rounds of the feed for revisions that vanished while they were to be read. */
+const ROUNDS_FOR_VANISHED = 5
+
+export interface DatabaseBackupOptions {
+  /** Database to read. */
+  source: CouchDatabase
+  /** Database that keeps the backup. */
+  target: CouchDatabase
+  backup: string
+  database: LogicalDatabase
+  excludeTypes: ReadonlySet<string>
+  /** Called as documents are stored, with their number so far. */
+  onProgress(documents: number): void
+}
+
+export interface DatabaseBackupResult {
+  summary: DatabaseSummary
+  stored: StoredDatabase
+}
+
+interface Batch {
+  ids: Set<string>
+  rows: Promise<{ id: string; doc: Uint8Array | null }[]>
+}
+
+/**
+ * Backs up one database as it is at one update sequence.
+ * @throws CouchError, and whatever ends the client's signal
+ */
+export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
+  return new DatabaseBackup(options).run()
+}
+
+class DatabaseBackup {
+  readonly #options: DatabaseBackupOptions
+  readonly #writer: ChunkWriter
+  #copies = new CopyIndex(0)
+  /** Ids of documents whose last copy had conflicts. */
+  readonly #conflicted = new Set<string>()
+  /** Documents with small attachments, waiting to be read with them. */
+  #waiting = new Map<string, DocumentBytes>()
+  #waitingBytes = 0
+  readonly #batches: Batch[] = []
+  /** Ids of documents whose revision was gone: a later row of the feed must replace or delete them. */
+  readonly #vanished = new Set<string>()
+
+  constructor(options: DatabaseBackupOptions) {
+    this.#options = options
+    this.#writer = new ChunkWriter(options.target, options.backup, options.database)
+  }
+
+  async run(): Promise<DatabaseBackupResult> {
+    const { source } = this.#options
+    const startTimestamp = Date.now()
+    try {
+      this.#copies = new CopyIndex((await source.info()).doc_count)
+      const includeDocs = !(await this.#holdsLargeBackups())
+      const position: FeedPosition = { since: '0', first: true }
+      for (let round = 1; ; round++) {
+        for await (const changes of readFeed(source, position, { includeDocs })) {
+          if (includeDocs) for (const change of changes) await this.#add(change, position.first)
+          else await this.#fetchAndAdd(changes, position.first)
+        }
+        await this.#drain()
+        if (this.#vanished.size === 0) break
+        if (round > ROUNDS_FOR_VANISHED) this.#failForVanished()
+        position.first = false
+      }
+      const chunks = await this.#writer.flush()
+      const { superseded, dropped } = await this.#storeSuperseded(chunks)
+      const all = [...chunks, ...superseded]
+      return {
+        stored: { manifests: [], chunks, superseded },
+        summary: {
+          start_timestamp: startTimestamp,
+          finish_timestamp: Date.now(),
+          last_sequence: position.since,
+          doc_count: this.#copies.copies - dropped,
+          conflict_count: this.#conflicted.size,
+          raw_bytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
+          stored_bytes: all.reduce((sum, chunk) => sum + chunk.stored, 0)
+        }
+      }
+    } finally {
+      await this.#writer.settle()
+    }
+  }
+
+  /** Athena's backups of up to 8 MB each would be read, and dropped, with every backup. */
+  async #holdsLargeBackups(): Promise<boolean> {
+    const { source } = this.#options
+    const ids: string[] = []
+    await source.client.retry(async () => {
+      ids.length = 0
+      for await (const rows of source.allDocs(BACKUP_RANGE)) for (const { id } of rows) ids.push(id)
+    })
+    let bytes = 0
+    for (const id of ids) {
+      try {
+        bytes += (await source.size(id)) ?? LEGACY_BYTES
+      } catch (error) {
+        if (!isNotFound(error)) throw error
+      }
+      if (bytes >= LEGACY_BYTES) return true
+    }
+    return false
+  }
+
+  async #add(change: Change, firstPage: boolean): Promise<void> {
+    const { id } = change
+    if (isInternalId(id)) return
+    this.#vanished.delete(id)
+    this.#conflicted.delete(id)
+    if (this.#isPending(id)) await this.#drain()
+    if (change.deleted) {
+      // What the first page finds deleted was deleted before the backup began.
+      if (!firstPage) this.#copies.noteDeleted(id)
+      return
+    }
+    if (change.doc === null) return this.#addFetched(id, await this.#fetchOne(change))
+    return this.#addFetched(id, change.doc)
+  }
+
+  /** For feeds without documents. */
+  async #fetchAndAdd(changes: readonly Change[], firstPage: boolean): Promise<void> {
+    const live: Change[] = []
+    for (const change of changes) {
+      if (change.deleted || isInternalId(change.id)) await this.#add(change, firstPage)
+      else live.push(change)
+    }
+    for (let i = 0; i < live.length; i += BATCH) {
+      const rows = this.#options.source.bulkGet(live.slice(i, i + BATCH), { attachments: false })
+      for await (const { id, doc } of rows) {
+        this.#vanished.delete(id)
+        if (this.#isPending(id)) await this.#drain()
+        await this.#addFetched(id, doc)
+      }
+    }
+  }
+
+  async #fetchOne(change: Change): Promise<Uint8Array | null> {
+    for await (const { doc } of this.#options.source.bulkGet([change], { attachments: false })) return doc
+    return null
+  }
+
+  async #addFetched(id: string, doc: Uint8Array | null): Promise<void> {
+    if (doc === null) {
+      this.#vanished.add(id)
+      return
+    }
+    const document = readDocument(doc)
+    if (document.id !== id) {
+      throw new CouchError('_changes', { error: 'bad_answer', reason: 'a row holds another document' })
+    }
+    if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
+      this.#copies.noteDeleted(id)
+      return
+    }
+    if (document.conflicts > 0) this.#conflicted.add(id)
+    if (!document.attachments) return this.#write(document)
+    const bytes = attachmentBytes(document)
+    if (bytes > LARGE_DOCUMENT) return this.#writeLarge(document)
+    if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > LARGE_DOCUMENT) await this.#dispatch()
+    this.#waiting.set(id, document)
+    this.#waitingBytes += bytes
+  }
+
+  #isPending(id: string): boolean {
+    return this.#waiting.has(id) || this.#batches.some((batch) => batch.ids.has(id))
+  }
+
+  /** Starts to read the waiting documents with their attachments. */
+  async #dispatch(): Promise<void> {
+    if (this.#waiting.size === 0) return
+    const revisions = [...this.#waiting.values()].map(({ id, rev }) => ({ id, rev }))
+    const rows = collectRows(this.#options.source.bulkGet(revisions, { attachments: true }))
+    rows.catch(() => undefined)
+    this.#batches.push({ ids: new Set(this.#waiting.keys()), rows })
+    this.#waiting = new Map()
+    this.#waitingBytes = 0
+    while (this.#batches.length >= BATCHES_IN_FLIGHT) await this.#writeBatch()
+  }
+
+  async #writeBatch(): Promise<void> {
+    const batch = this.#batches.shift()
+    if (!batch) return
+    for (const { id, doc } of await batch.rows) {
+      if (doc === null) this.#vanished.add(id)
+      else await this.#write(readDocument(doc))
+    }
+  }
+
+  /** Writes everything that waits, so that the next document comes after it. */
+  async #drain(): Promise<void> {
+    await this.#dispatch()
+    while (this.#batches.length > 0) await this.#writeBatch()
+  }
+
+  async #write(document: DocumentBytes): Promise<void> {
+    const ordinal = this.#copies.note(document.id)
+    await this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
+    if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
+  }
+
+  async #writeLarge(document: DocumentBytes): Promise<void> {
+    const { id } = document
+    const plain = readDocument(withoutRevisionMembers(document))
+    try {
+      await this.#writer.addLarge({ id, design: isDesign(id) }, () =>
+        inlineAttachments(this.#options.source, plain)
+      )
+    } catch (error) {
+      if (!isNotFound(error)) throw error
+      this.#vanished.add(id)
+      return
+    }
+    this.#copies.note(id)
+    this.#options.onProgress(this.#copies.copies)
+  }
+
+  #failForVanished(): never {
+    const [id] = this.#vanished
+    throw new CouchError(`document "${id}"`, {
+      error: 'missing',
+      reason: 'the changes feed names a revision that the database does not have'
+    })
+  }
+
+  /**
+   * Stores which copies count, for documents that changed or went while the database was read.
+   * @returns with the number of lines that do not count
+   */
+  async #storeSuperseded(
+    chunks: readonly ChunkEntry[]
+  ): Promise<{ superseded: ChunkEntry[]; dropped: number }> {
+    const { repeated } = this.#copies
+    if (repeated.size === 0) return { superseded: [], dropped: 0 }
+    const copies = new Map<string, number>()
+    const count = (id: string) => {
+      if (repeated.has(id)) copies.set(id, (copies.get(id) ?? 0) + 1)
+    }
+    for (const chunk of chunks) {
+      if (chunk.large !== undefined) count(chunk.large)
+      else for (const line of linesOf(await readChunk(this.#options.target, chunk))) count(idOf(line))
+    }
+    let dropped = 0
+    for (const [id, last] of repeated) {
+      const superseded = (copies.get(id) ?? 0) - (last < 0 ? 0 : 1)
+      if (superseded === 0) continue
+      dropped += superseded
+      await this.#writer.add(Buffer.from(JSON.stringify([id, last])))
+    }
+    return { superseded: await this.#writer.flush(), dropped }
+  }
+}
+
+async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const row of rows) all.push(row)
+  return all
+}
+
+const isDesign = (id: string) => id.startsWith('_design/')

@@ -1,0 +1,60 @@
+import type { Change, ChangesEnd, CouchDatabase } from '../couch/database.js'
+
+/** Rows of a page: a fault re-reads less than this. */
+const PAGE = 10_000
+/** Pages beyond those that were to be expected, before the feed is read to its end in one request. */
+const EXTRA_PAGES = 3
+
+export interface FeedPosition {
+  /** Everything up to this update sequence has been read. */
+  since: string
+  /** Nothing had been read before the page at hand. */
+  first: boolean
+}
+
+/**
+ * Reads the changes feed from `position.since` to its end.
+ *
+ * The feed has ended where a page comes back short: the documents read are then exactly those of the database at
+ * `position.since`. (Stopping anywhere else would miss documents that moved to a later place in the feed while it was
+ * read.) A writer faster than the pages are read cannot keep it from ending: after the pages that were to be expected,
+ * one request without a limit reads what the database holds at that moment.
+ *
+ * A broken page is continued from the last sequence seen, so a document may come twice; the later copy counts.
+ *
+ * @param position is moved on while the feed is read
+ */
+export async function* readFeed(
+  db: CouchDatabase,
+  position: FeedPosition,
+  options: { includeDocs: boolean }
+): AsyncGenerator<Change[]> {
+  const retrier = db.client.retrier()
+  let pagesLeft: number | undefined
+  for (;;) {
+    const limit = pagesLeft === undefined || pagesLeft > 0 ? PAGE : undefined
+    const end: ChangesEnd = { lastSeq: '', pending: undefined }
+    const { since } = position
+    let rows = 0
+    try {
+      const page = db.changes({ since, limit, includeDocs: options.includeDocs }, end)
+      for await (const changes of page) {
+        rows += changes.length
+        yield changes
+        const seq = changes.findLast((change) => change.seq !== null)?.seq
+        if (seq) position.since = seq
+      }
+    } catch (error) {
+      if (rows > 0) position.first = false
+      if (position.since !== since) retrier.progressed()
+      await retrier.failed(error)
+      continue
+    }
+    retrier.progressed()
+    position.since = end.lastSeq
+    if (limit === undefined || (rows < limit && !end.pending)) return
+    position.first = false
+    pagesLeft ??= Math.ceil((end.pending ?? 0) / PAGE) + EXTRA_PAGES
+    pagesLeft--
+  }
+}

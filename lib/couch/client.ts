@@ -1,0 +1,362 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Agent, type Dispatcher } from 'undici'
+import type { Connection } from './connection.js'
+import { CouchError } from './errors.js'
+
+/** How often and how long to try again after a fault that may pass. */
+export interface RetryPolicy {
+  attempts: number
+  /** First wait, in milliseconds; doubles with every attempt. */
+  wait: number
+  /** Longest wait, in milliseconds. */
+  longest: number
+}
+
+/** While somebody waits for the reply. */
+export const FOREGROUND: RetryPolicy = { attempts: 3, wait: 150, longest: 1000 }
+/** While a backup or a restore runs: bridges a restart of the database. */
+export const BACKGROUND: RetryPolicy = { attempts: 7, wait: 250, longest: 8000 }
+
+export interface ClientSettings {
+  connect: () => Connection
+  retry: RetryPolicy
+  /** Milliseconds for a whole control call. */
+  control: number
+  /** Milliseconds of silence on a streamed call. */
+  idle: number
+  /** Ends every call. */
+  signal?: AbortSignal
+  /** Called right before a request that writes is sent; throws when this instance must not write any more. */
+  beforeWrite?: () => void
+}
+
+export interface CouchRequest {
+  method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
+  /** Segments of the path, not encoded. */
+  path: readonly string[]
+  query?: Record<string, string | number | boolean | undefined>
+  /** A value to send as JSON. */
+  json?: unknown
+  /** Bytes to send, or a function that starts a stream of them anew for every attempt. */
+  body?: string | Buffer | (() => AsyncIterable<Uint8Array>)
+  headers?: Record<string, string>
+  /** The request changes the database. */
+  write?: boolean
+}
+
+export interface CouchResponse {
+  status: number
+  headers: Record<string, string | string[] | undefined>
+  /** Throws {@link CouchError} when the connection breaks or falls silent. */
+  body: AsyncIterable<Buffer>
+  /** Reads what is left and drops it, or cuts the connection. */
+  discard(): void
+}
+
+/** Counts attempts, and waits between them. */
+export class Retrier {
+  readonly #policy: RetryPolicy
+  readonly #signal: AbortSignal | undefined
+  #failures = 0
+
+  constructor(policy: RetryPolicy, signal: AbortSignal | undefined) {
+    this.#policy = policy
+    this.#signal = signal
+  }
+
+  /** Waits before the next attempt; throws `error` when there is none. */
+  async failed(error: unknown): Promise<void> {
+    const { attempts, wait, longest } = this.#policy
+    if (!(error instanceof CouchError) || !error.retryable || ++this.#failures >= attempts) throw error
+    const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
+    const pause = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
+    await sleep(pause, undefined, { signal: this.#signal })
+  }
+
+  /** There was progress: failures are counted anew. */
+  progressed(): void {
+    this.#failures = 0
+  }
+}
+
+/** Fewer bytes than these within the idle time-out count as silence. */
+const DRIP = 1024
+const MAX_JSON_ANSWER = 64 * 1024 * 1024
+
+/**
+ * HTTP to CouchDB: streams both ways, notices cut and silent answers, retries what may pass, and turns every
+ * failure into a {@link CouchError}.
+ */
+export class CouchClient {
+  readonly settings: ClientSettings
+  readonly #agent: Agent
+  #clock = 0
+  readonly #clockOwner: CouchClient
+
+  constructor(settings: ClientSettings, parent?: CouchClient) {
+    this.settings = settings
+    this.#agent = parent ? parent.#agent : new Agent({ keepAliveTimeout: 10_000, connections: 64 })
+    this.#clockOwner = parent ? parent.#clockOwner : this
+  }
+
+  /** A client on the same connections with other settings. */
+  with(settings: Partial<ClientSettings>): CouchClient {
+    return new CouchClient({ ...this.settings, ...settings }, this)
+  }
+
+  /** The database server's clock as of its last answer, in milliseconds; common to all instances. */
+  get serverTime(): number {
+    return this.#clockOwner.#clock
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy()
+  }
+
+  /** Runs `call` again after faults that may pass, by the client's policy. */
+  async retry<T>(call: () => Promise<T>): Promise<T> {
+    const retrier = this.retrier()
+    for (;;) {
+      try {
+        return await call()
+      } catch (error) {
+        await retrier.failed(error)
+      }
+    }
+  }
+
+  /** For loops that cannot be a function to call again. */
+  retrier(): Retrier {
+    return new Retrier(this.settings.retry, this.settings.signal)
+  }
+
+  /** A call whose answer is a small JSON value. Retried. */
+  async json<T>(request: CouchRequest): Promise<T> {
+    return this.retry(async () => {
+      const deadline = new AbortController()
+      const timer = setTimeout(() => deadline.abort(), this.settings.control)
+      try {
+        const response = await this.#send(request, deadline.signal)
+        return (await readJson(response)) as T
+      } finally {
+        clearTimeout(timer)
+      }
+    })
+  }
+
+  /** A call whose answer is a stream. Retried until the answer begins; what comes later is the caller's. */
+  async stream(request: CouchRequest): Promise<CouchResponse> {
+    return this.retry(() => this.#send(request))
+  }
+
+  /** One attempt of {@link stream}, for callers that retry more than the request. */
+  async streamOnce(request: CouchRequest): Promise<CouchResponse> {
+    return this.#send(request)
+  }
+
+  async #send(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
+    const { idle, signal, beforeWrite } = this.settings
+    const what = describe(request)
+    const connection = this.settings.connect()
+    const abort = new AbortController()
+    const onAbort = () => abort.abort(signal?.reason)
+    const onDeadline = () => abort.abort(new Error('deadline'))
+    signal?.throwIfAborted()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    deadline?.addEventListener('abort', onDeadline, { once: true })
+    const release = () => {
+      signal?.removeEventListener('abort', onAbort)
+      deadline?.removeEventListener('abort', onDeadline)
+    }
+    const failure = (error: unknown): unknown => {
+      release()
+      if (signal?.aborted) return signal.reason
+      if (error instanceof CouchError) return error
+      const code = (error as { code?: string }).code ?? (error as Error).name
+      const stalled = deadline?.aborted || /TIMEOUT/.test(code)
+      return new CouchError(what, {
+        error: stalled ? 'stalled' : 'unreachable',
+        reason: stalled ? 'the database did not answer in time' : `the connection failed (${code})`,
+        retryable: true,
+        cause: error
+      })
+    }
+
+    let answer: Dispatcher.ResponseData
+    try {
+      if (request.write) beforeWrite?.()
+      answer = await (connection.dispatcher ?? this.#agent).request({
+        origin: connection.origin,
+        path: connection.basePath + encodePath(request),
+        method: request.method ?? 'GET',
+        headers: {
+          accept: 'application/json',
+          ...connection.headers,
+          ...(request.json === undefined ? undefined : { 'content-type': 'application/json' }),
+          ...request.headers
+        },
+        body: bodyOf(request) as Dispatcher.DispatchOptions['body'],
+        headersTimeout: idle,
+        bodyTimeout: idle,
+        signal: abort.signal
+      })
+    } catch (error) {
+      throw failure(error)
+    }
+
+    const date = Date.parse(String(answer.headers.date))
+    if (date > this.#clockOwner.#clock) this.#clockOwner.#clock = date
+    const body = watch(answer.body, idle, what, failure, release)
+    const expectsJson = !request.headers?.accept
+    if (answer.statusCode >= 400) throw await refusal(what, answer, body)
+    if (answer.statusCode >= 300) {
+      answer.body.destroy()
+      release()
+      throw badAnswer(what, `redirect (${answer.statusCode})`)
+    }
+    if (expectsJson && request.method !== 'HEAD' && !isJson(answer.headers['content-type'])) {
+      answer.body.on('error', () => {}).destroy()
+      release()
+      throw badAnswer(what, 'the answer is not JSON')
+    }
+    return {
+      status: answer.statusCode,
+      headers: answer.headers,
+      body,
+      discard() {
+        release()
+        answer.body.on('error', () => {}).destroy()
+      }
+    }
+  }
+}
+
+/** Reads an answer that is a small JSON value. */
+export async function readJson(response: CouchResponse): Promise<unknown> {
+  const text = await collect(response.body, MAX_JSON_ANSWER)
+  try {
+    return JSON.parse(text.toString())
+  } catch (cause) {
+    throw new CouchError('answer', {
+      error: 'truncated',
+      reason: 'the answer is not complete JSON',
+      retryable: true,
+      cause
+    })
+  }
+}
+
+export async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buffer> {
+  const pieces: Buffer[] = []
+  let size = 0
+  for await (const piece of body) {
+    size += piece.length
+    if (size > limit) {
+      throw new CouchError('answer', { error: 'bad_answer', reason: `more than ${limit} bytes` })
+    }
+    pieces.push(piece)
+  }
+  return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size)
+}
+
+async function* watch(
+  body: Dispatcher.ResponseData['body'],
+  idle: number,
+  what: string,
+  failure: (error: unknown) => unknown,
+  release: () => void
+): AsyncGenerator<Buffer> {
+  const pieces = body[Symbol.asyncIterator]()
+  let waited = 0
+  let received = 0
+  let ended = false
+  try {
+    for (;;) {
+      const from = performance.now()
+      const next = await pieces.next()
+      if (next.done) break
+      waited += performance.now() - from
+      received += next.value.length
+      if (received >= DRIP) {
+        waited = 0
+        received = 0
+      } else if (waited > idle) {
+        throw new CouchError(what, { error: 'stalled', reason: 'the answer drips', retryable: true })
+      }
+      yield next.value
+    }
+    ended = true
+  } catch (error) {
+    ended = true
+    body.on('error', () => {}).destroy()
+    throw failure(error)
+  } finally {
+    if (!ended) body.on('error', () => {}).destroy()
+    release()
+  }
+}
+
+async function refusal(
+  what: string,
+  answer: Dispatcher.ResponseData,
+  body: AsyncIterable<Buffer>
+): Promise<CouchError> {
+  let error = String(answer.statusCode)
+  let reason = 'no reason given'
+  if (isJson(answer.headers['content-type'])) {
+    try {
+      const details = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
+      if (typeof details.error === 'string') error = details.error
+      if (typeof details.reason === 'string') reason = details.reason
+    } catch {
+      // The status says enough.
+    }
+  } else {
+    for await (const _ of body) break
+  }
+  const { statusCode: status } = answer
+  return new CouchError(what, {
+    status,
+    error,
+    reason,
+    // A 401 may be a password being rotated: `connect` is asked again.
+    retryable: status >= 500 || status === 429 || status === 408 || status === 401,
+    retryAfter: secondsToWait(answer.headers['retry-after'])
+  })
+}
+
+function badAnswer(what: string, reason: string): CouchError {
+  return new CouchError(what, { error: 'bad_answer', reason, retryable: true })
+}
+
+function secondsToWait(header: string | string[] | undefined): number | undefined {
+  if (header === undefined) return undefined
+  const seconds = Number(header)
+  const wait = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(String(header)) - Date.now()
+  return wait > 0 ? wait : undefined
+}
+
+const isJson = (type: string | string[] | undefined) => /^application\/json\b/i.test(String(type ?? ''))
+
+function describe(request: CouchRequest): string {
+  return `${request.method ?? 'GET'} /${request.path.map((segment) => segment.slice(0, 120)).join('/')}`
+}
+
+function bodyOf(request: CouchRequest): string | Buffer | AsyncIterable<Uint8Array> | undefined {
+  if (request.json !== undefined) return JSON.stringify(request.json)
+  return typeof request.body === 'function' ? request.body() : request.body
+}
+
+/** Design and local documents keep the slash after their prefix, as CouchDB's paths want it. */
+export function encodePath({ path, query }: Pick<CouchRequest, 'path' | 'query'>): string {
+  const segments = path.map((segment) => {
+    const special = /^(_design|_local)\/(.*)$/s.exec(segment)
+    return special ? `${special[1]}/${encodeURIComponent(special[2])}` : encodeURIComponent(segment)
+  })
+  const parameters = new URLSearchParams()
+  for (const [name, value] of Object.entries(query ?? {})) {
+    if (value !== undefined) parameters.set(name, String(value))
+  }
+  const search = parameters.toString()
+  return `/${segments.join('/')}${search ? `?${search}` : ''}`
+}

@@ -1,0 +1,403 @@
+import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
+import { type CouchClient, type CouchResponse, readJson } from './client.js'
+import { CouchError, isConflict, isNotFound } from './errors.js'
+import { jsonRows, type Trailer } from './json-rows.js'
+import { type AttachmentPart, multipartRelated } from './multipart.js'
+
+export interface DatabaseInfo {
+  doc_count: number
+  doc_del_count: number
+}
+
+export interface Revision {
+  id: string
+  rev: string
+}
+
+/** One row of the changes feed. */
+export interface Change extends Revision {
+  /** Opaque; `null` where CouchDB left it out (`seq_interval`). */
+  seq: string | null
+  deleted: boolean
+  /** The document as CouchDB sent it; `null` when documents were not asked for, or its body is gone. */
+  doc: Uint8Array | null
+}
+
+export interface ChangesPage {
+  since: string
+  limit?: number
+  includeDocs: boolean
+}
+
+/** Filled when the page has been read. */
+export interface ChangesEnd {
+  lastSeq: string
+  /** Changes after `lastSeq`, when the server told. */
+  pending: number | undefined
+}
+
+/** What CouchDB says of one document of a `_bulk_docs`. */
+export interface BulkResult {
+  id: string
+  rev?: string
+  error?: string
+  reason?: string
+}
+
+export interface AllDocsRange {
+  from?: string
+  to?: string
+  limit?: number
+}
+
+/** Stored documents change by revision: every write names the one it replaces. */
+export type Stored<T> = T & { _id: string; _rev?: string }
+
+/** How often CouchDB computes a row's sequence: it is costly, and a page's end always has one. */
+const SEQ_INTERVAL = 1000
+
+/** One CouchDB database. Methods throw CouchError. */
+export class CouchDatabase {
+  readonly client: CouchClient
+  readonly name: string
+
+  constructor(client: CouchClient, name: string) {
+    this.client = client
+    this.name = name
+  }
+
+  with(client: CouchClient): CouchDatabase {
+    return new CouchDatabase(client, this.name)
+  }
+
+  async info(): Promise<DatabaseInfo> {
+    const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
+    if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
+    return info
+  }
+
+  /** Creates the database unless it exists. */
+  async ensure(): Promise<void> {
+    try {
+      await this.client.json({ method: 'PUT', path: [this.name], write: true })
+    } catch (error) {
+      if (!(error instanceof CouchError && error.status === 412)) throw error
+    }
+  }
+
+  /** @returns `null` when there is no such document. */
+  async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
+    try {
+      const doc = await this.client.json<T & { _id: string; _rev: string }>({ path: [this.name, id] })
+      if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
+      return doc
+    } catch (error) {
+      if (isNotFound(error)) return null
+      throw error
+    }
+  }
+
+  /**
+   * Writes a document and returns its new revision.
+   * @throws CouchError with status 409 when `_rev` is not the current revision
+   */
+  async put(doc: Stored<object>): Promise<string> {
+    const reply = await this.client.json<{ rev?: string }>({
+      method: 'PUT',
+      path: [this.name, doc._id],
+      json: doc,
+      write: true
+    })
+    return revisionOf(reply, this.name)
+  }
+
+  /** Bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
+  async size(id: string): Promise<number | undefined> {
+    const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
+    response.discard()
+    const length = response.headers['content-length']
+    return length === undefined ? undefined : Number(length)
+  }
+
+  async delete(id: string, rev: string): Promise<void> {
+    await this.client.json({ method: 'DELETE', path: [this.name, id], query: { rev }, write: true })
+  }
+
+  /**
+   * Reads `id`, lets `change` make the new version, and writes it, again after each conflict.
+   * A reply that was lost after the write took effect is a conflict too: `change` must give the same result twice.
+   *
+   * @param change returns `null` to leave the document as it is
+   */
+  async modify<T extends object>(
+    id: string,
+    change: (current: (T & { _id: string; _rev: string }) | null) => T | null
+  ): Promise<T | null> {
+    for (let attempt = 1; ; attempt++) {
+      const current = await this.get<T>(id)
+      const next = change(current)
+      if (next === null) return current
+      try {
+        await this.put({ ...next, _id: id, ...(current ? { _rev: current._rev } : undefined) })
+        return next
+      } catch (error) {
+        if (!isConflict(error) || attempt >= 20) throw error
+      }
+    }
+  }
+
+  /**
+   * One page of the changes feed, in order. Rows come in groups, as they arrive.
+   * @param end filled when the generator has ended
+   */
+  async *changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
+    const response = await this.client.streamOnce({
+      path: [this.name, '_changes'],
+      query: {
+        since: page.since,
+        limit: page.limit,
+        seq_interval: SEQ_INTERVAL,
+        include_docs: page.includeDocs || undefined,
+        conflicts: page.includeDocs || undefined
+      }
+    })
+    const trailer: Trailer = {}
+    for await (const rows of jsonRows(response.body, 'results', trailer)) yield rows.map(readChange)
+    const { last_seq: lastSeq, pending } = trailer
+    if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
+    end.lastSeq = String(lastSeq)
+    end.pending = typeof pending === 'number' ? pending : undefined
+  }
+
+  /** Ids and current revisions in a range of ids, ordered by id. */
+  async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Revision[]> {
+    const response = await this.client.streamOnce({
+      path: [this.name, '_all_docs'],
+      query: {
+        startkey: range.from === undefined ? undefined : JSON.stringify(range.from),
+        endkey: range.to === undefined ? undefined : JSON.stringify(range.to),
+        limit: range.limit
+      }
+    })
+    for await (const rows of jsonRows(response.body, 'rows')) yield rows.map(readAllDocsRow)
+  }
+
+  /**
+   * Documents at given revisions (or the current ones), as CouchDB sends them, each as it arrives. A revision that is
+   * gone has `null`.
+   * @param revisions no id twice
+   */
+  async *bulkGet(
+    revisions: readonly { id: string; rev?: string }[],
+    options: { attachments: boolean }
+  ): AsyncGenerator<{ id: string; doc: Uint8Array | null }> {
+    const missing = new Map(revisions.map((revision) => [revision.id, revision]))
+    const retrier = this.client.retrier()
+    while (missing.size > 0) {
+      try {
+        const response = await this.client.streamOnce({
+          method: 'POST',
+          path: [this.name, '_bulk_get'],
+          query: { attachments: options.attachments || undefined },
+          json: { docs: [...missing.values()] }
+        })
+        for await (const rows of jsonRows(response.body, 'results')) {
+          for (const row of rows) {
+            const result = readBulkGetRow(row)
+            if (missing.delete(result.id)) yield result
+          }
+        }
+        if (missing.size > 0) throw malformed(this.name, 'result for every document')
+      } catch (error) {
+        await retrier.failed(error)
+      }
+    }
+  }
+
+  /**
+   * Writes documents given as JSON bytes.
+   * @param newEdits `false` keeps the revisions that the documents name; the answer then holds failures only
+   */
+  async bulkDocs(docs: readonly Uint8Array[], newEdits: boolean): Promise<BulkResult[]> {
+    const pieces: Uint8Array[] = [newEdits ? DOCS : DOCS_REPLICATED]
+    docs.forEach((doc, index) => {
+      if (index > 0) pieces.push(COMMA)
+      pieces.push(doc)
+    })
+    pieces.push(DOCS_END)
+    const results = await this.client.json<BulkResult[]>({
+      method: 'POST',
+      path: [this.name, '_bulk_docs'],
+      body: Buffer.concat(pieces),
+      headers: { 'content-type': 'application/json' },
+      write: true
+    })
+    if (!Array.isArray(results)) throw malformed(this.name, 'an array of results')
+    if (newEdits && results.length !== docs.length) throw malformed(this.name, 'a result for each document')
+    return results
+  }
+
+  /** Which of these revisions the database does not have. */
+  async revsDiff(revisions: readonly Revision[]): Promise<Set<string>> {
+    const reply = await this.client.json<Record<string, { missing?: string[] }>>({
+      method: 'POST',
+      path: [this.name, '_revs_diff'],
+      json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
+    })
+    return new Set(Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0))
+  }
+
+  /** Opens an attachment's bytes. */
+  async attachment(id: string, name: string, rev?: string): Promise<CouchResponse> {
+    return this.client.streamOnce({
+      path: [this.name, id, name],
+      query: { rev },
+      headers: { accept: '*/*' }
+    })
+  }
+
+  /** Stores an attachment on the current revision `rev`. */
+  async putAttachment(id: string, name: string, rev: string, contentType: string, data: Buffer): Promise<void> {
+    const reply = await this.client.json<{ rev?: string }>({
+      method: 'PUT',
+      path: [this.name, id, name],
+      query: { rev },
+      body: data,
+      headers: { 'content-type': contentType },
+      write: true
+    })
+    revisionOf(reply, this.name)
+  }
+
+  /** Stores an attachment of unknown length on revision `rev`. Not retried: `data` can be read once. */
+  async putAttachmentStream(
+    id: string,
+    name: string,
+    rev: string,
+    contentType: string,
+    data: () => AsyncIterable<Uint8Array>
+  ): Promise<void> {
+    const response = await this.client.streamOnce({
+      method: 'PUT',
+      path: [this.name, id, name],
+      query: { rev },
+      body: data,
+      headers: { 'content-type': contentType },
+      write: true
+    })
+    revisionOf(await readJson(response), this.name)
+  }
+
+  /**
+   * Writes a document with its attachments in one request, streamed.
+   * @param document JSON whose `_attachments` say `"follows":true`, in the order of `parts`
+   * @throws CouchError with status 409 on a conflict
+   */
+  async putWithAttachments(
+    id: string,
+    document: Buffer,
+    parts: readonly AttachmentPart[],
+    options: { newEdits: boolean } = { newEdits: true }
+  ): Promise<string> {
+    return this.client.retry(async () => {
+      const { headers, open } = multipartRelated(document, parts)
+      const response = await this.client.streamOnce({
+        method: 'PUT',
+        path: [this.name, id],
+        query: { new_edits: options.newEdits ? undefined : false },
+        body: open,
+        headers,
+        write: true
+      })
+      return revisionOf(await readJson(response), this.name)
+    })
+  }
+}
+
+function readChange(row: Uint8Array): Change {
+  const change: Change = { id: '', rev: '', seq: null, deleted: false, doc: null }
+  const cursor = new MemberCursor(row)
+  while (cursor.next()) {
+    const { valueStart: start, valueEnd: end } = cursor
+    switch (cursor.key()) {
+      case 'id':
+        change.id = cursor.string() ?? ''
+        break
+      case 'seq':
+        if (row[start] !== 0x6e) change.seq = cursor.string() ?? String(decodeValue(row, start, end))
+        break
+      case 'deleted':
+        change.deleted = row[start] === 0x74
+        break
+      case 'doc':
+        if (row[start] === 0x7b) change.doc = row.subarray(start, end)
+        break
+      case 'changes':
+        eachElement(row, start, (from) => {
+          const leaf = new MemberCursor(row, from)
+          while (leaf.next()) if (leaf.key() === 'rev') change.rev ||= leaf.string() ?? ''
+        })
+        break
+    }
+  }
+  if (!change.id || !change.rev) throw malformed('_changes', 'id and revision of a row')
+  return change
+}
+
+function readAllDocsRow(row: Uint8Array): Revision {
+  const revision: Revision = { id: '', rev: '' }
+  const cursor = new MemberCursor(row)
+  while (cursor.next()) {
+    const key = cursor.key()
+    if (key === 'id') revision.id = cursor.string() ?? ''
+    else if (key === 'value') {
+      const value = new MemberCursor(row, cursor.valueStart)
+      while (value.next()) if (value.key() === 'rev') revision.rev = value.string() ?? ''
+    }
+  }
+  if (!revision.id || !revision.rev) throw malformed('_all_docs', 'id and revision of a row')
+  return revision
+}
+
+function readBulkGetRow(row: Uint8Array): { id: string; doc: Uint8Array | null } {
+  let id: string | undefined
+  let doc: Uint8Array | null = null
+  const cursor = new MemberCursor(row)
+  while (cursor.next()) {
+    const key = cursor.key()
+    if (key === 'id') id = cursor.string()
+    else if (key === 'docs') {
+      eachElement(row, cursor.valueStart, (start) => {
+        const answer = new MemberCursor(row, start)
+        while (answer.next()) {
+          if (answer.key() === 'ok') doc = row.subarray(answer.valueStart, answer.valueEnd)
+          else if (answer.key() === 'error') rejectServerError(row.subarray(answer.valueStart, answer.valueEnd))
+        }
+      })
+    }
+  }
+  if (id === undefined) throw malformed('_bulk_get', 'id of a result')
+  return { id, doc }
+}
+
+/** `not_found` says that the revision is gone; every other error in a `_bulk_get` is a fault. */
+function rejectServerError(bytes: Uint8Array): void {
+  const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
+  if (error === 'not_found') return
+  throw new CouchError('_bulk_get', { error: error ?? 'unknown', reason: reason ?? '', retryable: true })
+}
+
+function revisionOf(reply: unknown, name: string): string {
+  const rev = (reply as { rev?: unknown } | null)?.rev
+  if (typeof rev !== 'string') throw malformed(name, 'rev')
+  return rev
+}
+
+function malformed(where: string, what: string): CouchError {
+  return new CouchError(where, { error: 'bad_answer', reason: `the answer has no ${what}`, retryable: true })
+}
+
+const DOCS = Buffer.from('{"docs":[')
+const DOCS_REPLICATED = Buffer.from('{"new_edits":false,"docs":[')
+const DOCS_END = Buffer.from(']}')
+const COMMA = Buffer.from(',')

@@ -1,0 +1,42 @@
+/** CouchDB refused a request, or could not be talked to. Never holds the server's URL, which may carry credentials. */
+export class CouchError extends Error {
+  override readonly name = 'CouchError'
+  /** HTTP status, or 0 when there was no usable answer. */
+  readonly status: number
+  /** CouchDB's `error`, or a code of ours: `unreachable`, `stalled`, `truncated`, `bad_answer`. */
+  readonly error: string
+  readonly reason: string
+  /** The same request may succeed later. */
+  readonly retryable: boolean
+  /** Milliseconds to wait, when the server said so. */
+  readonly retryAfter: number | undefined
+
+  constructor(
+    what: string,
+    details: {
+      status?: number
+      error: string
+      reason: string
+      retryable?: boolean
+      retryAfter?: number
+      cause?: unknown
+    }
+  ) {
+    super(`${what}: ${details.error}, ${details.reason}`, { cause: details.cause })
+    this.status = details.status ?? 0
+    this.error = details.error
+    this.reason = details.reason
+    this.retryable = details.retryable ?? false
+    this.retryAfter = details.retryAfter
+  }
+}
+
+/** No answer, an answer that says "later", or one that is not CouchDB's. */
+export const isUnavailable = (error: unknown): error is CouchError =>
+  error instanceof CouchError && error.retryable
+
+export const isConflict = (error: unknown): error is CouchError =>
+  error instanceof CouchError && error.status === 409
+
+export const isNotFound = (error: unknown): error is CouchError =>
+  error instanceof CouchError && error.status === 404

@@ -1,0 +1,77 @@
+import { ELEMENT, JsonScanner, JsonSyntaxError, type JsonAction, type JsonPath, type JsonVisitor } from '../json/scanner.js'
+import { CouchError } from './errors.js'
+
+/** The small members beside the rows, such as `last_seq`. */
+export type Trailer = Record<string, unknown>
+
+/**
+ * Reads an answer of the form `{"<member>":[row,row,...],...}` row by row. The rows are the bytes CouchDB sent.
+ *
+ * @param member the member that holds the rows
+ * @param trailer receives the other members
+ * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form
+ */
+export async function* jsonRows(
+  body: AsyncIterable<Buffer>,
+  member: string,
+  trailer: Trailer = {}
+): AsyncGenerator<Uint8Array[]> {
+  const visitor = new RowVisitor(member, trailer)
+  const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
+  try {
+    for await (const chunk of body) {
+      scanner.write(chunk)
+      if (visitor.rows.length > 0) {
+        const { rows } = visitor
+        visitor.rows = []
+        yield rows
+      }
+    }
+    scanner.end()
+  } catch (error) {
+    if (!(error instanceof JsonSyntaxError)) throw error
+    throw new CouchError('answer', {
+      error: error.truncated ? 'truncated' : 'bad_answer',
+      reason: error.message,
+      retryable: true,
+      cause: error
+    })
+  }
+  if (!visitor.found) {
+    throw new CouchError('answer', { error: 'bad_answer', reason: `no "${member}" in it`, retryable: true })
+  }
+}
+
+class RowVisitor implements JsonVisitor {
+  rows: Uint8Array[] = []
+  found = false
+  readonly #member: string
+  readonly #trailer: Trailer
+  #pieces: Uint8Array[] = []
+
+  constructor(member: string, trailer: Trailer) {
+    this.#member = member
+    this.#trailer = trailer
+  }
+
+  begin(path: JsonPath): JsonAction {
+    if (path.length === 0) return 'enter'
+    if (path.length === 1 && path[0] === this.#member) {
+      this.found = true
+      return 'enter'
+    }
+    return 'stream'
+  }
+
+  bytes(piece: Uint8Array): void {
+    this.#pieces.push(piece)
+  }
+
+  end(path: JsonPath): void {
+    if (this.#pieces.length === 0) return
+    const value = this.#pieces.length === 1 ? this.#pieces[0] : Buffer.concat(this.#pieces)
+    this.#pieces = []
+    if (path.length === 2 && path[1] === ELEMENT) this.rows.push(value)
+    else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(Buffer.from(value).toString())
+  }
+}

@@ -1,0 +1,46 @@
+import createError from '@fastify/error'
+import type { Operation } from './store/lease.js'
+
+/** The database is not reachable, or not able to answer now. */
+export const DatabaseUnavailableError = createError(
+  'DB_BACKUPS_DATABASE_UNAVAILABLE',
+  'the database is not available: %s',
+  503
+)
+
+export const BackupNotFoundError = createError('DB_BACKUPS_NOT_FOUND', 'there is no backup "%s"', 404)
+
+/** A backup that is still being made, has failed, or is damaged. */
+export const BackupNotRestorableError = createError('DB_BACKUPS_NOT_RESTORABLE', 'cannot restore, %s', 400)
+
+/** What was uploaded is not a backup. The message names the field. */
+export const InvalidBackupError = createError('DB_BACKUPS_INVALID', '%s', 400)
+
+/** A parameter is not what it should be. The message names it. */
+export const InvalidParameterError = createError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400)
+
+export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
+
+/** No room to spool an upload. */
+export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
+
+/** The server is closing. */
+export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
+
+/** A backup or a restore runs already, on this server instance or another. */
+export class OperationInProgressError extends Error {
+  override readonly name = 'OperationInProgressError'
+  readonly code = 'DB_BACKUPS_IN_PROGRESS'
+  readonly statusCode = 400
+  /** What runs. */
+  readonly operation: Operation
+  /** Id of the backup, or of the restore's transaction. */
+  readonly id: string
+
+  /** @param asked what was to be started */
+  constructor(asked: Operation, running: { operation: Operation; id: string }) {
+    super(asked === running.operation ? 'already_in_progress' : `${running.operation}_in_progress`)
+    this.operation = running.operation
+    this.id = running.id
+  }
+}

@@ -1,0 +1,164 @@
+import { decodeValue, MemberCursor, toBuffer } from './members.js'
+
+/** Bounds of a member of a document: of its value, and of the whole member from its key. */
+export interface MemberBounds {
+  keyStart: number
+  start: number
+  end: number
+}
+
+/** A CouchDB document's bytes with what we must know of it. */
+export interface DocumentBytes {
+  bytes: Buffer
+  id: string
+  rev: string | undefined
+  /** Value of the `type` member, when it is a string. */
+  type: string | undefined
+  deleted: boolean
+  /** The `_attachments` member, when there is one with anything in it. */
+  attachments: MemberBounds | undefined
+  /** How many conflicting revisions CouchDB named in `_conflicts`. */
+  conflicts: number
+}
+
+/** A document that cannot be stored in CouchDB. The message names the field. */
+export class InvalidDocumentError extends Error {
+  override readonly name = 'InvalidDocumentError'
+}
+
+/** Members that describe revisions: never part of what is backed up or restored. */
+const REVISION_MEMBERS = new Set([
+  '_conflicts',
+  '_deleted_conflicts',
+  '_local_seq',
+  '_revisions',
+  '_revs_info'
+])
+const UNDERSCORE = 0x5f
+const BACKSLASH = 0x5c
+const REV = /^[1-9][0-9]*-[^\s"]+$/
+
+/**
+ * Reads the members of a document that CouchDB gives a meaning to.
+ *
+ * @param bytes one well-formed JSON object
+ * @throws InvalidDocumentError
+ */
+export function readDocument(bytes: Uint8Array): DocumentBytes {
+  const document: DocumentBytes = {
+    bytes: toBuffer(bytes),
+    id: '',
+    rev: undefined,
+    type: undefined,
+    deleted: false,
+    attachments: undefined,
+    conflicts: 0
+  }
+  const seen = new Set<string>()
+  const cursor = new MemberCursor(bytes)
+  while (cursor.next()) {
+    const first = bytes[cursor.keyStart + 1]
+    // "t" for `type`; a backslash may spell any name.
+    if (first !== UNDERSCORE && first !== 0x74 && first !== BACKSLASH) continue
+    const key = cursor.key()
+    if (key === 'type') document.type = cursor.string()
+    if (!key.startsWith('_')) continue
+    if (seen.has(key)) throw new InvalidDocumentError(`a document has two "${key}" members`)
+    seen.add(key)
+    if (key === '_id') document.id = validId(cursor.string())
+    else if (key === '_rev') {
+      document.rev = cursor.string()
+      if (document.rev === undefined || !REV.test(document.rev)) {
+        throw new InvalidDocumentError(`document "${document.id}": "_rev" is not a revision`)
+      }
+    } else if (key === '_deleted') document.deleted = bytes[cursor.valueStart] === 0x74
+    else if (key === '_attachments') document.attachments = boundsOfAttachments(cursor)
+    else if (key === '_conflicts') {
+      const conflicts = decodeValue(bytes, cursor.valueStart, cursor.valueEnd)
+      document.conflicts = Array.isArray(conflicts) ? conflicts.length : 0
+    }
+  }
+  if (!seen.has('_id')) throw new InvalidDocumentError('a document has no "_id"')
+  return document
+}
+
+/** The id of a document that is known to be valid. CouchDB sends it first. */
+export function idOf(bytes: Uint8Array): string {
+  const cursor = new MemberCursor(bytes)
+  while (cursor.next()) if (cursor.key() === '_id') return cursor.string() ?? ''
+  return ''
+}
+
+/** @throws InvalidDocumentError when `id` cannot be the id of a document that is replicated. */
+export function validId(id: string | undefined): string {
+  if (id === undefined) throw new InvalidDocumentError('a document\'s "_id" is not a string')
+  if (id === '') throw new InvalidDocumentError('a document\'s "_id" is empty')
+  if (id.startsWith('_') && !/^_design\/[^/]/.test(id)) {
+    throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${id.slice(0, 100)}"`)
+  }
+  return id
+}
+
+function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
+  if (cursor.bytes[cursor.valueStart] !== 0x7b) return undefined
+  if (!new MemberCursor(cursor.bytes, cursor.valueStart).next()) return undefined
+  return { keyStart: cursor.keyStart, start: cursor.valueStart, end: cursor.valueEnd }
+}
+
+/**
+ * The document with its revision replaced and without members that describe revisions. All other bytes stay.
+ *
+ * @param rev the revision to put in, or `null` for none
+ */
+export function withRevision(document: DocumentBytes, rev: string | null): Buffer {
+  return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
+}
+
+/** The document without members that describe revisions, `_rev` excepted. The same bytes when there is none. */
+export function withoutRevisionMembers(document: DocumentBytes): Buffer {
+  if (document.conflicts === 0) return document.bytes
+  return withRevision(document, document.rev ?? null)
+}
+
+/** What a document says besides its revision and its attachments, to be compared. */
+export function bodyOf(document: DocumentBytes): Buffer {
+  return rewrite(
+    document,
+    (key) => key === '_rev' || key === '_attachments' || REVISION_MEMBERS.has(key),
+    null
+  )
+}
+
+function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: string | null): Buffer {
+  const cursor = new MemberCursor(bytes)
+  const pieces: Buffer[] = [bytes.subarray(0, bytes.indexOf(0x7b) + 1)]
+  /** Bounds of the run of members that is kept as it stands. */
+  let runStart = -1
+  let runEnd = -1
+  const flush = () => {
+    if (runStart < 0) return
+    if (pieces.length > 1) pieces.push(COMMA)
+    pieces.push(bytes.subarray(runStart, runEnd))
+    runStart = -1
+  }
+  while (cursor.next()) {
+    const first = bytes[cursor.keyStart + 1]
+    const key = first === UNDERSCORE || first === BACKSLASH ? cursor.key() : ''
+    if (key !== '' && drop(key)) {
+      flush()
+      continue
+    }
+    if (runStart < 0) runStart = cursor.keyStart
+    runEnd = cursor.valueEnd
+    if (key === '_id' && rev !== null) {
+      flush()
+      pieces.push(Buffer.from(`,"_rev":${JSON.stringify(rev)}`))
+    }
+  }
+  flush()
+  pieces.push(CLOSE)
+  return Buffer.concat(pieces)
+}
+
+const COMMA = Buffer.from(',')
+const CLOSE = Buffer.from('}')

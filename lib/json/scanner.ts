@@ -1,0 +1,413 @@
+/** Raised for bytes that are not JSON. `offset` counts bytes from the start of the text. */
+export class JsonSyntaxError extends Error {
+  override readonly name = 'JsonSyntaxError'
+  readonly offset: number
+  /** The text ended before the JSON value did. */
+  readonly truncated: boolean
+
+  constructor(reason: string, offset: number, truncated = false) {
+    super(`${reason} at byte ${offset}`)
+    this.offset = offset
+    this.truncated = truncated
+  }
+}
+
+export type JsonKind = 'object' | 'array' | 'string' | 'number' | 'literal'
+
+/** Where a value stands: member names of objects, and {@link ELEMENT} for an element of an array. */
+export type JsonPath = readonly (string | typeof ELEMENT)[]
+
+/** Stands in a path for "some element of the array". */
+export const ELEMENT = 0
+
+/**
+ * - `enter`: report what an object or array holds (other kinds: the same as `skip`)
+ * - `stream`: hand over the value's bytes as they arrive
+ * - `skip`: check the syntax only
+ */
+export type JsonAction = 'enter' | 'stream' | 'skip'
+
+/** Receives what a {@link JsonScanner} finds. `path` is reused between calls: copy it to keep it. */
+export interface JsonVisitor {
+  /** A value begins. Called for the root and for everything directly inside an entered value. */
+  begin(path: JsonPath, kind: JsonKind): JsonAction
+  /** The next bytes of a streamed value: a view of the scanner's input, valid during the call only. */
+  bytes(piece: Uint8Array, path: JsonPath): void
+  /** An entered or streamed value has ended. */
+  end(path: JsonPath): void
+}
+
+const enum State {
+  Value,
+  ValueOrClose,
+  Key,
+  KeyOrClose,
+  Colon,
+  After,
+  String,
+  Escape,
+  Hex,
+  Utf8,
+  Literal,
+  Minus,
+  Zero,
+  Integer,
+  Point,
+  Fraction,
+  Exponent,
+  ExponentSign,
+  ExponentDigits,
+  Done
+}
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+const MAX_KEY_BYTES = 64 * 1024
+
+/** 1 for every byte that may stand in a string as it is and is ASCII. */
+const PLAIN = new Uint8Array(256)
+for (let c = 0x20; c < 0x80; c++) PLAIN[c] = c === QUOTE || c === BACKSLASH ? 0 : 1
+
+const LITERALS: Record<number, string> = { 0x74: 'true', 0x66: 'false', 0x6e: 'null' }
+
+const ESCAPABLE = new Uint8Array(256)
+for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
+
+const NOTHING = new Uint8Array(0)
+
+const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09
+const isDigit = (c: number) => c >= 0x30 && c <= 0x39
+const isHex = (c: number) => isDigit(c) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
+
+/**
+ * A strict, incremental JSON (RFC 8259) scanner over bytes that never builds values: the visitor chooses which
+ * parts to walk into and which to receive as the bytes they were sent as. Memory does not depend on the input.
+ *
+ * @throws JsonSyntaxError from `write` and `end`, with the offset of the first wrong byte.
+ */
+export class JsonScanner {
+  readonly #visitor: JsonVisitor
+  readonly #maxDepth: number
+  /** One byte a container: 1 object, 0 array. */
+  readonly #isObject: Uint8Array
+  readonly #path: (string | typeof ELEMENT)[] = []
+  #depth = 0
+  /** Containers, from the root, that the visitor walks into. */
+  #entered = 0
+  #state: State = State.Value
+  #offset = 0
+  /** Depth at which the streamed value stands, or -1. */
+  #streamDepth = -1
+  /** Where the part of the streamed value that was not handed over begins in the current chunk. */
+  #streamFrom = 0
+  #inKey = false
+  /** Where the key being read begins in the current chunk, or -1 when it is not wanted. */
+  #keyFrom = -1
+  #keyPieces: Buffer[] = []
+  #keyBytes = 0
+  #literal = ''
+  #literalAt = 0
+  #hexLeft = 0
+  #utf8Left = 0
+  #utf8Low = 0
+  #utf8High = 0
+
+  constructor(visitor: JsonVisitor, options: { maxDepth?: number } = {}) {
+    this.#visitor = visitor
+    this.#maxDepth = options.maxDepth ?? 1024
+    this.#isObject = new Uint8Array(this.#maxDepth)
+  }
+
+  /** Bytes scanned so far. */
+  get offset(): number {
+    return this.#offset
+  }
+
+  write(chunk: Uint8Array): void {
+    const length = chunk.length
+    let state = this.#state
+    let i = 0
+
+    const fail = (reason: string): never => {
+      throw new JsonSyntaxError(reason, this.#offset + i)
+    }
+
+    while (i < length) {
+      const c = chunk[i]
+      switch (state) {
+        case State.String:
+          if (PLAIN[c] === 1) {
+            do i++
+            while (i < length && PLAIN[chunk[i]] === 1)
+          } else if (c === QUOTE) {
+            i++
+            if (this.#inKey) {
+              this.#inKey = false
+              this.#endKey(chunk, i)
+              state = State.Colon
+            } else {
+              state = this.#endValue(chunk, i)
+            }
+          } else if (c === BACKSLASH) {
+            i++
+            state = State.Escape
+          } else if (c < 0x20) {
+            fail('control character in a string')
+          } else {
+            if (!this.#beginUtf8(c)) fail('invalid UTF-8')
+            i++
+            state = State.Utf8
+          }
+          break
+
+        case State.Utf8:
+          if (c < this.#utf8Low || c > this.#utf8High) fail('invalid UTF-8')
+          this.#utf8Low = 0x80
+          this.#utf8High = 0xbf
+          i++
+          if (--this.#utf8Left === 0) state = State.String
+          break
+
+        case State.Escape:
+          i++
+          if (c === 0x75) {
+            this.#hexLeft = 4
+            state = State.Hex
+          } else if (ESCAPABLE[c] === 1) {
+            state = State.String
+          } else {
+            i--
+            fail('invalid escape')
+          }
+          break
+
+        case State.Hex:
+          if (!isHex(c)) fail('invalid unicode escape')
+          i++
+          if (--this.#hexLeft === 0) state = State.String
+          break
+
+        case State.After:
+          if (isSpace(c)) i++
+          else if (c === 0x2c) {
+            i++
+            state = this.#isObject[this.#depth - 1] === 1 ? State.Key : State.Value
+          } else if (c === 0x7d || c === 0x5d) {
+            if ((c === 0x7d ? 1 : 0) !== this.#isObject[this.#depth - 1]) fail('mismatched bracket')
+            i++
+            this.#depth--
+            state = this.#endValue(chunk, i)
+          } else fail('expected "," or the end of the array or object')
+          break
+
+        case State.KeyOrClose:
+          if (c === 0x7d) {
+            i++
+            this.#depth--
+            state = this.#endValue(chunk, i)
+          } else if (isSpace(c)) i++
+          else state = State.Key
+          break
+
+        case State.Key:
+          if (isSpace(c)) i++
+          else if (c === QUOTE) {
+            this.#inKey = true
+            this.#keyFrom = this.#entered === this.#depth ? i : -1
+            i++
+            state = State.String
+          } else fail('expected a member name')
+          break
+
+        case State.Colon:
+          if (isSpace(c)) i++
+          else if (c === 0x3a) {
+            i++
+            state = State.Value
+          } else fail('expected ":"')
+          break
+
+        case State.ValueOrClose:
+          if (c === 0x5d) {
+            i++
+            this.#depth--
+            state = this.#endValue(chunk, i)
+          } else if (isSpace(c)) i++
+          else state = State.Value
+          break
+
+        case State.Value:
+          if (isSpace(c)) i++
+          else if (c === QUOTE) {
+            this.#beginValue('string', i)
+            i++
+            state = State.String
+          } else if (c === 0x7b || c === 0x5b) {
+            if (this.#depth === this.#maxDepth) fail(`nested deeper than ${this.#maxDepth}`)
+            const object = c === 0x7b
+            const enter = this.#beginValue(object ? 'object' : 'array', i) === 'enter'
+            i++
+            this.#isObject[this.#depth++] = object ? 1 : 0
+            if (enter) {
+              this.#entered = this.#depth
+              this.#path.push(object ? '' : ELEMENT)
+            }
+            state = object ? State.KeyOrClose : State.ValueOrClose
+          } else if (isDigit(c) || c === 0x2d) {
+            this.#beginValue('number', i)
+            i++
+            state = c === 0x2d ? State.Minus : c === 0x30 ? State.Zero : State.Integer
+          } else {
+            const literal = LITERALS[c]
+            if (literal === undefined) fail('expected a value')
+            this.#beginValue('literal', i)
+            i++
+            this.#literal = literal
+            this.#literalAt = 1
+            state = State.Literal
+          }
+          break
+
+        case State.Literal:
+          if (c !== this.#literal.charCodeAt(this.#literalAt)) fail(`expected "${this.#literal}"`)
+          i++
+          if (++this.#literalAt === this.#literal.length) state = this.#endValue(chunk, i)
+          break
+
+        case State.Minus:
+          if (!isDigit(c)) fail('expected a digit')
+          i++
+          state = c === 0x30 ? State.Zero : State.Integer
+          break
+
+        case State.Integer:
+          if (isDigit(c)) i++
+          else state = State.Zero
+          break
+
+        case State.Zero:
+          if (c === 0x2e) {
+            i++
+            state = State.Point
+          } else if (c === 0x65 || c === 0x45) {
+            i++
+            state = State.Exponent
+          } else state = this.#endValue(chunk, i)
+          break
+
+        case State.Point:
+          if (!isDigit(c)) fail('expected a digit')
+          i++
+          state = State.Fraction
+          break
+
+        case State.Fraction:
+          if (isDigit(c)) i++
+          else if (c === 0x65 || c === 0x45) {
+            i++
+            state = State.Exponent
+          } else state = this.#endValue(chunk, i)
+          break
+
+        case State.Exponent:
+          i++
+          if (c === 0x2b || c === 0x2d) state = State.ExponentSign
+          else if (isDigit(c)) state = State.ExponentDigits
+          else {
+            i--
+            fail('expected a digit')
+          }
+          break
+
+        case State.ExponentSign:
+          if (!isDigit(c)) fail('expected a digit')
+          i++
+          state = State.ExponentDigits
+          break
+
+        case State.ExponentDigits:
+          if (isDigit(c)) i++
+          else state = this.#endValue(chunk, i)
+          break
+
+        case State.Done:
+          if (!isSpace(c)) fail('unexpected data after the JSON value')
+          i++
+          break
+      }
+    }
+
+    if (this.#streamDepth >= 0) {
+      if (this.#streamFrom < length) this.#visitor.bytes(chunk.subarray(this.#streamFrom), this.#path)
+      this.#streamFrom = 0
+    }
+    if (this.#inKey && this.#keyFrom >= 0) {
+      this.#addKeyPiece(chunk.subarray(this.#keyFrom))
+      this.#keyFrom = 0
+    }
+    this.#state = state
+    this.#offset += length
+  }
+
+  /** Says that the text is complete. */
+  end(): void {
+    const state = this.#state
+    if (
+      this.#depth === 0 &&
+      (state === State.Zero ||
+        state === State.Integer ||
+        state === State.Fraction ||
+        state === State.ExponentDigits)
+    ) {
+      this.#state = this.#endValue(NOTHING, 0)
+    }
+    if (this.#state !== State.Done) throw new JsonSyntaxError('unexpected end of JSON', this.#offset, true)
+  }
+
+  #beginValue(kind: JsonKind, i: number): JsonAction {
+    if (this.#entered !== this.#depth || this.#streamDepth >= 0) return 'skip'
+    const action = this.#visitor.begin(this.#path, kind)
+    if (action === 'stream') {
+      this.#streamDepth = this.#depth
+      this.#streamFrom = i
+    }
+    return action
+  }
+
+  #endValue(chunk: Uint8Array, i: number): State {
+    const depth = this.#depth
+    if (this.#streamDepth === depth) {
+      if (this.#streamFrom < i) this.#visitor.bytes(chunk.subarray(this.#streamFrom, i), this.#path)
+      this.#streamDepth = -1
+      this.#visitor.end(this.#path)
+    } else if (this.#entered > depth) {
+      this.#entered = depth
+      this.#path.pop()
+      this.#visitor.end(this.#path)
+    }
+    return depth === 0 ? State.Done : State.After
+  }
+
+  #endKey(chunk: Uint8Array, i: number): void {
+    if (this.#keyFrom < 0) return
+    this.#addKeyPiece(chunk.subarray(this.#keyFrom, i))
+    const text = (this.#keyPieces.length === 1 ? this.#keyPieces[0] : Buffer.concat(this.#keyPieces)).toString()
+    this.#path[this.#path.length - 1] = text.includes('\\') ? JSON.parse(text) : text.slice(1, -1)
+    this.#keyPieces = []
+    this.#keyBytes = 0
+  }
+
+  #addKeyPiece(piece: Uint8Array): void {
+    this.#keyBytes += piece.length
+    if (this.#keyBytes > MAX_KEY_BYTES) throw new JsonSyntaxError('member name too long', this.#offset)
+    this.#keyPieces.push(Buffer.from(piece))
+  }
+
+  /** Sets what must follow the first byte of a character beyond ASCII (RFC 3629, section 4). */
+  #beginUtf8(c: number): boolean {
+    this.#utf8Low = c === 0xe0 ? 0xa0 : c === 0xf0 ? 0x90 : 0x80
+    this.#utf8High = c === 0xed ? 0x9f : c === 0xf4 ? 0x8f : 0xbf
+    this.#utf8Left = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0
+    return this.#utf8Left > 0
+  }
+}

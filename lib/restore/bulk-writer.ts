@@ -1,0 +1,114 @@
+import type { BulkResult, CouchDatabase } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
+
+/** Documents and bytes in one `_bulk_docs`, and how many are in flight: what CouchDB takes fastest. */
+const BATCH_DOCUMENTS = 250
+const BATCH_BYTES = 1024 * 1024
+const LANES = 8
+
+/** One document to write. */
+export interface Write {
+  id: string
+  bytes: Buffer
+}
+
+/** Called with what CouchDB said of each document. */
+export type OnResult<W extends Write> = (write: W, result: BulkResult) => void
+
+/**
+ * Collects writes into batches and keeps several in flight. A batch that is refused whole is split until the
+ * documents that cause it are found.
+ */
+export class BulkWriter<W extends Write> {
+  readonly #db: CouchDatabase
+  readonly #newEdits: boolean
+  readonly #lanes: Lanes
+  readonly #onResult: OnResult<W>
+  #batch: W[] = []
+  #bytes = 0
+
+  /** @param newEdits `false` keeps the revisions that the documents name */
+  constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, onResult: OnResult<W>) {
+    this.#db = db
+    this.#newEdits = newEdits
+    this.#lanes = lanes
+    this.#onResult = onResult
+  }
+
+  /** Waits while all lanes are busy. */
+  async add(write: W): Promise<void> {
+    this.#batch.push(write)
+    this.#bytes += write.bytes.length
+    if (this.#batch.length >= BATCH_DOCUMENTS || this.#bytes >= BATCH_BYTES) await this.flush()
+  }
+
+  /** Sends what is left. The lanes say when it has been written. */
+  async flush(): Promise<void> {
+    if (this.#batch.length === 0) return
+    const batch = this.#batch
+    this.#batch = []
+    this.#bytes = 0
+    await this.#lanes.run(() => this.#send(batch))
+  }
+
+  async #send(batch: readonly W[]): Promise<void> {
+    let results: BulkResult[]
+    try {
+      results = await this.#db.bulkDocs(
+        batch.map(({ bytes }) => bytes),
+        this.#newEdits
+      )
+    } catch (error) {
+      if (!(error instanceof CouchError) || (error.status !== 400 && error.status !== 413)) throw error
+      if (batch.length === 1) {
+        this.#onResult(batch[0], { id: batch[0].id, error: error.error, reason: error.reason })
+        return
+      }
+      const half = batch.length >> 1
+      await this.#send(batch.slice(0, half))
+      await this.#send(batch.slice(half))
+      return
+    }
+    const failures = new Map(results.filter((result) => result.error).map((result) => [result.id, result]))
+    const written = new Set(results.map((result) => result.id))
+    for (const write of batch) {
+      if (this.#newEdits && !written.has(write.id)) {
+        throw new CouchError('_bulk_docs', { error: 'bad_answer', reason: `no result for "${write.id}"` })
+      }
+      this.#onResult(write, failures.get(write.id) ?? { id: write.id })
+    }
+  }
+}
+
+/** Runs a few tasks at a time; the first failure ends them all. */
+export class Lanes {
+  readonly #running = new Set<Promise<void>>()
+  #failure: { error: unknown } | undefined
+
+  /** Starts `task` as soon as a lane is free. */
+  async run(task: () => Promise<void>): Promise<void> {
+    while (this.#running.size >= LANES) await Promise.race(this.#running)
+    this.#check()
+    const running = task()
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+      })
+      .finally(() => this.#running.delete(running))
+    this.#running.add(running)
+  }
+
+  /** Waits for everything that was started. @throws the first failure */
+  async idle(): Promise<void> {
+    await Promise.all(this.#running)
+    this.#check()
+  }
+
+  /** Waits for everything that was started, whatever became of it. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#running)
+  }
+
+  #check(): void {
+    if (this.#failure) throw this.#failure.error
+  }
+}

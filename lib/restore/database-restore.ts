@@ -1,0 +1,326 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { BulkResult, CouchDatabase, DatabaseInfo, Revision } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
+import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
+import { isInternalId } from '../store/names.js'
+import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
+import { partitionOf, RevisionTable, TABLE_DOCUMENTS } from './revision-table.js'
+import { sameContent } from './same-content.js'
+import { isLarge, type RestoreSource, type SourceDocument } from './source.js'
+
+/** Documents whose current version is read at once, to be compared. */
+const COMPARE_BATCH = 100
+/** Documents asked about in one `_revs_diff`. */
+const DIFF_BATCH = 1000
+/** Rows of `_all_docs` in one request: a fault re-reads less than this. */
+const SCAN_PAGE = 10_000
+/** How often a document is written again because somebody else changed it meanwhile. */
+const CONFLICT_ATTEMPTS = 5
+
+export interface DatabaseRestoreOptions {
+  source: RestoreSource
+  target: CouchDatabase
+  database: LogicalDatabase
+  skip: ReadonlySet<string>
+  /** Types of documents that are never restored. */
+  internalTypes: ReadonlySet<string>
+  /** Types of documents that backups leave out: `exact` must not delete them. */
+  excludeTypes: ReadonlySet<string>
+  dryRun: boolean
+  exact: boolean
+  counts: DatabaseRestoreCounts
+  onFailure(failure: RestoreFailure): void
+}
+
+interface PendingWrite extends Write {
+  document: SourceDocument
+  /** What to count it as. */
+  as: 'created' | 'changed'
+  attempt: number
+}
+
+/**
+ * Brings one database to what the backup holds: writes what is missing or differs, leaves the rest. `counts` tells
+ * what was done as it goes.
+ *
+ * @throws CouchError when the database cannot be worked with; single documents that fail are counted instead
+ */
+export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<void> {
+  const { target, dryRun } = options
+  let info: DatabaseInfo = { doc_count: 0, doc_del_count: 0 }
+  try {
+    info = await target.info()
+  } catch (error) {
+    if (!(error instanceof CouchError) || error.status !== 404) throw error
+    if (!dryRun) await target.ensure()
+  }
+  await new DatabaseRestore(options, info).run()
+}
+
+class DatabaseRestore {
+  readonly #options: DatabaseRestoreOptions
+  /** The target has no documents, living or deleted. */
+  readonly #empty: boolean
+  readonly #deletions: boolean
+  readonly #partitions: number
+  readonly #lanes = new Lanes()
+  readonly #edits: BulkWriter<PendingWrite>
+  readonly #copies: BulkWriter<PendingWrite>
+  #table = new RevisionTable(0)
+  #conflicts: PendingWrite[] = []
+  #toCompare: SourceDocument[] = []
+  #toDiff: SourceDocument[] = []
+
+  constructor(options: DatabaseRestoreOptions, info: DatabaseInfo) {
+    this.#options = options
+    this.#empty = info.doc_count === 0 && info.doc_del_count === 0
+    this.#deletions = info.doc_del_count > 0
+    this.#partitions = Math.max(1, Math.ceil(info.doc_count / TABLE_DOCUMENTS))
+    const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
+    this.#edits = new BulkWriter(options.target, true, this.#lanes, onResult)
+    this.#copies = new BulkWriter(options.target, false, this.#lanes, onResult)
+  }
+
+  async run(): Promise<void> {
+    try {
+      for (let partition = 0; partition < this.#partitions; partition++) {
+        this.#table = await this.#scan(partition)
+        // Design documents last, so that indexes are built once.
+        for (const design of [false, true]) await this.#restore(partition, design)
+        if (this.#options.exact && !this.#empty) await this.#deleteOthers(partition)
+      }
+    } finally {
+      await this.#lanes.settle()
+    }
+  }
+
+  async #scan(partition: number): Promise<RevisionTable> {
+    const { target } = this.#options
+    const table = new RevisionTable(0)
+    if (this.#empty) return table
+    for await (const rows of allRevisions(target)) {
+      for (const { id, rev } of rows) {
+        if (partitionOf(id, this.#partitions) === partition) table.set(id, rev)
+      }
+    }
+    return table
+  }
+
+  async #restore(partition: number, design: boolean): Promise<void> {
+    const { source, database } = this.#options
+    for await (const group of source.documents(database, design)) {
+      for (const document of group) {
+        const { id } = headOf(document)
+        if (partitionOf(id, this.#partitions) === partition) await this.#take(document)
+      }
+      await turn()
+    }
+    await this.#diff()
+    await this.#compare()
+    await this.#drainWrites()
+  }
+
+  async #take(document: SourceDocument): Promise<void> {
+    const { counts, skip, internalTypes } = this.#options
+    const { id, rev, type, deleted } = headOf(document)
+    counts.total++
+    const current = this.#table.see(id)
+    const internal = isInternalId(id) || (type !== undefined && internalTypes.has(type))
+    if (skip.has(id) || internal || deleted) {
+      counts.skipped++
+    } else if (current === undefined) {
+      if (rev === undefined || this.#empty || !this.#deletions) return this.#create(document, rev !== undefined)
+      this.#toDiff.push(document)
+      if (this.#toDiff.length >= DIFF_BATCH) await this.#diff()
+    } else if (current === rev) {
+      counts.unchanged++
+    } else {
+      this.#toCompare.push(document)
+      if (this.#toCompare.length >= COMPARE_BATCH || isLarge(document)) await this.#compare()
+    }
+  }
+
+  /** @param keepRevision the target never had this revision: it is written as it was */
+  async #create(document: SourceDocument, keepRevision: boolean): Promise<void> {
+    if (this.#options.dryRun) {
+      this.#options.counts.created++
+      return
+    }
+    const { id, bytes } = headOf(document)
+    if (isLarge(document)) return this.#writeLarge(document, keepRevision ? 'original' : null, 'created')
+    const write: PendingWrite = { id, bytes, document, as: 'created', attempt: 1 }
+    if (keepRevision) return this.#copies.add(write)
+    return this.#edits.add({ ...write, bytes: withRevision(document, null) })
+  }
+
+  /** Documents that the target does not have now: did it never have the revision, or was it deleted since? */
+  async #diff(): Promise<void> {
+    const documents = this.#toDiff
+    if (documents.length === 0) return
+    this.#toDiff = []
+    const revisions = documents.map((document) => {
+      const { id, rev } = headOf(document)
+      return { id, rev: rev as string }
+    })
+    const never = await this.#options.target.revsDiff(revisions)
+    for (const document of documents) await this.#create(document, never.has(headOf(document).id))
+  }
+
+  /** Documents that the target has at another revision: writes those that say something else. */
+  async #compare(): Promise<void> {
+    const documents = new Map(this.#toCompare.map((document) => [headOf(document).id, document]))
+    if (documents.size === 0) return
+    this.#toCompare = []
+    const { target, counts, dryRun } = this.#options
+    const ids = [...documents.keys()].map((id) => ({ id }))
+    for await (const { id, doc } of target.bulkGet(ids, { attachments: false })) {
+      const document = documents.get(id)
+      if (!document) continue
+      const current = doc && readDocument(doc)
+      if (!current || current.deleted) await this.#create(document, false)
+      else if (sameContent(comparableOf(document), current)) counts.unchanged++
+      else if (dryRun) counts.changed++
+      else await this.#change(document, current.rev ?? null, 1)
+    }
+  }
+
+  async #change(document: SourceDocument, rev: string | null, attempt: number): Promise<void> {
+    if (isLarge(document)) return this.#writeLarge(document, rev, 'changed')
+    const { id } = document
+    await this.#edits.add({ id, bytes: withRevision(document, rev), document, as: 'changed', attempt })
+  }
+
+  async #drainWrites(): Promise<void> {
+    for (;;) {
+      await this.#copies.flush()
+      await this.#edits.flush()
+      await this.#lanes.idle()
+      if (this.#conflicts.length === 0) return
+      const conflicts = this.#conflicts
+      this.#conflicts = []
+      await this.#resolve(conflicts)
+    }
+  }
+
+  #onResult(write: PendingWrite, result: BulkResult): void {
+    if (!result.error) this.#options.counts[write.as]++
+    else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) this.#conflicts.push(write)
+    else this.#fail(write.id, result.error, result.reason ?? '')
+  }
+
+  /** Somebody changed these meanwhile, or they were written and the reply was lost. */
+  async #resolve(conflicts: readonly PendingWrite[]): Promise<void> {
+    for (let i = 0; i < conflicts.length; i += COMPARE_BATCH) {
+      const writes = new Map(conflicts.slice(i, i + COMPARE_BATCH).map((write) => [write.id, write]))
+      const ids = [...writes.keys()].map((id) => ({ id }))
+      for await (const { id, doc } of this.#options.target.bulkGet(ids, { attachments: false })) {
+        const write = writes.get(id)
+        if (!write) continue
+        const { document } = write
+        const current = doc && readDocument(doc)
+        const live = current && !current.deleted ? current : null
+        if (live && sameContent(comparableOf(document), live)) this.#options.counts[write.as]++
+        else await this.#change(document, live?.rev ?? null, write.attempt + 1)
+      }
+    }
+  }
+
+  async #writeLarge(
+    document: Extract<SourceDocument, { path: string }>,
+    rev: string | null,
+    as: 'created' | 'changed'
+  ): Promise<void> {
+    const { head, parts } = document
+    const { target, counts } = this.#options
+    let base = rev
+    for (let attempt = 1; ; attempt++) {
+      const original = base === 'original'
+      try {
+        const bytes = original ? head.bytes : withRevision(head, base)
+        await target.putWithAttachments(head.id, bytes, parts, { newEdits: !original })
+        counts[as]++
+        return
+      } catch (error) {
+        if (!(error instanceof CouchError) || error.retryable || error.status === 0) throw error
+        if (error.status === 404) throw error
+        if (error.status !== 409 || attempt >= CONFLICT_ATTEMPTS) {
+          return this.#fail(head.id, error.error, error.reason)
+        }
+        const current = await target.get(head.id)
+        base = current?._rev ?? null
+      }
+    }
+  }
+
+  #fail(id: string, error: string, reason: string): void {
+    this.#options.counts.failed++
+    this.#options.onFailure({ database: this.#options.database, id, error, reason })
+  }
+
+  async #deleteOthers(partition: number): Promise<void> {
+    const { target, skip } = this.#options
+    const batch: Revision[] = []
+    for await (const rows of allRevisions(target)) {
+      for (const revision of rows) {
+        const { id } = revision
+        if (partitionOf(id, this.#partitions) !== partition) continue
+        // What was not there when the restore began was written since, by it or by others.
+        if (!this.#table.has(id) || this.#table.wasSeen(id)) continue
+        if (isInternalId(id) || skip.has(id)) continue
+        batch.push(revision)
+      }
+      while (batch.length >= COMPARE_BATCH) await this.#deleteBatch(batch.splice(0, COMPARE_BATCH))
+    }
+    await this.#deleteBatch(batch)
+  }
+
+  async #deleteBatch(revisions: readonly Revision[]): Promise<void> {
+    if (revisions.length === 0) return
+    const { target, excludeTypes, counts, dryRun } = this.#options
+    const deletions: Buffer[] = []
+    for await (const { id, doc } of target.bulkGet(revisions, { attachments: false })) {
+      const current = doc && readDocument(doc)
+      if (!current?.rev || current.deleted) continue
+      if (current.type !== undefined && excludeTypes.has(current.type)) continue
+      deletions.push(Buffer.from(JSON.stringify({ _id: id, _rev: current.rev, _deleted: true })))
+    }
+    if (dryRun) {
+      counts.deleted += deletions.length
+      return
+    }
+    if (deletions.length === 0) return
+    for (const result of await target.bulkDocs(deletions, true)) {
+      if (result.error) this.#fail(result.id, result.error, result.reason ?? '')
+      else counts.deleted++
+    }
+  }
+}
+
+const headOf = (document: SourceDocument): DocumentBytes => (isLarge(document) ? document.head : document)
+
+const comparableOf = (document: SourceDocument): DocumentBytes =>
+  isLarge(document) ? document.comparable : document
+
+/** Ids and revisions of all documents, in pages. */
+async function* allRevisions(db: CouchDatabase): AsyncGenerator<Revision[]> {
+  const retrier = db.client.retrier()
+  let last: string | undefined
+  for (;;) {
+    let rows = 0
+    try {
+      // The last document of the page before comes again, unless it was deleted meanwhile.
+      for await (const page of db.allDocs({ from: last, limit: SCAN_PAGE })) {
+        rows += page.length
+        yield page[0].id === last ? page.slice(1) : page
+        last = page[page.length - 1].id
+      }
+    } catch (error) {
+      if (rows > 1) retrier.progressed()
+      await retrier.failed(error)
+      continue
+    }
+    if (rows < SCAN_PAGE) return
+  }
+}

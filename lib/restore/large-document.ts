@@ -1,0 +1,180 @@
+import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
+import type { AttachmentPart } from '../couch/multipart.js'
+import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { JsonScanner, type JsonAction, type JsonKind, type JsonPath, type JsonVisitor } from '../json/scanner.js'
+
+/** A document too large for memory: a file that holds its JSON, and where the attachments' data stand in it. */
+export interface LargeDocument {
+  path: string
+  /** The document with `"follows":true` and the length in place of each attachment's data. */
+  head: DocumentBytes
+  /** The document with the digest in place of each attachment's data, to be compared. */
+  comparable: DocumentBytes
+  parts: AttachmentPart[]
+}
+
+/** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
+const MAX_HEAD = 16 * 1024 * 1024
+const READ_BYTES = 192 * 1024
+
+/**
+ * Finds the attachments in a file that holds one document's JSON.
+ * @throws InvalidDocumentError
+ */
+export async function indexLargeDocument(path: string): Promise<LargeDocument> {
+  const visitor = new LargeVisitor()
+  const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
+  const file = await open(path, 'r')
+  try {
+    const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, 0, buffer.length)
+      if (bytesRead === 0) break
+      const chunk = buffer.subarray(0, bytesRead)
+      visitor.chunkStart = scanner.offset - chunk.byteOffset
+      scanner.write(chunk)
+    }
+    scanner.end()
+  } finally {
+    await file.close()
+  }
+  return {
+    path,
+    head: readDocument(Buffer.from(visitor.document('follows'))),
+    comparable: readDocument(Buffer.from(visitor.document('digest'))),
+    parts: visitor.attachments.map(({ name, contentType, length, from, to }) => ({
+      name,
+      contentType,
+      length,
+      open: () => decodeBase64(path, from, to)
+    }))
+  }
+}
+
+async function* decodeBase64(path: string, from: number, to: number): AsyncGenerator<Buffer> {
+  if (from === to) return
+  let rest = ''
+  for await (const piece of createReadStream(path, { start: from, end: to - 1, highWaterMark: READ_BYTES })) {
+    const text = rest + (piece as Buffer).toString('latin1')
+    const whole = text.length - (text.length % 4)
+    rest = text.slice(whole)
+    yield Buffer.from(text.slice(0, whole), 'base64')
+  }
+  if (rest) yield Buffer.from(rest, 'base64')
+}
+
+interface FoundAttachment {
+  name: string
+  contentType: string
+  length: number
+  from: number
+  to: number
+  /** Its members that are sent with it. */
+  members: string[]
+  digest: string[]
+}
+
+const BASE64 = new Uint8Array(256)
+for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/') BASE64[c.charCodeAt(0)] = 1
+
+class LargeVisitor implements JsonVisitor {
+  readonly attachments: FoundAttachment[] = []
+  /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
+  chunkStart = 0
+  readonly #members: string[] = []
+  #stub: string[] = []
+  #digest: string[] = []
+  #data: { from: number; to: number; padding: number } | undefined
+  #contentType = ''
+  #pieces: Buffer[] = []
+  #size = 0
+
+  /** The document with something small in place of each attachment's data. */
+  document(form: 'follows' | 'digest'): string {
+    const stubs = this.attachments.map(({ name, length, members, digest }) => {
+      const data = form === 'follows' ? ['"follows":true', `"length":${length}`] : digest
+      return `${JSON.stringify(name)}:{${[...members, ...data].join(',')}}`
+    })
+    const members = stubs.length > 0 ? [...this.#members, `"_attachments":{${stubs.join(',')}}`] : this.#members
+    return `{${members.join(',')}}`
+  }
+
+  begin(path: JsonPath, kind: JsonKind): JsonAction {
+    if (path.length === 0) return 'enter'
+    if (path[0] !== '_attachments') return 'stream'
+    if (path.length < 3 && kind !== 'object') {
+      throw new InvalidDocumentError(`"${path.join('.').slice(0, 100)}" must be an object`)
+    }
+    if (path.length === 3) {
+      if (path[2] === 'data') {
+        if (kind !== 'string') throw new InvalidDocumentError(`data of attachment "${path[1]}" must be a string`)
+        this.#data = { from: 0, to: 0, padding: 0 }
+      }
+      return 'stream'
+    }
+    return 'enter'
+  }
+
+  bytes(piece: Uint8Array, path: JsonPath): void {
+    if (path.length === 3 && path[2] === 'data' && this.#data) return this.#addData(piece, path)
+    this.#size += piece.length
+    if (this.#size > MAX_HEAD) throw new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
+    this.#pieces.push(Buffer.from(piece))
+  }
+
+  end(path: JsonPath): void {
+    if (path.length === 3) this.#endAttachmentMember(path)
+    else if (path.length === 2) this.#endAttachment(String(path[1]))
+    else if (path.length === 1 && path[0] !== '_attachments') {
+      this.#members.push(`${JSON.stringify(path[0])}:${this.#takeText()}`)
+    }
+  }
+
+  #takeText(): string {
+    const text = Buffer.concat(this.#pieces).toString()
+    this.#pieces = []
+    return text
+  }
+
+  #addData(piece: Uint8Array, path: JsonPath): void {
+    const data = this.#data
+    if (!data) return
+    const start = this.chunkStart + piece.byteOffset
+    if (data.to === 0) data.from = start
+    data.to = start + piece.length
+    for (let i = 0; i < piece.length; i++) {
+      if (BASE64[piece[i]] === 1) {
+        if (data.padding > 0) throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
+      } else if (piece[i] === 0x3d) data.padding++
+      else if (piece[i] !== 0x22) throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
+    }
+  }
+
+  #endAttachmentMember(path: JsonPath): void {
+    if (path[2] === 'data') return
+    const text = this.#takeText()
+    if (path[2] === 'content_type') this.#contentType = String(JSON.parse(text))
+    // A digest may be that of a compressed form, which CouchDB would hold against what we send.
+    if (path[2] === 'digest') this.#digest = [`"digest":${text}`]
+    if (path[2] === 'content_type' || path[2] === 'revpos') this.#stub.push(`${JSON.stringify(path[2])}:${text}`)
+  }
+
+  #endAttachment(name: string): void {
+    if (!this.#data) throw new InvalidDocumentError(`attachment "${name}" has no data`)
+    // Without the quotes and the padding.
+    const from = this.#data.from + 1
+    const to = this.#data.to - 1
+    const characters = to - from - this.#data.padding
+    if (this.#data.padding > 2 || characters % 4 === 1) {
+      throw new InvalidDocumentError(`data of attachment "${name}" is not base64`)
+    }
+    const length = Math.floor((characters * 3) / 4)
+    const contentType = this.#contentType || 'application/octet-stream'
+    this.attachments.push({ name, contentType, length, from, to, members: this.#stub, digest: this.#digest })
+    this.#data = undefined
+    this.#stub = []
+    this.#digest = []
+    this.#contentType = ''
+  }
+}

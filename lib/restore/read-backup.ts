@@ -1,0 +1,387 @@
+import { createInflate, type Inflate } from 'node:zlib'
+import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { InvalidDocumentError } from '../json/document.js'
+import {
+  JsonScanner,
+  JsonSyntaxError,
+  type JsonAction,
+  type JsonKind,
+  type JsonPath,
+  type JsonVisitor
+} from '../json/scanner.js'
+import { databaseOfKey } from '../store/names.js'
+
+/** Documents longer than this come in pieces. */
+export const LARGE_BYTES = 4 * 1024 * 1024
+
+/** What a backup in JSON holds, in the order in which it stands there. */
+export type BackupItem =
+  | { kind: 'member'; name: string; value: unknown }
+  | { kind: 'database'; database: LogicalDatabase; key: string }
+  | { kind: 'document'; database: LogicalDatabase; where: string; bytes: Buffer }
+  | { kind: 'piece'; database: LogicalDatabase; where: string; bytes: Uint8Array; last: boolean }
+
+export interface ReadBackupOptions {
+  names: DatabaseNames
+  /** Depth of nesting. */
+  maxDepth: number
+  /** Bytes that one database's `compressed_docs` may inflate to. */
+  inflatedBytes: number
+}
+
+/** Members of a backup that are not read. */
+const IGNORED = new Set(['_attachments', 'storage'])
+const MEMBERS = new Set([
+  '_id',
+  '_rev',
+  'backup_version',
+  'client_webhook_url',
+  'doc_count',
+  'elapsed',
+  'end_timestamp',
+  'error',
+  'ibp_versions',
+  'id',
+  'in_progress',
+  'start_timestamp',
+  'type'
+])
+const DATABASE_MEMBERS = new Set([
+  'conflict_count',
+  'doc_count',
+  'elapsed',
+  'finish_timestamp',
+  'last_sequence',
+  'raw_bytes',
+  'start_timestamp',
+  'stored_bytes'
+])
+const MAX_MEMBER = 256 * 1024
+/** Deflate makes at most 1,032 bytes of one, so this bounds what one step of inflating gives. */
+const INFLATE_STEP = 4096
+
+/**
+ * Reads a backup given as JSON, in every form that backups have had: documents inline, or in `compressed_docs`
+ * (base64 of a deflated JSON array). Memory does not depend on its size.
+ *
+ * @throws InvalidBackupError (400, naming the field or the offset), TooLargeError (413)
+ */
+export async function* readBackup(
+  body: AsyncIterable<Uint8Array>,
+  options: ReadBackupOptions
+): AsyncGenerator<BackupItem[]> {
+  const visitor = new BackupVisitor(options.names)
+  const scanner = new JsonScanner(visitor, { maxDepth: options.maxDepth })
+  let inflating: CompressedDocuments | undefined
+  try {
+    for await (const chunk of body) {
+      scanner.write(chunk)
+      for (const found of visitor.take()) {
+        if (found.kind === 'items') yield found.items
+        else if (found.kind === 'compressed') {
+          inflating ??= new CompressedDocuments(found.database, found.where, options)
+          yield* inflating.write(found.base64)
+        } else {
+          if (inflating) yield* inflating.end()
+          inflating = undefined
+        }
+      }
+    }
+    scanner.end()
+  } catch (error) {
+    throw asInputError(error, 'the body')
+  } finally {
+    inflating?.destroy()
+  }
+  if (!visitor.hasDatabases) throw new InvalidBackupError('"dbs" is missing')
+}
+
+function asInputError(error: unknown, what: string): unknown {
+  if (error instanceof JsonSyntaxError) {
+    return new InvalidBackupError(
+      error.truncated ? `${what} is truncated: ${error.message}` : `${what} is not JSON: ${error.message}`
+    )
+  }
+  if (error instanceof InvalidDocumentError) return new InvalidBackupError(error.message)
+  return error
+}
+
+/** Puts documents together from their pieces, while they are small. */
+class DocumentCollector {
+  items: BackupItem[] = []
+  #pieces: Uint8Array[] = []
+  #size = 0
+  #large = false
+
+  add(piece: Uint8Array, database: LogicalDatabase, where: string): void {
+    this.#size += piece.length
+    this.#pieces.push(piece)
+    if (!this.#large && this.#size <= LARGE_BYTES) return
+    this.#large = true
+    for (const bytes of this.#pieces) this.items.push({ kind: 'piece', database, where, bytes, last: false })
+    this.#pieces = []
+  }
+
+  end(database: LogicalDatabase, where: string): void {
+    if (this.#large) {
+      this.items.push({ kind: 'piece', database, where, bytes: Buffer.alloc(0), last: true })
+    } else {
+      this.items.push({ kind: 'document', database, where, bytes: Buffer.concat(this.#pieces) })
+    }
+    this.#pieces = []
+    this.#size = 0
+    this.#large = false
+  }
+}
+
+type Found =
+  | { kind: 'items'; items: BackupItem[] }
+  | { kind: 'compressed'; database: LogicalDatabase; where: string; base64: string }
+  | { kind: 'compressedEnd' }
+
+class BackupVisitor implements JsonVisitor {
+  hasDatabases = false
+  readonly #names: DatabaseNames
+  readonly #collector = new DocumentCollector()
+  readonly #members = new Set<string>()
+  readonly #keys = new Map<LogicalDatabase, string>()
+  readonly #inDatabase = new Set<string>()
+  #database: LogicalDatabase = 'components'
+  #where = ''
+  #index = 0
+  #found: Found[] = []
+  #member: Buffer[] = []
+  #memberSize = 0
+
+  constructor(names: DatabaseNames) {
+    this.#names = names
+  }
+
+  take(): Found[] {
+    this.#takeItems()
+    const found = this.#found
+    this.#found = []
+    return found
+  }
+
+  begin(path: JsonPath, kind: JsonKind): JsonAction {
+    switch (path.length) {
+      case 0:
+        if (kind !== 'object') throw new InvalidBackupError('the body must be an object')
+        return 'enter'
+      case 1:
+        return this.#beginMember(String(path[0]), kind)
+      case 2:
+        return this.#beginDatabase(String(path[1]), kind)
+      case 3:
+        return this.#beginDatabaseMember(String(path[2]), kind)
+      default:
+        if (kind !== 'object') throw new InvalidBackupError(`${this.#where}[${this.#index}] is not an object`)
+        return 'stream'
+    }
+  }
+
+  bytes(piece: Uint8Array, path: JsonPath): void {
+    if (path.length === 4) this.#collector.add(piece, this.#database, `${this.#where}[${this.#index}]`)
+    else if (path.length === 3) {
+      this.#takeItems()
+      const base64 = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('latin1')
+      this.#found.push({ kind: 'compressed', database: this.#database, where: this.#where, base64 })
+    } else {
+      this.#memberSize += piece.length
+      if (this.#memberSize > MAX_MEMBER) throw new InvalidBackupError(`"${path[0]}" is too long`)
+      this.#member.push(Buffer.from(piece))
+    }
+  }
+
+  end(path: JsonPath): void {
+    if (path.length === 4) {
+      this.#collector.end(this.#database, `${this.#where}[${this.#index}]`)
+      this.#index++
+    } else if (path.length === 3) {
+      if (path[2] === 'compressed_docs') this.#found.push({ kind: 'compressedEnd' })
+    } else if (path.length === 2) {
+      if (!this.#inDatabase.has('docs') && !this.#inDatabase.has('compressed_docs')) {
+        throw new InvalidBackupError(`"dbs.${path[1]}.docs" is missing`)
+      }
+    } else if (path.length === 1 && path[0] !== 'dbs') {
+      const value: unknown = JSON.parse(Buffer.concat(this.#member).toString())
+      this.#collector.items.push({ kind: 'member', name: String(path[0]), value })
+      this.#member = []
+      this.#memberSize = 0
+    }
+  }
+
+  #takeItems(): void {
+    const { items } = this.#collector
+    if (items.length === 0) return
+    this.#collector.items = []
+    this.#found.push({ kind: 'items', items })
+  }
+
+  #beginMember(name: string, kind: JsonKind): JsonAction {
+    if (this.#members.has(name)) throw new InvalidBackupError(`"${name}" stands in the body twice`)
+    this.#members.add(name)
+    if (name === 'dbs') {
+      if (kind !== 'object') throw new InvalidBackupError('"dbs" must be an object')
+      this.hasDatabases = true
+      return 'enter'
+    }
+    if (IGNORED.has(name)) return 'skip'
+    if (!MEMBERS.has(name)) throw new InvalidBackupError(`unknown key "${name.slice(0, 100)}" in the body`)
+    return 'stream'
+  }
+
+  #beginDatabase(key: string, kind: JsonKind): JsonAction {
+    const database = databaseOfKey(key, this.#names)
+    const shown = key.slice(0, 100)
+    if (!database) throw new InvalidBackupError(`"dbs.${shown}" is not a database of this console`)
+    const other = this.#keys.get(database)
+    if (other !== undefined) {
+      throw new InvalidBackupError(`"dbs.${other}" and "dbs.${shown}" are the same database`)
+    }
+    if (kind !== 'object') throw new InvalidBackupError(`"dbs.${shown}" must be an object`)
+    this.#keys.set(database, key)
+    this.#database = database
+    this.#inDatabase.clear()
+    this.#collector.items.push({ kind: 'database', database, key })
+    return 'enter'
+  }
+
+  #beginDatabaseMember(name: string, kind: JsonKind): JsonAction {
+    const where = `dbs.${this.#keys.get(this.#database)}.${name.slice(0, 100)}`
+    if (this.#inDatabase.has(name)) throw new InvalidBackupError(`"${where}" stands there twice`)
+    this.#inDatabase.add(name)
+    if (name === 'docs' || name === 'compressed_docs') {
+      const expected = name === 'docs' ? 'array' : 'string'
+      if (kind !== expected) throw new InvalidBackupError(`"${where}" must be ${name === 'docs' ? 'an array' : 'a string'}`)
+      if (this.#inDatabase.has('docs') && this.#inDatabase.has('compressed_docs')) {
+        throw new InvalidBackupError(`"${where}": there are both "docs" and "compressed_docs"`)
+      }
+      this.#where = where
+      this.#index = 0
+      return name === 'docs' ? 'enter' : 'stream'
+    }
+    if (!DATABASE_MEMBERS.has(name)) throw new InvalidBackupError(`unknown key "${where}"`)
+    return 'skip'
+  }
+}
+
+/** Receives the elements of an array of documents. */
+class ArrayVisitor implements JsonVisitor {
+  readonly #database: LogicalDatabase
+  readonly #where: string
+  readonly #collector = new DocumentCollector()
+  #index = 0
+
+  constructor(database: LogicalDatabase, where: string) {
+    this.#database = database
+    this.#where = where
+  }
+
+  take(): BackupItem[] {
+    const { items } = this.#collector
+    this.#collector.items = []
+    return items
+  }
+
+  begin(path: JsonPath, kind: JsonKind): JsonAction {
+    if (path.length === 0) {
+      if (kind !== 'array') throw new InvalidBackupError(`"${this.#where}" does not inflate to an array`)
+      return 'enter'
+    }
+    if (kind !== 'object') throw new InvalidBackupError(`${this.#where}[${this.#index}] is not an object`)
+    return 'stream'
+  }
+
+  bytes(piece: Uint8Array): void {
+    this.#collector.add(piece, this.#database, `${this.#where}[${this.#index}]`)
+  }
+
+  end(path: JsonPath): void {
+    if (path.length === 0) return
+    this.#collector.end(this.#database, `${this.#where}[${this.#index}]`)
+    this.#index++
+  }
+}
+
+/** Inflates a `compressed_docs` as its text arrives. */
+class CompressedDocuments {
+  readonly #where: string
+  readonly #limit: number
+  readonly #inflate: Inflate = createInflate()
+  readonly #visitor: ArrayVisitor
+  readonly #scanner: JsonScanner
+  #output: Buffer[] = []
+  #failure: Error | undefined
+  #text = ''
+  #size = 0
+
+  constructor(database: LogicalDatabase, where: string, options: ReadBackupOptions) {
+    this.#where = where
+    this.#limit = options.inflatedBytes
+    this.#visitor = new ArrayVisitor(database, where)
+    this.#scanner = new JsonScanner(this.#visitor, { maxDepth: options.maxDepth })
+    this.#inflate.on('data', (piece: Buffer) => this.#output.push(piece))
+    this.#inflate.on('error', (error) => {
+      this.#failure = error
+    })
+  }
+
+  /** @param text the next characters of the JSON string, quotes included */
+  async *write(text: string): AsyncGenerator<BackupItem[]> {
+    // A solidus may be escaped in JSON; base64 knows nothing else that could be.
+    const characters = this.#text + text.replace(/["\\]/g, '')
+    const whole = characters.length - (characters.length % 4)
+    this.#text = characters.slice(whole)
+    yield* this.#decode(characters.slice(0, whole))
+  }
+
+  async *end(): AsyncGenerator<BackupItem[]> {
+    yield* this.#decode(this.#text)
+    if (!this.#inflate.closed) {
+      await new Promise<void>((resolve) => {
+        this.#inflate.once('close', resolve)
+        this.#inflate.end()
+      })
+    }
+    yield* this.#scan(true)
+  }
+
+  destroy(): void {
+    this.#inflate.destroy()
+  }
+
+  async *#decode(base64: string): AsyncGenerator<BackupItem[]> {
+    if (!/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) throw new InvalidBackupError(`"${this.#where}" is not base64`)
+    const deflated = Buffer.from(base64, 'base64')
+    for (let i = 0; i < deflated.length; i += INFLATE_STEP) {
+      const step = deflated.subarray(i, i + INFLATE_STEP)
+      if (!this.#failure) await new Promise<void>((resolve) => this.#inflate.write(step, () => resolve()))
+      yield* this.#scan(false)
+    }
+  }
+
+  *#scan(last: boolean): Generator<BackupItem[]> {
+    if (this.#failure) {
+      throw new InvalidBackupError(`"${this.#where}" cannot be inflated: ${this.#failure.message}`)
+    }
+    const output = this.#output
+    this.#output = []
+    for (const piece of output) {
+      this.#size += piece.length
+      if (this.#size > this.#limit) {
+        throw new TooLargeError(`"${this.#where}" inflates to more than ${this.#limit} bytes`)
+      }
+    }
+    try {
+      for (const piece of output) this.#scanner.write(piece)
+      if (last) this.#scanner.end()
+    } catch (error) {
+      throw asInputError(error, `what "${this.#where}" inflates to`)
+    }
+    const items = this.#visitor.take()
+    if (items.length > 0) yield items
+  }
+}

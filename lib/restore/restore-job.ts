@@ -1,0 +1,169 @@
+import type { DatabaseRestoreCounts, RestoreFailure, RestoreOutcome } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { TransactionUpdate, WebhookStore } from '../../types/webhooks.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { restoreDatabase } from './database-restore.js'
+import type { RestoreSource } from './source.js'
+
+/** Milliseconds between two updates of the transaction. */
+const PROGRESS_INTERVAL = 2000
+/** Failures that are told by name. */
+const NAMED_FAILURES = 20
+
+export interface RestoreJobOptions {
+  txId: string
+  /** Checks the whole backup; nothing has been written before it resolves. */
+  openSource: () => Promise<RestoreSource>
+  targets: Record<LogicalDatabase, CouchDatabase>
+  skip: Partial<Record<LogicalDatabase, readonly string[]>>
+  internalTypes: ReadonlySet<string>
+  excludeTypes: ReadonlySet<string>
+  dryRun: boolean
+  exact: boolean
+  webhooks: WebhookStore
+  /** Rebuilds the white list. */
+  rebuildWhitelist: () => Promise<void>
+}
+
+/** A restore that wrote what it could, but not everything. */
+export class IncompleteRestoreError extends Error {
+  override readonly name = 'IncompleteRestoreError'
+  readonly outcome: RestoreOutcome
+
+  constructor(message: string, outcome: RestoreOutcome) {
+    super(message)
+    this.outcome = outcome
+  }
+}
+
+/** Steps of a restore: check, one for each database, white list. */
+export const TOTAL_STEPS = 5
+
+/**
+ * Checks the backup, restores its databases one after another, and has the white list rebuilt. The transaction shows
+ * how far it is; its end is the caller's to write.
+ *
+ * @throws IncompleteRestoreError when documents failed or the white list could not be rebuilt
+ */
+export async function runRestore(options: RestoreJobOptions): Promise<RestoreOutcome> {
+  const { txId, targets, dryRun, webhooks } = options
+  const outcome: RestoreOutcome = { tx_id: txId, databases: {}, failures: [] }
+  const messages: string[] = []
+  const progress = new Progress(webhooks, txId)
+  const step = (onStep: number, message: string) => {
+    messages.push(message)
+    return progress.step({ on_step: onStep, athena_messages: [...messages] })
+  }
+  try {
+    await step(1, 'checking the backup')
+    const source = await options.openSource()
+    try {
+      let onStep = 2
+      for (const database of ['components', 'sessions', 'system'] as const) {
+        const present = source.databases.includes(database)
+        await step(
+          onStep++,
+          present
+            ? `${dryRun ? 'comparing' : 'restoring'} ${source.count(database)} documents of ${database}`
+            : `the backup does not hold ${database}`
+        )
+        if (!present) continue
+        const counts: DatabaseRestoreCounts = {
+          total: 0,
+          created: 0,
+          changed: 0,
+          unchanged: 0,
+          skipped: 0,
+          failed: 0,
+          deleted: 0
+        }
+        outcome.databases[database] = counts
+        progress.watch(() => ({ databases: structuredClone(outcome.databases) }))
+        await restoreDatabase({
+          source,
+          target: targets[database],
+          database,
+          skip: new Set(options.skip[database]),
+          internalTypes: options.internalTypes,
+          excludeTypes: options.excludeTypes,
+          dryRun,
+          exact: options.exact,
+          counts,
+          onFailure(failure: RestoreFailure) {
+            if (outcome.failures.length < NAMED_FAILURES) outcome.failures.push(failure)
+          }
+        })
+      }
+    } finally {
+      await source.close()
+    }
+    const failed = Object.values(outcome.databases).reduce((sum, counts) => sum + counts.failed, 0)
+    if (!dryRun) {
+      await step(TOTAL_STEPS, 'rebuilding the component white list')
+      await rebuild(options, outcome, failed)
+    }
+    if (failed > 0) throw incomplete(outcome, failed)
+    return outcome
+  } finally {
+    await progress.stop()
+  }
+}
+
+async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, failed: number): Promise<void> {
+  try {
+    await options.rebuildWhitelist()
+  } catch (error) {
+    const { message } = error as Error
+    throw new IncompleteRestoreError(
+      `${failed > 0 ? incomplete(outcome, failed).message : 'the data was restored'}, but the component white list could not be rebuilt: ${message}`,
+      outcome
+    )
+  }
+}
+
+function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
+  const ids = outcome.failures.map(({ database, id, reason, error }) => `${database}/${id} (${reason || error})`)
+  return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
+}
+
+/** Keeps the transaction up to date: each step at once, counts at intervals. */
+class Progress {
+  readonly #webhooks: WebhookStore
+  readonly #txId: string
+  #timer: NodeJS.Timeout | undefined
+  #writing: Promise<unknown> = Promise.resolve()
+  #busy = false
+
+  constructor(webhooks: WebhookStore, txId: string) {
+    this.#webhooks = webhooks
+    this.#txId = txId
+  }
+
+  async step(update: TransactionUpdate): Promise<void> {
+    await this.#writing
+    await this.#webhooks.update(this.#txId, update)
+  }
+
+  watch(counts: () => TransactionUpdate): void {
+    clearInterval(this.#timer)
+    this.#timer = setInterval(() => {
+      if (this.#busy) return
+      this.#busy = true
+      // The next step or the end tells the same; there a failure to write counts.
+      this.#writing = this.#webhooks.update(this.#txId, counts()).then(
+        () => {
+          this.#busy = false
+        },
+        () => {
+          this.#busy = false
+        }
+      )
+    }, PROGRESS_INTERVAL)
+    this.#timer.unref()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer)
+    await this.#writing
+  }
+}

@@ -1,0 +1,135 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { InvalidBackupError } from '../errors.js'
+import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { CopyIndex } from '../store/copy-index.js'
+import { indexLargeDocument, type LargeDocument } from './large-document.js'
+import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
+import { GROUP, type RestoreSource, type SourceDocument } from './source.js'
+import type { LargeFile, Spool } from './spool.js'
+
+/** How many documents the filter of repeated ids is made for: an upload does not tell how many it has. */
+const EXPECTED_DOCUMENTS = 500_000
+
+interface SpooledLarge {
+  ordinal: number
+  design: boolean
+  document: LargeDocument
+}
+
+/** A backup given as JSON: read whole, checked and kept on disk before anything is restored from it. */
+export class SpooledSource implements RestoreSource {
+  /** Members beside `dbs`. */
+  readonly members: Record<string, unknown> = {}
+  readonly #spool: Spool
+  readonly #copies = new Map<LogicalDatabase, CopyIndex>()
+  readonly #large = new Map<LogicalDatabase, SpooledLarge[]>()
+  #openLarge: LargeFile | undefined
+
+  private constructor(spool: Spool) {
+    this.#spool = spool
+  }
+
+  /**
+   * @param spool is removed when this fails, and by `close`
+   * @throws InvalidBackupError, TooLargeError, InsufficientStorageError
+   */
+  static async read(
+    body: AsyncIterable<Uint8Array>,
+    spool: Spool,
+    options: ReadBackupOptions
+  ): Promise<SpooledSource> {
+    const source = new SpooledSource(spool)
+    try {
+      for await (const items of readBackup(body, options)) {
+        for (const item of items) await source.#take(item)
+      }
+      return source
+    } catch (error) {
+      await source.close()
+      throw error
+    }
+  }
+
+  get databases(): readonly LogicalDatabase[] {
+    return [...this.#copies.keys()]
+  }
+
+  count(database: LogicalDatabase): number {
+    const copies = this.#copies.get(database)
+    return copies ? copies.copies : 0
+  }
+
+  async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
+    const copies = this.#copies.get(database)
+    if (!copies) return
+    let group: SourceDocument[] = []
+    for await (const { ordinal, bytes } of this.#spool.read(database, design)) {
+      const document = readDocument(bytes)
+      if (copies.isLast(document.id, ordinal)) group.push(document)
+      if (group.length >= GROUP) {
+        yield group
+        group = []
+      }
+    }
+    if (group.length > 0) yield group
+    for (const large of this.#large.get(database) ?? []) {
+      if (large.design === design && copies.isLast(large.document.head.id, large.ordinal)) yield [large.document]
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#openLarge?.close().catch(() => undefined)
+    await this.#spool.remove()
+  }
+
+  async #take(item: BackupItem): Promise<void> {
+    switch (item.kind) {
+      case 'member':
+        this.members[item.name] = item.value
+        return
+      case 'database':
+        this.#copies.set(item.database, new CopyIndex(EXPECTED_DOCUMENTS))
+        return
+      case 'document': {
+        const document = checked(item.where, () => readDocument(item.bytes))
+        const ordinal = this.#note(item.database, document)
+        return this.#spool.append(item.database, isDesign(document), { ordinal, bytes: item.bytes })
+      }
+      case 'piece': {
+        this.#openLarge ??= await this.#spool.largeFile()
+        await this.#openLarge.write(item.bytes)
+        if (item.last) await this.#endLarge(this.#openLarge, item)
+      }
+    }
+  }
+
+  async #endLarge(file: LargeFile, { database, where }: { database: LogicalDatabase; where: string }): Promise<void> {
+    await file.close()
+    this.#openLarge = undefined
+    const document = await indexLargeDocument(file.path).catch((error: unknown) =>
+      checked(where, () => {
+        throw error
+      })
+    )
+    const ordinal = this.#note(database, document.head)
+    const large = this.#large.get(database) ?? []
+    large.push({ ordinal, design: isDesign(document.head), document })
+    this.#large.set(database, large)
+  }
+
+  /** A copy that says "deleted" leaves nothing to restore of the copies before it. */
+  #note(database: LogicalDatabase, document: DocumentBytes): number {
+    return (this.#copies.get(database) as CopyIndex).note(document.id)
+  }
+}
+
+function checked<T>(where: string, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof InvalidDocumentError) throw new InvalidBackupError(`${where}: ${error.message}`)
+    throw error
+  }
+}
+
+const isDesign = ({ id }: DocumentBytes) => id.startsWith('_design/')

@@ -1,0 +1,130 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { readDocument } from '../json/document.js'
+import type { BackupStore } from '../store/backup-store.js'
+import { DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
+import { isLastCopy } from '../store/copy-index.js'
+import type { ChunkEntry, StoredHeader } from '../store/layout.js'
+import { LOGICAL_DATABASES } from '../store/names.js'
+import {
+  chunkContents,
+  countingLines,
+  documentCount,
+  type StoredDocuments,
+  storedDocuments
+} from '../store/stored-documents.js'
+import { indexLargeDocument } from './large-document.js'
+import { GROUP, type RestoreSource, type SourceDocument } from './source.js'
+import type { Spool } from './spool.js'
+
+/** Chunks being checked at a time. */
+const CHECKS_IN_FLIGHT = 3
+
+/** A backup of this package in the database. */
+export class StoredSource implements RestoreSource {
+  readonly #store: BackupStore
+  readonly #header: StoredHeader
+  readonly #makeSpool: () => Promise<Spool>
+  readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
+  #spool: Spool | undefined
+
+  /** @param makeSpool where large documents are put while they are restored */
+  private constructor(store: BackupStore, header: StoredHeader, makeSpool: () => Promise<Spool>) {
+    this.#store = store
+    this.#header = header
+    this.#makeSpool = makeSpool
+  }
+
+  /**
+   * Checks that every chunk is there and is what was stored.
+   * @throws DamagedBackupError
+   */
+  static async open(
+    store: BackupStore,
+    header: StoredHeader,
+    makeSpool: () => Promise<Spool>
+  ): Promise<StoredSource> {
+    const source = new StoredSource(store, header, makeSpool)
+    for (const database of LOGICAL_DATABASES) {
+      if (!header.storage.databases[database]) continue
+      const documents = await storedDocuments(store, header, database)
+      source.#databases.set(database, documents)
+      await verifyAll(store, documents.chunks)
+      source.#checkCount(database, documents)
+    }
+    return source
+  }
+
+  get databases(): readonly LogicalDatabase[] {
+    return [...this.#databases.keys()]
+  }
+
+  count(database: LogicalDatabase): number {
+    return documentCount(this.#header, database)
+  }
+
+  async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
+    const documents = this.#databases.get(database)
+    if (!documents) return
+    const { chunks, repeated } = documents
+    const wanted = (entry: ChunkEntry) => (design ? entry.design > 0 : entry.docs > entry.design)
+    for await (const content of chunkContents(this.#store, chunks, wanted)) {
+      const { entry, lines, ordinal } = content
+      if (lines === null) {
+        if (isLastCopy(repeated, entry.large as string, ordinal)) yield* this.#large(entry)
+        continue
+      }
+      let group: SourceDocument[] = []
+      for (const line of countingLines(content, lines, repeated)) {
+        const document = readDocument(line)
+        if (document.id.startsWith('_design/') === design) group.push(document)
+        if (group.length >= GROUP) {
+          yield group
+          group = []
+        }
+      }
+      if (group.length > 0) yield group
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#spool?.remove()
+  }
+
+  async *#large(entry: ChunkEntry): AsyncGenerator<SourceDocument[]> {
+    this.#spool ??= await this.#makeSpool()
+    const spool = this.#spool
+    const file = await this.#store.db.client.retry(async () => {
+      const attempt = await spool.largeFile()
+      try {
+        for await (const piece of readLargeChunk(this.#store.db, entry)) await attempt.write(piece)
+        return attempt
+      } catch (error) {
+        await attempt.remove()
+        throw error
+      } finally {
+        await attempt.close()
+      }
+    })
+    try {
+      yield [await indexLargeDocument(file.path)]
+    } finally {
+      await file.remove()
+    }
+  }
+
+  #checkCount(database: LogicalDatabase, { chunks, repeated }: StoredDocuments): void {
+    if (repeated.size > 0) return
+    const lines = chunks.reduce((sum, chunk) => sum + chunk.docs, 0)
+    if (lines !== this.count(database)) {
+      throw new DamagedBackupError(this.#header._id, `says ${this.count(database)} documents, its chunks ${lines}`)
+    }
+  }
+}
+
+async function verifyAll(store: BackupStore, chunks: readonly ChunkEntry[]): Promise<void> {
+  const queue = [...chunks]
+  const work = async () => {
+    for (let entry = queue.shift(); entry; entry = queue.shift()) await verifyChunk(store.db, entry)
+  }
+  await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
+}

@@ -1,0 +1,111 @@
+import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import { createGunzip, gunzip } from 'node:zlib'
+import { collect } from '../couch/client.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { isNotFound } from '../couch/errors.js'
+import { CHUNK_ATTACHMENT, type ChunkEntry } from './layout.js'
+
+const decompress = promisify(gunzip)
+const MAX_STORED = 256 * 1024 * 1024
+const NEWLINE = 0x0a
+
+/** A part of a backup is missing or is not what was stored. */
+export class DamagedBackupError extends Error {
+  override readonly name = 'DamagedBackupError'
+  readonly chunk: string
+
+  constructor(chunk: string, reason: string) {
+    super(`backup chunk "${chunk}" ${reason}`)
+    this.chunk = chunk
+  }
+}
+
+/** A chunk's attachment as it is stored. */
+export async function fetchChunk(db: CouchDatabase, id: string): Promise<Buffer> {
+  return db.client.retry(async () => {
+    const { body } = await db.attachment(id, CHUNK_ATTACHMENT)
+    return collect(body, MAX_STORED)
+  })
+}
+
+/**
+ * The lines of a chunk, checked against its entry.
+ * @throws DamagedBackupError
+ */
+export async function readChunk(db: CouchDatabase, entry: ChunkEntry): Promise<Buffer> {
+  const stored = await fetchChunk(db, entry.id).catch((error: unknown) => {
+    if (isNotFound(error)) throw new DamagedBackupError(entry.id, 'is missing')
+    throw error
+  })
+  if (createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
+    throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+  }
+  const lines = await decompress(stored, { maxOutputLength: entry.raw + 1 }).catch(() => null)
+  if (lines === null || lines.length !== entry.raw) {
+    throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
+  }
+  return lines
+}
+
+/**
+ * Checks that a chunk is there and is what was stored, without keeping it.
+ * @throws DamagedBackupError
+ */
+export async function verifyChunk(db: CouchDatabase, entry: ChunkEntry): Promise<void> {
+  await db.client.retry(async () => {
+    const hash = createHash('sha256')
+    for await (const piece of storedBytes(db, entry)) hash.update(piece)
+    if (hash.digest('hex') !== entry.sha256) {
+      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+    }
+  })
+}
+
+/**
+ * The one document of a large chunk, as a stream without its line end. Checked as it ends: what was read is not to
+ * be trusted before.
+ * @throws DamagedBackupError
+ */
+export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
+  const hash = createHash('sha256')
+  const hashed = async function* () {
+    for await (const piece of storedBytes(db, entry)) {
+      hash.update(piece)
+      yield piece
+    }
+  }
+  const source = Readable.from(hashed(), { objectMode: false })
+  const unzip = createGunzip()
+  source.on('error', (error) => unzip.destroy(error))
+  let raw = 0
+  for await (const piece of source.pipe(unzip) as AsyncIterable<Buffer>) {
+    raw += piece.length
+    if (raw > entry.raw) throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
+    const document = raw === entry.raw ? piece.subarray(0, -1) : piece
+    if (document.length > 0) yield document
+  }
+  if (raw !== entry.raw || hash.digest('hex') !== entry.sha256) {
+    throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+  }
+}
+
+async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
+  try {
+    yield* (await db.attachment(entry.id, CHUNK_ATTACHMENT)).body
+  } catch (error) {
+    if (isNotFound(error)) throw new DamagedBackupError(entry.id, 'is missing')
+    throw error
+  }
+}
+
+/** The lines of a chunk, without their ends. */
+export function* linesOf(lines: Buffer): Generator<Buffer> {
+  let start = 0
+  while (start < lines.length) {
+    const end = lines.indexOf(NEWLINE, start)
+    yield lines.subarray(start, end)
+    start = end + 1
+  }
+}

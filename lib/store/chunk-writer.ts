@@ -1,0 +1,208 @@
+import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import { createGzip, gzip } from 'node:zlib'
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { CouchError, isConflict } from '../couch/errors.js'
+import { fetchChunk } from './chunk-reader.js'
+import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
+import { CHUNK_TYPE, chunkId } from './names.js'
+
+/** Bytes of lines in a chunk, about. */
+export const CHUNK_BYTES = 4 * 1024 * 1024
+/** Chunks being compressed or stored while the next is filled. */
+const IN_FLIGHT = 3
+/** Fast levels: the reader of the feed and the database share the machine with this. */
+const GZIP_LEVEL = 3
+const NEWLINE = 0x0a
+
+const compress = promisify(gzip)
+
+/**
+ * Packs lines into chunk documents and stores them, several at a time. Nothing is ever written twice: a chunk whose
+ * storing failed for good fails the backup.
+ */
+export class ChunkWriter {
+  readonly #db: CouchDatabase
+  readonly #backup: string
+  readonly #database: LogicalDatabase
+  #index: number
+  #buffer: Buffer = Buffer.alloc(0)
+  #spare: Buffer[] = []
+  #used = 0
+  #docs = 0
+  #design = 0
+  readonly #entries: (ChunkEntry | Promise<ChunkEntry>)[] = []
+  readonly #storing = new Set<Promise<void>>()
+  #failure: { error: unknown } | undefined
+
+  /** @param index number of the first chunk to write */
+  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase, index = 0) {
+    this.#db = db
+    this.#backup = backup
+    this.#database = database
+    this.#index = index
+  }
+
+  /** Number of the next chunk. */
+  get index(): number {
+    return this.#index
+  }
+
+  /** Adds a line. Waits while too many chunks are being stored. */
+  async add(line: Uint8Array, options: { design?: boolean } = {}): Promise<void> {
+    if (this.#used > 0 && this.#used + line.length + 1 > CHUNK_BYTES) await this.#store()
+    if (this.#buffer.length === 0) this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)
+    if (line.length + 1 > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(line.length + 1)
+    this.#buffer.set(line, this.#used)
+    this.#used += line.length
+    this.#buffer[this.#used++] = NEWLINE
+    this.#docs++
+    if (options.design) this.#design++
+  }
+
+  /**
+   * Adds a document that is too large to be held in memory, in a chunk of its own.
+   * @param open starts the stream of its bytes, anew for every attempt
+   */
+  async addLarge(
+    document: { id: string; design: boolean },
+    open: () => AsyncIterable<Uint8Array>
+  ): Promise<void> {
+    // Lines are numbered in the order of chunks: what came before goes first.
+    await this.#store()
+    const entry = await this.#db.client.retry(() => this.#storeStream(document, open))
+    this.#entries.push(entry)
+  }
+
+  /** Stores what is left, and returns the entries of all chunks since the last flush, in order. */
+  async flush(): Promise<ChunkEntry[]> {
+    await this.#store()
+    await Promise.all(this.#storing)
+    this.#check()
+    return Promise.all(this.#entries.splice(0))
+  }
+
+  /** Waits until nothing is in flight, whatever became of it. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#storing)
+  }
+
+  #check(): void {
+    if (this.#failure) throw this.#failure.error
+  }
+
+  async #store(): Promise<void> {
+    this.#check()
+    if (this.#used === 0) return
+    while (this.#storing.size >= IN_FLIGHT) await Promise.race(this.#storing)
+    this.#check()
+    const buffer = this.#buffer
+    const lines = buffer.subarray(0, this.#used)
+    const stored = this.#storeLines(chunkId(this.#backup, this.#database, this.#index), this.#index, lines, {
+      docs: this.#docs,
+      design: this.#design
+    })
+    this.#index++
+    this.#entries.push(stored)
+    const settled = stored
+      .then(() => {
+        if (buffer.length === CHUNK_BYTES && this.#spare.length < IN_FLIGHT) this.#spare.push(buffer)
+      })
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+      })
+      .finally(() => this.#storing.delete(settled))
+    this.#storing.add(settled)
+    this.#buffer = Buffer.alloc(0)
+    this.#used = 0
+    this.#docs = 0
+    this.#design = 0
+  }
+
+  async #storeLines(
+    id: string,
+    index: number,
+    lines: Buffer,
+    { docs, design }: { docs: number; design: number }
+  ): Promise<ChunkEntry> {
+    const stored = await compress(lines, { level: GZIP_LEVEL })
+    const sha256 = createHash('sha256').update(stored).digest('hex')
+    const document = {
+      ...this.#document(index, docs),
+      _attachments: {
+        [CHUNK_ATTACHMENT]: { content_type: CHUNK_CONTENT_TYPE, length: stored.length, follows: true }
+      }
+    }
+    const part = {
+      name: CHUNK_ATTACHMENT,
+      contentType: CHUNK_CONTENT_TYPE,
+      length: stored.length,
+      async *open() {
+        yield stored
+      }
+    }
+    const entry = { id, docs, design, raw: lines.length, stored: stored.length, sha256 }
+    try {
+      const rev = await this.#db.putWithAttachments(id, Buffer.from(JSON.stringify(document)), [part])
+      return { ...entry, rev }
+    } catch (error) {
+      if (!isConflict(error)) throw error
+      return { ...entry, rev: await this.#revisionOfSame(id, sha256) }
+    }
+  }
+
+  /** A chunk that is there already is ours when a reply was lost; anything else is an error. */
+  async #revisionOfSame(id: string, sha256: string): Promise<string> {
+    const existing = await this.#db.get(id)
+    if (existing) {
+      const bytes = await fetchChunk(this.#db, id)
+      if (createHash('sha256').update(bytes).digest('hex') === sha256) return existing._rev
+    }
+    throw new CouchError(id, { error: 'conflict', reason: 'another document has the id of this chunk' })
+  }
+
+  async #storeStream(
+    { id: large, design }: { id: string; design: boolean },
+    open: () => AsyncIterable<Uint8Array>
+  ): Promise<ChunkEntry> {
+    // Every attempt has an id of its own: what a failed one left behind is collected as an orphan.
+    const index = this.#index++
+    const id = chunkId(this.#backup, this.#database, index)
+    const hash = createHash('sha256')
+    let raw = 0
+    let stored = 0
+    const rev = await this.#db.put({ ...this.#document(index, 1), _id: id })
+    const lines = async function* () {
+      for await (const piece of open()) {
+        raw += piece.length
+        yield piece
+      }
+      raw++
+      yield LINE_END
+    }
+    const body = async function* () {
+      const zip = createGzip({ level: GZIP_LEVEL })
+      const source = Readable.from(lines(), { objectMode: false })
+      source.on('error', (error) => zip.destroy(error))
+      for await (const piece of source.pipe(zip)) {
+        hash.update(piece)
+        stored += piece.length
+        yield piece as Buffer
+      }
+    }
+    await this.#db.putAttachmentStream(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body)
+    const written = await this.#db.get<ChunkDocument & { _attachments?: Record<string, { length: number }> }>(id)
+    if (written?._attachments?.[CHUNK_ATTACHMENT]?.length !== stored) {
+      throw new CouchError(id, { error: 'truncated', reason: 'the chunk was not stored whole', retryable: true })
+    }
+    return { id, rev: written._rev, docs: 1, design: design ? 1 : 0, raw, stored, sha256: hash.digest('hex'), large }
+  }
+
+  #document(index: number, documents: number): ChunkDocument {
+    return { type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index, documents }
+  }
+}
+
+const LINE_END = Buffer.from('\n')

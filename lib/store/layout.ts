@@ -1,0 +1,86 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { DatabaseSummary } from '../../types/backups.js'
+import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from './names.js'
+
+/** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
+export const LAYOUT = 2
+
+/** Name of a chunk's only attachment. */
+export const CHUNK_ATTACHMENT = 'documents.ndjson.gz'
+export const CHUNK_CONTENT_TYPE = 'application/gzip'
+
+/** What a header or manifest says of one chunk. */
+export interface ChunkEntry {
+  id: string
+  rev: string
+  /** Documents (lines) in it. */
+  docs: number
+  /** Design documents among them. */
+  design: number
+  /** Bytes of the lines, line ends included. */
+  raw: number
+  /** Bytes of the attachment. */
+  stored: number
+  /** SHA-256 of the attachment's bytes, hex. */
+  sha256: string
+  /** Id of the one document in it, when it is too large to be held in memory. */
+  large?: string
+}
+
+/** Where the rest of a long list of chunks is. */
+export interface ManifestEntry {
+  id: string
+  chunks: number
+  sha256: string
+}
+
+export interface ManifestDocument {
+  type: typeof MANIFEST_TYPE
+  backup_id: string
+  database: LogicalDatabase
+  /** JSON of `ChunkEntry[]`: text, so that its digest can be checked. */
+  entries: string
+}
+
+export interface ChunkDocument {
+  type: typeof CHUNK_TYPE
+  backup_id: string
+  database: LogicalDatabase
+  index: number
+  documents: number
+}
+
+/** How one database of a backup is stored. */
+export interface StoredDatabase {
+  /** Older entries, moved out of the header. In order, before `chunks`. */
+  manifests: ManifestEntry[]
+  chunks: ChunkEntry[]
+  /** Chunks of lines `[id, ordinal]`: the last copy of a document that changed while it was being read; -1: deleted. */
+  superseded: ChunkEntry[]
+}
+
+/** The header document as it lies in CouchDB. */
+export interface HeaderDocument {
+  type: typeof BACKUP_TYPE
+  backup_version: string
+  ibp_versions: Record<string, unknown>
+  doc_count: number
+  dbs: Record<string, DatabaseSummary>
+  in_progress: boolean
+  start_timestamp: number
+  end_timestamp?: number
+  elapsed?: string
+  error?: string
+  storage: {
+    layout: number
+    /** The server instance that writes this backup. */
+    instance: string
+    databases: Partial<Record<LogicalDatabase, StoredDatabase>>
+  }
+  _attachments?: Record<string, { content_type: string; length: number; stub?: boolean }>
+}
+
+export interface StoredHeader extends HeaderDocument {
+  _id: string
+  _rev: string
+}

@@ -1,0 +1,179 @@
+import type { CouchDatabase } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import { LEASE_ID, LEASE_TYPE } from './names.js'
+
+
+export type Operation = 'backup' | 'restore'
+
+export interface LeaseHolder {
+  operation: Operation
+  /** Id of the backup, or of the restore's transaction. */
+  id: string
+  /** Server instance that works on it. */
+  instance: string
+}
+
+interface LeaseDocument extends Partial<LeaseHolder> {
+  type: typeof LEASE_TYPE
+  /** The database server's clock when the lease was last renewed, in milliseconds. */
+  renewed: number
+  /** Written anew with every renewal, so that a lost reply can be told from another holder. */
+  beat: string
+}
+
+/** Somebody else holds the lease. */
+export class LeaseHeldError extends Error {
+  override readonly name = 'LeaseHeldError'
+  readonly holder: LeaseHolder
+
+  constructor(holder: LeaseHolder) {
+    super(`a ${holder.operation} is in progress`)
+    this.holder = holder
+  }
+}
+
+/** This instance held the lease and must not write any more. */
+export class LeaseLostError extends Error {
+  override readonly name = 'LeaseLostError'
+
+  constructor() {
+    super('another server instance has taken over')
+  }
+}
+
+/**
+ * The right to run a backup or a restore, held by one server instance of all that share a database: a document whose
+ * revision decides. (Not a local document: CouchDB 3 writes those without comparing revisions.) Time is the database server's, as its answers tell it, so clocks of instances do not matter.
+ *
+ * The holder must call {@link Lease.check} right before each write: a process that was paused beyond the lease's time
+ * finds that out before it writes again.
+ */
+export class Lease {
+  readonly #db: CouchDatabase
+  readonly #holder: LeaseHolder
+  readonly #ttl: number
+  readonly #onLost: (error: LeaseLostError) => void
+  #rev: string
+  #beat = 0
+  #timer: NodeJS.Timeout | undefined
+  #renewing: Promise<void> = Promise.resolve()
+  /** Until when, on this process' monotonic clock, nobody else can have taken the lease. */
+  #validUntil = 0
+  #ended = false
+
+  private constructor(
+    db: CouchDatabase,
+    holder: LeaseHolder,
+    ttl: number,
+    rev: string,
+    acquiredAt: number,
+    onLost: (error: LeaseLostError) => void
+  ) {
+    this.#db = db
+    this.#holder = holder
+    this.#ttl = ttl
+    this.#rev = rev
+    this.#onLost = onLost
+    this.#validUntil = acquiredAt + ttl * 0.8
+    this.#schedule()
+  }
+
+  /**
+   * @param ttl milliseconds without renewal after which another instance may take the lease
+   * @param onLost called once when the lease is lost
+   * @throws LeaseHeldError
+   */
+  static async acquire(
+    db: CouchDatabase,
+    holder: LeaseHolder,
+    ttl: number,
+    onLost: (error: LeaseLostError) => void
+  ): Promise<Lease> {
+    for (;;) {
+      const current = await readLease(db)
+      if (current && isHeld(current, db.client.serverTime, ttl)) throw new LeaseHeldError(holderOf(current))
+      const startedAt = performance.now()
+      const beat = `${holder.instance}:${holder.id}:0`
+      const doc: LeaseDocument = { type: LEASE_TYPE, ...holder, renewed: db.client.serverTime, beat }
+      await db
+        .put({ ...doc, _id: LEASE_ID, ...(current ? { _rev: current._rev } : undefined) })
+        .catch((error: unknown) => {
+          if (!isConflict(error)) throw error
+        })
+      // Read back: a reply may have been lost, and nodes of a cluster may each have accepted a holder.
+      const winner = await readLease(db)
+      if (winner?.beat === beat) return new Lease(db, holder, ttl, winner._rev, startedAt, onLost)
+    }
+  }
+
+  /** Who works now; `null` when nobody does or the holder is gone. */
+  static async current(db: CouchDatabase, ttl: number): Promise<LeaseHolder | null> {
+    const lease = await readLease(db)
+    return lease && isHeld(lease, db.client.serverTime, ttl) ? holderOf(lease) : null
+  }
+
+  /**
+   * Call right before every write.
+   * @throws LeaseLostError
+   */
+  check(): void {
+    if (this.#ended || performance.now() > this.#validUntil) throw new LeaseLostError()
+  }
+
+  /** Gives the lease back. Never throws: a lease that cannot be given back becomes stale. */
+  async release(): Promise<void> {
+    if (this.#ended) return
+    this.#ended = true
+    clearTimeout(this.#timer)
+    await this.#renewing
+    const free: LeaseDocument = { type: LEASE_TYPE, renewed: 0, beat: `${this.#holder.instance}:free` }
+    await this.#db.put({ ...free, _id: LEASE_ID, _rev: this.#rev }).catch(() => undefined)
+  }
+
+  #schedule(): void {
+    this.#timer = setTimeout(() => {
+      this.#renewing = this.#renew().finally(() => {
+        if (!this.#ended) this.#schedule()
+      })
+    }, this.#ttl / 4)
+    this.#timer.unref()
+  }
+
+  async #renew(): Promise<void> {
+    const startedAt = performance.now()
+    const mine = `${this.#holder.instance}:${this.#holder.id}:`
+    try {
+      // Reading first tells the server's clock, and whose the lease is.
+      const current = await readLease(this.#db)
+      if (!current?.beat.startsWith(mine)) return this.#lose()
+      const renewed = this.#db.client.serverTime
+      const beat = `${mine}${++this.#beat}`
+      const doc: LeaseDocument = { type: LEASE_TYPE, ...this.#holder, renewed, beat }
+      this.#rev = await this.#db.put({ ...doc, _id: LEASE_ID, _rev: current._rev })
+      this.#validUntil = startedAt + this.#ttl * 0.8
+    } catch {
+      // The next renewal tries again, and sees whose the lease is; `check` refuses once the time is up.
+      if (performance.now() > this.#validUntil) this.#lose()
+    }
+  }
+
+  #lose(): void {
+    if (this.#ended) return
+    this.#ended = true
+    clearTimeout(this.#timer)
+    this.#onLost(new LeaseLostError())
+  }
+}
+
+async function readLease(db: CouchDatabase): Promise<(LeaseDocument & { _rev: string }) | null> {
+  return db.get<LeaseDocument>(LEASE_ID)
+}
+
+function isHeld(lease: LeaseDocument, now: number, ttl: number): boolean {
+  return lease.operation !== undefined && now - lease.renewed < ttl
+}
+
+function holderOf(lease: LeaseDocument): LeaseHolder {
+  const { operation, id, instance } = lease as LeaseDocument & LeaseHolder
+  return { operation, id, instance }
+}

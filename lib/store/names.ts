@@ -1,0 +1,66 @@
+import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+
+/** In the order in which they are backed up and restored. */
+export const LOGICAL_DATABASES: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
+
+export const BACKUP_PREFIX = '03_ibp_db_backup_'
+export const BACKUP_TYPE = 'athena_backup'
+export const CHUNK_TYPE = 'athena_backup_chunk'
+export const MANIFEST_TYPE = 'athena_backup_manifest'
+export const LEASE_TYPE = 'athena_backup_lease'
+export const LEASE_ID = 'athena_backup_lease'
+
+/** Types that are never backed up: backups themselves, and what athena leaves out. */
+export const EXCLUDED_TYPES: readonly string[] = [
+  BACKUP_TYPE,
+  CHUNK_TYPE,
+  MANIFEST_TYPE,
+  LEASE_TYPE,
+  'session_athena',
+  'pillow_talk_doc',
+  'json_validation'
+]
+
+const BACKUP_ID = /^03_ibp_db_backup_[0-9]{1,20}$/
+const INTERNAL_ID =
+  /^(athena_backup_lease|03_ibp_db_backup_[0-9]{1,20}|backup_(chunk|manifest)_[0-9]{1,20}_(components|sessions|system)_[0-9]{6,})$/
+
+export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
+
+/** Headers, chunks, manifests and the lease, of this version and of athena. */
+export const isInternalId = (id: string): boolean => INTERNAL_ID.test(id)
+
+export const backupId = (timestamp: number): string => `${BACKUP_PREFIX}${timestamp}`
+
+const serial = (index: number) => String(index).padStart(6, '0')
+const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
+
+export const chunkId = (id: string, database: LogicalDatabase, index: number): string =>
+  `backup_chunk_${stampOf(id)}_${database}_${serial(index)}`
+
+export const manifestId = (id: string, database: LogicalDatabase, index: number): string =>
+  `backup_manifest_${stampOf(id)}_${database}_${serial(index)}`
+
+/** Ranges of ids that hold all chunks and manifests of a backup. */
+export const partRanges = (id: string): { from: string; to: string }[] =>
+  ['chunk', 'manifest'].map((kind) => ({
+    from: `backup_${kind}_${stampOf(id)}_`,
+    to: `backup_${kind}_${stampOf(id)}_\ufff0`
+  }))
+
+/** Range of ids that holds all backup headers. */
+export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
+
+/** The key that names a database in what the API sends: the same on every console, so backups can move. */
+export const apiKey = (database: LogicalDatabase): string => `athena_${database}`
+
+/** Finds the database that a key of `dbs` means, in every spelling that backups have used. */
+export function databaseOfKey(key: string, names: DatabaseNames): LogicalDatabase | undefined {
+  return LOGICAL_DATABASES.find(
+    (database) =>
+      key === names[database] ||
+      key === apiKey(database) ||
+      key === database ||
+      key === `DB_${database.toUpperCase()}`
+  )
+}

@@ -1,0 +1,93 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { idOf } from '../json/document.js'
+import type { BackupStore } from './backup-store.js'
+import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
+import { isLastCopy } from './copy-index.js'
+import type { ChunkEntry, StoredHeader } from './layout.js'
+import { apiKey } from './names.js'
+
+/** The chunks of one database of a backup, and which of their lines count. */
+export interface StoredDocuments {
+  chunks: ChunkEntry[]
+  /** Ordinal of the last copy by id, -1 for deleted, for documents that changed while they were backed up. */
+  repeated: Map<string, number>
+}
+
+/**
+ * Reads what a header says of one database.
+ * @throws DamagedBackupError
+ */
+export async function storedDocuments(
+  store: BackupStore,
+  header: StoredHeader,
+  database: LogicalDatabase
+): Promise<StoredDocuments> {
+  const stored = header.storage.databases[database]
+  if (!stored) return { chunks: [], repeated: new Map() }
+  const chunks = await store.chunks(stored)
+  const repeated = new Map<string, number>()
+  for (const chunk of stored.superseded) {
+    for (const line of linesOf(await readChunk(store.db, chunk))) {
+      const [id, ordinal] = JSON.parse(line.toString()) as [string, number]
+      repeated.set(id, ordinal)
+    }
+  }
+  return { chunks, repeated }
+}
+
+/** A chunk's lines, or the entry of a chunk whose one document is too large for memory. */
+export type ChunkContent =
+  | { entry: ChunkEntry; lines: Buffer; ordinal: number }
+  | { entry: ChunkEntry; lines: null; ordinal: number }
+
+/**
+ * Reads chunks in order, the next while one is being used.
+ * @param wanted leaves out chunks that are not needed
+ * @throws DamagedBackupError
+ */
+export async function* chunkContents(
+  store: BackupStore,
+  chunks: readonly ChunkEntry[],
+  wanted: (entry: ChunkEntry) => boolean = () => true
+): AsyncGenerator<ChunkContent> {
+  let ordinal = 0
+  const selected: { entry: ChunkEntry; ordinal: number }[] = []
+  for (const entry of chunks) {
+    if (wanted(entry)) selected.push({ entry, ordinal })
+    ordinal += entry.docs
+  }
+  const read = (index: number): Promise<Buffer> | null => {
+    const entry = selected[index]?.entry
+    if (!entry || entry.large !== undefined) return null
+    const lines = readChunk(store.db, entry)
+    lines.catch(() => undefined)
+    return lines
+  }
+  let next = read(0)
+  for (const [index, { entry, ordinal }] of selected.entries()) {
+    const current = next
+    next = read(index + 1)
+    yield { entry, ordinal, lines: current && (await current) }
+  }
+}
+
+/**
+ * The lines of a chunk that count.
+ * @throws DamagedBackupError when the chunk does not have as many lines as its entry says
+ */
+export function* countingLines(
+  { entry, ordinal }: { entry: ChunkEntry; ordinal: number },
+  lines: Buffer,
+  repeated: ReadonlyMap<string, number>
+): Generator<Buffer> {
+  let at = ordinal
+  for (const line of linesOf(lines)) {
+    if (repeated.size === 0 || isLastCopy(repeated, idOf(line), at)) yield line
+    at++
+  }
+  if (at - ordinal !== entry.docs) throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
+}
+
+/** How many documents a header says it holds for a database. */
+export const documentCount = (header: StoredHeader, database: LogicalDatabase): number =>
+  header.dbs[apiKey(database)]?.doc_count ?? 0

@@ -1,0 +1,60 @@
+import type { ServerScope } from 'nano'
+import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
+import { CouchClient, FOREGROUND } from '../couch/client.js'
+import { connectionOf } from '../couch/connection.js'
+import { CouchDatabase } from '../couch/database.js'
+import { CouchError, isConflict } from '../couch/errors.js'
+
+export interface CouchWebhookStoreOptions {
+  /** nano's server scope, or a function that returns one. */
+  couch: ServerScope | (() => ServerScope)
+  /** Database for the transactions: athena keeps them in its system database. */
+  database: string
+}
+
+/** Keeps transactions as documents whose `_id` is the transaction's id, as athena does. */
+export function createCouchWebhookStore({ couch, database }: CouchWebhookStoreOptions): WebhookStore {
+  const client = new CouchClient({
+    connect: () => connectionOf(typeof couch === 'function' ? couch() : couch),
+    retry: FOREGROUND,
+    control: 30_000,
+    idle: 30_000
+  })
+  const db = new CouchDatabase(client, database)
+
+  return {
+    async create(transaction) {
+      try {
+        await db.put({ ...transaction, _id: transaction.tx_id })
+      } catch (error) {
+        if (!isConflict(error)) throw error
+        // A conflict with ourselves: the reply to the write was lost.
+        const existing = await db.get<WebhookTransaction>(transaction.tx_id)
+        if (existing?.ts_started !== transaction.ts_started) throw error
+      }
+    },
+
+    async update(txId: string, update: TransactionUpdate) {
+      const updated = await db.modify<WebhookTransaction>(txId, (current) => {
+        if (!current || current.type !== 'webhook_tx') throw noTransaction(txId)
+        return { ...current, ...update, ts_last_updated: Date.now() }
+      })
+      return withoutMeta(updated as WebhookTransaction)
+    },
+
+    async get(txId) {
+      if (txId === '' || txId.startsWith('_')) return null
+      const transaction = await db.get<WebhookTransaction>(txId)
+      return transaction?.type === 'webhook_tx' ? withoutMeta(transaction) : null
+    }
+  }
+}
+
+function noTransaction(txId: string): CouchError {
+  return new CouchError(txId, { status: 404, error: 'not_found', reason: 'there is no such transaction' })
+}
+
+function withoutMeta(transaction: WebhookTransaction & { _id?: string; _rev?: string }): WebhookTransaction {
+  const { _id, _rev, ...rest } = transaction
+  return rest
+}

@@ -1,0 +1,25 @@
+import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
+
+/** Keeps transactions in this process: for tests, and hosts whose clients need none after a restart. */
+export function createMemoryWebhookStore(options: { limit?: number } = {}): WebhookStore {
+  const limit = options.limit ?? 1000
+  const transactions = new Map<string, WebhookTransaction>()
+  return {
+    async create(transaction) {
+      if (transactions.has(transaction.tx_id)) throw new Error(`transaction "${transaction.tx_id}" exists`)
+      transactions.set(transaction.tx_id, structuredClone(transaction))
+      if (transactions.size > limit) transactions.delete(transactions.keys().next().value as string)
+    },
+    async update(txId: string, update: TransactionUpdate) {
+      const current = transactions.get(txId)
+      if (!current) throw new Error(`there is no transaction "${txId}"`)
+      const next = { ...current, ...structuredClone(update), ts_last_updated: Date.now() }
+      transactions.set(txId, next)
+      return structuredClone(next)
+    },
+    async get(txId) {
+      const transaction = transactions.get(txId)
+      return transaction ? structuredClone(transaction) : null
+    }
+  }
+}

@@ -1,0 +1,89 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Agent } from 'undici'
+import type { ClientWebhookOptions } from '../../types/options.js'
+import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
+import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
+
+const ATTEMPTS = 3
+const TIMEOUT = 10_000
+const FIRST_WAIT = 1000
+
+/** Checks clients' webhook URLs, and POSTs finished transactions to them. */
+export class Notifier {
+  readonly #options: ClientWebhookOptions
+  readonly #agent: Agent
+
+  constructor(options: ClientWebhookOptions = {}) {
+    this.#options = options
+    this.#agent = new Agent({ connect: { lookup: guardedLookup, timeout: options.timeout ?? TIMEOUT }, pipelining: 0 })
+  }
+
+  /** @throws RefusedUrlError */
+  async check(text: string): Promise<URL> {
+    const url = parseWebhookUrl(text)
+    if (this.#options.allow && !(await this.#options.allow(url))) {
+      throw new RefusedUrlError('is not allowed by this server')
+    }
+    return url
+  }
+
+  /** POSTs the transaction, again after faults that may pass. Never throws: the result tells. */
+  async deliver(transaction: WebhookTransaction, signal?: AbortSignal): Promise<WebhookDelivery> {
+    const { client_webhook_url: text, ...body } = transaction
+    const delivery: WebhookDelivery = { attempts: transaction.client_webhook?.attempts ?? 0, delivered: false }
+    if (text === undefined) return delivery
+    const attempts = this.#options.attempts ?? ATTEMPTS
+    for (let attempt = 1; ; attempt++) {
+      delivery.attempts++
+      let retry = true
+      try {
+        const status = await this.#post(await this.check(text), body, signal)
+        delivery.last_status = status
+        if (status >= 200 && status < 300) {
+          delete delivery.last_error
+          return { ...delivery, delivered: true }
+        }
+        delivery.last_error = `the receiver answered ${status}`
+        retry = status >= 500 || status === 429 || status === 408
+      } catch (error) {
+        delivery.last_error = describe(error)
+        retry = !(error instanceof RefusedUrlError || (error as Error).cause instanceof RefusedUrlError)
+      }
+      if (!retry || attempt >= attempts || signal?.aborted) return delivery
+      await sleep(FIRST_WAIT * 4 ** (attempt - 1), undefined, { signal }).catch(() => undefined)
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy()
+  }
+
+  async #post(url: URL, body: object, signal: AbortSignal | undefined): Promise<number> {
+    const abort = new AbortController()
+    const timer = setTimeout(() => abort.abort(new Error('no answer in time')), this.#options.timeout ?? TIMEOUT)
+    const onAbort = () => abort.abort(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    try {
+      const answer = await this.#agent.request({
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'user-agent': 'fastify-couchdb-backups' },
+        body: JSON.stringify(body),
+        signal: abort.signal
+      })
+      answer.body.on('error', () => {}).destroy()
+      return answer.statusCode
+    } finally {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+}
+
+/** Without the URL, which may carry secrets. */
+function describe(error: unknown): string {
+  if (error instanceof RefusedUrlError) return `the URL ${error.message}`
+  const { code, message, name } = error as NodeJS.ErrnoException
+  return code ?? (name === 'Error' ? message : name)
+}

@@ -1,0 +1,121 @@
+import type { Readable } from 'node:stream'
+import type { LogicalDatabase } from './databases.js'
+
+/** One database of a backup, without its documents. */
+export interface DatabaseSummary {
+  /** Milliseconds since the epoch. */
+  start_timestamp: number
+  /** Milliseconds since the epoch. */
+  finish_timestamp: number
+  /** The update sequence whose state the backup holds. Opaque. */
+  last_sequence: string
+  /** Documents the backup holds for this database. */
+  doc_count: number
+  /** Documents that had conflicting revisions; the winning one was backed up. */
+  conflict_count: number
+  /** Bytes of the documents' JSON. */
+  raw_bytes: number
+  /** Bytes they take in the database that keeps the backup. */
+  stored_bytes: number
+}
+
+/** A backup without its documents: what an operator wants to know at a glance. */
+export interface BackupSummary {
+  id: string
+  backup_version: string
+  /** Versions of the application that was backed up, as the host's `versions` gave them. */
+  ibp_versions: Record<string, unknown>
+  /** Documents stored so far, or in all once the backup has ended. */
+  doc_count: number
+  /** Finished databases, under the key the API uses (`athena_components`, ...). */
+  dbs: Record<string, DatabaseSummary>
+  in_progress: boolean
+  type: 'athena_backup'
+  /** Milliseconds since the epoch. */
+  start_timestamp: number
+  /** Milliseconds since the epoch; absent while the backup runs. */
+  end_timestamp?: number
+  /** For people: `"23.8 secs"`. */
+  elapsed?: string
+  /** Why the backup is not usable. A backup with an `error` cannot be restored. */
+  error?: string
+  /** Names of the attachments the clients appended. */
+  attachments: string[]
+}
+
+/** What ended a backup, given by {@link StartedBackup.finished}. */
+export type BackupOutcome = BackupSummary
+
+export interface StartedBackup {
+  /** `03_ibp_db_backup_<milliseconds>` */
+  id: string
+  /**
+   * Resolves when the backup has been stored and checked. Rejects with the error that the header carries.
+   * It is safe to ignore: an ignored rejection is not reported as unhandled.
+   */
+  finished: Promise<BackupOutcome>
+}
+
+export interface BackupContent {
+  summary: BackupSummary
+  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged. */
+  body: Readable
+}
+
+/** What a restore did, or with `dryRun` would do, to one database. */
+export interface DatabaseRestoreCounts {
+  /** Documents the backup holds for this database. */
+  total: number
+  /** Written where there was no live document of that id. */
+  created: number
+  /** Written over a document that differed. */
+  changed: number
+  /** Left alone: the database holds the same content already. */
+  unchanged: number
+  /** Left out by the skip lists, or because they are internal documents. */
+  skipped: number
+  /** Not written; see `failures`. */
+  failed: number
+  /** Deleted because the backup does not hold them (`exact` only). */
+  deleted: number
+}
+
+export interface RestoreFailure {
+  database: LogicalDatabase
+  id: string
+  error: string
+  reason: string
+}
+
+export interface RestoreOutcome {
+  tx_id: string
+  databases: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
+  /** The first failures, at most 20. */
+  failures: RestoreFailure[]
+}
+
+export interface RestoreOptions {
+  /** Ids of documents not to restore, per database. */
+  skip?: Partial<Record<LogicalDatabase, readonly string[]>>
+  /** URL that receives a POST of the finished transaction. */
+  clientWebhookUrl?: string
+  /** Count what would be written and write nothing. Default `false`. */
+  dryRun?: boolean
+  /** Delete documents that the backup does not hold. Default `false`. */
+  exact?: boolean
+  /** Who asks, recorded in the transaction. */
+  requester?: Requester
+}
+
+export interface StartedRestore {
+  tx_id: string
+  /** Like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed. */
+  finished: Promise<RestoreOutcome>
+}
+
+/** Who asked for an operation, as the host's `authorize` identified them. */
+export interface Requester {
+  /** Shown in the transaction as `by`. */
+  name?: string
+  uuid?: string
+}

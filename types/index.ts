@@ -1,0 +1,48 @@
+import type { Readable } from 'node:stream'
+import type {
+  BackupContent,
+  BackupSummary,
+  Requester,
+  RestoreOptions,
+  StartedBackup,
+  StartedRestore
+} from './backups.js'
+
+export type * from './backups.js'
+export type * from './databases.js'
+export type * from './events.js'
+export type * from './options.js'
+export type * from './webhooks.js'
+
+/** `fastify.dbBackups`: the operations of the HTTP API for the host's own code. */
+export interface DbBackups {
+  /**
+   * Starts a backup of all databases.
+   * @throws OperationInProgressError when a backup or a restore runs, on this instance or another.
+   * @throws DatabaseUnavailableError
+   */
+  start(requester?: Requester): Promise<StartedBackup>
+  /**
+   * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
+   * A `body` is read and checked whole before this resolves.
+   * @throws OperationInProgressError, BackupNotFoundError, BackupNotRestorableError, InvalidBackupError, DatabaseUnavailableError
+   */
+  restore(source: { id: string } | { body: Readable }, options?: RestoreOptions): Promise<StartedRestore>
+  /** @throws BackupNotFoundError, DatabaseUnavailableError */
+  get(id: string): Promise<BackupContent>
+  /** A backup without its documents. @throws BackupNotFoundError, DatabaseUnavailableError */
+  summary(id: string): Promise<BackupSummary>
+  /** Ids of all backups, oldest first. @throws DatabaseUnavailableError */
+  list(): Promise<{ ids: string[] }>
+  /**
+   * Stores `data` as an attachment of a backup, as it is.
+   * @throws BackupNotFoundError, InvalidAttachmentNameError, DatabaseUnavailableError
+   */
+  attach(id: string, name: string, data: string | Buffer, options?: { contentType?: string }): Promise<void>
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    dbBackups: DbBackups
+  }
+}

@@ -1,0 +1,88 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ServerScope } from 'nano'
+import type { Requester } from './backups.js'
+import type { DatabaseNames } from './databases.js'
+import type { BackupEvent } from './events.js'
+import type { WebhookStore } from './webhooks.js'
+
+/** What a request must be allowed to do. */
+export interface AuthorizeContext {
+  action: 'blockchain.optools.settings'
+  /** `session` for routes under `/api`, `api-key` for routes under `/ak/api`. */
+  scheme: 'session' | 'api-key'
+}
+
+/**
+ * Refuses by throwing (an error with `statusCode` 401 or 403) or by replying itself; allows by returning.
+ * May return who asks, for the transaction. Called before the body is read.
+ */
+export type Authorize = (
+  request: FastifyRequest,
+  context: AuthorizeContext,
+  reply: FastifyReply
+) => Requester | undefined | Promise<Requester | undefined> | void | Promise<void>
+
+export interface RebuildContext {
+  tx_id: string
+}
+
+export interface ClientWebhookOptions {
+  /** Narrows which URLs may be called. Default: every http(s) URL whose address is not refused anyway. */
+  allow?: (url: URL) => boolean | Promise<boolean>
+  /** Attempts before giving up. Default 3. */
+  attempts?: number
+  /** Time for one attempt, connection and reply, in milliseconds. Default 10 000. */
+  timeout?: number
+}
+
+/** Bounds, each with a default that suits a console of some 100,000 documents. */
+export interface Limits {
+  /** Bytes of an uploaded backup. Default 10 GiB. */
+  uploadBytes?: number
+  /** Bytes that a legacy backup's `compressed_docs` may inflate to, per database. Default 4 GiB. */
+  inflatedBytes?: number
+  /** Bytes of one appended attachment. Default 32 MiB. */
+  attachmentBytes?: number
+  /** Depth of nested arrays and objects in an upload. Default 512. */
+  nesting?: number
+  /** Bytes the spool directory may take. Default: `uploadBytes`. */
+  spoolBytes?: number
+}
+
+/** Time-outs in milliseconds. */
+export interface Timeouts {
+  /** The host's `authorize`. Default 10 000. */
+  authorize?: number
+  /** A control call to CouchDB. Default 30 000. */
+  control?: number
+  /** Silence on a streamed call to CouchDB. Default 60 000. */
+  idle?: number
+  /** A lease that was not renewed for so long is taken over. Default 30 000. */
+  lease?: number
+  /** What closing the server waits for a running operation to stop. Default 10 000. */
+  close?: number
+}
+
+export interface DbBackupsOptions {
+  /** nano's server scope, or a function that returns one (called for every request, so credentials can rotate). */
+  couch: ServerScope | (() => ServerScope)
+  databases: DatabaseNames
+  authorize: Authorize
+  /** Where restore transactions are kept. */
+  webhooks: WebhookStore
+  /** Called after a restore. Its failure makes the transaction an `error`. */
+  rebuildWhitelist: (context: RebuildContext) => void | Promise<void>
+  /** Versions to record in a backup as `ibp_versions`. */
+  versions?: Record<string, unknown> | (() => Record<string, unknown> | Promise<Record<string, unknown>>)
+  /** Origin (and path) that clients reach the server at. Default: the request's own. */
+  publicUrl?: string
+  /** Told when a backup or a restore starts, finishes or fails. What it throws is logged. */
+  onEvent?: (event: BackupEvent) => void | Promise<void>
+  /** Types of documents to leave out of backups, besides the built-in ones. */
+  excludeTypes?: readonly string[]
+  clientWebhook?: ClientWebhookOptions
+  /** Directory for uploads being restored. Default: the system's temporary directory. */
+  spoolDirectory?: string
+  limits?: Limits
+  timeouts?: Timeouts
+}

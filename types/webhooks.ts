@@ -1,0 +1,58 @@
+import type { DatabaseRestoreCounts, RestoreFailure } from './backups.js'
+import type { LogicalDatabase } from './databases.js'
+
+export type TransactionStatus = 'pending' | 'success' | 'error'
+
+/** How the POST to the client's webhook went. */
+export interface WebhookDelivery {
+  attempts: number
+  delivered: boolean
+  /** HTTP status of the last answer. */
+  last_status?: number
+  /** Why the last attempt failed, without the URL. */
+  last_error?: string
+}
+
+/** The document that tells a client how a restore is going. */
+export interface WebhookTransaction {
+  tx_id: string
+  type: 'webhook_tx'
+  sub_type: 'backup_restore'
+  description: string
+  status: TransactionStatus
+  by: string
+  uuid: string
+  /** Where to read this transaction. */
+  url: string
+  client_webhook_url?: string
+  /** Milliseconds since the epoch. */
+  ts_started: number
+  ts_last_updated: number
+  ts_completed?: number
+  on_step: number
+  total_steps: number
+  athena_messages: string[]
+  timeout_ms: number
+  /** Backup being restored, when it was named by its id. */
+  backup_id?: string
+  dry_run?: boolean
+  databases?: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
+  failures?: RestoreFailure[]
+  client_webhook?: WebhookDelivery
+}
+
+/** Fields of a transaction that change while a restore runs. */
+export type TransactionUpdate = Partial<Omit<WebhookTransaction, 'tx_id' | 'type' | 'sub_type' | 'ts_started'>>
+
+/** Keeps transactions. The package ships one on CouchDB and one in memory. */
+export interface WebhookStore {
+  /** @throws when a transaction of this id exists or cannot be stored. */
+  create(transaction: WebhookTransaction): Promise<void>
+  /**
+   * Merges `update` into the stored transaction and sets `ts_last_updated`.
+   * @throws when there is no such transaction or it cannot be stored.
+   */
+  update(txId: string, update: TransactionUpdate): Promise<WebhookTransaction>
+  /** @returns `null` when there is no such transaction. */
+  get(txId: string): Promise<WebhookTransaction | null>
+}
