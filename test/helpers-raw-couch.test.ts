@@ -129,7 +129,7 @@ t.test('local documents', async (t) => {
 
 t.test('attachments', async (t) => {
   const { call, couch } = await setup(t)
-  const data = Buffer.from('a\r\n--b\u0000')
+  const data = Buffer.from('a\r\n--c\u0000')
   const rev = (await call('PUT', '/db/doc', '{"n":1.0}')).json().rev
   t.equal((await call('PUT', '/db/doc/x%2Fy', data, 'text/plain')).status, 409)
   const put = await call('PUT', `/db/doc/x%2Fy?rev=${rev}`, data, 'text/plain')
@@ -149,8 +149,8 @@ t.test('attachments', async (t) => {
       ...parts.map((part) => Buffer.from(part as string)),
       Buffer.from('\r\n--b--')
     ])
-  const entry = '{"follows":true,"content_type":"image/png","length":8}'
-  const document = `{"_id":"m","_rev":"${REV}","n":1.0,"_attachments":{"p":${entry},"q":${entry}}}`
+  const entry = (length: number) => `{"follows":true,"content_type":"image/png","length":${length}}`
+  const document = `{"_id":"m","_rev":"${REV}","n":1.0,"_attachments":{"p":${entry(data.length)},"q":${entry(4)}}}`
   const body = multipart(
     document,
     '\r\n--b\r\nContent-Disposition: attachment; filename="q"\r\n\r\n',

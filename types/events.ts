@@ -6,5 +6,11 @@ export type BackupEvent =
   | { type: 'backup_finished'; id: string; durationMs: number; backup: BackupOutcome }
   | { type: 'backup_failed'; id: string; durationMs: number; error: Error }
   | { type: 'restore_started'; tx_id: string; backup_id?: string }
-  | { type: 'restore_finished'; tx_id: string; backup_id?: string; durationMs: number; outcome: RestoreOutcome }
+  | {
+      type: 'restore_finished'
+      tx_id: string
+      backup_id?: string
+      durationMs: number
+      outcome: RestoreOutcome
+    }
   | { type: 'restore_failed'; tx_id: string; backup_id?: string; durationMs: number; error: Error }

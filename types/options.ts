@@ -57,6 +57,8 @@ export interface Timeouts {
   control?: number
   /** Silence on a streamed call to CouchDB. Default 60 000. */
   idle?: number
+  /** The host's `rebuildWhitelist`. Default 120 000. */
+  rebuildWhitelist?: number
   /** A lease that was not renewed for so long is taken over. Default 30 000. */
   lease?: number
   /** What closing the server waits for a running operation to stop. Default 10 000. */

@@ -42,7 +42,9 @@ export interface WebhookTransaction {
 }
 
 /** Fields of a transaction that change while a restore runs. */
-export type TransactionUpdate = Partial<Omit<WebhookTransaction, 'tx_id' | 'type' | 'sub_type' | 'ts_started'>>
+export type TransactionUpdate = Partial<
+  Omit<WebhookTransaction, 'tx_id' | 'type' | 'sub_type' | 'ts_started'>
+>
 
 /** Keeps transactions. The package ships one on CouchDB and one in memory. */
 export interface WebhookStore {

@@ -58,7 +58,10 @@ export async function* inlineAttachments(
 export async function* base64(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
   let rest: Buffer = Buffer.alloc(0)
   for await (const piece of pieces) {
-    const all = rest.length > 0 ? Buffer.concat([rest, piece]) : Buffer.from(piece.buffer, piece.byteOffset, piece.length)
+    const all =
+      rest.length > 0
+        ? Buffer.concat([rest, piece])
+        : Buffer.from(piece.buffer, piece.byteOffset, piece.length)
     const whole = all.length - (all.length % 3)
     rest = Buffer.from(all.subarray(whole))
     if (whole > 0) yield Buffer.from(all.toString('base64', 0, whole), 'latin1')

@@ -75,7 +75,8 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     await progress.stop()
   }
   const parts = []
-  for (const stored of Object.values(databases)) parts.push(...(await store.chunks(stored)), ...stored.superseded)
+  for (const stored of Object.values(databases))
+    parts.push(...(await store.chunks(stored)), ...stored.superseded)
   await store.checkPresence(id, parts)
   await store.update(id, (header) => {
     const end = Date.now()

@@ -1,7 +1,6 @@
 import { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
-import { base64 } from './attachments.js'
 import { readBackup } from '../restore/read-backup.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
@@ -9,6 +8,7 @@ import { isLastCopy } from '../store/copy-index.js'
 import type { StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import { chunkContents, countingLines, documentCount, storedDocuments } from '../store/stored-documents.js'
+import { base64 } from './attachments.js'
 
 export interface ContentOptions {
   names: DatabaseNames
@@ -17,8 +17,13 @@ export interface ContentOptions {
 }
 
 /** What the get-backup API sends, streamed. */
-export function backupContent(store: BackupStore, loaded: LoadedBackup, options: ContentOptions): BackupContent {
-  const pieces = loaded.kind === 'chunks' ? chunked(store, loaded.header) : legacy(store, loaded.header, options)
+export function backupContent(
+  store: BackupStore,
+  loaded: LoadedBackup,
+  options: ContentOptions
+): BackupContent {
+  const pieces =
+    loaded.kind === 'chunks' ? chunked(store, loaded.header) : legacy(store, loaded.header, options)
   return { summary: summaryOf(loaded), body: Readable.from(pieces, { objectMode: false }) }
 }
 
@@ -89,7 +94,10 @@ async function* documents(
   }
   const expected = documentCount(header, database)
   if (count !== expected) {
-    throw new DamagedBackupError(header._id, `says ${expected} documents for ${database}, its chunks hold ${count}`)
+    throw new DamagedBackupError(
+      header._id,
+      `says ${expected} documents for ${database}, its chunks hold ${count}`
+    )
   }
 }
 

@@ -70,7 +70,7 @@ export class Retrier {
     if (!(error instanceof CouchError) || !error.retryable || ++this.#failures >= attempts) throw error
     const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
     const pause = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
-    await sleep(pause, undefined, { signal: this.#signal })
+    await sleep(pause, undefined, { signal: this.#signal }).catch(() => this.#signal?.throwIfAborted())
   }
 
   /** There was progress: failures are counted anew. */

@@ -34,7 +34,8 @@ export function connectionOf(couch: ServerScope): Connection {
   }
   const url = new URL(config.url)
   const headers: Record<string, string> = {}
-  for (const [name, value] of Object.entries(config.headers ?? {})) headers[name.toLowerCase()] = String(value)
+  for (const [name, value] of Object.entries(config.headers ?? {}))
+    headers[name.toLowerCase()] = String(value)
   if (!headers.authorization && url.username) {
     const credentials = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`
     headers.authorization = `Basic ${Buffer.from(credentials).toString('base64')}`

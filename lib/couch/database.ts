@@ -6,7 +6,8 @@ import { type AttachmentPart, multipartRelated } from './multipart.js'
 
 export interface DatabaseInfo {
   doc_count: number
-  doc_del_count: number
+  /** Absent where the server does not count them. */
+  doc_del_count?: number
 }
 
 export interface Revision {
@@ -109,6 +110,19 @@ export class CouchDatabase {
       write: true
     })
     return revisionOf(reply, this.name)
+  }
+
+  /** A document's current revision, read without its body; `null` when there is no such document. */
+  async revision(id: string): Promise<string | null> {
+    try {
+      const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
+      response.discard()
+      const etag = /^"([0-9]+-[0-9a-f]{32})"$/.exec(String(response.headers.etag))
+      return etag ? etag[1] : ((await this.get(id))?._rev ?? null)
+    } catch (error) {
+      if (isNotFound(error)) return null
+      throw error
+    }
   }
 
   /** Bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
@@ -257,7 +271,13 @@ export class CouchDatabase {
   }
 
   /** Stores an attachment on the current revision `rev`. */
-  async putAttachment(id: string, name: string, rev: string, contentType: string, data: Buffer): Promise<void> {
+  async putAttachment(
+    id: string,
+    name: string,
+    rev: string,
+    contentType: string,
+    data: Buffer
+  ): Promise<void> {
     const reply = await this.client.json<{ rev?: string }>({
       method: 'PUT',
       path: [this.name, id, name],
@@ -371,7 +391,8 @@ function readBulkGetRow(row: Uint8Array): { id: string; doc: Uint8Array | null }
         const answer = new MemberCursor(row, start)
         while (answer.next()) {
           if (answer.key() === 'ok') doc = row.subarray(answer.valueStart, answer.valueEnd)
-          else if (answer.key() === 'error') rejectServerError(row.subarray(answer.valueStart, answer.valueEnd))
+          else if (answer.key() === 'error')
+            rejectServerError(row.subarray(answer.valueStart, answer.valueEnd))
         }
       })
     }

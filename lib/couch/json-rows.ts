@@ -1,4 +1,11 @@
-import { ELEMENT, JsonScanner, JsonSyntaxError, type JsonAction, type JsonPath, type JsonVisitor } from '../json/scanner.js'
+import {
+  ELEMENT,
+  type JsonAction,
+  type JsonPath,
+  JsonScanner,
+  JsonSyntaxError,
+  type JsonVisitor
+} from '../json/scanner.js'
 import { CouchError } from './errors.js'
 
 /** The small members beside the rows, such as `last_seq`. */

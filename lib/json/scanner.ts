@@ -37,7 +37,7 @@ export interface JsonVisitor {
   end(path: JsonPath): void
 }
 
-const enum State {
+enum State {
   Value,
   ValueOrClose,
   Key,
@@ -68,7 +68,7 @@ const MAX_KEY_BYTES = 64 * 1024
 const PLAIN = new Uint8Array(256)
 for (let c = 0x20; c < 0x80; c++) PLAIN[c] = c === QUOTE || c === BACKSLASH ? 0 : 1
 
-const LITERALS: Record<number, string> = { 0x74: 'true', 0x66: 'false', 0x6e: 'null' }
+const LITERALS: Record<number, string> = { 116: 'true', 102: 'false', 110: 'null' }
 
 const ESCAPABLE = new Uint8Array(256)
 for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
@@ -391,7 +391,9 @@ export class JsonScanner {
   #endKey(chunk: Uint8Array, i: number): void {
     if (this.#keyFrom < 0) return
     this.#addKeyPiece(chunk.subarray(this.#keyFrom, i))
-    const text = (this.#keyPieces.length === 1 ? this.#keyPieces[0] : Buffer.concat(this.#keyPieces)).toString()
+    const text = (
+      this.#keyPieces.length === 1 ? this.#keyPieces[0] : Buffer.concat(this.#keyPieces)
+    ).toString()
     this.#path[this.#path.length - 1] = text.includes('\\') ? JSON.parse(text) : text.slice(1, -1)
     this.#keyPieces = []
     this.#keyBytes = 0

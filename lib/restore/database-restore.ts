@@ -76,7 +76,7 @@ class DatabaseRestore {
   constructor(options: DatabaseRestoreOptions, info: DatabaseInfo) {
     this.#options = options
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0
-    this.#deletions = info.doc_del_count > 0
+    this.#deletions = info.doc_del_count !== 0
     this.#partitions = Math.max(1, Math.ceil(info.doc_count / TABLE_DOCUMENTS))
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
     this.#edits = new BulkWriter(options.target, true, this.#lanes, onResult)
@@ -131,7 +131,8 @@ class DatabaseRestore {
     if (skip.has(id) || internal || deleted) {
       counts.skipped++
     } else if (current === undefined) {
-      if (rev === undefined || this.#empty || !this.#deletions) return this.#create(document, rev !== undefined)
+      if (rev === undefined || this.#empty || !this.#deletions)
+        return this.#create(document, rev !== undefined)
       this.#toDiff.push(document)
       if (this.#toDiff.length >= DIFF_BATCH) await this.#diff()
     } else if (current === rev) {

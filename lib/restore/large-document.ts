@@ -2,7 +2,13 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { AttachmentPart } from '../couch/multipart.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
-import { JsonScanner, type JsonAction, type JsonKind, type JsonPath, type JsonVisitor } from '../json/scanner.js'
+import {
+  type JsonAction,
+  type JsonKind,
+  type JsonPath,
+  JsonScanner,
+  type JsonVisitor
+} from '../json/scanner.js'
 
 /** A document too large for memory: a file that holds its JSON, and where the attachments' data stand in it. */
 export interface LargeDocument {
@@ -76,7 +82,8 @@ interface FoundAttachment {
 }
 
 const BASE64 = new Uint8Array(256)
-for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/') BASE64[c.charCodeAt(0)] = 1
+for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/')
+  BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
   readonly attachments: FoundAttachment[] = []
@@ -96,7 +103,8 @@ class LargeVisitor implements JsonVisitor {
       const data = form === 'follows' ? ['"follows":true', `"length":${length}`] : digest
       return `${JSON.stringify(name)}:{${[...members, ...data].join(',')}}`
     })
-    const members = stubs.length > 0 ? [...this.#members, `"_attachments":{${stubs.join(',')}}`] : this.#members
+    const members =
+      stubs.length > 0 ? [...this.#members, `"_attachments":{${stubs.join(',')}}`] : this.#members
     return `{${members.join(',')}}`
   }
 
@@ -108,7 +116,8 @@ class LargeVisitor implements JsonVisitor {
     }
     if (path.length === 3) {
       if (path[2] === 'data') {
-        if (kind !== 'string') throw new InvalidDocumentError(`data of attachment "${path[1]}" must be a string`)
+        if (kind !== 'string')
+          throw new InvalidDocumentError(`data of attachment "${path[1]}" must be a string`)
         this.#data = { from: 0, to: 0, padding: 0 }
       }
       return 'stream'
@@ -117,7 +126,10 @@ class LargeVisitor implements JsonVisitor {
   }
 
   bytes(piece: Uint8Array, path: JsonPath): void {
-    if (path.length === 3 && path[2] === 'data' && this.#data) return this.#addData(piece, path)
+    if (path.length === 3 && path[2] === 'data') {
+      this.#addData(piece, path)
+      return
+    }
     this.#size += piece.length
     if (this.#size > MAX_HEAD) throw new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
     this.#pieces.push(Buffer.from(piece))
@@ -147,7 +159,8 @@ class LargeVisitor implements JsonVisitor {
       if (BASE64[piece[i]] === 1) {
         if (data.padding > 0) throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
       } else if (piece[i] === 0x3d) data.padding++
-      else if (piece[i] !== 0x22) throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
+      else if (piece[i] !== 0x22)
+        throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
     }
   }
 
@@ -157,7 +170,8 @@ class LargeVisitor implements JsonVisitor {
     if (path[2] === 'content_type') this.#contentType = String(JSON.parse(text))
     // A digest may be that of a compressed form, which CouchDB would hold against what we send.
     if (path[2] === 'digest') this.#digest = [`"digest":${text}`]
-    if (path[2] === 'content_type' || path[2] === 'revpos') this.#stub.push(`${JSON.stringify(path[2])}:${text}`)
+    if (path[2] === 'content_type' || path[2] === 'revpos')
+      this.#stub.push(`${JSON.stringify(path[2])}:${text}`)
   }
 
   #endAttachment(name: string): void {

@@ -3,11 +3,11 @@ import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { InvalidDocumentError } from '../json/document.js'
 import {
-  JsonScanner,
-  JsonSyntaxError,
   type JsonAction,
   type JsonKind,
   type JsonPath,
+  JsonScanner,
+  JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
 import { databaseOfKey } from '../store/names.js'
@@ -255,7 +255,8 @@ class BackupVisitor implements JsonVisitor {
     this.#inDatabase.add(name)
     if (name === 'docs' || name === 'compressed_docs') {
       const expected = name === 'docs' ? 'array' : 'string'
-      if (kind !== expected) throw new InvalidBackupError(`"${where}" must be ${name === 'docs' ? 'an array' : 'a string'}`)
+      if (kind !== expected)
+        throw new InvalidBackupError(`"${where}" must be ${name === 'docs' ? 'an array' : 'a string'}`)
       if (this.#inDatabase.has('docs') && this.#inDatabase.has('compressed_docs')) {
         throw new InvalidBackupError(`"${where}": there are both "docs" and "compressed_docs"`)
       }

@@ -122,7 +122,9 @@ async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, fail
 }
 
 function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
-  const ids = outcome.failures.map(({ database, id, reason, error }) => `${database}/${id} (${reason || error})`)
+  const ids = outcome.failures.map(
+    ({ database, id, reason, error }) => `${database}/${id} (${reason || error})`
+  )
   return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
 }
 

@@ -61,7 +61,9 @@ export class Spool {
   #claim(bytes: number): void {
     this.#size += bytes
     if (this.#size > this.#limit) {
-      throw new InsufficientStorageError(`the backup takes more than the ${this.#limit} bytes set aside for uploads`)
+      throw new InsufficientStorageError(
+        `the backup takes more than the ${this.#limit} bytes set aside for uploads`
+      )
     }
   }
 

@@ -73,7 +73,8 @@ export class SpooledSource implements RestoreSource {
     }
     if (group.length > 0) yield group
     for (const large of this.#large.get(database) ?? []) {
-      if (large.design === design && copies.isLast(large.document.head.id, large.ordinal)) yield [large.document]
+      if (large.design === design && copies.isLast(large.document.head.id, large.ordinal))
+        yield [large.document]
     }
   }
 
@@ -103,7 +104,10 @@ export class SpooledSource implements RestoreSource {
     }
   }
 
-  async #endLarge(file: LargeFile, { database, where }: { database: LogicalDatabase; where: string }): Promise<void> {
+  async #endLarge(
+    file: LargeFile,
+    { database, where }: { database: LogicalDatabase; where: string }
+  ): Promise<void> {
     await file.close()
     this.#openLarge = undefined
     const document = await indexLargeDocument(file.path).catch((error: unknown) =>

@@ -116,7 +116,10 @@ export class StoredSource implements RestoreSource {
     if (repeated.size > 0) return
     const lines = chunks.reduce((sum, chunk) => sum + chunk.docs, 0)
     if (lines !== this.count(database)) {
-      throw new DamagedBackupError(this.#header._id, `says ${this.count(database)} documents, its chunks ${lines}`)
+      throw new DamagedBackupError(
+        this.#header._id,
+        `says ${this.count(database)} documents, its chunks ${lines}`
+      )
     }
   }
 }

@@ -2,7 +2,14 @@ import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict, isNotFound } from '../couch/errors.js'
-import { JsonScanner, JsonSyntaxError, type JsonAction, type JsonKind, type JsonPath, type JsonVisitor } from '../json/scanner.js'
+import {
+  type JsonAction,
+  type JsonKind,
+  type JsonPath,
+  JsonScanner,
+  JsonSyntaxError,
+  type JsonVisitor
+} from '../json/scanner.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
 import { BACKUP_RANGE, BACKUP_TYPE, isBackupId, MANIFEST_TYPE, manifestId, partRanges } from './names.js'
@@ -81,7 +88,8 @@ export class BackupStore {
    */
   async update(id: string, change: (header: HeaderDocument) => HeaderDocument | null): Promise<void> {
     await this.db.modify<HeaderDocument>(id, (current) => {
-      if (!current) throw new CouchError(id, { status: 404, error: 'not_found', reason: 'the backup was deleted' })
+      if (!current)
+        throw new CouchError(id, { status: 404, error: 'not_found', reason: 'the backup was deleted' })
       return change(current)
     })
   }
@@ -156,7 +164,9 @@ export class BackupStore {
     })
   }
 
-  async #readHead(id: string): Promise<Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }> {
+  async #readHead(
+    id: string
+  ): Promise<Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }> {
     const response = await this.db.client.streamOnce({ path: [this.db.name, id] })
     const visitor = new HeadVisitor()
     const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
@@ -178,7 +188,8 @@ export class BackupStore {
 
 /** Keeps the members of a backup's header, except the documents of a legacy one. */
 class HeadVisitor implements JsonVisitor {
-  readonly head: Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> } = Object.create(null)
+  readonly head: Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> } =
+    Object.create(null)
   #pieces: Buffer[] = []
   #size = 0
 
@@ -206,7 +217,8 @@ class HeadVisitor implements JsonVisitor {
     const value: unknown = JSON.parse(Buffer.concat(this.#pieces).toString())
     this.#pieces = []
     if (path.length === 1) this.head[path[0]] = value
-    else if (path.length === 3) (this.head.dbs as Record<string, Record<string, unknown>>)[path[1]][path[2]] = value
+    else if (path.length === 3)
+      (this.head.dbs as Record<string, Record<string, unknown>>)[path[1]][path[2]] = value
   }
 }
 

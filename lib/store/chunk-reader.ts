@@ -82,7 +82,8 @@ export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): Asy
   let raw = 0
   for await (const piece of source.pipe(unzip) as AsyncIterable<Buffer>) {
     raw += piece.length
-    if (raw > entry.raw) throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
+    if (raw > entry.raw)
+      throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
     const document = raw === entry.raw ? piece.subarray(0, -1) : piece
     if (document.length > 0) yield document
   }

@@ -193,11 +193,26 @@ export class ChunkWriter {
       }
     }
     await this.#db.putAttachmentStream(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body)
-    const written = await this.#db.get<ChunkDocument & { _attachments?: Record<string, { length: number }> }>(id)
+    const written = await this.#db.get<ChunkDocument & { _attachments?: Record<string, { length: number }> }>(
+      id
+    )
     if (written?._attachments?.[CHUNK_ATTACHMENT]?.length !== stored) {
-      throw new CouchError(id, { error: 'truncated', reason: 'the chunk was not stored whole', retryable: true })
+      throw new CouchError(id, {
+        error: 'truncated',
+        reason: 'the chunk was not stored whole',
+        retryable: true
+      })
     }
-    return { id, rev: written._rev, docs: 1, design: design ? 1 : 0, raw, stored, sha256: hash.digest('hex'), large }
+    return {
+      id,
+      rev: written._rev,
+      docs: 1,
+      design: design ? 1 : 0,
+      raw,
+      stored,
+      sha256: hash.digest('hex'),
+      large
+    }
   }
 
   #document(index: number, documents: number): ChunkDocument {

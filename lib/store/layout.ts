@@ -1,5 +1,5 @@
-import type { LogicalDatabase } from '../../types/databases.js'
 import type { DatabaseSummary } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from './names.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */

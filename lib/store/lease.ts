@@ -2,7 +2,6 @@ import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { LEASE_ID, LEASE_TYPE } from './names.js'
 
-
 export type Operation = 'backup' | 'restore'
 
 export interface LeaseHolder {
@@ -106,10 +105,14 @@ export class Lease {
     }
   }
 
-  /** Who works now; `null` when nobody does or the holder is gone. */
-  static async current(db: CouchDatabase, ttl: number): Promise<LeaseHolder | null> {
+  /** Who holds the lease, and whether they still renew it; `null` when nobody does. */
+  static async inspect(
+    db: CouchDatabase,
+    ttl: number
+  ): Promise<{ holder: LeaseHolder; stale: boolean } | null> {
     const lease = await readLease(db)
-    return lease && isHeld(lease, db.client.serverTime, ttl) ? holderOf(lease) : null
+    if (lease?.operation === undefined) return null
+    return { holder: holderOf(lease), stale: !isHeld(lease, db.client.serverTime, ttl) }
   }
 
   /**
@@ -118,6 +121,12 @@ export class Lease {
    */
   check(): void {
     if (this.#ended || performance.now() > this.#validUntil) throw new LeaseLostError()
+  }
+
+  /** Stops renewing without giving the lease back: whoever finds it stale cleans up. */
+  abandon(): void {
+    this.#ended = true
+    clearTimeout(this.#timer)
   }
 
   /** Gives the lease back. Never throws: a lease that cannot be given back becomes stale. */

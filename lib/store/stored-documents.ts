@@ -85,7 +85,8 @@ export function* countingLines(
     if (repeated.size === 0 || isLastCopy(repeated, idOf(line), at)) yield line
     at++
   }
-  if (at - ordinal !== entry.docs) throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
+  if (at - ordinal !== entry.docs)
+    throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
 }
 
 /** How many documents a header says it holds for a database. */

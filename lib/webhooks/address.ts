@@ -48,7 +48,8 @@ function ipv6Groups(address: string): number[] {
   // The URL parser writes every IPv6 address in one way, without dots.
   const text = new URL(`http://[${address}]`).hostname.slice(1, -1)
   const [head, tail] = text.split('::')
-  const parse = (part: string | undefined) => (part ? part.split(':').map((group) => Number.parseInt(group, 16)) : [])
+  const parse = (part: string | undefined) =>
+    part ? part.split(':').map((group) => Number.parseInt(group, 16)) : []
   const first = parse(head)
   const last = parse(tail)
   return [...first, ...Array<number>(8 - first.length - last.length).fill(0), ...last]
@@ -66,7 +67,8 @@ export function parseWebhookUrl(text: string): URL {
   } catch {
     throw new RefusedUrlError('is not a URL')
   }
-  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new RefusedUrlError('is not an http(s) URL')
+  if (url.protocol !== 'http:' && url.protocol !== 'https:')
+    throw new RefusedUrlError('is not an http(s) URL')
   if (url.username || url.password) throw new RefusedUrlError('must not hold credentials')
   // Spellings such as 2130706433 or 0x7f.1 have become dotted addresses here.
   const host = url.hostname.replace(/^\[|\]$/g, '')

@@ -15,7 +15,10 @@ export class Notifier {
 
   constructor(options: ClientWebhookOptions = {}) {
     this.#options = options
-    this.#agent = new Agent({ connect: { lookup: guardedLookup, timeout: options.timeout ?? TIMEOUT }, pipelining: 0 })
+    this.#agent = new Agent({
+      connect: { lookup: guardedLookup, timeout: options.timeout ?? TIMEOUT },
+      pipelining: 0
+    })
   }
 
   /** @throws RefusedUrlError */
@@ -30,7 +33,10 @@ export class Notifier {
   /** POSTs the transaction, again after faults that may pass. Never throws: the result tells. */
   async deliver(transaction: WebhookTransaction, signal?: AbortSignal): Promise<WebhookDelivery> {
     const { client_webhook_url: text, ...body } = transaction
-    const delivery: WebhookDelivery = { attempts: transaction.client_webhook?.attempts ?? 0, delivered: false }
+    const delivery: WebhookDelivery = {
+      attempts: transaction.client_webhook?.attempts ?? 0,
+      delivered: false
+    }
     if (text === undefined) return delivery
     const attempts = this.#options.attempts ?? ATTEMPTS
     for (let attempt = 1; ; attempt++) {
@@ -60,7 +66,10 @@ export class Notifier {
 
   async #post(url: URL, body: object, signal: AbortSignal | undefined): Promise<number> {
     const abort = new AbortController()
-    const timer = setTimeout(() => abort.abort(new Error('no answer in time')), this.#options.timeout ?? TIMEOUT)
+    const timer = setTimeout(
+      () => abort.abort(new Error('no answer in time')),
+      this.#options.timeout ?? TIMEOUT
+    )
     const onAbort = () => abort.abort(signal?.reason)
     signal?.addEventListener('abort', onAbort, { once: true })
     try {

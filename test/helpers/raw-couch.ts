@@ -142,7 +142,10 @@ interface Incoming {
   deleted: boolean
   body: Buffer
   /** Name to the parsed entry of `_attachments`. */
-  entries: Record<string, { content_type?: string; data?: string; follows?: boolean; revpos?: number }>
+  entries: Record<
+    string,
+    { content_type?: string; data?: string; follows?: boolean; length?: number; revpos?: number }
+  >
 }
 
 function readDocument(json: Buffer): Incoming {
@@ -587,7 +590,12 @@ function putDocument(database: RawDatabase, { query, body, request }: Call, id: 
     json = parts.shift()?.body ?? Buffer.alloc(0)
     const { entries } = readDocument(json)
     const following = Object.keys(entries).filter((name) => entries[name]?.follows)
-    for (const part of parts) follow.set(partName(part, following) ?? '', Buffer.from(part.body))
+    for (const part of parts) {
+      const name = partName(part, following) ?? ''
+      if (entries[name]?.length !== part.body.length)
+        throw new HttpError(400, 'bad_request', `length of ${name}`)
+      follow.set(name, Buffer.from(part.body))
+    }
   }
   const doc = readDocument(json)
   doc.body = Buffer.from(doc.body)

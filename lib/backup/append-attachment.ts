@@ -1,0 +1,43 @@
+import type { CouchDatabase } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
+
+/** Longest name in bytes of UTF-8, as file systems have it. */
+const MAX_NAME = 255
+const DEFAULT_TYPE = 'application/octet-stream'
+/** A running backup writes its header at intervals; every attempt needs the revision of the moment. */
+const ATTEMPTS = 20
+
+/** @throws InvalidParameterError */
+export function checkAttachmentName(name: string): void {
+  if (name === '') throw new InvalidParameterError('att_name is empty')
+  if (name.startsWith('_')) throw new InvalidParameterError('att_name must not begin with an underscore')
+  if (Buffer.byteLength(name) > MAX_NAME)
+    throw new InvalidParameterError(`att_name is longer than ${MAX_NAME} bytes`)
+  if (!name.isWellFormed()) throw new InvalidParameterError('att_name is not well-formed Unicode')
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  if (/[\u0000-\u001f\u007f]/.test(name)) throw new InvalidParameterError('att_name holds control characters')
+}
+
+/**
+ * Stores an attachment with a backup's header, replacing one of the same name.
+ * @throws InvalidParameterError, BackupNotFoundError, CouchError
+ */
+export async function putAttachment(
+  db: CouchDatabase,
+  backup: string,
+  name: string,
+  data: Buffer,
+  contentType = DEFAULT_TYPE
+): Promise<void> {
+  checkAttachmentName(name)
+  for (let attempt = 1; ; attempt++) {
+    const rev = await db.revision(backup)
+    if (rev === null) throw new BackupNotFoundError(backup)
+    try {
+      return await db.putAttachment(backup, name, rev, contentType, data)
+    } catch (error) {
+      if (!isConflict(error) || attempt >= ATTEMPTS) throw error
+    }
+  }
+}

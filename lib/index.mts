@@ -1,0 +1,4 @@
+import { dbBackups } from './index.js'
+
+export default dbBackups
+export * from './index.js'

@@ -1,0 +1,31 @@
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { DbBackupsOptions } from '../types/index.js'
+import { Operations } from './operations.js'
+import { resolveOptions } from './options.js'
+import { registerRoutes } from './routes/index.js'
+
+/**
+ * Backs up and restores the CouchDB databases of an application: six routes under `/api/v[123]/backups` and
+ * `/ak/api/v[123]/backups`, and the same operations as `fastify.dbBackups`.
+ *
+ * @throws TypeError at registration, naming the option that is missing or wrong
+ */
+export const dbBackups = fp<DbBackupsOptions>(
+  async (fastify: FastifyInstance, options: DbBackupsOptions) => {
+    const resolved = resolveOptions(options)
+    const operations = new Operations(resolved, fastify.log)
+    fastify.decorate('dbBackups', operations)
+    fastify.addHook('onReady', async () => operations.watch())
+    fastify.addHook('onClose', async () => operations.close())
+    registerRoutes(fastify, operations, resolved)
+  },
+  { fastify: '5.x', name: 'fastify-couchdb-backups' }
+)
+
+export default dbBackups
+export * from '../types/index.js'
+export { CouchError } from './couch/errors.js'
+export * from './errors.js'
+export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
+export { createMemoryWebhookStore } from './webhooks/memory-store.js'

@@ -1,0 +1,37 @@
+import { checkAttachmentName } from '../backup/append-attachment.js'
+import { TooLargeError } from '../errors.js'
+import { AttachmentBody, AttachmentParams, AttachmentStored } from '../schemas/backup.js'
+import { ErrorReply, errorReplies, NoQuery } from '../schemas/common.js'
+import type { RouteContext, Scope } from './context.js'
+
+/** Room for the JSON around an attachment, and for characters that it escapes. */
+const overhead = (bytes: number) => 2 * bytes + 64 * 1024
+
+/** API 2: `PUT /backups/:backup_id/attachments/:att_name` */
+export function appendAttachment(scope: Scope, { operations, options }: RouteContext): void {
+  const { attachmentBytes } = options.limits
+  scope.put(
+    '/:backup_id/attachments/:att_name',
+    {
+      bodyLimit: overhead(attachmentBytes),
+      schema: {
+        summary: 'Append data to a backup',
+        tags: ['backups'],
+        params: AttachmentParams,
+        querystring: NoQuery,
+        body: AttachmentBody,
+        response: { 200: AttachmentStored, ...errorReplies, 404: ErrorReply, 413: ErrorReply }
+      }
+    },
+    async (request) => {
+      const { backup_id: id, att_name: name } = request.params
+      const { attachment } = request.body
+      checkAttachmentName(name)
+      if (Buffer.byteLength(attachment) > attachmentBytes) {
+        throw new TooLargeError(`body/attachment is larger than ${attachmentBytes} bytes`)
+      }
+      await operations.attach(id, name, attachment)
+      return { message: 'ok' as const, att_name: name }
+    }
+  )
+}

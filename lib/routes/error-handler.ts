@@ -1,0 +1,41 @@
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { CouchError } from '../couch/errors.js'
+import { DatabaseUnavailableError, OperationInProgressError } from '../errors.js'
+
+/** Seconds after which it makes sense to ask an unavailable database again. */
+const RETRY_AFTER = '5'
+const STATUS_TEXT: Record<number, string> = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  413: 'Payload Too Large',
+  415: 'Unsupported Media Type',
+  500: 'Internal Server Error',
+  502: 'Bad Gateway',
+  503: 'Service Unavailable',
+  507: 'Insufficient Storage'
+}
+
+/** Gives every error the shape that clients of the API know, and never more than its message. */
+export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  if (error instanceof OperationInProgressError) {
+    return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
+  }
+  if (error instanceof DatabaseUnavailableError) {
+    reply.header('retry-after', RETRY_AFTER)
+  }
+  const statusCode = error instanceof CouchError ? 502 : statusOf(error)
+  const unexpected = statusCode === 500
+  if (statusCode >= 500) request.log.error({ err: error }, 'backup request failed')
+  return reply.code(statusCode).send({
+    statusCode,
+    code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : error.code,
+    error: STATUS_TEXT[statusCode] ?? 'Error',
+    message: unexpected && error.code === undefined ? 'the request could not be served' : error.message
+  })
+}
+
+function statusOf({ statusCode }: FastifyError): number {
+  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : 500
+}
