@@ -17,7 +17,7 @@ import type { TransactionUpdate, WebhookTransaction } from '../types/webhooks.js
 import { putAttachment } from './backup/append-attachment.js'
 import { markFailed, newHeader, runBackup } from './backup/backup-job.js'
 import { backupContent, summaryOf } from './backup/content.js'
-import { BACKGROUND, CouchClient, FOREGROUND } from './couch/client.js'
+import { CouchClient, FOREGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
 import { CouchDatabase } from './couch/database.js'
 import { CouchError, isUnavailable } from './couch/errors.js'
@@ -447,7 +447,7 @@ export class Operations implements DbBackups {
     const running = {
       lease,
       abort,
-      work: this.#client.with({ retry: BACKGROUND, signal: abort.signal, beforeWrite }),
+      work: this.#client.with({ retry: this.#options.retry, signal: abort.signal, beforeWrite }),
       end: this.#client.with({ beforeWrite })
     }
     this.#running.add(running)

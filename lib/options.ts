@@ -1,7 +1,8 @@
-import { type Static, Type } from '@sinclair/typebox'
+import { Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
-import type { DbBackupsOptions, Limits, Timeouts } from '../types/options.js'
+import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
+import { BACKGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
 import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
@@ -50,9 +51,18 @@ const OptionsData = Type.Object({
       },
       { additionalProperties: false }
     )
+  ),
+  retry: Type.Optional(
+    Type.Object(
+      {
+        attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })),
+        wait: Milliseconds,
+        longest: Milliseconds
+      },
+      { additionalProperties: false }
+    )
   )
 })
-type OptionsData = Static<typeof OptionsData>
 
 /** Options with every default filled in. */
 export interface ResolvedOptions extends DbBackupsOptions {
@@ -60,6 +70,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   excludeTypes: readonly string[]
   limits: Required<Limits>
   timeouts: Required<Timeouts>
+  retry: Required<Retry>
 }
 
 const GiB = 1024 ** 3
@@ -122,7 +133,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
       rebuildWhitelist: 120_000,
       close: 10_000,
       ...options.timeouts
-    }
+    },
+    retry: { ...BACKGROUND, ...options.retry }
   }
 }
 

@@ -65,6 +65,16 @@ export interface Timeouts {
   close?: number
 }
 
+/** How a running backup or restore bridges faults of the database. */
+export interface Retry {
+  /** Attempts of one call before the operation fails. Default 7. */
+  attempts?: number
+  /** First wait between two attempts, in milliseconds; doubles each time. Default 250. */
+  wait?: number
+  /** Longest wait, in milliseconds. Default 8000. */
+  longest?: number
+}
+
 export interface DbBackupsOptions {
   /** nano's server scope, or a function that returns one (called for every request, so credentials can rotate). */
   couch: ServerScope | (() => ServerScope)
@@ -87,4 +97,5 @@ export interface DbBackupsOptions {
   spoolDirectory?: string
   limits?: Limits
   timeouts?: Timeouts
+  retry?: Retry
 }

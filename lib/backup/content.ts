@@ -85,12 +85,19 @@ async function* documents(
       yield* readLargeChunk(store.db, entry)
       continue
     }
-    const pieces: Uint8Array[] = []
+    // In place: a line's end becomes the separator, and lines that do not count are closed over.
+    const before = count
+    let used = 0
     for (const line of countingLines(content, lines, repeated)) {
-      if (count++ > 0) pieces.push(COMMA)
-      pieces.push(line)
+      const start = line.byteOffset - lines.byteOffset
+      if (used > 0) lines[used++] = SEPARATOR
+      if (used !== start) lines.copyWithin(used, start, start + line.length)
+      used += line.length
+      count++
     }
-    if (pieces.length > 0) yield Buffer.concat(pieces)
+    if (used === 0) continue
+    if (before > 0) yield COMMA
+    yield lines.subarray(0, used)
   }
   const expected = documentCount(header, database)
   if (count !== expected) {
@@ -161,4 +168,5 @@ function openObject(members: object): string {
   return json === '{}' ? '{' : `${json.slice(0, -1)},`
 }
 
+const SEPARATOR = 0x2c
 const COMMA = Buffer.from(',')

@@ -320,7 +320,9 @@ async function refusal(
     error,
     reason,
     // A 401 may be a password being rotated: `connect` is asked again.
-    retryable: status >= 500 || status === 429 || status === 408 || status === 401,
+    // A document that is refused stays refused, also where that is called a server error.
+    retryable:
+      error !== 'doc_validation' && (status >= 500 || status === 429 || status === 408 || status === 401),
     retryAfter: secondsToWait(answer.headers['retry-after'])
   })
 }

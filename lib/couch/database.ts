@@ -231,18 +231,17 @@ export class CouchDatabase {
   /**
    * Writes documents given as JSON bytes.
    * @param newEdits `false` keeps the revisions that the documents name; the answer then holds failures only
+   * @param scratch memory to build the request in, the caller's again when this has settled
    */
-  async bulkDocs(docs: readonly Uint8Array[], newEdits: boolean): Promise<BulkResult[]> {
-    const pieces: Uint8Array[] = [newEdits ? DOCS : DOCS_REPLICATED]
-    docs.forEach((doc, index) => {
-      if (index > 0) pieces.push(COMMA)
-      pieces.push(doc)
-    })
-    pieces.push(DOCS_END)
+  async bulkDocs(
+    docs: readonly Uint8Array[],
+    newEdits: boolean,
+    scratch?: Buffer
+  ): Promise<BulkResult[]> {
     const results = await this.client.json<BulkResult[]>({
       method: 'POST',
       path: [this.name, '_bulk_docs'],
-      body: Buffer.concat(pieces),
+      body: bulkBody(docs, newEdits, scratch),
       headers: { 'content-type': 'application/json' },
       write: true
     })
@@ -311,6 +310,7 @@ export class CouchDatabase {
   /**
    * Writes a document with its attachments in one request, streamed.
    * @param document JSON whose `_attachments` say `"follows":true`, in the order of `parts`
+   * @returns the new revision; `null` with `newEdits: false`
    * @throws CouchError with status 409 on a conflict
    */
   async putWithAttachments(
@@ -318,7 +318,7 @@ export class CouchDatabase {
     document: Buffer,
     parts: readonly AttachmentPart[],
     options: { newEdits: boolean } = { newEdits: true }
-  ): Promise<string> {
+  ): Promise<string | null> {
     return this.client.retry(async () => {
       const { headers, open } = multipartRelated(document, parts)
       const response = await this.client.streamOnce({
@@ -329,9 +329,25 @@ export class CouchDatabase {
         headers,
         write: true
       })
-      return revisionOf(await readJson(response), this.name)
+      const reply = await readJson(response)
+      return options.newEdits ? revisionOf(reply, this.name) : null
     })
   }
+}
+
+function bulkBody(docs: readonly Uint8Array[], newEdits: boolean, scratch: Buffer | undefined): Buffer {
+  const head = newEdits ? DOCS : DOCS_REPLICATED
+  const length = docs.reduce((sum, doc) => sum + doc.length + 1, head.length + DOCS_END.length)
+  const body = scratch && scratch.length >= length ? scratch : Buffer.allocUnsafeSlow(length)
+  let at = head.copy(body)
+  for (const doc of docs) {
+    body.set(doc, at)
+    at += doc.length
+    body[at++] = COMMA
+  }
+  if (docs.length > 0) at--
+  at += DOCS_END.copy(body, at)
+  return body.subarray(0, at)
 }
 
 function readChange(row: Uint8Array): Change {
@@ -421,4 +437,4 @@ function malformed(where: string, what: string): CouchError {
 const DOCS = Buffer.from('{"docs":[')
 const DOCS_REPLICATED = Buffer.from('{"new_edits":false,"docs":[')
 const DOCS_END = Buffer.from(']}')
-const COMMA = Buffer.from(',')
+const COMMA = 0x2c

@@ -5,6 +5,7 @@ import { CouchError } from '../couch/errors.js'
 const BATCH_DOCUMENTS = 250
 const BATCH_BYTES = 1024 * 1024
 const LANES = 8
+const SCRATCH_BYTES = BATCH_BYTES + 64 * 1024
 
 /** One document to write. */
 export interface Write {
@@ -26,6 +27,8 @@ export class BulkWriter<W extends Write> {
   readonly #onResult: OnResult<W>
   #batch: W[] = []
   #bytes = 0
+  /** Memory for requests, used again and again: a request's worth of garbage each would be slow to go. */
+  readonly #scratch: Buffer[] = []
 
   /** @param newEdits `false` keeps the revisions that the documents name */
   constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, onResult: OnResult<W>) {
@@ -52,14 +55,17 @@ export class BulkWriter<W extends Write> {
   }
 
   async #send(batch: readonly W[]): Promise<void> {
+    const scratch = this.#scratch.pop() ?? Buffer.allocUnsafeSlow(SCRATCH_BYTES)
     let results: BulkResult[]
     try {
       results = await this.#db.bulkDocs(
         batch.map(({ bytes }) => bytes),
-        this.#newEdits
+        this.#newEdits,
+        scratch
       )
+      this.#scratch.push(scratch)
     } catch (error) {
-      if (!(error instanceof CouchError) || (error.status !== 400 && error.status !== 413)) throw error
+      if (!isRefusal(error)) throw error
       if (batch.length === 1) {
         this.#onResult(batch[0], { id: batch[0].id, error: error.error, reason: error.reason })
         return
@@ -79,6 +85,10 @@ export class BulkWriter<W extends Write> {
     }
   }
 }
+
+/** One document makes CouchDB refuse a whole batch: it is malformed, too large, or lacks an attachment. */
+const isRefusal = (error: unknown): error is CouchError =>
+  error instanceof CouchError && ([400, 412, 413].includes(error.status) || error.error === 'doc_validation')
 
 /** Runs a few tasks at a time; the first failure ends them all. */
 export class Lanes {

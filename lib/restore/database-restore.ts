@@ -65,6 +65,8 @@ class DatabaseRestore {
   readonly #empty: boolean
   readonly #deletions: boolean
   readonly #partitions: number
+  /** Documents of the target in one partition, about. */
+  readonly #expected: number
   readonly #lanes = new Lanes()
   readonly #edits: BulkWriter<PendingWrite>
   readonly #copies: BulkWriter<PendingWrite>
@@ -78,6 +80,7 @@ class DatabaseRestore {
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0
     this.#deletions = info.doc_del_count !== 0
     this.#partitions = Math.max(1, Math.ceil(info.doc_count / TABLE_DOCUMENTS))
+    this.#expected = Math.ceil(info.doc_count / this.#partitions)
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
     this.#edits = new BulkWriter(options.target, true, this.#lanes, onResult)
     this.#copies = new BulkWriter(options.target, false, this.#lanes, onResult)
@@ -98,7 +101,7 @@ class DatabaseRestore {
 
   async #scan(partition: number): Promise<RevisionTable> {
     const { target } = this.#options
-    const table = new RevisionTable(0)
+    const table = new RevisionTable(this.#expected)
     if (this.#empty) return table
     for await (const rows of allRevisions(target)) {
       for (const { id, rev } of rows) {

@@ -10,11 +10,13 @@ import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEnt
 import { CHUNK_TYPE, chunkId } from './names.js'
 
 /** Bytes of lines in a chunk, about. */
-export const CHUNK_BYTES = 4 * 1024 * 1024
+export const CHUNK_BYTES = 2 * 1024 * 1024
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 3
 /** Fast levels: the reader of the feed and the database share the machine with this. */
 const GZIP_LEVEL = 3
+/** Bytes of a piece of compressed output: few pieces to be joined, little to spare. */
+const GZIP_OUTPUT = 256 * 1024
 const NEWLINE = 0x0a
 
 const compress = promisify(gzip)
@@ -127,7 +129,7 @@ export class ChunkWriter {
     lines: Buffer,
     { docs, design }: { docs: number; design: number }
   ): Promise<ChunkEntry> {
-    const stored = await compress(lines, { level: GZIP_LEVEL })
+    const stored = await compress(lines, { level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
     const sha256 = createHash('sha256').update(stored).digest('hex')
     const document = {
       ...this.#document(index, docs),
@@ -146,7 +148,7 @@ export class ChunkWriter {
     const entry = { id, docs, design, raw: lines.length, stored: stored.length, sha256 }
     try {
       const rev = await this.#db.putWithAttachments(id, Buffer.from(JSON.stringify(document)), [part])
-      return { ...entry, rev }
+      return { ...entry, rev: rev as string }
     } catch (error) {
       if (!isConflict(error)) throw error
       return { ...entry, rev: await this.#revisionOfSame(id, sha256) }

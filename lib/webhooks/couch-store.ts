@@ -10,15 +10,21 @@ export interface CouchWebhookStoreOptions {
   couch: ServerScope | (() => ServerScope)
   /** Database for the transactions: athena keeps them in its system database. */
   database: string
+  /** Milliseconds for one call to CouchDB. Default 30 000. */
+  timeout?: number
 }
 
 /** Keeps transactions as documents whose `_id` is the transaction's id, as athena does. */
-export function createCouchWebhookStore({ couch, database }: CouchWebhookStoreOptions): WebhookStore {
+export function createCouchWebhookStore({
+  couch,
+  database,
+  timeout = 30_000
+}: CouchWebhookStoreOptions): WebhookStore {
   const client = new CouchClient({
     connect: () => connectionOf(typeof couch === 'function' ? couch() : couch),
     retry: FOREGROUND,
-    control: 30_000,
-    idle: 30_000
+    control: timeout,
+    idle: timeout
   })
   const db = new CouchDatabase(client, database)
 
@@ -36,7 +42,7 @@ export function createCouchWebhookStore({ couch, database }: CouchWebhookStoreOp
 
     async update(txId: string, update: TransactionUpdate) {
       const updated = await db.modify<WebhookTransaction>(txId, (current) => {
-        if (!current || current.type !== 'webhook_tx') throw noTransaction(txId)
+        if (current?.type !== 'webhook_tx') throw noTransaction(txId)
         return { ...current, ...update, ts_last_updated: Date.now() }
       })
       return withoutMeta(updated as WebhookTransaction)

@@ -1,0 +1,253 @@
+import { fork } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { cpus, tmpdir, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { startEmbeddedCouch } from '../examples/standalone/embedded-couch.js'
+import { call, load, newDocuments, recreate, type Server, serverOf } from './dataset.js'
+import { couchbackup, couchrestore, rawRead } from './rivals.js'
+import type { Job, Result } from './worker.js'
+
+const USAGE = `npm run bench -- [options]
+
+  --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
+  --sizes A,B,C  documents for the memory figures (default 10000,100000,300000; 2000,5000 embedded)
+  --rounds N     rounds of each comparison (default 3)
+  --out FILE     where to write the results (default bench/RESULTS.md)
+
+COUCHDB_URL, with credentials in it, names the server; without it the embedded database is measured.`
+
+const MiB = 1024 * 1024
+const names = { components: 'bench_components', sessions: 'bench_sessions', system: 'bench_system' }
+const EMPTY = 'bench_empty'
+
+type Rows = Record<string, number[]>
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      docs: { type: 'string' },
+      sizes: { type: 'string' },
+      rounds: { type: 'string', default: '3' },
+      out: { type: 'string', default: join('bench', 'RESULTS.md') },
+      help: { type: 'boolean', default: false }
+    }
+  })
+  if (values.help) return console.log(USAGE)
+  const embedded = process.env.COUCHDB_URL ? undefined : await startEmbeddedCouch({ memory: true })
+  const url = (process.env.COUCHDB_URL ?? embedded?.url ?? '').replace(/\/$/, '')
+  const docs = Number(values.docs ?? (embedded ? 5000 : 100_000))
+  const sizes = (values.sizes ?? (embedded ? '2000,5000' : '10000,100000,300000')).split(',').map(Number)
+  const directory = await mkdtemp(join(tmpdir(), 'bench-'))
+  const server = serverOf(url)
+  try {
+    const results = new Report(await versionOf(server, !embedded), docs)
+    // The rivals do not get on with the embedded database: their batches never return.
+    const rivals = embedded ? undefined : join(directory, 'rival.txt')
+    await compare(url, server, docs, Number(values.rounds), rivals, results)
+    await measureMemory(url, server, sizes, results)
+    const text = results.text()
+    console.log(text)
+    await writeFile(values.out, text)
+  } finally {
+    for (const name of [...Object.values(names), EMPTY]) await call(server, 'DELETE', `/${name}`)
+    await rm(directory, { recursive: true, force: true })
+    await embedded?.close()
+  }
+}
+
+async function compare(
+  url: string,
+  server: Server,
+  docs: number,
+  rounds: number,
+  rivalFile: string | undefined,
+  results: Report
+): Promise<void> {
+  const bodies = newDocuments(docs)
+  await fill(server, bodies)
+  const read: Rows = { raw: [], ours: [], rival: [] }
+  let backup: Result | undefined
+  for (let round = 0; round < rounds; round++) {
+    read.raw.push((await rawRead(url, names.components)).ms)
+    backup = await run({ url, databases: names, operation: 'backup' })
+    read.ours.push(backup.ms)
+    results.process('backup', backup)
+    if (!rivalFile) continue
+    const rival = await couchbackup(url, names.components, rivalFile)
+    read.rival.push(rival.ms)
+    results.rivalMemory('couchbackup', rival.rss)
+  }
+  const { id } = backup as Result
+  results.stored(backup as Result)
+  results.ratio('backup / raw read of the changes feed', read.ours, read.raw, 'at most 1.15')
+  results.ratio('couchbackup / backup', read.rival, read.ours, 'at least 1.5')
+
+  const write: Rows = { loader: [], ours: [], rival: [], unchanged: [], again: [] }
+  for (let round = 0; round < rounds; round++) {
+    await recreate(server, EMPTY)
+    write.loader.push(await timed(() => load(server, EMPTY, bodies)))
+    await recreate(server, names.components)
+    const full = await run({ url, databases: names, operation: 'restore', id })
+    write.ours.push(full.ms)
+    results.process('restore into an empty database', full)
+    const unchanged = await run({ url, databases: names, operation: 'restore', id })
+    write.unchanged.push(unchanged.ms)
+    write.again.push(unchanged.writes ?? Number.NaN)
+    results.process('restore of an unchanged database', unchanged)
+    if (!rivalFile) continue
+    await recreate(server, EMPTY)
+    const rival = await couchrestore(url, EMPTY, rivalFile)
+    write.rival.push(rival.ms)
+    results.rivalMemory('couchrestore', rival.rss)
+  }
+  results.ratio('restore / bare _bulk_docs loader', write.ours, write.loader, 'at most 1.15')
+  results.ratio('couchrestore / restore', write.rival, write.ours, 'at least 1')
+  results.ratio('bare loader / restore of an unchanged database', write.loader, write.unchanged, '-')
+  results.ratio('restore / restore of an unchanged database', write.ours, write.unchanged, 'at least 5')
+  results.line('documents written by a second restore', String(Math.max(...write.again)), '0')
+
+  for (let round = 0; round < rounds; round++) {
+    const get = await run({ url, databases: names, operation: 'get', id })
+    results.process('get', get)
+    results.get(get)
+  }
+}
+
+async function measureMemory(url: string, server: Server, sizes: number[], results: Report): Promise<void> {
+  for (const size of sizes) {
+    await fill(server, newDocuments(size))
+    const backup = await run({ url, databases: names, operation: 'backup' })
+    const get = await run({ url, databases: names, operation: 'get', id: backup.id })
+    await recreate(server, names.components)
+    const restore = await run({ url, databases: names, operation: 'restore', id: backup.id })
+    results.memory(size, { backup, get, restore })
+  }
+}
+
+async function fill(server: Server, bodies: readonly string[]): Promise<void> {
+  for (const name of Object.values(names)) await recreate(server, name)
+  await load(server, names.components, bodies)
+}
+
+async function timed(work: () => Promise<void>): Promise<number> {
+  const startedAt = performance.now()
+  await work()
+  return performance.now() - startedAt
+}
+
+function run(job: Job): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = fork(join(__dirname, 'worker.ts'), [JSON.stringify(job)], {
+      execArgv: ['--import', 'tsx', '--expose-gc']
+    })
+    let result: Result | undefined
+    child.on('message', (message) => {
+      result = message as Result
+    })
+    child.on('exit', (code) => {
+      if (result) resolve(result)
+      else reject(new Error(`${job.operation} ended with ${code}`))
+    })
+  })
+}
+
+async function versionOf(server: Server, real: boolean): Promise<string> {
+  if (!real) return 'the embedded database (express-pouchdb)'
+  const { version } = (await call(server, 'GET', '/')) as { version: string }
+  return `CouchDB ${version}`
+}
+
+const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]
+const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`
+
+class Report {
+  readonly #head: string
+  readonly #lines: string[] = []
+  readonly #memory: string[] = []
+  readonly #loops = new Map<string, number[]>()
+  readonly #firstBytes: number[] = []
+  readonly #rates: number[] = []
+  readonly #rivals = new Map<string, number>()
+
+  constructor(server: string, docs: number) {
+    const [cpu] = cpus()
+    this.#head = [
+      '# Results',
+      '',
+      `${new Date().toISOString().slice(0, 10)}, ${server}, Node.js ${process.version}, ${cpus().length} x ${cpu.model}, ` +
+        `${Math.round(totalmem() / 1024 / MiB)} GiB; ${docs} documents of about 1.2 KB, database and server on one machine.`,
+      '',
+      'Written by `npm run bench`. Ratios are of runs that followed each other, the median of all rounds; they hold where',
+      'the absolute times do not.'
+    ].join('\n')
+  }
+
+  line(what: string, figure: string, bar: string): void {
+    this.#lines.push(`| ${what} | ${figure} | ${bar} |`)
+  }
+
+  ratio(what: string, over: readonly number[], under: readonly number[], bar: string): void {
+    if (over.length === 0 || under.length === 0) return
+    const ratios = over.map((value, index) => value / under[index])
+    const rounds = ratios.map((ratio) => ratio.toFixed(2)).join(', ')
+    this.line(
+      what,
+      `**${median(ratios).toFixed(2)}** (${rounds}; ${seconds(median(over))} / ${seconds(median(under))})`,
+      bar
+    )
+  }
+
+  process(what: string, { loopP99 }: Result): void {
+    this.#loops.set(what, [...(this.#loops.get(what) ?? []), loopP99])
+  }
+
+  get({ firstByteMs, rawBytes, ms }: Result): void {
+    this.#firstBytes.push(firstByteMs ?? Number.NaN)
+    this.#rates.push(rawBytes / MiB / (ms / 1000))
+  }
+
+  stored({ rawBytes, storedBytes }: Result): void {
+    this.line('stored / raw bytes', `${((100 * storedBytes) / rawBytes).toFixed(1)} %`, 'at most 25 %')
+  }
+
+  rivalMemory(what: string, rss: number): void {
+    this.#rivals.set(what, Math.max(rss, this.#rivals.get(what) ?? 0))
+  }
+
+  memory(size: number, runs: Record<'backup' | 'get' | 'restore', Result>): void {
+    const growth = (result: Result) => `${Math.round(result.rssGrowth / MiB)} MiB`
+    this.#memory.push(`| ${size} | ${growth(runs.backup)} | ${growth(runs.get)} | ${growth(runs.restore)} |`)
+  }
+
+  text(): string {
+    const loops = [...this.#loops].map(
+      ([what, values]) =>
+        `| event-loop delay p99, ${what} | ${median(values).toFixed(1)} ms | at most 20 ms |`
+    )
+    const rivals = [...this.#rivals].map(([what, rss]) => `${what} ${Math.round(rss / MiB)} MiB`).join(', ')
+    return [
+      this.#head,
+      '',
+      '| figure | measured | bar |',
+      '|---|---|---|',
+      ...this.#lines,
+      ...loops,
+      `| get, time to first byte | ${median(this.#firstBytes).toFixed(1)} ms | at most 50 ms |`,
+      `| get, throughput | ${Math.round(median(this.#rates))} MiB/s | - |`,
+      '',
+      'Greatest resident memory above that of the idle server (bar: 64 MiB at every size):',
+      '',
+      '| documents | backup | get | restore |',
+      '|---|---|---|---|',
+      ...this.#memory,
+      '',
+      rivals
+        ? `Peak resident memory of the rivals' processes, for comparison: ${rivals}.`
+        : 'The rivals were not run: they need a CouchDB.',
+      ''
+    ].join('\n')
+  }
+}
+
+void main()
