@@ -1,3 +1,4 @@
+import { createReadStream } from 'node:fs'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import Fastify, { type FastifyInstance } from 'fastify'
 import nano from 'nano'
@@ -8,9 +9,11 @@ import type { DatabaseNames } from '../types/index.js'
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get'
+  operation: 'backup' | 'restore' | 'get' | 'upload'
   /** Backup to restore or get. */
   id?: string
+  /** File to upload. */
+  file?: string
 }
 
 /** What it took. */
@@ -82,8 +85,9 @@ async function run(
     return { id }
   }
   const id = job.id as string
-  if (job.operation === 'restore') {
-    const { finished } = await app.dbBackups.restore({ id })
+  if (job.operation !== 'get') {
+    const source = job.file ? { body: createReadStream(job.file) } : { id }
+    const { finished } = await app.dbBackups.restore(source)
     const { databases } = await finished
     const writes = Object.values(databases).reduce((sum, { created, changed }) => sum + created + changed, 0)
     return { id, writes }

@@ -20,7 +20,7 @@ export type Authorize = (
   request: FastifyRequest,
   context: AuthorizeContext,
   reply: FastifyReply
-) => Requester | undefined | Promise<Requester | undefined> | void | Promise<void>
+) => Requester | undefined | void | Promise<Requester | undefined | void>
 
 export interface RebuildContext {
   tx_id: string

@@ -12,6 +12,7 @@ const USAGE = `Usage: npm start -- [options]
   --data DIR         where the embedded database keeps its data (default ./data)
   --memory           keep the data in memory only
   --prefix-db NAME   first part of the databases' names (default athena)
+  --no-seed          leave new databases empty, to restore into them
   --help
 
 COUCHDB_URL, with credentials in it, takes a CouchDB in place of the embedded database.
@@ -24,6 +25,7 @@ async function main(): Promise<void> {
       data: { type: 'string', default: 'data' },
       memory: { type: 'boolean', default: false },
       'prefix-db': { type: 'string', default: 'athena' },
+      'no-seed': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false }
     }
   })
@@ -50,7 +52,7 @@ async function main(): Promise<void> {
     sessions: `${prefix}_sessions`,
     system: `${prefix}_system`
   }
-  const { seeded } = await seed(couch, names)
+  const { seeded } = await seed(couch, names, { empty: values['no-seed'] })
   const access = new Access(couch.use(names.system))
   const passwords = await access.resetDemoPasswords({
     'admin@example.com': 'manager',
@@ -61,10 +63,14 @@ async function main(): Promise<void> {
   const app = await buildConsole({ couch, names, access })
   const url = await app.listen({ port, host: '127.0.0.1' })
 
-  let stopping = false
+  let stoppingSince: number | undefined
   const stop = async () => {
-    if (stopping) process.exit(1)
-    stopping = true
+    if (stoppingSince !== undefined) {
+      // npm passes on the Ctrl-C that the terminal sends here as well
+      if (performance.now() - stoppingSince > 500) process.exit(1)
+      return
+    }
+    stoppingSince = performance.now()
     console.log('\nStopping; once more to stop at once.')
     try {
       await app.close()
@@ -80,32 +86,37 @@ async function main(): Promise<void> {
 
   const { origin } = new URL(couchUrl)
   const kept = embedded ? (values.memory ? 'in memory' : join(values.data, 'couch')) : 'CouchDB'
-  const basic = ({ key, secret }: { key: string; secret: string }) => `-u '${key}:${secret}'`
-  const api = `${url}/ak/api/v2`
+  const login = (email: string) =>
+    passwords[email] ? `${email} / ${passwords[email]}` : 'none until a backup with users is restored'
   console.log(`Console    ${url}
 Database   ${origin} (${kept}): ${Object.values(names).join(', ')}${seeded ? ', seeded' : ''}
 
 Credentials of this run, new at every start:
   manager  key ${keys.manager.key}:${keys.manager.secret}
-           login admin@example.com / ${passwords['admin@example.com']}
+           login ${login('admin@example.com')}
   reader   key ${keys.reader.key}:${keys.reader.secret}
-           login reader@example.com / ${passwords['reader@example.com']}
+           login ${login('reader@example.com')}
 
+For another terminal:
+  KEY='${keys.manager.key}:${keys.manager.secret}'
+  READER='${keys.reader.key}:${keys.reader.secret}'
+  URL=${url}
+  API=$URL/ak/api/v2
 Start a backup, list the backups, read one:
-  curl ${basic(keys.manager)} -X POST ${api}/backups
-  curl ${basic(keys.manager)} ${api}/backups
-  curl ${basic(keys.manager)} ${api}/backups/ID -o backup.json
+  curl -u $KEY -X POST $API/backups
+  curl -u $KEY $API/backups
+  curl -u $KEY $API/backups/ID -o backup.json
 Append to it:
-  curl ${basic(keys.manager)} -X PUT ${api}/backups/ID/attachments/apollo -H 'content-type: application/json' -d '{"attachment":"aGVsbG8="}'
+  curl -u $KEY -X PUT $API/backups/ID/attachments/apollo -H 'content-type: application/json' -d '{"attachment":"aGVsbG8="}'
 Restore it, by its id or from the file, and follow the restore:
-  curl ${basic(keys.manager)} -X PUT ${api}/backups/ID
-  curl ${basic(keys.manager)} -X PUT ${api}/backups -H 'content-type: application/json' -T backup.json
-  curl ${basic(keys.reader)} ${url}/ak/api/v1/webhooks/txs/TX
+  curl -u $KEY -X PUT $API/backups/ID
+  curl -u $KEY -X PUT $API/backups -H 'content-type: application/json' -T backup.json
+  curl -u $READER $URL/ak/api/v1/webhooks/txs/TX
 The same with a session, under /api:
-  curl -c cookies.txt ${url}/api/v2/auth/login -H 'content-type: application/json' -d '{"email":"admin@example.com","password":"${passwords['admin@example.com']}"}'
-  curl -b cookies.txt ${url}/api/v2/backups
+  curl -c cookies.txt $URL/api/v2/auth/login -H 'content-type: application/json' -d '{"email":"admin@example.com","password":"PASSWORD"}'
+  curl -b cookies.txt $URL/api/v2/backups
 Refused with 403, the reader lacks the action:
-  curl ${basic(keys.reader)} -X POST ${api}/backups
+  curl -u $READER -X POST $API/backups
 
 Ctrl-C stops the server.`)
 }

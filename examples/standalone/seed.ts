@@ -8,9 +8,14 @@ const MARKER_ID = '_local/example_console'
 
 /**
  * Makes the databases that are missing and, where there are no settings yet, the documents of a small console.
+ * @param empty makes no documents
  * @throws when the databases belong to another console, which would get the example's users and keys.
  */
-export async function seed(couch: ServerScope, names: DatabaseNames): Promise<{ seeded: boolean }> {
+export async function seed(
+  couch: ServerScope,
+  names: DatabaseNames,
+  { empty = false } = {}
+): Promise<{ seeded: boolean }> {
   for (const name of [names.components, names.sessions, names.system]) {
     await couch.db.create(name).catch((error: { statusCode?: number }) => {
       if (error.statusCode !== 412) throw error
@@ -31,6 +36,7 @@ export async function seed(couch: ServerScope, names: DatabaseNames): Promise<{ 
     throw new Error(`${names.system} belongs to another console; take other databases with --prefix-db`)
   }
   if (!ours) await system.insert({ type: 'example' }, MARKER_ID)
+  if (empty) return { seeded: false }
   await couch.use(names.components).bulk({ docs: components() })
   await couch.use(names.sessions).bulk({ docs: sessions() })
   // the settings come last: a seeding that is cut short starts again

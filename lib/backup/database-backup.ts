@@ -79,8 +79,13 @@ class DatabaseBackup {
       const position: FeedPosition = { since: '0', first: true }
       for (let round = 1; ; round++) {
         for await (const changes of readFeed(source, position, { includeDocs })) {
-          if (includeDocs) for (const change of changes) await this.#add(change, position.first)
-          else await this.#fetchAndAdd(changes, position.first)
+          if (!includeDocs) await this.#fetchAndAdd(changes, position.first)
+          else {
+            for (const change of changes) {
+              const pending = this.#add(change, position.first)
+              if (pending) await pending
+            }
+          }
         }
         await this.#drain()
         if (this.#vanished.size === 0) break
@@ -127,19 +132,20 @@ class DatabaseBackup {
     return false
   }
 
-  async #add(change: Change, firstPage: boolean): Promise<void> {
-    const { id } = change
-    if (isInternalId(id)) return
+  /** @returns a promise only when there is something to wait for: most documents just go into the chunk */
+  #add(change: Change, firstPage: boolean): Promise<void> | undefined {
+    const { id, doc } = change
+    if (isInternalId(id)) return undefined
     this.#vanished.delete(id)
     this.#conflicted.delete(id)
-    if (this.#isPending(id)) await this.#drain()
+    if (this.#isPending(id)) return this.#drain().then(() => this.#add(change, firstPage))
     if (change.deleted) {
       // What the first page finds deleted was deleted before the backup began.
       if (!firstPage) this.#copies.noteDeleted(id)
-      return
+      return undefined
     }
-    if (change.doc === null) return this.#addFetched(id, await this.#fetchOne(change))
-    return this.#addFetched(id, change.doc)
+    if (doc === null) return this.#fetchOne(change).then((fetched) => this.#addFetched(id, fetched))
+    return this.#addFetched(id, doc)
   }
 
   /** For feeds without documents. */
@@ -164,10 +170,10 @@ class DatabaseBackup {
     return null
   }
 
-  async #addFetched(id: string, doc: Uint8Array | null): Promise<void> {
+  #addFetched(id: string, doc: Uint8Array | null): Promise<void> | undefined {
     if (doc === null) {
       this.#vanished.add(id)
-      return
+      return undefined
     }
     const document = readDocument(doc)
     if (document.id !== id) {
@@ -175,14 +181,18 @@ class DatabaseBackup {
     }
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
       this.#copies.noteDeleted(id)
-      return
+      return undefined
     }
     if (document.conflicts > 0) this.#conflicted.add(id)
     if (!document.attachments) return this.#write(document)
+    return this.#addWithAttachments(document)
+  }
+
+  async #addWithAttachments(document: DocumentBytes): Promise<void> {
     const bytes = attachmentBytes(document)
     if (bytes > LARGE_DOCUMENT) return this.#writeLarge(document)
     if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > LARGE_DOCUMENT) await this.#dispatch()
-    this.#waiting.set(id, document)
+    this.#waiting.set(document.id, document)
     this.#waitingBytes += bytes
   }
 
@@ -217,10 +227,10 @@ class DatabaseBackup {
     while (this.#batches.length > 0) await this.#writeBatch()
   }
 
-  async #write(document: DocumentBytes): Promise<void> {
+  #write(document: DocumentBytes): Promise<void> | undefined {
     const ordinal = this.#copies.note(document.id)
-    await this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
     if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
+    return this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
   }
 
   async #writeLarge(document: DocumentBytes): Promise<void> {

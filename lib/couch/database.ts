@@ -233,11 +233,7 @@ export class CouchDatabase {
    * @param newEdits `false` keeps the revisions that the documents name; the answer then holds failures only
    * @param scratch memory to build the request in, the caller's again when this has settled
    */
-  async bulkDocs(
-    docs: readonly Uint8Array[],
-    newEdits: boolean,
-    scratch?: Buffer
-  ): Promise<BulkResult[]> {
+  async bulkDocs(docs: readonly Uint8Array[], newEdits: boolean, scratch?: Buffer): Promise<BulkResult[]> {
     const results = await this.client.json<BulkResult[]>({
       method: 'POST',
       path: [this.name, '_bulk_docs'],

@@ -34,6 +34,7 @@ const REVISION_MEMBERS = new Set([
   '_revisions',
   '_revs_info'
 ])
+const UNIQUE_MEMBERS = ['_id', '_rev', '_deleted', '_attachments']
 const UNDERSCORE = 0x5f
 const BACKSLASH = 0x5c
 const REV = /^[1-9][0-9]*-[^\s"]+$/
@@ -54,7 +55,8 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
     attachments: undefined,
     conflicts: 0
   }
-  const seen = new Set<string>()
+  /** A bit for each member that must not come twice. */
+  let seen = 0
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) {
     const first = bytes[cursor.keyStart + 1]
@@ -63,8 +65,9 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
     const key = cursor.key()
     if (key === 'type') document.type = cursor.string()
     if (!key.startsWith('_')) continue
-    if (seen.has(key)) throw new InvalidDocumentError(`a document has two "${key}" members`)
-    seen.add(key)
+    const bit = 1 << UNIQUE_MEMBERS.indexOf(key)
+    if (bit > 0 && (seen & bit) !== 0) throw new InvalidDocumentError(`a document has two "${key}" members`)
+    seen |= bit
     if (key === '_id') document.id = validId(cursor.string())
     else if (key === '_rev') {
       document.rev = cursor.string()
@@ -78,7 +81,7 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
       document.conflicts = Array.isArray(conflicts) ? conflicts.length : 0
     }
   }
-  if (!seen.has('_id')) throw new InvalidDocumentError('a document has no "_id"')
+  if (document.id === '') throw new InvalidDocumentError('a document has no "_id"')
   return document
 }
 

@@ -3,7 +3,7 @@ import { CouchError } from '../couch/errors.js'
 
 /** Documents and bytes in one `_bulk_docs`, and how many are in flight: what CouchDB takes fastest. */
 const BATCH_DOCUMENTS = 250
-const BATCH_BYTES = 1024 * 1024
+const BATCH_BYTES = 512 * 1024
 const LANES = 8
 const SCRATCH_BYTES = BATCH_BYTES + 64 * 1024
 

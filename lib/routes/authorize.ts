@@ -13,20 +13,31 @@ const AuthorizationFailedError = createError(
 
 /**
  * Asks the host whether a request may be served. A hook that throws, hangs or replies itself refuses.
- * @returns who asks; check `reply.sent` before going on
+ * @returns who asks, or `null` when the hook has replied
  */
 export async function authorize(
   { authorize: hook, timeouts }: ResolvedOptions,
   scheme: AuthorizeContext['scheme'],
   request: FastifyRequest,
   reply: FastifyReply
-): Promise<Requester | undefined> {
+): Promise<Requester | undefined | null> {
+  // `reply.sent` stays false while onSend hooks run and while a stream is being sent.
+  let replied = false
+  for (const method of ['send', 'callNotFound'] as const) {
+    const original = reply[method] as (...args: unknown[]) => FastifyReply
+    reply[method] = (...args: unknown[]) => {
+      replied = true
+      return original.apply(reply, args)
+    }
+  }
+  const hasReplied = () => replied || reply.sent || reply.raw.headersSent
   try {
     const requester = await within(timeouts.authorize, 'authorize', async () =>
       hook(request, { action: 'blockchain.optools.settings', scheme }, reply)
     )
-    return requester ?? undefined
+    return hasReplied() ? null : (requester ?? undefined)
   } catch (error) {
+    if (hasReplied()) return null
     const { statusCode } = error as { statusCode?: unknown }
     if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600) throw error
     throw new AuthorizationFailedError({ cause: error })

@@ -1,5 +1,5 @@
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Requester } from '../../types/backups.js'
 import type { Operations } from '../operations.js'
 import type { ResolvedOptions } from '../options.js'
@@ -43,7 +43,7 @@ export function registerRoutes(
           // Before anything of the body is read.
           scope.addHook('onRequest', async (request, reply) => {
             const requester = await authorize(options, scheme, request, reply)
-            if (reply.sent) return reply
+            if (requester === null) return reply
             if (requester) requesters.set(request, requester)
           })
           acceptEmptyJson(scope)
@@ -76,9 +76,12 @@ function acceptEmptyJson(scope: Scope): void {
   })
 }
 
-/** The router gives up on parameters longer than the host's `maxParamLength`: say what is wrong with them. */
+/**
+ * The router does not match parameters longer than the host's `maxParamLength`, and replies 414 to anybody unless
+ * another route takes them: say what is wrong with them, to those who may ask.
+ */
 function refuseUnroutable(scope: Scope): void {
-  scope.setNotFoundHandler(async (request, reply) => {
+  const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     const path = request.url.split('?')[0].slice(scope.prefix.length + 1)
     const parts = /^([^/]+)(?:\/attachments\/([^/]+))?$/.exec(path)
     if (parts && (request.method === 'PUT' || (request.method === 'GET' && parts[2] === undefined))) {
@@ -90,5 +93,15 @@ function refuseUnroutable(scope: Scope): void {
         .send({ statusCode: 400, code: 'DB_BACKUPS_INVALID_PARAMETER', error: 'Bad Request', message: wrong })
     }
     return reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'there is no such route' })
+  }
+  scope.setNotFoundHandler(refuse)
+  scope.route({
+    method: ['GET', 'PUT'],
+    url: '/*',
+    exposeHeadRoute: false,
+    schema: { hide: true } as object,
+    // Before the body is read.
+    onRequest: refuse,
+    handler: refuse
   })
 }

@@ -1,17 +1,12 @@
 import { Type } from '@sinclair/typebox'
 
-const SkipList = Type.Union([Type.String(), Type.Array(Type.String())])
+const SkipList = (description: string) =>
+  Type.Optional(Type.Union([Type.String(), Type.Array(Type.String())], { description }))
 
 export const RestoreQuery = Type.Object(
   {
-    skip_system: Type.Optional({
-      ...SkipList,
-      description: 'Ids not to restore to the system database: ["00_settings_athena"]'
-    }),
-    skip_components: Type.Optional({
-      ...SkipList,
-      description: 'Ids not to restore to the components database: ["abcd"]'
-    })
+    skip_system: SkipList('Ids not to restore to the system database: ["00_settings_athena"]'),
+    skip_components: SkipList('Ids not to restore to the components database: ["abcd"]')
   },
   { additionalProperties: false }
 )

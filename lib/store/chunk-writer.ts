@@ -12,7 +12,7 @@ import { CHUNK_TYPE, chunkId } from './names.js'
 /** Bytes of lines in a chunk, about. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
 /** Chunks being compressed or stored while the next is filled. */
-const IN_FLIGHT = 3
+const IN_FLIGHT = 2
 /** Fast levels: the reader of the feed and the database share the machine with this. */
 const GZIP_LEVEL = 3
 /** Bytes of a piece of compressed output: few pieces to be joined, little to spare. */
@@ -52,16 +52,26 @@ export class ChunkWriter {
     return this.#index
   }
 
-  /** Adds a line. Waits while too many chunks are being stored. */
-  async add(line: Uint8Array, options: { design?: boolean } = {}): Promise<void> {
-    if (this.#used > 0 && this.#used + line.length + 1 > CHUNK_BYTES) await this.#store()
+  /**
+   * Adds a line.
+   * @returns a promise when the caller has to wait, because too many chunks are being stored
+   */
+  add(line: Uint8Array, options: { design?: boolean } = {}): Promise<void> | undefined {
+    if (this.#used > 0 && this.#used + line.length + 1 > CHUNK_BYTES) {
+      return this.#store().then(() => this.#append(line, options))
+    }
+    this.#append(line, options)
+    return undefined
+  }
+
+  #append(line: Uint8Array, { design }: { design?: boolean }): void {
     if (this.#buffer.length === 0) this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)
     if (line.length + 1 > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(line.length + 1)
     this.#buffer.set(line, this.#used)
     this.#used += line.length
     this.#buffer[this.#used++] = NEWLINE
     this.#docs++
-    if (options.design) this.#design++
+    if (design) this.#design++
   }
 
   /**

@@ -1,0 +1,364 @@
+import { randomBytes } from 'node:crypto'
+import { appendFileSync } from 'node:fs'
+import { request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
+import nano, { type ServerScope } from 'nano'
+import type { Test } from 'tap'
+import { createCouchWebhookStore } from '../../lib/index.js'
+import type { BackupEvent, DatabaseNames, LogicalDatabase, WebhookTransaction } from '../../types/index.js'
+import { type FetchedDocument, type Snapshot, setupDatabases, type TestDatabases } from './database.js'
+import {
+  type ActiveRule,
+  FAULTS,
+  type Fault,
+  type FaultProxy,
+  type Match,
+  startFaultProxy
+} from './fault-proxy.js'
+import { buildHost, type TestHost } from './host.js'
+import { load, seedDocuments } from './seed.js'
+
+const TIMEOUTS = { control: 1000, idle: 1000, lease: 3000, close: 2000 }
+const RETRY = { attempts: 4, wait: 20, longest: 80 }
+/** Nothing may take longer: attempts of the longest chain of calls, each ended by its time-out. */
+const HANG = 30_000
+/** A lease becomes stale, and is found so. */
+const TAKEOVER = 2 * TIMEOUTS.lease + 4000
+const LANES = 8
+const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
+
+export interface HttpReply {
+  status: number
+  /** Parsed where it is JSON; `undefined` when the reply was cut. */
+  json: unknown
+}
+
+/** One host behind a proxy of its own, with databases of its own. */
+export interface Lane {
+  t: Test
+  databases: TestDatabases
+  /** Names that the host uses: the three source databases and its own for backups. */
+  names: Required<DatabaseNames>
+  direct: ServerScope
+  proxy: FaultProxy
+  host: TestHost
+  events: BackupEvent[]
+  call(method: string, path: string, body?: unknown): Promise<HttpReply>
+  /** The event that ends the operation at hand. @throws when it hangs */
+  ended(): Promise<BackupEvent>
+}
+
+/** Where a fault strikes: a request that the operation sends. */
+export interface Point extends Match {
+  name: string
+  nth?: number
+  /** Faults that cannot strike there, or change nothing: a reply without a body cannot be cut. */
+  except?: readonly Fault[]
+}
+
+/** What came of an operation; anything else is thrown. */
+export type Outcome = 'recovered' | 'failed' | 'unaffected'
+
+export interface Operation {
+  name: string
+  points(names: Required<DatabaseNames>): Point[]
+  /** Runs before the fault. */
+  prepare?(lane: Lane): Promise<void>
+  /** Runs into the fault. @throws when what it promised is not true */
+  run(lane: Lane): Promise<() => Promise<Outcome>>
+}
+
+const matches = { backup: /^backup_(finished|failed)$/, restore: /^restore_(finished|failed)$/ }
+
+async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean): Promise<Lane> {
+  const direct = nano(databases.url)
+  const prefix = `t${randomBytes(6).toString('hex')}_`
+  const names = { ...databases.names, backups: `${prefix}backups` }
+  if (ownSources) for (const logical of LOGICAL) names[logical] = prefix + logical
+  const created = ownSources ? Object.values(names) : [names.backups]
+  for (const name of created) await direct.db.create(name)
+  const proxy = await startFaultProxy(databases.url)
+  t.teardown(async () => {
+    await proxy.close()
+    if (databases.real) for (const name of created) await direct.db.destroy(name)
+  })
+  const events: BackupEvent[] = []
+  const couch = nano(proxy.url)
+  const host = await buildHost(t, {
+    on: { ...databases, couch },
+    databases: names,
+    webhooks: createCouchWebhookStore({ couch, database: names.backups, timeout: TIMEOUTS.control }),
+    timeouts: TIMEOUTS,
+    retry: RETRY,
+    onEvent: (event) => void events.push(event)
+  })
+  host.app.get('/alive', async () => ({ alive: true }))
+  await host.app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = host.app.server.address() as AddressInfo
+  return {
+    t,
+    databases,
+    names,
+    direct,
+    proxy,
+    host,
+    events,
+    call: (method, path, body) => call(port, method, path, body),
+    async ended() {
+      const kind = /^(backup|restore)_(finished|failed)$/
+      return poll('an operation', HANG, async () => events.find(({ type }) => kind.test(type)))
+    }
+  }
+}
+
+/** A request whose cut reply is told from a whole one. */
+async function call(port: number, method: string, path: string, body?: unknown): Promise<HttpReply> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      request.destroy()
+      reject(new Error(`${method} ${path} hangs`))
+    }, HANG)
+    const request = httpRequest({
+      host: '127.0.0.1',
+      port,
+      method,
+      path,
+      agent: false,
+      headers: { 'x-role': 'manager', ...(body === undefined ? {} : { 'content-type': 'application/json' }) }
+    })
+    request.on('error', (error) => {
+      clearTimeout(timer)
+      reject(error)
+    })
+    request.on('response', (response) => {
+      const status = response.statusCode ?? 0
+      buffer(response)
+        .then(
+          (bytes) => ({ status, json: JSON.parse(bytes.toString() || 'null') }),
+          () => ({ status, json: undefined })
+        )
+        .then(resolve, reject)
+        .finally(() => clearTimeout(timer))
+    })
+    request.end(body === undefined || Buffer.isBuffer(body) ? body : JSON.stringify(body))
+  })
+}
+
+export async function poll<T>(
+  what: string,
+  timeout: number,
+  read: () => Promise<T | undefined>,
+  pause = 25
+): Promise<T> {
+  const end = performance.now() + timeout
+  for (;;) {
+    const value = await read()
+    if (value !== undefined) return value
+    if (performance.now() > end) throw new Error(`${what} did not end within ${timeout} ms`)
+    await delay(pause)
+  }
+}
+
+/** Small databases like a console's. */
+export async function seedSources(on: Pick<TestDatabases, 'couch'>, names: DatabaseNames): Promise<void> {
+  const components = seedDocuments({ count: 30, prefix: 'component', attachmentEvery: 10 })
+  await load(on.couch.use(names.components), components)
+  await load(on.couch.use(names.sessions), seedDocuments({ count: 5, prefix: 'user', size: 300 }))
+  await load(on.couch.use(names.system), seedDocuments({ count: 10, prefix: 'setting', size: 500 }))
+  await on.couch.use(names.system).insert({ _id: '_design/views', language: 'javascript' })
+}
+
+const sorted = (documents: Iterable<FetchedDocument>) =>
+  [...documents].sort((a, b) => (a._id < b._id ? -1 : 1)).map((document) => plain(document))
+
+/** Without revisions, and without members of attachments that depend on when they were written. */
+function plain({ _rev, _attachments, ...document }: FetchedDocument): object {
+  const attachments = Object.entries(_attachments ?? {}).map(([name, { content_type, data }]) => [
+    name,
+    content_type,
+    data
+  ])
+  return { ...document, attachments }
+}
+
+export function difference(expected: Iterable<FetchedDocument>, found: Iterable<FetchedDocument>): string {
+  const [one, other] = [sorted(expected), sorted(found)].map((all) => all.map((each) => JSON.stringify(each)))
+  const missing = one.filter((each) => !other.includes(each)).map((each) => each.slice(0, 60))
+  const extra = other.filter((each) => !one.includes(each)).map((each) => each.slice(0, 60))
+  if (missing.length === 0 && extra.length === 0 && one.length === other.length) return ''
+  return `${missing.length} missing (${missing[0]}), ${extra.length} too many (${extra[0]})`
+}
+
+export type Contents = Record<LogicalDatabase, Snapshot>
+
+export async function contents(lane: Pick<Lane, 'databases' | 'names'>): Promise<Contents> {
+  const all = LOGICAL.map(async (logical) => [logical, await lane.databases.fetchAll(lane.names[logical])])
+  return Object.fromEntries(await Promise.all(all))
+}
+
+/** @throws when a backup, read through the API, is not what the databases hold */
+export async function expectBackup(lane: Lane, id: string, expected: Contents): Promise<void> {
+  const { status, json } = await lane.call('GET', `/api/v3/backups/${id}`)
+  const { dbs } = (json ?? {}) as { dbs?: Record<string, { docs: FetchedDocument[] }> }
+  if (status !== 200 || !dbs) throw new Error(`FALSE SUCCESS: backup ${id} cannot be read (${status})`)
+  for (const logical of LOGICAL) {
+    const problem = difference(expected[logical].values(), dbs[`athena_${logical}`]?.docs ?? [])
+    if (problem) throw new Error(`FALSE SUCCESS: backup ${id}, ${logical}: ${problem}`)
+  }
+}
+
+interface Header {
+  _id: string
+  in_progress: boolean
+  error?: string
+  storage: { databases: Record<string, { chunks: { id: string }[]; superseded: { id: string }[] }> }
+}
+
+/** Waits until no backup is in progress and no part is without a backup that needs it. */
+export async function expectTidy({ direct, names }: Pick<Lane, 'direct' | 'names'>): Promise<Header[]> {
+  let problem = ''
+  return poll(
+    'tidying',
+    TAKEOVER,
+    async () => {
+      const rows = async (from: string): Promise<Header[]> => {
+        const { rows } = await direct
+          .use(names.backups)
+          .list({ startkey: from, endkey: `${from}\ufff0`, include_docs: true })
+        return rows.map(({ doc }) => doc as unknown as Header)
+      }
+      const headers = await rows('03_ibp_db_backup_')
+      const parts = (await rows('backup_')).map(({ _id }) => _id)
+      const needed = headers.flatMap(({ storage }) =>
+        Object.values(storage.databases).flatMap(({ chunks, superseded }) =>
+          [...chunks, ...superseded].map(({ id }) => id)
+        )
+      )
+      const running = headers.filter((header) => header.in_progress).map(({ _id }) => _id)
+      const orphans = parts.filter((id) => !needed.includes(id))
+      problem = `in progress: ${running}; orphans: ${orphans}`
+      return running.length === 0 && orphans.length === 0 ? headers : undefined
+    },
+    100
+  ).catch(() => {
+    throw new Error(`not tidy within ${TAKEOVER} ms: ${problem}`)
+  })
+}
+
+/** The lease is free, or becomes free: a backup without faults succeeds. */
+export async function expectWorking(lane: Lane, expected?: Contents): Promise<void> {
+  lane.events.length = 0
+  const id = await poll('the lease', TAKEOVER, async () => {
+    const { status, json } = await lane.call('POST', '/api/v3/backups')
+    const { id, message } = json as { id: string; message: string }
+    if (status === 202) return id
+    if (status !== 400 || !/in_progress/.test(message)) throw new Error(`${status} ${JSON.stringify(json)}`)
+  })
+  const { type } = await lane.ended()
+  if (type !== 'backup_finished') throw new Error(`a backup without faults: ${JSON.stringify(lane.events)}`)
+  if (expected) await expectBackup(lane, id, expected)
+}
+
+export async function transactions({ direct, names }: Lane): Promise<WebhookTransaction[]> {
+  const { docs } = await direct.use(names.backups).find({ selector: { type: 'webhook_tx' }, limit: 1000 })
+  return docs as unknown as WebhookTransaction[]
+}
+
+/** A refusal tells why. @throws when it does not */
+export function expectClear({ status, json }: HttpReply): void {
+  const { message } = (json ?? {}) as { message?: unknown }
+  if (status < 400 || typeof message !== 'string' || message.length < 5) {
+    throw new Error(`not a clear failure: ${status} ${JSON.stringify(json)}`)
+  }
+}
+
+const LASTING = Number.POSITIVE_INFINITY
+
+interface Cell {
+  point: Point
+  fault: Fault
+  times: number
+}
+
+/** Runs an operation through every fault at each of its points. */
+export async function runMatrix(
+  t: Test,
+  operation: Operation,
+  options: { ownSources: boolean; points?: readonly string[] }
+): Promise<void> {
+  const databases = await setupDatabases(t)
+  await seedSources(databases, databases.names)
+  const strays: unknown[] = []
+  const stray = (error: unknown) => strays.push(error)
+  process.on('unhandledRejection', stray)
+  process.on('uncaughtException', stray)
+  t.teardown(() => {
+    process.off('unhandledRejection', stray)
+    process.off('uncaughtException', stray)
+  })
+
+  const outcomes = new Map<string, Map<string, string>>()
+  const queue: Cell[] = []
+  const points = operation
+    .points({ ...databases.names, backups: '' })
+    .filter(({ name }) => options.points?.includes(name) ?? true)
+  // those that wait for time-outs first, so that the others fill the time
+  const slow = (fault: Fault) => (/stall|drip/.test(fault) ? 0 : 1)
+  for (const times of [LASTING, 1]) {
+    for (const fault of [...FAULTS].sort((a, b) => slow(a) - slow(b))) {
+      for (const point of points) if (!point.except?.includes(fault)) queue.push({ point, fault, times })
+    }
+  }
+  const work = async () => {
+    const lane = await makeLane(t, databases, options.ownSources)
+    if (options.ownSources) await seedSources({ couch: lane.direct }, lane.names)
+    for (let cell = queue.shift(); cell; cell = queue.shift()) {
+      const { point, fault, times } = cell
+      const what = `${fault} ${times === 1 ? 'once' : 'lasting'} at ${point.name}`
+      const startedAt = performance.now()
+      const outcome = await runCell(lane, operation, cell).catch((error: Error) => error)
+      const row = outcomes.get(point.name) ?? outcomes.set(point.name, new Map()).get(point.name)
+      row?.set(`${fault} ${times}`, String(outcome))
+      if (outcome instanceof Error) t.fail(`${what}: ${outcome.message}`, { stack: outcome.stack })
+      else t.pass(`${what}: ${outcome} (${Math.round(performance.now() - startedAt)} ms)`)
+      await lane.proxy.clear()
+    }
+  }
+  await Promise.all(Array.from({ length: LANES }, work))
+  t.strictSame(strays, [], 'nothing was thrown past us')
+  write(operation.name, points, outcomes)
+}
+
+async function runCell(lane: Lane, operation: Operation, { point, fault, times }: Cell): Promise<Outcome> {
+  const { proxy, events, names } = lane
+  await operation.prepare?.(lane)
+  events.length = 0
+  proxy.seen.length = 0
+  const [own] = operation.points(names).filter(({ name }) => name === point.name)
+  const rule: ActiveRule = proxy.add({ ...own, times, fault, refusedFor: 100 })
+  const judge = await operation.run(lane)
+  const { json } = await lane.call('GET', '/alive')
+  if (!(json as { alive?: boolean }).alive) throw new Error('the host does not serve its other routes')
+  if (rule.hits === 0) throw new Error('the fault did not strike')
+  await proxy.clear()
+  return judge()
+}
+
+/** A table in Markdown: a row for each fault, a column for each point, "once / lasting". */
+function write(name: string, points: readonly Point[], outcomes: Map<string, Map<string, string>>): void {
+  const path = process.env.FAULT_MATRIX_OUT
+  if (!path) return
+  const cell = (point: Point, fault: Fault) => {
+    const row = outcomes.get(point.name)
+    const [once, lasting] = [1, LASTING].map((times) => row?.get(`${fault} ${times}`))
+    return once === undefined && lasting === undefined ? '-' : `${once} / ${lasting}`
+  }
+  const lines = [
+    `| ${name} | ${points.map((point) => point.name).join(' | ')} |`,
+    `|---${'|---'.repeat(points.length)}|`,
+    ...FAULTS.map((fault) => `| ${fault} | ${points.map((point) => cell(point, fault)).join(' | ')} |`)
+  ]
+  appendFileSync(path, `${lines.join('\n')}\n\n`)
+}

@@ -1,0 +1,349 @@
+import { once } from 'node:events'
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
+
+export type Fault =
+  /** Nobody listens any more: for `refusedFor` milliseconds, or until the faults are cleared when the rule lasts. */
+  | 'refuse'
+  /** The connection is reset; the database has not seen the request. */
+  | 'reset'
+  /** The connection is reset in the middle of the reply. */
+  | 'reset_mid'
+  /** The reply ends after its headers, in its middle, before its last byte: as the framing does not allow. */
+  | 'cut_headers'
+  | 'cut_mid'
+  | 'cut_last'
+  | 'cut_headers_chunked'
+  | 'cut_mid_chunked'
+  | 'cut_last_chunked'
+  /** Half of the reply, as a reply that is complete by its framing. */
+  | 'short'
+  /** No reply, and the database has not seen the request. */
+  | 'stall'
+  /** Half of the reply, then silence. */
+  | 'stall_mid'
+  /** The reply, a few bytes at a time. */
+  | 'drip'
+  | 'status_500'
+  | 'status_503'
+  /** With `Retry-After: 1`. */
+  | 'status_429'
+  | 'status_401'
+  /** The reply as `text/plain`. */
+  | 'wrong_type'
+  /** A page of HTML with status 200, as a gateway sends it. */
+  | 'html'
+  /** The request reaches the database twice; the second reply is passed on. */
+  | 'duplicate'
+  /** The database did it, and the connection is reset before the reply. */
+  | 'reply_lost'
+
+export const FAULTS: readonly Fault[] = [
+  'refuse',
+  'reset',
+  'reset_mid',
+  'cut_headers',
+  'cut_mid',
+  'cut_last',
+  'cut_headers_chunked',
+  'cut_mid_chunked',
+  'cut_last_chunked',
+  'short',
+  'stall',
+  'stall_mid',
+  'drip',
+  'status_500',
+  'status_503',
+  'status_429',
+  'status_401',
+  'wrong_type',
+  'html',
+  'duplicate',
+  'reply_lost'
+]
+
+export interface Match {
+  method?: string
+  /** Tested against the path with its query, percent signs decoded. */
+  path?: RegExp
+  /** Tested against the request's body. */
+  body?: RegExp
+}
+
+export interface Rule extends Match {
+  fault: Fault
+  /** The first match it applies to, from 1. Default 1. */
+  nth?: number
+  /** How many matches it applies to. Default 1. */
+  times?: number
+  refusedFor?: number
+}
+
+export interface ActiveRule extends Rule {
+  /** How often the fault was played. */
+  hits: number
+}
+
+export interface SeenRequest {
+  method: string
+  path: string
+}
+
+export interface FaultProxy {
+  url: string
+  /** Every request since the last `clear`. */
+  seen: SeenRequest[]
+  add(rule: Rule): ActiveRule
+  /** Holds back matching requests until the returned function is called. */
+  hold(match: Match): () => void
+  /** Ends all faults, and stalled requests with them. */
+  clear(): Promise<void>
+  close(): Promise<void>
+}
+
+interface Reply {
+  status: number
+  headers: Record<string, string | string[] | undefined>
+  body: Buffer
+}
+
+/** Bytes and milliseconds of a dripping reply: below what passes for progress. */
+const DRIP_BYTES = 24
+const DRIP_PAUSE = 100
+
+/** A proxy in front of a database that plays faults. Without a matching rule it passes everything on, streamed. */
+export async function startFaultProxy(target: string): Promise<FaultProxy> {
+  const { hostname, port, username, password } = new URL(target)
+  const auth = username ? `${decodeURIComponent(username)}:${decodeURIComponent(password)}` : undefined
+  const sockets = new Set<Socket>()
+  const stalled = new Set<Socket>()
+  const matched = new Map<Match, number>()
+  let rules: ActiveRule[] = []
+  let holds: { match: Match; released: Promise<void>; release: () => void }[] = []
+  let reopen: NodeJS.Timeout | undefined
+  let closed = false
+
+  const send = (request: IncomingMessage, body: Buffer | IncomingMessage) => {
+    const headers = { ...request.headers, host: `${hostname}:${port}` }
+    const onward = httpRequest({
+      hostname,
+      port,
+      auth: request.headers.authorization ? undefined : auth,
+      method: request.method,
+      path: request.url,
+      headers
+    })
+    if (Buffer.isBuffer(body)) onward.end(body)
+    else body.pipe(onward)
+    return onward
+  }
+
+  const forward = async (request: IncomingMessage, body: Buffer): Promise<Reply> => {
+    const [answer] = (await once(send(request, body), 'response')) as [IncomingMessage]
+    return { status: answer.statusCode ?? 0, headers: answer.headers, body: await buffer(answer) }
+  }
+
+  const listen = async (at: number) => {
+    server.listen(at, '127.0.0.1')
+    await once(server, 'listening')
+  }
+  const refuse = () => {
+    if (server.listening) server.close()
+    for (const socket of sockets) socket.destroy()
+  }
+  const open = async () => {
+    clearTimeout(reopen)
+    reopen = undefined
+    if (!server.listening && !closed) await listen(ownPort)
+  }
+
+  const ruleFor = (request: IncomingMessage, path: string, body: Buffer): ActiveRule | undefined => {
+    let found: ActiveRule | undefined
+    for (const rule of rules) {
+      if (!matches(rule, request, path, body)) continue
+      const count = (matched.get(rule) ?? 0) + 1
+      matched.set(rule, count)
+      const from = rule.nth ?? 1
+      if (count >= from && count < from + (rule.times ?? 1)) found ??= rule
+    }
+    return found
+  }
+
+  const play = async (rule: ActiveRule, request: IncomingMessage, body: Buffer, response: ServerResponse) => {
+    const { socket } = request
+    rule.hits++
+    if (/^(stall|drip)/.test(rule.fault)) stalled.add(socket)
+    switch (rule.fault) {
+      case 'refuse':
+        refuse()
+        if (rule.times === undefined || Number.isFinite(rule.times)) {
+          reopen ??= setTimeout(() => void open(), rule.refusedFor ?? 100)
+        }
+        return
+      case 'reset':
+        return socket.resetAndDestroy()
+      case 'stall':
+        return
+      case 'status_500':
+        return answer(response, 500, '{"error":"internal_server_error","reason":"a fault"}')
+      case 'status_503':
+        return answer(response, 503, '{"error":"service_unavailable","reason":"a fault"}')
+      case 'status_429':
+        response.setHeader('retry-after', '1')
+        return answer(response, 429, '{"error":"too_many_requests","reason":"a fault"}')
+      case 'status_401':
+        return answer(response, 401, '{"error":"unauthorized","reason":"a fault"}')
+      case 'html':
+        response.setHeader('content-type', 'text/html')
+        return void response.end('<html><body>Welcome</body></html>')
+    }
+    if (rule.fault === 'duplicate') await forward(request, body)
+    const reply = await forward(request, body)
+    if (rule.fault === 'reply_lost') return socket.resetAndDestroy()
+    if (rule.fault === 'wrong_type') reply.headers['content-type'] = 'text/plain'
+    const chunked = rule.fault.endsWith('_chunked')
+    const half = reply.body.subarray(0, reply.body.length >> 1)
+    const whole = rule.fault === 'short' ? half : reply.body
+    delete reply.headers['transfer-encoding']
+    delete reply.headers.connection
+    if (chunked || reply.headers['content-length'] === undefined || request.method !== 'HEAD') {
+      reply.headers['content-length'] = chunked ? undefined : String(whole.length)
+    }
+    for (const [name, value] of Object.entries(reply.headers)) {
+      if (value !== undefined) response.setHeader(name, value)
+    }
+    response.statusCode = reply.status
+    switch (rule.fault.replace('_chunked', '')) {
+      case 'reset_mid':
+        response.flushHeaders()
+        return void response.write(half, () => socket.resetAndDestroy())
+      case 'cut_headers':
+        response.flushHeaders()
+        return socket.destroySoon()
+      case 'cut_mid':
+      case 'cut_last': {
+        const part = rule.fault.startsWith('cut_mid') ? half : reply.body.subarray(0, -1)
+        response.flushHeaders()
+        if (part.length > 0) response.write(part)
+        return socket.destroySoon()
+      }
+      case 'stall_mid':
+        response.flushHeaders()
+        if (half.length > 0) response.write(half)
+        return
+      case 'drip':
+        response.flushHeaders()
+        for (let at = 0; at < whole.length && !socket.destroyed; at += DRIP_BYTES) {
+          response.write(whole.subarray(at, at + DRIP_BYTES))
+          await delay(DRIP_PAUSE)
+        }
+        return void response.end()
+      default:
+        return void response.end(request.method === 'HEAD' ? undefined : whole)
+    }
+  }
+
+  const serve = async (request: IncomingMessage, response: ServerResponse) => {
+    const path = decode(request.url ?? '/')
+    proxy.seen.push({ method: request.method ?? '', path })
+    const concerned = [...rules, ...holds.map(({ match }) => match)].some((match) =>
+      matches({ ...match, body: undefined }, request, path, NOTHING)
+    )
+    if (!concerned) {
+      const onward = send(request, request)
+      onward.on('error', () => request.socket.destroy())
+      response.on('close', () => onward.destroy())
+      const [reply] = (await once(onward, 'response')) as [IncomingMessage]
+      response.writeHead(reply.statusCode ?? 0, reply.headers)
+      reply.on('error', () => request.socket.destroy())
+      reply.pipe(response)
+      return
+    }
+    const body = await buffer(request)
+    for (const { match, released } of holds) {
+      if (matches(match, request, path, body)) await released
+    }
+    const rule = ruleFor(request, path, body)
+    if (rule) return play(rule, request, body, response)
+    const reply = await forward(request, body)
+    response.writeHead(reply.status, reply.headers)
+    response.end(request.method === 'HEAD' ? undefined : reply.body)
+  }
+
+  const server = createServer((request, response) => {
+    // the client, or the database, went away
+    serve(request, response).catch(() => request.socket.destroy())
+  })
+  server.requestTimeout = 0
+  server.on('connection', (socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.on('close', () => sockets.delete(socket))
+  })
+  await listen(0)
+  const ownPort = (server.address() as AddressInfo).port
+  const credentials = username ? `${username}:${password}@` : ''
+
+  const proxy: FaultProxy = {
+    url: `http://${credentials}127.0.0.1:${ownPort}`,
+    seen: [],
+    add(rule) {
+      const active = { ...rule, hits: 0 }
+      rules.push(active)
+      return active
+    },
+    hold(match) {
+      let release = () => {}
+      const released = new Promise<void>((resolve) => {
+        release = resolve
+      })
+      const entry = { match, released, release }
+      holds.push(entry)
+      return () => {
+        holds = holds.filter((other) => other !== entry)
+        release()
+      }
+    },
+    async clear() {
+      rules = []
+      for (const { release } of holds) release()
+      holds = []
+      matched.clear()
+      proxy.seen.length = 0
+      for (const socket of stalled) socket.destroy()
+      stalled.clear()
+      await open()
+    },
+    async close() {
+      closed = true
+      clearTimeout(reopen)
+      for (const { release } of holds) release()
+      if (server.listening) server.close()
+      for (const socket of sockets) socket.destroy()
+    }
+  }
+  return proxy
+}
+
+const NOTHING = Buffer.alloc(0)
+
+function matches(match: Match, request: IncomingMessage, path: string, body: Buffer): boolean {
+  if (match.method !== undefined && match.method !== request.method) return false
+  if (match.path !== undefined && !match.path.test(path)) return false
+  return match.body === undefined || match.body.test(body.toString('latin1'))
+}
+
+function answer(response: ServerResponse, status: number, body: string): void {
+  response.writeHead(status, { 'content-type': 'application/json' })
+  response.end(body)
+}
+
+function decode(url: string): string {
+  try {
+    return decodeURIComponent(url)
+  } catch {
+    return url
+  }
+}

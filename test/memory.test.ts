@@ -1,0 +1,71 @@
+import { fork } from 'node:child_process'
+import { createWriteStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import t from 'tap'
+import type { Job, Result } from '../bench/worker.js'
+import { setupDatabases } from './helpers/database.js'
+import { buildHost } from './helpers/host.js'
+import { load, seedDocuments } from './helpers/seed.js'
+
+const MiB = 1024 * 1024
+/** Above the idle server, whatever the size of the backup. */
+const BUDGET = 64 * MiB
+const BACKUP_BYTES = 200 * MiB
+const DOCUMENT_BYTES = 20_000
+
+t.test('a backup of 200 MB is made, sent and restored within 64 MiB', { timeout: 300_000 }, async (t) => {
+  const on = await setupDatabases(t)
+  const { url, names, couch } = on
+  const count = Math.ceil(BACKUP_BYTES / DOCUMENT_BYTES)
+  await load(couch.use(names.components), seedDocuments({ count, size: DOCUMENT_BYTES }), 100)
+
+  const measure = async (what: string, job: Pick<Job, 'operation' | 'id' | 'file'>) => {
+    const result = await runInChild({ url, databases: names, ...job })
+    t.comment(`${what}: ${Math.round(result.rssGrowth / MiB)} MiB in ${Math.round(result.ms)} ms`)
+    t.ok(result.rssGrowth <= BUDGET, `${what} takes ${result.rssGrowth} bytes, at most ${BUDGET}`)
+    return result
+  }
+  const empty = async () => {
+    await couch.db.destroy(names.components)
+    await couch.db.create(names.components)
+  }
+  const restored = async () => (await couch.db.get(names.components)).doc_count
+
+  const backup = await measure('backup', { operation: 'backup' })
+  t.equal(backup.docs, count)
+  t.ok(backup.rawBytes >= BACKUP_BYTES, `${backup.rawBytes} bytes were backed up`)
+  const { id } = backup
+
+  await measure('get', { operation: 'get', id })
+
+  await empty()
+  await measure('restore by id', { operation: 'restore', id })
+  t.equal(await restored(), count)
+
+  const file = join(t.testdir(), 'backup.json')
+  const { app } = await buildHost(t, { on })
+  await pipeline((await app.dbBackups.get(id)).body, createWriteStream(file))
+  t.ok((await stat(file)).size >= BACKUP_BYTES)
+  await empty()
+  await measure('restore of an upload', { operation: 'upload', id, file })
+  t.equal(await restored(), count)
+})
+
+function runInChild(job: Job): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = fork(join(__dirname, '..', 'bench', 'worker.ts'), [JSON.stringify(job)], {
+      execArgv: ['--import', 'tsx', '--expose-gc'],
+      env: { ...process.env, NODE_OPTIONS: '' }
+    })
+    let result: Result | undefined
+    child.on('message', (message) => {
+      result = message as Result
+    })
+    child.on('exit', (code) => {
+      if (result) resolve(result)
+      else reject(new Error(`the child ended with ${code}`))
+    })
+  })
+}
