@@ -360,7 +360,8 @@ export class Operations implements DbBackups {
 
   async #rebuildWhitelist(txId: string): Promise<void> {
     const timeout = this.#options.timeouts.rebuildWhitelist
-    await within(timeout, 'rebuildWhitelist', async () => this.#options.rebuildWhitelist({ tx_id: txId }))
+    const late = () => new Error(`rebuildWhitelist did not answer within ${timeout} ms`)
+    await within(timeout, late, async () => this.#options.rebuildWhitelist({ tx_id: txId }))
   }
 
   async #failBackup(id: string, running: Running, reason: string): Promise<void> {

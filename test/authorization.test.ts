@@ -154,7 +154,7 @@ t.test('a hook that replies itself refuses', async (t) => {
         })
         for (const { path, ...route } of ROUTES) {
           const reply = await app.inject({ ...route, url: `/api/v1/backups${path}` })
-          t.equal(reply.statusCode, 418, `${route.method} ${route.url}`)
+          t.equal(reply.statusCode, 418, `${route.method} ${path}`)
           t.strictSame(reply.json(), body)
         }
         // A request that had gone on would have been heard of by the time the server has closed.

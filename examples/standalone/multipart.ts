@@ -28,10 +28,17 @@ export function parseMultipart(contentType: string, body: Buffer): Part[] {
   }
 }
 
-/** The attachment a part carries: the one its `filename` names, or else the next of those that follow. */
+/** The attachment a part carries: the one its percent-encoded `filename` names, or else the next of those that follow. */
 export function partName(part: Part, following: string[]): string | undefined {
   const quoted = /;\s*filename="((?:[^"\\]|\\.)*)"/i.exec(part.headers['content-disposition'] ?? '')
-  const name = quoted?.[1]?.replace(/\\(.)/g, '$1')
-  const index = name === undefined ? 0 : following.indexOf(name)
-  return following.splice(index, 1)[0]
+  const index = quoted ? following.indexOf(decoded(quoted[1]!.replace(/\\(.)/g, '$1'))) : 0
+  return following.splice(Math.max(0, index), 1)[0]
+}
+
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name)
+  } catch {
+    return name
+  }
 }

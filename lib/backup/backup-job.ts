@@ -92,9 +92,14 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   })
 }
 
-/** Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted. */
+/**
+ * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted. A backup that is
+ * complete, because only what came after its end failed, is left as it is.
+ */
 export async function markFailed(store: BackupStore, id: string, reason: string): Promise<void> {
+  let complete = false
   await store.update(id, (header) => {
+    complete = !header.in_progress && header.error === undefined
     if (!header.in_progress) return null
     const end = Date.now()
     return {
@@ -108,7 +113,7 @@ export async function markFailed(store: BackupStore, id: string, reason: string)
       storage: { ...header.storage, databases: {} }
     }
   })
-  await store.removeParts(id, new Set())
+  if (!complete) await store.removeParts(id, new Set())
 }
 
 /** Writes progress at most once an interval, never two writes at a time. */

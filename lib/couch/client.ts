@@ -162,6 +162,8 @@ export class CouchClient {
     const onAbort = () => abort.abort(signal?.reason)
     const onDeadline = () => abort.abort(new Error('deadline'))
     signal?.throwIfAborted()
+    // Nothing is awaited between this and the sending of the request.
+    if (request.write) beforeWrite?.()
     signal?.addEventListener('abort', onAbort, { once: true })
     deadline?.addEventListener('abort', onDeadline, { once: true })
     const release = () => {
@@ -184,7 +186,6 @@ export class CouchClient {
 
     let answer: Dispatcher.ResponseData
     try {
-      if (request.write) beforeWrite?.()
       answer = await (connection.dispatcher ?? this.#agent).request({
         origin: connection.origin,
         path: connection.basePath + encodePath(request),

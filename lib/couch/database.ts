@@ -77,12 +77,16 @@ export class CouchDatabase {
     return info
   }
 
-  /** Creates the database unless it exists. */
+  /** Creates the database unless it exists; needs no right to create databases when it does. */
   async ensure(): Promise<void> {
     try {
-      await this.client.json({ method: 'PUT', path: [this.name], write: true })
+      await this.info()
     } catch (error) {
-      if (!(error instanceof CouchError && error.status === 412)) throw error
+      if (!isNotFound(error)) throw error
+      await this.client.json({ method: 'PUT', path: [this.name], write: true }).catch((refusal: unknown) => {
+        // Somebody else was first, or the reply to us was lost.
+        if (!(refusal instanceof CouchError && refusal.status === 412)) throw refusal
+      })
     }
   }
 

@@ -137,7 +137,7 @@ class DatabaseRestore {
       if (rev === undefined || this.#empty || !this.#deletions)
         return this.#create(document, rev !== undefined)
       this.#toDiff.push(document)
-      if (this.#toDiff.length >= DIFF_BATCH) await this.#diff()
+      if (this.#toDiff.length >= DIFF_BATCH || isLarge(document)) await this.#diff()
     } else if (current === rev) {
       counts.unchanged++
     } else {

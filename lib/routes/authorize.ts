@@ -11,6 +11,12 @@ const AuthorizationFailedError = createError(
   500
 )
 
+const AuthorizationTimeoutError = createError(
+  'DB_BACKUPS_AUTHORIZATION_TIMEOUT',
+  'the request could not be authorized in time',
+  503
+)
+
 /**
  * Asks the host whether a request may be served. A hook that throws, hangs or replies itself refuses.
  * @returns who asks, or `null` when the hook has replied
@@ -32,8 +38,10 @@ export async function authorize(
   }
   const hasReplied = () => replied || reply.sent || reply.raw.headersSent
   try {
-    const requester = await within(timeouts.authorize, 'authorize', async () =>
-      hook(request, { action: 'blockchain.optools.settings', scheme }, reply)
+    const requester = await within(
+      timeouts.authorize,
+      () => new AuthorizationTimeoutError(),
+      async () => hook(request, { action: 'blockchain.optools.settings', scheme }, reply)
     )
     return hasReplied() ? null : (requester ?? undefined)
   } catch (error) {

@@ -1,13 +1,18 @@
-import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import { TooLargeError } from '../errors.js'
 import { ErrorReply, errorReplies } from '../schemas/common.js'
 import { RestoreQuery, RestoreStarted, UploadBody } from '../schemas/restore.js'
+import { within } from '../within.js'
 import { type RouteContext, type Scope, transactionUrl } from './context.js'
 import { parseSkipList } from './skip-list.js'
 
 const EncodingError = createError('DB_BACKUPS_ENCODING', 'a content encoding is not supported: %s', 415)
+const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
+
+/** What is read of a refused upload, at most, before the reply. */
+const DRAIN_BYTES = 64 * 1024 * 1024
+const DRAIN_MS = 3000
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function restoreUpload(scope: Scope, { operations, options, requesterOf, urlOf }: RouteContext): void {
@@ -32,31 +37,64 @@ export function restoreUpload(scope: Scope, { operations, options, requesterOf, 
       }
     },
     async (request, reply) => {
-      const encoding = request.headers['content-encoding']
-      // What is left of a refused upload is not read: the connection cannot be used again.
-      reply.header('connection', 'close')
-      if (encoding && encoding !== 'identity') throw new EncodingError(encoding)
-      const skip = {
-        system: parseSkipList('skip_system', request.query.skip_system),
-        components: parseSkipList('skip_components', request.query.skip_components)
+      const body = (request.body as unknown as Readable | undefined) ?? Readable.from([])
+      try {
+        const encoding = request.headers['content-encoding']
+        if (encoding && encoding !== 'identity') throw new EncodingError(encoding)
+        const skip = {
+          system: parseSkipList('skip_system', request.query.skip_system),
+          components: parseSkipList('skip_components', request.query.skip_components)
+        }
+        const pieces = limited(body, uploadBytes, options.timeouts.idle)
+        const { tx_id: txId } = await operations.restore(
+          { body: Readable.from(pieces, { objectMode: false }) },
+          { skip, requester: requesterOf(request) },
+          (id) => urlOf(request, transactionUrl(id))
+        )
+        return await reply
+          .code(202)
+          .send({ message: 'in-progress', url: urlOf(request, transactionUrl(txId)) })
+      } catch (error) {
+        reply.header('connection', 'close')
+        await drain(body)
+        throw error
       }
-      const body = (request.body as unknown as IncomingMessage | undefined) ?? Readable.from([])
-      const { tx_id: txId } = await operations.restore(
-        { body: Readable.from(limited(body, uploadBytes), { objectMode: false }) },
-        { skip, requester: requesterOf(request) },
-        (id) => urlOf(request, transactionUrl(id))
-      )
-      reply.removeHeader('connection')
-      return reply.code(202).send({ message: 'in-progress', url: urlOf(request, transactionUrl(txId)) })
     }
   )
 }
 
-async function* limited(body: AsyncIterable<Buffer>, limit: number): AsyncGenerator<Buffer> {
+/** Bounds an upload in size, and how long its sender may be silent. Leaves the connection open for the reply. */
+async function* limited(body: Readable, limit: number, idle: number): AsyncGenerator<Buffer> {
+  const pieces = body.iterator({ destroyOnReturn: false })
   let size = 0
-  for await (const piece of body) {
-    size += piece.length
+  for (;;) {
+    const next = await within(
+      idle,
+      () => new SilentError(),
+      () => pieces.next()
+    )
+    if (next.done) return
+    size += next.value.length
     if (size > limit) throw new TooLargeError(`the body is larger than ${limit} bytes`)
-    yield piece
+    yield next.value
   }
+}
+
+/** Reads on, for a moment: a client that is still sending would not see the reply. */
+async function drain(body: Readable): Promise<void> {
+  if (body.readableEnded || body.destroyed) return
+  let left = DRAIN_BYTES
+  const ended = new Promise<void>((resolve) => {
+    body.once('close', resolve).once('end', resolve).once('error', resolve)
+    body.on('data', (piece: Buffer) => {
+      left -= piece.length
+      if (left < 0) resolve()
+    })
+  })
+  await within(
+    DRAIN_MS,
+    () => new SilentError(),
+    () => ended
+  ).catch(() => undefined)
+  body.pause()
 }

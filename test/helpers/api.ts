@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { LightMyRequestResponse } from 'fastify'
 import type { BackupSummary, WebhookTransaction } from '../../types/index.js'
 import type { FetchedDocument, Snapshot } from './database.js'
@@ -17,7 +18,7 @@ export interface Api {
     payload?: object | string | Buffer,
     headers?: Record<string, string>
   ): Promise<LightMyRequestResponse>
-  /** Makes a backup and waits for its end. */
+  /** Makes a backup and waits for its end, as `restore` does; both wait for what runs already. */
   backup(): Promise<string>
   get(id: string): Promise<SentBackup>
   /** Starts a restore of a backup's id or of the backup given, and waits for its end. */
@@ -37,18 +38,26 @@ export function apiOf(host: TestHost, base = '/api/v1'): Api {
     if (statusCode !== status) throw new Error(`${statusCode} ${body}`)
     return JSON.parse(body)
   }
+  /** The end of an operation can be seen a moment before its lease is given back. */
+  const started = async (start: () => Promise<LightMyRequestResponse>) => {
+    for (;;) {
+      const reply = await start()
+      if (reply.statusCode !== 400 || !/_in_progress$/.test(reply.json().message))
+        return expecting(202, Promise.resolve(reply))
+      await delay(20)
+    }
+  }
   return {
     call,
     async backup() {
-      const { id } = await expecting(202, call('POST'))
+      const { id } = await started(() => call('POST'))
       const { error } = await host.waitForBackup(id)
       if (error) throw new Error(error)
       return id
     },
     get: (id) => expecting(200, call('GET', `/${id}`)),
     async restore(source, query = '') {
-      const { url } = await expecting(
-        202,
+      const { url } = await started(() =>
         typeof source === 'string' ? call('PUT', `/${source}${query}`) : call('PUT', query, source)
       )
       return host.waitForRestore(url)

@@ -4,9 +4,10 @@ import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
+import Fastify from 'fastify'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
-import { createCouchWebhookStore } from '../../lib/index.js'
+import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { BackupEvent, DatabaseNames, LogicalDatabase, WebhookTransaction } from '../../types/index.js'
 import { type FetchedDocument, type Snapshot, setupDatabases, type TestDatabases } from './database.js'
 import {
@@ -17,7 +18,6 @@ import {
   type Match,
   startFaultProxy
 } from './fault-proxy.js'
-import { buildHost, type TestHost } from './host.js'
 import { load, seedDocuments } from './seed.js'
 
 const TIMEOUTS = { control: 1000, idle: 1000, lease: 3000, close: 2000 }
@@ -43,7 +43,6 @@ export interface Lane {
   names: Required<DatabaseNames>
   direct: ServerScope
   proxy: FaultProxy
-  host: TestHost
   events: BackupEvent[]
   call(method: string, path: string, body?: unknown): Promise<HttpReply>
   /** The event that ends the operation at hand. @throws when it hangs */
@@ -70,8 +69,6 @@ export interface Operation {
   run(lane: Lane): Promise<() => Promise<Outcome>>
 }
 
-const matches = { backup: /^backup_(finished|failed)$/, restore: /^restore_(finished|failed)$/ }
-
 async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean): Promise<Lane> {
   const direct = nano(databases.url)
   const prefix = `t${randomBytes(6).toString('hex')}_`
@@ -86,24 +83,27 @@ async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean):
   })
   const events: BackupEvent[] = []
   const couch = nano(proxy.url)
-  const host = await buildHost(t, {
-    on: { ...databases, couch },
+  const app = Fastify()
+  t.teardown(() => app.close())
+  app.get('/alive', async () => ({ alive: true }))
+  app.register(dbBackups, {
+    couch,
     databases: names,
+    authorize: () => undefined,
+    rebuildWhitelist: () => undefined,
     webhooks: createCouchWebhookStore({ couch, database: names.backups, timeout: TIMEOUTS.control }),
     timeouts: TIMEOUTS,
     retry: RETRY,
     onEvent: (event) => void events.push(event)
   })
-  host.app.get('/alive', async () => ({ alive: true }))
-  await host.app.listen({ host: '127.0.0.1', port: 0 })
-  const { port } = host.app.server.address() as AddressInfo
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
   return {
     t,
     databases,
     names,
     direct,
     proxy,
-    host,
     events,
     call: (method, path, body) => call(port, method, path, body),
     async ended() {
@@ -126,7 +126,7 @@ async function call(port: number, method: string, path: string, body?: unknown):
       method,
       path,
       agent: false,
-      headers: { 'x-role': 'manager', ...(body === undefined ? {} : { 'content-type': 'application/json' }) }
+      headers: body === undefined ? {} : { 'content-type': 'application/json' }
     })
     request.on('error', (error) => {
       clearTimeout(timer)
@@ -167,7 +167,7 @@ export async function seedSources(on: Pick<TestDatabases, 'couch'>, names: Datab
   await load(on.couch.use(names.components), components)
   await load(on.couch.use(names.sessions), seedDocuments({ count: 5, prefix: 'user', size: 300 }))
   await load(on.couch.use(names.system), seedDocuments({ count: 10, prefix: 'setting', size: 500 }))
-  await on.couch.use(names.system).insert({ _id: '_design/views', language: 'javascript' })
+  await on.couch.use(names.system).insert({ _id: '_design/views', views: {} })
 }
 
 const sorted = (documents: Iterable<FetchedDocument>) =>
@@ -248,17 +248,16 @@ export async function expectTidy({ direct, names }: Pick<Lane, 'direct' | 'names
 }
 
 /** The lease is free, or becomes free: a backup without faults succeeds. */
-export async function expectWorking(lane: Lane, expected?: Contents): Promise<void> {
+export async function expectWorking(lane: Lane): Promise<void> {
   lane.events.length = 0
-  const id = await poll('the lease', TAKEOVER, async () => {
+  await poll('the lease', TAKEOVER, async () => {
     const { status, json } = await lane.call('POST', '/api/v3/backups')
-    const { id, message } = json as { id: string; message: string }
-    if (status === 202) return id
+    const { message } = json as { message: string }
+    if (status === 202) return true
     if (status !== 400 || !/in_progress/.test(message)) throw new Error(`${status} ${JSON.stringify(json)}`)
   })
   const { type } = await lane.ended()
   if (type !== 'backup_finished') throw new Error(`a backup without faults: ${JSON.stringify(lane.events)}`)
-  if (expected) await expectBackup(lane, id, expected)
 }
 
 export async function transactions({ direct, names }: Lane): Promise<WebhookTransaction[]> {

@@ -1,0 +1,221 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import nano, { type ServerScope } from 'nano'
+import t, { type Test } from 'tap'
+
+const ROOT = join(__dirname, '..')
+const DATABASES = ['components', 'sessions', 'system'] as const
+
+interface Example {
+  url: string
+  couch: ServerScope
+  prefix: string
+  manager: string
+  reader: string
+  password: string | undefined
+  child: ChildProcess
+  call(method: string, path: string, options?: { as?: string; body?: string }): Promise<Response>
+}
+
+/** First part of the names of databases that are deleted when the test ends. */
+function prefixFor(t: Test): string {
+  const prefix = `t${randomBytes(6).toString('hex')}`
+  t.teardown(async () => {
+    if (!process.env.COUCHDB_URL) return
+    const { db } = nano(process.env.COUCHDB_URL)
+    for (const database of DATABASES) await db.destroy(`${prefix}_${database}`)
+  })
+  return prefix
+}
+
+/** The example as a process of its own, as `npm start` runs it. */
+async function start(t: Test, ...options: string[]): Promise<Example> {
+  const args = ['--import=tsx', 'examples/standalone/main.ts', '--port', '0', ...options]
+  const child = spawn(process.execPath, args, {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+    }
+  })
+  let text = ''
+  for await (const piece of child.stdout!.setEncoding('utf8').iterator({ destroyOnReturn: false })) {
+    text += piece
+    if (text.includes('Ctrl-C stops the server')) break
+  }
+  child.stdout!.resume()
+  const find = (pattern: RegExp) => pattern.exec(text)?.[1] ?? ''
+  const url = find(/^Console +(\S+)/m)
+  const manager = find(/manager +key (\S+)/)
+  return {
+    url,
+    couch: nano(process.env.COUCHDB_URL ?? find(/^Database +(\S+)/m)),
+    prefix: find(/^Database .*?(\w+)_components/m),
+    manager,
+    reader: find(/reader +key (\S+)/),
+    password: find(/admin@example\.com \/ (\S+)/) || undefined,
+    child,
+    call: (method, path, { as = manager, body } = {}) =>
+      fetch(url + path, {
+        method,
+        body,
+        headers: {
+          ...(as ? { authorization: `Basic ${Buffer.from(as).toString('base64')}` } : {}),
+          ...(body === undefined ? {} : { 'content-type': 'application/json' })
+        }
+      })
+  }
+}
+
+async function documents(example: Example, database: string): Promise<Record<string, object>> {
+  const { rows } = await example.couch
+    .use(`${example.prefix}_${database}`)
+    .list({ include_docs: true, attachments: true } as object)
+  const found: Record<string, object> = {}
+  // biome-ignore lint/suspicious/noExplicitAny: documents of any shape
+  for (const { id, doc } of rows as any[]) {
+    const { _rev, white_list, _attachments = {}, ...rest } = doc
+    // the revision of the document that an attachment came with is another in each database
+    const attachments = Object.entries<{ data: string; content_type: string }>(_attachments)
+    found[id] = {
+      ...rest,
+      attachments: attachments.map(([name, { data, content_type }]) => [name, content_type, data])
+    }
+  }
+  return found
+}
+
+async function poll<T>(what: string, read: () => Promise<T | undefined>): Promise<T> {
+  const end = Date.now() + 20_000
+  for (;;) {
+    const value = await read()
+    if (value !== undefined) return value
+    if (Date.now() > end) throw new Error(`${what} did not end`)
+    await delay(50)
+  }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: replies of any shape
+async function followed(example: Example, started: Response): Promise<any> {
+  const { url } = (await started.json()) as { url: string }
+  return poll(url, async () => {
+    const response = await example.call('GET', url.slice(example.url.length), { as: example.reader })
+    // biome-ignore lint/suspicious/noExplicitAny: as above
+    const transaction = (await response.json()) as any
+    return transaction.status === 'pending' ? undefined : transaction
+  })
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: replies of any shape
+async function backedUp(example: Example): Promise<{ id: string; text: string; backup: any }> {
+  const started = await example.call('POST', '/ak/api/v2/backups')
+  const { id, url } = (await started.json()) as { id: string; url: string }
+  return poll(id, async () => {
+    const text = await (await example.call('GET', url.slice(example.url.length))).text()
+    const backup = JSON.parse(text)
+    return backup.in_progress ? undefined : { id, text, backup }
+  })
+}
+
+async function interrupted(example: Example): Promise<number | null> {
+  example.child.kill('SIGINT')
+  const [code] = await once(example.child, 'exit', { signal: AbortSignal.timeout(20_000) })
+  return code
+}
+
+t.test('the example backs up, restores by id, and moves a backup to a second server', async (t) => {
+  const [first, second] = await Promise.all([
+    start(t, '--memory', '--prefix-db', prefixFor(t)),
+    start(t, '--memory', '--prefix-db', prefixFor(t), '--no-seed')
+  ])
+
+  const before = {
+    components: await documents(first, 'components'),
+    sessions: await documents(first, 'sessions'),
+    system: await documents(first, 'system')
+  }
+  const { id } = await backedUp(first)
+  const appended = await first.call('PUT', `/ak/api/v2/backups/${id}/attachments/apollo`, {
+    body: '{"attachment":"aGVsbG8="}'
+  })
+  t.strictSame(await appended.json(), { message: 'ok', att_name: 'apollo' })
+  const got = await first.call('GET', `/ak/api/v2/backups/${id}`)
+  const text = await got.text()
+  const backup = JSON.parse(text)
+  t.equal(backup.error, undefined)
+  t.strictSame(backup._attachments, { apollo: Buffer.from('aGVsbG8=').toString('base64') })
+  const listed = await first.call('GET', '/ak/api/v2/backups')
+  t.strictSame(await listed.json(), { ids: [id] })
+
+  const components = first.couch.use<{ broken?: boolean }>(`${first.prefix}_components`)
+  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
+  await components.insert({ _rev: (await components.get('org1msp'))._rev, broken: true }, 'org1msp')
+  t.notSame(await documents(first, 'components'), before.components, 'the database has changed')
+
+  const restored = await followed(first, await first.call('PUT', `/ak/api/v2/backups/${id}`))
+  t.equal(restored.status, 'success')
+  t.match(restored.databases.components, { created: 1, changed: 1, unchanged: 4 })
+  t.strictSame(await documents(first, 'components'), before.components, 'both are back')
+
+  t.strictSame(await documents(second, 'components'), {}, 'the second server has none of it')
+  t.strictSame(await documents(second, 'sessions'), {})
+  t.notOk('00_settings_athena' in (await documents(second, 'system')))
+  const moved = await followed(second, await second.call('PUT', '/ak/api/v2/backups', { body: text }))
+  t.equal(moved.status, 'success')
+  t.strictSame(await documents(second, 'components'), before.components)
+  // a console's own sessions are left out of a backup
+  const kept = Object.entries(before.sessions).filter(
+    ([, document]) => !('type' in document && document.type === 'session_athena')
+  )
+  t.strictSame(await documents(second, 'sessions'), Object.fromEntries(kept))
+  const system = await documents(second, 'system')
+  for (const [id, document] of Object.entries(before.system)) {
+    t.strictSame(system[id], document, `${id} is the same`)
+  }
+
+  for (const example of [first, second]) t.equal(await interrupted(example), 0, 'SIGINT stops it cleanly')
+})
+
+t.test('the example refuses who is not allowed, and takes a session under /api', async (t) => {
+  const example = await start(t, '--memory', '--prefix-db', prefixFor(t))
+  const status = async (method: string, path: string, as: string) =>
+    (await example.call(method, path, { as })).status
+  t.equal(await status('GET', '/ak/api/v2/backups', ''), 401, 'nobody')
+  t.equal(await status('GET', '/ak/api/v2/backups', `${example.manager}x`), 401, 'a wrong secret')
+  t.equal(await status('POST', '/ak/api/v2/backups', example.reader), 403, 'a reader')
+  t.equal(await status('GET', '/api/v2/backups', example.manager), 401, 'an API key is no session')
+
+  const login = (password: string) =>
+    example.call('POST', '/api/v2/auth/login', {
+      as: '',
+      body: JSON.stringify({ email: 'admin@example.com', password })
+    })
+  t.equal((await login('wrong')).status, 401)
+  const cookie = (await login(example.password!)).headers.get('set-cookie')!.split(';')[0]
+  const withCookie = (path: string) => fetch(example.url + path, { headers: { cookie } })
+  t.equal((await withCookie('/api/v2/backups')).status, 200)
+  t.equal((await withCookie('/ak/api/v2/backups')).status, 401, 'a session is no API key')
+})
+
+t.test('SIGINT while a backup runs ends it, and what is stored outlives a restart', async (t) => {
+  const place = ['--data', t.testdir(), '--prefix-db', prefixFor(t)]
+  const first = await start(t, ...place)
+  const before = await documents(first, 'components')
+  const started = await first.call('POST', '/ak/api/v2/backups')
+  const { id } = (await started.json()) as { id: string }
+  t.equal(await interrupted(first), 0)
+
+  const again = await start(t, ...place)
+  t.strictSame(await documents(again, 'components'), before)
+  const got = await again.call('GET', `/ak/api/v2/backups/${id}`)
+  const backup = (await got.json()) as { in_progress: boolean; error?: string; doc_count: number }
+  t.equal(backup.in_progress, false)
+  t.ok(backup.error ? backup.doc_count === 0 : backup.doc_count > 0, 'it is whole, or says why not')
+  t.equal(await interrupted(again), 0)
+})
