@@ -1,7 +1,6 @@
-import { Buffer } from 'node:buffer'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
-import { setupDatabases } from './helpers/database.js'
+import { compareDatabases, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf, HOSTILE_STRINGS, hostileDocuments, LOSSY_MEMBERS, load } from './helpers/seed.js'
@@ -68,7 +67,12 @@ function documents(): string[] {
   const large = NAMES.slice(0, 6).map((name, i) => {
     return `${JSON.stringify(name)}:${attachment(TYPES[i]!, bytesOf(name, i * 500_000 + 1))}`
   })
-  all.push(withRev('"large"', `${LOSSY_MEMBERS.filter((member) => !member.startsWith('"spaces"')).join(',')},"_attachments":{${large.join(',')}}`))
+  all.push(
+    withRev(
+      '"large"',
+      `${LOSSY_MEMBERS.filter((member) => !member.startsWith('"spaces"')).join(',')},"_attachments":{${large.join(',')}}`
+    )
+  )
   return all
 }
 
@@ -174,56 +178,49 @@ t.test('what is backed up comes back byte for byte', async (t) => {
 t.test('what the database sends is what it sends again after a restore', async (t) => {
   const on = await setupDatabases(t)
   const { couch, names, url } = on
-  const deep = JSON.parse(`${'[{"d":'.repeat(50)}1${'}]'.repeat(50)}`)
+  const attached = NAMES.slice(0, 6).map((name, i) => [
+    name,
+    { content_type: TYPES[i % 3], data: bytesOf(name, i * 1000).toString('base64') }
+  ])
   await load(couch.use(names.components), [
     ...hostileDocuments(),
-    { _id: 'deep', deep },
+    { _id: 'deep', deep: JSON.parse(`${'[{"d":'.repeat(50)}1${'}]'.repeat(50)}`) },
     { _id: 'megabytes', text: 'ü" '.repeat(1_000_000) },
-    {
-      _id: '_design/attached',
-      language: 'javascript',
-      _attachments: Object.fromEntries(
-        NAMES.filter((name) => name !== '__proto__' && name !== '.').map((name, i) => [
-          name,
-          { content_type: TYPES[i % 3], data: bytesOf(name, i * 1000).toString('base64') }
-        ])
-      )
-    },
-    ...IDS.filter((id) => !/^[0_"{~]|^[ab]|^ü/.test(id)).map((_id) => ({ _id, type: 'plain' }))
+    { _id: '_design/attached', language: 'javascript', _attachments: Object.fromEntries(attached) },
+    { _id: '_design/a/b ü', language: 'javascript' }
   ])
   const { origin, username, password } = new URL(url)
   const headers: Record<string, string> = { 'content-type': 'application/json' }
   if (username) headers.authorization = `Basic ${btoa(`${username}:${password}`)}`
-  if (on.real) {
-    const { 0: exponent, ...members } = LOSSY_MEMBERS.filter((member) => !/ud83d|1E\+2/.test(member))
-    const kept = [exponent, ...Object.values(members)].join(',')
-    const body = `{"docs":[{"_id":"lossy",${kept}},{"_id":"lossy attached",${kept},"_attachments":{"a":${attachment('image/png', Buffer.from('a'))}}}]}`
-    const reply = await fetch(`${origin}/${names.components}/_bulk_docs`, { method: 'POST', headers, body })
-    t.equal(reply.status, 201)
+  // The embedded database parses what it is sent.
+  const members = LOSSY_MEMBERS.filter((member) => on.real && !member.includes('ud83d'))
+  const docs = [
+    '"_id":"lossy"',
+    `"_id":"lossy attached","_attachments":{"a":${attachment('image/png', bytesOf('a', 10))}}`
+  ]
+  const body = `{"docs":[${docs.map((doc) => `{${[doc, ...members].join(',')}}`)}]}`
+  const written = await fetch(`${origin}/${names.components}/_bulk_docs`, { method: 'POST', headers, body })
+  t.equal(written.status, 201)
+  /** Rows as the database sends them; the embedded one moves an attachment's members when it stores them. */
+  const sent = async () => {
+    const query = 'include_docs=true&attachments=true'
+    const reply = await fetch(`${origin}/${names.components}/_all_docs?${query}`, { headers })
+    return (await reply.text()).split('\n')
   }
-  const sent = async (database: string) => {
-    const text = await (
-      await fetch(`${origin}/${database}/_all_docs?include_docs=true&attachments=true`, { headers })
-    ).text()
-    const rows = text.split(/\r?\n|(?<=\}\}),(?=\{"id":)/).map((line) => line.replace(/,$/, ''))
-    return rows.filter((line) => line.includes('"doc":'))
-  }
-  const before = await sent(names.components)
-  console.error(before.length)
-  if (on.real) t.match(before.join('\n'), /9007199254740993.*"float":1\.0/)
+  const before = on.real ? await sent() : []
+  const snapshot = await on.fetchAll(names.components)
+  if (on.real)
+    t.match(before.join(), /"big":9007199254740993,"huge":123456789012345678901234567890,"float":1\.0/)
 
-  const host = await buildHost(t, { on, databases: { ...names, backups: names.sessions } })
-  const api = apiOf(host)
+  const api = apiOf(await buildHost(t, { on, databases: { ...names, backups: names.sessions } }))
   const id = await api.backup()
   const got = await api.call('GET', `/${id}`)
   for (const source of [id, got.rawPayload]) {
     await couch.db.destroy(names.components)
     t.match(await api.restore(source), { status: 'success' })
-    const after = await sent(names.components)
+    compareDatabases(t, snapshot, await on.fetchAll(names.components), { rev: true })
+    const after = on.real ? await sent() : []
     t.equal(after.length, before.length)
-    for (const [i, line] of before.entries()) {
-      if (line.length < 100_000) t.equal(after[i], line)
-      else t.ok(after[i] === line, `${line.slice(0, 60)}...`)
-    }
+    for (const [i, line] of before.entries()) t.ok(after[i] === line, line.slice(0, 60))
   }
 })

@@ -61,7 +61,8 @@ async function* chunked(store: BackupStore, header: StoredHeader): AsyncGenerato
     const summary = header.dbs[apiKey(database)]
     if (!summary) continue
     yield Buffer.from(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`)
-    yield* documents(store, header, database)
+    // A running backup's chunks are entered in its header when it ends.
+    if (!header.in_progress) yield* documents(store, header, database)
     yield Buffer.from(']}')
     separator = ','
   }

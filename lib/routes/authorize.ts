@@ -11,12 +11,6 @@ const AuthorizationFailedError = createError(
   500
 )
 
-const AuthorizationTimeoutError = createError(
-  'DB_BACKUPS_AUTHORIZATION_TIMEOUT',
-  'the request could not be authorized in time',
-  503
-)
-
 /**
  * Asks the host whether a request may be served. A hook that throws, hangs or replies itself refuses.
  * @returns who asks, or `null` when the hook has replied
@@ -40,14 +34,15 @@ export async function authorize(
   try {
     const requester = await within(
       timeouts.authorize,
-      () => new AuthorizationTimeoutError(),
+      () => new AuthorizationFailedError(),
       async () => hook(request, { action: 'blockchain.optools.settings', scheme }, reply)
     )
     return hasReplied() ? null : (requester ?? undefined)
   } catch (error) {
     if (hasReplied()) return null
-    const { statusCode } = error as { statusCode?: unknown }
+    const statusCode = (error as { statusCode?: unknown } | undefined)?.statusCode
     if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600) throw error
+    if (error instanceof AuthorizationFailedError) throw error
     throw new AuthorizationFailedError({ cause: error })
   }
 }
