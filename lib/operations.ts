@@ -74,6 +74,8 @@ export class Operations implements DbBackups {
   readonly #excludeTypes: ReadonlySet<string>
   readonly #jobs = new Set<Promise<unknown>>()
   readonly #running = new Set<Running>()
+  /** Ends deliveries to clients' webhooks. */
+  readonly #shutdown = new AbortController()
   #watcher: NodeJS.Timeout | undefined
   #closing = false
 
@@ -104,7 +106,8 @@ export class Operations implements DbBackups {
             return { id, finished: this.#background(this.#backup(id, running)) }
           }
         } catch (error) {
-          await this.#end(running)
+          // The header may have been written all the same.
+          await this.#endFailed(running, error, () => this.#failBackup(id, running, reasonOf(error)))
           throw error
         }
         await this.#end(running)
@@ -203,6 +206,7 @@ export class Operations implements DbBackups {
     const { close } = this.#options.timeouts
     await this.#settled(close / 2)
     for (const { abort } of this.#running) abort.abort(new ClosingError())
+    this.#shutdown.abort()
     await this.#settled(close / 2)
     for (const { lease } of this.#running) lease.abandon()
     await this.#notifier.close()
@@ -275,7 +279,15 @@ export class Operations implements DbBackups {
       const { client_webhook_url: url } = members
       if (url !== undefined) await this.#checkWebhookUrl(url)
       const clientWebhookUrl = (url as string | undefined) ?? options.clientWebhookUrl
-      return await this.#beginRestore(txId, { ...options, clientWebhookUrl }, urlOf, async () => source)
+      const started = await this.#beginRestore(
+        txId,
+        { ...options, clientWebhookUrl },
+        urlOf,
+        async () => source
+      )
+      // A restore that fails early does not get as far as to open, and close, its source.
+      this.#background(started.finished.finally(() => source.close()))
+      return started
     } catch (error) {
       await source.close()
       throw error
@@ -300,7 +312,8 @@ export class Operations implements DbBackups {
     try {
       await this.#options.webhooks.create(newTransaction(txId, urlOf(txId), options, backup))
     } catch (error) {
-      await this.#end(running)
+      // The transaction may have been written all the same.
+      await this.#endFailed(running, error, () => this.#failRestore(txId, reasonOf(error)))
       throw error
     }
     return { tx_id: txId, finished: this.#background(this.#restore(txId, options, running, open, backup)) }
@@ -327,10 +340,14 @@ export class Operations implements DbBackups {
         excludeTypes: this.#excludeTypes,
         dryRun,
         exact: options.exact ?? false,
-        webhooks: this.#options.webhooks,
+        tell: async (update) => {
+          running.lease.check()
+          await this.#options.webhooks.update(txId, update)
+        },
         rebuildWhitelist: () => this.#rebuildWhitelist(txId)
       })
       running.abort.signal.throwIfAborted()
+      running.lease.check()
       await this.#completeTransaction(
         txId,
         {
@@ -397,13 +414,14 @@ export class Operations implements DbBackups {
     const { webhooks } = this.#options
     const transaction = await webhooks.get(txId)
     if (!transaction?.client_webhook_url) return
-    const delivery = await this.#notifier.deliver(transaction)
+    const delivery = await this.#notifier.deliver(transaction, this.#shutdown.signal)
     await webhooks.update(txId, { client_webhook: delivery })
   }
 
   /** Ends an operation that failed. The lease is kept, to become stale, when its failure could not be written down. */
   async #endFailed(running: Running, error: unknown, tell: () => Promise<void>): Promise<void> {
     if (error instanceof LeaseLostError) {
+      running.lease.abandon()
       this.#running.delete(running)
       return
     }
@@ -520,6 +538,7 @@ export class Operations implements DbBackups {
     } catch (error) {
       if (isUnavailable(error))
         throw new DatabaseUnavailableError(`${error.error}, ${error.reason}`, { cause: error })
+      if (error instanceof LeaseLostError) throw new DatabaseUnavailableError(error.message, { cause: error })
       throw error
     }
   }

@@ -1,5 +1,6 @@
 import t from 'tap'
 import {
+  type Contents,
   contents,
   expectBackup,
   expectClear,

@@ -2,7 +2,7 @@ import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import { type CouchClient, type CouchResponse, readJson } from './client.js'
 import { CouchError, isConflict, isNotFound } from './errors.js'
 import { jsonRows, type Trailer } from './json-rows.js'
-import { type AttachmentPart, multipartRelated } from './multipart.js'
+import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
 
 export interface DatabaseInfo {
   doc_count: number
@@ -143,7 +143,7 @@ export class CouchDatabase {
 
   /**
    * Reads `id`, lets `change` make the new version, and writes it, again after each conflict.
-   * A reply that was lost after the write took effect is a conflict too: `change` must give the same result twice.
+   * A reply that was lost after the write took effect is a conflict too: what was written is known again then.
    *
    * @param change returns `null` to leave the document as it is
    */
@@ -151,8 +151,10 @@ export class CouchDatabase {
     id: string,
     change: (current: (T & { _id: string; _rev: string }) | null) => T | null
   ): Promise<T | null> {
+    let sent: string | undefined
     for (let attempt = 1; ; attempt++) {
       const current = await this.get<T>(id)
+      if (current && membersOf(current) === sent) return current
       const next = change(current)
       if (next === null) return current
       try {
@@ -160,6 +162,7 @@ export class CouchDatabase {
         return next
       } catch (error) {
         if (!isConflict(error) || attempt >= 20) throw error
+        sent = membersOf(next)
       }
     }
   }
@@ -320,7 +323,8 @@ export class CouchDatabase {
     options: { newEdits: boolean } = { newEdits: true }
   ): Promise<string | null> {
     return this.client.retry(async () => {
-      const { headers, open } = multipartRelated(document, parts)
+      // CouchDB waits for ever for the first part of a multipart body that has none.
+      const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
       const response = await this.client.streamOnce({
         method: 'PUT',
         path: [this.name, id],
@@ -332,6 +336,15 @@ export class CouchDatabase {
       const reply = await readJson(response)
       return options.newEdits ? revisionOf(reply, this.name) : null
     })
+  }
+}
+
+function jsonBody(document: Buffer): MultipartBody {
+  return {
+    headers: { 'content-type': 'application/json', 'content-length': String(document.length) },
+    async *open() {
+      yield document
+    }
   }
 }
 
@@ -422,6 +435,11 @@ function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
   if (error === 'not_found') return
   throw new CouchError('_bulk_get', { error: error ?? 'unknown', reason: reason ?? '', retryable: true })
+}
+
+/** A document's own members, to be compared. */
+function membersOf(doc: object): string {
+  return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
 }
 
 function revisionOf(reply: unknown, name: string): string {

@@ -123,11 +123,11 @@ export function withoutRevisionMembers(document: DocumentBytes): Buffer {
   return withRevision(document, document.rev ?? null)
 }
 
-/** What a document says besides its revision and its attachments, to be compared. */
+/** What a document says besides its id, which may stand anywhere, its revision and its attachments: to be compared. */
 export function bodyOf(document: DocumentBytes): Buffer {
   return rewrite(
     document,
-    (key) => key === '_rev' || key === '_attachments' || REVISION_MEMBERS.has(key),
+    (key) => key === '_id' || key === '_rev' || key === '_attachments' || REVISION_MEMBERS.has(key),
     null
   )
 }

@@ -1,3 +1,4 @@
+import { BufferPool } from '../buffer-pool.js'
 import type { BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 
@@ -27,8 +28,7 @@ export class BulkWriter<W extends Write> {
   readonly #onResult: OnResult<W>
   #batch: W[] = []
   #bytes = 0
-  /** Memory for requests, used again and again: a request's worth of garbage each would be slow to go. */
-  readonly #scratch: Buffer[] = []
+  readonly #scratch = new BufferPool(SCRATCH_BYTES, LANES)
 
   /** @param newEdits `false` keeps the revisions that the documents name */
   constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, onResult: OnResult<W>) {
@@ -55,7 +55,7 @@ export class BulkWriter<W extends Write> {
   }
 
   async #send(batch: readonly W[]): Promise<void> {
-    const scratch = this.#scratch.pop() ?? Buffer.allocUnsafeSlow(SCRATCH_BYTES)
+    const scratch = this.#scratch.take()
     let results: BulkResult[]
     try {
       results = await this.#db.bulkDocs(
@@ -63,7 +63,7 @@ export class BulkWriter<W extends Write> {
         this.#newEdits,
         scratch
       )
-      this.#scratch.push(scratch)
+      this.#scratch.give(scratch)
     } catch (error) {
       if (!isRefusal(error)) throw error
       if (batch.length === 1) {

@@ -2,6 +2,7 @@ import { createInflate, type Inflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { InvalidDocumentError } from '../json/document.js'
+import { toBuffer } from '../json/members.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -127,7 +128,8 @@ class DocumentCollector {
     if (this.#large) {
       this.items.push({ kind: 'piece', database, where, bytes: Buffer.alloc(0), last: true })
     } else {
-      this.items.push({ kind: 'document', database, where, bytes: Buffer.concat(this.#pieces) })
+      const bytes = this.#pieces.length === 1 ? toBuffer(this.#pieces[0]) : Buffer.concat(this.#pieces)
+      this.items.push({ kind: 'document', database, where, bytes })
     }
     this.#pieces = []
     this.#size = 0

@@ -1,6 +1,6 @@
 import type { DatabaseRestoreCounts, RestoreFailure, RestoreOutcome } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { TransactionUpdate, WebhookStore } from '../../types/webhooks.js'
+import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { restoreDatabase } from './database-restore.js'
 import type { RestoreSource } from './source.js'
@@ -20,7 +20,8 @@ export interface RestoreJobOptions {
   excludeTypes: ReadonlySet<string>
   dryRun: boolean
   exact: boolean
-  webhooks: WebhookStore
+  /** Updates the transaction. */
+  tell: (update: TransactionUpdate) => Promise<void>
   /** Rebuilds the white list. */
   rebuildWhitelist: () => Promise<void>
 }
@@ -46,10 +47,10 @@ export const TOTAL_STEPS = 5
  * @throws IncompleteRestoreError when documents failed or the white list could not be rebuilt
  */
 export async function runRestore(options: RestoreJobOptions): Promise<RestoreOutcome> {
-  const { txId, targets, dryRun, webhooks } = options
+  const { txId, targets, dryRun } = options
   const outcome: RestoreOutcome = { tx_id: txId, databases: {}, failures: [] }
   const messages: string[] = []
-  const progress = new Progress(webhooks, txId)
+  const progress = new Progress(options.tell)
   const step = (onStep: number, message: string) => {
     messages.push(message)
     return progress.step({ on_step: onStep, athena_messages: [...messages] })
@@ -130,20 +131,18 @@ function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreE
 
 /** Keeps the transaction up to date: each step at once, counts at intervals. */
 class Progress {
-  readonly #webhooks: WebhookStore
-  readonly #txId: string
+  readonly #tell: RestoreJobOptions['tell']
   #timer: NodeJS.Timeout | undefined
   #writing: Promise<unknown> = Promise.resolve()
   #busy = false
 
-  constructor(webhooks: WebhookStore, txId: string) {
-    this.#webhooks = webhooks
-    this.#txId = txId
+  constructor(tell: RestoreJobOptions['tell']) {
+    this.#tell = tell
   }
 
   async step(update: TransactionUpdate): Promise<void> {
     await this.#writing
-    await this.#webhooks.update(this.#txId, update)
+    await this.#tell(update)
   }
 
   watch(counts: () => TransactionUpdate): void {
@@ -152,7 +151,7 @@ class Progress {
       if (this.#busy) return
       this.#busy = true
       // The next step or the end tells the same; there a failure to write counts.
-      this.#writing = this.#webhooks.update(this.#txId, counts()).then(
+      this.#writing = this.#tell(counts()).then(
         () => {
           this.#busy = false
         },

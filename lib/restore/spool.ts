@@ -136,11 +136,13 @@ class SpoolFile {
     let position = 0
     while (position < this.#length) {
       const needed = rest.length >= FRAME ? FRAME + rest.readUInt32LE(0) - rest.length : 0
-      const block = Buffer.allocUnsafeSlow(Math.min(this.#length - position, Math.max(BLOCK, needed)))
-      const { bytesRead } = await this.#handle.read(block, 0, block.length, position)
-      if (bytesRead === 0) throw new Error('the spooled upload was cut off')
+      const wanted = Math.min(this.#length - position, Math.max(BLOCK, needed))
+      const all = Buffer.allocUnsafeSlow(rest.length + wanted)
+      rest.copy(all)
+      const kept = rest.length
+      const { bytesRead } = await this.#handle.read(all, kept, wanted, position)
+      if (bytesRead < wanted) throw new Error('the spooled upload was cut off')
       position += bytesRead
-      const all = Buffer.concat([rest, block.subarray(0, bytesRead)])
       let at = 0
       while (all.length - at >= FRAME) {
         const end = at + FRAME + all.readUInt32LE(at)

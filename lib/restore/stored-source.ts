@@ -13,7 +13,7 @@ import {
   storedDocuments
 } from '../store/stored-documents.js'
 import { indexLargeDocument } from './large-document.js'
-import { GROUP, type RestoreSource, type SourceDocument } from './source.js'
+import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
 
 /** Chunks being checked at a time. */
@@ -73,16 +73,13 @@ export class StoredSource implements RestoreSource {
         if (isLastCopy(repeated, entry.large as string, ordinal)) yield* this.#large(entry)
         continue
       }
-      let group: SourceDocument[] = []
+      const grouping = new Grouping()
       for (const line of countingLines(content, lines, repeated)) {
         const document = readDocument(line)
-        if (document.id.startsWith('_design/') === design) group.push(document)
-        if (group.length >= GROUP) {
-          yield group
-          group = []
-        }
+        const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
+        if (group) yield group
       }
-      if (group.length > 0) yield group
+      yield grouping.rest()
     }
   }
 

@@ -31,3 +31,8 @@ export interface RouteContext {
 
 export const backupUrl = (id: string): string => `/ak/api/v2/backups/${id}`
 export const transactionUrl = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
+
+/** For routes that need no body: clients send none, `null` or an empty object. */
+export async function acceptNoBody(request: FastifyRequest): Promise<void> {
+  request.body ??= {}
+}

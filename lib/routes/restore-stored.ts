@@ -1,7 +1,7 @@
 import { BackupNotFoundError } from '../errors.js'
 import { BackupParams, errorReplies } from '../schemas/common.js'
 import { RestoreBody, RestoreQuery, RestoreStarted } from '../schemas/restore.js'
-import { type RouteContext, type Scope, transactionUrl } from './context.js'
+import { acceptNoBody, type RouteContext, type Scope, transactionUrl } from './context.js'
 import { parseSkipList } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
@@ -10,6 +10,7 @@ export function restoreStored(scope: Scope, { operations, requesterOf, urlOf }: 
     '/:backup_id',
     {
       bodyLimit: 64 * 1024,
+      preValidation: acceptNoBody,
       schema: {
         summary: 'Start a restore of a stored backup',
         tags: ['restores'],
@@ -27,7 +28,7 @@ export function restoreStored(scope: Scope, { operations, requesterOf, urlOf }: 
       try {
         const { tx_id: txId } = await operations.restore(
           { id: request.params.backup_id },
-          { skip, clientWebhookUrl: request.body?.client_webhook_url, requester: requesterOf(request) },
+          { skip, clientWebhookUrl: request.body.client_webhook_url, requester: requesterOf(request) },
           (id) => urlOf(request, transactionUrl(id))
         )
         return reply.code(202).send({ message: 'in-progress', url: urlOf(request, transactionUrl(txId)) })

@@ -17,7 +17,8 @@ const DRAIN_MS = 3000
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function restoreUpload(scope: Scope, { operations, options, requesterOf, urlOf }: RouteContext): void {
   const { uploadBytes } = options.limits
-  scope.removeContentTypeParser('application/json')
+  // The host's parsers, and Fastify's own for text, would read the body into memory.
+  scope.removeAllContentTypeParsers()
   scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
   scope.put(
     '',

@@ -1,12 +1,13 @@
 import { BackupStarted } from '../schemas/backup.js'
 import { errorReplies, NoBody, NoQuery } from '../schemas/common.js'
-import { backupUrl, type RouteContext, type Scope } from './context.js'
+import { acceptNoBody, backupUrl, type RouteContext, type Scope } from './context.js'
 
 /** API 1: `POST /backups` */
 export function startBackup(scope: Scope, { operations, requesterOf, urlOf }: RouteContext): void {
   scope.post(
     '',
     {
+      preValidation: acceptNoBody,
       schema: {
         summary: 'Start a backup of all databases',
         tags: ['backups'],

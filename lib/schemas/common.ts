@@ -34,7 +34,4 @@ export const BackupParams = Type.Object({
 
 export const NoQuery = Type.Object({}, { additionalProperties: false })
 
-/** Clients that send a JSON content type without a body, or an empty object, mean "no body". */
-export const NoBody = Type.Optional(
-  Type.Union([Type.Undefined(), Type.Null(), Type.Object({}, { additionalProperties: false })])
-)
+export const NoBody = Type.Object({}, { additionalProperties: false })

@@ -11,19 +11,13 @@ export const RestoreQuery = Type.Object(
   { additionalProperties: false }
 )
 
-export const RestoreBody = Type.Optional(
-  Type.Union([
-    Type.Undefined(),
-    Type.Null(),
-    Type.Object(
-      {
-        client_webhook_url: Type.Optional(
-          Type.String({ description: 'Receives a POST when the restore has ended' })
-        )
-      },
-      { additionalProperties: false }
+export const RestoreBody = Type.Object(
+  {
+    client_webhook_url: Type.Optional(
+      Type.String({ description: 'Receives a POST when the restore has ended' })
     )
-  ])
+  },
+  { additionalProperties: false }
 )
 
 const Database = Type.Object({

@@ -2,13 +2,14 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import { createGunzip, gunzip } from 'node:zlib'
-import { collect } from '../couch/client.js'
+import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isNotFound } from '../couch/errors.js'
-import { CHUNK_ATTACHMENT, type ChunkEntry } from './layout.js'
+import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 const decompress = promisify(gunzip)
-const MAX_STORED = 256 * 1024 * 1024
+/** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
+const buffers = new BufferPool(CHUNK_BYTES, 4)
 const NEWLINE = 0x0a
 
 /** A part of a backup is missing or is not what was stored. */
@@ -22,33 +23,39 @@ export class DamagedBackupError extends Error {
   }
 }
 
-/** A chunk's attachment as it is stored. */
-export async function fetchChunk(db: CouchDatabase, id: string): Promise<Buffer> {
-  return db.client.retry(async () => {
-    const { body } = await db.attachment(id, CHUNK_ATTACHMENT)
-    return collect(body, MAX_STORED)
-  })
-}
-
 /**
  * The lines of a chunk, checked against its entry.
  * @throws DamagedBackupError
  */
 export async function readChunk(db: CouchDatabase, entry: ChunkEntry): Promise<Buffer> {
-  const stored = await fetchChunk(db, entry.id).catch((error: unknown) => {
-    if (isNotFound(error)) throw new DamagedBackupError(entry.id, 'is missing')
-    throw error
+  const buffer = buffers.take(entry.stored)
+  try {
+    const stored = await fetchChunk(db, entry, buffer)
+    if (stored === null || createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
+      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+    }
+    // One output buffer of the right size, instead of many pieces to be joined.
+    const options = { maxOutputLength: entry.raw + 1, chunkSize: Math.max(64, entry.raw + 1) }
+    const lines = await decompress(stored, options).catch(() => null)
+    if (lines === null || lines.length !== entry.raw) {
+      throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
+    }
+    return lines
+  } finally {
+    buffers.give(buffer)
+  }
+}
+
+/** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */
+async function fetchChunk(db: CouchDatabase, entry: ChunkEntry, buffer: Buffer): Promise<Buffer | null> {
+  return db.client.retry(async () => {
+    let length = 0
+    for await (const piece of storedBytes(db, entry)) {
+      if (length + piece.length > entry.stored) return null
+      length += piece.copy(buffer, length)
+    }
+    return length === entry.stored ? buffer.subarray(0, length) : null
   })
-  if (createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
-    throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
-  }
-  // One output buffer of the right size, instead of many pieces to be joined.
-  const options = { maxOutputLength: entry.raw + 1, chunkSize: Math.max(64, entry.raw + 1) }
-  const lines = await decompress(stored, options).catch(() => null)
-  if (lines === null || lines.length !== entry.raw) {
-    throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
-  }
-  return lines
 }
 
 /**

@@ -3,14 +3,19 @@ import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import { createGzip, gzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
-import { fetchChunk } from './chunk-reader.js'
-import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
+import { DamagedBackupError, verifyChunk } from './chunk-reader.js'
+import {
+  CHUNK_ATTACHMENT,
+  CHUNK_BYTES,
+  CHUNK_CONTENT_TYPE,
+  type ChunkDocument,
+  type ChunkEntry
+} from './layout.js'
 import { CHUNK_TYPE, chunkId } from './names.js'
 
-/** Bytes of lines in a chunk, about. */
-export const CHUNK_BYTES = 2 * 1024 * 1024
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
 /** Fast levels: the reader of the feed and the database share the machine with this. */
@@ -31,7 +36,7 @@ export class ChunkWriter {
   readonly #database: LogicalDatabase
   #index: number
   #buffer: Buffer = Buffer.alloc(0)
-  #spare: Buffer[] = []
+  readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
   #used = 0
   #docs = 0
   #design = 0
@@ -65,8 +70,7 @@ export class ChunkWriter {
   }
 
   #append(line: Uint8Array, { design }: { design?: boolean }): void {
-    if (this.#buffer.length === 0) this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)
-    if (line.length + 1 > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(line.length + 1)
+    if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
     this.#buffer.set(line, this.#used)
     this.#used += line.length
     this.#buffer[this.#used++] = NEWLINE
@@ -119,9 +123,7 @@ export class ChunkWriter {
     this.#index++
     this.#entries.push(stored)
     const settled = stored
-      .then(() => {
-        if (buffer.length === CHUNK_BYTES && this.#spare.length < IN_FLIGHT) this.#spare.push(buffer)
-      })
+      .then(() => this.#buffers.give(buffer))
       .catch((error: unknown) => {
         this.#failure ??= { error }
       })
@@ -161,18 +163,25 @@ export class ChunkWriter {
       return { ...entry, rev: rev as string }
     } catch (error) {
       if (!isConflict(error)) throw error
-      return { ...entry, rev: await this.#revisionOfSame(id, sha256) }
+      return { ...entry, rev: await this.#revisionOfSame(entry) }
     }
   }
 
   /** A chunk that is there already is ours when a reply was lost; anything else is an error. */
-  async #revisionOfSame(id: string, sha256: string): Promise<string> {
-    const existing = await this.#db.get(id)
-    if (existing) {
-      const bytes = await fetchChunk(this.#db, id)
-      if (createHash('sha256').update(bytes).digest('hex') === sha256) return existing._rev
+  async #revisionOfSame(entry: Omit<ChunkEntry, 'rev'>): Promise<string> {
+    const rev = await this.#db.revision(entry.id)
+    try {
+      if (rev !== null) {
+        await verifyChunk(this.#db, { ...entry, rev })
+        return rev
+      }
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError)) throw error
     }
-    throw new CouchError(id, { error: 'conflict', reason: 'another document has the id of this chunk' })
+    throw new CouchError(entry.id, {
+      error: 'conflict',
+      reason: 'another document has the id of this chunk'
+    })
   }
 
   async #storeStream(

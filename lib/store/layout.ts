@@ -5,6 +5,8 @@ import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from './names.js'
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
 export const LAYOUT = 2
 
+/** Bytes of lines in a chunk, unless it holds one document that is larger. */
+export const CHUNK_BYTES = 2 * 1024 * 1024
 /** Name of a chunk's only attachment. */
 export const CHUNK_ATTACHMENT = 'documents.ndjson.gz'
 export const CHUNK_CONTENT_TYPE = 'application/gzip'

@@ -178,8 +178,11 @@ async function readLease(db: CouchDatabase): Promise<(LeaseDocument & { _rev: st
   return db.get<LeaseDocument>(LEASE_ID)
 }
 
+/** `Date` headers have whole seconds: two of them may be a second further apart than the moments they tell. */
+const CLOCK_STEP = 1000
+
 function isHeld(lease: LeaseDocument, now: number, ttl: number): boolean {
-  return lease.operation !== undefined && now - lease.renewed < ttl
+  return lease.operation !== undefined && now - lease.renewed < ttl + CLOCK_STEP
 }
 
 function holderOf(lease: LeaseDocument): LeaseHolder {

@@ -18,6 +18,8 @@ export interface Api {
     payload?: object | string | Buffer,
     headers?: Record<string, string>
   ): Promise<LightMyRequestResponse>
+  /** Asks again while something else runs: an operation's end can be seen before its lease is given back. */
+  whenFree(start: () => Promise<LightMyRequestResponse>): Promise<LightMyRequestResponse>
   /** Makes a backup and waits for its end, as `restore` does; both wait for what runs already. */
   backup(): Promise<string>
   get(id: string): Promise<SentBackup>
@@ -38,17 +40,17 @@ export function apiOf(host: TestHost, base = '/api/v1'): Api {
     if (statusCode !== status) throw new Error(`${statusCode} ${body}`)
     return JSON.parse(body)
   }
-  /** The end of an operation can be seen a moment before its lease is given back. */
-  const started = async (start: () => Promise<LightMyRequestResponse>) => {
+  const whenFree: Api['whenFree'] = async (start) => {
     for (;;) {
       const reply = await start()
-      if (reply.statusCode !== 400 || !/_in_progress$/.test(reply.json().message))
-        return expecting(202, Promise.resolve(reply))
+      if (reply.statusCode !== 400 || !/_in_progress$/.test(reply.json().message)) return reply
       await delay(20)
     }
   }
+  const started = (start: () => Promise<LightMyRequestResponse>) => expecting(202, whenFree(start))
   return {
     call,
+    whenFree,
     async backup() {
       const { id } = await started(() => call('POST'))
       const { error } = await host.waitForBackup(id)

@@ -1,0 +1,258 @@
+import {
+  type Contents,
+  contents,
+  difference,
+  expectBackup,
+  expectClear,
+  expectTidy,
+  expectWorking,
+  type HttpReply,
+  type Lane,
+  LOGICAL,
+  type Operation,
+  poll,
+  transaction
+} from './fault-cells.js'
+
+const backups = '/api/v3/backups'
+const lease = { name: 'lease', method: 'PUT', path: /athena_backup_lease/ }
+const leaseBack = { name: 'lease back', method: 'PUT', path: /athena_backup_lease/, body: /:free"/ }
+const anyCall = { name: 'any call', path: /./ }
+
+/** Faults that need a body in the reply: to a HEAD they are no fault. */
+const NO_BODY = [
+  'reset_mid',
+  'cut_headers',
+  'cut_mid',
+  'cut_last',
+  'cut_headers_chunked',
+  'cut_mid_chunked',
+  'cut_last_chunked',
+  'short',
+  'stall_mid',
+  'drip',
+  'wrong_type',
+  'html'
+] as const
+
+/** What the sources hold. Nothing changes them but restores, which bring them back to it. */
+const held = new WeakMap<Lane, Contents>()
+
+async function expected(lane: Lane): Promise<Contents> {
+  const known = held.get(lane) ?? (await contents(lane))
+  held.set(lane, known)
+  return known
+}
+
+export const backup: Operation = {
+  name: 'backup',
+  points: (names) => [
+    anyCall,
+    lease,
+    { name: 'header', method: 'PUT', path: /03_ibp_db_backup_/ },
+    { name: 'changes', path: /_changes/ },
+    { name: 'attachments', path: /_bulk_get/ },
+    { name: 'chunk', method: 'PUT', path: /backup_chunk_/ },
+    { name: 'check', method: 'GET', path: new RegExp(`^/${names.backups}/_all_docs`) },
+    { name: 'end', method: 'PUT', path: /03_ibp_db_backup_/, body: /"in_progress":false/ },
+    leaseBack
+  ],
+  async run(lane) {
+    const reply = await lane.call('POST', backups)
+    const { id } = reply.json as { id: string }
+    if (reply.status === 202) await lane.ended()
+    else expectClear(reply)
+    const { type } = lane.events.at(-1) ?? {}
+    return async () => {
+      const header = (await expectTidy(lane)).find(({ _id }) => _id === id)
+      await expectWorking(lane)
+      if (reply.status !== 202) return 'failed'
+      if (!header) throw new Error('the backup is gone')
+      if (header.error === undefined) {
+        await expectBackup(lane, id, await expected(lane))
+        return 'recovered'
+      }
+      if (type === 'backup_finished') throw new Error(`told as finished, but ${header.error}`)
+      if (header.error.length < 5) throw new Error(`not a clear error: "${header.error}"`)
+      return 'failed'
+    }
+  }
+}
+
+/** Deletes, changes and adds documents. */
+async function damage({ direct, names }: Lane): Promise<void> {
+  for (const logical of LOGICAL) {
+    const { rows } = await direct.use(names[logical]).list({ include_docs: true })
+    const docs = rows.flatMap(({ id, doc }, i): object[] => {
+      if (id.startsWith('_design/') || i % 3 === 2) return []
+      if (i % 3 === 0) return [{ _id: id, _rev: doc?._rev, _deleted: true }]
+      return [{ ...doc, damaged: true }]
+    })
+    await direct.use(names[logical]).bulk({ docs })
+  }
+}
+
+/** A backup of the lane's databases, made before any fault. */
+const made = new WeakMap<Lane, { id: string; body: Buffer }>()
+
+async function madeBackup(lane: Lane): Promise<{ id: string; body: Buffer }> {
+  const known = made.get(lane)
+  if (known) return known
+  await expected(lane)
+  await expectWorking(lane)
+  const [{ _id: id }] = await expectTidy(lane)
+  const { json } = await lane.call('GET', `${backups}/${id}`)
+  const backup = { id, body: Buffer.from(JSON.stringify(json)) }
+  made.set(lane, backup)
+  return backup
+}
+
+async function restoreInto(
+  lane: Lane,
+  start: () => Promise<HttpReply>
+): Promise<() => Promise<'recovered' | 'failed'>> {
+  const reply = await start()
+  const { url } = (reply.json ?? {}) as { url?: string }
+  if (reply.status === 202) await lane.ended()
+  else expectClear(reply)
+  const { type } = lane.events.at(-1) ?? {}
+  return async () => {
+    const id = url?.slice(url.lastIndexOf('/') + 1)
+    const ended = id && (await poll('the transaction', 10_000, () => transaction(lane, id)))
+    await expectTidy(lane)
+    await expectWorking(lane)
+    if (!ended) return 'failed'
+    if (ended.status === 'success') {
+      const found = await contents(lane)
+      const wanted = await expected(lane)
+      for (const logical of LOGICAL) {
+        const problem = difference(wanted[logical].values(), found[logical].values())
+        if (problem) throw new Error(`FALSE SUCCESS: ${logical}: ${problem}`)
+      }
+      return 'recovered'
+    }
+    if (type === 'restore_finished') throw new Error('told as finished, but the transaction says error')
+    if ((ended.athena_messages.at(-1) ?? '').length < 5) throw new Error('the transaction does not tell why')
+    return 'failed'
+  }
+}
+
+const transactions = (names: { backups: string }) => new RegExp(`^/${names.backups}/[0-9a-f]{32}$`)
+const restorePoints = (names: { backups: string; components: string; sessions: string; system: string }) => {
+  const targets = `^/(${names.components}|${names.sessions}|${names.system})`
+  return [
+    anyCall,
+    lease,
+    { name: 'transaction', method: 'PUT', path: transactions(names) },
+    { name: 'scan', path: new RegExp(`${targets}/_all_docs`) },
+    { name: 'revisions', path: /_revs_diff/ },
+    { name: 'compare', path: /_bulk_get/ },
+    { name: 'write', path: new RegExp(`${targets}/_bulk_docs`) },
+    { name: 'end', method: 'PUT', path: transactions(names), body: /"status":"(success|error)"/ },
+    leaseBack
+  ]
+}
+
+async function prepareRestore(lane: Lane): Promise<void> {
+  await madeBackup(lane)
+  await damage(lane)
+}
+
+export const restoreStored: Operation = {
+  name: 'restore by id',
+  points: (names) => [
+    ...restorePoints(names),
+    { name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ },
+    { name: 'read chunk', method: 'GET', path: /backup_chunk_/ }
+  ],
+  prepare: prepareRestore,
+  async run(lane) {
+    const { id } = await madeBackup(lane)
+    return restoreInto(lane, () => lane.call('PUT', `${backups}/${id}`, {}))
+  }
+}
+
+export const restoreUpload: Operation = {
+  name: 'restore by body',
+  points: restorePoints,
+  prepare: prepareRestore,
+  async run(lane) {
+    const { body } = await madeBackup(lane)
+    return restoreInto(lane, () => lane.call('PUT', backups, body))
+  }
+}
+
+export const append: Operation = {
+  name: 'append',
+  points: () => [
+    anyCall,
+    { name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ },
+    { name: 'revision', method: 'HEAD', path: /\/03_ibp_db_backup_/, except: NO_BODY },
+    { name: 'write', method: 'PUT', path: /\/03_ibp_db_backup_[0-9]+\/a/ }
+  ],
+  prepare: async (lane) => void (await madeBackup(lane)),
+  async run(lane) {
+    const { id } = await madeBackup(lane)
+    const attachment = `of ${Math.random()}`
+    const reply = await lane.call('PUT', `${backups}/${id}/attachments/a`, { attachment })
+    if (reply.status !== 200) expectClear(reply)
+    return async () => {
+      const { json } = await lane.call('GET', `${backups}/${id}`)
+      const { _attachments } = json as { _attachments?: Record<string, string> }
+      const stored = Buffer.from(_attachments?.a ?? '', 'base64').toString()
+      if (reply.status !== 200) return 'failed'
+      if (stored !== attachment) throw new Error(`FALSE SUCCESS: the attachment is "${stored}"`)
+      return 'recovered'
+    }
+  }
+}
+
+export const get: Operation = {
+  name: 'get',
+  points: () => [
+    anyCall,
+    { name: 'header', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+$/ },
+    { name: 'chunk', method: 'GET', path: /backup_chunk_/ },
+    { name: 'attachment', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+\/a/ }
+  ],
+  async prepare(lane) {
+    if (made.has(lane)) return
+    const { id } = await madeBackup(lane)
+    await lane.call('PUT', `${backups}/${id}/attachments/a`, { attachment: 'of a client '.repeat(100) })
+    const { json } = await lane.call('GET', `${backups}/${id}`)
+    made.set(lane, { id, body: Buffer.from(JSON.stringify(json)) })
+  },
+  async run(lane) {
+    const { id, body } = await madeBackup(lane)
+    const reply = await lane.call('GET', `${backups}/${id}`)
+    return async () => {
+      if (reply.status !== 200) {
+        expectClear(reply)
+        return 'failed'
+      }
+      // status and headers were sent before the fault: the cut reply tells
+      if (reply.json === undefined) return 'failed'
+      if (JSON.stringify(reply.json) !== body.toString()) throw new Error('FALSE SUCCESS: another backup')
+      return 'recovered'
+    }
+  }
+}
+
+export const list: Operation = {
+  name: 'list',
+  points: () => [anyCall],
+  prepare: async (lane) => void (await madeBackup(lane)),
+  async run(lane) {
+    const { id } = await madeBackup(lane)
+    const reply = await lane.call('GET', backups)
+    return async () => {
+      if (reply.status !== 200) {
+        expectClear(reply)
+        return 'failed'
+      }
+      const { ids } = reply.json as { ids?: string[] }
+      if (ids?.length !== 1 || ids[0] !== id) throw new Error(`FALSE SUCCESS: ${JSON.stringify(ids)}`)
+      return 'recovered'
+    }
+  }
+}

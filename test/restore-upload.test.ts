@@ -1,0 +1,297 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { deflateSync } from 'node:zlib'
+import t, { type Test } from 'tap'
+import { apiOf, backupOf } from './helpers/api.js'
+import { compareDatabases, setupDatabases } from './helpers/database.js'
+import { buildHost, type HostOptions } from './helpers/host.js'
+import { bytesOf, hostileDocuments, load, seedDocuments } from './helpers/seed.js'
+
+const LOGICAL = ['components', 'sessions', 'system'] as const
+
+/** A console with empty databases; its backups lie beside them, so nothing but a restore writes to the three. */
+async function emptyConsole(t: Test, options: HostOptions = {}) {
+  const on = options.on ?? (await setupDatabases(t))
+  const backups = `${on.names.system}_backups`
+  if (on.real) t.teardown(() => on.couch.db.destroy(backups).catch(() => {}))
+  const spoolDirectory = await mkdtemp(join(tmpdir(), 'upload-'))
+  t.teardown(() => rm(spoolDirectory, { recursive: true, force: true }))
+  const host = await buildHost(t, { databases: { ...on.names, backups }, spoolDirectory, ...options, on })
+  const components = () => on.fetchAll(on.names.components)
+  return { on, host, api: apiOf(host, '/ak/api/v2'), components, spoolDirectory }
+}
+
+t.test('moves a console to one with other database names', async (t) => {
+  const from = await setupDatabases(t)
+  await load(from.couch.use(from.names.components), seedDocuments({ count: 80, attachmentEvery: 8 }))
+  await load(from.couch.use(from.names.components), [
+    ...hostileDocuments(),
+    { _id: '_design/athena', language: 'javascript', views: { a: { map: 'function (doc) { emit(1) }' } } }
+  ])
+  await load(from.couch.use(from.names.sessions), seedDocuments({ count: 3, prefix: 'user' }))
+  await load(from.couch.use(from.names.system), [{ _id: '00_settings_athena', port: 3000 }])
+  // A second revision, so that revisions tell something.
+  const settings = from.couch.use(from.names.system)
+  const { _rev } = await settings.get('00_settings_athena')
+  await settings.insert({ _id: '00_settings_athena', _rev, port: 3001 } as never)
+  const source = apiOf(await buildHost(t, { on: from }))
+  const id = await source.backup()
+  t.equal((await source.call('PUT', `/${id}/attachments/apollo`, { attachment: 'x' })).statusCode, 200)
+  const sent = (await source.call('GET', `/${id}`)).rawPayload
+
+  const { on, host, api, spoolDirectory } = await emptyConsole(t)
+  const reply = await api.call('PUT', '', sent)
+  t.equal(reply.statusCode, 202)
+  const { url } = reply.json()
+  t.strictSame(reply.json(), { message: 'in-progress', url })
+  t.match(url, /^http:\/\/localhost:80\/ak\/api\/v1\/webhooks\/txs\/[0-9a-f]{32}$/)
+  const transaction = await host.waitForRestore(url)
+  t.equal(transaction.status, 'success')
+  t.notOk('backup_id' in transaction)
+  for (const logical of LOGICAL) {
+    const expected = await from.fetchAll(from.names[logical])
+    expected.delete('athena_backup_lease')
+    compareDatabases(t, expected, await on.fetchAll(on.names[logical]), { rev: true })
+    const { total, created, ...others } = transaction.databases![logical]!
+    t.ok(total > 0 && total === created)
+    t.strictSame(others, { changed: 0, unchanged: 0, skipped: 0, failed: 0, deleted: 0 })
+  }
+  t.equal(host.calls.rebuildWhitelist, 1)
+  t.strictSame(await readdir(spoolDirectory), [], 'the spool was removed')
+})
+
+t.test('takes every key that has named a database', async (t) => {
+  const { on, api } = await emptyConsole(t)
+  const keys = (role: string, name: string) => [`DB_${role.toUpperCase()}`, `athena_${role}`, role, name]
+  for (let i = 0; i < 4; i++) {
+    const dbs = Object.fromEntries(
+      LOGICAL.map((role) => [keys(role, on.names[role])[i], { docs: [{ _id: `${role}_${i}` }] }])
+    )
+    t.equal((await api.restore({ dbs })).status, 'success')
+    for (const role of LOGICAL) t.ok((await on.fetchAll(on.names[role])).has(`${role}_${i}`))
+  }
+})
+
+t.test('takes compressed documents', async (t) => {
+  const { api, components } = await emptyConsole(t)
+  const docs = [...seedDocuments({ count: 20, attachmentEvery: 5 })]
+  const compressed_docs = deflateSync(JSON.stringify(docs)).toString('base64')
+  const transaction = await api.restore({ dbs: { DB_COMPONENTS: { compressed_docs } } })
+  t.match(transaction, { status: 'success', databases: { components: { total: 20, created: 20 } } })
+  compareDatabases(t, new Map(docs.map((doc) => [doc._id, doc])), await components())
+})
+
+t.test('the last copy of a document wins', async (t) => {
+  const { api, components } = await emptyConsole(t)
+  const between = [...seedDocuments({ count: 300, size: 5000 })]
+  t.ok(JSON.stringify(between).length > 1024 * 1024)
+  const docs = [
+    { _id: 'twice', copy: 1 },
+    { _id: 'far', copy: 1, only: 'in the first' },
+    { _id: 'twice', copy: 2 },
+    ...between.slice(0, 100),
+    { _id: 'far', copy: 2 },
+    ...between.slice(100),
+    { _id: 'far', copy: 3 },
+    { _id: 'doc_00000007', copy: 'later' }
+  ]
+  const transaction = await api.restore(backupOf(docs))
+  t.equal(transaction.status, 'success')
+  const found = await components()
+  const far = found.get('far')!
+  t.match(far, { copy: 3 })
+  t.notOk('only' in far)
+  t.match(found.get('twice'), { copy: 2 })
+  t.match(found.get('doc_00000007'), { copy: 'later' })
+  t.equal(found.size, 302)
+
+  // And over documents that are there, in the other order.
+  const again = await api.restore(
+    backupOf([{ _id: 'far', copy: 3 }, ...between, { _id: 'twice', copy: 1 }, { _id: 'far', copy: 1 }])
+  )
+  t.equal(again.status, 'success')
+  const now = await components()
+  t.match([now.get('far'), now.get('twice')], [{ copy: 1 }, { copy: 1 }])
+})
+
+t.test('skip lists', async (t) => {
+  const ids = ['a', 'b', 'c', 'd', "it's", 'say "x"', 'x y/ü', 'abcd']
+  const docs = [...ids, 'a', 'c'].map((_id, i) => ({ _id, i }))
+  const cases: [spelling: string, query: string, skipped: string[]][] = [
+    ['a JSON array', param('["a","b"]'), ['a', 'b']],
+    ['single quotes', param("['a','c']"), ['a', 'c']],
+    ['single quotes and spaces', param(" [ 'a' , 'b' ] "), ['a', 'b']],
+    ['wrapped in double quotes', param('"["a","b"]"'), ['a', 'b']],
+    ['wrapped in double quotes, single inside', param(`"['a','b']"`), ['a', 'b']],
+    ['wrapped in single quotes', param(`'["a","b"]'`), ['a', 'b']],
+    ['JSON of JSON', param(JSON.stringify('["a","b"]')), ['a', 'b']],
+    ['a repeated parameter', `${param('a')}&${param('b')}`, ['a', 'b']],
+    ['repeated arrays', `${param('["a","b"]')}&${param("['d']")}`, ['a', 'b', 'd']],
+    ['one bare id', param('abcd'), ['abcd']],
+    ['one quoted id', param('"abcd"'), ['abcd']],
+    ['neighbours', param('["a","b","c","d"]'), ['a', 'b', 'c', 'd']],
+    ['ids with quotes', param(JSON.stringify(["it's", 'say "x"', 'x y/ü'])), ["it's", 'say "x"', 'x y/ü']],
+    ['an empty list', param('[]'), []],
+    ['ids that are not there', param('["ab","abc","A"]'), []]
+  ]
+  function param(value: string): string {
+    return `skip_components=${encodeURIComponent(value)}`
+  }
+  const { on, api, components } = await emptyConsole(t)
+  for (const [spelling, query, skipped] of cases) {
+    const transaction = await api.restore(backupOf(docs), `?${query}`)
+    t.equal(transaction.status, 'success')
+    const expected = ids.filter((id) => !skipped.includes(id))
+    const found = await components()
+    t.strictSame([...found.keys()].sort(), expected.sort(), spelling)
+    if (found.has('a')) t.equal(found.get('a')?.i, 8, 'the last copy is the one restored')
+    t.match(transaction.databases, { components: { skipped: skipped.length, created: expected.length } })
+    await on.couch.db.destroy(on.names.components)
+  }
+
+  const system = await api.restore(
+    { dbs: { athena_components: { docs }, athena_system: { docs } } },
+    `?skip_system=${encodeURIComponent('["a"]')}`
+  )
+  t.match(
+    system.databases,
+    { components: { skipped: 0 }, system: { skipped: 1 } },
+    'a list is of one database'
+  )
+})
+
+t.test('an invalid skip list is refused', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  const id = '03_ibp_db_backup_1592922855871'
+  const header = { _id: id, type: 'athena_backup', in_progress: false, dbs: {} }
+  await on.couch.db.create(`${on.names.system}_backups`)
+  await load(on.couch.use(`${on.names.system}_backups`), [header])
+  const wrong = [
+    '[',
+    '["a"',
+    "['a",
+    '["a",]',
+    '[1]',
+    '[null]',
+    '[["a"]]',
+    '[""]',
+    '',
+    '{}',
+    '{"a":1}',
+    '"',
+    '""'
+  ]
+  for (const name of ['skip_components', 'skip_system']) {
+    for (const value of wrong) {
+      for (const path of ['', `/${id}`]) {
+        const query = `?${name}=${encodeURIComponent(value)}`
+        const reply = await api.call('PUT', path + query, path ? {} : backupOf([{ _id: 'a' }]))
+        t.equal(reply.statusCode, 400, `${name}=${value}`)
+        t.match(reply.json(), { statusCode: 400, error: 'Bad Request' })
+        t.match(reply.json().message, name)
+      }
+    }
+  }
+  t.equal((await components()).size, 0)
+})
+
+t.test('documents that the backup does not hold stay', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  await load(on.couch.use(on.names.components), seedDocuments({ count: 10, prefix: 'other' }))
+  const before = await components()
+  t.equal((await api.restore(backupOf([{ _id: 'new' }]))).status, 'success')
+  const after = await components()
+  t.ok(after.delete('new'))
+  compareDatabases(t, before, after, { rev: true })
+})
+
+t.test('what belongs to this package or to a login is not restored', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  const docs = [
+    { _id: '03_ibp_db_backup_1', type: 'athena_backup', in_progress: false, dbs: {} },
+    { _id: 'b', type: 'athena_backup' },
+    { _id: 'backup_chunk_1_system_000000', type: 'athena_backup_chunk' },
+    { _id: 'c', type: 'athena_backup_chunk' },
+    { _id: 'm', type: 'athena_backup_manifest' },
+    { _id: 'athena_backup_lease', type: 'x' },
+    { _id: 's', type: 'session_athena' },
+    { _id: 'kept', type: 'user', inner: { type: 'session_athena' } }
+  ]
+  const transaction = await api.restore({ dbs: { athena_components: { docs }, athena_system: { docs } } })
+  t.equal(transaction.status, 'success')
+  for (const logical of ['components', 'system'] as const) {
+    t.strictSame([...(await on.fetchAll(on.names[logical])).keys()], ['kept'])
+    t.match(transaction.databases![logical], { total: 8, created: 1, skipped: 7 })
+  }
+  t.equal((await components()).size, 1)
+})
+
+t.test('writes nothing the second time', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  await load(on.couch.use(on.names.components), [{ _id: 'doc_00000003', type: 'changed' }])
+  const docs = [...seedDocuments({ count: 30, attachmentEvery: 7 })]
+  const uploads = {
+    'with revisions': docs.map((doc) => ({ ...doc, _rev: `1-${bytesOf(doc._id, 16).toString('hex')}` })),
+    'without revisions': docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 1 })),
+    'with the id at the end': docs.map(({ _id, _attachments, ...doc }) => ({ ...doc, more: 2, _id }))
+  }
+  for (const [kind, upload] of Object.entries(uploads)) {
+    const first = await api.restore(backupOf(upload))
+    t.equal(first.status, 'success')
+    t.match(first.databases, { components: { total: 30, unchanged: 0 } })
+    const after = await components()
+    const { update_seq } = await on.couch.db.get(on.names.components)
+    const second = await api.restore(backupOf(upload))
+    t.match(second.databases, { components: { total: 30, unchanged: 30 } }, kind)
+    compareDatabases(t, after, await components(), { rev: true })
+    t.equal((await on.couch.db.get(on.names.components)).update_seq, update_seq)
+  }
+})
+
+t.test('a document that the database refuses is counted and named, the others are written', async (t) => {
+  const { host, api, components } = await emptyConsole(t)
+  const docs: object[] = [...seedDocuments({ count: 20 })]
+  docs.splice(7, 0, { _id: 'refused', _foo: 1 })
+  docs.push({ _id: 'last' })
+  const transaction = await api.restore(backupOf(docs))
+  t.equal(transaction.status, 'error')
+  t.match(transaction.databases, { components: { total: 22, created: 21, failed: 1 } })
+  t.match(transaction.failures, [
+    { database: 'components', id: 'refused', error: 'doc_validation', reason: /_foo/ }
+  ])
+  t.match(transaction.athena_messages.at(-1), /^1 documents were not restored: components\/refused/)
+  const found = await components()
+  t.equal(found.size, 21)
+  t.notOk(found.has('refused'))
+  t.ok(found.has('last'))
+  t.equal(host.calls.rebuildWhitelist, 1, 'for what was restored')
+})
+
+t.test('of a backup that was running or has failed is refused', async (t) => {
+  const { host, api, components, spoolDirectory } = await emptyConsole(t)
+  for (const [more, message] of [
+    [{ in_progress: true }, 'cannot restore, the backup is still in progress.'],
+    [{ error: 'the disk was full' }, 'cannot restore, the backup has failed: the disk was full']
+  ] as const) {
+    // Before the documents, and after them.
+    for (const body of [{ ...more, ...backupOf([{ _id: 'a' }]) }, backupOf([{ _id: 'a' }], more)]) {
+      const reply = await api.call('PUT', '', body)
+      t.equal(reply.statusCode, 400)
+      t.match(reply.json(), { statusCode: 400, message })
+    }
+  }
+  t.equal((await components()).size, 0)
+  t.strictSame(await readdir(spoolDirectory), [])
+  t.equal(host.calls.rebuildWhitelist, 0)
+})
+
+t.test('creates databases that are missing', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  for (const logical of LOGICAL) await on.couch.db.destroy(on.names[logical])
+  const transaction = await api.restore(backupOf([{ _id: 'a' }]))
+  t.equal(transaction.status, 'success')
+  t.strictSame([...(await components()).keys()], ['a'])
+  const databases = await on.couch.db.list()
+  t.notOk(databases.includes(on.names.sessions), 'a database that the backup does not hold is left alone')
+})
