@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type {
   BackupContent,
@@ -49,6 +50,9 @@ const INTERNAL_TYPES = new Set([
   'session_athena'
 ])
 const MAX_BACKUP_ID = 64
+/** How often, and how many milliseconds apart, to look whether an operation that is over has given the lease back. */
+const LEAVE_ATTEMPTS = 40
+const LEAVE_WAIT = 50
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TX_TIMEOUT = 10 * 60_000
 
@@ -77,6 +81,8 @@ export class Operations implements DbBackups {
   /** Ends deliveries to clients' webhooks. */
   readonly #shutdown = new AbortController()
   #watcher: NodeJS.Timeout | undefined
+  /** Transactions whose clients this instance is telling. */
+  readonly #notifying = new Set<string>()
   #closing = false
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
@@ -163,12 +169,14 @@ export class Operations implements DbBackups {
   watch(): void {
     const check = () =>
       void this.#background(
-        this.recover().catch((error: unknown) => {
-          this.#log.warn(
-            { err: error },
-            'could not look for interrupted backups and restores; will try again'
-          )
-        })
+        this.recover()
+          .then(() => this.#notifyOverdue())
+          .catch((error: unknown) => {
+            this.#log.warn(
+              { err: error },
+              'could not look for interrupted backups and restores; will try again'
+            )
+          })
       )
     this.#watcher = setInterval(check, this.#options.timeouts.lease)
     this.#watcher.unref()
@@ -196,7 +204,7 @@ export class Operations implements DbBackups {
       this.#running.delete(running)
       throw error
     }
-    await this.#end(running)
+    await this.#end(running, operation === 'restore' ? id : undefined)
   }
 
   /** Lets what runs end, or stops it and says so, within the time-out. */
@@ -313,7 +321,7 @@ export class Operations implements DbBackups {
       await this.#options.webhooks.create(newTransaction(txId, urlOf(txId), options, backup))
     } catch (error) {
       // The transaction may have been written all the same.
-      await this.#endFailed(running, error, () => this.#failRestore(txId, reasonOf(error)))
+      await this.#endFailed(running, error, () => this.#failRestore(txId, reasonOf(error)), txId)
       throw error
     }
     return { tx_id: txId, finished: this.#background(this.#restore(txId, options, running, open, backup)) }
@@ -358,13 +366,12 @@ export class Operations implements DbBackups {
         },
         dryRun ? 'the comparison is done; nothing was written' : 'the restore is done'
       )
-      await this.#end(running)
-      this.#background(this.#notifyClient(txId))
+      await this.#end(running, txId)
       this.#emit({ type: 'restore_finished', ...about, durationMs: performance.now() - startedAt, outcome })
       return outcome
     } catch (error) {
       const outcome = error instanceof IncompleteRestoreError ? error.outcome : undefined
-      await this.#endFailed(running, error, () => this.#failRestore(txId, reasonOf(error), outcome))
+      await this.#endFailed(running, error, () => this.#failRestore(txId, reasonOf(error), outcome), txId)
       this.#emit({
         type: 'restore_failed',
         ...about,
@@ -397,7 +404,6 @@ export class Operations implements DbBackups {
       ? { databases: outcome.databases, failures: outcome.failures }
       : {}
     await this.#completeTransaction(txId, { status: 'error', ...results }, reason)
-    this.#background(this.#notifyClient(txId))
   }
 
   async #completeTransaction(txId: string, update: TransactionUpdate, message: string): Promise<void> {
@@ -410,16 +416,51 @@ export class Operations implements DbBackups {
     })
   }
 
+  /** When it cannot be found out now, it is found out when the client's turn has come. */
+  async #isToNotify(txId: string): Promise<boolean> {
+    try {
+      const transaction = await this.#options.webhooks.get(txId)
+      return transaction !== null && awaitsNotice(transaction)
+    } catch {
+      return true
+    }
+  }
+
+  /** Tells the client how its restore ended. Until that is done, every instance knows that it is to be done. */
   async #notifyClient(txId: string): Promise<void> {
-    const { webhooks } = this.#options
-    const transaction = await webhooks.get(txId)
-    if (!transaction?.client_webhook_url) return
-    const delivery = await this.#notifier.deliver(transaction, this.#shutdown.signal)
-    await webhooks.update(txId, { client_webhook: delivery })
+    if (this.#notifying.has(txId)) return
+    this.#notifying.add(txId)
+    try {
+      const { webhooks } = this.#options
+      const transaction = await webhooks.get(txId)
+      if (transaction && awaitsNotice(transaction)) {
+        const delivery = await this.#notifier.deliver(transaction, this.#shutdown.signal)
+        // Cut off by the server's end: another instance, or this one when it is back, does it.
+        if (!delivery.delivered && this.#shutdown.signal.aborted) return
+        await webhooks.update(txId, { client_webhook: delivery })
+      }
+      await Lease.notified(this.#store.db, txId)
+    } finally {
+      this.#notifying.delete(txId)
+    }
+  }
+
+  /** Tells clients that the instance that restored for them did not tell. */
+  async #notifyOverdue(): Promise<void> {
+    for (const txId of await Lease.toNotify(this.#store.db)) {
+      const transaction = await this.#options.webhooks.get(txId)
+      const age = Date.now() - (transaction?.ts_completed ?? 0)
+      if (age > 2 * this.#options.timeouts.lease) await this.#notifyClient(txId)
+    }
   }
 
   /** Ends an operation that failed. The lease is kept, to become stale, when its failure could not be written down. */
-  async #endFailed(running: Running, error: unknown, tell: () => Promise<void>): Promise<void> {
+  async #endFailed(
+    running: Running,
+    error: unknown,
+    tell: () => Promise<void>,
+    txId?: string
+  ): Promise<void> {
     if (error instanceof LeaseLostError) {
       running.lease.abandon()
       this.#running.delete(running)
@@ -433,23 +474,48 @@ export class Operations implements DbBackups {
       this.#running.delete(running)
       return
     }
-    await this.#end(running)
+    await this.#end(running, txId)
   }
 
-  async #end(running: Running): Promise<void> {
-    await running.lease.release()
+  /** @param txId transaction of a restore, whose client is told when it asked for that */
+  async #end(running: Running, txId?: string): Promise<void> {
+    const notify = txId !== undefined && (await this.#isToNotify(txId)) ? txId : undefined
+    await running.lease.release(notify)
     this.#running.delete(running)
+    if (notify !== undefined) this.#background(this.#notifyClient(notify))
   }
 
   async #refuseIfRunning(asked: Operation): Promise<void> {
     if (this.#closing) throw new ClosingError()
     const found = await Lease.inspect(this.#store.db, this.#options.timeouts.lease)
-    if (found && !found.stale) throw new OperationInProgressError(asked, found.holder)
+    if (!found || found.stale || (await this.#leaves(found.holder))) return
+    throw new OperationInProgressError(asked, found.holder)
+  }
+
+  /** Waits for an operation that is over, as its header or transaction says, to give the lease back. */
+  async #leaves(holder: LeaseHolder): Promise<boolean> {
+    for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
+      if (!(await this.#isOver(holder))) return false
+      const found = await Lease.inspect(this.#store.db, this.#options.timeouts.lease)
+      if (found?.holder.id !== holder.id || found.stale) return true
+      await sleep(LEAVE_WAIT)
+    }
+    return false
+  }
+
+  async #isOver({ operation, id }: LeaseHolder): Promise<boolean> {
+    if (operation === 'restore') {
+      const transaction = await this.#options.webhooks.get(id)
+      return transaction !== null && transaction.status !== 'pending'
+    }
+    const loaded = await this.#store.load(id)
+    return loaded !== null && !loaded.header.in_progress
   }
 
   async #begin(operation: Operation, id: string): Promise<Running> {
     if (this.#closing) throw new ClosingError()
     await this.#store.db.ensure()
+    await this.#refuseIfRunning(operation)
     await this.recover()
     return this.#acquire(operation, { operation, id, instance: this.#instance })
   }
@@ -543,6 +609,10 @@ export class Operations implements DbBackups {
     }
   }
 }
+
+/** Whether the client of a transaction that has ended is still to be told. */
+const awaitsNotice = ({ client_webhook_url, client_webhook }: WebhookTransaction): boolean =>
+  client_webhook_url !== undefined && client_webhook === undefined
 
 /** @throws BackupNotRestorableError */
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {

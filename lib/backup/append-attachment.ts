@@ -1,5 +1,5 @@
 import type { CouchDatabase } from '../couch/database.js'
-import { isConflict } from '../couch/errors.js'
+import { isConflict, isNotFound } from '../couch/errors.js'
 import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
 
 /** Longest name in bytes of UTF-8, as file systems have it. */
@@ -39,5 +39,30 @@ export async function putAttachment(
     } catch (error) {
       if (!isConflict(error) || attempt >= ATTEMPTS) throw error
     }
+    if (await isStored(db, backup, name, data, contentType)) return
   }
+}
+
+/** Whether a conflict was with ourselves: the reply to the write was lost. */
+async function isStored(
+  db: CouchDatabase,
+  backup: string,
+  name: string,
+  data: Buffer,
+  contentType: string
+): Promise<boolean> {
+  return db.client.retry(async () => {
+    try {
+      const { headers, body } = await db.attachment(backup, name)
+      let at = 0
+      for await (const piece of body) {
+        if (!data.subarray(at, at + piece.length).equals(piece)) return false
+        at += piece.length
+      }
+      return at === data.length && headers['content-type'] === contentType
+    } catch (error) {
+      if (isNotFound(error)) return false
+      throw error
+    }
+  })
 }

@@ -32,26 +32,29 @@ export async function* inlineAttachments(
     const members = stub.members.map((member) => member.toString()).join(',')
     yield Buffer.from(`${separator}${stub.key}:{${members}${members ? ',' : ''}"data":"`)
     const { body } = await db.attachment(id, stub.name, rev)
-    let received = 0
-    const counted = async function* () {
-      for await (const piece of body) {
-        received += piece.length
-        yield piece
-      }
-    }
-    yield* base64(counted())
-    if (received !== stub.length) {
-      throw new CouchError(`attachment "${stub.name}" of "${id}"`, {
-        error: 'truncated',
-        reason: `${received} of ${stub.length} bytes came`,
-        retryable: true
-      })
-    }
+    yield* base64(whole(body, stub.length, `attachment "${stub.name}" of "${id}"`))
     yield Buffer.from('"}')
     separator = ','
   }
   yield Buffer.from('}')
   yield bytes.subarray(attachments.end)
+}
+
+/** Bytes that must be `length` many. @throws CouchError (retryable) when they are not */
+export async function* whole(
+  body: AsyncIterable<Uint8Array>,
+  length: number,
+  what: string
+): AsyncGenerator<Uint8Array> {
+  let received = 0
+  for await (const piece of body) {
+    received += piece.length
+    yield piece
+  }
+  if (received !== length) {
+    const reason = `${received} of ${length} bytes came`
+    throw new CouchError(what, { error: 'truncated', reason, retryable: true })
+  }
 }
 
 /** Encodes a stream of bytes in base64. */

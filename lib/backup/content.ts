@@ -8,7 +8,7 @@ import { isLastCopy } from '../store/copy-index.js'
 import type { StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import { chunkContents, countingLines, documentCount, storedDocuments } from '../store/stored-documents.js'
-import { base64 } from './attachments.js'
+import { base64, whole } from './attachments.js'
 
 export interface ContentOptions {
   names: DatabaseNames
@@ -145,13 +145,13 @@ async function* attachments(
   store: BackupStore,
   header: StoredHeader | LegacyHeader
 ): AsyncGenerator<Uint8Array> {
-  const names = Object.keys(header._attachments ?? {})
-  if (names.length === 0) return
+  const stubs = Object.entries(header._attachments ?? {})
+  if (stubs.length === 0) return
   let separator = ',"_attachments":{'
-  for (const name of names) {
+  for (const [name, { length }] of stubs) {
     yield Buffer.from(`${separator}${JSON.stringify(name)}:"`)
-    const { body } = await store.db.client.retry(() => store.db.attachment(header._id, name))
-    yield* base64(body)
+    const { body } = await store.db.client.retry(() => store.db.attachment(header._id, name, header._rev))
+    yield* base64(whole(body, length, `attachment "${name}"`))
     yield Buffer.from('"')
     separator = ','
   }

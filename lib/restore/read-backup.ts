@@ -361,9 +361,25 @@ class CompressedDocuments {
     const deflated = Buffer.from(base64, 'base64')
     for (let i = 0; i < deflated.length; i += INFLATE_STEP) {
       const step = deflated.subarray(i, i + INFLATE_STEP)
-      if (!this.#failure) await new Promise<void>((resolve) => this.#inflate.write(step, () => resolve()))
+      if (!this.#failure) await this.#write(step)
       yield* this.#scan(false)
+      if (this.#inflate.readableEnded) {
+        throw new InvalidBackupError(`"${this.#where}" holds data after what was deflated`)
+      }
     }
+  }
+
+  /** zlib does not call back after an error, nor when data follow what was deflated. */
+  #write(step: Buffer): Promise<void> {
+    const inflate = this.#inflate
+    return new Promise((resolve) => {
+      const done = () => {
+        inflate.off('close', done).off('end', done)
+        resolve()
+      }
+      inflate.once('close', done).once('end', done)
+      inflate.write(step, done)
+    })
   }
 
   *#scan(last: boolean): Generator<BackupItem[]> {

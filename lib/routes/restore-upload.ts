@@ -68,16 +68,21 @@ export function restoreUpload(scope: Scope, { operations, options, requesterOf, 
 async function* limited(body: Readable, limit: number, idle: number): AsyncGenerator<Buffer> {
   const pieces = body.iterator({ destroyOnReturn: false })
   let size = 0
-  for (;;) {
-    const next = await within(
-      idle,
-      () => new SilentError(),
-      () => pieces.next()
-    )
-    if (next.done) return
-    size += next.value.length
-    if (size > limit) throw new TooLargeError(`the body is larger than ${limit} bytes`)
-    yield next.value
+  try {
+    for (;;) {
+      const next = await within(
+        idle,
+        () => new SilentError(),
+        () => pieces.next()
+      )
+      if (next.done) return
+      size += next.value.length
+      if (size > limit) throw new TooLargeError(`the body is larger than ${limit} bytes`)
+      yield next.value
+    }
+  } finally {
+    // Nothing more would come of the body while an iterator listens to it. Not awaited: a silent one does not return.
+    void pieces.return?.()
   }
 }
 

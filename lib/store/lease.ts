@@ -18,6 +18,8 @@ interface LeaseDocument extends Partial<LeaseHolder> {
   renewed: number
   /** Written anew with every renewal, so that a lost reply can be told from another holder. */
   beat: string
+  /** Transactions whose clients were not told of their end yet. */
+  notify?: string[]
 }
 
 /** Somebody else holds the lease. */
@@ -52,7 +54,6 @@ export class Lease {
   readonly #holder: LeaseHolder
   readonly #ttl: number
   readonly #onLost: (error: LeaseLostError) => void
-  #rev: string
   #beat = 0
   #timer: NodeJS.Timeout | undefined
   #renewing: Promise<void> = Promise.resolve()
@@ -64,14 +65,12 @@ export class Lease {
     db: CouchDatabase,
     holder: LeaseHolder,
     ttl: number,
-    rev: string,
     acquiredAt: number,
     onLost: (error: LeaseLostError) => void
   ) {
     this.#db = db
     this.#holder = holder
     this.#ttl = ttl
-    this.#rev = rev
     this.#onLost = onLost
     this.#validUntil = acquiredAt + ttl * 0.8
     this.#schedule()
@@ -93,7 +92,8 @@ export class Lease {
       if (current && isHeld(current, db.client.serverTime, ttl)) throw new LeaseHeldError(holderOf(current))
       const startedAt = performance.now()
       const beat = `${holder.instance}:${holder.id}:0`
-      const doc: LeaseDocument = { type: LEASE_TYPE, ...holder, renewed: db.client.serverTime, beat }
+      const { notify } = current ?? {}
+      const doc: LeaseDocument = { type: LEASE_TYPE, ...holder, renewed: db.client.serverTime, beat, notify }
       await db
         .put({ ...doc, _id: LEASE_ID, ...(current ? { _rev: current._rev } : undefined) })
         .catch((error: unknown) => {
@@ -101,7 +101,7 @@ export class Lease {
         })
       // Read back: a reply may have been lost, and nodes of a cluster may each have accepted a holder.
       const winner = await readLease(db)
-      if (winner?.beat === beat) return new Lease(db, holder, ttl, winner._rev, startedAt, onLost)
+      if (winner?.beat === beat) return new Lease(db, holder, ttl, startedAt, onLost)
     }
   }
 
@@ -129,14 +129,35 @@ export class Lease {
     clearTimeout(this.#timer)
   }
 
-  /** Gives the lease back. Never throws: a lease that cannot be given back becomes stale. */
-  async release(): Promise<void> {
+  /**
+   * Gives the lease back. Never throws: a lease that cannot be given back becomes stale.
+   * @param notify a transaction whose client is still to be told
+   */
+  async release(notify?: string): Promise<void> {
     if (this.#ended) return
     this.#ended = true
     clearTimeout(this.#timer)
     await this.#renewing
-    const free: LeaseDocument = { type: LEASE_TYPE, renewed: 0, beat: `${this.#holder.instance}:free` }
-    await this.#db.put({ ...free, _id: LEASE_ID, _rev: this.#rev }).catch(() => undefined)
+    await this.#db
+      .modify<LeaseDocument>(LEASE_ID, (current) => {
+        if (!current?.beat.startsWith(this.#mine)) return null
+        const pending = [...(current.notify ?? []), ...(notify === undefined ? [] : [notify])]
+        return { type: LEASE_TYPE, renewed: 0, beat: `${this.#holder.instance}:free`, notify: pending }
+      })
+      .catch(() => undefined)
+  }
+
+  /** Transactions whose clients were not told of their end yet. */
+  static async toNotify(db: CouchDatabase): Promise<string[]> {
+    return (await readLease(db))?.notify ?? []
+  }
+
+  /** The client of this transaction was told, or cannot be. */
+  static async notified(db: CouchDatabase, txId: string): Promise<void> {
+    await db.modify<LeaseDocument>(LEASE_ID, (current) => {
+      if (!current?.notify?.includes(txId)) return null
+      return { ...current, notify: current.notify.filter((id) => id !== txId) }
+    })
   }
 
   #schedule(): void {
@@ -150,20 +171,24 @@ export class Lease {
 
   async #renew(): Promise<void> {
     const startedAt = performance.now()
-    const mine = `${this.#holder.instance}:${this.#holder.id}:`
     try {
       // Reading first tells the server's clock, and whose the lease is.
       const current = await readLease(this.#db)
-      if (!current?.beat.startsWith(mine)) return this.#lose()
+      if (!current?.beat.startsWith(this.#mine)) return this.#lose()
       const renewed = this.#db.client.serverTime
-      const beat = `${mine}${++this.#beat}`
-      const doc: LeaseDocument = { type: LEASE_TYPE, ...this.#holder, renewed, beat }
-      this.#rev = await this.#db.put({ ...doc, _id: LEASE_ID, _rev: current._rev })
+      const beat = `${this.#mine}${++this.#beat}`
+      const doc: LeaseDocument = { type: LEASE_TYPE, ...this.#holder, renewed, beat, notify: current.notify }
+      await this.#db.put({ ...doc, _id: LEASE_ID, _rev: current._rev })
       this.#validUntil = startedAt + this.#ttl * 0.8
     } catch {
       // The next renewal tries again, and sees whose the lease is; `check` refuses once the time is up.
       if (performance.now() > this.#validUntil) this.#lose()
     }
+  }
+
+  /** What the heartbeats of this lease begin with. */
+  get #mine(): string {
+    return `${this.#holder.instance}:${this.#holder.id}:`
   }
 
   #lose(): void {
