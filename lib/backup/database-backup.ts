@@ -158,8 +158,9 @@ class DatabaseBackup {
     for (let i = 0; i < live.length; i += BATCH) {
       const rows = this.#options.source.bulkGet(live.slice(i, i + BATCH), { attachments: false })
       for await (const { id, doc } of rows) {
-        this.#vanished.delete(id)
+        // First, since it may find that the revision before has gone.
         if (this.#isPending(id)) await this.#drain()
+        this.#vanished.delete(id)
         await this.#addFetched(id, doc)
       }
     }

@@ -142,7 +142,12 @@ class Progress {
 
   async step(update: TransactionUpdate): Promise<void> {
     await this.#writing
-    await this.#tell(update)
+    this.#busy = true
+    try {
+      await this.#tell(update)
+    } finally {
+      this.#busy = false
+    }
   }
 
   watch(counts: () => TransactionUpdate): void {

@@ -1,0 +1,138 @@
+import { readdir } from 'node:fs/promises'
+import fc from 'fast-check'
+import type { InjectOptions } from 'fastify'
+import t from 'tap'
+import { buildHost } from './helpers/host.js'
+
+const ROUTES = [
+  ['POST', ''],
+  ['GET', ''],
+  ['PUT', ''],
+  ['GET', '/ID'],
+  ['PUT', '/ID'],
+  ['PUT', '/ID/attachments/a']
+] as const
+
+const deep = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`
+
+/** Bodies that are wrong in ways that have broken servers before. */
+const CORPUS: (string | Buffer)[] = [
+  '',
+  ' ',
+  'null',
+  '[]',
+  '0',
+  '"dbs"',
+  '{',
+  '{"dbs":',
+  '{"dbs":{"components":{"docs":[{"_id":"a"}',
+  deep(100_000),
+  `${'['.repeat(100_000)}${']'.repeat(100_000)}`,
+  `{"${'k'.repeat(200_000)}":1}`,
+  `{"dbs":{"${'k'.repeat(100_000)}":{}}}`,
+  '{"dbs":{},"dbs":{}}',
+  '{"attachment":"a","attachment":"b","x":1}',
+  '{"__proto__":{"admin":true}}',
+  '{"constructor":{"prototype":{"admin":true}}}',
+  '{"dbs":{"__proto__":{"docs":[]}}}',
+  '{"dbs":{"constructor":{"docs":[]}}}',
+  '{"dbs":{"components":{"docs":[{"__proto__":{}}]}}}',
+  '\ufeff{"dbs":{}}',
+  Buffer.from('{"dbs":{}}', 'utf16le'),
+  Buffer.from([0xff, 0xfe, 0x00, 0xd8]),
+  Buffer.from([0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3]),
+  '{"dbs":{"components":{"compressed_docs":"AAAA"}}}',
+  '{"dbs":{"components":{"compressed_docs":"%%%"}}}',
+  '{"dbs":{"components":{"docs":[{"_id":"\\ud800"}]}},"x":1}',
+  '{"client_webhook_url":"javascript:alert(1)"}',
+  '{"client_webhook_url":{"toString":1}}'
+]
+
+t.test(
+  'nothing that a client can send is a server error, or changes anything',
+  { timeout: 90_000 },
+  async (t) => {
+    const spoolDirectory = t.testdir()
+    const host = await buildHost(t, { spoolDirectory, limits: { uploadBytes: 8 * 1024 * 1024 } })
+    const { app, on } = host
+    const { id, finished } = await app.dbBackups.start()
+    await finished
+    const state = async () =>
+      JSON.stringify(await Promise.all(Object.values(on.names).map((name) => on.couch.db.get(name))))
+    const before = await state()
+
+    const call = async (options: Omit<InjectOptions, 'url'> & { url: string }) => {
+      const reply = await app.inject({
+        ...options,
+        url: `/ak/api/v1/backups${options.url.replace('ID', id)}`,
+        headers: { 'content-type': 'application/json', ...options.headers, ...host.as('manager') }
+      } as InjectOptions)
+      const shown = `${options.method} ${options.url} ${String(options.payload).slice(0, 60)}: ${reply.statusCode} ${reply.body.slice(0, 200)}`
+      if (reply.statusCode >= 500) t.fail(shown)
+      return { reply, shown }
+    }
+    const refuse = async (options: Parameters<typeof call>[0]) => {
+      const { reply, shown } = await call(options)
+      if (reply.statusCode < 400) t.fail(`not refused: ${shown}`)
+    }
+    const WRITES = ROUTES.filter(([method]) => method !== 'GET')
+
+    for (const payload of CORPUS) {
+      for (const [method, url] of WRITES) {
+        // An empty body is what these two expect.
+        const empty =
+          ['', 'null', '{}'].includes(String(payload)) && url !== '' && !url.includes('attachments')
+        if (empty || (method === 'POST' && ['', 'null'].includes(String(payload)))) continue
+        await refuse({ method, url, payload })
+      }
+    }
+    t.pass('the corpus is refused')
+
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...WRITES),
+        fc.oneof(
+          fc.json().filter((text) => text !== 'null' && text.trim() !== '{}'),
+          fc.uint8Array({ minLength: 1, maxLength: 200 }).map((bytes) => Buffer.from(bytes))
+        ),
+        async ([method, url], payload) => refuse({ method, url, payload })
+      ),
+      { numRuns: 150 }
+    )
+    t.pass('random bodies are refused')
+
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...ROUTES),
+        fc.string({ minLength: 1, maxLength: 30, unit: 'binary' }),
+        fc.string({ maxLength: 30, unit: 'binary' }),
+        async ([method, url], name, value) => {
+          const query = `${encodeURIComponent(`x${name.toWellFormed()}`)}=${encodeURIComponent(value.toWellFormed())}`
+          await refuse({ method, url: `${url}?${query}`, payload: method === 'GET' ? undefined : '' })
+        }
+      ),
+      { numRuns: 100 }
+    )
+    t.pass('unknown query parameters are refused')
+
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom('GET' as const, 'PUT' as const),
+        fc.string({ minLength: 1, maxLength: 2000, unit: 'binary' }),
+        fc.boolean(),
+        async (method, name, encoded) => {
+          const segment = encoded
+            ? encodeURIComponent(name.toWellFormed())
+            : name.replace(/[^!-~]|[?#]/g, '%') || '%'
+          await refuse({ method, url: `/${segment}`, payload: method === 'GET' ? undefined : '' })
+        }
+      ),
+      { numRuns: 150 }
+    )
+    t.pass('what is no id is refused')
+
+    t.equal(await state(), before, 'nothing was written')
+    t.strictSame(await readdir(spoolDirectory), [], 'nothing is left on the disk')
+    t.equal((await app.inject({ url: '/ak/api/v1/backups', headers: host.as('manager') })).statusCode, 200)
+  }
+)

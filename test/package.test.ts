@@ -1,0 +1,148 @@
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import t, { type Test } from 'tap'
+
+const ROOT = join(__dirname, '..')
+const MODULES = join(ROOT, 'node_modules')
+const NAME = 'fastify-couchdb-backups'
+const execute = promisify(execFile)
+const tsc = (...args: string[]) => execute(process.execPath, [join(MODULES, 'typescript/bin/tsc'), ...args])
+
+interface Manifest {
+  dependencies: Record<string, string>
+  peerDependencies: Record<string, string>
+}
+
+/** A project outside this one, with the packed package and what it declares, and nothing else. */
+async function project(t: Test): Promise<{ directory: string; files: string[] }> {
+  const directory = await mkdtemp(join(tmpdir(), 'package-test-'))
+  t.teardown(() => rm(directory, { recursive: true, force: true }))
+  const stage = join(directory, 'stage')
+  await mkdir(stage)
+  await tsc('-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(stage, 'dist'))
+  for (const file of ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE', 'lib', 'test']) {
+    await cp(join(ROOT, file), join(stage, file), { recursive: true })
+  }
+  const npm = ['pack', '--ignore-scripts', '--json', '--pack-destination', directory]
+  const { stdout } = await execute('npm', npm, { cwd: stage })
+  const [{ filename, files }] = JSON.parse(stdout)
+  await rm(stage, { recursive: true })
+
+  const installed = join(directory, 'node_modules', NAME)
+  await mkdir(installed, { recursive: true })
+  await execute('tar', ['xzf', join(directory, filename), '-C', installed, '--strip-components', '1'])
+  const manifest: Manifest = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+  const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
+  for (const dependency of [...declared, '@types/node']) {
+    const link = join(directory, 'node_modules', dependency)
+    await mkdir(dirname(link), { recursive: true })
+    await symlink(join(MODULES, dependency), link)
+  }
+  return { directory, files: files.map(({ path }: { path: string }) => path) }
+}
+
+/** Registers the plugin, and asks it for something that needs a database: there is none at this port. */
+const USE = `
+async function use(plugin) {
+  const app = Fastify()
+  await app.register(plugin, {
+    couch: nano('http://127.0.0.1:9'),
+    databases: { components: 'a', sessions: 'b', system: 'c' },
+    authorize: () => {},
+    webhooks: createMemoryWebhookStore(),
+    rebuildWhitelist: () => {}
+  })
+  const { statusCode, headers } = await app.inject('/api/v1/backups')
+  const result = [typeof app.dbBackups.start, statusCode, headers['retry-after']]
+  await app.close()
+  return result
+}
+`
+
+t.test('the packed package', async (t) => {
+  const { directory, files } = await project(t)
+  const run = async (file: string, source: string) => {
+    await writeFile(join(directory, file), source)
+    return JSON.parse((await execute(process.execPath, [file], { cwd: directory })).stdout)
+  }
+  const works = ['function', 503, '5']
+
+  t.test('holds what it runs on and what tells about it, and nothing else', async (t) => {
+    t.strictSame(
+      files.filter((file) => !file.startsWith('dist/lib/') && !file.startsWith('dist/types/')).sort(),
+      ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']
+    )
+    t.ok(files.includes('dist/lib/index.js') && files.includes('dist/lib/index.mjs'))
+  })
+
+  t.test('can be required', async (t) => {
+    const source = `
+      const Fastify = require('fastify')
+      const nano = require('nano')
+      const module_ = require('${NAME}')
+      const { dbBackups, createMemoryWebhookStore } = module_
+      ${USE}
+      Promise.all([module_, dbBackups, module_.default].map(use)).then((r) => console.log(JSON.stringify(r)))
+    `
+    t.strictSame(await run('required.cjs', source), [works, works, works])
+  })
+
+  t.test('can be imported, by default and by name', async (t) => {
+    const source = `
+      import Fastify from 'fastify'
+      import nano from 'nano'
+      import byDefault, { dbBackups, createMemoryWebhookStore } from '${NAME}'
+      ${USE}
+      console.log(JSON.stringify([byDefault === dbBackups, await use(byDefault)]))
+    `
+    t.strictSame(await run('imported.mjs', source), [true, works])
+  })
+
+  t.test('types check, and so do the examples of the readme', async (t) => {
+    const blocks = [...(await readFile(join(ROOT, 'README.md'), 'utf8')).matchAll(/^```ts\n(.*?)^```/gms)]
+    const embedding = blocks.map(([, code]) => code!).find((code) => code.includes(`from '${NAME}'`))!
+    const operations = blocks.map(([, code]) => code!).find((code) => code.includes('fastify.dbBackups'))!
+    t.ok(embedding && operations, 'the readme has both')
+    await writeFile(join(directory, 'readme.mts'), embedding)
+    await writeFile(join(directory, 'readme.cts'), embedding)
+    await writeFile(
+      join(directory, 'operations.mts'),
+      `import type { FastifyInstance } from 'fastify'
+      import type {} from '${NAME}'
+      export async function use(fastify: FastifyInstance): Promise<number> {
+        ${operations}
+        return doc_count
+      }`
+    )
+    await writeFile(
+      join(directory, 'wrong.mts'),
+      `import dbBackups from '${NAME}'
+      import Fastify from 'fastify'
+      // @ts-expect-error the options are checked, so the types were found
+      Fastify().register(dbBackups, { couch: 1 })
+      `
+    )
+    const settings = {
+      compilerOptions: {
+        strict: true,
+        exactOptionalPropertyTypes: true,
+        target: 'ES2022',
+        module: 'NodeNext',
+        esModuleInterop: true,
+        noEmit: true,
+        skipLibCheck: false,
+        types: ['node']
+      },
+      include: ['*.mts', '*.cts']
+    }
+    await writeFile(join(directory, 'tsconfig.json'), JSON.stringify(settings))
+    const problems = await tsc('-p', directory).then(
+      () => '',
+      (error: { stdout: string }) => error.stdout
+    )
+    t.equal(problems, '')
+  })
+})

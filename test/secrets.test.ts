@@ -1,0 +1,95 @@
+import { Writable } from 'node:stream'
+import Fastify from 'fastify'
+import nano from 'nano'
+import t from 'tap'
+import { createCouchWebhookStore, dbBackups } from '../lib/index.js'
+import { setupDatabases } from './helpers/database.js'
+
+const PASSWORD = 'pa55word-of-the-database'
+const KEY = 'secret-of-the-api-key'
+const TOKEN = 'token-in-the-query'
+
+t.test('secrets reach no log, reply or stored document', async (t) => {
+  const on = await setupDatabases(t)
+  const address = new URL(on.url)
+  // The embedded database takes every password; a real one keeps its own, which is looked for as well.
+  const password = on.real ? decodeURIComponent(address.password) : PASSWORD
+  if (!on.real) {
+    address.username = 'admin'
+    address.password = PASSWORD
+  }
+  let couch = nano(address.href.replace(/\/$/, ''))
+  const seen: string[] = []
+  const stream = new Writable({
+    write(line, _encoding, done) {
+      seen.push(`log: ${line}`)
+      done()
+    }
+  })
+  const app = Fastify({ logger: { level: 'trace', stream } })
+  t.teardown(() => app.close())
+  await app.register(dbBackups, {
+    couch: () => couch,
+    databases: on.names,
+    authorize: () => ({ name: 'manager' }),
+    webhooks: createCouchWebhookStore({ couch: () => couch, database: on.names.system }),
+    rebuildWhitelist: () => undefined,
+    clientWebhook: { attempts: 1, timeout: 500 },
+    retry: { attempts: 2, wait: 10, longest: 20 },
+    timeouts: { control: 1000, idle: 1000, close: 1000 }
+  })
+  const headers = { authorization: `Basic ${Buffer.from(`key:${KEY}`).toString('base64')}`, 'x-api-key': KEY }
+  const call = async (method: 'GET' | 'PUT' | 'POST', path: string, payload?: object) => {
+    const reply = await app.inject({ method, url: `/ak/api/v2/backups${path}`, payload, headers })
+    seen.push(`${method} ${path}: ${JSON.stringify(reply.headers)} ${reply.body}`)
+    return reply
+  }
+
+  const { id } = (await call('POST', '')).json()
+  while ((await app.dbBackups.summary(id)).in_progress) await new Promise((done) => setTimeout(done, 10))
+  await call('PUT', `/${id}/attachments/a`, { attachment: 'x' })
+  await call('GET', '')
+  await call('GET', `/${id}`)
+  // Nobody listens there: the delivery fails, and says so in the transaction.
+  const restored = await call('PUT', `/${id}`, { client_webhook_url: `http://127.0.0.1:9/?token=${TOKEN}` })
+  t.equal(restored.statusCode, 202)
+  const store = createCouchWebhookStore({ couch: () => couch, database: on.names.system })
+  const txId = restored.json().url.split('/').pop()
+  const ended = async () => (await store.get(txId))?.client_webhook
+  while (!(await ended())) await new Promise((done) => setTimeout(done, 10))
+  await call('PUT', `/${id}`, { client_webhook_url: `http://user:${KEY}@127.0.0.1:9/` })
+  await call('PUT', '', { dbs: { [`x${KEY.length}`]: {} } })
+
+  const stored = []
+  for (const name of Object.values(on.names)) {
+    for (const document of (await on.fetchAll(name)).values()) {
+      // The URL that a client gave is its own, and has to be kept to be called.
+      const { client_webhook_url, ...rest } = document
+      stored.push(JSON.stringify(rest))
+    }
+  }
+  t.ok(stored.length >= 3, `${stored.length} documents to look through`)
+
+  couch = nano(`http://admin:${PASSWORD}@127.0.0.1:9`)
+  for (const [method, path] of [
+    ['POST', ''],
+    ['GET', ''],
+    ['GET', `/${id}`],
+    ['PUT', `/${id}`]
+  ] as const) {
+    t.equal((await call(method, path)).statusCode, 503)
+  }
+
+  const everything = [...seen, ...stored]
+  t.ok(
+    everything.some((text) => text.startsWith('log: ')),
+    'there are logs to look through'
+  )
+  const basic = Buffer.from(`admin:${password}`).toString('base64')
+  for (const secret of [password, PASSWORD, basic, KEY, headers.authorization.slice(6), TOKEN]) {
+    t.notOk(
+      everything.find((text) => text.includes(secret)),
+      'not found anywhere'
+    )
+  }
+})

@@ -1,0 +1,157 @@
+// Compiled by `npm run lint`, never run: each @ts-expect-error fails the compilation when there is no error.
+import type { Readable } from 'node:stream'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import nano from 'nano'
+import dbBackups, {
+  type BackupEvent,
+  type BackupSummary,
+  createCouchWebhookStore,
+  createMemoryWebhookStore,
+  type DbBackups,
+  type DbBackupsOptions,
+  dbBackups as named,
+  OperationInProgressError,
+  type RestoreOutcome,
+  type WebhookStore
+} from '../../lib/index.js'
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+const expectType = <Expected>() => ({
+  of: <Actual>(_value: Actual, ..._same: Same<Actual, Expected> extends true ? [] : [never]): void => {}
+})
+
+const couch = nano('http://127.0.0.1:5984')
+const options: DbBackupsOptions = {
+  couch,
+  databases: { components: 'a', sessions: 'b', system: 'c' },
+  authorize: () => undefined,
+  webhooks: createMemoryWebhookStore(),
+  rebuildWhitelist: () => {}
+}
+
+export function registration(app: FastifyInstance): void {
+  app.register(dbBackups, options)
+  app.register(named, options)
+  app.register(dbBackups, { ...options, couch: () => couch })
+  // @ts-expect-error the options are required
+  app.register(dbBackups)
+  const { authorize: _authorize, ...unprotected } = options
+  // @ts-expect-error there is no default for authorize
+  app.register(dbBackups, unprotected)
+}
+
+export const everything: DbBackupsOptions = {
+  ...options,
+  databases: { components: 'a', sessions: 'b', system: 'c', backups: 'd' },
+  webhooks: createCouchWebhookStore({ couch: () => couch, database: 'c' }),
+  versions: async () => ({ tag: '1' }),
+  publicUrl: 'https://console.example.com',
+  excludeTypes: ['log'] as const,
+  clientWebhook: { allow: (url) => url.hostname === 'example.com', attempts: 1, timeout: 1 },
+  spoolDirectory: '/var/spool',
+  limits: { uploadBytes: 1, inflatedBytes: 1, attachmentBytes: 1, nesting: 8, spoolBytes: 1 },
+  timeouts: { authorize: 1, control: 1, idle: 1, rebuildWhitelist: 1, lease: 2000, close: 1 },
+  retry: { attempts: 1, wait: 1, longest: 1 }
+}
+
+export const wrong: DbBackupsOptions[] = [
+  // @ts-expect-error a database is missing
+  { ...options, databases: { components: 'a', sessions: 'b' } },
+  // @ts-expect-error no such limit
+  { ...options, limits: { bytes: 1 } },
+  // @ts-expect-error no such option
+  { ...options, authorise: () => undefined },
+  // @ts-expect-error a URL is no nano
+  { ...options, couch: 'http://127.0.0.1:5984' },
+  // @ts-expect-error a boolean neither allows nor refuses
+  { ...options, authorize: () => true },
+  // @ts-expect-error the store lacks two methods
+  { ...options, webhooks: { get: async () => null } }
+]
+
+export const hooks: DbBackupsOptions = {
+  ...options,
+  async authorize(request, context, reply) {
+    expectType<FastifyRequest>().of(request)
+    expectType<'session' | 'api-key'>().of(context.scheme)
+    expectType<'blockchain.optools.settings'>().of(context.action)
+    reply.code(403)
+    return { name: 'a', uuid: 'b' }
+  },
+  async rebuildWhitelist(context) {
+    expectType<string>().of(context.tx_id)
+    // @ts-expect-error the context has nothing else
+    context.database
+  },
+  onEvent(event) {
+    expectType<BackupEvent>().of(event)
+  }
+}
+
+export function narrowing(event: BackupEvent): void {
+  switch (event.type) {
+    case 'backup_started':
+      expectType<string>().of(event.id)
+      // @ts-expect-error it has only begun
+      event.durationMs
+      break
+    case 'backup_finished':
+      expectType<BackupSummary>().of(event.backup)
+      // @ts-expect-error it has not failed
+      event.error
+      break
+    case 'backup_failed':
+    case 'restore_failed':
+      expectType<Error>().of(event.error)
+      break
+    case 'restore_started':
+      expectType<string | undefined>().of(event.backup_id)
+      // @ts-expect-error a restore is named by its transaction
+      event.id
+      break
+    case 'restore_finished':
+      expectType<RestoreOutcome>().of(event.outcome)
+      break
+    default:
+      expectType<never>().of(event)
+  }
+}
+
+export async function decorator(body: Readable): Promise<void> {
+  const { dbBackups: operations } = Fastify()
+  expectType<DbBackups>().of(operations)
+  const { id, finished } = await operations.start({ name: 'scheduler' })
+  expectType<string>().of(id)
+  expectType<BackupSummary>().of(await finished)
+  const restored = await operations.restore({ id }, { skip: { system: ['a'] }, dryRun: true, exact: true })
+  expectType<RestoreOutcome>().of(await restored.finished)
+  await operations.restore({ body })
+  // @ts-expect-error either an id or a body
+  await operations.restore({})
+  // @ts-expect-error there is no such database
+  await operations.restore({ id }, { skip: { users: ['a'] } })
+  const content = await operations.get(id)
+  expectType<Readable>().of(content.body)
+  expectType<string | undefined>().of(content.summary.error)
+  expectType<{ ids: string[] }>().of(await operations.list())
+  await operations.attach(id, 'name', Buffer.alloc(1), { contentType: 'text/plain' })
+  // @ts-expect-error a number cannot be stored as it is
+  await operations.attach(id, 'name', 1)
+}
+
+export function errors(error: unknown): 400 | undefined {
+  if (!(error instanceof OperationInProgressError)) return
+  expectType<'backup' | 'restore'>().of(error.operation)
+  expectType<string>().of(error.id)
+  return error.statusCode
+}
+
+export async function store(webhooks: WebhookStore): Promise<void> {
+  const transaction = await webhooks.get('a')
+  expectType<'pending' | 'success' | 'error' | undefined>().of(transaction?.status)
+  await webhooks.update('a', { status: 'success' })
+  // @ts-expect-error the id of a transaction does not change
+  await webhooks.update('a', { tx_id: 'b' })
+  // @ts-expect-error there is no such status
+  await webhooks.update('a', { status: 'done' })
+}
