@@ -25,7 +25,14 @@ const OptionsData = Type.Object({
   excludeTypes: Type.Optional(Type.Array(Type.String())),
   spoolDirectory: Type.Optional(Type.String({ minLength: 1 })),
   clientWebhook: Type.Optional(
-    Type.Object({ attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10 })), timeout: Milliseconds })
+    Type.Object(
+      {
+        allow: Type.Optional(Type.Function([], Type.Unknown())),
+        attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10 })),
+        timeout: Milliseconds
+      },
+      { additionalProperties: false }
+    )
   ),
   limits: Type.Optional(
     Type.Object(

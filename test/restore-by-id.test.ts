@@ -135,7 +135,7 @@ t.test('the transaction tells how it goes and how it went', async (t) => {
   const api = apiOf(host)
   const id = await api.backup()
   const before = Date.now()
-  const reply = await api.whenFree(() => api.call('PUT', `/${id}`, {}))
+  const reply = await api.call('PUT', `/${id}`, {})
   t.equal(reply.statusCode, 202)
   const { url } = reply.json()
   t.strictSame(reply.json(), { message: 'in-progress', url })
@@ -239,7 +239,7 @@ t.test('of a backup that runs or has failed is refused, and nothing is written',
     { _id: '03_ibp_db_backup_2', ...header, in_progress: false, error: 'the disk was full' }
   ])
   const sequence = await sequences(on)
-  const running = await api.whenFree(() => api.call('PUT', '/03_ibp_db_backup_1'))
+  const running = await api.call('PUT', '/03_ibp_db_backup_1')
   t.equal(running.statusCode, 400)
   t.match(running.json(), { statusCode: 400, message: 'cannot restore, the backup is still in progress.' })
   const failed = await api.call('PUT', '/03_ibp_db_backup_2')
@@ -250,7 +250,7 @@ t.test('of a backup that runs or has failed is refused, and nothing is written',
   })
 
   const release = gate.hold(/_changes/)
-  const { id } = (await api.whenFree(() => api.call('POST'))).json()
+  const { id } = (await api.call('POST')).json()
   const reply = await api.call('PUT', `/${id}`)
   t.equal(reply.statusCode, 400)
   t.strictSame(reply.json(), { statusCode: 400, message: 'backup_in_progress', id })

@@ -20,6 +20,7 @@ export type Authorize = (
   request: FastifyRequest,
   context: AuthorizeContext,
   reply: FastifyReply
+  // biome-ignore lint/suspicious/noConfusingVoidType: a hook that returns nothing allows
 ) => Requester | undefined | void | Promise<Requester | undefined | void>
 
 export interface RebuildContext {

@@ -78,7 +78,7 @@ async function* documents(
 ): AsyncGenerator<Uint8Array> {
   const { chunks, repeated } = await storedDocuments(store, header, database)
   let count = 0
-  for await (const content of chunkContents(store, chunks)) {
+  for await (const content of chunkContents(store, chunks, { ahead: true })) {
     const { entry, lines, ordinal } = content
     if (lines === null) {
       if (!isLastCopy(repeated, entry.large as string, ordinal)) continue

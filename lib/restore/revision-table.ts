@@ -43,6 +43,7 @@ export class RevisionTable {
     words[at + 2] = Number(rev.slice(0, dash)) & GENERATION
     if (DIGEST.test(digest)) {
       for (let i = 0; i < 4; i++) words[at + 3 + i] = Number.parseInt(digest.slice(i * 8, i * 8 + 8), 16)
+      this.#others.delete(id)
     } else {
       words.fill(0, at + 3, at + 7)
       this.#others.set(id, rev)

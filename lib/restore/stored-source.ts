@@ -67,7 +67,7 @@ export class StoredSource implements RestoreSource {
     if (!documents) return
     const { chunks, repeated } = documents
     const wanted = (entry: ChunkEntry) => (design ? entry.design > 0 : entry.docs > entry.design)
-    for await (const content of chunkContents(this.#store, chunks, wanted)) {
+    for await (const content of chunkContents(this.#store, chunks, { ahead: false, wanted })) {
       const { entry, lines, ordinal } = content
       if (lines === null) {
         if (isLastCopy(repeated, entry.large as string, ordinal)) yield* this.#large(entry)

@@ -41,19 +41,20 @@ export type ChunkContent =
   | { entry: ChunkEntry; lines: null; ordinal: number }
 
 /**
- * Reads chunks in order, the next while one is being used.
- * @param wanted leaves out chunks that are not needed
+ * Reads chunks in order.
+ * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database
+ * @param options.wanted leaves out chunks that are not needed
  * @throws DamagedBackupError
  */
 export async function* chunkContents(
   store: BackupStore,
   chunks: readonly ChunkEntry[],
-  wanted: (entry: ChunkEntry) => boolean = () => true
+  options: { ahead: boolean; wanted?: (entry: ChunkEntry) => boolean }
 ): AsyncGenerator<ChunkContent> {
   let ordinal = 0
   const selected: { entry: ChunkEntry; ordinal: number }[] = []
   for (const entry of chunks) {
-    if (wanted(entry)) selected.push({ entry, ordinal })
+    if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
     ordinal += entry.docs
   }
   const read = (index: number): Promise<Buffer> | null => {
@@ -63,10 +64,10 @@ export async function* chunkContents(
     lines.catch(() => undefined)
     return lines
   }
-  let next = read(0)
+  let next = options.ahead ? read(0) : null
   for (const [index, { entry, ordinal }] of selected.entries()) {
-    const current = next
-    next = read(index + 1)
+    const current = options.ahead ? next : read(index)
+    if (options.ahead) next = read(index + 1)
     yield { entry, ordinal, lines: current && (await current) }
   }
 }

@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { LightMyRequestResponse } from 'fastify'
 import type { BackupSummary, WebhookTransaction } from '../../types/index.js'
 import type { FetchedDocument, Snapshot } from './database.js'
@@ -18,9 +17,7 @@ export interface Api {
     payload?: object | string | Buffer,
     headers?: Record<string, string>
   ): Promise<LightMyRequestResponse>
-  /** Asks again while something else runs: an operation's end can be seen before its lease is given back. */
-  whenFree(start: () => Promise<LightMyRequestResponse>): Promise<LightMyRequestResponse>
-  /** Makes a backup and waits for its end, as `restore` does; both wait for what runs already. */
+  /** Makes a backup and waits for its end. */
   backup(): Promise<string>
   get(id: string): Promise<SentBackup>
   /** Starts a restore of a backup's id or of the backup given, and waits for its end. */
@@ -40,26 +37,18 @@ export function apiOf(host: TestHost, base = '/api/v1'): Api {
     if (statusCode !== status) throw new Error(`${statusCode} ${body}`)
     return JSON.parse(body)
   }
-  const whenFree: Api['whenFree'] = async (start) => {
-    for (;;) {
-      const reply = await start()
-      if (reply.statusCode !== 400 || !/_in_progress$/.test(reply.json().message)) return reply
-      await delay(20)
-    }
-  }
-  const started = (start: () => Promise<LightMyRequestResponse>) => expecting(202, whenFree(start))
   return {
     call,
-    whenFree,
     async backup() {
-      const { id } = await started(() => call('POST'))
+      const { id } = await expecting(202, call('POST'))
       const { error } = await host.waitForBackup(id)
       if (error) throw new Error(error)
       return id
     },
     get: (id) => expecting(200, call('GET', `/${id}`)),
     async restore(source, query = '') {
-      const { url } = await started(() =>
+      const { url } = await expecting(
+        202,
         typeof source === 'string' ? call('PUT', `/${source}${query}`) : call('PUT', query, source)
       )
       return host.waitForRestore(url)

@@ -1,7 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { appendFileSync } from 'node:fs'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
@@ -20,13 +23,13 @@ import {
 } from './fault-proxy.js'
 import { load, seedDocuments } from './seed.js'
 
-const TIMEOUTS = { control: 1000, idle: 1000, lease: 3000, close: 2000 }
+const TIMEOUTS = { control: 1500, idle: 1500, lease: 4000, close: 2000 }
 const RETRY = { attempts: 4, wait: 20, longest: 80 }
 /** Nothing may take longer: attempts of the longest chain of calls, each ended by its time-out. */
-const HANG = 30_000
+const HANG = 45_000
 /** A lease becomes stale, and is found so. */
 const TAKEOVER = 2 * TIMEOUTS.lease + 4000
-const LANES = 8
+const LANES = 6
 export const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
 
 export interface HttpReply {
@@ -43,6 +46,7 @@ export interface Lane {
   names: Required<DatabaseNames>
   direct: ServerScope
   proxy: FaultProxy
+  spoolDirectory: string
   events: BackupEvent[]
   call(method: string, path: string, body?: unknown): Promise<HttpReply>
   /** The event that ends the operation at hand. @throws when it hangs */
@@ -53,12 +57,14 @@ export interface Lane {
 export interface Point extends Match {
   name: string
   nth?: number
+  /** Every fault is played there; elsewhere one of each kind, unless the whole matrix is written. */
+  core?: boolean
   /** Faults that cannot strike there, or change nothing: a reply without a body cannot be cut. */
   except?: readonly Fault[]
 }
 
 /** What came of an operation; anything else is thrown. */
-export type Outcome = 'recovered' | 'failed' | 'unaffected'
+export type Outcome = 'recovered' | 'failed'
 
 export interface Operation {
   name: string
@@ -81,6 +87,8 @@ async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean):
     await proxy.close()
     if (databases.real) for (const name of created) await direct.db.destroy(name)
   })
+  const spoolDirectory = await mkdtemp(join(tmpdir(), 'fault-cells-'))
+  t.teardown(() => rm(spoolDirectory, { recursive: true }))
   const events: BackupEvent[] = []
   const couch = nano(proxy.url)
   const app = Fastify()
@@ -92,6 +100,7 @@ async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean):
     authorize: () => undefined,
     rebuildWhitelist: () => undefined,
     webhooks: createCouchWebhookStore({ couch, database: names.backups, timeout: TIMEOUTS.control }),
+    spoolDirectory,
     timeouts: TIMEOUTS,
     retry: RETRY,
     onEvent: (event) => void events.push(event)
@@ -104,6 +113,7 @@ async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean):
     names,
     direct,
     proxy,
+    spoolDirectory,
     events,
     call: (method, path, body) => call(port, method, path, body),
     async ended() {
@@ -170,8 +180,13 @@ export async function seedSources(on: Pick<TestDatabases, 'couch'>, names: Datab
   await on.couch.use(names.system).insert({ _id: '_design/views', views: {} })
 }
 
+const OWN = /^(athena_backup|webhook_tx)/
+
 const sorted = (documents: Iterable<FetchedDocument>) =>
-  [...documents].sort((a, b) => (a._id < b._id ? -1 : 1)).map((document) => plain(document))
+  [...documents]
+    .filter(({ type }) => !OWN.test(String(type)))
+    .sort((a, b) => (a._id < b._id ? -1 : 1))
+    .map((document) => plain(document))
 
 /** Without revisions, and without members of attachments that depend on when they were written. */
 function plain({ _rev, _attachments, ...document }: FetchedDocument): object {
@@ -183,7 +198,7 @@ function plain({ _rev, _attachments, ...document }: FetchedDocument): object {
   return { ...document, attachments }
 }
 
-export function difference(expected: Iterable<FetchedDocument>, found: Iterable<FetchedDocument>): string {
+function difference(expected: Iterable<FetchedDocument>, found: Iterable<FetchedDocument>): string {
   const [one, other] = [sorted(expected), sorted(found)].map((all) => all.map((each) => JSON.stringify(each)))
   const missing = one.filter((each) => !other.includes(each)).map((each) => each.slice(0, 60))
   const extra = other.filter((each) => !one.includes(each)).map((each) => each.slice(0, 60))
@@ -196,6 +211,29 @@ export type Contents = Record<LogicalDatabase, Snapshot>
 export async function contents(lane: Pick<Lane, 'databases' | 'names'>): Promise<Contents> {
   const all = LOGICAL.map(async (logical) => [logical, await lane.databases.fetchAll(lane.names[logical])])
   return Object.fromEntries(await Promise.all(all))
+}
+
+/** Deletes and changes documents. */
+export async function damage({ direct, names }: Pick<Lane, 'direct' | 'names'>): Promise<void> {
+  for (const logical of LOGICAL) {
+    const { rows } = await direct.use(names[logical]).list({ include_docs: true })
+    const docs = rows.flatMap(({ id, doc }, i): object[] => {
+      if (id.startsWith('_design/') || i % 3 === 2 || OWN.test(String((doc as { type?: unknown }).type)))
+        return []
+      if (i % 3 === 0) return [{ _id: id, _rev: doc?._rev, _deleted: true }]
+      return [{ ...doc, damaged: true }]
+    })
+    await direct.use(names[logical]).bulk({ docs })
+  }
+}
+
+/** How databases differ, this package's own documents aside; empty when they do not. */
+export function differences(expected: Contents, found: Contents): string {
+  const problems = LOGICAL.map((logical) => {
+    const problem = difference(expected[logical].values(), found[logical].values())
+    return problem && `${logical}: ${problem}`
+  })
+  return problems.filter(Boolean).join('; ')
 }
 
 /** @throws when a backup, read through the API, is not what the databases hold */
@@ -223,14 +261,10 @@ export async function expectTidy({ direct, names }: Pick<Lane, 'direct' | 'names
     'tidying',
     TAKEOVER,
     async () => {
-      const rows = async (from: string): Promise<Header[]> => {
-        const { rows } = await direct
-          .use(names.backups)
-          .list({ startkey: from, endkey: `${from}\ufff0`, include_docs: true })
-        return rows.map(({ doc }) => doc as unknown as Header)
-      }
-      const headers = await rows('03_ibp_db_backup_')
-      const parts = (await rows('backup_')).map(({ _id }) => _id)
+      const rows = async (from: string, include_docs: boolean) =>
+        (await direct.use(names.backups).list({ startkey: from, endkey: `${from}\ufff0`, include_docs })).rows
+      const headers = (await rows('03_ibp_db_backup_', true)).map(({ doc }) => doc as unknown as Header)
+      const parts = (await rows('backup_', false)).map(({ id }) => id)
       const needed = headers.flatMap(({ storage }) =>
         Object.values(storage.databases).flatMap(({ chunks, superseded }) =>
           [...chunks, ...superseded].map(({ id }) => id)
@@ -277,6 +311,7 @@ export function expectClear({ status, json }: HttpReply): void {
   }
 }
 
+const EVERYWHERE: readonly Fault[] = ['refuse', 'cut_mid', 'stall', 'status_503', 'html', 'reply_lost']
 const LASTING = Number.POSITIVE_INFINITY
 
 interface Cell {
@@ -311,8 +346,12 @@ export async function runMatrix(
   const slow = (fault: Fault) => (/stall|drip/.test(fault) ? 0 : 1)
   for (const times of [LASTING, 1]) {
     for (const fault of [...FAULTS].sort((a, b) => slow(a) - slow(b))) {
-      if (process.env.ONLY && !process.env.ONLY.split(',').includes(fault)) continue
-      for (const point of points) if (!point.except?.includes(fault)) queue.push({ point, fault, times })
+      for (const point of points) {
+        const all = point.core || process.env.FAULT_MATRIX_OUT
+        if (!point.except?.includes(fault) && (all || EVERYWHERE.includes(fault))) {
+          queue.push({ point, fault, times })
+        }
+      }
     }
   }
   const newLane = async () => {
@@ -354,17 +393,25 @@ async function runCell(lane: Lane, operation: Operation, { point, fault, times }
   if (!(json as { alive?: boolean }).alive) throw new Error('the host does not serve its other routes')
   if (rule.hits === 0) throw new Error('the fault did not strike')
   await proxy.clear()
-  return judge()
+  const outcome = await judge()
+  const left = await readdir(lane.spoolDirectory)
+  if (left.length > 0) throw new Error(`left on disk: ${left}`)
+  return outcome
 }
 
-/** A table in Markdown: a row for each fault, a column for each point, "once / lasting". */
+const LETTERS = new Map([
+  ['recovered', 'R'],
+  ['failed', 'F']
+])
+
+/** A table in Markdown: a row for each fault, a column for each point, in a cell the fault once and lasting. */
 function write(name: string, points: readonly Point[], outcomes: Map<string, Map<string, string>>): void {
   const path = process.env.FAULT_MATRIX_OUT
   if (!path) return
   const cell = (point: Point, fault: Fault) => {
     const row = outcomes.get(point.name)
-    const [once, lasting] = [1, LASTING].map((times) => row?.get(`${fault} ${times}`))
-    return once === undefined && lasting === undefined ? '-' : `${once} / ${lasting}`
+    const [once, lasting] = [1, LASTING].map((times) => LETTERS.get(row?.get(`${fault} ${times}`) ?? ''))
+    return point.except?.includes(fault) ? '-' : `${once ?? '!'} ${lasting ?? '!'}`
   }
   const lines = [
     `| ${name} | ${points.map((point) => point.name).join(' | ')} |`,

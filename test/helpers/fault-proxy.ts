@@ -96,6 +96,8 @@ export interface FaultProxy {
   /** Every request since the last `clear`. */
   seen: SeenRequest[]
   add(rule: Rule): ActiveRule
+  /** Called as each request comes in, before it is passed on; `false` drops it. */
+  onRequest: ((request: SeenRequest) => boolean | undefined) | undefined
   /** Holds back matching requests until the returned function is called. */
   hold(match: Match): () => void
   /** Ends all faults, and stalled requests with them. */
@@ -247,7 +249,9 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
 
   const serve = async (request: IncomingMessage, response: ServerResponse) => {
     const path = decode(request.url ?? '/')
-    proxy.seen.push({ method: request.method ?? '', path })
+    const seen = { method: request.method ?? '', path }
+    proxy.seen.push(seen)
+    if (proxy.onRequest?.(seen) === false) return void request.socket.destroy()
     const concerned = [...rules, ...holds.map(({ match }) => match)].some((match) =>
       matches({ ...match, body: undefined }, request, path, NOTHING)
     )
@@ -289,6 +293,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const proxy: FaultProxy = {
     url: `http://${credentials}127.0.0.1:${ownPort}`,
     seen: [],
+    onRequest: undefined,
     add(rule) {
       const active = { ...rule, hits: 0 }
       rules.push(active)

@@ -4,10 +4,10 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import t from 'tap'
-import type { Job, Result } from '../bench/worker.js'
-import { setupDatabases } from './helpers/database.js'
-import { buildHost } from './helpers/host.js'
-import { load, seedDocuments } from './helpers/seed.js'
+import type { Job, Result } from '../../bench/worker.js'
+import { setupDatabases } from '../helpers/database.js'
+import { buildHost } from '../helpers/host.js'
+import { load, seedDocuments } from '../helpers/seed.js'
 
 const MiB = 1024 * 1024
 /** Above the idle server, whatever the size of the backup. */
@@ -55,7 +55,7 @@ t.test('a backup of 200 MB is made, sent and restored within 64 MiB', { timeout:
 
 function runInChild(job: Job): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const child = fork(join(__dirname, '..', 'bench', 'worker.ts'), [JSON.stringify(job)], {
+    const child = fork(join(__dirname, '..', '..', 'bench', 'worker.ts'), [JSON.stringify(job)], {
       execArgv: ['--import', 'tsx', '--expose-gc'],
       env: { ...process.env, NODE_OPTIONS: '' }
     })

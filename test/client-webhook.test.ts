@@ -1,0 +1,276 @@
+import { once } from 'node:events'
+import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { guardedLookup } from '../lib/webhooks/address.js'
+import type { WebhookDelivery, WebhookTransaction } from '../types/index.js'
+import { apiOf, backupOf } from './helpers/api.js'
+import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+
+interface Received {
+  method: string | undefined
+  url: string | undefined
+  headers: IncomingHttpHeaders
+  body: string
+}
+
+/** A receiver of webhooks on this machine; `answer` is told how many came before. */
+async function startReceiver(t: Test, answer: (response: ServerResponse, before: number) => void) {
+  const received: Received[] = []
+  const server = createServer(async (request, response) => {
+    const body = Buffer.concat(await request.toArray()).toString()
+    const { method, url, headers } = request
+    received.push({ method, url, headers, body })
+    answer(response, received.length - 1)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return { received, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+}
+
+const with200 = (response: ServerResponse) => response.end('ok')
+
+/** Restores with a webhook, and waits until its delivery is written down. */
+async function deliver(
+  host: TestHost,
+  url: string
+): Promise<WebhookTransaction & { client_webhook: WebhookDelivery }> {
+  const { tx_id } = await apiOf(host).restore(backupOf([{ _id: 'a' }], { client_webhook_url: url }))
+  for (;;) {
+    const transaction = await host.webhooks.get(tx_id)
+    if (transaction?.client_webhook) return transaction as never
+    await delay(20)
+  }
+}
+
+async function consoleWith(t: Test, clientWebhook: HostOptions['clientWebhook'] = {}): Promise<TestHost> {
+  return buildHost(t, { clientWebhook: { attempts: 2, timeout: 500, ...clientWebhook } })
+}
+
+t.test('receives the finished transaction', async (t) => {
+  const { received, url } = await startReceiver(t, with200)
+  const host = await consoleWith(t)
+  const transaction = await deliver(host, `${url}/hook?key=1`)
+  t.strictSame(transaction.client_webhook, { attempts: 1, delivered: true, last_status: 200 })
+  t.equal(transaction.client_webhook_url, `${url}/hook?key=1`)
+  t.equal(received.length, 1)
+  t.match(received[0], {
+    method: 'POST',
+    url: '/hook?key=1',
+    headers: { 'content-type': 'application/json' }
+  })
+  const body = JSON.parse(received[0]!.body)
+  t.match(body, {
+    tx_id: transaction.tx_id,
+    type: 'webhook_tx',
+    status: 'success',
+    on_step: 5,
+    total_steps: 5,
+    ts_completed: Number,
+    databases: { components: { total: 1, created: 1, failed: 0 } }
+  })
+  t.notOk('client_webhook_url' in body)
+})
+
+t.test('receives the transaction of a stored backup, and of a restore that failed', async (t) => {
+  const { received, url } = await startReceiver(t, with200)
+  const host = await buildHost(t, {
+    rebuildWhitelist() {
+      throw new Error('no peers')
+    }
+  })
+  const api = apiOf(host)
+  const id = await api.backup()
+  const reply = await api.call('PUT', `/${id}`, { client_webhook_url: `${url}/` })
+  t.equal(reply.statusCode, 202)
+  const { tx_id } = await host.waitForRestore(reply.json().url)
+  while (!(await host.webhooks.get(tx_id))?.client_webhook) await delay(20)
+  t.match(JSON.parse(received[0]!.body), { tx_id, backup_id: id, status: 'error' })
+})
+
+t.test('is tried again after a fault that may pass', async (t) => {
+  const { received, url } = await startReceiver(t, (response, before) => {
+    response.statusCode = before === 0 ? 500 : 204
+    response.end()
+  })
+  const transaction = await deliver(await consoleWith(t), url)
+  t.strictSame(transaction.client_webhook, { attempts: 2, delivered: true, last_status: 204 })
+  t.equal(received.length, 2)
+  t.equal(received[0]!.body, received[1]!.body)
+})
+
+t.test('is given up after the attempts, and the restore is still a success', async (t) => {
+  const { received, url } = await startReceiver(t, (response) => response.writeHead(503).end())
+  const transaction = await deliver(await consoleWith(t), url)
+  t.equal(transaction.status, 'success')
+  t.strictSame(transaction.client_webhook, {
+    attempts: 2,
+    delivered: false,
+    last_status: 503,
+    last_error: 'the receiver answered 503'
+  })
+  t.equal(received.length, 2)
+})
+
+t.test('is not tried again after a refusal', async (t) => {
+  const { received, url } = await startReceiver(t, (response) => response.writeHead(404).end())
+  const { client_webhook } = await deliver(await consoleWith(t, { attempts: 3 }), url)
+  t.match(client_webhook, { attempts: 1, delivered: false, last_status: 404 })
+  t.equal(received.length, 1)
+})
+
+t.test('a redirect is not followed', async (t) => {
+  const target = await startReceiver(t, with200)
+  const { received, url } = await startReceiver(t, (response) =>
+    response.writeHead(307, { location: target.url }).end()
+  )
+  const { client_webhook } = await deliver(await consoleWith(t), url)
+  t.match(client_webhook, { attempts: 1, delivered: false, last_status: 307 })
+  t.equal(received.length, 1)
+  t.equal(target.received.length, 0)
+})
+
+t.test('a receiver that does not answer is not waited for', async (t) => {
+  const { received, url } = await startReceiver(t, () => {})
+  const startedAt = performance.now()
+  const { client_webhook } = await deliver(
+    await consoleWith(t, { attempts: 1, timeout: 200 }),
+    `${url}/secret`
+  )
+  t.match(client_webhook, { attempts: 1, delivered: false, last_error: String })
+  t.notMatch(client_webhook.last_error, /secret/)
+  t.ok(performance.now() - startedAt < 5000)
+  t.equal(received.length, 1)
+})
+
+t.test('the body of the answer is not read', async (t) => {
+  const { url } = await startReceiver(t, (response) => {
+    const more = () => {
+      while (response.write('x'.repeat(65_536)));
+      response.once('drain', more)
+    }
+    more()
+  })
+  const { client_webhook } = await deliver(await consoleWith(t), url)
+  t.strictSame(client_webhook, { attempts: 1, delivered: true, last_status: 200 })
+})
+
+t.test('a receiver that is not there', async (t) => {
+  const { client_webhook } = await deliver(await consoleWith(t, { attempts: 1 }), 'http://127.0.0.1:9/')
+  t.match(client_webhook, { attempts: 1, delivered: false, last_error: 'ECONNREFUSED' })
+})
+
+const REFUSED = [
+  '169.254.169.254',
+  '169.254.0.1',
+  '2852039166',
+  '0xa9fea9fe',
+  '0xa9.0xfe.0xa9.0xfe',
+  '0251.0376.0251.0376',
+  '169.254.43518',
+  '169.254.169.254.',
+  '%31%36%39.254.169.254',
+  '１６９.254.169.254',
+  '0.0.0.0',
+  '0',
+  '100.100.100.200',
+  '168.63.129.16',
+  '192.0.0.192',
+  '224.0.0.1',
+  '255.255.255.255',
+  '[::]',
+  '[::ffff:169.254.169.254]',
+  '[::ffff:a9fe:a9fe]',
+  '[0:0:0:0:0:ffff:a9fe:a9fe]',
+  '[::169.254.169.254]',
+  '[::ffff:0:169.254.169.254]',
+  '[64:ff9b::169.254.169.254]',
+  '[64:ff9b::a9fe:a9fe]',
+  '[2002:a9fe:a9fe::1]',
+  '[fe80::1]',
+  '[FE80::1]',
+  '[febf::1]',
+  '[fd00:ec2::254]',
+  '[ff02::1]'
+]
+
+t.test('addresses that must not be called are refused before anything is done', async (t) => {
+  const host = await consoleWith(t)
+  const api = apiOf(host)
+  const id = await api.backup()
+  for (const address of REFUSED) {
+    const client_webhook_url = `http://${address}/latest/meta-data`
+    for (const path of ['', `/${id}`]) {
+      const body = path ? { client_webhook_url } : backupOf([{ _id: 'a' }], { client_webhook_url })
+      const reply = await api.call('PUT', path, body)
+      t.equal(reply.statusCode, 400, `${address} ${path}`)
+      t.equal(reply.json().message, 'client_webhook_url is an address that must not be called')
+    }
+  }
+  t.equal((await host.on.fetchAll(host.on.names.components)).size, 0)
+})
+
+t.test('other URLs that cannot be called are refused', async (t) => {
+  const host = await consoleWith(t)
+  const api = apiOf(host)
+  const id = await api.backup()
+  const wrong: [url: string, problem: string][] = [
+    ['', 'is not a URL'],
+    ['/hook', 'is not a URL'],
+    ['//example.com/', 'is not a URL'],
+    ['http://', 'is not a URL'],
+    ['ftp://example.com/', 'is not an http(s) URL'],
+    ['javascript:alert(1)', 'is not an http(s) URL'],
+    ['http://user@example.com/', 'must not hold credentials'],
+    ['http://user:password@example.com/', 'must not hold credentials'],
+    [`http://example.com/${'x'.repeat(2048)}`, 'is longer than 2048 characters']
+  ]
+  for (const [client_webhook_url, problem] of wrong) {
+    const reply = await api.call('PUT', `/${id}`, { client_webhook_url })
+    t.equal(reply.statusCode, 400, client_webhook_url.slice(0, 40))
+    t.equal(reply.json().message, `client_webhook_url ${problem}`)
+    t.notMatch(reply.body, /password/)
+  }
+})
+
+t.test('the host may narrow which URLs are called', async (t) => {
+  const { received, url } = await startReceiver(t, with200)
+  const asked: string[] = []
+  const host = await consoleWith(t, {
+    async allow({ href, pathname }) {
+      asked.push(href)
+      return pathname === '/allowed'
+    }
+  })
+  const reply = await apiOf(host).call(
+    'PUT',
+    '',
+    backupOf([{ _id: 'a' }], { client_webhook_url: `${url}/other` })
+  )
+  t.equal(reply.statusCode, 400)
+  t.equal(reply.json().message, 'client_webhook_url is not allowed by this server')
+  t.match((await deliver(host, `${url}/allowed`)).client_webhook, { delivered: true })
+  t.strictSame(
+    received.map(({ url: path }) => path),
+    ['/allowed']
+  )
+  const before = asked.length
+  const metadata = { client_webhook_url: 'http://169.254.169.254/allowed' }
+  t.equal((await apiOf(host).call('PUT', '', backupOf([], metadata))).statusCode, 400, 'and cannot widen it')
+  t.equal(asked.length, before)
+})
+
+t.test('a name is checked by the addresses it has when it is called', async (t) => {
+  const lookup = (name: string) =>
+    new Promise((resolve, reject) => {
+      guardedLookup(name, { all: true }, (error, addresses) => (error ? reject(error) : resolve(addresses)))
+    })
+  await t.rejects(lookup('169.254.169.254'), { name: 'RefusedUrlError' })
+  await t.rejects(lookup('fe80::1'), { name: 'RefusedUrlError' })
+  t.match(await lookup('127.0.0.1'), [{ address: '127.0.0.1', family: 4 }])
+})

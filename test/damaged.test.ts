@@ -1,0 +1,190 @@
+import { createHash } from 'node:crypto'
+import t, { type Test } from 'tap'
+import type { ChunkEntry, StoredHeader } from '../lib/store/layout.js'
+import { apiOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
+import { buildHost } from './helpers/host.js'
+import { bytesOf, load, seedDocuments } from './helpers/seed.js'
+
+const ATTACHMENT = 'documents.ndjson.gz'
+
+/** A backup of some chunks, one of them of a large document, whose databases are gone since. */
+async function setup(t: Test) {
+  const on = await setupDatabases(t)
+  const { couch, names } = on
+  const components = couch.use(names.components)
+  await load(components, seedDocuments({ count: 250, size: 20_000 }), 50)
+  const data = Array.from({ length: 3 }, (_, i) => bytesOf(`part ${i}`, 1_500_000).toString('base64'))
+  const _attachments = Object.fromEntries(data.map((data, i) => [i, { content_type: 'image/png', data }]))
+  await components.insert({ _id: 'large', _attachments } as never)
+  await load(couch.use(names.sessions), seedDocuments({ count: 3 }))
+  const host = await buildHost(t, { on })
+  const api = apiOf(host)
+  const id = await api.backup()
+  await couch.db.destroy(names.components)
+  await couch.db.destroy(names.sessions)
+
+  const system = couch.use(names.system)
+  const header = async () => (await system.get(id)) as unknown as StoredHeader
+  const entries = (await header()).storage.databases.components!.chunks
+  const changeHeader = async (change: (header: StoredHeader) => void) => {
+    const { _rev, ...before } = await header()
+    const changed = structuredClone({ _rev, ...before })
+    change(changed)
+    await system.insert(changed as never)
+    return async () => {
+      await system.insert({ ...before, _rev: (await header())._rev } as never)
+    }
+  }
+  const readChunk = async ({ id }: ChunkEntry) => (await system.attachment.get(id, ATTACHMENT)) as Buffer
+  const writeChunk = async ({ id }: ChunkEntry, bytes: Buffer) => {
+    const { _rev: rev } = await system.get(id)
+    await system.attachment.insert(id, ATTACHMENT, bytes, 'application/gzip', { rev })
+  }
+  return { on, host, api, id, system, entries, changeHeader, readChunk, writeChunk }
+}
+
+type Context = Awaited<ReturnType<typeof setup>>
+
+/** Damages a backup and returns what repairs it. */
+const DAMAGES: Record<string, (context: Context, entry: ChunkEntry) => Promise<() => Promise<unknown>>> = {
+  async 'is missing'({ system, readChunk, writeChunk }, entry) {
+    const bytes = await readChunk(entry)
+    const { _rev, _attachments, ...document } = (await system.get(entry.id)) as unknown as Record<
+      string,
+      string
+    >
+    await system.destroy(entry.id, _rev!)
+    return async () => {
+      await system.insert(document as never)
+      await writeChunk(entry, bytes)
+    }
+  },
+  async 'has one changed byte'({ readChunk, writeChunk }, entry) {
+    const bytes = await readChunk(entry)
+    const changed = Buffer.from(bytes)
+    changed[bytes.length >> 1]! ^= 1
+    await writeChunk(entry, changed)
+    return () => writeChunk(entry, bytes)
+  },
+  async 'is cut off'({ readChunk, writeChunk }, entry) {
+    const bytes = await readChunk(entry)
+    await writeChunk(entry, bytes.subarray(0, -10))
+    return () => writeChunk(entry, bytes)
+  },
+  async 'has more after its end'({ readChunk, writeChunk }, entry) {
+    const bytes = await readChunk(entry)
+    await writeChunk(entry, Buffer.concat([bytes, Buffer.from('more')]))
+    return () => writeChunk(entry, bytes)
+  },
+  async 'is another chunk'({ entries, readChunk, writeChunk }, entry) {
+    const other = entries[entry === entries[0] ? 1 : 0]!
+    const bytes = [await readChunk(entry), await readChunk(other)] as const
+    await writeChunk(entry, bytes[1])
+    await writeChunk(other, bytes[0])
+    return async () => {
+      await writeChunk(entry, bytes[0])
+      await writeChunk(other, bytes[1])
+    }
+  }
+}
+
+/** What a client gets before the connection ends. */
+async function download(url: string): Promise<{ text: string; complete: boolean }> {
+  const response = await fetch(url, { headers: { 'x-role': 'manager' } })
+  const decoder = new TextDecoder()
+  let text = ''
+  try {
+    for await (const piece of response.body!) text += decoder.decode(piece as Uint8Array, { stream: true })
+    return { text, complete: true }
+  } catch {
+    return { text, complete: false }
+  }
+}
+
+async function checkUnusable(t: Test, { on, host, api, id }: Context, named: string) {
+  const { text, complete } = await download(`${host.app.listeningOrigin}/api/v1/backups/${id}`)
+  t.equal(complete, false, 'GET is cut off')
+  t.throws(() => JSON.parse(text), 'and is no complete JSON')
+  const tx = await api.restore(id)
+  t.equal(tx.status, 'error')
+  t.match(tx.athena_messages.at(-1), named, 'the restore ends by naming it')
+  const databases = await on.couch.db.list()
+  t.notOk(
+    databases.includes(on.names.components) || databases.includes(on.names.sessions),
+    'nothing was written'
+  )
+}
+
+t.test('a damaged backup is not handed out as if it were whole, and nothing of it is restored', async (t) => {
+  const context = await setup(t)
+  const { host, api, id, system, entries, changeHeader } = context
+  await host.app.listen({ port: 0, host: '127.0.0.1' })
+  t.ok(entries.length >= 4)
+  const large = entries.find((entry) => entry.large === 'large')!
+  const last = entries.findLast((entry) => entry !== large)!
+
+  for (const [damage, apply] of Object.entries(DAMAGES)) {
+    for (const [which, entry] of Object.entries({
+      'the first': entries[0]!,
+      'the last': last,
+      'the large': large
+    })) {
+      await t.test(`${which} chunk ${damage}`, async (t) => {
+        const repair = await apply(context, entry)
+        await checkUnusable(t, context, damage === 'is another chunk' ? 'backup_chunk_' : entry.id)
+        await repair()
+      })
+    }
+  }
+
+  const headers: Record<string, (header: StoredHeader) => void> = {
+    'one document too many in the count': ({ dbs }) => {
+      dbs.athena_components!.doc_count++
+    },
+    'one document too few in the count': ({ dbs }) => {
+      dbs.athena_components!.doc_count--
+    },
+    'a chunk left out': ({ storage }) => {
+      storage.databases.components!.chunks.splice(1, 1)
+    },
+    'a chunk named twice': ({ storage }) => {
+      const { chunks } = storage.databases.components!
+      chunks.push(chunks[0]!)
+    }
+  }
+  for (const [what, change] of Object.entries(headers)) {
+    await t.test(`a header with ${what}`, async (t) => {
+      const repair = await changeHeader(change)
+      await checkUnusable(t, context, id)
+      await repair()
+    })
+  }
+
+  await t.test('manifest documents', async (t) => {
+    const manifest = `backup_manifest_${id.slice('03_ibp_db_backup_'.length)}_components_000000`
+    const text = JSON.stringify(entries.slice(0, 2))
+    const document = { type: 'athena_backup_manifest', backup_id: id, database: 'components' }
+    const insert = async (entries: string) => {
+      const { _rev } = (await system.get(manifest).catch(() => ({}))) as { _rev?: string }
+      await system.insert({ _id: manifest, ...(_rev && { _rev }), ...document, entries } as never)
+    }
+    const repair = await changeHeader(({ storage }) => {
+      const stored = storage.databases.components!
+      const sha256 = createHash('sha256').update(text).digest('hex')
+      stored.manifests = [{ id: manifest, chunks: 2, sha256 }]
+      stored.chunks = entries.slice(2)
+    })
+    await t.test('missing', (t) => checkUnusable(t, context, manifest))
+    await insert(text.replace(/"docs":[0-9]+/, '"docs":1'))
+    await t.test('damaged', (t) => checkUnusable(t, context, manifest))
+    await insert(text)
+    const { complete } = await download(`${host.app.listeningOrigin}/api/v1/backups/${id}`)
+    t.equal(complete, true, 'whole')
+    await repair()
+  })
+
+  const backup = await api.get(id)
+  t.equal(backup.dbs.athena_components!.docs.length, 251, 'repaired, it is whole')
+  t.match(await api.restore(id), { status: 'success', databases: { components: { created: 251 } } })
+})

@@ -1,0 +1,150 @@
+import type { Test } from 'tap'
+import type { WebhookTransaction } from '../../types/index.js'
+import { setupDatabases, type TestDatabases } from './database.js'
+import { type Contents, contents, damage, differences, expectTidy, poll, seedSources } from './fault-cells.js'
+import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
+import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
+
+export const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
+/** A lease becomes stale, and the server that came after finds it so. */
+const TAKEOVER = 2 * timeouts.lease + 6000
+/** Databases with a server each, side by side: most of a run is waiting for the lease. */
+const LANES = 4
+const SEED = Number(process.env.CRASH_SEED ?? 1)
+
+/** How many crashes in all: `CRASH_RUNS`, or what fits a test run. */
+export const crashRuns = (usual: number): number => Number(process.env.CRASH_RUNS ?? usual)
+
+/** The same numbers on every run (mulberry32). */
+export function randomOf(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+/** One set of databases, and a server on it that is killed and started again. */
+export class CrashLane {
+  readonly #t: Test
+  readonly #random: () => number
+  readonly databases: TestDatabases
+  readonly proxy: FaultProxy
+  readonly names: TestDatabases['names'] & { backups: string }
+  server!: ServerProcess
+  expected!: Contents
+
+  private constructor(t: Test, databases: TestDatabases, proxy: FaultProxy, random: () => number) {
+    this.#t = t
+    this.#random = random
+    this.databases = databases
+    this.proxy = proxy
+    this.names = { ...databases.names, backups: databases.names.system }
+  }
+
+  static async create(t: Test, seed: number): Promise<CrashLane> {
+    const databases = await setupDatabases(t)
+    const proxy = await startFaultProxy(databases.url)
+    t.teardown(() => proxy.close())
+    const lane = new CrashLane(t, databases, proxy, randomOf(seed))
+    await seedSources(databases, databases.names)
+    lane.expected = await contents(lane)
+    await lane.restart()
+    return lane
+  }
+
+  async restart(): Promise<void> {
+    this.server = await startServer(this.#t, {
+      url: this.proxy.url,
+      databases: this.databases.names,
+      timeouts
+    })
+  }
+
+  /** Starts an operation once the lease is free. */
+  async begin(ask: () => Promise<ServerReply>): Promise<ServerReply> {
+    return poll('the lease', TAKEOVER, async () => {
+      const reply = await ask()
+      if (reply.status === 202) return reply
+      if (!/_in_progress/.test(reply.json.message)) throw new Error(JSON.stringify(reply))
+    })
+  }
+
+  /** How many requests an operation takes, from its start to its end. */
+  async requestsOf(operation: () => Promise<unknown>): Promise<number> {
+    this.proxy.seen.length = 0
+    await operation()
+    return this.proxy.seen.length
+  }
+
+  /**
+   * Starts an operation and kills the server as one of the first `requests` requests to the database comes in, which
+   * the database then may or may not get.
+   * @returns where that was
+   */
+  async crash(requests: number, ask: () => Promise<unknown>): Promise<string> {
+    const { server } = this
+    const at = 1 + Math.floor(this.#random() * requests)
+    const arrives = this.#random() < 0.5
+    let count = 0
+    let where = ''
+    this.proxy.onRequest = ({ method, path }) => {
+      if (++count !== at) return count < at
+      server.signal('SIGKILL')
+      where = `${method} ${path.slice(0, 60)} (${at} of ${requests}${arrives ? '' : ', lost'})`
+      return arrives
+    }
+    const asked = ask().catch(() => undefined)
+    // an operation that takes fewer requests than usual ends alive
+    const late = setTimeout(() => server.signal('SIGKILL'), 5000)
+    const [, signal] = await server.exited
+    clearTimeout(late)
+    if (signal !== 'SIGKILL') throw new Error(`the server ended by itself: ${server.errors}`)
+    await asked
+    this.proxy.onRequest = undefined
+    return where || 'after the end'
+  }
+
+  headers() {
+    return expectTidy({ direct: this.databases.couch, names: this.names })
+  }
+
+  async transactions(): Promise<WebhookTransaction[]> {
+    const { rows } = await this.databases.couch.use(this.names.system).list({ include_docs: true })
+    const docs = rows.map(({ doc }) => doc as unknown as WebhookTransaction)
+    return docs.filter(({ type }) => type === 'webhook_tx')
+  }
+
+  /** Waits until no transaction is pending. */
+  endedTransactions(): Promise<WebhookTransaction[]> {
+    return poll('the transactions', TAKEOVER, async () => {
+      const all = await this.transactions()
+      return all.some(({ status }) => status === 'pending') ? undefined : all
+    })
+  }
+
+  damage(): Promise<void> {
+    return damage({ direct: this.databases.couch, names: this.names })
+  }
+
+  /** How the databases differ from what they held at first; empty when they do not. */
+  async differences(): Promise<string> {
+    return differences(this.expected, await contents(this))
+  }
+}
+
+/** Shares `runs` out to lanes. */
+export async function onLanes(
+  t: Test,
+  runs: number,
+  work: (lane: CrashLane, next: () => boolean) => Promise<void>
+): Promise<void> {
+  let left = runs
+  const next = () => left-- > 0
+  const lanes = Array.from({ length: Math.min(LANES, runs) }, async (_, i) => {
+    await work(await CrashLane.create(t, SEED * 1000 + i), next)
+  })
+  await Promise.all(lanes)
+}

@@ -1,0 +1,23 @@
+/** A server in a process of its own, made to be killed. `SIGTERM` closes it; it then has to end by itself. */
+import type { AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import nano from 'nano'
+import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
+import type { DbBackupsOptions } from '../../types/index.js'
+
+export type ServerConfig = Pick<DbBackupsOptions, 'databases' | 'timeouts' | 'retry'> & { url: string }
+
+const { url, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?? '')
+const couch = nano(url)
+const app = Fastify({ forceCloseConnections: true })
+app.register(dbBackups, {
+  ...options,
+  couch,
+  authorize: () => undefined,
+  rebuildWhitelist: () => undefined,
+  webhooks: createCouchWebhookStore({ couch, database: options.databases.system })
+})
+process.once('SIGTERM', () => void app.close())
+app.listen({ host: '127.0.0.1', port: 0 }).then(() => {
+  process.stdout.write(`${(app.server.address() as AddressInfo).port}\n`)
+})

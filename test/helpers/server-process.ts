@@ -1,0 +1,65 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import type { ServerConfig } from './crash-server.js'
+
+export interface ServerProcess {
+  child: ChildProcess
+  /** What it wrote to stderr. */
+  errors: string
+  post(path: string): Promise<ServerReply>
+  put(path: string, body?: object): Promise<ServerReply>
+  get(path: string): Promise<ServerReply>
+  signal(signal: NodeJS.Signals): void
+  /** Exit code and signal, once it has ended. */
+  exited: Promise<[number | null, NodeJS.Signals | null]>
+}
+
+export interface ServerReply {
+  status: number
+  // biome-ignore lint/suspicious/noExplicitAny: tests know what they asked for
+  json: any
+}
+
+/** Starts a server in a process of its own; killed when the test ends. */
+export async function startServer(t: Test, config: ServerConfig): Promise<ServerProcess> {
+  const child = spawn(process.execPath, ['--import', 'tsx', join(__dirname, 'crash-server.ts')], {
+    env: { PATH: process.env.PATH, SERVER_CONFIG: JSON.stringify(config) },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  const exited = once(child, 'exit') as ServerProcess['exited']
+  const running = () => child.exitCode === null && child.signalCode === null
+  t.teardown(async () => {
+    if (running()) child.kill('SIGKILL')
+    await exited
+  })
+  const server: ServerProcess = {
+    child,
+    errors: '',
+    post: (path) => call('POST', path),
+    put: (path, body) => call('PUT', path, body),
+    get: (path) => call('GET', path),
+    signal: (signal) => void child.kill(signal),
+    exited
+  }
+  child.stderr?.on('data', (text: Buffer) => {
+    server.errors += text
+  })
+  const started = await Promise.race([
+    once(child.stdout as NodeJS.ReadableStream, 'data'),
+    exited.then(() => null)
+  ])
+  if (!started) throw new Error(`the server did not start: ${server.errors}`)
+  const port = Number(String(started[0]))
+
+  async function call(method: string, path: string, body?: object): Promise<ServerReply> {
+    const reply = await fetch(`http://127.0.0.1:${port}/api/v3/backups${path}`, {
+      method,
+      signal: AbortSignal.timeout(20_000),
+      ...(body && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+    })
+    return { status: reply.status, json: await reply.json() }
+  }
+  return server
+}

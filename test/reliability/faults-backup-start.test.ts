@@ -1,0 +1,7 @@
+import t from 'tap'
+import { runMatrix } from '../helpers/fault-cells.js'
+import { backup } from '../helpers/fault-operations.js'
+
+t.test('a backup that is being started meets every fault', (t) =>
+  runMatrix(t, backup, { ownSources: false, points: ['any call', 'lease', 'header'] })
+)

@@ -1,0 +1,7 @@
+import t from 'tap'
+import { runMatrix } from '../helpers/fault-cells.js'
+import { restoreStored } from '../helpers/fault-operations.js'
+
+t.test('a restore that ends meets every fault', (t) =>
+  runMatrix(t, restoreStored, { ownSources: true, points: ['end', 'lease back'] })
+)

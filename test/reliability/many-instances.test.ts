@@ -1,0 +1,171 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import type { WebhookTransaction } from '../../types/index.js'
+import { setupDatabases } from '../helpers/database.js'
+import { expectTidy, poll, seedSources } from '../helpers/fault-cells.js'
+import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { type ServerProcess, startServer } from '../helpers/server-process.js'
+
+const INSTANCES = 4
+const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
+const LEASE_LOST = 3 * timeouts.lease + 4000
+
+/** Servers on one database, the first behind a proxy of its own, the others behind another. */
+async function setup(t: Test, count: number) {
+  const databases = await setupDatabases(t)
+  const proxies = [await startFaultProxy(databases.url), await startFaultProxy(databases.url)]
+  t.teardown(() => Promise.all(proxies.map((proxy) => proxy.close())))
+  await seedSources(databases, databases.names)
+  const starting = Array.from({ length: count }, (_, i) =>
+    startServer(t, { url: proxies[Math.min(i, 1)].url, databases: databases.names, timeouts })
+  )
+  const servers = await Promise.all(starting)
+  const names = { ...databases.names, backups: databases.names.system }
+  const lane = { direct: databases.couch, names }
+  return {
+    databases,
+    names,
+    servers,
+    proxies,
+    tidy: () => expectTidy(lane),
+    transaction: (id: string) =>
+      poll('the transaction', LEASE_LOST, async () => {
+        const found = (await databases.couch.use(names.system).get(id)) as unknown as WebhookTransaction
+        return found.status === 'pending' ? undefined : found
+      }),
+    /** Lets requests of this kind wait, whichever server sends them. */
+    hold(path: RegExp) {
+      const releases = proxies.map((proxy) => proxy.hold({ path }))
+      return () => {
+        for (const release of releases) release()
+      }
+    },
+    leaseIsFree: () =>
+      poll('the lease', 5000, async () => {
+        const lease = (await databases.couch.use(names.system).get('athena_backup_lease')) as {
+          operation?: string
+        }
+        return lease.operation === undefined ? true : undefined
+      }),
+    sequences: () =>
+      Promise.all(
+        Object.values(databases.names).map(async (name) => (await databases.couch.db.get(name)).update_seq)
+      )
+  }
+}
+
+async function finishedBackup(server: ServerProcess, tidy: () => Promise<{ _id: string; error?: string }[]>) {
+  const { json } = await server.post('')
+  const header = (await tidy()).find(({ _id }) => _id === json.id)
+  if (!header || header.error) throw new Error(`no backup to begin with: ${JSON.stringify([json, header])}`)
+  return json.id as string
+}
+
+const txOf = (url: string) => url.slice(url.lastIndexOf('/') + 1)
+
+t.test('of simultaneous requests one is served, the others are told which', async (t) => {
+  const { servers, hold, tidy, transaction, leaseIsFree } = await setup(t, INSTANCES)
+  const every = (ask: (server: ServerProcess) => ReturnType<ServerProcess['get']>) =>
+    Promise.all(servers.map(ask))
+  let id = ''
+  for (let round = 0; round < 2; round++) {
+    const release = hold(/_changes/)
+    const replies = await every((server) => server.post(''))
+    const [winner, ...more] = replies.filter(({ status }) => status === 202)
+    id = winner?.json.id
+    t.match(winner?.json, { message: 'in-progress', id: /^03_ibp_db_backup_/ })
+    t.same(more, [], 'one backup')
+    const refused = { statusCode: 400, message: 'already_in_progress', id }
+    const others = replies.filter(({ status }) => status !== 202).map(({ json }) => json)
+    t.strictSame(others, Array(INSTANCES - 1).fill(refused))
+
+    const restores = await every((server) => server.put(`/${id}`, {}))
+    const during = { statusCode: 400, message: 'backup_in_progress', id }
+    t.strictSame(
+      restores.map(({ json }) => json),
+      Array(INSTANCES).fill(during),
+      'no restore during a backup'
+    )
+    release()
+    t.notOk((await tidy()).find(({ _id }) => _id === id)?.error)
+    await leaseIsFree()
+  }
+
+  for (let round = 0; round < 2; round++) {
+    const release = hold(/_all_docs/)
+    const replies = await every((server) => server.put(`/${id}`, {}))
+    const [winner, ...more] = replies.filter(({ status }) => status === 202)
+    const tx = txOf(winner?.json.url)
+    t.same(more, [], 'one restore')
+    const refused = { statusCode: 400, message: 'already_in_progress', id: tx }
+    const others = replies.filter(({ status }) => status !== 202).map(({ json }) => json)
+    t.strictSame(others, Array(INSTANCES - 1).fill(refused))
+
+    const backups = await every((server) => server.post(''))
+    const during = { statusCode: 400, message: 'restore_in_progress', id: tx }
+    t.strictSame(
+      backups.map(({ json }) => json),
+      Array(INSTANCES).fill(during),
+      'no backup during a restore'
+    )
+    release()
+    t.equal((await transaction(tx)).status, 'success')
+    await leaseIsFree()
+  }
+})
+
+t.test('a server that was stopped past its lease writes nothing when it goes on', async (t) => {
+  const { servers, proxies, tidy, transaction, sequences, leaseIsFree } = await setup(t, 2)
+  const [stopped, other] = servers
+  const [proxy] = proxies
+  const id = await finishedBackup(other, tidy)
+
+  const operations = {
+    backup: async () => (await stopped.post('')).json.id as string,
+    restore: async () => txOf((await stopped.put(`/${id}`, {})).json.url)
+  }
+  for (const [name, start] of Object.entries(operations)) {
+    // it waits for something to read, and would write next
+    const held = name === 'backup' ? /_changes/ : /_all_docs|backup_chunk/
+    const before = proxy.seen.length
+    const release = proxy.hold({ method: 'GET', path: held })
+    const running = await start()
+    await poll('the held request', 5000, async () =>
+      proxy.seen.slice(before).some(({ path }) => held.test(path)) ? true : undefined
+    )
+    stopped.signal('SIGSTOP')
+    release()
+    if (name === 'backup') {
+      const header = (await tidy()).find(({ _id }) => _id === running)
+      t.match(header, { in_progress: false, error: /^interrupted/ })
+    } else {
+      t.match(await transaction(running), {
+        status: 'error',
+        athena_messages: [/./, /^interrupted.*run it again/]
+      })
+    }
+    // proves that the lease is free, and that the stopped server would write into others' time
+    const next = await poll('the lease', LEASE_LOST, async () => {
+      const reply = await other.post('')
+      return reply.status === 202 ? (reply.json.id as string) : undefined
+    })
+    t.notOk((await tidy()).find(({ _id }) => _id === next)?.error)
+    await leaseIsFree()
+
+    const sequence = await sequences()
+    const from = proxy.seen.length
+    stopped.signal('SIGCONT')
+    const since = () => proxy.seen.slice(from)
+    await poll('a sign of life', 5000, async () =>
+      since().some(({ path }) => path.endsWith('athena_backup_lease')) ? true : undefined
+    )
+    t.equal((await stopped.get('')).status, 200, 'it serves')
+    // more than a round of its timers: renewal, progress, watch
+    await delay(timeouts.lease + 500)
+    const reads = /_all_docs|_changes|_bulk_get|_revs_diff/
+    const writes = since().filter(({ method, path }) => !/GET|HEAD/.test(method) && !reads.test(path))
+    t.strictSame(writes, [], `${name}: it asks for no write`)
+    t.strictSame(await sequences(), sequence, `${name}: nothing was written`)
+    await tidy()
+  }
+})
