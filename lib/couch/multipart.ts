@@ -29,7 +29,8 @@ export function multipartRelated(document: Buffer, parts: readonly AttachmentPar
   ])
   const heads = parts.map((part) =>
     Buffer.from(
-      `--${boundary}\r\ncontent-type: ${part.contentType}\r\ncontent-length: ${part.length}\r\n` +
+      // The document says the type as it is; CouchDB keeps types with line breaks, which would end the head here.
+      `--${boundary}\r\ncontent-type: ${part.contentType.replace(/[\r\n]+/g, ' ')}\r\ncontent-length: ${part.length}\r\n` +
         `content-disposition: attachment; filename="${encodeURIComponent(part.name)}"\r\n\r\n`
     )
   )

@@ -88,9 +88,10 @@ export class Lease {
     onLost: (error: LeaseLostError) => void
   ): Promise<Lease> {
     for (;;) {
+      // Before the read, whose answer tells the time that others will count from.
+      const startedAt = performance.now()
       const current = await readLease(db)
       if (current && isHeld(current, db.client.serverTime, ttl)) throw new LeaseHeldError(holderOf(current))
-      const startedAt = performance.now()
       const beat = `${holder.instance}:${holder.id}:0`
       const { notify } = current ?? {}
       const doc: LeaseDocument = { type: LEASE_TYPE, ...holder, renewed: db.client.serverTime, beat, notify }
@@ -175,6 +176,7 @@ export class Lease {
       // Reading first tells the server's clock, and whose the lease is.
       const current = await readLease(this.#db)
       if (!current?.beat.startsWith(this.#mine)) return this.#lose()
+      if (this.#ended) return
       const renewed = this.#db.client.serverTime
       const beat = `${this.#mine}${++this.#beat}`
       const doc: LeaseDocument = { type: LEASE_TYPE, ...this.#holder, renewed, beat, notify: current.notify }

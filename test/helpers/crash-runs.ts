@@ -7,7 +7,7 @@ import { type ServerProcess, type ServerReply, startServer } from './server-proc
 
 export const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
 /** A lease becomes stale, and the server that came after finds it so. */
-const TAKEOVER = 2 * timeouts.lease + 6000
+const TAKEOVER = 2 * timeouts.lease + 12_000
 /** Databases with a server each, side by side: most of a run is waiting for the lease. */
 const LANES = 4
 const SEED = Number(process.env.CRASH_SEED ?? 1)

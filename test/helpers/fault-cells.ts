@@ -28,8 +28,8 @@ const RETRY = { attempts: 4, wait: 20, longest: 80 }
 /** Nothing may take longer: attempts of the longest chain of calls, each ended by its time-out. */
 const HANG = 45_000
 /** A lease becomes stale, and is found so. */
-const TAKEOVER = 2 * TIMEOUTS.lease + 4000
-const LANES = 6
+const TAKEOVER = 2 * TIMEOUTS.lease + 12_000
+const LANES = 5
 export const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
 
 export interface HttpReply {
@@ -281,17 +281,23 @@ export async function expectTidy({ direct, names }: Pick<Lane, 'direct' | 'names
   })
 }
 
-/** The lease is free, or becomes free: a backup without faults succeeds. */
+/**
+ * The lease is free, or becomes free: a backup without faults succeeds. Not always at once: the database, and many
+ * servers, share one process here, and a server that is held up for longer than its lease rightly gives up.
+ */
 export async function expectWorking(lane: Lane): Promise<void> {
-  lane.events.length = 0
-  await poll('the lease', TAKEOVER, async () => {
-    const { status, json } = await lane.call('POST', '/api/v3/backups')
-    const { message } = json as { message: string }
-    if (status === 202) return true
-    if (status !== 400 || !/in_progress/.test(message)) throw new Error(`${status} ${JSON.stringify(json)}`)
+  let last: unknown
+  await poll('a backup without faults', 2 * TAKEOVER, async () => {
+    lane.events.length = 0
+    const reply = await lane.call('POST', '/api/v3/backups')
+    last = reply.json
+    if (reply.status !== 202) return undefined
+    const ended = await lane.ended()
+    last = ended
+    return ended.type === 'backup_finished' ? true : undefined
+  }).catch((error: Error) => {
+    throw new Error(`${error.message}: ${JSON.stringify(last)}`)
   })
-  const { type } = await lane.ended()
-  if (type !== 'backup_finished') throw new Error(`a backup without faults: ${JSON.stringify(lane.events)}`)
 }
 
 /** The transaction, once it has ended. */
@@ -381,7 +387,12 @@ export async function runMatrix(
   write(operation.name, points, outcomes)
 }
 
-async function runCell(lane: Lane, operation: Operation, { point, fault, times }: Cell): Promise<Outcome> {
+async function runCell(
+  lane: Lane,
+  operation: Operation,
+  { point, fault, times }: Cell,
+  attempt = 1
+): Promise<Outcome> {
   const { proxy, events, names } = lane
   await operation.prepare?.(lane)
   events.length = 0
@@ -391,11 +402,13 @@ async function runCell(lane: Lane, operation: Operation, { point, fault, times }
   const judge = await operation.run(lane)
   const { json } = await lane.call('GET', '/alive')
   if (!(json as { alive?: boolean }).alive) throw new Error('the host does not serve its other routes')
-  if (rule.hits === 0) throw new Error('the fault did not strike')
   await proxy.clear()
   const outcome = await judge()
   const left = await readdir(lane.spoolDirectory)
   if (left.length > 0) throw new Error(`left on disk: ${left}`)
+  // the operation may have given up before it came to that point, see expectWorking
+  if (rule.hits === 0 && attempt < 3) return runCell(lane, operation, { point, fault, times }, attempt + 1)
+  if (rule.hits === 0) throw new Error('the fault did not strike')
   return outcome
 }
 
