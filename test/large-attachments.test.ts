@@ -114,18 +114,3 @@ t.test('attachments of any size come back as they were', async (t) => {
     )
   }
 })
-
-t.test('a content type with line breaks does not break what is restored', async (t) => {
-  const on = await setupDatabases(t)
-  if (!on.real) return t.pass('other databases cannot serve such an attachment')
-  const db = on.couch.use(on.names.components)
-  const data = bytes('a', 0, 5 * MiB).toString('base64')
-  const attachment = { content_type: 'text/plain\r\nx: y\r\n\r\nz', data }
-  await db.insert({ _id: 'a', _attachments: { a: attachment } } as never)
-  const api = apiOf(await buildHost(t, { on }))
-  const before = await fingerprints(on, on.names.components)
-  const id = await api.backup()
-  await on.couch.db.destroy(on.names.components)
-  t.match(await api.restore(id), { status: 'success' })
-  t.strictSame(await fingerprints(on, on.names.components), before)
-})
