@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+import type { CouchResponse } from '../couch/client.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import type { DocumentBytes } from '../json/document.js'
@@ -26,13 +28,19 @@ export async function* inlineAttachments(
     yield bytes
     return
   }
-  yield bytes.subarray(0, attachments.start)
+  const all = [...stubs(document)]
+  if (!all.every(canBeReadAlone)) {
+    yield* db.documentWithAttachments(id, rev as string)
+    return
+  }
   let separator = '{'
-  for (const stub of stubs(document)) {
+  yield bytes.subarray(0, attachments.start)
+  for (const stub of all) {
     const members = stub.members.map((member) => member.toString()).join(',')
     yield Buffer.from(`${separator}${stub.key}:{${members}${members ? ',' : ''}"data":"`)
-    const { body } = await db.attachment(id, stub.name, rev)
-    yield* base64(whole(body, stub.length, `attachment "${stub.name}" of "${id}"`))
+    const { headers, body } = await db.attachment(id, stub.name, rev)
+    const expected = { length: stub.length, md5: md5Of(headers) }
+    yield* base64(whole(body, expected, `attachment "${stub.name}" of "${id}"`))
     yield Buffer.from('"}')
     separator = ','
   }
@@ -40,20 +48,49 @@ export async function* inlineAttachments(
   yield bytes.subarray(attachments.end)
 }
 
-/** Bytes that must be `length` many. @throws CouchError (retryable) when they are not */
+/**
+ * Whether an attachment's own URL gives it as it is: it needs a name, and CouchDB sends the content type as a header,
+ * line breaks and all, which would end the head there.
+ */
+const canBeReadAlone = ({ name, contentType }: Stub): boolean =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  name !== '' && !/[\u0000-\u001f\u007f]/.test(contentType)
+
+/**
+ * The MD5 in base64 of the bytes that an answer brings: CouchDB's `ETag` of an attachment. `undefined` where that may
+ * be of the compressed form, which is sent decompressed and without a length.
+ */
+export function md5Of({ etag, 'content-length': length }: CouchResponse['headers']): string | undefined {
+  return length === undefined ? undefined : /^"([A-Za-z0-9+/]{22}==)"$/.exec(String(etag))?.[1]
+}
+
+/**
+ * An attachment's bytes, checked as they pass.
+ * @param expected bytes in all, and their MD5 in base64 where it is known
+ * @throws CouchError (retryable) when they are others
+ */
 export async function* whole(
   body: AsyncIterable<Uint8Array>,
-  length: number,
+  expected: { length: number; md5: string | undefined },
   what: string
 ): AsyncGenerator<Uint8Array> {
+  const hash = expected.md5 === undefined ? undefined : createHash('md5')
   let received = 0
   for await (const piece of body) {
     received += piece.length
+    hash?.update(piece)
     yield piece
   }
-  if (received !== length) {
-    const reason = `${received} of ${length} bytes came`
+  if (received !== expected.length) {
+    const reason = `${received} of ${expected.length} bytes came`
     throw new CouchError(what, { error: 'truncated', reason, retryable: true })
+  }
+  if (hash && hash.digest('base64') !== expected.md5) {
+    throw new CouchError(what, {
+      error: 'bad_answer',
+      reason: 'the bytes have another digest',
+      retryable: true
+    })
   }
 }
 
@@ -79,6 +116,7 @@ interface Stub {
   /** As it is spelled in the document, quotes included. */
   key: string
   name: string
+  contentType: string
   length: number
   members: Buffer[]
 }
@@ -90,13 +128,15 @@ function* stubs({ bytes, attachments }: DocumentBytes): Generator<Stub> {
     const stub: Stub = {
       key: bytes.toString('utf8', names.keyStart, names.keyEnd),
       name: decodeString(bytes, names.keyStart, names.keyEnd),
+      contentType: '',
       length: 0,
       members: []
     }
     const cursor = new MemberCursor(bytes, names.valueStart)
     while (cursor.next()) {
       const key = cursor.key()
-      if (key === 'length') stub.length = Number(decodeValue(bytes, cursor.valueStart, cursor.valueEnd))
+      if (key === 'content_type') stub.contentType = cursor.string() ?? ''
+      else if (key === 'length') stub.length = Number(decodeValue(bytes, cursor.valueStart, cursor.valueEnd))
       if (!STUB_MEMBERS.has(key)) stub.members.push(bytes.subarray(cursor.keyStart, cursor.valueEnd))
     }
     yield stub

@@ -8,7 +8,7 @@ import { isLastCopy } from '../store/copy-index.js'
 import type { StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import { chunkContents, countingLines, documentCount, storedDocuments } from '../store/stored-documents.js'
-import { base64, whole } from './attachments.js'
+import { base64, md5Of, whole } from './attachments.js'
 
 export interface ContentOptions {
   names: DatabaseNames
@@ -150,8 +150,9 @@ async function* attachments(
   let separator = ',"_attachments":{'
   for (const [name, { length }] of stubs) {
     yield Buffer.from(`${separator}${JSON.stringify(name)}:"`)
-    const { body } = await store.db.client.retry(() => store.db.attachment(header._id, name, header._rev))
-    yield* base64(whole(body, length, `attachment "${name}"`))
+    const open = () => store.db.attachment(header._id, name, header._rev)
+    const { headers, body } = await store.db.client.retry(open)
+    yield* base64(whole(body, { length, md5: md5Of(headers) }, `attachment "${name}"`))
     yield Buffer.from('"')
     separator = ','
   }

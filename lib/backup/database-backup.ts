@@ -156,13 +156,18 @@ class DatabaseBackup {
       else live.push(change)
     }
     for (let i = 0; i < live.length; i += BATCH) {
-      const rows = this.#options.source.bulkGet(live.slice(i, i + BATCH), { attachments: false })
+      const batch = live.slice(i, i + BATCH)
+      const rows = this.#options.source.bulkGet(batch, { attachments: false })
       for await (const { id, doc } of rows) {
         // First, since it may find that the revision before has gone.
         if (this.#isPending(id)) await this.#drain()
         this.#vanished.delete(id)
+        this.#conflicted.delete(id)
         await this.#addFetched(id, doc)
       }
+      // Documents by `_bulk_get` do not tell of conflicts.
+      for (const { id, branched } of batch)
+        if (branched && (await this.#options.source.hasConflicts(id))) this.#conflicted.add(id)
     }
   }
 

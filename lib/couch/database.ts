@@ -2,6 +2,7 @@ import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import { type CouchClient, type CouchResponse, readJson } from './client.js'
 import { CouchError, isConflict, isNotFound } from './errors.js'
 import { jsonRows, type Trailer } from './json-rows.js'
+import { jsonText } from './json-text.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
 
 export interface DatabaseInfo {
@@ -20,6 +21,8 @@ export interface Change extends Revision {
   /** Opaque; `null` where CouchDB left it out (`seq_interval`). */
   seq: string | null
   deleted: boolean
+  /** More than one revision is a leaf, deleted ones included. Told in pages without documents. */
+  branched: boolean
   /** The document as CouchDB sent it; `null` when documents were not asked for, or its body is gone. */
   doc: Uint8Array | null
 }
@@ -179,7 +182,8 @@ export class CouchDatabase {
         limit: page.limit,
         seq_interval: SEQ_INTERVAL,
         include_docs: page.includeDocs || undefined,
-        conflicts: page.includeDocs || undefined
+        conflicts: page.includeDocs || undefined,
+        style: page.includeDocs ? undefined : 'all_docs'
       }
     })
     const trailer: Trailer = {}
@@ -261,6 +265,32 @@ export class CouchDatabase {
       json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
     })
     return new Set(Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0))
+  }
+
+  /**
+   * A document's JSON with its attachments inline, as it arrives. The database makes it in its memory.
+   * @throws CouchError with status 404 when the revision is gone
+   */
+  async *documentWithAttachments(id: string, rev: string): AsyncGenerator<Uint8Array> {
+    const { body } = await this.client.streamOnce({
+      path: [this.name, id],
+      query: { rev, attachments: true }
+    })
+    yield* jsonText(body)
+  }
+
+  /** Whether a document has conflicting revisions now; `false` when it is gone. */
+  async hasConflicts(id: string): Promise<boolean> {
+    try {
+      const doc = await this.client.json<{ _conflicts?: unknown }>({
+        path: [this.name, id],
+        query: { conflicts: true }
+      })
+      return Array.isArray(doc._conflicts) && doc._conflicts.length > 0
+    } catch (error) {
+      if (isNotFound(error)) return false
+      throw error
+    }
   }
 
   /** Opens an attachment's bytes. */
@@ -364,7 +394,7 @@ function bulkBody(docs: readonly Uint8Array[], newEdits: boolean, scratch: Buffe
 }
 
 function readChange(row: Uint8Array): Change {
-  const change: Change = { id: '', rev: '', seq: null, deleted: false, doc: null }
+  const change: Change = { id: '', rev: '', seq: null, deleted: false, branched: false, doc: null }
   const cursor = new MemberCursor(row)
   while (cursor.next()) {
     const { valueStart: start, valueEnd: end } = cursor
@@ -383,6 +413,7 @@ function readChange(row: Uint8Array): Change {
         break
       case 'changes':
         eachElement(row, start, (from) => {
+          change.branched = change.rev !== ''
           const leaf = new MemberCursor(row, from)
           while (leaf.next()) if (leaf.key() === 'rev') change.rev ||= leaf.string() ?? ''
         })

@@ -36,17 +36,22 @@ export async function* jsonRows(
     }
     scanner.end()
   } catch (error) {
-    if (!(error instanceof JsonSyntaxError)) throw error
-    throw new CouchError('answer', {
-      error: error.truncated ? 'truncated' : 'bad_answer',
-      reason: error.message,
-      retryable: true,
-      cause: error
-    })
+    throw asCouchError(error)
   }
   if (!visitor.found) {
     throw new CouchError('answer', { error: 'bad_answer', reason: `no "${member}" in it`, retryable: true })
   }
+}
+
+/** What is wrong with an answer's JSON, as a fault of the answer; other errors as they are. */
+export function asCouchError(error: unknown): unknown {
+  if (!(error instanceof JsonSyntaxError)) return error
+  return new CouchError('answer', {
+    error: error.truncated ? 'truncated' : 'bad_answer',
+    reason: error.message,
+    retryable: true,
+    cause: error
+  })
 }
 
 class RowVisitor implements JsonVisitor {

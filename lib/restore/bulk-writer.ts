@@ -28,7 +28,6 @@ export class BulkWriter<W extends Write> {
   readonly #onResult: OnResult<W>
   #batch: W[] = []
   #bytes = 0
-  readonly #scratch = new BufferPool(SCRATCH_BYTES, LANES)
 
   /** @param newEdits `false` keeps the revisions that the documents name */
   constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, onResult: OnResult<W>) {
@@ -55,7 +54,7 @@ export class BulkWriter<W extends Write> {
   }
 
   async #send(batch: readonly W[]): Promise<void> {
-    const scratch = this.#scratch.take()
+    const scratch = this.#lanes.scratch.take()
     let results: BulkResult[]
     try {
       results = await this.#db.bulkDocs(
@@ -63,7 +62,8 @@ export class BulkWriter<W extends Write> {
         this.#newEdits,
         scratch
       )
-      this.#scratch.give(scratch)
+      // Only now: what a failed request was built in may still be on its way.
+      this.#lanes.scratch.give(scratch)
     } catch (error) {
       if (!isRefusal(error)) throw error
       if (batch.length === 1) {
@@ -92,6 +92,8 @@ const isRefusal = (error: unknown): error is CouchError =>
 
 /** Runs a few tasks at a time; the first failure ends them all. */
 export class Lanes {
+  /** Memory to build requests in, one piece for each lane. */
+  readonly scratch = new BufferPool(SCRATCH_BYTES, LANES)
   readonly #running = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 

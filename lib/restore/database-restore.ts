@@ -129,16 +129,16 @@ class DatabaseRestore {
     const { counts, skip, internalTypes } = this.#options
     const { id, rev, type, deleted } = headOf(document)
     counts.total++
-    const current = this.#table.see(id)
+    const current = this.#table.compare(id, rev)
     const internal = isInternalId(id) || (type !== undefined && internalTypes.has(type))
     if (skip.has(id) || internal || deleted) {
       counts.skipped++
-    } else if (current === undefined) {
+    } else if (current === 'absent') {
       if (rev === undefined || this.#empty || !this.#deletions)
         return this.#create(document, rev !== undefined)
       this.#toDiff.push(document)
       if (this.#toDiff.length >= DIFF_BATCH || isLarge(document)) await this.#diff()
-    } else if (current === rev) {
+    } else if (current === 'same') {
       counts.unchanged++
     } else {
       this.#toCompare.push(document)

@@ -1,29 +1,30 @@
 import { type Fingerprint, fingerprint } from '../store/fingerprint.js'
 
-/** Documents of a target whose revisions are held at a time: about 20 MiB. Larger targets are done in partitions. */
+/** Documents of a target whose revisions are held at a time: about 11 MiB. Larger targets are done in partitions. */
 export const TABLE_DOCUMENTS = 500_000
 
-const WORDS = 7
+const WORDS = 4
+const LOAD = 0.75
 const SEEN = 0x80000000
-const GENERATION = 0x7fffffff
-const DIGEST = /^[0-9a-f]{32}$/
+const USED = 0x40000000
+const REV_BITS = 0x3fffffff
+
+/** `absent`: the database has no such document. */
+export type Comparison = 'absent' | 'same' | 'other'
 
 /**
- * Current revisions of a database's documents by id, in 28 bytes each: a 64-bit fingerprint of the id, the generation
- * and the 128-bit digest of the revision. Revisions of another form are kept beside.
+ * Current revisions of a database's documents by id, in 16 bytes each: 64 bits of a keyed hash of the id, 62 bits of
+ * one of the revision. Only whether a revision is the same can be asked.
  */
 export class RevisionTable {
   #words: Uint32Array
-  #mask: number
+  #slots: number
   #size = 0
-  readonly #others = new Map<string, string>()
 
   /** @param expected about how many documents there will be */
   constructor(expected: number) {
-    let slots = 1024
-    while (slots * 0.7 < expected) slots *= 2
-    this.#words = new Uint32Array(slots * WORDS)
-    this.#mask = slots - 1
+    this.#slots = Math.max(1024, Math.ceil(expected / LOAD))
+    this.#words = new Uint32Array(this.#slots * WORDS)
   }
 
   get size(): number {
@@ -31,67 +32,58 @@ export class RevisionTable {
   }
 
   set(id: string, rev: string): void {
-    if ((this.#size + 1) * WORDS > this.#words.length * 0.75) this.#grow()
+    if (this.#size + 1 > this.#slots * LOAD) this.#grow()
     const print = fingerprint(id)
     const at = this.#find(print)
     if (!this.#isUsed(at)) this.#size++
-    const dash = rev.indexOf('-')
-    const digest = rev.slice(dash + 1)
-    const words = this.#words
-    words[at] = print.h
-    words[at + 1] = print.l
-    words[at + 2] = Number(rev.slice(0, dash)) & GENERATION
-    if (DIGEST.test(digest)) {
-      for (let i = 0; i < 4; i++) words[at + 3 + i] = Number.parseInt(digest.slice(i * 8, i * 8 + 8), 16)
-      this.#others.delete(id)
-    } else {
-      words.fill(0, at + 3, at + 7)
-      this.#others.set(id, rev)
-    }
+    const revPrint = fingerprint(rev)
+    this.#words[at] = print.h
+    this.#words[at + 1] = print.l
+    this.#words[at + 2] = revPrint.h
+    this.#words[at + 3] = USED | (revPrint.l & REV_BITS)
   }
 
-  /** The revision of a document, `undefined` when the database has none; marks it as seen. */
-  see(id: string): string | undefined {
+  /** How a document's current revision compares with `rev`. Marks the document as seen. */
+  compare(id: string, rev: string | undefined): Comparison {
     const at = this.#find(fingerprint(id))
-    if (!this.#isUsed(at)) return undefined
-    this.#words[at + 2] |= SEEN
-    const other = this.#others.get(id)
-    if (other !== undefined) return other
-    let rev = `${this.#words[at + 2] & GENERATION}-`
-    for (let i = 3; i < 7; i++) rev += this.#words[at + i].toString(16).padStart(8, '0')
-    return rev
+    if (!this.#isUsed(at)) return 'absent'
+    this.#words[at + 3] |= SEEN
+    if (rev === undefined) return 'other'
+    const { h, l } = fingerprint(rev)
+    const same = this.#words[at + 2] === h >>> 0 && (this.#words[at + 3] & REV_BITS) === (l & REV_BITS)
+    return same ? 'same' : 'other'
   }
 
   has(id: string): boolean {
     return this.#isUsed(this.#find(fingerprint(id)))
   }
 
-  /** Whether {@link see} was called with this id. */
+  /** Whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
     const at = this.#find(fingerprint(id))
-    return this.#isUsed(at) && (this.#words[at + 2] & SEEN) !== 0
+    return this.#isUsed(at) && (this.#words[at + 3] & SEEN) !== 0
   }
 
   #find({ h, l }: Fingerprint): number {
-    let slot = l & this.#mask
+    const low = l >>> 0
+    let slot = Math.floor((low / 2 ** 32) * this.#slots)
     for (;;) {
       const at = slot * WORDS
-      if (!this.#isUsed(at) || (this.#words[at] === h && this.#words[at + 1] === l)) return at
-      slot = (slot + 1) & this.#mask
+      if (!this.#isUsed(at) || (this.#words[at] === h >>> 0 && this.#words[at + 1] === low)) return at
+      slot = slot + 1 === this.#slots ? 0 : slot + 1
     }
   }
 
-  /** A revision's generation is never 0. */
   #isUsed(at: number): boolean {
-    return (this.#words[at + 2] & GENERATION) !== 0
+    return (this.#words[at + 3] & USED) !== 0
   }
 
   #grow(): void {
     const old = this.#words
-    this.#words = new Uint32Array(old.length * 2)
-    this.#mask = this.#words.length / WORDS - 1
+    this.#slots *= 2
+    this.#words = new Uint32Array(this.#slots * WORDS)
     for (let at = 0; at < old.length; at += WORDS) {
-      if ((old[at + 2] & GENERATION) === 0) continue
+      if ((old[at + 3] & USED) === 0) continue
       this.#words.set(old.subarray(at, at + WORDS), this.#find({ h: old[at], l: old[at + 1] }))
     }
   }

@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict, isNotFound } from '../couch/errors.js'
+import { asCouchError } from '../couch/json-rows.js'
 import {
   type JsonAction,
   type JsonKind,
   type JsonPath,
   JsonScanner,
-  JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
 import { DamagedBackupError } from './chunk-reader.js'
@@ -174,13 +174,7 @@ export class BackupStore {
       for await (const chunk of response.body) scanner.write(chunk)
       scanner.end()
     } catch (error) {
-      if (!(error instanceof JsonSyntaxError)) throw error
-      throw new CouchError(id, {
-        error: error.truncated ? 'truncated' : 'bad_answer',
-        reason: error.message,
-        retryable: true,
-        cause: error
-      })
+      throw asCouchError(error)
     }
     return visitor.head
   }

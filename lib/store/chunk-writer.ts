@@ -22,6 +22,8 @@ const IN_FLIGHT = 2
 const GZIP_LEVEL = 3
 /** Bytes of a piece of compressed output: few pieces to be joined, little to spare. */
 const GZIP_OUTPUT = 256 * 1024
+/** A compressed chunk of documents is smaller, unless they are of random bytes. */
+const OUTPUT_BYTES = CHUNK_BYTES / 4
 const NEWLINE = 0x0a
 
 const compress = promisify(gzip)
@@ -37,6 +39,8 @@ export class ChunkWriter {
   #index: number
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
+  /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
+  readonly #outputs = new BufferPool(OUTPUT_BYTES, IN_FLIGHT)
   #used = 0
   #docs = 0
   #design = 0
@@ -141,7 +145,8 @@ export class ChunkWriter {
     lines: Buffer,
     { docs, design }: { docs: number; design: number }
   ): Promise<ChunkEntry> {
-    const stored = await compress(lines, { level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
+    const output = this.#outputs.take()
+    const stored = await this.#compress(lines, output)
     const sha256 = createHash('sha256').update(stored).digest('hex')
     const document = {
       ...this.#document(index, docs),
@@ -160,11 +165,19 @@ export class ChunkWriter {
     const entry = { id, docs, design, raw: lines.length, stored: stored.length, sha256 }
     try {
       const rev = await this.#db.putWithAttachments(id, Buffer.from(JSON.stringify(document)), [part])
+      // Only now: what a failed request was sent from may still be on its way.
+      this.#outputs.give(output)
       return { ...entry, rev: rev as string }
     } catch (error) {
       if (!isConflict(error)) throw error
       return { ...entry, rev: await this.#revisionOfSame(entry) }
     }
+  }
+
+  /** @returns a part of `output`, or memory of its own where that is too small */
+  async #compress(lines: Buffer, output: Buffer): Promise<Buffer> {
+    const stored = await compress(lines, { level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
+    return stored.length > output.length ? stored : output.subarray(0, stored.copy(output))
   }
 
   /** A chunk that is there already is ours when a reply was lost; anything else is an error. */
