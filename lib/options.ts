@@ -8,6 +8,7 @@ import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
 const Milliseconds = Type.Optional(Type.Integer({ minimum: 1 }))
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
+const SchemeName = Type.String({ minLength: 1 })
 const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
 
 /** The part of the options that is data; hooks are checked one by one. */
@@ -23,6 +24,12 @@ const OptionsData = Type.Object({
   ),
   publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
   excludeTypes: Type.Optional(Type.Array(Type.String())),
+  securitySchemes: Type.Optional(
+    Type.Object(
+      { session: Type.Optional(SchemeName), 'api-key': Type.Optional(SchemeName) },
+      { additionalProperties: false }
+    )
+  ),
   spoolDirectory: Type.Optional(Type.String({ minLength: 1 })),
   clientWebhook: Type.Optional(
     Type.Object(

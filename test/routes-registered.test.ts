@@ -218,7 +218,9 @@ t.test('options that are missing or wrong end the registration, and are named', 
     [{ publicUrl: 1 }, 'publicUrl'],
     [{ excludeTypes: 'x' }, 'excludeTypes'],
     [{ excludeTypes: [1] }, 'excludeTypes.0'],
-    [{ spoolDirectory: '' }, 'spoolDirectory']
+    [{ spoolDirectory: '' }, 'spoolDirectory'],
+    [{ securitySchemes: { session: '' } }, 'securitySchemes.session'],
+    [{ securitySchemes: { bearer: 'x' } }, 'securitySchemes.bearer']
   ]
   for (const [options, option] of wrong) {
     const app = Fastify()

@@ -94,6 +94,11 @@ export interface DbBackupsOptions {
   /** Types of documents to leave out of backups, besides the built-in ones. */
   excludeTypes?: readonly string[]
   clientWebhook?: ClientWebhookOptions
+  /**
+   * Names of the host's OpenAPI security schemes, for the routes of each scheme of `authorize`. Default: the routes
+   * have no `security`, and whatever the host's document says for all routes counts.
+   */
+  securitySchemes?: Partial<Record<AuthorizeContext['scheme'], string>>
   /** Directory for uploads being restored. Default: the system's temporary directory. */
   spoolDirectory?: string
   limits?: Limits

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import nano from 'nano'
 import { Access } from './access.js'
+import { DOCS_PATH } from './api-docs.js'
 import { type EmbeddedCouch, startEmbeddedCouch } from './embedded-couch.js'
 import { seed } from './seed.js'
 import { buildConsole } from './server.js'
@@ -89,6 +90,7 @@ async function main(): Promise<void> {
   const login = (email: string) =>
     passwords[email] ? `${email} / ${passwords[email]}` : 'none until a backup with users is restored'
   console.log(`Console    ${url}
+API        ${url}${DOCS_PATH}
 Database   ${origin} (${kept}): ${Object.values(names).join(', ')}${seeded ? ', seeded' : ''}
 
 Credentials of this run, new at every start:

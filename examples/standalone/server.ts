@@ -3,6 +3,7 @@ import type { ServerScope } from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { DatabaseNames } from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
+import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
 
 export interface ConsoleOptions {
   couch: ServerScope
@@ -20,6 +21,7 @@ export async function buildConsole({
 }: ConsoleOptions): Promise<FastifyInstance> {
   const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
   const webhooks = createCouchWebhookStore({ couch, database: names.system })
+  await registerApiDocs(app)
 
   await app.register(dbBackups, {
     couch,
@@ -28,7 +30,8 @@ export async function buildConsole({
     webhooks,
     rebuildWhitelist: () => rebuildWhitelist(couch, names),
     versions: { tag: 'example' },
-    publicUrl
+    publicUrl,
+    securitySchemes: SECURITY_SCHEMES
   })
 
   const loginSchema = {

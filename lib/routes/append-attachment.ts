@@ -1,26 +1,40 @@
 import { checkAttachmentName } from '../backup/append-attachment.js'
 import { TooLargeError } from '../errors.js'
-import { AttachmentBody, AttachmentParams, AttachmentStored } from '../schemas/backup.js'
-import { ErrorReply, errorReplies, NoQuery } from '../schemas/common.js'
+import { AttachmentBody, AttachmentParams, attachmentStored } from '../schemas/backup.js'
+import { NoQuery } from '../schemas/common.js'
+import { errorReplies } from '../schemas/errors.js'
 import type { RouteContext, Scope } from './context.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
 
 /** API 2: `PUT /backups/:backup_id/attachments/:att_name` */
-export function appendAttachment(scope: Scope, { operations, options }: RouteContext): void {
+export function appendAttachment(scope: Scope, { operations, options, describe }: RouteContext): void {
   const { attachmentBytes } = options.limits
   scope.put(
     '/:backup_id/attachments/:att_name',
     {
       bodyLimit: overhead(attachmentBytes),
       schema: {
+        ...describe('appendAttachment'),
         summary: 'Append data to a backup',
         tags: ['backups'],
         params: AttachmentParams,
         querystring: NoQuery,
         body: AttachmentBody,
-        response: { 200: AttachmentStored, ...errorReplies, 404: ErrorReply, 413: ErrorReply }
+        response: {
+          200: attachmentStored,
+          ...errorReplies(
+            'invalidBackupId',
+            'invalidAttachment',
+            'invalidAttachmentName',
+            'invalidJson',
+            'nothingToAppendTo',
+            'attachmentTooLarge',
+            'bodyTooLarge',
+            'mediaType'
+          )
+        }
       }
     },
     async (request) => {

@@ -8,8 +8,10 @@ import type {
   RawServerDefault
 } from 'fastify'
 import type { Requester } from '../../types/backups.js'
+import { InvalidParameterError } from '../errors.js'
 import type { Operations } from '../operations.js'
 import type { ResolvedOptions } from '../options.js'
+import type { Description } from './describe.js'
 
 export type Scope = FastifyInstance<
   RawServerDefault,
@@ -23,6 +25,8 @@ export type Scope = FastifyInstance<
 export interface RouteContext {
   operations: Operations
   options: ResolvedOptions
+  /** What OpenAPI wants to know of an operation. */
+  describe(operation: string): Description
   /** Who asks, as `authorize` told. */
   requesterOf(request: FastifyRequest): Requester | undefined
   /** Absolute URL of a path of the API. */
@@ -32,7 +36,18 @@ export interface RouteContext {
 export const backupUrl = (id: string): string => `/ak/api/v2/backups/${id}`
 export const transactionUrl = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
 
-/** For routes that need no body: clients send none, `null` or an empty object. */
+/** For routes whose body may be absent: clients send none, `null` or an empty object. */
 export async function acceptNoBody(request: FastifyRequest): Promise<void> {
   request.body ??= {}
+}
+
+/**
+ * For routes without a body, which clients take as above. Not a schema: OpenAPI would show it as a body to send.
+ * @throws InvalidParameterError
+ */
+export async function refuseBody({ body }: FastifyRequest): Promise<void> {
+  if (body === undefined || body === null) return
+  if (typeof body !== 'object' || Array.isArray(body)) throw new InvalidParameterError('body Expected object')
+  const [key] = Object.keys(body)
+  if (key !== undefined) throw new InvalidParameterError(`body/${key.slice(0, 100)} Unexpected property`)
 }

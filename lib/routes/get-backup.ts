@@ -1,20 +1,23 @@
 import { BackupNotFoundError } from '../errors.js'
-import { Backup } from '../schemas/backup.js'
-import { BackupParams, ErrorReply, errorReplies, NoQuery } from '../schemas/common.js'
+import { backup } from '../schemas/backup.js'
+import { BackupParams, NoQuery } from '../schemas/common.js'
+import { errorReplies } from '../schemas/errors.js'
 import type { RouteContext, Scope } from './context.js'
 
 /** API 5: `GET /backups/:backup_id` */
-export function getBackup(scope: Scope, { operations }: RouteContext): void {
+export function getBackup(scope: Scope, { operations, describe }: RouteContext): void {
   scope.get(
     '/:backup_id',
     {
       exposeHeadRoute: false,
       schema: {
+        ...describe('getBackup'),
         summary: 'Get a backup with its documents and attachments',
+        description: 'Without documents while the backup runs.',
         tags: ['backups'],
         params: BackupParams,
         querystring: NoQuery,
-        response: { 200: Backup, ...errorReplies, 404: ErrorReply }
+        response: { 200: backup, ...errorReplies('invalidBackupId', 'unknownBackup') }
       }
     },
     async (request, reply) => {

@@ -3,10 +3,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Requester } from '../../types/backups.js'
 import type { Operations } from '../operations.js'
 import type { ResolvedOptions } from '../options.js'
+import { SHARED_SCHEMAS } from '../schemas/shared.js'
 import { isBackupId } from '../store/names.js'
 import { appendAttachment } from './append-attachment.js'
 import { authorize } from './authorize.js'
 import type { RouteContext, Scope } from './context.js'
+import { describer } from './describe.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
@@ -35,10 +37,14 @@ export function registerRoutes(
           const context: RouteContext = {
             operations,
             options,
+            describe: describer(scheme, version, options),
             requesterOf: (request) => requesters.get(request),
             urlOf: (request, path) => `${originOf(request, options)}${fastify.prefix}${path}`
           }
           scope.setValidatorCompiler(TypeBoxValidatorCompiler)
+          // The schemas of replies describe them: the host's own refusals are sent as the host words them.
+          scope.setSerializerCompiler(() => JSON.stringify)
+          for (const schema of SHARED_SCHEMAS) scope.addSchema(schema)
           scope.setErrorHandler(handleError)
           // Before anything of the body is read.
           scope.addHook('onRequest', async (request, reply) => {

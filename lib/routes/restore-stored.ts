@@ -1,23 +1,44 @@
 import { BackupNotFoundError } from '../errors.js'
-import { BackupParams, errorReplies } from '../schemas/common.js'
-import { RestoreBody, RestoreQuery, RestoreStarted } from '../schemas/restore.js'
+import { BackupParams } from '../schemas/common.js'
+import { errorReplies } from '../schemas/errors.js'
+import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
+import { clientWebhookCallback } from '../schemas/transaction.js'
 import { acceptNoBody, type RouteContext, type Scope, transactionUrl } from './context.js'
 import { parseSkipList } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
-export function restoreStored(scope: Scope, { operations, requesterOf, urlOf }: RouteContext): void {
+export function restoreStored(scope: Scope, context: RouteContext): void {
+  const { operations, requesterOf, urlOf, describe } = context
   scope.put(
     '/:backup_id',
     {
       bodyLimit: 64 * 1024,
       preValidation: acceptNoBody,
       schema: {
+        ...describe('restoreBackup'),
         summary: 'Start a restore of a stored backup',
+        description: 'Answers before the restore is done: read its transaction at `url`, or give a webhook.',
         tags: ['restores'],
         params: BackupParams,
         querystring: RestoreQuery,
         body: RestoreBody,
-        response: { 202: RestoreStarted, ...errorReplies }
+        callbacks: clientWebhookCallback,
+        response: {
+          202: restoreStarted,
+          ...errorReplies(
+            'restoreRuns',
+            'backupRunsInstead',
+            'invalidBackupId',
+            'invalidSkipList',
+            'invalidWebhook',
+            'invalidJson',
+            'nothingToRestore',
+            'notRestorable',
+            'bodyTooLarge',
+            'mediaType',
+            'closing'
+          )
+        }
       }
     },
     async (request, reply) => {

@@ -1,8 +1,9 @@
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import { TooLargeError } from '../errors.js'
-import { ErrorReply, errorReplies } from '../schemas/common.js'
-import { RestoreQuery, RestoreStarted, UploadBody } from '../schemas/restore.js'
+import { errorReplies } from '../schemas/errors.js'
+import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
+import { clientWebhookCallback } from '../schemas/transaction.js'
 import { within } from '../within.js'
 import { type RouteContext, type Scope, transactionUrl } from './context.js'
 import { parseSkipList } from './skip-list.js'
@@ -15,7 +16,8 @@ const DRAIN_BYTES = 64 * 1024 * 1024
 const DRAIN_MS = 3000
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
-export function restoreUpload(scope: Scope, { operations, options, requesterOf, urlOf }: RouteContext): void {
+export function restoreUpload(scope: Scope, context: RouteContext): void {
+  const { operations, options, requesterOf, urlOf, describe } = context
   const { uploadBytes } = options.limits
   // The host's parsers, and Fastify's own for text, would read the body into memory.
   scope.removeAllContentTypeParsers()
@@ -30,11 +32,32 @@ export function restoreUpload(scope: Scope, { operations, options, requesterOf, 
           ? () => true
           : (scope.validatorCompiler as NonNullable<typeof scope.validatorCompiler>)(route),
       schema: {
+        ...describe('restoreUploadedBackup'),
         summary: 'Start a restore of the backup in the body',
+        description:
+          'Answers when the body has been read and checked, before the restore is done: read its transaction at `url`, or give a webhook.',
         tags: ['restores'],
         querystring: RestoreQuery,
         body: UploadBody,
-        response: { 202: RestoreStarted, ...errorReplies, 413: ErrorReply, 415: ErrorReply, 507: ErrorReply }
+        callbacks: clientWebhookCallback,
+        response: {
+          202: restoreStarted,
+          ...errorReplies(
+            'restoreRuns',
+            'backupRunsInstead',
+            'invalidSkipList',
+            'invalidWebhook',
+            'invalidBackup',
+            'truncatedBackup',
+            'notRestorable',
+            'uploadStalled',
+            'uploadTooLarge',
+            'mediaType',
+            'compressedBody',
+            'closing',
+            'noRoom'
+          )
+        }
       }
     },
     async (request, reply) => {

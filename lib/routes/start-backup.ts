@@ -1,19 +1,33 @@
-import { BackupStarted } from '../schemas/backup.js'
-import { errorReplies, NoBody, NoQuery } from '../schemas/common.js'
-import { acceptNoBody, backupUrl, type RouteContext, type Scope } from './context.js'
+import { backupStarted } from '../schemas/backup.js'
+import { NoQuery } from '../schemas/common.js'
+import { errorReplies } from '../schemas/errors.js'
+import { backupUrl, type RouteContext, refuseBody, type Scope } from './context.js'
 
 /** API 1: `POST /backups` */
-export function startBackup(scope: Scope, { operations, requesterOf, urlOf }: RouteContext): void {
+export function startBackup(scope: Scope, context: RouteContext): void {
+  const { operations, requesterOf, urlOf, describe } = context
   scope.post(
     '',
     {
-      preValidation: acceptNoBody,
+      preValidation: refuseBody,
       schema: {
+        ...describe('startBackup'),
         summary: 'Start a backup of all databases',
+        description: 'Answers before the backup is done: read the backup until `in_progress` is false.',
         tags: ['backups'],
         querystring: NoQuery,
-        body: NoBody,
-        response: { 202: BackupStarted, ...errorReplies }
+        response: {
+          202: backupStarted,
+          ...errorReplies(
+            'backupRuns',
+            'restoreRunsInstead',
+            'unexpectedBody',
+            'invalidJson',
+            'bodyTooLarge',
+            'mediaType',
+            'closing'
+          )
+        }
       }
     },
     async (request, reply) => {

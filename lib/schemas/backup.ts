@@ -1,55 +1,167 @@
 import { Type } from '@sinclair/typebox'
+import { BackupId, EXAMPLE_BACKUP, Milliseconds } from './common.js'
+import { reply } from './reply.js'
 
 export const BackupStarted = Type.Object(
   {
     message: Type.Literal('in-progress'),
-    id: Type.String(),
+    id: Type.String({ description: 'Id of the backup' }),
     url: Type.String({ description: 'Where to read the backup' })
   },
-  { description: 'The backup has started' }
+  { $id: 'DbBackupStarted', title: 'DbBackupStarted' }
 )
 
-export const BackupIds = Type.Object({ ids: Type.Array(Type.String()) }, { description: 'Ids, oldest first' })
+export const backupStarted = reply('The backup has started', BackupStarted, {
+  started: {
+    summary: 'Started',
+    value: {
+      message: 'in-progress',
+      id: EXAMPLE_BACKUP,
+      url: `http://localhost:3000/ak/api/v2/backups/${EXAMPLE_BACKUP}`
+    }
+  }
+})
+
+export const BackupIds = Type.Object(
+  { ids: Type.Array(Type.String(), { description: 'Oldest first' }) },
+  { $id: 'DbBackupIds', title: 'DbBackupIds' }
+)
+
+export const backupIds = reply('The ids', BackupIds, {
+  ids: { summary: 'One backup', value: { ids: [EXAMPLE_BACKUP] } }
+})
 
 export const AttachmentParams = Type.Object({
-  backup_id: Type.String({ pattern: '^03_ibp_db_backup_[0-9]{1,20}$' }),
-  att_name: Type.String({ minLength: 1, description: 'Name of the attachment' })
+  backup_id: BackupId,
+  att_name: Type.String({
+    minLength: 1,
+    description: 'Name of the attachment. One of the same name is replaced.',
+    examples: ['my-attachment']
+  })
 })
 
 export const AttachmentBody = Type.Object(
   { attachment: Type.String({ description: 'Stored as it is; hex or base 64 is recommended' }) },
-  { additionalProperties: false }
-)
-
-export const AttachmentStored = Type.Object({ message: Type.Literal('ok'), att_name: Type.String() })
-
-const Milliseconds = Type.Number({ description: 'Milliseconds since the epoch' })
-
-const BackupDatabase = Type.Object(
   {
-    start_timestamp: Milliseconds,
-    finish_timestamp: Milliseconds,
-    last_sequence: Type.String(),
-    docs: Type.Array(Type.Object({ _id: Type.String() }, { additionalProperties: true }))
-  },
-  { additionalProperties: true }
+    additionalProperties: false,
+    'x-examples': { base64: { summary: 'Base 64', value: { attachment: 'aGVsbG8=' } } }
+  }
 )
 
-/** What the get-backup API sends; it is streamed, not serialized by this schema. */
+export const AttachmentStored = Type.Object(
+  { message: Type.Literal('ok'), att_name: Type.String() },
+  { $id: 'DbBackupAttachmentStored', title: 'DbBackupAttachmentStored' }
+)
+
+export const attachmentStored = reply('The attachment is stored', AttachmentStored, {
+  stored: { summary: 'Stored', value: { message: 'ok', att_name: 'my-attachment' } }
+})
+
+const Document = Type.Object(
+  { _id: Type.String() },
+  { additionalProperties: true, description: 'A document as CouchDB has it, attachments inline' }
+)
+
+const BackupDatabase = Type.Object({
+  start_timestamp: Milliseconds('When its backup began'),
+  finish_timestamp: Milliseconds('When its backup ended'),
+  last_sequence: Type.String({ description: 'The update sequence whose state the backup holds' }),
+  doc_count: Type.Optional(Type.Integer({ description: 'Documents' })),
+  conflict_count: Type.Optional(
+    Type.Integer({ description: 'Documents of which only the winning revision is backed up' })
+  ),
+  raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
+  stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
+  docs: Type.Array(Document)
+})
+
+/** What the get-backup API sends. */
 export const Backup = Type.Object(
   {
     id: Type.String(),
     backup_version: Type.String(),
-    ibp_versions: Type.Object({}, { additionalProperties: true }),
-    doc_count: Type.Integer(),
-    in_progress: Type.Boolean(),
+    ibp_versions: Type.Object(
+      {},
+      { additionalProperties: true, description: 'Versions of the application that was backed up' }
+    ),
+    doc_count: Type.Integer({ description: 'Documents stored so far, or in all' }),
+    in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
-    start_timestamp: Milliseconds,
-    end_timestamp: Type.Optional(Milliseconds),
-    elapsed: Type.Optional(Type.String()),
-    error: Type.Optional(Type.String({ description: 'Why the backup is not usable' })),
-    dbs: Type.Record(Type.String(), BackupDatabase),
-    _attachments: Type.Optional(Type.Record(Type.String(), Type.String({ description: 'base64' })))
+    start_timestamp: Milliseconds('When the backup began'),
+    end_timestamp: Type.Optional(Milliseconds('When the backup ended')),
+    elapsed: Type.Optional(Type.String({ description: 'How long it took, for people' })),
+    error: Type.Optional(
+      Type.String({ description: 'Why the backup has failed. There is nothing to restore in it.' })
+    ),
+    dbs: Type.Record(Type.String(), BackupDatabase, {
+      description: 'The databases that are done: athena_components, athena_sessions, athena_system'
+    }),
+    _attachments: Type.Optional(
+      Type.Record(Type.String(), Type.String(), {
+        description: 'What clients have appended, by name, in base 64'
+      })
+    )
   },
-  { description: 'The whole backup' }
+  { $id: 'DbBackup', title: 'DbBackup' }
+)
+
+const HEAD = {
+  id: EXAMPLE_BACKUP,
+  backup_version: '1.0.0',
+  ibp_versions: { tag: '2.5.0-26' },
+  type: 'athena_backup',
+  start_timestamp: 1592924104038
+} as const
+
+const exampleDatabase = (start: number, docs: { _id: string; [key: string]: unknown }[]) => ({
+  start_timestamp: start,
+  finish_timestamp: start + 1052,
+  last_sequence: '6-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgTGXKBAuxJaUmJiUap',
+  doc_count: docs.length,
+  conflict_count: 0,
+  raw_bytes: JSON.stringify(docs).length - 2,
+  stored_bytes: 197,
+  docs
+})
+
+export const EXAMPLE_BACKUP_DOCUMENT = {
+  ...HEAD,
+  doc_count: 2,
+  in_progress: false,
+  end_timestamp: 1592924127838,
+  elapsed: '23.8 secs',
+  dbs: {
+    athena_components: exampleDatabase(1592924104041, [
+      { _id: 'org1peer', _rev: '1-967a00dff5e02add41819138abb3284d', type: 'fabric-peer' }
+    ]),
+    athena_sessions: exampleDatabase(1592924111653, []),
+    athena_system: exampleDatabase(1592924119910, [
+      { _id: '00_settings_athena', _rev: '2-7051cbe5c8faecd085a3fa619e6e6337', type: 'settings' }
+    ])
+  },
+  _attachments: { 'my-attachment': 'YUdWc2JHOD0=' }
+}
+
+export const backup = reply(
+  'The backup, as a stream. A body without its closing brace is not a backup: a stored part was damaged.',
+  Backup,
+  {
+    finished: { summary: 'Finished', value: EXAMPLE_BACKUP_DOCUMENT },
+    running: {
+      summary: 'Running',
+      value: { ...HEAD, doc_count: 1200, in_progress: true, dbs: {} }
+    },
+    failed: {
+      summary: 'Failed',
+      value: {
+        ...HEAD,
+        doc_count: 0,
+        in_progress: false,
+        end_timestamp: 1592924108038,
+        elapsed: '4.0 secs',
+        error: 'interrupted: the server was shut down',
+        dbs: {}
+      }
+    }
+  }
 )

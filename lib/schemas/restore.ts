@@ -1,39 +1,76 @@
 import { Type } from '@sinclair/typebox'
+import { EXAMPLE_BACKUP_DOCUMENT } from './backup.js'
+import { EXAMPLE_TX, EXAMPLE_WEBHOOK } from './common.js'
+import { reply } from './reply.js'
 
-const SkipList = (description: string) =>
-  Type.Optional(Type.Union([Type.String(), Type.Array(Type.String())], { description }))
+const SkipList = (database: string, example: string) =>
+  Type.Optional(
+    Type.Union([Type.String(), Type.Array(Type.String())], {
+      description: `Ids of documents not to restore to the ${database} database: a JSON array, or repeated`,
+      examples: [example]
+    })
+  )
 
 export const RestoreQuery = Type.Object(
   {
-    skip_system: SkipList('Ids not to restore to the system database: ["00_settings_athena"]'),
-    skip_components: SkipList('Ids not to restore to the components database: ["abcd"]')
+    skip_system: SkipList('system', '["00_settings_athena"]'),
+    skip_components: SkipList('components', '["abcd"]')
   },
   { additionalProperties: false }
+)
+
+const ClientWebhook = Type.Optional(
+  Type.String({ description: 'Receives a POST of the transaction when the restore has ended' })
 )
 
 export const RestoreBody = Type.Object(
+  { client_webhook_url: ClientWebhook },
   {
-    client_webhook_url: Type.Optional(
-      Type.String({ description: 'Receives a POST when the restore has ended' })
-    )
-  },
-  { additionalProperties: false }
+    additionalProperties: false,
+    description: 'May be empty',
+    'x-examples': {
+      webhook: { summary: 'With a webhook', value: { client_webhook_url: EXAMPLE_WEBHOOK } },
+      empty: { summary: 'Without', value: {} }
+    }
+  }
 )
 
-const Database = Type.Object({
+const UploadedDatabase = Type.Object({
   docs: Type.Optional(Type.Array(Type.Object({ _id: Type.String() }, { additionalProperties: true }))),
   compressed_docs: Type.Optional(
-    Type.String({ description: 'base64 of the deflated JSON array of documents' })
+    Type.String({ description: 'Instead of docs: base 64 of the deflated JSON array of documents' })
   )
 })
 
 /** The upload as it is described; it is read as a stream, and checked by the reader. */
 export const UploadBody = Type.Object(
   {
-    client_webhook_url: Type.Optional(Type.String()),
-    dbs: Type.Record(Type.String(), Database)
+    client_webhook_url: ClientWebhook,
+    dbs: Type.Record(Type.String(), UploadedDatabase, {
+      description: 'The databases to restore, named as in a backup'
+    })
   },
-  { additionalProperties: true, description: 'A backup as the get-backup API sends it' }
+  {
+    additionalProperties: true,
+    description:
+      'A backup as it was downloaded, of any size. It is checked whole before anything is written.',
+    'x-examples': {
+      backup: {
+        summary: 'A downloaded backup',
+        value: { client_webhook_url: EXAMPLE_WEBHOOK, ...EXAMPLE_BACKUP_DOCUMENT }
+      },
+      compressed: {
+        summary: 'An older backup',
+        value: {
+          dbs: {
+            DB_COMPONENTS: {
+              compressed_docs: 'eJyLrlaKz0xRslLKL0o3LEhNLVLSUSqpLEhVslJKS0wqykzWBQvWxgIAGRYNtA=='
+            }
+          }
+        }
+      }
+    }
+  }
 )
 
 export const RestoreStarted = Type.Object(
@@ -41,5 +78,12 @@ export const RestoreStarted = Type.Object(
     message: Type.Literal('in-progress'),
     url: Type.String({ description: 'Where to read how the restore is going' })
   },
-  { description: 'The restore has started' }
+  { $id: 'DbRestoreStarted', title: 'DbRestoreStarted' }
 )
+
+export const restoreStarted = reply('The restore has started', RestoreStarted, {
+  started: {
+    summary: 'Started',
+    value: { message: 'in-progress', url: `http://localhost:3000/ak/api/v1/webhooks/txs/${EXAMPLE_TX}` }
+  }
+})

@@ -33,6 +33,8 @@ export async function startGate(t: Test, { url }: TestDatabases): Promise<Gate> 
       await released
       waiting.delete(line)
     }
+    // Whoever asked has left: what is sent on now would never end.
+    if (response.destroyed) return
     const { method, url: path, headers } = request
     const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
       response.writeHead(answer.statusCode ?? 502, answer.headers)

@@ -1,0 +1,231 @@
+import { STATUS_CODES } from 'node:http'
+import { type Static, Type } from '@sinclair/typebox'
+import { EXAMPLE_BACKUP, EXAMPLE_TX } from './common.js'
+import { type Examples, type ReplySchema, reply } from './reply.js'
+
+/** What every refusal looks like: Fastify's shape, and the fields athena's clients know. */
+export const ErrorReply = Type.Object(
+  {
+    statusCode: Type.Integer({ description: 'HTTP status' }),
+    code: Type.Optional(Type.String({ description: 'Code for programs' })),
+    error: Type.Optional(Type.String()),
+    message: Type.Optional(Type.String({ description: 'What is wrong, naming the field' })),
+    reason: Type.Optional(Type.String()),
+    id: Type.Optional(
+      Type.String({ description: 'Id of the backup, or transaction of the restore, that runs' })
+    )
+  },
+  { $id: 'DbBackupsError', title: 'DbBackupsError' }
+)
+
+type ErrorExample = Examples<Static<typeof ErrorReply>>[string]
+
+const refusal = (statusCode: number, code: string | undefined, message: string) => ({
+  statusCode,
+  ...(code && { code }),
+  error: STATUS_CODES[statusCode],
+  message
+})
+
+/** Each with the reply as it is sent. */
+const ERRORS = {
+  backupRuns: {
+    summary: 'A backup runs',
+    value: { statusCode: 400, message: 'already_in_progress', id: EXAMPLE_BACKUP }
+  },
+  restoreRunsInstead: {
+    summary: 'A restore runs',
+    value: { statusCode: 400, message: 'restore_in_progress', id: EXAMPLE_TX }
+  },
+  restoreRuns: {
+    summary: 'A restore runs',
+    value: { statusCode: 400, message: 'already_in_progress', id: EXAMPLE_TX }
+  },
+  backupRunsInstead: {
+    summary: 'A backup runs',
+    value: { statusCode: 400, message: 'backup_in_progress', id: EXAMPLE_BACKUP }
+  },
+  unknownQueryKey: {
+    summary: 'A query parameter that the route does not have',
+    value: refusal(400, 'FST_ERR_VALIDATION', 'querystring/limit Unexpected property')
+  },
+  invalidBackupId: {
+    summary: 'Not the id of a backup',
+    value: refusal(
+      400,
+      'FST_ERR_VALIDATION',
+      "params/backup_id Expected string to match '^03_ibp_db_backup_[0-9]{1,20}$'"
+    )
+  },
+  unexpectedBody: {
+    summary: 'A body where none is expected',
+    value: refusal(400, 'DB_BACKUPS_INVALID_PARAMETER', 'body/databases Unexpected property')
+  },
+  invalidJson: {
+    summary: 'A body that is not JSON',
+    value: refusal(
+      400,
+      'FST_ERR_CTP_INVALID_JSON_BODY',
+      "Body is not valid JSON but content-type is set to 'application/json'"
+    )
+  },
+  invalidAttachment: {
+    summary: 'No attachment in the body',
+    value: refusal(400, 'FST_ERR_VALIDATION', 'body/attachment Expected string')
+  },
+  invalidAttachmentName: {
+    summary: 'A name that CouchDB does not take',
+    value: refusal(400, 'DB_BACKUPS_INVALID_PARAMETER', 'att_name must not begin with an underscore')
+  },
+  invalidSkipList: {
+    summary: 'Not a list of document ids',
+    value: refusal(
+      400,
+      'DB_BACKUPS_INVALID_PARAMETER',
+      'querystring/skip_system must be an array of document ids, such as ["abcd"]'
+    )
+  },
+  invalidWebhook: {
+    summary: 'A webhook that must not be called',
+    value: refusal(400, 'DB_BACKUPS_INVALID_PARAMETER', 'client_webhook_url is not an http(s) URL')
+  },
+  nothingToRestore: {
+    summary: 'No such backup',
+    value: { statusCode: 400, message: 'cannot restore, could not load backup doc.' }
+  },
+  notRestorable: {
+    summary: 'A backup that has failed',
+    value: refusal(
+      400,
+      'DB_BACKUPS_NOT_RESTORABLE',
+      'cannot restore, the backup has failed: interrupted: the server was shut down'
+    )
+  },
+  invalidBackup: {
+    summary: 'Not a backup',
+    value: refusal(400, 'DB_BACKUPS_INVALID', 'dbs.athena_system.docs[1]: a document has no "_id"')
+  },
+  truncatedBackup: {
+    summary: 'A body that ends too early',
+    value: refusal(
+      400,
+      'DB_BACKUPS_INVALID',
+      'the body is truncated: unexpected end of JSON at byte 104857600'
+    )
+  },
+  unauthorized: {
+    summary: 'No identity; the host words it',
+    value: refusal(401, undefined, 'unauthorized')
+  },
+  forbidden: {
+    summary: 'Without the action blockchain.optools.settings; the host words it',
+    value: refusal(403, undefined, 'forbidden')
+  },
+  unknownBackup: {
+    summary: 'No such backup',
+    value: { statusCode: 404, error: 'not_found', reason: 'missing' }
+  },
+  nothingToAppendTo: {
+    summary: 'No such backup',
+    value: refusal(404, 'DB_BACKUPS_NOT_FOUND', `there is no backup "${EXAMPLE_BACKUP}"`)
+  },
+  uploadStalled: {
+    summary: 'Nothing came for a minute',
+    value: refusal(408, 'DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving')
+  },
+  bodyTooLarge: {
+    summary: 'A body that is too large',
+    value: refusal(413, 'FST_ERR_CTP_BODY_TOO_LARGE', 'Request body is too large')
+  },
+  attachmentTooLarge: {
+    summary: 'An attachment that is too large',
+    value: refusal(413, 'DB_BACKUPS_TOO_LARGE', 'body/attachment is larger than 33554432 bytes')
+  },
+  uploadTooLarge: {
+    summary: 'A body that turns out too large while it arrives',
+    value: refusal(413, 'DB_BACKUPS_TOO_LARGE', 'the body is larger than 10737418240 bytes')
+  },
+  mediaType: {
+    summary: 'Another content type than JSON',
+    value: refusal(415, 'FST_ERR_CTP_INVALID_MEDIA_TYPE', 'Unsupported Media Type')
+  },
+  compressedBody: {
+    summary: 'A compressed body',
+    value: refusal(415, 'DB_BACKUPS_ENCODING', 'a content encoding is not supported: gzip')
+  },
+  authorizationFailed: {
+    summary: 'The host could not authorize the request',
+    value: refusal(500, 'DB_BACKUPS_AUTHORIZATION_FAILED', 'the request could not be authorized')
+  },
+  databaseError: {
+    summary: 'CouchDB refused',
+    value: refusal(
+      502,
+      'DB_BACKUPS_DATABASE_ERROR',
+      'GET /athena_system/_all_docs: forbidden, You are not allowed to access this db.'
+    )
+  },
+  databaseUnavailable: {
+    summary: 'CouchDB does not answer',
+    value: refusal(
+      503,
+      'DB_BACKUPS_DATABASE_UNAVAILABLE',
+      'the database is not available: unreachable, the connection failed (ECONNREFUSED)'
+    )
+  },
+  closing: {
+    summary: 'The server is closing',
+    value: refusal(503, 'DB_BACKUPS_CLOSING', 'the server is closing')
+  },
+  noRoom: {
+    summary: 'No room for the upload',
+    value: refusal(
+      507,
+      'DB_BACKUPS_INSUFFICIENT_STORAGE',
+      'the backup takes more than the 10737418240 bytes set aside for uploads'
+    )
+  }
+} satisfies Record<string, ErrorExample>
+
+const ALWAYS: ErrorName[] = [
+  'unknownQueryKey',
+  'unauthorized',
+  'forbidden',
+  'authorizationFailed',
+  'databaseError',
+  'databaseUnavailable'
+]
+
+const DESCRIPTIONS = {
+  400: 'Refused',
+  401: 'Not authenticated',
+  403: 'Not allowed',
+  404: 'Not found',
+  408: 'The body stopped arriving',
+  413: 'Too large',
+  415: 'Not supported',
+  500: 'Failed',
+  502: 'The database refused',
+  503: 'Not available now',
+  507: 'No room'
+} as const
+
+const RETRY_AFTER = {
+  'Retry-After': { type: 'integer', description: 'Seconds to wait, when the database does not answer' }
+}
+
+export type ErrorName = keyof typeof ERRORS
+
+/** The errors that every route may reply with, and those named. */
+export function errorReplies(
+  ...names: ErrorName[]
+): Record<keyof typeof DESCRIPTIONS, ReplySchema<typeof ErrorReply>> {
+  const errors = [...names, ...ALWAYS].map((name) => [name, ERRORS[name]] as const)
+  const replies = Object.entries(DESCRIPTIONS).flatMap(([status, description]) => {
+    const examples = errors.filter(([, { value }]) => value.statusCode === Number(status))
+    if (examples.length === 0) return []
+    const headers = status === '503' ? RETRY_AFTER : undefined
+    return [[status, reply(description, ErrorReply, Object.fromEntries(examples), headers)]]
+  })
+  return Object.fromEntries(replies)
+}

@@ -1,0 +1,119 @@
+import { Type } from '@sinclair/typebox'
+import { EXAMPLE_BACKUP, EXAMPLE_TX, Milliseconds } from './common.js'
+import { ref } from './reply.js'
+
+const Count = (description: string) => Type.Integer({ description })
+
+const DatabaseCounts = Type.Object({
+  total: Count('Documents that the backup holds'),
+  created: Count('Written where there was no document of that id'),
+  changed: Count('Written over a document that differed'),
+  unchanged: Count('Left alone: the database holds the same content'),
+  skipped: Count('Left out: on a skip list, or internal'),
+  failed: Count('Not written; see failures'),
+  deleted: Count('Deleted because the backup does not hold them')
+})
+
+const DATABASES = [Type.Literal('components'), Type.Literal('sessions'), Type.Literal('system')]
+
+/** What a client's webhook receives. */
+export const Transaction = Type.Object(
+  {
+    tx_id: Type.String(),
+    type: Type.Literal('webhook_tx'),
+    sub_type: Type.Literal('backup_restore'),
+    description: Type.String(),
+    status: Type.Union([Type.Literal('pending'), Type.Literal('success'), Type.Literal('error')]),
+    by: Type.String({ description: 'Who asked for the restore' }),
+    uuid: Type.String(),
+    url: Type.String({ description: 'Where to read the transaction' }),
+    ts_started: Milliseconds('When the restore began'),
+    ts_last_updated: Milliseconds('When the transaction was changed last'),
+    ts_completed: Type.Optional(Milliseconds('When the restore ended')),
+    on_step: Type.Integer(),
+    total_steps: Type.Integer(),
+    athena_messages: Type.Array(Type.String(), { description: 'What was done, and what went wrong' }),
+    timeout_ms: Type.Integer(),
+    backup_id: Type.Optional(Type.String({ description: 'The backup, when it was named by its id' })),
+    dry_run: Type.Optional(Type.Boolean()),
+    databases: Type.Optional(
+      Type.Object({
+        components: Type.Optional(DatabaseCounts),
+        sessions: Type.Optional(DatabaseCounts),
+        system: Type.Optional(DatabaseCounts)
+      })
+    ),
+    failures: Type.Optional(
+      Type.Array(
+        Type.Object({
+          database: Type.Union(DATABASES),
+          id: Type.String(),
+          error: Type.String(),
+          reason: Type.String()
+        }),
+        { description: 'The first documents that were not written' }
+      )
+    )
+  },
+  { $id: 'DbRestoreTransaction', title: 'DbRestoreTransaction' }
+)
+
+const counts = (total: number, created: number) => ({
+  total,
+  created,
+  changed: 0,
+  unchanged: total - created,
+  skipped: 0,
+  failed: 0,
+  deleted: 0
+})
+
+const EXAMPLE = {
+  tx_id: EXAMPLE_TX,
+  type: 'webhook_tx',
+  sub_type: 'backup_restore',
+  description: 'restoring dbs from backup',
+  status: 'success',
+  by: 'admin@example.com',
+  uuid: 'g4zrlQ1TnTqL',
+  url: `http://localhost:3000/ak/api/v1/webhooks/txs/${EXAMPLE_TX}`,
+  ts_started: 1592924104038,
+  ts_last_updated: 1592924107214,
+  ts_completed: 1592924107214,
+  on_step: 5,
+  total_steps: 5,
+  athena_messages: [
+    'checking the backup',
+    'restoring 1 documents of components',
+    'restoring 0 documents of sessions',
+    'restoring 1 documents of system',
+    'rebuilding the component white list',
+    'the restore is done'
+  ],
+  timeout_ms: 600000,
+  backup_id: EXAMPLE_BACKUP,
+  databases: { components: counts(1, 1), sessions: counts(0, 0), system: counts(1, 0) },
+  failures: []
+}
+
+/** The POST to the client's webhook, as an OpenAPI callback. */
+export const clientWebhookCallback = {
+  restoreEnded: {
+    '{$request.body#/client_webhook_url}': {
+      post: {
+        requestBody: {
+          required: true,
+          content: {
+            'application/json': {
+              schema: ref(Transaction),
+              examples: { success: { summary: 'Restored', value: EXAMPLE } }
+            }
+          }
+        },
+        responses: {
+          '2XX': { description: 'Taken. After another status, or none, it is sent again.' }
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,350 @@
+import { once } from 'node:events'
+import { createServer, request as sendRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import { json } from 'node:stream/consumers'
+import Ajv from 'ajv/dist/2020.js'
+import type { InjectOptions } from 'fastify'
+import nano from 'nano'
+import type { OpenAPIV3_1 } from 'openapi-types'
+import t, { type Test } from 'tap'
+import { openApiDocument } from '../examples/openapi/document.js'
+import { apiOf, backupOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
+import { startGate } from './helpers/gate.js'
+import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+import { operationsOf } from './helpers/openapi.js'
+import { load } from './helpers/seed.js'
+
+const BASE = '/ak/api/v3/backups'
+const UNKNOWN = '03_ibp_db_backup_1592924104038'
+
+type OperationId =
+  | 'startBackup'
+  | 'listBackups'
+  | 'getBackup'
+  | 'restoreBackup'
+  | 'restoreUploadedBackup'
+  | 'appendAttachment'
+
+interface Reply {
+  statusCode: number
+  headers: Record<string, unknown>
+  body: unknown
+}
+
+/** A request of each operation, right in itself. */
+const REQUESTS: Record<OperationId, InjectOptions & { url: string }> = {
+  startBackup: { method: 'POST', url: BASE },
+  listBackups: { method: 'GET', url: BASE },
+  getBackup: { method: 'GET', url: `${BASE}/${UNKNOWN}` },
+  restoreBackup: { method: 'PUT', url: `${BASE}/${UNKNOWN}`, payload: {} },
+  restoreUploadedBackup: { method: 'PUT', url: BASE, payload: backupOf([]) },
+  appendAttachment: {
+    method: 'PUT',
+    url: `${BASE}/${UNKNOWN}/attachments/my-attachment`,
+    payload: { attachment: 'aGVsbG8=' }
+  }
+}
+
+const asJson = (payload: string | Readable, headers = {}) => ({
+  payload,
+  headers: { 'content-type': 'application/json', ...headers }
+})
+
+async function send(host: TestHost, id: OperationId, changes: InjectOptions = {}): Promise<Reply> {
+  const request = { ...REQUESTS[id], ...changes }
+  const { statusCode, headers, body } = await host.app.inject({
+    ...request,
+    headers: { ...host.as('manager'), ...request.headers }
+  })
+  return { statusCode, headers, body: JSON.parse(body) }
+}
+
+/** The request of an operation, with more in its URL. */
+const at = (id: OperationId, more: string) => ({ url: REQUESTS[id].url + more })
+
+/** A host whose database holds what the examples show. */
+async function seeded(t: Test, options: HostOptions = {}): Promise<TestHost> {
+  const on = options.on ?? (await setupDatabases(t))
+  await load(on.couch.use(on.names.components), [{ _id: 'org1peer', type: 'fabric-peer' }])
+  await load(on.couch.use(on.names.system), [{ _id: '00_settings_athena', type: 'settings' }])
+  return buildHost(t, { versions: { tag: '2.5.0-26' }, ...options, on })
+}
+
+/** A host with a backup, or a restore, that goes on until the test ends. */
+async function busy(t: Test, what: 'backup' | 'restore'): Promise<{ host: TestHost; id: string }> {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const held = what === 'backup' ? /_changes/ : /_bulk_docs|_revs_diff/
+  gate.hold(held)
+  const host = await seeded(t, { on, couch: gate.couch, timeouts: { close: 200 } })
+  const { body } = await send(host, what === 'backup' ? 'startBackup' : 'restoreUploadedBackup', {
+    ...(what === 'restore' && { payload: backupOf([{ _id: 'a' }]) })
+  })
+  await gate.held(held)
+  return { host, id: (body as { id: string }).id }
+}
+
+/** A backup that the end of its server has interrupted, on a server that goes on. */
+async function failed(t: Test): Promise<{ host: TestHost; id: string }> {
+  const { host, id } = await busy(t, 'backup')
+  await host.app.close()
+  return { host: await buildHost(t, { on: host.on, versions: { tag: '2.5.0-26' } }), id }
+}
+
+/** A database that refuses everything. */
+async function refusing(t: Test, on: TestHost['on']): Promise<TestHost> {
+  const server = createServer((request, response) => {
+    request.resume()
+    response.writeHead(403, { 'content-type': 'application/json' })
+    response.end('{"error":"forbidden","reason":"You are not allowed to access this db."}')
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close().closeAllConnections())
+  const { port } = server.address() as AddressInfo
+  return buildHost(t, { on, couch: nano(`http://127.0.0.1:${port}`) })
+}
+
+/** An upload that stops after its first byte. */
+async function stalled(t: Test, on: TestHost['on']): Promise<Reply> {
+  const host = await buildHost(t, { on, timeouts: { idle: 100 } })
+  const origin = await host.app.listen({ port: 0, host: '127.0.0.1' })
+  const request = sendRequest(origin + BASE, {
+    method: 'PUT',
+    headers: { ...host.as('manager'), 'content-type': 'application/json' }
+  })
+  t.teardown(() => request.destroy())
+  request.on('error', () => {})
+  request.write('{')
+  const [response] = await once(request, 'response')
+  return { statusCode: response.statusCode, headers: response.headers, body: await json(response) }
+}
+
+/** A request that was let in just before the server began to close. */
+async function closing(t: Test, id: OperationId, on: TestHost['on']): Promise<Reply> {
+  let asked = () => {}
+  let answer = () => {}
+  const waiting = new Promise<void>((resolve) => {
+    asked = resolve
+  })
+  const host = await buildHost(t, {
+    on,
+    authorize: () =>
+      new Promise<void>((resolve) => {
+        answer = resolve
+        asked()
+      })
+  })
+  const reply = send(host, id)
+  await waiting
+  const closed = host.app.close()
+  answer()
+  const result = await reply
+  await closed
+  return result
+}
+
+/** `idle` is a host that does nothing, for requests that change nothing. */
+type Provoke = (t: Test, id: OperationId, idle: TestHost) => Promise<Reply>
+
+/** How to get each reply that the document shows an example of. */
+const PROVOKE: Record<string, Provoke> = {
+  started: async (t, id) => {
+    const host = await seeded(t)
+    const backup = await apiOf(host).backup()
+    return send(host, id, id === 'restoreBackup' ? { url: `${BASE}/${backup}` } : {})
+  },
+  ids: async (t) => {
+    const host = await seeded(t)
+    await apiOf(host).backup()
+    return send(host, 'listBackups')
+  },
+  stored: async (t) => {
+    const host = await seeded(t)
+    const url = `${BASE}/${await apiOf(host).backup()}/attachments/my-attachment`
+    return send(host, 'appendAttachment', { url })
+  },
+  finished: async (t) => {
+    const host = await seeded(t)
+    const url = `${BASE}/${await apiOf(host).backup()}`
+    await send(host, 'appendAttachment', { url: `${url}/attachments/my-attachment` })
+    return send(host, 'getBackup', { url })
+  },
+  running: async (t) => {
+    const { host, id } = await busy(t, 'backup')
+    return send(host, 'getBackup', { url: `${BASE}/${id}` })
+  },
+  failed: async (t) => {
+    const { host, id } = await failed(t)
+    return send(host, 'getBackup', { url: `${BASE}/${id}` })
+  },
+  backupRuns: async (t, id) => send((await busy(t, 'backup')).host, id),
+  backupRunsInstead: async (t, id) => send((await busy(t, 'backup')).host, id),
+  restoreRuns: async (t, id) => send((await busy(t, 'restore')).host, id),
+  restoreRunsInstead: async (t, id) => send((await busy(t, 'restore')).host, id),
+  unknownQueryKey: async (_t, id, idle) => send(idle, id, at(id, '?limit=1')),
+  invalidBackupId: async (_t, id, idle) =>
+    send(idle, id, { url: REQUESTS[id].url.replace(UNKNOWN, '1592924104038') }),
+  unexpectedBody: async (_t, id, idle) => send(idle, id, { payload: { databases: ['system'] } }),
+  invalidJson: async (_t, id, idle) => send(idle, id, asJson('{')),
+  invalidAttachment: async (_t, id, idle) => send(idle, id, { payload: { attachment: 1 } }),
+  invalidAttachmentName: async (_t, id, idle) =>
+    send(idle, id, { url: `${BASE}/${UNKNOWN}/attachments/_local` }),
+  invalidSkipList: async (_t, id, idle) => send(idle, id, at(id, '?skip_system={}')),
+  invalidWebhook: async (_t, id, idle) =>
+    send(idle, id, {
+      payload: { ...(REQUESTS[id].payload as object), client_webhook_url: 'ftp://example.com/' }
+    }),
+  nothingToRestore: async (_t, id, idle) => send(idle, id),
+  notRestorable: async (t, id) => {
+    const { host, id: backup } = await failed(t)
+    const url = `${BASE}/${backup}`
+    if (id === 'restoreBackup') return send(host, id, { url })
+    return send(host, id, { payload: (await send(host, 'getBackup', { url })).body as object })
+  },
+  invalidBackup: async (_t, id, idle) =>
+    send(idle, id, { payload: { dbs: { athena_system: { docs: [{ _id: 'a' }, {}] } } } }),
+  truncatedBackup: async (_t, id, idle) => send(idle, id, asJson('{"dbs":{}')),
+  unauthorized: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'none' } }),
+  forbidden: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'reader' } }),
+  unknownBackup: async (_t, id, idle) => send(idle, id),
+  nothingToAppendTo: async (_t, id, idle) => send(idle, id),
+  uploadStalled: (t, _id, idle) => stalled(t, idle.on),
+  bodyTooLarge: async (_t, id, idle) => send(idle, id, asJson('{}', { 'content-length': String(1024 ** 4) })),
+  attachmentTooLarge: async (t, id, idle) =>
+    send(await buildHost(t, { on: idle.on, limits: { attachmentBytes: 1000 } }), id, {
+      payload: { attachment: 'a'.repeat(1001) }
+    }),
+  uploadTooLarge: async (t, id, idle) =>
+    send(
+      await buildHost(t, { on: idle.on, limits: { uploadBytes: 1000 } }),
+      id,
+      asJson(Readable.from([JSON.stringify(backupOf([{ _id: 'a'.repeat(1000) }]))]))
+    ),
+  mediaType: async (_t, id, idle) =>
+    send(idle, id, { payload: '<a/>', headers: { 'content-type': 'application/xml' } }),
+  compressedBody: async (_t, id, idle) => send(idle, id, asJson('{}', { 'content-encoding': 'gzip' })),
+  authorizationFailed: async (t, id, idle) =>
+    send(
+      await buildHost(t, { on: idle.on, authorize: () => Promise.reject(new Error('no session store')) }),
+      id
+    ),
+  databaseError: async (t, id, idle) => send(await refusing(t, idle.on), id),
+  databaseUnavailable: async (t, id, idle) => {
+    const reply = await send(await buildHost(t, { on: idle.on, couch: nano('http://127.0.0.1:9') }), id)
+    t.equal(reply.headers['retry-after'], '5')
+    return reply
+  },
+  closing: (t, id, idle) => closing(t, id, idle.on),
+  noRoom: async (t, id, idle) =>
+    send(await buildHost(t, { on: idle.on, limits: { spoolBytes: 1000 } }), id, {
+      payload: backupOf([{ _id: 'a', text: 'b'.repeat(2000) }])
+    })
+}
+
+/** Without what differs from one time to the next. */
+function withoutParticulars(value: unknown): unknown {
+  const text = JSON.stringify(value)
+    .replace(/03_ibp_db_backup_\d{10,}/g, 'BACKUP')
+    .replace(/\b[0-9a-f]{32}\b/g, 'TRANSACTION')
+    .replace(/[A-Z]+ \/[\w/]+: /g, 'REQUEST: ')
+    .replace(/\d+ bytes|byte \d+/g, 'BYTES')
+  return JSON.parse(text)
+}
+
+/** Names and types of the members. */
+function shapeOf(value: unknown): unknown {
+  if (Array.isArray(value)) return [...new Set(value.map((element) => JSON.stringify(shapeOf(element))))]
+  if (typeof value !== 'object' || value === null) return typeof value
+  const members = Object.entries(value).map(([name, member]) => [name, shapeOf(member)])
+  return Object.fromEntries(members.sort())
+}
+
+/** The schemas of the document, which take no members that they do not name. */
+function validatorOf(document: OpenAPIV3_1.Document) {
+  const close = (node: unknown): unknown => {
+    if (Array.isArray(node)) return node.map(close)
+    if (typeof node !== 'object' || node === null) return node
+    const entries = Object.entries(node).map(([name, member]) => [name, close(member)])
+    const schema = Object.fromEntries(entries)
+    if ('properties' in schema && !('additionalProperties' in schema)) schema.additionalProperties = false
+    return schema
+  }
+  const ajv = new Ajv({ strict: false })
+  ajv.addSchema({ $id: 'document', components: close(document.components) })
+  return (t: Test, schema: unknown, value: unknown, what: string) => {
+    const { $ref } = schema as { $ref: string }
+    const validate = ajv.getSchema(`document${$ref}`)!
+    t.ok(validate(value), `${what}: ${JSON.stringify(validate.errors ?? 'valid')}`)
+  }
+}
+
+t.test('what the document says about replies is what the routes reply', async (t) => {
+  const document = await openApiDocument()
+  const validate = validatorOf(document)
+  const idle = await buildHost(t)
+  const provoked = new Set<string>()
+  for (const { path, operation } of operationsOf(document)) {
+    if (!path.startsWith(BASE)) continue
+    const id = operation.operationId as OperationId
+    await t.test(id, async (t) => {
+      for (const [status, response] of Object.entries(operation.responses!)) {
+        const { schema, examples } = (response as OpenAPIV3_1.ResponseObject).content!['application/json']!
+        for (const [name, example] of Object.entries(examples!)) {
+          const { value } = example as OpenAPIV3_1.ExampleObject
+          await t.test(`${status} ${name}`, async (t) => {
+            const reply = await PROVOKE[name]!(t, id, idle)
+            provoked.add(name)
+            t.equal(reply.statusCode, Number(status), JSON.stringify(reply.body))
+            validate(t, schema, reply.body, 'the reply')
+            validate(t, schema, value, 'the example')
+            if (reply.statusCode >= 400) {
+              t.strictSame(withoutParticulars(reply.body), withoutParticulars(value))
+            } else {
+              t.strictSame(shapeOf(reply.body), shapeOf(value))
+            }
+          })
+        }
+      }
+    })
+  }
+  t.strictSame([...provoked].sort(), Object.keys(PROVOKE).sort())
+  const { rows } = await idle.on.couch.use(idle.on.names.system).list()
+  t.strictSame(rows, [], 'the idle host was idle')
+})
+
+t.test('a webhook receives what the document says', async (t) => {
+  const document = await openApiDocument()
+  const { operation } = operationsOf(document).find(
+    ({ operation }) => operation.operationId === 'restoreBackup'
+  )!
+  const [callback] = Object.values(operation.callbacks!.restoreEnded!)
+  const { content } = (callback as OpenAPIV3_1.PathItemObject).post!.requestBody as never
+  const { schema, examples } = content['application/json'] as OpenAPIV3_1.MediaTypeObject
+
+  const server = createServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close().closeAllConnections())
+  const host = await seeded(t)
+  const id = await apiOf(host).backup()
+  const components = host.on.couch.use(host.on.names.components)
+  await components.destroy('org1peer', (await components.get('org1peer'))._rev)
+  const call = once(server, 'request')
+  await send(host, 'restoreBackup', {
+    url: `${BASE}/${id}`,
+    payload: { client_webhook_url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` }
+  })
+  const [request, response] = await call
+  const received = await json(request)
+  response.end()
+
+  const validate = validatorOf(document)
+  const { value } = examples!.success as OpenAPIV3_1.ExampleObject
+  validate(t, schema, received, 'what was received')
+  validate(t, schema, value, 'the example')
+  t.strictSame(shapeOf(received), shapeOf(value))
+  t.match(received, { status: 'success', backup_id: id, athena_messages: value.athena_messages })
+})
