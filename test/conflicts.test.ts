@@ -93,3 +93,35 @@ t.test('a conflict that is resolved is not counted any more', async (t) => {
   await components.destroy('longer', rev(1, 'f'))
   t.equal((await api.get(await api.backup())).dbs.athena_components!.conflict_count, 0)
 })
+
+t.test('a restore makes the backup win over the conflicting revisions of its target', async (t) => {
+  const on = await setupDatabases(t)
+  const components = on.couch.use(on.names.components)
+  const edit = async (...docs: object[]) =>
+    t.strictSame(await components.bulk({ docs, new_edits: false } as never), [])
+  const ids = ['loser is the same', 'winner is the same', 'all differ', 'deleted beside']
+  await edit(...ids.map((_id) => ({ _id, _rev: rev(1, '5'), v: 'backed up' })))
+  const api = apiOf(await buildHost(t, { on }))
+  const id = await api.backup()
+
+  const after = (_id: string, generation: number, digit: string, more: object) => ({
+    _id,
+    ...more,
+    _revisions: { start: generation, ids: [digit.repeat(32), '5'.repeat(32)].slice(0, generation) }
+  })
+  await edit(
+    after('loser is the same', 2, '9', { v: 'changed' }),
+    after('loser is the same', 2, '1', { v: 'backed up' }),
+    after('winner is the same', 2, '9', { v: 'backed up' }),
+    after('winner is the same', 2, '1', { v: 'changed' }),
+    after('all differ', 2, '9', { v: 'changed' }),
+    after('all differ', 2, '1', { v: 'changed, too' }),
+    after('deleted beside', 2, '1', { v: 'changed' }),
+    after('deleted beside', 2, '9', { _deleted: true })
+  )
+  const expected = { created: 0, changed: 3, unchanged: 1, failed: 0 }
+  t.match(await api.restore(id), { status: 'success', databases: { components: expected } })
+  for (const _id of ids) t.match(await components.get(_id), { v: 'backed up' }, _id)
+  const again = { created: 0, changed: 0, unchanged: 4 }
+  t.match((await api.restore(id)).databases, { components: again }, 'the second time writes nothing')
+})

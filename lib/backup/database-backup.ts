@@ -157,17 +157,18 @@ class DatabaseBackup {
     }
     for (let i = 0; i < live.length; i += BATCH) {
       const batch = live.slice(i, i + BATCH)
-      const rows = this.#options.source.bulkGet(batch, { attachments: false })
-      for await (const { id, doc } of rows) {
+      // Of a document with several leaves, the database tells which wins, and how many conflict with it.
+      const wanted = batch.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
+      for await (const { id, doc, conflicts } of this.#options.source.bulkGet(wanted, {
+        attachments: false
+      })) {
         // First, since it may find that the revision before has gone.
         if (this.#isPending(id)) await this.#drain()
         this.#vanished.delete(id)
         this.#conflicted.delete(id)
         await this.#addFetched(id, doc)
+        if (conflicts > 0) this.#conflicted.add(id)
       }
-      // Documents by `_bulk_get` do not tell of conflicts.
-      for (const { id, branched } of batch)
-        if (branched && (await this.#options.source.hasConflicts(id))) this.#conflicted.add(id)
     }
   }
 
@@ -184,6 +185,11 @@ class DatabaseBackup {
     const document = readDocument(doc)
     if (document.id !== id) {
       throw new CouchError('_changes', { error: 'bad_answer', reason: 'a row holds another document' })
+    }
+    if (document.deleted) {
+      // Since the row was read: a later one says so.
+      this.#vanished.add(id)
+      return undefined
     }
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
       this.#copies.noteDeleted(id)

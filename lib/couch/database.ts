@@ -4,6 +4,7 @@ import { CouchError, isConflict, isNotFound } from './errors.js'
 import { jsonRows, type Trailer } from './json-rows.js'
 import { jsonText } from './json-text.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
+import { winnerOf } from './winning-revision.js'
 
 export interface DatabaseInfo {
   doc_count: number
@@ -46,6 +47,15 @@ export interface BulkResult {
   rev?: string
   error?: string
   reason?: string
+}
+
+/** One document of a `_bulk_get`. */
+export interface FoundDocument {
+  id: string
+  /** `null`: the revision, or the document, is not there. */
+  doc: Uint8Array | null
+  /** Conflicting revisions beside it. Told where no revision was asked for. */
+  conflicts: number
 }
 
 export interface AllDocsRange {
@@ -208,14 +218,14 @@ export class CouchDatabase {
   }
 
   /**
-   * Documents at given revisions (or the current ones), as CouchDB sends them, each as it arrives. A revision that is
-   * gone has `null`.
+   * Documents as CouchDB sends them, each as it arrives: at the given revision, or at the one that wins where none is
+   * given, which may be deleted.
    * @param revisions no id twice
    */
   async *bulkGet(
     revisions: readonly { id: string; rev?: string }[],
     options: { attachments: boolean }
-  ): AsyncGenerator<{ id: string; doc: Uint8Array | null }> {
+  ): AsyncGenerator<FoundDocument> {
     const missing = new Map(revisions.map((revision) => [revision.id, revision]))
     const retrier = this.client.retrier()
     while (missing.size > 0) {
@@ -224,7 +234,7 @@ export class CouchDatabase {
           method: 'POST',
           path: [this.name, '_bulk_get'],
           query: { attachments: options.attachments || undefined },
-          json: { docs: [...missing.values()] }
+          json: { docs: [...missing.values()].map(({ id, rev }) => ({ id, rev })) }
         })
         for await (const rows of jsonRows(response.body, 'results')) {
           for (const row of rows) {
@@ -277,20 +287,6 @@ export class CouchDatabase {
       query: { rev, attachments: true }
     })
     yield* jsonText(body)
-  }
-
-  /** Whether a document has conflicting revisions now; `false` when it is gone. */
-  async hasConflicts(id: string): Promise<boolean> {
-    try {
-      const doc = await this.client.json<{ _conflicts?: unknown }>({
-        path: [this.name, id],
-        query: { conflicts: true }
-      })
-      return Array.isArray(doc._conflicts) && doc._conflicts.length > 0
-    } catch (error) {
-      if (isNotFound(error)) return false
-      throw error
-    }
   }
 
   /** Opens an attachment's bytes. */
@@ -439,9 +435,9 @@ function readAllDocsRow(row: Uint8Array): Revision {
   return revision
 }
 
-function readBulkGetRow(row: Uint8Array): { id: string; doc: Uint8Array | null } {
+function readBulkGetRow(row: Uint8Array): FoundDocument {
   let id: string | undefined
-  let doc: Uint8Array | null = null
+  const leaves: Uint8Array[] = []
   const cursor = new MemberCursor(row)
   while (cursor.next()) {
     const key = cursor.key()
@@ -450,7 +446,7 @@ function readBulkGetRow(row: Uint8Array): { id: string; doc: Uint8Array | null }
       eachElement(row, cursor.valueStart, (start) => {
         const answer = new MemberCursor(row, start)
         while (answer.next()) {
-          if (answer.key() === 'ok') doc = row.subarray(answer.valueStart, answer.valueEnd)
+          if (answer.key() === 'ok') leaves.push(row.subarray(answer.valueStart, answer.valueEnd))
           else if (answer.key() === 'error')
             rejectServerError(row.subarray(answer.valueStart, answer.valueEnd))
         }
@@ -458,7 +454,7 @@ function readBulkGetRow(row: Uint8Array): { id: string; doc: Uint8Array | null }
     }
   }
   if (id === undefined) throw malformed('_bulk_get', 'id of a result')
-  return { id, doc }
+  return { id, ...winnerOf(leaves) }
 }
 
 /** `not_found` says that the revision is gone; every other error in a `_bulk_get` is a fault. */

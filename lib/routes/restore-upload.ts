@@ -65,6 +65,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
       try {
         const encoding = request.headers['content-encoding']
         if (encoding && encoding !== 'identity') throw new EncodingError(encoding)
+        if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
         const skip = {
           system: parseSkipList('skip_system', request.query.skip_system),
           components: parseSkipList('skip_components', request.query.skip_components)
@@ -87,6 +88,8 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
   )
 }
 
+const tooLarge = (limit: number) => new TooLargeError(`the body is larger than ${limit} bytes`)
+
 /** Bounds an upload in size, and how long its sender may be silent. Leaves the connection open for the reply. */
 async function* limited(body: Readable, limit: number, idle: number): AsyncGenerator<Buffer> {
   const pieces = body.iterator({ destroyOnReturn: false })
@@ -100,7 +103,7 @@ async function* limited(body: Readable, limit: number, idle: number): AsyncGener
       )
       if (next.done) return
       size += next.value.length
-      if (size > limit) throw new TooLargeError(`the body is larger than ${limit} bytes`)
+      if (size > limit) throw tooLarge(limit)
       yield next.value
     }
   } finally {

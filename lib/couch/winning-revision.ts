@@ -1,0 +1,29 @@
+import { type DocumentBytes, readDocument } from '../json/document.js'
+
+/**
+ * Which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
+ * that with the longest history, then that whose digest sorts last
+ * (https://docs.couchdb.org/en/stable/replication/conflicts.html).
+ *
+ * @param leaves as CouchDB sends them
+ * @returns with the number of other leaves that are not deleted; `null` when there is no leaf
+ */
+export function winnerOf(leaves: readonly Uint8Array[]): { doc: Uint8Array | null; conflicts: number } {
+  if (leaves.length < 2) return { doc: leaves[0] ?? null, conflicts: 0 }
+  const documents = leaves.map(readDocument)
+  const winner = documents.reduce((best, other) => (wins(other, best) ? other : best))
+  const live = documents.filter(({ deleted }) => !deleted).length
+  return { doc: winner.bytes, conflicts: Math.max(0, live - 1) }
+}
+
+function wins(a: DocumentBytes, b: DocumentBytes): boolean {
+  if (a.deleted !== b.deleted) return b.deleted
+  const [generationA, digestA] = partsOf(a)
+  const [generationB, digestB] = partsOf(b)
+  return generationA === generationB ? digestA > digestB : generationA > generationB
+}
+
+function partsOf({ rev = '' }: DocumentBytes): [generation: number, digest: string] {
+  const dash = rev.indexOf('-')
+  return [Number(rev.slice(0, dash)), rev.slice(dash + 1)]
+}
