@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { deflateSync } from 'node:zlib'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { build_app } from '../examples/athena-host/app.js'
@@ -219,13 +220,14 @@ t.test(
   }
 )
 
-t.test('a reply passes through the compression of the host', async (t) => {
+t.test('a reply passes through the compression and the headers of the host', async (t) => {
   const host = await startHost(t)
   const docs = Array.from({ length: 50 }, (_, index) => ({ _id: `peer${index}`, text: 'x'.repeat(5000) }))
   await insert(host, 'components', ...docs)
   const { id } = await backedUp(host)
   const reply = await host.call('GET', `/ak/api/v3/backups/${id}`, { headers: host.key('manager') })
   t.equal(reply.headers.get('content-encoding'), 'gzip')
+  t.equal(reply.headers.get('x-content-type-options'), 'nosniff', 'with the headers that the host sets')
   const { dbs } = (await reply.json()) as Reply
   const received = dbs.athena_components.docs.map(({ _rev, ...document }: { _rev: string }) => document)
   t.strictSame(new Set(received), new Set(docs))
@@ -287,6 +289,21 @@ t.test('a backup that athena made is listed, read and restored', async (t) => {
   )
   t.match(restored, { status: 'success', databases: { components: { created: 1 } } })
   t.match(await document(host, 'components', 'peer1'), peer)
+
+  const peer2 = { _id: 'peer2', api_url: 'grpcs://peer2.example.com:7051' }
+  const compressed = deflateSync(JSON.stringify([peer2])).toString('base64')
+  const file = {
+    _id: id,
+    in_progress: false,
+    dbs: { DB_COMPONENTS: { ...about, compressed_docs: compressed } }
+  }
+  const upload = host.call('PUT', '/ak/api/v3/backups', { headers, body: JSON.stringify(file, null, '\t') })
+  t.match(
+    await followed(host, await json(202, upload)),
+    { status: 'success' },
+    'the newer form, as in its files'
+  )
+  t.match(await document(host, 'components', 'peer2'), peer2)
 })
 
 t.test("the transaction is one of the host's webhook documents, and browsers are told", async (t) => {
