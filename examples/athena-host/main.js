@@ -34,17 +34,20 @@ async function main() {
   const host = await build_app(ev, couch_lib)
   host.server.listen(Number(PORT), '127.0.0.1')
   await once(host.server, 'listening')
+  const stop = async () => {
+    await host.close()
+    await embedded?.close()
+  }
   for (const signal of ['SIGINT', 'SIGTERM']) {
-    process.once(signal, async () => {
-      await host.close()
-      await embedded?.close()
-    })
+    process.once(signal, () => stop().catch(fail))
   }
   console.log(`${ev.HOST_URL}/ak/api/v3/backups`)
   for (const { login, key } of created ?? []) console.log(`login ${login}\nkey   ${key}`)
 }
 
-main().catch((error) => {
+function fail(/** @type {unknown} */ error) {
   console.error(error)
   process.exit(1)
-})
+}
+
+main().catch(fail)
