@@ -1,32 +1,30 @@
-import Fastify from 'fastify'
+import { createHash, timingSafeEqual } from 'node:crypto'
+import Fastify, { type FastifyRequest } from 'fastify'
 import nano from 'nano'
-import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
+import dbBackups, { createMemoryWebhookStore } from '../../lib/index.js'
 
-const couch = nano(process.env.COUCHDB_URL ?? 'http://admin:secret@127.0.0.1:5984')
-const token = process.env.TOKEN
-const app = Fastify({ logger: true })
-const webhooks = createCouchWebhookStore({ couch, database: 'athena_system' })
+const { API_KEY, COUCHDB_URL, DB_PREFIX: name = 'athena', PORT = '3000' } = process.env
+if (!API_KEY) throw new Error('API_KEY must be set')
+const sha256 = (text: string) => createHash('sha256').update(text).digest()
+const expected = sha256(`Bearer ${API_KEY}`)
 
-function authorize(request: { headers: { authorization?: string } }): void {
-  if (token && request.headers.authorization === `Bearer ${token}`) return
+function authorize({ headers }: FastifyRequest): void {
+  if (timingSafeEqual(sha256(headers.authorization ?? ''), expected)) return
   throw Object.assign(new Error('unauthorized'), { statusCode: 401 })
 }
 
+const app = Fastify({ logger: true })
+const webhooks = createMemoryWebhookStore() // forgotten when the server ends
 app.register(dbBackups, {
-  couch,
-  databases: { components: 'athena_components', sessions: 'athena_sessions', system: 'athena_system' },
+  couch: nano(COUCHDB_URL ?? 'http://127.0.0.1:5984'),
+  databases: { components: `${name}_components`, sessions: `${name}_sessions`, system: `${name}_system` },
   authorize,
   webhooks,
   rebuildWhitelist: () => app.log.info('the components have changed')
 })
-
-// where the `url` of a started restore leads
 app.get<{ Params: { tx: string } }>('/ak/api/v1/webhooks/txs/:tx', async (request, reply) => {
   authorize(request)
   return (await webhooks.get(request.params.tx)) ?? reply.code(404).send({ statusCode: 404 })
 })
-
-app.listen({ port: Number(process.env.PORT ?? 3000) }).catch((error) => {
-  app.log.error(error)
-  process.exit(1)
-})
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => app.close())
+app.listen({ port: Number(PORT) })
