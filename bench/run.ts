@@ -1,4 +1,4 @@
-import { fork } from 'node:child_process'
+import { type ChildProcess, fork } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -67,7 +67,7 @@ async function compare(
   const bodies = newDocuments(docs)
   await fill(server, bodies)
   const read: Rows = { raw: [], ours: [], rival: [] }
-  let backup: Result | undefined
+  let backup: Measured | undefined
   for (let round = 0; round < rounds; round++) {
     read.raw.push((await rawRead(url, names.components)).ms)
     backup = await run({ url, databases: names, operation: 'backup' })
@@ -136,18 +136,29 @@ async function timed(work: () => Promise<void>): Promise<number> {
   return performance.now() - startedAt
 }
 
-function run(job: Job): Promise<Result> {
+/** What a job took, and the event-loop delay of a process that did nothing meanwhile. */
+type Measured = Result & { idleP99: number }
+
+async function run(job: Job): Promise<Measured> {
+  const idle = fork(join(__dirname, 'idle.js'))
+  const child = fork(join(__dirname, 'worker.js'), [JSON.stringify(job)], {
+    execArgv: ['--expose-gc']
+  })
+  const result = await answerOf<Result>(child, job.operation)
+  idle.send('stop')
+  return { ...result, idleP99: await answerOf<number>(idle, 'the idle process') }
+}
+
+/** The one message of a child process that then ends. */
+function answerOf<T>(child: ChildProcess, what: string): Promise<T> {
   return new Promise((resolve, reject) => {
-    const child = fork(join(__dirname, 'worker.ts'), [JSON.stringify(job)], {
-      execArgv: ['--import', 'tsx', '--expose-gc']
-    })
-    let result: Result | undefined
+    let answer: { value: T } | undefined
     child.on('message', (message) => {
-      result = message as Result
+      answer = { value: message as T }
     })
     child.on('exit', (code) => {
-      if (result) resolve(result)
-      else reject(new Error(`${job.operation} ended with ${code}`))
+      if (answer) resolve(answer.value)
+      else reject(new Error(`${what} ended with ${code}`))
     })
   })
 }
@@ -165,7 +176,7 @@ class Report {
   readonly #head: string
   readonly #lines: string[] = []
   readonly #memory: string[] = []
-  readonly #loops = new Map<string, number[]>()
+  readonly #loops = new Map<string, { own: number; idle: number }[]>()
   readonly #firstBytes: number[] = []
   readonly #rates: number[] = []
   readonly #rivals = new Map<string, number>()
@@ -198,8 +209,8 @@ class Report {
     )
   }
 
-  process(what: string, { loopP99 }: Result): void {
-    this.#loops.set(what, [...(this.#loops.get(what) ?? []), loopP99])
+  process(what: string, { loopP99: own, idleP99: idle }: Measured): void {
+    this.#loops.set(what, [...(this.#loops.get(what) ?? []), { own, idle }])
   }
 
   get({ firstByteMs, rawBytes, ms }: Result): void {
@@ -221,10 +232,11 @@ class Report {
   }
 
   text(): string {
-    const loops = [...this.#loops].map(
-      ([what, values]) =>
-        `| event-loop delay p99, ${what} | ${median(values).toFixed(1)} ms | at most 20 ms |`
-    )
+    const loops = [...this.#loops].map(([what, values]) => {
+      const own = median(values.map((value) => value.own)).toFixed(1)
+      const idle = median(values.map((value) => value.idle)).toFixed(1)
+      return `| event-loop delay p99, ${what} | ${own} ms (a process that did nothing meanwhile: ${idle} ms) | at most 20 ms |`
+    })
     const rivals = [...this.#rivals].map(([what, rss]) => `${what} ${Math.round(rss / MiB)} MiB`).join(', ')
     return [
       this.#head,

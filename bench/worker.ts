@@ -1,9 +1,9 @@
 import { createReadStream } from 'node:fs'
-import { monitorEventLoopDelay } from 'node:perf_hooks'
 import Fastify, { type FastifyInstance } from 'fastify'
 import nano from 'nano'
 import { createMemoryWebhookStore, dbBackups } from '../lib/index.js'
 import type { DatabaseNames } from '../types/index.js'
+import { watchLoop } from './idle.js'
 
 /** What to do, and where. */
 export interface Job {
@@ -51,12 +51,11 @@ async function main(): Promise<void> {
   const sampler = setInterval(() => {
     peak = Math.max(peak, process.memoryUsage.rss())
   }, 20)
-  const delay = monitorEventLoopDelay({ resolution: 5 })
-  delay.enable()
+  const loop = watchLoop()
   const startedAt = performance.now()
   const result = await run(app, job, origin)
   const ms = performance.now() - startedAt
-  delay.disable()
+  const loopP99 = loop.p99()
   clearInterval(sampler)
   const summary = await app.dbBackups.summary(result.id)
   const sum = (of: 'raw_bytes' | 'stored_bytes') =>
@@ -65,8 +64,7 @@ async function main(): Promise<void> {
     ...result,
     ms,
     rssGrowth: peak - idle,
-    // The resolution is part of what is measured.
-    loopP99: Math.max(0, delay.percentile(99) / 1e6 - 5),
+    loopP99,
     docs: summary.doc_count,
     rawBytes: sum('raw_bytes'),
     storedBytes: sum('stored_bytes')

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import type { Connection } from './connection.js'
 import { CouchError } from './errors.js'
@@ -81,6 +81,8 @@ export class Retrier {
 
 /** Fewer bytes than these within the idle time-out count as silence. */
 const DRIP = 1024
+/** Milliseconds of work on an answer that arrives faster than it is read, before the event loop gets its turn. */
+const SLICE = 5
 const MAX_JSON_ANSWER = 64 * 1024 * 1024
 
 /**
@@ -271,12 +273,20 @@ async function* watch(
   let waited = 0
   let received = 0
   let ended = false
+  let busySince = performance.now()
   try {
     for (;;) {
-      const from = performance.now()
+      let from = performance.now()
+      if (from - busySince > SLICE) {
+        await turn()
+        busySince = from = performance.now()
+      }
       const next = await pieces.next()
       if (next.done) break
-      waited += performance.now() - from
+      const wait = performance.now() - from
+      // Whoever waits lets others run.
+      if (wait > 1) busySince = performance.now()
+      waited += wait
       received += next.value.length
       if (received >= DRIP) {
         waited = 0
