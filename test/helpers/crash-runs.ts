@@ -5,7 +5,7 @@ import { type Contents, contents, damage, differences, expectTidy, poll, seedSou
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
 
-export const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
+export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
 /** A lease becomes stale, and the server that came after finds it so: seconds, but for a busy machine. */
 const TAKEOVER = 2 * timeouts.lease + 46_000
 /** Databases with a server each, side by side: most of a run is waiting for the lease. */
@@ -177,7 +177,7 @@ export class CrashLane {
  * The databases and all servers share this machine: a server that is held up for longer than its lease rightly gives
  * up, and its operation may be asked for again.
  */
-const ATTEMPTS = 3
+const ATTEMPTS = 10
 const heldUp = (reason: string | undefined) => /^interrupted/.test(reason ?? '')
 
 /** Shares `runs` out to lanes. */

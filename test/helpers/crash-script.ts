@@ -16,7 +16,14 @@ const { status } = spawnSync(
   {
     stdio: 'inherit',
     shell: true,
-    env: { ...process.env, CRASH_RUNS: String(Math.ceil(runs / 2)), CRASH_SEED: String(seed) }
+    // longer leases, and more of them to wait for side by side, than fit a test run
+    env: {
+      CRASH_LEASE: '5000',
+      CRASH_LANES: '8',
+      ...process.env,
+      CRASH_RUNS: String(Math.ceil(runs / 2)),
+      CRASH_SEED: String(seed)
+    }
   }
 )
 process.exitCode = status ?? 1
