@@ -55,7 +55,7 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
   t.equal(restored.statusCode, 202)
   const store = createCouchWebhookStore({ couch: () => couch, database: on.names.system })
   const txId = restored.json().url.split('/').pop()
-  const ended = async () => (await store.get(txId))?.client_webhook
+  const ended = async () => (await store.get(txId))?.client_webhook?.pending === undefined
   while (!(await ended())) await new Promise((done) => setTimeout(done, 10))
   await call('PUT', `/${id}`, { client_webhook_url: `http://user:${KEY}@127.0.0.1:9/` })
   await call('PUT', '', { dbs: { [`x${KEY.length}`]: {} } })
