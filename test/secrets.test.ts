@@ -38,7 +38,7 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
     rebuildWhitelist: () => undefined,
     clientWebhook: { attempts: 1, timeout: 500 },
     retry: { attempts: 2, wait: 10, longest: 20 },
-    timeouts: { control: 1000, idle: 1000, close: 1000, lease: 2000 },
+    timeouts: { control: 300, idle: 300, close: 1000, lease: 2000 },
     onEvent: (event) => void seen.push(`event: ${inspect(event, { depth: 20, showHidden: true })}`)
   })
   const headers = { authorization: `Basic ${Buffer.from(`key:${KEY}`).toString('base64')}`, 'x-api-key': KEY }

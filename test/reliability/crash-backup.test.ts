@@ -5,7 +5,7 @@ import { differences, LOGICAL } from '../helpers/fault-cells.js'
 t.test('a backup whose server is killed is marked and cleaned up by the next server', async (t) => {
   t.setTimeout(120_000 + crashRuns(0) * 10_000)
   const tally = new Tally()
-  await onLanes(t, crashRuns(16), async (lane, next) => {
+  await onLanes(t, crashRuns(15), async (lane, next) => {
     const requests = await lane.requestsOf(() => lane.backup())
     const known = new Set((await lane.headers()).map(({ _id }) => _id))
     while (next()) {

@@ -4,7 +4,7 @@ import { crashRuns, onLanes, Tally } from '../helpers/crash-runs.js'
 t.test('a restore whose server is killed says so, and can be run again', async (t) => {
   t.setTimeout(120_000 + crashRuns(0) * 10_000)
   const tally = new Tally()
-  await onLanes(t, crashRuns(16), async (lane, next) => {
+  await onLanes(t, crashRuns(15), async (lane, next) => {
     const id = await lane.backup()
     await lane.damage()
     const requests = await lane.requestsOf(() => lane.restore(id))
