@@ -14,7 +14,7 @@ import type {
 import type { LogicalDatabase } from '../types/databases.js'
 import type { BackupEvent } from '../types/events.js'
 import type { DbBackups } from '../types/index.js'
-import type { TransactionUpdate, WebhookTransaction } from '../types/webhooks.js'
+import type { TransactionUpdate, WebhookDelivery, WebhookTransaction } from '../types/webhooks.js'
 import { putAttachment } from './backup/append-attachment.js'
 import { markFailed, newHeader, runBackup } from './backup/backup-job.js'
 import { backupContent, summaryOf } from './backup/content.js'
@@ -434,7 +434,8 @@ export class Operations implements DbBackups {
       const { webhooks } = this.#options
       const transaction = await webhooks.get(txId)
       if (transaction && awaitsNotice(transaction)) {
-        const delivery = await this.#notifier.deliver(transaction, this.#shutdown.signal)
+        const record = (client_webhook: WebhookDelivery) => webhooks.update(txId, { client_webhook })
+        const delivery = await this.#notifier.deliver(transaction, record, this.#shutdown.signal)
         // Cut off by the server's end: another instance, or this one when it is back, does it.
         if (!delivery.delivered && this.#shutdown.signal.aborted) return
         await webhooks.update(txId, { client_webhook: delivery })
@@ -612,7 +613,7 @@ export class Operations implements DbBackups {
 
 /** Whether the client of a transaction that has ended is still to be told. */
 const awaitsNotice = ({ client_webhook_url, client_webhook }: WebhookTransaction): boolean =>
-  client_webhook_url !== undefined && client_webhook === undefined
+  client_webhook_url !== undefined && (client_webhook?.pending ?? client_webhook === undefined)
 
 /** @throws BackupNotRestorableError */
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {

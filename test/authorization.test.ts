@@ -51,19 +51,24 @@ async function nothingHappened(t: Test, { on, calls }: TestHost): Promise<void> 
   t.equal(calls.rebuildWhitelist, 0, 'nothing was restored')
 }
 
-t.test('a request without credentials is refused with 401, one without the action with 403', async (t) => {
-  const host = await buildHost(t)
-  for (const route of everyRoute()) {
-    const what = `${route.method} ${route.url}`
-    const nobody = await host.app.inject(route)
-    t.equal(nobody.statusCode, 401, what)
-    t.match(nobody.json(), { statusCode: 401, error: 'Unauthorized', message: 'unauthorized' })
-    const reader = await host.app.inject({ ...route, headers: host.as('reader') })
-    t.equal(reader.statusCode, 403, what)
-    t.match(reader.json(), { statusCode: 403, error: 'Forbidden', message: 'forbidden' })
+t.test(
+  'a request without credentials, or with wrong ones, is refused with 401, one without the action with 403',
+  async (t) => {
+    const host = await buildHost(t)
+    for (const route of everyRoute()) {
+      const what = `${route.method} ${route.url}`
+      const nobody = await host.app.inject(route)
+      t.equal(nobody.statusCode, 401, what)
+      t.match(nobody.json(), { statusCode: 401, error: 'Unauthorized', message: 'unauthorized' })
+      const wrong = await host.app.inject({ ...route, headers: { 'x-role': 'managers' } })
+      t.equal(wrong.statusCode, 401, `${what}, wrong credentials`)
+      const reader = await host.app.inject({ ...route, headers: host.as('reader') })
+      t.equal(reader.statusCode, 403, what)
+      t.match(reader.json(), { statusCode: 403, error: 'Forbidden', message: 'forbidden' })
+    }
+    await nothingHappened(t, host)
   }
-  await nothingHappened(t, host)
-})
+)
 
 t.test('a hook that throws any error refuses, and its text is not told', async (t) => {
   const thrown: unknown[] = [
@@ -153,11 +158,12 @@ t.test('a hook that replies itself refuses', async (t) => {
             rebuilt++
           }
         })
-        for (const { path, ...route } of ROUTES) {
-          const reply = await app.inject({ ...route, url: `/api/v1/backups${path}` })
-          t.equal(reply.statusCode, 401, `${route.method} ${path}`)
+        const asked = [...everyRoute()].map(async (route) => {
+          const reply = await app.inject(route)
+          t.equal(reply.statusCode, 401, `${route.method} ${route.url}`)
           t.strictSame(reply.json(), body)
-        }
+        })
+        await Promise.all(asked)
         // A request that had gone on would have been heard of by the time the server has closed.
         await app.close()
         const { rows } = await on.couch.use(on.names.system).list()
@@ -202,6 +208,33 @@ t.test('nothing of the body is read before the request is authorized', async (t)
     const wrongType = await host.app.inject({ ...route, headers: { 'content-type': 'text/x' }, payload: 'x' })
     t.equal(wrongType.statusCode, 401)
   }
+  t.strictSame(await readdir(directory), [], 'nothing was spooled')
+  await nothingHappened(t, host)
+})
+
+t.test('while the hook thinks, nothing of the body is parsed or spooled', async (t) => {
+  const directory = await spoolDirectory(t)
+  let decide = () => {}
+  const decided = new Promise<void>((resolve) => {
+    decide = resolve
+  })
+  const host = await buildHost(t, {
+    spoolDirectory: directory,
+    async authorize() {
+      await decided
+      throw Object.assign(new Error('forbidden'), { statusCode: 403 })
+    }
+  })
+  const headers = { 'content-type': 'application/json' }
+  const payload = `{"dbs":{"athena_components":{"docs":["${'x'.repeat(300_000)}"]}}}`
+  const asked = [...everyRoute()].map((route) =>
+    host.app.inject(route.method === 'GET' ? route : { ...route, headers, payload })
+  )
+  await delay(LATE)
+  t.strictSame(await readdir(directory), [], 'nothing is spooled')
+  await nothingHappened(t, host)
+  decide()
+  for (const { statusCode } of await Promise.all(asked)) t.equal(statusCode, 403)
   t.strictSame(await readdir(directory), [], 'nothing was spooled')
   await nothingHappened(t, host)
 })

@@ -1,6 +1,7 @@
+import dns from 'node:dns'
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { guardedLookup } from '../lib/webhooks/address.js'
@@ -43,7 +44,7 @@ async function deliver(
   const { tx_id } = await apiOf(host).restore(backupOf([{ _id: 'a' }], { client_webhook_url: url }))
   for (;;) {
     const transaction = await host.webhooks.get(tx_id)
-    if (transaction?.client_webhook) return transaction as never
+    if (transaction?.client_webhook && !transaction.client_webhook.pending) return transaction as never
     await delay(20)
   }
 }
@@ -89,7 +90,7 @@ t.test('receives the transaction of a stored backup, and of a restore that faile
   const reply = await api.call('PUT', `/${id}`, { client_webhook_url: `${url}/` })
   t.equal(reply.statusCode, 202)
   const { tx_id } = await host.waitForRestore(reply.json().url)
-  while (!(await host.webhooks.get(tx_id))?.client_webhook) await delay(20)
+  while ((await host.webhooks.get(tx_id))?.client_webhook?.delivered !== true) await delay(20)
   t.match(JSON.parse(received[0]!.body), { tx_id, backup_id: id, status: 'error' })
 })
 
@@ -126,12 +127,14 @@ t.test('is not tried again after a refusal', async (t) => {
 
 t.test('a redirect is not followed', async (t) => {
   const target = await startReceiver(t, with200)
-  const { received, url } = await startReceiver(t, (response) =>
-    response.writeHead(307, { location: target.url }).end()
-  )
-  const { client_webhook } = await deliver(await consoleWith(t), url)
-  t.match(client_webhook, { attempts: 1, delivered: false, last_status: 307 })
-  t.equal(received.length, 1)
+  for (const status of [301, 302, 303, 307, 308]) {
+    const { received, url } = await startReceiver(t, (response) =>
+      response.writeHead(status, { location: target.url }).end()
+    )
+    const { client_webhook } = await deliver(await consoleWith(t), url)
+    t.match(client_webhook, { attempts: 1, delivered: false, last_status: status })
+    t.equal(received.length, 1)
+  }
   t.equal(target.received.length, 0)
 })
 
@@ -191,6 +194,9 @@ const REFUSED = [
   '[::ffff:0:169.254.169.254]',
   '[64:ff9b::169.254.169.254]',
   '[64:ff9b::a9fe:a9fe]',
+  '[64:ff9b:1::a9fe:a9fe]',
+  '[64:ff9b:1:a9fe:0:a9fe::]',
+  '[2001:0:4136:e378:8000:63bf:5601:5601]',
   '[2002:a9fe:a9fe::1]',
   '[fe80::1]',
   '[FE80::1]',
@@ -273,4 +279,102 @@ t.test('a name is checked by the addresses it has when it is called', async (t) 
   await t.rejects(lookup('169.254.169.254'), { name: 'RefusedUrlError' })
   await t.rejects(lookup('fe80::1'), { name: 'RefusedUrlError' })
   t.match(await lookup('127.0.0.1'), [{ address: '127.0.0.1', family: 4 }])
+})
+
+/** Lets names of `.test` have the addresses given, one answer after the other. @returns how many were asked for */
+function answerNames(t: Test, ...answers: string[][]): () => number {
+  const { lookup } = dns
+  let asked = 0
+  dns.lookup = ((name: string, options: dns.LookupAllOptions, callback: (...all: unknown[]) => void) => {
+    if (!name.endsWith('.test')) return lookup(name, options, callback as never)
+    const addresses = answers[Math.min(asked++, answers.length - 1)]
+    callback(
+      null,
+      addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }))
+    )
+  }) as typeof dns.lookup
+  t.teardown(() => {
+    dns.lookup = lookup
+  })
+  return () => asked
+}
+
+const NAMED = 'the URL names an address that must not be called'
+
+t.test('a name whose address changes is refused as soon as it does', async (t) => {
+  const { received, url } = await startReceiver(t, (response) => response.writeHead(500).end())
+  const asked = answerNames(t, ['127.0.0.1'], ['169.254.169.254'])
+  const { client_webhook } = await deliver(
+    await consoleWith(t, { attempts: 3 }),
+    url.replace('127.0.0.1', 'rebinding.test')
+  )
+  t.match(client_webhook, { attempts: 2, delivered: false, last_status: 500, last_error: NAMED })
+  t.equal(received.length, 1)
+  t.equal(asked(), 2, 'asked once for each connection: what was checked is what is connected to')
+})
+
+t.test('a name with an address that must not be called is not called', async (t) => {
+  for (const address of [
+    '169.254.169.254',
+    '::ffff:169.254.169.254',
+    '::ffff:a9fe:a9fe',
+    '64:ff9b::a9fe:a9fe',
+    'fe80::1%lo',
+    '0.0.0.0',
+    '::'
+  ]) {
+    await t.test(address, async (t) => {
+      const { received, url } = await startReceiver(t, with200)
+      answerNames(t, ['127.0.0.1', address])
+      const { client_webhook } = await deliver(
+        await consoleWith(t, { attempts: 3 }),
+        url.replace('127.0.0.1', 'metadata.test')
+      )
+      t.strictSame(client_webhook, { attempts: 1, delivered: false, last_error: NAMED })
+      t.equal(received.length, 0)
+    })
+  }
+})
+
+t.test('an answer whose headers have no end is not waited for', async (t) => {
+  const endings: Record<string, (socket: Socket) => void> = {
+    'dripping headers': (socket) => {
+      socket.write('HTTP/1.1 200 OK\r\nx-a: ')
+      const timer = setInterval(() => socket.write('a'), 20)
+      socket.on('close', () => clearInterval(timer))
+    },
+    'endless headers': (socket) => {
+      socket.write('HTTP/1.1 200 OK\r\n')
+      const more = () => {
+        while (socket.write(`x-a: ${'a'.repeat(1000)}\r\n`));
+        socket.once('drain', more)
+      }
+      more()
+    },
+    'interim answers without end': (socket) => {
+      const timer = setInterval(() => socket.write('HTTP/1.1 102 Processing\r\n\r\n'), 20)
+      socket.on('close', () => clearInterval(timer))
+    },
+    'no HTTP': (socket) => void socket.end('220 mail.example.com ESMTP\r\n')
+  }
+  for (const [what, answer] of Object.entries(endings)) {
+    const sockets = new Set<Socket>()
+    const server = createTcpServer((socket) => {
+      sockets.add(socket.on('error', () => undefined))
+      socket.once('data', () => answer(socket))
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.teardown(() => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+    })
+    const { port } = server.address() as AddressInfo
+    const startedAt = performance.now()
+    const host = await consoleWith(t, { attempts: 1, timeout: 400 })
+    const { client_webhook } = await deliver(host, `http://127.0.0.1:${port}/`)
+    t.match(client_webhook, { attempts: 1, delivered: false, last_error: String }, what)
+    t.ok(performance.now() - startedAt < 10_000, what)
+    while ([...sockets].some((socket) => !socket.closed)) await delay(10)
+    t.pass(`${what}: the connection was closed`)
+  }
 })

@@ -131,6 +131,45 @@ t.test(
     )
     t.pass('what is no id is refused')
 
+    const HEADERS = [
+      'accept',
+      'accept-encoding',
+      'authorization',
+      'content-encoding',
+      'content-type',
+      'cookie',
+      'expect',
+      'forwarded',
+      'host',
+      'if-match',
+      'range',
+      'x-forwarded-for',
+      'x-forwarded-host',
+      'x-forwarded-proto',
+      'x-http-method-override'
+    ]
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...ROUTES),
+        fc.dictionary(fc.constantFrom(...HEADERS), fc.string({ maxLength: 200, unit: 'binary' }), {
+          minKeys: 1,
+          maxKeys: 5
+        }),
+        async ([method, url], values) => {
+          const headers = Object.entries(values).map(([name, value]) => [name, value.replace(/[^ -~]/g, '?')])
+          // Refused for its query, whatever the headers say.
+          await refuse({
+            method,
+            url: `${url}?unknown=1`,
+            payload: method === 'GET' ? undefined : '{}',
+            headers: Object.fromEntries(headers)
+          })
+        }
+      ),
+      { numRuns: 150 }
+    )
+    t.pass('headers of any value do no harm')
+
     t.equal(await state(), before, 'nothing was written')
     t.strictSame(await readdir(spoolDirectory), [], 'nothing is left on the disk')
     t.equal((await app.inject({ url: '/ak/api/v1/backups', headers: host.as('manager') })).statusCode, 200)

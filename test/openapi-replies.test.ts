@@ -107,12 +107,13 @@ async function refusing(t: Test, on: TestHost['on']): Promise<TestHost> {
   return buildHost(t, { on, couch: nano(`http://127.0.0.1:${port}`) })
 }
 
-/** An upload that stops after its first byte. */
-async function stalled(t: Test, on: TestHost['on']): Promise<Reply> {
+/** A body that stops after its first byte. */
+async function stalled(t: Test, id: OperationId, on: TestHost['on']): Promise<Reply> {
   const host = await buildHost(t, { on, timeouts: { idle: 100 } })
   const origin = await host.app.listen({ port: 0, host: '127.0.0.1' })
-  const request = sendRequest(origin + BASE, {
-    method: 'PUT',
+  const { method, url } = REQUESTS[id]
+  const request = sendRequest(origin + url, {
+    method,
     headers: { ...host.as('manager'), 'content-type': 'application/json' }
   })
   t.teardown(() => request.destroy())
@@ -211,7 +212,7 @@ const PROVOKE: Record<string, Provoke> = {
   forbidden: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'reader' } }),
   unknownBackup: async (_t, id, idle) => send(idle, id),
   nothingToAppendTo: async (_t, id, idle) => send(idle, id),
-  uploadStalled: (t, _id, idle) => stalled(t, idle.on),
+  uploadStalled: (t, id, idle) => stalled(t, id, idle.on),
   bodyTooLarge: async (_t, id, idle) => send(idle, id, asJson('{}', { 'content-length': String(1024 ** 4) })),
   attachmentTooLarge: async (t, id, idle) =>
     send(await buildHost(t, { on: idle.on, limits: { attachmentBytes: 1000 } }), id, {

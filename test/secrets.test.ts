@@ -1,9 +1,11 @@
 import { Writable } from 'node:stream'
+import { inspect } from 'node:util'
 import Fastify from 'fastify'
 import nano from 'nano'
 import t from 'tap'
 import { createCouchWebhookStore, dbBackups } from '../lib/index.js'
 import { setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 
 const PASSWORD = 'pa55word-of-the-database'
 const KEY = 'secret-of-the-api-key'
@@ -36,7 +38,8 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
     rebuildWhitelist: () => undefined,
     clientWebhook: { attempts: 1, timeout: 500 },
     retry: { attempts: 2, wait: 10, longest: 20 },
-    timeouts: { control: 1000, idle: 1000, close: 1000 }
+    timeouts: { control: 300, idle: 300, close: 1000, lease: 2000 },
+    onEvent: (event) => void seen.push(`event: ${inspect(event, { depth: 20, showHidden: true })}`)
   })
   const headers = { authorization: `Basic ${Buffer.from(`key:${KEY}`).toString('base64')}`, 'x-api-key': KEY }
   const call = async (method: 'GET' | 'PUT' | 'POST', path: string, payload?: object) => {
@@ -55,10 +58,32 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
   t.equal(restored.statusCode, 202)
   const store = createCouchWebhookStore({ couch: () => couch, database: on.names.system })
   const txId = restored.json().url.split('/').pop()
-  const ended = async () => (await store.get(txId))?.client_webhook
+  const ended = async () => (await store.get(txId))?.client_webhook?.last_error
   while (!(await ended())) await new Promise((done) => setTimeout(done, 10))
   await call('PUT', `/${id}`, { client_webhook_url: `http://user:${KEY}@127.0.0.1:9/` })
   await call('PUT', '', { dbs: { [`x${KEY.length}`]: {} } })
+
+  // Every kind of failure tells as much as it knows.
+  const proxy = await startFaultProxy(address.href.replace(/\/$/, ''))
+  t.teardown(() => proxy.close())
+  couch = nano(proxy.url)
+  for (const fault of ['refuse', 'cut_mid', 'stall', 'status_401', 'html'] as const) {
+    proxy.add({ fault, path: /_changes/, times: 100 })
+    const started = await call('POST', '')
+    while (started.statusCode === 202 && (await app.dbBackups.summary(started.json().id)).in_progress) {
+      await new Promise((done) => setTimeout(done, 20))
+    }
+    await proxy.clear()
+    proxy.add({ fault, path: /./, times: 100 })
+    await call('GET', `/${id}`)
+    await call('PUT', `/${id}`)
+    await call('PUT', `/${id}/attachments/b`, { attachment: 'x' })
+    await proxy.clear()
+  }
+  t.ok(
+    seen.some((text) => /^event: [\s\S]*backup_failed/.test(text)),
+    'backups failed'
+  )
 
   const stored = []
   for (const name of Object.values(on.names)) {

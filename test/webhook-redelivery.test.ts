@@ -2,20 +2,21 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
-import t from 'tap'
+import { setTimeout as delay } from 'node:timers/promises'
+import t, { type Test } from 'tap'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { startServer } from './helpers/server-process.js'
 
-t.test('a client that could not be told before the server stopped is told by the next one', async (t) => {
-  const received: WebhookTransaction[] = []
-  let answering = false
-  let asked = 0
+/** Says nothing until it is told to answer. */
+async function startReceiver(t: Test) {
+  const state = { received: [] as WebhookTransaction[], asked: 0, answering: false }
   const receiver = createServer(async (request, response) => {
-    asked++
-    if (!answering) return
-    received.push((await json(request)) as WebhookTransaction)
+    state.asked++
+    if (!state.answering) return
+    state.received.push((await json(request)) as WebhookTransaction)
     response.end()
   })
   receiver.listen(0, '127.0.0.1')
@@ -24,8 +25,19 @@ t.test('a client that could not be told before the server stopped is told by the
     receiver.closeAllConnections()
     receiver.close()
   })
-  const clientWebhookUrl = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/done`
+  return { state, url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/done` }
+}
 
+async function until(what: string, done: () => Promise<boolean> | boolean): Promise<void> {
+  const end = Date.now() + 60_000
+  while (!(await done())) {
+    if (Date.now() > end) throw new Error(`waited in vain for ${what}`)
+    await delay(20)
+  }
+}
+
+t.test('a client that could not be told before the server stopped is told by the next one', async (t) => {
+  const { state, url: clientWebhookUrl } = await startReceiver(t)
   const on = await setupDatabases(t)
   const webhooks = createMemoryWebhookStore()
   const timeouts = { lease: 2000, close: 1000 }
@@ -34,18 +46,48 @@ t.test('a client that could not be told before the server stopped is told by the
   await backup.finished
   const { tx_id: txId, finished } = await first.app.dbBackups.restore({ id: backup.id }, { clientWebhookUrl })
   await finished
-  while (asked === 0) await new Promise((resolve) => setTimeout(resolve, 10))
+  await until('the first attempt', () => state.asked > 0)
   await first.app.close()
-  t.equal((await webhooks.get(txId))?.client_webhook, undefined, 'the first server did not succeed')
+  const cutOff = { attempts: 1, delivered: false, pending: true }
+  t.strictSame((await webhooks.get(txId))?.client_webhook, cutOff, 'the first server did not succeed')
 
-  answering = true
+  state.answering = true
   await buildHost(t, { on, webhooks, timeouts })
-  let transaction = await webhooks.get(txId)
-  for (let i = 0; i < 1500 && !transaction?.client_webhook; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 10))
-    transaction = await webhooks.get(txId)
+  const delivery = async () => (await webhooks.get(txId))?.client_webhook
+  await until('the delivery', async () => (await delivery())?.pending === undefined)
+  t.strictSame(await delivery(), { attempts: 2, delivered: true, last_status: 200 })
+  t.match(state.received, [{ tx_id: txId, status: 'success' }])
+  t.notOk(state.received[0].client_webhook_url, 'the URL is not sent back')
+  t.notOk(state.received[0].client_webhook, 'nor how often it was tried')
+})
+
+t.test('a client whose server is killed while it tells is told by the next server', async (t) => {
+  const { state, url: client_webhook_url } = await startReceiver(t)
+  const { url, names, couch } = await setupDatabases(t)
+  const config = {
+    url,
+    databases: names,
+    timeouts: { lease: 2000 },
+    clientWebhook: { attempts: 2, timeout: 5000 }
   }
-  t.match(transaction?.client_webhook, { delivered: true, last_status: 200 })
-  t.match(received, [{ tx_id: txId, status: 'success' }])
-  t.notOk(received[0].client_webhook_url, 'the URL is not sent back')
+  const first = await startServer(t, config)
+  const { json: restore } = await first.put('', {
+    dbs: { athena_components: { docs: [{ _id: 'a' }] } },
+    client_webhook_url
+  })
+  const txId = restore.url.split('/').at(-1)
+  await until('the first attempt', () => state.asked > 0)
+  first.signal('SIGKILL')
+  await first.exited
+  const delivery = async () => {
+    const transaction = await couch.use(names.system).get(txId)
+    return (transaction as unknown as WebhookTransaction).client_webhook
+  }
+  t.strictSame(await delivery(), { attempts: 1, delivered: false, pending: true }, 'the attempt is known')
+
+  state.answering = true
+  await startServer(t, config)
+  await until('the delivery', async () => (await delivery())?.delivered === true)
+  t.strictSame(await delivery(), { attempts: 2, delivered: true, last_status: 200 })
+  t.match(state.received, [{ tx_id: txId, status: 'success' }])
 })

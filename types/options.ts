@@ -56,7 +56,7 @@ export interface Timeouts {
   authorize?: number
   /** A control call to CouchDB. Default 30 000. */
   control?: number
-  /** Silence on a streamed call to CouchDB. Default 60 000. */
+  /** Silence, or less than 1 KiB, on a streamed call to CouchDB or of the body of a request. Default 60 000. */
   idle?: number
   /** The host's `rebuildWhitelist`. Default 120 000. */
   rebuildWhitelist?: number

@@ -5,8 +5,11 @@ export type TransactionStatus = 'pending' | 'success' | 'error'
 
 /** How the POST to the client's webhook went. */
 export interface WebhookDelivery {
+  /** Counted as they begin, those of servers that stopped since too. */
   attempts: number
   delivered: boolean
+  /** It is not over: an attempt is under way, or another follows. */
+  pending?: true
   /** HTTP status of the last answer. */
   last_status?: number
   /** Why the last attempt failed, without the URL. */

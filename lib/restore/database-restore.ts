@@ -6,6 +6,7 @@ import { CouchError } from '../couch/errors.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
 import { isInternalId } from '../store/names.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
+import type { LargeDocument } from './large-document.js'
 import { partitionOf, RevisionTable, TABLE_DOCUMENTS } from './revision-table.js'
 import { sameContent } from './same-content.js'
 import { isLarge, type RestoreSource, type SourceDocument } from './source.js'
@@ -231,11 +232,7 @@ class DatabaseRestore {
     }
   }
 
-  async #writeLarge(
-    document: Extract<SourceDocument, { path: string }>,
-    rev: string | null,
-    as: 'created' | 'changed'
-  ): Promise<void> {
+  async #writeLarge(document: LargeDocument, rev: string | null, as: 'created' | 'changed'): Promise<void> {
     const { head, parts } = document
     const { target, counts } = this.#options
     let base = rev

@@ -1,5 +1,4 @@
-import { createReadStream } from 'node:fs'
-import { open } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import type { AttachmentPart } from '../couch/multipart.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
@@ -10,9 +9,15 @@ import {
   type JsonVisitor
 } from '../json/scanner.js'
 
-/** A document too large for memory: a file that holds its JSON, and where the attachments' data stand in it. */
+/** Bytes of a file, the last not included. */
+export interface FileRange {
+  file: FileHandle
+  from: number
+  to: number
+}
+
+/** A document too large for memory, whose JSON lies in a file. */
 export interface LargeDocument {
-  path: string
   /** The document with `"follows":true` and the length in place of each attachment's data. */
   head: DocumentBytes
   /** The document with the digest in place of each attachment's data, to be compared. */
@@ -22,52 +27,53 @@ export interface LargeDocument {
 
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
 const MAX_HEAD = 16 * 1024 * 1024
+/** A multiple of four. */
 const READ_BYTES = 192 * 1024
 
 /**
- * Finds the attachments in a file that holds one document's JSON.
+ * Finds the attachments in the JSON of one document. What comes of it reads the file.
  * @throws InvalidDocumentError
  */
-export async function indexLargeDocument(path: string): Promise<LargeDocument> {
+export async function indexLargeDocument(json: FileRange): Promise<LargeDocument> {
   const visitor = new LargeVisitor()
   const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
-  const file = await open(path, 'r')
-  try {
-    const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
-    for (;;) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length)
-      if (bytesRead === 0) break
-      const chunk = buffer.subarray(0, bytesRead)
-      visitor.chunkStart = scanner.offset - chunk.byteOffset
-      scanner.write(chunk)
-    }
-    scanner.end()
-  } finally {
-    await file.close()
+  for await (const piece of readRange(json)) {
+    visitor.chunkStart = scanner.offset - piece.byteOffset
+    scanner.write(piece)
   }
+  scanner.end()
+  const { file, from: start } = json
   return {
-    path,
     head: readDocument(Buffer.from(visitor.document('follows'))),
     comparable: readDocument(Buffer.from(visitor.document('digest'))),
     parts: visitor.attachments.map(({ name, contentType, length, from, to }) => ({
       name,
       contentType,
       length,
-      open: () => decodeBase64(path, from, to)
+      open: () => decodeBase64({ file, from: start + from, to: start + to })
     }))
   }
 }
 
-async function* decodeBase64(path: string, from: number, to: number): AsyncGenerator<Buffer> {
-  if (from === to) return
-  let rest = ''
-  for await (const piece of createReadStream(path, { start: from, end: to - 1, highWaterMark: READ_BYTES })) {
-    const text = rest + (piece as Buffer).toString('latin1')
-    const whole = text.length - (text.length % 4)
-    rest = text.slice(whole)
-    yield Buffer.from(text.slice(0, whole), 'base64')
+/** Pieces of {@link READ_BYTES}, the last as long as it is; each is valid until the next is asked for. */
+async function* readRange({ file, from, to }: FileRange): AsyncGenerator<Buffer> {
+  const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, to - from))
+  for (let at = from; at < to; ) {
+    let filled = 0
+    const wanted = Math.min(buffer.length, to - at)
+    while (filled < wanted) {
+      const { bytesRead } = await file.read(buffer, filled, wanted - filled, at + filled)
+      if (bytesRead === 0) throw new Error('the spooled document was cut off')
+      filled += bytesRead
+    }
+    yield buffer.subarray(0, wanted)
+    at += wanted
   }
-  if (rest) yield Buffer.from(rest, 'base64')
+}
+
+async function* decodeBase64(range: FileRange): AsyncGenerator<Buffer> {
+  // Pieces are of a multiple of four characters.
+  for await (const piece of readRange(range)) yield Buffer.from(piece.toString('latin1'), 'base64')
 }
 
 interface FoundAttachment {

@@ -4,7 +4,7 @@ import type { LargeDocument } from './large-document.js'
 
 export type SourceDocument = DocumentBytes | LargeDocument
 
-export const isLarge = (document: SourceDocument): document is LargeDocument => 'path' in document
+export const isLarge = (document: SourceDocument): document is LargeDocument => 'comparable' in document
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {

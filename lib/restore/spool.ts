@@ -1,4 +1,4 @@
-import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises'
+import { type FileHandle, mkdtemp, open, rm, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { LogicalDatabase } from '../../types/databases.js'
@@ -14,16 +14,20 @@ export interface Spooled {
   bytes: Buffer
 }
 
-/** Documents of a backup on the host's disk, in a directory that only this process' user can read. */
+/**
+ * Documents of a backup on the host's disk, in a directory that only this process' user can read. Its files have no
+ * names: what a process that is killed has spooled is gone with it.
+ */
 export class Spool {
-  readonly directory: string
+  readonly #directory: string
   readonly #limit: number
   readonly #files = new Map<string, SpoolFile>()
+  readonly #large = new Set<LargeFile>()
+  #opened = 0
   #size = 0
-  #extra = 0
 
   private constructor(directory: string, limit: number) {
-    this.directory = directory
+    this.#directory = directory
     this.#limit = limit
   }
 
@@ -36,7 +40,12 @@ export class Spool {
   async append(database: LogicalDatabase, design: boolean, { ordinal, bytes }: Spooled): Promise<void> {
     this.#claim(bytes.length + FRAME)
     const file = await this.#file(nameOf(database, design))
-    await orNoSpace(file.append(ordinal, bytes))
+    await file.append(ordinal, bytes)
+  }
+
+  /** Everything appended is on the disk, or there is no room for it. */
+  async flush(): Promise<void> {
+    for (const file of this.#files.values()) await file.flush()
   }
 
   /** Documents in the order in which they were appended. */
@@ -45,19 +54,24 @@ export class Spool {
     if (file) yield* file.read()
   }
 
-  /** A new file of its own for a document that is too large for memory. */
+  /** A new file for documents that are too large for memory. */
   async largeFile(): Promise<LargeFile> {
-    const path = join(this.directory, `large-${this.#extra++}`)
-    const handle = await orNoSpace(open(path, 'wx', 0o600))
-    return new LargeFile(path, handle, (bytes) => this.#claim(bytes))
+    const file = new LargeFile(await this.#open('large'), {
+      claim: (bytes) => this.#claim(bytes),
+      closed: () => this.#large.delete(file)
+    })
+    this.#large.add(file)
+    return file
   }
 
   /** Removes everything. */
   async remove(): Promise<void> {
-    await Promise.all([...this.#files.values()].map((file) => file.close().catch(() => undefined)))
-    await rm(this.directory, { recursive: true, force: true })
+    const files = [...this.#files.values(), ...this.#large]
+    await Promise.all(files.map((file) => file.close().catch(() => undefined)))
+    await rm(this.#directory, { recursive: true, force: true })
   }
 
+  /** @param bytes negative when room is given back */
   #claim(bytes: number): void {
     this.#size += bytes
     if (this.#size > this.#limit) {
@@ -70,37 +84,51 @@ export class Spool {
   async #file(name: string): Promise<SpoolFile> {
     let file = this.#files.get(name)
     if (!file) {
-      file = new SpoolFile(await orNoSpace(open(join(this.directory, name), 'wx+', 0o600)))
+      file = new SpoolFile(await this.#open(name))
       this.#files.set(name, file)
     }
     return file
   }
+
+  async #open(name: string): Promise<FileHandle> {
+    const path = join(this.#directory, `${name}-${this.#opened++}`)
+    const handle = await orNoSpace(open(path, 'wx+', 0o600))
+    // Where an open file cannot be unlinked, it goes with its directory.
+    await unlink(path).catch(() => undefined)
+    return handle
+  }
 }
 
-/** A file that takes one document, piece by piece. */
+/** A file that takes documents piece by piece, to be read by position. */
 export class LargeFile {
-  readonly path: string
-  readonly #handle: FileHandle
-  readonly #claim: (bytes: number) => void
+  readonly handle: FileHandle
+  readonly #spool: { claim(bytes: number): void; closed(): void }
+  #size = 0
 
-  constructor(path: string, handle: FileHandle, claim: (bytes: number) => void) {
-    this.path = path
-    this.#handle = handle
-    this.#claim = claim
+  /** @param spool is told how much room the file takes, negative when it gives it back */
+  constructor(handle: FileHandle, spool: { claim(bytes: number): void; closed(): void }) {
+    this.handle = handle
+    this.#spool = spool
+  }
+
+  /** Bytes written so far. */
+  get size(): number {
+    return this.#size
   }
 
   async write(piece: Uint8Array): Promise<void> {
-    if (piece.length === 0) return
-    this.#claim(piece.length)
-    await orNoSpace(this.#handle.writeFile(piece))
+    this.#spool.claim(piece.length)
+    const at = this.#size
+    this.#size += piece.length
+    await writeAt(this.handle, piece, at)
   }
 
+  /** Removes the file, and gives its room back. */
   async close(): Promise<void> {
-    await this.#handle.close()
-  }
-
-  async remove(): Promise<void> {
-    await rm(this.path, { force: true })
+    this.#spool.closed()
+    this.#spool.claim(-this.#size)
+    this.#size = 0
+    await this.handle.close()
   }
 }
 
@@ -115,7 +143,7 @@ class SpoolFile {
   }
 
   async append(ordinal: number, bytes: Buffer): Promise<void> {
-    if (this.#used + FRAME + bytes.length > BLOCK) await this.#flush()
+    if (this.#used + FRAME + bytes.length > BLOCK) await this.flush()
     if (FRAME + bytes.length > BLOCK) {
       const frame = Buffer.alloc(FRAME)
       frame.writeUInt32LE(bytes.length, 0)
@@ -131,7 +159,7 @@ class SpoolFile {
   }
 
   async *read(): AsyncGenerator<Spooled> {
-    await this.#flush()
+    await this.flush()
     let rest: Buffer = Buffer.alloc(0)
     let position = 0
     while (position < this.#length) {
@@ -158,24 +186,24 @@ class SpoolFile {
     await this.#handle.close()
   }
 
-  async #flush(): Promise<void> {
+  async flush(): Promise<void> {
     if (this.#used === 0) return
     await this.#write(this.#block.subarray(0, this.#used))
     this.#used = 0
   }
 
   async #write(bytes: Buffer): Promise<void> {
-    let written = 0
-    while (written < bytes.length) {
-      const { bytesWritten } = await this.#handle.write(
-        bytes,
-        written,
-        bytes.length - written,
-        this.#length + written
-      )
-      written += bytesWritten
-    }
+    await writeAt(this.#handle, bytes, this.#length)
     this.#length += bytes.length
+  }
+}
+
+async function writeAt(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  let written = 0
+  while (written < bytes.length) {
+    const left = bytes.length - written
+    const { bytesWritten } = await orNoSpace(handle.write(bytes, written, left, position + written))
+    written += bytesWritten
   }
 }
 

@@ -23,7 +23,9 @@ export class SpooledSource implements RestoreSource {
   readonly #spool: Spool
   readonly #copies = new Map<LogicalDatabase, CopyIndex>()
   readonly #large = new Map<LogicalDatabase, SpooledLarge[]>()
-  #openLarge: LargeFile | undefined
+  /** Holds all large documents; the one at hand begins there. */
+  #largeFile: LargeFile | undefined
+  #largeFrom: number | undefined
 
   private constructor(spool: Spool) {
     this.#spool = spool
@@ -43,6 +45,7 @@ export class SpooledSource implements RestoreSource {
       for await (const items of readBackup(body, options)) {
         for (const item of items) await source.#take(item)
       }
+      await spool.flush()
       return source
     } catch (error) {
       await source.close()
@@ -76,7 +79,6 @@ export class SpooledSource implements RestoreSource {
   }
 
   async close(): Promise<void> {
-    await this.#openLarge?.close().catch(() => undefined)
     await this.#spool.remove()
   }
 
@@ -94,20 +96,21 @@ export class SpooledSource implements RestoreSource {
         return this.#spool.append(item.database, isDesign(document), { ordinal, bytes: item.bytes })
       }
       case 'piece': {
-        this.#openLarge ??= await this.#spool.largeFile()
-        await this.#openLarge.write(item.bytes)
-        if (item.last) await this.#endLarge(this.#openLarge, item)
+        this.#largeFile ??= await this.#spool.largeFile()
+        this.#largeFrom ??= this.#largeFile.size
+        await this.#largeFile.write(item.bytes)
+        if (item.last) await this.#endLarge(this.#largeFile, this.#largeFrom, item)
       }
     }
   }
 
   async #endLarge(
-    file: LargeFile,
+    { handle, size }: LargeFile,
+    from: number,
     { database, where }: { database: LogicalDatabase; where: string }
   ): Promise<void> {
-    await file.close()
-    this.#openLarge = undefined
-    const document = await indexLargeDocument(file.path).catch((error: unknown) =>
+    this.#largeFrom = undefined
+    const document = await indexLargeDocument({ file: handle, from, to: size }).catch((error: unknown) =>
       checked(where, () => {
         throw error
       })

@@ -96,16 +96,14 @@ export class StoredSource implements RestoreSource {
         for await (const piece of readLargeChunk(this.#store.db, entry)) await attempt.write(piece)
         return attempt
       } catch (error) {
-        await attempt.remove()
-        throw error
-      } finally {
         await attempt.close()
+        throw error
       }
     })
     try {
-      yield [await indexLargeDocument(file.path)]
+      yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size })]
     } finally {
-      await file.remove()
+      await file.close()
     }
   }
 

@@ -27,13 +27,14 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
     reply.header('retry-after', RETRY_AFTER)
   }
   const statusCode = error instanceof CouchError ? 502 : statusOf(error)
-  const unexpected = statusCode === 500
+  // Errors of the system and of the host's code name paths, addresses and more.
+  const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
   if (statusCode >= 500) request.log.error({ err: error }, 'backup request failed')
   return reply.code(statusCode).send({
     statusCode,
-    code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : error.code,
+    code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : told ? error.code : undefined,
     error: STATUS_TEXT[statusCode] ?? 'Error',
-    message: unexpected && error.code === undefined ? 'the request could not be served' : error.message
+    message: told ? error.message : 'the request could not be served'
   })
 }
 

@@ -4,15 +4,17 @@ import { errorReplies } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import { acceptNoBody, type RouteContext, type Scope, transactionUrl } from './context.js'
+import { refuseHostileBody } from './request-body.js'
 import { parseSkipList } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
 export function restoreStored(scope: Scope, context: RouteContext): void {
-  const { operations, requesterOf, urlOf, describe } = context
+  const { operations, options, requesterOf, urlOf, describe } = context
   scope.put(
     '/:backup_id',
     {
       bodyLimit: 64 * 1024,
+      preParsing: refuseHostileBody(options.timeouts.idle),
       preValidation: acceptNoBody,
       schema: {
         ...describe('restoreBackup'),
@@ -35,7 +37,9 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'nothingToRestore',
             'notRestorable',
             'bodyTooLarge',
+            'uploadStalled',
             'mediaType',
+            'compressedBody',
             'closing'
           )
         }

@@ -2,13 +2,15 @@ import { backupStarted } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import { backupUrl, type RouteContext, refuseBody, type Scope } from './context.js'
+import { refuseHostileBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
 export function startBackup(scope: Scope, context: RouteContext): void {
-  const { operations, requesterOf, urlOf, describe } = context
+  const { operations, options, requesterOf, urlOf, describe } = context
   scope.post(
     '',
     {
+      preParsing: refuseHostileBody(options.timeouts.idle),
       preValidation: refuseBody,
       schema: {
         ...describe('startBackup'),
@@ -24,7 +26,9 @@ export function startBackup(scope: Scope, context: RouteContext): void {
             'unexpectedBody',
             'invalidJson',
             'bodyTooLarge',
+            'uploadStalled',
             'mediaType',
+            'compressedBody',
             'closing'
           )
         }

@@ -130,7 +130,7 @@ const ERRORS = {
     value: refusal(404, 'DB_BACKUPS_NOT_FOUND', `there is no backup "${EXAMPLE_BACKUP}"`)
   },
   uploadStalled: {
-    summary: 'Nothing came for a minute',
+    summary: 'Nothing, or next to nothing, came for a minute',
     value: refusal(408, 'DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving')
   },
   bodyTooLarge: {

@@ -28,6 +28,10 @@ export class DamagedBackupError extends Error {
  * @throws DamagedBackupError
  */
 export async function readChunk(db: CouchDatabase, entry: ChunkEntry): Promise<Buffer> {
+  return againIfDamaged(() => readChunkOnce(db, entry))
+}
+
+async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry): Promise<Buffer> {
   const buffer = buffers.take(entry.stored)
   try {
     const stored = await fetchChunk(db, entry, buffer)
@@ -63,13 +67,25 @@ async function fetchChunk(db: CouchDatabase, entry: ChunkEntry, buffer: Buffer):
  * @throws DamagedBackupError
  */
 export async function verifyChunk(db: CouchDatabase, entry: ChunkEntry): Promise<void> {
-  await db.client.retry(async () => {
-    const hash = createHash('sha256')
-    for await (const piece of storedBytes(db, entry)) hash.update(piece)
-    if (hash.digest('hex') !== entry.sha256) {
-      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
-    }
-  })
+  await againIfDamaged(() =>
+    db.client.retry(async () => {
+      const hash = createHash('sha256')
+      for await (const piece of storedBytes(db, entry)) hash.update(piece)
+      if (hash.digest('hex') !== entry.sha256) {
+        throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+      }
+    })
+  )
+}
+
+/** What differs is read once more: a gateway may have answered in the database's place. */
+async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read()
+  } catch (error) {
+    if (!(error instanceof DamagedBackupError)) throw error
+    return read()
+  }
 }
 
 /**

@@ -19,6 +19,9 @@ refused.addSubnet('fe80::', 10, 'ipv6')
 refused.addSubnet('fd00:ec2::', 32, 'ipv6')
 refused.addSubnet('fd20:ce::', 32, 'ipv6')
 refused.addSubnet('ff00::', 8, 'ipv6')
+// Local-use NAT64, whose IPv4 address stands where its network chose, and Teredo, which hides it.
+refused.addSubnet('64:ff9b:1::', 48, 'ipv6')
+refused.addSubnet('2001::', 32, 'ipv6')
 
 /** Whether an address, in any spelling that `net.isIP` takes, must not be connected to. */
 export function isRefusedAddress(address: string): boolean {

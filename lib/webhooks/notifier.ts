@@ -30,31 +30,27 @@ export class Notifier {
     return url
   }
 
-  /** POSTs the transaction, again after faults that may pass. Never throws: the result tells. */
-  async deliver(transaction: WebhookTransaction, signal?: AbortSignal): Promise<WebhookDelivery> {
-    const { client_webhook_url: text, ...body } = transaction
-    const delivery: WebhookDelivery = {
-      attempts: transaction.client_webhook?.attempts ?? 0,
-      delivered: false
-    }
+  /**
+   * POSTs the transaction, again after faults that may pass. How that ends is returned, not thrown.
+   * @param record is given what is known before each attempt, so that it is known after a crash
+   * @throws what `record` throws
+   */
+  async deliver(
+    transaction: WebhookTransaction,
+    record: (delivery: WebhookDelivery) => Promise<unknown>,
+    signal?: AbortSignal
+  ): Promise<WebhookDelivery> {
+    const { client_webhook_url: text, client_webhook: before, ...body } = transaction
+    const { pending: _, ...known } = before ?? { attempts: 0, delivered: false }
+    let delivery: WebhookDelivery = known
     if (text === undefined) return delivery
     const attempts = this.#options.attempts ?? ATTEMPTS
     for (let attempt = 1; ; attempt++) {
       delivery.attempts++
-      let retry = true
-      try {
-        const status = await this.#post(await this.check(text), body, signal)
-        delivery.last_status = status
-        if (status >= 200 && status < 300) {
-          delete delivery.last_error
-          return { ...delivery, delivered: true }
-        }
-        delivery.last_error = `the receiver answered ${status}`
-        retry = status >= 500 || status === 429 || status === 408
-      } catch (error) {
-        delivery.last_error = describe(error)
-        retry = !(error instanceof RefusedUrlError || (error as Error).cause instanceof RefusedUrlError)
-      }
+      await record({ ...delivery, pending: true })
+      const { retry, ...outcome } = await this.#attempt(text, body, signal)
+      const { last_error: _, ...earlier } = delivery
+      delivery = { ...earlier, ...outcome }
       if (!retry || attempt >= attempts || signal?.aborted) return delivery
       await sleep(FIRST_WAIT * 4 ** (attempt - 1), undefined, { signal }).catch(() => undefined)
     }
@@ -62,6 +58,26 @@ export class Notifier {
 
   async close(): Promise<void> {
     await this.#agent.destroy()
+  }
+
+  async #attempt(
+    text: string,
+    body: object,
+    signal: AbortSignal | undefined
+  ): Promise<Omit<WebhookDelivery, 'attempts'> & { retry: boolean }> {
+    try {
+      const status = await this.#post(await this.check(text), body, signal)
+      if (status >= 200 && status < 300) return { delivered: true, last_status: status, retry: false }
+      return {
+        delivered: false,
+        last_status: status,
+        last_error: `the receiver answered ${status}`,
+        retry: status >= 500 || status === 429 || status === 408
+      }
+    } catch (error) {
+      const refused = error instanceof RefusedUrlError || (error as Error).cause instanceof RefusedUrlError
+      return { delivered: false, last_error: describe(error), retry: !refused }
+    }
   }
 
   async #post(url: URL, body: object, signal: AbortSignal | undefined): Promise<number> {

@@ -5,15 +5,31 @@ import { type Contents, contents, damage, differences, expectTidy, poll, seedSou
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
 
-export const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
-/** A lease becomes stale, and the server that came after finds it so. */
-const TAKEOVER = 2 * timeouts.lease + 12_000
+export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
+/** A lease becomes stale, and the server that came after finds it so: seconds, but for a busy machine. */
+const TAKEOVER = 2 * timeouts.lease + 46_000
 /** Databases with a server each, side by side: most of a run is waiting for the lease. */
-const LANES = 4
-const SEED = Number(process.env.CRASH_SEED ?? 1)
+const LANES = Number(process.env.CRASH_LANES ?? 4)
+/** The same seed kills at the same requests. */
+export const SEED = Number(process.env.CRASH_SEED ?? 1)
 
 /** How many crashes in all: `CRASH_RUNS`, or what fits a test run. */
 export const crashRuns = (usual: number): number => Number(process.env.CRASH_RUNS ?? usual)
+
+/** What came of operations whose server was killed. */
+export class Tally {
+  readonly #counts = new Map<string, number>()
+
+  add(outcome: 'interrupted' | 'had ended' | 'had not begun'): void {
+    this.#counts.set(outcome, (this.#counts.get(outcome) ?? 0) + 1)
+  }
+
+  toString(): string {
+    const all = [...this.#counts.values()].reduce((sum, count) => sum + count, 0)
+    const each = [...this.#counts].map(([outcome, count]) => `${count} ${outcome}`)
+    return `${all} crashes, seed ${SEED}: ${each.join(', ')}`
+  }
+}
 
 /** The same numbers on every run (mulberry32). */
 export function randomOf(seed: number): () => number {
@@ -63,12 +79,13 @@ export class CrashLane {
     })
   }
 
-  /** Starts an operation once the lease is free. */
+  /** Starts an operation once the lease is free, and the server is not held up. */
   async begin(ask: () => Promise<ServerReply>): Promise<ServerReply> {
     return poll('the lease', TAKEOVER, async () => {
       const reply = await ask()
       if (reply.status === 202) return reply
-      if (!/_in_progress/.test(reply.json.message)) throw new Error(JSON.stringify(reply))
+      const later = reply.status === 503 || /_in_progress/.test(reply.json.message)
+      if (!later) throw new Error(JSON.stringify(reply))
     })
   }
 
@@ -107,6 +124,27 @@ export class CrashLane {
     return where || 'after the end'
   }
 
+  /** Makes a backup. @returns its id */
+  async backup(): Promise<string> {
+    for (let attempt = 1; ; attempt++) {
+      const { json } = await this.begin(() => this.server.post(''))
+      const header = (await this.headers()).find(({ _id }) => _id === json.id)
+      if (header && header.error === undefined) return json.id
+      if (!heldUp(header?.error) || attempt === ATTEMPTS) throw new Error(`no backup: ${header?.error}`)
+    }
+  }
+
+  /** Restores a backup. @returns the transaction, ended */
+  async restore(id: string): Promise<WebhookTransaction> {
+    for (let attempt = 1; ; attempt++) {
+      const { json } = await this.begin(() => this.server.put(`/${id}`, {}))
+      const txId = json.url.slice(json.url.lastIndexOf('/') + 1)
+      const transaction = (await this.endedTransactions()).find(({ tx_id }) => tx_id === txId)
+      if (!transaction) throw new Error('the transaction is gone')
+      if (!heldUp(transaction.athena_messages.at(-1)) || attempt === ATTEMPTS) return transaction
+    }
+  }
+
   headers() {
     return expectTidy({ direct: this.databases.couch, names: this.names })
   }
@@ -134,6 +172,13 @@ export class CrashLane {
     return differences(this.expected, await contents(this))
   }
 }
+
+/**
+ * The databases and all servers share this machine: a server that is held up for longer than its lease rightly gives
+ * up, and its operation may be asked for again.
+ */
+const ATTEMPTS = 10
+const heldUp = (reason: string | undefined) => /^interrupted/.test(reason ?? '')
 
 /** Shares `runs` out to lanes. */
 export async function onLanes(

@@ -5,7 +5,10 @@ import nano from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { DbBackupsOptions } from '../../types/index.js'
 
-export type ServerConfig = Pick<DbBackupsOptions, 'databases' | 'timeouts' | 'retry'> & { url: string }
+export type ServerConfig = Pick<
+  DbBackupsOptions,
+  'databases' | 'timeouts' | 'retry' | 'clientWebhook' | 'spoolDirectory' | 'limits'
+> & { url: string }
 
 const { url, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?? '')
 const couch = nano(url)

@@ -1,5 +1,6 @@
+import type { Server } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import dbBackups, { createMemoryWebhookStore } from '../../lib/index.js'
 import type {
@@ -16,6 +17,8 @@ export type Role = 'manager' | 'reader' | 'none'
 export interface HostOptions extends Partial<DbBackupsOptions> {
   /** Databases set up before; otherwise the host sets up its own. */
   on?: TestDatabases
+  /** Options of the host's own server. */
+  server?: FastifyHttpOptions<Server>
 }
 
 export interface TestHost {
@@ -37,11 +40,11 @@ function refuse(statusCode: 401 | 403): Error {
 }
 
 /** A Fastify server with the plugin, ready; closed when the test ends. */
-export async function buildHost(t: Test, { on, ...overrides }: HostOptions = {}): Promise<TestHost> {
+export async function buildHost(t: Test, { on, server, ...overrides }: HostOptions = {}): Promise<TestHost> {
   const databases = on ?? (await setupDatabases(t))
   const webhooks = overrides.webhooks ?? createMemoryWebhookStore()
   const calls: TestHost['calls'] = { authorize: [], rebuildWhitelist: 0 }
-  const app = Fastify({ logger: false })
+  const app = Fastify({ logger: false, ...server })
   t.teardown(() => app.close())
   const options: DbBackupsOptions = {
     couch: databases.couch,

@@ -6,6 +6,8 @@ import type { ServerConfig } from './crash-server.js'
 
 export interface ServerProcess {
   child: ChildProcess
+  /** URL of the server. */
+  origin: string
   /** What it wrote to stderr. */
   errors: string
   post(path: string): Promise<ServerReply>
@@ -36,6 +38,7 @@ export async function startServer(t: Test, config: ServerConfig): Promise<Server
   })
   const server: ServerProcess = {
     child,
+    origin: '',
     errors: '',
     post: (path) => call('POST', path),
     put: (path, body) => call('PUT', path, body),
@@ -51,10 +54,10 @@ export async function startServer(t: Test, config: ServerConfig): Promise<Server
     exited.then(() => null)
   ])
   if (!started) throw new Error(`the server did not start: ${server.errors}`)
-  const port = Number(String(started[0]))
+  server.origin = `http://127.0.0.1:${Number(String(started[0]))}`
 
   async function call(method: string, path: string, body?: object): Promise<ServerReply> {
-    const reply = await fetch(`http://127.0.0.1:${port}/api/v3/backups${path}`, {
+    const reply = await fetch(`${server.origin}/api/v3/backups${path}`, {
       method,
       signal: AbortSignal.timeout(20_000),
       ...(body && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })

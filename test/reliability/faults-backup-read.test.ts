@@ -1,5 +1,5 @@
 import t from 'tap'
-import { runMatrix } from '../helpers/fault-cells.js'
+import { runMatrix } from '../helpers/fault-matrix.js'
 import { backup } from '../helpers/fault-operations.js'
 
 t.test('a backup that reads and stores meets every fault', (t) =>

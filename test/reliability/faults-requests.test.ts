@@ -1,5 +1,5 @@
 import t from 'tap'
-import { runMatrix } from '../helpers/fault-cells.js'
+import { runMatrix } from '../helpers/fault-matrix.js'
 import { append, get, list } from '../helpers/fault-operations.js'
 
 for (const operation of [list, append, get]) {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { runMatrix } from '../helpers/fault-cells.js'
+import { runMatrix } from '../helpers/fault-matrix.js'
 import { restoreStored } from '../helpers/fault-operations.js'
 
 t.test('a restore that compares and writes meets every fault', (t) =>

@@ -1,10 +1,5 @@
 import t from 'tap'
-import { runMatrix } from '../helpers/fault-cells.js'
+import { runMatrix } from '../helpers/fault-matrix.js'
 import { restoreUpload } from '../helpers/fault-operations.js'
 
-t.test('a restore of an upload meets every fault', (t) =>
-  runMatrix(t, restoreUpload, {
-    ownSources: true,
-    points: ['any call', 'transaction', 'step', 'write', 'end']
-  })
-)
+t.test('a restore of an upload meets every fault', (t) => runMatrix(t, restoreUpload, { ownSources: true }))

@@ -1,0 +1,29 @@
+/** Runs the crash tests with as many crashes as asked for: half of them in backups, half in restores. */
+import { spawnSync } from 'node:child_process'
+import { parseArgs } from 'node:util'
+
+const { values } = parseArgs({
+  options: { runs: { type: 'string', default: '500' }, seed: { type: 'string', default: '1' } }
+})
+const runs = Number(values.runs)
+const seed = Number(values.seed)
+if (!Number.isInteger(runs) || runs < 2) throw new Error('--runs takes a number from 2')
+if (!Number.isInteger(seed)) throw new Error('--seed takes a whole number')
+
+const { status } = spawnSync(
+  'tap',
+  ['--disable-coverage', '--reporter=tap', '--jobs=2', '--timeout=0', 'test/reliability/crash-*.test.ts'],
+  {
+    stdio: 'inherit',
+    shell: true,
+    // longer leases, and more of them to wait for side by side, than fit a test run
+    env: {
+      CRASH_LEASE: '5000',
+      CRASH_LANES: '8',
+      ...process.env,
+      CRASH_RUNS: String(Math.ceil(runs / 2)),
+      CRASH_SEED: String(seed)
+    }
+  }
+)
+process.exitCode = status ?? 1
