@@ -24,6 +24,13 @@ export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
 /** No room to spool an upload. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
 
+/** A range of a backup begins after its end. */
+export const RangeAfterEndError = createError(
+  'DB_BACKUPS_RANGE',
+  'headers/range begins after the end of the %s bytes',
+  416
+)
+
 /** The server is closing. */
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
 

@@ -181,6 +181,13 @@ const PROVOKE: Record<string, Provoke> = {
     const { host, id } = await failed(t)
     return send(host, 'getBackup', { url: `${BASE}/${id}` })
   },
+  rangeAfterEnd: async (t, id) => {
+    const host = await seeded(t)
+    return send(host, id, {
+      url: `${BASE}/${await apiOf(host).backup()}`,
+      headers: { range: 'bytes=1000000-' }
+    })
+  },
   backupRuns: async (t, id) => send((await busy(t, 'backup')).host, id),
   backupRunsInstead: async (t, id) => send((await busy(t, 'backup')).host, id),
   restoreRuns: async (t, id) => send((await busy(t, 'restore')).host, id),

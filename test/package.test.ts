@@ -101,6 +101,28 @@ t.test('the packed package', async (t) => {
     t.strictSame(await run('imported.mjs', source), [true, works])
   })
 
+  t.test('brings the command-line client, which loads neither Fastify nor the engine', async (t) => {
+    const installed = join(directory, 'node_modules', NAME)
+    const { bin, version } = JSON.parse(await readFile(join(installed, 'package.json'), 'utf8'))
+    const client = join(installed, bin[NAME])
+    t.match(await readFile(client, 'utf8'), /^#!\/usr\/bin\/env node\n/)
+    const { stdout } = await execute(process.execPath, [client, '--version'], { cwd: directory })
+    t.equal(stdout, `${version}\n`)
+    const source = `
+      process.argv.push('--version')
+      require(${JSON.stringify(client)})
+      setImmediate(() => console.log(JSON.stringify(Object.keys(require.cache))))
+    `
+    await writeFile(join(directory, 'client.cjs'), source)
+    const lines = (await execute(process.execPath, ['client.cjs'], { cwd: directory })).stdout.split('\n')
+    const loaded = (JSON.parse(lines[1]!) as string[])
+      .filter((file) => file.startsWith(installed))
+      .map((file) => file.slice(installed.length + 1))
+    const others = loaded.filter((file) => !file.startsWith(join('dist', 'lib', 'cli')))
+    t.strictSame(others, [join('dist', 'lib', 'json', 'scanner.js'), 'package.json'])
+    t.notMatch(lines[1], /node_modules.fastify[/\\]/, 'nor anything of Fastify')
+  })
+
   t.test('types check, and so do the examples of the readme', async (t) => {
     const blocks = [...(await readFile(join(ROOT, 'README.md'), 'utf8')).matchAll(/^```ts\n(.*?)^```/gms)]
     const embedding = blocks.map(([, code]) => code!).find((code) => code.includes(`from '${NAME}'`))!

@@ -60,6 +60,12 @@ export interface BackupContent {
   summary: BackupSummary
   /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged. */
   body: Readable
+  /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
+  etag: string
+  /** Bytes of `body`, where they are known before it is read: not of a backup during which documents changed, nor of athena's. */
+  length?: number
+  /** Another `body`, from a byte on; what lies before is not read. Present with `length`. */
+  bodyFrom?: (start: number) => Readable
 }
 
 /** What a restore did, or with `dryRun` would do, to one database. */

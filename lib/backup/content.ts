@@ -1,14 +1,21 @@
 import { Readable } from 'node:stream'
-import type { BackupContent, BackupSummary } from '../../types/backups.js'
+import type { BackupContent, BackupSummary, DatabaseSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { readBackup } from '../restore/read-backup.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
 import { isLastCopy } from '../store/copy-index.js'
-import type { StoredHeader } from '../store/layout.js'
+import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
-import { chunkContents, countingLines, documentCount, storedDocuments } from '../store/stored-documents.js'
+import {
+  chunkContents,
+  countingLines,
+  documentCount,
+  type StoredDocuments,
+  storedDocuments
+} from '../store/stored-documents.js'
 import { base64, md5Of, whole } from './attachments.js'
+import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
 
 export interface ContentOptions {
   names: DatabaseNames
@@ -16,15 +23,27 @@ export interface ContentOptions {
   inflatedBytes: number
 }
 
+/** Part of every entity tag. Increased when the same backup is sent as other bytes than before. */
+const FORM = 1
+
 /** What the get-backup API sends, streamed. */
 export function backupContent(
   store: BackupStore,
   loaded: LoadedBackup,
   options: ContentOptions
 ): BackupContent {
-  const pieces =
-    loaded.kind === 'chunks' ? chunked(store, loaded.header) : legacy(store, loaded.header, options)
-  return { summary: summaryOf(loaded), body: Readable.from(pieces, { objectMode: false }) }
+  const parts =
+    loaded.kind === 'chunks'
+      ? chunkedParts(store, loaded.header)
+      : [{ length: undefined, read: () => legacy(store, loaded.header, options) }]
+  const length = totalLength(parts)
+  const read = (start: number) => Readable.from(readParts(parts, start), { objectMode: false })
+  return {
+    summary: summaryOf(loaded),
+    etag: `"${loaded.header._rev}.${FORM}"`,
+    body: read(0),
+    ...(length === undefined ? undefined : { length, bodyFrom: read })
+  }
 }
 
 /** A backup without its documents. */
@@ -54,40 +73,90 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   }
 }
 
-async function* chunked(store: BackupStore, header: StoredHeader): AsyncGenerator<Uint8Array> {
-  yield opening(header)
+function chunkedParts(store: BackupStore, header: StoredHeader): Part[] {
+  const parts = [textPart(opening(header))]
   let separator = ''
   for (const database of LOGICAL_DATABASES) {
     const summary = header.dbs[apiKey(database)]
     if (!summary) continue
-    yield Buffer.from(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`)
+    parts.push(textPart(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`))
     // A running backup's chunks are entered in its header when it ends.
-    if (!header.in_progress) yield* documents(store, header, database)
-    yield Buffer.from(']}')
+    if (!header.in_progress) parts.push(documentsPart(store, header, database))
+    parts.push(textPart(']}'))
     separator = ','
   }
-  yield Buffer.from('}')
-  yield* attachments(store, header)
-  yield Buffer.from('}')
+  return [...parts, textPart('}'), ...attachmentParts(store, header), textPart('}')]
+}
+
+function documentsPart(store: BackupStore, header: StoredHeader, database: LogicalDatabase): Part {
+  const length = documentBytes(header, database)
+  return { length, read: (start) => documents(store, header, database, { length, start }) }
+}
+
+/** Bytes of a database's documents with commas between them, unless some that its chunks hold do not count. */
+function documentBytes(header: StoredHeader, database: LogicalDatabase): number | undefined {
+  const stored = header.storage.databases[database]
+  if (!stored) return 0
+  const { raw_bytes: raw } = header.dbs[apiKey(database)] as DatabaseSummary
+  if (stored.superseded.length > 0 || !Number.isSafeInteger(raw)) return undefined
+  // A line's end is a comma's place; the last line has none.
+  return Math.max(0, raw - 1)
 }
 
 async function* documents(
   store: BackupStore,
   header: StoredHeader,
-  database: LogicalDatabase
+  database: LogicalDatabase,
+  { length, start }: { length: number | undefined; start: number }
 ): AsyncGenerator<Uint8Array> {
   const { chunks, repeated } = await storedDocuments(store, header, database)
+  if (length !== undefined && length !== Math.max(0, sumOfRaw(chunks) - 1)) {
+    throw new DamagedBackupError(header._id, `says that the documents of ${database} have another length`)
+  }
+  const skipped = chunksBefore(chunks, start)
+  const rest = sentDocuments(store, header, database, { chunks, repeated, skipped })
+  yield* dropBytes(rest, start - sumOfRaw(skipped))
+}
+
+/** The chunks that end, with the comma after them, at a place in the documents or before it. */
+function chunksBefore(chunks: readonly ChunkEntry[], start: number): ReadonlySet<ChunkEntry> {
+  const before = new Set<ChunkEntry>()
+  let end = 0
+  for (const chunk of chunks) {
+    end += chunk.raw
+    if (end > start) break
+    before.add(chunk)
+  }
+  return before
+}
+
+function sumOfRaw(chunks: Iterable<ChunkEntry>): number {
+  let sum = 0
+  for (const { raw } of chunks) sum += raw
+  return sum
+}
+
+async function* sentDocuments(
+  store: BackupStore,
+  header: StoredHeader,
+  database: LogicalDatabase,
+  { chunks, repeated, skipped }: StoredDocuments & { skipped: ReadonlySet<ChunkEntry> }
+): AsyncGenerator<Uint8Array> {
   let count = 0
-  for await (const content of chunkContents(store, chunks, { ahead: true })) {
+  for (const { docs } of skipped) count += docs
+  let separate = false
+  const wanted = (entry: ChunkEntry) => !skipped.has(entry)
+  for await (const content of chunkContents(store, chunks, { ahead: true, wanted })) {
     const { entry, lines, ordinal } = content
     if (lines === null) {
       if (!isLastCopy(repeated, entry.large as string, ordinal)) continue
-      if (count++ > 0) yield COMMA
+      if (separate) yield COMMA
+      count++
+      separate = true
       yield* readLargeChunk(store.db, entry)
       continue
     }
     // In place: a line's end becomes the separator, and lines that do not count are closed over.
-    const before = count
     let used = 0
     for (const line of countingLines(content, lines, repeated)) {
       const start = line.byteOffset - lines.byteOffset
@@ -97,7 +166,8 @@ async function* documents(
       count++
     }
     if (used === 0) continue
-    if (before > 0) yield COMMA
+    if (separate) yield COMMA
+    separate = true
     yield lines.subarray(0, used)
   }
   const expected = documentCount(header, database)
@@ -114,7 +184,7 @@ async function* legacy(
   header: LegacyHeader,
   options: ContentOptions
 ): AsyncGenerator<Uint8Array> {
-  yield opening(header)
+  yield Buffer.from(opening(header))
   const response = await store.db.client.stream({ path: [store.db.name, header._id] })
   let open = false
   let count = 0
@@ -136,32 +206,40 @@ async function* legacy(
     }
   }
   yield Buffer.from(open ? ']}}' : '}')
-  yield* attachments(store, header)
-  yield Buffer.from('}')
+  yield* readParts([...attachmentParts(store, header), textPart('}')], 0)
 }
 
 /** The clients' attachments, as CouchDB shows them inline: base64. */
-async function* attachments(
-  store: BackupStore,
-  header: StoredHeader | LegacyHeader
-): AsyncGenerator<Uint8Array> {
+function attachmentParts(store: BackupStore, header: StoredHeader | LegacyHeader): Part[] {
   const stubs = Object.entries(header._attachments ?? {})
-  if (stubs.length === 0) return
-  let separator = ',"_attachments":{'
-  for (const [name, { length }] of stubs) {
-    yield Buffer.from(`${separator}${JSON.stringify(name)}:"`)
-    const open = () => store.db.attachment(header._id, name, header._rev)
-    const { headers, body } = await store.db.client.retry(open)
-    yield* base64(whole(body, { length, md5: md5Of(headers) }, `attachment "${name}"`))
-    yield Buffer.from('"')
-    separator = ','
-  }
-  yield Buffer.from('}')
+  if (stubs.length === 0) return []
+  const parts = stubs.flatMap(([name, { length }], i) => [
+    textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
+    attachmentPart(store, header, name, length)
+  ])
+  return [...parts, textPart('"}')]
 }
 
-function opening(header: StoredHeader | LegacyHeader): Buffer {
+function attachmentPart(
+  store: BackupStore,
+  { _id: id, _rev: rev }: StoredHeader | LegacyHeader,
+  name: string,
+  length: number
+): Part {
+  return {
+    length: Math.ceil(length / 3) * 4,
+    async *read(start) {
+      const open = () => store.db.attachment(id, name, rev)
+      const { headers, body } = await store.db.client.retry(open)
+      const checked = whole(body, { length, md5: md5Of(headers) }, `attachment "${name}"`)
+      yield* dropBytes(base64(checked), start)
+    }
+  }
+}
+
+function opening(header: StoredHeader | LegacyHeader): string {
   const head = JSON.stringify({ id: header._id, ...scalars(header) })
-  return Buffer.from(`${head.slice(0, -1)},"dbs":{`)
+  return `${head.slice(0, -1)},"dbs":{`
 }
 
 /** The JSON of an object, open for more members. */

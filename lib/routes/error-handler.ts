@@ -12,6 +12,7 @@ const STATUS_TEXT: Record<number, string> = {
   408: 'Request Timeout',
   413: 'Payload Too Large',
   415: 'Unsupported Media Type',
+  416: 'Range Not Satisfiable',
   500: 'Internal Server Error',
   502: 'Bad Gateway',
   503: 'Service Unavailable',
@@ -30,6 +31,8 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   // Errors of the system and of the host's code name paths, addresses and more.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
   if (statusCode >= 500) request.log.error({ err: error }, 'backup request failed')
+  // Named, since Fastify does not find out for a stream that failed before its first byte.
+  reply.type('application/json; charset=utf-8')
   return reply.code(statusCode).send({
     statusCode,
     code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : told ? error.code : undefined,

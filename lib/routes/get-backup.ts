@@ -1,7 +1,10 @@
-import { BackupNotFoundError } from '../errors.js'
-import { backup } from '../schemas/backup.js'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { BackupContent } from '../../types/backups.js'
+import { BackupNotFoundError, RangeAfterEndError } from '../errors.js'
+import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
+import { rangeStart } from './byte-range.js'
 import type { RouteContext, Scope } from './context.js'
 
 /** API 5: `GET /backups/:backup_id` */
@@ -13,24 +16,48 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
       schema: {
         ...describe('getBackup'),
         summary: 'Get a backup with its documents and attachments',
-        description: 'Without documents while the backup runs.',
+        // Not as a reply of its own: generated clients would take every reply to be either a backup or text.
+        description:
+          'Without documents while the backup runs. `Range: bytes=N-` is answered with 206 and the rest from that ' +
+          'byte, when the length of the backup is known.',
         tags: ['backups'],
         params: BackupParams,
         querystring: NoQuery,
-        response: { 200: backup, ...errorReplies('invalidBackupId', 'unknownBackup') }
+        headers: RangeHeaders,
+        response: {
+          200: backup,
+          ...errorReplies('invalidBackupId', 'unknownBackup', 'rangeAfterEnd')
+        }
       }
     },
     async (request, reply) => {
       try {
-        const { body } = await operations.get(request.params.backup_id)
-        reply.header('content-type', 'application/json; charset=utf-8')
-        reply.header('cache-control', 'no-store')
-        // A stream is sent as it is; the schema above describes it.
-        return reply.send(body as never)
+        return sendContent(request, reply, await operations.get(request.params.backup_id))
       } catch (error) {
         if (!(error instanceof BackupNotFoundError)) throw error
         return reply.code(404).send({ statusCode: 404, error: 'not_found', reason: 'missing' })
       }
     }
   )
+}
+
+/** Streams a backup, or its rest. A stream is sent as it is; the route's schema describes it. */
+function sendContent(request: FastifyRequest, reply: FastifyReply, content: BackupContent): FastifyReply {
+  const { etag, length, body, bodyFrom } = content
+  reply.header('content-type', 'application/json; charset=utf-8')
+  reply.header('cache-control', 'no-store')
+  reply.header('etag', etag)
+  if (length === undefined || !bodyFrom) return reply.send(body)
+  reply.header('accept-ranges', 'bytes')
+  const start = rangeStart(request.headers, etag)
+  if (start === undefined) return reply.header('content-length', length).send(body)
+  if (start >= length) {
+    reply.header('content-range', `bytes */${length}`)
+    throw new RangeAfterEndError(String(length))
+  }
+  return reply
+    .code(206)
+    .header('content-range', `bytes ${start}-${length - 1}/${length}`)
+    .header('content-length', length - start)
+    .send(bodyFrom(start))
 }

@@ -163,5 +163,24 @@ export const backup = reply(
         dbs: {}
       }
     }
+  },
+  {
+    ETag: { type: 'string', description: 'As long as it is the same, the bytes are' },
+    'Accept-Ranges': { type: 'string', description: '`bytes`, when the length of the backup is known' }
   }
 )
+
+export const RangeHeaders = Type.Object({
+  range: Type.Optional(
+    Type.String({
+      description: 'Where the reply is to begin. Other forms are ignored.',
+      examples: ['bytes=1000000-']
+    })
+  ),
+  'if-range': Type.Optional(
+    Type.String({
+      description: 'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
+      examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
+    })
+  )
+})

@@ -153,6 +153,10 @@ const ERRORS = {
     summary: 'A compressed body',
     value: refusal(415, 'DB_BACKUPS_ENCODING', 'a content encoding is not supported: gzip')
   },
+  rangeAfterEnd: {
+    summary: 'A range that begins after the end',
+    value: refusal(416, 'DB_BACKUPS_RANGE', 'headers/range begins after the end of the 20449 bytes')
+  },
   authorizationFailed: {
     summary: 'The host could not authorize the request',
     value: refusal(500, 'DB_BACKUPS_AUTHORIZATION_FAILED', 'the request could not be authorized')
@@ -204,6 +208,7 @@ const DESCRIPTIONS = {
   408: 'The body stopped arriving',
   413: 'Too large',
   415: 'Not supported',
+  416: 'Range not satisfiable',
   500: 'Failed',
   502: 'The database refused',
   503: 'Not available now',

@@ -133,6 +133,11 @@ export async function decorator(body: Readable): Promise<void> {
   const content = await operations.get(id)
   expectType<Readable>().of(content.body)
   expectType<string | undefined>().of(content.summary.error)
+  expectType<string>().of(content.etag)
+  expectType<number | undefined>().of(content.length)
+  expectType<Readable | undefined>().of(content.bodyFrom?.(1))
+  // @ts-expect-error not every backup can be read from a byte on
+  content.bodyFrom(1)
   expectType<{ ids: string[] }>().of(await operations.list())
   await operations.attach(id, 'name', Buffer.alloc(1), { contentType: 'text/plain' })
   // @ts-expect-error a number cannot be stored as it is

@@ -1,0 +1,47 @@
+/** A stretch of what is sent, which can be read from any place in it. */
+export interface Part {
+  /** Bytes of it, unless that is found out only by reading it. */
+  length: number | undefined
+  /** @param start bytes to leave out; 0 when the length is not known */
+  read(start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
+}
+
+export function textPart(text: string): Part {
+  const bytes = Buffer.from(text)
+  return { length: bytes.length, read: (start) => [bytes.subarray(start)] }
+}
+
+/** Bytes of all parts, where every one's are known. */
+export function totalLength(parts: readonly Part[]): number | undefined {
+  let total = 0
+  for (const { length } of parts) {
+    if (length === undefined) return undefined
+    total += length
+  }
+  return total
+}
+
+/** All parts from a place in the whole. What lies before it is not read. */
+export async function* readParts(parts: readonly Part[], start: number): AsyncGenerator<Uint8Array> {
+  let skip = start
+  for (const part of parts) {
+    if (part.length !== undefined && part.length <= skip) {
+      skip -= part.length
+      continue
+    }
+    yield* part.read(skip)
+    skip = 0
+  }
+}
+
+/** Leaves out the first bytes of a stream. */
+export async function* dropBytes(
+  pieces: AsyncIterable<Uint8Array>,
+  count: number
+): AsyncGenerator<Uint8Array> {
+  let left = count
+  for await (const piece of pieces) {
+    if (piece.length > left) yield left > 0 ? piece.subarray(left) : piece
+    left = Math.max(0, left - piece.length)
+  }
+}

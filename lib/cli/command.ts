@@ -1,0 +1,53 @@
+import type { Readable } from 'node:stream'
+import type { ParseArgsConfig } from 'node:util'
+import type { Client } from './client.js'
+import { CliError, EXIT, type ExitCode } from './errors.js'
+import type { Progress } from './progress.js'
+
+/** What a command works with. */
+export interface Context {
+  client: Client
+  progress: Progress
+  stdin: Readable & { isTTY?: boolean }
+  stdout: NodeJS.WriteStream
+  stderr: NodeJS.WriteStream
+  /** Whether stdout is for one JSON object. */
+  json: boolean
+}
+
+/** What a command has to say in the end. */
+export interface Outcome {
+  /** For `--json`. */
+  result: object
+  /** For people; `null`: stdout was for something else. */
+  text: string | null
+  /** Default {@link EXIT.ok}. */
+  exitCode?: ExitCode
+}
+
+export type Options = NonNullable<ParseArgsConfig['options']>
+export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
+
+export interface Command {
+  summary: string
+  /** What follows the command's name. */
+  usage: string
+  /** The command's own part of its help. */
+  help: string
+  options: Options
+  /** Least and most arguments. */
+  arguments: readonly [number, number]
+  /** Checks what needs no server. @throws CliError */
+  check?(args: readonly string[], values: Values): void
+  run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
+}
+
+/** @throws CliError */
+export function checkBackupId(id: string): void {
+  if (!/^03_ibp_db_backup_\d{1,20}$/.test(id)) {
+    throw new CliError(
+      EXIT.usage,
+      `"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`
+    )
+  }
+}

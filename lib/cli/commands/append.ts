@@ -1,0 +1,49 @@
+import { readFile, stat } from 'node:fs/promises'
+import { buffer } from 'node:stream/consumers'
+import { type Command, type Context, checkBackupId } from '../command.js'
+import { CliError, EXIT } from '../errors.js'
+
+/** Far above what a server takes; below what a string can hold once it is JSON. */
+const MAX_BYTES = 128 * 1024 * 1024
+
+export const append: Command = {
+  summary: 'append data to a backup',
+  usage: '<id> <name> <file|->',
+  help: `  --base64     append base64 of the data, for data that is not UTF-8
+
+An attachment of the same name is replaced. - reads stdin.`,
+  options: { base64: { type: 'boolean' } },
+  arguments: [3, 3],
+  check([id, name]) {
+    checkBackupId(id)
+    // In a URL, these two name another path.
+    if (['', '.', '..'].includes(name)) throw new CliError(EXIT.usage, `"${name}" cannot be a name`)
+  },
+  async run(context, [id, name, file], { base64 }) {
+    const data = await readData(context, file)
+    const attachment = base64 ? data.toString('base64') : utf8(data)
+    const call = { method: 'PUT', path: ['backups', id, 'attachments', name], json: { attachment } } as const
+    const { att_name } = await context.client.json<{ att_name: string }>(call, { idempotent: true })
+    const bytes = Buffer.byteLength(attachment)
+    return { result: { id, att_name, bytes }, text: `${att_name}: ${bytes} bytes appended to ${id}` }
+  }
+}
+
+async function readData({ stdin }: Context, file: string): Promise<Buffer> {
+  try {
+    const data =
+      file === '-' ? await buffer(stdin) : (await stat(file)).size > MAX_BYTES ? null : await readFile(file)
+    if (data && data.length <= MAX_BYTES) return data
+  } catch (error) {
+    throw new CliError(EXIT.failed, (error as Error).message)
+  }
+  throw new CliError(EXIT.failed, `${file} is larger than ${MAX_BYTES} bytes`)
+}
+
+function utf8(data: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data)
+  } catch {
+    throw new CliError(EXIT.failed, 'the data is not UTF-8: --base64 encodes it')
+  }
+}

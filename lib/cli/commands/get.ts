@@ -1,0 +1,89 @@
+import { once } from 'node:events'
+import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
+import { download } from '../download.js'
+import { CliError, EXIT } from '../errors.js'
+import { PartFile, type Sink } from '../part-file.js'
+
+export const get: Command = {
+  summary: 'download a backup',
+  usage: '<id> [-o FILE]',
+  help: `  -o, --output FILE   where to; - is stdout (default <id>.json)
+  -f, --force         replace FILE
+
+The backup is written to FILE.part, checked to be whole, and then named FILE.
+What an interrupt or a broken connection leaves in FILE.part is continued by
+the same command, if the server can: it can where it knows the backup's
+length, which is not so for backups of athena's and for those during which
+documents changed.`,
+  options: {
+    output: { type: 'string', short: 'o' },
+    force: { type: 'boolean', short: 'f' }
+  },
+  arguments: [1, 1],
+  check([id], { output, json }) {
+    checkBackupId(id)
+    if (output === '-' && json) throw new CliError(EXIT.usage, '--json needs stdout, which -o - takes')
+    if (output === '') throw new CliError(EXIT.usage, '--output is empty')
+  },
+  async run(context, [id], { output = `${id}.json`, force }) {
+    if (output === '-') return toStdout(context, id)
+    return toFile(context, id, String(output), force === true)
+  }
+}
+
+async function toFile(
+  { client, progress }: Context,
+  id: string,
+  path: string,
+  force: boolean
+): Promise<Outcome> {
+  const file = await PartFile.open(path, id, force)
+  const { position: resumedFrom } = file
+  try {
+    await download(client, id, file, (done, total) => progress.transfer(path, done, total))
+  } catch (error) {
+    progress.clear()
+    if (error instanceof CliError && error.exitCode !== EXIT.unavailable) {
+      await file.discard()
+      throw error
+    }
+    if (await file.suspend())
+      progress.note(`${file.position} bytes are in ${path}.part: run this again to go on`)
+    throw error
+  }
+  const bytes = file.position
+  await file.finish(force)
+  const result = { id, file: path, bytes, ...(resumedFrom > 0 && { resumed_from: resumedFrom }) }
+  return { result, text: `${path}: ${bytes} bytes` }
+}
+
+async function toStdout({ client, progress, stdout }: Context, id: string): Promise<Outcome> {
+  const sink = new StdoutSink(stdout)
+  await download(client, id, sink, (done, total) => progress.transfer(id, done, total))
+  if (sink.last !== '}') throw new CliError(EXIT.failed, 'what came does not end as a backup does')
+  return { result: { id, bytes: sink.position }, text: null }
+}
+
+class StdoutSink implements Sink {
+  readonly #stdout: NodeJS.WriteStream
+  position = 0
+  etag: string | undefined
+  last = ''
+
+  constructor(stdout: NodeJS.WriteStream) {
+    this.#stdout = stdout
+  }
+
+  async begin(etag: string | undefined): Promise<void> {
+    if (this.position > 0) {
+      throw new CliError(EXIT.failed, 'the connection broke, and the server cannot go on where it did')
+    }
+    this.etag = etag
+  }
+
+  async write(piece: Uint8Array): Promise<void> {
+    this.position += piece.length
+    this.last = String.fromCharCode(piece[piece.length - 1])
+    if (!this.#stdout.write(piece)) await once(this.#stdout, 'drain')
+  }
+}

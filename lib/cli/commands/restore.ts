@@ -1,0 +1,76 @@
+import { uploadOf } from '../backup-file.js'
+import type { Call } from '../client.js'
+import { type Command, type Context, checkBackupId, type Values } from '../command.js'
+import { confirm } from '../confirm.js'
+import { CliError, EXIT } from '../errors.js'
+import { followTransaction, transactionId, transactionText } from '../transaction.js'
+
+export const restore: Command = {
+  summary: 'restore a stored backup, or one in a file',
+  usage: '<id> | --file FILE',
+  help: `  --file FILE                restore the backup in FILE
+  --skip-system ID           leave this document of the system database alone;
+                             may be repeated
+  --skip-components ID       the same for the components database
+  --client-webhook-url URL   receives a POST when the restore has ended
+  --wait                     follow the restore to its end; ends with 1 when
+                             it failed, naming documents not restored. An
+                             interrupt ends the waiting, not the restore.
+  --yes                      do not ask
+
+Asks for the server's host to be typed, since documents are overwritten.`,
+  options: {
+    file: { type: 'string' },
+    'skip-system': { type: 'string', multiple: true },
+    'skip-components': { type: 'string', multiple: true },
+    'client-webhook-url': { type: 'string' },
+    wait: { type: 'boolean' },
+    yes: { type: 'boolean' }
+  },
+  arguments: [0, 1],
+  check([id], { file }) {
+    if ((id === undefined) === (file === undefined)) {
+      throw new CliError(EXIT.usage, 'restore takes either the id of a backup or --file')
+    }
+    if (id !== undefined) checkBackupId(id)
+  },
+  async run(context, [id], values) {
+    const { client, progress } = context
+    const call = await callOf(context, id, values)
+    const what = id ?? String(values.file)
+    if (!values.yes) {
+      const question = `Restoring ${what} overwrites documents of the databases of ${client.host}.`
+      await confirm(context, question, client.host)
+    }
+    const { url } = await client.json<{ url?: string }>(call, { idempotent: false })
+    progress.clear()
+    const txId = transactionId(url)
+    if (!values.wait) return { result: { tx_id: txId, url }, text: txId }
+    progress.note(`${txId} started`)
+    const transaction = await followTransaction(client, txId, progress)
+    const exitCode = transaction.status === 'success' ? EXIT.ok : EXIT.failed
+    return { result: transaction, text: transactionText({ ...transaction, tx_id: txId }), exitCode }
+  }
+}
+
+async function callOf({ progress }: Context, id: string | undefined, values: Values): Promise<Call> {
+  const url = values['client-webhook-url'] as string | undefined
+  const query = {
+    skip_system: listOf(values['skip-system']),
+    skip_components: listOf(values['skip-components'])
+  }
+  if (id !== undefined) {
+    return {
+      method: 'PUT',
+      path: ['backups', id],
+      query,
+      json: url === undefined ? {} : { client_webhook_url: url }
+    }
+  }
+  const file = String(values.file)
+  const upload = await uploadOf(file, url, (done, total) => progress.transfer(file, done, total))
+  return { method: 'PUT', path: ['backups'], query, upload }
+}
+
+const listOf = (ids: Values[string]): string | undefined =>
+  ids === undefined ? undefined : JSON.stringify(ids)

@@ -1,0 +1,28 @@
+import { readHead } from '../backup-head.js'
+import { backupText, progressText } from '../backup-text.js'
+import type { Command } from '../command.js'
+import { EXIT } from '../errors.js'
+import { poll } from '../poll.js'
+
+export const start: Command = {
+  summary: 'start a backup',
+  usage: '[--wait]',
+  help: `  --wait       follow the backup to its end; ends with 1 when it failed. An
+               interrupt ends the waiting, not the backup.`,
+  options: { wait: { type: 'boolean' } },
+  arguments: [0, 0],
+  async run({ client, progress }, _args, { wait }) {
+    const call = { method: 'POST', path: ['backups'] } as const
+    const started = await client.json<{ id: string; url: string }>(call, { idempotent: false })
+    const { id, url } = started
+    if (!wait) return { result: { id, url }, text: id }
+    progress.note(`${id} started`)
+    const head = await poll(async () => {
+      const head = await readHead(client, id)
+      if (!head.in_progress) return head
+      progress.state(progressText(head))
+      return undefined
+    }, client.signal)
+    return { result: head, text: backupText(head), exitCode: head.error ? EXIT.failed : EXIT.ok }
+  }
+}

@@ -1,0 +1,98 @@
+import { backupCall, HeadReader } from './backup-head.js'
+import { type Client, connectionError, type Reply } from './client.js'
+import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
+import type { Sink } from './part-file.js'
+
+/**
+ * Transfers a backup. When the connection breaks, goes on where it broke if the server can, and otherwise begins again.
+ * @throws CliError when there is no backup, it is not complete, or attempts have failed too often without a byte more
+ */
+export async function download(
+  client: Client,
+  id: string,
+  sink: Sink,
+  onProgress: (done: number, total: number | undefined) => void
+): Promise<void> {
+  let farthest = sink.position
+  const hasProgressed = () => {
+    const progressed = sink.position > farthest
+    farthest = Math.max(farthest, sink.position)
+    return progressed
+  }
+  await client.retry(
+    async () => {
+      const reply = await openRest(client, id, sink)
+      if (reply) await transfer(reply, sink, onProgress)
+    },
+    () => true,
+    hasProgressed
+  )
+}
+
+/** Asks for what is missing. @returns `null` when nothing is */
+async function openRest(client: Client, id: string, sink: Sink): Promise<Reply | null> {
+  const { position, etag } = sink
+  const resumes = position > 0 && etag !== undefined
+  const headers = resumes ? { range: `bytes=${position}-`, 'if-range': etag } : undefined
+  let reply: Reply
+  try {
+    reply = await client.open({ ...backupCall(id), headers })
+  } catch (error) {
+    if (!resumes || !(error instanceof ReplyError) || error.status !== 416) throw error
+    if (error.headers['content-range'] === `bytes */${position}`) return null
+    reply = await client.open(backupCall(id))
+  }
+  if (reply.status === 206) checkContinues(reply, sink)
+  else await sink.begin(reply.headers.etag)
+  return reply
+}
+
+function checkContinues({ headers, body }: Reply, { position, etag }: Sink): void {
+  const start = /^bytes (\d+)-/.exec(headers['content-range'] ?? '')?.[1]
+  if (Number(start) === position && headers.etag === etag) return
+  body.destroy()
+  throw new CliError(EXIT.failed, 'the server sent another part of the backup than it was asked for')
+}
+
+async function transfer(
+  { status, headers, body }: Reply,
+  sink: Sink,
+  onProgress: (done: number, total: number | undefined) => void
+): Promise<void> {
+  const length = headers['content-length'] === undefined ? undefined : Number(headers['content-length'])
+  const total = length === undefined ? undefined : sink.position + length
+  // A part of a backup that was begun before has no head, and had a good one.
+  let head: HeadReader | undefined = status === 206 ? undefined : new HeadReader()
+  let held: Buffer[] = []
+  try {
+    for await (const piece of pieces(body)) {
+      held.push(piece)
+      if (head) {
+        if (!head.write(piece)) continue
+        refuseUnusable(head)
+        head = undefined
+      }
+      for (const bytes of held) await sink.write(bytes)
+      held = []
+      onProgress(sink.position, total)
+    }
+  } finally {
+    body.destroy()
+  }
+  if (head) refuseUnusable(head)
+  if (total !== undefined && sink.position !== total) throw new ConnectionError('the reply was cut off')
+}
+
+/** The body's pieces. What reading them throws is of the connection; what writing them throws is not. */
+async function* pieces(body: Reply['body']): AsyncGenerator<Buffer> {
+  try {
+    yield* body as AsyncIterable<Buffer>
+  } catch (error) {
+    throw connectionError(error as Error)
+  }
+}
+
+function refuseUnusable({ head: { in_progress: running, error } }: HeadReader): void {
+  if (running) throw new CliError(EXIT.failed, 'the backup is still in progress: it has no documents yet')
+  if (error) throw new CliError(EXIT.failed, `the backup has failed: ${error}`)
+}

@@ -1,0 +1,53 @@
+import { CliError, EXIT } from './errors.js'
+
+/** Where the server is, and who asks. */
+export interface Environment {
+  /** Address of the server, without a slash at its end. */
+  url: URL
+  /** The header's value. */
+  authorization: string
+}
+
+export const ENVIRONMENT_HELP = `Environment:
+  BACKUPS_URL           address of the server: https://console.example.com
+  BACKUPS_API_KEY       API key, with
+  BACKUPS_API_SECRET    its secret; or
+  BACKUPS_TOKEN         a bearer token in place of both
+  NODE_EXTRA_CA_CERTS   file of certificates to trust besides Node's own`
+
+/** @throws CliError that names the variable */
+export function readEnvironment(env: NodeJS.ProcessEnv): Environment {
+  return { url: readUrl(env.BACKUPS_URL), authorization: readAuthorization(env) }
+}
+
+function readUrl(text: string | undefined): URL {
+  if (!text) throw usage('BACKUPS_URL is not set: it is the address of the server')
+  if (!URL.canParse(text)) throw usage('BACKUPS_URL is not a URL')
+  const url = new URL(text)
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw usage('BACKUPS_URL must be http or https')
+  if (url.username || url.password) {
+    throw usage('BACKUPS_URL must not hold credentials: set BACKUPS_API_KEY and BACKUPS_API_SECRET')
+  }
+  if (url.search || url.hash) throw usage('BACKUPS_URL must not have a query or a fragment')
+  url.pathname = url.pathname.replace(/\/+$/, '')
+  return url
+}
+
+function readAuthorization({
+  BACKUPS_API_KEY: key,
+  BACKUPS_API_SECRET: secret,
+  BACKUPS_TOKEN: token
+}: NodeJS.ProcessEnv): string {
+  if (token && (key || secret))
+    throw usage('BACKUPS_TOKEN is set, and BACKUPS_API_KEY as well: set one of them')
+  if (token) {
+    if (!/^[\x21-\x7e]+$/.test(token)) throw usage('BACKUPS_TOKEN is not a token')
+    return `Bearer ${token}`
+  }
+  if (!key) throw usage('BACKUPS_API_KEY is not set')
+  if (!secret) throw usage('BACKUPS_API_SECRET is not set')
+  if (key.includes(':')) throw usage('BACKUPS_API_KEY must not have a colon')
+  return `Basic ${Buffer.from(`${key}:${secret}`).toString('base64')}`
+}
+
+const usage = (message: string) => new CliError(EXIT.usage, message)

@@ -1,0 +1,81 @@
+import type { IncomingHttpHeaders } from 'node:http'
+
+/** What the process ends with. Part of the interface: scripts test it. */
+export const EXIT = {
+  ok: 0,
+  /** The operation ended with an error, or the server refused it for another reason. */
+  failed: 1,
+  usage: 2,
+  auth: 3,
+  notFound: 4,
+  inProgress: 5,
+  unavailable: 6,
+  /** 128 + SIGINT, as shells have it. */
+  interrupted: 130
+} as const
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
+
+/** Ends the command with a message, without a stack. */
+export class CliError extends Error {
+  override readonly name = 'CliError'
+  readonly exitCode: ExitCode
+  /** What the server replied, for `--json`. */
+  readonly reply: object | undefined
+
+  constructor(exitCode: ExitCode, message: string, reply?: object) {
+    super(message)
+    this.exitCode = exitCode
+    this.reply = reply
+  }
+}
+
+/** The reply came, and is an error. */
+export class ReplyError extends CliError {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+
+  constructor(status: number, headers: IncomingHttpHeaders, body: Record<string, unknown>, what: string) {
+    const message = body.message ?? body.reason ?? body.error
+    const running = typeof body.id === 'string' ? ` (${body.id})` : ''
+    super(exitCodeOf(status, body), `${what}: ${message ?? 'refused'}${running} [${status}]`, {
+      ...body,
+      status
+    })
+    this.status = status
+    this.headers = headers
+  }
+}
+
+/** The connection failed, or what came over it was cut off. */
+export class ConnectionError extends CliError {
+  /** Whether nothing of the request can have reached the server. */
+  readonly unsent: boolean
+
+  constructor(message: string, unsent = false) {
+    super(EXIT.unavailable, message)
+    this.unsent = unsent
+  }
+}
+
+function exitCodeOf(status: number, { message, code }: Record<string, unknown>): ExitCode {
+  switch (status) {
+    case 400:
+      // The API's contract has this status for what others would tell apart.
+      if (/^(already|backup|restore)_in_progress$/.test(String(message))) return EXIT.inProgress
+      return message === 'cannot restore, could not load backup doc.' ? EXIT.notFound : EXIT.failed
+    case 401:
+    case 403:
+      return EXIT.auth
+    case 404:
+      return EXIT.notFound
+    case 502:
+      return code === 'DB_BACKUPS_DATABASE_ERROR' ? EXIT.failed : EXIT.unavailable
+    case 429:
+    case 503:
+    case 504:
+      return EXIT.unavailable
+    default:
+      return EXIT.failed
+  }
+}

@@ -1,0 +1,131 @@
+#!/usr/bin/env node
+import { parseArgs } from 'node:util'
+import { Client } from './client.js'
+import type { Command, Options, Outcome, Values } from './command.js'
+import { append } from './commands/append.js'
+import { get } from './commands/get.js'
+import { list } from './commands/list.js'
+import { restore } from './commands/restore.js'
+import { start } from './commands/start.js'
+import { status } from './commands/status.js'
+import { readEnvironment } from './environment.js'
+import { CliError, EXIT, type ExitCode } from './errors.js'
+import { commandHelp, mainHelp } from './help.js'
+import { Progress } from './progress.js'
+
+const COMMANDS: Record<string, Command> = { start, status, list, get, append, restore }
+
+const COMMON: Options = {
+  json: { type: 'boolean' },
+  progress: { type: 'boolean' },
+  retries: { type: 'string', default: '5' },
+  timeout: { type: 'string', default: '120' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' }
+}
+
+interface Invocation {
+  command: Command
+  args: string[]
+  values: Values
+}
+
+/** Prints what was asked for and returns `null`, or returns the command to run. @throws CliError */
+function parse(argv: readonly string[]): Invocation | null {
+  const [name, ...rest] = argv
+  if (name === undefined) throw new CliError(EXIT.usage, mainHelp(COMMANDS))
+  if (name === '--help' || name === '-h' || name === 'help') return print(mainHelp(COMMANDS))
+  if (name === '--version') return print(version())
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (!command) throw new CliError(EXIT.usage, `there is no command "${name}": see --help`)
+  const { values, positionals } = parseOptions(rest, { ...COMMON, ...command.options })
+  if (values.help) return print(commandHelp(name, command))
+  if (values.version) return print(version())
+  const [least, most] = command.arguments
+  if (positionals.length < least || positionals.length > most) {
+    throw new CliError(EXIT.usage, `usage: ${name} ${command.usage}`)
+  }
+  command.check?.(positionals, values)
+  return { command, args: positionals, values }
+}
+
+function parseOptions(args: string[], options: Options): { values: Values; positionals: string[] } {
+  try {
+    return parseArgs({ args, options, allowPositionals: true })
+  } catch (error) {
+    throw new CliError(EXIT.usage, (error as Error).message)
+  }
+}
+
+function print(text: string): null {
+  process.stdout.write(`${text}\n`)
+  return null
+}
+
+const version = () => (require('fastify-couchdb-backups/package.json') as { version: string }).version
+
+async function run({ command, args, values }: Invocation, signal: AbortSignal): Promise<Outcome> {
+  const progress = new Progress(process.stderr, values.progress === true)
+  const client = new Client({
+    ...readEnvironment(process.env),
+    retries: count('retries', values.retries, 0),
+    timeout: count('timeout', values.timeout, 1) * 1000,
+    signal,
+    onRetry: ({ message }, wait) => progress.note(`${message}; trying again in ${wait / 1000} s`)
+  })
+  const { stdin, stdout, stderr } = process
+  try {
+    return await command.run(
+      { client, progress, stdin, stdout, stderr, json: values.json === true },
+      args,
+      values
+    )
+  } finally {
+    progress.clear()
+  }
+}
+
+function count(name: string, value: Values[string], least: number): number {
+  const number = Number(value)
+  if (/^\d+$/.test(String(value)) && number >= least && number <= 86_400) return number
+  throw new CliError(EXIT.usage, `--${name} must be a number, ${least} or more`)
+}
+
+/** Says how it ended. @returns the exit code */
+function conclude(json: boolean, outcome: Outcome): ExitCode {
+  if (json) print(JSON.stringify(outcome.result))
+  else if (outcome.text) print(outcome.text)
+  return outcome.exitCode ?? EXIT.ok
+}
+
+function fail(json: boolean, error: unknown, interrupted: boolean): ExitCode {
+  const told = interrupted ? new CliError(EXIT.interrupted, 'interrupted') : error
+  const { message, exitCode, reply } =
+    told instanceof CliError ? told : new CliError(EXIT.failed, (told as Error)?.stack ?? String(told))
+  process.stderr.write(`${message}\n`)
+  if (json) print(JSON.stringify({ error: { message, exit_code: exitCode, ...(reply && { reply }) } }))
+  return exitCode
+}
+
+async function main(argv: readonly string[]): Promise<ExitCode> {
+  const json = argv.includes('--json')
+  const interrupt = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    // The second one ends the process at once.
+    process.once(signal, () => interrupt.abort())
+  }
+  // Whoever reads stdout has seen enough.
+  process.stdout.on('error', () => process.exit(EXIT.failed))
+  try {
+    const invocation = parse(argv)
+    return invocation ? conclude(json, await run(invocation, interrupt.signal)) : EXIT.ok
+  } catch (error) {
+    return fail(json, error, interrupt.signal.aborted)
+  }
+}
+
+void main(process.argv.slice(2)).then((code) => {
+  process.exitCode = code
+  // stdin, where it was read, and idle connections would keep the process.
+  process.stdin.destroy()
+})

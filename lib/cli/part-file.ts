@@ -1,0 +1,193 @@
+import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { CliError, EXIT } from './errors.js'
+
+/** Bytes after which what was written is made to last, so that it need not be fetched again after a crash. */
+const SYNC_BYTES = 64 * 1024 * 1024
+
+/** What is known of a `.part` file. */
+interface Note {
+  id: string
+  etag: string
+  /** Bytes that are on the disk for sure. */
+  bytes: number
+}
+
+/** Where a download goes. */
+export interface Sink {
+  /** Bytes written so far. */
+  readonly position: number
+  /** Tag of the content that they are of; `undefined`: not known, so nothing can be added. */
+  readonly etag: string | undefined
+  /** Begins, or begins again, with content of this tag. @throws CliError when what was written cannot be undone */
+  begin(etag: string | undefined): Promise<void>
+  write(piece: Uint8Array): Promise<void>
+}
+
+/** A file that is written under another name, `.part`, until it is complete, and can be continued later. */
+export class PartFile implements Sink {
+  readonly path: string
+  readonly #part: string
+  readonly #note: string
+  readonly #id: string
+  readonly #handle: FileHandle
+  #position: number
+  #synced: number
+  #etag: string | undefined
+
+  private constructor(path: string, id: string, handle: FileHandle, note: Note | undefined) {
+    this.path = path
+    this.#part = partOf(path)
+    this.#note = noteOf(path)
+    this.#id = id
+    this.#handle = handle
+    this.#position = note?.bytes ?? 0
+    this.#synced = this.#position
+    this.#etag = note?.etag
+  }
+
+  /**
+   * Opens the `.part` of a file, with what an earlier attempt at the same backup has left in it.
+   * @param force whether the file itself may be there, and be replaced in the end
+   */
+  static async open(path: string, id: string, force: boolean): Promise<PartFile> {
+    if (!force) await refuseExisting(path)
+    const note = await readNote(path, id)
+    try {
+      // A backup holds secrets.
+      const handle = await open(partOf(path), note ? 'r+' : 'w+', 0o600)
+      await handle.truncate(note?.bytes ?? 0)
+      return new PartFile(path, id, handle, note)
+    } catch (error) {
+      throw fileError(error)
+    }
+  }
+
+  get position(): number {
+    return this.#position
+  }
+
+  get etag(): string | undefined {
+    return this.#etag
+  }
+
+  async begin(etag: string | undefined): Promise<void> {
+    await this.#try(async () => {
+      await rm(this.#note, { force: true })
+      await this.#handle.truncate(0)
+    })
+    this.#position = 0
+    this.#synced = 0
+    this.#etag = etag
+  }
+
+  async write(piece: Uint8Array): Promise<void> {
+    await this.#try(async () => {
+      for (let at = 0; at < piece.length; ) {
+        const { bytesWritten } = await this.#handle.write(piece, at, piece.length - at, this.#position)
+        at += bytesWritten
+        this.#position += bytesWritten
+      }
+    })
+    if (this.#position - this.#synced >= SYNC_BYTES) await this.#sync()
+  }
+
+  /** Gives the complete file its name. */
+  async finish(force: boolean): Promise<void> {
+    const last = Buffer.alloc(1)
+    await this.#try(async () => {
+      await this.#handle.read(last, 0, 1, this.#position - 1)
+      await this.#handle.sync()
+      await this.#handle.close()
+    })
+    if (last.toString() !== '}') {
+      await this.#remove()
+      throw new CliError(EXIT.failed, 'what came does not end as a backup does')
+    }
+    if (!force) await refuseExisting(this.path)
+    await this.#try(async () => {
+      await rename(this.#part, this.path)
+      await rm(this.#note, { force: true })
+      await syncDirectory(dirname(this.path))
+    })
+  }
+
+  /** Leaves what has come for a later attempt. @returns whether there is something to continue */
+  async suspend(): Promise<boolean> {
+    const worth = this.#etag !== undefined && this.#position > 0
+    if (worth) await this.#sync()
+    await this.#handle.close().catch(() => undefined)
+    if (!worth) await this.#remove()
+    return worth
+  }
+
+  /** Leaves nothing. */
+  async discard(): Promise<void> {
+    await this.#handle.close().catch(() => undefined)
+    await this.#remove()
+  }
+
+  async #sync(): Promise<void> {
+    await this.#try(async () => {
+      await this.#handle.datasync()
+      if (this.#etag === undefined) return
+      const note: Note = { id: this.#id, etag: this.#etag, bytes: this.#position }
+      await writeFile(this.#note, JSON.stringify(note), { mode: 0o600 })
+      this.#synced = this.#position
+    })
+  }
+
+  async #remove(): Promise<void> {
+    await this.#try(async () => {
+      await rm(this.#part, { force: true })
+      await rm(this.#note, { force: true })
+    })
+  }
+
+  async #try(action: () => Promise<void>): Promise<void> {
+    try {
+      await action()
+    } catch (error) {
+      throw fileError(error)
+    }
+  }
+}
+
+const partOf = (path: string) => `${path}.part`
+const noteOf = (path: string) => `${path}.part.json`
+
+async function refuseExisting(path: string): Promise<void> {
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw fileError(error)
+  })
+  if (found) throw new CliError(EXIT.usage, `${path} exists: --force replaces it`)
+}
+
+/** What an earlier attempt has noted, where the file still holds that much. */
+async function readNote(path: string, id: string): Promise<Note | undefined> {
+  try {
+    const note: Partial<Note> = JSON.parse(await readFile(noteOf(path), 'utf8'))
+    const { size } = await stat(partOf(path))
+    const { etag, bytes } = note
+    const usable = note.id === id && typeof etag === 'string' && Number.isSafeInteger(bytes) && bytes! <= size
+    return usable && bytes! > 0 ? (note as Note) : undefined
+  } catch {
+    // None, or one that a crash has left torn: then the download begins anew.
+    return undefined
+  }
+}
+
+/** Makes a new name outlast a crash, where directories can be synchronized. */
+async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const directory = await open(path)
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
+
+const fileError = (error: unknown): Error =>
+  error instanceof CliError ? error : new CliError(EXIT.failed, (error as Error).message)

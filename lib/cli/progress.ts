@@ -1,0 +1,95 @@
+import type { WriteStream } from 'node:tty'
+
+const BAR = 24
+/** Milliseconds between two drawings on a terminal, and between two lines elsewhere. */
+const REDRAW = 100
+const RELINE = 5000
+
+/** What a command does, told on stderr: one line that is redrawn on a terminal, lines elsewhere. */
+export class Progress {
+  readonly #stream: WriteStream
+  readonly #enabled: boolean
+  #last = 0
+  #drawn = false
+  #began: { at: number; done: number } | undefined
+
+  /** @param wanted also where stderr is no terminal */
+  constructor(stream: WriteStream, wanted: boolean) {
+    this.#stream = stream
+    this.#enabled = wanted || stream.isTTY === true
+  }
+
+  /** How far a transfer is, in bytes. */
+  transfer(what: string, done: number, total: number | undefined): void {
+    this.#began ??= { at: performance.now(), done }
+    if (!this.#isDue(done === total)) return
+    const seconds = (performance.now() - this.#began.at) / 1000
+    const rate = seconds > 0.2 ? (done - this.#began.done) / seconds : 0
+    const speed = rate > 0 ? ` ${size(rate)}/s` : ''
+    if (total === undefined) {
+      this.#draw(`${what} ${size(done)}${speed}`)
+      return
+    }
+    const left = rate > 0 && done < total ? ` ${clock((total - done) / rate)} left` : ''
+    this.#draw(`${what} ${bar(done, total)} ${size(done)} of ${size(total)}${speed}${left}`)
+  }
+
+  /** How far an operation of the server is, in steps of its own. */
+  steps(what: string, done: number, total: number): void {
+    if (this.#isDue(done === total)) this.#draw(`${bar(done, total)} ${what}`)
+  }
+
+  /** What is going on, where no end is known. */
+  state(text: string): void {
+    if (this.#isDue(false)) this.#draw(text)
+  }
+
+  /** A line that stays. */
+  note(text: string): void {
+    if (!this.#enabled) return
+    this.clear()
+    this.#stream.write(`${text}\n`)
+  }
+
+  /** Takes the drawn line away. */
+  clear(): void {
+    if (this.#drawn) this.#stream.write('\r\u001b[K')
+    this.#drawn = false
+    this.#began = undefined
+    this.#last = 0
+  }
+
+  #isDue(last: boolean): boolean {
+    if (!this.#enabled) return false
+    const now = performance.now()
+    if (!last && this.#last > 0 && now - this.#last < (this.#stream.isTTY ? REDRAW : RELINE)) return false
+    this.#last = now
+    return true
+  }
+
+  #draw(text: string): void {
+    if (!this.#stream.isTTY) {
+      this.#stream.write(`${text}\n`)
+      return
+    }
+    const width = Math.max(20, (this.#stream.columns || 80) - 1)
+    this.#stream.write(`\r${text.slice(0, width)}\u001b[K`)
+    this.#drawn = true
+  }
+}
+
+function bar(done: number, total: number): string {
+  const share = total > 0 ? Math.min(1, done / total) : 1
+  const full = Math.floor(share * BAR)
+  return `[${'#'.repeat(full)}${'.'.repeat(BAR - full)}] ${String(Math.floor(share * 100)).padStart(3)} %`
+}
+
+function size(bytes: number): string {
+  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`
+}
+
+function clock(seconds: number): string {
+  const whole = Math.ceil(seconds)
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`
+}

@@ -1,0 +1,60 @@
+import type { WebhookTransaction } from '../../types/webhooks.js'
+import type { Client } from './client.js'
+import { CliError, EXIT } from './errors.js'
+import { poll } from './poll.js'
+import type { Progress } from './progress.js'
+
+/** What the host tells of a transaction: another one than this package's example may leave members out. */
+export type Transaction = Partial<WebhookTransaction>
+
+/** The id in a transaction's URL. Only that is taken of it: credentials go nowhere but to `BACKUPS_URL`. */
+export function transactionId(url: unknown): string {
+  const id = /\/webhooks\/txs\/([\w-]+)$/.exec(String(url))?.[1]
+  if (id === undefined)
+    throw new CliError(EXIT.failed, 'the reply does not name the transaction of the restore')
+  return id
+}
+
+/** Follows a restore to its end. */
+export async function followTransaction(
+  client: Client,
+  id: string,
+  progress: Progress
+): Promise<Transaction> {
+  let told = 0
+  return poll(async () => {
+    const transaction = await client.json<Transaction>(
+      { path: ['webhooks', 'txs', id] },
+      { idempotent: true }
+    )
+    const { status, on_step: step = 0, total_steps: steps = 1, athena_messages: messages = [] } = transaction
+    if (status !== 'pending' && status !== 'success' && status !== 'error') {
+      throw new CliError(EXIT.failed, `transaction ${id} has no status`)
+    }
+    for (; told < messages.length; told++) progress.note(messages[told])
+    if (status !== 'pending') return transaction
+    progress.steps(messages.at(-1) ?? 'restoring', step, steps)
+    return undefined
+  }, client.signal)
+}
+
+/** How a restore ended, for people. */
+export function transactionText({
+  tx_id,
+  status,
+  databases = {},
+  failures = [],
+  athena_messages
+}: Transaction): string {
+  const lines = [
+    `${tx_id} ${status === 'success' ? 'restored' : `failed: ${athena_messages?.at(-1) ?? 'no reason told'}`}`
+  ]
+  for (const [database, { total, ...counts }] of Object.entries(databases)) {
+    const parts = Object.entries(counts).filter(([, count]) => count > 0)
+    const told = parts.map(([what, count]) => `${count} ${what}`).join(', ')
+    lines.push(`  ${database}: ${total} documents${told ? `: ${told}` : ''}`)
+  }
+  for (const { database, id, error, reason } of failures)
+    lines.push(`  ${database} "${id}": ${error}, ${reason}`)
+  return lines.join('\n')
+}

@@ -1,0 +1,60 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import type { Test } from 'tap'
+import ts from 'typescript'
+
+const LIB = join(__dirname, '..', '..', 'lib')
+
+export interface CliRun {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+export interface RunOptions {
+  env?: NodeJS.ProcessEnv
+  cwd?: string
+  input?: string | Buffer
+  /** Called with the process once it runs. */
+  onStart?: (child: ChildProcess) => void
+}
+
+export type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
+
+/** The command-line client as it is published: JavaScript, run as a process of its own. Lies in the test's directory. */
+export function buildCli(t: Test): Cli {
+  const directory = t.testdir()
+  for (const folder of ['cli', 'cli/commands', 'json']) {
+    for (const file of readdirSync(join(LIB, folder))) {
+      if (!file.endsWith('.ts')) continue
+      const { outputText } = ts.transpileModule(readFileSync(join(LIB, folder, file), 'utf8'), {
+        compilerOptions: {
+          module: ts.ModuleKind.CommonJS,
+          target: ts.ScriptTarget.ES2022,
+          esModuleInterop: true
+        }
+      })
+      const target = join(directory, folder, file.replace(/\.ts$/, '.js'))
+      mkdirSync(dirname(target), { recursive: true })
+      writeFileSync(target, outputText)
+    }
+  }
+  const main = join(directory, 'cli', 'main.js')
+  return async (args, { env = {}, cwd = directory, input, onStart } = {}) => {
+    // Without the hooks of the test runner, as a user's shell starts it; and in a fraction of the time.
+    const command = ['-u', 'NODE_OPTIONS', process.execPath, main, ...args]
+    const child = spawn('/usr/bin/env', command, {
+      cwd,
+      env: { PATH: process.env.PATH, ...env },
+      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe']
+    })
+    if (input !== undefined) child.stdin!.end(input)
+    onStart?.(child)
+    const exited = once(child, 'exit')
+    const [bytes, errors, [code]] = await Promise.all([buffer(child.stdout!), buffer(child.stderr!), exited])
+    return { code, bytes, stdout: bytes.toString(), stderr: errors.toString() }
+  }
+}
