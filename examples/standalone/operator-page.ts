@@ -22,7 +22,9 @@ export async function operatorPage(app: FastifyInstance): Promise<void> {
         'require-trusted-types-for': ["'script'"]
       }
     },
-    frameguard: { action: 'deny' }
+    frameguard: { action: 'deny' },
+    // whether a host is reached by TLS only is not the page's to promise
+    hsts: false
   })
   // without a wildcard there is a route for each file, and none that could hide the host's
   await app.register(fastifyStatic, { root: FILES, wildcard: false, decorateReply: false })

@@ -13,14 +13,19 @@ const ARGUMENTS = [
   '--disable-sync'
 ]
 
+const MISSING = 'there is no Chromium: install it, or set CHROMIUM to its path'
+
 /** Path of the system's browser: `CHROMIUM`, or where distributions put it. */
 export const browserPath = (): string | undefined =>
   [process.env.CHROMIUM, ...PLACES].find((path) => path && existsSync(path))
 
+/** Why tests of pages are skipped; in CI a missing browser is a failure. */
+export const browserMissing = (): string | false => (browserPath() || process.env.CI ? false : MISSING)
+
 /** A headless browser with a fresh profile, closed when the test ends. */
 export async function launchBrowser(t: Pick<Test, 'teardown'>): Promise<Browser> {
   const executablePath = browserPath()
-  if (!executablePath) throw new Error('there is no Chromium: install it, or set CHROMIUM to its path')
+  if (!executablePath) throw new Error(MISSING)
   const browser = await chromium.launch({ executablePath, headless: true, args: ARGUMENTS })
   t.teardown(() => browser.close())
   return browser

@@ -28,6 +28,8 @@ export async function startConsole(
   t: Test,
   { through, names }: OperatorConsoleOptions = {}
 ): Promise<OperatorConsole> {
+  // the faults that tests cause are not to be told
+  process.env.LOG_LEVEL ??= 'silent'
   const on = await setupDatabases(t, { names })
   await seed(on.couch, on.names)
   const couch = through ? await through(on) : on.couch

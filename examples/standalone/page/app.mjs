@@ -31,9 +31,13 @@ let followed
 /** Id of the backup that the restore dialog was opened for last. */
 let restoring
 let signedIn = false
+let refreshes = 0
 
 async function refresh() {
+  const turn = ++refreshes
   const overview = await call('GET', `/operator/overview?limit=${limit}`)
+  // a later one shows what is newer
+  if (turn !== refreshes) return
   signedIn = true
   backups = overview.backups
   find('user').textContent = overview.user ?? ''
@@ -58,11 +62,14 @@ async function refreshOrTell() {
 }
 
 function tellUnread(error) {
-  // the end of the session is told by an event
-  if (error.status === 401) return
   if (error.status === 403) return showSignedOut(explain(error))
-  find('console').hidden = false
-  notify('failure', 'The backups could not be read.', explain(error), retryButton())
+  if (error.status !== 401) find('console').hidden = false
+  tellFailure('The backups could not be read.', error, retryButton())
+}
+
+/** Says what did not work. The end of the session has a place of its own. */
+function tellFailure(title, error, ...buttons) {
+  if (error.status !== 401) notify('failure', title, explain(error), ...buttons)
 }
 
 function retryButton() {
@@ -96,7 +103,7 @@ async function startBackup() {
     refreshOrTell()
   } catch (error) {
     start.ariaDisabled = null
-    notify('failure', 'No backup was started.', explain(error))
+    tellFailure('No backup was started.', error)
     if (error.id && error.message === 'already_in_progress') followBackup(error.id)
     if (error.id && error.message === 'restore_in_progress') followRestore(error.id)
   }
@@ -111,7 +118,7 @@ async function followBackup(id) {
     await refreshOrTell()
     tellEnd(backup)
   } catch (error) {
-    if (error.status !== 401) notify('failure', 'How the backup is going cannot be read.', explain(error))
+    tellFailure('How the backup is going cannot be read.', error)
   } finally {
     followed = undefined
     start.ariaDisabled = null
@@ -141,7 +148,7 @@ initRestoreDialog({
     else notify('failure', 'The restore ended with an error.', outcomeOf(transaction))
   },
   onFailed(error) {
-    if (error.status !== 401) notify('failure', 'The restore was not started.', explain(error))
+    tellFailure('The restore was not started.', error)
   }
 })
 
@@ -167,7 +174,7 @@ async function download(link) {
     direct.click()
     announce('The download has started.')
   } catch (error) {
-    notify('failure', 'The backup was not downloaded.', explain(error))
+    tellFailure('The backup was not downloaded.', error)
   }
 }
 
@@ -175,6 +182,7 @@ function showSignedOut(reason) {
   signedIn = false
   for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close()
   clearNotices()
+  showBackups([])
   find('console').hidden = true
   find('account').hidden = true
   showSignIn(reason)
@@ -194,7 +202,7 @@ find('sign-out').addEventListener('click', async () => {
     await call('POST', '/auth/logout')
     showSignedOut('You have signed out.')
   } catch (error) {
-    notify('failure', 'You are still signed in.', explain(error))
+    tellFailure('You are still signed in.', error)
   }
 })
 start.addEventListener('click', startBackup)

@@ -12,6 +12,9 @@ for (const part of [table, ...table.querySelectorAll('*')]) {
 }
 const STATES = { complete: 'Complete', running: 'In progress', failed: 'Failed' }
 
+/** What a row shows, to know when it has to be made anew. */
+const shown = new WeakMap()
+
 export function stateOf({ in_progress, error }) {
   if (in_progress) return 'running'
   return error ? 'failed' : 'complete'
@@ -30,10 +33,10 @@ export function showBackups(backups) {
   const old = new Map([...body.rows].map((row) => [row.dataset.id, row]))
   const rows = backups.map((backup) => {
     const before = old.get(backup.id)
-    const signature = JSON.stringify(backup)
-    if (before?.dataset.signature === signature) return before
+    const content = JSON.stringify(backup)
+    if (before && shown.get(before) === content) return before
     const row = rowOf(backup)
-    row.dataset.signature = signature
+    shown.set(row, content)
     if (before) keepPlace(before, row)
     return row
   })
@@ -88,6 +91,7 @@ function rowOf(backup) {
       'th',
       { scope: 'row', role: 'rowheader', class: 'made' },
       el('span', { class: 'age' }, ageOf(backup.start_timestamp)),
+      ' ',
       el('span', { class: 'muted' }, exact(backup.start_timestamp)),
       backup.error && el('span', { class: 'reason' }, backup.error),
       detailsOf(backup)
