@@ -48,7 +48,7 @@ async function everyState(
   await page.getByRole('button', { name: 'Dismiss' }).waitFor()
   await check(t, page, 'the list with a notice')
 
-  const complete = page.getByRole('row', { name: /Complete/ })
+  const complete = page.getByRole('row', { name: /Complete/ }).last()
   await complete.getByRole('button', { name: /^Append/ }).click()
   await page.getByRole('button', { name: 'Append', exact: true }).click()
   await check(t, page, 'the append dialog with a complaint')

@@ -88,7 +88,8 @@ function showLatest() {
   const line = find('latest')
   if (latest)
     line.replaceChildren('Last complete backup: ', ageOf(latest.end_timestamp ?? latest.start_timestamp))
-  else line.textContent = 'There is no complete backup among these.'
+  else
+    line.textContent = backups.length > 0 ? 'None of these backups is complete.' : 'Nothing is backed up yet.'
   line.classList.toggle('missing', !latest)
 }
 
