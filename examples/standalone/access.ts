@@ -83,6 +83,7 @@ export class Access {
     request: FastifyRequest,
     { action, scheme }: { action: Action; scheme: 'session' | 'api-key' }
   ): Promise<Requester> {
+    if (scheme === 'session' && isForged(request)) throw refuse(403, 'a request from another site')
     const identity = scheme === 'session' ? this.#fromSession(request) : await this.#fromApiKey(request)
     if (!identity) throw refuse(401, 'unauthorized')
     if (!identity.roles.some((role) => ACTIONS[role]?.includes(action))) {
@@ -184,6 +185,15 @@ export class Access {
       throw Object.assign(new Error('the database is not reachable'), { statusCode: 503 })
     }
   }
+}
+
+/**
+ * Whether a page of another origin had a browser send the request. SameSite alone lets pages of other ports of this
+ * host, and of sibling domains, use the cookie.
+ */
+function isForged({ method, headers }: FastifyRequest): boolean {
+  const site = headers['sec-fetch-site'] ?? 'same-origin'
+  return method !== 'GET' && site !== 'same-origin' && site !== 'none'
 }
 
 function cookie(request: FastifyRequest): string | undefined {

@@ -89,7 +89,7 @@ async function main(): Promise<void> {
   const kept = embedded ? (values.memory ? 'in memory' : join(values.data, 'couch')) : 'CouchDB'
   const login = (email: string) =>
     passwords[email] ? `${email} / ${passwords[email]}` : 'none until a backup with users is restored'
-  console.log(`Console    ${url}
+  console.log(`Console    ${url} (operator page: sign in with the manager's login)
 API        ${url}${DOCS_PATH}
 Database   ${origin} (${kept}): ${Object.values(names).join(', ')}${seeded ? ', seeded' : ''}
 

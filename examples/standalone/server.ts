@@ -4,6 +4,9 @@ import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { DatabaseNames } from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
 import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
+import { operatorPage } from './operator-page.js'
+import { operatorRoutes } from './operator-routes.js'
+import { RunningRestore } from './running-restore.js'
 
 export interface ConsoleOptions {
   couch: ServerScope
@@ -12,7 +15,7 @@ export interface ConsoleOptions {
   publicUrl?: string
 }
 
-/** A small console: logins, transactions and the backup APIs. */
+/** A small console: logins, transactions, the backup APIs and an operator page. */
 export async function buildConsole({
   couch,
   names,
@@ -22,6 +25,7 @@ export async function buildConsole({
   const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
   const webhooks = createCouchWebhookStore({ couch, database: names.system })
   await registerApiDocs(app)
+  const running = new RunningRestore()
 
   await app.register(dbBackups, {
     couch,
@@ -31,8 +35,11 @@ export async function buildConsole({
     rebuildWhitelist: () => rebuildWhitelist(couch, names),
     versions: { tag: 'example' },
     publicUrl,
-    securitySchemes: SECURITY_SCHEMES
+    securitySchemes: SECURITY_SCHEMES,
+    onEvent: (event) => running.note(event)
   })
+  await app.register(operatorRoutes, { prefix: '/api/v2/operator', access, running })
+  await app.register(operatorPage)
 
   const loginSchema = {
     type: 'object',

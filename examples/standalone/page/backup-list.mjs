@@ -1,0 +1,147 @@
+import { backupUrl } from './api.mjs'
+import { el, mark } from './element.mjs'
+import { age, bytes, count, duration, exact, number } from './format.mjs'
+
+const table = document.getElementById('backups')
+const body = table.tBodies[0]
+// on narrow screens the table is laid out as blocks, which would take these roles from it
+const ROLES = { table: 'table', thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', th: 'columnheader' }
+for (const part of [table, ...table.querySelectorAll('*')]) {
+  const role = ROLES[part.localName]
+  if (role) part.setAttribute('role', role)
+}
+const STATES = { complete: 'Complete', running: 'In progress', failed: 'Failed' }
+
+/** What a row shows, to know when it has to be made anew. */
+const shown = new WeakMap()
+
+export function stateOf({ in_progress, error }) {
+  if (in_progress) return 'running'
+  return error ? 'failed' : 'complete'
+}
+
+/** Sum of a number over a backup's databases, or `undefined` when some database does not tell it, as old backups do. */
+function sum({ dbs }, member) {
+  const values = Object.values(dbs).map((database) => database[member])
+  return values.every(Number.isFinite) ? values.reduce((total, value) => total + value, 0) : undefined
+}
+
+/** Shows the backups, newest first. Rows that did not change stay, so that focus and open details do. */
+export function showBackups(backups) {
+  table.hidden = backups.length === 0
+  document.getElementById('empty').hidden = backups.length > 0
+  const old = new Map([...body.rows].map((row) => [row.dataset.id, row]))
+  const rows = backups.map((backup) => {
+    const before = old.get(backup.id)
+    const content = JSON.stringify(backup)
+    if (before && shown.get(before) === content) return before
+    const row = rowOf(backup)
+    shown.set(row, content)
+    if (before) keepPlace(before, row)
+    return row
+  })
+  for (const row of body.rows) if (!rows.includes(row)) row.remove()
+  for (const [index, row] of rows.entries()) {
+    if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null)
+  }
+  showAges()
+}
+
+/** Puts a row in another's place, with what is open and focused there. */
+function keepPlace(before, row) {
+  row.querySelector('details').open = before.querySelector('details').open
+  const { action } = before.contains(document.activeElement) ? document.activeElement.dataset : {}
+  before.replaceWith(row)
+  if (action) focusAction(row.dataset.id, action)
+}
+
+/** Focuses what a dialog was opened with, whose row may have been replaced since. */
+export function focusAction(id, action) {
+  body.querySelector(`[data-id="${id}"] [data-action="${action}"]`)?.focus()
+}
+
+/** Brings all ages up to date. */
+export function showAges() {
+  for (const time of document.querySelectorAll('time[data-age]'))
+    time.textContent = age(Number(time.dataset.age))
+}
+
+export const ageOf = (ms) =>
+  el('time', { datetime: new Date(ms).toISOString(), title: exact(ms), 'data-age': ms }, age(ms))
+
+function rowOf(backup) {
+  const state = stateOf(backup)
+  const stored = sum(backup, 'stored_bytes')
+  const cell = (label, attributes, ...children) =>
+    el('td', { role: 'cell', 'data-label': label, ...attributes }, ...children)
+  const figure = (label, value) =>
+    value === undefined
+      ? cell(
+          label,
+          { class: 'number none' },
+          el('span', { 'aria-hidden': 'true' }, '–'),
+          el('span', { class: 'hidden' }, 'unknown')
+        )
+      : cell(label, { class: 'number' }, value)
+  return el(
+    'tr',
+    { role: 'row', 'data-id': backup.id },
+    cell('State', {}, el('span', { class: `badge ${state}` }, mark(state), STATES[state])),
+    el(
+      'th',
+      { scope: 'row', role: 'rowheader', class: 'made' },
+      el('span', { class: 'age' }, ageOf(backup.start_timestamp)),
+      ' ',
+      el('span', { class: 'muted' }, exact(backup.start_timestamp)),
+      backup.error && el('span', { class: 'reason' }, backup.error),
+      detailsOf(backup)
+    ),
+    figure('Documents', state === 'failed' ? undefined : number(backup.doc_count)),
+    figure('Size', state === 'complete' && stored !== undefined ? bytes(stored) : undefined),
+    el('td', { role: 'cell', class: 'actions' }, el('div', { class: 'buttons' }, ...actionsOf(backup, state)))
+  )
+}
+
+function actionsOf(backup, state) {
+  const named = (text) => [
+    text,
+    el('span', { class: 'hidden' }, ` the backup of ${exact(backup.start_timestamp)}`)
+  ]
+  const button = (action, text) =>
+    el('button', { type: 'button', class: 'small', 'data-action': action }, ...named(text))
+  if (state === 'failed') return []
+  const append = button('append', 'Append…')
+  if (state === 'running') return [append]
+  const download = el(
+    'a',
+    {
+      class: 'button small',
+      href: backupUrl(backup.id),
+      download: `${backup.id}.json`,
+      'data-action': 'download'
+    },
+    ...named('Download')
+  )
+  return [download, append, button('restore', 'Restore…')]
+}
+
+function detailsOf(backup) {
+  const raw = sum(backup, 'raw_bytes')
+  const facts = [['Id', el('code', {}, backup.id)]]
+  if (backup.end_timestamp) facts.push(['Took', duration(backup.end_timestamp - backup.start_timestamp)])
+  for (const [database, { doc_count, conflict_count }] of Object.entries(backup.dbs)) {
+    if (!Number.isFinite(doc_count)) continue
+    const conflicts = conflict_count > 0 ? `, ${number(conflict_count)} of them with conflicts` : ''
+    facts.push([database, count(doc_count, 'document') + conflicts])
+  }
+  if (raw !== undefined && !backup.error && !backup.in_progress) facts.push(['As JSON', bytes(raw)])
+  const versions = Object.entries(backup.ibp_versions ?? {}).map(([name, value]) => `${name} ${value}`)
+  if (versions.length > 0) facts.push(['Versions', versions.join(', ')])
+  facts.push(['Attachments', backup.attachments.length > 0 ? backup.attachments.join(', ') : 'none'])
+  return el(
+    'details',
+    {},
+    el('summary', {}, 'Details'),
+    el('dl', {}, ...facts.flatMap(([term, value]) => [el('dt', {}, term), el('dd', {}, value)]))
+  )
+}

@@ -1,0 +1,43 @@
+import { announce, el, mark } from './element.mjs'
+
+const list = document.getElementById('notices')
+
+/**
+ * Shows how an operation ended, in place of what was shown before.
+ * @param kind `success` or `failure`
+ */
+export function notify(kind, title, text = '', ...buttons) {
+  const same = list.firstElementChild?.dataset
+  if (same?.title === title && same.text === text) return
+  const dismiss = el('button', { type: 'button', class: 'quiet' }, 'Dismiss')
+  const notice = el(
+    'div',
+    {
+      class: `notice ${kind}`,
+      role: kind === 'failure' ? 'alert' : 'group',
+      'aria-label': title,
+      'data-title': title,
+      'data-text': text
+    },
+    mark(kind === 'failure' ? 'failed' : 'complete'),
+    el('div', { class: 'notice-text' }, el('strong', {}, title), text && el('p', {}, text)),
+    el('div', { class: 'buttons' }, ...buttons, dismiss)
+  )
+  dismiss.addEventListener('click', () => {
+    clearNotices()
+    document.getElementById('title').focus()
+  })
+  list.replaceChildren(notice)
+  if (kind === 'success') announce(`${title} ${text}`)
+}
+
+export const clearNotices = () => list.replaceChildren()
+
+/** Shows what is wrong in a form, and with which field. */
+export function complain(form, text, field) {
+  form.querySelector('[data-message]').textContent = text
+  for (const marked of form.querySelectorAll('[aria-invalid]')) marked.removeAttribute('aria-invalid')
+  if (!field) return
+  field.setAttribute('aria-invalid', 'true')
+  field.focus()
+}

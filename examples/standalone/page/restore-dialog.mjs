@@ -1,0 +1,255 @@
+import { call, skipQuery, upload } from './api.mjs'
+import { total } from './counts-table.mjs'
+import { announce } from './element.mjs'
+import { explain, sentence } from './explain.mjs'
+import { age, bytes, count, exact } from './format.mjs'
+import { complain } from './notices.mjs'
+import { followTransaction } from './polling.mjs'
+import { showPreview } from './restore-preview.mjs'
+import { showRestoreProgress, showTrouble } from './restore-progress.mjs'
+
+const dialog = document.getElementById('restore')
+const steps = Object.fromEntries(
+  [...dialog.querySelectorAll('[data-step]')].map((part) => [part.dataset.step, part])
+)
+const file = document.getElementById('backup-file')
+const confirmation = document.getElementById('confirmation')
+const skipLists = {
+  components: document.getElementById('skip-components'),
+  system: document.getElementById('skip-system')
+}
+
+/** The backup to restore; without one, the file that is chosen. */
+let backup
+/** What the dialog waits for. */
+let waiting = new AbortController()
+/** Whether what the dialog waits for goes on when it is closed: a restore that the server may have begun. */
+let committed = false
+/** Transaction of the restore that this page follows. */
+let following
+let listeners
+
+/**
+ * @param onRunning called with whether a restore runs
+ * @param onEnded called with the transaction of a restore that has ended, and whether the dialog shows it
+ * @param onFailed called with why a restore did not start when the dialog is not there to show it
+ */
+export function initRestoreDialog({ onRunning, onEnded, onFailed }) {
+  listeners = { onRunning, onEnded, onFailed }
+}
+
+/** Opens the dialog for a stored backup. */
+export const askAndRestore = (stored) => open(stored)
+
+/** Opens the dialog for a file; one that was dropped, or one to be chosen. */
+export function askAndRestoreFile(dropped) {
+  open(undefined)
+  if (!dropped || isBusy()) return
+  const transfer = new DataTransfer()
+  transfer.items.add(dropped)
+  file.files = transfer.files
+  showSource()
+}
+
+/** Shows the restore that is being followed. */
+export function showRunning() {
+  dialog.showModal()
+  Object.values(steps)
+    .find((part) => !part.hidden)
+    .querySelector('h3')
+    .focus()
+}
+
+const isBusy = () => following !== undefined || committed
+
+function open(stored) {
+  if (isBusy()) return showRunning()
+  backup = stored
+  for (const form of [steps.choose, steps.confirm]) form.reset()
+  document.getElementById('file-field').hidden = backup !== undefined
+  showSource()
+  complain(steps.choose, '')
+  show('choose', { focus: false })
+  dialog.showModal()
+  ;(backup ? steps.choose.querySelector('h3') : file).focus()
+}
+
+function showSource() {
+  const chosen = file.files[0]
+  dialog.querySelector('[data-source]').textContent = backup
+    ? `The backup of ${exact(backup.start_timestamp)} (${age(backup.start_timestamp)}, ${count(backup.doc_count, 'document')})`
+    : chosen
+      ? `The file ${chosen.name} (${bytes(chosen.size)})`
+      : 'A backup that was downloaded'
+}
+
+function show(step, { focus = true } = {}) {
+  for (const [name, part] of Object.entries(steps)) part.hidden = name !== step
+  if (focus) steps[step].querySelector('h3').focus()
+}
+
+/** Shows what is waited for. Without a number, how far it is is not known. */
+function showWorking(title, text, fraction) {
+  const { working } = steps
+  working.querySelector('[data-close]').textContent = committed ? 'Close' : 'Cancel'
+  working.querySelector('[data-working-title]').textContent = title
+  working.querySelector('[data-working]').textContent = text
+  const progress = working.querySelector('progress')
+  if (fraction === undefined) progress.removeAttribute('value')
+  else progress.value = fraction
+  if (working.hidden) {
+    show('working')
+    announce(text)
+  }
+}
+
+const skip = () =>
+  Object.fromEntries(
+    Object.entries(skipLists).map(([database, { value }]) => [
+      database,
+      [
+        ...new Set(
+          value
+            .split('\n')
+            .map((line) => line.trim())
+            .filter((line) => line !== '')
+        )
+      ]
+    ])
+  )
+
+/** Starts a restore or a preview. A file is sent whole before the server answers. */
+function start(path, query, { title, text, commits }) {
+  waiting = new AbortController()
+  const { signal } = waiting
+  if (backup) {
+    committed = commits
+    showWorking(title, text)
+    return call('PUT', path + query, { signal })
+  }
+  const [chosen] = file.files
+  const onProgress = (sent) => {
+    if (sent < chosen.size)
+      return showWorking(
+        title,
+        `Sending the file: ${bytes(sent)} of ${bytes(chosen.size)}`,
+        sent / chosen.size
+      )
+    committed = commits
+    showWorking(title, 'The server is checking the file…')
+  }
+  onProgress(0)
+  return upload(path + query, chosen, { signal, onProgress })
+}
+
+async function preview() {
+  const title = 'Step 2 of 3: preview'
+  const text = 'Comparing the backup with the databases. Nothing is written.'
+  const path = backup ? `/operator/backups/${backup.id}/preview` : '/operator/preview'
+  const started = start(path, skipQuery(skip(), { repeated: true }), { title, text, commits: false })
+  const { signal } = waiting
+  try {
+    const { tx_id } = await started
+    const transaction = await followTransaction(tx_id, {
+      signal,
+      onUpdate: ({ athena_messages: messages }) =>
+        showWorking(title, messages.length > 0 ? sentence(messages.at(-1)) : text),
+      onTrouble: () => showWorking(title, 'The server does not answer. Trying again…')
+    })
+    if (transaction.status === 'error') throw new Error(transaction.athena_messages.at(-1))
+    showOutcome(transaction.databases)
+  } catch (error) {
+    if (signal.aborted) return
+    show('choose')
+    complain(steps.choose, error.status === undefined ? failed('The preview', error) : explain(error))
+  }
+}
+
+function showOutcome(databases) {
+  showPreview(steps.confirm, databases, { skip: skip(), word: word() })
+  complain(steps.confirm, '')
+  show('confirm')
+  announce(
+    `The preview is done. ${count(total(databases, 'created', 'changed'), 'document')} would be written.`
+  )
+}
+
+const failed = (what, { message }) => `${what} failed: ${sentence(message)} Nothing was written.`
+
+/** What the operator types to confirm. */
+const word = () => (backup ? backup.id.slice(-6) : 'restore')
+
+async function restore() {
+  const path = backup ? `/backups/${backup.id}` : '/backups'
+  const title = 'Step 3 of 3: restore'
+  const started = start(path, skipQuery(skip()), { title, text: 'Starting the restore…', commits: true })
+  const { signal } = waiting
+  let txId
+  try {
+    const { url } = await started
+    txId = url.slice(url.lastIndexOf('/') + 1)
+  } catch (error) {
+    if (signal.aborted) return
+    show('confirm', { focus: dialog.open })
+    complain(steps.confirm, explain(error))
+    if (!dialog.open) listeners.onFailed(error)
+  } finally {
+    committed = false
+  }
+  if (txId) await followRestore(txId)
+}
+
+/** Follows a restore to its end, whether the dialog is open or not. Dry runs, of other operators, are let alone. */
+export async function followRestore(txId) {
+  if (following === txId) return
+  following = txId
+  const onUpdate = (state) => {
+    if (state.dry_run) throw new DryRun()
+    if (steps.running.hidden) show('running', { focus: dialog.open })
+    listeners.onRunning(state.status === 'pending')
+    showSourceOf(state)
+    showRestoreProgress(steps.running, state)
+  }
+  const onTrouble = () => showTrouble(steps.running, 'The server does not answer. Trying again…')
+  try {
+    const transaction = await followTransaction(txId, { onUpdate, onTrouble })
+    listeners.onEnded(transaction, dialog.open)
+  } catch (error) {
+    if (!(error instanceof DryRun))
+      showTrouble(steps.running, `How the restore is going cannot be read. ${explain(error)}`)
+  } finally {
+    following = undefined
+    listeners.onRunning(false)
+  }
+}
+
+class DryRun extends Error {}
+
+/** A restore that was found running may not be of what the dialog was opened for. */
+function showSourceOf({ backup_id: id, by }) {
+  const what = id
+    ? `The backup of ${exact(Number(id.slice(id.lastIndexOf('_') + 1)))}`
+    : 'A backup from a file'
+  dialog.querySelector('[data-source]').textContent = `${what}, restored by ${by}`
+}
+
+steps.choose.addEventListener('submit', (event) => {
+  event.preventDefault()
+  if (!backup && !file.files[0]) return complain(steps.choose, 'Choose the file of a backup.', file)
+  complain(steps.choose, '')
+  preview()
+})
+steps.confirm.addEventListener('submit', (event) => {
+  event.preventDefault()
+  if (confirmation.value.trim() !== word())
+    return complain(steps.confirm, `Type ${word()} to confirm that you want to restore.`, confirmation)
+  complain(steps.confirm, '')
+  restore()
+})
+steps.confirm.querySelector('[data-back]').addEventListener('click', () => show('choose'))
+file.addEventListener('change', showSource)
+for (const button of dialog.querySelectorAll('[data-close]'))
+  button.addEventListener('click', () => dialog.close())
+dialog.addEventListener('close', () => {
+  if (!committed) waiting.abort(new Error('closed'))
+})

@@ -1,0 +1,31 @@
+import { countsTable, total } from './counts-table.mjs'
+import { el } from './element.mjs'
+import { count } from './format.mjs'
+
+/** Shows what a dry run found, and asks to type `word` when there is something to restore. */
+export function showPreview(form, databases, { skip, word }) {
+  const writes = total(databases, 'created', 'changed')
+  const find = (name) => form.querySelector(`[data-${name}]`)
+  find('preview').replaceChildren(
+    ...(writes > 0
+      ? [
+          el('strong', {}, `${count(writes, 'document')} would be written`),
+          `: ${total(databases, 'created')} created, ${total(databases, 'changed')} overwritten. Nothing has been written yet.`
+        ]
+      : [el('strong', {}, 'Nothing to restore'), ': the databases hold what the backup has.'])
+  )
+  find('counts').replaceChildren(countsTable(databases, { planned: true }))
+  const skipped = Object.entries(skip).filter(([, ids]) => ids.length > 0)
+  find('skipped').textContent =
+    skipped.length > 0
+      ? `Left alone: ${skipped.map(([database, ids]) => `${ids.join(', ')} in ${database}`).join('; ')}`
+      : ''
+  find('confirm-label').replaceChildren('Type ', el('code', {}, word), ' to confirm')
+  find('confirm').textContent = `Restore ${count(writes, 'document')}`
+  for (const part of form.querySelectorAll(
+    '[data-confirm], [data-confirm-label], #confirmation, #confirm-hint'
+  )) {
+    part.hidden = writes === 0
+  }
+  form.reset()
+}

@@ -1,0 +1,91 @@
+import { countsTable, total } from './counts-table.mjs'
+import { announce, el, mark, stepItem } from './element.mjs'
+import { sentence } from './explain.mjs'
+import { count, duration, number } from './format.mjs'
+
+const TITLES = {
+  pending: 'Step 3 of 3: restoring',
+  success: 'The restore is done',
+  error: 'The restore ended with an error'
+}
+let said
+
+/** Shows how a restore is going, or how it ended. */
+export function showRestoreProgress(part, transaction) {
+  const {
+    status,
+    athena_messages: messages,
+    databases = {},
+    failures = [],
+    on_step,
+    total_steps
+  } = transaction
+  const find = (name) => part.querySelector(`[data-${name}]`)
+  const ended = status !== 'pending'
+  find('message').textContent = ''
+  showTitle(find('running-title'), status)
+  find('outcome').textContent = outcomeOf(transaction)
+  const progress = part.querySelector('progress')
+  progress.hidden = ended
+  progress.max = total_steps
+  progress.value = on_step - 1
+  find('steps').replaceChildren(
+    ...messages.map((message, index) => step(status, message, index === messages.length - 1))
+  )
+  const known = Object.keys(databases).length > 0
+  find('counts').replaceChildren(...(known ? [countsTable(databases, { planned: false })] : []))
+  find('failures').replaceChildren(...(failures.length > 0 ? [failuresOf(failures, databases)] : []))
+  const saying = ended ? `${TITLES[status]}. ${outcomeOf(transaction)}` : (messages.at(-1) ?? '')
+  if (saying !== said) announce(saying)
+  said = saying
+}
+
+function showTitle(title, status) {
+  const marks = { pending: [], success: [mark('complete')], error: [mark('failed')] }
+  title.replaceChildren(...marks[status], TITLES[status])
+}
+
+/** Shows that the server cannot be asked how the restore is going. */
+export function showTrouble(part, text) {
+  part.querySelector('[data-message]').textContent = text
+}
+
+/** How a restore ended, in a sentence or two. */
+export function outcomeOf({ status, databases = {}, athena_messages: messages, ts_started, ts_completed }) {
+  if (status === 'pending') return 'It goes on when this window is closed.'
+  const done = `${count(total(databases, 'created', 'changed'), 'document')} written in ${duration(ts_completed - ts_started)}`
+  if (status === 'success')
+    return `${done}, ${number(total(databases, 'unchanged', 'skipped'))} left as they were.`
+  const failed = total(databases, 'failed')
+  if (failed === 0)
+    return `${sentence(messages.at(-1) ?? 'unknown error')} ${done}. When the cause is gone, restore again.`
+  return `${done}, ${number(failed)} failed. When their cause is gone, restore again: what is restored already is left alone.`
+}
+
+function step(status, message, last) {
+  if (!last) return stepItem('complete', message)
+  return stepItem({ pending: 'running', success: 'complete', error: 'failed' }[status], message)
+}
+
+function failuresOf(failures, databases) {
+  const failed = total(databases, 'failed')
+  return el(
+    'section',
+    { class: 'failures', 'aria-label': 'Documents that were not restored' },
+    el(
+      'h4',
+      {},
+      mark('failed'),
+      failed > failures.length
+        ? `The first ${failures.length} of ${number(failed)} that failed`
+        : 'Not restored'
+    ),
+    el(
+      'ul',
+      {},
+      ...failures.map(({ database, id, error, reason }) =>
+        el('li', {}, el('code', {}, `${database}/${id}`), ` ${reason || error}`)
+      )
+    )
+  )
+}

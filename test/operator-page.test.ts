@@ -1,0 +1,302 @@
+import { readFile } from 'node:fs/promises'
+import type { Browser } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { browserMissing, launchBrowser } from './helpers/browser.js'
+import { type Gate, startGate } from './helpers/gate.js'
+import { confirm, openConsole, openPage, signIn } from './helpers/operator.js'
+import { type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
+
+async function startGated(t: Test): Promise<OperatorConsole & { gate: Gate }> {
+  let gate: Gate | undefined
+  const through = async (on: Parameters<typeof startGate>[1]) => {
+    gate = await startGate(t, on)
+    return gate.couch
+  }
+  const started = await startConsole(t, { through })
+  return { ...started, gate: gate as Gate }
+}
+
+async function backUp({ app }: OperatorConsole): Promise<string> {
+  const { id, finished } = await app.dbBackups.start()
+  await finished
+  return id
+}
+
+t.test('the operator page', { skip: browserMissing() }, async (t) => {
+  const browser = await launchBrowser(t)
+
+  t.test('shows a backup live, downloads, appends, and restores what was lost', (t) => wholeWay(t, browser))
+  t.test('follows a restore when its dialog is closed and the page reloaded', (t) => followed(t, browser))
+  t.test('restores from a file, and names the documents that failed', (t) => fromFile(t, browser))
+  t.test('says what is wrong and what to do', (t) => troubles(t, browser))
+  t.test('needs nothing but a keyboard', (t) => keyboard(t, browser))
+})
+
+async function wholeWay(t: Test, browser: Browser): Promise<void> {
+  const console = await startGated(t)
+  const { on, app, gate } = console
+  const { page, faults } = await openPage(t, browser, console)
+
+  await page.getByLabel('Email').fill('admin@example.com')
+  await page.getByLabel('Password').fill('wrong')
+  await page.getByRole('button', { name: 'Sign in' }).click()
+  await page.getByText('The email or the password is wrong.').waitFor()
+  await signIn(page, console)
+  await page.getByText('There are no backups yet.').waitFor()
+
+  const letGo = gate.hold(new RegExp(`${on.names.sessions}/_changes`))
+  await page.getByRole('button', { name: 'Back up now' }).click()
+  const progress = page.getByRole('region', { name: 'Backup in progress' })
+  await progress.getByText('components: 6 documents').waitFor()
+  await progress.getByText('6 documents so far').waitFor()
+  t.equal(await progress.locator('[aria-current=step]').textContent(), '●sessions: being read')
+  await page.getByRole('row', { name: /In progress/ }).waitFor()
+  letGo()
+  const [id] = (await app.dbBackups.list()).ids
+  await page.getByRole('group', { name: 'The backup is complete.' }).waitFor()
+  const summary = await app.dbBackups.summary(id)
+  const row = page.getByRole('row', { name: /Complete just now/ })
+  t.equal(await row.getByRole('cell').nth(1).textContent(), String(summary.doc_count))
+  t.match(await row.getByRole('cell').nth(2).textContent(), /^\d[\d.]* KiB$/)
+  t.equal(
+    await row.locator('time').getAttribute('datetime'),
+    new Date(summary.start_timestamp).toISOString(),
+    'with the exact time'
+  )
+
+  const downloading = page.waitForEvent('download')
+  await row.getByRole('link', { name: /^Download/ }).click()
+  const download = await downloading
+  t.equal(download.suggestedFilename(), `${id}.json`)
+  const backup = JSON.parse(await readFile(await download.path(), 'utf8'))
+  t.equal(backup.dbs.athena_components.docs.length, 6)
+
+  await row.getByRole('button', { name: /^Append/ }).click()
+  await page.getByLabel('Name').fill('apollo')
+  await page.getByLabel('File', { exact: true }).setInputFiles({
+    name: 'settings.bin',
+    mimeType: 'application/octet-stream',
+    buffer: Buffer.from([0, 255])
+  })
+  await page.getByRole('button', { name: 'Append', exact: true }).click()
+  await page.getByRole('group', { name: 'Appended.' }).waitFor()
+  await row.getByText('Details').click()
+  t.match(await row.locator('dl').textContent(), /Attachmentsapollo/)
+  const stored = await on.couch.use(on.names.system).attachment.get(id, 'apollo')
+  t.equal(stored.toString(), Buffer.from([0, 255]).toString('base64'), 'base 64 of the file')
+
+  const components = on.couch.use<{ display_name?: string }>(on.names.components)
+  for (const lost of ['org1peer1', 'org1peer2'])
+    await components.destroy(lost, (await components.get(lost))._rev)
+  await components.insert({ ...(await components.get('org1msp')), display_name: 'overwritten' })
+
+  await row.getByRole('button', { name: /^Restore/ }).click()
+  await page.getByLabel('Leave alone in components').fill('org1peer2\n\n  org1msp \n')
+  await page.getByRole('button', { name: 'Preview' }).click()
+  await page.getByText('1 document would be written', { exact: true }).waitFor()
+  const counts = page.getByRole('table', { name: 'What would be done' })
+  const cells = await counts
+    .getByRole('row', { name: /^components/ })
+    .getByRole('cell')
+    .allInnerTexts()
+  t.strictSame(cells, ['6', '1', '0', '3', '2'], 'in backup, to create, to change, unchanged, left alone')
+  await t.rejects(components.get('org1peer1'), 'a preview writes nothing')
+
+  const field = page.getByLabel(/^Type .* to confirm$/)
+  await field.fill('restore')
+  await page.getByRole('button', { name: 'Restore 1 document' }).click()
+  await page.getByText(`Type ${id.slice(-6)} to confirm that you want to restore.`).waitFor()
+  await t.rejects(components.get('org1peer1'), 'nothing is restored without the confirmation')
+  await confirm(page)
+  await page.getByRole('button', { name: 'Restore 1 document' }).click()
+  await page.getByRole('heading', { name: 'The restore is done' }).waitFor()
+  t.ok(await components.get('org1peer1'))
+  t.equal((await components.get('org1msp')).display_name, 'overwritten', 'left alone')
+  await t.rejects(components.get('org1peer2'), 'left alone')
+  await page.getByRole('button', { name: 'Close' }).click()
+
+  t.strictSame(faults, [], 'the policy was not violated, nothing was missing')
+  await page
+    .evaluate(`document.head.append(Object.assign(document.createElement('script'), { text: '0' }))`)
+    .catch(() => undefined)
+  await page.evaluate(`new Promise((resolve) => {
+    addEventListener('securitypolicyviolation', () => resolve(), { once: true })
+    document.body.setAttribute('style', 'color: red')
+  })`)
+  t.match(
+    faults,
+    [/policy require-trusted-types-for/, /policy style-src-attr/],
+    'a violation would be noticed'
+  )
+}
+
+async function followed(t: Test, browser: Browser): Promise<void> {
+  const console = await startGated(t)
+  const { on, gate } = console
+  await backUp(console)
+  const components = on.couch.use(on.names.components)
+  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
+  const { page, faults } = await openConsole(t, browser, console)
+
+  await page.getByRole('button', { name: /^Restore… the/ }).click()
+  await page.getByRole('button', { name: 'Preview' }).click()
+  await confirm(page)
+  const letGo = gate.hold(new RegExp(`POST /${on.names.components}/_bulk_docs`))
+  await page.getByRole('button', { name: 'Restore 1 document' }).click()
+  const dialog = page.getByRole('dialog', { name: 'Restore' })
+  await dialog.getByRole('listitem').getByText('restoring 6 documents of components').waitFor()
+  t.equal(await dialog.getByRole('progressbar').getAttribute('value'), '1')
+  await dialog.getByRole('button', { name: 'Close' }).click()
+  await page.getByRole('heading', { name: 'A restore is in progress' }).waitFor()
+
+  await page.reload()
+  await page.getByRole('heading', { name: 'A restore is in progress' }).waitFor()
+  await page.getByRole('button', { name: 'Back up now' }).click()
+  await page.getByText('A restore or a preview of one is running.').waitFor()
+  await page.getByRole('button', { name: 'Show progress' }).click()
+  await dialog.getByText(/restored by admin@example.com/).waitFor()
+  letGo()
+  await dialog.getByRole('heading', { name: 'The restore is done' }).waitFor()
+  t.match(await dialog.textContent(), /1 document written/)
+  await dialog.getByRole('button', { name: 'Close' }).click()
+  t.equal(await page.getByRole('heading', { name: 'A restore is in progress' }).count(), 0)
+  t.strictSame(faults, [])
+}
+
+async function fromFile(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const { page, faults } = await openConsole(t, browser, console)
+  const dialog = page.getByRole('dialog', { name: 'Restore' })
+  const choose = async (content: string) => {
+    await page.getByLabel('Backup file').setInputFiles({
+      name: 'backup.json',
+      mimeType: 'application/json',
+      buffer: Buffer.from(content)
+    })
+    await page.getByRole('button', { name: 'Preview' }).click()
+  }
+  await page.getByRole('button', { name: 'Restore from a file…' }).click()
+  await choose('{"dbs":{"nope":{}}}')
+  await dialog.getByText('This is not a backup that can be restored: "dbs.nope" is not a database').waitFor()
+  const docs = [{ _id: 'org9peer1' }, { _id: 'refused', _foo: 1 }]
+  await choose(JSON.stringify({ dbs: { components: { docs } } }))
+  await dialog.getByText('2 documents would be written', { exact: true }).waitFor()
+  t.equal(await page.locator('[data-confirm-label] code').textContent(), 'restore')
+  await confirm(page)
+  await page.keyboard.press('Enter')
+  await dialog.getByRole('heading', { name: 'The restore ended with an error' }).waitFor()
+  t.match(
+    await dialog.getByRole('region', { name: 'Documents that were not restored' }).textContent(),
+    /refused.*_foo/
+  )
+  t.match(
+    await dialog.textContent(),
+    /1 document written .*, 1 failed\. When their cause is gone, restore again/
+  )
+  t.ok(await console.on.couch.use(console.on.names.components).get('org9peer1'))
+  await dialog.getByRole('button', { name: 'Close' }).click()
+
+  const dropped = JSON.stringify({ dbs: { components: { docs: docs.slice(0, 1) } } })
+  await page.evaluate(`{
+    const dataTransfer = new DataTransfer()
+    dataTransfer.items.add(new File([${JSON.stringify(dropped)}], 'dropped.json'))
+    document.querySelector('main').dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }))
+  }`)
+  await dialog.getByText(/^The file dropped.json/).waitFor()
+  await page.getByRole('button', { name: 'Preview' }).click()
+  await dialog.getByText('Nothing to restore').waitFor()
+  t.equal(await dialog.getByRole('button', { name: /^Restore/ }).count(), 0, 'there is nothing to confirm')
+  t.strictSame(faults, [])
+}
+
+async function troubles(t: Test, browser: Browser): Promise<void> {
+  const console = await startGated(t)
+  const { on, app } = console
+  const { page, faults } = await openPage(t, browser, console)
+  await signIn(page, console, READER)
+  await page.getByText('Your account may not manage backups.').waitFor()
+  t.equal(await page.getByRole('button', { name: 'Back up now' }).count(), 0)
+  await signIn(page, console)
+  await page.getByText('There are no backups yet.').waitFor()
+
+  const { id, finished } = await app.dbBackups.start()
+  const letGo = console.gate.hold(/_changes/)
+  await page.getByRole('button', { name: 'Back up now' }).click()
+  await page.getByText('The same operation is running already.').waitFor()
+  await page.getByRole('region', { name: 'Backup in progress' }).waitFor()
+  await on.couch.db.destroy(on.names.sessions)
+  letGo()
+  await t.rejects(finished)
+  await page.getByRole('alert', { name: 'The backup failed.' }).waitFor()
+  const { error } = await app.dbBackups.summary(id)
+  const failed = page.getByRole('row', { name: /Failed/ })
+  t.match(await failed.textContent(), error, 'the list says why')
+  t.equal(await failed.getByRole('button').count(), 0, 'and offers nothing to do with it')
+
+  await page.route('**/api/**', (route) => route.abort())
+  await page.getByRole('button', { name: 'Back up now' }).click()
+  await page.getByText('The server does not answer. Check that it is running').waitFor()
+  await page.unroute('**/api/**')
+
+  await page.context().clearCookies()
+  await page.getByRole('button', { name: 'Back up now' }).click()
+  await page.getByText('Your session has ended.').waitFor()
+  t.equal(await page.evaluate('document.activeElement.id'), 'email')
+  await signIn(page, console)
+  await failed.waitFor()
+  await page.getByRole('button', { name: 'Sign out' }).click()
+  await page.getByText('You have signed out.').waitFor()
+  t.strictSame(faults, [])
+}
+
+async function keyboard(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const { page } = await openPage(t, browser, console)
+  const { keyboard } = page
+  const focused = () =>
+    page.evaluate<string>(`(document.activeElement.labels?.[0] ?? document.activeElement).textContent`)
+  const tabTo = async (name: RegExp) => {
+    for (let presses = 0; presses < 15; presses++) {
+      if (name.test((await focused()).trim())) return
+      await keyboard.press('Tab')
+    }
+    t.fail(`Tab does not reach ${name}`)
+  }
+
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+  await tabTo(/^Email$/)
+  await keyboard.type('admin@example.com')
+  await tabTo(/^Password$/)
+  await keyboard.type(console.passwords['admin@example.com'])
+  await keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'Backups', level: 1 }).waitFor()
+  await tabTo(/^Back up now$/)
+  await keyboard.press('Enter')
+  await page.getByRole('group', { name: 'The backup is complete.' }).waitFor()
+  t.match(await focused(), /Back up now/, 'the focus stays where it was')
+
+  const components = console.on.couch.use(console.on.names.components)
+  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
+  await tabTo(/^Restore… the backup/)
+  await keyboard.press('Space')
+  await page.getByRole('dialog').waitFor()
+  await keyboard.press('Escape')
+  await page.getByRole('dialog').waitFor({ state: 'hidden' })
+  t.match(await focused(), /^Restore… the backup/, 'Escape closes, and gives the focus back')
+  await keyboard.press('Enter')
+  await tabTo(/^Leave alone in system$/)
+  await keyboard.type('user_admin')
+  await tabTo(/^Preview$/)
+  await keyboard.press('Enter')
+  await page.getByLabel(/^Type .* to confirm$/).waitFor()
+  t.match(await focused(), /preview/, 'the focus is on what is new')
+  const word = (await page.locator('[data-confirm-label] code').textContent()) ?? ''
+  await tabTo(/^Type .* to confirm$/)
+  await keyboard.type(word)
+  await keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'The restore is done' }).waitFor()
+  await tabTo(/^Close$/)
+  await keyboard.press('Enter')
+  t.match(await focused(), /^Restore… the backup/)
+  t.ok(await components.get('org1peer1'))
+}

@@ -1,0 +1,161 @@
+import t, { type Test } from 'tap'
+import { MANAGER, type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
+
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self'",
+  "connect-src 'self'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+  "base-uri 'none'",
+  "require-trusted-types-for 'script'"
+]
+
+async function cookieOf({ app, passwords }: OperatorConsole, email: string): Promise<string> {
+  const payload = { email, password: passwords[email] }
+  const { cookies } = await app.inject({ method: 'POST', url: '/api/v2/auth/login', payload })
+  return `${cookies[0].name}=${cookies[0].value}`
+}
+
+/** The transaction of a preview, once it has ended. */
+async function previewed(
+  { app }: OperatorConsole,
+  cookie: string,
+  tx: string
+): Promise<Record<string, unknown>> {
+  for (;;) {
+    const { json } = await app.inject({ url: `/api/v2/webhooks/txs/${tx}`, headers: { cookie } })
+    const transaction = json()
+    if (transaction.status !== 'pending') return transaction
+  }
+}
+
+t.test('the page has a strict policy, which no other route gets', async (t) => {
+  const { app } = await startConsole(t)
+  for (const url of ['/', '/app.mjs', '/style.css', '/icon.svg']) {
+    const { statusCode, headers } = await app.inject(url)
+    t.equal(statusCode, 200, url)
+    t.strictSame(String(headers['content-security-policy']).split(';'), POLICY, url)
+    t.match(headers, {
+      'x-content-type-options': 'nosniff',
+      'x-frame-options': 'DENY',
+      'referrer-policy': 'no-referrer'
+    })
+  }
+  t.match((await app.inject('/app.mjs')).headers['content-type'], /^(text|application)\/javascript/)
+  for (const url of ['/api/v2/backups', '/api/v2/operator/overview', '/nowhere']) {
+    t.notOk((await app.inject(url)).headers['content-security-policy'], url)
+  }
+})
+
+t.test('the operator routes are for sessions with the action, and not for other sites', async (t) => {
+  const console = await startConsole(t)
+  const { app } = console
+  const id = '03_ibp_db_backup_1592924104038'
+  const routes = [
+    { method: 'GET', url: '/api/v2/operator/overview' },
+    { method: 'GET', url: `/api/v2/operator/backups/${id}` },
+    { method: 'PUT', url: `/api/v2/operator/backups/${id}/preview` },
+    { method: 'PUT', url: '/api/v2/operator/preview' }
+  ] as const
+  const reader = await cookieOf(console, READER)
+  const manager = await cookieOf(console, MANAGER)
+  for (const route of routes) {
+    t.equal((await app.inject(route)).statusCode, 401, `${route.url}: nobody`)
+    t.equal(
+      (await app.inject({ ...route, headers: { cookie: reader } })).statusCode,
+      403,
+      `${route.url}: a reader`
+    )
+  }
+  const forged = { cookie: manager, 'sec-fetch-site': 'same-site' }
+  for (const [method, url] of [
+    ['POST', '/api/v2/backups'],
+    ['PUT', '/api/v2/operator/preview']
+  ] as const) {
+    const { statusCode, json } = await app.inject({ method, url, headers: forged })
+    t.match({ statusCode, ...json() }, { statusCode: 403, message: 'a request from another site' }, url)
+  }
+  t.strictSame(await app.dbBackups.list(), { ids: [] })
+})
+
+t.test('an overview has the newest backups first, without their documents', async (t) => {
+  const console = await startConsole(t)
+  const { app } = console
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  for (let i = 0; i < 3; i++) await (await app.dbBackups.start()).finished
+  const { ids } = await app.dbBackups.list()
+  const { json } = await app.inject({ url: '/api/v2/operator/overview?limit=2', headers })
+  t.match(json(), { user: MANAGER, total: 3, restore: null })
+  t.strictSame(
+    json().backups,
+    [await app.dbBackups.summary(ids[2]), await app.dbBackups.summary(ids[1])].map((summary) =>
+      JSON.parse(JSON.stringify(summary))
+    )
+  )
+  const unlimited = await app.inject({ url: '/api/v2/operator/overview?limit=0', headers })
+  t.match(unlimited.json(), { statusCode: 400, message: /limit/ })
+})
+
+t.test('a preview counts and writes nothing, from a stored backup and from a file', async (t) => {
+  const console = await startConsole(t)
+  const { app, on } = console
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  const { id, finished } = await app.dbBackups.start()
+  await finished
+  const components = on.couch.use(on.names.components)
+  for (const lost of ['org1peer1', 'org1peer2'])
+    await components.destroy(lost, (await components.get(lost))._rev)
+  const before = await on.fetchAll(on.names.components)
+
+  const stored = await app.inject({
+    method: 'PUT',
+    url: `/api/v2/operator/backups/${id}/preview?skip_components=org1peer2&skip_system=a&skip_system=b`,
+    headers
+  })
+  t.equal(stored.statusCode, 202)
+  t.match(await previewed(console, headers.cookie, stored.json().tx_id), {
+    status: 'success',
+    by: MANAGER,
+    dry_run: true,
+    databases: { components: { total: 6, created: 1, changed: 0, unchanged: 4, skipped: 1 } }
+  })
+  const file = await app.inject({
+    method: 'PUT',
+    url: '/api/v2/operator/preview',
+    headers: { ...headers, 'content-type': 'application/json' },
+    payload: JSON.stringify({ dbs: { components: { docs: [{ _id: 'new' }] } } })
+  })
+  t.match(await previewed(console, headers.cookie, file.json().tx_id), {
+    status: 'success',
+    databases: { components: { total: 1, created: 1 } }
+  })
+  t.strictSame(await on.fetchAll(on.names.components), before)
+})
+
+t.test('a preview is refused for what cannot be restored', async (t: Test) => {
+  const console = await startConsole(t)
+  const { app } = console
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  const put = async (url: string, payload?: string) => {
+    const type = payload === undefined ? {} : { 'content-type': 'application/json' }
+    const reply = await app.inject({ method: 'PUT', url, headers: { ...headers, ...type }, payload })
+    return reply.json()
+  }
+  t.match(await put('/api/v2/operator/backups/03_ibp_db_backup_1/preview'), { statusCode: 404 })
+  t.match(await put('/api/v2/operator/backups/other/preview'), { statusCode: 400, message: /id/ })
+  t.match(await put('/api/v2/operator/preview', '{"dbs":'), { statusCode: 400 })
+  t.match(await put('/api/v2/operator/preview', '{"dbs":{"nope":{}}}'), {
+    statusCode: 400,
+    message: /dbs\.nope/
+  })
+  const { id, finished } = await app.dbBackups.start()
+  t.match(await put('/api/v2/operator/preview', '{"dbs":{}}'), {
+    statusCode: 400,
+    message: 'backup_in_progress',
+    id
+  })
+  await finished
+})
