@@ -19,6 +19,7 @@ import { Recovery } from './operations/recovery.js'
 import { Restores } from './operations/restores.js'
 import { RunningOperations } from './operations/running-operations.js'
 import { Transactions } from './operations/transactions.js'
+import { Watch } from './operations/watch.js'
 import type { ResolvedOptions } from './options.js'
 
 /** The operations behind the HTTP API and `fastify.dbBackups`. */
@@ -27,6 +28,7 @@ export class Operations implements DbBackups {
   readonly #notices: ClientNotices
   readonly #running: RunningOperations
   readonly #recovery: Recovery
+  readonly #watch: Watch
   readonly #backups: Backups
   readonly #restores: Restores
 
@@ -38,7 +40,8 @@ export class Operations implements DbBackups {
     this.#environment = environment
     this.#notices = notices
     this.#running = running
-    this.#recovery = new Recovery(environment, running, transactions, notices)
+    this.#recovery = new Recovery(environment, running, transactions)
+    this.#watch = new Watch(environment, this.#recovery, notices)
     this.#backups = new Backups(environment, running)
     this.#restores = new Restores(environment, running, transactions, notices)
   }
@@ -90,7 +93,7 @@ export class Operations implements DbBackups {
 
   /** Cleans up after instances that died, now and from time to time. */
   watch(): void {
-    this.#recovery.watch()
+    this.#watch.start()
   }
 
   /** Lets what runs end, or stops it and says so, within the time-out. */
@@ -98,7 +101,7 @@ export class Operations implements DbBackups {
     const { client, jobs, options } = this.#environment
     const half = options.timeouts.close / 2
     this.#running.close()
-    this.#recovery.stop()
+    this.#watch.stop()
     await jobs.settled(half)
     this.#running.stop()
     this.#notices.stop()

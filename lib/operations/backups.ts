@@ -41,26 +41,24 @@ export class Backups {
   async #run(id: string, running: Running): Promise<BackupSummary> {
     const environment = this.#environment
     const startedAt = performance.now()
-    environment.emit({ type: 'backup_started', id })
+    const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
+    const { events } = environment
+    events.emit({ type: 'backup_started', id })
     try {
       await runBackup({
         id,
         sources: environment.databasesOn(running.work),
         store: environment.storeOn(running.work),
-        excludeTypes: environment.excludeTypes
+        excludeTypes: environment.excludeTypes,
+        onPhase: (phase) => events.emit({ id, ...phase })
       })
       const backup = summaryOf(await environment.load(id))
       await this.#running.end(running)
-      environment.emit({ type: 'backup_finished', id, durationMs: performance.now() - startedAt, backup })
+      events.emit({ type: 'backup_finished', id, ...ended(), backup })
       return backup
     } catch (error) {
       await this.#fail(id, running, error)
-      environment.emit({
-        type: 'backup_failed',
-        id,
-        durationMs: performance.now() - startedAt,
-        error: error as Error
-      })
+      events.emit({ type: 'backup_failed', id, ...ended(), error: error as Error })
       throw error
     }
   }

@@ -57,6 +57,7 @@ export class ClientNotices {
         // Cut off by the server's end: another instance, or this one when it is back, does it.
         if (!delivery.delivered && this.#shutdown.signal.aborted) return
         await this.#transactions.update(txId, { client_webhook: delivery })
+        this.#tell(txId, delivery)
       }
       await Lease.notified(this.#environment.store.db, txId)
     } finally {
@@ -72,6 +73,19 @@ export class ClientNotices {
       const age = Date.now() - (transaction?.ts_completed ?? 0)
       if (age > 2 * options.timeouts.lease) await this.send(txId)
     }
+  }
+
+  #tell(txId: string, { attempts, delivered, last_status: status, last_error }: WebhookDelivery): void {
+    const { events } = this.#environment
+    if (delivered) events.emit({ type: 'webhook_delivered', tx_id: txId, attempts, status: status ?? 0 })
+    else
+      events.emit({
+        type: 'webhook_failed',
+        tx_id: txId,
+        attempts,
+        ...(status === undefined ? undefined : { status }),
+        reason: last_error ?? 'unknown'
+      })
   }
 
   /** Cuts off deliveries. */

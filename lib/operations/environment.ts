@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { BackupEvent } from '../../types/events.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
 import { connectionOf } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
+import { EventStream } from '../observe/event-stream.js'
+import { logListener } from '../observe/log.js'
+import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
 import type { ReadBackupOptions } from '../restore/read-backup.js'
 import { Spool } from '../restore/spool.js'
@@ -19,7 +21,6 @@ const MAX_BACKUP_ID = 64
 /** What the operations of one registration share: options, databases, jobs, events. */
 export class Environment {
   readonly options: ResolvedOptions
-  readonly log: FastifyBaseLogger
   /** Names this server instance. */
   readonly instance = randomBytes(8).toString('hex')
   /** For calls that somebody waits for. */
@@ -27,13 +28,14 @@ export class Environment {
   /** On {@link client}. */
   readonly store: BackupStore
   readonly jobs = new BackgroundJobs()
+  readonly events: EventStream
+  readonly metrics: Metrics | undefined
   /** Types of documents that backups leave out. */
   readonly excludeTypes: ReadonlySet<string>
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const { couch, timeouts } = options
     this.options = options
-    this.log = log
     this.client = new CouchClient({
       connect: () => connectionOf(typeof couch === 'function' ? couch() : couch),
       retry: FOREGROUND,
@@ -42,6 +44,13 @@ export class Environment {
     })
     this.store = this.storeOn(this.client)
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
+    this.metrics = options.metrics && new Metrics(options.metrics)
+    this.events = new EventStream(
+      [logListener(log), this.metrics?.listener, options.onEvent].filter(
+        (listener) => listener !== undefined
+      ),
+      (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
+    )
   }
 
   /** @throws InvalidParameterError, BackupNotFoundError */
@@ -71,14 +80,5 @@ export class Environment {
   readOptions(): ReadBackupOptions {
     const { databases: names, limits } = this.options
     return { names, maxDepth: limits.nesting, inflatedBytes: limits.inflatedBytes }
-  }
-
-  emit(event: BackupEvent): void {
-    const { onEvent } = this.options
-    if (!onEvent) return
-    // What the host does with an event is not part of the operation.
-    void (async () => onEvent(event))().catch((error: unknown) => {
-      this.log.error({ err: error, event: event.type }, 'onEvent failed')
-    })
   }
 }

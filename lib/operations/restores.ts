@@ -136,34 +136,34 @@ export class Restores {
   }
 
   async #run(request: RestoreRequest, running: Running): Promise<RestoreOutcome> {
-    const { txId, backup } = request
-    const environment = this.#environment
+    const { txId } = request
+    const { events } = this.#environment
+    const about = aboutOf(request)
     const startedAt = performance.now()
-    const about = { tx_id: txId, backup_id: backup }
-    environment.emit({ type: 'restore_started', ...about })
+    const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
+    events.emit({ type: 'restore_started', ...about })
     try {
       const outcome = await this.#restore(request, running)
       await this.#running.end(running, txId)
-      environment.emit({
-        type: 'restore_finished',
-        ...about,
-        durationMs: performance.now() - startedAt,
-        outcome
-      })
+      events.emit({ type: 'restore_finished', ...about, ...ended(), outcome })
       return outcome
     } catch (error) {
       await this.#fail(txId, running, error)
-      environment.emit({
+      const outcome = outcomeOf(error)
+      events.emit({
         type: 'restore_failed',
         ...about,
-        durationMs: performance.now() - startedAt,
-        error: error as Error
+        ...ended(),
+        error: error as Error,
+        ...(outcome && { outcome })
       })
       throw error
     }
   }
 
-  async #restore({ txId, options, open }: RestoreRequest, running: Running): Promise<RestoreOutcome> {
+  async #restore(request: RestoreRequest, running: Running): Promise<RestoreOutcome> {
+    const { txId, options, open } = request
+    const about = aboutOf(request)
     const { dryRun = false, exact = false, skip = {} } = options
     const outcome = await runRestore({
       txId,
@@ -178,7 +178,8 @@ export class Restores {
         running.lease.check()
         await this.#transactions.update(txId, update)
       },
-      rebuildWhitelist: () => this.#rebuildWhitelist(txId)
+      rebuildWhitelist: () => this.#rebuildWhitelist(txId),
+      onPhase: (phase) => this.#environment.events.emit({ ...about, ...phase })
     })
     running.abort.signal.throwIfAborted()
     running.lease.check()
@@ -191,8 +192,7 @@ export class Restores {
   }
 
   async #fail(txId: string, running: Running, error: unknown): Promise<void> {
-    const outcome = error instanceof IncompleteRestoreError ? error.outcome : undefined
-    const writeDown = () => this.#transactions.fail(txId, endReason(error), outcome)
+    const writeDown = () => this.#transactions.fail(txId, endReason(error), outcomeOf(error))
     await this.#running.endFailed(running, error, writeDown, txId)
   }
 
@@ -203,6 +203,17 @@ export class Restores {
     await within(timeout, late, async () => options.rebuildWhitelist({ tx_id: txId }))
   }
 }
+
+/** For events. */
+const aboutOf = ({ txId, backup, options }: RestoreRequest) => ({
+  tx_id: txId,
+  ...(backup === undefined ? undefined : { backup_id: backup }),
+  dryRun: options.dryRun ?? false
+})
+
+/** What a restore did that did not do everything. */
+const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
+  error instanceof IncompleteRestoreError ? error.outcome : undefined
 
 /** @throws BackupNotRestorableError */
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {

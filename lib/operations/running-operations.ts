@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { CouchClient } from '../couch/client.js'
+import type { CouchClient, FailedAttempt } from '../couch/client.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
 import { Lease, LeaseHeldError, type LeaseHolder, LeaseLostError, type Operation } from '../store/lease.js'
 import type { ClientNotices } from './client-notices.js'
@@ -12,6 +12,9 @@ const LEAVE_WAIT = 50
 
 /** An operation that holds the lease. */
 export interface Running {
+  operation: Operation
+  /** Of the backup, or of the restore's transaction. */
+  id: string
   lease: Lease
   /** Ends with the lease, or when the server closes. */
   abort: AbortController
@@ -19,6 +22,8 @@ export interface Running {
   work: CouchClient
   /** For the end of the work, whatever ended it. */
   end: CouchClient
+  /** Calls that were made again. */
+  retries: number
 }
 
 /** The operations of this instance that hold the lease: one at a time, on all instances. */
@@ -73,7 +78,7 @@ export class RunningOperations {
    * @throws OperationInProgressError
    */
   async acquire(operation: Operation, id: string): Promise<Running> {
-    const { store, client, instance, options } = this.#environment
+    const { store, client, instance, options, events } = this.#environment
     const abort = new AbortController()
     const lease = await Lease.acquire(
       store.db,
@@ -84,11 +89,18 @@ export class RunningOperations {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(operation, error.holder) : error
     })
     const beforeWrite = () => lease.check()
-    const running = {
+    const onRetry = (failed: FailedAttempt) => {
+      running.retries++
+      events.emit({ type: 'retry', operation, id, ...failed })
+    }
+    const running: Running = {
+      operation,
+      id,
       lease,
       abort,
-      work: client.with({ retry: options.retry, signal: abort.signal, beforeWrite }),
-      end: client.with({ beforeWrite })
+      work: client.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),
+      end: client.with({ beforeWrite, onRetry }),
+      retries: 0
     }
     this.#running.add(running)
     return running
@@ -119,10 +131,8 @@ export class RunningOperations {
     try {
       await writeDown()
     } catch (cause) {
-      this.#environment.log.error(
-        { err: cause },
-        'could not write down that an operation failed; will try again'
-      )
+      const { operation, id } = running
+      this.#environment.events.emit({ type: 'failure_not_recorded', operation, id, error: cause as Error })
       this.abandon(running)
       return
     }

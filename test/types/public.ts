@@ -7,8 +7,11 @@ import dbBackups, {
   type BackupSummary,
   createCouchWebhookStore,
   createMemoryWebhookStore,
+  type DatabaseRestoreCounts,
+  type DatabaseSummary,
   type DbBackups,
   type DbBackupsOptions,
+  type LogicalDatabase,
   dbBackups as named,
   OperationInProgressError,
   type RestoreOutcome,
@@ -111,6 +114,37 @@ export function narrowing(event: BackupEvent): void {
       break
     case 'restore_finished':
       expectType<RestoreOutcome>().of(event.outcome)
+      expectType<number>().of(event.retries)
+      break
+    case 'backup_database_finished':
+      expectType<string>().of(event.id)
+      expectType<DatabaseSummary>().of(event.summary)
+      break
+    case 'restore_checked':
+      expectType<Partial<Record<LogicalDatabase, number>>>().of(event.documents)
+      break
+    case 'restore_database_finished':
+      expectType<DatabaseRestoreCounts>().of(event.counts)
+      expectType<boolean>().of(event.dryRun)
+      break
+    case 'restore_whitelist_rebuilt':
+      expectType<number>().of(event.durationMs)
+      break
+    case 'retry':
+    case 'failure_not_recorded':
+    case 'lease_taken_over':
+    case 'recovered':
+      expectType<'backup' | 'restore'>().of(event.operation)
+      break
+    case 'check_failed':
+      expectType<Error>().of(event.error)
+      break
+    case 'webhook_delivered':
+      expectType<number>().of(event.status)
+      break
+    case 'webhook_failed':
+      expectType<number | undefined>().of(event.status)
+      expectType<string>().of(event.reason)
       break
     default:
       expectType<never>().of(event)
