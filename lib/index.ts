@@ -26,7 +26,7 @@ export const dbBackups = fp<DbBackupsOptions>(
 )
 
 export default dbBackups
-export * from '../types/index.js'
+export type * from '../types/index.js'
 export { CouchError } from './couch/errors.js'
 export * from './errors.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
