@@ -5,6 +5,8 @@ import { Operations } from './operations.js'
 import { resolveOptions } from './options.js'
 import { registerRoutes } from './routes/index.js'
 
+const NAME = 'fastify-couchdb-backups'
+
 /**
  * Backs up and restores the CouchDB databases of an application: six routes under `/api/v[123]/backups` and
  * `/ak/api/v[123]/backups`, and the same operations as `fastify.dbBackups`.
@@ -14,17 +16,17 @@ import { registerRoutes } from './routes/index.js'
 export const dbBackups = fp<DbBackupsOptions>(
   async (fastify: FastifyInstance, options: DbBackupsOptions) => {
     const resolved = resolveOptions(options)
-    const operations = new Operations(resolved, fastify.log)
+    const operations = new Operations(resolved, fastify.log.child({ plugin: NAME }))
     fastify.decorate('dbBackups', operations)
     fastify.addHook('onReady', async () => operations.watch())
     fastify.addHook('onClose', async () => operations.close())
     registerRoutes(fastify, operations, resolved)
   },
-  { fastify: '5.x', name: 'fastify-couchdb-backups' }
+  { fastify: '5.x', name: NAME, dependencies: [] }
 )
 
 export default dbBackups
-export * from '../types/index.js'
+export type * from '../types/index.js'
 export { CouchError } from './couch/errors.js'
 export * from './errors.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'

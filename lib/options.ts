@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
+import type { MetricsOptions } from '../types/metrics.js'
 import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { BACKGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
@@ -31,6 +32,16 @@ const OptionsData = Type.Object({
     )
   ),
   spoolDirectory: Type.Optional(Type.String({ minLength: 1 })),
+  metrics: Type.Optional(
+    Type.Object(
+      {
+        client: Type.Any(),
+        registry: Type.Optional(Type.Any()),
+        prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
+      },
+      { additionalProperties: false }
+    )
+  ),
   clientWebhook: Type.Optional(
     Type.Object(
       {
@@ -124,6 +135,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   if (problem) {
     throw invalid(problem.path.slice(1).replaceAll('/', '.'), problem.message.toLowerCase())
   }
+  if (options.metrics) checkMetrics(options.metrics)
   const databases = { backups: options.databases.system, ...options.databases }
   checkNames(databases)
   const limits = {
@@ -149,6 +161,17 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
       ...options.timeouts
     },
     retry: { ...BACKGROUND, ...options.retry }
+  }
+}
+
+function checkMetrics({ client, registry = client?.register }: MetricsOptions): void {
+  for (const kind of ['Counter', 'Gauge', 'Histogram'] as const) {
+    if (typeof client?.[kind] !== 'function')
+      throw invalid('metrics.client', 'must be the module prom-client')
+  }
+  for (const method of ['getSingleMetric', 'registerMetric'] as const) {
+    if (typeof registry?.[method] !== 'function')
+      throw invalid('metrics.registry', 'must be a registry of prom-client')
   }
 }
 

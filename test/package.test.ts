@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
-import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { promisify } from 'node:util'
+import { publint } from 'publint'
 import t, { type Test } from 'tap'
 
 const ROOT = join(__dirname, '..')
@@ -14,10 +15,11 @@ const tsc = (...args: string[]) => execute(process.execPath, [join(MODULES, 'typ
 interface Manifest {
   dependencies: Record<string, string>
   peerDependencies: Record<string, string>
+  peerDependenciesMeta: Record<string, { optional?: boolean }>
 }
 
-/** A project outside this one, with the packed package and what it declares, and nothing else. */
-async function project(t: Test): Promise<{ directory: string; files: string[] }> {
+/** A project outside this one, with the packed package and what it requires, and nothing else. */
+async function project(t: Test): Promise<{ directory: string; tarball: string; files: string[] }> {
   const directory = await mkdtemp(join(tmpdir(), 'package-test-'))
   t.teardown(() => rm(directory, { recursive: true, force: true }))
   const stage = join(directory, 'stage')
@@ -35,13 +37,29 @@ async function project(t: Test): Promise<{ directory: string; files: string[] }>
   await mkdir(installed, { recursive: true })
   await execute('tar', ['xzf', join(directory, filename), '-C', installed, '--strip-components', '1'])
   const manifest: Manifest = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
-  const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
+  const optional = (name: string) => manifest.peerDependenciesMeta[name]?.optional === true
+  const declared = [
+    ...Object.keys(manifest.dependencies),
+    ...Object.keys(manifest.peerDependencies).filter((name) => !optional(name))
+  ]
   for (const dependency of [...declared, '@types/node']) {
     const link = join(directory, 'node_modules', dependency)
     await mkdir(dirname(link), { recursive: true })
     await symlink(join(MODULES, dependency), link)
   }
-  return { directory, files: files.map(({ path }: { path: string }) => path) }
+  return {
+    directory,
+    tarball: join(directory, filename),
+    files: files.map(({ path }: { path: string }) => path)
+  }
+}
+
+/** The files of a folder that are compiled: all but declarations. */
+async function sources(folder: string): Promise<string[]> {
+  const entries = await readdir(join(ROOT, folder), { recursive: true, withFileTypes: true })
+  return entries
+    .filter(({ name }) => /(?<!\.d)\.m?ts$/.test(name))
+    .map(({ parentPath, name }) => relative(ROOT, join(parentPath, name)))
 }
 
 /** Registers the plugin, and asks it for something that needs a database: there is none at this port. */
@@ -63,7 +81,7 @@ async function use(plugin) {
 `
 
 t.test('the packed package', async (t) => {
-  const { directory, files } = await project(t)
+  const { directory, tarball, files } = await project(t)
   const run = async (file: string, source: string) => {
     await writeFile(join(directory, file), source)
     return JSON.parse((await execute(process.execPath, [file], { cwd: directory })).stdout)
@@ -71,11 +89,27 @@ t.test('the packed package', async (t) => {
   const works = ['function', 503, '5']
 
   t.test('holds what it runs on and what tells about it, and nothing else', async (t) => {
-    t.strictSame(
-      files.filter((file) => !file.startsWith('dist/lib/') && !file.startsWith('dist/types/')).sort(),
-      ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']
-    )
-    t.ok(files.includes('dist/lib/index.js') && files.includes('dist/lib/index.mjs'))
+    const compiled = (await sources('lib')).flatMap((file) => [
+      `dist/${file.replace(/ts$/, 'js')}`,
+      `dist/${file.replace(/\.(m?)ts$/, '.d.$1ts')}`
+    ])
+    const types = (await sources('types')).map((file) => `dist/${file.replace(/ts$/, 'd.ts')}`)
+    const about = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']
+    t.strictSame(files.sort(), [...about, ...compiled, ...types].sort())
+  })
+
+  t.test('has nothing that publint or arethetypeswrong find fault with', async (t) => {
+    const { messages } = await publint({
+      pkgDir: join(directory, 'node_modules', NAME),
+      strict: true,
+      pack: false
+    })
+    t.strictSame(messages, [])
+    const attw = join(MODULES, '@arethetypeswrong/cli/dist/index.js')
+    const { stdout } = await execute(process.execPath, [attw, tarball, '--format', 'json'])
+    const { analysis, problems } = JSON.parse(stdout)
+    t.equal(analysis.types.kind, 'included')
+    t.strictSame(problems ?? {}, {})
   })
 
   t.test('can be required', async (t) => {

@@ -1,16 +1,84 @@
-import type { BackupOutcome, RestoreOutcome } from './backups.js'
+import type { BackupOutcome, DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from './backups.js'
+import type { LogicalDatabase } from './databases.js'
 
-/** Told to the host's `onEvent`, so that it can notify people or keep metrics. */
-export type BackupEvent =
-  | { type: 'backup_started'; id: string }
-  | { type: 'backup_finished'; id: string; durationMs: number; backup: BackupOutcome }
-  | { type: 'backup_failed'; id: string; durationMs: number; error: Error }
-  | { type: 'restore_started'; tx_id: string; backup_id?: string }
+/** A step of a backup that has ended. */
+export type BackupPhase = {
+  type: 'backup_database_finished'
+  database: LogicalDatabase
+  durationMs: number
+  summary: DatabaseSummary
+}
+
+/** A step of a restore that has ended. */
+export type RestorePhase =
   | {
-      type: 'restore_finished'
-      tx_id: string
-      backup_id?: string
+      /** The whole backup was read and checked; nothing has been written yet. */
+      type: 'restore_checked'
       durationMs: number
-      outcome: RestoreOutcome
+      /** Documents of the databases that the backup holds. */
+      documents: Partial<Record<LogicalDatabase, number>>
     }
-  | { type: 'restore_failed'; tx_id: string; backup_id?: string; durationMs: number; error: Error }
+  | {
+      type: 'restore_database_finished'
+      database: LogicalDatabase
+      durationMs: number
+      counts: DatabaseRestoreCounts
+    }
+  | { type: 'restore_whitelist_rebuilt'; durationMs: number }
+
+/** How an operation ended. */
+interface Ended {
+  durationMs: number
+  /** Calls to the database that were tried again. */
+  retries: number
+}
+
+interface AboutBackup {
+  id: string
+}
+
+interface AboutRestore {
+  tx_id: string
+  backup_id?: string
+  dryRun: boolean
+}
+
+interface AboutOperation {
+  operation: 'backup' | 'restore'
+  /** Id of the backup, or of the restore's transaction. */
+  id: string
+}
+
+/**
+ * What happens, as told to the host's `onEvent`, to the log and to the metrics. Minor versions may add types: ignore
+ * those you do not know.
+ */
+export type BackupEvent =
+  | (AboutBackup & { type: 'backup_started' })
+  | (AboutBackup & BackupPhase)
+  | (AboutBackup & Ended & { type: 'backup_finished'; backup: BackupOutcome })
+  | (AboutBackup & Ended & { type: 'backup_failed'; error: Error })
+  | (AboutRestore & { type: 'restore_started' })
+  | (AboutRestore & RestorePhase)
+  | (AboutRestore & Ended & { type: 'restore_finished'; outcome: RestoreOutcome })
+  | (AboutRestore &
+      Ended & {
+        type: 'restore_failed'
+        error: Error
+        /** What was done, when the restore went through to its end but documents or the white list failed. */
+        outcome?: RestoreOutcome
+      })
+  /** A call to the database has failed and will be made again after a wait. */
+  | (AboutOperation & { type: 'retry'; attempt: number; waitMs: number; error: Error })
+  /** The failure of an operation could not be written down; its lease will become stale, and it is recovered then. */
+  | (AboutOperation & { type: 'failure_not_recorded'; error: Error })
+  /** The instance that ran an operation has stopped; this one ends it. */
+  | (AboutOperation & { type: 'lease_taken_over' })
+  /** The backup is marked and its parts are deleted, or the restore's transaction is told. */
+  | (AboutOperation & { type: 'recovered'; durationMs: number })
+  /** Looking for interrupted operations, overdue notices or the newest backup failed; it is tried again. */
+  | { type: 'check_failed'; error: Error }
+  /** A client was told of its restore's end. */
+  | { type: 'webhook_delivered'; tx_id: string; attempts: number; status: number }
+  /** A client could not be told; there are no further attempts. */
+  | { type: 'webhook_failed'; tx_id: string; attempts: number; status?: number; reason: string }

@@ -11,6 +11,7 @@ import type {
 export type * from './backups.js'
 export type * from './databases.js'
 export type * from './events.js'
+export type * from './metrics.js'
 export type * from './options.js'
 export type * from './webhooks.js'
 

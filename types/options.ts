@@ -3,6 +3,7 @@ import type { ServerScope } from 'nano'
 import type { Requester } from './backups.js'
 import type { DatabaseNames } from './databases.js'
 import type { BackupEvent } from './events.js'
+import type { MetricsOptions } from './metrics.js'
 import type { WebhookStore } from './webhooks.js'
 
 /** What a request must be allowed to do. */
@@ -89,8 +90,10 @@ export interface DbBackupsOptions {
   versions?: Record<string, unknown> | (() => Record<string, unknown> | Promise<Record<string, unknown>>)
   /** Origin (and path) that clients reach the server at. Default: the request's own. */
   publicUrl?: string
-  /** Told when a backup or a restore starts, finishes or fails. What it throws is logged. */
+  /** Told what happens: see {@link BackupEvent}. What it throws is logged. */
   onEvent?: (event: BackupEvent) => void | Promise<void>
+  /** Prometheus metrics. Default: none. */
+  metrics?: MetricsOptions
   /** Types of documents to leave out of backups, besides the built-in ones. */
   excludeTypes?: readonly string[]
   clientWebhook?: ClientWebhookOptions

@@ -1,5 +1,6 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { elapsed } from '../elapsed.js'
 import type { BackupStore } from '../store/backup-store.js'
@@ -19,6 +20,7 @@ export interface BackupJobOptions {
   sources: Record<LogicalDatabase, CouchDatabase>
   store: BackupStore
   excludeTypes: ReadonlySet<string>
+  onPhase: (phase: BackupPhase) => void
 }
 
 /** The header of a backup that has just begun. */
@@ -54,6 +56,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   )
   try {
     for (const database of LOGICAL_DATABASES) {
+      const startedAt = performance.now()
       const { summary, stored } = await backupDatabase({
         source: sources[database],
         target: store.db,
@@ -70,6 +73,12 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
       dbs[apiKey(database)] = summary
       databases[database] = stored
       progress.check()
+      options.onPhase({
+        type: 'backup_database_finished',
+        database,
+        durationMs: performance.now() - startedAt,
+        summary
+      })
     }
   } finally {
     await progress.stop()

@@ -28,6 +28,16 @@ export interface ClientSettings {
   signal?: AbortSignal
   /** Called right before a request that writes is sent; throws when this instance must not write any more. */
   beforeWrite?: () => void
+  /** Told before each wait for a further attempt. */
+  onRetry?: (retry: FailedAttempt) => void
+}
+
+/** An attempt after which there will be another. */
+export interface FailedAttempt {
+  /** Failures in a row, this one included. */
+  attempt: number
+  waitMs: number
+  error: CouchError
 }
 
 export interface CouchRequest {
@@ -57,11 +67,13 @@ export interface CouchResponse {
 export class Retrier {
   readonly #policy: RetryPolicy
   readonly #signal: AbortSignal | undefined
+  readonly #onRetry: ClientSettings['onRetry']
   #failures = 0
 
-  constructor(policy: RetryPolicy, signal: AbortSignal | undefined) {
-    this.#policy = policy
+  constructor({ retry, signal, onRetry }: Pick<ClientSettings, 'retry' | 'signal' | 'onRetry'>) {
+    this.#policy = retry
     this.#signal = signal
+    this.#onRetry = onRetry
   }
 
   /** Waits before the next attempt; throws `error` when there is none. */
@@ -70,6 +82,7 @@ export class Retrier {
     if (!(error instanceof CouchError) || !error.retryable || ++this.#failures >= attempts) throw error
     const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
     const pause = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
+    this.#onRetry?.({ attempt: this.#failures, waitMs: pause, error })
     await sleep(pause, undefined, { signal: this.#signal }).catch(() => this.#signal?.throwIfAborted())
   }
 
@@ -129,7 +142,7 @@ export class CouchClient {
 
   /** For loops that cannot be a function to call again. */
   retrier(): Retrier {
-    return new Retrier(this.settings.retry, this.settings.signal)
+    return new Retrier(this.settings)
   }
 
   /** A call whose answer is a small JSON value. Retried. */

@@ -1,5 +1,6 @@
 import type { DatabaseRestoreCounts, RestoreFailure, RestoreOutcome } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { restoreDatabase } from './database-restore.js'
@@ -24,6 +25,7 @@ export interface RestoreJobOptions {
   tell: (update: TransactionUpdate) => Promise<void>
   /** Rebuilds the white list. */
   rebuildWhitelist: () => Promise<void>
+  onPhase: (phase: RestorePhase) => void
 }
 
 /** A restore that wrote what it could, but not everything. */
@@ -57,8 +59,11 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
   }
   try {
     await step(1, 'checking the backup')
+    const checking = stopwatch()
     const source = await options.openSource()
     try {
+      const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
+      options.onPhase({ type: 'restore_checked', durationMs: checking(), documents })
       let onStep = 2
       for (const database of ['components', 'sessions', 'system'] as const) {
         const present = source.databases.includes(database)
@@ -69,6 +74,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
             : `the backup does not hold ${database}`
         )
         if (!present) continue
+        const restoring = stopwatch()
         const counts: DatabaseRestoreCounts = {
           total: 0,
           created: 0,
@@ -94,6 +100,12 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
             if (outcome.failures.length < NAMED_FAILURES) outcome.failures.push(failure)
           }
         })
+        options.onPhase({
+          type: 'restore_database_finished',
+          database,
+          durationMs: restoring(),
+          counts: { ...counts }
+        })
       }
     } finally {
       await source.close()
@@ -101,7 +113,9 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     const failed = Object.values(outcome.databases).reduce((sum, counts) => sum + counts.failed, 0)
     if (!dryRun) {
       await step(TOTAL_STEPS, 'rebuilding the component white list')
+      const rebuilding = stopwatch()
       await rebuild(options, outcome, failed)
+      options.onPhase({ type: 'restore_whitelist_rebuilt', durationMs: rebuilding() })
     }
     if (failed > 0) throw incomplete(outcome, failed)
     return outcome
@@ -127,6 +141,12 @@ function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreE
     ({ database, id, reason, error }) => `${database}/${id} (${reason || error})`
   )
   return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
+}
+
+/** Gives the milliseconds since it was started. */
+function stopwatch(): () => number {
+  const startedAt = performance.now()
+  return () => performance.now() - startedAt
 }
 
 /** Keeps the transaction up to date: each step at once, counts at intervals. */

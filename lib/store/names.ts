@@ -35,6 +35,9 @@ export const backupId = (timestamp: number): string => `${BACKUP_PREFIX}${timest
 const serial = (index: number) => String(index).padStart(6, '0')
 const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
 
+/** When the backup of this id began, in milliseconds since the epoch. */
+export const startOf = (id: string): number => Number(stampOf(id))
+
 export const chunkId = (id: string, database: LogicalDatabase, index: number): string =>
   `backup_chunk_${stampOf(id)}_${database}_${serial(index)}`
 

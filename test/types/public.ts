@@ -2,13 +2,17 @@
 import type { Readable } from 'node:stream'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import nano from 'nano'
+import * as prometheus from 'prom-client'
 import dbBackups, {
   type BackupEvent,
   type BackupSummary,
   createCouchWebhookStore,
   createMemoryWebhookStore,
+  type DatabaseRestoreCounts,
+  type DatabaseSummary,
   type DbBackups,
   type DbBackupsOptions,
+  type LogicalDatabase,
   dbBackups as named,
   OperationInProgressError,
   type RestoreOutcome,
@@ -38,6 +42,8 @@ export function registration(app: FastifyInstance): void {
   const { authorize: _authorize, ...unprotected } = options
   // @ts-expect-error there is no default for authorize
   app.register(dbBackups, unprotected)
+  // @ts-expect-error there is no such option
+  app.register(dbBackups, { ...options, authorise: () => {} })
 }
 
 export const everything: DbBackupsOptions = {
@@ -88,6 +94,37 @@ export const hooks: DbBackupsOptions = {
   }
 }
 
+export const allowed: DbBackupsOptions[] = [
+  { ...options, authorize: () => {} },
+  { ...options, authorize: async () => {} },
+  { ...options, authorize: () => ({ name: 'a' }) },
+  { ...options, authorize: async () => ({ uuid: 'b' }) },
+  { ...options, couch: () => couch },
+  { ...options, rebuildWhitelist: async () => {} },
+  { ...options, versions: { tag: '1' } },
+  { ...options, versions: () => ({ tag: '1' }) },
+  { ...options, onEvent: async () => {} },
+  { ...options, metrics: { client: prometheus } },
+  { ...options, metrics: { client: prometheus, registry: new prometheus.Registry(), prefix: 'a_' } }
+]
+
+export const refused: DbBackupsOptions[] = [
+  // @ts-expect-error a name is a string
+  { ...options, authorize: async () => ({ name: 1 }) },
+  // @ts-expect-error credentials are there when they are asked for, or not at all
+  { ...options, couch: async () => couch },
+  // @ts-expect-error versions have names
+  { ...options, versions: () => '2.5.0' },
+  // @ts-expect-error there is no such event
+  { ...options, onEvent: (event: { type: 'backup_paused' }) => event },
+  // @ts-expect-error metrics need the client
+  { ...options, metrics: { prefix: 'a_' } },
+  // @ts-expect-error a registry is no client
+  { ...options, metrics: { client: prometheus.register } },
+  // @ts-expect-error a name is no registry
+  { ...options, metrics: { client: prometheus, registry: 'default' } }
+]
+
 export function narrowing(event: BackupEvent): void {
   switch (event.type) {
     case 'backup_started':
@@ -111,6 +148,37 @@ export function narrowing(event: BackupEvent): void {
       break
     case 'restore_finished':
       expectType<RestoreOutcome>().of(event.outcome)
+      expectType<number>().of(event.retries)
+      break
+    case 'backup_database_finished':
+      expectType<string>().of(event.id)
+      expectType<DatabaseSummary>().of(event.summary)
+      break
+    case 'restore_checked':
+      expectType<Partial<Record<LogicalDatabase, number>>>().of(event.documents)
+      break
+    case 'restore_database_finished':
+      expectType<DatabaseRestoreCounts>().of(event.counts)
+      expectType<boolean>().of(event.dryRun)
+      break
+    case 'restore_whitelist_rebuilt':
+      expectType<number>().of(event.durationMs)
+      break
+    case 'retry':
+    case 'failure_not_recorded':
+    case 'lease_taken_over':
+    case 'recovered':
+      expectType<'backup' | 'restore'>().of(event.operation)
+      break
+    case 'check_failed':
+      expectType<Error>().of(event.error)
+      break
+    case 'webhook_delivered':
+      expectType<number>().of(event.status)
+      break
+    case 'webhook_failed':
+      expectType<number | undefined>().of(event.status)
+      expectType<string>().of(event.reason)
       break
     default:
       expectType<never>().of(event)

@@ -1,0 +1,20 @@
+import type { BackupEvent } from '../../types/events.js'
+
+export type Listener = (event: BackupEvent) => unknown
+
+/** Tells listeners what happens. What they do with it is not part of an operation, nor is their failure. */
+export class EventStream {
+  readonly #listeners: readonly Listener[]
+  readonly #onFailure: (error: unknown, event: BackupEvent) => void
+
+  constructor(listeners: readonly Listener[], onFailure: (error: unknown, event: BackupEvent) => void) {
+    this.#listeners = listeners
+    this.#onFailure = onFailure
+  }
+
+  emit(event: BackupEvent): void {
+    for (const listener of this.#listeners) {
+      void (async () => listener(event))().catch((error: unknown) => this.#onFailure(error, event))
+    }
+  }
+}

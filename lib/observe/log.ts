@@ -1,0 +1,170 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from '../../types/backups.js'
+import type { BackupEvent } from '../../types/events.js'
+import type { Listener } from './event-stream.js'
+
+interface Line {
+  level: 'debug' | 'info' | 'warn' | 'error'
+  message: string
+  fields: object
+}
+
+/** Writes one line for each event: ids, counts and durations, no documents. */
+export function logListener(log: FastifyBaseLogger): Listener {
+  return (event) => {
+    const { level, fields, message } = lineOf(event)
+    log[level]({ event: event.type, ...fields }, message)
+  }
+}
+
+function lineOf(event: BackupEvent): Line {
+  switch (event.type) {
+    case 'backup_started':
+      return { level: 'info', message: 'backup started', fields: { id: event.id } }
+    case 'backup_database_finished':
+      return {
+        level: 'info',
+        message: `backup: ${event.database} finished`,
+        fields: { id: event.id, database: event.database, ...durationOf(event), ...sizeOf([event.summary]) }
+      }
+    case 'backup_finished':
+      return {
+        level: 'info',
+        message: 'backup finished',
+        fields: { id: event.id, ...endOf(event), ...sizeOf(Object.values(event.backup.dbs)) }
+      }
+    case 'backup_failed':
+      return {
+        level: 'error',
+        message: 'backup failed',
+        fields: { id: event.id, ...endOf(event), err: event.error }
+      }
+    case 'restore_started':
+      return { level: 'info', message: 'restore started', fields: restoreOf(event) }
+    case 'restore_checked':
+      return {
+        level: 'info',
+        message: 'restore: the backup is checked',
+        fields: { ...restoreOf(event), ...durationOf(event), documents: event.documents }
+      }
+    case 'restore_database_finished':
+      return {
+        level: 'info',
+        message: `restore: ${event.database} finished`,
+        fields: { ...restoreOf(event), database: event.database, ...durationOf(event), ...event.counts }
+      }
+    case 'restore_whitelist_rebuilt':
+      return {
+        level: 'info',
+        message: 'restore: the white list is rebuilt',
+        fields: { ...restoreOf(event), ...durationOf(event) }
+      }
+    case 'restore_finished':
+      return {
+        level: 'info',
+        message: 'restore finished',
+        fields: { ...restoreOf(event), ...endOf(event), ...totalOf(event.outcome) }
+      }
+    case 'restore_failed':
+      return {
+        level: 'error',
+        message: 'restore failed',
+        fields: {
+          ...restoreOf(event),
+          ...endOf(event),
+          ...(event.outcome && totalOf(event.outcome)),
+          err: event.error
+        }
+      }
+    case 'retry': {
+      const { attempt, waitMs, error } = event
+      return {
+        level: 'debug',
+        message: `${event.operation}: a call to the database will be made again`,
+        fields: { ...operationOf(event), attempt, waitMs: Math.round(waitMs), err: error }
+      }
+    }
+    case 'failure_not_recorded':
+      return {
+        level: 'error',
+        message: `${event.operation}: its failure could not be written down; will try again`,
+        fields: { ...operationOf(event), err: event.error }
+      }
+    case 'lease_taken_over':
+      return {
+        level: 'warn',
+        message: `${event.operation}: the instance that ran it has stopped`,
+        fields: operationOf(event)
+      }
+    case 'recovered':
+      return {
+        level: 'warn',
+        message: `${event.operation}: marked as interrupted`,
+        fields: { ...operationOf(event), ...durationOf(event) }
+      }
+    case 'check_failed':
+      return {
+        level: 'warn',
+        message: 'could not look for interrupted backups and restores; will try again',
+        fields: { err: event.error }
+      }
+    case 'webhook_delivered': {
+      const { tx_id, attempts, status } = event
+      return {
+        level: 'info',
+        message: "restore: the client's webhook was called",
+        fields: { tx_id, attempts, status }
+      }
+    }
+    case 'webhook_failed': {
+      const { tx_id, attempts, status, reason } = event
+      return {
+        level: 'warn',
+        message: "restore: the client's webhook could not be called",
+        fields: { tx_id, attempts, status, reason }
+      }
+    }
+  }
+}
+
+const operationOf = ({ operation, id }: { operation: string; id: string }) => ({ operation, id })
+
+const restoreOf = ({ tx_id, backup_id, dryRun }: { tx_id: string; backup_id?: string; dryRun: boolean }) => ({
+  tx_id,
+  ...(backup_id === undefined ? undefined : { backup_id }),
+  dryRun
+})
+
+const durationOf = ({ durationMs }: { durationMs: number }) => ({ durationMs: Math.round(durationMs) })
+
+const endOf = ({ durationMs, retries }: { durationMs: number; retries: number }) => ({
+  ...durationOf({ durationMs }),
+  retries
+})
+
+function sizeOf(summaries: readonly DatabaseSummary[]) {
+  const sum = (member: 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes') =>
+    summaries.reduce((total, summary) => total + summary[member], 0)
+  return {
+    documents: sum('doc_count'),
+    conflicts: sum('conflict_count'),
+    rawBytes: sum('raw_bytes'),
+    storedBytes: sum('stored_bytes')
+  }
+}
+
+function totalOf({ databases }: RestoreOutcome): DatabaseRestoreCounts {
+  const sum: DatabaseRestoreCounts = {
+    total: 0,
+    created: 0,
+    changed: 0,
+    unchanged: 0,
+    skipped: 0,
+    failed: 0,
+    deleted: 0
+  }
+  for (const counts of Object.values(databases)) {
+    for (const name of Object.keys(sum) as (keyof DatabaseRestoreCounts)[]) sum[name] += counts[name]
+  }
+  return sum
+}

@@ -1,0 +1,7 @@
+import { ClosingError } from '../errors.js'
+
+/** Why an operation ended, for headers and transactions. */
+export function endReason(error: unknown): string {
+  if (error instanceof ClosingError) return 'interrupted: the server was shut down'
+  return (error as Error).message || 'unknown error'
+}

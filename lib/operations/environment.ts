@@ -1,0 +1,84 @@
+import { randomBytes } from 'node:crypto'
+import type { FastifyBaseLogger } from 'fastify'
+import type { LogicalDatabase } from '../../types/databases.js'
+import { CouchClient, FOREGROUND } from '../couch/client.js'
+import { connectionOf } from '../couch/connection.js'
+import { CouchDatabase } from '../couch/database.js'
+import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
+import { EventStream } from '../observe/event-stream.js'
+import { logListener } from '../observe/log.js'
+import { Metrics } from '../observe/metrics.js'
+import type { ResolvedOptions } from '../options.js'
+import type { ReadBackupOptions } from '../restore/read-backup.js'
+import { Spool } from '../restore/spool.js'
+
+import { BackupStore, type LoadedBackup } from '../store/backup-store.js'
+import { EXCLUDED_TYPES, isBackupId } from '../store/names.js'
+import { BackgroundJobs } from './background-jobs.js'
+
+const MAX_BACKUP_ID = 64
+
+/** What the operations of one registration share: options, databases, jobs, events. */
+export class Environment {
+  readonly options: ResolvedOptions
+  /** Names this server instance. */
+  readonly instance = randomBytes(8).toString('hex')
+  /** For calls that somebody waits for. */
+  readonly client: CouchClient
+  /** On {@link client}. */
+  readonly store: BackupStore
+  readonly jobs = new BackgroundJobs()
+  readonly events: EventStream
+  readonly metrics: Metrics | undefined
+  /** Types of documents that backups leave out. */
+  readonly excludeTypes: ReadonlySet<string>
+
+  constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
+    const { couch, timeouts } = options
+    this.options = options
+    this.client = new CouchClient({
+      connect: () => connectionOf(typeof couch === 'function' ? couch() : couch),
+      retry: FOREGROUND,
+      control: timeouts.control,
+      idle: timeouts.idle
+    })
+    this.store = this.storeOn(this.client)
+    this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
+    this.metrics = options.metrics && new Metrics(options.metrics)
+    this.events = new EventStream(
+      [logListener(log), this.metrics?.listener, options.onEvent].filter(
+        (listener) => listener !== undefined
+      ),
+      (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
+    )
+  }
+
+  /** @throws InvalidParameterError, BackupNotFoundError */
+  async load(id: string): Promise<LoadedBackup> {
+    if (id.length > MAX_BACKUP_ID || !isBackupId(id)) {
+      throw new InvalidParameterError('backup_id is not the id of a backup')
+    }
+    const loaded = await this.store.load(id)
+    if (!loaded) throw new BackupNotFoundError(id)
+    return loaded
+  }
+
+  databasesOn(client: CouchClient): Record<LogicalDatabase, CouchDatabase> {
+    const on = (database: LogicalDatabase) => new CouchDatabase(client, this.options.databases[database])
+    return { components: on('components'), sessions: on('sessions'), system: on('system') }
+  }
+
+  storeOn(client: CouchClient): BackupStore {
+    return new BackupStore(new CouchDatabase(client, this.options.databases.backups))
+  }
+
+  makeSpool(): Promise<Spool> {
+    return Spool.create(this.options.spoolDirectory, this.options.limits.spoolBytes)
+  }
+
+  /** How a backup that is one JSON document is to be read. */
+  readOptions(): ReadBackupOptions {
+    const { databases: names, limits } = this.options
+    return { names, maxDepth: limits.nesting, inflatedBytes: limits.inflatedBytes }
+  }
+}

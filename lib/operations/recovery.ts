@@ -1,0 +1,46 @@
+import { Lease, type Operation } from '../store/lease.js'
+import { writeBackupFailure } from './backups.js'
+import type { Environment } from './environment.js'
+import type { Running, RunningOperations } from './running-operations.js'
+import type { Transactions } from './transactions.js'
+
+/** Ends what instances that died have left. */
+export class Recovery {
+  readonly #environment: Environment
+  readonly #running: RunningOperations
+  readonly #transactions: Transactions
+
+  constructor(environment: Environment, running: RunningOperations, transactions: Transactions) {
+    this.#environment = environment
+    this.#running = running
+    this.#transactions = transactions
+  }
+
+  /** Takes over a stale lease: its backup is marked, its restore's transaction told. */
+  async recover(): Promise<void> {
+    const { store, options, events } = this.#environment
+    const found = await Lease.inspect(store.db, options.timeouts.lease)
+    if (!found?.stale || this.#running.closing) return
+    const { operation, id } = found.holder
+    const running = await this.#running.acquire(operation, id)
+    const startedAt = performance.now()
+    try {
+      events.emit({ type: 'lease_taken_over', operation, id })
+      await this.#writeDown(operation, id, running)
+    } catch (error) {
+      this.#running.abandon(running)
+      throw error
+    }
+    await this.#running.end(running, operation === 'restore' ? id : undefined)
+    events.emit({ type: 'recovered', operation, id, durationMs: performance.now() - startedAt })
+  }
+
+  async #writeDown(operation: Operation, id: string, running: Running): Promise<void> {
+    const interrupted = `interrupted: the server stopped while the ${operation} was running`
+    if (operation === 'backup') {
+      await writeBackupFailure(this.#environment.storeOn(running.end), id, interrupted)
+    } else {
+      await this.#transactions.fail(id, `${interrupted}; run it again`)
+    }
+  }
+}

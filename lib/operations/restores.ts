@@ -1,0 +1,222 @@
+import { randomBytes } from 'node:crypto'
+import type { Readable } from 'node:stream'
+import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
+import { BackupNotRestorableError } from '../errors.js'
+import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
+import type { RestoreSource } from '../restore/source.js'
+import { SpooledSource } from '../restore/spooled-source.js'
+import { StoredSource } from '../restore/stored-source.js'
+import type { BackupStore } from '../store/backup-store.js'
+import { EXCLUDED_TYPES, LEASE_TYPE } from '../store/names.js'
+import { within } from '../within.js'
+import type { ClientNotices } from './client-notices.js'
+import { endReason } from './end-reason.js'
+import type { Environment } from './environment.js'
+import type { Running, RunningOperations } from './running-operations.js'
+import type { Transactions } from './transactions.js'
+
+/** Types of documents that are never restored from an upload. */
+const INTERNAL_TYPES = new Set([
+  ...EXCLUDED_TYPES.filter((type) => type.startsWith('athena_')),
+  LEASE_TYPE,
+  'session_athena'
+])
+
+/** A restore that is about to begin. */
+interface RestoreRequest {
+  txId: string
+  options: RestoreOptions
+  /** Where the transaction can be read. */
+  url: string
+  /** Id of the backup, when it was named by its id. */
+  backup?: string
+  /** Gives the backup, checked. */
+  open: (running: Running) => Promise<RestoreSource>
+}
+
+/** Starts restores and sees them through. */
+export class Restores {
+  readonly #environment: Environment
+  readonly #running: RunningOperations
+  readonly #transactions: Transactions
+  readonly #notices: ClientNotices
+
+  constructor(
+    environment: Environment,
+    running: RunningOperations,
+    transactions: Transactions,
+    notices: ClientNotices
+  ) {
+    this.#environment = environment
+    this.#running = running
+    this.#transactions = transactions
+    this.#notices = notices
+  }
+
+  async start(
+    source: { id: string } | { body: Readable },
+    options: RestoreOptions,
+    urlOf: (txId: string) => string
+  ): Promise<StartedRestore> {
+    const txId = randomBytes(16).toString('hex')
+    await this.#running.refuseIfRunning('restore')
+    if (options.clientWebhookUrl !== undefined) await this.#notices.checkUrl(options.clientWebhookUrl)
+    const url = urlOf(txId)
+    return 'id' in source
+      ? this.#startStored(txId, source.id, options, url)
+      : this.#startUpload(txId, source.body, options, url)
+  }
+
+  async #startStored(
+    txId: string,
+    id: string,
+    options: RestoreOptions,
+    url: string
+  ): Promise<StartedRestore> {
+    const loaded = await this.#environment.load(id)
+    refuseUnusable(loaded.header)
+    const open = (running: Running): Promise<RestoreSource> => {
+      const store = this.#environment.storeOn(running.work)
+      if (loaded.kind === 'chunks')
+        return StoredSource.open(store, loaded.header, () => this.#environment.makeSpool())
+      return this.#spoolLegacy(store, loaded.header._id)
+    }
+    return this.#start({ txId, options, url, backup: id, open })
+  }
+
+  async #startUpload(
+    txId: string,
+    body: Readable,
+    options: RestoreOptions,
+    url: string
+  ): Promise<StartedRestore> {
+    const source = await this.#spool(body)
+    try {
+      const { members } = source
+      refuseUnusable(members)
+      if (members.client_webhook_url !== undefined) await this.#notices.checkUrl(members.client_webhook_url)
+      const clientWebhookUrl = (members.client_webhook_url as string | undefined) ?? options.clientWebhookUrl
+      const started = await this.#start({
+        txId,
+        options: { ...options, clientWebhookUrl },
+        url,
+        open: async () => source
+      })
+      // A restore that fails early does not get as far as to open, and close, its source.
+      this.#environment.jobs.add(started.finished.finally(() => source.close()))
+      return started
+    } catch (error) {
+      await source.close()
+      throw error
+    }
+  }
+
+  async #spool(body: AsyncIterable<Uint8Array>): Promise<SpooledSource> {
+    return SpooledSource.read(body, await this.#environment.makeSpool(), this.#environment.readOptions())
+  }
+
+  async #spoolLegacy(store: BackupStore, id: string): Promise<RestoreSource> {
+    return store.db.client.retry(async () => {
+      const { body } = await store.db.client.streamOnce({ path: [store.db.name, id] })
+      return this.#spool(body)
+    })
+  }
+
+  async #start(request: RestoreRequest): Promise<StartedRestore> {
+    const { txId, url, options, backup } = request
+    const running = await this.#running.begin('restore', txId)
+    try {
+      await this.#transactions.create(txId, url, options, backup)
+    } catch (error) {
+      // The transaction may have been written all the same.
+      await this.#fail(txId, running, error)
+      throw error
+    }
+    return { tx_id: txId, finished: this.#environment.jobs.add(this.#run(request, running)) }
+  }
+
+  async #run(request: RestoreRequest, running: Running): Promise<RestoreOutcome> {
+    const { txId } = request
+    const { events } = this.#environment
+    const about = aboutOf(request)
+    const startedAt = performance.now()
+    const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
+    events.emit({ type: 'restore_started', ...about })
+    try {
+      const outcome = await this.#restore(request, running)
+      await this.#running.end(running, txId)
+      events.emit({ type: 'restore_finished', ...about, ...ended(), outcome })
+      return outcome
+    } catch (error) {
+      await this.#fail(txId, running, error)
+      const outcome = outcomeOf(error)
+      events.emit({
+        type: 'restore_failed',
+        ...about,
+        ...ended(),
+        error: error as Error,
+        ...(outcome && { outcome })
+      })
+      throw error
+    }
+  }
+
+  async #restore(request: RestoreRequest, running: Running): Promise<RestoreOutcome> {
+    const { txId, options, open } = request
+    const about = aboutOf(request)
+    const { dryRun = false, exact = false, skip = {} } = options
+    const outcome = await runRestore({
+      txId,
+      openSource: () => open(running),
+      targets: this.#environment.databasesOn(running.work),
+      skip,
+      internalTypes: INTERNAL_TYPES,
+      excludeTypes: this.#environment.excludeTypes,
+      dryRun,
+      exact,
+      tell: async (update) => {
+        running.lease.check()
+        await this.#transactions.update(txId, update)
+      },
+      rebuildWhitelist: () => this.#rebuildWhitelist(txId),
+      onPhase: (phase) => this.#environment.events.emit({ ...about, ...phase })
+    })
+    running.abort.signal.throwIfAborted()
+    running.lease.check()
+    await this.#transactions.complete(
+      txId,
+      { status: 'success', on_step: TOTAL_STEPS, databases: outcome.databases, failures: [] },
+      dryRun ? 'the comparison is done; nothing was written' : 'the restore is done'
+    )
+    return outcome
+  }
+
+  async #fail(txId: string, running: Running, error: unknown): Promise<void> {
+    const writeDown = () => this.#transactions.fail(txId, endReason(error), outcomeOf(error))
+    await this.#running.endFailed(running, error, writeDown, txId)
+  }
+
+  async #rebuildWhitelist(txId: string): Promise<void> {
+    const { options } = this.#environment
+    const timeout = options.timeouts.rebuildWhitelist
+    const late = () => new Error(`rebuildWhitelist did not answer within ${timeout} ms`)
+    await within(timeout, late, async () => options.rebuildWhitelist({ tx_id: txId }))
+  }
+}
+
+/** For events. */
+const aboutOf = ({ txId, backup, options }: RestoreRequest) => ({
+  tx_id: txId,
+  ...(backup === undefined ? undefined : { backup_id: backup }),
+  dryRun: options.dryRun ?? false
+})
+
+/** What a restore did that did not do everything. */
+const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
+  error instanceof IncompleteRestoreError ? error.outcome : undefined
+
+/** @throws BackupNotRestorableError */
+function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {
+  if (in_progress === true) throw new BackupNotRestorableError('the backup is still in progress.')
+  if (error) throw new BackupNotRestorableError(`the backup has failed: ${String(error)}`)
+}

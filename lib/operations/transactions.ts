@@ -1,0 +1,87 @@
+import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
+import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
+import { TOTAL_STEPS } from '../restore/restore-job.js'
+
+/** What clients of the transaction are told to expect; a restore takes as long as it takes. */
+const TIMEOUT = 10 * 60_000
+
+/** The transactions of restores, in the host's store. */
+export class Transactions {
+  readonly #store: WebhookStore
+
+  constructor(store: WebhookStore) {
+    this.#store = store
+  }
+
+  get(txId: string): Promise<WebhookTransaction | null> {
+    return this.#store.get(txId)
+  }
+
+  async isOver(txId: string): Promise<boolean> {
+    const transaction = await this.#store.get(txId)
+    return transaction !== null && transaction.status !== 'pending'
+  }
+
+  /** @param backup id of the backup, when it was named by its id */
+  async create(
+    txId: string,
+    url: string,
+    options: RestoreOptions,
+    backup: string | undefined
+  ): Promise<void> {
+    await this.#store.create(newTransaction(txId, url, options, backup))
+  }
+
+  async update(txId: string, update: TransactionUpdate): Promise<void> {
+    await this.#store.update(txId, update)
+  }
+
+  async complete(txId: string, update: TransactionUpdate, message: string): Promise<void> {
+    const current = await this.#store.get(txId)
+    await this.#store.update(txId, {
+      ...update,
+      ts_completed: Date.now(),
+      athena_messages: [...(current?.athena_messages ?? []), message]
+    })
+  }
+
+  /** Ends a transaction that is still pending. */
+  async fail(txId: string, reason: string, outcome?: RestoreOutcome): Promise<void> {
+    const transaction = await this.#store.get(txId)
+    if (transaction?.status !== 'pending') return
+    const results: TransactionUpdate = outcome
+      ? { databases: outcome.databases, failures: outcome.failures }
+      : {}
+    await this.complete(txId, { status: 'error', ...results }, reason)
+  }
+}
+
+function newTransaction(
+  txId: string,
+  url: string,
+  options: RestoreOptions,
+  backup: string | undefined
+): WebhookTransaction {
+  const now = Date.now()
+  return {
+    tx_id: txId,
+    type: 'webhook_tx',
+    sub_type: 'backup_restore',
+    description: 'restoring dbs from backup',
+    status: 'pending',
+    by: options.requester?.name ?? '-',
+    uuid: options.requester?.uuid ?? '-',
+    url,
+    ...(options.clientWebhookUrl === undefined
+      ? undefined
+      : { client_webhook_url: options.clientWebhookUrl }),
+    ts_started: now,
+    ts_last_updated: now,
+    on_step: 1,
+    total_steps: TOTAL_STEPS,
+    athena_messages: [],
+    timeout_ms: TIMEOUT,
+    ...(backup === undefined ? undefined : { backup_id: backup }),
+    ...(options.dryRun ? { dry_run: true } : undefined)
+  }
+}
