@@ -177,3 +177,11 @@ t.test('walks members and elements as JSON.parse sees them', async (t) => {
     )
   )
 })
+
+t.test('what follows a document in its bytes is left out', async (t) => {
+  const text = '{"_id":"a","_rev":"1-a","n":{"x":["}"]} }'
+  for (const rest of ['', '}', ',"seq":1}', ' \n}']) {
+    t.equal(readDocument(Buffer.from(text + rest)).bytes.toString(), text)
+  }
+  t.equal(readDocument(Buffer.from('{"_id":"b"}}')).bytes.toString(), '{"_id":"b"}')
+})

@@ -24,7 +24,7 @@ export interface Change extends Revision {
   deleted: boolean
   /** More than one revision is a leaf, deleted ones included. Told in pages without documents. */
   branched: boolean
-  /** The document as CouchDB sent it; `null` when documents were not asked for, or its body is gone. */
+  /** The document as CouchDB sent it, to be read by `readDocument`: more may follow it; `null` when documents were not asked for, or its body is gone. */
   doc: Uint8Array | null
 }
 
@@ -391,21 +391,27 @@ function bulkBody(docs: readonly Uint8Array[], newEdits: boolean, scratch: Buffe
 
 function readChange(row: Uint8Array): Change {
   const change: Change = { id: '', rev: '', seq: null, deleted: false, branched: false, doc: null }
+  let seqCame = false
   const cursor = new MemberCursor(row)
   while (cursor.next()) {
-    const { valueStart: start, valueEnd: end } = cursor
+    const { valueStart: start } = cursor
     switch (cursor.key()) {
       case 'id':
         change.id = cursor.string() ?? ''
         break
       case 'seq':
-        if (row[start] !== 0x6e) change.seq = cursor.string() ?? String(decodeValue(row, start, end))
+        seqCame = true
+        if (row[start] !== 0x6e)
+          change.seq = cursor.string() ?? String(decodeValue(row, start, cursor.valueEnd))
         break
       case 'deleted':
         change.deleted = row[start] === 0x74
         break
       case 'doc':
-        if (row[start] === 0x7b) change.doc = row.subarray(start, end)
+        if (row[start] !== 0x7b) break
+        // CouchDB sends the document last: its end is found when it is read.
+        if (seqCame && change.id && change.rev) return { ...change, doc: row.subarray(start) }
+        change.doc = row.subarray(start, cursor.valueEnd)
         break
       case 'changes':
         eachElement(row, start, (from) => {

@@ -42,7 +42,7 @@ const REV = /^[1-9][0-9]*-[^\s"]+$/
 /**
  * Reads the members of a document that CouchDB gives a meaning to.
  *
- * @param bytes one well-formed JSON object
+ * @param bytes one well-formed JSON object; what follows it is left out
  * @throws InvalidDocumentError
  */
 export function readDocument(bytes: Uint8Array): DocumentBytes {
@@ -82,6 +82,7 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
     }
   }
   if (document.id === '') throw new InvalidDocumentError('a document has no "_id"')
+  if (cursor.end < bytes.length) document.bytes = document.bytes.subarray(0, cursor.end)
   return document
 }
 

@@ -17,8 +17,8 @@ export class MemberCursor {
   /** Offset after the key's closing quote. */
   keyEnd = 0
   valueStart = 0
-  /** Offset after the value's last byte. */
-  valueEnd = 0
+  /** 0: not looked for yet. */
+  #valueEnd = 0
   #at: number
 
   constructor(bytes: Uint8Array, start = 0) {
@@ -28,15 +28,31 @@ export class MemberCursor {
 
   next(): boolean {
     const { bytes } = this
+    if (this.valueStart > 0) this.#at = this.valueEnd
     let i = skipSpace(bytes, this.#at)
     if (bytes[i] === 0x2c) i = skipSpace(bytes, i + 1)
-    if (bytes[i] !== QUOTE) return false
+    if (bytes[i] !== QUOTE) {
+      this.#at = i
+      this.valueStart = 0
+      return false
+    }
     this.keyStart = i
     this.keyEnd = i = skipString(bytes, i)
     i = skipSpace(bytes, i) + 1
-    this.valueStart = i = skipSpace(bytes, i)
-    this.valueEnd = this.#at = skipValue(bytes, i)
+    this.valueStart = skipSpace(bytes, i)
+    this.#valueEnd = 0
     return true
+  }
+
+  /** Offset after the value's last byte. Found when it is asked for: values are long. */
+  get valueEnd(): number {
+    if (this.#valueEnd === 0) this.#valueEnd = skipValue(this.bytes, this.valueStart)
+    return this.#valueEnd
+  }
+
+  /** Offset after the object's last byte, once {@link next} has found no more members. */
+  get end(): number {
+    return this.#at + 1
   }
 
   /** The member's name, escapes decoded. */

@@ -37,6 +37,7 @@ export interface JsonVisitor {
   end(path: JsonPath): void
 }
 
+/** Those up to `After` stand between two tokens. */
 enum State {
   Value,
   ValueOrClose,
@@ -78,6 +79,34 @@ const NOTHING = new Uint8Array(0)
 const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09
 const isDigit = (c: number) => c >= 0x30 && c <= 0x39
 const isHex = (c: number) => isDigit(c) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
+
+/** @returns the offset after a string of ASCII and short escapes; 0 when it is another, or goes on in the next chunk */
+function endOfPlainString(chunk: Uint8Array, start: number): number {
+  const { length } = chunk
+  let i = start + 1
+  for (;;) {
+    while (i < length && PLAIN[chunk[i]] === 1) i++
+    if (i + 1 >= length) return 0
+    if (chunk[i] === QUOTE) return i + 1
+    if (chunk[i] !== BACKSLASH || ESCAPABLE[chunk[i + 1]] === 0) return 0
+    i += 2
+  }
+}
+
+/** @returns the offset after a small integer or a literal; 0 when it is something else, or may go on */
+function endOfPlainScalar(chunk: Uint8Array, start: number): number {
+  const first = chunk[start]
+  let i = start + 1
+  if (isDigit(first)) {
+    if (first !== 0x30) while (i < chunk.length && isDigit(chunk[i])) i++
+  } else {
+    const literal = LITERALS[first]
+    if (literal === undefined) return 0
+    for (let k = 1; k < literal.length; k++) if (chunk[i++] !== literal.charCodeAt(k)) return 0
+  }
+  const next = chunk[i]
+  return next === 0x2c || next === 0x7d || next === 0x5d ? i : 0
+}
 
 /**
  * A strict, incremental JSON (RFC 8259) scanner over bytes that never builds values: the visitor chooses which
@@ -132,7 +161,14 @@ export class JsonScanner {
       throw new JsonSyntaxError(reason, this.#offset + i)
     }
 
+    /** What stopped the skimming last goes through the states. */
+    let skimmedTo = -1
     while (i < length) {
+      if (state <= State.After && this.#depth > this.#entered && i > skimmedTo) {
+        i = skimmedTo = this.#skim(chunk, i, state)
+        state = this.#state
+        if (i === length) break
+      }
       const c = chunk[i]
       switch (state) {
         case State.String:
@@ -362,6 +398,82 @@ export class JsonScanner {
       this.#state = this.#endValue(NOTHING, 0)
     }
     if (this.#state !== State.Done) throw new JsonSyntaxError('unexpected end of JSON', this.#offset, true)
+  }
+
+  /**
+   * Goes through what is usual inside a container that nobody walks into, up to its end: whole tokens only, and nothing
+   * that is wrong, cut, or rare. The states do those. Most bytes of most texts pass here, several times as fast.
+   *
+   * @returns where it stopped, `#state` and `#depth` being those of that place
+   */
+  #skim(chunk: Uint8Array, from: number, fromState: State): number {
+    const length = chunk.length
+    const isObject = this.#isObject
+    const lowest = this.#entered + 1
+    let depth = this.#depth
+    let state = fromState
+    let i = from
+    scan: while (i < length) {
+      const c = chunk[i]
+      if (isSpace(c)) {
+        i++
+        continue
+      }
+      switch (state) {
+        case State.After:
+          if (c === 0x2c) {
+            state = isObject[depth - 1] === 1 ? State.Key : State.Value
+            i++
+            continue
+          }
+          break
+        case State.Key:
+        case State.KeyOrClose:
+          if (c === QUOTE) {
+            const end = endOfPlainString(chunk, i)
+            if (end === 0 || chunk[end] !== 0x3a) break scan
+            i = end + 1
+            state = State.Value
+            continue
+          }
+          if (state === State.Key) break scan
+          break
+        case State.Value:
+        case State.ValueOrClose:
+          if (c === QUOTE) {
+            const end = endOfPlainString(chunk, i)
+            if (end === 0) break scan
+            i = end
+            state = State.After
+            continue
+          }
+          if (c === 0x7b || c === 0x5b) {
+            if (depth === this.#maxDepth) break scan
+            isObject[depth++] = c === 0x7b ? 1 : 0
+            state = c === 0x7b ? State.KeyOrClose : State.ValueOrClose
+            i++
+            continue
+          }
+          if (c !== 0x5d || state === State.Value) {
+            const end = endOfPlainScalar(chunk, i)
+            if (end === 0) break scan
+            i = end
+            state = State.After
+            continue
+          }
+          break
+        default:
+          break scan
+      }
+      // Only the end of the container can stand here.
+      if (depth === lowest || c !== (isObject[depth - 1] === 1 ? 0x7d : 0x5d)) break
+      depth--
+      state = State.After
+      i++
+    }
+    this.#depth = depth
+    this.#state = state
+    return i
   }
 
   #beginValue(kind: JsonKind, i: number): JsonAction {
