@@ -1,32 +1,16 @@
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { compileCli } from './helpers/cli.js'
 import { compareDatabases, fetchAll, type Snapshot } from './helpers/database.js'
 import { type Example, prefixFor, startExample } from './helpers/example-process.js'
+import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { openShell, shellBlocks } from './helpers/shell-page.js'
+import { shellBlocks } from './helpers/shell-page.js'
 
 const PAGE = 'docs/disaster-recovery.md'
 const DATABASES = ['components', 'sessions', 'system'] as const
 const DEPLOYER = '{"storage": "of the deployer",\n "text": "é 漢 😀 \\"quoted\\" \\\\"}\n'
-
-/** What the page has its reader write down of a console. */
-function environmentFile({ url, couchUrl, prefix, manager }: Example): string {
-  const [key, secret] = manager.split(':')
-  const { origin, username, password } = new URL(couchUrl)
-  return `BACKUPS_URL=${url}
-BACKUPS_API_KEY=${key}
-BACKUPS_API_SECRET=${secret}
-COUCH_URL=${origin}
-COUCH_USER=${username}
-COUCH_PASSWORD=${password}
-DB_COMPONENTS=${prefix}_components
-DB_SESSIONS=${prefix}_sessions
-DB_SYSTEM=${prefix}_system
-`
-}
 
 async function snapshots({ couch, prefix }: Example): Promise<Record<string, Snapshot>> {
   const found: Record<string, Snapshot> = {}
@@ -38,18 +22,6 @@ const without = (snapshot: Snapshot, leftOut: (id: string, type: unknown) => boo
   new Map([...snapshot].filter(([id, { type }]) => !leftOut(id, type)))
 
 t.test('the commands of the page on disaster recovery bring a lost console back', async (t) => {
-  const directory = t.testdir({ bin: {}, 'deployer-data.json': DEPLOYER })
-  const main = compileCli(join(directory, 'client'))
-  // npx would look for the published package.
-  writeFileSync(
-    join(directory, 'bin', 'npx'),
-    `#!/bin/sh\nshift\nexec '${process.execPath}' '${main}' "$@"\n`
-  )
-  chmodSync(join(directory, 'bin', 'npx'), 0o755)
-  const work = join(directory, 'work')
-  mkdirSync(work)
-  writeFileSync(join(work, 'deployer-data.json'), DEPLOYER)
-
   const [lost, fresh] = await Promise.all([
     startExample(t, '--memory', '--prefix-db', prefixFor(t)),
     startExample(t, '--memory', '--prefix-db', prefixFor(t), '--no-seed')
@@ -57,10 +29,11 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
   const documents = seedDocuments({ count: 150, attachmentEvery: 10, attachmentSize: 20_000 })
   await load(lost.couch.use(`${lost.prefix}_components`), documents)
   const before = await snapshots(lost)
-  writeFileSync(join(work, 'console.env'), environmentFile(lost))
-  writeFileSync(join(work, 'new-console.env'), environmentFile(fresh))
-
-  const shell = openShell(t, work, { PATH: `${join(directory, 'bin')}:${process.env.PATH}` })
+  const shell = openOperatorShell(t, {
+    'console.env': environmentFile(lost),
+    'new-console.env': environmentFile(fresh),
+    'deployer-data.json': DEPLOYER
+  })
   const blocks = shellBlocks(PAGE)
   const disaster = blocks.findIndex(({ heading }) => heading === '1. The console is lost')
   t.ok(disaster > 0, 'the page has its first step')
@@ -91,8 +64,12 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
   compareDatabases(t, without(before.system!, changed), without(after.system!, changed))
   t.ok(after.system!.has('00_settings_athena'))
 
-  t.equal(readFileSync(join(work, 'deployer-data.restored.json'), 'utf8'), DEPLOYER, "the deployer's data")
-  const same = JSON.parse(readFileSync(join(work, 'by-curl.json'), 'utf8'))
+  t.equal(
+    readFileSync(join(shell.directory, 'deployer-data.restored.json'), 'utf8'),
+    DEPLOYER,
+    "the deployer's data"
+  )
+  const same = JSON.parse(readFileSync(join(shell.directory, 'by-curl.json'), 'utf8'))
   t.equal(
     Buffer.from(same._attachments.deployer, 'base64').toString(),
     DEPLOYER,
