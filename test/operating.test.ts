@@ -42,7 +42,7 @@ async function backUp(example: Example): Promise<string> {
 t.test('the commands of the page on operating', async (t) => {
   const example = await startExample(t, '--memory', '--prefix-db', prefixFor(t))
   const components = example.couch.use<Record<string, unknown>>(`${example.prefix}_components`)
-  await load(components, seedDocuments({ count: 30, size: 300_000 }))
+  await load(example.couch.use(`${example.prefix}_components`), seedDocuments({ count: 30, size: 300_000 }))
   const shell = openOperatorShell(t, { 'console.env': environmentFile(example) }, { KEEP: '1' })
   const run = async (heading: string) => {
     let printed = ''
