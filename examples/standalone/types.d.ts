@@ -19,9 +19,10 @@ declare module 'express-pouchdb' {
 }
 
 declare module 'pouchdb' {
-  /** The part of PouchDB that the example uses. */
+  /** The part of PouchDB that the example and tests use. */
   class PouchDB {
     static plugin(plugin: unknown): typeof PouchDB
+    static replicate(source: string, target: string): Promise<unknown>
     static defaults: (options: object) => typeof PouchDB
     static on: (event: string, listener: (name: string) => void) => void
     static emit: (event: string, ...values: unknown[]) => boolean

@@ -24,9 +24,11 @@ export interface RunOptions {
 
 export type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
 
-/** The command-line client as it is published: JavaScript, run as a process of its own. Lies in the test's directory. */
-export function buildCli(t: Test): Cli {
-  const directory = t.testdir()
+/**
+ * Compiles the command-line client, as it is published, into a directory.
+ * @returns its main file
+ */
+export function compileCli(directory: string): string {
   for (const folder of ['cli', 'cli/commands', 'json']) {
     for (const file of readdirSync(join(LIB, folder))) {
       if (!file.endsWith('.ts')) continue
@@ -42,7 +44,13 @@ export function buildCli(t: Test): Cli {
       writeFileSync(target, outputText)
     }
   }
-  const main = join(directory, 'cli', 'main.js')
+  return join(directory, 'cli', 'main.js')
+}
+
+/** The command-line client as it is published: JavaScript, run as a process of its own. Lies in the test's directory. */
+export function buildCli(t: Test): Cli {
+  const directory = t.testdir()
+  const main = compileCli(directory)
   return async (args, { env = {}, cwd = directory, input, onStart } = {}) => {
     // Without the hooks of the test runner, as a user's shell starts it; and in a fraction of the time.
     const command = ['-u', 'NODE_OPTIONS', process.execPath, main, ...args]

@@ -57,7 +57,7 @@ export async function setupDatabases(
   return { couch, url, names, real: !embedded, fetchAll: (database) => fetchAll(couch, database) }
 }
 
-async function fetchAll(couch: ServerScope, database: string): Promise<Snapshot> {
+export async function fetchAll(couch: ServerScope, database: string): Promise<Snapshot> {
   const page = 200
   const snapshot: Snapshot = new Map()
   for (let startkey: string | undefined; ; ) {

@@ -1,0 +1,81 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { compareDatabases, fetchAll, type Snapshot } from './helpers/database.js'
+import { type Example, prefixFor, startExample } from './helpers/example-process.js'
+import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
+import { load, seedDocuments } from './helpers/seed.js'
+import { shellBlocks } from './helpers/shell-page.js'
+
+const PAGE = 'docs/disaster-recovery.md'
+const DATABASES = ['components', 'sessions', 'system'] as const
+const DEPLOYER = '{"storage": "of the deployer",\n "text": "é 漢 😀 \\"quoted\\" \\\\"}\n'
+
+async function snapshots({ couch, prefix }: Example): Promise<Record<string, Snapshot>> {
+  const found: Record<string, Snapshot> = {}
+  for (const name of DATABASES) found[name] = await fetchAll(couch, `${prefix}_${name}`)
+  return found
+}
+
+const without = (snapshot: Snapshot, leftOut: (id: string, type: unknown) => boolean): Snapshot =>
+  new Map([...snapshot].filter(([id, { type }]) => !leftOut(id, type)))
+
+t.test('the commands of the page on disaster recovery bring a lost console back', async (t) => {
+  const [lost, fresh] = await Promise.all([
+    startExample(t, '--memory', '--prefix-db', prefixFor(t)),
+    startExample(t, '--memory', '--prefix-db', prefixFor(t), '--no-seed')
+  ])
+  const documents = seedDocuments({ count: 150, attachmentEvery: 10, attachmentSize: 20_000 })
+  await load(lost.couch.use(`${lost.prefix}_components`), documents)
+  const before = await snapshots(lost)
+  const shell = openOperatorShell(t, {
+    'console.env': environmentFile(lost),
+    'new-console.env': environmentFile(fresh),
+    'deployer-data.json': DEPLOYER
+  })
+  const blocks = shellBlocks(PAGE)
+  const disaster = blocks.findIndex(({ heading }) => heading === '1. The console is lost')
+  t.ok(disaster > 0, 'the page has its first step')
+  for (const block of blocks.slice(0, disaster)) await shell.run(block)
+
+  lost.child.kill('SIGKILL')
+  await once(lost.child, 'exit')
+  for (const name of process.env.COUCHDB_URL ? DATABASES : [])
+    await lost.couch.db.destroy(`${lost.prefix}_${name}`)
+
+  const printed: Record<string, string> = {}
+  for (const block of blocks.slice(disaster))
+    printed[block.heading] = (printed[block.heading] ?? '') + (await shell.run(block))
+  t.match(printed['3. Preview, then restore'], /^components: 156 to create, 0 to compare, 0 only here$/m)
+  t.match(printed['5. Check counts'], /^components: 156 in the backup, 0 missing$/m)
+
+  const after = await snapshots(fresh)
+  compareDatabases(t, before.components!, after.components!)
+  // the console's own sessions are left out of backups
+  compareDatabases(
+    t,
+    without(before.sessions!, (_id, type) => type === 'session_athena'),
+    after.sessions!
+  )
+  // keys were revoked, and the settings hold the white list that the restore had rebuilt
+  const changed = (id: string) =>
+    id.startsWith('api_key_') || id === '00_settings_athena' || id === 'athena_backup_lease'
+  compareDatabases(t, without(before.system!, changed), without(after.system!, changed))
+  t.ok(after.system!.has('00_settings_athena'))
+
+  t.equal(
+    readFileSync(join(shell.directory, 'deployer-data.restored.json'), 'utf8'),
+    DEPLOYER,
+    "the deployer's data"
+  )
+  const same = JSON.parse(readFileSync(join(shell.directory, 'by-curl.json'), 'utf8'))
+  t.equal(
+    Buffer.from(same._attachments.deployer, 'base64').toString(),
+    DEPLOYER,
+    'appended with curl as well'
+  )
+  const status = async (as: string) => (await fresh.call('GET', '/ak/api/v1/backups', { as })).status
+  t.equal(await status(lost.manager), 401, 'the lost console’s key is revoked')
+  t.equal(await status(fresh.manager), 200)
+})

@@ -1,0 +1,82 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import nano, { type ServerScope } from 'nano'
+import type { Test } from 'tap'
+
+const ROOT = join(__dirname, '..', '..')
+const DATABASES = ['components', 'sessions', 'system'] as const
+
+export interface Example {
+  url: string
+  couch: ServerScope
+  /** Of the database, with the credentials when there are any. */
+  couchUrl: string
+  prefix: string
+  manager: string
+  reader: string
+  password: string | undefined
+  child: ChildProcess
+  call(method: string, path: string, options?: { as?: string; body?: string }): Promise<Response>
+}
+
+/** First part of the names of databases that are deleted when the test ends. */
+export function prefixFor(t: Test): string {
+  const prefix = `t${randomBytes(6).toString('hex')}`
+  t.teardown(async () => {
+    if (!process.env.COUCHDB_URL) return
+    const { db } = nano(process.env.COUCHDB_URL)
+    for (const database of DATABASES) {
+      // a test may have deleted it
+      await db.destroy(`${prefix}_${database}`).catch((error: { statusCode?: number }) => {
+        if (error.statusCode !== 404) throw error
+      })
+    }
+  })
+  return prefix
+}
+
+/** The example as a process of its own, as `npm start` runs it. */
+export async function startExample(t: Test, ...options: string[]): Promise<Example> {
+  const args = ['--import=tsx', 'examples/standalone/main.ts', '--port', '0', ...options]
+  const child = spawn(process.execPath, args, {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+    }
+  })
+  let text = ''
+  for await (const piece of child.stdout!.setEncoding('utf8').iterator({ destroyOnReturn: false })) {
+    text += piece
+    if (text.includes('Ctrl-C stops the server')) break
+  }
+  child.stdout!.resume()
+  const find = (pattern: RegExp) => pattern.exec(text)?.[1] ?? ''
+  const url = find(/^Console +(\S+)/m)
+  const manager = find(/manager +key (\S+)/)
+  const couchUrl = process.env.COUCHDB_URL ?? find(/^Database +(\S+)/m)
+  return {
+    url,
+    couch: nano(couchUrl),
+    couchUrl,
+    prefix: find(/^Database .*?(\w+)_components/m),
+    manager,
+    reader: find(/reader +key (\S+)/),
+    password: find(/admin@example\.com \/ (\S+)/) || undefined,
+    child,
+    call: (method, path, { as = manager, body } = {}) =>
+      fetch(url + path, {
+        method,
+        body,
+        headers: {
+          ...(as ? { authorization: `Basic ${Buffer.from(as).toString('base64')}` } : {}),
+          ...(body === undefined ? {} : { 'content-type': 'application/json' })
+        }
+      })
+  }
+}

@@ -1,0 +1,145 @@
+import Fastify from 'fastify'
+import nano from 'nano'
+import PouchDB from 'pouchdb'
+import t from 'tap'
+import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
+import { compareDatabases, setupDatabases } from './helpers/database.js'
+import { type Example, prefixFor, startExample } from './helpers/example-process.js'
+import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
+import { load, seedDocuments } from './helpers/seed.js'
+import { shellBlocks } from './helpers/shell-page.js'
+
+const FAILED = '03_ibp_db_backup_9592924104038'
+
+/** The commands of one section. */
+function section(heading: string) {
+  const found = shellBlocks('docs/operating.md').filter((block) => block.heading === heading)
+  if (found.length === 0) throw new Error(`the page has no commands in "${heading}"`)
+  return found
+}
+
+const system = ({ couch, prefix }: Example) => couch.use<Record<string, unknown>>(`${prefix}_system`)
+
+async function idsOf(example: Example): Promise<string[]> {
+  return (await system(example).list()).rows.map(({ id }) => id)
+}
+
+async function backUp(example: Example): Promise<string> {
+  const started = await example.call('POST', '/ak/api/v3/backups')
+  const { id } = (await started.json()) as { id: string }
+  for (;;) {
+    const backup = (await (await example.call('GET', `/ak/api/v3/backups/${id}`)).json()) as {
+      in_progress: boolean
+      error?: string
+    }
+    if (!backup.in_progress) {
+      if (backup.error) throw new Error(backup.error)
+      return id
+    }
+  }
+}
+
+t.test('the commands of the page on operating', async (t) => {
+  const example = await startExample(t, '--memory', '--prefix-db', prefixFor(t))
+  const components = example.couch.use<Record<string, unknown>>(`${example.prefix}_components`)
+  await load(example.couch.use(`${example.prefix}_components`), seedDocuments({ count: 30, size: 300_000 }))
+  const shell = openOperatorShell(t, { 'console.env': environmentFile(example) }, { KEEP: '1' })
+  const run = async (heading: string) => {
+    let printed = ''
+    for (const block of section(heading)) printed += await shell.run(block)
+    return printed
+  }
+  await shell.run(shellBlocks('docs/disaster-recovery.md')[0]!)
+  const [first, second] = [await backUp(example), await backUp(example)]
+
+  t.test('check what is stored', async (t) => {
+    t.match(await run('Check a copy'), `${first} whole\n${second} whole\n`)
+    const chunk = (await idsOf(example)).find((id) => id.startsWith(`backup_chunk_${first.slice(17)}_`))!
+    const { _rev } = await system(example).get(chunk)
+    await system(example).destroy(chunk, _rev)
+    t.match(await run('Check a copy'), `${first} NOT USABLE\n${second} whole\n`)
+  })
+
+  t.test('restore a part', async (t) => {
+    const spoil = async (id: string) =>
+      components.insert({ _rev: (await components.get(id))._rev, spoiled: true }, id)
+    for (const id of ['org1peer1', 'org1ca', 'org1msp']) await spoil(id)
+    const { _rev, ...settings } = await system(example).get('00_settings_athena')
+    const printed = await run('Restore a part')
+    t.match(printed, /components: 36 documents: 2 changed, 33 unchanged, 1 skipped/, 'with skip lists')
+    t.match(printed, /components: 36 documents: 1 changed, 35 unchanged/, 'one database')
+    t.match(printed, /components: 1 documents?: 1 unchanged/, 'one document')
+    t.notOk((await components.get('org1peer1')).spoiled)
+    t.match((await system(example).get('00_settings_athena')).access_list, settings.access_list)
+  })
+
+  t.test('delete old backups, of which only complete ones count', async (t) => {
+    await system(example).insert(
+      { type: 'athena_backup', in_progress: false, error: 'failed', dbs: {} },
+      FAILED
+    )
+    const others = (ids: string[]) => ids.filter((id) => !id.includes(first.slice(17)))
+    const before = await idsOf(example)
+    t.ok(before.length > others(before).length + 5, 'the first backup has chunks')
+    t.equal(await run('Delete old backups'), `${first} deleted\n`)
+    t.strictSame(await idsOf(example), others(before), 'nothing is left of it, and all else is')
+    t.match(await run('Check a copy'), `${second} whole\n`)
+    t.equal(await run('Delete old backups'), '', 'the second time there is nothing to delete')
+  })
+
+  t.test('a backup is not deleted while an operation runs', async (t) => {
+    const third = await backUp(example)
+    const { _rev } = await system(example).get('athena_backup_lease')
+    const lease = {
+      _rev,
+      type: 'athena_backup_lease',
+      operation: 'restore',
+      id: 'x',
+      instance: 'x',
+      beat: 'x:x:0'
+    }
+    await system(example).insert({ ...lease, renewed: Date.now() + 3_600_000 }, 'athena_backup_lease')
+    t.equal(await run('Delete old backups'), '')
+    const ids = await idsOf(example)
+    t.ok(ids.includes(second) && ids.includes(third))
+  })
+})
+
+t.test('backups in a replica are listed, read and restored', async (t) => {
+  const on = await setupDatabases(t)
+  const [backups, replica] = [`${on.names.components}_backups`, `${on.names.components}_replica`]
+  t.teardown(async () => {
+    for (const name of [backups, replica]) await nano(on.url).db.destroy(name)
+  })
+  const documents = seedDocuments({ count: 40, size: 200_000, attachmentEvery: 5 })
+  await load(on.couch.use(on.names.components), documents, 10)
+  const start = async (name: string) => {
+    const app = Fastify()
+    await app.register(dbBackups, {
+      couch: on.couch,
+      databases: { ...on.names, backups: name },
+      authorize: () => {},
+      webhooks: createMemoryWebhookStore(),
+      rebuildWhitelist: () => {}
+    })
+    await app.ready()
+    return app
+  }
+  const first = await start(backups)
+  const { id, finished } = await first.dbBackups.start()
+  const { doc_count } = await finished
+  await first.dbBackups.attach(id, 'deployer', 'data of the deployer')
+  await first.close()
+
+  await on.couch.db.create(replica)
+  await PouchDB.replicate(`${on.url}/${backups}`, `${on.url}/${replica}`)
+  const before = await on.fetchAll(on.names.components)
+  await on.couch.db.destroy(on.names.components)
+
+  const second = await start(replica)
+  t.teardown(() => second.close())
+  t.strictSame(await second.dbBackups.list(), { ids: [id] })
+  t.match(await second.dbBackups.summary(id), { doc_count, attachments: ['deployer'] })
+  await (await second.dbBackups.restore({ id })).finished
+  compareDatabases(t, before, await on.fetchAll(on.names.components), { rev: true })
+})
