@@ -1,4 +1,5 @@
 import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
+import type { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchResponse, readJson } from './client.js'
 import { CouchError, isConflict, isNotFound } from './errors.js'
 import { jsonRows, type Trailer } from './json-rows.js'
@@ -249,21 +250,19 @@ export class CouchDatabase {
     }
   }
 
-  /**
-   * Writes documents given as JSON bytes.
-   * @param newEdits `false` keeps the revisions that the documents name; the answer then holds failures only
-   * @param scratch memory to build the request in, the caller's again when this has settled
-   */
-  async bulkDocs(docs: readonly Uint8Array[], newEdits: boolean, scratch?: Buffer): Promise<BulkResult[]> {
+  /** Writes documents. The answer to a body without new edits holds failures only. */
+  async bulkDocs(body: BulkBody): Promise<BulkResult[]> {
     const results = await this.client.json<BulkResult[]>({
       method: 'POST',
       path: [this.name, '_bulk_docs'],
-      body: bulkBody(docs, newEdits, scratch),
+      body: body.bytes(),
       headers: { 'content-type': 'application/json' },
       write: true
     })
     if (!Array.isArray(results)) throw malformed(this.name, 'an array of results')
-    if (newEdits && results.length !== docs.length) throw malformed(this.name, 'a result for each document')
+    if (body.newEdits && results.length !== body.count) {
+      throw malformed(this.name, 'a result for each document')
+    }
     return results
   }
 
@@ -374,21 +373,6 @@ function jsonBody(document: Buffer): MultipartBody {
   }
 }
 
-function bulkBody(docs: readonly Uint8Array[], newEdits: boolean, scratch: Buffer | undefined): Buffer {
-  const head = newEdits ? DOCS : DOCS_REPLICATED
-  const length = docs.reduce((sum, doc) => sum + doc.length + 1, head.length + DOCS_END.length)
-  const body = scratch && scratch.length >= length ? scratch : Buffer.allocUnsafeSlow(length)
-  let at = head.copy(body)
-  for (const doc of docs) {
-    body.set(doc, at)
-    at += doc.length
-    body[at++] = COMMA
-  }
-  if (docs.length > 0) at--
-  at += DOCS_END.copy(body, at)
-  return body.subarray(0, at)
-}
-
 function readChange(row: Uint8Array): Change {
   const change: Change = { id: '', rev: '', seq: null, deleted: false, branched: false, doc: null }
   let seqCame = false
@@ -484,8 +468,3 @@ function revisionOf(reply: unknown, name: string): string {
 function malformed(where: string, what: string): CouchError {
   return new CouchError(where, { error: 'bad_answer', reason: `the answer has no ${what}`, retryable: true })
 }
-
-const DOCS = Buffer.from('{"docs":[')
-const DOCS_REPLICATED = Buffer.from('{"new_edits":false,"docs":[')
-const DOCS_END = Buffer.from(']}')
-const COMMA = 0x2c

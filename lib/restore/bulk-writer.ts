@@ -1,20 +1,21 @@
 import { BufferPool } from '../buffer-pool.js'
+import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 
 /** Documents and bytes in one `_bulk_docs`, and how many are in flight: what CouchDB takes fastest. */
 const BATCH_DOCUMENTS = 250
-const BATCH_BYTES = 512 * 1024
+const BATCH_BYTES = 352 * 1024
 const LANES = 8
-const SCRATCH_BYTES = BATCH_BYTES + 64 * 1024
 
 /** One document to write. */
 export interface Write {
   id: string
+  /** Copied when it is added. */
   bytes: Buffer
 }
 
-/** Called with what CouchDB said of each document. */
+/** Called with what CouchDB said of each document. The bytes of `write` are good during the call only. */
 export type OnResult<W extends Write> = (write: W, result: BulkResult) => void
 
 /**
@@ -27,7 +28,8 @@ export class BulkWriter<W extends Write> {
   readonly #lanes: Lanes
   readonly #onResult: OnResult<W>
   #batch: W[] = []
-  #bytes = 0
+  /** The documents of the batch: what they were read from can be used again, or is garbage soon. */
+  #body: BulkBody | undefined
 
   /** @param newEdits `false` keeps the revisions that the documents name */
   constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, onResult: OnResult<W>) {
@@ -39,31 +41,28 @@ export class BulkWriter<W extends Write> {
 
   /** Waits while all lanes are busy. */
   async add(write: W): Promise<void> {
-    this.#batch.push(write)
-    this.#bytes += write.bytes.length
-    if (this.#batch.length >= BATCH_DOCUMENTS || this.#bytes >= BATCH_BYTES) await this.flush()
+    if (this.#body && !this.#body.fits(write.bytes)) await this.flush()
+    this.#body ??= new BulkBody(
+      this.#newEdits,
+      this.#lanes.memory.take(BulkBody.bytesFor(write.bytes.length))
+    )
+    this.#batch.push({ ...write, bytes: this.#body.add(write.bytes) })
+    if (this.#batch.length >= BATCH_DOCUMENTS) await this.flush()
   }
 
   /** Sends what is left. The lanes say when it has been written. */
   async flush(): Promise<void> {
-    if (this.#batch.length === 0) return
-    const batch = this.#batch
+    const [batch, body] = [this.#batch, this.#body]
+    if (!body) return
     this.#batch = []
-    this.#bytes = 0
-    await this.#lanes.run(() => this.#send(batch))
+    this.#body = undefined
+    await this.#lanes.run(() => this.#send(batch, body))
   }
 
-  async #send(batch: readonly W[]): Promise<void> {
-    const scratch = this.#lanes.scratch.take()
+  async #send(batch: readonly W[], body: BulkBody): Promise<void> {
     let results: BulkResult[]
     try {
-      results = await this.#db.bulkDocs(
-        batch.map(({ bytes }) => bytes),
-        this.#newEdits,
-        scratch
-      )
-      // Only now: what a failed request was built in may still be on its way.
-      this.#lanes.scratch.give(scratch)
+      results = await this.#db.bulkDocs(body)
     } catch (error) {
       if (!isRefusal(error)) throw error
       if (batch.length === 1) {
@@ -71,8 +70,10 @@ export class BulkWriter<W extends Write> {
         return
       }
       const half = batch.length >> 1
-      await this.#send(batch.slice(0, half))
-      await this.#send(batch.slice(half))
+      for (const part of [batch.slice(0, half), batch.slice(half)]) {
+        const documents = part.map(({ bytes }) => bytes)
+        await this.#send(part, BulkBody.of(this.#newEdits, documents))
+      }
       return
     }
     const failures = new Map(results.filter((result) => result.error).map((result) => [result.id, result]))
@@ -83,6 +84,8 @@ export class BulkWriter<W extends Write> {
       }
       this.#onResult(write, failures.get(write.id) ?? { id: write.id })
     }
+    // Only of a body that was answered: one that failed may still be on its way.
+    this.#lanes.memory.give(body.buffer)
   }
 }
 
@@ -92,8 +95,8 @@ const isRefusal = (error: unknown): error is CouchError =>
 
 /** Runs a few tasks at a time; the first failure ends them all. */
 export class Lanes {
-  /** Memory to build requests in, one piece for each lane. */
-  readonly scratch = new BufferPool(SCRATCH_BYTES, LANES)
+  /** For bodies: one in each lane, and those that are being filled. */
+  readonly memory = new BufferPool(BATCH_BYTES, LANES + 2)
   readonly #running = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase, DatabaseInfo, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
@@ -10,6 +11,7 @@ import type { LargeDocument } from './large-document.js'
 import { partitionOf, RevisionTable, TABLE_DOCUMENTS } from './revision-table.js'
 import { sameContent } from './same-content.js'
 import { isLarge, type RestoreSource, type SourceDocument } from './source.js'
+import { Waiting } from './waiting.js'
 
 /** Documents whose current version is read at once, to be compared. */
 const COMPARE_BATCH = 100
@@ -36,7 +38,6 @@ export interface DatabaseRestoreOptions {
 }
 
 interface PendingWrite extends Write {
-  document: SourceDocument
   /** What to count it as. */
   as: 'created' | 'changed'
   attempt: number
@@ -72,9 +73,9 @@ class DatabaseRestore {
   readonly #edits: BulkWriter<PendingWrite>
   readonly #copies: BulkWriter<PendingWrite>
   #table = new RevisionTable(0)
-  #conflicts: PendingWrite[] = []
-  #toCompare: SourceDocument[] = []
-  #toDiff: SourceDocument[] = []
+  readonly #conflicts = new Waiting<PendingWrite>(COMPARE_BATCH)
+  readonly #toCompare = new Waiting<SourceDocument>(COMPARE_BATCH)
+  readonly #toDiff = new Waiting<SourceDocument>(DIFF_BATCH)
 
   constructor(options: DatabaseRestoreOptions, info: DatabaseInfo) {
     this.#options = options
@@ -128,8 +129,9 @@ class DatabaseRestore {
 
   async #take(document: SourceDocument): Promise<void> {
     const { counts, skip, internalTypes } = this.#options
-    const { id, rev, type, deleted } = headOf(document)
+    const { id, rev, type, deleted, bytes } = headOf(document)
     counts.total++
+    if (this.#conflicts.full) await this.#drainWrites()
     const current = this.#table.compare(id, rev)
     const internal = isInternalId(id) || (type !== undefined && internalTypes.has(type))
     if (skip.has(id) || internal || deleted) {
@@ -137,13 +139,13 @@ class DatabaseRestore {
     } else if (current === 'absent') {
       if (rev === undefined || this.#empty || !this.#deletions)
         return this.#create(document, rev !== undefined)
-      this.#toDiff.push(document)
-      if (this.#toDiff.length >= DIFF_BATCH || isLarge(document)) await this.#diff()
+      this.#toDiff.add(document, bytes.length)
+      if (this.#toDiff.full || isLarge(document)) await this.#diff()
     } else if (current === 'same') {
       counts.unchanged++
     } else {
-      this.#toCompare.push(document)
-      if (this.#toCompare.length >= COMPARE_BATCH || isLarge(document)) await this.#compare()
+      this.#toCompare.add(document, bytes.length)
+      if (this.#toCompare.full || isLarge(document)) await this.#compare()
     }
   }
 
@@ -155,16 +157,15 @@ class DatabaseRestore {
     }
     const { id, bytes } = headOf(document)
     if (isLarge(document)) return this.#writeLarge(document, keepRevision ? 'original' : null, 'created')
-    const write: PendingWrite = { id, bytes, document, as: 'created', attempt: 1 }
+    const write: PendingWrite = { id, bytes, as: 'created', attempt: 1 }
     if (keepRevision) return this.#copies.add(write)
     return this.#edits.add({ ...write, bytes: withRevision(document, null) })
   }
 
   /** Documents that the target does not have now: did it never have the revision, or was it deleted since? */
   async #diff(): Promise<void> {
-    const documents = this.#toDiff
+    const documents = this.#toDiff.take()
     if (documents.length === 0) return
-    this.#toDiff = []
     const revisions = documents.map((document) => {
       const { id, rev } = headOf(document)
       return { id, rev: rev as string }
@@ -175,9 +176,8 @@ class DatabaseRestore {
 
   /** Documents that the target has at another revision: writes those that say something else. */
   async #compare(): Promise<void> {
-    const documents = new Map(this.#toCompare.map((document) => [headOf(document).id, document]))
+    const documents = new Map(this.#toCompare.take().map((document) => [headOf(document).id, document]))
     if (documents.size === 0) return
-    this.#toCompare = []
     const { target, counts, dryRun } = this.#options
     const ids = [...documents.keys()].map((id) => ({ id }))
     for await (const { id, doc } of target.bulkGet(ids, { attachments: false })) {
@@ -194,7 +194,7 @@ class DatabaseRestore {
   async #change(document: SourceDocument, rev: string | null, attempt: number): Promise<void> {
     if (isLarge(document)) return this.#writeLarge(document, rev, 'changed')
     const { id } = document
-    await this.#edits.add({ id, bytes: withRevision(document, rev), document, as: 'changed', attempt })
+    await this.#edits.add({ id, bytes: withRevision(document, rev), as: 'changed', attempt })
   }
 
   async #drainWrites(): Promise<void> {
@@ -202,17 +202,17 @@ class DatabaseRestore {
       await this.#copies.flush()
       await this.#edits.flush()
       await this.#lanes.idle()
-      if (this.#conflicts.length === 0) return
-      const conflicts = this.#conflicts
-      this.#conflicts = []
+      const conflicts = this.#conflicts.take()
+      if (conflicts.length === 0) return
       await this.#resolve(conflicts)
     }
   }
 
   #onResult(write: PendingWrite, result: BulkResult): void {
     if (!result.error) this.#options.counts[write.as]++
-    else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) this.#conflicts.push(write)
-    else this.#fail(write.id, result.error, result.reason ?? '')
+    else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) {
+      this.#conflicts.add({ ...write, bytes: Buffer.from(write.bytes) }, write.bytes.length)
+    } else this.#fail(write.id, result.error, result.reason ?? '')
   }
 
   /** Somebody changed these meanwhile, or they were written and the reply was lost. */
@@ -223,10 +223,10 @@ class DatabaseRestore {
       for await (const { id, doc } of this.#options.target.bulkGet(ids, { attachments: false })) {
         const write = writes.get(id)
         if (!write) continue
-        const { document } = write
+        const document = readDocument(write.bytes)
         const current = doc && readDocument(doc)
         const live = current && !current.deleted ? current : null
-        if (live && sameContent(comparableOf(document), live)) this.#options.counts[write.as]++
+        if (live && sameContent(document, live)) this.#options.counts[write.as]++
         else await this.#change(document, live?.rev ?? null, write.attempt + 1)
       }
     }
@@ -292,7 +292,7 @@ class DatabaseRestore {
       return
     }
     if (deletions.length === 0) return
-    for (const result of await target.bulkDocs(deletions, true)) {
+    for (const result of await target.bulkDocs(BulkBody.of(true, deletions))) {
       if (result.error) this.#fail(result.id, result.error, result.reason ?? '')
       else counts.deleted++
     }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { BulkBody } from '../couch/bulk-body.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict, isNotFound } from '../couch/errors.js'
 import { asCouchError } from '../couch/json-rows.js'
@@ -149,7 +150,7 @@ export class BackupStore {
       const deletions = orphans
         .slice(i, i + 500)
         .map(([_id, _rev]) => Buffer.from(JSON.stringify({ _id, _rev, _deleted: true })))
-      await this.db.bulkDocs(deletions, true)
+      await this.db.bulkDocs(BulkBody.of(true, deletions))
     }
     return orphans.length
   }

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import { promisify } from 'node:util'
-import { createGzip, gzip } from 'node:zlib'
+import { createGzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
@@ -20,13 +19,9 @@ import { CHUNK_TYPE, chunkId } from './names.js'
 const IN_FLIGHT = 2
 /** Fast levels: the reader of the feed and the database share the machine with this. */
 const GZIP_LEVEL = 3
-/** Bytes of a piece of compressed output: few pieces to be joined, little to spare. */
+/** Bytes of a piece of compressed output: few pieces, little to spare. */
 const GZIP_OUTPUT = 256 * 1024
-/** A compressed chunk of documents is smaller, unless they are of random bytes. */
-const OUTPUT_BYTES = CHUNK_BYTES / 4
 const NEWLINE = 0x0a
-
-const compress = promisify(gzip)
 
 /**
  * Packs lines into chunk documents and stores them, several at a time. Nothing is ever written twice: a chunk whose
@@ -40,7 +35,7 @@ export class ChunkWriter {
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
-  readonly #outputs = new BufferPool(OUTPUT_BYTES, IN_FLIGHT)
+  readonly #outputs = new BufferPool(compressedBound(CHUNK_BYTES), IN_FLIGHT)
   #used = 0
   #docs = 0
   #design = 0
@@ -145,8 +140,8 @@ export class ChunkWriter {
     lines: Buffer,
     { docs, design }: { docs: number; design: number }
   ): Promise<ChunkEntry> {
-    const output = this.#outputs.take()
-    const stored = await this.#compress(lines, output)
+    const output = this.#outputs.take(compressedBound(lines.length))
+    const stored = await compress(lines, output)
     const sha256 = createHash('sha256').update(stored).digest('hex')
     const document = {
       ...this.#document(index, docs),
@@ -172,12 +167,6 @@ export class ChunkWriter {
       if (!isConflict(error)) throw error
       return { ...entry, rev: await this.#revisionOfSame(entry) }
     }
-  }
-
-  /** @returns a part of `output`, or memory of its own where that is too small */
-  async #compress(lines: Buffer, output: Buffer): Promise<Buffer> {
-    const stored = await compress(lines, { level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
-    return stored.length > output.length ? stored : output.subarray(0, stored.copy(output))
   }
 
   /** A chunk that is there already is ours when a reply was lost; anything else is an error. */
@@ -252,6 +241,24 @@ export class ChunkWriter {
   #document(index: number, documents: number): ChunkDocument {
     return { type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index, documents }
   }
+}
+
+/** Bytes that gzip makes of so many at most: what cannot be compressed is stored, in blocks with a head. */
+function compressedBound(bytes: number): number {
+  return bytes + (bytes >> 10) + 1024
+}
+
+/** @returns the part of `output` that was filled; it must have room for all (see {@link compressedBound}) */
+async function compress(lines: Buffer, output: Buffer): Promise<Buffer> {
+  const zip = createGzip({ level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
+  zip.end(lines)
+  let length = 0
+  for await (const piece of zip as AsyncIterable<Buffer>) {
+    if (length + piece.length > output.length)
+      throw new RangeError('a compressed chunk is larger than it can be')
+    length += piece.copy(output, length)
+  }
+  return output.subarray(0, length)
 }
 
 const LINE_END = Buffer.from('\n')

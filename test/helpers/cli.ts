@@ -1,12 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import type { Test } from 'tap'
-import ts from 'typescript'
-
-const LIB = join(__dirname, '..', '..', 'lib')
+import { compile } from './compile.js'
 
 export interface CliRun {
   code: number | null
@@ -29,22 +26,8 @@ export type Cli = (args: readonly string[], options?: RunOptions) => Promise<Cli
  * @returns its main file
  */
 export function compileCli(directory: string): string {
-  for (const folder of ['cli', 'cli/commands', 'json']) {
-    for (const file of readdirSync(join(LIB, folder))) {
-      if (!file.endsWith('.ts')) continue
-      const { outputText } = ts.transpileModule(readFileSync(join(LIB, folder, file), 'utf8'), {
-        compilerOptions: {
-          module: ts.ModuleKind.CommonJS,
-          target: ts.ScriptTarget.ES2022,
-          esModuleInterop: true
-        }
-      })
-      const target = join(directory, folder, file.replace(/\.ts$/, '.js'))
-      mkdirSync(dirname(target), { recursive: true })
-      writeFileSync(target, outputText)
-    }
-  }
-  return join(directory, 'cli', 'main.js')
+  compile(directory, ['lib/cli', 'lib/cli/commands', 'lib/json'])
+  return join(directory, 'lib', 'cli', 'main.js')
 }
 
 /** The command-line client as it is published: JavaScript, run as a process of its own. Lies in the test's directory. */

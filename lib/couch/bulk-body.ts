@@ -1,0 +1,56 @@
+const DOCS = Buffer.from('{"docs":[')
+const DOCS_REPLICATED = Buffer.from('{"new_edits":false,"docs":[')
+const DOCS_END = Buffer.from(']}')
+const COMMA = 0x2c
+
+/** The body of a `_bulk_docs`, made in memory that is given, document by document. */
+export class BulkBody {
+  /** `false` keeps the revisions that the documents name; the answer then holds failures only. */
+  readonly newEdits: boolean
+  readonly buffer: Buffer
+  #count = 0
+  #used: number
+
+  /** @param buffer memory of at least {@link BulkBody.bytesFor} the first document */
+  constructor(newEdits: boolean, buffer: Buffer) {
+    this.newEdits = newEdits
+    this.buffer = buffer
+    this.#used = (newEdits ? DOCS : DOCS_REPLICATED).copy(buffer)
+  }
+
+  static of(newEdits: boolean, docs: readonly Uint8Array[]): BulkBody {
+    const bytes = docs.reduce((sum, doc) => sum + doc.length + 1, 0)
+    const body = new BulkBody(newEdits, Buffer.allocUnsafeSlow(BulkBody.bytesFor(bytes)))
+    for (const doc of docs) body.add(doc)
+    return body
+  }
+
+  /** Memory that documents of so many bytes take, with a comma for each. */
+  static bytesFor(bytes: number): number {
+    return DOCS_REPLICATED.length + bytes + 1 + DOCS_END.length
+  }
+
+  get count(): number {
+    return this.#count
+  }
+
+  fits(doc: Uint8Array): boolean {
+    return this.#used + 1 + doc.length + DOCS_END.length <= this.buffer.length
+  }
+
+  /** @returns the document as it stands in the body */
+  add(doc: Uint8Array): Buffer {
+    if (!this.fits(doc)) throw new RangeError('the document does not fit into the body')
+    if (this.#count > 0) this.buffer[this.#used++] = COMMA
+    const start = this.#used
+    this.buffer.set(doc, start)
+    this.#used += doc.length
+    this.#count++
+    return this.buffer.subarray(start, this.#used)
+  }
+
+  /** The whole body. */
+  bytes(): Buffer {
+    return this.buffer.subarray(0, this.#used + DOCS_END.copy(this.buffer, this.#used))
+  }
+}
