@@ -10,6 +10,13 @@ export const DatabaseUnavailableError = createError(
 
 export const BackupNotFoundError = createError('DB_BACKUPS_NOT_FOUND', 'there is no backup "%s"', 404)
 
+/** A backup that a later version of this package has stored in a way that this one does not know. */
+export const UnknownLayoutError = createError(
+  'DB_BACKUPS_UNKNOWN_LAYOUT',
+  'the backup "%s" was made by a later version',
+  400
+)
+
 /** A backup that is still being made, has failed, or is damaged. */
 export const BackupNotRestorableError = createError('DB_BACKUPS_NOT_RESTORABLE', 'cannot restore, %s', 400)
 

@@ -19,6 +19,8 @@ export const dbBackups = fp<DbBackupsOptions>(
     const operations = new Operations(resolved, fastify.log.child({ plugin: NAME }))
     fastify.decorate('dbBackups', operations)
     fastify.addHook('onReady', async () => operations.watch())
+    // Before the requests under way have ended: a slow download must not hold up what has to be written down.
+    fastify.addHook('preClose', async () => operations.stop())
     fastify.addHook('onClose', async () => operations.close())
     registerRoutes(fastify, operations, resolved)
   },

@@ -97,8 +97,8 @@ export class Operations implements DbBackups {
   }
 
   /** Lets what runs end, or stops it and says so, within the time-out. */
-  async close(): Promise<void> {
-    const { client, jobs, options } = this.#environment
+  async stop(): Promise<void> {
+    const { jobs, options } = this.#environment
     const half = options.timeouts.close / 2
     this.#running.close()
     this.#watch.stop()
@@ -108,6 +108,10 @@ export class Operations implements DbBackups {
     await jobs.settled(half)
     this.#running.abandonAll()
     await this.#notices.close()
-    await client.close()
+  }
+
+  /** Cuts the connections to the database: nobody reads a backup any more. */
+  async close(): Promise<void> {
+    await this.#environment.client.close()
   }
 }

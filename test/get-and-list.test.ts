@@ -177,3 +177,19 @@ t.test('a backup is sent while it is still being read', async (t) => {
   const backup = JSON.parse(Buffer.concat(pieces).toString())
   t.equal(backup.dbs.athena_components.docs.length, 140)
 })
+
+t.test('a backup that a later version has stored is refused, not misread', async (t) => {
+  const on = await setupDatabases(t)
+  const api = apiOf(await buildHost(t, { on }))
+  const id = await api.backup()
+  const system = on.couch.use(on.names.system)
+  const header = (await system.get(id)) as unknown as { storage: { layout: number } }
+  header.storage.layout++
+  await system.insert(header as never)
+  for (const method of ['GET', 'PUT'] as const) {
+    const reply = await api.call(method, `/${id}`)
+    t.equal(reply.statusCode, 400)
+    t.match(reply.json(), { code: 'DB_BACKUPS_UNKNOWN_LAYOUT', message: /later version/ })
+  }
+  t.strictSame((await api.call('GET')).json().ids, [id])
+})

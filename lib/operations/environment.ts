@@ -4,7 +4,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
 import { connectionOf } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
-import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
+import { BackupNotFoundError, InvalidParameterError, UnknownLayoutError } from '../errors.js'
 import { EventStream } from '../observe/event-stream.js'
 import { logListener } from '../observe/log.js'
 import { Metrics } from '../observe/metrics.js'
@@ -13,6 +13,7 @@ import type { ReadBackupOptions } from '../restore/read-backup.js'
 import { Spool } from '../restore/spool.js'
 
 import { BackupStore, type LoadedBackup } from '../store/backup-store.js'
+import { LAYOUT } from '../store/layout.js'
 import { EXCLUDED_TYPES, isBackupId } from '../store/names.js'
 import { BackgroundJobs } from './background-jobs.js'
 
@@ -53,13 +54,15 @@ export class Environment {
     )
   }
 
-  /** @throws InvalidParameterError, BackupNotFoundError */
+  /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
   async load(id: string): Promise<LoadedBackup> {
     if (id.length > MAX_BACKUP_ID || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
     }
     const loaded = await this.store.load(id)
     if (!loaded) throw new BackupNotFoundError(id)
+    if (loaded.kind === 'chunks' && !(loaded.header.storage.layout <= LAYOUT))
+      throw new UnknownLayoutError(id)
     return loaded
   }
 
