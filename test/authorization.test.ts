@@ -104,6 +104,12 @@ t.test('a hook that throws nothing refuses', async (t) => {
   await nothingHappened(t, host)
 })
 
+t.test('a hook that gives `false` refuses', async (t) => {
+  const host = await buildHost(t, { authorize: (async () => false) as never })
+  for (const route of everyRoute()) t.equal((await host.app.inject(route)).statusCode, 403)
+  await nothingHappened(t, host)
+})
+
 t.test('a hook that does not answer refuses', async (t) => {
   const host = await buildHost(t, {
     authorize: () => new Promise<void>(() => {}),

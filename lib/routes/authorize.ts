@@ -11,8 +11,10 @@ const AuthorizationFailedError = createError(
   500
 )
 
+const ForbiddenError = createError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
+
 /**
- * Asks the host whether a request may be served. A hook that throws, hangs or replies itself refuses.
+ * Asks the host whether a request may be served. A hook that throws, hangs, replies itself, or gives `false` refuses.
  * @returns who asks, or `null` when the hook has replied
  */
 export async function authorize(
@@ -37,7 +39,10 @@ export async function authorize(
       () => new AuthorizationFailedError(),
       async () => hook(request, { action: 'blockchain.optools.settings', scheme }, reply)
     )
-    return hasReplied() ? null : (requester ?? undefined)
+    if (hasReplied()) return null
+    // No type allows it, but whoever writes it means this.
+    if ((requester as unknown) === false) throw new ForbiddenError()
+    return requester ?? undefined
   } catch (error) {
     if (hasReplied()) return null
     const statusCode = (error as { statusCode?: unknown } | undefined)?.statusCode
