@@ -165,6 +165,13 @@ t.test('the packed package', async (t) => {
     await writeFile(join(directory, 'readme.mts'), embedding)
     await writeFile(join(directory, 'readme.cts'), embedding)
     await writeFile(
+      join(directory, 'host.d.ts'),
+      `interface User { name: string; uuid: string; actions: string[] }
+      declare function sessionOf(request: unknown): Promise<User | undefined>
+      declare function apiKeyOf(request: unknown): Promise<User | undefined>
+      `
+    )
+    await writeFile(
       join(directory, 'operations.mts'),
       `import type { FastifyInstance } from 'fastify'
       import type {} from '${NAME}'
@@ -192,7 +199,7 @@ t.test('the packed package', async (t) => {
         skipLibCheck: false,
         types: ['node']
       },
-      include: ['*.mts', '*.cts']
+      include: ['*.mts', '*.cts', 'host.d.ts']
     }
     await writeFile(join(directory, 'tsconfig.json'), JSON.stringify(settings))
     const problems = await tsc('-p', directory).then(
