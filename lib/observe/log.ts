@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
+import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 
 interface Line {
@@ -154,15 +155,7 @@ function sizeOf(summaries: readonly DatabaseSummary[]) {
 }
 
 function totalOf({ databases }: RestoreOutcome): DatabaseRestoreCounts {
-  const sum: DatabaseRestoreCounts = {
-    total: 0,
-    created: 0,
-    changed: 0,
-    unchanged: 0,
-    skipped: 0,
-    failed: 0,
-    deleted: 0
-  }
+  const sum = noCounts()
   for (const counts of Object.values(databases)) {
     for (const name of Object.keys(sum) as (keyof DatabaseRestoreCounts)[]) sum[name] += counts[name]
   }

@@ -1,9 +1,10 @@
-import type { DatabaseRestoreCounts, RestoreFailure, RestoreOutcome } from '../../types/backups.js'
+import type { RestoreFailure, RestoreOutcome } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { restoreDatabase } from './database-restore.js'
+import { noCounts } from './no-counts.js'
 import type { RestoreSource } from './source.js'
 
 /** Milliseconds between two updates of the transaction. */
@@ -75,15 +76,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
         )
         if (!present) continue
         const restoring = stopwatch()
-        const counts: DatabaseRestoreCounts = {
-          total: 0,
-          created: 0,
-          changed: 0,
-          unchanged: 0,
-          skipped: 0,
-          failed: 0,
-          deleted: 0
-        }
+        const counts = noCounts()
         outcome.databases[database] = counts
         progress.watch(() => ({ databases: structuredClone(outcome.databases) }))
         await restoreDatabase({
