@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +9,7 @@ import { compareDatabases, setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { bytesOf, hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
 const LOGICAL = ['components', 'sessions', 'system'] as const
 
 /** A console with empty databases; its backups lie beside them, so nothing but a restore writes to the three. */
@@ -80,6 +82,46 @@ t.test('takes compressed documents', async (t) => {
   const transaction = await api.restore({ dbs: { DB_COMPONENTS: { compressed_docs } } })
   t.match(transaction, { status: 'success', databases: { components: { total: 20, created: 20 } } })
   compareDatabases(t, new Map(docs.map((doc) => [doc._id, doc])), await components())
+})
+
+t.test('documents of every size are compared with what the target has or had', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  const sizes = [1, 100, 5000, 90_000, 260_000, 262_000, 262_136, 262_144, 263_000, 600_000, 3_000_000]
+  const docs = Array.from({ length: 330 }, (_, i) => {
+    const _id = `doc_${String(i).padStart(3, '0')}`
+    // The large ones are few, each with small ones around it.
+    const size = i % 15 === 0 ? sizes[(i / 15) % sizes.length]! : 20 + i * 7
+    return { _id, _rev: `1-${String(i).padStart(32, '0')}`, text: bytesOf(_id, size).toString('latin1') }
+  })
+  const states = ['same', 'changed', 'deleted', 'absent'] as const
+  const state = (i: number) => states[i % states.length]!
+  const db = on.couch.use(on.names.components)
+  const before = docs.flatMap(({ _id, text }, i) =>
+    state(i) === 'absent' ? [] : [{ _id, text: state(i) === 'changed' ? `${text}, edited` : text }]
+  )
+  await load(db, before, 20)
+  const present = await components()
+  await db.bulk({
+    docs: docs.flatMap(({ _id }, i) =>
+      state(i) === 'deleted' ? [{ _id, _rev: present.get(_id)!._rev, _deleted: true }] : []
+    )
+  })
+  const count = (...wanted: string[]) => docs.filter((_, i) => wanted.includes(state(i))).length
+  const transaction = await api.restore({ dbs: { athena_components: { docs } } })
+  t.match(transaction, {
+    status: 'success',
+    databases: {
+      components: {
+        created: count('deleted', 'absent'),
+        changed: count('changed'),
+        unchanged: count('same')
+      }
+    }
+  })
+  // Texts of megabytes are told by their digests: a difference can then be shown.
+  const digests = (documents: Iterable<{ _id: string; text?: unknown }>) =>
+    new Map(Array.from(documents, ({ _id, text }) => [_id, { _id, text: sha256(String(text)) }]))
+  compareDatabases(t, digests(docs), digests((await components()).values()))
 })
 
 t.test('the last copy of a document wins', async (t) => {

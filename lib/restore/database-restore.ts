@@ -74,8 +74,8 @@ class DatabaseRestore {
   readonly #copies: BulkWriter<PendingWrite>
   #table = new RevisionTable(0)
   readonly #conflicts = new Waiting<PendingWrite>(COMPARE_BATCH)
-  readonly #toCompare = new Waiting<SourceDocument>(COMPARE_BATCH)
-  readonly #toDiff = new Waiting<SourceDocument>(DIFF_BATCH)
+  readonly #toCompare = new Waiting<DocumentBytes>(COMPARE_BATCH)
+  readonly #toDiff = new Waiting<DocumentBytes>(DIFF_BATCH)
 
   constructor(options: DatabaseRestoreOptions, info: DatabaseInfo) {
     this.#options = options
@@ -122,14 +122,14 @@ class DatabaseRestore {
       }
       await turn()
     }
-    await this.#diff()
-    await this.#compare()
+    await this.#diff(this.#toDiff.take())
+    await this.#compare(this.#toCompare.take())
     await this.#drainWrites()
   }
 
   async #take(document: SourceDocument): Promise<void> {
     const { counts, skip, internalTypes } = this.#options
-    const { id, rev, type, deleted, bytes } = headOf(document)
+    const { id, rev, type, deleted } = headOf(document)
     counts.total++
     if (this.#conflicts.full) await this.#drainWrites()
     const current = this.#table.compare(id, rev)
@@ -139,13 +139,15 @@ class DatabaseRestore {
     } else if (current === 'absent') {
       if (rev === undefined || this.#empty || !this.#deletions)
         return this.#create(document, rev !== undefined)
-      this.#toDiff.add(document, bytes.length)
-      if (this.#toDiff.full || isLarge(document)) await this.#diff()
+      if (isLarge(document)) return this.#diff([document])
+      this.#toDiff.add(document)
+      if (this.#toDiff.full) await this.#diff(this.#toDiff.take())
     } else if (current === 'same') {
       counts.unchanged++
     } else {
-      this.#toCompare.add(document, bytes.length)
-      if (this.#toCompare.full || isLarge(document)) await this.#compare()
+      if (isLarge(document)) return this.#compare([document])
+      this.#toCompare.add(document)
+      if (this.#toCompare.full) await this.#compare(this.#toCompare.take())
     }
   }
 
@@ -163,8 +165,7 @@ class DatabaseRestore {
   }
 
   /** Documents that the target does not have now: did it never have the revision, or was it deleted since? */
-  async #diff(): Promise<void> {
-    const documents = this.#toDiff.take()
+  async #diff(documents: readonly SourceDocument[]): Promise<void> {
     if (documents.length === 0) return
     const revisions = documents.map((document) => {
       const { id, rev } = headOf(document)
@@ -175,9 +176,9 @@ class DatabaseRestore {
   }
 
   /** Documents that the target has at another revision: writes those that say something else. */
-  async #compare(): Promise<void> {
-    const documents = new Map(this.#toCompare.take().map((document) => [headOf(document).id, document]))
-    if (documents.size === 0) return
+  async #compare(waiting: readonly SourceDocument[]): Promise<void> {
+    if (waiting.length === 0) return
+    const documents = new Map(waiting.map((document) => [headOf(document).id, document]))
     const { target, counts, dryRun } = this.#options
     const ids = [...documents.keys()].map((id) => ({ id }))
     for await (const { id, doc } of target.bulkGet(ids, { attachments: false })) {
@@ -211,7 +212,7 @@ class DatabaseRestore {
   #onResult(write: PendingWrite, result: BulkResult): void {
     if (!result.error) this.#options.counts[write.as]++
     else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) {
-      this.#conflicts.add({ ...write, bytes: Buffer.from(write.bytes) }, write.bytes.length)
+      this.#conflicts.add(write)
     } else this.#fail(write.id, result.error, result.reason ?? '')
   }
 

@@ -13,7 +13,8 @@ export interface RestoreSource {
   /** How many documents a database has. */
   count(database: LogicalDatabase): number
   /**
-   * The documents of a database, in groups small enough to be handled without a pause.
+   * The documents of a database, in groups small enough to be handled without a pause. A group's bytes are valid until
+   * the next is asked for.
    * @param design only design documents, or only the others
    */
   documents(database: LogicalDatabase, design: boolean): AsyncIterable<SourceDocument[]>

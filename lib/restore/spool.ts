@@ -48,8 +48,8 @@ export class Spool {
     for (const file of this.#files.values()) await file.flush()
   }
 
-  /** Documents in the order in which they were appended. */
-  async *read(database: LogicalDatabase, design: boolean): AsyncGenerator<Spooled> {
+  /** Documents in the order in which they were appended, in groups. A group is valid until the next is asked for. */
+  async *read(database: LogicalDatabase, design: boolean): AsyncGenerator<Spooled[]> {
     const file = this.#files.get(nameOf(database, design))
     if (file) yield* file.read()
   }
@@ -158,27 +158,30 @@ class SpoolFile {
     this.#used += FRAME + bytes.length
   }
 
-  async *read(): AsyncGenerator<Spooled> {
+  async *read(): AsyncGenerator<Spooled[]> {
     await this.flush()
-    let rest: Buffer = Buffer.alloc(0)
-    let position = 0
-    while (position < this.#length) {
-      const needed = rest.length >= FRAME ? FRAME + rest.readUInt32LE(0) - rest.length : 0
-      const wanted = Math.min(this.#length - position, Math.max(BLOCK, needed))
-      const all = Buffer.allocUnsafeSlow(rest.length + wanted)
-      rest.copy(all)
-      const kept = rest.length
-      const { bytesRead } = await this.#handle.read(all, kept, wanted, position)
+    let buffer = Buffer.allocUnsafeSlow(BLOCK)
+    /** Bytes at the buffer's beginning that were read, and belong to no group yet. */
+    let kept = 0
+    for (let position = 0; position < this.#length; ) {
+      const needed = Math.max(BLOCK, kept >= FRAME ? FRAME + buffer.readUInt32LE(0) : 0)
+      if (needed > buffer.length) buffer = Buffer.concat([buffer.subarray(0, kept)], needed)
+      const wanted = Math.min(this.#length - position, needed - kept)
+      const { bytesRead } = await this.#handle.read(buffer, kept, wanted, position)
       if (bytesRead < wanted) throw new Error('the spooled upload was cut off')
       position += bytesRead
+      const filled = kept + bytesRead
+      const group: Spooled[] = []
       let at = 0
-      while (all.length - at >= FRAME) {
-        const end = at + FRAME + all.readUInt32LE(at)
-        if (end > all.length) break
-        yield { ordinal: all.readUInt32LE(at + 4), bytes: all.subarray(at + FRAME, end) }
+      while (filled - at >= FRAME) {
+        const end = at + FRAME + buffer.readUInt32LE(at)
+        if (end > filled) break
+        group.push({ ordinal: buffer.readUInt32LE(at + 4), bytes: buffer.subarray(at + FRAME, end) })
         at = end
       }
-      rest = all.subarray(at)
+      yield group
+      buffer.copyWithin(0, at, filled)
+      kept = filled - at
     }
   }
 

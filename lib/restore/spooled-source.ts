@@ -4,7 +4,7 @@ import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/
 import { CopyIndex } from '../store/copy-index.js'
 import { indexLargeDocument, type LargeDocument } from './large-document.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
-import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
+import type { RestoreSource, SourceDocument } from './source.js'
 import type { LargeFile, Spool } from './spool.js'
 
 /** How many documents the filter of repeated ids is made for: an upload does not tell how many it has. */
@@ -65,13 +65,14 @@ export class SpooledSource implements RestoreSource {
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
     const copies = this.#copies.get(database)
     if (!copies) return
-    const grouping = new Grouping()
-    for await (const { ordinal, bytes } of this.#spool.read(database, design)) {
-      const document = readDocument(bytes)
-      const group = copies.isLast(document.id, ordinal) ? grouping.add(document) : undefined
-      if (group) yield group
+    for await (const spooled of this.#spool.read(database, design)) {
+      const group: SourceDocument[] = []
+      for (const { ordinal, bytes } of spooled) {
+        const document = readDocument(bytes)
+        if (copies.isLast(document.id, ordinal)) group.push(document)
+      }
+      yield group
     }
-    yield grouping.rest()
     for (const large of this.#large.get(database) ?? []) {
       if (large.design === design && copies.isLast(large.document.head.id, large.ordinal))
         yield [large.document]

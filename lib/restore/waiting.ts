@@ -1,11 +1,12 @@
 const MAX_BYTES = 1024 * 1024
 
 /** Documents that wait for something to be asked about all of them at once: bounded in number and in bytes. */
-export class Waiting<T> {
+export class Waiting<T extends { bytes: Buffer }> {
   readonly #max: number
   #items: T[] = []
   #bytes = 0
 
+  /** @param max how many may wait */
   constructor(max: number) {
     this.#max = max
   }
@@ -14,9 +15,10 @@ export class Waiting<T> {
     return this.#items.length >= this.#max || this.#bytes >= MAX_BYTES
   }
 
-  add(item: T, bytes: number): void {
-    this.#items.push(item)
-    this.#bytes += bytes
+  /** Adds `item` with a copy of its bytes: what it was read from is used again meanwhile. */
+  add(item: T): void {
+    this.#items.push({ ...item, bytes: Buffer.from(item.bytes) })
+    this.#bytes += item.bytes.length
   }
 
   /** Everything that waits; nothing does any more. */
