@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import { promisify } from 'node:util'
-import { createGunzip, gunzip } from 'node:zlib'
+import { createGunzip } from 'node:zlib'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isNotFound } from '../couch/errors.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
-const decompress = promisify(gunzip)
+/** Bytes that are decompressed at a time. */
+const PIECE_BYTES = 256 * 1024
 /** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
 const buffers = new BufferPool(CHUNK_BYTES, 4)
 const NEWLINE = 0x0a
@@ -25,29 +25,45 @@ export class DamagedBackupError extends Error {
 
 /**
  * The lines of a chunk, checked against its entry.
+ * @param memory where to put them, if there is room
  * @throws DamagedBackupError
  */
-export async function readChunk(db: CouchDatabase, entry: ChunkEntry): Promise<Buffer> {
-  return againIfDamaged(() => readChunkOnce(db, entry))
+export async function readChunk(db: CouchDatabase, entry: ChunkEntry, memory?: Buffer): Promise<Buffer> {
+  const fits = memory !== undefined && entry.raw <= memory.length
+  const lines = fits ? memory.subarray(0, entry.raw) : Buffer.allocUnsafeSlow(entry.raw)
+  await againIfDamaged(() => readChunkOnce(db, entry, lines))
+  return lines
 }
 
-async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry): Promise<Buffer> {
+async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, lines: Buffer): Promise<void> {
   const buffer = buffers.take(entry.stored)
   try {
     const stored = await fetchChunk(db, entry, buffer)
     if (stored === null || createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
       throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
     }
-    // One output buffer of the right size, instead of many pieces to be joined.
-    const options = { maxOutputLength: entry.raw + 1, chunkSize: Math.max(64, entry.raw + 1) }
-    const lines = await decompress(stored, options).catch(() => null)
-    if (lines === null || lines.length !== entry.raw) {
+    if (!(await decompress(stored, lines))) {
       throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
     }
-    return lines
   } finally {
     buffers.give(buffer)
   }
+}
+
+/** @returns whether `stored` decompresses to as many bytes as `lines` has; it holds them then */
+async function decompress(stored: Buffer, lines: Buffer): Promise<boolean> {
+  const unzip = createGunzip({ chunkSize: PIECE_BYTES })
+  unzip.end(stored)
+  let length = 0
+  try {
+    for await (const piece of unzip as AsyncIterable<Buffer>) {
+      if (length + piece.length > lines.length) return false
+      length += piece.copy(lines, length)
+    }
+  } catch {
+    return false
+  }
+  return length === lines.length
 }
 
 /** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */

@@ -3,7 +3,7 @@ import { idOf } from '../json/document.js'
 import type { BackupStore } from './backup-store.js'
 import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
 import { isLastCopy } from './copy-index.js'
-import type { ChunkEntry, StoredHeader } from './layout.js'
+import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 import { apiKey } from './names.js'
 
 /** The chunks of one database of a backup, and which of their lines count. */
@@ -42,7 +42,8 @@ export type ChunkContent =
 
 /**
  * Reads chunks in order.
- * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database
+ * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database;
+ * else lines are valid until the next chunk is asked for
  * @param options.wanted leaves out chunks that are not needed
  * @throws DamagedBackupError
  */
@@ -57,10 +58,11 @@ export async function* chunkContents(
     if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
     ordinal += entry.docs
   }
+  const memory = options.ahead ? undefined : Buffer.allocUnsafeSlow(CHUNK_BYTES)
   const read = (index: number): Promise<Buffer> | null => {
     const entry = selected[index]?.entry
     if (!entry || entry.large !== undefined) return null
-    const lines = readChunk(store.db, entry)
+    const lines = readChunk(store.db, entry, memory)
     lines.catch(() => undefined)
     return lines
   }
