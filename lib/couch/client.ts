@@ -1,5 +1,6 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
+import { discard } from '../discard.js'
 import type { Connection } from './connection.js'
 import { CouchError } from './errors.js'
 
@@ -59,7 +60,7 @@ export interface CouchResponse {
   headers: Record<string, string | string[] | undefined>
   /** Throws {@link CouchError} when the connection breaks or falls silent. */
   body: AsyncIterable<Buffer>
-  /** Reads what is left and drops it, or cuts the connection. */
+  /** Drops what is left, and cuts the connection when there is something. */
   discard(): void
 }
 
@@ -226,12 +227,12 @@ export class CouchClient {
     const expectsJson = !request.headers?.accept
     if (answer.statusCode >= 400) throw await refusal(what, answer, body)
     if (answer.statusCode >= 300) {
-      answer.body.destroy()
+      discard(answer.body)
       release()
       throw badAnswer(what, `redirect (${answer.statusCode})`)
     }
     if (expectsJson && request.method !== 'HEAD' && !isJson(answer.headers['content-type'])) {
-      answer.body.on('error', () => {}).destroy()
+      discard(answer.body)
       release()
       throw badAnswer(what, 'the answer is not JSON')
     }
@@ -241,7 +242,7 @@ export class CouchClient {
       body,
       discard() {
         release()
-        answer.body.on('error', () => {}).destroy()
+        discard(answer.body)
       }
     }
   }
@@ -312,10 +313,10 @@ async function* watch(
     ended = true
   } catch (error) {
     ended = true
-    body.on('error', () => {}).destroy()
+    discard(body)
     throw failure(error)
   } finally {
-    if (!ended) body.on('error', () => {}).destroy()
+    if (!ended) discard(body)
     release()
   }
 }

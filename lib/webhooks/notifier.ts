@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent } from 'undici'
 import type { ClientWebhookOptions } from '../../types/options.js'
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
+import { discard } from '../discard.js'
 import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
 
 const ATTEMPTS = 3
@@ -97,7 +98,7 @@ export class Notifier {
         body: JSON.stringify(body),
         signal: abort.signal
       })
-      answer.body.on('error', () => {}).destroy()
+      discard(answer.body)
       return answer.statusCode
     } finally {
       clearTimeout(timer)
