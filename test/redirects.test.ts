@@ -5,25 +5,28 @@ import t from 'tap'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 
-t.test('a redirect in the place of the database is an error of the request, and of nothing else', async (t) => {
-  const redirecting = createServer((_request, response) => {
-    response.writeHead(302, { location: '/login', 'content-type': 'text/html' })
-    // More than what comes with the head: the rest is never read.
-    response.end('<p>Sign in</p>'.repeat(100_000))
-  })
-  t.teardown(() => redirecting.close())
-  await new Promise<void>((resolve) => redirecting.listen(0, '127.0.0.1', resolve))
-  const on = await setupDatabases(t)
-  const { port } = redirecting.address() as AddressInfo
-  let couch = on.couch
-  const host = await buildHost(t, { on, couch: () => couch })
-  const list = () => host.app.inject({ url: '/api/v1/backups', headers: host.as('manager') })
+t.test(
+  'a redirect in the place of the database is an error of the request, and of nothing else',
+  async (t) => {
+    const redirecting = createServer((_request, response) => {
+      response.writeHead(302, { location: '/login', 'content-type': 'text/html' })
+      // More than what comes with the head: the rest is never read.
+      response.end('<p>Sign in</p>'.repeat(100_000))
+    })
+    t.teardown(() => redirecting.close())
+    await new Promise<void>((resolve) => redirecting.listen(0, '127.0.0.1', resolve))
+    const on = await setupDatabases(t)
+    const { port } = redirecting.address() as AddressInfo
+    let couch = on.couch
+    const host = await buildHost(t, { on, couch: () => couch })
+    const list = () => host.app.inject({ url: '/api/v1/backups', headers: host.as('manager') })
 
-  couch = nano(`http://127.0.0.1:${port}`)
-  const refused = await list()
-  t.equal(refused.statusCode, 503)
-  t.match(refused.json().message, 'redirect (302)')
+    couch = nano(`http://127.0.0.1:${port}`)
+    const refused = await list()
+    t.equal(refused.statusCode, 503)
+    t.match(refused.json().message, 'redirect (302)')
 
-  couch = on.couch
-  t.equal((await list()).statusCode, 200, 'the server serves on')
-})
+    couch = on.couch
+    t.equal((await list()).statusCode, 200, 'the server serves on')
+  }
+)

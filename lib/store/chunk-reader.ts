@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isNotFound } from '../couch/errors.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry } from './layout.js'
+import { through } from './through.js'
 
 /** Bytes that are decompressed at a time. */
 const PIECE_BYTES = 256 * 1024
@@ -117,11 +117,8 @@ export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): Asy
       yield piece
     }
   }
-  const source = Readable.from(hashed(), { objectMode: false })
-  const unzip = createGunzip()
-  source.on('error', (error) => unzip.destroy(error))
   let raw = 0
-  for await (const piece of source.pipe(unzip) as AsyncIterable<Buffer>) {
+  for await (const piece of through(hashed(), createGunzip())) {
     raw += piece.length
     if (raw > entry.raw)
       throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { Readable } from 'node:stream'
 import { createGzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
@@ -14,6 +13,7 @@ import {
   type ChunkEntry
 } from './layout.js'
 import { CHUNK_TYPE, chunkId } from './names.js'
+import { through } from './through.js'
 
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
@@ -31,7 +31,8 @@ export class ChunkWriter {
   readonly #db: CouchDatabase
   readonly #backup: string
   readonly #database: LogicalDatabase
-  #index: number
+  /** Number of the next chunk. */
+  #index = 0
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
@@ -43,17 +44,10 @@ export class ChunkWriter {
   readonly #storing = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 
-  /** @param index number of the first chunk to write */
-  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase, index = 0) {
+  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase) {
     this.#db = db
     this.#backup = backup
     this.#database = database
-    this.#index = index
-  }
-
-  /** Number of the next chunk. */
-  get index(): number {
-    return this.#index
   }
 
   /**
@@ -206,13 +200,10 @@ export class ChunkWriter {
       yield LINE_END
     }
     const body = async function* () {
-      const zip = createGzip({ level: GZIP_LEVEL })
-      const source = Readable.from(lines(), { objectMode: false })
-      source.on('error', (error) => zip.destroy(error))
-      for await (const piece of source.pipe(zip)) {
+      for await (const piece of through(lines(), createGzip({ level: GZIP_LEVEL }))) {
         hash.update(piece)
         stored += piece.length
-        yield piece as Buffer
+        yield piece
       }
     }
     await this.#db.putAttachmentStream(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body)

@@ -1,0 +1,98 @@
+import { randomBytes } from 'node:crypto'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
+import t, { type Test } from 'tap'
+import { CouchClient, FOREGROUND } from '../lib/couch/client.js'
+import { CouchDatabase } from '../lib/couch/database.js'
+import { DamagedBackupError, readLargeChunk } from '../lib/store/chunk-reader.js'
+import { ChunkWriter } from '../lib/store/chunk-writer.js'
+
+const MiB = 1024 * 1024
+
+/** A database that answers as the test says, and how many of its answers somebody still reads. */
+async function serve(t: Test, answer: RequestListener) {
+  let reading = 0
+  const server = createServer((request, response) => {
+    reading++
+    response.once('close', () => reading--)
+    answer(request, response)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const client = new CouchClient({
+    connect: () => ({
+      origin: `http://127.0.0.1:${port}`,
+      basePath: '',
+      headers: {},
+      dispatcher: undefined
+    }),
+    retry: FOREGROUND,
+    control: 5000,
+    idle: 5000
+  })
+  t.teardown(async () => {
+    await client.close()
+    server.closeAllConnections()
+    server.close()
+  })
+  return { db: new CouchDatabase(client, 'backups'), reading: () => reading }
+}
+
+async function until(condition: () => boolean): Promise<boolean> {
+  for (const end = Date.now() + 3000; Date.now() < end; await delay(20)) if (condition()) return true
+  return false
+}
+
+t.test('a large chunk that its reader gives up, or that is damaged, is not read on', async (t) => {
+  const raw = randomBytes(16 * MiB)
+  const stored = gzipSync(raw, { level: 1 })
+  const broken = Buffer.from(stored)
+  broken.fill(0, MiB, 2 * MiB)
+  const { db, reading } = await serve(t, (request, response) => {
+    response.setHeader('content-type', 'application/gzip')
+    response.end(request.url?.includes('broken') ? broken : stored)
+  })
+  const entry = { rev: '1-a', docs: 1, design: 0, raw: raw.length, stored: stored.length, sha256: '' }
+
+  for await (const _ of readLargeChunk(db, { ...entry, id: 'whole', large: 'a' })) break
+  t.ok(await until(() => reading() === 0), 'given up by its reader')
+
+  const longer = async () => {
+    for await (const _ of readLargeChunk(db, { ...entry, id: 'whole', raw: 1000, large: 'a' }));
+  }
+  await t.rejects(longer(), DamagedBackupError)
+  t.ok(await until(() => reading() === 0), 'longer than was stored')
+
+  const damaged = async () => {
+    for await (const _ of readLargeChunk(db, { ...entry, id: 'broken', large: 'a' }));
+  }
+  await t.rejects(damaged())
+  t.ok(await until(() => reading() === 0), 'damaged')
+})
+
+t.test('a large document that cannot be stored is not read on', async (t) => {
+  const { db } = await serve(t, (request, response) => {
+    response.setHeader('content-type', 'application/json')
+    if (request.url?.includes('documents.ndjson.gz')) {
+      response.statusCode = 403
+      response.end('{"error":"forbidden","reason":"no"}')
+      request.socket.end()
+    } else {
+      response.statusCode = 201
+      response.end('{"ok":true,"rev":"1-a"}')
+    }
+  })
+  let ended = false
+  const document = async function* () {
+    try {
+      for (;;) yield randomBytes(MiB)
+    } finally {
+      ended = true
+    }
+  }
+  const writer = new ChunkWriter(db, '03_ibp_db_backup_1592924104038', 'system')
+  await t.rejects(writer.addLarge({ id: 'large', design: false }, document))
+  t.ok(await until(() => ended), 'its source is closed')
+})
