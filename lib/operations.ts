@@ -82,7 +82,8 @@ export class Operations implements DbBackups {
     const environment = this.#environment
     return foreground(async () => {
       await environment.load(id)
-      await putAttachment(environment.store.db, id, name, Buffer.from(data as string), options.contentType)
+      const bytes = typeof data === 'string' ? Buffer.from(data) : data
+      await putAttachment(environment.store.db, id, name, bytes, options.contentType)
     })
   }
 

@@ -108,11 +108,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   for (const hook of ['authorize', 'rebuildWhitelist'] as const) {
     if (typeof options[hook] !== 'function') throw invalid(hook, 'must be a function')
   }
-  for (const hook of ['onEvent'] as const) {
-    if (options[hook] !== undefined && typeof options[hook] !== 'function')
-      throw invalid(hook, 'must be a function')
-  }
-  const { webhooks, couch, versions } = options
+  const { webhooks, couch, versions, onEvent } = options
+  if (onEvent !== undefined && typeof onEvent !== 'function') throw invalid('onEvent', 'must be a function')
   for (const method of ['create', 'update', 'get'] as const) {
     if (typeof webhooks?.[method] !== 'function')
       throw invalid('webhooks', `must have a function "${method}"`)

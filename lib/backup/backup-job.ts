@@ -122,7 +122,7 @@ export async function markFailed(store: BackupStore, id: string, reason: string)
       storage: { ...header.storage, databases: {} }
     }
   })
-  if (!complete) await store.removeParts(id, new Set())
+  if (!complete) await store.removeParts(id)
 }
 
 /** Writes progress at most once an interval, never two writes at a time. */

@@ -217,6 +217,7 @@ class DatabaseBackup {
     if (this.#waiting.size === 0) return
     const revisions = [...this.#waiting.values()].map(({ id, rev }) => ({ id, rev }))
     const rows = collectRows(this.#options.source.bulkGet(revisions, { attachments: true }))
+    // Awaited when they are written; a backup that fails before does not ask any more.
     rows.catch(() => undefined)
     this.#batches.push({ ids: new Set(this.#waiting.keys()), rows })
     this.#waiting = new Map()

@@ -263,7 +263,7 @@ export async function readJson(response: CouchResponse): Promise<unknown> {
   }
 }
 
-export async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buffer> {
+async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buffer> {
   const pieces: Buffer[] = []
   let size = 0
   for await (const piece of body) {
@@ -375,7 +375,7 @@ function bodyOf(request: CouchRequest): string | Buffer | AsyncIterable<Uint8Arr
 }
 
 /** Design and local documents keep the slash after their prefix, as CouchDB's paths want it. */
-export function encodePath({ path, query }: Pick<CouchRequest, 'path' | 'query'>): string {
+function encodePath({ path, query }: Pick<CouchRequest, 'path' | 'query'>): string {
   const segments = path.map((segment) => {
     const special = /^(_design|_local)\/(.*)$/s.exec(segment)
     return special ? `${special[1]}/${encodeURIComponent(special[2])}` : encodeURIComponent(segment)

@@ -81,10 +81,6 @@ export class CouchDatabase {
     this.name = name
   }
 
-  with(client: CouchClient): CouchDatabase {
-    return new CouchDatabase(client, this.name)
-  }
-
   async info(): Promise<DatabaseInfo> {
     const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
     if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')

@@ -94,7 +94,7 @@ export function idOf(bytes: Uint8Array): string {
 }
 
 /** @throws InvalidDocumentError when `id` cannot be the id of a document that is replicated. */
-export function validId(id: string | undefined): string {
+function validId(id: string | undefined): string {
   if (id === undefined) throw new InvalidDocumentError('a document\'s "_id" is not a string')
   if (id === '') throw new InvalidDocumentError('a document\'s "_id" is empty')
   if (id.startsWith('_') && !/^_design\/[^/]/.test(id)) {

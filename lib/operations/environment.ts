@@ -11,7 +11,6 @@ import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
 import type { ReadBackupOptions } from '../restore/read-backup.js'
 import { Spool } from '../restore/spool.js'
-
 import { BackupStore, type LoadedBackup } from '../store/backup-store.js'
 import { LAYOUT } from '../store/layout.js'
 import { EXCLUDED_TYPES, isBackupId } from '../store/names.js'

@@ -7,20 +7,13 @@ import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import type { BackupStore } from '../store/backup-store.js'
-import { EXCLUDED_TYPES, LEASE_TYPE } from '../store/names.js'
+import { INTERNAL_TYPES } from '../store/names.js'
 import { within } from '../within.js'
 import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
 import type { Transactions } from './transactions.js'
-
-/** Types of documents that are never restored from an upload. */
-const INTERNAL_TYPES = new Set([
-  ...EXCLUDED_TYPES.filter((type) => type.startsWith('athena_')),
-  LEASE_TYPE,
-  'session_athena'
-])
 
 /** A restore that is about to begin. */
 interface RestoreRequest {

@@ -17,7 +17,9 @@ import { BACKUP_RANGE, BACKUP_TYPE, isBackupId, MANIFEST_TYPE, manifestId, partR
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000
-/** Characters of captured members: headers of this package stay far below. */
+/** Parts deleted in one `_bulk_docs`. */
+const DELETIONS = 500
+/** Bytes of captured members: headers of this package stay far below. */
 const MAX_HEAD = 16 * 1024 * 1024
 
 /** A backup as athena wrote it: one document with the documents inside. Held without them. */
@@ -39,10 +41,6 @@ export class BackupStore {
 
   constructor(db: CouchDatabase) {
     this.db = db
-  }
-
-  with(db: CouchDatabase): BackupStore {
-    return new BackupStore(db)
   }
 
   /** Ids of all backups, oldest first. */
@@ -143,16 +141,15 @@ export class BackupStore {
     }
   }
 
-  /** Deletes the chunks and manifests of a backup that are not in `keep`. */
-  async removeParts(id: string, keep: ReadonlySet<string>): Promise<number> {
-    const orphans = [...(await this.#parts(id))].filter(([part]) => !keep.has(part))
-    for (let i = 0; i < orphans.length; i += 500) {
-      const deletions = orphans
-        .slice(i, i + 500)
+  /** Deletes the chunks and manifests of a backup. */
+  async removeParts(id: string): Promise<void> {
+    const parts = [...(await this.#parts(id))]
+    for (let i = 0; i < parts.length; i += DELETIONS) {
+      const deletions = parts
+        .slice(i, i + DELETIONS)
         .map(([_id, _rev]) => Buffer.from(JSON.stringify({ _id, _rev, _deleted: true })))
       await this.db.bulkDocs(BulkBody.of(true, deletions))
     }
-    return orphans.length
   }
 
   async #parts(id: string): Promise<Map<string, string>> {

@@ -3,23 +3,26 @@ import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 /** In the order in which they are backed up and restored. */
 export const LOGICAL_DATABASES: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
 
-export const BACKUP_PREFIX = '03_ibp_db_backup_'
+const BACKUP_PREFIX = '03_ibp_db_backup_'
 export const BACKUP_TYPE = 'athena_backup'
 export const CHUNK_TYPE = 'athena_backup_chunk'
 export const MANIFEST_TYPE = 'athena_backup_manifest'
 export const LEASE_TYPE = 'athena_backup_lease'
 export const LEASE_ID = 'athena_backup_lease'
 
+const OWN_TYPES: readonly string[] = [BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE, LEASE_TYPE]
+const SESSION_TYPE = 'session_athena'
+
 /** Types that are never backed up: backups themselves, and what athena leaves out. */
 export const EXCLUDED_TYPES: readonly string[] = [
-  BACKUP_TYPE,
-  CHUNK_TYPE,
-  MANIFEST_TYPE,
-  LEASE_TYPE,
-  'session_athena',
+  ...OWN_TYPES,
+  SESSION_TYPE,
   'pillow_talk_doc',
   'json_validation'
 ]
+
+/** Types that are never restored from an upload: backups, which stay where they are, and logins. */
+export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSION_TYPE])
 
 const BACKUP_ID = /^03_ibp_db_backup_[0-9]{1,20}$/
 const INTERNAL_ID =

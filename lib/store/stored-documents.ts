@@ -63,6 +63,7 @@ export async function* chunkContents(
     const entry = selected[index]?.entry
     if (!entry || entry.large !== undefined) return null
     const lines = readChunk(store.db, entry, memory)
+    // Awaited when its turn comes; a consumer that stops before never asks.
     lines.catch(() => undefined)
     return lines
   }

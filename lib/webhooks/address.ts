@@ -24,7 +24,7 @@ refused.addSubnet('64:ff9b:1::', 48, 'ipv6')
 refused.addSubnet('2001::', 32, 'ipv6')
 
 /** Whether an address, in any spelling that `net.isIP` takes, must not be connected to. */
-export function isRefusedAddress(address: string): boolean {
+function isRefusedAddress(address: string): boolean {
   const family = isIP(address)
   if (family === 4) return refused.check(address, 'ipv4')
   if (family !== 6) return true
