@@ -18,7 +18,7 @@ import { foreground } from './operations/foreground.js'
 import { Recovery } from './operations/recovery.js'
 import { Restores } from './operations/restores.js'
 import { RunningOperations } from './operations/running-operations.js'
-import { Transactions } from './operations/transactions.js'
+import { Transactions, transactionPath } from './operations/transactions.js'
 import { Watch } from './operations/watch.js'
 import type { ResolvedOptions } from './options.js'
 
@@ -50,12 +50,13 @@ export class Operations implements DbBackups {
     return foreground(() => this.#backups.start())
   }
 
+  /** @param urlOf makes a path absolute; callers without a request have `publicUrl`, or nothing */
   async restore(
     source: { id: string } | { body: Readable },
     options: RestoreOptions = {},
-    urlOf: (txId: string) => string = (txId) => this.transactionUrl(txId)
+    urlOf = (path: string) => `${this.#environment.options.publicUrl ?? ''}${path}`
   ): Promise<StartedRestore> {
-    return foreground(() => this.#restores.start(source, options, urlOf))
+    return foreground(() => this.#restores.start(source, options, (txId) => urlOf(transactionPath(txId))))
   }
 
   async get(id: string): Promise<BackupContent> {
@@ -85,11 +86,6 @@ export class Operations implements DbBackups {
       const bytes = typeof data === 'string' ? Buffer.from(data) : data
       await putAttachment(environment.store.db, id, name, bytes, options.contentType)
     })
-  }
-
-  /** Where a transaction can be read, for callers without a request. */
-  transactionUrl(txId: string): string {
-    return `${this.#environment.options.publicUrl ?? ''}/ak/api/v1/webhooks/txs/${txId}`
   }
 
   /** Cleans up after instances that died, now and from time to time. */

@@ -94,6 +94,16 @@ t.test('a hook that throws any error refuses, and its text is not told', async (
   await nothingHappened(t, host)
 })
 
+t.test('a status that the hook chooses is told by its name', async (t) => {
+  const slow = Object.assign(new Error('slow down'), { statusCode: 429 })
+  const host = await buildHost(t, { authorize: () => Promise.reject(slow) })
+  for (const route of everyRoute()) {
+    const reply = await host.app.inject(route)
+    t.match(reply.json(), { statusCode: 429, error: 'Too Many Requests', message: 'slow down' })
+  }
+  await nothingHappened(t, host)
+})
+
 t.test('a hook that throws nothing refuses', async (t) => {
   const host = await buildHost(t, {
     authorize: async () => {

@@ -110,6 +110,16 @@ t.test('the end of an interrupted backup is told by the instance that takes it o
   t.match(await host.app.dbBackups.summary(id), { in_progress: false, error: /interrupted/ })
 })
 
+t.test('of several instances that find an interrupted backup one ends it, and none has failed', async (t) => {
+  const on = await seeded(t)
+  await leaveInterruptedBackup(on)
+  const hosts = await Promise.all(Array.from({ length: 5 }, () => observe(t, { on })))
+  await Promise.any(hosts.map((host) => host.event('recovered')))
+  for (const { app } of hosts) await app.close()
+  const told = hosts.flatMap(({ events }) => types(events)).sort()
+  t.strictSame(told, ['lease_taken_over', 'recovered'])
+})
+
 t.test('a check that fails is told', async (t) => {
   const on = await seeded(t)
   await leaveInterruptedBackup(on)

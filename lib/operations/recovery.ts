@@ -1,4 +1,4 @@
-import { Lease, type Operation } from '../store/lease.js'
+import { Lease, LeaseHeldError, type Operation } from '../store/lease.js'
 import { writeBackupFailure } from './backups.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
@@ -22,7 +22,12 @@ export class Recovery {
     const found = await Lease.inspect(store.db, options.timeouts.lease)
     if (!found?.stale || this.#running.closing) return
     const { operation, id } = found.holder
-    const running = await this.#running.acquire(operation, id)
+    const running = await this.#running.acquire(operation, id).catch((error: unknown) => {
+      // Another instance found it as well, and ends it.
+      if (error instanceof LeaseHeldError) return null
+      throw error
+    })
+    if (!running) return
     const startedAt = performance.now()
     try {
       events.emit({ type: 'lease_taken_over', operation, id })

@@ -70,12 +70,14 @@ export class RunningOperations {
     await this.#environment.store.db.ensure()
     await this.refuseIfRunning(operation)
     await this.#recover()
-    return this.acquire(operation, id)
+    return this.acquire(operation, id).catch((error: unknown) => {
+      throw error instanceof LeaseHeldError ? new OperationInProgressError(operation, error.holder) : error
+    })
   }
 
   /**
    * Takes the lease when it is free or stale.
-   * @throws OperationInProgressError
+   * @throws LeaseHeldError
    */
   async acquire(operation: Operation, id: string): Promise<Running> {
     const { store, client, instance, options, events } = this.#environment
@@ -85,9 +87,7 @@ export class RunningOperations {
       { operation, id, instance },
       options.timeouts.lease,
       (error) => abort.abort(error)
-    ).catch((error: unknown) => {
-      throw error instanceof LeaseHeldError ? new OperationInProgressError(operation, error.holder) : error
-    })
+    )
     const beforeWrite = () => lease.check()
     const onRetry = (failed: FailedAttempt) => {
       running.retries++

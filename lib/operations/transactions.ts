@@ -5,6 +5,9 @@ import { TOTAL_STEPS } from '../restore/restore-job.js'
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000
 
+/** Path of a transaction, which the host serves. */
+export const transactionPath = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
+
 /** The transactions of restores, in the host's store. */
 export class Transactions {
   readonly #store: WebhookStore

@@ -33,8 +33,7 @@ export interface RouteContext {
   urlOf(request: FastifyRequest, path: string): string
 }
 
-export const backupUrl = (id: string): string => `/ak/api/v2/backups/${id}`
-export const transactionUrl = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
+export const backupPath = (id: string): string => `/ak/api/v2/backups/${id}`
 
 /** For routes whose body may be absent: clients send none, `null` or an empty object. */
 export async function acceptNoBody(request: FastifyRequest): Promise<void> {

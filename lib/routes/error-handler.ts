@@ -1,23 +1,10 @@
+import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { CouchError } from '../couch/errors.js'
 import { DatabaseUnavailableError, OperationInProgressError } from '../errors.js'
 
 /** Seconds after which it makes sense to ask an unavailable database again. */
 const RETRY_AFTER = '5'
-const STATUS_TEXT: Record<number, string> = {
-  400: 'Bad Request',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  408: 'Request Timeout',
-  413: 'Payload Too Large',
-  415: 'Unsupported Media Type',
-  416: 'Range Not Satisfiable',
-  500: 'Internal Server Error',
-  502: 'Bad Gateway',
-  503: 'Service Unavailable',
-  507: 'Insufficient Storage'
-}
 
 /** Gives every error the shape that clients of the API know, and never more than its message. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -36,7 +23,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   return reply.code(statusCode).send({
     statusCode,
     code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : told ? error.code : undefined,
-    error: STATUS_TEXT[statusCode] ?? 'Error',
+    error: STATUS_CODES[statusCode] ?? 'Error',
     message: told ? error.message : 'the request could not be served'
   })
 }

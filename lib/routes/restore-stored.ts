@@ -1,11 +1,12 @@
 import { BackupNotFoundError } from '../errors.js'
+import { transactionPath } from '../operations/transactions.js'
 import { BackupParams } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
-import { acceptNoBody, type RouteContext, type Scope, transactionUrl } from './context.js'
+import { acceptNoBody, type RouteContext, type Scope } from './context.js'
 import { refuseHostileBody } from './request-body.js'
-import { parseSkipList } from './skip-list.js'
+import { parseSkipLists } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
 export function restoreStored(scope: Scope, context: RouteContext): void {
@@ -46,17 +47,14 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
       }
     },
     async (request, reply) => {
-      const skip = {
-        system: parseSkipList('skip_system', request.query.skip_system),
-        components: parseSkipList('skip_components', request.query.skip_components)
-      }
+      const skip = parseSkipLists(request.query)
       try {
         const { tx_id: txId } = await operations.restore(
           { id: request.params.backup_id },
           { skip, clientWebhookUrl: request.body.client_webhook_url, requester: requesterOf(request) },
-          (id) => urlOf(request, transactionUrl(id))
+          (path) => urlOf(request, path)
         )
-        return reply.code(202).send({ message: 'in-progress', url: urlOf(request, transactionUrl(txId)) })
+        return reply.code(202).send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
       } catch (error) {
         if (!(error instanceof BackupNotFoundError)) throw error
         const message = 'cannot restore, could not load backup doc.'

@@ -1,10 +1,11 @@
 import { Readable } from 'node:stream'
+import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
-import { type RouteContext, type Scope, transactionUrl } from './context.js'
+import type { RouteContext, Scope } from './context.js'
 import { bounded, checkEncoding, drain, SilentError, tooLarge } from './request-body.js'
-import { parseSkipList } from './skip-list.js'
+import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function restoreUpload(scope: Scope, context: RouteContext): void {
@@ -56,19 +57,16 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
       try {
         checkEncoding(request)
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
-        const skip = {
-          system: parseSkipList('skip_system', request.query.skip_system),
-          components: parseSkipList('skip_components', request.query.skip_components)
-        }
+        const skip = parseSkipLists(request.query)
         const pieces = bounded(body, uploadBytes, options.timeouts.idle)
         const { tx_id: txId } = await operations.restore(
           { body: Readable.from(pieces, { objectMode: false }) },
           { skip, requester: requesterOf(request) },
-          (id) => urlOf(request, transactionUrl(id))
+          (path) => urlOf(request, path)
         )
         return await reply
           .code(202)
-          .send({ message: 'in-progress', url: urlOf(request, transactionUrl(txId)) })
+          .send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
       } catch (error) {
         reply.header('connection', 'close')
         if (!(error instanceof SilentError)) await drain(body)

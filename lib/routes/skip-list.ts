@@ -1,7 +1,20 @@
+import type { Static } from '@sinclair/typebox'
+import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidParameterError } from '../errors.js'
+import type { RestoreQuery } from '../schemas/restore.js'
 
 const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)*)?\]$/s
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
+
+/** Ids not to restore, by database. @throws InvalidParameterError that names the parameter */
+export function parseSkipLists(
+  query: Static<typeof RestoreQuery>
+): Partial<Record<LogicalDatabase, string[]>> {
+  return {
+    system: parseSkipList('skip_system', query.skip_system),
+    components: parseSkipList('skip_components', query.skip_components)
+  }
+}
 
 /**
  * Reads a skip list in every spelling clients use: a JSON array, the same with single quotes, either of them wrapped

@@ -1,7 +1,7 @@
 import { backupStarted } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
-import { backupUrl, type RouteContext, refuseBody, type Scope } from './context.js'
+import { backupPath, type RouteContext, refuseBody, type Scope } from './context.js'
 import { refuseHostileBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
@@ -36,7 +36,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
     },
     async (request, reply) => {
       const { id } = await operations.start(requesterOf(request))
-      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(request, backupUrl(id)) })
+      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(request, backupPath(id)) })
     }
   )
 }
