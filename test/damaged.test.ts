@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import type { ChunkEntry, StoredHeader } from '../lib/store/layout.js'
 import { apiOf } from './helpers/api.js'
@@ -7,6 +8,8 @@ import { buildHost } from './helpers/host.js'
 import { bytesOf, load, seedDocuments } from './helpers/seed.js'
 
 const ATTACHMENT = 'documents.ndjson.gz'
+
+const isLetter = (c: number) => c >= 0x61 && c <= 0x7a
 
 /** A backup of some chunks, one of them of a large document, whose databases are gone since. */
 async function setup(t: Test) {
@@ -66,6 +69,19 @@ const DAMAGES: Record<string, (context: Context, entry: ChunkEntry) => Promise<(
     changed[bytes.length >> 1]! ^= 1
     await writeChunk(entry, changed)
     return () => writeChunk(entry, bytes)
+  },
+  async 'holds other documents, of the same lengths'({ readChunk, writeChunk }, entry) {
+    const bytes = await readChunk(entry)
+    const lines = gunzipSync(bytes)
+    for (let at = lines.length >> 1; ; at++) {
+      const changed = Buffer.from(lines)
+      if (!isLetter(changed[at]!)) continue
+      changed[at] = changed[at] === 0x61 ? 0x62 : 0x61
+      const stored = gzipSync(changed, { level: 3 })
+      if (stored.length !== bytes.length || changed.equals(lines)) continue
+      await writeChunk(entry, stored)
+      return () => writeChunk(entry, bytes)
+    }
   },
   async 'is cut off'({ readChunk, writeChunk }, entry) {
     const bytes = await readChunk(entry)

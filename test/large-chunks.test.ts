@@ -1,44 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { createServer, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
-import t, { type Test } from 'tap'
-import { CouchClient, FOREGROUND } from '../lib/couch/client.js'
-import { CouchDatabase } from '../lib/couch/database.js'
+import t from 'tap'
 import { DamagedBackupError, readLargeChunk } from '../lib/store/chunk-reader.js'
 import { ChunkWriter } from '../lib/store/chunk-writer.js'
+import { startAnsweringCouch } from './helpers/answering-couch.js'
 
 const MiB = 1024 * 1024
-
-/** A database that answers as the test says, and how many of its answers somebody still reads. */
-async function serve(t: Test, answer: RequestListener) {
-  let reading = 0
-  const server = createServer((request, response) => {
-    reading++
-    response.once('close', () => reading--)
-    answer(request, response)
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  const client = new CouchClient({
-    connect: () => ({
-      origin: `http://127.0.0.1:${port}`,
-      basePath: '',
-      headers: {},
-      dispatcher: undefined
-    }),
-    retry: FOREGROUND,
-    control: 5000,
-    idle: 5000
-  })
-  t.teardown(async () => {
-    await client.close()
-    server.closeAllConnections()
-    server.close()
-  })
-  return { db: new CouchDatabase(client, 'backups'), reading: () => reading }
-}
 
 async function until(condition: () => boolean): Promise<boolean> {
   for (const end = Date.now() + 3000; Date.now() < end; await delay(20)) if (condition()) return true
@@ -50,7 +18,7 @@ t.test('a large chunk that its reader gives up, or that is damaged, is not read 
   const stored = gzipSync(raw, { level: 1 })
   const broken = Buffer.from(stored)
   broken.fill(0, MiB, 2 * MiB)
-  const { db, reading } = await serve(t, (request, response) => {
+  const { db, reading } = await startAnsweringCouch(t, (request, response) => {
     response.setHeader('content-type', 'application/gzip')
     response.end(request.url?.includes('broken') ? broken : stored)
   })
@@ -73,7 +41,7 @@ t.test('a large chunk that its reader gives up, or that is damaged, is not read 
 })
 
 t.test('a large document that cannot be stored is not read on', async (t) => {
-  const { db } = await serve(t, (request, response) => {
+  const { db } = await startAnsweringCouch(t, (request, response) => {
     response.setHeader('content-type', 'application/json')
     if (request.url?.includes('documents.ndjson.gz')) {
       response.statusCode = 403

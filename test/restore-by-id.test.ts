@@ -81,6 +81,44 @@ t.test('brings back what was deleted or changed, and leaves what was added', asy
   t.equal(host.calls.rebuildWhitelist, 1)
 })
 
+t.test('what differs only in the content type of an attachment is brought back', async (t) => {
+  const { on, build } = await seeded(t, 1)
+  const db = on.couch.use(on.names.components)
+  const attach = async (type: string) => {
+    const { _rev: rev } = await db.get('typed')
+    await db.attachment.insert('typed', 'a', 'text', type, { rev })
+  }
+  await db.insert({ _id: 'typed' } as never)
+  await attach('text/plain')
+  const api = apiOf(await build())
+  const id = await api.backup()
+  await attach('text/html')
+  const { databases } = await api.restore(id)
+  t.match(databases, { components: { changed: 1, created: 0 } })
+  t.equal((await on.fetchAll(on.names.components)).get('typed')?._attachments?.a?.content_type, 'text/plain')
+})
+
+t.test('what somebody changes while it is being written is written again', async (t) => {
+  const { on, build } = await seeded(t)
+  const gate = await startGate(t, on)
+  const api = apiOf(await build({ couch: gate.couch }))
+  const id = await api.backup()
+  const before = await on.fetchAll(on.names.components)
+  const ids = ['doc_00000001', 'doc_00000002', 'doc_00000003']
+  for (const one of ids) await change(on, 'components', one, { n: 'before' })
+  const writes = new RegExp(`^POST /${on.names.components}/_bulk_docs`)
+  const release = gate.hold(writes)
+  const started = api.restore(id)
+  await gate.held(writes)
+  await change(on, 'components', ids[0]!, { n: 'meanwhile' })
+  await change(on, 'components', ids[1]!)
+  release()
+  const { status, databases } = await started
+  t.equal(status, 'success')
+  t.match(databases, { components: { changed: 3, failed: 0 } })
+  compareDatabases(t, before, await on.fetchAll(on.names.components))
+})
+
 t.test('writes nothing the second time', async (t) => {
   const { on, build } = await seeded(t)
   const api = apiOf(await build())

@@ -157,6 +157,25 @@ t.test('the last copy of a document wins', async (t) => {
   t.match([now.get('far'), now.get('twice')], [{ copy: 1 }, { copy: 1 }])
 })
 
+t.test('a copy that is deleted is not restored, nor are those before it', async (t) => {
+  const { on, api, components } = await emptyConsole(t)
+  await load(on.couch.use(on.names.components), [{ _id: 'there', n: 1 }])
+  const transaction = await api.restore(
+    backupOf([
+      { _id: 'there', _deleted: true },
+      { _id: 'never', _deleted: true },
+      { _id: 'twice', n: 1 },
+      { _id: 'twice', _deleted: true },
+      { _id: 'back', _deleted: true },
+      { _id: 'back', n: 2 }
+    ])
+  )
+  t.match(transaction, { status: 'success', databases: { components: { created: 1, skipped: 3 } } })
+  const found = await components()
+  t.strictSame([...found.keys()].sort(), ['back', 'there'])
+  t.match([found.get('back'), found.get('there')], [{ n: 2 }, { n: 1 }])
+})
+
 t.test('skip lists', async (t) => {
   const ids = ['a', 'b', 'c', 'd', "it's", 'say "x"', 'x y/ü', 'abcd']
   const docs = [...ids, 'a', 'c'].map((_id, i) => ({ _id, i }))

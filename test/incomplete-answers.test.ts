@@ -1,0 +1,58 @@
+import { json } from 'node:stream/consumers'
+import t from 'tap'
+import { BulkBody } from '../lib/couch/bulk-body.js'
+import { startAnsweringCouch } from './helpers/answering-couch.js'
+
+/** Answers each request with what `answer` makes of its body, as JSON. */
+const answering =
+  (answer: (body: never) => unknown): Parameters<typeof startAnsweringCouch>[1] =>
+  async (request, response) => {
+    const body = request.method === 'POST' ? await json(request) : undefined
+    response.setHeader('content-type', 'application/json')
+    response.end(JSON.stringify(answer(body as never)))
+  }
+
+t.test('a page of the feed that does not tell its last sequence is not taken for its end', async (t) => {
+  const rows = [{ seq: '1', id: 'a', changes: [{ rev: '1-a' }] }]
+  const { db } = await startAnsweringCouch(
+    t,
+    answering(() => ({ results: rows, pending: 0 }))
+  )
+  const end = { lastSeq: '', pending: undefined }
+  const read = async () => {
+    for await (const _ of db.changes({ since: '0', includeDocs: true }, end));
+  }
+  await t.rejects(read(), { error: 'bad_answer', message: /last_seq/ })
+  t.equal(end.lastSeq, '')
+})
+
+t.test('documents that a _bulk_get leaves out are asked for again, and missed in the end', async (t) => {
+  const asked: string[][] = []
+  const { db } = await startAnsweringCouch(
+    t,
+    answering(({ docs }: { docs: { id: string }[] }) => {
+      asked.push(docs.map(({ id }) => id))
+      const found = docs.filter(({ id }) => id === 'a' || (id === 'b' && asked.length > 1))
+      return { results: found.map(({ id }) => ({ id, docs: [{ ok: { _id: id, _rev: '1-a' } }] })) }
+    })
+  )
+  const found: string[] = []
+  const read = async () => {
+    const wanted = ['a', 'b', 'never'].map((id) => ({ id }))
+    for await (const { id } of db.bulkGet(wanted, { attachments: false })) found.push(id)
+  }
+  await t.rejects(read(), { error: 'bad_answer', message: /result for every document/ })
+  t.strictSame(found, ['a', 'b'])
+  t.strictSame(asked, [['a', 'b', 'never'], ['b', 'never'], ['never']])
+})
+
+t.test('a _bulk_docs that does not tell of every document is no success', async (t) => {
+  const { db } = await startAnsweringCouch(
+    t,
+    answering(() => [{ ok: true, id: 'a', rev: '1-a' }])
+  )
+  const docs = ['a', 'b'].map((_id) => Buffer.from(JSON.stringify({ _id })))
+  await t.rejects(db.bulkDocs(BulkBody.of(true, docs)), { message: /a result for each document/ })
+  const listed = await db.bulkDocs(BulkBody.of(false, docs))
+  t.equal(listed.length, 1, 'without new edits only failures are listed')
+})
