@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
 import nano, { type DocumentScope, type ServerScope } from 'nano'
 import t, { type Test } from 'tap'
+import type { StoredHeader } from '../lib/store/layout.js'
 import type { DatabaseNames } from '../types/index.js'
 import { apiOf, type SentBackup } from './helpers/api.js'
 import { type FetchedDocument, setupDatabases, type TestDatabases } from './helpers/database.js'
@@ -265,6 +266,31 @@ t.test('a backup is the database at its last_sequence, over pages, while it is w
     Object.fromEntries(Object.entries(restored).map(([id, { rev }]) => [id, rev])),
     Object.fromEntries([...expected].map(([id, { rev }]) => [id, rev]))
   )
+})
+
+t.test('of a backup of what changed meanwhile, a header that is damaged is found', async (t) => {
+  const on = await setupRawDatabases(t)
+  const { api, id } = await backUpWhileWriting(t, rawScenario(on))
+  const { components, backups } = on.names
+  const db = on.couch.use(backups)
+  const { _rev, ...header } = (await db.get(id)) as unknown as StoredHeader
+  const stored = header.storage.databases.components!
+  t.ok(stored.superseded.length > 0 && stored.chunks.length > 0)
+  const damages: Record<string, (header: StoredHeader) => void> = {
+    'a chunk left out': ({ storage }) => void storage.databases.components!.chunks.shift(),
+    'a document too many in the count': ({ dbs }) => void dbs.athena_components!.doc_count++,
+    'a document too few in the count': ({ dbs }) => void dbs.athena_components!.doc_count--
+  }
+  for (const [damage, change] of Object.entries(damages)) {
+    const damaged = structuredClone({ ...header, _rev: (await db.get(id))._rev })
+    change(damaged)
+    await db.insert(damaged as never)
+    if (on.raw.store.has(components)) await on.couch.db.destroy(components)
+    const { status, athena_messages } = await api.restore(id)
+    t.equal(status, 'error', damage)
+    t.match(athena_messages.at(-1), id)
+    if (damage === 'a chunk left out') t.notOk(on.raw.store.has(components), 'nothing was written')
+  }
 })
 
 t.test('also where large backups of older form are left out of the feed', async (t) => {

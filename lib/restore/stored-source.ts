@@ -25,6 +25,8 @@ export class StoredSource implements RestoreSource {
   readonly #header: StoredHeader
   readonly #makeSpool: () => Promise<Spool>
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
+  /** How many documents were read. */
+  readonly #read = new Map<LogicalDatabase, { design?: number; others?: number }>()
   #spool: Spool | undefined
 
   /** @param makeSpool where large documents are put while they are restored */
@@ -49,7 +51,7 @@ export class StoredSource implements RestoreSource {
       const documents = await storedDocuments(store, header, database)
       source.#databases.set(database, documents)
       await verifyAll(store, documents.chunks)
-      source.#checkCount(database, documents)
+      source.#checkLines(database, documents)
     }
     return source
   }
@@ -66,21 +68,27 @@ export class StoredSource implements RestoreSource {
     const documents = this.#databases.get(database)
     if (!documents) return
     const { chunks, repeated } = documents
+    let count = 0
     const wanted = (entry: ChunkEntry) => (design ? entry.design > 0 : entry.docs > entry.design)
     for await (const content of chunkContents(this.#store, chunks, { ahead: false, wanted })) {
       const { entry, lines, ordinal } = content
       if (lines === null) {
-        if (isLastCopy(repeated, entry.large as string, ordinal)) yield* this.#large(entry)
+        if (!isLastCopy(repeated, entry.large as string, ordinal)) continue
+        count++
+        yield* this.#large(entry)
         continue
       }
       const grouping = new Grouping()
       for (const line of countingLines(content, lines, repeated)) {
         const document = readDocument(line)
-        const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
+        if (document.id.startsWith('_design/') !== design) continue
+        count++
+        const group = grouping.add(document)
         if (group) yield group
       }
       yield grouping.rest()
     }
+    this.#checkRead(database, design, count)
   }
 
   async close(): Promise<void> {
@@ -107,22 +115,40 @@ export class StoredSource implements RestoreSource {
     }
   }
 
-  #checkCount(database: LogicalDatabase, { chunks, repeated }: StoredDocuments): void {
-    if (repeated.size > 0) return
+  /** Of documents that changed meanwhile at least one line does not count: how many, is known when all are read. */
+  #checkLines(database: LogicalDatabase, { chunks, repeated }: StoredDocuments): void {
     const lines = chunks.reduce((sum, chunk) => sum + chunk.docs, 0)
-    if (lines !== this.count(database)) {
-      throw new DamagedBackupError(
-        this.#header._id,
-        `says ${this.count(database)} documents, its chunks ${lines}`
-      )
+    const most = lines - repeated.size
+    if (repeated.size === 0 ? most !== this.count(database) : most < this.count(database)) {
+      throw this.#countDiffers(database, `at most ${most}`)
     }
+  }
+
+  /** @param count documents that were read, design documents or the others */
+  #checkRead(database: LogicalDatabase, design: boolean, count: number): void {
+    const read = this.#read.get(database) ?? {}
+    read[design ? 'design' : 'others'] = count
+    this.#read.set(database, read)
+    if (read.design === undefined || read.others === undefined) return
+    const all = read.design + read.others
+    if (all !== this.count(database)) throw this.#countDiffers(database, String(all))
+  }
+
+  #countDiffers(database: LogicalDatabase, found: string): DamagedBackupError {
+    const reason = `says ${this.count(database)} documents for ${database}, its chunks hold ${found}`
+    return new DamagedBackupError(this.#header._id, reason)
   }
 }
 
 async function verifyAll(store: BackupStore, chunks: readonly ChunkEntry[]): Promise<void> {
   const queue = [...chunks]
   const work = async () => {
-    for (let entry = queue.shift(); entry; entry = queue.shift()) await verifyChunk(store.db, entry)
+    try {
+      for (let entry = queue.shift(); entry; entry = queue.shift()) await verifyChunk(store.db, entry)
+    } finally {
+      // One that is damaged ends it: nobody waits for the others any more.
+      queue.length = 0
+    }
   }
   await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
 }
