@@ -17,7 +17,7 @@ export const UnknownLayoutError = createError(
   400
 )
 
-/** A backup that is still being made, has failed, or is damaged. */
+/** A backup that is still being made, or has failed. */
 export const BackupNotRestorableError = createError('DB_BACKUPS_NOT_RESTORABLE', 'cannot restore, %s', 400)
 
 /** What was uploaded is not a backup. The message names the field. */

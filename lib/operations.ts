@@ -3,7 +3,6 @@ import type { FastifyBaseLogger } from 'fastify'
 import type {
   BackupContent,
   BackupSummary,
-  Requester,
   RestoreOptions,
   StartedBackup,
   StartedRestore
@@ -46,7 +45,7 @@ export class Operations implements DbBackups {
     this.#restores = new Restores(environment, running, transactions, notices)
   }
 
-  async start(_requester?: Requester): Promise<StartedBackup> {
+  async start(): Promise<StartedBackup> {
     return foreground(() => this.#backups.start())
   }
 

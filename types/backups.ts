@@ -43,7 +43,7 @@ export interface BackupSummary {
   attachments: string[]
 }
 
-/** What ended a backup, given by {@link StartedBackup.finished}. */
+/** The backup once it is complete, as {@link StartedBackup.finished} gives it. */
 export type BackupOutcome = BackupSummary
 
 export interface StartedBackup {
@@ -78,7 +78,7 @@ export interface DatabaseRestoreCounts {
   changed: number
   /** Left alone: the database holds the same content already. */
   unchanged: number
-  /** Left out by the skip lists, or because they are internal documents. */
+  /** Left out: named by the skip lists, internal documents, or deleted ones of an upload. */
   skipped: number
   /** Not written; see `failures`. */
   failed: number

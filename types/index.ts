@@ -2,7 +2,6 @@ import type { Readable } from 'node:stream'
 import type {
   BackupContent,
   BackupSummary,
-  Requester,
   RestoreOptions,
   StartedBackup,
   StartedRestore
@@ -20,24 +19,30 @@ export interface DbBackups {
   /**
    * Starts a backup of all databases.
    * @throws OperationInProgressError when a backup or a restore runs, on this instance or another.
-   * @throws DatabaseUnavailableError
+   * @throws DatabaseUnavailableError, ClosingError
    */
-  start(requester?: Requester): Promise<StartedBackup>
+  start(): Promise<StartedBackup>
   /**
    * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
    * A `body` is read and checked whole before this resolves.
-   * @throws OperationInProgressError, BackupNotFoundError, BackupNotRestorableError, InvalidBackupError, DatabaseUnavailableError
+   * @throws OperationInProgressError, DatabaseUnavailableError, ClosingError
+   * @throws InvalidParameterError when the id is none, or the webhook's URL must not be called
+   * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`
+   * @throws InvalidBackupError, BackupNotRestorableError, TooLargeError, InsufficientStorageError for a `body`
    */
   restore(source: { id: string } | { body: Readable }, options?: RestoreOptions): Promise<StartedRestore>
-  /** @throws BackupNotFoundError, DatabaseUnavailableError */
+  /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError */
   get(id: string): Promise<BackupContent>
-  /** A backup without its documents. @throws BackupNotFoundError, DatabaseUnavailableError */
+  /**
+   * A backup without its documents.
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError
+   */
   summary(id: string): Promise<BackupSummary>
   /** Ids of all backups, oldest first. @throws DatabaseUnavailableError */
   list(): Promise<{ ids: string[] }>
   /**
    * Stores `data` as an attachment of a backup, as it is.
-   * @throws BackupNotFoundError, InvalidAttachmentNameError, DatabaseUnavailableError
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError
    */
   attach(id: string, name: string, data: string | Buffer, options?: { contentType?: string }): Promise<void>
 }

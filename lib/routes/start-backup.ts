@@ -6,7 +6,7 @@ import { refuseHostileBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
 export function startBackup(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlOf, describe } = context
+  const { operations, options, urlOf, describe } = context
   scope.post(
     '',
     {
@@ -35,7 +35,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
       }
     },
     async (request, reply) => {
-      const { id } = await operations.start(requesterOf(request))
+      const { id } = await operations.start()
       return reply.code(202).send({ message: 'in-progress', id, url: urlOf(request, backupPath(id)) })
     }
   )

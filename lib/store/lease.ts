@@ -44,7 +44,8 @@ export class LeaseLostError extends Error {
 
 /**
  * The right to run a backup or a restore, held by one server instance of all that share a database: a document whose
- * revision decides. (Not a local document: CouchDB 3 writes those without comparing revisions.) Time is the database server's, as its answers tell it, so clocks of instances do not matter.
+ * revision decides. (Not a local document: CouchDB 3 writes those without comparing revisions.) Time is the database
+ * server's, as its answers tell it, so clocks of instances do not matter.
  *
  * The holder must call {@link Lease.check} right before each write: a process that was paused beyond the lease's time
  * finds that out before it writes again.

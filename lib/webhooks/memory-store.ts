@@ -1,6 +1,9 @@
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 
-/** Keeps transactions in this process: for tests, and hosts whose clients need none after a restart. */
+/**
+ * Keeps transactions in this process: for tests, and hosts whose clients need none after a restart.
+ * @param options.limit how many are kept, the newest. Default 1000.
+ */
 export function createMemoryWebhookStore(options: { limit?: number } = {}): WebhookStore {
   const limit = options.limit ?? 1000
   const transactions = new Map<string, WebhookTransaction>()

@@ -188,7 +188,7 @@ export function narrowing(event: BackupEvent): void {
 export async function decorator(body: Readable): Promise<void> {
   const { dbBackups: operations } = Fastify()
   expectType<DbBackups>().of(operations)
-  const { id, finished } = await operations.start({ name: 'scheduler' })
+  const { id, finished } = await operations.start()
   expectType<string>().of(id)
   expectType<BackupSummary>().of(await finished)
   const restored = await operations.restore({ id }, { skip: { system: ['a'] }, dryRun: true, exact: true })
