@@ -4,7 +4,6 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { deflateSync } from 'node:zlib'
 import nano from 'nano'
 import t, { type Test } from 'tap'
@@ -15,6 +14,7 @@ import toPromise from '../examples/athena-host/libs/to_promise.js'
 import { create_databases } from '../examples/athena-host/scripts/create_databases.js'
 import type { Environment } from '../examples/athena-host/types.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { poll } from './helpers/poll.js'
 
 const ROOT = join(__dirname, '..')
 const SETTINGS_ID = '00_settings_athena'
@@ -87,16 +87,6 @@ async function startHost(t: Test): Promise<Host> {
       await reply.text()
       return { cookie: reply.headers.get('set-cookie')!.split(';')[0]! }
     }
-  }
-}
-
-async function poll<T>(what: string, read: () => Promise<T | undefined>): Promise<T> {
-  const end = Date.now() + 20_000
-  for (;;) {
-    const value = await read()
-    if (value !== undefined) return value
-    if (Date.now() > end) throw new Error(`${what} did not end`)
-    await delay(20)
   }
 }
 

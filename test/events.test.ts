@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import type { BackupEvent } from '../types/index.js'
 import {
@@ -9,6 +8,7 @@ import {
   seeded,
   startReceiver
 } from './helpers/observed-host.js'
+import { poll } from './helpers/poll.js'
 
 const types = (events: readonly BackupEvent[]) => events.map(({ type }) => type)
 const databases = ({ events }: ObservedHost) =>
@@ -116,7 +116,7 @@ t.test('of several instances that find an interrupted backup one ends it, and no
   await leaveInterruptedBackup(on)
   const hosts = await Promise.all(Array.from({ length: 5 }, () => observe(t, { on })))
   const told = () => hosts.flatMap(({ events }) => types(events)).sort()
-  for (let i = 0; i < 1500 && !told().includes('recovered'); i++) await delay(10)
+  await poll('the recovery', () => told().find((type) => type === 'recovered'))
   for (const { app } of hosts) await app.close()
   t.strictSame(told(), ['lease_taken_over', 'recovered'])
 })

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
-import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { type Example, prefixFor, startExample as start } from './helpers/example-process.js'
+import { poll } from './helpers/poll.js'
 
 async function documents(example: Example, database: string): Promise<Record<string, object>> {
   const { rows } = await example.couch
@@ -19,16 +19,6 @@ async function documents(example: Example, database: string): Promise<Record<str
     }
   }
   return found
-}
-
-async function poll<T>(what: string, read: () => Promise<T | undefined>): Promise<T> {
-  const end = Date.now() + 20_000
-  for (;;) {
-    const value = await read()
-    if (value !== undefined) return value
-    if (Date.now() > end) throw new Error(`${what} did not end`)
-    await delay(50)
-  }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: replies of any shape

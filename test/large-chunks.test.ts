@@ -1,17 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { DamagedBackupError, readLargeChunk } from '../lib/store/chunk-reader.js'
 import { ChunkWriter } from '../lib/store/chunk-writer.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { poll } from './helpers/poll.js'
 
 const MiB = 1024 * 1024
-
-async function until(condition: () => boolean): Promise<boolean> {
-  for (const end = Date.now() + 3000; Date.now() < end; await delay(20)) if (condition()) return true
-  return false
-}
 
 t.test('a large chunk that its reader gives up, or that is damaged, is not read on', async (t) => {
   const raw = randomBytes(16 * MiB)
@@ -25,19 +20,19 @@ t.test('a large chunk that its reader gives up, or that is damaged, is not read 
   const entry = { rev: '1-a', docs: 1, design: 0, raw: raw.length, stored: stored.length, sha256: '' }
 
   for await (const _ of readLargeChunk(db, { ...entry, id: 'whole', large: 'a' })) break
-  t.ok(await until(() => reading() === 0), 'given up by its reader')
+  await poll('given up by its reader', () => reading() === 0 || undefined)
 
   const longer = async () => {
     for await (const _ of readLargeChunk(db, { ...entry, id: 'whole', raw: 1000, large: 'a' }));
   }
   await t.rejects(longer(), DamagedBackupError)
-  t.ok(await until(() => reading() === 0), 'longer than was stored')
+  await poll('longer than was stored', () => reading() === 0 || undefined)
 
   const damaged = async () => {
     for await (const _ of readLargeChunk(db, { ...entry, id: 'broken', large: 'a' }));
   }
   await t.rejects(damaged())
-  t.ok(await until(() => reading() === 0), 'damaged')
+  await poll('damaged', () => reading() === 0 || undefined)
 })
 
 t.test('a large document that cannot be stored is not read on', async (t) => {
@@ -62,5 +57,5 @@ t.test('a large document that cannot be stored is not read on', async (t) => {
   }
   const writer = new ChunkWriter(db, '03_ibp_db_backup_1592924104038', 'system')
   await t.rejects(writer.addLarge({ id: 'large', design: false }, document))
-  t.ok(await until(() => ended), 'its source is closed')
+  await poll('the end of its source', () => ended || undefined)
 })

@@ -1,5 +1,4 @@
 import type { Server } from 'node:http'
-import { setTimeout as delay } from 'node:timers/promises'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import dbBackups, { createMemoryWebhookStore } from '../../lib/index.js'
@@ -11,6 +10,7 @@ import type {
   WebhookTransaction
 } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
+import { poll } from './poll.js'
 
 export type Role = 'manager' | 'reader' | 'none'
 
@@ -72,24 +72,22 @@ export async function buildHost(t: Test, { on, server, ...overrides }: HostOptio
     calls,
     as: (role) => ({ 'x-role': role }),
     waitForBackup: (id, timeout) =>
-      poll(`backup ${id}`, timeout, async () => {
-        const summary = await app.dbBackups.summary(id)
-        return summary.in_progress ? undefined : summary
-      }),
+      poll(
+        `backup ${id}`,
+        async () => {
+          const summary = await app.dbBackups.summary(id)
+          return summary.in_progress ? undefined : summary
+        },
+        timeout
+      ),
     waitForRestore: (url, timeout) =>
-      poll(`restore ${url}`, timeout, async () => {
-        const transaction = await webhooks.get(url.slice(url.lastIndexOf('/') + 1))
-        return transaction && transaction.status !== 'pending' ? transaction : undefined
-      })
-  }
-}
-
-async function poll<T>(what: string, timeout = 30_000, read: () => Promise<T | undefined>): Promise<T> {
-  const end = Date.now() + timeout
-  for (;;) {
-    const value = await read()
-    if (value !== undefined) return value
-    if (Date.now() > end) throw new Error(`${what} did not end within ${timeout} ms`)
-    await delay(20)
+      poll(
+        `restore ${url}`,
+        async () => {
+          const transaction = await webhooks.get(url.slice(url.lastIndexOf('/') + 1))
+          return transaction && transaction.status !== 'pending' ? transaction : undefined
+        },
+        timeout
+      )
   }
 }
