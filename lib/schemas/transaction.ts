@@ -9,7 +9,7 @@ const DatabaseCounts = Type.Object({
   created: Count('Written where there was no document of that id'),
   changed: Count('Written over a document that differed'),
   unchanged: Count('Left alone: the database holds the same content'),
-  skipped: Count('Left out: on a skip list, or internal'),
+  skipped: Count('Left out: on a skip list, internal, or deleted'),
   failed: Count('Not written; see failures'),
   deleted: Count('Deleted because the backup does not hold them')
 })
