@@ -1,7 +1,9 @@
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { setupDatabases } from '../helpers/database.js'
 import { expectTidy, poll, seedSources } from '../helpers/fault-cells.js'
 import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { buildHost } from '../helpers/host.js'
 import { startServer } from '../helpers/server-process.js'
 
 const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
@@ -87,4 +89,28 @@ t.test('a chunk that comes while no server runs is deleted by the next one', asy
   await second.exited
   await comes()
   await swept(await start())
+})
+
+t.test('a header that comes after its backup was given up is marked', async (t) => {
+  const on = await setupDatabases(t)
+  const proxy = await startFaultProxy(on.url)
+  t.teardown(() => proxy.close())
+  const { app } = await buildHost(t, {
+    on,
+    couch: nano(proxy.url),
+    timeouts: { lease: 2000, control: 300 }
+  })
+  const release = proxy.hold({ method: 'PUT', path: /03_ibp_db_backup_/ })
+  await t.rejects(app.dbBackups.start(), { message: /not available/ } as never)
+  t.strictSame(await app.dbBackups.list(), { ids: [] })
+  release()
+  const [id] = await poll('the late header', PATIENCE, async () => {
+    const { ids } = await app.dbBackups.list()
+    return ids.length > 0 ? ids : undefined
+  })
+  const summary = await poll('the marking', PATIENCE, async () => {
+    const found = await app.dbBackups.summary(id as string)
+    return found.in_progress ? undefined : found
+  })
+  t.match(summary, { doc_count: 0, error: /^interrupted/ })
 })
