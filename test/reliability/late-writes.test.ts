@@ -98,7 +98,7 @@ t.test('a header that comes after its backup was given up is marked', async (t) 
   const { app } = await buildHost(t, {
     on,
     couch: nano(proxy.url),
-    timeouts: { lease: 2000, control: 300 }
+    timeouts: { lease: 2000, control: 1500 }
   })
   const release = proxy.hold({ method: 'PUT', path: /03_ibp_db_backup_/ })
   await t.rejects(app.dbBackups.start(), { message: /not available/ } as never)
