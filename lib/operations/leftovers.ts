@@ -45,8 +45,9 @@ export class Leftovers {
   /** Marks and deletes what came late. */
   async sweep(): Promise<void> {
     for (const [id, watched] of this.#watched) {
-      const done = await this.#sweep(id, watched)
-      if (done || --watched.looksLeft <= 0) this.#watched.delete(id)
+      // Before it is looked at: one that cannot be read does not keep others from being looked at for ever.
+      if (--watched.looksLeft <= 0) this.#watched.delete(id)
+      if (await this.#sweep(id, watched)) this.#watched.delete(id)
     }
   }
 

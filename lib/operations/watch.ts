@@ -42,9 +42,9 @@ export class Watch {
   async #check(): Promise<void> {
     await this.#recovery.recover()
     await this.#notices.sendOverdue()
-    await this.#sweep()
     const { metrics } = this.#environment
     if (metrics) metrics.foundBackup(await this.#newest.endedAt())
+    await this.#sweep()
   }
 
   async #sweep(): Promise<void> {

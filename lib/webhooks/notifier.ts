@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent } from 'undici'
 import type { ClientWebhookOptions } from '../../types/options.js'
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
+import { within } from '../within.js'
 import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
 
 const ATTEMPTS = 3
@@ -24,7 +25,9 @@ export class Notifier {
   /** @throws RefusedUrlError */
   async check(text: string): Promise<URL> {
     const url = parseWebhookUrl(text)
-    if (this.#options.allow && !(await this.#options.allow(url))) {
+    const { allow, timeout = TIMEOUT } = this.#options
+    const late = () => new RefusedUrlError('could not be checked in time')
+    if (allow && !(await within(timeout, late, async () => allow(url)))) {
       throw new RefusedUrlError('is not allowed by this server')
     }
     return url
