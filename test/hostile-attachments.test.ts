@@ -2,8 +2,8 @@ import t from 'tap'
 import { apiOf } from './helpers/api.js'
 import { buildHost } from './helpers/host.js'
 
-/** Above the size from which documents are spooled in pieces, in base64. */
-const LARGE = 'QUFB'.repeat(1_100_000)
+/** Above the size from which documents are spooled in pieces, and attachments read by their own URL; in base64. */
+const LARGE = 'QUFB'.repeat(1_500_000)
 
 /** What an upload may say of attachments, and what is wrong with it. */
 const WRONG: [attachments: string, problem: RegExp][] = [

@@ -48,6 +48,11 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
     async marked() {
       t.match(await tidy(), [{ _id: good }, { _id: json.id, in_progress: false, error: /^interrupted/ }])
       t.strictSame(await chunksOf(json.id), [])
+      // A stale lease would bring the next server to look in any case.
+      await poll('the lease', PATIENCE, async () => {
+        const lease = await databases.couch.use(names.backups).get('athena_backup_lease')
+        return 'operation' in lease ? undefined : true
+      })
     },
     /** Lets the chunk come. */
     async comes() {
