@@ -14,6 +14,7 @@ import { Backups } from './operations/backups.js'
 import { ClientNotices } from './operations/client-notices.js'
 import { Environment } from './operations/environment.js'
 import { foreground } from './operations/foreground.js'
+import { Leftovers } from './operations/leftovers.js'
 import { Recovery } from './operations/recovery.js'
 import { Restores } from './operations/restores.js'
 import { RunningOperations } from './operations/running-operations.js'
@@ -39,9 +40,10 @@ export class Operations implements DbBackups {
     this.#environment = environment
     this.#notices = notices
     this.#running = running
-    this.#recovery = new Recovery(environment, running, transactions)
-    this.#watch = new Watch(environment, this.#recovery, notices)
-    this.#backups = new Backups(environment, running)
+    const leftovers = new Leftovers(environment, running)
+    this.#recovery = new Recovery(environment, running, transactions, leftovers)
+    this.#watch = new Watch(environment, this.#recovery, notices, leftovers)
+    this.#backups = new Backups(environment, running, leftovers)
     this.#restores = new Restores(environment, running, transactions, notices)
   }
 

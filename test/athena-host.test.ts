@@ -382,7 +382,7 @@ t.test('started as a process, it ends by itself on SIGTERM', async (t) => {
   child.stderr!.on('data', (text: Buffer) => {
     errors += text
   })
-  const exited = once(child, 'exit', { signal: AbortSignal.timeout(30_000) })
+  const exited = once(child, 'exit')
   t.teardown(async () => {
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
     if (!process.env.COUCHDB_URL) return
@@ -392,7 +392,10 @@ t.test('started as a process, it ends by itself on SIGTERM', async (t) => {
   const [text] = await Promise.race([once(child.stdout!, 'data'), exited.then(() => [errors])])
   t.match(String(text), /\/ak\/api\/v3\/backups\n/)
   child.kill('SIGTERM')
+  // From the signal: how long the process takes to start depends on what else the machine does.
+  const late = setTimeout(() => child.kill('SIGKILL'), 60_000)
   t.strictSame(await exited, [0, null], errors || 'without an error')
+  clearTimeout(late)
 })
 
 t.test('the lines that docs/migrating-from-athena.md adds are those of the example', async (t) => {

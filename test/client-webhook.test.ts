@@ -271,6 +271,26 @@ t.test('the host may narrow which URLs are called', async (t) => {
   t.equal(asked.length, before)
 })
 
+t.test('a host that does not say whether a URL is allowed refuses it', async (t) => {
+  const { received, url } = await startReceiver(t, with200)
+  let answers = true
+  const host = await consoleWith(t, {
+    timeout: 200,
+    allow: () => (answers ? true : new Promise<boolean>(() => {}))
+  })
+  const id = await apiOf(host).backup()
+  answers = false
+  for (const [path, body] of [
+    ['', backupOf([{ _id: 'a' }], { client_webhook_url: url })],
+    [`/${id}`, { client_webhook_url: url }]
+  ] as const) {
+    const reply = await apiOf(host).call('PUT', path, body)
+    t.equal(reply.statusCode, 400)
+    t.equal(reply.json().message, 'client_webhook_url could not be checked in time')
+  }
+  t.equal(received.length, 0)
+})
+
 t.test('a name is checked by the addresses it has when it is called', async (t) => {
   const lookup = (name: string) =>
     new Promise((resolve, reject) => {

@@ -45,7 +45,7 @@ async function backedUp(example: Example): Promise<{ id: string; text: string; b
 
 async function interrupted(example: Example): Promise<number | null> {
   example.child.kill('SIGINT')
-  const [code] = await once(example.child, 'exit', { signal: AbortSignal.timeout(20_000) })
+  const [code] = await once(example.child, 'exit', { signal: AbortSignal.timeout(60_000) })
   return code
 }
 

@@ -120,6 +120,25 @@ t.test('a body that stops arriving is refused with 408', async (t) => {
   await untouched(t)
 })
 
+t.test('where there is no route, no body is waited for', async (t) => {
+  const { send, untouched } = await setup(t)
+  for (const line of [
+    'DELETE /api/v1/backups',
+    'PATCH /ak/api/v2/backups',
+    `DELETE /api/v3/backups/${ID}`,
+    `POST /api/v1/backups/${ID}`,
+    `PUT /api/v1/backups/${ID}/a/b`,
+    'OPTIONS /api/v1/backups/a'
+  ]) {
+    const raw = await send(`${head(line, 'content-length: 1000', 'connection: close')}{`)
+    const end = Date.now() + PATIENCE
+    while (!raw.received().includes('\r\n\r\n') && Date.now() < end) await delay(5)
+    t.match(raw.received(), /^HTTP\/1\.1 404 /, line)
+    raw.socket.destroy()
+  }
+  await untouched(t)
+})
+
 t.test('a body that drips is refused with 408', async (t) => {
   const { send, untouched } = await setup(t)
   const dripping = ROUTES.map(async ({ line }) => {

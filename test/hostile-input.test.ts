@@ -44,9 +44,50 @@ const CORPUS: (string | Buffer)[] = [
   '{"dbs":{"components":{"compressed_docs":"AAAA"}}}',
   '{"dbs":{"components":{"compressed_docs":"%%%"}}}',
   '{"dbs":{"components":{"docs":[{"_id":"\\ud800"}]}},"x":1}',
+  '{"error":{"toString":1},"dbs":{}}',
+  '{"error":[{"toString":"x"}],"dbs":{}}',
+  `{"error":"${'e'.repeat(200_000)}","dbs":{}}`,
   '{"client_webhook_url":"javascript:alert(1)"}',
   '{"client_webhook_url":{"toString":1}}'
 ]
+
+/** Values that are not what a member should be, or cannot be made a string. */
+const ODD = [
+  '{"toString":1}',
+  '[{"toString":"x"}]',
+  '{"__proto__":null}',
+  '1e400',
+  '"\\ud800"',
+  '[[[]]]',
+  'true',
+  '""'
+]
+
+t.test('whatever a backup says of itself, it is restored or refused', async (t) => {
+  const host = await buildHost(t)
+  const members =
+    '_attachments _id _rev backup_version doc_count elapsed end_timestamp error ibp_versions id in_progress start_timestamp storage type client_webhook_url'
+  const tally = { restored: 0, refused: 0 }
+  for (const member of members.split(' ')) {
+    for (const value of ODD) {
+      const reply = await host.app.inject({
+        method: 'PUT',
+        url: '/api/v2/backups',
+        headers: { 'content-type': 'application/json', ...host.as('manager') },
+        payload: `{"${member}":${value},"dbs":{}}`
+      })
+      const what = `${member}: ${value}`
+      t.ok(reply.statusCode === 202 || reply.statusCode === 400, `${what}: ${reply.statusCode}`)
+      t.ok(reply.body.length < 1000, `${what}: a short reply`)
+      if (reply.statusCode === 400) tally.refused++
+      else {
+        t.equal((await host.waitForRestore(reply.json().url)).status, 'success', what)
+        tally.restored++
+      }
+    }
+  }
+  t.ok(tally.restored > 0 && tally.refused > 0, `${tally.restored} restored, ${tally.refused} refused`)
+})
 
 t.test(
   'nothing that a client can send is a server error, or changes anything',

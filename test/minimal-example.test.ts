@@ -20,7 +20,7 @@ function run(t: Test, env: NodeJS.ProcessEnv) {
   child.stderr.on('data', (text: Buffer) => {
     output.errors += text
   })
-  const exited = once(child, 'exit', { signal: AbortSignal.timeout(30_000) })
+  const exited = once(child, 'exit')
   t.teardown(async () => {
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
     await exited

@@ -118,3 +118,34 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
     )
   }
 })
+
+t.test('a database URL that is none is not told, its password least of all', async (t) => {
+  const seen: string[] = []
+  const stream = new Writable({
+    write(line, _encoding, done) {
+      seen.push(`${line}`)
+      done()
+    }
+  })
+  for (const address of ['bad host:5984', '[x', '127.0.0.1:99999']) {
+    const couch = () => nano(`http://admin:${PASSWORD}@${address}`)
+    const app = Fastify({ logger: { level: 'trace', stream } })
+    t.teardown(() => app.close())
+    await app.register(dbBackups, {
+      couch,
+      databases: { components: 'a', sessions: 'b', system: 'c' },
+      authorize: () => ({ name: 'manager' }),
+      webhooks: createCouchWebhookStore({ couch, database: 'c' }),
+      rebuildWhitelist: () => undefined,
+      onEvent: (event) => void seen.push(inspect(event, { depth: 20, showHidden: true }))
+    })
+    const { statusCode, body } = await app.inject({ method: 'POST', url: '/api/v2/backups' })
+    t.equal(statusCode, 500)
+    seen.push(body)
+  }
+  t.ok(
+    seen.some((text) => /the database's URL is not a URL/.test(text)),
+    'the log says what is wrong'
+  )
+  t.notOk(seen.find((text) => text.includes(PASSWORD)))
+})

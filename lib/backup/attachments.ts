@@ -48,13 +48,19 @@ export async function* inlineAttachments(
   yield bytes.subarray(attachments.end)
 }
 
+/** Characters of a name that still makes a URL, and of a content type that still makes a header. */
+const MAX_ALONE = 500
+
 /**
  * Whether an attachment's own URL gives it as it is: it needs a name, and CouchDB sends the content type as a header,
  * line breaks and all, which would end the head there.
  */
 const canBeReadAlone = ({ name, contentType }: Stub): boolean =>
+  name !== '' &&
+  name.length <= MAX_ALONE &&
+  contentType.length <= MAX_ALONE &&
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  name !== '' && !/[\u0000-\u001f\u007f]/.test(contentType)
+  !/[\u0000-\u001f\u007f]/.test(contentType)
 
 /**
  * The MD5 in base64 of the bytes that an answer brings: CouchDB's `ETag` of an attachment. `undefined` where that may

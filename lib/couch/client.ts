@@ -27,7 +27,10 @@ export interface ClientSettings {
   idle: number
   /** Ends every call. */
   signal?: AbortSignal
-  /** Called right before a request that writes is sent; throws when this instance must not write any more. */
+  /**
+   * Called right before a request that writes is sent, and before each piece of a streamed body; throws when this
+   * instance must not write any more.
+   */
   beforeWrite?: () => void
   /** Told before each wait for a further attempt. */
   onRetry?: (retry: FailedAttempt) => void
@@ -212,7 +215,7 @@ export class CouchClient {
           ...(request.json === undefined ? undefined : { 'content-type': 'application/json' }),
           ...request.headers
         },
-        body: bodyOf(request) as Dispatcher.DispatchOptions['body'],
+        body: bodyOf(request, beforeWrite) as Dispatcher.DispatchOptions['body'],
         headersTimeout: idle,
         bodyTimeout: idle,
         signal: abort.signal
@@ -369,9 +372,25 @@ function describe(request: CouchRequest): string {
   return `${request.method ?? 'GET'} /${request.path.map((segment) => segment.slice(0, 120)).join('/')}`
 }
 
-function bodyOf(request: CouchRequest): string | Buffer | AsyncIterable<Uint8Array> | undefined {
+function bodyOf(
+  request: CouchRequest,
+  beforeWrite: ClientSettings['beforeWrite']
+): string | Buffer | AsyncIterable<Uint8Array> | undefined {
   if (request.json !== undefined) return JSON.stringify(request.json)
-  return typeof request.body === 'function' ? request.body() : request.body
+  if (typeof request.body !== 'function') return request.body
+  const body = request.body()
+  return request.write && beforeWrite ? guarded(body, beforeWrite) : body
+}
+
+/** A body that takes long may outlast the right to write: it then stays incomplete. */
+async function* guarded(
+  body: AsyncIterable<Uint8Array>,
+  beforeWrite: () => void
+): AsyncGenerator<Uint8Array> {
+  for await (const piece of body) {
+    beforeWrite()
+    yield piece
+  }
 }
 
 /** Design and local documents keep the slash after their prefix, as CouchDB's paths want it. */

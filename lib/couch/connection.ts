@@ -22,6 +22,21 @@ interface NanoConfig {
 }
 
 /**
+ * Reads the connection of the host's nano, asking for it anew where it is a function.
+ * @throws TypeError when there is none, and what the host's function throws
+ */
+export function connectionTo(couch: ServerScope | (() => ServerScope)): Connection {
+  try {
+    return connectionOf(typeof couch === 'function' ? couch() : couch)
+  } catch (error) {
+    // Node.js' own error holds the URL, with the password in it.
+    if ((error as NodeJS.ErrnoException).code === 'ERR_INVALID_URL')
+      throw new TypeError("the database's URL is not a URL")
+    throw error
+  }
+}
+
+/**
  * Reads the connection out of a nano server scope: address, credentials (of the URL, of `headers`, or the session
  * cookie of `nano.auth()`), extra headers and dispatcher.
  *

@@ -1,21 +1,23 @@
 import type { BackupSummary, StartedBackup } from '../../types/backups.js'
-import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
+import { newHeader, runBackup } from '../backup/backup-job.js'
 import { summaryOf } from '../backup/content.js'
-import { CouchError } from '../couch/errors.js'
-import type { BackupStore } from '../store/backup-store.js'
 import { backupId } from '../store/names.js'
+import { writeBackupFailure } from './backup-failure.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
+import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
 
 /** Starts backups and sees them through. */
 export class Backups {
   readonly #environment: Environment
   readonly #running: RunningOperations
+  readonly #leftovers: Leftovers
 
-  constructor(environment: Environment, running: RunningOperations) {
+  constructor(environment: Environment, running: RunningOperations, leftovers: Leftovers) {
     this.#environment = environment
     this.#running = running
+    this.#leftovers = leftovers
   }
 
   async start(): Promise<StartedBackup> {
@@ -66,19 +68,11 @@ export class Backups {
   async #fail(id: string, running: Running, error: unknown): Promise<void> {
     const store = this.#environment.storeOn(running.end)
     await this.#running.endFailed(running, error, () => writeBackupFailure(store, id, endReason(error)))
+    this.#leftovers.watch(id)
   }
 
   async #versions(): Promise<Record<string, unknown>> {
     const { versions } = this.#environment.options
     return (typeof versions === 'function' ? await versions() : versions) ?? {}
-  }
-}
-
-/** Marks a backup as failed, unless it was deleted meanwhile. */
-export async function writeBackupFailure(store: BackupStore, id: string, reason: string): Promise<void> {
-  try {
-    await markFailed(store, id, reason)
-  } catch (error) {
-    if (!(error instanceof CouchError && error.status === 404)) throw error
   }
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
-import { connectionOf } from '../couch/connection.js'
+import { connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { BackupNotFoundError, InvalidParameterError, UnknownLayoutError } from '../errors.js'
 import { EventStream } from '../observe/event-stream.js'
@@ -37,7 +37,7 @@ export class Environment {
     const { couch, timeouts } = options
     this.options = options
     this.client = new CouchClient({
-      connect: () => connectionOf(typeof couch === 'function' ? couch() : couch),
+      connect: () => connectionTo(couch),
       retry: FOREGROUND,
       control: timeouts.control,
       idle: timeouts.idle

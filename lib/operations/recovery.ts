@@ -1,6 +1,7 @@
 import { Lease, LeaseHeldError, type Operation } from '../store/lease.js'
-import { writeBackupFailure } from './backups.js'
+import { writeBackupFailure } from './backup-failure.js'
 import type { Environment } from './environment.js'
+import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
 import type { Transactions } from './transactions.js'
 
@@ -9,11 +10,18 @@ export class Recovery {
   readonly #environment: Environment
   readonly #running: RunningOperations
   readonly #transactions: Transactions
+  readonly #leftovers: Leftovers
 
-  constructor(environment: Environment, running: RunningOperations, transactions: Transactions) {
+  constructor(
+    environment: Environment,
+    running: RunningOperations,
+    transactions: Transactions,
+    leftovers: Leftovers
+  ) {
     this.#environment = environment
     this.#running = running
     this.#transactions = transactions
+    this.#leftovers = leftovers
   }
 
   /** Takes over a stale lease: its backup is marked, its restore's transaction told. */
@@ -44,8 +52,9 @@ export class Recovery {
     const interrupted = `interrupted: the server stopped while the ${operation} was running`
     if (operation === 'backup') {
       await writeBackupFailure(this.#environment.storeOn(running.end), id, interrupted)
+      this.#leftovers.watch(id)
     } else {
-      await this.#transactions.fail(id, `${interrupted}; run it again`)
+      await this.#transactions.fail(id, `${interrupted}; run it again`, () => running.lease.check())
     }
   }
 }

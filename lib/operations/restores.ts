@@ -15,6 +15,9 @@ import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
 import type { Transactions } from './transactions.js'
 
+/** Characters of the reason why a backup has failed, in a refusal to restore it. */
+const MAX_REASON = 500
+
 /** A restore that is about to begin. */
 interface RestoreRequest {
   txId: string
@@ -175,17 +178,18 @@ export class Restores {
       onPhase: (phase) => this.#environment.events.emit({ ...about, ...phase })
     })
     running.abort.signal.throwIfAborted()
-    running.lease.check()
     await this.#transactions.complete(
       txId,
       { status: 'success', on_step: TOTAL_STEPS, databases: outcome.databases, failures: [] },
-      dryRun ? 'the comparison is done; nothing was written' : 'the restore is done'
+      dryRun ? 'the comparison is done; nothing was written' : 'the restore is done',
+      () => running.lease.check()
     )
     return outcome
   }
 
   async #fail(txId: string, running: Running, error: unknown): Promise<void> {
-    const writeDown = () => this.#transactions.fail(txId, endReason(error), outcomeOf(error))
+    const beforeWrite = () => running.lease.check()
+    const writeDown = () => this.#transactions.fail(txId, endReason(error), beforeWrite, outcomeOf(error))
     await this.#running.endFailed(running, error, writeDown, txId)
   }
 
@@ -211,5 +215,8 @@ const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
 /** @throws BackupNotRestorableError */
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {
   if (in_progress === true) throw new BackupNotRestorableError('the backup is still in progress.')
-  if (error) throw new BackupNotRestorableError(`the backup has failed: ${String(error)}`)
+  if (!error) return
+  // What an upload says here is anything, also what cannot be made a string.
+  const reason = typeof error === 'string' ? `: ${error.slice(0, MAX_REASON)}` : '.'
+  throw new BackupNotRestorableError(`the backup has failed${reason}`)
 }

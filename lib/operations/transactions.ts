@@ -39,8 +39,15 @@ export class Transactions {
     await this.#store.update(txId, update)
   }
 
-  async complete(txId: string, update: TransactionUpdate, message: string): Promise<void> {
+  /** @param beforeWrite throws when this instance must not write any more */
+  async complete(
+    txId: string,
+    update: TransactionUpdate,
+    message: string,
+    beforeWrite: () => void
+  ): Promise<void> {
     const current = await this.#store.get(txId)
+    beforeWrite()
     await this.#store.update(txId, {
       ...update,
       ts_completed: Date.now(),
@@ -48,14 +55,17 @@ export class Transactions {
     })
   }
 
-  /** Ends a transaction that is still pending. */
-  async fail(txId: string, reason: string, outcome?: RestoreOutcome): Promise<void> {
+  /**
+   * Ends a transaction that is still pending.
+   * @param beforeWrite as for {@link complete}
+   */
+  async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
     if (transaction?.status !== 'pending') return
     const results: TransactionUpdate = outcome
       ? { databases: outcome.databases, failures: outcome.failures }
       : {}
-    await this.complete(txId, { status: 'error', ...results }, reason)
+    await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
   }
 }
 

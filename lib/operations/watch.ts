@@ -1,5 +1,6 @@
 import type { ClientNotices } from './client-notices.js'
 import type { Environment } from './environment.js'
+import type { Leftovers } from './leftovers.js'
 import { NewestBackup } from './newest-backup.js'
 import type { Recovery } from './recovery.js'
 
@@ -8,13 +9,16 @@ export class Watch {
   readonly #environment: Environment
   readonly #recovery: Recovery
   readonly #notices: ClientNotices
+  readonly #leftovers: Leftovers
   readonly #newest: NewestBackup
   #timer: NodeJS.Timeout | undefined
+  #knowsNewest = false
 
-  constructor(environment: Environment, recovery: Recovery, notices: ClientNotices) {
+  constructor(environment: Environment, recovery: Recovery, notices: ClientNotices, leftovers: Leftovers) {
     this.#environment = environment
     this.#recovery = recovery
     this.#notices = notices
+    this.#leftovers = leftovers
     this.#newest = new NewestBackup(environment.store)
   }
 
@@ -40,5 +44,12 @@ export class Watch {
     await this.#notices.sendOverdue()
     const { metrics } = this.#environment
     if (metrics) metrics.foundBackup(await this.#newest.endedAt())
+    await this.#sweep()
+  }
+
+  async #sweep(): Promise<void> {
+    if (!this.#knowsNewest) await this.#leftovers.watchNewest()
+    this.#knowsNewest = true
+    await this.#leftovers.sweep()
   }
 }

@@ -43,8 +43,12 @@ export async function indexLargeDocument(json: FileRange): Promise<LargeDocument
   }
   scanner.end()
   const { file, from: start } = json
+  const head = readDocument(Buffer.from(visitor.document('follows')))
+  // It is written by its own URL, which has no spelling for anything else.
+  if (!head.id.isWellFormed())
+    throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return {
-    head: readDocument(Buffer.from(visitor.document('follows'))),
+    head,
     comparable: readDocument(Buffer.from(visitor.document('digest'))),
     parts: visitor.attachments.map(({ name, contentType, length, from, to }) => ({
       name,
@@ -85,6 +89,14 @@ interface FoundAttachment {
   /** Its members that are sent with it. */
   members: string[]
   digest: string[]
+}
+
+/** @throws InvalidDocumentError */
+function contentTypeOf(json: string, name: string): string {
+  const type: unknown = JSON.parse(json)
+  if (typeof type !== 'string')
+    throw new InvalidDocumentError(`content_type of attachment "${name}" must be a string`)
+  return type
 }
 
 const BASE64 = new Uint8Array(256)
@@ -173,7 +185,7 @@ class LargeVisitor implements JsonVisitor {
   #endAttachmentMember(path: JsonPath): void {
     if (path[2] === 'data') return
     const text = this.#takeText()
-    if (path[2] === 'content_type') this.#contentType = String(JSON.parse(text))
+    if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
     // A digest may be that of a compressed form, which CouchDB would hold against what we send.
     if (path[2] === 'digest') this.#digest = [`"digest":${text}`]
     if (path[2] === 'content_type' || path[2] === 'revpos')
@@ -189,6 +201,8 @@ class LargeVisitor implements JsonVisitor {
     if (this.#data.padding > 2 || characters % 4 === 1) {
       throw new InvalidDocumentError(`data of attachment "${name}" is not base64`)
     }
+    if (!name.isWellFormed())
+      throw new InvalidDocumentError(`the name of attachment "${name}" is not Unicode`)
     const length = Math.floor((characters * 3) / 4)
     const contentType = this.#contentType || 'application/octet-stream'
     this.attachments.push({ name, contentType, length, from, to, members: this.#stub, digest: this.#digest })

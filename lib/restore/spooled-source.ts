@@ -2,6 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import { CopyIndex } from '../store/copy-index.js'
+import { checkAttachments } from './check-attachments.js'
 import { indexLargeDocument, type LargeDocument } from './large-document.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
 import type { RestoreSource, SourceDocument } from './source.js'
@@ -92,7 +93,7 @@ export class SpooledSource implements RestoreSource {
         this.#copies.set(item.database, new CopyIndex(EXPECTED_DOCUMENTS))
         return
       case 'document': {
-        const document = checked(item.where, () => readDocument(item.bytes))
+        const document = checked(item.where, () => readUploaded(item.bytes))
         const ordinal = this.#note(item.database, document)
         return this.#spool.append(item.database, isDesign(document), { ordinal, bytes: item.bytes })
       }
@@ -126,6 +127,12 @@ export class SpooledSource implements RestoreSource {
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     return (this.#copies.get(database) as CopyIndex).note(document.id)
   }
+}
+
+function readUploaded(bytes: Buffer): DocumentBytes {
+  const document = readDocument(bytes)
+  checkAttachments(document)
+  return document
 }
 
 function checked<T>(where: string, read: () => T): T {

@@ -101,6 +101,9 @@ function refuseUnroutable(scope: Scope): void {
     return reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'there is no such route' })
   }
   scope.setNotFoundHandler(refuse)
+  scope.addHook('onRequest', async (request, reply) => {
+    if (request.is404) return refuse(request, reply)
+  })
   scope.route({
     method: ['GET', 'PUT'],
     url: '/*',

@@ -141,6 +141,17 @@ export class BackupStore {
     }
   }
 
+  /** Whether there is a chunk or a manifest of a backup. */
+  async hasParts(id: string): Promise<boolean> {
+    return this.db.client.retry(async () => {
+      let found = 0
+      for (const range of partRanges(id)) {
+        for await (const rows of this.db.allDocs({ ...range, limit: 1 })) found += rows.length
+      }
+      return found > 0
+    })
+  }
+
   /** Deletes the chunks and manifests of a backup. */
   async removeParts(id: string): Promise<void> {
     const parts = [...(await this.#parts(id))]

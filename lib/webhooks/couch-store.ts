@@ -1,7 +1,7 @@
 import type { ServerScope } from 'nano'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
-import { connectionOf } from '../couch/connection.js'
+import { connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
 
@@ -21,7 +21,7 @@ export function createCouchWebhookStore({
   timeout = 30_000
 }: CouchWebhookStoreOptions): WebhookStore {
   const client = new CouchClient({
-    connect: () => connectionOf(typeof couch === 'function' ? couch() : couch),
+    connect: () => connectionTo(couch),
     retry: FOREGROUND,
     control: timeout,
     idle: timeout

@@ -3,6 +3,7 @@ import { Agent } from 'undici'
 import type { ClientWebhookOptions } from '../../types/options.js'
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
 import { discard } from '../discard.js'
+import { within } from '../within.js'
 import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
 
 const ATTEMPTS = 3
@@ -25,7 +26,9 @@ export class Notifier {
   /** @throws RefusedUrlError */
   async check(text: string): Promise<URL> {
     const url = parseWebhookUrl(text)
-    if (this.#options.allow && !(await this.#options.allow(url))) {
+    const { allow, timeout = TIMEOUT } = this.#options
+    const late = () => new RefusedUrlError('could not be checked in time')
+    if (allow && !(await within(timeout, late, async () => allow(url)))) {
       throw new RefusedUrlError('is not allowed by this server')
     }
     return url

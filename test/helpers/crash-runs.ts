@@ -7,7 +7,7 @@ import { type ServerProcess, type ServerReply, startServer } from './server-proc
 
 export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
 /** A lease becomes stale, and the server that came after finds it so: seconds, but for a busy machine. */
-const TAKEOVER = 2 * timeouts.lease + 46_000
+const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
 /** Databases with a server each, side by side: most of a run is waiting for the lease. */
 const LANES = Number(process.env.CRASH_LANES ?? 4)
 /** The same seed kills at the same requests. */
@@ -146,7 +146,7 @@ export class CrashLane {
   }
 
   headers() {
-    return expectTidy({ direct: this.databases.couch, names: this.names })
+    return expectTidy({ direct: this.databases.couch, names: this.names }, TAKEOVER)
   }
 
   async transactions(): Promise<WebhookTransaction[]> {

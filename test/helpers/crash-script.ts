@@ -16,10 +16,11 @@ const { status } = spawnSync(
   {
     stdio: 'inherit',
     shell: true,
-    // longer leases, and more of them to wait for side by side, than fit a test run
+    // longer leases, more of them to wait for side by side, and more patience, than fit a test run
     env: {
       CRASH_LEASE: '5000',
       CRASH_LANES: '8',
+      CRASH_PATIENCE: '300000',
       ...process.env,
       CRASH_RUNS: String(Math.ceil(runs / 2)),
       CRASH_SEED: String(seed)

@@ -246,11 +246,14 @@ interface Header {
 }
 
 /** Waits until no backup is in progress and no part is without a backup that needs it. */
-export async function expectTidy({ direct, names }: Pick<Lane, 'direct' | 'names'>): Promise<Header[]> {
+export async function expectTidy(
+  { direct, names }: Pick<Lane, 'direct' | 'names'>,
+  patience = TAKEOVER
+): Promise<Header[]> {
   let problem = ''
   return poll(
     'tidying',
-    TAKEOVER,
+    patience,
     async () => {
       const rows = async (from: string, include_docs: boolean) =>
         (await direct.use(names.backups).list({ startkey: from, endkey: `${from}\ufff0`, include_docs })).rows
@@ -268,7 +271,7 @@ export async function expectTidy({ direct, names }: Pick<Lane, 'direct' | 'names
     },
     100
   ).catch(() => {
-    throw new Error(`not tidy within ${TAKEOVER} ms: ${problem}`)
+    throw new Error(`not tidy within ${patience} ms: ${problem}`)
   })
 }
 

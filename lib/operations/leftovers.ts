@@ -1,0 +1,93 @@
+import { ClosingError, OperationInProgressError } from '../errors.js'
+import { writeBackupFailure } from './backup-failure.js'
+import type { Environment } from './environment.js'
+import type { RunningOperations } from './running-operations.js'
+
+/** How often to look after a backup that has failed: once every `timeouts.lease`. */
+const LOOKS = 10
+/** Backups to look after when the server starts. */
+const NEWEST = 30
+
+interface Watched {
+  looksLeft: number
+  /** Its header may come late as well. */
+  header: boolean
+}
+
+/**
+ * Looks after backups that have failed. The database may carry out a request of theirs, to store a chunk or even the
+ * header, after the backup was marked and its parts were deleted: a request that it was slow to answer, or one of an
+ * instance that was stopped.
+ */
+export class Leftovers {
+  readonly #environment: Environment
+  readonly #running: RunningOperations
+  readonly #watched = new Map<string, Watched>()
+
+  constructor(environment: Environment, running: RunningOperations) {
+    this.#environment = environment
+    this.#running = running
+  }
+
+  /** A backup has failed, or was marked for an instance that died. */
+  watch(id: string): void {
+    this.#watched.set(id, { looksLeft: LOOKS, header: true })
+  }
+
+  /** What came while no instance ran. */
+  async watchNewest(): Promise<void> {
+    const ids = await this.#environment.store.list()
+    for (const id of ids.slice(-NEWEST)) {
+      if (!this.#watched.has(id)) this.#watched.set(id, { looksLeft: LOOKS, header: false })
+    }
+  }
+
+  /** Marks and deletes what came late. */
+  async sweep(): Promise<void> {
+    for (const [id, watched] of this.#watched) {
+      // Before it is looked at: one that cannot be read does not keep others from being looked at for ever.
+      if (--watched.looksLeft <= 0) this.#watched.delete(id)
+      if (await this.#sweep(id, watched)) this.#watched.delete(id)
+    }
+  }
+
+  /** @returns whether nothing can come any more */
+  async #sweep(id: string, { header }: Watched): Promise<boolean> {
+    const { store } = this.#environment
+    const parts = await store.hasParts(id)
+    if (!parts && !header) return false
+    const loaded = await store.load(id)
+    // Chunks without a header are not ours to judge: a database that is being copied has them before it.
+    if (!loaded) return false
+    const { in_progress: running, error } = loaded.header
+    if (loaded.kind === 'legacy' || (!running && error === undefined)) return true
+    if (parts || running) await this.#cleanUp(id)
+    return false
+  }
+
+  /** Under the lease: a backup that runs is not touched, and `writeBackupFailure` leaves one that is complete. */
+  async #cleanUp(id: string): Promise<void> {
+    if (this.#running.closing) return
+    const { events } = this.#environment
+    const startedAt = performance.now()
+    let running: Awaited<ReturnType<RunningOperations['begin']>>
+    try {
+      running = await this.#running.begin('backup', id)
+    } catch (error) {
+      if (error instanceof OperationInProgressError || error instanceof ClosingError) return
+      throw error
+    }
+    try {
+      await writeBackupFailure(
+        this.#environment.storeOn(running.end),
+        id,
+        'interrupted: it was not seen to its end'
+      )
+    } catch (error) {
+      this.#running.abandon(running)
+      throw error
+    }
+    await this.#running.end(running)
+    events.emit({ type: 'recovered', operation: 'backup', id, durationMs: performance.now() - startedAt })
+  }
+}

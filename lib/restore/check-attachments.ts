@@ -1,0 +1,32 @@
+import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
+import { MemberCursor } from '../json/members.js'
+
+const OBJECT = 0x7b
+
+/**
+ * Checks what a document of an upload says of its attachments: CouchDB answers some of it with an internal error, for
+ * the whole request.
+ *
+ * @throws InvalidDocumentError
+ */
+export function checkAttachments({ bytes, id, attachments }: DocumentBytes): void {
+  if (!attachments) return
+  const names = new MemberCursor(bytes, attachments.start)
+  while (names.next()) {
+    const refuse = (problem: string) =>
+      new InvalidDocumentError(
+        `attachment "${names.key().slice(0, 100)}" of "${id.slice(0, 100)}" ${problem}`
+      )
+    if (bytes[names.valueStart] !== OBJECT) throw refuse('is not an object')
+    let complete = false
+    const cursor = new MemberCursor(bytes, names.valueStart)
+    while (cursor.next()) {
+      const key = cursor.key()
+      if (key === 'follows') throw refuse('says that its data follows')
+      if (key !== 'data' && key !== 'content_type' && key !== 'stub') continue
+      if (key !== 'stub' && cursor.string() === undefined) throw refuse(`has a "${key}" that is not a string`)
+      if (key !== 'content_type') complete = true
+    }
+    if (!complete) throw refuse('has no data')
+  }
+}

@@ -1,0 +1,121 @@
+import nano from 'nano'
+import t, { type Test } from 'tap'
+import { setupDatabases } from '../helpers/database.js'
+import { expectTidy, poll, seedSources } from '../helpers/fault-cells.js'
+import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { buildHost } from '../helpers/host.js'
+import { startServer } from '../helpers/server-process.js'
+
+const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
+const CHUNK = /backup_chunk_[0-9]+_components/
+const PATIENCE = 60_000
+
+/** A finished backup, and one whose first chunk is on its way to the database when its server is stopped. */
+async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
+  const databases = await setupDatabases(t)
+  const proxy = await startFaultProxy(databases.url)
+  t.teardown(() => proxy.close())
+  await seedSources(databases, databases.names)
+  const names = { ...databases.names, backups: databases.names.system }
+  const start = (url = databases.url) => startServer(t, { url, databases: databases.names, timeouts })
+  const tidy = () => expectTidy({ direct: databases.couch, names })
+  const chunksOf = async (id: string) => {
+    const { rows } = await databases.couch
+      .use(names.backups)
+      .list({ startkey: `backup_chunk_${id.slice(17)}_`, endkey: `backup_chunk_${id.slice(17)}_\ufff0` })
+    return rows.map((row) => row.id)
+  }
+
+  const stopped = await start(proxy.url)
+  const good = (await stopped.post('')).json.id as string
+  t.match(await tidy(), [{ _id: good, error: undefined }])
+  proxy.seen.length = 0
+  const release = proxy.hold({ method: 'PUT', path: CHUNK })
+  const { json } = await poll('the lease', PATIENCE, async () => {
+    const reply = await stopped.post('')
+    return reply.status === 202 ? reply : undefined
+  })
+  await poll('the chunk', PATIENCE, async () =>
+    proxy.seen.some(({ path }) => CHUNK.test(path)) ? true : undefined
+  )
+  stopped.signal(signal)
+  return {
+    id: json.id as string,
+    start,
+    stopped,
+    chunksOf,
+    /** Waits until the backup is marked, and nothing is left of it. */
+    async marked() {
+      t.match(await tidy(), [{ _id: good }, { _id: json.id, in_progress: false, error: /^interrupted/ }])
+      t.strictSame(await chunksOf(json.id), [])
+      // A stale lease would bring the next server to look in any case.
+      await poll('the lease', PATIENCE, async () => {
+        const lease = await databases.couch.use(names.backups).get('athena_backup_lease')
+        return 'operation' in lease ? undefined : true
+      })
+    },
+    /** Lets the chunk come. */
+    async comes() {
+      release()
+      await poll('the late chunk', PATIENCE, async () =>
+        (await chunksOf(json.id)).length > 0 ? true : undefined
+      )
+    },
+    /** Waits until the late chunk is gone, and looks at the other backup. */
+    async swept(server: Awaited<ReturnType<typeof start>>) {
+      await poll('the sweeping', PATIENCE, async () =>
+        (await chunksOf(json.id)).length === 0 ? true : undefined
+      )
+      t.match(await tidy(), [
+        { _id: good, error: undefined },
+        { _id: json.id, error: /^interrupted/ }
+      ])
+      const { status, json: read } = await server.get(`/${good}`)
+      t.equal(status, 200)
+      t.equal(read.dbs.athena_components.docs.length, 30, 'the good backup is whole')
+    }
+  }
+}
+
+t.test('a chunk that comes after another server has cleaned up is deleted', async (t) => {
+  const { start, marked, comes, swept } = await setup(t, 'SIGSTOP')
+  const other = await start()
+  await marked()
+  await comes()
+  await swept(other)
+})
+
+t.test('a chunk that comes while no server runs is deleted by the next one', async (t) => {
+  const { start, stopped, marked, comes, swept } = await setup(t, 'SIGKILL')
+  await stopped.exited
+  const second = await start()
+  await marked()
+  second.signal('SIGKILL')
+  await second.exited
+  await comes()
+  await swept(await start())
+})
+
+t.test('a header that comes after its backup was given up is marked', async (t) => {
+  const on = await setupDatabases(t)
+  const proxy = await startFaultProxy(on.url)
+  t.teardown(() => proxy.close())
+  const { app } = await buildHost(t, {
+    on,
+    couch: nano(proxy.url),
+    timeouts: { lease: 2000, control: 1500 }
+  })
+  const release = proxy.hold({ method: 'PUT', path: /03_ibp_db_backup_/ })
+  await t.rejects(app.dbBackups.start(), { message: /not available/ } as never)
+  t.strictSame(await app.dbBackups.list(), { ids: [] })
+  release()
+  const [id] = await poll('the late header', PATIENCE, async () => {
+    const { ids } = await app.dbBackups.list()
+    return ids.length > 0 ? ids : undefined
+  })
+  const summary = await poll('the marking', PATIENCE, async () => {
+    const found = await app.dbBackups.summary(id as string)
+    return found.in_progress ? undefined : found
+  })
+  t.match(summary, { doc_count: 0, error: /^interrupted/ })
+})
