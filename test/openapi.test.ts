@@ -73,6 +73,11 @@ t.test('every operation is described', async (t) => {
     t.equal(requestBody !== undefined, method === 'put', `${operationId}: a body where there is one`)
     const body = requestBody as OpenAPIV3_1.RequestBodyObject | undefined
     if (body) {
+      t.equal(
+        body.required,
+        !/^restoreBackup/.test(operationId!),
+        `${operationId}: the body may be absent or not`
+      )
       t.strictSame(Object.keys(body.content), ['application/json'])
       t.ok(Object.keys(body.content['application/json']!.examples!).length > 0, 'with examples')
     }
