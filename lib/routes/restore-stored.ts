@@ -36,6 +36,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'invalidJson',
             'nothingToRestore',
             'notRestorable',
+            'unknownLayout',
             'bodyTooLarge',
             'uploadStalled',
             'mediaType',
