@@ -13,7 +13,7 @@ import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
-import type { Transactions } from './transactions.js'
+import { TRANSACTION_TYPE, type Transactions } from './transactions.js'
 
 /** Types of documents that are never restored from an upload. */
 const INTERNAL_TYPES = new Set([
@@ -171,7 +171,8 @@ export class Restores {
       targets: this.#environment.databasesOn(running.work),
       skip,
       internalTypes: INTERNAL_TYPES,
-      excludeTypes: this.#environment.excludeTypes,
+      // Clients follow transactions, that of this restore too, wherever the host keeps them.
+      excludeTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
       dryRun,
       exact,
       tell: async (update) => {

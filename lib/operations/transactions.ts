@@ -5,6 +5,8 @@ import { TOTAL_STEPS } from '../restore/restore-job.js'
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000
 
+export const TRANSACTION_TYPE = 'webhook_tx'
+
 /** The transactions of restores, in the host's store. */
 export class Transactions {
   readonly #store: WebhookStore
@@ -65,7 +67,7 @@ function newTransaction(
   const now = Date.now()
   return {
     tx_id: txId,
-    type: 'webhook_tx',
+    type: TRANSACTION_TYPE,
     sub_type: 'backup_restore',
     description: 'restoring dbs from backup',
     status: 'pending',
