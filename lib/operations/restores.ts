@@ -90,7 +90,7 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const source = await this.#spool(body)
+    const source = await this.#spool(bytesOf(body))
     try {
       const { members } = source
       refuseUnusable(members)
@@ -220,4 +220,9 @@ const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {
   if (in_progress === true) throw new BackupNotRestorableError('the backup is still in progress.')
   if (error) throw new BackupNotRestorableError(`the backup has failed: ${String(error)}`)
+}
+
+/** Streams with an encoding, and those of `Readable.from`, give text. */
+async function* bytesOf(body: Readable): AsyncGenerator<Uint8Array> {
+  for await (const piece of body) yield typeof piece === 'string' ? Buffer.from(piece) : piece
 }
