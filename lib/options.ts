@@ -7,87 +7,102 @@ import { BACKGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
 import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
-const Milliseconds = Type.Optional(Type.Integer({ minimum: 1 }))
+/** Node.js takes longer timers to be of one millisecond. */
+const LONGEST_TIMER = 2 ** 31 - 1
+const Milliseconds = Type.Optional(Type.Integer({ minimum: 1, maximum: LONGEST_TIMER }))
+const Checked = Type.Optional(Type.Unknown())
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
 const SchemeName = Type.String({ minLength: 1 })
 const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
 
-/** The part of the options that is data; hooks are checked one by one. */
-const OptionsData = Type.Object({
-  databases: Type.Object(
-    {
-      components: DatabaseName,
-      sessions: DatabaseName,
-      system: DatabaseName,
-      backups: Type.Optional(DatabaseName)
-    },
-    { additionalProperties: false }
-  ),
-  publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
-  excludeTypes: Type.Optional(Type.Array(Type.String())),
-  securitySchemes: Type.Optional(
-    Type.Object(
-      { session: Type.Optional(SchemeName), 'api-key': Type.Optional(SchemeName) },
-      { additionalProperties: false }
-    )
-  ),
-  spoolDirectory: Type.Optional(Type.String({ minLength: 1 })),
-  metrics: Type.Optional(
-    Type.Object(
+/** All options. Those that are not data are checked one by one; Fastify's own come with every registration. */
+const Options = Type.Object(
+  {
+    couch: Checked,
+    authorize: Checked,
+    webhooks: Checked,
+    rebuildWhitelist: Checked,
+    versions: Checked,
+    onEvent: Checked,
+    prefix: Checked,
+    logLevel: Checked,
+    logSerializers: Checked,
+    databases: Type.Object(
       {
-        client: Type.Any(),
-        registry: Type.Optional(Type.Any()),
-        prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
+        components: DatabaseName,
+        sessions: DatabaseName,
+        system: DatabaseName,
+        backups: Type.Optional(DatabaseName)
       },
       { additionalProperties: false }
+    ),
+    publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
+    excludeTypes: Type.Optional(Type.Array(Type.String())),
+    securitySchemes: Type.Optional(
+      Type.Object(
+        { session: Type.Optional(SchemeName), 'api-key': Type.Optional(SchemeName) },
+        { additionalProperties: false }
+      )
+    ),
+    spoolDirectory: Type.Optional(Type.String({ minLength: 1 })),
+    metrics: Type.Optional(
+      Type.Object(
+        {
+          client: Type.Any(),
+          registry: Type.Optional(Type.Any()),
+          prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
+        },
+        { additionalProperties: false }
+      )
+    ),
+    clientWebhook: Type.Optional(
+      Type.Object(
+        {
+          allow: Type.Optional(Type.Function([], Type.Unknown())),
+          attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10 })),
+          timeout: Milliseconds
+        },
+        { additionalProperties: false }
+      )
+    ),
+    limits: Type.Optional(
+      Type.Object(
+        {
+          uploadBytes: Bytes,
+          inflatedBytes: Bytes,
+          attachmentBytes: Bytes,
+          nesting: Type.Optional(Type.Integer({ minimum: 8, maximum: 100_000 })),
+          spoolBytes: Bytes
+        },
+        { additionalProperties: false }
+      )
+    ),
+    timeouts: Type.Optional(
+      Type.Object(
+        {
+          authorize: Milliseconds,
+          control: Milliseconds,
+          idle: Milliseconds,
+          lease: Type.Optional(Type.Integer({ minimum: 2000, maximum: LONGEST_TIMER })),
+          rebuildWhitelist: Milliseconds,
+          close: Milliseconds
+        },
+        { additionalProperties: false }
+      )
+    ),
+    retry: Type.Optional(
+      Type.Object(
+        {
+          attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })),
+          wait: Milliseconds,
+          longest: Milliseconds
+        },
+        { additionalProperties: false }
+      )
     )
-  ),
-  clientWebhook: Type.Optional(
-    Type.Object(
-      {
-        allow: Type.Optional(Type.Function([], Type.Unknown())),
-        attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10 })),
-        timeout: Milliseconds
-      },
-      { additionalProperties: false }
-    )
-  ),
-  limits: Type.Optional(
-    Type.Object(
-      {
-        uploadBytes: Bytes,
-        inflatedBytes: Bytes,
-        attachmentBytes: Bytes,
-        nesting: Type.Optional(Type.Integer({ minimum: 8, maximum: 100_000 })),
-        spoolBytes: Bytes
-      },
-      { additionalProperties: false }
-    )
-  ),
-  timeouts: Type.Optional(
-    Type.Object(
-      {
-        authorize: Milliseconds,
-        control: Milliseconds,
-        idle: Milliseconds,
-        lease: Type.Optional(Type.Integer({ minimum: 2000 })),
-        rebuildWhitelist: Milliseconds,
-        close: Milliseconds
-      },
-      { additionalProperties: false }
-    )
-  ),
-  retry: Type.Optional(
-    Type.Object(
-      {
-        attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })),
-        wait: Milliseconds,
-        longest: Milliseconds
-      },
-      { additionalProperties: false }
-    )
-  )
-})
+  },
+  { additionalProperties: false }
+)
 
 /** Options with every default filled in. */
 export interface ResolvedOptions extends DbBackupsOptions {
@@ -117,7 +132,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   if (
     versions !== undefined &&
     typeof versions !== 'function' &&
-    (typeof versions !== 'object' || versions === null)
+    (typeof versions !== 'object' || versions === null || Array.isArray(versions))
   ) {
     throw invalid('versions', 'must be an object or a function')
   }
@@ -128,37 +143,52 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
       throw invalid('couch', 'must be a nano server scope, or a function that returns one')
     }
   }
-  const [problem] = Value.Errors(OptionsData, options)
+  const [problem] = Value.Errors(Options, options)
   if (problem) {
     throw invalid(problem.path.slice(1).replaceAll('/', '.'), problem.message.toLowerCase())
   }
   if (options.metrics) checkMetrics(options.metrics)
-  const databases = { backups: options.databases.system, ...options.databases }
+  if (options.publicUrl !== undefined) checkPublicUrl(options.publicUrl)
+  const databases = withDefaults(
+    { ...options.databases, backups: options.databases.system },
+    options.databases
+  )
   checkNames(databases)
-  const limits = {
-    uploadBytes: 10 * GiB,
-    inflatedBytes: 4 * GiB,
-    attachmentBytes: 32 * 1024 ** 2,
-    nesting: 512
-  }
-  const uploadBytes = options.limits?.uploadBytes ?? limits.uploadBytes
+  const uploadBytes = options.limits?.uploadBytes ?? 10 * GiB
   return {
     ...options,
     databases,
     publicUrl: options.publicUrl?.replace(/\/+$/, ''),
     excludeTypes: options.excludeTypes ?? [],
-    limits: { ...limits, spoolBytes: uploadBytes, ...options.limits },
-    timeouts: {
-      authorize: 10_000,
-      control: 30_000,
-      idle: 60_000,
-      lease: 30_000,
-      rebuildWhitelist: 120_000,
-      close: 10_000,
-      ...options.timeouts
-    },
-    retry: { ...BACKGROUND, ...options.retry }
+    limits: withDefaults(
+      {
+        uploadBytes,
+        inflatedBytes: 4 * GiB,
+        attachmentBytes: 32 * 1024 ** 2,
+        nesting: 512,
+        spoolBytes: uploadBytes
+      },
+      options.limits
+    ),
+    timeouts: withDefaults(
+      {
+        authorize: 10_000,
+        control: 30_000,
+        idle: 60_000,
+        lease: 30_000,
+        rebuildWhitelist: 120_000,
+        close: 10_000
+      },
+      options.timeouts
+    ),
+    retry: withDefaults(BACKGROUND, options.retry)
   }
+}
+
+/** Hosts pass on what they have not set, as `undefined`. */
+function withDefaults<T extends object>(defaults: T, given: Partial<T> = {}): T {
+  const set = Object.entries(given).filter(([, value]) => value !== undefined)
+  return { ...defaults, ...Object.fromEntries(set) }
 }
 
 function checkMetrics({ client, registry = client?.register }: MetricsOptions): void {
@@ -169,6 +199,13 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
   for (const method of ['getSingleMetric', 'registerMetric'] as const) {
     if (typeof registry?.[method] !== 'function')
       throw invalid('metrics.registry', 'must be a registry of prom-client')
+  }
+}
+
+function checkPublicUrl(text: string): void {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (!url || url.search || url.hash || url.username || url.password) {
+    throw invalid('publicUrl', 'must be an origin and, where there is one, a path')
   }
 }
 

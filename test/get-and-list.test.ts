@@ -1,3 +1,7 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import nano from 'nano'
 import t from 'tap'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
@@ -176,6 +180,31 @@ t.test('a backup is sent while it is still being read', async (t) => {
   }
   const backup = JSON.parse(Buffer.concat(pieces).toString())
   t.equal(backup.dbs.athena_components.docs.length, 140)
+})
+
+t.test('there are no backups where their database is still to be created', async (t) => {
+  const on = await setupDatabases(t)
+  const names = { ...on.names, backups: `${on.names.system}_backups` }
+  t.teardown(() => on.couch.db.destroy(names.backups))
+  const host = await buildHost(t, { on, databases: names })
+  const api = apiOf(host)
+  t.strictSame((await api.call('GET')).json(), { ids: [] })
+  t.strictSame(await host.app.dbBackups.list(), { ids: [] })
+  const id = await api.backup()
+  t.strictSame((await api.call('GET')).json(), { ids: [id] })
+})
+
+t.test('a 404 that is not of CouchDB is no empty list', async (t) => {
+  const server = createServer((request, response) => {
+    request.resume()
+    response.writeHead(404, { 'content-type': 'text/html' }).end('<html>nothing here</html>')
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close().closeAllConnections())
+  const { port } = server.address() as AddressInfo
+  const host = await buildHost(t, { couch: nano(`http://127.0.0.1:${port}`) })
+  t.equal((await apiOf(host).call('GET')).statusCode, 502)
 })
 
 t.test('a backup that a later version has stored is refused, not misread', async (t) => {

@@ -50,8 +50,7 @@ const backup = await read(backup_id)
 const urls = [
   await restored(() =>
     client.PUT(\`\${API}/{backup_id}\`, {
-      params: { path: { backup_id }, query: { skip_system: ['a', 'b'], skip_components: '["c"]' } },
-      body: {}
+      params: { path: { backup_id }, query: { skip_system: ['a', 'b'], skip_components: '["c"]' } }
     })
   ),
   await restored(() => client.PUT(API, { body: { ...backup, client_webhook_url: undefined } }))

@@ -218,6 +218,15 @@ const PROVOKE: Record<string, Provoke> = {
   unauthorized: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'none' } }),
   forbidden: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'reader' } }),
   unknownBackup: async (_t, id, idle) => send(idle, id),
+  unknownLayout: async (t, id) => {
+    const host = await seeded(t)
+    const backup = await apiOf(host).backup()
+    const system = host.on.couch.use(host.on.names.system)
+    const header = (await system.get(backup)) as unknown as { storage: { layout: number } }
+    header.storage.layout++
+    await system.insert(header as never)
+    return send(host, id, { url: REQUESTS[id].url.replace(UNKNOWN, backup) })
+  },
   nothingToAppendTo: async (_t, id, idle) => send(idle, id),
   uploadStalled: (t, id, idle) => stalled(t, id, idle.on),
   bodyTooLarge: async (_t, id, idle) => send(idle, id, asJson('{}', { 'content-length': String(1024 ** 4) })),

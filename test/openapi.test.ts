@@ -5,6 +5,7 @@ import Fastify from 'fastify'
 import type { OpenAPIV3_1 } from 'openapi-types'
 import t, { type Test } from 'tap'
 import { openApiDocument } from '../examples/openapi/document.js'
+import * as errors from '../lib/errors.js'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
 import type { DbBackupsOptions } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
@@ -73,6 +74,11 @@ t.test('every operation is described', async (t) => {
     t.equal(requestBody !== undefined, method === 'put', `${operationId}: a body where there is one`)
     const body = requestBody as OpenAPIV3_1.RequestBodyObject | undefined
     if (body) {
+      t.equal(
+        body.required,
+        !/^restoreBackup/.test(operationId!),
+        `${operationId}: the body may be absent or not`
+      )
       t.strictSame(Object.keys(body.content), ['application/json'])
       t.ok(Object.keys(body.content['application/json']!.examples!).length > 0, 'with examples')
     }
@@ -83,6 +89,18 @@ t.test('every operation is described', async (t) => {
     }
   }
 })
+
+t.test(
+  'every error that the package exports has an example, unless it is replied without its code',
+  async (t) => {
+    const document = JSON.stringify(await openApiDocument())
+    const codes = Object.values(errors).map(
+      (Exported) => new (Exported as new (..._: object[]) => { code: string })({}, {}).code
+    )
+    t.ok(codes.length >= 10)
+    for (const code of codes) t.equal(document.includes(`"${code}"`), code !== 'DB_BACKUPS_IN_PROGRESS', code)
+  }
+)
 
 t.test('both schemes have the same operations', async (t) => {
   const document = await openApiDocument()

@@ -29,6 +29,7 @@ t.test('the operator page', { skip: browserMissing() }, async (t) => {
   t.test('follows a restore when its dialog is closed and the page reloaded', (t) => followed(t, browser))
   t.test('restores from a file, and names the documents that failed', (t) => fromFile(t, browser))
   t.test('says what is wrong and what to do', (t) => troubles(t, browser))
+  t.test('claims nothing when a reply is lost', (t) => lostReplies(t, browser))
   t.test('needs nothing but a keyboard', (t) => keyboard(t, browser))
 })
 
@@ -247,6 +248,35 @@ async function troubles(t: Test, browser: Browser): Promise<void> {
   await page.getByRole('button', { name: 'Sign out' }).click()
   await page.getByText('You have signed out.').waitFor()
   t.strictSame(faults, [])
+}
+
+/** The server does what it is asked for, and the page does not hear of it. */
+async function lostReplies(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const { on, app } = console
+  const { page } = await openPage(t, browser, console)
+  await signIn(page, console)
+  const writes = (url: URL) => /\/api\/v2\/backups/.test(url.pathname)
+  await page.route(writes, async (route) => {
+    if (route.request().method() === 'GET') return route.continue()
+    await route.fetch()
+    await route.abort()
+  })
+  await page.getByRole('button', { name: 'Back up now' }).click()
+  await page.getByText('It is not known whether a backup was started.').waitFor()
+  await page.getByRole('group', { name: 'The backup is complete.' }).waitFor()
+  t.equal((await app.dbBackups.list()).ids.length, 1, 'it was')
+
+  const row = page.getByRole('row', { name: /^Complete/ })
+  const components = on.couch.use(on.names.components)
+  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
+  await row.getByRole('button', { name: /^Restore/ }).click()
+  await page.getByRole('button', { name: 'Preview' }).click()
+  await confirm(page)
+  await page.getByRole('button', { name: 'Restore 1 document' }).click()
+  await page.getByText('The restore may have started all the same').waitFor()
+  await page.keyboard.press('Escape')
+  while (!(await components.get('org1peer1').catch(() => undefined))) await page.waitForTimeout(50)
 }
 
 async function keyboard(t: Test, browser: Browser): Promise<void> {

@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { createCouchWebhookStore } from '../lib/index.js'
 import type { LogicalDatabase, WebhookTransaction } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import { compareDatabases, setupDatabases, type TestDatabases } from './helpers/database.js'
@@ -429,6 +430,21 @@ t.test('through the decorator', async (t) => {
       compareDatabases(t, expected, now)
     }
     t.match(await apiOf(host).get(id), { in_progress: false }, 'the backup is still there')
+  })
+
+  await t.test('exact keeps transactions, its own included, in the system database', async (t) => {
+    const on = await setupDatabases(t)
+    const webhooks = createCouchWebhookStore({ couch: on.couch, database: on.names.system })
+    const host = await buildHost(t, { on, webhooks })
+    const id = await apiOf(host).backup()
+    const earlier = await host.app.dbBackups.restore({ id })
+    await earlier.finished
+    await load(on.couch.use(on.names.system), [{ _id: 'added' }])
+    const { tx_id, finished } = await host.app.dbBackups.restore({ id }, { exact: true })
+    t.match(await finished, { databases: { system: { deleted: 1 } } })
+    t.match(await webhooks.get(tx_id), { status: 'success', on_step: 5 })
+    t.match(await webhooks.get(earlier.tx_id), { status: 'success' })
+    t.equal(host.calls.rebuildWhitelist, 2)
   })
 
   await t.test('exact keeps the backups in the system database', async (t) => {

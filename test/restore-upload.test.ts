@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { deflateSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
@@ -23,6 +24,14 @@ async function emptyConsole(t: Test, options: HostOptions = {}) {
   const components = () => on.fetchAll(on.names.components)
   return { on, host, api: apiOf(host, '/ak/api/v2'), components, spoolDirectory }
 }
+
+t.test('the decorator takes a stream of text', async (t) => {
+  const { host, components } = await emptyConsole(t)
+  const text = JSON.stringify(backupOf([{ _id: 'größe 🙂' }]))
+  const { finished } = await host.app.dbBackups.restore({ body: Readable.from(text.match(/.{1,40}/gu)!) })
+  t.match(await finished, { databases: { components: { created: 1 } } })
+  t.ok((await components()).has('größe 🙂'))
+})
 
 t.test('moves a console to one with other database names', async (t) => {
   const from = await setupDatabases(t)

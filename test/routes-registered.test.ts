@@ -1,6 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
+import { resolveOptions } from '../lib/options.js'
 import type { DbBackupsOptions } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
@@ -192,6 +193,7 @@ t.test('options that are missing or wrong end the registration, and are named', 
     [{ couch: {} }, 'couch'],
     [{ versions: 'x' }, 'versions'],
     [{ versions: null }, 'versions'],
+    [{ versions: [] }, 'versions'],
     [{ databases: undefined }, 'databases'],
     [{ databases: { ...names, components: undefined } }, 'databases.components'],
     [{ databases: { ...names, sessions: '' } }, 'databases.sessions'],
@@ -209,6 +211,9 @@ t.test('options that are missing or wrong end the registration, and are named', 
     [{ timeouts: { authorize: -1 } }, 'timeouts.authorize'],
     [{ timeouts: { lease: 1 } }, 'timeouts.lease'],
     [{ timeouts: { unknown: 1 } }, 'timeouts.unknown'],
+    [{ timeouts: { idle: 2 ** 31 } }, 'timeouts.idle'],
+    [{ clientWebhook: { timeout: 2 ** 31 } }, 'clientWebhook.timeout'],
+    [{ retry: { longest: 2 ** 31 } }, 'retry.longest'],
     [{ retry: { attempts: 0 } }, 'retry.attempts'],
     [{ retry: { unknown: 1 } }, 'retry.unknown'],
     [{ clientWebhook: { attempts: 1000 } }, 'clientWebhook.attempts'],
@@ -216,6 +221,12 @@ t.test('options that are missing or wrong end the registration, and are named', 
     [{ clientWebhook: { unknown: 1 } }, 'clientWebhook.unknown'],
     [{ publicUrl: 'example.com' }, 'publicUrl'],
     [{ publicUrl: 1 }, 'publicUrl'],
+    [{ publicUrl: 'http://' }, 'publicUrl'],
+    [{ publicUrl: 'https://example.com/?console=1' }, 'publicUrl'],
+    [{ publicUrl: 'https://example.com/#console' }, 'publicUrl'],
+    [{ publicUrl: 'https://admin:secret@example.com' }, 'publicUrl'],
+    [{ publicURL: 'https://example.com' }, 'publicURL'],
+    [{ clientWebhooks: { allow: () => false } }, 'clientWebhooks'],
     [{ excludeTypes: 'x' }, 'excludeTypes'],
     [{ excludeTypes: [1] }, 'excludeTypes.0'],
     [{ spoolDirectory: '' }, 'spoolDirectory'],
@@ -232,4 +243,24 @@ t.test('options that are missing or wrong end the registration, and are named', 
     t.ok(error?.message.includes(`option "${option}`), `${option}: ${error?.message}`)
     await app.close()
   }
+})
+
+t.test('an option that is undefined has its default', async (t) => {
+  const on = await setupDatabases(t)
+  const { names } = on
+  const options = optionsFor(on)
+  const standard = resolveOptions(options)
+  const blank = (group: object) => Object.fromEntries(Object.keys(group).map((name) => [name, undefined]))
+  const resolved = resolveOptions({
+    ...options,
+    databases: { ...names, backups: undefined },
+    excludeTypes: undefined,
+    limits: blank(standard.limits),
+    timeouts: blank(standard.timeouts),
+    retry: blank(standard.retry)
+  })
+  t.strictSame(resolved.databases, { ...names, backups: names.system })
+  t.strictSame(resolved.limits, standard.limits)
+  t.strictSame(resolved.timeouts, standard.timeouts)
+  t.strictSame(resolved.retry, standard.retry)
 })

@@ -107,7 +107,10 @@ export interface RestoreOptions {
   clientWebhookUrl?: string
   /** Count what would be written and write nothing. Default `false`. */
   dryRun?: boolean
-  /** Delete documents that the backup does not hold. Default `false`. */
+  /**
+   * Delete documents that the backup does not hold, but for backups, transactions (`webhook_tx`), what `skip` names,
+   * and types that are not backed up. Default `false`.
+   */
   exact?: boolean
   /** Who asks, recorded in the transaction. */
   requester?: Requester

@@ -3,6 +3,7 @@ import Fastify from 'fastify'
 import nano from 'nano'
 import type { OpenAPIV3_1 } from 'openapi-types'
 import dbBackups, { createMemoryWebhookStore } from '../../lib/index.js'
+import { optionalBody } from './optional-body.js'
 
 /** The OpenAPI document of the plugin's routes. No database is needed for it. */
 export async function openApiDocument(): Promise<OpenAPIV3_1.Document> {
@@ -33,6 +34,7 @@ export async function openApiDocument(): Promise<OpenAPIV3_1.Document> {
         }
       }
     },
+    transformObject: optionalBody,
     refResolver: { buildLocalReference: (schema, _uri, _fragment, i) => String(schema.$id ?? `def-${i}`) }
   })
   await app.register(dbBackups, {

@@ -1,6 +1,7 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance, FastifySchema } from 'fastify'
+import { optionalBody } from '../openapi/optional-body.js'
 import { COOKIE } from './access.js'
 
 export const DOCS_PATH = '/documentation'
@@ -58,6 +59,7 @@ export async function registerApiDocs(app: FastifyInstance): Promise<void> {
     },
     hideUntagged: true,
     transform: ({ schema, url }) => ({ url, schema: { ...schema, ...OWN_ROUTES[url] } }),
+    transformObject: optionalBody,
     refResolver: { buildLocalReference: (schema, _uri, _fragment, i) => String(schema.$id ?? `def-${i}`) }
   })
   await app.register(swaggerUi, {

@@ -1,4 +1,3 @@
-import { isNotFound } from '../couch/errors.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { startOf } from '../store/names.js'
 
@@ -16,7 +15,7 @@ export class NewestBackup {
   /** @returns milliseconds since the epoch; `undefined` when there is none */
   async endedAt(): Promise<number | undefined> {
     let settled: string | undefined
-    for (const id of (await this.#list()).reverse()) {
+    for (const id of (await this.#store.list()).reverse()) {
       if (id === this.#settled) break
       const loaded = await this.#store.load(id)
       if (!loaded || loaded.header.in_progress) continue
@@ -29,15 +28,5 @@ export class NewestBackup {
     }
     this.#settled = settled ?? this.#settled
     return this.#endedAt
-  }
-
-  async #list(): Promise<string[]> {
-    try {
-      return await this.#store.list()
-    } catch (error) {
-      // A database that the first backup will create.
-      if (isNotFound(error)) return []
-      throw error
-    }
   }
 }

@@ -13,7 +13,7 @@ import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
-import type { Transactions } from './transactions.js'
+import { TRANSACTION_TYPE, type Transactions } from './transactions.js'
 
 /** Characters of the reason why a backup has failed, in a refusal to restore it. */
 const MAX_REASON = 500
@@ -86,7 +86,7 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const source = await this.#spool(body)
+    const source = await this.#spool(bytesOf(body))
     try {
       const { members } = source
       refuseUnusable(members)
@@ -167,7 +167,8 @@ export class Restores {
       targets: this.#environment.databasesOn(running.work),
       skip,
       internalTypes: INTERNAL_TYPES,
-      excludeTypes: this.#environment.excludeTypes,
+      // Clients follow transactions, that of this restore too, wherever the host keeps them.
+      excludeTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
       dryRun,
       exact,
       tell: async (update) => {
@@ -219,4 +220,9 @@ function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?:
   // What an upload says here is anything, also what cannot be made a string.
   const reason = typeof error === 'string' ? `: ${error.slice(0, MAX_REASON)}` : '.'
   throw new BackupNotRestorableError(`the backup has failed${reason}`)
+}
+
+/** Streams with an encoding, and those of `Readable.from`, give text. */
+async function* bytesOf(body: Readable): AsyncGenerator<Uint8Array> {
+  for await (const piece of body) yield typeof piece === 'string' ? Buffer.from(piece) : piece
 }

@@ -8,6 +8,8 @@ const TIMEOUT = 10 * 60_000
 /** Path of a transaction, which the host serves. */
 export const transactionPath = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
 
+export const TRANSACTION_TYPE = 'webhook_tx'
+
 /** The transactions of restores, in the host's store. */
 export class Transactions {
   readonly #store: WebhookStore
@@ -78,7 +80,7 @@ function newTransaction(
   const now = Date.now()
   return {
     tx_id: txId,
-    type: 'webhook_tx',
+    type: TRANSACTION_TYPE,
     sub_type: 'backup_restore',
     description: 'restoring dbs from backup',
     status: 'pending',

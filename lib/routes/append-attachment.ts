@@ -32,6 +32,7 @@ export function appendAttachment(scope: Scope, { operations, options, describe }
             'invalidAttachmentName',
             'invalidJson',
             'nothingToAppendTo',
+            'unknownLayout',
             'attachmentTooLarge',
             'bodyTooLarge',
             'mediaType',

@@ -26,7 +26,7 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
         headers: RangeHeaders,
         response: {
           200: backup,
-          ...errorReplies('invalidBackupId', 'unknownBackup', 'rangeAfterEnd')
+          ...errorReplies('invalidBackupId', 'unknownBackup', 'unknownLayout', 'rangeAfterEnd')
         }
       }
     },

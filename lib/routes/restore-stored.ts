@@ -37,6 +37,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'invalidJson',
             'nothingToRestore',
             'notRestorable',
+            'unknownLayout',
             'bodyTooLarge',
             'uploadStalled',
             'mediaType',

@@ -113,6 +113,14 @@ const ERRORS = {
       'the body is truncated: unexpected end of JSON at byte 104857600'
     )
   },
+  unknownLayout: {
+    summary: 'A backup that a later version has stored',
+    value: refusal(
+      400,
+      'DB_BACKUPS_UNKNOWN_LAYOUT',
+      `the backup "${EXAMPLE_BACKUP}" was made by a later version`
+    )
+  },
   unauthorized: {
     summary: 'No identity; the host words it',
     value: refusal(401, undefined, 'unauthorized')

@@ -46,10 +46,16 @@ export class BackupStore {
   /** Ids of all backups, oldest first. */
   async list(): Promise<string[]> {
     const ids: string[] = []
-    await this.db.client.retry(async () => {
-      ids.length = 0
-      for await (const rows of this.db.allDocs(BACKUP_RANGE)) for (const { id } of rows) ids.push(id)
-    })
+    try {
+      await this.db.client.retry(async () => {
+        ids.length = 0
+        for await (const rows of this.db.allDocs(BACKUP_RANGE)) for (const { id } of rows) ids.push(id)
+      })
+    } catch (error) {
+      // A database that the first backup will create. A 404 of anything but CouchDB says nothing.
+      if (isNotFound(error) && error.error === 'not_found') return []
+      throw error
+    }
     const stamp = (id: string) => BigInt(id.slice(BACKUP_RANGE.from.length))
     return ids.filter(isBackupId).sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
   }

@@ -3,7 +3,7 @@ import { askAndAppend } from './append-dialog.mjs'
 import { ageOf, focusAction, showAges, showBackups, stateOf } from './backup-list.mjs'
 import { showBackupProgress } from './backup-progress.mjs'
 import { announce } from './element.mjs'
-import { explain, sentence } from './explain.mjs'
+import { explain, sentence, unanswered } from './explain.mjs'
 import { count, duration } from './format.mjs'
 import { clearNotices, notify } from './notices.mjs'
 import {
@@ -104,10 +104,18 @@ async function startBackup() {
     refreshOrTell()
   } catch (error) {
     start.ariaDisabled = null
+    if (unanswered(error)) return tellUnanswered(error)
     tellFailure('No backup was started.', error)
     if (error.id && error.message === 'already_in_progress') followBackup(error.id)
     if (error.id && error.message === 'restore_in_progress') followRestore(error.id)
   }
+}
+
+/** If the backup was started, the list has it as soon as the server answers again. */
+async function tellUnanswered(error) {
+  tellFailure('It is not known whether a backup was started.', error)
+  // Why not has just been told.
+  await refresh().catch(() => undefined)
 }
 
 async function followBackup(id) {
@@ -149,7 +157,11 @@ initRestoreDialog({
     else notify('failure', 'The restore ended with an error.', outcomeOf(transaction))
   },
   onFailed(error) {
-    tellFailure('The restore was not started.', error)
+    const known = !unanswered(error)
+    tellFailure(
+      known ? 'The restore was not started.' : 'It is not known whether the restore was started.',
+      error
+    )
   }
 })
 

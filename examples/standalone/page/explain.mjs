@@ -30,6 +30,10 @@ export function explain(error) {
   return sentence(message)
 }
 
+/** Whether a request was taken is not known: no answer came, or one that is not the server's. */
+export const unanswered = ({ status, code }) =>
+  (status === 0 && code !== 'FILE_UNREADABLE') || code === 'NOT_JSON'
+
 export function sentence(text) {
   const trimmed = text.trim()
   const first = trimmed.charAt(0).toUpperCase() + trimmed.slice(1)

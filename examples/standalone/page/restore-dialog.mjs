@@ -1,7 +1,7 @@
 import { call, skipQuery, upload } from './api.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
-import { explain, sentence } from './explain.mjs'
+import { explain, sentence, unanswered } from './explain.mjs'
 import { age, bytes, count, exact } from './format.mjs'
 import { complain } from './notices.mjs'
 import { followTransaction } from './polling.mjs'
@@ -191,7 +191,10 @@ async function restore() {
   } catch (error) {
     if (signal.aborted) return
     show('confirm', { focus: dialog.open })
-    complain(steps.confirm, explain(error))
+    const more = unanswered(error)
+      ? ' The restore may have started all the same: reload the page, which shows one that is running.'
+      : ''
+    complain(steps.confirm, explain(error) + more)
     if (!dialog.open) listeners.onFailed(error)
   } finally {
     committed = false
