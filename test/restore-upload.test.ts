@@ -232,17 +232,31 @@ t.test('writes nothing the second time', async (t) => {
   await load(on.couch.use(on.names.components), [{ _id: 'doc_00000003', type: 'changed' }])
   const docs = [...seedDocuments({ count: 30, attachmentEvery: 7 })]
   const uploads = {
-    'with revisions': docs.map((doc) => ({ ...doc, _rev: `1-${bytesOf(doc._id, 16).toString('hex')}` })),
-    'without revisions': docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 1 })),
-    'with the id at the end': docs.map(({ _id, _attachments, ...doc }) => ({ ...doc, more: 2, _id }))
+    'with revisions': backupOf(
+      docs.map((doc) => ({ ...doc, _rev: `1-${bytesOf(doc._id, 16).toString('hex')}` }))
+    ),
+    'without revisions': backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 1 }))),
+    'with the id at the end': backupOf(
+      docs.map(({ _id, _attachments, ...doc }) => ({ ...doc, more: 2, _id }))
+    ),
+    // The database writes these in its own way.
+    'with white space, escapes and fractions': Buffer.from(
+      JSON.stringify(
+        backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 'ü/\u001f', n: 1.5 }))),
+        null,
+        2
+      )
+        .replaceAll('ü/', '\\u00fc\\/')
+        .replaceAll('1.5', '1.50e+0')
+    )
   }
   for (const [kind, upload] of Object.entries(uploads)) {
-    const first = await api.restore(backupOf(upload))
+    const first = await api.restore(upload)
     t.equal(first.status, 'success')
     t.match(first.databases, { components: { total: 30, unchanged: 0 } })
     const after = await components()
     const { update_seq } = await on.couch.db.get(on.names.components)
-    const second = await api.restore(backupOf(upload))
+    const second = await api.restore(upload)
     t.match(second.databases, { components: { total: 30, unchanged: 30 } }, kind)
     compareDatabases(t, after, await components(), { rev: true })
     t.equal((await on.couch.db.get(on.names.components)).update_seq, update_seq)

@@ -107,7 +107,7 @@ export interface RestoreOptions {
   clientWebhookUrl?: string
   /** Count what would be written and write nothing. Default `false`. */
   dryRun?: boolean
-  /** Delete documents that the backup does not hold. Default `false`. */
+  /** Delete documents that the backup does not hold, except those of types that backups leave out, and transactions. Default `false`. */
   exact?: boolean
   /** Who asks, recorded in the transaction. */
   requester?: Requester

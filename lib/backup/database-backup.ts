@@ -15,6 +15,8 @@ import { type FeedPosition, readFeed } from './feed.js'
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
 /** Documents asked for in one `_bulk_get`. */
 const BATCH = 100
+/** Bytes of them, bodies and attachments, unless one has more. */
+const BATCH_BYTES = 2 * 1024 * 1024
 /** Batches being read at a time. */
 const BATCHES_IN_FLIGHT = 3
 /** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
@@ -58,8 +60,9 @@ class DatabaseBackup {
   #copies = new CopyIndex(0)
   /** Ids of documents whose last copy had conflicts. */
   readonly #conflicted = new Set<string>()
-  /** Documents with small attachments, waiting to be read with them. */
-  #waiting = new Map<string, DocumentBytes>()
+  /** Revisions by id of documents with small attachments, waiting to be read with them. */
+  #waiting = new Map<string, string | undefined>()
+  /** What these will take when they have been read. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
   /** Ids of documents whose revision was gone: a later row of the feed must replace or delete them. */
@@ -201,10 +204,12 @@ class DatabaseBackup {
   }
 
   async #addWithAttachments(document: DocumentBytes): Promise<void> {
-    const bytes = attachmentBytes(document)
-    if (bytes > LARGE_DOCUMENT) return this.#writeLarge(document)
-    if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > LARGE_DOCUMENT) await this.#dispatch()
-    this.#waiting.set(document.id, document)
+    const attached = attachmentBytes(document)
+    if (attached > LARGE_DOCUMENT) return this.#writeLarge(document)
+    const bytes = document.bytes.length + attached
+    if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > BATCH_BYTES) await this.#dispatch()
+    // Not the bytes: they are read again, and a hundred bodies may take any amount.
+    this.#waiting.set(document.id, document.rev)
     this.#waitingBytes += bytes
   }
 
@@ -215,7 +220,7 @@ class DatabaseBackup {
   /** Starts to read the waiting documents with their attachments. */
   async #dispatch(): Promise<void> {
     if (this.#waiting.size === 0) return
-    const revisions = [...this.#waiting.values()].map(({ id, rev }) => ({ id, rev }))
+    const revisions = [...this.#waiting].map(([id, rev]) => ({ id, rev }))
     const rows = collectRows(this.#options.source.bulkGet(revisions, { attachments: true }))
     rows.catch(() => undefined)
     this.#batches.push({ ids: new Set(this.#waiting.keys()), rows })

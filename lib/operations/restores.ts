@@ -7,7 +7,7 @@ import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import type { BackupStore } from '../store/backup-store.js'
-import { EXCLUDED_TYPES, LEASE_TYPE } from '../store/names.js'
+import { EXCLUDED_TYPES, LEASE_TYPE, TRANSACTION_TYPE } from '../store/names.js'
 import { within } from '../within.js'
 import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
@@ -171,7 +171,7 @@ export class Restores {
       targets: this.#environment.databasesOn(running.work),
       skip,
       internalTypes: INTERNAL_TYPES,
-      excludeTypes: this.#environment.excludeTypes,
+      keepTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
       dryRun,
       exact,
       tell: async (update) => {

@@ -19,7 +19,7 @@ export interface RestoreJobOptions {
   targets: Record<LogicalDatabase, CouchDatabase>
   skip: Partial<Record<LogicalDatabase, readonly string[]>>
   internalTypes: ReadonlySet<string>
-  excludeTypes: ReadonlySet<string>
+  keepTypes: ReadonlySet<string>
   dryRun: boolean
   exact: boolean
   /** Updates the transaction. */
@@ -85,7 +85,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           database,
           skip: new Set(options.skip[database]),
           internalTypes: options.internalTypes,
-          excludeTypes: options.excludeTypes,
+          keepTypes: options.keepTypes,
           dryRun,
           exact: options.exact,
           counts,
