@@ -28,7 +28,7 @@ function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jE
   if (a.compare(b, j, jEnd, i, iEnd) === 0) return true
   if (a[i] === QUOTE || b[j] === QUOTE)
     return a[i] === b[j] && decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
-  return sameNumber(a.latin1Slice(i, iEnd), b.latin1Slice(j, jEnd))
+  return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
 }
 
 /** Of two that are not spelled alike; neither may be a number. */

@@ -64,6 +64,8 @@ enum State {
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MAX_KEY_BYTES = 64 * 1024
+/** Room is made for more when it is needed. */
+const USUAL_DEPTH = 256
 
 /** 1 for every byte that may stand in a string as it is and is ASCII. */
 const PLAIN = new Uint8Array(256)
@@ -118,7 +120,7 @@ export class JsonScanner {
   readonly #visitor: JsonVisitor
   readonly #maxDepth: number
   /** One byte a container: 1 object, 0 array. */
-  readonly #isObject: Uint8Array
+  #isObject: Uint8Array
   readonly #path: (string | typeof ELEMENT)[] = []
   #depth = 0
   /** Containers, from the root, that the visitor walks into. */
@@ -144,7 +146,7 @@ export class JsonScanner {
   constructor(visitor: JsonVisitor, options: { maxDepth?: number } = {}) {
     this.#visitor = visitor
     this.#maxDepth = options.maxDepth ?? 1024
-    this.#isObject = new Uint8Array(this.#maxDepth)
+    this.#isObject = new Uint8Array(Math.min(this.#maxDepth, USUAL_DEPTH))
   }
 
   /** Bytes scanned so far. */
@@ -280,6 +282,7 @@ export class JsonScanner {
             state = State.String
           } else if (c === 0x7b || c === 0x5b) {
             if (this.#depth === this.#maxDepth) fail(`nested deeper than ${this.#maxDepth}`)
+            if (this.#depth === this.#isObject.length) this.#deepen()
             const object = c === 0x7b
             const enter = this.#beginValue(object ? 'object' : 'array', i) === 'enter'
             i++
@@ -448,7 +451,7 @@ export class JsonScanner {
             continue
           }
           if (c === 0x7b || c === 0x5b) {
-            if (depth === this.#maxDepth) break scan
+            if (depth === isObject.length) break scan
             isObject[depth++] = c === 0x7b ? 1 : 0
             state = c === 0x7b ? State.KeyOrClose : State.ValueOrClose
             i++
@@ -474,6 +477,12 @@ export class JsonScanner {
     this.#depth = depth
     this.#state = state
     return i
+  }
+
+  #deepen(): void {
+    const deeper = new Uint8Array(Math.min(this.#maxDepth, this.#isObject.length * 4))
+    deeper.set(this.#isObject)
+    this.#isObject = deeper
   }
 
   #beginValue(kind: JsonKind, i: number): JsonAction {
