@@ -79,13 +79,13 @@ class DatabaseBackup {
     try {
       this.#copies = new CopyIndex((await source.info()).doc_count)
       const includeDocs = !(await this.#holdsLargeBackups())
-      const position: FeedPosition = { since: '0', first: true }
+      const position: FeedPosition = { since: '0' }
       for (let round = 1; ; round++) {
         for await (const changes of readFeed(source, position, { includeDocs })) {
-          if (!includeDocs) await this.#fetchAndAdd(changes, position.first)
+          if (!includeDocs) await this.#fetchAndAdd(changes)
           else {
             for (const change of changes) {
-              const pending = this.#add(change, position.first)
+              const pending = this.#add(change)
               if (pending) await pending
             }
           }
@@ -93,7 +93,6 @@ class DatabaseBackup {
         await this.#drain()
         if (this.#vanished.size === 0) break
         if (round > ROUNDS_FOR_VANISHED) this.#failForVanished()
-        position.first = false
       }
       const chunks = await this.#writer.flush()
       const { superseded, dropped } = await this.#storeSuperseded(chunks)
@@ -136,15 +135,14 @@ class DatabaseBackup {
   }
 
   /** @returns a promise only when there is something to wait for: most documents just go into the chunk */
-  #add(change: Change, firstPage: boolean): Promise<void> | undefined {
+  #add(change: Change): Promise<void> | undefined {
     const { id, doc } = change
     if (isInternalId(id)) return undefined
     this.#vanished.delete(id)
     this.#conflicted.delete(id)
-    if (this.#isPending(id)) return this.#drain().then(() => this.#add(change, firstPage))
+    if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
     if (change.deleted) {
-      // What the first page finds deleted was deleted before the backup began.
-      if (!firstPage) this.#copies.noteDeleted(id)
+      this.#copies.noteDeleted(id)
       return undefined
     }
     if (doc === null) return this.#fetchOne(change).then((fetched) => this.#addFetched(id, fetched))
@@ -152,10 +150,10 @@ class DatabaseBackup {
   }
 
   /** For feeds without documents. */
-  async #fetchAndAdd(changes: readonly Change[], firstPage: boolean): Promise<void> {
+  async #fetchAndAdd(changes: readonly Change[]): Promise<void> {
     const live: Change[] = []
     for (const change of changes) {
-      if (change.deleted || isInternalId(change.id)) await this.#add(change, firstPage)
+      if (change.deleted || isInternalId(change.id)) await this.#add(change)
       else live.push(change)
     }
     for (let i = 0; i < live.length; i += BATCH) {
