@@ -48,8 +48,7 @@ export class StoredSource implements RestoreSource {
       if (!header.storage.databases[database]) continue
       const documents = await storedDocuments(store, header, database)
       source.#databases.set(database, documents)
-      await verifyAll(store, documents.chunks)
-      source.#checkCount(database, documents)
+      source.#checkCount(database, await verifiedCount(store, documents))
     }
     return source
   }
@@ -107,22 +106,40 @@ export class StoredSource implements RestoreSource {
     }
   }
 
-  #checkCount(database: LogicalDatabase, { chunks, repeated }: StoredDocuments): void {
-    if (repeated.size > 0) return
-    const lines = chunks.reduce((sum, chunk) => sum + chunk.docs, 0)
-    if (lines !== this.count(database)) {
-      throw new DamagedBackupError(
-        this.#header._id,
-        `says ${this.count(database)} documents, its chunks ${lines}`
-      )
-    }
+  #checkCount(database: LogicalDatabase, held: number): void {
+    if (held === this.count(database)) return
+    throw new DamagedBackupError(
+      this.#header._id,
+      `says ${this.count(database)} documents for ${database}, its chunks hold ${held}`
+    )
   }
 }
 
-async function verifyAll(store: BackupStore, chunks: readonly ChunkEntry[]): Promise<void> {
+/**
+ * Checks all chunks.
+ * @returns how many documents they hold
+ * @throws DamagedBackupError
+ */
+async function verifiedCount(store: BackupStore, { chunks, repeated }: StoredDocuments): Promise<number> {
+  if (repeated.size > 0) return countLines(store, { chunks, repeated })
   const queue = [...chunks]
   const work = async () => {
     for (let entry = queue.shift(); entry; entry = queue.shift()) await verifyChunk(store.db, entry)
   }
   await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
+  return chunks.reduce((sum, { docs }) => sum + docs, 0)
+}
+
+/** Which lines count, only the lines tell, where documents changed while they were backed up. */
+async function countLines(store: BackupStore, { chunks, repeated }: StoredDocuments): Promise<number> {
+  let count = 0
+  for await (const content of chunkContents(store, chunks, { ahead: true })) {
+    const { entry, lines, ordinal } = content
+    if (lines !== null) for (const _line of countingLines(content, lines, repeated)) count++
+    else {
+      await verifyChunk(store.db, entry)
+      if (isLastCopy(repeated, entry.large as string, ordinal)) count++
+    }
+  }
+  return count
 }
