@@ -242,7 +242,7 @@ t.test('writes nothing the second time', async (t) => {
     // The database writes these in its own way.
     'with white space, escapes and fractions': Buffer.from(
       JSON.stringify(
-        backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 'ü/\u001f', n: 1.5 }))),
+        backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 'ü/', n: 1.5, _deleted: false }))),
         null,
         2
       )
@@ -274,7 +274,7 @@ t.test('a document that the database refuses is counted and named, the others ar
   t.match(transaction.failures, [
     { database: 'components', id: 'refused', error: 'doc_validation', reason: /_foo/ }
   ])
-  t.match(transaction.athena_messages.at(-1), /^1 documents were not restored: components\/refused/)
+  t.match(transaction.athena_messages.at(-1), /^1 documents were not restored: components\/refused \(\w+: \S/)
   const found = await components()
   t.equal(found.size, 21)
   t.notOk(found.has('refused'))
@@ -308,4 +308,11 @@ t.test('creates databases that are missing', async (t) => {
   t.strictSame([...(await components()).keys()], ['a'])
   const databases = await on.couch.db.list()
   t.notOk(databases.includes(on.names.sessions), 'a database that the backup does not hold is left alone')
+})
+
+t.test('a large document may have a member name of any length', async (t) => {
+  const { api, components } = await emptyConsole(t)
+  const doc = { _id: 'large', [`k${'e'.repeat(100_000)}y`]: 1, text: 'x'.repeat(5 * 1024 * 1024) }
+  t.match(await api.restore(backupOf([doc])), { status: 'success' })
+  compareDatabases(t, new Map([['large', doc]]), await components())
 })

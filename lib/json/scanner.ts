@@ -119,6 +119,7 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
 export class JsonScanner {
   readonly #visitor: JsonVisitor
   readonly #maxDepth: number
+  readonly #maxKey: number
   /** One byte a container: 1 object, 0 array. */
   #isObject: Uint8Array
   readonly #path: (string | typeof ELEMENT)[] = []
@@ -143,9 +144,11 @@ export class JsonScanner {
   #utf8Low = 0
   #utf8High = 0
 
-  constructor(visitor: JsonVisitor, options: { maxDepth?: number } = {}) {
+  /** @param options.maxKey bytes of a member name that is reported */
+  constructor(visitor: JsonVisitor, options: { maxDepth?: number; maxKey?: number } = {}) {
     this.#visitor = visitor
     this.#maxDepth = options.maxDepth ?? 1024
+    this.#maxKey = options.maxKey ?? MAX_KEY_BYTES
     this.#isObject = new Uint8Array(Math.min(this.#maxDepth, USUAL_DEPTH))
   }
 
@@ -522,7 +525,7 @@ export class JsonScanner {
 
   #addKeyPiece(piece: Uint8Array): void {
     this.#keyBytes += piece.length
-    if (this.#keyBytes > MAX_KEY_BYTES) throw new JsonSyntaxError('member name too long', this.#offset)
+    if (this.#keyBytes > this.#maxKey) throw new JsonSyntaxError('member name too long', this.#offset)
     this.#keyPieces.push(Buffer.from(piece))
   }
 

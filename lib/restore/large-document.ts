@@ -37,7 +37,7 @@ const READ_BYTES = 192 * 1024
 export async function indexLargeDocument(json: FileRange): Promise<LargeDocument> {
   const visitor = new LargeVisitor()
   // Its depth was checked, if it came with an upload.
-  const scanner = new JsonScanner(visitor, { maxDepth: Number.POSITIVE_INFINITY })
+  const scanner = new JsonScanner(visitor, { maxDepth: Number.POSITIVE_INFINITY, maxKey: MAX_HEAD })
   for await (const piece of readRange(json)) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)

@@ -131,7 +131,8 @@ async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, fail
 
 function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
   const ids = outcome.failures.map(
-    ({ database, id, reason, error }) => `${database}/${id} (${reason || error})`
+    // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
+    ({ database, id, reason, error }) => `${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`
   )
   return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
 }
