@@ -5,7 +5,8 @@ import { apiOf, snapshotOf } from './helpers/api.js'
 import { compareDatabases, type Snapshot, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
-import { bytesOf, hostileDocuments, load, seedDocuments } from './helpers/seed.js'
+import { setupRawDatabases } from './helpers/raw-databases.js'
+import { hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 
 const DESIGN = {
   _id: '_design/athena',
@@ -225,16 +226,14 @@ t.test('are listed oldest first, without any view', async (t) => {
 })
 
 t.test('documents with attachments are read in batches bounded by their bodies too', async (t) => {
-  const on = await setupDatabases(t)
-  const data = bytesOf('small', 10).toString('base64')
-  const docs = Array.from({ length: 12 }, (_, i) => ({
-    _id: `d${i}`,
-    text: 'x'.repeat(500_000),
-    _attachments: { a: { content_type: 'image/png', data } }
-  }))
-  await load(on.couch.use(on.names.components), docs, 4)
+  const on = await setupRawDatabases(t)
+  const _attachments = { a: { content_type: 'image/png', data: 'AAAA' } }
+  const docs = Array.from({ length: 12 }, (_, i) =>
+    JSON.stringify({ _id: `d${i}`, text: 'x'.repeat(500_000), _attachments })
+  )
+  await on.write(on.names.components, docs)
   const gate = await startGate(t, on)
-  const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
+  const api = apiOf(await buildHost(t, { on, databases: on.names, couch: gate.couch }))
   const backup = await api.get(await api.backup())
   t.equal(backup.dbs.athena_components?.docs.length, 12)
   const reads = gate.requests.filter((line) => line.includes('_bulk_get?attachments=true'))
