@@ -5,6 +5,7 @@ import { apiOf, snapshotOf } from './helpers/api.js'
 import { compareDatabases, type Snapshot, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { setupRawDatabases } from './helpers/raw-databases.js'
 import { hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 
 const DESIGN = {
@@ -222,4 +223,19 @@ t.test('are listed oldest first, without any view', async (t) => {
   const reply = await api.call('GET')
   t.equal(reply.statusCode, 200)
   t.strictSame(reply.json(), { ids: [stored[1], stored[0], stored[2], made] })
+})
+
+t.test('documents with attachments are read in batches bounded by their bodies too', async (t) => {
+  const on = await setupRawDatabases(t)
+  const _attachments = { a: { content_type: 'image/png', data: 'AAAA' } }
+  const docs = Array.from({ length: 12 }, (_, i) =>
+    JSON.stringify({ _id: `d${i}`, text: 'x'.repeat(500_000), _attachments })
+  )
+  await on.write(on.names.components, docs)
+  const gate = await startGate(t, on)
+  const api = apiOf(await buildHost(t, { on, databases: on.names, couch: gate.couch }))
+  const backup = await api.get(await api.backup())
+  t.equal(backup.dbs.athena_components?.docs.length, 12)
+  const reads = gate.requests.filter((line) => line.includes('_bulk_get?attachments=true'))
+  t.ok(reads.length >= 3 && reads.length <= 4, `${reads.length} requests for 6 MB of bodies`)
 })

@@ -145,6 +145,48 @@ async function startProxy(
   return { couch: nano(through.href.replace(/\/$/, '')), pages: () => pages }
 }
 
+const deletionOf = (id: string) => {
+  const rev = `2-${'d'.repeat(32)}`
+  return JSON.stringify({
+    seq: '4-x',
+    id,
+    changes: [{ rev }],
+    deleted: true,
+    doc: { _id: id, _rev: rev, _deleted: true }
+  })
+}
+
+/** A proxy that changes answers in JSON. */
+async function startRewriter(
+  t: Test,
+  url: string,
+  rewrite: (path: string, body: string) => string
+): Promise<ServerScope> {
+  const server = createServer(async (request, response) => {
+    const { method, url: path = '/', headers } = request
+    const pieces: Buffer[] = []
+    for await (const piece of request) pieces.push(piece as Buffer)
+    const body = pieces.length > 0 ? Buffer.concat(pieces) : undefined
+    const type = headers['content-type']
+    const answer = await fetch(`${url}${path}`, {
+      method,
+      body,
+      headers: { accept: 'application/json', ...(type && { 'content-type': type }) }
+    })
+    response.writeHead(answer.status, { 'content-type': String(answer.headers.get('content-type')) })
+    const bytes = Buffer.from(await answer.arrayBuffer())
+    const isJson = String(answer.headers.get('content-type')).startsWith('application/json')
+    response.end(isJson ? rewrite(path, bytes.toString()) : bytes)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+}
+
 const attachmentOf = ({ _attachments }: FetchedDocument) => _attachments?.a?.data
 
 /** What a document says, to be compared with the log. */
@@ -344,4 +386,21 @@ t.test('what has not changed after last_sequence is in the backup as it is in th
   )
   const expected = new Map([...found].map(([id, document]) => [id, read(document)]))
   await checkRestored(t, on, names, done, expected)
+})
+
+t.test('a document that one page tells of, and then of its deletion, is not in the backup', async (t) => {
+  const on = await setupRawDatabases(t)
+  const { components } = on.names
+  await on.write(components, ['{"_id":"a"}', '{"_id":"b"}', '{"_id":"c"}'])
+  // So does CouchDB where another node takes over a shard in the middle of an answer.
+  const couch = await startRewriter(t, on.url, (path, body) =>
+    path.startsWith(`/${components}/_changes`)
+      ? body.replace(/\],\s*"last_seq"/, (end) => `,${deletionOf('b')}${end}`)
+      : body
+  )
+  const api = apiOf(await buildHost(t, { on, couch, databases: on.names }))
+  const backup = await api.get(await api.backup())
+  const ids = backup.dbs.athena_components!.docs.map(({ _id }) => _id)
+  t.strictSame(ids, ['a', 'c'])
+  t.equal(backup.dbs.athena_components!.doc_count, 2)
 })

@@ -105,6 +105,23 @@ const DAMAGES: Record<string, (context: Context, entry: ChunkEntry) => Promise<(
   }
 }
 
+/** What makes a header disagree with the chunks it names. */
+const HEADERS: Record<string, (header: StoredHeader) => void> = {
+  'one document too many in the count': ({ dbs }) => {
+    dbs.athena_components!.doc_count++
+  },
+  'one document too few in the count': ({ dbs }) => {
+    dbs.athena_components!.doc_count--
+  },
+  'a chunk left out': ({ storage }) => {
+    storage.databases.components!.chunks.splice(1, 1)
+  },
+  'a chunk named twice': ({ storage }) => {
+    const { chunks } = storage.databases.components!
+    chunks.push(chunks[0]!)
+  }
+}
+
 /** What a client gets before the connection ends. */
 async function download(url: string): Promise<{ text: string; complete: boolean }> {
   const response = await fetch(url, { headers: { 'x-role': 'manager' } })
@@ -154,22 +171,7 @@ t.test('a damaged backup is not handed out as if it were whole, and nothing of i
     }
   }
 
-  const headers: Record<string, (header: StoredHeader) => void> = {
-    'one document too many in the count': ({ dbs }) => {
-      dbs.athena_components!.doc_count++
-    },
-    'one document too few in the count': ({ dbs }) => {
-      dbs.athena_components!.doc_count--
-    },
-    'a chunk left out': ({ storage }) => {
-      storage.databases.components!.chunks.splice(1, 1)
-    },
-    'a chunk named twice': ({ storage }) => {
-      const { chunks } = storage.databases.components!
-      chunks.push(chunks[0]!)
-    }
-  }
-  for (const [what, change] of Object.entries(headers)) {
+  for (const [what, change] of Object.entries(HEADERS)) {
     await t.test(`a header with ${what}`, async (t) => {
       const repair = await changeHeader(change)
       await checkUnusable(t, context, id)
@@ -203,4 +205,37 @@ t.test('a damaged backup is not handed out as if it were whole, and nothing of i
   const backup = await api.get(id)
   t.equal(backup.dbs.athena_components!.docs.length, 251, 'repaired, it is whole')
   t.match(await api.restore(id), { status: 'success', databases: { components: { created: 251 } } })
+})
+
+t.test('nor is one whose header disagrees, where documents changed while it was made', async (t) => {
+  const context = await setup(t)
+  const { host, api, id, system, entries, changeHeader } = context
+  await host.app.listen({ port: 0, host: '127.0.0.1' })
+  const lines = Buffer.from(`${JSON.stringify(['doc_00000007', -1])}\n`)
+  const stored = gzipSync(lines)
+  const chunk = `${entries[0]!.id.slice(0, -6)}900000`
+  const { rev } = await system.insert({ _id: chunk, type: 'athena_backup_chunk' } as never)
+  const written = await system.attachment.insert(chunk, ATTACHMENT, stored, 'application/gzip', { rev })
+  const sha256 = createHash('sha256').update(stored).digest('hex')
+  await changeHeader(({ dbs, storage }) => {
+    dbs.athena_components!.doc_count--
+    storage.databases.components!.superseded = [
+      { id: chunk, rev: written.rev, docs: 1, design: 0, raw: lines.length, stored: stored.length, sha256 }
+    ]
+  })
+
+  for (const [what, change] of Object.entries(HEADERS)) {
+    await t.test(`a header with ${what}`, async (t) => {
+      const repair = await changeHeader(change)
+      await checkUnusable(t, context, id)
+      await repair()
+    })
+  }
+  await t.test('a large chunk that is missing', async (t) => {
+    const large = entries.find((entry) => entry.large === 'large')!
+    const repair = await DAMAGES['is missing']!(context, large)
+    await checkUnusable(t, context, large.id)
+    await repair()
+  })
+  t.match(await api.restore(id), { status: 'success', databases: { components: { created: 250 } } })
 })

@@ -224,3 +224,20 @@ t.test('what the database sends is what it sends again after a restore', async (
     for (const [i, line] of before.entries()) t.ok(after[i] === line, line.slice(0, 60))
   }
 })
+
+t.test('documents come back however deep they nest', async (t) => {
+  const on = await setupRawDatabases(t)
+  const { components } = on.names
+  const deep = (depth: number) => `${'[{"d":'.repeat(depth / 2)}1.0${'}]'.repeat(depth / 2)}`
+  await on.write(
+    components,
+    [5000, 20_000].map((depth) => `{"_id":"deep ${depth}","_rev":"${REV(1)}","d":${deep(depth)}}`),
+    false
+  )
+  const before = on.content(components)
+  const api = apiOf(await buildHost(t, { on, databases: on.names }))
+  const id = await api.backup()
+  await on.couch.db.destroy(components)
+  t.match(await api.restore(id), { status: 'success', databases: { components: { created: 2 } } })
+  t.strictSame(on.content(components), before)
+})

@@ -459,4 +459,20 @@ t.test('through the decorator', async (t) => {
     t.notOk((await on.fetchAll(on.names.system)).has('added'))
     t.match((await apiOf(host).get(later)).dbs.athena_system?.docs, [{ _id: 'added' }])
   })
+
+  await t.test('exact keeps the transactions in the system database, its own among them', async (t) => {
+    const on = await setupDatabases(t)
+    const webhooks = createCouchWebhookStore({ couch: on.couch, database: on.names.system })
+    const host = await buildHost(t, { on, webhooks })
+    const api = apiOf(host)
+    const id = await api.backup()
+    await load(on.couch.use(on.names.system), [{ _id: 'added' }])
+    const { tx_id: earlier } = await api.restore(id)
+
+    const { tx_id, finished } = await host.app.dbBackups.restore({ id }, { exact: true })
+    t.match(await finished, { databases: { system: { deleted: 1 } } })
+    t.notOk((await on.fetchAll(on.names.system)).has('added'))
+    t.match(await webhooks.get(tx_id), { status: 'success' })
+    t.match(await webhooks.get(earlier), { status: 'success' }, 'a client may still ask for it')
+  })
 })

@@ -302,17 +302,31 @@ t.test('writes nothing the second time', async (t) => {
   await load(on.couch.use(on.names.components), [{ _id: 'doc_00000003', type: 'changed' }])
   const docs = [...seedDocuments({ count: 30, attachmentEvery: 7 })]
   const uploads = {
-    'with revisions': docs.map((doc) => ({ ...doc, _rev: `1-${bytesOf(doc._id, 16).toString('hex')}` })),
-    'without revisions': docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 1 })),
-    'with the id at the end': docs.map(({ _id, _attachments, ...doc }) => ({ ...doc, more: 2, _id }))
+    'with revisions': backupOf(
+      docs.map((doc) => ({ ...doc, _rev: `1-${bytesOf(doc._id, 16).toString('hex')}` }))
+    ),
+    'without revisions': backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 1 }))),
+    'with the id at the end': backupOf(
+      docs.map(({ _id, _attachments, ...doc }) => ({ ...doc, more: 2, _id }))
+    ),
+    // The database writes these in its own way.
+    'with white space, escapes and fractions': Buffer.from(
+      JSON.stringify(
+        backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 'ü/', n: 1.5, _deleted: false }))),
+        null,
+        2
+      )
+        .replaceAll('ü/', '\\u00fc\\/')
+        .replaceAll('1.5', '1.50e+0')
+    )
   }
   for (const [kind, upload] of Object.entries(uploads)) {
-    const first = await api.restore(backupOf(upload))
+    const first = await api.restore(upload)
     t.equal(first.status, 'success')
     t.match(first.databases, { components: { total: 30, unchanged: 0 } })
     const after = await components()
     const { update_seq } = await on.couch.db.get(on.names.components)
-    const second = await api.restore(backupOf(upload))
+    const second = await api.restore(upload)
     t.match(second.databases, { components: { total: 30, unchanged: 30 } }, kind)
     compareDatabases(t, after, await components(), { rev: true })
     t.equal((await on.couch.db.get(on.names.components)).update_seq, update_seq)
@@ -330,7 +344,7 @@ t.test('a document that the database refuses is counted and named, the others ar
   t.match(transaction.failures, [
     { database: 'components', id: 'refused', error: 'doc_validation', reason: /_foo/ }
   ])
-  t.match(transaction.athena_messages.at(-1), /^1 documents were not restored: components\/refused/)
+  t.match(transaction.athena_messages.at(-1), /^1 documents were not restored: components\/refused \(\w+: \S/)
   const found = await components()
   t.equal(found.size, 21)
   t.notOk(found.has('refused'))
@@ -364,4 +378,11 @@ t.test('creates databases that are missing', async (t) => {
   t.strictSame([...(await components()).keys()], ['a'])
   const databases = await on.couch.db.list()
   t.notOk(databases.includes(on.names.sessions), 'a database that the backup does not hold is left alone')
+})
+
+t.test('a large document may have a member name of any length', async (t) => {
+  const { api, components } = await emptyConsole(t)
+  const doc = { _id: 'large', [`k${'e'.repeat(100_000)}y`]: 1, text: 'x'.repeat(5 * 1024 * 1024) }
+  t.match(await api.restore(backupOf([doc])), { status: 'success' })
+  compareDatabases(t, new Map([['large', doc]]), await components())
 })

@@ -15,6 +15,8 @@ import { type FeedPosition, readFeed } from './feed.js'
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
 /** Documents asked for in one `_bulk_get`. */
 const BATCH = 100
+/** Bytes of them, bodies and attachments, unless one has more. */
+const BATCH_BYTES = 2 * 1024 * 1024
 /** Batches being read at a time. */
 const BATCHES_IN_FLIGHT = 3
 /** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
@@ -58,8 +60,9 @@ class DatabaseBackup {
   #copies = new CopyIndex(0)
   /** Ids of documents whose last copy had conflicts. */
   readonly #conflicted = new Set<string>()
-  /** Documents with small attachments, waiting to be read with them. */
-  #waiting = new Map<string, DocumentBytes>()
+  /** Revisions by id of documents with small attachments, waiting to be read with them. */
+  #waiting = new Map<string, string | undefined>()
+  /** What these will take when they have been read. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
   /** Ids of documents whose revision was gone: a later row of the feed must replace or delete them. */
@@ -76,13 +79,13 @@ class DatabaseBackup {
     try {
       this.#copies = new CopyIndex((await source.info()).doc_count)
       const includeDocs = !(await this.#holdsLargeBackups())
-      const position: FeedPosition = { since: '0', first: true }
+      const position: FeedPosition = { since: '0' }
       for (let round = 1; ; round++) {
         for await (const changes of readFeed(source, position, { includeDocs })) {
-          if (!includeDocs) await this.#fetchAndAdd(changes, position.first)
+          if (!includeDocs) await this.#fetchAndAdd(changes)
           else {
             for (const change of changes) {
-              const pending = this.#add(change, position.first)
+              const pending = this.#add(change)
               if (pending) await pending
             }
           }
@@ -90,7 +93,6 @@ class DatabaseBackup {
         await this.#drain()
         if (this.#vanished.size === 0) break
         if (round > ROUNDS_FOR_VANISHED) this.#failForVanished()
-        position.first = false
       }
       const chunks = await this.#writer.flush()
       const { superseded, dropped } = await this.#storeSuperseded(chunks)
@@ -133,15 +135,14 @@ class DatabaseBackup {
   }
 
   /** @returns a promise only when there is something to wait for: most documents just go into the chunk */
-  #add(change: Change, firstPage: boolean): Promise<void> | undefined {
+  #add(change: Change): Promise<void> | undefined {
     const { id, doc } = change
     if (isInternalId(id)) return undefined
     this.#vanished.delete(id)
     this.#conflicted.delete(id)
-    if (this.#isPending(id)) return this.#drain().then(() => this.#add(change, firstPage))
+    if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
     if (change.deleted) {
-      // What the first page finds deleted was deleted before the backup began.
-      if (!firstPage) this.#copies.noteDeleted(id)
+      this.#copies.noteDeleted(id)
       return undefined
     }
     if (doc === null) return this.#fetchOne(change).then((fetched) => this.#addFetched(id, fetched))
@@ -149,10 +150,10 @@ class DatabaseBackup {
   }
 
   /** For feeds without documents. */
-  async #fetchAndAdd(changes: readonly Change[], firstPage: boolean): Promise<void> {
+  async #fetchAndAdd(changes: readonly Change[]): Promise<void> {
     const live: Change[] = []
     for (const change of changes) {
-      if (change.deleted || isInternalId(change.id)) await this.#add(change, firstPage)
+      if (change.deleted || isInternalId(change.id)) await this.#add(change)
       else live.push(change)
     }
     for (let i = 0; i < live.length; i += BATCH) {
@@ -201,10 +202,12 @@ class DatabaseBackup {
   }
 
   async #addWithAttachments(document: DocumentBytes): Promise<void> {
-    const bytes = attachmentBytes(document)
-    if (bytes > LARGE_DOCUMENT) return this.#writeLarge(document)
-    if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > LARGE_DOCUMENT) await this.#dispatch()
-    this.#waiting.set(document.id, document)
+    const attached = attachmentBytes(document)
+    if (attached > LARGE_DOCUMENT) return this.#writeLarge(document)
+    const bytes = document.bytes.length + attached
+    if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > BATCH_BYTES) await this.#dispatch()
+    // Not the bytes: they are read again, and a hundred bodies may take any amount.
+    this.#waiting.set(document.id, document.rev)
     this.#waitingBytes += bytes
   }
 
@@ -215,7 +218,7 @@ class DatabaseBackup {
   /** Starts to read the waiting documents with their attachments. */
   async #dispatch(): Promise<void> {
     if (this.#waiting.size === 0) return
-    const revisions = [...this.#waiting.values()].map(({ id, rev }) => ({ id, rev }))
+    const revisions = [...this.#waiting].map(([id, rev]) => ({ id, rev }))
     const rows = collectRows(this.#options.source.bulkGet(revisions, { attachments: true }))
     // Awaited when they are written; a backup that fails before does not ask any more.
     rows.catch(() => undefined)

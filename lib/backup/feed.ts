@@ -8,8 +8,6 @@ const EXTRA_PAGES = 3
 export interface FeedPosition {
   /** Everything up to this update sequence has been read. */
   since: string
-  /** Nothing had been read before the page at hand. */
-  first: boolean
 }
 
 /**
@@ -45,7 +43,6 @@ export async function* readFeed(
         if (seq) position.since = seq
       }
     } catch (error) {
-      if (rows > 0) position.first = false
       if (position.since !== since) retrier.progressed()
       await retrier.failed(error)
       continue
@@ -53,7 +50,6 @@ export async function* readFeed(
     retrier.progressed()
     position.since = end.lastSeq
     if (limit === undefined || (rows < limit && !end.pending)) return
-    position.first = false
     pagesLeft ??= Math.ceil((end.pending ?? 0) / PAGE) + EXTRA_PAGES
     pagesLeft--
   }

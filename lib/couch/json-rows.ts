@@ -8,6 +8,9 @@ import {
 } from '../json/scanner.js'
 import { CouchError } from './errors.js'
 
+/** CouchDB stores documents however deep they nest. */
+export const STORED_DEPTH = Number.POSITIVE_INFINITY
+
 /** The small members beside the rows, such as `last_seq`. */
 export type Trailer = Record<string, unknown>
 
@@ -24,7 +27,7 @@ export async function* jsonRows(
   trailer: Trailer = {}
 ): AsyncGenerator<Uint8Array[]> {
   const visitor = new RowVisitor(member, trailer)
-  const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
+  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
   try {
     for await (const chunk of body) {
       scanner.write(chunk)

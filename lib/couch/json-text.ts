@@ -1,5 +1,5 @@
 import { JsonScanner, type JsonVisitor } from '../json/scanner.js'
-import { asCouchError } from './json-rows.js'
+import { asCouchError, STORED_DEPTH } from './json-rows.js'
 
 /**
  * The bytes of an answer's JSON value as they arrive, without the white space around it.
@@ -13,7 +13,7 @@ export async function* jsonText(body: AsyncIterable<Buffer>): AsyncGenerator<Uin
     bytes: (piece) => pieces.push(piece),
     end: () => undefined
   }
-  const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
+  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
   try {
     for await (const chunk of body) {
       scanner.write(chunk)

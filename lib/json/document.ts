@@ -124,13 +124,9 @@ export function withoutRevisionMembers(document: DocumentBytes): Buffer {
   return withRevision(document, document.rev ?? null)
 }
 
-/** What a document says besides its id, which may stand anywhere, its revision and its attachments: to be compared. */
+/** What a document that is not deleted says besides its id, its revision and its attachments: to be compared. */
 export function bodyOf(document: DocumentBytes): Buffer {
-  return rewrite(
-    document,
-    (key) => key === '_id' || key === '_rev' || key === '_attachments' || REVISION_MEMBERS.has(key),
-    null
-  )
+  return rewrite(document, (key) => UNIQUE_MEMBERS.includes(key) || REVISION_MEMBERS.has(key), null)
 }
 
 function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: string | null): Buffer {

@@ -97,7 +97,8 @@ export function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
-function skipSpace(bytes: Uint8Array, at: number): number {
+/** @returns the offset of the first byte from `at` on that is not white space. */
+export function skipSpace(bytes: Uint8Array, at: number): number {
   let i = at
   for (;;) {
     const c = bytes[i]
@@ -116,7 +117,8 @@ function skipString(bytes: Uint8Array, at: number): number {
   }
 }
 
-function skipValue(bytes: Uint8Array, at: number): number {
+/** @returns the offset after the value that begins at `at`. */
+export function skipValue(bytes: Uint8Array, at: number): number {
   const first = bytes[at]
   if (first === QUOTE) return skipString(bytes, at)
   let i = at

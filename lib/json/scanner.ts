@@ -64,6 +64,8 @@ enum State {
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MAX_KEY_BYTES = 64 * 1024
+/** Room is made for more when it is needed. */
+const USUAL_DEPTH = 256
 
 /** 1 for every byte that may stand in a string as it is and is ASCII. */
 const PLAIN = new Uint8Array(256)
@@ -117,8 +119,9 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
 export class JsonScanner {
   readonly #visitor: JsonVisitor
   readonly #maxDepth: number
+  readonly #maxKey: number
   /** One byte a container: 1 object, 0 array. */
-  readonly #isObject: Uint8Array
+  #isObject: Uint8Array
   readonly #path: (string | typeof ELEMENT)[] = []
   #depth = 0
   /** Containers, from the root, that the visitor walks into. */
@@ -141,10 +144,12 @@ export class JsonScanner {
   #utf8Low = 0
   #utf8High = 0
 
-  constructor(visitor: JsonVisitor, options: { maxDepth?: number } = {}) {
+  /** @param options.maxKey bytes of a member name that is reported */
+  constructor(visitor: JsonVisitor, options: { maxDepth?: number; maxKey?: number } = {}) {
     this.#visitor = visitor
     this.#maxDepth = options.maxDepth ?? 1024
-    this.#isObject = new Uint8Array(this.#maxDepth)
+    this.#maxKey = options.maxKey ?? MAX_KEY_BYTES
+    this.#isObject = new Uint8Array(Math.min(this.#maxDepth, USUAL_DEPTH))
   }
 
   /** Bytes scanned so far. */
@@ -280,6 +285,7 @@ export class JsonScanner {
             state = State.String
           } else if (c === 0x7b || c === 0x5b) {
             if (this.#depth === this.#maxDepth) fail(`nested deeper than ${this.#maxDepth}`)
+            if (this.#depth === this.#isObject.length) this.#deepen()
             const object = c === 0x7b
             const enter = this.#beginValue(object ? 'object' : 'array', i) === 'enter'
             i++
@@ -448,7 +454,7 @@ export class JsonScanner {
             continue
           }
           if (c === 0x7b || c === 0x5b) {
-            if (depth === this.#maxDepth) break scan
+            if (depth === isObject.length) break scan
             isObject[depth++] = c === 0x7b ? 1 : 0
             state = c === 0x7b ? State.KeyOrClose : State.ValueOrClose
             i++
@@ -474,6 +480,12 @@ export class JsonScanner {
     this.#depth = depth
     this.#state = state
     return i
+  }
+
+  #deepen(): void {
+    const deeper = new Uint8Array(Math.min(this.#maxDepth, this.#isObject.length * 4))
+    deeper.set(this.#isObject)
+    this.#isObject = deeper
   }
 
   #beginValue(kind: JsonKind, i: number): JsonAction {
@@ -513,7 +525,7 @@ export class JsonScanner {
 
   #addKeyPiece(piece: Uint8Array): void {
     this.#keyBytes += piece.length
-    if (this.#keyBytes > MAX_KEY_BYTES) throw new JsonSyntaxError('member name too long', this.#offset)
+    if (this.#keyBytes > this.#maxKey) throw new JsonSyntaxError('member name too long', this.#offset)
     this.#keyPieces.push(Buffer.from(piece))
   }
 

@@ -7,13 +7,13 @@ import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import type { BackupStore } from '../store/backup-store.js'
-import { INTERNAL_TYPES } from '../store/names.js'
+import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../store/names.js'
 import { within } from '../within.js'
 import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
-import { TRANSACTION_TYPE, type Transactions } from './transactions.js'
+import type { Transactions } from './transactions.js'
 
 /** Characters of the reason why a backup has failed, in a refusal to restore it. */
 const MAX_REASON = 500
@@ -168,7 +168,7 @@ export class Restores {
       skip,
       internalTypes: INTERNAL_TYPES,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
-      excludeTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
+      keepTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
       dryRun,
       exact,
       tell: async (update) => {

@@ -1,14 +1,13 @@
 import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
+import { TRANSACTION_TYPE } from '../store/names.js'
 
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000
 
 /** Path of a transaction, which the host serves. */
 export const transactionPath = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
-
-export const TRANSACTION_TYPE = 'webhook_tx'
 
 /** The transactions of restores, in the host's store. */
 export class Transactions {

@@ -29,8 +29,8 @@ export interface DatabaseRestoreOptions {
   skip: ReadonlySet<string>
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
-  /** Types of documents that backups leave out: `exact` must not delete them. */
-  excludeTypes: ReadonlySet<string>
+  /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
+  keepTypes: ReadonlySet<string>
   dryRun: boolean
   exact: boolean
   counts: DatabaseRestoreCounts
@@ -280,12 +280,12 @@ class DatabaseRestore {
 
   async #deleteBatch(revisions: readonly Revision[]): Promise<void> {
     if (revisions.length === 0) return
-    const { target, excludeTypes, counts, dryRun } = this.#options
+    const { target, keepTypes, counts, dryRun } = this.#options
     const deletions: Buffer[] = []
     for await (const { id, doc } of target.bulkGet(revisions, { attachments: false })) {
       const current = doc && readDocument(doc)
       if (!current?.rev || current.deleted) continue
-      if (current.type !== undefined && excludeTypes.has(current.type)) continue
+      if (current.type !== undefined && keepTypes.has(current.type)) continue
       deletions.push(Buffer.from(JSON.stringify({ _id: id, _rev: current.rev, _deleted: true })))
     }
     if (dryRun) {

@@ -36,7 +36,8 @@ const READ_BYTES = 192 * 1024
  */
 export async function indexLargeDocument(json: FileRange): Promise<LargeDocument> {
   const visitor = new LargeVisitor()
-  const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
+  // Its depth was checked, if it came with an upload.
+  const scanner = new JsonScanner(visitor, { maxDepth: Number.POSITIVE_INFINITY, maxKey: MAX_HEAD })
   for await (const piece of readRange(json)) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)

@@ -19,7 +19,7 @@ export interface RestoreJobOptions {
   targets: Record<LogicalDatabase, CouchDatabase>
   skip: Partial<Record<LogicalDatabase, readonly string[]>>
   internalTypes: ReadonlySet<string>
-  excludeTypes: ReadonlySet<string>
+  keepTypes: ReadonlySet<string>
   dryRun: boolean
   exact: boolean
   /** Updates the transaction. */
@@ -85,7 +85,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           database,
           skip: new Set(options.skip[database]),
           internalTypes: options.internalTypes,
-          excludeTypes: options.excludeTypes,
+          keepTypes: options.keepTypes,
           dryRun,
           exact: options.exact,
           counts,
@@ -131,7 +131,8 @@ async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, fail
 
 function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
   const ids = outcome.failures.map(
-    ({ database, id, reason, error }) => `${database}/${id} (${reason || error})`
+    // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
+    ({ database, id, reason, error }) => `${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`
   )
   return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
 }

@@ -1,15 +1,16 @@
 import { bodyOf, type DocumentBytes } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
+import { sameValue } from '../json/same-value.js'
 
 /**
- * Whether two versions of a document say the same, their revisions aside. Attachments are compared by content type
- * and digest; one without a digest is taken to differ.
+ * Whether two versions of a document say the same, their revisions and the way they are spelled aside. Attachments are
+ * compared by content type and digest; one without a digest is taken to differ.
  *
  * @param wanted with its attachments inline
  * @param current with stubs
  */
 export function sameContent(wanted: DocumentBytes, current: DocumentBytes): boolean {
-  if (!bodyOf(wanted).equals(bodyOf(current))) return false
+  if (!sameValue(bodyOf(wanted), bodyOf(current))) return false
   const a = attachmentsOf(wanted)
   const b = attachmentsOf(current)
   if (a.size !== b.size) return false

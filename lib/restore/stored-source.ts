@@ -25,8 +25,6 @@ export class StoredSource implements RestoreSource {
   readonly #header: StoredHeader
   readonly #makeSpool: () => Promise<Spool>
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
-  /** How many documents were read. */
-  readonly #read = new Map<LogicalDatabase, { design?: number; others?: number }>()
   #spool: Spool | undefined
 
   /** @param makeSpool where large documents are put while they are restored */
@@ -50,8 +48,7 @@ export class StoredSource implements RestoreSource {
       if (!header.storage.databases[database]) continue
       const documents = await storedDocuments(store, header, database)
       source.#databases.set(database, documents)
-      await verifyAll(store, documents.chunks)
-      source.#checkLines(database, documents)
+      source.#checkCount(database, await verifiedCount(store, documents))
     }
     return source
   }
@@ -68,27 +65,21 @@ export class StoredSource implements RestoreSource {
     const documents = this.#databases.get(database)
     if (!documents) return
     const { chunks, repeated } = documents
-    let count = 0
     const wanted = (entry: ChunkEntry) => (design ? entry.design > 0 : entry.docs > entry.design)
     for await (const content of chunkContents(this.#store, chunks, { ahead: false, wanted })) {
       const { entry, lines, ordinal } = content
       if (lines === null) {
-        if (!isLastCopy(repeated, entry.large as string, ordinal)) continue
-        count++
-        yield* this.#large(entry)
+        if (isLastCopy(repeated, entry.large as string, ordinal)) yield* this.#large(entry)
         continue
       }
       const grouping = new Grouping()
       for (const line of countingLines(content, lines, repeated)) {
         const document = readDocument(line)
-        if (document.id.startsWith('_design/') !== design) continue
-        count++
-        const group = grouping.add(document)
+        const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
         if (group) yield group
       }
       yield grouping.rest()
     }
-    this.#checkRead(database, design, count)
   }
 
   async close(): Promise<void> {
@@ -115,32 +106,22 @@ export class StoredSource implements RestoreSource {
     }
   }
 
-  /** Of documents that changed meanwhile at least one line does not count: how many, is known when all are read. */
-  #checkLines(database: LogicalDatabase, { chunks, repeated }: StoredDocuments): void {
-    const lines = chunks.reduce((sum, chunk) => sum + chunk.docs, 0)
-    const most = lines - repeated.size
-    if (repeated.size === 0 ? most !== this.count(database) : most < this.count(database)) {
-      throw this.#countDiffers(database, `at most ${most}`)
-    }
-  }
-
-  /** @param count documents that were read, design documents or the others */
-  #checkRead(database: LogicalDatabase, design: boolean, count: number): void {
-    const read = this.#read.get(database) ?? {}
-    read[design ? 'design' : 'others'] = count
-    this.#read.set(database, read)
-    if (read.design === undefined || read.others === undefined) return
-    const all = read.design + read.others
-    if (all !== this.count(database)) throw this.#countDiffers(database, String(all))
-  }
-
-  #countDiffers(database: LogicalDatabase, found: string): DamagedBackupError {
-    const reason = `says ${this.count(database)} documents for ${database}, its chunks hold ${found}`
-    return new DamagedBackupError(this.#header._id, reason)
+  #checkCount(database: LogicalDatabase, held: number): void {
+    if (held === this.count(database)) return
+    throw new DamagedBackupError(
+      this.#header._id,
+      `says ${this.count(database)} documents for ${database}, its chunks hold ${held}`
+    )
   }
 }
 
-async function verifyAll(store: BackupStore, chunks: readonly ChunkEntry[]): Promise<void> {
+/**
+ * Checks all chunks.
+ * @returns how many documents they hold
+ * @throws DamagedBackupError
+ */
+async function verifiedCount(store: BackupStore, { chunks, repeated }: StoredDocuments): Promise<number> {
+  if (repeated.size > 0) return countLines(store, { chunks, repeated })
   const queue = [...chunks]
   const work = async () => {
     try {
@@ -151,4 +132,19 @@ async function verifyAll(store: BackupStore, chunks: readonly ChunkEntry[]): Pro
     }
   }
   await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
+  return chunks.reduce((sum, { docs }) => sum + docs, 0)
+}
+
+/** Which lines count, only the lines tell, where documents changed while they were backed up. */
+async function countLines(store: BackupStore, { chunks, repeated }: StoredDocuments): Promise<number> {
+  let count = 0
+  for await (const content of chunkContents(store, chunks, { ahead: true })) {
+    const { entry, lines, ordinal } = content
+    if (lines !== null) for (const _line of countingLines(content, lines, repeated)) count++
+    else {
+      await verifyChunk(store.db, entry)
+      if (isLastCopy(repeated, entry.large as string, ordinal)) count++
+    }
+  }
+  return count
 }

@@ -3,7 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict, isNotFound } from '../couch/errors.js'
-import { asCouchError } from '../couch/json-rows.js'
+import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -184,7 +184,7 @@ export class BackupStore {
   ): Promise<Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }> {
     const response = await this.db.client.streamOnce({ path: [this.db.name, id] })
     const visitor = new HeadVisitor()
-    const scanner = new JsonScanner(visitor, { maxDepth: 4096 })
+    const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
     try {
       for await (const chunk of response.body) scanner.write(chunk)
       scanner.end()

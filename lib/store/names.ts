@@ -9,6 +9,8 @@ export const CHUNK_TYPE = 'athena_backup_chunk'
 export const MANIFEST_TYPE = 'athena_backup_manifest'
 export const LEASE_TYPE = 'athena_backup_lease'
 export const LEASE_ID = 'athena_backup_lease'
+/** Type of the documents that tell how operations go, restores among them. */
+export const TRANSACTION_TYPE = 'webhook_tx'
 
 const OWN_TYPES: readonly string[] = [BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE, LEASE_TYPE]
 const SESSION_TYPE = 'session_athena'
