@@ -1,0 +1,34 @@
+import t from 'tap'
+import { backupDatabase } from '../lib/backup/database-backup.js'
+import { startAnsweringCouch } from './helpers/answering-couch.js'
+
+t.test('a revision that the feed names and the database does not have fails the backup', async (t) => {
+  const _attachments = { x: { content_type: 'text/plain', length: 5, stub: true } }
+  const doc = { _id: 'gone', _rev: '1-a', _attachments }
+  const row = { seq: '1', id: 'gone', changes: [{ rev: '1-a' }], doc }
+  const answers: Record<string, object> = {
+    '/backups': { doc_count: 1 },
+    '/backups/_all_docs': { rows: [] },
+    '/backups/_bulk_get': { results: [{ id: 'gone', docs: [{ error: { error: 'not_found' } }] }] }
+  }
+  let feeds = 0
+  const { db } = await startAnsweringCouch(t, (request, response) => {
+    request.resume()
+    const { pathname, searchParams } = new URL(request.url!, 'http://localhost')
+    const first = searchParams.get('since') === '0'
+    if (pathname === '/backups/_changes') feeds++
+    const answer = answers[pathname] ?? { results: first ? [row] : [], last_seq: '1', pending: 0 }
+    response.setHeader('content-type', 'application/json')
+    response.end(JSON.stringify(answer))
+  })
+  const backup = backupDatabase({
+    source: db,
+    target: db,
+    backup: '03_ibp_db_backup_1592924104038',
+    database: 'components',
+    excludeTypes: new Set(),
+    onProgress() {}
+  })
+  await t.rejects(backup, { error: 'missing', message: /document "gone"/ })
+  t.ok(feeds > 1, 'after the feed was read on')
+})
