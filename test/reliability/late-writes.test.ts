@@ -54,12 +54,14 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
         return 'operation' in lease ? undefined : true
       })
     },
-    /** Lets the chunk come. */
+    /** Lets the chunk come. It may be deleted before anybody sees it, but is remembered as deleted then. */
     async comes() {
       release()
-      await poll('the late chunk', PATIENCE, async () =>
-        (await chunksOf(json.id)).length > 0 ? true : undefined
-      )
+      const keys = [`backup_chunk_${json.id.slice(17)}_components_000000`]
+      await poll('the late chunk', PATIENCE, async () => {
+        const { rows } = await databases.couch.use(names.backups).fetchRevs({ keys })
+        return 'value' in (rows[0] ?? {}) ? true : undefined
+      })
     },
     /** Waits until the late chunk is gone, and looks at the other backup. */
     async swept(server: Awaited<ReturnType<typeof start>>) {
