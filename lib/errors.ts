@@ -38,6 +38,9 @@ export const RangeAfterEndError = createError(
   416
 )
 
+/** Code of the host, a hook or its webhook store, does not answer. The message names it. */
+export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did not answer within %s ms', 503)
+
 /** The server is closing. */
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
 

@@ -31,5 +31,7 @@ export default dbBackups
 export type * from '../types/index.js'
 export { CouchError } from './couch/errors.js'
 export * from './errors.js'
+export { IncompleteRestoreError } from './restore/restore-job.js'
+export { DamagedBackupError } from './store/chunk-reader.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
 export { createMemoryWebhookStore } from './webhooks/memory-store.js'

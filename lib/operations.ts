@@ -34,7 +34,7 @@ export class Operations implements DbBackups {
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const environment = new Environment(options, log)
-    const transactions = new Transactions(options.webhooks)
+    const transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
     const notices = new ClientNotices(environment, transactions)
     const running = new RunningOperations(environment, transactions, notices, () => this.#recovery.recover())
     this.#environment = environment

@@ -85,6 +85,8 @@ const Options = Type.Object(
           idle: Milliseconds,
           lease: Type.Optional(Type.Integer({ minimum: 2000, maximum: LONGEST_TIMER })),
           rebuildWhitelist: Milliseconds,
+          webhooks: Milliseconds,
+          versions: Milliseconds,
           close: Milliseconds
         },
         { additionalProperties: false }
@@ -177,6 +179,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         idle: 60_000,
         lease: 30_000,
         rebuildWhitelist: 120_000,
+        webhooks: 120_000,
+        versions: 10_000,
         close: 10_000
       },
       options.timeouts

@@ -61,6 +61,10 @@ export interface Timeouts {
   idle?: number
   /** The host's `rebuildWhitelist`. Default 120 000. */
   rebuildWhitelist?: number
+  /** A call of the host's webhook store. Default 120 000, which `createCouchWebhookStore` stays below. */
+  webhooks?: number
+  /** The host's `versions`. Default 10 000. */
+  versions?: number
   /** A lease that was not renewed for so long is taken over. Default 30 000. */
   lease?: number
   /** What closing the server waits for a running operation to stop. Default 10 000. */

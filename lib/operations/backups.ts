@@ -2,6 +2,7 @@ import type { BackupSummary, StartedBackup } from '../../types/backups.js'
 import { newHeader, runBackup } from '../backup/backup-job.js'
 import { summaryOf } from '../backup/content.js'
 import { backupId } from '../store/names.js'
+import { hostWithin } from '../within.js'
 import { writeBackupFailure } from './backup-failure.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
@@ -72,7 +73,8 @@ export class Backups {
   }
 
   async #versions(): Promise<Record<string, unknown>> {
-    const { versions } = this.#environment.options
-    return (typeof versions === 'function' ? await versions() : versions) ?? {}
+    const { versions, timeouts } = this.#environment.options
+    if (typeof versions !== 'function') return versions ?? {}
+    return (await hostWithin(timeouts.versions, 'versions', versions)) ?? {}
   }
 }

@@ -8,7 +8,7 @@ import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../store/names.js'
-import { within } from '../within.js'
+import { hostWithin } from '../within.js'
 import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
@@ -196,9 +196,8 @@ export class Restores {
 
   async #rebuildWhitelist(txId: string): Promise<void> {
     const { options } = this.#environment
-    const timeout = options.timeouts.rebuildWhitelist
-    const late = () => new Error(`rebuildWhitelist did not answer within ${timeout} ms`)
-    await within(timeout, late, async () => options.rebuildWhitelist({ tx_id: txId }))
+    const rebuild = () => options.rebuildWhitelist({ tx_id: txId })
+    await hostWithin(options.timeouts.rebuildWhitelist, 'rebuildWhitelist', rebuild)
   }
 }
 

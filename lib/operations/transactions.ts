@@ -2,6 +2,7 @@ import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
 import { TRANSACTION_TYPE } from '../store/names.js'
+import { hostWithin } from '../within.js'
 
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000
@@ -13,8 +14,15 @@ export const transactionPath = (txId: string): string => `/ak/api/v1/webhooks/tx
 export class Transactions {
   readonly #store: WebhookStore
 
-  constructor(store: WebhookStore) {
-    this.#store = store
+  /** @param timeout milliseconds for each call of `store` */
+  constructor(store: WebhookStore, timeout: number) {
+    const bounded = <T>(name: keyof WebhookStore, call: () => Promise<T>) =>
+      hostWithin(timeout, `webhooks.${name}`, call)
+    this.#store = {
+      create: (transaction) => bounded('create', () => store.create(transaction)),
+      update: (txId, update) => bounded('update', () => store.update(txId, update)),
+      get: (txId) => bounded('get', () => store.get(txId))
+    }
   }
 
   get(txId: string): Promise<WebhookTransaction | null> {

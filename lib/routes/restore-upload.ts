@@ -46,6 +46,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
             'uploadTooLarge',
             'mediaType',
             'compressedBody',
+            'hostTimeout',
             'closing',
             'noRoom'
           )

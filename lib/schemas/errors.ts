@@ -185,6 +185,10 @@ const ERRORS = {
       'the database is not available: unreachable, the connection failed (ECONNREFUSED)'
     )
   },
+  hostTimeout: {
+    summary: 'Code of the host does not answer',
+    value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'webhooks.create did not answer within 120000 ms')
+  },
   closing: {
     summary: 'The server is closing',
     value: refusal(503, 'DB_BACKUPS_CLOSING', 'the server is closing')
