@@ -150,6 +150,8 @@ async function closing(t: Test, id: OperationId, on: TestHost['on']): Promise<Re
 /** `idle` is a host that does nothing, for requests that change nothing. */
 type Provoke = (t: Test, id: OperationId, idle: TestHost) => Promise<Reply>
 
+const never = () => new Promise<never>(() => {})
+
 /** How to get each reply that the document shows an example of. */
 const PROVOKE: Record<string, Provoke> = {
   started: async (t, id) => {
@@ -255,6 +257,14 @@ const PROVOKE: Record<string, Provoke> = {
     return reply
   },
   closing: (t, id, idle) => closing(t, id, idle.on),
+  versionsLate: async (t, id, { on }) =>
+    send(await buildHost(t, { on, versions: never, timeouts: { versions: 50 } }), id),
+  transactionsLate: async (t, id) => {
+    const { on } = await seeded(t)
+    const webhooks = { create: never, update: never, get: async () => null }
+    const host = await buildHost(t, { on, webhooks, timeouts: { webhooks: 50 } })
+    return send(host, id, id === 'restoreBackup' ? { url: `${BASE}/${await apiOf(host).backup()}` } : {})
+  },
   noRoom: async (t, id, idle) =>
     send(await buildHost(t, { on: idle.on, limits: { spoolBytes: 1000 } }), id, {
       payload: backupOf([{ _id: 'a', text: 'b'.repeat(2000) }])
@@ -268,6 +278,7 @@ function withoutParticulars(value: unknown): unknown {
     .replace(/\b[0-9a-f]{32}\b/g, 'TRANSACTION')
     .replace(/[A-Z]+ \/[\w/]+: /g, 'REQUEST: ')
     .replace(/\d+ bytes|byte \d+/g, 'BYTES')
+    .replace(/\d+ ms/g, 'TIME')
   return JSON.parse(text)
 }
 

@@ -42,7 +42,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'uploadStalled',
             'mediaType',
             'compressedBody',
-            'hostTimeout',
+            'transactionsLate',
             'closing'
           )
         }

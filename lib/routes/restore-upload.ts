@@ -46,7 +46,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
             'uploadTooLarge',
             'mediaType',
             'compressedBody',
-            'hostTimeout',
+            'transactionsLate',
             'closing',
             'noRoom'
           )

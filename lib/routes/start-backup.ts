@@ -29,7 +29,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
             'uploadStalled',
             'mediaType',
             'compressedBody',
-            'hostTimeout',
+            'versionsLate',
             'closing'
           )
         }

@@ -185,8 +185,12 @@ const ERRORS = {
       'the database is not available: unreachable, the connection failed (ECONNREFUSED)'
     )
   },
-  hostTimeout: {
-    summary: 'Code of the host does not answer',
+  versionsLate: {
+    summary: "The host's versions do not come",
+    value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'versions did not answer within 10000 ms')
+  },
+  transactionsLate: {
+    summary: "The host's store of transactions does not answer",
     value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'webhooks.create did not answer within 120000 ms')
   },
   closing: {
