@@ -309,6 +309,19 @@ t.test('writes nothing the second time', async (t) => {
     'with the id at the end': backupOf(
       docs.map(({ _id, _attachments, ...doc }) => ({ ...doc, more: 2, _id }))
     ),
+    'with attachments that have no digest, or that of another compression': backupOf(
+      docs.map(({ _rev, ...doc }, i) => ({
+        ...doc,
+        more: 3,
+        _attachments: {
+          a: {
+            content_type: 'text/plain',
+            data: Buffer.from(`text ${i} `.repeat(100)).toString('base64'),
+            ...(i % 2 && { digest: 'md5-oqkXqiLjT7OVaCAW1TAN+A==' })
+          }
+        }
+      }))
+    ),
     // The database writes these in its own way.
     'with white space, escapes and fractions': Buffer.from(
       JSON.stringify(

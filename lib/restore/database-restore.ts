@@ -9,7 +9,7 @@ import { isInternalId } from '../store/names.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import type { LargeDocument } from './large-document.js'
 import { partitionOf, RevisionTable, TABLE_DOCUMENTS } from './revision-table.js'
-import { sameContent } from './same-content.js'
+import { compareContent, sameAttachments, sizeOfAttachments } from './same-content.js'
 import { isLarge, type RestoreSource, type SourceDocument } from './source.js'
 import { Waiting } from './waiting.js'
 
@@ -186,10 +186,23 @@ class DatabaseRestore {
       if (!document) continue
       const current = doc && readDocument(doc)
       if (!current || current.deleted) await this.#create(document, false)
-      else if (sameContent(comparableOf(document), current)) counts.unchanged++
+      else if (await this.#isSame(document, current)) counts.unchanged++
       else if (dryRun) counts.changed++
       else await this.#change(document, current.rev ?? null, 1)
     }
+  }
+
+  /** @param current with stubs */
+  async #isSame(document: SourceDocument, current: DocumentBytes): Promise<boolean> {
+    if (isLarge(document)) return compareContent(document.comparable, current) === 'same'
+    const comparison = compareContent(document, current)
+    if (comparison !== 'unknown') return comparison === 'same'
+    // What is read now is then no larger than what is in memory already.
+    if (sizeOfAttachments(document) !== sizeOfAttachments(current)) return false
+    const { id, rev } = current
+    for await (const { doc } of this.#options.target.bulkGet([{ id, rev }], { attachments: true }))
+      return doc !== null && sameAttachments(document, readDocument(doc))
+    return false
   }
 
   async #change(document: SourceDocument, rev: string | null, attempt: number): Promise<void> {
@@ -227,7 +240,7 @@ class DatabaseRestore {
         const document = readDocument(write.bytes)
         const current = doc && readDocument(doc)
         const live = current && !current.deleted ? current : null
-        if (live && sameContent(document, live)) this.#options.counts[write.as]++
+        if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
         else await this.#change(document, live?.rev ?? null, write.attempt + 1)
       }
     }
@@ -301,9 +314,6 @@ class DatabaseRestore {
 }
 
 const headOf = (document: SourceDocument): DocumentBytes => (isLarge(document) ? document.head : document)
-
-const comparableOf = (document: SourceDocument): DocumentBytes =>
-  isLarge(document) ? document.comparable : document
 
 /** Ids and revisions of all documents, in pages. */
 async function* allRevisions(db: CouchDatabase): AsyncGenerator<Revision[]> {

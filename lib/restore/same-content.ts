@@ -1,37 +1,74 @@
 import { bodyOf, type DocumentBytes } from '../json/document.js'
-import { MemberCursor } from '../json/members.js'
+import { decodeValue, MemberCursor } from '../json/members.js'
 import { sameValue } from '../json/same-value.js'
 
 /**
- * Whether two versions of a document say the same, their revisions and the way they are spelled aside. Attachments are
- * compared by content type and digest; one without a digest is taken to differ.
+ * How two versions of a document compare, their revisions and the way they are spelled aside. `unknown`: all but the
+ * attachments' bytes is known to be the same. A digest may be missing, or be that of another compression.
+ */
+export type ContentComparison = 'same' | 'other' | 'unknown'
+
+/**
+ * Compares attachments by content type and digest.
  *
  * @param wanted with its attachments inline
  * @param current with stubs
  */
-export function sameContent(wanted: DocumentBytes, current: DocumentBytes): boolean {
-  if (!sameValue(bodyOf(wanted), bodyOf(current))) return false
+export function compareContent(wanted: DocumentBytes, current: DocumentBytes): ContentComparison {
+  if (!sameValue(bodyOf(wanted), bodyOf(current))) return 'other'
   const a = attachmentsOf(wanted)
   const b = attachmentsOf(current)
-  if (a.size !== b.size) return false
+  if (a.size !== b.size) return 'other'
+  let result: ContentComparison = 'same'
   for (const [name, { contentType, digest }] of a) {
     const other = b.get(name)
-    if (!digest || digest !== other?.digest || contentType !== other.contentType) return false
+    if (!other || contentType !== other.contentType) return 'other'
+    if (!digest || digest !== other.digest) result = 'unknown'
   }
-  return true
+  return result
 }
 
-function attachmentsOf({ bytes, attachments }: DocumentBytes) {
-  const found = new Map<string, { contentType?: string; digest?: string }>()
+/** Whether two versions of a document have attachments of the same bytes; both inline. */
+export function sameAttachments(a: DocumentBytes, b: DocumentBytes): boolean {
+  const [all, others] = [attachmentsOf(a), attachmentsOf(b)]
+  for (const [name, { data }] of all) {
+    const other = others.get(name)?.data
+    if (data === undefined || other === undefined) return false
+    if (!Buffer.from(data, 'base64').equals(Buffer.from(other, 'base64'))) return false
+  }
+  return all.size === others.size
+}
+
+/** Bytes of all attachments, inline or as the stubs tell. */
+export function sizeOfAttachments(document: DocumentBytes): number {
+  let size = 0
+  for (const { data, length } of attachmentsOf(document).values())
+    size += data === undefined ? length : Buffer.byteLength(data, 'base64')
+  return size
+}
+
+interface Attachment {
+  contentType?: string
+  digest?: string
+  /** Base64. */
+  data?: string
+  length: number
+}
+
+function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attachment> {
+  const found = new Map<string, Attachment>()
   if (!attachments) return found
   const names = new MemberCursor(bytes, attachments.start)
   while (names.next()) {
-    const attachment: { contentType?: string; digest?: string } = {}
+    const attachment: Attachment = { length: 0 }
     const cursor = new MemberCursor(bytes, names.valueStart)
     while (cursor.next()) {
       const key = cursor.key()
       if (key === 'content_type') attachment.contentType = cursor.string()
       else if (key === 'digest') attachment.digest = cursor.string()
+      else if (key === 'data') attachment.data = cursor.string()
+      else if (key === 'length')
+        attachment.length = Number(decodeValue(bytes, cursor.valueStart, cursor.valueEnd))
     }
     found.set(names.key(), attachment)
   }
