@@ -399,3 +399,23 @@ t.test('a large document may have a member name of any length', async (t) => {
   t.match(await api.restore(backupOf([doc])), { status: 'success' })
   compareDatabases(t, new Map([['large', doc]]), await components())
 })
+
+t.test('data of attachments may escape the solidus, as some writers of JSON do', async (t) => {
+  const { host, api, components } = await emptyConsole(t)
+  for (const size of [1000, 5 * 1024 * 1024 + 1]) {
+    const data = bytesOf(`solidus ${size}`, size).toString('base64')
+    const doc = { _id: `of ${size}`, _attachments: { a: { content_type: 'image/png', data } } }
+    const escaped = JSON.stringify(backupOf([doc])).replaceAll('/', '\\/')
+    t.ok(escaped.length > size * 1.34, 'there are some')
+    const { url } = (await api.call('PUT', '', escaped)).json()
+    t.match(await host.waitForRestore(url), { status: 'success', failures: [] })
+    const restored = (await components()).get(doc._id)!
+    t.ok(restored._attachments!.a!.data === data, `of ${size} bytes`)
+  }
+  const wrong = JSON.stringify(
+    backupOf([{ _id: 'wrong', _attachments: { a: { data: `${'A'.repeat(6_000_000)}\\` } } }])
+  )
+  const reply = await api.call('PUT', '', wrong)
+  t.equal(reply.statusCode, 400)
+  t.match(reply.json().message, /data of attachment "a" is not base64/)
+})

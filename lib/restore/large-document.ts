@@ -27,7 +27,6 @@ export interface LargeDocument {
 
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
 const MAX_HEAD = 16 * 1024 * 1024
-/** A multiple of four. */
 const READ_BYTES = 192 * 1024
 
 /**
@@ -77,8 +76,15 @@ async function* readRange({ file, from, to }: FileRange): AsyncGenerator<Buffer>
 }
 
 async function* decodeBase64(range: FileRange): AsyncGenerator<Buffer> {
-  // Pieces are of a multiple of four characters.
-  for await (const piece of readRange(range)) yield Buffer.from(piece.toString('latin1'), 'base64')
+  let rest = ''
+  for await (const piece of readRange(range)) {
+    // JSON may escape a solidus.
+    const text = rest + piece.toString('latin1').replaceAll('\\', '')
+    const whole = text.length - (text.length % 4)
+    rest = text.slice(whole)
+    if (whole > 0) yield Buffer.from(text.slice(0, whole), 'base64')
+  }
+  if (rest !== '') yield Buffer.from(rest, 'base64')
 }
 
 interface FoundAttachment {
@@ -100,6 +106,24 @@ function contentTypeOf(json: string, name: string): string {
   return type
 }
 
+/** Where an attachment's data stand, quotes included, and what was found in them so far. */
+interface FoundData {
+  from: number
+  to: number
+  padding: number
+  /** Backslashes. */
+  escapes: number
+  /** The last character was one. */
+  escaped: boolean
+}
+
+const SOLIDUS = 0x2f
+const BACKSLASH = 0x5c
+const EQUALS = 0x3d
+const QUOTE = 0x22
+/** What may stand in a string of base64 beside its characters. */
+const isBeside = (c: number) => c === EQUALS || c === QUOTE || c === BACKSLASH
+
 const BASE64 = new Uint8Array(256)
 for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/')
   BASE64[c.charCodeAt(0)] = 1
@@ -111,7 +135,7 @@ class LargeVisitor implements JsonVisitor {
   readonly #members: string[] = []
   #stub: string[] = []
   #digest: string[] = []
-  #data: { from: number; to: number; padding: number } | undefined
+  #data: FoundData | undefined
   #contentType = ''
   #pieces: Buffer[] = []
   #size = 0
@@ -137,7 +161,7 @@ class LargeVisitor implements JsonVisitor {
       if (path[2] === 'data') {
         if (kind !== 'string')
           throw new InvalidDocumentError(`data of attachment "${path[1]}" must be a string`)
-        this.#data = { from: 0, to: 0, padding: 0 }
+        this.#data = { from: 0, to: 0, padding: 0, escapes: 0, escaped: false }
       }
       return 'stream'
     }
@@ -174,12 +198,13 @@ class LargeVisitor implements JsonVisitor {
     const start = this.chunkStart + piece.byteOffset
     if (data.to === 0) data.from = start
     data.to = start + piece.length
-    for (let i = 0; i < piece.length; i++) {
-      if (BASE64[piece[i]] === 1) {
-        if (data.padding > 0) throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
-      } else if (piece[i] === 0x3d) data.padding++
-      else if (piece[i] !== 0x22)
+    for (const c of piece) {
+      const wrong = BASE64[c] === 1 ? data.padding > 0 : !isBeside(c)
+      if (wrong || (data.escaped && c !== SOLIDUS))
         throw new InvalidDocumentError(`data of attachment "${path[1]}" is not base64`)
+      data.escaped = c === BACKSLASH
+      if (c === BACKSLASH) data.escapes++
+      else if (c === EQUALS) data.padding++
     }
   }
 
@@ -198,7 +223,7 @@ class LargeVisitor implements JsonVisitor {
     // Without the quotes and the padding.
     const from = this.#data.from + 1
     const to = this.#data.to - 1
-    const characters = to - from - this.#data.padding
+    const characters = to - from - this.#data.padding - this.#data.escapes
     if (this.#data.padding > 2 || characters % 4 === 1) {
       throw new InvalidDocumentError(`data of attachment "${name}" is not base64`)
     }
