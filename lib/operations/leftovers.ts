@@ -1,7 +1,7 @@
 import { ClosingError, OperationInProgressError } from '../errors.js'
 import { writeBackupFailure } from './backup-failure.js'
 import type { Environment } from './environment.js'
-import type { RunningOperations } from './running-operations.js'
+import type { Running, RunningOperations } from './running-operations.js'
 
 /** How often to look after a backup that has failed: once every `timeouts.lease`. */
 const LOOKS = 10
@@ -68,26 +68,16 @@ export class Leftovers {
   /** Under the lease: a backup that runs is not touched, and `writeBackupFailure` leaves one that is complete. */
   async #cleanUp(id: string): Promise<void> {
     if (this.#running.closing) return
-    const { events } = this.#environment
-    const startedAt = performance.now()
-    let running: Awaited<ReturnType<RunningOperations['begin']>>
+    let running: Running
     try {
       running = await this.#running.begin('backup', id)
     } catch (error) {
       if (error instanceof OperationInProgressError || error instanceof ClosingError) return
       throw error
     }
-    try {
-      await writeBackupFailure(
-        this.#environment.storeOn(running.end),
-        id,
-        'interrupted: it was not seen to its end'
-      )
-    } catch (error) {
-      this.#running.abandon(running)
-      throw error
-    }
-    await this.#running.end(running)
-    events.emit({ type: 'recovered', operation: 'backup', id, durationMs: performance.now() - startedAt })
+    const store = this.#environment.storeOn(running.end)
+    await this.#running.endLeft(running, () =>
+      writeBackupFailure(store, id, 'interrupted: it was not seen to its end')
+    )
   }
 }

@@ -36,16 +36,9 @@ export class Recovery {
       throw error
     })
     if (!running) return
-    const startedAt = performance.now()
-    try {
-      events.emit({ type: 'lease_taken_over', operation, id })
-      await this.#writeDown(operation, id, running)
-    } catch (error) {
-      this.#running.abandon(running)
-      throw error
-    }
-    await this.#running.end(running, operation === 'restore' ? id : undefined)
-    events.emit({ type: 'recovered', operation, id, durationMs: performance.now() - startedAt })
+    events.emit({ type: 'lease_taken_over', operation, id })
+    const writeDown = () => this.#writeDown(operation, id, running)
+    await this.#running.endLeft(running, writeDown, operation === 'restore' ? id : undefined)
   }
 
   async #writeDown(operation: Operation, id: string, running: Running): Promise<void> {

@@ -125,7 +125,7 @@ export class RunningOperations {
     txId?: string
   ): Promise<void> {
     if (error instanceof LeaseLostError) {
-      this.abandon(running)
+      this.#abandon(running)
       return
     }
     try {
@@ -133,14 +133,32 @@ export class RunningOperations {
     } catch (cause) {
       const { operation, id } = running
       this.#environment.events.emit({ type: 'failure_not_recorded', operation, id, error: cause as Error })
-      this.abandon(running)
+      this.#abandon(running)
       return
     }
     await this.end(running, txId)
   }
 
+  /**
+   * Ends what another instance has left, once `writeDown` has recorded that; if it cannot, the lease is left.
+   * @param running holds the lease in its place
+   */
+  async endLeft(running: Running, writeDown: () => Promise<void>, txId?: string): Promise<void> {
+    const { operation, id } = running
+    const startedAt = performance.now()
+    try {
+      await writeDown()
+    } catch (error) {
+      this.#abandon(running)
+      throw error
+    }
+    await this.end(running, txId)
+    const durationMs = performance.now() - startedAt
+    this.#environment.events.emit({ type: 'recovered', operation, id, durationMs })
+  }
+
   /** Leaves the lease to become stale: whoever finds it then cleans up. */
-  abandon(running: Running): void {
+  #abandon(running: Running): void {
     running.lease.abandon()
     this.#running.delete(running)
   }

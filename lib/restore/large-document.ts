@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises'
+import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
@@ -36,7 +37,7 @@ const READ_BYTES = 192 * 1024
 export async function indexLargeDocument(json: FileRange): Promise<LargeDocument> {
   const visitor = new LargeVisitor()
   // Its depth was checked, if it came with an upload.
-  const scanner = new JsonScanner(visitor, { maxDepth: Number.POSITIVE_INFINITY, maxKey: MAX_HEAD })
+  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
   for await (const piece of readRange(json)) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)

@@ -1,6 +1,8 @@
 import { bodyOf, type DocumentBytes } from '../json/document.js'
-import { decodeValue, MemberCursor } from '../json/members.js'
+import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
 import { sameValue } from '../json/same-value.js'
+
+const QUOTE = 0x22
 
 /**
  * How two versions of a document compare, their revisions and the way they are spelled aside. `unknown`: all but the
@@ -31,8 +33,9 @@ export function compareContent(wanted: DocumentBytes, current: DocumentBytes): C
 /** Whether two versions of a document have attachments of the same bytes; both inline. */
 export function sameAttachments(a: DocumentBytes, b: DocumentBytes): boolean {
   const [all, others] = [attachmentsOf(a), attachmentsOf(b)]
-  for (const [name, { data }] of all) {
-    const other = others.get(name)?.data
+  for (const [name, attachment] of all) {
+    const data = attachment.data?.()
+    const other = others.get(name)?.data?.()
     if (data === undefined || other === undefined) return false
     if (!Buffer.from(data, 'base64').equals(Buffer.from(other, 'base64'))) return false
   }
@@ -43,15 +46,15 @@ export function sameAttachments(a: DocumentBytes, b: DocumentBytes): boolean {
 export function sizeOfAttachments(document: DocumentBytes): number {
   let size = 0
   for (const { data, length } of attachmentsOf(document).values())
-    size += data === undefined ? length : Buffer.byteLength(data, 'base64')
+    size += data ? Buffer.byteLength(data(), 'base64') : length
   return size
 }
 
 interface Attachment {
   contentType?: string
   digest?: string
-  /** Base64. */
-  data?: string
+  /** Decodes the base64: it is long, and seldom asked for. */
+  data?: () => string
   length: number
 }
 
@@ -66,8 +69,10 @@ function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attac
       const key = cursor.key()
       if (key === 'content_type') attachment.contentType = cursor.string()
       else if (key === 'digest') attachment.digest = cursor.string()
-      else if (key === 'data') attachment.data = cursor.string()
-      else if (key === 'length')
+      else if (key === 'data' && bytes[cursor.valueStart] === QUOTE) {
+        const { valueStart: start, valueEnd: end } = cursor
+        attachment.data = () => decodeString(bytes, start, end)
+      } else if (key === 'length')
         attachment.length = Number(decodeValue(bytes, cursor.valueStart, cursor.valueEnd))
     }
     found.set(names.key(), attachment)

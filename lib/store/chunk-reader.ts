@@ -4,7 +4,7 @@ import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isNotFound } from '../couch/errors.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry } from './layout.js'
-import { through } from './through.js'
+import { through, throughInto } from './through.js'
 
 /** Bytes that are decompressed at a time. */
 const PIECE_BYTES = 256 * 1024
@@ -52,18 +52,11 @@ async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, lines: Buffer
 
 /** @returns whether `stored` decompresses to as many bytes as `lines` has; it holds them then */
 async function decompress(stored: Buffer, lines: Buffer): Promise<boolean> {
-  const unzip = createGunzip({ chunkSize: PIECE_BYTES })
-  unzip.end(stored)
-  let length = 0
   try {
-    for await (const piece of unzip as AsyncIterable<Buffer>) {
-      if (length + piece.length > lines.length) return false
-      length += piece.copy(lines, length)
-    }
+    return (await throughInto(stored, createGunzip({ chunkSize: PIECE_BYTES }), lines)) === lines.length
   } catch {
     return false
   }
-  return length === lines.length
 }
 
 /** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */

@@ -13,7 +13,7 @@ import {
   type ChunkEntry
 } from './layout.js'
 import { CHUNK_TYPE, chunkId } from './names.js'
-import { through } from './through.js'
+import { through, throughInto } from './through.js'
 
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
@@ -242,14 +242,7 @@ function compressedBound(bytes: number): number {
 /** @returns the part of `output` that was filled; it must have room for all (see {@link compressedBound}) */
 async function compress(lines: Buffer, output: Buffer): Promise<Buffer> {
   const zip = createGzip({ level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
-  zip.end(lines)
-  let length = 0
-  for await (const piece of zip as AsyncIterable<Buffer>) {
-    if (length + piece.length > output.length)
-      throw new RangeError('a compressed chunk is larger than it can be')
-    length += piece.copy(output, length)
-  }
-  return output.subarray(0, length)
+  return output.subarray(0, await throughInto(lines, zip, output))
 }
 
 const LINE_END = Buffer.from('\n')

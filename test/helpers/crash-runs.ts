@@ -1,8 +1,9 @@
 import type { Test } from 'tap'
 import type { WebhookTransaction } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
-import { type Contents, contents, damage, differences, expectTidy, poll, seedSources } from './fault-cells.js'
+import { type Contents, contents, damage, differences, expectTidy, seedSources } from './fault-cells.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
+import { poll } from './poll.js'
 import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
 
 export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
@@ -81,12 +82,16 @@ export class CrashLane {
 
   /** Starts an operation once the lease is free, and the server is not held up. */
   async begin(ask: () => Promise<ServerReply>): Promise<ServerReply> {
-    return poll('the lease', TAKEOVER, async () => {
-      const reply = await ask()
-      if (reply.status === 202) return reply
-      const later = reply.status === 503 || /_in_progress/.test(reply.json.message)
-      if (!later) throw new Error(JSON.stringify(reply))
-    })
+    return poll(
+      'the lease',
+      async () => {
+        const reply = await ask()
+        if (reply.status === 202) return reply
+        const later = reply.status === 503 || /_in_progress/.test(reply.json.message)
+        if (!later) throw new Error(JSON.stringify(reply))
+      },
+      TAKEOVER
+    )
   }
 
   /** How many requests an operation takes, from its start to its end. */
@@ -157,10 +162,14 @@ export class CrashLane {
 
   /** Waits until no transaction is pending. */
   endedTransactions(): Promise<WebhookTransaction[]> {
-    return poll('the transactions', TAKEOVER, async () => {
-      const all = await this.transactions()
-      return all.some(({ status }) => status === 'pending') ? undefined : all
-    })
+    return poll(
+      'the transactions',
+      async () => {
+        const all = await this.transactions()
+        return all.some(({ status }) => status === 'pending') ? undefined : all
+      },
+      TAKEOVER
+    )
   }
 
   damage(): Promise<void> {

@@ -5,7 +5,6 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
-import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
@@ -13,6 +12,7 @@ import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { BackupEvent, DatabaseNames, LogicalDatabase, WebhookTransaction } from '../../types/index.js'
 import type { FetchedDocument, Snapshot, TestDatabases } from './database.js'
 import { type Fault, type FaultProxy, type Match, startFaultProxy } from './fault-proxy.js'
+import { poll } from './poll.js'
 import { load, seedDocuments } from './seed.js'
 
 const TIMEOUTS = { control: 1500, idle: 1500, lease: 4000, close: 2000 }
@@ -109,7 +109,7 @@ export async function makeLane(t: Test, databases: TestDatabases, ownSources: bo
     call: (method, path, body) => call(port, method, path, body),
     async ended() {
       const kind = /^(backup|restore)_(finished|failed)$/
-      return poll('an operation', HANG, async () => events.find(({ type }) => kind.test(type)))
+      return poll('an operation', async () => events.find(({ type }) => kind.test(type)), HANG)
     }
   }
 }
@@ -145,21 +145,6 @@ async function call(port: number, method: string, path: string, body?: unknown):
     })
     request.end(body === undefined || Buffer.isBuffer(body) ? body : JSON.stringify(body))
   })
-}
-
-export async function poll<T>(
-  what: string,
-  timeout: number,
-  read: () => Promise<T | undefined>,
-  pause = 25
-): Promise<T> {
-  const end = performance.now() + timeout
-  for (;;) {
-    const value = await read()
-    if (value !== undefined) return value
-    if (performance.now() > end) throw new Error(`${what} did not end within ${timeout} ms`)
-    await delay(pause)
-  }
 }
 
 /** Small databases like a console's. */
@@ -253,7 +238,6 @@ export async function expectTidy(
   let problem = ''
   return poll(
     'tidying',
-    patience,
     async () => {
       const rows = async (from: string, include_docs: boolean) =>
         (await direct.use(names.backups).list({ startkey: from, endkey: `${from}\ufff0`, include_docs })).rows
@@ -269,6 +253,7 @@ export async function expectTidy(
       problem = `in progress: ${running}; orphans: ${orphans}`
       return running.length === 0 && orphans.length === 0 ? headers : undefined
     },
+    patience,
     100
   ).catch(() => {
     throw new Error(`not tidy within ${patience} ms: ${problem}`)
@@ -281,15 +266,19 @@ export async function expectTidy(
  */
 export async function expectWorking(lane: Lane): Promise<void> {
   let last: unknown
-  await poll('a backup without faults', 2 * TAKEOVER, async () => {
-    lane.events.length = 0
-    const reply = await lane.call('POST', '/api/v3/backups')
-    last = reply.json
-    if (reply.status !== 202) return undefined
-    const ended = await lane.ended()
-    last = ended
-    return ended.type === 'backup_finished' ? true : undefined
-  }).catch((error: Error) => {
+  await poll(
+    'a backup without faults',
+    async () => {
+      lane.events.length = 0
+      const reply = await lane.call('POST', '/api/v3/backups')
+      last = reply.json
+      if (reply.status !== 202) return undefined
+      const ended = await lane.ended()
+      last = ended
+      return ended.type === 'backup_finished' ? true : undefined
+    },
+    2 * TAKEOVER
+  ).catch((error: Error) => {
     throw new Error(`${error.message}: ${JSON.stringify(last)}`)
   })
 }

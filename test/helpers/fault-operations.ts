@@ -10,9 +10,9 @@ import {
   type HttpReply,
   type Lane,
   type Operation,
-  poll,
   transaction
 } from './fault-cells.js'
+import { poll } from './poll.js'
 
 const backups = '/api/v3/backups'
 const lease = { name: 'lease', method: 'PUT', path: /athena_backup_lease/ }
@@ -105,7 +105,7 @@ async function restoreInto(
   const { type } = lane.events.at(-1) ?? {}
   return async () => {
     const id = url?.slice(url.lastIndexOf('/') + 1)
-    const ended = id && (await poll('the transaction', 10_000, () => transaction(lane, id)))
+    const ended = id && (await poll('the transaction', () => transaction(lane, id), 10_000))
     await expectTidy(lane)
     await expectWorking(lane)
     if (!ended) return 'failed'

@@ -4,13 +4,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 export async function poll<T>(
   what: string,
   read: () => Promise<T | undefined> | T | undefined,
-  timeout = 30_000
+  timeout = 30_000,
+  pause = 20
 ): Promise<T> {
   const end = Date.now() + timeout
   for (;;) {
     const value = await read()
     if (value !== undefined) return value
     if (Date.now() > end) throw new Error(`${what}: nothing within ${timeout} ms`)
-    await delay(20)
+    await delay(pause)
   }
 }

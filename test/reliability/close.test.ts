@@ -1,8 +1,9 @@
 import t, { type Test } from 'tap'
 import type { WebhookTransaction } from '../../types/index.js'
 import { setupDatabases } from '../helpers/database.js'
-import { expectTidy, poll, seedSources } from '../helpers/fault-cells.js'
+import { expectTidy, seedSources } from '../helpers/fault-cells.js'
 import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { poll } from '../helpers/poll.js'
 import { startServer } from '../helpers/server-process.js'
 
 const timeouts = { close: 2000, lease: 2000, control: 1000, idle: 20_000 }
@@ -25,8 +26,10 @@ async function setup(t: Test) {
     read: async (id: string) => (await databases.couch.use(names.system).get(id)) as object,
     /** Waits until the operation hangs on a request that is held back. */
     held: (path: RegExp) =>
-      poll('the held request', 5000, async () =>
-        proxy.seen.some((seen) => path.test(seen.path)) ? true : undefined
+      poll(
+        'the held request',
+        async () => (proxy.seen.some((seen) => path.test(seen.path)) ? true : undefined),
+        5000
       ),
     /** @returns how long the server took to close and its process to end */
     async close() {
@@ -58,8 +61,10 @@ t.test('closing stops a restore, and its transaction says so', async (t) => {
   const { proxy, server, held, close, read, headers } = await setup(t)
   const { json } = await server.post('')
   t.match(await headers(), [{ _id: json.id, error: undefined }])
-  await poll('the lease', 5000, async () =>
-    'operation' in (await read('athena_backup_lease')) ? undefined : true
+  await poll(
+    'the lease',
+    async () => ('operation' in (await read('athena_backup_lease')) ? undefined : true),
+    5000
   )
   proxy.seen.length = 0
   proxy.hold({ method: 'GET', path: /_all_docs\?(?!startkey="(backup|03))/ })

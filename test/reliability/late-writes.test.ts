@@ -1,9 +1,10 @@
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { setupDatabases } from '../helpers/database.js'
-import { expectTidy, poll, seedSources } from '../helpers/fault-cells.js'
+import { expectTidy, seedSources } from '../helpers/fault-cells.js'
 import { startFaultProxy } from '../helpers/fault-proxy.js'
 import { buildHost } from '../helpers/host.js'
+import { poll } from '../helpers/poll.js'
 import { startServer } from '../helpers/server-process.js'
 
 const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
@@ -31,12 +32,18 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
   t.match(await tidy(), [{ _id: good, error: undefined }])
   proxy.seen.length = 0
   const release = proxy.hold({ method: 'PUT', path: CHUNK })
-  const { json } = await poll('the lease', PATIENCE, async () => {
-    const reply = await stopped.post('')
-    return reply.status === 202 ? reply : undefined
-  })
-  await poll('the chunk', PATIENCE, async () =>
-    proxy.seen.some(({ path }) => CHUNK.test(path)) ? true : undefined
+  const { json } = await poll(
+    'the lease',
+    async () => {
+      const reply = await stopped.post('')
+      return reply.status === 202 ? reply : undefined
+    },
+    PATIENCE
+  )
+  await poll(
+    'the chunk',
+    async () => (proxy.seen.some(({ path }) => CHUNK.test(path)) ? true : undefined),
+    PATIENCE
   )
   stopped.signal(signal)
   return {
@@ -49,24 +56,34 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
       t.match(await tidy(), [{ _id: good }, { _id: json.id, in_progress: false, error: /^interrupted/ }])
       t.strictSame(await chunksOf(json.id), [])
       // A stale lease would bring the next server to look in any case.
-      await poll('the lease', PATIENCE, async () => {
-        const lease = await databases.couch.use(names.backups).get('athena_backup_lease')
-        return 'operation' in lease ? undefined : true
-      })
+      await poll(
+        'the lease',
+        async () => {
+          const lease = await databases.couch.use(names.backups).get('athena_backup_lease')
+          return 'operation' in lease ? undefined : true
+        },
+        PATIENCE
+      )
     },
     /** Lets the chunk come. It may be deleted before anybody sees it, but is remembered as deleted then. */
     async comes() {
       release()
       const keys = [`backup_chunk_${json.id.slice(17)}_components_000000`]
-      await poll('the late chunk', PATIENCE, async () => {
-        const { rows } = await databases.couch.use(names.backups).fetchRevs({ keys })
-        return 'value' in (rows[0] ?? {}) ? true : undefined
-      })
+      await poll(
+        'the late chunk',
+        async () => {
+          const { rows } = await databases.couch.use(names.backups).fetchRevs({ keys })
+          return 'value' in (rows[0] ?? {}) ? true : undefined
+        },
+        PATIENCE
+      )
     },
     /** Waits until the late chunk is gone, and looks at the other backup. */
     async swept(server: Awaited<ReturnType<typeof start>>) {
-      await poll('the sweeping', PATIENCE, async () =>
-        (await chunksOf(json.id)).length === 0 ? true : undefined
+      await poll(
+        'the sweeping',
+        async () => ((await chunksOf(json.id)).length === 0 ? true : undefined),
+        PATIENCE
       )
       t.match(await tidy(), [
         { _id: good, error: undefined },
@@ -111,13 +128,21 @@ t.test('a header that comes after its backup was given up is marked', async (t) 
   await t.rejects(app.dbBackups.start(), { message: /not available/ } as never)
   t.strictSame(await app.dbBackups.list(), { ids: [] })
   release()
-  const [id] = await poll('the late header', PATIENCE, async () => {
-    const { ids } = await app.dbBackups.list()
-    return ids.length > 0 ? ids : undefined
-  })
-  const summary = await poll('the marking', PATIENCE, async () => {
-    const found = await app.dbBackups.summary(id as string)
-    return found.in_progress ? undefined : found
-  })
+  const [id] = await poll(
+    'the late header',
+    async () => {
+      const { ids } = await app.dbBackups.list()
+      return ids.length > 0 ? ids : undefined
+    },
+    PATIENCE
+  )
+  const summary = await poll(
+    'the marking',
+    async () => {
+      const found = await app.dbBackups.summary(id as string)
+      return found.in_progress ? undefined : found
+    },
+    PATIENCE
+  )
   t.match(summary, { doc_count: 0, error: /^interrupted/ })
 })

@@ -2,8 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { WebhookTransaction } from '../../types/index.js'
 import { setupDatabases } from '../helpers/database.js'
-import { expectTidy, poll, seedSources } from '../helpers/fault-cells.js'
+import { expectTidy, seedSources } from '../helpers/fault-cells.js'
 import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { poll } from '../helpers/poll.js'
 import { type ServerProcess, startServer } from '../helpers/server-process.js'
 
 const INSTANCES = 4
@@ -29,10 +30,14 @@ async function setup(t: Test, count: number) {
     proxies,
     tidy: () => expectTidy(lane),
     transaction: (id: string) =>
-      poll('the transaction', LEASE_LOST, async () => {
-        const found = (await databases.couch.use(names.system).get(id)) as unknown as WebhookTransaction
-        return found.status === 'pending' ? undefined : found
-      }),
+      poll(
+        'the transaction',
+        async () => {
+          const found = (await databases.couch.use(names.system).get(id)) as unknown as WebhookTransaction
+          return found.status === 'pending' ? undefined : found
+        },
+        LEASE_LOST
+      ),
     /** Lets requests of this kind wait, whichever server sends them. */
     hold(path: RegExp) {
       const releases = proxies.map((proxy) => proxy.hold({ path }))
@@ -41,12 +46,16 @@ async function setup(t: Test, count: number) {
       }
     },
     leaseIsFree: () =>
-      poll('the lease', 5000, async () => {
-        const lease = (await databases.couch.use(names.system).get('athena_backup_lease')) as {
-          operation?: string
-        }
-        return lease.operation === undefined ? true : undefined
-      }),
+      poll(
+        'the lease',
+        async () => {
+          const lease = (await databases.couch.use(names.system).get('athena_backup_lease')) as {
+            operation?: string
+          }
+          return lease.operation === undefined ? true : undefined
+        },
+        5000
+      ),
     sequences: () =>
       Promise.all(
         Object.values(databases.names).map(async (name) => (await databases.couch.db.get(name)).update_seq)
@@ -130,8 +139,10 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
     const before = proxy.seen.length
     const release = proxy.hold({ method: 'GET', path: held })
     const running = await start()
-    await poll('the held request', 5000, async () =>
-      proxy.seen.slice(before).some(({ path }) => held.test(path)) ? true : undefined
+    await poll(
+      'the held request',
+      async () => (proxy.seen.slice(before).some(({ path }) => held.test(path)) ? true : undefined),
+      5000
     )
     stopped.signal('SIGSTOP')
     release()
@@ -145,10 +156,14 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
       })
     }
     // proves that the lease is free, and that the stopped server would write into others' time
-    const next = await poll('the lease', LEASE_LOST, async () => {
-      const reply = await other.post('')
-      return reply.status === 202 ? (reply.json.id as string) : undefined
-    })
+    const next = await poll(
+      'the lease',
+      async () => {
+        const reply = await other.post('')
+        return reply.status === 202 ? (reply.json.id as string) : undefined
+      },
+      LEASE_LOST
+    )
     t.notOk((await tidy()).find(({ _id }) => _id === next)?.error)
     await leaseIsFree()
 
@@ -156,8 +171,10 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
     const from = proxy.seen.length
     stopped.signal('SIGCONT')
     const since = () => proxy.seen.slice(from)
-    await poll('a sign of life', 5000, async () =>
-      since().some(({ path }) => path.endsWith('athena_backup_lease')) ? true : undefined
+    await poll(
+      'a sign of life',
+      async () => (since().some(({ path }) => path.endsWith('athena_backup_lease')) ? true : undefined),
+      5000
     )
     t.equal((await stopped.get('')).status, 200, 'it serves')
     // more than a round of its timers: renewal, progress, watch
