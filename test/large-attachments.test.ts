@@ -95,7 +95,9 @@ t.test('attachments of any size come back as they were', async (t) => {
   t.equal(reply.status, 202)
   const { url: tx2 } = (await reply.json()) as { url: string }
   t.match(await host.waitForRestore(tx2), { status: 'success' })
-  t.strictSame(await fingerprints(on, components), before, 'restored from what GET sent')
+  const content = (found: typeof before) =>
+    Object.fromEntries(Object.entries(found).map(([id, document]) => [id, { ...document, _rev: '' }]))
+  t.strictSame(content(await fingerprints(on, components)), content(before), 'restored from what GET sent')
 
   const db = couch.use(components)
   const { _rev: rev } = await db.get('two/of six')

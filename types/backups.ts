@@ -25,6 +25,8 @@ export interface BackupSummary {
   backup_version: string
   /** Versions of the application that was backed up, as the host's `versions` gave them. */
   ibp_versions: Record<string, unknown>
+  /** Types of documents that were left out of the backup. Not told by backups of athena's. */
+  excluded_types?: string[]
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */

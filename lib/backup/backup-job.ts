@@ -27,12 +27,14 @@ export interface BackupJobOptions {
 export function newHeader(
   startTimestamp: number,
   instance: string,
-  versions: Record<string, unknown>
+  versions: Record<string, unknown>,
+  excludedTypes: Iterable<string>
 ): HeaderDocument {
   return {
     type: BACKUP_TYPE,
     backup_version: BACKUP_VERSION,
     ibp_versions: versions,
+    excluded_types: [...excludedTypes],
     doc_count: 0,
     dbs: {},
     in_progress: true,

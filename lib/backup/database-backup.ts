@@ -168,7 +168,7 @@ class DatabaseBackup {
         this.#vanished.delete(id)
         this.#conflicted.delete(id)
         await this.#addFetched(id, doc)
-        if (conflicts > 0) this.#conflicted.add(id)
+        if (conflicts.length > 0) this.#conflicted.add(id)
       }
     }
   }

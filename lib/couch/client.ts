@@ -151,16 +151,19 @@ export class CouchClient {
 
   /** A call whose answer is a small JSON value. Retried. */
   async json<T>(request: CouchRequest): Promise<T> {
-    return this.retry(async () => {
-      const deadline = new AbortController()
-      const timer = setTimeout(() => deadline.abort(), this.settings.control)
-      try {
-        const response = await this.#send(request, deadline.signal)
-        return (await readJson(response)) as T
-      } finally {
-        clearTimeout(timer)
-      }
-    })
+    return this.retry(() => this.jsonOnce<T>(request))
+  }
+
+  /** One attempt of {@link json}. */
+  async jsonOnce<T>(request: CouchRequest): Promise<T> {
+    const deadline = new AbortController()
+    const timer = setTimeout(() => deadline.abort(), this.settings.control)
+    try {
+      const response = await this.#send(request, deadline.signal)
+      return (await readJson(response)) as T
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   /** A call whose answer is a stream. Retried until the answer begins; what comes later is the caller's. */

@@ -11,6 +11,8 @@ export interface DatabaseInfo {
   doc_count: number
   /** Absent where the server does not count them. */
   doc_del_count?: number
+  /** Opaque. */
+  update_seq: string
 }
 
 export interface Revision {
@@ -55,14 +57,21 @@ export interface FoundDocument {
   id: string
   /** `null`: the revision, or the document, is not there. */
   doc: Uint8Array | null
-  /** Conflicting revisions beside it. Told where no revision was asked for. */
-  conflicts: number
+  /** Revisions that conflict with it, deleted ones left out. Told where no revision was asked for. */
+  conflicts: string[]
+}
+
+/** One document of `_all_docs`. */
+export interface Row extends Revision {
+  /** With stubs; `null` when documents were not asked for, or it was deleted meanwhile. */
+  doc: Uint8Array | null
 }
 
 export interface AllDocsRange {
   from?: string
   to?: string
   limit?: number
+  includeDocs?: boolean
 }
 
 /** Stored documents change by revision: every write names the one it replaces. */
@@ -84,7 +93,7 @@ export class CouchDatabase {
   async info(): Promise<DatabaseInfo> {
     const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
     if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
-    return info
+    return { ...info, update_seq: String(info.update_seq) }
   }
 
   /** Creates the database unless it exists; needs no right to create databases when it does. */
@@ -201,14 +210,15 @@ export class CouchDatabase {
     end.pending = typeof pending === 'number' ? pending : undefined
   }
 
-  /** Ids and current revisions in a range of ids, ordered by id. */
-  async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Revision[]> {
+  /** Documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
+  async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
     const response = await this.client.streamOnce({
       path: [this.name, '_all_docs'],
       query: {
         startkey: range.from === undefined ? undefined : JSON.stringify(range.from),
         endkey: range.to === undefined ? undefined : JSON.stringify(range.to),
-        limit: range.limit
+        limit: range.limit,
+        include_docs: range.includeDocs || undefined
       }
     })
     for await (const rows of jsonRows(response.body, 'rows')) yield rows.map(readAllDocsRow)
@@ -246,16 +256,24 @@ export class CouchDatabase {
     }
   }
 
-  /** Writes documents. The answer to a body without new edits holds failures only. */
+  /**
+   * Writes documents. The answer to a body without new edits holds failures only; any other has a result for each
+   * document, in their order.
+   */
   async bulkDocs(body: BulkBody): Promise<BulkResult[]> {
-    const results = await this.client.json<BulkResult[]>({
+    return this.client.retry(() => this.bulkDocsOnce(body))
+  }
+
+  /** One attempt of {@link bulkDocs}, for callers that tell faults from refusals themselves. */
+  async bulkDocsOnce(body: BulkBody): Promise<BulkResult[]> {
+    const answer = await this.client.jsonOnce({
       method: 'POST',
       path: [this.name, '_bulk_docs'],
       body: body.bytes(),
       headers: { 'content-type': 'application/json' },
       write: true
     })
-    if (!Array.isArray(results)) throw malformed(this.name, 'an array of results')
+    const results = bulkResults(answer, this.name)
     if (body.newEdits && results.length !== body.count) {
       throw malformed(this.name, 'a result for each document')
     }
@@ -343,21 +361,52 @@ export class CouchDatabase {
     parts: readonly AttachmentPart[],
     options: { newEdits: boolean } = { newEdits: true }
   ): Promise<string | null> {
-    return this.client.retry(async () => {
-      // CouchDB waits for ever for the first part of a multipart body that has none.
-      const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
-      const response = await this.client.streamOnce({
-        method: 'PUT',
-        path: [this.name, id],
-        query: { new_edits: options.newEdits ? undefined : false },
-        body: open,
-        headers,
-        write: true
-      })
-      const reply = await readJson(response)
-      return options.newEdits ? revisionOf(reply, this.name) : null
-    })
+    return this.client.retry(() => this.putWithAttachmentsOnce(id, document, parts, options))
   }
+
+  /** One attempt of {@link putWithAttachments}. */
+  async putWithAttachmentsOnce(
+    id: string,
+    document: Buffer,
+    parts: readonly AttachmentPart[],
+    options: { newEdits: boolean }
+  ): Promise<string | null> {
+    // CouchDB waits for ever for the first part of a multipart body that has none.
+    const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
+    const response = await this.client.streamOnce({
+      method: 'PUT',
+      path: [this.name, id],
+      query: { new_edits: options.newEdits ? undefined : false },
+      body: open,
+      headers,
+      write: true
+    })
+    const reply = await readJson(response)
+    return options.newEdits ? revisionOf(reply, this.name) : null
+  }
+
+  /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. One attempt. */
+  async putStreamOnce(newEdits: boolean, json: () => AsyncIterable<Uint8Array>): Promise<BulkResult[]> {
+    const response = await this.client.streamOnce({
+      method: 'POST',
+      path: [this.name, '_bulk_docs'],
+      body: () => bulkStream(newEdits, json()),
+      headers: { 'content-type': 'application/json' },
+      write: true
+    })
+    return bulkResults(await readJson(response), this.name)
+  }
+}
+
+async function* bulkStream(newEdits: boolean, json: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  yield Buffer.from(`{"new_edits":${newEdits},"docs":[`)
+  yield* json
+  yield Buffer.from(']}')
+}
+
+function bulkResults(answer: unknown, name: string): BulkResult[] {
+  if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
+  return answer
 }
 
 function jsonBody(document: Buffer): MultipartBody {
@@ -406,13 +455,15 @@ function readChange(row: Uint8Array): Change {
   return change
 }
 
-function readAllDocsRow(row: Uint8Array): Revision {
-  const revision: Revision = { id: '', rev: '' }
+function readAllDocsRow(row: Uint8Array): Row {
+  const revision: Row = { id: '', rev: '', doc: null }
   const cursor = new MemberCursor(row)
   while (cursor.next()) {
     const key = cursor.key()
     if (key === 'id') revision.id = cursor.string() ?? ''
-    else if (key === 'value') {
+    else if (key === 'doc') {
+      if (row[cursor.valueStart] === 0x7b) revision.doc = row.subarray(cursor.valueStart, cursor.valueEnd)
+    } else if (key === 'value') {
       const value = new MemberCursor(row, cursor.valueStart)
       while (value.next()) if (value.key() === 'rev') revision.rev = value.string() ?? ''
     }

@@ -6,14 +6,14 @@ import { type DocumentBytes, readDocument } from '../json/document.js'
  * (https://docs.couchdb.org/en/stable/replication/conflicts.html).
  *
  * @param leaves as CouchDB sends them
- * @returns with the number of other leaves that are not deleted; `null` when there is no leaf
+ * @returns with the revisions of the other leaves that are not deleted; `null` when there is no leaf
  */
-export function winnerOf(leaves: readonly Uint8Array[]): { doc: Uint8Array | null; conflicts: number } {
-  if (leaves.length < 2) return { doc: leaves[0] ?? null, conflicts: 0 }
+export function winnerOf(leaves: readonly Uint8Array[]): { doc: Uint8Array | null; conflicts: string[] } {
+  if (leaves.length < 2) return { doc: leaves[0] ?? null, conflicts: [] }
   const documents = leaves.map(readDocument)
   const winner = documents.reduce((best, other) => (wins(other, best) ? other : best))
-  const live = documents.filter(({ deleted }) => !deleted).length
-  return { doc: winner.bytes, conflicts: Math.max(0, live - 1) }
+  const others = documents.filter((document) => document !== winner && !document.deleted)
+  return { doc: winner.bytes, conflicts: others.map(({ rev }) => rev as string) }
 }
 
 function wins(a: DocumentBytes, b: DocumentBytes): boolean {

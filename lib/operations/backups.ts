@@ -22,14 +22,14 @@ export class Backups {
   }
 
   async start(): Promise<StartedBackup> {
-    const { instance, jobs } = this.#environment
+    const { instance, jobs, excludeTypes } = this.#environment
     const versions = await this.#versions()
     for (let timestamp = Date.now(); ; timestamp++) {
       const id = backupId(timestamp)
       const running = await this.#running.begin('backup', id)
       try {
         const store = this.#environment.storeOn(running.end)
-        if (await store.create(id, newHeader(timestamp, instance, versions))) {
+        if (await store.create(id, newHeader(timestamp, instance, versions, excludeTypes))) {
           return { id, finished: jobs.add(this.#run(id, running)) }
         }
       } catch (error) {

@@ -86,7 +86,7 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const source = await this.#spool(bytesOf(body))
+    const source = await this.#spool(bytesOf(body), 'content')
     try {
       const { members } = source
       refuseUnusable(members)
@@ -107,14 +107,15 @@ export class Restores {
     }
   }
 
-  async #spool(body: AsyncIterable<Uint8Array>): Promise<SpooledSource> {
-    return SpooledSource.read(body, await this.#environment.makeSpool(), this.#environment.readOptions())
+  async #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
+    const options = { ...this.#environment.readOptions(), proof }
+    return SpooledSource.read(body, await this.#environment.makeSpool(), options)
   }
 
   async #spoolLegacy(store: BackupStore, id: string): Promise<RestoreSource> {
     return store.db.client.retry(async () => {
       const { body } = await store.db.client.streamOnce({ path: [store.db.name, id] })
-      return this.#spool(body)
+      return this.#spool(body, 'revision')
     })
   }
 

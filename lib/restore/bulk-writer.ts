@@ -2,6 +2,7 @@ import { BufferPool } from '../buffer-pool.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import type { Refusals } from './refusals.js'
 
 /** Documents and bytes in one `_bulk_docs`, and how many are in flight: what CouchDB takes fastest. */
 const BATCH_DOCUMENTS = 250
@@ -26,16 +27,18 @@ export class BulkWriter<W extends Write> {
   readonly #db: CouchDatabase
   readonly #newEdits: boolean
   readonly #lanes: Lanes
+  readonly #refusals: Refusals
   readonly #onResult: OnResult<W>
   #batch: W[] = []
   /** The documents of the batch: what they were read from can be used again, or is garbage soon. */
   #body: BulkBody | undefined
 
   /** @param newEdits `false` keeps the revisions that the documents name */
-  constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, onResult: OnResult<W>) {
+  constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, refusals: Refusals, onResult: OnResult<W>) {
     this.#db = db
     this.#newEdits = newEdits
     this.#lanes = lanes
+    this.#refusals = refusals
     this.#onResult = onResult
   }
 
@@ -60,22 +63,24 @@ export class BulkWriter<W extends Write> {
   }
 
   async #send(batch: readonly W[], body: BulkBody): Promise<void> {
-    let results: BulkResult[]
-    try {
-      results = await this.#db.bulkDocs(body)
-    } catch (error) {
-      if (!isRefusal(error)) throw error
-      if (batch.length === 1) {
-        this.#onResult(batch[0], { id: batch[0].id, error: error.error, reason: error.reason })
-        return
-      }
+    const { answer, refusal } = await this.#refusals.send(batch.length, () => this.#db.bulkDocsOnce(body))
+    if (!refusal) {
+      this.#tell(batch, answer)
+      // Only of a body that was answered: one that failed may still be on its way.
+      this.#lanes.memory.give(body.buffer)
+    } else if (batch.length === 1) {
+      await this.#refusals.blame(refusal)
+      this.#onResult(batch[0], { id: batch[0].id, error: refusal.error, reason: refusal.reason })
+    } else {
       const half = batch.length >> 1
       for (const part of [batch.slice(0, half), batch.slice(half)]) {
         const documents = part.map(({ bytes }) => bytes)
         await this.#send(part, BulkBody.of(this.#newEdits, documents))
       }
-      return
     }
+  }
+
+  #tell(batch: readonly W[], results: readonly BulkResult[]): void {
     const failures = new Map(results.filter((result) => result.error).map((result) => [result.id, result]))
     const written = new Set(results.map((result) => result.id))
     for (const write of batch) {
@@ -84,14 +89,8 @@ export class BulkWriter<W extends Write> {
       }
       this.#onResult(write, failures.get(write.id) ?? { id: write.id })
     }
-    // Only of a body that was answered: one that failed may still be on its way.
-    this.#lanes.memory.give(body.buffer)
   }
 }
-
-/** One document makes CouchDB refuse a whole batch: it is malformed, too large, or lacks an attachment. */
-const isRefusal = (error: unknown): error is CouchError =>
-  error instanceof CouchError && ([400, 412, 413].includes(error.status) || error.error === 'doc_validation')
 
 /** Runs a few tasks at a time; the first failure ends them all. */
 export class Lanes {

@@ -1,24 +1,28 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BulkBody } from '../couch/bulk-body.js'
-import type { BulkResult, CouchDatabase, DatabaseInfo, Revision } from '../couch/database.js'
+import { readFeed } from '../backup/feed.js'
+import type { BulkResult, CouchDatabase, DatabaseInfo, Row } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
 import { isInternalId } from '../store/names.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
+import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
-import { partitionOf, RevisionTable, TABLE_DOCUMENTS } from './revision-table.js'
-import { compareContent, sameAttachments, sizeOfAttachments } from './same-content.js'
+import { type BaseRevision, writeLarge } from './large-writer.js'
+import { Refusals } from './refusals.js'
+import { compareContent, contentPrint, sameAttachments } from './same-content.js'
+import { sameLarge } from './same-large.js'
 import { isLarge, type RestoreSource, type SourceDocument } from './source.js'
+import { partitionOf, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
 import { Waiting } from './waiting.js'
 
 /** Documents whose current version is read at once, to be compared. */
 const COMPARE_BATCH = 100
 /** Documents asked about in one `_revs_diff`. */
 const DIFF_BATCH = 1000
-/** Rows of `_all_docs` in one request: a fault re-reads less than this. */
-const SCAN_PAGE = 10_000
+/** Rows of `_all_docs` in one request, without and with documents: a fault re-reads less than this. */
+const SCAN_PAGE = { revision: 10_000, content: 1000 }
 /** How often a document is written again because somebody else changed it meanwhile. */
 const CONFLICT_ATTEMPTS = 5
 
@@ -38,6 +42,8 @@ export interface DatabaseRestoreOptions {
 }
 
 interface PendingWrite extends Write {
+  /** Its own revision. */
+  rev?: string
   /** What to count it as. */
   as: 'created' | 'changed'
   attempt: number
@@ -51,7 +57,7 @@ interface PendingWrite extends Write {
  */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<void> {
   const { target, dryRun } = options
-  let info: DatabaseInfo = { doc_count: 0, doc_del_count: 0 }
+  let info: DatabaseInfo = { doc_count: 0, doc_del_count: 0, update_seq: '0' }
   try {
     info = await target.info()
   } catch (error) {
@@ -67,78 +73,99 @@ class DatabaseRestore {
   readonly #empty: boolean
   readonly #deletions: boolean
   readonly #partitions: number
-  /** Documents of the target in one partition, about. */
+  /** Documents in one partition, about. */
   readonly #expected: number
   readonly #lanes = new Lanes()
+  readonly #refusals: Refusals
   readonly #edits: BulkWriter<PendingWrite>
   readonly #copies: BulkWriter<PendingWrite>
-  #table = new RevisionTable(0)
+  #table = new TargetTable(0)
   readonly #conflicts = new Waiting<PendingWrite>(COMPARE_BATCH)
   readonly #toCompare = new Waiting<DocumentBytes>(COMPARE_BATCH)
   readonly #toDiff = new Waiting<DocumentBytes>(DIFF_BATCH)
 
   constructor(options: DatabaseRestoreOptions, info: DatabaseInfo) {
+    const { source, target, database } = options
     this.#options = options
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0
     this.#deletions = info.doc_del_count !== 0
-    this.#partitions = Math.max(1, Math.ceil(info.doc_count / TABLE_DOCUMENTS))
-    this.#expected = Math.ceil(info.doc_count / this.#partitions)
+    // What is copied is held as well, until it has been confirmed.
+    const documents = Math.max(info.doc_count, source.proof === 'revision' ? source.count(database) : 0)
+    this.#partitions = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
+    this.#expected = Math.ceil(documents / this.#partitions)
+    this.#refusals = new Refusals(target)
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
-    this.#edits = new BulkWriter(options.target, true, this.#lanes, onResult)
-    this.#copies = new BulkWriter(options.target, false, this.#lanes, onResult)
+    this.#edits = new BulkWriter(target, true, this.#lanes, this.#refusals, onResult)
+    this.#copies = new BulkWriter(target, false, this.#lanes, this.#refusals, (write, result) => {
+      if (!result.error) this.#table.noteCopied(write.id, write.rev as string)
+      onResult(write, result)
+    })
   }
 
   async run(): Promise<void> {
+    const { target, dryRun, exact } = this.#options
     try {
       for (let partition = 0; partition < this.#partitions; partition++) {
+        const since = dryRun ? '' : (await target.info()).update_seq
         this.#table = await this.#scan(partition)
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
-        if (this.#options.exact && !this.#empty) await this.#deleteOthers(partition)
+        await this.#confirmCopies(partition, since)
+        if (exact && !this.#empty) await this.#deleteOthers(partition)
       }
     } finally {
       await this.#lanes.settle()
     }
   }
 
-  async #scan(partition: number): Promise<RevisionTable> {
-    const { target } = this.#options
-    const table = new RevisionTable(this.#expected)
+  async #scan(partition: number): Promise<TargetTable> {
+    const { target, source } = this.#options
+    const table = new TargetTable(this.#expected)
     if (this.#empty) return table
-    for await (const rows of allRevisions(target)) {
-      for (const { id, rev } of rows) {
-        if (partitionOf(id, this.#partitions) === partition) table.set(id, rev)
+    for await (const rows of allRows(target, source.proof)) {
+      for (const row of rows) {
+        if (partitionOf(row.id, this.#partitions) === partition) table.set(row.id, stateOf(row))
       }
+      await turn()
     }
     return table
   }
 
   async #restore(partition: number, design: boolean): Promise<void> {
-    const { source, database } = this.#options
-    for await (const group of source.documents(database, design)) {
-      for (const document of group) {
-        const { id } = headOf(document)
-        if (partitionOf(id, this.#partitions) === partition) await this.#take(document)
-      }
-      await turn()
-    }
+    await this.#each(partition, design, (document) => this.#take(document))
     await this.#diff(this.#toDiff.take())
     await this.#compare(this.#toCompare.take())
     await this.#drainWrites()
   }
 
+  async #each(
+    partition: number,
+    design: boolean,
+    visit: (document: SourceDocument) => Promise<void> | undefined
+  ): Promise<void> {
+    const { source, database } = this.#options
+    for await (const group of source.documents(database, design)) {
+      for (const document of group) {
+        if (partitionOf(headOf(document).id, this.#partitions) === partition) await visit(document)
+      }
+      await turn()
+    }
+  }
+
   async #take(document: SourceDocument): Promise<void> {
-    const { counts, skip, internalTypes } = this.#options
+    const { counts, source, skip, internalTypes } = this.#options
     const { id, rev, type, deleted } = headOf(document)
     counts.total++
     if (this.#conflicts.full) await this.#drainWrites()
-    const current = this.#table.compare(id, rev)
+    const state = source.proof === 'revision' ? rev : this.#printOf(document)
+    const current = this.#table.compare(id, state)
     const internal = isInternalId(id) || (type !== undefined && internalTypes.has(type))
     if (skip.has(id) || internal || deleted) {
       counts.skipped++
     } else if (current === 'absent') {
-      if (rev === undefined || this.#empty || !this.#deletions)
-        return this.#create(document, rev !== undefined)
+      // A revision that is only claimed is not written: it would stand for other content elsewhere.
+      if (source.proof === 'content' || rev === undefined) return this.#create(document, false)
+      if (this.#empty || !this.#deletions) return this.#create(document, true)
       if (isLarge(document)) return this.#diff([document])
       this.#toDiff.add(document)
       if (this.#toDiff.full) await this.#diff(this.#toDiff.take())
@@ -151,15 +178,22 @@ class DatabaseRestore {
     }
   }
 
+  /** A large document is compared by itself. */
+  #printOf(document: SourceDocument): string | undefined {
+    return this.#table.size === 0 || isLarge(document) ? undefined : contentPrint(document)
+  }
+
   /** @param keepRevision the target never had this revision: it is written as it was */
   async #create(document: SourceDocument, keepRevision: boolean): Promise<void> {
     if (this.#options.dryRun) {
       this.#options.counts.created++
       return
     }
-    const { id, bytes } = headOf(document)
-    if (isLarge(document)) return this.#writeLarge(document, keepRevision ? 'original' : null, 'created')
-    const write: PendingWrite = { id, bytes, as: 'created', attempt: 1 }
+    const { id, rev, bytes } = headOf(document)
+    if (isLarge(document)) {
+      return this.#writeLarge(document, keepRevision ? { keep: true } : { keep: false, rev: null }, 'created')
+    }
+    const write: PendingWrite = { id, rev, bytes, as: 'created', attempt: 1 }
     if (keepRevision) return this.#copies.add(write)
     return this.#edits.add({ ...write, bytes: withRevision(document, null) })
   }
@@ -175,7 +209,7 @@ class DatabaseRestore {
     for (const document of documents) await this.#create(document, never.has(headOf(document).id))
   }
 
-  /** Documents that the target has at another revision: writes those that say something else. */
+  /** Documents that the target has in another state: writes those that say something else. */
   async #compare(waiting: readonly SourceDocument[]): Promise<void> {
     if (waiting.length === 0) return
     const documents = new Map(waiting.map((document) => [headOf(document).id, document]))
@@ -184,31 +218,36 @@ class DatabaseRestore {
     for await (const { id, doc } of target.bulkGet(ids, { attachments: false })) {
       const document = documents.get(id)
       if (!document) continue
-      const current = doc && readDocument(doc)
-      if (!current || current.deleted) await this.#create(document, false)
+      const current = liveDocument(doc)
+      if (!current) await this.#create(document, false)
       else if (await this.#isSame(document, current)) counts.unchanged++
       else if (dryRun) counts.changed++
-      else await this.#change(document, current.rev ?? null, 1)
+      else await this.#write(document, current.rev ?? null, 'changed', 1)
     }
   }
 
   /** @param current with stubs */
   async #isSame(document: SourceDocument, current: DocumentBytes): Promise<boolean> {
-    if (isLarge(document)) return compareContent(document.comparable, current) === 'same'
+    const { target } = this.#options
+    if (isLarge(document)) return sameLarge(target, document, current)
     const comparison = compareContent(document, current)
     if (comparison !== 'unknown') return comparison === 'same'
-    // What is read now is then no larger than what is in memory already.
-    if (sizeOfAttachments(document) !== sizeOfAttachments(current)) return false
+    // What is read now is no larger than what is in memory already.
     const { id, rev } = current
-    for await (const { doc } of this.#options.target.bulkGet([{ id, rev }], { attachments: true }))
+    for await (const { doc } of target.bulkGet([{ id, rev }], { attachments: true }))
       return doc !== null && sameAttachments(document, readDocument(doc))
     return false
   }
 
-  async #change(document: SourceDocument, rev: string | null, attempt: number): Promise<void> {
-    if (isLarge(document)) return this.#writeLarge(document, rev, 'changed')
-    const { id } = document
-    await this.#edits.add({ id, bytes: withRevision(document, rev), as: 'changed', attempt })
+  /** Writes a document over the revision `rev`. */
+  async #write(
+    document: SourceDocument,
+    rev: string | null,
+    as: PendingWrite['as'],
+    attempt: number
+  ): Promise<void> {
+    if (isLarge(document)) return this.#writeLarge(document, { keep: false, rev }, as)
+    await this.#edits.add({ id: document.id, bytes: withRevision(document, rev), as, attempt })
   }
 
   async #drainWrites(): Promise<void> {
@@ -238,34 +277,72 @@ class DatabaseRestore {
         const write = writes.get(id)
         if (!write) continue
         const document = readDocument(write.bytes)
-        const current = doc && readDocument(doc)
-        const live = current && !current.deleted ? current : null
+        const live = liveDocument(doc)
         if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
-        else await this.#change(document, live?.rev ?? null, write.attempt + 1)
+        else await this.#write(document, live?.rev ?? null, write.as, write.attempt + 1)
       }
     }
   }
 
-  async #writeLarge(document: LargeDocument, rev: string | null, as: 'created' | 'changed'): Promise<void> {
-    const { head, parts } = document
+  async #writeLarge(document: LargeDocument, wanted: BaseRevision, as: PendingWrite['as']): Promise<void> {
     const { target, counts } = this.#options
-    let base = rev
+    const { id, rev } = document.head
+    let base = wanted
     for (let attempt = 1; ; attempt++) {
-      const original = base === 'original'
-      try {
-        const bytes = original ? head.bytes : withRevision(head, base)
-        await target.putWithAttachments(head.id, bytes, parts, { newEdits: !original })
+      const { error, reason } = await writeLarge(target, document, base, this.#refusals)
+      if (error === undefined) {
+        if (base.keep) this.#table.noteCopied(id, rev as string)
         counts[as]++
         return
-      } catch (error) {
-        if (!(error instanceof CouchError) || error.retryable || error.status === 0) throw error
-        if (error.status === 404) throw error
-        if (error.status !== 409 || attempt >= CONFLICT_ATTEMPTS) {
-          return this.#fail(head.id, error.error, error.reason)
-        }
-        const current = await target.get(head.id)
-        base = current?._rev ?? null
       }
+      if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
+      const current = liveDocument(await this.#read(id))
+      if (current && (await this.#isSame(document, current))) {
+        counts[as]++
+        return
+      }
+      base = { keep: false, rev: current?.rev ?? null }
+    }
+  }
+
+  async #read(id: string): Promise<Uint8Array | null> {
+    for await (const { doc } of this.#options.target.bulkGet([{ id }], { attachments: false })) return doc
+    return null
+  }
+
+  /**
+   * Reads back what was written at a revision of its own. CouchDB takes such a write whatever there is: beside
+   * somebody else's version it makes a conflict, which either of them may win, and behind a deletion nothing shows.
+   */
+  async #confirmCopies(partition: number, since: string): Promise<void> {
+    if (this.#table.unconfirmed === 0) return
+    for await (const changes of readFeed(this.#options.target, { since }, { includeDocs: false })) {
+      for (const { id, rev, deleted, branched } of changes)
+        if (!deleted && !branched) this.#table.confirm(id, rev)
+    }
+    if (this.#table.unconfirmed === 0) return
+    for (const design of [false, true]) {
+      await this.#each(partition, design, (document) =>
+        this.#table.isUnconfirmed(headOf(document).id) ? this.#settle(document) : undefined
+      )
+      await this.#drainWrites()
+    }
+  }
+
+  /** Makes a copied document the only version there is. */
+  async #settle(document: SourceDocument): Promise<void> {
+    const { target, counts } = this.#options
+    const { id } = headOf(document)
+    for await (const { doc, conflicts } of target.bulkGet([{ id }], { attachments: false })) {
+      await deleteLeaves(
+        target,
+        conflicts.map((rev) => ({ id, rev }))
+      )
+      const live = liveDocument(doc)
+      if (live && (await this.#isSame(document, live))) return
+      // It was counted when it was written; now the write that shows counts.
+      counts.created--
+      await this.#write(document, live?.rev ?? null, 'created', 1)
     }
   }
 
@@ -276,54 +353,55 @@ class DatabaseRestore {
 
   async #deleteOthers(partition: number): Promise<void> {
     const { target, skip } = this.#options
-    const batch: Revision[] = []
-    for await (const rows of allRevisions(target)) {
-      for (const revision of rows) {
-        const { id } = revision
+    const batch: string[] = []
+    for await (const rows of allRows(target, 'revision')) {
+      for (const { id } of rows) {
         if (partitionOf(id, this.#partitions) !== partition) continue
         // What was not there when the restore began was written since, by it or by others.
         if (!this.#table.has(id) || this.#table.wasSeen(id)) continue
         if (isInternalId(id) || skip.has(id)) continue
-        batch.push(revision)
+        batch.push(id)
       }
       while (batch.length >= COMPARE_BATCH) await this.#deleteBatch(batch.splice(0, COMPARE_BATCH))
     }
     await this.#deleteBatch(batch)
   }
 
-  async #deleteBatch(revisions: readonly Revision[]): Promise<void> {
-    if (revisions.length === 0) return
+  async #deleteBatch(ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return
     const { target, keepTypes, counts, dryRun } = this.#options
-    const deletions: Buffer[] = []
-    for await (const { id, doc } of target.bulkGet(revisions, { attachments: false })) {
-      const current = doc && readDocument(doc)
-      if (!current?.rev || current.deleted) continue
-      if (current.type !== undefined && keepTypes.has(current.type)) continue
-      deletions.push(Buffer.from(JSON.stringify({ _id: id, _rev: current.rev, _deleted: true })))
-    }
+    const keep = ({ type }: DocumentBytes) => type !== undefined && keepTypes.has(type)
     if (dryRun) {
-      counts.deleted += deletions.length
+      counts.deleted += (await leavesToDelete(target, ids, keep)).size
       return
     }
-    if (deletions.length === 0) return
-    for (const result of await target.bulkDocs(BulkBody.of(true, deletions))) {
-      if (result.error) this.#fail(result.id, result.error, result.reason ?? '')
-      else counts.deleted++
-    }
+    const { deleted, failures } = await deleteDocuments(target, ids, keep)
+    counts.deleted += deleted
+    for (const { id, error, reason } of failures) this.#fail(id, error ?? '', reason ?? '')
   }
 }
 
 const headOf = (document: SourceDocument): DocumentBytes => (isLarge(document) ? document.head : document)
 
-/** Ids and revisions of all documents, in pages. */
-async function* allRevisions(db: CouchDatabase): AsyncGenerator<Revision[]> {
+/** @returns `null` when there is no document, or it is deleted */
+function liveDocument(doc: Uint8Array | null): DocumentBytes | null {
+  const document = doc && readDocument(doc)
+  return document && !document.deleted ? document : null
+}
+
+/** What a document of the target is told by: its revision, or its content where that was read. */
+const stateOf = ({ rev, doc }: Row): string => (doc ? contentPrint(readDocument(doc)) : rev)
+
+/** Reads all documents, in pages: their ids and revisions, with `content` what they say as well. */
+async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
   const retrier = db.client.retrier()
+  const limit = SCAN_PAGE[wanted]
   let last: string | undefined
   for (;;) {
     let rows = 0
     try {
       // The last document of the page before comes again, unless it was deleted meanwhile.
-      for await (const page of db.allDocs({ from: last, limit: SCAN_PAGE })) {
+      for await (const page of db.allDocs({ from: last, limit, includeDocs: wanted === 'content' })) {
         rows += page.length
         yield page[0].id === last ? page.slice(1) : page
         last = page[page.length - 1].id
@@ -333,6 +411,6 @@ async function* allRevisions(db: CouchDatabase): AsyncGenerator<Revision[]> {
       await retrier.failed(error)
       continue
     }
-    if (rows < SCAN_PAGE) return
+    if (rows < limit) return
   }
 }

@@ -9,6 +9,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
+import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */
 export interface FileRange {
@@ -21,9 +22,14 @@ export interface FileRange {
 export interface LargeDocument {
   /** The document with `"follows":true` and the length in place of each attachment's data. */
   head: DocumentBytes
-  /** The document with the digest in place of each attachment's data, to be compared. */
-  comparable: DocumentBytes
-  parts: AttachmentPart[]
+  parts: LargeAttachment[]
+}
+
+export interface LargeAttachment extends AttachmentPart {
+  /** Members that are sent with the data, as JSON. */
+  stub: string
+  /** Streams the data as they stand in the JSON: base64, without the quotes. */
+  openText: () => AsyncIterable<Buffer>
 }
 
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
@@ -44,19 +50,23 @@ export async function indexLargeDocument(json: FileRange): Promise<LargeDocument
   }
   scanner.end()
   const { file, from: start } = json
-  const head = readDocument(Buffer.from(visitor.document('follows')))
+  const head = readDocument(Buffer.from(visitor.head()))
   // It is written by its own URL, which has no spelling for anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return {
     head,
-    comparable: readDocument(Buffer.from(visitor.document('digest'))),
-    parts: visitor.attachments.map(({ name, contentType, length, from, to }) => ({
-      name,
-      contentType,
-      length,
-      open: () => decodeBase64({ file, from: start + from, to: start + to })
-    }))
+    parts: visitor.attachments.map(({ name, contentType, length, from, to, members }) => {
+      const range = { file, from: start + from, to: start + to }
+      return {
+        name,
+        contentType,
+        length,
+        stub: members.join(','),
+        open: () => decodeBase64(range),
+        openText: () => readRange(range)
+      }
+    })
   }
 }
 
@@ -96,7 +106,6 @@ interface FoundAttachment {
   to: number
   /** Its members that are sent with it. */
   members: string[]
-  digest: string[]
 }
 
 /** @throws InvalidDocumentError */
@@ -135,18 +144,17 @@ class LargeVisitor implements JsonVisitor {
   chunkStart = 0
   readonly #members: string[] = []
   #stub: string[] = []
-  #digest: string[] = []
   #data: FoundData | undefined
   #contentType = ''
   #pieces: Buffer[] = []
   #size = 0
 
-  /** The document with something small in place of each attachment's data. */
-  document(form: 'follows' | 'digest'): string {
-    const stubs = this.attachments.map(({ name, length, members, digest }) => {
-      const data = form === 'follows' ? ['"follows":true', `"length":${length}`] : digest
-      return `${JSON.stringify(name)}:{${[...members, ...data].join(',')}}`
-    })
+  /** The document without the attachments' data. */
+  head(): string {
+    const stubs = this.attachments.map(
+      ({ name, length, members }) =>
+        `${JSON.stringify(name)}:{${[...members, '"follows":true', `"length":${length}`].join(',')}}`
+    )
     const members =
       stubs.length > 0 ? [...this.#members, `"_attachments":{${stubs.join(',')}}`] : this.#members
     return `{${members.join(',')}}`
@@ -213,8 +221,7 @@ class LargeVisitor implements JsonVisitor {
     if (path[2] === 'data') return
     const text = this.#takeText()
     if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
-    // A digest may be that of a compressed form, which CouchDB would hold against what we send.
-    if (path[2] === 'digest') this.#digest = [`"digest":${text}`]
+    // Not the digest: it may be that of a compressed form, which CouchDB would hold against what we send.
     if (path[2] === 'content_type' || path[2] === 'revpos')
       this.#stub.push(`${JSON.stringify(path[2])}:${text}`)
   }
@@ -231,11 +238,10 @@ class LargeVisitor implements JsonVisitor {
     if (!name.isWellFormed())
       throw new InvalidDocumentError(`the name of attachment "${name}" is not Unicode`)
     const length = Math.floor((characters * 3) / 4)
-    const contentType = this.#contentType || 'application/octet-stream'
-    this.attachments.push({ name, contentType, length, from, to, members: this.#stub, digest: this.#digest })
+    const contentType = this.#contentType || DEFAULT_CONTENT_TYPE
+    this.attachments.push({ name, contentType, length, from, to, members: this.#stub })
     this.#data = undefined
     this.#stub = []
-    this.#digest = []
     this.#contentType = ''
   }
 }

@@ -42,6 +42,7 @@ const MEMBERS = new Set([
   'elapsed',
   'end_timestamp',
   'error',
+  'excluded_types',
   'ibp_versions',
   'id',
   'in_progress',

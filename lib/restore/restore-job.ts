@@ -85,7 +85,8 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           database,
           skip: new Set(options.skip[database]),
           internalTypes: options.internalTypes,
-          keepTypes: options.keepTypes,
+          // What the backup left out was not deleted in its source.
+          keepTypes: new Set([...options.keepTypes, ...source.excludedTypes]),
           dryRun,
           exact: options.exact,
           counts,

@@ -1,31 +1,54 @@
+import { createHash, randomBytes } from 'node:crypto'
 import { bodyOf, type DocumentBytes } from '../json/document.js'
 import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
 import { sameValue } from '../json/same-value.js'
 
 const QUOTE = 0x22
+/** What CouchDB takes an attachment to be that does not say. */
+export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
+/** A key of this process: nobody can choose documents whose prints collide. */
+const KEY = randomBytes(16)
 
 /**
  * How two versions of a document compare, their revisions and the way they are spelled aside. `unknown`: all but the
- * attachments' bytes is known to be the same. A digest may be missing, or be that of another compression.
+ * attachments' bytes is known to be the same. CouchDB's digest of an attachment that it compresses is that of the
+ * compressed form.
  */
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
+/** What is compared of an attachment. */
+export interface AttachmentContent {
+  contentType: string
+  /** Bytes, not encoded. */
+  length: number
+  /** CouchDB's digest of the bytes: `md5-` and base64. Computed from the bytes where they are inline. */
+  digest: () => string | undefined
+}
+
 /**
- * Compares attachments by content type and digest.
+ * Compares what two versions of a document say, and their attachments by content type, length and digest. A digest
+ * that the wanted document claims counts for nothing: the digest of its bytes does.
  *
  * @param wanted with its attachments inline
- * @param current with stubs
+ * @param current with stubs, as CouchDB sends it
  */
 export function compareContent(wanted: DocumentBytes, current: DocumentBytes): ContentComparison {
   if (!sameValue(bodyOf(wanted), bodyOf(current))) return 'other'
-  const a = attachmentsOf(wanted)
-  const b = attachmentsOf(current)
-  if (a.size !== b.size) return 'other'
+  return compareAttachments(attachmentsOf(wanted), attachmentsOf(current))
+}
+
+/** Compares attachments by content type, length and digest. */
+export function compareAttachments(
+  wanted: ReadonlyMap<string, AttachmentContent>,
+  current: ReadonlyMap<string, AttachmentContent>
+): ContentComparison {
+  if (wanted.size !== current.size) return 'other'
   let result: ContentComparison = 'same'
-  for (const [name, { contentType, digest }] of a) {
-    const other = b.get(name)
-    if (!other || contentType !== other.contentType) return 'other'
-    if (!digest || digest !== other.digest) result = 'unknown'
+  for (const [name, attachment] of wanted) {
+    const other = current.get(name)
+    if (!other || attachment.contentType !== other.contentType) return 'other'
+    if (attachment.length !== other.length) return 'other'
+    if (result === 'same' && attachment.digest() !== other.digest()) result = 'unknown'
   }
   return result
 }
@@ -33,49 +56,60 @@ export function compareContent(wanted: DocumentBytes, current: DocumentBytes): C
 /** Whether two versions of a document have attachments of the same bytes; both inline. */
 export function sameAttachments(a: DocumentBytes, b: DocumentBytes): boolean {
   const [all, others] = [attachmentsOf(a), attachmentsOf(b)]
-  for (const [name, attachment] of all) {
-    const data = attachment.data?.()
-    const other = others.get(name)?.data?.()
-    if (data === undefined || other === undefined) return false
-    if (!Buffer.from(data, 'base64').equals(Buffer.from(other, 'base64'))) return false
+  for (const [name, { data }] of all) {
+    const other = others.get(name)?.data
+    if (!data || !other || !data().equals(other())) return false
   }
   return all.size === others.size
 }
 
-/** Bytes of all attachments, inline or as the stubs tell. */
-export function sizeOfAttachments(document: DocumentBytes): number {
-  let size = 0
-  for (const { data, length } of attachmentsOf(document).values())
-    size += data ? Buffer.byteLength(data(), 'base64') : length
-  return size
+/**
+ * Returns a keyed digest of what a document says, its revision aside. Documents with the same digest say the same;
+ * the same content may have several, since it may be spelled in several ways.
+ *
+ * @param document with its attachments inline, or with stubs as CouchDB sends them
+ */
+export function contentPrint(document: DocumentBytes): string {
+  const hash = createHash('sha256').update(KEY).update(bodyOf(document))
+  const attachments = [...attachmentsOf(document)].sort(([a], [b]) => (a < b ? -1 : 1))
+  for (const [name, { contentType, length, digest }] of attachments)
+    hash.update(JSON.stringify([name, contentType, length, digest()]))
+  return hash.digest('base64')
 }
 
-interface Attachment {
-  contentType?: string
-  digest?: string
-  /** Decodes the base64: it is long, and seldom asked for. */
-  data?: () => string
-  length: number
+interface Attachment extends AttachmentContent {
+  /** Decodes what is inline: it is long, and seldom asked for. */
+  data: (() => Buffer) | undefined
 }
 
-function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attachment> {
+/** The attachments of a document by name. */
+export function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attachment> {
   const found = new Map<string, Attachment>()
   if (!attachments) return found
   const names = new MemberCursor(bytes, attachments.start)
-  while (names.next()) {
-    const attachment: Attachment = { length: 0 }
-    const cursor = new MemberCursor(bytes, names.valueStart)
-    while (cursor.next()) {
-      const key = cursor.key()
-      if (key === 'content_type') attachment.contentType = cursor.string()
-      else if (key === 'digest') attachment.digest = cursor.string()
-      else if (key === 'data' && bytes[cursor.valueStart] === QUOTE) {
-        const { valueStart: start, valueEnd: end } = cursor
-        attachment.data = () => decodeString(bytes, start, end)
-      } else if (key === 'length')
-        attachment.length = Number(decodeValue(bytes, cursor.valueStart, cursor.valueEnd))
-    }
-    found.set(names.key(), attachment)
-  }
+  while (names.next()) found.set(names.key(), readAttachment(bytes, names.valueStart))
   return found
 }
+
+function readAttachment(bytes: Buffer, at: number): Attachment {
+  let contentType = DEFAULT_CONTENT_TYPE
+  let claimed: string | undefined
+  let length = 0
+  let data: (() => Buffer) | undefined
+  const cursor = new MemberCursor(bytes, at)
+  while (cursor.next()) {
+    const key = cursor.key()
+    const { valueStart: start, valueEnd: end } = cursor
+    if (key === 'content_type') contentType = cursor.string() ?? DEFAULT_CONTENT_TYPE
+    else if (key === 'digest') claimed = cursor.string()
+    else if (key === 'length') length = Number(decodeValue(bytes, start, end))
+    else if (key === 'data' && bytes[start] === QUOTE)
+      data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
+  }
+  if (!data) return { contentType, length, digest: () => claimed, data }
+  const content = data()
+  return { contentType, length: content.length, digest: () => digestOf(content), data }
+}
+
+/** CouchDB's digest of an attachment that it does not compress. */
+const digestOf = (content: Buffer): string => `md5-${createHash('md5').update(content).digest('base64')}`

@@ -4,10 +4,17 @@ import type { LargeDocument } from './large-document.js'
 
 export type SourceDocument = DocumentBytes | LargeDocument
 
-export const isLarge = (document: SourceDocument): document is LargeDocument => 'comparable' in document
+export const isLarge = (document: SourceDocument): document is LargeDocument => 'parts' in document
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {
+  /**
+   * What shows that a database holds a document already. A revision does where CouchDB made it from what the backup
+   * holds; an upload only claims its revisions, so content is compared, and the database makes its own.
+   */
+  readonly proof: 'revision' | 'content'
+  /** Types of documents that the backup left out, where it tells. */
+  readonly excludedTypes: readonly string[]
   /** Databases in the backup. */
   readonly databases: readonly LogicalDatabase[]
   /** How many documents a database has. */

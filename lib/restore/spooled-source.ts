@@ -19,6 +19,7 @@ interface SpooledLarge {
 
 /** A backup given as JSON: read whole, checked and kept on disk before anything is restored from it. */
 export class SpooledSource implements RestoreSource {
+  readonly proof: RestoreSource['proof']
   /** Members beside `dbs`. */
   readonly members: Record<string, unknown> = {}
   readonly #spool: Spool
@@ -28,30 +29,37 @@ export class SpooledSource implements RestoreSource {
   #largeFile: LargeFile | undefined
   #largeFrom: number | undefined
 
-  private constructor(spool: Spool) {
+  private constructor(spool: Spool, proof: RestoreSource['proof']) {
     this.#spool = spool
+    this.proof = proof
   }
 
   /**
    * @param spool is removed when this fails, and by `close`
+   * @param options.proof `revision` for what a database has kept, `content` for what a client sends
    * @throws InvalidBackupError, TooLargeError, InsufficientStorageError
    */
   static async read(
     body: AsyncIterable<Uint8Array>,
     spool: Spool,
-    options: ReadBackupOptions
+    options: ReadBackupOptions & { proof: RestoreSource['proof'] }
   ): Promise<SpooledSource> {
-    const source = new SpooledSource(spool)
+    const source = new SpooledSource(spool, options.proof)
     try {
       for await (const items of readBackup(body, options)) {
         for (const item of items) await source.#take(item)
       }
       await spool.flush()
+      checkExcludedTypes(source.members.excluded_types)
       return source
     } catch (error) {
       await source.close()
       throw error
     }
+  }
+
+  get excludedTypes(): readonly string[] {
+    return (this.members.excluded_types as string[] | undefined) ?? []
   }
 
   get databases(): readonly LogicalDatabase[] {
@@ -127,6 +135,13 @@ export class SpooledSource implements RestoreSource {
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     return (this.#copies.get(database) as CopyIndex).note(document.id)
   }
+}
+
+/** @throws InvalidBackupError */
+function checkExcludedTypes(types: unknown): void {
+  if (types === undefined) return
+  if (!Array.isArray(types) || !types.every((type) => typeof type === 'string'))
+    throw new InvalidBackupError('"excluded_types" must be an array of strings')
 }
 
 function readUploaded(bytes: Buffer): DocumentBytes {

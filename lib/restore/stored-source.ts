@@ -21,6 +21,7 @@ const CHECKS_IN_FLIGHT = 3
 
 /** A backup of this package in the database. */
 export class StoredSource implements RestoreSource {
+  readonly proof = 'revision'
   readonly #store: BackupStore
   readonly #header: StoredHeader
   readonly #makeSpool: () => Promise<Spool>
@@ -51,6 +52,10 @@ export class StoredSource implements RestoreSource {
       source.#checkCount(database, await verifiedCount(store, documents))
     }
     return source
+  }
+
+  get excludedTypes(): readonly string[] {
+    return this.#header.excluded_types ?? []
   }
 
   get databases(): readonly LogicalDatabase[] {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
-import { partitionOf, RevisionTable } from '../lib/restore/revision-table.js'
+import { partitionOf, TargetTable } from '../lib/restore/target-table.js'
 
 const digest = (text: string) => createHash('md5').update(text).digest('hex')
 
@@ -31,7 +31,7 @@ t.test('compares revisions as a map does', async (t) => {
   t.doesNotThrow(() =>
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 60 }), fc.constantFrom(0, 10_000), (all, expected) => {
-        const table = new RevisionTable(expected)
+        const table = new TargetTable(expected)
         const model = new Map<string, string>()
         const seen = new Set<string>()
         for (const { id, rev } of all) {
@@ -55,7 +55,7 @@ t.test('compares revisions as a map does', async (t) => {
 
 t.test('grows beyond what was expected, and forgets nothing', async (t) => {
   const count = 200_000
-  const table = new RevisionTable(10)
+  const table = new TargetTable(10)
   const revOf = (i: number) => `${(i % 50) + 1}-${i % 1000 === 0 ? `other${i}` : digest(`${i}`)}`
   for (let i = 0; i < count; i++) table.set(`doc_${i}`, revOf(i))
   t.equal(table.size, count)

@@ -1,0 +1,73 @@
+import type { BulkResult, CouchDatabase } from '../couch/database.js'
+import { readDocument, withRevision } from '../json/document.js'
+import type { LargeDocument } from './large-document.js'
+import type { Refusals } from './refusals.js'
+
+/** Bytes of text from a document that go into a URL, or into the head of a part of a multipart body. */
+const MAX_HEAD_TEXT = 1024
+
+/** The revision that a document is written on; its own is kept with `keep`. */
+export type BaseRevision = { keep: true } | { keep: false; rev: string | null }
+
+/**
+ * Writes one large document, as a stream.
+ * @throws CouchError when the database cannot be worked with
+ */
+export async function writeLarge(
+  db: CouchDatabase,
+  document: LargeDocument,
+  base: BaseRevision,
+  refusals: Refusals
+): Promise<BulkResult> {
+  const { id } = document.head
+  const put = fitsMultipart(document) ? putMultipart : putInline
+  const { answer, refusal } = await refusals.send(1, () => put(db, document, base))
+  if (!refusal) return answer
+  if (refusal.status !== 409) await refusals.blame(refusal)
+  return { id, error: refusal.status === 409 ? 'conflict' : refusal.error, reason: refusal.reason }
+}
+
+/** Returns whether the document's texts fit where a multipart request puts them: into its URL and its parts' heads. */
+function fitsMultipart({ head, parts }: LargeDocument): boolean {
+  const fits = (text: string) => encodeURIComponent(text).length <= MAX_HEAD_TEXT
+  return fits(head.id) && parts.every(({ name, contentType }) => fits(name) && fits(contentType))
+}
+
+async function putMultipart(
+  db: CouchDatabase,
+  { head, parts }: LargeDocument,
+  base: BaseRevision
+): Promise<BulkResult> {
+  const bytes = base.keep ? head.bytes : withRevision(head, base.rev)
+  await db.putWithAttachmentsOnce(head.id, bytes, parts, { newEdits: !base.keep })
+  return { id: head.id }
+}
+
+/** The database holds the whole request in its memory, so this is for documents that cannot be sent otherwise. */
+async function putInline(
+  db: CouchDatabase,
+  document: LargeDocument,
+  base: BaseRevision
+): Promise<BulkResult> {
+  const [result] = await db.putStreamOnce(!base.keep, () => inlineJson(document, base))
+  return result ?? { id: document.head.id }
+}
+
+/** Streams the document's JSON with its attachments inline. */
+async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
+  const { bytes, attachments } = base.keep ? head : readDocument(withRevision(head, base.rev))
+  if (!attachments) {
+    yield bytes
+    return
+  }
+  yield bytes.subarray(0, attachments.start)
+  let separator = '{'
+  for (const { name, stub, openText } of parts) {
+    yield Buffer.from(`${separator}${JSON.stringify(name)}:{${stub ? `${stub},` : ''}"data":"`)
+    yield* openText()
+    yield Buffer.from('"}')
+    separator = ','
+  }
+  yield Buffer.from('}')
+  yield bytes.subarray(attachments.end)
+}

@@ -1,0 +1,73 @@
+import type { CouchDatabase } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
+
+/** Faults of one request, before what it holds is taken to be their cause. */
+const CRASHES = 2
+/** Documents in a row that may be blamed for what could be a fault of the database. */
+const BLAMED_IN_A_ROW = 20
+/** Statuses by which CouchDB, or a proxy, says that what was sent is to blame. */
+const SAYS_SO = [400, 412, 413, 414, 415, 422, 431]
+
+/** What came of a request that writes. */
+export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
+
+/**
+ * Tells a document that the database cannot take from a database that cannot take documents. Some documents make
+ * CouchDB answer with an internal error, and a proxy may refuse what it does not like, so the status alone does not
+ * tell.
+ */
+export class Refusals {
+  readonly #db: CouchDatabase
+  #inARow = 0
+  /** No document was blamed after all attempts yet; the next ones are not tried as often. */
+  #patient = true
+
+  constructor(db: CouchDatabase) {
+    this.#db = db
+  }
+
+  /**
+   * Makes a request until it is answered or refused. One that holds several documents is given up early after
+   * internal errors, to be sent in parts.
+   *
+   * @throws CouchError when the database cannot be worked with
+   */
+  async send<T>(documents: number, call: () => Promise<T>): Promise<Sent<T>> {
+    const retrier = this.#db.client.retrier()
+    for (let crashes = 0; ; ) {
+      try {
+        const answer = await call()
+        this.#inARow = 0
+        return { answer }
+      } catch (error) {
+        if (isRefusal(error)) return { refusal: error }
+        if (documents > 1 ? isCrash(error) : isFault(error)) crashes++
+        if (crashes >= CRASHES && (documents > 1 || !this.#patient)) return { refusal: error as CouchError }
+        try {
+          await retrier.failed(error)
+        } catch (final) {
+          if (documents === 1 && isFault(final)) return { refusal: final }
+          throw final
+        }
+      }
+    }
+  }
+
+  /**
+   * Blames the one document of a request for its refusal.
+   * @throws the refusal, when it may be the database that is to blame
+   */
+  async blame(refusal: CouchError): Promise<void> {
+    if (SAYS_SO.includes(refusal.status) || refusal.error === 'doc_validation') return
+    await this.#db.info()
+    if (isFault(refusal)) this.#patient = false
+    if (++this.#inARow > BLAMED_IN_A_ROW) throw refusal
+  }
+}
+
+const isRefusal = (error: unknown): error is CouchError =>
+  error instanceof CouchError && !error.retryable && error.status >= 400
+
+const isFault = (error: unknown): error is CouchError => error instanceof CouchError && error.retryable
+
+const isCrash = (error: unknown): error is CouchError => isFault(error) && error.status === 500

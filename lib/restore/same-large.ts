@@ -1,0 +1,76 @@
+import { createHash } from 'node:crypto'
+import type { CouchDatabase } from '../couch/database.js'
+import { bodyOf, type DocumentBytes } from '../json/document.js'
+import { sameValue } from '../json/same-value.js'
+import type { LargeAttachment, LargeDocument } from './large-document.js'
+import { attachmentsOf, compareAttachments } from './same-content.js'
+
+/**
+ * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.
+ * @param current with stubs
+ */
+export async function sameLarge(
+  db: CouchDatabase,
+  { head, parts }: LargeDocument,
+  current: DocumentBytes
+): Promise<boolean> {
+  if (!sameValue(bodyOf(head), bodyOf(current))) return false
+  const [wanted, found] = [attachmentsOf(head), attachmentsOf(current)]
+  // What differs by content type or length need not be read.
+  if (compareAttachments(wanted, found) === 'other') return false
+  for (const part of parts) {
+    const digest = found.get(part.name)?.digest()
+    if ((await digestOf(part)) !== digest && !(await sameBytes(db, part, current))) return false
+  }
+  return true
+}
+
+async function digestOf({ open }: LargeAttachment): Promise<string> {
+  const hash = createHash('md5')
+  for await (const piece of open()) hash.update(piece)
+  return `md5-${hash.digest('base64')}`
+}
+
+/** Compares an attachment's bytes with those of a document's revision. */
+async function sameBytes(
+  db: CouchDatabase,
+  { name, open }: LargeAttachment,
+  { id, rev }: DocumentBytes
+): Promise<boolean> {
+  return db.client.retry(async () => {
+    const { body } = await db.attachment(id, name, rev)
+    return sameStream(open(), body)
+  })
+}
+
+/** Returns whether two streams have the same bytes, wherever they are cut into pieces. */
+export async function sameStream(
+  a: AsyncIterable<Uint8Array>,
+  b: AsyncIterable<Uint8Array>
+): Promise<boolean> {
+  const others = b[Symbol.asyncIterator]()
+  let rest: Uint8Array = new Uint8Array(0)
+  try {
+    for await (const piece of a) {
+      for (let at = 0; at < piece.length; ) {
+        if (rest.length === 0) {
+          const next = await others.next()
+          if (next.done) return false
+          rest = next.value
+        }
+        const length = Math.min(rest.length, piece.length - at)
+        if (Buffer.compare(piece.subarray(at, at + length), rest.subarray(0, length)) !== 0) return false
+        at += length
+        rest = rest.subarray(length)
+      }
+    }
+    while (rest.length === 0) {
+      const next = await others.next()
+      if (next.done) return true
+      rest = next.value
+    }
+    return false
+  } finally {
+    await others.return?.()
+  }
+}

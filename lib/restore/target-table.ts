@@ -1,0 +1,126 @@
+import { type Fingerprint, fingerprint } from '../store/fingerprint.js'
+
+/** Documents that a table holds at a time: about 11 MiB. Larger restores are done in partitions. */
+export const TABLE_DOCUMENTS = 500_000
+
+const WORDS = 4
+const LOAD = 0.75
+const SEEN = 0x80000000
+const USED = 0x40000000
+const COPIED = 0x20000000
+const STATE_BITS = 0x1fffffff
+
+/** `absent`: the database has no such document. */
+export type Comparison = 'absent' | 'same' | 'other'
+
+/**
+ * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 61 bits of one of the
+ * document's state, which is its revision or its content. Only whether a state is the same can be asked.
+ */
+export class TargetTable {
+  #words: Uint32Array
+  #slots: number
+  #size = 0
+  #unconfirmed = 0
+
+  /** @param expected about how many documents there will be */
+  constructor(expected: number) {
+    this.#slots = Math.max(1024, Math.ceil(expected / LOAD))
+    this.#words = new Uint32Array(this.#slots * WORDS)
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  set(id: string, state: string): void {
+    this.#set(id, state, 0)
+  }
+
+  /** How a document's state compares with `state`. Marks the document as seen. */
+  compare(id: string, state: string | undefined): Comparison {
+    const at = this.#find(fingerprint(id))
+    if (!this.#isUsed(at)) return 'absent'
+    this.#words[at + 3] |= SEEN
+    return state !== undefined && this.#isAt(at, state) ? 'same' : 'other'
+  }
+
+  /** Notes that a document was written at a revision of its own; {@link confirm} has to follow. */
+  noteCopied(id: string, rev: string): void {
+    this.#set(id, rev, SEEN | COPIED)
+    this.#unconfirmed++
+  }
+
+  /** Notes that the database shows a document at `rev`; it confirms a copy when that is the revision written. */
+  confirm(id: string, rev: string): void {
+    const at = this.#find(fingerprint(id))
+    if (!this.#isUsed(at) || (this.#words[at + 3] & COPIED) === 0 || !this.#isAt(at, rev)) return
+    this.#words[at + 3] &= ~COPIED
+    this.#unconfirmed--
+  }
+
+  /** Copies that were not confirmed. */
+  get unconfirmed(): number {
+    return this.#unconfirmed
+  }
+
+  isUnconfirmed(id: string): boolean {
+    const at = this.#find(fingerprint(id))
+    return this.#isUsed(at) && (this.#words[at + 3] & COPIED) !== 0
+  }
+
+  has(id: string): boolean {
+    return this.#isUsed(this.#find(fingerprint(id)))
+  }
+
+  /** Whether {@link compare} was called with this id. */
+  wasSeen(id: string): boolean {
+    const at = this.#find(fingerprint(id))
+    return this.#isUsed(at) && (this.#words[at + 3] & SEEN) !== 0
+  }
+
+  #set(id: string, state: string, flags: number): void {
+    if (this.#size + 1 > this.#slots * LOAD) this.#grow()
+    const print = fingerprint(id)
+    const at = this.#find(print)
+    if (!this.#isUsed(at)) this.#size++
+    const { h, l } = fingerprint(state)
+    this.#words[at] = print.h
+    this.#words[at + 1] = print.l
+    this.#words[at + 2] = h
+    this.#words[at + 3] = USED | flags | (l & STATE_BITS)
+  }
+
+  #isAt(at: number, state: string): boolean {
+    const { h, l } = fingerprint(state)
+    return this.#words[at + 2] === h >>> 0 && (this.#words[at + 3] & STATE_BITS) === (l & STATE_BITS)
+  }
+
+  #find({ h, l }: Fingerprint): number {
+    const low = l >>> 0
+    let slot = Math.floor((low / 2 ** 32) * this.#slots)
+    for (;;) {
+      const at = slot * WORDS
+      if (!this.#isUsed(at) || (this.#words[at] === h >>> 0 && this.#words[at + 1] === low)) return at
+      slot = slot + 1 === this.#slots ? 0 : slot + 1
+    }
+  }
+
+  #isUsed(at: number): boolean {
+    return (this.#words[at + 3] & USED) !== 0
+  }
+
+  #grow(): void {
+    const old = this.#words
+    this.#slots *= 2
+    this.#words = new Uint32Array(this.#slots * WORDS)
+    for (let at = 0; at < old.length; at += WORDS) {
+      if ((old[at + 3] & USED) === 0) continue
+      this.#words.set(old.subarray(at, at + WORDS), this.#find({ h: old[at], l: old[at + 1] }))
+    }
+  }
+}
+
+/** Which of `count` partitions a document belongs to. Independent of the table's slots. */
+export const partitionOf = (id: string, count: number): number =>
+  count === 1 ? 0 : (fingerprint(id).h >>> 0) % count

@@ -1,0 +1,100 @@
+import t, { type Test } from 'tap'
+import { apiOf, backupOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
+import { buildHost } from './helpers/host.js'
+import { bytesOf } from './helpers/seed.js'
+
+const MiB = 1024 * 1024
+
+async function setup(t: Test) {
+  const on = await setupDatabases(t)
+  const api = apiOf(await buildHost(t, { on }))
+  const db = on.couch.use(on.names.components)
+  const read = async (id: string) =>
+    (await db.get(id, { attachments: true } as never)) as unknown as Record<string, unknown> & {
+      _rev: string
+      _attachments: Record<string, { data: string; digest: string; content_type: string }>
+    }
+  return { on, api, db, read }
+}
+
+const base64 = (bytes: Buffer) => bytes.toString('base64')
+
+t.test('an upload that claims the current revision for other content is restored', async (t) => {
+  const { api, db, read } = await setup(t)
+  const { rev } = await db.insert({ _id: 'peer', v: 'old' } as never)
+  const edited = { _id: 'peer', _rev: rev, v: 'edited' }
+  t.match((await api.restore(backupOf([edited]))).databases, { components: { changed: 1, unchanged: 0 } })
+  t.match(await read('peer'), { v: 'edited' })
+  t.match((await api.restore(backupOf([edited]))).databases, { components: { changed: 0, unchanged: 1 } })
+})
+
+t.test('the last of several copies wins, whatever revision they claim', async (t) => {
+  const { api, db, read } = await setup(t)
+  const { rev } = await db.insert({ _id: 'peer', v: 1 } as never)
+  const copies = [1, 2].map((v) => ({ _id: 'peer', _rev: rev, v }))
+  t.match((await api.restore(backupOf(copies))).databases, { components: { changed: 1 } })
+  t.match(await read('peer'), { v: 2 })
+})
+
+for (const [type, size] of [
+  ['application/octet-stream', 100],
+  ['text/plain', 100],
+  ['application/octet-stream', 5 * MiB],
+  ['text/plain', 5 * MiB]
+] as const) {
+  t.test(`the digest that an upload claims for ${size} bytes of ${type} counts for nothing`, async (t) => {
+    const { api, db, read } = await setup(t)
+    const [first, second] = ['first', 'second'].map((seed) => bytesOf(seed, size))
+    const document = (data: Buffer) => ({
+      _id: 'with',
+      _attachments: { a: { content_type: type, data: base64(data) } }
+    })
+    await db.insert(document(first!) as never)
+    const { _rev, _attachments } = await read('with')
+    const claim = { ...document(second!), _rev }
+    claim._attachments.a = { ...claim._attachments.a, digest: _attachments.a!.digest } as never
+    t.match((await api.restore(backupOf([claim]))).databases, { components: { changed: 1, unchanged: 0 } })
+    t.ok(Buffer.from((await read('with'))._attachments.a!.data, 'base64').equals(second!))
+    t.match((await api.restore(backupOf([claim]))).databases, { components: { changed: 0, unchanged: 1 } })
+    const other = structuredClone(claim)
+    other._attachments.a.content_type = 'image/png'
+    t.match((await api.restore(backupOf([other]))).databases, { components: { changed: 1 } })
+  })
+}
+
+t.test('a backup is restored over what an edited download of it has left', async (t) => {
+  const { on, api, db, read } = await setup(t)
+  const large = { content_type: 'image/png', data: base64(bytesOf('large', 5 * MiB)) }
+  await db.insert({ _id: 'peer', v: 'true' } as never)
+  await db.insert({ _id: 'same', v: 'true' } as never)
+  await db.insert({ _id: 'large', v: 'true', _attachments: { large } } as never)
+  const id = await api.backup()
+  const download = JSON.parse((await api.call('GET', `/${id}`)).body)
+  for (const doc of download.dbs.athena_components.docs) if (doc._id !== 'same') doc.v = 'edited'
+  await on.couch.db.destroy(on.names.components)
+  t.match((await api.restore(download)).databases, { components: { created: 3 } })
+  t.match(await read('peer'), { v: 'edited' })
+  t.match((await api.restore(id)).databases, { components: { changed: 2, unchanged: 1, created: 0 } })
+  for (const name of ['peer', 'large']) t.match(await read(name), { v: 'true' })
+  t.match((await api.restore(id)).databases, { components: { changed: 0, unchanged: 3 } })
+})
+
+t.test('an upload restored a second time writes nothing', async (t) => {
+  const { on, api, db } = await setup(t)
+  for (const type of ['text/plain', 'application/json', 'image/png', 'image/svg+xml']) {
+    for (const size of [0, 1, 1000, 5 * MiB]) {
+      const _attachments = { a: { content_type: type, data: base64(bytesOf(type, size)) } }
+      await db.insert({ _id: `${type} ${size}`, _attachments } as never)
+    }
+  }
+  await db.insert({ _id: 'plain', v: 1 } as never)
+  const id = await api.backup()
+  const { rawPayload } = await api.call('GET', `/${id}`)
+  for (const source of [rawPayload, id]) {
+    t.match((await api.restore(source)).databases, { components: { unchanged: 17, changed: 0 } })
+    await on.couch.db.destroy(on.names.components)
+    t.match((await api.restore(rawPayload)).databases, { components: { created: 17 } })
+    t.match((await api.restore(source)).databases, { components: { unchanged: 17, changed: 0 } })
+  }
+})
