@@ -31,6 +31,8 @@ export type Fault =
   /** With `Retry-After: 1`. */
   | 'status_429'
   | 'status_401'
+  /** A refusal by something between, which the tables of faults do not hold: it is for single requests. */
+  | 'status_403'
   /** The reply as `text/plain`. */
   | 'wrong_type'
   /** A page of HTML with status 200, as a gateway sends it. */
@@ -197,6 +199,8 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
         return answer(response, 429, '{"error":"too_many_requests","reason":"a fault"}')
       case 'status_401':
         return answer(response, 401, '{"error":"unauthorized","reason":"a fault"}')
+      case 'status_403':
+        return answer(response, 403, '{"error":"blocked","reason":"a fault"}')
       case 'html':
         response.setHeader('content-type', 'text/html')
         return void response.end('<html><body>Welcome</body></html>')

@@ -1,0 +1,56 @@
+import t, { type Test } from 'tap'
+import { apiOf } from './helpers/api.js'
+import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { buildHost } from './helpers/host.js'
+
+async function restoreExactly(t: Test, on: TestDatabases, excludeTypes: string[], source: string | Buffer) {
+  const { app } = await buildHost(t, { on, excludeTypes })
+  const { Readable } = await import('node:stream')
+  const from = typeof source === 'string' ? { id: source } : { body: Readable.from([source]) }
+  const dry = await (await app.dbBackups.restore(from, { exact: true, dryRun: true })).finished
+  const again = typeof source === 'string' ? from : { body: Readable.from([source]) }
+  const { databases } = await (await app.dbBackups.restore(again, { exact: true })).finished
+  t.strictSame(databases, dry.databases, 'a dry run tells the same')
+  return databases
+}
+
+t.test('exact deletes a document with all its conflicting revisions', async (t) => {
+  const on = await setupDatabases(t)
+  const db = on.couch.use(on.names.components)
+  await db.insert({ _id: 'kept' } as never)
+  const id = await apiOf(await buildHost(t, { on })).backup()
+  const docs = ['a', 'b', 'c'].flatMap((digit) =>
+    ['many', 'more'].map((_id) => ({ _id, _rev: `1-${digit.repeat(32)}`, v: digit }))
+  )
+  await db.bulk({ docs, new_edits: false } as never)
+  await db.insert({ _id: 'one' } as never)
+  t.match(await restoreExactly(t, on, [], id), { components: { deleted: 3, unchanged: 1, failed: 0 } })
+  t.strictSame([...(await on.fetchAll(on.names.components)).keys()], ['kept'])
+  t.match(await restoreExactly(t, on, [], id), { components: { deleted: 0, unchanged: 1 } })
+})
+
+t.test('exact keeps documents of types that the backup left out', async (t) => {
+  const on = await setupDatabases(t)
+  const db = on.couch.use(on.names.components)
+  await db.insert({ _id: 'peer', type: 'peer' } as never)
+  await db.insert({ _id: 'cache', type: 'cache' } as never)
+  const api = apiOf(await buildHost(t, { on, excludeTypes: ['cache'] }))
+  const id = await api.backup()
+  const got = await api.call('GET', `/${id}`)
+  t.ok(got.json().excluded_types.includes('cache'))
+  await db.insert({ _id: 'late', type: 'peer' } as never)
+  for (const source of [id, got.rawPayload]) {
+    const databases = await restoreExactly(t, on, [], source)
+    t.equal(databases.components!.deleted, source === id ? 1 : 0)
+    t.strictSame([...(await on.fetchAll(on.names.components)).keys()], ['cache', 'peer'])
+  }
+})
+
+t.test('an upload that names the types it left out in another way is refused', async (t) => {
+  const api = apiOf(await buildHost(t))
+  for (const excluded_types of ['cache', [1], {}, null]) {
+    const reply = await api.call('PUT', '', { dbs: { components: { docs: [] } }, excluded_types })
+    t.equal(reply.statusCode, 400)
+    t.match(reply.json().message, /"excluded_types" must be an array of strings/)
+  }
+})

@@ -1,0 +1,108 @@
+import t, { type Test } from 'tap'
+import { apiOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
+import { startGate } from './helpers/gate.js'
+import { buildHost } from './helpers/host.js'
+
+const COUNT = 20
+
+/** A backup of some documents, whose database is emptied, and a host that reaches it through a gate. */
+async function setup(t: Test) {
+  const on = await setupDatabases(t)
+  const { couch, names } = on
+  const db = couch.use(names.components)
+  const docs = Array.from({ length: COUNT }, (_, i) => ({ _id: `doc ${i}`, by: 'backup', i }))
+  await db.bulk({ docs: [...docs, { _id: '_design/d', language: 'javascript' }] } as never)
+  const api = apiOf(await buildHost(t, { on }))
+  const id = await api.backup()
+  const gate = await startGate(t, on)
+  const through = apiOf(await buildHost(t, { on: { ...on, couch: gate.couch } }))
+  return { on, db, gate, id, docs, through }
+}
+
+/** Expects that clients see the backup's documents, and none in conflict. */
+async function expectRestored(t: Test, { on, db }: Awaited<ReturnType<typeof setup>>): Promise<void> {
+  const { rows } = await db.list({ include_docs: true, conflicts: true } as never)
+  const all = rows.map(({ doc }) => doc as unknown as Record<string, unknown>)
+  const documents = all.filter(({ _id }) => !String(_id).startsWith('_design/'))
+  t.ok(documents.length > 0 && documents.every(({ by }) => by === 'backup'))
+  // The embedded database answers a `_bulk_get` with the winning revision only.
+  if (on.real)
+    t.strictSame(
+      all.filter(({ _conflicts }) => _conflicts),
+      []
+    )
+}
+
+t.test('what others write just before a batch is written over, and leaves no conflict', async (t) => {
+  const setting = await setup(t)
+  const { on, db, gate, id, through } = setting
+  await on.couch.db.destroy(on.names.components)
+  await on.couch.db.create(on.names.components)
+  const write = /POST .*components\/_bulk_docs/
+  const release = gate.hold(write)
+  const restored = through.restore(id)
+  await gate.held(write)
+  // Revisions that sort before and after those of the backup, and histories that are longer and shorter.
+  const others = Array.from({ length: COUNT }, (_, i) => ({
+    _id: `doc ${i}`,
+    _rev: `${1 + (i % 2)}-${(i % 16).toString(16).repeat(32)}`,
+    by: 'console'
+  }))
+  await db.bulk({ docs: others, new_edits: false } as never)
+  release()
+  t.match(await restored, { status: 'success', databases: { components: { created: COUNT + 1, failed: 0 } } })
+  await expectRestored(t, setting)
+})
+
+t.test('a document deleted before the scan is restored where no deletions were counted', async (t) => {
+  const setting = await setup(t)
+  const { on, db, gate, id, through } = setting
+  await on.couch.db.destroy(on.names.components)
+  await on.couch.db.create(on.names.components)
+  // As it is in the backup: CouchDB makes the same revision of the same content.
+  await db.insert({ _id: 'doc 0', by: 'backup', i: 0 } as never)
+  const scan = /GET .*components\/_all_docs/
+  const release = gate.hold(scan)
+  const restored = through.restore(id)
+  await gate.held(scan)
+  await db.destroy('doc 0', (await db.get('doc 0'))._rev)
+  release()
+  t.match(await restored, { status: 'success', databases: { components: { created: COUNT + 1, failed: 0 } } })
+  await expectRestored(t, setting)
+})
+
+t.test('an upload beside a writer ends as a restore by id does', async (t) => {
+  const setting = await setup(t)
+  const { on, db, gate, docs, through } = setting
+  await on.couch.db.destroy(on.names.components)
+  await on.couch.db.create(on.names.components)
+  const write = /POST .*components\/_bulk_docs/
+  const release = gate.hold(write)
+  const restored = through.restore({ dbs: { components: { docs } } })
+  await gate.held(write)
+  await db.bulk({ docs: docs.map(({ _id }) => ({ _id, by: 'console' })) } as never)
+  release()
+  t.match(await restored, { status: 'success', databases: { components: { created: COUNT, failed: 0 } } })
+  await expectRestored(t, setting)
+})
+
+t.test('a large document beside a writer is written over as well', async (t) => {
+  const setting = await setup(t)
+  const { on, db, gate, through } = setting
+  const data = Buffer.alloc(5_000_000, 1).toString('base64')
+  const _attachments = { a: { content_type: 'image/png', data } }
+  await db.insert({ _id: 'large', by: 'backup', _attachments } as never)
+  const id = await through.backup()
+  await on.couch.db.destroy(on.names.components)
+  await on.couch.db.create(on.names.components)
+  const write = /PUT .*components\/large/
+  const release = gate.hold(write)
+  const restored = through.restore(id)
+  await gate.held(write)
+  const other = { _id: 'large', _rev: `9-${'a'.repeat(32)}`, by: 'console' }
+  await db.bulk({ docs: [other], new_edits: false } as never)
+  release()
+  t.match(await restored, { status: 'success', databases: { components: { created: COUNT + 2, failed: 0 } } })
+  await expectRestored(t, setting)
+})
