@@ -80,6 +80,27 @@ t.test('a backup is restored over what an edited download of it has left', async
   t.match((await api.restore(id)).databases, { components: { changed: 0, unchanged: 3 } })
 })
 
+t.test(
+  'an upload of documents of one revision brings back the revisions that the database made',
+  async (t) => {
+    const { on, api, db, read } = await setup(t)
+    const _attachments = { a: { content_type: 'text/plain', data: base64(bytesOf('a', 100)) } }
+    await db.bulk({
+      docs: [
+        { _id: 'plain', v: 1.5 },
+        { _id: 'with', _attachments }
+      ]
+    } as never)
+    const before = [(await read('plain'))._rev, (await read('with'))._rev]
+    const { rawPayload } = await api.call('GET', `/${await api.backup()}`)
+    await on.couch.db.destroy(on.names.components)
+    t.match((await api.restore(rawPayload)).databases, { components: { created: 2 } })
+    const after = [(await read('plain'))._rev, (await read('with'))._rev]
+    if (on.real) t.strictSame(after, before)
+    else for (const rev of after) t.match(rev, /^1-/)
+  }
+)
+
 t.test('an upload restored a second time writes nothing', async (t) => {
   const { on, api, db } = await setup(t)
   for (const type of ['text/plain', 'application/json', 'image/png', 'image/svg+xml']) {

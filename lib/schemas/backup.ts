@@ -84,6 +84,9 @@ export const Backup = Type.Object(
       {},
       { additionalProperties: true, description: 'Versions of the application that was backed up' }
     ),
+    excluded_types: Type.Optional(
+      Type.Array(Type.String(), { description: 'Types of documents that were left out' })
+    ),
     doc_count: Type.Integer({ description: 'Documents stored so far, or in all' }),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
