@@ -13,6 +13,10 @@ export interface DatabaseSummary {
   doc_count: number
   /** Documents that had conflicting revisions; the winning one was backed up. */
   conflict_count: number
+  /** Whether the database was partitioned, where its server told. A restore that creates the database makes it so. */
+  partitioned?: boolean
+  /** Number of the database's shards, where its server told. A restore that creates the database gives it as many. */
+  q?: number
   /** Bytes of the documents' JSON. */
   raw_bytes: number
   /** Bytes they take in the database that keeps the backup. */

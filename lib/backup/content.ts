@@ -191,7 +191,7 @@ async function* legacy(
   let inPieces = false
   for await (const items of readBackup(response.body, options)) {
     for (const item of items) {
-      if (item.kind === 'member') continue
+      if (item.kind === 'member' || item.kind === 'setting') continue
       if (item.kind === 'database') {
         const key = JSON.stringify(apiKey(item.database))
         const members = header.dbs[item.key] ?? {}

@@ -5,7 +5,6 @@ import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase, DatabaseInfo, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
-import { isInternalId } from '../store/names.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import type { LargeDocument } from './large-document.js'
 import { partitionOf, RevisionTable, TABLE_DOCUMENTS } from './revision-table.js'
@@ -29,6 +28,8 @@ export interface DatabaseRestoreOptions {
   skip: ReadonlySet<string>
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
+  /** Whether the target's document of this id and type belongs to the backups: it is neither written over nor deleted. */
+  isOwn(id: string, type: string | undefined): boolean
   /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
   keepTypes: ReadonlySet<string>
   dryRun: boolean
@@ -56,7 +57,7 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
     info = await target.info()
   } catch (error) {
     if (!(error instanceof CouchError) || error.status !== 404) throw error
-    if (!dryRun) await target.ensure()
+    if (!dryRun) await target.ensure(options.source.settings(options.database))
   }
   await new DatabaseRestore(options, info).run()
 }
@@ -133,7 +134,7 @@ class DatabaseRestore {
     counts.total++
     if (this.#conflicts.full) await this.#drainWrites()
     const current = this.#table.compare(id, rev)
-    const internal = isInternalId(id) || (type !== undefined && internalTypes.has(type))
+    const internal = type !== undefined && internalTypes.has(type)
     if (skip.has(id) || internal || deleted) {
       counts.skipped++
     } else if (current === 'absent') {
@@ -185,7 +186,8 @@ class DatabaseRestore {
       const document = documents.get(id)
       if (!document) continue
       const current = doc && readDocument(doc)
-      if (!current || current.deleted) await this.#create(document, false)
+      if (this.#isReserved(current)) this.#failReserved(id)
+      else if (!current || current.deleted) await this.#create(document, false)
       else if (await this.#isSame(document, current)) counts.unchanged++
       else if (dryRun) counts.changed++
       else await this.#change(document, current.rev ?? null, 1)
@@ -240,7 +242,8 @@ class DatabaseRestore {
         const document = readDocument(write.bytes)
         const current = doc && readDocument(doc)
         const live = current && !current.deleted ? current : null
-        if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
+        if (this.#isReserved(current)) this.#failReserved(id)
+        else if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
         else await this.#change(document, live?.rev ?? null, write.attempt + 1)
       }
     }
@@ -269,6 +272,14 @@ class DatabaseRestore {
     }
   }
 
+  #isReserved(current: DocumentBytes | null): boolean {
+    return current !== null && this.#options.isOwn(current.id, current.type)
+  }
+
+  #failReserved(id: string): void {
+    this.#fail(id, 'reserved', 'the database keeps its backups by this id: give the document another one')
+  }
+
   #fail(id: string, error: string, reason: string): void {
     this.#options.counts.failed++
     this.#options.onFailure({ database: this.#options.database, id, error, reason })
@@ -283,7 +294,7 @@ class DatabaseRestore {
         if (partitionOf(id, this.#partitions) !== partition) continue
         // What was not there when the restore began was written since, by it or by others.
         if (!this.#table.has(id) || this.#table.wasSeen(id)) continue
-        if (isInternalId(id) || skip.has(id)) continue
+        if (skip.has(id)) continue
         batch.push(revision)
       }
       while (batch.length >= COMPARE_BATCH) await this.#deleteBatch(batch.splice(0, COMPARE_BATCH))
@@ -298,7 +309,7 @@ class DatabaseRestore {
     for await (const { id, doc } of target.bulkGet(revisions, { attachments: false })) {
       const current = doc && readDocument(doc)
       if (!current?.rev || current.deleted) continue
-      if (current.type !== undefined && keepTypes.has(current.type)) continue
+      if (this.#isReserved(current) || (current.type !== undefined && keepTypes.has(current.type))) continue
       deletions.push(Buffer.from(JSON.stringify({ _id: id, _rev: current.rev, _deleted: true })))
     }
     if (dryRun) {

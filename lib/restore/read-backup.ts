@@ -20,6 +20,7 @@ export const LARGE_BYTES = 4 * 1024 * 1024
 export type BackupItem =
   | { kind: 'member'; name: string; value: unknown }
   | { kind: 'database'; database: LogicalDatabase; key: string }
+  | { kind: 'setting'; database: LogicalDatabase; where: string; name: string; value: unknown }
   | { kind: 'document'; database: LogicalDatabase; where: string; bytes: Buffer }
   | { kind: 'piece'; database: LogicalDatabase; where: string; bytes: Uint8Array; last: boolean }
 
@@ -58,6 +59,8 @@ const DATABASE_MEMBERS = new Set([
   'start_timestamp',
   'stored_bytes'
 ])
+/** Members of a database that tell how to create it. */
+const SETTINGS = new Set(['partitioned', 'q'])
 const MAX_MEMBER = 256 * 1024
 /** Deflate makes at most 1,032 bytes of one, so this bounds what one step of inflating gives. */
 const INFLATE_STEP = 4096
@@ -186,13 +189,13 @@ class BackupVisitor implements JsonVisitor {
 
   bytes(piece: Uint8Array, path: JsonPath): void {
     if (path.length === 4) this.#collector.add(piece, this.#database, `${this.#where}[${this.#index}]`)
-    else if (path.length === 3) {
+    else if (path[2] === 'compressed_docs') {
       this.#takeItems()
       const base64 = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('latin1')
       this.#found.push({ kind: 'compressed', database: this.#database, where: this.#where, base64 })
     } else {
       this.#memberSize += piece.length
-      if (this.#memberSize > MAX_MEMBER) throw new InvalidBackupError(`"${path[0]}" is too long`)
+      if (this.#memberSize > MAX_MEMBER) throw new InvalidBackupError(`"${path.join('.')}" is too long`)
       this.#member.push(Buffer.from(piece))
     }
   }
@@ -203,16 +206,27 @@ class BackupVisitor implements JsonVisitor {
       this.#index++
     } else if (path.length === 3) {
       if (path[2] === 'compressed_docs') this.#found.push({ kind: 'compressedEnd' })
+      else if (this.#member.length > 0) this.#endSetting(String(path[2]))
     } else if (path.length === 2) {
       if (!this.#inDatabase.has('docs') && !this.#inDatabase.has('compressed_docs')) {
         throw new InvalidBackupError(`"dbs.${path[1]}.docs" is missing`)
       }
     } else if (path.length === 1 && path[0] !== 'dbs') {
-      const value: unknown = JSON.parse(Buffer.concat(this.#member).toString())
-      this.#collector.items.push({ kind: 'member', name: String(path[0]), value })
-      this.#member = []
-      this.#memberSize = 0
+      this.#collector.items.push({ kind: 'member', name: String(path[0]), value: this.#takeMember() })
     }
+  }
+
+  #endSetting(name: string): void {
+    const where = `dbs.${this.#keys.get(this.#database)}.${name}`
+    const value = this.#takeMember()
+    this.#collector.items.push({ kind: 'setting', database: this.#database, where, name, value })
+  }
+
+  #takeMember(): unknown {
+    const value: unknown = JSON.parse(Buffer.concat(this.#member).toString())
+    this.#member = []
+    this.#memberSize = 0
+    return value
   }
 
   #takeItems(): void {
@@ -266,6 +280,7 @@ class BackupVisitor implements JsonVisitor {
       this.#index = 0
       return name === 'docs' ? 'enter' : 'stream'
     }
+    if (SETTINGS.has(name)) return 'stream'
     if (!DATABASE_MEMBERS.has(name)) throw new InvalidBackupError(`unknown key "${where}"`)
     return 'skip'
   }

@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { DatabaseSettings } from '../couch/database.js'
 import type { DocumentBytes } from '../json/document.js'
 import type { LargeDocument } from './large-document.js'
 
@@ -10,6 +11,8 @@ export const isLarge = (document: SourceDocument): document is LargeDocument => 
 export interface RestoreSource {
   /** Databases in the backup. */
   readonly databases: readonly LogicalDatabase[]
+  /** How the database was made, as far as the backup tells: for one that has to be created. */
+  settings(database: LogicalDatabase): DatabaseSettings
   /** How many documents a database has. */
   count(database: LogicalDatabase): number
   /**

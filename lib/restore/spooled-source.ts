@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { DatabaseSettings } from '../couch/database.js'
 import { InvalidBackupError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import { CopyIndex } from '../store/copy-index.js'
@@ -10,6 +11,9 @@ import type { LargeFile, Spool } from './spool.js'
 
 /** How many documents the filter of repeated ids is made for: an upload does not tell how many it has. */
 const EXPECTED_DOCUMENTS = 500_000
+
+/** CouchDB makes as many files as it is asked for. */
+const MAX_SHARDS = 1024
 
 interface SpooledLarge {
   ordinal: number
@@ -23,6 +27,7 @@ export class SpooledSource implements RestoreSource {
   readonly members: Record<string, unknown> = {}
   readonly #spool: Spool
   readonly #copies = new Map<LogicalDatabase, CopyIndex>()
+  readonly #settings = new Map<LogicalDatabase, DatabaseSettings>()
   readonly #large = new Map<LogicalDatabase, SpooledLarge[]>()
   /** Holds all large documents; the one at hand begins there. */
   #largeFile: LargeFile | undefined
@@ -56,6 +61,10 @@ export class SpooledSource implements RestoreSource {
 
   get databases(): readonly LogicalDatabase[] {
     return [...this.#copies.keys()]
+  }
+
+  settings(database: LogicalDatabase): DatabaseSettings {
+    return this.#settings.get(database) ?? {}
   }
 
   count(database: LogicalDatabase): number {
@@ -92,6 +101,9 @@ export class SpooledSource implements RestoreSource {
       case 'database':
         this.#copies.set(item.database, new CopyIndex(EXPECTED_DOCUMENTS))
         return
+      case 'setting':
+        this.#settings.set(item.database, { ...this.settings(item.database), ...checkedSetting(item) })
+        return
       case 'document': {
         const document = checked(item.where, () => readUploaded(item.bytes))
         const ordinal = this.#note(item.database, document)
@@ -127,6 +139,17 @@ export class SpooledSource implements RestoreSource {
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     return (this.#copies.get(database) as CopyIndex).note(document.id)
   }
+}
+
+/** @throws InvalidBackupError */
+function checkedSetting({ where, name, value }: BackupItem & { kind: 'setting' }): DatabaseSettings {
+  if (name === 'partitioned') {
+    if (typeof value !== 'boolean') throw new InvalidBackupError(`"${where}" must be true or false`)
+    return { partitioned: value }
+  }
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= MAX_SHARDS)
+    return { q: value }
+  throw new InvalidBackupError(`"${where}" must be an integer from 1 to ${MAX_SHARDS}`)
 }
 
 function readUploaded(bytes: Buffer): DocumentBytes {

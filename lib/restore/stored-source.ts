@@ -1,10 +1,11 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { DatabaseSettings } from '../couch/database.js'
 import { readDocument } from '../json/document.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
 import { isLastCopy } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
-import { LOGICAL_DATABASES } from '../store/names.js'
+import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
   chunkContents,
   countingLines,
@@ -55,6 +56,11 @@ export class StoredSource implements RestoreSource {
 
   get databases(): readonly LogicalDatabase[] {
     return [...this.#databases.keys()]
+  }
+
+  settings(database: LogicalDatabase): DatabaseSettings {
+    const { partitioned, q } = this.#header.dbs[apiKey(database)] ?? {}
+    return { partitioned, q }
   }
 
   count(database: LogicalDatabase): number {

@@ -70,6 +70,8 @@ const BackupDatabase = Type.Object({
   conflict_count: Type.Optional(
     Type.Integer({ description: 'Documents of which only the winning revision is backed up' })
   ),
+  partitioned: Type.Optional(Type.Boolean({ description: 'Whether the database was partitioned' })),
+  q: Type.Optional(Type.Integer({ minimum: 1, description: "Number of the database's shards" })),
   raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
   stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
   docs: Type.Array(Document)
