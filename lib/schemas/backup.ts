@@ -121,6 +121,8 @@ const exampleDatabase = (start: number, docs: { _id: string; [key: string]: unkn
   last_sequence: '6-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgTGXKBAuxJaUmJiUap',
   doc_count: docs.length,
   conflict_count: 0,
+  partitioned: false,
+  q: 2,
   raw_bytes: JSON.stringify(docs).length - 2,
   stored_bytes: 197,
   docs
