@@ -10,6 +10,20 @@ export const DatabaseUnavailableError = createError(
 
 export const BackupNotFoundError = createError('DB_BACKUPS_NOT_FOUND', 'there is no backup "%s"', 404)
 
+/** The header of a backup was deleted, or replaced by another document, while the backup was made. */
+export const BackupDeletedError = createError(
+  'DB_BACKUPS_DELETED',
+  'the header of backup "%s" was deleted or replaced while the backup was being made',
+  500
+)
+
+/** A document of the console has the id of the lease, in the database that keeps backups. */
+export const ReservedIdError = createError(
+  'DB_BACKUPS_RESERVED_ID',
+  'document "%s" of database "%s" does not belong to the backups, but they need its id: give the document another id',
+  409
+)
+
 /** A backup that a later version of this package has stored in a way that this one does not know. */
 export const UnknownLayoutError = createError(
   'DB_BACKUPS_UNKNOWN_LAYOUT',

@@ -257,6 +257,13 @@ const PROVOKE: Record<string, Provoke> = {
     return reply
   },
   closing: (t, id, idle) => closing(t, id, idle.on),
+  reservedId: async (t, id) => {
+    const host = await seeded(t)
+    await load(host.on.couch.use(host.on.names.system), [{ _id: 'athena_backup_lease', type: 'lease' }])
+    const backup = { _id: UNKNOWN, type: 'athena_backup', dbs: {} }
+    await load(host.on.couch.use(host.on.names.system), [backup])
+    return send(host, id)
+  },
   versionsLate: async (t, id, { on }) =>
     send(await buildHost(t, { on, versions: never, timeouts: { versions: 50 } }), id),
   transactionsLate: async (t, id) => {
@@ -279,14 +286,20 @@ function withoutParticulars(value: unknown): unknown {
     .replace(/[A-Z]+ \/[\w/]+: /g, 'REQUEST: ')
     .replace(/\d+ bytes|byte \d+/g, 'BYTES')
     .replace(/\d+ ms/g, 'TIME')
+    .replace(/of database \\"\w+\\"/g, 'of DATABASE')
   return JSON.parse(text)
 }
+
+/** What the embedded database does not tell. */
+const OF_SERVER = new Set(['partitioned', 'q'])
 
 /** Names and types of the members. */
 function shapeOf(value: unknown): unknown {
   if (Array.isArray(value)) return [...new Set(value.map((element) => JSON.stringify(shapeOf(element))))]
   if (typeof value !== 'object' || value === null) return typeof value
-  const members = Object.entries(value).map(([name, member]) => [name, shapeOf(member)])
+  const members = Object.entries(value)
+    .filter(([name]) => !OF_SERVER.has(name))
+    .map(([name, member]) => [name, shapeOf(member)])
   return Object.fromEntries(members.sort())
 }
 

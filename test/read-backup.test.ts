@@ -21,6 +21,7 @@ async function read(pieces: readonly Buffer[], options: Partial<ReadBackupOption
   for await (const items of readBackup(body(), { ...OPTIONS, ...options })) {
     for (const item of items) {
       if (item.kind === 'member') found.push(`${item.name}=${JSON.stringify(item.value)}`)
+      else if (item.kind === 'about') found.push(`${item.where}=${JSON.stringify(item.value)}`)
       else if (item.kind === 'database') found.push(`database ${item.database} ${item.key}`)
       else {
         parts.push(Buffer.from(item.bytes))

@@ -13,6 +13,12 @@ export interface DatabaseSummary {
   doc_count: number
   /** Documents that had conflicting revisions; the winning one was backed up. */
   conflict_count: number
+  /** Whether the database was partitioned, where its server told. A restore that creates the database makes it so. */
+  partitioned?: boolean
+  /** Types of documents that were left out, besides those of backups. Not told by earlier backups. */
+  excluded_types?: string[]
+  /** Number of the database's shards, where its server told. A restore that creates the database gives it as many. */
+  q?: number
   /** Bytes of the documents' JSON. */
   raw_bytes: number
   /** Bytes they take in the database that keeps the backup. */
@@ -25,8 +31,6 @@ export interface BackupSummary {
   backup_version: string
   /** Versions of the application that was backed up, as the host's `versions` gave them. */
   ibp_versions: Record<string, unknown>
-  /** Types of documents that were left out of the backup. Not told by backups of athena's. */
-  excluded_types?: string[]
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */

@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { elapsed } from '../elapsed.js'
+import { BackupDeletedError } from '../errors.js'
 import type { BackupStore } from '../store/backup-store.js'
 import type { HeaderDocument, StoredDatabase } from '../store/layout.js'
 import { LAYOUT } from '../store/layout.js'
@@ -27,14 +28,12 @@ export interface BackupJobOptions {
 export function newHeader(
   startTimestamp: number,
   instance: string,
-  versions: Record<string, unknown>,
-  excludedTypes: Iterable<string>
+  versions: Record<string, unknown>
 ): HeaderDocument {
   return {
     type: BACKUP_TYPE,
     backup_version: BACKUP_VERSION,
     ibp_versions: versions,
-    excluded_types: [...excludedTypes],
     doc_count: 0,
     dbs: {},
     in_progress: true,
@@ -53,8 +52,14 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
   const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
   let running = 0
+  const update = (change: (header: HeaderDocument) => HeaderDocument) =>
+    store.update(id, (header) => {
+      // Not the one that this backup began with.
+      if (!header.in_progress) throw new BackupDeletedError(id)
+      return change(header)
+    })
   const progress = new ProgressWriter(() =>
-    store.update(id, (header) => ({ ...header, doc_count: finished() + running, dbs }))
+    update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
     for (const database of LOGICAL_DATABASES) {
@@ -65,6 +70,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
         backup: id,
         database,
         excludeTypes,
+        discardChunks: () => store.removeParts(id, database),
         onProgress(documents) {
           running = documents
           progress.due()
@@ -89,7 +95,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   for (const stored of Object.values(databases))
     parts.push(...(await store.chunks(stored)), ...stored.superseded)
   await store.checkPresence(id, parts)
-  await store.update(id, (header) => {
+  await update((header) => {
     const end = Date.now()
     return {
       ...header,
@@ -104,27 +110,34 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
 }
 
 /**
- * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted. A backup that is
- * complete, because only what came after its end failed, is left as it is.
+ * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted, also when the header
+ * is gone. A backup that is complete, because only what came after its end failed, is left as it is.
  */
 export async function markFailed(store: BackupStore, id: string, reason: string): Promise<void> {
   let complete = false
-  await store.update(id, (header) => {
-    complete = !header.in_progress && header.error === undefined
-    if (!header.in_progress) return null
-    const end = Date.now()
-    return {
-      ...header,
-      doc_count: 0,
-      dbs: {},
-      in_progress: false,
-      error: reason,
-      end_timestamp: end,
-      elapsed: elapsed(end - header.start_timestamp),
-      storage: { ...header.storage, databases: {} }
-    }
-  })
+  try {
+    await store.update(id, (header) => {
+      complete = !header.in_progress && header.error === undefined
+      return header.in_progress ? failed(header, reason) : null
+    })
+  } catch (error) {
+    if (!(error instanceof BackupDeletedError)) throw error
+  }
   if (!complete) await store.removeParts(id)
+}
+
+function failed(header: HeaderDocument, reason: string): HeaderDocument {
+  const end = Date.now()
+  return {
+    ...header,
+    doc_count: 0,
+    dbs: {},
+    in_progress: false,
+    error: reason,
+    end_timestamp: end,
+    elapsed: elapsed(end - header.start_timestamp),
+    storage: { ...header.storage, databases: {} }
+  }
 }
 
 /** Writes progress at most once an interval, never two writes at a time. */
@@ -139,7 +152,9 @@ class ProgressWriter {
     this.#write = write
   }
 
+  /** Writes when it is time. @throws what the last write threw: a backup whose header is gone need not go on */
   due(): void {
+    if (this.#failure) throw this.#failure.error
     if (this.#busy || Date.now() - this.#last < PROGRESS_INTERVAL) return
     this.#last = Date.now()
     this.#start()

@@ -58,13 +58,11 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
 
 /** The members of a header that are told as they are, in the order in which they are sent. */
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
-  const { backup_version, ibp_versions, excluded_types, doc_count, in_progress, type, start_timestamp } =
-    header
+  const { backup_version, ibp_versions, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
   return {
     backup_version,
     ibp_versions,
-    ...(excluded_types ? { excluded_types } : undefined),
     doc_count,
     in_progress: in_progress === true,
     type,
@@ -193,7 +191,7 @@ async function* legacy(
   let inPieces = false
   for await (const items of readBackup(response.body, options)) {
     for (const item of items) {
-      if (item.kind === 'member') continue
+      if (item.kind === 'member' || item.kind === 'about') continue
       if (item.kind === 'database') {
         const key = JSON.stringify(apiKey(item.database))
         const members = header.dbs[item.key] ?? {}

@@ -1,15 +1,16 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { Change, CouchDatabase } from '../couch/database.js'
+import type { Change, CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
 import { linesOf, readChunk } from '../store/chunk-reader.js'
 import { ChunkWriter } from '../store/chunk-writer.js'
 import { CopyIndex } from '../store/copy-index.js'
 import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
-import { BACKUP_RANGE, isInternalId } from '../store/names.js'
+import { BACKUP_RANGE, isBackupId, toldExcluded } from '../store/names.js'
 import { attachmentBytes, inlineAttachments } from './attachments.js'
 import { type FeedPosition, readFeed } from './feed.js'
+import { SourceWatch } from './source-watch.js'
 
 /** A document whose attachments take more is never whole in memory. */
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
@@ -23,6 +24,8 @@ const BATCHES_IN_FLIGHT = 3
 const LEGACY_BYTES = 16 * 1024 * 1024
 /** Further rounds of the feed for revisions that vanished while they were to be read. */
 const ROUNDS_FOR_VANISHED = 5
+/** How often a database that became another one while it was read is read again. */
+const READ_AGAIN = 3
 
 export interface DatabaseBackupOptions {
   /** Database to read. */
@@ -32,6 +35,8 @@ export interface DatabaseBackupOptions {
   backup: string
   database: LogicalDatabase
   excludeTypes: ReadonlySet<string>
+  /** Deletes the chunks stored so far, which nothing will refer to. */
+  discardChunks(): Promise<void>
   /** Called as documents are stored, with their number so far. */
   onProgress(documents: number): void
 }
@@ -47,11 +52,29 @@ interface Batch {
 }
 
 /**
- * Backs up one database as it is at one update sequence.
+ * Backs up one database as it is at one update sequence. One that was created again meanwhile, or from which documents
+ * were purged, is read again from its start.
  * @throws CouchError, and whatever ends the client's signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
-  return new DatabaseBackup(options).run()
+  const { source } = options
+  const watch = new SourceWatch(source)
+  let firstChunk = 0
+  for (let attempt = 1; ; attempt++) {
+    const backup = new DatabaseBackup(options, watch, firstChunk)
+    const result = await backup.run()
+    if (result) return result
+    const error = new CouchError(`database "${source.name}"`, {
+      error: 'changed',
+      reason:
+        'it was deleted and created again, documents were purged, or its sequences went back while it was read'
+    })
+    if (attempt > READ_AGAIN) throw error
+    source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
+    await options.discardChunks()
+    // The ids before may be those of chunks that come late.
+    firstChunk = backup.nextChunk
+  }
 }
 
 class DatabaseBackup {
@@ -67,33 +90,30 @@ class DatabaseBackup {
   readonly #batches: Batch[] = []
   /** Ids of documents whose revision was gone: a later row of the feed must replace or delete them. */
   readonly #vanished = new Set<string>()
+  readonly #watch: SourceWatch
+  readonly #position: FeedPosition = { since: '0' }
+  /** Revisions by id of earlier backups that are not worth being read, where the feed is read without documents. */
+  #earlierBackups: ReadonlyMap<string, string> | undefined
 
-  constructor(options: DatabaseBackupOptions) {
+  /** @param firstChunk number of the first chunk */
+  constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
-    this.#writer = new ChunkWriter(options.target, options.backup, options.database)
+    this.#watch = watch
+    this.#writer = new ChunkWriter(options.target, options.backup, options.database, firstChunk)
   }
 
-  async run(): Promise<DatabaseBackupResult> {
-    const { source } = this.#options
+  /** Number of the chunk that would come next. */
+  get nextChunk(): number {
+    return this.#writer.next
+  }
+
+  /** @returns `null` when the database became another one while it was read */
+  async run(): Promise<DatabaseBackupResult | null> {
     const startTimestamp = Date.now()
+    const position = this.#position
     try {
-      this.#copies = new CopyIndex((await source.info()).doc_count)
-      const includeDocs = !(await this.#holdsLargeBackups())
-      const position: FeedPosition = { since: '0' }
-      for (let round = 1; ; round++) {
-        for await (const changes of readFeed(source, position, { includeDocs })) {
-          if (!includeDocs) await this.#fetchAndAdd(changes)
-          else {
-            for (const change of changes) {
-              const pending = this.#add(change)
-              if (pending) await pending
-            }
-          }
-        }
-        await this.#drain()
-        if (this.#vanished.size === 0) break
-        if (round > ROUNDS_FOR_VANISHED) this.#failForVanished()
-      }
+      const info = await this.#watch.begin()
+      if (!(await this.#readSource(info))) return null
       const chunks = await this.#writer.flush()
       const { superseded, dropped } = await this.#storeSuperseded(chunks)
       const all = [...chunks, ...superseded]
@@ -104,6 +124,8 @@ class DatabaseBackup {
           finish_timestamp: Date.now(),
           last_sequence: position.since,
           doc_count: this.#copies.copies - dropped,
+          ...settingsOf(info),
+          excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
           raw_bytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
           stored_bytes: all.reduce((sum, chunk) => sum + chunk.stored, 0)
@@ -114,18 +136,57 @@ class DatabaseBackup {
     }
   }
 
-  /** Athena's backups of up to 8 MB each would be read, and dropped, with every backup. */
-  async #holdsLargeBackups(): Promise<boolean> {
+  /** @returns whether the database is still the one that `info` told of */
+  async #readSource({ doc_count: expected }: DatabaseInfo): Promise<boolean> {
+    this.#copies = new CopyIndex(expected)
+    try {
+      this.#earlierBackups = await this.#largeBackups()
+      await this.#readToEnd()
+    } catch (error) {
+      if (await this.#watch.explains(error, this.#position.since)) return false
+      throw error
+    }
+    return !(await this.#watch.changed(this.#position.since))
+  }
+
+  async #readToEnd(): Promise<void> {
+    const includeDocs = this.#earlierBackups === undefined
+    for (let round = 1; ; round++) {
+      for await (const changes of readFeed(this.#options.source, this.#position, { includeDocs })) {
+        if (!includeDocs) await this.#fetchAndAdd(changes)
+        else {
+          for (const change of changes) {
+            const pending = this.#add(change)
+            if (pending) await pending
+          }
+        }
+      }
+      await this.#drain()
+      if (this.#vanished.size === 0) return
+      if (round > ROUNDS_FOR_VANISHED) this.#failForVanished()
+    }
+  }
+
+  /**
+   * Athena's backups of up to 8 MB each would be read, and dropped, with every backup.
+   * @returns revisions by id of all backups; `undefined` when they are small
+   */
+  async #largeBackups(): Promise<Map<string, string> | undefined> {
     const { source } = this.#options
-    const ids: string[] = []
+    const rows: Revision[] = []
     await source.client.retry(async () => {
-      ids.length = 0
-      for await (const rows of source.allDocs(BACKUP_RANGE)) for (const { id } of rows) ids.push(id)
+      rows.length = 0
+      for await (const page of source.allDocs(BACKUP_RANGE))
+        rows.push(...page.filter(({ id }) => isBackupId(id)))
     })
+    return (await this.#areLarge(rows)) ? this.#onlyExcluded(rows) : undefined
+  }
+
+  async #areLarge(revisions: readonly Revision[]): Promise<boolean> {
     let bytes = 0
-    for (const id of ids) {
+    for (const { id } of revisions) {
       try {
-        bytes += (await source.size(id)) ?? LEGACY_BYTES
+        bytes += (await this.#options.source.size(id)) ?? LEGACY_BYTES
       } catch (error) {
         if (!isNotFound(error)) throw error
       }
@@ -134,10 +195,20 @@ class DatabaseBackup {
     return false
   }
 
+  /** A document of the console may have the id of a backup. */
+  async #onlyExcluded(revisions: readonly Revision[]): Promise<Map<string, string>> {
+    const { source, excludeTypes } = this.#options
+    const excluded = new Map<string, string>()
+    for (const { id, rev } of revisions) {
+      const type = (await source.type(id))?.type
+      if (type !== undefined && excludeTypes.has(type)) excluded.set(id, rev)
+    }
+    return excluded
+  }
+
   /** @returns a promise only when there is something to wait for: most documents just go into the chunk */
   #add(change: Change): Promise<void> | undefined {
     const { id, doc } = change
-    if (isInternalId(id)) return undefined
     this.#vanished.delete(id)
     this.#conflicted.delete(id)
     if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
@@ -153,7 +224,8 @@ class DatabaseBackup {
   async #fetchAndAdd(changes: readonly Change[]): Promise<void> {
     const live: Change[] = []
     for (const change of changes) {
-      if (change.deleted || isInternalId(change.id)) await this.#add(change)
+      const leftOut = change.deleted || this.#earlierBackups?.get(change.id) === change.rev
+      if (leftOut) await this.#add({ ...change, deleted: true })
       else live.push(change)
     }
     for (let i = 0; i < live.length; i += BATCH) {
@@ -305,6 +377,14 @@ async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = []
   for await (const row of rows) all.push(row)
   return all
+}
+
+/** What a restore needs to create the database again, where the server tells. */
+function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
+  return {
+    ...(props && { partitioned: props.partitioned === true }),
+    ...(cluster?.q !== undefined && { q: cluster.q })
+  }
 }
 
 const isDesign = (id: string) => id.startsWith('_design/')

@@ -2,7 +2,7 @@ import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import type { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchResponse, readJson } from './client.js'
 import { CouchError, isConflict, isNotFound } from './errors.js'
-import { jsonRows, type Trailer } from './json-rows.js'
+import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { jsonText } from './json-text.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
 import { winnerOf } from './winning-revision.js'
@@ -11,8 +11,22 @@ export interface DatabaseInfo {
   doc_count: number
   /** Absent where the server does not count them. */
   doc_del_count?: number
-  /** Opaque. */
+  /** Another one when the database was created again; in CouchDB 2 always `"0"`. */
+  instance_start_time?: string
+  /** Begins with the number of purges. Opaque beyond that. */
+  purge_seq?: string | number
+  /** Begins with the number of changes. Opaque beyond that. */
   update_seq: string
+  props?: { partitioned?: boolean }
+  /** Shards, and copies of each. */
+  cluster?: { q?: number; n?: number }
+}
+
+/** How a database is created. `undefined`: as the server does by itself. */
+export interface DatabaseSettings {
+  partitioned?: boolean
+  /** Number of shards. */
+  q?: number
 }
 
 export interface Revision {
@@ -90,22 +104,40 @@ export class CouchDatabase {
     this.name = name
   }
 
+  /** The same database by another client. */
+  on(client: CouchClient): CouchDatabase {
+    return new CouchDatabase(client, this.name)
+  }
+
   async info(): Promise<DatabaseInfo> {
     const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
     if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
     return { ...info, update_seq: String(info.update_seq) }
   }
 
-  /** Creates the database unless it exists; needs no right to create databases when it does. */
-  async ensure(): Promise<void> {
+  /**
+   * Creates the database unless it exists; needs no right to create databases when it does.
+   * @param settings for a database that is created; one that exists stays as it is
+   */
+  async ensure(settings: DatabaseSettings = {}): Promise<void> {
     try {
       await this.info()
     } catch (error) {
       if (!isNotFound(error)) throw error
-      await this.client.json({ method: 'PUT', path: [this.name], write: true }).catch((refusal: unknown) => {
-        // Somebody else was first, or the reply to us was lost.
-        if (!(refusal instanceof CouchError && refusal.status === 412)) throw refusal
-      })
+      await this.#create(settings)
+    }
+  }
+
+  async #create({ partitioned, q }: DatabaseSettings): Promise<void> {
+    const query = { partitioned: partitioned || undefined, q }
+    try {
+      await this.client.json({ method: 'PUT', path: [this.name], query, write: true })
+    } catch (refusal) {
+      // Somebody else was first, or the reply to us was lost.
+      if (refusal instanceof CouchError && refusal.status === 412) return
+      throw refusal instanceof CouchError && !refusal.retryable
+        ? notCreated(this.name, query, refusal)
+        : refusal
     }
   }
 
@@ -116,9 +148,25 @@ export class CouchDatabase {
       if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
       return doc
     } catch (error) {
-      if (isNotFound(error)) return null
+      // A 404 of anything but CouchDB says nothing.
+      if (isNotFound(error) && error.error === 'not_found') return null
       throw error
     }
+  }
+
+  /** Reads no more of a document than it takes to know its type; `null` when there is no such document. */
+  async type(id: string): Promise<{ type: string | undefined } | null> {
+    try {
+      return { type: await this.client.retry(() => this.#type(id)) }
+    } catch (error) {
+      if (isNotFound(error) && error.error === 'not_found') return null
+      throw error
+    }
+  }
+
+  async #type(id: string): Promise<string | undefined> {
+    const { body } = await this.client.streamOnce({ path: [this.name, id] })
+    return stringMember(body, 'type')
   }
 
   /**
@@ -499,6 +547,16 @@ function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
   if (error === 'not_found') return
   throw new CouchError('_bulk_get', { error: error ?? 'unknown', reason: reason ?? '', retryable: true })
+}
+
+function notCreated(name: string, settings: DatabaseSettings, refusal: CouchError): CouchError {
+  const asked = Object.entries(settings).flatMap(([key, value]) =>
+    value === undefined ? [] : `${key}=${value}`
+  )
+  if (asked.length === 0) return refusal
+  const { status, error, reason } = refusal
+  const advice = `it was to be created with ${asked.join(' and ')}, as in the backup; create it yourself, then restore again`
+  return new CouchError(`PUT /${name}`, { status, error, reason: `${reason} (${advice})` })
 }
 
 /** A document's own members, to be compared. */

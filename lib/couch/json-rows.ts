@@ -1,6 +1,7 @@
 import {
   ELEMENT,
   type JsonAction,
+  type JsonKind,
   type JsonPath,
   JsonScanner,
   JsonSyntaxError,
@@ -46,6 +47,27 @@ export async function* jsonRows(
   }
 }
 
+/**
+ * Reads one member of an answer that is an object, and leaves the rest of the answer unread.
+ *
+ * @returns `undefined` when there is no such member, or when it is not a string
+ * @throws CouchError (retryable) when the answer is cut, or is not JSON
+ */
+export async function stringMember(body: AsyncIterable<Buffer>, member: string): Promise<string | undefined> {
+  const visitor = new MemberVisitor(member)
+  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
+  try {
+    for await (const chunk of body) {
+      scanner.write(chunk)
+      if (visitor.value !== undefined) return visitor.value
+    }
+    scanner.end()
+  } catch (error) {
+    throw asCouchError(error)
+  }
+  return undefined
+}
+
 /** What is wrong with an answer's JSON, as a fault of the answer; other errors as they are. */
 export function asCouchError(error: unknown): unknown {
   if (!(error instanceof JsonSyntaxError)) return error
@@ -55,6 +77,31 @@ export function asCouchError(error: unknown): unknown {
     retryable: true,
     cause: error
   })
+}
+
+class MemberVisitor implements JsonVisitor {
+  value: string | undefined
+  readonly #member: string
+  #pieces: Uint8Array[] = []
+
+  constructor(member: string) {
+    this.#member = member
+  }
+
+  begin(path: JsonPath, kind: JsonKind): JsonAction {
+    if (path.length === 0) return 'enter'
+    return path[0] === this.#member && kind === 'string' ? 'stream' : 'skip'
+  }
+
+  bytes(piece: Uint8Array): void {
+    this.#pieces.push(Buffer.from(piece))
+  }
+
+  end(path: JsonPath): void {
+    if (path.length !== 1 || this.#pieces.length === 0) return
+    this.value = JSON.parse(Buffer.concat(this.#pieces).toString())
+    this.#pieces = []
+  }
 }
 
 class RowVisitor implements JsonVisitor {

@@ -1,9 +1,8 @@
 import type { BackupSummary, StartedBackup } from '../../types/backups.js'
-import { newHeader, runBackup } from '../backup/backup-job.js'
+import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
 import { summaryOf } from '../backup/content.js'
 import { backupId } from '../store/names.js'
 import { hostWithin } from '../within.js'
-import { writeBackupFailure } from './backup-failure.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
@@ -22,14 +21,14 @@ export class Backups {
   }
 
   async start(): Promise<StartedBackup> {
-    const { instance, jobs, excludeTypes } = this.#environment
+    const { instance, jobs } = this.#environment
     const versions = await this.#versions()
     for (let timestamp = Date.now(); ; timestamp++) {
       const id = backupId(timestamp)
       const running = await this.#running.begin('backup', id)
       try {
         const store = this.#environment.storeOn(running.end)
-        if (await store.create(id, newHeader(timestamp, instance, versions, excludeTypes))) {
+        if (await store.create(id, newHeader(timestamp, instance, versions))) {
           return { id, finished: jobs.add(this.#run(id, running)) }
         }
       } catch (error) {
@@ -68,7 +67,7 @@ export class Backups {
 
   async #fail(id: string, running: Running, error: unknown): Promise<void> {
     const store = this.#environment.storeOn(running.end)
-    await this.#running.endFailed(running, error, () => writeBackupFailure(store, id, endReason(error)))
+    await this.#running.endFailed(running, error, () => markFailed(store, id, endReason(error)))
     this.#leftovers.watch(id)
   }
 

@@ -1,5 +1,5 @@
+import { markFailed } from '../backup/backup-job.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
-import { writeBackupFailure } from './backup-failure.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
 
@@ -10,7 +10,7 @@ const NEWEST = 30
 
 interface Watched {
   looksLeft: number
-  /** Its header may come late as well. */
+  /** It is known to have failed: its header may come late as well, and its parts are nobody's when that was deleted. */
   header: boolean
 }
 
@@ -54,18 +54,17 @@ export class Leftovers {
   /** @returns whether nothing can come any more */
   async #sweep(id: string, { header }: Watched): Promise<boolean> {
     const { store } = this.#environment
-    const parts = await store.hasParts(id)
-    if (!parts && !header) return false
     const loaded = await store.load(id)
-    // Chunks without a header are not ours to judge: a database that is being copied has them before it.
-    if (!loaded) return false
-    const { in_progress: running, error } = loaded.header
-    if (loaded.kind === 'legacy' || (!running && error === undefined)) return true
-    if (parts || running) await this.#cleanUp(id)
+    // Chunks without a header are ours to judge only where the header was: a database that is being copied has them
+    // before it.
+    if (!loaded && !header) return false
+    const { in_progress: running, error } = loaded?.header ?? { in_progress: false, error: 'deleted' }
+    if (loaded?.kind === 'legacy' || (!running && error === undefined)) return true
+    if (running || (await store.hasParts(id))) await this.#cleanUp(id)
     return false
   }
 
-  /** Under the lease: a backup that runs is not touched, and `writeBackupFailure` leaves one that is complete. */
+  /** Under the lease: a backup that runs is not touched, and `markFailed` leaves one that is complete. */
   async #cleanUp(id: string): Promise<void> {
     if (this.#running.closing) return
     let running: Running
@@ -77,7 +76,7 @@ export class Leftovers {
     }
     const store = this.#environment.storeOn(running.end)
     await this.#running.endLeft(running, () =>
-      writeBackupFailure(store, id, 'interrupted: it was not seen to its end')
+      markFailed(store, id, 'interrupted: it was not seen to its end')
     )
   }
 }

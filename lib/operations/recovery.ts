@@ -1,5 +1,5 @@
+import { markFailed } from '../backup/backup-job.js'
 import { Lease, LeaseHeldError, type Operation } from '../store/lease.js'
-import { writeBackupFailure } from './backup-failure.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
@@ -44,7 +44,7 @@ export class Recovery {
   async #writeDown(operation: Operation, id: string, running: Running): Promise<void> {
     const interrupted = `interrupted: the server stopped while the ${operation} was running`
     if (operation === 'backup') {
-      await writeBackupFailure(this.#environment.storeOn(running.end), id, interrupted)
+      await markFailed(this.#environment.storeOn(running.end), id, interrupted)
       this.#leftovers.watch(id)
     } else {
       await this.#transactions.fail(id, `${interrupted}; run it again`, () => running.lease.check())

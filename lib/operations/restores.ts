@@ -168,6 +168,7 @@ export class Restores {
       targets: this.#environment.databasesOn(running.work),
       skip,
       internalTypes: INTERNAL_TYPES,
+      backups: this.#environment.options.databases.backups,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
       keepTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
       dryRun,

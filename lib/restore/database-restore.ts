@@ -5,7 +5,6 @@ import { readFeed } from '../backup/feed.js'
 import type { BulkResult, CouchDatabase, DatabaseInfo, Row } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
-import { isInternalId } from '../store/names.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
@@ -33,6 +32,8 @@ export interface DatabaseRestoreOptions {
   skip: ReadonlySet<string>
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
+  /** Whether the target's document of this id and type belongs to the backups: it is neither written over nor deleted. */
+  isOwn(id: string, type: string | undefined): boolean
   /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
   keepTypes: ReadonlySet<string>
   dryRun: boolean
@@ -62,7 +63,7 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
     info = await target.info()
   } catch (error) {
     if (!(error instanceof CouchError) || error.status !== 404) throw error
-    if (!dryRun) await target.ensure()
+    if (!dryRun) await target.ensure(options.source.about(options.database))
   }
   await new DatabaseRestore(options, info).run()
 }
@@ -159,7 +160,7 @@ class DatabaseRestore {
     if (this.#conflicts.full) await this.#drainWrites()
     const state = source.proof === 'revision' ? rev : this.#printOf(document)
     const current = this.#table.compare(id, state)
-    const internal = isInternalId(id) || (type !== undefined && internalTypes.has(type))
+    const internal = type !== undefined && internalTypes.has(type)
     if (skip.has(id) || internal || deleted) {
       counts.skipped++
     } else if (current === 'absent') {
@@ -219,7 +220,8 @@ class DatabaseRestore {
       const document = documents.get(id)
       if (!document) continue
       const current = liveDocument(doc)
-      if (!current) await this.#create(document, false)
+      if (this.#isReserved(current)) this.#failReserved(id)
+      else if (!current) await this.#create(document, false)
       else if (await this.#isSame(document, current)) counts.unchanged++
       else if (dryRun) counts.changed++
       else await this.#write(document, current.rev ?? null, 'changed', 1)
@@ -278,7 +280,8 @@ class DatabaseRestore {
         if (!write) continue
         const document = readDocument(write.bytes)
         const live = liveDocument(doc)
-        if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
+        if (this.#isReserved(live)) this.#failReserved(id)
+        else if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
         else await this.#write(document, live?.rev ?? null, write.as, write.attempt + 1)
       }
     }
@@ -297,6 +300,7 @@ class DatabaseRestore {
       }
       if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
       const current = liveDocument(await this.#read(id))
+      if (this.#isReserved(current)) return this.#failReserved(id)
       if (current && (await this.#isSame(document, current))) {
         counts[as]++
         return
@@ -346,6 +350,14 @@ class DatabaseRestore {
     }
   }
 
+  #isReserved(current: DocumentBytes | null): boolean {
+    return current !== null && this.#options.isOwn(current.id, current.type)
+  }
+
+  #failReserved(id: string): void {
+    this.#fail(id, 'reserved', 'the database keeps its backups by this id: give the document another one')
+  }
+
   #fail(id: string, error: string, reason: string): void {
     this.#options.counts.failed++
     this.#options.onFailure({ database: this.#options.database, id, error, reason })
@@ -359,7 +371,7 @@ class DatabaseRestore {
         if (partitionOf(id, this.#partitions) !== partition) continue
         // What was not there when the restore began was written since, by it or by others.
         if (!this.#table.has(id) || this.#table.wasSeen(id)) continue
-        if (isInternalId(id) || skip.has(id)) continue
+        if (skip.has(id)) continue
         batch.push(id)
       }
       while (batch.length >= COMPARE_BATCH) await this.#deleteBatch(batch.splice(0, COMPARE_BATCH))
@@ -370,7 +382,8 @@ class DatabaseRestore {
   async #deleteBatch(ids: readonly string[]): Promise<void> {
     if (ids.length === 0) return
     const { target, keepTypes, counts, dryRun } = this.#options
-    const keep = ({ type }: DocumentBytes) => type !== undefined && keepTypes.has(type)
+    const keep = (current: DocumentBytes) =>
+      this.#isReserved(current) || (current.type !== undefined && keepTypes.has(current.type))
     if (dryRun) {
       counts.deleted += (await leavesToDelete(target, ids, keep)).size
       return

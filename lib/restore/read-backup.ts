@@ -12,6 +12,7 @@ import {
   type JsonVisitor
 } from '../json/scanner.js'
 import { databaseOfKey } from '../store/names.js'
+import { type AboutDatabase, isAbout } from './about-database.js'
 
 /** Documents longer than this come in pieces. */
 export const LARGE_BYTES = 4 * 1024 * 1024
@@ -20,6 +21,7 @@ export const LARGE_BYTES = 4 * 1024 * 1024
 export type BackupItem =
   | { kind: 'member'; name: string; value: unknown }
   | { kind: 'database'; database: LogicalDatabase; key: string }
+  | { kind: 'about'; database: LogicalDatabase; where: string; name: keyof AboutDatabase; value: unknown }
   | { kind: 'document'; database: LogicalDatabase; where: string; bytes: Buffer }
   | { kind: 'piece'; database: LogicalDatabase; where: string; bytes: Uint8Array; last: boolean }
 
@@ -42,7 +44,6 @@ const MEMBERS = new Set([
   'elapsed',
   'end_timestamp',
   'error',
-  'excluded_types',
   'ibp_versions',
   'id',
   'in_progress',
@@ -187,13 +188,13 @@ class BackupVisitor implements JsonVisitor {
 
   bytes(piece: Uint8Array, path: JsonPath): void {
     if (path.length === 4) this.#collector.add(piece, this.#database, `${this.#where}[${this.#index}]`)
-    else if (path.length === 3) {
+    else if (path[2] === 'compressed_docs') {
       this.#takeItems()
       const base64 = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('latin1')
       this.#found.push({ kind: 'compressed', database: this.#database, where: this.#where, base64 })
     } else {
       this.#memberSize += piece.length
-      if (this.#memberSize > MAX_MEMBER) throw new InvalidBackupError(`"${path[0]}" is too long`)
+      if (this.#memberSize > MAX_MEMBER) throw new InvalidBackupError(`"${path.join('.')}" is too long`)
       this.#member.push(Buffer.from(piece))
     }
   }
@@ -204,16 +205,27 @@ class BackupVisitor implements JsonVisitor {
       this.#index++
     } else if (path.length === 3) {
       if (path[2] === 'compressed_docs') this.#found.push({ kind: 'compressedEnd' })
+      else if (this.#member.length > 0) this.#endAbout(path[2] as keyof AboutDatabase)
     } else if (path.length === 2) {
       if (!this.#inDatabase.has('docs') && !this.#inDatabase.has('compressed_docs')) {
         throw new InvalidBackupError(`"dbs.${path[1]}.docs" is missing`)
       }
     } else if (path.length === 1 && path[0] !== 'dbs') {
-      const value: unknown = JSON.parse(Buffer.concat(this.#member).toString())
-      this.#collector.items.push({ kind: 'member', name: String(path[0]), value })
-      this.#member = []
-      this.#memberSize = 0
+      this.#collector.items.push({ kind: 'member', name: String(path[0]), value: this.#takeMember() })
     }
+  }
+
+  #endAbout(name: keyof AboutDatabase): void {
+    const where = `dbs.${this.#keys.get(this.#database)}.${name}`
+    const value = this.#takeMember()
+    this.#collector.items.push({ kind: 'about', database: this.#database, where, name, value })
+  }
+
+  #takeMember(): unknown {
+    const value: unknown = JSON.parse(Buffer.concat(this.#member).toString())
+    this.#member = []
+    this.#memberSize = 0
+    return value
   }
 
   #takeItems(): void {
@@ -267,6 +279,7 @@ class BackupVisitor implements JsonVisitor {
       this.#index = 0
       return name === 'docs' ? 'enter' : 'stream'
     }
+    if (isAbout(name)) return 'stream'
     if (!DATABASE_MEMBERS.has(name)) throw new InvalidBackupError(`unknown key "${where}"`)
     return 'skip'
   }

@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { isOwnDocument } from '../store/names.js'
 import { restoreDatabase } from './database-restore.js'
 import { noCounts } from './no-counts.js'
 import type { RestoreSource } from './source.js'
@@ -19,6 +20,8 @@ export interface RestoreJobOptions {
   targets: Record<LogicalDatabase, CouchDatabase>
   skip: Partial<Record<LogicalDatabase, readonly string[]>>
   internalTypes: ReadonlySet<string>
+  /** Real name of the database that keeps backups. */
+  backups: string
   keepTypes: ReadonlySet<string>
   dryRun: boolean
   exact: boolean
@@ -85,8 +88,9 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           database,
           skip: new Set(options.skip[database]),
           internalTypes: options.internalTypes,
+          isOwn: (id, type) => targets[database].name === options.backups && isOwnDocument(id, type),
           // What the backup left out was not deleted in its source.
-          keepTypes: new Set([...options.keepTypes, ...source.excludedTypes]),
+          keepTypes: new Set([...options.keepTypes, ...(source.about(database).excluded_types ?? [])]),
           dryRun,
           exact: options.exact,
           counts,

@@ -1,5 +1,6 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { DocumentBytes } from '../json/document.js'
+import type { AboutDatabase } from './about-database.js'
 import type { LargeDocument } from './large-document.js'
 
 export type SourceDocument = DocumentBytes | LargeDocument
@@ -13,10 +14,10 @@ export interface RestoreSource {
    * holds; an upload only claims its revisions, so content is compared, and the database makes its own.
    */
   readonly proof: 'revision' | 'content'
-  /** Types of documents that the backup left out, where it tells. */
-  readonly excludedTypes: readonly string[]
   /** Databases in the backup. */
   readonly databases: readonly LogicalDatabase[]
+  /** What the backup tells of a database beside its documents. */
+  about(database: LogicalDatabase): AboutDatabase
   /** How many documents a database has. */
   count(database: LogicalDatabase): number
   /**

@@ -2,6 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import { CopyIndex } from '../store/copy-index.js'
+import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
 import { indexLargeDocument, type LargeDocument } from './large-document.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
@@ -24,6 +25,7 @@ export class SpooledSource implements RestoreSource {
   readonly members: Record<string, unknown> = {}
   readonly #spool: Spool
   readonly #copies = new Map<LogicalDatabase, CopyIndex>()
+  readonly #about = new Map<LogicalDatabase, AboutDatabase>()
   readonly #large = new Map<LogicalDatabase, SpooledLarge[]>()
   /** Holds all large documents; the one at hand begins there. */
   #largeFile: LargeFile | undefined
@@ -50,7 +52,6 @@ export class SpooledSource implements RestoreSource {
         for (const item of items) await source.#take(item)
       }
       await spool.flush()
-      checkExcludedTypes(source.members.excluded_types)
       return source
     } catch (error) {
       await source.close()
@@ -58,12 +59,12 @@ export class SpooledSource implements RestoreSource {
     }
   }
 
-  get excludedTypes(): readonly string[] {
-    return (this.members.excluded_types as string[] | undefined) ?? []
-  }
-
   get databases(): readonly LogicalDatabase[] {
     return [...this.#copies.keys()]
+  }
+
+  about(database: LogicalDatabase): AboutDatabase {
+    return this.#about.get(database) ?? {}
   }
 
   count(database: LogicalDatabase): number {
@@ -100,6 +101,11 @@ export class SpooledSource implements RestoreSource {
       case 'database':
         this.#copies.set(item.database, new CopyIndex(EXPECTED_DOCUMENTS))
         return
+      case 'about': {
+        const { database, name, value, where } = item
+        this.#about.set(database, { ...this.about(database), ...checkAbout(name, value, where) })
+        return
+      }
       case 'document': {
         const document = checked(item.where, () => readUploaded(item.bytes))
         const ordinal = this.#note(item.database, document)
@@ -135,13 +141,6 @@ export class SpooledSource implements RestoreSource {
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     return (this.#copies.get(database) as CopyIndex).note(document.id)
   }
-}
-
-/** @throws InvalidBackupError */
-function checkExcludedTypes(types: unknown): void {
-  if (types === undefined) return
-  if (!Array.isArray(types) || !types.every((type) => typeof type === 'string'))
-    throw new InvalidBackupError('"excluded_types" must be an array of strings')
 }
 
 function readUploaded(bytes: Buffer): DocumentBytes {

@@ -4,7 +4,7 @@ import type { BackupStore } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
 import { isLastCopy } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
-import { LOGICAL_DATABASES } from '../store/names.js'
+import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
   chunkContents,
   countingLines,
@@ -12,6 +12,7 @@ import {
   type StoredDocuments,
   storedDocuments
 } from '../store/stored-documents.js'
+import type { AboutDatabase } from './about-database.js'
 import { indexLargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
@@ -54,12 +55,12 @@ export class StoredSource implements RestoreSource {
     return source
   }
 
-  get excludedTypes(): readonly string[] {
-    return this.#header.excluded_types ?? []
-  }
-
   get databases(): readonly LogicalDatabase[] {
     return [...this.#databases.keys()]
+  }
+
+  about(database: LogicalDatabase): AboutDatabase {
+    return this.#header.dbs[apiKey(database)] ?? {}
   }
 
   count(database: LogicalDatabase): number {

@@ -43,6 +43,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'mediaType',
             'compressedBody',
             'transactionsLate',
+            'reservedId',
             'closing'
           )
         }

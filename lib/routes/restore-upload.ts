@@ -47,6 +47,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
             'mediaType',
             'compressedBody',
             'transactionsLate',
+            'reservedId',
             'closing',
             'noRoom'
           )

@@ -70,6 +70,11 @@ const BackupDatabase = Type.Object({
   conflict_count: Type.Optional(
     Type.Integer({ description: 'Documents of which only the winning revision is backed up' })
   ),
+  partitioned: Type.Optional(Type.Boolean({ description: 'Whether the database was partitioned' })),
+  q: Type.Optional(Type.Integer({ minimum: 1, description: "Number of the database's shards" })),
+  excluded_types: Type.Optional(
+    Type.Array(Type.String(), { description: 'Types of documents that were left out' })
+  ),
   raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
   stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
   docs: Type.Array(Document)
@@ -83,9 +88,6 @@ export const Backup = Type.Object(
     ibp_versions: Type.Object(
       {},
       { additionalProperties: true, description: 'Versions of the application that was backed up' }
-    ),
-    excluded_types: Type.Optional(
-      Type.Array(Type.String(), { description: 'Types of documents that were left out' })
     ),
     doc_count: Type.Integer({ description: 'Documents stored so far, or in all' }),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
@@ -122,6 +124,9 @@ const exampleDatabase = (start: number, docs: { _id: string; [key: string]: unkn
   last_sequence: '6-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgTGXKBAuxJaUmJiUap',
   doc_count: docs.length,
   conflict_count: 0,
+  partitioned: false,
+  q: 2,
+  excluded_types: ['session_athena', 'pillow_talk_doc', 'json_validation'],
   raw_bytes: JSON.stringify(docs).length - 2,
   stored_bytes: 197,
   docs

@@ -137,6 +137,14 @@ const ERRORS = {
     summary: 'No such backup',
     value: refusal(404, 'DB_BACKUPS_NOT_FOUND', `there is no backup "${EXAMPLE_BACKUP}"`)
   },
+  reservedId: {
+    summary: 'A document of the console has the id that tells what runs',
+    value: refusal(
+      409,
+      'DB_BACKUPS_RESERVED_ID',
+      'document "athena_backup_lease" of database "athena_system" does not belong to the backups, but they need its id: give the document another id'
+    )
+  },
   uploadStalled: {
     summary: 'Nothing, or next to nothing, came for a minute',
     value: refusal(408, 'DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving')
@@ -222,6 +230,7 @@ const DESCRIPTIONS = {
   403: 'Not allowed',
   404: 'Not found',
   408: 'The body stopped arriving',
+  409: 'An id that is needed is taken',
   413: 'Too large',
   415: 'Not supported',
   416: 'Range not satisfiable',

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
-import type { CouchDatabase } from '../couch/database.js'
+import type { AllDocsRange, CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isNotFound } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
+import { BackupDeletedError } from '../errors.js'
+import { readDocument } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -13,12 +15,22 @@ import {
 } from '../json/scanner.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
-import { BACKUP_RANGE, BACKUP_TYPE, isBackupId, MANIFEST_TYPE, manifestId, partRanges } from './names.js'
+import {
+  BACKUP_RANGE,
+  BACKUP_TYPE,
+  isBackupId,
+  isOwnDocument,
+  MANIFEST_TYPE,
+  manifestId,
+  partRanges
+} from './names.js'
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000
 /** Parts deleted in one `_bulk_docs`. */
 const DELETIONS = 500
+/** Documents whose type is asked for at a time. */
+const TYPES_AT_A_TIME = 8
 /** Bytes of captured members: headers of this package stay far below. */
 const MAX_HEAD = 16 * 1024 * 1024
 
@@ -38,6 +50,8 @@ export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'l
 /** The documents a backup consists of, in the database that keeps backups. */
 export class BackupStore {
   readonly db: CouchDatabase
+  /** Revisions, by id, of documents that are headers of backups, as of the last list. */
+  #headers = new Map<string, string>()
 
   constructor(db: CouchDatabase) {
     this.db = db
@@ -45,19 +59,21 @@ export class BackupStore {
 
   /** Ids of all backups, oldest first. */
   async list(): Promise<string[]> {
-    const ids: string[] = []
-    try {
-      await this.db.client.retry(async () => {
-        ids.length = 0
-        for await (const rows of this.db.allDocs(BACKUP_RANGE)) for (const { id } of rows) ids.push(id)
-      })
-    } catch (error) {
-      // A database that the first backup will create. A 404 of anything but CouchDB says nothing.
-      if (isNotFound(error) && error.error === 'not_found') return []
-      throw error
+    const rows = (await this.#revisions(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
+    const headers = new Map<string, string>()
+    for (let i = 0; i < rows.length; i += TYPES_AT_A_TIME) {
+      const group = rows.slice(i, i + TYPES_AT_A_TIME)
+      const are = await Promise.all(group.map((row) => this.#isHeader(row)))
+      for (const [at, { id, rev }] of group.entries()) if (are[at]) headers.set(id, rev)
     }
+    this.#headers = headers
     const stamp = (id: string) => BigInt(id.slice(BACKUP_RANGE.from.length))
-    return ids.filter(isBackupId).sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
+    return [...headers.keys()].sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
+  }
+
+  /** The id alone does not tell: a document of the console may have it. */
+  async #isHeader({ id, rev }: Revision): Promise<boolean> {
+    return this.#headers.get(id) === rev || (await this.db.type(id))?.type === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
@@ -89,32 +105,42 @@ export class BackupStore {
   /**
    * Changes a header, keeping its attachments, again after each conflict with an appended attachment.
    * @param change returns `null` to leave it as it is
-   * @throws CouchError with `not_found` when the header is gone
+   * @throws BackupDeletedError when the header is gone, or another document is in its place
    */
   async update(id: string, change: (header: HeaderDocument) => HeaderDocument | null): Promise<void> {
     await this.db.modify<HeaderDocument>(id, (current) => {
-      if (!current)
-        throw new CouchError(id, { status: 404, error: 'not_found', reason: 'the backup was deleted' })
+      if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
       return change(current)
     })
   }
 
   /** Moves chunk entries to manifest documents when there are too many for the header. */
   async relieve(id: string, database: LogicalDatabase, stored: StoredDatabase): Promise<void> {
+    let index = stored.manifests.length
     while (stored.chunks.length > MANIFEST_CHUNKS) {
       const chunks = stored.chunks.slice(0, MANIFEST_CHUNKS)
       const entries = JSON.stringify(chunks)
       const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: id, database, entries }
-      const name = manifestId(id, database, stored.manifests.length)
-      try {
-        await this.db.put({ ...manifest, _id: name })
-      } catch (error) {
-        if (!isConflict(error)) throw error
-        const existing = await this.db.get<ManifestDocument>(name)
-        if (existing?.entries !== entries) throw error
-      }
+      index = await this.#putManifest(manifest, index)
+      const name = manifestId(id, database, index++)
       stored.manifests.push({ id: name, chunks: chunks.length, sha256: sha256(entries) })
       stored.chunks = stored.chunks.slice(MANIFEST_CHUNKS)
+    }
+  }
+
+  /** @returns the first number, from `from` on, whose id was free */
+  async #putManifest(manifest: ManifestDocument, from: number): Promise<number> {
+    for (let index = from; ; index++) {
+      const id = manifestId(manifest.backup_id, manifest.database, index)
+      try {
+        await this.db.put({ ...manifest, _id: id })
+        return index
+      } catch (error) {
+        if (!isConflict(error)) throw error
+        // Ours when a reply was lost; a document of the console keeps its id.
+        const existing = await this.db.get<ManifestDocument>(id)
+        if (existing?.type === MANIFEST_TYPE && existing.entries === manifest.entries) return index
+      }
     }
   }
 
@@ -141,7 +167,9 @@ export class BackupStore {
    * @throws DamagedBackupError
    */
   async checkPresence(id: string, entries: readonly ChunkEntry[]): Promise<void> {
-    const present = await this.#parts(id)
+    const present = new Map<string, string>()
+    for (const range of partRanges(id))
+      for (const { id: part, rev } of await this.#revisions(range)) present.set(part, rev)
     for (const entry of entries) {
       if (present.get(entry.id) !== entry.rev) throw new DamagedBackupError(entry.id, 'is missing')
     }
@@ -149,34 +177,53 @@ export class BackupStore {
 
   /** Whether there is a chunk or a manifest of a backup. */
   async hasParts(id: string): Promise<boolean> {
-    return this.db.client.retry(async () => {
-      let found = 0
-      for (const range of partRanges(id)) {
-        for await (const rows of this.db.allDocs({ ...range, limit: 1 })) found += rows.length
-      }
-      return found > 0
-    })
+    for await (const parts of this.#parts(id)) if (parts.length > 0) return true
+    return false
   }
 
-  /** Deletes the chunks and manifests of a backup. */
-  async removeParts(id: string): Promise<void> {
-    const parts = [...(await this.#parts(id))]
-    for (let i = 0; i < parts.length; i += DELETIONS) {
-      const deletions = parts
-        .slice(i, i + DELETIONS)
-        .map(([_id, _rev]) => Buffer.from(JSON.stringify({ _id, _rev, _deleted: true })))
+  /** Deletes the chunks and manifests of a backup, or of one database in it. */
+  async removeParts(id: string, database?: LogicalDatabase): Promise<void> {
+    for await (const parts of this.#parts(id, database)) {
+      if (parts.length === 0) continue
+      const deletions = parts.map(({ id: _id, rev: _rev }) =>
+        Buffer.from(JSON.stringify({ _id, _rev, _deleted: true }))
+      )
       await this.db.bulkDocs(BulkBody.of(true, deletions))
     }
   }
 
-  async #parts(id: string): Promise<Map<string, string>> {
-    return this.db.client.retry(async () => {
-      const parts = new Map<string, string>()
-      for (const range of partRanges(id)) {
-        for await (const rows of this.db.allDocs(range)) for (const row of rows) parts.set(row.id, row.rev)
-      }
-      return parts
-    })
+  /** The chunks and manifests of a backup, some at a time. Documents of the console may have such ids as well. */
+  async *#parts(id: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
+    for (const range of partRanges(id, database)) {
+      const rows = await this.#revisions(range)
+      for (let i = 0; i < rows.length; i += DELETIONS) yield await this.#own(rows.slice(i, i + DELETIONS))
+    }
+  }
+
+  /** Those of the documents that are the plugin's own. */
+  async #own(revisions: readonly Revision[]): Promise<Revision[]> {
+    const own: Revision[] = []
+    for await (const { id, doc } of this.db.bulkGet(revisions, { attachments: false })) {
+      const current = doc && readDocument(doc)
+      if (current?.rev && !current.deleted && isOwnDocument(id, current.type))
+        own.push({ id, rev: current.rev })
+    }
+    return own
+  }
+
+  /** Ids and revisions in a range of ids; none where the database does not exist, which the first backup creates. */
+  async #revisions(range: AllDocsRange): Promise<Revision[]> {
+    try {
+      return await this.db.client.retry(async () => {
+        const all: Revision[] = []
+        for await (const rows of this.db.allDocs(range)) for (const row of rows) all.push(row)
+        return all
+      })
+    } catch (error) {
+      // A 404 of anything but CouchDB says nothing.
+      if (isNotFound(error) && error.error === 'not_found') return []
+      throw error
+    }
   }
 
   async #readHead(

@@ -44,10 +44,17 @@ export class ChunkWriter {
   readonly #storing = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 
-  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase) {
+  /** @param first number of the first chunk */
+  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase, first = 0) {
     this.#db = db
     this.#backup = backup
     this.#database = database
+    this.#index = first
+  }
+
+  /** Number of the next chunk. */
+  get next(): number {
+    return this.#index
   }
 
   /**
@@ -109,11 +116,7 @@ export class ChunkWriter {
     this.#check()
     const buffer = this.#buffer
     const lines = buffer.subarray(0, this.#used)
-    const stored = this.#storeLines(chunkId(this.#backup, this.#database, this.#index), this.#index, lines, {
-      docs: this.#docs,
-      design: this.#design
-    })
-    this.#index++
+    const stored = this.#storeLines(lines, { docs: this.#docs, design: this.#design })
     this.#entries.push(stored)
     const settled = stored
       .then(() => this.#buffers.give(buffer))
@@ -128,12 +131,9 @@ export class ChunkWriter {
     this.#design = 0
   }
 
-  async #storeLines(
-    id: string,
-    index: number,
-    lines: Buffer,
-    { docs, design }: { docs: number; design: number }
-  ): Promise<ChunkEntry> {
+  async #storeLines(lines: Buffer, { docs, design }: { docs: number; design: number }): Promise<ChunkEntry> {
+    const index = this.#index++
+    const id = chunkId(this.#backup, this.#database, index)
     const output = this.#outputs.take(compressedBound(lines.length))
     const stored = await compress(lines, output)
     const sha256 = createHash('sha256').update(stored).digest('hex')
@@ -159,12 +159,14 @@ export class ChunkWriter {
       return { ...entry, rev: rev as string }
     } catch (error) {
       if (!isConflict(error)) throw error
-      return { ...entry, rev: await this.#revisionOfSame(entry) }
+      const rev = await this.#revisionOfSame(entry)
+      // Another document has the id: the chunk takes the next.
+      return rev === null ? this.#storeLines(lines, { docs, design }) : { ...entry, rev }
     }
   }
 
-  /** A chunk that is there already is ours when a reply was lost; anything else is an error. */
-  async #revisionOfSame(entry: Omit<ChunkEntry, 'rev'>): Promise<string> {
+  /** A chunk that is there already is ours when a reply was lost; `null`: it is not. */
+  async #revisionOfSame(entry: Omit<ChunkEntry, 'rev'>): Promise<string | null> {
     const rev = await this.#db.revision(entry.id)
     try {
       if (rev !== null) {
@@ -174,23 +176,17 @@ export class ChunkWriter {
     } catch (error) {
       if (!(error instanceof DamagedBackupError)) throw error
     }
-    throw new CouchError(entry.id, {
-      error: 'conflict',
-      reason: 'another document has the id of this chunk'
-    })
+    return null
   }
 
   async #storeStream(
     { id: large, design }: { id: string; design: boolean },
     open: () => AsyncIterable<Uint8Array>
   ): Promise<ChunkEntry> {
-    // Every attempt has an id of its own: what a failed one left behind is collected as an orphan.
-    const index = this.#index++
-    const id = chunkId(this.#backup, this.#database, index)
     const hash = createHash('sha256')
     let raw = 0
     let stored = 0
-    const rev = await this.#db.put({ ...this.#document(index, 1), _id: id })
+    const { id, rev } = await this.#createLarge()
     const lines = async function* () {
       for await (const piece of open()) {
         raw += piece.length
@@ -226,6 +222,20 @@ export class ChunkWriter {
       stored,
       sha256: hash.digest('hex'),
       large
+    }
+  }
+
+  /** Every attempt has an id of its own: what a failed one left behind is collected as an orphan. */
+  async #createLarge(): Promise<{ id: string; rev: string }> {
+    for (;;) {
+      const index = this.#index++
+      const id = chunkId(this.#backup, this.#database, index)
+      try {
+        return { id, rev: await this.#db.put({ ...this.#document(index, 1), _id: id }) }
+      } catch (error) {
+        // Another document has the id, or a reply was lost.
+        if (!isConflict(error)) throw error
+      }
     }
   }
 

@@ -66,8 +66,6 @@ export interface HeaderDocument {
   type: typeof BACKUP_TYPE
   backup_version: string
   ibp_versions: Record<string, unknown>
-  /** Types of documents that were left out. Absent in backups of earlier versions. */
-  excluded_types?: string[]
   doc_count: number
   dbs: Record<string, DatabaseSummary>
   in_progress: boolean

@@ -1,5 +1,6 @@
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
+import { ReservedIdError } from '../errors.js'
 import { LEASE_ID, LEASE_TYPE } from './names.js'
 
 export type Operation = 'backup' | 'restore'
@@ -80,7 +81,7 @@ export class Lease {
   /**
    * @param ttl milliseconds without renewal after which another instance may take the lease
    * @param onLost called once when the lease is lost
-   * @throws LeaseHeldError
+   * @throws LeaseHeldError, ReservedIdError
    */
   static async acquire(
     db: CouchDatabase,
@@ -142,7 +143,7 @@ export class Lease {
     await this.#renewing
     await this.#db
       .modify<LeaseDocument>(LEASE_ID, (current) => {
-        if (!current?.beat.startsWith(this.#mine)) return null
+        if (!current?.beat?.startsWith(this.#mine)) return null
         const pending = [...(current.notify ?? []), ...(notify === undefined ? [] : [notify])]
         return { type: LEASE_TYPE, renewed: 0, beat: `${this.#holder.instance}:free`, notify: pending }
       })
@@ -176,7 +177,7 @@ export class Lease {
     try {
       // Reading first tells the server's clock, and whose the lease is.
       const current = await readLease(this.#db)
-      if (!current?.beat.startsWith(this.#mine)) return this.#lose()
+      if (!current?.beat?.startsWith(this.#mine)) return this.#lose()
       if (this.#ended) return
       const renewed = this.#db.client.serverTime
       const beat = `${this.#mine}${++this.#beat}`
@@ -202,8 +203,11 @@ export class Lease {
   }
 }
 
+/** @throws ReservedIdError: what stands there is not ours to write over */
 async function readLease(db: CouchDatabase): Promise<(LeaseDocument & { _rev: string }) | null> {
-  return db.get<LeaseDocument>(LEASE_ID)
+  const lease = await db.get<LeaseDocument>(LEASE_ID)
+  if (lease && lease.type !== LEASE_TYPE) throw new ReservedIdError(LEASE_ID, db.name)
+  return lease
 }
 
 /** `Date` headers have whole seconds: two of them may be a second further apart than the moments they tell. */

@@ -23,17 +23,26 @@ export const EXCLUDED_TYPES: readonly string[] = [
   'json_validation'
 ]
 
+/** Types of documents that a backup left out, as it tells them: of those of backups nobody need be told. */
+export const toldExcluded = (types: Iterable<string>): string[] =>
+  [...types].filter((type) => !OWN_TYPES.includes(type))
+
 /** Types that are never restored from an upload: backups, which stay where they are, and logins. */
 export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSION_TYPE])
 
 const BACKUP_ID = /^03_ibp_db_backup_[0-9]{1,20}$/
-const INTERNAL_ID =
+const RESERVED_ID =
   /^(athena_backup_lease|03_ibp_db_backup_[0-9]{1,20}|backup_(chunk|manifest)_[0-9]{1,20}_(components|sessions|system)_[0-9]{6,})$/
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
 
-/** Headers, chunks, manifests and the lease, of this version and of athena. */
-export const isInternalId = (id: string): boolean => INTERNAL_ID.test(id)
+/**
+ * Whether a document is a header, chunk, manifest or lease, of this version or of athena. Only the database that keeps
+ * backups has such documents: anywhere else, and with a type of its own there as well, a document of such an id is the
+ * console's.
+ */
+export const isOwnDocument = (id: string, type: string | undefined): boolean =>
+  type !== undefined && OWN_TYPES.includes(type) && RESERVED_ID.test(id)
 
 export const backupId = (timestamp: number): string => `${BACKUP_PREFIX}${timestamp}`
 
@@ -49,12 +58,12 @@ export const chunkId = (id: string, database: LogicalDatabase, index: number): s
 export const manifestId = (id: string, database: LogicalDatabase, index: number): string =>
   `backup_manifest_${stampOf(id)}_${database}_${serial(index)}`
 
-/** Ranges of ids that hold all chunks and manifests of a backup. */
-export const partRanges = (id: string): { from: string; to: string }[] =>
-  ['chunk', 'manifest'].map((kind) => ({
-    from: `backup_${kind}_${stampOf(id)}_`,
-    to: `backup_${kind}_${stampOf(id)}_\ufff0`
-  }))
+/** Ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
+export const partRanges = (id: string, database?: LogicalDatabase): { from: string; to: string }[] =>
+  ['chunk', 'manifest'].map((kind) => {
+    const prefix = `backup_${kind}_${stampOf(id)}_${database === undefined ? '' : `${database}_`}`
+    return { from: prefix, to: `${prefix}\ufff0` }
+  })
 
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const

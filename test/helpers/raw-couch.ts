@@ -32,6 +32,9 @@ export interface RawDocument {
 }
 
 export interface RawDatabase {
+  /** What `GET /<database>` tells as `instance_start_time`. */
+  created: string
+  purges: number
   seq: number
   docs: Map<string, RawDocument>
   local: Map<string, { rev: string; body: Buffer }>
@@ -363,7 +366,8 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
   if (name === '_up') return ok({ status: 'ok' })
   if (!first && method === 'PUT') {
     if (store.has(name)) throw new HttpError(412, 'file_exists', 'The database could not be created.')
-    store.set(name, { seq: 0, docs: new Map(), local: new Map() })
+    const created = String(++creations)
+    store.set(name, { created, purges: 0, seq: 0, docs: new Map(), local: new Map() })
     return ok({ ok: true }, 201)
   }
   const database = store.get(name)
@@ -373,7 +377,14 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
     if (method === 'POST') return putDocument(database, call, readDocument(body).id ?? md5(body))
     const live = [...database.docs.values()].filter(({ leaves }) => !leaves[0]?.deleted).length
     const deleted = database.docs.size - live
-    return ok({ db_name: name, doc_count: live, doc_del_count: deleted, update_seq: sequence(database.seq) })
+    return ok({
+      db_name: name,
+      instance_start_time: database.created,
+      purge_seq: sequence(database.purges),
+      update_seq: sequence(database.seq),
+      doc_count: live,
+      doc_del_count: deleted
+    })
   }
   if (first === '_local' && rest[0]) return local(database, call, `_local/${rest.join('/')}`)
   if (first === '_design' && rest[0]) return documentOf(database, call, `_design/${rest[0]}`, rest.slice(1))
@@ -388,11 +399,15 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
       return bulkDocs(database, body)
     case 'POST _bulk_get':
       return bulkGet(database, call)
+    case 'POST _purge':
+      return purge(database, body)
     case 'POST _revs_diff':
       return revsDiff(database, body)
   }
   return documentOf(database, call, first, rest)
 }
+
+let creations = 0
 
 const sequence = (seq: number) => `${seq}-raw`
 
@@ -511,6 +526,12 @@ function bulkGet(database: RawDatabase, { query, body }: Call): Reply {
     raw.add(']}')
   }
   return ok(raw.add(']}'))
+}
+
+function purge(database: RawDatabase, body: Buffer): Reply {
+  const purged: Record<string, string[]> = JSON.parse(body.toString())
+  for (const id of Object.keys(purged)) if (database.docs.delete(id)) database.purges++
+  return ok({ purge_seq: null, purged }, 201)
 }
 
 function revsDiff(database: RawDatabase, body: Buffer): Reply {

@@ -1,0 +1,80 @@
+import type { CouchDatabase, DatabaseInfo } from '../couch/database.js'
+import { CouchError, isNotFound } from '../couch/errors.js'
+
+/**
+ * Tells whether a database is still the one whose reading began. One that was deleted and created again, that lost
+ * documents to a purge, or whose sequences went back, tells nothing of that in its changes feed.
+ */
+export class SourceWatch {
+  readonly #source: CouchDatabase
+  #created: string | undefined
+  /** The largest number of purges seen: copies of a shard may count differently. */
+  #purges = 0
+
+  constructor(source: CouchDatabase) {
+    this.#source = source
+  }
+
+  /** Call before the first request that reads documents, each time that the database is read from its start. */
+  async begin(): Promise<DatabaseInfo> {
+    const info = await this.#source.info()
+    if (info.instance_start_time !== this.#created) this.#purges = 0
+    this.#created = info.instance_start_time
+    this.#purges = Math.max(this.#purges, numberIn(info.purge_seq))
+    return info
+  }
+
+  /**
+   * Call after the last request that reads documents.
+   * @param since the update sequence that was read up to
+   * @throws CouchError when the database is gone
+   */
+  async changed(since: string): Promise<boolean> {
+    return this.#isAnother(await this.#infoAfter(this.#source), since)
+  }
+
+  /**
+   * Whether reading failed because the database became another one: what was named before cannot be read any more.
+   * @throws CouchError when the database is gone
+   */
+  async explains(error: unknown, since: string): Promise<boolean> {
+    if (!(error instanceof CouchError)) return false
+    // Retries have been used up already, where it is the connection.
+    const once = this.#source.client.with({ retry: { attempts: 1, wait: 1, longest: 1 } })
+    try {
+      return this.#isAnother(await this.#infoAfter(this.#source.on(once)), since)
+    } catch (failure) {
+      if (failure instanceof CouchError && failure.retryable) return false
+      throw failure
+    }
+  }
+
+  async #infoAfter(source: CouchDatabase): Promise<DatabaseInfo> {
+    try {
+      return await source.info()
+    } catch (error) {
+      if (!isNotFound(error)) throw error
+      throw new CouchError(`database "${source.name}"`, {
+        status: 404,
+        error: 'not_found',
+        reason: 'it was deleted while it was read'
+      })
+    }
+  }
+
+  #isAnother(info: DatabaseInfo, since: string): boolean {
+    if (info.instance_start_time !== this.#created) return true
+    const purges = numberIn(info.purge_seq)
+    const purged = purges > this.#purges
+    this.#purges = Math.max(this.#purges, purges)
+    return purged || wentBack(info, since)
+  }
+}
+
+/** Copies of a shard count their changes differently: only where there is one copy can the numbers be compared. */
+function wentBack({ update_seq: now, cluster }: DatabaseInfo, since: string): boolean {
+  return now !== undefined && (cluster?.n ?? 1) === 1 && numberIn(now) < numberIn(since)
+}
+
+/** The number that a sequence begins with; what follows is opaque. 0 where the server tells none. */
+const numberIn = (sequence: string | number | undefined): number => Number.parseInt(String(sequence), 10) || 0
