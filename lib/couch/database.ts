@@ -1,7 +1,7 @@
 import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import type { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchResponse, readJson } from './client.js'
-import { CouchError, isConflict, isNotFound } from './errors.js'
+import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { jsonText } from './json-text.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
@@ -141,8 +141,7 @@ export class CouchDatabase {
       if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
       return doc
     } catch (error) {
-      // A 404 of anything but CouchDB says nothing.
-      if (isNotFound(error) && error.error === 'not_found') return null
+      if (isMissing(error)) return null
       throw error
     }
   }
@@ -152,7 +151,7 @@ export class CouchDatabase {
     try {
       return { type: await this.client.retry(() => this.#type(id)) }
     } catch (error) {
-      if (isNotFound(error) && error.error === 'not_found') return null
+      if (isMissing(error)) return null
       throw error
     }
   }
