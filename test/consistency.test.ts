@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, request as send } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
 import nano, { type DocumentScope, type ServerScope } from 'nano'
@@ -9,6 +9,7 @@ import type { DatabaseNames } from '../types/index.js'
 import { apiOf, type SentBackup } from './helpers/api.js'
 import { type FetchedDocument, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { startPagingProxy } from './helpers/paging-proxy.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
 
@@ -111,40 +112,6 @@ class Writer {
   }
 }
 
-/** A proxy that serves small pages of the changes feed, and lets writes happen before each request of the backup. */
-async function startProxy(
-  t: Test,
-  url: string,
-  options: { page: number | undefined; before: (line: string) => Promise<void> }
-): Promise<{ couch: ServerScope; pages: () => number }> {
-  const target = new URL(url)
-  let pages = 0
-  const server = createServer(async (request, response) => {
-    const { method, headers } = request
-    let path = request.url ?? ''
-    if (path.includes('/_changes')) {
-      pages++
-      if (options.page) path = path.replace(/limit=10000/, `limit=${options.page}`)
-    }
-    await options.before(`${method} ${path}`)
-    const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
-      response.writeHead(answer.statusCode ?? 502, answer.headers)
-      answer.pipe(response)
-    })
-    onward.on('error', () => response.destroy())
-    request.pipe(onward)
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  const through = new URL(url)
-  through.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
-  return { couch: nano(through.href.replace(/\/$/, '')), pages: () => pages }
-}
-
 const deletionOf = (id: string) => {
   const rev = `2-${'d'.repeat(32)}`
   return JSON.stringify({
@@ -227,7 +194,7 @@ async function backUpWhileWriting(t: Test, { on, names, page, sequence }: Scenar
   const writer = new Writer(on.couch.use(names.components), sequence)
   await writer.load(DOCUMENTS)
   let backingUp = false
-  const proxy = await startProxy(t, on.url, {
+  const proxy = await startPagingProxy(t, on.url, {
     page,
     async before(line) {
       if (backingUp && line.includes(`/${names.components}/`)) await writer.writes(WRITES_BETWEEN)

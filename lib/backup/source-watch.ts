@@ -1,5 +1,5 @@
 import type { CouchDatabase, DatabaseInfo } from '../couch/database.js'
-import { CouchError, isNotFound } from '../couch/errors.js'
+import { CouchError, isMissing } from '../couch/errors.js'
 
 /**
  * Tells whether a database is still the one whose reading began. One that was deleted and created again, that lost
@@ -44,8 +44,8 @@ export class SourceWatch {
     try {
       return this.#isAnother(await this.#infoAfter(this.#source.on(once)), since)
     } catch (failure) {
-      if (failure instanceof CouchError && failure.retryable) return false
-      throw failure
+      if (isMissing(failure)) throw failure
+      return false
     }
   }
 
@@ -53,7 +53,7 @@ export class SourceWatch {
     try {
       return await source.info()
     } catch (error) {
-      if (!isNotFound(error)) throw error
+      if (!isMissing(error)) throw error
       throw new CouchError(`database "${source.name}"`, {
         status: 404,
         error: 'not_found',

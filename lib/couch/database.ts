@@ -1,7 +1,7 @@
 import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import type { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchResponse, readJson } from './client.js'
-import { CouchError, isConflict, isNotFound } from './errors.js'
+import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { jsonText } from './json-text.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
@@ -148,8 +148,7 @@ export class CouchDatabase {
       if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
       return doc
     } catch (error) {
-      // A 404 of anything but CouchDB says nothing.
-      if (isNotFound(error) && error.error === 'not_found') return null
+      if (isMissing(error)) return null
       throw error
     }
   }
@@ -159,7 +158,7 @@ export class CouchDatabase {
     try {
       return { type: await this.client.retry(() => this.#type(id)) }
     } catch (error) {
-      if (isNotFound(error) && error.error === 'not_found') return null
+      if (isMissing(error)) return null
       throw error
     }
   }
@@ -328,8 +327,22 @@ export class CouchDatabase {
     return results
   }
 
-  /** Which of these revisions the database does not have. */
+  /** Ids of those revisions that the database does not have. */
   async revsDiff(revisions: readonly Revision[]): Promise<Set<string>> {
+    try {
+      return await this.#revsDiff(revisions)
+    } catch (error) {
+      if (!(error instanceof CouchError && error.error === 'illegal_docid')) throw error
+      // One id that this database cannot have, since it is partitioned, makes it refuse the whole request.
+      if (revisions.length === 1) return new Set([revisions[0].id])
+      const half = revisions.length >> 1
+      const parts = [revisions.slice(0, half), revisions.slice(half)]
+      const [first, second] = [await this.revsDiff(parts[0]), await this.revsDiff(parts[1])]
+      return new Set([...first, ...second])
+    }
+  }
+
+  async #revsDiff(revisions: readonly Revision[]): Promise<Set<string>> {
     const reply = await this.client.json<Record<string, { missing?: string[] }>>({
       method: 'POST',
       path: [this.name, '_revs_diff'],
@@ -542,10 +555,13 @@ function readBulkGetRow(row: Uint8Array): FoundDocument {
   return { id, ...winnerOf(leaves) }
 }
 
-/** `not_found` says that the revision is gone; every other error in a `_bulk_get` is a fault. */
+/**
+ * `not_found` says that the revision is gone, `illegal_docid` that a partitioned database cannot have the document; every
+ * other error in a `_bulk_get` is a fault.
+ */
 function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
-  if (error === 'not_found') return
+  if (error === 'not_found' || error === 'illegal_docid') return
   throw new CouchError('_bulk_get', { error: error ?? 'unknown', reason: reason ?? '', retryable: true })
 }
 

@@ -40,3 +40,7 @@ export const isConflict = (error: unknown): error is CouchError =>
 
 export const isNotFound = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 404
+
+/** CouchDB itself says that there is no such thing: a 404 of anything before it says nothing. */
+export const isMissing = (error: unknown): error is CouchError =>
+  isNotFound(error) && error.error === 'not_found'

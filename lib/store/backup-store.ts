@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import type { AllDocsRange, CouchDatabase, Revision } from '../couch/database.js'
-import { CouchError, isConflict, isNotFound } from '../couch/errors.js'
+import { CouchError, isConflict, isMissing, isNotFound } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
 import { BackupDeletedError } from '../errors.js'
 import { readDocument } from '../json/document.js'
@@ -50,8 +50,8 @@ export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'l
 /** The documents a backup consists of, in the database that keeps backups. */
 export class BackupStore {
   readonly db: CouchDatabase
-  /** Revisions, by id, of documents that are headers of backups, as of the last list. */
-  #headers = new Map<string, string>()
+  /** Which documents, by id and revision, are headers of backups, as of the last list. */
+  #known = new Map<string, boolean>()
 
   constructor(db: CouchDatabase) {
     this.db = db
@@ -60,20 +60,20 @@ export class BackupStore {
   /** Ids of all backups, oldest first. */
   async list(): Promise<string[]> {
     const rows = (await this.#revisions(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
-    const headers = new Map<string, string>()
+    const known = new Map<string, boolean>()
     for (let i = 0; i < rows.length; i += TYPES_AT_A_TIME) {
       const group = rows.slice(i, i + TYPES_AT_A_TIME)
-      const are = await Promise.all(group.map((row) => this.#isHeader(row)))
-      for (const [at, { id, rev }] of group.entries()) if (are[at]) headers.set(id, rev)
+      await Promise.all(group.map(async (row) => known.set(versionOf(row), await this.#isHeader(row))))
     }
-    this.#headers = headers
+    this.#known = known
+    const headers = rows.filter((row) => known.get(versionOf(row))).map(({ id }) => id)
     const stamp = (id: string) => BigInt(id.slice(BACKUP_RANGE.from.length))
-    return [...headers.keys()].sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
+    return headers.sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
   }
 
   /** The id alone does not tell: a document of the console may have it. */
-  async #isHeader({ id, rev }: Revision): Promise<boolean> {
-    return this.#headers.get(id) === rev || (await this.db.type(id))?.type === BACKUP_TYPE
+  async #isHeader(row: Revision): Promise<boolean> {
+    return this.#known.get(versionOf(row)) ?? (await this.db.type(row.id))?.type === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
@@ -220,8 +220,7 @@ export class BackupStore {
         return all
       })
     } catch (error) {
-      // A 404 of anything but CouchDB says nothing.
-      if (isNotFound(error) && error.error === 'not_found') return []
+      if (isMissing(error)) return []
       throw error
     }
   }
@@ -277,5 +276,7 @@ class HeadVisitor implements JsonVisitor {
       (this.head.dbs as Record<string, Record<string, unknown>>)[path[1]][path[2]] = value
   }
 }
+
+const versionOf = ({ id, rev }: Revision) => `${id} ${rev}`
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')

@@ -35,6 +35,8 @@ export interface RawDatabase {
   /** What `GET /<database>` tells as `instance_start_time`. */
   created: string
   purges: number
+  partitioned: boolean
+  q: number
   seq: number
   docs: Map<string, RawDocument>
   local: Map<string, { rev: string; body: Buffer }>
@@ -186,6 +188,19 @@ function checkId(id: unknown): asserts id is string {
   }
 }
 
+function checkPartition({ partitioned }: RawDatabase, id: string): void {
+  if (partitioned && !id.startsWith('_') && !/^[^:]+:./.test(id)) {
+    throw new HttpError(400, 'illegal_docid', 'Doc id must be of form partition:id')
+  }
+}
+
+function checkDesign({ partitioned }: RawDatabase, { id, body }: Incoming): void {
+  if (partitioned || !id?.startsWith('_design/') || !/"options":\{"partitioned":true/.test(body.toString()))
+    return
+  const reason = 'partitioned option cannot be true in a non-partitioned database.'
+  throw new HttpError(400, 'invalid_design_doc', reason)
+}
+
 /** Writes one document. Bytes of attachments that `follow` come by name. */
 function write(
   database: RawDatabase,
@@ -194,6 +209,8 @@ function write(
   follow = new Map<string, Buffer>()
 ): string {
   checkId(doc.id)
+  checkPartition(database, doc.id)
+  checkDesign(database, doc)
   const { id } = doc
   const existing = database.docs.get(id)
   const winner = existing?.leaves[0]
@@ -359,7 +376,7 @@ async function handle(store: Map<string, RawDatabase>, request: IncomingMessage,
 }
 
 function route(store: Map<string, RawDatabase>, call: Call): Reply {
-  const { method, path, body } = call
+  const { method, path, query, body } = call
   const [name = '', first, ...rest] = path
   if (name === '') return ok({ couchdb: 'Welcome', version: '3.4.3' })
   if (name === '_all_dbs') return ok([...store.keys()].sort())
@@ -367,7 +384,12 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
   if (!first && method === 'PUT') {
     if (store.has(name)) throw new HttpError(412, 'file_exists', 'The database could not be created.')
     const created = String(++creations)
-    store.set(name, { created, purges: 0, seq: 0, docs: new Map(), local: new Map() })
+    const partitioned = flag(query, 'partitioned')
+    const q = Number(query.get('q') ?? 2)
+    if (!Number.isInteger(q) || q < 1) {
+      throw new HttpError(400, 'bad_request', 'The `q` value should be a positive integer.')
+    }
+    store.set(name, { created, partitioned, q, purges: 0, seq: 0, docs: new Map(), local: new Map() })
     return ok({ ok: true }, 201)
   }
   const database = store.get(name)
@@ -382,6 +404,8 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
       instance_start_time: database.created,
       purge_seq: sequence(database.purges),
       update_seq: sequence(database.seq),
+      props: database.partitioned ? { partitioned: true } : {},
+      cluster: { q: database.q, n: 1, w: 1, r: 1 },
       doc_count: live,
       doc_del_count: deleted
     })
@@ -496,7 +520,11 @@ function bulkDocs(database: RawDatabase, body: Buffer): Reply {
   const newEdits = edits ? parse(body, edits) !== false : true
   // all are read before the first is written: one that is malformed fails the whole call
   const read = elements(body, docs.start).map(({ start, end }) => readDocument(body.subarray(start, end)))
-  for (const doc of read) if (doc.id !== undefined) checkId(doc.id)
+  for (const { id } of read) {
+    if (id === undefined) continue
+    checkId(id)
+    checkPartition(database, id)
+  }
   const results: object[] = []
   for (const doc of read) {
     doc.id ??= md5(doc.body, String(results.length))
@@ -537,6 +565,7 @@ function purge(database: RawDatabase, body: Buffer): Reply {
 function revsDiff(database: RawDatabase, body: Buffer): Reply {
   const missing: Record<string, { missing: string[] }> = {}
   for (const [id, revs] of Object.entries<string[]>(JSON.parse(body.toString()))) {
+    checkPartition(database, id)
     const known = (rev: string) =>
       database.docs.get(id)?.leaves.some(({ rev: leaf, history }) => {
         const hash = history[generation(leaf) - generation(rev)]

@@ -1,0 +1,227 @@
+import nano from 'nano'
+import t, { type Test } from 'tap'
+import type { BackupEvent } from '../types/index.js'
+import { apiOf } from './helpers/api.js'
+import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
+import { buildHost, type HostOptions } from './helpers/host.js'
+import { startPagingProxy } from './helpers/paging-proxy.js'
+import { poll } from './helpers/poll.js'
+import { load, seedDocuments } from './helpers/seed.js'
+
+const stampOf = (id: string) => id.slice('03_ibp_db_backup_'.length)
+
+/** What is done to a header, given by its id. */
+type Harm = (id: string) => Promise<unknown>
+
+interface Watched {
+  on: TestDatabases
+  /** Ids of the parts of one backup, or of all. */
+  parts(id?: string): Promise<string[]>
+  remove: Harm
+  replace: Harm
+}
+
+async function databases(t: Test): Promise<Watched> {
+  const on = await setupDatabases(t)
+  for (const logical of ['components', 'sessions'] as const) {
+    await load(on.couch.use(on.names[logical]), seedDocuments({ count: 20 }))
+  }
+  const system = on.couch.use(on.names.system)
+  return {
+    on,
+    async parts(id) {
+      const { rows } = await system.list({ startkey: 'backup_', endkey: 'backup_\ufff0' })
+      return rows.map((row) => row.id).filter((part) => id === undefined || part.includes(stampOf(id)))
+    },
+    remove: (id) => again(async () => system.destroy(id, (await system.get(id))._rev)),
+    replace: (id) =>
+      again(async () => {
+        const { _rev } = await system.get(id)
+        await system.insert({ _id: id, _rev, type: 'peer', mine: true } as never)
+      })
+  }
+}
+
+/** The backup writes its header as well. */
+async function again(write: () => Promise<unknown>): Promise<void> {
+  for (;;) {
+    try {
+      await write()
+      return
+    } catch (error) {
+      if ((error as { statusCode?: number }).statusCode !== 409) throw error
+    }
+  }
+}
+
+/** A host, and a good backup. */
+async function setup(t: Test, made: Watched, options: HostOptions = {}) {
+  const events: BackupEvent[] = []
+  const onEvent = (event: BackupEvent) => void events.push(event)
+  const good = await apiOf(await buildHost(t, { on: made.on })).backup()
+  const host = await buildHost(t, { on: made.on, timeouts: { lease: 2000 }, onEvent, ...options })
+  return { good, goodParts: await made.parts(good), host, api: apiOf(host), events }
+}
+
+/** Requests by which a backup goes on, and what becomes of its header before they arrive. */
+async function harmed(
+  t: Test,
+  at: (line: string, id: string) => Promise<boolean> | boolean,
+  replace = false
+) {
+  const made = await databases(t)
+  let id: string | undefined
+  let done = false
+  const proxy = await startPagingProxy(t, made.on.url, {
+    page: undefined,
+    async before(line) {
+      if (done || id === undefined || !(await at(decodeURIComponent(line), id))) return
+      done = true
+      await (replace ? made.replace(id) : made.remove(id))
+    }
+  })
+  const { good, goodParts, host, events } = await setup(t, made, {
+    couch: proxy.couch,
+    onEvent: (event) => {
+      if (event.type === 'backup_started') id = event.id
+      events.push(event)
+    }
+  })
+  const started = await host.app.dbBackups.start()
+  const error = await started.finished.then(
+    () => undefined,
+    (reason: Error & { code?: string }) => reason
+  )
+  t.ok(done, 'the header was harmed')
+  t.strictSame(await made.parts(), goodParts, 'its parts are deleted, and nothing of the other backup')
+  const lease = await made.on.couch.use(made.on.names.system).get('athena_backup_lease')
+  t.notOk('operation' in lease, 'the lease is free at once')
+  t.equal((await apiOf(host).get(good)).doc_count, 40)
+  return { id: started.id, error, made, host, events }
+}
+
+const moments: Record<string, (names: Record<string, string>) => (line: string, id: string) => boolean> = {
+  'while a database is read':
+    ({ sessions }) =>
+    (line) =>
+      line.startsWith(`GET /${sessions}/_changes`),
+  'before its presence is checked': () => (line, id) =>
+    line.includes(`/_all_docs?startkey="backup_chunk_${stampOf(id)}_"`)
+}
+
+for (const [when, at] of Object.entries(moments)) {
+  for (const replace of [false, true]) {
+    t.test(`a header that is ${replace ? 'replaced' : 'deleted'} ${when} fails its backup`, async (t) => {
+      let names: Record<string, string> | undefined
+      const { id, error, made, host } = await harmed(
+        t,
+        (line, backup) => {
+          names ??= namesIn(line)
+          return at(names)(line, backup)
+        },
+        replace
+      )
+      t.match(error, { code: 'DB_BACKUPS_DELETED', message: id })
+      t.strictSame((await host.app.dbBackups.list()).ids.includes(id), false)
+      const { rows } = await made.on.couch
+        .use(made.on.names.system)
+        .list({ keys: [id], include_docs: true } as never)
+      if (replace) t.match(rows, [{ doc: { type: 'peer', mine: true } }], 'the other document is as it was')
+      t.ok(await apiOf(host).backup(), 'the next backup')
+    })
+  }
+}
+
+/** The databases have a common prefix. */
+const namesIn = (line: string) => ({ sessions: `${/\/(t[0-9a-f]+_)/.exec(line)?.[1]}sessions` })
+
+t.test('a header that is deleted once its backup was complete fails it as well', async (t) => {
+  let checked = false
+  let complete = false
+  const { error, id } = await harmed(t, (line, backup) => {
+    const isHeader = line.endsWith(`/${backup}`)
+    const now = complete && isHeader && line.startsWith('GET')
+    // The last write of the header comes after the check of presence.
+    if (isHeader && line.startsWith('PUT') && checked) complete = true
+    if (line.includes(`/_all_docs?startkey="backup_manifest_${stampOf(backup)}_"`)) checked = true
+    return now
+  })
+  t.match(error, { message: id })
+})
+
+t.test('a chunk that is deleted while its backup runs fails the backup', async (t) => {
+  const made = await databases(t)
+  let id: string | undefined
+  let done = false
+  const proxy = await startPagingProxy(t, made.on.url, {
+    page: undefined,
+    async before(line) {
+      if (done || !id || !decodeURIComponent(line).includes(`startkey="backup_chunk_${stampOf(id)}_"`)) return
+      done = true
+      await made.remove((await made.parts(id))[0]!)
+    }
+  })
+  const { host, goodParts } = await setup(t, made, {
+    couch: proxy.couch,
+    onEvent: (event) => {
+      if (event.type === 'backup_started') id = event.id
+    }
+  })
+  const { finished } = await host.app.dbBackups.start()
+  await t.rejects(finished, { message: /is missing/ })
+  t.strictSame(await made.parts(), goodParts)
+})
+
+t.test('chunks that come after their header was deleted are deleted', async (t) => {
+  const made = await databases(t)
+  const proxy = await startFaultProxy(made.on.url)
+  t.teardown(() => proxy.close())
+  const { host, goodParts, good } = await setup(t, made, {
+    couch: nano(proxy.url),
+    timeouts: { lease: 2000, idle: 1000 },
+    retry: { attempts: 1 }
+  })
+  const chunk = /backup_chunk_[0-9]+_components/
+  const release = proxy.hold({ method: 'PUT', path: chunk })
+  const { id, finished } = await host.app.dbBackups.start()
+  await poll('the chunk', () => (proxy.seen.some(({ path }) => chunk.test(path)) ? true : undefined))
+  await made.remove(id)
+  await t.rejects(finished)
+  t.strictSame(await made.parts(), goodParts)
+  release()
+  const keys = [`backup_chunk_${stampOf(id)}_components_000000`]
+  const system = made.on.couch.use(made.on.names.system)
+  await poll('the late chunk', async () => {
+    const { rows } = await system.fetchRevs({ keys })
+    return 'value' in (rows[0] ?? {}) ? true : undefined
+  })
+  await poll('its deletion', async () => ((await made.parts(id)).length === 0 ? true : undefined))
+  t.strictSame(await made.parts(), goodParts)
+  t.equal((await apiOf(host).get(good)).doc_count, 40)
+})
+
+t.test('a header that is deleted while no server runs leaves no parts', async (t) => {
+  const made = await databases(t)
+  const { on } = made
+  const dead = '03_ibp_db_backup_1592924104038'
+  const chunk = { type: 'athena_backup_chunk', backup_id: dead }
+  const { app } = await buildHost(t, { on })
+  const { id: good, finished } = await app.dbBackups.start()
+  await finished
+  const goodParts = await made.parts()
+  const system = on.couch.use(on.names.system)
+  const { _rev } = await system.get('athena_backup_lease')
+  await load(system, [
+    { _id: `backup_chunk_${stampOf(dead)}_components_000000`, ...chunk },
+    { _id: `backup_manifest_${stampOf(dead)}_components_000000`, ...chunk, type: 'athena_backup_manifest' },
+    // Of another backup without a header, which nobody has seen fail: it may be on its way here.
+    { _id: 'backup_chunk_1592924104039_components_000000', ...chunk }
+  ] as never)
+  const lease = { operation: 'backup', id: dead, instance: 'x', renewed: 1, beat: 'x' }
+  await system.insert({ _id: 'athena_backup_lease', _rev, type: 'athena_backup_lease', ...lease } as never)
+  const host = await buildHost(t, { on, timeouts: { lease: 2000 } })
+  await poll('the deletion', async () => ((await made.parts(dead)).length === 0 ? true : undefined))
+  t.strictSame(await made.parts(), ['backup_chunk_1592924104039_components_000000', ...goodParts].sort())
+  t.equal((await apiOf(host).get(good)).doc_count, 40)
+})
