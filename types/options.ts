@@ -45,8 +45,6 @@ export interface Limits {
   inflatedBytes?: number
   /** Bytes of one appended attachment. Default 32 MiB. */
   attachmentBytes?: number
-  /** Depth of nested arrays and objects in an upload. Default 512. */
-  nesting?: number
   /** Bytes the spool directory may take. Default: `uploadBytes`. */
   spoolBytes?: number
 }

@@ -1,4 +1,4 @@
-import { decodeValue, MemberCursor, toBuffer } from './members.js'
+import { eachElement, MemberCursor, toBuffer } from './members.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
 export interface MemberBounds {
@@ -76,10 +76,7 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
       }
     } else if (key === '_deleted') document.deleted = bytes[cursor.valueStart] === 0x74
     else if (key === '_attachments') document.attachments = boundsOfAttachments(cursor)
-    else if (key === '_conflicts') {
-      const conflicts = decodeValue(bytes, cursor.valueStart, cursor.valueEnd)
-      document.conflicts = Array.isArray(conflicts) ? conflicts.length : 0
-    }
+    else if (key === '_conflicts') document.conflicts = countElements(cursor)
   }
   if (document.id === '') throw new InvalidDocumentError('a document has no "_id"')
   if (cursor.end < bytes.length) document.bytes = document.bytes.subarray(0, cursor.end)
@@ -101,6 +98,13 @@ function validId(id: string | undefined): string {
     throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${id.slice(0, 100)}"`)
   }
   return id
+}
+
+/** Elements of an array; 0 for another value. */
+function countElements({ bytes, valueStart }: MemberCursor): number {
+  let count = 0
+  if (bytes[valueStart] === 0x5b) eachElement(bytes, valueStart, () => count++)
+  return count
 }
 
 function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {

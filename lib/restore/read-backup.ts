@@ -5,6 +5,7 @@ import { InvalidDocumentError } from '../json/document.js'
 import { toBuffer } from '../json/members.js'
 import {
   type JsonAction,
+  JsonDepthError,
   type JsonKind,
   type JsonPath,
   JsonScanner,
@@ -25,8 +26,6 @@ export type BackupItem =
 
 export interface ReadBackupOptions {
   names: DatabaseNames
-  /** Depth of nesting. */
-  maxDepth: number
   /** Bytes that one database's `compressed_docs` may inflate to. */
   inflatedBytes: number
 }
@@ -73,7 +72,7 @@ export async function* readBackup(
   options: ReadBackupOptions
 ): AsyncGenerator<BackupItem[]> {
   const visitor = new BackupVisitor(options.names)
-  const scanner = new JsonScanner(visitor, { maxDepth: options.maxDepth })
+  const scanner = new JsonScanner(visitor)
   let inflating: CompressedDocuments | undefined
   try {
     for await (const chunk of body) {
@@ -99,6 +98,7 @@ export async function* readBackup(
 }
 
 function asInputError(error: unknown, what: string): unknown {
+  if (error instanceof JsonDepthError) return new InvalidBackupError(`${what} is no backup: ${error.message}`)
   if (error instanceof JsonSyntaxError) {
     return new InvalidBackupError(
       error.truncated ? `${what} is truncated: ${error.message}` : `${what} is not JSON: ${error.message}`
@@ -325,7 +325,7 @@ class CompressedDocuments {
     this.#where = where
     this.#limit = options.inflatedBytes
     this.#visitor = new ArrayVisitor(database, where)
-    this.#scanner = new JsonScanner(this.#visitor, { maxDepth: options.maxDepth })
+    this.#scanner = new JsonScanner(this.#visitor)
     this.#inflate.on('data', (piece: Buffer) => this.#output.push(piece))
     this.#inflate.on('error', (error) => {
       this.#failure = error
