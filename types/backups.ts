@@ -58,7 +58,7 @@ export interface StartedBackup {
 
 export interface BackupContent {
   summary: BackupSummary
-  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged. */
+  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told (`stream.close(NGHTTP2_INTERNAL_ERROR)`). */
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
   etag: string
