@@ -1,3 +1,4 @@
+import { cutText, MOST } from '../cut-text.js'
 import { eachElement, MemberCursor, toBuffer } from './members.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
@@ -24,6 +25,10 @@ export interface DocumentBytes {
 /** A document that cannot be stored in CouchDB. The message names the field. */
 export class InvalidDocumentError extends Error {
   override readonly name = 'InvalidDocumentError'
+
+  constructor(message: string) {
+    super(cutText(message, MOST.message))
+  }
 }
 
 /** Members that describe revisions: never part of what is backed up or restored. */
@@ -72,7 +77,7 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
     else if (key === '_rev') {
       document.rev = cursor.string()
       if (document.rev === undefined || !REV.test(document.rev)) {
-        throw new InvalidDocumentError(`document "${document.id}": "_rev" is not a revision`)
+        throw new InvalidDocumentError(`document "${shown(document.id)}": "_rev" is not a revision`)
       }
     } else if (key === '_deleted') document.deleted = bytes[cursor.valueStart] === 0x74
     else if (key === '_attachments') document.attachments = boundsOfAttachments(cursor)
@@ -95,7 +100,7 @@ function validId(id: string | undefined): string {
   if (id === undefined) throw new InvalidDocumentError('a document\'s "_id" is not a string')
   if (id === '') throw new InvalidDocumentError('a document\'s "_id" is empty')
   if (id.startsWith('_') && !/^_design\/[^/]/.test(id)) {
-    throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${id.slice(0, 100)}"`)
+    throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${shown(id)}"`)
   }
   return id
 }
@@ -163,6 +168,8 @@ function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: 
   pieces.push(CLOSE)
   return Buffer.concat(pieces)
 }
+
+const shown = (id: string) => cutText(id, MOST.name)
 
 const COMMA = Buffer.from(',')
 const CLOSE = Buffer.from('}')

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
+import { cutError } from '../cut-text.js'
 import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 
@@ -14,7 +15,10 @@ interface Line {
 export function logListener(log: FastifyBaseLogger): Listener {
   return (event) => {
     const { level, fields, message } = lineOf(event)
-    log[level]({ event: event.type, ...fields }, message)
+    log[level](
+      { event: event.type, ...fields, ...('error' in event && { err: cutError(event.error) }) },
+      message
+    )
   }
 }
 
@@ -38,7 +42,7 @@ function lineOf(event: BackupEvent): Line {
       return {
         level: 'error',
         message: 'backup failed',
-        fields: { id: event.id, ...endOf(event), err: event.error }
+        fields: { id: event.id, ...endOf(event) }
       }
     case 'restore_started':
       return { level: 'info', message: 'restore started', fields: restoreOf(event) }
@@ -73,23 +77,22 @@ function lineOf(event: BackupEvent): Line {
         fields: {
           ...restoreOf(event),
           ...endOf(event),
-          ...(event.outcome && totalOf(event.outcome)),
-          err: event.error
+          ...(event.outcome && totalOf(event.outcome))
         }
       }
     case 'retry': {
-      const { attempt, waitMs, error } = event
+      const { attempt, waitMs } = event
       return {
         level: 'debug',
         message: `${event.operation}: a call to the database will be made again`,
-        fields: { ...operationOf(event), attempt, waitMs: Math.round(waitMs), err: error }
+        fields: { ...operationOf(event), attempt, waitMs: Math.round(waitMs) }
       }
     }
     case 'failure_not_recorded':
       return {
         level: 'error',
         message: `${event.operation}: its failure could not be written down; will try again`,
-        fields: { ...operationOf(event), err: event.error }
+        fields: { ...operationOf(event) }
       }
     case 'lease_taken_over':
       return {
@@ -107,7 +110,7 @@ function lineOf(event: BackupEvent): Line {
       return {
         level: 'warn',
         message: 'could not look for interrupted backups and restores; will try again',
-        fields: { err: event.error }
+        fields: {}
       }
     case 'webhook_delivered': {
       const { tx_id, attempts, status } = event

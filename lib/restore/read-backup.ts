@@ -1,5 +1,6 @@
 import { createInflate, type Inflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { cutText, MOST } from '../cut-text.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { InvalidDocumentError } from '../json/document.js'
 import { toBuffer } from '../json/members.js'
@@ -231,13 +232,14 @@ class BackupVisitor implements JsonVisitor {
       return 'enter'
     }
     if (IGNORED.has(name)) return 'skip'
-    if (!MEMBERS.has(name)) throw new InvalidBackupError(`unknown key "${name.slice(0, 100)}" in the body`)
+    if (!MEMBERS.has(name))
+      throw new InvalidBackupError(`unknown key "${cutText(name, MOST.name)}" in the body`)
     return 'stream'
   }
 
   #beginDatabase(key: string, kind: JsonKind): JsonAction {
     const database = databaseOfKey(key, this.#names)
-    const shown = key.slice(0, 100)
+    const shown = cutText(key, MOST.name)
     if (!database) throw new InvalidBackupError(`"dbs.${shown}" is not a database of this console`)
     const other = this.#keys.get(database)
     if (other !== undefined) {
@@ -252,7 +254,7 @@ class BackupVisitor implements JsonVisitor {
   }
 
   #beginDatabaseMember(name: string, kind: JsonKind): JsonAction {
-    const where = `dbs.${this.#keys.get(this.#database)}.${name.slice(0, 100)}`
+    const where = `dbs.${this.#keys.get(this.#database)}.${cutText(name, MOST.name)}`
     if (this.#inDatabase.has(name)) throw new InvalidBackupError(`"${where}" stands there twice`)
     this.#inDatabase.add(name)
     if (name === 'docs' || name === 'compressed_docs') {

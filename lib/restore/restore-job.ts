@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { cutText, MOST, messageOf } from '../cut-text.js'
 import { restoreDatabase } from './database-restore.js'
 import { noCounts } from './no-counts.js'
 import type { RestoreSource } from './source.js'
@@ -11,6 +12,8 @@ import type { RestoreSource } from './source.js'
 const PROGRESS_INTERVAL = 2000
 /** Failures that are told by name. */
 const NAMED_FAILURES = 20
+/** Failures of those that the message names as well. */
+const IN_MESSAGE = 5
 
 export interface RestoreJobOptions {
   txId: string
@@ -90,7 +93,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           exact: options.exact,
           counts,
           onFailure(failure: RestoreFailure) {
-            if (outcome.failures.length < NAMED_FAILURES) outcome.failures.push(failure)
+            if (outcome.failures.length < NAMED_FAILURES) outcome.failures.push(cutFailure(failure))
           }
         })
         options.onPhase({
@@ -121,21 +124,31 @@ async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, fail
   try {
     await options.rebuildWhitelist()
   } catch (error) {
-    const { message } = error as Error
     throw new IncompleteRestoreError(
-      `${failed > 0 ? incomplete(outcome, failed).message : 'the data was restored'}, but the component white list could not be rebuilt: ${message}`,
+      `${failed > 0 ? incomplete(outcome, failed).message : 'the data was restored'}, but the component white list could not be rebuilt: ${cutText(messageOf(error), MOST.reason)}`,
       outcome
     )
   }
 }
 
 function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
-  const ids = outcome.failures.map(
+  const named = outcome.failures.slice(0, IN_MESSAGE).map(
     // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
     ({ database, id, reason, error }) => `${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`
   )
-  return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
+  const more = failed > named.length ? `, and ${failed - named.length} more` : ''
+  return new IncompleteRestoreError(
+    `${failed} documents were not restored: ${named.join(', ')}${more}`,
+    outcome
+  )
 }
+
+const cutFailure = ({ database, id, error, reason }: RestoreFailure): RestoreFailure => ({
+  database,
+  id: cutText(id, MOST.name),
+  error: cutText(error, MOST.name),
+  reason: cutText(reason, MOST.reason)
+})
 
 /** Gives the milliseconds since it was started. */
 function stopwatch(): () => number {
