@@ -137,6 +137,20 @@ t.test('a backup from its start to a restore', async (t) => {
   })
   t.equal((await components.get('doc_00000001')).changed, undefined)
   t.equal((await components.get('doc_00000002')).changed, 1, 'was to be left alone')
+  t.equal(restored.stderr, '')
+
+  const mistyped = ['--skip-components', 'doc_00000002,doc_0000000x', '--skip-system', '["a,b"]']
+  const warned = await run(['restore', id, '--yes', '--wait', ...mistyped])
+  t.equal(warned.code, 0)
+  t.equal(
+    warned.stderr,
+    'warning: ids to skip are of no document of components: "doc_0000000x"\n' +
+      'warning: ids to skip are of no document of system: "a,b"\n'
+  )
+  t.equal((await components.get('doc_00000002')).changed, 1, 'is left alone')
+  const wrong = await run(['restore', id, '--yes', '--skip-system', 'a,,b'])
+  t.equal(wrong.code, 2)
+  t.match(wrong.stderr, '--skip-system must be the id of a document')
 
   const receiver = createServer((request, response) => {
     posted = once(request.resume(), 'end')

@@ -68,7 +68,12 @@ function lineOf(event: BackupEvent): Line {
       return {
         level: 'info',
         message: 'restore finished',
-        fields: { ...restoreOf(event), ...endOf(event), ...totalOf(event.outcome) }
+        fields: {
+          ...restoreOf(event),
+          ...endOf(event),
+          ...totalOf(event.outcome),
+          ...unknownOf(event.outcome)
+        }
       }
     case 'restore_failed':
       return {
@@ -77,7 +82,7 @@ function lineOf(event: BackupEvent): Line {
         fields: {
           ...restoreOf(event),
           ...endOf(event),
-          ...(event.outcome && totalOf(event.outcome))
+          ...(event.outcome && { ...totalOf(event.outcome), ...unknownOf(event.outcome) })
         }
       }
     case 'retry': {
@@ -155,6 +160,12 @@ function sizeOf(summaries: readonly DatabaseSummary[]) {
     rawBytes: sum('raw_bytes'),
     storedBytes: sum('stored_bytes')
   }
+}
+
+/** How many ids of the skip lists no document has, when there are any. */
+function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: number } {
+  if (!unknown) return {}
+  return { skipUnknown: Object.values(unknown).reduce((sum, { count }) => sum + count, 0) }
 }
 
 function totalOf({ databases }: RestoreOutcome): DatabaseRestoreCounts {

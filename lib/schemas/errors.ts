@@ -82,7 +82,7 @@ const ERRORS = {
     value: refusal(
       400,
       'DB_BACKUPS_INVALID_PARAMETER',
-      'querystring/skip_system must be an array of document ids, such as ["abcd"]'
+      'querystring/skip_system must be document ids: a JSON array such as ["abcd"], or ids with commas between them'
     )
   },
   invalidWebhook: {

@@ -6,7 +6,9 @@ import { reply } from './reply.js'
 const SkipList = (database: string, example: string) =>
   Type.Optional(
     Type.Union([Type.String(), Type.Array(Type.String())], {
-      description: `Ids of documents not to restore to the ${database} database: a JSON array, or repeated`,
+      description:
+        `Ids of documents not to restore to the ${database} database: a JSON array, or ids with commas between them; ` +
+        'may be repeated. An id that has a comma goes in an array. Ids that no document has are told in `skip_unknown` of the transaction.',
       examples: [example]
     })
   )
