@@ -13,11 +13,14 @@ export const MOST = {
   stack: 8000
 }
 
-/** Returns `text`, or its beginning and the length it had. What is no Unicode, which CouchDB refuses, is replaced. */
+/** Returns `text`, or its beginning and the length it had. Halves of surrogates, which CouchDB refuses, are spelled out. */
 export function cutText(text: string, most: number): string {
-  if (text.length <= most) return text.toWellFormed()
-  return `${text.slice(0, most).toWellFormed()}... (${text.length} characters)`
+  if (text.length <= most) return asUnicode(text)
+  return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
 }
+
+const asUnicode = (text: string): string =>
+  text.replace(/\p{Surrogate}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`)
 
 /** Returns an error to be logged: as it is, or a copy whose texts, those of its causes included, are cut. */
 export function cutError(error: unknown): unknown {

@@ -77,7 +77,11 @@ t.test('an id that is no Unicode does not keep the outcome from being stored', a
   const host = await buildHost(t, { on, webhooks: couchStore(on) })
   const upload = `{"dbs":{"components":{"docs":[{"_id":"lone\\ud800","_foo":1}]}}}`
   const tx = await apiOf(host).restore(Buffer.from(upload))
-  t.match(tx, { status: 'error', databases: { components: { failed: 1 } }, failures: [{ id: 'lone\ufffd' }] })
+  t.match(tx, {
+    status: 'error',
+    databases: { components: { failed: 1 } },
+    failures: [{ id: 'lone\\ud800' }]
+  })
 })
 
 /** A store that takes no transaction of more than some bytes, as a CouchDB with a small `max_document_size`. */

@@ -39,7 +39,7 @@ export interface ClientWebhookOptions {
 
 /** Bounds, each with a default that suits a console of some 100,000 documents. */
 export interface Limits {
-  /** Bytes of an uploaded backup. Default 10 GiB. */
+  /** Bytes of an uploaded backup: of those that arrive, and of what they inflate to. Default 10 GiB. */
   uploadBytes?: number
   /** Bytes that a legacy backup's `compressed_docs` may inflate to, per database. Default 4 GiB. */
   inflatedBytes?: number

@@ -1,7 +1,9 @@
-import { createInflate, type Inflate } from 'node:zlib'
+import { createInflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { cutText, MOST } from '../cut-text.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { headOf } from '../head-of.js'
+import { InflateError, Inflater } from '../inflater.js'
 import { InvalidDocumentError } from '../json/document.js'
 import { toBuffer } from '../json/members.js'
 import {
@@ -13,6 +15,7 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
+import { encodingOf, markLength, TELLING_BYTES } from '../json/utf8.js'
 import { databaseOfKey } from '../store/names.js'
 
 /** Documents longer than this come in pieces. */
@@ -59,8 +62,6 @@ const DATABASE_MEMBERS = new Set([
   'stored_bytes'
 ])
 const MAX_MEMBER = 256 * 1024
-/** Deflate makes at most 1,032 bytes of one, so this bounds what one step of inflating gives. */
-const INFLATE_STEP = 4096
 
 /**
  * Reads a backup given as JSON, in every form that backups have had: documents inline, or in `compressed_docs`
@@ -76,7 +77,7 @@ export async function* readBackup(
   const scanner = new JsonScanner(visitor)
   let inflating: CompressedDocuments | undefined
   try {
-    for await (const chunk of body) {
+    for await (const chunk of utf8Of(body)) {
       scanner.write(chunk)
       for (const found of visitor.take()) {
         if (found.kind === 'items') yield found.items
@@ -96,6 +97,18 @@ export async function* readBackup(
     inflating?.destroy()
   }
   if (!visitor.hasDatabases) throw new InvalidBackupError('"dbs" is missing')
+}
+
+/** Leaves out a byte order mark. @throws InvalidBackupError that names another encoding */
+async function* utf8Of(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const { head, all } = await headOf(body, TELLING_BYTES)
+  const encoding = encodingOf(head)
+  let mark = markLength(head)
+  for await (const piece of all) {
+    if (encoding !== undefined) throw new InvalidBackupError(`the body is ${encoding}: send JSON in UTF-8`)
+    yield mark > 0 ? piece.subarray(mark) : piece
+    mark = 0
+  }
 }
 
 function asInputError(error: unknown, what: string): unknown {
@@ -315,11 +328,9 @@ class ArrayVisitor implements JsonVisitor {
 class CompressedDocuments {
   readonly #where: string
   readonly #limit: number
-  readonly #inflate: Inflate = createInflate()
+  readonly #inflater = new Inflater(createInflate())
   readonly #visitor: ArrayVisitor
   readonly #scanner: JsonScanner
-  #output: Buffer[] = []
-  #failure: Error | undefined
   #text = ''
   #size = 0
 
@@ -328,10 +339,6 @@ class CompressedDocuments {
     this.#limit = options.inflatedBytes
     this.#visitor = new ArrayVisitor(database, where)
     this.#scanner = new JsonScanner(this.#visitor)
-    this.#inflate.on('data', (piece: Buffer) => this.#output.push(piece))
-    this.#inflate.on('error', (error) => {
-      this.#failure = error
-    })
   }
 
   /** @param text the next characters of the JSON string, quotes included */
@@ -345,64 +352,42 @@ class CompressedDocuments {
 
   async *end(): AsyncGenerator<BackupItem[]> {
     yield* this.#decode(this.#text)
-    if (!this.#inflate.closed) {
-      await new Promise<void>((resolve) => {
-        this.#inflate.once('close', resolve)
-        this.#inflate.end()
-      })
+    try {
+      yield* this.#scan(await this.#inflater.end())
+      this.#scanner.end()
+    } catch (error) {
+      throw this.#asInputError(error)
     }
-    yield* this.#scan(true)
   }
 
   destroy(): void {
-    this.#inflate.destroy()
+    this.#inflater.destroy()
   }
 
   async *#decode(base64: string): AsyncGenerator<BackupItem[]> {
     if (!/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) throw new InvalidBackupError(`"${this.#where}" is not base64`)
-    const deflated = Buffer.from(base64, 'base64')
-    for (let i = 0; i < deflated.length; i += INFLATE_STEP) {
-      const step = deflated.subarray(i, i + INFLATE_STEP)
-      if (!this.#failure) await this.#write(step)
-      yield* this.#scan(false)
-      if (this.#inflate.readableEnded) {
-        throw new InvalidBackupError(`"${this.#where}" holds data after what was deflated`)
-      }
+    try {
+      for await (const output of this.#inflater.write(Buffer.from(base64, 'base64')))
+        yield* this.#scan(output)
+    } catch (error) {
+      throw this.#asInputError(error)
     }
   }
 
-  /** zlib does not call back after an error, nor when data follow what was deflated. */
-  #write(step: Buffer): Promise<void> {
-    const inflate = this.#inflate
-    return new Promise((resolve) => {
-      const done = () => {
-        inflate.off('close', done).off('end', done)
-        resolve()
-      }
-      inflate.once('close', done).once('end', done)
-      inflate.write(step, done)
-    })
-  }
-
-  *#scan(last: boolean): Generator<BackupItem[]> {
-    if (this.#failure) {
-      throw new InvalidBackupError(`"${this.#where}" cannot be inflated: ${this.#failure.message}`)
-    }
-    const output = this.#output
-    this.#output = []
+  *#scan(output: readonly Buffer[]): Generator<BackupItem[]> {
     for (const piece of output) {
       this.#size += piece.length
       if (this.#size > this.#limit) {
         throw new TooLargeError(`"${this.#where}" inflates to more than ${this.#limit} bytes`)
       }
-    }
-    try {
-      for (const piece of output) this.#scanner.write(piece)
-      if (last) this.#scanner.end()
-    } catch (error) {
-      throw asInputError(error, `what "${this.#where}" inflates to`)
+      this.#scanner.write(piece)
     }
     const items = this.#visitor.take()
     if (items.length > 0) yield items
+  }
+
+  #asInputError(error: unknown): unknown {
+    if (error instanceof InflateError) return new InvalidBackupError(`"${this.#where}" ${error.message}`)
+    return asInputError(error, `what "${this.#where}" inflates to`)
   }
 }

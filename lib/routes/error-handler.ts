@@ -3,6 +3,7 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { CouchError } from '../couch/errors.js'
 import { cutError, cutText, MOST } from '../cut-text.js'
 import { DatabaseUnavailableError, OperationInProgressError } from '../errors.js'
+import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
 
 /** Seconds after which it makes sense to ask an unavailable database again. */
 const RETRY_AFTER = '5'
@@ -15,6 +16,8 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   if (error instanceof DatabaseUnavailableError) {
     reply.header('retry-after', RETRY_AFTER)
   }
+  // RFC 9110, section 15.5.16
+  if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
   const statusCode = error instanceof CouchError ? 502 : statusOf(error)
   // Errors of the system and of the host's code name paths, addresses and more.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')

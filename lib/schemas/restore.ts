@@ -55,7 +55,8 @@ export const UploadBody = Type.Object(
   {
     additionalProperties: true,
     description:
-      'A backup as it was downloaded, of any size. It is checked whole before anything is written.',
+      'A backup as it was downloaded, of any size; UTF-8, or the gzip of it with `Content-Encoding: gzip`. ' +
+      'It is checked whole before anything is written.',
     'x-examples': {
       backup: {
         summary: 'A downloaded backup',

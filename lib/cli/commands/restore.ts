@@ -9,7 +9,7 @@ import { followTransaction, transactionId, transactionText, unknownText } from '
 export const restore: Command = {
   summary: 'restore a stored backup, or one in a file',
   usage: '<id> | --file FILE',
-  help: `  --file FILE                restore the backup in FILE
+  help: `  --file FILE                restore the backup in FILE, which may be gzip
   --skip-system ID           leave this document of the system database alone;
                              may be repeated, or be several with commas between
                              them. One that has a comma goes in a JSON array.
@@ -75,7 +75,7 @@ async function callOf({ progress }: Context, id: string | undefined, values: Val
   }
   const file = String(values.file)
   const upload = await uploadOf(file, url, (done, total) => progress.transfer(file, done, total))
-  return { method: 'PUT', path: ['backups'], query, upload }
+  return { method: 'PUT', path: ['backups'], query, ...upload }
 }
 
 const SKIP_OPTIONS = ['skip-system', 'skip-components'] as const
