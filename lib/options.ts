@@ -71,7 +71,6 @@ const Options = Type.Object(
           uploadBytes: Bytes,
           inflatedBytes: Bytes,
           attachmentBytes: Bytes,
-          nesting: Type.Optional(Type.Integer({ minimum: 8, maximum: 100_000 })),
           spoolBytes: Bytes
         },
         { additionalProperties: false }
@@ -167,7 +166,6 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         uploadBytes,
         inflatedBytes: 4 * GiB,
         attachmentBytes: 32 * 1024 ** 2,
-        nesting: 512,
         spoolBytes: uploadBytes
       },
       options.limits

@@ -4,6 +4,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
@@ -137,6 +138,20 @@ t.test('a backup from its start to a restore', async (t) => {
   })
   t.equal((await components.get('doc_00000001')).changed, undefined)
   t.equal((await components.get('doc_00000002')).changed, 1, 'was to be left alone')
+  t.equal(restored.stderr, '')
+
+  const mistyped = ['--skip-components', 'doc_00000002,doc_0000000x', '--skip-system', '["a,b"]']
+  const warned = await run(['restore', id, '--yes', '--wait', ...mistyped])
+  t.equal(warned.code, 0)
+  t.equal(
+    warned.stderr,
+    'warning: ids to skip are of no document of components: "doc_0000000x"\n' +
+      'warning: ids to skip are of no document of system: "a,b"\n'
+  )
+  t.equal((await components.get('doc_00000002')).changed, 1, 'is left alone')
+  const wrong = await run(['restore', id, '--yes', '--skip-system', 'a,,b'])
+  t.equal(wrong.code, 2)
+  t.match(wrong.stderr, '--skip-system must be the id of a document')
 
   const receiver = createServer((request, response) => {
     posted = once(request.resume(), 'end')
@@ -330,6 +345,31 @@ t.test('exit codes', async (t) => {
       restored.stdout,
       /failed: .*\n.*components: 2 documents: 1 created, 1 failed\n {2}components "bad": /s
     )
+  })
+
+  await t.test('0: a file that is gzip, or has a byte order mark, is restored', async (t) => {
+    const text = JSON.stringify({ dbs: { athena_components: { docs: [{ _id: 'of a file' }] } } })
+    const cwd = t.testdir({ 'b.json.gz': gzipSync(text), 'marked.json': `\ufeff\r\n${text}\n` })
+    const zipped = await run(['restore', '--file', 'b.json.gz', '--yes', '--wait'], { cwd })
+    t.equal(zipped.code, 0)
+    t.match(zipped.stdout, /components: 1 documents: 1 created/)
+    const webhook = ['--client-webhook-url', 'http://127.0.0.1:9/']
+    t.equal((await run(['restore', '--file', 'b.json.gz', '--yes', ...webhook], { cwd })).code, 2)
+    const marked = await run(['restore', '--file', 'marked.json', '--yes', '--wait', ...webhook], { cwd })
+    t.equal(marked.code, 0)
+    t.match(marked.stdout, /components: 1 documents: 1 unchanged/)
+  })
+
+  await t.test('0: a backup of a document that nests deep is read', async (t) => {
+    const deep = `${'['.repeat(1500)}${']'.repeat(1500)}`
+    const body = `{"dbs":{"athena_sessions":{"docs":[{"_id":"deep","deep":${deep}}]}}}`
+    const cwd = t.testdir({ 'deep.json': body })
+    t.equal((await run(['restore', '--file', 'deep.json', '--yes', '--wait'], { cwd })).code, 0)
+    const { id } = (await run(['start', '--wait', '--json'])).json()
+    const got = await run(['get', id, '-o', '-'])
+    t.equal(got.code, 0)
+    t.ok(got.stdout.includes(deep))
+    t.equal((await run(['status', id])).code, 0)
   })
 
   await t.test('1: a file that is no whole backup is not even sent', async (t) => {

@@ -21,7 +21,7 @@ const WRONG_LARGE: [attachments: string, problem: RegExp][] = [
     `{"a":{"content_type":{"toString":1},"data":"${LARGE}"}}`,
     /content_type of attachment "a" must be a string/
   ],
-  [`{"\\ud800":{"data":"${LARGE}"}}`, /the name of attachment "\ud800" is not Unicode/]
+  [`{"\\ud800":{"data":"${LARGE}"}}`, /the name of attachment "\\ud800" is not Unicode/]
 ]
 
 t.test('attachments that no database could store are refused before anything is written', async (t) => {

@@ -6,6 +6,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
+import { MAX_DEPTH } from '../lib/json/scanner.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 
@@ -220,7 +221,10 @@ t.test('a body that is cut off changes nothing', async (t) => {
 /** Bodies in encodings that are not plain UTF-8. */
 function* encoded(body: string): Generator<[what: string, bytes: Buffer, ...headers: string[]]> {
   const gzipped = gzipSync(body)
-  yield ['gzip, said', gzipped, 'content-encoding: gzip']
+  yield ['gzip, cut', gzipped.subarray(0, -1), 'content-encoding: gzip']
+  yield ['gzip, and more', Buffer.concat([gzipped, Buffer.from('more')]), 'content-encoding: gzip']
+  yield ['gzip, and zeros', Buffer.concat([gzipped, Buffer.alloc(10)]), 'content-encoding: gzip']
+  yield ['gzip, said where it is none', Buffer.from(body), 'content-encoding: gzip']
   yield ['gzip, not said', gzipped]
   yield ['deflate', deflateSync(body), 'content-encoding: deflate']
   yield ['brotli', brotliCompressSync(body), 'content-encoding: br']
@@ -253,7 +257,7 @@ const deep = (open: string, close: string) => open.repeat(200_000) + close.repea
 const JSON_CORPUS: Record<string, string> = {
   'deep objects': `${'{"a":'.repeat(200_000)}1${'}'.repeat(200_000)}`,
   'deep arrays': deep('[', ']'),
-  'deep in dbs': `{"dbs":{"components":{"docs":[{"_id":"a","x":${deep('[', ']')}}]}}}`,
+  'deep in dbs': `{"dbs":{"components":{"docs":[{"_id":"a","x":${'['.repeat(MAX_DEPTH)}`,
   'a huge key': `{"${'k'.repeat(500_000)}":1}`,
   'a huge key of a database': `{"dbs":{"${'k'.repeat(500_000)}":{}}}`,
   'many keys': `{${Array.from({ length: 50_000 }, (_, i) => `"k${i}":1`).join(',')}}`,

@@ -37,7 +37,7 @@ const CORPUS: (string | Buffer)[] = [
   '{"dbs":{"__proto__":{"docs":[]}}}',
   '{"dbs":{"constructor":{"docs":[]}}}',
   '{"dbs":{"components":{"docs":[{"__proto__":{}}]}}}',
-  '\ufeff{"dbs":{}}',
+  '\ufeff\ufeff{"dbs":{}}',
   Buffer.from('{"dbs":{}}', 'utf16le'),
   Buffer.from([0xff, 0xfe, 0x00, 0xd8]),
   Buffer.from([0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3]),

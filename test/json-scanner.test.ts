@@ -6,7 +6,8 @@ import {
   type JsonKind,
   type JsonPath,
   JsonScanner,
-  JsonSyntaxError
+  JsonSyntaxError,
+  MAX_DEPTH
 } from '../lib/json/scanner.js'
 import { cut, cuts, type JsonNode, jsonNode, jsonText } from './helpers/json.js'
 
@@ -255,8 +256,9 @@ t.test('goes as deep as it may and no deeper', async (t) => {
     t.match(scan([nested(102)], () => action, 100).error, { offset: 300, truncated: false })
     t.equal(scan(cut(nested(2000), null), () => action, 2000).error, undefined)
   }
-  t.equal(scan([nested(1024)]).error, undefined)
-  t.match(scan([nested(1026)]).error, { offset: 512 * 6 })
+  t.equal(scan([nested(1_000_000)], () => 'skip').error, undefined)
+  const endless = scan(Array(200).fill(Buffer.alloc(64 * 1024, '[')), () => 'skip')
+  t.match(endless.error, { offset: MAX_DEPTH, message: /nested deeper than 8388608 levels/ })
 })
 
 t.test('hands over views of its input, not copies', async (t) => {

@@ -244,7 +244,7 @@ const PROVOKE: Record<string, Provoke> = {
     ),
   mediaType: async (_t, id, idle) =>
     send(idle, id, { payload: '<a/>', headers: { 'content-type': 'application/xml' } }),
-  compressedBody: async (_t, id, idle) => send(idle, id, asJson('{}', { 'content-encoding': 'gzip' })),
+  compressedBody: async (_t, id, idle) => send(idle, id, asJson('{}', { 'content-encoding': 'br' })),
   authorizationFailed: async (t, id, idle) =>
     send(
       await buildHost(t, { on: idle.on, authorize: () => Promise.reject(new Error('no session store')) }),

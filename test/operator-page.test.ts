@@ -92,7 +92,7 @@ async function wholeWay(t: Test, browser: Browser): Promise<void> {
   await components.insert({ ...(await components.get('org1msp')), display_name: 'overwritten' })
 
   await row.getByRole('button', { name: /^Restore/ }).click()
-  await page.getByLabel('Leave alone in components').fill('org1peer2\n\n  org1msp \n')
+  await page.getByLabel('Leave alone in components').fill('org1peer2\n\n  org1msp \norg1mps\n')
   await page.getByRole('button', { name: 'Preview' }).click()
   await page.getByText('1 document would be written', { exact: true }).waitFor()
   const counts = page.getByRole('table', { name: 'What would be done' })
@@ -101,6 +101,9 @@ async function wholeWay(t: Test, browser: Browser): Promise<void> {
     .getByRole('cell')
     .allInnerTexts()
   t.strictSame(cells, ['6', '1', '0', '3', '2'], 'in backup, to create, to change, unchanged, left alone')
+  await page
+    .getByText('No document has these ids: org1mps in components. Check how they are spelled.')
+    .waitFor()
   await t.rejects(components.get('org1peer1'), 'a preview writes nothing')
 
   const field = page.getByLabel(/^Type .* to confirm$/)
@@ -111,6 +114,7 @@ async function wholeWay(t: Test, browser: Browser): Promise<void> {
   await confirm(page)
   await page.getByRole('button', { name: 'Restore 1 document' }).click()
   await page.getByRole('heading', { name: 'The restore is done' }).waitFor()
+  await page.getByText('1 ids to skip are of no document of components: "org1mps"').waitFor()
   t.ok(await components.get('org1peer1'))
   t.equal((await components.get('org1msp')).display_name, 'overwritten', 'left alone')
   await t.rejects(components.get('org1peer2'), 'left alone')

@@ -120,7 +120,8 @@ t.test('a preview counts and writes nothing, from a stored backup and from a fil
     status: 'success',
     by: MANAGER,
     dry_run: true,
-    databases: { components: { total: 6, created: 1, changed: 0, unchanged: 4, skipped: 1 } }
+    databases: { components: { total: 6, created: 1, changed: 0, unchanged: 4, skipped: 1 } },
+    skip_unknown: { system: { count: 2, ids: ['a', 'b'] } }
   })
   const file = await app.inject({
     method: 'PUT',

@@ -21,10 +21,20 @@ t.test('reads every spelling that clients use', async (t) => {
     ['a', ['a']],
     ['"a"', ['a']],
     ["'a'", ['a']],
-    ['a,b', ['a,b']],
+    ['a,b', ['a', 'b']],
+    [' a , b,c ', ['a', 'b', 'c']],
+    ['"a,b"', ['a', 'b']],
+    ["'a, b'", ['a', 'b']],
+    ['"a","b"', ['a', 'b']],
+    ["'a' , 'b'", ['a', 'b']],
+    ['"a,b","c"', ['a,b', 'c']],
+    ['"[a","b]"', ['[a', 'b]']],
+    ['["a,b"]', ['a,b']],
+    ["['a,b','c']", ['a,b', 'c']],
+    ["it's", ["it's"]],
     [
-      ['a', '["b","c"]', "['d']"],
-      ['a', 'b', 'c', 'd']
+      ['a', '["b","c"]', "['d']", 'e,f'],
+      ['a', 'b', 'c', 'd', 'e', 'f']
     ],
     ["['it\\'s']", ["it's"]],
     ["['a\"b']", ['a"b']],
@@ -79,12 +89,20 @@ t.test('refuses anything else, naming the parameter', async (t) => {
     '[["a"]]',
     '["a",1]',
     '"a',
+    ',',
+    'a,',
+    ',a',
+    'a,,b',
+    'a,"b"',
+    'a,["b"]',
+    '"a","b',
+    '"a,"',
     "'a"
   ]
   for (const value of [...wrong, ['a', '']]) {
     t.throws(
       () => parse(value),
-      { statusCode: 400, message: /^querystring\/skip_system must be an array of document ids/ },
+      { statusCode: 400, message: /^querystring\/skip_system must be document ids/ },
       JSON.stringify(value)
     )
   }

@@ -64,7 +64,7 @@ export interface StartedBackup {
 
 export interface BackupContent {
   summary: BackupSummary
-  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged. */
+  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told (`stream.close(NGHTTP2_INTERNAL_ERROR)`). */
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
   etag: string
@@ -102,12 +102,23 @@ export interface RestoreFailure {
 export interface RestoreOutcome {
   tx_id: string
   databases: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
-  /** The first failures, at most 20. */
+  /** The first failures, at most 20. Long ids and reasons are cut, and say so. */
   failures: RestoreFailure[]
+  /** Ids of `skip` that no document has. Absent when every id was found. */
+  skip_unknown?: SkipUnknown
 }
 
+/** Ids on a skip list that no document of the backup has, nor, where `exact` looks, of the database. */
+export interface UnknownIds {
+  count: number
+  /** The first, at most 20. Long ones are cut, and say so. */
+  ids: string[]
+}
+
+export type SkipUnknown = Partial<Record<LogicalDatabase, UnknownIds>>
+
 export interface RestoreOptions {
-  /** Ids of documents not to restore, per database. */
+  /** Ids of documents not to restore, per database. Those that no document has are told in `skip_unknown`. */
   skip?: Partial<Record<LogicalDatabase, readonly string[]>>
   /** URL that receives a POST of the finished transaction. */
   clientWebhookUrl?: string

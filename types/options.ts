@@ -39,14 +39,12 @@ export interface ClientWebhookOptions {
 
 /** Bounds, each with a default that suits a console of some 100,000 documents. */
 export interface Limits {
-  /** Bytes of an uploaded backup. Default 10 GiB. */
+  /** Bytes of an uploaded backup: of those that arrive, and of what they inflate to. Default 10 GiB. */
   uploadBytes?: number
   /** Bytes that a legacy backup's `compressed_docs` may inflate to, per database. Default 4 GiB. */
   inflatedBytes?: number
   /** Bytes of one appended attachment. Default 32 MiB. */
   attachmentBytes?: number
-  /** Depth of nested arrays and objects in an upload. Default 512. */
-  nesting?: number
   /** Bytes the spool directory may take. Default: `uploadBytes`. */
   spoolBytes?: number
 }

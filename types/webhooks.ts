@@ -1,4 +1,4 @@
-import type { DatabaseRestoreCounts, RestoreFailure } from './backups.js'
+import type { DatabaseRestoreCounts, RestoreFailure, SkipUnknown } from './backups.js'
 import type { LogicalDatabase } from './databases.js'
 
 export type TransactionStatus = 'pending' | 'success' | 'error'
@@ -41,6 +41,8 @@ export interface WebhookTransaction {
   dry_run?: boolean
   databases?: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
   failures?: RestoreFailure[]
+  /** Ids of the skip lists that no document has: mistyped ones, as a rule. */
+  skip_unknown?: SkipUnknown
   client_webhook?: WebhookDelivery
 }
 

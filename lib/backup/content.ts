@@ -19,7 +19,6 @@ import { dropBytes, type Part, readParts, textPart, totalLength } from './conten
 
 export interface ContentOptions {
   names: DatabaseNames
-  maxDepth: number
   inflatedBytes: number
 }
 

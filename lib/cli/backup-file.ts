@@ -6,9 +6,20 @@ import { CliError, EXIT } from './errors.js'
 
 /** Bytes at either end of a file that are looked at. */
 const MARGIN = 4096
+const GZIP = '\x1f\x8b'
+/** The byte order mark of UTF-8. */
+const MARK = '\xef\xbb\xbf'
+
+interface Inspected {
+  size: number
+  /** It is gzip, which the server inflates. */
+  gzip: boolean
+  /** Where the opening brace stands, unless it is gzip. */
+  start: number
+}
 
 /**
- * A file with a backup, as the body of a request.
+ * Makes a request's body of a file with a backup, or with the gzip of one.
  * @param webhookUrl put in front of the backup's own members, where the API has it
  * @param onProgress told of the bytes read
  * @throws CliError when the file cannot be read, or is not whole at first sight
@@ -17,16 +28,31 @@ export async function uploadOf(
   path: string,
   webhookUrl: string | undefined,
   onProgress: (done: number, total: number) => void
-): Promise<NonNullable<Call['upload']>> {
-  const { size, start } = await inspect(path)
-  const head = Buffer.from(
-    webhookUrl === undefined ? '{' : `{"client_webhook_url":${JSON.stringify(webhookUrl)},`
-  )
-  const length = head.length + size - start - 1
+): Promise<Pick<Call, 'upload' | 'headers'>> {
+  const { size, start, gzip } = await inspect(path)
+  if (gzip && webhookUrl !== undefined)
+    throw new CliError(EXIT.usage, `--client-webhook-url cannot be sent with gzip: gunzip ${path}`)
+  const upload = gzip
+    ? uploadFrom(path, { head: Buffer.alloc(0), start: 0, size }, onProgress)
+    : uploadFrom(path, { head: openingOf(webhookUrl), start: start + 1, size }, onProgress)
+  return { upload, ...(gzip && { headers: { 'content-encoding': 'gzip' } }) }
+}
+
+/** The opening brace of a backup, with the webhook after it. */
+const openingOf = (webhookUrl: string | undefined): Buffer =>
+  Buffer.from(webhookUrl === undefined ? '{' : `{"client_webhook_url":${JSON.stringify(webhookUrl)},`)
+
+/** @param part what is sent: `head`, and the file from `start` to its end */
+function uploadFrom(
+  path: string,
+  { head, start, size }: { head: Buffer; start: number; size: number },
+  onProgress: (done: number, total: number) => void
+): NonNullable<Call['upload']> {
+  const length = head.length + size - start
   const read = async function* () {
     let done = head.length
     yield head
-    for await (const piece of createReadStream(path, { start: start + 1, end: size - 1 })) {
+    for await (const piece of createReadStream(path, { start, end: size - 1 })) {
       done += piece.length
       yield piece
       onProgress(done, length)
@@ -36,8 +62,7 @@ export async function uploadOf(
   return { length, open: () => Readable.from(read(), { objectMode: false }) }
 }
 
-/** The file's size, and where its opening brace stands. */
-async function inspect(path: string): Promise<{ size: number; start: number }> {
+async function inspect(path: string): Promise<Inspected> {
   let head: string
   let tail: string
   let size: number
@@ -58,10 +83,11 @@ async function inspect(path: string): Promise<{ size: number; start: number }> {
   } catch (error) {
     throw new CliError(EXIT.failed, (error as Error).message)
   }
-  const start = head.search(/[^ \t\r\n]/)
-  if (start < 0 || head[start] !== '{')
-    throw new CliError(EXIT.failed, `${path} is not a backup: it is no JSON object`)
+  if (head.startsWith(GZIP)) return { size, start: 0, gzip: true }
+  const text = head.startsWith(MARK) ? MARK.length : 0
+  const start = text + head.slice(text).search(/[^ \t\r\n]/)
+  if (head[start] !== '{') throw new CliError(EXIT.failed, `${path} is not a backup: it is no JSON object`)
   if (!tail.trimEnd().endsWith('}'))
     throw new CliError(EXIT.failed, `${path} is not whole: its end is missing`)
-  return { size, start }
+  return { size, start, gzip: false }
 }

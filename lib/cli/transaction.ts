@@ -38,6 +38,16 @@ export async function followTransaction(
   }, client.signal)
 }
 
+/** Says which ids of the skip lists no document has; nothing when all were found. */
+export function unknownText({ skip_unknown: unknown = {} }: Transaction): string {
+  const lines = Object.entries(unknown).map(([database, { count, ids }]) => {
+    const more = count > ids.length ? `, and ${count - ids.length} more` : ''
+    const named = ids.map((id) => `"${id}"`).join(', ')
+    return `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
+  })
+  return lines.join('')
+}
+
 /** How a restore ended, for people. */
 export function transactionText({
   tx_id,

@@ -1,4 +1,6 @@
-/** CouchDB refused a request, or could not be talked to. Never holds the server's URL, which may carry credentials. */
+import { cutText, MOST } from '../cut-text.js'
+
+/** CouchDB refused a request, or could not be talked to. Never holds the server's URL, which may carry credentials; texts are cut. */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
   /** HTTP status, or 0 when there was no usable answer. */
@@ -22,10 +24,12 @@ export class CouchError extends Error {
       cause?: unknown
     }
   ) {
-    super(`${what}: ${details.error}, ${details.reason}`, { cause: details.cause })
+    const error = cutText(details.error, MOST.name)
+    const reason = cutText(details.reason, MOST.reason)
+    super(`${cutText(what, MOST.reason)}: ${error}, ${reason}`, { cause: details.cause })
     this.status = details.status ?? 0
-    this.error = details.error
-    this.reason = details.reason
+    this.error = error
+    this.reason = reason
     this.retryable = details.retryable ?? false
     this.retryAfter = details.retryAfter
   }

@@ -1,4 +1,5 @@
-import { decodeValue, MemberCursor, toBuffer } from './members.js'
+import { cutText, MOST } from '../cut-text.js'
+import { eachElement, MemberCursor, toBuffer } from './members.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
 export interface MemberBounds {
@@ -24,6 +25,10 @@ export interface DocumentBytes {
 /** A document that cannot be stored in CouchDB. The message names the field. */
 export class InvalidDocumentError extends Error {
   override readonly name = 'InvalidDocumentError'
+
+  constructor(message: string) {
+    super(cutText(message, MOST.message))
+  }
 }
 
 /** Members that describe revisions: never part of what is backed up or restored. */
@@ -72,14 +77,11 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
     else if (key === '_rev') {
       document.rev = cursor.string()
       if (document.rev === undefined || !REV.test(document.rev)) {
-        throw new InvalidDocumentError(`document "${document.id}": "_rev" is not a revision`)
+        throw new InvalidDocumentError(`document "${shown(document.id)}": "_rev" is not a revision`)
       }
     } else if (key === '_deleted') document.deleted = bytes[cursor.valueStart] === 0x74
     else if (key === '_attachments') document.attachments = boundsOfAttachments(cursor)
-    else if (key === '_conflicts') {
-      const conflicts = decodeValue(bytes, cursor.valueStart, cursor.valueEnd)
-      document.conflicts = Array.isArray(conflicts) ? conflicts.length : 0
-    }
+    else if (key === '_conflicts') document.conflicts = countElements(cursor)
   }
   if (document.id === '') throw new InvalidDocumentError('a document has no "_id"')
   if (cursor.end < bytes.length) document.bytes = document.bytes.subarray(0, cursor.end)
@@ -98,9 +100,16 @@ function validId(id: string | undefined): string {
   if (id === undefined) throw new InvalidDocumentError('a document\'s "_id" is not a string')
   if (id === '') throw new InvalidDocumentError('a document\'s "_id" is empty')
   if (id.startsWith('_') && !/^_design\/[^/]/.test(id)) {
-    throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${id.slice(0, 100)}"`)
+    throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${shown(id)}"`)
   }
   return id
+}
+
+/** Elements of an array; 0 for another value. */
+function countElements({ bytes, valueStart }: MemberCursor): number {
+  let count = 0
+  if (bytes[valueStart] === 0x5b) eachElement(bytes, valueStart, () => count++)
+  return count
 }
 
 function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
@@ -159,6 +168,8 @@ function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: 
   pieces.push(CLOSE)
   return Buffer.concat(pieces)
 }
+
+const shown = (id: string) => cutText(id, MOST.name)
 
 const COMMA = Buffer.from(',')
 const CLOSE = Buffer.from('}')

@@ -1,5 +1,6 @@
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
+const MINUS = 0x2d
 
 /**
  * Walks the members of one JSON object. The bytes must be a JSON object already known to be well-formed (see
@@ -64,6 +65,13 @@ export class MemberCursor {
   string(): string | undefined {
     if (this.bytes[this.valueStart] !== QUOTE) return undefined
     return decodeString(this.bytes, this.valueStart, this.valueEnd)
+  }
+
+  /** The value when it is a number, else `undefined`. */
+  number(): number | undefined {
+    const first = this.bytes[this.valueStart]
+    if (first !== MINUS && (first < 0x30 || first > 0x39)) return undefined
+    return Number(toBuffer(this.bytes).toString('latin1', this.valueStart, this.valueEnd))
   }
 }
 

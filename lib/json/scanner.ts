@@ -12,6 +12,13 @@ export class JsonSyntaxError extends Error {
   }
 }
 
+/** Raised for JSON that nests deeper than the scanner takes. */
+export class JsonDepthError extends JsonSyntaxError {
+  constructor(depth: number, offset: number) {
+    super(`nested deeper than ${depth} levels`, offset)
+  }
+}
+
 export type JsonKind = 'object' | 'array' | 'string' | 'number' | 'literal'
 
 /** Where a value stands: member names of objects, and {@link ELEMENT} for an element of an array. */
@@ -64,6 +71,11 @@ enum State {
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MAX_KEY_BYTES = 64 * 1024
+/**
+ * Levels of nesting unless a scanner is told otherwise. CouchDB bounds a document by its size alone, and a level takes
+ * two bytes: a restore takes documents of 16 MiB, so none of them is deeper. The scanner keeps one byte for each level.
+ */
+export const MAX_DEPTH = 8 * 1024 * 1024
 /** Room is made for more when it is needed. */
 const USUAL_DEPTH = 256
 
@@ -112,7 +124,8 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
 
 /**
  * A strict, incremental JSON (RFC 8259) scanner over bytes that never builds values: the visitor chooses which
- * parts to walk into and which to receive as the bytes they were sent as. Memory does not depend on the input.
+ * parts to walk into and which to receive as the bytes they were sent as. Memory does not depend on the input, but for
+ * one byte a level of nesting.
  *
  * @throws JsonSyntaxError from `write` and `end`, with the offset of the first wrong byte.
  */
@@ -147,7 +160,7 @@ export class JsonScanner {
   /** @param options.maxKey bytes of a member name that is reported */
   constructor(visitor: JsonVisitor, options: { maxDepth?: number; maxKey?: number } = {}) {
     this.#visitor = visitor
-    this.#maxDepth = options.maxDepth ?? 1024
+    this.#maxDepth = options.maxDepth ?? MAX_DEPTH
     this.#maxKey = options.maxKey ?? MAX_KEY_BYTES
     this.#isObject = new Uint8Array(Math.min(this.#maxDepth, USUAL_DEPTH))
   }
@@ -284,7 +297,7 @@ export class JsonScanner {
             i++
             state = State.String
           } else if (c === 0x7b || c === 0x5b) {
-            if (this.#depth === this.#maxDepth) fail(`nested deeper than ${this.#maxDepth}`)
+            if (this.#depth === this.#maxDepth) throw new JsonDepthError(this.#maxDepth, this.#offset + i)
             if (this.#depth === this.#isObject.length) this.#deepen()
             const object = c === 0x7b
             const enter = this.#beginValue(object ? 'object' : 'array', i) === 'enter'

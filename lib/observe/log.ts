@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
+import { cutError } from '../cut-text.js'
 import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 
@@ -14,7 +15,10 @@ interface Line {
 export function logListener(log: FastifyBaseLogger): Listener {
   return (event) => {
     const { level, fields, message } = lineOf(event)
-    log[level]({ event: event.type, ...fields }, message)
+    log[level](
+      { event: event.type, ...fields, ...('error' in event && { err: cutError(event.error) }) },
+      message
+    )
   }
 }
 
@@ -38,7 +42,7 @@ function lineOf(event: BackupEvent): Line {
       return {
         level: 'error',
         message: 'backup failed',
-        fields: { id: event.id, ...endOf(event), err: event.error }
+        fields: { id: event.id, ...endOf(event) }
       }
     case 'restore_started':
       return { level: 'info', message: 'restore started', fields: restoreOf(event) }
@@ -64,7 +68,12 @@ function lineOf(event: BackupEvent): Line {
       return {
         level: 'info',
         message: 'restore finished',
-        fields: { ...restoreOf(event), ...endOf(event), ...totalOf(event.outcome) }
+        fields: {
+          ...restoreOf(event),
+          ...endOf(event),
+          ...totalOf(event.outcome),
+          ...unknownOf(event.outcome)
+        }
       }
     case 'restore_failed':
       return {
@@ -73,23 +82,22 @@ function lineOf(event: BackupEvent): Line {
         fields: {
           ...restoreOf(event),
           ...endOf(event),
-          ...(event.outcome && totalOf(event.outcome)),
-          err: event.error
+          ...(event.outcome && { ...totalOf(event.outcome), ...unknownOf(event.outcome) })
         }
       }
     case 'retry': {
-      const { attempt, waitMs, error } = event
+      const { attempt, waitMs } = event
       return {
         level: 'debug',
         message: `${event.operation}: a call to the database will be made again`,
-        fields: { ...operationOf(event), attempt, waitMs: Math.round(waitMs), err: error }
+        fields: { ...operationOf(event), attempt, waitMs: Math.round(waitMs) }
       }
     }
     case 'failure_not_recorded':
       return {
         level: 'error',
         message: `${event.operation}: its failure could not be written down; will try again`,
-        fields: { ...operationOf(event), err: event.error }
+        fields: { ...operationOf(event) }
       }
     case 'lease_taken_over':
       return {
@@ -107,7 +115,7 @@ function lineOf(event: BackupEvent): Line {
       return {
         level: 'warn',
         message: 'could not look for interrupted backups and restores; will try again',
-        fields: { err: event.error }
+        fields: {}
       }
     case 'webhook_delivered': {
       const { tx_id, attempts, status } = event
@@ -152,6 +160,12 @@ function sizeOf(summaries: readonly DatabaseSummary[]) {
     rawBytes: sum('raw_bytes'),
     storedBytes: sum('stored_bytes')
   }
+}
+
+/** How many ids of the skip lists no document has, when there are any. */
+function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: number } {
+  if (!unknown) return {}
+  return { skipUnknown: Object.values(unknown).reduce((sum, { count }) => sum + count, 0) }
 }
 
 function totalOf({ databases }: RestoreOutcome): DatabaseRestoreCounts {

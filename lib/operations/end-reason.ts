@@ -1,7 +1,8 @@
+import { cutText, MOST, messageOf } from '../cut-text.js'
 import { ClosingError } from '../errors.js'
 
 /** Why an operation ended, for headers and transactions. */
 export function endReason(error: unknown): string {
   if (error instanceof ClosingError) return 'interrupted: the server was shut down'
-  return (error as Error).message || 'unknown error'
+  return cutText(messageOf(error), MOST.message)
 }

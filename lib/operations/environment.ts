@@ -81,6 +81,6 @@ export class Environment {
   /** How a backup that is one JSON document is to be read. */
   readOptions(): ReadBackupOptions {
     const { databases: names, limits } = this.options
-    return { names, maxDepth: limits.nesting, inflatedBytes: limits.inflatedBytes }
+    return { names, inflatedBytes: limits.inflatedBytes }
   }
 }

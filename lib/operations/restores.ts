@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
+import { cutText, MOST } from '../cut-text.js'
 import { BackupNotRestorableError } from '../errors.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -14,9 +15,6 @@ import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
 import type { Transactions } from './transactions.js'
-
-/** Characters of the reason why a backup has failed, in a refusal to restore it. */
-const MAX_REASON = 500
 
 /** A restore that is about to begin. */
 interface RestoreRequest {
@@ -219,7 +217,7 @@ function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?:
   if (in_progress === true) throw new BackupNotRestorableError('the backup is still in progress.')
   if (!error) return
   // What an upload says here is anything, also what cannot be made a string.
-  const reason = typeof error === 'string' ? `: ${error.slice(0, MAX_REASON)}` : '.'
+  const reason = typeof error === 'string' ? `: ${cutText(error, MOST.reason)}` : '.'
   throw new BackupNotRestorableError(`the backup has failed${reason}`)
 }
 

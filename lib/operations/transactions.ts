@@ -1,5 +1,7 @@
 import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
+import { cutText, MOST, messageOf } from '../cut-text.js'
+import { HostTimeoutError } from '../errors.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
 import { TRANSACTION_TYPE } from '../store/names.js'
 import { hostWithin } from '../within.js'
@@ -48,7 +50,10 @@ export class Transactions {
     await this.#store.update(txId, update)
   }
 
-  /** @param beforeWrite throws when this instance must not write any more */
+  /**
+   * Ends a transaction. When the store refuses all that there is to tell, it is told how the restore ended.
+   * @param beforeWrite throws when this instance must not write any more
+   */
   async complete(
     txId: string,
     update: TransactionUpdate,
@@ -56,12 +61,19 @@ export class Transactions {
     beforeWrite: () => void
   ): Promise<void> {
     const current = await this.#store.get(txId)
+    const end = { ...update, ts_completed: Date.now() }
+    const messages = [...(current?.athena_messages ?? []), cutText(message, MOST.message)]
     beforeWrite()
-    await this.#store.update(txId, {
-      ...update,
-      ts_completed: Date.now(),
-      athena_messages: [...(current?.athena_messages ?? []), message]
-    })
+    try {
+      await this.#store.update(txId, { ...end, athena_messages: messages })
+    } catch (error) {
+      // One that does not answer would not answer again.
+      if (error instanceof HostTimeoutError) throw error
+      const written = await this.isOver(txId)
+      beforeWrite()
+      if (written) return
+      await this.#store.update(txId, { ...end, failures: [], athena_messages: [shortOf(message, error)] })
+    }
   }
 
   /**
@@ -78,6 +90,12 @@ export class Transactions {
   }
 }
 
+/** How a restore ended, for a store that refused to be told more. */
+function shortOf(message: string, refusal: unknown): string {
+  const why = cutText(messageOf(refusal), MOST.name)
+  return `${cutText(message, MOST.reason)}; more could not be stored: ${why}`
+}
+
 function newTransaction(
   txId: string,
   url: string,
@@ -91,8 +109,8 @@ function newTransaction(
     sub_type: 'backup_restore',
     description: 'restoring dbs from backup',
     status: 'pending',
-    by: options.requester?.name ?? '-',
-    uuid: options.requester?.uuid ?? '-',
+    by: cutText(String(options.requester?.name ?? '-'), MOST.name),
+    uuid: cutText(String(options.requester?.uuid ?? '-'), MOST.name),
     url,
     ...(options.clientWebhookUrl === undefined
       ? undefined

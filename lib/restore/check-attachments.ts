@@ -1,3 +1,4 @@
+import { cutText, MOST } from '../cut-text.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
 
@@ -15,7 +16,7 @@ export function checkAttachments({ bytes, id, attachments }: DocumentBytes): voi
   while (names.next()) {
     const refuse = (problem: string) =>
       new InvalidDocumentError(
-        `attachment "${names.key().slice(0, 100)}" of "${id.slice(0, 100)}" ${problem}`
+        `attachment "${cutText(names.key(), MOST.name)}" of "${cutText(id, MOST.name)}" ${problem}`
       )
     if (bytes[names.valueStart] !== OBJECT) throw refuse('is not an object')
     let complete = false

@@ -1,16 +1,21 @@
-import { createInflate, type Inflate } from 'node:zlib'
+import { createInflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { cutText, MOST } from '../cut-text.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { headOf } from '../head-of.js'
+import { InflateError, Inflater } from '../inflater.js'
 import { InvalidDocumentError } from '../json/document.js'
 import { toBuffer } from '../json/members.js'
 import {
   type JsonAction,
+  JsonDepthError,
   type JsonKind,
   type JsonPath,
   JsonScanner,
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
+import { encodingOf, markLength, TELLING_BYTES } from '../json/utf8.js'
 import { databaseOfKey } from '../store/names.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
 
@@ -27,8 +32,6 @@ export type BackupItem =
 
 export interface ReadBackupOptions {
   names: DatabaseNames
-  /** Depth of nesting. */
-  maxDepth: number
   /** Bytes that one database's `compressed_docs` may inflate to. */
   inflatedBytes: number
 }
@@ -61,8 +64,6 @@ const DATABASE_MEMBERS = new Set([
   'stored_bytes'
 ])
 const MAX_MEMBER = 256 * 1024
-/** Deflate makes at most 1,032 bytes of one, so this bounds what one step of inflating gives. */
-const INFLATE_STEP = 4096
 
 /**
  * Reads a backup given as JSON, in every form that backups have had: documents inline, or in `compressed_docs`
@@ -75,10 +76,10 @@ export async function* readBackup(
   options: ReadBackupOptions
 ): AsyncGenerator<BackupItem[]> {
   const visitor = new BackupVisitor(options.names)
-  const scanner = new JsonScanner(visitor, { maxDepth: options.maxDepth })
+  const scanner = new JsonScanner(visitor)
   let inflating: CompressedDocuments | undefined
   try {
-    for await (const chunk of body) {
+    for await (const chunk of utf8Of(body)) {
       scanner.write(chunk)
       for (const found of visitor.take()) {
         if (found.kind === 'items') yield found.items
@@ -100,7 +101,20 @@ export async function* readBackup(
   if (!visitor.hasDatabases) throw new InvalidBackupError('"dbs" is missing')
 }
 
+/** Leaves out a byte order mark. @throws InvalidBackupError that names another encoding */
+async function* utf8Of(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const { head, all } = await headOf(body, TELLING_BYTES)
+  const encoding = encodingOf(head)
+  let mark = markLength(head)
+  for await (const piece of all) {
+    if (encoding !== undefined) throw new InvalidBackupError(`the body is ${encoding}: send JSON in UTF-8`)
+    yield mark > 0 ? piece.subarray(mark) : piece
+    mark = 0
+  }
+}
+
 function asInputError(error: unknown, what: string): unknown {
+  if (error instanceof JsonDepthError) return new InvalidBackupError(`${what} is no backup: ${error.message}`)
   if (error instanceof JsonSyntaxError) {
     return new InvalidBackupError(
       error.truncated ? `${what} is truncated: ${error.message}` : `${what} is not JSON: ${error.message}`
@@ -244,13 +258,14 @@ class BackupVisitor implements JsonVisitor {
       return 'enter'
     }
     if (IGNORED.has(name)) return 'skip'
-    if (!MEMBERS.has(name)) throw new InvalidBackupError(`unknown key "${name.slice(0, 100)}" in the body`)
+    if (!MEMBERS.has(name))
+      throw new InvalidBackupError(`unknown key "${cutText(name, MOST.name)}" in the body`)
     return 'stream'
   }
 
   #beginDatabase(key: string, kind: JsonKind): JsonAction {
     const database = databaseOfKey(key, this.#names)
-    const shown = key.slice(0, 100)
+    const shown = cutText(key, MOST.name)
     if (!database) throw new InvalidBackupError(`"dbs.${shown}" is not a database of this console`)
     const other = this.#keys.get(database)
     if (other !== undefined) {
@@ -265,7 +280,7 @@ class BackupVisitor implements JsonVisitor {
   }
 
   #beginDatabaseMember(name: string, kind: JsonKind): JsonAction {
-    const where = `dbs.${this.#keys.get(this.#database)}.${name.slice(0, 100)}`
+    const where = `dbs.${this.#keys.get(this.#database)}.${cutText(name, MOST.name)}`
     if (this.#inDatabase.has(name)) throw new InvalidBackupError(`"${where}" stands there twice`)
     this.#inDatabase.add(name)
     if (name === 'docs' || name === 'compressed_docs') {
@@ -327,11 +342,9 @@ class ArrayVisitor implements JsonVisitor {
 class CompressedDocuments {
   readonly #where: string
   readonly #limit: number
-  readonly #inflate: Inflate = createInflate()
+  readonly #inflater = new Inflater(createInflate())
   readonly #visitor: ArrayVisitor
   readonly #scanner: JsonScanner
-  #output: Buffer[] = []
-  #failure: Error | undefined
   #text = ''
   #size = 0
 
@@ -339,11 +352,7 @@ class CompressedDocuments {
     this.#where = where
     this.#limit = options.inflatedBytes
     this.#visitor = new ArrayVisitor(database, where)
-    this.#scanner = new JsonScanner(this.#visitor, { maxDepth: options.maxDepth })
-    this.#inflate.on('data', (piece: Buffer) => this.#output.push(piece))
-    this.#inflate.on('error', (error) => {
-      this.#failure = error
-    })
+    this.#scanner = new JsonScanner(this.#visitor)
   }
 
   /** @param text the next characters of the JSON string, quotes included */
@@ -357,64 +366,42 @@ class CompressedDocuments {
 
   async *end(): AsyncGenerator<BackupItem[]> {
     yield* this.#decode(this.#text)
-    if (!this.#inflate.closed) {
-      await new Promise<void>((resolve) => {
-        this.#inflate.once('close', resolve)
-        this.#inflate.end()
-      })
+    try {
+      yield* this.#scan(await this.#inflater.end())
+      this.#scanner.end()
+    } catch (error) {
+      throw this.#asInputError(error)
     }
-    yield* this.#scan(true)
   }
 
   destroy(): void {
-    this.#inflate.destroy()
+    this.#inflater.destroy()
   }
 
   async *#decode(base64: string): AsyncGenerator<BackupItem[]> {
     if (!/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) throw new InvalidBackupError(`"${this.#where}" is not base64`)
-    const deflated = Buffer.from(base64, 'base64')
-    for (let i = 0; i < deflated.length; i += INFLATE_STEP) {
-      const step = deflated.subarray(i, i + INFLATE_STEP)
-      if (!this.#failure) await this.#write(step)
-      yield* this.#scan(false)
-      if (this.#inflate.readableEnded) {
-        throw new InvalidBackupError(`"${this.#where}" holds data after what was deflated`)
-      }
+    try {
+      for await (const output of this.#inflater.write(Buffer.from(base64, 'base64')))
+        yield* this.#scan(output)
+    } catch (error) {
+      throw this.#asInputError(error)
     }
   }
 
-  /** zlib does not call back after an error, nor when data follow what was deflated. */
-  #write(step: Buffer): Promise<void> {
-    const inflate = this.#inflate
-    return new Promise((resolve) => {
-      const done = () => {
-        inflate.off('close', done).off('end', done)
-        resolve()
-      }
-      inflate.once('close', done).once('end', done)
-      inflate.write(step, done)
-    })
-  }
-
-  *#scan(last: boolean): Generator<BackupItem[]> {
-    if (this.#failure) {
-      throw new InvalidBackupError(`"${this.#where}" cannot be inflated: ${this.#failure.message}`)
-    }
-    const output = this.#output
-    this.#output = []
+  *#scan(output: readonly Buffer[]): Generator<BackupItem[]> {
     for (const piece of output) {
       this.#size += piece.length
       if (this.#size > this.#limit) {
         throw new TooLargeError(`"${this.#where}" inflates to more than ${this.#limit} bytes`)
       }
-    }
-    try {
-      for (const piece of output) this.#scanner.write(piece)
-      if (last) this.#scanner.end()
-    } catch (error) {
-      throw asInputError(error, `what "${this.#where}" inflates to`)
+      this.#scanner.write(piece)
     }
     const items = this.#visitor.take()
     if (items.length > 0) yield items
+  }
+
+  #asInputError(error: unknown): unknown {
+    if (error instanceof InflateError) return new InvalidBackupError(`"${this.#where}" ${error.message}`)
+    return asInputError(error, `what "${this.#where}" inflates to`)
   }
 }

@@ -3,15 +3,19 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { cutText, MOST, messageOf } from '../cut-text.js'
 import { isOwnDocument } from '../store/names.js'
 import { restoreDatabase } from './database-restore.js'
 import { noCounts } from './no-counts.js'
+import { SkipList } from './skip-list.js'
 import type { RestoreSource } from './source.js'
 
 /** Milliseconds between two updates of the transaction. */
 const PROGRESS_INTERVAL = 2000
-/** Failures that are told by name. */
-const NAMED_FAILURES = 20
+/** Failures, and ids that no document has, that are told by name. */
+const NAMED = 20
+/** Of those, how many a message names as well. */
+const IN_MESSAGE = 5
 
 export interface RestoreJobOptions {
   txId: string
@@ -61,6 +65,14 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     messages.push(message)
     return progress.step({ on_step: onStep, athena_messages: [...messages] })
   }
+  const tellUnknown = async (database: LogicalDatabase, skip: SkipList) => {
+    const unknown = skip.unknown()
+    if (unknown.length === 0) return
+    const ids = unknown.slice(0, NAMED).map((id) => cutText(id, MOST.name))
+    outcome.skip_unknown = { ...outcome.skip_unknown, [database]: { count: unknown.length, ids } }
+    messages.push(unknownMessage(database, unknown))
+    await progress.step({ skip_unknown: outcome.skip_unknown, athena_messages: [...messages] })
+  }
   try {
     await step(1, 'checking the backup')
     const checking = stopwatch()
@@ -77,7 +89,11 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
             ? `${dryRun ? 'comparing' : 'restoring'} ${source.count(database)} documents of ${database}`
             : `the backup does not hold ${database}`
         )
-        if (!present) continue
+        const skip = new SkipList(options.skip[database])
+        if (!present) {
+          await tellUnknown(database, skip)
+          continue
+        }
         const restoring = stopwatch()
         const counts = noCounts()
         outcome.databases[database] = counts
@@ -86,7 +102,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           source,
           target: targets[database],
           database,
-          skip: new Set(options.skip[database]),
+          skip,
           internalTypes: options.internalTypes,
           isOwn: (id, type) => targets[database].name === options.backups && isOwnDocument(id, type),
           // What the backup left out was not deleted in its source.
@@ -95,7 +111,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           exact: options.exact,
           counts,
           onFailure(failure: RestoreFailure) {
-            if (outcome.failures.length < NAMED_FAILURES) outcome.failures.push(failure)
+            if (outcome.failures.length < NAMED) outcome.failures.push(cutFailure(failure))
           }
         })
         options.onPhase({
@@ -104,6 +120,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           durationMs: restoring(),
           counts: { ...counts }
         })
+        await tellUnknown(database, skip)
       }
     } finally {
       await source.close()
@@ -126,21 +143,37 @@ async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, fail
   try {
     await options.rebuildWhitelist()
   } catch (error) {
-    const { message } = error as Error
     throw new IncompleteRestoreError(
-      `${failed > 0 ? incomplete(outcome, failed).message : 'the data was restored'}, but the component white list could not be rebuilt: ${message}`,
+      `${failed > 0 ? incomplete(outcome, failed).message : 'the data was restored'}, but the component white list could not be rebuilt: ${cutText(messageOf(error), MOST.reason)}`,
       outcome
     )
   }
 }
 
 function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
-  const ids = outcome.failures.map(
+  const named = outcome.failures.slice(0, IN_MESSAGE).map(
     // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
     ({ database, id, reason, error }) => `${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`
   )
-  return new IncompleteRestoreError(`${failed} documents were not restored: ${ids.join(', ')}`, outcome)
+  const told = `${named.join(', ')}${andMore(failed - named.length)}`
+  return new IncompleteRestoreError(`${failed} documents were not restored: ${told}`, outcome)
 }
+
+/** A mistyped id overwrites what was to be left alone. */
+function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): string {
+  const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.name)}"`)
+  const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
+  return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
+}
+
+const andMore = (count: number) => (count > 0 ? `, and ${count} more` : '')
+
+const cutFailure = ({ database, id, error, reason }: RestoreFailure): RestoreFailure => ({
+  database,
+  id: cutText(id, MOST.name),
+  error: cutText(error, MOST.name),
+  reason: cutText(reason, MOST.reason)
+})
 
 /** Gives the milliseconds since it was started. */
 function stopwatch(): () => number {

@@ -4,7 +4,7 @@ import { AttachmentBody, AttachmentParams, attachmentStored } from '../schemas/b
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import type { RouteContext, Scope } from './context.js'
-import { refuseHostileBody } from './request-body.js'
+import { readParsedBody } from './request-body.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
@@ -16,7 +16,7 @@ export function appendAttachment(scope: Scope, { operations, options, describe }
     '/:backup_id/attachments/:att_name',
     {
       bodyLimit: overhead(attachmentBytes),
-      preParsing: refuseHostileBody(options.timeouts.idle),
+      preParsing: readParsedBody(options.timeouts.idle),
       schema: {
         ...describe('appendAttachment'),
         summary: 'Append data to a backup',

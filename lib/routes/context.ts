@@ -8,6 +8,7 @@ import type {
   RawServerDefault
 } from 'fastify'
 import type { Requester } from '../../types/backups.js'
+import { cutText, MOST } from '../cut-text.js'
 import { InvalidParameterError } from '../errors.js'
 import type { Operations } from '../operations.js'
 import type { ResolvedOptions } from '../options.js'
@@ -48,5 +49,6 @@ export async function refuseBody({ body }: FastifyRequest): Promise<void> {
   if (body === undefined || body === null) return
   if (typeof body !== 'object' || Array.isArray(body)) throw new InvalidParameterError('body Expected object')
   const [key] = Object.keys(body)
-  if (key !== undefined) throw new InvalidParameterError(`body/${key.slice(0, 100)} Unexpected property`)
+  if (key !== undefined)
+    throw new InvalidParameterError(`body/${cutText(key, MOST.name)} Unexpected property`)
 }

@@ -1,12 +1,14 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { CouchError } from '../couch/errors.js'
+import { cutError, cutText, MOST } from '../cut-text.js'
 import { DatabaseUnavailableError, OperationInProgressError } from '../errors.js'
+import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
 
 /** Seconds after which it makes sense to ask an unavailable database again. */
 const RETRY_AFTER = '5'
 
-/** Gives every error the shape that clients of the API know, and never more than its message. */
+/** Gives every error the shape that clients of the API know, and never more than its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof OperationInProgressError) {
     return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
@@ -14,17 +16,19 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   if (error instanceof DatabaseUnavailableError) {
     reply.header('retry-after', RETRY_AFTER)
   }
+  // RFC 9110, section 15.5.16
+  if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
   const statusCode = error instanceof CouchError ? 502 : statusOf(error)
   // Errors of the system and of the host's code name paths, addresses and more.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
-  if (statusCode >= 500) request.log.error({ err: error }, 'backup request failed')
+  if (statusCode >= 500) request.log.error({ err: cutError(error) }, 'backup request failed')
   // Named, since Fastify does not find out for a stream that failed before its first byte.
   reply.type('application/json; charset=utf-8')
   return reply.code(statusCode).send({
     statusCode,
     code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : told ? error.code : undefined,
     error: STATUS_CODES[statusCode] ?? 'Error',
-    message: told ? error.message : 'the request could not be served'
+    message: told ? cutText(error.message, MOST.message) : 'the request could not be served'
   })
 }
 

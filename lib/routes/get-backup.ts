@@ -1,9 +1,11 @@
+import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
 import { BackupNotFoundError, RangeAfterEndError } from '../errors.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
+import { breakOffWith } from './break-off.js'
 import { rangeStart } from './byte-range.js'
 import type { RouteContext, Scope } from './context.js'
 
@@ -44,20 +46,26 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
 /** Streams a backup, or its rest. A stream is sent as it is; the route's schema describes it. */
 function sendContent(request: FastifyRequest, reply: FastifyReply, content: BackupContent): FastifyReply {
   const { etag, length, body, bodyFrom } = content
+  const send = (bytes: Readable) => {
+    breakOffWith(bytes, reply)
+    return reply.send(bytes)
+  }
   reply.header('content-type', 'application/json; charset=utf-8')
   reply.header('cache-control', 'no-store')
   reply.header('etag', etag)
-  if (length === undefined || !bodyFrom) return reply.send(body)
+  if (length === undefined || !bodyFrom) return send(body)
   reply.header('accept-ranges', 'bytes')
   const start = rangeStart(request.headers, etag)
-  if (start === undefined) return reply.header('content-length', length).send(body)
+  if (start === undefined) {
+    reply.header('content-length', length)
+    return send(body)
+  }
   if (start >= length) {
     reply.header('content-range', `bytes */${length}`)
     throw new RangeAfterEndError(String(length))
   }
-  return reply
-    .code(206)
-    .header('content-range', `bytes ${start}-${length - 1}/${length}`)
-    .header('content-length', length - start)
-    .send(bodyFrom(start))
+  reply.code(206)
+  reply.header('content-range', `bytes ${start}-${length - 1}/${length}`)
+  reply.header('content-length', length - start)
+  return send(bodyFrom(start))
 }

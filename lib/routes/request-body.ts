@@ -1,10 +1,21 @@
 import { Readable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
 import createError from '@fastify/error'
 import type { FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
-import { TooLargeError } from '../errors.js'
+import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { headOf } from '../head-of.js'
+import { InflateError, Inflater } from '../inflater.js'
 import { within } from '../within.js'
 
-const EncodingError = createError('DB_BACKUPS_ENCODING', 'a content encoding is not supported: %s', 415)
+/** The reply says in `Accept-Encoding` which encodings are. */
+export const EncodingError = createError(
+  'DB_BACKUPS_ENCODING',
+  'a content encoding is not supported: %s',
+  415
+)
+/** The encodings of bodies that are accepted, besides none. */
+export const ACCEPTED_ENCODINGS = 'gzip'
+
 export const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
 
 /** Fewer bytes than these within the idle time-out count as silence. */
@@ -13,14 +24,60 @@ const DRIP = 1024
 const DRAIN_BYTES = 64 * 1024 * 1024
 const DRAIN_MS = 3000
 
+export interface BodyLimits {
+  /** Bytes as they arrive. */
+  received: number
+  /** Bytes once they are inflated. */
+  inflated: number
+  /** Milliseconds of silence. */
+  idle: number
+}
+
 export const tooLarge = (limit: number) => new TooLargeError(`the body is larger than ${limit} bytes`)
 
 /**
- * Bounds a body in size, and how long its sender may be silent or send next to nothing. Leaves the connection open for
- * the reply.
+ * Reads a request's body: bounded in size and silence, and inflated when it is gzip, which then has the same bounds.
+ * Leaves the connection open for the reply. The stream tells Fastify how much it has received.
+ *
+ * @param payload what Fastify has of the body; not the request's own stream when a hook of the host has changed it
+ * @throws EncodingError (415); errors of the stream: TooLargeError, SilentError, InvalidBackupError
  */
-export async function* bounded(body: Readable, limit: number, idle: number): AsyncGenerator<Buffer> {
-  const pieces = body.iterator({ destroyOnReturn: false })
+export function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
+  const { received: limit, idle } = limits
+  const encoding = encodingOf(request)
+  const changed = payload !== request.raw
+  if (encoding !== 'gzip' && encoding !== undefined && !changed) throw new EncodingError(encoding)
+  let size = 0
+  const received = bounded(payload.iterator({ destroyOnReturn: false }), {
+    idle,
+    onSize(bytes) {
+      size = bytes
+      if (bytes > limit) throw tooLarge(limit)
+    }
+  })
+  const body = Readable.from(encoding === 'gzip' ? inflated(received, changed, limits) : received, {
+    objectMode: false
+  })
+  // A hook that has inflated it tells what it received.
+  const get = () => (payload as { receivedEncodedLength?: number }).receivedEncodedLength ?? size
+  return Object.defineProperty(body, 'receivedEncodedLength', { get })
+}
+
+/** The one encoding that a body has, by its usual name; `undefined` for none. */
+function encodingOf({ headers }: FastifyRequest): string | undefined {
+  const encoding = headers['content-encoding']?.trim().toLowerCase()
+  if (!encoding || encoding === 'identity') return undefined
+  return encoding === 'x-gzip' ? 'gzip' : encoding
+}
+
+interface Bounds {
+  idle: number
+  /** Told how many bytes there were so far; throws when that is too much. */
+  onSize: (bytes: number) => void
+}
+
+/** Bounds pieces in size, and how long their sender may be silent or send next to nothing. */
+async function* bounded(pieces: AsyncIterator<Buffer>, { idle, onSize }: Bounds): AsyncGenerator<Buffer> {
   let size = 0
   let waited = 0
   let progress = 0
@@ -36,7 +93,7 @@ export async function* bounded(body: Readable, limit: number, idle: number): Asy
       waited += performance.now() - from
       size += next.value.length
       progress += next.value.length
-      if (size > limit) throw tooLarge(limit)
+      onSize(size)
       if (progress >= DRIP) {
         waited = 0
         progress = 0
@@ -45,25 +102,47 @@ export async function* bounded(body: Readable, limit: number, idle: number): Asy
     }
   } finally {
     // Nothing more would come of the body while an iterator listens to it. Not awaited: a silent one does not return.
-    void pieces.return?.()
+    pieces.return?.().catch(() => undefined)
   }
 }
 
-/** Nothing is inflated: what would come of a body has no bound that its sender respects. */
-export function checkEncoding({ headers }: FastifyRequest): void {
-  const encoding = headers['content-encoding']
-  if (encoding && encoding !== 'identity') throw new EncodingError(encoding)
+/** @param changed a hook of the host has had the body, and may have inflated it */
+async function* inflated(
+  received: AsyncGenerator<Buffer>,
+  changed: boolean,
+  { inflated: limit, idle }: BodyLimits
+): AsyncGenerator<Buffer> {
+  const { head, all } = await headOf(received, 2)
+  const isGzip = head[0] === 0x1f && head[1] === 0x8b
+  if (head.length > 0 && !isGzip && !changed) {
+    await all.return(undefined)
+    throw new InvalidBackupError('the body is not gzip, as content-encoding says')
+  }
+  const onSize = (bytes: number) => {
+    if (bytes > limit) throw new TooLargeError(`the body inflates to more than ${limit} bytes`)
+  }
+  yield* bounded(isGzip ? gunzipped(all) : all, { idle, onSize })
 }
 
-/** A hook for routes whose body Fastify parses: what {@link bounded} and {@link checkEncoding} refuse is refused there too. */
-export function refuseHostileBody(idle: number): preParsingAsyncHookHandler {
+async function* gunzipped(pieces: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  const inflater = new Inflater(createGunzip())
+  try {
+    for await (const piece of pieces) for await (const output of inflater.write(piece)) yield* output
+    yield* await inflater.end()
+  } catch (error) {
+    if (!(error instanceof InflateError)) throw error
+    throw new InvalidBackupError(`the body ${error.message}`)
+  } finally {
+    inflater.destroy()
+  }
+}
+
+/** Reads bodies that Fastify parses by {@link readBody}. */
+export function readParsedBody(idle: number): preParsingAsyncHookHandler {
   return async (request, _reply, payload) => {
-    checkEncoding(request)
-    const body = Readable.from(bounded(payload as Readable, Number.POSITIVE_INFINITY, idle), {
-      objectMode: false
-    })
-    // Fastify stops listening to a body that is too large.
-    return body.on('error', () => undefined)
+    const limits = { received: Number.POSITIVE_INFINITY, inflated: request.routeOptions.bodyLimit, idle }
+    // Fastify counts what it receives, and stops listening to a body that is too large.
+    return readBody(request, payload as Readable, limits).on('error', () => undefined)
   }
 }
 

@@ -5,7 +5,7 @@ import { errorReplies } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import { acceptNoBody, type RouteContext, type Scope } from './context.js'
-import { refuseHostileBody } from './request-body.js'
+import { readParsedBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
@@ -15,7 +15,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
     '/:backup_id',
     {
       bodyLimit: 64 * 1024,
-      preParsing: refuseHostileBody(options.timeouts.idle),
+      preParsing: readParsedBody(options.timeouts.idle),
       preValidation: acceptNoBody,
       schema: {
         ...describe('restoreBackup'),

@@ -4,13 +4,14 @@ import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { RouteContext, Scope } from './context.js'
-import { bounded, checkEncoding, drain, SilentError, tooLarge } from './request-body.js'
+import { drain, readBody, SilentError, tooLarge } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function restoreUpload(scope: Scope, context: RouteContext): void {
   const { operations, options, requesterOf, urlOf, describe } = context
   const { uploadBytes } = options.limits
+  const limits = { received: uploadBytes, inflated: uploadBytes, idle: options.timeouts.idle }
   // The host's parsers, and Fastify's own for text, would read the body into memory.
   scope.removeAllContentTypeParsers()
   scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
@@ -57,12 +58,10 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
     async (request, reply) => {
       const body = (request.body as unknown as Readable | undefined) ?? Readable.from([])
       try {
-        checkEncoding(request)
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
         const skip = parseSkipLists(request.query)
-        const pieces = bounded(body, uploadBytes, options.timeouts.idle)
         const { tx_id: txId } = await operations.restore(
-          { body: Readable.from(pieces, { objectMode: false }) },
+          { body: readBody(request, body, limits) },
           { skip, requester: requesterOf(request) },
           (path) => urlOf(request, path)
         )
@@ -70,7 +69,8 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
           .code(202)
           .send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
       } catch (error) {
-        reply.header('connection', 'close')
+        // HTTP/2 has no such header.
+        if (request.raw.httpVersionMajor < 2) reply.header('connection', 'close')
         if (!(error instanceof SilentError)) await drain(body)
         throw error
       }

@@ -82,7 +82,7 @@ const ERRORS = {
     value: refusal(
       400,
       'DB_BACKUPS_INVALID_PARAMETER',
-      'querystring/skip_system must be an array of document ids, such as ["abcd"]'
+      'querystring/skip_system must be document ids: a JSON array such as ["abcd"], or ids with commas between them'
     )
   },
   invalidWebhook: {
@@ -166,8 +166,8 @@ const ERRORS = {
     value: refusal(415, 'FST_ERR_CTP_INVALID_MEDIA_TYPE', 'Unsupported Media Type')
   },
   compressedBody: {
-    summary: 'A compressed body',
-    value: refusal(415, 'DB_BACKUPS_ENCODING', 'a content encoding is not supported: gzip')
+    summary: 'A body that is compressed in another way than gzip',
+    value: refusal(415, 'DB_BACKUPS_ENCODING', 'a content encoding is not supported: br')
   },
   rangeAfterEnd: {
     summary: 'A range that begins after the end',
@@ -240,8 +240,11 @@ const DESCRIPTIONS = {
   507: 'No room'
 } as const
 
-const RETRY_AFTER = {
-  'Retry-After': { type: 'integer', description: 'Seconds to wait, when the database does not answer' }
+const HEADERS: Record<string, Record<string, object>> = {
+  415: { 'Accept-Encoding': { type: 'string', description: 'What is supported, when an encoding is not' } },
+  503: {
+    'Retry-After': { type: 'integer', description: 'Seconds to wait, when the database does not answer' }
+  }
 }
 
 export type ErrorName = keyof typeof ERRORS
@@ -254,8 +257,7 @@ export function errorReplies(
   const replies = Object.entries(DESCRIPTIONS).flatMap(([status, description]) => {
     const examples = errors.filter(([, { value }]) => value.statusCode === Number(status))
     if (examples.length === 0) return []
-    const headers = status === '503' ? RETRY_AFTER : undefined
-    return [[status, reply(description, ErrorReply, Object.fromEntries(examples), headers)]]
+    return [[status, reply(description, ErrorReply, Object.fromEntries(examples), HEADERS[status])]]
   })
   return Object.fromEntries(replies)
 }

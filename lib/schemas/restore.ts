@@ -6,7 +6,9 @@ import { reply } from './reply.js'
 const SkipList = (database: string, example: string) =>
   Type.Optional(
     Type.Union([Type.String(), Type.Array(Type.String())], {
-      description: `Ids of documents not to restore to the ${database} database: a JSON array, or repeated`,
+      description:
+        `Ids of documents not to restore to the ${database} database: a JSON array, or ids with commas between them; ` +
+        'may be repeated. An id that has a comma goes in an array. Ids that no document has are told in `skip_unknown` of the transaction.',
       examples: [example]
     })
   )
@@ -53,7 +55,8 @@ export const UploadBody = Type.Object(
   {
     additionalProperties: true,
     description:
-      'A backup as it was downloaded, of any size. It is checked whole before anything is written.',
+      'A backup as it was downloaded, of any size; UTF-8, or the gzip of it with `Content-Encoding: gzip`. ' +
+      'It is checked whole before anything is written.',
     'x-examples': {
       backup: {
         summary: 'A downloaded backup',

@@ -14,6 +14,11 @@ const DatabaseCounts = Type.Object({
   deleted: Count('Deleted because the backup does not hold them')
 })
 
+const UnknownIds = Type.Object({
+  count: Count('How many'),
+  ids: Type.Array(Type.String(), { description: 'The first of them' })
+})
+
 const DATABASES = [Type.Literal('components'), Type.Literal('sessions'), Type.Literal('system')]
 
 /** What a client's webhook receives. */
@@ -52,6 +57,16 @@ export const Transaction = Type.Object(
           reason: Type.String()
         }),
         { description: 'The first documents that were not written' }
+      )
+    ),
+    skip_unknown: Type.Optional(
+      Type.Object(
+        {
+          components: Type.Optional(UnknownIds),
+          sessions: Type.Optional(UnknownIds),
+          system: Type.Optional(UnknownIds)
+        },
+        { description: 'Ids on skip lists that no document has' }
       )
     )
   },

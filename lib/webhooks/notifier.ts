@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent } from 'undici'
 import type { ClientWebhookOptions } from '../../types/options.js'
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
+import { cutText, MOST } from '../cut-text.js'
 import { discard } from '../discard.js'
 import { within } from '../within.js'
 import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
@@ -114,5 +115,5 @@ export class Notifier {
 function describe(error: unknown): string {
   if (error instanceof RefusedUrlError) return `the URL ${error.message}`
   const { code, message, name } = error as NodeJS.ErrnoException
-  return code ?? (name === 'Error' ? message : name)
+  return cutText(code ?? (name === 'Error' ? message : name), MOST.reason)
 }

@@ -19,6 +19,8 @@ export interface HostOptions extends Partial<DbBackupsOptions> {
   on?: TestDatabases
   /** Options of the host's own server. */
   server?: FastifyHttpOptions<Server>
+  /** What the host adds to its server before the plugin. */
+  extend?: (app: FastifyInstance) => void
 }
 
 export interface TestHost {
@@ -40,7 +42,10 @@ function refuse(statusCode: 401 | 403): Error {
 }
 
 /** A Fastify server with the plugin, ready; closed when the test ends. */
-export async function buildHost(t: Test, { on, server, ...overrides }: HostOptions = {}): Promise<TestHost> {
+export async function buildHost(
+  t: Test,
+  { on, server, extend, ...overrides }: HostOptions = {}
+): Promise<TestHost> {
   const databases = on ?? (await setupDatabases(t))
   const webhooks = overrides.webhooks ?? createMemoryWebhookStore()
   const calls: TestHost['calls'] = { authorize: [], rebuildWhitelist: 0 }
@@ -62,6 +67,7 @@ export async function buildHost(t: Test, { on, server, ...overrides }: HostOptio
     ...overrides,
     webhooks
   }
+  extend?.(app)
   await app.register(dbBackups, options)
   await app.ready()
 

@@ -55,7 +55,7 @@ export const everything: DbBackupsOptions = {
   excludeTypes: ['log'] as const,
   clientWebhook: { allow: (url) => url.hostname === 'example.com', attempts: 1, timeout: 1 },
   spoolDirectory: '/var/spool',
-  limits: { uploadBytes: 1, inflatedBytes: 1, attachmentBytes: 1, nesting: 8, spoolBytes: 1 },
+  limits: { uploadBytes: 1, inflatedBytes: 1, attachmentBytes: 1, spoolBytes: 1 },
   timeouts: { authorize: 1, control: 1, idle: 1, rebuildWhitelist: 1, lease: 2000, close: 1 },
   retry: { attempts: 1, wait: 1, longest: 1 }
 }

@@ -157,7 +157,7 @@ async function preview() {
       onTrouble: () => showWorking(title, 'The server does not answer. Trying again…')
     })
     if (transaction.status === 'error') throw new Error(transaction.athena_messages.at(-1))
-    showOutcome(transaction.databases)
+    showOutcome(transaction)
   } catch (error) {
     if (signal.aborted) return
     show('choose')
@@ -165,8 +165,9 @@ async function preview() {
   }
 }
 
-function showOutcome(databases) {
-  showPreview(steps.confirm, databases, { skip: skip(), word: word() })
+function showOutcome(transaction) {
+  const { databases } = transaction
+  showPreview(steps.confirm, transaction, { skip: skip(), word: word() })
   complain(steps.confirm, '')
   show('confirm')
   announce(

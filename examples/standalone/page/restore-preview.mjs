@@ -3,7 +3,7 @@ import { el } from './element.mjs'
 import { count } from './format.mjs'
 
 /** Shows what a dry run found, and asks to type `word` when there is something to restore. */
-export function showPreview(form, databases, { skip, word }) {
+export function showPreview(form, { databases, skip_unknown: unknown }, { skip, word }) {
   const writes = total(databases, 'created', 'changed')
   const find = (name) => form.querySelector(`[data-${name}]`)
   find('preview').replaceChildren(
@@ -20,6 +20,7 @@ export function showPreview(form, databases, { skip, word }) {
     skipped.length > 0
       ? `Left alone: ${skipped.map(([database, ids]) => `${ids.join(', ')} in ${database}`).join('; ')}`
       : ''
+  showUnknown(find('unknown'), unknown)
   find('confirm-label').replaceChildren('Type ', el('code', {}, word), ' to confirm')
   find('confirm').textContent = `Restore ${count(writes, 'document')}`
   for (const part of form.querySelectorAll(
@@ -28,4 +29,17 @@ export function showPreview(form, databases, { skip, word }) {
     part.hidden = writes === 0
   }
   form.reset()
+}
+
+/** Warns of ids to be left alone that no document has: mistyped ones, as a rule. */
+function showUnknown(part, unknown = {}) {
+  const told = Object.entries(unknown).map(
+    ([database, { count: all, ids }]) =>
+      `${ids.join(', ')}${all > ids.length ? ` and ${all - ids.length} more` : ''} in ${database}`
+  )
+  part.hidden = told.length === 0
+  part.replaceChildren(
+    el('strong', {}, 'No document has these ids: '),
+    `${told.join('; ')}. Check how they are spelled.`
+  )
 }

@@ -1,21 +1,24 @@
+import { readSkipList } from '../../json/read-skip-list.js'
 import { uploadOf } from '../backup-file.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
 import { confirm } from '../confirm.js'
 import { CliError, EXIT } from '../errors.js'
-import { followTransaction, transactionId, transactionText } from '../transaction.js'
+import { followTransaction, transactionId, transactionText, unknownText } from '../transaction.js'
 
 export const restore: Command = {
   summary: 'restore a stored backup, or one in a file',
   usage: '<id> | --file FILE',
-  help: `  --file FILE                restore the backup in FILE
+  help: `  --file FILE                restore the backup in FILE, which may be gzip
   --skip-system ID           leave this document of the system database alone;
-                             may be repeated
+                             may be repeated, or be several with commas between
+                             them. One that has a comma goes in a JSON array.
   --skip-components ID       the same for the components database
   --client-webhook-url URL   receives a POST when the restore has ended
   --wait                     follow the restore to its end; ends with 1 when
-                             it failed, naming documents not restored. An
-                             interrupt ends the waiting, not the restore.
+                             it failed, naming documents not restored. Names
+                             ids to skip that no document has. An interrupt
+                             ends the waiting, not the restore.
   --yes                      do not ask
 
 Asks for the server's host to be typed, since documents are overwritten.`,
@@ -28,11 +31,12 @@ Asks for the server's host to be typed, since documents are overwritten.`,
     yes: { type: 'boolean' }
   },
   arguments: [0, 1],
-  check([id], { file }) {
-    if ((id === undefined) === (file === undefined)) {
+  check([id], values) {
+    if ((id === undefined) === (values.file === undefined)) {
       throw new CliError(EXIT.usage, 'restore takes either the id of a backup or --file')
     }
     if (id !== undefined) checkBackupId(id)
+    for (const option of SKIP_OPTIONS) listOf(option, values)
   },
   async run(context, [id], values) {
     const { client, progress } = context
@@ -48,6 +52,8 @@ Asks for the server's host to be typed, since documents are overwritten.`,
     if (!values.wait) return { result: { tx_id: txId, url }, text: txId }
     progress.note(`${txId} started`)
     const transaction = await followTransaction(client, txId, progress)
+    progress.clear()
+    context.stderr.write(unknownText(transaction))
     const exitCode = transaction.status === 'success' ? EXIT.ok : EXIT.failed
     return { result: transaction, text: transactionText({ ...transaction, tx_id: txId }), exitCode }
   }
@@ -56,8 +62,8 @@ Asks for the server's host to be typed, since documents are overwritten.`,
 async function callOf({ progress }: Context, id: string | undefined, values: Values): Promise<Call> {
   const url = values['client-webhook-url'] as string | undefined
   const query = {
-    skip_system: listOf(values['skip-system']),
-    skip_components: listOf(values['skip-components'])
+    skip_system: listOf('skip-system', values),
+    skip_components: listOf('skip-components', values)
   }
   if (id !== undefined) {
     return {
@@ -69,8 +75,22 @@ async function callOf({ progress }: Context, id: string | undefined, values: Val
   }
   const file = String(values.file)
   const upload = await uploadOf(file, url, (done, total) => progress.transfer(file, done, total))
-  return { method: 'PUT', path: ['backups'], query, upload }
+  return { method: 'PUT', path: ['backups'], query, ...upload }
 }
 
-const listOf = (ids: Values[string]): string | undefined =>
-  ids === undefined ? undefined : JSON.stringify(ids)
+const SKIP_OPTIONS = ['skip-system', 'skip-components'] as const
+
+/** The ids of a skip list, as JSON. @throws CliError */
+function listOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string | undefined {
+  const given = values[option] as string[] | undefined
+  if (given === undefined) return undefined
+  const ids = given.flatMap((text) => {
+    const list = readSkipList(text)
+    if (list) return list
+    throw new CliError(
+      EXIT.usage,
+      `--${option} must be the id of a document, or ids with commas between them`
+    )
+  })
+  return JSON.stringify(ids)
+}

@@ -1,0 +1,56 @@
+/**
+ * Characters of what becomes part of something stored, logged or sent: ids and attachments' names may have megabytes,
+ * and so may what a database or a host gives as a reason.
+ */
+export const MOST = {
+  /** An id, a member's or attachment's name. */
+  name: 100,
+  /** Why something failed. */
+  reason: 300,
+  /** A message, with names and reasons in it. */
+  message: 1000,
+  /** A stack trace. */
+  stack: 8000
+}
+
+/** Returns `text`, or its beginning and the length it had. Halves of surrogates, which CouchDB refuses, are spelled out. */
+export function cutText(text: string, most: number): string {
+  if (text.length <= most) return asUnicode(text)
+  return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
+}
+
+const asUnicode = (text: string): string =>
+  text.replace(/\p{Surrogate}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`)
+
+/** Returns an error to be logged: as it is, or a copy whose texts, those of its causes included, are cut. */
+export function cutError(error: unknown): unknown {
+  if (typeof error === 'string') return cutText(error, MOST.message)
+  if (!(error instanceof Error) || isShort(error)) return error
+  const { message, stack, cause } = error
+  const copy = new Error(
+    cutText(message, MOST.message),
+    cause === undefined ? {} : { cause: cutError(cause) }
+  )
+  const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
+  return Object.assign(copy, {
+    name: error.name,
+    // It begins with the message.
+    stack: cutText(
+      (stack ?? '').replace(message, () => copy.message),
+      MOST.stack
+    ),
+    ...(code === undefined ? undefined : { code }),
+    ...(statusCode === undefined ? undefined : { statusCode })
+  })
+}
+
+/** What is said of an error, by hosts' code also of what is none. */
+export function messageOf(error: unknown): string {
+  const message = typeof error === 'object' ? (error as Error | null)?.message : error
+  return typeof message === 'string' && message !== '' ? message : 'unknown error'
+}
+
+const isShort = ({ message, stack = '', cause }: Error): boolean =>
+  message.length <= MOST.message &&
+  stack.length <= MOST.stack &&
+  (!(cause instanceof Error) || isShort(cause))

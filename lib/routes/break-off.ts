@@ -1,0 +1,24 @@
+import { constants, type Http2ServerResponse } from 'node:http2'
+import type { Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
+
+/** Headers that tell of a body that will not be sent. */
+const OF_THE_BODY = ['accept-ranges', 'content-encoding', 'content-range', 'etag']
+
+/**
+ * Cuts off the reply when the body that it sends fails. Fastify destroys the response, which HTTP/2 takes for its end:
+ * clients would hold a part for the whole. Hooks of the host may send the body through streams that do not pass on its
+ * failure, so the body itself is watched.
+ */
+export function breakOffWith(body: Readable, reply: FastifyReply): void {
+  body.once('error', () => {
+    if (reply.raw.headersSent) breakOff(reply)
+    // Fastify replies with the error.
+    else for (const name of OF_THE_BODY) reply.removeHeader(name)
+  })
+}
+
+function breakOff({ raw }: FastifyReply): void {
+  if ('stream' in raw) (raw as unknown as Http2ServerResponse).stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+  else raw.destroy()
+}
