@@ -4,9 +4,9 @@
  */
 export const MOST = {
   /** An id, a member's or attachment's name. */
-  name: 100,
+  name: 256,
   /** Why something failed. */
-  reason: 300,
+  reason: 500,
   /** A message, with names and reasons in it. */
   message: 1000,
   /** A stack trace. */
