@@ -90,17 +90,16 @@ t.test('every operation is described', async (t) => {
   }
 })
 
-t.test(
-  'every error that the package exports has an example, unless it is replied without its code',
-  async (t) => {
-    const document = JSON.stringify(await openApiDocument())
-    const codes = Object.values(errors).map(
-      (Exported) => new (Exported as new (..._: object[]) => { code: string })({}, {}).code
-    )
-    t.ok(codes.length >= 10)
-    for (const code of codes) t.equal(document.includes(`"${code}"`), code !== 'DB_BACKUPS_IN_PROGRESS', code)
-  }
-)
+t.test('every error that the package exports has an example, unless no reply has its code', async (t) => {
+  const document = JSON.stringify(await openApiDocument())
+  const codes = Object.values(errors).map(
+    (Exported) => new (Exported as new (..._: object[]) => { code: string })({}, {}).code
+  )
+  t.ok(codes.length >= 10)
+  // Replied without its code; known when the backup has long been replied to.
+  const withoutReply = ['DB_BACKUPS_IN_PROGRESS', 'DB_BACKUPS_DELETED']
+  for (const code of codes) t.equal(document.includes(`"${code}"`), !withoutReply.includes(code), code)
+})
 
 t.test('both schemes have the same operations', async (t) => {
   const document = await openApiDocument()
