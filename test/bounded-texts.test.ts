@@ -119,6 +119,26 @@ t.test('a store that refuses the outcome is told how the restore ended', async (
   t.ok(Date.now() - startedAt < 2000, 'at once')
 })
 
+t.test('a store that refuses to be told more of a success is told that it was one', async (t) => {
+  const store = createMemoryWebhookStore()
+  const host = await buildHost(t, {
+    webhooks: {
+      ...store,
+      async update(txId, update) {
+        if (update.status && (update.athena_messages?.length ?? 0) > 1) throw new Error('too large')
+        return store.update(txId, update)
+      }
+    }
+  })
+  const { finished, tx_id } = await host.app.dbBackups.restore({ body: upload({ _id: 'a' }) })
+  t.match(await finished, { databases: { components: { created: 1 } } })
+  t.match(await store.get(tx_id), {
+    status: 'success',
+    databases: { components: { created: 1 } },
+    athena_messages: ['the restore is done; more could not be stored: too large']
+  })
+})
+
 t.test('a store that has written the outcome and fails all the same is not told again', async (t) => {
   const store = createMemoryWebhookStore()
   const host = await buildHost(t, {
