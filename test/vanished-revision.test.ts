@@ -27,6 +27,7 @@ t.test('a revision that the feed names and the database does not have fails the 
     backup: '03_ibp_db_backup_1592924104038',
     database: 'components',
     excludeTypes: new Set(),
+    onUnreadable: 'fail',
     onProgress() {}
   })
   await t.rejects(backup, { error: 'missing', message: /document "gone"/ })

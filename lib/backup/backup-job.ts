@@ -20,6 +20,7 @@ export interface BackupJobOptions {
   sources: Record<LogicalDatabase, CouchDatabase>
   store: BackupStore
   excludeTypes: ReadonlySet<string>
+  onUnreadable: 'report' | 'fail'
   onPhase: (phase: BackupPhase) => void
 }
 
@@ -46,7 +47,7 @@ export function newHeader(
  * The header is finished when this resolves; when it rejects, see {@link markFailed}.
  */
 export async function runBackup(options: BackupJobOptions): Promise<void> {
-  const { id, sources, store, excludeTypes } = options
+  const { id, sources, store, excludeTypes, onUnreadable } = options
   const dbs: Record<string, DatabaseSummary> = {}
   const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
   const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
@@ -63,6 +64,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
         backup: id,
         database,
         excludeTypes,
+        onUnreadable,
         onProgress(documents) {
           running = documents
           progress.due()

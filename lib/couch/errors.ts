@@ -40,3 +40,7 @@ export const isConflict = (error: unknown): error is CouchError =>
 
 export const isNotFound = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 404
+
+/** What was to be stored is larger than the database takes. */
+export const isTooLarge = (error: unknown): error is CouchError =>
+  error instanceof CouchError && error.status === 413

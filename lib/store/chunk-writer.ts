@@ -3,8 +3,10 @@ import { createGzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { CouchError, isConflict } from '../couch/errors.js'
+import { CouchError, isConflict, isTooLarge } from '../couch/errors.js'
+import { idOf } from '../json/document.js'
 import { DamagedBackupError, verifyChunk } from './chunk-reader.js'
+import { largeKey } from './copy-index.js'
 import {
   CHUNK_ATTACHMENT,
   CHUNK_BYTES,
@@ -22,15 +24,41 @@ const GZIP_LEVEL = 3
 /** Bytes of a piece of compressed output: few pieces, little to spare. */
 const GZIP_OUTPUT = 256 * 1024
 const NEWLINE = 0x0a
+const OPEN_BRACE = 0x7b
+
+/** Lines that are stored together. */
+interface Lines {
+  bytes: Buffer
+  /** Number of the first among all lines. */
+  ordinal: number
+  count: number
+  /** Places, among these, of lines that are design documents. */
+  designs: readonly number[]
+}
+
+/** A document that the database would not store. */
+export interface RefusedLine {
+  id: string
+  /** Its line's number among all lines. */
+  ordinal: number
+  error: CouchError
+}
+
+export interface ChunkWriterOptions {
+  db: CouchDatabase
+  backup: string
+  database: LogicalDatabase
+  /** Called for a document that is too large to be stored. A line with its id alone stands in its place. */
+  onRefused(line: RefusedLine): void
+}
 
 /**
  * Packs lines into chunk documents and stores them, several at a time. Nothing is ever written twice: a chunk whose
  * storing failed for good fails the backup.
  */
 export class ChunkWriter {
+  readonly #options: ChunkWriterOptions
   readonly #db: CouchDatabase
-  readonly #backup: string
-  readonly #database: LogicalDatabase
   /** Number of the next chunk. */
   #index = 0
   #buffer: Buffer = Buffer.alloc(0)
@@ -38,16 +66,17 @@ export class ChunkWriter {
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
   readonly #outputs = new BufferPool(compressedBound(CHUNK_BYTES), IN_FLIGHT)
   #used = 0
-  #docs = 0
-  #design = 0
-  readonly #entries: (ChunkEntry | Promise<ChunkEntry>)[] = []
+  /** Number of the first line that is not stored yet. */
+  #ordinal = 0
+  #count = 0
+  #designs: number[] = []
+  readonly #entries: (ChunkEntry[] | Promise<ChunkEntry[]>)[] = []
   readonly #storing = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 
-  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase) {
-    this.#db = db
-    this.#backup = backup
-    this.#database = database
+  constructor(options: ChunkWriterOptions) {
+    this.#options = options
+    this.#db = options.db
   }
 
   /**
@@ -67,8 +96,8 @@ export class ChunkWriter {
     this.#buffer.set(line, this.#used)
     this.#used += line.length
     this.#buffer[this.#used++] = NEWLINE
-    this.#docs++
-    if (design) this.#design++
+    if (design) this.#designs.push(this.#count)
+    this.#count++
   }
 
   /**
@@ -82,7 +111,8 @@ export class ChunkWriter {
     // Lines are numbered in the order of chunks: what came before goes first.
     await this.#store()
     const entry = await this.#db.client.retry(() => this.#storeStream(document, open))
-    this.#entries.push(entry)
+    this.#entries.push([entry])
+    this.#ordinal++
   }
 
   /** Stores what is left, and returns the entries of all chunks since the last flush, in order. */
@@ -90,7 +120,7 @@ export class ChunkWriter {
     await this.#store()
     await Promise.all(this.#storing)
     this.#check()
-    return Promise.all(this.#entries.splice(0))
+    return (await Promise.all(this.#entries.splice(0))).flat()
   }
 
   /** Waits until nothing is in flight, whatever became of it. */
@@ -108,12 +138,12 @@ export class ChunkWriter {
     while (this.#storing.size >= IN_FLIGHT) await Promise.race(this.#storing)
     this.#check()
     const buffer = this.#buffer
-    const lines = buffer.subarray(0, this.#used)
-    const stored = this.#storeLines(chunkId(this.#backup, this.#database, this.#index), this.#index, lines, {
-      docs: this.#docs,
-      design: this.#design
+    const stored = this.#storeLines({
+      bytes: buffer.subarray(0, this.#used),
+      ordinal: this.#ordinal,
+      count: this.#count,
+      designs: this.#designs
     })
-    this.#index++
     this.#entries.push(stored)
     const settled = stored
       .then(() => this.#buffers.give(buffer))
@@ -124,21 +154,41 @@ export class ChunkWriter {
     this.#storing.add(settled)
     this.#buffer = Buffer.alloc(0)
     this.#used = 0
-    this.#docs = 0
-    this.#design = 0
+    this.#ordinal += this.#count
+    this.#count = 0
+    this.#designs = []
   }
 
-  async #storeLines(
-    id: string,
-    index: number,
-    lines: Buffer,
-    { docs, design }: { docs: number; design: number }
-  ): Promise<ChunkEntry> {
-    const output = this.#outputs.take(compressedBound(lines.length))
-    const stored = await compress(lines, output)
+  /** Stores lines in one chunk, or, where the database has it too large, in several. */
+  async #storeLines(lines: Lines): Promise<ChunkEntry[]> {
+    try {
+      return [await this.#storeChunk(lines)]
+    } catch (error) {
+      if (!isTooLarge(error)) throw error
+      if (lines.count === 1) return [await this.#storeChunk(this.#refuse(lines, error))]
+      const [first, second] = halves(lines)
+      return [...(await this.#storeLines(first)), ...(await this.#storeLines(second))]
+    }
+  }
+
+  /** @returns what stands in the place of a document that cannot be stored, so that the others keep their numbers */
+  #refuse({ bytes, ...line }: Lines, error: CouchError): Lines {
+    if (bytes[0] !== OPEN_BRACE) throw error
+    const id = idOf(bytes)
+    const place = Buffer.from(`${JSON.stringify({ _id: id })}\n`)
+    if (place.length >= bytes.length) throw error
+    this.#options.onRefused({ id, ordinal: line.ordinal, error })
+    return { ...line, bytes: place }
+  }
+
+  async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry> {
+    const index = this.#index++
+    const id = this.#chunkId(index)
+    const output = this.#outputs.take(compressedBound(bytes.length))
+    const stored = await compress(bytes, output)
     const sha256 = createHash('sha256').update(stored).digest('hex')
     const document = {
-      ...this.#document(index, docs),
+      ...this.#document(index, count),
       _attachments: {
         [CHUNK_ATTACHMENT]: { content_type: CHUNK_CONTENT_TYPE, length: stored.length, follows: true }
       }
@@ -151,7 +201,14 @@ export class ChunkWriter {
         yield stored
       }
     }
-    const entry = { id, docs, design, raw: lines.length, stored: stored.length, sha256 }
+    const entry = {
+      id,
+      docs: count,
+      design: designs.length,
+      raw: bytes.length,
+      stored: stored.length,
+      sha256
+    }
     try {
       const rev = await this.#db.putWithAttachments(id, Buffer.from(JSON.stringify(document)), [part])
       // Only now: what a failed request was sent from may still be on its way.
@@ -181,12 +238,12 @@ export class ChunkWriter {
   }
 
   async #storeStream(
-    { id: large, design }: { id: string; design: boolean },
+    { id: documentId, design }: { id: string; design: boolean },
     open: () => AsyncIterable<Uint8Array>
   ): Promise<ChunkEntry> {
     // Every attempt has an id of its own: what a failed one left behind is collected as an orphan.
     const index = this.#index++
-    const id = chunkId(this.#backup, this.#database, index)
+    const id = this.#chunkId(index)
     const hash = createHash('sha256')
     let raw = 0
     let stored = 0
@@ -225,13 +282,33 @@ export class ChunkWriter {
       raw,
       stored,
       sha256: hash.digest('hex'),
-      large
+      large: largeKey(documentId)
     }
   }
 
-  #document(index: number, documents: number): ChunkDocument {
-    return { type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index, documents }
+  #chunkId(index: number): string {
+    return chunkId(this.#options.backup, this.#options.database, index)
   }
+
+  #document(index: number, documents: number): ChunkDocument {
+    const { backup, database } = this.#options
+    return { type: CHUNK_TYPE, backup_id: backup, database, index, documents }
+  }
+}
+
+function halves({ bytes, ordinal, count, designs }: Lines): [Lines, Lines] {
+  const half = count >> 1
+  let end = 0
+  for (let i = 0; i < half; i++) end = bytes.indexOf(NEWLINE, end) + 1
+  return [
+    { bytes: bytes.subarray(0, end), ordinal, count: half, designs: designs.filter((line) => line < half) },
+    {
+      bytes: bytes.subarray(end),
+      ordinal: ordinal + half,
+      count: count - half,
+      designs: designs.filter((line) => line >= half).map((line) => line - half)
+    }
+  ]
 }
 
 /** Bytes that gzip makes of so many at most: what cannot be compressed is stored, in blocks with a head. */
