@@ -61,6 +61,7 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
+  const unreadable = unreadableCount(header)
   return {
     backup_version,
     ibp_versions,
@@ -70,8 +71,14 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
     start_timestamp,
     end_timestamp,
     elapsed,
+    ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
     ...(error ? { error } : undefined)
   }
+}
+
+function unreadableCount({ dbs }: StoredHeader | LegacyHeader): number {
+  const counts = Object.values(dbs).map(({ unreadable_count: count }) => count)
+  return counts.reduce<number>((sum, count) => sum + (typeof count === 'number' ? count : 0), 0)
 }
 
 function chunkedParts(store: BackupStore, header: StoredHeader): Part[] {

@@ -1,6 +1,6 @@
 import { FOREGROUND } from '../couch/client.js'
 import { CouchDatabase, type FoundDocument } from '../couch/database.js'
-import { CouchError } from '../couch/errors.js'
+import { CouchError, mayBeOfOneDocument } from '../couch/errors.js'
 import { InvalidDocumentError } from '../json/document.js'
 
 /** An id that no document needs to have: only whether there is an answer counts. */
@@ -10,7 +10,7 @@ const PROBE = 'db_backups_probe'
 export type ReadFailure = CouchError | InvalidDocumentError
 
 export const isReadFailure = (error: unknown): error is ReadFailure =>
-  error instanceof CouchError || error instanceof InvalidDocumentError
+  mayBeOfOneDocument(error) || error instanceof InvalidDocumentError
 
 /** One of the documents that were asked for, or why it could not be read. */
 export interface ReadDocument extends FoundDocument {

@@ -1,6 +1,6 @@
 import { FOREGROUND, type Retrier } from '../couch/client.js'
 import type { Change, ChangesEnd, CouchDatabase } from '../couch/database.js'
-import { isUnavailable } from '../couch/errors.js'
+import { mayBeOfOneDocument } from '../couch/errors.js'
 
 /** Rows of a page: a fault re-reads less than this. */
 const PAGE = 10_000
@@ -53,7 +53,7 @@ export async function* readFeed(
     } catch (error) {
       if (position.since !== since) retrier.progressed()
       if (!(await isFinal(retrier, error))) continue
-      if (!options.includeDocs || bare || !isUnavailable(error)) throw error
+      if (!options.includeDocs || bare || !mayBeOfOneDocument(error)) throw error
       bare = true
       retrier = db.client.with({ retry: FOREGROUND }).retrier()
       continue

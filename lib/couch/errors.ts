@@ -44,3 +44,10 @@ export const isNotFound = (error: unknown): error is CouchError =>
 /** What was to be stored is larger than the database takes. */
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 413
+
+/** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
+const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
+
+/** Whether one document may be to blame for the failure of a request for several. */
+export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
+  error instanceof CouchError && !OF_THE_MOMENT.has(error.status)
