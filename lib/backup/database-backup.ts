@@ -11,7 +11,14 @@ import { BACKUP_RANGE, isBackupId, isInternalId } from '../store/names.js'
 import { attachmentBytes, inlineAttachments } from './attachments.js'
 import { DocumentReader, isReadFailure, type ReadDocument, type ReadFailure } from './document-reader.js'
 import { type FeedPosition, readFeed } from './feed.js'
-import { goneFailure, MAX_UNREADABLE, nameUnreadable, type Unread, unreadableError } from './unreadable.js'
+import {
+  goneFailure,
+  MAX_UNREADABLE,
+  nameUnreadable,
+  tooLargeFailure,
+  type Unread,
+  unreadableError
+} from './unreadable.js'
 
 /** A document whose attachments take more is never whole in memory. */
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
@@ -315,8 +322,9 @@ class DatabaseBackup {
     try {
       await this.#writer.addLarge({ id, design: isDesign(id) }, () => open(this.#options.source))
     } catch (error) {
-      if (failure === undefined && !isTooLarge(error)) throw error
-      return this.#noteFailure(plain, failure ?? error)
+      if (failure !== undefined) return this.#noteFailure(plain, failure)
+      if (!isTooLarge(error)) throw error
+      return this.#noteUnread(id, plain.rev as string, tooLargeFailure(id, error))
     }
     this.#copies.note(id)
     this.#options.onProgress(this.#copies.copies)
@@ -346,7 +354,7 @@ class DatabaseBackup {
   /** What is still unread is left out, an earlier copy with it. @throws CouchError when nothing may be left out */
   #giveUp(): void {
     for (const { id, ordinal, error } of this.#refused)
-      if (this.#copies.isLast(id, ordinal)) this.#noteUnread(id, '', error)
+      if (this.#copies.isLast(id, ordinal)) this.#noteUnread(id, '', tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
     for (const id of this.#unread.keys()) {

@@ -23,6 +23,16 @@ export const goneFailure = (id: string): CouchError =>
     reason: 'the changes feed names a revision that the database does not have'
   })
 
+/** The database did not take what was to be stored of it. */
+export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
+  new CouchError(`document "${id.slice(0, 120)}"`, {
+    status: refusal.status,
+    error: 'too_large',
+    reason:
+      'with its attachments it is more than the database of backups, or a proxy before it, takes at once',
+    cause: refusal
+  })
+
 /** How documents are named that could not be backed up: the first ones, cut to a length that a header can hold. */
 export function nameUnreadable(unread: ReadonlyMap<string, Unread>): UnreadableDocument[] {
   return [...unread].slice(0, NAMED).map(([id, { failure }]) => {

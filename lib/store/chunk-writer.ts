@@ -24,6 +24,7 @@ const GZIP_LEVEL = 3
 /** Bytes of a piece of compressed output: few pieces, little to spare. */
 const GZIP_OUTPUT = 256 * 1024
 const NEWLINE = 0x0a
+const SPACE = 0x20
 const OPEN_BRACE = 0x7b
 
 /** Lines that are stored together. */
@@ -94,6 +95,9 @@ export class ChunkWriter {
   #append(line: Uint8Array, { design }: { design?: boolean }): void {
     if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
     this.#buffer.set(line, this.#used)
+    // A line must not end inside: there a line feed is white space, which no CouchDB sends.
+    const written = this.#buffer.subarray(this.#used, this.#used + line.length)
+    for (let at = written.indexOf(NEWLINE); at >= 0; at = written.indexOf(NEWLINE, at)) written[at] = SPACE
     this.#used += line.length
     this.#buffer[this.#used++] = NEWLINE
     if (design) this.#designs.push(this.#count)

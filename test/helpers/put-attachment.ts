@@ -12,7 +12,7 @@ export async function putAttachment(
   rev?: string
 ): Promise<string> {
   const { origin, username, password } = new URL(url)
-  const target = `${origin}/${path.map(encodeURIComponent).join('/')}${rev ? `?rev=${rev}` : ''}`
+  const target = `${origin}/${path.map(encodeURIComponent).join('/')}${rev ? `?rev=${encodeURIComponent(rev)}` : ''}`
   return new Promise((resolve, reject) => {
     const sent = request(
       target,
