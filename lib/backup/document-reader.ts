@@ -20,7 +20,7 @@ export interface ReadDocument extends FoundDocument {
 /** Reads documents so that one which cannot be read does not keep the others from being read. */
 export class DocumentReader {
   readonly #db: CouchDatabase
-  /** Gives up sooner: to find which document of several is to blame. */
+  /** Gives up sooner: to find which document of several is to blame, and whether there is an answer at all. */
   readonly #hasty: CouchDatabase
 
   constructor(db: CouchDatabase) {
@@ -73,7 +73,7 @@ export class DocumentReader {
    */
   async confirmAnswers(failure: ReadFailure): Promise<void> {
     try {
-      for await (const _ of this.#db.bulkGet([{ id: PROBE }], { attachments: false }));
+      for await (const _ of this.#hasty.bulkGet([{ id: PROBE }], { attachments: false }));
     } catch (error) {
       throw error instanceof CouchError ? failure : error
     }

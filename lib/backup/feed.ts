@@ -53,7 +53,9 @@ export async function* readFeed(
     } catch (error) {
       if (position.since !== since) retrier.progressed()
       if (!(await isFinal(retrier, error))) continue
-      if (!options.includeDocs || bare || !mayBeOfOneDocument(error)) throw error
+      // A feed that stalls does so without documents as well, and takes its time.
+      const ofDocument = mayBeOfOneDocument(error) && error.error !== 'stalled'
+      if (!options.includeDocs || bare || !ofDocument) throw error
       bare = true
       retrier = db.client.with({ retry: FOREGROUND }).retrier()
       continue
