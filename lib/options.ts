@@ -38,6 +38,7 @@ const Options = Type.Object(
     ),
     publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
     excludeTypes: Type.Optional(Type.Array(Type.String())),
+    onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
     securitySchemes: Type.Optional(
       Type.Object(
         { session: Type.Optional(SchemeName), 'api-key': Type.Optional(SchemeName) },
@@ -109,6 +110,7 @@ const Options = Type.Object(
 export interface ResolvedOptions extends DbBackupsOptions {
   databases: Required<DatabaseNames>
   excludeTypes: readonly string[]
+  onUnreadable: NonNullable<DbBackupsOptions['onUnreadable']>
   limits: Required<Limits>
   timeouts: Required<Timeouts>
   retry: Required<Retry>
@@ -161,6 +163,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     databases,
     publicUrl: options.publicUrl?.replace(/\/+$/, ''),
     excludeTypes: options.excludeTypes ?? [],
+    onUnreadable: options.onUnreadable ?? 'report',
     limits: withDefaults(
       {
         uploadBytes,

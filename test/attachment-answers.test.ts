@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { inlineAttachments } from '../lib/backup/attachments.js'
+import { inlineAttachments } from '../lib/couch/attachments.js'
 import { readDocument } from '../lib/json/document.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 

@@ -13,6 +13,8 @@ import { buildCli, type RunOptions } from './helpers/cli.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
+import { putAttachment } from './helpers/put-attachment.js'
+import { setupRawDatabases } from './helpers/raw-databases.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 const KEY = 'key-of-test'
@@ -301,6 +303,21 @@ t.test('exit codes', async (t) => {
   const run = runner(t, host.env)
 
   const large = [...seedDocuments({ count: 100, size: 100_000 })]
+  await t.test('0: a backup without documents that could not be read, which stderr tells', async (t) => {
+    const on = await setupRawDatabases(t)
+    const headers = { 'content-type': 'text/plain', 'content-encoding': 'gzip' }
+    await putAttachment(on.url, [on.names.components, 'bad', 'a'], Buffer.from('not gzip'), headers)
+    const run = runner(t, (await startHost(t, on)).env)
+    const started = await run(['start', '--wait', '--json'])
+    t.equal(started.code, 0)
+    t.match(started.json(), { unreadable_count: 1, doc_count: 0 })
+    t.match(started.stderr, 'warning: the backup lacks 1 document that could not be read')
+    const status = await run(['status', started.json().id])
+    t.equal(status.code, 0)
+    t.match(status.stdout, 'complete: 0 documents')
+    t.match(status.stderr, 'lacks 1 document')
+  })
+
   await t.test('1: a backup that failed', async (t) => {
     const release = gate.hold(/_changes/)
     const waiting = run(['start', '--wait', '--json', '--progress'])

@@ -55,7 +55,13 @@ t.test('a large document that cannot be stored is not read on', async (t) => {
       ended = true
     }
   }
-  const writer = new ChunkWriter(db, '03_ibp_db_backup_1592924104038', 'system')
+  const writer = new ChunkWriter({
+    db,
+    backup: '03_ibp_db_backup_1592924104038',
+    database: 'system',
+    first: 0,
+    onRefused: () => t.fail('nothing is refused')
+  })
   await t.rejects(writer.addLarge({ id: 'large', design: false }, document))
   await poll('the end of its source', () => ended || undefined)
 })

@@ -28,10 +28,40 @@ t.test('the operator page', { skip: browserMissing() }, async (t) => {
   t.test('shows a backup live, downloads, appends, and restores what was lost', (t) => wholeWay(t, browser))
   t.test('follows a restore when its dialog is closed and the page reloaded', (t) => followed(t, browser))
   t.test('restores from a file, and names the documents that failed', (t) => fromFile(t, browser))
+  t.test('names the documents that a backup could not read', (t) => unreadable(t, browser))
   t.test('says what is wrong and what to do', (t) => troubles(t, browser))
   t.test('claims nothing when a reply is lost', (t) => lostReplies(t, browser))
   t.test('needs nothing but a keyboard', (t) => keyboard(t, browser))
 })
+
+async function unreadable(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const { on } = console
+  const id = await backUp(console)
+  const db = on.couch.use(on.names.system)
+  // As a backup of a damaged database has it in its header.
+  const header = (await db.get(id)) as unknown as { dbs: Record<string, object> }
+  const named = Array.from({ length: 25 }, (_, i) => ({
+    id: `bad ${i}`,
+    reason: 'unknown_error: data_error'
+  }))
+  const unread = {
+    unreadable_count: 30,
+    unreadable: [{ ...named[0], id_truncated: true }, ...named.slice(1)]
+  }
+  Object.assign(header.dbs.athena_components!, unread)
+  await db.insert(header as never)
+  const { page, faults } = await openPage(t, browser, console)
+  await signIn(page, console)
+  const row = page.getByRole('row', { name: /Complete/ })
+  await row.getByText('Without 30 documents that could not be read').waitFor()
+  await row.getByText('Details').click()
+  await row.getByText('bad 0…: unknown_error: data_error').waitFor()
+  await row.getByText('bad 19: unknown_error: data_error').waitFor()
+  await row.getByText('and 10 others').waitFor()
+  t.equal(await row.getByText('bad 20').count(), 0)
+  t.strictSame(faults, [])
+}
 
 async function wholeWay(t: Test, browser: Browser): Promise<void> {
   const console = await startGated(t)

@@ -7,7 +7,13 @@ import { buildHost } from './helpers/host.js'
 const BACKUP = {
   dbs: {
     components: { docs: [{ _id: 'a' }, { _id: 'b' }, { _id: '_design/x' }] },
-    system: { docs: [{ _id: 'a' }, { _id: 'athena_backup_lease', n: 1 }, { _id: 'gone', _deleted: true }] }
+    system: {
+      docs: [
+        { _id: 'a' },
+        { _id: 'athena_backup_lease', type: 'athena_backup_lease' },
+        { _id: 'gone', _deleted: true }
+      ]
+    }
   }
 }
 const MESSAGE = /^\d+ ids to skip are of no document of/

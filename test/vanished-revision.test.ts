@@ -1,16 +1,18 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { backupDatabase } from '../lib/backup/database-backup.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 
-t.test('a revision that the feed names and the database does not have fails the backup', async (t) => {
-  const _attachments = { x: { content_type: 'text/plain', length: 5, stub: true } }
-  const doc = { _id: 'gone', _rev: '1-a', _attachments }
-  const row = { seq: '1', id: 'gone', changes: [{ rev: '1-a' }], doc }
-  const answers: Record<string, object> = {
-    '/backups': { doc_count: 1 },
-    '/backups/_all_docs': { rows: [] },
-    '/backups/_bulk_get': { results: [{ id: 'gone', docs: [{ error: { error: 'not_found' } }] }] }
-  }
+const _attachments = { x: { content_type: 'text/plain', length: 5, stub: true } }
+const doc = { _id: 'gone', _rev: '1-a', _attachments }
+const row = { seq: '1', id: 'gone', changes: [{ rev: '1-a' }], doc }
+const answers: Record<string, object> = {
+  '/backups': { doc_count: 1 },
+  '/backups/_all_docs': { rows: [] },
+  '/backups/_bulk_get': { results: [{ id: 'gone', docs: [{ error: { error: 'not_found' } }] }] }
+}
+
+/** Backs up a database whose feed names a revision that it does not have. */
+async function backup(t: Test, onUnreadable: 'report' | 'fail') {
   let feeds = 0
   const { db } = await startAnsweringCouch(t, (request, response) => {
     request.resume()
@@ -21,15 +23,29 @@ t.test('a revision that the feed names and the database does not have fails the 
     response.setHeader('content-type', 'application/json')
     response.end(JSON.stringify(answer))
   })
-  const backup = backupDatabase({
+  const result = backupDatabase({
     source: db,
     target: db,
     backup: '03_ibp_db_backup_1592924104038',
     database: 'components',
     excludeTypes: new Set(),
     discardChunks: async () => undefined,
+    onUnreadable,
     onProgress() {}
   })
-  await t.rejects(backup, { error: 'missing', message: /document "gone"/ })
-  t.ok(feeds > 1, 'after the feed was read on')
+  return { result, feeds: () => feeds }
+}
+
+t.test('a revision that the feed names and the database does not have fails the backup', async (t) => {
+  const { result, feeds } = await backup(t, 'fail')
+  await t.rejects(result, { error: 'missing', message: /document "gone"/ })
+  t.ok(feeds() > 1, 'after the feed was read on')
+})
+
+t.test('such a revision is named in the backup, unless it is to fail', async (t) => {
+  const { result, feeds } = await backup(t, 'report')
+  const reason = 'missing: the changes feed names a revision that the database does not have'
+  const { doc_count, unreadable_count, unreadable } = (await result).summary
+  t.strictSame([doc_count, unreadable_count, unreadable], [0, 1, [{ id: 'gone', reason }]])
+  t.ok(feeds() > 1, 'after the feed was read on')
 })

@@ -23,6 +23,19 @@ export interface DatabaseSummary {
   raw_bytes: number
   /** Bytes they take in the database that keeps the backup. */
   stored_bytes: number
+  /** Documents that the backup does not hold because they could not be read or stored. Absent when there are none. */
+  unreadable_count?: number
+  /** The first of them, at most 100. */
+  unreadable?: UnreadableDocument[]
+}
+
+/** A document that could not be backed up. */
+export interface UnreadableDocument {
+  /** At most 512 bytes of it. */
+  id: string
+  /** The id is longer. */
+  id_truncated?: true
+  reason: string
 }
 
 /** A backup without its documents: what an operator wants to know at a glance. */
@@ -43,6 +56,8 @@ export interface BackupSummary {
   end_timestamp?: number
   /** For people: `"23.8 secs"`. */
   elapsed?: string
+  /** Documents that could not be backed up, in all databases; `dbs` names them. Absent when there are none. */
+  unreadable_count?: number
   /** Why the backup is not usable. A backup with an `error` cannot be restored. */
   error?: string
   /** Names of the attachments the clients appended. */

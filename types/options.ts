@@ -98,6 +98,16 @@ export interface DbBackupsOptions {
   metrics?: MetricsOptions
   /** Types of documents to leave out of backups, besides the built-in ones. */
   excludeTypes?: readonly string[]
+  /**
+   * What becomes of a backup when one document of a database cannot be read, or is too large to be stored.
+   *
+   * - `'report'`: the backup goes on without it, and names it in `dbs.<database>.unreadable`, in the log, the event and
+   *   the metrics. More than 1,000 in a database fail the backup all the same.
+   * - `'fail'`: the backup fails and names it.
+   *
+   * Default `'report'`: one damaged document must not leave all others without a backup.
+   */
+  onUnreadable?: 'report' | 'fail'
   clientWebhook?: ClientWebhookOptions
   /**
    * Names of the host's OpenAPI security schemes, for the routes of each scheme of `authorize`. Default: the routes

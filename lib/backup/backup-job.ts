@@ -21,6 +21,7 @@ export interface BackupJobOptions {
   sources: Record<LogicalDatabase, CouchDatabase>
   store: BackupStore
   excludeTypes: ReadonlySet<string>
+  onUnreadable: 'report' | 'fail'
   onPhase: (phase: BackupPhase) => void
 }
 
@@ -47,7 +48,7 @@ export function newHeader(
  * The header is finished when this resolves; when it rejects, see {@link markFailed}.
  */
 export async function runBackup(options: BackupJobOptions): Promise<void> {
-  const { id, sources, store, excludeTypes } = options
+  const { id, sources, store, excludeTypes, onUnreadable } = options
   const dbs: Record<string, DatabaseSummary> = {}
   const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
   const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
@@ -71,6 +72,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
         database,
         excludeTypes,
         discardChunks: () => store.removeParts(id, database),
+        onUnreadable,
         onProgress(documents) {
           running = documents
           progress.due()

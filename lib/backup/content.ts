@@ -1,10 +1,12 @@
 import { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary, DatabaseSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
+import type { CouchClient } from '../couch/client.js'
 import { readBackup } from '../restore/read-backup.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
-import { isLastCopy } from '../store/copy-index.js'
+import { isLastLarge } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
@@ -14,7 +16,6 @@ import {
   type StoredDocuments,
   storedDocuments
 } from '../store/stored-documents.js'
-import { base64, md5Of, whole } from './attachments.js'
 import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
 
 export interface ContentOptions {
@@ -59,6 +60,7 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
+  const unreadable = unreadableCount(header)
   return {
     backup_version,
     ibp_versions,
@@ -68,8 +70,14 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
     start_timestamp,
     end_timestamp,
     elapsed,
+    ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
     ...(error ? { error } : undefined)
   }
+}
+
+function unreadableCount({ dbs }: StoredHeader | LegacyHeader): number {
+  const counts = Object.values(dbs).map(({ unreadable_count: count }) => count)
+  return counts.reduce<number>((sum, count) => sum + (typeof count === 'number' ? count : 0), 0)
 }
 
 function chunkedParts(store: BackupStore, header: StoredHeader): Part[] {
@@ -148,7 +156,7 @@ async function* sentDocuments(
   for await (const content of chunkContents(store, chunks, { ahead: true, wanted })) {
     const { entry, lines, ordinal } = content
     if (lines === null) {
-      if (!isLastCopy(repeated, entry.large as string, ordinal)) continue
+      if (!isLastLarge(repeated, entry, ordinal)) continue
       if (separate) yield COMMA
       count++
       separate = true
@@ -212,27 +220,43 @@ async function* legacy(
 function attachmentParts(store: BackupStore, header: StoredHeader | LegacyHeader): Part[] {
   const stubs = Object.entries(header._attachments ?? {})
   if (stubs.length === 0) return []
-  const parts = stubs.flatMap(([name, { length }], i) => [
+  const parts = stubs.flatMap(([name, stub], i) => [
     textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
-    attachmentPart(store, header, name, length)
+    attachmentPart(store, header, stubOf(name, stub))
   ])
   return [...parts, textPart('"}')]
 }
 
 function attachmentPart(
-  store: BackupStore,
+  { db }: BackupStore,
   { _id: id, _rev: rev }: StoredHeader | LegacyHeader,
-  name: string,
-  length: number
+  stub: AttachmentStub
 ): Part {
+  const { length } = stub
   return {
-    length: Math.ceil(length / 3) * 4,
-    async *read(start) {
-      const open = () => store.db.attachment(id, name, rev)
-      const { headers, body } = await store.db.client.retry(open)
-      const checked = whole(body, { length, md5: md5Of(headers) }, `attachment "${name}"`)
-      yield* dropBytes(base64(checked), start)
-    }
+    length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
+    read: (start) =>
+      dropBytes(
+        begun(db.client, () => attachmentBase64(db, id, rev, stub)),
+        start
+      )
+  }
+}
+
+/** A stream that is opened again when it fails before its first piece: nothing of it was sent then. */
+async function* begun(
+  client: CouchClient,
+  open: () => AsyncGenerator<Uint8Array>
+): AsyncGenerator<Uint8Array> {
+  let pieces = open()
+  try {
+    let next = await client.retry(() => {
+      pieces = open()
+      return pieces.next()
+    })
+    for (; !next.done; next = await pieces.next()) yield next.value
+  } finally {
+    await pieces.return(undefined)
   }
 }
 

@@ -1,19 +1,30 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
 import type { Change, CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
-import { CouchError, isNotFound } from '../couch/errors.js'
+import { CouchError, isNotFound, isTooLarge } from '../couch/errors.js'
+import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
 import { linesOf, readChunk } from '../store/chunk-reader.js'
-import { ChunkWriter } from '../store/chunk-writer.js'
-import { CopyIndex } from '../store/copy-index.js'
+import { ChunkWriter, type RefusedLine } from '../store/chunk-writer.js'
+import { CopyIndex, largeKey } from '../store/copy-index.js'
 import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
 import { BACKUP_RANGE, isBackupId, toldExcluded } from '../store/names.js'
-import { attachmentBytes, inlineAttachments } from './attachments.js'
-import { type FeedPosition, readFeed } from './feed.js'
+import { DocumentReader, isReadFailure, type ReadDocument, type ReadFailure } from './document-reader.js'
 import { SourceWatch } from './source-watch.js'
+import {
+  goneFailure,
+  MAX_UNREADABLE,
+  nameUnreadable,
+  tooLargeFailure,
+  type Unread,
+  unreadableError
+} from './unreadable.js'
 
 /** A document whose attachments take more is never whole in memory. */
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
+/** Bytes of a document with attachments of unknown sizes that is put together in memory. */
+const LARGE_LINE = 2 * LARGE_DOCUMENT
 /** Documents asked for in one `_bulk_get`. */
 const BATCH = 100
 /** Bytes of them, bodies and attachments, unless one has more. */
@@ -37,6 +48,8 @@ export interface DatabaseBackupOptions {
   excludeTypes: ReadonlySet<string>
   /** Deletes the chunks stored so far, which nothing will refer to. */
   discardChunks(): Promise<void>
+  /** Whether a document that cannot be read is left out and named, or ends the backup. */
+  onUnreadable: 'report' | 'fail'
   /** Called as documents are stored, with their number so far. */
   onProgress(documents: number): void
 }
@@ -47,8 +60,9 @@ export interface DatabaseBackupResult {
 }
 
 interface Batch {
-  ids: Set<string>
-  rows: Promise<{ id: string; doc: Uint8Array | null }[]>
+  /** Revisions by id. */
+  wanted: ReadonlyMap<string, string>
+  rows: Promise<ReadDocument[]>
 }
 
 /**
@@ -79,27 +93,38 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
 
 class DatabaseBackup {
   readonly #options: DatabaseBackupOptions
+  readonly #reader: DocumentReader
   readonly #writer: ChunkWriter
   #copies = new CopyIndex(0)
   /** Ids of documents whose last copy had conflicts. */
   readonly #conflicted = new Set<string>()
   /** Revisions by id of documents with small attachments, waiting to be read with them. */
-  #waiting = new Map<string, string | undefined>()
+  #waiting = new Map<string, string>()
   /** What these will take when they have been read. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
-  /** Ids of documents whose revision was gone: a later row of the feed must replace or delete them. */
-  readonly #vanished = new Set<string>()
   readonly #watch: SourceWatch
   readonly #position: FeedPosition = { since: '0' }
   /** Revisions by id of earlier backups that are not worth being read, where the feed is read without documents. */
   #earlierBackups: ReadonlyMap<string, string> | undefined
+  /** Documents that could not be read, by id. A later row of the feed may replace or delete them. */
+  readonly #unread = new Map<string, Unread>()
+  /** Documents that were too large to be stored: their lines hold nothing. */
+  readonly #refused: RefusedLine[] = []
 
   /** @param firstChunk number of the first chunk */
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
     this.#watch = watch
-    this.#writer = new ChunkWriter(options.target, options.backup, options.database, firstChunk)
+    const { source, target: db, backup, database } = options
+    this.#reader = new DocumentReader(source)
+    this.#writer = new ChunkWriter({
+      db,
+      backup,
+      database,
+      first: firstChunk,
+      onRefused: (line) => void this.#refused.push(line)
+    })
   }
 
   /** Number of the chunk that would come next. */
@@ -115,6 +140,7 @@ class DatabaseBackup {
       const info = await this.#watch.begin()
       if (!(await this.#readSource(info))) return null
       const chunks = await this.#writer.flush()
+      this.#giveUp()
       const { superseded, dropped } = await this.#storeSuperseded(chunks)
       const all = [...chunks, ...superseded]
       return {
@@ -128,7 +154,8 @@ class DatabaseBackup {
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
           raw_bytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
-          stored_bytes: all.reduce((sum, chunk) => sum + chunk.stored, 0)
+          stored_bytes: all.reduce((sum, chunk) => sum + chunk.stored, 0),
+          ...this.#unreadable()
         }
       }
     } finally {
@@ -152,19 +179,12 @@ class DatabaseBackup {
   async #readToEnd(): Promise<void> {
     const includeDocs = this.#earlierBackups === undefined
     for (let round = 1; ; round++) {
-      for await (const changes of readFeed(this.#options.source, this.#position, { includeDocs })) {
-        if (!includeDocs) await this.#fetchAndAdd(changes)
-        else {
-          for (const change of changes) {
-            const pending = this.#add(change)
-            if (pending) await pending
-          }
-        }
-      }
+      for await (const changes of readFeed(this.#options.source, this.#position, { includeDocs }))
+        await this.#addAll(changes)
       await this.#drain()
-      if (this.#vanished.size === 0) return
-      if (round > ROUNDS_FOR_VANISHED) this.#failForVanished()
+      if (this.#unread.size === 0 || round > ROUNDS_FOR_VANISHED) break
     }
+    await this.#readAgain()
   }
 
   /**
@@ -188,7 +208,9 @@ class DatabaseBackup {
       try {
         bytes += (await this.#options.source.size(id)) ?? LEGACY_BYTES
       } catch (error) {
-        if (!isNotFound(error)) throw error
+        if (!(error instanceof CouchError)) throw error
+        // One whose size cannot be told must not be read with the others.
+        if (!isNotFound(error)) bytes += LEGACY_BYTES
       }
       if (bytes >= LEGACY_BYTES) return true
     }
@@ -206,64 +228,55 @@ class DatabaseBackup {
     return excluded
   }
 
+  /** Rows with documents as they come; those that have none are fetched together. */
+  async #addAll(changes: readonly Change[]): Promise<void> {
+    const bare: Change[] = []
+    for (const change of changes) {
+      const leftOut = change.deleted || this.#earlierBackups?.get(change.id) === change.rev
+      if (!leftOut && change.doc === null) {
+        bare.push(change)
+        continue
+      }
+      const pending = this.#add(leftOut ? { ...change, deleted: true } : change)
+      if (pending) await pending
+    }
+    for (let i = 0; i < bare.length; i += BATCH) await this.#fetch(bare.slice(i, i + BATCH))
+  }
+
   /** @returns a promise only when there is something to wait for: most documents just go into the chunk */
   #add(change: Change): Promise<void> | undefined {
-    const { id, doc } = change
-    this.#vanished.delete(id)
-    this.#conflicted.delete(id)
+    const { id, rev, doc } = change
     if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
-    if (change.deleted) {
+    this.#unread.delete(id)
+    this.#conflicted.delete(id)
+    if (change.deleted || doc === null) {
       this.#copies.noteDeleted(id)
       return undefined
     }
-    if (doc === null) return this.#fetchOne(change).then((fetched) => this.#addFetched(id, fetched))
-    return this.#addFetched(id, doc)
+    return this.#addFetched(id, rev, doc)
   }
 
-  /** For feeds without documents. */
-  async #fetchAndAdd(changes: readonly Change[]): Promise<void> {
-    const live: Change[] = []
-    for (const change of changes) {
-      const leftOut = change.deleted || this.#earlierBackups?.get(change.id) === change.rev
-      if (leftOut) await this.#add({ ...change, deleted: true })
-      else live.push(change)
-    }
-    for (let i = 0; i < live.length; i += BATCH) {
-      const batch = live.slice(i, i + BATCH)
-      // Of a document with several leaves, the database tells which wins, and how many conflict with it.
-      const wanted = batch.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
-      for await (const { id, doc, conflicts } of this.#options.source.bulkGet(wanted, {
-        attachments: false
-      })) {
-        // First, since it may find that the revision before has gone.
-        if (this.#isPending(id)) await this.#drain()
-        this.#vanished.delete(id)
-        this.#conflicted.delete(id)
-        await this.#addFetched(id, doc)
-        if (conflicts.length > 0) this.#conflicted.add(id)
-      }
+  /** For rows without documents. */
+  async #fetch(changes: readonly (Revision & { branched?: boolean })[]): Promise<void> {
+    const revisions = new Map(changes.map(({ id, rev }) => [id, rev]))
+    // Of a document with several leaves, the database tells which wins, and how many conflict with it.
+    const wanted = changes.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
+    for await (const found of this.#reader.read(wanted, { attachments: false })) {
+      const { id, doc, conflicts, failure } = found
+      // First, since it may find that the revision before has gone.
+      if (this.#isPending(id)) await this.#drain()
+      this.#unread.delete(id)
+      this.#conflicted.delete(id)
+      const rev = revisions.get(id) as string
+      if (failure) this.#noteUnread(id, rev, failure)
+      else await this.#addFetched(id, rev, doc)
+      if (conflicts.length > 0) this.#conflicted.add(id)
     }
   }
 
-  async #fetchOne(change: Change): Promise<Uint8Array | null> {
-    for await (const { doc } of this.#options.source.bulkGet([change], { attachments: false })) return doc
-    return null
-  }
-
-  #addFetched(id: string, doc: Uint8Array | null): Promise<void> | undefined {
-    if (doc === null) {
-      this.#vanished.add(id)
-      return undefined
-    }
-    const document = readDocument(doc)
-    if (document.id !== id) {
-      throw new CouchError('_changes', { error: 'bad_answer', reason: 'a row holds another document' })
-    }
-    if (document.deleted) {
-      // Since the row was read: a later one says so.
-      this.#vanished.add(id)
-      return undefined
-    }
+  #addFetched(id: string, rev: string, doc: Uint8Array | null): Promise<void> | undefined {
+    const document = this.#readRow(id, rev, doc)
+    if (!document) return undefined
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
       this.#copies.noteDeleted(id)
       return undefined
@@ -273,28 +286,44 @@ class DatabaseBackup {
     return this.#addWithAttachments(document)
   }
 
+  /** @returns `null` when it is not the living document that was asked for: it is unread then */
+  #readRow(id: string, rev: string, doc: Uint8Array | null): DocumentBytes | null {
+    try {
+      const document = doc && readDocument(doc)
+      // One that was deleted since the row was read: a later row says so.
+      if (!document || document.deleted) throw goneFailure(id)
+      if (document.id === id) return document
+      throw new CouchError('_changes', { error: 'bad_answer', reason: 'a row holds another document' })
+    } catch (error) {
+      if (!isReadFailure(error)) throw error
+      this.#noteUnread(id, rev, error)
+      return null
+    }
+  }
+
   async #addWithAttachments(document: DocumentBytes): Promise<void> {
     const attached = attachmentBytes(document)
+    if (attached === undefined) return this.#readAlone(document)
     if (attached > LARGE_DOCUMENT) return this.#writeLarge(document)
     const bytes = document.bytes.length + attached
     if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > BATCH_BYTES) await this.#dispatch()
     // Not the bytes: they are read again, and a hundred bodies may take any amount.
-    this.#waiting.set(document.id, document.rev)
+    this.#waiting.set(document.id, document.rev as string)
     this.#waitingBytes += bytes
   }
 
   #isPending(id: string): boolean {
-    return this.#waiting.has(id) || this.#batches.some((batch) => batch.ids.has(id))
+    return this.#waiting.has(id) || this.#batches.some(({ wanted }) => wanted.has(id))
   }
 
   /** Starts to read the waiting documents with their attachments. */
   async #dispatch(): Promise<void> {
     if (this.#waiting.size === 0) return
     const revisions = [...this.#waiting].map(([id, rev]) => ({ id, rev }))
-    const rows = collectRows(this.#options.source.bulkGet(revisions, { attachments: true }))
+    const rows = collectRows(this.#reader.read(revisions, { attachments: true }))
     // Awaited when they are written; a backup that fails before does not ask any more.
     rows.catch(() => undefined)
-    this.#batches.push({ ids: new Set(this.#waiting.keys()), rows })
+    this.#batches.push({ wanted: this.#waiting, rows })
     this.#waiting = new Map()
     this.#waitingBytes = 0
     while (this.#batches.length >= BATCHES_IN_FLIGHT) await this.#writeBatch()
@@ -303,9 +332,22 @@ class DatabaseBackup {
   async #writeBatch(): Promise<void> {
     const batch = this.#batches.shift()
     if (!batch) return
-    for (const { id, doc } of await batch.rows) {
-      if (doc === null) this.#vanished.add(id)
-      else await this.#write(readDocument(doc))
+    for (const { id, doc, failure } of await batch.rows) {
+      const rev = batch.wanted.get(id) as string
+      if (failure) await this.#withoutBatch(id, rev, failure)
+      else {
+        const document = this.#readRow(id, rev, doc)
+        if (document) await this.#write(document)
+      }
+    }
+  }
+
+  /** A document that the database does not send with its attachments: these are read one by one. */
+  async #withoutBatch(id: string, rev: string, failure: ReadFailure): Promise<void> {
+    for await (const found of this.#reader.read([{ id, rev }], { attachments: false })) {
+      if (found.failure) return this.#noteUnread(id, rev, failure)
+      const document = this.#readRow(id, rev, found.doc)
+      if (document) await this.#readAlone(document)
     }
   }
 
@@ -321,28 +363,81 @@ class DatabaseBackup {
     return this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
   }
 
+  /** A document whose attachments may be of any size, though what is told of them is small. */
+  async #readAlone(document: DocumentBytes): Promise<void> {
+    const { source } = this.#options
+    const plain = readDocument(withoutRevisionMembers(document))
+    let whole: Buffer | null
+    try {
+      whole = await source.client.retry(() => collect(inlineAttachments(source, plain), LARGE_LINE))
+    } catch (error) {
+      return this.#noteFailure(plain, error)
+    }
+    if (whole === null) return this.#writeLarge(document)
+    return this.#write(readDocument(whole))
+  }
+
   async #writeLarge(document: DocumentBytes): Promise<void> {
     const { id } = document
     const plain = readDocument(withoutRevisionMembers(document))
+    /** What reading failed with, in the last attempt. */
+    let failure: unknown
+    const open = async function* (source: CouchDatabase) {
+      failure = undefined
+      try {
+        yield* inlineAttachments(source, plain)
+      } catch (error) {
+        failure = error
+        throw error
+      }
+    }
     try {
-      await this.#writer.addLarge({ id, design: isDesign(id) }, () =>
-        inlineAttachments(this.#options.source, plain)
-      )
+      await this.#writer.addLarge({ id, design: isDesign(id) }, () => open(this.#options.source))
     } catch (error) {
-      if (!isNotFound(error)) throw error
-      this.#vanished.add(id)
-      return
+      if (failure !== undefined) return this.#noteFailure(plain, failure)
+      if (!isTooLarge(error)) throw error
+      return this.#noteUnread(id, plain.rev as string, tooLargeFailure(id, error))
     }
     this.#copies.note(id)
     this.#options.onProgress(this.#copies.copies)
   }
 
-  #failForVanished(): never {
-    const [id] = this.#vanished
-    throw new CouchError(`document "${id}"`, {
-      error: 'missing',
-      reason: 'the changes feed names a revision that the database does not have'
-    })
+  /** A document could not be read, or the database does not answer. @throws `error` then */
+  async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
+    if (!isReadFailure(error)) throw error
+    if (isNotFound(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
+    await this.#reader.confirmAnswers(error)
+    this.#noteUnread(id, rev as string, error)
+  }
+
+  #noteUnread(id: string, rev: string, failure: ReadFailure): void {
+    this.#unread.set(id, { rev, failure })
+    if (this.#unread.size > MAX_UNREADABLE)
+      throw unreadableError(this.#unread, `more than ${MAX_UNREADABLE} documents cannot be read`)
+  }
+
+  /** What could not be read is asked for once more: the fault may have passed. */
+  async #readAgain(): Promise<void> {
+    const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
+    for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
+    await this.#drain()
+  }
+
+  /** What is still unread is left out, an earlier copy with it. @throws CouchError when nothing may be left out */
+  #giveUp(): void {
+    for (const { id, ordinal, error } of this.#refused)
+      if (this.#copies.isLast(id, ordinal)) this.#noteUnread(id, '', tooLargeFailure(id, error))
+    if (this.#unread.size === 0) return
+    if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
+    for (const id of this.#unread.keys()) {
+      this.#copies.noteDeleted(id)
+      this.#conflicted.delete(id)
+    }
+  }
+
+  #unreadable(): Pick<DatabaseSummary, 'unreadable' | 'unreadable_count'> {
+    const { size } = this.#unread
+    return size > 0 ? { unreadable_count: size, unreadable: nameUnreadable(this.#unread) } : {}
   }
 
   /**
@@ -354,17 +449,22 @@ class DatabaseBackup {
   ): Promise<{ superseded: ChunkEntry[]; dropped: number }> {
     const { repeated } = this.#copies
     if (repeated.size === 0) return { superseded: [], dropped: 0 }
-    const copies = new Map<string, number>()
-    const count = (id: string) => {
-      if (repeated.has(id)) copies.set(id, (copies.get(id) ?? 0) + 1)
+    /** Copies by {@link largeKey}. */
+    const copies = new Map([...repeated.keys()].map((id) => [largeKey(id), 0]))
+    const count = (key: string) => {
+      const copied = copies.get(key)
+      if (copied !== undefined) copies.set(key, copied + 1)
     }
     for (const chunk of chunks) {
       if (chunk.large !== undefined) count(chunk.large)
-      else for (const line of linesOf(await readChunk(this.#options.target, chunk))) count(idOf(line))
+      else {
+        const lines = await readChunk(this.#options.target, chunk)
+        for (const line of linesOf(lines)) count(largeKey(idOf(line)))
+      }
     }
     let dropped = 0
     for (const [id, last] of repeated) {
-      const superseded = (copies.get(id) ?? 0) - (last < 0 ? 0 : 1)
+      const superseded = (copies.get(largeKey(id)) ?? 0) - (last < 0 ? 0 : 1)
       if (superseded === 0) continue
       dropped += superseded
       await this.#writer.add(Buffer.from(JSON.stringify([id, last])))
@@ -385,6 +485,18 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(props && { partitioned: props.partitioned === true }),
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
+}
+
+/** All bytes of a stream, or `null` when there are more than `limit`. */
+async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
+  const all: Uint8Array[] = []
+  let size = 0
+  for await (const piece of pieces) {
+    size += piece.length
+    if (size > limit) return null
+    all.push(piece)
+  }
+  return Buffer.concat(all, size)
 }
 
 const isDesign = (id: string) => id.startsWith('_design/')

@@ -15,6 +15,8 @@ export interface BackupHead {
   doc_count: number
   error?: string
   elapsed?: string
+  /** Documents that could not be backed up. */
+  unreadable_count?: number
   /** Finished databases of a running backup, which is sent without documents. */
   dbs?: Record<string, { doc_count?: number }>
   [member: string]: unknown

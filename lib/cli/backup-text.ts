@@ -1,11 +1,28 @@
 import type { BackupHead } from './backup-head.js'
+import type { Outcome } from './command.js'
+import { EXIT } from './errors.js'
+
+/** What a command that shows a backup says in the end. */
+export const backupOutcome = (head: BackupHead): Outcome => ({
+  result: head,
+  text: backupText(head),
+  warning: warningOf(head),
+  exitCode: head.error ? EXIT.failed : EXIT.ok
+})
 
 /** What a backup is, for people. */
-export function backupText(head: BackupHead): string {
+function backupText(head: BackupHead): string {
   const { id, elapsed } = head
   if (head.in_progress) return `${id} ${progressText(head)}`
   if (head.error) return `${id} failed: ${head.error}`
   return `${id} complete: ${head.doc_count} documents${elapsed ? `, in ${elapsed}` : ''}`
+}
+
+/** What is to be told beside a backup's state; `null`: nothing. */
+function warningOf({ in_progress, unreadable_count: count = 0 }: BackupHead): string | null {
+  if (in_progress || count === 0) return null
+  const documents = count === 1 ? '1 document' : `${count} documents`
+  return `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
 }
 
 /** How far a running backup is. Nobody knows how many documents there will be. */

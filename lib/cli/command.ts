@@ -21,6 +21,8 @@ export interface Outcome {
   result: object
   /** For people; `null`: stdout was for something else. */
   text: string | null
+  /** For stderr, whether or not it is a terminal. */
+  warning?: string | null
   /** Default {@link EXIT.ok}. */
   exitCode?: ExitCode
 }

@@ -93,6 +93,7 @@ function count(name: string, value: Values[string], least: number): number {
 
 /** Says how it ended. @returns the exit code */
 function conclude(json: boolean, outcome: Outcome): ExitCode {
+  if (outcome.warning) process.stderr.write(`${outcome.warning}\n`)
   if (json) print(JSON.stringify(outcome.result))
   else if (outcome.text) print(outcome.text)
   return outcome.exitCode ?? EXIT.ok

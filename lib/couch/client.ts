@@ -396,10 +396,30 @@ async function* guarded(
   }
 }
 
+/** Bytes of a request's target. Servers take lines of 8 KB, CouchDB among them; a proxy may put something before it. */
+const MAX_TARGET = 4096
+/** Prefixes of ids whose slash stays a slash in a path. */
+const SPECIAL = /^(_design|_local)\/(.*)$/s
+
+/**
+ * Whether a URL can carry a request's path and query. Where it cannot, the caller makes a request that has them in its
+ * body: ids, names of attachments and revisions may have any length, and hold anything.
+ */
+export function fitsUrl(target: Pick<CouchRequest, 'path' | 'query'>): boolean {
+  return target.path.every(isSegment) && encodePath(target).length <= MAX_TARGET
+}
+
+/** Whether a text is a segment of a path to every server on the way: an empty one and dots name another place. */
+function isSegment(text: string): boolean {
+  const segment = SPECIAL.exec(text)?.[2] ?? text
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  return !/^\.{0,2}$|[\u0000-\u001f\u007f]/.test(segment) && segment.isWellFormed()
+}
+
 /** Design and local documents keep the slash after their prefix, as CouchDB's paths want it. */
 function encodePath({ path, query }: Pick<CouchRequest, 'path' | 'query'>): string {
   const segments = path.map((segment) => {
-    const special = /^(_design|_local)\/(.*)$/s.exec(segment)
+    const special = SPECIAL.exec(segment)
     return special ? `${special[1]}/${encodeURIComponent(special[2])}` : encodeURIComponent(segment)
   })
   const parameters = new URLSearchParams()

@@ -1,9 +1,10 @@
 import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
+import { ELEMENT, type JsonPath } from '../json/scanner.js'
 import type { BulkBody } from './bulk-body.js'
-import { type CouchClient, type CouchResponse, readJson } from './client.js'
+import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
+import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
-import { jsonText } from './json-text.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
 import { winnerOf } from './winning-revision.js'
 
@@ -90,6 +91,9 @@ export interface AllDocsRange {
 
 /** Stored documents change by revision: every write names the one it replaces. */
 export type Stored<T> = T & { _id: string; _rev?: string }
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
 
 /** How often CouchDB computes a row's sequence: it is costly, and a page's end always has one. */
 const SEQ_INTERVAL = 1000
@@ -246,6 +250,7 @@ export class CouchDatabase {
         seq_interval: SEQ_INTERVAL,
         include_docs: page.includeDocs || undefined,
         conflicts: page.includeDocs || undefined,
+        att_encoding_info: page.includeDocs || undefined,
         style: page.includeDocs ? undefined : 'all_docs'
       }
     })
@@ -259,16 +264,17 @@ export class CouchDatabase {
 
   /** Documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
   async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
-    const response = await this.client.streamOnce({
-      path: [this.name, '_all_docs'],
-      query: {
-        startkey: range.from === undefined ? undefined : JSON.stringify(range.from),
-        endkey: range.to === undefined ? undefined : JSON.stringify(range.to),
-        limit: range.limit,
-        include_docs: range.includeDocs || undefined
-      }
-    })
+    const response = await this.client.streamOnce(this.#allDocsRequest(range))
     for await (const rows of jsonRows(response.body, 'rows')) yield rows.map(readAllDocsRow)
+  }
+
+  #allDocsRequest({ from, to, limit, includeDocs }: AllDocsRange): CouchRequest {
+    const path = [this.name, '_all_docs']
+    const json = (key: string | undefined) => (key === undefined ? undefined : JSON.stringify(key))
+    const options = { limit, include_docs: includeDocs || undefined }
+    const query = { startkey: json(from), endkey: json(to), ...options }
+    if (fitsUrl({ path, query })) return { path, query }
+    return { method: 'POST', path, json: { startkey: from, endkey: to, ...options } }
   }
 
   /**
@@ -284,12 +290,7 @@ export class CouchDatabase {
     const retrier = this.client.retrier()
     while (missing.size > 0) {
       try {
-        const response = await this.client.streamOnce({
-          method: 'POST',
-          path: [this.name, '_bulk_get'],
-          query: { attachments: options.attachments || undefined },
-          json: { docs: [...missing.values()].map(({ id, rev }) => ({ id, rev })) }
-        })
+        const response = await this.client.streamOnce(this.#bulkGetRequest([...missing.values()], options))
         for await (const rows of jsonRows(response.body, 'results')) {
           for (const row of rows) {
             const result = readBulkGetRow(row)
@@ -351,24 +352,65 @@ export class CouchDatabase {
     return new Set(Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0))
   }
 
+  #bulkGetRequest(
+    revisions: readonly { id: string; rev?: string }[],
+    { attachments }: { attachments: boolean }
+  ): CouchRequest {
+    return {
+      method: 'POST',
+      path: [this.name, '_bulk_get'],
+      query: attachments ? { attachments } : { att_encoding_info: true },
+      json: { docs: revisions.map(({ id, rev }) => ({ id, rev })) }
+    }
+  }
+
   /**
    * A document's JSON with its attachments inline, as it arrives. The database makes it in its memory.
    * @throws CouchError with status 404 when the revision is gone
    */
-  async *documentWithAttachments(id: string, rev: string): AsyncGenerator<Uint8Array> {
-    const { body } = await this.client.streamOnce({
-      path: [this.name, id],
-      query: { rev, attachments: true }
-    })
-    yield* jsonText(body)
+  documentWithAttachments(id: string, rev: string): AsyncGenerator<Uint8Array> {
+    return this.#partOf(id, rev, [])
   }
 
-  /** Opens an attachment's bytes. */
-  async attachment(id: string, name: string, rev?: string): Promise<CouchResponse> {
+  /**
+   * An attachment's base64 as it arrives, whatever its name. The database makes it in its memory, the document's other
+   * attachments beside it.
+   * @throws CouchError with status 404 when the revision or the attachment is gone
+   */
+  async *attachmentText(id: string, rev: string, name: string): AsyncGenerator<Uint8Array> {
+    for await (const piece of this.#partOf(id, rev, ['_attachments', name, 'data'])) {
+      const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
+      if (text.length > 0) yield text
+    }
+  }
+
+  async *#partOf(id: string, rev: string, path: readonly string[]): AsyncGenerator<Uint8Array> {
+    const { body } = await this.client.streamOnce(this.#bulkGetRequest([{ id, rev }], { attachments: true }))
+    const found: JsonPath = ['results', ELEMENT, 'docs', ELEMENT, 'ok', ...path]
+    const refused: JsonPath = ['results', ELEMENT, 'docs', ELEMENT, 'error']
+    const refusal = yield* jsonPart(body, found, refused)
+    if (refusal === undefined) return
+    rejectServerError(refusal)
+    throw new CouchError(`document "${id.slice(0, 120)}"`, {
+      status: 404,
+      error: 'not_found',
+      reason: 'missing'
+    })
+  }
+
+  /**
+   * Opens an attachment's bytes.
+   * @param options.gzip takes them compressed where they are stored so; `content-encoding` tells
+   */
+  async attachment(
+    id: string,
+    name: string,
+    { rev, gzip }: { rev?: string; gzip?: boolean } = {}
+  ): Promise<CouchResponse> {
     return this.client.streamOnce({
       path: [this.name, id, name],
       query: { rev },
-      headers: { accept: '*/*' }
+      headers: { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
     })
   }
 

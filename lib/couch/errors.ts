@@ -48,3 +48,14 @@ export const isNotFound = (error: unknown): error is CouchError =>
 /** CouchDB itself says that there is no such thing: a 404 of anything before it says nothing. */
 export const isMissing = (error: unknown): error is CouchError =>
   isNotFound(error) && error.error === 'not_found'
+
+/** What was to be stored is larger than the database takes. */
+export const isTooLarge = (error: unknown): error is CouchError =>
+  error instanceof CouchError && error.status === 413
+
+/** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
+const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
+
+/** Whether one document may be to blame for the failure of a request for several. */
+export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
+  error instanceof CouchError && !OF_THE_MOMENT.has(error.status)

@@ -1,5 +1,10 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from '../../types/backups.js'
+import type {
+  DatabaseRestoreCounts,
+  DatabaseSummary,
+  RestoreOutcome,
+  UnreadableDocument
+} from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
 import { cutError } from '../cut-text.js'
 import { noCounts } from '../restore/no-counts.js'
@@ -26,18 +31,26 @@ function lineOf(event: BackupEvent): Line {
   switch (event.type) {
     case 'backup_started':
       return { level: 'info', message: 'backup started', fields: { id: event.id } }
-    case 'backup_database_finished':
+    case 'backup_database_finished': {
+      const { id, database, summary } = event
+      const { unreadable = [] } = summary
+      const fields = { id, database, ...durationOf(event), ...sizeOf([summary]) }
+      if (unreadable.length === 0) return { level: 'info', message: `backup: ${database} finished`, fields }
       return {
-        level: 'info',
-        message: `backup: ${event.database} finished`,
-        fields: { id: event.id, database: event.database, ...durationOf(event), ...sizeOf([event.summary]) }
+        level: 'warn',
+        message: `backup: ${database} finished without documents that could not be read`,
+        fields: { ...fields, unreadableDocuments: unreadable.slice(0, NAMED).map(named) }
       }
-    case 'backup_finished':
+    }
+    case 'backup_finished': {
+      const fields = { id: event.id, ...endOf(event), ...sizeOf(Object.values(event.backup.dbs)) }
+      if (fields.unreadable === 0) return { level: 'info', message: 'backup finished', fields }
       return {
-        level: 'info',
-        message: 'backup finished',
-        fields: { id: event.id, ...endOf(event), ...sizeOf(Object.values(event.backup.dbs)) }
+        level: 'warn',
+        message: 'backup finished without documents that could not be read',
+        fields
       }
+    }
     case 'backup_failed':
       return {
         level: 'error',
@@ -151,11 +164,18 @@ const endOf = ({ durationMs, retries }: { durationMs: number; retries: number })
   retries
 })
 
+/** Documents that are named in a line. */
+const NAMED = 20
+const MAX_ID = 120
+
+const named = ({ id, reason }: UnreadableDocument) => ({ id: id.slice(0, MAX_ID), reason })
+
 function sizeOf(summaries: readonly DatabaseSummary[]) {
-  const sum = (member: 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes') =>
-    summaries.reduce((total, summary) => total + summary[member], 0)
+  const sum = (member: 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes' | 'unreadable_count') =>
+    summaries.reduce((total, summary) => total + (summary[member] ?? 0), 0)
   return {
     documents: sum('doc_count'),
+    unreadable: sum('unreadable_count'),
     conflicts: sum('conflict_count'),
     rawBytes: sum('raw_bytes'),
     storedBytes: sum('stored_bytes')

@@ -147,6 +147,8 @@ export class Metrics {
 
   #backedUp({ database, summary }: EventOf<'backup_database_finished'>): void {
     this.#documents.inc({ operation: 'backup', database, result: 'stored' }, summary.doc_count)
+    const unreadable = summary.unreadable_count ?? 0
+    this.#documents.inc({ operation: 'backup', database, result: 'unreadable' }, unreadable)
     this.#rawBytes.inc({ database }, summary.raw_bytes)
     this.#storedBytes.inc({ database }, summary.stored_bytes)
   }

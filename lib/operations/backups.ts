@@ -52,6 +52,7 @@ export class Backups {
         sources: environment.databasesOn(running.work),
         store: environment.storeOn(running.work),
         excludeTypes: environment.excludeTypes,
+        onUnreadable: environment.options.onUnreadable,
         onPhase: (phase) => events.emit({ id, ...phase })
       })
       const backup = summaryOf(await environment.load(id))

@@ -51,7 +51,8 @@ const MEMBERS = new Set([
   'id',
   'in_progress',
   'start_timestamp',
-  'type'
+  'type',
+  'unreadable_count'
 ])
 const DATABASE_MEMBERS = new Set([
   'conflict_count',
@@ -61,7 +62,9 @@ const DATABASE_MEMBERS = new Set([
   'last_sequence',
   'raw_bytes',
   'start_timestamp',
-  'stored_bytes'
+  'stored_bytes',
+  'unreadable',
+  'unreadable_count'
 ])
 const MAX_MEMBER = 256 * 1024
 

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { bodyOf, type DocumentBytes } from '../json/document.js'
-import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
+import { decodeString, MemberCursor } from '../json/members.js'
 import { sameValue } from '../json/same-value.js'
 
 const QUOTE = 0x22
@@ -19,8 +19,8 @@ export type ContentComparison = 'same' | 'other' | 'unknown'
 /** What is compared of an attachment. */
 export interface AttachmentContent {
   contentType: string
-  /** Bytes, not encoded. */
-  length: number
+  /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
+  length: number | undefined
   /** CouchDB's digest of the bytes: `md5-` and base64. Computed from the bytes where they are inline. */
   digest: () => string | undefined
 }
@@ -47,7 +47,7 @@ export function compareAttachments(
   for (const [name, attachment] of wanted) {
     const other = current.get(name)
     if (!other || attachment.contentType !== other.contentType) return 'other'
-    if (attachment.length !== other.length) return 'other'
+    if (other.length !== undefined && attachment.length !== other.length) return 'other'
     if (result === 'same' && attachment.digest() !== other.digest()) result = 'unknown'
   }
   return result
@@ -94,7 +94,8 @@ export function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string
 function readAttachment(bytes: Buffer, at: number): Attachment {
   let contentType = DEFAULT_CONTENT_TYPE
   let claimed: string | undefined
-  let length = 0
+  let length: number | undefined
+  let encodedLength: number | undefined
   let data: (() => Buffer) | undefined
   const cursor = new MemberCursor(bytes, at)
   while (cursor.next()) {
@@ -102,11 +103,14 @@ function readAttachment(bytes: Buffer, at: number): Attachment {
     const { valueStart: start, valueEnd: end } = cursor
     if (key === 'content_type') contentType = cursor.string() ?? DEFAULT_CONTENT_TYPE
     else if (key === 'digest') claimed = cursor.string()
-    else if (key === 'length') length = Number(decodeValue(bytes, start, end))
+    else if (key === 'length') length = cursor.number()
+    else if (key === 'encoded_length') encodedLength = cursor.number()
     else if (key === 'data' && bytes[start] === QUOTE)
       data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
   }
-  if (!data) return { contentType, length, digest: () => claimed, data }
+  if (!data) {
+    return { contentType, length: length === encodedLength ? undefined : length, digest: () => claimed, data }
+  }
   const content = data()
   return { contentType, length: content.length, digest: () => digestOf(content), data }
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { bodyOf, type DocumentBytes } from '../json/document.js'
 import { sameValue } from '../json/same-value.js'
@@ -35,12 +36,11 @@ async function digestOf({ open }: LargeAttachment): Promise<string> {
 async function sameBytes(
   db: CouchDatabase,
   { name, open }: LargeAttachment,
-  { id, rev }: DocumentBytes
+  current: DocumentBytes
 ): Promise<boolean> {
-  return db.client.retry(async () => {
-    const { body } = await db.attachment(id, name, rev)
-    return sameStream(open(), body)
-  })
+  const stub = stubsOf(current).get(name) as AttachmentStub
+  const found = () => attachmentBase64(db, current.id, current.rev as string, stub)
+  return db.client.retry(() => sameStream(base64(open()), found()))
 }
 
 /** Returns whether two streams have the same bytes, wherever they are cut into pieces. */

@@ -77,6 +77,19 @@ const BackupDatabase = Type.Object({
   ),
   raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
   stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
+  unreadable_count: Type.Optional(
+    Type.Integer({ description: 'Documents that the backup does not hold: they could not be read or stored' })
+  ),
+  unreadable: Type.Optional(
+    Type.Array(
+      Type.Object({
+        id: Type.String({ description: 'At most 512 bytes of it' }),
+        id_truncated: Type.Optional(Type.Literal(true, { description: 'The id is longer' })),
+        reason: Type.String()
+      }),
+      { description: 'The first of them, at most 100' }
+    )
+  ),
   docs: Type.Array(Document)
 })
 
@@ -95,6 +108,11 @@ export const Backup = Type.Object(
     start_timestamp: Milliseconds('When the backup began'),
     end_timestamp: Type.Optional(Milliseconds('When the backup ended')),
     elapsed: Type.Optional(Type.String({ description: 'How long it took, for people' })),
+    unreadable_count: Type.Optional(
+      Type.Integer({
+        description: 'Documents that could not be backed up, in all databases. `dbs` names them.'
+      })
+    ),
     error: Type.Optional(
       Type.String({ description: 'Why the backup has failed. There is nothing to restore in it.' })
     ),

@@ -41,7 +41,7 @@ export interface LegacyHeader {
   in_progress?: boolean
   error?: unknown
   dbs: Record<string, Record<string, unknown>>
-  _attachments?: Record<string, { content_type: string; length: number }>
+  _attachments?: StoredHeader['_attachments']
   [member: string]: unknown
 }
 
@@ -228,7 +228,10 @@ export class BackupStore {
   async #readHead(
     id: string
   ): Promise<Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }> {
-    const response = await this.db.client.streamOnce({ path: [this.db.name, id] })
+    const response = await this.db.client.streamOnce({
+      path: [this.db.name, id],
+      query: { att_encoding_info: true }
+    })
     const visitor = new HeadVisitor()
     const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
     try {

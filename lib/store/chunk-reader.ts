@@ -3,8 +3,8 @@ import { createGunzip } from 'node:zlib'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isNotFound } from '../couch/errors.js'
+import { through, throughInto } from '../couch/through.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry } from './layout.js'
-import { through, throughInto } from './through.js'
 
 /** Bytes that are decompressed at a time. */
 const PIECE_BYTES = 256 * 1024

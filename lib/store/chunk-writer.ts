@@ -3,8 +3,11 @@ import { createGzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { CouchError, isConflict } from '../couch/errors.js'
+import { CouchError, isConflict, isTooLarge } from '../couch/errors.js'
+import { through, throughInto } from '../couch/through.js'
+import { idOf } from '../json/document.js'
 import { DamagedBackupError, verifyChunk } from './chunk-reader.js'
+import { largeKey } from './copy-index.js'
 import {
   CHUNK_ATTACHMENT,
   CHUNK_BYTES,
@@ -13,7 +16,6 @@ import {
   type ChunkEntry
 } from './layout.js'
 import { CHUNK_TYPE, chunkId } from './names.js'
-import { through, throughInto } from './through.js'
 
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
@@ -22,34 +24,63 @@ const GZIP_LEVEL = 3
 /** Bytes of a piece of compressed output: few pieces, little to spare. */
 const GZIP_OUTPUT = 256 * 1024
 const NEWLINE = 0x0a
+const SPACE = 0x20
+const OPEN_BRACE = 0x7b
+
+/** Lines that are stored together. */
+interface Lines {
+  bytes: Buffer
+  /** Number of the first among all lines. */
+  ordinal: number
+  count: number
+  /** Places, among these, of lines that are design documents. */
+  designs: readonly number[]
+}
+
+/** A document that the database would not store. */
+export interface RefusedLine {
+  id: string
+  /** Its line's number among all lines. */
+  ordinal: number
+  error: CouchError
+}
+
+export interface ChunkWriterOptions {
+  db: CouchDatabase
+  backup: string
+  database: LogicalDatabase
+  /** Number of the first chunk. */
+  first: number
+  /** Called for a document that is too large to be stored. A line with its id alone stands in its place. */
+  onRefused(line: RefusedLine): void
+}
 
 /**
  * Packs lines into chunk documents and stores them, several at a time. Nothing is ever written twice: a chunk whose
  * storing failed for good fails the backup.
  */
 export class ChunkWriter {
+  readonly #options: ChunkWriterOptions
   readonly #db: CouchDatabase
-  readonly #backup: string
-  readonly #database: LogicalDatabase
   /** Number of the next chunk. */
-  #index = 0
+  #index: number
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
   readonly #outputs = new BufferPool(compressedBound(CHUNK_BYTES), IN_FLIGHT)
   #used = 0
-  #docs = 0
-  #design = 0
-  readonly #entries: (ChunkEntry | Promise<ChunkEntry>)[] = []
+  /** Number of the first line that is not stored yet. */
+  #ordinal = 0
+  #count = 0
+  #designs: number[] = []
+  readonly #entries: (ChunkEntry[] | Promise<ChunkEntry[]>)[] = []
   readonly #storing = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 
-  /** @param first number of the first chunk */
-  constructor(db: CouchDatabase, backup: string, database: LogicalDatabase, first = 0) {
-    this.#db = db
-    this.#backup = backup
-    this.#database = database
-    this.#index = first
+  constructor(options: ChunkWriterOptions) {
+    this.#options = options
+    this.#db = options.db
+    this.#index = options.first
   }
 
   /** Number of the next chunk. */
@@ -72,10 +103,13 @@ export class ChunkWriter {
   #append(line: Uint8Array, { design }: { design?: boolean }): void {
     if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
     this.#buffer.set(line, this.#used)
+    // A line must not end inside: there a line feed is white space, which no CouchDB sends.
+    const written = this.#buffer.subarray(this.#used, this.#used + line.length)
+    for (let at = written.indexOf(NEWLINE); at >= 0; at = written.indexOf(NEWLINE, at)) written[at] = SPACE
     this.#used += line.length
     this.#buffer[this.#used++] = NEWLINE
-    this.#docs++
-    if (design) this.#design++
+    if (design) this.#designs.push(this.#count)
+    this.#count++
   }
 
   /**
@@ -89,7 +123,8 @@ export class ChunkWriter {
     // Lines are numbered in the order of chunks: what came before goes first.
     await this.#store()
     const entry = await this.#db.client.retry(() => this.#storeStream(document, open))
-    this.#entries.push(entry)
+    this.#entries.push([entry])
+    this.#ordinal++
   }
 
   /** Stores what is left, and returns the entries of all chunks since the last flush, in order. */
@@ -97,7 +132,7 @@ export class ChunkWriter {
     await this.#store()
     await Promise.all(this.#storing)
     this.#check()
-    return Promise.all(this.#entries.splice(0))
+    return (await Promise.all(this.#entries.splice(0))).flat()
   }
 
   /** Waits until nothing is in flight, whatever became of it. */
@@ -115,8 +150,12 @@ export class ChunkWriter {
     while (this.#storing.size >= IN_FLIGHT) await Promise.race(this.#storing)
     this.#check()
     const buffer = this.#buffer
-    const lines = buffer.subarray(0, this.#used)
-    const stored = this.#storeLines(lines, { docs: this.#docs, design: this.#design })
+    const stored = this.#storeLines({
+      bytes: buffer.subarray(0, this.#used),
+      ordinal: this.#ordinal,
+      count: this.#count,
+      designs: this.#designs
+    })
     this.#entries.push(stored)
     const settled = stored
       .then(() => this.#buffers.give(buffer))
@@ -127,18 +166,42 @@ export class ChunkWriter {
     this.#storing.add(settled)
     this.#buffer = Buffer.alloc(0)
     this.#used = 0
-    this.#docs = 0
-    this.#design = 0
+    this.#ordinal += this.#count
+    this.#count = 0
+    this.#designs = []
   }
 
-  async #storeLines(lines: Buffer, { docs, design }: { docs: number; design: number }): Promise<ChunkEntry> {
+  /** Stores lines in one chunk, or, where the database has it too large, in several. */
+  async #storeLines(lines: Lines): Promise<ChunkEntry[]> {
+    try {
+      return [await this.#storeChunk(lines)]
+    } catch (error) {
+      if (!isTooLarge(error)) throw error
+      if (lines.count === 1) return [await this.#storeChunk(this.#refuse(lines, error))]
+      const [first, second] = halves(lines)
+      return [...(await this.#storeLines(first)), ...(await this.#storeLines(second))]
+    }
+  }
+
+  /** @returns what stands in the place of a document that cannot be stored, so that the others keep their numbers */
+  #refuse({ bytes, ...line }: Lines, error: CouchError): Lines {
+    if (bytes[0] !== OPEN_BRACE) throw error
+    const id = idOf(bytes)
+    const place = Buffer.from(`${JSON.stringify({ _id: id })}\n`)
+    if (place.length >= bytes.length) throw error
+    this.#options.onRefused({ id, ordinal: line.ordinal, error })
+    return { ...line, bytes: place }
+  }
+
+  async #storeChunk(lines: Lines): Promise<ChunkEntry> {
+    const { bytes, count, designs } = lines
     const index = this.#index++
-    const id = chunkId(this.#backup, this.#database, index)
-    const output = this.#outputs.take(compressedBound(lines.length))
-    const stored = await compress(lines, output)
+    const id = this.#chunkId(index)
+    const output = this.#outputs.take(compressedBound(bytes.length))
+    const stored = await compress(bytes, output)
     const sha256 = createHash('sha256').update(stored).digest('hex')
     const document = {
-      ...this.#document(index, docs),
+      ...this.#document(index, count),
       _attachments: {
         [CHUNK_ATTACHMENT]: { content_type: CHUNK_CONTENT_TYPE, length: stored.length, follows: true }
       }
@@ -151,7 +214,14 @@ export class ChunkWriter {
         yield stored
       }
     }
-    const entry = { id, docs, design, raw: lines.length, stored: stored.length, sha256 }
+    const entry = {
+      id,
+      docs: count,
+      design: designs.length,
+      raw: bytes.length,
+      stored: stored.length,
+      sha256
+    }
     try {
       const rev = await this.#db.putWithAttachments(id, Buffer.from(JSON.stringify(document)), [part])
       // Only now: what a failed request was sent from may still be on its way.
@@ -161,7 +231,7 @@ export class ChunkWriter {
       if (!isConflict(error)) throw error
       const rev = await this.#revisionOfSame(entry)
       // Another document has the id: the chunk takes the next.
-      return rev === null ? this.#storeLines(lines, { docs, design }) : { ...entry, rev }
+      return rev === null ? this.#storeChunk(lines) : { ...entry, rev }
     }
   }
 
@@ -180,7 +250,7 @@ export class ChunkWriter {
   }
 
   async #storeStream(
-    { id: large, design }: { id: string; design: boolean },
+    { id: documentId, design }: { id: string; design: boolean },
     open: () => AsyncIterable<Uint8Array>
   ): Promise<ChunkEntry> {
     const hash = createHash('sha256')
@@ -221,7 +291,7 @@ export class ChunkWriter {
       raw,
       stored,
       sha256: hash.digest('hex'),
-      large
+      large: largeKey(documentId)
     }
   }
 
@@ -229,7 +299,7 @@ export class ChunkWriter {
   async #createLarge(): Promise<{ id: string; rev: string }> {
     for (;;) {
       const index = this.#index++
-      const id = chunkId(this.#backup, this.#database, index)
+      const id = this.#chunkId(index)
       try {
         return { id, rev: await this.#db.put({ ...this.#document(index, 1), _id: id }) }
       } catch (error) {
@@ -239,9 +309,29 @@ export class ChunkWriter {
     }
   }
 
-  #document(index: number, documents: number): ChunkDocument {
-    return { type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index, documents }
+  #chunkId(index: number): string {
+    return chunkId(this.#options.backup, this.#options.database, index)
   }
+
+  #document(index: number, documents: number): ChunkDocument {
+    const { backup, database } = this.#options
+    return { type: CHUNK_TYPE, backup_id: backup, database, index, documents }
+  }
+}
+
+function halves({ bytes, ordinal, count, designs }: Lines): [Lines, Lines] {
+  const half = count >> 1
+  let end = 0
+  for (let i = 0; i < half; i++) end = bytes.indexOf(NEWLINE, end) + 1
+  return [
+    { bytes: bytes.subarray(0, end), ordinal, count: half, designs: designs.filter((line) => line < half) },
+    {
+      bytes: bytes.subarray(end),
+      ordinal: ordinal + half,
+      count: count - half,
+      designs: designs.filter((line) => line >= half).map((line) => line - half)
+    }
+  ]
 }
 
 /** Bytes that gzip makes of so many at most: what cannot be compressed is stored, in blocks with a head. */

@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto'
 import { type Fingerprint, fingerprint } from './fingerprint.js'
+import type { ChunkEntry } from './layout.js'
 
 const DELETED = -1
 const HASHES = 7
@@ -73,4 +75,26 @@ export class CopyIndex {
 export function isLastCopy(repeated: ReadonlyMap<string, number>, id: string, ordinal: number): boolean {
   const last = repeated.get(id)
   return last === undefined || last === ordinal
+}
+
+/** Bytes of JSON that an id may take in a header: entries of a thousand chunks stand in it. */
+const MAX_KEY = 512
+/** No id begins with it. */
+const DIGEST = '_sha256/'
+
+/** How a chunk's entry names the one document in it: by its id, or by a digest of one that is long. */
+export function largeKey(id: string): string {
+  if (Buffer.byteLength(JSON.stringify(id)) <= MAX_KEY) return id
+  return DIGEST + createHash('sha256').update(id).digest('hex')
+}
+
+/** Like {@link isLastCopy}, for the copy in a chunk of one large document. */
+export function isLastLarge(
+  repeated: ReadonlyMap<string, number>,
+  { large = '' }: Pick<ChunkEntry, 'large'>,
+  ordinal: number
+): boolean {
+  if (!large.startsWith(DIGEST)) return isLastCopy(repeated, large, ordinal)
+  for (const [id, last] of repeated) if (largeKey(id) === large) return last === ordinal
+  return true
 }

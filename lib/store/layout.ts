@@ -25,7 +25,7 @@ export interface ChunkEntry {
   stored: number
   /** SHA-256 of the attachment's bytes, hex. */
   sha256: string
-  /** Id of the one document in it, when it is too large to be held in memory. */
+  /** Which document is in it, when it is one that is too large to be held in memory: see `largeKey`. */
   large?: string
 }
 
@@ -79,7 +79,18 @@ export interface HeaderDocument {
     instance: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
   }
-  _attachments?: Record<string, { content_type: string; length: number; stub?: boolean }>
+  _attachments?: Record<
+    string,
+    {
+      content_type: string
+      length: number
+      digest?: string
+      stub?: boolean
+      /** Told on demand, as is `encoded_length`. */
+      encoding?: string
+      encoded_length?: number
+    }
+  >
 }
 
 export interface StoredHeader extends HeaderDocument {

@@ -3,13 +3,17 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import { parseMultipart, partName } from '../../examples/standalone/multipart.js'
 
 /** A stored attachment. Its content type and other members are kept as the raw JSON of its entry. */
 export interface RawAttachment {
   contentType: string
   revpos: number
+  /** As it came. */
   data: Buffer
+  /** It came compressed, or so it was said. */
+  encoded?: boolean
 }
 
 export interface RawRevision {
@@ -40,6 +44,8 @@ export interface RawDatabase {
   seq: number
   docs: Map<string, RawDocument>
   local: Map<string, { rev: string; body: Buffer }>
+  /** Bytes that an attachment may have, as CouchDB's `max_attachment_size`. */
+  maxAttachmentSize?: number
 }
 
 export interface RawCouch {
@@ -128,6 +134,27 @@ function members(json: Buffer, at = 0): Member[] {
   return found
 }
 
+/** Types that CouchDB compresses. */
+const COMPRESSIBLE = /^(text\/|application\/(javascript|json|xml)\b)/
+
+/** An attachment as CouchDB stores it: digests are of this. */
+const storedForm = ({ contentType, data, encoded }: RawAttachment) =>
+  COMPRESSIBLE.test(contentType) && !encoded ? gzipSync(data) : data
+
+const isStoredGzip = ({ contentType, encoded }: RawAttachment) =>
+  encoded === true || COMPRESSIBLE.test(contentType)
+
+function identityOf({ data, encoded }: RawAttachment): Buffer {
+  if (!encoded) return data
+  try {
+    return gunzipSync(data)
+  } catch {
+    throw new HttpError(500, 'unknown_error', 'data_error')
+  }
+}
+
+const digestOf = (data: Buffer) => createHash('md5').update(data).digest('base64')
+
 const parse = (json: Buffer, { start, end }: Span) => JSON.parse(json.toString('utf8', start, end))
 const generation = (rev: string) => Number.parseInt(rev, 10)
 const md5 = (...parts: (Buffer | string)[]) =>
@@ -149,7 +176,14 @@ interface Incoming {
   /** Name to the parsed entry of `_attachments`. */
   entries: Record<
     string,
-    { content_type?: string; data?: string; follows?: boolean; length?: number; revpos?: number }
+    {
+      content_type?: string
+      data?: string
+      follows?: boolean
+      length?: number
+      revpos?: number
+      encoded?: boolean
+    }
   >
 }
 
@@ -227,8 +261,11 @@ function write(
     const old = parent?.attachments.get(name)
     const data = entry.data === undefined ? follow.get(name) : Buffer.from(entry.data, 'base64')
     if (data) {
+      if (data.length > (database.maxAttachmentSize ?? Number.POSITIVE_INFINITY))
+        throw new HttpError(413, 'attachment_too_large', name)
       const contentType = entry.content_type ?? 'application/octet-stream'
-      attachments.set(name, { contentType, revpos: newEdits ? height : (entry.revpos ?? height), data })
+      const revpos = newEdits ? height : (entry.revpos ?? height)
+      attachments.set(name, { contentType, revpos, data, encoded: entry.encoded })
     } else if (old) attachments.set(name, old)
     else throw new HttpError(412, 'missing_stub', `Invalid attachment stub in ${id} for ${name}`)
   }
@@ -260,7 +297,7 @@ function write(
 function render(
   document: RawDocument,
   leaf: RawRevision,
-  { attachments = false, revs = false, conflicts = false } = {}
+  { attachments = false, revs = false, conflicts = false, encodings = false } = {}
 ): Buffer {
   const parts: (Buffer | string)[] = ['{"_id":', document.rawId, `,"_rev":${JSON.stringify(leaf.rev)}`]
   if (leaf.deleted) parts.push(',"_deleted":true')
@@ -271,11 +308,16 @@ function render(
   const others = document.leaves.filter((other) => other !== leaf && !other.deleted).map(({ rev }) => rev)
   if (conflicts && others.length > 0) parts.push(`,"_conflicts":${JSON.stringify(others)}`)
   if (leaf.attachments.size > 0) {
-    const entries = [...leaf.attachments].map(([name, { contentType, revpos, data }]) => {
-      const digest = `md5-${createHash('md5').update(data).digest('base64')}`
-      const common = { content_type: contentType, revpos, digest }
-      const rest = attachments ? { data: data.toString('base64') } : { length: data.length, stub: true }
-      return `${JSON.stringify(name)}:${JSON.stringify({ ...common, ...rest })}`
+    const entries = [...leaf.attachments].map(([name, attachment]) => {
+      const { contentType, revpos, data } = attachment
+      const stored = storedForm(attachment)
+      const common = { content_type: contentType, revpos, digest: `md5-${digestOf(stored)}` }
+      const rest = attachments
+        ? { data: identityOf(attachment).toString('base64') }
+        : { length: data.length, stub: true }
+      const encoding =
+        encodings && isStoredGzip(attachment) ? { encoding: 'gzip', encoded_length: stored.length } : {}
+      return `${JSON.stringify(name)}:${JSON.stringify({ ...common, ...rest, ...encoding })}`
     })
     parts.push(`,"_attachments":{${entries.join(',')}}`)
   }
@@ -360,7 +402,14 @@ function send(response: ServerResponse, request: IncomingMessage, { status, json
   response.end(request.method === 'HEAD' ? undefined : body)
 }
 
+/** CouchDB takes no longer target, and does not say why. */
+const MAX_TARGET = 8000
+
 async function handle(store: Map<string, RawDatabase>, request: IncomingMessage, response: ServerResponse) {
+  if ((request.url ?? '').length > MAX_TARGET) {
+    response.writeHead(400).end()
+    return
+  }
   const url = new URL(request.url ?? '/', 'http://localhost')
   const path = url.pathname.split('/').slice(1).map(decodeURIComponent)
   const method = request.method === 'HEAD' ? 'GET' : (request.method ?? 'GET')
@@ -454,7 +503,11 @@ function changes(database: RawDatabase, { query }: Call): Reply {
     )
     if (flag(query, 'include_docs')) {
       const attachments = flag(query, 'attachments')
-      raw.add(',"doc":', render(document, leaf, { attachments, conflicts: flag(query, 'conflicts') }))
+      const encodings = flag(query, 'att_encoding_info')
+      raw.add(
+        ',"doc":',
+        render(document, leaf, { attachments, encodings, conflicts: flag(query, 'conflicts') })
+      )
     }
     raw.add('}')
   }
@@ -467,10 +520,13 @@ function changes(database: RawDatabase, { query }: Call): Reply {
 function allDocs(database: RawDatabase, { query, body }: Call): Reply {
   const json = (...names: string[]) => {
     const value = names.map((name) => query.get(name)).find((text) => text !== null)
-    return value === undefined || value === null ? undefined : JSON.parse(value)
+    return value === undefined || value === null
+      ? names.map((name) => sent[name]).find(Boolean)
+      : JSON.parse(value)
   }
+  const sent: Record<string, string> = body.length > 0 ? JSON.parse(body.toString()) : {}
   const live = [...database.docs.values()].filter(({ leaves }) => !leaves[0]?.deleted).sort(byId)
-  const keys: string[] | undefined = body.length > 0 ? JSON.parse(body.toString()).keys : json('keys')
+  const keys: string[] | undefined = json('keys')
   const raw = new Raw()
   const row = (document: RawDocument, key: Buffer) => {
     const leaf = document.leaves[0]!
@@ -503,7 +559,7 @@ function allDocs(database: RawDatabase, { query, body }: Call): Reply {
   })
   if (flag(query, 'descending')) rows.reverse()
   const skipped = Number(query.get('skip') ?? 0)
-  const page = rows.slice(skipped, skipped + Number(query.get('limit') ?? rows.length))
+  const page = rows.slice(skipped, skipped + Number(query.get('limit') ?? sent.limit ?? rows.length))
   raw.add(`{"total_rows":${live.length},"offset":${skipped},"rows":[\n`)
   for (const [index, document] of page.entries()) {
     if (index > 0) raw.add(',\n')
@@ -541,7 +597,11 @@ function bulkDocs(database: RawDatabase, body: Buffer): Reply {
 
 function bulkGet(database: RawDatabase, { query, body }: Call): Reply {
   const raw = new Raw().add('{"results":[')
-  const options = { attachments: flag(query, 'attachments'), revs: flag(query, 'revs') }
+  const options = {
+    attachments: flag(query, 'attachments'),
+    revs: flag(query, 'revs'),
+    encodings: flag(query, 'att_encoding_info')
+  }
   for (const [index, asked] of JSON.parse(body.toString()).docs.entries()) {
     const document = database.docs.get(asked.id)
     const leaf = asked.rev ? document?.leaves.find(({ rev }) => rev === asked.rev) : document?.leaves[0]
@@ -617,7 +677,8 @@ function documentOf(database: RawDatabase, call: Call, id: string, rest: string[
   const json = render(document, leaf, {
     attachments: flag(query, 'attachments'),
     revs: flag(query, 'revs'),
-    conflicts: flag(query, 'conflicts')
+    conflicts: flag(query, 'conflicts'),
+    encodings: flag(query, 'att_encoding_info')
   })
   return { status: 200, json, headers: { etag: JSON.stringify(leaf.rev) } }
 }
@@ -662,7 +723,16 @@ function attachment(database: RawDatabase, call: Call, id: string, name: string)
   if (method === 'GET') {
     const found = find(database, id, query.get('rev')).leaf.attachments.get(name)
     if (!found) throw notFound('Document is missing attachment')
-    return { status: 200, json: found.data, headers: { 'content-type': found.contentType } }
+    const gzip = isStoredGzip(found) && /\bgzip\b/.test(String(request.headers['accept-encoding']))
+    return {
+      status: 200,
+      json: gzip ? storedForm(found) : identityOf(found),
+      headers: {
+        'content-type': found.contentType,
+        etag: `"${digestOf(storedForm(found))}"`,
+        ...(gzip && { 'content-encoding': 'gzip' })
+      }
+    }
   }
   if (method !== 'PUT') throw new HttpError(405, 'method_not_allowed', 'Only GET,HEAD,PUT allowed')
   const document = database.docs.get(id)
@@ -671,6 +741,7 @@ function attachment(database: RawDatabase, call: Call, id: string, name: string)
   const doc = { ...readDocument(Buffer.from('{}')), id, rev }
   if (document && leaf) Object.assign(doc, { rawId: document.rawId, body: leaf.body })
   for (const other of leaf?.attachments.keys() ?? []) doc.entries[other] = {}
-  doc.entries[name] = { content_type: request.headers['content-type'], follows: true }
+  const encoded = request.headers['content-encoding'] === 'gzip'
+  doc.entries[name] = { content_type: request.headers['content-type'], follows: true, encoded }
   return ok({ ok: true, id, rev: write(database, doc, true, new Map([[name, body]])) }, 201)
 }

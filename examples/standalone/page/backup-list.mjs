@@ -94,6 +94,7 @@ function rowOf(backup) {
       ' ',
       el('span', { class: 'muted' }, exact(backup.start_timestamp)),
       backup.error && el('span', { class: 'reason' }, backup.error),
+      backup.unreadable_count > 0 ? el('span', { class: 'reason' }, unreadText(backup)) : undefined,
       detailsOf(backup)
     ),
     figure('Documents', state === 'failed' ? undefined : number(backup.doc_count)),
@@ -125,14 +126,36 @@ function actionsOf(backup, state) {
   return [download, append, button('restore', 'Restore…')]
 }
 
+const unreadText = ({ unreadable_count }) =>
+  `Without ${count(unreadable_count, 'document')} that could not be read`
+
+/** Documents that are named in the details of a backup. */
+const NAMED = 20
+
+function unreadableList(unreadable, total) {
+  const named = unreadable.slice(0, NAMED)
+  const rest = total - named.length
+  return el(
+    'ul',
+    { class: 'unreadable' },
+    ...named.map(({ id, id_truncated, reason }) =>
+      el('li', {}, el('code', {}, id_truncated ? `${id}…` : id), `: ${reason}`)
+    ),
+    rest > 0 ? el('li', {}, `and ${count(rest, 'other')}`) : undefined
+  )
+}
+
 function detailsOf(backup) {
   const raw = sum(backup, 'raw_bytes')
   const facts = [['Id', el('code', {}, backup.id)]]
   if (backup.end_timestamp) facts.push(['Took', duration(backup.end_timestamp - backup.start_timestamp)])
-  for (const [database, { doc_count, conflict_count }] of Object.entries(backup.dbs)) {
+  for (const [database, summary] of Object.entries(backup.dbs)) {
+    const { doc_count, conflict_count, unreadable = [], unreadable_count } = summary
     if (!Number.isFinite(doc_count)) continue
     const conflicts = conflict_count > 0 ? `, ${number(conflict_count)} of them with conflicts` : ''
     facts.push([database, count(doc_count, 'document') + conflicts])
+    if (unreadable.length > 0)
+      facts.push([`${database}: not read`, unreadableList(unreadable, unreadable_count)])
   }
   if (raw !== undefined && !backup.error && !backup.in_progress) facts.push(['As JSON', bytes(raw)])
   const versions = Object.entries(backup.ibp_versions ?? {}).map(([name, value]) => `${name} ${value}`)

@@ -1,14 +1,15 @@
 import { readHead } from '../backup-head.js'
-import { backupText, progressText } from '../backup-text.js'
+import { backupOutcome, progressText } from '../backup-text.js'
 import type { Command } from '../command.js'
-import { EXIT } from '../errors.js'
 import { poll } from '../poll.js'
 
 export const start: Command = {
   summary: 'start a backup',
   usage: '[--wait]',
   help: `  --wait       follow the backup to its end; ends with 1 when it failed. An
-               interrupt ends the waiting, not the backup.`,
+               interrupt ends the waiting, not the backup. Documents that could
+               not be read are counted on stderr; the backup of all others is
+               complete, so the end is 0.`,
   options: { wait: { type: 'boolean' } },
   arguments: [0, 0],
   async run({ client, progress }, _args, { wait }) {
@@ -23,6 +24,6 @@ export const start: Command = {
       progress.state(progressText(head))
       return undefined
     }, client.signal)
-    return { result: head, text: backupText(head), exitCode: head.error ? EXIT.failed : EXIT.ok }
+    return backupOutcome(head)
   }
 }

@@ -1,17 +1,16 @@
 import { readHead } from '../backup-head.js'
-import { backupText } from '../backup-text.js'
+import { backupOutcome } from '../backup-text.js'
 import { type Command, checkBackupId } from '../command.js'
-import { EXIT } from '../errors.js'
 
 export const status: Command = {
   summary: 'how a backup is',
   usage: '<id>',
-  help: 'Ends with 1 when the backup has failed.',
+  help: `Ends with 1 when the backup has failed. Documents that could not be read are
+counted on stderr.`,
   options: {},
   arguments: [1, 1],
   check: ([id]) => checkBackupId(id),
   async run({ client }, [id]) {
-    const head = await readHead(client, id)
-    return { result: head, text: backupText(head), exitCode: head.error ? EXIT.failed : EXIT.ok }
+    return backupOutcome(await readHead(client, id))
   }
 }

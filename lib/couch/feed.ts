@@ -1,7 +1,11 @@
-import type { Change, ChangesEnd, CouchDatabase } from '../couch/database.js'
+import { FOREGROUND, type Retrier } from './client.js'
+import type { Change, ChangesEnd, CouchDatabase } from './database.js'
+import { mayBeOfOneDocument } from './errors.js'
 
 /** Rows of a page: a fault re-reads less than this. */
 const PAGE = 10_000
+/** Rows of a page that is read without documents, because with them it cannot be read. */
+const BARE_PAGE = 1000
 /** Pages beyond those that were to be expected, before the feed is read to its end in one request. */
 const EXTRA_PAGES = 3
 
@@ -18,7 +22,8 @@ export interface FeedPosition {
  * read.) A writer faster than the pages are read cannot keep it from ending: after the pages that were to be expected,
  * one request without a limit reads what the database holds at that moment.
  *
- * A broken page is continued from the last sequence seen, so a document may come twice; the later copy counts.
+ * A broken page is continued from the last sequence seen, so a document may come twice; the later copy counts. Where
+ * it breaks for good, as it does at a document that the database cannot send, the next rows come without documents.
  *
  * @param position is moved on while the feed is read
  */
@@ -27,15 +32,18 @@ export async function* readFeed(
   position: FeedPosition,
   options: { includeDocs: boolean }
 ): AsyncGenerator<Change[]> {
-  const retrier = db.client.retrier()
+  let retrier = db.client.retrier()
   let pagesLeft: number | undefined
+  /** The documents of the next page are left out. */
+  let bare = false
   for (;;) {
-    const limit = pagesLeft === undefined || pagesLeft > 0 ? PAGE : undefined
+    const usual = pagesLeft === undefined || pagesLeft > 0 ? PAGE : undefined
+    const limit = bare ? BARE_PAGE : usual
     const end: ChangesEnd = { lastSeq: '', pending: undefined }
     const { since } = position
     let rows = 0
     try {
-      const page = db.changes({ since, limit, includeDocs: options.includeDocs }, end)
+      const page = db.changes({ since, limit, includeDocs: options.includeDocs && !bare }, end)
       for await (const changes of page) {
         rows += changes.length
         yield changes
@@ -44,13 +52,31 @@ export async function* readFeed(
       }
     } catch (error) {
       if (position.since !== since) retrier.progressed()
-      await retrier.failed(error)
+      if (!(await isFinal(retrier, error))) continue
+      // A feed that stalls does so without documents as well, and takes its time.
+      const ofDocument = mayBeOfOneDocument(error) && error.error !== 'stalled'
+      if (!options.includeDocs || bare || !ofDocument) throw error
+      bare = true
+      retrier = db.client.with({ retry: FOREGROUND }).retrier()
       continue
     }
+    if (bare) retrier = db.client.retrier()
     retrier.progressed()
     position.since = end.lastSeq
     if (limit === undefined || (rows < limit && !end.pending)) return
     pagesLeft ??= Math.ceil((end.pending ?? 0) / PAGE) + EXTRA_PAGES
-    pagesLeft--
+    if (!bare) pagesLeft--
+    bare = false
+  }
+}
+
+/** Waits for the next attempt. @returns whether there is none */
+async function isFinal(retrier: Retrier, error: unknown): Promise<boolean> {
+  try {
+    await retrier.failed(error)
+    return false
+  } catch (final) {
+    if (final !== error) throw final
+    return true
   }
 }

@@ -1,0 +1,81 @@
+import { FOREGROUND } from '../couch/client.js'
+import { CouchDatabase, type FoundDocument } from '../couch/database.js'
+import { CouchError, mayBeOfOneDocument } from '../couch/errors.js'
+import { InvalidDocumentError } from '../json/document.js'
+
+/** An id that no document needs to have: only whether there is an answer counts. */
+const PROBE = 'db_backups_probe'
+
+/** Why a document could not be read. */
+export type ReadFailure = CouchError | InvalidDocumentError
+
+export const isReadFailure = (error: unknown): error is ReadFailure =>
+  mayBeOfOneDocument(error) || error instanceof InvalidDocumentError
+
+/** One of the documents that were asked for, or why it could not be read. */
+export interface ReadDocument extends FoundDocument {
+  failure?: ReadFailure
+}
+
+/** Reads documents so that one which cannot be read does not keep the others from being read. */
+export class DocumentReader {
+  readonly #db: CouchDatabase
+  /** Gives up sooner: to find which document of several is to blame, and whether there is an answer at all. */
+  readonly #hasty: CouchDatabase
+
+  constructor(db: CouchDatabase) {
+    this.#db = db
+    this.#hasty = new CouchDatabase(db.client.with({ retry: FOREGROUND }), db.name)
+  }
+
+  /**
+   * Documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
+   * @throws CouchError when the database does not answer at all
+   */
+  read(
+    revisions: readonly { id: string; rev?: string }[],
+    options: { attachments: boolean }
+  ): AsyncGenerator<ReadDocument> {
+    return this.#read(this.#db, revisions, options)
+  }
+
+  async *#read(
+    db: CouchDatabase,
+    revisions: readonly { id: string; rev?: string }[],
+    options: { attachments: boolean }
+  ): AsyncGenerator<ReadDocument> {
+    const left = new Map(revisions.map((revision) => [revision.id, revision]))
+    let failure: unknown
+    try {
+      for await (const found of db.bulkGet(revisions, options)) {
+        left.delete(found.id)
+        yield found
+      }
+      return
+    } catch (error) {
+      failure = error
+    }
+    if (!isReadFailure(failure)) throw failure
+    await this.confirmAnswers(failure)
+    const rest = [...left.values()]
+    if (rest.length === 1) {
+      yield { id: rest[0].id, doc: null, conflicts: [], failure }
+      return
+    }
+    const half = rest.length >> 1
+    for (const part of [rest.slice(0, half), rest.slice(half)])
+      yield* this.#read(part.length === 1 ? this.#db : this.#hasty, part, options)
+  }
+
+  /**
+   * Makes sure that the database answers, before a document is blamed.
+   * @throws `failure` when it does not
+   */
+  async confirmAnswers(failure: ReadFailure): Promise<void> {
+    try {
+      for await (const _ of this.#hasty.bulkGet([{ id: PROBE }], { attachments: false }));
+    } catch (error) {
+      throw error instanceof CouchError ? failure : error
+    }
+  }
+}

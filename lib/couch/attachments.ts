@@ -1,0 +1,266 @@
+import { createHash } from 'node:crypto'
+import { createGunzip } from 'node:zlib'
+import type { DocumentBytes } from '../json/document.js'
+import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
+import { type CouchResponse, fitsUrl } from './client.js'
+import type { CouchDatabase } from './database.js'
+import { CouchError } from './errors.js'
+import { through } from './through.js'
+
+/** An attachment as a document's stub describes it. */
+export interface AttachmentStub {
+  name: string
+  contentType: unknown
+  /** Bytes. `undefined` where a client sent them compressed: the database does not know then. */
+  length: number | undefined
+  /** MD5 in base64 of the bytes as they are stored. */
+  md5: string | undefined
+  /** They are stored compressed, as CouchDB does with text, and with what a client sent so. */
+  gzip: boolean
+}
+
+/** Members of a stub, as CouchDB spells them. */
+export interface StubMembers {
+  content_type?: unknown
+  length?: unknown
+  digest?: unknown
+  encoding?: unknown
+  encoded_length?: unknown
+}
+
+/** @param members with those that `att_encoding_info` adds */
+export function stubOf(name: string, members: StubMembers): AttachmentStub {
+  const { content_type: contentType, length, digest, encoding, encoded_length: stored } = members
+  const gzip = encoding === 'gzip'
+  return {
+    name,
+    contentType,
+    length: typeof length !== 'number' || (gzip && length === stored) ? undefined : length,
+    md5: /^md5-([A-Za-z0-9+/]{22}==)$/.exec(String(digest))?.[1],
+    gzip
+  }
+}
+
+/** Bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
+export function attachmentBytes(document: DocumentBytes): number | undefined {
+  let total = 0
+  for (const { length } of stubs(document)) {
+    if (length === undefined) return undefined
+    total += length
+  }
+  return total
+}
+
+/**
+ * A document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives, streamed: no
+ * attachment is held in memory.
+ *
+ * @param document with stubs
+ * @throws CouchError with status 404 when the revision is gone
+ */
+export async function* inlineAttachments(
+  db: CouchDatabase,
+  document: DocumentBytes
+): AsyncGenerator<Uint8Array> {
+  const { bytes, id, attachments } = document
+  const rev = document.rev as string
+  if (!attachments) {
+    yield bytes
+    return
+  }
+  const all = [...stubs(document)]
+  if (!all.every((stub) => canBeReadAlone(db, id, rev, stub))) {
+    yield* db.documentWithAttachments(id, rev)
+    return
+  }
+  let separator = '{'
+  yield bytes.subarray(0, attachments.start)
+  for (const stub of all) {
+    const members = stub.members.map((member) => member.toString()).join(',')
+    yield Buffer.from(`${separator}${stub.key}:{${members}${members ? ',' : ''}"data":"`)
+    yield* base64(readAlone(db, id, rev, stub))
+    yield Buffer.from('"}')
+    separator = ','
+  }
+  yield Buffer.from('}')
+  yield bytes.subarray(attachments.end)
+}
+
+/**
+ * The attachments of a document by name.
+ * @param document with stubs
+ */
+export function stubsOf(document: DocumentBytes): Map<string, AttachmentStub> {
+  return new Map([...stubs(document)].map((stub) => [stub.name, stub]))
+}
+
+/**
+ * An attachment's bytes in base64.
+ * @throws CouchError with status 404 when it is gone
+ */
+export async function* attachmentBase64(
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  stub: AttachmentStub
+): AsyncGenerator<Uint8Array> {
+  if (canBeReadAlone(db, id, rev, stub)) yield* base64(readAlone(db, id, rev, stub))
+  else yield* db.attachmentText(id, rev, stub.name)
+}
+
+/** Characters of a content type that still makes a header. */
+const MAX_TYPE = 500
+
+/**
+ * Whether an attachment's own URL gives it as it is: CouchDB sends the content type as a header, whatever is in it. A
+ * line break would end the head there, and one that is no string is not sent at all.
+ */
+const canBeReadAlone = (
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  { name, contentType }: AttachmentStub
+): boolean =>
+  fitsUrl({ path: [db.name, id, name], query: { rev } }) &&
+  typeof contentType === 'string' &&
+  contentType.length <= MAX_TYPE &&
+  /^[\x20-\x7e]*$/.test(contentType)
+
+async function* readAlone(
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  stub: AttachmentStub
+): AsyncGenerator<Uint8Array> {
+  // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
+  const answer = await db.attachment(id, stub.name, { rev, gzip: true })
+  yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
+}
+
+/**
+ * The bytes of an attachment that an answer brings, decompressed, checked as they pass.
+ * @throws CouchError when they are others than the stub tells
+ */
+export async function* attachmentBytesOf(
+  { headers, body }: CouchResponse,
+  stub: AttachmentStub,
+  what: string
+): AsyncGenerator<Uint8Array> {
+  const compressed = isGzip(headers)
+  const sent = createHash('md5')
+  const plain = createHash('md5')
+  let received = 0
+  for await (const piece of compressed ? gunzipped(hashed(body, sent), what) : body) {
+    received += piece.length
+    // More than were announced must not get out: the receiver counts them.
+    if (stub.length !== undefined && received > stub.length) break
+    plain.update(piece)
+    yield piece
+  }
+  if (stub.length !== undefined && received !== stub.length) {
+    const reason = `${received} of ${stub.length} bytes came`
+    throw new CouchError(what, { error: 'truncated', reason, retryable: true })
+  }
+  const expected = digestsOf(stub, headers)
+  if (expected.length > 0 && ![plain, sent].some((hash) => expected.includes(hash.digest('base64')))) {
+    throw new CouchError(what, {
+      error: 'bad_answer',
+      reason: 'the bytes have another digest',
+      retryable: true
+    })
+  }
+}
+
+/**
+ * MD5s in base64 of which the bytes must have one, as they were sent or decompressed; none where no digest tells.
+ *
+ * CouchDB's digests are of what it stores. Where that is compressed and a proxy has decompressed it, or compressed it
+ * anew, only the length and gzip's own checksum tell whether it is whole; and each replica compresses for itself.
+ */
+function digestsOf(stub: AttachmentStub, headers: CouchResponse['headers']): (string | undefined)[] {
+  const etag = /^"([A-Za-z0-9+/]{22}==)"$/.exec(String(headers.etag))?.[1]
+  if (stub.gzip) return isGzip(headers) && etag ? [etag, stub.md5] : []
+  const digest = stub.md5 ?? etag
+  return digest === undefined ? [] : [digest]
+}
+
+/** Whether an answer's bytes are compressed. */
+const isGzip = (headers: CouchResponse['headers']) =>
+  String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
+
+/** Bytes as they are, told to a hash as they pass. */
+async function* hashed(
+  pieces: AsyncIterable<Uint8Array>,
+  hash: ReturnType<typeof createHash>
+): AsyncGenerator<Uint8Array> {
+  for await (const piece of pieces) {
+    hash.update(piece)
+    yield piece
+  }
+}
+
+/** @throws CouchError when they are not gzip: clients may store anything under that name */
+async function* gunzipped(pieces: AsyncIterable<Uint8Array>, what: string): AsyncGenerator<Uint8Array> {
+  try {
+    yield* through(pieces, createGunzip())
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (!code?.startsWith('Z_')) throw error
+    throw new CouchError(what, {
+      error: 'bad_attachment',
+      reason: `it is marked as gzip and is not: ${message}`,
+      // An end that comes too early may be the answer's.
+      retryable: code === 'Z_BUF_ERROR',
+      cause: error
+    })
+  }
+}
+
+const shown = (text: string) => text.slice(0, 120)
+
+/** Encodes a stream of bytes in base64. */
+export async function* base64(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
+  let rest: Buffer = Buffer.alloc(0)
+  for await (const piece of pieces) {
+    const all =
+      rest.length > 0
+        ? Buffer.concat([rest, piece])
+        : Buffer.from(piece.buffer, piece.byteOffset, piece.length)
+    const whole = all.length - (all.length % 3)
+    rest = Buffer.from(all.subarray(whole))
+    if (whole > 0) yield Buffer.from(all.toString('base64', 0, whole), 'latin1')
+  }
+  if (rest.length > 0) yield Buffer.from(rest.toString('base64'), 'latin1')
+}
+
+/** Members of a stub that have no meaning once the data is inline. */
+const NOT_INLINE = new Set(['stub', 'length', 'follows', 'encoding', 'encoded_length'])
+/** Members that are read. */
+const READ = new Set(['content_type', 'length', 'digest', 'encoding', 'encoded_length'])
+
+interface InlineStub extends AttachmentStub {
+  /** The name as it is spelled in the document, quotes included. */
+  key: string
+  /** What is kept beside the data, as it is spelled. */
+  members: Buffer[]
+}
+
+function* stubs({ bytes, attachments }: DocumentBytes): Generator<InlineStub> {
+  if (!attachments) return
+  const names = new MemberCursor(bytes, attachments.start)
+  while (names.next()) {
+    const kept: Buffer[] = []
+    const read: Record<string, unknown> = {}
+    const cursor = new MemberCursor(bytes, names.valueStart)
+    while (cursor.next()) {
+      const key = cursor.key()
+      if (READ.has(key)) read[key] = decodeValue(bytes, cursor.valueStart, cursor.valueEnd)
+      if (!NOT_INLINE.has(key)) kept.push(bytes.subarray(cursor.keyStart, cursor.valueEnd))
+    }
+    yield {
+      ...stubOf(decodeString(bytes, names.keyStart, names.keyEnd), read),
+      key: bytes.toString('utf8', names.keyStart, names.keyEnd),
+      members: kept
+    }
+  }
+}
