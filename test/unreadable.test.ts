@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
@@ -71,6 +72,42 @@ for (const [database, setup] of Object.entries(setups)) {
       t.match(await api.restore(upload), { databases: { components: { total: good.length, failed: 0 } } })
     }
   )
+
+  t.test(`${database}: "exact" keeps documents that could not be backed up`, async (t) => {
+    const on = await setup(t)
+    await seedWithDamaged(on, { bad: 100, worse: LARGE_DOCUMENT + 1 })
+    const host = await buildHost(t, { on, ...QUICK })
+    const api = apiOf(host)
+    const id = await api.backup()
+    const upload = (await api.call('GET', `/${id}`)).rawPayload
+    const exactly = async (source: { id: string } | { body: Readable }) =>
+      (await host.app.dbBackups.restore(source, { exact: true })).finished
+    const db = on.couch.use(on.names.components)
+    for (const source of [{ id }, { body: Readable.from([upload]) }]) {
+      await db.insert({ _id: 'late' } as never)
+      t.match((await exactly(source)).databases, { components: { deleted: 1, failed: 0 } })
+      for (const kept of ['bad', 'worse']) t.match(await db.get(kept), { _id: kept })
+    }
+    const about = JSON.parse(upload.toString())
+    about.dbs.athena_components.unreadable_count = 3
+    const unnamed = Readable.from([JSON.stringify(about)])
+    await t.rejects(exactly({ body: unnamed }), { code: 'DB_BACKUPS_NOT_RESTORABLE', message: /exact/ })
+  })
+
+  t.test(`${database}: a document whose attachment cannot be read is written over`, async (t) => {
+    const on = await setup(t)
+    const sizes = [BAD.length, LARGE_DOCUMENT + 1]
+    for (const size of sizes)
+      await putAttachment(on.url, [on.names.components, `${size}`, 'a'], Buffer.alloc(size, BAD), AS_GZIP)
+    const api = apiOf(await buildHost(t, { on, ...QUICK }))
+    const docs = sizes.map((size) => {
+      const a = { content_type: 'text/plain', data: bytesOf('good', size).toString('base64') }
+      return { _id: `${size}`, _attachments: { a } }
+    })
+    const backup = { dbs: { components: { docs } } }
+    t.match((await api.restore(backup)).databases, { components: { changed: 2, failed: 0 } })
+    t.match((await api.restore(backup)).databases, { components: { unchanged: 2, failed: 0 } })
+  })
 
   t.test(`${database}: with onUnreadable "fail" such a backup fails and names the document`, async (t) => {
     const on = await setup(t)

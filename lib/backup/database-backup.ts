@@ -2,6 +2,12 @@ import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
 import type { Change, CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
+import {
+  DocumentReader,
+  isReadFailure,
+  type ReadDocument,
+  type ReadFailure
+} from '../couch/document-reader.js'
 import { CouchError, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
@@ -10,7 +16,6 @@ import { ChunkWriter, type RefusedLine } from '../store/chunk-writer.js'
 import { CopyIndex, largeKey } from '../store/copy-index.js'
 import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
 import { BACKUP_RANGE, isBackupId, toldExcluded } from '../store/names.js'
-import { DocumentReader, isReadFailure, type ReadDocument, type ReadFailure } from './document-reader.js'
 import { SourceWatch } from './source-watch.js'
 import {
   goneFailure,

@@ -1,6 +1,6 @@
 import type { UnreadableDocument } from '../../types/backups.js'
+import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
-import type { ReadFailure } from './document-reader.js'
 
 /** Documents of one database that may be unreadable before its backup fails. */
 export const MAX_UNREADABLE = 1000

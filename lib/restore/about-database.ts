@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import { InvalidBackupError } from '../errors.js'
+import { BackupNotRestorableError, InvalidBackupError } from '../errors.js'
 
 /** CouchDB makes as many files as it is asked for. */
 const MAX_SHARDS = 1024
@@ -12,7 +12,12 @@ const ABOUT = {
     maximum: MAX_SHARDS,
     description: `an integer from 1 to ${MAX_SHARDS}`
   }),
-  excluded_types: Type.Array(Type.String(), { description: 'an array of strings' })
+  excluded_types: Type.Array(Type.String(), { description: 'an array of strings' }),
+  unreadable_count: Type.Integer({ minimum: 0, description: 'an integer' }),
+  unreadable: Type.Array(
+    Type.Object({ id: Type.String(), id_truncated: Type.Optional(Type.Boolean()), reason: Type.String() }),
+    { description: 'an array of objects with "id" and "reason"' }
+  )
 }
 
 /** What a backup tells of a database beside its documents, as far as a restore goes by it. */
@@ -30,4 +35,17 @@ export function checkAbout(member: keyof typeof ABOUT, value: unknown, where: st
   const schema = ABOUT[member]
   if (!Value.Check(schema, value)) throw new InvalidBackupError(`"${where}" must be ${schema.description}`)
   return { [member]: value }
+}
+
+/**
+ * Returns the ids of documents that were in the database and could not be backed up. They are not to be deleted for
+ * being in no backup.
+ * @throws BackupNotRestorableError when the backup does not name them all
+ */
+export function unreadableIds({ unreadable = [], unreadable_count: count = 0 }: AboutDatabase): string[] {
+  if (count > unreadable.length || unreadable.some(({ id_truncated: cut }) => cut))
+    throw new BackupNotRestorableError(
+      `"exact" would delete documents that could not be backed up: the backup does not name all ${count} of them.`
+    )
+  return unreadable.map(({ id }) => id)
 }

@@ -2,6 +2,12 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BulkResult, CouchDatabase, DatabaseInfo, Row } from '../couch/database.js'
+import {
+  DocumentReader,
+  isReadFailure,
+  type ReadDocument,
+  type ReadFailure
+} from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { readFeed } from '../couch/feed.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
@@ -36,6 +42,8 @@ export interface DatabaseRestoreOptions {
   isOwn(id: string, type: string | undefined): boolean
   /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
   keepTypes: ReadonlySet<string>
+  /** Ids of documents that it must not delete: those that could not be backed up. */
+  keepIds: ReadonlySet<string>
   dryRun: boolean
   exact: boolean
   counts: DatabaseRestoreCounts
@@ -76,6 +84,7 @@ class DatabaseRestore {
   readonly #partitions: number
   /** Documents in one partition, about. */
   readonly #expected: number
+  readonly #reader: DocumentReader
   readonly #lanes = new Lanes()
   readonly #refusals: Refusals
   readonly #edits: BulkWriter<PendingWrite>
@@ -94,6 +103,7 @@ class DatabaseRestore {
     const documents = Math.max(info.doc_count, source.proof === 'revision' ? source.count(database) : 0)
     this.#partitions = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
     this.#expected = Math.ceil(documents / this.#partitions)
+    this.#reader = new DocumentReader(target)
     this.#refusals = new Refusals(target)
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
     this.#edits = new BulkWriter(target, true, this.#lanes, this.#refusals, onResult)
@@ -214,13 +224,13 @@ class DatabaseRestore {
   async #compare(waiting: readonly SourceDocument[]): Promise<void> {
     if (waiting.length === 0) return
     const documents = new Map(waiting.map((document) => [headOf(document).id, document]))
-    const { target, counts, dryRun } = this.#options
-    const ids = [...documents.keys()].map((id) => ({ id }))
-    for await (const { id, doc } of target.bulkGet(ids, { attachments: false })) {
+    const { counts, dryRun } = this.#options
+    for await (const { id, doc, failure } of this.#current([...documents.keys()])) {
       const document = documents.get(id)
       if (!document) continue
       const current = liveDocument(doc)
-      if (this.#isReserved(current)) this.#failReserved(id)
+      if (failure) this.#failUnreadable(id, failure)
+      else if (this.#isReserved(current)) this.#failReserved(id)
       else if (!current) await this.#create(document, false)
       else if (await this.#isSame(document, current)) counts.unchanged++
       else if (dryRun) counts.changed++
@@ -230,15 +240,33 @@ class DatabaseRestore {
 
   /** @param current with stubs */
   async #isSame(document: SourceDocument, current: DocumentBytes): Promise<boolean> {
-    const { target } = this.#options
-    if (isLarge(document)) return sameLarge(target, document, current)
+    if (isLarge(document)) return this.#isSameLarge(document, current)
     const comparison = compareContent(document, current)
     if (comparison !== 'unknown') return comparison === 'same'
     // What is read now is no larger than what is in memory already.
     const { id, rev } = current
-    for await (const { doc } of target.bulkGet([{ id, rev }], { attachments: true }))
+    for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
       return doc !== null && sameAttachments(document, readDocument(doc))
     return false
+  }
+
+  /** Attachments that cannot be read are not those of the backup. */
+  async #isSameLarge(document: LargeDocument, current: DocumentBytes): Promise<boolean> {
+    try {
+      return await sameLarge(this.#options.target, document, current)
+    } catch (error) {
+      if (!isReadFailure(error)) throw error
+      await this.#reader.confirmAnswers(error)
+      return false
+    }
+  }
+
+  /** Documents as the target has them now, with stubs. */
+  #current(ids: readonly string[]): AsyncGenerator<ReadDocument> {
+    return this.#reader.read(
+      ids.map((id) => ({ id })),
+      { attachments: false }
+    )
   }
 
   /** Writes a document over the revision `rev`. */
@@ -274,13 +302,13 @@ class DatabaseRestore {
   async #resolve(conflicts: readonly PendingWrite[]): Promise<void> {
     for (let i = 0; i < conflicts.length; i += COMPARE_BATCH) {
       const writes = new Map(conflicts.slice(i, i + COMPARE_BATCH).map((write) => [write.id, write]))
-      const ids = [...writes.keys()].map((id) => ({ id }))
-      for await (const { id, doc } of this.#options.target.bulkGet(ids, { attachments: false })) {
+      for await (const { id, doc, failure } of this.#current([...writes.keys()])) {
         const write = writes.get(id)
         if (!write) continue
         const document = readDocument(write.bytes)
         const live = liveDocument(doc)
-        if (this.#isReserved(live)) this.#failReserved(id)
+        if (failure) this.#failUnreadable(id, failure)
+        else if (this.#isReserved(live)) this.#failReserved(id)
         else if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
         else await this.#write(document, live?.rev ?? null, write.as, write.attempt + 1)
       }
@@ -299,7 +327,9 @@ class DatabaseRestore {
         return
       }
       if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
-      const current = liveDocument(await this.#read(id))
+      const { doc, failure } = await this.#read(id)
+      if (failure) return this.#failUnreadable(id, failure)
+      const current = liveDocument(doc)
       if (this.#isReserved(current)) return this.#failReserved(id)
       if (current && (await this.#isSame(document, current))) {
         counts[as]++
@@ -309,9 +339,9 @@ class DatabaseRestore {
     }
   }
 
-  async #read(id: string): Promise<Uint8Array | null> {
-    for await (const { doc } of this.#options.target.bulkGet([{ id }], { attachments: false })) return doc
-    return null
+  async #read(id: string): Promise<ReadDocument> {
+    for await (const found of this.#current([id])) return found
+    throw new CouchError('_bulk_get', { error: 'bad_answer', reason: `no result for "${id}"` })
   }
 
   /**
@@ -337,17 +367,17 @@ class DatabaseRestore {
   async #settle(document: SourceDocument): Promise<void> {
     const { target, counts } = this.#options
     const { id } = headOf(document)
-    for await (const { doc, conflicts } of target.bulkGet([{ id }], { attachments: false })) {
-      await deleteLeaves(
-        target,
-        conflicts.map((rev) => ({ id, rev }))
-      )
-      const live = liveDocument(doc)
-      if (live && (await this.#isSame(document, live))) return
-      // It was counted when it was written; now the write that shows counts.
-      counts.created--
-      await this.#write(document, live?.rev ?? null, 'created', 1)
-    }
+    const { doc, conflicts, failure } = await this.#read(id)
+    await deleteLeaves(
+      target,
+      conflicts.map((rev) => ({ id, rev }))
+    )
+    const live = liveDocument(doc)
+    if (live && (await this.#isSame(document, live))) return
+    // It was counted when it was written; now the write that shows counts.
+    counts.created--
+    if (failure) this.#failUnreadable(id, failure)
+    else await this.#write(document, live?.rev ?? null, 'created', 1)
   }
 
   #isReserved(current: DocumentBytes | null): boolean {
@@ -358,20 +388,25 @@ class DatabaseRestore {
     this.#fail(id, 'reserved', 'the database keeps its backups by this id: give the document another one')
   }
 
+  /** What is there cannot be compared, and its revision is not known. */
+  #failUnreadable(id: string, failure: ReadFailure): void {
+    this.#fail(id, 'unreadable', `what the database has by this id cannot be read: ${failure.message}`)
+  }
+
   #fail(id: string, error: string, reason: string): void {
     this.#options.counts.failed++
     this.#options.onFailure({ database: this.#options.database, id, error, reason })
   }
 
   async #deleteOthers(partition: number): Promise<void> {
-    const { target, skip } = this.#options
+    const { target, skip, keepIds } = this.#options
     const batch: string[] = []
     for await (const rows of allRows(target, 'revision')) {
       for (const { id } of rows) {
         if (partitionOf(id, this.#partitions) !== partition) continue
         // What was not there when the restore began was written since, by it or by others.
         if (!this.#table.has(id) || this.#table.wasSeen(id)) continue
-        if (skip.has(id)) continue
+        if (skip.has(id) || keepIds.has(id)) continue
         batch.push(id)
       }
       while (batch.length >= COMPARE_BATCH) await this.#deleteBatch(batch.splice(0, COMPARE_BATCH))

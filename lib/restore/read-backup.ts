@@ -62,9 +62,7 @@ const DATABASE_MEMBERS = new Set([
   'last_sequence',
   'raw_bytes',
   'start_timestamp',
-  'stored_bytes',
-  'unreadable',
-  'unreadable_count'
+  'stored_bytes'
 ])
 const MAX_MEMBER = 256 * 1024
 

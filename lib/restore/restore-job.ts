@@ -5,6 +5,7 @@ import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { cutText, MOST, messageOf } from '../cut-text.js'
 import { isOwnDocument } from '../store/names.js'
+import { unreadableIds } from './about-database.js'
 import { restoreDatabase } from './database-restore.js'
 import { noCounts } from './no-counts.js'
 import { SkipList } from './skip-list.js'
@@ -78,6 +79,10 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     const checking = stopwatch()
     const source = await options.openSource()
     try {
+      // Before anything is written.
+      const unreadable = new Map(
+        options.exact ? source.databases.map((name) => [name, unreadableIds(source.about(name))]) : []
+      )
       const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
       options.onPhase({ type: 'restore_checked', durationMs: checking(), documents })
       let onStep = 2
@@ -107,6 +112,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           isOwn: (id, type) => targets[database].name === options.backups && isOwnDocument(id, type),
           // What the backup left out was not deleted in its source.
           keepTypes: new Set([...options.keepTypes, ...(source.about(database).excluded_types ?? [])]),
+          keepIds: new Set(unreadable.get(database)),
           dryRun,
           exact: options.exact,
           counts,

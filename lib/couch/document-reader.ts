@@ -1,7 +1,7 @@
-import { FOREGROUND } from '../couch/client.js'
-import { CouchDatabase, type FoundDocument } from '../couch/database.js'
-import { CouchError, mayBeOfOneDocument } from '../couch/errors.js'
 import { InvalidDocumentError } from '../json/document.js'
+import { FOREGROUND } from './client.js'
+import { CouchDatabase, type FoundDocument } from './database.js'
+import { CouchError, mayBeOfOneDocument } from './errors.js'
 
 /** An id that no document needs to have: only whether there is an answer counts. */
 const PROBE = 'db_backups_probe'
