@@ -1,3 +1,4 @@
+import { buffer } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { backupDatabase } from '../lib/backup/database-backup.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
@@ -7,19 +8,28 @@ const doc = { _id: 'gone', _rev: '1-a', _attachments }
 const row = { seq: '1', id: 'gone', changes: [{ rev: '1-a' }], doc }
 const answers: Record<string, object> = {
   '/backups': { doc_count: 1 },
-  '/backups/_all_docs': { rows: [] },
-  '/backups/_bulk_get': { results: [{ id: 'gone', docs: [{ error: { error: 'not_found' } }] }] }
+  '/backups/_all_docs': { rows: [] }
+}
+const BULK_GET = '/backups/_bulk_get'
+
+function notFound(body: Buffer): object {
+  const { docs } = JSON.parse(body.toString()) as { docs: { id: string }[] }
+  return { results: docs.map(({ id }) => ({ id, docs: [{ error: { error: 'not_found' } }] })) }
 }
 
-/** Backs up a database whose feed names a revision that it does not have. */
-async function backup(t: Test, onUnreadable: 'report' | 'fail') {
+/** Backs up a database whose feed names revisions that it does not have. */
+async function backup(t: Test, onUnreadable: 'report' | 'fail', rows: object[] = [row]) {
   let feeds = 0
-  const { db } = await startAnsweringCouch(t, (request, response) => {
-    request.resume()
+  const { db } = await startAnsweringCouch(t, async (request, response) => {
+    const body = await buffer(request)
     const { pathname, searchParams } = new URL(request.url!, 'http://localhost')
     const first = searchParams.get('since') === '0'
     if (pathname === '/backups/_changes') feeds++
-    const answer = answers[pathname] ?? { results: first ? [row] : [], last_seq: '1', pending: 0 }
+    const answer = (pathname === BULK_GET ? notFound(body) : answers[pathname]) ?? {
+      results: first ? rows : [],
+      last_seq: '1',
+      pending: 0
+    }
     response.setHeader('content-type', 'application/json')
     response.end(JSON.stringify(answer))
   })
@@ -48,4 +58,15 @@ t.test('such a revision is named in the backup, unless it is to fail', async (t)
   const { doc_count, unreadable_count, unreadable } = (await result).summary
   t.strictSame([doc_count, unreadable_count, unreadable], [0, 1, [{ id: 'gone', reason }]])
   t.ok(feeds() > 1, 'after the feed was read on')
+})
+
+t.test('a backup that lacks more than a thousand documents of a database is none', async (t) => {
+  const rows = Array.from({ length: 1001 }, (_, i) => {
+    return { seq: `${i}`, id: `gone ${i}`, changes: [{ rev: '1-a' }], doc: null }
+  })
+  const { result } = await backup(t, 'report', rows)
+  await t.rejects(result, { message: /more than 1000 documents cannot be read, .* document "gone 0"/ })
+  const { summary } = await (await backup(t, 'report', rows.slice(1))).result
+  t.equal(summary.unreadable_count, 1000)
+  t.equal(summary.unreadable!.length, 100)
 })

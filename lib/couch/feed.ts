@@ -57,7 +57,8 @@ export async function* readFeed(
       const ofDocument = mayBeOfOneDocument(error) && error.error !== 'stalled'
       if (!options.includeDocs || bare || !ofDocument) throw error
       bare = true
-      retrier = db.client.with({ retry: FOREGROUND }).retrier()
+      // One attempt shows whether the documents are to blame.
+      retrier = db.client.with({ retry: { ...FOREGROUND, attempts: 1 } }).retrier()
       continue
     }
     if (bare) retrier = db.client.retrier()

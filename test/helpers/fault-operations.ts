@@ -195,7 +195,7 @@ export const get: Operation = {
   name: 'get',
   points: () => [
     anyCall,
-    { name: 'header', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+$/ },
+    { name: 'header', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+(\?|$)/ },
     { name: 'chunk', core: true, method: 'GET', path: /backup_chunk_/ },
     { name: 'attachment', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+\/a/ }
   ],
