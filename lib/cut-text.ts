@@ -7,6 +7,8 @@ export const MOST = {
   name: 256,
   /** Why something failed. */
   reason: 500,
+  /** One of several things that a message names. */
+  inMessage: 150,
   /** A message, with names and reasons in it. */
   message: 1000,
   /** A stack trace. */

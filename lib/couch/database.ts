@@ -17,7 +17,7 @@ export interface DatabaseInfo {
   /** Begins with the number of purges. Opaque beyond that. */
   purge_seq?: string | number
   /** Begins with the number of changes. Opaque beyond that. */
-  update_seq: string
+  update_seq?: string | number
   props?: { partitioned?: boolean }
   /** Shards, and copies of each. */
   cluster?: { q?: number; n?: number }
@@ -116,7 +116,7 @@ export class CouchDatabase {
   async info(): Promise<DatabaseInfo> {
     const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
     if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
-    return { ...info, update_seq: String(info.update_seq) }
+    return info
   }
 
   /**

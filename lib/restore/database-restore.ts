@@ -66,7 +66,7 @@ interface PendingWrite extends Write {
  */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<void> {
   const { target, dryRun } = options
-  let info: DatabaseInfo = { doc_count: 0, doc_del_count: 0, update_seq: '0' }
+  let info: DatabaseInfo = { doc_count: 0, doc_del_count: 0 }
   try {
     info = await target.info()
   } catch (error) {
@@ -117,11 +117,11 @@ class DatabaseRestore {
     const { target, dryRun, exact } = this.#options
     try {
       for (let partition = 0; partition < this.#partitions; partition++) {
-        const since = dryRun ? '' : (await target.info()).update_seq
+        const { update_seq: since = '0' } = dryRun ? {} : await target.info()
         this.#table = await this.#scan(partition)
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
-        await this.#confirmCopies(partition, since)
+        await this.#confirmCopies(partition, String(since))
         if (exact && !this.#empty) await this.#deleteOthers(partition)
       }
     } finally {

@@ -159,7 +159,8 @@ async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, fail
 function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
   const named = outcome.failures.slice(0, IN_MESSAGE).map(
     // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
-    ({ database, id, reason, error }) => `${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`
+    ({ database, id, reason, error }) =>
+      cutText(`${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`, MOST.inMessage)
   )
   const told = `${named.join(', ')}${andMore(failed - named.length)}`
   return new IncompleteRestoreError(`${failed} documents were not restored: ${told}`, outcome)
@@ -167,7 +168,7 @@ function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreE
 
 /** A mistyped id overwrites what was to be left alone. */
 function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): string {
-  const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.name)}"`)
+  const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.inMessage)}"`)
   const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
   return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
 }
