@@ -249,7 +249,10 @@ async function checkRestored(
     .use(target.components)
     .list({ include_docs: true, attachments: true } as object)
   for (const { id, doc } of rows) restored.set(id, read(doc as unknown as FetchedDocument))
-  t.strictSame(sorted(restored), sorted(expected), 'and so is what is restored from it')
+  // The revisions of an upload are the database's own.
+  const content = (all: Map<string, object>) =>
+    sorted(new Map([...all].map(([id, document]) => [id, { ...document, rev: undefined }])))
+  t.strictSame(content(restored), content(expected), 'and so is what is restored from it')
   await on.couch.db.destroy(target.components)
 }
 
