@@ -44,7 +44,7 @@ async function main(): Promise<void> {
     const results = new Report(await versionOf(server, !embedded), docs)
     // The rivals do not get on with the embedded database: their batches never return.
     const rivals = embedded ? undefined : join(directory, 'rival.txt')
-    await compare(url, server, docs, Number(values.rounds), rivals, results)
+    await compare(url, server, docs, Number(values.rounds), join(directory, 'backup.json'), rivals, results)
     await measureMemory(url, server, sizes, results)
     const text = results.text()
     console.log(text)
@@ -61,6 +61,7 @@ async function compare(
   server: Server,
   docs: number,
   rounds: number,
+  file: string,
   rivalFile: string | undefined,
   results: Report
 ): Promise<void> {
@@ -83,7 +84,8 @@ async function compare(
   results.ratio('backup / raw read of the changes feed', read.ours, read.raw, 'at most 1.15')
   results.ratio('couchbackup / backup', read.rival, read.ours, 'at least 1.5')
 
-  const write: Rows = { loader: [], ours: [], rival: [], unchanged: [], again: [] }
+  await run({ url, databases: names, operation: 'download', id, file })
+  const write: Rows = { loader: [], ours: [], rival: [], unchanged: [], again: [], upload: [] }
   for (let round = 0; round < rounds; round++) {
     await recreate(server, EMPTY)
     write.loader.push(await timed(() => load(server, EMPTY, bodies)))
@@ -95,6 +97,9 @@ async function compare(
     write.unchanged.push(unchanged.ms)
     write.again.push(unchanged.writes ?? Number.NaN)
     results.process('restore of an unchanged database', unchanged)
+    const upload = await run({ url, databases: names, operation: 'upload', id, file })
+    write.upload.push(upload.ms)
+    write.again.push(upload.writes ?? Number.NaN)
     if (!rivalFile) continue
     await recreate(server, EMPTY)
     const rival = await couchrestore(url, EMPTY, rivalFile)
@@ -105,6 +110,8 @@ async function compare(
   results.ratio('couchrestore / restore', write.rival, write.ours, 'at least 1')
   results.ratio('bare loader / restore of an unchanged database', write.loader, write.unchanged, '-')
   results.ratio('restore / restore of an unchanged database', write.ours, write.unchanged, 'at least 5')
+  results.ratio('upload of an unchanged database / restore of it by id', write.upload, write.unchanged, '-')
+  results.ratio('restore / upload of an unchanged database', write.ours, write.upload, '-')
   results.line('documents written by a second restore', String(Math.max(...write.again)), '0')
 
   for (let round = 0; round < rounds; round++) {

@@ -1,4 +1,5 @@
-import { createReadStream } from 'node:fs'
+import { createReadStream, createWriteStream } from 'node:fs'
+import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import nano from 'nano'
 import { createMemoryWebhookStore, dbBackups } from '../lib/index.js'
@@ -9,10 +10,10 @@ import { watchLoop } from './idle.js'
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get' | 'upload'
-  /** Backup to restore or get. */
+  operation: 'backup' | 'restore' | 'get' | 'download' | 'upload'
+  /** Backup to restore, get or download. */
   id?: string
-  /** File to upload. */
+  /** File to upload, or to download to. */
   file?: string
 }
 
@@ -83,6 +84,11 @@ async function run(
     return { id }
   }
   const id = job.id as string
+  if (job.operation === 'download') {
+    const { body } = await app.dbBackups.get(id)
+    await pipeline(body, createWriteStream(job.file as string))
+    return { id }
+  }
   if (job.operation !== 'get') {
     const source = job.file ? { body: createReadStream(job.file) } : { id }
     const { finished } = await app.dbBackups.restore(source)

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { fitsUrl } from '../lib/couch/client.js'
 import { apiOf } from './helpers/api.js'
-import { type FetchedDocument, setupDatabases, type TestDatabases } from './helpers/database.js'
+import { type FetchedDocument, recreate, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { jsonNode } from './helpers/json.js'
 import { putAttachment } from './helpers/put-attachment.js'
@@ -194,8 +194,7 @@ for (const [name, { setup, document, numRuns }] of Object.entries(servers)) {
     let taken = 0
     const documents = fc.uniqueArray(document, { minLength: 1, maxLength: 12, selector: ({ id }) => id })
     const property = fc.asyncProperty(documents, async (all) => {
-      await on.couch.db.destroy(on.names.components)
-      await on.couch.db.create(on.names.components)
+      await recreate(on.couch, on.names.components)
       const damaged = new Set<string>()
       const written: string[] = []
       for (const one of all) {

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
-import { setupDatabases } from './helpers/database.js'
+import { recreate, setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 
@@ -37,8 +37,7 @@ async function expectRestored(t: Test, { on, db }: Awaited<ReturnType<typeof set
 t.test('what others write just before a batch is written over, and leaves no conflict', async (t) => {
   const setting = await setup(t)
   const { on, db, gate, id, through } = setting
-  await on.couch.db.destroy(on.names.components)
-  await on.couch.db.create(on.names.components)
+  await recreate(on.couch, on.names.components)
   const write = /POST .*components\/_bulk_docs/
   const release = gate.hold(write)
   const restored = through.restore(id)
@@ -58,8 +57,7 @@ t.test('what others write just before a batch is written over, and leaves no con
 t.test('a document deleted before the scan is restored where no deletions were counted', async (t) => {
   const setting = await setup(t)
   const { on, db, gate, id, through } = setting
-  await on.couch.db.destroy(on.names.components)
-  await on.couch.db.create(on.names.components)
+  await recreate(on.couch, on.names.components)
   // As it is in the backup: CouchDB makes the same revision of the same content.
   await db.insert({ _id: 'doc 0', by: 'backup', i: 0 } as never)
   const scan = /GET .*components\/_all_docs/
@@ -75,8 +73,7 @@ t.test('a document deleted before the scan is restored where no deletions were c
 t.test('an upload beside a writer ends as a restore by id does', async (t) => {
   const setting = await setup(t)
   const { on, db, gate, docs, through } = setting
-  await on.couch.db.destroy(on.names.components)
-  await on.couch.db.create(on.names.components)
+  await recreate(on.couch, on.names.components)
   const write = /POST .*components\/_bulk_docs/
   const release = gate.hold(write)
   const restored = through.restore({ dbs: { components: { docs } } })
@@ -94,8 +91,7 @@ t.test('a large document beside a writer is written over as well', async (t) => 
   const _attachments = { a: { content_type: 'image/png', data } }
   await db.insert({ _id: 'large', by: 'backup', _attachments } as never)
   const id = await through.backup()
-  await on.couch.db.destroy(on.names.components)
-  await on.couch.db.create(on.names.components)
+  await recreate(on.couch, on.names.components)
   const write = /PUT .*components\/large/
   const release = gate.hold(write)
   const restored = through.restore(id)

@@ -3,6 +3,7 @@ import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { startEmbeddedCouch } from '../../examples/standalone/embedded-couch.js'
 import type { LogicalDatabase } from '../../types/index.js'
+import { poll } from './poll.js'
 
 export interface FetchedDocument {
   _id: string
@@ -106,4 +107,22 @@ function comparable(snapshot: Snapshot, { rev = false }: CompareOptions): Map<st
     documents.set(id, { body, attachments, ...(rev ? { _rev } : {}) })
   }
   return documents
+}
+
+/** Deletes a database and creates it anew: on a busy machine CouchDB may find it a moment longer. */
+export async function recreate(couch: ServerScope, name: string): Promise<void> {
+  await poll(`an empty ${name}`, async () => {
+    await ignoring(404, couch.db.destroy(name))
+    return (await ignoring(412, couch.db.create(name))) ? true : undefined
+  })
+}
+
+async function ignoring(status: number, call: Promise<unknown>): Promise<boolean> {
+  return call.then(
+    () => true,
+    (error: { statusCode?: number }) => {
+      if (error.statusCode !== status) throw error
+      return false
+    }
+  )
 }
