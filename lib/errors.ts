@@ -55,6 +55,9 @@ export const RangeAfterEndError = createError(
 /** Code of the host, a hook or its webhook store, does not answer. The message names it. */
 export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did not answer within %s ms', 503)
 
+/** Code of the host gives something that cannot be stored. The message names it. */
+export const HostValueError = createError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
+
 /** The server is closing. */
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
 

@@ -37,7 +37,8 @@ const Options = Type.Object(
       { additionalProperties: false }
     ),
     publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
-    excludeTypes: Type.Optional(Type.Array(Type.String())),
+    // What a header tells of them can be uploaded again.
+    excludeTypes: Type.Optional(Type.Array(Type.String({ maxLength: 200 }), { maxItems: 1000 })),
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
     securitySchemes: Type.Optional(
       Type.Object(

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { SourceWatch } from '../lib/backup/source-watch.js'
+import { SourceWatch } from '../lib/couch/source-watch.js'
 import type { BackupEvent } from '../types/index.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { apiOf } from './helpers/api.js'

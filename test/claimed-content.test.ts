@@ -1,7 +1,9 @@
+import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { putAttachment } from './helpers/put-attachment.js'
 import { bytesOf } from './helpers/seed.js'
 
 const MiB = 1024 * 1024
@@ -117,5 +119,46 @@ t.test('an upload restored a second time writes nothing', async (t) => {
     await on.couch.db.destroy(on.names.components)
     t.match((await api.restore(rawPayload)).databases, { components: { created: 17 } })
     t.match((await api.restore(source)).databases, { components: { unchanged: 17, changed: 0 } })
+  }
+})
+
+t.test('the digest of what is stored compressed proves nothing of other bytes', async (t) => {
+  const { on, api, read } = await setup(t)
+  if (!on.real) return void t.comment('the embedded database compresses nothing')
+  const stored = gzipSync('hello world')
+  const headers = { 'content-type': 'image/png', 'content-encoding': 'gzip' }
+  await putAttachment(on.url, [on.names.components, 'p', 'a'], stored, headers)
+  const a = { content_type: 'image/png', data: base64(stored) }
+  const backup = backupOf([{ _id: 'p', _attachments: { a } }])
+  t.match((await api.restore(backup)).databases, { components: { changed: 1, unchanged: 0 } })
+  t.ok(Buffer.from((await read('p'))._attachments.a!.data, 'base64').equals(stored))
+  t.match((await api.restore(backup)).databases, { components: { unchanged: 1 } })
+})
+
+t.test('of several attachments of one name the last counts, however large they are', async (t) => {
+  const { api, read } = await setup(t)
+  for (const size of [10, 3_000_000]) {
+    const [first, last] = ['first', 'last'].map((seed) => base64(bytesOf(seed, size)))
+    const member = (data?: string) => `"a":{"content_type":"image/png","data":"${data}"}`
+    const doc = `{"_id":"of ${size}","_attachments":{${member(first)},${member(last)}}}`
+    const body = Buffer.from(`{"dbs":{"components":{"docs":[${doc}]}}}`)
+    t.match((await api.restore(body)).databases, { components: { created: 1 } })
+    t.ok((await read(`of ${size}`))._attachments.a!.data === last)
+  }
+})
+
+t.test('an attachment without its data is named, whatever the database has', async (t) => {
+  const { api, db, read } = await setup(t)
+  const a = { content_type: 'image/png', data: base64(bytesOf('a', 10)) }
+  await db.insert({ _id: 'p', _attachments: { a } } as never)
+  const { digest } = (await read('p'))._attachments.a!
+  for (const stub of [
+    { stub: true, digest, length: 10 },
+    { stub: true, length: 999 }
+  ]) {
+    const docs = [{ _id: 'p', _attachments: { a: { content_type: 'image/png', ...stub } } }, { _id: 'good' }]
+    const tx = await api.restore(backupOf(docs))
+    t.match(tx, { status: 'error', databases: { components: { failed: 1, changed: 0 } } })
+    t.match(tx.failures, [{ id: 'p', error: 'missing_stub' }])
   }
 })

@@ -54,3 +54,35 @@ t.test('an upload that names the types it left out in another way is refused', a
     t.match(reply.json().message, /"dbs.components.excluded_types" must be an array of strings/)
   }
 })
+
+t.test('exact deletes what an upload says is deleted', async (t) => {
+  const on = await setupDatabases(t)
+  const db = on.couch.use(on.names.components)
+  await db.insert({ _id: 'gone' } as never)
+  await db.insert({ _id: 'kept' } as never)
+  const docs = [{ _id: 'kept' }, { _id: 'gone', _deleted: true }]
+  const body = Buffer.from(JSON.stringify({ dbs: { components: { docs } } }))
+  t.match(await restoreExactly(t, on, [], body), { components: { deleted: 1, unchanged: 1, skipped: 1 } })
+  t.strictSame([...(await on.fetchAll(on.names.components)).keys()], ['kept'])
+})
+
+t.test('of conflicting revisions the one that clients see decides', async (t) => {
+  const on = await setupDatabases(t)
+  if (!on.real) return void t.comment('the embedded database orders revisions in another way')
+  const db = on.couch.use(on.names.components)
+  const [shown, other] = [`1-${'f'.repeat(32)}`, '1-zzz']
+  const docs = [
+    { _id: 'kept', _rev: shown, type: 'session_athena' },
+    { _id: 'kept', _rev: other, type: 'x' },
+    { _id: 'deleted', _rev: shown, type: 'x' },
+    { _id: 'deleted', _rev: other, type: 'session_athena' },
+    { _id: 'restored', _rev: shown, v: 'B' },
+    { _id: 'restored', _rev: other, v: 'A' }
+  ]
+  await db.bulk({ docs, new_edits: false } as never)
+  const body = Buffer.from('{"dbs":{"components":{"docs":[{"_id":"restored","v":"A"}]}}}')
+  t.match(await restoreExactly(t, on, [], body), { components: { changed: 1, deleted: 1 } })
+  const left = await on.fetchAll(on.names.components)
+  t.strictSame([...left.keys()], ['kept', 'restored'])
+  t.equal(left.get('restored')!.v, 'A')
+})

@@ -266,6 +266,8 @@ const PROVOKE: Record<string, Provoke> = {
   },
   versionsLate: async (t, id, { on }) =>
     send(await buildHost(t, { on, versions: never, timeouts: { versions: 50 } }), id),
+  versionsTooLong: async (t, id, { on }) =>
+    send(await buildHost(t, { on, versions: { tag: 'v'.repeat(99_990) } }), id),
   transactionsLate: async (t, id) => {
     const { on } = await seeded(t)
     const webhooks = { create: never, update: never, get: async () => null }

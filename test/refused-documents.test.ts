@@ -57,7 +57,7 @@ t.test('a database that fails for every document fails the restore, not each doc
   const tx = await api.restore(backupOf(documents(2000, () => true)))
   t.equal(tx.status, 'error')
   const writes = proxy.seen.filter(({ path }) => path.includes('_bulk_docs')).length
-  t.ok(writes < 500, `${writes} requests`)
+  t.ok(writes < 1000, `${writes} requests`)
 })
 
 t.test('a large document that the database fails for is named', async (t) => {
@@ -80,4 +80,35 @@ t.test('an integer that CouchDB cannot compute with fails its document only', as
   const tx = await api.restore(Buffer.from(`{"dbs":{"components":{"docs":[${docs.join(',')}]}}}`))
   t.match(tx, { status: 'error', databases: { components: { created: 20, failed: 1 } } })
   t.match(tx.failures, [{ id: 'big' }])
+})
+
+t.test('many such documents in a row lose none of the good ones', async (t) => {
+  const { api, ids } = await setup(t)
+  const tx = await api.restore(backupOf(documents(300, (i) => i < 25)))
+  t.match(tx, { status: 'error', databases: { components: { created: 275, failed: 25 } } })
+  t.equal((await ids()).length, 275)
+})
+
+t.test('a design document that refuses with a value of any kind refuses its document only', async (t) => {
+  const on = await setupDatabases(t)
+  if (!on.real) return void t.comment('the embedded database runs no such function')
+  const db = on.couch.use(on.names.components)
+  const validate = (value: string) => `function (d) { if (d._id === 'bad') throw ({ forbidden: ${value} }) }`
+  await db.insert({ _id: '_design/v', validate_doc_update: validate('{ a: [1] }') } as never)
+  const api = apiOf(await buildHost(t, { on, retry }))
+  const docs = ['good 0', 'bad', 'good 1'].map((_id) => ({ _id }))
+  const tx = await api.restore({ dbs: { components: { docs }, system: { docs: [{ _id: 'other' }] } } })
+  const databases = { components: { created: 2, failed: 1 }, system: { created: 1 } }
+  t.match(tx, { status: 'error', databases, failures: [{ id: 'bad', error: 'forbidden' }] })
+})
+
+t.test('what was done before the database could not be worked with any more is told', async (t) => {
+  const { on, api, proxy } = await setup(t)
+  const write = { method: 'POST', path: /sessions\/_bulk_docs/ }
+  proxy.add({ ...write, fault: 'status_503', times: 1e9 })
+  const tx = await api.restore({
+    dbs: { components: { docs: [{ _id: 'a' }] }, sessions: { docs: [{ _id: 'b' }] } }
+  })
+  t.match(tx, { status: 'error', databases: { components: { created: 1 }, sessions: { created: 0 } } })
+  t.equal((await on.fetchAll(on.names.components)).size, 1)
 })

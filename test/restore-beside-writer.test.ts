@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { recreate, setupDatabases } from './helpers/database.js'
@@ -100,5 +101,48 @@ t.test('a large document beside a writer is written over as well', async (t) => 
   await db.bulk({ docs: [other], new_edits: false } as never)
   release()
   t.match(await restored, { status: 'success', databases: { components: { created: COUNT + 2, failed: 0 } } })
+  await expectRestored(t, setting)
+})
+
+t.test('a database that is created again while it is restored fails the restore', async (t) => {
+  const setting = await setup(t)
+  const { on, gate, id, docs, through } = setting
+  for (const source of [id, { dbs: { components: { docs } } }]) {
+    await recreate(on.couch, on.names.components)
+    // CouchDB tells creation times in seconds.
+    if (on.real) await delay(1100)
+    const write = /POST .*components\/_bulk_docs/
+    const release = gate.hold(write)
+    const restored = through.restore(source)
+    await gate.held(write)
+    await recreate(on.couch, on.names.components)
+    release()
+    const tx = await restored
+    // The embedded database tells no creation time.
+    if (on.real) t.match(tx, { status: 'error', athena_messages: [/./, /./, /deleted and created again/] })
+  }
+})
+
+t.test('a writer that goes on writing is written over, or the document is named', async (t) => {
+  const setting = await setup(t)
+  const { on, db, gate, id, through } = setting
+  if (!on.real) return void t.comment('the embedded database does not tell conflicts')
+  await recreate(on.couch, on.names.components)
+  const write = /POST .*components\/_bulk_docs/
+  let release = gate.hold(write)
+  const restored = through.restore(id)
+  await gate.held(write)
+  const rev = `1-${'0'.repeat(32)}`
+  await db.bulk({ docs: [{ _id: 'doc 0', _rev: rev, by: 'console' }], new_edits: false } as never)
+  const read = /POST .*components\/_bulk_get/
+  const releaseRead = gate.hold(read)
+  release()
+  await gate.held(read)
+  release = gate.hold(write)
+  releaseRead()
+  await gate.held(write)
+  await db.insert({ _id: 'doc 0', _rev: rev, by: 'console again' } as never)
+  release()
+  t.match(await restored, { status: 'success', databases: { components: { failed: 0 } } })
   await expectRestored(t, setting)
 })

@@ -152,8 +152,8 @@ export interface StartedRestore {
   tx_id: string
   /**
    * Like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
-   * Rejects with an `IncompleteRestoreError`, whose `outcome` tells what was done, when documents failed or the white
-   * list could not be rebuilt, and with a `DamagedBackupError` before anything is written.
+   * Rejects with an `IncompleteRestoreError`, whose `outcome` tells what was done, when documents failed, the
+   * database could not be worked with any more, or the white list could not be rebuilt, and with a `DamagedBackupError` before anything is written.
    */
   finished: Promise<RestoreOutcome>
 }

@@ -4,6 +4,7 @@ import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
 
 /** Longest name in bytes of UTF-8, as file systems have it. */
 const MAX_NAME = 255
+const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
 const DEFAULT_TYPE = 'application/octet-stream'
 /** A running backup writes its header at intervals; every attempt needs the revision of the moment. */
 const ATTEMPTS = 20
@@ -31,6 +32,8 @@ export async function putAttachment(
   contentType = DEFAULT_TYPE
 ): Promise<void> {
   checkAttachmentName(name)
+  if (!CONTENT_TYPE.test(contentType))
+    throw new InvalidParameterError('contentType must be printable ASCII, 255 characters at most')
   for (let attempt = 1; ; attempt++) {
     const rev = await db.revision(backup)
     if (rev === null) throw new BackupNotFoundError(backup)

@@ -10,13 +10,13 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
+import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
 import { linesOf, readChunk } from '../store/chunk-reader.js'
 import { ChunkWriter, type RefusedLine } from '../store/chunk-writer.js'
 import { CopyIndex, largeKey } from '../store/copy-index.js'
 import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
 import { BACKUP_RANGE, isBackupId, toldExcluded } from '../store/names.js'
-import { SourceWatch } from './source-watch.js'
 import {
   goneFailure,
   MAX_UNREADABLE,

@@ -145,6 +145,18 @@ export class CouchDatabase {
     }
   }
 
+  /**
+   * Makes sure that the database takes documents, by one that no backup, replication or client sees.
+   * @throws CouchError when it does not
+   */
+  async probeWrite(): Promise<void> {
+    const path = [this.name, '_local/db_backups_probe']
+    await this.client.json({ method: 'PUT', path, json: {}, write: true }).catch((error: unknown) => {
+      // It is there.
+      if (!isConflict(error)) throw error
+    })
+  }
+
   /** @returns `null` when there is no such document. */
   async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
     try {
@@ -271,7 +283,11 @@ export class CouchDatabase {
   #allDocsRequest({ from, to, limit, includeDocs }: AllDocsRange): CouchRequest {
     const path = [this.name, '_all_docs']
     const json = (key: string | undefined) => (key === undefined ? undefined : JSON.stringify(key))
-    const options = { limit, include_docs: includeDocs || undefined }
+    const options = {
+      limit,
+      include_docs: includeDocs || undefined,
+      att_encoding_info: includeDocs || undefined
+    }
     const query = { startkey: json(from), endkey: json(to), ...options }
     if (fitsUrl({ path, query })) return { path, query }
     return { method: 'POST', path, json: { startkey: from, endkey: to, ...options } }
@@ -509,8 +525,15 @@ async function* bulkStream(newEdits: boolean, json: AsyncIterable<Uint8Array>): 
 
 function bulkResults(answer: unknown, name: string): BulkResult[] {
   if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
-  return answer
+  return answer.map(({ error, reason, ...result }) => ({
+    ...result,
+    ...(error === undefined ? undefined : { error: asText(error), reason: asText(reason) })
+  }))
 }
+
+/** A function of a design document refuses with any value. */
+const asText = (value: unknown): string =>
+  typeof value === 'string' ? value : (JSON.stringify(value ?? null) as string)
 
 function jsonBody(document: Buffer): MultipartBody {
   return {
@@ -604,7 +627,11 @@ function readBulkGetRow(row: Uint8Array): FoundDocument {
 function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
   if (error === 'not_found' || error === 'illegal_docid') return
-  throw new CouchError('_bulk_get', { error: error ?? 'unknown', reason: reason ?? '', retryable: true })
+  throw new CouchError('_bulk_get', {
+    error: asText(error ?? 'unknown'),
+    reason: asText(reason ?? ''),
+    retryable: error !== 'bad_request'
+  })
 }
 
 function notCreated(name: string, settings: DatabaseSettings, refusal: CouchError): CouchError {

@@ -6,6 +6,9 @@ import { CouchError, mayBeOfOneDocument } from './errors.js'
 /** An id that no document needs to have: only whether there is an answer counts. */
 const PROBE = 'db_backups_probe'
 
+/** Documents that are tried patiently. */
+const PATIENCE = 3
+
 /** Why a document could not be read. */
 export type ReadFailure = CouchError | InvalidDocumentError
 
@@ -22,6 +25,8 @@ export class DocumentReader {
   readonly #db: CouchDatabase
   /** Gives up sooner: to find which document of several is to blame, and whether there is an answer at all. */
   readonly #hasty: CouchDatabase
+  /** Documents that could not be read so far. */
+  #failures = 0
 
   constructor(db: CouchDatabase) {
     this.#db = db
@@ -36,7 +41,7 @@ export class DocumentReader {
     revisions: readonly { id: string; rev?: string }[],
     options: { attachments: boolean }
   ): AsyncGenerator<ReadDocument> {
-    return this.#read(this.#db, revisions, options)
+    return this.#read(this.#failures < PATIENCE ? this.#db : this.#hasty, revisions, options)
   }
 
   async *#read(
@@ -59,12 +64,18 @@ export class DocumentReader {
     await this.confirmAnswers(failure)
     const rest = [...left.values()]
     if (rest.length === 1) {
+      this.#failures++
       yield { id: rest[0].id, doc: null, conflicts: [], failure }
       return
     }
     const half = rest.length >> 1
     for (const part of [rest.slice(0, half), rest.slice(half)])
-      yield* this.#read(part.length === 1 ? this.#db : this.#hasty, part, options)
+      yield* this.#read(this.#isPatient(part.length) ? this.#db : this.#hasty, part, options)
+  }
+
+  /** A single document is tried as often as any request, until several have shown that it does not help. */
+  #isPatient(documents: number): boolean {
+    return documents === 1 && this.#failures < PATIENCE
   }
 
   /**

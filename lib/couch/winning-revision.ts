@@ -20,10 +20,15 @@ function wins(a: DocumentBytes, b: DocumentBytes): boolean {
   if (a.deleted !== b.deleted) return b.deleted
   const [generationA, digestA] = partsOf(a)
   const [generationB, digestB] = partsOf(b)
-  return generationA === generationB ? digestA > digestB : generationA > generationB
+  return generationA === generationB ? Buffer.compare(digestA, digestB) > 0 : generationA > generationB
 }
 
-function partsOf({ rev = '' }: DocumentBytes): [generation: number, digest: string] {
+/** CouchDB holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text, and compares bytes. */
+function partsOf({ rev = '' }: DocumentBytes): [generation: bigint, digest: Buffer] {
   const dash = rev.indexOf('-')
-  return [Number(rev.slice(0, dash)), rev.slice(dash + 1)]
+  const digest = rev.slice(dash + 1)
+  return [
+    BigInt(rev.slice(0, Math.max(0, dash))),
+    Buffer.from(digest, /^[0-9a-f]{32}$/i.test(digest) ? 'hex' : 'utf8')
+  ]
 }

@@ -1,12 +1,16 @@
 import type { BackupSummary, StartedBackup } from '../../types/backups.js'
 import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
 import { summaryOf } from '../backup/content.js'
+import { HostValueError } from '../errors.js'
 import { backupId } from '../store/names.js'
 import { hostWithin } from '../within.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
+
+/** Bytes of what the host tells of its versions: a header holds it, and an upload of the backup. */
+const MAX_VERSIONS = 64 * 1024
 
 /** Starts backups and sees them through. */
 export class Backups {
@@ -74,7 +78,10 @@ export class Backups {
 
   async #versions(): Promise<Record<string, unknown>> {
     const { versions, timeouts } = this.#environment.options
-    if (typeof versions !== 'function') return versions ?? {}
-    return (await hostWithin(timeouts.versions, 'versions', versions)) ?? {}
+    const given =
+      typeof versions === 'function' ? await hostWithin(timeouts.versions, 'versions', versions) : versions
+    const bytes = Buffer.byteLength(JSON.stringify(given ?? {}))
+    if (bytes > MAX_VERSIONS) throw new HostValueError('versions', `${bytes} bytes, at most ${MAX_VERSIONS}`)
+    return given ?? {}
   }
 }

@@ -3,6 +3,7 @@ import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
 
 const OBJECT = 0x7b
+const LIST = 0x5b
 
 /**
  * Checks what a document of an upload says of its attachments: CouchDB answers some of it with an internal error, for
@@ -25,7 +26,10 @@ export function checkAttachments({ bytes, id, attachments }: DocumentBytes): voi
       const key = cursor.key()
       if (key === 'follows') throw refuse('says that its data follows')
       if (key !== 'data' && key !== 'content_type' && key !== 'stub') continue
-      if (key !== 'stub' && cursor.string() === undefined) throw refuse(`has a "${key}" that is not a string`)
+      // CouchDB takes lists for a type.
+      const isList = key === 'content_type' && bytes[cursor.valueStart] === LIST
+      if (key !== 'stub' && !isList && cursor.string() === undefined)
+        throw refuse(`has a "${key}" that is not a string`)
       if (key !== 'content_type') complete = true
     }
     if (!complete) throw refuse('has no data')

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase, DatabaseInfo, Row } from '../couch/database.js'
 import {
   DocumentReader,
@@ -10,13 +11,14 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { readFeed } from '../couch/feed.js'
-import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
+import { SourceWatch } from '../couch/source-watch.js'
+import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } from '../json/document.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
 import { type BaseRevision, writeLarge } from './large-writer.js'
 import { Refusals } from './refusals.js'
-import { compareContent, contentPrint, sameAttachments } from './same-content.js'
+import { compareContent, contentPrint, hasStub, sameAttachments } from './same-content.js'
 import { sameLarge } from './same-large.js'
 import { isLarge, type RestoreSource, type SourceDocument } from './source.js'
 import { partitionOf, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
@@ -115,14 +117,16 @@ class DatabaseRestore {
 
   async run(): Promise<void> {
     const { target, dryRun, exact } = this.#options
+    const watch = new SourceWatch(target)
     try {
       for (let partition = 0; partition < this.#partitions; partition++) {
-        const { update_seq: since = '0' } = dryRun ? {} : await target.info()
+        const { update_seq: since = '0' } = dryRun ? {} : await watch.begin()
         this.#table = await this.#scan(partition)
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
         await this.#confirmCopies(partition, String(since))
         if (exact && !this.#empty) await this.#deleteOthers(partition)
+        if (!dryRun && (await watch.changed(String(since)))) throw replaced(target)
       }
     } finally {
       await this.#lanes.settle()
@@ -168,11 +172,18 @@ class DatabaseRestore {
     const { id, rev, type, deleted } = headOf(document)
     counts.total++
     if (this.#conflicts.full) await this.#drainWrites()
+    const skipped = skip.has(id)
+    // Not looked up: `exact` deletes what the backup says is deleted.
+    if (deleted) {
+      counts.skipped++
+      return
+    }
     const state = source.proof === 'revision' ? rev : this.#printOf(document)
     const current = this.#table.compare(id, state)
-    const internal = type !== undefined && internalTypes.has(type)
-    if (skip.has(id) || internal || deleted) {
+    if (skipped || (type !== undefined && internalTypes.has(type))) {
       counts.skipped++
+    } else if (!isLarge(document) && source.proof === 'content' && hasStub(document)) {
+      this.#fail(id, 'missing_stub', 'an attachment has no data in the upload')
     } else if (current === 'absent') {
       // A revision that is only claimed is not written: it would stand for other content elsewhere.
       if (source.proof === 'content' || rev === undefined) return this.#create(document, false)
@@ -262,11 +273,12 @@ class DatabaseRestore {
   }
 
   /** Documents as the target has them now, with stubs. */
-  #current(ids: readonly string[]): AsyncGenerator<ReadDocument> {
-    return this.#reader.read(
-      ids.map((id) => ({ id })),
-      { attachments: false }
-    )
+  async *#current(ids: readonly string[]): AsyncGenerator<ReadDocument> {
+    const wanted = ids.map((id) => ({ id }))
+    for await (const found of this.#reader.read(wanted, { attachments: false })) {
+      const failure = found.failure ?? (found.doc ? problemOf(found.doc) : undefined)
+      yield failure ? { ...found, doc: null, failure } : found
+    }
   }
 
   /** Writes a document over the revision `rev`. */
@@ -359,25 +371,39 @@ class DatabaseRestore {
       await this.#each(partition, design, (document) =>
         this.#table.isUnconfirmed(headOf(document).id) ? this.#settle(document) : undefined
       )
-      await this.#drainWrites()
     }
   }
 
-  /** Makes a copied document the only version there is. */
+  /** Makes a copied document the only version there is; it was counted when it was copied. */
   async #settle(document: SourceDocument): Promise<void> {
     const { target, counts } = this.#options
     const { id } = headOf(document)
-    const { doc, conflicts, failure } = await this.#read(id)
-    await deleteLeaves(
-      target,
-      conflicts.map((rev) => ({ id, rev }))
-    )
-    const live = liveDocument(doc)
-    if (live && (await this.#isSame(document, live))) return
-    // It was counted when it was written; now the write that shows counts.
+    let refusal: BulkResult = { id, error: 'conflict', reason: 'somebody else writes it again and again' }
+    for (let attempt = 1; attempt <= CONFLICT_ATTEMPTS; attempt++) {
+      const { doc, conflicts, failure } = await this.#read(id)
+      if (failure) {
+        refusal = { id, error: 'unreadable', reason: failure.message }
+        break
+      }
+      const live = liveDocument(doc)
+      const same = live !== null && (await this.#isSame(document, live))
+      if (same && conflicts.length === 0) return
+      const others = conflicts.map((rev) => ({ id, rev }))
+      const [refused] = same
+        ? await deleteLeaves(target, others)
+        : [await this.#writeNow(document, live?.rev ?? null)]
+      if (refused?.error && refused.error !== 'conflict') refusal = refused
+    }
     counts.created--
-    if (failure) this.#failUnreadable(id, failure)
-    else await this.#write(document, live?.rev ?? null, 'created', 1)
+    this.#fail(id, refusal.error ?? '', refusal.reason ?? '')
+  }
+
+  async #writeNow(document: SourceDocument, rev: string | null): Promise<BulkResult> {
+    const { target } = this.#options
+    if (isLarge(document)) return writeLarge(target, document, { keep: false, rev }, this.#refusals)
+    const body = BulkBody.of(true, [withRevision(document, rev)])
+    const { answer, refusal } = await this.#refusals.send(1, () => target.bulkDocsOnce(body))
+    return answer?.[0] ?? { id: document.id, error: refusal?.error, reason: refusal?.reason }
   }
 
   #isReserved(current: DocumentBytes | null): boolean {
@@ -429,6 +455,14 @@ class DatabaseRestore {
   }
 }
 
+/** What was written before, or found to be there, is not. */
+const replaced = ({ name }: CouchDatabase) =>
+  new CouchError(`database "${name}"`, {
+    error: 'changed',
+    reason:
+      'it was deleted and created again, or documents were purged, while it was restored; restore it again'
+  })
+
 const headOf = (document: SourceDocument): DocumentBytes => (isLarge(document) ? document.head : document)
 
 /** @returns `null` when there is no document, or it is deleted */
@@ -438,7 +472,19 @@ function liveDocument(doc: Uint8Array | null): DocumentBytes | null {
 }
 
 /** What a document of the target is told by: its revision, or its content where that was read. */
-const stateOf = ({ rev, doc }: Row): string => (doc ? contentPrint(readDocument(doc)) : rev)
+const stateOf = ({ rev, doc }: Row): string =>
+  doc && !problemOf(doc) ? contentPrint(readDocument(doc)) : rev
+
+/** Why a document that the database sends cannot be read: CouchDB keeps revisions that it does not take back. */
+function problemOf(doc: Uint8Array): InvalidDocumentError | undefined {
+  try {
+    readDocument(doc)
+    return undefined
+  } catch (error) {
+    if (error instanceof InvalidDocumentError) return error
+    throw error
+  }
+}
 
 /** Reads all documents, in pages: their ids and revisions, with `content` what they say as well. */
 async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {

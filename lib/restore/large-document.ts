@@ -25,7 +25,9 @@ export interface LargeDocument {
   parts: LargeAttachment[]
 }
 
-export interface LargeAttachment extends AttachmentPart {
+export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
+  /** `null` where it is no string: CouchDB takes lists. */
+  contentType: string | null
   /** Members that are sent with the data, as JSON. */
   stub: string
   /** Streams the data as they stand in the JSON: base64, without the quotes. */
@@ -100,7 +102,7 @@ async function* decodeBase64(range: FileRange): AsyncGenerator<Buffer> {
 
 interface FoundAttachment {
   name: string
-  contentType: string
+  contentType: string | null
   length: number
   from: number
   to: number
@@ -109,8 +111,9 @@ interface FoundAttachment {
 }
 
 /** @throws InvalidDocumentError */
-function contentTypeOf(json: string, name: string): string {
+function contentTypeOf(json: string, name: string): string | null {
   const type: unknown = JSON.parse(json)
+  if (Array.isArray(type)) return null
   if (typeof type !== 'string')
     throw new InvalidDocumentError(`content_type of attachment "${name}" must be a string`)
   return type
@@ -139,13 +142,13 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
   BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
-  readonly attachments: FoundAttachment[] = []
+  attachments: FoundAttachment[] = []
   /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
   chunkStart = 0
   readonly #members: string[] = []
   #stub: string[] = []
   #data: FoundData | undefined
-  #contentType = ''
+  #contentType: string | null = ''
   #pieces: Buffer[] = []
   #size = 0
 
@@ -238,8 +241,10 @@ class LargeVisitor implements JsonVisitor {
     if (!name.isWellFormed())
       throw new InvalidDocumentError(`the name of attachment "${name}" is not Unicode`)
     const length = Math.floor((characters * 3) / 4)
-    const contentType = this.#contentType || DEFAULT_CONTENT_TYPE
-    this.attachments.push({ name, contentType, length, from, to, members: this.#stub })
+    const contentType = this.#contentType === '' ? DEFAULT_CONTENT_TYPE : this.#contentType
+    // Of several of one name the last counts.
+    const others = this.attachments.filter((attachment) => attachment.name !== name)
+    this.attachments = [...others, { name, contentType, length, from, to, members: this.#stub }]
     this.#data = undefined
     this.#stub = []
     this.#contentType = ''

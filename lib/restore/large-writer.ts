@@ -1,6 +1,7 @@
 import type { BulkResult, CouchDatabase } from '../couch/database.js'
+import type { AttachmentPart } from '../couch/multipart.js'
 import { readDocument, withRevision } from '../json/document.js'
-import type { LargeDocument } from './large-document.js'
+import type { LargeAttachment, LargeDocument } from './large-document.js'
 import type { Refusals } from './refusals.js'
 
 /** Bytes of text from a document that go into a URL, or into the head of a part of a multipart body. */
@@ -20,22 +21,33 @@ export async function writeLarge(
   refusals: Refusals
 ): Promise<BulkResult> {
   const { id } = document.head
-  const put = fitsMultipart(document) ? putMultipart : putInline
-  const { answer, refusal } = await refusals.send(1, () => put(db, document, base))
+  const parts = multipartParts(document)
+  const { answer, refusal } = await refusals.send(1, () =>
+    parts ? putMultipart(db, document, parts, base) : putInline(db, document, base)
+  )
   if (!refusal) return answer
   if (refusal.status !== 409) await refusals.blame(refusal)
   return { id, error: refusal.status === 409 ? 'conflict' : refusal.error, reason: refusal.reason }
 }
 
-/** Returns whether the document's texts fit where a multipart request puts them: into its URL and its parts' heads. */
-function fitsMultipart({ head, parts }: LargeDocument): boolean {
+/**
+ * Returns the attachments as parts of a multipart request, or `null` where the document's texts do not fit where such a
+ * request or its answer has them: in the URL, in heads of parts, and the revision in a head of the answer.
+ */
+function multipartParts({ head, parts }: LargeDocument): AttachmentPart[] | null {
   const fits = (text: string) => encodeURIComponent(text).length <= MAX_HEAD_TEXT
-  return fits(head.id) && parts.every(({ name, contentType }) => fits(name) && fits(contentType))
+  if (!fits(head.id) || !fits(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
+  const all = parts.filter(hasType)
+  const whole = all.length === parts.length && all.every((part) => fits(part.name) && fits(part.contentType))
+  return whole ? all : null
 }
+
+const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
 
 async function putMultipart(
   db: CouchDatabase,
-  { head, parts }: LargeDocument,
+  { head }: LargeDocument,
+  parts: readonly AttachmentPart[],
   base: BaseRevision
 ): Promise<BulkResult> {
   const bytes = base.keep ? head.bytes : withRevision(head, base.rev)

@@ -4,7 +4,7 @@ import { CouchError } from '../couch/errors.js'
 /** Faults of one request, before what it holds is taken to be their cause. */
 const CRASHES = 2
 /** Documents in a row that may be blamed for what could be a fault of the database. */
-const BLAMED_IN_A_ROW = 20
+const BLAMED_IN_A_ROW = 100
 /** Statuses by which CouchDB, or a proxy, says that what was sent is to blame. */
 const SAYS_SO = [400, 412, 413, 414, 415, 422, 431]
 
@@ -59,7 +59,8 @@ export class Refusals {
    */
   async blame(refusal: CouchError): Promise<void> {
     if (SAYS_SO.includes(refusal.status) || refusal.error === 'doc_validation') return
-    await this.#db.info()
+    // Some other document can be written.
+    await this.#db.probeWrite()
     if (isFault(refusal)) this.#patient = false
     if (++this.#inARow > BLAMED_IN_A_ROW) throw refusal
   }

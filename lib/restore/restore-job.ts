@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
 import { cutText, MOST, messageOf } from '../cut-text.js'
 import { isOwnDocument } from '../store/names.js'
 import { unreadableIds } from './about-database.js'
@@ -42,8 +43,8 @@ export class IncompleteRestoreError extends Error {
   override readonly name = 'IncompleteRestoreError'
   readonly outcome: RestoreOutcome
 
-  constructor(message: string, outcome: RestoreOutcome) {
-    super(message)
+  constructor(message: string, outcome: RestoreOutcome, cause?: Error) {
+    super(message, { cause })
     this.outcome = outcome
   }
 }
@@ -140,6 +141,10 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     }
     if (failed > 0) throw incomplete(outcome, failed)
     return outcome
+  } catch (error) {
+    // What was done and named before is told all the same.
+    if (!(error instanceof CouchError) || Object.keys(outcome.databases).length === 0) throw error
+    throw new IncompleteRestoreError(error.message, outcome, error)
   } finally {
     await progress.stop()
   }

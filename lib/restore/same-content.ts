@@ -18,10 +18,14 @@ export type ContentComparison = 'same' | 'other' | 'unknown'
 
 /** What is compared of an attachment. */
 export interface AttachmentContent {
+  /** The JSON of one that is no string. */
   contentType: string
   /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
   length: number | undefined
-  /** CouchDB's digest of the bytes: `md5-` and base64. Computed from the bytes where they are inline. */
+  /**
+   * CouchDB's digest of the bytes: `md5-` and base64. Computed from the bytes where they are inline, `undefined` where
+   * CouchDB holds them compressed.
+   */
   digest: () => string | undefined
 }
 
@@ -48,9 +52,14 @@ export function compareAttachments(
     const other = current.get(name)
     if (!other || attachment.contentType !== other.contentType) return 'other'
     if (other.length !== undefined && attachment.length !== other.length) return 'other'
-    if (result === 'same' && attachment.digest() !== other.digest()) result = 'unknown'
+    if (result === 'same' && !sameDigest(attachment, other)) result = 'unknown'
   }
   return result
+}
+
+function sameDigest(a: AttachmentContent, b: AttachmentContent): boolean {
+  const digest = a.digest()
+  return digest !== undefined && digest === b.digest()
 }
 
 /** Whether two versions of a document have attachments of the same bytes; both inline. */
@@ -82,6 +91,10 @@ interface Attachment extends AttachmentContent {
   data: (() => Buffer) | undefined
 }
 
+/** Returns whether an attachment of a document has no data. */
+export const hasStub = (document: DocumentBytes): boolean =>
+  [...attachmentsOf(document).values()].some(({ data }) => !data)
+
 /** The attachments of a document by name. */
 export function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attachment> {
   const found = new Map<string, Attachment>()
@@ -96,20 +109,24 @@ function readAttachment(bytes: Buffer, at: number): Attachment {
   let claimed: string | undefined
   let length: number | undefined
   let encodedLength: number | undefined
+  let encoded = false
   let data: (() => Buffer) | undefined
   const cursor = new MemberCursor(bytes, at)
   while (cursor.next()) {
     const key = cursor.key()
     const { valueStart: start, valueEnd: end } = cursor
-    if (key === 'content_type') contentType = cursor.string() ?? DEFAULT_CONTENT_TYPE
+    if (key === 'content_type') contentType = cursor.string() ?? bytes.toString('utf8', start, end)
     else if (key === 'digest') claimed = cursor.string()
     else if (key === 'length') length = cursor.number()
     else if (key === 'encoded_length') encodedLength = cursor.number()
+    else if (key === 'encoding') encoded = true
     else if (key === 'data' && bytes[start] === QUOTE)
       data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
   }
   if (!data) {
-    return { contentType, length: length === encodedLength ? undefined : length, digest: () => claimed, data }
+    // Of an attachment that is stored compressed, the digest is that of the compressed form.
+    const digest = encoded ? undefined : claimed
+    return { contentType, length: length === encodedLength ? undefined : length, digest: () => digest, data }
   }
   const content = data()
   return { contentType, length: content.length, digest: () => digestOf(content), data }

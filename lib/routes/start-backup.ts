@@ -30,6 +30,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
             'mediaType',
             'compressedBody',
             'versionsLate',
+            'versionsTooLong',
             'reservedId',
             'closing'
           )

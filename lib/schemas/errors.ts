@@ -197,6 +197,10 @@ const ERRORS = {
     summary: "The host's versions do not come",
     value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'versions did not answer within 10000 ms')
   },
+  versionsTooLong: {
+    summary: "The host's versions are too long to be kept",
+    value: refusal(500, 'DB_BACKUPS_HOST_VALUE', 'versions gave 100000 bytes, at most 65536')
+  },
   transactionsLate: {
     summary: "The host's store of transactions does not answer",
     value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'webhooks.create did not answer within 120000 ms')

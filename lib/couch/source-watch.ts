@@ -1,5 +1,5 @@
-import type { CouchDatabase, DatabaseInfo } from '../couch/database.js'
-import { CouchError, isMissing } from '../couch/errors.js'
+import type { CouchDatabase, DatabaseInfo } from './database.js'
+import { CouchError, isMissing } from './errors.js'
 
 /**
  * Tells whether a database is still the one whose reading began. One that was deleted and created again, that lost
