@@ -146,3 +146,36 @@ t.test('a writer that goes on writing is written over, or the document is named'
   t.match(await restored, { status: 'success', databases: { components: { failed: 0 } } })
   await expectRestored(t, setting)
 })
+
+t.test('a version that is replicated while a document is written over does not hide it', async (t) => {
+  const setting = await setup(t)
+  const { on, db, gate, id, docs, through } = setting
+  const large = { content_type: 'image/png', data: Buffer.alloc(5_000_000, 1).toString('base64') }
+  const all = [...docs, { _id: 'large', by: 'backup', _attachments: { large } }]
+  for (const source of [id, { dbs: { components: { docs: all } } }]) {
+    const { rows } = await db.list()
+    const edits = rows.filter((row) => !row.id.startsWith('_')).map((row) => ({ ...row, by: 'old' }))
+    await db.bulk({ docs: edits.map(({ id, value, by }) => ({ _id: id, _rev: value.rev, by })) } as never)
+    if (typeof source !== 'string') await db.insert({ _id: 'large', by: 'old' } as never)
+    const write = /POST .*components\/_bulk_docs/
+    const release = gate.hold(write)
+    const restored = through.restore(source)
+    await gate.held(write)
+    const [digest, generation] = typeof source === 'string' ? ['e', 9] : ['f', 99]
+    const others = ['doc 0', 'doc 7', ...(typeof source === 'string' ? [] : ['large'])]
+    const replicated = others.map((_id) => ({
+      _id,
+      _rev: `${generation}-${digest.repeat(32)}`,
+      by: 'console'
+    }))
+    await db.bulk({ docs: replicated, new_edits: false } as never)
+    release()
+    t.match(await restored, { status: 'success', databases: { components: { failed: 0 } } })
+    const after = await db.list({ include_docs: true } as never)
+    const seen = after.rows.map(({ doc }) => doc as unknown as Record<string, unknown>)
+    t.ok(seen.filter(({ _id }) => !String(_id).startsWith('_')).every(({ by }) => by === 'backup'))
+    for (const _id of others)
+      if (on.real)
+        t.notOk('_conflicts' in (await db.get(_id, { conflicts: true } as never)), `${_id} is alone`)
+  }
+})

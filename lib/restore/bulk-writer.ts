@@ -81,13 +81,13 @@ export class BulkWriter<W extends Write> {
   }
 
   #tell(batch: readonly W[], results: readonly BulkResult[]): void {
-    const failures = new Map(results.filter((result) => result.error).map((result) => [result.id, result]))
-    const written = new Set(results.map((result) => result.id))
+    const told = new Map(results.map((result) => [result.id, result]))
     for (const write of batch) {
-      if (this.#newEdits && !written.has(write.id)) {
+      const result = told.get(write.id)
+      if (this.#newEdits && !result) {
         throw new CouchError('_bulk_docs', { error: 'bad_answer', reason: `no result for "${write.id}"` })
       }
-      this.#onResult(write, failures.get(write.id) ?? { id: write.id })
+      this.#onResult(write, result ?? { id: write.id })
     }
   }
 }

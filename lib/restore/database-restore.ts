@@ -101,18 +101,15 @@ class DatabaseRestore {
     this.#options = options
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0
     this.#deletions = info.doc_del_count !== 0
-    // What is copied is held as well, until it has been confirmed.
-    const documents = Math.max(info.doc_count, source.proof === 'revision' ? source.count(database) : 0)
+    // What is written is held as well, until it has been confirmed.
+    const documents = Math.max(info.doc_count, source.count(database))
     this.#partitions = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
     this.#expected = Math.ceil(documents / this.#partitions)
     this.#reader = new DocumentReader(target)
     this.#refusals = new Refusals(target)
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
     this.#edits = new BulkWriter(target, true, this.#lanes, this.#refusals, onResult)
-    this.#copies = new BulkWriter(target, false, this.#lanes, this.#refusals, (write, result) => {
-      if (!result.error) this.#table.noteCopied(write.id, write.rev as string)
-      onResult(write, result)
-    })
+    this.#copies = new BulkWriter(target, false, this.#lanes, this.#refusals, onResult)
   }
 
   async run(): Promise<void> {
@@ -124,7 +121,7 @@ class DatabaseRestore {
         this.#table = await this.#scan(partition)
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
-        await this.#confirmCopies(partition, String(since))
+        await this.#confirmWrites(partition, String(since))
         if (exact && !this.#empty) await this.#deleteOthers(partition)
         if (!dryRun && (await watch.changed(String(since)))) throw replaced(target)
       }
@@ -304,7 +301,7 @@ class DatabaseRestore {
   }
 
   #onResult(write: PendingWrite, result: BulkResult): void {
-    if (!result.error) this.#options.counts[write.as]++
+    if (!result.error) this.#count(write.as, write.id, result.rev ?? write.rev)
     else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) {
       this.#conflicts.add(write)
     } else this.#fail(write.id, result.error, result.reason ?? '')
@@ -332,12 +329,8 @@ class DatabaseRestore {
     const { id, rev } = document.head
     let base = wanted
     for (let attempt = 1; ; attempt++) {
-      const { error, reason } = await writeLarge(target, document, base, this.#refusals)
-      if (error === undefined) {
-        if (base.keep) this.#table.noteCopied(id, rev as string)
-        counts[as]++
-        return
-      }
+      const { error, reason, rev: written } = await writeLarge(target, document, base, this.#refusals)
+      if (error === undefined) return this.#count(as, id, base.keep ? rev : written)
       if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
       const { doc, failure } = await this.#read(id)
       if (failure) return this.#failUnreadable(id, failure)
@@ -356,15 +349,22 @@ class DatabaseRestore {
     throw new CouchError('_bulk_get', { error: 'bad_answer', reason: `no result for "${id}"` })
   }
 
+  #count(as: PendingWrite['as'], id: string, rev: string | undefined): void {
+    this.#options.counts[as]++
+    // Where the answer does not tell, what shows is compared.
+    this.#table.noteWritten(id, rev ?? '', as === 'changed')
+  }
+
   /**
-   * Reads back what was written at a revision of its own. CouchDB takes such a write whatever there is: beside
-   * somebody else's version it makes a conflict, which either of them may win, and behind a deletion nothing shows.
+   * Reads back what was written. CouchDB takes a document with a revision of its own whatever there is, from a restore
+   * and from replications beside it: two versions make a conflict, which either may win, and behind a deletion nothing
+   * shows.
    */
-  async #confirmCopies(partition: number, since: string): Promise<void> {
+  async #confirmWrites(partition: number, since: string): Promise<void> {
     if (this.#table.unconfirmed === 0) return
     for await (const changes of readFeed(this.#options.target, { since }, { includeDocs: false })) {
       for (const { id, rev, deleted, branched } of changes)
-        if (!deleted && !branched) this.#table.confirm(id, rev)
+        if (!deleted) this.#table.confirm(id, rev, !branched)
     }
     if (this.#table.unconfirmed === 0) return
     for (const design of [false, true]) {
@@ -374,10 +374,14 @@ class DatabaseRestore {
     }
   }
 
-  /** Makes a copied document the only version there is; it was counted when it was copied. */
+  /**
+   * Makes a document that was written the version that shows; it was counted when it was written. What was created is to
+   * be the only version. Of conflicts that were there before, only what this restore has written goes.
+   */
   async #settle(document: SourceDocument): Promise<void> {
     const { target, counts } = this.#options
     const { id } = headOf(document)
+    const as = this.#table.wasChanged(id) ? 'changed' : 'created'
     let refusal: BulkResult = { id, error: 'conflict', reason: 'somebody else writes it again and again' }
     for (let attempt = 1; attempt <= CONFLICT_ATTEMPTS; attempt++) {
       const { doc, conflicts, failure } = await this.#read(id)
@@ -387,14 +391,16 @@ class DatabaseRestore {
       }
       const live = liveDocument(doc)
       const same = live !== null && (await this.#isSame(document, live))
-      if (same && conflicts.length === 0) return
-      const others = conflicts.map((rev) => ({ id, rev }))
+      const others = conflicts
+        .filter((rev) => as === 'created' || this.#table.isAt(id, rev))
+        .map((rev) => ({ id, rev }))
+      if (same && others.length === 0) return
       const [refused] = same
         ? await deleteLeaves(target, others)
         : [await this.#writeNow(document, live?.rev ?? null)]
       if (refused?.error && refused.error !== 'conflict') refusal = refused
     }
-    counts.created--
+    counts[as]--
     this.#fail(id, refusal.error ?? '', refusal.reason ?? '')
   }
 

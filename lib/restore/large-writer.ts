@@ -51,8 +51,8 @@ async function putMultipart(
   base: BaseRevision
 ): Promise<BulkResult> {
   const bytes = base.keep ? head.bytes : withRevision(head, base.rev)
-  await db.putWithAttachmentsOnce(head.id, bytes, parts, { newEdits: !base.keep })
-  return { id: head.id }
+  const rev = await db.putWithAttachmentsOnce(head.id, bytes, parts, { newEdits: !base.keep })
+  return { id: head.id, rev: rev ?? undefined }
 }
 
 /** The database holds the whole request in its memory, so this is for documents that cannot be sent otherwise. */

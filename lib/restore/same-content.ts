@@ -4,6 +4,8 @@ import { decodeString, MemberCursor } from '../json/members.js'
 import { sameValue } from '../json/same-value.js'
 
 const QUOTE = 0x22
+/** What `false` begins with. */
+const FALSE = 0x66
 /** What CouchDB takes an attachment to be that does not say. */
 export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
 /** A key of this process: nobody can choose documents whose prints collide. */
@@ -89,11 +91,13 @@ export function contentPrint(document: DocumentBytes): string {
 interface Attachment extends AttachmentContent {
   /** Decodes what is inline: it is long, and seldom asked for. */
   data: (() => Buffer) | undefined
+  /** It says that its data is left out. */
+  stub: boolean
 }
 
-/** Returns whether an attachment of a document has no data. */
+/** Returns whether an attachment of a document has no data, or says so: CouchDB keeps what it has of that name then. */
 export const hasStub = (document: DocumentBytes): boolean =>
-  [...attachmentsOf(document).values()].some(({ data }) => !data)
+  [...attachmentsOf(document).values()].some(({ data, stub }) => stub || !data)
 
 /** The attachments of a document by name. */
 export function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attachment> {
@@ -110,6 +114,7 @@ function readAttachment(bytes: Buffer, at: number): Attachment {
   let length: number | undefined
   let encodedLength: number | undefined
   let encoded = false
+  let stub = false
   let data: (() => Buffer) | undefined
   const cursor = new MemberCursor(bytes, at)
   while (cursor.next()) {
@@ -120,16 +125,23 @@ function readAttachment(bytes: Buffer, at: number): Attachment {
     else if (key === 'length') length = cursor.number()
     else if (key === 'encoded_length') encodedLength = cursor.number()
     else if (key === 'encoding') encoded = true
+    else if (key === 'stub') stub = bytes[start] !== FALSE
     else if (key === 'data' && bytes[start] === QUOTE)
       data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
   }
   if (!data) {
     // Of an attachment that is stored compressed, the digest is that of the compressed form.
     const digest = encoded ? undefined : claimed
-    return { contentType, length: length === encodedLength ? undefined : length, digest: () => digest, data }
+    return {
+      contentType,
+      length: length === encodedLength ? undefined : length,
+      digest: () => digest,
+      data,
+      stub
+    }
   }
   const content = data()
-  return { contentType, length: content.length, digest: () => digestOf(content), data }
+  return { contentType, length: content.length, digest: () => digestOf(content), data, stub }
 }
 
 /** CouchDB's digest of an attachment that it does not compress. */

@@ -7,14 +7,15 @@ const WORDS = 4
 const LOAD = 0.75
 const SEEN = 0x80000000
 const USED = 0x40000000
-const COPIED = 0x20000000
-const STATE_BITS = 0x1fffffff
+const WRITTEN = 0x20000000
+const CHANGED = 0x10000000
+const STATE_BITS = 0x0fffffff
 
 /** `absent`: the database has no such document. */
 export type Comparison = 'absent' | 'same' | 'other'
 
 /**
- * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 61 bits of one of the
+ * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 60 bits of one of the
  * document's state, which is its revision or its content. Only whether a state is the same can be asked.
  */
 export class TargetTable {
@@ -45,28 +46,45 @@ export class TargetTable {
     return state !== undefined && this.#isAt(at, state) ? 'same' : 'other'
   }
 
-  /** Notes that a document was written at a revision of its own; {@link confirm} has to follow. */
-  noteCopied(id: string, rev: string): void {
-    this.#set(id, rev, SEEN | COPIED)
-    this.#unconfirmed++
+  /**
+   * Notes that a document was written at revision `rev`; {@link confirm} has to follow.
+   * @param changed it was written over another version
+   */
+  noteWritten(id: string, rev: string, changed: boolean): void {
+    if (!this.isUnconfirmed(id)) this.#unconfirmed++
+    this.#set(id, rev, SEEN | WRITTEN | (changed ? CHANGED : 0))
   }
 
-  /** Notes that the database shows a document at `rev`; it confirms a copy when that is the revision written. */
-  confirm(id: string, rev: string): void {
+  /**
+   * Notes that the database shows a document at `rev`, which confirms a write when it is the revision written.
+   * @param alone there is no other leaf; what was created has to be alone
+   */
+  confirm(id: string, rev: string, alone: boolean): void {
     const at = this.#find(fingerprint(id))
-    if (!this.#isUsed(at) || (this.#words[at + 3] & COPIED) === 0 || !this.#isAt(at, rev)) return
-    this.#words[at + 3] &= ~COPIED
+    if (!this.#has(at, WRITTEN) || !this.#isAt(at, rev)) return
+    if (!alone && !this.#has(at, CHANGED)) return
+    this.#words[at + 3] &= ~WRITTEN
     this.#unconfirmed--
   }
 
-  /** Copies that were not confirmed. */
+  /** Writes that were not confirmed. */
   get unconfirmed(): number {
     return this.#unconfirmed
   }
 
   isUnconfirmed(id: string): boolean {
+    return this.#has(this.#find(fingerprint(id)), WRITTEN)
+  }
+
+  /** Whether a document was written over another version. */
+  wasChanged(id: string): boolean {
+    return this.#has(this.#find(fingerprint(id)), CHANGED)
+  }
+
+  /** Whether `state` is what was noted last of a document. */
+  isAt(id: string, state: string): boolean {
     const at = this.#find(fingerprint(id))
-    return this.#isUsed(at) && (this.#words[at + 3] & COPIED) !== 0
+    return this.#isUsed(at) && this.#isAt(at, state)
   }
 
   has(id: string): boolean {
@@ -104,6 +122,10 @@ export class TargetTable {
       if (!this.#isUsed(at) || (this.#words[at] === h >>> 0 && this.#words[at + 1] === low)) return at
       slot = slot + 1 === this.#slots ? 0 : slot + 1
     }
+  }
+
+  #has(at: number, flag: number): boolean {
+    return this.#isUsed(at) && (this.#words[at + 3] & flag) !== 0
   }
 
   #isUsed(at: number): boolean {
