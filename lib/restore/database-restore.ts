@@ -102,7 +102,7 @@ class DatabaseRestore {
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0
     this.#deletions = info.doc_del_count !== 0
     // What is written is held as well, until it has been confirmed.
-    const documents = Math.max(info.doc_count, source.count(database))
+    const documents = Math.max(info.doc_count, source.proof === 'revision' ? source.count(database) : 0)
     this.#partitions = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
     this.#expected = Math.ceil(documents / this.#partitions)
     this.#reader = new DocumentReader(target)
@@ -301,7 +301,7 @@ class DatabaseRestore {
   }
 
   #onResult(write: PendingWrite, result: BulkResult): void {
-    if (!result.error) this.#count(write.as, write.id, result.rev ?? write.rev)
+    if (!result.error) this.#count(write.as, write.id, result.rev, write.rev)
     else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) {
       this.#conflicts.add(write)
     } else this.#fail(write.id, result.error, result.reason ?? '')
@@ -330,7 +330,7 @@ class DatabaseRestore {
     let base = wanted
     for (let attempt = 1; ; attempt++) {
       const { error, reason, rev: written } = await writeLarge(target, document, base, this.#refusals)
-      if (error === undefined) return this.#count(as, id, base.keep ? rev : written)
+      if (error === undefined) return this.#count(as, id, base.keep ? undefined : written, rev)
       if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
       const { doc, failure } = await this.#read(id)
       if (failure) return this.#failUnreadable(id, failure)
@@ -349,10 +349,15 @@ class DatabaseRestore {
     throw new CouchError('_bulk_get', { error: 'bad_answer', reason: `no result for "${id}"` })
   }
 
-  #count(as: PendingWrite['as'], id: string, rev: string | undefined): void {
+  /**
+   * @param made the revision that the database has made; `undefined` for one that is kept
+   * @param kept the document's own
+   */
+  #count(as: PendingWrite['as'], id: string, made: string | undefined, kept: string | undefined): void {
     this.#options.counts[as]++
-    // Where the answer does not tell, what shows is compared.
-    this.#table.noteWritten(id, rev ?? '', as === 'changed')
+    // Where nothing was, the database itself refuses to make a revision beside another.
+    if (as === 'created' && made !== undefined) return
+    this.#table.noteWritten(id, made ?? kept ?? '', as === 'changed')
   }
 
   /**

@@ -51,8 +51,7 @@ export class TargetTable {
    * @param changed it was written over another version
    */
   noteWritten(id: string, rev: string, changed: boolean): void {
-    if (!this.isUnconfirmed(id)) this.#unconfirmed++
-    this.#set(id, rev, SEEN | WRITTEN | (changed ? CHANGED : 0))
+    if ((this.#set(id, rev, SEEN | WRITTEN | (changed ? CHANGED : 0)) & WRITTEN) === 0) this.#unconfirmed++
   }
 
   /**
@@ -97,16 +96,19 @@ export class TargetTable {
     return this.#isUsed(at) && (this.#words[at + 3] & SEEN) !== 0
   }
 
-  #set(id: string, state: string, flags: number): void {
+  /** @returns what was noted before */
+  #set(id: string, state: string, flags: number): number {
     if (this.#size + 1 > this.#slots * LOAD) this.#grow()
     const print = fingerprint(id)
     const at = this.#find(print)
     if (!this.#isUsed(at)) this.#size++
+    const before = this.#words[at + 3]
     const { h, l } = fingerprint(state)
     this.#words[at] = print.h
     this.#words[at + 1] = print.l
     this.#words[at + 2] = h
     this.#words[at + 3] = USED | flags | (l & STATE_BITS)
+    return before
   }
 
   #isAt(at: number, state: string): boolean {
