@@ -273,8 +273,9 @@ class DatabaseRestore {
   async *#current(ids: readonly string[]): AsyncGenerator<ReadDocument> {
     const wanted = ids.map((id) => ({ id }))
     for await (const found of this.#reader.read(wanted, { attachments: false })) {
-      const failure = found.failure ?? (found.doc ? problemOf(found.doc) : undefined)
-      yield failure ? { ...found, doc: null, failure } : found
+      const document = found.doc && readOrProblem(found.doc)
+      if (document instanceof InvalidDocumentError) yield { ...found, doc: null, failure: document }
+      else yield found
     }
   }
 
@@ -483,14 +484,15 @@ function liveDocument(doc: Uint8Array | null): DocumentBytes | null {
 }
 
 /** What a document of the target is told by: its revision, or its content where that was read. */
-const stateOf = ({ rev, doc }: Row): string =>
-  doc && !problemOf(doc) ? contentPrint(readDocument(doc)) : rev
+function stateOf({ rev, doc }: Row): string {
+  const document = doc && readOrProblem(doc)
+  return document && !(document instanceof InvalidDocumentError) ? contentPrint(document) : rev
+}
 
-/** Why a document that the database sends cannot be read: CouchDB keeps revisions that it does not take back. */
-function problemOf(doc: Uint8Array): InvalidDocumentError | undefined {
+/** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
+function readOrProblem(doc: Uint8Array): DocumentBytes | InvalidDocumentError {
   try {
-    readDocument(doc)
-    return undefined
+    return readDocument(doc)
   } catch (error) {
     if (error instanceof InvalidDocumentError) return error
     throw error

@@ -13,7 +13,7 @@ import { load, seedDocuments } from '../helpers/seed.js'
 const MiB = 1024 * 1024
 /** Above the idle server, whatever the size of the backup. */
 const BUDGET = 64 * MiB
-const RUNS = 5
+const RUNS = 3
 const BACKUP_BYTES = 200 * MiB
 const DOCUMENT_BYTES = 20_000
 
