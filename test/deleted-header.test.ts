@@ -218,7 +218,7 @@ t.test('a header that is deleted while no server runs leaves no parts', async (t
     // Of another backup without a header, which nobody has seen fail: it may be on its way here.
     { _id: 'backup_chunk_1592924104039_components_000000', ...chunk }
   ] as never)
-  const lease = { operation: 'backup', id: dead, instance: 'x', renewed: 1, beat: 'x' }
+  const lease = { operation: 'backup', id: dead, instance: 'x', claim: 'x', beat: 0, ttl: 500 }
   await system.insert({ _id: 'athena_backup_lease', _rev, type: 'athena_backup_lease', ...lease } as never)
   const host = await buildHost(t, { on, timeouts: { lease: 2000 } })
   await poll('the deletion', async () => ((await made.parts(dead)).length === 0 ? true : undefined))

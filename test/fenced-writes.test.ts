@@ -68,8 +68,8 @@ t.test('a restore that lost its lease while its transaction was read does not en
       if (atEnd) {
         atEnd = false
         // Another instance takes the lease over, and this one finds out.
-        const lease = (await system.get('athena_backup_lease')) as unknown as { renewed: number }
-        await system.insert({ ...lease, beat: 'other:x:0', renewed: lease.renewed + 3600_000 } as object)
+        const lease = (await system.get('athena_backup_lease')) as unknown as { claim: string }
+        await system.insert({ ...lease, claim: 'other', after: lease.claim, beat: 0 } as object)
         await new Promise((resolve) => setTimeout(resolve, 2000))
       }
       return transaction

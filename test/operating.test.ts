@@ -96,9 +96,10 @@ t.test('the commands of the page on operating', async (t) => {
       operation: 'restore',
       id: 'x',
       instance: 'x',
-      beat: 'x:x:0'
+      claim: 'x',
+      beat: 0
     }
-    await system(example).insert({ ...lease, renewed: Date.now() + 3_600_000 }, 'athena_backup_lease')
+    await system(example).insert(lease, 'athena_backup_lease')
     t.equal(await run('Delete old backups'), '')
     const ids = await idsOf(example)
     t.ok(ids.includes(second) && ids.includes(third))

@@ -26,11 +26,15 @@ export interface BackupJobOptions {
 }
 
 /** The header of a backup that has just begun. */
-export function newHeader(
-  startTimestamp: number,
-  instance: string,
+export function newHeader(about: {
+  /** Milliseconds since the epoch. */
+  start: number
+  instance: string
+  /** Real name of the system database. */
+  system: string
   versions: Record<string, unknown>
-): HeaderDocument {
+}): HeaderDocument {
+  const { start, instance, system, versions } = about
   return {
     type: BACKUP_TYPE,
     backup_version: BACKUP_VERSION,
@@ -38,8 +42,8 @@ export function newHeader(
     doc_count: 0,
     dbs: {},
     in_progress: true,
-    start_timestamp: startTimestamp,
-    storage: { layout: LAYOUT, instance, databases: {} }
+    start_timestamp: start,
+    storage: { layout: LAYOUT, instance, system, databases: {} }
   }
 }
 
@@ -49,6 +53,7 @@ export function newHeader(
  */
 export async function runBackup(options: BackupJobOptions): Promise<void> {
   const { id, sources, store, excludeTypes, onUnreadable } = options
+  const beganAt = performance.now()
   const dbs: Record<string, DatabaseSummary> = {}
   const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
   const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
@@ -97,15 +102,16 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   for (const stored of Object.values(databases))
     parts.push(...(await store.chunks(stored)), ...stored.superseded)
   await store.checkPresence(id, parts)
+  const took = Math.round(performance.now() - beganAt)
   await update((header) => {
-    const end = Date.now()
     return {
       ...header,
       doc_count: finished(),
       dbs,
       in_progress: false,
-      end_timestamp: end,
-      elapsed: elapsed(end - header.start_timestamp),
+      // The clock may have been set meanwhile.
+      end_timestamp: header.start_timestamp + took,
+      elapsed: elapsed(took),
       storage: { ...header.storage, databases }
     }
   })
@@ -129,7 +135,8 @@ export async function markFailed(store: BackupStore, id: string, reason: string)
 }
 
 function failed(header: HeaderDocument, reason: string): HeaderDocument {
-  const end = Date.now()
+  // Another instance may have begun it, whose clock is ahead.
+  const end = Math.max(Date.now(), header.start_timestamp)
   return {
     ...header,
     doc_count: 0,
@@ -145,7 +152,7 @@ function failed(header: HeaderDocument, reason: string): HeaderDocument {
 /** Writes progress at most once an interval, never two writes at a time. */
 class ProgressWriter {
   readonly #write: () => Promise<void>
-  #last = Date.now()
+  #last = performance.now()
   #writing: Promise<void> = Promise.resolve()
   #busy = false
   #failure: { error: unknown } | undefined
@@ -157,8 +164,8 @@ class ProgressWriter {
   /** Writes when it is time. @throws what the last write threw: a backup whose header is gone need not go on */
   due(): void {
     if (this.#failure) throw this.#failure.error
-    if (this.#busy || Date.now() - this.#last < PROGRESS_INTERVAL) return
-    this.#last = Date.now()
+    if (this.#busy || performance.now() - this.#last < PROGRESS_INTERVAL) return
+    this.#last = performance.now()
     this.#start()
   }
 

@@ -140,6 +140,7 @@ class DatabaseBackup {
   /** @returns `null` when the database became another one while it was read */
   async run(): Promise<DatabaseBackupResult | null> {
     const startTimestamp = Date.now()
+    const beganAt = performance.now()
     const position = this.#position
     try {
       const info = await this.#watch.begin()
@@ -152,7 +153,8 @@ class DatabaseBackup {
         stored: { manifests: [], chunks, superseded },
         summary: {
           start_timestamp: startTimestamp,
-          finish_timestamp: Date.now(),
+          // The clock may have been set meanwhile.
+          finish_timestamp: startTimestamp + Math.round(performance.now() - beganAt),
           last_sequence: position.since,
           doc_count: this.#copies.copies - dropped,
           ...settingsOf(info),

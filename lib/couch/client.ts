@@ -156,11 +156,16 @@ export class CouchClient {
 
   /** One attempt of {@link json}. */
   async jsonOnce<T>(request: CouchRequest): Promise<T> {
+    return (await this.answerOnce(request)).value as T
+  }
+
+  /** One attempt of {@link json}, with the status of the answer. */
+  async answerOnce(request: CouchRequest): Promise<{ status: number; value: unknown }> {
     const deadline = new AbortController()
     const timer = setTimeout(() => deadline.abort(), this.settings.control)
     try {
       const response = await this.#send(request, deadline.signal)
-      return (await readJson(response)) as T
+      return { status: response.status, value: await readJson(response) }
     } finally {
       clearTimeout(timer)
     }

@@ -6,7 +6,7 @@ import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
 import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
-import { winnerOf } from './winning-revision.js'
+import { sortLeaves, winnerOf } from './winning-revision.js'
 
 export interface DatabaseInfo {
   doc_count: number
@@ -76,6 +76,13 @@ export interface FoundDocument {
   conflicts: string[]
 }
 
+/** One of the newest revisions of a document, of which conflicts and copies that lag make several. */
+export interface Leaf {
+  rev: string
+  deleted: boolean
+  doc: Record<string, unknown>
+}
+
 /** One document of `_all_docs`. */
 export interface Row extends Revision {
   /** With stubs; `null` when documents were not asked for, or it was deleted meanwhile. */
@@ -90,7 +97,7 @@ export interface AllDocsRange {
 }
 
 /** Stored documents change by revision: every write names the one it replaces. */
-export type Stored<T> = T & { _id: string; _rev?: string }
+export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
@@ -186,16 +193,56 @@ export class CouchDatabase {
 
   /**
    * Writes a document and returns its new revision.
-   * @throws CouchError with status 409 when `_rev` is not the current revision
+   * @throws CouchError with status 409 when `_rev` is not the current revision, or another writer won on most copies
    */
-  async put(doc: Stored<object>): Promise<string> {
-    const reply = await this.client.json<{ rev?: string }>({
+  async put<T extends object>(doc: Stored<T>): Promise<string> {
+    return this.client.retry(async () => {
+      const { rev, majority } = await this.putOnce(doc)
+      if (!majority) await this.confirmAccepted({ id: doc._id, rev }, doc._rev)
+      return rev
+    })
+  }
+
+  /** One attempt of {@link put}; `majority` tells whether most copies of the document have accepted the write. */
+  async putOnce<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
+    const { status, value } = await this.client.answerOnce({
       method: 'PUT',
       path: [this.name, doc._id],
       json: doc,
       write: true
     })
-    return revisionOf(reply, this.name)
+    return { rev: revisionOf(value, this.name), majority: status !== 202 }
+  }
+
+  /**
+   * Makes sure that a write that only some copies have accepted (202) stands alone: copies may be down, or have accepted
+   * another writer's. One that does not is taken back.
+   * @param over revision that was written over
+   * @throws CouchError with status 409 when it was
+   */
+  async confirmAccepted({ id, rev }: Revision, over: string | undefined): Promise<void> {
+    const leaves = await this.leaves(id, { revs: true })
+    const isRival = (leaf: Leaf) =>
+      !leaf.deleted && leaf.rev !== rev && (over === undefined || historyOf(leaf).includes(over))
+    if (!leaves.some(isRival)) return
+    await this.delete(id, rev)
+    throw new CouchError(`PUT /${this.name}/${id}`, {
+      status: 409,
+      error: 'conflict',
+      reason: 'other copies have accepted another version'
+    })
+  }
+
+  /** Returns every leaf that most copies of a document know, the one that CouchDB shows first. */
+  async leaves(id: string, query: { revs?: boolean } = {}): Promise<Leaf[]> {
+    const path = [this.name, '_bulk_get']
+    const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
+    try {
+      return sortLeaves(leavesOf(await this.client.json(request), this.name))
+    } catch (error) {
+      if (isMissing(error)) return []
+      throw error
+    }
   }
 
   /** A document's current revision, read without its body; `null` when there is no such document. */
@@ -272,6 +319,20 @@ export class CouchDatabase {
     if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
     end.lastSeq = String(lastSeq)
     end.pending = typeof pending === 'number' ? pending : undefined
+  }
+
+  /** Ids and revisions in a range of ids; none where the database does not exist. One copy of each shard is asked. */
+  async rows(range: AllDocsRange): Promise<Revision[]> {
+    try {
+      return await this.client.retry(async () => {
+        const all: Revision[] = []
+        for await (const rows of this.allDocs(range)) for (const { id, rev } of rows) all.push({ id, rev })
+        return all
+      })
+    } catch (error) {
+      if (isMissing(error)) return []
+      throw error
+    }
   }
 
   /** Documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
@@ -647,6 +708,26 @@ function notCreated(name: string, settings: DatabaseSettings, refusal: CouchErro
 /** A document's own members, to be compared. */
 function membersOf(doc: object): string {
   return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
+}
+
+/** Returns the revisions that led to a leaf that was read with `revs`, its own first. */
+function historyOf({ doc }: Leaf): string[] {
+  const { start = 0, ids = [] } = (doc._revisions ?? {}) as { start?: number; ids?: string[] }
+  return ids.map((digest, at) => `${start - at}-${digest}`)
+}
+
+interface BulkGetAnswer {
+  results?: { docs?: { ok?: { _rev?: unknown; _deleted?: unknown }; error?: { error?: string } }[] }[]
+}
+
+function leavesOf(answer: unknown, name: string): Leaf[] {
+  const docs = (answer as BulkGetAnswer | null)?.results?.[0]?.docs
+  if (!Array.isArray(docs)) throw malformed(name, 'results')
+  return docs.flatMap(({ ok, error }) => {
+    if (error) rejectServerError(Buffer.from(JSON.stringify(error)))
+    if (typeof ok?._rev !== 'string') return []
+    return [{ rev: ok._rev, deleted: ok._deleted === true, doc: ok as Record<string, unknown> }]
+  })
 }
 
 function revisionOf(reply: unknown, name: string): string {

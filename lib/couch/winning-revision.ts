@@ -1,4 +1,4 @@
-import { type DocumentBytes, readDocument } from '../json/document.js'
+import { readDocument } from '../json/document.js'
 
 /**
  * Which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
@@ -16,7 +16,17 @@ export function winnerOf(leaves: readonly Uint8Array[]): { doc: Uint8Array | nul
   return { doc: winner.bytes, conflicts: others.map(({ rev }) => rev as string) }
 }
 
-function wins(a: DocumentBytes, b: DocumentBytes): boolean {
+/** Sorts leaves: the one that CouchDB shows as the document comes first. */
+export function sortLeaves<T extends LeafRevision>(leaves: readonly T[]): T[] {
+  return [...leaves].sort((a, b) => (wins(a, b) ? -1 : 1))
+}
+
+interface LeafRevision {
+  rev?: string
+  deleted: boolean
+}
+
+function wins(a: LeafRevision, b: LeafRevision): boolean {
   if (a.deleted !== b.deleted) return b.deleted
   const [generationA, digestA] = partsOf(a)
   const [generationB, digestB] = partsOf(b)
@@ -24,7 +34,7 @@ function wins(a: DocumentBytes, b: DocumentBytes): boolean {
 }
 
 /** CouchDB holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text, and compares bytes. */
-function partsOf({ rev = '' }: DocumentBytes): [generation: bigint, digest: Buffer] {
+function partsOf({ rev = '' }: LeafRevision): [generation: bigint, digest: Buffer] {
   const dash = rev.indexOf('-')
   const digest = rev.slice(dash + 1)
   return [

@@ -1,8 +1,8 @@
 import type { BackupSummary, StartedBackup } from '../../types/backups.js'
 import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
 import { summaryOf } from '../backup/content.js'
-import { HostValueError } from '../errors.js'
-import { backupId } from '../store/names.js'
+import { HostValueError, ReservedIdError } from '../errors.js'
+import { backupId, stampAfter, stampIn } from '../store/names.js'
 import { hostWithin } from '../within.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
@@ -11,6 +11,9 @@ import type { Running, RunningOperations } from './running-operations.js'
 
 /** Bytes of what the host tells of its versions: a header holds it, and an upload of the backup. */
 const MAX_VERSIONS = 64 * 1024
+
+/** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
+const ATTEMPTS = 8
 
 /** Starts backups and sees them through. */
 export class Backups {
@@ -25,23 +28,45 @@ export class Backups {
   }
 
   async start(): Promise<StartedBackup> {
-    const { instance, jobs } = this.#environment
+    await this.#running.refuseIfRunning('backup')
     const versions = await this.#versions()
-    for (let timestamp = Date.now(); ; timestamp++) {
-      const id = backupId(timestamp)
-      const running = await this.#running.begin('backup', id)
-      try {
-        const store = this.#environment.storeOn(running.end)
-        if (await store.create(id, newHeader(timestamp, instance, versions))) {
-          return { id, finished: jobs.add(this.#run(id, running)) }
-        }
-      } catch (error) {
-        // The header may have been written all the same.
-        await this.#fail(id, running, error)
-        throw error
-      }
-      await this.#running.end(running)
+    const { store } = this.#environment
+    const listed = (await store.list()).map(stampIn).at(-1) ?? 0n
+    let taken = listed
+    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+      const started = await this.#begin(versions, (newest) =>
+        stampAfter(newest > taken ? newest : taken, Date.now())
+      )
+      if (typeof started !== 'bigint') return started
+      taken = started + 2n ** BigInt(attempt)
     }
+    throw new ReservedIdError(backupId(taken), store.db.name)
+  }
+
+  /** @returns the number of an id that another document has */
+  async #begin(
+    versions: Record<string, unknown>,
+    stampAfterNewest: (newest: bigint) => bigint
+  ): Promise<StartedBackup | bigint> {
+    const { instance, jobs, system } = this.#environment
+    const running = await this.#running.begin('backup', {
+      idAfter(newest) {
+        const stamp = stampAfterNewest(newest)
+        return { id: backupId(stamp), newest: stamp }
+      }
+    })
+    const { id } = running
+    try {
+      const store = this.#environment.storeOn(running.end)
+      const header = newHeader({ start: Date.now(), instance, system: system.name, versions })
+      if (await store.create(id, header)) return { id, finished: jobs.add(this.#run(id, running)) }
+    } catch (error) {
+      // The header may have been written all the same.
+      await this.#fail(id, running, error)
+      throw error
+    }
+    await this.#running.end(running)
+    return stampIn(id)
   }
 
   async #run(id: string, running: Running): Promise<BackupSummary> {

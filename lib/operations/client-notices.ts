@@ -1,10 +1,12 @@
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
 import { InvalidParameterError } from '../errors.js'
-import { Lease } from '../store/lease.js'
 import { RefusedUrlError } from '../webhooks/address.js'
 import { Notifier } from '../webhooks/notifier.js'
 import type { Environment } from './environment.js'
 import type { Transactions } from './transactions.js'
+
+/** How long, in times of the lease, the instance that restored may take to tell its client. */
+const PATIENCE = 2
 
 /** Tells clients, at least once, how their restores ended. */
 export class ClientNotices {
@@ -15,6 +17,8 @@ export class ClientNotices {
   readonly #shutdown = new AbortController()
   /** Transactions whose clients this instance is telling. */
   readonly #sending = new Set<string>()
+  /** Since when, on the monotonic clock, this instance knows of each notice. */
+  #owed = new Map<string, number>()
 
   constructor(environment: Environment, transactions: Transactions) {
     this.#environment = environment
@@ -59,7 +63,7 @@ export class ClientNotices {
         await this.#transactions.update(txId, { client_webhook: delivery })
         this.#tell(txId, delivery)
       }
-      await Lease.notified(this.#environment.store.db, txId)
+      await this.#environment.notices.remove(txId)
     } finally {
       this.#sending.delete(txId)
     }
@@ -67,11 +71,12 @@ export class ClientNotices {
 
   /** Tells clients that the instance that restored for them did not tell. */
   async sendOverdue(): Promise<void> {
-    const { store, options } = this.#environment
-    for (const txId of await Lease.toNotify(store.db)) {
-      const transaction = await this.#transactions.get(txId)
-      const age = Date.now() - (transaction?.ts_completed ?? 0)
-      if (age > 2 * options.timeouts.lease) await this.send(txId)
+    const { notices, options } = this.#environment
+    const now = performance.now()
+    const owed = await notices.list()
+    this.#owed = new Map(owed.map((txId) => [txId, this.#owed.get(txId) ?? now]))
+    for (const [txId, since] of this.#owed) {
+      if (now - since >= PATIENCE * options.timeouts.lease) await this.send(txId)
     }
   }
 

@@ -13,7 +13,10 @@ import type { ReadBackupOptions } from '../restore/read-backup.js'
 import { Spool } from '../restore/spool.js'
 import { BackupStore, type LoadedBackup } from '../store/backup-store.js'
 import { LAYOUT } from '../store/layout.js'
+import { LeaseDocument } from '../store/lease-document.js'
+import { Leases } from '../store/leases.js'
 import { EXCLUDED_TYPES, isBackupId } from '../store/names.js'
+import { Notices } from '../store/notices.js'
 import { BackgroundJobs } from './background-jobs.js'
 
 const MAX_BACKUP_ID = 64
@@ -27,6 +30,12 @@ export class Environment {
   readonly client: CouchClient
   /** On {@link client}. */
   readonly store: BackupStore
+  /** The source database where the lease lies. On {@link client}. */
+  readonly system: CouchDatabase
+  readonly leases: Leases
+  /** The lease where earlier versions kept it, when that is another database. */
+  readonly formerLeases: Leases | undefined
+  readonly notices: Notices
   readonly jobs = new BackgroundJobs()
   readonly events: EventStream
   readonly metrics: Metrics | undefined
@@ -43,6 +52,11 @@ export class Environment {
       idle: timeouts.idle
     })
     this.store = this.storeOn(this.client)
+    this.system = this.databasesOn(this.client).system
+    this.notices = new Notices(this.system)
+    const { system, backups } = options.databases
+    this.leases = this.#leasesIn(system)
+    this.formerLeases = backups === system ? undefined : this.#leasesIn(backups)
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
     this.metrics = options.metrics && new Metrics(options.metrics)
     this.events = new EventStream(
@@ -51,6 +65,13 @@ export class Environment {
       ),
       (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
     )
+  }
+
+  #leasesIn(database: string): Leases {
+    const { control, lease } = this.options.timeouts
+    // A renewal that stalls leaves time for another.
+    const client = this.client.with({ control: Math.min(control, lease / 3), idle: lease })
+    return new Leases(new LeaseDocument(new CouchDatabase(client, database)), lease)
   }
 
   /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
@@ -70,8 +91,9 @@ export class Environment {
     return { components: on('components'), sessions: on('sessions'), system: on('system') }
   }
 
-  storeOn(client: CouchClient): BackupStore {
-    return new BackupStore(new CouchDatabase(client, this.options.databases.backups))
+  /** @param backups the database that keeps the backups, where it is another instance's */
+  storeOn(client: CouchClient, backups = this.options.databases.backups): BackupStore {
+    return new BackupStore(new CouchDatabase(client, backups))
   }
 
   makeSpool(): Promise<Spool> {

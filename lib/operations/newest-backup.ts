@@ -1,5 +1,5 @@
 import type { BackupStore } from '../store/backup-store.js'
-import { startOf } from '../store/names.js'
+import { stampIn } from '../store/names.js'
 
 /** Finds out when the newest complete backup ended, reading a header only once it is not in progress any more. */
 export class NewestBackup {
@@ -23,7 +23,7 @@ export class NewestBackup {
       if (loaded.header.error) continue
       const { end_timestamp: end } = loaded.header
       // Headers of older backups may say anything.
-      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : startOf(id)
+      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : Number(stampIn(id))
       break
     }
     this.#settled = settled ?? this.#settled

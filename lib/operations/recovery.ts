@@ -1,5 +1,6 @@
 import { markFailed } from '../backup/backup-job.js'
-import { Lease, LeaseHeldError, type Operation } from '../store/lease.js'
+import type { LeaseHolder } from '../store/lease-document.js'
+import { LeaseHeldError } from '../store/leases.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
@@ -24,30 +25,48 @@ export class Recovery {
     this.#leftovers = leftovers
   }
 
-  /** Takes over a stale lease: its backup is marked, its restore's transaction told. */
-  async recover(): Promise<void> {
-    const { store, options, events } = this.#environment
-    const found = await Lease.inspect(store.db, options.timeouts.lease)
-    if (!found?.stale || this.#running.closing) return
-    const { operation, id } = found.holder
-    const running = await this.#running.acquire(operation, id).catch((error: unknown) => {
-      // Another instance found it as well, and ends it.
-      if (error instanceof LeaseHeldError) return null
-      throw error
-    })
-    if (!running) return
-    events.emit({ type: 'lease_taken_over', operation, id })
-    const writeDown = () => this.#writeDown(operation, id, running)
+  /**
+   * Takes over a stale lease: its backup is marked, its restore's transaction told.
+   * @returns milliseconds until the lease that was found is stale, unless it is renewed
+   */
+  async recover(): Promise<number | undefined> {
+    await this.#tidyFormer()
+    const found = await this.#running.inspect()
+    if (!found || found.staleIn > 0 || this.#running.closing) return found?.staleIn
+    const { holder } = found
+    const { operation, id } = holder
+    const running = await this.#running
+      .acquire(operation, () => ({ id }))
+      .catch((error: unknown) => {
+        // Another instance found it as well, and ends it.
+        if (error instanceof LeaseHeldError) return null
+        throw error
+      })
+    if (!running) return undefined
+    this.#environment.events.emit({ type: 'lease_taken_over', operation, id })
+    const writeDown = () => this.#writeDown(holder, running)
     await this.#running.endLeft(running, writeDown, operation === 'restore' ? id : undefined)
+    return undefined
   }
 
-  async #writeDown(operation: Operation, id: string, running: Running): Promise<void> {
+  async #writeDown(holder: LeaseHolder, running: Running): Promise<void> {
+    const { operation, id, backups } = holder
+    const { formerLeases } = this.#environment
     const interrupted = `interrupted: the server stopped while the ${operation} was running`
     if (operation === 'backup') {
-      await markFailed(this.#environment.storeOn(running.end), id, interrupted)
+      await markFailed(this.#environment.storeOn(running.end, backups), id, interrupted)
       this.#leftovers.watch(id)
     } else {
       await this.#transactions.fail(id, `${interrupted}; run it again`, () => running.lease.check())
     }
+    if ((await formerLeases?.inspect())?.staleIn === 0) await formerLeases?.discard()
+  }
+
+  /** Earlier versions kept the lease where backups are kept. Once nobody holds it there, it moves. */
+  async #tidyFormer(): Promise<void> {
+    const { formerLeases: former, notices } = this.#environment
+    if (!former || (await former.inspect())) return
+    for (const txId of await former.notices()) await notices.add(txId)
+    await former.discard()
   }
 }

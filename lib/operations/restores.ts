@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
+import type { DatabaseSettings } from '../couch/database.js'
 import { cutText, MOST } from '../cut-text.js'
 import { BackupNotRestorableError } from '../errors.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
@@ -8,7 +9,7 @@ import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import type { BackupStore } from '../store/backup-store.js'
-import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../store/names.js'
+import { apiKey, INTERNAL_TYPES, TRANSACTION_TYPE } from '../store/names.js'
 import { hostWithin } from '../within.js'
 import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
@@ -24,6 +25,8 @@ interface RestoreRequest {
   url: string
   /** Id of the backup, when it was named by its id. */
   backup?: string
+  /** How the system database is created, where the lease lies, when it is missing. */
+  system: DatabaseSettings
   /** Gives the backup, checked. */
   open: (running: Running) => Promise<RestoreSource>
 }
@@ -75,7 +78,8 @@ export class Restores {
         return StoredSource.open(store, loaded.header, () => this.#environment.makeSpool())
       return this.#spoolLegacy(store, loaded.header._id)
     }
-    return this.#start({ txId, options, url, backup: id, open })
+    const system = loaded.kind === 'chunks' ? loaded.header.dbs[apiKey('system')] : undefined
+    return this.#start({ txId, options, url, backup: id, system: system ?? {}, open })
   }
 
   async #startUpload(
@@ -94,6 +98,7 @@ export class Restores {
         txId,
         options: { ...options, clientWebhookUrl },
         url,
+        system: source.about('system'),
         open: async () => source
       })
       // A restore that fails early does not get as far as to open, and close, its source.
@@ -118,8 +123,8 @@ export class Restores {
   }
 
   async #start(request: RestoreRequest): Promise<StartedRestore> {
-    const { txId, url, options, backup } = request
-    const running = await this.#running.begin('restore', txId)
+    const { txId, url, options, backup, system } = request
+    const running = await this.#running.begin('restore', { system, idAfter: () => ({ id: txId }) })
     try {
       await this.#transactions.create(txId, url, options, backup)
     } catch (error) {

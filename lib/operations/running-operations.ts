@@ -1,7 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CouchClient, FailedAttempt } from '../couch/client.js'
+import type { DatabaseSettings } from '../couch/database.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
-import { Lease, LeaseHeldError, type LeaseHolder, LeaseLostError, type Operation } from '../store/lease.js'
+import { type Lease, LeaseLostError } from '../store/lease.js'
+import type { LeaseHolder, Operation } from '../store/lease-document.js'
+import { type Inspected, LeaseHeldError } from '../store/leases.js'
 import type { ClientNotices } from './client-notices.js'
 import type { Environment } from './environment.js'
 import type { Transactions } from './transactions.js'
@@ -9,6 +12,17 @@ import type { Transactions } from './transactions.js'
 /** How often, and how many milliseconds apart, to look whether an operation that is over has given the lease back. */
 const LEAVE_ATTEMPTS = 40
 const LEAVE_WAIT = 50
+
+/** What is to begin. */
+export interface NewOperation {
+  /** How to create the system database when it is missing; `undefined`: it has to be there. */
+  system?: DatabaseSettings
+  /**
+   * Returns the id of the backup, or of the restore's transaction.
+   * @param newest number in the id of the newest backup that ever began
+   */
+  idAfter: (newest: bigint) => { id: string; newest?: bigint }
+}
 
 /** An operation that holds the lease. */
 export interface Running {
@@ -31,7 +45,7 @@ export class RunningOperations {
   readonly #environment: Environment
   readonly #transactions: Transactions
   readonly #notices: ClientNotices
-  readonly #recover: () => Promise<void>
+  readonly #recover: () => Promise<unknown>
   readonly #running = new Set<Running>()
   #closing = false
 
@@ -40,7 +54,7 @@ export class RunningOperations {
     environment: Environment,
     transactions: Transactions,
     notices: ClientNotices,
-    recover: () => Promise<void>
+    recover: () => Promise<unknown>
   ) {
     this.#environment = environment
     this.#transactions = transactions
@@ -55,39 +69,58 @@ export class RunningOperations {
   /** @throws OperationInProgressError, ClosingError */
   async refuseIfRunning(asked: Operation): Promise<void> {
     if (this.#closing) throw new ClosingError()
-    const { store, options } = this.#environment
-    const found = await Lease.inspect(store.db, options.timeouts.lease)
-    if (!found || found.stale || (await this.#leaves(found.holder))) return
+    const found = await this.inspect()
+    if (!found || found.staleIn === 0 || (await this.#leaves(found.holder))) return
     throw new OperationInProgressError(asked, found.holder)
+  }
+
+  /** Returns who holds the lease, or has left it, also where earlier versions kept it. */
+  async inspect(): Promise<Inspected | null> {
+    const { leases, formerLeases } = this.#environment
+    return (await leases.inspect()) ?? (await formerLeases?.inspect()) ?? null
   }
 
   /**
    * Takes the lease for a new operation.
    * @throws OperationInProgressError, ClosingError
    */
-  async begin(operation: Operation, id: string): Promise<Running> {
+  async begin(operation: Operation, { system, idAfter }: NewOperation): Promise<Running> {
     if (this.#closing) throw new ClosingError()
-    await this.#environment.store.db.ensure()
+    await this.#ensureDatabases(system)
     await this.refuseIfRunning(operation)
     await this.#recover()
-    return this.acquire(operation, id).catch((error: unknown) => {
+    return this.acquire(operation, idAfter).catch((error: unknown) => {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(operation, error.holder) : error
     })
+  }
+
+  /** A backup does not create the database that it is to back up; a restore does. */
+  async #ensureDatabases(system: DatabaseSettings | undefined): Promise<void> {
+    const { store, system: source } = this.#environment
+    if (system && source.name !== store.db.name) await source.ensure(system)
+    await store.db.ensure(source.name === store.db.name ? system : undefined)
   }
 
   /**
    * Takes the lease when it is free or stale.
    * @throws LeaseHeldError
    */
-  async acquire(operation: Operation, id: string): Promise<Running> {
-    const { store, client, instance, options, events } = this.#environment
+  async acquire(operation: Operation, idAfter: NewOperation['idAfter']): Promise<Running> {
+    const { leases, notices, client, instance, options, events } = this.#environment
+    const { backups } = options.databases
     const abort = new AbortController()
-    const lease = await Lease.acquire(
-      store.db,
-      { operation, id, instance },
-      options.timeouts.lease,
-      (error) => abort.abort(error)
-    )
+    let id = ''
+    const lease = await leases.acquire({
+      holder(newest) {
+        const next = idAfter(newest)
+        id = next.id
+        return { holder: { operation, id, instance, backups }, newest: next.newest ?? newest }
+      },
+      onLost: (error) => abort.abort(error),
+      async keepNotices(txIds) {
+        for (const txId of txIds) await notices.add(txId)
+      }
+    })
     const beforeWrite = () => lease.check()
     const onRetry = (failed: FailedAttempt) => {
       running.retries++
@@ -112,9 +145,19 @@ export class RunningOperations {
    */
   async end(running: Running, txId?: string): Promise<void> {
     const notify = txId !== undefined && (await this.#notices.isDue(txId)) ? txId : undefined
-    await running.lease.release(notify)
+    if (notify === undefined || (await this.#note(notify))) await running.lease.release()
+    // Whoever finds the lease stale tells the client.
+    else running.lease.abandon()
     this.#running.delete(running)
     if (notify !== undefined) this.#environment.jobs.add(this.#notices.send(notify))
+  }
+
+  /** @returns whether every instance knows now that the transaction's client is to be told */
+  async #note(txId: string): Promise<boolean> {
+    return this.#environment.notices.add(txId).then(
+      () => true,
+      () => false
+    )
   }
 
   /** Ends an operation that failed. The lease is kept, to become stale, when its failure could not be written down. */
@@ -179,19 +222,19 @@ export class RunningOperations {
 
   /** Waits for an operation that is over, as its header or transaction says, to give the lease back. */
   async #leaves(holder: LeaseHolder): Promise<boolean> {
-    const { store, options } = this.#environment
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
       if (!(await this.#isOver(holder))) return false
-      const found = await Lease.inspect(store.db, options.timeouts.lease)
-      if (found?.holder.id !== holder.id || found.stale) return true
+      const found = await this.inspect()
+      if (found?.holder.id !== holder.id || found.staleIn === 0) return true
       await sleep(LEAVE_WAIT)
     }
     return false
   }
 
-  async #isOver({ operation, id }: LeaseHolder): Promise<boolean> {
+  async #isOver({ operation, id, backups }: LeaseHolder): Promise<boolean> {
     if (operation === 'restore') return this.#transactions.isOver(id)
-    const loaded = await this.#environment.store.load(id)
+    const { client } = this.#environment
+    const loaded = await this.#environment.storeOn(client, backups).load(id)
     return loaded !== null && !loaded.header.in_progress
   }
 }

@@ -61,7 +61,8 @@ export class Transactions {
     beforeWrite: () => void
   ): Promise<void> {
     const current = await this.#store.get(txId)
-    const end = { ...update, ts_completed: Date.now() }
+    // The clock may have been set, or the restore begun by an instance whose clock is ahead.
+    const end = { ...update, ts_completed: Math.max(Date.now(), current?.ts_started ?? 0) }
     const messages = [...(current?.athena_messages ?? []), cutText(message, MOST.message)]
     beforeWrite()
     try {

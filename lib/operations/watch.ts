@@ -4,6 +4,9 @@ import type { Leftovers } from './leftovers.js'
 import { NewestBackup } from './newest-backup.js'
 import type { Recovery } from './recovery.js'
 
+/** Milliseconds between two looks at a lease. */
+const LOOK_AGAIN = 100
+
 /** Looks, at the start and from time to time, for what other instances have left or done. */
 export class Watch {
   readonly #environment: Environment
@@ -12,6 +15,8 @@ export class Watch {
   readonly #leftovers: Leftovers
   readonly #newest: NewestBackup
   #timer: NodeJS.Timeout | undefined
+  #staleTimer: NodeJS.Timeout | undefined
+  #stopped = false
   #knowsNewest = false
 
   constructor(environment: Environment, recovery: Recovery, notices: ClientNotices, leftovers: Leftovers) {
@@ -23,28 +28,41 @@ export class Watch {
   }
 
   start(): void {
-    const { jobs, events, options } = this.#environment
-    const check = () =>
-      void jobs.add(
-        this.#check().catch((error: Error) => {
-          events.emit({ type: 'check_failed', error })
-        })
-      )
-    this.#timer = setInterval(check, options.timeouts.lease)
+    const { options } = this.#environment
+    this.#timer = setInterval(() => this.#run(() => this.#check()), options.timeouts.lease)
     this.#timer.unref()
-    check()
+    this.#run(() => this.#check())
   }
 
   stop(): void {
     clearInterval(this.#timer)
+    clearTimeout(this.#staleTimer)
+    this.#stopped = true
+  }
+
+  #run(check: () => Promise<void>): void {
+    const { jobs, events } = this.#environment
+    const told = check().catch((error: Error) => {
+      events.emit({ type: 'check_failed', error })
+    })
+    void jobs.add(told)
   }
 
   async #check(): Promise<void> {
-    await this.#recovery.recover()
+    await this.#recover()
     await this.#notices.sendOverdue()
     const { metrics } = this.#environment
     if (metrics) metrics.foundBackup(await this.#newest.endedAt())
     await this.#sweep()
+  }
+
+  /** Looks again as soon as a lease that was found can be stale. */
+  async #recover(): Promise<void> {
+    const staleIn = await this.#recovery.recover()
+    if (staleIn === undefined || this.#stopped) return
+    clearTimeout(this.#staleTimer)
+    this.#staleTimer = setTimeout(() => this.#run(() => this.#recover()), Math.max(LOOK_AGAIN, staleIn))
+    this.#staleTimer.unref()
   }
 
   async #sweep(): Promise<void> {

@@ -60,6 +60,7 @@ export const TOTAL_STEPS = 5
  */
 export async function runRestore(options: RestoreJobOptions): Promise<RestoreOutcome> {
   const { txId, targets, dryRun } = options
+  const isOurs = (name: string) => name === options.backups || name === targets.system.name
   const outcome: RestoreOutcome = { tx_id: txId, databases: {}, failures: [] }
   const messages: string[] = []
   const progress = new Progress(options.tell)
@@ -110,7 +111,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           database,
           skip,
           internalTypes: options.internalTypes,
-          isOwn: (id, type) => targets[database].name === options.backups && isOwnDocument(id, type),
+          isOwn: (id, type) => isOurs(targets[database].name) && isOwnDocument(id, type),
           // What the backup left out was not deleted in its source.
           keepTypes: new Set([...options.keepTypes, ...(source.about(database).excluded_types ?? [])]),
           keepIds: new Set(unreadable.get(database)),

@@ -77,6 +77,8 @@ export interface HeaderDocument {
     layout: number
     /** The server instance that writes this backup. */
     instance: string
+    /** Real name of the system database that was backed up, where the lease lies. Earlier versions did not tell. */
+    system?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
   }
   _attachments?: Record<

@@ -1,121 +1,78 @@
-import type { CouchDatabase } from '../couch/database.js'
-import { isConflict } from '../couch/errors.js'
-import { ReservedIdError } from '../errors.js'
-import { LEASE_ID, LEASE_TYPE } from './names.js'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CouchError } from '../couch/errors.js'
+import { freed, isBusy, type LeaseDocument, type LeaseState, type Written } from './lease-document.js'
 
-export type Operation = 'backup' | 'restore'
-
-export interface LeaseHolder {
-  operation: Operation
-  /** Id of the backup, or of the restore's transaction. */
-  id: string
-  /** Server instance that works on it. */
-  instance: string
-}
-
-interface LeaseDocument extends Partial<LeaseHolder> {
-  type: typeof LEASE_TYPE
-  /** The database server's clock when the lease was last renewed, in milliseconds. */
-  renewed: number
-  /** Written anew with every renewal, so that a lost reply can be told from another holder. */
-  beat: string
-  /** Transactions whose clients were not told of their end yet. */
-  notify?: string[]
-}
-
-/** Somebody else holds the lease. */
-export class LeaseHeldError extends Error {
-  override readonly name = 'LeaseHeldError'
-  readonly holder: LeaseHolder
-
-  constructor(holder: LeaseHolder) {
-    super(`a ${holder.operation} is in progress`)
-    this.holder = holder
-  }
-}
+/** Share of its time for which a lease is relied on after a renewal. The rest is a margin for who takes over. */
+const RELIED_ON = 0.8
+/** Attempts to give the lease back, and milliseconds between them. */
+const RETURN_ATTEMPTS = 5
+const RETURN_WAIT = 100
 
 /** This instance held the lease and must not write any more. */
 export class LeaseLostError extends Error {
   override readonly name = 'LeaseLostError'
-
-  constructor() {
-    super('another server instance has taken over')
-  }
 }
 
 /**
- * The right to run a backup or a restore, held by one server instance of all that share a database: a document whose
- * revision decides. (Not a local document: CouchDB 3 writes those without comparing revisions.) Time is the database
- * server's, as its answers tell it, so clocks of instances do not matter.
+ * The right to run a backup or a restore, while it is held. A renewal counts when most copies of the document have
+ * accepted it before the one before has run out.
  *
  * The holder must call {@link Lease.check} right before each write: a process that was paused beyond the lease's time
  * finds that out before it writes again.
  */
 export class Lease {
-  readonly #db: CouchDatabase
-  readonly #holder: LeaseHolder
+  readonly #document: LeaseDocument
   readonly #ttl: number
-  readonly #onLost: (error: LeaseLostError) => void
-  #beat = 0
-  #timer: NodeJS.Timeout | undefined
-  #renewing: Promise<void> = Promise.resolve()
+  readonly #onReturned: () => void
+  #onLost: (error: LeaseLostError) => void = () => {}
+  /** What the document says. */
+  #state: LeaseState
+  /** Its revision; `undefined` when the document is gone. */
+  #rev: string | undefined
+  /** The renewal on its way. It is sent again as it is until its fate is known, so that it stays one revision. */
+  #next: LeaseState | undefined
   /** Until when, on this process' monotonic clock, nobody else can have taken the lease. */
-  #validUntil = 0
+  #validUntil: number
+  #timer: NodeJS.Timeout | undefined
+  #renewing: Promise<unknown> = Promise.resolve()
   #ended = false
+  #lost = new LeaseLostError('the lease was given back')
 
-  private constructor(
-    db: CouchDatabase,
-    holder: LeaseHolder,
-    ttl: number,
-    acquiredAt: number,
-    onLost: (error: LeaseLostError) => void
+  /**
+   * @param state the claim, as it was written
+   * @param claimedAt when it was sent, on the monotonic clock
+   * @param onReturned called when the lease is given back
+   */
+  constructor(
+    document: LeaseDocument,
+    state: LeaseState,
+    rev: string,
+    claimedAt: number,
+    onReturned: () => void
   ) {
-    this.#db = db
-    this.#holder = holder
-    this.#ttl = ttl
-    this.#onLost = onLost
-    this.#validUntil = acquiredAt + ttl * 0.8
-    this.#schedule()
+    this.#document = document
+    this.#state = state
+    this.#rev = rev
+    this.#ttl = state.ttl as number
+    this.#onReturned = onReturned
+    this.#validUntil = claimedAt + this.#ttl * RELIED_ON
   }
 
   /**
-   * @param ttl milliseconds without renewal after which another instance may take the lease
+   * Makes the claim a lease, and renews it from then on.
    * @param onLost called once when the lease is lost
-   * @throws LeaseHeldError, ReservedIdError
+   * @returns whether that was possible
    */
-  static async acquire(
-    db: CouchDatabase,
-    holder: LeaseHolder,
-    ttl: number,
-    onLost: (error: LeaseLostError) => void
-  ): Promise<Lease> {
-    for (;;) {
-      // Before the read, whose answer tells the time that others will count from.
-      const startedAt = performance.now()
-      const current = await readLease(db)
-      if (current && isHeld(current, db.client.serverTime, ttl)) throw new LeaseHeldError(holderOf(current))
-      const beat = `${holder.instance}:${holder.id}:0`
-      const { notify } = current ?? {}
-      const doc: LeaseDocument = { type: LEASE_TYPE, ...holder, renewed: db.client.serverTime, beat, notify }
-      await db
-        .put({ ...doc, _id: LEASE_ID, ...(current ? { _rev: current._rev } : undefined) })
-        .catch((error: unknown) => {
-          if (!isConflict(error)) throw error
-        })
-      // Read back: a reply may have been lost, and nodes of a cluster may each have accepted a holder.
-      const winner = await readLease(db)
-      if (winner?.beat === beat) return new Lease(db, holder, ttl, startedAt, onLost)
+  async settle(onLost: (error: LeaseLostError) => void): Promise<boolean> {
+    this.#state = { ...this.#state, settled: true }
+    const startedAt = performance.now()
+    if (!(await this.#renew())) {
+      this.abandon()
+      return false
     }
-  }
-
-  /** Who holds the lease, and whether they still renew it; `null` when nobody does. */
-  static async inspect(
-    db: CouchDatabase,
-    ttl: number
-  ): Promise<{ holder: LeaseHolder; stale: boolean } | null> {
-    const lease = await readLease(db)
-    if (lease?.operation === undefined) return null
-    return { holder: holderOf(lease), stale: !isHeld(lease, db.client.serverTime, ttl) }
+    this.#onLost = onLost
+    this.#schedule(startedAt + this.#ttl / 4)
+    return true
   }
 
   /**
@@ -123,7 +80,8 @@ export class Lease {
    * @throws LeaseLostError
    */
   check(): void {
-    if (this.#ended || performance.now() > this.#validUntil) throw new LeaseLostError()
+    if (this.#ended) throw this.#lost
+    if (performance.now() > this.#validUntil) throw this.#expired()
   }
 
   /** Stops renewing without giving the lease back: whoever finds it stale cleans up. */
@@ -132,92 +90,102 @@ export class Lease {
     clearTimeout(this.#timer)
   }
 
-  /**
-   * Gives the lease back. Never throws: a lease that cannot be given back becomes stale.
-   * @param notify a transaction whose client is still to be told
-   */
-  async release(notify?: string): Promise<void> {
+  /** Gives the lease back. Never throws: a lease that cannot be given back becomes stale. */
+  async release(): Promise<void> {
     if (this.#ended) return
-    this.#ended = true
-    clearTimeout(this.#timer)
+    this.abandon()
     await this.#renewing
-    await this.#db
-      .modify<LeaseDocument>(LEASE_ID, (current) => {
-        if (!current?.beat?.startsWith(this.#mine)) return null
-        const pending = [...(current.notify ?? []), ...(notify === undefined ? [] : [notify])]
-        return { type: LEASE_TYPE, renewed: 0, beat: `${this.#holder.instance}:free`, notify: pending }
-      })
-      .catch(() => undefined)
-  }
-
-  /** Transactions whose clients were not told of their end yet. */
-  static async toNotify(db: CouchDatabase): Promise<string[]> {
-    return (await readLease(db))?.notify ?? []
-  }
-
-  /** The client of this transaction was told, or cannot be. */
-  static async notified(db: CouchDatabase, txId: string): Promise<void> {
-    await db.modify<LeaseDocument>(LEASE_ID, (current) => {
-      if (!current?.notify?.includes(txId)) return null
-      return { ...current, notify: current.notify.filter((id) => id !== txId) }
-    })
-  }
-
-  #schedule(): void {
-    this.#timer = setTimeout(() => {
-      this.#renewing = this.#renew().finally(() => {
-        if (!this.#ended) this.#schedule()
-      })
-    }, this.#ttl / 4)
-    this.#timer.unref()
-  }
-
-  async #renew(): Promise<void> {
-    const startedAt = performance.now()
-    try {
-      // Reading first tells the server's clock, and whose the lease is.
-      const current = await readLease(this.#db)
-      if (!current?.beat?.startsWith(this.#mine)) return this.#lose()
-      if (this.#ended) return
-      const renewed = this.#db.client.serverTime
-      const beat = `${this.#mine}${++this.#beat}`
-      const doc: LeaseDocument = { type: LEASE_TYPE, ...this.#holder, renewed, beat, notify: current.notify }
-      await this.#db.put({ ...doc, _id: LEASE_ID, _rev: current._rev })
-      this.#validUntil = startedAt + this.#ttl * 0.8
-    } catch {
-      // The next renewal tries again, and sees whose the lease is; `check` refuses once the time is up.
-      if (performance.now() > this.#validUntil) this.#lose()
+    this.#onReturned()
+    for (let attempt = 1; attempt <= RETURN_ATTEMPTS; attempt++) {
+      if (await this.#giveBack()) return
+      await sleep(RETURN_WAIT)
     }
   }
 
-  /** What the heartbeats of this lease begin with. */
-  get #mine(): string {
-    return `${this.#holder.instance}:${this.#holder.id}:`
+  /** @returns whether nothing is left to give back */
+  async #giveBack(): Promise<boolean> {
+    try {
+      const written = await this.#document.write(freed(this.#state, this.#rev))
+      return written !== null || !(await this.#find())
+    } catch (error) {
+      if (error instanceof CouchError) return false
+      throw error
+    }
   }
 
-  #lose(): void {
+  #schedule(at: number): void {
+    this.#timer = setTimeout(
+      () => {
+        this.#renewing = this.#keep()
+      },
+      Math.max(0, at - performance.now())
+    )
+    this.#timer.unref()
+  }
+
+  async #keep(): Promise<void> {
+    const startedAt = performance.now()
+    // A process that was paused asks for nothing more.
+    const renewed = startedAt <= this.#validUntil && (await this.#renew())
     if (this.#ended) return
-    this.#ended = true
-    clearTimeout(this.#timer)
-    this.#onLost(new LeaseLostError())
+    if (performance.now() > this.#validUntil) this.#lose(this.#expired())
+    else this.#schedule(renewed ? startedAt + this.#ttl / 4 : performance.now() + this.#ttl / 16)
   }
-}
 
-/** @throws ReservedIdError: what stands there is not ours to write over */
-async function readLease(db: CouchDatabase): Promise<(LeaseDocument & { _rev: string }) | null> {
-  const lease = await db.get<LeaseDocument>(LEASE_ID)
-  if (lease && lease.type !== LEASE_TYPE) throw new ReservedIdError(LEASE_ID, db.name)
-  return lease
-}
+  /** @returns whether most copies have accepted a renewal in time */
+  async #renew(): Promise<boolean> {
+    const startedAt = performance.now()
+    this.#next ??= { ...this.#state, beat: this.#state.beat + 1, over: this.#rev }
+    try {
+      const written = await this.#document.write(this.#next)
+      if (written?.by === 'most') return this.#extend(written, startedAt)
+      const found = await this.#find()
+      return found && written?.by === 'half' && this.#extend(written, startedAt)
+    } catch (error) {
+      if (error instanceof CouchError) return false
+      throw error
+    }
+  }
 
-/** `Date` headers have whole seconds: two of them may be a second further apart than the moments they tell. */
-const CLOCK_STEP = 1000
+  #extend({ rev }: NonNullable<Written>, startedAt: number): boolean {
+    this.#rev = rev
+    this.#state = this.#next as LeaseState
+    this.#next = undefined
+    // One that was acknowledged late may have been accepted after another instance took over.
+    if (performance.now() > this.#validUntil) return false
+    this.#validUntil = startedAt + this.#ttl * RELIED_ON
+    return true
+  }
 
-function isHeld(lease: LeaseDocument, now: number, ttl: number): boolean {
-  return lease.operation !== undefined && now - lease.renewed < ttl + CLOCK_STEP
-}
+  /**
+   * Looks what has become of the lease when most copies did not accept a write.
+   * @returns whether it is still this instance's
+   */
+  async #find(): Promise<boolean> {
+    const leaves = (await this.#document.read()).filter(({ deleted }) => !deleted)
+    const { claim } = this.#state
+    const ours = leaves.filter((leaf) => leaf.claim === claim && isBusy(leaf))
+    if (leaves.some((leaf) => leaf.after === claim) || (ours.length === 0 && leaves.length > 0)) {
+      this.#lose(new LeaseLostError('another server instance has taken over'))
+      return false
+    }
+    const latest = ours.sort((a, b) => b.beat - a.beat)[0]
+    if (latest?.rev === this.#rev) return ours.length > 0
+    // An earlier attempt took effect after all, or the document is gone with its database.
+    this.#rev = latest?.rev
+    this.#state.beat = latest?.beat ?? this.#state.beat
+    this.#next = undefined
+    return latest !== undefined
+  }
 
-function holderOf(lease: LeaseDocument): LeaseHolder {
-  const { operation, id, instance } = lease as LeaseDocument & LeaseHolder
-  return { operation, id, instance }
+  #expired(): LeaseLostError {
+    return new LeaseLostError('the lease could not be renewed in time')
+  }
+
+  #lose(error: LeaseLostError): void {
+    this.#lost = error
+    if (this.#ended) return
+    this.abandon()
+    this.#onLost(error)
+  }
 }

@@ -31,6 +31,8 @@ const INTERNAL_TYPES: readonly unknown[] = [
   'athena_backup',
   'athena_backup_chunk',
   'athena_backup_manifest',
+  'athena_backup_lease',
+  'athena_backup_notice',
   'webhook_tx'
 ]
 

@@ -107,8 +107,9 @@ export async function leaveInterruptedBackup({ couch, names }: TestDatabases): P
     operation: 'backup',
     id,
     instance: 'gone',
-    renewed: 0,
-    beat: 'gone'
+    claim: 'gone',
+    beat: 7,
+    ttl: 500
   } as object)
   return id
 }

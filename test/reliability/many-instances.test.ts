@@ -173,7 +173,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
     const since = () => proxy.seen.slice(from)
     await poll(
       'a sign of life',
-      async () => (since().some(({ path }) => path.endsWith('athena_backup_lease')) ? true : undefined),
+      async () => (since().some(({ path }) => path.endsWith('_bulk_get')) ? true : undefined),
       5000
     )
     t.equal((await stopped.get('')).status, 200, 'it serves')

@@ -1,0 +1,148 @@
+import { randomBytes } from 'node:crypto'
+import type { CouchDatabase, Leaf } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import { ReservedIdError } from '../errors.js'
+import { LEASE_ID, LEASE_TYPE } from './names.js'
+
+export type Operation = 'backup' | 'restore'
+
+export interface LeaseHolder {
+  operation: Operation
+  /** Id of the backup, or of the restore's transaction. */
+  id: string
+  /** Server instance that works on it. */
+  instance: string
+  /** Database that keeps the backups of this instance. */
+  backups?: string
+}
+
+/** What one revision of the lease says. */
+export interface LeaseState extends Partial<LeaseHolder> {
+  /** Names the attempt that wrote it: no two attempts of any instance have the same. */
+  claim: string
+  /** Increased by every renewal. */
+  beat: number
+  /** Whether the claim has become a lease. Absent while nobody holds it. */
+  settled?: boolean
+  /** Milliseconds without a renewal after which the lease is stale. */
+  ttl?: number
+  /** Revision that this one was written over; absent for the first. */
+  over?: string
+  /** Claim that this one takes over. */
+  after?: string
+  /** Number in the id of the newest backup that ever began. */
+  newest?: string
+}
+
+/** A leaf of the lease document. Copies of a cluster may have accepted several. */
+export interface LeaseLeaf extends LeaseState {
+  rev: string
+  deleted: boolean
+  /** Transactions whose clients are to be told of their end, as earlier versions noted them. */
+  notify: string[]
+}
+
+/**
+ * How a write ended: accepted by most copies of the document, by one of two, by fewer, or (`null`) by none. Of the writes
+ * over one revision, most copies can have accepted only one.
+ */
+export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
+
+const OPERATIONS: ReadonlySet<unknown> = new Set<Operation>(['backup', 'restore'])
+
+/** Reads and writes the document that says who holds the lease. Methods throw CouchError. */
+export class LeaseDocument {
+  readonly db: CouchDatabase
+
+  constructor(db: CouchDatabase) {
+    this.db = db
+  }
+
+  /**
+   * Returns every leaf that most copies of the document know, the one that CouchDB shows first.
+   * @throws ReservedIdError when a document of the console has the id
+   */
+  async read(): Promise<LeaseLeaf[]> {
+    const leaves = await this.db.leaves(LEASE_ID)
+    if (leaves.some(({ deleted, doc }) => !deleted && doc.type !== LEASE_TYPE))
+      throw new ReservedIdError(LEASE_ID, this.db.name)
+    return leaves.map(leafOf)
+  }
+
+  /** Writes `state` over the revision that it names. One attempt. */
+  async write(state: LeaseState): Promise<Written> {
+    try {
+      const { rev, majority } = await this.db.putOnce({
+        ...state,
+        _id: LEASE_ID,
+        ...(state.over === undefined ? undefined : { _rev: state.over }),
+        type: LEASE_TYPE
+      })
+      return { rev, by: majority ? 'most' : await this.#minority() }
+    } catch (error) {
+      if (isConflict(error)) return null
+      throw error
+    }
+  }
+
+  /** Of two copies there is no majority once one is down. */
+  async #minority(): Promise<'half' | 'some'> {
+    const { cluster } = await this.db.info()
+    return cluster?.n === 2 ? 'half' : 'some'
+  }
+
+  /** Removes a leaf that means nothing any more, if it is still there. One attempt. */
+  async remove(rev: string): Promise<void> {
+    try {
+      await this.db.putOnce({ _id: LEASE_ID, _rev: rev, _deleted: true, type: LEASE_TYPE })
+    } catch (error) {
+      if (!isConflict(error)) throw error
+    }
+  }
+}
+
+/** Returns a name for an attempt to take the lease. */
+export const newClaim = (): string => randomBytes(12).toString('hex')
+
+/** Returns the state in which nobody has the lease, to be written over one that `state` was written as. */
+export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefined): LeaseState => ({
+  claim,
+  beat: beat + 1,
+  newest,
+  over
+})
+
+/** Whether the leaf says that somebody has the lease, or wants it. */
+export const isBusy = ({ deleted, operation }: LeaseLeaf): boolean => !deleted && operation !== undefined
+
+export function holderOf({ operation, id, instance, backups }: LeaseLeaf): LeaseHolder {
+  return {
+    operation: operation as Operation,
+    id: String(id),
+    instance: String(instance),
+    ...(backups === undefined ? undefined : { backups })
+  }
+}
+
+/** Takes from a leaf what has the right type: what else is in the document could have been written by hand. */
+function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
+  const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
+  const operation = OPERATIONS.has(doc.operation) ? (doc.operation as Operation) : undefined
+  return {
+    rev,
+    deleted,
+    operation,
+    id: text(doc.id),
+    instance: text(doc.instance),
+    backups: text(doc.backups),
+    // Earlier versions named no claim, and a beat of theirs is a text.
+    claim: text(doc.claim) ?? `${text(doc.instance)}:${text(doc.id)}:${text(doc.beat)}`,
+    beat: typeof doc.beat === 'number' ? doc.beat : 0,
+    settled: doc.settled !== false,
+    ttl: typeof doc.ttl === 'number' ? doc.ttl : undefined,
+    over: text(doc.over),
+    after: text(doc.after),
+    newest: /^[0-9]{1,20}$/.test(text(doc.newest) ?? '') ? text(doc.newest) : undefined,
+    notify: Array.isArray(doc.notify) ? doc.notify.filter((id) => typeof id === 'string') : []
+  }
+}

@@ -1,0 +1,236 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CouchError, isUnavailable } from '../couch/errors.js'
+import { Lease, type LeaseLostError } from './lease.js'
+import {
+  freed,
+  holderOf,
+  isBusy,
+  type LeaseDocument,
+  type LeaseHolder,
+  type LeaseLeaf,
+  type LeaseState,
+  newClaim,
+  type Written
+} from './lease-document.js'
+import { LeaseWatch } from './lease-watch.js'
+
+/** How often to try to take the lease while others try as well, and the waits between, in milliseconds. */
+const ATTEMPTS = 30
+const FIRST_WAIT = 20
+const LONGEST_WAIT = 500
+/** Claims that this instance remembers to have given up. */
+const REMEMBERED = 200
+
+/** Somebody else holds the lease. */
+export class LeaseHeldError extends Error {
+  override readonly name = 'LeaseHeldError'
+  readonly holder: LeaseHolder
+
+  constructor(holder: LeaseHolder) {
+    super(`a ${holder.operation} is in progress`)
+    this.holder = holder
+  }
+}
+
+/** What is wanted of the lease. */
+export interface LeaseRequest {
+  /**
+   * Returns who is to hold it.
+   * @param newest number in the id of the newest backup that ever began
+   */
+  holder(newest: bigint): { holder: LeaseHolder; newest: bigint }
+  /** Called once when the lease is lost. */
+  onLost(error: LeaseLostError): void
+  /** Keeps what the lease document of an earlier version noted beside the lease. */
+  keepNotices(txIds: readonly string[]): Promise<void>
+}
+
+/** Who holds the lease. */
+export interface Inspected {
+  holder: LeaseHolder
+  /** Milliseconds until the lease is stale, unless it is renewed; 0 when it is stale. */
+  staleIn: number
+}
+
+interface Reading {
+  leaves: LeaseLeaf[]
+  /** Milliseconds until each busy leaf is stale, by revision. */
+  staleIn: Map<string, number>
+}
+
+/**
+ * The lease of the source databases, as one server instance sees it. "The lease" in docs/architecture.md says why there
+ * are never two holders.
+ */
+export class Leases {
+  readonly #document: LeaseDocument
+  readonly #ttl: number
+  readonly #watch: LeaseWatch
+  /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
+  readonly #over = new Set<string>()
+
+  /** @param ttl milliseconds without a renewal after which the leases of this instance are stale */
+  constructor(document: LeaseDocument, ttl: number) {
+    this.#document = document
+    this.#ttl = ttl
+    this.#watch = new LeaseWatch(ttl)
+  }
+
+  /** Returns who holds the lease, or has left it; `null` when nobody does. A claim is no lease yet. */
+  async inspect(): Promise<Inspected | null> {
+    const { leaves, staleIn } = await this.#read()
+    const found = holding(leaves, staleIn) ?? leaves.find(({ rev }) => staleIn.get(rev) === 0)
+    return found ? { holder: holderOf(found), staleIn: staleIn.get(found.rev) as number } : null
+  }
+
+  /**
+   * Takes the lease when it is free or stale.
+   * @throws LeaseHeldError, ReservedIdError, CouchError
+   */
+  async acquire(request: LeaseRequest): Promise<Lease> {
+    const retrier = this.#document.db.client.retrier()
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const lease = await this.#attempt(request)
+        if (lease instanceof Lease) return lease
+        if (attempt >= ATTEMPTS) throw lease
+      } catch (error) {
+        if (!isUnavailable(error) || attempt >= ATTEMPTS) throw error
+        await retrier.failed(error)
+      }
+      // Those who met must not meet again.
+      const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
+      await sleep(wait * (0.25 + 0.75 * Math.random()))
+    }
+  }
+
+  /** Removes what an earlier version has left in another database. */
+  async discard(): Promise<void> {
+    const { leaves } = await this.#read()
+    for (const { rev, deleted } of leaves) if (!deleted) await this.#document.remove(rev)
+  }
+
+  /** Returns the transactions that an earlier version noted beside the lease. */
+  async notices(): Promise<string[]> {
+    return (await this.#read()).leaves.flatMap(({ notify }) => notify)
+  }
+
+  async #read(): Promise<Reading> {
+    const askedAt = performance.now()
+    const leaves = await this.#document.read()
+    const staleIn = this.#watch.observe(leaves, askedAt)
+    for (const { rev, claim } of leaves) if (staleIn.has(rev) && this.#over.has(claim)) staleIn.set(rev, 0)
+    return { leaves, staleIn }
+  }
+
+  /** Tries once to take the lease; returns the reason when others got in between. */
+  async #attempt(request: LeaseRequest): Promise<Lease | Error> {
+    const before = await this.#read()
+    const alive = before.leaves.filter(({ rev }) => (before.staleIn.get(rev) ?? 0) > 0)
+    const held = holding(alive, before.staleIn)
+    if (held) throw new LeaseHeldError(holderOf(held))
+    // A claim becomes a lease, or goes, within moments.
+    if (alive.length > 0) return new LeaseHeldError(holderOf(alive[0]))
+    const notices = before.leaves.flatMap(({ notify }) => notify)
+    if (notices.length > 0) await request.keepNotices(notices)
+    return this.#claim(before, request)
+  }
+
+  async #claim(before: Reading, request: LeaseRequest): Promise<Lease | Error> {
+    const state = this.#newState(before, request)
+    const claimedAt = performance.now()
+    let lease: Lease | undefined
+    try {
+      const written = await this.#document.write(state)
+      if (written && (await this.#isAlone(state, written, before))) {
+        lease = new Lease(this.#document, state, written.rev, claimedAt, () => this.#giveUp(state.claim))
+        if (await lease.settle(request.onLost)) return lease
+      }
+      if (written === null) return contended(this.#document.db.name)
+    } catch (error) {
+      await this.#retract(state)
+      throw error
+    }
+    await this.#retract(state)
+    return contended(this.#document.db.name)
+  }
+
+  #newState({ leaves, staleIn }: Reading, request: LeaseRequest): LeaseState {
+    const left = leaves.filter(({ rev }) => staleIn.has(rev))
+    // CouchDB takes no revision of a document all of whose leaves are deleted.
+    const base = left.find(({ settled }) => settled) ?? leaves.find(({ deleted }) => !deleted)
+    const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0)).sort((a, b) => (a < b ? -1 : 1))
+    const { holder, newest } = request.holder(numbers.at(-1) ?? 0n)
+    return {
+      ...holder,
+      claim: newClaim(),
+      beat: 0,
+      settled: false,
+      ttl: this.#ttl,
+      newest: String(newest),
+      over: base?.rev,
+      after: base && staleIn.has(base.rev) ? base.claim : undefined
+    }
+  }
+
+  /**
+   * Whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known to be
+   * nobody's.
+   */
+  async #isAlone(state: LeaseState, written: NonNullable<Written>, before: Reading): Promise<boolean> {
+    if (written.by === 'some') return false
+    const { leaves, staleIn } = await this.#read()
+    const others = leaves.filter(({ claim, deleted }) => claim !== state.claim && !deleted)
+    const isNobodys = (leaf: LeaseLeaf) =>
+      !isBusy(leaf) ||
+      staleIn.get(leaf.rev) === 0 ||
+      before.staleIn.get(leaf.rev) === 0 ||
+      // Most copies took this instance's claim over the same revision: they cannot have taken another.
+      (written.by === 'most' && leaf.over === state.over)
+    if (!others.every(isNobodys)) return false
+    for (const { rev } of others) await this.#document.remove(rev)
+    return true
+  }
+
+  /**
+   * Takes back a claim that did not become a lease. Where others stand beside it, it is removed, unless it is the one that
+   * CouchDB shows: were all removed at a time, copies would make different revisions of the next. A claim that cannot be
+   * taken back now becomes stale.
+   */
+  async #retract(state: LeaseState): Promise<void> {
+    this.#giveUp(state.claim)
+    try {
+      await this.#document.db.client.retry(() => this.#takeBack(state))
+    } catch (error) {
+      if (!(error instanceof CouchError)) throw error
+    }
+  }
+
+  async #takeBack(state: LeaseState): Promise<void> {
+    const leaves = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
+    for (const { rev, claim } of leaves) {
+      if (claim !== state.claim) continue
+      if (rev !== leaves[0].rev) await this.#document.remove(rev)
+      else await this.#document.write(freed(state, rev))
+    }
+  }
+
+  #giveUp(claim: string): void {
+    this.#over.add(claim)
+    for (const oldest of this.#over) {
+      if (this.#over.size <= REMEMBERED) break
+      this.#over.delete(oldest)
+    }
+  }
+}
+
+/** Finds the leaf of an instance that holds the lease and was seen to renew it. */
+const holding = (leaves: readonly LeaseLeaf[], staleIn: ReadonlyMap<string, number>): LeaseLeaf | undefined =>
+  leaves.find(({ rev, settled }) => settled && (staleIn.get(rev) ?? 0) > 0)
+
+const contended = (database: string): CouchError =>
+  new CouchError(`the lease in database "${database}"`, {
+    error: 'no_majority',
+    reason: 'most copies of the document have to accept one holder, and have not',
+    retryable: true
+  })

@@ -1,0 +1,35 @@
+import type { CouchDatabase } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import { NOTICE_RANGE, NOTICE_TYPE, noticeId, transactionOf } from './names.js'
+
+/** The transactions whose clients were not told of their end yet: one document each, beside the lease. */
+export class Notices {
+  readonly #db: CouchDatabase
+
+  constructor(db: CouchDatabase) {
+    this.#db = db
+  }
+
+  async add(txId: string): Promise<void> {
+    try {
+      await this.#db.put({ _id: noticeId(txId), type: NOTICE_TYPE })
+    } catch (error) {
+      // It is there: another attempt, or another instance, wrote the same.
+      if (!isConflict(error)) throw error
+    }
+  }
+
+  async list(): Promise<string[]> {
+    return (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => transactionOf(id))
+  }
+
+  /** The client of this transaction was told, or cannot be. */
+  async remove(txId: string): Promise<void> {
+    const notice = await this.#db.get<{ type?: string }>(noticeId(txId))
+    if (notice?.type !== NOTICE_TYPE) return
+    await this.#db.delete(notice._id, notice._rev).catch((error: unknown) => {
+      // Another instance told the client as well.
+      if (!isConflict(error)) throw error
+    })
+  }
+}
