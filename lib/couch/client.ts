@@ -28,8 +28,8 @@ export interface ClientSettings {
   /** Ends every call. */
   signal?: AbortSignal
   /**
-   * Called right before a request that writes is sent, and before each piece of a streamed body; throws when this
-   * instance must not write any more.
+   * Called before each piece of a request that writes is handed to its connection, the head included; throws when this
+   * instance must not write any more. What it throws reaches the caller as it is.
    */
   beforeWrite?: () => void
   /** Told before each wait for a further attempt. */
@@ -101,6 +101,21 @@ const DRIP = 1024
 /** Milliseconds of work on an answer that arrives faster than it is read, before the event loop gets its turn. */
 const SLICE = 5
 const MAX_JSON_ANSWER = 64 * 1024 * 1024
+/** Connections to each server, of clients and of those that are {@link CouchClient.reserved}. */
+const CONNECTIONS = 64
+const RESERVED_CONNECTIONS = 4
+/** Bytes of a body between two checks of the right to write. */
+const PIECE = 64 * 1024
+
+const agentOf = (connections: number) => new Agent({ keepAliveTimeout: 10_000, connections })
+
+/** What clients share that were made from one another. */
+class Shared {
+  readonly common = agentOf(CONNECTIONS)
+  readonly reserved = agentOf(RESERVED_CONNECTIONS)
+  /** The database server's clock as of its last answer, in milliseconds. */
+  clock = 0
+}
 
 /**
  * HTTP to CouchDB: streams both ways, notices cut and silent answers, retries what may pass, and turns every
@@ -108,28 +123,36 @@ const MAX_JSON_ANSWER = 64 * 1024 * 1024
  */
 export class CouchClient {
   readonly settings: ClientSettings
+  readonly #shared: Shared
   readonly #agent: Agent
-  #clock = 0
-  readonly #clockOwner: CouchClient
 
-  constructor(settings: ClientSettings, parent?: CouchClient) {
+  constructor(settings: ClientSettings, shared = new Shared(), agent = shared.common) {
     this.settings = settings
-    this.#agent = parent ? parent.#agent : new Agent({ keepAliveTimeout: 10_000, connections: 64 })
-    this.#clockOwner = parent ? parent.#clockOwner : this
+    this.#shared = shared
+    this.#agent = agent
   }
 
   /** A client on the same connections with other settings. */
   with(settings: Partial<ClientSettings>): CouchClient {
-    return new CouchClient({ ...this.settings, ...settings }, this)
+    return new CouchClient({ ...this.settings, ...settings }, this.#shared, this.#agent)
+  }
+
+  /**
+   * Returns a client on connections that are kept for calls which must not wait behind others, such as renewals of the
+   * lease. Where the host's nano has a dispatcher of its own, that one serves all calls.
+   */
+  reserved(): CouchClient {
+    return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
   }
 
   /** The database server's clock as of its last answer, in milliseconds; common to all instances. */
   get serverTime(): number {
-    return this.#clockOwner.#clock
+    return this.#shared.clock
   }
 
+  /** Ends the connections of all clients that share them, reserved ones too. */
   async close(): Promise<void> {
-    await this.#agent.destroy()
+    await Promise.all([this.#shared.common.destroy(), this.#shared.reserved.destroy()])
   }
 
   /** Runs `call` again after faults that may pass, by the client's policy. */
@@ -184,8 +207,9 @@ export class CouchClient {
     const onAbort = () => abort.abort(signal?.reason)
     const onDeadline = () => abort.abort(new Error('deadline'))
     signal?.throwIfAborted()
-    // Nothing is awaited between this and the sending of the request.
-    if (request.write) beforeWrite?.()
+    const fence = request.write && beforeWrite ? new Fence(beforeWrite, abort) : undefined
+    // A connection may be long in coming: what must not be written already does not wait for it.
+    fence?.check()
     signal?.addEventListener('abort', onAbort, { once: true })
     deadline?.addEventListener('abort', onDeadline, { once: true })
     const release = () => {
@@ -194,6 +218,7 @@ export class CouchClient {
     }
     const failure = (error: unknown): unknown => {
       release()
+      if (fence?.closed) return fence.closed.reason
       if (signal?.aborted) return signal.reason
       if (error instanceof CouchError) return error
       const code = (error as { code?: string }).code ?? (error as Error).name
@@ -206,6 +231,7 @@ export class CouchClient {
       })
     }
 
+    const body = bodyOf(request)
     let answer: Dispatcher.ResponseData
     try {
       answer = await (connection.dispatcher ?? this.#agent).request({
@@ -216,9 +242,10 @@ export class CouchClient {
           accept: 'application/json',
           ...connection.headers,
           ...(request.json === undefined ? undefined : { 'content-type': 'application/json' }),
+          ...(fence && lengthOf(body)),
           ...request.headers
         },
-        body: bodyOf(request, beforeWrite) as Dispatcher.DispatchOptions['body'],
+        body: (fence ? startedAnew(() => fence.guard(body)) : body) as Dispatcher.DispatchOptions['body'],
         headersTimeout: idle,
         bodyTimeout: idle,
         signal: abort.signal
@@ -228,10 +255,10 @@ export class CouchClient {
     }
 
     const date = Date.parse(String(answer.headers.date))
-    if (date > this.#clockOwner.#clock) this.#clockOwner.#clock = date
-    const body = watch(answer.body, idle, what, failure, release)
+    if (date > this.#shared.clock) this.#shared.clock = date
+    const answered = watch(answer.body, idle, what, failure, release)
     const expectsJson = !request.headers?.accept
-    if (answer.statusCode >= 400) throw await refusal(what, answer, body)
+    if (answer.statusCode >= 400) throw await refusal(what, answer, answered)
     if (answer.statusCode >= 300) {
       discard(answer.body)
       release()
@@ -245,7 +272,7 @@ export class CouchClient {
     return {
       status: answer.statusCode,
       headers: answer.headers,
-      body,
+      body: answered,
       discard() {
         release()
         discard(answer.body)
@@ -375,24 +402,60 @@ function describe(request: CouchRequest): string {
   return `${request.method ?? 'GET'} /${request.path.map((segment) => segment.slice(0, 120)).join('/')}`
 }
 
-function bodyOf(
-  request: CouchRequest,
-  beforeWrite: ClientSettings['beforeWrite']
-): string | Buffer | AsyncIterable<Uint8Array> | undefined {
-  if (request.json !== undefined) return JSON.stringify(request.json)
-  if (typeof request.body !== 'function') return request.body
-  const body = request.body()
-  return request.write && beforeWrite ? guarded(body, beforeWrite) : body
+type Body = Buffer | AsyncIterable<Uint8Array> | undefined
+
+function bodyOf({ json, body }: CouchRequest): Body {
+  if (json !== undefined) return Buffer.from(JSON.stringify(json))
+  if (typeof body === 'function') return startedAnew(body)
+  return typeof body === 'string' ? Buffer.from(body) : body
 }
 
-/** A body that takes long may outlast the right to write: it then stays incomplete. */
-async function* guarded(
-  body: AsyncIterable<Uint8Array>,
-  beforeWrite: () => void
-): AsyncGenerator<Uint8Array> {
-  for await (const piece of body) {
-    beforeWrite()
-    yield piece
+/** A host's dispatcher may repeat a request by itself: what it sends then must be the whole body, not what is left. */
+const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
+  [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
+})
+
+/** The header that tells the length of a body that is sent in pieces although it is known. */
+const lengthOf = (body: Body) =>
+  Buffer.isBuffer(body) && body.length > 0 ? { 'content-length': String(body.length) } : undefined
+
+/**
+ * The right to write, of one request. It is asked for as the body is read, since that begins when the request has got
+ * its connection, with every dispatcher a host may have; undici sends the head with the first piece, or with the end of
+ * a body that has none.
+ */
+class Fence {
+  readonly #beforeWrite: () => void
+  readonly #abort: AbortController
+  /** Why the request was stopped, if it was. */
+  closed: { reason: unknown } | undefined
+
+  /** @param abort ends the request, so that no dispatcher repeats it */
+  constructor(beforeWrite: () => void, abort: AbortController) {
+    this.#beforeWrite = beforeWrite
+    this.#abort = abort
+  }
+
+  /** @throws what `beforeWrite` does */
+  check(): void {
+    try {
+      this.#beforeWrite()
+    } catch (reason) {
+      this.closed = { reason }
+      this.#abort.abort(reason)
+      throw reason
+    }
+  }
+
+  /** Passes a body on in pieces, as long as the instance may write: it stays incomplete otherwise. */
+  async *guard(body: Body): AsyncGenerator<Uint8Array> {
+    for await (const bytes of Buffer.isBuffer(body) ? [body] : (body ?? [])) {
+      for (let at = 0; at < bytes.length; at += PIECE) {
+        this.check()
+        yield bytes.subarray(at, at + PIECE)
+      }
+    }
+    this.check()
   }
 }
 
