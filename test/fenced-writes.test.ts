@@ -9,11 +9,13 @@ import { BulkBody } from '../lib/couch/bulk-body.js'
 import { type ClientSettings, CouchClient } from '../lib/couch/client.js'
 import { connectionOf } from '../lib/couch/connection.js'
 import { CouchDatabase } from '../lib/couch/database.js'
+import { discard } from '../lib/discard.js'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import { LeaseLostError } from '../lib/store/lease.js'
 import type { WebhookStore } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 
@@ -221,6 +223,47 @@ t.test('closing a client ends its reserved connections as well', async (t) => {
   await client.close()
   await t.rejects(db.on(reserved).get('doc'), { message: /unreachable/ })
 })
+
+t.test(
+  'batches that wait behind stalled downloads are not sent once another server has taken over',
+  async (t) => {
+    const on = await setupDatabases(t)
+    const proxy = await startFaultProxy(on.url)
+    t.teardown(() => proxy.close())
+    const dispatcher = new Agent({ connections: 6 })
+    t.teardown(() => dispatcher.destroy())
+    const webhooks = createMemoryWebhookStore()
+    const timeouts = { lease: 2000 }
+    const couch = nano({ url: proxy.url, agentOptions: dispatcher } as never)
+    const first = await buildHost(t, { on, couch, webhooks, timeouts })
+    const second = await buildHost(t, { on, webhooks, timeouts })
+
+    proxy.add({ path: /download/, fault: 'stall_mid', times: Number.POSITIVE_INFINITY })
+    const { origin } = new URL(proxy.url)
+    const stalled = await Promise.all(
+      Array.from({ length: 4 }, () => dispatcher.request({ origin, path: '/?download', method: 'GET' }))
+    )
+    const batches = () => proxy.seen.filter(({ path }) => path.endsWith('_bulk_docs')).length
+    const release = proxy.hold({ path: /_bulk_docs/ })
+    const documents = Array.from({ length: 2500 }, (_, i) => ({ _id: `doc ${i}` }))
+    const { finished } = await first.app.dbBackups.restore({ body: bodyOf(backupOf(documents)) })
+    const lost = t.rejects(finished, { message: 'another server instance has taken over' })
+    await poll('batches in flight', () => batches() === 2 || undefined)
+
+    const backup = await poll('the second server', async () => {
+      const reply = await apiOf(second).call('POST')
+      return reply.statusCode === 202 ? (reply.json().id as string) : undefined
+    })
+    t.match(await second.waitForBackup(backup), { in_progress: false, error: undefined })
+    // Those in flight do not reach the database, so that it shows what came of the others.
+    proxy.add({ path: /_bulk_docs/, fault: 'reset', times: 2 })
+    release()
+    for (const { body } of stalled) discard(body)
+    await lost
+    t.equal(batches(), 2)
+    t.strictSame([...(await on.fetchAll(on.names.components)).keys()], [])
+  }
+)
 
 t.test('a restore that lost its lease while its transaction was read does not end it', async (t) => {
   const on = await setupDatabases(t)
