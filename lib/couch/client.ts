@@ -2,7 +2,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
 import type { Connection } from './connection.js'
-import { CouchError } from './errors.js'
+import { CouchError, isNodeDown } from './errors.js'
 
 /** How often and how long to try again after a fault that may pass. */
 export interface RetryPolicy {
@@ -67,6 +67,14 @@ export interface CouchResponse {
   discard(): void
 }
 
+/** @throws the signal's reason */
+async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => signal?.throwIfAborted())
+}
+
+/** Milliseconds before a write is tried again after its first conflict, doubled with each, and at most. */
+const CONFLICT_WAIT = { first: 5, longest: 400 }
+
 /** Counts attempts, and waits between them. */
 export class Retrier {
   readonly #policy: RetryPolicy
@@ -87,7 +95,7 @@ export class Retrier {
     const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
     const pause = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
     this.#onRetry?.({ attempt: this.#failures, waitMs: pause, error })
-    await sleep(pause, undefined, { signal: this.#signal }).catch(() => this.#signal?.throwIfAborted())
+    await waitOn(this.#signal, pause)
   }
 
   /** There was progress: failures are counted anew. */
@@ -165,6 +173,16 @@ export class CouchClient {
         await retrier.failed(error)
       }
     }
+  }
+
+  /**
+   * Waits before a write is tried again after the conflict of its `attempt`, counted from 1: at first no longer than
+   * another writer takes.
+   */
+  async afterConflict(attempt: number): Promise<void> {
+    const { first, longest } = CONFLICT_WAIT
+    const wait = Math.min(longest, first * 2 ** (attempt - 1))
+    await waitOn(this.settings.signal, wait * (0.5 + Math.random() / 2))
   }
 
   /** For loops that cannot be a function to call again. */
@@ -363,7 +381,9 @@ async function refusal(
   let reason = 'no reason given'
   if (isJson(answer.headers['content-type'])) {
     try {
-      const details = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
+      const told = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
+      // A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents.
+      const details = Array.isArray(told) ? (told.find((row) => row?.error) ?? {}) : told
       if (typeof details.error === 'string') error = details.error
       if (typeof details.reason === 'string') reason = details.reason
     } catch {
@@ -380,7 +400,8 @@ async function refusal(
     // A 401 may be a password being rotated: `connect` is asked again.
     // A document that is refused stays refused, also where that is called a server error.
     retryable:
-      error !== 'doc_validation' && (status >= 500 || status === 429 || status === 408 || status === 401),
+      error !== 'doc_validation' &&
+      (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error })),
     retryAfter: secondsToWait(answer.headers['retry-after'])
   })
 }
