@@ -132,9 +132,8 @@ async function runCell(lane: Lane, operation: Operation, cell: Cell, attempt = 1
   const [own] = operation.points(names).filter(({ name }) => name === point.name)
   const times = lasting ? Number.POSITIVE_INFINITY : /_storm$/.test(fault) ? STORM : 1
   const rule: ActiveRule = proxy.add({ ...own, times, fault, refusedFor: 100 })
-  const judge = await whileServing(lane, operation.run(lane))
+  const judge = await whileServing(lane, operation.run(lane)).finally(() => expectPatience(rule))
   await proxy.clear()
-  expectPatience(rule)
   const outcome = await judge()
   const left = await readdir(lane.spoolDirectory)
   if (left.length > 0) throw new Error(`left on disk: ${left}`)
@@ -172,5 +171,5 @@ async function whileServing<T>(lane: Lane, work: Promise<T>): Promise<T> {
 function nameOf(outcome: Outcome | Error): CellResult['outcome'] {
   if (!(outcome instanceof Error)) return outcome
   if (outcome.message.startsWith('FALSE SUCCESS')) return 'false success'
-  return /hangs|did not end within/.test(outcome.message) ? 'hang' : 'fault'
+  return /hangs|did not end within|^no end/.test(outcome.message) ? 'hang' : 'fault'
 }
