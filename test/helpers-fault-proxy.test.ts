@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
+import { startRawCouch } from './helpers/raw-couch.js'
 
 const BODY = JSON.stringify({ rows: Array.from({ length: 20 }, (_, i) => ({ id: `row ${i}` })) })
 
@@ -100,4 +101,91 @@ t.test('holds requests back', async (t) => {
   t.notOk(answered)
   release()
   t.match(await held, { status: 200, text: BODY })
+})
+
+t.test('faults of a cluster are what they say', async (t) => {
+  const couch = await startRawCouch()
+  const proxy = await startFaultProxy(couch.url)
+  t.teardown(async () => {
+    await proxy.close()
+    await couch.close()
+  })
+  const call = async (method: string, path: string, json?: object) => {
+    const reply = await fetch(proxy.url + path, {
+      method,
+      headers: { 'content-type': 'application/json' },
+      body: json && JSON.stringify(json),
+      signal: AbortSignal.timeout(1000)
+    })
+    return { status: reply.status, json: await reply.json() }
+  }
+  const bulk = (...ids: string[]) => call('POST', '/db/_bulk_docs', { docs: ids.map((_id) => ({ _id })) })
+  const is = (id: string) => couch.document('db', id) !== undefined
+  await call('PUT', '/db')
+
+  await t.test('accepted', async (t) => {
+    proxy.add({ fault: 'accepted', times: 2 })
+    t.match(await call('PUT', '/db/accepted', {}), { status: 202, json: { ok: true, rev: /^1-/ } })
+    t.match(await bulk('accepted 2'), { status: 202, json: [{ ok: true, accepted: true }] })
+    t.ok(is('accepted') && is('accepted 2'), 'they are written')
+  })
+
+  await t.test('shard_500', async (t) => {
+    proxy.add({ fault: 'shard_500', times: 2 })
+    t.match(await call('PUT', '/db/lost', {}), { status: 500, json: { error: 'internal_server_error' } })
+    const { status, json } = await bulk('done', 'lost')
+    t.equal(status, 500)
+    t.match(json, [
+      { id: 'done', ok: true },
+      { id: 'lost', error: 'unknown_error', reason: 'internal_server_error' }
+    ])
+    t.ok(is('done'))
+    t.notOk(is('lost'))
+  })
+
+  await t.test('nodedown and storms', async (t) => {
+    for (const [fault, status, error] of [
+      ['nodedown', 412, 'nodedown'],
+      ['precondition_storm', 412, 'precondition_failed'],
+      ['conflict_storm', 409, 'conflict']
+    ] as const) {
+      proxy.add({ fault, path: /storm/, times: 2 })
+      if (fault !== 'nodedown') t.match(await call('GET', '/db?storm'), { status: 200 }, 'writes only')
+      t.match(await call('PUT', '/db/storm', {}), { status, json: { error } })
+      t.match(await call('PUT', '/db/storm', {}), { status, json: { error } })
+      t.notOk(is('storm'))
+    }
+    proxy.add({ fault: 'conflict_storm' })
+    t.match(await bulk('a', 'b'), { status: 201, json: [{ error: 'conflict' }, { error: 'conflict' }] })
+    t.notOk(is('a'))
+  })
+
+  await t.test('effect_no_answer', async (t) => {
+    const rule = proxy.add({ fault: 'effect_no_answer' })
+    await t.rejects(call('PUT', '/db/effect', {}), { name: 'TimeoutError' })
+    t.ok(is('effect'))
+    t.equal(rule.hits, 1)
+  })
+
+  await t.test('stale', async (t) => {
+    await proxy.clear()
+    const rule = proxy.add({ fault: 'stale', times: Number.POSITIVE_INFINITY })
+    const [{ json: old }, list] = [
+      await call('GET', '/db/done'),
+      await call('GET', '/db/_all_docs?limit=100')
+    ]
+    t.equal(rule.hits, 0, 'nothing is missed')
+    await call('PUT', '/db/done', { ...(old as object), changed: true })
+    await call('PUT', '/db/new', {})
+    t.match(await call('GET', '/db/done'), { status: 200, json: old }, 'what it told before')
+    t.match(await call('GET', '/db/new'), { status: 404, json: { error: 'not_found' } }, 'not there then')
+    t.strictSame((await call('GET', '/db/_all_docs?limit=100')).json, list.json)
+    const { rows } = (await call('GET', '/db/_all_docs')).json as { rows: { id: string }[] }
+    const ids = rows.map(({ id }) => id)
+    t.notOk(ids.includes('new'), 'nor in a list that was not asked for before')
+    t.ok(ids.includes('accepted'), 'others are')
+    t.equal(rule.hits, 4)
+    await proxy.clear()
+    t.match(await call('GET', '/db/done'), { status: 200, json: { changed: true } })
+  })
 })

@@ -43,6 +43,7 @@ export async function putAttachment(
       if (!isConflict(error) || attempt >= ATTEMPTS) throw error
     }
     if (await isStored(db, backup, name, data, contentType)) return
+    await db.client.afterConflict(attempt)
   }
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
 import type { Connection } from './connection.js'
-import { CouchError } from './errors.js'
+import { CouchError, isNodeDown } from './errors.js'
 
 /** How often and how long to try again after a fault that may pass. */
 export interface RetryPolicy {
@@ -28,8 +28,8 @@ export interface ClientSettings {
   /** Ends every call. */
   signal?: AbortSignal
   /**
-   * Called right before a request that writes is sent, and before each piece of a streamed body; throws when this
-   * instance must not write any more.
+   * Called before each piece of a request that writes is handed to its connection, the head included; throws when this
+   * instance must not write any more. What it throws reaches the caller as it is.
    */
   beforeWrite?: () => void
   /** Told before each wait for a further attempt. */
@@ -67,6 +67,14 @@ export interface CouchResponse {
   discard(): void
 }
 
+/** @throws the signal's reason */
+async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => signal?.throwIfAborted())
+}
+
+/** Milliseconds before a write is tried again after its first conflict, doubled with each, and at most. */
+const CONFLICT_WAIT = { first: 5, longest: 400 }
+
 /** Counts attempts, and waits between them. */
 export class Retrier {
   readonly #policy: RetryPolicy
@@ -87,7 +95,7 @@ export class Retrier {
     const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
     const pause = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
     this.#onRetry?.({ attempt: this.#failures, waitMs: pause, error })
-    await sleep(pause, undefined, { signal: this.#signal }).catch(() => this.#signal?.throwIfAborted())
+    await waitOn(this.#signal, pause)
   }
 
   /** There was progress: failures are counted anew. */
@@ -101,6 +109,21 @@ const DRIP = 1024
 /** Milliseconds of work on an answer that arrives faster than it is read, before the event loop gets its turn. */
 const SLICE = 5
 const MAX_JSON_ANSWER = 64 * 1024 * 1024
+/** Connections to each server, of clients and of those that are {@link CouchClient.reserved}. */
+const CONNECTIONS = 64
+const RESERVED_CONNECTIONS = 4
+/** Bytes of a body between two checks of the right to write. */
+const PIECE = 64 * 1024
+
+const agentOf = (connections: number) => new Agent({ keepAliveTimeout: 10_000, connections })
+
+/** What clients share that were made from one another. */
+class Shared {
+  readonly common = agentOf(CONNECTIONS)
+  readonly reserved = agentOf(RESERVED_CONNECTIONS)
+  /** The database server's clock as of its last answer, in milliseconds. */
+  clock = 0
+}
 
 /**
  * HTTP to CouchDB: streams both ways, notices cut and silent answers, retries what may pass, and turns every
@@ -108,28 +131,36 @@ const MAX_JSON_ANSWER = 64 * 1024 * 1024
  */
 export class CouchClient {
   readonly settings: ClientSettings
+  readonly #shared: Shared
   readonly #agent: Agent
-  #clock = 0
-  readonly #clockOwner: CouchClient
 
-  constructor(settings: ClientSettings, parent?: CouchClient) {
+  constructor(settings: ClientSettings, shared = new Shared(), agent = shared.common) {
     this.settings = settings
-    this.#agent = parent ? parent.#agent : new Agent({ keepAliveTimeout: 10_000, connections: 64 })
-    this.#clockOwner = parent ? parent.#clockOwner : this
+    this.#shared = shared
+    this.#agent = agent
   }
 
   /** A client on the same connections with other settings. */
   with(settings: Partial<ClientSettings>): CouchClient {
-    return new CouchClient({ ...this.settings, ...settings }, this)
+    return new CouchClient({ ...this.settings, ...settings }, this.#shared, this.#agent)
+  }
+
+  /**
+   * Returns a client on connections that are kept for calls which must not wait behind others, such as renewals of the
+   * lease. Where the host's nano has a dispatcher of its own, that one serves all calls.
+   */
+  reserved(): CouchClient {
+    return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
   }
 
   /** The database server's clock as of its last answer, in milliseconds; common to all instances. */
   get serverTime(): number {
-    return this.#clockOwner.#clock
+    return this.#shared.clock
   }
 
+  /** Ends the connections of all clients that share them, reserved ones too. */
   async close(): Promise<void> {
-    await this.#agent.destroy()
+    await Promise.all([this.#shared.common.destroy(), this.#shared.reserved.destroy()])
   }
 
   /** Runs `call` again after faults that may pass, by the client's policy. */
@@ -142,6 +173,16 @@ export class CouchClient {
         await retrier.failed(error)
       }
     }
+  }
+
+  /**
+   * Waits before a write is tried again after the conflict of its `attempt`, counted from 1: at first no longer than
+   * another writer takes.
+   */
+  async afterConflict(attempt: number): Promise<void> {
+    const { first, longest } = CONFLICT_WAIT
+    const wait = Math.min(longest, first * 2 ** (attempt - 1))
+    await waitOn(this.settings.signal, wait * (0.5 + Math.random() / 2))
   }
 
   /** For loops that cannot be a function to call again. */
@@ -189,8 +230,9 @@ export class CouchClient {
     const onAbort = () => abort.abort(signal?.reason)
     const onDeadline = () => abort.abort(new Error('deadline'))
     signal?.throwIfAborted()
-    // Nothing is awaited between this and the sending of the request.
-    if (request.write) beforeWrite?.()
+    const fence = request.write && beforeWrite ? new Fence(beforeWrite, abort) : undefined
+    // A connection may be long in coming: what must not be written already does not wait for it.
+    fence?.check()
     signal?.addEventListener('abort', onAbort, { once: true })
     deadline?.addEventListener('abort', onDeadline, { once: true })
     const release = () => {
@@ -199,6 +241,7 @@ export class CouchClient {
     }
     const failure = (error: unknown): unknown => {
       release()
+      if (fence?.closed) return fence.closed.reason
       if (signal?.aborted) return signal.reason
       if (error instanceof CouchError) return error
       const code = (error as { code?: string }).code ?? (error as Error).name
@@ -211,6 +254,7 @@ export class CouchClient {
       })
     }
 
+    const body = bodyOf(request)
     let answer: Dispatcher.ResponseData
     try {
       answer = await (connection.dispatcher ?? this.#agent).request({
@@ -221,9 +265,10 @@ export class CouchClient {
           accept: 'application/json',
           ...connection.headers,
           ...(request.json === undefined ? undefined : { 'content-type': 'application/json' }),
+          ...(fence && lengthOf(body)),
           ...request.headers
         },
-        body: bodyOf(request, beforeWrite) as Dispatcher.DispatchOptions['body'],
+        body: (fence ? startedAnew(() => fence.guard(body)) : body) as Dispatcher.DispatchOptions['body'],
         headersTimeout: idle,
         bodyTimeout: idle,
         signal: abort.signal
@@ -233,10 +278,10 @@ export class CouchClient {
     }
 
     const date = Date.parse(String(answer.headers.date))
-    if (date > this.#clockOwner.#clock) this.#clockOwner.#clock = date
-    const body = watch(answer.body, idle, what, failure, release)
+    if (date > this.#shared.clock) this.#shared.clock = date
+    const answered = watch(answer.body, idle, what, failure, release)
     const expectsJson = !request.headers?.accept
-    if (answer.statusCode >= 400) throw await refusal(what, answer, body)
+    if (answer.statusCode >= 400) throw await refusal(what, answer, answered)
     if (answer.statusCode >= 300) {
       discard(answer.body)
       release()
@@ -250,7 +295,7 @@ export class CouchClient {
     return {
       status: answer.statusCode,
       headers: answer.headers,
-      body,
+      body: answered,
       discard() {
         release()
         discard(answer.body)
@@ -341,7 +386,9 @@ async function refusal(
   let reason = 'no reason given'
   if (isJson(answer.headers['content-type'])) {
     try {
-      const details = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
+      const told = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
+      // A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents.
+      const details = Array.isArray(told) ? (told.find((row) => row?.error) ?? {}) : told
       if (typeof details.error === 'string') error = details.error
       if (typeof details.reason === 'string') reason = details.reason
     } catch {
@@ -358,7 +405,8 @@ async function refusal(
     // A 401 may be a password being rotated: `connect` is asked again.
     // A document that is refused stays refused, also where that is called a server error.
     retryable:
-      error !== 'doc_validation' && (status >= 500 || status === 429 || status === 408 || status === 401),
+      error !== 'doc_validation' &&
+      (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error })),
     retryAfter: secondsToWait(answer.headers['retry-after'])
   })
 }
@@ -380,24 +428,60 @@ function describe(request: CouchRequest): string {
   return `${request.method ?? 'GET'} /${request.path.map((segment) => segment.slice(0, 120)).join('/')}`
 }
 
-function bodyOf(
-  request: CouchRequest,
-  beforeWrite: ClientSettings['beforeWrite']
-): string | Buffer | AsyncIterable<Uint8Array> | undefined {
-  if (request.json !== undefined) return JSON.stringify(request.json)
-  if (typeof request.body !== 'function') return request.body
-  const body = request.body()
-  return request.write && beforeWrite ? guarded(body, beforeWrite) : body
+type Body = Buffer | AsyncIterable<Uint8Array> | undefined
+
+function bodyOf({ json, body }: CouchRequest): Body {
+  if (json !== undefined) return Buffer.from(JSON.stringify(json))
+  if (typeof body === 'function') return startedAnew(body)
+  return typeof body === 'string' ? Buffer.from(body) : body
 }
 
-/** A body that takes long may outlast the right to write: it then stays incomplete. */
-async function* guarded(
-  body: AsyncIterable<Uint8Array>,
-  beforeWrite: () => void
-): AsyncGenerator<Uint8Array> {
-  for await (const piece of body) {
-    beforeWrite()
-    yield piece
+/** A host's dispatcher may repeat a request by itself: what it sends then must be the whole body, not what is left. */
+const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
+  [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
+})
+
+/** The header that tells the length of a body that is sent in pieces although it is known. */
+const lengthOf = (body: Body) =>
+  Buffer.isBuffer(body) && body.length > 0 ? { 'content-length': String(body.length) } : undefined
+
+/**
+ * The right to write, of one request. It is asked for as the body is read, since that begins when the request has got
+ * its connection, with every dispatcher a host may have; undici sends the head with the first piece, or with the end of
+ * a body that has none.
+ */
+class Fence {
+  readonly #beforeWrite: () => void
+  readonly #abort: AbortController
+  /** Why the request was stopped, if it was. */
+  closed: { reason: unknown } | undefined
+
+  /** @param abort ends the request, so that no dispatcher repeats it */
+  constructor(beforeWrite: () => void, abort: AbortController) {
+    this.#beforeWrite = beforeWrite
+    this.#abort = abort
+  }
+
+  /** @throws what `beforeWrite` does */
+  check(): void {
+    try {
+      this.#beforeWrite()
+    } catch (reason) {
+      this.closed = { reason }
+      this.#abort.abort(reason)
+      throw reason
+    }
+  }
+
+  /** Passes a body on in pieces, as long as the instance may write: it stays incomplete otherwise. */
+  async *guard(body: Body): AsyncGenerator<Uint8Array> {
+    for await (const bytes of Buffer.isBuffer(body) ? [body] : (body ?? [])) {
+      for (let at = 0; at < bytes.length; at += PIECE) {
+        this.check()
+        yield bytes.subarray(at, at + PIECE)
+      }
+    }
+    this.check()
   }
 }
 

@@ -102,6 +102,9 @@ export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
+/** Attempts to change a document that others change as well: two seconds, with the waits between. */
+const MODIFY_ATTEMPTS = 12
+
 /** How often CouchDB computes a row's sequence: it is costly, and a page's end always has one. */
 const SEQ_INTERVAL = 1000
 
@@ -145,7 +148,7 @@ export class CouchDatabase {
       await this.client.json({ method: 'PUT', path: [this.name], query, write: true })
     } catch (refusal) {
       // Somebody else was first, or the reply to us was lost.
-      if (refusal instanceof CouchError && refusal.status === 412) return
+      if (refusal instanceof CouchError && refusal.error === 'file_exists') return
       throw refusal instanceof CouchError && !refusal.retryable
         ? notCreated(this.name, query, refusal)
         : refusal
@@ -290,9 +293,10 @@ export class CouchDatabase {
         await this.put({ ...next, _id: id, ...(current ? { _rev: current._rev } : undefined) })
         return next
       } catch (error) {
-        if (!isConflict(error) || attempt >= 20) throw error
+        if (!isConflict(error) || attempt >= MODIFY_ATTEMPTS) throw error
         sent = membersOf(next)
       }
+      await this.client.afterConflict(attempt)
     }
   }
 

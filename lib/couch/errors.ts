@@ -49,6 +49,9 @@ export const isNotFound = (error: unknown): error is CouchError =>
 export const isMissing = (error: unknown): error is CouchError =>
   isNotFound(error) && error.error === 'not_found'
 
+/** Nodes of the cluster are down, which CouchDB tells by a 412. */
+export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
+
 /** What was to be stored is larger than the database takes. */
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 413
@@ -58,4 +61,4 @@ const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
 
 /** Whether one document may be to blame for the failure of a request for several. */
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
-  error instanceof CouchError && !OF_THE_MOMENT.has(error.status)
+  error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)

@@ -6,7 +6,9 @@ const CRASHES = 2
 /** Documents in a row that may be blamed for what could be a fault of the database. */
 const BLAMED_IN_A_ROW = 100
 /** Statuses by which CouchDB, or a proxy, says that what was sent is to blame. */
-const SAYS_SO = [400, 412, 413, 414, 415, 422, 431]
+const SAYS_SO = [400, 413, 414, 415, 422, 431]
+/** Errors by which CouchDB does, whatever the status: its 412 is of nodes that are down as well. */
+const NAMES_IT = ['doc_validation', 'missing_stub']
 
 /** What came of a request that writes. */
 export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
@@ -58,7 +60,7 @@ export class Refusals {
    * @throws the refusal, when it may be the database that is to blame
    */
   async blame(refusal: CouchError): Promise<void> {
-    if (SAYS_SO.includes(refusal.status) || refusal.error === 'doc_validation') return
+    if (SAYS_SO.includes(refusal.status) || NAMES_IT.includes(refusal.error)) return
     // Some other document can be written.
     await this.#db.probeWrite()
     if (isFault(refusal)) this.#patient = false

@@ -52,6 +52,8 @@ export interface Point extends Match {
   core?: boolean
   /** Faults that cannot strike there, or change nothing: a reply without a body cannot be cut. */
   except?: readonly Fault[]
+  /** Faults that are played there, when not all are. */
+  only?: readonly Fault[]
 }
 
 /** What came of an operation; anything else is thrown. */

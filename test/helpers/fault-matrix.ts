@@ -8,7 +8,24 @@ import { type ActiveRule, FAULTS, type Fault } from './fault-proxy.js'
 import { type CellResult, type MatrixResult, tableOf } from './fault-table.js'
 
 /** Faults that are played at every point; where a point is `core`, or the whole matrix is asked for, all are. */
-const EVERYWHERE: readonly Fault[] = ['refuse', 'cut_mid', 'stall', 'status_503', 'html', 'reply_lost']
+const EVERYWHERE: readonly Fault[] = [
+  'refuse',
+  'cut_mid',
+  'stall',
+  'status_503',
+  'html',
+  'reply_lost',
+  'effect_no_answer',
+  'accepted',
+  'shard_500',
+  'conflict_storm',
+  'stale'
+]
+/** A storm that passes strikes so often. */
+const STORM = 8
+/** Nothing is asked more often in vain: an operation ends, or waits. */
+const MOST_HITS = 400
+const MOST_HITS_A_SECOND = 120
 /** Every fault at every point, not one of each kind. */
 const WHOLE = process.env.FAULT_MATRIX === 'whole'
 /** A file to which each matrix's results are added, as a line of JSON. */
@@ -66,7 +83,10 @@ export async function runMatrix(t: Test, operation: Operation, options: MatrixOp
   t.strictSame(strays, [], 'nothing was thrown past us')
   const result: MatrixResult = {
     operation: operation.name,
-    points: points.map(({ name, except = [] }) => ({ name, except })),
+    points: points.map((point) => ({
+      name: point.name,
+      except: FAULTS.filter((fault) => !canPlay(point, fault))
+    })),
     cells: results,
     strays: strays.length
   }
@@ -91,14 +111,17 @@ function catchStrays(t: Test): unknown[] {
 function cellsOf(points: readonly Point[], faults: readonly Fault[]): Cell[] {
   const slow = (fault: Fault) => (/stall|drip/.test(fault) ? 0 : 1)
   const ordered = [...faults].sort((a, b) => slow(a) - slow(b))
-  const plays = ({ core, except }: Point, fault: Fault) =>
-    !except?.includes(fault) && (core || WHOLE || EVERYWHERE.includes(fault))
+  const plays = (point: Point, fault: Fault) =>
+    canPlay(point, fault) && (point.core || WHOLE || EVERYWHERE.includes(fault))
   return [true, false].flatMap((lasting) =>
     ordered.flatMap((fault) =>
       points.filter((point) => plays(point, fault)).map((point) => ({ point, fault, lasting }))
     )
   )
 }
+
+const canPlay = ({ only, except }: Point, fault: Fault): boolean =>
+  only ? only.includes(fault) : !except?.includes(fault)
 
 async function runCell(lane: Lane, operation: Operation, cell: Cell, attempt = 1): Promise<Outcome> {
   const { proxy, events, names } = lane
@@ -107,9 +130,9 @@ async function runCell(lane: Lane, operation: Operation, cell: Cell, attempt = 1
   events.length = 0
   proxy.seen.length = 0
   const [own] = operation.points(names).filter(({ name }) => name === point.name)
-  const times = lasting ? Number.POSITIVE_INFINITY : 1
+  const times = lasting ? Number.POSITIVE_INFINITY : /_storm$/.test(fault) ? STORM : 1
   const rule: ActiveRule = proxy.add({ ...own, times, fault, refusedFor: 100 })
-  const judge = await whileServing(lane, operation.run(lane))
+  const judge = await whileServing(lane, operation.run(lane)).finally(() => expectPatience(rule))
   await proxy.clear()
   const outcome = await judge()
   const left = await readdir(lane.spoolDirectory)
@@ -118,6 +141,14 @@ async function runCell(lane: Lane, operation: Operation, cell: Cell, attempt = 1
   if (rule.hits === 0 && attempt < 3) return runCell(lane, operation, cell, attempt + 1)
   if (rule.hits === 0) throw new Error('the fault did not strike')
   return outcome
+}
+
+/** @throws when what failed was asked for again and again without an end, or without a wait */
+function expectPatience({ hits, hitAt }: ActiveRule): void {
+  const peak = Math.max(0, ...hitAt.map((at, i) => hitAt.findLastIndex((other) => other < at + 1000) - i + 1))
+  if (hits > MOST_HITS || peak > MOST_HITS_A_SECOND) {
+    throw new Error(`no end: ${hits} requests in vain, up to ${peak} in a second`)
+  }
 }
 
 /** @throws when the host, meanwhile, does not serve its other routes */
@@ -140,5 +171,5 @@ async function whileServing<T>(lane: Lane, work: Promise<T>): Promise<T> {
 function nameOf(outcome: Outcome | Error): CellResult['outcome'] {
   if (!(outcome instanceof Error)) return outcome
   if (outcome.message.startsWith('FALSE SUCCESS')) return 'false success'
-  return /hangs|did not end within/.test(outcome.message) ? 'hang' : 'fault'
+  return /hangs|did not end within|^no end/.test(outcome.message) ? 'hang' : 'fault'
 }

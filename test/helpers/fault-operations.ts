@@ -12,11 +12,21 @@ import {
   type Operation,
   transaction
 } from './fault-cells.js'
+import { WRITE_FAULTS } from './fault-proxy.js'
 import { poll } from './poll.js'
 
 const backups = '/api/v3/backups'
-const lease = { name: 'lease', method: 'PUT', path: /athena_backup_lease/ }
-const leaseBack = { name: 'lease back', method: 'PUT', path: /athena_backup_lease/, body: /:free"/ }
+
+/** Nothing is written before these are read: no copy is behind. */
+const reading = <P extends object>(point: P) => ({ except: [...WRITE_FAULTS, 'stale'] as const, ...point })
+const writing = <P extends object>(point: P) => ({ except: ['stale'] as const, ...point })
+/** What was written before is read. */
+const readingAgain = <P extends object>(point: P) => ({ except: WRITE_FAULTS, ...point })
+const onlyStale = <P extends object>(point: P) => ({ only: ['stale'] as const, method: 'GET', ...point })
+
+const lease = writing({ name: 'lease', method: 'PUT', path: /athena_backup_lease/ })
+const leaseRead = onlyStale({ name: 'lease read', path: /athena_backup_lease/ })
+const leaseBack = writing({ name: 'lease back', method: 'PUT', path: /athena_backup_lease/, body: /:free"/ })
 const anyCall = { name: 'any call', path: /./ }
 
 /** Faults that need a body in the reply: to a HEAD they are no fault. */
@@ -49,12 +59,19 @@ export const backup: Operation = {
   points: (names) => [
     anyCall,
     lease,
-    { name: 'header', method: 'PUT', path: /03_ibp_db_backup_/ },
-    { name: 'changes', core: true, path: /_changes/ },
-    { name: 'attachments', path: /_bulk_get/ },
-    { name: 'chunk', core: true, method: 'PUT', path: /backup_chunk_/ },
-    { name: 'check', method: 'GET', path: new RegExp(`^/${names.backups}/_all_docs`) },
-    { name: 'end', core: true, method: 'PUT', path: /03_ibp_db_backup_/, body: /"in_progress":false/ },
+    leaseRead,
+    writing({ name: 'header', method: 'PUT', path: /03_ibp_db_backup_/ }),
+    reading({ name: 'changes', core: true, path: /_changes/ }),
+    reading({ name: 'attachments', path: /_bulk_get/ }),
+    writing({ name: 'chunk', core: true, method: 'PUT', path: /backup_chunk_/ }),
+    readingAgain({ name: 'check', method: 'GET', path: new RegExp(`^/${names.backups}/_all_docs`) }),
+    writing({
+      name: 'end',
+      core: true,
+      method: 'PUT',
+      path: /03_ibp_db_backup_/,
+      body: /"in_progress":false/
+    }),
     leaseBack
   ],
   async run(lane) {
@@ -126,13 +143,20 @@ const restorePoints = (names: { backups: string; components: string; sessions: s
   return [
     anyCall,
     lease,
-    { name: 'transaction', method: 'PUT', path: transactions(names) },
-    { name: 'step', method: 'PUT', path: transactions(names), nth: 2 },
-    { name: 'scan', path: new RegExp(`${targets}/_all_docs`) },
-    { name: 'revisions', path: /_revs_diff/ },
-    { name: 'compare', path: /_bulk_get/ },
-    { name: 'write', path: new RegExp(`${targets}/_bulk_docs`) },
-    { name: 'end', method: 'PUT', path: transactions(names), body: /"status":"(success|error)"/ },
+    leaseRead,
+    writing({ name: 'transaction', method: 'PUT', path: transactions(names) }),
+    onlyStale({ name: 'transaction read', path: transactions(names) }),
+    writing({ name: 'step', method: 'PUT', path: transactions(names), nth: 2 }),
+    reading({ name: 'scan', path: new RegExp(`${targets}/_all_docs`) }),
+    reading({ name: 'revisions', path: /_revs_diff/ }),
+    reading({ name: 'compare', path: /_bulk_get/ }),
+    writing({ name: 'write', path: new RegExp(`${targets}/_bulk_docs`) }),
+    writing({
+      name: 'end',
+      method: 'PUT',
+      path: transactions(names),
+      body: /"status":"(success|error)"/
+    }),
     leaseBack
   ]
 }
@@ -146,8 +170,8 @@ export const restoreStored: Operation = {
   name: 'restore by id',
   points: (names) => [
     ...restorePoints(names).map((point) => ({ ...point, core: point.name === 'write' })),
-    { name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ },
-    { name: 'read chunk', core: true, method: 'GET', path: /backup_chunk_/ }
+    reading({ name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ }),
+    reading({ name: 'read chunk', core: true, method: 'GET', path: /backup_chunk_/ })
   ],
   prepare: prepareRestore,
   async run(lane) {
@@ -170,10 +194,15 @@ export const restoreUpload: Operation = {
 export const append: Operation = {
   name: 'append',
   points: () => [
-    anyCall,
-    { name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ },
-    { name: 'revision', method: 'HEAD', path: /\/03_ibp_db_backup_/, except: NO_BODY },
-    { name: 'write', core: true, method: 'PUT', path: /\/03_ibp_db_backup_[0-9]+\/a/ }
+    writing(anyCall),
+    reading({ name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ }),
+    {
+      name: 'revision',
+      method: 'HEAD',
+      path: /\/03_ibp_db_backup_/,
+      except: [...NO_BODY, ...WRITE_FAULTS, 'stale']
+    },
+    writing({ name: 'write', core: true, method: 'PUT', path: /\/03_ibp_db_backup_[0-9]+\/a/ })
   ],
   prepare: async (lane) => void (await madeBackup(lane)),
   async run(lane) {
@@ -195,10 +224,10 @@ export const append: Operation = {
 export const get: Operation = {
   name: 'get',
   points: () => [
-    anyCall,
-    { name: 'header', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+(\?|$)/ },
-    { name: 'chunk', core: true, method: 'GET', path: /backup_chunk_/ },
-    { name: 'attachment', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+\/a/ }
+    reading(anyCall),
+    reading({ name: 'header', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+(\?|$)/ }),
+    reading({ name: 'chunk', core: true, method: 'GET', path: /backup_chunk_/ }),
+    reading({ name: 'attachment', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+\/a/ })
   ],
   async prepare(lane) {
     if (made.has(lane)) return
@@ -225,7 +254,7 @@ export const get: Operation = {
 
 export const list: Operation = {
   name: 'list',
-  points: () => [{ ...anyCall, core: true }],
+  points: () => [reading({ ...anyCall, core: true })],
   prepare: async (lane) => void (await madeBackup(lane)),
   async run(lane) {
     const { id } = await madeBackup(lane)

@@ -3,6 +3,7 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import type { AddressInfo, Socket } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
+import { bulkIds, isBulk, type Reply, StaleCopy } from './stale-copy.js'
 
 export type Fault =
   /** Nobody listens any more: for `refusedFor` milliseconds, or until the faults are cleared when the rule lasts. */
@@ -41,6 +42,20 @@ export type Fault =
   | 'duplicate'
   /** The database did it, and the connection is reset before the reply. */
   | 'reply_lost'
+  /** The database did it, and there is never a reply. */
+  | 'effect_no_answer'
+  /** Fewer copies than the majority took the write: 202 in place of 201. */
+  | 'accepted'
+  /** No copy of a shard answers: 500. Of a `_bulk_docs` one row says so, and the others are done. */
+  | 'shard_500'
+  /** 412, by which CouchDB says that nodes are down. */
+  | 'nodedown'
+  /** Writes conflict, without effect. */
+  | 'conflict_storm'
+  /** 412 to every write, without effect. */
+  | 'precondition_storm'
+  /** A copy of the database answers that has missed every write since the faults were cleared. */
+  | 'stale'
 
 export const FAULTS: readonly Fault[] = [
   'refuse',
@@ -63,7 +78,22 @@ export const FAULTS: readonly Fault[] = [
   'wrong_type',
   'html',
   'duplicate',
-  'reply_lost'
+  'reply_lost',
+  'effect_no_answer',
+  'accepted',
+  'shard_500',
+  'nodedown',
+  'conflict_storm',
+  'precondition_storm',
+  'stale'
+]
+
+/** Faults of requests that write only. */
+export const WRITE_FAULTS: readonly Fault[] = [
+  'effect_no_answer',
+  'accepted',
+  'conflict_storm',
+  'precondition_storm'
 ]
 
 export interface Match {
@@ -86,6 +116,8 @@ export interface Rule extends Match {
 export interface ActiveRule extends Rule {
   /** How often the fault was played. */
   hits: number
+  /** When it was, by the monotonic clock. */
+  hitAt: number[]
 }
 
 export interface SeenRequest {
@@ -107,12 +139,6 @@ export interface FaultProxy {
   close(): Promise<void>
 }
 
-interface Reply {
-  status: number
-  headers: Record<string, string | string[] | undefined>
-  body: Buffer
-}
-
 /** Bytes and milliseconds of a dripping reply: below what passes for progress. */
 const DRIP_BYTES = 24
 const DRIP_PAUSE = 100
@@ -124,6 +150,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const sockets = new Set<Socket>()
   const stalled = new Set<Socket>()
   const matched = new Map<Match, number>()
+  const stale = new StaleCopy()
   let rules: ActiveRule[] = []
   let holds: { match: Match; released: Promise<void>; release: () => void }[] = []
   let reopen: NodeJS.Timeout | undefined
@@ -131,6 +158,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
 
   const send = (request: IncomingMessage, body: Buffer | IncomingMessage) => {
     const headers = { ...request.headers, host: `${hostname}:${port}` }
+    if (Buffer.isBuffer(body) && headers['content-length']) headers['content-length'] = String(body.length)
     const onward = httpRequest({
       hostname,
       port,
@@ -166,7 +194,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const ruleFor = (request: IncomingMessage, path: string, body: Buffer): ActiveRule | undefined => {
     let found: ActiveRule | undefined
     for (const rule of rules) {
-      if (!matches(rule, request, path, body)) continue
+      if (!matches(rule, request, path, body) || !canStrike(rule.fault, request, path)) continue
       const count = (matched.get(rule) ?? 0) + 1
       matched.set(rule, count)
       const from = rule.nth ?? 1
@@ -175,10 +203,17 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
     return found
   }
 
+  const canStrike = (fault: Fault, { method = '' }: IncomingMessage, path: string): boolean => {
+    if (WRITE_FAULTS.includes(fault)) return isWrite(method, path)
+    return fault !== 'stale' || stale.isBehind({ method, path })
+  }
+
   const play = async (rule: ActiveRule, request: IncomingMessage, body: Buffer, response: ServerResponse) => {
     const { socket } = request
+    const path = decode(request.url ?? '/')
     rule.hits++
-    if (/^(stall|drip)/.test(rule.fault)) stalled.add(socket)
+    rule.hitAt.push(performance.now())
+    if (/^(stall|drip|effect_no_answer)/.test(rule.fault)) stalled.add(socket)
     switch (rule.fault) {
       case 'refuse':
         refuse()
@@ -201,12 +236,27 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
         return answer(response, 401, '{"error":"unauthorized","reason":"a fault"}')
       case 'status_403':
         return answer(response, 403, '{"error":"blocked","reason":"a fault"}')
+      case 'nodedown':
+        return answer(response, 412, '{"error":"nodedown","reason":"progress not possible"}')
+      case 'precondition_storm':
+        return answer(response, 412, '{"error":"precondition_failed","reason":"a fault"}')
+      case 'conflict_storm':
+        if (!isBulk(path)) return answer(response, 409, JSON.stringify(CONFLICT))
+        return answer(response, 201, JSON.stringify(bulkIds(body).map((id) => ({ id, ...CONFLICT }))))
+      case 'shard_500':
+        if (isBulk(path)) break
+        return answer(response, 500, JSON.stringify(NO_SHARD))
       case 'html':
         response.setHeader('content-type', 'text/html')
         return void response.end('<html><body>Welcome</body></html>')
     }
     if (rule.fault === 'duplicate') await forward(request, body)
-    const reply = await forward(request, body)
+    const asked = { method: request.method ?? '', path }
+    const now = await forward(request, rule.fault === 'shard_500' ? withoutLast(body) : body)
+    const reply = rule.fault === 'stale' ? stale.tell(asked, now) : now
+    if (rule.fault === 'effect_no_answer') return
+    if (rule.fault === 'accepted') accept(reply)
+    if (rule.fault === 'shard_500') addRow(reply, { id: bulkIds(body).at(-1), ...NO_REPLY })
     if (rule.fault === 'reply_lost') return socket.resetAndDestroy()
     if (rule.fault === 'wrong_type') reply.headers['content-type'] = 'text/plain'
     const chunked = rule.fault.endsWith('_chunked')
@@ -256,9 +306,12 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
     const seen = { method: request.method ?? '', path }
     proxy.seen.push(seen)
     if (proxy.onRequest?.(seen) === false) return void request.socket.destroy()
-    const concerned = [...rules, ...holds.map(({ match }) => match)].some((match) =>
-      matches({ ...match, body: undefined }, request, path, NOTHING)
-    )
+    // What a stale copy misses has to be seen.
+    const concerned =
+      rules.some(({ fault }) => fault === 'stale') ||
+      [...rules, ...holds.map(({ match }) => match)].some((match) =>
+        matches({ ...match, body: undefined }, request, path, NOTHING)
+      )
     if (!concerned) {
       const onward = send(request, request)
       onward.on('error', () => request.socket.destroy())
@@ -274,8 +327,10 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
       if (matches(match, request, path, body)) await released
     }
     const rule = ruleFor(request, path, body)
+    if (isWrite(seen.method, path)) stale.misses(seen, body)
     if (rule) return play(rule, request, body, response)
     const reply = await forward(request, body)
+    if (rules.some(({ fault }) => fault === 'stale')) stale.keep(seen, reply)
     response.writeHead(reply.status, reply.headers)
     response.end(request.method === 'HEAD' ? undefined : reply.body)
   }
@@ -299,7 +354,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
     seen: [],
     onRequest: undefined,
     add(rule) {
-      const active = { ...rule, hits: 0 }
+      const active = { ...rule, hits: 0, hitAt: [] }
       rules.push(active)
       return active
     },
@@ -320,6 +375,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
       for (const { release } of holds) release()
       holds = []
       matched.clear()
+      stale.catchUp()
       proxy.seen.length = 0
       for (const socket of stalled) socket.destroy()
       stalled.clear()
@@ -337,6 +393,31 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
 }
 
 const NOTHING = Buffer.alloc(0)
+const CONFLICT = { error: 'conflict', reason: 'Document update conflict.' }
+const NO_SHARD = { error: 'internal_server_error', reason: 'No DB shards could be opened.' }
+/** What CouchDB says of a document that no copy of its shard has answered for. */
+const NO_REPLY = { error: 'unknown_error', reason: 'internal_server_error' }
+
+const isWrite = (method: string, path: string) => /PUT|DELETE/.test(method) || isBulk(path)
+
+/** As CouchDB answers where fewer copies than the majority took the write. */
+function accept(reply: Reply): void {
+  if (reply.status !== 201) return
+  reply.status = 202
+  const told: unknown = JSON.parse(reply.body.toString())
+  if (!Array.isArray(told)) return
+  reply.body = Buffer.from(JSON.stringify(told.map((row) => (row.ok ? { ...row, accepted: true } : row))))
+}
+
+function withoutLast(body: Buffer): Buffer {
+  const { docs, ...rest } = JSON.parse(body.toString()) as { docs: object[] }
+  return Buffer.from(JSON.stringify({ ...rest, docs: docs.slice(0, -1) }))
+}
+
+function addRow(reply: Reply, row: object): void {
+  reply.status = 500
+  reply.body = Buffer.from(JSON.stringify([...JSON.parse(reply.body.toString()), row]))
+}
 
 function matches(match: Match, request: IncomingMessage, path: string, body: Buffer): boolean {
   if (match.method !== undefined && match.method !== request.method) return false
