@@ -121,8 +121,6 @@ const agentOf = (connections: number) => new Agent({ keepAliveTimeout: 10_000, c
 class Shared {
   readonly common = agentOf(CONNECTIONS)
   readonly reserved = agentOf(RESERVED_CONNECTIONS)
-  /** The database server's clock as of its last answer, in milliseconds. */
-  clock = 0
 }
 
 /**
@@ -151,11 +149,6 @@ export class CouchClient {
    */
   reserved(): CouchClient {
     return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
-  }
-
-  /** The database server's clock as of its last answer, in milliseconds; common to all instances. */
-  get serverTime(): number {
-    return this.#shared.clock
   }
 
   /** Ends the connections of all clients that share them, reserved ones too. */
@@ -277,8 +270,6 @@ export class CouchClient {
       throw failure(error)
     }
 
-    const date = Date.parse(String(answer.headers.date))
-    if (date > this.#shared.clock) this.#shared.clock = date
     const answered = watch(answer.body, idle, what, failure, release)
     const expectsJson = !request.headers?.accept
     if (answer.statusCode >= 400) throw await refusal(what, answer, answered)

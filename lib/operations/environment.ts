@@ -70,7 +70,7 @@ export class Environment {
   #leasesIn(database: string): Leases {
     const { control, lease } = this.options.timeouts
     // A renewal that stalls leaves time for another.
-    const client = this.client.with({ control: Math.min(control, lease / 3), idle: lease })
+    const client = this.client.reserved().with({ control: Math.min(control, lease / 3), idle: lease })
     return new Leases(new LeaseDocument(new CouchDatabase(client, database)), lease)
   }
 

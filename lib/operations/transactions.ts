@@ -83,11 +83,16 @@ export class Transactions {
    */
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
-    if (transaction?.status !== 'pending') return
+    if (transaction && transaction.status !== 'pending') return
     const results: TransactionUpdate = outcome
       ? { databases: outcome.databases, failures: outcome.failures }
       : {}
-    await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
+    try {
+      await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
+    } catch (error) {
+      // One that was not found may have been answered for by a copy that lags; one that is gone needs no end.
+      if (transaction || (await this.#store.get(txId))) throw error
+    }
   }
 }
 

@@ -25,8 +25,14 @@ const readingAgain = <P extends object>(point: P) => ({ except: WRITE_FAULTS, ..
 const onlyStale = <P extends object>(point: P) => ({ only: ['stale'] as const, method: 'GET', ...point })
 
 const lease = writing({ name: 'lease', method: 'PUT', path: /athena_backup_lease/ })
-const leaseRead = onlyStale({ name: 'lease read', path: /athena_backup_lease/ })
-const leaseBack = writing({ name: 'lease back', method: 'PUT', path: /athena_backup_lease/, body: /:free"/ })
+const leaseRead = reading({ name: 'lease read', path: /_bulk_get/, body: /athena_backup_lease/ })
+const leaseBack = writing({
+  name: 'lease back',
+  method: 'PUT',
+  path: /athena_backup_lease/,
+  body: /^{"claim"/
+})
+const NOT_LEASE = /^(?!.*athena_backup_lease)/s
 const anyCall = { name: 'any call', path: /./ }
 
 /** Faults that need a body in the reply: to a HEAD they are no fault. */
@@ -62,7 +68,7 @@ export const backup: Operation = {
     leaseRead,
     writing({ name: 'header', method: 'PUT', path: /03_ibp_db_backup_/ }),
     reading({ name: 'changes', core: true, path: /_changes/ }),
-    reading({ name: 'attachments', path: /_bulk_get/ }),
+    reading({ name: 'attachments', path: /_bulk_get/, body: NOT_LEASE }),
     writing({ name: 'chunk', core: true, method: 'PUT', path: /backup_chunk_/ }),
     readingAgain({ name: 'check', method: 'GET', path: new RegExp(`^/${names.backups}/_all_docs`) }),
     writing({
@@ -149,7 +155,7 @@ const restorePoints = (names: { backups: string; components: string; sessions: s
     writing({ name: 'step', method: 'PUT', path: transactions(names), nth: 2 }),
     reading({ name: 'scan', path: new RegExp(`${targets}/_all_docs`) }),
     reading({ name: 'revisions', path: /_revs_diff/ }),
-    reading({ name: 'compare', path: /_bulk_get/ }),
+    reading({ name: 'compare', path: /_bulk_get/, body: NOT_LEASE }),
     writing({ name: 'write', path: new RegExp(`${targets}/_bulk_docs`) }),
     writing({
       name: 'end',
