@@ -9,7 +9,7 @@ async function setup(t: Test, schedule: Schedule = {}) {
     (node: number) => async (method: string, path: string, body?: object | string, type?: string) => {
       const response = await fetch(cluster.urls[node] + path, {
         method,
-        headers: { 'content-type': type ?? 'application/json' },
+        headers: { accept: 'application/json', 'content-type': type ?? 'application/json' },
         body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
         signal: AbortSignal.timeout(5000)
       })
@@ -63,7 +63,7 @@ t.test('an edit is refused only when no copy accepts it', async (t) => {
     { id: 'a', error: 'conflict' }
   ])
   t.equal(cluster.leaves('db', 'a').length, 2, 'what was accepted lives on')
-  cluster.merge()
+  await cluster.merge()
   const { json } = await one('GET', '/db/a?conflicts=true')
   t.equal(json._conflicts.length, 1)
 })
@@ -76,8 +76,7 @@ t.test('two writers of one revision may both be accepted', async (t) => {
       const { rev } = (await one('PUT', '/db/a?w=3', {})).json
       const writers = [one('PUT', '/db/a', { _rev: rev, v: 1 }), two('PUT', '/db/a', { _rev: rev, v: 2 })]
       const statuses = (await Promise.all(writers)).map(({ status }) => status).sort()
-      await new Promise((resolve) => setTimeout(resolve, 5))
-      cluster.merge()
+      await cluster.merge()
       outcomes.add(statuses.join())
       const accepted = statuses.filter((status) => status < 300).length
       if (cluster.leaves('db', 'a').length !== accepted) throw new Error(`a leaf for each: ${statuses}`)
@@ -93,8 +92,8 @@ t.test('copies merge on demand, or by themselves', async (t) => {
   await writeOn(on, [0], 'a', { v: 1 })
   await writeOn(on, [1], 'a', { v: 2 })
   await writeOn(on, [2], 'b', {})
-  on.cluster.merge()
-  on.cluster.merge()
+  await on.cluster.merge()
+  await on.cluster.merge()
   for (const { store } of on.cluster.copies) {
     t.equal(store.get('db')?.docs.get('a')?.leaves.length, 2)
     t.ok(store.get('db')?.docs.has('b'))
@@ -164,13 +163,11 @@ t.test('a sequence goes on at its copy, and rewinds at another: documents twice,
   const { one, two, cluster } = on
   const changed = (json: { results: { id: string }[] }) => json.results.map(({ id }) => id)
   await one('PUT', '/db/a', {})
-  await new Promise(setImmediate)
-  cluster.merge()
+  await cluster.merge()
   await writeOn(on, [1], 'b', {})
   const first = (await one('GET', '/db/_changes')).json
   t.same(changed(first), ['a'], 'the first copy has not seen the second document')
   await one('PUT', '/db/c', {})
-  await new Promise(setImmediate)
   const next = (await one('GET', `/db/_changes?since=${first.last_seq}`)).json
   t.same(changed(next), ['c'])
   await cluster.down(0)
@@ -186,7 +183,7 @@ t.test('a node that is down refuses, and has what it had when it is back', async
   await one('PUT', '/db/a', {})
   await cluster.up(2)
   t.notOk(cluster.copies[2]?.store.get('db')?.docs.has('a'))
-  cluster.merge()
+  await cluster.merge()
   t.ok(cluster.copies[2]?.store.get('db')?.docs.has('a'))
 })
 

@@ -710,10 +710,13 @@ function documentOf(database: RawDatabase, call: Call, id: string, rest: string[
   return { status: 200, json, headers: { etag: JSON.stringify(leaf.rev) } }
 }
 
-/** As CouchDB sends them to whoever accepts JSON: in no order that tells the winner. */
-function openRevs(database: RawDatabase, { query }: Call, id: string): Reply {
+/** Sends all leaves, in no order that tells the winner. CouchDB sends `multipart/mixed` to whoever does not ask for JSON. */
+function openRevs(database: RawDatabase, { query, request }: Call, id: string): Reply {
   const document = database.docs.get(id)
   if (!document) throw notFound()
+  if (!/application\/json/.test(request.headers.accept ?? '')) {
+    throw new HttpError(406, 'not_acceptable', 'only JSON here')
+  }
   const options = { attachments: flag(query, 'attachments'), revs: flag(query, 'revs') }
   const leaves = [...document.leaves].sort((a, b) => (a.rev < b.rev ? -1 : 1))
   const raw = new Raw().add('[')

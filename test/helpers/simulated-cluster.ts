@@ -48,8 +48,8 @@ export interface SimulatedCluster {
   down(node: number): Promise<void>
   /** Takes connections again. The copy catches up by merging. */
   up(node: number): Promise<void>
-  /** Gives every copy that is up what the others have. */
-  merge(): void
+  /** Waits for what is on its way to the copies, then gives every copy that is up what the others have. */
+  merge(): Promise<void>
   /** Lets a node's copy answer reads with what it has now. Returns what ends it. */
   freeze(node: number): () => void
   /** Lets requests fail. Returns what ends it. */
@@ -80,6 +80,7 @@ class Cluster implements SimulatedCluster, Messenger {
   #servers: (Server | undefined)[] = []
   #strikes = new Set<Strike & { left: number }>()
   #merging = new Set<string>()
+  #travelling = new Set<Promise<void>>()
   #closed = false
   readonly #draw: () => number
 
@@ -192,7 +193,12 @@ class Cluster implements SimulatedCluster, Messenger {
         if (decision !== undefined) resolve(decision)
         else if (waiting === 0) reject(new Error('no copy answered'))
       }
-      for (const copy of asked) arrive(copy).catch(reject)
+      for (const copy of asked) {
+        const arrival = arrive(copy)
+          .catch(reject)
+          .finally(() => this.#travelling.delete(arrival))
+        this.#travelling.add(arrival)
+      }
     })
   }
 
@@ -223,7 +229,8 @@ class Cluster implements SimulatedCluster, Messenger {
     if (this.#isUp(from.node) && this.#isUp(to.node) && !this.#closed) from.replicate(name, to)
   }
 
-  merge(): void {
+  async merge(): Promise<void> {
+    await Promise.allSettled([...this.#travelling])
     for (const from of this.copies) {
       for (const to of this.copies) {
         for (const name of from === to ? [] : from.store.keys()) this.#replicate(name, from, to)
