@@ -3,6 +3,7 @@ import { createMemoryWebhookStore } from '../../lib/index.js'
 import type { BackupEvent, WebhookStore } from '../../types/index.js'
 import { type Api, apiOf } from './api.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
+import { poll } from './poll.js'
 import type { ClusterDatabases } from './simulated-cluster.js'
 
 /** An operation that began while another had not ended. */
@@ -80,7 +81,7 @@ export async function startClusterHosts(
     overlaps,
     failures,
     async allEnded() {
-      while (running.size > 0) await new Promise((resolve) => setTimeout(resolve, 5))
+      await poll('the end of what runs', () => running.size === 0 || undefined, 60_000, 5)
     },
     close: async () => {
       await Promise.all(hosts.map(({ app }) => app.close()))
