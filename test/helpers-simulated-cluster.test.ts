@@ -136,6 +136,8 @@ t.test('all leaves are the union of a majority', async (t) => {
   })
   const [both, , missing] = got.json.results
   t.equal(both.docs.length, 2)
+  const alone = await one('POST', '/db/_bulk_get', { docs: [{ id: 'a' }] })
+  t.equal(alone.json.results[0].docs.length, 2)
   t.equal(missing.docs[0].error.error, 'not_found')
   t.equal((await one('GET', `/db/a?rev=${second}`)).json.v, 2)
 })
@@ -171,9 +173,13 @@ t.test('a sequence goes on at its copy, and rewinds at another: documents twice,
   const next = (await one('GET', `/db/_changes?since=${first.last_seq}`)).json
   t.same(changed(next), ['c'])
   await cluster.down(0)
-  t.same(changed((await two('GET', `/db/_changes?since=${next.last_seq}`)).json), ['b', 'c'])
+  const rewound = (await two('GET', `/db/_changes?since=${next.last_seq}`)).json
+  t.same(changed(rewound), ['b', 'c'])
   await cluster.up(0)
   t.same(changed((await two('GET', `/db/_changes?since=${next.last_seq}`)).json), [])
+  await writeOn(on, [1], 'd', {})
+  const last = (await one('GET', `/db/_changes?since=${rewound.last_seq}`)).json
+  t.match([changed(last), last.last_seq], [['d'], /-copy1$/], 'the copy that the sequence is of')
 })
 
 t.test('a node that is down refuses, and has what it had when it is back', async (t) => {
