@@ -136,7 +136,9 @@ t.test('all leaves are the union of a majority', async (t) => {
   })
   const [both, , missing] = got.json.results
   t.equal(both.docs.length, 2)
-  const alone = await one('POST', '/db/_bulk_get', { docs: [{ id: 'a' }] })
+  await writeOn(on, [0], 'b', { v: 1 })
+  await writeOn(on, [1], 'b', { v: 2 })
+  const alone = await one('POST', '/db/_bulk_get', { docs: [{ id: 'b' }] })
   t.equal(alone.json.results[0].docs.length, 2)
   t.equal(missing.docs[0].error.error, 'not_found')
   t.equal((await one('GET', `/db/a?rev=${second}`)).json.v, 2)
@@ -180,6 +182,14 @@ t.test('a sequence goes on at its copy, and rewinds at another: documents twice,
   await writeOn(on, [1], 'd', {})
   const last = (await one('GET', `/db/_changes?since=${rewound.last_seq}`)).json
   t.match([changed(last), last.last_seq], [['d'], /-copy1$/], 'the copy that the sequence is of')
+  await cluster.merge()
+  const all = (await two('GET', `/db/_changes?since=${last.last_seq}`)).json
+  await cluster.down(1)
+  t.same(
+    changed((await one('GET', `/db/_changes?since=${all.last_seq}`)).json),
+    [],
+    'no further than it must'
+  )
 })
 
 t.test('a node that is down refuses, and has what it had when it is back', async (t) => {
