@@ -37,7 +37,9 @@ async function setup(
   }
   await databases.cluster.merge()
   const running = await startClusterHosts(t, databases, nodes, { timeouts })
-  return { databases, running, backup: await running.hosts[0]!.api.backup() }
+  const backup = await running.hosts[0]!.api.backup()
+  await running.allEnded()
+  return { databases, running, backup }
 }
 
 async function tearDown({ databases, running }: Setup): Promise<void> {
