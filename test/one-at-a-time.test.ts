@@ -68,6 +68,7 @@ async function play({ databases, running, backup }: Setup, starts: Start[], down
     ...refused.map((reply) => reply.json().message).filter((message) => !REFUSALS.includes(message)),
     ...running.overlaps.splice(0).map(({ began, during }) => `${began} began during ${during}`),
     ...running.failures.splice(0),
+    ...running.retries.splice(0).map((error) => `made again: ${error}`),
     ...(leaves.length > 1 ? [`${leaves.length} leaves of the lease`] : [])
   ]
   if (broken.length > 0) throw new Error(broken.join('; '))
@@ -92,7 +93,7 @@ t.test(
   }
 )
 
-t.test('with a node down as well, and while it comes back', async (t) => {
+t.test('with a node down as well, without a wait, and while it comes back', async (t) => {
   const schedule = fc.record({ ...cluster, node: fc.nat({ max: 2 }), during: round, after: round })
   await fc.assert(
     fc.asyncProperty(schedule, async ({ node, during, after, ...rest }) => {

@@ -22,6 +22,8 @@ export interface ClusterHosts {
   overlaps: Overlap[]
   /** Reasons of the operations that failed. */
   failures: string[]
+  /** Reasons of the calls that were made again. */
+  retries: string[]
   /** Waits until every operation that was accepted has ended. */
   allEnded(): Promise<void>
   close(): Promise<void>
@@ -51,6 +53,7 @@ export async function startClusterHosts(
   const running = new Set<string>()
   const overlaps: Overlap[] = []
   const failures: string[] = []
+  const retries: string[] = []
   const isOver = (id: string) =>
     over.has(id) ||
     cluster.copies.some(({ store }) =>
@@ -66,6 +69,7 @@ export async function startClusterHosts(
   const observe = (event: BackupEvent) => {
     if (event.type === 'backup_started') began(event.id)
     if (event.type === 'restore_started') began(event.tx_id)
+    if (event.type === 'retry') retries.push(String(event.error))
     if (event.type === 'backup_failed' || event.type === 'restore_failed') failures.push(String(event.error))
     if (event.type === 'backup_finished' || event.type === 'backup_failed') running.delete(event.id)
     if (event.type === 'restore_finished' || event.type === 'restore_failed') running.delete(event.tx_id)
@@ -80,6 +84,7 @@ export async function startClusterHosts(
     hosts,
     overlaps,
     failures,
+    retries,
     async allEnded() {
       await poll('the end of what runs', () => running.size === 0 || undefined, 60_000, 5)
     },
