@@ -46,6 +46,10 @@ export interface RawDatabase {
   local: Map<string, { rev: string; body: Buffer }>
   /** Bytes that an attachment may have, as CouchDB's `max_attachment_size`. */
   maxAttachmentSize?: number
+  /** Copies, and how many of them make a quorum. Default one. */
+  cluster?: { n: number; w: number; r: number }
+  /** What sequences end with. Default `raw`. */
+  label?: string
 }
 
 export interface RawCouch {
@@ -67,7 +71,7 @@ interface Member extends Span {
   keyStart: number
 }
 
-class HttpError extends Error {
+export class HttpError extends Error {
   constructor(
     readonly status: number,
     readonly code: string,
@@ -160,8 +164,18 @@ const generation = (rev: string) => Number.parseInt(rev, 10)
 const md5 = (...parts: (Buffer | string)[]) =>
   parts.reduce((hash, part) => hash.update(part), createHash('md5')).digest('hex')
 
+/**
+ * Returns the leaves with one more, the winner first. A revision that is known, or an ancestor of one, changes nothing;
+ * one that extends a leaf takes its place.
+ */
+export function withLeaf(leaves: RawRevision[], leaf: RawRevision): RawRevision[] {
+  if (leaves.some(({ history }) => history.includes(leaf.history[0]!))) return leaves
+  const others = leaves.filter(({ history }) => !leaf.history.includes(history[0]!))
+  return [...others, leaf].sort(byWinner)
+}
+
 /** As CouchDB chooses: a live revision before a deleted one, then the longer history, then the greater hash. */
-function byWinner(a: RawRevision, b: RawRevision): number {
+export function byWinner(a: RawRevision, b: RawRevision): number {
   if (a.deleted !== b.deleted) return a.deleted ? 1 : -1
   return generation(b.rev) - generation(a.rev) || (a.rev < b.rev ? 1 : -1)
 }
@@ -336,16 +350,15 @@ class Raw {
 
 const byId = (a: RawDocument, b: RawDocument) => Buffer.compare(Buffer.from(a.id), Buffer.from(b.id))
 
-interface Call {
+export interface Call {
   method: string
   path: string[]
   query: URLSearchParams
   body: Buffer
   request: IncomingMessage
-  response: ServerResponse
 }
 
-type Reply = { status: number; json: unknown; headers?: Record<string, string> }
+export type Reply = { status: number; json: unknown; headers?: Record<string, string> }
 
 const ok = (json: unknown, status = 200): Reply => ({ status, json })
 const notFound = (reason = 'missing') => new HttpError(404, 'not_found', reason)
@@ -358,15 +371,7 @@ const flag = (query: URLSearchParams, name: string) => query.get(name) === 'true
 export async function startRawCouch(): Promise<RawCouch> {
   const store = new Map<string, RawDatabase>()
   const server = createServer((request, response) => {
-    handle(store, request, response).catch((error: Error) => {
-      const known = error instanceof HttpError
-      const status = known ? error.status : error instanceof SyntaxError ? 400 : 500
-      send(
-        response,
-        request,
-        ok({ error: known ? error.code : 'bad_request', reason: error.message }, status)
-      )
-    })
+    serve(request, response, (call) => route(store, call))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -386,6 +391,44 @@ export async function startRawCouch(): Promise<RawCouch> {
   }
 }
 
+/** Answers a request by what `route` replies or throws. A reply of `null` is never sent. */
+export async function serve(
+  request: IncomingMessage,
+  response: ServerResponse,
+  route: (call: Call) => Reply | null | Promise<Reply | null>
+): Promise<void> {
+  if ((request.url ?? '').length > MAX_TARGET) {
+    response.writeHead(400).end()
+    return
+  }
+  try {
+    const reply = await route(await readCall(request))
+    if (reply) send(response, request, reply)
+  } catch (error) {
+    send(response, request, refusal(error as Error))
+  }
+}
+
+export function refusal(error: Error): Reply {
+  const known = error instanceof HttpError
+  const status = known ? error.status : error instanceof SyntaxError ? 400 : 500
+  return ok({ error: known ? error.code : 'bad_request', reason: error.message }, status)
+}
+
+/** CouchDB takes no longer target, and does not say why. */
+const MAX_TARGET = 8000
+
+async function readCall(request: IncomingMessage): Promise<Call> {
+  const url = new URL(request.url ?? '/', 'http://localhost')
+  return {
+    method: request.method === 'HEAD' ? 'GET' : (request.method ?? 'GET'),
+    path: url.pathname.split('/').slice(1).map(decodeURIComponent),
+    query: url.searchParams,
+    body: await buffer(request),
+    request
+  }
+}
+
 function send(response: ServerResponse, request: IncomingMessage, { status, json, headers }: Reply): void {
   if (response.headersSent) return
   const body =
@@ -402,29 +445,8 @@ function send(response: ServerResponse, request: IncomingMessage, { status, json
   response.end(request.method === 'HEAD' ? undefined : body)
 }
 
-/** CouchDB takes no longer target, and does not say why. */
-const MAX_TARGET = 8000
-
-async function handle(store: Map<string, RawDatabase>, request: IncomingMessage, response: ServerResponse) {
-  if ((request.url ?? '').length > MAX_TARGET) {
-    response.writeHead(400).end()
-    return
-  }
-  const url = new URL(request.url ?? '/', 'http://localhost')
-  const path = url.pathname.split('/').slice(1).map(decodeURIComponent)
-  const method = request.method === 'HEAD' ? 'GET' : (request.method ?? 'GET')
-  const call = {
-    method,
-    path,
-    query: url.searchParams,
-    body: await buffer(request),
-    request,
-    response
-  }
-  send(response, request, route(store, call))
-}
-
-function route(store: Map<string, RawDatabase>, call: Call): Reply {
+/** Answers a call from the databases of `store`. Throws {@link HttpError} where CouchDB refuses. */
+export function route(store: Map<string, RawDatabase>, call: Call): Reply {
   const { method, path, query, body } = call
   const [name = '', first, ...rest] = path
   if (name === '') return ok({ couchdb: 'Welcome', version: '3.4.3' })
@@ -451,10 +473,10 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
     return ok({
       db_name: name,
       instance_start_time: database.created,
-      purge_seq: sequence(database.purges),
-      update_seq: sequence(database.seq),
+      purge_seq: sequence(database, database.purges),
+      update_seq: sequence(database, database.seq),
       props: database.partitioned ? { partitioned: true } : {},
-      cluster: { q: database.q, n: 1, w: 1, r: 1 },
+      cluster: { q: database.q, n: 1, w: 1, r: 1, ...database.cluster },
       doc_count: live,
       doc_del_count: deleted
     })
@@ -482,7 +504,7 @@ function route(store: Map<string, RawDatabase>, call: Call): Reply {
 
 let creations = 0
 
-const sequence = (seq: number) => `${seq}-raw`
+const sequence = ({ label = 'raw' }: RawDatabase, seq: number) => `${seq}-${label}`
 
 function changes(database: RawDatabase, { query }: Call): Reply {
   const since = query.get('since') === 'now' ? database.seq : Number.parseInt(query.get('since') ?? '0', 10)
@@ -496,7 +518,7 @@ function changes(database: RawDatabase, { query }: Call): Reply {
     const shown = (index + 1) % interval === 0 || index === page.length - 1
     raw.add(
       index > 0 ? ',\n' : '',
-      `{"seq":${shown ? JSON.stringify(sequence(document.seq)) : 'null'},"id":`,
+      `{"seq":${shown ? JSON.stringify(sequence(database, document.seq)) : 'null'},"id":`,
       document.rawId,
       `,"changes":[{"rev":${JSON.stringify(leaf.rev)}}]`,
       leaf.deleted ? ',"deleted":true' : ''
@@ -513,7 +535,9 @@ function changes(database: RawDatabase, { query }: Call): Reply {
   }
   const last = page.at(-1)?.seq ?? since
   return ok(
-    raw.add(`\n],\n"last_seq":${JSON.stringify(sequence(last))},"pending":${all.length - page.length}}\n`)
+    raw.add(
+      `\n],\n"last_seq":${JSON.stringify(sequence(database, last))},"pending":${all.length - page.length}}\n`
+    )
   )
 }
 
@@ -604,10 +628,12 @@ function bulkGet(database: RawDatabase, { query, body }: Call): Reply {
   }
   for (const [index, asked] of JSON.parse(body.toString()).docs.entries()) {
     const document = database.docs.get(asked.id)
-    const leaf = asked.rev ? document?.leaves.find(({ rev }) => rev === asked.rev) : document?.leaves[0]
+    const leaves = document?.leaves.filter(({ rev }) => rev === (asked.rev ?? rev)) ?? []
     raw.add(index > 0 ? ',' : '', `{"id":${JSON.stringify(asked.id)},"docs":[`)
-    if (document && leaf) raw.add('{"ok":', render(document, leaf, options), '}')
-    else {
+    for (const [at, leaf] of leaves.entries()) {
+      raw.add(at > 0 ? ',' : '', '{"ok":', render(document!, leaf, options), '}')
+    }
+    if (leaves.length === 0) {
       const error = { id: asked.id, rev: asked.rev ?? 'undefined', error: 'not_found', reason: 'missing' }
       raw.add(JSON.stringify({ error }))
     }
@@ -663,6 +689,7 @@ function documentOf(database: RawDatabase, call: Call, id: string, rest: string[
   const { method, query } = call
   if (rest.length > 0) return attachment(database, call, id, rest.join('/'))
   if (method === 'PUT') return putDocument(database, call, id)
+  if (method === 'GET' && query.get('open_revs') === 'all') return openRevs(database, call, id)
   const { document, leaf } = find(database, id, query.get('rev'))
   if (method === 'DELETE') {
     if (query.get('rev') === null) throw new HttpError(409, 'conflict', 'Document update conflict.')
@@ -681,6 +708,22 @@ function documentOf(database: RawDatabase, call: Call, id: string, rest: string[
     encodings: flag(query, 'att_encoding_info')
   })
   return { status: 200, json, headers: { etag: JSON.stringify(leaf.rev) } }
+}
+
+/** Sends all leaves, in no order that tells the winner. CouchDB sends `multipart/mixed` to whoever does not ask for JSON. */
+function openRevs(database: RawDatabase, { query, request }: Call, id: string): Reply {
+  const document = database.docs.get(id)
+  if (!document) throw notFound()
+  if (!/application\/json/.test(request.headers.accept ?? '')) {
+    throw new HttpError(406, 'not_acceptable', 'only JSON here')
+  }
+  const options = { attachments: flag(query, 'attachments'), revs: flag(query, 'revs') }
+  const leaves = [...document.leaves].sort((a, b) => (a.rev < b.rev ? -1 : 1))
+  const raw = new Raw().add('[')
+  for (const [at, leaf] of leaves.entries()) {
+    raw.add(at > 0 ? ',' : '', '{"ok":', render(document, leaf, options), '}')
+  }
+  return ok(raw.add(']'))
 }
 
 function find(database: RawDatabase, id: string, rev: string | null) {

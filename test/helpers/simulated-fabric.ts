@@ -1,0 +1,342 @@
+import {
+  byWinner,
+  type Call,
+  HttpError,
+  type RawDatabase,
+  type RawDocument,
+  type RawRevision,
+  type Reply,
+  route,
+  withLeaf
+} from './raw-couch.js'
+import type { Copy } from './simulated-copies.js'
+
+/** What carries requests to the copies of a simulated cluster. */
+export interface Messenger {
+  /**
+   * Lets every copy that is up do `work`, each after a delay of its own, and resolves with the first value that `decide`
+   * gives: it is asked after each answer, with how many are still to come. Copies that were not waited for work as well.
+   */
+  ask<T, A>(
+    work: (copy: Copy) => T,
+    decide: (answers: readonly T[], waiting: number) => A | undefined
+  ): Promise<A>
+  /** Tells that a copy may have something new. */
+  written(name: string, copy: Copy): void
+  /** Gives documents to every copy that is up. */
+  repair(name: string, documents: readonly RawDocument[]): void
+  /** The copy of a node, when it is up. */
+  copyOf(node: number): { copy: Copy; up: boolean }
+  readonly n: number
+  readonly quorum: number
+}
+
+/** Answers as the nodes of a CouchDB cluster do (`fabric`), from copies of databases of one range each. */
+export async function answer(messenger: Messenger, call: Call): Promise<Reply> {
+  const { method, path } = call
+  const [name = '', first] = path
+  if (name === '' || name.startsWith('_')) return anyCopy(messenger, call)
+  if (first === undefined || first === '') {
+    return method === 'POST' ? writeOne(messenger, call) : anyCopy(messenger, call)
+  }
+  if (first === '_changes') return changes(messenger, call)
+  if (first === '_all_docs') return allDocs(messenger, call)
+  if (first === '_bulk_docs') return writeMany(messenger, call)
+  if (first === '_bulk_get') return bulkGet(messenger, call)
+  if (first === '_revs_diff') return anyCopy(messenger, call)
+  if (first === '_purge') return everyCopy(messenger, call)
+  if (method === 'DELETE') return deleteOne(messenger, call)
+  if (method !== 'GET') return writeOne(messenger, call)
+  return first === '_local' ? anyCopy(messenger, call) : readOne(messenger, call)
+}
+
+const numberOf = ({ query }: Call, name: 'r' | 'w', otherwise: number) => Number(query.get(name) ?? otherwise)
+
+// What one copy answers for all: the one whose answer comes first.
+
+const anyCopy = (messenger: Messenger, call: Call) =>
+  messenger.ask(
+    (copy) => route(copy.seen, call),
+    ([first]) => first
+  )
+
+const everyCopy = (messenger: Messenger, call: Call) =>
+  messenger.ask(
+    (copy) => route(copy.store, call),
+    ([first], waiting) => (waiting === 0 ? first : undefined)
+  )
+
+/** Goes on with the copy that a sequence is of; without it, another goes back to what that copy certainly had. */
+function changes(messenger: Messenger, call: Call): Promise<Reply> {
+  const [, sequence, node] = /^(\d+)-copy(\d+)$/.exec(call.query.get('since') ?? '') ?? []
+  if (node === undefined) return anyCopy(messenger, call)
+  const { copy: read, up } = messenger.copyOf(Number(node))
+  const from = (copy: Copy) => {
+    const since = copy === read ? Number(sequence) : copy.rewind(call.path[0]!, read, Number(sequence))
+    const query = new URLSearchParams(call.query)
+    query.set('since', String(since))
+    return { ...call, query }
+  }
+  const work = (copy: Copy) => (up && copy !== read ? undefined : route(copy.seen, from(copy)))
+  return messenger.ask(work, (replies) => replies.find((reply) => reply !== undefined))
+}
+
+// Writes.
+
+/** What a copy says of one edit, and what a client is told of it. Edits that keep their revision have no result. */
+interface Edit {
+  key: string
+  good: boolean
+  result: { id?: string; rev?: string } | null
+}
+
+interface Verdict extends Edit {
+  /** 201, 202 when too few copies accepted it, 500 when none answered. */
+  health: number
+}
+
+const SILENT: Edit = { key: 'silent', good: true, result: null }
+const NO_COPY: Edit = { key: 'internal_server_error', good: false, result: null }
+const CONFLICT = 'Document update conflict.'
+
+/** Returns what fabric makes of the answers to one edit; `undefined` while another answer may change it. */
+export function verdict(edits: readonly Edit[], w: number, waiting: number): Verdict | undefined {
+  const like = ({ key }: Edit) => edits.filter((other) => other.key === key).length
+  const agreed = edits.find((edit) => edit.good && like(edit) >= w)
+  if (agreed) return { ...agreed, health: 201 }
+  if (waiting > 0) return undefined
+  const accepted = edits.find((edit) => edit.good && edit.key !== SILENT.key)
+  if (accepted) return { ...accepted, health: 202 }
+  const [first] = edits
+  if (!first) return { ...NO_COPY, health: 500 }
+  // too few answers to an edit that keeps its revision: CouchDB does not tell
+  return { ...first, health: like(first) === edits.length ? 201 : 500 }
+}
+
+/** Returns what a copy says of a write of one document. Whatever is wrong with the document itself is thrown. */
+function editOf(call: Call, copy: Copy): Edit {
+  try {
+    const result = route(copy.store, call).json as { rev: string }
+    return { key: call.query.get('new_edits') === 'false' ? SILENT.key : result.rev, good: true, result }
+  } catch (error) {
+    if (!(error instanceof HttpError) || error.status !== 409) throw error
+    return { key: error.code, good: false, result: null }
+  }
+}
+
+async function writeOne(messenger: Messenger, call: Call): Promise<Reply> {
+  const w = numberOf(call, 'w', messenger.quorum)
+  const work = (copy: Copy) => {
+    const edit = editOf(call, copy)
+    messenger.written(call.path[0]!, copy)
+    return edit
+  }
+  const { good, result, key, health } = await messenger.ask(work, (edits, waiting) =>
+    verdict(edits, w, waiting)
+  )
+  if (good) return { status: health, json: result }
+  throw key === 'conflict' ? new HttpError(409, key, CONFLICT) : new HttpError(500, key, 'no copy answered')
+}
+
+async function deleteOne(messenger: Messenger, call: Call): Promise<Reply> {
+  const [name = '', ...path] = call.path
+  const { docs } = await viewOf(messenger, name, [path.join('/')], messenger.quorum)
+  if (docs.size === 0) throw new HttpError(404, 'not_found', 'missing')
+  const reply = await writeOne(messenger, { ...call, method: 'PUT', body: Buffer.from('{"_deleted":true}') })
+  return { ...reply, status: reply.status === 202 ? 202 : 200 }
+}
+
+interface BulkRequest {
+  docs: { _id?: string }[]
+  new_edits?: boolean
+  w?: number
+}
+
+async function writeMany(messenger: Messenger, call: Call): Promise<Reply> {
+  const { docs, new_edits: newEdits = true, w: asked } = JSON.parse(call.body.toString()) as BulkRequest
+  if (!docs) return anyCopy(messenger, call)
+  const w = asked ?? numberOf(call, 'w', messenger.quorum)
+  const work = (copy: Copy) => {
+    const results = route(copy.store, call).json as (
+      | { id: string; rev?: string; error?: string }
+      | undefined
+    )[]
+    messenger.written(call.path[0]!, copy)
+    const resultOf = (id: string | undefined, at: number) =>
+      newEdits ? results[at] : results.find((result) => result?.id === id)
+    return docs.map(({ _id }, at): Edit => {
+      const result = resultOf(_id, at)
+      return result ? { key: result.rev ?? result.error ?? '', good: !result.error, result } : SILENT
+    })
+  }
+  const verdicts = await messenger.ask(work, (answers, waiting) => {
+    const all = docs.map((_, at) =>
+      verdict(
+        answers.map((edits) => edits[at]!),
+        w,
+        waiting
+      )
+    )
+    return all.includes(undefined) ? undefined : (all as Verdict[])
+  })
+  const told = verdicts.filter(({ result }) => result !== null)
+  return {
+    status: Math.max(201, ...verdicts.map(({ health }) => health)),
+    json: told.map(({ result, health }) => (health === 202 ? { ...result, accepted: true } : result))
+  }
+}
+
+// Reads by a quorum. Each makes a small database of what the copies agree upon, and answers from it.
+
+type Found = RawDocument | undefined
+
+async function readOne(messenger: Messenger, call: Call): Promise<Reply> {
+  const [name = '', first = '', second = ''] = call.path
+  const id = first === '_design' ? `_design/${second}` : first
+  const r = Math.min(messenger.n, numberOf(call, 'r', messenger.quorum))
+  const rev = call.query.get('rev')
+  if (call.query.get('open_revs') === 'all') return fromView(call, await leavesOf(messenger, name, id, r))
+  return fromView(
+    call,
+    rev === null ? await viewOf(messenger, name, [id], r) : await revisionOf(messenger, name, id, rev, r)
+  )
+}
+
+const fromView = (call: Call, view: RawDatabase) => route(new Map([[call.path[0]!, view]]), call)
+
+function seenIn(copy: Copy, name: string): RawDatabase {
+  const database = copy.seen.get(name)
+  if (!database) throw new HttpError(404, 'not_found', 'Database does not exist.')
+  return database
+}
+
+/** Makes a database of what was found. A document that was asked for twice has the leaves of both answers. */
+function view(messenger: Messenger, name: string, found: readonly Found[]): RawDatabase {
+  const docs = new Map<string, RawDocument>()
+  for (const document of found) {
+    if (!document) continue
+    const leaves = unionOf([docs.get(document.id), document])
+    docs.set(document.id, { ...document, leaves: docs.has(document.id) ? leaves : document.leaves })
+  }
+  return { ...seenIn(messenger.copyOf(0).copy, name), docs }
+}
+
+async function viewOf(messenger: Messenger, name: string, ids: readonly string[], r: number) {
+  return view(messenger, name, await Promise.all(ids.map((id) => winnerOf(messenger, name, id, r))))
+}
+
+const winner = ({ leaves }: RawDocument): RawRevision => leaves[0]!
+const pathOf = (document: Found) => (document ? winner(document).history.join() : '')
+const isAncestor = (of: RawDocument) => (document: RawDocument) =>
+  document === of || winner(of).history.slice(1).includes(winner(document).history[0]!)
+
+/** Returns the document at the revision that `r` copies agree upon; otherwise repairs, and returns the winner. */
+async function winnerOf(messenger: Messenger, name: string, id: string, r: number): Promise<Found> {
+  const work = (copy: Copy) => seenIn(copy, name).docs.get(id)
+  const { answers, agreed } = await messenger.ask(work, (found, waiting) => {
+    const like = (document: Found) => found.filter((other) => pathOf(other) === pathOf(document)).length
+    const at = found.findIndex((document) => like(document) >= r)
+    if (at < 0 && waiting > 0) return undefined
+    return { answers: [...found], agreed: at < 0 ? undefined : { document: found[at] } }
+  })
+  if (new Set(answers.map(pathOf)).size === 1) return answers[0]
+  const documents = answers.filter((document) => document !== undefined)
+  messenger.repair(
+    name,
+    documents.map((document) => ({ ...document, leaves: [winner(document)] }))
+  )
+  const best = agreed?.document
+  if (
+    best &&
+    documents.every((document) => pathOf(document) === pathOf(best) || isAncestor(best)(document))
+  ) {
+    return best
+  }
+  return documents.sort((a, b) => byWinner(winner(a), winner(b)))[0]
+}
+
+/** Returns the leaves of as many copies as it takes until `r` have nothing to add, and repairs. */
+async function leavesOf(messenger: Messenger, name: string, id: string, r: number): Promise<RawDatabase> {
+  const union = await messenger.ask(
+    (copy) => seenIn(copy, name).docs.get(id),
+    (found, waiting) => {
+      const before = unionOf(found.slice(0, -1))
+      const last = found.at(-1)?.leaves ?? []
+      const agrees = last.length === before.length && last.every((leaf) => !isBranch(before, leaf))
+      if (waiting > 0 && !(agrees && found.length >= r)) return undefined
+      return {
+        document: found.find(Boolean),
+        leaves: unionOf(found),
+        repair: new Set(found.map(allPaths)).size > 1
+      }
+    }
+  )
+  const document = union.document && { ...union.document, leaves: union.leaves }
+  if (document && union.repair) messenger.repair(name, [document])
+  return view(messenger, name, [document])
+}
+
+const allPaths = (document: Found) => document?.leaves.map(({ rev }) => rev).join() ?? ''
+
+const unionOf = (found: readonly Found[]) =>
+  found.flatMap((document) => document?.leaves ?? []).reduce(withLeaf, [] as RawRevision[])
+
+/** Whether a leaf is neither known to a tree nor extends one of its leaves. */
+const isBranch = (tree: readonly RawRevision[], { history }: RawRevision) =>
+  tree.every((leaf) => !leaf.history.includes(history[0]!) && !history.includes(leaf.history[0]!))
+
+/** Returns the document at one revision; missing when `r` copies say so before any has it. */
+async function revisionOf(messenger: Messenger, name: string, id: string, rev: string, r: number) {
+  const at = (copy: Copy): Found => {
+    const document = seenIn(copy, name).docs.get(id)
+    const leaves = document?.leaves.filter((leaf) => leaf.rev === rev) ?? []
+    return document && leaves.length > 0 ? { ...document, leaves } : undefined
+  }
+  const found = await messenger.ask(at, (answers, waiting) => {
+    const having = answers.filter(Boolean).length
+    const counts = [having, answers.length - having].filter((count) => count > 0)
+    return Math.min(...counts) >= r || waiting === 0 ? { document: answers.find(Boolean) } : undefined
+  })
+  return view(messenger, name, [found.document])
+}
+
+async function bulkGet(messenger: Messenger, call: Call): Promise<Reply> {
+  const name = call.path[0]!
+  const r = numberOf(call, 'r', messenger.quorum)
+  const asked: { id: string; rev?: string }[] = JSON.parse(call.body.toString()).docs
+  const work = (copy: Copy) =>
+    asked.map(({ id, rev }): Found => {
+      const document = seenIn(copy, name).docs.get(id)
+      const leaves = document?.leaves.filter((leaf) => leaf.rev === (rev ?? leaf.rev)) ?? []
+      return document && leaves.length > 0 ? { ...document, leaves } : undefined
+    })
+  const answers = await messenger.ask(work, (all, waiting) => {
+    const enough = asked.every((_, i) => agreeing(all.map((found) => found[i])) >= r)
+    return enough || waiting === 0 ? [...all] : undefined
+  })
+  const found = asked.map((_, i) => {
+    const each = answers.map((answer) => answer[i])
+    const document = each.find(Boolean)
+    return document && { ...document, leaves: unionOf(each) }
+  })
+  return fromView(call, view(messenger, name, found))
+}
+
+/** Counts the answers that added nothing to those before; one that has nothing does not count. */
+function agreeing(found: readonly Found[]): number {
+  const adds = (at: number) =>
+    at > 0 &&
+    new Set(found.slice(0, at + 1).flatMap(revs)).size > new Set(found.slice(0, at).flatMap(revs)).size
+  const first = found.findIndex(Boolean)
+  return found.filter((document, at) => document && (at === first || !adds(at))).length
+}
+
+const revs = (document: Found) => document?.leaves.map(({ rev }) => rev) ?? []
+
+async function allDocs(messenger: Messenger, call: Call): Promise<Reply> {
+  const inQuery = call.query.get('keys')
+  const inBody = call.body.length > 0 ? JSON.parse(call.body.toString()).keys : undefined
+  const keys: string[] | undefined = inQuery === null ? inBody : JSON.parse(inQuery)
+  if (!keys) return anyCopy(messenger, call)
+  return fromView(call, await viewOf(messenger, call.path[0]!, keys, messenger.quorum))
+}
