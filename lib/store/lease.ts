@@ -106,11 +106,20 @@ export class Lease {
   async #giveBack(): Promise<boolean> {
     try {
       const written = await this.#document.write(freed(this.#state, this.#rev))
-      return written !== null || !(await this.#find())
+      if (!written) return !(await this.#find())
+      await this.#tidy(written.rev)
+      return true
     } catch (error) {
       if (error instanceof CouchError) return false
       throw error
     }
+  }
+
+  /** Removes what those who lost left free beside this instance's leaf, as long as that one stands. */
+  async #tidy(rev: string): Promise<void> {
+    const leaves = (await this.#document.read()).filter(({ deleted }) => !deleted)
+    if (!leaves.some((leaf) => leaf.rev === rev)) return
+    for (const leaf of leaves) if (leaf.rev !== rev && !isBusy(leaf)) await this.#document.remove(leaf.rev)
   }
 
   #schedule(at: number): void {

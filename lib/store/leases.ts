@@ -192,11 +192,7 @@ export class Leases {
     return true
   }
 
-  /**
-   * Takes back a claim that did not become a lease. Where others stand beside it, it is removed, unless it is the one that
-   * CouchDB shows: were all removed at a time, copies would make different revisions of the next. A claim that cannot be
-   * taken back now becomes stale.
-   */
+  /** Takes back a claim that did not become a lease. One that cannot be taken back now becomes stale. */
   async #retract(state: LeaseState): Promise<void> {
     this.#giveUp(state.claim)
     try {
@@ -206,11 +202,16 @@ export class Leases {
     }
   }
 
+  /**
+   * Removes a claim where something else stands that stays. Of claims alone, the one that CouchDB shows is freed: were all
+   * removed at a time, copies would make different revisions of the next.
+   */
   async #takeBack(state: LeaseState): Promise<void> {
     const leaves = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
+    const stays = leaves.some((leaf) => leaf.claim !== state.claim && (leaf.settled || !isBusy(leaf)))
     for (const { rev, claim } of leaves) {
       if (claim !== state.claim) continue
-      if (rev !== leaves[0].rev) await this.#document.remove(rev)
+      if (stays || rev !== leaves[0].rev) await this.#document.remove(rev)
       else await this.#document.write(freed(state, rev))
     }
   }
