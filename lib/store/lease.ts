@@ -145,20 +145,21 @@ export class Lease {
   async #renew(): Promise<boolean> {
     const startedAt = performance.now()
     this.#next ??= { ...this.#state, beat: this.#state.beat + 1, over: this.#rev }
+    const next = this.#next
     try {
-      const written = await this.#document.write(this.#next)
-      if (written?.by === 'most') return this.#extend(written, startedAt)
+      const written = await this.#document.write(next)
+      if (written?.by === 'most') return this.#extend(next, written, startedAt)
       const found = await this.#find()
-      return found && written?.by === 'half' && this.#extend(written, startedAt)
+      return found && written?.by === 'half' && this.#extend(next, written, startedAt)
     } catch (error) {
       if (error instanceof CouchError) return false
       throw error
     }
   }
 
-  #extend({ rev }: NonNullable<Written>, startedAt: number): boolean {
+  #extend(state: LeaseState, { rev }: NonNullable<Written>, startedAt: number): boolean {
     this.#rev = rev
-    this.#state = this.#next as LeaseState
+    this.#state = state
     this.#next = undefined
     // One that was acknowledged late may have been accepted after another instance took over.
     if (performance.now() > this.#validUntil) return false

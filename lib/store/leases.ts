@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CouchError, isUnavailable } from '../couch/errors.js'
+import { sortLeaves } from '../couch/winning-revision.js'
 import { Lease, type LeaseLostError } from './lease.js'
 import {
   freed,
@@ -68,6 +69,8 @@ export class Leases {
   readonly #watch: LeaseWatch
   /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
   readonly #over = new Set<string>()
+  /** Leaves of such claims that were freed. */
+  readonly #freed = new Set<string>()
 
   /** @param ttl milliseconds without a renewal after which the leases of this instance are stale */
   constructor(document: LeaseDocument, ttl: number) {
@@ -92,9 +95,13 @@ export class Leases {
     for (let attempt = 1; ; attempt++) {
       try {
         const lease = await this.#attempt(request)
-        if (lease instanceof Lease) return lease
+        if (lease instanceof Lease) {
+          await this.#removeFreed()
+          return lease
+        }
         if (attempt >= ATTEMPTS) throw lease
       } catch (error) {
+        if (error instanceof LeaseHeldError) await this.#removeFreed()
         if (!isUnavailable(error) || attempt >= ATTEMPTS) throw error
         await retrier.failed(error)
       }
@@ -140,18 +147,19 @@ export class Leases {
     const state = this.#newState(before, request)
     const claimedAt = performance.now()
     let lease: Lease | undefined
+    let written: Written = null
     try {
-      const written = await this.#document.write(state)
+      written = await this.#document.write(state)
       if (written && (await this.#isAlone(state, written, before))) {
         lease = new Lease(this.#document, state, written.rev, claimedAt, () => this.#giveUp(state.claim))
         if (await lease.settle(request.onLost)) return lease
       }
       if (written === null) return contended(this.#document.db.name)
     } catch (error) {
-      await this.#retract(state)
+      await this.#retract(state, written?.rev)
       throw error
     }
-    await this.#retract(state)
+    await this.#retract(state, written.rev)
     return contended(this.#document.db.name)
   }
 
@@ -193,10 +201,10 @@ export class Leases {
   }
 
   /** Takes back a claim that did not become a lease. One that cannot be taken back now becomes stale. */
-  async #retract(state: LeaseState): Promise<void> {
+  async #retract(state: LeaseState, rev: string | undefined): Promise<void> {
     this.#giveUp(state.claim)
     try {
-      await this.#document.db.client.retry(() => this.#takeBack(state))
+      await this.#document.db.client.retry(() => this.#takeBack(state, rev))
     } catch (error) {
       if (!(error instanceof CouchError)) throw error
     }
@@ -206,13 +214,34 @@ export class Leases {
    * Removes a claim where something else stands that stays. Of claims alone, the one that CouchDB shows is freed: were all
    * removed at a time, copies would make different revisions of the next.
    */
-  async #takeBack(state: LeaseState): Promise<void> {
-    const leaves = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
-    const stays = leaves.some((leaf) => leaf.claim !== state.claim && (leaf.settled || !isBusy(leaf)))
-    for (const { rev, claim } of leaves) {
-      if (claim !== state.claim) continue
-      if (stays || rev !== leaves[0].rev) await this.#document.remove(rev)
-      else await this.#document.write(freed(state, rev))
+  async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
+    const { claim } = state
+    const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
+    const stays = live.some((leaf) => leaf.claim !== claim && (leaf.settled || !isBusy(leaf)))
+    // It may lie on a copy that was not asked.
+    const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
+    const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
+    for (const { rev } of all.filter((leaf) => leaf.claim === claim)) {
+      if (stays || rev !== all[0].rev) await this.#document.remove(rev)
+      else await this.#free(state, rev)
+    }
+  }
+
+  async #free(state: LeaseState, rev: string): Promise<void> {
+    const written = await this.#document.write(freed(state, rev))
+    if (written) this.#freed.add(written.rev)
+  }
+
+  /** Removes what this instance freed, once somebody's lease stands beside it: other instances may not see it. */
+  async #removeFreed(): Promise<void> {
+    for (const rev of this.#freed) {
+      this.#freed.delete(rev)
+      try {
+        await this.#document.remove(rev)
+      } catch (error) {
+        // The next holder removes it.
+        if (!(error instanceof CouchError)) throw error
+      }
     }
   }
 

@@ -1,0 +1,214 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import fc from 'fast-check'
+import t from 'tap'
+import { CouchClient } from '../lib/couch/client.js'
+import { CouchDatabase } from '../lib/couch/database.js'
+import { CouchError } from '../lib/couch/errors.js'
+import type { Lease, LeaseLostError } from '../lib/store/lease.js'
+import { LeaseDocument } from '../lib/store/lease-document.js'
+import { LeaseHeldError, Leases } from '../lib/store/leases.js'
+import { type SimulatedCluster, type Strike, startSimulatedCluster } from './helpers/simulated-cluster.js'
+
+const TTL = 300
+const DATABASE = 'system'
+const LEASE = 'athena_backup_lease'
+
+/** One server instance that takes the lease, and its end. */
+const turn = fc.record({
+  after: fc.nat({ max: 60 }),
+  for: fc.nat({ max: 250 }),
+  /** A server that dies renews no more and gives nothing back. */
+  end: fc.constantFrom('release' as const, 'release' as const, 'release' as const, 'die' as const)
+})
+/** What happens to requests about the lease, now and then. */
+const fault = fc.record({
+  after: fc.nat({ max: 400 }),
+  times: fc.integer({ min: 1, max: 4 }),
+  effect: fc.boolean(),
+  path: fc.constantFrom(/athena_backup_lease/, /_bulk_get/),
+  answer: fc.constantFrom<Strike['answer']>(
+    'never',
+    { status: 500, error: 'internal_server_error' },
+    { status: 409, error: 'conflict' },
+    { status: 412, error: 'nodedown', reason: 'progress not possible' }
+  )
+})
+const schedule = fc.record({
+  seed: fc.integer(),
+  n: fc.constantFrom(1, 2, 3, 3, 3),
+  delay: fc.integer({ min: 1, max: 15 }),
+  merge: fc.integer({ min: 1, max: 60 }),
+  instances: fc.array(fc.array(turn, { minLength: 1, maxLength: 4 }), { minLength: 2, maxLength: 4 }),
+  faults: fc.array(fault, { maxLength: 3 }),
+  down: fc.option(fc.record({ after: fc.nat({ max: 300 }), for: fc.nat({ max: 300 }) }))
+})
+
+function leasesOn(url: string): { leases: Leases; close: () => Promise<void> } {
+  const client = new CouchClient({
+    connect: () => ({ origin: url, basePath: '', headers: {}, dispatcher: undefined }),
+    retry: { attempts: 3, wait: 10, longest: 20 },
+    control: TTL / 3,
+    idle: TTL
+  })
+  const database = new CouchDatabase(client, DATABASE)
+  return { leases: new Leases(new LeaseDocument(database), TTL), close: () => client.close() }
+}
+
+const acquire = (leases: Leases, id: string, onLost: (error: LeaseLostError) => void = () => {}) =>
+  leases.acquire({
+    holder: (newest) => ({ holder: { operation: 'backup', id, instance: id }, newest: newest + 1n }),
+    onLost,
+    keepNotices: async () => {}
+  })
+
+/** The leases that allow to write, at this moment. */
+function holding(all: ReadonlySet<Lease>): Lease[] {
+  return [...all].filter((lease) => {
+    try {
+      lease.check()
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+async function withCluster<T>(
+  options: Parameters<typeof startSimulatedCluster>[0],
+  work: (cluster: SimulatedCluster) => Promise<T>
+): Promise<T> {
+  const cluster = await startSimulatedCluster(options)
+  try {
+    const { leases, close } = leasesOn(cluster.urls[0]!)
+    await fetch(`${cluster.urls[0]}/${DATABASE}`, { method: 'PUT' })
+    await (await acquire(leases, 'first')).release()
+    await close()
+    await cluster.merge()
+    return await work(cluster)
+  } finally {
+    await cluster.close()
+  }
+}
+
+t.test('two never hold the lease, whatever happens; and it is free again', async (t) => {
+  let taken = 0
+  await fc.assert(
+    fc.asyncProperty(schedule, async ({ instances, faults, down, ...options }) => {
+      await withCluster(options, async (cluster) => {
+        const held = new Set<Lease>()
+        let most = 0
+        const watching = setInterval(() => {
+          most = Math.max(most, holding(held).length)
+        }, 1)
+        const places = instances.map((_, i) => leasesOn(cluster.urls[i % cluster.urls.length]!))
+        const live = async (turns: (typeof instances)[number], i: number) => {
+          for (const [number, turn] of turns.entries()) {
+            await delay(turn.after)
+            const lease = await acquire(places[i]!.leases, `${i}.${number}`).catch((error: unknown) => {
+              if (error instanceof LeaseHeldError || error instanceof CouchError) return null
+              throw error
+            })
+            if (!lease) continue
+            taken++
+            held.add(lease)
+            most = Math.max(most, holding(held).length)
+            await delay(turn.for)
+            if (turn.end === 'release') await lease.release()
+            else lease.abandon()
+          }
+        }
+        const strike = async ({ after, ...strike }: (typeof faults)[number]) => {
+          await delay(after)
+          const end = cluster.strike(strike)
+          await delay(TTL)
+          end()
+        }
+        const failing = async () => {
+          if (!down || options.n < 3) return
+          await delay(down.after)
+          await cluster.down(2)
+          await delay(down.for)
+          await cluster.up(2)
+        }
+        await Promise.all([...instances.map(live), ...faults.map(strike), failing()])
+        clearInterval(watching)
+        for (const lease of held) lease.abandon()
+        await cluster.merge()
+        const after = leasesOn(cluster.urls[0]!)
+        const since = performance.now()
+        const last = await untilTaken(after.leases)
+        if (performance.now() - since > 20 * TTL) throw new Error('it took too long to become free')
+        await last.release()
+        await cluster.merge()
+        for (const { close } of [...places, after]) await close()
+        const leaves = cluster.leaves(DATABASE, LEASE)
+        if (most > 1) throw new Error(`${most} held it`)
+        if (leaves.length !== 1) throw new Error(`${leaves.length} leaves`)
+      })
+    }),
+    { numRuns: Number(process.env.LEASE_RUNS ?? 40), endOnFailure: true }
+  )
+  t.ok(taken > 20, 'it was taken')
+})
+
+/** Takes the lease as soon as it is free or stale. */
+async function untilTaken(leases: Leases): Promise<Lease> {
+  for (;;) {
+    try {
+      return await acquire(leases, 'last')
+    } catch (error) {
+      if (!(error instanceof LeaseHeldError)) throw error
+      await delay(TTL / 10)
+    }
+  }
+}
+
+t.test('of those who come at the same moment one gets it, at once', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 15 }), async (seed, slowest) => {
+      await withCluster({ seed, delay: slowest, merge: 30 }, async (cluster) => {
+        const places = [0, 1, 2].map((node) => leasesOn(cluster.urls[node]!))
+        const results = await Promise.all(
+          places.map(({ leases }, i) =>
+            acquire(leases, `${i}`).catch((error: unknown) => {
+              if (error instanceof LeaseHeldError) return null
+              throw error
+            })
+          )
+        )
+        const winners = results.filter((lease) => lease !== null)
+        for (const lease of winners) await lease.release()
+        await cluster.merge()
+        for (const { close } of places) await close()
+        if (winners.length !== 1) throw new Error(`${winners.length} got it`)
+        const leaves = cluster.leaves(DATABASE, LEASE)
+        if (leaves.length !== 1) throw new Error(`${leaves.length} leaves`)
+      })
+    }),
+    { numRuns: 60, endOnFailure: true }
+  )
+  t.pass()
+})
+
+t.test('with most copies away nobody gets it, and it is said why', async (t) => {
+  await withCluster({ delay: 2 }, async (cluster) => {
+    const { leases, close } = leasesOn(cluster.urls[0]!)
+    await cluster.down(1)
+    await cluster.down(2)
+    await t.rejects(acquire(leases, 'alone'), /no_majority/)
+    await close()
+  })
+})
+
+t.test('of two copies one may be away', async (t) => {
+  await withCluster({ n: 2, delay: 2 }, async (cluster) => {
+    const { leases, close } = leasesOn(cluster.urls[0]!)
+    await cluster.down(1)
+    const lease = await acquire(leases, 'alone')
+    await delay(2 * TTL)
+    lease.check()
+    await lease.release()
+    await close()
+  })
+  t.pass()
+})
