@@ -93,10 +93,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   } finally {
     await progress.stop()
   }
-  const parts = []
-  for (const stored of Object.values(databases))
-    parts.push(...(await store.chunks(stored)), ...stored.superseded)
-  await store.checkPresence(id, parts)
+  await store.checkParts(id, Object.values(databases))
   await update((header) => {
     const end = Date.now()
     return {

@@ -67,6 +67,9 @@ export interface CouchResponse {
   discard(): void
 }
 
+/** For callers that count attempts themselves. */
+export const ONCE: RetryPolicy = { attempts: 1, wait: 1, longest: 1 }
+
 /** Counts attempts, and waits between them. */
 export class Retrier {
   readonly #policy: RetryPolicy
@@ -171,9 +174,12 @@ export class CouchClient {
     return this.retry(() => this.#send(request))
   }
 
-  /** One attempt of {@link stream}, for callers that retry more than the request. */
-  async streamOnce(request: CouchRequest): Promise<CouchResponse> {
-    return this.#send(request)
+  /**
+   * One attempt of {@link stream}, for callers that retry more than the request.
+   * @param deadline ends the call
+   */
+  async streamOnce(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
+    return this.#send(request, deadline)
   }
 
   async #send(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {

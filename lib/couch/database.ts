@@ -1,3 +1,4 @@
+import { readDocument } from '../json/document.js'
 import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
 import type { BulkBody } from './bulk-body.js'
@@ -6,6 +7,7 @@ import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
 import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
+import { tellingSent } from './send-or-find.js'
 import { winnerOf } from './winning-revision.js'
 
 export interface DatabaseInfo {
@@ -87,6 +89,16 @@ export interface AllDocsRange {
   to?: string
   limit?: number
   includeDocs?: boolean
+}
+
+/** How a body that is a stream is written. */
+export interface StreamedWrite {
+  /** `false` keeps the revision that the document names. */
+  newEdits: boolean
+  /** Called when the body has been sent. */
+  sent: () => void
+  /** Ends the request. */
+  deadline: AbortSignal
 }
 
 /** Stored documents change by revision: every write names the one it replaces. */
@@ -430,90 +442,108 @@ export class CouchDatabase {
     })
   }
 
-  /** Stores an attachment on the current revision `rev`. */
+  /**
+   * Stores an attachment on the current revision `rev`, and returns the new revision.
+   * @throws CouchError with status 409 when `rev` is not the current revision
+   */
   async putAttachment(
     id: string,
     name: string,
     rev: string,
     contentType: string,
     data: Buffer
-  ): Promise<void> {
-    const reply = await this.client.json<{ rev?: string }>({
-      method: 'PUT',
-      path: [this.name, id, name],
-      query: { rev },
-      body: data,
-      headers: { 'content-type': contentType },
-      write: true
+  ): Promise<string> {
+    const open = async function* () {
+      yield data
+    }
+    return this.client.retry(() => {
+      const options = { length: data.length, deadline: AbortSignal.timeout(this.client.settings.control) }
+      return this.putAttachmentStream(id, name, rev, contentType, open, options)
     })
-    revisionOf(reply, this.name)
   }
 
-  /** Stores an attachment of unknown length on revision `rev`. Not retried: `data` can be read once. */
+  /**
+   * Stores an attachment on revision `rev`, and returns the new revision. One attempt.
+   * @throws CouchError with status 409 when `rev` is not the current revision
+   */
   async putAttachmentStream(
     id: string,
     name: string,
     rev: string,
     contentType: string,
-    data: () => AsyncIterable<Uint8Array>
-  ): Promise<void> {
-    const response = await this.client.streamOnce({
-      method: 'PUT',
-      path: [this.name, id, name],
-      query: { rev },
-      body: data,
-      headers: { 'content-type': contentType },
-      write: true
-    })
-    revisionOf(await readJson(response), this.name)
+    data: () => AsyncIterable<Uint8Array>,
+    { length, deadline }: { length?: number; deadline?: AbortSignal } = {}
+  ): Promise<string> {
+    const headers = {
+      'content-type': contentType,
+      ...(length !== undefined && { 'content-length': String(length) })
+    }
+    const response = await this.client.streamOnce(
+      { method: 'PUT', path: [this.name, id, name], query: { rev }, body: data, headers, write: true },
+      deadline
+    )
+    const written = revisionOf(await readJson(response), this.name)
+    if (response.status === 202) await this.#confirmAccepted(id, written)
+    return written
   }
 
   /**
-   * Writes a document with its attachments in one request, streamed.
+   * Makes sure that a revision which only some copies of a shard took stands beside no other.
+   * @throws CouchError with status 409 when it does; it is deleted then
+   */
+  async #confirmAccepted(id: string, rev: string): Promise<void> {
+    for await (const { doc, conflicts } of this.bulkGet([{ id }], { attachments: false })) {
+      const leaves = [...(doc ? [readDocument(doc).rev] : []), ...conflicts]
+      // One that is no leaf was written over since.
+      if (!leaves.includes(rev) || leaves.length === 1) return
+      await this.delete(id, rev)
+      throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
+        status: 409,
+        error: 'conflict',
+        reason: 'another writer was accepted by other copies of the database'
+      })
+    }
+  }
+
+  /**
+   * Writes a document with its attachments in one request, streamed. One attempt.
    * @param document JSON whose `_attachments` say `"follows":true`, in the order of `parts`
    * @returns the new revision; `null` with `newEdits: false`
    * @throws CouchError with status 409 on a conflict
    */
-  async putWithAttachments(
-    id: string,
-    document: Buffer,
-    parts: readonly AttachmentPart[],
-    options: { newEdits: boolean } = { newEdits: true }
-  ): Promise<string | null> {
-    return this.client.retry(() => this.putWithAttachmentsOnce(id, document, parts, options))
-  }
-
-  /** One attempt of {@link putWithAttachments}. */
   async putWithAttachmentsOnce(
     id: string,
     document: Buffer,
     parts: readonly AttachmentPart[],
-    options: { newEdits: boolean }
+    { newEdits, sent, deadline }: StreamedWrite
   ): Promise<string | null> {
     // CouchDB waits for ever for the first part of a multipart body that has none.
     const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
-    const response = await this.client.streamOnce({
-      method: 'PUT',
+    const request = {
+      method: 'PUT' as const,
       path: [this.name, id],
-      query: { new_edits: options.newEdits ? undefined : false },
-      body: open,
+      query: { new_edits: newEdits ? undefined : false },
+      body: () => tellingSent(open(), sent),
       headers,
       write: true
-    })
-    const reply = await readJson(response)
-    return options.newEdits ? revisionOf(reply, this.name) : null
+    }
+    const reply = await readJson(await this.client.streamOnce(request, deadline))
+    return newEdits ? revisionOf(reply, this.name) : null
   }
 
   /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. One attempt. */
-  async putStreamOnce(newEdits: boolean, json: () => AsyncIterable<Uint8Array>): Promise<BulkResult[]> {
-    const response = await this.client.streamOnce({
-      method: 'POST',
+  async putStreamOnce(
+    json: () => AsyncIterable<Uint8Array>,
+    { newEdits, sent, deadline }: StreamedWrite
+  ): Promise<BulkResult[]> {
+    const request = {
+      method: 'POST' as const,
       path: [this.name, '_bulk_docs'],
-      body: () => bulkStream(newEdits, json()),
+      body: () => tellingSent(bulkStream(newEdits, json()), sent),
       headers: { 'content-type': 'application/json' },
       write: true
-    })
-    return bulkResults(await readJson(response), this.name)
+    }
+    return bulkResults(await readJson(await this.client.streamOnce(request, deadline)), this.name)
   }
 }
 

@@ -46,6 +46,9 @@ export const isOwnDocument = (id: string, type: string | undefined): boolean =>
 
 export const backupId = (timestamp: number): string => `${BACKUP_PREFIX}${timestamp}`
 
+/** Ids in a row that other documents have, before the database is not believed: it answers a conflict to everything. */
+export const TAKEN_IDS = 100
+
 const serial = (index: number) => String(index).padStart(6, '0')
 const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
 
