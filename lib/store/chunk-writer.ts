@@ -1,14 +1,14 @@
 import { createGzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
-import type { CouchDatabase, Revision } from '../couch/database.js'
-import { type CouchError, isConflict, isTooLarge } from '../couch/errors.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { type CouchError, isTooLarge } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
+import { ChunkPlaces } from './chunk-places.js'
 import { largeKey } from './copy-index.js'
-import { CHUNK_BYTES, type ChunkDocument, type ChunkEntry } from './layout.js'
-import { CHUNK_TYPE, chunkId, TAKEN_IDS } from './names.js'
+import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
@@ -55,8 +55,7 @@ export interface ChunkWriterOptions {
 export class ChunkWriter {
   readonly #options: ChunkWriterOptions
   readonly #db: CouchDatabase
-  /** Number of the next chunk. */
-  #index: number
+  readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
@@ -73,12 +72,12 @@ export class ChunkWriter {
   constructor(options: ChunkWriterOptions) {
     this.#options = options
     this.#db = options.db
-    this.#index = options.first
+    this.#places = new ChunkPlaces(options)
   }
 
   /** Number of the next chunk. */
   get next(): number {
-    return this.#index
+    return this.#places.next
   }
 
   /**
@@ -191,7 +190,7 @@ export class ChunkWriter {
     const open = async function* () {
       yield compressed
     }
-    const stored = await this.#put(count, { open, length: compressed.length })
+    const stored = await this.#put({ open, length: compressed.length })
     // Only now: what a failed request was sent from may still be on its way.
     this.#outputs.give(output)
     return { ...stored, docs: count, design: designs.length, raw: bytes.length }
@@ -212,43 +211,21 @@ export class ChunkWriter {
       yield LINE_END
     }
     const compressed = () => through(lines(), createGzip({ level: GZIP_LEVEL }))
-    const stored = await this.#put(1, { open: compressed, length: undefined })
+    const stored = await this.#put({ open: compressed, length: undefined })
     return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id) }
   }
 
   /**
-   * Stores a chunk. Every attempt has an id of its own, so that one which comes late changes no other; what is left of
-   * those that failed is deleted at the end of the backup.
+   * Stores a chunk. Every attempt has a document of its own, so that one which comes late changes no other; what is left
+   * of those that failed is deleted at the end of the backup.
    */
-  async #put(documents: number, body: ChunkBody): Promise<StoredChunk> {
+  async #put(body: ChunkBody): Promise<StoredChunk> {
     const retrier = this.#db.client.retrier()
     for (;;) {
-      const attempt = new ChunkAttempt(this.#db, await this.#create(documents), body)
+      const attempt = new ChunkAttempt(this.#db, await this.#places.take(), body)
       const stored = await attempt.store(retrier)
       if (stored) return stored
     }
-  }
-
-  async #create(documents: number): Promise<Revision> {
-    for (let taken = 1; ; taken++) {
-      const index = this.#index++
-      const id = this.#chunkId(index)
-      try {
-        return { id, rev: await this.#db.put({ ...this.#document(index, documents), _id: id }) }
-      } catch (error) {
-        // Another document has the id, or a reply was lost.
-        if (!isConflict(error) || taken >= TAKEN_IDS) throw error
-      }
-    }
-  }
-
-  #chunkId(index: number): string {
-    return chunkId(this.#options.backup, this.#options.database, index)
-  }
-
-  #document(index: number, documents: number): ChunkDocument {
-    const { backup, database } = this.#options
-    return { type: CHUNK_TYPE, backup_id: backup, database, index, documents }
   }
 }
 
