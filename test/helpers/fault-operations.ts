@@ -52,7 +52,9 @@ export const backup: Operation = {
     { name: 'header', method: 'PUT', path: /03_ibp_db_backup_/ },
     { name: 'changes', core: true, path: /_changes/ },
     { name: 'attachments', path: /_bulk_get/ },
+    { name: 'place', method: 'POST', path: new RegExp(`^/${names.backups}/_bulk_docs`) },
     { name: 'chunk', core: true, method: 'PUT', path: /backup_chunk_/ },
+    { name: 'look', method: 'GET', path: /backup_chunk_[^/]*$/ },
     { name: 'check', method: 'GET', path: new RegExp(`^/${names.backups}/_all_docs`) },
     { name: 'end', core: true, method: 'PUT', path: /03_ibp_db_backup_/, body: /"in_progress":false/ },
     leaseBack
