@@ -493,15 +493,19 @@ export class CouchDatabase {
    */
   async #confirmAccepted(id: string, rev: string): Promise<void> {
     for await (const { doc, conflicts } of this.bulkGet([{ id }], { attachments: false })) {
-      const leaves = [...(doc ? [readDocument(doc).rev] : []), ...conflicts]
-      // One that is no leaf was written over since.
-      if (!leaves.includes(rev) || leaves.length === 1) return
-      await this.delete(id, rev)
-      throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
-        status: 409,
-        error: 'conflict',
-        reason: 'another writer was accepted by other copies of the database'
-      })
+      const winner = doc && readDocument(doc).rev
+      const others = [winner, ...conflicts].filter((leaf) => leaf !== rev)
+      if (others.length <= conflicts.length) {
+        if (others.length === 0) return
+        await this.delete(id, rev)
+        throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
+          status: 409,
+          error: 'conflict',
+          reason: 'other copies of the database have accepted another writer'
+        })
+      }
+      // It is no leaf: it was written over since, or a majority does not show it.
+      if (generationOf(winner) <= generationOf(rev)) throw malformed(this.name, 'revision that was accepted')
     }
   }
 
@@ -678,6 +682,8 @@ function notCreated(name: string, settings: DatabaseSettings, refusal: CouchErro
 function membersOf(doc: object): string {
   return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
 }
+
+const generationOf = (rev: string | null | undefined) => Number.parseInt(rev ?? '0', 10)
 
 function revisionOf(reply: unknown, name: string): string {
   const rev = (reply as { rev?: unknown } | null)?.rev

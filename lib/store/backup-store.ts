@@ -47,7 +47,8 @@ export interface LegacyHeader {
 }
 
 interface KnownDocument {
-  rev: string
+  /** Not known of a document that was not shown. */
+  rev?: string
   /** It is a backup's header. */
   header: boolean
 }
@@ -72,12 +73,11 @@ export class BackupStore {
     const shown = new Set(rows.map(({ id }) => id))
     const hidden = [...this.#known].filter(([id, { header }]) => header && !shown.has(id))
     const known = new Map<string, KnownDocument>()
-    const look = async ({ id, rev }: Revision) =>
-      known.set(id, { rev, header: await this.#isHeader({ id, rev }) })
-    // Of a document that is not shown the revision is not known.
-    const asked = [...rows, ...hidden.map(([id]) => ({ id, rev: '' }))]
+    const look = async (id: string, rev?: string) =>
+      known.set(id, { rev, header: await this.#isHeader(id, rev) })
+    const asked: { id: string; rev?: string }[] = [...rows, ...hidden.map(([id]) => ({ id }))]
     for (let i = 0; i < asked.length; i += TYPES_AT_A_TIME)
-      await Promise.all(asked.slice(i, i + TYPES_AT_A_TIME).map(look))
+      await Promise.all(asked.slice(i, i + TYPES_AT_A_TIME).map(({ id, rev }) => look(id, rev)))
     this.#known = known
     const stamp = (id: string) => BigInt(id.slice(BACKUP_RANGE.from.length))
     const headers = [...known].filter(([, { header }]) => header).map(([id]) => id)
@@ -85,9 +85,11 @@ export class BackupStore {
   }
 
   /** The id alone does not tell: a document of the console may have it. */
-  async #isHeader({ id, rev }: Revision): Promise<boolean> {
+  async #isHeader(id: string, rev?: string): Promise<boolean> {
     const known = this.#known.get(id)
-    return known?.rev === rev ? known.header : (await this.db.type(id))?.type === BACKUP_TYPE
+    return known && rev !== undefined && known.rev === rev
+      ? known.header
+      : (await this.db.type(id))?.type === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */

@@ -33,6 +33,10 @@ export type Fault =
   | 'status_401'
   /** A refusal by something between, which the tables of faults do not hold: it is for single requests. */
   | 'status_403'
+  /** The database did it, and no reply comes; not in the tables either. */
+  | 'stall_after'
+  /** The reply with status 202: one replica took it. Not in the tables either. */
+  | 'status_202'
   /** The reply as `text/plain`. */
   | 'wrong_type'
   /** A page of HTML with status 200, as a gateway sends it. */
@@ -207,7 +211,9 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
     }
     if (rule.fault === 'duplicate') await forward(request, body)
     const reply = await forward(request, body)
+    if (rule.fault === 'stall_after') return
     if (rule.fault === 'reply_lost') return socket.resetAndDestroy()
+    if (rule.fault === 'status_202') reply.status = 202
     if (rule.fault === 'wrong_type') reply.headers['content-type'] = 'text/plain'
     const chunked = rule.fault.endsWith('_chunked')
     const half = reply.body.subarray(0, reply.body.length >> 1)
