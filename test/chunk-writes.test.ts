@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { CouchClient } from '../lib/couch/client.js'
@@ -102,14 +103,16 @@ for (const [kind, store] of Object.entries(KINDS)) {
 
 t.test('a chunk is not counted as stored when other bytes are', async (t) => {
   const { proxy, db, writer, sent } = await setup(t)
+  const other = gzipSync('{"_id":"a","n":1}\n', { level: 3 })
+  other[other.length >> 1]! ^= 1
   let spoiled = false
   proxy.onRequest = ({ method, path }) => {
     if (spoiled || method !== 'PUT' || !ATTACHMENT.path.test(path)) return
     spoiled = true
     // Its document gets another attachment, and the request itself is lost.
     const [, name, id, query] = /^\/([^/]+)\/([^/]+)\/[^?]+\?rev=(.*)$/.exec(path) ?? []
-    const other = nano(proxy.url).use(name!)
-    void other.attachment.insert(id!, 'documents.ndjson.gz', Buffer.from('other'), 'application/gzip', {
+    const db = nano(proxy.url).use(name!)
+    void db.attachment.insert(id!, 'documents.ndjson.gz', other, 'application/gzip', {
       rev: query!
     })
     return false
