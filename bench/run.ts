@@ -179,7 +179,7 @@ async function measureShards(
   return [
     SHARDS_TITLE,
     '',
-    `${new Date().toISOString().slice(0, 10)}, ${version}; ${docs} documents, \`npm run bench -- --only shards\`.`,
+    `${new Date().toISOString().slice(0, 10)}, ${version}; ${docs} documents, \`npm run bench -- --only shards --rounds ${rounds}\`.`,
     '',
     '| q | backup / raw read of the changes feed | restore / bare _bulk_docs loader |',
     '|---|---|---|',
