@@ -76,9 +76,10 @@ export async function call(server: Server, method: string, path: string, body?: 
   return answer
 }
 
-export async function recreate(server: Server, database: string): Promise<void> {
+/** @param q number of shards; as many as the server makes by itself unless given */
+export async function recreate(server: Server, database: string, q?: number): Promise<void> {
   await call(server, 'DELETE', `/${database}`)
-  await call(server, 'PUT', `/${database}`)
+  await call(server, 'PUT', `/${database}${q === undefined ? '' : `?q=${q}`}`)
 }
 
 /** Fills a database with `bodies` of `_bulk_docs`, the fastest way there is over HTTP. */

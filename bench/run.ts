@@ -1,5 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -13,6 +13,7 @@ const USAGE = `npm run bench -- [options]
   --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
   --sizes A,B,C  documents for the memory figures (default 10000,100000,300000; 2000,5000 embedded)
   --rounds N     rounds of each comparison (default 3)
+  --only PART    "shards": only databases of 8 and 64 shards, whose section of the results is written anew
   --out FILE     where to write the results (default bench/RESULTS.md)
 
 COUCHDB_URL, with credentials in it, names the server; without it the embedded database is measured.`
@@ -20,6 +21,9 @@ COUCHDB_URL, with credentials in it, names the server; without it the embedded d
 const MiB = 1024 * 1024
 const names = { components: 'bench_components', sessions: 'bench_sessions', system: 'bench_system' }
 const EMPTY = 'bench_empty'
+/** Numbers of shards that large databases have. */
+const SHARDS = [8, 64]
+const SHARDS_TITLE = '## Databases of many shards'
 
 type Rows = Record<string, number[]>
 
@@ -29,11 +33,13 @@ async function main(): Promise<void> {
       docs: { type: 'string' },
       sizes: { type: 'string' },
       rounds: { type: 'string', default: '3' },
+      only: { type: 'string' },
       out: { type: 'string', default: join('bench', 'RESULTS.md') },
       help: { type: 'boolean', default: false }
     }
   })
-  if (values.help) return console.log(USAGE)
+  const only = values.only === 'shards'
+  if (values.help || (values.only !== undefined && !only)) return console.log(USAGE)
   const embedded = process.env.COUCHDB_URL ? undefined : await startEmbeddedCouch({ memory: true })
   const url = (process.env.COUCHDB_URL ?? embedded?.url ?? '').replace(/\/$/, '')
   const docs = Number(values.docs ?? (embedded ? 5000 : 100_000))
@@ -41,7 +47,11 @@ async function main(): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'bench-'))
   const server = serverOf(url)
   try {
-    const results = new Report(await versionOf(server, !embedded), docs)
+    const version = await versionOf(server, !embedded)
+    const shards = async () =>
+      embedded ? '' : measureShards(url, server, docs, Number(values.rounds), version)
+    if (only) return await writeShards(values.out, await shards())
+    const results = new Report(version, docs)
     // The rivals do not get on with the embedded database: their batches never return.
     const rivals = embedded ? undefined : join(directory, 'rival.txt')
     await compare(url, server, docs, Number(values.rounds), join(directory, 'backup.json'), rivals, results)
@@ -49,6 +59,7 @@ async function main(): Promise<void> {
     const text = results.text()
     console.log(text)
     await writeFile(values.out, text)
+    await writeShards(values.out, await shards())
   } finally {
     for (const name of [...Object.values(names), EMPTY]) await call(server, 'DELETE', `/${name}`)
     await rm(directory, { recursive: true, force: true })
@@ -132,8 +143,60 @@ async function measureMemory(url: string, server: Server, sizes: number[], resul
   }
 }
 
-async function fill(server: Server, bodies: readonly string[]): Promise<void> {
-  for (const name of Object.values(names)) await recreate(server, name)
+/** Returns the section about backups and restores of databases that have {@link SHARDS}. */
+async function measureShards(
+  url: string,
+  server: Server,
+  docs: number,
+  rounds: number,
+  version: string
+): Promise<string> {
+  const bodies = newDocuments(docs)
+  const lines: string[] = []
+  for (const q of SHARDS) {
+    const rows: Record<'raw' | 'backup' | 'loader' | 'restore', number[]> = {
+      raw: [],
+      backup: [],
+      loader: [],
+      restore: []
+    }
+    await fill(server, bodies, q)
+    let id = ''
+    for (let round = 0; round < rounds; round++) {
+      rows.raw.push((await rawRead(url, names.components)).ms)
+      const backup = await run({ url, databases: names, operation: 'backup' })
+      rows.backup.push(backup.ms)
+      id = backup.id
+    }
+    for (let round = 0; round < rounds; round++) {
+      await recreate(server, EMPTY, q)
+      rows.loader.push(await timed(() => load(server, EMPTY, bodies)))
+      await recreate(server, names.components, q)
+      rows.restore.push((await run({ url, databases: names, operation: 'restore', id })).ms)
+    }
+    lines.push(`| ${q} | ${ratioOf(rows.backup, rows.raw)} | ${ratioOf(rows.restore, rows.loader)} |`)
+  }
+  return [
+    SHARDS_TITLE,
+    '',
+    `${new Date().toISOString().slice(0, 10)}, ${version}; ${docs} documents, \`npm run bench -- --only shards --rounds ${rounds}\`.`,
+    '',
+    '| q | backup / raw read of the changes feed | restore / bare _bulk_docs loader |',
+    '|---|---|---|',
+    ...lines,
+    ''
+  ].join('\n')
+}
+
+/** Puts the section about shards in the place of an earlier one. */
+async function writeShards(file: string, section: string): Promise<void> {
+  console.log(section)
+  const [before] = (await readFile(file, 'utf8')).split(SHARDS_TITLE)
+  await writeFile(file, `${before.trimEnd()}\n\n${section}`.trimEnd().concat('\n'))
+}
+
+async function fill(server: Server, bodies: readonly string[], q?: number): Promise<void> {
+  for (const name of Object.values(names)) await recreate(server, name, q)
   await load(server, names.components, bodies)
 }
 
@@ -179,6 +242,13 @@ async function versionOf(server: Server, real: boolean): Promise<string> {
 const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]
 const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`
 
+/** Returns the median of the rounds' ratios, each of them, and the medians of both times. */
+function ratioOf(over: readonly number[], under: readonly number[]): string {
+  const ratios = over.map((value, index) => value / under[index])
+  const rounds = ratios.map((ratio) => ratio.toFixed(2)).join(', ')
+  return `**${median(ratios).toFixed(2)}** (${rounds}; ${seconds(median(over))} / ${seconds(median(under))})`
+}
+
 class Report {
   readonly #head: string
   readonly #lines: string[] = []
@@ -207,13 +277,7 @@ class Report {
 
   ratio(what: string, over: readonly number[], under: readonly number[], bar: string): void {
     if (over.length === 0 || under.length === 0) return
-    const ratios = over.map((value, index) => value / under[index])
-    const rounds = ratios.map((ratio) => ratio.toFixed(2)).join(', ')
-    this.line(
-      what,
-      `**${median(ratios).toFixed(2)}** (${rounds}; ${seconds(median(over))} / ${seconds(median(under))})`,
-      bar
-    )
+    this.line(what, ratioOf(over, under), bar)
   }
 
   process(what: string, { loopP99: own, idleP99: idle }: Measured): void {

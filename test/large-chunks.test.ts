@@ -44,7 +44,7 @@ t.test('a large document that cannot be stored is not read on', async (t) => {
       request.socket.end()
     } else {
       response.statusCode = 201
-      response.end('{"ok":true,"rev":"1-a"}')
+      response.end('[{"ok":true,"id":"backup_chunk_1592924104038_system_000000","rev":"1-a"}]')
     }
   })
   let ended = false

@@ -38,7 +38,8 @@ export async function putAttachment(
     const rev = await db.revision(backup)
     if (rev === null) throw new BackupNotFoundError(backup)
     try {
-      return await db.putAttachment(backup, name, rev, contentType, data)
+      await db.putAttachment(backup, name, rev, contentType, data)
+      return
     } catch (error) {
       if (!isConflict(error) || attempt >= ATTEMPTS) throw error
     }

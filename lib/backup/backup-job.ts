@@ -98,10 +98,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   } finally {
     await progress.stop()
   }
-  const parts = []
-  for (const stored of Object.values(databases))
-    parts.push(...(await store.chunks(stored)), ...stored.superseded)
-  await store.checkPresence(id, parts)
+  await store.checkParts(id, Object.values(databases))
   const took = Math.round(performance.now() - beganAt)
   await update((header) => {
     return {

@@ -75,6 +75,9 @@ async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void
 /** Milliseconds before a write is tried again after its first conflict, doubled with each, and at most. */
 const CONFLICT_WAIT = { first: 5, longest: 400 }
 
+/** For callers that count attempts themselves. */
+export const ONCE: RetryPolicy = { attempts: 1, wait: 1, longest: 1 }
+
 /** Counts attempts, and waits between them. */
 export class Retrier {
   readonly #policy: RetryPolicy
@@ -210,9 +213,12 @@ export class CouchClient {
     return this.retry(() => this.#send(request))
   }
 
-  /** One attempt of {@link stream}, for callers that retry more than the request. */
-  async streamOnce(request: CouchRequest): Promise<CouchResponse> {
-    return this.#send(request)
+  /**
+   * One attempt of {@link stream}, for callers that retry more than the request.
+   * @param deadline ends the call
+   */
+  async streamOnce(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
+    return this.#send(request, deadline)
   }
 
   async #send(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {

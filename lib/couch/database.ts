@@ -6,6 +6,7 @@ import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
 import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
+import { tellingSent } from './send-or-find.js'
 import { sortLeaves, winnerOf } from './winning-revision.js'
 
 export interface DatabaseInfo {
@@ -96,12 +97,24 @@ export interface AllDocsRange {
   includeDocs?: boolean
 }
 
+/** How a body that is a stream is written. */
+export interface StreamedWrite {
+  /** `false` keeps the revision that the document names. */
+  newEdits: boolean
+  /** Called when the body has been sent. */
+  sent: () => void
+  /** Ends the request. */
+  deadline: AbortSignal
+}
+
 /** Stored documents change by revision: every write names the one it replaces. */
 export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
+/** Looks for another writer to give in: some two seconds, with the waits between. */
+const CONFIRM_LOOKS = 10
 /** Attempts to change a document that others change as well: two seconds, with the waits between. */
 const MODIFY_ATTEMPTS = 12
 
@@ -201,7 +214,7 @@ export class CouchDatabase {
   async put<T extends object>(doc: Stored<T>): Promise<string> {
     return this.client.retry(async () => {
       const { rev, majority } = await this.putOnce(doc)
-      if (!majority) await this.confirmAccepted({ id: doc._id, rev }, doc._rev)
+      if (!majority) await this.#confirmAccepted({ id: doc._id, rev }, doc._rev)
       return rev
     })
   }
@@ -219,20 +232,27 @@ export class CouchDatabase {
 
   /**
    * Makes sure that a write that only some copies have accepted (202) stands alone: copies may be down, or have accepted
-   * another writer's. One that does not is taken back.
+   * another writer's. Of two writers that see each other, the one whose version CouchDB does not show gives in; a writer
+   * that was accepted by most copies does not look, so the other gives in to it as well, after a while.
    * @param over revision that was written over
-   * @throws CouchError with status 409 when it was
+   * @throws CouchError with status 409 when the write was taken back
    */
-  async confirmAccepted({ id, rev }: Revision, over: string | undefined): Promise<void> {
-    const leaves = await this.leaves(id, { revs: true })
-    const isRival = (leaf: Leaf) =>
-      !leaf.deleted && leaf.rev !== rev && (over === undefined || historyOf(leaf).includes(over))
-    if (!leaves.some(isRival)) return
+  async #confirmAccepted({ id, rev }: Revision, over: string | undefined): Promise<void> {
+    for (let look = 1; look <= CONFIRM_LOOKS; look++) {
+      const leaves = await this.leaves(id, { revs: true })
+      const beside = leaves.filter(
+        (leaf) =>
+          leaf.rev === rev || (!leaf.deleted && (over === undefined || historyOf(leaf).includes(over)))
+      )
+      if (beside.every((leaf) => historyOf(leaf).includes(rev))) return
+      if (beside[0].rev !== rev) break
+      await this.client.afterConflict(look)
+    }
     await this.delete(id, rev)
-    throw new CouchError(`PUT /${this.name}/${id}`, {
+    throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
       status: 409,
       error: 'conflict',
-      reason: 'other copies have accepted another version'
+      reason: 'other copies of the document have accepted another version'
     })
   }
 
@@ -495,90 +515,90 @@ export class CouchDatabase {
     })
   }
 
-  /** Stores an attachment on the current revision `rev`. */
+  /**
+   * Stores an attachment on the current revision `rev`, and returns the new revision.
+   * @throws CouchError with status 409 when `rev` is not the current revision
+   */
   async putAttachment(
     id: string,
     name: string,
     rev: string,
     contentType: string,
     data: Buffer
-  ): Promise<void> {
-    const reply = await this.client.json<{ rev?: string }>({
-      method: 'PUT',
-      path: [this.name, id, name],
-      query: { rev },
-      body: data,
-      headers: { 'content-type': contentType },
-      write: true
+  ): Promise<string> {
+    const open = async function* () {
+      yield data
+    }
+    return this.client.retry(() => {
+      const options = { length: data.length, deadline: AbortSignal.timeout(this.client.settings.control) }
+      return this.putAttachmentStream(id, name, rev, contentType, open, options)
     })
-    revisionOf(reply, this.name)
   }
 
-  /** Stores an attachment of unknown length on revision `rev`. Not retried: `data` can be read once. */
+  /**
+   * Stores an attachment on revision `rev`, and returns the new revision. One attempt.
+   * @throws CouchError with status 409 when `rev` is not the current revision
+   */
   async putAttachmentStream(
     id: string,
     name: string,
     rev: string,
     contentType: string,
-    data: () => AsyncIterable<Uint8Array>
-  ): Promise<void> {
-    const response = await this.client.streamOnce({
-      method: 'PUT',
-      path: [this.name, id, name],
-      query: { rev },
-      body: data,
-      headers: { 'content-type': contentType },
-      write: true
-    })
-    revisionOf(await readJson(response), this.name)
+    data: () => AsyncIterable<Uint8Array>,
+    { length, deadline }: { length?: number; deadline?: AbortSignal } = {}
+  ): Promise<string> {
+    const headers = {
+      'content-type': contentType,
+      ...(length !== undefined && { 'content-length': String(length) })
+    }
+    const response = await this.client.streamOnce(
+      { method: 'PUT', path: [this.name, id, name], query: { rev }, body: data, headers, write: true },
+      deadline
+    )
+    const written = revisionOf(await readJson(response), this.name)
+    if (response.status === 202) await this.#confirmAccepted({ id, rev: written }, rev)
+    return written
   }
 
   /**
-   * Writes a document with its attachments in one request, streamed.
+   * Writes a document with its attachments in one request, streamed. One attempt.
    * @param document JSON whose `_attachments` say `"follows":true`, in the order of `parts`
    * @returns the new revision; `null` with `newEdits: false`
    * @throws CouchError with status 409 on a conflict
    */
-  async putWithAttachments(
-    id: string,
-    document: Buffer,
-    parts: readonly AttachmentPart[],
-    options: { newEdits: boolean } = { newEdits: true }
-  ): Promise<string | null> {
-    return this.client.retry(() => this.putWithAttachmentsOnce(id, document, parts, options))
-  }
-
-  /** One attempt of {@link putWithAttachments}. */
   async putWithAttachmentsOnce(
     id: string,
     document: Buffer,
     parts: readonly AttachmentPart[],
-    options: { newEdits: boolean }
+    { newEdits, sent, deadline }: StreamedWrite
   ): Promise<string | null> {
     // CouchDB waits for ever for the first part of a multipart body that has none.
     const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
-    const response = await this.client.streamOnce({
-      method: 'PUT',
+    const request = {
+      method: 'PUT' as const,
       path: [this.name, id],
-      query: { new_edits: options.newEdits ? undefined : false },
-      body: open,
+      query: { new_edits: newEdits ? undefined : false },
+      body: () => tellingSent(open(), sent),
       headers,
       write: true
-    })
-    const reply = await readJson(response)
-    return options.newEdits ? revisionOf(reply, this.name) : null
+    }
+    const reply = await readJson(await this.client.streamOnce(request, deadline))
+    return newEdits ? revisionOf(reply, this.name) : null
   }
 
   /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. One attempt. */
-  async putStreamOnce(newEdits: boolean, json: () => AsyncIterable<Uint8Array>): Promise<BulkResult[]> {
-    const response = await this.client.streamOnce({
-      method: 'POST',
+  async putStreamOnce(
+    json: () => AsyncIterable<Uint8Array>,
+    { newEdits, sent, deadline }: StreamedWrite
+  ): Promise<BulkResult[]> {
+    const request = {
+      method: 'POST' as const,
       path: [this.name, '_bulk_docs'],
-      body: () => bulkStream(newEdits, json()),
+      body: () => tellingSent(bulkStream(newEdits, json()), sent),
       headers: { 'content-type': 'application/json' },
       write: true
-    })
-    return bulkResults(await readJson(response), this.name)
+    }
+    return bulkResults(await readJson(await this.client.streamOnce(request, deadline)), this.name)
   }
 }
 

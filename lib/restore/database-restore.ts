@@ -16,7 +16,7 @@ import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } 
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
-import { type BaseRevision, writeLarge } from './large-writer.js'
+import { type BaseRevision, LargeWriter } from './large-writer.js'
 import { Refusals } from './refusals.js'
 import { compareContent, contentPrint, hasStub, sameAttachments } from './same-content.js'
 import { sameLarge } from './same-large.js'
@@ -89,6 +89,7 @@ class DatabaseRestore {
   readonly #reader: DocumentReader
   readonly #lanes = new Lanes()
   readonly #refusals: Refusals
+  readonly #large: LargeWriter
   readonly #edits: BulkWriter<PendingWrite>
   readonly #copies: BulkWriter<PendingWrite>
   #table = new TargetTable(0)
@@ -107,6 +108,7 @@ class DatabaseRestore {
     this.#expected = Math.ceil(documents / this.#partitions)
     this.#reader = new DocumentReader(target)
     this.#refusals = new Refusals(target)
+    this.#large = new LargeWriter(target, this.#refusals)
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
     this.#edits = new BulkWriter(target, true, this.#lanes, this.#refusals, onResult)
     this.#copies = new BulkWriter(target, false, this.#lanes, this.#refusals, onResult)
@@ -326,11 +328,11 @@ class DatabaseRestore {
   }
 
   async #writeLarge(document: LargeDocument, wanted: BaseRevision, as: PendingWrite['as']): Promise<void> {
-    const { target, counts } = this.#options
+    const { counts } = this.#options
     const { id, rev } = document.head
     let base = wanted
     for (let attempt = 1; ; attempt++) {
-      const { error, reason, rev: written } = await writeLarge(target, document, base, this.#refusals)
+      const { error, reason, rev: written } = await this.#large.write(document, base)
       if (error === undefined) return this.#count(as, id, base.keep ? undefined : written, rev)
       if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
       const { doc, failure } = await this.#read(id)
@@ -412,7 +414,7 @@ class DatabaseRestore {
 
   async #writeNow(document: SourceDocument, rev: string | null): Promise<BulkResult> {
     const { target } = this.#options
-    if (isLarge(document)) return writeLarge(target, document, { keep: false, rev }, this.#refusals)
+    if (isLarge(document)) return this.#large.write(document, { keep: false, rev })
     const body = BulkBody.of(true, [withRevision(document, rev)])
     const { answer, refusal } = await this.#refusals.send(1, () => target.bulkDocsOnce(body))
     return answer?.[0] ?? { id: document.id, error: refusal?.error, reason: refusal?.reason }

@@ -1,33 +1,100 @@
-import type { BulkResult, CouchDatabase } from '../couch/database.js'
+import { ONCE } from '../couch/client.js'
+import type { BulkResult, CouchDatabase, StreamedWrite } from '../couch/database.js'
 import type { AttachmentPart } from '../couch/multipart.js'
-import { readDocument, withRevision } from '../json/document.js'
+import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
+import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import type { Refusals } from './refusals.js'
+import { sameLarge } from './same-large.js'
 
 /** Bytes of text from a document that go into a URL, or into the head of a part of a multipart body. */
 const MAX_HEAD_TEXT = 1024
+/** Bytes of attachments that a cluster takes inside the JSON: each node that stores it holds all in its memory. */
+const MAX_INLINE = 64 * 1024 * 1024
 
 /** The revision that a document is written on; its own is kept with `keep`. */
 export type BaseRevision = { keep: true } | { keep: false; rev: string | null }
 
-/**
- * Writes one large document, as a stream.
- * @throws CouchError when the database cannot be worked with
- */
-export async function writeLarge(
-  db: CouchDatabase,
-  document: LargeDocument,
-  base: BaseRevision,
-  refusals: Refusals
-): Promise<BulkResult> {
-  const { id } = document.head
-  const parts = multipartParts(document)
-  const { answer, refusal } = await refusals.send(1, () =>
-    parts ? putMultipart(db, document, parts, base) : putInline(db, document, base)
-  )
-  if (!refusal) return answer
-  if (refusal.status !== 409) await refusals.blame(refusal)
-  return { id, error: refusal.status === 409 ? 'conflict' : refusal.error, reason: refusal.reason }
+/** Writes large documents into one database, each as a stream. */
+export class LargeWriter {
+  readonly #db: CouchDatabase
+  readonly #refusals: Refusals
+  /** For looks: those that fail are counted with what they look for. */
+  readonly #once: CouchDatabase
+  #clustered: boolean | undefined
+
+  constructor(db: CouchDatabase, refusals: Refusals) {
+    this.#db = db
+    this.#refusals = refusals
+    this.#once = db.on(db.client.with({ retry: ONCE }))
+  }
+
+  /**
+   * Writes one document.
+   * @throws CouchError when the database cannot be worked with
+   */
+  async write(document: LargeDocument, base: BaseRevision): Promise<BulkResult> {
+    const { id } = document.head
+    const write = this.#writeOf(document, base, await this.#partsOf(document))
+    let attempts = 0
+    const { answer, refusal } = await this.#refusals.send(1, async () => {
+      const found = attempts++ > 0 ? await write.find() : null
+      return found ?? sendOrFind(write)
+    })
+    if (!refusal) return answer
+    if (refusal.status !== 409) await this.#refusals.blame(refusal)
+    return { id, error: refusal.status === 409 ? 'conflict' : refusal.error, reason: refusal.reason }
+  }
+
+  /**
+   * Returns the attachments as parts of a multipart request; `null` where they are sent inside the JSON. On a cluster a
+   * multipart request may never be answered, while a node is down not at all.
+   */
+  async #partsOf(document: LargeDocument): Promise<AttachmentPart[] | null> {
+    const parts = multipartParts(document)
+    const bytes = document.parts.reduce((sum, { length }) => sum + length, 0)
+    return parts && bytes <= MAX_INLINE && (await this.#isClustered()) ? null : parts
+  }
+
+  async #isClustered(): Promise<boolean> {
+    this.#clustered ??= ((await this.#db.info()).cluster?.n ?? 1) > 1
+    return this.#clustered
+  }
+
+  #writeOf(
+    document: LargeDocument,
+    base: BaseRevision,
+    parts: readonly AttachmentPart[] | null
+  ): FindableWrite<BulkResult> {
+    return {
+      send: (sent, deadline) => {
+        const options = { newEdits: !base.keep, sent, deadline }
+        return parts
+          ? putMultipart(this.#db, document, parts, base, options)
+          : putInline(this.#db, document, base, options)
+      },
+      find: () => (base.keep ? this.#findKept(document) : this.#findEdit(document, base.rev)),
+      patience: this.#db.client.settings.idle
+    }
+  }
+
+  /** A revision stands for its content. */
+  async #findKept({ head: { id, rev } }: LargeDocument): Promise<BulkResult | null> {
+    return (await this.#read(id, rev)) && { id, rev }
+  }
+
+  async #findEdit(document: LargeDocument, base: string | null): Promise<BulkResult | null> {
+    const { id } = document.head
+    const current = await this.#read(id)
+    if (!current || current.deleted || current.rev === base) return null
+    return (await sameLarge(this.#once, document, current)) ? { id, rev: current.rev } : null
+  }
+
+  async #read(id: string, rev?: string): Promise<DocumentBytes | null> {
+    for await (const { doc } of this.#once.bulkGet([{ id, rev }], { attachments: false }))
+      return doc && readDocument(doc)
+    return null
+  }
 }
 
 /**
@@ -48,20 +115,22 @@ async function putMultipart(
   db: CouchDatabase,
   { head }: LargeDocument,
   parts: readonly AttachmentPart[],
-  base: BaseRevision
+  base: BaseRevision,
+  options: StreamedWrite
 ): Promise<BulkResult> {
   const bytes = base.keep ? head.bytes : withRevision(head, base.rev)
-  const rev = await db.putWithAttachmentsOnce(head.id, bytes, parts, { newEdits: !base.keep })
+  const rev = await db.putWithAttachmentsOnce(head.id, bytes, parts, options)
   return { id: head.id, rev: rev ?? undefined }
 }
 
-/** The database holds the whole request in its memory, so this is for documents that cannot be sent otherwise. */
+/** The database holds the whole request in its memory. */
 async function putInline(
   db: CouchDatabase,
   document: LargeDocument,
-  base: BaseRevision
+  base: BaseRevision,
+  options: StreamedWrite
 ): Promise<BulkResult> {
-  const [result] = await db.putStreamOnce(!base.keep, () => inlineJson(document, base))
+  const [result] = await db.putStreamOnce(() => inlineJson(document, base), options)
   return result ?? { id: document.head.id }
 }
 

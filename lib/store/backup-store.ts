@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import type { AllDocsRange, CouchDatabase, Revision } from '../couch/database.js'
-import { CouchError, isConflict, isMissing, isNotFound } from '../couch/errors.js'
+import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
 import { BackupDeletedError } from '../errors.js'
 import { readDocument } from '../json/document.js'
@@ -22,13 +22,14 @@ import {
   isOwnDocument,
   MANIFEST_TYPE,
   manifestId,
-  partRanges
+  partRanges,
+  TAKEN_IDS
 } from './names.js'
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000
-/** Parts deleted in one `_bulk_docs`. */
-const DELETIONS = 500
+/** Parts read or deleted in one request. */
+const PARTS_AT_A_TIME = 500
 /** Documents whose type is asked for at a time. */
 const TYPES_AT_A_TIME = 8
 /** Bytes of captured members: headers of this package stay far below. */
@@ -45,35 +46,50 @@ export interface LegacyHeader {
   [member: string]: unknown
 }
 
+interface KnownDocument {
+  /** Not known of a document that was not shown. */
+  rev?: string
+  /** It is a backup's header. */
+  header: boolean
+}
+
 export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'legacy'; header: LegacyHeader }
 
 /** The documents a backup consists of, in the database that keeps backups. */
 export class BackupStore {
   readonly db: CouchDatabase
-  /** Which documents, by id and revision, are headers of backups, as of the last list. */
-  #known = new Map<string, boolean>()
+  /** Documents in the range of headers, as of the last list. */
+  #known = new Map<string, KnownDocument>()
 
   constructor(db: CouchDatabase) {
     this.db = db
   }
 
-  /** Ids of all backups, oldest first. */
+  /**
+   * Ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does not show them.
+   */
   async list(): Promise<string[]> {
     const rows = (await this.#revisions(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
-    const known = new Map<string, boolean>()
-    for (let i = 0; i < rows.length; i += TYPES_AT_A_TIME) {
-      const group = rows.slice(i, i + TYPES_AT_A_TIME)
-      await Promise.all(group.map(async (row) => known.set(versionOf(row), await this.#isHeader(row))))
-    }
+    const shown = new Set(rows.map(({ id }) => id))
+    const hidden = [...this.#known].filter(([id, { header }]) => header && !shown.has(id))
+    const known = new Map<string, KnownDocument>()
+    const look = async (id: string, rev?: string) =>
+      known.set(id, { rev, header: await this.#isHeader(id, rev) })
+    const asked: { id: string; rev?: string }[] = [...rows, ...hidden.map(([id]) => ({ id }))]
+    for (let i = 0; i < asked.length; i += TYPES_AT_A_TIME)
+      await Promise.all(asked.slice(i, i + TYPES_AT_A_TIME).map(({ id, rev }) => look(id, rev)))
     this.#known = known
-    const headers = rows.filter((row) => known.get(versionOf(row))).map(({ id }) => id)
     const stamp = (id: string) => BigInt(id.slice(BACKUP_RANGE.from.length))
+    const headers = [...known].filter(([, { header }]) => header).map(([id]) => id)
     return headers.sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
   }
 
   /** The id alone does not tell: a document of the console may have it. */
-  async #isHeader(row: Revision): Promise<boolean> {
-    return this.#known.get(versionOf(row)) ?? (await this.db.type(row.id))?.type === BACKUP_TYPE
+  async #isHeader(id: string, rev?: string): Promise<boolean> {
+    const known = this.#known.get(id)
+    return known && rev !== undefined && known.rev === rev
+      ? known.header
+      : (await this.db.type(id))?.type === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
@@ -84,7 +100,7 @@ export class BackupStore {
       if (head.storage) return { kind: 'chunks', header: head as unknown as StoredHeader }
       return { kind: 'legacy', header: { ...head, dbs: head.dbs ?? {} } as LegacyHeader }
     } catch (error) {
-      if (isNotFound(error)) return null
+      if (isMissing(error)) return null
       throw error
     }
   }
@@ -136,7 +152,7 @@ export class BackupStore {
         await this.db.put({ ...manifest, _id: id })
         return index
       } catch (error) {
-        if (!isConflict(error)) throw error
+        if (!isConflict(error) || index - from >= TAKEN_IDS) throw error
         // Ours when a reply was lost; a document of the console keeps its id.
         const existing = await this.db.get<ManifestDocument>(id)
         if (existing?.type === MANIFEST_TYPE && existing.entries === manifest.entries) return index
@@ -163,44 +179,73 @@ export class BackupStore {
   }
 
   /**
-   * Checks that every chunk is in the database at the revision that was written.
+   * Checks that every chunk of a backup's databases is there at the revision that was written, and deletes what attempts
+   * that failed have left.
    * @throws DamagedBackupError
    */
-  async checkPresence(id: string, entries: readonly ChunkEntry[]): Promise<void> {
-    const present = new Map<string, string>()
-    for (const range of partRanges(id))
-      for (const { id: part, rev } of await this.#revisions(range)) present.set(part, rev)
-    for (const entry of entries) {
-      if (present.get(entry.id) !== entry.rev) throw new DamagedBackupError(entry.id, 'is missing')
+  async checkParts(id: string, databases: readonly StoredDatabase[]): Promise<void> {
+    const unseen = new Map<string, string>()
+    for (const stored of databases)
+      for (const { id, rev } of [...(await this.chunks(stored)), ...stored.superseded]) unseen.set(id, rev)
+    const manifests = databases.flatMap(({ manifests }) => manifests.map(({ id }) => id))
+    const wanted = new Set([...unseen.keys(), ...manifests])
+    const left: Revision[] = []
+    for (const range of partRanges(id)) {
+      for (const part of await this.#revisions(range)) {
+        if (unseen.get(part.id) === part.rev) unseen.delete(part.id)
+        if (!wanted.has(part.id)) left.push(part)
+      }
+    }
+    await this.#confirmPresence([...unseen].map(([id, rev]) => ({ id, rev })))
+    for (let i = 0; i < left.length; i += PARTS_AT_A_TIME)
+      await this.#delete(left.slice(i, i + PARTS_AT_A_TIME))
+  }
+
+  /**
+   * Reads documents that one replica did not show: only what a majority of them does not have is missing.
+   * @throws DamagedBackupError
+   */
+  async #confirmPresence(parts: readonly Revision[]): Promise<void> {
+    for (let i = 0; i < parts.length; i += PARTS_AT_A_TIME) {
+      const group = new Map(parts.slice(i, i + PARTS_AT_A_TIME).map(({ id, rev }) => [id, rev]))
+      const asked = [...group.keys()].map((id) => ({ id }))
+      for await (const { id, doc } of this.db.bulkGet(asked, { attachments: false })) {
+        if (!doc || readDocument(doc).rev !== group.get(id)) throw new DamagedBackupError(id, 'is missing')
+      }
     }
   }
 
   /** Whether there is a chunk or a manifest of a backup. */
   async hasParts(id: string): Promise<boolean> {
-    for await (const parts of this.#parts(id)) if (parts.length > 0) return true
+    for await (const parts of this.#parts(id)) if ((await this.#own(parts)).length > 0) return true
     return false
   }
 
-  /** Deletes the chunks and manifests of a backup, or of one database in it. */
+  /**
+   * Deletes the chunks and manifests of a backup, or of one database in it. What a replica that lags does not list yet
+   * stays: of a backup that failed until it is looked after again, of one that succeeds until its parts are checked.
+   */
   async removeParts(id: string, database?: LogicalDatabase): Promise<void> {
-    for await (const parts of this.#parts(id, database)) {
-      if (parts.length === 0) continue
-      const deletions = parts.map(({ id: _id, rev: _rev }) =>
-        Buffer.from(JSON.stringify({ _id, _rev, _deleted: true }))
-      )
-      await this.db.bulkDocs(BulkBody.of(true, deletions))
-    }
+    for await (const parts of this.#parts(id, database)) await this.#delete(parts)
   }
 
-  /** The chunks and manifests of a backup, some at a time. Documents of the console may have such ids as well. */
+  /** Deletes those of the documents that are the plugin's own. */
+  async #delete(parts: readonly Revision[]): Promise<void> {
+    const deletions = (await this.#own(parts)).map(({ id: _id, rev: _rev }) =>
+      Buffer.from(JSON.stringify({ _id, _rev, _deleted: true }))
+    )
+    if (deletions.length > 0) await this.db.bulkDocs(BulkBody.of(true, deletions))
+  }
+
+  /** The documents in the ranges of a backup's chunks and manifests, some at a time. */
   async *#parts(id: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
     for (const range of partRanges(id, database)) {
       const rows = await this.#revisions(range)
-      for (let i = 0; i < rows.length; i += DELETIONS) yield await this.#own(rows.slice(i, i + DELETIONS))
+      for (let i = 0; i < rows.length; i += PARTS_AT_A_TIME) yield rows.slice(i, i + PARTS_AT_A_TIME)
     }
   }
 
-  /** Those of the documents that are the plugin's own. */
+  /** Those of the documents that are the plugin's own: documents of the console may have such ids as well. */
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.db.bulkGet(revisions, { attachments: false })) {
@@ -279,7 +324,5 @@ class HeadVisitor implements JsonVisitor {
       (this.head.dbs as Record<string, Record<string, unknown>>)[path[1]][path[2]] = value
   }
 }
-
-const versionOf = ({ id, rev }: Revision) => `${id} ${rev}`
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')

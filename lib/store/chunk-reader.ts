@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { isNotFound } from '../couch/errors.js'
+import { CouchError, isNotFound } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
-import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry } from './layout.js'
+import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Bytes that are decompressed at a time. */
 const PIECE_BYTES = 256 * 1024
@@ -127,9 +127,24 @@ async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerato
   try {
     yield* (await db.attachment(entry.id, CHUNK_ATTACHMENT)).body
   } catch (error) {
-    if (isNotFound(error)) throw new DamagedBackupError(entry.id, 'is missing')
+    if (isNotFound(error)) await confirmMissing(db, entry)
     throw error
   }
+}
+
+/**
+ * Asks a majority of replicas for a chunk that was not found: a replica may not have it yet, and a 404 may be a
+ * gateway's.
+ * @throws DamagedBackupError when they do not have it; CouchError (retryable) when they do
+ */
+async function confirmMissing(db: CouchDatabase, { id }: ChunkEntry): Promise<never> {
+  const document = await db.get<Pick<StoredHeader, '_attachments'>>(id)
+  if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError(id, 'is missing')
+  throw new CouchError(id, {
+    error: 'bad_answer',
+    reason: 'a chunk that is there was not found',
+    retryable: true
+  })
 }
 
 /** The lines of a chunk, without their ends. */

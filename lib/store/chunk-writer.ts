@@ -1,21 +1,14 @@
-import { createHash } from 'node:crypto'
 import { createGzip } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { CouchError, isConflict, isTooLarge } from '../couch/errors.js'
+import { type CouchError, isTooLarge } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
 import { idOf } from '../json/document.js'
-import { DamagedBackupError, verifyChunk } from './chunk-reader.js'
+import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
+import { ChunkPlaces } from './chunk-places.js'
 import { largeKey } from './copy-index.js'
-import {
-  CHUNK_ATTACHMENT,
-  CHUNK_BYTES,
-  CHUNK_CONTENT_TYPE,
-  type ChunkDocument,
-  type ChunkEntry
-} from './layout.js'
-import { CHUNK_TYPE, chunkId } from './names.js'
+import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
@@ -62,8 +55,7 @@ export interface ChunkWriterOptions {
 export class ChunkWriter {
   readonly #options: ChunkWriterOptions
   readonly #db: CouchDatabase
-  /** Number of the next chunk. */
-  #index: number
+  readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
@@ -80,12 +72,12 @@ export class ChunkWriter {
   constructor(options: ChunkWriterOptions) {
     this.#options = options
     this.#db = options.db
-    this.#index = options.first
+    this.#places = new ChunkPlaces(options)
   }
 
   /** Number of the next chunk. */
   get next(): number {
-    return this.#index
+    return this.#places.next
   }
 
   /**
@@ -122,8 +114,7 @@ export class ChunkWriter {
   ): Promise<void> {
     // Lines are numbered in the order of chunks: what came before goes first.
     await this.#store()
-    const entry = await this.#db.client.retry(() => this.#storeStream(document, open))
-    this.#entries.push([entry])
+    this.#entries.push([await this.#storeLarge(document, open)])
     this.#ordinal++
   }
 
@@ -193,71 +184,25 @@ export class ChunkWriter {
     return { ...line, bytes: place }
   }
 
-  async #storeChunk(lines: Lines): Promise<ChunkEntry> {
-    const { bytes, count, designs } = lines
-    const index = this.#index++
-    const id = this.#chunkId(index)
+  async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry> {
     const output = this.#outputs.take(compressedBound(bytes.length))
-    const stored = await compress(bytes, output)
-    const sha256 = createHash('sha256').update(stored).digest('hex')
-    const document = {
-      ...this.#document(index, count),
-      _attachments: {
-        [CHUNK_ATTACHMENT]: { content_type: CHUNK_CONTENT_TYPE, length: stored.length, follows: true }
-      }
+    const compressed = await compress(bytes, output)
+    const open = async function* () {
+      yield compressed
     }
-    const part = {
-      name: CHUNK_ATTACHMENT,
-      contentType: CHUNK_CONTENT_TYPE,
-      length: stored.length,
-      async *open() {
-        yield stored
-      }
-    }
-    const entry = {
-      id,
-      docs: count,
-      design: designs.length,
-      raw: bytes.length,
-      stored: stored.length,
-      sha256
-    }
-    try {
-      const rev = await this.#db.putWithAttachments(id, Buffer.from(JSON.stringify(document)), [part])
-      // Only now: what a failed request was sent from may still be on its way.
-      this.#outputs.give(output)
-      return { ...entry, rev: rev as string }
-    } catch (error) {
-      if (!isConflict(error)) throw error
-      const rev = await this.#revisionOfSame(entry)
-      // Another document has the id: the chunk takes the next.
-      return rev === null ? this.#storeChunk(lines) : { ...entry, rev }
-    }
+    const stored = await this.#put({ open, length: compressed.length })
+    // Only now: what a failed request was sent from may still be on its way.
+    this.#outputs.give(output)
+    return { ...stored, docs: count, design: designs.length, raw: bytes.length }
   }
 
-  /** A chunk that is there already is ours when a reply was lost; `null`: it is not. */
-  async #revisionOfSame(entry: Omit<ChunkEntry, 'rev'>): Promise<string | null> {
-    const rev = await this.#db.revision(entry.id)
-    try {
-      if (rev !== null) {
-        await verifyChunk(this.#db, { ...entry, rev })
-        return rev
-      }
-    } catch (error) {
-      if (!(error instanceof DamagedBackupError)) throw error
-    }
-    return null
-  }
-
-  async #storeStream(
-    { id: documentId, design }: { id: string; design: boolean },
+  async #storeLarge(
+    { id, design }: { id: string; design: boolean },
     open: () => AsyncIterable<Uint8Array>
   ): Promise<ChunkEntry> {
-    const hash = createHash('sha256')
     let raw = 0
-    let stored = 0
-    const { id, rev } = await this.#createLarge()
     const lines = async function* () {
+      raw = 0
       for await (const piece of open()) {
         raw += piece.length
         yield piece
@@ -265,57 +210,22 @@ export class ChunkWriter {
       raw++
       yield LINE_END
     }
-    const body = async function* () {
-      for await (const piece of through(lines(), createGzip({ level: GZIP_LEVEL }))) {
-        hash.update(piece)
-        stored += piece.length
-        yield piece
-      }
-    }
-    await this.#db.putAttachmentStream(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body)
-    const written = await this.#db.get<ChunkDocument & { _attachments?: Record<string, { length: number }> }>(
-      id
-    )
-    if (written?._attachments?.[CHUNK_ATTACHMENT]?.length !== stored) {
-      throw new CouchError(id, {
-        error: 'truncated',
-        reason: 'the chunk was not stored whole',
-        retryable: true
-      })
-    }
-    return {
-      id,
-      rev: written._rev,
-      docs: 1,
-      design: design ? 1 : 0,
-      raw,
-      stored,
-      sha256: hash.digest('hex'),
-      large: largeKey(documentId)
-    }
+    const compressed = () => through(lines(), createGzip({ level: GZIP_LEVEL }))
+    const stored = await this.#put({ open: compressed, length: undefined })
+    return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id) }
   }
 
-  /** Every attempt has an id of its own: what a failed one left behind is collected as an orphan. */
-  async #createLarge(): Promise<{ id: string; rev: string }> {
+  /**
+   * Stores a chunk. Every attempt has a document of its own, so that one which comes late changes no other; what is left
+   * of those that failed is deleted at the end of the backup.
+   */
+  async #put(body: ChunkBody): Promise<StoredChunk> {
+    const retrier = this.#db.client.retrier()
     for (;;) {
-      const index = this.#index++
-      const id = this.#chunkId(index)
-      try {
-        return { id, rev: await this.#db.put({ ...this.#document(index, 1), _id: id }) }
-      } catch (error) {
-        // Another document has the id, or a reply was lost.
-        if (!isConflict(error)) throw error
-      }
+      const attempt = new ChunkAttempt(this.#db, await this.#places.take(), body)
+      const stored = await attempt.store(retrier)
+      if (stored) return stored
     }
-  }
-
-  #chunkId(index: number): string {
-    return chunkId(this.#options.backup, this.#options.database, index)
-  }
-
-  #document(index: number, documents: number): ChunkDocument {
-    const { backup, database } = this.#options
-    return { type: CHUNK_TYPE, backup_id: backup, database, index, documents }
   }
 }
 

@@ -49,7 +49,6 @@ export interface ChunkDocument {
   backup_id: string
   database: LogicalDatabase
   index: number
-  documents: number
 }
 
 /** How one database of a backup is stored. */

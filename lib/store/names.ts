@@ -48,6 +48,9 @@ export const isOwnDocument = (id: string, type: string | undefined): boolean =>
 /** @param stamp milliseconds since the epoch, but for a backup that began when the clock had been ahead */
 export const backupId = (stamp: bigint): string => `${BACKUP_PREFIX}${stamp}`
 
+/** Ids in a row that other documents have, before the database is not believed: it answers a conflict to everything. */
+export const TAKEN_IDS = 100
+
 const serial = (index: number) => String(index).padStart(6, '0')
 const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
 

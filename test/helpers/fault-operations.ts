@@ -69,7 +69,9 @@ export const backup: Operation = {
     writing({ name: 'header', method: 'PUT', path: /03_ibp_db_backup_/ }),
     reading({ name: 'changes', core: true, path: /_changes/ }),
     reading({ name: 'attachments', path: /_bulk_get/, body: NOT_LEASE }),
+    writing({ name: 'place', method: 'POST', path: new RegExp(`^/${names.backups}/_bulk_docs`) }),
     writing({ name: 'chunk', core: true, method: 'PUT', path: /backup_chunk_/ }),
+    readingAgain({ name: 'look', method: 'GET', path: /backup_chunk_[^/]*$/ }),
     readingAgain({ name: 'check', method: 'GET', path: new RegExp(`^/${names.backups}/_all_docs`) }),
     writing({
       name: 'end',

@@ -1,0 +1,75 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CouchError } from './errors.js'
+
+/** Milliseconds between two looks for what a request was to write. */
+const LOOK_INTERVAL = 1000
+
+/** A write that can be recognized in the database. */
+export interface FindableWrite<T> {
+  /** Sends one request, which calls `sent` when its body has left, and ends with `deadline`. */
+  send(sent: () => void, deadline: AbortSignal): Promise<T>
+  /** Reads what a request before may have written; `null` when it is not there. One attempt. */
+  find(): Promise<T | null>
+  /** Milliseconds to wait for the answer when the body has been sent. */
+  patience: number
+}
+
+/**
+ * Sends a write once. While the answer does not come, looks whether the database has what was sent: CouchDB may have
+ * stored it without ever answering.
+ * @throws CouchError what the request failed with; whether it wrote is then unknown
+ */
+export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>): Promise<T> {
+  const deadline = new AbortController()
+  let sent = () => {}
+  const bodySent = new Promise<void>((resolve) => {
+    sent = resolve
+  })
+  const answer = send(sent, deadline.signal)
+  const answered = answer.then(
+    () => true,
+    () => true
+  )
+  try {
+    await Promise.race([bodySent, answered])
+    const startedAt = performance.now()
+    while (!(await within(LOOK_INTERVAL, answered))) {
+      const found = await lookedFor(find)
+      if (found !== null) return found
+      if (performance.now() - startedAt > patience) deadline.abort()
+    }
+    return await answer
+  } finally {
+    deadline.abort()
+  }
+}
+
+/** A look that fails tells nothing: the request still waits for its answer, and looks follow. */
+async function lookedFor<T>(find: () => Promise<T | null>): Promise<T | null> {
+  try {
+    return await find()
+  } catch (error) {
+    if (error instanceof CouchError) return null
+    throw error
+  }
+}
+
+/** Returns whether `answered` comes within `ms` milliseconds. */
+async function within(ms: number, answered: Promise<boolean>): Promise<boolean> {
+  const stop = new AbortController()
+  const late = sleep(ms, false, { signal: stop.signal }).catch(() => false)
+  try {
+    return await Promise.race([answered, late])
+  } finally {
+    stop.abort()
+  }
+}
+
+/** Yields the pieces of a body, and calls `sent` when all have been taken. */
+export async function* tellingSent(
+  pieces: AsyncIterable<Uint8Array>,
+  sent: () => void
+): AsyncGenerator<Uint8Array> {
+  yield* pieces
+  sent()
+}

@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto'
+import { ONCE, type Retrier } from '../couch/client.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
+import { CouchError, isConflict } from '../couch/errors.js'
+import { type FindableWrite, sendOrFind, tellingSent } from '../couch/send-or-find.js'
+import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
+
+/** A chunk's attachment, to be sent. */
+export interface ChunkBody {
+  /** Starts the stream of its bytes anew. */
+  open(): AsyncIterable<Uint8Array>
+  /** How many there are; `undefined` before they were sent. */
+  length: number | undefined
+}
+
+/** What a chunk's entry says of its attachment. */
+export type StoredChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256'>
+
+interface FoundChunk extends ChunkDocument {
+  _attachments?: Record<string, { length?: number; digest?: string }>
+}
+
+/**
+ * One attempt to store a chunk's attachment with its document. Whatever the answer, what counts is what the database
+ * shows afterwards: the bytes that were sent, by their length and MD5.
+ */
+export class ChunkAttempt {
+  readonly #db: CouchDatabase
+  /** For looks: those that fail are counted with what they look for. */
+  readonly #once: CouchDatabase
+  readonly #document: Revision
+  readonly #body: ChunkBody
+  #sent: { length: number; md5: string; sha256: string } | undefined
+
+  /** @param document the chunk's document without its attachment */
+  constructor(db: CouchDatabase, document: Revision, body: ChunkBody) {
+    this.#db = db
+    this.#once = db.on(db.client.with({ retry: ONCE }))
+    this.#document = document
+    this.#body = body
+  }
+
+  /**
+   * Sends the attachment, and looks for it.
+   * @returns `null` when it was not stored; `retrier` has then counted and waited
+   * @throws CouchError
+   */
+  async store(retrier: Retrier): Promise<StoredChunk | null> {
+    const failure = await this.#send()
+    // The database may still be about to store what it has not answered.
+    if (failure) await retrier.failed(failure)
+    const stored = await this.#found(retrier)
+    if (!stored && !failure) await retrier.failed(notWhole(this.#document.id))
+    return stored
+  }
+
+  /** @returns why there is no answer; a conflict is one, since it may be with this attempt's own request */
+  async #send(): Promise<unknown> {
+    this.#sent = undefined
+    try {
+      await sendOrFind(this.#write())
+    } catch (error) {
+      return isConflict(error) ? undefined : error
+    }
+    return undefined
+  }
+
+  #write(): FindableWrite<unknown> {
+    const { id, rev } = this.#document
+    const { length } = this.#body
+    const { control, idle } = this.#db.client.settings
+    return {
+      send: (sent, deadline) => {
+        const body = () => tellingSent(this.#hashed(), sent)
+        const options = { length, deadline }
+        return this.#db.putAttachmentStream(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body, options)
+      },
+      find: () => this.#find(),
+      // The database stores a stream as it comes, but one of any length.
+      patience: length === undefined ? idle : control
+    }
+  }
+
+  async *#hashed(): AsyncGenerator<Uint8Array> {
+    const md5 = createHash('md5')
+    const sha256 = createHash('sha256')
+    let length = 0
+    for await (const piece of this.#body.open()) {
+      md5.update(piece)
+      sha256.update(piece)
+      length += piece.length
+      yield piece
+    }
+    this.#sent = { length, md5: `md5-${md5.digest('base64')}`, sha256: sha256.digest('hex') }
+  }
+
+  async #found(retrier: Retrier): Promise<StoredChunk | null> {
+    for (;;) {
+      try {
+        return await this.#find()
+      } catch (error) {
+        await retrier.failed(error)
+      }
+    }
+  }
+
+  async #find(): Promise<StoredChunk | null> {
+    if (!this.#sent) return null
+    const { id } = this.#document
+    const { length, md5, sha256 } = this.#sent
+    const document = await this.#once.get<FoundChunk>(id)
+    const found = document?._attachments?.[CHUNK_ATTACHMENT]
+    if (!document || found?.length !== length || found.digest !== md5) return null
+    return { id, rev: document._rev, stored: length, sha256 }
+  }
+}
+
+const notWhole = (id: string) =>
+  new CouchError(id, { error: 'truncated', reason: 'the chunk was not stored whole', retryable: true })

@@ -1,0 +1,75 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { BulkBody } from '../couch/bulk-body.js'
+import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
+import type { ChunkDocument } from './layout.js'
+import { CHUNK_TYPE, chunkId, TAKEN_IDS } from './names.js'
+
+/** Documents made in one request at most: made one by one, they take as long as a third of storing the chunks. */
+const AT_A_TIME = 8
+
+/** Makes the documents to which chunks are attached, some at a time. */
+export class ChunkPlaces {
+  readonly #db: CouchDatabase
+  readonly #backup: string
+  readonly #database: LogicalDatabase
+  /** Number of the next document. */
+  #next: number
+  #made = 0
+  /** Ids in a row that other documents have. */
+  #taken = 0
+  readonly #free: Revision[] = []
+  #making: Promise<void> | undefined
+
+  constructor(options: { db: CouchDatabase; backup: string; database: LogicalDatabase; first: number }) {
+    this.#db = options.db
+    this.#backup = options.backup
+    this.#database = options.database
+    this.#next = options.first
+  }
+
+  /** Number of the next document. */
+  get next(): number {
+    return this.#next
+  }
+
+  /** Returns a document that nothing is attached to. */
+  async take(): Promise<Revision> {
+    for (;;) {
+      const place = this.#free.shift()
+      if (place) return place
+      this.#making ??= this.#make().finally(() => {
+        this.#making = undefined
+      })
+      await this.#making
+    }
+  }
+
+  /** Makes as many as there were before, so that a small backup makes few that it does not need. */
+  async #make(): Promise<void> {
+    const count = Math.min(AT_A_TIME, Math.max(1, this.#made))
+    const documents = Array.from({ length: count }, () => this.#document(this.#next++))
+    const body = BulkBody.of(
+      true,
+      documents.map((document) => Buffer.from(JSON.stringify(document)))
+    )
+    for (const result of await this.#db.bulkDocs(body)) this.#add(result)
+    this.#made += count
+  }
+
+  #add({ id, rev, error, reason }: BulkResult): void {
+    if (rev !== undefined) {
+      this.#taken = 0
+      this.#free.push({ id, rev })
+      return
+    }
+    // A conflict: another document has the id, or the reply to a request before was lost.
+    if (error !== 'conflict' || ++this.#taken >= TAKEN_IDS)
+      throw new CouchError(id, { error: error ?? 'bad_answer', reason: reason ?? 'no revision was made' })
+  }
+
+  #document(index: number): ChunkDocument & { _id: string } {
+    const _id = chunkId(this.#backup, this.#database, index)
+    return { _id, type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index }
+  }
+}
