@@ -112,12 +112,37 @@ t.test('a backup that was listed stays listed while a replica does not show it',
 t.test(
   'an attachment that some copies took beside another writer is a conflict, and leaves nothing',
   async (t) => {
-    const CASES: [leaves: string[], deleted: boolean, error: string | undefined][] = [
-      [['2-b'], false, undefined],
-      [['2-b', '2-c'], true, 'conflict'],
-      [['2-c', '2-b'], true, 'conflict'],
-      [['3-c'], false, undefined],
-      [['1-a'], false, 'bad_answer']
+    // Each leaf with those that it was written over.
+    const CASES: [leaves: string[][], deleted: boolean, error: string | undefined][] = [
+      [[['b', 'a']], false, undefined],
+      [[['b', 'a'], ['1']], false, undefined],
+      [
+        [
+          ['b', 'a'],
+          ['c', 'a']
+        ],
+        true,
+        'conflict'
+      ],
+      [
+        [
+          ['c', 'a'],
+          ['b', 'a']
+        ],
+        true,
+        'conflict'
+      ],
+      // The other does not give in.
+      [
+        [
+          ['b', 'a'],
+          ['0', 'a']
+        ],
+        true,
+        'conflict'
+      ],
+      [[['c', 'b', 'a']], false, undefined],
+      [[['a']], false, 'bad_answer']
     ]
     for (const [leaves, deleted, error] of CASES) {
       const seen: string[] = []
@@ -130,7 +155,9 @@ t.test(
             return response.end('{"ok":true,"id":"doc","rev":"2-b"}')
           }
           if (request.method === 'DELETE') return response.end('{"ok":true,"id":"doc","rev":"3-b"}')
-          const docs = leaves.map((_rev) => ({ ok: { _id: 'doc', _rev } }))
+          const docs = leaves.map((ids) => ({
+            ok: { _id: 'doc', _rev: `${ids.length}-${ids[0]}`, _revisions: { start: ids.length, ids } }
+          }))
           response.end(JSON.stringify({ results: [{ id: 'doc', docs }] }))
         })
       })

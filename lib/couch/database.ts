@@ -238,16 +238,17 @@ export class CouchDatabase {
    * @throws CouchError with status 409 when the write was taken back
    */
   async #confirmAccepted({ id, rev }: Revision, over: string | undefined): Promise<void> {
+    const isOurs = (leaf: Leaf) => historyOf(leaf).includes(rev)
+    const isRival = (leaf: Leaf) =>
+      !leaf.deleted && leaf.rev !== over && (over === undefined || historyOf(leaf).includes(over))
+    let leaves: Leaf[] = []
     for (let look = 1; look <= CONFIRM_LOOKS; look++) {
-      const leaves = await this.leaves(id, { revs: true })
-      const beside = leaves.filter(
-        (leaf) =>
-          leaf.rev === rev || (!leaf.deleted && (over === undefined || historyOf(leaf).includes(over)))
-      )
-      if (beside.every((leaf) => historyOf(leaf).includes(rev))) return
-      if (beside[0].rev !== rev) break
+      leaves = (await this.leaves(id, { revs: true })).filter((leaf) => isOurs(leaf) || isRival(leaf))
+      if (leaves.length > 0 && leaves.every(isOurs)) return
+      if (leaves.length > 0 && !isOurs(leaves[0])) break
       await this.client.afterConflict(look)
     }
+    if (leaves.length === 0) throw malformed(this.name, 'revision that was accepted')
     await this.delete(id, rev)
     throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
       status: 409,
