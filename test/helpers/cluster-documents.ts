@@ -10,7 +10,7 @@ const OWN = /^(athena_backup|webhook_tx)/
 /** Bounds the wait for the copies of a shard to merge. */
 const MERGE = 30_000
 
-/** What documents hold, by their ids: a digest of content, revision and attachments. */
+/** What documents hold, by their ids: a digest of content and attachments. */
 export type Fingerprints = Map<string, string>
 
 interface Result {
@@ -59,14 +59,12 @@ export async function seedLarge(node: ClusterNode, database: string, bytes: numb
 }
 
 export function fingerprintsOf(documents: Iterable<FetchedDocument>): Fingerprints {
-  return new Map(
-    [...documents]
-      .filter(({ type }) => !OWN.test(String(type)))
-      .map((document) => [document._id, fingerprint(document)])
-  )
+  const prints = [...documents].map((document) => [document._id, fingerprint(document)] as const)
+  return new Map(prints)
 }
 
-function fingerprint({ _attachments = {}, ...document }: FetchedDocument): string {
+/** Revisions do not count: what a restore writes over gets a new one. */
+function fingerprint({ _attachments = {}, _rev, ...document }: FetchedDocument): string {
   const attachments = Object.entries(_attachments).map(([name, { content_type, data }]) => [
     name,
     content_type,
@@ -77,14 +75,14 @@ function fingerprint({ _attachments = {}, ...document }: FetchedDocument): strin
     .digest('hex')
 }
 
-/** The documents of a database as one node tells them; copies may lag. */
+/** The documents of a database, the plugin's own aside, as one node tells them; copies may lag. */
 export async function readAll(node: ClusterNode, database: string): Promise<FetchedDocument[]> {
   const documents: FetchedDocument[] = []
   for (let from = ''; ; ) {
     const { rows } = await node.read<{ rows: { id: string; doc: FetchedDocument }[] }>(
       `${database}/_all_docs?include_docs=true&attachments=true&limit=${PAGE}${from}`
     )
-    documents.push(...rows.map(({ doc }) => doc))
+    documents.push(...rows.map(({ doc }) => doc).filter(({ type }) => !OWN.test(String(type))))
     if (rows.length < PAGE) return documents
     from = `&skip=1&startkey=${encodeURIComponent(JSON.stringify(rows.at(-1)!.id))}`
   }
@@ -125,6 +123,22 @@ export async function sourcesDiffer(
   }
   await poll('equal databases', equal, MERGE, 1000).catch(() => undefined)
   return problem
+}
+
+/** The newest revisions of documents, deleted ones left out, as a majority of their copies tells them. */
+export async function newest(
+  node: ClusterNode,
+  database: string,
+  ids: readonly string[]
+): Promise<Map<string, string>> {
+  const body = { docs: ids.map((id) => ({ id })) }
+  const { results } = await node.json<{
+    results: { id: string; docs: { ok?: { _rev: string; _deleted?: true } }[] }[]
+  }>('POST', `${database}/_bulk_get`, body)
+  const found = new Map<string, string>()
+  for (const { id, docs } of results)
+    for (const { ok } of docs) if (ok && !ok._deleted) found.set(id, ok._rev)
+  return found
 }
 
 type Leaf = { ok?: { _deleted?: true } }

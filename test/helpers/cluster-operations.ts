@@ -16,6 +16,8 @@ export interface Ended {
 
 /** An operation that was accepted. */
 export interface Accepted {
+  /** Of the backup, or of the restore's transaction. */
+  id: string
   /** When its 202 had arrived. */
   at: number
   ended(patience: number): Promise<Ended>
@@ -26,7 +28,7 @@ export function accepted(cluster: Cluster, names: ClusterNames, { json }: Server
   const at = Date.now()
   const id: string = json.id ?? json.url.slice(json.url.lastIndexOf('/') + 1)
   const read = json.id ? () => backupEnd(cluster, names, id) : () => restoreEnd(cluster, names, id)
-  return { at, ended: (patience) => poll(`the end of ${id}`, read, patience, 50) }
+  return { id, at, ended: (patience) => poll(`the end of ${id}`, read, patience, 50) }
 }
 
 interface Header {

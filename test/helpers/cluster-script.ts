@@ -3,6 +3,8 @@
  * of docs/reliability.md; ends with 1 when a bar is missed.
  */
 import { Cluster } from './cluster.js'
+import { Kills } from './cluster-kills.js'
+import { Lag } from './cluster-lag.js'
 import { Races } from './cluster-races.js'
 import { figuresTable, missed, type PartResult } from './cluster-table.js'
 
@@ -12,6 +14,7 @@ const USAGE = `COUCHDB_URLS=url1,url2,url3 NODE_KILL=command NODE_START=command 
   NODE_KILL     kills a node: the command gets its number, 1 to 3, appended
   NODE_START    starts it again, and returns when it answers
   ROUNDS        rounds of simultaneous starts (default 300)
+  KILLS         rounds in which a node is killed while documents are written (default 20)
   PARTS         races, kills, lag (default all)`
 
 function setting(name: string, usual?: string): string {
@@ -28,7 +31,9 @@ function count(name: string, usual: number): number {
 }
 
 const parts: Record<string, (cluster: Cluster) => Promise<PartResult>> = {
-  races: (cluster) => new Races(cluster).run(count('ROUNDS', 300))
+  races: (cluster) => new Races(cluster).run(count('ROUNDS', 300)),
+  kills: (cluster) => new Kills(cluster).run(),
+  lag: (cluster) => new Lag(cluster).run(count('KILLS', 20))
 }
 
 async function play(cluster: Cluster): Promise<void> {
