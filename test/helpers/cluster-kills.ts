@@ -35,6 +35,9 @@ const CALM_RUNS = 3
 const KILL_AT = 0.3
 const RATIO = 1.5
 
+export const KILLED = ['backup', 'restore', 'get', 'append'] as const
+export type KilledOperation = (typeof KILLED)[number]
+
 interface Prepared {
   /** @returns how often the client had to ask again */
   run(): Promise<number>
@@ -57,7 +60,7 @@ export class Kills {
   readonly #cluster: Cluster
   readonly #node: ClusterNode
   readonly #rows: Row[] = []
-  readonly #operations: Record<string, () => Promise<Prepared>> = {
+  readonly #operations: Record<KilledOperation, () => Promise<Prepared>> = {
     backup: () => this.#backup(),
     restore: () => this.#restore(),
     get: () => this.#get(),
@@ -76,9 +79,9 @@ export class Kills {
     this.#node = cluster.nodes[0]!
   }
 
-  async run(): Promise<PartResult> {
+  async run(names: readonly KilledOperation[]): Promise<PartResult> {
     await this.#setUp()
-    for (const [name, prepare] of Object.entries(this.#operations)) await this.#operation(name, prepare)
+    for (const name of names) await this.#operation(name, this.#operations[name])
     return this.#result()
   }
 

@@ -47,6 +47,7 @@ export class Races {
     this.#counts.rounds++
     this.#judge(round, replies, operations, ended)
     this.#roundTimes.push(Date.now() - startedAt)
+    if (round % 25 === 0) console.error(`${round} rounds`)
     if (await leaseIsFree(this.#cluster, this.#names)) return
     this.#note('left', round, 'the lease was not given back within 10 s')
     await leaseIsFree(this.#cluster, this.#names, END)
@@ -87,7 +88,9 @@ export class Races {
 
   #note(count: keyof typeof NOTHING, round: number, what: string): void {
     this.#counts[count]++
-    this.#problems.push(`round ${round}, ${count}: ${what}`)
+    const problem = `round ${round}, ${count}: ${what}`
+    this.#problems.push(problem)
+    console.error(problem)
   }
 
   async #leaves(): Promise<number> {

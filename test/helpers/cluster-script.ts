@@ -3,7 +3,7 @@
  * of docs/reliability.md; ends with 1 when a bar is missed.
  */
 import { Cluster } from './cluster.js'
-import { Kills } from './cluster-kills.js'
+import { KILLED, Kills } from './cluster-kills.js'
 import { Lag } from './cluster-lag.js'
 import { Races } from './cluster-races.js'
 import { figuresTable, missed, type PartResult } from './cluster-table.js'
@@ -14,8 +14,8 @@ const USAGE = `COUCHDB_URLS=url1,url2,url3 NODE_KILL=command NODE_START=command 
   NODE_KILL     kills a node: the command gets its number, 1 to 3, appended
   NODE_START    starts it again, and returns when it answers
   ROUNDS        rounds of simultaneous starts (default 300)
-  KILLS         rounds in which a node is killed while documents are written (default 20)
-  PARTS         races, kills, lag (default all)`
+  KILLS         rounds in which documents are written while a node is down (default 20)
+  PARTS         races; backup, restore, get, append (a node is killed meanwhile); lag-backup, lag-restore (default all)`
 
 function setting(name: string, usual?: string): string {
   const value = process.env[name] ?? usual
@@ -30,22 +30,32 @@ function count(name: string, usual: number): number {
   return value
 }
 
-const parts: Record<string, (cluster: Cluster) => Promise<PartResult>> = {
-  races: (cluster) => new Races(cluster).run(count('ROUNDS', 300)),
-  kills: (cluster) => new Kills(cluster).run(),
-  lag: (cluster) => new Lag(cluster).run(count('KILLS', 20))
+const PARTS = ['races', ...KILLED, 'lag-backup', 'lag-restore'] as const
+type Part = (typeof PARTS)[number]
+
+function askedFor(): Part[] {
+  const names = setting('PARTS', PARTS.join()).split(',')
+  const unknown = names.find((name) => !PARTS.includes(name as Part))
+  if (unknown) throw new Error(`PARTS knows ${PARTS}, not ${unknown}`)
+  return names as Part[]
 }
 
+/** Kills of one run share their databases and their table. */
 async function play(cluster: Cluster): Promise<void> {
-  for (const name of setting('PARTS', Object.keys(parts).join()).split(',')) {
-    if (!parts[name]) throw new Error(`PARTS knows ${Object.keys(parts)}, not ${name}`)
-    report(await parts[name](cluster).finally(() => cluster.cleanUp()))
-  }
+  const parts = askedFor()
+  const killed = KILLED.filter((name) => parts.includes(name))
+  const work: [boolean, () => Promise<PartResult>][] = [
+    [parts.includes('races'), () => new Races(cluster).run(count('ROUNDS', 300))],
+    [killed.length > 0, () => new Kills(cluster).run(killed)],
+    [parts.includes('lag-backup'), () => new Lag(cluster).backups(count('KILLS', 20))],
+    [parts.includes('lag-restore'), () => new Lag(cluster).restores(count('KILLS', 20))]
+  ]
+  for (const [asked, part] of work) if (asked) report(await part().finally(() => cluster.cleanUp()))
 }
 
 function report({ figures, tables = [], problems }: PartResult): void {
   console.log([...tables, figuresTable(figures), ''].join('\n\n'))
-  for (const problem of problems) console.error(problem)
+  if (problems.length > 0) console.log(problems.map((problem) => `- ${problem}\n`).join(''))
   if (figures.some(missed)) process.exitCode = 1
 }
 
