@@ -10,7 +10,7 @@ const OWN = /^(athena_backup|webhook_tx)/
 /** Bounds the wait for the copies of a shard to merge. */
 const MERGE = 30_000
 
-/** What documents hold, by their ids: a digest of content and attachments. */
+/** What documents hold, by their ids: a digest of content and attachments. The plugin's own documents are left out. */
 export type Fingerprints = Map<string, string>
 
 interface Result {
@@ -59,8 +59,9 @@ export async function seedLarge(node: ClusterNode, database: string, bytes: numb
 }
 
 export function fingerprintsOf(documents: Iterable<FetchedDocument>): Fingerprints {
-  const prints = [...documents].map((document) => [document._id, fingerprint(document)] as const)
-  return new Map(prints)
+  const own = ({ type }: FetchedDocument) => OWN.test(String(type))
+  const theirs = [...documents].filter((document) => !own(document))
+  return new Map(theirs.map((document) => [document._id, fingerprint(document)]))
 }
 
 /** Revisions do not count: what a restore writes over gets a new one. */
@@ -75,14 +76,14 @@ function fingerprint({ _attachments = {}, _rev, ...document }: FetchedDocument):
     .digest('hex')
 }
 
-/** The documents of a database, the plugin's own aside, as one node tells them; copies may lag. */
+/** The documents of a database as one node tells them; copies may lag. */
 export async function readAll(node: ClusterNode, database: string): Promise<FetchedDocument[]> {
   const documents: FetchedDocument[] = []
   for (let from = ''; ; ) {
     const { rows } = await node.read<{ rows: { id: string; doc: FetchedDocument }[] }>(
       `${database}/_all_docs?include_docs=true&attachments=true&limit=${PAGE}${from}`
     )
-    documents.push(...rows.map(({ doc }) => doc).filter(({ type }) => !OWN.test(String(type))))
+    documents.push(...rows.map(({ doc }) => doc))
     if (rows.length < PAGE) return documents
     from = `&skip=1&startkey=${encodeURIComponent(JSON.stringify(rows.at(-1)!.id))}`
   }
@@ -94,15 +95,14 @@ export async function readSources(node: ClusterNode, names: ClusterNames): Promi
   return all
 }
 
-/** Tells how documents differ from what they should be; empty when they do not. */
+/** Tells how documents differ from what they should be, and names a few; empty when they do not. */
 export function difference(expected: Fingerprints, found: Fingerprints): string {
   const missing = [...expected.keys()].filter((id) => !found.has(id))
-  const other = [...expected].filter(([id, print]) => found.has(id) && found.get(id) !== print)
+  const different = [...expected.keys()].filter((id) => found.has(id) && found.get(id) !== expected.get(id))
   const extra = [...found.keys()].filter((id) => !expected.has(id))
-  const counts = { missing: missing.length, different: other.length, 'too many': extra.length }
-  return Object.entries(counts)
-    .filter(([, count]) => count > 0)
-    .map(([what, count]) => `${count} ${what}`)
+  return Object.entries({ missing, different, 'too many': extra })
+    .filter(([, ids]) => ids.length > 0)
+    .map(([what, ids]) => `${ids.length} ${what} (${ids.slice(0, 3).join(', ')})`)
     .join(', ')
 }
 
@@ -141,7 +141,7 @@ export async function newest(
   return found
 }
 
-type Leaf = { ok?: { _deleted?: true } }
+type Leaf = { ok?: { _rev: string; _deleted?: true } }
 
 /** Counts the live revisions, beyond the first, of every document in these databases, as each node tells them. */
 export async function conflicts(cluster: Cluster, databases: readonly string[]): Promise<number> {

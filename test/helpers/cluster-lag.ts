@@ -101,6 +101,8 @@ export class Lag {
   /** A dry run and a restore in turn, of a backup of the time before the node was killed. */
   async #restoreRound(round: number): Promise<void> {
     const node = this.#nodeOf(round)
+    // in place of those that the round before has deleted
+    await this.#write(node, this.#added(DELETED))
     const before = await this.#backedUp(node)
     let differ = 0
     await this.#without(node, async (up) => {
