@@ -31,8 +31,8 @@ const APPENDED = 16_000_000
 const BACK_AFTER = 6000
 /** Runs with all nodes up, whose median the others are compared with. */
 const CALM_RUNS = 3
-/** The node is killed after this share of the time that the operation takes otherwise. */
-const KILL_AT = 0.3
+/** The node is killed after this share of the time that the operation takes otherwise; sooner when that was too late. */
+const KILL_AT = [0.3, 0.1, 0]
 const RATIO = 1.5
 
 export const KILLED = ['backup', 'restore', 'get', 'append'] as const
@@ -43,6 +43,22 @@ interface Prepared {
   run(): Promise<number>
   /** @returns what is wrong; empty when nothing is */
   verify(): Promise<string>
+}
+
+interface Kill {
+  node: ClusterNode
+  /** Milliseconds after the start. */
+  after: number
+  /** Milliseconds until it comes back; `undefined`: when the operation has ended. */
+  back?: number
+}
+
+interface Timed {
+  ms: number
+  retries: number
+  problem: string
+  /** Whether the node was killed before the operation had ended. */
+  killed: boolean
 }
 
 interface Row {
@@ -118,35 +134,46 @@ export class Kills {
     calm: number
   ): Promise<void> {
     const own = node === this.#node
-    const timed = await this.#timed(await prepare(), () => this.#kill(node, own, calm * KILL_AT))
-    this.#add({ operation, node: String(node.number), own, ratio: timed.ms / calm, ...timed })
-    if (timed.problem) await this.#renew()
+    for (const share of KILL_AT) {
+      const { killed, ...timed } = await this.#timed(await prepare(), {
+        node,
+        after: calm * share,
+        back: own ? BACK_AFTER : undefined
+      })
+      if (!killed && share > 0) continue
+      const problem = timed.problem || (killed ? '' : 'it ended before the node was killed')
+      this.#add({ operation, node: String(node.number), own, ratio: timed.ms / calm, ...timed, problem })
+      if (timed.problem) await this.#renew()
+      return
+    }
   }
 
-  async #kill(node: ClusterNode, own: boolean, after: number): Promise<() => Promise<void>> {
+  /** Kills the node in time, and starts it when it shall come back or the operation has ended. */
+  async #play({ node, after, back }: Kill, running: Promise<unknown>): Promise<boolean> {
+    let ended = false
+    const end = running.then(() => {
+      ended = true
+    })
     await delay(after)
     await this.#cluster.kill(node)
-    if (own) await delay(BACK_AFTER)
-    if (own) await this.#cluster.start(node)
-    return own ? async () => undefined : () => this.#cluster.start(node)
+    const killed = !ended
+    await (back === undefined ? end : delay(back))
+    await this.#cluster.start(node)
+    return killed
   }
 
-  /** Runs an operation, beside what `fault` does, and looks whether it did what it says. */
-  async #timed(
-    { run, verify }: Prepared,
-    fault?: () => Promise<() => Promise<void>>
-  ): Promise<{ ms: number; retries: number; problem: string }> {
+  /** Runs an operation, kills a node meanwhile, and looks whether the operation did what it says. */
+  async #timed({ run, verify }: Prepared, kill?: Kill): Promise<Timed> {
     const startedAt = performance.now()
     const running = run().then(
       (retries) => ({ retries, problem: '', ms: performance.now() - startedAt }),
       ({ message }: Error) => ({ retries: 0, problem: message, ms: performance.now() - startedAt })
     )
-    const repair = await fault?.()
+    const killed = kill ? await this.#play(kill, running) : false
     const ended = await running
-    await repair?.()
     await this.#cluster.whole()
-    const verified = verify().catch(({ message }: Error) => message)
-    return { ...ended, problem: [ended.problem, await verified].filter(Boolean).join('; ') }
+    const verified = await verify().catch(({ message }: Error) => message)
+    return { ...ended, killed, problem: [ended.problem, verified].filter(Boolean).join('; ') }
   }
 
   #add(row: Row): void {
