@@ -26,7 +26,10 @@ import type { ServerProcess } from './server-process.js'
 const END = 150_000
 const COMPONENTS = 3000
 const LARGE = 30_000_000
-const APPENDED = 16_000_000
+/** The plugin's limit is 32 MiB. */
+const APPENDED = 32_000_000
+/** A client's line: without it a download is over before a node can be killed. */
+const LINE = 10_000_000
 /** When the node that the server uses comes back. */
 const BACK_AFTER = 6000
 /** Runs with all nodes up, whose median the others are compared with. */
@@ -239,7 +242,7 @@ export class Kills {
     let found = ''
     return {
       run: async () => {
-        const { value, retries } = await untilServed(END, () => download(this.#server, this.#id, END))
+        const { value, retries } = await untilServed(END, () => download(this.#server, this.#id, END, LINE))
         found = digestOf(value)
         return retries
       },

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { WebhookTransaction } from '../../types/index.js'
 import type { SentBackup } from './api.js'
 import type { Cluster, ClusterNames } from './cluster.js'
@@ -97,12 +98,22 @@ export async function backup(cluster: Cluster, names: ClusterNames, server: Serv
   return reply.json.id
 }
 
-/** Downloads a backup. @throws when the reply is cut or refused */
-export async function download(server: ServerProcess, id: string, patience: number): Promise<Buffer> {
+/** Downloads a backup, as fast as `bytesPerSecond` lets it. @throws when the reply is cut or refused */
+export async function download(
+  server: ServerProcess,
+  id: string,
+  patience: number,
+  bytesPerSecond = Number.POSITIVE_INFINITY
+): Promise<Buffer> {
   const signal = AbortSignal.timeout(patience)
   const reply = await fetch(`${server.origin}/api/v3/backups/${id}`, { signal })
-  if (!reply.ok) throw new Error(`GET: ${reply.status} ${await reply.text()}`)
-  return Buffer.from(await reply.arrayBuffer())
+  if (!reply.ok || !reply.body) throw new Error(`GET: ${reply.status} ${await reply.text()}`)
+  const pieces: Uint8Array[] = []
+  for await (const piece of reply.body) {
+    pieces.push(piece)
+    await delay((piece.length / bytesPerSecond) * 1000)
+  }
+  return Buffer.concat(pieces)
 }
 
 export const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
