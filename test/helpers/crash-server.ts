@@ -20,6 +20,11 @@ app.register(dbBackups, {
   rebuildWhitelist: () => undefined,
   webhooks: createCouchWebhookStore({ couch, database: options.databases.system })
 })
+// The HTTP API has no dry run.
+app.put<{ Params: { id: string } }>('/api/v3/backups/:id/dry-run', async (request, reply) => {
+  const { tx_id } = await app.dbBackups.restore({ id: request.params.id }, { dryRun: true })
+  return reply.code(202).send({ message: 'in-progress', url: `/${tx_id}` })
+})
 process.once('SIGTERM', () => void app.close())
 app.listen({ host: '127.0.0.1', port: 0 }).then(() => {
   process.stdout.write(`${(app.server.address() as AddressInfo).port}\n`)

@@ -24,8 +24,15 @@ export interface ServerReply {
   json: any
 }
 
-/** Starts a server in a process of its own; killed when the test ends. */
-export async function startServer(t: Test, config: ServerConfig): Promise<ServerProcess> {
+/**
+ * Starts a server in a process of its own; killed when the test ends.
+ * @param patience milliseconds that a reply may take
+ */
+export async function startServer(
+  t: Pick<Test, 'teardown'>,
+  config: ServerConfig,
+  patience = 20_000
+): Promise<ServerProcess> {
   const child = spawn(process.execPath, ['--import', 'tsx', join(__dirname, 'crash-server.ts')], {
     env: { PATH: process.env.PATH, SERVER_CONFIG: JSON.stringify(config) },
     stdio: ['ignore', 'pipe', 'pipe']
@@ -59,7 +66,7 @@ export async function startServer(t: Test, config: ServerConfig): Promise<Server
   async function call(method: string, path: string, body?: object): Promise<ServerReply> {
     const reply = await fetch(`${server.origin}/api/v3/backups${path}`, {
       method,
-      signal: AbortSignal.timeout(20_000),
+      signal: AbortSignal.timeout(patience),
       ...(body && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
     })
     return { status: reply.status, json: await reply.json() }

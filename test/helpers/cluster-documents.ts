@@ -1,0 +1,170 @@
+import { createHash } from 'node:crypto'
+import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
+import type { FetchedDocument } from './database.js'
+import { LOGICAL } from './fault-cells.js'
+import { poll } from './poll.js'
+import { bytesOf, seedDocuments } from './seed.js'
+
+const PAGE = 200
+const OWN = /^(athena_backup|webhook_tx)/
+/** Bounds the wait for the copies of a shard to merge. */
+const MERGE = 30_000
+
+/** What documents hold, by their ids: a digest of content and attachments. The plugin's own documents are left out. */
+export type Fingerprints = Map<string, string>
+
+interface Result {
+  id: string
+  rev?: string
+  ok?: true
+  /** Fewer than a majority of the copies took it. */
+  accepted?: true
+}
+
+/** Writes documents through one node. @returns revisions of those that a majority of the copies has taken */
+export async function write(
+  node: ClusterNode,
+  database: string,
+  docs: readonly object[]
+): Promise<Map<string, string>> {
+  const taken = new Map<string, string>()
+  for (let from = 0; from < docs.length; from += PAGE) {
+    const results = await node.json<Result[]>('POST', `${database}/_bulk_docs`, {
+      docs: docs.slice(from, from + PAGE)
+    })
+    for (const { id, rev, ok, accepted } of results) if (ok && rev && !accepted) taken.set(id, rev)
+  }
+  return taken
+}
+
+/** Writes documents that all have to be taken. */
+async function seed(node: ClusterNode, database: string, docs: readonly object[]): Promise<void> {
+  const { size } = await write(node, database, docs)
+  if (size !== docs.length) throw new Error(`${docs.length - size} documents of ${database} were not taken`)
+}
+
+/** Fills the source databases as a small console's. */
+export async function seedSmall(node: ClusterNode, names: ClusterNames, components = 30): Promise<void> {
+  const docs = seedDocuments({ count: components, prefix: 'component', attachmentEvery: 10 })
+  await seed(node, names.components, [...docs])
+  await seed(node, names.sessions, [...seedDocuments({ count: 5, prefix: 'user', size: 300 })])
+  await seed(node, names.system, [...seedDocuments({ count: 10, prefix: 'setting', size: 500 })])
+}
+
+/** Adds a document with one large attachment. */
+export async function seedLarge(node: ClusterNode, database: string, bytes: number): Promise<void> {
+  const data = bytesOf('large attachment', bytes).toString('base64')
+  const file = { content_type: 'application/octet-stream', data }
+  await seed(node, database, [{ _id: 'large', type: 'file', _attachments: { 'file.bin': file } }])
+}
+
+export function fingerprintsOf(documents: Iterable<FetchedDocument>): Fingerprints {
+  const own = ({ type }: FetchedDocument) => OWN.test(String(type))
+  const theirs = [...documents].filter((document) => !own(document))
+  return new Map(theirs.map((document) => [document._id, fingerprint(document)]))
+}
+
+/** Revisions do not count: what a restore writes over gets a new one. */
+function fingerprint({ _attachments = {}, _rev, ...document }: FetchedDocument): string {
+  const attachments = Object.entries(_attachments).map(([name, { content_type, data }]) => [
+    name,
+    content_type,
+    data
+  ])
+  return createHash('sha256')
+    .update(JSON.stringify([document, attachments]))
+    .digest('hex')
+}
+
+/** The documents of a database as one node tells them; copies may lag. */
+export async function readAll(node: ClusterNode, database: string): Promise<FetchedDocument[]> {
+  const documents: FetchedDocument[] = []
+  for (let from = ''; ; ) {
+    const { rows } = await node.read<{ rows: { id: string; doc: FetchedDocument }[] }>(
+      `${database}/_all_docs?include_docs=true&attachments=true&limit=${PAGE}${from}`
+    )
+    documents.push(...rows.map(({ doc }) => doc))
+    if (rows.length < PAGE) return documents
+    from = `&skip=1&startkey=${encodeURIComponent(JSON.stringify(rows.at(-1)!.id))}`
+  }
+}
+
+export async function readSources(node: ClusterNode, names: ClusterNames): Promise<Fingerprints[]> {
+  const all: Fingerprints[] = []
+  for (const logical of LOGICAL) all.push(fingerprintsOf(await readAll(node, names[logical])))
+  return all
+}
+
+/** Tells how documents differ from what they should be, and names a few; empty when they do not. */
+export function difference(expected: Fingerprints, found: Fingerprints): string {
+  const missing = [...expected.keys()].filter((id) => !found.has(id))
+  const different = [...expected.keys()].filter((id) => found.has(id) && found.get(id) !== expected.get(id))
+  const extra = [...found.keys()].filter((id) => !expected.has(id))
+  return Object.entries({ missing, different, 'too many': extra })
+    .filter(([, ids]) => ids.length > 0)
+    .map(([what, ids]) => `${ids.length} ${what} (${ids.slice(0, 3).join(', ')})`)
+    .join(', ')
+}
+
+/** Compares the source databases, once their copies have merged; empty when they hold what they should. */
+export async function sourcesDiffer(
+  node: ClusterNode,
+  names: ClusterNames,
+  expected: readonly Fingerprints[]
+): Promise<string> {
+  let problem = ''
+  const equal = async () => {
+    const found = await readSources(node, names)
+    problem = found
+      .map((prints, i) => difference(expected[i]!, prints))
+      .filter(Boolean)
+      .join('; ')
+    return problem === '' ? true : undefined
+  }
+  await poll('equal databases', equal, MERGE, 1000).catch(() => undefined)
+  return problem
+}
+
+/** The newest revisions of documents, deleted ones left out, as a majority of their copies tells them. */
+export async function newest(
+  node: ClusterNode,
+  database: string,
+  ids: readonly string[]
+): Promise<Map<string, string>> {
+  const body = { docs: ids.map((id) => ({ id })) }
+  const { results } = await node.json<{
+    results: { id: string; docs: { ok?: { _rev: string; _deleted?: true } }[] }[]
+  }>('POST', `${database}/_bulk_get`, body)
+  const found = new Map<string, string>()
+  for (const { id, docs } of results)
+    for (const { ok } of docs) if (ok && !ok._deleted) found.set(id, ok._rev)
+  return found
+}
+
+type Leaf = { ok?: { _rev: string; _deleted?: true } }
+
+/** Counts the live revisions, beyond the first, of every document in these databases, as each node tells them. */
+export async function conflicts(cluster: Cluster, databases: readonly string[]): Promise<number> {
+  let most = 0
+  for (const node of cluster.nodes) {
+    let count = 0
+    for (const database of new Set(databases)) count += await conflictsOn(node, database)
+    most = Math.max(most, count)
+  }
+  return most
+}
+
+async function conflictsOn(node: ClusterNode, database: string): Promise<number> {
+  const { results } = await node.read<{ results: { id: string; changes: unknown[] }[] }>(
+    `${database}/_changes?style=all_docs`
+  )
+  let count = 0
+  for (const { id, changes } of results)
+    if (changes.length > 1) count += await liveBeyondOne(node, database, id)
+  return count
+}
+
+async function liveBeyondOne(node: ClusterNode, database: string, id: string): Promise<number> {
+  const leaves = await node.read<Leaf[]>(`${database}/${encodeURIComponent(id)}?open_revs=all`)
+  return Math.max(0, leaves.filter(({ ok }) => ok && !ok._deleted).length - 1)
+}

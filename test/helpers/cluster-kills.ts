@@ -1,0 +1,299 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
+import {
+  conflicts,
+  difference,
+  type Fingerprints,
+  readSources,
+  seedLarge,
+  seedSmall,
+  sourcesDiffer
+} from './cluster-documents.js'
+import {
+  backup,
+  begin,
+  contentsOf,
+  digestOf,
+  download,
+  leaseIsFree,
+  untilServed
+} from './cluster-operations.js'
+import { median, type PartResult, seconds, table } from './cluster-table.js'
+import { bytesOf } from './seed.js'
+import type { ServerProcess } from './server-process.js'
+
+/** Bounds an operation during which a node is killed. */
+const END = 150_000
+const COMPONENTS = 3000
+const LARGE = 30_000_000
+/** The plugin's limit is 32 MiB. */
+const APPENDED = 32_000_000
+/** A client's line: without it a download is over before a node can be killed. */
+const LINE = 10_000_000
+/** When the node that the server uses comes back. */
+const BACK_AFTER = 6000
+/** Runs with all nodes up, whose median the others are compared with. */
+const CALM_RUNS = 3
+/** The node is killed after this share of the time that the operation takes otherwise; sooner when that was too late. */
+const KILL_AT = [0.3, 0.1, 0]
+const RATIO = 1.5
+
+export const KILLED = ['backup', 'restore', 'get', 'append'] as const
+export type KilledOperation = (typeof KILLED)[number]
+
+interface Prepared {
+  /** @returns how often the client had to ask again */
+  run(): Promise<number>
+  /** @returns what is wrong; empty when nothing is */
+  verify(): Promise<string>
+}
+
+interface Kill {
+  node: ClusterNode
+  /** Milliseconds after the start. */
+  after: number
+  /** Milliseconds until it comes back; `undefined`: when the operation has ended. */
+  back?: number
+}
+
+interface Timed {
+  ms: number
+  retries: number
+  problem: string
+  /** Whether the node was killed before the operation had ended. */
+  killed: boolean
+}
+
+interface Row {
+  operation: string
+  node: string
+  own: boolean
+  ms: number
+  ratio: number
+  retries: number
+  problem: string
+}
+
+/** One server, on the first node, backs up, restores, reads and appends while each node in turn is killed. */
+export class Kills {
+  readonly #cluster: Cluster
+  readonly #node: ClusterNode
+  readonly #rows: Row[] = []
+  readonly #operations: Record<KilledOperation, () => Promise<Prepared>> = {
+    backup: () => this.#backup(),
+    restore: () => this.#restore(),
+    get: () => this.#get(),
+    append: () => this.#append()
+  }
+  #names!: ClusterNames
+  #server!: ServerProcess
+  /** A second set of databases, small, for backups that are appended to. */
+  #small!: { names: ClusterNames; server: ServerProcess }
+  #expected!: Fingerprints[]
+  /** A backup of the first set, with the large attachment. */
+  #id!: string
+
+  constructor(cluster: Cluster) {
+    this.#cluster = cluster
+    this.#node = cluster.nodes[0]!
+  }
+
+  async run(names: readonly KilledOperation[]): Promise<PartResult> {
+    await this.#setUp()
+    for (const name of names) await this.#operation(name, this.#operations[name])
+    return this.#result()
+  }
+
+  async #setUp(): Promise<void> {
+    const cluster = this.#cluster
+    this.#names = await cluster.createDatabases()
+    await seedSmall(this.#node, this.#names, COMPONENTS)
+    await seedLarge(this.#node, this.#names.components, LARGE)
+    this.#expected = await readSources(this.#node, this.#names)
+    this.#server = await cluster.startServer(this.#node, this.#names)
+    this.#id = await backup(cluster, this.#names, this.#server)
+    const names = await cluster.createDatabases()
+    await seedSmall(this.#node, names)
+    this.#small = { names, server: await cluster.startServer(this.#node, names) }
+  }
+
+  async #operation(name: string, prepare: () => Promise<Prepared>): Promise<void> {
+    const times: number[] = []
+    for (let run = 0; run < CALM_RUNS; run++) {
+      const { ms, retries, problem } = await this.#timed(await prepare())
+      times.push(ms)
+      if (problem) this.#add({ operation: name, node: 'none', own: false, ms, ratio: 1, retries, problem })
+    }
+    const calm = median(times)
+    this.#add({ operation: name, node: 'none', own: false, ms: calm, ratio: 1, retries: 0, problem: '' })
+    // the server's own node last: its time is not compared
+    for (const node of [...this.#cluster.nodes].reverse()) await this.#killed(name, prepare, node, calm)
+  }
+
+  async #killed(
+    operation: string,
+    prepare: () => Promise<Prepared>,
+    node: ClusterNode,
+    calm: number
+  ): Promise<void> {
+    const own = node === this.#node
+    for (const share of KILL_AT) {
+      const { killed, ...timed } = await this.#timed(await prepare(), {
+        node,
+        after: calm * share,
+        back: own ? BACK_AFTER : undefined
+      })
+      if (!killed && share > 0) continue
+      const problem = timed.problem || (killed ? '' : 'it ended before the node was killed')
+      this.#add({ operation, node: String(node.number), own, ratio: timed.ms / calm, ...timed, problem })
+      if (timed.problem) await this.#renew()
+      return
+    }
+  }
+
+  /** Kills the node in time, and starts it when it shall come back or the operation has ended. */
+  async #play({ node, after, back }: Kill, running: Promise<unknown>): Promise<boolean> {
+    let ended = false
+    const end = running.then(() => {
+      ended = true
+    })
+    await delay(after)
+    await this.#cluster.kill(node)
+    const killed = !ended
+    await (back === undefined ? end : delay(back))
+    await this.#cluster.start(node)
+    return killed
+  }
+
+  /** Runs an operation, kills a node meanwhile, and looks whether the operation did what it says. */
+  async #timed({ run, verify }: Prepared, kill?: Kill): Promise<Timed> {
+    const startedAt = performance.now()
+    const running = run().then(
+      (retries) => ({ retries, problem: '', ms: performance.now() - startedAt }),
+      ({ message }: Error) => ({ retries: 0, problem: message, ms: performance.now() - startedAt })
+    )
+    const killed = kill ? await this.#play(kill, running) : false
+    const ended = await running
+    await this.#cluster.whole()
+    const verified = await verify().catch(({ message }: Error) => message)
+    return { ...ended, killed, problem: [ended.problem, verified].filter(Boolean).join('; ') }
+  }
+
+  #add(row: Row): void {
+    this.#rows.push(row)
+    console.error(line(row).join(', '))
+  }
+
+  /** Starts the servers anew, so that what hangs or failed does not touch the next operation. */
+  async #renew(): Promise<void> {
+    for (const of of [this.#server, this.#small.server]) {
+      of.signal('SIGKILL')
+      await of.exited
+    }
+    this.#server = await this.#cluster.startServer(this.#node, this.#names)
+    this.#small.server = await this.#cluster.startServer(this.#node, this.#small.names)
+    for (const names of [this.#names, this.#small.names]) {
+      if (!(await leaseIsFree(this.#cluster, names, END))) throw new Error('the lease does not become free')
+    }
+  }
+
+  async #backup(): Promise<Prepared> {
+    let id = ''
+    return {
+      run: async () => {
+        const started = await begin(this.#cluster, this.#names, END, () => this.#server.post(''))
+        id = started.id
+        await succeeds(started)
+        return started.retries
+      },
+      verify: async () => {
+        const found = contentsOf(await download(this.#server, id, END))
+        await leaseIsFree(this.#cluster, this.#names)
+        return found.map((prints, i) => difference(this.#expected[i]!, prints)).join('')
+      }
+    }
+  }
+
+  /** Each restore has new databases, and a server for them. */
+  async #restore(): Promise<Prepared> {
+    const cluster = this.#cluster
+    const names = await cluster.createDatabases(this.#names.backups)
+    const server = await cluster.startServer(this.#node, names)
+    const sources = [names.components, names.sessions, names.system]
+    return {
+      run: async () => {
+        const started = await begin(cluster, names, END, () => server.put(`/${this.#id}`, {}))
+        await succeeds(started)
+        return started.retries
+      },
+      verify: async () => {
+        server.signal('SIGTERM')
+        const differ = await sourcesDiffer(this.#node, names, this.#expected)
+        const leaves = await conflicts(cluster, sources)
+        await cluster.drop(...sources)
+        await leaseIsFree(cluster, this.#names)
+        return [differ, leaves > 0 && `${leaves} leaves in conflict`].filter(Boolean).join('; ')
+      }
+    }
+  }
+
+  async #get(): Promise<Prepared> {
+    const expected = digestOf(await download(this.#server, this.#id, END))
+    let found = ''
+    return {
+      run: async () => {
+        const { value, retries } = await untilServed(END, () => download(this.#server, this.#id, END, LINE))
+        found = digestOf(value)
+        return retries
+      },
+      verify: async () => (found === expected ? '' : 'other bytes than before')
+    }
+  }
+
+  async #append(): Promise<Prepared> {
+    const { names, server } = this.#small
+    const id = await backup(this.#cluster, names, server)
+    const attachment = bytesOf(id, APPENDED).toString('base64').slice(0, APPENDED)
+    return {
+      run: async () => {
+        const { retries } = await untilServed(END, async () => {
+          const { status, json } = await server.put(`/${id}/attachments/appended`, { attachment })
+          if (status >= 400 && status < 500) throw new Error(JSON.stringify(json))
+          return status === 200 ? true : undefined
+        })
+        return retries
+      },
+      verify: async () => {
+        const { _attachments } = JSON.parse(String(await download(server, id, END)))
+        const found = Buffer.from(_attachments?.appended ?? '', 'base64').toString()
+        return found === attachment ? '' : 'the attachment is not there'
+      }
+    }
+  }
+
+  #result(): PartResult {
+    const killed = this.#rows.filter(({ node }) => node !== 'none')
+    const ratios = killed.filter(({ own }) => !own).map(({ ratio }) => ratio)
+    const wrong = this.#rows.filter(({ problem }) => problem)
+    const head = ['operation', 'node killed', 'time', 'ratio', 'asked again', 'outcome']
+    return {
+      tables: [table(head, this.#rows.map(line))],
+      problems: wrong.map((row) => line(row).join(', ')),
+      figures: [
+        { what: 'operations during which a node was killed', value: killed.length },
+        { what: 'of these with a wrong outcome', value: wrong.length, bar: 0 },
+        { what: 'largest ratio of times, node left down', value: Math.max(...ratios).toFixed(2), bar: RATIO }
+      ]
+    }
+  }
+}
+
+async function succeeds(started: Awaited<ReturnType<typeof begin>>): Promise<void> {
+  const { error } = await started.ended(END)
+  if (error) throw new Error(error)
+}
+
+function line({ operation, node, own, ms, ratio, retries, problem }: Row): string[] {
+  const which = own ? `${node}, the server's own, back after ${BACK_AFTER / 1000} s` : node
+  return [operation, which, seconds(ms), ratio.toFixed(2), String(retries), problem || 'right']
+}

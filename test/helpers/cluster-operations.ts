@@ -1,0 +1,155 @@
+import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { WebhookTransaction } from '../../types/index.js'
+import type { SentBackup } from './api.js'
+import type { Cluster, ClusterNames } from './cluster.js'
+import { type Fingerprints, fingerprintsOf } from './cluster-documents.js'
+import { LOGICAL } from './fault-cells.js'
+import { poll } from './poll.js'
+import type { ServerProcess, ServerReply } from './server-process.js'
+
+/** How an operation ended. `error`: it failed, and why. */
+export interface Ended {
+  at: number
+  error?: string
+  transaction?: WebhookTransaction
+}
+
+/** An operation that was accepted. */
+export interface Accepted {
+  /** Of the backup, or of the restore's transaction. */
+  id: string
+  /** When its 202 had arrived. */
+  at: number
+  ended(patience: number): Promise<Ended>
+}
+
+/** Takes the 202 of a backup or a restore. */
+export function accepted(cluster: Cluster, names: ClusterNames, { json }: ServerReply): Accepted {
+  const at = Date.now()
+  const id: string = json.id ?? json.url.slice(json.url.lastIndexOf('/') + 1)
+  const read = json.id ? () => backupEnd(cluster, names, id) : () => restoreEnd(cluster, names, id)
+  return { id, at, ended: (patience) => poll(`the end of ${id}`, read, patience, 50) }
+}
+
+interface Header {
+  in_progress: boolean
+  end_timestamp?: number
+  error?: string
+}
+
+async function backupEnd(cluster: Cluster, names: ClusterNames, id: string): Promise<Ended | undefined> {
+  const header = await readNow<Header>(cluster, `${names.backups}/${id}`)
+  if (!header || header.in_progress) return undefined
+  return { at: header.end_timestamp ?? Date.now(), error: header.error }
+}
+
+async function restoreEnd(cluster: Cluster, names: ClusterNames, id: string): Promise<Ended | undefined> {
+  const transaction = await readNow<WebhookTransaction>(cluster, `${names.system}/${id}`)
+  if (!transaction || transaction.status === 'pending') return undefined
+  const error = transaction.status === 'success' ? undefined : transaction.athena_messages.join('; ')
+  return { at: transaction.ts_completed ?? Date.now(), error, transaction }
+}
+
+/** One attempt through a node that is up; `undefined` when it fails. */
+const readNow = <T>(cluster: Cluster, path: string): Promise<T | undefined> =>
+  cluster.up[0]!.json<T>('GET', path).catch(() => undefined)
+
+/** A request as a client makes it who tries again while the server says, or shows, that it cannot now. */
+export async function untilServed<T>(
+  patience: number,
+  ask: () => Promise<T | undefined>
+): Promise<{ value: T; retries: number }> {
+  let retries = -1
+  const value = await poll(
+    'a served request',
+    () => {
+      retries++
+      return ask().catch(() => undefined)
+    },
+    patience,
+    250
+  )
+  return { value, retries }
+}
+
+/** Starts a backup or a restore, again after a 503. @throws when it is refused */
+export async function begin(
+  cluster: Cluster,
+  names: ClusterNames,
+  patience: number,
+  ask: () => Promise<ServerReply>
+): Promise<Accepted & { retries: number }> {
+  const { value, retries } = await untilServed(patience, async () => {
+    const reply = await ask()
+    return reply.status === 503 || reply.status === 502 ? undefined : reply
+  })
+  if (value.status !== 202) throw new Error(`${value.status} ${JSON.stringify(value.json)}`)
+  return { ...accepted(cluster, names, value), retries }
+}
+
+/** Makes a backup that has to succeed. @returns its id */
+export async function backup(cluster: Cluster, names: ClusterNames, server: ServerProcess): Promise<string> {
+  const reply = await server.post('')
+  if (reply.status !== 202) throw new Error(`no backup: ${reply.status} ${JSON.stringify(reply.json)}`)
+  const { error } = await accepted(cluster, names, reply).ended(120_000)
+  if (error) throw new Error(`no backup: ${error}`)
+  await leaseIsFree(cluster, names)
+  return reply.json.id
+}
+
+/** Downloads a backup, as fast as `bytesPerSecond` lets it. @throws when the reply is cut or refused */
+export async function download(
+  server: ServerProcess,
+  id: string,
+  patience: number,
+  bytesPerSecond = Number.POSITIVE_INFINITY
+): Promise<Buffer> {
+  const signal = AbortSignal.timeout(patience)
+  const reply = await fetch(`${server.origin}/api/v3/backups/${id}`, { signal })
+  if (!reply.ok || !reply.body) throw new Error(`GET: ${reply.status} ${await reply.text()}`)
+  const pieces: Uint8Array[] = []
+  for await (const piece of reply.body) {
+    pieces.push(piece)
+    await delay((piece.length / bytesPerSecond) * 1000)
+  }
+  return Buffer.concat(pieces)
+}
+
+export const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+
+/** What a downloaded backup holds of each source database. */
+export function contentsOf(bytes: Buffer): Fingerprints[] {
+  const { dbs } = JSON.parse(bytes.toString()) as SentBackup
+  return LOGICAL.map((logical) => fingerprintsOf(dbs[`athena_${logical}`]?.docs ?? []))
+}
+
+/** Waits until no lease names an operation. @returns whether that came true */
+export async function leaseIsFree(
+  cluster: Cluster,
+  names: ClusterNames,
+  patience = 10_000
+): Promise<boolean> {
+  return poll('a free lease', () => noHolder(cluster, names), patience, 20).catch(() => false)
+}
+
+async function noHolder(cluster: Cluster, names: ClusterNames): Promise<true | undefined> {
+  const leases = await leaseDocuments(cluster, names)
+  return leases.every(({ operation }) => operation === undefined) ? true : undefined
+}
+
+const LEASE = 'athena_backup_lease'
+
+/** The lease as it stands in each database that has one. */
+export async function leaseDocuments(
+  cluster: Cluster,
+  names: ClusterNames
+): Promise<{ operation?: string; database: string }[]> {
+  const found = Object.values(names).map(async (database) => {
+    const { rows } = await cluster.up[0]!.read<{ rows: { doc?: { operation?: string } }[] }>(
+      `${database}/_all_docs?include_docs=true&key="${LEASE}"`
+    )
+    return rows.map(({ doc }) => ({ operation: doc?.operation, database }))
+  })
+  return (await Promise.all(found)).flat()
+}
