@@ -156,11 +156,16 @@ export class CouchClient {
 
   /** One attempt of {@link json}. */
   async jsonOnce<T>(request: CouchRequest): Promise<T> {
+    return (await this.answerOnce<T>(request)).json
+  }
+
+  /** One attempt of {@link json}, for callers that need the status as well. */
+  async answerOnce<T>(request: CouchRequest): Promise<{ status: number; json: T }> {
     const deadline = new AbortController()
     const timer = setTimeout(() => deadline.abort(), this.settings.control)
     try {
       const response = await this.#send(request, deadline.signal)
-      return (await readJson(response)) as T
+      return { status: response.status, json: (await readJson(response)) as T }
     } finally {
       clearTimeout(timer)
     }
