@@ -42,6 +42,7 @@ const DIFF_BATCH = 1000
 const SCAN_PAGE = { revision: 10_000, content: 1000 }
 /** How often a document is written again because somebody else changed it meanwhile. */
 const CONFLICT_ATTEMPTS = 5
+const RESERVED = 'the database keeps its backups by this id: give the document another one'
 const WRITTEN_AGAIN = 'somebody else writes it again and again'
 
 export interface DatabaseRestoreOptions {
@@ -63,6 +64,8 @@ export interface DatabaseRestoreOptions {
   onFailure(failure: RestoreFailure): void
 }
 
+type DocumentCount = 'created' | 'changed' | 'unchanged'
+
 interface PendingWrite extends Write {
   /** Its own revision. */
   rev?: string
@@ -77,6 +80,8 @@ interface PendingWrite extends Write {
 interface Target {
   info: DatabaseInfo
   copies: CopiesState
+  /** The update sequence before the copies were asked to agree. */
+  begun?: DatabaseInfo['update_seq']
 }
 
 /**
@@ -98,7 +103,11 @@ async function findTarget(options: DatabaseRestoreOptions): Promise<Target> {
     const info = await target.info()
     const copies = await settleCopies(target, info)
     // A copy that lagged may have told the counts.
-    return { info: isReplicated(info) ? await target.info() : info, copies }
+    return {
+      info: isReplicated(info) ? await target.info() : info,
+      copies,
+      begun: info.update_seq
+    }
   } catch (error) {
     if (!(error instanceof CouchError) || error.status !== 404) throw error
     return { info: await createTarget(options, dryRun), copies: 'agree' }
@@ -122,6 +131,8 @@ class DatabaseRestore {
   /** Each shard has several copies, which may answer a request differently. */
   readonly #replicated: boolean
   readonly #copies: CopiesState
+  /** The update sequence that the target told first. */
+  readonly #begun: DatabaseInfo['update_seq']
   readonly #deletions: boolean
   readonly #partitions: number
   /** Documents in one partition, about. */
@@ -137,12 +148,13 @@ class DatabaseRestore {
   readonly #toDiff = new Waiting<DocumentBytes>(DIFF_BATCH)
   readonly #toSettle = new Waiting<DocumentBytes>(COMPARE_BATCH)
 
-  constructor(options: DatabaseRestoreOptions, { info, copies }: Target) {
+  constructor(options: DatabaseRestoreOptions, { info, copies, begun }: Target) {
     const { source, target, database } = options
     this.#options = options
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0 && copies === 'agree'
     this.#replicated = isReplicated(info)
     this.#copies = copies
+    this.#begun = begun
     this.#toCompare = new Waiting(this.#replicated ? LOOK_UP_BATCH : COMPARE_BATCH)
     this.#deletions = info.doc_del_count !== 0
     // What is written is held as well, until it has been confirmed.
@@ -162,17 +174,22 @@ class DatabaseRestore {
     const watch = new SourceWatch(target)
     try {
       for (let partition = 0; partition < this.#partitions; partition++) {
-        const { update_seq: since = '0' } = dryRun ? {} : await watch.begin()
+        const since = dryRun ? '0' : this.#since(await watch.begin())
         this.#table = await this.#scan(partition)
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
-        await this.#confirmWrites(partition, String(since))
+        await this.#confirmWrites(partition, since)
         if (exact && !this.#empty) await this.#deleteOthers(partition)
-        if (!dryRun && (await watch.changed(String(since)))) throw replaced(target)
+        if (!dryRun && (await watch.changed(since))) throw replaced(target)
       }
     } finally {
       await this.#lanes.settle()
     }
+  }
+
+  /** From where changes are read to confirm what was done: with several copies, from before they agreed. */
+  #since({ update_seq: now = '0' }: DatabaseInfo): string {
+    return String(this.#replicated ? (this.#begun ?? now) : now)
   }
 
   async #scan(partition: number): Promise<TargetTable> {
@@ -230,6 +247,7 @@ class DatabaseRestore {
       return this.#takeAbsent(document)
     } else if (current === 'same' && this.#copies === 'agree') {
       counts.unchanged++
+      if (this.#replicated) this.#table.noteLeft(id)
     } else {
       if (isLarge(document)) return this.#compare([document])
       this.#toCompare.add(document)
@@ -447,10 +465,13 @@ class DatabaseRestore {
    * shows.
    */
   async #confirmWrites(partition: number, since: string): Promise<void> {
-    if (this.#table.unconfirmed === 0) return
+    if (this.#options.dryRun || (this.#table.unconfirmed === 0 && !this.#replicated)) return
     for await (const changes of readFeed(this.#options.target, { since }, { includeDocs: false })) {
-      for (const { id, rev, deleted, branched } of changes)
+      for (const { id, rev, deleted, branched } of changes) {
         if (!deleted) this.#table.confirm(id, rev, !branched)
+        // The copy that was scanned may not have known what had become of it.
+        this.#table.doubt(id, deleted ? undefined : rev)
+      }
     }
     if (this.#table.unconfirmed === 0) return
     for (const design of [false, true]) {
@@ -490,13 +511,14 @@ class DatabaseRestore {
   }
 
   /**
-   * Makes a document that was written the version that shows; it was counted when it was written. What was created is to
+   * Makes a document the version that shows; it was counted before, as written, or as the same. What was created is to
    * be the only version. Of conflicts that were there before, only what this restore has written goes.
    */
   async #settle(document: SourceDocument): Promise<void> {
     const { target, counts } = this.#options
     const { id } = headOf(document)
-    const as = this.#table.wasChanged(id) ? 'changed' : 'created'
+    const as = this.#countedAs(id)
+    let becomes: DocumentCount = as
     let refusal: BulkResult = { id, error: 'conflict', reason: WRITTEN_AGAIN }
     const own: string[] = []
     for (let attempt = 1; attempt <= CONFLICT_ATTEMPTS; attempt++) {
@@ -506,10 +528,19 @@ class DatabaseRestore {
         break
       }
       const live = liveDocument(doc)
+      if (this.#isReserved(live)) {
+        refusal = { id, error: 'reserved', reason: RESERVED }
+        break
+      }
       const same =
         live !== null && (this.#table.isAt(id, live.rev ?? '') || (await this.#isSame(document, live)))
       const others = this.#toRemove(id, conflicts, own)
-      if (same && others.length === 0) return
+      if (same && others.length === 0) {
+        counts[as]--
+        counts[becomes]++
+        return
+      }
+      if (!same && becomes === 'unchanged') becomes = live ? 'changed' : 'created'
       const [result] = same
         ? await deleteLeaves(target, others)
         : [await this.#writeNow(document, live?.rev ?? null)]
@@ -518,6 +549,11 @@ class DatabaseRestore {
     }
     counts[as]--
     this.#fail(id, refusal.error ?? '', refusal.reason ?? '')
+  }
+
+  #countedAs(id: string): DocumentCount {
+    if (this.#table.wasLeft(id)) return 'unchanged'
+    return this.#table.wasChanged(id) ? 'changed' : 'created'
   }
 
   async #writeNow(document: SourceDocument, rev: string | null): Promise<BulkResult> {
@@ -533,7 +569,7 @@ class DatabaseRestore {
   }
 
   #failReserved(id: string): void {
-    this.#fail(id, 'reserved', 'the database keeps its backups by this id: give the document another one')
+    this.#fail(id, 'reserved', RESERVED)
   }
 
   /** What is there cannot be compared, and its revision is not known. */
