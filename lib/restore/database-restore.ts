@@ -396,7 +396,7 @@ class DatabaseRestore {
   async #resolve(conflicts: readonly PendingWrite[]): Promise<void> {
     for (let i = 0; i < conflicts.length; i += COMPARE_BATCH) {
       const writes = new Map(conflicts.slice(i, i + COMPARE_BATCH).map((write) => [write.id, write]))
-      for await (const { id, doc, failure } of this.#current([...writes.keys()])) {
+      for await (const { id, doc, conflicts: others, failure } of this.#current([...writes.keys()])) {
         const write = writes.get(id)
         if (!write) continue
         const document = readDocument(write.bytes)
@@ -404,9 +404,11 @@ class DatabaseRestore {
         if (!failure) await this.#withdraw(write, live)
         if (failure) this.#failUnreadable(id, failure)
         else if (this.#isReserved(live)) this.#failReserved(id)
-        else if (live && (live.rev === write.accepted || (await this.#isSame(document, live))))
+        else if (live && (live.rev === write.accepted || (await this.#isSame(document, live)))) {
           this.#count(write.as, id, live.rev, undefined)
-        else if (write.attempt >= CONFLICT_ATTEMPTS) this.#fail(id, 'conflict', WRITTEN_AGAIN)
+          // The copy that the feed is read from may not know of them. What cannot be deleted shows then.
+          await deleteLeaves(this.#options.target, this.#toRemove(id, others, []))
+        } else if (write.attempt >= CONFLICT_ATTEMPTS) this.#fail(id, 'conflict', WRITTEN_AGAIN)
         else await this.#write(document, live?.rev ?? null, write.as, write.attempt + 1)
       }
     }

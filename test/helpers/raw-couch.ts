@@ -604,10 +604,12 @@ function bulkGet(database: RawDatabase, { query, body }: Call): Reply {
   }
   for (const [index, asked] of JSON.parse(body.toString()).docs.entries()) {
     const document = database.docs.get(asked.id)
-    const leaf = asked.rev ? document?.leaves.find(({ rev }) => rev === asked.rev) : document?.leaves[0]
+    const leaves = document?.leaves.filter(({ rev }) => rev === (asked.rev ?? rev)) ?? []
     raw.add(index > 0 ? ',' : '', `{"id":${JSON.stringify(asked.id)},"docs":[`)
-    if (document && leaf) raw.add('{"ok":', render(document, leaf, options), '}')
-    else {
+    for (const [at, leaf] of leaves.entries()) {
+      raw.add(at > 0 ? ',' : '', '{"ok":', render(document!, leaf, options), '}')
+    }
+    if (leaves.length === 0) {
       const error = { id: asked.id, rev: asked.rev ?? 'undefined', error: 'not_found', reason: 'missing' }
       raw.add(JSON.stringify({ error }))
     }
