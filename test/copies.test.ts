@@ -67,6 +67,17 @@ t.test('copies on nodes that are down are not waited for', async (t) => {
   )
 })
 
+t.test('a node that goes down while it is asked is not asked any more', async (t) => {
+  let asked = 0
+  const goes: Copy = ({ line }) =>
+    /_node\/c%40x/.test(line) && asked++ === 0
+      ? { status: 412, json: { error: 'nodedown', reason: 'c@x is down' } }
+      : undefined
+  const { settle } = await setup(t, [goes, agreeing])
+  t.equal(await settle(), 'agree')
+  t.ok(asked > 1)
+})
+
 t.test('an empty database has copies that agree', async (t) => {
   const { settle } = await setup(t, [shards({ knows: () => false, seq: 0 })])
   t.equal(await settle(), 'agree')

@@ -6,6 +6,8 @@ import { CouchError } from './errors.js'
 const LONGEST_WAIT = 30_000
 /** Milliseconds between two looks at the copies: the first and the longest. */
 const PAUSE = { first: 50, longest: 1000 }
+/** How often nodes are asked again after a fault that may pass. */
+const ATTEMPTS = 5
 /** The documents by which nodes note how far they have brought another copy. */
 const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
 
@@ -58,16 +60,23 @@ export async function settleCopies(
     control: longestWait + 1000,
     signal: signal ? AbortSignal.any([signal, timeout]) : timeout
   })
-  try {
-    await new Copies(db.on(client), info).settle()
-    return 'agree'
-  } catch (error) {
-    signal?.throwIfAborted()
-    if (timeout.aborted) return 'behind'
-    if (error instanceof CouchError) return 'unchecked'
-    throw error
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await new Copies(db.on(client), info).settle()
+      return 'agree'
+    } catch (error) {
+      signal?.throwIfAborted()
+      if (timeout.aborted) return 'behind'
+      if (!(error instanceof CouchError)) throw error
+      if (!mayPass(error) || attempt >= ATTEMPTS) return 'unchecked'
+      await sleep(PAUSE.longest, undefined, { signal })
+    }
   }
 }
+
+/** A node may go down while it is asked; one that does not know the credentials will not know them later. */
+const mayPass = ({ error, retryable, status }: CouchError): boolean =>
+  error === 'nodedown' || (retryable && status !== 401)
 
 class Copies {
   readonly #db: CouchDatabase
