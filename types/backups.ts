@@ -19,6 +19,12 @@ export interface DatabaseSummary {
   excluded_types?: string[]
   /** Number of the database's shards, where its server told. A restore that creates the database gives it as many. */
   q?: number
+  /**
+   * On a cluster: the copies of a shard were not seen to agree before the database was read, so that changes of the last
+   * seconds, or of the time in which a node was down, may be missing. `behind`: they did not within 30 seconds.
+   * `unchecked`: only a server administrator may ask. Absent where they agreed, or there is one copy.
+   */
+  copies?: 'behind' | 'unchecked'
   /** Bytes of the documents' JSON. */
   raw_bytes: number
   /** Bytes they take in the database that keeps the backup. */

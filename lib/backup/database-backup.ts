@@ -1,6 +1,7 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
+import { type CopiesState, settleCopies } from '../couch/copies.js'
 import type { Change, CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
@@ -144,6 +145,7 @@ class DatabaseBackup {
     const position = this.#position
     try {
       const info = await this.#watch.begin()
+      const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
       const chunks = await this.#writer.flush()
       this.#giveUp()
@@ -158,6 +160,7 @@ class DatabaseBackup {
           last_sequence: position.since,
           doc_count: this.#copies.copies - dropped,
           ...settingsOf(info),
+          ...copiesOf(copies),
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
           raw_bytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
@@ -493,6 +496,10 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
 }
+
+/** What is told of the copies: nothing where a read by any of them shows all. */
+const copiesOf = (copies: CopiesState): Pick<DatabaseSummary, 'copies'> =>
+  copies === 'agree' ? {} : { copies }
 
 /** All bytes of a stream, or `null` when there are more than `limit`. */
 async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {

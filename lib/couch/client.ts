@@ -193,16 +193,16 @@ export class CouchClient {
 
   /** One attempt of {@link json}. */
   async jsonOnce<T>(request: CouchRequest): Promise<T> {
-    return (await this.answerOnce(request)).value as T
+    return (await this.answerOnce<T>(request)).json
   }
 
-  /** One attempt of {@link json}, with the status of the answer. */
-  async answerOnce(request: CouchRequest): Promise<{ status: number; value: unknown }> {
+  /** One attempt of {@link json}, for callers that need the status as well. */
+  async answerOnce<T>(request: CouchRequest): Promise<{ status: number; json: T }> {
     const deadline = new AbortController()
     const timer = setTimeout(() => deadline.abort(), this.settings.control)
     try {
       const response = await this.#send(request, deadline.signal)
-      return { status: response.status, value: await readJson(response) }
+      return { status: response.status, json: (await readJson(response)) as T }
     } finally {
       clearTimeout(timer)
     }

@@ -24,6 +24,9 @@ export interface DatabaseInfo {
   cluster?: { q?: number; n?: number }
 }
 
+/** Tells whether each shard of a database has several copies, of which one may lag behind the others. */
+export const isReplicated = ({ cluster }: DatabaseInfo): boolean => (cluster?.n ?? 1) > 1
+
 /** How a database is created. `undefined`: as the server does by itself. */
 export interface DatabaseSettings {
   partitioned?: boolean
@@ -66,6 +69,16 @@ export interface BulkResult {
   rev?: string
   error?: string
   reason?: string
+  /** Fewer than the majority of the shard's copies took the document; the others may hold another version. */
+  accepted?: boolean
+}
+
+/** What CouchDB says of a `_bulk_docs`. */
+export interface BulkAnswer {
+  /** Failures only where the body has no new edits. */
+  results: BulkResult[]
+  /** Fewer than the majority of a shard's copies took some of the documents. */
+  accepted: boolean
 }
 
 /** One document of a `_bulk_get`. */
@@ -221,13 +234,13 @@ export class CouchDatabase {
 
   /** One attempt of {@link put}; `majority` tells whether most copies of the document have accepted the write. */
   async putOnce<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
-    const { status, value } = await this.client.answerOnce({
+    const { status, json } = await this.client.answerOnce<unknown>({
       method: 'PUT',
       path: [this.name, doc._id],
       json: doc,
       write: true
     })
-    return { rev: revisionOf(value, this.name), majority: status !== 202 }
+    return { rev: revisionOf(json, this.name), majority: status !== 202 }
   }
 
   /**
@@ -411,23 +424,23 @@ export class CouchDatabase {
    * document, in their order.
    */
   async bulkDocs(body: BulkBody): Promise<BulkResult[]> {
-    return this.client.retry(() => this.bulkDocsOnce(body))
+    return (await this.client.retry(() => this.bulkDocsOnce(body))).results
   }
 
   /** One attempt of {@link bulkDocs}, for callers that tell faults from refusals themselves. */
-  async bulkDocsOnce(body: BulkBody): Promise<BulkResult[]> {
-    const answer = await this.client.jsonOnce({
+  async bulkDocsOnce(body: BulkBody): Promise<BulkAnswer> {
+    const { status, json } = await this.client.answerOnce({
       method: 'POST',
       path: [this.name, '_bulk_docs'],
       body: body.bytes(),
       headers: { 'content-type': 'application/json' },
       write: true
     })
-    const results = bulkResults(answer, this.name)
+    const results = bulkResults(json, this.name)
     if (body.newEdits && results.length !== body.count) {
       throw malformed(this.name, 'a result for each document')
     }
-    return results
+    return { results, accepted: status === 202 }
   }
 
   /** Ids of those revisions that the database does not have. */

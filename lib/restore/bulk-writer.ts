@@ -1,6 +1,6 @@
 import { BufferPool } from '../buffer-pool.js'
 import { BulkBody } from '../couch/bulk-body.js'
-import type { BulkResult, CouchDatabase } from '../couch/database.js'
+import type { BulkAnswer, BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import type { Refusals } from './refusals.js'
 
@@ -80,14 +80,14 @@ export class BulkWriter<W extends Write> {
     }
   }
 
-  #tell(batch: readonly W[], results: readonly BulkResult[]): void {
+  #tell(batch: readonly W[], { results, accepted }: BulkAnswer): void {
     const told = new Map(results.map((result) => [result.id, result]))
     for (const write of batch) {
       const result = told.get(write.id)
       if (this.#newEdits && !result) {
         throw new CouchError('_bulk_docs', { error: 'bad_answer', reason: `no result for "${write.id}"` })
       }
-      this.#onResult(write, result ?? { id: write.id })
+      this.#onResult(write, result ?? { id: write.id, accepted })
     }
   }
 }

@@ -2,7 +2,15 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
-import type { BulkResult, CouchDatabase, DatabaseInfo, Row } from '../couch/database.js'
+import { type CopiesState, settleCopies } from '../couch/copies.js'
+import {
+  type BulkResult,
+  type CouchDatabase,
+  type DatabaseInfo,
+  isReplicated,
+  type Revision,
+  type Row
+} from '../couch/database.js'
 import {
   DocumentReader,
   isReadFailure,
@@ -26,12 +34,16 @@ import { Waiting } from './waiting.js'
 
 /** Documents whose current version is read at once, to be compared. */
 const COMPARE_BATCH = 100
+/** The same where each document that a scan does not show is asked for: most are not there. */
+const LOOK_UP_BATCH = 500
 /** Documents asked about in one `_revs_diff`. */
 const DIFF_BATCH = 1000
 /** Rows of `_all_docs` in one request, without and with documents: a fault re-reads less than this. */
 const SCAN_PAGE = { revision: 10_000, content: 1000 }
 /** How often a document is written again because somebody else changed it meanwhile. */
 const CONFLICT_ATTEMPTS = 5
+const RESERVED = 'the database keeps its backups by this id: give the document another one'
+const WRITTEN_AGAIN = 'somebody else writes it again and again'
 
 export interface DatabaseRestoreOptions {
   source: RestoreSource
@@ -52,36 +64,75 @@ export interface DatabaseRestoreOptions {
   onFailure(failure: RestoreFailure): void
 }
 
+type DocumentCount = 'created' | 'changed' | 'unchanged'
+
 interface PendingWrite extends Write {
   /** Its own revision. */
   rev?: string
   /** What to count it as. */
   as: 'created' | 'changed'
   attempt: number
+  /** The revision that fewer than the majority of copies took. */
+  accepted?: string
+}
+
+/** A database as a restore finds it. */
+interface Target {
+  info: DatabaseInfo
+  copies: CopiesState
+  /** The update sequence before the copies were asked to agree. */
+  begun?: DatabaseInfo['update_seq']
 }
 
 /**
  * Brings one database to what the backup holds: writes what is missing or differs, leaves the rest. `counts` tells
  * what was done as it goes.
  *
+ * @returns what was known of the database's copies, by which documents were found that the backup does not hold
  * @throws CouchError when the database cannot be worked with; single documents that fail are counted instead
  */
-export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<void> {
+export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
+  const found = await findTarget(options)
+  await new DatabaseRestore(options, found).run()
+  return found.copies
+}
+
+async function findTarget(options: DatabaseRestoreOptions): Promise<Target> {
   const { target, dryRun } = options
-  let info: DatabaseInfo = { doc_count: 0, doc_del_count: 0 }
   try {
-    info = await target.info()
+    const info = await target.info()
+    const copies = await settleCopies(target, info)
+    // A copy that lagged may have told the counts.
+    return {
+      info: isReplicated(info) ? await target.info() : info,
+      copies,
+      begun: info.update_seq
+    }
   } catch (error) {
     if (!(error instanceof CouchError) || error.status !== 404) throw error
-    if (!dryRun) await target.ensure(options.source.about(options.database))
+    return { info: await createTarget(options, dryRun), copies: 'agree' }
   }
-  await new DatabaseRestore(options, info).run()
+}
+
+async function createTarget(
+  { target, source, database }: DatabaseRestoreOptions,
+  dryRun: boolean
+): Promise<DatabaseInfo> {
+  const empty = { doc_count: 0, doc_del_count: 0 }
+  if (dryRun) return empty
+  await target.ensure(source.about(database))
+  return { ...(await target.info()), ...empty }
 }
 
 class DatabaseRestore {
   readonly #options: DatabaseRestoreOptions
-  /** The target has no documents, living or deleted. */
+  /** The target has no documents, living or deleted, on any copy. */
   readonly #empty: boolean
+  /** Each shard has several copies, which may answer a request differently. */
+  readonly #replicated: boolean
+  readonly #copies: CopiesState
+  /** The update sequence that the target told first. */
+  readonly #begun: DatabaseInfo['update_seq']
   readonly #deletions: boolean
   readonly #partitions: number
   /** Documents in one partition, about. */
@@ -91,19 +142,25 @@ class DatabaseRestore {
   readonly #refusals: Refusals
   readonly #large: LargeWriter
   readonly #edits: BulkWriter<PendingWrite>
-  readonly #copies: BulkWriter<PendingWrite>
+  readonly #replicas: BulkWriter<PendingWrite>
   #table = new TargetTable(0)
   readonly #conflicts = new Waiting<PendingWrite>(COMPARE_BATCH)
-  readonly #toCompare = new Waiting<DocumentBytes>(COMPARE_BATCH)
+  readonly #toCompare: Waiting<DocumentBytes>
   readonly #toDiff = new Waiting<DocumentBytes>(DIFF_BATCH)
+  readonly #toSettle = new Waiting<DocumentBytes>(COMPARE_BATCH)
 
-  constructor(options: DatabaseRestoreOptions, info: DatabaseInfo) {
+  constructor(options: DatabaseRestoreOptions, { info, copies, begun }: Target) {
     const { source, target, database } = options
     this.#options = options
-    this.#empty = info.doc_count === 0 && info.doc_del_count === 0
+    this.#empty = info.doc_count === 0 && info.doc_del_count === 0 && copies === 'agree'
+    this.#replicated = isReplicated(info)
+    this.#copies = copies
+    this.#begun = begun
+    this.#toCompare = new Waiting(this.#replicated ? LOOK_UP_BATCH : COMPARE_BATCH)
     this.#deletions = info.doc_del_count !== 0
     // What is written is held as well, until it has been confirmed.
-    const documents = Math.max(info.doc_count, source.proof === 'revision' ? source.count(database) : 0)
+    const written = this.#replicated || source.proof === 'revision' ? source.count(database) : 0
+    const documents = Math.max(info.doc_count, written)
     this.#partitions = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
     this.#expected = Math.ceil(documents / this.#partitions)
     this.#reader = new DocumentReader(target)
@@ -111,7 +168,7 @@ class DatabaseRestore {
     this.#large = new LargeWriter(target, this.#refusals)
     const onResult = (write: PendingWrite, result: BulkResult) => this.#onResult(write, result)
     this.#edits = new BulkWriter(target, true, this.#lanes, this.#refusals, onResult)
-    this.#copies = new BulkWriter(target, false, this.#lanes, this.#refusals, onResult)
+    this.#replicas = new BulkWriter(target, false, this.#lanes, this.#refusals, onResult)
   }
 
   async run(): Promise<void> {
@@ -119,17 +176,22 @@ class DatabaseRestore {
     const watch = new SourceWatch(target)
     try {
       for (let partition = 0; partition < this.#partitions; partition++) {
-        const { update_seq: since = '0' } = dryRun ? {} : await watch.begin()
+        const since = dryRun ? '0' : this.#since(await watch.begin())
         this.#table = await this.#scan(partition)
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
-        await this.#confirmWrites(partition, String(since))
+        await this.#confirmWrites(partition, since)
         if (exact && !this.#empty) await this.#deleteOthers(partition)
-        if (!dryRun && (await watch.changed(String(since)))) throw replaced(target)
+        if (!dryRun && (await watch.changed(since))) throw replaced(target)
       }
     } finally {
       await this.#lanes.settle()
     }
+  }
+
+  /** From where changes are read to confirm what was done: with several copies, from before they agreed. */
+  #since({ update_seq: now = '0' }: DatabaseInfo): string {
+    return String(this.#replicated ? (this.#begun ?? now) : now)
   }
 
   async #scan(partition: number): Promise<TargetTable> {
@@ -183,20 +245,37 @@ class DatabaseRestore {
       counts.skipped++
     } else if (!isLarge(document) && source.proof === 'content' && hasStub(document)) {
       this.#fail(id, 'missing_stub', 'an attachment has no data in the upload')
-    } else if (current === 'absent') {
-      // A revision that is only claimed is not written: it would stand for other content elsewhere.
-      if (source.proof === 'content' || rev === undefined) return this.#create(document, false)
-      if (this.#empty || !this.#deletions) return this.#create(document, true)
-      if (isLarge(document)) return this.#diff([document])
-      this.#toDiff.add(document)
-      if (this.#toDiff.full) await this.#diff(this.#toDiff.take())
-    } else if (current === 'same') {
+    } else if (current === 'absent' && this.#scanShowsAll) {
+      return this.#takeAbsent(document)
+    } else if (current === 'same' && this.#copies === 'agree') {
       counts.unchanged++
+      if (this.#replicated) this.#table.noteLeft(id)
     } else {
       if (isLarge(document)) return this.#compare([document])
       this.#toCompare.add(document)
       if (this.#toCompare.full) await this.#compare(this.#toCompare.take())
     }
+  }
+
+  /**
+   * Whether a document that the scan did not show is not there. Of several copies one answers a scan: what it does not
+   * show is asked of the majority, unless all copies have just agreed that there is nothing.
+   */
+  get #scanShowsAll(): boolean {
+    return !this.#replicated || this.#empty
+  }
+
+  async #takeAbsent(document: SourceDocument): Promise<void> {
+    if (!this.#mayKeepRevision(document)) return this.#create(document, false)
+    if (this.#empty || !this.#deletions) return this.#create(document, true)
+    if (isLarge(document)) return this.#diff([document])
+    this.#toDiff.add(document)
+    if (this.#toDiff.full) await this.#diff(this.#toDiff.take())
+  }
+
+  /** A revision that is only claimed is not written: it would stand for other content elsewhere. */
+  #mayKeepRevision(document: SourceDocument): boolean {
+    return this.#options.source.proof === 'revision' && headOf(document).rev !== undefined
   }
 
   /** A large document is compared by itself. */
@@ -215,7 +294,7 @@ class DatabaseRestore {
       return this.#writeLarge(document, keepRevision ? { keep: true } : { keep: false, rev: null }, 'created')
     }
     const write: PendingWrite = { id, rev, bytes, as: 'created', attempt: 1 }
-    if (keepRevision) return this.#copies.add(write)
+    if (keepRevision) return this.#replicas.add(write)
     return this.#edits.add({ ...write, bytes: withRevision(document, null) })
   }
 
@@ -230,7 +309,7 @@ class DatabaseRestore {
     for (const document of documents) await this.#create(document, never.has(headOf(document).id))
   }
 
-  /** Documents that the target has in another state: writes those that say something else. */
+  /** Documents that the target has in another state, or may have: writes those that say something else. */
   async #compare(waiting: readonly SourceDocument[]): Promise<void> {
     if (waiting.length === 0) return
     const documents = new Map(waiting.map((document) => [headOf(document).id, document]))
@@ -241,7 +320,8 @@ class DatabaseRestore {
       const current = liveDocument(doc)
       if (failure) this.#failUnreadable(id, failure)
       else if (this.#isReserved(current)) this.#failReserved(id)
-      else if (!current) await this.#create(document, false)
+      // Where there is no revision at all, not even a deleted one, the target never had the backup's.
+      else if (!current) await this.#create(document, doc === null && this.#mayKeepRevision(document))
       else if (await this.#isSame(document, current)) counts.unchanged++
       else if (dryRun) counts.changed++
       else await this.#write(document, current.rev ?? null, 'changed', 1)
@@ -294,7 +374,7 @@ class DatabaseRestore {
 
   async #drainWrites(): Promise<void> {
     for (;;) {
-      await this.#copies.flush()
+      await this.#replicas.flush()
       await this.#edits.flush()
       await this.#lanes.idle()
       const conflicts = this.#conflicts.take()
@@ -304,45 +384,64 @@ class DatabaseRestore {
   }
 
   #onResult(write: PendingWrite, result: BulkResult): void {
-    if (!result.error) this.#count(write.as, write.id, result.rev, write.rev)
+    if (result.accepted) this.#conflicts.add({ ...write, accepted: result.rev ?? write.rev })
+    else if (!result.error) this.#count(write.as, write.id, result.rev, write.rev)
     else if (result.error === 'conflict' && write.attempt < CONFLICT_ATTEMPTS) {
-      this.#conflicts.add(write)
+      this.#conflicts.add({ ...write, accepted: undefined })
     } else this.#fail(write.id, result.error, result.reason ?? '')
   }
 
-  /** Somebody changed these meanwhile, or they were written and the reply was lost. */
+  /**
+   * Somebody changed these meanwhile, they were written and the reply was lost, or fewer than the majority of copies took
+   * them, and the others may hold another version.
+   */
   async #resolve(conflicts: readonly PendingWrite[]): Promise<void> {
     for (let i = 0; i < conflicts.length; i += COMPARE_BATCH) {
       const writes = new Map(conflicts.slice(i, i + COMPARE_BATCH).map((write) => [write.id, write]))
-      for await (const { id, doc, failure } of this.#current([...writes.keys()])) {
+      for await (const { id, doc, conflicts: others, failure } of this.#current([...writes.keys()])) {
         const write = writes.get(id)
         if (!write) continue
         const document = readDocument(write.bytes)
         const live = liveDocument(doc)
+        if (!failure) await this.#withdraw(write, live)
         if (failure) this.#failUnreadable(id, failure)
         else if (this.#isReserved(live)) this.#failReserved(id)
-        else if (live && (await this.#isSame(document, live))) this.#options.counts[write.as]++
+        else if (live && (live.rev === write.accepted || (await this.#isSame(document, live)))) {
+          this.#count(write.as, id, live.rev, undefined)
+          // The copy that the feed is read from may not know of them. What cannot be deleted shows then.
+          await deleteLeaves(this.#options.target, this.#toRemove(id, others, []))
+        } else if (write.attempt >= CONFLICT_ATTEMPTS) this.#fail(id, 'conflict', WRITTEN_AGAIN)
         else await this.#write(document, live?.rev ?? null, write.as, write.attempt + 1)
       }
     }
   }
 
+  /** Deletes a revision that few copies took and that does not show: it would come up as a conflict. */
+  async #withdraw({ id, accepted }: Pick<PendingWrite, 'id' | 'accepted'>, live: DocumentBytes | null) {
+    if (accepted === undefined || accepted === live?.rev) return
+    // Refused where it is no leaf, which is as good.
+    await deleteLeaves(this.#options.target, [{ id, rev: accepted }])
+  }
+
   async #writeLarge(document: LargeDocument, wanted: BaseRevision, as: PendingWrite['as']): Promise<void> {
-    const { counts } = this.#options
     const { id, rev } = document.head
     let base = wanted
     for (let attempt = 1; ; attempt++) {
-      const { error, reason, rev: written } = await this.#large.write(document, base)
-      if (error === undefined) return this.#count(as, id, base.keep ? undefined : written, rev)
-      if (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, error, reason ?? '')
+      const { error, reason, rev: made } = await this.#large.write(document, base)
+      const written = base.keep ? rev : made
+      // The answer does not always tell how many copies took it.
+      if (error === undefined && !this.#replicated) return this.#count(as, id, made, rev)
+      if (error !== undefined && (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS))
+        return this.#fail(id, error, reason ?? '')
       const { doc, failure } = await this.#read(id)
       if (failure) return this.#failUnreadable(id, failure)
       const current = liveDocument(doc)
+      if (error === undefined) await this.#withdraw({ id, accepted: written }, current)
       if (this.#isReserved(current)) return this.#failReserved(id)
-      if (current && (await this.#isSame(document, current))) {
-        counts[as]++
-        return
-      }
+      const stands = error === undefined && current?.rev === written
+      if (current && (stands || (await this.#isSame(document, current))))
+        return this.#count(as, id, current.rev, undefined)
+      if (attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, 'conflict', WRITTEN_AGAIN)
       base = { keep: false, rev: current?.rev ?? null }
     }
   }
@@ -358,8 +457,8 @@ class DatabaseRestore {
    */
   #count(as: PendingWrite['as'], id: string, made: string | undefined, kept: string | undefined): void {
     this.#options.counts[as]++
-    // Where nothing was, the database itself refuses to make a revision beside another.
-    if (as === 'created' && made !== undefined) return
+    // Where nothing was, the database itself refuses to make a revision beside another; of several copies each for itself.
+    if (as === 'created' && made !== undefined && !this.#replicated) return
     this.#table.noteWritten(id, made ?? kept ?? '', as === 'changed')
   }
 
@@ -369,28 +468,62 @@ class DatabaseRestore {
    * shows.
    */
   async #confirmWrites(partition: number, since: string): Promise<void> {
-    if (this.#table.unconfirmed === 0) return
+    if (this.#options.dryRun || (this.#table.unconfirmed === 0 && !this.#replicated)) return
     for await (const changes of readFeed(this.#options.target, { since }, { includeDocs: false })) {
-      for (const { id, rev, deleted, branched } of changes)
+      for (const { id, rev, deleted, branched } of changes) {
         if (!deleted) this.#table.confirm(id, rev, !branched)
+        // The copy that was scanned may not have known what had become of it.
+        this.#table.doubt(id, deleted ? undefined : rev)
+      }
     }
     if (this.#table.unconfirmed === 0) return
     for (const design of [false, true]) {
       await this.#each(partition, design, (document) =>
-        this.#table.isUnconfirmed(headOf(document).id) ? this.#settle(document) : undefined
+        this.#table.isUnconfirmed(headOf(document).id) ? this.#settleSoon(document) : undefined
       )
+      await this.#settleAll(this.#toSettle.take())
     }
   }
 
+  /** What the feed did not show may stand all the same: one of several copies has sent it. */
+  async #settleSoon(document: SourceDocument): Promise<void> {
+    if (isLarge(document)) return this.#settle(document)
+    this.#toSettle.add(document)
+    if (this.#toSettle.full) await this.#settleAll(this.#toSettle.take())
+  }
+
+  async #settleAll(documents: readonly DocumentBytes[]): Promise<void> {
+    if (documents.length === 0) return
+    const left = new Map(documents.map((document) => [document.id, document]))
+    for await (const found of this.#current([...left.keys()])) if (this.#stands(found)) left.delete(found.id)
+    for (const document of left.values()) await this.#settle(document)
+  }
+
+  /** Whether a document is as it was written, and what is not to be beside it is not. */
+  #stands({ id, doc, conflicts }: ReadDocument): boolean {
+    const rev = liveDocument(doc)?.rev
+    return rev !== undefined && this.#table.isAt(id, rev) && this.#toRemove(id, conflicts, []).length === 0
+  }
+
+  /** Leaves beside a document that go: all where it was created, else those that this restore has written. */
+  #toRemove(id: string, conflicts: readonly string[], own: readonly string[]): Revision[] {
+    const created = !this.#table.wasChanged(id)
+    return conflicts
+      .filter((rev) => created || own.includes(rev) || this.#table.isAt(id, rev))
+      .map((rev) => ({ id, rev }))
+  }
+
   /**
-   * Makes a document that was written the version that shows; it was counted when it was written. What was created is to
+   * Makes a document the version that shows; it was counted before, as written, or as the same. What was created is to
    * be the only version. Of conflicts that were there before, only what this restore has written goes.
    */
   async #settle(document: SourceDocument): Promise<void> {
     const { target, counts } = this.#options
     const { id } = headOf(document)
-    const as = this.#table.wasChanged(id) ? 'changed' : 'created'
-    let refusal: BulkResult = { id, error: 'conflict', reason: 'somebody else writes it again and again' }
+    const as = this.#countedAs(id)
+    let becomes: DocumentCount = as
+    let refusal: BulkResult = { id, error: 'conflict', reason: WRITTEN_AGAIN }
+    const own: string[] = []
     for (let attempt = 1; attempt <= CONFLICT_ATTEMPTS; attempt++) {
       const { doc, conflicts, failure } = await this.#read(id)
       if (failure) {
@@ -398,18 +531,32 @@ class DatabaseRestore {
         break
       }
       const live = liveDocument(doc)
-      const same = live !== null && (await this.#isSame(document, live))
-      const others = conflicts
-        .filter((rev) => as === 'created' || this.#table.isAt(id, rev))
-        .map((rev) => ({ id, rev }))
-      if (same && others.length === 0) return
-      const [refused] = same
+      if (this.#isReserved(live)) {
+        refusal = { id, error: 'reserved', reason: RESERVED }
+        break
+      }
+      const same =
+        live !== null && (this.#table.isAt(id, live.rev ?? '') || (await this.#isSame(document, live)))
+      const others = this.#toRemove(id, conflicts, own)
+      if (same && others.length === 0) {
+        counts[as]--
+        counts[becomes]++
+        return
+      }
+      if (!same && becomes === 'unchanged') becomes = live ? 'changed' : 'created'
+      const [result] = same
         ? await deleteLeaves(target, others)
         : [await this.#writeNow(document, live?.rev ?? null)]
-      if (refused?.error && refused.error !== 'conflict') refusal = refused
+      if (result?.rev !== undefined) own.push(result.rev)
+      if (result?.error && result.error !== 'conflict') refusal = result
     }
     counts[as]--
     this.#fail(id, refusal.error ?? '', refusal.reason ?? '')
+  }
+
+  #countedAs(id: string): DocumentCount {
+    if (this.#table.wasLeft(id)) return 'unchanged'
+    return this.#table.wasChanged(id) ? 'changed' : 'created'
   }
 
   async #writeNow(document: SourceDocument, rev: string | null): Promise<BulkResult> {
@@ -417,7 +564,7 @@ class DatabaseRestore {
     if (isLarge(document)) return this.#large.write(document, { keep: false, rev })
     const body = BulkBody.of(true, [withRevision(document, rev)])
     const { answer, refusal } = await this.#refusals.send(1, () => target.bulkDocsOnce(body))
-    return answer?.[0] ?? { id: document.id, error: refusal?.error, reason: refusal?.reason }
+    return answer?.results[0] ?? { id: document.id, error: refusal?.error, reason: refusal?.reason }
   }
 
   #isReserved(current: DocumentBytes | null): boolean {
@@ -425,7 +572,7 @@ class DatabaseRestore {
   }
 
   #failReserved(id: string): void {
-    this.#fail(id, 'reserved', 'the database keeps its backups by this id: give the document another one')
+    this.#fail(id, 'reserved', RESERVED)
   }
 
   /** What is there cannot be compared, and its revision is not known. */

@@ -56,6 +56,7 @@ const MEMBERS = new Set([
 ])
 const DATABASE_MEMBERS = new Set([
   'conflict_count',
+  'copies',
   'doc_count',
   'elapsed',
   'finish_timestamp',

@@ -105,7 +105,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
         const counts = noCounts()
         outcome.databases[database] = counts
         progress.watch(() => ({ databases: structuredClone(outcome.databases) }))
-        await restoreDatabase({
+        const copies = await restoreDatabase({
           source,
           target: targets[database],
           database,
@@ -128,6 +128,10 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           durationMs: restoring(),
           counts: { ...counts }
         })
+        if (options.exact && copies !== 'agree') {
+          messages.push(maybeNotExact(database))
+          await progress.step({ athena_messages: [...messages] })
+        }
         await tellUnknown(database, skip)
       }
     } finally {
@@ -178,6 +182,10 @@ function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): 
   const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
   return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
 }
+
+/** What is written is asked of the majority of copies; what there is beside it is known from one of them. */
+const maybeNotExact = (database: LogicalDatabase) =>
+  `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
 
 const andMore = (count: number) => (count > 0 ? `, and ${count} more` : '')
 

@@ -9,13 +9,14 @@ const SEEN = 0x80000000
 const USED = 0x40000000
 const WRITTEN = 0x20000000
 const CHANGED = 0x10000000
-const STATE_BITS = 0x0fffffff
+const LEFT = 0x08000000
+const STATE_BITS = 0x07ffffff
 
 /** `absent`: the database has no such document. */
 export type Comparison = 'absent' | 'same' | 'other'
 
 /**
- * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 60 bits of one of the
+ * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 59 bits of one of the
  * document's state, which is its revision or its content. Only whether a state is the same can be asked.
  */
 export class TargetTable {
@@ -64,6 +65,25 @@ export class TargetTable {
     if (!alone && !this.#has(at, CHANGED)) return
     this.#words[at + 3] &= ~WRITTEN
     this.#unconfirmed--
+  }
+
+  /** Notes that a document was left as it is, since it is at the state it is to have. */
+  noteLeft(id: string): void {
+    this.#words[this.#find(fingerprint(id)) + 3] |= LEFT
+  }
+
+  /** Notes that the database shows a document at `rev`; one that was left, and is not at it, has to be confirmed. */
+  doubt(id: string, rev: string | undefined): void {
+    const at = this.#find(fingerprint(id))
+    if (!this.#has(at, LEFT) || this.#has(at, WRITTEN)) return
+    if (rev !== undefined && this.#isAt(at, rev)) return
+    this.#words[at + 3] |= WRITTEN | CHANGED
+    this.#unconfirmed++
+  }
+
+  /** Whether a document was left as it is. */
+  wasLeft(id: string): boolean {
+    return this.#has(this.#find(fingerprint(id)), LEFT)
   }
 
   /** Writes that were not confirmed. */

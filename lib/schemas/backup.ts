@@ -75,6 +75,12 @@ const BackupDatabase = Type.Object({
   excluded_types: Type.Optional(
     Type.Array(Type.String(), { description: 'Types of documents that were left out' })
   ),
+  copies: Type.Optional(
+    Type.Union([Type.Literal('behind'), Type.Literal('unchecked')], {
+      description:
+        'On a cluster: its copies were not seen to agree before the database was read, so that the latest changes may be missing'
+    })
+  ),
   raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
   stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
   unreadable_count: Type.Optional(

@@ -1,0 +1,158 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
+import { CouchError } from './errors.js'
+
+/** Milliseconds to wait for copies that lag. */
+const LONGEST_WAIT = 30_000
+/** Milliseconds between two looks at the copies: the first and the longest. */
+const PAUSE = { first: 50, longest: 1000 }
+/** How often nodes are asked again after a fault that may pass. */
+const ATTEMPTS = 5
+/** The documents by which nodes note how far they have brought another copy. */
+const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
+
+/**
+ * What is known of the copies of a database's shards. `agree`: each has what any of them had when it was asked.
+ * `behind`: some do not, though it was waited for. `unchecked`: the credentials are not those of a server administrator,
+ * or the server does not tell.
+ */
+export type CopiesState = 'agree' | 'behind' | 'unchecked'
+
+/** One copy of a shard. */
+interface Copy {
+  node: string
+  /** The shard's name on its nodes. */
+  shard: string
+}
+
+/** A copy's state when it was first asked. */
+interface CopyState extends Copy {
+  uuid: string
+  /** Its last change. */
+  seq: number
+}
+
+/** A note that a copy has what another one had at `source_seq`. */
+interface Checkpoint {
+  target_uuid: string
+  source_uuid: string
+  source_seq: number
+}
+
+/**
+ * Has the copies of a database brought to one state, and waits for it, at most {@link LONGEST_WAIT}. CouchDB has a
+ * whole-database read answered by any one copy, also by that of a node which was down and does not know yet what was
+ * written meanwhile. Copies on nodes that are down now are not waited for: they answer nothing.
+ *
+ * @throws what ends the client's signal; no failure of the database, which the reads that follow will meet
+ */
+export async function settleCopies(
+  db: CouchDatabase,
+  info: DatabaseInfo,
+  longestWait = LONGEST_WAIT
+): Promise<CopiesState> {
+  if (!isReplicated(info)) return 'agree'
+  const { signal } = db.client.settings
+  const timeout = AbortSignal.timeout(longestWait)
+  const client = db.client.with({
+    retry: { attempts: 1, wait: 1, longest: 1 },
+    // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
+    control: longestWait + 1000,
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout
+  })
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await new Copies(db.on(client), info).settle()
+      return 'agree'
+    } catch (error) {
+      signal?.throwIfAborted()
+      if (timeout.aborted) return 'behind'
+      if (!(error instanceof CouchError)) throw error
+      if (!mayPass(error) || attempt >= ATTEMPTS) return 'unchecked'
+      await sleep(PAUSE.longest, undefined, { signal })
+    }
+  }
+}
+
+/** A node may go down while it is asked; one that does not know the credentials will not know them later. */
+const mayPass = ({ error, retryable, status }: CouchError): boolean =>
+  error === 'nodedown' || (retryable && status !== 401)
+
+class Copies {
+  readonly #db: CouchDatabase
+  readonly #created: string | undefined
+
+  constructor(db: CouchDatabase, { instance_start_time: created }: DatabaseInfo) {
+    this.#db = db
+    this.#created = created
+  }
+
+  /** Ends when the copies agree. */
+  async settle(): Promise<void> {
+    const { client, name } = this.#db
+    await client.json({ method: 'POST', path: [name, '_sync_shards'], json: {} })
+    for (const copies of await this.#shards()) await this.#settleShard(copies)
+  }
+
+  /** Returns the copies of each shard on nodes that are up. */
+  async #shards(): Promise<Copy[][]> {
+    const { client, name } = this.#db
+    const { shards } = await client.json<{ shards: Record<string, string[]> }>({ path: [name, '_shards'] })
+    const { all_nodes: up } = await client.json<{ all_nodes: string[] }>({ path: ['_membership'] })
+    if (!Array.isArray(up) || typeof shards !== 'object') throw unknownAnswer('_membership')
+    return Object.entries(shards).map(([range, nodes]) =>
+      nodes
+        .filter((node) => up.includes(node))
+        .map((node) => ({ node, shard: `shards/${range}/${name}.${this.#created}` }))
+    )
+  }
+
+  async #settleShard(copies: readonly Copy[]): Promise<void> {
+    if (copies.length < 2) return
+    const states = await Promise.all(copies.map((copy) => this.#stateOf(copy)))
+    for (let pause = PAUSE.first; ; pause = Math.min(2 * pause, PAUSE.longest)) {
+      const agree = await Promise.all(states.map((target) => this.#holdsAll(target, states)))
+      if (!agree.includes(false)) return
+      await sleep(pause, undefined, { signal: this.#db.client.settings.signal })
+    }
+  }
+
+  async #stateOf(copy: Copy): Promise<CopyState> {
+    const { uuid } = await this.#ask<{ uuid: string }>(copy)
+    // Not `update_seq`: a purge moves it on, and no copy has anything to be told then.
+    const query = { descending: true, limit: 1 }
+    const { results } = await this.#ask<{ results: { seq: number }[] }>(copy, '_changes', query)
+    if (typeof uuid !== 'string' || !Array.isArray(results)) throw unknownAnswer(copy.shard)
+    return { ...copy, uuid, seq: results[0]?.seq ?? 0 }
+  }
+
+  /** Whether a copy has what the others had when they were asked first. */
+  async #holdsAll(target: CopyState, sources: readonly CopyState[]): Promise<boolean> {
+    const checkpoints = await this.#checkpoints(target)
+    return sources.every(
+      (source) =>
+        source === target ||
+        source.seq === 0 ||
+        checkpoints.some(
+          (one) =>
+            one.target_uuid === target.uuid && one.source_uuid === source.uuid && one.source_seq >= source.seq
+        )
+    )
+  }
+
+  async #checkpoints(copy: Copy): Promise<Checkpoint[]> {
+    const { rows } = await this.#ask<{ rows: { doc?: { history?: Record<string, Checkpoint[]> } }[] }>(
+      copy,
+      '_local_docs',
+      { include_docs: true, ...CHECKPOINTS }
+    )
+    return rows.flatMap(({ doc }) => Object.values(doc?.history ?? {}).flat())
+  }
+
+  #ask<T>({ node, shard }: Copy, what: string[] | string = [], query = {}): Promise<T> {
+    return this.#db.client.json<T>({ path: ['_node', node, shard, what].flat(), query })
+  }
+}
+
+const unknownAnswer = (what: string) =>
+  new CouchError(what, { error: 'bad_answer', reason: 'the server does not tell of the copies of shards' })

@@ -1,0 +1,138 @@
+import { once } from 'node:events'
+import { createServer, request as send } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import nano, { type ServerScope } from 'nano'
+import type { Test } from 'tap'
+import { setupRawDatabases } from './raw-databases.js'
+
+export interface Answer {
+  status: number
+  json: unknown
+}
+
+export interface CopiesRequest {
+  /** `GET /database/...` */
+  line: string
+  body: string
+  /** Sends the request on. */
+  forward: (path?: string) => Promise<Answer>
+}
+
+/** Answers a request instead of the database; `undefined` leaves it to the next one, and at last to the database. */
+export type Copy = (request: CopiesRequest) => Promise<Answer | undefined> | Answer | undefined
+
+const NODES = ['a@x', 'b@x', 'c@x']
+const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
+
+/** A proxy that makes one server look like a cluster, whose copies answer as the test says. */
+export async function startCopies(
+  t: Test,
+  url: string,
+  options: { copies: readonly Copy[] }
+): Promise<{ couch: ServerScope; requests: string[] }> {
+  const target = new URL(url)
+  const requests: string[] = []
+  const server = createServer(async (request, response) => {
+    const body = await buffer(request)
+    const onward = async (path = request.url ?? '/') => {
+      const { method, headers } = request
+      const sent = send({ host: target.hostname, port: target.port, method, path, headers })
+      sent.end(body)
+      const [answer] = await once(sent, 'response')
+      return { status: answer.statusCode, headers: answer.headers, bytes: await buffer(answer) }
+    }
+    const forward = async (path?: string) => {
+      const { status, bytes } = await onward(path)
+      return { status, json: JSON.parse(bytes.toString()) }
+    }
+    const line = `${request.method} ${request.url}`
+    requests.push(line)
+    let answer: Answer | undefined
+    for (const copy of [...options.copies, threeCopies]) {
+      answer ??= await copy({ line, body: body.toString(), forward })
+    }
+    if (answer) {
+      response
+        .writeHead(answer.status, { 'content-type': 'application/json' })
+        .end(JSON.stringify(answer.json))
+      return
+    }
+    const { status, headers, bytes } = await onward()
+    response.writeHead(status, headers).end(bytes)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return { couch: nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`), requests }
+}
+
+/** Raw databases, reached as a cluster of three copies. */
+export async function setupCopies(t: Test, copies: readonly Copy[]) {
+  const raw = await setupRawDatabases(t)
+  const cluster = await startCopies(t, raw.url, { copies })
+  return { raw, cluster, on: { ...raw, couch: cluster.couch } }
+}
+
+/** `GET /database` tells of three copies. */
+const threeCopies: Copy = async ({ line, forward }) => {
+  if (!/^GET \/(?!_)[^/?]+$/.test(line)) return undefined
+  const { status, json } = await forward()
+  const cluster = { q: RANGES.length, n: NODES.length, w: 2, r: 2 }
+  return { status, json: status === 200 ? { ...(json as object), cluster } : json }
+}
+
+/** What only a server administrator is told. */
+export const noAdministrator: Copy = ({ line }) =>
+  /_sync_shards|_node\/|\/_shards|_membership/.test(line)
+    ? { status: 401, json: { error: 'unauthorized', reason: 'You are not a server admin.' } }
+    : undefined
+
+export interface Shards {
+  /** Nodes that are up. Default all. */
+  up?: readonly string[]
+  /** Whether a node knows what the others have; asked before each answer. */
+  knows(node: string, asked: number): boolean
+  /** Changes that each copy has. Default 7. */
+  seq?: number
+}
+
+/** A cluster that tells of its copies. */
+export function shards({ up = NODES, knows, seq = 7 }: Shards): Copy {
+  let asked = 0
+  const uuid = (node: string) => `uuid of ${node}`
+  const history = (target: string) =>
+    NODES.filter((node) => node !== target).map((source) => ({
+      doc: {
+        history: {
+          [source]: [
+            {
+              target_uuid: uuid(target),
+              source_uuid: uuid(source),
+              source_seq: knows(target, asked) ? seq : seq - 1
+            }
+          ]
+        }
+      }
+    }))
+  const ofNode = (node: string, what: string | undefined) => {
+    if (what === '_changes') return { results: seq > 0 ? [{ seq }] : [], last_seq: seq }
+    if (what !== '_local_docs') return { uuid: uuid(node), update_seq: seq + 5 }
+    asked++
+    return { rows: history(node) }
+  }
+  return ({ line }) => {
+    const ok = (json: unknown, status = 200) => ({ status, json })
+    if (/^POST \/\w+\/_sync_shards/.test(line)) return ok({ ok: true }, 202)
+    if (/^GET \/\w+\/_shards/.test(line))
+      return ok({ shards: Object.fromEntries(RANGES.map((range) => [range, NODES])) })
+    if (/^GET \/_membership/.test(line)) return ok({ all_nodes: up, cluster_nodes: NODES })
+    const node = /^GET \/_node\/([^/]+)\/shards%2F[^/]+%2F[^/?]+(?:\/(\w+))?/.exec(line)
+    return node ? ok(ofNode(decodeURIComponent(node[1]!), node[2])) : undefined
+  }
+}
+
+export const agreeing = shards({ knows: () => true })
