@@ -3,12 +3,13 @@ import { CouchError, isMissing } from './errors.js'
 
 /**
  * Tells whether a database is still the one whose reading began. One that was deleted and created again, that lost
- * documents to a purge, or whose sequences went back, tells nothing of that in its changes feed.
+ * documents to a purge, or whose sequences went back, tells nothing of that in its changes feed. Copies of a shard count
+ * purges and changes each in its own way, and one of them answers: only where there is one are the numbers compared.
  */
 export class SourceWatch {
   readonly #source: CouchDatabase
   #created: string | undefined
-  /** The largest number of purges seen: copies of a shard may count differently. */
+  /** The largest number of purges seen. */
   #purges = 0
 
   constructor(source: CouchDatabase) {
@@ -64,16 +65,12 @@ export class SourceWatch {
 
   #isAnother(info: DatabaseInfo, since: string): boolean {
     if (info.instance_start_time !== this.#created) return true
+    if (isReplicated(info)) return false
     const purges = numberIn(info.purge_seq)
     const purged = purges > this.#purges
     this.#purges = Math.max(this.#purges, purges)
-    return purged || wentBack(info, since)
+    return purged || numberIn(info.update_seq ?? since) < numberIn(since)
   }
-}
-
-/** Copies of a shard count their changes differently: only where there is one copy can the numbers be compared. */
-function wentBack({ update_seq: now, cluster }: DatabaseInfo, since: string): boolean {
-  return now !== undefined && (cluster?.n ?? 1) === 1 && numberIn(now) < numberIn(since)
 }
 
 /** The number that a sequence begins with; what follows is opaque. 0 where the server tells none. */

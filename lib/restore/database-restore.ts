@@ -433,14 +433,17 @@ class DatabaseRestore {
       if (error === undefined && !this.#replicated) return this.#count(as, id, made, rev)
       if (error !== undefined && (error !== 'conflict' || attempt >= CONFLICT_ATTEMPTS))
         return this.#fail(id, error, reason ?? '')
-      const { doc, failure } = await this.#read(id)
+      const { doc, conflicts, failure } = await this.#read(id)
       if (failure) return this.#failUnreadable(id, failure)
       const current = liveDocument(doc)
       if (error === undefined) await this.#withdraw({ id, accepted: written }, current)
       if (this.#isReserved(current)) return this.#failReserved(id)
       const stands = error === undefined && current?.rev === written
-      if (current && (stands || (await this.#isSame(document, current))))
-        return this.#count(as, id, current.rev, undefined)
+      if (current && (stands || (await this.#isSame(document, current)))) {
+        this.#count(as, id, current.rev, undefined)
+        if (this.#replicated) await deleteLeaves(this.#options.target, this.#toRemove(id, conflicts, []))
+        return
+      }
       if (attempt >= CONFLICT_ATTEMPTS) return this.#fail(id, 'conflict', WRITTEN_AGAIN)
       base = { keep: false, rev: current?.rev ?? null }
     }

@@ -1,5 +1,5 @@
 import { ONCE } from '../couch/client.js'
-import type { BulkResult, CouchDatabase, StreamedWrite } from '../couch/database.js'
+import { type BulkResult, type CouchDatabase, isReplicated, type StreamedWrite } from '../couch/database.js'
 import type { AttachmentPart } from '../couch/multipart.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
 import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
@@ -57,7 +57,7 @@ export class LargeWriter {
   }
 
   async #isClustered(): Promise<boolean> {
-    this.#clustered ??= ((await this.#db.info()).cluster?.n ?? 1) > 1
+    this.#clustered ??= isReplicated(await this.#db.info())
     return this.#clustered
   }
 
