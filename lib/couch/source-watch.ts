@@ -1,4 +1,4 @@
-import type { CouchDatabase, DatabaseInfo } from './database.js'
+import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError, isMissing } from './errors.js'
 
 /**
