@@ -143,7 +143,7 @@ export class Kills {
         after: calm * share,
         back: own ? BACK_AFTER : undefined
       })
-      if (!killed) continue
+      if (!killed && !timed.problem) continue
       this.#add({ operation, node: String(node.number), own, ratio: timed.ms / calm, ...timed })
       if (timed.problem) await this.#renew()
       return
