@@ -34,8 +34,8 @@ const LINE = 10_000_000
 const BACK_AFTER = 6000
 /** Runs with all nodes up, whose median the others are compared with. */
 const CALM_RUNS = 3
-/** The node is killed after this share of the time that the operation takes otherwise; sooner when that was too late. */
-const KILL_AT = [0.3, 0.1, 0]
+/** The node is killed after this share of the time that the operation takes otherwise. When that was too late: sooner, at last before the start. */
+const KILL_AT = [0.3, 0.1, -1]
 const RATIO = 1.5
 
 export const KILLED = ['backup', 'restore', 'get', 'append'] as const
@@ -50,7 +50,7 @@ interface Prepared {
 
 interface Kill {
   node: ClusterNode
-  /** Milliseconds after the start. */
+  /** Milliseconds after the start; negative: before it. */
   after: number
   /** Milliseconds until it comes back; `undefined`: when the operation has ended. */
   back?: number
@@ -143,9 +143,8 @@ export class Kills {
         after: calm * share,
         back: own ? BACK_AFTER : undefined
       })
-      if (!killed && share > 0) continue
-      const problem = timed.problem || (killed ? '' : 'it ended before the node was killed')
-      this.#add({ operation, node: String(node.number), own, ratio: timed.ms / calm, ...timed, problem })
+      if (!killed && !timed.problem) continue
+      this.#add({ operation, node: String(node.number), own, ratio: timed.ms / calm, ...timed })
       if (timed.problem) await this.#renew()
       return
     }
@@ -157,9 +156,9 @@ export class Kills {
     const end = running.then(() => {
       ended = true
     })
-    await delay(after)
-    await this.#cluster.kill(node)
-    const killed = !ended
+    await delay(Math.max(0, after))
+    if (after >= 0) await this.#cluster.kill(node)
+    const killed = after < 0 || !ended
     await (back === undefined ? end : delay(back))
     await this.#cluster.start(node)
     return killed
@@ -167,6 +166,7 @@ export class Kills {
 
   /** Runs an operation, kills a node meanwhile, and looks whether the operation did what it says. */
   async #timed({ run, verify }: Prepared, kill?: Kill): Promise<Timed> {
+    if (kill && kill.after < 0) await this.#cluster.kill(kill.node)
     const startedAt = performance.now()
     const running = run().then(
       (retries) => ({ retries, problem: '', ms: performance.now() - startedAt }),
