@@ -56,6 +56,8 @@ export interface CouchRequest {
   headers?: Record<string, string>
   /** The request changes the database. */
   write?: boolean
+  /** Milliseconds of silence that end this call, where they are fewer than {@link ClientSettings.idle}. */
+  silence?: number
 }
 
 export interface CouchResponse {
@@ -222,7 +224,8 @@ export class CouchClient {
   }
 
   async #send(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
-    const { idle, signal, beforeWrite } = this.settings
+    const { signal, beforeWrite } = this.settings
+    const idle = Math.min(this.settings.idle, request.silence ?? this.settings.idle)
     const what = describe(request)
     const connection = this.settings.connect()
     const abort = new AbortController()

@@ -516,16 +516,25 @@ export class CouchDatabase {
   /**
    * Opens an attachment's bytes.
    * @param options.gzip takes them compressed where they are stored so; `content-encoding` tells
+   * @param options.from leaves out the bytes before: the answer is 206 then, or has all bytes where the server knows no
+   * ranges
+   * @param options.silence milliseconds
    */
   async attachment(
     id: string,
     name: string,
-    { rev, gzip }: { rev?: string; gzip?: boolean } = {}
+    options: { rev?: string; gzip?: boolean; from?: number; silence?: number } = {}
   ): Promise<CouchResponse> {
+    const { rev, gzip, from = 0, silence } = options
     return this.client.streamOnce({
       path: [this.name, id, name],
       query: { rev },
-      headers: { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
+      headers: {
+        accept: '*/*',
+        ...(gzip && { 'accept-encoding': 'gzip' }),
+        ...(from > 0 && { range: `bytes=${from}-` })
+      },
+      silence
     })
   }
 

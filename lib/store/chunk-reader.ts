@@ -11,6 +11,8 @@ const PIECE_BYTES = 256 * 1024
 /** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
 const buffers = new BufferPool(CHUNK_BYTES, 4)
 const NEWLINE = 0x0a
+/** Milliseconds of silence after which a chunk is first asked for again. */
+const FIRST_SILENCE = 3000
 
 /** A part of a backup is missing or is not what was stored. */
 export class DamagedBackupError extends Error {
@@ -61,14 +63,12 @@ async function decompress(stored: Buffer, lines: Buffer): Promise<boolean> {
 
 /** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */
 async function fetchChunk(db: CouchDatabase, entry: ChunkEntry, buffer: Buffer): Promise<Buffer | null> {
-  return db.client.retry(async () => {
-    let length = 0
-    for await (const piece of storedBytes(db, entry)) {
-      if (length + piece.length > entry.stored) return null
-      length += piece.copy(buffer, length)
-    }
-    return length === entry.stored ? buffer.subarray(0, length) : null
-  })
+  let length = 0
+  for await (const piece of storedBytes(db, entry)) {
+    if (length + piece.length > entry.stored) return null
+    length += piece.copy(buffer, length)
+  }
+  return length === entry.stored ? buffer.subarray(0, length) : null
 }
 
 /**
@@ -76,15 +76,13 @@ async function fetchChunk(db: CouchDatabase, entry: ChunkEntry, buffer: Buffer):
  * @throws DamagedBackupError
  */
 export async function verifyChunk(db: CouchDatabase, entry: ChunkEntry): Promise<void> {
-  await againIfDamaged(() =>
-    db.client.retry(async () => {
-      const hash = createHash('sha256')
-      for await (const piece of storedBytes(db, entry)) hash.update(piece)
-      if (hash.digest('hex') !== entry.sha256) {
-        throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
-      }
-    })
-  )
+  await againIfDamaged(async () => {
+    const hash = createHash('sha256')
+    for await (const piece of storedBytes(db, entry)) hash.update(piece)
+    if (hash.digest('hex') !== entry.sha256) {
+      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+    }
+  })
 }
 
 /** What differs is read once more: a gateway may have answered in the database's place. */
@@ -123,24 +121,53 @@ export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): Asy
   }
 }
 
+/**
+ * Streams a chunk's attachment, and goes on where the stream broke. A copy of the chunk whose node goes down falls silent
+ * in the middle of its answer, so a short silence is believed first, and longer ones later.
+ */
 async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
-  try {
-    yield* (await db.attachment(entry.id, CHUNK_ATTACHMENT)).body
-  } catch (error) {
-    if (isNotFound(error)) await confirmMissing(db, entry)
-    throw error
+  const retrier = db.client.retrier()
+  let received = 0
+  for (let silence = FIRST_SILENCE; ; silence *= 2) {
+    try {
+      for await (const piece of bytesFrom(db, entry, received, silence)) {
+        received += piece.length
+        yield piece
+      }
+      return
+    } catch (error) {
+      // Every byte came before the connection broke.
+      if (received === entry.stored) return
+      await retrier.failed(isNotFound(error) ? await notFound(db, entry) : error)
+    }
+  }
+}
+
+async function* bytesFrom(
+  db: CouchDatabase,
+  { id }: ChunkEntry,
+  from: number,
+  silence: number
+): AsyncGenerator<Buffer> {
+  const { status, body } = await db.attachment(id, CHUNK_ATTACHMENT, { from, silence })
+  let toSkip = status === 206 ? 0 : from
+  for await (const piece of body) {
+    const rest = piece.subarray(Math.min(toSkip, piece.length))
+    toSkip -= piece.length - rest.length
+    if (rest.length > 0) yield rest
   }
 }
 
 /**
  * Asks a majority of replicas for a chunk that was not found: a replica may not have it yet, and a 404 may be a
  * gateway's.
- * @throws DamagedBackupError when they do not have it; CouchError (retryable) when they do
+ * @returns a retryable error when they have it
+ * @throws DamagedBackupError when they do not
  */
-async function confirmMissing(db: CouchDatabase, { id }: ChunkEntry): Promise<never> {
+async function notFound(db: CouchDatabase, { id }: ChunkEntry): Promise<CouchError> {
   const document = await db.get<Pick<StoredHeader, '_attachments'>>(id)
   if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError(id, 'is missing')
-  throw new CouchError(id, {
+  return new CouchError(id, {
     error: 'bad_answer',
     reason: 'a chunk that is there was not found',
     retryable: true

@@ -23,8 +23,21 @@ export class ClusterNode {
     this.url = url.replace(/\/$/, '')
   }
 
-  /** Sends one request, once. @throws what the network or the status tells */
+  /**
+   * Sends one request, again where the connection is of the time before the node was killed.
+   * @throws what the network or the status tells
+   */
   async json<T = unknown>(method: string, path: string, body?: object): Promise<T> {
+    try {
+      return await this.#send<T>(method, path, body)
+    } catch (error) {
+      if (!/UND_ERR_SOCKET|ECONNRESET/.test(String((error as { cause?: { code?: string } }).cause?.code)))
+        throw error
+      return this.#send<T>(method, path, body)
+    }
+  }
+
+  async #send<T>(method: string, path: string, body?: object): Promise<T> {
     const { origin, pathname, username, password } = new URL(this.url)
     const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
     const reply = await fetch(`${origin}${pathname.replace(/\/$/, '')}/${path}`, {

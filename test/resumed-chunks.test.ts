@@ -1,0 +1,41 @@
+import nano from 'nano'
+import t from 'tap'
+import { apiOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
+import { buildHost } from './helpers/host.js'
+import { load, seedDocuments } from './helpers/seed.js'
+
+const CHUNK = /backup_chunk_[0-9]+_components_[0-9]+\/documents/
+
+for (const [name, document] of [
+  ['a chunk of documents', undefined],
+  [
+    'the chunk of a large document',
+    {
+      _id: 'large',
+      _attachments: { a: { content_type: 'image/png', data: Buffer.alloc(6_000_000, 7).toString('base64') } }
+    }
+  ]
+] as const) {
+  for (const fault of ['stall_mid', 'reset_mid', 'cut_mid'] as const) {
+    t.test(`${name} that ${fault} strikes is read on, within seconds`, async (t) => {
+      const on = await setupDatabases(t)
+      const components = on.couch.use(on.names.components)
+      if (document) await components.insert(document as never)
+      else await load(components, seedDocuments({ count: 20, size: 3000 }))
+      const proxy = await startFaultProxy(on.url)
+      t.teardown(() => proxy.close())
+      const host = await buildHost(t, { on, couch: nano(proxy.url) })
+      const api = apiOf(host)
+      const id = await api.backup()
+      const before = (await api.call('GET', `/${id}`)).body
+      const rule = proxy.add({ path: CHUNK, method: 'GET', fault })
+      const since = performance.now()
+      const reply = await api.call('GET', `/${id}`)
+      t.equal(rule.hits, 1)
+      t.equal(reply.body === before, true, 'the same bytes')
+      t.ok(performance.now() - since < 20_000, 'long before the time-out of 60 s')
+    })
+  }
+}
