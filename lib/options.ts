@@ -5,6 +5,7 @@ import type { MetricsOptions } from '../types/metrics.js'
 import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { BACKGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
+import { LONGEST_LEASE } from './store/lease-watch.js'
 import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
 /** Node.js takes longer timers to be of one millisecond. */
@@ -84,7 +85,7 @@ const Options = Type.Object(
           authorize: Milliseconds,
           control: Milliseconds,
           idle: Milliseconds,
-          lease: Type.Optional(Type.Integer({ minimum: 2000, maximum: LONGEST_TIMER })),
+          lease: Type.Optional(Type.Integer({ minimum: 2000, maximum: LONGEST_LEASE })),
           rebuildWhitelist: Milliseconds,
           webhooks: Milliseconds,
           versions: Milliseconds,

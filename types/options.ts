@@ -63,7 +63,7 @@ export interface Timeouts {
   webhooks?: number
   /** The host's `versions`. Default 10 000. */
   versions?: number
-  /** A lease that was not renewed for so long is taken over. Default 30 000. */
+  /** A lease that was not renewed for so long is taken over. 2,000 to 3,600,000, default 30 000. */
   lease?: number
   /** What closing the server waits for a running operation to stop. Default 10 000. */
   close?: number
