@@ -36,7 +36,7 @@ for (const [name, headers] of Object.entries(clocks)) {
   t.test(`a database with ${name} neither ends a living lease nor keeps a dead one`, async (t) => {
     const on = await seeded(t)
     const gate = await startGate(t, on)
-    const holder = await buildHost(t, { on, couch: gate.couch, timeouts: { lease: 2000 } })
+    const holder = await buildHost(t, { on, couch: gate.couch, timeouts: { lease: 4000 } })
     const strip = (all: object) =>
       Object.fromEntries(Object.entries(headers(all)).filter(([, v]) => v !== undefined))
     const couch = nano(await startRelay(t, on.url, { headers: strip as never }))
@@ -45,7 +45,7 @@ for (const [name, headers] of Object.entries(clocks)) {
     const other = await buildHost(t, { on, couch, timeouts: { lease: 2000 }, onEvent })
     const release = gate.hold(/_changes/)
     const { id, finished } = await holder.app.dbBackups.start()
-    const until = performance.now() + 5000
+    const until = performance.now() + 7000
     while (performance.now() < until) {
       t.match((await apiOf(other).call('POST')).json(), { message: 'already_in_progress', id })
       await delay(500)

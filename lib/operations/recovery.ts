@@ -1,6 +1,6 @@
 import { markFailed } from '../backup/backup-job.js'
 import type { LeaseHolder } from '../store/lease-document.js'
-import { LeaseHeldError } from '../store/leases.js'
+import { LeaseGoneError, LeaseHeldError } from '../store/leases.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
@@ -33,15 +33,14 @@ export class Recovery {
     await this.#tidyFormer()
     const found = await this.#running.inspect()
     if (!found || found.staleIn > 0 || this.#running.closing) return found?.staleIn
-    const { holder } = found
+    const { holder, claim, former } = found
     const { operation, id } = holder
-    const running = await this.#running
-      .acquire(operation, () => ({ id }))
-      .catch((error: unknown) => {
-        // Another instance found it as well, and ends it.
-        if (error instanceof LeaseHeldError) return null
-        throw error
-      })
+    const taken = this.#running.acquire(operation, () => ({ id }), former ? undefined : claim)
+    const running = await taken.catch((error: unknown) => {
+      // Another instance found it as well, and ends it or has ended it.
+      if (error instanceof LeaseHeldError || error instanceof LeaseGoneError) return null
+      throw error
+    })
     if (!running) return undefined
     this.#environment.events.emit({ type: 'lease_taken_over', operation, id })
     const writeDown = () => this.#writeDown(holder, running)

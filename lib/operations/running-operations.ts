@@ -74,10 +74,13 @@ export class RunningOperations {
     throw new OperationInProgressError(asked, found.holder)
   }
 
-  /** Returns who holds the lease, or has left it, also where earlier versions kept it. */
-  async inspect(): Promise<Inspected | null> {
+  /** Returns who holds the lease, or has left it, also where earlier versions kept it (`former`). */
+  async inspect(): Promise<(Inspected & { former?: true }) | null> {
     const { leases, formerLeases } = this.#environment
-    return (await leases.inspect()) ?? (await formerLeases?.inspect()) ?? null
+    const found = await leases.inspect()
+    if (found) return found
+    const former = await formerLeases?.inspect()
+    return former ? { ...former, former: true } : null
   }
 
   /**
@@ -103,14 +106,20 @@ export class RunningOperations {
 
   /**
    * Takes the lease when it is free or stale.
-   * @throws LeaseHeldError
+   * @param insteadOf claim of the stale one that is to be taken over
+   * @throws LeaseHeldError, LeaseGoneError
    */
-  async acquire(operation: Operation, idAfter: NewOperation['idAfter']): Promise<Running> {
+  async acquire(
+    operation: Operation,
+    idAfter: NewOperation['idAfter'],
+    insteadOf?: string
+  ): Promise<Running> {
     const { leases, notices, client, instance, options, events } = this.#environment
     const { backups } = options.databases
     const abort = new AbortController()
     let id = ''
     const lease = await leases.acquire({
+      insteadOf,
       holder(newest) {
         const next = idAfter(newest)
         id = next.id

@@ -33,8 +33,15 @@ export class LeaseHeldError extends Error {
   }
 }
 
+/** The stale lease that was to be taken over is gone. */
+export class LeaseGoneError extends Error {
+  override readonly name = 'LeaseGoneError'
+}
+
 /** What is wanted of the lease. */
 export interface LeaseRequest {
+  /** Claim of a lease that was stale: only that one is taken over, and none that is free by now. */
+  insteadOf?: string
   /**
    * Returns who is to hold it.
    * @param newest number in the id of the newest backup that ever began
@@ -49,6 +56,7 @@ export interface LeaseRequest {
 /** Who holds the lease. */
 export interface Inspected {
   holder: LeaseHolder
+  claim: string
   /** Milliseconds until the lease is stale, unless it is renewed; 0 when it is stale. */
   staleIn: number
 }
@@ -83,7 +91,9 @@ export class Leases {
   async inspect(): Promise<Inspected | null> {
     const { leaves, staleIn } = await this.#read()
     const found = holding(leaves, staleIn) ?? leaves.find(({ rev }) => staleIn.get(rev) === 0)
-    return found ? { holder: holderOf(found), staleIn: staleIn.get(found.rev) as number } : null
+    return found
+      ? { holder: holderOf(found), claim: found.claim, staleIn: staleIn.get(found.rev) as number }
+      : null
   }
 
   /**
@@ -136,6 +146,9 @@ export class Leases {
     const alive = before.leaves.filter(({ rev }) => (before.staleIn.get(rev) ?? 0) > 0)
     const held = holding(alive, before.staleIn)
     if (held) throw new LeaseHeldError(holderOf(held))
+    const { insteadOf } = request
+    if (insteadOf !== undefined && !before.leaves.some((leaf) => isBusy(leaf) && leaf.claim === insteadOf))
+      throw new LeaseGoneError()
     // A claim becomes a lease, or goes, within moments.
     if (alive.length > 0) return new LeaseHeldError(holderOf(alive[0]))
     const notices = before.leaves.flatMap(({ notify }) => notify)
