@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
-import type { AllDocsRange, CouchDatabase, Revision } from '../couch/database.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
 import { BackupDeletedError } from '../errors.js'
@@ -69,7 +69,7 @@ export class BackupStore {
    * Ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does not show them.
    */
   async list(): Promise<string[]> {
-    const rows = (await this.#revisions(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
+    const rows = (await this.db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
     const shown = new Set(rows.map(({ id }) => id))
     const hidden = [...this.#known].filter(([id, { header }]) => header && !shown.has(id))
     const known = new Map<string, KnownDocument>()
@@ -191,7 +191,7 @@ export class BackupStore {
     const wanted = new Set([...unseen.keys(), ...manifests])
     const left: Revision[] = []
     for (const range of partRanges(id)) {
-      for (const part of await this.#revisions(range)) {
+      for (const part of await this.db.rows(range)) {
         if (unseen.get(part.id) === part.rev) unseen.delete(part.id)
         if (!wanted.has(part.id)) left.push(part)
       }
@@ -240,7 +240,7 @@ export class BackupStore {
   /** The documents in the ranges of a backup's chunks and manifests, some at a time. */
   async *#parts(id: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
     for (const range of partRanges(id, database)) {
-      const rows = await this.#revisions(range)
+      const rows = await this.db.rows(range)
       for (let i = 0; i < rows.length; i += PARTS_AT_A_TIME) yield rows.slice(i, i + PARTS_AT_A_TIME)
     }
   }
@@ -254,20 +254,6 @@ export class BackupStore {
         own.push({ id, rev: current.rev })
     }
     return own
-  }
-
-  /** Ids and revisions in a range of ids; none where the database does not exist, which the first backup creates. */
-  async #revisions(range: AllDocsRange): Promise<Revision[]> {
-    try {
-      return await this.db.client.retry(async () => {
-        const all: Revision[] = []
-        for await (const rows of this.db.allDocs(range)) for (const row of rows) all.push(row)
-        return all
-      })
-    } catch (error) {
-      if (isMissing(error)) return []
-      throw error
-    }
   }
 
   async #readHead(
