@@ -219,7 +219,7 @@ t.test('a fault that passes leaves no document out', async (t) => {
 t.test('no document is blamed when the database does not answer', async (t) => {
   for (const fault of ['status_500', 'status_503', 'refuse', 'cut_mid'] as const) {
     const { proxy, host } = await withFaults(t, [], { ...QUICK, timeouts: { lease: 2000 } })
-    proxy.add({ path: /_bulk_get/, fault, ...FOREVER, refusedFor: 60_000 })
+    proxy.add({ path: /_components\/_bulk_get/, fault, ...FOREVER, refusedFor: 60_000 })
     const { id, finished } = await host.app.dbBackups.start()
     const failure = finished.then(
       () => t.fail('it was no success'),
