@@ -51,7 +51,10 @@ function leasesOn(url: string): { leases: Leases; close: () => Promise<void> } {
     idle: TTL
   })
   const database = new CouchDatabase(client, DATABASE)
-  return { leases: new Leases(new LeaseDocument(database), TTL), close: () => client.close() }
+  return {
+    leases: new Leases(new LeaseDocument(database), new LeaseDocument(database), TTL),
+    close: () => client.close()
+  }
 }
 
 const acquire = (leases: Leases, id: string, onLost: (error: LeaseLostError) => void = () => {}) =>

@@ -117,13 +117,20 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
 /**
  * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted, also when the header
  * is gone. A backup that is complete, because only what came after its end failed, is left as it is.
+ *
+ * @param took milliseconds, where this instance has made it
  */
-export async function markFailed(store: BackupStore, id: string, reason: string): Promise<void> {
+export async function markFailed(
+  store: BackupStore,
+  id: string,
+  reason: string,
+  took?: number
+): Promise<void> {
   let complete = false
   try {
     await store.update(id, (header) => {
       complete = !header.in_progress && header.error === undefined
-      return header.in_progress ? failed(header, reason) : null
+      return header.in_progress ? failed(header, reason, took) : null
     })
   } catch (error) {
     if (!(error instanceof BackupDeletedError)) throw error
@@ -131,9 +138,10 @@ export async function markFailed(store: BackupStore, id: string, reason: string)
   if (!complete) await store.removeParts(id)
 }
 
-function failed(header: HeaderDocument, reason: string): HeaderDocument {
-  // Another instance may have begun it, whose clock is ahead.
-  const end = Math.max(Date.now(), header.start_timestamp)
+function failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {
+  const start = header.start_timestamp
+  // Another instance began it, whose clock may be ahead, unless the time is known that it took.
+  const end = took === undefined ? Math.max(Date.now(), start) : start + Math.round(took)
   return {
     ...header,
     doc_count: 0,
@@ -141,7 +149,7 @@ function failed(header: HeaderDocument, reason: string): HeaderDocument {
     in_progress: false,
     error: reason,
     end_timestamp: end,
-    elapsed: elapsed(end - header.start_timestamp),
+    elapsed: elapsed(end - start),
     storage: { ...header.storage, databases: {} }
   }
 }

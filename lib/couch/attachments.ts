@@ -133,7 +133,7 @@ async function* readAlone(
   stub: AttachmentStub
 ): AsyncGenerator<Uint8Array> {
   // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
-  const answer = await db.attachment(id, stub.name, { rev, gzip: true })
+  const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
   yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
 }
 

@@ -6,6 +6,7 @@ import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
 import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
+import { openResumable } from './resumable.js'
 import { tellingSent } from './send-or-find.js'
 import { sortLeaves, winnerOf } from './winning-revision.js'
 
@@ -514,28 +515,19 @@ export class CouchDatabase {
   }
 
   /**
-   * Opens an attachment's bytes.
+   * Opens an attachment's bytes. One attempt, but for silence: a copy whose node goes down falls silent, so the attachment
+   * is asked for again after a short silence first, and after longer ones later. The body goes on where it broke, unless
+   * it is compressed.
    * @param options.gzip takes them compressed where they are stored so; `content-encoding` tells
-   * @param options.from leaves out the bytes before: the answer is 206 then, or has all bytes where the server knows no
-   * ranges
-   * @param options.silence milliseconds
    */
   async attachment(
     id: string,
     name: string,
-    options: { rev?: string; gzip?: boolean; from?: number; silence?: number } = {}
+    { rev, gzip }: { rev?: string; gzip?: boolean } = {}
   ): Promise<CouchResponse> {
-    const { rev, gzip, from = 0, silence } = options
-    return this.client.streamOnce({
-      path: [this.name, id, name],
-      query: { rev },
-      headers: {
-        accept: '*/*',
-        ...(gzip && { 'accept-encoding': 'gzip' }),
-        ...(from > 0 && { range: `bytes=${from}-` })
-      },
-      silence
-    })
+    const headers = { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
+    const request = { path: [this.name, id, name], query: { rev }, headers }
+    return gzip ? this.client.streamOnce(request) : openResumable(this.client, request)
   }
 
   /**

@@ -97,7 +97,8 @@ export class Backups {
 
   async #fail(id: string, running: Running, error: unknown): Promise<void> {
     const store = this.#environment.storeOn(running.end)
-    await this.#running.endFailed(running, error, () => markFailed(store, id, endReason(error)))
+    const took = performance.now() - running.beganAt
+    await this.#running.endFailed(running, error, () => markFailed(store, id, endReason(error), took))
     this.#leftovers.watch(id)
   }
 

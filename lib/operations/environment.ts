@@ -70,8 +70,9 @@ export class Environment {
   #leasesIn(database: string): Leases {
     const { control, lease } = this.options.timeouts
     // A renewal that stalls leaves time for another.
-    const client = this.client.reserved().with({ control: Math.min(control, lease / 3), idle: lease })
-    return new Leases(new LeaseDocument(new CouchDatabase(client, database)), lease)
+    const settings = { control: Math.min(control, lease / 3), idle: lease }
+    const on = (client: CouchClient) => new LeaseDocument(new CouchDatabase(client.with(settings), database))
+    return new Leases(on(this.client), on(this.client.reserved()), lease)
   }
 
   /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */

@@ -1,4 +1,5 @@
 import { markFailed } from '../backup/backup-job.js'
+import { CouchError } from '../couch/errors.js'
 import type { LeaseHolder } from '../store/lease-document.js'
 import { LeaseGoneError, LeaseHeldError } from '../store/leases.js'
 import type { Environment } from './environment.js'
@@ -12,6 +13,8 @@ export class Recovery {
   readonly #running: RunningOperations
   readonly #transactions: Transactions
   readonly #leftovers: Leftovers
+  /** What an earlier version noted in the lease was looked for. */
+  #noticesMoved = false
 
   constructor(
     environment: Environment,
@@ -35,7 +38,9 @@ export class Recovery {
     if (!found || found.staleIn > 0 || this.#running.closing) return found?.staleIn
     const { holder, claim, former } = found
     const { operation, id } = holder
-    const taken = this.#running.acquire(operation, () => ({ id }), former ? undefined : claim)
+    const { backups } = holder
+    const left = former ? { backups } : { backups, claim }
+    const taken = this.#running.acquire(operation, () => ({ id }), left)
     const running = await taken.catch((error: unknown) => {
       // Another instance found it as well, and ends it or has ended it.
       if (error instanceof LeaseHeldError || error instanceof LeaseGoneError) return null
@@ -43,29 +48,50 @@ export class Recovery {
     })
     if (!running) return undefined
     this.#environment.events.emit({ type: 'lease_taken_over', operation, id })
-    const writeDown = () => this.#writeDown(holder, running)
+    const writeDown = async () => {
+      await this.#writeDown(holder, running)
+      if (former) await this.#discardFormer()
+    }
     await this.#running.endLeft(running, writeDown, operation === 'restore' ? id : undefined)
     return undefined
   }
 
   async #writeDown(holder: LeaseHolder, running: Running): Promise<void> {
-    const { operation, id, backups } = holder
-    const { formerLeases } = this.#environment
+    const { operation, id } = holder
     const interrupted = `interrupted: the server stopped while the ${operation} was running`
-    if (operation === 'backup') {
-      await markFailed(this.#environment.storeOn(running.end, backups), id, interrupted)
-      this.#leftovers.watch(id)
-    } else {
-      await this.#transactions.fail(id, `${interrupted}; run it again`, () => running.lease.check())
-    }
-    if ((await formerLeases?.inspect())?.staleIn === 0) await formerLeases?.discard()
+    if (operation === 'backup') await this.#markBackup(holder, running, interrupted)
+    else await this.#transactions.fail(id, `${interrupted}; run it again`, () => running.lease.check())
   }
 
-  /** Earlier versions kept the lease where backups are kept. Once nobody holds it there, it moves. */
+  async #markBackup({ id, backups }: LeaseHolder, running: Running, reason: string): Promise<void> {
+    const own = this.#environment.options.databases.backups
+    try {
+      await markFailed(this.#environment.storeOn(running.end, backups), id, reason)
+    } catch (error) {
+      // Where this instance has no right, the registration whose backup it is marks it when it starts.
+      if (backups === undefined || backups === own || !(error instanceof CouchError) || error.retryable)
+        throw error
+    }
+    if (backups === undefined || backups === own) this.#leftovers.watch(id)
+  }
+
+  /** Earlier versions kept the lease where backups are kept, and notices in it. Once nobody holds it there, they move. */
   async #tidyFormer(): Promise<void> {
-    const { formerLeases: former, notices } = this.#environment
-    if (!former || (await former.inspect())) return
-    for (const txId of await former.notices()) await notices.add(txId)
-    await former.discard()
+    const { leases, formerLeases } = this.#environment
+    if (formerLeases && !(await formerLeases.inspect())) await this.#discardFormer()
+    if (this.#noticesMoved) return
+    await this.#keepNotices(await leases.notices())
+    this.#noticesMoved = true
+  }
+
+  async #discardFormer(): Promise<void> {
+    const { formerLeases } = this.#environment
+    if (!formerLeases) return
+    await this.#keepNotices(await formerLeases.notices())
+    await formerLeases.discard()
+  }
+
+  async #keepNotices(txIds: readonly string[]): Promise<void> {
+    for (const txId of txIds) await this.#environment.notices.add(txId)
   }
 }

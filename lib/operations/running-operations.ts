@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CouchClient, FailedAttempt } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
 import { type Lease, LeaseLostError } from '../store/lease.js'
 import type { LeaseHolder, Operation } from '../store/lease-document.js'
@@ -38,6 +39,8 @@ export interface Running {
   end: CouchClient
   /** Calls that were made again. */
   retries: number
+  /** When it began, on the monotonic clock. */
+  beganAt: number
 }
 
 /** The operations of this instance that hold the lease: one at a time, on all instances. */
@@ -74,13 +77,16 @@ export class RunningOperations {
     throw new OperationInProgressError(asked, found.holder)
   }
 
-  /** Returns who holds the lease, or has left it, also where earlier versions kept it (`former`). */
+  /**
+   * Returns who holds the lease, or else who has left it, also where earlier versions kept it (`former`).
+   */
   async inspect(): Promise<(Inspected & { former?: true }) | null> {
     const { leases, formerLeases } = this.#environment
     const found = await leases.inspect()
-    if (found) return found
+    if (found && found.staleIn > 0) return found
     const former = await formerLeases?.inspect()
-    return former ? { ...former, former: true } : null
+    if (!former || (found && former.staleIn === 0)) return found
+    return { ...former, former: true }
   }
 
   /**
@@ -106,20 +112,20 @@ export class RunningOperations {
 
   /**
    * Takes the lease when it is free or stale.
-   * @param insteadOf claim of the stale one that is to be taken over
+   * @param left who left the lease that is to be taken over, and its claim
    * @throws LeaseHeldError, LeaseGoneError
    */
   async acquire(
     operation: Operation,
     idAfter: NewOperation['idAfter'],
-    insteadOf?: string
+    left?: { backups?: string; claim?: string }
   ): Promise<Running> {
     const { leases, notices, client, instance, options, events } = this.#environment
-    const { backups } = options.databases
+    const backups = left?.backups ?? options.databases.backups
     const abort = new AbortController()
     let id = ''
     const lease = await leases.acquire({
-      insteadOf,
+      insteadOf: left?.claim,
       holder(newest) {
         const next = idAfter(newest)
         id = next.id
@@ -142,7 +148,8 @@ export class RunningOperations {
       abort,
       work: client.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),
       end: client.with({ beforeWrite, onRetry }),
-      retries: 0
+      retries: 0,
+      beganAt: performance.now()
     }
     this.#running.add(running)
     return running
@@ -243,7 +250,13 @@ export class RunningOperations {
   async #isOver({ operation, id, backups }: LeaseHolder): Promise<boolean> {
     if (operation === 'restore') return this.#transactions.isOver(id)
     const { client } = this.#environment
-    const loaded = await this.#environment.storeOn(client, backups).load(id)
-    return loaded !== null && !loaded.header.in_progress
+    try {
+      const loaded = await this.#environment.storeOn(client, backups).load(id)
+      return loaded !== null && !loaded.header.in_progress
+    } catch (error) {
+      // Another registration's backups may be in a database that this one must not read.
+      if (error instanceof CouchError && !error.retryable) return false
+      throw error
+    }
   }
 }

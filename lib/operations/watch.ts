@@ -48,12 +48,18 @@ export class Watch {
     void jobs.add(told)
   }
 
+  /** Looks for everything, whatever fails. */
   async #check(): Promise<void> {
-    await this.#recover()
-    await this.#notices.sendOverdue()
     const { metrics } = this.#environment
-    if (metrics) metrics.foundBackup(await this.#newest.endedAt())
-    await this.#sweep()
+    const looks = [
+      () => this.#recover(),
+      () => this.#notices.sendOverdue(),
+      async () => metrics?.foundBackup(await this.#newest.endedAt()),
+      () => this.#sweep()
+    ]
+    const failures: unknown[] = []
+    for (const look of looks) await look().catch((error: unknown) => failures.push(error))
+    if (failures.length > 0) throw failures[0]
   }
 
   /** Looks again as soon as a lease that was found can be stale. */

@@ -19,6 +19,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { readFeed } from '../couch/feed.js'
+import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } from '../json/document.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
@@ -80,6 +81,8 @@ interface PendingWrite extends Write {
 interface Target {
   info: DatabaseInfo
   copies: CopiesState
+  /** The nodes that were up before the copies were asked. */
+  nodes: NodesUp | null
   /** The update sequence before the copies were asked to agree. */
   begun?: DatabaseInfo['update_seq']
 }
@@ -93,24 +96,25 @@ interface Target {
  */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
   const found = await findTarget(options)
-  await new DatabaseRestore(options, found).run()
-  return found.copies
+  return new DatabaseRestore(options, found).run()
 }
 
 async function findTarget(options: DatabaseRestoreOptions): Promise<Target> {
   const { target, dryRun } = options
   try {
     const info = await target.info()
+    const nodes = isReplicated(info) ? await nodesUp(target.client) : null
     const copies = await settleCopies(target, info)
     // A copy that lagged may have told the counts.
     return {
       info: isReplicated(info) ? await target.info() : info,
       copies,
+      nodes,
       begun: info.update_seq
     }
   } catch (error) {
     if (!(error instanceof CouchError) || error.status !== 404) throw error
-    return { info: await createTarget(options, dryRun), copies: 'agree' }
+    return { info: await createTarget(options, dryRun), copies: 'agree', nodes: null }
   }
 }
 
@@ -130,7 +134,8 @@ class DatabaseRestore {
   readonly #empty: boolean
   /** Each shard has several copies, which may answer a request differently. */
   readonly #replicated: boolean
-  readonly #copies: CopiesState
+  #copies: CopiesState
+  readonly #nodes: NodesUp | null
   /** The update sequence that the target told first. */
   readonly #begun: DatabaseInfo['update_seq']
   readonly #deletions: boolean
@@ -149,12 +154,13 @@ class DatabaseRestore {
   readonly #toDiff = new Waiting<DocumentBytes>(DIFF_BATCH)
   readonly #toSettle = new Waiting<DocumentBytes>(COMPARE_BATCH)
 
-  constructor(options: DatabaseRestoreOptions, { info, copies, begun }: Target) {
+  constructor(options: DatabaseRestoreOptions, { info, copies, nodes, begun }: Target) {
     const { source, target, database } = options
     this.#options = options
     this.#empty = info.doc_count === 0 && info.doc_del_count === 0 && copies === 'agree'
     this.#replicated = isReplicated(info)
     this.#copies = copies
+    this.#nodes = nodes
     this.#begun = begun
     this.#toCompare = new Waiting(this.#replicated ? LOOK_UP_BATCH : COMPARE_BATCH)
     this.#deletions = info.doc_del_count !== 0
@@ -171,13 +177,15 @@ class DatabaseRestore {
     this.#replicas = new BulkWriter(target, false, this.#lanes, this.#refusals, onResult)
   }
 
-  async run(): Promise<void> {
+  /** @returns what was known of the copies */
+  async run(): Promise<CopiesState> {
     const { target, dryRun, exact } = this.#options
     const watch = new SourceWatch(target)
     try {
       for (let partition = 0; partition < this.#partitions; partition++) {
         const since = dryRun ? '0' : this.#since(await watch.begin())
         this.#table = await this.#scan(partition)
+        await this.#checkNodes()
         // Design documents last, so that indexes are built once.
         for (const design of [false, true]) await this.#restore(partition, design)
         await this.#confirmWrites(partition, since)
@@ -187,11 +195,18 @@ class DatabaseRestore {
     } finally {
       await this.#lanes.settle()
     }
+    return this.#copies
   }
 
   /** From where changes are read to confirm what was done: with several copies, from before they agreed. */
   #since({ update_seq: now = '0' }: DatabaseInfo): string {
     return String(this.#replicated ? (this.#begun ?? now) : now)
+  }
+
+  /** A node that was started during the scan may have answered it with what it had when it went down. */
+  async #checkNodes(): Promise<void> {
+    if (!this.#replicated || this.#empty || this.#copies !== 'agree') return
+    if (!noneStarted(this.#nodes, await nodesUp(this.#options.target.client))) this.#copies = 'unchecked'
   }
 
   async #scan(partition: number): Promise<TargetTable> {

@@ -11,8 +11,6 @@ const PIECE_BYTES = 256 * 1024
 /** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
 const buffers = new BufferPool(CHUNK_BYTES, 4)
 const NEWLINE = 0x0a
-/** Milliseconds of silence after which a chunk is first asked for again. */
-const FIRST_SILENCE = 3000
 
 /** A part of a backup is missing or is not what was stored. */
 export class DamagedBackupError extends Error {
@@ -121,41 +119,15 @@ export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): Asy
   }
 }
 
-/**
- * Streams a chunk's attachment, and goes on where the stream broke. A copy of the chunk whose node goes down falls silent
- * in the middle of its answer, so a short silence is believed first, and longer ones later.
- */
 async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
-  const retrier = db.client.retrier()
-  let received = 0
-  for (let silence = FIRST_SILENCE; ; silence *= 2) {
+  const { body } = await db.client.retry(async () => {
     try {
-      for await (const piece of bytesFrom(db, entry, received, silence)) {
-        received += piece.length
-        yield piece
-      }
-      return
+      return await db.attachment(entry.id, CHUNK_ATTACHMENT)
     } catch (error) {
-      // Every byte came before the connection broke.
-      if (received === entry.stored) return
-      await retrier.failed(isNotFound(error) ? await notFound(db, entry) : error)
+      throw isNotFound(error) ? await notFound(db, entry) : error
     }
-  }
-}
-
-async function* bytesFrom(
-  db: CouchDatabase,
-  { id }: ChunkEntry,
-  from: number,
-  silence: number
-): AsyncGenerator<Buffer> {
-  const { status, body } = await db.attachment(id, CHUNK_ATTACHMENT, { from, silence })
-  let toSkip = status === 206 ? 0 : from
-  for await (const piece of body) {
-    const rest = piece.subarray(Math.min(toSkip, piece.length))
-    toSkip -= piece.length - rest.length
-    if (rest.length > 0) yield rest
-  }
+  })
+  yield* body
 }
 
 /**

@@ -48,6 +48,8 @@ export interface LeaseLeaf extends LeaseState {
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
+/** What can be the id of a backup or of a transaction: of another nobody could write down the end. */
+const ID = /^[^_].{0,199}$/
 const OPERATIONS: ReadonlySet<unknown> = new Set<Operation>(['backup', 'restore'])
 
 /** Reads and writes the document that says who holds the lease. Methods throw CouchError. */
@@ -127,7 +129,8 @@ export function holderOf({ operation, id, instance, backups }: LeaseLeaf): Lease
 /** Takes from a leaf what has the right type: what else is in the document could have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
-  const operation = OPERATIONS.has(doc.operation) ? (doc.operation as Operation) : undefined
+  const known = OPERATIONS.has(doc.operation) && ID.test(text(doc.id) ?? '')
+  const operation = known ? (doc.operation as Operation) : undefined
   return {
     rev,
     deleted,

@@ -1,6 +1,6 @@
 import { isBusy, type LeaseLeaf } from './lease-document.js'
 
-/** Milliseconds that a lease lasts at most without a renewal, whatever its document says. */
+/** Milliseconds that a lease can last without a renewal: a document that says more was written by hand. */
 export const LONGEST_LEASE = 60 * 60_000
 
 /**
@@ -12,7 +12,7 @@ export class LeaseWatch {
   /** When this instance first knew of each revision, on its monotonic clock. */
   #known = new Map<string, number>()
 
-  /** @param defaultTtl milliseconds for a lease that does not tell */
+  /** @param defaultTtl milliseconds for a lease that does not tell, or nothing that can be */
   constructor(defaultTtl: number) {
     this.#defaultTtl = defaultTtl
   }
@@ -29,8 +29,8 @@ export class LeaseWatch {
     return new Map(busy.map((leaf) => [leaf.rev, this.#left(leaf, askedAt)]))
   }
 
-  #left({ rev, ttl = this.#defaultTtl }: LeaseLeaf, askedAt: number): number {
-    const lasts = ttl > 0 && ttl <= LONGEST_LEASE ? ttl : LONGEST_LEASE
+  #left({ rev, ttl = 0 }: LeaseLeaf, askedAt: number): number {
+    const lasts = ttl > 0 && ttl <= LONGEST_LEASE ? ttl : this.#defaultTtl
     return Math.max(0, (this.#known.get(rev) as number) + lasts - askedAt)
   }
 }

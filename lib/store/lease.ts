@@ -7,6 +7,8 @@ const RELIED_ON = 0.8
 /** Attempts to give the lease back, and milliseconds between them. */
 const RETURN_ATTEMPTS = 5
 const RETURN_WAIT = 100
+/** Milliseconds between attempts that nobody waits for. */
+const RETURN_LATER = 1000
 
 /** This instance held the lease and must not write any more. */
 export class LeaseLostError extends Error {
@@ -40,22 +42,22 @@ export class Lease {
 
   /**
    * @param state the claim, as it was written
-   * @param claimedAt when it was sent, on the monotonic clock
+   * @param times when the claim was sent, on the monotonic clock, and how long the lease lasts without a renewal
    * @param onReturned called when the lease is given back
    */
   constructor(
     document: LeaseDocument,
     state: LeaseState,
     rev: string,
-    claimedAt: number,
+    times: { claimedAt: number; ttl: number },
     onReturned: () => void
   ) {
     this.#document = document
     this.#state = state
     this.#rev = rev
-    this.#ttl = state.ttl as number
+    this.#ttl = times.ttl
     this.#onReturned = onReturned
-    this.#validUntil = claimedAt + this.#ttl * RELIED_ON
+    this.#validUntil = times.claimedAt + (state.ttl as number) * RELIED_ON
   }
 
   /**
@@ -64,7 +66,7 @@ export class Lease {
    * @returns whether that was possible
    */
   async settle(onLost: (error: LeaseLostError) => void): Promise<boolean> {
-    this.#state = { ...this.#state, settled: true }
+    this.#state = { ...this.#state, settled: true, ttl: this.#ttl }
     const startedAt = performance.now()
     if (!(await this.#renew())) {
       this.abandon()
@@ -100,6 +102,15 @@ export class Lease {
       if (await this.#giveBack()) return
       await sleep(RETURN_WAIT)
     }
+    this.#giveBackLater(performance.now() + this.#ttl)
+  }
+
+  /** Goes on while nobody waits, until the lease is stale. */
+  #giveBackLater(until: number): void {
+    const timer = setTimeout(async () => {
+      if (!(await this.#giveBack()) && performance.now() < until) this.#giveBackLater(until)
+    }, RETURN_LATER)
+    timer.unref()
   }
 
   /** @returns whether nothing is left to give back */

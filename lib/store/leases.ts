@@ -19,6 +19,10 @@ import { LeaseWatch } from './lease-watch.js'
 const ATTEMPTS = 30
 const FIRST_WAIT = 20
 const LONGEST_WAIT = 500
+/** Milliseconds that a claim lasts, whose instance died before it became a lease. */
+const CLAIM_TTL = 10_000
+/** Milliseconds for all attempts, when each answer is slow. */
+const PATIENCE = 20_000
 /** Claims that this instance remembers to have given up. */
 const REMEMBERED = 200
 
@@ -73,6 +77,7 @@ interface Reading {
  */
 export class Leases {
   readonly #document: LeaseDocument
+  readonly #renewals: LeaseDocument
   readonly #ttl: number
   readonly #watch: LeaseWatch
   /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
@@ -80,9 +85,13 @@ export class Leases {
   /** Leaves of such claims that were freed. */
   readonly #freed = new Set<string>()
 
-  /** @param ttl milliseconds without a renewal after which the leases of this instance are stale */
-  constructor(document: LeaseDocument, ttl: number) {
+  /**
+   * @param renewals the same document, on connections that nothing else waits for
+   * @param ttl milliseconds without a renewal after which the leases of this instance are stale
+   */
+  constructor(document: LeaseDocument, renewals: LeaseDocument, ttl: number) {
     this.#document = document
+    this.#renewals = renewals
     this.#ttl = ttl
     this.#watch = new LeaseWatch(ttl)
   }
@@ -102,17 +111,19 @@ export class Leases {
    */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
+    const until = performance.now() + PATIENCE
     for (let attempt = 1; ; attempt++) {
+      const last = attempt >= ATTEMPTS || performance.now() > until
       try {
         const lease = await this.#attempt(request)
         if (lease instanceof Lease) {
           await this.#removeFreed()
           return lease
         }
-        if (attempt >= ATTEMPTS) throw lease
+        if (last) throw lease
       } catch (error) {
         if (error instanceof LeaseHeldError) await this.#removeFreed()
-        if (!isUnavailable(error) || attempt >= ATTEMPTS) throw error
+        if (!isUnavailable(error) || last) throw error
         await retrier.failed(error)
       }
       // Those who met must not meet again.
@@ -164,7 +175,9 @@ export class Leases {
     try {
       written = await this.#document.write(state)
       if (written && (await this.#isAlone(state, written, before))) {
-        lease = new Lease(this.#document, state, written.rev, claimedAt, () => this.#giveUp(state.claim))
+        lease = new Lease(this.#renewals, state, written.rev, { claimedAt, ttl: this.#ttl }, () =>
+          this.#giveUp(state.claim)
+        )
         if (await lease.settle(request.onLost)) return lease
       }
       if (written === null) return contended(this.#document.db.name)
@@ -187,7 +200,7 @@ export class Leases {
       claim: newClaim(),
       beat: 0,
       settled: false,
-      ttl: this.#ttl,
+      ttl: Math.min(this.#ttl, CLAIM_TTL),
       newest: String(newest),
       over: base?.rev,
       after: base && staleIn.has(base.rev) ? base.claim : undefined

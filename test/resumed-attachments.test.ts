@@ -39,3 +39,22 @@ for (const [name, document] of [
     })
   }
 }
+
+for (const fault of ['stall_mid', 'reset_mid', 'cut_mid', 'stall'] as const) {
+  t.test(`an attachment of the source that ${fault} strikes is read on, within seconds`, async (t) => {
+    const on = await setupDatabases(t)
+    const data = Buffer.from(Array.from({ length: 5_000_000 }, (_, i) => i % 251)).toString('base64')
+    const document = { _id: 'large', _attachments: { a: { content_type: 'image/png', data } } }
+    await on.couch.use(on.names.components).insert(document as never)
+    const proxy = await startFaultProxy(on.url)
+    t.teardown(() => proxy.close())
+    const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
+    const rule = proxy.add({ path: /_components\/large\/a/, method: 'GET', fault })
+    const since = performance.now()
+    const id = await api.backup()
+    t.equal(rule.hits, 1)
+    const { dbs } = (await api.call('GET', `/${id}`)).json()
+    t.equal(dbs.athena_components.docs[0]._attachments.a.data === data, true, 'the same bytes')
+    t.ok(performance.now() - since < 20_000, 'long before the time-out of 60 s')
+  })
+}

@@ -1,0 +1,35 @@
+import type { CouchClient } from './client.js'
+import { CouchError } from './errors.js'
+
+/** Seconds that a node's uptime, asked twice, may differ from the time between. */
+const TOLERANCE = 5
+
+/** The nodes of a cluster that are up: seconds since each was started, by its name. */
+export interface NodesUp {
+  uptimes: Record<string, number>
+  /** When they were asked, in seconds on the monotonic clock. */
+  askedAt: number
+}
+
+/** Asks which nodes are up; `null` when the server does not tell. */
+export async function nodesUp(client: CouchClient): Promise<NodesUp | null> {
+  const askedAt = performance.now() / 1000
+  try {
+    const { all_nodes: names } = await client.json<{ all_nodes: string[] }>({ path: ['_membership'] })
+    const systems = names.map((name) => client.json<{ uptime: number }>({ path: ['_node', name, '_system'] }))
+    const uptimes = (await Promise.all(systems)).map(({ uptime }) => uptime)
+    return { uptimes: Object.fromEntries(names.map((name, i) => [name, uptimes[i]])), askedAt }
+  } catch (error) {
+    if (error instanceof CouchError) return null
+    throw error
+  }
+}
+
+/** Whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
+export function noneStarted(before: NodesUp | null, after: NodesUp | null): boolean {
+  if (!before || !after) return false
+  const elapsed = after.askedAt - before.askedAt
+  return Object.entries(after.uptimes).every(
+    ([name, uptime]) => Math.abs(uptime - (before.uptimes[name] ?? Number.NaN) - elapsed) <= TOLERANCE
+  )
+}

@@ -1,0 +1,80 @@
+import type { CouchClient, CouchRequest, CouchResponse } from './client.js'
+import { CouchError } from './errors.js'
+
+/** Milliseconds of silence after which an answer is first asked for again. */
+const FIRST_SILENCE = 3000
+
+/**
+ * Opens the answer to a GET whose bytes are the same each time. After a silence it is asked for again, and its body goes
+ * on where it broke; each silence that is waited for is twice as long as the one before, up to the client's own.
+ * @throws CouchError what a single attempt failed with, but for shorter silences
+ */
+export async function openResumable(client: CouchClient, request: CouchRequest): Promise<CouchResponse> {
+  const stream = new Resumable(client, request)
+  const first = await stream.open(0)
+  return { ...first, body: stream.bytes(first) }
+}
+
+class Resumable {
+  readonly #client: CouchClient
+  readonly #request: CouchRequest
+  #silence = FIRST_SILENCE
+
+  constructor(client: CouchClient, request: CouchRequest) {
+    this.#client = client
+    this.#request = request
+  }
+
+  /** Asks for what comes after the first `from` bytes. */
+  async open(from: number): Promise<CouchResponse> {
+    const { headers } = this.#request
+    const range = from > 0 ? { range: `bytes=${from}-` } : undefined
+    for (;;) {
+      const silence = this.#silence
+      try {
+        return await this.#client.streamOnce({ ...this.#request, headers: { ...headers, ...range }, silence })
+      } catch (error) {
+        const stalled = error instanceof CouchError && error.error === 'stalled'
+        if (!stalled || silence >= this.#client.settings.idle) throw error
+        this.#silence *= 2
+      }
+    }
+  }
+
+  async *bytes(first: CouchResponse): AsyncGenerator<Buffer> {
+    const retrier = this.#client.retrier()
+    const length = Number(first.headers['content-length'])
+    let response = first
+    let received = 0
+    for (;;) {
+      try {
+        for await (const piece of rest(response, received)) {
+          received += piece.length
+          retrier.progressed()
+          yield piece
+        }
+        return
+      } catch (error) {
+        // Every byte came before the connection broke.
+        if (received === length) return
+        await retrier.failed(error)
+        this.#silence *= 2
+      }
+      response = await this.#client.retry(() => this.open(received))
+      if (response.headers.etag !== first.headers.etag) {
+        response.discard()
+        throw new CouchError('attachment', { error: 'bad_answer', reason: 'it has changed', retryable: true })
+      }
+    }
+  }
+}
+
+/** A server that knows no ranges sends all bytes again. */
+async function* rest({ status, body }: CouchResponse, from: number): AsyncGenerator<Buffer> {
+  let toSkip = status === 206 ? 0 : from
+  for await (const piece of body) {
+    const wanted = piece.subarray(Math.min(toSkip, piece.length))
+    toSkip -= piece.length - wanted.length
+    if (wanted.length > 0) yield wanted
+  }
+}
