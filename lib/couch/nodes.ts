@@ -1,4 +1,4 @@
-import type { CouchClient } from './client.js'
+import { type CouchClient, ONCE } from './client.js'
 import { CouchError } from './errors.js'
 
 /** Seconds that a node's uptime, asked twice, may differ from the time between. */
@@ -12,7 +12,8 @@ export interface NodesUp {
 }
 
 /** Asks which nodes are up; `null` when the server does not tell. */
-export async function nodesUp(client: CouchClient): Promise<NodesUp | null> {
+export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
+  const client = asked.with({ retry: ONCE })
   const askedAt = performance.now() / 1000
   try {
     const { all_nodes: names } = await client.json<{ all_nodes: string[] }>({ path: ['_membership'] })
