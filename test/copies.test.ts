@@ -101,6 +101,17 @@ t.test('a server that answers something else tells nothing', async (t) => {
   }
 })
 
+t.test('a server that tells odd things of its nodes is restored into all the same', async (t) => {
+  for (const json of [{ all_nodes: null }, {}, { all_nodes: ['a@x'] }]) {
+    const odd: Copy = ({ line }) => (/_membership/.test(line) ? { status: 200, json } : undefined)
+    const { raw, on } = await setupCopies(t, [odd, agreeing])
+    await raw.write(raw.names.components, ['{"_id":"a"}'])
+    const api = apiOf(await buildHost(t, { on }))
+    const id = await api.backup()
+    t.match(await api.restore(id), { status: 'success', databases: { components: { unchanged: 1 } } })
+  }
+})
+
 t.test('a backup says that the copies of a database were not seen to agree', async (t) => {
   for (const [copies, told] of [
     [noAdministrator, 'unchecked'],

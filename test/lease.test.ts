@@ -256,3 +256,50 @@ t.test('ids and durations when the clock is set back', async (t) => {
     'nothing is later than this: the time has to do'
   )
 })
+
+t.test('what takes the place of the lease ends the operation, and nothing else', async (t) => {
+  const on = await seeded(t)
+  const gate = await startGate(t, on)
+  const host = await buildHost(t, { on, couch: gate.couch, timeouts: { lease: 2000 } })
+  const system = on.couch.use(on.names.system)
+  const release = gate.hold(/_changes/)
+  const { finished } = await host.app.dbBackups.start()
+  const failed = t.rejects(finished, { message: /the lease could not be renewed in time|taken over/ })
+  await poll('a document in its place', async () => {
+    const { _rev } = await system.get(LEASE)
+    const mine = { _id: LEASE, _rev, type: 'mine' }
+    return system.insert(mine as never).catch((error: { statusCode: number }) => {
+      if (error.statusCode !== 409) throw error
+      return undefined
+    })
+  })
+  await delay(2500)
+  release()
+  await failed
+  t.match((await apiOf(host).call('POST')).json(), { code: 'DB_BACKUPS_RESERVED_ID' })
+  t.match(await system.get(LEASE), { type: 'mine' })
+})
+
+t.test('a host whose connection fails for a while keeps its process', async (t) => {
+  const on = await seeded(t)
+  const gate = await startGate(t, on)
+  let broken = false
+  const couch = () => {
+    if (broken) throw new Error('no credentials now')
+    return gate.couch
+  }
+  const host = await buildHost(t, { on, couch, timeouts: { lease: 2000 } })
+  const release = gate.hold(/_changes/)
+  const { finished } = await host.app.dbBackups.start()
+  const failed = t.rejects(finished)
+  broken = true
+  await delay(2500)
+  release()
+  await failed
+  broken = false
+  await poll(
+    'the next backup',
+    async () => ((await apiOf(host).call('POST')).statusCode === 202 ? true : undefined),
+    20_000
+  )
+})

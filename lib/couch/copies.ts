@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { ONCE } from './client.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError } from './errors.js'
+import { nodeNames } from './nodes.js'
 
 /** Milliseconds to wait for copies that lag. */
 const LONGEST_WAIT = 30_000
@@ -55,7 +57,7 @@ export async function settleCopies(
   const { signal } = db.client.settings
   const timeout = AbortSignal.timeout(longestWait)
   const client = db.client.with({
-    retry: { attempts: 1, wait: 1, longest: 1 },
+    retry: ONCE,
     // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
     control: longestWait + 1000,
     signal: signal ? AbortSignal.any([signal, timeout]) : timeout
@@ -98,8 +100,8 @@ class Copies {
   async #shards(): Promise<Copy[][]> {
     const { client, name } = this.#db
     const { shards } = await client.json<{ shards: Record<string, string[]> }>({ path: [name, '_shards'] })
-    const { all_nodes: up } = await client.json<{ all_nodes: string[] }>({ path: ['_membership'] })
-    if (!Array.isArray(up) || typeof shards !== 'object') throw unknownAnswer('_membership')
+    const up = await nodeNames(client)
+    if (typeof shards !== 'object') throw unknownAnswer('_shards')
     return Object.entries(shards).map(([range, nodes]) =>
       nodes
         .filter((node) => up.includes(node))

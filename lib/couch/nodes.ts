@@ -11,12 +11,23 @@ export interface NodesUp {
   askedAt: number
 }
 
+/**
+ * Returns the names of the nodes that are up.
+ * @throws CouchError also when the server tells something else
+ */
+export async function nodeNames(client: CouchClient): Promise<string[]> {
+  const { all_nodes: names } = await client.json<{ all_nodes?: string[] }>({ path: ['_membership'] })
+  if (!Array.isArray(names))
+    throw new CouchError('_membership', { error: 'bad_answer', reason: 'the server does not tell its nodes' })
+  return names
+}
+
 /** Asks which nodes are up; `null` when the server does not tell. */
 export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
   const client = asked.with({ retry: ONCE })
   const askedAt = performance.now() / 1000
   try {
-    const { all_nodes: names } = await client.json<{ all_nodes: string[] }>({ path: ['_membership'] })
+    const names = await nodeNames(client)
     const systems = names.map((name) => client.json<{ uptime: number }>({ path: ['_node', name, '_system'] }))
     const uptimes = (await Promise.all(systems)).map(({ uptime }) => uptime)
     return { uptimes: Object.fromEntries(names.map((name, i) => [name, uptimes[i]])), askedAt }

@@ -1,3 +1,4 @@
+import { ONCE } from './client.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError, isMissing } from './errors.js'
 
@@ -41,7 +42,7 @@ export class SourceWatch {
   async explains(error: unknown, since: string): Promise<boolean> {
     if (!(error instanceof CouchError)) return false
     // Retries have been used up already, where it is the connection.
-    const once = this.#source.client.with({ retry: { attempts: 1, wait: 1, longest: 1 } })
+    const once = this.#source.client.with({ retry: ONCE })
     try {
       return this.#isAnother(await this.#infoAfter(this.#source.on(once)), since)
     } catch (failure) {
