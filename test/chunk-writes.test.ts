@@ -1,14 +1,13 @@
 import { gzipSync } from 'node:zlib'
 import nano from 'nano'
 import t, { type Test } from 'tap'
-import { CouchClient } from '../lib/couch/client.js'
-import { connectionOf } from '../lib/couch/connection.js'
-import { CouchDatabase } from '../lib/couch/database.js'
+import type { CouchDatabase } from '../lib/couch/database.js'
 import { readChunk, readLargeChunk } from '../lib/store/chunk-reader.js'
 import { ChunkWriter } from '../lib/store/chunk-writer.js'
 import type { ChunkEntry } from '../lib/store/layout.js'
 import { setupDatabases } from './helpers/database.js'
 import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
+import { faultyDatabase } from './helpers/faulty-database.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { bytesOf, load, seedDocuments } from './helpers/seed.js'
@@ -17,18 +16,8 @@ const ATTACHMENT = { method: 'PUT', path: /backup_chunk_.*ndjson/ }
 const BACKUP = '03_ibp_db_backup_1592924104038'
 
 /** A writer of chunks behind a proxy that plays faults. */
-async function setup(t: Test, timeouts = { control: 20_000, idle: 20_000 }) {
-  const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
-  const couch = nano(proxy.url)
-  const client = new CouchClient({
-    connect: () => connectionOf(couch),
-    retry: { attempts: 4, wait: 10, longest: 50 },
-    ...timeouts
-  })
-  t.teardown(() => client.close())
-  const db = new CouchDatabase(client, on.names.system)
+async function setup(t: Test, timeouts?: { control: number; idle: number }) {
+  const { on, proxy, db } = await faultyDatabase(t, 'system', timeouts)
   const writer = () =>
     new ChunkWriter({
       db,

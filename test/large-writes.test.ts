@@ -3,17 +3,13 @@ import { mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
-import nano from 'nano'
 import t, { type Test } from 'tap'
-import { CouchClient } from '../lib/couch/client.js'
-import { connectionOf } from '../lib/couch/connection.js'
-import { CouchDatabase } from '../lib/couch/database.js'
 import { indexLargeDocument, type LargeDocument } from '../lib/restore/large-document.js'
 import { LargeWriter } from '../lib/restore/large-writer.js'
 import { Refusals } from '../lib/restore/refusals.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
-import { setupDatabases } from './helpers/database.js'
-import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
+import type { Fault } from './helpers/fault-proxy.js'
+import { faultyDatabase } from './helpers/faulty-database.js'
 
 const REV = '1-0123456789abcdef0123456789abcdef'
 const bytes = randomBytes(300_000)
@@ -36,18 +32,7 @@ async function largeDocument(t: Test, json: object): Promise<LargeDocument> {
 }
 
 async function setup(t: Test) {
-  const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
-  const couch = nano(proxy.url)
-  const client = new CouchClient({
-    connect: () => connectionOf(couch),
-    retry: { attempts: 4, wait: 10, longest: 50 },
-    control: 20_000,
-    idle: 20_000
-  })
-  t.teardown(() => client.close())
-  const db = new CouchDatabase(client, on.names.components)
+  const { on, proxy, db } = await faultyDatabase(t, 'components')
   return { proxy, writer: new LargeWriter(db, new Refusals(db)), direct: on.couch.use(on.names.components) }
 }
 

@@ -75,11 +75,9 @@ export class ClientNotices {
     const now = performance.now()
     const owed = await notices.list()
     this.#owed = new Map(owed.map((txId) => [txId, this.#owed.get(txId) ?? now]))
-    const due = owed.filter(
-      (txId) => now - (this.#owed.get(txId) ?? now) >= PATIENCE * options.timeouts.lease
-    )
+    const due = [...this.#owed].filter(([, since]) => now - since >= PATIENCE * options.timeouts.lease)
     // One that cannot be sent does not keep others from being sent.
-    const sent = await Promise.allSettled(due.map((txId) => this.send(txId)))
+    const sent = await Promise.allSettled(due.map(([txId]) => this.send(txId)))
     for (const one of sent) if (one.status === 'rejected') throw one.reason
   }
 

@@ -1,7 +1,7 @@
 import { markFailed } from '../backup/backup-job.js'
 import { CouchError } from '../couch/errors.js'
 import type { LeaseHolder } from '../store/lease-document.js'
-import { LeaseGoneError, LeaseHeldError } from '../store/leases.js'
+import { type KeepNotices, LeaseGoneError, LeaseHeldError } from '../store/leases.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
 import type { Running, RunningOperations } from './running-operations.js'
@@ -37,8 +37,7 @@ export class Recovery {
     const found = await this.#running.inspect()
     if (!found || found.staleIn > 0 || this.#running.closing) return found?.staleIn
     const { holder, claim, former } = found
-    const { operation, id } = holder
-    const { backups } = holder
+    const { operation, id, backups } = holder
     const left = former ? { backups } : { backups, claim }
     const taken = this.#running.acquire(operation, () => ({ id }), left)
     const running = await taken.catch((error: unknown) => {
@@ -50,7 +49,7 @@ export class Recovery {
     this.#environment.events.emit({ type: 'lease_taken_over', operation, id })
     const writeDown = async () => {
       await this.#writeDown(holder, running)
-      if (former) await this.#discardFormer()
+      if (former) await this.#environment.formerLeases?.discard(this.#keep, claim)
     }
     await this.#running.endLeft(running, writeDown, operation === 'restore' ? id : undefined)
     return undefined
@@ -64,34 +63,24 @@ export class Recovery {
   }
 
   async #markBackup({ id, backups }: LeaseHolder, running: Running, reason: string): Promise<void> {
-    const own = this.#environment.options.databases.backups
+    const isOwn = backups === undefined || backups === this.#environment.options.databases.backups
     try {
       await markFailed(this.#environment.storeOn(running.end, backups), id, reason)
     } catch (error) {
       // Where this instance has no right, the registration whose backup it is marks it when it starts.
-      if (backups === undefined || backups === own || !(error instanceof CouchError) || error.retryable)
-        throw error
+      if (isOwn || !(error instanceof CouchError) || error.retryable) throw error
     }
-    if (backups === undefined || backups === own) this.#leftovers.watch(id)
+    if (isOwn) this.#leftovers.watch(id)
   }
 
   /** Earlier versions kept the lease where backups are kept, and notices in it. Once nobody holds it there, they move. */
   async #tidyFormer(): Promise<void> {
     const { leases, formerLeases } = this.#environment
-    if (formerLeases && !(await formerLeases.inspect())) await this.#discardFormer()
+    await formerLeases?.discard(this.#keep)
     if (this.#noticesMoved) return
-    await this.#keepNotices(await leases.notices())
+    await leases.passNotices(this.#keep)
     this.#noticesMoved = true
   }
 
-  async #discardFormer(): Promise<void> {
-    const { formerLeases } = this.#environment
-    if (!formerLeases) return
-    await this.#keepNotices(await formerLeases.notices())
-    await formerLeases.discard()
-  }
-
-  async #keepNotices(txIds: readonly string[]): Promise<void> {
-    for (const txId of txIds) await this.#environment.notices.add(txId)
-  }
+  readonly #keep: KeepNotices = (txIds) => this.#environment.notices.addAll(txIds)
 }

@@ -132,9 +132,7 @@ export class RunningOperations {
         return { holder: { operation, id, instance, backups }, newest: next.newest ?? newest }
       },
       onLost: (error) => abort.abort(error),
-      async keepNotices(txIds) {
-        for (const txId of txIds) await notices.add(txId)
-      }
+      keepNotices: (txIds) => notices.addAll(txIds)
     })
     const beforeWrite = () => lease.check()
     const onRetry = (failed: FailedAttempt) => {

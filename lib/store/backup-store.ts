@@ -23,6 +23,7 @@ import {
   MANIFEST_TYPE,
   manifestId,
   partRanges,
+  stampIn,
   TAKEN_IDS
 } from './names.js'
 
@@ -79,9 +80,8 @@ export class BackupStore {
     for (let i = 0; i < asked.length; i += TYPES_AT_A_TIME)
       await Promise.all(asked.slice(i, i + TYPES_AT_A_TIME).map(({ id, rev }) => look(id, rev)))
     this.#known = known
-    const stamp = (id: string) => BigInt(id.slice(BACKUP_RANGE.from.length))
     const headers = [...known].filter(([, { header }]) => header).map(([id]) => id)
-    return headers.sort((a, b) => (stamp(a) < stamp(b) ? -1 : 1))
+    return headers.sort((a, b) => (stampIn(a) < stampIn(b) ? -1 : 1))
   }
 
   /** The id alone does not tell: a document of the console may have it. */

@@ -53,9 +53,11 @@ export interface LeaseRequest {
   holder(newest: bigint): { holder: LeaseHolder; newest: bigint }
   /** Called once when the lease is lost. */
   onLost(error: LeaseLostError): void
-  /** Keeps what the lease document of an earlier version noted beside the lease. */
-  keepNotices(txIds: readonly string[]): Promise<void>
+  keepNotices: KeepNotices
 }
+
+/** Keeps the transactions that an earlier version noted beside the lease. */
+export type KeepNotices = (txIds: readonly string[]) => Promise<void>
 
 /** Who holds the lease. */
 export interface Inspected {
@@ -132,15 +134,20 @@ export class Leases {
     }
   }
 
-  /** Removes what an earlier version has left in another database. */
-  async discard(): Promise<void> {
-    const { leaves } = await this.#read()
-    for (const { rev, deleted } of leaves) if (!deleted) await this.#document.remove(rev)
+  /**
+   * Removes what an earlier version has left in another database, but for what was noted beside it.
+   * @param claim of the lease whose operation has been ended; where another is left, nothing is removed
+   */
+  async discard(keep: KeepNotices, claim?: string): Promise<void> {
+    const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
+    if (live.some((leaf) => isBusy(leaf) && leaf.claim !== claim)) return
+    await keep(noticesIn(live))
+    for (const { rev } of live) await this.#document.remove(rev)
   }
 
-  /** Returns the transactions that an earlier version noted beside the lease. */
-  async notices(): Promise<string[]> {
-    return (await this.#read()).leaves.flatMap(({ notify }) => notify)
+  /** Gives what an earlier version noted beside the lease to be kept. */
+  async passNotices(keep: KeepNotices): Promise<void> {
+    await keep(noticesIn((await this.#read()).leaves))
   }
 
   async #read(): Promise<Reading> {
@@ -162,20 +169,18 @@ export class Leases {
       throw new LeaseGoneError()
     // A claim becomes a lease, or goes, within moments.
     if (alive.length > 0) return new LeaseHeldError(holderOf(alive[0]))
-    const notices = before.leaves.flatMap(({ notify }) => notify)
-    if (notices.length > 0) await request.keepNotices(notices)
+    await request.keepNotices(noticesIn(before.leaves))
     return this.#claim(before, request)
   }
 
   async #claim(before: Reading, request: LeaseRequest): Promise<Lease | Error> {
     const state = this.#newState(before, request)
     const claimedAt = performance.now()
-    let lease: Lease | undefined
     let written: Written = null
     try {
       written = await this.#document.write(state)
       if (written && (await this.#isAlone(state, written, before))) {
-        lease = new Lease(this.#renewals, state, written.rev, { claimedAt, ttl: this.#ttl }, () =>
+        const lease = new Lease(this.#renewals, state, written.rev, { claimedAt, ttl: this.#ttl }, () =>
           this.#giveUp(state.claim)
         )
         if (await lease.settle(request.onLost)) return lease
@@ -262,12 +267,8 @@ export class Leases {
   async #removeFreed(): Promise<void> {
     for (const rev of this.#freed) {
       this.#freed.delete(rev)
-      try {
-        await this.#document.remove(rev)
-      } catch (error) {
-        // The next holder removes it.
-        if (!(error instanceof CouchError)) throw error
-      }
+      // What stays is removed by the next holder; this instance may hold the lease already.
+      await this.#document.remove(rev).catch(() => undefined)
     }
   }
 
@@ -279,6 +280,8 @@ export class Leases {
     }
   }
 }
+
+const noticesIn = (leaves: readonly LeaseLeaf[]): string[] => leaves.flatMap(({ notify }) => notify)
 
 /** Finds the leaf of an instance that holds the lease and was seen to renew it. */
 const holding = (leaves: readonly LeaseLeaf[], staleIn: ReadonlyMap<string, number>): LeaseLeaf | undefined =>

@@ -10,6 +10,10 @@ export class Notices {
     this.#db = db
   }
 
+  async addAll(txIds: readonly string[]): Promise<void> {
+    for (const txId of txIds) await this.add(txId)
+  }
+
   async add(txId: string): Promise<void> {
     try {
       await this.#db.put({ _id: noticeId(txId), type: NOTICE_TYPE })

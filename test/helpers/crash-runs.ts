@@ -4,6 +4,7 @@ import { setupDatabases, type TestDatabases } from './database.js'
 import { type Contents, contents, damage, differences, expectTidy, seedSources } from './fault-cells.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { poll } from './poll.js'
+import { randomOf } from './random.js'
 import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
 
 export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
@@ -29,17 +30,6 @@ export class Tally {
     const all = [...this.#counts.values()].reduce((sum, count) => sum + count, 0)
     const each = [...this.#counts].map(([outcome, count]) => `${count} ${outcome}`)
     return `${all} crashes, seed ${SEED}: ${each.join(', ')}`
-  }
-}
-
-/** The same numbers on every run (mulberry32). */
-export function randomOf(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
 }
 

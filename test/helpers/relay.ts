@@ -1,31 +1,37 @@
 import { once } from 'node:events'
-import { createServer, type OutgoingHttpHeaders, request as send } from 'node:http'
+import { createServer, type IncomingHttpHeaders, request as send } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 
-/** What a relay does to each answer. */
+/** What a relay does to what passes through it. */
 export interface RelayOptions {
-  /** Milliseconds that it comes late. */
+  /** Called before each request is passed on; may return another path. */
+  before?: (request: { method: string; path: string }) => Promise<string | undefined>
+  /** Milliseconds that each answer comes late. */
   late?: number
-  /** Changes the headers. */
-  headers?: (headers: OutgoingHttpHeaders) => OutgoingHttpHeaders
+  /** Changes the headers of answers. */
+  headers?: (headers: IncomingHttpHeaders) => IncomingHttpHeaders
 }
 
 /** Starts a proxy before a database; returns its URL. */
 export async function startRelay(t: Test, url: string, options: RelayOptions): Promise<string> {
   const target = new URL(url)
-  const { late = 0, headers: change = (headers) => headers } = options
+  const { before, late = 0, headers: change = (headers) => headers } = options
   const server = createServer(async (request, response) => {
-    const { method, headers, url: path } = request
-    const onward = send({ host: target.hostname, port: target.port, method, path, headers })
+    const { method = 'GET', headers, url: asked = '/' } = request
+    const path = (await before?.({ method, path: asked })) ?? asked
+    const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
+      const pass = () => {
+        response.sendDate = false
+        response.writeHead(answer.statusCode ?? 502, change(answer.headers))
+        answer.pipe(response)
+      }
+      if (late > 0) setTimeout(pass, late)
+      else pass()
+    })
     onward.on('error', () => response.destroy())
+    response.on('close', () => onward.destroy())
     request.pipe(onward)
-    const [answer] = await once(onward, 'response')
-    await delay(late)
-    response.sendDate = false
-    response.writeHead(answer.statusCode, change(answer.headers))
-    answer.pipe(response)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

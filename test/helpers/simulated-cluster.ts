@@ -7,6 +7,7 @@ import nano from 'nano'
 import type { Test } from 'tap'
 import type { LogicalDatabase } from '../../types/index.js'
 import { fetchAll, type TestDatabases } from './database.js'
+import { randomOf } from './random.js'
 import { type Call, type RawDocument, type Reply, route, serve, withLeaf } from './raw-couch.js'
 import { Copy } from './simulated-copies.js'
 import { answer, type Messenger } from './simulated-fabric.js'
@@ -61,17 +62,6 @@ export interface SimulatedCluster {
   close(): Promise<void>
 }
 
-/** Draws numbers from 0 up to 1 (mulberry32). */
-function drawing(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 class Cluster implements SimulatedCluster, Messenger {
   readonly copies: Copy[]
   readonly requests: SimulatedCluster['requests'] = []
@@ -90,7 +80,7 @@ class Cluster implements SimulatedCluster, Messenger {
   ) {
     this.copies = Array.from({ length: n }, (_, node) => new Copy(node))
     this.quorum = (n >> 1) + 1
-    this.#draw = drawing(schedule.seed ?? 0)
+    this.#draw = randomOf(schedule.seed ?? 0)
   }
 
   async start(): Promise<void> {
