@@ -18,7 +18,7 @@ for (const [name, document] of [
     }
   ]
 ] as const) {
-  for (const fault of ['stall_mid', 'reset_mid', 'cut_mid'] as const) {
+  for (const fault of ['stall_mid', 'reset_mid', 'cut_mid', 'error_mid'] as const) {
     t.test(`${name} that ${fault} strikes is read on, within seconds`, async (t) => {
       const on = await setupDatabases(t)
       const components = on.couch.use(on.names.components)
@@ -40,7 +40,7 @@ for (const [name, document] of [
   }
 }
 
-for (const fault of ['stall_mid', 'reset_mid', 'cut_mid', 'stall'] as const) {
+for (const fault of ['stall_mid', 'reset_mid', 'cut_mid', 'error_mid', 'error_last', 'stall'] as const) {
   t.test(`an attachment of the source that ${fault} strikes is read on, within seconds`, async (t) => {
     const on = await setupDatabases(t)
     const data = Buffer.from(Array.from({ length: 5_000_000 }, (_, i) => i % 251)).toString('base64')
@@ -56,5 +56,29 @@ for (const fault of ['stall_mid', 'reset_mid', 'cut_mid', 'stall'] as const) {
     const { dbs } = (await api.call('GET', `/${id}`)).json()
     t.equal(dbs.athena_components.docs[0]._attachments.a.data === data, true, 'the same bytes')
     t.ok(performance.now() - since < 20_000, 'long before the time-out of 60 s')
+  })
+}
+
+for (const fault of ['error_mid', 'error_last'] as const) {
+  t.test(`a restore whose large document ${fault} strikes restores it`, async (t) => {
+    const on = await setupDatabases(t)
+    const components = on.couch.use(on.names.components)
+    const data = Buffer.from(Array.from({ length: 5_000_000 }, (_, i) => (i * i) % 251)).toString('base64')
+    await components.insert({
+      _id: 'large',
+      _attachments: { a: { content_type: 'image/png', data } }
+    } as never)
+    const proxy = await startFaultProxy(on.url)
+    t.teardown(() => proxy.close())
+    const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
+    const id = await api.backup()
+    await components.destroy('large', (await components.get('large'))._rev)
+    // The first reading checks the backup.
+    const rule = proxy.add({ path: CHUNK, method: 'GET', fault, nth: 2 })
+    const { status } = await api.restore(id)
+    t.equal(rule.hits, 1)
+    t.equal(status, 'success')
+    const { _attachments } = await components.get('large', { attachments: true })
+    t.equal(_attachments.a.data === data, true, 'the same bytes')
   })
 }

@@ -3,6 +3,11 @@ import { CouchError } from './errors.js'
 
 /** Milliseconds of silence after which an answer is first asked for again. */
 const FIRST_SILENCE = 3000
+/**
+ * Bytes at the end of a broken answer that are not believed. CouchDB that fails while it sends an attachment sends the
+ * reply that tells of the failure into the same body.
+ */
+const UNCERTAIN = 64 * 1024
 
 /**
  * Opens the answer to a GET whose bytes are the same each time. After a silence it is asked for again, and its body goes
@@ -45,27 +50,60 @@ class Resumable {
     const retrier = this.#client.retrier()
     const length = Number(first.headers['content-length'])
     let response = first
-    let received = 0
+    let given = 0
     for (;;) {
+      const tail = new Tail()
       try {
-        for await (const piece of rest(response, received)) {
-          received += piece.length
-          retrier.progressed()
-          yield piece
+        for await (const piece of rest(response, given)) {
+          for (const certain of tail.add(piece)) {
+            given += certain.length
+            retrier.progressed()
+            yield certain
+          }
         }
+        yield* tail.take()
         return
       } catch (error) {
         // Every byte came before the connection broke.
-        if (received === length) return
+        if (given + tail.bytes === length) return yield* tail.take()
         await retrier.failed(error)
         this.#silence *= 2
       }
-      response = await this.#client.retry(() => this.open(received))
+      response = await this.#client.retry(() => this.open(given))
       if (response.headers.etag !== first.headers.etag) {
         response.discard()
         throw new CouchError('attachment', { error: 'bad_answer', reason: 'it has changed', retryable: true })
       }
     }
+  }
+}
+
+/** Holds back the last {@link UNCERTAIN} bytes of an answer. */
+class Tail {
+  #pieces: Buffer[] = []
+  #bytes = 0
+
+  /** How many are held. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Takes a piece, and returns those that enough has followed. */
+  *add(piece: Buffer): Generator<Buffer> {
+    this.#pieces.push(piece)
+    this.#bytes += piece.length
+    while (this.#bytes - this.#pieces[0].length >= UNCERTAIN) {
+      const certain = this.#pieces.shift() as Buffer
+      this.#bytes -= certain.length
+      yield certain
+    }
+  }
+
+  /** Returns what is held: the answer was complete. */
+  take(): Buffer[] {
+    const pieces = this.#pieces
+    this.#pieces = []
+    return pieces
   }
 }
 

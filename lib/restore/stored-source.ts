@@ -1,7 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { readDocument } from '../json/document.js'
 import type { BackupStore } from '../store/backup-store.js'
-import { DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
+import { againIfDamaged, DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
 import { isLastLarge } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
@@ -95,7 +95,7 @@ export class StoredSource implements RestoreSource {
   async *#large(entry: ChunkEntry): AsyncGenerator<SourceDocument[]> {
     this.#spool ??= await this.#makeSpool()
     const spool = this.#spool
-    const file = await this.#store.db.client.retry(async () => {
+    const read = async () => {
       const attempt = await spool.largeFile()
       try {
         for await (const piece of readLargeChunk(this.#store.db, entry)) await attempt.write(piece)
@@ -104,7 +104,8 @@ export class StoredSource implements RestoreSource {
         await attempt.close()
         throw error
       }
-    })
+    }
+    const file = await againIfDamaged(() => this.#store.db.client.retry(read))
     try {
       yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size })]
     } finally {

@@ -83,8 +83,8 @@ export async function verifyChunk(db: CouchDatabase, entry: ChunkEntry): Promise
   })
 }
 
-/** What differs is read once more: a gateway may have answered in the database's place. */
-async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {
+/** Reads once more what differs: a gateway may have answered in the database's place, or the database told of a failure in it. */
+export async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read()
   } catch (error) {
@@ -107,17 +107,24 @@ export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): Asy
     }
   }
   let raw = 0
-  for await (const piece of through(hashed(), createGunzip())) {
-    raw += piece.length
-    if (raw > entry.raw)
-      throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
-    const document = raw === entry.raw ? piece.subarray(0, -1) : piece
-    if (document.length > 0) yield document
+  try {
+    for await (const piece of through(hashed(), createGunzip())) {
+      raw += piece.length
+      if (raw > entry.raw)
+        throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
+      const document = raw === entry.raw ? piece.subarray(0, -1) : piece
+      if (document.length > 0) yield document
+    }
+  } catch (error) {
+    if (!isZlibError(error)) throw error
+    throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
   }
   if (raw !== entry.raw || hash.digest('hex') !== entry.sha256) {
     throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
   }
 }
+
+const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.ErrnoException).code))
 
 async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
   const { body } = await db.client.retry(async () => {

@@ -15,6 +15,7 @@ const USAGE = `COUCHDB_URLS=url1,url2,url3 NODE_KILL=command NODE_START=command 
   NODE_START    starts it again, and returns when it answers
   ROUNDS        rounds of simultaneous starts (default 300)
   KILLS         rounds in which documents are written while a node is down (default 20)
+  DOCUMENTS     in components, while nodes are killed (default 3000)
   PARTS         races; backup, restore, get, append (a node is killed meanwhile); lag-backup, lag-restore (default all)`
 
 function setting(name: string, usual?: string): string {
@@ -46,7 +47,7 @@ async function play(cluster: Cluster): Promise<void> {
   const killed = KILLED.filter((name) => parts.includes(name))
   const work: [boolean, () => Promise<PartResult>][] = [
     [parts.includes('races'), () => new Races(cluster).run(count('ROUNDS', 300))],
-    [killed.length > 0, () => new Kills(cluster).run(killed)],
+    [killed.length > 0, () => new Kills(cluster, count('DOCUMENTS', 3000)).run(killed)],
     [parts.includes('lag-backup'), () => new Lag(cluster).backups(count('KILLS', 20))],
     [parts.includes('lag-restore'), () => new Lag(cluster).restores(count('KILLS', 20))]
   ]

@@ -25,6 +25,12 @@ export type Fault =
   | 'stall'
   /** Half of the reply, then silence. */
   | 'stall_mid'
+  /**
+   * Half of the reply, or all but its last bytes, then another reply that tells of a failure, as CouchDB sends it into
+   * the body of an attachment that it cannot read on. The tables of faults do not hold these: they are for attachments.
+   */
+  | 'error_mid'
+  | 'error_last'
   /** The reply, a few bytes at a time. */
   | 'drip'
   | 'status_500'
@@ -56,6 +62,11 @@ export type Fault =
   | 'precondition_storm'
   /** A copy of the database answers that has missed every write since the faults were cleared. */
   | 'stale'
+
+/** What CouchDB sends of a failure. */
+const TOLD_FAILURE = Buffer.from(
+  'HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n\r\n{"error":"noproc","reason":"{gen_server,call,[<0.1.0>]}"}\n'
+)
 
 export const FAULTS: readonly Fault[] = [
   'refuse',
@@ -289,6 +300,14 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
         response.flushHeaders()
         if (half.length > 0) response.write(half)
         return
+      case 'error_mid':
+      case 'error_last': {
+        const part = rule.fault === 'error_mid' ? half : reply.body.subarray(0, -TOLD_FAILURE.length)
+        response.flushHeaders()
+        response.write(part)
+        response.write(TOLD_FAILURE)
+        return rule.fault === 'error_last' ? socket.destroySoon() : undefined
+      }
       case 'drip':
         response.flushHeaders()
         for (let at = 0; at < whole.length && !socket.destroyed; at += DRIP_BYTES) {
