@@ -58,6 +58,20 @@ export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did n
 /** Code of the host gives something that cannot be stored. The message names it. */
 export const HostValueError = createError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
 
+/** As many downloads as are allowed at a time are being read. */
+export const TooManyDownloadsError = createError(
+  'DB_BACKUPS_TOO_MANY_DOWNLOADS',
+  '%s backups are being downloaded, and no more at a time are allowed: try again later',
+  503
+)
+
+/** Nobody reads a download on: its stream fails with this. */
+export const StalledDownloadError = createError(
+  'DB_BACKUPS_DOWNLOAD_STALLED',
+  'the download was ended: nothing of it was read for %s ms',
+  408
+)
+
 /** The server is closing. */
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
 

@@ -12,6 +12,7 @@ import { putAttachment } from './backup/append-attachment.js'
 import { backupContent, summaryOf } from './backup/content.js'
 import { Backups } from './operations/backups.js'
 import { ClientNotices } from './operations/client-notices.js'
+import { Downloads } from './operations/downloads.js'
 import { Environment } from './operations/environment.js'
 import { foreground } from './operations/foreground.js'
 import { Leftovers } from './operations/leftovers.js'
@@ -31,6 +32,8 @@ export class Operations implements DbBackups {
   readonly #watch: Watch
   readonly #backups: Backups
   readonly #restores: Restores
+  readonly #downloads: Downloads
+  readonly #deadline = new AbortController()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const environment = new Environment(options, log)
@@ -45,6 +48,9 @@ export class Operations implements DbBackups {
     this.#watch = new Watch(environment, this.#recovery, notices, leftovers)
     this.#backups = new Backups(environment, running, leftovers)
     this.#restores = new Restores(environment, running, transactions, notices)
+    const { limits, timeouts } = options
+    const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
+    this.#downloads = new Downloads(environment.client, bounds)
   }
 
   async start(): Promise<StartedBackup> {
@@ -61,9 +67,13 @@ export class Operations implements DbBackups {
   }
 
   async get(id: string): Promise<BackupContent> {
-    const environment = this.#environment
+    const { store } = this.#environment
+    this.#downloads.refuseIfFull()
     return foreground(async () =>
-      backupContent(environment.store, await environment.load(id), environment.readOptions())
+      backupContent(await this.#environment.load(id), {
+        ...this.#environment.readOptions(),
+        stream: (read) => this.#downloads.stream((client) => read(store.on(client)))
+      })
     )
   }
 
@@ -94,10 +104,17 @@ export class Operations implements DbBackups {
     this.#watch.start()
   }
 
-  /** Lets what runs end, or stops it and says so, within the time-out. */
+  /** Aborted when a closing server waits for replies no longer. */
+  get deadline(): AbortSignal {
+    return this.#deadline.signal
+  }
+
+  /** Lets what runs end, or stops it and says so, within the time-out. Downloads go on as long as that. */
   async stop(): Promise<void> {
     const { jobs, options } = this.#environment
     const half = options.timeouts.close / 2
+    const late = setTimeout(() => this.#deadline.abort(), options.timeouts.close)
+    this.deadline.addEventListener('abort', () => clearTimeout(late), { once: true })
     this.#running.close()
     this.#watch.stop()
     await jobs.settled(half)
@@ -110,6 +127,7 @@ export class Operations implements DbBackups {
 
   /** Cuts the connections to the database: nobody reads a backup any more. */
   async close(): Promise<void> {
+    this.#deadline.abort()
     await this.#environment.client.close()
   }
 }

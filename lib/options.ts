@@ -12,6 +12,7 @@ import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 const LONGEST_TIMER = 2 ** 31 - 1
 const Milliseconds = Type.Optional(Type.Integer({ minimum: 1, maximum: LONGEST_TIMER }))
 const Checked = Type.Optional(Type.Unknown())
+const Count = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
 const SchemeName = Type.String({ minLength: 1 })
 const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
@@ -74,7 +75,8 @@ const Options = Type.Object(
           uploadBytes: Bytes,
           inflatedBytes: Bytes,
           attachmentBytes: Bytes,
-          spoolBytes: Bytes
+          spoolBytes: Bytes,
+          downloads: Count
         },
         { additionalProperties: false }
       )
@@ -171,7 +173,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         uploadBytes,
         inflatedBytes: 4 * GiB,
         attachmentBytes: 32 * 1024 ** 2,
-        spoolBytes: uploadBytes
+        spoolBytes: uploadBytes,
+        downloads: 8
       },
       options.limits
     ),

@@ -1,14 +1,16 @@
+import type { BackupStore } from '../store/backup-store.js'
+
 /** A stretch of what is sent, which can be read from any place in it. */
 export interface Part {
   /** Bytes of it, unless that is found out only by reading it. */
   length: number | undefined
   /** @param start bytes to leave out; 0 when the length is not known */
-  read(start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
+  read(store: BackupStore, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 }
 
 export function textPart(text: string): Part {
   const bytes = Buffer.from(text)
-  return { length: bytes.length, read: (start) => [bytes.subarray(start)] }
+  return { length: bytes.length, read: (_store, start) => [bytes.subarray(start)] }
 }
 
 /** Bytes of all parts, where every one's are known. */
@@ -22,14 +24,18 @@ export function totalLength(parts: readonly Part[]): number | undefined {
 }
 
 /** All parts from a place in the whole. What lies before it is not read. */
-export async function* readParts(parts: readonly Part[], start: number): AsyncGenerator<Uint8Array> {
+export async function* readParts(
+  store: BackupStore,
+  parts: readonly Part[],
+  start: number
+): AsyncGenerator<Uint8Array> {
   let skip = start
   for (const part of parts) {
     if (part.length !== undefined && part.length <= skip) {
       skip -= part.length
       continue
     }
-    yield* part.read(skip)
+    yield* part.read(store, skip)
     skip = 0
   }
 }

@@ -1,4 +1,4 @@
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary, DatabaseSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
@@ -21,29 +21,29 @@ import { dropBytes, type Part, readParts, textPart, totalLength } from './conten
 export interface ContentOptions {
   names: DatabaseNames
   inflatedBytes: number
+  /** Makes the stream that is given out of what `read` reads from the store it is given. */
+  stream: (read: (store: BackupStore) => AsyncIterable<Uint8Array>) => Readable
 }
 
 /** Part of every entity tag. Increased when the same backup is sent as other bytes than before. */
 const FORM = 1
 
 /** What the get-backup API sends, streamed. */
-export function backupContent(
-  store: BackupStore,
-  loaded: LoadedBackup,
-  options: ContentOptions
-): BackupContent {
-  const parts =
-    loaded.kind === 'chunks'
-      ? chunkedParts(store, loaded.header)
-      : [{ length: undefined, read: () => legacy(store, loaded.header, options) }]
+export function backupContent(loaded: LoadedBackup, options: ContentOptions): BackupContent {
+  const parts = partsOf(loaded, options)
   const length = totalLength(parts)
-  const read = (start: number) => Readable.from(readParts(parts, start), { objectMode: false })
+  const read = (start: number) => options.stream((store) => readParts(store, parts, start))
   return {
     summary: summaryOf(loaded),
     etag: `"${loaded.header._rev}.${FORM}"`,
     body: read(0),
     ...(length === undefined ? undefined : { length, bodyFrom: read })
   }
+}
+
+function partsOf(loaded: LoadedBackup, options: ContentOptions): Part[] {
+  if (loaded.kind === 'chunks') return chunkedParts(loaded.header)
+  return [{ length: undefined, read: (store) => legacy(store, loaded.header, options) }]
 }
 
 /** A backup without its documents. */
@@ -80,7 +80,7 @@ function unreadableCount({ dbs }: StoredHeader | LegacyHeader): number {
   return counts.reduce<number>((sum, count) => sum + (typeof count === 'number' ? count : 0), 0)
 }
 
-function chunkedParts(store: BackupStore, header: StoredHeader): Part[] {
+function chunkedParts(header: StoredHeader): Part[] {
   const parts = [textPart(opening(header))]
   let separator = ''
   for (const database of LOGICAL_DATABASES) {
@@ -88,16 +88,16 @@ function chunkedParts(store: BackupStore, header: StoredHeader): Part[] {
     if (!summary) continue
     parts.push(textPart(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`))
     // A running backup's chunks are entered in its header when it ends.
-    if (!header.in_progress) parts.push(documentsPart(store, header, database))
+    if (!header.in_progress) parts.push(documentsPart(header, database))
     parts.push(textPart(']}'))
     separator = ','
   }
-  return [...parts, textPart('}'), ...attachmentParts(store, header), textPart('}')]
+  return [...parts, textPart('}'), ...attachmentParts(header), textPart('}')]
 }
 
-function documentsPart(store: BackupStore, header: StoredHeader, database: LogicalDatabase): Part {
+function documentsPart(header: StoredHeader, database: LogicalDatabase): Part {
   const length = documentBytes(header, database)
-  return { length, read: (start) => documents(store, header, database, { length, start }) }
+  return { length, read: (store, start) => documents(store, header, database, { length, start }) }
 }
 
 /** Bytes of a database's documents with commas between them, unless some that its chunks hold do not count. */
@@ -213,29 +213,25 @@ async function* legacy(
     }
   }
   yield Buffer.from(open ? ']}}' : '}')
-  yield* readParts([...attachmentParts(store, header), textPart('}')], 0)
+  yield* readParts(store, [...attachmentParts(header), textPart('}')], 0)
 }
 
 /** The clients' attachments, as CouchDB shows them inline: base64. */
-function attachmentParts(store: BackupStore, header: StoredHeader | LegacyHeader): Part[] {
+function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
   const stubs = Object.entries(header._attachments ?? {})
   if (stubs.length === 0) return []
   const parts = stubs.flatMap(([name, stub], i) => [
     textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
-    attachmentPart(store, header, stubOf(name, stub))
+    attachmentPart(header, stubOf(name, stub))
   ])
   return [...parts, textPart('"}')]
 }
 
-function attachmentPart(
-  { db }: BackupStore,
-  { _id: id, _rev: rev }: StoredHeader | LegacyHeader,
-  stub: AttachmentStub
-): Part {
+function attachmentPart({ _id: id, _rev: rev }: StoredHeader | LegacyHeader, stub: AttachmentStub): Part {
   const { length } = stub
   return {
     length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
-    read: (start) =>
+    read: ({ db }, start) =>
       dropBytes(
         begun(db.client, () => attachmentBase64(db, id, rev, stub)),
         start

@@ -1,6 +1,7 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
+import { Silence } from '../silence.js'
 import type { Connection } from './connection.js'
 import { CouchError, isNodeDown } from './errors.js'
 
@@ -114,18 +115,35 @@ const DRIP = 1024
 /** Milliseconds of work on an answer that arrives faster than it is read, before the event loop gets its turn. */
 const SLICE = 5
 const MAX_JSON_ANSWER = 64 * 1024 * 1024
-/** Connections to each server, of clients and of those that are {@link CouchClient.reserved}. */
-const CONNECTIONS = 64
-const RESERVED_CONNECTIONS = 4
+/** Connections to each server. What reads backups for others is bounded itself: it has as many as it needs. */
+const CONNECTIONS = { common: 64, reserved: 4, downloads: null }
 /** Bytes of a body between two checks of the right to write. */
 const PIECE = 64 * 1024
 
-const agentOf = (connections: number) => new Agent({ keepAliveTimeout: 10_000, connections })
+/** What a request is told by {@link TellingAgent}, beside undici's options. */
+interface Told {
+  onConnection: () => void
+}
+
+/** Tells a request that it has got its connection. */
+class TellingAgent extends Agent {
+  override dispatch(options: Agent.DispatchOptions & Partial<Told>, handler: Dispatcher.DispatchHandlers) {
+    const onConnect = handler.onConnect?.bind(handler)
+    handler.onConnect = (abort) => {
+      options.onConnection?.()
+      onConnect?.(abort)
+    }
+    return super.dispatch(options, handler)
+  }
+}
+
+const agentOf = (connections: number | null) => new TellingAgent({ keepAliveTimeout: 10_000, connections })
 
 /** What clients share that were made from one another. */
 class Shared {
-  readonly common = agentOf(CONNECTIONS)
-  readonly reserved = agentOf(RESERVED_CONNECTIONS)
+  readonly common = agentOf(CONNECTIONS.common)
+  readonly reserved = agentOf(CONNECTIONS.reserved)
+  readonly downloads = agentOf(CONNECTIONS.downloads)
 }
 
 /**
@@ -156,9 +174,17 @@ export class CouchClient {
     return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
   }
 
-  /** Ends the connections of all clients that share them, reserved ones too. */
+  /**
+   * Returns a client on connections for what downloads read: a reader that pauses must keep no other call waiting. Where
+   * the host's nano has a dispatcher of its own, that one serves all calls.
+   */
+  forDownloads(): CouchClient {
+    return new CouchClient(this.settings, this.#shared, this.#shared.downloads)
+  }
+
+  /** Ends the connections of all clients that share them. */
   async close(): Promise<void> {
-    await Promise.all([this.#shared.common.destroy(), this.#shared.reserved.destroy()])
+    await Promise.all(Object.values(this.#shared).map((agent: Agent) => agent.destroy()))
   }
 
   /** Runs `call` again after faults that may pass, by the client's policy. */
@@ -237,7 +263,10 @@ export class CouchClient {
     fence?.check()
     signal?.addEventListener('abort', onAbort, { once: true })
     deadline?.addEventListener('abort', onDeadline, { once: true })
+    const progress = new Progress(connection.dispatcher ? 'unknown' : 'connection')
+    const silence = new Silence(idle, () => progress.stall(abort))
     const release = () => {
+      silence.end()
       signal?.removeEventListener('abort', onAbort)
       deadline?.removeEventListener('abort', onDeadline)
     }
@@ -247,39 +276,52 @@ export class CouchClient {
       if (signal?.aborted) return signal.reason
       if (error instanceof CouchError) return error
       const code = (error as { code?: string }).code ?? (error as Error).name
-      const stalled = deadline?.aborted || /TIMEOUT/.test(code)
+      const stalled = deadline?.aborted || progress.stalled || /TIMEOUT/.test(code)
       return new CouchError(what, {
         error: stalled ? 'stalled' : 'unreachable',
-        reason: stalled ? 'the database did not answer in time' : `the connection failed (${code})`,
+        reason: stalled ? progress.reason : `the connection failed (${code})`,
         retryable: true,
         cause: error
       })
     }
 
     const body = bodyOf(request)
+    const pieces = fence ? startedAnew(() => fence.guard(body)) : body
+    const options: Dispatcher.RequestOptions & Told = {
+      origin: connection.origin,
+      path: connection.basePath + encodePath(request),
+      method: request.method ?? 'GET',
+      headers: {
+        accept: 'application/json',
+        ...connection.headers,
+        ...(request.json === undefined ? undefined : { 'content-type': 'application/json' }),
+        ...(fence && lengthOf(body)),
+        ...request.headers
+      },
+      body: (pieces === undefined || Buffer.isBuffer(pieces)
+        ? pieces
+        : startedAnew(() => taken(pieces, silence, progress))) as Dispatcher.DispatchOptions['body'],
+      // Neither counts while a request waits for its connection, nor any more once a reader or a body has paused.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      signal: abort.signal,
+      onConnection() {
+        progress.waitsFor = 'answer'
+        silence.wait()
+      }
+    }
     let answer: Dispatcher.ResponseData
+    silence.wait()
     try {
-      answer = await (connection.dispatcher ?? this.#agent).request({
-        origin: connection.origin,
-        path: connection.basePath + encodePath(request),
-        method: request.method ?? 'GET',
-        headers: {
-          accept: 'application/json',
-          ...connection.headers,
-          ...(request.json === undefined ? undefined : { 'content-type': 'application/json' }),
-          ...(fence && lengthOf(body)),
-          ...request.headers
-        },
-        body: (fence ? startedAnew(() => fence.guard(body)) : body) as Dispatcher.DispatchOptions['body'],
-        headersTimeout: idle,
-        bodyTimeout: idle,
-        signal: abort.signal
-      })
+      answer = await (connection.dispatcher ?? this.#agent).request(options)
     } catch (error) {
       throw failure(error)
     }
+    silence.end()
+    progress.waitsFor = 'answer'
 
-    const answered = watch(answer.body, idle, what, failure, release)
+    const stall = () => progress.stall(abort)
+    const answered = watch(answer.body, { idle, what, stall, failure, release })
     const expectsJson = !request.headers?.accept
     if (answer.statusCode >= 400) throw await refusal(what, answer, answered)
     if (answer.statusCode >= 300) {
@@ -332,14 +374,21 @@ async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buff
   return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size)
 }
 
+interface Watched {
+  idle: number
+  what: string
+  /** Ends the request. */
+  stall: () => void
+  failure: (error: unknown) => unknown
+  release: () => void
+}
+
 async function* watch(
   body: Dispatcher.ResponseData['body'],
-  idle: number,
-  what: string,
-  failure: (error: unknown) => unknown,
-  release: () => void
+  { idle, what, stall, failure, release }: Watched
 ): AsyncGenerator<Buffer> {
   const pieces = body[Symbol.asyncIterator]()
+  const silence = new Silence(idle, stall)
   let waited = 0
   let received = 0
   let ended = false
@@ -351,7 +400,9 @@ async function* watch(
         await turn()
         busySince = from = performance.now()
       }
+      silence.wait()
       const next = await pieces.next()
+      silence.pause()
       if (next.done) break
       const wait = performance.now() - from
       // Whoever waits lets others run.
@@ -372,9 +423,55 @@ async function* watch(
     discard(body)
     throw failure(error)
   } finally {
+    silence.end()
     if (!ended) discard(body)
     release()
   }
+}
+
+/** Why a request was ended, by what it waited for. */
+const STALLED = {
+  connection: 'no connection to the database was free in time',
+  unknown: 'the database did not answer in time, or no connection to it was free',
+  body: 'the database stopped reading the request',
+  answer: 'the database did not answer in time'
+}
+
+/** What a request waits for. */
+class Progress {
+  waitsFor: keyof typeof STALLED
+  stalled = false
+
+  /** @param waitsFor `unknown` where the dispatcher does not tell when there is a connection */
+  constructor(waitsFor: 'connection' | 'unknown') {
+    this.waitsFor = waitsFor
+  }
+
+  get reason(): string {
+    return STALLED[this.waitsFor]
+  }
+
+  stall(abort: AbortController): void {
+    this.stalled = true
+    abort.abort(new Error(this.reason))
+  }
+}
+
+/** Passes a body on. The time that it takes to come does not count as the database's silence. */
+async function* taken(
+  body: AsyncIterable<Uint8Array>,
+  silence: Silence,
+  progress: Progress
+): AsyncGenerator<Uint8Array> {
+  progress.waitsFor = 'body'
+  silence.pause()
+  for await (const piece of body) {
+    silence.wait()
+    yield piece
+    silence.pause()
+  }
+  progress.waitsFor = 'answer'
+  silence.wait()
 }
 
 async function refusal(

@@ -1,5 +1,5 @@
 import { constants, type Http2ServerResponse } from 'node:http2'
-import type { Readable } from 'node:stream'
+import { finished, type Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 
 /** Headers that tell of a body that will not be sent. */
@@ -16,9 +16,23 @@ export function breakOffWith(body: Readable, reply: FastifyReply): void {
     // Fastify replies with the error.
     else for (const name of OF_THE_BODY) reply.removeHeader(name)
   })
+  // Nor may they pass on that the client has left.
+  finished(reply.raw, () => body.destroy())
 }
 
-function breakOff({ raw }: FastifyReply): void {
-  if ('stream' in raw) (raw as unknown as Http2ServerResponse).stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+/** Cuts off a reply so that its client sees that it is not whole. */
+export function breakOff({ raw }: FastifyReply): void {
+  const stream = http2StreamOf(raw)
+  if (stream) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
   else raw.destroy()
 }
+
+/** Cuts the connection of a reply, other replies on it included. */
+export function cutConnection({ raw }: FastifyReply): void {
+  const stream = http2StreamOf(raw)
+  if (stream) stream.session?.destroy()
+  else raw.destroy()
+}
+
+const http2StreamOf = (raw: FastifyReply['raw']) =>
+  'stream' in raw ? (raw as unknown as Http2ServerResponse).stream : undefined

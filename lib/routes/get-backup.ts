@@ -28,7 +28,14 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
         headers: RangeHeaders,
         response: {
           200: backup,
-          ...errorReplies('invalidBackupId', 'unknownBackup', 'unknownLayout', 'rangeAfterEnd')
+          ...errorReplies(
+            'invalidBackupId',
+            'unknownBackup',
+            'unknownLayout',
+            'rangeAfterEnd',
+            'tooManyDownloads',
+            'closing'
+          )
         }
       }
     },

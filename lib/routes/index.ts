@@ -15,6 +15,7 @@ import { listBackups } from './list-backups.js'
 import { restoreStored } from './restore-stored.js'
 import { restoreUpload } from './restore-upload.js'
 import { startBackup } from './start-backup.js'
+import { UnreadReplies } from './unread-replies.js'
 
 const PREFIXES = [
   { prefix: '/api', scheme: 'session' },
@@ -28,6 +29,7 @@ export function registerRoutes(
   operations: Operations,
   options: ResolvedOptions
 ): void {
+  const unread = new UnreadReplies(options.timeouts.idle, operations.deadline)
   for (const { prefix, scheme } of PREFIXES) {
     for (const version of VERSIONS) {
       fastify.register(
@@ -52,6 +54,7 @@ export function registerRoutes(
             if (requester === null) return reply
             if (requester) requesters.set(request, requester)
           })
+          scope.addHook('onSend', async (_request, reply, payload) => unread.watch(reply, payload))
           acceptEmptyJson(scope)
           refuseUnroutable(scope)
           startBackup(scope, context)

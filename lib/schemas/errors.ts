@@ -205,6 +205,14 @@ const ERRORS = {
     summary: "The host's store of transactions does not answer",
     value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'webhooks.create did not answer within 120000 ms')
   },
+  tooManyDownloads: {
+    summary: 'As many backups as are allowed at a time are being downloaded',
+    value: refusal(
+      503,
+      'DB_BACKUPS_TOO_MANY_DOWNLOADS',
+      '8 backups are being downloaded, and no more at a time are allowed: try again later'
+    )
+  },
   closing: {
     summary: 'The server is closing',
     value: refusal(503, 'DB_BACKUPS_CLOSING', 'the server is closing')
@@ -247,7 +255,7 @@ const DESCRIPTIONS = {
 const HEADERS: Record<string, Record<string, object>> = {
   415: { 'Accept-Encoding': { type: 'string', description: 'What is supported, when an encoding is not' } },
   503: {
-    'Retry-After': { type: 'integer', description: 'Seconds to wait, when the database does not answer' }
+    'Retry-After': { type: 'integer', description: 'Seconds to wait, when another try may succeed' }
   }
 }
 

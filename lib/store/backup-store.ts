@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
+import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
@@ -64,6 +65,11 @@ export class BackupStore {
 
   constructor(db: CouchDatabase) {
     this.db = db
+  }
+
+  /** Returns the same store by another client. */
+  on(client: CouchClient): BackupStore {
+    return new BackupStore(this.db.on(client))
   }
 
   /**
