@@ -47,6 +47,12 @@ export interface Limits {
   attachmentBytes?: number
   /** Bytes the spool directory may take. Default: `uploadBytes`. */
   spoolBytes?: number
+  /**
+   * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or
+   * an attachment that takes more by itself is sent as it is, and named when it is refused. Learned by refusals (413) as
+   * well. Default 1 MiB, which nginx takes unless it was told other.
+   */
+  requestBytes?: number
 }
 
 /** Time-outs in milliseconds. */

@@ -2,7 +2,9 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
 import type { Connection } from './connection.js'
-import { CouchError, isNodeDown } from './errors.js'
+import { CouchError, isNodeDown, isTooLarge } from './errors.js'
+import { foreignAnswer, refusalOf } from './refusal.js'
+import { RequestSize } from './request-size.js'
 
 /** How often and how long to try again after a fault that may pass. */
 export interface RetryPolicy {
@@ -25,6 +27,8 @@ export interface ClientSettings {
   control: number
   /** Milliseconds of silence on a streamed call. */
   idle: number
+  /** Bytes of the largest request, of what can be divided. */
+  requestBytes?: number
   /** Ends every call. */
   signal?: AbortSignal
   /**
@@ -126,6 +130,11 @@ const agentOf = (connections: number) => new Agent({ keepAliveTimeout: 10_000, c
 class Shared {
   readonly common = agentOf(CONNECTIONS)
   readonly reserved = agentOf(RESERVED_CONNECTIONS)
+  readonly size: RequestSize
+
+  constructor({ requestBytes }: ClientSettings) {
+    this.size = new RequestSize(requestBytes)
+  }
 }
 
 /**
@@ -137,7 +146,7 @@ export class CouchClient {
   readonly #shared: Shared
   readonly #agent: Agent
 
-  constructor(settings: ClientSettings, shared = new Shared(), agent = shared.common) {
+  constructor(settings: ClientSettings, shared = new Shared(settings), agent = shared.common) {
     this.settings = settings
     this.#shared = shared
     this.#agent = agent
@@ -154,6 +163,11 @@ export class CouchClient {
    */
   reserved(): CouchClient {
     return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
+  }
+
+  /** The largest request that the server takes, learned by all clients on the same connections. */
+  get size(): RequestSize {
+    return this.#shared.size
   }
 
   /** Ends the connections of all clients that share them, reserved ones too. */
@@ -257,6 +271,7 @@ export class CouchClient {
     }
 
     const body = bodyOf(request)
+    const sent = Buffer.isBuffer(body) ? body.length : bytesIn(request.headers)
     let answer: Dispatcher.ResponseData
     try {
       answer = await (connection.dispatcher ?? this.#agent).request({
@@ -281,16 +296,16 @@ export class CouchClient {
 
     const answered = watch(answer.body, idle, what, failure, release)
     const expectsJson = !request.headers?.accept
-    if (answer.statusCode >= 400) throw await refusal(what, answer, answered)
     if (answer.statusCode >= 300) {
-      discard(answer.body)
-      release()
-      throw badAnswer(what, `redirect (${answer.statusCode})`)
+      const error = await refusal(what, answer, answered, sent)
+      if (isTooLarge(error) && error.gateway && sent !== undefined) this.size.refused(sent)
+      throw error
     }
     if (expectsJson && request.method !== 'HEAD' && !isJson(answer.headers['content-type'])) {
       discard(answer.body)
       release()
-      throw badAnswer(what, 'the answer is not JSON')
+      const reason = foreignAnswer({ status: answer.statusCode, headers: answer.headers })
+      throw new CouchError(what, { error: 'bad_answer', reason, gateway: true, retryable: true })
     }
     return {
       status: answer.statusCode,
@@ -379,40 +394,36 @@ async function* watch(
 
 async function refusal(
   what: string,
-  answer: Dispatcher.ResponseData,
-  body: AsyncIterable<Buffer>
+  { statusCode: status, headers }: Dispatcher.ResponseData,
+  body: AsyncIterable<Buffer>,
+  sent: number | undefined
 ): Promise<CouchError> {
-  let error = String(answer.statusCode)
-  let reason = 'no reason given'
-  if (isJson(answer.headers['content-type'])) {
-    try {
-      const told = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
-      // A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents.
-      const details = Array.isArray(told) ? (told.find((row) => row?.error) ?? {}) : told
-      if (typeof details.error === 'string') error = details.error
-      if (typeof details.reason === 'string') reason = details.reason
-    } catch {
-      // The status says enough.
-    }
-  } else {
-    for await (const _ of body) break
-  }
-  const { statusCode: status } = answer
+  const { error, reason, gateway } = refusalOf({ status, headers }, await toldBy(headers, body), sent)
+  const redirect = status < 400
   return new CouchError(what, {
-    status,
-    error,
+    status: redirect ? 0 : status,
+    error: redirect ? 'bad_answer' : error,
     reason,
+    gateway,
     // A 401 may be a password being rotated: `connect` is asked again.
     // A document that is refused stays refused, also where that is called a server error.
     retryable:
-      error !== 'doc_validation' &&
-      (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error })),
-    retryAfter: secondsToWait(answer.headers['retry-after'])
+      redirect ||
+      (error !== 'doc_validation' &&
+        (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error }))),
+    retryAfter: secondsToWait(headers['retry-after'])
   })
 }
 
-function badAnswer(what: string, reason: string): CouchError {
-  return new CouchError(what, { error: 'bad_answer', reason, retryable: true })
+/** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive: the status says enough. */
+async function toldBy(headers: CouchResponse['headers'], body: AsyncIterable<Buffer>): Promise<unknown> {
+  try {
+    if (isJson(headers['content-type'])) return JSON.parse((await collect(body, 1024 * 1024)).toString())
+    for await (const _ of body) break
+  } catch {
+    // As said.
+  }
+  return undefined
 }
 
 function secondsToWait(header: string | string[] | undefined): number | undefined {
@@ -440,6 +451,10 @@ function bodyOf({ json, body }: CouchRequest): Body {
 const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
   [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
 })
+
+/** Bytes of a body that is streamed, where its length was told. */
+const bytesIn = ({ 'content-length': length }: Record<string, string> = {}): number | undefined =>
+  length === undefined ? undefined : Number(length)
 
 /** The header that tells the length of a body that is sent in pieces although it is known. */
 const lengthOf = (body: Body) =>

@@ -12,6 +12,8 @@ export class CouchError extends Error {
   readonly retryable: boolean
   /** Milliseconds to wait, when the server said so. */
   readonly retryAfter: number | undefined
+  /** Something before CouchDB has answered, a proxy or a gateway. */
+  readonly gateway: boolean
 
   constructor(
     what: string,
@@ -21,6 +23,7 @@ export class CouchError extends Error {
       reason: string
       retryable?: boolean
       retryAfter?: number
+      gateway?: boolean
       cause?: unknown
     }
   ) {
@@ -32,6 +35,7 @@ export class CouchError extends Error {
     this.reason = reason
     this.retryable = details.retryable ?? false
     this.retryAfter = details.retryAfter
+    this.gateway = details.gateway ?? false
   }
 }
 
