@@ -77,7 +77,7 @@ const ADVICE: Record<number, string> = {
 function advice(status: number, sent: number | undefined): string {
   if (status === 413) {
     const length = sent === undefined ? '' : ` to ${sent} bytes`
-    return `${length}: raise the length of bodies that it takes (nginx: client_max_body_size), or lower limits.requestBytes`
+    return `${length}: raise its limit of bodies (nginx: client_max_body_size), or set limits.requestBytes, which divides what holds several documents`
   }
   const told = ADVICE[status >= 300 && status < 400 ? 301 : status]
   return told === undefined ? '' : `: ${told}`
