@@ -63,6 +63,44 @@ t.test('with any limit of 64 KiB and more, documents below half of it are backed
   )
 })
 
+t.test(
+  'a proxy that cuts long bodies off without an answer keeps nothing else from being backed up',
+  async (t) => {
+    const direct = await setupDatabases(t)
+    const limit = 100 * KiB
+    const proxy = await startBodyLimitProxy(t, direct.url, { limit, closing: 'without answer' })
+    const { components } = direct.names
+    const docs = Array.from({ length: 8 }, (_, i) => ({
+      _id: `doc_${i}`,
+      text: bytesOf(`${i}`, i === 3 ? 200 * KiB : 30 * KiB).toString('base64')
+    }))
+    await load(direct.couch.use(components), docs)
+    const before = await direct.fetchAll(components)
+    before.delete('doc_3')
+    const on = { ...direct, couch: nano(proxy.url), url: proxy.url }
+    const api = apiOf(await buildHost(t, { on, retry: RETRY }))
+    const id = await api.backup()
+    const backup = await api.get(id)
+    compareDatabases(t, before, snapshotOf(backup, 'athena_components'))
+    t.match(backup.dbs.athena_components!.unreadable, [
+      {
+        id: 'doc_3',
+        reason: /^too_large: the connection was closed \(\w+\) before \d+ bytes .*client_max_body_size/
+      }
+    ])
+    await recreate(direct.couch, components)
+    const upload = { dbs: { athena_components: { docs } } }
+    const host = await buildHost(t, { on, retry: RETRY, limits: { requestBytes: 64 * KiB } })
+    const uploaded = await apiOf(host).restore(upload)
+    t.match(uploaded.failures, [{ id: 'doc_3', reason: /was closed .*client_max_body_size/ }])
+    compareDatabases(t, before, await direct.fetchAll(components))
+    await recreate(direct.couch, components)
+    const { status, failures } = await api.restore(upload)
+    t.match({ status, failures }, { failures: [{ id: 'doc_3' }] }, 'batches are divided as well')
+    compareDatabases(t, before, await direct.fetchAll(components))
+  }
+)
+
 t.test('items are divided so that each body fits, and none is lost, whatever is refused', async () => {
   const sizes = fc.array(fc.integer({ min: 1, max: 200_000 }), { maxLength: 80 })
   await fc.assert(

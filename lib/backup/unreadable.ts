@@ -28,9 +28,10 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     status: refusal.status,
     error: 'too_large',
-    reason: refusal.gateway
-      ? refusal.reason
-      : 'with its attachments it is more than the database of backups takes at once',
+    reason:
+      refusal.gateway || refusal.status === 0
+        ? refusal.reason
+        : 'with its attachments it is more than the database of backups takes at once',
     gateway: refusal.gateway,
     cause: refusal
   })

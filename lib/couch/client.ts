@@ -4,7 +4,7 @@ import { discard } from '../discard.js'
 import type { Connection } from './connection.js'
 import { CouchError, isNodeDown, isTooLarge } from './errors.js'
 import { foreignAnswer, refusalOf } from './refusal.js'
-import { RequestSize } from './request-size.js'
+import { LEAST_REQUEST_BYTES, RequestSize } from './request-size.js'
 
 /** How often and how long to try again after a fault that may pass. */
 export interface RetryPolicy {
@@ -255,24 +255,22 @@ export class CouchClient {
       signal?.removeEventListener('abort', onAbort)
       deadline?.removeEventListener('abort', onDeadline)
     }
+    const body = bodyOf(request)
+    const sent = Buffer.isBuffer(body) ? body.length : bytesIn(request.headers)
     const failure = (error: unknown): unknown => {
       release()
       if (fence?.closed) return fence.closed.reason
       if (signal?.aborted) return signal.reason
       if (error instanceof CouchError) return error
       const code = (error as { code?: string }).code ?? (error as Error).name
-      const stalled = deadline?.aborted || /TIMEOUT/.test(code)
-      return new CouchError(what, {
-        error: stalled ? 'stalled' : 'unreachable',
-        reason: stalled ? 'the database did not answer in time' : `the connection failed (${code})`,
-        retryable: true,
-        cause: error
-      })
+      if (deadline?.aborted || /TIMEOUT/.test(code))
+        return unanswered(what, 'stalled', 'the database did not answer in time', error)
+      if (!answer && body && CLOSED.has(code) && (sent ?? Number.POSITIVE_INFINITY) > LEAST_REQUEST_BYTES)
+        return unanswered(what, 'cut_off', cutOff(code, sent), error)
+      return unanswered(what, 'unreachable', `the connection failed (${code})`, error)
     }
 
-    const body = bodyOf(request)
-    const sent = Buffer.isBuffer(body) ? body.length : bytesIn(request.headers)
-    let answer: Dispatcher.ResponseData
+    let answer: Dispatcher.ResponseData | undefined
     try {
       answer = await (connection.dispatcher ?? this.#agent).request({
         origin: connection.origin,
@@ -451,6 +449,16 @@ function bodyOf({ json, body }: CouchRequest): Body {
 const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
   [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
 })
+
+/** Codes of a connection that the other side has closed. */
+const CLOSED = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET'])
+
+/** Whoever refuses a long body may close the connection so soon that its answer is lost. */
+const cutOff = (code: string, sent: number | undefined) =>
+  `the connection was closed (${code}) before ${sent ?? 'all'} bytes were answered: where that lasts, raise the limit of bodies before CouchDB (nginx: client_max_body_size), or set limits.requestBytes`
+
+const unanswered = (what: string, error: string, reason: string, cause: unknown): CouchError =>
+  new CouchError(what, { error, reason, retryable: true, cause })
 
 /** Bytes of a body that is streamed, where its length was told. */
 const bytesIn = ({ 'content-length': length }: Record<string, string> = {}): number | undefined =>

@@ -11,8 +11,11 @@ export interface BodyLimitProxy {
   url: string
   /** Bytes of the largest body. */
   limit: number
-  /** Reads and drops what comes after a refusal, as nginx does by `lingering_close`; else the connection is cut. */
-  lingers: boolean
+  /**
+   * How it refuses: it answers, and reads what still comes, as nginx does by `lingering_close`; it answers and closes at
+   * once; or the connection is closed so soon that no answer arrives.
+   */
+  closing: 'lingers' | 'at once' | 'without answer'
   /** Refused requests: method and path. */
   refused: string[]
   /** Bodies that were passed on: how many, and bytes of the largest. */
@@ -26,13 +29,13 @@ export interface BodyLimitProxy {
 export async function startBodyLimitProxy(
   t: Test,
   url: string,
-  options: { limit: number; lingers?: boolean }
+  options: Pick<BodyLimitProxy, 'limit'> & Partial<Pick<BodyLimitProxy, 'closing'>>
 ): Promise<BodyLimitProxy> {
   const target = new URL(url)
   const proxy: BodyLimitProxy = {
     url: '',
     limit: options.limit,
-    lingers: options.lingers ?? true,
+    closing: options.closing ?? 'at once',
     refused: [],
     passed: { bodies: 0, largest: 0 }
   }
@@ -51,16 +54,21 @@ export async function startBodyLimitProxy(
 
   function refuse(request: IncomingMessage, response: ServerResponse): void {
     proxy.refused.push(`${request.method} ${request.url}`)
+    if (proxy.closing === 'without answer') {
+      request.socket.resetAndDestroy()
+      return
+    }
+    const lingers = proxy.closing === 'lingers'
     response.writeHead(413, {
       server: 'nginx/1.25.3',
       'content-type': 'text/html',
       'content-length': PAGE.length,
-      connection: 'close'
+      ...(lingers ? undefined : { connection: 'close' })
     })
-    if (proxy.lingers) request.resume()
-    response.end(PAGE, () => {
-      if (!proxy.lingers) request.socket.destroySoon()
-    })
+    response.end(PAGE)
+    if (!lingers) return
+    request.resume()
+    request.on('end', () => request.socket.end())
   }
 
   async function pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
