@@ -5,6 +5,7 @@ import type { MetricsOptions } from '../types/metrics.js'
 import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { BACKGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
+import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { LONGEST_LEASE } from './store/lease-watch.js'
 import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
@@ -76,7 +77,10 @@ const Options = Type.Object(
           inflatedBytes: Bytes,
           attachmentBytes: Bytes,
           spoolBytes: Bytes,
-          downloads: Count
+          downloads: Count,
+          requestBytes: Type.Optional(
+            Type.Integer({ minimum: LEAST_REQUEST_BYTES, maximum: Number.MAX_SAFE_INTEGER })
+          )
         },
         { additionalProperties: false }
       )
@@ -174,7 +178,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         inflatedBytes: 4 * GiB,
         attachmentBytes: 32 * 1024 ** 2,
         spoolBytes: uploadBytes,
-        downloads: 8
+        downloads: 8,
+        requestBytes: REQUEST_BYTES
       },
       options.limits
     ),

@@ -1,7 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import nano from 'nano'
 import t from 'tap'
-import { BulkBody } from '../lib/couch/bulk-body.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
@@ -63,7 +62,7 @@ t.test('a batch of which a shard is lost fails with the reason that its rows tel
     t,
     answering((response) => reply(response, 500, rows))
   )
-  await t.rejects(db.bulkDocs(BulkBody.of(true, [Buffer.from('{"_id":"a"}')])), {
+  await t.rejects(db.bulkDocs([Buffer.from('{"_id":"a"}')]), {
     status: 500,
     error: 'unknown_error',
     reason: 'internal_server_error'

@@ -110,7 +110,7 @@ async function* pieces(count: number, bytes: number, before: (piece: number) => 
 
 /** One write of each form that a request has. */
 const writesOf = (db: CouchDatabase): Record<string, () => Promise<unknown>> => ({
-  'a batch of documents': () => db.bulkDocs(bulkOf(352 * KIB)),
+  'a batch of documents': () => db.bulkDocsOnce(bulkOf(352 * KIB)),
   'a document': () => db.put({ _id: 'doc' }),
   'an attachment': () => db.putAttachment('doc', 'a', '1-a', 'text/plain', Buffer.from('text')),
   'a streamed attachment': () =>
@@ -192,7 +192,7 @@ t.test('a body that is one buffer stays incomplete when the database reads it to
     read = resolve
   })
   // More than the sockets' buffers take.
-  const write = db.bulkDocs(bulkOf(64 * KIB * KIB))
+  const write = db.bulkDocsOnce(bulkOf(64 * KIB * KIB))
   await poll('the request', () => received[0])
   right.held = false
   read()

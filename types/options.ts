@@ -49,6 +49,12 @@ export interface Limits {
   spoolBytes?: number
   /** Backups that are read at a time, by `GET` or `dbBackups.get`. 1 to 1,000, default 8. */
   downloads?: number
+  /**
+   * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or
+   * an attachment that takes more by itself is sent as it is, and named when it is refused. Learned by refusals (413) as
+   * well. Default 1 MiB, which nginx takes unless it was told other.
+   */
+  requestBytes?: number
 }
 
 /** Time-outs in milliseconds. */

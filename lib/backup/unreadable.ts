@@ -29,7 +29,10 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
     status: refusal.status,
     error: 'too_large',
     reason:
-      'with its attachments it is more than the database of backups, or a proxy before it, takes at once',
+      refusal.gateway || refusal.status === 0
+        ? refusal.reason
+        : 'with its attachments it is more than the database of backups takes at once',
+    gateway: refusal.gateway,
     cause: refusal
   })
 

@@ -8,13 +8,18 @@ export class BulkBody {
   /** `false` keeps the revisions that the documents name; the answer then holds failures only. */
   readonly newEdits: boolean
   readonly buffer: Buffer
+  readonly #limit: number
   #count = 0
   #used: number
 
-  /** @param buffer memory of at least {@link BulkBody.bytesFor} the first document */
-  constructor(newEdits: boolean, buffer: Buffer) {
+  /**
+   * @param buffer memory of at least {@link BulkBody.bytesFor} the first document
+   * @param limit bytes of the body, unless its first document takes more
+   */
+  constructor(newEdits: boolean, buffer: Buffer, limit = buffer.length) {
     this.newEdits = newEdits
     this.buffer = buffer
+    this.#limit = Math.min(limit, buffer.length)
     this.#used = (newEdits ? DOCS : DOCS_REPLICATED).copy(buffer)
   }
 
@@ -35,7 +40,8 @@ export class BulkBody {
   }
 
   fits(doc: Uint8Array): boolean {
-    return this.#used + 1 + doc.length + DOCS_END.length <= this.buffer.length
+    const most = this.#count === 0 ? this.buffer.length : this.#limit
+    return this.#used + 1 + doc.length + DOCS_END.length <= most
   }
 
   /** @returns the document as it stands in the body */

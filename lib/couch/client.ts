@@ -3,7 +3,9 @@ import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
 import { Silence } from '../silence.js'
 import type { Connection } from './connection.js'
-import { CouchError, isNodeDown } from './errors.js'
+import { CouchError, isNodeDown, isTooLarge } from './errors.js'
+import { foreignAnswer, refusalOf } from './refusal.js'
+import { LEAST_REQUEST_BYTES, RequestSize } from './request-size.js'
 
 /** How often and how long to try again after a fault that may pass. */
 export interface RetryPolicy {
@@ -26,6 +28,8 @@ export interface ClientSettings {
   control: number
   /** Milliseconds of silence on a streamed call. */
   idle: number
+  /** Bytes of the largest request, of what can be divided. */
+  requestBytes?: number
   /** Ends every call. */
   signal?: AbortSignal
   /**
@@ -144,6 +148,15 @@ class Shared {
   readonly common = agentOf(CONNECTIONS.common)
   readonly reserved = agentOf(CONNECTIONS.reserved)
   readonly downloads = agentOf(CONNECTIONS.downloads)
+  readonly size: RequestSize
+
+  constructor({ requestBytes }: ClientSettings) {
+    this.size = new RequestSize(requestBytes)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.common, this.reserved, this.downloads].map((agent) => agent.destroy()))
+  }
 }
 
 /**
@@ -155,7 +168,7 @@ export class CouchClient {
   readonly #shared: Shared
   readonly #agent: Agent
 
-  constructor(settings: ClientSettings, shared = new Shared(), agent = shared.common) {
+  constructor(settings: ClientSettings, shared = new Shared(settings), agent = shared.common) {
     this.settings = settings
     this.#shared = shared
     this.#agent = agent
@@ -182,9 +195,14 @@ export class CouchClient {
     return new CouchClient(this.settings, this.#shared, this.#shared.downloads)
   }
 
+  /** The largest request that the server takes, learned by all clients on the same connections. */
+  get size(): RequestSize {
+    return this.#shared.size
+  }
+
   /** Ends the connections of all clients that share them. */
   async close(): Promise<void> {
-    await Promise.all(Object.values(this.#shared).map((agent: Agent) => agent.destroy()))
+    await this.#shared.close()
   }
 
   /** Runs `call` again after faults that may pass, by the client's policy. */
@@ -270,22 +288,21 @@ export class CouchClient {
       signal?.removeEventListener('abort', onAbort)
       deadline?.removeEventListener('abort', onDeadline)
     }
+    const body = bodyOf(request)
+    const sent = Buffer.isBuffer(body) ? body.length : bytesIn(request.headers)
     const failure = (error: unknown): unknown => {
       release()
       if (fence?.closed) return fence.closed.reason
       if (signal?.aborted) return signal.reason
       if (error instanceof CouchError) return error
       const code = (error as { code?: string }).code ?? (error as Error).name
-      const stalled = deadline?.aborted || progress.stalled || /TIMEOUT/.test(code)
-      return new CouchError(what, {
-        error: stalled ? 'stalled' : 'unreachable',
-        reason: stalled ? progress.reason : `the connection failed (${code})`,
-        retryable: true,
-        cause: error
-      })
+      if (deadline?.aborted || progress.stalled || /TIMEOUT/.test(code))
+        return unanswered(what, 'stalled', progress.reason, error)
+      if (!answer && body && CLOSED.has(code) && (sent ?? Number.POSITIVE_INFINITY) > LEAST_REQUEST_BYTES)
+        return unanswered(what, 'cut_off', cutOff(code, sent), error)
+      return unanswered(what, 'unreachable', `the connection failed (${code})`, error)
     }
 
-    const body = bodyOf(request)
     const pieces = fence ? startedAnew(() => fence.guard(body)) : body
     const options: Dispatcher.RequestOptions & Told = {
       origin: connection.origin,
@@ -310,7 +327,7 @@ export class CouchClient {
         silence.wait()
       }
     }
-    let answer: Dispatcher.ResponseData
+    let answer: Dispatcher.ResponseData | undefined
     silence.wait()
     try {
       answer = await (connection.dispatcher ?? this.#agent).request(options)
@@ -323,16 +340,16 @@ export class CouchClient {
     const stall = () => progress.stall(abort)
     const answered = watch(answer.body, { idle, what, stall, failure, release })
     const expectsJson = !request.headers?.accept
-    if (answer.statusCode >= 400) throw await refusal(what, answer, answered)
     if (answer.statusCode >= 300) {
-      discard(answer.body)
-      release()
-      throw badAnswer(what, `redirect (${answer.statusCode})`)
+      const error = await refusal(what, answer, answered, sent)
+      if (isTooLarge(error) && error.gateway && sent !== undefined) this.size.refused(sent)
+      throw error
     }
     if (expectsJson && request.method !== 'HEAD' && !isJson(answer.headers['content-type'])) {
       discard(answer.body)
       release()
-      throw badAnswer(what, 'the answer is not JSON')
+      const reason = foreignAnswer({ status: answer.statusCode, headers: answer.headers })
+      throw new CouchError(what, { error: 'bad_answer', reason, gateway: true, retryable: true })
     }
     return {
       status: answer.statusCode,
@@ -476,40 +493,36 @@ async function* taken(
 
 async function refusal(
   what: string,
-  answer: Dispatcher.ResponseData,
-  body: AsyncIterable<Buffer>
+  { statusCode: status, headers }: Dispatcher.ResponseData,
+  body: AsyncIterable<Buffer>,
+  sent: number | undefined
 ): Promise<CouchError> {
-  let error = String(answer.statusCode)
-  let reason = 'no reason given'
-  if (isJson(answer.headers['content-type'])) {
-    try {
-      const told = JSON.parse((await collect(body, 1024 * 1024)).toString() || '{}')
-      // A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents.
-      const details = Array.isArray(told) ? (told.find((row) => row?.error) ?? {}) : told
-      if (typeof details.error === 'string') error = details.error
-      if (typeof details.reason === 'string') reason = details.reason
-    } catch {
-      // The status says enough.
-    }
-  } else {
-    for await (const _ of body) break
-  }
-  const { statusCode: status } = answer
+  const { error, reason, gateway } = refusalOf({ status, headers }, await toldBy(headers, body), sent)
+  const redirect = status < 400
   return new CouchError(what, {
-    status,
-    error,
+    status: redirect ? 0 : status,
+    error: redirect ? 'bad_answer' : error,
     reason,
+    gateway,
     // A 401 may be a password being rotated: `connect` is asked again.
     // A document that is refused stays refused, also where that is called a server error.
     retryable:
-      error !== 'doc_validation' &&
-      (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error })),
-    retryAfter: secondsToWait(answer.headers['retry-after'])
+      redirect ||
+      (error !== 'doc_validation' &&
+        (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error }))),
+    retryAfter: secondsToWait(headers['retry-after'])
   })
 }
 
-function badAnswer(what: string, reason: string): CouchError {
-  return new CouchError(what, { error: 'bad_answer', reason, retryable: true })
+/** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive: the status says enough. */
+async function toldBy(headers: CouchResponse['headers'], body: AsyncIterable<Buffer>): Promise<unknown> {
+  try {
+    if (isJson(headers['content-type'])) return JSON.parse((await collect(body, 1024 * 1024)).toString())
+    for await (const _ of body) break
+  } catch {
+    // As said.
+  }
+  return undefined
 }
 
 function secondsToWait(header: string | string[] | undefined): number | undefined {
@@ -537,6 +550,20 @@ function bodyOf({ json, body }: CouchRequest): Body {
 const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
   [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
 })
+
+/** Codes of a connection that the other side has closed. */
+const CLOSED = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET'])
+
+/** Whoever refuses a long body may close the connection so soon that its answer is lost. */
+const cutOff = (code: string, sent: number | undefined) =>
+  `the connection was closed (${code}) before ${sent ?? 'all'} bytes were answered: where that lasts, raise the limit of bodies before CouchDB (nginx: client_max_body_size), or set limits.requestBytes`
+
+const unanswered = (what: string, error: string, reason: string, cause: unknown): CouchError =>
+  new CouchError(what, { error, reason, retryable: true, cause })
+
+/** Bytes of a body that is streamed, where its length was told. */
+const bytesIn = ({ 'content-length': length }: Record<string, string> = {}): number | undefined =>
+  length === undefined ? undefined : Number(length)
 
 /** The header that tells the length of a body that is sent in pieces although it is known. */
 const lengthOf = (body: Body) =>

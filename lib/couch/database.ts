@@ -1,11 +1,12 @@
 import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
-import type { BulkBody } from './bulk-body.js'
+import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
-import { CouchError, isConflict, isMissing, isNotFound } from './errors.js'
+import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
 import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
 import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
+import { inParts } from './request-size.js'
 import { openResumable } from './resumable.js'
 import { tellingSent } from './send-or-find.js'
 import { sortLeaves, winnerOf } from './winning-revision.js'
@@ -398,7 +399,15 @@ export class CouchDatabase {
    * given, which may be deleted.
    * @param revisions no id twice
    */
-  async *bulkGet(
+  bulkGet(
+    revisions: readonly { id: string; rev?: string }[],
+    options: { attachments: boolean }
+  ): AsyncGenerator<FoundDocument> {
+    const call = (part: typeof revisions) => this.#bulkGet(part, options)
+    return inParts(revisions, this.client.size, call, jsonBytes, isTooLarge)
+  }
+
+  async *#bulkGet(
     revisions: readonly { id: string; rev?: string }[],
     options: { attachments: boolean }
   ): AsyncGenerator<FoundDocument> {
@@ -420,15 +429,24 @@ export class CouchDatabase {
     }
   }
 
-  /**
-   * Writes documents. The answer to a body without new edits holds failures only; any other has a result for each
-   * document, in their order.
-   */
-  async bulkDocs(body: BulkBody): Promise<BulkResult[]> {
-    return (await this.client.retry(() => this.bulkDocsOnce(body))).results
+  /** Writes documents with new edits, and returns a result for each, in their order. */
+  async bulkDocs(docs: readonly Uint8Array[]): Promise<BulkResult[]> {
+    const results: BulkResult[] = []
+    const write = (part: readonly Uint8Array[]) => this.#bulkDocs(BulkBody.of(true, part))
+    const bytesOf = ({ length }: Uint8Array) => length + 1
+    for await (const result of inParts(docs, this.client.size, write, bytesOf, isTooLarge))
+      results.push(result)
+    return results
   }
 
-  /** One attempt of {@link bulkDocs}, for callers that tell faults from refusals themselves. */
+  async *#bulkDocs(body: BulkBody): AsyncGenerator<BulkResult> {
+    yield* (await this.client.retry(() => this.bulkDocsOnce(body))).results
+  }
+
+  /**
+   * Writes documents. One attempt, for callers that tell faults from refusals themselves. The answer to a body without new
+   * edits holds failures only; any other has a result for each document, in their order.
+   */
   async bulkDocsOnce(body: BulkBody): Promise<BulkAnswer> {
     const { status, json } = await this.client.answerOnce({
       method: 'POST',
@@ -446,26 +464,27 @@ export class CouchDatabase {
 
   /** Ids of those revisions that the database does not have. */
   async revsDiff(revisions: readonly Revision[]): Promise<Set<string>> {
-    try {
-      return await this.#revsDiff(revisions)
-    } catch (error) {
-      if (!(error instanceof CouchError && error.error === 'illegal_docid')) throw error
-      // One id that this database cannot have, since it is partitioned, makes it refuse the whole request.
-      if (revisions.length === 1) return new Set([revisions[0].id])
-      const half = revisions.length >> 1
-      const parts = [revisions.slice(0, half), revisions.slice(half)]
-      const [first, second] = [await this.revsDiff(parts[0]), await this.revsDiff(parts[1])]
-      return new Set([...first, ...second])
-    }
+    const missing = new Set<string>()
+    const diff = (part: readonly Revision[]) => this.#revsDiff(part)
+    const bytesOf = ({ id, rev }: Revision) => jsonBytes([id, rev])
+    for await (const id of inParts(revisions, this.client.size, diff, bytesOf, isOfOneRevision))
+      missing.add(id)
+    return missing
   }
 
-  async #revsDiff(revisions: readonly Revision[]): Promise<Set<string>> {
-    const reply = await this.client.json<Record<string, { missing?: string[] }>>({
-      method: 'POST',
-      path: [this.name, '_revs_diff'],
-      json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
-    })
-    return new Set(Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0))
+  async *#revsDiff(revisions: readonly Revision[]): AsyncGenerator<string> {
+    try {
+      const reply = await this.client.json<Record<string, { missing?: string[] }>>({
+        method: 'POST',
+        path: [this.name, '_revs_diff'],
+        json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
+      })
+      yield* Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
+    } catch (error) {
+      if (revisions.length > 1 || !isIllegalId(error)) throw error
+      // The database cannot have it, since it is partitioned.
+      yield revisions[0].id
+    }
   }
 
   #bulkGetRequest(
@@ -617,6 +636,15 @@ export class CouchDatabase {
   }
 }
 
+/** Bytes of an item of an array in a body, with some for commas and brackets. */
+const jsonBytes = (item: unknown): number => Buffer.byteLength(JSON.stringify(item)) + 8
+
+const isIllegalId = (error: unknown): boolean =>
+  error instanceof CouchError && error.error === 'illegal_docid'
+
+/** One id that a database cannot have makes it refuse the whole request. */
+const isOfOneRevision = (error: unknown): boolean => isTooLarge(error) || isIllegalId(error)
+
 async function* bulkStream(newEdits: boolean, json: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   yield Buffer.from(`{"new_edits":${newEdits},"docs":[`)
   yield* json
@@ -729,7 +757,7 @@ function rejectServerError(bytes: Uint8Array): void {
   if (error === 'not_found' || error === 'illegal_docid') return
   throw new CouchError('_bulk_get', {
     error: asText(error ?? 'unknown'),
-    reason: asText(reason ?? ''),
+    reason: asText(reason ?? 'CouchDB told nothing more'),
     retryable: error !== 'bad_request'
   })
 }

@@ -5,13 +5,15 @@ export class CouchError extends Error {
   override readonly name = 'CouchError'
   /** HTTP status, or 0 when there was no usable answer. */
   readonly status: number
-  /** CouchDB's `error`, or a code of ours: `unreachable`, `stalled`, `truncated`, `bad_answer`. */
+  /** CouchDB's `error`, or a code of ours: `unreachable`, `cut_off`, `stalled`, `truncated`, `bad_answer`. */
   readonly error: string
   readonly reason: string
   /** The same request may succeed later. */
   readonly retryable: boolean
   /** Milliseconds to wait, when the server said so. */
   readonly retryAfter: number | undefined
+  /** Something before CouchDB has answered, a proxy or a gateway. */
+  readonly gateway: boolean
 
   constructor(
     what: string,
@@ -21,6 +23,7 @@ export class CouchError extends Error {
       reason: string
       retryable?: boolean
       retryAfter?: number
+      gateway?: boolean
       cause?: unknown
     }
   ) {
@@ -32,6 +35,7 @@ export class CouchError extends Error {
     this.reason = reason
     this.retryable = details.retryable ?? false
     this.retryAfter = details.retryAfter
+    this.gateway = details.gateway ?? false
   }
 }
 
@@ -52,9 +56,12 @@ export const isMissing = (error: unknown): error is CouchError =>
 /** Nodes of the cluster are down, which CouchDB tells by a 412. */
 export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
 
-/** What was to be stored is larger than the database takes. */
+/**
+ * What was sent is larger than the database, or a proxy before it, takes. Where all attempts were cut off without an
+ * answer, that is why.
+ */
 export const isTooLarge = (error: unknown): error is CouchError =>
-  error instanceof CouchError && error.status === 413
+  error instanceof CouchError && (error.status === 413 || error.error === 'cut_off')
 
 /** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
 const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])

@@ -43,13 +43,14 @@ export class Environment {
   readonly excludeTypes: ReadonlySet<string>
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
-    const { couch, timeouts } = options
+    const { couch, limits, timeouts } = options
     this.options = options
     this.client = new CouchClient({
       connect: () => connectionTo(couch),
       retry: FOREGROUND,
       control: timeouts.control,
-      idle: timeouts.idle
+      idle: timeouts.idle,
+      requestBytes: limits.requestBytes
     })
     this.store = this.storeOn(this.client)
     this.system = this.databasesOn(this.client).system

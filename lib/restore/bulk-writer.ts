@@ -47,7 +47,8 @@ export class BulkWriter<W extends Write> {
     if (this.#body && !this.#body.fits(write.bytes)) await this.flush()
     this.#body ??= new BulkBody(
       this.#newEdits,
-      this.#lanes.memory.take(BulkBody.bytesFor(write.bytes.length))
+      this.#lanes.memory.take(BulkBody.bytesFor(write.bytes.length)),
+      this.#db.client.size.bytes
     )
     this.#batch.push({ ...write, bytes: this.#body.add(write.bytes) })
     if (this.#batch.length >= BATCH_DOCUMENTS) await this.flush()

@@ -1,4 +1,3 @@
-import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
 import { type DocumentBytes, readDocument } from '../json/document.js'
 
@@ -58,7 +57,7 @@ export async function deleteLeaves(db: CouchDatabase, leaves: readonly Revision[
   const deletions = leaves.map(({ id, rev }) =>
     Buffer.from(JSON.stringify({ _id: id, _rev: rev, _deleted: true }))
   )
-  return (await db.bulkDocs(BulkBody.of(true, deletions))).filter(({ error }) => error !== undefined)
+  return (await db.bulkDocs(deletions)).filter(({ error }) => error !== undefined)
 }
 
 const stillThere = (id: string): BulkResult => ({

@@ -1,5 +1,5 @@
 import type { CouchDatabase } from '../couch/database.js'
-import { CouchError } from '../couch/errors.js'
+import { CouchError, isTooLarge } from '../couch/errors.js'
 
 /** Faults of one request, before what it holds is taken to be their cause. */
 const CRASHES = 2
@@ -48,7 +48,7 @@ export class Refusals {
         try {
           await retrier.failed(error)
         } catch (final) {
-          if (documents === 1 && isFault(final)) return { refusal: final }
+          if (isFault(final) && (documents === 1 || isTooLarge(final))) return { refusal: final }
           throw final
         }
       }

@@ -30,8 +30,11 @@ export interface RouteContext {
   describe(operation: string): Description
   /** Who asks, as `authorize` told. */
   requesterOf(request: FastifyRequest): Requester | undefined
-  /** Absolute URL of a path of the API. */
-  urlOf(request: FastifyRequest, path: string): string
+  /**
+   * Makes what turns paths of the API into absolute URLs. Asked before anything is done.
+   * @throws InvalidParameterError when the request's headers name no host
+   */
+  urlsOf(request: FastifyRequest): (path: string) => string
 }
 
 export const backupPath = (id: string): string => `/ak/api/v2/backups/${id}`

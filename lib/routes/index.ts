@@ -12,6 +12,7 @@ import { describer } from './describe.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
+import { originOf } from './origin.js'
 import { restoreStored } from './restore-stored.js'
 import { restoreUpload } from './restore-upload.js'
 import { startBackup } from './start-backup.js'
@@ -41,7 +42,10 @@ export function registerRoutes(
             options,
             describe: describer(scheme, version, options),
             requesterOf: (request) => requesters.get(request),
-            urlOf: (request, path) => `${originOf(request, options)}${fastify.prefix}${path}`
+            urlsOf(request) {
+              const base = `${originOf(request, options)}${fastify.prefix}`
+              return (path) => `${base}${path}`
+            }
           }
           scope.setValidatorCompiler(TypeBoxValidatorCompiler)
           // The schemas of replies describe them: the host's own refusals are sent as the host words them.
@@ -68,11 +72,6 @@ export function registerRoutes(
       )
     }
   }
-}
-
-function originOf(request: FastifyRequest, { publicUrl }: ResolvedOptions): string {
-  if (publicUrl) return publicUrl
-  return `${request.protocol}://${request.host || 'localhost'}`
 }
 
 /** Clients send the JSON content type also where there is no body. */

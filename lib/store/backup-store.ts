@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BulkBody } from '../couch/bulk-body.js'
 import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
@@ -30,6 +29,8 @@ import {
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000
+/** Bytes of the largest request for each of them: entries of three databases are a small part of one. */
+const REQUEST_SHARE = 2048
 /** Parts read or deleted in one request. */
 const PARTS_AT_A_TIME = 500
 /** Documents whose type is asked for at a time. */
@@ -139,14 +140,15 @@ export class BackupStore {
   /** Moves chunk entries to manifest documents when there are too many for the header. */
   async relieve(id: string, database: LogicalDatabase, stored: StoredDatabase): Promise<void> {
     let index = stored.manifests.length
-    while (stored.chunks.length > MANIFEST_CHUNKS) {
-      const chunks = stored.chunks.slice(0, MANIFEST_CHUNKS)
+    const most = Math.min(MANIFEST_CHUNKS, Math.floor(this.db.client.size.bytes / REQUEST_SHARE))
+    while (stored.chunks.length > most) {
+      const chunks = stored.chunks.slice(0, most)
       const entries = JSON.stringify(chunks)
       const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: id, database, entries }
       index = await this.#putManifest(manifest, index)
       const name = manifestId(id, database, index++)
       stored.manifests.push({ id: name, chunks: chunks.length, sha256: sha256(entries) })
-      stored.chunks = stored.chunks.slice(MANIFEST_CHUNKS)
+      stored.chunks = stored.chunks.slice(most)
     }
   }
 
@@ -240,7 +242,7 @@ export class BackupStore {
     const deletions = (await this.#own(parts)).map(({ id: _id, rev: _rev }) =>
       Buffer.from(JSON.stringify({ _id, _rev, _deleted: true }))
     )
-    if (deletions.length > 0) await this.db.bulkDocs(BulkBody.of(true, deletions))
+    if (deletions.length > 0) await this.db.bulkDocs(deletions)
   }
 
   /** The documents in the ranges of a backup's chunks and manifests, some at a time. */

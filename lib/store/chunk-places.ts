@@ -1,5 +1,4 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import type { ChunkDocument } from './layout.js'
@@ -49,11 +48,8 @@ export class ChunkPlaces {
   async #make(): Promise<void> {
     const count = Math.min(AT_A_TIME, Math.max(1, this.#made))
     const documents = Array.from({ length: count }, () => this.#document(this.#next++))
-    const body = BulkBody.of(
-      true,
-      documents.map((document) => Buffer.from(JSON.stringify(document)))
-    )
-    for (const result of await this.#db.bulkDocs(body)) this.#add(result)
+    const bytes = documents.map((document) => Buffer.from(JSON.stringify(document)))
+    for (const result of await this.#db.bulkDocs(bytes)) this.#add(result)
     this.#made += count
   }
 

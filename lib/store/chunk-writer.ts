@@ -16,6 +16,8 @@ const IN_FLIGHT = 2
 const GZIP_LEVEL = 3
 /** Bytes of a piece of compressed output: few pieces, little to spare. */
 const GZIP_OUTPUT = 256 * 1024
+/** Share of the largest request that chunks are to take, where lines do not compress well: not all compress alike. */
+const FILLED = 0.9
 const NEWLINE = 0x0a
 const SPACE = 0x20
 const OPEN_BRACE = 0x7b
@@ -61,6 +63,8 @@ export class ChunkWriter {
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
   readonly #outputs = new BufferPool(compressedBound(CHUNK_BYTES), IN_FLIGHT)
   #used = 0
+  /** Bytes of lines that are compressed together: so many that the chunk is no larger than the largest request. */
+  #fill = CHUNK_BYTES
   /** Number of the first line that is not stored yet. */
   #ordinal = 0
   #count = 0
@@ -85,7 +89,7 @@ export class ChunkWriter {
    * @returns a promise when the caller has to wait, because too many chunks are being stored
    */
   add(line: Uint8Array, options: { design?: boolean } = {}): Promise<void> | undefined {
-    if (this.#used > 0 && this.#used + line.length + 1 > CHUNK_BYTES) {
+    if (this.#used > 0 && this.#used + line.length + 1 > this.#fill) {
       return this.#store().then(() => this.#append(line, options))
     }
     this.#append(line, options)
@@ -162,16 +166,17 @@ export class ChunkWriter {
     this.#designs = []
   }
 
-  /** Stores lines in one chunk, or, where the database has it too large, in several. */
+  /** Stores lines in one chunk, or, where that is more than is taken in one request, in several. */
   async #storeLines(lines: Lines): Promise<ChunkEntry[]> {
     try {
-      return [await this.#storeChunk(lines)]
+      const entry = await this.#storeChunk(lines)
+      if (entry) return [entry]
     } catch (error) {
       if (!isTooLarge(error)) throw error
-      if (lines.count === 1) return [await this.#storeChunk(this.#refuse(lines, error))]
-      const [first, second] = halves(lines)
-      return [...(await this.#storeLines(first)), ...(await this.#storeLines(second))]
+      if (lines.count === 1) return this.#storeLines(this.#refuse(lines, error))
     }
+    const [first, second] = halves(lines)
+    return [...(await this.#storeLines(first)), ...(await this.#storeLines(second))]
   }
 
   /** @returns what stands in the place of a document that cannot be stored, so that the others keep their numbers */
@@ -184,9 +189,16 @@ export class ChunkWriter {
     return { ...line, bytes: place }
   }
 
-  async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry> {
+  /** @returns `null` when the lines have to be divided, since together they take more than the largest request */
+  async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry | null> {
     const output = this.#outputs.take(compressedBound(bytes.length))
     const compressed = await compress(bytes, output)
+    const most = this.#db.client.size.bytes
+    if (count > 1 && compressed.length > most) {
+      this.#outputs.give(output)
+      this.#fill = Math.floor((bytes.length * most * FILLED) / compressed.length)
+      return null
+    }
     const open = async function* () {
       yield compressed
     }

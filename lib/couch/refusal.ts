@@ -1,0 +1,84 @@
+import { STATUS_CODES } from 'node:http'
+import type { CouchResponse } from './client.js'
+
+/** What CouchDB, or something before it, says by an answer that is none to the request. */
+export interface Refusal {
+  error: string
+  reason: string
+  /** Something before CouchDB has answered. */
+  gateway: boolean
+}
+
+type Answer = Pick<CouchResponse, 'status' | 'headers'>
+
+/**
+ * Reads what an answer tells. CouchDB tells `error` and `reason` in JSON; of other answers nothing is passed on, since
+ * they may hold anything.
+ * @param told the answer's JSON, where it is some
+ * @param sent bytes of the request's body, where they are known
+ */
+export function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal {
+  const { error, reason } = detailsOf(told)
+  const status = `${answer.status} ${STATUS_CODES[answer.status] ?? ''}`.trim()
+  const code = typeof error === 'string' ? error : String(answer.status)
+  if (typeof reason === 'string' && reason !== '') return { error: code, reason, gateway: false }
+  if (isCouch(answer) || CODE.test(String(error ?? '')))
+    return { error: code, reason: `CouchDB answered ${status} and told nothing more`, gateway: false }
+  const foreign = `${gatewayOf(answer)} answered ${status}${advice(answer.status, sent)}`
+  return { error: String(answer.status), reason: foreign, gateway: true }
+}
+
+/** CouchDB's own errors are such words. Design functions may refuse by any text, with a reason. */
+const CODE = /^[a-z_]+$/
+
+/** Why an answer that is not CouchDB's is none. It may be a page of a gateway, whatever its status. */
+export function foreignAnswer(answer: Answer): string {
+  const type = /^[\w.+-]+\/[\w.+-]+/.exec(String(answer.headers['content-type'] ?? ''))?.[0].slice(0, 60)
+  return `the answer is not JSON: ${gatewayOf(answer)} answered ${answer.status} ${type ? `with ${type}` : 'without a type'}; let "couch" name the address of CouchDB itself, or let requests pass`
+}
+
+/** A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents. */
+function detailsOf(told: unknown): { error?: unknown; reason?: unknown } {
+  const details: unknown = Array.isArray(told) ? told.find((row) => row?.error) : told
+  return typeof details === 'object' && details !== null ? details : {}
+}
+
+/** Answers without a body, as those to HEAD are, tell by their head only. */
+const isCouch = ({ headers }: Answer): boolean =>
+  /^CouchDB\//.test(String(headers.server)) || headers['x-couch-request-id'] !== undefined
+
+function gatewayOf({ headers }: Answer): string {
+  const product = /^[A-Za-z][A-Za-z0-9_.-]{0,30}/.exec(String(headers.server ?? ''))?.[0]
+  return `a proxy or gateway before CouchDB${product ? ` (${product})` : ''}`
+}
+
+const REACH = 'check that it reaches CouchDB'
+const SLOW = 'raise its time-outs (nginx: proxy_read_timeout)'
+const LONG = 'raise its limits of request lines and heads (nginx: large_client_header_buffers)'
+const RIGHTS = 'let the requests of this server pass'
+const ADVICE: Record<number, string> = {
+  301: 'let "couch" name the address that it leads to',
+  400: RIGHTS,
+  401: RIGHTS,
+  403: RIGHTS,
+  404: 'check the address and path of "couch"',
+  405: RIGHTS,
+  407: 'let the dispatcher of "couch" give the credentials that it asks for',
+  408: SLOW,
+  414: LONG,
+  429: 'raise the rate of requests that it takes',
+  431: LONG,
+  500: REACH,
+  502: REACH,
+  503: REACH,
+  504: SLOW
+}
+
+function advice(status: number, sent: number | undefined): string {
+  if (status === 413) {
+    const length = sent === undefined ? '' : ` to ${sent} bytes`
+    return `${length}: raise its limit of bodies (nginx: client_max_body_size), or set limits.requestBytes, which divides what holds several documents`
+  }
+  const told = ADVICE[status >= 300 && status < 400 ? 301 : status]
+  return told === undefined ? '' : `: ${told}`
+}

@@ -1,0 +1,64 @@
+/** Bytes of the largest request, unless the host says other: what nginx takes that was not told. */
+export const REQUEST_BYTES = 1024 * 1024
+/** Bytes that every server on the way has to take. */
+export const LEAST_REQUEST_BYTES = 64 * 1024
+
+/**
+ * The largest request that the way to a server takes, as far as it is known. What can be divided is sent in requests of at
+ * most so many bytes; what cannot is sent as it is.
+ */
+export class RequestSize {
+  #bytes: number
+
+  constructor(bytes = REQUEST_BYTES) {
+    this.#bytes = bytes
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Notes that a request of so many bytes was refused for its length. */
+  refused(sent: number): void {
+    this.#bytes = Math.max(LEAST_REQUEST_BYTES, Math.min(this.#bytes, sent >> 1))
+  }
+}
+
+/**
+ * Calls for several items, in parts: those whose bodies take more than the server does, and those that it refuses, are
+ * divided.
+ *
+ * @param call is given some of the items, at least one
+ * @param bytesOf tells what an item takes in a body
+ * @param isDivided tells of a failure whether fewer items may not fail so
+ */
+export async function* inParts<T, R>(
+  items: readonly T[],
+  size: RequestSize,
+  call: (part: readonly T[]) => AsyncIterable<R>,
+  bytesOf: (item: T) => number,
+  isDivided: (error: unknown) => boolean
+): AsyncGenerator<R> {
+  if (items.length === 0) return
+  const parts: (readonly T[])[] = [items]
+  for (let part = parts.shift(); part; part = parts.shift()) {
+    if (part.length > 1 && part.reduce((sum, item) => sum + bytesOf(item), FRAME) > size.bytes) {
+      parts.unshift(...halvesOf(part))
+      continue
+    }
+    try {
+      yield* call(part)
+    } catch (error) {
+      if (part.length === 1 || !isDivided(error)) throw error
+      parts.unshift(...halvesOf(part))
+    }
+  }
+}
+
+/** Bytes of a body around its items. */
+const FRAME = 64
+
+export function halvesOf<T>(items: readonly T[]): [readonly T[], readonly T[]] {
+  const half = items.length >> 1
+  return [items.slice(0, half), items.slice(half)]
+}
