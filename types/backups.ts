@@ -50,6 +50,8 @@ export interface BackupSummary {
   backup_version: string
   /** Versions of the application that was backed up, as the host's `versions` gave them. */
   ibp_versions: Record<string, unknown>
+  /** Who asked for the backup. Absent where nobody did, as of scheduled ones. */
+  requester?: Requester
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */
@@ -72,6 +74,11 @@ export interface BackupSummary {
 
 /** The backup once it is complete, as {@link StartedBackup.finished} gives it. */
 export type BackupOutcome = BackupSummary
+
+export interface StartOptions {
+  /** Who asks, recorded in the backup and told in the event of its start. */
+  requester?: Requester
+}
 
 export interface StartedBackup {
   /** `03_ibp_db_backup_<milliseconds>` */
@@ -166,7 +173,7 @@ export interface StartedRestore {
 
 /** Who asked for an operation, as the host's `authorize` identified them. */
 export interface Requester {
-  /** Shown in the transaction as `by`. */
+  /** At most 256 characters. Shown in the transaction as `by`. */
   name?: string
   uuid?: string
 }

@@ -1,4 +1,10 @@
-import type { BackupOutcome, DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from './backups.js'
+import type {
+  BackupOutcome,
+  DatabaseRestoreCounts,
+  DatabaseSummary,
+  Requester,
+  RestoreOutcome
+} from './backups.js'
 import type { LogicalDatabase } from './databases.js'
 
 /** A step of a backup that has ended. */
@@ -54,11 +60,11 @@ interface AboutOperation {
  * those you do not know.
  */
 export type BackupEvent =
-  | (AboutBackup & { type: 'backup_started' })
+  | (AboutBackup & { type: 'backup_started'; requester?: Requester })
   | (AboutBackup & BackupPhase)
   | (AboutBackup & Ended & { type: 'backup_finished'; backup: BackupOutcome })
   | (AboutBackup & Ended & { type: 'backup_failed'; error: Error })
-  | (AboutRestore & { type: 'restore_started' })
+  | (AboutRestore & { type: 'restore_started'; requester?: Requester })
   | (AboutRestore & RestorePhase)
   | (AboutRestore & Ended & { type: 'restore_finished'; outcome: RestoreOutcome })
   | (AboutRestore &

@@ -111,6 +111,12 @@ export const Backup = Type.Object(
       {},
       { additionalProperties: true, description: 'Versions of the application that was backed up' }
     ),
+    requester: Type.Optional(
+      Type.Object(
+        { name: Type.Optional(Type.String()), uuid: Type.Optional(Type.String()) },
+        { description: 'Who asked for the backup. Absent where nobody did, as of scheduled ones' }
+      )
+    ),
     doc_count: Type.Integer({ description: 'Documents stored so far, or in all' }),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
@@ -141,6 +147,7 @@ const HEAD = {
   id: EXAMPLE_BACKUP,
   backup_version: '1.0.0',
   ibp_versions: { tag: '2.5.0-26' },
+  requester: { name: 'a****@example.com', uuid: 'g4zrlQ1TnTqL' },
   type: 'athena_backup',
   start_timestamp: 1592924104038
 } as const
