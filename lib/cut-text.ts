@@ -1,3 +1,5 @@
+import type { Requester } from '../types/backups.js'
+
 /**
  * Characters of what becomes part of something stored, logged or sent: ids and attachments' names may have megabytes,
  * and so may what a database or a host gives as a reason.
@@ -44,6 +46,17 @@ export function cutError(error: unknown): unknown {
     ...(code === undefined ? undefined : { code }),
     ...(statusCode === undefined ? undefined : { statusCode })
   })
+}
+
+/** Returns who asks, of a host whose objects may hold more: name and id alone, cut. */
+export function cutRequester(requester: Requester | undefined): Requester | undefined {
+  const told = (['name', 'uuid'] as const).flatMap((member) => {
+    const value: unknown = requester?.[member]
+    return typeof value === 'string' || typeof value === 'number'
+      ? [[member, cutText(String(value), MOST.name)]]
+      : []
+  })
+  return told.length > 0 ? Object.fromEntries(told) : undefined
 }
 
 /** What is said of an error, by hosts' code also of what is none. */

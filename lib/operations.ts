@@ -5,7 +5,8 @@ import type {
   BackupSummary,
   RestoreOptions,
   StartedBackup,
-  StartedRestore
+  StartedRestore,
+  StartOptions
 } from '../types/backups.js'
 import type { DbBackups } from '../types/index.js'
 import { putAttachment } from './backup/append-attachment.js'
@@ -53,8 +54,8 @@ export class Operations implements DbBackups {
     this.#downloads = new Downloads(environment.client, bounds)
   }
 
-  async start(): Promise<StartedBackup> {
-    return foreground(() => this.#backups.start())
+  async start(options: StartOptions = {}): Promise<StartedBackup> {
+    return foreground(() => this.#backups.start(options))
   }
 
   /** @param urlOf makes a path absolute; callers without a request have `publicUrl`, or nothing */

@@ -50,6 +50,8 @@ export interface BackupSummary {
   backup_version: string
   /** Versions of the application that was backed up, as the host's `versions` gave them. */
   ibp_versions: Record<string, unknown>
+  /** Who asked for the backup. Absent where nobody did, as of scheduled ones. */
+  requester?: Requester
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */
@@ -72,6 +74,11 @@ export interface BackupSummary {
 
 /** The backup once it is complete, as {@link StartedBackup.finished} gives it. */
 export type BackupOutcome = BackupSummary
+
+export interface StartOptions {
+  /** Who asks, recorded in the backup and told in the event of its start. */
+  requester?: Requester
+}
 
 export interface StartedBackup {
   /** `03_ibp_db_backup_<milliseconds>` */
@@ -127,6 +134,15 @@ export interface RestoreOutcome {
   failures: RestoreFailure[]
   /** Ids of `skip` that no document has. Absent when every id was found. */
   skip_unknown?: SkipUnknown
+  /** Documents of the option `settingsDocuments` that the restore changes. Absent when it changes none. */
+  settings_documents?: SettingsChange[]
+}
+
+/** What a restore does, or with `dryRun` would do, to a document that holds a console's settings. */
+export interface SettingsChange {
+  /** In the system database. */
+  id: string
+  change: 'created' | 'changed' | 'deleted'
 }
 
 /** Ids on a skip list that no document of the backup has, nor, where `exact` looks, of the database. */
@@ -166,7 +182,7 @@ export interface StartedRestore {
 
 /** Who asked for an operation, as the host's `authorize` identified them. */
 export interface Requester {
-  /** Shown in the transaction as `by`. */
+  /** At most 256 characters. Shown in the transaction as `by`. */
   name?: string
   uuid?: string
 }

@@ -1,4 +1,11 @@
-import type { BackupOutcome, DatabaseRestoreCounts, DatabaseSummary, RestoreOutcome } from './backups.js'
+import type {
+  BackupOutcome,
+  DatabaseRestoreCounts,
+  DatabaseSummary,
+  Requester,
+  RestoreOutcome,
+  SettingsChange
+} from './backups.js'
 import type { LogicalDatabase } from './databases.js'
 
 /** A step of a backup that has ended. */
@@ -9,7 +16,7 @@ export type BackupPhase = {
   summary: DatabaseSummary
 }
 
-/** A step of a restore that has ended. */
+/** A step of a restore: one that has ended, or what a step is about to do. */
 export type RestorePhase =
   | {
       /** The whole backup was read and checked; nothing has been written yet. */
@@ -24,6 +31,8 @@ export type RestorePhase =
       durationMs: number
       counts: DatabaseRestoreCounts
     }
+  /** A document of the option `settingsDocuments` is about to be changed, or with `dryRun` would be. */
+  | { type: 'restore_settings_document'; document: string; change: SettingsChange['change'] }
   | { type: 'restore_whitelist_rebuilt'; durationMs: number }
 
 /** How an operation ended. */
@@ -54,11 +63,11 @@ interface AboutOperation {
  * those you do not know.
  */
 export type BackupEvent =
-  | (AboutBackup & { type: 'backup_started' })
+  | (AboutBackup & { type: 'backup_started'; requester?: Requester })
   | (AboutBackup & BackupPhase)
   | (AboutBackup & Ended & { type: 'backup_finished'; backup: BackupOutcome })
   | (AboutBackup & Ended & { type: 'backup_failed'; error: Error })
-  | (AboutRestore & { type: 'restore_started' })
+  | (AboutRestore & { type: 'restore_started'; requester?: Requester })
   | (AboutRestore & RestorePhase)
   | (AboutRestore & Ended & { type: 'restore_finished'; outcome: RestoreOutcome })
   | (AboutRestore &

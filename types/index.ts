@@ -4,7 +4,8 @@ import type {
   BackupSummary,
   RestoreOptions,
   StartedBackup,
-  StartedRestore
+  StartedRestore,
+  StartOptions
 } from './backups.js'
 
 export type * from './backups.js'
@@ -21,7 +22,7 @@ export interface DbBackups {
    * @throws OperationInProgressError when a backup or a restore runs, on this instance or another.
    * @throws DatabaseUnavailableError, ClosingError
    */
-  start(): Promise<StartedBackup>
+  start(options?: StartOptions): Promise<StartedBackup>
   /**
    * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
    * A `body` is read and checked whole before this resolves.

@@ -2,8 +2,8 @@ import type { CouchDatabase } from '../couch/database.js'
 import { isConflict, isNotFound } from '../couch/errors.js'
 import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
 
-/** Longest name in bytes of UTF-8, as file systems have it. */
-const MAX_NAME = 255
+/** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
+const MAX_NAME = 512
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
 const DEFAULT_TYPE = 'application/octet-stream'
 /** A running backup writes its header at intervals; every attempt needs the revision of the moment. */

@@ -1,4 +1,4 @@
-import type { DatabaseSummary } from '../../types/backups.js'
+import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
@@ -33,12 +33,14 @@ export function newHeader(about: {
   /** Real name of the system database. */
   system: string
   versions: Record<string, unknown>
+  requester?: Requester
 }): HeaderDocument {
-  const { start, instance, system, versions } = about
+  const { start, instance, system, versions, requester } = about
   return {
     type: BACKUP_TYPE,
     backup_version: BACKUP_VERSION,
     ibp_versions: versions,
+    ...(requester && { requester }),
     doc_count: 0,
     dbs: {},
     in_progress: true,

@@ -58,12 +58,13 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
 
 /** The members of a header that are told as they are, in the order in which they are sent. */
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
-  const { backup_version, ibp_versions, doc_count, in_progress, type, start_timestamp } = header
+  const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
   const unreadable = unreadableCount(header)
   return {
     backup_version,
     ibp_versions,
+    ...(requester ? { requester } : undefined),
     doc_count,
     in_progress: in_progress === true,
     type,

@@ -2,11 +2,12 @@ import type { FastifyBaseLogger } from 'fastify'
 import type {
   DatabaseRestoreCounts,
   DatabaseSummary,
+  Requester,
   RestoreOutcome,
   UnreadableDocument
 } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
-import { cutError } from '../cut-text.js'
+import { cutError, cutText } from '../cut-text.js'
 import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 
@@ -30,7 +31,7 @@ export function logListener(log: FastifyBaseLogger): Listener {
 function lineOf(event: BackupEvent): Line {
   switch (event.type) {
     case 'backup_started':
-      return { level: 'info', message: 'backup started', fields: { id: event.id } }
+      return { level: 'info', message: 'backup started', fields: { id: event.id, ...requesterOf(event) } }
     case 'backup_database_finished': {
       const { id, database, summary } = event
       const { unreadable = [] } = summary
@@ -58,7 +59,11 @@ function lineOf(event: BackupEvent): Line {
         fields: { id: event.id, ...endOf(event) }
       }
     case 'restore_started':
-      return { level: 'info', message: 'restore started', fields: restoreOf(event) }
+      return {
+        level: 'info',
+        message: 'restore started',
+        fields: { ...restoreOf(event), ...requesterOf(event) }
+      }
     case 'restore_checked':
       return {
         level: 'info',
@@ -71,6 +76,14 @@ function lineOf(event: BackupEvent): Line {
         message: `restore: ${event.database} finished`,
         fields: { ...restoreOf(event), database: event.database, ...durationOf(event), ...event.counts }
       }
+    case 'restore_settings_document': {
+      const { document, change, dryRun } = event
+      return {
+        level: dryRun ? 'info' : 'warn',
+        message: `restore: a settings document ${dryRun ? 'would be' : 'is being'} ${change}`,
+        fields: { ...restoreOf(event), document: cutText(document, MAX_ID), change }
+      }
+    }
     case 'restore_whitelist_rebuilt':
       return {
         level: 'info',
@@ -156,6 +169,8 @@ const restoreOf = ({ tx_id, backup_id, dryRun }: { tx_id: string; backup_id?: st
   ...(backup_id === undefined ? undefined : { backup_id }),
   dryRun
 })
+
+const requesterOf = ({ requester }: { requester?: Requester }) => (requester ? { requester } : {})
 
 const durationOf = ({ durationMs }: { durationMs: number }) => ({ durationMs: Math.round(durationMs) })
 

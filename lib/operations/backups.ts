@@ -1,6 +1,7 @@
-import type { BackupSummary, StartedBackup } from '../../types/backups.js'
+import type { BackupSummary, Requester, StartedBackup, StartOptions } from '../../types/backups.js'
 import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
 import { summaryOf } from '../backup/content.js'
+import { cutRequester } from '../cut-text.js'
 import { HostValueError, ReservedIdError } from '../errors.js'
 import { backupId, stampAfter, stampIn } from '../store/names.js'
 import { hostWithin } from '../within.js'
@@ -15,6 +16,12 @@ const MAX_VERSIONS = 64 * 1024
 /** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
 const ATTEMPTS = 8
 
+/** What the header of a new backup tells besides where it stands. */
+interface AboutBackup {
+  versions: Record<string, unknown>
+  requester?: Requester
+}
+
 /** Starts backups and sees them through. */
 export class Backups {
   readonly #environment: Environment
@@ -27,14 +34,14 @@ export class Backups {
     this.#leftovers = leftovers
   }
 
-  async start(): Promise<StartedBackup> {
+  async start(options: StartOptions = {}): Promise<StartedBackup> {
     await this.#running.refuseIfRunning('backup')
-    const versions = await this.#versions()
+    const about = { versions: await this.#versions(), requester: cutRequester(options.requester) }
     const { store } = this.#environment
     const listed = (await store.list()).map(stampIn).at(-1) ?? 0n
     let taken = listed
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-      const started = await this.#begin(versions, (newest) =>
+      const started = await this.#begin(about, (newest) =>
         stampAfter(newest > taken ? newest : taken, Date.now())
       )
       if (typeof started !== 'bigint') return started
@@ -45,7 +52,7 @@ export class Backups {
 
   /** @returns the number of an id that another document has */
   async #begin(
-    versions: Record<string, unknown>,
+    about: AboutBackup,
     stampAfterNewest: (newest: bigint) => bigint
   ): Promise<StartedBackup | bigint> {
     const { instance, jobs, system } = this.#environment
@@ -58,8 +65,10 @@ export class Backups {
     const { id } = running
     try {
       const store = this.#environment.storeOn(running.end)
-      const header = newHeader({ start: Date.now(), instance, system: system.name, versions })
-      if (await store.create(id, header)) return { id, finished: jobs.add(this.#run(id, running)) }
+      const header = newHeader({ start: Date.now(), instance, system: system.name, ...about })
+      if (await store.create(id, header)) {
+        return { id, finished: jobs.add(this.#run(id, running, about.requester)) }
+      }
     } catch (error) {
       // The header may have been written all the same.
       await this.#fail(id, running, error)
@@ -69,12 +78,12 @@ export class Backups {
     return stampIn(id)
   }
 
-  async #run(id: string, running: Running): Promise<BackupSummary> {
+  async #run(id: string, running: Running, requester?: Requester): Promise<BackupSummary> {
     const environment = this.#environment
     const startedAt = performance.now()
     const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
     const { events } = environment
-    events.emit({ type: 'backup_started', id })
+    events.emit({ type: 'backup_started', id, ...(requester && { requester }) })
     try {
       await runBackup({
         id,

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
 import type { DatabaseSettings } from '../couch/database.js'
-import { cutText, MOST } from '../cut-text.js'
+import { cutRequester, cutText, MOST } from '../cut-text.js'
 import { BackupNotRestorableError } from '../errors.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -141,7 +141,8 @@ export class Restores {
     const about = aboutOf(request)
     const startedAt = performance.now()
     const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
-    events.emit({ type: 'restore_started', ...about })
+    const requester = cutRequester(request.options.requester)
+    events.emit({ type: 'restore_started', ...about, ...(requester && { requester }) })
     try {
       const outcome = await this.#restore(request, running)
       await this.#running.end(running, txId)
@@ -174,6 +175,7 @@ export class Restores {
       backups: this.#environment.options.databases.backups,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
       keepTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
+      settings: this.#environment.options.settingsDocuments,
       dryRun,
       exact,
       tell: async (update) => {

@@ -1,6 +1,6 @@
 import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
-import { cutText, MOST, messageOf } from '../cut-text.js'
+import { cutRequester, cutText, MOST, messageOf } from '../cut-text.js'
 import { HostTimeoutError } from '../errors.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
 import { TRANSACTION_TYPE } from '../store/names.js'
@@ -109,14 +109,15 @@ function newTransaction(
   backup: string | undefined
 ): WebhookTransaction {
   const now = Date.now()
+  const requester = cutRequester(options.requester)
   return {
     tx_id: txId,
     type: TRANSACTION_TYPE,
     sub_type: 'backup_restore',
     description: 'restoring dbs from backup',
     status: 'pending',
-    by: cutText(String(options.requester?.name ?? '-'), MOST.name),
-    uuid: cutText(String(options.requester?.uuid ?? '-'), MOST.name),
+    by: requester?.name ?? '-',
+    uuid: requester?.uuid ?? '-',
     url,
     ...(options.clientWebhookUrl === undefined
       ? undefined

@@ -50,6 +50,7 @@ const MEMBERS = new Set([
   'ibp_versions',
   'id',
   'in_progress',
+  'requester',
   'start_timestamp',
   'type',
   'unreadable_count'

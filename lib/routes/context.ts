@@ -2,6 +2,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type {
   FastifyBaseLogger,
   FastifyInstance,
+  FastifyReply,
   FastifyRequest,
   RawReplyDefaultExpression,
   RawRequestDefaultExpression,
@@ -35,6 +36,18 @@ export interface RouteContext {
    * @throws InvalidParameterError when the request's headers name no host
    */
   urlsOf(request: FastifyRequest): (path: string) => string
+}
+
+/** Asks the host whether a request may be served; one that may not has been replied to. */
+export type Ask = (request: FastifyRequest, reply: FastifyReply) => Promise<FastifyReply | undefined>
+
+/** Replies as Fastify does to a request for which there is no route. Tells nothing that was not asked. */
+export async function replyUnknown(
+  { method, url }: FastifyRequest,
+  reply: FastifyReply
+): Promise<FastifyReply> {
+  const message = cutText(`Route ${method}:${url} not found`, MOST.message)
+  return reply.code(404).send({ statusCode: 404, error: 'Not Found', message })
 }
 
 export const backupPath = (id: string): string => `/ak/api/v2/backups/${id}`

@@ -8,6 +8,7 @@ import { errorReplies } from '../schemas/errors.js'
 import { breakOffWith } from './break-off.js'
 import { rangeStart } from './byte-range.js'
 import type { RouteContext, Scope } from './context.js'
+import { isNotModified } from './entity-tag.js'
 
 /** API 5: `GET /backups/:backup_id` */
 export function getBackup(scope: Scope, { operations, describe }: RouteContext): void {
@@ -21,7 +22,7 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
         // Not as a reply of its own: generated clients would take every reply to be either a backup or text.
         description:
           'Without documents while the backup runs. `Range: bytes=N-` is answered with 206 and the rest from that ' +
-          'byte, when the length of the backup is known.',
+          'byte, when the length of the backup is known; `If-None-Match` with 304 while the backup is the same.',
         tags: ['backups'],
         params: BackupParams,
         querystring: NoQuery,
@@ -60,6 +61,11 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
   reply.header('content-type', 'application/json; charset=utf-8')
   reply.header('cache-control', 'no-store')
   reply.header('etag', etag)
+  if (isNotModified(request.headers['if-none-match'], etag)) {
+    body.destroy()
+    reply.removeHeader('content-type')
+    return reply.code(304).send()
+  }
   if (length === undefined || !bodyFrom) return send(body)
   reply.header('accept-ranges', 'bytes')
   const start = rangeStart(request.headers, etag)

@@ -1,13 +1,13 @@
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Requester } from '../../types/backups.js'
+import { InvalidParameterError } from '../errors.js'
 import type { Operations } from '../operations.js'
 import type { ResolvedOptions } from '../options.js'
 import { SHARED_SCHEMAS } from '../schemas/shared.js'
-import { isBackupId } from '../store/names.js'
-import { appendAttachment } from './append-attachment.js'
+import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorize } from './authorize.js'
-import type { RouteContext, Scope } from './context.js'
+import { type Ask, type RouteContext, replyUnknown, type Scope } from './context.js'
 import { describer } from './describe.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
@@ -52,21 +52,17 @@ export function registerRoutes(
           scope.setSerializerCompiler(() => JSON.stringify)
           for (const schema of SHARED_SCHEMAS) scope.addSchema(schema)
           scope.setErrorHandler(handleError)
-          // Before anything of the body is read.
-          scope.addHook('onRequest', async (request, reply) => {
+          const ask: Ask = async (request, reply) => {
             const requester = await authorize(options, scheme, request, reply)
             if (requester === null) return reply
             if (requester) requesters.set(request, requester)
-          })
+          }
           scope.addHook('onSend', async (_request, reply, payload) => unread.watch(reply, payload))
           acceptEmptyJson(scope)
-          refuseUnroutable(scope)
-          startBackup(scope, context)
-          listBackups(scope, context)
-          getBackup(scope, context)
-          restoreStored(scope, context)
-          appendAttachment(scope, context)
-          scope.register(async (own) => restoreUpload(own as Scope, context))
+          answerUnknown(scope)
+          scope.register(async (own) => registerApis(own as Scope, context, ask))
+          appendLongNamed(scope, context, ask)
+          refuseLongIds(scope, ask)
         },
         { prefix: `${prefix}/${version}/backups` }
       )
@@ -84,35 +80,44 @@ function acceptEmptyJson(scope: Scope): void {
   })
 }
 
+/** The routes that clients know. Their requests are authorized before anything of the body is read. */
+function registerApis(scope: Scope, context: RouteContext, ask: Ask): void {
+  scope.addHook('onRequest', ask)
+  startBackup(scope, context)
+  listBackups(scope, context)
+  getBackup(scope, context)
+  restoreStored(scope, context)
+  appendAttachment(scope, context)
+  scope.register(async (own) => restoreUpload(own as Scope, context))
+}
+
+/** Answers whoever asks for what does not exist: as Fastify does, but before a body is waited for. */
+function answerUnknown(scope: Scope): void {
+  scope.setNotFoundHandler(replyUnknown)
+  scope.addHook('onRequest', async (request, reply) => {
+    if (request.is404) return replyUnknown(request, reply)
+  })
+}
+
 /**
  * The router does not match parameters longer than the host's `maxParamLength`, and replies 414 to anybody unless
- * another route takes them: say what is wrong with them, to those who may ask.
+ * another route takes them: tells what is wrong with an id to those who may ask.
  */
-function refuseUnroutable(scope: Scope): void {
-  const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
-    const path = request.url.split('?')[0].slice(scope.prefix.length + 1)
-    const parts = /^([^/]+)(?:\/attachments\/([^/]+))?$/.exec(path)
-    if (parts && (request.method === 'PUT' || (request.method === 'GET' && parts[2] === undefined))) {
-      const wrong = isBackupId(parts[1])
-        ? 'params/att_name is too long'
-        : 'params/backup_id is not the id of a backup'
-      return reply
-        .code(400)
-        .send({ statusCode: 400, code: 'DB_BACKUPS_INVALID_PARAMETER', error: 'Bad Request', message: wrong })
-    }
-    return reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'there is no such route' })
-  }
-  scope.setNotFoundHandler(refuse)
-  scope.addHook('onRequest', async (request, reply) => {
-    if (request.is404) return refuse(request, reply)
-  })
+function refuseLongIds(scope: Scope, ask: Ask): void {
   scope.route({
     method: ['GET', 'PUT'],
     url: '/*',
     exposeHeadRoute: false,
     schema: { hide: true } as object,
     // Before the body is read.
-    onRequest: refuse,
-    handler: refuse
+    async onRequest(request, reply) {
+      const path = request.url.split('?')[0].slice(scope.prefix.length + 1)
+      if (path === '' || path.includes('/')) return replyUnknown(request, reply)
+      const replied = await ask(request, reply)
+      if (replied) return replied
+      throw new InvalidParameterError('params/backup_id is not the id of a backup')
+    },
+    // Not reached: the hook has replied.
+    handler: replyUnknown
   })
 }

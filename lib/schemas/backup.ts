@@ -35,10 +35,13 @@ export const AttachmentParams = Type.Object({
   backup_id: BackupId,
   att_name: Type.String({
     minLength: 1,
-    description: 'Name of the attachment. One of the same name is replaced.',
+    description: 'Name of the attachment, at most 512 bytes. One of the same name is replaced.',
     examples: ['my-attachment']
   })
 })
+
+/** Names that the router takes as a wild card. */
+export const LongNameParams = Type.Object({ backup_id: BackupId, '*': Type.String() })
 
 export const AttachmentBody = Type.Object(
   { attachment: Type.String({ description: 'Stored as it is; hex or base 64 is recommended' }) },
@@ -108,6 +111,12 @@ export const Backup = Type.Object(
       {},
       { additionalProperties: true, description: 'Versions of the application that was backed up' }
     ),
+    requester: Type.Optional(
+      Type.Object(
+        { name: Type.Optional(Type.String()), uuid: Type.Optional(Type.String()) },
+        { description: 'Who asked for the backup. Absent where nobody did, as of scheduled ones' }
+      )
+    ),
     doc_count: Type.Integer({ description: 'Documents stored so far, or in all' }),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
@@ -138,6 +147,7 @@ const HEAD = {
   id: EXAMPLE_BACKUP,
   backup_version: '1.0.0',
   ibp_versions: { tag: '2.5.0-26' },
+  requester: { name: 'a****@example.com', uuid: 'g4zrlQ1TnTqL' },
   type: 'athena_backup',
   start_timestamp: 1592924104038
 } as const
@@ -212,6 +222,12 @@ export const RangeHeaders = Type.Object({
   'if-range': Type.Optional(
     Type.String({
       description: 'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
+      examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
+    })
+  ),
+  'if-none-match': Type.Optional(
+    Type.String({
+      description: 'The `ETag` of what the client has: the reply is 304 while the backup is the same',
       examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
     })
   )

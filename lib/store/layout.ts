@@ -1,4 +1,4 @@
-import type { DatabaseSummary } from '../../types/backups.js'
+import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from './names.js'
 
@@ -65,6 +65,8 @@ export interface HeaderDocument {
   type: typeof BACKUP_TYPE
   backup_version: string
   ibp_versions: Record<string, unknown>
+  /** Absent where nobody asked; earlier versions did not tell. */
+  requester?: Requester
   doc_count: number
   dbs: Record<string, DatabaseSummary>
   in_progress: boolean

@@ -148,6 +148,8 @@ function unreadableList(unreadable, total) {
 function detailsOf(backup) {
   const raw = sum(backup, 'raw_bytes')
   const facts = [['Id', el('code', {}, backup.id)]]
+  const { name, uuid } = backup.requester ?? {}
+  if (name ?? uuid) facts.push(['Asked for by', name ?? uuid])
   if (backup.end_timestamp) facts.push(['Took', duration(backup.end_timestamp - backup.start_timestamp)])
   for (const [database, summary] of Object.entries(backup.dbs)) {
     const { doc_count, conflict_count, unreadable = [], unreadable_count } = summary
