@@ -90,9 +90,11 @@ export class Retrier {
   readonly #policy: RetryPolicy
   readonly #signal: AbortSignal | undefined
   readonly #onRetry: ClientSettings['onRetry']
+  readonly #size: RequestSize
   #failures = 0
 
-  constructor({ retry, signal, onRetry }: Pick<ClientSettings, 'retry' | 'signal' | 'onRetry'>) {
+  constructor({ retry, signal, onRetry }: ClientSettings, size: RequestSize) {
+    this.#size = size
     this.#policy = retry
     this.#signal = signal
     this.#onRetry = onRetry
@@ -101,7 +103,12 @@ export class Retrier {
   /** Waits before the next attempt; throws `error` when there is none. */
   async failed(error: unknown): Promise<void> {
     const { attempts, wait, longest } = this.#policy
-    if (!(error instanceof CouchError) || !error.retryable || ++this.#failures >= attempts) throw error
+    if (!(error instanceof CouchError) || !error.retryable) throw error
+    if (++this.#failures >= attempts) {
+      // Once, it may have been a restart.
+      if (error.sent !== undefined) this.#size.refused(error.sent)
+      throw error
+    }
     const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
     const pause = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
     this.#onRetry?.({ attempt: this.#failures, waitMs: pause, error })
@@ -229,7 +236,7 @@ export class CouchClient {
 
   /** For loops that cannot be a function to call again. */
   retrier(): Retrier {
-    return new Retrier(this.settings)
+    return new Retrier(this.settings, this.size)
   }
 
   /** A call whose answer is a small JSON value. Retried. */
@@ -299,7 +306,7 @@ export class CouchClient {
       if (deadline?.aborted || progress.stalled || /TIMEOUT/.test(code))
         return unanswered(what, 'stalled', progress.reason, error)
       if (!answer && body && CLOSED.has(code) && (sent ?? Number.POSITIVE_INFINITY) > LEAST_REQUEST_BYTES)
-        return unanswered(what, 'cut_off', cutOff(code, sent), error)
+        return unanswered(what, 'cut_off', cutOff(code, sent), error, sent)
       return unanswered(what, 'unreachable', `the connection failed (${code})`, error)
     }
 
@@ -558,8 +565,8 @@ const CLOSED = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET'])
 const cutOff = (code: string, sent: number | undefined) =>
   `the connection was closed (${code}) before ${sent ?? 'all'} bytes were answered: where that lasts, raise the limit of bodies before CouchDB (nginx: client_max_body_size), or set limits.requestBytes`
 
-const unanswered = (what: string, error: string, reason: string, cause: unknown): CouchError =>
-  new CouchError(what, { error, reason, retryable: true, cause })
+const unanswered = (what: string, error: string, reason: string, cause: unknown, sent?: number): CouchError =>
+  new CouchError(what, { error, reason, retryable: true, cause, sent })
 
 /** Bytes of a body that is streamed, where its length was told. */
 const bytesIn = ({ 'content-length': length }: Record<string, string> = {}): number | undefined =>

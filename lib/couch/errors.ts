@@ -14,6 +14,8 @@ export class CouchError extends Error {
   readonly retryAfter: number | undefined
   /** Something before CouchDB has answered, a proxy or a gateway. */
   readonly gateway: boolean
+  /** Bytes of the request's body, where it was cut off without an answer. */
+  readonly sent: number | undefined
 
   constructor(
     what: string,
@@ -24,6 +26,7 @@ export class CouchError extends Error {
       retryable?: boolean
       retryAfter?: number
       gateway?: boolean
+      sent?: number
       cause?: unknown
     }
   ) {
@@ -36,6 +39,7 @@ export class CouchError extends Error {
     this.retryable = details.retryable ?? false
     this.retryAfter = details.retryAfter
     this.gateway = details.gateway ?? false
+    this.sent = details.sent
   }
 }
 
