@@ -23,12 +23,8 @@ function protocolOf({ protocol }: FastifyRequest): string {
 
 function hostOf({ host, headers }: FastifyRequest): string {
   const forwarded = headers['x-forwarded-host']
-  // Fastify takes the last of several, where it trusts who sends them.
+  // Fastify takes the last of several, where it trusts who sends them: each proxy of a chain may add its own.
   const trusted = forwarded !== undefined && host === String(forwarded).split(',').at(-1)?.trim()
-  if (trusted && String(forwarded).includes(','))
-    throw new InvalidParameterError(
-      'headers/x-forwarded-host must be one host: set option publicUrl, or forward one'
-    )
   if (host === '' && !trusted) return 'localhost'
   if (isHost(host)) return host
   throw new InvalidParameterError(
