@@ -183,7 +183,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         inflatedBytes: 4 * GiB,
         attachmentBytes: 32 * 1024 ** 2,
         spoolBytes: uploadBytes,
-        downloads: 8,
+        downloads: 4,
         requestBytes: REQUEST_BYTES
       },
       options.limits

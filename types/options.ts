@@ -47,7 +47,7 @@ export interface Limits {
   attachmentBytes?: number
   /** Bytes the spool directory may take. Default: `uploadBytes`. */
   spoolBytes?: number
-  /** Backups that are read at a time, by `GET` or `dbBackups.get`. 1 to 1,000, default 8. */
+  /** Backups that are read at a time, by `GET` or `dbBackups.get`. 1 to 1,000, default 4. */
   downloads?: number
   /**
    * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or

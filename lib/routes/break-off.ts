@@ -29,8 +29,9 @@ export function breakOff({ raw }: FastifyReply): void {
 
 /** Cuts the connection of a reply, other replies on it included. */
 export function cutConnection({ raw }: FastifyReply): void {
-  const stream = http2StreamOf(raw)
-  if (stream) stream.session?.destroy()
+  const session = http2StreamOf(raw)?.session
+  // A session that is closing waits until its socket has taken everything. The socket itself is had from its listeners.
+  if (session && !session.destroyed) session.socket.once('close', () => undefined).destroy()
   else raw.destroy()
 }
 

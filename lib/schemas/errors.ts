@@ -210,7 +210,7 @@ const ERRORS = {
     value: refusal(
       503,
       'DB_BACKUPS_TOO_MANY_DOWNLOADS',
-      '8 backups are being downloaded, and no more at a time are allowed: try again later'
+      '4 backups are being downloaded, and no more at a time are allowed: try again later'
     )
   },
   closing: {
