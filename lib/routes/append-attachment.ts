@@ -1,22 +1,26 @@
+import { errorCodes } from 'fastify'
 import { checkAttachmentName } from '../backup/append-attachment.js'
-import { TooLargeError } from '../errors.js'
 import { AttachmentBody, AttachmentParams, attachmentStored } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
+import type { HeldBytes } from '../spool/held-bytes.js'
+import { readAttachmentBody } from './attachment-body.js'
 import type { RouteContext, Scope } from './context.js'
-import { readParsedBody } from './request-body.js'
+import { clientOf, streamBodies, withBody } from './request-body.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
 
-/** API 2: `PUT /backups/:backup_id/attachments/:att_name` */
+/** API 2: `PUT /backups/:backup_id/attachments/:att_name`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function appendAttachment(scope: Scope, { operations, options, describe }: RouteContext): void {
   const { attachmentBytes } = options.limits
+  const bodyLimit = overhead(attachmentBytes)
+  const limits = { received: bodyLimit, inflated: bodyLimit, idle: options.timeouts.idle }
+  streamBodies(scope)
   scope.put(
     '/:backup_id/attachments/:att_name',
     {
-      bodyLimit: overhead(attachmentBytes),
-      preParsing: readParsedBody(options.timeouts.idle),
+      bodyLimit,
       schema: {
         ...describe('appendAttachment'),
         summary: 'Append data to a backup',
@@ -37,20 +41,23 @@ export function appendAttachment(scope: Scope, { operations, options, describe }
             'bodyTooLarge',
             'mediaType',
             'uploadStalled',
-            'compressedBody'
+            'compressedBody',
+            'appendBusy',
+            'noRoom',
+            'tooManyAttachments'
           )
         }
       }
     },
-    async (request) => {
-      const { backup_id: id, att_name: name } = request.params
-      const { attachment } = request.body
-      checkAttachmentName(name)
-      if (Buffer.byteLength(attachment) > attachmentBytes) {
-        throw new TooLargeError(`body/attachment is larger than ${attachmentBytes} bytes`)
-      }
-      await operations.attach(id, name, attachment)
-      return { message: 'ok' as const, att_name: name }
-    }
+    (request, reply) =>
+      withBody(request, reply, limits, async (body) => {
+        if (Number(request.headers['content-length']) > bodyLimit)
+          throw new errorCodes.FST_ERR_CTP_BODY_TOO_LARGE()
+        const { backup_id: id, att_name: name } = request.params
+        checkAttachmentName(name)
+        const read = (into: HeldBytes) => readAttachmentBody(body, into, attachmentBytes)
+        await operations.append({ id, name, signal: clientOf(reply) }, read)
+        return { message: 'ok' as const, att_name: name }
+      })
   )
 }

@@ -2,10 +2,10 @@ import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { CouchError } from '../couch/errors.js'
 import { cutError, cutText, MOST } from '../cut-text.js'
-import { DatabaseUnavailableError, OperationInProgressError } from '../errors.js'
+import { AppendBusyError, DatabaseUnavailableError, OperationInProgressError } from '../errors.js'
 import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
 
-/** Seconds after which it makes sense to ask an unavailable database again. */
+/** Seconds after which it makes sense to ask again. */
 const RETRY_AFTER = '5'
 
 /** Gives every error the shape that clients of the API know, and never more than its message, cut. */
@@ -13,7 +13,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   if (error instanceof OperationInProgressError) {
     return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
   }
-  if (error instanceof DatabaseUnavailableError) {
+  if (error instanceof DatabaseUnavailableError || error instanceof AppendBusyError) {
     reply.header('retry-after', RETRY_AFTER)
   }
   // RFC 9110, section 15.5.16

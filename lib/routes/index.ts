@@ -58,7 +58,7 @@ export function registerRoutes(
           listBackups(scope, context)
           getBackup(scope, context)
           restoreStored(scope, context)
-          appendAttachment(scope, context)
+          scope.register(async (own) => appendAttachment(own as Scope, context))
           scope.register(async (own) => restoreUpload(own as Scope, context))
         },
         { prefix: `${prefix}/${version}/backups` }
