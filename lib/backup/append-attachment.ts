@@ -94,7 +94,8 @@ export class Appender {
         await db.putAttachment(id, name, header._rev, contentType, data)
         return
       } catch (error) {
-        if (!isConflict(error)) throw error
+        // Where the header is gone, the next try finds that out.
+        if (!isConflict(error) && !isNotFound(error)) throw error
       }
       if (await isStored(db, append)) return
       signal.throwIfAborted()
