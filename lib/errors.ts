@@ -42,8 +42,15 @@ export const InvalidParameterError = createError('DB_BACKUPS_INVALID_PARAMETER',
 
 export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
 
-/** No room to spool an upload. */
+/** No room to spool an upload, or what is to be appended. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
+
+/** Others append to the same backup, and the wait for a turn was too long. */
+export const AppendBusyError = createError(
+  'DB_BACKUPS_APPEND_BUSY',
+  'too many append to backup "%s" at the same time: try again',
+  503
+)
 
 /** A range of a backup begins after its end. */
 export const RangeAfterEndError = createError(

@@ -9,7 +9,7 @@ import type {
   StartOptions
 } from '../types/backups.js'
 import type { DbBackups } from '../types/index.js'
-import { putAttachment } from './backup/append-attachment.js'
+import { type Append, Appender } from './backup/append-attachment.js'
 import { backupContent, summaryOf } from './backup/content.js'
 import { Backups } from './operations/backups.js'
 import { ClientNotices } from './operations/client-notices.js'
@@ -23,6 +23,7 @@ import { RunningOperations } from './operations/running-operations.js'
 import { Transactions, transactionPath } from './operations/transactions.js'
 import { Watch } from './operations/watch.js'
 import type { ResolvedOptions } from './options.js'
+import { HeldBytes } from './spool/held-bytes.js'
 
 /** The operations behind the HTTP API and `fastify.dbBackups`. */
 export class Operations implements DbBackups {
@@ -35,6 +36,7 @@ export class Operations implements DbBackups {
   readonly #restores: Restores
   readonly #downloads: Downloads
   readonly #deadline = new AbortController()
+  readonly #appender: Appender
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const environment = new Environment(options, log)
@@ -52,6 +54,8 @@ export class Operations implements DbBackups {
     const { limits, timeouts } = options
     const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
     this.#downloads = new Downloads(environment.client, bounds)
+    const load = (id: string) => environment.load(id)
+    this.#appender = new Appender(environment.store, load, limits, timeouts.control)
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
@@ -92,12 +96,30 @@ export class Operations implements DbBackups {
     data: string | Buffer,
     options: { contentType?: string } = {}
   ): Promise<void> {
-    const environment = this.#environment
-    return foreground(async () => {
-      await environment.load(id)
-      const bytes = typeof data === 'string' ? Buffer.from(data) : data
-      await putAttachment(environment.store.db, id, name, bytes, options.contentType)
-    })
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data
+    const open = async function* () {
+      yield bytes
+    }
+    await this.#append({ id, name, data: { length: bytes.length, open }, ...options })
+  }
+
+  /**
+   * Stores what a request brings as an attachment of a backup.
+   * @param append.signal ends with the client
+   * @param read puts what is to be stored where it is kept until then
+   */
+  async append(append: Omit<Append, 'data'>, read: (into: HeldBytes) => Promise<void>): Promise<void> {
+    const data = new HeldBytes(this.#environment.room)
+    try {
+      await read(data)
+      await this.#append({ ...append, data })
+    } finally {
+      await data.clear()
+    }
+  }
+
+  async #append(append: Append): Promise<void> {
+    return foreground(() => this.#appender.append(append))
   }
 
   /** Cleans up after instances that died, now and from time to time. */

@@ -79,6 +79,8 @@ const Options = Type.Object(
           uploadBytes: Bytes,
           inflatedBytes: Bytes,
           attachmentBytes: Bytes,
+          attachments: Type.Optional(Type.Integer({ minimum: 1 })),
+          attachmentsBytes: Bytes,
           spoolBytes: Bytes,
           downloads: Count,
           requestBytes: Type.Optional(
@@ -128,6 +130,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   retry: Required<Retry>
 }
 
+const MiB = 1024 ** 2
 const GiB = 1024 ** 3
 
 /**
@@ -169,7 +172,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     options.databases
   )
   checkNames(databases)
-  const uploadBytes = options.limits?.uploadBytes ?? 10 * GiB
+  const uploadBytes = options.limits?.uploadBytes ?? GiB
   return {
     ...options,
     databases,
@@ -180,9 +183,11 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     limits: withDefaults(
       {
         uploadBytes,
-        inflatedBytes: 4 * GiB,
-        attachmentBytes: 32 * 1024 ** 2,
-        spoolBytes: uploadBytes,
+        inflatedBytes: GiB,
+        attachmentBytes: 32 * MiB,
+        attachments: 1000,
+        attachmentsBytes: 256 * MiB,
+        spoolBytes: 2 * uploadBytes,
         downloads: 4,
         requestBytes: REQUEST_BYTES
       },

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -10,6 +10,7 @@ import type { Authorize } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost, type TestHost } from './helpers/host.js'
+import { spooledIn } from './helpers/spooled.js'
 
 const ID = '03_ibp_db_backup_1592922855871'
 const ROUTES = [
@@ -224,7 +225,7 @@ t.test('nothing of the body is read before the request is authorized', async (t)
     const wrongType = await host.app.inject({ ...route, headers: { 'content-type': 'text/x' }, payload: 'x' })
     t.equal(wrongType.statusCode, 401)
   }
-  t.strictSame(await readdir(directory), [], 'nothing was spooled')
+  t.strictSame(await spooledIn(directory), [], 'nothing was spooled')
   await nothingHappened(t, host)
 })
 
@@ -247,11 +248,11 @@ t.test('while the hook thinks, nothing of the body is parsed or spooled', async 
     host.app.inject(route.method === 'GET' ? route : { ...route, headers, payload })
   )
   await delay(LATE)
-  t.strictSame(await readdir(directory), [], 'nothing is spooled')
+  t.strictSame(await spooledIn(directory), [], 'nothing is spooled')
   await nothingHappened(t, host)
   decide()
   for (const { statusCode } of await Promise.all(asked)) t.equal(statusCode, 403)
-  t.strictSame(await readdir(directory), [], 'nothing was spooled')
+  t.strictSame(await spooledIn(directory), [], 'nothing was spooled')
   await nothingHappened(t, host)
 })
 

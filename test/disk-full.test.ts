@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtemp, readdir, rm, rmdir, statfs, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, rmdir, statfs, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -7,6 +7,7 @@ import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { bytesOf } from './helpers/seed.js'
+import { spooledIn } from './helpers/spooled.js'
 
 const MiB = 1024 * 1024
 const DISK = 2 * MiB
@@ -39,7 +40,7 @@ t.test('a disk that is full', async (t) => {
   const api = apiOf(host)
   const free = await freeBytes(spoolDirectory)
   const clean = async (t: Test) => {
-    t.strictSame(await readdir(spoolDirectory), [], 'nothing is left')
+    t.strictSame(await spooledIn(spoolDirectory), [], 'nothing is left')
     t.equal(await freeBytes(spoolDirectory), free, 'its room is free again')
   }
   const refuse = async (t: Test, docs: object[]) => {
@@ -64,7 +65,7 @@ t.test('a disk that is full', async (t) => {
       if (error.code !== 'ENOSPC') throw error
     })
     await refuse(t, [{ _id: 'a' }])
-    t.strictSame(await readdir(spoolDirectory), ['ballast'])
+    t.strictSame(await spooledIn(spoolDirectory), ['ballast'])
     await rm(ballast)
     await clean(t)
   })

@@ -149,8 +149,8 @@ t.test('the defaults in the table of options are those in use', async (t) => {
       t.equal(Number(number?.replaceAll(',', '')) * (units[unit!] ?? 1), value, `${group}.${name}`)
     }
   }
-  t.equal(documented.get('limits.spoolBytes'), '`uploadBytes`')
-  t.equal(limits.spoolBytes, limits.uploadBytes)
+  t.equal(documented.get('limits.spoolBytes'), 'twice `uploadBytes`')
+  t.equal(limits.spoolBytes, 2 * limits.uploadBytes)
 })
 
 /** The anchor that a heading gets. */

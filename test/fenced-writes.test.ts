@@ -14,6 +14,7 @@ import { createMemoryWebhookStore } from '../lib/index.js'
 import { LeaseLostError } from '../lib/store/lease.js'
 import type { WebhookStore } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
+import { asData } from './helpers/as-data.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
@@ -112,7 +113,7 @@ async function* pieces(count: number, bytes: number, before: (piece: number) => 
 const writesOf = (db: CouchDatabase): Record<string, () => Promise<unknown>> => ({
   'a batch of documents': () => db.bulkDocsOnce(bulkOf(352 * KIB)),
   'a document': () => db.put({ _id: 'doc' }),
-  'an attachment': () => db.putAttachment('doc', 'a', '1-a', 'text/plain', Buffer.from('text')),
+  'an attachment': () => db.putAttachment('doc', 'a', '1-a', 'text/plain', asData('text')),
   'a streamed attachment': () =>
     db.putAttachmentStream('doc', 'a', '1-a', 'text/plain', () => pieces(2, 1000, () => {})),
   'a deletion': () => db.delete('doc', '1-a'),

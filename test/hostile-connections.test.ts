@@ -1,5 +1,4 @@
 import { once } from 'node:events'
-import { readdir } from 'node:fs/promises'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
@@ -9,6 +8,7 @@ import t, { type Test } from 'tap'
 import { MAX_DEPTH } from '../lib/json/scanner.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { spooledIn } from './helpers/spooled.js'
 
 const ID = '03_ibp_db_backup_1592922855871'
 /** The routes that take a body, with one that they would take. */
@@ -71,7 +71,7 @@ async function setup(t: Test, options: HostOptions = {}) {
     return raw
   }
   const untouched = async (t: Test) => {
-    t.strictSame(await readdir(spoolDirectory), [], 'nothing is left on the disk')
+    t.strictSame(await spooledIn(spoolDirectory), [], 'nothing is left on the disk')
     for (const name of Object.values(host.on.names)) t.equal((await host.on.fetchAll(name)).size, 0)
     t.equal((await apiOf(host).call('GET')).statusCode, 200, 'it serves on')
   }
@@ -214,7 +214,7 @@ t.test('a body that is cut off changes nothing', async (t) => {
       while (!socket.closed) await delay(5)
     }
   }
-  while ((await readdir(spoolDirectory)).length > 0) await delay(10)
+  while ((await spooledIn(spoolDirectory)).length > 0) await delay(10)
   await untouched(t)
 })
 

@@ -1,8 +1,8 @@
-import { readdir } from 'node:fs/promises'
 import fc from 'fast-check'
 import type { InjectOptions } from 'fastify'
 import t from 'tap'
 import { buildHost } from './helpers/host.js'
+import { spooledIn } from './helpers/spooled.js'
 
 const ROUTES = [
   ['POST', ''],
@@ -212,7 +212,7 @@ t.test(
     t.pass('headers of any value do no harm')
 
     t.equal(await state(), before, 'nothing was written')
-    t.strictSame(await readdir(spoolDirectory), [], 'nothing is left on the disk')
+    t.strictSame(await spooledIn(spoolDirectory), [], 'nothing is left on the disk')
     t.equal((await app.inject({ url: '/ak/api/v1/backups', headers: host.as('manager') })).statusCode, 200)
   }
 )

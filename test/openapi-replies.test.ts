@@ -236,6 +236,30 @@ const PROVOKE: Record<string, Provoke> = {
     send(await buildHost(t, { on: idle.on, limits: { attachmentBytes: 1000 } }), id, {
       payload: { attachment: 'a'.repeat(1001) }
     }),
+  tooManyAttachments: async (t, id) => {
+    const host = await seeded(t, { limits: { attachments: 1 } })
+    const url = `${BASE}/${await apiOf(host).backup()}/attachments`
+    await send(host, id, { url: `${url}/first` })
+    const reply = await send(host, id, { url: `${url}/my-attachment` })
+    const many = JSON.stringify(reply.body)
+      .replace('has 1 ', 'has 1000 ')
+      .replace('allows 1"', 'allows 1000"')
+    return { ...reply, body: JSON.parse(many) }
+  },
+  appendBusy: async (t, id) => {
+    const on = await setupDatabases(t)
+    const gate = await startGate(t, on)
+    const host = await seeded(t, { on, couch: gate.couch, timeouts: { control: 300 } })
+    const url = `${BASE}/${await apiOf(host).backup()}/attachments/my-attachment`
+    const held = /my-attachment/
+    const release = gate.hold(held)
+    const first = send(host, id, { url })
+    await gate.held(held)
+    const reply = await send(host, id, { url })
+    release()
+    await first
+    return reply
+  },
   uploadTooLarge: async (t, id, idle) =>
     send(
       await buildHost(t, { on: idle.on, limits: { uploadBytes: 1000 } }),
@@ -276,7 +300,10 @@ const PROVOKE: Record<string, Provoke> = {
   },
   noRoom: async (t, id, idle) =>
     send(await buildHost(t, { on: idle.on, limits: { spoolBytes: 1000 } }), id, {
-      payload: backupOf([{ _id: 'a', text: 'b'.repeat(2000) }])
+      payload:
+        id === 'appendAttachment'
+          ? { attachment: 'b'.repeat(20_000) }
+          : backupOf([{ _id: 'a', text: 'b'.repeat(2000) }])
     })
 }
 

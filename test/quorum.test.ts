@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import { BackupStore } from '../lib/store/backup-store.js'
 import { DamagedBackupError, readChunk } from '../lib/store/chunk-reader.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { asData } from './helpers/as-data.js'
 
 const BACKUP = '03_ibp_db_backup_1592924104038'
 const CHUNK = 'backup_chunk_1592924104038_components_000000'
@@ -161,7 +162,7 @@ t.test(
           response.end(JSON.stringify({ results: [{ id: 'doc', docs }] }))
         })
       })
-      const put = db.putAttachment('doc', 'a', '1-a', 'text/plain', Buffer.from('a'))
+      const put = db.putAttachment('doc', 'a', '1-a', 'text/plain', asData('a'))
       if (error) await t.rejects(put, { error } as never, `${leaves}`)
       else t.equal(await put, '2-b', `${leaves}`)
       t.strictSame(

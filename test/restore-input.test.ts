@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import { MAX_DEPTH } from '../lib/json/scanner.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { spooledIn } from './helpers/spooled.js'
 
 async function setup(t: Test, options: HostOptions = {}) {
   const on = await setupDatabases(t)
@@ -22,7 +23,7 @@ async function setup(t: Test, options: HostOptions = {}) {
     for (const name of Object.values(on.names)) {
       t.equal((await on.couch.db.get(name)).update_seq.toString().split('-')[0], '0', `${name} is untouched`)
     }
-    t.strictSame(await readdir(spoolDirectory), [], 'nothing is left on the disk')
+    t.strictSame(await spooledIn(spoolDirectory), [], 'nothing is left on the disk')
     t.equal(host.calls.rebuildWhitelist, 0)
   }
   return { on, host, api: apiOf(host), untouched, spoolDirectory }
@@ -328,8 +329,8 @@ t.test('nothing is left of an upload whose sender goes away', async (t) => {
   })
   upload.on('error', () => {})
   upload.write(docs('{"_id":"b"}').slice(0, -3))
-  while ((await readdir(spoolDirectory)).length === 0) await delay(10)
+  while ((await spooledIn(spoolDirectory)).length === 0) await delay(10)
   upload.destroy()
-  while ((await readdir(spoolDirectory)).length > 0) await delay(10)
+  while ((await spooledIn(spoolDirectory)).length > 0) await delay(10)
   await untouched(t)
 })

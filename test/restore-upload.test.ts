@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -9,6 +9,7 @@ import { apiOf, backupOf } from './helpers/api.js'
 import { compareDatabases, setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { bytesOf, hostileDocuments, load, seedDocuments } from './helpers/seed.js'
+import { spooledIn } from './helpers/spooled.js'
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
 const LOGICAL = ['components', 'sessions', 'system'] as const
@@ -72,7 +73,7 @@ t.test('moves a console to one with other database names', async (t) => {
     t.strictSame(others, { changed: 0, unchanged: 0, skipped: 0, failed: 0, deleted: 0 })
   }
   t.equal(host.calls.rebuildWhitelist, 1)
-  t.strictSame(await readdir(spoolDirectory), [], 'the spool was removed')
+  t.strictSame(await spooledIn(spoolDirectory), [], 'the spool was removed')
 })
 
 t.test('takes every key that has named a database', async (t) => {
@@ -390,7 +391,7 @@ t.test('of a backup that was running or has failed is refused', async (t) => {
     }
   }
   t.equal((await components()).size, 0)
-  t.strictSame(await readdir(spoolDirectory), [])
+  t.strictSame(await spooledIn(spoolDirectory), [])
   t.equal(host.calls.rebuildWhitelist, 0)
 })
 

@@ -1,5 +1,4 @@
 import { once } from 'node:events'
-import { readdir } from 'node:fs/promises'
 import { connect as connectHttp2, constants } from 'node:http2'
 import { type AddressInfo, connect } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
@@ -9,6 +8,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { spooledIn } from './helpers/spooled.js'
 
 const MARK = Buffer.from([0xef, 0xbb, 0xbf])
 const GZIP = { 'content-encoding': 'gzip' }
@@ -31,7 +31,7 @@ async function setup(t: Test, options: HostOptions = {}) {
   }
   const untouched = async (t: Test) => {
     t.equal((await components()).size, 0, 'nothing was written')
-    t.strictSame(await readdir(spoolDirectory), [], 'nothing is left on the disk')
+    t.strictSame(await spooledIn(spoolDirectory), [], 'nothing is left on the disk')
   }
   return { host, api, components, upload, untouched }
 }

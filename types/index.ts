@@ -42,8 +42,10 @@ export interface DbBackups {
   /** Ids of all backups, oldest first. @throws DatabaseUnavailableError */
   list(): Promise<{ ids: string[] }>
   /**
-   * Stores `data` as an attachment of a backup, as it is.
+   * Stores `data` as an attachment of a backup, as it is. What is appended to one backup at the same time is stored one
+   * after another.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError
+   * @throws TooLargeError when `limits` forbid it; AppendBusyError when its turn does not come in `timeouts.control`
    */
   attach(id: string, name: string, data: string | Buffer, options?: { contentType?: string }): Promise<void>
 }

@@ -39,13 +39,20 @@ export interface ClientWebhookOptions {
 
 /** Bounds, each with a default that suits a console of some 100,000 documents. */
 export interface Limits {
-  /** Bytes of an uploaded backup: of those that arrive, and of what they inflate to. Default 10 GiB. */
+  /** Bytes of an uploaded backup: of those that arrive, and of what they inflate to. Default 1 GiB. */
   uploadBytes?: number
-  /** Bytes that a legacy backup's `compressed_docs` may inflate to, per database. Default 4 GiB. */
+  /** Bytes that a legacy backup's `compressed_docs` may inflate to, those of all its databases together. Default 1 GiB. */
   inflatedBytes?: number
   /** Bytes of one appended attachment. Default 32 MiB. */
   attachmentBytes?: number
-  /** Bytes the spool directory may take. Default: `uploadBytes`. */
+  /** Attachments appended to one backup. Default 1,000. */
+  attachments?: number
+  /** Bytes of all attachments appended to one backup. Default 256 MiB. */
+  attachmentsBytes?: number
+  /**
+   * Bytes that everything spooled at a time may take together: of uploads, appended attachments and large documents,
+   * of all registrations in this process with the same `spoolDirectory`. Default: twice `uploadBytes`.
+   */
   spoolBytes?: number
   /** Backups that are read at a time, by `GET` or `dbBackups.get`. 1 to 1,000, default 4. */
   downloads?: number

@@ -1,13 +1,31 @@
-import type { CouchDatabase } from '../couch/database.js'
+import type { AttachmentData, CouchDatabase } from '../couch/database.js'
 import { isConflict, isNotFound } from '../couch/errors.js'
-import { BackupNotFoundError, InvalidParameterError } from '../errors.js'
+import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
+import type { BackupStore, LoadedBackup } from '../store/backup-store.js'
 
 /** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
 const MAX_NAME = 512
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
 const DEFAULT_TYPE = 'application/octet-stream'
-/** A running backup writes its header at intervals; every attempt needs the revision of the moment. */
-const ATTEMPTS = 20
+/** How many appends may wait for those before them to the same backup. */
+const MOST_WAITING = 256
+
+/** What is to be appended to a backup. */
+export interface Append {
+  /** Id of the backup. */
+  id: string
+  name: string
+  data: AttachmentData
+  contentType?: string
+  /** Gives up what waits for its turn. */
+  signal?: AbortSignal
+}
+
+export interface AppendLimits {
+  attachmentBytes: number
+  attachments: number
+  attachmentsBytes: number
+}
 
 /** @throws InvalidParameterError */
 export function checkAttachmentName(name: string): void {
@@ -20,54 +38,151 @@ export function checkAttachmentName(name: string): void {
   if (/[\u0000-\u001f\u007f]/.test(name)) throw new InvalidParameterError('att_name holds control characters')
 }
 
-/**
- * Stores an attachment with a backup's header, replacing one of the same name.
- * @throws InvalidParameterError, BackupNotFoundError, CouchError
- */
-export async function putAttachment(
-  db: CouchDatabase,
-  backup: string,
-  name: string,
-  data: Buffer,
-  contentType = DEFAULT_TYPE
-): Promise<void> {
-  checkAttachmentName(name)
-  if (!CONTENT_TYPE.test(contentType))
-    throw new InvalidParameterError('contentType must be printable ASCII, 255 characters at most')
-  for (let attempt = 1; ; attempt++) {
-    const rev = await db.revision(backup)
-    if (rev === null) throw new BackupNotFoundError(backup)
+export const attachmentTooLarge = (limit: number) =>
+  new TooLargeError(`body/attachment is larger than ${limit} bytes`)
+
+/** Stores attachments with the headers of backups. Appends to one backup take turns. */
+export class Appender {
+  readonly #store: BackupStore
+  readonly #load: (id: string) => Promise<LoadedBackup>
+  readonly #limits: AppendLimits
+  readonly #wait: number
+
+  /**
+   * @param load gives a backup's header, or throws when there is none
+   * @param wait milliseconds in which an append must get its turn, and a try without a conflict
+   */
+  constructor(
+    store: BackupStore,
+    load: (id: string) => Promise<LoadedBackup>,
+    limits: AppendLimits,
+    wait: number
+  ) {
+    this.#store = store
+    this.#load = load
+    this.#limits = limits
+    this.#wait = wait
+  }
+
+  /**
+   * Stores an attachment, replacing one of the same name.
+   * @throws InvalidParameterError, TooLargeError, AppendBusyError, CouchError, the reason of `signal`, and what `load` throws
+   */
+  async append(append: Append): Promise<void> {
+    const { id, name, data, contentType = DEFAULT_TYPE, signal } = append
+    checkAttachmentName(name)
+    if (!CONTENT_TYPE.test(contentType))
+      throw new InvalidParameterError('contentType must be printable ASCII, 255 characters at most')
+    const { attachmentBytes } = this.#limits
+    if (data.length > attachmentBytes) throw attachmentTooLarge(attachmentBytes)
+    const patience = new Patience(id, this.#wait, signal)
     try {
-      await db.putAttachment(backup, name, rev, contentType, data)
-      return
-    } catch (error) {
-      if (!isConflict(error) || attempt >= ATTEMPTS) throw error
+      await this.#store.turns.take(id, () => this.#put({ ...append, contentType }, patience.signal), patience)
+    } finally {
+      patience.end()
     }
-    if (await isStored(db, backup, name, data, contentType)) return
-    await db.client.afterConflict(attempt)
+  }
+
+  /** Tries again after conflicts with other instances. */
+  async #put(append: Append & { contentType: string }, signal: AbortSignal): Promise<void> {
+    const { id, name, contentType, data } = append
+    const { db } = this.#store
+    for (let attempt = 1; ; attempt++) {
+      const { header } = await this.#load(id)
+      this.#checkRoom(id, name, data.length, header._attachments ?? {})
+      try {
+        await db.putAttachment(id, name, header._rev, contentType, data)
+        return
+      } catch (error) {
+        // Where the header is gone, the next try finds that out.
+        if (!isConflict(error) && !isNotFound(error)) throw error
+      }
+      if (await isStored(db, append)) return
+      signal.throwIfAborted()
+      await db.client.afterConflict(attempt)
+    }
+  }
+
+  /** @throws TooLargeError */
+  #checkRoom(id: string, name: string, bytes: number, present: Record<string, { length?: unknown }>): void {
+    const { attachments, attachmentsBytes } = this.#limits
+    const others = Object.entries(present).filter(([other]) => other !== name)
+    if (others.length >= attachments) {
+      throw new TooLargeError(
+        `backup "${id}" has ${others.length} attachments: limits.attachments allows ${attachments}`
+      )
+    }
+    const taken = others.reduce((sum, [, { length }]) => sum + (typeof length === 'number' ? length : 0), 0)
+    if (taken + bytes > attachmentsBytes) {
+      throw new TooLargeError(
+        `backup "${id}" has ${taken} bytes of attachments: limits.attachmentsBytes allows ${attachmentsBytes}, and these are ${bytes} more`
+      )
+    }
+  }
+}
+
+/** The patience of one append: ends after a time, or with its client. */
+class Patience {
+  readonly most = MOST_WAITING
+  readonly signal: AbortSignal
+  readonly #backup: string
+  readonly #timer: NodeJS.Timeout
+
+  constructor(backup: string, ms: number, client: AbortSignal | undefined) {
+    this.#backup = backup
+    const late = new AbortController()
+    this.#timer = setTimeout(() => late.abort(this.full()), ms)
+    this.signal = client ? AbortSignal.any([late.signal, client]) : late.signal
+  }
+
+  full(): Error {
+    return new AppendBusyError(this.#backup)
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
   }
 }
 
 /** Whether a conflict was with ourselves: the reply to the write was lost. */
 async function isStored(
   db: CouchDatabase,
-  backup: string,
-  name: string,
-  data: Buffer,
-  contentType: string
+  { id, name, contentType, data }: Append & { contentType: string }
 ): Promise<boolean> {
   return db.client.retry(async () => {
     try {
-      const { headers, body } = await db.attachment(backup, name)
-      let at = 0
-      for await (const piece of body) {
-        if (!data.subarray(at, at + piece.length).equals(piece)) return false
-        at += piece.length
-      }
-      return at === data.length && headers['content-type'] === contentType
+      const { headers, body } = await db.attachment(id, name)
+      return (await areSame(body, data.open())) && headers['content-type'] === contentType
     } catch (error) {
       if (isNotFound(error)) return false
       throw error
     }
   })
+}
+
+/** Compares two streams of bytes, up to the first difference. */
+async function areSame(
+  stored: AsyncIterable<Uint8Array>,
+  given: AsyncIterable<Uint8Array>
+): Promise<boolean> {
+  const pieces = given[Symbol.asyncIterator]()
+  let expected: Uint8Array = new Uint8Array(0)
+  try {
+    for await (let piece of stored) {
+      while (piece.length > 0) {
+        if (expected.length === 0) {
+          const next = await pieces.next()
+          if (next.done) return false
+          expected = next.value
+        }
+        const length = Math.min(piece.length, expected.length)
+        if (Buffer.compare(piece.subarray(0, length), expected.subarray(0, length)) !== 0) return false
+        piece = piece.subarray(length)
+        expected = expected.subarray(length)
+      }
+    }
+    return expected.length === 0 && (await pieces.next()).done === true
+  } finally {
+    await pieces.return?.()
+  }
 }

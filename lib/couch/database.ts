@@ -122,6 +122,12 @@ export interface StreamedWrite {
   deadline: AbortSignal
 }
 
+/** Bytes to be stored, which can be read several times. */
+export interface AttachmentData {
+  readonly length: number
+  open(): AsyncIterable<Uint8Array>
+}
+
 /** Stored documents change by revision: every write names the one it replaces. */
 export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
@@ -558,14 +564,11 @@ export class CouchDatabase {
     name: string,
     rev: string,
     contentType: string,
-    data: Buffer
+    data: AttachmentData
   ): Promise<string> {
-    const open = async function* () {
-      yield data
-    }
     return this.client.retry(() => {
       const options = { length: data.length, deadline: AbortSignal.timeout(this.client.settings.control) }
-      return this.putAttachmentStream(id, name, rev, contentType, open, options)
+      return this.putAttachmentStream(id, name, rev, contentType, () => data.open(), options)
     })
   }
 

@@ -11,12 +11,14 @@ import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
 import type { ReadBackupOptions } from '../restore/read-backup.js'
 import { Spool } from '../restore/spool.js'
+import { Room } from '../spool/room.js'
 import { BackupStore, type LoadedBackup } from '../store/backup-store.js'
 import { LAYOUT } from '../store/layout.js'
 import { LeaseDocument } from '../store/lease-document.js'
 import { Leases } from '../store/leases.js'
 import { EXCLUDED_TYPES, isBackupId } from '../store/names.js'
 import { Notices } from '../store/notices.js'
+import { Turns } from '../store/turns.js'
 import { BackgroundJobs } from './background-jobs.js'
 
 const MAX_BACKUP_ID = 64
@@ -36,6 +38,10 @@ export class Environment {
   /** The lease where earlier versions kept it, when that is another database. */
   readonly formerLeases: Leases | undefined
   readonly notices: Notices
+  /** For what is spooled of uploads. */
+  readonly room: Room
+  /** Those who change a header on this instance take turns. */
+  readonly turns = new Turns()
   readonly jobs = new BackgroundJobs()
   readonly events: EventStream
   readonly metrics: Metrics | undefined
@@ -45,6 +51,7 @@ export class Environment {
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const { couch, limits, timeouts } = options
     this.options = options
+    this.room = new Room(options.spoolDirectory, options.limits.spoolBytes)
     this.client = new CouchClient({
       connect: () => connectionTo(couch),
       retry: FOREGROUND,
@@ -95,11 +102,11 @@ export class Environment {
 
   /** @param backups the database that keeps the backups, where it is another instance's */
   storeOn(client: CouchClient, backups = this.options.databases.backups): BackupStore {
-    return new BackupStore(new CouchDatabase(client, backups))
+    return new BackupStore(new CouchDatabase(client, backups), this.turns)
   }
 
-  makeSpool(): Promise<Spool> {
-    return Spool.create(this.options.spoolDirectory, this.options.limits.spoolBytes)
+  makeSpool(): Spool {
+    return new Spool(this.room)
   }
 
   /** How a backup that is one JSON document is to be read. */

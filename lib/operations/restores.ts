@@ -112,7 +112,7 @@ export class Restores {
 
   async #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
     const options = { ...this.#environment.readOptions(), proof }
-    return SpooledSource.read(body, await this.#environment.makeSpool(), options)
+    return SpooledSource.read(body, this.#environment.makeSpool(), options)
   }
 
   async #spoolLegacy(store: BackupStore, id: string): Promise<RestoreSource> {

@@ -2,7 +2,6 @@ import { createInflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { cutText, MOST } from '../cut-text.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
-import { headOf } from '../head-of.js'
 import { InflateError, Inflater } from '../inflater.js'
 import { InvalidDocumentError } from '../json/document.js'
 import { toBuffer } from '../json/members.js'
@@ -15,8 +14,8 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
-import { encodingOf, markLength, TELLING_BYTES } from '../json/utf8.js'
 import { databaseOfKey } from '../store/names.js'
+import { utf8Text } from '../utf8-text.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
 
 /** Documents longer than this come in pieces. */
@@ -32,7 +31,7 @@ export type BackupItem =
 
 export interface ReadBackupOptions {
   names: DatabaseNames
-  /** Bytes that one database's `compressed_docs` may inflate to. */
+  /** Bytes that the `compressed_docs` of all databases together may inflate to. */
   inflatedBytes: number
 }
 
@@ -80,6 +79,7 @@ export async function* readBackup(
 ): AsyncGenerator<BackupItem[]> {
   const visitor = new BackupVisitor(options.names)
   const scanner = new JsonScanner(visitor)
+  const budget = new InflateBudget(options.inflatedBytes)
   let inflating: CompressedDocuments | undefined
   try {
     for await (const chunk of utf8Of(body)) {
@@ -87,7 +87,7 @@ export async function* readBackup(
       for (const found of visitor.take()) {
         if (found.kind === 'items') yield found.items
         else if (found.kind === 'compressed') {
-          inflating ??= new CompressedDocuments(found.database, found.where, options)
+          inflating ??= new CompressedDocuments(found.database, found.where, budget)
           yield* inflating.write(found.base64)
         } else {
           if (inflating) yield* inflating.end()
@@ -106,13 +106,10 @@ export async function* readBackup(
 
 /** Leaves out a byte order mark. @throws InvalidBackupError that names another encoding */
 async function* utf8Of(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const { head, all } = await headOf(body, TELLING_BYTES)
-  const encoding = encodingOf(head)
-  let mark = markLength(head)
-  for await (const piece of all) {
+  const { encoding, text } = await utf8Text(body)
+  for await (const piece of text) {
     if (encoding !== undefined) throw new InvalidBackupError(`the body is ${encoding}: send JSON in UTF-8`)
-    yield mark > 0 ? piece.subarray(mark) : piece
-    mark = 0
+    yield piece
   }
 }
 
@@ -341,19 +338,38 @@ class ArrayVisitor implements JsonVisitor {
   }
 }
 
+/** What may be inflated of one backup. */
+class InflateBudget {
+  readonly #limit: number
+  readonly #names = new Set<string>()
+  #taken = 0
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  /** @throws TooLargeError */
+  take(bytes: number, where: string): void {
+    this.#names.add(`"${where}"`)
+    this.#taken += bytes
+    if (this.#taken <= this.#limit) return
+    const inflate = this.#names.size > 1 ? 'inflate' : 'inflates'
+    throw new TooLargeError(`${[...this.#names].join(' and ')} ${inflate} to more than ${this.#limit} bytes`)
+  }
+}
+
 /** Inflates a `compressed_docs` as its text arrives. */
 class CompressedDocuments {
   readonly #where: string
-  readonly #limit: number
+  readonly #budget: InflateBudget
   readonly #inflater = new Inflater(createInflate())
   readonly #visitor: ArrayVisitor
   readonly #scanner: JsonScanner
   #text = ''
-  #size = 0
 
-  constructor(database: LogicalDatabase, where: string, options: ReadBackupOptions) {
+  constructor(database: LogicalDatabase, where: string, budget: InflateBudget) {
     this.#where = where
-    this.#limit = options.inflatedBytes
+    this.#budget = budget
     this.#visitor = new ArrayVisitor(database, where)
     this.#scanner = new JsonScanner(this.#visitor)
   }
@@ -393,10 +409,7 @@ class CompressedDocuments {
 
   *#scan(output: readonly Buffer[]): Generator<BackupItem[]> {
     for (const piece of output) {
-      this.#size += piece.length
-      if (this.#size > this.#limit) {
-        throw new TooLargeError(`"${this.#where}" inflates to more than ${this.#limit} bytes`)
-      }
+      this.#budget.take(piece.length, this.#where)
       this.#scanner.write(piece)
     }
     const items = this.#visitor.take()

@@ -1,8 +1,5 @@
-import { type FileHandle, mkdtemp, open, rm, unlink } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { LogicalDatabase } from '../../types/databases.js'
-import { InsufficientStorageError } from '../errors.js'
+import type { Room, RoomFile } from '../spool/room.js'
 
 const BLOCK = 256 * 1024
 /** Length and ordinal before each document. */
@@ -14,36 +11,26 @@ export interface Spooled {
   bytes: Buffer
 }
 
-/**
- * Documents of a backup on the host's disk, in a directory that only this process' user can read. Its files have no
- * names: what a process that is killed has spooled is gone with it.
- */
+/** Documents of a backup on the host's disk. */
 export class Spool {
-  readonly #directory: string
-  readonly #limit: number
-  readonly #files = new Map<string, SpoolFile>()
-  readonly #large = new Set<LargeFile>()
-  #opened = 0
-  #size = 0
+  readonly #room: Room
+  readonly #files = new Map<string, DocumentFile>()
+  readonly #large: RoomFile[] = []
 
-  private constructor(directory: string, limit: number) {
-    this.#directory = directory
-    this.#limit = limit
+  constructor(room: Room) {
+    this.#room = room
   }
 
-  /** @param limit bytes that the spool may take */
-  static async create(parent: string | undefined, limit: number): Promise<Spool> {
-    const directory = await orNoSpace(mkdtemp(join(parent ?? tmpdir(), 'db-backups-')))
-    return new Spool(directory, limit)
-  }
-
+  /** @throws InsufficientStorageError */
   async append(database: LogicalDatabase, design: boolean, { ordinal, bytes }: Spooled): Promise<void> {
-    this.#claim(bytes.length + FRAME)
     const file = await this.#file(nameOf(database, design))
     await file.append(ordinal, bytes)
   }
 
-  /** Everything appended is on the disk, or there is no room for it. */
+  /**
+   * Writes to the disk what was appended.
+   * @throws InsufficientStorageError
+   */
   async flush(): Promise<void> {
     for (const file of this.#files.values()) await file.flush()
   }
@@ -54,92 +41,36 @@ export class Spool {
     if (file) yield* file.read()
   }
 
-  /** A new file for documents that are too large for memory. */
-  async largeFile(): Promise<LargeFile> {
-    const file = new LargeFile(await this.#open('large'), {
-      claim: (bytes) => this.#claim(bytes),
-      closed: () => this.#large.delete(file)
-    })
-    this.#large.add(file)
+  /** Opens a file for documents that are too large for memory. */
+  async largeFile(): Promise<RoomFile> {
+    const file = await this.#room.file()
+    this.#large.push(file)
     return file
   }
 
-  /** Removes everything. */
+  /** Removes everything, and gives the room back. */
   async remove(): Promise<void> {
     const files = [...this.#files.values(), ...this.#large]
     await Promise.all(files.map((file) => file.close().catch(() => undefined)))
-    await rm(this.#directory, { recursive: true, force: true })
   }
 
-  /** @param bytes negative when room is given back */
-  #claim(bytes: number): void {
-    this.#size += bytes
-    if (this.#size > this.#limit) {
-      throw new InsufficientStorageError(
-        `the backup takes more than the ${this.#limit} bytes set aside for uploads`
-      )
-    }
-  }
-
-  async #file(name: string): Promise<SpoolFile> {
+  async #file(name: string): Promise<DocumentFile> {
     let file = this.#files.get(name)
     if (!file) {
-      file = new SpoolFile(await this.#open(name))
+      file = new DocumentFile(await this.#room.file())
       this.#files.set(name, file)
     }
     return file
   }
-
-  async #open(name: string): Promise<FileHandle> {
-    const path = join(this.#directory, `${name}-${this.#opened++}`)
-    const handle = await orNoSpace(open(path, 'wx+', 0o600))
-    // Where an open file cannot be unlinked, it goes with its directory.
-    await unlink(path).catch(() => undefined)
-    return handle
-  }
 }
 
-/** A file that takes documents piece by piece, to be read by position. */
-export class LargeFile {
-  readonly handle: FileHandle
-  readonly #spool: { claim(bytes: number): void; closed(): void }
-  #size = 0
-
-  /** @param spool is told how much room the file takes, negative when it gives it back */
-  constructor(handle: FileHandle, spool: { claim(bytes: number): void; closed(): void }) {
-    this.handle = handle
-    this.#spool = spool
-  }
-
-  /** Bytes written so far. */
-  get size(): number {
-    return this.#size
-  }
-
-  async write(piece: Uint8Array): Promise<void> {
-    this.#spool.claim(piece.length)
-    const at = this.#size
-    this.#size += piece.length
-    await writeAt(this.handle, piece, at)
-  }
-
-  /** Removes the file, and gives its room back. */
-  async close(): Promise<void> {
-    this.#spool.closed()
-    this.#spool.claim(-this.#size)
-    this.#size = 0
-    await this.handle.close()
-  }
-}
-
-class SpoolFile {
-  readonly #handle: FileHandle
+class DocumentFile {
+  readonly #file: RoomFile
   #block = Buffer.allocUnsafeSlow(BLOCK)
   #used = 0
-  #length = 0
 
-  constructor(handle: FileHandle) {
-    this.#handle = handle
+  constructor(file: RoomFile) {
+    this.#file = file
   }
 
   async append(ordinal: number, bytes: Buffer): Promise<void> {
@@ -148,8 +79,8 @@ class SpoolFile {
       const frame = Buffer.alloc(FRAME)
       frame.writeUInt32LE(bytes.length, 0)
       frame.writeUInt32LE(ordinal, 4)
-      await this.#write(frame)
-      await this.#write(bytes)
+      await this.#file.write(frame)
+      await this.#file.write(bytes)
       return
     }
     this.#block.writeUInt32LE(bytes.length, this.#used)
@@ -160,14 +91,15 @@ class SpoolFile {
 
   async *read(): AsyncGenerator<Spooled[]> {
     await this.flush()
+    const { handle, size: length } = this.#file
     let buffer = Buffer.allocUnsafeSlow(BLOCK)
     /** Bytes at the buffer's beginning that were read, and belong to no group yet. */
     let kept = 0
-    for (let position = 0; position < this.#length; ) {
+    for (let position = 0; position < length; ) {
       const needed = Math.max(BLOCK, kept >= FRAME ? FRAME + buffer.readUInt32LE(0) : 0)
       if (needed > buffer.length) buffer = Buffer.concat([buffer.subarray(0, kept)], needed)
-      const wanted = Math.min(this.#length - position, needed - kept)
-      const { bytesRead } = await this.#handle.read(buffer, kept, wanted, position)
+      const wanted = Math.min(length - position, needed - kept)
+      const { bytesRead } = await handle.read(buffer, kept, wanted, position)
       if (bytesRead < wanted) throw new Error('the spooled upload was cut off')
       position += bytesRead
       const filled = kept + bytesRead
@@ -186,40 +118,14 @@ class SpoolFile {
   }
 
   async close(): Promise<void> {
-    await this.#handle.close()
+    await this.#file.close()
   }
 
   async flush(): Promise<void> {
     if (this.#used === 0) return
-    await this.#write(this.#block.subarray(0, this.#used))
+    await this.#file.write(this.#block.subarray(0, this.#used))
     this.#used = 0
-  }
-
-  async #write(bytes: Buffer): Promise<void> {
-    await writeAt(this.#handle, bytes, this.#length)
-    this.#length += bytes.length
-  }
-}
-
-async function writeAt(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  let written = 0
-  while (written < bytes.length) {
-    const left = bytes.length - written
-    const { bytesWritten } = await orNoSpace(handle.write(bytes, written, left, position + written))
-    written += bytesWritten
   }
 }
 
 const nameOf = (database: LogicalDatabase, design: boolean) => `${database}${design ? '.design' : ''}`
-
-async function orNoSpace<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOSPC' || code === 'EDQUOT') {
-      throw new InsufficientStorageError('the disk for uploads is full')
-    }
-    throw error
-  }
-}

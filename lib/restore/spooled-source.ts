@@ -1,13 +1,14 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import type { RoomFile } from '../spool/room.js'
 import { CopyIndex } from '../store/copy-index.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
 import { indexLargeDocument, type LargeDocument } from './large-document.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
 import type { RestoreSource, SourceDocument } from './source.js'
-import type { LargeFile, Spool } from './spool.js'
+import type { Spool } from './spool.js'
 
 /** How many documents the filter of repeated ids is made for: an upload does not tell how many it has. */
 const EXPECTED_DOCUMENTS = 500_000
@@ -28,7 +29,7 @@ export class SpooledSource implements RestoreSource {
   readonly #about = new Map<LogicalDatabase, AboutDatabase>()
   readonly #large = new Map<LogicalDatabase, SpooledLarge[]>()
   /** Holds all large documents; the one at hand begins there. */
-  #largeFile: LargeFile | undefined
+  #largeFile: RoomFile | undefined
   #largeFrom: number | undefined
 
   private constructor(spool: Spool, proof: RestoreSource['proof']) {
@@ -121,7 +122,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   async #endLarge(
-    { handle, size }: LargeFile,
+    { handle, size }: RoomFile,
     from: number,
     { database, where }: { database: LogicalDatabase; where: string }
   ): Promise<void> {

@@ -25,12 +25,12 @@ export class StoredSource implements RestoreSource {
   readonly proof = 'revision'
   readonly #store: BackupStore
   readonly #header: StoredHeader
-  readonly #makeSpool: () => Promise<Spool>
+  readonly #makeSpool: () => Spool
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
 
   /** @param makeSpool where large documents are put while they are restored */
-  private constructor(store: BackupStore, header: StoredHeader, makeSpool: () => Promise<Spool>) {
+  private constructor(store: BackupStore, header: StoredHeader, makeSpool: () => Spool) {
     this.#store = store
     this.#header = header
     this.#makeSpool = makeSpool
@@ -40,11 +40,7 @@ export class StoredSource implements RestoreSource {
    * Checks that every chunk is there and is what was stored.
    * @throws DamagedBackupError
    */
-  static async open(
-    store: BackupStore,
-    header: StoredHeader,
-    makeSpool: () => Promise<Spool>
-  ): Promise<StoredSource> {
+  static async open(store: BackupStore, header: StoredHeader, makeSpool: () => Spool): Promise<StoredSource> {
     const source = new StoredSource(store, header, makeSpool)
     for (const database of LOGICAL_DATABASES) {
       if (!header.storage.databases[database]) continue
@@ -93,7 +89,7 @@ export class StoredSource implements RestoreSource {
   }
 
   async *#large(entry: ChunkEntry): AsyncGenerator<SourceDocument[]> {
-    this.#spool ??= await this.#makeSpool()
+    this.#spool ??= this.#makeSpool()
     const spool = this.#spool
     const read = async () => {
       const attempt = await spool.largeFile()

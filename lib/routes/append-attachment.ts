@@ -1,20 +1,24 @@
+import { errorCodes, type FastifyReply, type FastifyRequest } from 'fastify'
 import { checkAttachmentName } from '../backup/append-attachment.js'
-import { TooLargeError } from '../errors.js'
 import { AttachmentBody, AttachmentParams, attachmentStored, LongNameParams } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
+import type { HeldBytes } from '../spool/held-bytes.js'
+import { readAttachmentBody } from './attachment-body.js'
 import { type Ask, type RouteContext, replyUnknown, type Scope } from './context.js'
-import { readParsedBody } from './request-body.js'
+import { clientOf, streamBodies, withBody } from './request-body.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
 
-/** API 2: `PUT /backups/:backup_id/attachments/:att_name` */
+/** API 2: `PUT /backups/:backup_id/attachments/:att_name`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function appendAttachment(scope: Scope, context: RouteContext): void {
   const { schema, ...route } = routeOf(context)
-  scope.put('/:backup_id/attachments/:att_name', { ...route, schema }, async ({ params, body }) =>
-    append(context, params.backup_id, params.att_name, body.attachment)
-  )
+  streamBodies(scope)
+  scope.put('/:backup_id/attachments/:att_name', { ...route, schema }, (request, reply) => {
+    const { backup_id: id, att_name: name } = request.params
+    return append(context, request, reply, { id, name })
+  })
 }
 
 /**
@@ -25,6 +29,7 @@ export function appendLongNamed(scope: Scope, context: RouteContext, ask: Ask): 
   const { schema, ...route } = routeOf(context)
   const url = '/:backup_id/attachments/*'
   const segments = `${scope.prefix}${url}`.split('/').length
+  streamBodies(scope)
   scope.put(
     url,
     {
@@ -35,14 +40,16 @@ export function appendLongNamed(scope: Scope, context: RouteContext, ask: Ask): 
         return ask(request, reply)
       }
     },
-    async ({ params, body }) => append(context, params.backup_id, params['*'], body.attachment)
+    (request, reply) => {
+      const { backup_id: id, '*': name } = request.params
+      return append(context, request, reply, { id, name })
+    }
   )
 }
 
 function routeOf({ options, describe }: RouteContext) {
   return {
     bodyLimit: overhead(options.limits.attachmentBytes),
-    preParsing: readParsedBody(options.timeouts.idle),
     schema: {
       ...describe('appendAttachment'),
       summary: 'Append data to a backup',
@@ -63,19 +70,31 @@ function routeOf({ options, describe }: RouteContext) {
           'bodyTooLarge',
           'mediaType',
           'uploadStalled',
-          'compressedBody'
+          'compressedBody',
+          'appendBusy',
+          'noRoom',
+          'tooManyAttachments'
         )
       }
     }
   }
 }
 
-async function append({ operations, options }: RouteContext, id: string, name: string, attachment: string) {
+function append(
+  { operations, options }: RouteContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { id, name }: { id: string; name: string }
+) {
   const { attachmentBytes } = options.limits
-  checkAttachmentName(name)
-  if (Buffer.byteLength(attachment) > attachmentBytes) {
-    throw new TooLargeError(`body/attachment is larger than ${attachmentBytes} bytes`)
-  }
-  await operations.attach(id, name, attachment)
-  return { message: 'ok' as const, att_name: name }
+  const bodyLimit = overhead(attachmentBytes)
+  const limits = { received: bodyLimit, inflated: bodyLimit, idle: options.timeouts.idle }
+  return withBody(request, reply, limits, async (body) => {
+    if (Number(request.headers['content-length']) > bodyLimit)
+      throw new errorCodes.FST_ERR_CTP_BODY_TOO_LARGE()
+    checkAttachmentName(name)
+    const read = (into: HeldBytes) => readAttachmentBody(body, into, attachmentBytes)
+    await operations.append({ id, name, signal: clientOf(reply) }, read)
+    return { message: 'ok' as const, att_name: name }
+  })
 }

@@ -2,18 +2,27 @@ import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { CouchError } from '../couch/errors.js'
 import { cutError, cutText, MOST } from '../cut-text.js'
-import { DatabaseUnavailableError, OperationInProgressError, TooManyDownloadsError } from '../errors.js'
+import {
+  AppendBusyError,
+  DatabaseUnavailableError,
+  OperationInProgressError,
+  TooManyDownloadsError
+} from '../errors.js'
 import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
 
-/** Seconds after which it makes sense to ask again: an unavailable database, or for a download. */
+/** Seconds after which it makes sense to ask again. */
 const RETRY_AFTER = '5'
+
+/** Errors after which the same request may be answered soon. */
+const isOfTheMoment = (error: unknown) =>
+  [DatabaseUnavailableError, TooManyDownloadsError, AppendBusyError].some((kind) => error instanceof kind)
 
 /** Gives every error the shape that clients of the API know, and never more than its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof OperationInProgressError) {
     return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
   }
-  if (error instanceof DatabaseUnavailableError || error instanceof TooManyDownloadsError) {
+  if (isOfTheMoment(error)) {
     reply.header('retry-after', RETRY_AFTER)
   }
   // RFC 9110, section 15.5.16

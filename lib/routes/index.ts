@@ -61,7 +61,7 @@ export function registerRoutes(
           acceptEmptyJson(scope)
           answerUnknown(scope)
           scope.register(async (own) => registerApis(own as Scope, context, ask))
-          appendLongNamed(scope, context, ask)
+          scope.register(async (own) => appendLongNamed(own as Scope, context, ask))
           refuseLongIds(scope, ask)
         },
         { prefix: `${prefix}/${version}/backups` }
@@ -87,7 +87,7 @@ function registerApis(scope: Scope, context: RouteContext, ask: Ask): void {
   listBackups(scope, context)
   getBackup(scope, context)
   restoreStored(scope, context)
-  appendAttachment(scope, context)
+  scope.register(async (own) => appendAttachment(own as Scope, context))
   scope.register(async (own) => restoreUpload(own as Scope, context))
 }
 

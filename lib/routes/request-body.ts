@@ -1,11 +1,12 @@
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import createError from '@fastify/error'
-import type { FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
+import type { FastifyReply, FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { headOf } from '../head-of.js'
 import { InflateError, Inflater } from '../inflater.js'
 import { within } from '../within.js'
+import type { Scope } from './context.js'
 
 /** The reply says in `Accept-Encoding` which encodings are. */
 export const EncodingError = createError(
@@ -17,6 +18,9 @@ export const EncodingError = createError(
 export const ACCEPTED_ENCODINGS = 'gzip'
 
 export const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
+
+/** Nobody waits for the reply any more. */
+export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
 
 /** Fewer bytes than these within the idle time-out count as silence. */
 const DRIP = 1024
@@ -135,6 +139,47 @@ async function* gunzipped(pieces: AsyncGenerator<Buffer>): AsyncGenerator<Buffer
   } finally {
     inflater.destroy()
   }
+}
+
+/** Makes JSON of a scope's routes a stream, which its readers check: no parser reads it into memory. */
+export function streamBodies(scope: Scope): void {
+  const compile = scope.validatorCompiler as NonNullable<Scope['validatorCompiler']>
+  // Those of the host, and Fastify's own for text.
+  scope.removeAllContentTypeParsers()
+  scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
+  scope.setValidatorCompiler((route) => (route.httpPart === 'body' ? () => true : compile(route)))
+}
+
+/**
+ * Has `work` read the body of a route of {@link streamBodies}. When that fails, a client that is still sending gets the
+ * reply all the same.
+ * @throws EncodingError, ClientLeftError, what `work` throws
+ */
+export async function withBody<T>(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  limits: BodyLimits,
+  work: (body: Readable) => Promise<T>
+): Promise<T> {
+  const payload = (request.body as Readable | undefined) ?? Readable.from([])
+  try {
+    return await work(readBody(request, payload, limits))
+  } catch (error) {
+    if (request.raw.destroyed && !request.raw.complete) throw new ClientLeftError()
+    // HTTP/2 has no such header.
+    if (request.raw.httpVersionMajor < 2) reply.header('connection', 'close')
+    if (!(error instanceof SilentError)) await drain(payload)
+    throw error
+  }
+}
+
+/** Returns a signal that a request's client ends when it breaks off. */
+export function clientOf({ raw }: FastifyReply): AbortSignal {
+  const left = new AbortController()
+  raw.once('close', () => {
+    if (!raw.writableEnded) left.abort(new ClientLeftError())
+  })
+  return left.signal
 }
 
 /** Reads bodies that Fastify parses by {@link readBody}. */

@@ -1,10 +1,9 @@
-import { Readable } from 'node:stream'
 import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { RouteContext, Scope } from './context.js'
-import { drain, readBody, SilentError, tooLarge } from './request-body.js'
+import { streamBodies, tooLarge, withBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
@@ -12,18 +11,11 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
   const { operations, options, requesterOf, urlsOf, describe } = context
   const { uploadBytes } = options.limits
   const limits = { received: uploadBytes, inflated: uploadBytes, idle: options.timeouts.idle }
-  // The host's parsers, and Fastify's own for text, would read the body into memory.
-  scope.removeAllContentTypeParsers()
-  scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
+  streamBodies(scope)
   scope.put(
     '',
     {
       bodyLimit: uploadBytes,
-      // The body is checked as it streams.
-      validatorCompiler: (route) =>
-        route.httpPart === 'body'
-          ? () => true
-          : (scope.validatorCompiler as NonNullable<typeof scope.validatorCompiler>)(route),
       schema: {
         ...describe('restoreUploadedBackup'),
         summary: 'Start a restore of the backup in the body',
@@ -55,24 +47,17 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
         }
       }
     },
-    async (request, reply) => {
-      const body = (request.body as unknown as Readable | undefined) ?? Readable.from([])
-      try {
+    (request, reply) =>
+      withBody(request, reply, limits, async (body) => {
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
         const skip = parseSkipLists(request.query)
         const urlOf = urlsOf(request)
         const { tx_id: txId } = await operations.restore(
-          { body: readBody(request, body, limits) },
+          { body },
           { skip, requester: requesterOf(request) },
           urlOf
         )
-        return await reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })
-      } catch (error) {
-        // HTTP/2 has no such header.
-        if (request.raw.httpVersionMajor < 2) reply.header('connection', 'close')
-        if (!(error instanceof SilentError)) await drain(body)
-        throw error
-      }
-    }
+        return reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })
+      })
   )
 }

@@ -157,9 +157,17 @@ const ERRORS = {
     summary: 'An attachment that is too large',
     value: refusal(413, 'DB_BACKUPS_TOO_LARGE', 'body/attachment is larger than 33554432 bytes')
   },
+  tooManyAttachments: {
+    summary: 'The backup has as many attachments as it may',
+    value: refusal(
+      413,
+      'DB_BACKUPS_TOO_LARGE',
+      `backup "${EXAMPLE_BACKUP}" has 1000 attachments: limits.attachments allows 1000`
+    )
+  },
   uploadTooLarge: {
     summary: 'A body that turns out too large while it arrives',
-    value: refusal(413, 'DB_BACKUPS_TOO_LARGE', 'the body is larger than 10737418240 bytes')
+    value: refusal(413, 'DB_BACKUPS_TOO_LARGE', 'the body is larger than 1073741824 bytes')
   },
   mediaType: {
     summary: 'Another content type than JSON',
@@ -217,12 +225,20 @@ const ERRORS = {
     summary: 'The server is closing',
     value: refusal(503, 'DB_BACKUPS_CLOSING', 'the server is closing')
   },
+  appendBusy: {
+    summary: 'Many append to the backup, and the wait was too long',
+    value: refusal(
+      503,
+      'DB_BACKUPS_APPEND_BUSY',
+      `too many append to backup "${EXAMPLE_BACKUP}" at the same time: try again`
+    )
+  },
   noRoom: {
-    summary: 'No room for the upload',
+    summary: 'No room to keep what arrives',
     value: refusal(
       507,
       'DB_BACKUPS_INSUFFICIENT_STORAGE',
-      'the backup takes more than the 10737418240 bytes set aside for uploads'
+      'uploads would take more than the 2147483648 bytes of limits.spoolBytes, which all that run at a time share'
     )
   }
 } satisfies Record<string, ErrorExample>

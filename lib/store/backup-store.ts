@@ -26,6 +26,7 @@ import {
   stampIn,
   TAKEN_IDS
 } from './names.js'
+import { Turns } from './turns.js'
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000
@@ -61,11 +62,14 @@ export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'l
 /** The documents a backup consists of, in the database that keeps backups. */
 export class BackupStore {
   readonly db: CouchDatabase
+  readonly turns: Turns
   /** Documents in the range of headers, as of the last list. */
   #known = new Map<string, KnownDocument>()
 
-  constructor(db: CouchDatabase) {
+  /** @param turns of those who change a header */
+  constructor(db: CouchDatabase, turns = new Turns()) {
     this.db = db
+    this.turns = turns
   }
 
   /** Returns the same store by another client. */
@@ -131,10 +135,12 @@ export class BackupStore {
    * @throws BackupDeletedError when the header is gone, or another document is in its place
    */
   async update(id: string, change: (header: HeaderDocument) => HeaderDocument | null): Promise<void> {
-    await this.db.modify<HeaderDocument>(id, (current) => {
-      if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
-      return change(current)
-    })
+    const modify = () =>
+      this.db.modify<HeaderDocument>(id, (current) => {
+        if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
+        return change(current)
+      })
+    await this.turns.take(id, modify)
   }
 
   /** Moves chunk entries to manifest documents when there are too many for the header. */

@@ -1,11 +1,11 @@
 import { appendFileSync } from 'node:fs'
-import { readdir } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { setupDatabases } from './database.js'
 import { type Lane, makeLane, type Operation, type Outcome, type Point, seedSources } from './fault-cells.js'
 import { type ActiveRule, FAULTS, type Fault } from './fault-proxy.js'
 import { type CellResult, type MatrixResult, tableOf } from './fault-table.js'
+import { spooledIn } from './spooled.js'
 
 /** Faults that are played at every point; where a point is `core`, or the whole matrix is asked for, all are. */
 const EVERYWHERE: readonly Fault[] = [
@@ -135,7 +135,7 @@ async function runCell(lane: Lane, operation: Operation, cell: Cell, attempt = 1
   const judge = await whileServing(lane, operation.run(lane)).finally(() => expectPatience(rule))
   await proxy.clear()
   const outcome = await judge()
-  const left = await readdir(lane.spoolDirectory)
+  const left = await spooledIn(lane.spoolDirectory)
   if (left.length > 0) throw new Error(`left on disk: ${left}`)
   // the operation may have given up before it came to that point, see expectWorking
   if (rule.hits === 0 && attempt < 3) return runCell(lane, operation, cell, attempt + 1)

@@ -35,22 +35,6 @@ const leaseBack = writing({
 const NOT_LEASE = /^(?!.*athena_backup_lease)/s
 const anyCall = { name: 'any call', path: /./ }
 
-/** Faults that need a body in the reply: to a HEAD they are no fault. */
-const NO_BODY = [
-  'reset_mid',
-  'cut_headers',
-  'cut_mid',
-  'cut_last',
-  'cut_headers_chunked',
-  'cut_mid_chunked',
-  'cut_last_chunked',
-  'short',
-  'stall_mid',
-  'drip',
-  'wrong_type',
-  'html'
-] as const
-
 /** What the sources hold. Nothing changes them but restores, which bring them back to it. */
 const held = new WeakMap<Lane, Contents>()
 
@@ -204,12 +188,6 @@ export const append: Operation = {
   points: () => [
     writing(anyCall),
     reading({ name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ }),
-    {
-      name: 'revision',
-      method: 'HEAD',
-      path: /\/03_ibp_db_backup_/,
-      except: [...NO_BODY, ...WRITE_FAULTS, 'stale']
-    },
     writing({ name: 'write', core: true, method: 'PUT', path: /\/03_ibp_db_backup_[0-9]+\/a/ })
   ],
   prepare: async (lane) => void (await madeBackup(lane)),

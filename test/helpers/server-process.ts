@@ -13,6 +13,8 @@ export interface ServerProcess {
   post(path: string): Promise<ServerReply>
   put(path: string, body?: object): Promise<ServerReply>
   get(path: string): Promise<ServerReply>
+  /** Bytes resident at most, and milliseconds of the longest turn of its loop, since this was asked last. */
+  measure(): Promise<{ rss: number; turn: number }>
   signal(signal: NodeJS.Signals): void
   /** Exit code and signal, once it has ended. */
   exited: Promise<[number | null, NodeJS.Signals | null]>
@@ -50,6 +52,10 @@ export async function startServer(
     post: (path) => call('POST', path),
     put: (path, body) => call('PUT', path, body),
     get: (path) => call('GET', path),
+    async measure() {
+      const reply = await fetch(`${server.origin}/measure`)
+      return (await reply.json()) as { rss: number; turn: number }
+    },
     signal: (signal) => void child.kill(signal),
     exited
   }

@@ -1,0 +1,114 @@
+import createError from '@fastify/error'
+import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
+import { errorCodes } from 'fastify'
+import { attachmentTooLarge } from '../backup/append-attachment.js'
+import {
+  type JsonAction,
+  type JsonKind,
+  type JsonPath,
+  JsonScanner,
+  JsonSyntaxError,
+  type JsonVisitor
+} from '../json/scanner.js'
+import { JsonStringDecoder } from '../json/string-decoder.js'
+import { AttachmentBody } from '../schemas/backup.js'
+import type { HeldBytes } from '../spool/held-bytes.js'
+import { utf8Text } from '../utf8-text.js'
+
+/** Members that a message names, at most. */
+const NAMED = 20
+/** A body that may be right has one level. */
+const MAX_DEPTH = 1000
+
+/** The error of Fastify's own validation. */
+const ValidationError = createError('FST_ERR_VALIDATION', '%s', 400)
+
+const validate = TypeBoxValidatorCompiler({
+  schema: AttachmentBody,
+  method: '',
+  url: '',
+  httpPart: 'body'
+})
+
+/**
+ * Reads the body of an append, `{"attachment": "<string>"}`, as it arrives, and keeps the bytes of the string.
+ * @param limit bytes of the string
+ * @throws errors of Fastify's for what is no JSON (400) and what the schema refuses (400), TooLargeError,
+ *   InsufficientStorageError, and what the body throws
+ */
+export async function readAttachmentBody(
+  body: AsyncIterable<Uint8Array>,
+  into: HeldBytes,
+  limit: number
+): Promise<void> {
+  const visitor = new AttachmentVisitor()
+  const scanner = new JsonScanner(visitor, { maxDepth: MAX_DEPTH })
+  try {
+    const { text } = await utf8Text(body)
+    for await (const piece of text) {
+      scanner.write(piece)
+      for (const found of visitor.take()) {
+        if (found === null) await into.clear()
+        else await into.write(found)
+        if (into.length > limit) throw attachmentTooLarge(limit)
+      }
+    }
+    if (scanner.offset > 0) scanner.end()
+  } catch (error) {
+    throw error instanceof JsonSyntaxError ? new errorCodes.FST_ERR_CTP_INVALID_JSON_BODY() : error
+  }
+  checkBody(visitor.body)
+}
+
+/** @throws FST_ERR_VALIDATION, worded as Fastify does */
+function checkBody(body: unknown): void {
+  const result = validate(body) as { error?: { instancePath: string; message: string }[] }
+  if (!result.error) return
+  throw new ValidationError(
+    result.error.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ')
+  )
+}
+
+/** Values that stand for those of a kind: the schema asks for no more of them. */
+const STAND_IN: Record<JsonKind, unknown> = { object: {}, array: [], string: '', number: 0, literal: null }
+
+/** Gives the bytes of `attachment`, and an outline of the body to be validated. */
+class AttachmentVisitor implements JsonVisitor {
+  /** What the body is, its strings left out. `undefined` when there is none. */
+  body: unknown
+  #decoder = new JsonStringDecoder()
+  #found: (Uint8Array | null)[] = []
+
+  /** Returns the bytes that were found since the last call. `null` stands where they begin anew: the last member counts. */
+  take(): (Uint8Array | null)[] {
+    const found = this.#found
+    this.#found = []
+    return found
+  }
+
+  begin([name]: JsonPath, kind: JsonKind): JsonAction {
+    if (name === undefined) {
+      this.body = kind === 'object' ? {} : STAND_IN[kind]
+      return kind === 'object' ? 'enter' : 'skip'
+    }
+    this.#note(String(name), kind)
+    if (name !== 'attachment') return 'skip'
+    this.#found.push(null)
+    this.#decoder = new JsonStringDecoder()
+    return kind === 'string' ? 'stream' : 'skip'
+  }
+
+  bytes(piece: Uint8Array): void {
+    const bytes = this.#decoder.write(piece)
+    if (bytes.length > 0) this.#found.push(bytes)
+  }
+
+  end(): void {}
+
+  /** Fastify's parser takes this name for an attack. */
+  #note(name: string, kind: JsonKind): void {
+    if (name === '__proto__') throw new errorCodes.FST_ERR_CTP_INVALID_JSON_BODY()
+    const body = this.body as Record<string, unknown>
+    if (name === 'attachment' || Object.keys(body).length < NAMED) body[name] = STAND_IN[kind]
+  }
+}

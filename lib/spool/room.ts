@@ -1,0 +1,124 @@
+import { randomBytes } from 'node:crypto'
+import { type FileHandle, open, unlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { InsufficientStorageError } from '../errors.js'
+
+/** Bytes that the uploads of this process take, by directory: registrations may share one. */
+const taken = new Map<string, number>()
+
+/** Room on the host's disk for uploads. All that share a directory in a process share the room. */
+export class Room {
+  readonly #directory: string
+  readonly #limit: number
+
+  /**
+   * @param directory `undefined` for the system's temporary directory
+   * @param limit bytes that all uploads in the directory may take together
+   */
+  constructor(directory: string | undefined, limit: number) {
+    this.#directory = resolve(directory ?? tmpdir())
+    this.#limit = limit
+  }
+
+  /** Bytes that are taken. */
+  get taken(): number {
+    return taken.get(this.#directory) ?? 0
+  }
+
+  /** @throws InsufficientStorageError, and takes nothing then */
+  claim(bytes: number): void {
+    const wanted = this.taken + bytes
+    if (wanted > this.#limit) {
+      throw new InsufficientStorageError(
+        `uploads would take more than the ${this.#limit} bytes of limits.spoolBytes, which all that run at a time share`
+      )
+    }
+    taken.set(this.#directory, wanted)
+  }
+
+  giveBack(bytes: number): void {
+    const left = this.taken - bytes
+    if (left === 0) taken.delete(this.#directory)
+    else taken.set(this.#directory, left)
+  }
+
+  /**
+   * Opens an empty file that only this process' user can read. It has no name: it is gone with its process, however that
+   * ends.
+   * @throws InsufficientStorageError
+   */
+  async file(): Promise<RoomFile> {
+    const path = join(this.#directory, `db-backups-${randomBytes(12).toString('hex')}`)
+    const handle = await orNoSpace(open(path, 'wx+', 0o600))
+    // Some systems do not unlink open files.
+    const left = await unlink(path).then(
+      () => undefined,
+      () => path
+    )
+    return new RoomFile(this, handle, left)
+  }
+}
+
+/** A file that is written from its beginning to its end, and read by position. It takes room until it is closed. */
+export class RoomFile {
+  readonly handle: FileHandle
+  readonly #room: Room
+  readonly #path: string | undefined
+  #size = 0
+  #closed = false
+
+  /** @param path to be unlinked when the file is closed */
+  constructor(room: Room, handle: FileHandle, path: string | undefined) {
+    this.handle = handle
+    this.#room = room
+    this.#path = path
+  }
+
+  /** Bytes written so far. */
+  get size(): number {
+    return this.#size
+  }
+
+  /** @throws InsufficientStorageError */
+  async write(piece: Uint8Array): Promise<void> {
+    this.#room.claim(piece.length)
+    const at = this.#size
+    this.#size += piece.length
+    await writeAt(this.handle, piece, at)
+  }
+
+  /** Removes the file, and gives its room back. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#room.giveBack(this.#size)
+    await this.handle.close()
+    if (this.#path !== undefined) await unlink(this.#path)
+  }
+}
+
+async function writeAt(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  let written = 0
+  while (written < bytes.length) {
+    const left = bytes.length - written
+    const { bytesWritten } = await orNoSpace(handle.write(bytes, written, left, position + written))
+    written += bytesWritten
+  }
+}
+
+const NO_SPACE: Record<string, string> = {
+  ENOSPC: 'the disk for uploads is full',
+  EDQUOT: 'the disk for uploads is full',
+  EMFILE: 'the server has too many files open to take an upload',
+  ENFILE: 'the server has too many files open to take an upload'
+}
+
+async function orNoSpace<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    const problem = NO_SPACE[(error as NodeJS.ErrnoException).code ?? '']
+    throw problem === undefined ? error : new InsufficientStorageError(problem)
+  }
+}

@@ -1,0 +1,181 @@
+import { type AddressInfo, connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { Readable } from 'node:stream'
+import fc from 'fast-check'
+import t, { type Test } from 'tap'
+import { readAttachmentBody } from '../lib/routes/attachment-body.js'
+import { HeldBytes } from '../lib/spool/held-bytes.js'
+import { Room } from '../lib/spool/room.js'
+import { apiOf } from './helpers/api.js'
+import { buildHost, type HostOptions } from './helpers/host.js'
+import { poll } from './helpers/poll.js'
+import { spooledIn } from './helpers/spooled.js'
+
+const MiB = 1024 * 1024
+
+/** What an append makes of a body that comes in these pieces. */
+async function read(pieces: Iterable<Uint8Array>, limit = MiB): Promise<Buffer> {
+  const held = new HeldBytes(new Room(tmpdir(), MiB))
+  try {
+    await readAttachmentBody(Readable.from(pieces), held, limit)
+    const bytes = []
+    for await (const piece of held.open()) bytes.push(piece)
+    return Buffer.concat(bytes)
+  } finally {
+    await held.clear()
+  }
+}
+
+/** The bytes cut at places that are shares of their length. */
+function* cut(bytes: Buffer, places: readonly number[]): Generator<Buffer> {
+  const at = places.map((place) => Math.floor(place * bytes.length)).sort((a, b) => a - b)
+  for (const [i, end] of [...at, bytes.length].entries()) yield bytes.subarray(at[i - 1] ?? 0, end)
+}
+
+/** One way to spell each character in JSON. */
+const spelled = fc
+  .array(
+    fc.tuple(
+      fc.oneof(
+        fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
+        fc.integer({ min: 0xd700, max: 0xe100 }).map((unit) => String.fromCharCode(unit)),
+        fc.constantFrom('"', '\\', '/', '\n', '\0', 'é', '漢', '😀')
+      ),
+      fc.constantFrom('raw', 'lower', 'upper')
+    ),
+    { maxLength: 60 }
+  )
+  .map((characters) =>
+    characters
+      .map(([character, how]) => {
+        if (how === 'raw') return JSON.stringify(character).slice(1, -1)
+        const units = Array.from({ length: character.length }, (_, i) => character.charCodeAt(i).toString(16))
+        return units
+          .map((unit) => `\\u${(how === 'upper' ? unit.toUpperCase() : unit).padStart(4, '0')}`)
+          .join('')
+      })
+      .join('')
+  )
+
+t.test('any string in any pieces gives the bytes that parsing it whole gives', async (t) => {
+  const places = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 40 })
+  await fc.assert(
+    fc.asyncProperty(spelled, places, async (text, places) => {
+      const body = `{"attachment":"${text}"}`
+      const expected = Buffer.from(JSON.parse(body).attachment as string)
+      const bytes = await read(cut(Buffer.from(body), places))
+      if (!bytes.equals(expected)) throw new Error(`${body}: ${bytes.toString('hex')}`)
+    }),
+    { numRuns: 2000 }
+  )
+  const body = Buffer.from('\ufeff{"attachment":"\\ud83d\\ude00\\ud83d\\n\\"\\\\\\u00e9漢\\ude00😀\\ud83d"}')
+  const expected = Buffer.from('😀\ufffd\n"\\é漢\ufffd😀\ufffd')
+  const bytewise = [...body].map((byte) => Buffer.from([byte]))
+  t.strictSame(await read(bytewise), expected)
+})
+
+t.test('what is longer than memory is the same, too', async (t) => {
+  const text = 'é\u0001漢"😀 '.repeat(40_000)
+  const body = Buffer.from(JSON.stringify({ attachment: text }))
+  t.ok((await read(cut(body, [0.001, 0.1, 0.5]))).equals(Buffer.from(text)))
+})
+
+t.test('of a member that comes twice the last counts, as in any JSON', async (t) => {
+  const long = 'a'.repeat(100_000)
+  t.equal((await read([Buffer.from(`{"attachment":"${long}","attachment":"b"}`)])).toString(), 'b')
+  t.equal((await read([Buffer.from('{"attachment":1,"attachment":"b"}')])).toString(), 'b')
+  await t.rejects(read([Buffer.from('{"attachment":"b","attachment":1}')]), { message: /Expected string/ })
+})
+
+/** Bodies that are refused, and how Fastify's own parser and validation have worded it. */
+const REFUSED: [body: string | Buffer, message: RegExp][] = [
+  ['', /^body Expected object$/],
+  ['{}', /^body\/attachment Expected required property, body\/attachment Expected string$/],
+  ['[]', /^body Expected object$/],
+  ['"x"', /^body Expected object$/],
+  ['{"attachment":true}', /^body\/attachment Expected string$/],
+  ['{"attachment":{"attachment":"x"}}', /^body\/attachment Expected string$/],
+  ['{"attachment":"x","b":1,"c":[]}', /^body\/b Unexpected property, body\/c Unexpected property$/],
+  ['{"attachment":1,"b":2}', /^body\/b Unexpected property, body\/attachment Expected string$/],
+  ['{"attachment":"x","a~/b":1}', /^body\/a~0~1b Unexpected property$/],
+  ['{"attachment":"x"', /not valid JSON/],
+  ['{"attachment":"x"}}', /not valid JSON/],
+  ['{"attachment":"\\x"}', /not valid JSON/],
+  ['{"attachment":"\\u12"}', /not valid JSON/],
+  ['{"attachment":"\n"}', /not valid JSON/],
+  ['{"attachment":"x","__proto__":1}', /not valid JSON/],
+  [Buffer.from('{"attachment":"\xff"}', 'latin1'), /not valid JSON/],
+  [Buffer.from('{"attachment":"x"}', 'utf16le'), /not valid JSON/],
+  [`{"attachment":"x","a":${'['.repeat(5000)}`, /not valid JSON/]
+]
+
+t.test('a body that is not as described is refused in the words of Fastify', async (t) => {
+  const spoolDirectory = t.testdir()
+  const host = await buildHost(t, { spoolDirectory })
+  const api = apiOf(host)
+  const id = await api.backup()
+  for (const [body, message] of REFUSED) {
+    const reply = await api.call('PUT', `/${id}/attachments/a`, body, { 'content-type': 'application/json' })
+    t.equal(reply.statusCode, 400, String(body).slice(0, 40))
+    t.match(reply.json().message, message)
+  }
+  t.notOk('_attachments' in (await api.get(id)))
+  t.strictSame(await spooledIn(spoolDirectory), [])
+})
+
+async function listening(t: Test, options: HostOptions = {}) {
+  const spoolDirectory = t.testdir()
+  const host = await buildHost(t, { spoolDirectory, ...options })
+  const id = await apiOf(host).backup()
+  await host.app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = host.app.server.address() as AddressInfo
+  return { host, id, port, room: new Room(spoolDirectory, Number.MAX_SAFE_INTEGER) }
+}
+
+t.test('a client that breaks off while it sends leaves nothing behind', async (t) => {
+  const { host, id, port, room } = await listening(t)
+  const socket = connect(port, '127.0.0.1')
+  socket.on('error', () => undefined)
+  const head = `PUT /api/v1/backups/${id}/attachments/a HTTP/1.1\r\nhost: x\r\nx-role: manager\r\ncontent-type: application/json\r\n`
+  socket.write(`${head}content-length: 2000000\r\n\r\n{"attachment":"${'x'.repeat(MiB)}`)
+  await poll('the spool', () => room.taken || undefined)
+  socket.destroy()
+  await poll('the room', () => (room.taken === 0 ? true : undefined))
+  t.notOk('_attachments' in (await apiOf(host).get(id)))
+})
+
+t.test('what is too large is refused before it has all come, and its room is free', async (t) => {
+  const { host, id, port, room } = await listening(t, { limits: { attachmentBytes: 100_000 } })
+  const sent = { bytes: 0 }
+  const body = Readable.from(
+    (function* () {
+      yield Buffer.from('{"attachment":"')
+      for (let i = 0; i < 260; i++) {
+        sent.bytes += 1000
+        yield Buffer.from('x'.repeat(1000))
+      }
+      yield Buffer.from('"}')
+    })()
+  )
+  const reply = await fetch(`http://127.0.0.1:${port}/api/v1/backups/${id}/attachments/a`, {
+    method: 'PUT',
+    headers: { 'content-type': 'application/json', ...host.as('manager') },
+    body: Readable.toWeb(body) as ReadableStream,
+    duplex: 'half'
+  } as RequestInit)
+  t.equal(reply.status, 413)
+  t.match(await reply.json(), { message: 'body/attachment is larger than 100000 bytes' })
+  t.equal(room.taken, 0)
+})
+
+t.test('what is appended is taken from the room for uploads', async (t) => {
+  const { host, id, room } = await listening(t, { limits: { spoolBytes: 50_000 } })
+  const api = apiOf(host)
+  const refused = await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x'.repeat(60_000) })
+  t.equal(refused.statusCode, 507)
+  t.match(refused.json(), { code: 'DB_BACKUPS_INSUFFICIENT_STORAGE', message: /limits\.spoolBytes/ })
+  t.equal(room.taken, 0)
+  const stored = await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x'.repeat(40_000) })
+  t.equal(stored.statusCode, 200)
+  t.equal(room.taken, 0)
+})
