@@ -1,22 +1,27 @@
+import type { Steps } from '../steps.js'
 import { decodeString, skipSpace, skipValue } from './members.js'
+
+/** Scalars that are compared in one step. */
+const STEP = 2000
 
 /**
  * Whether two JSON texts, known to be well-formed, say the same to CouchDB, which writes white space, escapes and
  * fractions in its own way: strings are compared decoded, integers digit by digit, other numbers as the doubles that
  * CouchDB makes of them. An integer is never the same as a fraction, and members must stand in the same order.
  */
-export function sameValue(a: Buffer, b: Buffer): boolean {
+export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
   if (a.equals(b)) return true
   let i = skipSpace(a, 0)
   let j = skipSpace(b, 0)
-  while (i < a.length && j < b.length) {
-    if (isPunctuation(a[i]) || isPunctuation(b[j])) {
+  for (let scalars = 1; i < a.length && j < b.length; ) {
+    if (PUNCTUATION[a[i]] === 1 || PUNCTUATION[b[j]] === 1) {
       if (a[i++] !== b[j++]) return false
     } else {
       const [iEnd, jEnd] = [skipValue(a, i), skipValue(b, j)]
       if (!sameScalar(a, i, iEnd, b, j, jEnd)) return false
       i = iEnd
       j = jEnd
+      if (scalars++ % STEP === 0) yield
     }
     i = skipSpace(a, i)
     j = skipSpace(b, j)
@@ -25,10 +30,19 @@ export function sameValue(a: Buffer, b: Buffer): boolean {
 }
 
 function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
-  if (a.compare(b, j, jEnd, i, iEnd) === 0) return true
+  if (sameBytes(a, i, iEnd, b, j, jEnd)) return true
   if (a[i] === QUOTE || b[j] === QUOTE)
     return a[i] === b[j] && decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
   return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
+}
+
+/** Most scalars are shorter than what calling `compare` takes. */
+function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
+  const length = iEnd - i
+  if (length !== jEnd - j) return false
+  if (length > 64) return a.compare(b, j, jEnd, i, iEnd) === 0
+  for (let k = 0; k < length; k++) if (a[i + k] !== b[j + k]) return false
+  return true
 }
 
 /** Of two that are not spelled alike; neither may be a number. */
@@ -43,5 +57,5 @@ const QUOTE = 0x22
 const INTEGER = /^-?[0-9]+$/
 const ZERO = /^-?0$/
 
-const PUNCTUATION = new Set(Buffer.from('{}[],:'))
-const isPunctuation = (c: number) => PUNCTUATION.has(c)
+const PUNCTUATION = new Uint8Array(256)
+for (const c of Buffer.from('{}[],:')) PUNCTUATION[c] = 1
