@@ -3,6 +3,8 @@ import { decodeString, skipSpace, skipValue } from './members.js'
 
 /** Scalars that are compared in one step. */
 const STEP = 2000
+/** Bytes of a scalar that is a step by itself. */
+const LONG = 64 * 1024
 
 /**
  * Whether two JSON texts, known to be well-formed, say the same to CouchDB, which writes white space, escapes and
@@ -18,10 +20,10 @@ export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
       if (a[i++] !== b[j++]) return false
     } else {
       const [iEnd, jEnd] = [skipValue(a, i), skipValue(b, j)]
+      if (scalars++ % STEP === 0 || iEnd - i > LONG) yield
       if (!sameScalar(a, i, iEnd, b, j, jEnd)) return false
       i = iEnd
       j = jEnd
-      if (scalars++ % STEP === 0) yield
     }
     i = skipSpace(a, i)
     j = skipSpace(b, j)
@@ -31,8 +33,11 @@ export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
 
 function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
   if (sameBytes(a, i, iEnd, b, j, jEnd)) return true
-  if (a[i] === QUOTE || b[j] === QUOTE)
-    return a[i] === b[j] && decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
+  if (a[i] === QUOTE || b[j] === QUOTE) {
+    // Without escapes, strings that are the same are the same bytes.
+    if (a[i] !== b[j] || !(hasEscape(a, i, iEnd) || hasEscape(b, j, jEnd))) return false
+    return decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
+  }
   return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
 }
 
@@ -45,6 +50,9 @@ function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEn
   return true
 }
 
+const hasEscape = (bytes: Buffer, start: number, end: number): boolean =>
+  bytes.subarray(start, end).includes(BACKSLASH)
+
 /** Of two that are not spelled alike; neither may be a number. */
 function sameNumber(a: string, b: string): boolean {
   const [whole, otherWhole] = [INTEGER.test(a), INTEGER.test(b)]
@@ -54,6 +62,7 @@ function sameNumber(a: string, b: string): boolean {
 }
 
 const QUOTE = 0x22
+const BACKSLASH = 0x5c
 const INTEGER = /^-?[0-9]+$/
 const ZERO = /^-?0$/
 

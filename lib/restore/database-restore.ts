@@ -391,6 +391,7 @@ class DatabaseRestore {
     attempt: number
   ): Promise<void> {
     if (isLarge(document)) return this.#writeLarge(document, { keep: false, rev }, as)
+    await turnAfter(document.bytes)
     const bytes = withRevision(document, rev)
     await turnAfter(bytes)
     await this.#edits.add({ id: document.id, bytes, as, attempt })

@@ -59,7 +59,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
       const body = (request.body as unknown as Readable | undefined) ?? Readable.from([])
       try {
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
-        const skip = parseSkipLists(request.query)
+        const skip = await parseSkipLists(request.query)
         const { tx_id: txId } = await operations.restore(
           { body: readBody(request, body, limits) },
           { skip, requester: requesterOf(request) },

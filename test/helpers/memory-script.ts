@@ -34,7 +34,7 @@ const USAGE = `npm run test:memory
   SHAPES        of ${Object.keys(SHAPES)} (default all)
   OPERATIONS    of ${OPERATIONS} (default all)
   NODE_BINARIES paths of the Node.js binaries to run with (default: this one)
-  HEAP          MiB that V8 may use for old objects (--max-old-space-size)
+  NODE_FLAGS    options of Node.js with spaces between them, such as --max-old-space-size=128
   PROFILE       1: tells what turns above ${25} ms were made of`
 
 const MiB = 1024 * 1024
@@ -197,7 +197,7 @@ async function main(): Promise<void> {
   const shapes = askedFor('SHAPES', Object.keys(SHAPES))
   const operations = askedFor('OPERATIONS', OPERATIONS)
   const binaries = process.env.NODE_BINARIES?.split(',') ?? [process.execPath]
-  const nodeOptions = process.env.HEAP ? [`--max-old-space-size=${process.env.HEAP}`] : []
+  const nodeOptions = process.env.NODE_FLAGS?.split(' ') ?? []
   const embedded = process.env.COUCHDB_URL ? undefined : await startEmbeddedCouch({ memory: true })
   const directory = await mkdtemp(join(tmpdir(), 'memory-'))
   try {

@@ -24,6 +24,7 @@ const BATCH = 1000
 export const SHAPES: Record<string, Shape> = {
   '100k': { name: '100,000 x 1 KB', load: (server, db) => fill(server, db, documents(100_000, KB)) },
   '1m': { name: '1,000,000 x 1 KB', load: (server, db) => fill(server, db, documents(1_000_000, KB)) },
+  '20k': { name: '10,000 x 20 KB', load: (server, db) => fill(server, db, documents(10_000, 20 * KB)) },
   large: {
     name: '100 x 7 MB',
     load: (server, db) => fill(server, db, documents(100, 7 * MB)),
