@@ -65,11 +65,3 @@ t.test('a document with 20,000 attachments is backed up, checked and compared in
   const { writes } = await run('dry run of an upload', { operation: 'upload', file, id, dryRun: true })
   t.equal(writes, 0)
 })
-
-t.test('50,000 ids to skip are read in short turns', async (t) => {
-  const { run, fill } = await setup(t)
-  await fill(documents(10, 1000))
-  const { id } = await run('backup', { operation: 'backup' })
-  const skip = Array.from({ length: 50_000 }, (_, n) => `doc_${String(n).padStart(8, '0')}`)
-  await run('restore', { operation: 'restore', id, skip })
-})
