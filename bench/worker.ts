@@ -1,21 +1,33 @@
-import { createReadStream, createWriteStream } from 'node:fs'
+import { createReadStream, createWriteStream, readFileSync, statSync } from 'node:fs'
+import { connect } from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import nano from 'nano'
 import { createMemoryWebhookStore, dbBackups } from '../lib/index.js'
 import type { DatabaseNames } from '../types/index.js'
 import { watchLoop } from './idle.js'
+import { type Turn, TurnWatch } from './turns.js'
 
 /** What to do, and where. */
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get' | 'download' | 'upload'
-  /** Backup to restore, get or download. */
+  operation: 'backup' | 'restore' | 'get' | 'download' | 'upload' | 'append'
+  /** Backup to restore, get, download, or append to. */
   id?: string
-  /** File to upload, or to download to. */
+  /** File to upload, or to download to; the body of a request that appends. */
   file?: string
+  dryRun?: boolean
+  /** Ids of components that a restore leaves alone. */
+  skip?: readonly string[]
+  /** Collects garbage before each look at the memory, so that only what is used counts. */
+  live?: boolean
+  /** Tells what long turns of the event loop were made of. */
+  profile?: boolean
 }
+
+/** Bytes, as `process.memoryUsage` tells them. */
+export type Memory = Pick<NodeJS.MemoryUsage, 'rss' | 'heapUsed' | 'external' | 'arrayBuffers'>
 
 /** What it took. */
 export interface Result {
@@ -23,8 +35,13 @@ export interface Result {
   ms: number
   /** Greatest resident memory above that of the idle server. */
   rssGrowth: number
+  /** The greatest of each above those of the idle server; garbage that is not collected yet counts, but for `live`. */
+  growth: Memory
   /** Milliseconds. */
   loopP99: number
+  longestTurn: Turn
+  /** With {@link Job.profile}. */
+  longTurns: Turn[]
   docs: number
   rawBytes: number
   storedBytes: number
@@ -34,7 +51,8 @@ export interface Result {
 
 /** Runs one operation of the plugin in this process, and sends what it took to the parent. */
 async function main(): Promise<void> {
-  const job = JSON.parse(process.argv[2]) as Job
+  // A message may be longer than an argument.
+  const job = JSON.parse(process.argv[2] ?? readFileSync(0, 'utf8')) as Job
   const app = Fastify()
   await app.register(dbBackups, {
     couch: nano(job.url),
@@ -44,33 +62,77 @@ async function main(): Promise<void> {
     rebuildWhitelist: () => undefined
   })
   await app.ready()
-  const origin = job.operation === 'get' ? await app.listen({ port: 0, host: '127.0.0.1' }) : ''
+  const byHttp = job.operation === 'get' || job.operation === 'append'
+  const origin = byHttp ? await app.listen({ port: 0, host: '127.0.0.1' }) : ''
   await app.dbBackups.list()
-  ;(globalThis as { gc?: () => void }).gc?.()
-  const idle = process.memoryUsage.rss()
-  let peak = idle
-  const sampler = setInterval(() => {
-    peak = Math.max(peak, process.memoryUsage.rss())
-  }, 20)
+  const memory = new MemoryWatch(job.live ?? false)
   const loop = watchLoop()
+  const turns = new TurnWatch({ profile: job.profile })
   const startedAt = performance.now()
   const result = await run(app, job, origin)
   const ms = performance.now() - startedAt
   const loopP99 = loop.p99()
-  clearInterval(sampler)
+  const { longest, long } = turns.stop()
+  const growth = memory.stop()
   const summary = await app.dbBackups.summary(result.id)
   const sum = (of: 'raw_bytes' | 'stored_bytes') =>
     Object.values(summary.dbs).reduce((total, db) => total + db[of], 0)
   process.send?.({
     ...result,
     ms,
-    rssGrowth: peak - idle,
+    rssGrowth: growth.rss,
+    growth,
     loopP99,
+    longestTurn: longest,
+    longTurns: long,
     docs: summary.doc_count,
     rawBytes: sum('raw_bytes'),
     storedBytes: sum('stored_bytes')
   } satisfies Result)
   await app.close()
+}
+
+const KINDS = ['rss', 'heapUsed', 'external', 'arrayBuffers'] as const
+
+/** Twice: the bytes of buffers are freed beside the first, and waited for by the second. */
+function collectGarbage(): void {
+  for (let i = 0; i < 2; i++) (globalThis as { gc?: () => void }).gc?.()
+}
+
+/** Milliseconds between two looks at the memory, and between two that collect garbage first, which takes long. */
+const LOOK = 20
+const LIVE_LOOK = 250
+
+/** Looks at the memory of this process. */
+class MemoryWatch {
+  readonly #live: boolean
+  readonly #idle: Memory
+  readonly #peak: Memory
+  readonly #timer: NodeJS.Timeout
+
+  /** @param live collects garbage before each look */
+  constructor(live: boolean) {
+    this.#live = live
+    collectGarbage()
+    this.#idle = process.memoryUsage()
+    this.#peak = { ...this.#idle }
+    this.#timer = setInterval(() => this.#look(), live ? LIVE_LOOK : LOOK)
+  }
+
+  #look(): void {
+    if (this.#live) collectGarbage()
+    const now = process.memoryUsage()
+    for (const kind of KINDS) this.#peak[kind] = Math.max(this.#peak[kind], now[kind])
+  }
+
+  /** @returns the greatest of each above what the idle process had */
+  stop(): Memory {
+    clearInterval(this.#timer)
+    this.#look()
+    const growth = { ...this.#peak }
+    for (const kind of KINDS) growth[kind] -= this.#idle[kind]
+    return growth
+  }
 }
 
 async function run(
@@ -89,29 +151,48 @@ async function run(
     await pipeline(body, createWriteStream(job.file as string))
     return { id }
   }
-  if (job.operation !== 'get') {
-    const source = job.file ? { body: createReadStream(job.file) } : { id }
-    const { finished } = await app.dbBackups.restore(source)
-    const { databases } = await finished
-    const writes = Object.values(databases).reduce((sum, { created, changed }) => sum + created + changed, 0)
-    return { id, writes }
+  if (job.operation === 'get') return { id, firstByteMs: await request(origin, `GET /api/v1/backups/${id}`) }
+  if (job.operation === 'append') {
+    const { size } = statSync(job.file as string)
+    const head = `PUT /api/v1/backups/${id}/attachments/file`
+    const headers = `content-type: application/json\r\ncontent-length: ${size}\r\n`
+    return { id, firstByteMs: await request(origin, head, headers, job.file) }
   }
-  // The reader is another process in life: a raw socket costs this one as little as can be.
-  const { connect } = await import('node:net')
-  const { port } = new URL(origin)
+  const source = job.file ? { body: createReadStream(job.file) } : { id }
+  const { finished } = await app.dbBackups.restore(source, {
+    dryRun: job.dryRun,
+    ...(job.skip && { skip: { components: job.skip } })
+  })
+  const { databases } = await finished
+  const writes = Object.values(databases).reduce((sum, { created, changed }) => sum + created + changed, 0)
+  return { id, writes }
+}
+
+/**
+ * Sends a request and reads the reply. The client is another process in life: a raw socket costs this one as little as
+ * can be.
+ *
+ * @returns milliseconds until the first byte of the reply
+ */
+async function request(origin: string, head: string, headers = '', file?: string): Promise<number> {
   const from = performance.now()
-  const firstByteMs = await new Promise<number>((resolve, reject) => {
+  return new Promise<number>((resolve, reject) => {
     let first: number | undefined
-    const socket = connect(Number(port), '127.0.0.1', () => {
-      socket.write(`GET /api/v1/backups/${id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`)
+    let status = ''
+    const socket = connect(Number(new URL(origin).port), '127.0.0.1', () => {
+      socket.write(`${head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n${headers}\r\n`)
+      if (file) createReadStream(file).pipe(socket, { end: false })
     })
-    socket.on('data', () => {
+    socket.on('data', (piece) => {
       first ??= performance.now() - from
+      if (status.length < 12) status += piece.toString('latin1', 0, 12)
     })
     socket.on('error', reject)
-    socket.on('close', () => resolve(first ?? Number.NaN))
+    socket.on('close', () => {
+      if (status.startsWith('HTTP/1.1 200')) resolve(first ?? Number.NaN)
+      else reject(new Error(`${head}: ${status}`))
+    })
   })
-  return { id, firstByteMs }
 }
 
 void main()

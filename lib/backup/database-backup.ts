@@ -13,6 +13,7 @@ import { CouchError, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
+import { inTurns, turnAfter } from '../steps.js'
 import { linesOf, readChunk } from '../store/chunk-reader.js'
 import { ChunkWriter, type RefusedLine } from '../store/chunk-writer.js'
 import { CopyIndex, largeKey } from '../store/copy-index.js'
@@ -249,6 +250,8 @@ class DatabaseBackup {
       }
       const pending = this.#add(leftOut ? { ...change, deleted: true } : change)
       if (pending) await pending
+      const pause = change.doc && turnAfter(change.doc)
+      if (pause) await pause
     }
     for (let i = 0; i < bare.length; i += BATCH) await this.#fetch(bare.slice(i, i + BATCH))
   }
@@ -312,7 +315,7 @@ class DatabaseBackup {
   }
 
   async #addWithAttachments(document: DocumentBytes): Promise<void> {
-    const attached = attachmentBytes(document)
+    const attached = await inTurns(attachmentBytes(document))
     if (attached === undefined) return this.#readAlone(document)
     if (attached > LARGE_DOCUMENT) return this.#writeLarge(document)
     const bytes = document.bytes.length + attached

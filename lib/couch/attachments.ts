@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
 import type { DocumentBytes } from '../json/document.js'
 import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
+import { inTurns, type Steps } from '../steps.js'
 import { type CouchResponse, fitsUrl } from './client.js'
 import type { CouchDatabase } from './database.js'
 import { CouchError } from './errors.js'
@@ -42,11 +43,12 @@ export function stubOf(name: string, members: StubMembers): AttachmentStub {
 }
 
 /** Bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
-export function attachmentBytes(document: DocumentBytes): number | undefined {
+export function* attachmentBytes(document: DocumentBytes): Steps<number | undefined> {
   let total = 0
   for (const { length } of stubs(document)) {
     if (length === undefined) return undefined
     total += length
+    yield
   }
   return total
 }
@@ -68,7 +70,7 @@ export async function* inlineAttachments(
     yield bytes
     return
   }
-  const all = [...stubs(document)]
+  const all = [...(await inTurns(stubsOf(document))).values()]
   if (!all.every((stub) => canBeReadAlone(db, id, rev, stub))) {
     yield* db.documentWithAttachments(id, rev)
     return
@@ -90,8 +92,13 @@ export async function* inlineAttachments(
  * The attachments of a document by name.
  * @param document with stubs
  */
-export function stubsOf(document: DocumentBytes): Map<string, AttachmentStub> {
-  return new Map([...stubs(document)].map((stub) => [stub.name, stub]))
+export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>> {
+  const all = new Map<string, InlineStub>()
+  for (const stub of stubs(document)) {
+    all.set(stub.name, stub)
+    yield
+  }
+  return all
 }
 
 /**

@@ -1,5 +1,6 @@
-import { decodeValue, eachElement, MemberCursor } from '../json/members.js'
+import { decodeValue, eachObject, MemberCursor } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
+import { turnAfter } from '../steps.js'
 import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
@@ -101,7 +102,7 @@ export interface Leaf {
 
 /** One document of `_all_docs`. */
 export interface Row extends Revision {
-  /** With stubs; `null` when documents were not asked for, or it was deleted meanwhile. */
+  /** With stubs, to be read by `readDocument`: more may follow it; `null` when documents were not asked for, or it was deleted meanwhile. */
   doc: Uint8Array | null
 }
 
@@ -425,6 +426,8 @@ export class CouchDatabase {
         for await (const rows of jsonRows(response.body, 'results')) {
           for (const row of rows) {
             const result = readBulkGetRow(row)
+            const pause = turnAfter(row)
+            if (pause) await pause
             if (missing.delete(result.id)) yield result
           }
         }
@@ -700,9 +703,8 @@ function readChange(row: Uint8Array): Change {
         change.doc = row.subarray(start, cursor.valueEnd)
         break
       case 'changes':
-        eachElement(row, start, (from) => {
+        eachObject(cursor, (leaf) => {
           change.branched = change.rev !== ''
-          const leaf = new MemberCursor(row, from)
           while (leaf.next()) if (leaf.key() === 'rev') change.rev ||= leaf.string() ?? ''
         })
         break
@@ -719,7 +721,10 @@ function readAllDocsRow(row: Uint8Array): Row {
     const key = cursor.key()
     if (key === 'id') revision.id = cursor.string() ?? ''
     else if (key === 'doc') {
-      if (row[cursor.valueStart] === 0x7b) revision.doc = row.subarray(cursor.valueStart, cursor.valueEnd)
+      if (row[cursor.valueStart] !== 0x7b) continue
+      // CouchDB sends the document last: its end is found when it is read.
+      if (revision.id && revision.rev) return { ...revision, doc: row.subarray(cursor.valueStart) }
+      revision.doc = row.subarray(cursor.valueStart, cursor.valueEnd)
     } else if (key === 'value') {
       const value = new MemberCursor(row, cursor.valueStart)
       while (value.next()) if (value.key() === 'rev') revision.rev = value.string() ?? ''
@@ -737,8 +742,7 @@ function readBulkGetRow(row: Uint8Array): FoundDocument {
     const key = cursor.key()
     if (key === 'id') id = cursor.string()
     else if (key === 'docs') {
-      eachElement(row, cursor.valueStart, (start) => {
-        const answer = new MemberCursor(row, start)
+      eachObject(cursor, (answer) => {
         while (answer.next()) {
           if (answer.key() === 'ok') leaves.push(row.subarray(answer.valueStart, answer.valueEnd))
           else if (answer.key() === 'error')

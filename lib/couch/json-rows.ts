@@ -7,6 +7,7 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
+import { turnAfter } from '../steps.js'
 import { CouchError } from './errors.js'
 
 /** CouchDB stores documents however deep they nest. */
@@ -35,6 +36,9 @@ export async function* jsonRows(
       if (visitor.rows.length > 0) {
         const { rows } = visitor
         visitor.rows = []
+        // A long one was put together from pieces, and is walked over next. It comes first, since it ends in this piece.
+        const pause = turnAfter(rows[0])
+        if (pause) await pause
         yield rows
       }
     }

@@ -56,6 +56,11 @@ export class MemberCursor {
     return this.#at + 1
   }
 
+  /** Says where the value ends, once that is known otherwise. */
+  endsAt(offset: number): void {
+    this.#valueEnd = offset
+  }
+
   /** The member's name, escapes decoded. */
   key(): string {
     return decodeString(this.bytes, this.keyStart, this.keyEnd)
@@ -88,6 +93,24 @@ export function eachElement(
     i = skipSpace(bytes, end)
     if (bytes[i] === 0x2c) i = skipSpace(bytes, i + 1)
   }
+}
+
+/**
+ * Walks the objects of the array that is the value at hand, each once: what `object` leaves is walked after it.
+ * Nothing happens where it is another value.
+ */
+export function eachObject(array: MemberCursor, object: (members: MemberCursor) => void): void {
+  const { bytes } = array
+  if (bytes[array.valueStart] !== 0x5b) return
+  let i = skipSpace(bytes, array.valueStart + 1)
+  while (bytes[i] === 0x7b) {
+    const members = new MemberCursor(bytes, i)
+    object(members)
+    while (members.next());
+    i = skipSpace(bytes, members.end)
+    if (bytes[i] === 0x2c) i = skipSpace(bytes, i + 1)
+  }
+  if (bytes[i] === 0x5d) array.endsAt(i + 1)
 }
 
 /** Decodes the JSON string whose quotes stand at `start` and `end - 1`. */

@@ -1,19 +1,26 @@
+import type { Steps } from '../steps.js'
 import { decodeString, skipSpace, skipValue } from './members.js'
+
+/** Scalars that are compared in one step. */
+const STEP = 2000
+/** Bytes of a scalar that is a step by itself. */
+const LONG = 64 * 1024
 
 /**
  * Whether two JSON texts, known to be well-formed, say the same to CouchDB, which writes white space, escapes and
  * fractions in its own way: strings are compared decoded, integers digit by digit, other numbers as the doubles that
  * CouchDB makes of them. An integer is never the same as a fraction, and members must stand in the same order.
  */
-export function sameValue(a: Buffer, b: Buffer): boolean {
+export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
   if (a.equals(b)) return true
   let i = skipSpace(a, 0)
   let j = skipSpace(b, 0)
-  while (i < a.length && j < b.length) {
-    if (isPunctuation(a[i]) || isPunctuation(b[j])) {
+  for (let scalars = 1; i < a.length && j < b.length; ) {
+    if (PUNCTUATION[a[i]] === 1 || PUNCTUATION[b[j]] === 1) {
       if (a[i++] !== b[j++]) return false
     } else {
       const [iEnd, jEnd] = [skipValue(a, i), skipValue(b, j)]
+      if (scalars++ % STEP === 0 || iEnd - i > LONG) yield
       if (!sameScalar(a, i, iEnd, b, j, jEnd)) return false
       i = iEnd
       j = jEnd
@@ -25,11 +32,26 @@ export function sameValue(a: Buffer, b: Buffer): boolean {
 }
 
 function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
-  if (a.compare(b, j, jEnd, i, iEnd) === 0) return true
-  if (a[i] === QUOTE || b[j] === QUOTE)
-    return a[i] === b[j] && decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
+  if (sameBytes(a, i, iEnd, b, j, jEnd)) return true
+  if (a[i] === QUOTE || b[j] === QUOTE) {
+    // Without escapes, strings that are the same are the same bytes.
+    if (a[i] !== b[j] || !(hasEscape(a, i, iEnd) || hasEscape(b, j, jEnd))) return false
+    return decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
+  }
   return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
 }
+
+/** Most scalars are shorter than what calling `compare` takes. */
+function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
+  const length = iEnd - i
+  if (length !== jEnd - j) return false
+  if (length > 64) return a.compare(b, j, jEnd, i, iEnd) === 0
+  for (let k = 0; k < length; k++) if (a[i + k] !== b[j + k]) return false
+  return true
+}
+
+const hasEscape = (bytes: Buffer, start: number, end: number): boolean =>
+  bytes.subarray(start, end).includes(BACKSLASH)
 
 /** Of two that are not spelled alike; neither may be a number. */
 function sameNumber(a: string, b: string): boolean {
@@ -40,8 +62,9 @@ function sameNumber(a: string, b: string): boolean {
 }
 
 const QUOTE = 0x22
+const BACKSLASH = 0x5c
 const INTEGER = /^-?[0-9]+$/
 const ZERO = /^-?0$/
 
-const PUNCTUATION = new Set(Buffer.from('{}[],:'))
-const isPunctuation = (c: number) => PUNCTUATION.has(c)
+const PUNCTUATION = new Uint8Array(256)
+for (const c of Buffer.from('{}[],:')) PUNCTUATION[c] = 1

@@ -1,6 +1,7 @@
 import { cutText, MOST } from '../cut-text.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
+import type { Steps } from '../steps.js'
 
 const OBJECT = 0x7b
 const LIST = 0x5b
@@ -11,7 +12,7 @@ const LIST = 0x5b
  *
  * @throws InvalidDocumentError
  */
-export function checkAttachments({ bytes, id, attachments }: DocumentBytes): void {
+export function* checkAttachments({ bytes, id, attachments }: DocumentBytes): Steps<void> {
   if (!attachments) return
   const names = new MemberCursor(bytes, attachments.start)
   while (names.next()) {
@@ -33,5 +34,6 @@ export function checkAttachments({ bytes, id, attachments }: DocumentBytes): voi
       if (key !== 'content_type') complete = true
     }
     if (!complete) throw refuse('has no data')
+    yield
   }
 }

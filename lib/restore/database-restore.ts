@@ -22,6 +22,7 @@ import { readFeed } from '../couch/feed.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } from '../json/document.js'
+import { inTurns, turnAfter } from '../steps.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
@@ -219,7 +220,8 @@ class DatabaseRestore {
     if (this.#empty) return table
     for await (const rows of allRows(target, source.proof)) {
       for (const row of rows) {
-        if (partitionOf(row.id, this.#partitions) === partition) table.set(row.id, stateOf(row))
+        if (partitionOf(row.id, this.#partitions) === partition)
+          table.set(row.id, row.doc ? await stateOf(row.rev, row.doc) : row.rev)
       }
       await turn()
     }
@@ -241,7 +243,10 @@ class DatabaseRestore {
     const { source, database } = this.#options
     for await (const group of source.documents(database, design)) {
       for (const document of group) {
-        if (partitionOf(headOf(document).id, this.#partitions) === partition) await visit(document)
+        const { id, bytes } = headOf(document)
+        if (partitionOf(id, this.#partitions) !== partition) continue
+        await visit(document)
+        await turnAfter(bytes)
       }
       await turn()
     }
@@ -258,11 +263,11 @@ class DatabaseRestore {
       counts.skipped++
       return
     }
-    const state = source.proof === 'revision' ? rev : this.#printOf(document)
+    const state = source.proof === 'revision' ? rev : await this.#printOf(document)
     const current = this.#table.compare(id, state)
     if (skipped || (type !== undefined && internalTypes.has(type))) {
       counts.skipped++
-    } else if (!isLarge(document) && source.proof === 'content' && hasStub(document)) {
+    } else if (!isLarge(document) && source.proof === 'content' && (await inTurns(hasStub(document)))) {
       this.#fail(id, 'missing_stub', 'an attachment has no data in the upload')
     } else if (current === 'absent' && this.#scanShowsAll) {
       return this.#takeAbsent(document)
@@ -298,8 +303,8 @@ class DatabaseRestore {
   }
 
   /** A large document is compared by itself. */
-  #printOf(document: SourceDocument): string | undefined {
-    return this.#table.size === 0 || isLarge(document) ? undefined : contentPrint(document)
+  async #printOf(document: SourceDocument): Promise<string | undefined> {
+    return this.#table.size === 0 || isLarge(document) ? undefined : inTurns(contentPrint(document))
   }
 
   /** @param keepRevision the target never had this revision: it is written as it was */
@@ -338,6 +343,7 @@ class DatabaseRestore {
       const document = documents.get(id)
       if (!document) continue
       const current = liveDocument(doc)
+      if (current) await turnAfter(current.bytes)
       if (failure) this.#failUnreadable(id, failure)
       else if (this.#isReserved(current)) this.#failReserved(id)
       // Where there is no revision at all, not even a deleted one, the target never had the backup's.
@@ -358,12 +364,12 @@ class DatabaseRestore {
   /** @param current with stubs */
   async #isSame(document: SourceDocument, current: DocumentBytes): Promise<boolean> {
     if (isLarge(document)) return this.#isSameLarge(document, current)
-    const comparison = compareContent(document, current)
+    const comparison = await inTurns(compareContent(document, current))
     if (comparison !== 'unknown') return comparison === 'same'
     // What is read now is no larger than what is in memory already.
     const { id, rev } = current
     for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
-      return doc !== null && sameAttachments(document, readDocument(doc))
+      return doc !== null && (await inTurns(sameAttachments(document, readDocument(doc))))
     return false
   }
 
@@ -383,6 +389,7 @@ class DatabaseRestore {
     const wanted = ids.map((id) => ({ id }))
     for await (const found of this.#reader.read(wanted, { attachments: false })) {
       const document = found.doc && readOrProblem(found.doc)
+      if (found.doc) await turnAfter(found.doc)
       if (document instanceof InvalidDocumentError) yield { ...found, doc: null, failure: document }
       else yield found
     }
@@ -396,7 +403,10 @@ class DatabaseRestore {
     attempt: number
   ): Promise<void> {
     if (isLarge(document)) return this.#writeLarge(document, { keep: false, rev }, as)
-    await this.#edits.add({ id: document.id, bytes: withRevision(document, rev), as, attempt })
+    await turnAfter(document.bytes)
+    const bytes = withRevision(document, rev)
+    await turnAfter(bytes)
+    await this.#edits.add({ id: document.id, bytes, as, attempt })
   }
 
   async #drainWrites(): Promise<void> {
@@ -669,10 +679,11 @@ function liveDocument(doc: Uint8Array | null): DocumentBytes | null {
   return document && !document.deleted ? document : null
 }
 
-/** What a document of the target is told by: its revision, or its content where that was read. */
-function stateOf({ rev, doc }: Row): string {
-  const document = doc && readOrProblem(doc)
-  return document && !(document instanceof InvalidDocumentError) ? contentPrint(document) : rev
+/** What a document of the target is told by where its content is read; by its revision where that is none. */
+async function stateOf(rev: string, doc: Uint8Array): Promise<string> {
+  const document = readOrProblem(doc)
+  await turnAfter(doc)
+  return document instanceof InvalidDocumentError ? rev : inTurns(contentPrint(document))
 }
 
 /** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */

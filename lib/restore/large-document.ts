@@ -9,6 +9,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
+import { turnAfter } from '../steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */
@@ -42,31 +43,33 @@ const READ_BYTES = 192 * 1024
  * Finds the attachments in the JSON of one document. What comes of it reads the file.
  * @throws InvalidDocumentError
  */
-export async function indexLargeDocument(json: FileRange): Promise<LargeDocument> {
+export async function indexLargeDocument(range: FileRange): Promise<LargeDocument> {
   const visitor = new LargeVisitor()
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
-  for await (const piece of readRange(json)) {
+  for await (const piece of readRange(range)) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)
   }
   scanner.end()
-  const { file, from: start } = json
-  const head = readDocument(Buffer.from(visitor.head()))
+  const { file, from: start } = range
+  const json = visitor.head()
+  await turnAfter(json)
+  const head = readDocument(json)
   // It is written by its own URL, which has no spelling for anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return {
     head,
-    parts: visitor.attachments.map(({ name, contentType, length, from, to, members }) => {
-      const range = { file, from: start + from, to: start + to }
+    parts: [...visitor.attachments.values()].map(({ name, contentType, length, from, to, members }) => {
+      const data = { file, from: start + from, to: start + to }
       return {
         name,
         contentType,
         length,
         stub: members.join(','),
-        open: () => decodeBase64(range),
-        openText: () => readRange(range)
+        open: () => decodeBase64(data),
+        openText: () => readRange(data)
       }
     })
   }
@@ -130,6 +133,9 @@ interface FoundData {
   escaped: boolean
 }
 
+const OPEN = Buffer.from('{')
+const COMMA = Buffer.from(',')
+const CLOSE = Buffer.from('}')
 const SOLIDUS = 0x2f
 const BACKSLASH = 0x5c
 const EQUALS = 0x3d
@@ -142,10 +148,11 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
   BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
-  attachments: FoundAttachment[] = []
+  /** By name. */
+  readonly attachments = new Map<string, FoundAttachment>()
   /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
   chunkStart = 0
-  readonly #members: string[] = []
+  readonly #members: Buffer[] = []
   #stub: string[] = []
   #data: FoundData | undefined
   #contentType: string | null = ''
@@ -153,14 +160,15 @@ class LargeVisitor implements JsonVisitor {
   #size = 0
 
   /** The document without the attachments' data. */
-  head(): string {
-    const stubs = this.attachments.map(
+  head(): Buffer {
+    const stubs = Array.from(
+      this.attachments.values(),
       ({ name, length, members }) =>
         `${JSON.stringify(name)}:{${[...members, '"follows":true', `"length":${length}`].join(',')}}`
     )
-    const members =
-      stubs.length > 0 ? [...this.#members, `"_attachments":{${stubs.join(',')}}`] : this.#members
-    return `{${members.join(',')}}`
+    const members = [...this.#members]
+    if (stubs.length > 0) members.push(Buffer.from(`"_attachments":{${stubs.join(',')}}`))
+    return Buffer.concat(members.flatMap((member, i) => [i === 0 ? OPEN : COMMA, member]).concat(CLOSE))
   }
 
   begin(path: JsonPath, kind: JsonKind): JsonAction {
@@ -194,14 +202,14 @@ class LargeVisitor implements JsonVisitor {
     if (path.length === 3) this.#endAttachmentMember(path)
     else if (path.length === 2) this.#endAttachment(String(path[1]))
     else if (path.length === 1 && path[0] !== '_attachments') {
-      this.#members.push(`${JSON.stringify(path[0])}:${this.#takeText()}`)
+      this.#members.push(Buffer.concat([Buffer.from(`${JSON.stringify(path[0])}:`), ...this.#take()]))
     }
   }
 
-  #takeText(): string {
-    const text = Buffer.concat(this.#pieces).toString()
+  #take(): Buffer[] {
+    const pieces = this.#pieces
     this.#pieces = []
-    return text
+    return pieces
   }
 
   #addData(piece: Uint8Array, path: JsonPath): void {
@@ -222,7 +230,7 @@ class LargeVisitor implements JsonVisitor {
 
   #endAttachmentMember(path: JsonPath): void {
     if (path[2] === 'data') return
-    const text = this.#takeText()
+    const text = Buffer.concat(this.#take()).toString()
     if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
     // Not the digest: it may be that of a compressed form, which CouchDB would hold against what we send.
     if (path[2] === 'content_type' || path[2] === 'revpos')
@@ -243,8 +251,8 @@ class LargeVisitor implements JsonVisitor {
     const length = Math.floor((characters * 3) / 4)
     const contentType = this.#contentType === '' ? DEFAULT_CONTENT_TYPE : this.#contentType
     // Of several of one name the last counts.
-    const others = this.attachments.filter((attachment) => attachment.name !== name)
-    this.attachments = [...others, { name, contentType, length, from, to, members: this.#stub }]
+    this.attachments.delete(name)
+    this.attachments.set(name, { name, contentType, length, from, to, members: this.#stub })
     this.#data = undefined
     this.#stub = []
     this.#contentType = ''

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { bodyOf, type DocumentBytes } from '../json/document.js'
 import { decodeString, MemberCursor } from '../json/members.js'
 import { sameValue } from '../json/same-value.js'
+import type { Steps } from '../steps.js'
 
 const QUOTE = 0x22
 /** What `false` begins with. */
@@ -38,9 +39,18 @@ export interface AttachmentContent {
  * @param wanted with its attachments inline
  * @param current with stubs, as CouchDB sends it
  */
-export function compareContent(wanted: DocumentBytes, current: DocumentBytes): ContentComparison {
-  if (!sameValue(bodyOf(wanted), bodyOf(current))) return 'other'
-  return compareAttachments(attachmentsOf(wanted), attachmentsOf(current))
+export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): Steps<ContentComparison> {
+  if (!(yield* sameBody(wanted, current))) return 'other'
+  return compareAttachments(yield* attachmentsOf(wanted), yield* attachmentsOf(current))
+}
+
+/** Compares what two versions of a document say beside their attachments. */
+export function* sameBody(wanted: DocumentBytes, current: DocumentBytes): Steps<boolean> {
+  const body = bodyOf(wanted)
+  yield
+  const other = bodyOf(current)
+  yield
+  return yield* sameValue(body, other)
 }
 
 /** Compares attachments by content type, length and digest. */
@@ -65,11 +75,12 @@ function sameDigest(a: AttachmentContent, b: AttachmentContent): boolean {
 }
 
 /** Whether two versions of a document have attachments of the same bytes; both inline. */
-export function sameAttachments(a: DocumentBytes, b: DocumentBytes): boolean {
-  const [all, others] = [attachmentsOf(a), attachmentsOf(b)]
+export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
+  const [all, others] = [yield* attachmentsOf(a), yield* attachmentsOf(b)]
   for (const [name, { data }] of all) {
     const other = others.get(name)?.data
     if (!data || !other || !data().equals(other())) return false
+    yield
   }
   return all.size === others.size
 }
@@ -80,68 +91,95 @@ export function sameAttachments(a: DocumentBytes, b: DocumentBytes): boolean {
  *
  * @param document with its attachments inline, or with stubs as CouchDB sends them
  */
-export function contentPrint(document: DocumentBytes): string {
+export function* contentPrint(document: DocumentBytes): Steps<string> {
   const hash = createHash('sha256').update(KEY).update(bodyOf(document))
-  const attachments = [...attachmentsOf(document)].sort(([a], [b]) => (a < b ? -1 : 1))
-  for (const [name, { contentType, length, digest }] of attachments)
+  yield
+  const attachments = [...(yield* attachmentsOf(document))].sort(([a], [b]) => (a < b ? -1 : 1))
+  for (const [name, { contentType, length, digest }] of attachments) {
     hash.update(JSON.stringify([name, contentType, length, digest()]))
+    yield
+  }
   return hash.digest('base64')
 }
 
 interface Attachment extends AttachmentContent {
   /** Decodes what is inline: it is long, and seldom asked for. */
   data: (() => Buffer) | undefined
-  /** It says that its data is left out. */
-  stub: boolean
 }
 
 /** Returns whether an attachment of a document has no data, or says so: CouchDB keeps what it has of that name then. */
-export const hasStub = (document: DocumentBytes): boolean =>
-  [...attachmentsOf(document).values()].some(({ data, stub }) => stub || !data)
+export function* hasStub(document: DocumentBytes): Steps<boolean> {
+  for (const { data, stub } of membersOfAttachments(document)) {
+    if (stub || !data) return true
+    yield
+  }
+  return false
+}
 
 /** The attachments of a document by name. */
-export function attachmentsOf({ bytes, attachments }: DocumentBytes): Map<string, Attachment> {
+export function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
   const found = new Map<string, Attachment>()
-  if (!attachments) return found
-  const names = new MemberCursor(bytes, attachments.start)
-  while (names.next()) found.set(names.key(), readAttachment(bytes, names.valueStart))
+  for (const members of membersOfAttachments(document)) {
+    found.set(members.name, attachmentOf(members))
+    yield
+  }
   return found
 }
 
-function readAttachment(bytes: Buffer, at: number): Attachment {
-  let contentType = DEFAULT_CONTENT_TYPE
-  let claimed: string | undefined
-  let length: number | undefined
-  let encodedLength: number | undefined
-  let encoded = false
-  let stub = false
-  let data: (() => Buffer) | undefined
+/** What a document says of an attachment. */
+interface AttachmentMembers {
+  name: string
+  contentType: string
+  digest: string | undefined
+  length: number | undefined
+  encodedLength: number | undefined
+  encoded: boolean
+  stub: boolean
+  data: (() => Buffer) | undefined
+}
+
+function* membersOfAttachments({ bytes, attachments }: DocumentBytes): Generator<AttachmentMembers> {
+  if (!attachments) return
+  const names = new MemberCursor(bytes, attachments.start)
+  while (names.next()) yield readAttachment(bytes, names.key(), names.valueStart)
+}
+
+function readAttachment(bytes: Buffer, name: string, at: number): AttachmentMembers {
+  const found: AttachmentMembers = {
+    name,
+    contentType: DEFAULT_CONTENT_TYPE,
+    digest: undefined,
+    length: undefined,
+    encodedLength: undefined,
+    encoded: false,
+    stub: false,
+    data: undefined
+  }
   const cursor = new MemberCursor(bytes, at)
   while (cursor.next()) {
     const key = cursor.key()
     const { valueStart: start, valueEnd: end } = cursor
-    if (key === 'content_type') contentType = cursor.string() ?? bytes.toString('utf8', start, end)
-    else if (key === 'digest') claimed = cursor.string()
-    else if (key === 'length') length = cursor.number()
-    else if (key === 'encoded_length') encodedLength = cursor.number()
-    else if (key === 'encoding') encoded = true
-    else if (key === 'stub') stub = bytes[start] !== FALSE
+    if (key === 'content_type') found.contentType = cursor.string() ?? bytes.toString('utf8', start, end)
+    else if (key === 'digest') found.digest = cursor.string()
+    else if (key === 'length') found.length = cursor.number()
+    else if (key === 'encoded_length') found.encodedLength = cursor.number()
+    else if (key === 'encoding') found.encoded = true
+    else if (key === 'stub') found.stub = bytes[start] !== FALSE
     else if (key === 'data' && bytes[start] === QUOTE)
-      data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
+      found.data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
   }
-  if (!data) {
-    // Of an attachment that is stored compressed, the digest is that of the compressed form.
-    const digest = encoded ? undefined : claimed
-    return {
-      contentType,
-      length: length === encodedLength ? undefined : length,
-      digest: () => digest,
-      data,
-      stub
-    }
+  return found
+}
+
+function attachmentOf(members: AttachmentMembers): Attachment {
+  const { contentType, data, length, encodedLength } = members
+  if (data) {
+    const content = data()
+    return { contentType, length: content.length, digest: () => digestOf(content), data }
   }
-  const content = data()
-  return { contentType, length: content.length, digest: () => digestOf(content), data, stub }
+  // Of an attachment that is stored compressed, the digest is that of the compressed form.
+  const digest = members.encoded ? undefined : members.digest
+  return { contentType, length: length === encodedLength ? undefined : length, digest: () => digest, data }
 }
 
 /** CouchDB's digest of an attachment that it does not compress. */

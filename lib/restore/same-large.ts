@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { bodyOf, type DocumentBytes } from '../json/document.js'
-import { sameValue } from '../json/same-value.js'
+import type { DocumentBytes } from '../json/document.js'
+import { inTurns } from '../steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
-import { attachmentsOf, compareAttachments } from './same-content.js'
+import { attachmentsOf, compareAttachments, sameBody } from './same-content.js'
 
 /**
  * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.
@@ -15,13 +15,15 @@ export async function sameLarge(
   { head, parts }: LargeDocument,
   current: DocumentBytes
 ): Promise<boolean> {
-  if (!sameValue(bodyOf(head), bodyOf(current))) return false
-  const [wanted, found] = [attachmentsOf(head), attachmentsOf(current)]
+  if (!(await inTurns(sameBody(head, current)))) return false
+  const [wanted, found] = [await inTurns(attachmentsOf(head)), await inTurns(attachmentsOf(current))]
   // What differs by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false
+  const stubs = await inTurns(stubsOf(current))
   for (const part of parts) {
     const digest = found.get(part.name)?.digest()
-    if ((await digestOf(part)) !== digest && !(await sameBytes(db, part, current))) return false
+    if ((await digestOf(part)) === digest) continue
+    if (!(await sameBytes(db, part, current, stubs.get(part.name) as AttachmentStub))) return false
   }
   return true
 }
@@ -35,10 +37,10 @@ async function digestOf({ open }: LargeAttachment): Promise<string> {
 /** Compares an attachment's bytes with those of a document's revision. */
 async function sameBytes(
   db: CouchDatabase,
-  { name, open }: LargeAttachment,
-  current: DocumentBytes
+  { open }: LargeAttachment,
+  current: DocumentBytes,
+  stub: AttachmentStub
 ): Promise<boolean> {
-  const stub = stubsOf(current).get(name) as AttachmentStub
   const found = () => attachmentBase64(db, current.id, current.rev as string, stub)
   return db.client.retry(() => sameStream(base64(open()), found()))
 }

@@ -2,6 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import type { RoomFile } from '../spool/room.js'
+import { inTurns } from '../steps.js'
 import { CopyIndex } from '../store/copy-index.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
@@ -108,7 +109,7 @@ export class SpooledSource implements RestoreSource {
         return
       }
       case 'document': {
-        const document = checked(item.where, () => readUploaded(item.bytes))
+        const document = await checked(item.where, () => readUploaded(item.bytes))
         const ordinal = this.#note(item.database, document)
         return this.#spool.append(item.database, isDesign(document), { ordinal, bytes: item.bytes })
       }
@@ -127,11 +128,7 @@ export class SpooledSource implements RestoreSource {
     { database, where }: { database: LogicalDatabase; where: string }
   ): Promise<void> {
     this.#largeFrom = undefined
-    const document = await indexLargeDocument({ file: handle, from, to: size }).catch((error: unknown) =>
-      checked(where, () => {
-        throw error
-      })
-    )
+    const document = await checked(where, () => indexLargeDocument({ file: handle, from, to: size }))
     const ordinal = this.#note(database, document.head)
     const large = this.#large.get(database) ?? []
     large.push({ ordinal, design: isDesign(document.head), document })
@@ -144,15 +141,15 @@ export class SpooledSource implements RestoreSource {
   }
 }
 
-function readUploaded(bytes: Buffer): DocumentBytes {
+async function readUploaded(bytes: Buffer): Promise<DocumentBytes> {
   const document = readDocument(bytes)
-  checkAttachments(document)
+  if (document.attachments) await inTurns(checkAttachments(document))
   return document
 }
 
-function checked<T>(where: string, read: () => T): T {
+async function checked<T>(where: string, read: () => Promise<T>): Promise<T> {
   try {
-    return read()
+    return await read()
   } catch (error) {
     if (error instanceof InvalidDocumentError) throw new InvalidBackupError(`${where}: ${error.message}`)
     throw error

@@ -50,7 +50,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
       }
     },
     async (request, reply) => {
-      const skip = parseSkipLists(request.query)
+      const skip = await parseSkipLists(request.query)
       const urlOf = urlsOf(request)
       try {
         const { tx_id: txId } = await operations.restore(

@@ -50,7 +50,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
     (request, reply) =>
       withBody(request, reply, limits, async (body) => {
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
-        const skip = parseSkipLists(request.query)
+        const skip = await parseSkipLists(request.query)
         const urlOf = urlsOf(request)
         const { tx_id: txId } = await operations.restore(
           { body },

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import type { Static } from '@sinclair/typebox'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidParameterError } from '../errors.js'
@@ -5,9 +6,11 @@ import { readSkipList } from '../json/read-skip-list.js'
 import type { RestoreQuery } from '../schemas/restore.js'
 
 /** Ids not to restore, by database. @throws InvalidParameterError that names the parameter */
-export function parseSkipLists(
+export async function parseSkipLists(
   query: Static<typeof RestoreQuery>
-): Partial<Record<LogicalDatabase, string[]>> {
+): Promise<Partial<Record<LogicalDatabase, string[]>>> {
+  // Where a host takes long request lines, decoding one has taken this turn of the event loop.
+  await turn()
   return {
     system: parseSkipList('skip_system', query.skip_system),
     components: parseSkipList('skip_components', query.skip_components)
