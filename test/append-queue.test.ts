@@ -182,6 +182,28 @@ t.test('a running backup is not failed by those who append to it all the time', 
   t.equal((await host.app.dbBackups.summary(id)).attachments.length, 8)
 })
 
+t.test('a running backup takes its turn to write its header', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const host = await buildHost(t, { on, couch: gate.couch })
+  const go = gate.hold(/_changes/)
+  const { id, finished } = await host.app.dbBackups.start()
+  await gate.held(/_changes/)
+  const release = gate.hold(/slow/)
+  const slow = host.app.dbBackups.attach(id, 'slow', 'x')
+  await gate.held(/slow/)
+  const before = gate.requests.length
+  go()
+  await delay(500)
+  const headers = () =>
+    gate.requests.slice(before).filter((line) => line.startsWith('PUT') && line.endsWith(id))
+  t.strictSame(headers(), [], 'it waits')
+  release()
+  await slow
+  t.notOk((await finished).error)
+  t.ok(headers().length > 0)
+})
+
 t.test('instances that append at the same time wait for each other', async (t) => {
   const { on, id, api } = await setup(t)
   const hosts = await Promise.all([0, 1, 2].map(() => buildHost(t, { on })))
