@@ -2,7 +2,6 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { readDocument } from '../json/document.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
-import { isLastLarge } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
@@ -75,7 +74,7 @@ export class StoredSource implements RestoreSource {
     for await (const content of chunkContents(this.#store, chunks, { ahead: false, wanted })) {
       const { entry, lines, ordinal } = content
       if (lines === null) {
-        if (isLastLarge(repeated, entry, ordinal)) yield* this.#large(entry)
+        if (repeated.isLast(entry.large ?? '', ordinal)) yield* this.#large(entry)
         continue
       }
       const grouping = new Grouping()
@@ -149,7 +148,7 @@ async function countLines(store: BackupStore, { chunks, repeated }: StoredDocume
     if (lines !== null) for (const _line of countingLines(content, lines, repeated)) count++
     else {
       await verifyChunk(store.db, entry)
-      if (isLastLarge(repeated, entry, ordinal)) count++
+      if (repeated.isLast(entry.large ?? '', ordinal)) count++
     }
   }
   return count

@@ -7,7 +7,7 @@ import { through, throughInto } from '../couch/through.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
 import { ChunkPlaces } from './chunk-places.js'
-import { largeKey } from './copy-index.js'
+import { largeKey } from './large-key.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks being compressed or stored while the next is filled. */

@@ -2,15 +2,16 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { idOf } from '../json/document.js'
 import type { BackupStore } from './backup-store.js'
 import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
-import { isLastCopy } from './copy-index.js'
+import { LastCopies } from './copy-index.js'
+import { fingerprint } from './fingerprint.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 import { apiKey } from './names.js'
 
 /** The chunks of one database of a backup, and which of their lines count. */
 export interface StoredDocuments {
   chunks: ChunkEntry[]
-  /** Ordinal of the last copy by id, -1 for deleted, for documents that changed while they were backed up. */
-  repeated: Map<string, number>
+  /** Which copy counts, of documents that changed while they were backed up. */
+  repeated: LastCopies
 }
 
 /**
@@ -23,13 +24,13 @@ export async function storedDocuments(
   database: LogicalDatabase
 ): Promise<StoredDocuments> {
   const stored = header.storage.databases[database]
-  if (!stored) return { chunks: [], repeated: new Map() }
+  if (!stored) return { chunks: [], repeated: new LastCopies() }
   const chunks = await store.chunks(stored)
-  const repeated = new Map<string, number>()
+  const repeated = new LastCopies()
   for (const chunk of stored.superseded) {
     for (const line of linesOf(await readChunk(store.db, chunk))) {
-      const [id, ordinal] = JSON.parse(line.toString()) as [string, number]
-      repeated.set(id, ordinal)
+      const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
+      repeated.put(fingerprint(key), ordinal)
     }
   }
   return { chunks, repeated }
@@ -82,11 +83,11 @@ export async function* chunkContents(
 export function* countingLines(
   { entry, ordinal }: { entry: ChunkEntry; ordinal: number },
   lines: Buffer,
-  repeated: ReadonlyMap<string, number>
+  repeated: LastCopies
 ): Generator<Buffer> {
   let at = ordinal
   for (const line of linesOf(lines)) {
-    if (repeated.size === 0 || isLastCopy(repeated, idOf(line), at)) yield line
+    if (repeated.size === 0 || repeated.isLast(idOf(line), at)) yield line
     at++
   }
   if (at - ordinal !== entry.docs)
