@@ -26,9 +26,14 @@ export function sameValue(a: Buffer, b: Buffer): boolean {
 
 function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
   if (a.compare(b, j, jEnd, i, iEnd) === 0) return true
-  if (a[i] === QUOTE || b[j] === QUOTE)
-    return a[i] === b[j] && decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
+  if (a[i] === QUOTE || b[j] === QUOTE) return a[i] === b[j] && sameString(a, i, iEnd, b, j, jEnd)
   return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
+}
+
+/** Of two that are not spelled alike: only escapes can make them the same. They are long: most are not decoded. */
+function sameString(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
+  const escaped = a.subarray(i, iEnd).includes(BACKSLASH) || b.subarray(j, jEnd).includes(BACKSLASH)
+  return escaped && decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
 }
 
 /** Of two that are not spelled alike; neither may be a number. */
@@ -40,6 +45,7 @@ function sameNumber(a: string, b: string): boolean {
 }
 
 const QUOTE = 0x22
+const BACKSLASH = 0x5c
 const INTEGER = /^-?[0-9]+$/
 const ZERO = /^-?0$/
 

@@ -267,8 +267,8 @@ class DatabaseRestore {
       if (this.#replicated) this.#table.noteLeft(id)
     } else {
       if (isLarge(document)) return this.#compare([document])
-      this.#toCompare.add(document)
-      if (this.#toCompare.full) await this.#compare(this.#toCompare.take())
+      const waited = this.#toCompare.put(document)
+      if (waited) await this.#compare(waited)
     }
   }
 
@@ -284,8 +284,8 @@ class DatabaseRestore {
     if (!this.#mayKeepRevision(document)) return this.#create(document, false)
     if (this.#empty || !this.#deletions) return this.#create(document, true)
     if (isLarge(document)) return this.#diff([document])
-    this.#toDiff.add(document)
-    if (this.#toDiff.full) await this.#diff(this.#toDiff.take())
+    const waited = this.#toDiff.put(document)
+    if (waited) await this.#diff(waited)
   }
 
   /** A revision that is only claimed is not written: it would stand for other content elsewhere. */
@@ -506,8 +506,8 @@ class DatabaseRestore {
   /** What the feed did not show may stand all the same: one of several copies has sent it. */
   async #settleSoon(document: SourceDocument): Promise<void> {
     if (isLarge(document)) return this.#settle(document)
-    this.#toSettle.add(document)
-    if (this.#toSettle.full) await this.#settleAll(this.#toSettle.take())
+    const waited = this.#toSettle.put(document)
+    if (waited) await this.#settleAll(waited)
   }
 
   async #settleAll(documents: readonly DocumentBytes[]): Promise<void> {

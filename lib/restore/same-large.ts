@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { bodyOf, type DocumentBytes } from '../json/document.js'
-import { sameValue } from '../json/same-value.js'
+import { type DocumentBytes, sameBody } from '../json/document.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import { attachmentsOf, compareAttachments } from './same-content.js'
 
@@ -15,7 +14,7 @@ export async function sameLarge(
   { head, parts }: LargeDocument,
   current: DocumentBytes
 ): Promise<boolean> {
-  if (!sameValue(bodyOf(head), bodyOf(current))) return false
+  if (!sameBody(head, current)) return false
   const [wanted, found] = [attachmentsOf(head), attachmentsOf(current)]
   // What differs by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false

@@ -12,7 +12,7 @@ import {
   storedDocuments
 } from '../store/stored-documents.js'
 import type { AboutDatabase } from './about-database.js'
-import { indexLargeDocument } from './large-document.js'
+import { HeadMemory, indexLargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
 
@@ -27,6 +27,7 @@ export class StoredSource implements RestoreSource {
   readonly #makeSpool: () => Promise<Spool>
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
+  readonly #headMemory = new HeadMemory()
 
   /** @param makeSpool where large documents are put while they are restored */
   private constructor(store: BackupStore, header: StoredHeader, makeSpool: () => Promise<Spool>) {
@@ -105,7 +106,7 @@ export class StoredSource implements RestoreSource {
       }
     })
     try {
-      yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size })]
+      yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size }, this.#headMemory)]
     } finally {
       await file.close()
     }
