@@ -138,7 +138,9 @@ export class ChunkWriter {
   async #store(): Promise<void> {
     this.#check()
     if (this.#used === 0) return
-    while (this.#storing.size >= IN_FLIGHT) await Promise.race(this.#storing)
+    // A chunk of one long document is stored by itself: it may take several times as much as others.
+    const inFlight = this.#used > CHUNK_BYTES ? 1 : IN_FLIGHT
+    while (this.#storing.size >= inFlight) await Promise.race(this.#storing)
     this.#check()
     const buffer = this.#buffer
     const stored = this.#storeLines({

@@ -36,6 +36,9 @@ export async function storedDocuments(
   return { chunks, repeated }
 }
 
+/** Bytes of lines that are put where those before them were. */
+const MAX_REUSED = 16 * 1024 * 1024
+
 /** A chunk's lines, or the entry of a chunk whose one document is too large for memory. */
 export type ChunkContent =
   | { entry: ChunkEntry; lines: Buffer; ordinal: number }
@@ -59,10 +62,13 @@ export async function* chunkContents(
     if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
     ordinal += entry.docs
   }
-  const memory = options.ahead ? undefined : Buffer.allocUnsafeSlow(CHUNK_BYTES)
+  let memory = options.ahead ? undefined : Buffer.allocUnsafeSlow(CHUNK_BYTES)
   const read = (index: number): Promise<Buffer> | null => {
     const entry = selected[index]?.entry
     if (!entry || entry.large !== undefined) return null
+    // A chunk of one document has more, as many bytes as CouchDB has of a document.
+    if (memory && entry.raw > memory.length && entry.raw <= MAX_REUSED)
+      memory = Buffer.allocUnsafeSlow(entry.raw)
     const lines = readChunk(store.db, entry, memory)
     // Awaited when its turn comes; a consumer that stops before never asks.
     lines.catch(() => undefined)
