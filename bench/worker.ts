@@ -15,6 +15,8 @@ export interface Job {
   id?: string
   /** File to upload, or to download to. */
   file?: string
+  /** Compares only, where it restores. */
+  dryRun?: boolean
 }
 
 /** What it took. */
@@ -91,7 +93,7 @@ async function run(
   }
   if (job.operation !== 'get') {
     const source = job.file ? { body: createReadStream(job.file) } : { id }
-    const { finished } = await app.dbBackups.restore(source)
+    const { finished } = await app.dbBackups.restore(source, { dryRun: job.dryRun ?? false })
     const { databases } = await finished
     const writes = Object.values(databases).reduce((sum, { created, changed }) => sum + created + changed, 0)
     return { id, writes }

@@ -1,14 +1,13 @@
-import { fork } from 'node:child_process'
-import { createWriteStream, readdirSync } from 'node:fs'
+import { createWriteStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import t from 'tap'
-import type { Job, Result } from '../../bench/worker.js'
-import { compile } from '../helpers/compile.js'
+import type { Job } from '../../bench/worker.js'
 import { setupDatabases } from '../helpers/database.js'
 import { buildHost } from '../helpers/host.js'
 import { load, seedDocuments } from '../helpers/seed.js'
+import { compileWorker, runInChild } from '../helpers/worker-process.js'
 
 const MiB = 1024 * 1024
 /** Above the idle server, whatever the size of the backup. */
@@ -23,10 +22,8 @@ t.test('a backup of 200 MB is made, sent and restored within 64 MiB', { timeout:
   const count = Math.ceil(BACKUP_BYTES / DOCUMENT_BYTES)
   await load(couch.use(names.components), seedDocuments({ count, size: DOCUMENT_BYTES }), 100)
 
-  // Compiled, as a host runs it: the loader of TypeScript takes memory of its own.
   const directory = t.testdir()
-  compile(directory, ['bench', ...libraryFolders()])
-  const worker = join(directory, 'bench', 'worker.js')
+  const worker = compileWorker(directory)
 
   const empty = async () => {
     await couch.db.destroy(names.components)
@@ -62,28 +59,3 @@ t.test('a backup of 200 MB is made, sent and restored within 64 MiB', { timeout:
   await measure('restore of an upload', { operation: 'upload', id, file })
   t.equal(await restored(), count)
 })
-
-/** `lib` and the folders in it. */
-function libraryFolders(): string[] {
-  const lib = join(__dirname, '..', '..', 'lib')
-  const inside = readdirSync(lib, { recursive: true, withFileTypes: true })
-  const folders = inside.filter((entry) => entry.isDirectory())
-  return ['lib', ...folders.map((entry) => join('lib', relative(lib, join(entry.parentPath, entry.name))))]
-}
-
-function runInChild(worker: string, job: Job): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    const child = fork(worker, [JSON.stringify(job)], {
-      execArgv: ['--expose-gc'],
-      env: { ...process.env, NODE_OPTIONS: '' }
-    })
-    let result: Result | undefined
-    child.on('message', (message) => {
-      result = message as Result
-    })
-    child.on('exit', (code) => {
-      if (result) resolve(result)
-      else reject(new Error(`the child ended with ${code}`))
-    })
-  })
-}
