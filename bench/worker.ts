@@ -17,6 +17,7 @@ export interface Job {
   id?: string
   /** File to upload, or to download to; the body of a request that appends. */
   file?: string
+  /** Compares only, where it restores. */
   dryRun?: boolean
   /** Ids of components that a restore leaves alone. */
   skip?: readonly string[]

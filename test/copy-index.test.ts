@@ -1,6 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { CopyIndex } from '../lib/store/copy-index.js'
+import { OrdinalSet } from '../lib/backup/ordinal-set.js'
+import { CopyIndex, LastCopies } from '../lib/store/copy-index.js'
+import { fingerprint } from '../lib/store/fingerprint.js'
+import { largeKey } from '../lib/store/large-key.js'
 
 const operations = fc.array(
   fc.record({
@@ -66,4 +69,57 @@ t.test('is right also with more documents than expected', async (t) => {
   let wrong = 0
   for (let i = 0; i < count; i++) if (!index.isLast(`doc_${i}`, i)) wrong++
   t.equal(wrong, 0)
+})
+
+t.test('ids of any length are told apart', async (t) => {
+  const index = new CopyIndex()
+  const id = 'x'.repeat(1_000_000)
+  for (let time = 0; time < 2; time++) for (let i = 0; i < 100; i++) index.note(`${id}${i}`)
+  t.equal(index.repeated.size, 100)
+  t.notOk(index.isLast(`${id}7`, 7))
+  t.ok(index.isLast(`${id}7`, 107))
+})
+
+t.test(
+  'a long id and its key are the same document, as earlier backups and this version write them',
+  async (t) => {
+    const id = `${'é"'.repeat(300)}`
+    t.not(largeKey(id), id)
+    t.equal(largeKey(largeKey(id)), largeKey(id))
+    for (const written of [id, largeKey(id)]) {
+      const copies = new LastCopies()
+      copies.put(fingerprint(written), 5)
+      for (const asked of [id, largeKey(id)]) {
+        t.notOk(copies.isLast(asked, 4))
+        t.ok(copies.isLast(asked, 5))
+      }
+    }
+  }
+)
+
+t.test('each repeated document is told once', async (t) => {
+  const index = new CopyIndex()
+  for (const id of ['a', 'b', 'a', 'a']) index.note(id)
+  index.noteDeleted('b')
+  const { repeated } = index
+  t.strictSame([repeated.takeOnce('a'), repeated.takeOnce('a'), repeated.takeOnce('b')], [3, undefined, -1])
+  t.ok(index.isLast('a', 3))
+  t.notOk(index.isLast('b', 1))
+})
+
+t.test('a set of ordinals is a set', async (t) => {
+  t.doesNotThrow(() =>
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.boolean(), fc.nat(40_000))), (all) => {
+        const [set, expected] = [new OrdinalSet(), new Set<number>()]
+        for (const [add, ordinal] of all) {
+          if (add) set.add(ordinal)
+          else set.delete(ordinal)
+          if (add) expected.add(ordinal)
+          else expected.delete(ordinal)
+        }
+        return set.size === expected.size && all.every(([, n]) => set.has(n) === expected.has(n))
+      })
+    )
+  )
 })

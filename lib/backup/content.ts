@@ -6,7 +6,6 @@ import type { CouchClient } from '../couch/client.js'
 import { readBackup } from '../restore/read-backup.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
-import { isLastLarge } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
@@ -157,7 +156,7 @@ async function* sentDocuments(
   for await (const content of chunkContents(store, chunks, { ahead: true, wanted })) {
     const { entry, lines, ordinal } = content
     if (lines === null) {
-      if (!isLastLarge(repeated, entry, ordinal)) continue
+      if (!repeated.isLast(entry.large ?? '', ordinal)) continue
       if (separate) yield COMMA
       count++
       separate = true

@@ -15,16 +15,18 @@ import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
 import { inTurns, turnAfter } from '../steps.js'
 import { linesOf, readChunk } from '../store/chunk-reader.js'
-import { ChunkWriter, type RefusedLine } from '../store/chunk-writer.js'
-import { CopyIndex, largeKey } from '../store/copy-index.js'
+import { ChunkWriter } from '../store/chunk-writer.js'
+import { CopyIndex } from '../store/copy-index.js'
+import { largeKey } from '../store/large-key.js'
 import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
 import { BACKUP_RANGE, isBackupId, toldExcluded } from '../store/names.js'
+import { OrdinalSet } from './ordinal-set.js'
 import {
   goneFailure,
-  MAX_UNREADABLE,
   nameUnreadable,
+  RefusedLines,
   tooLargeFailure,
-  type Unread,
+  UnreadDocuments,
   unreadableError
 } from './unreadable.js'
 
@@ -36,8 +38,8 @@ const LARGE_LINE = 2 * LARGE_DOCUMENT
 const BATCH = 100
 /** Bytes of them, bodies and attachments, unless one has more. */
 const BATCH_BYTES = 2 * 1024 * 1024
-/** Batches being read at a time. */
-const BATCHES_IN_FLIGHT = 3
+/** Bytes of batches being read, or read and not yet written, unless one batch has more. */
+const BYTES_IN_FLIGHT = 3 * BATCH_BYTES
 /** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
 const LEGACY_BYTES = 16 * 1024 * 1024
 /** Further rounds of the feed for revisions that vanished while they were to be read. */
@@ -66,9 +68,17 @@ export interface DatabaseBackupResult {
   stored: StoredDatabase
 }
 
+/** A document that is to be read with its attachments. */
+interface Waiting {
+  rev: string
+  conflicted: boolean
+}
+
 interface Batch {
-  /** Revisions by id. */
-  wanted: ReadonlyMap<string, string>
+  /** By id. */
+  wanted: ReadonlyMap<string, Waiting>
+  /** What it takes when it has been read. */
+  bytes: number
   rows: Promise<ReadDocument[]>
 }
 
@@ -103,21 +113,22 @@ class DatabaseBackup {
   readonly #reader: DocumentReader
   readonly #writer: ChunkWriter
   #copies = new CopyIndex(0)
-  /** Ids of documents whose last copy had conflicts. */
-  readonly #conflicted = new Set<string>()
-  /** Revisions by id of documents with small attachments, waiting to be read with them. */
-  #waiting = new Map<string, string>()
+  /** Ordinals of copies that had conflicts. Those that are not the last are taken out at the end. */
+  readonly #conflicted = new OrdinalSet()
+  /** Documents with small attachments by id, waiting to be read with them. */
+  #waiting = new Map<string, Waiting>()
   /** What these will take when they have been read. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
+  #bytesInFlight = 0
   readonly #watch: SourceWatch
   readonly #position: FeedPosition = { since: '0' }
   /** Revisions by id of earlier backups that are not worth being read, where the feed is read without documents. */
   #earlierBackups: ReadonlyMap<string, string> | undefined
-  /** Documents that could not be read, by id. A later row of the feed may replace or delete them. */
-  readonly #unread = new Map<string, Unread>()
+  /** Documents that could not be read. A later row of the feed may replace or delete them. */
+  readonly #unread = new UnreadDocuments()
   /** Documents that were too large to be stored: their lines hold nothing. */
-  readonly #refused: RefusedLine[] = []
+  readonly #refused = new RefusedLines(({ id, ordinal }) => this.#copies.isLast(id, ordinal))
 
   /** @param firstChunk number of the first chunk */
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
@@ -130,7 +141,7 @@ class DatabaseBackup {
       backup,
       database,
       first: firstChunk,
-      onRefused: (line) => void this.#refused.push(line)
+      onRefused: (line) => this.#refused.add(line)
     })
   }
 
@@ -261,7 +272,6 @@ class DatabaseBackup {
     const { id, rev, doc } = change
     if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
     this.#unread.delete(id)
-    this.#conflicted.delete(id)
     if (change.deleted || doc === null) {
       this.#copies.noteDeleted(id)
       return undefined
@@ -279,24 +289,23 @@ class DatabaseBackup {
       // First, since it may find that the revision before has gone.
       if (this.#isPending(id)) await this.#drain()
       this.#unread.delete(id)
-      this.#conflicted.delete(id)
       const rev = revisions.get(id) as string
       if (failure) this.#noteUnread(id, rev, failure)
-      else await this.#addFetched(id, rev, doc)
-      if (conflicts.length > 0) this.#conflicted.add(id)
+      else await this.#addFetched(id, rev, doc, conflicts.length > 0)
     }
   }
 
-  #addFetched(id: string, rev: string, doc: Uint8Array | null): Promise<void> | undefined {
+  /** @param told the database has told of conflicts beside the document */
+  #addFetched(id: string, rev: string, doc: Uint8Array | null, told = false): Promise<void> | undefined {
     const document = this.#readRow(id, rev, doc)
     if (!document) return undefined
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
       this.#copies.noteDeleted(id)
       return undefined
     }
-    if (document.conflicts > 0) this.#conflicted.add(id)
-    if (!document.attachments) return this.#write(document)
-    return this.#addWithAttachments(document)
+    const conflicted = told || document.conflicts > 0
+    if (!document.attachments) return this.#write(document, conflicted)
+    return this.#addWithAttachments(document, conflicted)
   }
 
   /** @returns `null` when it is not the living document that was asked for: it is unread then */
@@ -314,14 +323,15 @@ class DatabaseBackup {
     }
   }
 
-  async #addWithAttachments(document: DocumentBytes): Promise<void> {
+  async #addWithAttachments(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const attached = await inTurns(attachmentBytes(document))
-    if (attached === undefined) return this.#readAlone(document)
-    if (attached > LARGE_DOCUMENT) return this.#writeLarge(document)
-    const bytes = document.bytes.length + attached
+    if (attached === undefined) return this.#readAlone(document, conflicted)
+    if (attached > LARGE_DOCUMENT) return this.#writeLarge(document, conflicted)
+    // Attachments come as base64.
+    const bytes = document.bytes.length + Math.ceil((attached * 4) / 3)
     if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > BATCH_BYTES) await this.#dispatch()
     // Not the bytes: they are read again, and a hundred bodies may take any amount.
-    this.#waiting.set(document.id, document.rev as string)
+    this.#waiting.set(document.id, { rev: document.rev as string, conflicted })
     this.#waitingBytes += bytes
   }
 
@@ -332,35 +342,39 @@ class DatabaseBackup {
   /** Starts to read the waiting documents with their attachments. */
   async #dispatch(): Promise<void> {
     if (this.#waiting.size === 0) return
-    const revisions = [...this.#waiting].map(([id, rev]) => ({ id, rev }))
+    // Before they are read: what is being read is bounded, unless one document takes more.
+    while (this.#batches.length > 0 && this.#bytesInFlight + this.#waitingBytes > BYTES_IN_FLIGHT)
+      await this.#writeBatch()
+    const revisions = [...this.#waiting].map(([id, { rev }]) => ({ id, rev }))
     const rows = collectRows(this.#reader.read(revisions, { attachments: true }))
     // Awaited when they are written; a backup that fails before does not ask any more.
     rows.catch(() => undefined)
-    this.#batches.push({ wanted: this.#waiting, rows })
+    this.#batches.push({ wanted: this.#waiting, bytes: this.#waitingBytes, rows })
+    this.#bytesInFlight += this.#waitingBytes
     this.#waiting = new Map()
     this.#waitingBytes = 0
-    while (this.#batches.length >= BATCHES_IN_FLIGHT) await this.#writeBatch()
   }
 
   async #writeBatch(): Promise<void> {
     const batch = this.#batches.shift()
     if (!batch) return
     for (const { id, doc, failure } of await batch.rows) {
-      const rev = batch.wanted.get(id) as string
-      if (failure) await this.#withoutBatch(id, rev, failure)
+      const { rev, conflicted } = batch.wanted.get(id) as Waiting
+      if (failure) await this.#withoutBatch(id, { rev, conflicted }, failure)
       else {
         const document = this.#readRow(id, rev, doc)
-        if (document) await this.#write(document)
+        if (document) await this.#write(document, conflicted)
       }
     }
+    this.#bytesInFlight -= batch.bytes
   }
 
   /** A document that the database does not send with its attachments: these are read one by one. */
-  async #withoutBatch(id: string, rev: string, failure: ReadFailure): Promise<void> {
+  async #withoutBatch(id: string, { rev, conflicted }: Waiting, failure: ReadFailure): Promise<void> {
     for await (const found of this.#reader.read([{ id, rev }], { attachments: false })) {
       if (found.failure) return this.#noteUnread(id, rev, failure)
       const document = this.#readRow(id, rev, found.doc)
-      if (document) await this.#readAlone(document)
+      if (document) await this.#readAlone(document, conflicted)
     }
   }
 
@@ -370,14 +384,15 @@ class DatabaseBackup {
     while (this.#batches.length > 0) await this.#writeBatch()
   }
 
-  #write(document: DocumentBytes): Promise<void> | undefined {
+  #write(document: DocumentBytes, conflicted: boolean): Promise<void> | undefined {
     const ordinal = this.#copies.note(document.id)
+    if (conflicted) this.#conflicted.add(ordinal)
     if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
     return this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
   }
 
   /** A document whose attachments may be of any size, though what is told of them is small. */
-  async #readAlone(document: DocumentBytes): Promise<void> {
+  async #readAlone(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { source } = this.#options
     const plain = readDocument(withoutRevisionMembers(document))
     let whole: Buffer | null
@@ -386,11 +401,11 @@ class DatabaseBackup {
     } catch (error) {
       return this.#noteFailure(plain, error)
     }
-    if (whole === null) return this.#writeLarge(document)
-    return this.#write(readDocument(whole))
+    if (whole === null) return this.#writeLarge(document, conflicted)
+    return this.#write(readDocument(whole), conflicted)
   }
 
-  async #writeLarge(document: DocumentBytes): Promise<void> {
+  async #writeLarge(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { id } = document
     const plain = readDocument(withoutRevisionMembers(document))
     /** What reading failed with, in the last attempt. */
@@ -411,7 +426,8 @@ class DatabaseBackup {
       if (!isTooLarge(error)) throw error
       return this.#noteUnread(id, plain.rev as string, tooLargeFailure(id, error))
     }
-    this.#copies.note(id)
+    const ordinal = this.#copies.note(id)
+    if (conflicted) this.#conflicted.add(ordinal)
     this.#options.onProgress(this.#copies.copies)
   }
 
@@ -425,8 +441,6 @@ class DatabaseBackup {
 
   #noteUnread(id: string, rev: string, failure: ReadFailure): void {
     this.#unread.set(id, { rev, failure })
-    if (this.#unread.size > MAX_UNREADABLE)
-      throw unreadableError(this.#unread, `more than ${MAX_UNREADABLE} documents cannot be read`)
   }
 
   /** What could not be read is asked for once more: the fault may have passed. */
@@ -438,14 +452,10 @@ class DatabaseBackup {
 
   /** What is still unread is left out, an earlier copy with it. @throws CouchError when nothing may be left out */
   #giveUp(): void {
-    for (const { id, ordinal, error } of this.#refused)
-      if (this.#copies.isLast(id, ordinal)) this.#noteUnread(id, '', tooLargeFailure(id, error))
+    for (const { id, error } of this.#refused.last) this.#noteUnread(id, '', tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
-    for (const id of this.#unread.keys()) {
-      this.#copies.noteDeleted(id)
-      this.#conflicted.delete(id)
-    }
+    for (const [id] of this.#unread) this.#copies.noteDeleted(id)
   }
 
   #unreadable(): Pick<DatabaseSummary, 'unreadable' | 'unreadable_count'> {
@@ -462,28 +472,31 @@ class DatabaseBackup {
   ): Promise<{ superseded: ChunkEntry[]; dropped: number }> {
     const { repeated } = this.#copies
     if (repeated.size === 0) return { superseded: [], dropped: 0 }
-    /** Copies by {@link largeKey}. */
-    const copies = new Map([...repeated.keys()].map((id) => [largeKey(id), 0]))
-    const count = (key: string) => {
-      const copied = copies.get(key)
-      if (copied !== undefined) copies.set(key, copied + 1)
+    let dropped = 0
+    let ordinal = 0
+    const visit = (key: string): Promise<void> | undefined => {
+      const at = ordinal++
+      if (repeated.isLast(key, at)) return undefined
+      dropped++
+      this.#conflicted.delete(at)
+      const last = repeated.takeOnce(key)
+      return last === undefined ? undefined : this.#writer.add(Buffer.from(JSON.stringify([key, last])))
     }
     for (const chunk of chunks) {
-      if (chunk.large !== undefined) count(chunk.large)
-      else {
-        const lines = await readChunk(this.#options.target, chunk)
-        for (const line of linesOf(lines)) count(largeKey(idOf(line)))
+      const keys =
+        chunk.large === undefined ? keysOf(await readChunk(this.#options.target, chunk)) : [chunk.large]
+      for (const key of keys) {
+        const pending = visit(key)
+        if (pending) await pending
       }
-    }
-    let dropped = 0
-    for (const [id, last] of repeated) {
-      const superseded = (copies.get(largeKey(id)) ?? 0) - (last < 0 ? 0 : 1)
-      if (superseded === 0) continue
-      dropped += superseded
-      await this.#writer.add(Buffer.from(JSON.stringify([id, last])))
     }
     return { superseded: await this.#writer.flush(), dropped }
   }
+}
+
+/** The key of each line of a chunk. */
+function* keysOf(lines: Buffer): Generator<string> {
+  for (const line of linesOf(lines)) yield largeKey(idOf(line))
 }
 
 async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {

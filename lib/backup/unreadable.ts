@@ -2,8 +2,9 @@ import type { UnreadableDocument } from '../../types/backups.js'
 import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 
-/** Documents of one database that may be unreadable before its backup fails. */
+/** Documents of one database that may be unreadable before its backup fails, and characters of their ids. */
 export const MAX_UNREADABLE = 1000
+const MAX_IDS = 8 * 1024 * 1024
 /** Those that are named. */
 const NAMED = 100
 /** Bytes of an id, and of a reason. */
@@ -14,6 +15,70 @@ const MAX_REASON = 256
 export interface Unread {
   rev: string
   failure: ReadFailure
+}
+
+/** The documents of one database that could not be read, by id: a bounded number, of bounded ids. */
+export class UnreadDocuments {
+  readonly #documents = new Map<string, Unread>()
+  #characters = 0
+
+  get size(): number {
+    return this.#documents.size
+  }
+
+  [Symbol.iterator](): Iterator<[string, Unread]> {
+    return this.#documents[Symbol.iterator]()
+  }
+
+  /** @throws CouchError when there are more than a backup may leave out */
+  set(id: string, unread: Unread): void {
+    if (!this.#documents.has(id)) this.#characters += id.length
+    this.#documents.set(id, unread)
+    if (this.size > MAX_UNREADABLE || this.#characters > MAX_IDS) throw tooMany(this)
+  }
+
+  delete(id: string): void {
+    if (this.#documents.delete(id)) this.#characters -= id.length
+  }
+}
+
+/** A document that was refused, and its line's number among all lines. */
+export interface Refused {
+  id: string
+  ordinal: number
+  error: CouchError
+}
+
+/** The lines that the database had too large, of documents that have no later copy. */
+export class RefusedLines {
+  readonly #isLast: (line: Refused) => boolean
+  #lines: Refused[] = []
+
+  /** @param isLast whether the document has no later copy so far */
+  constructor(isLast: (line: Refused) => boolean) {
+    this.#isLast = isLast
+  }
+
+  /** Returns those that count still. */
+  get last(): Refused[] {
+    return this.#lines.filter(this.#isLast)
+  }
+
+  /** @throws CouchError when there are more than a backup may leave out */
+  add(line: Refused): void {
+    this.#lines.push(line)
+    if (this.#isBounded()) return
+    this.#lines = this.last
+    if (!this.#isBounded())
+      throw tooMany(
+        this.#lines.map(({ id, error }) => [id, { rev: '', failure: tooLargeFailure(id, error) }])
+      )
+  }
+
+  #isBounded(): boolean {
+    const characters = this.#lines.reduce((sum, { id }) => sum + id.length, 0)
+    return this.#lines.length <= MAX_UNREADABLE && characters <= MAX_IDS
+  }
 }
 
 /** The revision that the feed named is not there. */
@@ -37,7 +102,7 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
   })
 
 /** How documents are named that could not be backed up: the first ones, cut to a length that a header can hold. */
-export function nameUnreadable(unread: ReadonlyMap<string, Unread>): UnreadableDocument[] {
+export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDocument[] {
   return [...unread].slice(0, NAMED).map(([id, { failure }]) => {
     const cut = cutTo(id, MAX_ID)
     return {
@@ -49,7 +114,7 @@ export function nameUnreadable(unread: ReadonlyMap<string, Unread>): UnreadableD
 }
 
 /** Why a backup fails where nothing may be left out. */
-export function unreadableError(unread: ReadonlyMap<string, Unread>, message?: string): CouchError {
+export function unreadableError(unread: Iterable<[string, Unread]>, message?: string): CouchError {
   const [[id, { failure }]] = unread
   const status = failure instanceof CouchError ? failure.status : 0
   const error = failure instanceof CouchError ? failure.error : 'bad_document'
@@ -62,6 +127,12 @@ export function unreadableError(unread: ReadonlyMap<string, Unread>, message?: s
     cause: failure
   })
 }
+
+const tooMany = (unread: Iterable<[string, Unread]>): CouchError =>
+  unreadableError(
+    unread,
+    `more than ${MAX_UNREADABLE} documents, or documents with more than ${MAX_IDS} characters of ids, cannot be read`
+  )
 
 /** Without the URL that was asked, which says more of this package than of the document. */
 const reasonOf = (failure: ReadFailure) =>

@@ -6,7 +6,13 @@ import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJ
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
 import { jsonPart } from './json-part.js'
 import { jsonRows, stringMember, type Trailer } from './json-rows.js'
-import { type AttachmentPart, type MultipartBody, multipartRelated } from './multipart.js'
+import {
+  type AttachmentPart,
+  inPieces,
+  type MultipartBody,
+  multipartRelated,
+  totalLength
+} from './multipart.js'
 import { inParts } from './request-size.js'
 import { openResumable } from './resumable.js'
 import { tellingSent } from './send-or-find.js'
@@ -602,13 +608,13 @@ export class CouchDatabase {
 
   /**
    * Writes a document with its attachments in one request, streamed. One attempt.
-   * @param document JSON whose `_attachments` say `"follows":true`, in the order of `parts`
+   * @param document pieces of the JSON whose `_attachments` say `"follows":true`, in the order of `parts`
    * @returns the new revision; `null` with `newEdits: false`
    * @throws CouchError with status 409 on a conflict
    */
   async putWithAttachmentsOnce(
     id: string,
-    document: Buffer,
+    document: readonly Buffer[],
     parts: readonly AttachmentPart[],
     { newEdits, sent, deadline }: StreamedWrite
   ): Promise<string | null> {
@@ -669,11 +675,11 @@ function bulkResults(answer: unknown, name: string): BulkResult[] {
 const asText = (value: unknown): string =>
   typeof value === 'string' ? value : (JSON.stringify(value ?? null) as string)
 
-function jsonBody(document: Buffer): MultipartBody {
+function jsonBody(document: readonly Buffer[]): MultipartBody {
   return {
-    headers: { 'content-type': 'application/json', 'content-length': String(document.length) },
+    headers: { 'content-type': 'application/json', 'content-length': String(totalLength(document)) },
     async *open() {
-      yield document
+      yield* inPieces(document)
     }
   }
 }

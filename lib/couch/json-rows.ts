@@ -13,6 +13,16 @@ import { CouchError } from './errors.js'
 /** CouchDB stores documents however deep they nest. */
 export const STORED_DEPTH = Number.POSITIVE_INFINITY
 
+/**
+ * Bytes of one row. A row holds a document, which CouchDB has of 8 MB by default and had of 64 MiB in earlier versions;
+ * where no revision is asked for, with all leaves that conflict.
+ */
+const MAX_ROW = 64 * 1024 * 1024
+
+/** Whether an answer had a row that is not held in memory: it can only be read in another way. */
+export const isLongRow = (error: unknown): boolean => error instanceof CouchError && error.error === LONG_ROW
+const LONG_ROW = 'too_large'
+
 /** The small members beside the rows, such as `last_seq`. */
 export type Trailer = Record<string, unknown>
 
@@ -21,7 +31,8 @@ export type Trailer = Record<string, unknown>
  *
  * @param member the member that holds the rows
  * @param trailer receives the other members
- * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form
+ * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form; (not retryable) when a row takes more
+ * than 64 MiB
  */
 export async function* jsonRows(
   body: AsyncIterable<Buffer>,
@@ -114,6 +125,7 @@ class RowVisitor implements JsonVisitor {
   readonly #member: string
   readonly #trailer: Trailer
   #pieces: Uint8Array[] = []
+  #bytes = 0
 
   constructor(member: string, trailer: Trailer) {
     this.#member = member
@@ -130,6 +142,10 @@ class RowVisitor implements JsonVisitor {
   }
 
   bytes(piece: Uint8Array): void {
+    this.#bytes += piece.length
+    if (this.#bytes > MAX_ROW) {
+      throw new CouchError('answer', { error: LONG_ROW, reason: `a row takes more than ${MAX_ROW} bytes` })
+    }
     this.#pieces.push(piece)
   }
 
@@ -137,6 +153,7 @@ class RowVisitor implements JsonVisitor {
     if (this.#pieces.length === 0) return
     const value = this.#pieces.length === 1 ? this.#pieces[0] : Buffer.concat(this.#pieces)
     this.#pieces = []
+    this.#bytes = 0
     if (path.length === 2 && path[1] === ELEMENT) this.rows.push(value)
     else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(Buffer.from(value).toString())
   }

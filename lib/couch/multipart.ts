@@ -18,15 +18,14 @@ export interface MultipartBody {
  * A `multipart/related` body as CouchDB reads it: the document, then its attachments' bytes in the order in which
  * the document names them (https://docs.couchdb.org/en/stable/api/document/common.html#creating-multiple-attachments).
  *
- * @param document JSON whose `_attachments` say `"follows":true` and the length of each part
+ * @param document pieces of the JSON whose `_attachments` say `"follows":true` and the length of each part
  */
-export function multipartRelated(document: Buffer, parts: readonly AttachmentPart[]): MultipartBody {
+export function multipartRelated(
+  document: readonly Buffer[],
+  parts: readonly AttachmentPart[]
+): MultipartBody {
   const boundary = randomBytes(16).toString('hex')
-  const head = Buffer.concat([
-    Buffer.from(`--${boundary}\r\ncontent-type: application/json\r\n\r\n`),
-    document,
-    Buffer.from('\r\n')
-  ])
+  const head = [Buffer.from(`--${boundary}\r\ncontent-type: application/json\r\n\r\n`), ...document, CRLF]
   const heads = parts.map((part) =>
     Buffer.from(
       // The document says the type as it is; CouchDB keeps types with line breaks, which would end the head here.
@@ -35,7 +34,7 @@ export function multipartRelated(document: Buffer, parts: readonly AttachmentPar
     )
   )
   const tail = Buffer.from(`--${boundary}--`)
-  let length = head.length + tail.length
+  let length = totalLength(head) + tail.length
   parts.forEach((part, index) => {
     length += heads[index].length + part.length + 2
   })
@@ -45,7 +44,7 @@ export function multipartRelated(document: Buffer, parts: readonly AttachmentPar
       'content-length': String(length)
     },
     async *open() {
-      yield head
+      yield* inPieces(head)
       for (const [index, part] of parts.entries()) {
         yield heads[index]
         yield* part.open()
@@ -57,3 +56,15 @@ export function multipartRelated(document: Buffer, parts: readonly AttachmentPar
 }
 
 const CRLF = Buffer.from('\r\n')
+
+/** Bytes of a piece of a document that is sent. */
+const PIECE = 64 * 1024
+
+/** The same bytes in short copies, so that nothing which is sent late is read where the document stood. */
+export function* inPieces(pieces: readonly Buffer[]): Generator<Buffer> {
+  for (const piece of pieces)
+    for (let at = 0; at < piece.length; at += PIECE) yield Buffer.from(piece.subarray(at, at + PIECE))
+}
+
+export const totalLength = (pieces: readonly Buffer[]): number =>
+  pieces.reduce((sum, { length }) => sum + length, 0)

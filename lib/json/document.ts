@@ -1,5 +1,7 @@
 import { cutText, MOST } from '../cut-text.js'
+import type { Steps } from '../steps.js'
 import { eachElement, MemberCursor, toBuffer } from './members.js'
+import { sameValue } from './same-value.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
 export interface MemberBounds {
@@ -125,6 +127,11 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
  * @param rev the revision to put in, or `null` for none
  */
 export function withRevision(document: DocumentBytes, rev: string | null): Buffer {
+  return Buffer.concat(piecesWithRevision(document, rev))
+}
+
+/** The pieces that {@link withRevision} puts together: views of the document, but for short ones. */
+export function piecesWithRevision(document: DocumentBytes, rev: string | null): Buffer[] {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }
 
@@ -134,12 +141,43 @@ export function withoutRevisionMembers(document: DocumentBytes): Buffer {
   return withRevision(document, document.rev ?? null)
 }
 
-/** What a document that is not deleted says besides its id, its revision and its attachments: to be compared. */
-export function bodyOf(document: DocumentBytes): Buffer {
-  return rewrite(document, (key) => UNIQUE_MEMBERS.includes(key) || REVISION_MEMBERS.has(key), null)
+/**
+ * What a document that is not deleted says besides its id, its revision and its attachments: to be compared. In pieces
+ * that are views of the document, but for short ones.
+ */
+export function bodyOf(document: DocumentBytes): Buffer[] {
+  return rewrite(document, isBesideBody, null)
 }
 
-function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: string | null): Buffer {
+/**
+ * Returns whether two documents that are not deleted say the same besides their ids, revisions and attachments, however
+ * CouchDB spells it. Nothing is copied: documents are long.
+ */
+export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
+  const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
+  for (;;) {
+    const [key, otherKey] = [nextOfBody(one), nextOfBody(other)]
+    if (key !== otherKey) return false
+    if (key === undefined) return true
+    yield
+    if (!(yield* sameValue(valueAt(one), valueAt(other)))) return false
+  }
+}
+
+function nextOfBody(cursor: MemberCursor): string | undefined {
+  while (cursor.next()) {
+    const key = cursor.key()
+    if (!isBesideBody(key)) return key
+  }
+  return undefined
+}
+
+const isBesideBody = (key: string) => UNIQUE_MEMBERS.includes(key) || REVISION_MEMBERS.has(key)
+
+const valueAt = ({ bytes, valueStart, valueEnd }: MemberCursor) =>
+  toBuffer(bytes).subarray(valueStart, valueEnd)
+
+function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: string | null): Buffer[] {
   const cursor = new MemberCursor(bytes)
   const pieces: Buffer[] = [bytes.subarray(0, bytes.indexOf(0x7b) + 1)]
   /** Bounds of the run of members that is kept as it stands. */
@@ -167,7 +205,7 @@ function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: 
   }
   flush()
   pieces.push(CLOSE)
-  return Buffer.concat(pieces)
+  return pieces
 }
 
 const shown = (id: string) => cutText(id, MOST.name)

@@ -8,6 +8,10 @@ import type { Refusals } from './refusals.js'
 const BATCH_DOCUMENTS = 250
 const BATCH_BYTES = 352 * 1024
 const LANES = 8
+/** Bytes of bodies in flight, unless one has more: fewer lanes where documents are large. */
+const BYTES_IN_FLIGHT = 8 * 1024 * 1024
+/** Large bodies are given memory of one size, so that it can be used again: CouchDB takes documents of 8 MB. */
+const LARGE_BODY = 8 * 1024 * 1024 + BATCH_BYTES
 
 /** One document to write. */
 export interface Write {
@@ -60,7 +64,7 @@ export class BulkWriter<W extends Write> {
     if (!body) return
     this.#batch = []
     this.#body = undefined
-    await this.#lanes.run(() => this.#send(batch, body))
+    await this.#lanes.run(body.buffer.length, () => this.#send(batch, body))
   }
 
   async #send(batch: readonly W[], body: BulkBody): Promise<void> {
@@ -93,23 +97,50 @@ export class BulkWriter<W extends Write> {
   }
 }
 
+/** Memory for bodies: one in each lane, and those that are being filled. */
+class BodyMemory {
+  readonly #usual = new BufferPool(BATCH_BYTES, LANES + 2)
+  readonly #large = new BufferPool(LARGE_BODY, 2)
+
+  /** Returns room for a batch, or for a document that takes more. */
+  take(length: number): Buffer {
+    return length <= BATCH_BYTES ? this.#usual.take() : this.#large.take(length).subarray(0, length)
+  }
+
+  /** The caller must be sure that nobody reads it any more. */
+  give(body: Buffer): void {
+    const whole = Buffer.from(body.buffer)
+    this.#usual.give(whole)
+    this.#large.give(whole)
+  }
+}
+
 /** Runs a few tasks at a time; the first failure ends them all. */
 export class Lanes {
-  /** For bodies: one in each lane, and those that are being filled. */
-  readonly memory = new BufferPool(BATCH_BYTES, LANES + 2)
+  readonly memory = new BodyMemory()
   readonly #running = new Set<Promise<void>>()
+  #bytes = 0
   #failure: { error: unknown } | undefined
 
-  /** Starts `task` as soon as a lane is free. */
-  async run(task: () => Promise<void>): Promise<void> {
-    while (this.#running.size >= LANES) await Promise.race(this.#running)
+  /** Starts `task`, which sends so many bytes, as soon as a lane is free. */
+  async run(bytes: number, task: () => Promise<void>): Promise<void> {
+    while (!this.#hasRoom(bytes)) await Promise.race(this.#running)
     this.#check()
     const running = task()
       .catch((error: unknown) => {
         this.#failure ??= { error }
       })
-      .finally(() => this.#running.delete(running))
+      .finally(() => {
+        this.#running.delete(running)
+        this.#bytes -= bytes
+      })
     this.#running.add(running)
+    this.#bytes += bytes
+  }
+
+  #hasRoom(bytes: number): boolean {
+    if (this.#running.size === 0) return true
+    return this.#running.size < LANES && this.#bytes + bytes <= BYTES_IN_FLIGHT
   }
 
   /** Waits for everything that was started. @throws the first failure */

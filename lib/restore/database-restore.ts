@@ -19,6 +19,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { readFeed } from '../couch/feed.js'
+import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } from '../json/document.js'
@@ -36,6 +37,8 @@ import { Waiting } from './waiting.js'
 
 /** Documents whose current version is read at once, to be compared. */
 const COMPARE_BATCH = 100
+/** Characters of ids that are asked for at once, unless one has more. */
+const MAX_IDS = 1024 * 1024
 /** The same where each document that a scan does not show is asked for: most are not there. */
 const LOOK_UP_BATCH = 500
 /** Documents asked about in one `_revs_diff`. */
@@ -276,8 +279,8 @@ class DatabaseRestore {
       if (this.#replicated) this.#table.noteLeft(id)
     } else {
       if (isLarge(document)) return this.#compare([document])
-      this.#toCompare.add(document)
-      if (this.#toCompare.full) await this.#compare(this.#toCompare.take())
+      const waited = this.#toCompare.put(document)
+      if (waited) await this.#compare(waited)
     }
   }
 
@@ -293,8 +296,8 @@ class DatabaseRestore {
     if (!this.#mayKeepRevision(document)) return this.#create(document, false)
     if (this.#empty || !this.#deletions) return this.#create(document, true)
     if (isLarge(document)) return this.#diff([document])
-    this.#toDiff.add(document)
-    if (this.#toDiff.full) await this.#diff(this.#toDiff.take())
+    const waited = this.#toDiff.put(document)
+    if (waited) await this.#diff(waited)
   }
 
   /** A revision that is only claimed is not written: it would stand for other content elsewhere. */
@@ -528,8 +531,8 @@ class DatabaseRestore {
   /** What the feed did not show may stand all the same: one of several copies has sent it. */
   async #settleSoon(document: SourceDocument): Promise<void> {
     if (isLarge(document)) return this.#settle(document)
-    this.#toSettle.add(document)
-    if (this.#toSettle.full) await this.#settleAll(this.#toSettle.take())
+    const waited = this.#toSettle.put(document)
+    if (waited) await this.#settleAll(waited)
   }
 
   async #settleAll(documents: readonly DocumentBytes[]): Promise<void> {
@@ -630,7 +633,8 @@ class DatabaseRestore {
 
   async #deleteOthers(partition: number): Promise<void> {
     const { target, skip, keepIds } = this.#options
-    const batch: string[] = []
+    let batch: string[] = []
+    let characters = 0
     for await (const rows of allRows(target, 'revision')) {
       for (const { id } of rows) {
         if (partitionOf(id, this.#partitions) !== partition) continue
@@ -638,8 +642,12 @@ class DatabaseRestore {
         if (!this.#table.has(id) || this.#table.wasSeen(id)) continue
         if (skip.has(id) || keepIds.has(id)) continue
         batch.push(id)
+        characters += id.length
+        if (batch.length < COMPARE_BATCH && characters < MAX_IDS) continue
+        await this.#deleteBatch(batch)
+        batch = []
+        characters = 0
       }
-      while (batch.length >= COMPARE_BATCH) await this.#deleteBatch(batch.splice(0, COMPARE_BATCH))
     }
     await this.#deleteBatch(batch)
   }
@@ -696,25 +704,31 @@ function readOrProblem(doc: Uint8Array): DocumentBytes | InvalidDocumentError {
   }
 }
 
-/** Reads all documents, in pages: their ids and revisions, with `content` what they say as well. */
+/**
+ * Reads all documents, in pages: their ids and revisions, with `content` what they say as well, but for the page of a
+ * document that is too long to be held in memory.
+ */
 async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
   const retrier = db.client.retrier()
   const limit = SCAN_PAGE[wanted]
   let last: string | undefined
+  let includeDocs = wanted === 'content'
   for (;;) {
     let rows = 0
     try {
       // The last document of the page before comes again, unless it was deleted meanwhile.
-      for await (const page of db.allDocs({ from: last, limit, includeDocs: wanted === 'content' })) {
+      for await (const page of db.allDocs({ from: last, limit, includeDocs })) {
         rows += page.length
         yield page[0].id === last ? page.slice(1) : page
         last = page[page.length - 1].id
       }
     } catch (error) {
       if (rows > 1) retrier.progressed()
-      await retrier.failed(error)
+      if (includeDocs && isLongRow(error)) includeDocs = false
+      else await retrier.failed(error)
       continue
     }
     if (rows < limit) return
+    includeDocs = wanted === 'content'
   }
 }

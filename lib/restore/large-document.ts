@@ -19,7 +19,7 @@ export interface FileRange {
   to: number
 }
 
-/** A document too large for memory, whose JSON lies in a file. */
+/** A document too large for memory, whose JSON lies in a file. Good until the next is put into the same memory. */
 export interface LargeDocument {
   /** The document with `"follows":true` and the length in place of each attachment's data. */
   head: DocumentBytes
@@ -37,14 +37,55 @@ export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
 
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
 const MAX_HEAD = 16 * 1024 * 1024
+/** What an attachment is taken to need beside its texts, which together must not pass {@link MAX_HEAD}. */
+const ATTACHMENT_BYTES = 128
 const READ_BYTES = 192 * 1024
+
+/** Memory for the heads of large documents, one at a time: heads that are dropped stay in memory for a while. */
+export class HeadMemory {
+  #buffer = Buffer.alloc(0)
+  #used = 0
+
+  /** Begins another head; the one before is not valid any more. */
+  clear(): void {
+    this.#used = 0
+  }
+
+  /** The head so far. */
+  get bytes(): Buffer {
+    return this.#buffer.subarray(0, this.#used)
+  }
+
+  /** @throws InvalidDocumentError */
+  add(piece: Uint8Array | string): void {
+    const bytes = typeof piece === 'string' ? Buffer.from(piece) : piece
+    const needed = this.#used + bytes.length
+    if (needed > MAX_HEAD) throw tooLarge()
+    if (needed > this.#buffer.length) this.#grow(needed)
+    this.#buffer.set(bytes, this.#used)
+    this.#used = needed
+  }
+
+  #grow(needed: number): void {
+    const size = Math.min(MAX_HEAD, Math.max(needed, 2 * this.#buffer.length, READ_BYTES))
+    const larger = Buffer.allocUnsafeSlow(size)
+    this.#buffer.copy(larger, 0, 0, this.#used)
+    this.#buffer = larger
+  }
+}
+
+const tooLarge = () => new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
 
 /**
  * Finds the attachments in the JSON of one document. What comes of it reads the file.
+ * @param memory holds the document's head, until another document is put there
  * @throws InvalidDocumentError
  */
-export async function indexLargeDocument(range: FileRange): Promise<LargeDocument> {
-  const visitor = new LargeVisitor()
+export async function indexLargeDocument(
+  range: FileRange,
+  memory = new HeadMemory()
+): Promise<LargeDocument> {
+  const visitor = new LargeVisitor(memory)
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
   for await (const piece of readRange(range)) {
@@ -133,9 +174,6 @@ interface FoundData {
   escaped: boolean
 }
 
-const OPEN = Buffer.from('{')
-const COMMA = Buffer.from(',')
-const CLOSE = Buffer.from('}')
 const SOLIDUS = 0x2f
 const BACKSLASH = 0x5c
 const EQUALS = 0x3d
@@ -148,32 +186,48 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
   BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
-  /** By name. */
+  /** By name: of several of one name the last counts. */
   readonly attachments = new Map<string, FoundAttachment>()
   /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
   chunkStart = 0
-  readonly #members: Buffer[] = []
+  readonly #memory: HeadMemory
+  #separator = '{'
   #stub: string[] = []
   #data: FoundData | undefined
   #contentType: string | null = ''
   #pieces: Buffer[] = []
+  /** What the texts of attachments take. */
   #size = 0
 
-  /** The document without the attachments' data. */
+  constructor(memory: HeadMemory) {
+    this.#memory = memory
+    memory.clear()
+  }
+
+  /** Returns the document without the attachments' data. */
   head(): Buffer {
-    const stubs = Array.from(
-      this.attachments.values(),
-      ({ name, length, members }) =>
-        `${JSON.stringify(name)}:{${[...members, '"follows":true', `"length":${length}`].join(',')}}`
-    )
-    const members = [...this.#members]
-    if (stubs.length > 0) members.push(Buffer.from(`"_attachments":{${stubs.join(',')}}`))
-    return Buffer.concat(members.flatMap((member, i) => [i === 0 ? OPEN : COMMA, member]).concat(CLOSE))
+    if (this.attachments.size > 0) this.#addMember('_attachments')
+    let separator = '{'
+    for (const { name, length, members } of this.attachments.values()) {
+      const stub = [...members, '"follows":true', `"length":${length}`].join(',')
+      this.#memory.add(`${separator}${JSON.stringify(name)}:{${stub}}`)
+      separator = ','
+    }
+    this.#memory.add(this.attachments.size > 0 ? '}}' : this.#separator === '{' ? '{}' : '}')
+    return this.#memory.bytes
+  }
+
+  #addMember(name: string): void {
+    this.#memory.add(`${this.#separator}${JSON.stringify(name)}:`)
+    this.#separator = ','
   }
 
   begin(path: JsonPath, kind: JsonKind): JsonAction {
     if (path.length === 0) return 'enter'
-    if (path[0] !== '_attachments') return 'stream'
+    if (path[0] !== '_attachments') {
+      this.#addMember(String(path[0]))
+      return 'stream'
+    }
     if (path.length < 3 && kind !== 'object') {
       throw new InvalidDocumentError(`"${path.join('.').slice(0, 100)}" must be an object`)
     }
@@ -193,20 +247,25 @@ class LargeVisitor implements JsonVisitor {
       this.#addData(piece, path)
       return
     }
-    this.#size += piece.length
-    if (this.#size > MAX_HEAD) throw new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
+    if (path.length === 1) {
+      this.#memory.add(piece)
+      return
+    }
+    this.#claim(piece.length)
     this.#pieces.push(Buffer.from(piece))
+  }
+
+  #claim(bytes: number): void {
+    this.#size += bytes
+    if (this.#size > MAX_HEAD) throw tooLarge()
   }
 
   end(path: JsonPath): void {
     if (path.length === 3) this.#endAttachmentMember(path)
     else if (path.length === 2) this.#endAttachment(String(path[1]))
-    else if (path.length === 1 && path[0] !== '_attachments') {
-      this.#members.push(Buffer.concat([Buffer.from(`${JSON.stringify(path[0])}:`), ...this.#take()]))
-    }
   }
 
-  #take(): Buffer[] {
+  #takePieces(): Buffer[] {
     const pieces = this.#pieces
     this.#pieces = []
     return pieces
@@ -230,7 +289,7 @@ class LargeVisitor implements JsonVisitor {
 
   #endAttachmentMember(path: JsonPath): void {
     if (path[2] === 'data') return
-    const text = Buffer.concat(this.#take()).toString()
+    const text = Buffer.concat(this.#takePieces()).toString()
     if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
     // Not the digest: it may be that of a compressed form, which CouchDB would hold against what we send.
     if (path[2] === 'content_type' || path[2] === 'revpos')
@@ -250,7 +309,8 @@ class LargeVisitor implements JsonVisitor {
       throw new InvalidDocumentError(`the name of attachment "${name}" is not Unicode`)
     const length = Math.floor((characters * 3) / 4)
     const contentType = this.#contentType === '' ? DEFAULT_CONTENT_TYPE : this.#contentType
-    // Of several of one name the last counts.
+    this.#claim(name.length + ATTACHMENT_BYTES)
+    // The last one's place counts as well.
     this.attachments.delete(name)
     this.attachments.set(name, { name, contentType, length, from, to, members: this.#stub })
     this.#data = undefined

@@ -1,8 +1,14 @@
 import { ONCE } from '../couch/client.js'
 import { type BulkResult, type CouchDatabase, isReplicated, type StreamedWrite } from '../couch/database.js'
-import type { AttachmentPart } from '../couch/multipart.js'
+import { type AttachmentPart, inPieces } from '../couch/multipart.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
-import { type DocumentBytes, readDocument, withRevision } from '../json/document.js'
+import {
+  type DocumentBytes,
+  type MemberBounds,
+  piecesWithRevision,
+  readDocument,
+  withRevision
+} from '../json/document.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import type { Refusals } from './refusals.js'
 import { sameLarge } from './same-large.js'
@@ -118,8 +124,8 @@ async function putMultipart(
   base: BaseRevision,
   options: StreamedWrite
 ): Promise<BulkResult> {
-  const bytes = base.keep ? head.bytes : withRevision(head, base.rev)
-  const rev = await db.putWithAttachmentsOnce(head.id, bytes, parts, options)
+  const json = base.keep ? [head.bytes] : piecesWithRevision(head, base.rev)
+  const rev = await db.putWithAttachmentsOnce(head.id, json, parts, options)
   return { id: head.id, rev: rev ?? undefined }
 }
 
@@ -136,12 +142,13 @@ async function putInline(
 
 /** Streams the document's JSON with its attachments inline. */
 async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
-  const { bytes, attachments } = base.keep ? head : readDocument(withRevision(head, base.rev))
-  if (!attachments) {
-    yield bytes
+  if (!head.attachments) {
+    yield* inPieces(base.keep ? [head.bytes] : piecesWithRevision(head, base.rev))
     return
   }
-  yield bytes.subarray(0, attachments.start)
+  const { bytes, attachments } = base.keep ? head : readDocument(withRevision(head, base.rev))
+  const { start, end } = attachments as MemberBounds
+  yield* inPieces([bytes.subarray(0, start)])
   let separator = '{'
   for (const { name, stub, openText } of parts) {
     yield Buffer.from(`${separator}${JSON.stringify(name)}:{${stub ? `${stub},` : ''}"data":"`)
@@ -150,5 +157,5 @@ async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): 
     separator = ','
   }
   yield Buffer.from('}')
-  yield bytes.subarray(attachments.end)
+  yield* inPieces([bytes.subarray(end)])
 }

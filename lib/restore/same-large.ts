@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
-import type { DocumentBytes } from '../json/document.js'
+import { type DocumentBytes, sameBody } from '../json/document.js'
 import { inTurns } from '../steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
-import { attachmentsOf, compareAttachments, sameBody } from './same-content.js'
+import { attachmentsOf, compareAttachments } from './same-content.js'
 
 /**
  * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.

@@ -1,23 +1,22 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { InvalidBackupError } from '../errors.js'
+import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import type { RoomFile } from '../spool/room.js'
 import { inTurns } from '../steps.js'
-import { CopyIndex } from '../store/copy-index.js'
+import { CopyIndex, TooManyRepeatedError } from '../store/copy-index.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
-import { indexLargeDocument, type LargeDocument } from './large-document.js'
+import { HeadMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
 import type { RestoreSource, SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
 
-/** How many documents the filter of repeated ids is made for: an upload does not tell how many it has. */
-const EXPECTED_DOCUMENTS = 500_000
-
+/** Where a large document lies: each takes more than 4 MiB of the upload, so they are few. */
 interface SpooledLarge {
   ordinal: number
   design: boolean
-  document: LargeDocument
+  from: number
+  to: number
 }
 
 /** A backup given as JSON: read whole, checked and kept on disk before anything is restored from it. */
@@ -32,6 +31,7 @@ export class SpooledSource implements RestoreSource {
   /** Holds all large documents; the one at hand begins there. */
   #largeFile: RoomFile | undefined
   #largeFrom: number | undefined
+  readonly #headMemory = new HeadMemory()
 
   private constructor(spool: Spool, proof: RestoreSource['proof']) {
     this.#spool = spool
@@ -86,8 +86,9 @@ export class SpooledSource implements RestoreSource {
       yield group
     }
     for (const large of this.#large.get(database) ?? []) {
-      if (large.design === design && copies.isLast(large.document.head.id, large.ordinal))
-        yield [large.document]
+      if (large.design !== design) continue
+      const document = await this.#indexLarge(large)
+      if (copies.isLast(document.head.id, large.ordinal)) yield [document]
     }
   }
 
@@ -101,7 +102,7 @@ export class SpooledSource implements RestoreSource {
         this.members[item.name] = item.value
         return
       case 'database':
-        this.#copies.set(item.database, new CopyIndex(EXPECTED_DOCUMENTS))
+        this.#copies.set(item.database, new CopyIndex())
         return
       case 'about': {
         const { database, name, value, where } = item
@@ -117,27 +118,38 @@ export class SpooledSource implements RestoreSource {
         this.#largeFile ??= await this.#spool.largeFile()
         this.#largeFrom ??= this.#largeFile.size
         await this.#largeFile.write(item.bytes)
-        if (item.last) await this.#endLarge(this.#largeFile, this.#largeFrom, item)
+        if (item.last) await this.#endLarge(this.#largeFile.size, this.#largeFrom, item)
       }
     }
   }
 
   async #endLarge(
-    { handle, size }: RoomFile,
+    to: number,
     from: number,
     { database, where }: { database: LogicalDatabase; where: string }
   ): Promise<void> {
     this.#largeFrom = undefined
-    const document = await checked(where, () => indexLargeDocument({ file: handle, from, to: size }))
-    const ordinal = this.#note(database, document.head)
+    const range = { from, to }
+    const { head } = await checked(where, () => this.#indexLarge(range))
     const large = this.#large.get(database) ?? []
-    large.push({ ordinal, design: isDesign(document.head), document })
+    large.push({ ordinal: this.#note(database, head), design: isDesign(head), ...range })
     this.#large.set(database, large)
+  }
+
+  /** Only one is in memory at a time. */
+  #indexLarge({ from, to }: Pick<SpooledLarge, 'from' | 'to'>): Promise<LargeDocument> {
+    const { handle: file } = this.#largeFile as RoomFile
+    return indexLargeDocument({ file, from, to }, this.#headMemory)
   }
 
   /** A copy that says "deleted" leaves nothing to restore of the copies before it. */
   #note(database: LogicalDatabase, document: DocumentBytes): number {
-    return (this.#copies.get(database) as CopyIndex).note(document.id)
+    try {
+      return (this.#copies.get(database) as CopyIndex).note(document.id)
+    } catch (error) {
+      if (!(error instanceof TooManyRepeatedError)) throw error
+      throw new TooLargeError(`of the documents of ${database}, ${error.message}`)
+    }
   }
 }
 

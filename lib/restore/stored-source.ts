@@ -2,7 +2,6 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { readDocument } from '../json/document.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { againIfDamaged, DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
-import { isLastLarge } from '../store/copy-index.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
@@ -13,7 +12,7 @@ import {
   storedDocuments
 } from '../store/stored-documents.js'
 import type { AboutDatabase } from './about-database.js'
-import { indexLargeDocument } from './large-document.js'
+import { HeadMemory, indexLargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
 
@@ -28,6 +27,7 @@ export class StoredSource implements RestoreSource {
   readonly #makeSpool: () => Spool
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
+  readonly #headMemory = new HeadMemory()
 
   /** @param makeSpool where large documents are put while they are restored */
   private constructor(store: BackupStore, header: StoredHeader, makeSpool: () => Spool) {
@@ -71,7 +71,7 @@ export class StoredSource implements RestoreSource {
     for await (const content of chunkContents(this.#store, chunks, { ahead: false, wanted })) {
       const { entry, lines, ordinal } = content
       if (lines === null) {
-        if (isLastLarge(repeated, entry, ordinal)) yield* this.#large(entry)
+        if (repeated.isLast(entry.large ?? '', ordinal)) yield* this.#large(entry)
         continue
       }
       const grouping = new Grouping()
@@ -103,7 +103,7 @@ export class StoredSource implements RestoreSource {
     }
     const file = await againIfDamaged(() => this.#store.db.client.retry(read))
     try {
-      yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size })]
+      yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size }, this.#headMemory)]
     } finally {
       await file.close()
     }
@@ -146,7 +146,7 @@ async function countLines(store: BackupStore, { chunks, repeated }: StoredDocume
     if (lines !== null) for (const _line of countingLines(content, lines, repeated)) count++
     else {
       await verifyChunk(store.db, entry)
-      if (isLastLarge(repeated, entry, ordinal)) count++
+      if (repeated.isLast(entry.large ?? '', ordinal)) count++
     }
   }
   return count

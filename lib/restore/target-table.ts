@@ -1,10 +1,10 @@
-import { type Fingerprint, fingerprint } from '../store/fingerprint.js'
+import { fingerprint } from '../store/fingerprint.js'
+import { FingerprintTable } from '../store/fingerprint-table.js'
 
 /** Documents that a table holds at a time: about 11 MiB. Larger restores are done in partitions. */
 export const TABLE_DOCUMENTS = 500_000
 
 const WORDS = 4
-const LOAD = 0.75
 const SEEN = 0x80000000
 const USED = 0x40000000
 const WRITTEN = 0x20000000
@@ -20,19 +20,16 @@ export type Comparison = 'absent' | 'same' | 'other'
  * document's state, which is its revision or its content. Only whether a state is the same can be asked.
  */
 export class TargetTable {
-  #words: Uint32Array
-  #slots: number
-  #size = 0
+  readonly #table: FingerprintTable
   #unconfirmed = 0
 
   /** @param expected about how many documents there will be */
   constructor(expected: number) {
-    this.#slots = Math.max(1024, Math.ceil(expected / LOAD))
-    this.#words = new Uint32Array(this.#slots * WORDS)
+    this.#table = new FingerprintTable(WORDS, expected)
   }
 
   get size(): number {
-    return this.#size
+    return this.#table.size
   }
 
   set(id: string, state: string): void {
@@ -41,9 +38,9 @@ export class TargetTable {
 
   /** How a document's state compares with `state`. Marks the document as seen. */
   compare(id: string, state: string | undefined): Comparison {
-    const at = this.#find(fingerprint(id))
-    if (!this.#isUsed(at)) return 'absent'
-    this.#words[at + 3] |= SEEN
+    const at = this.#find(id)
+    if (!this.#table.isUsed(at)) return 'absent'
+    this.#table.words[at + 3] |= SEEN
     return state !== undefined && this.#isAt(at, state) ? 'same' : 'other'
   }
 
@@ -60,30 +57,30 @@ export class TargetTable {
    * @param alone there is no other leaf; what was created has to be alone
    */
   confirm(id: string, rev: string, alone: boolean): void {
-    const at = this.#find(fingerprint(id))
+    const at = this.#find(id)
     if (!this.#has(at, WRITTEN) || !this.#isAt(at, rev)) return
     if (!alone && !this.#has(at, CHANGED)) return
-    this.#words[at + 3] &= ~WRITTEN
+    this.#table.words[at + 3] &= ~WRITTEN
     this.#unconfirmed--
   }
 
   /** Notes that a document was left as it is, since it is at the state it is to have. */
   noteLeft(id: string): void {
-    this.#words[this.#find(fingerprint(id)) + 3] |= LEFT
+    this.#table.words[this.#find(id) + 3] |= LEFT
   }
 
   /** Notes that the database shows a document at `rev`; one that was left, and is not at it, has to be confirmed. */
   doubt(id: string, rev: string | undefined): void {
-    const at = this.#find(fingerprint(id))
+    const at = this.#find(id)
     if (!this.#has(at, LEFT) || this.#has(at, WRITTEN)) return
     if (rev !== undefined && this.#isAt(at, rev)) return
-    this.#words[at + 3] |= WRITTEN | CHANGED
+    this.#table.words[at + 3] |= WRITTEN | CHANGED
     this.#unconfirmed++
   }
 
   /** Whether a document was left as it is. */
   wasLeft(id: string): boolean {
-    return this.#has(this.#find(fingerprint(id)), LEFT)
+    return this.#has(this.#find(id), LEFT)
   }
 
   /** Writes that were not confirmed. */
@@ -92,76 +89,54 @@ export class TargetTable {
   }
 
   isUnconfirmed(id: string): boolean {
-    return this.#has(this.#find(fingerprint(id)), WRITTEN)
+    return this.#has(this.#find(id), WRITTEN)
   }
 
   /** Whether a document was written over another version. */
   wasChanged(id: string): boolean {
-    return this.#has(this.#find(fingerprint(id)), CHANGED)
+    return this.#has(this.#find(id), CHANGED)
   }
 
   /** Whether `state` is what was noted last of a document. */
   isAt(id: string, state: string): boolean {
-    const at = this.#find(fingerprint(id))
-    return this.#isUsed(at) && this.#isAt(at, state)
+    const at = this.#find(id)
+    return this.#table.isUsed(at) && this.#isAt(at, state)
   }
 
   has(id: string): boolean {
-    return this.#isUsed(this.#find(fingerprint(id)))
+    return this.#table.isUsed(this.#find(id))
   }
 
   /** Whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
-    const at = this.#find(fingerprint(id))
-    return this.#isUsed(at) && (this.#words[at + 3] & SEEN) !== 0
+    const at = this.#find(id)
+    return this.#table.isUsed(at) && (this.#table.words[at + 3] & SEEN) !== 0
   }
 
   /** @returns what was noted before */
   #set(id: string, state: string, flags: number): number {
-    if (this.#size + 1 > this.#slots * LOAD) this.#grow()
-    const print = fingerprint(id)
-    const at = this.#find(print)
-    if (!this.#isUsed(at)) this.#size++
-    const before = this.#words[at + 3]
+    const at = this.#table.place(fingerprint(id))
+    const { words } = this.#table
+    const before = words[at + 3]
     const { h, l } = fingerprint(state)
-    this.#words[at] = print.h
-    this.#words[at + 1] = print.l
-    this.#words[at + 2] = h
-    this.#words[at + 3] = USED | flags | (l & STATE_BITS)
+    words[at + 2] = h
+    words[at + 3] = USED | flags | (l & STATE_BITS)
     return before
   }
 
   #isAt(at: number, state: string): boolean {
     const { h, l } = fingerprint(state)
-    return this.#words[at + 2] === h >>> 0 && (this.#words[at + 3] & STATE_BITS) === (l & STATE_BITS)
+    return (
+      this.#table.words[at + 2] === h >>> 0 && (this.#table.words[at + 3] & STATE_BITS) === (l & STATE_BITS)
+    )
   }
 
-  #find({ h, l }: Fingerprint): number {
-    const low = l >>> 0
-    let slot = Math.floor((low / 2 ** 32) * this.#slots)
-    for (;;) {
-      const at = slot * WORDS
-      if (!this.#isUsed(at) || (this.#words[at] === h >>> 0 && this.#words[at + 1] === low)) return at
-      slot = slot + 1 === this.#slots ? 0 : slot + 1
-    }
+  #find(id: string): number {
+    return this.#table.find(fingerprint(id))
   }
 
   #has(at: number, flag: number): boolean {
-    return this.#isUsed(at) && (this.#words[at + 3] & flag) !== 0
-  }
-
-  #isUsed(at: number): boolean {
-    return (this.#words[at + 3] & USED) !== 0
-  }
-
-  #grow(): void {
-    const old = this.#words
-    this.#slots *= 2
-    this.#words = new Uint32Array(this.#slots * WORDS)
-    for (let at = 0; at < old.length; at += WORDS) {
-      if ((old[at + 3] & USED) === 0) continue
-      this.#words.set(old.subarray(at, at + WORDS), this.#find({ h: old[at], l: old[at + 1] }))
-    }
+    return this.#table.isUsed(at) && (this.#table.words[at + 3] & flag) !== 0
   }
 }
 

@@ -1,3 +1,4 @@
+/** Bytes of documents that wait together. A document that has as many by itself does not wait. */
 const MAX_BYTES = 1024 * 1024
 
 /** Documents that wait for something to be asked about all of them at once: bounded in number and in bytes. */
@@ -19,6 +20,13 @@ export class Waiting<T extends { bytes: Buffer }> {
   add(item: T): void {
     this.#items.push({ ...item, bytes: Buffer.from(item.bytes) })
     this.#bytes += item.bytes.length
+  }
+
+  /** Adds `item`, unless it is long. @returns what has waited long enough: everything, or a long item as it is */
+  put(item: T): T[] | undefined {
+    if (item.bytes.length >= MAX_BYTES) return [item]
+    this.add(item)
+    return this.full ? this.take() : undefined
   }
 
   /** Everything that waits; nothing does any more. */

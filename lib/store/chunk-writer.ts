@@ -7,7 +7,7 @@ import { through, throughInto } from '../couch/through.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
 import { ChunkPlaces } from './chunk-places.js'
-import { largeKey } from './copy-index.js'
+import { largeKey } from './large-key.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks being compressed or stored while the next is filled. */
@@ -142,7 +142,9 @@ export class ChunkWriter {
   async #store(): Promise<void> {
     this.#check()
     if (this.#used === 0) return
-    while (this.#storing.size >= IN_FLIGHT) await Promise.race(this.#storing)
+    // A chunk of one long document is stored by itself: it may take several times as much as others.
+    const inFlight = this.#used > CHUNK_BYTES ? 1 : IN_FLIGHT
+    while (this.#storing.size >= inFlight) await Promise.race(this.#storing)
     this.#check()
     const buffer = this.#buffer
     const stored = this.#storeLines({

@@ -1,31 +1,35 @@
-import { createHash } from 'node:crypto'
 import { type Fingerprint, fingerprint } from './fingerprint.js'
-import type { ChunkEntry } from './layout.js'
+import { FingerprintTable } from './fingerprint-table.js'
+import { SeenIds } from './seen-ids.js'
 
 const DELETED = -1
-const HASHES = 7
-const BITS_PER_ID = 32
-const LARGEST = 2 ** 27
+/** Documents that may come more than once in one stream: their table takes 48 MiB. */
+export const MAX_REPEATED = 3_000_000
+
+/** More documents came more than once than there is memory for. */
+export class TooManyRepeatedError extends Error {
+  override readonly name = 'TooManyRepeatedError'
+
+  constructor() {
+    super(`more than ${MAX_REPEATED} documents came more than once, which is more than there is memory for`)
+  }
+}
 
 /**
  * Tells which copy of a document is the last, for streams in which nearly every document comes once.
  *
- * A Bloom filter of fixed size finds ids that may have come before; only those are remembered, with the ordinal of
- * their last copy. An id remembered by mistake does no harm: its only copy is its last. So memory does not depend on
- * the number of documents, only on how many come again.
+ * A filter finds ids that may have come before; only for those the ordinal of the last copy is kept. An id that is kept
+ * by mistake does no harm: its only copy is its last. So memory hardly depends on the number of documents, only on how
+ * many come again, 12 to 32 bytes for each whatever the length of its id.
  */
 export class CopyIndex {
-  readonly #filter: Uint8Array
-  readonly #mask: number
-  readonly #last = new Map<string, number>()
+  readonly #seen: SeenIds
+  readonly #last = new LastCopies()
   #copies = 0
 
-  /** @param expected about how many documents will come */
-  constructor(expected: number) {
-    let bits = 2 ** 16
-    while (bits < expected * BITS_PER_ID && bits < LARGEST) bits *= 2
-    this.#filter = new Uint8Array(bits / 8)
-    this.#mask = bits - 1
+  /** @param expected about how many documents will come, where that is known */
+  constructor(expected = 0) {
+    this.#seen = new SeenIds(expected)
   }
 
   /** Copies noted so far; the next one's ordinal. */
@@ -33,68 +37,77 @@ export class CopyIndex {
     return this.#copies
   }
 
-  /** Notes the next copy of a document and returns its ordinal. */
+  /**
+   * Notes the next copy of a document and returns its ordinal.
+   * @throws TooManyRepeatedError
+   */
   note(id: string): number {
     const ordinal = this.#copies++
-    if (this.#visit(fingerprint(id), true)) this.#last.set(id, ordinal)
+    const print = fingerprint(id)
+    if (this.#seen.add(print)) this.#repeat(print, ordinal)
     return ordinal
   }
 
-  /** Notes that a document was deleted; copies noted before do not count. */
+  /**
+   * Notes that a document was deleted; copies noted before do not count.
+   * @throws TooManyRepeatedError
+   */
   noteDeleted(id: string): void {
-    if (this.#visit(fingerprint(id), false)) this.#last.set(id, DELETED)
+    const print = fingerprint(id)
+    if (this.#seen.has(print)) this.#repeat(print, DELETED)
   }
 
-  /** Ids that may have come more than once, with the ordinal of the last copy, or -1 for deleted. */
-  get repeated(): Map<string, number> {
+  /** Documents that may have come more than once. */
+  get repeated(): LastCopies {
     return this.#last
   }
 
   isLast(id: string, ordinal: number): boolean {
-    return isLastCopy(this.#last, id, ordinal)
+    return this.#last.isLast(id, ordinal)
   }
 
-  /** @returns whether the id may have been added before */
-  #visit({ h, l }: Fingerprint, add: boolean): boolean {
-    let known = true
-    for (let i = 0; i < HASHES; i++) {
-      const bit = (l + Math.imul(i, h | 1)) & this.#mask
-      const byte = bit >>> 3
-      const flag = 1 << (bit & 7)
-      if ((this.#filter[byte] & flag) === 0) {
-        known = false
-        if (!add) return false
-        this.#filter[byte] |= flag
-      }
-    }
-    return known
+  #repeat(print: Fingerprint, ordinal: number): void {
+    if (this.#last.size >= MAX_REPEATED) throw new TooManyRepeatedError()
+    this.#last.put(print, ordinal)
   }
 }
 
-/** Whether the copy with this ordinal is the one that counts. */
-export function isLastCopy(repeated: ReadonlyMap<string, number>, id: string, ordinal: number): boolean {
-  const last = repeated.get(id)
-  return last === undefined || last === ordinal
-}
+/** Added to an ordinal, so that no entry is 0. */
+const SHIFT = 2
+/** An entry of which {@link LastCopies.takeOnce} has told. */
+const TOLD = 0x80000000
 
-/** Bytes of JSON that an id may take in a header: entries of a thousand chunks stand in it. */
-const MAX_KEY = 512
-/** No id begins with it. */
-const DIGEST = '_sha256/'
+/** Which copy is the last, of documents that have several: 12 bytes a slot, whatever the length of an id. */
+export class LastCopies {
+  readonly #table = new FingerprintTable(3)
 
-/** How a chunk's entry names the one document in it: by its id, or by a digest of one that is long. */
-export function largeKey(id: string): string {
-  if (Buffer.byteLength(JSON.stringify(id)) <= MAX_KEY) return id
-  return DIGEST + createHash('sha256').update(id).digest('hex')
-}
+  get size(): number {
+    return this.#table.size
+  }
 
-/** Like {@link isLastCopy}, for the copy in a chunk of one large document. */
-export function isLastLarge(
-  repeated: ReadonlyMap<string, number>,
-  { large = '' }: Pick<ChunkEntry, 'large'>,
-  ordinal: number
-): boolean {
-  if (!large.startsWith(DIGEST)) return isLastCopy(repeated, large, ordinal)
-  for (const [id, last] of repeated) if (largeKey(id) === large) return last === ordinal
-  return true
+  /** @param ordinal -1 when no copy counts */
+  put(print: Fingerprint, ordinal: number): void {
+    const at = this.#table.place(print)
+    this.#table.words[at + 2] = ordinal + SHIFT
+  }
+
+  /** Returns whether the copy with this ordinal is the one that counts. `id` may also be what `largeKey` made of it. */
+  isLast(id: string, ordinal: number): boolean {
+    if (this.size === 0) return true
+    const word = this.#wordOf(id)
+    return word === 0 || (word & ~TOLD) === ordinal + SHIFT
+  }
+
+  /** Returns the last copy's ordinal the first time that it is asked for, -1 for deleted; `undefined` after that. */
+  takeOnce(id: string): number | undefined {
+    const at = this.#table.find(fingerprint(id))
+    const word = this.#table.words[at + 2]
+    if (word === 0 || (word & TOLD) !== 0) return undefined
+    this.#table.words[at + 2] = word | TOLD
+    return word - SHIFT
+  }
+
+  #wordOf(id: string): number {
+    return this.#table.words[this.#table.find(fingerprint(id)) + 2]
+  }
 }

@@ -56,7 +56,10 @@ export interface StoredDatabase {
   /** Older entries, moved out of the header. In order, before `chunks`. */
   manifests: ManifestEntry[]
   chunks: ChunkEntry[]
-  /** Chunks of lines `[id, ordinal]`: the last copy of a document that changed while it was being read; -1: deleted. */
+  /**
+   * Chunks of lines `[key, ordinal]`: the last copy of a document that changed while it was being read; -1: deleted. The
+   * key is the id, or what `largeKey` makes of a long one; earlier versions wrote ids of any length.
+   */
   superseded: ChunkEntry[]
 }
 

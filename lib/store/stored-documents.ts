@@ -2,15 +2,16 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { idOf } from '../json/document.js'
 import type { BackupStore } from './backup-store.js'
 import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
-import { isLastCopy } from './copy-index.js'
+import { LastCopies } from './copy-index.js'
+import { fingerprint } from './fingerprint.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 import { apiKey } from './names.js'
 
 /** The chunks of one database of a backup, and which of their lines count. */
 export interface StoredDocuments {
   chunks: ChunkEntry[]
-  /** Ordinal of the last copy by id, -1 for deleted, for documents that changed while they were backed up. */
-  repeated: Map<string, number>
+  /** Which copy counts, of documents that changed while they were backed up. */
+  repeated: LastCopies
 }
 
 /**
@@ -23,17 +24,20 @@ export async function storedDocuments(
   database: LogicalDatabase
 ): Promise<StoredDocuments> {
   const stored = header.storage.databases[database]
-  if (!stored) return { chunks: [], repeated: new Map() }
+  if (!stored) return { chunks: [], repeated: new LastCopies() }
   const chunks = await store.chunks(stored)
-  const repeated = new Map<string, number>()
+  const repeated = new LastCopies()
   for (const chunk of stored.superseded) {
     for (const line of linesOf(await readChunk(store.db, chunk))) {
-      const [id, ordinal] = JSON.parse(line.toString()) as [string, number]
-      repeated.set(id, ordinal)
+      const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
+      repeated.put(fingerprint(key), ordinal)
     }
   }
   return { chunks, repeated }
 }
+
+/** Bytes of lines that are put where those before them were. */
+const MAX_REUSED = 16 * 1024 * 1024
 
 /** A chunk's lines, or the entry of a chunk whose one document is too large for memory. */
 export type ChunkContent =
@@ -58,10 +62,13 @@ export async function* chunkContents(
     if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
     ordinal += entry.docs
   }
-  const memory = options.ahead ? undefined : Buffer.allocUnsafeSlow(CHUNK_BYTES)
+  let memory = options.ahead ? undefined : Buffer.allocUnsafeSlow(CHUNK_BYTES)
   const read = (index: number): Promise<Buffer> | null => {
     const entry = selected[index]?.entry
     if (!entry || entry.large !== undefined) return null
+    // A chunk of one document has more, as many bytes as CouchDB has of a document.
+    if (memory && entry.raw > memory.length && entry.raw <= MAX_REUSED)
+      memory = Buffer.allocUnsafeSlow(entry.raw)
     const lines = readChunk(store.db, entry, memory)
     // Awaited when its turn comes; a consumer that stops before never asks.
     lines.catch(() => undefined)
@@ -82,11 +89,11 @@ export async function* chunkContents(
 export function* countingLines(
   { entry, ordinal }: { entry: ChunkEntry; ordinal: number },
   lines: Buffer,
-  repeated: ReadonlyMap<string, number>
+  repeated: LastCopies
 ): Generator<Buffer> {
   let at = ordinal
   for (const line of linesOf(lines)) {
-    if (repeated.size === 0 || isLastCopy(repeated, idOf(line), at)) yield line
+    if (repeated.size === 0 || repeated.isLast(idOf(line), at)) yield line
     at++
   }
   if (at - ordinal !== entry.docs)

@@ -1,0 +1,34 @@
+const FIRST_BYTES = 1024
+
+/** A set of ordinals, one bit for each up to the largest. */
+export class OrdinalSet {
+  #bits = new Uint8Array(FIRST_BYTES)
+  #size = 0
+
+  get size(): number {
+    return this.#size
+  }
+
+  has(ordinal: number): boolean {
+    return ((this.#bits[ordinal >>> 3] ?? 0) & (1 << (ordinal & 7))) !== 0
+  }
+
+  add(ordinal: number): void {
+    if (this.has(ordinal)) return
+    while (ordinal >>> 3 >= this.#bits.length) this.#grow()
+    this.#bits[ordinal >>> 3] |= 1 << (ordinal & 7)
+    this.#size++
+  }
+
+  delete(ordinal: number): void {
+    if (!this.has(ordinal)) return
+    this.#bits[ordinal >>> 3] &= ~(1 << (ordinal & 7))
+    this.#size--
+  }
+
+  #grow(): void {
+    const larger = new Uint8Array(this.#bits.length * 2)
+    larger.set(this.#bits)
+    this.#bits = larger
+  }
+}

@@ -1,0 +1,15 @@
+import { createHash } from 'node:crypto'
+
+/** Bytes of JSON that an id may take in a header or a line: entries of a thousand chunks stand in a header. */
+const MAX_KEY = 512
+/** A character takes at most six bytes of JSON, so that shorter ids need no look. */
+const SURELY_SHORT = Math.floor((MAX_KEY - 2) / 6)
+/** No id begins with it. */
+const DIGEST = '_sha256/'
+
+/** Returns an id, or a digest of one that is long. The key of a key is the key itself. */
+export function largeKey(id: string): string {
+  if (id.length <= SURELY_SHORT) return id
+  if (id.length < MAX_KEY && Buffer.byteLength(JSON.stringify(id)) <= MAX_KEY) return id
+  return DIGEST + createHash('sha256').update(id).digest('hex')
+}

@@ -1,0 +1,83 @@
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import type { Job, Result } from '../../bench/worker.js'
+import { writeCompressedUpload } from './compressed-upload.js'
+import { setupDatabases, type TestDatabases } from './database.js'
+import { compileWorker, runInChild } from './measured-run.js'
+import { setupRawDatabases } from './raw-databases.js'
+
+const MiB = 1024 * 1024
+/** A server with little memory, whose heap ends the process when it is full. */
+const FLAGS = ['--max-old-space-size=128']
+/** `BOUNDED_STATE=full` takes the shapes in their whole size. */
+export const FULL = process.env.BOUNDED_STATE === 'full'
+
+/** What an operation holds at a time above an idle server, as the code bounds it, for documents of up to 8 MB. */
+const PARTS = {
+  /** V8 collects buffers that were dropped when there are so many bytes of them. What is usual fits in as well. */
+  garbage: 64 * MiB,
+  /** `HeadMemory` of `large-document.ts`: one document. */
+  head: 8 * MiB,
+  /** One row of an answer, in pieces and put together. */
+  row: 16 * MiB,
+  /** `BYTES_IN_FLIGHT` of `bulk-writer.ts`, and a body that is being filled. */
+  bodies: 16 * MiB,
+  /** The lines of a chunk that is stored, their compressed form, and the lines that are being filled. */
+  chunks: 24 * MiB,
+  /** Two documents' ids of 4 MB: as texts, and as JSON in the requests of {@link PARTS.bodies} and in answers. */
+  ids: 48 * MiB,
+  /** The table of `CopyIndex` while it grows to half a million entries, and its filters. */
+  copies: 24 * MiB
+}
+
+export type HeldPart = keyof typeof PARTS
+
+export interface Shapes {
+  databases(): Promise<TestDatabases>
+  /** Runs a job in a process of its own, and checks what it takes against the sum of `held`. */
+  run(t: Test, on: Pick<TestDatabases, 'url' | 'names'>, job: Partial<Job>, held: HeldPart[]): Promise<Result>
+  /** Uploads a backup to {@link run}. */
+  upload(
+    t: Test,
+    on: TestDatabases,
+    documents: Iterable<string>,
+    held: HeldPart[],
+    job?: Partial<Job>
+  ): Promise<Result>
+}
+
+/** Prepares operations on shapes that took memory by their number or length. */
+export function prepareShapes(t: Test): Shapes {
+  const directory = t.testdir()
+  const worker = compileWorker(directory)
+  const run: Shapes['run'] = async (t, { url, names }, job, held) => {
+    const operation = job.operation ?? 'backup'
+    const result = await runInChild(
+      worker,
+      { url, databases: names, ...job, operation },
+      { nodeOptions: FLAGS }
+    )
+    const budget = ['garbage' as const, ...held].reduce((sum, part) => sum + PARTS[part], 0)
+    t.comment(`${operation}: ${Math.round(result.rssGrowth / MiB)} MiB in ${Math.round(result.ms)} ms`)
+    t.ok(result.rssGrowth <= budget, `${operation} takes ${result.rssGrowth} bytes, at most ${budget}`)
+    return result
+  }
+  return {
+    run,
+    databases: () => (process.env.COUCHDB_URL ? setupDatabases(t) : setupRawDatabases(t)),
+    async upload(t, on, documents, held, job) {
+      const file = join(directory, 'upload.json')
+      await writeCompressedUpload(file, documents)
+      const { id } = await run(t, on, { operation: 'backup' }, ['row', 'chunks'])
+      return run(t, on, { operation: 'upload', id, file, ...job }, held)
+    }
+  }
+}
+
+/** Yields `count` documents, all of them `times` times. */
+export function* documents(count: number, of: (i: number) => string, times = 1): Generator<string> {
+  for (let time = 0; time < times; time++) for (let i = 0; i < count; i++) yield of(i)
+}
+
+/** Returns a document of about so many bytes. */
+export const longDocument = (bytes: number) => (i: number) => `{"_id":"d${i}","text":"${'x'.repeat(bytes)}"}`
