@@ -280,6 +280,16 @@ const PROVOKE: Record<string, Provoke> = {
     t.equal(reply.headers['retry-after'], '5')
     return reply
   },
+  tooManyDownloads: async (t, id) => {
+    const host = await seeded(t)
+    const backup = await apiOf(host).backup()
+    const read = await Promise.all(Array.from({ length: 4 }, () => host.app.dbBackups.get(backup)))
+    for (const { body } of read) body.on('error', () => undefined).read()
+    const reply = await send(host, id, { url: `${BASE}/${backup}` })
+    t.equal(reply.headers['retry-after'], '5')
+    for (const { body } of read) body.destroy()
+    return reply
+  },
   closing: (t, id, idle) => closing(t, id, idle.on),
   reservedId: async (t, id) => {
     const host = await seeded(t)

@@ -337,7 +337,7 @@ export class CouchClient {
     let answer: Dispatcher.ResponseData | undefined
     silence.wait()
     try {
-      answer = await (connection.dispatcher ?? this.#agent).request(options)
+      answer = await orAborted((connection.dispatcher ?? this.#agent).request(options), abort.signal)
     } catch (error) {
       throw failure(error)
     }
@@ -479,6 +479,21 @@ class Progress {
     this.stalled = true
     abort.abort(new Error(this.reason))
   }
+}
+
+/** Waits for an answer, but not beyond `signal`, which undici heeds only once a request has got its connection. */
+function orAborted(
+  answer: Promise<Dispatcher.ResponseData>,
+  signal: AbortSignal
+): Promise<Dispatcher.ResponseData> {
+  const aborted = new Promise<never>((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
+  answer.then(
+    ({ body }) => signal.aborted && discard(body),
+    () => undefined
+  )
+  return Promise.race([answer, aborted])
 }
 
 /** Passes a body on. The time that it takes to come does not count as the database's silence. */

@@ -34,8 +34,7 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
             'unknownBackup',
             'unknownLayout',
             'rangeAfterEnd',
-            'tooManyDownloads',
-            'closing'
+            'tooManyDownloads'
           )
         }
       }
