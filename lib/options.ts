@@ -40,6 +40,9 @@ const Options = Type.Object(
     publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
     // What a header tells of them can be uploaded again.
     excludeTypes: Type.Optional(Type.Array(Type.String({ maxLength: 200 }), { maxItems: 1000 })),
+    settingsDocuments: Type.Optional(
+      Type.Array(Type.String({ minLength: 1, maxLength: 512 }), { maxItems: 100 })
+    ),
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
     securitySchemes: Type.Optional(
       Type.Object(
@@ -113,6 +116,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   databases: Required<DatabaseNames>
   excludeTypes: readonly string[]
   onUnreadable: NonNullable<DbBackupsOptions['onUnreadable']>
+  settingsDocuments: readonly string[]
   limits: Required<Limits>
   timeouts: Required<Timeouts>
   retry: Required<Retry>
@@ -166,6 +170,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     publicUrl: options.publicUrl?.replace(/\/+$/, ''),
     excludeTypes: options.excludeTypes ?? [],
     onUnreadable: options.onUnreadable ?? 'report',
+    settingsDocuments: options.settingsDocuments ?? ['00_settings_athena'],
     limits: withDefaults(
       {
         uploadBytes,

@@ -134,6 +134,15 @@ export interface RestoreOutcome {
   failures: RestoreFailure[]
   /** Ids of `skip` that no document has. Absent when every id was found. */
   skip_unknown?: SkipUnknown
+  /** Documents of the option `settingsDocuments` that the restore changes. Absent when it changes none. */
+  settings_documents?: SettingsChange[]
+}
+
+/** What a restore does, or with `dryRun` would do, to a document that holds a console's settings. */
+export interface SettingsChange {
+  /** In the system database. */
+  id: string
+  change: 'created' | 'changed' | 'deleted'
 }
 
 /** Ids on a skip list that no document of the backup has, nor, where `exact` looks, of the database. */

@@ -3,7 +3,8 @@ import type {
   DatabaseRestoreCounts,
   DatabaseSummary,
   Requester,
-  RestoreOutcome
+  RestoreOutcome,
+  SettingsChange
 } from './backups.js'
 import type { LogicalDatabase } from './databases.js'
 
@@ -15,7 +16,7 @@ export type BackupPhase = {
   summary: DatabaseSummary
 }
 
-/** A step of a restore that has ended. */
+/** A step of a restore: one that has ended, or what a step is about to do. */
 export type RestorePhase =
   | {
       /** The whole backup was read and checked; nothing has been written yet. */
@@ -30,6 +31,8 @@ export type RestorePhase =
       durationMs: number
       counts: DatabaseRestoreCounts
     }
+  /** A document of the option `settingsDocuments` is about to be changed, or with `dryRun` would be. */
+  | { type: 'restore_settings_document'; document: string; change: SettingsChange['change'] }
   | { type: 'restore_whitelist_rebuilt'; durationMs: number }
 
 /** How an operation ended. */

@@ -110,6 +110,12 @@ export interface DbBackupsOptions {
   onUnreadable?: 'report' | 'fail'
   clientWebhook?: ClientWebhookOptions
   /**
+   * Ids of the documents of the system database that hold the console's own settings, at most 100. A restore that is
+   * about to change one names it in its transaction, outcome, log and events: the settings of another console make this
+   * one use that one's databases, address and keys. Default `['00_settings_athena']`.
+   */
+  settingsDocuments?: readonly string[]
+  /**
    * Names of the host's OpenAPI security schemes, for the routes of each scheme of `authorize`. Default: the routes
    * have no `security`, and whatever the host's document says for all routes counts.
    */

@@ -1,4 +1,4 @@
-import type { DatabaseRestoreCounts, RestoreFailure, SkipUnknown } from './backups.js'
+import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange, SkipUnknown } from './backups.js'
 import type { LogicalDatabase } from './databases.js'
 
 export type TransactionStatus = 'pending' | 'success' | 'error'
@@ -43,6 +43,8 @@ export interface WebhookTransaction {
   failures?: RestoreFailure[]
   /** Ids of the skip lists that no document has: mistyped ones, as a rule. */
   skip_unknown?: SkipUnknown
+  /** Documents of the option `settingsDocuments` that the restore changes: told before they are written. */
+  settings_documents?: SettingsChange[]
   client_webhook?: WebhookDelivery
 }
 

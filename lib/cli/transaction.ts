@@ -48,6 +48,15 @@ export function unknownText({ skip_unknown: unknown = {} }: Transaction): string
   return lines.join('')
 }
 
+/** Names the documents with a console's settings that a restore has changed; nothing when it has changed none. */
+export function settingsText({ settings_documents: changed = [] }: Transaction): string {
+  const lines = changed.map(
+    ({ id, change }) =>
+      `warning: the settings document "${id}" of system was ${change}: its names, addresses and keys count for this console\n`
+  )
+  return lines.join('')
+}
+
 /** How a restore ended, for people. */
 export function transactionText({
   tx_id,

@@ -7,7 +7,7 @@ import type {
   UnreadableDocument
 } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
-import { cutError } from '../cut-text.js'
+import { cutError, cutText } from '../cut-text.js'
 import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 
@@ -76,6 +76,14 @@ function lineOf(event: BackupEvent): Line {
         message: `restore: ${event.database} finished`,
         fields: { ...restoreOf(event), database: event.database, ...durationOf(event), ...event.counts }
       }
+    case 'restore_settings_document': {
+      const { document, change, dryRun } = event
+      return {
+        level: dryRun ? 'info' : 'warn',
+        message: `restore: a settings document ${dryRun ? 'would be' : 'is being'} ${change}`,
+        fields: { ...restoreOf(event), document: cutText(document, MAX_ID), change }
+      }
+    }
     case 'restore_whitelist_rebuilt':
       return {
         level: 'info',

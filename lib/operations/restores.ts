@@ -175,6 +175,7 @@ export class Restores {
       backups: this.#environment.options.databases.backups,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
       keepTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
+      settings: this.#environment.options.settingsDocuments,
       dryRun,
       exact,
       tell: async (update) => {

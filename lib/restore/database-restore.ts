@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import type { DatabaseRestoreCounts, RestoreFailure } from '../../types/backups.js'
+import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import { type CopiesState, settleCopies } from '../couch/copies.js'
@@ -55,6 +55,10 @@ export interface DatabaseRestoreOptions {
   internalTypes: ReadonlySet<string>
   /** Whether the target's document of this id and type belongs to the backups: it is neither written over nor deleted. */
   isOwn(id: string, type: string | undefined): boolean
+  /** Ids of documents that hold a console's settings. */
+  settings: ReadonlySet<string>
+  /** Told of one of {@link settings} before it is written or deleted, or would be. */
+  onSettings(id: string, change: SettingsChange['change']): Promise<void>
   /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
   keepTypes: ReadonlySet<string>
   /** Ids of documents that it must not delete: those that could not be backed up. */
@@ -300,6 +304,7 @@ class DatabaseRestore {
 
   /** @param keepRevision the target never had this revision: it is written as it was */
   async #create(document: SourceDocument, keepRevision: boolean): Promise<void> {
+    await this.#announce(headOf(document).id, 'created')
     if (this.#options.dryRun) {
       this.#options.counts.created++
       return
@@ -338,9 +343,16 @@ class DatabaseRestore {
       // Where there is no revision at all, not even a deleted one, the target never had the backup's.
       else if (!current) await this.#create(document, doc === null && this.#mayKeepRevision(document))
       else if (await this.#isSame(document, current)) counts.unchanged++
-      else if (dryRun) counts.changed++
-      else await this.#write(document, current.rev ?? null, 'changed', 1)
+      else {
+        await this.#announce(id, 'changed')
+        if (dryRun) counts.changed++
+        else await this.#write(document, current.rev ?? null, 'changed', 1)
+      }
     }
+  }
+
+  async #announce(id: string, change: SettingsChange['change']): Promise<void> {
+    if (this.#options.settings.has(id)) await this.#options.onSettings(id, change)
   }
 
   /** @param current with stubs */
@@ -561,7 +573,10 @@ class DatabaseRestore {
         counts[becomes]++
         return
       }
-      if (!same && becomes === 'unchanged') becomes = live ? 'changed' : 'created'
+      if (!same && becomes === 'unchanged') {
+        becomes = live ? 'changed' : 'created'
+        await this.#announce(id, becomes)
+      }
       const [result] = same
         ? await deleteLeaves(target, others)
         : [await this.#writeNow(document, live?.rev ?? null)]
@@ -624,6 +639,10 @@ class DatabaseRestore {
     const { target, keepTypes, counts, dryRun } = this.#options
     const keep = (current: DocumentBytes) =>
       this.#isReserved(current) || (current.type !== undefined && keepTypes.has(current.type))
+    const settings = ids.filter((id) => this.#options.settings.has(id))
+    for (const id of settings) {
+      if ((await leavesToDelete(target, [id], keep)).size > 0) await this.#announce(id, 'deleted')
+    }
     if (dryRun) {
       counts.deleted += (await leavesToDelete(target, ids, keep)).size
       return

@@ -1,4 +1,4 @@
-import type { RestoreFailure, RestoreOutcome } from '../../types/backups.js'
+import type { RestoreFailure, RestoreOutcome, SettingsChange } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
@@ -29,6 +29,8 @@ export interface RestoreJobOptions {
   /** Real name of the database that keeps backups. */
   backups: string
   keepTypes: ReadonlySet<string>
+  /** Ids of the documents of the system database that hold a console's settings. */
+  settings: readonly string[]
   dryRun: boolean
   exact: boolean
   /** Updates the transaction. */
@@ -76,6 +78,16 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     messages.push(unknownMessage(database, unknown))
     await progress.step({ skip_unknown: outcome.skip_unknown, athena_messages: [...messages] })
   }
+  const tellSettings = async (changed: SettingsChange) => {
+    const before = (outcome.settings_documents ?? []).filter(({ id }) => id !== changed.id)
+    outcome.settings_documents = [...before, changed]
+    options.onPhase({ type: 'restore_settings_document', document: changed.id, change: changed.change })
+    messages.push(settingsMessage(changed, dryRun))
+    await progress.step({
+      settings_documents: outcome.settings_documents,
+      athena_messages: [...messages]
+    })
+  }
   try {
     await step(1, 'checking the backup')
     const checking = stopwatch()
@@ -115,6 +127,8 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           // What the backup left out was not deleted in its source.
           keepTypes: new Set([...options.keepTypes, ...(source.about(database).excluded_types ?? [])]),
           keepIds: new Set(unreadable.get(database)),
+          settings: new Set(database === 'system' ? options.settings : []),
+          onSettings: (id, change) => tellSettings({ id, change }),
           dryRun,
           exact: options.exact,
           counts,
@@ -181,6 +195,14 @@ function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): 
   const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.inMessage)}"`)
   const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
   return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
+}
+
+/** Another console's settings make a console use the databases and keys of that one. */
+function settingsMessage({ id, change }: SettingsChange, dryRun: boolean): string {
+  const what = `the settings document "${cutText(id, MOST.name)}" of system`
+  return dryRun
+    ? `${what} would be ${change}: skip it, unless the backup is of this console`
+    : `${what} is being ${change}`
 }
 
 /** What is written is asked of the majority of copies; what there is beside it is known from one of them. */

@@ -68,6 +68,15 @@ export const Transaction = Type.Object(
         },
         { description: 'Ids on skip lists that no document has' }
       )
+    ),
+    settings_documents: Type.Optional(
+      Type.Array(
+        Type.Object({
+          id: Type.String(),
+          change: Type.Union([Type.Literal('created'), Type.Literal('changed'), Type.Literal('deleted')])
+        }),
+        { description: "Documents with the console's settings that the restore changes" }
+      )
     )
   },
   { $id: 'DbRestoreTransaction', title: 'DbRestoreTransaction' }

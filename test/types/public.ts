@@ -161,6 +161,9 @@ export function narrowing(event: BackupEvent): void {
       expectType<DatabaseRestoreCounts>().of(event.counts)
       expectType<boolean>().of(event.dryRun)
       break
+    case 'restore_settings_document':
+      expectType<'created' | 'changed' | 'deleted'>().of(event.change)
+      break
     case 'restore_whitelist_rebuilt':
       expectType<number>().of(event.durationMs)
       break

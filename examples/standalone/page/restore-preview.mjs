@@ -3,7 +3,8 @@ import { el } from './element.mjs'
 import { count } from './format.mjs'
 
 /** Shows what a dry run found, and asks to type `word` when there is something to restore. */
-export function showPreview(form, { databases, skip_unknown: unknown }, { skip, word }) {
+export function showPreview(form, transaction, { skip, word }) {
+  const { databases, skip_unknown: unknown, settings_documents: settings } = transaction
   const writes = total(databases, 'created', 'changed')
   const find = (name) => form.querySelector(`[data-${name}]`)
   find('preview').replaceChildren(
@@ -21,6 +22,7 @@ export function showPreview(form, { databases, skip_unknown: unknown }, { skip, 
       ? `Left alone: ${skipped.map(([database, ids]) => `${ids.join(', ')} in ${database}`).join('; ')}`
       : ''
   showUnknown(find('unknown'), unknown)
+  showSettings(find('settings'), settings)
   find('confirm-label').replaceChildren('Type ', el('code', {}, word), ' to confirm')
   find('confirm').textContent = `Restore ${count(writes, 'document')}`
   for (const part of form.querySelectorAll(
@@ -41,5 +43,14 @@ function showUnknown(part, unknown = {}) {
   part.replaceChildren(
     el('strong', {}, 'No document has these ids: '),
     `${told.join('; ')}. Check how they are spelled.`
+  )
+}
+
+/** Warns that a console's settings would be changed: by a backup of another one, this one would serve its databases. */
+function showSettings(part, settings = []) {
+  part.hidden = settings.length === 0
+  part.replaceChildren(
+    el('strong', {}, "This console's settings would change: "),
+    `${settings.map(({ id, change }) => `${id} in system would be ${change}`).join('; ')}. Leave it alone unless the backup is of this console.`
   )
 }

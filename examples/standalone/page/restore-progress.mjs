@@ -51,11 +51,19 @@ export function showTrouble(part, text) {
 }
 
 /** How a restore ended, in a sentence or two. */
-export function outcomeOf({ status, databases = {}, athena_messages: messages, ts_started, ts_completed }) {
+export function outcomeOf({
+  status,
+  databases = {},
+  athena_messages: messages,
+  ts_started,
+  ts_completed,
+  settings_documents: settings = []
+}) {
   if (status === 'pending') return 'It goes on when this window is closed.'
   const done = `${count(total(databases, 'created', 'changed'), 'document')} written in ${duration(ts_completed - ts_started)}`
+  const changed = settings.map(({ id, change }) => ` The settings in ${id} were ${change}.`).join('')
   if (status === 'success')
-    return `${done}, ${number(total(databases, 'unchanged', 'skipped'))} left as they were.`
+    return `${done}, ${number(total(databases, 'unchanged', 'skipped'))} left as they were.${changed}`
   const failed = total(databases, 'failed')
   if (failed === 0)
     return `${sentence(messages.at(-1) ?? 'unknown error')} ${done}. When the cause is gone, restore again.`

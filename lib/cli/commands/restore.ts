@@ -4,7 +4,13 @@ import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
 import { confirm } from '../confirm.js'
 import { CliError, EXIT } from '../errors.js'
-import { followTransaction, transactionId, transactionText, unknownText } from '../transaction.js'
+import {
+  followTransaction,
+  settingsText,
+  transactionId,
+  transactionText,
+  unknownText
+} from '../transaction.js'
 
 export const restore: Command = {
   summary: 'restore a stored backup, or one in a file',
@@ -17,8 +23,9 @@ export const restore: Command = {
   --client-webhook-url URL   receives a POST when the restore has ended
   --wait                     follow the restore to its end; ends with 1 when
                              it failed, naming documents not restored. Names
-                             ids to skip that no document has. An interrupt
-                             ends the waiting, not the restore.
+                             ids to skip that no document has, and documents
+                             with the console's settings that were changed.
+                             An interrupt ends the waiting, not the restore.
   --yes                      do not ask
 
 Asks for the server's host to be typed, since documents are overwritten.`,
@@ -53,7 +60,7 @@ Asks for the server's host to be typed, since documents are overwritten.`,
     progress.note(`${txId} started`)
     const transaction = await followTransaction(client, txId, progress)
     progress.clear()
-    context.stderr.write(unknownText(transaction))
+    context.stderr.write(unknownText(transaction) + settingsText(transaction))
     const exitCode = transaction.status === 'success' ? EXIT.ok : EXIT.failed
     return { result: transaction, text: transactionText({ ...transaction, tx_id: txId }), exitCode }
   }

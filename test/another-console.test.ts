@@ -1,0 +1,64 @@
+import t, { type Test } from 'tap'
+import { type Example, prefixFor, startExample } from './helpers/example-process.js'
+import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
+import { shellBlocks } from './helpers/shell-page.js'
+
+const ID = '00_settings_athena'
+const SETTINGS = { host_url: 'https://new.example.com', db_custom_names: { DB_COMPONENTS: 'mine' } }
+
+/** Two consoles that run, the second with settings of its own. */
+async function twoConsoles(t: Test): Promise<[Example, Example]> {
+  const [old, other] = await Promise.all([
+    startExample(t, '--memory', '--prefix-db', prefixFor(t)),
+    startExample(t, '--memory', '--prefix-db', prefixFor(t), '--no-seed')
+  ])
+  const system = other.couch.use(`${other.prefix}_system`)
+  await system.insert(SETTINGS as object, ID)
+  return [old, other]
+}
+
+async function check(t: Test, other: Example): Promise<void> {
+  const settings = await other.couch.use(`${other.prefix}_system`).get(ID)
+  t.match(settings, SETTINGS, 'its settings are its own')
+  const components = await other.couch.use(`${other.prefix}_components`).list()
+  t.equal(components.rows.length, 6, 'the components have come')
+}
+
+t.test("the README's recipe moves a console onto another one, which keeps its settings", async (t) => {
+  const [old, other] = await twoConsoles(t)
+  const shell = openOperatorShell(t, {})
+  const consoles: Record<string, Example> = { old, new: other }
+  const [block] = shellBlocks('README.md').filter(
+    ({ heading }) => heading === 'Move a console to another one'
+  )
+  const code = block!.code
+    .replace(/^export BACKUPS_URL=https:\/\/(old|new)\.example\.com .*$/gm, (_line, which: string) => {
+      const { url, manager } = consoles[which]!
+      const [key, secret] = manager.split(':')
+      return `export BACKUPS_URL=${url} BACKUPS_API_KEY=${key} BACKUPS_API_SECRET=${secret}`
+    })
+    .replace(/( restore .*)--wait$/m, '$1--wait --yes')
+  t.equal(code.match(/127\.0\.0\.1/g)?.length, 2, 'both consoles are named')
+  await shell.run({ heading: block!.heading, code })
+  await check(t, other)
+})
+
+t.test('so does that of the page on operating', async (t) => {
+  const [old, other] = await twoConsoles(t)
+  const shell = openOperatorShell(t, {
+    'console.env': environmentFile(old),
+    'new-console.env': environmentFile(other),
+    'deployer-data.json': '{}'
+  })
+  const blocks = [...shellBlocks('docs/disaster-recovery.md'), ...shellBlocks('docs/operating.md')]
+  const recipe = 'Onto another console'
+  for (const wanted of ['What has to be there', 'Before: make a copy', recipe]) {
+    await shell.run(blocks.find(({ heading }) => heading === wanted)!)
+  }
+  await check(t, other)
+
+  const { code } = blocks.find(({ heading }) => heading === recipe)!
+  const without = { heading: recipe, code: code.replace(`--skip-system ${ID} `, '') }
+  const what = new RegExp(`warning: the settings document "${ID}" of system was changed`)
+  await t.rejects(shell.run(without), { message: what }, 'what it keeps from happening')
+})
