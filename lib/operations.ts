@@ -9,71 +9,53 @@ import type {
   StartOptions
 } from '../types/backups.js'
 import type { DbBackups } from '../types/index.js'
-import { putAttachment } from './backup/append-attachment.js'
-import { backupContent, summaryOf } from './backup/content.js'
-import { Backups } from './operations/backups.js'
-import { ClientNotices } from './operations/client-notices.js'
-import { Environment } from './operations/environment.js'
-import { foreground } from './operations/foreground.js'
-import { Leftovers } from './operations/leftovers.js'
-import { Recovery } from './operations/recovery.js'
-import { Restores } from './operations/restores.js'
-import { RunningOperations } from './operations/running-operations.js'
-import { Transactions, transactionPath } from './operations/transactions.js'
-import { Watch } from './operations/watch.js'
+import { DatabaseOperations } from './operations/database-operations.js'
+import { Environment, Instance } from './operations/environment.js'
 import type { ResolvedOptions } from './options.js'
+import type { Operation } from './store/lease-document.js'
 
-/** The operations behind the HTTP API and `fastify.dbBackups`. */
+/**
+ * The operations behind the HTTP API and `fastify.dbBackups`. Each call uses the names of databases as they are when it
+ * begins.
+ */
 export class Operations implements DbBackups {
-  readonly #environment: Environment
-  readonly #notices: ClientNotices
-  readonly #running: RunningOperations
-  readonly #recovery: Recovery
-  readonly #watch: Watch
-  readonly #backups: Backups
-  readonly #restores: Restores
+  readonly #options: ResolvedOptions
+  readonly #instance: Instance
+  #current: { key: string; on: DatabaseOperations } | undefined
+  /** On databases that the host used before: what they run goes on. */
+  readonly #former = new Map<string, DatabaseOperations>()
+  #watching: NodeJS.Timeout | undefined
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
-    const environment = new Environment(options, log)
-    const transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
-    const notices = new ClientNotices(environment, transactions)
-    const running = new RunningOperations(environment, transactions, notices, () => this.#recovery.recover())
-    this.#environment = environment
-    this.#notices = notices
-    this.#running = running
-    const leftovers = new Leftovers(environment, running)
-    this.#recovery = new Recovery(environment, running, transactions, leftovers)
-    this.#watch = new Watch(environment, this.#recovery, notices, leftovers)
-    this.#backups = new Backups(environment, running, leftovers)
-    this.#restores = new Restores(environment, running, transactions, notices)
+    this.#options = options
+    this.#instance = new Instance(options, log)
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
-    return foreground(() => this.#backups.start(options))
+    const now = await this.#toStart('backup')
+    return now.start(options)
   }
 
   /** @param urlOf makes a path absolute; callers without a request have `publicUrl`, or nothing */
   async restore(
     source: { id: string } | { body: Readable },
     options: RestoreOptions = {},
-    urlOf = (path: string) => `${this.#environment.options.publicUrl ?? ''}${path}`
+    urlOf = under(this.#options.publicUrl ?? '')
   ): Promise<StartedRestore> {
-    return foreground(() => this.#restores.start(source, options, (txId) => urlOf(transactionPath(txId))))
+    const now = await this.#toStart('restore')
+    return now.restore(source, options, urlOf)
   }
 
   async get(id: string): Promise<BackupContent> {
-    const environment = this.#environment
-    return foreground(async () =>
-      backupContent(environment.store, await environment.load(id), environment.readOptions())
-    )
+    return this.#now().get(id)
   }
 
   async summary(id: string): Promise<BackupSummary> {
-    return foreground(async () => summaryOf(await this.#environment.load(id)))
+    return this.#now().summary(id)
   }
 
   async list(): Promise<{ ids: string[] }> {
-    return foreground(async () => ({ ids: await this.#environment.store.list() }))
+    return this.#now().list()
   }
 
   async attach(
@@ -82,35 +64,70 @@ export class Operations implements DbBackups {
     data: string | Buffer,
     options: { contentType?: string } = {}
   ): Promise<void> {
-    const environment = this.#environment
-    return foreground(async () => {
-      await environment.load(id)
-      const bytes = typeof data === 'string' ? Buffer.from(data) : data
-      await putAttachment(environment.store.db, id, name, bytes, options.contentType)
-    })
+    return this.#now().attach(id, name, data, options)
   }
 
-  /** Cleans up after instances that died, now and from time to time. */
+  /** Cleans up after instances that died, now and from time to time, on the databases of then. */
   watch(): void {
-    this.#watch.start()
+    this.#watching = setInterval(() => this.#follow(), this.#options.timeouts.lease)
+    this.#watching.unref()
+    this.#follow()
   }
 
   /** Lets what runs end, or stops it and says so, within the time-out. */
   async stop(): Promise<void> {
-    const { jobs, options } = this.#environment
-    const half = options.timeouts.close / 2
-    this.#running.close()
-    this.#watch.stop()
+    const { jobs } = this.#instance
+    const half = this.#options.timeouts.close / 2
+    clearInterval(this.#watching)
+    const all = [...this.#former.values(), ...(this.#current ? [this.#current.on] : [])]
+    for (const on of all) on.refuse()
     await jobs.settled(half)
-    this.#running.stop()
-    this.#notices.stop()
+    for (const on of all) on.stop()
     await jobs.settled(half)
-    this.#running.abandonAll()
-    await this.#notices.close()
+    for (const on of all) await on.abandon()
   }
 
   /** Cuts the connections to the database: nobody reads a backup any more. */
   async close(): Promise<void> {
-    await this.#environment.client.close()
+    await this.#instance.client.close()
+  }
+
+  #follow(): void {
+    try {
+      this.#now().watch()
+    } catch (error) {
+      this.#instance.events.emit({ type: 'check_failed', error: error as Error })
+    }
+  }
+
+  /** @throws OperationInProgressError while something runs on databases that the host used before */
+  async #toStart(asked: Operation): Promise<DatabaseOperations> {
+    const now = this.#now()
+    for (const former of this.#former.values()) await former.refuseIfBusy(asked)
+    return now
+  }
+
+  /**
+   * Returns the operations on the databases of now.
+   * @throws HostValueError when the host names none that can be used
+   */
+  #now(): DatabaseOperations {
+    const { databases } = this.#options
+    const key = JSON.stringify(Object.entries(databases).sort())
+    if (this.#current?.key === key) return this.#current.on
+    return this.#changeTo(key, Object.create(this.#options, { databases: { value: databases } }))
+  }
+
+  #changeTo(key: string, options: ResolvedOptions): DatabaseOperations {
+    const former = this.#current
+    former?.on.unwatch()
+    if (former) this.#former.set(former.key, former.on)
+    const on = this.#former.get(key) ?? new DatabaseOperations(new Environment(options, this.#instance))
+    this.#former.delete(key)
+    for (const [other, { busy }] of this.#former) if (!busy) this.#former.delete(other)
+    this.#current = { key, on }
+    return on
   }
 }
+
+const under = (origin: string) => (path: string) => `${origin}${path}`

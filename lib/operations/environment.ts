@@ -21,11 +21,36 @@ import { BackgroundJobs } from './background-jobs.js'
 
 const MAX_BACKUP_ID = 64
 
-/** What the operations of one registration share: options, databases, jobs, events. */
+/** What the operations of one registration share, whatever the names of its databases. */
+export class Instance {
+  /** Names this server instance. */
+  readonly name = randomBytes(8).toString('hex')
+  /** For calls that somebody waits for. */
+  readonly client: CouchClient
+  readonly jobs = new BackgroundJobs()
+  readonly events: EventStream
+  readonly metrics: Metrics | undefined
+
+  constructor({ couch, timeouts, metrics, onEvent }: ResolvedOptions, log: FastifyBaseLogger) {
+    this.client = new CouchClient({
+      connect: () => connectionTo(couch),
+      retry: FOREGROUND,
+      control: timeouts.control,
+      idle: timeouts.idle
+    })
+    this.metrics = metrics && new Metrics(metrics)
+    this.events = new EventStream(
+      [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
+      (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
+    )
+  }
+}
+
+/** What the operations on the databases of one set of names share: options, databases, jobs, events. */
 export class Environment {
   readonly options: ResolvedOptions
   /** Names this server instance. */
-  readonly instance = randomBytes(8).toString('hex')
+  readonly instance: string
   /** For calls that somebody waits for. */
   readonly client: CouchClient
   /** On {@link client}. */
@@ -36,21 +61,19 @@ export class Environment {
   /** The lease where earlier versions kept it, when that is another database. */
   readonly formerLeases: Leases | undefined
   readonly notices: Notices
-  readonly jobs = new BackgroundJobs()
+  readonly jobs: BackgroundJobs
   readonly events: EventStream
   readonly metrics: Metrics | undefined
   /** Types of documents that backups leave out. */
   readonly excludeTypes: ReadonlySet<string>
 
-  constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
-    const { couch, timeouts } = options
+  constructor(options: ResolvedOptions, instance: Instance) {
     this.options = options
-    this.client = new CouchClient({
-      connect: () => connectionTo(couch),
-      retry: FOREGROUND,
-      control: timeouts.control,
-      idle: timeouts.idle
-    })
+    this.instance = instance.name
+    this.client = instance.client
+    this.jobs = instance.jobs
+    this.events = instance.events
+    this.metrics = instance.metrics
     this.store = this.storeOn(this.client)
     this.system = this.databasesOn(this.client).system
     this.notices = new Notices(this.system)
@@ -58,13 +81,6 @@ export class Environment {
     this.leases = this.#leasesIn(system)
     this.formerLeases = backups === system ? undefined : this.#leasesIn(backups)
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
-    this.metrics = options.metrics && new Metrics(options.metrics)
-    this.events = new EventStream(
-      [logListener(log), this.metrics?.listener, options.onEvent].filter(
-        (listener) => listener !== undefined
-      ),
-      (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
-    )
   }
 
   #leasesIn(database: string): Leases {

@@ -31,8 +31,8 @@ export interface RouteContext {
   describe(operation: string): Description
   /** Who asks, as `authorize` told. */
   requesterOf(request: FastifyRequest): Requester | undefined
-  /** Absolute URL of a path of the API. */
-  urlOf(request: FastifyRequest, path: string): string
+  /** Returns what makes paths of the API absolute. To be called before anything begins, since the host may name no address. */
+  urlsOf(request: FastifyRequest): (path: string) => string
 }
 
 /** Asks the host whether a request may be served; one that may not has been replied to. */

@@ -39,7 +39,10 @@ export function registerRoutes(
             options,
             describe: describer(scheme, version, options),
             requesterOf: (request) => requesters.get(request),
-            urlOf: (request, path) => `${originOf(request, options)}${fastify.prefix}${path}`
+            urlsOf(request) {
+              const base = `${originOf(request, options)}${fastify.prefix}`
+              return (path) => `${base}${path}`
+            }
           }
           scope.setValidatorCompiler(TypeBoxValidatorCompiler)
           // The schemas of replies describe them: the host's own refusals are sent as the host words them.

@@ -10,7 +10,7 @@ import { parseSkipLists } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
 export function restoreStored(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlOf, describe } = context
+  const { operations, options, requesterOf, urlsOf, describe } = context
   scope.put(
     '/:backup_id',
     {
@@ -51,13 +51,14 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
     },
     async (request, reply) => {
       const skip = parseSkipLists(request.query)
+      const urlOf = urlsOf(request)
       try {
         const { tx_id: txId } = await operations.restore(
           { id: request.params.backup_id },
           { skip, clientWebhookUrl: request.body.client_webhook_url, requester: requesterOf(request) },
-          (path) => urlOf(request, path)
+          urlOf
         )
-        return reply.code(202).send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
+        return reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })
       } catch (error) {
         if (!(error instanceof BackupNotFoundError)) throw error
         const message = 'cannot restore, could not load backup doc.'

@@ -9,7 +9,7 @@ import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
 export function restoreUpload(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlOf, describe } = context
+  const { operations, options, requesterOf, urlsOf, describe } = context
   const { uploadBytes } = options.limits
   const limits = { received: uploadBytes, inflated: uploadBytes, idle: options.timeouts.idle }
   // The host's parsers, and Fastify's own for text, would read the body into memory.
@@ -60,14 +60,13 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
       try {
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
         const skip = parseSkipLists(request.query)
+        const urlOf = urlsOf(request)
         const { tx_id: txId } = await operations.restore(
           { body: readBody(request, body, limits) },
           { skip, requester: requesterOf(request) },
-          (path) => urlOf(request, path)
+          urlOf
         )
-        return await reply
-          .code(202)
-          .send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
+        return await reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })
       } catch (error) {
         // HTTP/2 has no such header.
         if (request.raw.httpVersionMajor < 2) reply.header('connection', 'close')

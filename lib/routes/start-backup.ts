@@ -6,7 +6,7 @@ import { readParsedBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
 export function startBackup(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlOf, describe } = context
+  const { operations, options, requesterOf, urlsOf, describe } = context
   scope.post(
     '',
     {
@@ -38,8 +38,9 @@ export function startBackup(scope: Scope, context: RouteContext): void {
       }
     },
     async (request, reply) => {
+      const urlOf = urlsOf(request)
       const { id } = await operations.start({ requester: requesterOf(request) })
-      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(request, backupPath(id)) })
+      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(backupPath(id)) })
     }
   )
 }
