@@ -2,6 +2,7 @@
 // In place of libs/db_backup.js and routes/db_backups_apis.js.
 const { Readable } = require('node:stream')
 const { inspect } = require('node:util')
+const { deflateSync } = require('node:zlib')
 const { default: Fastify } = require('fastify')
 const nano = require('nano')
 const { dbBackups, createCouchWebhookStore } = require('fastify-couchdb-backups')
@@ -18,10 +19,13 @@ module.exports = (logger, ev, t) => {
   /** Bodies of signed requests, which the middleware has read. */
   const signed = new WeakMap()
 
-  const couch = nano(ev.DB_CONNECTION_STRING)
+  let scope
+  const couch = () => {
+    scope ??= nano(ev.DB_CONNECTION_STRING)
+    return scope
+  }
   const fastify = Fastify({
     loggerInstance: log_adapter(),
-    disableRequestLogging: true, // athena logs requests itself
     routerOptions: { caseSensitive: false, ignoreTrailingSlash: true } // as Express matches paths
   })
 
@@ -149,7 +153,7 @@ module.exports = (logger, ev, t) => {
 
   /** Ends what runs, or stops it and says so, then the connections and the process. */
   function close_on_signals(server, done = () => process.exit(0)) {
-    let closing
+    let closing = false
     const close = async () => {
       server.close()
       await fastify.close()
@@ -159,9 +163,11 @@ module.exports = (logger, ev, t) => {
     // `on`, since a second signal would end the process at once if nobody listened
     for (const signal of ['SIGTERM', 'SIGINT']) {
       process.on(signal, () => {
-        closing ??= close().catch((error) => {
+        if (closing) return
+        closing = true
+        close().catch((error) => {
           logger.error('[backup] could not close:', error)
-          done(1)
+          process.exit(1)
         })
       })
     }
@@ -173,6 +179,8 @@ module.exports = (logger, ev, t) => {
       (level) =>
       (first, ...rest) => {
         const fields = typeof first === 'object' && first !== null ? { ...bound, ...first } : bound
+        // athena logs requests itself
+        if (fields.req || fields.res) return
         const text = typeof first === 'object' && first !== null ? rest[0] : first
         const told = inspect(fields, {
           depth: 4,
@@ -212,7 +220,24 @@ module.exports = (logger, ev, t) => {
     await finished
   }
 
-  return { fastify, routes, close_on_signals, schedule }
+  /** What libs/migration_lib.js calls of `tools.dbs`, which sends a backup to another console. */
+  const dbs = {
+    athena_backup: (_req, cb) => to_callback(fastify.dbBackups.start(), cb),
+    get_backup: (id, cb) => to_callback(in_form_of_athena(id), cb)
+  }
+
+  /** A backup as athena makes them: it restores no database by another key, and takes no more than 25 MB. */
+  async function in_form_of_athena(id) {
+    const { body } = await fastify.dbBackups.get(id)
+    const backup = JSON.parse(Buffer.concat(await body.toArray()).toString())
+    const forms = Object.entries(backup.dbs).map(([key, { docs, ...about }]) => [
+      key.replace(/^athena_/, 'DB_').toUpperCase(),
+      { ...about, compressed_docs: deflateSync(JSON.stringify(docs)).toString('base64') }
+    ])
+    return { ...backup, dbs: Object.fromEntries(forms) }
+  }
+
+  return { fastify, routes, dbs, close_on_signals, schedule }
 }
 
 /** Awaits a function of athena. Its errors are objects of any shape, strings, or nothing: all that they say is kept. */
@@ -220,6 +245,14 @@ function to_promise(call) {
   return new Promise((resolve, reject) => {
     call((error, result) => (error ? reject(as_error(error)) : resolve(result)))
   })
+}
+
+/** Gives athena's callbacks what a promise resolves with. */
+function to_callback(promise, cb) {
+  promise.then(
+    (result) => setImmediate(cb, null, result),
+    ({ statusCode = 500, message }) => setImmediate(cb, { statusCode, msg: message }, null)
+  )
 }
 
 function as_error(error) {
