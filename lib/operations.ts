@@ -9,85 +9,55 @@ import type {
   StartOptions
 } from '../types/backups.js'
 import type { DbBackups } from '../types/index.js'
-import { type Append, Appender } from './backup/append-attachment.js'
-import { backupContent, summaryOf } from './backup/content.js'
-import { Backups } from './operations/backups.js'
-import { ClientNotices } from './operations/client-notices.js'
-import { Downloads } from './operations/downloads.js'
-import { Environment } from './operations/environment.js'
-import { foreground } from './operations/foreground.js'
-import { Leftovers } from './operations/leftovers.js'
-import { Recovery } from './operations/recovery.js'
-import { Restores } from './operations/restores.js'
-import { RunningOperations } from './operations/running-operations.js'
-import { Transactions, transactionPath } from './operations/transactions.js'
-import { Watch } from './operations/watch.js'
+import type { Append } from './backup/append-attachment.js'
+import { DatabaseOperations } from './operations/database-operations.js'
+import { Environment, Instance } from './operations/environment.js'
 import type { ResolvedOptions } from './options.js'
 import { HeldBytes } from './spool/held-bytes.js'
+import type { Operation } from './store/lease-document.js'
 
-/** The operations behind the HTTP API and `fastify.dbBackups`. */
+/**
+ * The operations behind the HTTP API and `fastify.dbBackups`. Each call uses the names of databases as they are when it
+ * begins.
+ */
 export class Operations implements DbBackups {
-  readonly #environment: Environment
-  readonly #notices: ClientNotices
-  readonly #running: RunningOperations
-  readonly #recovery: Recovery
-  readonly #watch: Watch
-  readonly #backups: Backups
-  readonly #restores: Restores
-  readonly #downloads: Downloads
-  readonly #deadline = new AbortController()
-  readonly #appender: Appender
+  readonly #options: ResolvedOptions
+  readonly #instance: Instance
+  #current: { key: string; on: DatabaseOperations } | undefined
+  /** On databases that the host used before: what they run goes on. */
+  readonly #former = new Map<string, DatabaseOperations>()
+  #watching: NodeJS.Timeout | undefined
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
-    const environment = new Environment(options, log)
-    const transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
-    const notices = new ClientNotices(environment, transactions)
-    const running = new RunningOperations(environment, transactions, notices, () => this.#recovery.recover())
-    this.#environment = environment
-    this.#notices = notices
-    this.#running = running
-    const leftovers = new Leftovers(environment, running)
-    this.#recovery = new Recovery(environment, running, transactions, leftovers)
-    this.#watch = new Watch(environment, this.#recovery, notices, leftovers)
-    this.#backups = new Backups(environment, running, leftovers)
-    this.#restores = new Restores(environment, running, transactions, notices)
-    const { limits, timeouts } = options
-    const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
-    this.#downloads = new Downloads(environment.client, bounds)
-    const load = (id: string) => environment.load(id)
-    this.#appender = new Appender(environment.store, load, limits, timeouts.control)
+    this.#options = options
+    this.#instance = new Instance(options, log)
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
-    return foreground(() => this.#backups.start(options))
+    const now = await this.#toStart('backup')
+    return now.start(options)
   }
 
   /** @param urlOf makes a path absolute; callers without a request have `publicUrl`, or nothing */
   async restore(
     source: { id: string } | { body: Readable },
     options: RestoreOptions = {},
-    urlOf = (path: string) => `${this.#environment.options.publicUrl ?? ''}${path}`
+    urlOf = under(this.#options.publicUrl ?? '')
   ): Promise<StartedRestore> {
-    return foreground(() => this.#restores.start(source, options, (txId) => urlOf(transactionPath(txId))))
+    const now = await this.#toStart('restore')
+    return now.restore(source, options, urlOf)
   }
 
   async get(id: string): Promise<BackupContent> {
-    const { store } = this.#environment
-    this.#downloads.refuseIfFull()
-    return foreground(async () =>
-      backupContent(await this.#environment.load(id), {
-        ...this.#environment.readOptions(),
-        stream: (read) => this.#downloads.stream((client) => read(store.on(client)))
-      })
-    )
+    return this.#now().get(id)
   }
 
   async summary(id: string): Promise<BackupSummary> {
-    return foreground(async () => summaryOf(await this.#environment.load(id)))
+    return this.#now().summary(id)
   }
 
   async list(): Promise<{ ids: string[] }> {
-    return foreground(async () => ({ ids: await this.#environment.store.list() }))
+    return this.#now().list()
   }
 
   async attach(
@@ -100,7 +70,7 @@ export class Operations implements DbBackups {
     const open = async function* () {
       yield bytes
     }
-    await this.#append({ id, name, data: { length: bytes.length, open }, ...options })
+    await this.#now().append({ id, name, data: { length: bytes.length, open }, ...options })
   }
 
   /**
@@ -109,48 +79,83 @@ export class Operations implements DbBackups {
    * @param read puts what is to be stored where it is kept until then
    */
   async append(append: Omit<Append, 'data'>, read: (into: HeldBytes) => Promise<void>): Promise<void> {
-    const data = new HeldBytes(this.#environment.room)
+    const on = this.#now()
+    const data = new HeldBytes(this.#instance.room)
     try {
       await read(data)
-      await this.#append({ ...append, data })
+      await on.append({ ...append, data })
     } finally {
       await data.clear()
     }
   }
 
-  async #append(append: Append): Promise<void> {
-    return foreground(() => this.#appender.append(append))
-  }
-
-  /** Cleans up after instances that died, now and from time to time. */
+  /** Cleans up after instances that died, now and from time to time, on the databases of then. */
   watch(): void {
-    this.#watch.start()
+    this.#watching = setInterval(() => this.#follow(), this.#options.timeouts.lease)
+    this.#watching.unref()
+    this.#follow()
   }
 
   /** Aborted when a closing server waits for replies no longer. */
   get deadline(): AbortSignal {
-    return this.#deadline.signal
+    return this.#instance.deadline
   }
 
   /** Lets what runs end, or stops it and says so, within the time-out. Downloads go on as long as that. */
   async stop(): Promise<void> {
-    const { jobs, options } = this.#environment
-    const half = options.timeouts.close / 2
-    const late = setTimeout(() => this.#deadline.abort(), options.timeouts.close)
-    this.deadline.addEventListener('abort', () => clearTimeout(late), { once: true })
-    this.#running.close()
-    this.#watch.stop()
+    const { jobs } = this.#instance
+    const half = this.#options.timeouts.close / 2
+    this.#instance.endRepliesWithin(this.#options.timeouts.close)
+    clearInterval(this.#watching)
+    const all = [...this.#former.values(), ...(this.#current ? [this.#current.on] : [])]
+    for (const on of all) on.refuse()
     await jobs.settled(half)
-    this.#running.stop()
-    this.#notices.stop()
+    for (const on of all) on.stop()
     await jobs.settled(half)
-    this.#running.abandonAll()
-    await this.#notices.close()
+    for (const on of all) await on.abandon()
   }
 
   /** Cuts the connections to the database: nobody reads a backup any more. */
   async close(): Promise<void> {
-    this.#deadline.abort()
-    await this.#environment.client.close()
+    await this.#instance.close()
+  }
+
+  #follow(): void {
+    try {
+      this.#now().watch()
+    } catch (error) {
+      this.#instance.events.emit({ type: 'check_failed', error: error as Error })
+    }
+  }
+
+  /** @throws OperationInProgressError while something runs on databases that the host used before */
+  async #toStart(asked: Operation): Promise<DatabaseOperations> {
+    const now = this.#now()
+    for (const former of this.#former.values()) await former.refuseIfBusy(asked)
+    return now
+  }
+
+  /**
+   * Returns the operations on the databases of now.
+   * @throws HostValueError when the host names none that can be used
+   */
+  #now(): DatabaseOperations {
+    const { databases } = this.#options
+    const key = JSON.stringify(Object.entries(databases).sort())
+    if (this.#current?.key === key) return this.#current.on
+    return this.#changeTo(key, Object.create(this.#options, { databases: { value: databases } }))
+  }
+
+  #changeTo(key: string, options: ResolvedOptions): DatabaseOperations {
+    const former = this.#current
+    former?.on.unwatch()
+    if (former) this.#former.set(former.key, former.on)
+    const on = this.#former.get(key) ?? new DatabaseOperations(new Environment(options, this.#instance))
+    this.#former.delete(key)
+    for (const [other, { busy }] of this.#former) if (!busy) this.#former.delete(other)
+    this.#current = { key, on }
+    return on
   }
 }
+
+const under = (origin: string) => (path: string) => `${origin}${path}`

@@ -1,4 +1,4 @@
-import { Type } from '@sinclair/typebox'
+import { type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
@@ -6,6 +6,7 @@ import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options
 import { BACKGROUND } from './couch/client.js'
 import { connectionOf } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
+import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './store/lease-watch.js'
 import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
@@ -17,6 +18,17 @@ const Count = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
 const SchemeName = Type.String({ minLength: 1 })
 const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
+
+const Names = Type.Object(
+  {
+    components: DatabaseName,
+    sessions: DatabaseName,
+    system: DatabaseName,
+    backups: Type.Optional(DatabaseName)
+  },
+  { additionalProperties: false }
+)
+const PublicUrl = Type.String({ pattern: '^https?://' })
 
 /** All options. Those that are not data are checked one by one; Fastify's own come with every registration. */
 const Options = Type.Object(
@@ -30,16 +42,8 @@ const Options = Type.Object(
     prefix: Checked,
     logLevel: Checked,
     logSerializers: Checked,
-    databases: Type.Object(
-      {
-        components: DatabaseName,
-        sessions: DatabaseName,
-        system: DatabaseName,
-        backups: Type.Optional(DatabaseName)
-      },
-      { additionalProperties: false }
-    ),
-    publicUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
+    databases: Checked,
+    publicUrl: Checked,
     // What a header tells of them can be uploaded again.
     excludeTypes: Type.Optional(Type.Array(Type.String({ maxLength: 200 }), { maxItems: 1000 })),
     settingsDocuments: Type.Optional(
@@ -119,9 +123,13 @@ const Options = Type.Object(
   { additionalProperties: false }
 )
 
-/** Options with every default filled in. */
+/**
+ * Options with every default filled in. Where the host gives `databases` and `publicUrl` as functions, they are called
+ * for each reading of the member, and throw HostValueError: a copy of the options has the values of its moment.
+ */
 export interface ResolvedOptions extends DbBackupsOptions {
-  databases: Required<DatabaseNames>
+  readonly databases: Required<DatabaseNames>
+  readonly publicUrl?: string
   excludeTypes: readonly string[]
   onUnreadable: NonNullable<DbBackupsOptions['onUnreadable']>
   settingsDocuments: readonly string[]
@@ -161,22 +169,19 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
       throw invalid('couch', 'must be a nano server scope, or a function that returns one')
     }
   }
-  const [problem] = Value.Errors(Options, options)
-  if (problem) {
-    throw invalid(problem.path.slice(1).replaceAll('/', '.'), problem.message.toLowerCase())
-  }
+  check(Options, options)
   if (options.metrics) checkMetrics(options.metrics)
-  if (options.publicUrl !== undefined) checkPublicUrl(options.publicUrl)
-  const databases = withDefaults(
-    { ...options.databases, backups: options.databases.system },
-    options.databases
-  )
-  checkNames(databases)
+  const databases = optionOf('databases', options.databases, namesOf)
+  const publicUrl = optionOf('publicUrl', options.publicUrl, publicUrlOf)
   const uploadBytes = options.limits?.uploadBytes ?? GiB
   return {
     ...options,
-    databases,
-    publicUrl: options.publicUrl?.replace(/\/+$/, ''),
+    get databases() {
+      return databases()
+    },
+    get publicUrl() {
+      return publicUrl()
+    },
     excludeTypes: options.excludeTypes ?? [],
     onUnreadable: options.onUnreadable ?? 'report',
     settingsDocuments: options.settingsDocuments ?? ['00_settings_athena'],
@@ -225,6 +230,54 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
     if (typeof registry?.[method] !== 'function')
       throw invalid('metrics.registry', 'must be a registry of prom-client')
   }
+}
+
+/** @param under path of what is checked */
+function check(schema: TSchema, value: unknown, under = ''): void {
+  const [problem] = Value.Errors(schema, value)
+  if (problem)
+    throw invalid(
+      (under + problem.path).replace(/^\//, '').replaceAll('/', '.'),
+      problem.message.toLowerCase()
+    )
+}
+
+/**
+ * Returns a function that gives an option: a value, checked now, or what the host's function returns, checked each time.
+ * @throws TypeError for a value
+ */
+function optionOf<Given, Value>(
+  option: string,
+  given: Given | (() => Given),
+  checked: (given: Given) => Value
+): () => Value {
+  if (typeof given !== 'function') {
+    const value = checked(given)
+    return () => value
+  }
+  const read = given as () => Given
+  return () => {
+    const value = read()
+    try {
+      return checked(value)
+    } catch (error) {
+      throw new HostValueError(option, `what cannot be used: ${(error as Error).message}`)
+    }
+  }
+}
+
+function namesOf(given: DatabaseNames): Required<DatabaseNames> {
+  check(Names, given, 'databases')
+  const names = withDefaults({ ...given, backups: given.system }, given)
+  checkNames(names)
+  return names
+}
+
+function publicUrlOf(given: string | undefined): string | undefined {
+  if (given === undefined) return undefined
+  check(PublicUrl, given, 'publicUrl')
+  checkPublicUrl(given)
+  return given.replace(/\/+$/, '')
 }
 
 function checkPublicUrl(text: string): void {

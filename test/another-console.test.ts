@@ -43,28 +43,22 @@ t.test("the README's recipe moves a console onto another one, which keeps its se
   await check(t, other)
 })
 
-t.test('so does that of the page on disaster recovery', async (t) => {
+t.test('so does that of the page on operating', async (t) => {
   const [old, other] = await twoConsoles(t)
   const shell = openOperatorShell(t, {
     'console.env': environmentFile(old),
     'new-console.env': environmentFile(other),
     'deployer-data.json': '{}'
   })
-  const blocks = shellBlocks('docs/disaster-recovery.md')
-  const run = async (heading: string, index = 0) => {
-    const block = blocks.filter((one) => one.heading === heading)[index]
-    t.ok(block, heading)
-    await shell.run(block!)
+  const blocks = [...shellBlocks('docs/disaster-recovery.md'), ...shellBlocks('docs/operating.md')]
+  const recipe = 'Onto another console'
+  for (const wanted of ['What has to be there', 'Before: make a copy', recipe]) {
+    await shell.run(blocks.find(({ heading }) => heading === wanted)!)
   }
-  await run('What has to be there')
-  await run('Before: make a copy')
-  await run('Another console that runs already')
   await check(t, other)
 
-  // What the recipe keeps from happening.
-  const without = blocks.find(({ heading }) => heading === 'Another console that runs already')!
-  const code = without.code.replace(`--skip-system ${ID} `, '')
-  await t.rejects(shell.run({ heading: 'without skipping', code }), {
-    message: /settings document "00_settings_athena"/
-  })
+  const { code } = blocks.find(({ heading }) => heading === recipe)!
+  const without = { heading: recipe, code: code.replace(`--skip-system ${ID} `, '') }
+  const what = new RegExp(`warning: the settings document "${ID}" of system was changed`)
+  await t.rejects(shell.run(without), { message: what }, 'what it keeps from happening')
 })

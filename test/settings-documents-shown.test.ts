@@ -54,7 +54,7 @@ t.test('the operator page warns of it in the preview', { skip: browserMissing() 
   await system.insert({ ...(await system.get(ID)), host_url: 'https://new.example.com' } as object)
 
   const row = page.getByRole('row', { name: /Complete/ })
-  const warning = page.getByText("This console's settings would change")
+  const warning = page.locator('[data-settings]')
   await row.getByRole('button', { name: /^Restore/ }).click()
   await page.getByLabel('Leave alone in system').fill(ID)
   await page.getByRole('button', { name: 'Preview' }).click()

@@ -97,7 +97,12 @@ export interface Retry {
 export interface DbBackupsOptions {
   /** nano's server scope, or a function that returns one (called for every request, so credentials can rotate). */
   couch: ServerScope | (() => ServerScope)
-  databases: DatabaseNames
+  /**
+   * The names of the databases, or a function that returns them. A function is called for every request, call and look at
+   * what other instances have left; an operation ends on the databases on which it has begun. The lease lies in the
+   * system database: change its name only while no instance runs a backup or restore.
+   */
+  databases: DatabaseNames | (() => DatabaseNames)
   authorize: Authorize
   /** Where restore transactions are kept. */
   webhooks: WebhookStore
@@ -105,8 +110,8 @@ export interface DbBackupsOptions {
   rebuildWhitelist: (context: RebuildContext) => void | Promise<void>
   /** Versions to record in a backup as `ibp_versions`. */
   versions?: Record<string, unknown> | (() => Record<string, unknown> | Promise<Record<string, unknown>>)
-  /** Origin (and path) that clients reach the server at. Default: the request's own. */
-  publicUrl?: string
+  /** Origin (and path) that clients reach the server at, or a function that returns it, called for every request. Default: the request's own. */
+  publicUrl?: string | (() => string | undefined)
   /** Told what happens: see {@link BackupEvent}. What it throws is logged. */
   onEvent?: (event: BackupEvent) => void | Promise<void>
   /** Prometheus metrics. Default: none. */

@@ -72,6 +72,7 @@ module.exports.build_app = async (ev, couch_lib, broadcast = () => {}) => {
 
   return {
     server,
+    tools,
     backups: tools.backups.fastify,
     /** Ends what runs, or stops it and says so, then the connections. */
     async close() {

@@ -20,14 +20,68 @@ import { EXCLUDED_TYPES, isBackupId } from '../store/names.js'
 import { Notices } from '../store/notices.js'
 import { Turns } from '../store/turns.js'
 import { BackgroundJobs } from './background-jobs.js'
+import { Downloads } from './downloads.js'
 
 const MAX_BACKUP_ID = 64
 
-/** What the operations of one registration share: options, databases, jobs, events. */
+/** What the operations of one registration share, whatever the names of its databases. */
+export class Instance {
+  /** Names this server instance. */
+  readonly name = randomBytes(8).toString('hex')
+  /** For calls that somebody waits for. */
+  readonly client: CouchClient
+  readonly jobs = new BackgroundJobs()
+  readonly events: EventStream
+  readonly metrics: Metrics | undefined
+  /** For what is spooled of uploads. */
+  readonly room: Room
+  /** Those who change a header on this instance take turns. */
+  readonly turns = new Turns()
+  readonly downloads: Downloads
+  readonly #deadline = new AbortController()
+
+  constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
+    const { couch, limits, timeouts, metrics, onEvent } = options
+    this.client = new CouchClient({
+      connect: () => connectionTo(couch),
+      retry: FOREGROUND,
+      control: timeouts.control,
+      idle: timeouts.idle,
+      requestBytes: limits.requestBytes
+    })
+    this.room = new Room(options.spoolDirectory, limits.spoolBytes)
+    const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
+    this.downloads = new Downloads(this.client, bounds)
+    this.metrics = metrics && new Metrics(metrics)
+    this.events = new EventStream(
+      [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
+      (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
+    )
+  }
+
+  /** Aborted when a closing server waits for replies no longer. */
+  get deadline(): AbortSignal {
+    return this.#deadline.signal
+  }
+
+  /** Ends what still replies after so many milliseconds. */
+  endRepliesWithin(ms: number): void {
+    const late = setTimeout(() => this.#deadline.abort(), ms)
+    this.deadline.addEventListener('abort', () => clearTimeout(late), { once: true })
+  }
+
+  /** Ends what still replies, and cuts the connections to the database. */
+  async close(): Promise<void> {
+    this.#deadline.abort()
+    await this.client.close()
+  }
+}
+
+/** What the operations on the databases of one set of names share: options, databases, jobs, events. */
 export class Environment {
   readonly options: ResolvedOptions
   /** Names this server instance. */
-  readonly instance = randomBytes(8).toString('hex')
+  readonly instance: string
   /** For calls that somebody waits for. */
   readonly client: CouchClient
   /** On {@link client}. */
@@ -38,27 +92,25 @@ export class Environment {
   /** The lease where earlier versions kept it, when that is another database. */
   readonly formerLeases: Leases | undefined
   readonly notices: Notices
-  /** For what is spooled of uploads. */
   readonly room: Room
-  /** Those who change a header on this instance take turns. */
-  readonly turns = new Turns()
-  readonly jobs = new BackgroundJobs()
+  readonly downloads: Downloads
+  readonly jobs: BackgroundJobs
   readonly events: EventStream
   readonly metrics: Metrics | undefined
   /** Types of documents that backups leave out. */
   readonly excludeTypes: ReadonlySet<string>
+  readonly #turns: Turns
 
-  constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
-    const { couch, limits, timeouts } = options
+  constructor(options: ResolvedOptions, instance: Instance) {
     this.options = options
-    this.room = new Room(options.spoolDirectory, options.limits.spoolBytes)
-    this.client = new CouchClient({
-      connect: () => connectionTo(couch),
-      retry: FOREGROUND,
-      control: timeouts.control,
-      idle: timeouts.idle,
-      requestBytes: limits.requestBytes
-    })
+    this.instance = instance.name
+    this.client = instance.client
+    this.room = instance.room
+    this.downloads = instance.downloads
+    this.#turns = instance.turns
+    this.jobs = instance.jobs
+    this.events = instance.events
+    this.metrics = instance.metrics
     this.store = this.storeOn(this.client)
     this.system = this.databasesOn(this.client).system
     this.notices = new Notices(this.system)
@@ -66,13 +118,6 @@ export class Environment {
     this.leases = this.#leasesIn(system)
     this.formerLeases = backups === system ? undefined : this.#leasesIn(backups)
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
-    this.metrics = options.metrics && new Metrics(options.metrics)
-    this.events = new EventStream(
-      [logListener(log), this.metrics?.listener, options.onEvent].filter(
-        (listener) => listener !== undefined
-      ),
-      (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
-    )
   }
 
   #leasesIn(database: string): Leases {
@@ -102,7 +147,7 @@ export class Environment {
 
   /** @param backups the database that keeps the backups, where it is another instance's */
   storeOn(client: CouchClient, backups = this.options.databases.backups): BackupStore {
-    return new BackupStore(new CouchDatabase(client, backups), this.turns)
+    return new BackupStore(new CouchDatabase(client, backups), this.#turns)
   }
 
   makeSpool(): Spool {

@@ -65,6 +65,11 @@ export class RunningOperations {
     this.#recover = recover
   }
 
+  /** One that holds the lease. */
+  get first(): Running | undefined {
+    return this.#running.values().next().value
+  }
+
   get closing(): boolean {
     return this.#closing
   }

@@ -35,8 +35,8 @@ export interface ReadBackupOptions {
   inflatedBytes: number
 }
 
-/** Members of a backup that are not read. */
-const IGNORED = new Set(['_attachments', 'storage'])
+/** Members of a backup that are not read. By `authorize` clients of athena sign what they send. */
+const IGNORED = new Set(['_attachments', 'authorize', 'storage'])
 const MEMBERS = new Set([
   '_id',
   '_rev',

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import Fastify from 'fastify'
 import nano from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
-import type { DbBackupsOptions } from '../../types/index.js'
+import type { DatabaseNames, DbBackupsOptions } from '../../types/index.js'
 
 export type ServerConfig = Pick<
   DbBackupsOptions,
@@ -18,7 +18,7 @@ app.register(dbBackups, {
   couch,
   authorize: () => undefined,
   rebuildWhitelist: () => undefined,
-  webhooks: createCouchWebhookStore({ couch, database: options.databases.system })
+  webhooks: createCouchWebhookStore({ couch, database: (options.databases as DatabaseNames).system })
 })
 // The HTTP API has no dry run.
 app.put<{ Params: { id: string } }>('/api/v3/backups/:id/dry-run', async (request, reply) => {

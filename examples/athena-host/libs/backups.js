@@ -40,7 +40,12 @@ module.exports = (ev, t) => {
       return { name: t.misc.censorEmail(t.middleware.getEmail(req)), uuid: t.middleware.getUuid(req) }
     },
     async rebuildWhitelist() {
-      await to_promise((cb) => t.component_lib.rebuildWhiteList({}, cb))
+      try {
+        await to_promise((cb) => t.component_lib.rebuildWhiteList({}, cb))
+      } catch (error) {
+        // athena's status where there are no components: there is nothing to rebuild, which is no failure
+        if (/** @type {any} */ (error).statusCode !== 222) throw error
+      }
       // the settings have been restored as well
       await to_promise((cb) => settings.update(ev, t.couch_lib, cb))
     },

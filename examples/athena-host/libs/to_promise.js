@@ -1,8 +1,10 @@
 // @ts-check
 /** @import { Callback } from '../types.js' */
+const { inspect } = require('node:util')
 
 /**
- * Awaits a function of this host, whose errors are plain objects, and rejects with an `Error`.
+ * Awaits a function of this host, and rejects with an `Error` that keeps all that the host's error says: an object of
+ * any shape, as a rule.
  * @template T
  * @param {(cb: Callback<T>) => void} call
  * @returns {Promise<T>}
@@ -10,7 +12,17 @@
 module.exports = (call) =>
   new Promise((resolve, reject) => {
     call((error, result) => {
-      if (error === null) return resolve(result)
-      reject(Object.assign(new Error(error.reason ?? error.error), { statusCode: error.statusCode }))
+      if (error) reject(as_error(error))
+      else resolve(/** @type {T} */ (result))
     })
   })
+
+/** @returns {Error} */
+function as_error(/** @type {any} */ error) {
+  if (error instanceof Error) return error
+  const { msg, message, error: name, reason, statusCode } = Object(error)
+  const said = [msg ?? message, name, reason].filter((part) => part !== undefined)
+  const text = said.map((part) => (typeof part === 'string' ? part : inspect(part))).join(': ')
+  const whole = typeof error === 'string' ? error : inspect(error)
+  return Object.assign(new Error(text || whole), { statusCode })
+}

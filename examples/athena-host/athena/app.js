@@ -1,0 +1,48 @@
+// An Express application whose middleware stands in the order of athena's app.js, with the backups in it.
+const compression = require('compression')
+const express = require('express')
+
+const MAX_SIZE = '25mb'
+
+/** @param tools athena's libraries; those that answer requests before any route are called as it calls them */
+module.exports.build_app = (logger, ev, tools) => {
+  const app = express()
+  tools.express = express
+  tools.backups = require('./libs/backups.js')(logger, ev, tools)
+
+  app.set('env', 'production')
+  app.use(compression())
+  app.use(tools.http_metrics.start)
+  app.use((_req, res, next) => {
+    res.set({ 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
+    next()
+  })
+  app.use(tools.session)
+  app.use((req, res, next) => tools.lockout.reject_if_exceeded(req, res, next))
+
+  // before the body parsers: what is sent goes to the plugin, as a stream
+  app.use('/', tools.backups.routes())
+
+  app.use(express.text({ type: 'text/plain', limit: MAX_SIZE }))
+  app.use(express.json({ limit: MAX_SIZE }))
+  app.use(express.urlencoded({ extended: true, limit: MAX_SIZE }))
+  app.use((error, _req, res, _next) => {
+    res.status(400).json({ statusCode: 400, msg: 'input error', details: String(error) })
+  })
+
+  app.use('/', tools.other_routes(express.Router()))
+  tools.http_metrics.set_wildcard_routes(app)
+  app.use(['/ak/api', '/api'], (_req, res) =>
+    res.status(404).json({ statusCode: 404, msg: 'route not found' })
+  )
+  return app
+}
+
+/** Listens once the plugin is ready, and ends with the process. */
+module.exports.start_app = async (app, tools, port, done) => {
+  await tools.backups.fastify.ready()
+  const server = app.listen(port, '127.0.0.1')
+  server.requestTimeout = 0
+  tools.backups.close_on_signals(server, done)
+  return server
+}

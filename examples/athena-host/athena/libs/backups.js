@@ -1,0 +1,266 @@
+// backups.js - the database backups of athena, by the plugin fastify-couchdb-backups.
+// In place of libs/db_backup.js and routes/db_backups_apis.js.
+const { Readable } = require('node:stream')
+const { inspect } = require('node:util')
+const { deflateSync } = require('node:zlib')
+const { default: Fastify } = require('fastify')
+const nano = require('nano')
+const { dbBackups, createCouchWebhookStore } = require('fastify-couchdb-backups')
+
+const HOUR = 60 * 60 * 1000
+/** What athena's body parsers take. */
+const MAX_SIGNED = '25mb'
+/** athena's status where there is nothing of what was asked for, which is no failure. */
+const NOTHING_THERE = 222
+
+module.exports = (logger, ev, t) => {
+  /** Requests that athena's middleware has let through, with the scheme it knows them by. */
+  const permitted = new WeakMap()
+  /** Bodies of signed requests, which the middleware has read. */
+  const signed = new WeakMap()
+
+  let scope
+  const couch = () => {
+    scope ??= nano(ev.DB_CONNECTION_STRING)
+    return scope
+  }
+  const fastify = Fastify({
+    loggerInstance: log_adapter(),
+    routerOptions: { caseSensitive: false, ignoreTrailingSlash: true } // as Express matches paths
+  })
+
+  fastify.addHook('preParsing', async ({ raw }, _reply, payload) => {
+    const body = signed.get(raw)
+    if (body === undefined || raw.method === 'GET') return payload
+    const length = raw.headers['content-length']
+    return Object.assign(Readable.from(body.length > 0 ? [body] : []), {
+      receivedEncodedLength: length === undefined ? undefined : Number(length)
+    })
+  })
+
+  // athena makes its notification when the request ends, and adds who asked, the api, its tx_id and the user agent
+  fastify.addHook('preSerialization', async ({ raw }, { statusCode }, payload) => {
+    if (raw.method === 'POST' && statusCode === 202)
+      t.notifications.procrastinate(raw, { message: `starting db backup '${payload.id}'` })
+    return payload
+  })
+
+  fastify.register(dbBackups, {
+    couch,
+    databases: () => ({ components: ev.DB_COMPONENTS, sessions: ev.DB_SESSIONS, system: ev.DB_SYSTEM }),
+    publicUrl: () => ev.HOST_URL,
+    settingsDocuments: [process.env.SETTINGS_DOC_ID || '00_settings_athena'],
+    versions: () => t.ot_misc.parse_versions() || {},
+    webhooks: told(createCouchWebhookStore({ couch, database: ev.DB_SYSTEM })),
+    authorize({ raw }, { scheme }) {
+      if (permitted.get(raw) !== scheme) throw Object.assign(new Error('unauthorized'), { statusCode: 401 })
+      return {
+        name: t.misc.censorEmail(t.middleware.getEmail(raw)),
+        uuid: t.middleware.getUuid(raw) || undefined
+      }
+    },
+    rebuildWhitelist
+  })
+
+  /** Without components athena rebuilds nothing, and says so as if it were an error. */
+  async function rebuildWhitelist() {
+    try {
+      await to_promise((cb) => t.component_lib.rebuildWhiteList({}, cb))
+    } catch (error) {
+      if (error.statusCode !== NOTHING_THERE) throw error
+    }
+  }
+
+  /** Tells the browsers of each change of a transaction. */
+  function told(store) {
+    const tell = (tx) =>
+      t.wss1_athena?.broadcast({
+        type: 'webhook_tx',
+        id: tx.tx_id,
+        status: tx.status,
+        message: tx.description,
+        ts_display: tx.status === 'pending' ? tx.ts_started : tx.ts_completed,
+        ts_started: tx.ts_started,
+        ts_completed: tx.ts_completed,
+        on_step: tx.on_step,
+        total_steps: tx.total_steps,
+        by: tx.by,
+        sub_type: tx.sub_type
+      })
+    return {
+      async create(tx) {
+        await store.create(tx)
+        tell(tx)
+      },
+      async update(tx_id, update) {
+        const tx = await store.update(tx_id, update)
+        tell(tx)
+        return tx
+      },
+      get: (tx_id) => store.get(tx_id)
+    }
+  }
+
+  /** The last handler of a route, behind athena's middleware. */
+  const hand_over = (scheme) => (req, res) => {
+    permitted.set(req, scheme)
+    fastify.routing(req, res)
+  }
+
+  /**
+   * The routes, for `app.use` before the body parsers. Paths are strings, in which athena's log and metrics find what to
+   * mask. Other methods and paths go on to athena's own 404, OPTIONS is answered by Express.
+   */
+  function routes() {
+    const router = t.express.Router()
+    const add = (base, scheme, ...before) => {
+      const handlers = [...before, hand_over(scheme)]
+      // the longest first: athena masks by the first path that matches
+      const attachment = `${base}/backups/:backup_id/attachments/:att_name`
+      const one = `${base}/backups/:backup_id`
+      const all = `${base}/backups`
+      router.put(attachment, handlers)
+      router.get(one, handlers)
+      router.put(one, handlers)
+      router.get(all, handlers)
+      router.put(all, handlers)
+      router.post(all, handlers)
+    }
+    add('/api/v[123]', 'session', t.middleware.verify_settings_action_session)
+    add('/ak/api/v[123]', 'api-key', read_signed, t.middleware.verify_settings_action_ak)
+    return router
+  }
+
+  const parse = t.express?.json({
+    limit: MAX_SIGNED,
+    verify(req, _res, bytes) {
+      signed.set(req, bytes)
+    }
+  })
+
+  /** `Authorization: Signature` is verified over the body, so this one is read before; others stream to the plugin. */
+  function read_signed(req, res, next) {
+    if (!/^signature /i.test(req.headers.authorization || '')) return next()
+    parse(req, res, (error) => {
+      if (error) return next(error)
+      const { authorize, ...rest } = req.body || {}
+      const is_upload = req.method === 'PUT' && !req.params.backup_id
+      // an upload goes on as it came; of others nothing is left but what the plugin knows
+      if (!is_upload) signed.set(req, Object.keys(rest).length > 0 ? JSON.stringify(rest) : '')
+      next()
+    })
+  }
+
+  /** Ends what runs, or stops it and says so, then the connections and the process. */
+  function close_on_signals(server, done = () => process.exit(0)) {
+    let closing = false
+    const close = async () => {
+      server.close()
+      await fastify.close()
+      server.closeAllConnections()
+      done()
+    }
+    // `on`, since a second signal would end the process at once if nobody listened
+    for (const signal of ['SIGTERM', 'SIGINT']) {
+      process.on(signal, () => {
+        if (closing) return
+        closing = true
+        close().catch((error) => {
+          logger.error('[backup] could not close:', error)
+          process.exit(1)
+        })
+      })
+    }
+  }
+
+  /** A pino of what winston has: lines go to athena's console and file. */
+  function log_adapter(bound = {}) {
+    const write =
+      (level) =>
+      (first, ...rest) => {
+        const fields = typeof first === 'object' && first !== null ? { ...bound, ...first } : bound
+        // athena logs requests itself
+        if (fields.req || fields.res) return
+        const text = typeof first === 'object' && first !== null ? rest[0] : first
+        const told = inspect(fields, {
+          depth: 4,
+          breakLength: Number.POSITIVE_INFINITY,
+          maxStringLength: 2000
+        })
+        logger[level](`[backup] ${text ?? ''} ${told}`)
+      }
+    return {
+      level: logger.level || 'info',
+      fatal: write('error'),
+      error: write('error'),
+      warn: write('warn'),
+      info: write('info'),
+      debug: write('debug'),
+      trace: write('silly'),
+      silent() {},
+      child: (more) => log_adapter({ ...bound, ...more })
+    }
+  }
+
+  /** A backup each night at one, as athena has it, unless there is one of the last twelve hours. */
+  function schedule() {
+    const timer = setInterval(() => {
+      back_up_at_night().catch((error) => logger.error('[backup] the nightly backup failed:', error))
+    }, HOUR / 6)
+    timer.unref()
+    fastify.addHook('preClose', async () => clearInterval(timer))
+  }
+
+  async function back_up_at_night() {
+    if (new Date().getUTCHours() !== 1 || t.ot_misc.server_is_closed()) return
+    const { ids } = await fastify.dbBackups.list()
+    const newest = ids.length > 0 ? await fastify.dbBackups.summary(ids.at(-1)) : undefined
+    if (newest && !newest.error && Date.now() - newest.start_timestamp < 12 * HOUR) return
+    const { finished } = await fastify.dbBackups.start()
+    await finished
+  }
+
+  /** What libs/migration_lib.js calls of `tools.dbs`, which sends a backup to another console. */
+  const dbs = {
+    athena_backup: (_req, cb) => to_callback(fastify.dbBackups.start(), cb),
+    get_backup: (id, cb) => to_callback(in_form_of_athena(id), cb)
+  }
+
+  /** A backup as athena makes them: it restores no database by another key, and takes no more than 25 MB. */
+  async function in_form_of_athena(id) {
+    const { body } = await fastify.dbBackups.get(id)
+    const backup = JSON.parse(Buffer.concat(await body.toArray()).toString())
+    const forms = Object.entries(backup.dbs).map(([key, { docs, ...about }]) => [
+      key.replace(/^athena_/, 'DB_').toUpperCase(),
+      { ...about, compressed_docs: deflateSync(JSON.stringify(docs)).toString('base64') }
+    ])
+    return { ...backup, dbs: Object.fromEntries(forms) }
+  }
+
+  return { fastify, routes, dbs, close_on_signals, schedule }
+}
+
+/** Awaits a function of athena. Its errors are objects of any shape, strings, or nothing: all that they say is kept. */
+function to_promise(call) {
+  return new Promise((resolve, reject) => {
+    call((error, result) => (error ? reject(as_error(error)) : resolve(result)))
+  })
+}
+
+/** Gives athena's callbacks what a promise resolves with. */
+function to_callback(promise, cb) {
+  promise.then(
+    (result) => setImmediate(cb, null, result),
+    ({ statusCode = 500, message }) => setImmediate(cb, { statusCode, msg: message }, null)
+  )
+}
+
+function as_error(error) {
+  if (error instanceof Error) return error
+  const { msg, message, reason, error: name, statusCode } = Object(error)
+  const said = [msg ?? message, name, reason].filter((part) => part !== undefined)
+  const text = said.map((part) => (typeof part === 'string' ? part : inspect(part))).join(': ')
+  return Object.assign(new Error(text || (typeof error === 'string' ? error : inspect(error))), {
+    statusCode
+  })
+}
