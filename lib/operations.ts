@@ -10,6 +10,7 @@ import type {
 import type { DbBackups } from '../types/index.js'
 import { putAttachment } from './backup/append-attachment.js'
 import { backupContent, summaryOf } from './backup/content.js'
+import { abandon } from './discard.js'
 import { Backups } from './operations/backups.js'
 import { ClientNotices } from './operations/client-notices.js'
 import { Environment } from './operations/environment.js'
@@ -51,11 +52,27 @@ export class Operations implements DbBackups {
     return foreground(() => this.#backups.start())
   }
 
-  /** @param urlOf makes a path absolute; callers without a request have `publicUrl`, or nothing */
   async restore(
     source: { id: string } | { body: Readable },
-    options: RestoreOptions = {},
-    urlOf = (path: string) => `${this.#environment.options.publicUrl ?? ''}${path}`
+    options: RestoreOptions = {}
+  ): Promise<StartedRestore> {
+    const { publicUrl = '' } = this.#environment.options
+    try {
+      return await this.restoreFrom(source, options, (path) => `${publicUrl}${path}`)
+    } catch (error) {
+      if ('body' in source) abandon(source.body)
+      throw error
+    }
+  }
+
+  /**
+   * Starts a restore for a route, which takes care itself of a body that was refused.
+   * @param urlOf makes a path absolute
+   */
+  async restoreFrom(
+    source: { id: string } | { body: Readable },
+    options: RestoreOptions,
+    urlOf: (path: string) => string
   ): Promise<StartedRestore> {
     return foreground(() => this.#restores.start(source, options, (txId) => urlOf(transactionPath(txId))))
   }

@@ -20,9 +20,6 @@ export const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body st
 
 /** Fewer bytes than these within the idle time-out count as silence. */
 const DRIP = 1024
-/** What is read of a refused upload, at most, before the reply. */
-const DRAIN_BYTES = 64 * 1024 * 1024
-const DRAIN_MS = 3000
 
 export interface BodyLimits {
   /** Bytes as they arrive. */
@@ -144,23 +141,4 @@ export function readParsedBody(idle: number): preParsingAsyncHookHandler {
     // Fastify counts what it receives, and stops listening to a body that is too large.
     return readBody(request, payload as Readable, limits).on('error', () => undefined)
   }
-}
-
-/** Reads on, for a moment: a client that is still sending would not see the reply. */
-export async function drain(body: Readable): Promise<void> {
-  if (body.readableEnded || body.destroyed) return
-  let left = DRAIN_BYTES
-  const ended = new Promise<void>((resolve) => {
-    body.once('close', resolve).once('end', resolve).once('error', resolve)
-    body.on('data', (piece: Buffer) => {
-      left -= piece.length
-      if (left < 0) resolve()
-    })
-  })
-  await within(
-    DRAIN_MS,
-    () => new SilentError(),
-    () => ended
-  ).catch(() => undefined)
-  body.pause()
 }

@@ -52,7 +52,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
     async (request, reply) => {
       const skip = parseSkipLists(request.query)
       try {
-        const { tx_id: txId } = await operations.restore(
+        const { tx_id: txId } = await operations.restoreFrom(
           { id: request.params.backup_id },
           { skip, clientWebhookUrl: request.body.client_webhook_url, requester: requesterOf(request) },
           (path) => urlOf(request, path)

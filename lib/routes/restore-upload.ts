@@ -1,10 +1,11 @@
 import { Readable } from 'node:stream'
+import { drain } from '../discard.js'
 import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { RouteContext, Scope } from './context.js'
-import { drain, readBody, SilentError, tooLarge } from './request-body.js'
+import { readBody, SilentError, tooLarge } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
@@ -60,11 +61,13 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
       try {
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
         const skip = parseSkipLists(request.query)
-        const { tx_id: txId } = await operations.restore(
-          { body: readBody(request, body, limits) },
-          { skip, requester: requesterOf(request) },
-          (path) => urlOf(request, path)
-        )
+        const read = readBody(request, body, limits)
+        const { tx_id: txId } = await operations
+          .restoreFrom({ body: read }, { skip, requester: requesterOf(request) }, (path) =>
+            urlOf(request, path)
+          )
+          // What is left of the request is for `drain`.
+          .finally(() => read.destroy())
         return await reply
           .code(202)
           .send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
