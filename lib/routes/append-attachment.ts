@@ -4,7 +4,7 @@ import { AttachmentBody, AttachmentParams, attachmentStored } from '../schemas/b
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import type { RouteContext, Scope } from './context.js'
-import { readParsedBody } from './request-body.js'
+import { OWN_BODY, readParsedBody } from './request-body.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
@@ -15,6 +15,7 @@ export function appendAttachment(scope: Scope, { operations, options, describe }
   scope.put(
     '/:backup_id/attachments/:att_name',
     {
+      config: OWN_BODY,
       bodyLimit: overhead(attachmentBytes),
       preParsing: readParsedBody(options.timeouts.idle),
       schema: {

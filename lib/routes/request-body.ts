@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import createError from '@fastify/error'
 import type { FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
-import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { BodyAlreadyReadError, InvalidBackupError, TooLargeError } from '../errors.js'
 import { headOf } from '../head-of.js'
 import { InflateError, Inflater } from '../inflater.js'
 import { within } from '../within.js'
@@ -17,6 +17,9 @@ export const EncodingError = createError(
 export const ACCEPTED_ENCODINGS = 'gzip'
 
 export const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
+
+/** Configuration of a route that tells plugins of the host that read bodies, fastify-raw-body, to leave its own alone. */
+export const OWN_BODY: object = { rawBody: false }
 
 /** Fewer bytes than these within the idle time-out count as silence. */
 const DRIP = 1024
@@ -37,7 +40,8 @@ export const tooLarge = (limit: number) => new TooLargeError(`the body is larger
  * Leaves the connection open for the reply. The stream tells Fastify how much it has received.
  *
  * @param payload what Fastify has of the body; not the request's own stream when a hook of the host has changed it
- * @throws EncodingError (415); errors of the stream: TooLargeError, SilentError, InvalidBackupError
+ * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, SilentError,
+ * InvalidBackupError
  */
 export function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
   const { received: limit, idle } = limits
@@ -45,7 +49,7 @@ export function readBody(request: FastifyRequest, payload: Readable, limits: Bod
   const changed = payload !== request.raw
   if (encoding !== 'gzip' && encoding !== undefined && !changed) throw new EncodingError(encoding)
   let size = 0
-  const received = bounded(payload.iterator({ destroyOnReturn: false }), {
+  const received = firstReading(payload, {
     idle,
     onSize(bytes) {
       size = bytes
@@ -71,6 +75,12 @@ interface Bounds {
   idle: number
   /** Told how many bytes there were so far; throws when that is too much. */
   onSize: (bytes: number) => void
+}
+
+/** Reads a body in bounds. @throws BodyAlreadyReadError when some of it is gone, and what {@link bounded} throws */
+async function* firstReading(payload: Readable, bounds: Bounds): AsyncGenerator<Buffer> {
+  if (payload.readableDidRead) throw new BodyAlreadyReadError()
+  yield* bounded(payload.iterator({ destroyOnReturn: false }), bounds)
 }
 
 /** Bounds pieces in size, and how long their sender may be silent or send next to nothing. */

@@ -5,7 +5,7 @@ import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { RouteContext, Scope } from './context.js'
-import { readBody, SilentError, tooLarge } from './request-body.js'
+import { OWN_BODY, readBody, SilentError, tooLarge } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
@@ -19,6 +19,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
   scope.put(
     '',
     {
+      config: OWN_BODY,
       bodyLimit: uploadBytes,
       // The body is checked as it streams.
       validatorCompiler: (route) =>
