@@ -1,3 +1,4 @@
+import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
 import { within } from './within.js'
 
@@ -35,10 +36,16 @@ export async function drain(body: Readable): Promise<void> {
  */
 export function abandon(body: Readable): void {
   if (body.readableEnded || body.destroyed) return
-  const timer = setTimeout(() => body.destroy(), DRAIN_MS)
+  const timer = setTimeout(() => close(body), DRAIN_MS)
   body
     .on('error', () => undefined)
     .once('end', () => clearTimeout(timer))
     .once('close', () => clearTimeout(timer))
   void drain(body)
+}
+
+/** Destroys a body. That of a request of HTTP/2 does not end its stream by itself. */
+function close(body: Readable): void {
+  if ('stream' in body) (body as Http2ServerRequest).stream.destroy()
+  body.destroy()
 }

@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream'
-import { drain } from '../discard.js'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { abandon, drain } from '../discard.js'
 import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
@@ -73,11 +74,24 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
           .code(202)
           .send({ message: 'in-progress', url: urlOf(request, transactionPath(txId)) })
       } catch (error) {
-        // HTTP/2 has no such header.
-        if (request.raw.httpVersionMajor < 2) reply.header('connection', 'close')
-        if (!(error instanceof SilentError)) await drain(body)
+        await leave(request, reply, body, error)
         throw error
       }
     }
   )
+}
+
+/**
+ * Leaves a body that was refused so that its sender sees the reply. HTTP/1.1 closes the connection with it, so the body
+ * is read on before, unless nothing comes of it; HTTP/2 has streams that end by themselves, and no such header.
+ */
+async function leave(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  body: Readable,
+  error: unknown
+): Promise<void> {
+  if (request.raw.httpVersionMajor >= 2) return abandon(body)
+  reply.header('connection', 'close')
+  if (!(error instanceof SilentError)) await drain(body)
 }
