@@ -279,6 +279,7 @@ export class CouchClient {
       throw failure(error)
     }
 
+    connection.renew?.(answer.headers['set-cookie'])
     const answered = watch(answer.body, idle, what, failure, release)
     const expectsJson = !request.headers?.accept
     if (answer.statusCode >= 400) throw await refusal(what, answer, answered)
