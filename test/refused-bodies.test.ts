@@ -201,7 +201,7 @@ t.test('a body that is no request is closed', async (t) => {
   const bodies: Record<string, Readable> = {
     'a file': createReadStream(file),
     'a stream that others feed': createReadStream(file).pipe(new PassThrough()),
-    'a source without an end': Readable.from(bodyPieces('not json', 2 ** 40), { objectMode: false })
+    'a source that goes on and on': Readable.from(bodyPieces('not json', 400_000_000), { objectMode: false })
   }
   for (const [name, body] of Object.entries(bodies)) {
     await t.rejects(host.app.dbBackups.restore({ body }), { code: 'DB_BACKUPS_INVALID' }, name)
