@@ -42,6 +42,13 @@ export const InvalidParameterError = createError('DB_BACKUPS_INVALID_PARAMETER',
 
 export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
 
+/** Code of the host has read a body that was to be read here. */
+export const BodyAlreadyReadError = createError(
+  'DB_BACKUPS_BODY_ALREADY_READ',
+  'the host has read the body before the backups could: keep what reads bodies (hooks, middleware, parsers in front of Fastify) away from the paths of backups',
+  500
+)
+
 /** No room to spool an upload, or what is to be appended. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
 

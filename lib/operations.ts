@@ -10,6 +10,7 @@ import type {
 } from '../types/backups.js'
 import type { DbBackups } from '../types/index.js'
 import type { Append } from './backup/append-attachment.js'
+import { abandon } from './discard.js'
 import { DatabaseOperations } from './operations/database-operations.js'
 import { Environment, Instance } from './operations/environment.js'
 import type { ResolvedOptions } from './options.js'
@@ -38,11 +39,26 @@ export class Operations implements DbBackups {
     return now.start(options)
   }
 
-  /** @param urlOf makes a path absolute; callers without a request have `publicUrl`, or nothing */
   async restore(
     source: { id: string } | { body: Readable },
-    options: RestoreOptions = {},
-    urlOf = under(this.#options.publicUrl ?? '')
+    options: RestoreOptions = {}
+  ): Promise<StartedRestore> {
+    try {
+      return await this.restoreFrom(source, options, under(this.#options.publicUrl ?? ''))
+    } catch (error) {
+      if ('body' in source) abandon(source.body)
+      throw error
+    }
+  }
+
+  /**
+   * Starts a restore for a route, which takes care itself of a body that was refused.
+   * @param urlOf makes a path absolute
+   */
+  async restoreFrom(
+    source: { id: string } | { body: Readable },
+    options: RestoreOptions,
+    urlOf: (path: string) => string
   ): Promise<StartedRestore> {
     const now = await this.#toStart('restore')
     return now.restore(source, options, urlOf)

@@ -1,10 +1,11 @@
+import { accessSync, constants, statSync } from 'node:fs'
 import { type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
 import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { BACKGROUND } from './couch/client.js'
-import { connectionOf } from './couch/connection.js'
+import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './store/lease-watch.js'
@@ -162,15 +163,14 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   ) {
     throw invalid('versions', 'must be an object or a function')
   }
-  if (typeof couch !== 'function') {
-    try {
-      connectionOf(couch)
-    } catch {
-      throw invalid('couch', 'must be a nano server scope, or a function that returns one')
-    }
+  try {
+    checkCouch(couch)
+  } catch (error) {
+    throw invalid('couch', (error as Error).message)
   }
   check(Options, options)
   if (options.metrics) checkMetrics(options.metrics)
+  if (options.spoolDirectory !== undefined) checkDirectory(options.spoolDirectory)
   const databases = optionOf('databases', options.databases, namesOf)
   const publicUrl = optionOf('publicUrl', options.publicUrl, publicUrlOf)
   const uploadBytes = options.limits?.uploadBytes ?? GiB
@@ -280,6 +280,17 @@ function publicUrlOf(given: string | undefined): string | undefined {
   return given.replace(/\/+$/, '')
 }
 
+function checkDirectory(path: string): void {
+  try {
+    if (!statSync(path).isDirectory()) throw invalid('spoolDirectory', `is no directory: "${path}"`)
+    accessSync(path, constants.W_OK | constants.X_OK)
+  } catch (error) {
+    if (error instanceof TypeError) throw error
+    const { code } = error as NodeJS.ErrnoException
+    throw invalid('spoolDirectory', `must be there and writable: "${path}" (${code}). Create it first`)
+  }
+}
+
 function checkPublicUrl(text: string): void {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (!url || url.search || url.hash || url.username || url.password) {
@@ -292,7 +303,12 @@ function checkNames(names: Required<DatabaseNames>): void {
   for (const database of LOGICAL_DATABASES) {
     for (const other of LOGICAL_DATABASES) {
       if (other === database) continue
-      const taken = [names[other], apiKey(other), other]
+      if (names[database] === names[other])
+        throw invalid(
+          `databases.${database}`,
+          `names the database of ${other}, "${names[other]}": each needs its own`
+        )
+      const taken = [apiKey(other), other]
       if (taken.includes(names[database])) {
         throw invalid(`databases.${database}`, `"${names[database]}" stands for ${other} in backups`)
       }

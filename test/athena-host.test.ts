@@ -212,13 +212,13 @@ t.test(
   }
 )
 
-t.test('a reply passes through the compression and the headers of the host', async (t) => {
+t.test('a download gets the headers of the host, and is left uncoded by its compression', async (t) => {
   const host = await startHost(t)
   const docs = Array.from({ length: 50 }, (_, index) => ({ _id: `peer${index}`, text: 'x'.repeat(5000) }))
   await insert(host, 'components', ...docs)
   const { id } = await backedUp(host)
   const reply = await host.call('GET', `/ak/api/v3/backups/${id}`, { headers: host.key('manager') })
-  t.equal(reply.headers.get('content-encoding'), 'gzip')
+  t.equal(reply.headers.get('content-encoding'), null, 'so that it can be resumed')
   t.equal(reply.headers.get('x-content-type-options'), 'nosniff', 'with the headers that the host sets')
   const { dbs } = (await reply.json()) as Reply
   const received = dbs.athena_components.docs.map(({ _rev, ...document }: { _rev: string }) => document)

@@ -344,6 +344,7 @@ export class CouchClient {
     silence.end()
     progress.waitsFor = 'answer'
 
+    connection.renew?.(answer.headers['set-cookie'])
     const stall = () => progress.stall(abort)
     const answered = watch(answer.body, { idle, what, stall, failure, release })
     const expectsJson = !request.headers?.accept

@@ -1,5 +1,7 @@
 import type { ServerScope } from 'nano'
 import type { Dispatcher } from 'undici'
+import { cutText, MOST } from '../cut-text.js'
+import { HostValueError } from '../errors.js'
 
 /** Where and as whom to talk to CouchDB. */
 export interface Connection {
@@ -9,23 +11,80 @@ export interface Connection {
   headers: Record<string, string>
   /** The host's own dispatcher, when its nano has one. */
   dispatcher: Dispatcher | undefined
+  /** Gives cookies that the server has set, a renewed session above all, back to the host's nano. */
+  renew?(setCookie: string | string[] | undefined): void
 }
 
 /** What nano 11 keeps in `config` beyond what its types tell. */
 interface NanoConfig {
   url: string
+  /** Of the scope of a database. */
+  db?: unknown
   plainURL?: string
   cookie?: string
   headers?: Record<string, string>
   agent?: unknown
-  cookieJar?: { getCookieString(url: string): string | undefined }
+  requestDefaults?: object
+  cookieJar?: CookieJar
 }
+
+interface CookieJar {
+  getCookieString(url: string): string | undefined
+  parse?(setCookie: string, url: string): void
+}
+
+type Couch = ServerScope | (() => ServerScope)
+
+/**
+ * Checks what can be told of the option `couch` before there is a request. A function is called once; it may have
+ * nothing to give yet.
+ * @throws TypeError that tells what is wrong and what to do
+ */
+export function checkCouch(couch: Couch): void {
+  const given = typeof couch === 'function' ? nowOf(couch) : (couch ?? null)
+  const problem = given === undefined ? undefined : problemOf(given)
+  if (problem)
+    throw new TypeError(`must be a nano server scope, or a function that returns one: it gives ${problem}`)
+}
+
+/** What the host's function gives now: it may throw, or give nothing, until the host is ready. */
+function nowOf(couch: () => unknown): unknown {
+  try {
+    return couch() ?? undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Tells why something cannot be used as a scope of nano. */
+function problemOf(scope: unknown): string | undefined {
+  if (scope instanceof Promise) {
+    scope.catch(() => undefined)
+    return 'a promise, where the scope must be there at once'
+  }
+  const config = (scope as { config?: NanoConfig } | null | undefined)?.config
+  if (typeof config?.url !== 'string') return 'none'
+  if (config.db !== undefined) {
+    const name = cutText(String(config.db), MOST.name)
+    return `the scope of the database "${name}". Leave out use(); for a server below a path, call nano({ url, parseUrl: false })`
+  }
+  if (Object.keys(config.requestDefaults ?? {}).length > 0) {
+    return 'one with requestDefaults, which nano 11 ignores. Use nano({ url, headers, agentOptions }), with a dispatcher of undici as agentOptions'
+  }
+  if (config.agent !== undefined && !isDispatcher(config.agent)) {
+    return 'one whose agentOptions is no dispatcher of undici, such as new Agent({ connect: { ca } })'
+  }
+  return undefined
+}
+
+const isDispatcher = (agent: unknown): agent is Dispatcher =>
+  typeof (agent as Dispatcher | undefined)?.request === 'function'
 
 /**
  * Reads the connection of the host's nano, asking for it anew where it is a function.
- * @throws TypeError when there is none, and what the host's function throws
+ * @throws HostValueError when there is none, and what the host's function throws
  */
-export function connectionTo(couch: ServerScope | (() => ServerScope)): Connection {
+export function connectionTo(couch: Couch): Connection {
   try {
     return connectionOf(typeof couch === 'function' ? couch() : couch)
   } catch (error) {
@@ -40,13 +99,12 @@ export function connectionTo(couch: ServerScope | (() => ServerScope)): Connecti
  * Reads the connection out of a nano server scope: address, credentials (of the URL, of `headers`, or the session
  * cookie of `nano.auth()`), extra headers and dispatcher.
  *
- * @throws TypeError when it is not a nano server scope.
+ * @throws HostValueError when it is not a nano server scope that can be used
  */
 export function connectionOf(couch: ServerScope): Connection {
-  const config = couch?.config as unknown as NanoConfig | undefined
-  if (!config || typeof config.url !== 'string') {
-    throw new TypeError('couch must be a nano server scope, or a function that returns one')
-  }
+  const problem = problemOf(couch)
+  if (problem) throw new HostValueError('couch', problem === 'none' ? 'no nano server scope' : problem)
+  const config = couch.config as unknown as NanoConfig
   const url = new URL(config.url)
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(config.headers ?? {}))
@@ -55,16 +113,25 @@ export function connectionOf(couch: ServerScope): Connection {
     const credentials = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`
     headers.authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
   }
-  const cookies = [config.cookie, config.cookieJar?.getCookieString(config.plainURL ?? url.origin)]
-  const cookie = cookies.filter(Boolean).join('; ')
+  const cookieUrl = config.plainURL ?? url.origin
+  // As nano does: a renewed session takes the place of the one that it began with.
+  const cookie = config.cookieJar?.getCookieString(cookieUrl) || config.cookie
   if (cookie) headers.cookie = cookie
   delete headers['content-type']
   delete headers.accept
-  const agent = config.agent as Dispatcher | undefined
   return {
     origin: url.origin,
     basePath: url.pathname.replace(/\/+$/, ''),
     headers,
-    dispatcher: typeof agent?.request === 'function' ? agent : undefined
+    dispatcher: isDispatcher(config.agent) ? config.agent : undefined,
+    renew(setCookie = []) {
+      for (const text of [setCookie].flat()) if (expires(text)) config.cookieJar?.parse?.(text, cookieUrl)
+    }
   }
+}
+
+/** Whether a cookie says when it ends. nano's jar never sends one that does not, and never drops it either. */
+function expires(setCookie: string): boolean {
+  const [, date] = /;\s*expires=([^;]+)/i.exec(setCookie) ?? []
+  return date !== undefined && !Number.isNaN(Date.parse(date))
 }

@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { cutRequester, cutText, MOST } from '../cut-text.js'
-import { BackupNotRestorableError } from '../errors.js'
+import { BackupNotRestorableError, BodyAlreadyReadError } from '../errors.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -88,7 +88,9 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const source = await this.#spool(bytesOf(body), 'content')
+    const pieces = bytesOf(body)
+    // Whoever takes care of a body that is refused needs it without a reader.
+    const source = await this.#spool(pieces, 'content').finally(() => pieces.return(undefined))
     try {
       const { members } = source
       refuseUnusable(members)
@@ -228,7 +230,9 @@ function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?:
   throw new BackupNotRestorableError(`the backup has failed${reason}`)
 }
 
-/** Streams with an encoding, and those of `Readable.from`, give text. */
+/** Reads a body, and leaves it open when it is not read to its end. Streams with an encoding, and those of `Readable.from`, give text. */
 async function* bytesOf(body: Readable): AsyncGenerator<Uint8Array> {
-  for await (const piece of body) yield typeof piece === 'string' ? Buffer.from(piece) : piece
+  if (body.readableEnded || (body.destroyed && !body.errored)) throw new BodyAlreadyReadError()
+  for await (const piece of body.iterator({ destroyOnReturn: false }))
+    yield typeof piece === 'string' ? Buffer.from(piece) : piece
 }

@@ -6,7 +6,7 @@ import { errorReplies } from '../schemas/errors.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
 import { readAttachmentBody } from './attachment-body.js'
 import { type Ask, type RouteContext, replyUnknown, type Scope } from './context.js'
-import { clientOf, streamBodies, withBody } from './request-body.js'
+import { clientOf, OWN_BODY, streamBodies, withBody } from './request-body.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
@@ -49,6 +49,7 @@ export function appendLongNamed(scope: Scope, context: RouteContext, ask: Ask): 
 
 function routeOf({ options, describe }: RouteContext) {
   return {
+    config: OWN_BODY,
     bodyLimit: overhead(options.limits.attachmentBytes),
     schema: {
       ...describe('appendAttachment'),

@@ -2,19 +2,25 @@ import { constants, type Http2ServerResponse } from 'node:http2'
 import { finished, type Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 
-/** Headers that tell of a body that will not be sent. */
+/** Headers that tell of the body of a backup. */
 const OF_THE_BODY = ['accept-ranges', 'content-encoding', 'content-range', 'etag']
 
+/** Removes what the reply tells of a body that will not be sent. */
+export function withoutBody(reply: FastifyReply): void {
+  for (const name of OF_THE_BODY) reply.removeHeader(name)
+}
+
 /**
- * Cuts off the reply when the body that it sends fails. Fastify destroys the response, which HTTP/2 takes for its end:
- * clients would hold a part for the whole. Hooks of the host may send the body through streams that do not pass on its
- * failure, so the body itself is watched.
+ * Cuts off the reply when the body that it sends fails, and ends the body with the reply. Fastify destroys the response,
+ * which HTTP/2 takes for its end: clients would hold a part for the whole. Hooks of the host may send the body through
+ * streams that pass on neither its failure nor their own end, so the body itself is watched.
  */
 export function breakOffWith(body: Readable, reply: FastifyReply): void {
+  reply.raw.once('close', () => body.destroy())
   body.once('error', () => {
     if (reply.raw.headersSent) breakOff(reply)
     // Fastify replies with the error.
-    else for (const name of OF_THE_BODY) reply.removeHeader(name)
+    else withoutBody(reply)
   })
   // Nor may they pass on that the client has left.
   finished(reply.raw, () => body.destroy())

@@ -1,21 +1,33 @@
 import type { Readable } from 'node:stream'
+import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
 import { BackupNotFoundError, RangeAfterEndError } from '../errors.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
-import { breakOffWith } from './break-off.js'
+import { breakOffWith, withoutBody } from './break-off.js'
 import { rangeStart } from './byte-range.js'
 import type { RouteContext, Scope } from './context.js'
 import { isNotModified } from './entity-tag.js'
+
+const CodedPartError = createError(
+  'DB_BACKUPS_CODED_PART',
+  'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
+  500
+)
+
+/** Route options of @fastify/compress: a download that is coded cannot be resumed. */
+const UNCOMPRESSED = { compress: false }
 
 /** API 5: `GET /backups/:backup_id` */
 export function getBackup(scope: Scope, { operations, describe }: RouteContext): void {
   scope.get(
     '/:backup_id',
     {
+      ...UNCOMPRESSED,
       exposeHeadRoute: false,
+      onSend: markCoded,
       schema: {
         ...describe('getBackup'),
         summary: 'Get a backup with its documents and attachments',
@@ -58,7 +70,7 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
     return reply.send(bytes)
   }
   reply.header('content-type', 'application/json; charset=utf-8')
-  reply.header('cache-control', 'no-store')
+  reply.header('cache-control', 'no-store, no-transform')
   reply.header('etag', etag)
   if (isNotModified(request.headers['if-none-match'], etag)) {
     body.destroy()
@@ -76,8 +88,27 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
     reply.header('content-range', `bytes */${length}`)
     throw new RangeAfterEndError(String(length))
   }
+  // Content-Range counts uncoded bytes: what compresses replies looks here.
+  request.raw.headers['accept-encoding'] = 'identity'
   reply.code(206)
   reply.header('content-range', `bytes ${start}-${length - 1}/${length}`)
   reply.header('content-length', length - start)
   return send(bodyFrom(start))
+}
+
+/**
+ * Tells of a body that a hook of the host has coded that it is not the one which ranges are of: a client that resumes
+ * the download would join bytes of both.
+ */
+async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+  const etag = reply.getHeader('etag')
+  const coding = reply.getHeader('content-encoding') ?? 'identity'
+  if (typeof etag !== 'string' || coding === 'identity') return payload
+  if (reply.statusCode === 206) {
+    withoutBody(reply)
+    throw new CodedPartError()
+  }
+  reply.header('etag', `W/${etag}`)
+  for (const name of ['accept-ranges', 'content-length']) reply.removeHeader(name)
+  return payload
 }

@@ -2,7 +2,8 @@ import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
-import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { abandon, drain } from '../discard.js'
+import { BodyAlreadyReadError, InvalidBackupError, TooLargeError } from '../errors.js'
 import { headOf } from '../head-of.js'
 import { InflateError, Inflater } from '../inflater.js'
 import { within } from '../within.js'
@@ -21,12 +22,11 @@ export const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body st
 
 /** Nobody waits for the reply any more. */
 export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
+/** Configuration of a route that tells plugins of the host that read bodies, fastify-raw-body, to leave its own alone. */
+export const OWN_BODY: object = { rawBody: false }
 
 /** Fewer bytes than these within the idle time-out count as silence. */
 const DRIP = 1024
-/** What is read of a refused upload, at most, before the reply. */
-const DRAIN_BYTES = 64 * 1024 * 1024
-const DRAIN_MS = 3000
 
 export interface BodyLimits {
   /** Bytes as they arrive. */
@@ -44,7 +44,8 @@ export const tooLarge = (limit: number) => new TooLargeError(`the body is larger
  * Leaves the connection open for the reply. The stream tells Fastify how much it has received.
  *
  * @param payload what Fastify has of the body; not the request's own stream when a hook of the host has changed it
- * @throws EncodingError (415); errors of the stream: TooLargeError, SilentError, InvalidBackupError
+ * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, SilentError,
+ * InvalidBackupError
  */
 export function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
   const { received: limit, idle } = limits
@@ -52,7 +53,7 @@ export function readBody(request: FastifyRequest, payload: Readable, limits: Bod
   const changed = payload !== request.raw
   if (encoding !== 'gzip' && encoding !== undefined && !changed) throw new EncodingError(encoding)
   let size = 0
-  const received = bounded(payload.iterator({ destroyOnReturn: false }), {
+  const received = firstReading(payload, {
     idle,
     onSize(bytes) {
       size = bytes
@@ -78,6 +79,12 @@ interface Bounds {
   idle: number
   /** Told how many bytes there were so far; throws when that is too much. */
   onSize: (bytes: number) => void
+}
+
+/** Reads a body in bounds. @throws BodyAlreadyReadError when some of it is gone, and what {@link bounded} throws */
+async function* firstReading(payload: Readable, bounds: Bounds): AsyncGenerator<Buffer> {
+  if (payload.readableDidRead) throw new BodyAlreadyReadError()
+  yield* bounded(payload.iterator({ destroyOnReturn: false }), bounds)
 }
 
 /** Bounds pieces in size, and how long their sender may be silent or send next to nothing. */
@@ -163,14 +170,29 @@ export async function withBody<T>(
 ): Promise<T> {
   const payload = (request.body as Readable | undefined) ?? Readable.from([])
   try {
-    return await work(readBody(request, payload, limits))
+    const body = readBody(request, payload, limits)
+    // What is left of the request is for `leave`.
+    return await work(body).finally(() => body.destroy())
   } catch (error) {
     if (request.raw.destroyed && !request.raw.complete) throw new ClientLeftError()
-    // HTTP/2 has no such header.
-    if (request.raw.httpVersionMajor < 2) reply.header('connection', 'close')
-    if (!(error instanceof SilentError)) await drain(payload)
+    await leave(request, reply, payload, error)
     throw error
   }
+}
+
+/**
+ * Leaves a body that was refused so that its sender sees the reply. HTTP/1.1 closes the connection with it, so the body
+ * is read on before, unless nothing comes of it; HTTP/2 has streams that end by themselves, and no such header.
+ */
+async function leave(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  body: Readable,
+  error: unknown
+): Promise<void> {
+  if (request.raw.httpVersionMajor >= 2) return abandon(body)
+  reply.header('connection', 'close')
+  if (!(error instanceof SilentError)) await drain(body)
 }
 
 /** Returns a signal that a request's client ends when it breaks off. */
@@ -189,23 +211,4 @@ export function readParsedBody(idle: number): preParsingAsyncHookHandler {
     // Fastify counts what it receives, and stops listening to a body that is too large.
     return readBody(request, payload as Readable, limits).on('error', () => undefined)
   }
-}
-
-/** Reads on, for a moment: a client that is still sending would not see the reply. */
-export async function drain(body: Readable): Promise<void> {
-  if (body.readableEnded || body.destroyed) return
-  let left = DRAIN_BYTES
-  const ended = new Promise<void>((resolve) => {
-    body.once('close', resolve).once('end', resolve).once('error', resolve)
-    body.on('data', (piece: Buffer) => {
-      left -= piece.length
-      if (left < 0) resolve()
-    })
-  })
-  await within(
-    DRAIN_MS,
-    () => new SilentError(),
-    () => ended
-  ).catch(() => undefined)
-  body.pause()
 }

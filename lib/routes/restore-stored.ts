@@ -5,7 +5,7 @@ import { errorReplies } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import { acceptNoBody, type RouteContext, type Scope } from './context.js'
-import { readParsedBody } from './request-body.js'
+import { OWN_BODY, readParsedBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 4: `PUT /backups/:backup_id` */
@@ -14,6 +14,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
   scope.put(
     '/:backup_id',
     {
+      config: OWN_BODY,
       bodyLimit: 64 * 1024,
       preParsing: readParsedBody(options.timeouts.idle),
       preValidation: acceptNoBody,
@@ -53,7 +54,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
       const skip = await parseSkipLists(request.query)
       const urlOf = urlsOf(request)
       try {
-        const { tx_id: txId } = await operations.restore(
+        const { tx_id: txId } = await operations.restoreFrom(
           { id: request.params.backup_id },
           { skip, clientWebhookUrl: request.body.client_webhook_url, requester: requesterOf(request) },
           urlOf

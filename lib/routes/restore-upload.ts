@@ -3,7 +3,7 @@ import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { RouteContext, Scope } from './context.js'
-import { streamBodies, tooLarge, withBody } from './request-body.js'
+import { OWN_BODY, streamBodies, tooLarge, withBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
@@ -15,6 +15,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
   scope.put(
     '',
     {
+      config: OWN_BODY,
       bodyLimit: uploadBytes,
       schema: {
         ...describe('restoreUploadedBackup'),
@@ -52,7 +53,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
         if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
         const skip = await parseSkipLists(request.query)
         const urlOf = urlsOf(request)
-        const { tx_id: txId } = await operations.restore(
+        const { tx_id: txId } = await operations.restoreFrom(
           { body },
           { skip, requester: requesterOf(request) },
           urlOf

@@ -2,7 +2,7 @@ import { backupStarted } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import { backupPath, type RouteContext, refuseBody, type Scope } from './context.js'
-import { readParsedBody } from './request-body.js'
+import { OWN_BODY, readParsedBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
 export function startBackup(scope: Scope, context: RouteContext): void {
@@ -10,6 +10,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
   scope.post(
     '',
     {
+      config: OWN_BODY,
       preParsing: readParsedBody(options.timeouts.idle),
       preValidation: refuseBody,
       schema: {

@@ -6,7 +6,10 @@ export const BackupStarted = Type.Object(
   {
     message: Type.Literal('in-progress'),
     id: Type.String({ description: 'Id of the backup' }),
-    url: Type.String({ description: 'Where to read the backup' })
+    url: Type.String({
+      description:
+        'Where to read the backup with an API key: always under `/ak/api/v2`, also of a backup that a session started. A session reads it at `/api/v3/backups/<id>`.'
+    })
   },
   { $id: 'DbBackupStarted', title: 'DbBackupStarted' }
 )

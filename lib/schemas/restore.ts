@@ -79,7 +79,10 @@ export const UploadBody = Type.Object(
 export const RestoreStarted = Type.Object(
   {
     message: Type.Literal('in-progress'),
-    url: Type.String({ description: 'Where to read how the restore is going' })
+    url: Type.String({
+      description:
+        'Where to read how the restore is going with an API key: always under `/ak/api/v1`, also of a restore that a session started. For sessions the host may serve it elsewhere, by the same id.'
+    })
   },
   { $id: 'DbRestoreStarted', title: 'DbRestoreStarted' }
 )

@@ -1,7 +1,7 @@
 import type { ServerScope } from 'nano'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
-import { connectionTo } from '../couch/connection.js'
+import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
 
@@ -14,12 +14,16 @@ export interface CouchWebhookStoreOptions {
   timeout?: number
 }
 
-/** Keeps transactions as documents whose `_id` is the transaction's id, as athena does. */
+/**
+ * Keeps transactions as documents whose `_id` is the transaction's id, as athena does.
+ * @throws TypeError when `couch` cannot be used
+ */
 export function createCouchWebhookStore({
   couch,
   database,
   timeout = 30_000
 }: CouchWebhookStoreOptions): WebhookStore {
+  checkCouch(couch)
   const client = new CouchClient({
     connect: () => connectionTo(couch),
     retry: FOREGROUND,
