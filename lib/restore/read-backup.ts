@@ -50,6 +50,7 @@ const MEMBERS = new Set([
   'ibp_versions',
   'id',
   'in_progress',
+  'missing_databases',
   'start_timestamp',
   'type',
   'unreadable_count'

@@ -2,6 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import { CopyIndex } from '../store/copy-index.js'
+import { apiKey } from '../store/names.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
 import { indexLargeDocument, type LargeDocument } from './large-document.js'
@@ -51,6 +52,7 @@ export class SpooledSource implements RestoreSource {
       for await (const items of readBackup(body, options)) {
         for (const item of items) await source.#take(item)
       }
+      source.#checkMissing()
       await spool.flush()
       return source
     } catch (error) {
@@ -60,7 +62,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   get databases(): readonly LogicalDatabase[] {
-    return [...this.#copies.keys()]
+    return [...this.#copies.keys()].filter((database) => !this.about(database).missing)
   }
 
   about(database: LogicalDatabase): AboutDatabase {
@@ -91,6 +93,16 @@ export class SpooledSource implements RestoreSource {
 
   async close(): Promise<void> {
     await this.#spool.remove()
+  }
+
+  /** @throws InvalidBackupError */
+  #checkMissing(): void {
+    for (const [database, { missing }] of this.#about) {
+      if (missing && this.count(database) > 0)
+        throw new InvalidBackupError(
+          `"dbs.${apiKey(database)}.missing" says that there was no such database, but there are documents`
+        )
+    }
   }
 
   async #take(item: BackupItem): Promise<void> {

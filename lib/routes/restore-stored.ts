@@ -44,6 +44,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'compressedBody',
             'transactionsLate',
             'reservedId',
+            'missingDatabase',
             'closing'
           )
         }

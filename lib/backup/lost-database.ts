@@ -1,0 +1,62 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { MissingDatabaseError } from '../errors.js'
+import type { BackupStore, LoadedBackup } from '../store/backup-store.js'
+import { isOfOthers } from '../store/layout.js'
+import { databaseOfKey } from '../store/names.js'
+
+/** A backup that finds one of its databases missing. */
+export interface LostDatabase {
+  /** Id of the backup. */
+  id: string
+  sources: Record<LogicalDatabase, CouchDatabase>
+  store: BackupStore
+  /** The database that is missing. */
+  database: LogicalDatabase
+}
+
+/**
+ * Makes sure that a database which is missing is one that did not exist yet. Where the last complete backup holds
+ * documents of the database, it was deleted, or its name was changed in the configuration: further backups without it
+ * would take the place of good ones.
+ * @throws MissingDatabaseError
+ */
+export async function refuseLost(lost: LostDatabase): Promise<void> {
+  const { sources, database } = lost
+  // The lease lies there: it was there when the backup began.
+  if (database === 'system')
+    throw new MissingDatabaseError(`database "${sources.system.name}" was deleted while it was backed up`)
+  const last = await lastComplete(lost)
+  const held = last ? documentsIn(last, lost) : 0
+  if (!last || held === 0) return
+  throw new MissingDatabaseError(
+    `database "${sources[database].name}" does not exist, but backup "${last.header._id}" holds ${held} documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
+  )
+}
+
+/** Returns the newest complete backup of the same source databases. */
+async function lastComplete({ id, sources, store }: LostDatabase): Promise<LoadedBackup | null> {
+  for (const earlier of (await store.list()).reverse()) {
+    const loaded = earlier === id ? null : await store.load(earlier)
+    if (loaded && isComplete(loaded) && isOfThese(loaded, sources.system.name)) return loaded
+  }
+  return null
+}
+
+const isOfThese = ({ kind, header }: LoadedBackup, system: string) =>
+  kind === 'legacy' || !isOfOthers(header, system)
+
+const isComplete = ({ header }: LoadedBackup) => !header.in_progress && !header.error
+
+function documentsIn({ header }: LoadedBackup, { sources, database }: LostDatabase): number | string {
+  const names = {
+    components: sources.components.name,
+    sessions: sources.sessions.name,
+    system: sources.system.name
+  }
+  const key = Object.keys(header.dbs).find((name) => databaseOfKey(name, names) === database)
+  if (key === undefined) return 0
+  const { doc_count: count } = header.dbs[key]
+  // Athena's backups do not always count them.
+  return typeof count === 'number' ? count : 'the'
+}
