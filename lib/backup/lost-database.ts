@@ -27,10 +27,9 @@ export async function refuseLost(lost: LostDatabase): Promise<void> {
   if (database === 'system')
     throw new MissingDatabaseError(`database "${sources.system.name}" was deleted while it was backed up`)
   const last = await lastComplete(lost)
-  const held = last ? documentsIn(last, lost) : 0
-  if (!last || held === 0) return
+  if (!last || !holdsDocuments(last, lost)) return
   throw new MissingDatabaseError(
-    `database "${sources[database].name}" does not exist, but backup "${last.header._id}" holds ${held} documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
+    `database "${sources[database].name}" does not exist, but backup "${last.header._id}" holds documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
   )
 }
 
@@ -48,15 +47,10 @@ const isOfThese = ({ kind, header }: LoadedBackup, system: string) =>
 
 const isComplete = ({ header }: LoadedBackup) => !header.in_progress && !header.error
 
-function documentsIn({ header }: LoadedBackup, { sources, database }: LostDatabase): number | string {
-  const names = {
-    components: sources.components.name,
-    sessions: sources.sessions.name,
-    system: sources.system.name
-  }
+function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDatabase): boolean {
+  const { components, sessions, system } = sources
+  const names = { components: components.name, sessions: sessions.name, system: system.name }
   const key = Object.keys(header.dbs).find((name) => databaseOfKey(name, names) === database)
-  if (key === undefined) return 0
-  const { doc_count: count } = header.dbs[key]
   // Athena's backups do not always count them.
-  return typeof count === 'number' ? count : 'the'
+  return key !== undefined && header.dbs[key].doc_count !== 0
 }

@@ -44,7 +44,6 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'compressedBody',
             'transactionsLate',
             'reservedId',
-            'missingDatabase',
             'closing'
           )
         }
