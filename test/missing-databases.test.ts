@@ -295,3 +295,17 @@ t.test('a database that no node knows, or of which none tells, is missing', asyn
     t.equal(await db.find(), null, `nodes answer ${status}`)
   }
 })
+
+t.test('a database that is deleted before its turn fails the first backup as well', async (t) => {
+  const on = await consoleWithout(t)
+  const gate = await startGate(t, on)
+  const { app } = await setup(t, on, { couch: gate.couch })
+  const feed = new RegExp(`${on.names.components}/_changes`)
+  const release = gate.hold(feed)
+  const { finished } = await app.dbBackups.start()
+  const failed = t.rejects(finished, { message: /"\w+_sessions" was deleted while the backup ran/ })
+  await gate.held(feed)
+  await on.couch.db.destroy(on.names.sessions)
+  release()
+  await failed
+})

@@ -9,7 +9,7 @@ import type { HeaderDocument, StoredDatabase } from '../store/layout.js'
 import { LAYOUT } from '../store/layout.js'
 import { apiKey, BACKUP_TYPE, LOGICAL_DATABASES } from '../store/names.js'
 import { backupDatabase } from './database-backup.js'
-import { refuseLost } from './lost-database.js'
+import { namesOfExisting, refuseLost } from './lost-database.js'
 
 /** Milliseconds between two writes of a running backup's header. */
 const PROGRESS_INTERVAL = 2000
@@ -69,6 +69,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
+    const existing = await namesOfExisting(sources)
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
       const { summary, stored } = await backupDatabase({
@@ -84,7 +85,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
           progress.due()
         }
       })
-      if (!stored) await refuseLost({ id, sources, store, database })
+      if (!stored) await refuseLost({ id, sources, store, database, existing })
       else {
         await store.relieve(id, database, stored)
         databases[database] = stored

@@ -13,6 +13,15 @@ export interface LostDatabase {
   store: BackupStore
   /** The database that is missing. */
   database: LogicalDatabase
+  /** Names of the databases that existed when the backup began. */
+  existing: ReadonlySet<string>
+}
+
+/** Returns the names of those databases that exist. */
+export async function namesOfExisting(sources: LostDatabase['sources']): Promise<Set<string>> {
+  const all = Object.values(sources)
+  const found = await Promise.all(all.map((source) => source.find()))
+  return new Set(all.filter((_source, i) => found[i]).map(({ name }) => name))
 }
 
 /**
@@ -22,10 +31,9 @@ export interface LostDatabase {
  * @throws MissingDatabaseError
  */
 export async function refuseLost(lost: LostDatabase): Promise<void> {
-  const { sources, database } = lost
-  // The lease lies there: it was there when the backup began.
-  if (database === 'system')
-    throw new MissingDatabaseError(`database "${sources.system.name}" was deleted while it was backed up`)
+  const { sources, database, existing } = lost
+  if (existing.has(sources[database].name))
+    throw new MissingDatabaseError(`database "${sources[database].name}" was deleted while the backup ran`)
   const last = await lastComplete(lost)
   if (!last || !holdsDocuments(last, lost)) return
   throw new MissingDatabaseError(

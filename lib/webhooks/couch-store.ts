@@ -3,7 +3,7 @@ import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../
 import { CouchClient, FOREGROUND } from '../couch/client.js'
 import { connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
-import { CouchError, isConflict, isMissing } from '../couch/errors.js'
+import { CouchError, isConflict } from '../couch/errors.js'
 
 export interface CouchWebhookStoreOptions {
   /** nano's server scope, or a function that returns one. */
@@ -31,7 +31,7 @@ export function createCouchWebhookStore({
   return {
     async create(transaction) {
       try {
-        await putIn(db, { ...transaction, _id: transaction.tx_id })
+        await db.put({ ...transaction, _id: transaction.tx_id })
       } catch (error) {
         if (!isConflict(error)) throw error
         // A conflict with ourselves: the reply to the write was lost.
@@ -53,17 +53,6 @@ export function createCouchWebhookStore({
       const transaction = await db.get<WebhookTransaction>(txId)
       return transaction?.type === 'webhook_tx' ? withoutMeta(transaction) : null
     }
-  }
-}
-
-/** Writes a document, and creates the database for it where that is missing. */
-async function putIn(db: CouchDatabase, transaction: WebhookTransaction & { _id: string }): Promise<void> {
-  try {
-    await db.put(transaction)
-  } catch (error) {
-    if (!isMissing(error)) throw error
-    await db.ensure()
-    await db.put(transaction)
   }
 }
 
