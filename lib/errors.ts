@@ -24,6 +24,9 @@ export const ReservedIdError = createError(
   409
 )
 
+/** A database does not exist that is needed, or that an earlier backup holds documents of. The message names the option. */
+export const MissingDatabaseError = createError('DB_BACKUPS_MISSING_DATABASE', '%s', 409)
+
 /** A backup that a later version of this package has stored in a way that this one does not know. */
 export const UnknownLayoutError = createError(
   'DB_BACKUPS_UNKNOWN_LAYOUT',

@@ -102,7 +102,7 @@ t.test('failures are errors and say why', async (t) => {
   const second = await host.app.dbBackups.start()
   await t.rejects(second.finished)
   await host.event('backup_failed')
-  const expected = { level: ERROR, msg: 'backup failed', id: second.id, err: { message: /not_found/ } }
+  const expected = { level: ERROR, msg: 'backup failed', id: second.id, err: { message: /does not exist/ } }
   t.match(ofPlugin(host.lines).at(-1), expected)
 })
 

@@ -298,6 +298,11 @@ const PROVOKE: Record<string, Provoke> = {
     await load(host.on.couch.use(host.on.names.system), [backup])
     return send(host, id)
   },
+  missingDatabase: async (t, id) => {
+    const on = await setupDatabases(t, { names: { system: 'athena_system' } })
+    await on.couch.db.destroy(on.names.system)
+    return send(await buildHost(t, { on }), id)
+  },
   versionsLate: async (t, id, { on }) =>
     send(await buildHost(t, { on, versions: never, timeouts: { versions: 50 } }), id),
   versionsTooLong: async (t, id, { on }) =>

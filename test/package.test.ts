@@ -164,14 +164,6 @@ t.test('the packed package', async (t) => {
     const operations = blocks.map(([, code]) => code!).find((code) => code.includes('fastify.dbBackups'))!
     t.ok(embedding && operations, 'the readme has both')
     await writeFile(join(directory, 'readme.mts'), embedding)
-    await writeFile(join(directory, 'readme.cts'), embedding)
-    await writeFile(
-      join(directory, 'host.d.ts'),
-      `interface User { name: string; uuid: string; actions: string[] }
-      declare function sessionOf(request: unknown): Promise<User | undefined>
-      declare function apiKeyOf(request: unknown): Promise<User | undefined>
-      `
-    )
     await writeFile(
       join(directory, 'operations.mts'),
       `import type { FastifyInstance } from 'fastify'
@@ -181,14 +173,12 @@ t.test('the packed package', async (t) => {
         return doc_count
       }`
     )
-    await writeFile(
-      join(directory, 'wrong.mts'),
-      `import dbBackups from '${NAME}'
+    const wrong = `import dbBackups from '${NAME}'
       import Fastify from 'fastify'
       // @ts-expect-error the options are checked, so the types were found
       Fastify().register(dbBackups, { couch: 1 })
       `
-    )
+    for (const file of ['wrong.mts', 'wrong.cts']) await writeFile(join(directory, file), wrong)
     const settings = {
       compilerOptions: {
         strict: true,
@@ -200,7 +190,7 @@ t.test('the packed package', async (t) => {
         skipLibCheck: false,
         types: ['node']
       },
-      include: ['*.mts', '*.cts', 'host.d.ts']
+      include: ['*.mts', '*.cts']
     }
     await writeFile(join(directory, 'tsconfig.json'), JSON.stringify(settings))
     const problems = await tsc('-p', directory).then(

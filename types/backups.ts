@@ -25,6 +25,11 @@ export interface DatabaseSummary {
    * `unchecked`: only a server administrator may ask. Absent where they agreed, or there is one copy.
    */
   copies?: 'behind' | 'unchecked'
+  /**
+   * The database did not exist: the backup holds nothing of it, and a restore leaves alone what is there by then. Absent
+   * where it existed.
+   */
+  missing?: true
   /** Bytes of the documents' JSON. */
   raw_bytes: number
   /** Bytes they take in the database that keeps the backup. */
@@ -66,6 +71,8 @@ export interface BackupSummary {
   elapsed?: string
   /** Documents that could not be backed up, in all databases; `dbs` names them. Absent when there are none. */
   unreadable_count?: number
+  /** Keys in `dbs` of the databases that did not exist. Absent when all did. */
+  missing_databases?: string[]
   /** Why the backup is not usable. A backup with an `error` cannot be restored. */
   error?: string
   /** Names of the attachments the clients appended. */

@@ -9,6 +9,7 @@ import type { HeaderDocument, StoredDatabase } from '../store/layout.js'
 import { LAYOUT } from '../store/layout.js'
 import { apiKey, BACKUP_TYPE, LOGICAL_DATABASES } from '../store/names.js'
 import { backupDatabase } from './database-backup.js'
+import { namesOfExisting, refuseLost } from './lost-database.js'
 
 /** Milliseconds between two writes of a running backup's header. */
 const PROGRESS_INTERVAL = 2000
@@ -70,6 +71,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
+    const existing = await namesOfExisting(sources)
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
       const { summary, stored } = await backupDatabase({
@@ -85,10 +87,13 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
           progress.due()
         }
       })
-      await store.relieve(id, database, stored)
+      if (!stored) await refuseLost({ id, sources, store, database, existing })
+      else {
+        await store.relieve(id, database, stored)
+        databases[database] = stored
+      }
       running = 0
       dbs[apiKey(database)] = summary
-      databases[database] = stored
       progress.check()
       options.onPhase({
         type: 'backup_database_finished',

@@ -60,6 +60,7 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
   const unreadable = unreadableCount(header)
+  const missing = missingDatabases(header)
   return {
     backup_version,
     ibp_versions,
@@ -71,6 +72,7 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
     end_timestamp,
     elapsed,
     ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
+    ...(missing.length > 0 ? { missing_databases: missing } : undefined),
     ...(error ? { error } : undefined)
   }
 }
@@ -79,6 +81,9 @@ function unreadableCount({ dbs }: StoredHeader | LegacyHeader): number {
   const counts = Object.values(dbs).map(({ unreadable_count: count }) => count)
   return counts.reduce<number>((sum, count) => sum + (typeof count === 'number' ? count : 0), 0)
 }
+
+const missingDatabases = ({ dbs }: StoredHeader | LegacyHeader): string[] =>
+  Object.entries(dbs).flatMap(([key, { missing }]) => (missing === true ? [key] : []))
 
 function chunkedParts(header: StoredHeader): Part[] {
   const parts = [textPart(opening(header))]

@@ -9,7 +9,7 @@ import {
   type ReadDocument,
   type ReadFailure
 } from '../couch/document-reader.js'
-import { CouchError, isNotFound, isTooLarge } from '../couch/errors.js'
+import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
@@ -65,7 +65,8 @@ export interface DatabaseBackupOptions {
 
 export interface DatabaseBackupResult {
   summary: DatabaseSummary
-  stored: StoredDatabase
+  /** Absent when there is no such database. */
+  stored?: StoredDatabase
 }
 
 /** A document that is to be read with its attachments. */
@@ -84,7 +85,7 @@ interface Batch {
 
 /**
  * Backs up one database as it is at one update sequence. One that was created again meanwhile, or from which documents
- * were purged, is read again from its start.
+ * were purged, is read again from its start. One that does not exist has no documents, and the summary says so.
  * @throws CouchError, and whatever ends the client's signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
@@ -157,6 +158,7 @@ class DatabaseBackup {
     const position = this.#position
     try {
       const info = await this.#watch.begin()
+      if (!info) return { summary: missingSummary(startTimestamp, this.#options) }
       const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
       const chunks = await this.#writer.flush()
@@ -434,7 +436,7 @@ class DatabaseBackup {
   /** A document could not be read, or the database does not answer. @throws `error` then */
   async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
     if (!isReadFailure(error)) throw error
-    if (isNotFound(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
+    if (isMissing(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
     await this.#reader.confirmAnswers(error)
     this.#noteUnread(id, rev as string, error)
   }
@@ -504,6 +506,19 @@ async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {
   for await (const row of rows) all.push(row)
   return all
 }
+
+/** What is told of a database that does not exist. */
+const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): DatabaseSummary => ({
+  start_timestamp: now,
+  finish_timestamp: now,
+  last_sequence: '0',
+  doc_count: 0,
+  missing: true,
+  excluded_types: toldExcluded(excludeTypes),
+  conflict_count: 0,
+  raw_bytes: 0,
+  stored_bytes: 0
+})
 
 /** What a restore needs to create the database again, where the server tells. */
 function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {

@@ -17,6 +17,8 @@ export interface BackupHead {
   elapsed?: string
   /** Documents that could not be backed up. */
   unreadable_count?: number
+  /** Keys of databases that did not exist. */
+  missing_databases?: string[]
   /** Finished databases of a running backup, which is sent without documents. */
   dbs?: Record<string, { doc_count?: number }>
   [member: string]: unknown

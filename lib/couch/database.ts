@@ -13,6 +13,7 @@ import {
   multipartRelated,
   totalLength
 } from './multipart.js'
+import { anyNodeKnows } from './nodes.js'
 import { inParts } from './request-size.js'
 import { openResumable } from './resumable.js'
 import { tellingSent } from './send-or-find.js'
@@ -171,16 +172,28 @@ export class CouchDatabase {
   }
 
   /**
+   * Returns what the server tells of the database; `null` when there is none.
+   * @throws CouchError also when another node of the cluster knows the database, and this one has not learned of it in time
+   */
+  async find(): Promise<DatabaseInfo | null> {
+    const retrier = this.client.retrier()
+    for (;;) {
+      try {
+        return await this.info()
+      } catch (error) {
+        if (!isMissing(error)) throw error
+      }
+      if (!(await anyNodeKnows(this.client, this.name))) return null
+      await retrier.failed(notKnownYet(this.name))
+    }
+  }
+
+  /**
    * Creates the database unless it exists; needs no right to create databases when it does.
    * @param settings for a database that is created; one that exists stays as it is
    */
   async ensure(settings: DatabaseSettings = {}): Promise<void> {
-    try {
-      await this.info()
-    } catch (error) {
-      if (!isNotFound(error)) throw error
-      await this.#create(settings)
-    }
+    if (!(await this.find())) await this.#create(settings)
   }
 
   async #create({ partitioned, q }: DatabaseSettings): Promise<void> {
@@ -305,7 +318,8 @@ export class CouchDatabase {
       const etag = /^"([0-9]+-[0-9a-f]{32})"$/.exec(String(response.headers.etag))
       return etag ? etag[1] : ((await this.get(id))?._rev ?? null)
     } catch (error) {
-      if (isNotFound(error)) return null
+      // A HEAD has no body that tells whose answer it is.
+      if (isNotFound(error)) return (await this.get(id))?._rev ?? null
       throw error
     }
   }
@@ -774,6 +788,13 @@ function rejectServerError(bytes: Uint8Array): void {
     retryable: error !== 'bad_request'
   })
 }
+
+const notKnownYet = (name: string) =>
+  new CouchError(`GET /${name}`, {
+    error: 'not_known_yet',
+    reason: 'the node that was asked does not know the database, but another node does',
+    retryable: true
+  })
 
 function notCreated(name: string, settings: DatabaseSettings, refusal: CouchError): CouchError {
   const asked = Object.entries(settings).flatMap(([key, value]) =>

@@ -37,6 +37,34 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
   }
 }
 
+/**
+ * Tells whether any node knows a database. One that was down when the database was created says that there is none until
+ * another node has told it. Where the credentials or the server do not let nodes be asked, none is known to.
+ */
+export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
+  const client = asked.with({ retry: ONCE })
+  try {
+    const names = await nodeNames(client)
+    if (names.length < 2) return false
+    const answers = await Promise.all(names.map((name) => knows(client, name, database)))
+    return answers.includes(true)
+  } catch (error) {
+    if (error instanceof CouchError) return false
+    throw error
+  }
+}
+
+/** Whether one node lists a database; not known of one that does not tell. */
+async function knows(client: CouchClient, node: string, database: string): Promise<boolean> {
+  try {
+    await client.json({ path: ['_node', node, '_dbs', database] })
+    return true
+  } catch (error) {
+    if (error instanceof CouchError) return false
+    throw error
+  }
+}
+
 /** Whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
 export function noneStarted(before: NodesUp | null, after: NodesUp | null): boolean {
   if (!before || !after) return false

@@ -9,6 +9,7 @@ import { CouchError, isMissing } from './errors.js'
  */
 export class SourceWatch {
   readonly #source: CouchDatabase
+  #begun = false
   #created: string | undefined
   /** The largest number of purges seen. */
   #purges = 0
@@ -17,9 +18,15 @@ export class SourceWatch {
     this.#source = source
   }
 
-  /** Call before the first request that reads documents, each time that the database is read from its start. */
-  async begin(): Promise<DatabaseInfo> {
-    const info = await this.#source.info()
+  /**
+   * Call before the first request that reads documents, each time that the database is read from its start.
+   * @returns `null` when there is no such database
+   * @throws CouchError when the database is gone that there was before
+   */
+  async begin(): Promise<DatabaseInfo | null> {
+    const info = this.#begun ? await this.#infoAfter(this.#source) : await this.#source.find()
+    if (!info) return null
+    this.#begun = true
     if (info.instance_start_time !== this.#created) this.#purges = 0
     this.#created = info.instance_start_time
     this.#purges = Math.max(this.#purges, numberIn(info.purge_seq))
@@ -52,16 +59,13 @@ export class SourceWatch {
   }
 
   async #infoAfter(source: CouchDatabase): Promise<DatabaseInfo> {
-    try {
-      return await source.info()
-    } catch (error) {
-      if (!isMissing(error)) throw error
-      throw new CouchError(`database "${source.name}"`, {
-        status: 404,
-        error: 'not_found',
-        reason: 'it was deleted while it was read'
-      })
-    }
+    const info = await source.find()
+    if (info) return info
+    throw new CouchError(`database "${source.name}"`, {
+      status: 404,
+      error: 'not_found',
+      reason: 'it was deleted while it was read'
+    })
   }
 
   #isAnother(info: DatabaseInfo, since: string): boolean {

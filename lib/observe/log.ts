@@ -36,6 +36,12 @@ function lineOf(event: BackupEvent): Line {
       const { id, database, summary } = event
       const { unreadable = [] } = summary
       const fields = { id, database, ...durationOf(event), ...sizeOf([summary]) }
+      if (summary.missing)
+        return {
+          level: 'warn',
+          message: `backup: database ${database} does not exist`,
+          fields: { ...fields, missing: true }
+        }
       if (unreadable.length === 0) return { level: 'info', message: `backup: ${database} finished`, fields }
       return {
         level: 'warn',
@@ -44,13 +50,19 @@ function lineOf(event: BackupEvent): Line {
       }
     }
     case 'backup_finished': {
-      const fields = { id: event.id, ...endOf(event), ...sizeOf(Object.values(event.backup.dbs)) }
-      if (fields.unreadable === 0) return { level: 'info', message: 'backup finished', fields }
-      return {
-        level: 'warn',
-        message: 'backup finished without documents that could not be read',
-        fields
+      const { dbs, missing_databases: missing } = event.backup
+      const fields = {
+        id: event.id,
+        ...endOf(event),
+        ...sizeOf(Object.values(dbs)),
+        ...(missing && { missing })
       }
+      const gaps = [
+        ...(missing ? ['databases that do not exist'] : []),
+        ...(fields.unreadable > 0 ? ['documents that could not be read'] : [])
+      ]
+      if (gaps.length === 0) return { level: 'info', message: 'backup finished', fields }
+      return { level: 'warn', message: `backup finished without ${gaps.join(' and ')}`, fields }
     }
     case 'backup_failed':
       return {

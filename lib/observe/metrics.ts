@@ -6,6 +6,7 @@ import type {
   PrometheusGauge,
   PrometheusHistogram
 } from '../../types/metrics.js'
+import { LOGICAL_DATABASES } from '../store/names.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
@@ -21,6 +22,7 @@ export class Metrics {
   readonly #documents: PrometheusCounter
   readonly #rawBytes: PrometheusCounter
   readonly #storedBytes: PrometheusCounter
+  readonly #missing: PrometheusCounter
   readonly #retries: PrometheusCounter
   readonly #failures: PrometheusCounter
   readonly #recoveries: PrometheusCounter
@@ -51,6 +53,11 @@ export class Metrics {
     this.#storedBytes = make.counter(
       'db_backups_stored_bytes_total',
       'Bytes that backed-up documents take where backups are kept, by database.',
+      ['database']
+    )
+    this.#missing = make.counter(
+      'db_backups_missing_databases_total',
+      'Databases that did not exist when they were to be backed up, by database.',
       ['database']
     )
     this.#retries = make.counter(
@@ -142,11 +149,13 @@ export class Metrics {
       this.#retries.inc({ operation }, 0)
       this.#recoveries.inc({ operation }, 0)
     }
+    for (const database of LOGICAL_DATABASES) this.#missing.inc({ database }, 0)
     for (const outcome of ['success', 'failure']) this.#deliveries.inc({ outcome }, 0)
   }
 
   #backedUp({ database, summary }: EventOf<'backup_database_finished'>): void {
     this.#documents.inc({ operation: 'backup', database, result: 'stored' }, summary.doc_count)
+    this.#missing.inc({ database }, summary.missing ? 1 : 0)
     const unreadable = summary.unreadable_count ?? 0
     this.#documents.inc({ operation: 'backup', database, result: 'unreadable' }, unreadable)
     this.#rawBytes.inc({ database }, summary.raw_bytes)

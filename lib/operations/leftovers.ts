@@ -1,6 +1,6 @@
 import { markFailed } from '../backup/backup-job.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
-import type { StoredHeader } from '../store/layout.js'
+import { isOfOthers } from '../store/layout.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
 
@@ -59,7 +59,7 @@ export class Leftovers {
     // Chunks without a header are ours to judge only where the header was: a database that is being copied has them
     // before it.
     if (!loaded && !header) return false
-    if (loaded?.kind === 'chunks' && isOfAnother(loaded.header, this.#environment.system.name)) return true
+    if (loaded?.kind === 'chunks' && isOfOthers(loaded.header, this.#environment.system.name)) return true
     const { in_progress: running, error } = loaded?.header ?? { in_progress: false, error: 'deleted' }
     if (loaded?.kind === 'legacy' || (!running && error === undefined)) return true
     if (running || (await store.hasParts(id))) await this.#cleanUp(id)
@@ -82,7 +82,3 @@ export class Leftovers {
     )
   }
 }
-
-/** Whether a backup is of other source databases: the lease of these does not tell whether it runs. */
-const isOfAnother = ({ storage }: StoredHeader, system: string): boolean =>
-  storage.system !== undefined && storage.system !== system

@@ -25,8 +25,8 @@ interface RestoreRequest {
   url: string
   /** Id of the backup, when it was named by its id. */
   backup?: string
-  /** How the system database is created, where the lease lies, when it is missing. */
-  system: DatabaseSettings
+  /** How the backup's system database was created; `undefined` when the backup holds none. */
+  system: DatabaseSettings | undefined
   /** Gives the backup, checked. */
   open: (running: Running) => Promise<RestoreSource>
 }
@@ -78,8 +78,8 @@ export class Restores {
         return StoredSource.open(store, loaded.header, () => this.#environment.makeSpool())
       return this.#spoolLegacy(store, loaded.header._id)
     }
-    const system = loaded.kind === 'chunks' ? loaded.header.dbs[apiKey('system')] : undefined
-    return this.#start({ txId, options, url, backup: id, system: system ?? {}, open })
+    const system = loaded.kind === 'chunks' ? loaded.header.dbs[apiKey('system')] : {}
+    return this.#start({ txId, options, url, backup: id, system, open })
   }
 
   async #startUpload(
@@ -100,7 +100,7 @@ export class Restores {
         txId,
         options: { ...options, clientWebhookUrl },
         url,
-        system: source.about('system'),
+        system: source.databases.includes('system') ? source.about('system') : undefined,
         open: async () => source
       })
       // A restore that fails early does not get as far as to open, and close, its source.
@@ -126,7 +126,10 @@ export class Restores {
 
   async #start(request: RestoreRequest): Promise<StartedRestore> {
     const { txId, url, options, backup, system } = request
-    const running = await this.#running.begin('restore', { system, idAfter: () => ({ id: txId }) })
+    const running = await this.#running.begin('restore', {
+      system: options.dryRun ? undefined : system,
+      idAfter: () => ({ id: txId })
+    })
     try {
       await this.#transactions.create(txId, url, options, backup)
     } catch (error) {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { CouchClient, FailedAttempt } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
-import { ClosingError, OperationInProgressError } from '../errors.js'
+import { ClosingError, MissingDatabaseError, OperationInProgressError } from '../errors.js'
 import { type Lease, LeaseLostError } from '../store/lease.js'
 import type { LeaseHolder, Operation } from '../store/lease-document.js'
 import { type Inspected, LeaseHeldError } from '../store/leases.js'
@@ -16,7 +16,7 @@ const LEAVE_WAIT = 50
 
 /** What is to begin. */
 export interface NewOperation {
-  /** How to create the system database when it is missing; `undefined`: it has to be there. */
+  /** How to create the system database, where the lease lies, when it is missing; `undefined`: it has to be there. */
   system?: DatabaseSettings
   /**
    * Returns the id of the backup, or of the restore's transaction.
@@ -100,7 +100,7 @@ export class RunningOperations {
    */
   async begin(operation: Operation, { system, idAfter }: NewOperation): Promise<Running> {
     if (this.#closing) throw new ClosingError()
-    await this.#ensureDatabases(system)
+    await this.#ensureDatabases(operation, system)
     await this.refuseIfRunning(operation)
     await this.#recover()
     return this.acquire(operation, idAfter).catch((error: unknown) => {
@@ -108,11 +108,19 @@ export class RunningOperations {
     })
   }
 
-  /** A backup does not create the database that it is to back up; a restore does. */
-  async #ensureDatabases(system: DatabaseSettings | undefined): Promise<void> {
-    const { store, system: source } = this.#environment
-    if (system && source.name !== store.db.name) await source.ensure(system)
-    await store.db.ensure(source.name === store.db.name ? system : undefined)
+  /**
+   * Only a restore that holds the system database creates it: a mistyped name would look like an empty database from then
+   * on.
+   * @throws MissingDatabaseError
+   */
+  async #ensureDatabases(operation: Operation, settings: DatabaseSettings | undefined): Promise<void> {
+    const { store, system } = this.#environment
+    if (settings) await system.ensure(settings)
+    else if (!(await system.find()))
+      throw new MissingDatabaseError(
+        `database "${system.name}" does not exist: check option "databases.system", create it, or restore a backup of it`
+      )
+    if (operation === 'backup' && store.db.name !== system.name) await store.db.ensure()
   }
 
   /**

@@ -12,6 +12,7 @@ const ABOUT = {
     maximum: MAX_SHARDS,
     description: `an integer from 1 to ${MAX_SHARDS}`
   }),
+  missing: Type.Boolean({ description: 'true or false' }),
   excluded_types: Type.Array(Type.String(), { description: 'an array of strings' }),
   unreadable_count: Type.Integer({ minimum: 0, description: 'an integer' }),
   unreadable: Type.Array(

@@ -109,21 +109,12 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
 
 async function findTarget(options: DatabaseRestoreOptions): Promise<Target> {
   const { target, dryRun } = options
-  try {
-    const info = await target.info()
-    const nodes = isReplicated(info) ? await nodesUp(target.client) : null
-    const copies = await settleCopies(target, info)
-    // A copy that lagged may have told the counts.
-    return {
-      info: isReplicated(info) ? await target.info() : info,
-      copies,
-      nodes,
-      begun: info.update_seq
-    }
-  } catch (error) {
-    if (!(error instanceof CouchError) || error.status !== 404) throw error
-    return { info: await createTarget(options, dryRun), copies: 'agree', nodes: null }
-  }
+  const info = await target.find()
+  if (!info) return { info: await createTarget(options, dryRun), copies: 'agree', nodes: null }
+  const nodes = isReplicated(info) ? await nodesUp(target.client) : null
+  const copies = await settleCopies(target, info)
+  // A copy that lagged may have told the counts.
+  return { info: isReplicated(info) ? await target.info() : info, copies, nodes, begun: info.update_seq }
 }
 
 async function createTarget(
@@ -207,7 +198,9 @@ class DatabaseRestore {
   }
 
   /** From where changes are read to confirm what was done: with several copies, from before they agreed. */
-  #since({ update_seq: now = '0' }: DatabaseInfo): string {
+  #since(info: DatabaseInfo | null): string {
+    if (!info) throw replaced(this.#options.target)
+    const { update_seq: now = '0' } = info
     return String(this.#replicated ? (this.#begun ?? now) : now)
   }
 

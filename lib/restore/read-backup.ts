@@ -50,6 +50,7 @@ const MEMBERS = new Set([
   'id',
   'in_progress',
   'requester',
+  'missing_databases',
   'start_timestamp',
   'type',
   'unreadable_count'

@@ -6,7 +6,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { cutText, MOST, messageOf } from '../cut-text.js'
 import { isOwnDocument } from '../store/names.js'
-import { unreadableIds } from './about-database.js'
+import { type AboutDatabase, unreadableIds } from './about-database.js'
 import { restoreDatabase } from './database-restore.js'
 import { noCounts } from './no-counts.js'
 import { SkipList } from './skip-list.js'
@@ -106,7 +106,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
           onStep++,
           present
             ? `${dryRun ? 'comparing' : 'restoring'} ${source.count(database)} documents of ${database}`
-            : `the backup does not hold ${database}`
+            : notHeld(database, source.about(database))
         )
         const skip = new SkipList(options.skip[database])
         if (!present) {
@@ -189,6 +189,11 @@ function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreE
   const told = `${named.join(', ')}${andMore(failed - named.length)}`
   return new IncompleteRestoreError(`${failed} documents were not restored: ${told}`, outcome)
 }
+
+const notHeld = (database: LogicalDatabase, { missing }: AboutDatabase) =>
+  missing
+    ? `${database} did not exist when the backup was made: it is left as it is now`
+    : `the backup does not hold ${database}`
 
 /** A mistyped id overwrites what was to be left alone. */
 function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): string {

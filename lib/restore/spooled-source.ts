@@ -4,6 +4,7 @@ import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/
 import type { RoomFile } from '../spool/room.js'
 import { inTurns } from '../steps.js'
 import { CopyIndex, TooManyRepeatedError } from '../store/copy-index.js'
+import { apiKey } from '../store/names.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
 import { HeadMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
@@ -53,6 +54,7 @@ export class SpooledSource implements RestoreSource {
       for await (const items of readBackup(body, options)) {
         for (const item of items) await source.#take(item)
       }
+      source.#checkMissing()
       await spool.flush()
       return source
     } catch (error) {
@@ -62,7 +64,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   get databases(): readonly LogicalDatabase[] {
-    return [...this.#copies.keys()]
+    return [...this.#copies.keys()].filter((database) => !this.about(database).missing)
   }
 
   about(database: LogicalDatabase): AboutDatabase {
@@ -94,6 +96,16 @@ export class SpooledSource implements RestoreSource {
 
   async close(): Promise<void> {
     await this.#spool.remove()
+  }
+
+  /** @throws InvalidBackupError */
+  #checkMissing(): void {
+    for (const [database, { missing }] of this.#about) {
+      if (missing && this.count(database) > 0)
+        throw new InvalidBackupError(
+          `"dbs.${apiKey(database)}.missing" says that there was no such database, but there are documents`
+        )
+    }
   }
 
   async #take(item: BackupItem): Promise<void> {

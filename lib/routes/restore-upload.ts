@@ -42,6 +42,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
             'compressedBody',
             'transactionsLate',
             'reservedId',
+            'missingDatabase',
             'closing',
             'noRoom'
           )

@@ -33,6 +33,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
             'versionsLate',
             'versionsTooLong',
             'reservedId',
+            'missingDatabase',
             'closing'
           )
         }

@@ -87,6 +87,9 @@ const BackupDatabase = Type.Object({
         'On a cluster: its copies were not seen to agree before the database was read, so that the latest changes may be missing'
     })
   ),
+  missing: Type.Optional(
+    Type.Literal(true, { description: 'The database did not exist: the backup holds nothing of it' })
+  ),
   raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
   stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
   unreadable_count: Type.Optional(
@@ -129,6 +132,11 @@ export const Backup = Type.Object(
     unreadable_count: Type.Optional(
       Type.Integer({
         description: 'Documents that could not be backed up, in all databases. `dbs` names them.'
+      })
+    ),
+    missing_databases: Type.Optional(
+      Type.Array(Type.String(), {
+        description: 'Keys in `dbs` of databases that did not exist. Is a name mistyped in the configuration?'
       })
     ),
     error: Type.Optional(

@@ -145,6 +145,14 @@ const ERRORS = {
       'document "athena_backup_lease" of database "athena_system" does not belong to the backups, but they need its id: give the document another id'
     )
   },
+  missingDatabase: {
+    summary: 'The system database does not exist',
+    value: refusal(
+      409,
+      'DB_BACKUPS_MISSING_DATABASE',
+      'database "athena_system" does not exist: check option "databases.system", create it, or restore a backup of it'
+    )
+  },
   uploadStalled: {
     summary: 'Nothing, or next to nothing, came for a minute',
     value: refusal(408, 'DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving')
@@ -258,7 +266,7 @@ const DESCRIPTIONS = {
   403: 'Not allowed',
   404: 'Not found',
   408: 'The body stopped arriving',
-  409: 'An id that is needed is taken',
+  409: 'An id that is needed is taken, or a database that is needed is missing',
   413: 'Too large',
   415: 'Not supported',
   416: 'Range not satisfiable',

@@ -103,3 +103,10 @@ export interface StoredHeader extends HeaderDocument {
   _id: string
   _rev: string
 }
+
+/**
+ * Whether a backup is of other source databases: the lease of these does not tell whether it runs.
+ * @param system real name of these databases' system database
+ */
+export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
+  storage.system !== undefined && storage.system !== system

@@ -95,6 +95,7 @@ function rowOf(backup) {
       el('span', { class: 'muted' }, exact(backup.start_timestamp)),
       backup.error && el('span', { class: 'reason' }, backup.error),
       backup.unreadable_count > 0 ? el('span', { class: 'reason' }, unreadText(backup)) : undefined,
+      backup.missing_databases ? el('span', { class: 'reason' }, missingText(backup)) : undefined,
       detailsOf(backup)
     ),
     figure('Documents', state === 'failed' ? undefined : number(backup.doc_count)),
@@ -129,6 +130,9 @@ function actionsOf(backup, state) {
 const unreadText = ({ unreadable_count }) =>
   `Without ${count(unreadable_count, 'document')} that could not be read`
 
+const missingText = ({ missing_databases }) =>
+  `Without ${missing_databases.join(', ')}: no such database. Is its name right in the server's configuration?`
+
 /** Documents that are named in the details of a backup. */
 const NAMED = 20
 
@@ -154,6 +158,10 @@ function detailsOf(backup) {
   for (const [database, summary] of Object.entries(backup.dbs)) {
     const { doc_count, conflict_count, unreadable = [], unreadable_count } = summary
     if (!Number.isFinite(doc_count)) continue
+    if (summary.missing) {
+      facts.push([database, 'did not exist'])
+      continue
+    }
     const conflicts = conflict_count > 0 ? `, ${number(conflict_count)} of them with conflicts` : ''
     facts.push([database, count(doc_count, 'document') + conflicts])
     if (unreadable.length > 0)

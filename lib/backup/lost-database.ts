@@ -1,0 +1,64 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { MissingDatabaseError } from '../errors.js'
+import type { BackupStore, LoadedBackup } from '../store/backup-store.js'
+import { isOfOthers } from '../store/layout.js'
+import { databaseOfKey } from '../store/names.js'
+
+/** A backup that finds one of its databases missing. */
+export interface LostDatabase {
+  /** Id of the backup. */
+  id: string
+  sources: Record<LogicalDatabase, CouchDatabase>
+  store: BackupStore
+  /** The database that is missing. */
+  database: LogicalDatabase
+  /** Names of the databases that existed when the backup began. */
+  existing: ReadonlySet<string>
+}
+
+/** Returns the names of those databases that exist. */
+export async function namesOfExisting(sources: LostDatabase['sources']): Promise<Set<string>> {
+  const all = Object.values(sources)
+  const found = await Promise.all(all.map((source) => source.find()))
+  return new Set(all.filter((_source, i) => found[i]).map(({ name }) => name))
+}
+
+/**
+ * Makes sure that a database which is missing is one that did not exist yet. Where the last complete backup holds
+ * documents of the database, it was deleted, or its name was changed in the configuration: further backups without it
+ * would take the place of good ones.
+ * @throws MissingDatabaseError
+ */
+export async function refuseLost(lost: LostDatabase): Promise<void> {
+  const { sources, database, existing } = lost
+  if (existing.has(sources[database].name))
+    throw new MissingDatabaseError(`database "${sources[database].name}" was deleted while the backup ran`)
+  const last = await lastComplete(lost)
+  if (!last || !holdsDocuments(last, lost)) return
+  throw new MissingDatabaseError(
+    `database "${sources[database].name}" does not exist, but backup "${last.header._id}" holds documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
+  )
+}
+
+/** Returns the newest complete backup of the same source databases. */
+async function lastComplete({ id, sources, store }: LostDatabase): Promise<LoadedBackup | null> {
+  for (const earlier of (await store.list()).reverse()) {
+    const loaded = earlier === id ? null : await store.load(earlier)
+    if (loaded && isComplete(loaded) && isOfThese(loaded, sources.system.name)) return loaded
+  }
+  return null
+}
+
+const isOfThese = ({ kind, header }: LoadedBackup, system: string) =>
+  kind === 'legacy' || !isOfOthers(header, system)
+
+const isComplete = ({ header }: LoadedBackup) => !header.in_progress && !header.error
+
+function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDatabase): boolean {
+  const { components, sessions, system } = sources
+  const names = { components: components.name, sessions: sessions.name, system: system.name }
+  const key = Object.keys(header.dbs).find((name) => databaseOfKey(name, names) === database)
+  // Athena's backups do not always count them.
+  return key !== undefined && header.dbs[key].doc_count !== 0
+}
