@@ -38,6 +38,7 @@ export function appendAttachment(scope: Scope, { operations, options, describe }
             'bodyTooLarge',
             'mediaType',
             'uploadStalled',
+            'bodyAlreadyRead',
             'compressedBody'
           )
         }
