@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer, request as sendRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
-import { json } from 'node:stream/consumers'
+import { buffer, json } from 'node:stream/consumers'
 import Ajv from 'ajv/dist/2020.js'
 import type { InjectOptions } from 'fastify'
 import nano from 'nano'
@@ -274,6 +274,13 @@ const PROVOKE: Record<string, Provoke> = {
       await buildHost(t, { on: idle.on, authorize: () => Promise.reject(new Error('no session store')) }),
       id
     ),
+  bodyAlreadyRead: async (t, id, idle) => {
+    const extend: HostOptions['extend'] = (app) =>
+      app.addHook('onRequest', async (request) => {
+        await buffer(request.raw)
+      })
+    return send(await buildHost(t, { on: idle.on, extend }), id, asJson('{"a":1}'))
+  },
   databaseError: async (t, id, idle) => send(await refusing(t, idle.on), id),
   databaseUnavailable: async (t, id, idle) => {
     const reply = await send(await buildHost(t, { on: idle.on, couch: nano('http://127.0.0.1:9') }), id)

@@ -72,6 +72,7 @@ function routeOf({ options, describe }: RouteContext) {
           'mediaType',
           'uploadStalled',
           'compressedBody',
+          'bodyAlreadyRead',
           'appendBusy',
           'noRoom',
           'tooManyAttachments'

@@ -41,6 +41,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
             'unknownLayout',
             'bodyTooLarge',
             'uploadStalled',
+            'bodyAlreadyRead',
             'mediaType',
             'compressedBody',
             'transactionsLate',

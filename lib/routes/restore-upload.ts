@@ -37,6 +37,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
             'truncatedBackup',
             'notRestorable',
             'uploadStalled',
+            'bodyAlreadyRead',
             'uploadTooLarge',
             'mediaType',
             'compressedBody',

@@ -28,6 +28,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
             'invalidJson',
             'bodyTooLarge',
             'uploadStalled',
+            'bodyAlreadyRead',
             'mediaType',
             'compressedBody',
             'versionsLate',

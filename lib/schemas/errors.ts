@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import { type Static, Type } from '@sinclair/typebox'
+import { BodyAlreadyReadError } from '../errors.js'
 import { EXAMPLE_BACKUP, EXAMPLE_TX } from './common.js'
 import { type Examples, type ReplySchema, reply } from './reply.js'
 
@@ -216,6 +217,10 @@ const ERRORS = {
   versionsTooLong: {
     summary: "The host's versions are too long to be kept",
     value: refusal(500, 'DB_BACKUPS_HOST_VALUE', 'versions gave 100000 bytes, at most 65536')
+  },
+  bodyAlreadyRead: {
+    summary: 'Something else in the server has read the body',
+    value: refusal(500, 'DB_BACKUPS_BODY_ALREADY_READ', new BodyAlreadyReadError().message)
   },
   transactionsLate: {
     summary: "The host's store of transactions does not answer",
