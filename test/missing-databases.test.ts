@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse, request as sen
 import { Readable } from 'node:stream'
 import nano from 'nano'
 import t, { type Test } from 'tap'
+import { backupOutcome } from '../lib/cli/backup-text.js'
 import { CouchError, MissingDatabaseError } from '../lib/index.js'
 import type { LogicalDatabase } from '../types/index.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
@@ -308,4 +309,17 @@ t.test('a database that is deleted before its turn fails the first backup as wel
   await on.couch.db.destroy(on.names.sessions)
   release()
   await failed
+})
+
+t.test('the command line names missing databases beside what it says of a backup', async (t) => {
+  const head = { id: '03_ibp_db_backup_1', in_progress: false, doc_count: 2 }
+  const warning = (more: object) => backupOutcome({ ...head, ...more }).warning
+  t.equal(warning({}), null)
+  t.match(
+    warning({ missing_databases: ['athena_sessions'] }),
+    /^warning: .* athena_sessions: no such database/
+  )
+  const both = warning({ missing_databases: ['athena_sessions'], unreadable_count: 1 })
+  t.equal(both?.split('\n').length, 2)
+  t.equal(warning({ missing_databases: ['athena_sessions'], in_progress: true }), null)
 })

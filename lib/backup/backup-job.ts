@@ -71,7 +71,8 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
-    const existing = await namesOfExisting(sources)
+    // The first one's turn is now.
+    const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
       const { summary, stored } = await backupDatabase({

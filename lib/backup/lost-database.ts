@@ -13,15 +13,14 @@ export interface LostDatabase {
   store: BackupStore
   /** The database that is missing. */
   database: LogicalDatabase
-  /** Names of the databases that existed when the backup began. */
+  /** Names of the databases that existed when the backup began and whose turn came later. */
   existing: ReadonlySet<string>
 }
 
 /** Returns the names of those databases that exist. */
-export async function namesOfExisting(sources: LostDatabase['sources']): Promise<Set<string>> {
-  const all = Object.values(sources)
-  const found = await Promise.all(all.map((source) => source.find()))
-  return new Set(all.filter((_source, i) => found[i]).map(({ name }) => name))
+export async function namesOfExisting(sources: readonly CouchDatabase[]): Promise<Set<string>> {
+  const found = await Promise.all(sources.map((source) => source.find()))
+  return new Set(sources.filter((_source, i) => found[i]).map(({ name }) => name))
 }
 
 /**
