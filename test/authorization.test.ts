@@ -261,7 +261,7 @@ t.test('the query and the parameters are not judged before the request is author
   for (const route of everyRoute()) {
     t.equal((await host.app.inject({ ...route, url: `${route.url}?unknown=1` })).statusCode, 401)
   }
-  for (const path of ['/not_an_id', `/${'x'.repeat(10_000)}`, '/a/b/c']) {
+  for (const path of ['/not_an_id', `/${'x'.repeat(10_000)}`]) {
     t.equal((await host.app.inject(`/api/v1/backups${path}`)).statusCode, 401)
   }
 })

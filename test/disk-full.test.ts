@@ -89,8 +89,10 @@ t.test('a disk that is full', async (t) => {
   })
 })
 
-t.test('a directory for uploads that is not there is no secret told', async (t) => {
-  const host = await buildHost(t, { spoolDirectory: join(t.testdir(), 'nowhere') })
+t.test('a directory for uploads that goes away is no secret told', async (t) => {
+  const spoolDirectory = join(t.testdir({ spool: {} }), 'spool')
+  const host = await buildHost(t, { spoolDirectory })
+  await rmdir(spoolDirectory)
   const reply = await apiOf(host).call('PUT', '', backupOf([{ _id: 'a' }]))
   t.strictSame(reply.json(), {
     statusCode: 500,

@@ -1,5 +1,5 @@
 import { constants, type Http2ServerResponse } from 'node:http2'
-import { finished, type Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 
 /** Headers that tell of the body of a backup. */
@@ -16,14 +16,13 @@ export function withoutBody(reply: FastifyReply): void {
  * streams that pass on neither its failure nor their own end, so the body itself is watched.
  */
 export function breakOffWith(body: Readable, reply: FastifyReply): void {
-  reply.raw.once('close', () => body.destroy())
   body.once('error', () => {
     if (reply.raw.headersSent) breakOff(reply)
     // Fastify replies with the error.
     else withoutBody(reply)
   })
   // Nor may they pass on that the client has left.
-  finished(reply.raw, () => body.destroy())
+  reply.raw.once('close', () => body.destroy())
 }
 
 /** Cuts off a reply so that its client sees that it is not whole. */

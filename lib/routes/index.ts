@@ -99,6 +99,10 @@ function answerUnknown(scope: Scope): void {
   })
 }
 
+/** What follows the prefix in paths with the id of a backup. */
+const NAMED = /^[^/]+$/
+const APPENDED = /^[^/]+(?:\/attachments\/[^/]+)?$/
+
 /**
  * The router does not match parameters longer than the host's `maxParamLength`, and replies 414 to anybody unless
  * another route takes them: tells what is wrong with an id to those who may ask.
@@ -112,7 +116,7 @@ function refuseLongIds(scope: Scope, ask: Ask): void {
     // Before the body is read.
     async onRequest(request, reply) {
       const path = request.url.split('?')[0].slice(scope.prefix.length + 1)
-      if (path === '' || path.includes('/')) return replyUnknown(request, reply)
+      if (!(request.method === 'PUT' ? APPENDED : NAMED).test(path)) return replyUnknown(request, reply)
       const replied = await ask(request, reply)
       if (replied) return replied
       throw new InvalidParameterError('params/backup_id is not the id of a backup')
