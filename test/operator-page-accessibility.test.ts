@@ -14,11 +14,13 @@ const SCREENS: Record<string, BrowserContextOptions> = {
 t.test('the operator page is accessible in every state', { skip: browserMissing() }, async (t) => {
   const browser = await launchBrowser(t)
   const console = await startConsole(t)
+  await console.on.couch.use(console.on.names.sessions).insert({ _id: 'kept' } as object)
   const { id, finished } = await console.app.dbBackups.start()
   await finished
   await console.app.dbBackups.attach(id, 'an-attachment-with-a-rather-long-name-that-has-no-spaces', 'x')
-  const failed = await console.app.dbBackups.start()
+  // A database that the last backup holds fails the next one.
   await console.on.couch.db.destroy(console.on.names.sessions)
+  const failed = await console.app.dbBackups.start()
   await t.rejects(failed.finished)
   await console.on.couch.db.create(console.on.names.sessions)
   for (const [screen, options] of Object.entries(SCREENS)) {

@@ -47,6 +47,10 @@ t.test('while it runs, and when it has failed, the backup tells it as well', asy
       if (event.type === 'backup_started') running.push(await host.app.dbBackups.summary(event.id))
     }
   })
+  await host.on.couch.use(host.on.names.sessions).insert({ _id: 'kept' } as object)
+  await apiOf(host).backup()
+  running.length = 0
+  // A database that the last backup holds fails the next one.
   await host.on.couch.db.destroy(host.on.names.sessions)
   const { id } = (await apiOf(host).call('POST')).json()
   const failed = await host.waitForBackup(id)
