@@ -9,7 +9,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { turnAfter } from '../steps.js'
+import { inTurns, type Steps, turnAfter } from '../steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */
@@ -38,8 +38,10 @@ export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
 const MAX_HEAD = 16 * 1024 * 1024
 /** What an attachment is taken to need beside its texts, which together must not pass {@link MAX_HEAD}. */
-const ATTACHMENT_BYTES = 128
+const ATTACHMENT_BYTES = 512
 const READ_BYTES = 192 * 1024
+/** Attachments in one step. */
+const STEP = 500
 
 /** Memory for the heads of large documents, one at a time: heads that are dropped stay in memory for a while. */
 export class HeadMemory {
@@ -91,29 +93,33 @@ export async function indexLargeDocument(
   for await (const piece of readRange(range)) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)
+    await turnAfter(piece)
   }
   scanner.end()
-  const { file, from: start } = range
-  const json = visitor.head()
+  const json = await inTurns(visitor.head())
   await turnAfter(json)
   const head = readDocument(json)
-  // It is written by its own URL, which has no spelling for anything else.
-  if (!head.id.isWellFormed())
-    throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
-  return {
-    head,
-    parts: [...visitor.attachments.values()].map(({ name, contentType, length, from, to, members }) => {
-      const data = { file, from: start + from, to: start + to }
-      return {
-        name,
-        contentType,
-        length,
-        stub: members.join(','),
-        open: () => decodeBase64(data),
-        openText: () => readRange(data)
-      }
+  return { head, parts: await inTurns(partsOf(range, visitor.attachments.values())) }
+}
+
+function* partsOf(
+  { file, from: start }: FileRange,
+  attachments: Iterable<FoundAttachment>
+): Steps<LargeAttachment[]> {
+  const parts: LargeAttachment[] = []
+  for (const { name, contentType, length, from, to, members } of attachments) {
+    const data = { file, from: start + from, to: start + to }
+    parts.push({
+      name,
+      contentType,
+      length,
+      stub: members.join(','),
+      open: () => decodeBase64(data),
+      openText: () => readRange(data)
     })
+    if (parts.length % STEP === 0) yield
   }
+  return parts
 }
 
 /** Pieces of {@link READ_BYTES}, the last as long as it is; each is valid until the next is asked for. */
@@ -205,13 +211,15 @@ class LargeVisitor implements JsonVisitor {
   }
 
   /** Returns the document without the attachments' data. */
-  head(): Buffer {
+  *head(): Steps<Buffer> {
     if (this.attachments.size > 0) this.#addMember('_attachments')
     let separator = '{'
+    let count = 0
     for (const { name, length, members } of this.attachments.values()) {
       const stub = [...members, '"follows":true', `"length":${length}`].join(',')
       this.#memory.add(`${separator}${JSON.stringify(name)}:{${stub}}`)
       separator = ','
+      if (++count % STEP === 0) yield
     }
     this.#memory.add(this.attachments.size > 0 ? '}}' : this.#separator === '{' ? '{}' : '}')
     return this.#memory.bytes

@@ -77,18 +77,25 @@ const SHIFT = 2
 /** An entry of which {@link LastCopies.takeOnce} has told. */
 const TOLD = 0x80000000
 
+/** Tables that the entries are spread over: each grows by itself, in a millisecond or two. */
+const TABLES = 64
+
 /** Which copy is the last, of documents that have several: 12 bytes a slot, whatever the length of an id. */
 export class LastCopies {
-  readonly #table = new FingerprintTable(3)
+  readonly #tables: FingerprintTable[] = []
+  #size = 0
 
   get size(): number {
-    return this.#table.size
+    return this.#size
   }
 
   /** @param ordinal -1 when no copy counts */
   put(print: Fingerprint, ordinal: number): void {
-    const at = this.#table.place(print)
-    this.#table.words[at + 2] = ordinal + SHIFT
+    const table = this.#tableOf(print)
+    const before = table.size
+    const at = table.place(print)
+    table.words[at + 2] = ordinal + SHIFT
+    this.#size += table.size - before
   }
 
   /** Returns whether the copy with this ordinal is the one that counts. `id` may also be what `largeKey` made of it. */
@@ -100,14 +107,25 @@ export class LastCopies {
 
   /** Returns the last copy's ordinal the first time that it is asked for, -1 for deleted; `undefined` after that. */
   takeOnce(id: string): number | undefined {
-    const at = this.#table.find(fingerprint(id))
-    const word = this.#table.words[at + 2]
+    const print = fingerprint(id)
+    const table = this.#tableOf(print)
+    const at = table.find(print)
+    const word = table.words[at + 2]
     if (word === 0 || (word & TOLD) !== 0) return undefined
-    this.#table.words[at + 2] = word | TOLD
+    table.words[at + 2] = word | TOLD
     return word - SHIFT
   }
 
   #wordOf(id: string): number {
-    return this.#table.words[this.#table.find(fingerprint(id)) + 2]
+    const print = fingerprint(id)
+    const table = this.#tableOf(print)
+    return table.words[table.find(print) + 2]
+  }
+
+  /** A table finds its slots by the other word. */
+  #tableOf({ h }: Fingerprint): FingerprintTable {
+    const at = (h >>> 0) % TABLES
+    this.#tables[at] ??= new FingerprintTable(3)
+    return this.#tables[at]
   }
 }
