@@ -82,6 +82,13 @@ export const TooManyDownloadsError = createError(
   503
 )
 
+/** As many uploads as are allowed at a time are being read. */
+export const TooManyUploadsError = createError(
+  'DB_BACKUPS_TOO_MANY_UPLOADS',
+  '%s backups are being uploaded, and no more at a time are allowed: try again later',
+  503
+)
+
 /** Nobody reads a download on: its stream fails with this. */
 export const StalledDownloadError = createError(
   'DB_BACKUPS_DOWNLOAD_STALLED',

@@ -88,6 +88,7 @@ const Options = Type.Object(
           attachmentsBytes: Bytes,
           spoolBytes: Bytes,
           downloads: Count,
+          uploads: Count,
           requestBytes: Type.Optional(
             Type.Integer({ minimum: LEAST_REQUEST_BYTES, maximum: Number.MAX_SAFE_INTEGER })
           )
@@ -194,6 +195,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         attachmentsBytes: 256 * MiB,
         spoolBytes: 2 * uploadBytes,
         downloads: 4,
+        uploads: 4,
         requestBytes: REQUEST_BYTES
       },
       options.limits

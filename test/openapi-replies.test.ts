@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { createServer, request as sendRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { Readable } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import { buffer, json } from 'node:stream/consumers'
 import Ajv from 'ajv/dist/2020.js'
 import type { InjectOptions } from 'fastify'
@@ -14,6 +14,7 @@ import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
 import { operationsOf } from './helpers/openapi.js'
+import { poll } from './helpers/poll.js'
 import { load } from './helpers/seed.js'
 
 const BASE = '/ak/api/v3/backups'
@@ -295,6 +296,22 @@ const PROVOKE: Record<string, Provoke> = {
     const reply = await send(host, id, { url: `${BASE}/${backup}` })
     t.equal(reply.headers['retry-after'], '5')
     for (const { body } of read) body.destroy()
+    return reply
+  },
+  tooManyUploads: async (t, id) => {
+    const host = await buildHost(t)
+    const standing = Array.from({ length: 4 }, () => {
+      const body = new PassThrough()
+      body.write('{')
+      void host.app.dbBackups.restore({ body }).catch(() => undefined)
+      return body
+    })
+    const reply = await poll('the refusal', async () => {
+      const { statusCode, ...rest } = await send(host, id, asJson('{'))
+      return statusCode === 503 ? { statusCode, ...rest } : undefined
+    })
+    t.equal(reply.headers['retry-after'], '5')
+    for (const body of standing) body.end()
     return reply
   },
   closing: (t, id, idle) => closing(t, id, idle.on),

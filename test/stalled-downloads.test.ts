@@ -246,7 +246,6 @@ t.test('a body of the decorator takes a place while it is read', async (t) => {
   const failed = once(stalled, 'error')
   stalled.read()
   await once(stalled, 'readable')
-  await t.rejects(get(), new TooManyDownloadsError(1))
   await t.rejects(once(unread[1].resume(), 'end'), new TooManyDownloadsError(1))
   t.match((await failed)[0], new StalledDownloadError(IDLE), 'a stream that is not read on fails')
   t.ok(stalled.destroyed)
@@ -259,7 +258,7 @@ t.test('a body of the decorator takes a place while it is read', async (t) => {
 })
 
 t.test('64 stalled uploads and 64 stalled appends keep nothing else waiting, and end', async (t) => {
-  const { ask, path, api, host } = await serve(t)
+  const { ask, path, api, host } = await serve(t, { limits: { uploads: 64 } })
   const head = (line: string) =>
     `${line} HTTP/1.1\r\nhost: x\r\nx-role: manager\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{`
   const sockets = Array.from({ length: 64 }, () => [
@@ -271,4 +270,21 @@ t.test('64 stalled uploads and 64 stalled appends keep nothing else waiting, and
   const { finished } = await host.app.dbBackups.start()
   t.match(await finished, { in_progress: false }, 'they do not hold the lease')
   for (const reply of await Promise.all(replies)) if (!/^HTTP\/1\.1 408 /.test(reply)) t.fail(reply)
+})
+
+t.test('a running backup is followed while as many downloads as may be stand', async (t) => {
+  const { host, id } = await serve(t, { limits: { downloads: 1 }, timeouts: { idle: 60_000 } })
+  const { body, etag } = await host.app.dbBackups.get(id)
+  body.on('error', () => undefined).read()
+  const call = (path: string, headers = {}) =>
+    host.app.inject({ url: `/api/v1/backups/${path}`, headers: { ...host.as('manager'), ...headers } })
+  t.equal((await call(id)).statusCode, 503)
+  t.equal((await call(id, { 'if-none-match': etag })).statusCode, 304)
+
+  const { id: running, finished } = await host.app.dbBackups.start()
+  const reply = await call(running)
+  t.equal(reply.statusCode, 200)
+  t.equal(reply.json().in_progress, true)
+  await finished
+  body.destroy()
 })

@@ -54,8 +54,13 @@ export interface Limits {
    * of all registrations in this process with the same `spoolDirectory`. Default: twice `uploadBytes`.
    */
   spoolBytes?: number
-  /** Backups that are read at a time, by `GET` or `dbBackups.get`. 1 to 1,000, default 4. */
+  /**
+   * Backups that are read at a time, by `GET` or `dbBackups.get`. 1 to 1,000, default 4. One that nobody reads on takes
+   * up to 10 MiB of memory.
+   */
   downloads?: number
+  /** Uploads that are read at a time. 1 to 1,000, default 4. Each takes up to 8 MiB of memory. */
+  uploads?: number
   /**
    * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or
    * an attachment that takes more by itself is sent as it is, and named when it is refused. Learned by refusals (413) as

@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type {
   BackupContent,
   BackupSummary,
@@ -9,6 +9,7 @@ import type {
 } from '../../types/backups.js'
 import { type Append, Appender } from '../backup/append-attachment.js'
 import { backupContent, summaryOf } from '../backup/content.js'
+import type { LoadedBackup } from '../store/backup-store.js'
 import type { Operation } from '../store/lease-document.js'
 import { Backups } from './backups.js'
 import { ClientNotices } from './client-notices.js'
@@ -74,13 +75,15 @@ export class DatabaseOperations {
 
   async get(id: string): Promise<BackupContent> {
     const { downloads, store } = this.#environment
-    downloads.refuseIfFull()
-    return foreground(async () =>
-      backupContent(await this.#environment.load(id), {
+    return foreground(async () => {
+      const loaded = await this.#environment.load(id)
+      return backupContent(loaded, {
         ...this.#environment.readOptions(),
-        stream: (read) => downloads.stream((client) => read(store.on(client)))
+        stream: isShort(loaded)
+          ? (read) => Readable.from(read(store), { objectMode: false })
+          : (read) => downloads.stream((client) => read(store.on(client)))
       })
-    )
+    })
   }
 
   async summary(id: string): Promise<BackupSummary> {
@@ -126,3 +129,7 @@ export class DatabaseOperations {
     await this.#notices.close()
   }
 }
+
+/** Whether what is sent of a backup is its header alone: clients that follow a running one need no place for it. */
+const isShort = ({ header }: LoadedBackup) =>
+  header.in_progress === true && Object.keys(header._attachments ?? {}).length === 0

@@ -39,7 +39,7 @@ export class Downloads {
   }
 
   /** @throws TooManyDownloadsError, ClosingError */
-  refuseIfFull(): void {
+  #refuseIfFull(): void {
     if (this.#deadline.aborted) throw new ClosingError()
     if (this.#read.size >= this.#most) throw new TooManyDownloadsError(this.#most)
   }
@@ -49,7 +49,7 @@ export class Downloads {
     const download: Download = new Download({
       idle: this.#idle,
       open: (signal) => {
-        this.refuseIfFull()
+        this.#refuseIfFull()
         this.#read.add(download)
         return read(this.#client.with({ signal }))
       },

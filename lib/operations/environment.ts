@@ -21,6 +21,7 @@ import { Notices } from '../store/notices.js'
 import { Turns } from '../store/turns.js'
 import { BackgroundJobs } from './background-jobs.js'
 import { Downloads } from './downloads.js'
+import { Uploads } from './uploads.js'
 
 const MAX_BACKUP_ID = 64
 
@@ -38,6 +39,7 @@ export class Instance {
   /** Those who change a header on this instance take turns. */
   readonly turns = new Turns()
   readonly downloads: Downloads
+  readonly uploads: Uploads
   readonly #deadline = new AbortController()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
@@ -52,6 +54,7 @@ export class Instance {
     this.room = new Room(options.spoolDirectory, limits.spoolBytes)
     const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
     this.downloads = new Downloads(this.client, bounds)
+    this.uploads = new Uploads(limits.uploads)
     this.metrics = metrics && new Metrics(metrics)
     this.events = new EventStream(
       [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
@@ -94,6 +97,7 @@ export class Environment {
   readonly notices: Notices
   readonly room: Room
   readonly downloads: Downloads
+  readonly uploads: Uploads
   readonly jobs: BackgroundJobs
   readonly events: EventStream
   readonly metrics: Metrics | undefined
@@ -107,6 +111,7 @@ export class Environment {
     this.client = instance.client
     this.room = instance.room
     this.downloads = instance.downloads
+    this.uploads = instance.uploads
     this.#turns = instance.turns
     this.jobs = instance.jobs
     this.events = instance.events

@@ -88,9 +88,11 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const pieces = bytesOf(body)
-    // Whoever takes care of a body that is refused needs it without a reader.
-    const source = await this.#spool(pieces, 'content').finally(() => pieces.return(undefined))
+    const source = await this.#environment.uploads.read(() => {
+      const pieces = bytesOf(body)
+      // Whoever takes care of a body that is refused needs it without a reader.
+      return this.#spool(pieces, 'content').finally(() => pieces.return(undefined))
+    })
     try {
       const { members } = source
       refuseUnusable(members)

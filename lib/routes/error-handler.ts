@@ -6,7 +6,8 @@ import {
   AppendBusyError,
   DatabaseUnavailableError,
   OperationInProgressError,
-  TooManyDownloadsError
+  TooManyDownloadsError,
+  TooManyUploadsError
 } from '../errors.js'
 import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
 
@@ -15,7 +16,9 @@ const RETRY_AFTER = '5'
 
 /** Errors after which the same request may be answered soon. */
 const isOfTheMoment = (error: unknown) =>
-  [DatabaseUnavailableError, TooManyDownloadsError, AppendBusyError].some((kind) => error instanceof kind)
+  [DatabaseUnavailableError, TooManyDownloadsError, TooManyUploadsError, AppendBusyError].some(
+    (kind) => error instanceof kind
+  )
 
 /** Gives every error the shape that clients of the API know, and never more than its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {

@@ -45,7 +45,8 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
             'reservedId',
             'missingDatabase',
             'closing',
-            'noRoom'
+            'noRoom',
+            'tooManyUploads'
           )
         }
       }

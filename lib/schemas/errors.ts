@@ -234,6 +234,14 @@ const ERRORS = {
       '4 backups are being downloaded, and no more at a time are allowed: try again later'
     )
   },
+  tooManyUploads: {
+    summary: 'As many backups as are allowed at a time are being uploaded',
+    value: refusal(
+      503,
+      'DB_BACKUPS_TOO_MANY_UPLOADS',
+      '4 backups are being uploaded, and no more at a time are allowed: try again later'
+    )
+  },
   closing: {
     summary: 'The server is closing',
     value: refusal(503, 'DB_BACKUPS_CLOSING', 'the server is closing')
