@@ -17,6 +17,9 @@ import type { ResolvedOptions } from './options.js'
 import { HeldBytes } from './spool/held-bytes.js'
 import type { Operation } from './store/lease-document.js'
 
+/** Bytes of what is appended that are sent at a time. */
+const PIECE = 64 * 1024
+
 /**
  * The operations behind the HTTP API and `fastify.dbBackups`. Each call uses the names of databases as they are when it
  * begins.
@@ -84,7 +87,8 @@ export class Operations implements DbBackups {
   ): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data
     const open = async function* () {
-      yield bytes
+      // Each piece has to be taken in `timeouts.idle`.
+      for (let at = 0; at < bytes.length; at += PIECE) yield bytes.subarray(at, at + PIECE)
     }
     await this.#now().append({ id, name, data: { length: bytes.length, open }, ...options })
   }

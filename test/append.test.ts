@@ -1,5 +1,12 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type ServerResponse, request as send } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { pipeline } from 'node:stream/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
+import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
@@ -208,4 +215,138 @@ t.test('through the decorator, a content type and bytes may be given', async (t)
     t.equal((await api.get(id))._attachments?.[name], 'eA==', name)
   }
   await t.rejects(host.app.dbBackups.attach(id, '_x', 'x'), { message: /att_name/ })
+})
+
+t.test('an append that a proxy or CouchDB refuses for its length is 413, and says what to do', async (t) => {
+  const on = await setupDatabases(t)
+  const proxy = await startBodyLimitProxy(t, on.url, { limit: 1024 * 1024 })
+  const { host, api, id, append } = await withBackup(t, { on, couch: nano(proxy.url) })
+  const answered =
+    /^body\/attachment of 2000000 bytes is too large .*: a proxy or gateway .* answered 413; raise .*nginx/
+  const cut =
+    /^body\/attachment of 2000000 bytes is too large .*: .* (answered 413|closed without an answer); raise .*nginx/
+  for (const [closing, message] of [
+    ['lingers', answered],
+    ['at once', cut],
+    ['without answer', cut]
+  ] as const) {
+    proxy.closing = closing
+    const reply = await append('a', { attachment: 'x'.repeat(2_000_000) })
+    t.equal(reply.statusCode, 413, closing)
+    t.equal(reply.headers['retry-after'], undefined, 'trying again does not help')
+    t.match(reply.json(), { code: 'DB_BACKUPS_TOO_LARGE', error: 'Payload Too Large', message })
+    t.match(reply.json().message, /limits\.requestBytes does not divide/)
+    const attached = host.app.dbBackups.attach(id, 'a', 'x'.repeat(2_000_000))
+    await t.rejects(attached, { statusCode: 413, message })
+  }
+  t.equal((await append('a', { attachment: 'x'.repeat(1_000_000) })).statusCode, 200)
+  t.strictSame(Object.keys((await api.get(id))._attachments!), ['a'])
+})
+
+/** A proxy on the way to the database, before requests that append. */
+async function proxied(t: Test, url: string, onAppend: (socket: Socket) => Promise<object | undefined>) {
+  const target = new URL(url)
+  const slow = { bytesPerMs: Number.POSITIVE_INFINITY }
+  const server = createServer((request, response) => {
+    void pass(request, response).catch(() => response.destroy())
+  })
+  async function pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (request.method === 'PUT' && request.url?.includes('/slow')) {
+      const refusal = await onAppend(request.socket)
+      if (refusal) {
+        request.resume()
+        response.writeHead(413, { 'content-type': 'application/json' }).end(JSON.stringify(refusal))
+        return
+      }
+    }
+    const { method, url: path, headers } = request
+    const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
+      response.writeHead(answer.statusCode ?? 502, answer.headers)
+      answer.pipe(response)
+    })
+    onward.on('error', () => response.destroy())
+    const bytesPerMs = path?.includes('/slow') ? slow.bytesPerMs : Number.POSITIVE_INFINITY
+    await pipeline(
+      request,
+      async function* (pieces: AsyncIterable<Buffer>) {
+        for await (const piece of pieces) {
+          await delay(piece.length / bytesPerMs, undefined, { ref: false })
+          yield piece
+        }
+      },
+      onward
+    )
+  }
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close().closeAllConnections())
+  const through = new URL(url)
+  through.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
+  return { server, slow, couch: nano(through.href.replace(/\/$/, '')) }
+}
+
+t.test('the setting of CouchDB that bounds an append is named', async (t) => {
+  const on = await setupDatabases(t)
+  let refusal = {}
+  const { couch } = await proxied(t, on.url, async () => refusal)
+  const { append } = await withBackup(t, { on, couch })
+  for (const [error, message] of [
+    ['too_large', /CouchDB answered 413; raise chttpd\/max_http_request_size, or append less/],
+    ['attachment_too_large', /CouchDB answered 413; raise couchdb\/max_attachment_size, or append less/],
+    ['document_too_large', /CouchDB answered 413; raise couchdb\/max_document_size, or append less/],
+    ['other', /CouchDB answered 413; raise its limits, or append less/]
+  ] as const) {
+    refusal = { error, reason: 'of a test' }
+    const reply = await append('slow', { attachment: 'x' })
+    t.equal(reply.statusCode, 413)
+    t.match(reply.json(), { code: 'DB_BACKUPS_TOO_LARGE', message })
+  }
+})
+
+t.test('a database that goes away while it is appended to is 503, and worth another try', async (t) => {
+  const on = await setupDatabases(t)
+  const away = new Set<Socket>()
+  const { server, couch } = await proxied(t, on.url, async (socket) => {
+    away.add(socket)
+    socket.resetAndDestroy()
+    return {}
+  })
+  const { append } = await withBackup(t, { on, couch })
+  server.on('request', (request, response) => {
+    if (away.size >= 3 && request.method === 'GET') response.destroy()
+  })
+  const reply = await append('slow', { attachment: 'x'.repeat(500_000) })
+  t.equal(reply.statusCode, 503)
+  t.equal(reply.headers['retry-after'], '5')
+})
+
+t.test('an append may take longer than a small call, as long as the database reads on', async (t) => {
+  const on = await setupDatabases(t)
+  const { couch, slow } = await proxied(t, on.url, async () => undefined)
+  const timeouts = { control: 1500 }
+  const { api, id, append } = await withBackup(t, { on, couch, timeouts })
+  slow.bytesPerMs = 12_000
+  const attachment = 'x'.repeat(30_000_000)
+  const startedAt = performance.now()
+  const reply = await append('slow', { attachment })
+  t.equal(reply.statusCode, 200, reply.body)
+  t.ok(performance.now() - startedAt > 2000, 'it took longer')
+  t.equal((await api.get(id))._attachments?.slow?.length, 40_000_000)
+  slow.bytesPerMs = 1
+  const host = await buildHost(t, { on, couch, timeouts: { ...timeouts, idle: 400 } })
+  const silent = await apiOf(host).call('PUT', `/${id}/attachments/slow`, { attachment })
+  t.equal(silent.statusCode, 503)
+  t.match(silent.json().message, /stopped reading the request/)
+})
+
+t.test('an answer to an append that does not come is waited for as long as for a small call', async (t) => {
+  const on = await setupDatabases(t)
+  const { couch, slow } = await proxied(t, on.url, async () => undefined)
+  const { append } = await withBackup(t, { on, couch, timeouts: { control: 300 } })
+  slow.bytesPerMs = 1
+  const startedAt = performance.now()
+  const reply = await append('slow', { attachment: 'x'.repeat(20_000) })
+  t.equal(reply.statusCode, 503)
+  t.match(reply.json().message, /did not answer in time/)
+  t.ok(performance.now() - startedAt < 10_000)
 })

@@ -9,7 +9,7 @@ const trusting = { server: { trustProxy: true } }
 /** Headers that name no server, and the header that the refusal names. */
 const WRONG: [headers: Record<string, string>, header: string][] = [
   [{ 'x-forwarded-proto': 'javascript' }, 'x-forwarded-proto'],
-  [{ 'x-forwarded-proto': 'HTTP' }, 'x-forwarded-proto'],
+  [{ 'x-forwarded-proto': 'HTTPSS' }, 'x-forwarded-proto'],
   [{ 'x-forwarded-proto': 'https, file' }, 'x-forwarded-proto'],
   ...[
     'a b',
@@ -31,7 +31,18 @@ const WRONG: [headers: Record<string, string>, header: string][] = [
     '1.2.3.4.5',
     '%61',
     'a..b/',
+    'a..b',
+    '.a',
+    'a..',
+    '.',
     '-a',
+    'a-.com',
+    'a.-b.com',
+    `${'x'.repeat(64)}.com`,
+    'a:0',
+    'a:000',
+    '[::1]:0',
+    `${`${'x'.repeat(49)}.`.repeat(5)}abcd`,
     'é',
     `${'x'.repeat(250)}.example.com`
   ].map((host): [Record<string, string>, string] => [{ 'x-forwarded-host': host }, 'x-forwarded-host']),
@@ -75,6 +86,8 @@ t.test('a forwarded host or protocol that is none is refused before anything is 
 
 const RIGHT: [headers: Record<string, string>, origin: string][] = [
   [{ 'x-forwarded-proto': 'https' }, 'https://localhost:80'],
+  [{ 'x-forwarded-proto': 'HTTPS' }, 'https://localhost:80'],
+  [{ 'x-forwarded-proto': 'https, Http' }, 'http://localhost:80'],
   [{ 'x-forwarded-host': 'outer.example.com, inner:3000' }, 'http://inner:3000'],
   [{ 'x-forwarded-proto': 'https, http' }, 'http://localhost:80'],
   [{ 'x-forwarded-proto': 'http,https' }, 'https://localhost:80'],
@@ -86,7 +99,11 @@ const RIGHT: [headers: Record<string, string>, origin: string][] = [
     '10.0.0.1:3000',
     '[::1]:3000',
     '[2001:db8::1]',
-    'A-b.C'
+    'A-b.C',
+    '_a.b_:1',
+    `${'x'.repeat(63)}.com`,
+    `${`${'x'.repeat(49)}.`.repeat(5)}abc.`,
+    'a--b:65535'
   ].map((host): [Record<string, string>, string] => [{ 'x-forwarded-host': host }, `http://${host}`]),
   [{ host: 'console.example.com:3000' }, 'http://console.example.com:3000'],
   [{ host: '[::1]:3000' }, 'http://[::1]:3000']

@@ -10,6 +10,7 @@ import type { OpenAPIV3_1 } from 'openapi-types'
 import t, { type Test } from 'tap'
 import { openApiDocument } from '../examples/openapi/document.js'
 import { apiOf, backupOf } from './helpers/api.js'
+import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
@@ -237,6 +238,13 @@ const PROVOKE: Record<string, Provoke> = {
     send(await buildHost(t, { on: idle.on, limits: { attachmentBytes: 1000 } }), id, {
       payload: { attachment: 'a'.repeat(1001) }
     }),
+  attachmentNotTaken: async (t, id) => {
+    const on = await setupDatabases(t)
+    const proxy = await startBodyLimitProxy(t, on.url, { limit: 1024 * 1024, closing: 'lingers' })
+    const host = await seeded(t, { on, couch: nano(proxy.url) })
+    const url = `${BASE}/${await apiOf(host).backup()}/attachments/my-attachment`
+    return send(host, id, { url, payload: { attachment: 'a'.repeat(2_000_000) } })
+  },
   tooManyAttachments: async (t, id) => {
     const host = await seeded(t, { limits: { attachments: 1 } })
     const url = `${BASE}/${await apiOf(host).backup()}/attachments`

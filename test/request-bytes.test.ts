@@ -2,8 +2,10 @@ import { createServer } from 'node:http'
 import fc from 'fast-check'
 import nano from 'nano'
 import t, { type Test } from 'tap'
+import { tooLargeFailure } from '../lib/backup/unreadable.js'
 import { CouchClient } from '../lib/couch/client.js'
 import { CouchDatabase } from '../lib/couch/database.js'
+import type { CouchError } from '../lib/couch/errors.js'
 import { inParts, RequestSize } from '../lib/couch/request-size.js'
 import { resolveOptions } from '../lib/options.js'
 import { apiOf, snapshotOf } from './helpers/api.js'
@@ -270,7 +272,7 @@ t.test('CouchDB is known by its JSON, its name, or the head that only it sends',
       '',
       'CouchDB answered 413 Payload Too Large and told nothing more'
     ],
-    [json, '{"error":"too_large"}', 'CouchDB answered 413 Payload Too Large and told nothing more']
+    [{ ...json, server: 'CouchDB/3.5.0' }, '{"error":"attachment_too_large","reason":"a"}', 'a']
   ] as const) {
     state.answer = { status: 413, headers, body }
     await t.rejects(client.json({ method: 'POST', path: ['a'], json: 'x'.repeat(900_000) }), {
@@ -280,6 +282,26 @@ t.test('CouchDB is known by its JSON, its name, or the head that only it sends',
     } as never)
   }
   t.equal(client.size.bytes, 1024 * KiB, 'its own limits are of documents: they teach nothing')
+})
+
+t.test('a 413 of the limit of requests that CouchDB has names it, and teaches', async (t) => {
+  const told =
+    'CouchDB answered 413 Payload Too Large to 900000 bytes: raise chttpd/max_http_request_size, or set limits.requestBytes, which divides what holds several documents'
+  for (const [server, reason, expected] of [
+    ['CouchDB/3.5.0', 'the request entity is too large', `the request entity is too large; ${told}`],
+    ['nginx', 'the request entity is too large', `the request entity is too large; ${told}`],
+    ['CouchDB/3.5.0', undefined, told]
+  ] as const) {
+    const { state, client } = await answeringWith(t)
+    const headers = { 'content-type': 'application/json', server }
+    state.answer = { status: 413, headers, body: JSON.stringify({ error: 'too_large', reason }) }
+    const refusal = await client
+      .json({ method: 'POST', path: ['a'], body: Buffer.alloc(900_000) })
+      .catch((error: unknown) => error as CouchError)
+    t.match(refusal, { status: 413, error: 'too_large', reason: expected, gateway: false })
+    t.equal(client.size.bytes, 450_000)
+    t.equal(tooLargeFailure('a', refusal as CouchError).reason, expected, 'of a document as well')
+  }
 })
 
 t.test('an answer that is none of CouchDB says what it is', async (t) => {

@@ -45,7 +45,8 @@ export interface DbBackups {
    * Stores `data` as an attachment of a backup, as it is. What is appended to one backup at the same time is stored one
    * after another.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError
-   * @throws TooLargeError when `limits` forbid it; AppendBusyError when its turn does not come in `timeouts.control`
+   * @throws TooLargeError when `limits` forbid it, or CouchDB or a proxy before it does not take so much
+   * @throws AppendBusyError when its turn does not come in `timeouts.control`
    */
   attach(id: string, name: string, data: string | Buffer, options?: { contentType?: string }): Promise<void>
 }

@@ -1,5 +1,5 @@
 import type { AttachmentData, CouchDatabase } from '../couch/database.js'
-import { isConflict, isNotFound } from '../couch/errors.js'
+import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import type { BackupStore, LoadedBackup } from '../store/backup-store.js'
 
@@ -40,6 +40,26 @@ export function checkAttachmentName(name: string): void {
 
 export const attachmentTooLarge = (limit: number) =>
   new TooLargeError(`body/attachment is larger than ${limit} bytes`)
+
+/** Settings of CouchDB that bound an attachment's request, by the errors that tell of them. */
+const COUCH_LIMITS: Record<string, string> = {
+  too_large: 'chttpd/max_http_request_size',
+  attachment_too_large: 'couchdb/max_attachment_size',
+  document_too_large: 'couchdb/max_document_size'
+}
+
+/** What CouchDB, or a proxy before it, does not take. An attachment is sent in one request, which cannot be divided. */
+function notTaken(error: CouchError, bytes: number): Error {
+  const proxy = 'raise the limit of bodies of the proxy before CouchDB (nginx: client_max_body_size)'
+  const [what, remedy] =
+    error.status !== 413
+      ? ['the connection to CouchDB was closed without an answer', proxy]
+      : error.gateway
+        ? ['a proxy or gateway before CouchDB answered 413', proxy]
+        : ['CouchDB answered 413', `raise ${COUCH_LIMITS[error.error] ?? 'its limits'}`]
+  const message = `body/attachment of ${bytes} bytes is too large for the database: ${what}; ${remedy}, or append less: limits.requestBytes does not divide an attachment`
+  return new TooLargeError(message, { cause: error })
+}
 
 /** Stores attachments with the headers of backups. Appends to one backup take turns. */
 export class Appender {
@@ -94,6 +114,7 @@ export class Appender {
         await db.putAttachment(id, name, header._rev, contentType, data)
         return
       } catch (error) {
+        if (isTooLarge(error)) throw await this.#refusalOf(error, id, data.length)
         // Where the header is gone, the next try finds that out.
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
@@ -101,6 +122,12 @@ export class Appender {
       signal.throwIfAborted()
       await db.client.afterConflict(attempt)
     }
+  }
+
+  /** @throws CouchError where the database does not answer at all: it may have been that which cut the request off */
+  async #refusalOf(error: CouchError, id: string, bytes: number): Promise<Error> {
+    if (error.status !== 413) await this.#load(id)
+    return notTaken(error, bytes)
   }
 
   /** @throws TooLargeError */

@@ -1,6 +1,6 @@
 import type { UnreadableDocument } from '../../types/backups.js'
 import type { ReadFailure } from '../couch/document-reader.js'
-import { CouchError } from '../couch/errors.js'
+import { CouchError, isRequestTooLarge } from '../couch/errors.js'
 
 /** Documents of one database that may be unreadable before its backup fails, and characters of their ids. */
 export const MAX_UNREADABLE = 1000
@@ -94,7 +94,7 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
     status: refusal.status,
     error: 'too_large',
     reason:
-      refusal.gateway || refusal.status === 0
+      refusal.gateway || refusal.status === 0 || isRequestTooLarge(refusal)
         ? refusal.reason
         : 'with its attachments it is more than the database of backups takes at once',
     gateway: refusal.gateway,

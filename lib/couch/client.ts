@@ -3,7 +3,7 @@ import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
 import { Silence } from '../silence.js'
 import type { Connection } from './connection.js'
-import { CouchError, isNodeDown, isTooLarge } from './errors.js'
+import { CouchError, isNodeDown, isRequestTooLarge, isTooLarge } from './errors.js'
 import { foreignAnswer, refusalOf } from './refusal.js'
 import { LEAST_REQUEST_BYTES, RequestSize } from './request-size.js'
 
@@ -350,7 +350,8 @@ export class CouchClient {
     const expectsJson = !request.headers?.accept
     if (answer.statusCode >= 300) {
       const error = await refusal(what, answer, answered, sent)
-      if (isTooLarge(error) && error.gateway && sent !== undefined) this.size.refused(sent)
+      const isOfLength = isTooLarge(error) && (error.gateway || isRequestTooLarge(error))
+      if (isOfLength && sent !== undefined) this.size.refused(sent)
       throw error
     }
     if (expectsJson && request.method !== 'HEAD' && !isJson(answer.headers['content-type'])) {

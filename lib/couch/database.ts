@@ -579,7 +579,8 @@ export class CouchDatabase {
   }
 
   /**
-   * Stores an attachment on the current revision `rev`, and returns the new revision.
+   * Stores an attachment on the current revision `rev`, and returns the new revision. The body may take any time, as long
+   * as the server goes on reading it; the wait for a connection and that for the answer have a deadline.
    * @throws CouchError with status 409 when `rev` is not the current revision
    */
   async putAttachment(
@@ -589,9 +590,15 @@ export class CouchDatabase {
     contentType: string,
     data: AttachmentData
   ): Promise<string> {
-    return this.client.retry(() => {
-      const options = { length: data.length, deadline: AbortSignal.timeout(this.client.settings.control) }
-      return this.putAttachmentStream(id, name, rev, contentType, () => data.open(), options)
+    return this.client.retry(async () => {
+      const deadline = new DeadlineAroundBody(this.client.settings.control)
+      const body = () => deadline.without(data.open())
+      const options = { length: data.length, deadline: deadline.signal }
+      try {
+        return await this.putAttachmentStream(id, name, rev, contentType, body, options)
+      } finally {
+        deadline.end()
+      }
     })
   }
 
@@ -659,6 +666,41 @@ export class CouchDatabase {
       write: true
     }
     return bulkResults(await readJson(await this.client.streamOnce(request, deadline)), this.name)
+  }
+}
+
+/** A deadline of what is waited for before a request's body is read, and again after it. */
+class DeadlineAroundBody {
+  readonly #ms: number
+  readonly #deadline = new AbortController()
+  #timer: NodeJS.Timeout | undefined
+  #ended = false
+
+  constructor(ms: number) {
+    this.#ms = ms
+    this.#start()
+  }
+
+  get signal(): AbortSignal {
+    return this.#deadline.signal
+  }
+
+  /** Passes the body on. The time that it takes does not count. */
+  async *without(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    clearTimeout(this.#timer)
+    yield* body
+    this.#start()
+  }
+
+  end(): void {
+    this.#ended = true
+    clearTimeout(this.#timer)
+  }
+
+  #start(): void {
+    if (this.#ended) return
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#deadline.abort(), this.#ms)
   }
 }
 

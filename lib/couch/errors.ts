@@ -67,6 +67,13 @@ export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => err
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && (error.status === 413 || error.error === 'cut_off')
 
+/**
+ * CouchDB's own limit of the length of requests (`chttpd/max_http_request_size`). Its limits of documents and
+ * attachments have other codes.
+ */
+export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' | 'error'>): boolean =>
+  status === 413 && error === 'too_large'
+
 /** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
 const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
 

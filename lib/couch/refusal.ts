@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { CouchResponse } from './client.js'
+import { isRequestTooLarge } from './errors.js'
 
 /** What CouchDB, or something before it, says by an answer that is none to the request. */
 export interface Refusal {
@@ -21,12 +22,18 @@ export function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal
   const { error, reason } = detailsOf(told)
   const status = `${answer.status} ${STATUS_CODES[answer.status] ?? ''}`.trim()
   const code = typeof error === 'string' ? error : String(answer.status)
-  if (typeof reason === 'string' && reason !== '') return { error: code, reason, gateway: false }
+  if (isRequestTooLarge({ status: answer.status, error: code })) {
+    const own = `CouchDB answered ${status}${lengthAdvice('raise chttpd/max_http_request_size', sent)}`
+    return { error: code, reason: isText(reason) ? `${reason}; ${own}` : own, gateway: false }
+  }
+  if (isText(reason)) return { error: code, reason, gateway: false }
   if (isCouch(answer) || CODE.test(String(error ?? '')))
     return { error: code, reason: `CouchDB answered ${status} and told nothing more`, gateway: false }
   const foreign = `${gatewayOf(answer)} answered ${status}${advice(answer.status, sent)}`
   return { error: String(answer.status), reason: foreign, gateway: true }
 }
+
+const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
 
 /** CouchDB's own errors are such words. Design functions may refuse by any text, with a reason. */
 const CODE = /^[a-z_]+$/
@@ -75,10 +82,13 @@ const ADVICE: Record<number, string> = {
 }
 
 function advice(status: number, sent: number | undefined): string {
-  if (status === 413) {
-    const length = sent === undefined ? '' : ` to ${sent} bytes`
-    return `${length}: raise its limit of bodies (nginx: client_max_body_size), or set limits.requestBytes, which divides what holds several documents`
-  }
+  if (status === 413) return lengthAdvice('raise its limit of bodies (nginx: client_max_body_size)', sent)
   const told = ADVICE[status >= 300 && status < 400 ? 301 : status]
   return told === undefined ? '' : `: ${told}`
+}
+
+/** @param remedy how to have longer requests taken */
+function lengthAdvice(remedy: string, sent: number | undefined): string {
+  const length = sent === undefined ? '' : ` to ${sent} bytes`
+  return `${length}: ${remedy}, or set limits.requestBytes, which divides what holds several documents`
 }

@@ -68,6 +68,7 @@ function routeOf({ options, describe }: RouteContext) {
           'nothingToAppendTo',
           'unknownLayout',
           'attachmentTooLarge',
+          'attachmentNotTaken',
           'bodyTooLarge',
           'mediaType',
           'uploadStalled',

@@ -3,9 +3,11 @@ import type { FastifyRequest } from 'fastify'
 import { InvalidParameterError } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 
-/** Characters of a name with all its labels, and of a port with its colon. */
-const MAX_HOST = 253 + 6
-const HOST = /^(?:\[([0-9a-f:.]+)\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9.])?)(?::([0-9]{1,5}))?$/i
+/** Characters of a name with all its labels, without the dot that may end it. */
+const MAX_NAME = 253
+const HOST = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?$/i
+/** Part of a name between dots. Names inside a network may hold underscores. */
+const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i
 
 /**
  * Returns the origin that a client has reached the server at, `publicUrl` where that is set. A request without `Host`,
@@ -16,8 +18,10 @@ export function originOf(request: FastifyRequest, { publicUrl }: ResolvedOptions
   return publicUrl ?? `${protocolOf(request)}://${hostOf(request)}`
 }
 
+/** Schemes are the same in any case (RFC 3986, section 3.1). */
 function protocolOf({ protocol }: FastifyRequest): string {
-  if (protocol === 'http' || protocol === 'https') return protocol
+  const scheme = String(protocol).toLowerCase()
+  if (scheme === 'http' || scheme === 'https') return scheme
   throw new InvalidParameterError('headers/x-forwarded-proto must be http or https')
 }
 
@@ -33,12 +37,17 @@ function hostOf({ host, headers }: FastifyRequest): string {
 }
 
 function isHost(text: string): boolean {
-  const parts = text.length <= MAX_HOST ? HOST.exec(text) : null
-  if (!parts) return false
-  const [, address, port] = parts
+  const [, address, name, port = '80'] = HOST.exec(text) ?? []
   return (
-    (address === undefined || isIPv6(address)) &&
-    Number(port ?? 0) <= 65_535 &&
+    (address === undefined ? name !== undefined && isName(name) : isIPv6(address)) &&
+    isPort(Number(port)) &&
     URL.canParse(`http://${text}`)
   )
 }
+
+function isName(text: string): boolean {
+  const name = text.replace(/\.$/, '')
+  return name.length <= MAX_NAME && name.split('.').every((label) => LABEL.test(label))
+}
+
+const isPort = (port: number): boolean => port > 0 && port <= 65_535

@@ -174,6 +174,14 @@ const ERRORS = {
       `backup "${EXAMPLE_BACKUP}" has 1000 attachments: limits.attachments allows 1000`
     )
   },
+  attachmentNotTaken: {
+    summary: 'An attachment that CouchDB, or a proxy before it, does not take',
+    value: refusal(
+      413,
+      'DB_BACKUPS_TOO_LARGE',
+      'body/attachment of 2000000 bytes is too large for the database: a proxy or gateway before CouchDB answered 413; raise the limit of bodies of the proxy before CouchDB (nginx: client_max_body_size), or append less: limits.requestBytes does not divide an attachment'
+    )
+  },
   uploadTooLarge: {
     summary: 'A body that turns out too large while it arrives',
     value: refusal(413, 'DB_BACKUPS_TOO_LARGE', 'the body is larger than 1073741824 bytes')
