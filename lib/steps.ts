@@ -31,3 +31,31 @@ export async function inTurns<T>(steps: Steps<T>): Promise<T> {
 /** Lets others run after a walk over long bytes. Returns nothing to wait for after short ones. */
 export const turnAfter = (bytes: Uint8Array): Promise<void> | undefined =>
   bytes.length > LONG ? turn() : undefined
+
+/** When work that is shared began in this turn of the event loop; `undefined` when it has not. */
+let sharedSince: number | undefined
+/** Continue what waits for a further turn, first come first. */
+const waiting: (() => void)[] = []
+
+/**
+ * Lets the event loop go on once the work of all callers has taken {@link SLICE} in this turn. Each of many requests that
+ * did so by itself would add a slice of its own to the same turn. Call it before each millisecond or so of work.
+ *
+ * @returns nothing to wait for while there is time left
+ */
+export function sharedTurn(): Promise<void> | undefined {
+  if (sharedSince === undefined) beginShared()
+  else if (performance.now() - sharedSince >= SLICE) return new Promise((resolve) => waiting.push(resolve))
+  return undefined
+}
+
+function beginShared(): void {
+  sharedSince = performance.now()
+  setImmediate(() => {
+    sharedSince = undefined
+    const next = waiting.shift()
+    if (!next) return
+    beginShared()
+    next()
+  })
+}

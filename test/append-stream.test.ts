@@ -7,8 +7,10 @@ import { readAttachmentBody } from '../lib/routes/attachment-body.js'
 import { HeldBytes } from '../lib/spool/held-bytes.js'
 import { Room } from '../lib/spool/room.js'
 import { apiOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
+import { startServer } from './helpers/server-process.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const MiB = 1024 * 1024
@@ -85,6 +87,54 @@ t.test('of a member that comes twice the last counts, as in any JSON', async (t)
   t.equal((await read([Buffer.from(`{"attachment":"${long}","attachment":"b"}`)])).toString(), 'b')
   t.equal((await read([Buffer.from('{"attachment":1,"attachment":"b"}')])).toString(), 'b')
   await t.rejects(read([Buffer.from('{"attachment":"b","attachment":1}')]), { message: /Expected string/ })
+})
+
+/** A body of these members. */
+const bodyOf = (members: readonly string[]) => Buffer.from(`{${members.join(',')}}`)
+const repeated = (member: string, count: number) => Array<string>(count).fill(member)
+
+t.test('a body of more than 20 members is refused by name, and the rest of it is not read', async (t) => {
+  const twenty = [...repeated('"attachment":"a"', 19), '"attachment":"b"']
+  t.equal((await read([bodyOf(twenty)])).toString(), 'b', 'as many are accepted')
+  const unknown = Array.from({ length: 15 }, (_, i) => `"b${i}":{}`)
+  const cases: [members: string[], message: RegExp][] = [
+    [repeated('"attachment":"a"', 10_000), /^body\/attachment Expected once, found more than 20 times$/],
+    [repeated('"attachment":1', 10_000), /^body\/attachment Expected once, found more than 20 times$/],
+    [repeated('"b":""', 10_000), /^body\/b Unexpected property$/],
+    [[...twenty, ...repeated('"b":""', 10_000)], /^body\/b Unexpected property$/],
+    [
+      [...unknown, ...repeated('"attachment":"a"', 10_000)],
+      /^body\/b0 Unex.*, body\/b14 Unexpected property$/
+    ]
+  ]
+  for (const [members, message] of cases) {
+    let sent = 0
+    const pieces = function* () {
+      const body = bodyOf(members)
+      for (; sent < body.length; sent += 100) yield body.subarray(sent, sent + 100)
+    }
+    await t.rejects(read(pieces()), { statusCode: 400, code: 'FST_ERR_VALIDATION', message }, members[0])
+    t.ok(sent < 10_000, `${members[0]}: ${sent} bytes were sent`)
+  }
+})
+
+t.test('bodies that take long to scan leave the event loop free, however many there are', async (t) => {
+  const numbers = Buffer.from(`{"b":[${'1.5,'.repeat(MiB)}1]}`)
+  const escapes = Buffer.from(`{"b":"${'\\u00e9'.repeat(MiB / 2)}"}`)
+  let longest = 0
+  let from = performance.now()
+  const ticks = setInterval(() => {
+    longest = Math.max(longest, performance.now() - from)
+    from = performance.now()
+  })
+  // Each is there as a whole: nothing but the reader itself gives way.
+  const bodies = Array.from({ length: 10 }, (_, i) => read([i % 2 ? numbers : escapes]))
+  const results = await Promise.allSettled(bodies)
+  clearInterval(ticks)
+  t.strictSame(new Set(results.map(({ status }) => status)), new Set(['rejected']))
+  t.comment(`longest turn ${Math.round(longest)} ms`)
+  // 25 on a machine that is not busy.
+  t.ok(longest > 0 && longest <= 100, `the longest turn took ${longest} ms`)
 })
 
 /** Bodies that are refused, and how Fastify's own parser and validation have worded it. */
@@ -178,4 +228,43 @@ t.test('what is appended is taken from the room for uploads', async (t) => {
   const stored = await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x'.repeat(40_000) })
   t.equal(stored.statusCode, 200)
   t.equal(room.taken, 0)
+})
+
+t.test('ten bodies of 25 MiB in small members are refused while a list is answered', async (t) => {
+  const { url, names } = await setupDatabases(t)
+  // In a process of its own: this one is busy with sending.
+  const server = await startServer(t, { url, databases: names })
+  const { id } = (await server.post('')).json
+  await poll('the backup', async () => ((await server.get(`/${id}`)).json.in_progress ? undefined : true))
+  for (const [member, message] of [
+    ['"attachment":"a"', /^body\/attachment Expected once/],
+    ['"b":""', /^body\/b Unexpected property$/]
+  ] as const) {
+    const body = bodyOf(repeated(member, Math.floor((25 * MiB) / (member.length + 1))))
+    const append = async (_: unknown, i: number) => {
+      const headers = { 'content-type': 'application/json' }
+      const to = `${server.origin}/api/v3/backups/${id}/attachments/a${i}`
+      const reply = await fetch(to, { method: 'PUT', headers, body })
+      t.equal(reply.status, 400)
+      t.match(await reply.json(), { message })
+    }
+    await server.measure()
+    let waiting = true
+    const appends = Promise.all(Array.from({ length: 10 }, append)).finally(() => {
+      waiting = false
+    })
+    let longest = 0
+    do {
+      const from = performance.now()
+      t.equal((await server.get('')).status, 200)
+      longest = Math.max(longest, performance.now() - from)
+    } while (waiting)
+    await appends
+    const { turn } = await server.measure()
+    t.comment(`${member}: slowest list ${Math.round(longest)} ms, longest turn ${Math.round(turn)} ms`)
+    t.ok(longest < 2000, `the slowest list took ${longest} ms`)
+    // 25 on a machine that is not busy.
+    t.ok(turn <= 100, `the longest turn took ${turn} ms`)
+  }
+  t.notOk('_attachments' in (await server.get(`/${id}`)).json)
 })

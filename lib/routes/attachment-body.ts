@@ -13,12 +13,17 @@ import {
 import { JsonStringDecoder } from '../json/string-decoder.js'
 import { AttachmentBody } from '../schemas/backup.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
+import { sharedTurn } from '../steps.js'
 import { utf8Text } from '../utf8-text.js'
 
-/** Members that a message names, at most. */
-const NAMED = 20
+/** Members of a body, repeated ones included. The schema takes one; a further one of the same name counts in its place. */
+const MEMBERS = 20
+/** Bytes that are scanned at a time. Those that take longest, escapes, take about a millisecond. */
+const STEP = 32 * 1024
 /** A body that may be right has one level. */
 const MAX_DEPTH = 1000
+
+const ATTACHMENT = '/attachment'
 
 /** The error of Fastify's own validation. */
 const ValidationError = createError('FST_ERR_VALIDATION', '%s', 400)
@@ -31,7 +36,8 @@ const validate = TypeBoxValidatorCompiler({
 })
 
 /**
- * Reads the body of an append, `{"attachment": "<string>"}`, as it arrives, and keeps the bytes of the string.
+ * Reads the body of an append, `{"attachment": "<string>"}`, as it arrives, and keeps the bytes of the string. Refuses a
+ * body of more than {@link MEMBERS} members without reading the rest of it.
  * @param limit bytes of the string
  * @throws errors of Fastify's for what is no JSON (400) and what the schema refuses (400), TooLargeError,
  *   InsufficientStorageError, and what the body throws
@@ -45,7 +51,7 @@ export async function readAttachmentBody(
   const scanner = new JsonScanner(visitor, { maxDepth: MAX_DEPTH })
   try {
     const { text } = await utf8Text(body)
-    for await (const piece of text) {
+    for await (const piece of inSteps(text)) {
       scanner.write(piece)
       for (const found of visitor.take()) {
         if (found === null) await into.clear()
@@ -60,13 +66,43 @@ export async function readAttachmentBody(
   checkBody(visitor.body)
 }
 
-/** @throws FST_ERR_VALIDATION, worded as Fastify does */
-function checkBody(body: unknown): void {
-  const result = validate(body) as { error?: { instancePath: string; message: string }[] }
-  if (!result.error) return
-  throw new ValidationError(
-    result.error.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ')
+/** Cuts pieces so that other requests have their turns between the parts. */
+async function* inSteps(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  for await (const piece of pieces) {
+    for (let at = 0; at < piece.length; at += STEP) {
+      await sharedTurn()
+      yield piece.subarray(at, at + STEP)
+    }
+  }
+}
+
+interface Problem {
+  instancePath: string
+  message: string
+}
+
+const problemsOf = (body: unknown): Problem[] => (validate(body) as { error?: Problem[] }).error ?? []
+
+/** Returns FST_ERR_VALIDATION, worded as Fastify does. */
+const refusal = (problems: readonly Problem[]): Error =>
+  new ValidationError(
+    problems.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ')
   )
+
+/** @throws FST_ERR_VALIDATION */
+function checkBody(body: unknown): void {
+  const problems = problemsOf(body)
+  if (problems.length > 0) throw refusal(problems)
+}
+
+/**
+ * Returns the refusal of a body with too many members, of which `body` outlines the first ones. It names those that the
+ * schema does not know. `attachment` is not among them: a right one might have followed.
+ */
+function tooManyMembers(body: unknown): Error {
+  const unknown = problemsOf(body).filter(({ instancePath }) => instancePath !== ATTACHMENT)
+  if (unknown.length > 0) return refusal(unknown)
+  return refusal([{ instancePath: ATTACHMENT, message: `Expected once, found more than ${MEMBERS} times` }])
 }
 
 /** Values that stand for those of a kind: the schema asks for no more of them. */
@@ -76,6 +112,7 @@ const STAND_IN: Record<JsonKind, unknown> = { object: {}, array: [], string: '',
 class AttachmentVisitor implements JsonVisitor {
   /** What the body is, its strings left out. `undefined` when there is none. */
   body: unknown
+  #members = 0
   #decoder = new JsonStringDecoder()
   #found: (Uint8Array | null)[] = []
 
@@ -105,10 +142,11 @@ class AttachmentVisitor implements JsonVisitor {
 
   end(): void {}
 
-  /** Fastify's parser takes this name for an attack. */
   #note(name: string, kind: JsonKind): void {
+    // Fastify's parser takes this name for an attack.
     if (name === '__proto__') throw new errorCodes.FST_ERR_CTP_INVALID_JSON_BODY()
     const body = this.body as Record<string, unknown>
-    if (name === 'attachment' || Object.keys(body).length < NAMED) body[name] = STAND_IN[kind]
+    body[name] = STAND_IN[kind]
+    if (++this.#members > MEMBERS) throw tooManyMembers(body)
   }
 }
