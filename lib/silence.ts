@@ -3,24 +3,25 @@
  * count, nor do they stop later waits from being counted.
  */
 export class Silence {
-  readonly #timer: NodeJS.Timeout
+  readonly #ms: number
+  readonly #onSilent: () => void
+  #timer: NodeJS.Timeout | undefined
   #waiting = false
   #ended = false
 
   /** @param onSilent is called once, when one wait has taken `ms` milliseconds */
   constructor(ms: number, onSilent: () => void) {
-    this.#timer = setTimeout(() => {
-      if (!this.#waiting) return
-      this.end()
-      onSilent()
-    }, ms)
+    this.#ms = ms
+    this.#onSilent = onSilent
   }
 
   /** The other side is waited for from now on. */
   wait(): void {
     if (this.#ended) return
     this.#waiting = true
-    this.#timer.refresh()
+    if (this.#timer) this.#timer.refresh()
+    // What is waited for keeps the process alive, if anything does.
+    else this.#timer = setTimeout(() => this.#expire(), this.#ms).unref()
   }
 
   /** The other side has done something, or is not waited for. */
@@ -32,5 +33,11 @@ export class Silence {
     this.#ended = true
     this.#waiting = false
     clearTimeout(this.#timer)
+  }
+
+  #expire(): void {
+    if (!this.#waiting) return
+    this.end()
+    this.#onSilent()
   }
 }
