@@ -1,6 +1,8 @@
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Agent } from 'undici'
@@ -8,6 +10,9 @@ import { CouchClient, ONCE } from '../lib/couch/client.js'
 
 const IDLE = 1000
 const MiB = 1024 * 1024
+const WAIT = `
+  import { Silence } from ${JSON.stringify(join(__dirname, '..', 'lib', 'silence.js'))}
+  new Silence(60_000, () => undefined).wait()`
 
 /** A client of a server that handles requests as given. */
 async function setup(
@@ -47,7 +52,9 @@ async function* pausing(ms: number) {
 t.test('a request that gets no connection fails in its time, and says so', async (t) => {
   const paused = 64
   const client = await setup(t, (_request, response) => answer(response).write('{'))
-  const open = await Promise.all(Array.from({ length: paused }, () => client.stream({ path: ['a'] })))
+  // Opening so many takes a busy machine a while.
+  const patient = client.with({ idle: 30_000 })
+  const open = await Promise.all(Array.from({ length: paused }, () => patient.stream({ path: ['a'] })))
   const noConnection = { message: /stalled, no connection to the database was free in time$/ }
   await t.rejects(client.streamOnce({ path: ['b'] }), noConnection)
   await t.rejects(client.json({ path: ['c'] }), noConnection)
@@ -103,4 +110,13 @@ t.test('a reader that pauses is not taken for silence, nor does it hide that of 
   }
   await t.rejects(read(), { message: /stalled, the database did not answer in time$/ })
   t.equal(bytes, MiB / 4, 'all that came was read')
+})
+
+t.test('a wait keeps no process alive', (t) => {
+  const file = join(t.testdir({ 'wait.ts': WAIT }), 'wait.ts')
+  const since = performance.now()
+  const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', file])
+  t.equal(status, 0, String(stderr))
+  t.ok(performance.now() - since < 30_000)
+  t.end()
 })
