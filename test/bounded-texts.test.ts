@@ -72,6 +72,18 @@ t.test('documents with ids of a megabyte that are refused leave an outcome of a 
   t.equal((await api.call('POST')).statusCode, 202, 'nothing is blocked')
 })
 
+t.test('an id that is no Unicode does not keep the outcome from being stored', async (t) => {
+  const on = await setupDatabases(t)
+  const host = await buildHost(t, { on, webhooks: couchStore(on) })
+  const upload = `{"dbs":{"components":{"docs":[{"_id":"lone\\ud800","_foo":1}]}}}`
+  const tx = await apiOf(host).restore(Buffer.from(upload))
+  t.match(tx, {
+    status: 'error',
+    databases: { components: { failed: 1 } },
+    failures: [{ id: 'lone\\ud800' }]
+  })
+})
+
 /** A store that takes no transaction of more than some bytes, as a CouchDB with a small `max_document_size`. */
 function smallStore(bytes: number): WebhookStore & { refusals: number } {
   const store = createMemoryWebhookStore()

@@ -123,3 +123,13 @@ t.test('a set of ordinals is a set', async (t) => {
     )
   )
 })
+
+t.test('ids that differ in half a character are different ids, long ones too', async (t) => {
+  for (const start of ['a', 'a'.repeat(600)]) {
+    const index = new CopyIndex()
+    for (const end of ['\ud800', '\ud801', '\ufffd']) index.note(start + end)
+    t.ok(index.isLast(`${start}\ud800`, 0))
+    t.ok(index.isLast(`${start}\ud801`, 1))
+    t.ok(index.isLast(`${start}\ufffd`, 2))
+  }
+})

@@ -304,7 +304,7 @@ t.test('hostile JSON is refused, and nothing grows', async (t) => {
 })
 
 t.test('many connections that say nothing do not keep the host from serving', async (t) => {
-  const { host, open, untouched } = await setup(t)
+  const { host, open, untouched } = await setup(t, { limits: { uploads: 200 } })
   const idle = await Promise.all(Array.from({ length: 200 }, open))
   for (const { socket } of idle) socket.write(head(ROUTES[1].line, 'content-length: 1000'))
   t.equal((await apiOf(host).call('GET')).statusCode, 200)

@@ -334,29 +334,3 @@ t.test('nothing is left of an upload whose sender goes away', async (t) => {
   while ((await spooledIn(spoolDirectory)).length > 0) await delay(10)
   await untouched(t)
 })
-
-t.test(
-  'ids that are no Unicode are refused before anything is written: CouchDB takes none of them',
-  async (t) => {
-    const host = await buildHost(t)
-    const long = 'a'.repeat(600)
-    for (const ids of [
-      ['a\\ud800', 'a\\ud801', 'ok'],
-      ['a\\ufffd', 'a\\ud801'],
-      [`${long}\\ud800`, `${long}\\ud801`, `${long}\\ufffd`]
-    ]) {
-      const docs = ids.map((id) => `{"_id":"${id}"}`).join()
-      const reply = await apiOf(host).call(
-        'PUT',
-        '',
-        Buffer.from(`{"dbs":{"components":{"docs":[${docs}]}}}`),
-        {
-          'content-type': 'application/json'
-        }
-      )
-      t.equal(reply.statusCode, 400)
-      t.match(reply.json().message, /^dbs\.components\.docs\[[01]\]: "_id" .* is not Unicode$/)
-    }
-    t.equal((await host.on.couch.db.get(host.on.names.components)).doc_count, 0)
-  }
-)

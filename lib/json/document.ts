@@ -102,8 +102,6 @@ export function idOf(bytes: Uint8Array): string {
 function validId(id: string | undefined): string {
   if (id === undefined) throw new InvalidDocumentError('a document\'s "_id" is not a string')
   if (id === '') throw new InvalidDocumentError('a document\'s "_id" is empty')
-  // CouchDB takes none of these, and they have no spelling of their own in UTF-8.
-  if (!id.isWellFormed()) throw new InvalidDocumentError(`"_id" "${shown(id)}" is not Unicode`)
   if (id.startsWith('_') && !/^_design\/./s.test(id)) {
     throw new InvalidDocumentError(`"_id" must not begin with an underscore: "${shown(id)}"`)
   }

@@ -99,6 +99,9 @@ export async function indexLargeDocument(
   const json = await inTurns(visitor.head())
   await turnAfter(json)
   const head = readDocument(json)
+  // It is written by its own URL, which has no spelling for anything else.
+  if (!head.id.isWellFormed())
+    throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return { head, parts: await inTurns(partsOf(range, visitor.attachments.values())) }
 }
 

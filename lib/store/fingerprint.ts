@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import SipHash from 'siphash'
-import { largeKey } from './large-key.js'
+import { idBytes, largeKey } from './large-key.js'
 
 /** A 64-bit keyed hash of a document id, in two 32-bit halves. */
 export interface Fingerprint {
@@ -12,4 +12,4 @@ export interface Fingerprint {
 const key = Array.from(new Uint32Array(randomBytes(16).buffer.slice(0, 16)))
 
 /** Returns the fingerprint of an id, or of what {@link largeKey} makes of it: both have the same. */
-export const fingerprint = (id: string): Fingerprint => SipHash.hash(key, Buffer.from(largeKey(id)))
+export const fingerprint = (id: string): Fingerprint => SipHash.hash(key, idBytes(largeKey(id)))

@@ -11,5 +11,12 @@ const DIGEST = '_sha256/'
 export function largeKey(id: string): string {
   if (id.length <= SURELY_SHORT) return id
   if (id.length < MAX_KEY && Buffer.byteLength(JSON.stringify(id)) <= MAX_KEY) return id
-  return DIGEST + createHash('sha256').update(id).digest('hex')
+  return DIGEST + createHash('sha256').update(idBytes(id)).digest('hex')
 }
+
+/** No text in UTF-8 has this byte. */
+const NOT_UTF8 = Buffer.of(0xff)
+
+/** Returns bytes that no other id has. UTF-8 spells every half of a character alike, which JSON may hold. */
+export const idBytes = (id: string): Buffer =>
+  id.isWellFormed() ? Buffer.from(id) : Buffer.concat([NOT_UTF8, Buffer.from(id, 'utf16le')])

@@ -11,7 +11,7 @@ import { compileWorker, runInChild } from '../helpers/measured-run.js'
 import { load, seedDocuments } from '../helpers/seed.js'
 
 const MiB = 1024 * 1024
-const BACKUP_BYTES = 200 * MiB
+const BACKUP_BYTES = 100 * MiB
 const DOCUMENT_BYTES = 20_000
 
 /**
@@ -38,7 +38,7 @@ const BUFFERS = {
   upload: 3 * 2 * MiB + 10 * 352 * 1024 + PIECES
 }
 
-t.test('a backup of 200 MB is made, sent and restored within 64 MiB', { timeout: 600_000 }, async (t) => {
+t.test('a backup of 100 MB is made, sent and restored within 64 MiB', { timeout: 600_000 }, async (t) => {
   const on = await setupDatabases(t)
   const { url, names, couch } = on
   const count = Math.ceil(BACKUP_BYTES / DOCUMENT_BYTES)
