@@ -11,7 +11,7 @@ const MiB = 1024 * 1024
 
 async function setup(t: Test, options: HostOptions = {}) {
   const spoolDirectory = t.testdir()
-  const host = await buildHost(t, { spoolDirectory, limits: { spoolBytes: MiB }, ...options })
+  const host = await buildHost(t, { spoolDirectory, limits: { spoolBytes: MiB, uploads: 60 }, ...options })
   const free = () =>
     poll('the room', async () => ((await spooledIn(spoolDirectory)).length === 0 ? true : undefined))
   return { host, spoolDirectory, room: new Room(spoolDirectory, MiB), free }
@@ -55,7 +55,7 @@ t.test('60 uploads at a time take no more than the room', async (t) => {
 
 t.test('registrations that share a directory share its room', async (t) => {
   const { host, spoolDirectory, room, free } = await setup(t)
-  const other = await buildHost(t, { spoolDirectory, limits: { spoolBytes: MiB } })
+  const other = await buildHost(t, { spoolDirectory, limits: { uploads: 60, spoolBytes: MiB } })
   const { body, finish } = endless(800_000)
   const first = outcome(host.app.dbBackups.restore({ body }))
   await poll('its room', () => room.taken || undefined)
