@@ -14,6 +14,7 @@ import { abandon } from './discard.js'
 import { DatabaseOperations } from './operations/database-operations.js'
 import { Environment, Instance } from './operations/environment.js'
 import type { ResolvedOptions } from './options.js'
+import { slicesOf } from './slices.js'
 import { HeldBytes } from './spool/held-bytes.js'
 import type { Operation } from './store/lease-document.js'
 
@@ -88,7 +89,7 @@ export class Operations implements DbBackups {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data
     const open = async function* () {
       // Each piece has to be taken in `timeouts.idle`.
-      for (let at = 0; at < bytes.length; at += PIECE) yield bytes.subarray(at, at + PIECE)
+      yield* slicesOf(bytes, PIECE)
     }
     await this.#now().append({ id, name, data: { length: bytes.length, open }, ...options })
   }

@@ -59,7 +59,7 @@ export interface Limits {
    * up to 10 MiB of memory.
    */
   downloads?: number
-  /** Uploads that are read at a time. 1 to 1,000, default 4. Each takes up to 8 MiB of memory. */
+  /** Uploads that are read at a time. 1 to 1,000, default 4. Each keeps a document of up to 4 MiB, twice for a moment. */
   uploads?: number
   /**
    * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or

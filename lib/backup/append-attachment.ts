@@ -1,6 +1,7 @@
 import type { AttachmentData, CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
+import { sameStream } from '../same-stream.js'
 import type { BackupStore, LoadedBackup } from '../store/backup-store.js'
 
 /** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
@@ -179,37 +180,10 @@ async function isStored(
   return db.client.retry(async () => {
     try {
       const { headers, body } = await db.attachment(id, name)
-      return (await areSame(body, data.open())) && headers['content-type'] === contentType
+      return (await sameStream(body, data.open())) && headers['content-type'] === contentType
     } catch (error) {
       if (isNotFound(error)) return false
       throw error
     }
   })
-}
-
-/** Compares two streams of bytes, up to the first difference. */
-async function areSame(
-  stored: AsyncIterable<Uint8Array>,
-  given: AsyncIterable<Uint8Array>
-): Promise<boolean> {
-  const pieces = given[Symbol.asyncIterator]()
-  let expected: Uint8Array = new Uint8Array(0)
-  try {
-    for await (let piece of stored) {
-      while (piece.length > 0) {
-        if (expected.length === 0) {
-          const next = await pieces.next()
-          if (next.done) return false
-          expected = next.value
-        }
-        const length = Math.min(piece.length, expected.length)
-        if (Buffer.compare(piece.subarray(0, length), expected.subarray(0, length)) !== 0) return false
-        piece = piece.subarray(length)
-        expected = expected.subarray(length)
-      }
-    }
-    return expected.length === 0 && (await pieces.next()).done === true
-  } finally {
-    await pieces.return?.()
-  }
 }

@@ -2,6 +2,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../discard.js'
 import { Silence } from '../silence.js'
+import { slicesOf } from '../slices.js'
 import type { Connection } from './connection.js'
 import { CouchError, isNodeDown, isRequestTooLarge, isTooLarge } from './errors.js'
 import { foreignAnswer, refusalOf } from './refusal.js'
@@ -624,9 +625,9 @@ class Fence {
   /** Passes a body on in pieces, as long as the instance may write: it stays incomplete otherwise. */
   async *guard(body: Body): AsyncGenerator<Uint8Array> {
     for await (const bytes of Buffer.isBuffer(body) ? [body] : (body ?? [])) {
-      for (let at = 0; at < bytes.length; at += PIECE) {
+      for (const slice of slicesOf(bytes, PIECE)) {
         this.check()
-        yield bytes.subarray(at, at + PIECE)
+        yield slice
       }
     }
     this.check()

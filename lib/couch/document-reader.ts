@@ -2,6 +2,7 @@ import { InvalidDocumentError } from '../json/document.js'
 import { FOREGROUND } from './client.js'
 import { CouchDatabase, type FoundDocument } from './database.js'
 import { CouchError, mayBeOfOneDocument } from './errors.js'
+import { halvesOf } from './request-size.js'
 
 /** An id that no document needs to have: only whether there is an answer counts. */
 const PROBE = 'db_backups_probe'
@@ -68,8 +69,7 @@ export class DocumentReader {
       yield { id: rest[0].id, doc: null, conflicts: [], failure }
       return
     }
-    const half = rest.length >> 1
-    for (const part of [rest.slice(0, half), rest.slice(half)])
+    for (const part of halvesOf(rest))
       yield* this.#read(this.#isPatient(part.length) ? this.#db : this.#hasty, part, options)
   }
 

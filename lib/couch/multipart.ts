@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { slicesOf } from '../slices.js'
 
 /** An attachment to be sent with its document. */
 export interface AttachmentPart {
@@ -62,8 +63,7 @@ const PIECE = 64 * 1024
 
 /** The same bytes in short copies, so that nothing which is sent late is read where the document stood. */
 export function* inPieces(pieces: readonly Buffer[]): Generator<Buffer> {
-  for (const piece of pieces)
-    for (let at = 0; at < piece.length; at += PIECE) yield Buffer.from(piece.subarray(at, at + PIECE))
+  for (const piece of pieces) for (const slice of slicesOf(piece, PIECE)) yield Buffer.from(slice)
 }
 
 export const totalLength = (pieces: readonly Buffer[]): number =>

@@ -52,7 +52,7 @@ export class DatabaseOperations {
 
   /** Whether an operation of this instance holds the lease. */
   get busy(): boolean {
-    return this.#running.first !== undefined
+    return this.#running.busy
   }
 
   /** @throws OperationInProgressError while one does, which is not just leaving */

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import type { CouchClient } from '../couch/client.js'
 import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../errors.js'
 import { Silence } from '../silence.js'
+import { slicesOf } from '../slices.js'
 
 /** Bytes that a reader is given at a time, and that count as reading on. */
 const SLICE = 64 * 1024
@@ -107,6 +108,5 @@ class Download extends Readable {
 }
 
 async function* inSlices(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  for await (const piece of pieces)
-    for (let at = 0; at < piece.length; at += SLICE) yield piece.subarray(at, at + SLICE)
+  for await (const piece of pieces) yield* slicesOf(piece, SLICE)
 }

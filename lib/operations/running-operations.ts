@@ -65,9 +65,9 @@ export class RunningOperations {
     this.#recover = recover
   }
 
-  /** One that holds the lease. */
-  get first(): Running | undefined {
-    return this.#running.values().next().value
+  /** Whether one holds the lease. */
+  get busy(): boolean {
+    return this.#running.size > 0
   }
 
   get closing(): boolean {

@@ -2,6 +2,7 @@ import { BufferPool } from '../buffer-pool.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkAnswer, BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import { halvesOf } from '../couch/request-size.js'
 import type { Refusals } from './refusals.js'
 
 /** Documents and bytes in one `_bulk_docs`, and how many are in flight: what CouchDB takes fastest. */
@@ -77,8 +78,7 @@ export class BulkWriter<W extends Write> {
       await this.#refusals.blame(refusal)
       this.#onResult(batch[0], { id: batch[0].id, error: refusal.error, reason: refusal.reason })
     } else {
-      const half = batch.length >> 1
-      for (const part of [batch.slice(0, half), batch.slice(half)]) {
+      for (const part of halvesOf(batch)) {
         const documents = part.map(({ bytes }) => bytes)
         await this.#send(part, BulkBody.of(this.#newEdits, documents))
       }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type DocumentBytes, sameBody } from '../json/document.js'
+import { sameStream } from '../same-stream.js'
 import { inTurns } from '../steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import { attachmentsOf, compareAttachments } from './same-content.js'
@@ -43,36 +44,4 @@ async function sameBytes(
 ): Promise<boolean> {
   const found = () => attachmentBase64(db, current.id, current.rev as string, stub)
   return db.client.retry(() => sameStream(base64(open()), found()))
-}
-
-/** Returns whether two streams have the same bytes, wherever they are cut into pieces. */
-export async function sameStream(
-  a: AsyncIterable<Uint8Array>,
-  b: AsyncIterable<Uint8Array>
-): Promise<boolean> {
-  const others = b[Symbol.asyncIterator]()
-  let rest: Uint8Array = new Uint8Array(0)
-  try {
-    for await (const piece of a) {
-      for (let at = 0; at < piece.length; ) {
-        if (rest.length === 0) {
-          const next = await others.next()
-          if (next.done) return false
-          rest = next.value
-        }
-        const length = Math.min(rest.length, piece.length - at)
-        if (Buffer.compare(piece.subarray(at, at + length), rest.subarray(0, length)) !== 0) return false
-        at += length
-        rest = rest.subarray(length)
-      }
-    }
-    while (rest.length === 0) {
-      const next = await others.next()
-      if (next.done) return true
-      rest = next.value
-    }
-    return false
-  } finally {
-    await others.return?.()
-  }
 }

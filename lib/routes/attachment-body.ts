@@ -12,6 +12,7 @@ import {
 } from '../json/scanner.js'
 import { JsonStringDecoder } from '../json/string-decoder.js'
 import { AttachmentBody } from '../schemas/backup.js'
+import { slicesOf } from '../slices.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
 import { sharedTurn } from '../steps.js'
 import { utf8Text } from '../utf8-text.js'
@@ -69,9 +70,9 @@ export async function readAttachmentBody(
 /** Cuts pieces so that other requests have their turns between the parts. */
 async function* inSteps(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   for await (const piece of pieces) {
-    for (let at = 0; at < piece.length; at += STEP) {
+    for (const slice of slicesOf(piece, STEP)) {
       await sharedTurn()
-      yield piece.subarray(at, at + STEP)
+      yield slice
     }
   }
 }

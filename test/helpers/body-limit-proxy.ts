@@ -1,7 +1,6 @@
-import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse, request as send } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
+import { listenBefore } from './relay.js'
 
 const PAGE =
   '<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n<center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx/1.25.3</center>\r\n</body>\r\n</html>\r\n'
@@ -41,15 +40,7 @@ export async function startBodyLimitProxy(
   }
   const server = createServer((request, response) => void pass(request, response))
   server.on('clientError', (_error, socket) => socket.destroy())
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  const through = new URL(url)
-  through.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
-  proxy.url = through.href.replace(/\/$/, '')
+  proxy.url = await listenBefore(t, server, url)
   return proxy
 
   function refuse(request: IncomingMessage, response: ServerResponse): void {

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type IncomingHttpHeaders, request as send } from 'node:http'
+import { createServer, type IncomingHttpHeaders, type Server, request as send } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 
@@ -33,6 +33,11 @@ export async function startRelay(t: Test, url: string, options: RelayOptions): P
     response.on('close', () => onward.destroy())
     request.pipe(onward)
   })
+  return listenBefore(t, server, url)
+}
+
+/** Has a server listen until the test ends; returns its URL, which is that of the database but for its address. */
+export async function listenBefore(t: Test, server: Server, url: string): Promise<string> {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => {
