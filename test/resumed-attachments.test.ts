@@ -82,3 +82,17 @@ for (const fault of ['error_mid', 'error_last'] as const) {
     t.equal(_attachments.a.data === data, true, 'the same bytes')
   })
 }
+
+t.test('a download that has begun waits for a database that restarts', async (t) => {
+  const on = await setupDatabases(t)
+  await load(on.couch.use(on.names.components), seedDocuments({ count: 20, size: 3000 }))
+  const proxy = await startFaultProxy(on.url)
+  t.teardown(() => proxy.close())
+  const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
+  const id = await api.backup()
+  const before = (await api.call('GET', `/${id}`)).body
+  const rule = proxy.add({ path: CHUNK, method: 'GET', fault: 'refuse', refusedFor: 2500 })
+  const reply = await api.call('GET', `/${id}`)
+  t.equal(rule.hits, 1)
+  t.equal(reply.body === before, true, 'the same bytes')
+})

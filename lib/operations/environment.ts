@@ -43,7 +43,7 @@ export class Instance {
   readonly #deadline = new AbortController()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
-    const { couch, limits, timeouts, metrics, onEvent } = options
+    const { couch, limits, timeouts, retry, metrics, onEvent } = options
     this.client = new CouchClient({
       connect: () => connectionTo(couch),
       retry: FOREGROUND,
@@ -53,7 +53,8 @@ export class Instance {
     })
     this.room = new Room(options.spoolDirectory, limits.spoolBytes)
     const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
-    this.downloads = new Downloads(this.client, bounds)
+    // Most of a backup may have arrived when the database restarts: that is waited for, as running operations do.
+    this.downloads = new Downloads(this.client.with({ retry }), bounds)
     this.uploads = new Uploads(limits.uploads)
     this.metrics = metrics && new Metrics(metrics)
     this.events = new EventStream(
