@@ -91,11 +91,11 @@ export interface Timeouts {
 
 /** How a running backup or restore bridges faults of the database. */
 export interface Retry {
-  /** Attempts of one call before the operation fails. Default 9. */
+  /** Attempts of one call before the operation fails. Default 14. */
   attempts?: number
   /** First wait between two attempts, in milliseconds; doubles each time. Default 250. */
   wait?: number
-  /** Longest wait, in milliseconds. Default 3000. */
+  /** Longest wait, in milliseconds. Default 1500. */
   longest?: number
 }
 

@@ -20,7 +20,7 @@ export interface RetryPolicy {
 /** While somebody waits for the reply. */
 export const FOREGROUND: RetryPolicy = { attempts: 3, wait: 150, longest: 1000 }
 /** While a backup or a restore runs: bridges a restart of the database, and goes on soon after it. */
-export const BACKGROUND: RetryPolicy = { attempts: 9, wait: 250, longest: 3000 }
+export const BACKGROUND: RetryPolicy = { attempts: 14, wait: 250, longest: 1500 }
 
 export interface ClientSettings {
   connect: () => Connection

@@ -2,7 +2,7 @@ import type { CouchClient, CouchRequest, CouchResponse } from './client.js'
 import { CouchError } from './errors.js'
 
 /** Milliseconds of silence after which an answer is first asked for again. */
-const FIRST_SILENCE = 3000
+const FIRST_SILENCE = 1500
 /**
  * Bytes at the end of a broken answer that are not believed. CouchDB that fails while it sends an attachment sends the
  * reply that tells of the failure into the same body.

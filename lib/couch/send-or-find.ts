@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CouchError } from './errors.js'
 
 /** Milliseconds between two looks for what a request was to write. */
-const LOOK_INTERVAL = 1000
+const LOOK_INTERVAL = 500
 
 /** A write that can be recognized in the database. */
 export interface FindableWrite<T> {

@@ -170,9 +170,10 @@ export class Kills {
       ended = true
     })
     await delay(Math.max(0, after))
+    // The node is gone before the command has ended that kills it.
+    const killedAt = performance.now()
     if (after >= 0) await this.#cluster.kill(node)
     const killed = after < 0 || !ended
-    const killedAt = performance.now()
     await (back === undefined ? end : delay(back))
     await this.#cluster.start(node)
     return { killed, outage: performance.now() - killedAt }
