@@ -91,7 +91,8 @@ t.test('to a cluster, a large document goes inside the JSON', async (t) => {
     const json = { _id: 'doc', _rev: REV, n: 1, _attachments: attachments }
     t.match(await writer.write(await largeDocument(t, json), { keep: true }), { error: undefined })
     await writer.write(await largeDocument(t, json), { keep: true })
-    const lines = requests.map(({ line }) => line)
+    // On a busy machine an answer may be late enough for a look at what was written.
+    const lines = requests.map(({ line }) => line).filter((line) => !line.includes('_bulk_get'))
     const write = inline ? 'POST /backups/_bulk_docs' : 'PUT /backups/doc?new_edits=false'
     t.strictSame(lines, ['GET /backups', write, write], `${n} replicas; they are asked for once`)
     if (inline) t.strictSame(JSON.parse(String(requests[1]!.body)), { new_edits: false, docs: [json] })
