@@ -58,7 +58,7 @@ export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STO
 /** Others append to the same backup, and the wait for a turn was too long. */
 export const AppendBusyError = createError(
   'DB_BACKUPS_APPEND_BUSY',
-  'too many append to backup "%s" at the same time: try again',
+  'backup "%s" was not free for this append in time: try again',
   503
 )
 

@@ -262,7 +262,7 @@ t.test('ten bodies of 25 MiB in small members are refused while a list is answer
     await appends
     const { turn } = await server.measure()
     t.comment(`${member}: slowest list ${Math.round(longest)} ms, longest turn ${Math.round(turn)} ms`)
-    t.ok(longest < 2000, `the slowest list took ${longest} ms`)
+    t.ok(longest < 5000, `the slowest list took ${longest} ms`)
     // 25 on a machine that is not busy.
     t.ok(turn <= 100, `the longest turn took ${turn} ms`)
   }

@@ -110,7 +110,10 @@ export class Appender {
     const { db } = this.#store
     for (let attempt = 1; ; attempt++) {
       const { header } = await this.#load(id)
-      this.#checkRoom(id, name, data.length, header._attachments ?? {})
+      const present = header._attachments ?? {}
+      if (attempt > 1 && mayBe(present[name], append) && (await isStored(db, append))) return
+      signal.throwIfAborted()
+      this.#checkRoom(id, name, data.length, present)
       try {
         await db.putAttachment(id, name, header._rev, contentType, data)
         return
@@ -119,8 +122,6 @@ export class Appender {
         // Where the header is gone, the next try finds that out.
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
-      if (await isStored(db, append)) return
-      signal.throwIfAborted()
       await db.client.afterConflict(attempt)
     }
   }
@@ -170,6 +171,13 @@ class Patience {
   end(): void {
     clearTimeout(this.#timer)
   }
+}
+
+type Stub = NonNullable<LoadedBackup['header']['_attachments']>[string]
+
+/** Returns whether a header's attachment looks like the one to append: its bytes are read only then. */
+function mayBe(stub: Stub | undefined, { data, contentType }: Append): boolean {
+  return stub !== undefined && stub.length === data.length && stub.content_type === contentType
 }
 
 /** Whether a conflict was with ourselves: the reply to the write was lost. */

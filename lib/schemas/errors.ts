@@ -259,7 +259,7 @@ const ERRORS = {
     value: refusal(
       503,
       'DB_BACKUPS_APPEND_BUSY',
-      `too many append to backup "${EXAMPLE_BACKUP}" at the same time: try again`
+      `backup "${EXAMPLE_BACKUP}" was not free for this append in time: try again`
     )
   },
   noRoom: {
