@@ -52,6 +52,9 @@ export const BodyAlreadyReadError = createError(
   500
 )
 
+/** Nothing came of a body for too long. */
+export const UploadTimeoutError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
+
 /** No room to spool an upload, or what is to be appended. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
 

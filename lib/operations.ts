@@ -9,7 +9,9 @@ import type {
   StartOptions
 } from '../types/backups.js'
 import type { DbBackups } from '../types/index.js'
+import { checkAttach, checkRestoreOptions, checkSource, checkStartOptions } from './arguments.js'
 import type { Append } from './backup/append-attachment.js'
+import { boundedBody } from './body.js'
 import { abandon } from './discard.js'
 import { DatabaseOperations } from './operations/database-operations.js'
 import { Environment, Instance } from './operations/environment.js'
@@ -39,6 +41,7 @@ export class Operations implements DbBackups {
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
+    checkStartOptions(options)
     const now = await this.#toStart('backup')
     return now.start(options)
   }
@@ -47,10 +50,22 @@ export class Operations implements DbBackups {
     source: { id: string } | { body: Readable },
     options: RestoreOptions = {}
   ): Promise<StartedRestore> {
+    checkSource(source)
+    const urlOf = under(this.#options.publicUrl ?? '')
+    const { id, body: given } = source as { id: string; body?: Readable }
+    if (given === undefined) {
+      checkRestoreOptions(options)
+      return this.restoreFrom({ id }, options, urlOf)
+    }
+    const { limits, timeouts } = this.#options
+    const body = boundedBody(given, { limit: limits.uploadBytes, idle: timeouts.idle })
     try {
-      return await this.restoreFrom(source, options, under(this.#options.publicUrl ?? ''))
+      checkRestoreOptions(options)
+      return await this.restoreFrom({ body }, options, urlOf)
     } catch (error) {
-      if ('body' in source) abandon(source.body)
+      // Who sends it waits for the host's reply.
+      body.destroy()
+      abandon(given)
       throw error
     }
   }
@@ -86,6 +101,7 @@ export class Operations implements DbBackups {
     data: string | Buffer,
     options: { contentType?: string } = {}
   ): Promise<void> {
+    checkAttach(name, data, options)
     const bytes = typeof data === 'string' ? Buffer.from(data) : data
     const open = async function* () {
       // Each piece has to be taken in `timeouts.idle`.

@@ -8,6 +8,7 @@ import { BACKGROUND } from './couch/client.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { HostValueError } from './errors.js'
+import { isPromise, nowOf } from './now-of.js'
 import { LONGEST_LEASE } from './store/lease-watch.js'
 import { apiKey, LOGICAL_DATABASES } from './store/names.js'
 
@@ -18,7 +19,7 @@ const Checked = Type.Optional(Type.Unknown())
 const Count = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
 const SchemeName = Type.String({ minLength: 1 })
-const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
+export const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
 
 const Names = Type.Object(
   {
@@ -258,6 +259,7 @@ function optionOf<Given, Value>(
     return () => value
   }
   const read = given as () => Given
+  if (isPromise(nowOf(read))) throw invalid(option, 'must give a value, not a promise')
   return () => {
     const value = read()
     try {

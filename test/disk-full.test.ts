@@ -89,14 +89,15 @@ t.test('a disk that is full', async (t) => {
   })
 })
 
-t.test('a directory for uploads that goes away is no secret told', async (t) => {
+t.test('a directory for uploads that goes away is told by the name of its option', async (t) => {
   const spoolDirectory = join(t.testdir({ spool: {} }), 'spool')
   const host = await buildHost(t, { spoolDirectory })
   await rmdir(spoolDirectory)
   const reply = await apiOf(host).call('PUT', '', backupOf([{ _id: 'a' }]))
   t.strictSame(reply.json(), {
-    statusCode: 500,
-    error: 'Internal Server Error',
-    message: 'the request could not be served'
+    statusCode: 507,
+    code: 'DB_BACKUPS_INSUFFICIENT_STORAGE',
+    error: 'Insufficient Storage',
+    message: 'the directory for uploads, spoolDirectory, is gone or cannot be written'
   })
 })

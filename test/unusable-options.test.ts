@@ -103,6 +103,19 @@ t.test('a spool directory that cannot be used ends the registration', async (t) 
   await t.resolves(register(t, { spoolDirectory: directory }))
 })
 
+t.test('names of databases that come by a promise, or are none, end the registration', async (t) => {
+  const late = async () => names
+  await t.rejects(register(t, { databases: late }), { message: /option "databases" .*not a promise/ })
+  await t.rejects(register(t, { publicUrl: async () => URL }), {
+    message: /option "publicUrl" .*not a promise/
+  })
+  for (const database of [undefined, '', 'Not OK', () => 'x', 5])
+    t.throws(() => createCouchWebhookStore({ couch: nano(URL), database: database as never }), {
+      name: 'TypeError',
+      message: /database/
+    })
+})
+
 t.test('two databases of one name end the registration', async (t) => {
   const message = /option "databases\.(components|sessions|system)" names the database of/
   for (const same of [

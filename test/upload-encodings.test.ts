@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect as connectHttp2, constants } from 'node:http2'
 import { type AddressInfo, connect } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { createGunzip, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
@@ -283,20 +284,26 @@ t.test('other encodings are refused on every route, with those that are not', as
 })
 
 t.test('a host whose hooks have had the body is no hindrance', async (t) => {
-  const inflating = (payload: Readable) => {
+  const inflating = (payload: Readable, into = (inflated: Readable) => inflated) => {
     let receivedEncodedLength = 0
     payload.on('data', (piece: Buffer) => {
       receivedEncodedLength += piece.length
     })
     const get = () => receivedEncodedLength
-    return Object.defineProperty(payload.pipe(createGunzip()), 'receivedEncodedLength', { get })
+    return Object.defineProperty(into(payload.pipe(createGunzip())), 'receivedEncodedLength', { get })
+  }
+  const textOf = async function* (payload: Readable) {
+    yield await text(payload)
   }
   const hooks: Record<string, (payload: Readable) => Readable> = {
-    'that inflates it': inflating,
-    'that looks on': (payload) => payload.pipe(new PassThrough())
+    'that inflates it': (payload) => inflating(payload),
+    'that looks on': (payload) => payload.pipe(new PassThrough()),
+    'that inflates it to text': (payload) => inflating(payload, (inflated) => inflated.setEncoding('utf8')),
+    'that gives text of its own': (payload) =>
+      inflating(payload, (inflated) => Readable.from(textOf(inflated)))
   }
   for (const [what, through] of Object.entries(hooks)) {
-    const { upload, api, components } = await setup(t, {
+    const { host, upload, api, components } = await setup(t, {
       extend: (app) =>
         app.addHook('preParsing', async (request, _reply, payload) =>
           request.headers['content-encoding'] ? (through(payload as Readable) as typeof payload) : payload
@@ -306,9 +313,12 @@ t.test('a host whose hooks have had the body is no hindrance', async (t) => {
     t.equal(tx?.status, 'success', `a hook ${what}: ${reply.body}`)
     t.ok((await components()).has('a'))
     const id = await api.backup()
-    const text = JSON.stringify({ attachment: 'x' })
-    const appended = await api.call('PUT', `/${id}/attachments/a`, gzipSync(text), GZIP)
+    const attachment = gzipSync(JSON.stringify({ attachment: 'x' }))
+    const appended = await api.call('PUT', `/${id}/attachments/a`, attachment, GZIP)
     t.equal(appended.statusCode, 200, `a hook ${what}: ${appended.body}`)
+    const restored = await api.call('PUT', `/${id}`, gzipSync('{}'), GZIP)
+    t.equal(restored.statusCode, 202, `a hook ${what}: ${restored.body}`)
+    t.equal((await host.waitForRestore(restored.json().url)).status, 'success')
   }
 })
 

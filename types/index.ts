@@ -25,11 +25,13 @@ export interface DbBackups {
   start(options?: StartOptions): Promise<StartedBackup>
   /**
    * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
-   * A `body` is read and checked whole before this resolves.
+   * A `body` is read and checked whole before this resolves; `limits.uploadBytes` and `timeouts.idle` bound it.
    * @throws OperationInProgressError, DatabaseUnavailableError, ClosingError
-   * @throws InvalidParameterError when the id is none, or the webhook's URL must not be called
+   * @throws InvalidParameterError when the id is none, an option is not known or wrong, the `body` is no stream, or the
+   * webhook's URL must not be called
    * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`
-   * @throws InvalidBackupError, BackupNotRestorableError, TooLargeError, InsufficientStorageError for a `body`
+   * @throws InvalidBackupError, BackupNotRestorableError, TooLargeError, UploadTimeoutError, BodyAlreadyReadError,
+   * InsufficientStorageError, TooManyUploadsError for a `body`
    */
   restore(source: { id: string } | { body: Readable }, options?: RestoreOptions): Promise<StartedRestore>
   /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError */

@@ -2,6 +2,7 @@ import type { ServerScope } from 'nano'
 import type { Dispatcher } from 'undici'
 import { cutText, MOST } from '../cut-text.js'
 import { HostValueError } from '../errors.js'
+import { isPromise, nowOf } from '../now-of.js'
 
 /** Where and as whom to talk to CouchDB. */
 export interface Connection {
@@ -47,21 +48,9 @@ export function checkCouch(couch: Couch): void {
     throw new TypeError(`must be a nano server scope, or a function that returns one: it gives ${problem}`)
 }
 
-/** What the host's function gives now: it may throw, or give nothing, until the host is ready. */
-function nowOf(couch: () => unknown): unknown {
-  try {
-    return couch() ?? undefined
-  } catch {
-    return undefined
-  }
-}
-
 /** Tells why something cannot be used as a scope of nano. */
 function problemOf(scope: unknown): string | undefined {
-  if (scope instanceof Promise) {
-    scope.catch(() => undefined)
-    return 'a promise, where the scope must be there at once'
-  }
+  if (isPromise(scope)) return 'a promise, where the scope must be there at once'
   const config = (scope as { config?: NanoConfig } | null | undefined)?.config
   if (typeof config?.url !== 'string') return 'none'
   if (config.db !== undefined) {

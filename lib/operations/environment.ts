@@ -136,7 +136,7 @@ export class Environment {
 
   /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
   async load(id: string): Promise<LoadedBackup> {
-    if (id.length > MAX_BACKUP_ID || !isBackupId(id)) {
+    if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
     }
     const loaded = await this.store.load(id)

@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { cutRequester, cutText, MOST } from '../cut-text.js'
-import { BackupNotRestorableError, BodyAlreadyReadError } from '../errors.js'
+import { BackupNotRestorableError } from '../errors.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -88,11 +88,7 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const source = await this.#environment.uploads.read(() => {
-      const pieces = bytesOf(body)
-      // Whoever takes care of a body that is refused needs it without a reader.
-      return this.#spool(pieces, 'content').finally(() => pieces.return(undefined))
-    })
+    const source = await this.#environment.uploads.read(() => this.#spool(body, 'content'))
     try {
       const { members } = source
       refuseUnusable(members)
@@ -233,11 +229,4 @@ function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?:
   // What an upload says here is anything, also what cannot be made a string.
   const reason = typeof error === 'string' ? `: ${cutText(error, MOST.reason)}` : '.'
   throw new BackupNotRestorableError(`the backup has failed${reason}`)
-}
-
-/** Reads a body, and leaves it open when it is not read to its end. Streams with an encoding, and those of `Readable.from`, give text. */
-async function* bytesOf(body: Readable): AsyncGenerator<Uint8Array> {
-  if (body.readableEnded || (body.destroyed && !body.errored)) throw new BodyAlreadyReadError()
-  for await (const piece of body.iterator({ destroyOnReturn: false }))
-    yield typeof piece === 'string' ? Buffer.from(piece) : piece
 }

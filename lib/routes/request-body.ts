@@ -2,11 +2,11 @@ import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
+import { type Bounds, bodyTooLarge, bounded, bytesOf } from '../body.js'
 import { abandon, drain } from '../discard.js'
-import { BodyAlreadyReadError, InvalidBackupError, TooLargeError } from '../errors.js'
+import { BodyAlreadyReadError, InvalidBackupError, TooLargeError, UploadTimeoutError } from '../errors.js'
 import { headOf } from '../head-of.js'
 import { InflateError, Inflater } from '../inflater.js'
-import { within } from '../within.js'
 import type { Scope } from './context.js'
 
 /** The reply says in `Accept-Encoding` which encodings are. */
@@ -18,15 +18,10 @@ export const EncodingError = createError(
 /** The encodings of bodies that are accepted, besides none. */
 export const ACCEPTED_ENCODINGS = 'gzip'
 
-export const SilentError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
-
 /** Nobody waits for the reply any more. */
 export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
 /** Configuration of a route that tells plugins of the host that read bodies, fastify-raw-body, to leave its own alone. */
 export const OWN_BODY: object = { rawBody: false }
-
-/** Fewer bytes than these within the idle time-out count as silence. */
-const DRIP = 1024
 
 export interface BodyLimits {
   /** Bytes as they arrive. */
@@ -37,14 +32,12 @@ export interface BodyLimits {
   idle: number
 }
 
-export const tooLarge = (limit: number) => new TooLargeError(`the body is larger than ${limit} bytes`)
-
 /**
  * Reads a request's body: bounded in size and silence, and inflated when it is gzip, which then has the same bounds.
  * Leaves the connection open for the reply. The stream tells Fastify how much it has received.
  *
  * @param payload what Fastify has of the body; not the request's own stream when a hook of the host has changed it
- * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, SilentError,
+ * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, UploadTimeoutError,
  * InvalidBackupError
  */
 export function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
@@ -57,7 +50,7 @@ export function readBody(request: FastifyRequest, payload: Readable, limits: Bod
     idle,
     onSize(bytes) {
       size = bytes
-      if (bytes > limit) throw tooLarge(limit)
+      if (bytes > limit) throw bodyTooLarge(limit)
     }
   })
   const body = Readable.from(encoding === 'gzip' ? inflated(received, changed, limits) : received, {
@@ -75,46 +68,10 @@ function encodingOf({ headers }: FastifyRequest): string | undefined {
   return encoding === 'x-gzip' ? 'gzip' : encoding
 }
 
-interface Bounds {
-  idle: number
-  /** Told how many bytes there were so far; throws when that is too much. */
-  onSize: (bytes: number) => void
-}
-
 /** Reads a body in bounds. @throws BodyAlreadyReadError when some of it is gone, and what {@link bounded} throws */
 async function* firstReading(payload: Readable, bounds: Bounds): AsyncGenerator<Buffer> {
   if (payload.readableDidRead) throw new BodyAlreadyReadError()
-  yield* bounded(payload.iterator({ destroyOnReturn: false }), bounds)
-}
-
-/** Bounds pieces in size, and how long their sender may be silent or send next to nothing. */
-async function* bounded(pieces: AsyncIterator<Buffer>, { idle, onSize }: Bounds): AsyncGenerator<Buffer> {
-  let size = 0
-  let waited = 0
-  let progress = 0
-  try {
-    for (;;) {
-      const from = performance.now()
-      const next = await within(
-        idle - waited,
-        () => new SilentError(),
-        () => pieces.next()
-      )
-      if (next.done) return
-      waited += performance.now() - from
-      size += next.value.length
-      progress += next.value.length
-      onSize(size)
-      if (progress >= DRIP) {
-        waited = 0
-        progress = 0
-      }
-      yield next.value
-    }
-  } finally {
-    // Nothing more would come of the body while an iterator listens to it. Not awaited: a silent one does not return.
-    pieces.return?.().catch(() => undefined)
-  }
+  yield* bounded(bytesOf(payload), bounds)
 }
 
 /** @param changed a hook of the host has had the body, and may have inflated it */
@@ -192,7 +149,7 @@ async function leave(
 ): Promise<void> {
   if (request.raw.httpVersionMajor >= 2) return abandon(body)
   reply.header('connection', 'close')
-  if (!(error instanceof SilentError)) await drain(body)
+  if (!(error instanceof UploadTimeoutError)) await drain(body)
 }
 
 /** Returns a signal that a request's client ends when it breaks off. */

@@ -1,9 +1,10 @@
+import { bodyTooLarge } from '../body.js'
 import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { RouteContext, Scope } from './context.js'
-import { OWN_BODY, streamBodies, tooLarge, withBody } from './request-body.js'
+import { OWN_BODY, streamBodies, withBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
 /** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
@@ -53,7 +54,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
     },
     (request, reply) =>
       withBody(request, reply, limits, async (body) => {
-        if (Number(request.headers['content-length']) > uploadBytes) throw tooLarge(uploadBytes)
+        if (Number(request.headers['content-length']) > uploadBytes) throw bodyTooLarge(uploadBytes)
         const skip = await parseSkipLists(request.query)
         const urlOf = urlsOf(request)
         const { tx_id: txId } = await operations.restoreFrom(

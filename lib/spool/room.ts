@@ -107,7 +107,12 @@ async function writeAt(handle: FileHandle, bytes: Uint8Array, position: number):
   }
 }
 
+const NO_DIRECTORY = 'the directory for uploads, spoolDirectory, is gone or cannot be written'
 const NO_SPACE: Record<string, string> = {
+  ENOENT: NO_DIRECTORY,
+  ENOTDIR: NO_DIRECTORY,
+  EACCES: NO_DIRECTORY,
+  EROFS: NO_DIRECTORY,
   ENOSPC: 'the disk for uploads is full',
   EDQUOT: 'the disk for uploads is full',
   EMFILE: 'the server has too many files open to take an upload',

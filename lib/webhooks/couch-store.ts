@@ -1,9 +1,11 @@
+import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
 import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
+import { DatabaseName } from '../options.js'
 
 export interface CouchWebhookStoreOptions {
   /** nano's server scope, or a function that returns one. */
@@ -16,7 +18,7 @@ export interface CouchWebhookStoreOptions {
 
 /**
  * Keeps transactions as documents whose `_id` is the transaction's id, as athena does.
- * @throws TypeError when `couch` cannot be used
+ * @throws TypeError when `couch` or `database` cannot be used
  */
 export function createCouchWebhookStore({
   couch,
@@ -24,6 +26,8 @@ export function createCouchWebhookStore({
   timeout = 30_000
 }: CouchWebhookStoreOptions): WebhookStore {
   checkCouch(couch)
+  if (!Value.Check(DatabaseName, database))
+    throw new TypeError('database must be the name of a database of CouchDB')
   const client = new CouchClient({
     connect: () => connectionTo(couch),
     retry: FOREGROUND,

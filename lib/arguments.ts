@@ -1,0 +1,61 @@
+import { type TSchema, Type } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import { InvalidParameterError } from './errors.js'
+import { LOGICAL_DATABASES } from './store/names.js'
+
+const Flag = Type.Optional(Type.Boolean())
+const Ids = Type.Optional(Type.Array(Type.String()))
+/** What is told of who asks is cut to size, whatever it is. */
+const Requester = Type.Optional(Type.Unknown())
+const closed = { additionalProperties: false }
+
+const Start = Type.Object({ requester: Requester }, closed)
+const Restore = Type.Object(
+  {
+    skip: Type.Optional(
+      Type.Object(Object.fromEntries(LOGICAL_DATABASES.map((database) => [database, Ids])), closed)
+    ),
+    clientWebhookUrl: Type.Optional(Type.String()),
+    dryRun: Flag,
+    exact: Flag,
+    requester: Requester
+  },
+  closed
+)
+const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
+
+/** @throws InvalidParameterError that names the option of `start()` */
+export const checkStartOptions = (options: unknown): void => check(Start, options)
+
+/** @throws InvalidParameterError that names the option of `restore()` */
+export const checkRestoreOptions = (options: unknown): void => check(Restore, options)
+
+/** @throws InvalidParameterError that names the argument of `attach()` */
+export function checkAttach(name: unknown, data: unknown, options: unknown): void {
+  if (typeof name !== 'string') throw new InvalidParameterError('name must be a string')
+  if (typeof data !== 'string' && !(data instanceof Uint8Array))
+    throw new InvalidParameterError('data must be a string or a Buffer')
+  check(Attach, options)
+}
+
+/** @throws InvalidParameterError unless a restore is given an id or a stream */
+export function checkSource(source: unknown): void {
+  const { id, body } = (source ?? {}) as { id?: unknown; body?: unknown }
+  if ((id === undefined) === (body === undefined))
+    throw new InvalidParameterError('a restore takes { id } or { body }')
+  if (id !== undefined && typeof id !== 'string') throw new InvalidParameterError('id must be a string')
+  if (body !== undefined && !isStream(body))
+    throw new InvalidParameterError(
+      'body must be a stream of Node.js: keep parsers away from a route that restores uploads, and make a web stream one with Readable.fromWeb()'
+    )
+}
+
+const isStream = (body: unknown): boolean =>
+  (['on', 'iterator', 'destroy'] as const).every(
+    (method) => typeof (body as Record<string, unknown> | null)?.[method] === 'function'
+  )
+
+function check(schema: TSchema, value: unknown): void {
+  const [problem] = Value.Errors(schema, value)
+  if (problem) throw new InvalidParameterError(`options${problem.path}: ${problem.message.toLowerCase()}`)
+}
