@@ -1,4 +1,4 @@
-import { createGzip } from 'node:zlib'
+import { createGzip, type ZlibOptions } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
@@ -14,8 +14,6 @@ import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 const IN_FLIGHT = 2
 /** Fast levels: the reader of the feed and the database share the machine with this. */
 const GZIP_LEVEL = 3
-/** Bytes of a piece of compressed output: few pieces, little to spare. */
-const GZIP_OUTPUT = 256 * 1024
 /** Share of the largest request that chunks are to take, where lines do not compress well: not all compress alike. */
 const FILLED = 0.9
 const NEWLINE = 0x0a
@@ -265,7 +263,7 @@ function compressedBound(bytes: number): number {
 
 /** @returns the part of `output` that was filled; it must have room for all (see {@link compressedBound}) */
 async function compress(lines: Buffer, output: Buffer): Promise<Buffer> {
-  const zip = createGzip({ level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
+  const zip = (options: ZlibOptions) => createGzip({ level: GZIP_LEVEL, ...options })
   return output.subarray(0, await throughInto(lines, zip, output))
 }
 

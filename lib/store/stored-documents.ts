@@ -67,8 +67,8 @@ export async function* chunkContents(
     const entry = selected[index]?.entry
     if (!entry || entry.large !== undefined) return null
     // A chunk of one document has more, as many bytes as CouchDB has of a document.
-    if (memory && entry.raw > memory.length && entry.raw <= MAX_REUSED)
-      memory = Buffer.allocUnsafeSlow(entry.raw)
+    if (memory && entry.raw >= memory.length && entry.raw <= MAX_REUSED)
+      memory = Buffer.allocUnsafeSlow(entry.raw + 1)
     const lines = readChunk(store.db, entry, memory)
     // Awaited when its turn comes; a consumer that stops before never asks.
     lines.catch(() => undefined)
