@@ -4,6 +4,7 @@ import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { readBackup } from '../restore/read-backup.js'
+import { slicesOf } from '../slices.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
@@ -180,7 +181,8 @@ async function* sentDocuments(
     if (used === 0) continue
     if (separate) yield COMMA
     separate = true
-    yield lines.subarray(0, used)
+    // Copies: the lines' memory is used again while these are being sent.
+    for (const slice of slicesOf(lines.subarray(0, used), SLICE)) yield Buffer.from(slice)
   }
   const expected = documentCount(header, database)
   if (count !== expected) {
@@ -272,5 +274,7 @@ function openObject(members: object): string {
   return json === '{}' ? '{' : `${json.slice(0, -1)},`
 }
 
+/** Bytes of documents that are copied at a time. */
+const SLICE = 64 * 1024
 const SEPARATOR = 0x2c
 const COMMA = Buffer.from(',')

@@ -7,7 +7,7 @@ import { through, throughInto } from '../couch/through.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
-const buffers = new BufferPool(CHUNK_BYTES, 4)
+const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 4 })
 const NEWLINE = 0x0a
 
 /** A part of a backup is missing or is not what was stored. */
