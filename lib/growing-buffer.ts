@@ -1,10 +1,9 @@
+import { toBuffer } from './json/members.js'
+
 /** Bytes that are allocated at first. */
 const FIRST = 192 * 1024
 
-/**
- * Memory in which texts are put together from pieces, one after another: a text whose pieces are collected and then
- * copied takes its bytes twice, and becomes garbage that is collected late.
- */
+/** Memory in which texts are put together, one after another. */
 export class GrowingBuffer {
   readonly #most: number
   readonly #tooLong: () => Error
@@ -45,5 +44,56 @@ export class GrowingBuffer {
     const larger = Buffer.allocUnsafeSlow(size)
     this.#buffer.copy(larger, 0, 0, this.#used)
     this.#buffer = larger
+  }
+}
+
+/**
+ * Puts the pieces of a text together. Pieces that are collected and then copied take their bytes twice, and live long
+ * enough to become garbage that is collected late: so a text of several pieces lies in memory that is used again.
+ */
+export class Pieces {
+  readonly #memory: GrowingBuffer | undefined
+  #pieces: Uint8Array[] = []
+  #inMemory = false
+  #length = 0
+
+  /** @param memory for a text at a time; without it, each text of several pieces gets memory of its own */
+  constructor(memory?: GrowingBuffer) {
+    this.#memory = memory
+  }
+
+  get length(): number {
+    return this.#length
+  }
+
+  /**
+   * Adds a piece.
+   * @param isFree whether nobody reads the text any more that was taken before
+   */
+  add(piece: Uint8Array, isFree: boolean): void {
+    this.#length += piece.length
+    if (isFree && this.#memory && this.#pieces.length > 0) {
+      this.#memory.clear()
+      for (const first of this.#pieces) this.#memory.add(first)
+      this.#pieces = []
+      this.#inMemory = true
+    }
+    if (this.#inMemory) this.#memory?.add(piece)
+    else this.#pieces.push(piece)
+  }
+
+  /** Returns the text, and begins another one. */
+  take(): Buffer {
+    const pieces = this.#pieces
+    const text =
+      this.#inMemory && this.#memory
+        ? this.#memory.bytes
+        : pieces.length === 1
+          ? toBuffer(pieces[0])
+          : Buffer.concat(pieces)
+    this.#pieces = []
+    this.#inMemory = false
+    this.#length = 0
+    return text
   }
 }

@@ -1,4 +1,4 @@
-import { GrowingBuffer } from '../growing-buffer.js'
+import { GrowingBuffer, Pieces } from '../growing-buffer.js'
 import {
   ELEMENT,
   type JsonAction,
@@ -24,13 +24,10 @@ const MAX_ROW = 64 * 1024 * 1024
 export const isLongRow = (error: unknown): boolean => error instanceof CouchError && error.error === LONG_ROW
 const LONG_ROW = 'too_large'
 
-/** Bytes from which a row is put together in memory that is used again, where there is such. */
-const LONG = 256 * 1024
-
 const longRow = () =>
   new CouchError('answer', { error: LONG_ROW, reason: `a row takes more than ${MAX_ROW} bytes` })
 
-/** Makes memory for long rows, one at a time. */
+/** Makes memory for rows that come in several pieces, one at a time. */
 export const rowMemory = () => new GrowingBuffer(MAX_ROW, longRow)
 
 /** The small members beside the rows, such as `last_seq`. */
@@ -41,7 +38,7 @@ export type Trailer = Record<string, unknown>
  *
  * @param member the member that holds the rows
  * @param trailer receives the other members
- * @param memory is used for long rows, which are valid until the next rows are asked for
+ * @param memory is used for rows that come in several pieces, which are valid until the next rows are asked for
  * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form; (not retryable) when a row takes more
  * than 64 MiB
  */
@@ -136,16 +133,12 @@ class RowVisitor implements JsonVisitor {
   found = false
   readonly #member: string
   readonly #trailer: Trailer
-  readonly #memory: GrowingBuffer | undefined
-  #pieces: Uint8Array[] = []
-  /** The memory, while the row at hand lies in it. */
-  #gathered: GrowingBuffer | undefined
-  #bytes = 0
+  readonly #pieces: Pieces
 
   constructor(member: string, trailer: Trailer, memory: GrowingBuffer | undefined) {
     this.#member = member
     this.#trailer = trailer
-    this.#memory = memory
+    this.#pieces = new Pieces(memory)
   }
 
   begin(path: JsonPath): JsonAction {
@@ -158,29 +151,15 @@ class RowVisitor implements JsonVisitor {
   }
 
   bytes(piece: Uint8Array): void {
-    this.#bytes += piece.length
-    if (this.#bytes > MAX_ROW) throw longRow()
+    if (this.#pieces.length + piece.length > MAX_ROW) throw longRow()
     // A row that waits to be read may lie in the memory.
-    if (!this.#gathered && this.#memory && this.#bytes > LONG && this.rows.length === 0) this.#gather()
-    if (this.#gathered) this.#gathered.add(piece)
-    else this.#pieces.push(piece)
-  }
-
-  #gather(): void {
-    this.#gathered = this.#memory as GrowingBuffer
-    this.#gathered.clear()
-    for (const piece of this.#pieces) this.#gathered.add(piece)
-    this.#pieces = []
+    this.#pieces.add(piece, this.rows.length === 0)
   }
 
   end(path: JsonPath): void {
-    if (this.#bytes === 0) return
-    const value =
-      this.#gathered?.bytes ?? (this.#pieces.length === 1 ? this.#pieces[0] : Buffer.concat(this.#pieces))
-    this.#pieces = []
-    this.#gathered = undefined
-    this.#bytes = 0
+    if (this.#pieces.length === 0) return
+    const value = this.#pieces.take()
     if (path.length === 2 && path[1] === ELEMENT) this.rows.push(value)
-    else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(Buffer.from(value).toString())
+    else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(value.toString())
   }
 }
