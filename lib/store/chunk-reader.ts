@@ -6,8 +6,8 @@ import { CouchError, isNotFound } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
-/** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
-const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 4 })
+/** Stored bytes of the chunks being read, until they are decompressed: of the current one and the next. */
+const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 const NEWLINE = 0x0a
 
 /** A part of a backup is missing or is not what was stored. */

@@ -48,17 +48,14 @@ const TURN_BAR = 25
 const SKIPPED = 50_000
 const APPENDED = 30 * MiB
 
-const GARBAGE = 'received buffers that are not collected yet: `--max-semi-space-size`'
-const COPIES = "copies of one document, and garbage: CouchDB's `max_document_size`"
-/** Why a bar is missed: the option or the native call that bounds it. By shape and operation. */
+const GARBAGE =
+  'garbage that V8 has not collected: buffers by `--max-semi-space-size`, objects by `--max-old-space-size`'
+/** Why a bar is missed: what it is, and the option that bounds it. By shape and operation. */
 const REASONS: Record<string, { memory?: string; turn?: string }> = {
-  '20k/restore': { memory: GARBAGE },
-  'large/backup': { memory: COPIES },
-  'large/get': { memory: COPIES },
-  'large/dry-run': { memory: COPIES },
-  'large/skip': { memory: COPIES },
-  'large/changed': { memory: COPIES },
-  'large/restore': { memory: COPIES }
+  'attachments/backup': { memory: GARBAGE },
+  'attachment/upload-dry-run': { memory: GARBAGE },
+  'mixed/upload-dry-run': { memory: GARBAGE },
+  'mixed/upload': { memory: GARBAGE }
 }
 
 interface Measured {
