@@ -66,13 +66,10 @@ export class Pieces {
     return this.#length
   }
 
-  /**
-   * Adds a piece.
-   * @param isFree whether nobody reads the text any more that was taken before
-   */
-  add(piece: Uint8Array, isFree: boolean): void {
+  /** Adds a piece. With the second one of a text, that which was taken before is not valid any more. */
+  add(piece: Uint8Array): void {
     this.#length += piece.length
-    if (isFree && this.#memory && this.#pieces.length > 0) {
+    if (this.#memory && this.#pieces.length > 0) {
       this.#memory.clear()
       for (const first of this.#pieces) this.#memory.add(first)
       this.#pieces = []

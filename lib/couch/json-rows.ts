@@ -152,8 +152,8 @@ class RowVisitor implements JsonVisitor {
 
   bytes(piece: Uint8Array): void {
     if (this.#pieces.length + piece.length > MAX_ROW) throw longRow()
-    // A row that waits to be read may lie in the memory.
-    this.#pieces.add(piece, this.rows.length === 0)
+    // Rows are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
+    this.#pieces.add(piece)
   }
 
   end(path: JsonPath): void {

@@ -135,8 +135,8 @@ class DocumentCollector {
 
   add(piece: Uint8Array, database: LogicalDatabase, where: string): void {
     if (!this.#large && this.#pieces.length + piece.length <= LARGE_BYTES) {
-      // An item that waits to be taken may lie in the memory.
-      this.#pieces.add(piece, this.items.length === 0)
+      // Items are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
+      this.#pieces.add(piece)
       return
     }
     this.#large = true
