@@ -53,6 +53,7 @@ const GARBAGE =
 /** Why a bar is missed: what it is, and the option that bounds it. By shape and operation. */
 const REASONS: Record<string, { memory?: string; turn?: string }> = {
   // With Node.js 24.
+  'large/backup': { memory: GARBAGE },
   '20k/upload': { memory: GARBAGE },
   // With Node.js 22.
   'large/upload-dry-run': { memory: GARBAGE },
