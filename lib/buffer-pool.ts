@@ -1,29 +1,30 @@
+/** A size of buffers, in bytes, and how many free ones a pool holds on to. */
+export interface BufferKind {
+  size: number
+  keep: number
+}
+
 /**
- * Buffers of one size, used again and again. Large buffers that are dropped stay in memory until the garbage collector
+ * Buffers of some sizes, used again and again. Large buffers that are dropped stay in memory until the garbage collector
  * finds time, which for a stream of them means most of the time.
  */
 export class BufferPool {
-  readonly #size: number
-  readonly #keep: number
-  readonly #free: Buffer[] = []
+  readonly #kinds: readonly (BufferKind & { free: Buffer[] })[]
 
-  /**
-   * @param size bytes of a buffer
-   * @param keep how many free ones to hold on to
-   */
-  constructor(size: number, keep: number) {
-    this.#size = size
-    this.#keep = keep
+  /** @param kinds by size, the smallest first */
+  constructor(...kinds: BufferKind[]) {
+    this.#kinds = kinds.map((kind) => ({ ...kind, free: [] }))
   }
 
-  /** A buffer of at least `length` bytes, with whatever is in it. */
-  take(length = this.#size): Buffer {
-    if (length > this.#size) return Buffer.allocUnsafeSlow(length)
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#size)
+  /** Returns a buffer of at least `length` bytes, with whatever is in it. One longer than all sizes is not used again. */
+  take(length: number): Buffer {
+    const kind = this.#kinds.find(({ size }) => length <= size)
+    return kind?.free.pop() ?? Buffer.allocUnsafeSlow(kind?.size ?? length)
   }
 
-  /** Gives a buffer back. The caller must be sure that nobody reads it any more. */
-  give(buffer: Buffer): void {
-    if (buffer.length === this.#size && this.#free.length < this.#keep) this.#free.push(buffer)
+  /** Takes back a buffer, or a part of it. The caller must be sure that nobody reads it any more. */
+  give({ buffer }: Buffer): void {
+    const kind = this.#kinds.find(({ size }) => size === buffer.byteLength)
+    if (kind && kind.free.length < kind.keep) kind.free.push(Buffer.from(buffer))
   }
 }

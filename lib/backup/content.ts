@@ -3,6 +3,7 @@ import type { BackupContent, BackupSummary, DatabaseSummary } from '../../types/
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
+import { inPieces } from '../couch/multipart.js'
 import { readBackup } from '../restore/read-backup.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
@@ -180,7 +181,7 @@ async function* sentDocuments(
     if (used === 0) continue
     if (separate) yield COMMA
     separate = true
-    yield lines.subarray(0, used)
+    yield* inPieces([lines.subarray(0, used)])
   }
   const expected = documentCount(header, database)
   if (count !== expected) {
@@ -200,7 +201,7 @@ async function* legacy(
   const response = await store.db.client.stream({ path: [store.db.name, header._id] })
   let open = false
   let count = 0
-  let inPieces = false
+  let isContinued = false
   for await (const items of readBackup(response.body, options)) {
     for (const item of items) {
       if (item.kind === 'member' || item.kind === 'about') continue
@@ -212,9 +213,9 @@ async function* legacy(
         count = 0
         continue
       }
-      if (!inPieces && count++ > 0) yield COMMA
-      inPieces = item.kind === 'piece' && !item.last
-      if (item.bytes.length > 0) yield item.bytes
+      if (!isContinued && count++ > 0) yield COMMA
+      isContinued = item.kind === 'piece' && !item.last
+      yield* inPieces([item.bytes])
     }
   }
   yield Buffer.from(open ? ']}}' : '}')

@@ -5,7 +5,7 @@ import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
 import { jsonPart } from './json-part.js'
-import { jsonRows, stringMember, type Trailer } from './json-rows.js'
+import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
 import {
   type AttachmentPart,
   inPieces,
@@ -364,7 +364,8 @@ export class CouchDatabase {
   }
 
   /**
-   * One page of the changes feed, in order. Rows come in groups, as they arrive.
+   * One page of the changes feed, in order. Rows come in groups, as they arrive; a group is valid until the next is asked
+   * for.
    * @param end filled when the generator has ended
    */
   async *changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
@@ -381,7 +382,8 @@ export class CouchDatabase {
       }
     })
     const trailer: Trailer = {}
-    for await (const rows of jsonRows(response.body, 'results', trailer)) yield rows.map(readChange)
+    for await (const rows of jsonRows(response.body, 'results', trailer, rowMemory()))
+      yield rows.map(readChange)
     const { last_seq: lastSeq, pending } = trailer
     if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
     end.lastSeq = String(lastSeq)

@@ -1,3 +1,4 @@
+import { GrowingBuffer, Pieces } from '../growing-buffer.js'
 import {
   ELEMENT,
   type JsonAction,
@@ -23,6 +24,12 @@ const MAX_ROW = 64 * 1024 * 1024
 export const isLongRow = (error: unknown): boolean => error instanceof CouchError && error.error === LONG_ROW
 const LONG_ROW = 'too_large'
 
+const longRow = () =>
+  new CouchError('answer', { error: LONG_ROW, reason: `a row takes more than ${MAX_ROW} bytes` })
+
+/** Makes memory for rows that come in several pieces, one at a time. */
+export const rowMemory = () => new GrowingBuffer(MAX_ROW, longRow)
+
 /** The small members beside the rows, such as `last_seq`. */
 export type Trailer = Record<string, unknown>
 
@@ -31,15 +38,17 @@ export type Trailer = Record<string, unknown>
  *
  * @param member the member that holds the rows
  * @param trailer receives the other members
+ * @param memory is used for rows that come in several pieces, which are valid until the next rows are asked for
  * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form; (not retryable) when a row takes more
  * than 64 MiB
  */
 export async function* jsonRows(
   body: AsyncIterable<Buffer>,
   member: string,
-  trailer: Trailer = {}
+  trailer: Trailer = {},
+  memory?: GrowingBuffer
 ): AsyncGenerator<Uint8Array[]> {
-  const visitor = new RowVisitor(member, trailer)
+  const visitor = new RowVisitor(member, trailer, memory)
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
   try {
     for await (const chunk of body) {
@@ -124,12 +133,12 @@ class RowVisitor implements JsonVisitor {
   found = false
   readonly #member: string
   readonly #trailer: Trailer
-  #pieces: Uint8Array[] = []
-  #bytes = 0
+  readonly #pieces: Pieces
 
-  constructor(member: string, trailer: Trailer) {
+  constructor(member: string, trailer: Trailer, memory: GrowingBuffer | undefined) {
     this.#member = member
     this.#trailer = trailer
+    this.#pieces = new Pieces(memory)
   }
 
   begin(path: JsonPath): JsonAction {
@@ -142,19 +151,15 @@ class RowVisitor implements JsonVisitor {
   }
 
   bytes(piece: Uint8Array): void {
-    this.#bytes += piece.length
-    if (this.#bytes > MAX_ROW) {
-      throw new CouchError('answer', { error: LONG_ROW, reason: `a row takes more than ${MAX_ROW} bytes` })
-    }
-    this.#pieces.push(piece)
+    if (this.#pieces.length + piece.length > MAX_ROW) throw longRow()
+    // Rows are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
+    this.#pieces.add(piece)
   }
 
   end(path: JsonPath): void {
     if (this.#pieces.length === 0) return
-    const value = this.#pieces.length === 1 ? this.#pieces[0] : Buffer.concat(this.#pieces)
-    this.#pieces = []
-    this.#bytes = 0
+    const value = this.#pieces.take()
     if (path.length === 2 && path[1] === ELEMENT) this.rows.push(value)
-    else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(Buffer.from(value).toString())
+    else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(value.toString())
   }
 }

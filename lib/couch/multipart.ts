@@ -62,7 +62,7 @@ const CRLF = Buffer.from('\r\n')
 const PIECE = 64 * 1024
 
 /** The same bytes in short copies, so that nothing which is sent late is read where the document stood. */
-export function* inPieces(pieces: readonly Buffer[]): Generator<Buffer> {
+export function* inPieces(pieces: readonly Uint8Array[]): Generator<Buffer> {
   for (const piece of pieces) for (const slice of slicesOf(piece, PIECE)) yield Buffer.from(slice)
 }
 

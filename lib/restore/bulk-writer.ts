@@ -50,13 +50,16 @@ export class BulkWriter<W extends Write> {
   /** Waits while all lanes are busy. */
   async add(write: W): Promise<void> {
     if (this.#body && !this.#body.fits(write.bytes)) await this.flush()
-    this.#body ??= new BulkBody(
-      this.#newEdits,
-      this.#lanes.memory.take(BulkBody.bytesFor(write.bytes.length)),
-      this.#db.client.size.bytes
-    )
+    this.#body ??= this.#bodyFor(write)
     this.#batch.push({ ...write, bytes: this.#body.add(write.bytes) })
     if (this.#batch.length >= BATCH_DOCUMENTS) await this.flush()
+  }
+
+  /** Begins a body: of a batch, or of a document that takes more than one. */
+  #bodyFor({ bytes }: W): BulkBody {
+    const length = Math.max(BATCH_BYTES, BulkBody.bytesFor(bytes.length))
+    const memory = this.#lanes.memory.take(length).subarray(0, length)
+    return new BulkBody(this.#newEdits, memory, this.#db.client.size.bytes)
   }
 
   /** Sends what is left. The lanes say when it has been written. */
@@ -97,27 +100,10 @@ export class BulkWriter<W extends Write> {
   }
 }
 
-/** Memory for bodies: one in each lane, and those that are being filled. */
-class BodyMemory {
-  readonly #usual = new BufferPool(BATCH_BYTES, LANES + 2)
-  readonly #large = new BufferPool(LARGE_BODY, 2)
-
-  /** Returns room for a batch, or for a document that takes more. */
-  take(length: number): Buffer {
-    return length <= BATCH_BYTES ? this.#usual.take() : this.#large.take(length).subarray(0, length)
-  }
-
-  /** The caller must be sure that nobody reads it any more. */
-  give(body: Buffer): void {
-    const whole = Buffer.from(body.buffer)
-    this.#usual.give(whole)
-    this.#large.give(whole)
-  }
-}
-
 /** Runs a few tasks at a time; the first failure ends them all. */
 export class Lanes {
-  readonly memory = new BodyMemory()
+  /** Memory for bodies: one in each lane, and those that are being filled. */
+  readonly memory = new BufferPool({ size: BATCH_BYTES, keep: LANES + 2 }, { size: LARGE_BODY, keep: 2 })
   readonly #running = new Set<Promise<void>>()
   #bytes = 0
   #failure: { error: unknown } | undefined

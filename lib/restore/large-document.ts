@@ -1,6 +1,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
+import { GrowingBuffer } from '../growing-buffer.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
   type JsonAction,
@@ -43,50 +44,17 @@ const READ_BYTES = 192 * 1024
 /** Attachments in one step. */
 const STEP = 500
 
-/** Memory for the heads of large documents, one at a time: heads that are dropped stay in memory for a while. */
-export class HeadMemory {
-  #buffer = Buffer.alloc(0)
-  #used = 0
-
-  /** Begins another head; the one before is not valid any more. */
-  clear(): void {
-    this.#used = 0
-  }
-
-  /** The head so far. */
-  get bytes(): Buffer {
-    return this.#buffer.subarray(0, this.#used)
-  }
-
-  /** @throws InvalidDocumentError */
-  add(piece: Uint8Array | string): void {
-    const bytes = typeof piece === 'string' ? Buffer.from(piece) : piece
-    const needed = this.#used + bytes.length
-    if (needed > MAX_HEAD) throw tooLarge()
-    if (needed > this.#buffer.length) this.#grow(needed)
-    this.#buffer.set(bytes, this.#used)
-    this.#used = needed
-  }
-
-  #grow(needed: number): void {
-    const size = Math.min(MAX_HEAD, Math.max(needed, 2 * this.#buffer.length, READ_BYTES))
-    const larger = Buffer.allocUnsafeSlow(size)
-    this.#buffer.copy(larger, 0, 0, this.#used)
-    this.#buffer = larger
-  }
-}
-
 const tooLarge = () => new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
+
+/** Makes memory for the heads of large documents, one at a time. */
+export const headMemory = () => new GrowingBuffer(MAX_HEAD, tooLarge)
 
 /**
  * Finds the attachments in the JSON of one document. What comes of it reads the file.
  * @param memory holds the document's head, until another document is put there
  * @throws InvalidDocumentError
  */
-export async function indexLargeDocument(
-  range: FileRange,
-  memory = new HeadMemory()
-): Promise<LargeDocument> {
+export async function indexLargeDocument(range: FileRange, memory = headMemory()): Promise<LargeDocument> {
   const visitor = new LargeVisitor(memory)
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
@@ -199,7 +167,7 @@ class LargeVisitor implements JsonVisitor {
   readonly attachments = new Map<string, FoundAttachment>()
   /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
   chunkStart = 0
-  readonly #memory: HeadMemory
+  readonly #memory: GrowingBuffer
   #separator = '{'
   #stub: string[] = []
   #data: FoundData | undefined
@@ -208,7 +176,7 @@ class LargeVisitor implements JsonVisitor {
   /** What the texts of attachments take. */
   #size = 0
 
-  constructor(memory: HeadMemory) {
+  constructor(memory: GrowingBuffer) {
     this.#memory = memory
     memory.clear()
   }

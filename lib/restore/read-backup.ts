@@ -2,9 +2,9 @@ import { createInflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { cutText, MOST } from '../cut-text.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { GrowingBuffer, Pieces } from '../growing-buffer.js'
 import { InflateError, Inflater } from '../inflater.js'
 import { InvalidDocumentError } from '../json/document.js'
-import { toBuffer } from '../json/members.js'
 import {
   type JsonAction,
   JsonDepthError,
@@ -21,7 +21,7 @@ import { type AboutDatabase, isAbout } from './about-database.js'
 /** Documents longer than this come in pieces. */
 export const LARGE_BYTES = 4 * 1024 * 1024
 
-/** What a backup in JSON holds, in the order in which it stands there. */
+/** What a backup in JSON holds, in the order in which it stands there. Bytes are valid until the next items are asked for. */
 export type BackupItem =
   | { kind: 'member'; name: string; value: unknown }
   | { kind: 'database'; database: LogicalDatabase; key: string }
@@ -125,31 +125,32 @@ function asInputError(error: unknown, what: string): unknown {
   return error
 }
 
-/** Puts documents together from their pieces, while they are small. */
+const tooLong = () => new RangeError(`a document that is put together takes more than ${LARGE_BYTES} bytes`)
+
+/** Puts documents together from their pieces, while they are small. Items are valid until more is read. */
 class DocumentCollector {
   items: BackupItem[] = []
-  #pieces: Uint8Array[] = []
-  #size = 0
+  readonly #pieces = new Pieces(new GrowingBuffer(LARGE_BYTES, tooLong))
   #large = false
 
   add(piece: Uint8Array, database: LogicalDatabase, where: string): void {
-    this.#size += piece.length
-    this.#pieces.push(piece)
-    if (!this.#large && this.#size <= LARGE_BYTES) return
+    if (!this.#large && this.#pieces.length + piece.length <= LARGE_BYTES) {
+      // Items are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
+      this.#pieces.add(piece)
+      return
+    }
     this.#large = true
-    for (const bytes of this.#pieces) this.items.push({ kind: 'piece', database, where, bytes, last: false })
-    this.#pieces = []
+    const before = this.#pieces.length > 0 ? [this.#pieces.take()] : []
+    for (const bytes of [...before, piece])
+      this.items.push({ kind: 'piece', database, where, bytes, last: false })
   }
 
   end(database: LogicalDatabase, where: string): void {
     if (this.#large) {
       this.items.push({ kind: 'piece', database, where, bytes: Buffer.alloc(0), last: true })
     } else {
-      const bytes = this.#pieces.length === 1 ? toBuffer(this.#pieces[0]) : Buffer.concat(this.#pieces)
-      this.items.push({ kind: 'document', database, where, bytes })
+      this.items.push({ kind: 'document', database, where, bytes: this.#pieces.take() })
     }
-    this.#pieces = []
-    this.#size = 0
     this.#large = false
   }
 }
@@ -412,9 +413,9 @@ class CompressedDocuments {
     for (const piece of output) {
       this.#budget.take(piece.length, this.#where)
       this.#scanner.write(piece)
+      const items = this.#visitor.take()
+      if (items.length > 0) yield items
     }
-    const items = this.#visitor.take()
-    if (items.length > 0) yield items
   }
 
   #asInputError(error: unknown): unknown {

@@ -7,7 +7,7 @@ import { CopyIndex, TooManyRepeatedError } from '../store/copy-index.js'
 import { apiKey } from '../store/names.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
 import { checkAttachments } from './check-attachments.js'
-import { HeadMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
+import { headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
 import type { RestoreSource, SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
@@ -32,7 +32,7 @@ export class SpooledSource implements RestoreSource {
   /** Holds all large documents; the one at hand begins there. */
   #largeFile: RoomFile | undefined
   #largeFrom: number | undefined
-  readonly #headMemory = new HeadMemory()
+  readonly #headMemory = headMemory()
 
   private constructor(spool: Spool, proof: RestoreSource['proof']) {
     this.#spool = spool

@@ -12,7 +12,7 @@ import {
   storedDocuments
 } from '../store/stored-documents.js'
 import type { AboutDatabase } from './about-database.js'
-import { HeadMemory, indexLargeDocument } from './large-document.js'
+import { headMemory, indexLargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
 
@@ -27,7 +27,7 @@ export class StoredSource implements RestoreSource {
   readonly #makeSpool: () => Spool
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
-  readonly #headMemory = new HeadMemory()
+  readonly #headMemory = headMemory()
 
   /** @param makeSpool where large documents are put while they are restored */
   private constructor(store: BackupStore, header: StoredHeader, makeSpool: () => Spool) {

@@ -6,10 +6,8 @@ import { CouchError, isNotFound } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
-/** Bytes that are decompressed at a time. */
-const PIECE_BYTES = 256 * 1024
-/** Stored bytes of the chunks being read: the current one and the next, of a backup or two. */
-const buffers = new BufferPool(CHUNK_BYTES, 4)
+/** Stored bytes of the chunks being read, until they are decompressed: of the current one and the next. */
+const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 const NEWLINE = 0x0a
 
 /** A part of a backup is missing or is not what was stored. */
@@ -29,20 +27,21 @@ export class DamagedBackupError extends Error {
  * @throws DamagedBackupError
  */
 export async function readChunk(db: CouchDatabase, entry: ChunkEntry, memory?: Buffer): Promise<Buffer> {
-  const fits = memory !== undefined && entry.raw <= memory.length
-  const lines = fits ? memory.subarray(0, entry.raw) : Buffer.allocUnsafeSlow(entry.raw)
-  await againIfDamaged(() => readChunkOnce(db, entry, lines))
-  return lines
+  // With room for one byte more: zlib asks for further memory when its output is full.
+  const fits = memory !== undefined && entry.raw < memory.length
+  const room = fits ? memory : Buffer.allocUnsafeSlow(entry.raw + 1)
+  await againIfDamaged(() => readChunkOnce(db, entry, room))
+  return room.subarray(0, entry.raw)
 }
 
-async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, lines: Buffer): Promise<void> {
+async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, room: Buffer): Promise<void> {
   const buffer = buffers.take(entry.stored)
   try {
     const stored = await fetchChunk(db, entry, buffer)
     if (stored === null || createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
       throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
     }
-    if (!(await decompress(stored, lines))) {
+    if ((await decompressed(stored, room)) !== entry.raw) {
       throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
     }
   } finally {
@@ -50,12 +49,12 @@ async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, lines: Buffer
   }
 }
 
-/** @returns whether `stored` decompresses to as many bytes as `lines` has; it holds them then */
-async function decompress(stored: Buffer, lines: Buffer): Promise<boolean> {
+/** @returns how many bytes `stored` decompresses to; -1 when it does not, or when they are more than `room` has */
+async function decompressed(stored: Buffer, room: Buffer): Promise<number> {
   try {
-    return (await throughInto(stored, createGunzip({ chunkSize: PIECE_BYTES }), lines)) === lines.length
+    return await throughInto(stored, createGunzip, room)
   } catch {
-    return false
+    return -1
   }
 }
 

@@ -1,4 +1,4 @@
-import { createGzip } from 'node:zlib'
+import { createGzip, type ZlibOptions } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
@@ -14,8 +14,8 @@ import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 const IN_FLIGHT = 2
 /** Fast levels: the reader of the feed and the database share the machine with this. */
 const GZIP_LEVEL = 3
-/** Bytes of a piece of compressed output: few pieces, little to spare. */
-const GZIP_OUTPUT = 256 * 1024
+/** Bytes of a line that is longer than a chunk, of which memory is used again: CouchDB takes documents of 8 MB. */
+const LARGE_LINE = 8 * 1024 * 1024 + 64 * 1024
 /** Share of the largest request that chunks are to take, where lines do not compress well: not all compress alike. */
 const FILLED = 0.9
 const NEWLINE = 0x0a
@@ -59,9 +59,15 @@ export class ChunkWriter {
   readonly #db: CouchDatabase
   readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
-  readonly #buffers = new BufferPool(CHUNK_BYTES, IN_FLIGHT + 1)
+  readonly #buffers = new BufferPool(
+    { size: CHUNK_BYTES, keep: IN_FLIGHT + 1 },
+    { size: LARGE_LINE, keep: 1 }
+  )
   /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
-  readonly #outputs = new BufferPool(compressedBound(CHUNK_BYTES), IN_FLIGHT)
+  readonly #outputs = new BufferPool(
+    { size: compressedBound(CHUNK_BYTES), keep: IN_FLIGHT },
+    { size: compressedBound(LARGE_LINE), keep: 1 }
+  )
   #used = 0
   /** Bytes of lines that are compressed together: so many that the chunk is no larger than the largest request. */
   #fill = CHUNK_BYTES
@@ -265,7 +271,7 @@ function compressedBound(bytes: number): number {
 
 /** @returns the part of `output` that was filled; it must have room for all (see {@link compressedBound}) */
 async function compress(lines: Buffer, output: Buffer): Promise<Buffer> {
-  const zip = createGzip({ level: GZIP_LEVEL, chunkSize: GZIP_OUTPUT })
+  const zip = (options: ZlibOptions) => createGzip({ level: GZIP_LEVEL, ...options })
   return output.subarray(0, await throughInto(lines, zip, output))
 }
 

@@ -45,9 +45,9 @@ export type ChunkContent =
   | { entry: ChunkEntry; lines: null; ordinal: number }
 
 /**
- * Reads chunks in order.
+ * Reads chunks in order. Lines are valid until the next chunk is asked for.
  * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database;
- * else lines are valid until the next chunk is asked for
+ * but not beside one of a large document
  * @param options.wanted leaves out chunks that are not needed
  * @throws DamagedBackupError
  */
@@ -62,22 +62,25 @@ export async function* chunkContents(
     if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
     ordinal += entry.docs
   }
-  let memory = options.ahead ? undefined : Buffer.allocUnsafeSlow(CHUNK_BYTES)
+  const memories: Buffer[] = []
   const read = (index: number): Promise<Buffer> | null => {
-    const entry = selected[index]?.entry
-    if (!entry || entry.large !== undefined) return null
+    const { entry } = selected[index]
+    if (entry.large !== undefined) return null
+    const at = options.ahead ? index % 2 : 0
+    memories[at] ??= Buffer.allocUnsafeSlow(CHUNK_BYTES)
     // A chunk of one document has more, as many bytes as CouchDB has of a document.
-    if (memory && entry.raw > memory.length && entry.raw <= MAX_REUSED)
-      memory = Buffer.allocUnsafeSlow(entry.raw)
-    const lines = readChunk(store.db, entry, memory)
+    if (entry.raw >= memories[at].length && entry.raw <= MAX_REUSED)
+      memories[at] = Buffer.allocUnsafeSlow(entry.raw + 1)
+    const lines = readChunk(store.db, entry, memories[at])
     // Awaited when its turn comes; a consumer that stops before never asks.
     lines.catch(() => undefined)
     return lines
   }
-  let next = options.ahead ? read(0) : null
+  const isUsual = (index: number) => selected[index]?.entry.raw <= CHUNK_BYTES
+  let next: Promise<Buffer> | null = null
   for (const [index, { entry, ordinal }] of selected.entries()) {
-    const current = options.ahead ? next : read(index)
-    if (options.ahead) next = read(index + 1)
+    const current = next ?? read(index)
+    next = options.ahead && isUsual(index) && isUsual(index + 1) ? read(index + 1) : null
     yield { entry, ordinal, lines: current && (await current) }
   }
 }
