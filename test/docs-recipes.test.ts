@@ -37,7 +37,7 @@ async function runBlock(page: string, heading: string, given: object, ...result:
 
 const at = (hour: number) =>
   class extends Date {
-    override getHours = () => hour
+    override getUTCHours = () => hour
   }
 
 /** A host with the recipe in it, as if it were so late. */
