@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import { type Example, prefixFor, startExample } from './helpers/example-process.js'
 import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
+import { poll } from './helpers/poll.js'
 import { shellBlocks } from './helpers/shell-page.js'
 
 const ID = '00_settings_athena'
@@ -69,4 +70,37 @@ t.test('so does that of the page on operating', async (t) => {
 
   const what = new RegExp(`warning: the settings document "${ID}" of system was changed`)
   await t.rejects(shell.run(without), { message: what }, 'what it keeps from happening')
+})
+
+t.test('so does that of the walk-through', async (t) => {
+  const [old, other] = await Promise.all([
+    startExample(t, '--memory', '--prefix-db', prefixFor(t)),
+    startExample(t, '--memory', '--prefix-db', prefixFor(t), '--no-seed')
+  ])
+  const { id } = (await (await old.call('POST', '/ak/api/v2/backups')).json()) as { id: string }
+  const backup = await poll('the backup', async () => {
+    const reply = await old.call('GET', `/ak/api/v2/backups/${id}`)
+    const text = await reply.text()
+    return JSON.parse(text).in_progress ? undefined : text
+  })
+  const env = { KEY2: other.manager, DB2: other.couchUrl }
+  const shell = openOperatorShell(t, { 'backup.json': backup }, env)
+  const heading = 'Restore the file on a second server'
+  const block = shellBlocks('docs/walkthrough.md').filter((one) => one.heading === heading)[1]!
+  const code = block.code
+    .replaceAll('http://127.0.0.1:3001', other.url)
+    .replaceAll('other_', `${other.prefix}_`)
+    .replace(/^curl -u \$READER2 .*$/m, '')
+  const printed = await shell.run({ heading, code })
+  const path = /\/ak\/api\/v1\/webhooks\/txs\/\w+/.exec(printed)![0]
+  const transaction = await poll(path, async () => {
+    const found = (await (await other.call('GET', path)).json()) as { status: string }
+    return found.status === 'pending' ? undefined : found
+  })
+  t.match(transaction, {
+    status: 'success',
+    databases: { system: { skipped: 1 }, components: { created: 6 } }
+  })
+  const settings = await other.couch.use(`${other.prefix}_system`).get(ID)
+  t.match(settings, { host_url: other.url, access_list: undefined })
 })
