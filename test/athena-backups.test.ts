@@ -478,23 +478,6 @@ async function appDiff(): Promise<string> {
   return /^```diff\n([\s\S]*?)^```$/m.exec(page)![1]!
 }
 
-t.test('the diff of the page has every line about backups of the application that is tested', async (t) => {
-  const app = await readFile(join(ATHENA, 'app.js'), 'utf8')
-  const added = (await appDiff()).match(/^\+(?!\+\+).*$/gm)!.join('\n')
-  const members = (text: string) => [...new Set(text.match(/tools\.backups\.\w+/g))].sort()
-  t.strictSame(members(added), members(app))
-  for (const line of [
-    "tools.backups = require('./libs/backups.js')(logger, ev, tools)",
-    'tools.dbs = tools.backups.dbs',
-    'tools.backups.schedule()',
-    "app.use('/', tools.backups.routes())",
-    'httpServer.requestTimeout = 0',
-    'tools.backups.close_on_signals(httpServer'
-  ]) {
-    t.ok(added.includes(line) && app.includes(line), line)
-  }
-})
-
 const { ATHENA_SOURCE } = process.env
 
 t.test(
