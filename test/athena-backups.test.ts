@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
@@ -5,8 +6,9 @@ import type { Server } from 'node:http'
 import Module from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { inflateSync } from 'node:zlib'
+import { gzipSync, inflateSync } from 'node:zlib'
 import t, { type Test } from 'tap'
+import ts from 'typescript'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { poll } from './helpers/poll.js'
 
@@ -41,7 +43,11 @@ interface Athena {
   notifications: Any[]
   told: Any[]
   rebuild: { answer(cb: Callback): void }
-  call(method: string, path: string, options?: { headers?: object; body?: string }): Promise<Response>
+  call(
+    method: string,
+    path: string,
+    options?: { headers?: object; body?: string | Buffer<ArrayBuffer> }
+  ): Promise<Response>
 }
 
 /** Paths that hold what clients send, each with a pattern that finds it. */
@@ -334,6 +340,31 @@ t.test('a signed request is verified over its body, which reaches the plugin', a
   t.match(unknown.message, /more/, 'what is not of the signature is checked')
 })
 
+t.test('a signed request may be gzip', async (t) => {
+  const athena = await startAthena(t)
+  const { call, on } = athena
+  const signed = (body: object) => {
+    const text = JSON.stringify({ ...body, authorize: { certificate: 'c', msp_id: 'm' } })
+    const hash = createHash('sha256').update(text).digest('hex')
+    const headers = { authorization: `Signature ${hash}`, 'content-encoding': 'gzip' }
+    return { body: gzipSync(text), headers }
+  }
+  await on.couch.use(on.names.components).insert({ a: 1 } as object, 'peer')
+  const id = await backUp(athena, signed({}))
+  const path = `/ak/api/v3/backups/${id}`
+  await json(200, call('PUT', `${path}/attachments/z`, signed({ attachment: 'é 漢' })))
+  t.match(await restored(athena, await json(202, call('PUT', path, signed({})))), { status: 'success' })
+  const backup = await json(200, call('GET', path))
+  t.equal(Buffer.from(backup._attachments.z, 'base64').toString(), 'é 漢')
+  const upload = await json(202, call('PUT', '/ak/api/v3/backups', signed({ dbs: backup.dbs })))
+  t.match(await restored(athena, upload), { status: 'success', databases: { components: { unchanged: 1 } } })
+})
+
+t.test('the nightly backup may be scheduled at any time', async (t) => {
+  const { tools } = await startAthena(t)
+  t.doesNotThrow(() => tools.backups.schedule(), 'after the server is ready as well')
+})
+
 t.test('athena’s notification names who, the api, its tx_id and the user agent', async (t) => {
   const athena = await startAthena(t)
   const id = await backUp(athena, { headers: { 'user-agent': 'a browser' } })
@@ -440,3 +471,38 @@ t.test('the page shows the file as it is', async (t) => {
   const file = await readFile(join(ATHENA, 'libs/backups.js'), 'utf8')
   t.ok(page.includes(`\`\`\`js\n${file}\`\`\``))
 })
+
+/** The diff of `app.js` that the page tells to apply. */
+async function appDiff(): Promise<string> {
+  const page = await readFile(join(__dirname, '../docs/migrating-from-athena.md'), 'utf8')
+  return /^```diff\n([\s\S]*?)^```$/m.exec(page)![1]!
+}
+
+const { ATHENA_SOURCE } = process.env
+
+t.test(
+  'the diff of the page applies to athena',
+  { skip: ATHENA_SOURCE ? false : 'ATHENA_SOURCE names no packages/athena' },
+  async (t) => {
+    const directory = t.testdir({ 'app.js': await readFile(join(ATHENA_SOURCE!, 'app.js'), 'utf8') })
+    const options = { cwd: directory, input: await appDiff() }
+    execFileSync('patch', ['-p1', '--fuzz=0'], options)
+    const program = ts.createProgram([join(directory, 'app.js')], {
+      allowJs: true,
+      checkJs: true,
+      noEmit: true,
+      noResolve: true,
+      types: ['node'],
+      typeRoots: [join(__dirname, '../node_modules/@types')]
+    })
+    const undeclared = ts
+      .getPreEmitDiagnostics(program)
+      .filter(({ code }) => code === 2304)
+      .map(({ messageText }) => String(messageText))
+    t.strictSame(
+      undeclared.filter((text) => !text.includes('__dirname')),
+      [],
+      'every name is declared'
+    )
+  }
+)

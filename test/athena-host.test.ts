@@ -404,11 +404,24 @@ t.test('the lines that docs/migrating-from-athena.md adds are those of the examp
   const page = await readFile(join(ROOT, 'docs/migrating-from-athena.md'), 'utf8')
   const source = await readFile(join(ROOT, 'examples/athena-host/athena/app.js'), 'utf8')
   const diff = /```diff\n(.*?)```/s.exec(page)?.[1] ?? ''
-  const changes = diff.split('\n').filter((line) => /^[+-]/.test(line))
-  const added = changes.filter((line) => line.startsWith('+')).map((line) => line.slice(1).trim())
-  t.ok(added.length > 0)
-  for (const line of added) t.ok(source.includes(line), line)
-  t.ok(changes.length <= 12, `${changes.length} lines`)
+  const lines = (sign: string) =>
+    diff
+      .split('\n')
+      .filter((line) => line.startsWith(sign) && !line.startsWith(sign.repeat(3)))
+      .map((line) => line.slice(1).trim())
+      .filter((line) => line !== '')
+  const [removed, added] = [lines('-'), lines('+')]
+  // Lines that stand elsewhere afterwards are athena's own.
+  const fresh = added.filter((line) => !removed.includes(line))
+  const gone = removed.filter((line) => !added.includes(line))
+  // Without its end: the example tells who waits for the end of the process.
+  for (const line of fresh) t.ok(source.includes(line.replace(/\)?;$/, '')), line)
+  for (const line of source.match(/^.*tools\.(backups|dbs)\b.*$/gm) ?? []) {
+    const call = /tools\.(backups|dbs)[\w. =]*/.exec(line)![0].trim()
+    t.ok(fresh.join('\n').includes(call), `the page has ${call}`)
+  }
+  t.ok(fresh.length > 0)
+  t.ok(fresh.length + gone.length <= 12, `${fresh.length + gone.length} lines`)
 })
 
 t.test('errors of the host keep all that they say', async (t) => {

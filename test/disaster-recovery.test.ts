@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { compareDatabases, fetchAll, type Snapshot } from './helpers/database.js'
@@ -21,6 +21,9 @@ async function snapshots({ couch, prefix }: Example): Promise<Record<string, Sna
 const without = (snapshot: Snapshot, leftOut: (id: string, type: unknown) => boolean): Snapshot =>
   new Map([...snapshot].filter(([id, { type }]) => !leftOut(id, type)))
 
+const keysOf = (system: Snapshot): string[] =>
+  [...system].flatMap(([id, { type }]) => (type === 'api_key_doc' ? [id] : [])).sort()
+
 t.test('the commands of the page on disaster recovery bring a lost console back', async (t) => {
   const [lost, fresh] = await Promise.all([
     startExample(t, '--memory', '--prefix-db', prefixFor(t)),
@@ -28,7 +31,17 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
   ])
   const documents = seedDocuments({ count: 150, attachmentEvery: 10, attachmentSize: 20_000 })
   await load(lost.couch.use(`${lost.prefix}_components`), documents)
+  // as athena keeps its keys
+  const key = {
+    _id: 'kYKYZt1h89xuYg21',
+    type: 'api_key_doc',
+    roles: ['manager'],
+    salt: 's',
+    hashed_secret: 'h'
+  }
+  await load(lost.couch.use(`${lost.prefix}_system`), [key])
   const before = await snapshots(lost)
+  const own = keysOf((await snapshots(fresh)).system!)
   const shell = openOperatorShell(t, {
     'console.env': environmentFile(lost),
     'new-console.env': environmentFile(fresh),
@@ -59,23 +72,30 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
     after.sessions!
   )
   // keys were revoked, and the settings hold the white list that the restore had rebuilt
-  const changed = (id: string) =>
-    id.startsWith('api_key_') || id === '00_settings_athena' || id === 'athena_backup_lease'
+  const changed = (id: string, type: unknown) =>
+    type === 'api_key_doc' || id === '00_settings_athena' || id === 'athena_backup_lease'
   compareDatabases(t, without(before.system!, changed), without(after.system!, changed))
   t.ok(after.system!.has('00_settings_athena'))
+  t.ok(before.system!.has(key._id))
+  t.notOk(after.system!.has(key._id), 'a key as athena keeps it is revoked')
+  t.strictSame(keysOf(after.system!), own, "the new console's own keys are left")
 
   t.equal(
     readFileSync(join(shell.directory, 'deployer-data.restored.json'), 'utf8'),
     DEPLOYER,
     "the deployer's data"
   )
-  const same = JSON.parse(readFileSync(join(shell.directory, 'by-curl.json'), 'utf8'))
-  t.equal(
-    Buffer.from(same._attachments.deployer, 'base64').toString(),
-    DEPLOYER,
-    'appended with curl as well'
-  )
+  const copies = readdirSync(shell.directory).filter((name) => /^03_ibp_db_backup_\d+\.json$/.test(name))
+  t.equal(copies.length, 2, 'one of the command line, one of curl')
+  for (const name of copies) {
+    const { _attachments } = JSON.parse(readFileSync(join(shell.directory, name), 'utf8'))
+    t.equal(Buffer.from(_attachments.deployer, 'base64').toString(), DEPLOYER, name)
+    t.equal(statSync(join(shell.directory, name)).mode & 0o777, 0o600)
+  }
   const status = async (as: string) => (await fresh.call('GET', '/ak/api/v1/backups', { as })).status
   t.equal(await status(lost.manager), 401, 'the lost console’s key is revoked')
   t.equal(await status(fresh.manager), 200)
+
+  const revoke = blocks.find(({ heading }) => heading === '7. Revoke and rotate')!
+  await t.rejects(shell.run(revoke), 'nothing was left to revoke')
 })

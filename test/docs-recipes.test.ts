@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import ts from 'typescript'
 import * as plugin from '../lib/index.js'
 import { apiOf } from './helpers/api.js'
@@ -37,16 +37,17 @@ async function runBlock(page: string, heading: string, given: object, ...result:
 
 const at = (hour: number) =>
   class extends Date {
-    override getHours = () => hour
+    override getUTCHours = () => hour
   }
 
-/** A host with the recipe in it, as if it were so late. */
-async function nightly(t: Parameters<typeof buildHost>[0], hour: number, on = setupDatabases(t)) {
+/** A host with the recipe in it, as if it were so late: an hour, or a clock. */
+async function nightly(t: Test, clock: number | typeof Date, on = setupDatabases(t)) {
   const databases = await on
   const gate = await startGate(t, databases)
+  const given = { Date: typeof clock === 'number' ? at(clock) : clock }
   let recipe: Promise<Record<string, () => Promise<void>>> | undefined
   const extend = (app: FastifyInstance) => {
-    recipe = runBlock('README.md', 'A backup every night', { app, Date: at(hour) }, 'backUpAtNight')
+    recipe = runBlock('README.md', 'A backup every night', { app, ...given }, 'backUpAtNight')
   }
   const host = await buildHost(t, { on: databases, couch: gate.couch, extend })
   const ids = async () => (await host.app.dbBackups.list()).ids
@@ -78,6 +79,35 @@ t.test('the nightly recipe does nothing at another hour, nor while another opera
   t.strictSame(await night.ids(), [id])
   release()
   await finished
+})
+
+t.test('the nightly recipe backs up on the nights when clocks are changed', async (t) => {
+  const { TZ } = process.env
+  t.teardown(() => {
+    if (TZ === undefined) delete process.env.TZ
+    else process.env.TZ = TZ
+  })
+  const HOUR = 3_600_000
+  // Clocks go forward at two o'clock in the one place, at three in the other.
+  for (const [zone, noon] of [
+    ['America/New_York', '2027-03-13T12:00-05:00'],
+    ['America/New_York', '2027-11-06T12:00-04:00'],
+    ['Europe/Helsinki', '2027-03-27T12:00+02:00']
+  ] as const) {
+    process.env.TZ = zone
+    const begin = Date.parse(noon)
+    const offset = (ms: number) => new Date(ms).getTimezoneOffset()
+    t.not(offset(begin), offset(begin + 24 * HOUR), `${zone} changes its clocks`)
+    let now = begin
+    class Clock extends Date {
+      constructor() {
+        super(now)
+      }
+    }
+    const { backUpAtNight, ids } = await nightly(t, Clock as typeof Date)
+    for (; now < begin + 24 * HOUR; now += HOUR / 6) await backUpAtNight()
+    t.equal((await ids()).length, 1, `one in the night after ${noon}`)
+  }
 })
 
 t.test('the recipe for a look before restoring counts, and names ids that no document has', async (t) => {

@@ -1,3 +1,5 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import Fastify from 'fastify'
 import nano from 'nano'
 import PouchDB from 'pouchdb'
@@ -49,6 +51,11 @@ t.test('the commands of the page on operating', async (t) => {
     for (const block of section(heading)) printed += await shell.run(block)
     return printed
   }
+  /** Runs the last block of a section as one that may fail, and prints with which code it did. */
+  const failing = (heading: string, index = -1) => {
+    const code = `{\n${section(heading).at(index)!.code}} || echo "ended with $?"`
+    return shell.run({ heading, code })
+  }
   await shell.run(shellBlocks('docs/disaster-recovery.md')[0]!)
   const [first, second] = [await backUp(example), await backUp(example)]
 
@@ -57,7 +64,23 @@ t.test('the commands of the page on operating', async (t) => {
     const chunk = (await idsOf(example)).find((id) => id.startsWith(`backup_chunk_${first.slice(17)}_`))!
     const { _rev } = await system(example).get(chunk)
     await system(example).destroy(chunk, _rev)
-    t.match(await run('Check a copy'), `${first} NOT USABLE\n${second} whole\n`)
+    t.match(
+      await failing('Check a copy'),
+      new RegExp(`${first} NOT USABLE\n${second} whole\nended with [1-6]\n$`)
+    )
+  })
+
+  t.test('encrypt, without a file that is not whole', async (t) => {
+    const gpg = 'gpg() { cat > "$7"; }\n'
+    const [block] = section('Encryption')
+    const as = (id: string) => ({ heading: 'Encryption', code: `${gpg}id=${id}\n${block!.code}` })
+    await shell.run(as(second))
+    const file = readFileSync(join(shell.directory, `${second}.json.gpg`), 'utf8')
+    t.match(JSON.parse(file), { id: second, in_progress: false })
+    const damaged = as(first)
+    damaged.code = `{\n${damaged.code}} || echo "ended with $?"`
+    t.match(await shell.run(damaged), /ended with [1-6]\n$/)
+    t.notOk(existsSync(join(shell.directory, `${first}.json.gpg`)))
   })
 
   t.test('restore a part', async (t) => {
@@ -83,7 +106,10 @@ t.test('the commands of the page on operating', async (t) => {
     t.ok(before.length > others(before).length + 5, 'the first backup has chunks')
     t.equal(await run('Delete old backups'), `${first} deleted\n`)
     t.strictSame(await idsOf(example), others(before), 'nothing is left of it, and all else is')
-    t.match(await run('Check a copy'), `${second} whole\n`)
+    t.match(
+      await failing('Check a copy'),
+      new RegExp(`^${second} whole\n${FAILED} NOT USABLE\nended with 1\n$`)
+    )
     t.equal(await run('Delete old backups'), '', 'the second time there is nothing to delete')
   })
 
@@ -100,9 +126,23 @@ t.test('the commands of the page on operating', async (t) => {
       beat: 0
     }
     await system(example).insert(lease, 'athena_backup_lease')
-    t.equal(await run('Delete old backups'), '')
+    t.equal(await failing('Delete old backups'), 'ended with 1\n')
     const ids = await idsOf(example)
     t.ok(ids.includes(second) && ids.includes(third))
+  })
+
+  t.test('with a wrong key each ends with the code of the command line, and says nothing', async (t) => {
+    const wrong = environmentFile(example).replace(/(?<=BACKUPS_API_SECRET=).*/, 'wrong')
+    writeFileSync(join(shell.directory, 'console.env'), wrong)
+    for (const heading of ['Check a copy', 'Delete old backups']) {
+      t.equal(await failing(heading), 'ended with 3\n', heading)
+    }
+    for (const [index, { code }] of section('Restore a part').entries()) {
+      t.equal(await failing('Restore a part', index), 'ended with 3\n', code)
+    }
+    const [block] = section('Encryption')
+    const code = `{\nid=${second}x\n${block!.code}} || echo "ended with $?"`
+    t.equal(await shell.run({ heading: 'Encryption', code }), 'ended with 2\n')
   })
 })
 

@@ -145,3 +145,23 @@ t.test('without a key the example does not start', async (t) => {
   t.equal(code, 1)
   t.match(output.errors, /set COUCHDB_URL and a key/)
 })
+
+t.test('the example goes on when another instance runs an operation, or has died in one', async (t) => {
+  const prefix = `t${randomBytes(6).toString('hex')}`
+  const names = {
+    components: `${prefix}_components`,
+    sessions: `${prefix}_sessions`,
+    system: `${prefix}_system`
+  }
+  const { url: couchUrl, couch } = await setupDatabases(t, { names })
+  const lease = { type: 'athena_backup_lease', operation: 'backup', id: '03_ibp_db_backup_1', ttl: 600_000 }
+  const held = { ...lease, instance: 'x', claim: 'x', beat: 0, settled: true }
+  await couch.use(names.system).insert(held as object, 'athena_backup_lease')
+  const { logged, output, exited } = start(t, prefix, { COUCHDB_URL: couchUrl })
+  t.match(await logged(/no backup at the start/), { level: 30 })
+  const url = /http:\/\/\S+:\d+/.exec((await logged(/listening at http:\/\/127/)).msg)![0]
+  t.equal((await fetch(`${url}/ak/api/v3/backups`)).status, 401, 'it serves')
+  t.notMatch(output.errors, 'OperationInProgressError')
+  process.kill(Number((await logged(/listening/)).pid), 'SIGTERM')
+  t.strictSame(await exited, [0, null])
+})

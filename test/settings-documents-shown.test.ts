@@ -1,13 +1,18 @@
+import { PassThrough } from 'node:stream'
 import Fastify from 'fastify'
 import t from 'tap'
+import type { Context, Values } from '../lib/cli/command.js'
+import { restore } from '../lib/cli/commands/restore.js'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
 import { buildCli } from './helpers/cli.js'
 import { setupDatabases } from './helpers/database.js'
 import { confirm, openConsole } from './helpers/operator.js'
 import { startConsole } from './helpers/operator-console.js'
+import { poll } from './helpers/poll.js'
 
 const ID = '00_settings_athena'
+const BEFORE = /warning: where the backup has other settings of the console/
 const cli = buildCli(t)
 
 t.test('the command line names settings that were changed', async (t) => {
@@ -38,9 +43,30 @@ t.test('the command line names settings that were changed', async (t) => {
   t.equal(restored.code, 0)
   t.match(restored.stderr, `warning: the settings document "${ID}" of system was changed`)
   await spoil()
+  const unwaited = await cli(['restore', id, '--yes'], { env })
+  t.match(unwaited, { code: 0, stderr: BEFORE }, 'also where nobody waits for its end')
+  await poll('the end', async () => (await webhooks.get(unwaited.stdout.trim()))?.status !== 'pending')
+  const refused = await cli(['restore', `${id}0`, '--yes'], { env })
+  t.match(refused.stderr, BEFORE, 'before the server is asked')
+  await spoil()
   const told = await cli(['restore', id, '--yes', '--wait', '--json', '--progress'], { env })
   t.match(JSON.parse(told.stdout), { settings_documents: [{ id: ID, change: 'changed' }] })
   t.match(told.stderr, `the settings document "${ID}" of system is being changed`)
+})
+
+t.test('the question of the command line names settings that it may overwrite', async (t) => {
+  const ask = async (values: Values) => {
+    const stdin = Object.assign(new PassThrough(), { isTTY: true })
+    const stderr = new PassThrough()
+    const client = { signal: new AbortController().signal, host: 'example.com' }
+    const context = { stdin, stderr, client } as unknown as Context
+    stdin.write('no\n')
+    await t.rejects(restore.run(context, ['03_ibp_db_backup_1'], values), { message: /not confirmed/ })
+    return String(stderr.read())
+  }
+  t.match(await ask({}), new RegExp(`${BEFORE.source}[^]*\nType example\\.com to go on: `))
+  t.match(await ask({ 'skip-system': ['other'] }), BEFORE)
+  t.notMatch(await ask({ 'skip-system': [`["other", "${ID}"]`] }), BEFORE, 'not where it leaves them alone')
 })
 
 t.test('the operator page warns of it in the preview', { skip: browserMissing() }, async (t) => {

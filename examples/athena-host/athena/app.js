@@ -9,6 +9,8 @@ module.exports.build_app = (logger, ev, tools) => {
   const app = express()
   tools.express = express
   tools.backups = require('./libs/backups.js')(logger, ev, tools)
+  tools.dbs = tools.backups.dbs
+  tools.backups.schedule()
 
   app.set('env', 'production')
   app.use(compression())
@@ -40,9 +42,12 @@ module.exports.build_app = (logger, ev, tools) => {
 
 /** Listens once the plugin is ready, and ends with the process. */
 module.exports.start_app = async (app, tools, port, done) => {
-  await tools.backups.fastify.ready()
-  const server = app.listen(port, '127.0.0.1')
-  server.requestTimeout = 0
-  tools.backups.close_on_signals(server, done)
-  return server
+  let httpServer = null
+  function setup_tls_and_start_app(_attempt) {
+    httpServer = app.listen(port, '127.0.0.1')
+    httpServer.requestTimeout = 0
+    tools.backups.close_on_signals(httpServer, done)
+  }
+  await tools.backups.fastify.ready().then(() => setup_tls_and_start_app(1))
+  return httpServer
 }

@@ -28,7 +28,9 @@ export const restore: Command = {
                              An interrupt ends the waiting, not the restore.
   --yes                      do not ask
 
-Asks for the server's host to be typed, since documents are overwritten.`,
+Asks for the server's host to be typed, since documents are overwritten. Warns
+before it begins, unless --skip-system names 00_settings_athena: with the
+settings of another console this one would use that one's databases and keys.`,
   options: {
     file: { type: 'string' },
     'skip-system': { type: 'string', multiple: true },
@@ -48,10 +50,11 @@ Asks for the server's host to be typed, since documents are overwritten.`,
   async run(context, [id], values) {
     const { client, progress } = context
     const call = await callOf(context, id, values)
-    const what = id ?? String(values.file)
-    if (!values.yes) {
-      const question = `Restoring ${what} overwrites documents of the databases of ${client.host}.`
-      await confirm(context, question, client.host)
+    const warning = settingsWarning(values)
+    if (values.yes) context.stderr.write(warning)
+    else {
+      const what = `Restoring ${id ?? values.file} overwrites documents of the databases of ${client.host}.`
+      await confirm(context, `${what}\n${warning}`.trimEnd(), client.host)
     }
     const { url } = await client.json<{ url?: string }>(call, { idempotent: false })
     progress.clear()
@@ -87,11 +90,27 @@ async function callOf({ progress }: Context, id: string | undefined, values: Val
 
 const SKIP_OPTIONS = ['skip-system', 'skip-components'] as const
 
+/** The settings document of consoles that do not say other in `settingsDocuments`, which no route tells. */
+const SETTINGS = '00_settings_athena'
+
+/** Says before a restore that it overwrites the console's settings; nothing when it is to leave them alone. */
+function settingsWarning(values: Values): string {
+  if (idsOf('skip-system', values)?.includes(SETTINGS)) return ''
+  return `warning: where the backup has other settings of the console, they take the place of this console's: its names,
+addresses and keys. --skip-system ${SETTINGS} leaves them alone.
+`
+}
+
 /** The ids of a skip list, as JSON. @throws CliError */
 function listOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string | undefined {
+  const ids = idsOf(option, values)
+  return ids && JSON.stringify(ids)
+}
+
+/** The ids that an option names; `undefined` without it. @throws CliError */
+function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] | undefined {
   const given = values[option] as string[] | undefined
-  if (given === undefined) return undefined
-  const ids = given.flatMap((text) => {
+  return given?.flatMap((text) => {
     const list = readSkipList(text)
     if (list) return list
     throw new CliError(
@@ -99,5 +118,4 @@ function listOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string |
       `--${option} must be the id of a document, or ids with commas between them`
     )
   })
-  return JSON.stringify(ids)
 }

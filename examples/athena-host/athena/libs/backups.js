@@ -5,7 +5,7 @@ const { inspect } = require('node:util')
 const { deflateSync } = require('node:zlib')
 const { default: Fastify } = require('fastify')
 const nano = require('nano')
-const { dbBackups, createCouchWebhookStore } = require('fastify-couchdb-backups')
+const { dbBackups, createCouchWebhookStore, OperationInProgressError } = require('fastify-couchdb-backups')
 
 const HOUR = 60 * 60 * 1000
 /** What athena's body parsers take. */
@@ -146,7 +146,7 @@ module.exports = (logger, ev, t) => {
       const { authorize, ...rest } = req.body || {}
       const is_upload = req.method === 'PUT' && !req.params.backup_id
       // an upload goes on as it came; of others nothing is left but what the plugin knows
-      if (!is_upload) signed.set(req, Object.keys(rest).length > 0 ? JSON.stringify(rest) : '')
+      if (!is_upload) signed.set(req, Buffer.from(Object.keys(rest).length > 0 ? JSON.stringify(rest) : ''))
       next()
     })
   }
@@ -202,13 +202,16 @@ module.exports = (logger, ev, t) => {
     }
   }
 
-  /** A backup each night at one, as athena has it, unless there is one of the last twelve hours. */
+  let timer
+  fastify.addHook('preClose', async () => clearInterval(timer))
+
+  /** Makes a backup each night at one UTC, as athena does, unless there is one of the last twelve hours. */
   function schedule() {
-    const timer = setInterval(() => {
+    clearInterval(timer)
+    timer = setInterval(() => {
       back_up_at_night().catch((error) => logger.error('[backup] the nightly backup failed:', error))
     }, HOUR / 6)
     timer.unref()
-    fastify.addHook('preClose', async () => clearInterval(timer))
   }
 
   async function back_up_at_night() {
@@ -216,8 +219,13 @@ module.exports = (logger, ev, t) => {
     const { ids } = await fastify.dbBackups.list()
     const newest = ids.length > 0 ? await fastify.dbBackups.summary(ids.at(-1)) : undefined
     if (newest && !newest.error && Date.now() - newest.start_timestamp < 12 * HOUR) return
-    const { finished } = await fastify.dbBackups.start()
-    await finished
+    try {
+      const { finished } = await fastify.dbBackups.start()
+      await finished
+    } catch (error) {
+      // Another instance was faster, or a restore runs: the next turn looks again.
+      if (!(error instanceof OperationInProgressError)) throw error
+    }
   }
 
   /** What libs/migration_lib.js calls of `tools.dbs`, which sends a backup to another console. */
