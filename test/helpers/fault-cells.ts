@@ -68,12 +68,13 @@ export interface Operation {
   run(lane: Lane): Promise<() => Promise<Outcome>>
 }
 
-export async function makeLane(t: Test, databases: TestDatabases, ownSources: boolean): Promise<Lane> {
+/** Makes a host with databases of its own: what runs on the same sources excludes each other. */
+export async function makeLane(t: Test, databases: TestDatabases): Promise<Lane> {
   const direct = nano(databases.url)
   const prefix = `t${randomBytes(6).toString('hex')}_`
   const names = { ...databases.names, backups: `${prefix}backups` }
-  if (ownSources) for (const logical of LOGICAL) names[logical] = prefix + logical
-  const created = ownSources ? Object.values(names) : [names.backups]
+  for (const logical of LOGICAL) names[logical] = prefix + logical
+  const created = Object.values(names)
   for (const name of created) await direct.db.create(name)
   const proxy = await startFaultProxy(databases.url)
   t.teardown(async () => {

@@ -40,8 +40,6 @@ interface Cell {
 }
 
 export interface MatrixOptions {
-  /** Each lane restores into databases of its own, rather than to share those that all back up. */
-  ownSources: boolean
   /** Points to play faults at; all of the operation's unless given. */
   points?: readonly string[]
   /** Faults to play; all unless given. */
@@ -49,9 +47,8 @@ export interface MatrixOptions {
 }
 
 /** Runs an operation through every fault at each of its points, and prints the results as a table. */
-export async function runMatrix(t: Test, operation: Operation, options: MatrixOptions): Promise<void> {
+export async function runMatrix(t: Test, operation: Operation, options: MatrixOptions = {}): Promise<void> {
   const databases = await setupDatabases(t)
-  await seedSources(databases, databases.names)
   const strays = catchStrays(t)
   const points = operation
     .points({ ...databases.names, backups: '' })
@@ -59,8 +56,8 @@ export async function runMatrix(t: Test, operation: Operation, options: MatrixOp
   const queue = cellsOf(points, options.faults ?? FAULTS)
   const results: CellResult[] = []
   const newLane = async () => {
-    const lane = await makeLane(t, databases, options.ownSources)
-    if (options.ownSources) await seedSources({ couch: lane.direct }, lane.names)
+    const lane = await makeLane(t, databases)
+    await seedSources({ couch: lane.direct }, lane.names)
     return lane
   }
   const work = async () => {

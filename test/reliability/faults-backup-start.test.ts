@@ -3,5 +3,5 @@ import { runMatrix } from '../helpers/fault-matrix.js'
 import { backup } from '../helpers/fault-operations.js'
 
 t.test('a backup that is being started meets every fault', (t) =>
-  runMatrix(t, backup, { ownSources: false, points: ['any call', 'lease', 'header'] })
+  runMatrix(t, backup, { points: ['any call', 'lease', 'header'] })
 )

@@ -3,5 +3,5 @@ import { runMatrix } from '../helpers/fault-matrix.js'
 import { restoreStored } from '../helpers/fault-operations.js'
 
 t.test('a restore that ends meets every fault', (t) =>
-  runMatrix(t, restoreStored, { ownSources: true, points: ['end', 'lease back'] })
+  runMatrix(t, restoreStored, { points: ['end', 'lease back'] })
 )

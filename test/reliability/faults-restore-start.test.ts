@@ -4,7 +4,6 @@ import { restoreStored } from '../helpers/fault-operations.js'
 
 t.test('a restore that is being started meets every fault', (t) =>
   runMatrix(t, restoreStored, {
-    ownSources: true,
     points: ['any call', 'lease', 'transaction', 'step', 'read header', 'read chunk']
   })
 )

@@ -3,5 +3,5 @@ import { runMatrix } from '../helpers/fault-matrix.js'
 import { restoreStored } from '../helpers/fault-operations.js'
 
 t.test('a restore that compares and writes meets every fault', (t) =>
-  runMatrix(t, restoreStored, { ownSources: true, points: ['scan', 'revisions', 'compare', 'write'] })
+  runMatrix(t, restoreStored, { points: ['scan', 'revisions', 'compare', 'write'] })
 )
