@@ -9,7 +9,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inTurns, type Steps, turnAfter } from '../steps.js'
+import { inSharedTurns, inTurns, type Steps, turnAfter } from '../steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */
@@ -90,10 +90,9 @@ export async function indexLargeDocument(
   const visitor = new LargeVisitor(memory)
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
-  for await (const piece of readRange(range)) {
+  for await (const piece of inSharedTurns(readRange(range))) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)
-    await turnAfter(piece)
   }
   scanner.end()
   const json = await inTurns(visitor.head())
