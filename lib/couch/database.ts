@@ -1,6 +1,6 @@
 import { decodeValue, eachObject, MemberCursor } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
-import { turnAfter } from '../steps.js'
+import { inTurns, turnAfter } from '../steps.js'
 import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
@@ -640,7 +640,8 @@ export class CouchDatabase {
     { newEdits, sent, deadline }: StreamedWrite
   ): Promise<string | null> {
     // CouchDB waits for ever for the first part of a multipart body that has none.
-    const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
+    const { headers, open } =
+      parts.length > 0 ? await inTurns(multipartRelated(document, parts)) : jsonBody(document)
     const request = {
       method: 'PUT' as const,
       path: [this.name, id],

@@ -23,7 +23,7 @@ import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } from '../json/document.js'
-import { inTurns, turnAfter } from '../steps.js'
+import { inTurns, sharedTurn, turnAfter } from '../steps.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
@@ -239,12 +239,12 @@ class DatabaseRestore {
     const { source, database } = this.#options
     for await (const group of source.documents(database, design)) {
       for (const document of group) {
+        await sharedTurn()
         const { id, bytes } = headOf(document)
         if (partitionOf(id, this.#partitions) !== partition) continue
         await visit(document)
         await turnAfter(bytes)
       }
-      await turn()
     }
   }
 

@@ -125,9 +125,7 @@ export class TargetTable {
 
   #isAt(at: number, state: string): boolean {
     const { h, l } = fingerprint(state)
-    return (
-      this.#table.word(at, 2) === h >>> 0 && (this.#table.word(at, 3) & STATE_BITS) === (l & STATE_BITS)
-    )
+    return this.#table.word(at, 2) === h >>> 0 && (this.#table.word(at, 3) & STATE_BITS) === (l & STATE_BITS)
   }
 
   #mark(at: number, flags: number): void {

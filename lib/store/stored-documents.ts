@@ -29,7 +29,7 @@ export async function storedDocuments(
   const chunks = await store.chunks(stored)
   const repeated = new LastCopies()
   for (const chunk of stored.superseded) {
-    for await (const lines of groupsOf(await readChunk(store.db, chunk))) {
+    for await (const lines of lineGroups(await readChunk(store.db, chunk))) {
       for (const line of lines) {
         const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
         repeated.put(fingerprint(key), ordinal)
@@ -89,7 +89,7 @@ export async function* chunkContents(
 const GROUP_LINES = 100
 
 /** Yields the lines of a chunk in groups, and lets others run between them. */
-async function* groupsOf(lines: Buffer): AsyncGenerator<Buffer[]> {
+export async function* lineGroups(lines: Buffer): AsyncGenerator<Buffer[]> {
   let group: Buffer[] = []
   for (const line of linesOf(lines)) {
     group.push(line)
@@ -111,7 +111,7 @@ export async function* countingLines(
   repeated: LastCopies
 ): AsyncGenerator<Buffer[]> {
   let at = ordinal
-  for await (const group of groupsOf(lines)) {
+  for await (const group of lineGroups(lines)) {
     const first = at
     at += group.length
     yield repeated.size === 0 ? group : group.filter((line, i) => repeated.isLast(idOf(line), first + i))
