@@ -381,7 +381,7 @@ export class CouchDatabase {
       }
     })
     const trailer: Trailer = {}
-    for await (const rows of jsonRows(response.body, 'results', trailer)) yield rows.map(readChange)
+    yield* readRows(jsonRows(response.body, 'results', trailer), readChange)
     const { last_seq: lastSeq, pending } = trailer
     if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
     end.lastSeq = String(lastSeq)
@@ -405,7 +405,7 @@ export class CouchDatabase {
   /** Documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
   async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
     const response = await this.client.streamOnce(this.#allDocsRequest(range))
-    for await (const rows of jsonRows(response.body, 'rows')) yield rows.map(readAllDocsRow)
+    yield* readRows(jsonRows(response.body, 'rows'), readAllDocsRow)
   }
 
   #allDocsRequest({ from, to, limit, includeDocs }: AllDocsRange): CouchRequest {
@@ -738,6 +738,19 @@ function jsonBody(document: readonly Buffer[]): MultipartBody {
     async *open() {
       yield* inPieces(document)
     }
+  }
+}
+
+/** Reads rows. What is read of a long one, which comes first, may be long as well. */
+async function* readRows<T>(
+  groups: AsyncIterable<Uint8Array[]>,
+  read: (row: Uint8Array) => T
+): AsyncGenerator<T[]> {
+  for await (const rows of groups) {
+    const all = rows.map(read)
+    const pause = turnAfter(rows[0])
+    if (pause) await pause
+    yield all
   }
 }
 

@@ -9,13 +9,9 @@ import type { DatabaseNames, DbBackupsOptions } from '../../types/index.js'
 export type ServerConfig = Pick<
   DbBackupsOptions,
   'databases' | 'timeouts' | 'retry' | 'clientWebhook' | 'spoolDirectory' | 'limits'
-> & {
-  url: string
-  /** Samples the stack, to tell what the longest turn of the event loop was made of. */
-  profileTurns?: boolean
-}
+> & { url: string }
 
-const { url, profileTurns, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?? '')
+const { url, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?? '')
 const couch = nano(url)
 const app = Fastify({ forceCloseConnections: true })
 app.register(dbBackups, {
@@ -31,16 +27,16 @@ app.put<{ Params: { id: string } }>('/api/v3/backups/:id/dry-run', async (reques
   return reply.code(202).send({ message: 'in-progress', url: `/${tx_id}` })
 })
 // What the process has taken since it was last asked.
-let turns = new TurnWatch({ profile: profileTurns })
+let turns = new TurnWatch()
 let rss = 0
 setInterval(() => {
   rss = Math.max(rss, process.memoryUsage.rss())
 }, 1).unref()
 app.get('/measure', async () => {
   const { longest } = turns.stop()
-  const measured = { rss, turn: longest.cpu, stacks: longest.stacks ?? [] }
+  const measured = { rss, turn: longest.cpu }
   rss = process.memoryUsage.rss()
-  turns = new TurnWatch({ profile: profileTurns })
+  turns = new TurnWatch()
   return measured
 })
 process.once('SIGTERM', () => {

@@ -13,11 +13,8 @@ export interface ServerProcess {
   post(path: string): Promise<ServerReply>
   put(path: string, body?: object): Promise<ServerReply>
   get(path: string): Promise<ServerReply>
-  /**
-   * Bytes resident at most, and milliseconds of processor time of the longest turn of its loop, since this was asked
-   * last. `stacks` tell what that was made of, with `profileTurns`.
-   */
-  measure(): Promise<{ rss: number; turn: number; stacks: string[] }>
+  /** Bytes resident at most, and milliseconds of processor time of the longest turn of its loop, since this was asked last. */
+  measure(): Promise<{ rss: number; turn: number }>
   signal(signal: NodeJS.Signals): void
   /** Exit code and signal, once it has ended. */
   exited: Promise<[number | null, NodeJS.Signals | null]>
@@ -32,22 +29,16 @@ export interface ServerReply {
 /**
  * Starts a server in a process of its own; killed when the test ends.
  * @param patience milliseconds that a reply may take
- * @param nodeOptions options of Node.js
  */
 export async function startServer(
   t: Pick<Test, 'teardown'>,
   config: ServerConfig,
-  patience = 20_000,
-  nodeOptions: readonly string[] = []
+  patience = 20_000
 ): Promise<ServerProcess> {
-  const child = spawn(
-    process.execPath,
-    [...nodeOptions, '--import', 'tsx', join(__dirname, 'crash-server.ts')],
-    {
-      env: { PATH: process.env.PATH, SERVER_CONFIG: JSON.stringify(config) },
-      stdio: ['ignore', 'pipe', 'pipe']
-    }
-  )
+  const child = spawn(process.execPath, ['--import', 'tsx', join(__dirname, 'crash-server.ts')], {
+    env: { PATH: process.env.PATH, SERVER_CONFIG: JSON.stringify(config) },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
   const exited = once(child, 'exit') as ServerProcess['exited']
   const running = () => child.exitCode === null && child.signalCode === null
   t.teardown(async () => {
@@ -63,7 +54,7 @@ export async function startServer(
     get: (path) => call('GET', path),
     async measure() {
       const reply = await fetch(`${server.origin}/measure`)
-      return (await reply.json()) as { rss: number; turn: number; stacks: string[] }
+      return (await reply.json()) as { rss: number; turn: number }
     },
     signal: (signal) => void child.kill(signal),
     exited
