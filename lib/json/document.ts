@@ -160,7 +160,9 @@ export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
     if (key !== otherKey) return false
     if (key === undefined) return true
     yield
-    if (!(yield* sameValue(valueAt(one), valueAt(other)))) return false
+    const value = valueAt(one)
+    yield
+    if (!(yield* sameValue(value, valueAt(other)))) return false
   }
 }
 

@@ -90,23 +90,31 @@ export class KnownNames {
   readonly #names: readonly { name: string; bytes: Uint8Array }[]
   /** By the first character of a name: whether it may be one of these. */
   readonly #firsts = new Uint8Array(256)
+  /** Bytes of the longest spelling of a name, with its quotes. */
+  readonly #longest: number
 
   /** @param names of ASCII, without characters that JSON escapes */
   constructor(names: readonly string[]) {
     this.#names = names.map((name) => ({ name, bytes: Buffer.from(name) }))
     for (const { bytes } of this.#names) this.#firsts[bytes[0]] = 1
-    // An escape may spell any character.
+    // An escape may spell any character, and takes six bytes at most.
     this.#firsts[BACKSLASH] = 1
+    this.#longest = 6 * Math.max(...names.map(({ length }) => length)) + 2
   }
 
   /** Returns the name that the JSON string with its quotes at `start` and `end - 1` spells, when it is one of these. */
   find(bytes: Uint8Array, start: number, end: number): string | undefined {
     if (this.#firsts[bytes[start + 1]] === 0) return undefined
     for (const known of this.#names) if (standsAt(bytes, start + 1, end - 1, known.bytes)) return known.name
-    if (!bytes.subarray(start, end).includes(BACKSLASH)) return undefined
+    if (end - start > this.#longest || !hasEscape(bytes, start, end)) return undefined
     const decoded = decodeString(bytes, start, end)
     return this.#names.find(({ name }) => name === decoded)?.name
   }
+}
+
+function hasEscape(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (bytes[i] === BACKSLASH) return true
+  return false
 }
 
 function standsAt(bytes: Uint8Array, start: number, end: number, wanted: Uint8Array): boolean {
