@@ -1,5 +1,5 @@
 import { cutText, MOST } from '../cut-text.js'
-import type { Steps } from '../steps.js'
+import { atOnce, type Steps } from '../steps.js'
 import { eachElement, KnownNames, MemberCursor, toBuffer } from './members.js'
 import { sameValue } from './same-value.js'
 
@@ -50,13 +50,19 @@ const ID = new KnownNames(['_id'])
 /** CouchDB takes more than it makes: with `new_edits: false`, a revision is a number, a dash and any text. */
 const REV = /^[0-9]+-/
 
+/** Members that are read in one step. */
+const STEP = 2000
+
 /**
  * Reads the members of a document that CouchDB gives a meaning to.
  *
  * @param bytes one well-formed JSON object; what follows it is left out
  * @throws InvalidDocumentError
  */
-export function readDocument(bytes: Uint8Array): DocumentBytes {
+export const readDocument = (bytes: Uint8Array): DocumentBytes => atOnce(documentSteps(bytes))
+
+/** Does what {@link readDocument} does, for documents that may have any number of members. */
+export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   const document: DocumentBytes = {
     bytes: toBuffer(bytes),
     id: '',
@@ -68,8 +74,10 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
   }
   /** A bit for each member that must not come twice. */
   let seen = 0
+  let members = 0
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) {
+    if (++members % STEP === 0) yield
     const key = cursor.keyOf(READ)
     if (key === undefined) continue
     if (key === 'type') document.type = cursor.string()

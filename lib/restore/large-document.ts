@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
-import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -97,7 +97,7 @@ export async function indexLargeDocument(
   scanner.end()
   const json = await inTurns(visitor.head())
   await turnAfter(json)
-  const head = readDocument(json)
+  const head = await inTurns(documentSteps(json))
   // It is written by its own URL, which has no spelling for anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
