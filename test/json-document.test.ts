@@ -200,3 +200,21 @@ t.test('what follows a document in its bytes is left out', async (t) => {
   }
   t.equal(readDocument(Buffer.from('{"_id":"b"}}')).bytes.toString(), '{"_id":"b"}')
 })
+
+t.test('finds the ends of strings of any length, whatever stands before their quotes', async (t) => {
+  for (let length = 100; length < 300; length++) {
+    for (const tail of ['', '\\', '\\\\', '"', '\\"', '"\\\\"', '\\'.repeat(200)]) {
+      const text = 'x'.repeat(length) + tail + 'y'.repeat(length % 3)
+      const json = JSON.stringify({ text, _id: 'a', [text]: 1, type: 'b' })
+      const { id, type, bytes } = readDocument(Buffer.from(`${json},`))
+      if (id !== 'a' || type !== 'b' || bytes.toString() !== json) t.fail(json)
+    }
+  }
+})
+
+t.test('knows members by any spelling of their names', async (t) => {
+  const escaped = (name: string) =>
+    [...name].map((c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`).join('')
+  const json = `{"${escaped('_id')}":"a","t\\u0079pe":"b","${escaped('_conflicts')}":["1-a"],"ty\\\\pe":"c"}`
+  t.match(readDocument(Buffer.from(json)), { id: 'a', type: 'b', conflicts: 1 })
+})

@@ -171,12 +171,14 @@ async function* sentDocuments(
     }
     // In place: a line's end becomes the separator, and lines that do not count are closed over.
     let used = 0
-    for (const line of countingLines(content, lines, repeated)) {
-      const start = line.byteOffset - lines.byteOffset
-      if (used > 0) lines[used++] = SEPARATOR
-      if (used !== start) lines.copyWithin(used, start, start + line.length)
-      used += line.length
-      count++
+    for await (const group of countingLines(content, lines, repeated)) {
+      for (const line of group) {
+        const start = line.byteOffset - lines.byteOffset
+        if (used > 0) lines[used++] = SEPARATOR
+        if (used !== start) lines.copyWithin(used, start, start + line.length)
+        used += line.length
+        count++
+      }
     }
     if (used === 0) continue
     if (separate) yield COMMA

@@ -14,12 +14,13 @@ import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
 import { inTurns, turnAfter } from '../steps.js'
-import { linesOf, readChunk } from '../store/chunk-reader.js'
+import { readChunk } from '../store/chunk-reader.js'
 import { ChunkWriter } from '../store/chunk-writer.js'
 import { CopyIndex } from '../store/copy-index.js'
 import { largeKey } from '../store/large-key.js'
 import type { ChunkEntry, StoredDatabase } from '../store/layout.js'
 import { BACKUP_RANGE, isBackupId, toldExcluded } from '../store/names.js'
+import { lineGroups } from '../store/stored-documents.js'
 import { OrdinalSet } from './ordinal-set.js'
 import {
   goneFailure,
@@ -485,20 +486,23 @@ class DatabaseBackup {
       return last === undefined ? undefined : this.#writer.add(Buffer.from(JSON.stringify([key, last])))
     }
     for (const chunk of chunks) {
-      const keys =
-        chunk.large === undefined ? keysOf(await readChunk(this.#options.target, chunk)) : [chunk.large]
-      for (const key of keys) {
-        const pending = visit(key)
-        if (pending) await pending
+      for await (const keys of keysOf(this.#options.target, chunk)) {
+        for (const key of keys) {
+          const pending = visit(key)
+          if (pending) await pending
+        }
       }
     }
     return { superseded: await this.#writer.flush(), dropped }
   }
 }
 
-/** The key of each line of a chunk. */
-function* keysOf(lines: Buffer): Generator<string> {
-  for (const line of linesOf(lines)) yield largeKey(idOf(line))
+/** Yields the keys of the documents of a chunk, in groups. */
+async function* keysOf(target: CouchDatabase, chunk: ChunkEntry): AsyncGenerator<string[]> {
+  if (chunk.large !== undefined) yield [chunk.large]
+  else
+    for await (const lines of lineGroups(await readChunk(target, chunk)))
+      yield lines.map((line) => largeKey(idOf(line)))
 }
 
 async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {

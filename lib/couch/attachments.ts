@@ -71,7 +71,7 @@ export async function* inlineAttachments(
     return
   }
   const all = [...(await inTurns(stubsOf(document))).values()]
-  if (!all.every((stub) => canBeReadAlone(db, id, rev, stub))) {
+  if (!(await inTurns(canAllBeReadAlone(db, document, all)))) {
     yield* db.documentWithAttachments(id, rev)
     return
   }
@@ -113,6 +113,18 @@ export async function* attachmentBase64(
 ): AsyncGenerator<Uint8Array> {
   if (canBeReadAlone(db, id, rev, stub)) yield* base64(readAlone(db, id, rev, stub))
   else yield* db.attachmentText(id, rev, stub.name)
+}
+
+function* canAllBeReadAlone(
+  db: CouchDatabase,
+  { id, rev }: DocumentBytes,
+  all: readonly AttachmentStub[]
+): Steps<boolean> {
+  for (const stub of all) {
+    if (!canBeReadAlone(db, id, rev as string, stub)) return false
+    yield
+  }
+  return true
 }
 
 /** Characters of a content type that still makes a header. */

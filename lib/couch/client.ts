@@ -644,7 +644,8 @@ const SPECIAL = /^(_design|_local)\/(.*)$/s
  * body: ids, names of attachments and revisions may have any length, and hold anything.
  */
 export function fitsUrl(target: Pick<CouchRequest, 'path' | 'query'>): boolean {
-  return target.path.every(isSegment) && encodePath(target).length <= MAX_TARGET
+  const isShort = target.path.every((segment) => segment.length <= MAX_TARGET)
+  return isShort && target.path.every(isSegment) && encodePath(target).length <= MAX_TARGET
 }
 
 /** Whether a text is a segment of a path to every server on the way: an empty one and dots name another place. */

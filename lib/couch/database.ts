@@ -1,6 +1,6 @@
 import { decodeValue, eachObject, MemberCursor } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
-import { turnAfter } from '../steps.js'
+import { inTurns, turnAfter } from '../steps.js'
 import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
@@ -382,8 +382,7 @@ export class CouchDatabase {
       }
     })
     const trailer: Trailer = {}
-    for await (const rows of jsonRows(response.body, 'results', trailer, rowMemory()))
-      yield rows.map(readChange)
+    yield* readRows(jsonRows(response.body, 'results', trailer, rowMemory()), readChange)
     const { last_seq: lastSeq, pending } = trailer
     if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
     end.lastSeq = String(lastSeq)
@@ -407,7 +406,7 @@ export class CouchDatabase {
   /** Documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
   async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
     const response = await this.client.streamOnce(this.#allDocsRequest(range))
-    for await (const rows of jsonRows(response.body, 'rows')) yield rows.map(readAllDocsRow)
+    yield* readRows(jsonRows(response.body, 'rows'), readAllDocsRow)
   }
 
   #allDocsRequest({ from, to, limit, includeDocs }: AllDocsRange): CouchRequest {
@@ -642,7 +641,8 @@ export class CouchDatabase {
     { newEdits, sent, deadline }: StreamedWrite
   ): Promise<string | null> {
     // CouchDB waits for ever for the first part of a multipart body that has none.
-    const { headers, open } = parts.length > 0 ? multipartRelated(document, parts) : jsonBody(document)
+    const { headers, open } =
+      parts.length > 0 ? await inTurns(multipartRelated(document, parts)) : jsonBody(document)
     const request = {
       method: 'PUT' as const,
       path: [this.name, id],
@@ -739,6 +739,19 @@ function jsonBody(document: readonly Buffer[]): MultipartBody {
     async *open() {
       yield* inPieces(document)
     }
+  }
+}
+
+/** Reads rows. What is read of a long one, which comes first, may be long as well. */
+async function* readRows<T>(
+  groups: AsyncIterable<Uint8Array[]>,
+  read: (row: Uint8Array) => T
+): AsyncGenerator<T[]> {
+  for await (const rows of groups) {
+    const all = rows.map(read)
+    const pause = turnAfter(rows[0])
+    if (pause) await pause
+    yield all
   }
 }
 

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { slicesOf } from '../slices.js'
+import type { Steps } from '../steps.js'
 
 /** An attachment to be sent with its document. */
 export interface AttachmentPart {
@@ -21,19 +22,17 @@ export interface MultipartBody {
  *
  * @param document pieces of the JSON whose `_attachments` say `"follows":true` and the length of each part
  */
-export function multipartRelated(
+export function* multipartRelated(
   document: readonly Buffer[],
   parts: readonly AttachmentPart[]
-): MultipartBody {
+): Steps<MultipartBody> {
   const boundary = randomBytes(16).toString('hex')
   const head = [Buffer.from(`--${boundary}\r\ncontent-type: application/json\r\n\r\n`), ...document, CRLF]
-  const heads = parts.map((part) =>
-    Buffer.from(
-      // The document says the type as it is; CouchDB keeps types with line breaks, which would end the head here.
-      `--${boundary}\r\ncontent-type: ${part.contentType.replace(/[\r\n]+/g, ' ')}\r\ncontent-length: ${part.length}\r\n` +
-        `content-disposition: attachment; filename="${encodeURIComponent(part.name)}"\r\n\r\n`
-    )
-  )
+  const heads: Buffer[] = []
+  for (const part of parts) {
+    heads.push(headOf(part, boundary))
+    yield
+  }
   const tail = Buffer.from(`--${boundary}--`)
   let length = totalLength(head) + tail.length
   parts.forEach((part, index) => {
@@ -55,6 +54,13 @@ export function multipartRelated(
     }
   }
 }
+
+const headOf = ({ name, contentType, length }: AttachmentPart, boundary: string): Buffer =>
+  Buffer.from(
+    // The document says the type as it is; CouchDB keeps types with line breaks, which would end the head here.
+    `--${boundary}\r\ncontent-type: ${contentType.replace(/[\r\n]+/g, ' ')}\r\ncontent-length: ${length}\r\n` +
+      `content-disposition: attachment; filename="${encodeURIComponent(name)}"\r\n\r\n`
+  )
 
 const CRLF = Buffer.from('\r\n')
 

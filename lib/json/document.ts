@@ -1,6 +1,6 @@
 import { cutText, MOST } from '../cut-text.js'
-import type { Steps } from '../steps.js'
-import { eachElement, MemberCursor, toBuffer } from './members.js'
+import { atOnce, type Steps } from '../steps.js'
+import { eachElement, KnownNames, MemberCursor, toBuffer } from './members.js'
 import { sameValue } from './same-value.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
@@ -42,10 +42,16 @@ const REVISION_MEMBERS = new Set([
   '_revs_info'
 ])
 const UNIQUE_MEMBERS = ['_id', '_rev', '_deleted', '_attachments']
-const UNDERSCORE = 0x5f
-const BACKSLASH = 0x5c
+/** Members that {@link readDocument} reads. */
+const READ = new KnownNames([...UNIQUE_MEMBERS, '_conflicts', 'type'])
+/** Members that may be left out, or written anew. */
+const REWRITTEN = new KnownNames([...UNIQUE_MEMBERS, ...REVISION_MEMBERS])
+const ID = new KnownNames(['_id'])
 /** CouchDB takes more than it makes: with `new_edits: false`, a revision is a number, a dash and any text. */
 const REV = /^[0-9]+-/
+
+/** Members that are read in one step. */
+const STEP = 2000
 
 /**
  * Reads the members of a document that CouchDB gives a meaning to.
@@ -53,7 +59,10 @@ const REV = /^[0-9]+-/
  * @param bytes one well-formed JSON object; what follows it is left out
  * @throws InvalidDocumentError
  */
-export function readDocument(bytes: Uint8Array): DocumentBytes {
+export const readDocument = (bytes: Uint8Array): DocumentBytes => atOnce(documentSteps(bytes))
+
+/** Does what {@link readDocument} does, for documents that may have any number of members. */
+export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   const document: DocumentBytes = {
     bytes: toBuffer(bytes),
     id: '',
@@ -65,14 +74,13 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
   }
   /** A bit for each member that must not come twice. */
   let seen = 0
+  let members = 0
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) {
-    const first = bytes[cursor.keyStart + 1]
-    // "t" for `type`; a backslash may spell any name.
-    if (first !== UNDERSCORE && first !== 0x74 && first !== BACKSLASH) continue
-    const key = cursor.key()
+    if (++members % STEP === 0) yield
+    const key = cursor.keyOf(READ)
+    if (key === undefined) continue
     if (key === 'type') document.type = cursor.string()
-    if (!key.startsWith('_')) continue
     const bit = 1 << UNIQUE_MEMBERS.indexOf(key)
     if (bit > 0 && (seen & bit) !== 0) throw new InvalidDocumentError(`a document has two "${key}" members`)
     seen |= bit
@@ -94,7 +102,7 @@ export function readDocument(bytes: Uint8Array): DocumentBytes {
 /** The id of a document that is known to be valid. CouchDB sends it first. */
 export function idOf(bytes: Uint8Array): string {
   const cursor = new MemberCursor(bytes)
-  while (cursor.next()) if (cursor.key() === '_id') return cursor.string() ?? ''
+  while (cursor.next()) if (cursor.keyOf(ID)) return cursor.string() ?? ''
   return ''
 }
 
@@ -160,7 +168,9 @@ export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
     if (key !== otherKey) return false
     if (key === undefined) return true
     yield
-    if (!(yield* sameValue(valueAt(one), valueAt(other)))) return false
+    const value = valueAt(one)
+    yield
+    if (!(yield* sameValue(value, valueAt(other)))) return false
   }
 }
 
@@ -190,9 +200,8 @@ function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: 
     runStart = -1
   }
   while (cursor.next()) {
-    const first = bytes[cursor.keyStart + 1]
-    const key = first === UNDERSCORE || first === BACKSLASH ? cursor.key() : ''
-    if (key !== '' && drop(key)) {
+    const key = cursor.keyOf(REWRITTEN)
+    if (key !== undefined && drop(key)) {
       flush()
       continue
     }

@@ -66,6 +66,11 @@ export class MemberCursor {
     return decodeString(this.bytes, this.keyStart, this.keyEnd)
   }
 
+  /** The member's name when it is one of some; else `undefined`. Most names are told apart without being decoded. */
+  keyOf(names: KnownNames): string | undefined {
+    return names.find(this.bytes, this.keyStart, this.keyEnd)
+  }
+
   /** The value when it is a string, else `undefined`. */
   string(): string | undefined {
     if (this.bytes[this.valueStart] !== QUOTE) return undefined
@@ -78,6 +83,44 @@ export class MemberCursor {
     if (first !== MINUS && (first < 0x30 || first > 0x39)) return undefined
     return Number(toBuffer(this.bytes).toString('latin1', this.valueStart, this.valueEnd))
   }
+}
+
+/** Names of members that are looked for. */
+export class KnownNames {
+  readonly #names: readonly { name: string; bytes: Uint8Array }[]
+  /** By the first character of a name: whether it may be one of these. */
+  readonly #firsts = new Uint8Array(256)
+  /** Bytes of the longest spelling of a name, with its quotes. */
+  readonly #longest: number
+
+  /** @param names of ASCII, without characters that JSON escapes */
+  constructor(names: readonly string[]) {
+    this.#names = names.map((name) => ({ name, bytes: Buffer.from(name) }))
+    for (const { bytes } of this.#names) this.#firsts[bytes[0]] = 1
+    // An escape may spell any character, and takes six bytes at most.
+    this.#firsts[BACKSLASH] = 1
+    this.#longest = 6 * Math.max(...names.map(({ length }) => length)) + 2
+  }
+
+  /** Returns the name that the JSON string with its quotes at `start` and `end - 1` spells, when it is one of these. */
+  find(bytes: Uint8Array, start: number, end: number): string | undefined {
+    if (this.#firsts[bytes[start + 1]] === 0) return undefined
+    for (const known of this.#names) if (standsAt(bytes, start + 1, end - 1, known.bytes)) return known.name
+    if (end - start > this.#longest || !hasEscape(bytes, start, end)) return undefined
+    const decoded = decodeString(bytes, start, end)
+    return this.#names.find(({ name }) => name === decoded)?.name
+  }
+}
+
+function hasEscape(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (bytes[i] === BACKSLASH) return true
+  return false
+}
+
+function standsAt(bytes: Uint8Array, start: number, end: number, wanted: Uint8Array): boolean {
+  if (end - start !== wanted.length) return false
+  for (let i = 0; i < wanted.length; i++) if (bytes[start + i] !== wanted[i]) return false
+  return true
 }
 
 /** Calls `element` with the bounds of each element of the JSON array that begins at `start`. */
@@ -138,14 +181,30 @@ export function skipSpace(bytes: Uint8Array, at: number): number {
   }
 }
 
+/** Bytes of a string that are looked at one by one, before its end is searched for natively: most strings are short. */
+const SHORT = 128
+
 /** @returns the offset after the closing quote of the string that begins at `at`. */
 function skipString(bytes: Uint8Array, at: number): number {
   let i = at + 1
   for (;;) {
-    const c = bytes[i++]
-    if (c === QUOTE) return i
-    if (c === BACKSLASH) i++
+    const limit = i + SHORT
+    while (i < limit) {
+      const c = bytes[i++]
+      if (c === QUOTE) return i
+      if (c === BACKSLASH) i++
+    }
+    const quote = toBuffer(bytes).indexOf(QUOTE, i)
+    if (!isEscaped(bytes, i, quote)) return quote + 1
+    i = quote + 1
   }
+}
+
+/** Returns whether the character at `at` stands after an odd number of backslashes, which begin at `from` or later. */
+function isEscaped(bytes: Uint8Array, from: number, at: number): boolean {
+  let first = at
+  while (first > from && bytes[first - 1] === BACKSLASH) first--
+  return (at - first) % 2 === 1
 }
 
 /** @returns the offset after the value that begins at `at`. */

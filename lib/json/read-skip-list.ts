@@ -1,3 +1,5 @@
+import type { Steps } from '../steps.js'
+
 const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)*)?\]$/s
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
 
@@ -8,14 +10,14 @@ const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
  *
  * @returns `undefined` when the text is none of these
  */
-export function readSkipList(text: string): string[] | undefined {
+export function* readSkipList(text: string): Steps<string[] | undefined> {
   const list = text.trim()
-  if (list.startsWith('[')) return readArray(list)
-  if (!/^["']/.test(list)) return readBare(list)
-  const quoted = readArray(`[${list}]`)
+  if (list.startsWith('[')) return yield* readArray(list)
+  if (!/^["']/.test(list)) return yield* readBare(list)
+  const quoted = yield* readArray(`[${list}]`)
   if (quoted && quoted.length > 1) return quoted
   const inner = unwrap(list)
-  return inner.startsWith('[') ? readArray(inner) : readBare(inner)
+  return yield* inner.startsWith('[') ? readArray(inner) : readBare(inner)
 }
 
 /** Returns the text without the quotes around it; nothing when there is only one. */
@@ -31,18 +33,39 @@ function unwrap(text: string): string {
   return text.slice(1, -1).trim()
 }
 
-function readBare(text: string): string[] | undefined {
-  const ids = text.split(',').map((id) => id.trim())
-  return ids.every((id) => /^[^"'[{]/.test(id)) ? ids : undefined
+function* readBare(text: string): Steps<string[] | undefined> {
+  const ids: string[] = []
+  for (const part of text.split(',')) {
+    const id = part.trim()
+    if (!/^[^"'[{]/.test(id)) return undefined
+    ids.push(id)
+    yield
+  }
+  return ids
 }
 
-function readArray(text: string): string[] | undefined {
-  let list: unknown
-  try {
-    list = JSON.parse(text)
-  } catch {
-    if (!SINGLE_QUOTED.test(text)) return undefined
-    list = [...text.matchAll(SINGLE_QUOTED_ELEMENT)].map(([, id]) => id.replace(/\\(.)/gs, '$1'))
-  }
+function* readArray(text: string): Steps<string[] | undefined> {
+  const list = parsed(text) ?? (yield* readSingleQuoted(text))
+  yield
   return Array.isArray(list) && list.every((id) => typeof id === 'string' && id !== '') ? list : undefined
+}
+
+function* readSingleQuoted(text: string): Steps<string[] | undefined> {
+  if (!SINGLE_QUOTED.test(text)) return undefined
+  yield
+  const ids: string[] = []
+  for (const [, id] of text.matchAll(SINGLE_QUOTED_ELEMENT)) {
+    ids.push(id.replace(/\\(.)/gs, '$1'))
+    yield
+  }
+  return ids
+}
+
+/** Returns what a text that is JSON says; `undefined` for another text. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }

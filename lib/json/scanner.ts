@@ -1,3 +1,5 @@
+import { decodeString } from './members.js'
+
 /** Raised for bytes that are not JSON. `offset` counts bytes from the start of the text. */
 export class JsonSyntaxError extends Error {
   override readonly name = 'JsonSyntaxError'
@@ -527,19 +529,23 @@ export class JsonScanner {
 
   #endKey(chunk: Uint8Array, i: number): void {
     if (this.#keyFrom < 0) return
-    this.#addKeyPiece(chunk.subarray(this.#keyFrom, i))
-    const text = (
-      this.#keyPieces.length === 1 ? this.#keyPieces[0] : Buffer.concat(this.#keyPieces)
-    ).toString()
-    this.#path[this.#path.length - 1] = text.includes('\\') ? JSON.parse(text) : text.slice(1, -1)
+    const piece = chunk.subarray(this.#keyFrom, i)
+    this.#countKey(piece)
+    const whole = this.#keyPieces.length === 0 ? piece : Buffer.concat([...this.#keyPieces, piece])
+    this.#path[this.#path.length - 1] = decodeString(whole, 0, whole.length)
     this.#keyPieces = []
     this.#keyBytes = 0
   }
 
+  /** Keeps what this chunk has of a name that goes on in the next. */
   #addKeyPiece(piece: Uint8Array): void {
-    this.#keyBytes += piece.length
-    if (this.#keyBytes > this.#maxKey) throw new JsonSyntaxError('member name too long', this.#offset)
+    this.#countKey(piece)
     this.#keyPieces.push(Buffer.from(piece))
+  }
+
+  #countKey({ length }: Uint8Array): void {
+    this.#keyBytes += length
+    if (this.#keyBytes > this.#maxKey) throw new JsonSyntaxError('member name too long', this.#offset)
   }
 
   /** Sets what must follow the first byte of a character beyond ASCII (RFC 3629, section 4). */

@@ -5,6 +5,7 @@ import type { Steps } from '../steps.js'
 
 const OBJECT = 0x7b
 const LIST = 0x5b
+const QUOTE = 0x22
 
 /**
  * Checks what a document of an upload says of its attachments: CouchDB answers some of it with an internal error, for
@@ -29,7 +30,7 @@ export function* checkAttachments({ bytes, id, attachments }: DocumentBytes): St
       if (key !== 'data' && key !== 'content_type' && key !== 'stub') continue
       // CouchDB takes lists for a type.
       const isList = key === 'content_type' && bytes[cursor.valueStart] === LIST
-      if (key !== 'stub' && !isList && cursor.string() === undefined)
+      if (key !== 'stub' && !isList && bytes[cursor.valueStart] !== QUOTE)
         throw refuse(`has a "${key}" that is not a string`)
       if (key !== 'content_type') complete = true
     }

@@ -22,8 +22,14 @@ import { readFeed } from '../couch/feed.js'
 import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
-import { type DocumentBytes, InvalidDocumentError, readDocument, withRevision } from '../json/document.js'
-import { inTurns, turnAfter } from '../steps.js'
+import {
+  type DocumentBytes,
+  documentSteps,
+  InvalidDocumentError,
+  readDocument,
+  withRevision
+} from '../json/document.js'
+import { inTurns, sharedTurn, turnAfter } from '../steps.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
@@ -239,12 +245,12 @@ class DatabaseRestore {
     const { source, database } = this.#options
     for await (const group of source.documents(database, design)) {
       for (const document of group) {
+        await sharedTurn()
         const { id, bytes } = headOf(document)
         if (partitionOf(id, this.#partitions) !== partition) continue
         await visit(document)
         await turnAfter(bytes)
       }
-      await turn()
     }
   }
 
@@ -384,7 +390,7 @@ class DatabaseRestore {
   async *#current(ids: readonly string[]): AsyncGenerator<ReadDocument> {
     const wanted = ids.map((id) => ({ id }))
     for await (const found of this.#reader.read(wanted, { attachments: false })) {
-      const document = found.doc && readOrProblem(found.doc)
+      const document = found.doc && (await readOrProblem(found.doc))
       if (found.doc) await turnAfter(found.doc)
       if (document instanceof InvalidDocumentError) yield { ...found, doc: null, failure: document }
       else yield found
@@ -682,15 +688,15 @@ function liveDocument(doc: Uint8Array | null): DocumentBytes | null {
 
 /** What a document of the target is told by where its content is read; by its revision where that is none. */
 async function stateOf(rev: string, doc: Uint8Array): Promise<string> {
-  const document = readOrProblem(doc)
+  const document = await readOrProblem(doc)
   await turnAfter(doc)
   return document instanceof InvalidDocumentError ? rev : inTurns(contentPrint(document))
 }
 
 /** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
-function readOrProblem(doc: Uint8Array): DocumentBytes | InvalidDocumentError {
+async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
   try {
-    return readDocument(doc)
+    return await inTurns(documentSteps(doc))
   } catch (error) {
     if (error instanceof InvalidDocumentError) return error
     throw error

@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
 import { GrowingBuffer } from '../growing-buffer.js'
-import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -10,7 +10,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inTurns, type Steps, turnAfter } from '../steps.js'
+import { inSharedTurns, inTurns, type Steps, turnAfter } from '../steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */
@@ -58,15 +58,14 @@ export async function indexLargeDocument(range: FileRange, memory = headMemory()
   const visitor = new LargeVisitor(memory)
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
-  for await (const piece of readRange(range)) {
+  for await (const piece of inSharedTurns(readRange(range))) {
     visitor.chunkStart = scanner.offset - piece.byteOffset
     scanner.write(piece)
-    await turnAfter(piece)
   }
   scanner.end()
   const json = await inTurns(visitor.head())
   await turnAfter(json)
-  const head = readDocument(json)
+  const head = await inTurns(documentSteps(json))
   // It is written by its own URL, which has no spelling for anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)

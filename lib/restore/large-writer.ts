@@ -9,6 +9,7 @@ import {
   readDocument,
   withRevision
 } from '../json/document.js'
+import { inTurns, type Steps } from '../steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import type { Refusals } from './refusals.js'
 import { sameLarge } from './same-large.js'
@@ -57,7 +58,7 @@ export class LargeWriter {
    * multipart request may never be answered, while a node is down not at all.
    */
   async #partsOf(document: LargeDocument): Promise<AttachmentPart[] | null> {
-    const parts = multipartParts(document)
+    const parts = await inTurns(multipartParts(document))
     const bytes = document.parts.reduce((sum, { length }) => sum + length, 0)
     return parts && bytes <= MAX_INLINE && (await this.#isClustered()) ? null : parts
   }
@@ -107,13 +108,19 @@ export class LargeWriter {
  * Returns the attachments as parts of a multipart request, or `null` where the document's texts do not fit where such a
  * request or its answer has them: in the URL, in heads of parts, and the revision in a head of the answer.
  */
-function multipartParts({ head, parts }: LargeDocument): AttachmentPart[] | null {
-  const fits = (text: string) => encodeURIComponent(text).length <= MAX_HEAD_TEXT
-  if (!fits(head.id) || !fits(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
-  const all = parts.filter(hasType)
-  const whole = all.length === parts.length && all.every((part) => fits(part.name) && fits(part.contentType))
-  return whole ? all : null
+function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[] | null> {
+  if (!fitsHead(head.id) || !fitsHead(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
+  const all: AttachmentPart[] = []
+  for (const part of parts) {
+    if (!hasType(part) || !fitsHead(part.name) || !fitsHead(part.contentType)) return null
+    all.push(part)
+    yield
+  }
+  return all
 }
+
+const fitsHead = (text: string) =>
+  text.length <= MAX_HEAD_TEXT && encodeURIComponent(text).length <= MAX_HEAD_TEXT
 
 const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
 

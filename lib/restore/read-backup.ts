@@ -14,6 +14,7 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
+import { inSharedTurns } from '../steps.js'
 import { databaseOfKey } from '../store/names.js'
 import { utf8Text } from '../utf8-text.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
@@ -83,7 +84,7 @@ export async function* readBackup(
   const budget = new InflateBudget(options.inflatedBytes)
   let inflating: CompressedDocuments | undefined
   try {
-    for await (const chunk of utf8Of(body)) {
+    for await (const chunk of inSharedTurns(utf8Of(body))) {
       scanner.write(chunk)
       for (const found of visitor.take()) {
         if (found.kind === 'items') yield found.items
@@ -409,8 +410,8 @@ class CompressedDocuments {
     }
   }
 
-  *#scan(output: readonly Buffer[]): Generator<BackupItem[]> {
-    for (const piece of output) {
+  async *#scan(output: readonly Buffer[]): AsyncGenerator<BackupItem[]> {
+    for await (const piece of inSharedTurns(output)) {
       this.#budget.take(piece.length, this.#where)
       this.#scanner.write(piece)
       const items = this.#visitor.take()

@@ -2,7 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
 import type { RoomFile } from '../spool/room.js'
-import { inTurns } from '../steps.js'
+import { inTurns, sharedTurn } from '../steps.js'
 import { CopyIndex, TooManyRepeatedError } from '../store/copy-index.js'
 import { apiKey } from '../store/names.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
@@ -52,7 +52,10 @@ export class SpooledSource implements RestoreSource {
     const source = new SpooledSource(spool, options.proof)
     try {
       for await (const items of readBackup(body, options)) {
-        for (const item of items) await source.#take(item)
+        for (const item of items) {
+          await sharedTurn()
+          await source.#take(item)
+        }
       }
       source.#checkMissing()
       await spool.flush()
@@ -82,6 +85,7 @@ export class SpooledSource implements RestoreSource {
     for await (const spooled of this.#spool.read(database, design)) {
       const group: SourceDocument[] = []
       for (const { ordinal, bytes } of spooled) {
+        await sharedTurn()
         const document = readDocument(bytes)
         if (copies.isLast(document.id, ordinal)) group.push(document)
       }

@@ -75,10 +75,12 @@ export class StoredSource implements RestoreSource {
         continue
       }
       const grouping = new Grouping()
-      for (const line of countingLines(content, lines, repeated)) {
-        const document = readDocument(line)
-        const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
-        if (group) yield group
+      for await (const counting of countingLines(content, lines, repeated)) {
+        for (const line of counting) {
+          const document = readDocument(line)
+          const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
+          if (group) yield group
+        }
       }
       yield grouping.rest()
     }
@@ -143,8 +145,9 @@ async function countLines(store: BackupStore, { chunks, repeated }: StoredDocume
   let count = 0
   for await (const content of chunkContents(store, chunks, { ahead: true })) {
     const { entry, lines, ordinal } = content
-    if (lines !== null) for (const _line of countingLines(content, lines, repeated)) count++
-    else {
+    if (lines !== null) {
+      for await (const group of countingLines(content, lines, repeated)) count += group.length
+    } else {
       await verifyChunk(store.db, entry)
       if (repeated.isLast(entry.large ?? '', ordinal)) count++
     }

@@ -40,7 +40,7 @@ export class TargetTable {
   compare(id: string, state: string | undefined): Comparison {
     const at = this.#find(id)
     if (!this.#table.isUsed(at)) return 'absent'
-    this.#table.words[at + 3] |= SEEN
+    this.#mark(at, SEEN)
     return state !== undefined && this.#isAt(at, state) ? 'same' : 'other'
   }
 
@@ -60,13 +60,13 @@ export class TargetTable {
     const at = this.#find(id)
     if (!this.#has(at, WRITTEN) || !this.#isAt(at, rev)) return
     if (!alone && !this.#has(at, CHANGED)) return
-    this.#table.words[at + 3] &= ~WRITTEN
+    this.#table.setWord(at, 3, this.#table.word(at, 3) & ~WRITTEN)
     this.#unconfirmed--
   }
 
   /** Notes that a document was left as it is, since it is at the state it is to have. */
   noteLeft(id: string): void {
-    this.#table.words[this.#find(id) + 3] |= LEFT
+    this.#mark(this.#find(id), LEFT)
   }
 
   /** Notes that the database shows a document at `rev`; one that was left, and is not at it, has to be confirmed. */
@@ -74,7 +74,7 @@ export class TargetTable {
     const at = this.#find(id)
     if (!this.#has(at, LEFT) || this.#has(at, WRITTEN)) return
     if (rev !== undefined && this.#isAt(at, rev)) return
-    this.#table.words[at + 3] |= WRITTEN | CHANGED
+    this.#mark(at, WRITTEN | CHANGED)
     this.#unconfirmed++
   }
 
@@ -110,25 +110,26 @@ export class TargetTable {
   /** Whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
     const at = this.#find(id)
-    return this.#table.isUsed(at) && (this.#table.words[at + 3] & SEEN) !== 0
+    return this.#table.isUsed(at) && (this.#table.word(at, 3) & SEEN) !== 0
   }
 
   /** @returns what was noted before */
   #set(id: string, state: string, flags: number): number {
     const at = this.#table.place(fingerprint(id))
-    const { words } = this.#table
-    const before = words[at + 3]
+    const before = this.#table.word(at, 3)
     const { h, l } = fingerprint(state)
-    words[at + 2] = h
-    words[at + 3] = USED | flags | (l & STATE_BITS)
+    this.#table.setWord(at, 2, h)
+    this.#table.setWord(at, 3, USED | flags | (l & STATE_BITS))
     return before
   }
 
   #isAt(at: number, state: string): boolean {
     const { h, l } = fingerprint(state)
-    return (
-      this.#table.words[at + 2] === h >>> 0 && (this.#table.words[at + 3] & STATE_BITS) === (l & STATE_BITS)
-    )
+    return this.#table.word(at, 2) === h >>> 0 && (this.#table.word(at, 3) & STATE_BITS) === (l & STATE_BITS)
+  }
+
+  #mark(at: number, flags: number): void {
+    this.#table.setWord(at, 3, this.#table.word(at, 3) | flags)
   }
 
   #find(id: string): number {
@@ -136,7 +137,7 @@ export class TargetTable {
   }
 
   #has(at: number, flag: number): boolean {
-    return this.#table.isUsed(at) && (this.#table.words[at + 3] & flag) !== 0
+    return this.#table.isUsed(at) && (this.#table.word(at, 3) & flag) !== 0
   }
 }
 

@@ -12,15 +12,12 @@ import {
 } from '../json/scanner.js'
 import { JsonStringDecoder } from '../json/string-decoder.js'
 import { AttachmentBody } from '../schemas/backup.js'
-import { slicesOf } from '../slices.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
-import { sharedTurn } from '../steps.js'
+import { inSharedTurns } from '../steps.js'
 import { utf8Text } from '../utf8-text.js'
 
 /** Members of a body, repeated ones included. The schema takes one; a further one of the same name counts in its place. */
 const MEMBERS = 20
-/** Bytes that are scanned at a time. Those that take longest, escapes, take about a millisecond. */
-const STEP = 32 * 1024
 /** A body that may be right has one level. */
 const MAX_DEPTH = 1000
 
@@ -52,7 +49,7 @@ export async function readAttachmentBody(
   const scanner = new JsonScanner(visitor, { maxDepth: MAX_DEPTH })
   try {
     const { text } = await utf8Text(body)
-    for await (const piece of inSteps(text)) {
+    for await (const piece of inSharedTurns(text)) {
       scanner.write(piece)
       for (const found of visitor.take()) {
         if (found === null) await into.clear()
@@ -65,16 +62,6 @@ export async function readAttachmentBody(
     throw error instanceof JsonSyntaxError ? new errorCodes.FST_ERR_CTP_INVALID_JSON_BODY() : error
   }
   checkBody(visitor.body)
-}
-
-/** Cuts pieces so that other requests have their turns between the parts. */
-async function* inSteps(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  for await (const piece of pieces) {
-    for (const slice of slicesOf(piece, STEP)) {
-      await sharedTurn()
-      yield slice
-    }
-  }
 }
 
 interface Problem {

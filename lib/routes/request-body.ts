@@ -7,6 +7,7 @@ import { abandon, drain } from '../discard.js'
 import { BodyAlreadyReadError, InvalidBackupError, TooLargeError, UploadTimeoutError } from '../errors.js'
 import { headOf } from '../head-of.js'
 import { InflateError, Inflater } from '../inflater.js'
+import { sharedTurn } from '../steps.js'
 import type { Scope } from './context.js'
 
 /** The reply says in `Accept-Encoding` which encodings are. */
@@ -127,6 +128,8 @@ export async function withBody<T>(
 ): Promise<T> {
   const payload = (request.body as Readable | undefined) ?? Readable.from([])
   try {
+    // Many requests may come in one turn.
+    await sharedTurn()
     const body = readBody(request, payload, limits)
     // What is left of the request is for `leave`.
     return await work(body).finally(() => body.destroy())

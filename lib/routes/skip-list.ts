@@ -4,6 +4,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidParameterError } from '../errors.js'
 import { readSkipList } from '../json/read-skip-list.js'
 import type { RestoreQuery } from '../schemas/restore.js'
+import { inTurns, type Steps } from '../steps.js'
 
 /** Ids not to restore, by database. @throws InvalidParameterError that names the parameter */
 export async function parseSkipLists(
@@ -12,8 +13,8 @@ export async function parseSkipLists(
   // Where a host takes long request lines, decoding one has taken this turn of the event loop.
   await turn()
   return {
-    system: parseSkipList('skip_system', query.skip_system),
-    components: parseSkipList('skip_components', query.skip_components)
+    system: await inTurns(parseSkipList('skip_system', query.skip_system)),
+    components: await inTurns(parseSkipList('skip_components', query.skip_components))
   }
 }
 
@@ -22,12 +23,17 @@ export async function parseSkipLists(
  *
  * @throws InvalidParameterError (400) that names the parameter
  */
-export function parseSkipList(parameter: string, value: string | string[] = []): string[] {
-  return [value].flat().flatMap((text) => {
-    const ids = readSkipList(text)
-    if (ids) return ids
-    throw new InvalidParameterError(
-      `querystring/${parameter} must be document ids: a JSON array such as ["abcd"], or ids with commas between them`
-    )
-  })
+export function* parseSkipList(parameter: string, value: string | string[] = []): Steps<string[]> {
+  const all: string[] = []
+  for (const text of [value].flat()) {
+    const ids = yield* readSkipList(text)
+    if (!ids) {
+      throw new InvalidParameterError(
+        `querystring/${parameter} must be document ids: a JSON array such as ["abcd"], or ids with commas between them`
+      )
+    }
+    for (const id of ids) all.push(id)
+    yield
+  }
+  return all
 }

@@ -91,8 +91,9 @@ export class BackupStore {
     for (let i = 0; i < asked.length; i += TYPES_AT_A_TIME)
       await Promise.all(asked.slice(i, i + TYPES_AT_A_TIME).map(({ id, rev }) => look(id, rev)))
     this.#known = known
-    const headers = [...known].filter(([, { header }]) => header).map(([id]) => id)
-    return headers.sort((a, b) => (stampIn(a) < stampIn(b) ? -1 : 1))
+    const headers = [...known].filter(([, { header }]) => header)
+    const stamped = headers.map(([id]) => ({ id, stamp: stampIn(id) }))
+    return stamped.sort((a, b) => (a.stamp < b.stamp ? -1 : 1)).map(({ id }) => id)
   }
 
   /** The id alone does not tell: a document of the console may have it. */

@@ -77,55 +77,32 @@ const SHIFT = 2
 /** An entry of which {@link LastCopies.takeOnce} has told. */
 const TOLD = 0x80000000
 
-/** Tables that the entries are spread over: each grows by itself, in a millisecond or two. */
-const TABLES = 64
-
 /** Which copy is the last, of documents that have several: 12 bytes a slot, whatever the length of an id. */
 export class LastCopies {
-  readonly #tables: FingerprintTable[] = []
-  #size = 0
+  readonly #table = new FingerprintTable(3)
 
   get size(): number {
-    return this.#size
+    return this.#table.size
   }
 
   /** @param ordinal -1 when no copy counts */
   put(print: Fingerprint, ordinal: number): void {
-    const table = this.#tableOf(print)
-    const before = table.size
-    const at = table.place(print)
-    table.words[at + 2] = ordinal + SHIFT
-    this.#size += table.size - before
+    this.#table.setWord(this.#table.place(print), 2, ordinal + SHIFT)
   }
 
   /** Returns whether the copy with this ordinal is the one that counts. `id` may also be what `largeKey` made of it. */
   isLast(id: string, ordinal: number): boolean {
     if (this.size === 0) return true
-    const word = this.#wordOf(id)
+    const word = this.#table.word(this.#table.find(fingerprint(id)), 2)
     return word === 0 || (word & ~TOLD) === ordinal + SHIFT
   }
 
   /** Returns the last copy's ordinal the first time that it is asked for, -1 for deleted; `undefined` after that. */
   takeOnce(id: string): number | undefined {
-    const print = fingerprint(id)
-    const table = this.#tableOf(print)
-    const at = table.find(print)
-    const word = table.words[at + 2]
+    const place = this.#table.find(fingerprint(id))
+    const word = this.#table.word(place, 2)
     if (word === 0 || (word & TOLD) !== 0) return undefined
-    table.words[at + 2] = word | TOLD
+    this.#table.setWord(place, 2, word | TOLD)
     return word - SHIFT
-  }
-
-  #wordOf(id: string): number {
-    const print = fingerprint(id)
-    const table = this.#tableOf(print)
-    return table.words[table.find(print) + 2]
-  }
-
-  /** A table finds its slots by the other word. */
-  #tableOf({ h }: Fingerprint): FingerprintTable {
-    const at = (h >>> 0) % TABLES
-    this.#tables[at] ??= new FingerprintTable(3)
-    return this.#tables[at]
   }
 }

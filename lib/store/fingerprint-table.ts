@@ -1,18 +1,19 @@
 import type { Fingerprint } from './fingerprint.js'
 
-/** Share of the slots that is in use before the table doubles. */
+/** Share of the slots that is in use before a segment doubles. */
 const LOAD = 0.75
-const FEWEST_SLOTS = 1024
+/** Segments that the entries are spread over: each grows by itself, in a millisecond or two. */
+const SEGMENTS = 64
+const FEWEST_SLOTS = 32
 
 /**
  * A hash table with open addressing, by fingerprints: two words for the fingerprint and as many more as its user wants
- * for each entry. A slot is free as long as its last word is 0, which the user must not leave it.
+ * for each entry. A slot is free as long as its last word is 0, which the user must not leave it. Places of entries are
+ * valid until the next call of {@link place}.
  */
 export class FingerprintTable {
-  /** All slots. Another array after {@link place}. */
-  words: Uint32Array
   readonly #width: number
-  #slots: number
+  readonly #segments: Segment[]
   #size = 0
 
   /**
@@ -21,12 +22,55 @@ export class FingerprintTable {
    */
   constructor(width: number, expected = 0) {
     this.#width = width
-    this.#slots = Math.max(FEWEST_SLOTS, Math.ceil(expected / LOAD))
-    this.words = new Uint32Array(this.#slots * width)
+    this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(width, expected / SEGMENTS))
   }
 
   get size(): number {
     return this.#size
+  }
+
+  /** Returns the place of an entry, or of the free slot where it would stand. */
+  find(print: Fingerprint): number {
+    const segment = segmentOf(print)
+    return this.#segments[segment].find(print) * SEGMENTS + segment
+  }
+
+  isUsed(place: number): boolean {
+    return this.word(place, this.#width - 1) !== 0
+  }
+
+  /** Returns one of an entry's words, of which the fingerprint has the first two. */
+  word(place: number, index: number): number {
+    return this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index]
+  }
+
+  setWord(place: number, index: number, value: number): void {
+    this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index] = value
+  }
+
+  /** Returns the place of an entry, which is made where there is none: the caller sets its words. */
+  place(print: Fingerprint): number {
+    const segment = this.#segments[segmentOf(print)]
+    const before = segment.size
+    segment.add(print)
+    this.#size += segment.size - before
+    return this.find(print)
+  }
+}
+
+/** A segment finds its slots by the other word. */
+const segmentOf = ({ h }: Fingerprint): number => (h >>> 0) % SEGMENTS
+
+class Segment {
+  words: Uint32Array
+  size = 0
+  readonly #width: number
+  #slots: number
+
+  constructor(width: number, expected: number) {
+    this.#width = width
+    this.#slots = Math.max(FEWEST_SLOTS, Math.ceil(expected / LOAD))
+    this.words = new Uint32Array(this.#slots * width)
   }
 
   /** Returns the offset of an entry's first word, or of the free slot where it would stand. */
@@ -35,25 +79,22 @@ export class FingerprintTable {
     let slot = Math.floor((low / 2 ** 32) * this.#slots)
     for (;;) {
       const at = slot * this.#width
-      if (!this.isUsed(at) || (this.words[at] === h >>> 0 && this.words[at + 1] === low)) return at
+      if (!this.#isUsed(at) || (this.words[at] === h >>> 0 && this.words[at + 1] === low)) return at
       slot = slot + 1 === this.#slots ? 0 : slot + 1
     }
   }
 
-  isUsed(at: number): boolean {
-    return this.words[at + this.#width - 1] !== 0
+  add(print: Fingerprint): void {
+    if (this.size + 1 > this.#slots * LOAD) this.#grow()
+    const at = this.find(print)
+    if (this.#isUsed(at)) return
+    this.size++
+    this.words[at] = print.h
+    this.words[at + 1] = print.l
   }
 
-  /** Returns the offset of an entry, which is made where there is none: the caller fills its words. */
-  place(print: Fingerprint): number {
-    if (this.#size + 1 > this.#slots * LOAD) this.#grow()
-    const at = this.find(print)
-    if (!this.isUsed(at)) {
-      this.#size++
-      this.words[at] = print.h
-      this.words[at + 1] = print.l
-    }
-    return at
+  #isUsed(at: number): boolean {
+    return this.words[at + this.#width - 1] !== 0
   }
 
   #grow(): void {
@@ -63,7 +104,8 @@ export class FingerprintTable {
     this.words = new Uint32Array(this.#slots * width)
     for (let at = 0; at < old.length; at += width) {
       if (old[at + width - 1] === 0) continue
-      this.words.set(old.subarray(at, at + width), this.find({ h: old[at], l: old[at + 1] }))
+      const to = this.find({ h: old[at], l: old[at + 1] })
+      for (let word = 0; word < width; word++) this.words[to + word] = old[at + word]
     }
   }
 }

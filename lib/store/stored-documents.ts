@@ -1,5 +1,6 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { idOf } from '../json/document.js'
+import { sharedTurn } from '../steps.js'
 import type { BackupStore } from './backup-store.js'
 import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
 import { LastCopies } from './copy-index.js'
@@ -28,9 +29,11 @@ export async function storedDocuments(
   const chunks = await store.chunks(stored)
   const repeated = new LastCopies()
   for (const chunk of stored.superseded) {
-    for (const line of linesOf(await readChunk(store.db, chunk))) {
-      const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
-      repeated.put(fingerprint(key), ordinal)
+    for await (const lines of lineGroups(await readChunk(store.db, chunk))) {
+      for (const line of lines) {
+        const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
+        repeated.put(fingerprint(key), ordinal)
+      }
     }
   }
   return { chunks, repeated }
@@ -85,19 +88,36 @@ export async function* chunkContents(
   }
 }
 
+/** Lines that are read between two looks at the time. */
+const GROUP_LINES = 100
+
+/** Yields the lines of a chunk in groups, and lets others run between them. */
+export async function* lineGroups(lines: Buffer): AsyncGenerator<Buffer[]> {
+  let group: Buffer[] = []
+  for (const line of linesOf(lines)) {
+    group.push(line)
+    if (group.length < GROUP_LINES) continue
+    yield group
+    group = []
+    await sharedTurn()
+  }
+  yield group
+}
+
 /**
- * The lines of a chunk that count.
+ * Yields the lines of a chunk that count, in groups, and lets others run between them.
  * @throws DamagedBackupError when the chunk does not have as many lines as its entry says
  */
-export function* countingLines(
+export async function* countingLines(
   { entry, ordinal }: { entry: ChunkEntry; ordinal: number },
   lines: Buffer,
   repeated: LastCopies
-): Generator<Buffer> {
+): AsyncGenerator<Buffer[]> {
   let at = ordinal
-  for (const line of linesOf(lines)) {
-    if (repeated.size === 0 || repeated.isLast(idOf(line), at)) yield line
-    at++
+  for await (const group of lineGroups(lines)) {
+    const first = at
+    at += group.length
+    yield repeated.size === 0 ? group : group.filter((line, i) => repeated.isLast(idOf(line), first + i))
   }
   if (at - ordinal !== entry.docs)
     throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')

@@ -2,6 +2,7 @@
 import type { AddressInfo } from 'node:net'
 import Fastify from 'fastify'
 import nano from 'nano'
+import { TurnWatch } from '../../bench/turns.js'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { DatabaseNames, DbBackupsOptions } from '../../types/index.js'
 
@@ -26,26 +27,22 @@ app.put<{ Params: { id: string } }>('/api/v3/backups/:id/dry-run', async (reques
   return reply.code(202).send({ message: 'in-progress', url: `/${tx_id}` })
 })
 // What the process has taken since it was last asked.
-const peak = { rss: 0, turn: 0 }
-function watch(): void {
-  const from = performance.now()
-  const cpu = process.cpuUsage()
-  setTimeout(() => {
-    const { user, system } = process.cpuUsage(cpu)
-    // A turn takes as long as it works: what it waits for a busy core is none of it.
-    const turn = Math.min(performance.now() - from, (user + system) / 1000)
-    peak.turn = Math.max(peak.turn, turn)
-    peak.rss = Math.max(peak.rss, process.memoryUsage.rss())
-    watch()
-  }, 1).unref()
-}
-watch()
+let turns = new TurnWatch()
+let rss = 0
+setInterval(() => {
+  rss = Math.max(rss, process.memoryUsage.rss())
+}, 1).unref()
 app.get('/measure', async () => {
-  const measured = { ...peak }
-  Object.assign(peak, { rss: process.memoryUsage.rss(), turn: 0 })
+  const { longest } = turns.stop()
+  const measured = { rss, turn: longest.cpu }
+  rss = process.memoryUsage.rss()
+  turns = new TurnWatch()
   return measured
 })
-process.once('SIGTERM', () => void app.close())
+process.once('SIGTERM', () => {
+  turns.stop()
+  void app.close()
+})
 app.listen({ host: '127.0.0.1', port: 0 }).then(() => {
   process.stdout.write(`${(app.server.address() as AddressInfo).port}\n`)
 })

@@ -13,7 +13,7 @@ export interface ServerProcess {
   post(path: string): Promise<ServerReply>
   put(path: string, body?: object): Promise<ServerReply>
   get(path: string): Promise<ServerReply>
-  /** Bytes resident at most, and milliseconds of the longest turn of its loop, since this was asked last. */
+  /** Bytes resident at most, and milliseconds of processor time of the longest turn of its loop, since this was asked last. */
   measure(): Promise<{ rss: number; turn: number }>
   signal(signal: NodeJS.Signals): void
   /** Exit code and signal, once it has ended. */

@@ -1,4 +1,5 @@
 import { readSkipList } from '../../json/read-skip-list.js'
+import { atOnce } from '../../steps.js'
 import { uploadOf } from '../backup-file.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
@@ -111,7 +112,7 @@ function listOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string |
 function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] | undefined {
   const given = values[option] as string[] | undefined
   return given?.flatMap((text) => {
-    const list = readSkipList(text)
+    const list = atOnce(readSkipList(text))
     if (list) return list
     throw new CliError(
       EXIT.usage,
