@@ -1,13 +1,13 @@
 import { InvalidDocumentError } from '../json/document.js'
-import { FOREGROUND } from './client.js'
+import { FOREGROUND, ONCE } from './client.js'
 import { CouchDatabase, type FoundDocument } from './database.js'
-import { CouchError, mayBeOfOneDocument } from './errors.js'
+import { CouchError, isStalled, mayBeOfOneDocument } from './errors.js'
 import { halvesOf } from './request-size.js'
 
 /** An id that no document needs to have: only whether there is an answer counts. */
 const PROBE = 'db_backups_probe'
 
-/** Documents that are tried patiently. */
+/** Documents that are tried patiently, and those in a row after whose silence the database is to blame. */
 const PATIENCE = 3
 
 /** Why a document could not be read. */
@@ -26,17 +26,22 @@ export class DocumentReader {
   readonly #db: CouchDatabase
   /** Gives up sooner: to find which document of several is to blame, and whether there is an answer at all. */
   readonly #hasty: CouchDatabase
+  /** Finds which documents of several keep silent: each attempt takes a time-out. */
+  readonly #once: CouchDatabase
   /** Documents that could not be read so far. */
   #failures = 0
+  /** Those that kept silent since the last that could be read. */
+  #silent = 0
 
   constructor(db: CouchDatabase) {
     this.#db = db
     this.#hasty = new CouchDatabase(db.client.with({ retry: FOREGROUND }), db.name)
+    this.#once = new CouchDatabase(db.client.with({ retry: ONCE }), db.name)
   }
 
   /**
    * Documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
-   * @throws CouchError when the database does not answer at all
+   * @throws CouchError when the database does not answer at all, or keeps silent about one document after another
    */
   read(
     revisions: readonly { id: string; rev?: string }[],
@@ -55,6 +60,7 @@ export class DocumentReader {
     try {
       for await (const found of db.bulkGet(revisions, options)) {
         left.delete(found.id)
+        this.#silent = 0
         yield found
       }
       return
@@ -64,18 +70,20 @@ export class DocumentReader {
     if (!isReadFailure(failure)) throw failure
     await this.confirmAnswers(failure)
     const rest = [...left.values()]
+    const silent = isStalled(failure)
     if (rest.length === 1) {
       this.#failures++
+      if (silent && ++this.#silent >= PATIENCE) throw failure
       yield { id: rest[0].id, doc: null, conflicts: [], failure }
       return
     }
-    for (const part of halvesOf(rest))
-      yield* this.#read(this.#isPatient(part.length) ? this.#db : this.#hasty, part, options)
+    for (const part of halvesOf(rest)) yield* this.#read(this.#on(part.length, silent), part, options)
   }
 
   /** A single document is tried as often as any request, until several have shown that it does not help. */
-  #isPatient(documents: number): boolean {
-    return documents === 1 && this.#failures < PATIENCE
+  #on(documents: number, silent: boolean): CouchDatabase {
+    if (documents > 1) return silent ? this.#once : this.#hasty
+    return this.#failures < PATIENCE ? this.#db : this.#hasty
   }
 
   /**

@@ -77,6 +77,10 @@ export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' |
 /** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
 const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
 
+/** Whether there was no answer, or no end of it, in time. */
+export const isStalled = (error: unknown): error is CouchError =>
+  error instanceof CouchError && error.error === 'stalled'
+
 /** Whether one document may be to blame for the failure of a request for several. */
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
   error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)

@@ -1,6 +1,6 @@
 import { FOREGROUND, type Retrier } from './client.js'
 import type { Change, ChangesEnd, CouchDatabase } from './database.js'
-import { mayBeOfOneDocument } from './errors.js'
+import { isStalled, mayBeOfOneDocument } from './errors.js'
 
 /** Rows of a page: a fault re-reads less than this. */
 const PAGE = 10_000
@@ -54,7 +54,7 @@ export async function* readFeed(
       if (position.since !== since) retrier.progressed()
       if (!(await isFinal(retrier, error))) continue
       // A feed that stalls does so without documents as well, and takes its time.
-      const ofDocument = mayBeOfOneDocument(error) && error.error !== 'stalled'
+      const ofDocument = mayBeOfOneDocument(error) && !isStalled(error)
       if (!options.includeDocs || bare || !ofDocument) throw error
       bare = true
       // One attempt shows whether the documents are to blame.

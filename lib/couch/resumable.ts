@@ -1,5 +1,5 @@
 import type { CouchClient, CouchRequest, CouchResponse } from './client.js'
-import { CouchError } from './errors.js'
+import { CouchError, isStalled } from './errors.js'
 
 /** Milliseconds of silence after which an answer is first asked for again. */
 const FIRST_SILENCE = 1500
@@ -39,8 +39,7 @@ class Resumable {
       try {
         return await this.#client.streamOnce({ ...this.#request, headers: { ...headers, ...range }, silence })
       } catch (error) {
-        const stalled = error instanceof CouchError && error.error === 'stalled'
-        if (!stalled || silence >= this.#client.settings.idle) throw error
+        if (!isStalled(error) || silence >= this.#client.settings.idle) throw error
         this.#silence *= 2
       }
     }

@@ -80,6 +80,7 @@ export class Transactions {
   /**
    * Ends a transaction that is still pending.
    * @param beforeWrite as for {@link complete}
+   * @throws what the store says of one that it does not find: a copy may answer that lags
    */
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
@@ -87,11 +88,18 @@ export class Transactions {
     const results: TransactionUpdate = outcome
       ? { databases: outcome.databases, failures: outcome.failures }
       : {}
+    await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
+  }
+
+  /**
+   * Ends a transaction that another instance has left, a lease ago: one that is not there any more needs no end.
+   * @param beforeWrite as for {@link complete}
+   */
+  async failLeft(txId: string, reason: string, beforeWrite: () => void): Promise<void> {
     try {
-      await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
+      await this.fail(txId, reason, beforeWrite)
     } catch (error) {
-      // One that was not found may have been answered for by a copy that lags; one that is gone needs no end.
-      if (transaction || (await this.#store.get(txId))) throw error
+      if (await this.#store.get(txId)) throw error
     }
   }
 }

@@ -20,7 +20,7 @@ const RETRY = { attempts: 4, wait: 20, longest: 80 }
 /** Nothing may take longer: attempts of the longest chain of calls, each ended by its time-out. */
 const HANG = 45_000
 /** A lease becomes stale, and is found so: seconds, but for a machine that is busy with other tests. */
-const TAKEOVER = 2 * TIMEOUTS.lease + 42_000
+export const TAKEOVER = 2 * TIMEOUTS.lease + 42_000
 export const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
 
 export interface HttpReply {

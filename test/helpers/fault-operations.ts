@@ -10,6 +10,7 @@ import {
   type HttpReply,
   type Lane,
   type Operation,
+  TAKEOVER,
   transaction
 } from './fault-cells.js'
 import { WRITE_FAULTS } from './fault-proxy.js'
@@ -114,7 +115,7 @@ async function restoreInto(
   const { type } = lane.events.at(-1) ?? {}
   return async () => {
     const id = url?.slice(url.lastIndexOf('/') + 1)
-    const ended = id && (await poll('the transaction', () => transaction(lane, id), 10_000))
+    const ended = id && (await poll('the transaction', () => transaction(lane, id), TAKEOVER))
     await expectTidy(lane)
     await expectWorking(lane)
     if (!ended) return 'failed'
