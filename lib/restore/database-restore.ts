@@ -269,6 +269,8 @@ class DatabaseRestore {
     const current = this.#table.compare(id, state)
     if (skipped || (type !== undefined && internalTypes.has(type))) {
       counts.skipped++
+    } else if (isLarge(document) && document.problem) {
+      this.#fail(id, 'not_restorable', document.problem.message)
     } else if (!isLarge(document) && source.proof === 'content' && (await inTurns(hasStub(document)))) {
       this.#fail(id, 'missing_stub', 'an attachment has no data in the upload')
     } else if (current === 'absent' && this.#scanShowsAll) {

@@ -25,6 +25,8 @@ export interface LargeDocument {
   /** The document with `"follows":true` and the length in place of each attachment's data. */
   head: DocumentBytes
   parts: LargeAttachment[]
+  /** Why it cannot be restored; `head` is its id alone then. */
+  problem?: InvalidDocumentError
 }
 
 export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {

@@ -1,7 +1,8 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { readDocument } from '../json/document.js'
+import { InvalidDocumentError, readDocument } from '../json/document.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { againIfDamaged, DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
+import { idOfKey } from '../store/large-key.js'
 import type { ChunkEntry, StoredHeader } from '../store/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
 import {
@@ -12,7 +13,7 @@ import {
   storedDocuments
 } from '../store/stored-documents.js'
 import type { AboutDatabase } from './about-database.js'
-import { headMemory, indexLargeDocument } from './large-document.js'
+import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 import type { Spool } from './spool.js'
 
@@ -105,9 +106,21 @@ export class StoredSource implements RestoreSource {
     }
     const file = await againIfDamaged(() => this.#store.db.client.retry(read))
     try {
-      yield [await indexLargeDocument({ file: file.handle, from: 0, to: file.size }, this.#headMemory)]
+      yield [await this.#index(entry, { file: file.handle, from: 0, to: file.size })]
     } finally {
       await file.close()
+    }
+  }
+
+  /** One that takes more memory than a document may keeps no other from being restored. */
+  async #index(entry: ChunkEntry, range: FileRange): Promise<LargeDocument> {
+    try {
+      return await indexLargeDocument(range, this.#headMemory)
+    } catch (problem) {
+      if (!(problem instanceof InvalidDocumentError)) throw problem
+      const id = idOfKey(entry.large ?? '')
+      if (!id) throw problem
+      return { head: readDocument(Buffer.from(JSON.stringify({ _id: id }))), parts: [], problem }
     }
   }
 

@@ -14,6 +14,10 @@ export function largeKey(id: string): string {
   return DIGEST + createHash('sha256').update(idBytes(id)).digest('hex')
 }
 
+/** Returns the id that a key is; `undefined` of a long id's key. */
+export const idOfKey = (key: string): string | undefined =>
+  key === '' || key.startsWith(DIGEST) ? undefined : key
+
 /** No text in UTF-8 has this byte. */
 const NOT_UTF8 = Buffer.of(0xff)
 

@@ -1,0 +1,38 @@
+import t from 'tap'
+import { apiOf } from './helpers/api.js'
+import { setupDatabases } from './helpers/database.js'
+import { buildHost } from './helpers/host.js'
+
+/** What is noted of these takes more than the memory for a document's attachments, of which names are a part. */
+const ATTACHMENTS = 4000
+const NAME = 'n'.repeat(4200)
+const DATA = Buffer.alloc(1200, 'x').toString('base64')
+
+t.test('a document with more attachments than can be restored keeps no other from it', async (t) => {
+  const on = await setupDatabases(t)
+  const components = on.couch.use<Record<string, unknown>>(on.names.components)
+  const _attachments = Object.fromEntries(
+    Array.from({ length: ATTACHMENTS }, (_, i) => [`${NAME} ${i}`, { content_type: 'image/png', data: DATA }])
+  )
+  await components.insert({ _id: 'crowded', _attachments } as never)
+  await components.bulk({ docs: [{ _id: 'before' }, { _id: 'zebra' }] })
+  const host = await buildHost(t, { on })
+  const api = apiOf(host)
+  const id = await api.backup()
+  const got = (await api.get(id)) as {
+    dbs: Record<string, { docs: { _id: string; _attachments?: object }[] }>
+  }
+  const crowded = got.dbs.athena_components!.docs.find(({ _id }) => _id === 'crowded')
+  t.equal(Object.keys(crowded?._attachments ?? {}).length, ATTACHMENTS, 'it is in the backup')
+  for (const gone of ['before', 'zebra', 'crowded'])
+    await components.destroy(gone, ((await components.get(gone)) as { _rev: string })._rev)
+
+  const transaction = await api.restore(id)
+  t.equal(transaction.status, 'error')
+  t.match(transaction.failures, [{ database: 'components', id: 'crowded', error: 'not_restorable' }])
+  t.match(transaction.databases?.components, { total: 3, created: 2, failed: 1 })
+  t.match(await components.get('zebra'), { _id: 'zebra' })
+
+  const skipped = await api.restore(id, '?skip_components=crowded')
+  t.equal(skipped.status, 'success', 'it can be left out')
+})
