@@ -59,7 +59,7 @@ export class Recovery {
     const { operation, id } = holder
     const interrupted = `interrupted: the server stopped while the ${operation} was running`
     if (operation === 'backup') await this.#markBackup(holder, running, interrupted)
-    else await this.#transactions.failLeft(id, `${interrupted}; run it again`, () => running.lease.check())
+    else await this.#transactions.failIfThere(id, `${interrupted}; run it again`, () => running.lease.check())
   }
 
   async #markBackup({ id, backups }: LeaseHolder, running: Running, reason: string): Promise<void> {

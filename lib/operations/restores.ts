@@ -132,7 +132,9 @@ export class Restores {
       await this.#transactions.create(txId, url, options, backup)
     } catch (error) {
       // The transaction may have been written all the same.
-      await this.#fail(txId, running, error)
+      const beforeWrite = () => running.lease.check()
+      const writeDown = () => this.#transactions.failIfThere(txId, endReason(error), beforeWrite)
+      await this.#running.endFailed(running, error, writeDown, txId)
       throw error
     }
     return { tx_id: txId, finished: this.#environment.jobs.add(this.#run(request, running)) }

@@ -92,10 +92,10 @@ export class Transactions {
   }
 
   /**
-   * Ends a transaction that another instance has left, a lease ago: one that is not there any more needs no end.
+   * Ends a transaction that may never have been written, or was left a lease ago: one that is not there needs no end.
    * @param beforeWrite as for {@link complete}
    */
-  async failLeft(txId: string, reason: string, beforeWrite: () => void): Promise<void> {
+  async failIfThere(txId: string, reason: string, beforeWrite: () => void): Promise<void> {
     try {
       await this.fail(txId, reason, beforeWrite)
     } catch (error) {
