@@ -2,8 +2,10 @@ import { Readable } from 'node:stream'
 import { BodyAlreadyReadError, TooLargeError, UploadTimeoutError } from './errors.js'
 import { within } from './within.js'
 
-/** Fewer bytes than these within the idle time-out count as silence. */
-const DRIP = 1024
+/** Bytes per second of a body, in the idle time-out, below which its sender counts as silent. */
+const LEAST_RATE = 4096
+/** A request for a small body may have a short time-out. */
+const LEAST_BYTES = 1024
 
 export interface Bounds {
   /** Milliseconds of silence. */
@@ -41,6 +43,7 @@ export async function* bounded(
   let size = 0
   let waited = 0
   let progress = 0
+  const drip = Math.max(LEAST_BYTES, (LEAST_RATE * idle) / 1000)
   try {
     for (;;) {
       const from = performance.now()
@@ -54,7 +57,7 @@ export async function* bounded(
       size += next.value.length
       progress += next.value.length
       onSize(size)
-      if (progress >= DRIP) {
+      if (progress >= drip) {
         waited = 0
         progress = 0
       }

@@ -58,10 +58,10 @@ export const UploadTimeoutError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the 
 /** No room to spool an upload, or what is to be appended. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
 
-/** Others append to the same backup, and the wait for a turn was too long. */
+/** Others append, and the wait for a place or a turn was too long. */
 export const AppendBusyError = createError(
   'DB_BACKUPS_APPEND_BUSY',
-  'backup "%s" was not free for this append in time: try again',
+  'backup "%s" was not free for this append in time, or limits.appends arrive already: try again',
   503
 )
 
@@ -95,7 +95,7 @@ export const TooManyUploadsError = createError(
 /** Nobody reads a download on: its stream fails with this. */
 export const StalledDownloadError = createError(
   'DB_BACKUPS_DOWNLOAD_STALLED',
-  'the download was ended: nothing of it was read for %s ms',
+  'the download was ended: too little of it was read for %s ms',
   408
 )
 

@@ -13,6 +13,7 @@ import { checkAttach, checkRestoreOptions, checkSource, checkStartOptions } from
 import type { Append } from './backup/append-attachment.js'
 import { boundedBody } from './body.js'
 import { abandon } from './discard.js'
+import { AppendBusyError } from './errors.js'
 import { DatabaseOperations } from './operations/database-operations.js'
 import { Environment, Instance } from './operations/environment.js'
 import type { ResolvedOptions } from './options.js'
@@ -84,7 +85,7 @@ export class Operations implements DbBackups {
   }
 
   async get(id: string): Promise<BackupContent> {
-    return this.#now().get(id)
+    return this.#instance.downloads.open(() => this.#now().get(id))
   }
 
   async summary(id: string): Promise<BackupSummary> {
@@ -119,7 +120,10 @@ export class Operations implements DbBackups {
     const on = this.#now()
     const data = new HeldBytes(this.#instance.room)
     try {
-      await read(data)
+      await this.#instance.appends.take(
+        () => new AppendBusyError(append.id),
+        () => read(data)
+      )
       await on.append({ ...append, data })
     } finally {
       await data.clear()

@@ -90,6 +90,7 @@ const Options = Type.Object(
           spoolBytes: Bytes,
           downloads: Count,
           uploads: Count,
+          appends: Count,
           requestBytes: Type.Optional(
             Type.Integer({ minimum: LEAST_REQUEST_BYTES, maximum: Number.MAX_SAFE_INTEGER })
           )
@@ -197,6 +198,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         spoolBytes: 2 * uploadBytes,
         downloads: 4,
         uploads: 4,
+        appends: 16,
         requestBytes: REQUEST_BYTES
       },
       options.limits

@@ -62,6 +62,11 @@ export interface Limits {
   /** Uploads that are read at a time. 1 to 1,000, default 4. Each keeps a document of up to 4 MiB, twice for a moment. */
   uploads?: number
   /**
+   * Appends whose bodies are received at a time. Further ones wait for `timeouts.control`, then they are refused with 503.
+   * 1 to 1,000, default 16.
+   */
+  appends?: number
+  /**
    * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or
    * an attachment that takes more by itself is sent as it is, and named when it is refused. Learned by refusals (413) as
    * well. Default 1 MiB, which nginx takes unless it was told other.

@@ -26,12 +26,16 @@ export function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal
     const own = `CouchDB answered ${status}${lengthAdvice('raise chttpd/max_http_request_size', sent)}`
     return { error: code, reason: isText(reason) ? `${reason}; ${own}` : own, gateway: false }
   }
-  if (isText(reason)) return { error: code, reason, gateway: false }
-  if (isCouch(answer) || CODE.test(String(error ?? '')))
+  const ofProxy = answer.status === 413 && !isCouch(answer) && !TOO_LARGE.has(code)
+  if (isText(reason) && !ofProxy) return { error: code, reason, gateway: false }
+  if (!ofProxy && (isCouch(answer) || CODE.test(String(error ?? ''))))
     return { error: code, reason: `CouchDB answered ${status} and told nothing more`, gateway: false }
   const foreign = `${gatewayOf(answer)} answered ${status}${advice(answer.status, sent)}`
   return { error: String(answer.status), reason: foreign, gateway: true }
 }
+
+/** CouchDB's words for what is too large. */
+const TOO_LARGE = new Set(['too_large', 'document_too_large', 'attachment_too_large'])
 
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
 

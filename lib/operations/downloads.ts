@@ -3,9 +3,13 @@ import type { CouchClient } from '../couch/client.js'
 import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../errors.js'
 import { Silence } from '../silence.js'
 import { slicesOf } from '../slices.js'
+import { Places } from './places.js'
 
 /** Bytes that a reader is given at a time, and that count as reading on. */
 const SLICE = 64 * 1024
+/** Headers that are read at a time, and the requests that may wait for that. */
+const OPENED = 4
+const MOST_WAITING = 64
 
 /** Starts a stream of bytes on a client that ends with the download. */
 export type ReadContent = (client: CouchClient) => AsyncIterable<Uint8Array>
@@ -24,6 +28,7 @@ export class Downloads {
   readonly #idle: number
   readonly #read = new Set<Download>()
   readonly #deadline: AbortSignal
+  readonly #opening: Places
 
   /**
    * @param bounds.idle milliseconds after which a download that nobody reads on is ended
@@ -34,6 +39,7 @@ export class Downloads {
     this.#most = most
     this.#idle = idle
     this.#deadline = deadline
+    this.#opening = new Places({ most: OPENED, waiting: MOST_WAITING, patience: idle })
     deadline.addEventListener('abort', () => {
       for (const download of this.#read) download.destroy(new ClosingError())
     })
@@ -45,10 +51,19 @@ export class Downloads {
     if (this.#read.size >= this.#most) throw new TooManyDownloadsError(this.#most)
   }
 
+  /**
+   * Makes what is to be downloaded, a few at a time: headers may be large, and any number may be asked for at once.
+   * @throws TooManyDownloadsError when too many wait, and what `make` throws
+   */
+  open<T>(make: () => Promise<T>): Promise<T> {
+    return this.#opening.take(() => new TooManyDownloadsError(this.#most), make)
+  }
+
   /** Returns a stream that counts as a download from its first read on. Beyond the bound it fails at that read. */
   stream(read: ReadContent): Readable {
     const download: Download = new Download({
       idle: this.#idle,
+      refuseIfFull: () => this.#refuseIfFull(),
       open: (signal) => {
         this.#refuseIfFull()
         this.#read.add(download)
@@ -62,13 +77,15 @@ export class Downloads {
 
 interface DownloadSource {
   idle: number
+  /** @throws TooManyDownloadsError, ClosingError */
+  refuseIfFull: () => void
   /** @param signal ends the calls that the bytes are read by */
   open: (signal: AbortSignal) => AsyncIterable<Uint8Array>
   onClose: () => void
 }
 
 /** Bytes in slices. Fails when its reader stops reading. Ends its source at once, also while that is waited for. */
-class Download extends Readable {
+export class Download extends Readable {
   readonly #source: DownloadSource
   readonly #abort = new AbortController()
   readonly #reader: Silence
@@ -78,6 +95,11 @@ class Download extends Readable {
     super({ highWaterMark: SLICE })
     this.#source = source
     this.#reader = new Silence(source.idle, () => this.destroy(new StalledDownloadError(source.idle)))
+  }
+
+  /** Refuses before there is a reply what would fail at its first read. @throws TooManyDownloadsError, ClosingError */
+  refuseIfFull(): void {
+    this.#source.refuseIfFull()
   }
 
   override _read(): void {

@@ -21,9 +21,11 @@ import { Notices } from '../store/notices.js'
 import { Turns } from '../store/turns.js'
 import { BackgroundJobs } from './background-jobs.js'
 import { Downloads } from './downloads.js'
-import { Uploads } from './uploads.js'
+import { Places } from './places.js'
 
 const MAX_BACKUP_ID = 64
+/** Appends that may wait until others have arrived. */
+const MOST_WAITING = 256
 
 /** What the operations of one registration share, whatever the names of its databases. */
 export class Instance {
@@ -39,7 +41,9 @@ export class Instance {
   /** Those who change a header on this instance take turns. */
   readonly turns = new Turns()
   readonly downloads: Downloads
-  readonly uploads: Uploads
+  readonly uploads: Places
+  /** For appends whose bodies arrive. */
+  readonly appends: Places
   readonly #deadline = new AbortController()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
@@ -55,7 +59,9 @@ export class Instance {
     const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
     // Most of a backup may have arrived when the database restarts: that is waited for, as running operations do.
     this.downloads = new Downloads(this.client.with({ retry }), bounds)
-    this.uploads = new Uploads(limits.uploads)
+    this.uploads = new Places({ most: limits.uploads })
+    const appends = { most: limits.appends, waiting: MOST_WAITING, patience: timeouts.control }
+    this.appends = new Places(appends)
     this.metrics = metrics && new Metrics(metrics)
     this.events = new EventStream(
       [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
@@ -98,7 +104,7 @@ export class Environment {
   readonly notices: Notices
   readonly room: Room
   readonly downloads: Downloads
-  readonly uploads: Uploads
+  readonly uploads: Places
   readonly jobs: BackgroundJobs
   readonly events: EventStream
   readonly metrics: Metrics | undefined

@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { cutRequester, cutText, MOST } from '../cut-text.js'
-import { BackupNotRestorableError } from '../errors.js'
+import { BackupNotRestorableError, TooManyUploadsError } from '../errors.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -88,7 +88,9 @@ export class Restores {
     options: RestoreOptions,
     url: string
   ): Promise<StartedRestore> {
-    const source = await this.#environment.uploads.read(() => this.#spool(body, 'content'))
+    const { uploads, options: own } = this.#environment
+    const full = () => new TooManyUploadsError(own.limits.uploads)
+    const source = await uploads.take(full, () => this.#spool(body, 'content'))
     try {
       const { members } = source
       refuseUnusable(members)

@@ -3,6 +3,7 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
 import { BackupNotFoundError, RangeAfterEndError } from '../errors.js'
+import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
@@ -66,6 +67,7 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
 function sendContent(request: FastifyRequest, reply: FastifyReply, content: BackupContent): FastifyReply {
   const { etag, length, body, bodyFrom } = content
   const send = (bytes: Readable) => {
+    if (bytes instanceof Download) bytes.refuseIfFull()
     breakOffWith(bytes, reply)
     return reply.send(bytes)
   }

@@ -57,6 +57,7 @@ export function registerRoutes(
             if (requester === null) return reply
             if (requester) requesters.set(request, requester)
           }
+          scope.addHook('onRequest', async (_request, reply) => unread.begin(reply))
           scope.addHook('onSend', async (_request, reply, payload) => unread.watch(reply, payload))
           acceptEmptyJson(scope)
           answerUnknown(scope)

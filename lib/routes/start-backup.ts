@@ -11,6 +11,8 @@ export function startBackup(scope: Scope, context: RouteContext): void {
     '',
     {
       config: OWN_BODY,
+      // Nothing but an empty object is taken.
+      bodyLimit: 1024,
       preParsing: readParsedBody(options.timeouts.idle),
       preValidation: refuseBody,
       schema: {

@@ -6,28 +6,34 @@ import { breakOff, cutConnection } from './break-off.js'
 /** Cuts off replies whose clients do not take them. What a stream still has to give is its own matter. */
 export class UnreadReplies {
   readonly #idle: number
-  readonly #unsent = new Set<FastifyReply>()
+  readonly #unsent = new Map<FastifyReply, Silence>()
 
   /**
    * @param idle milliseconds that the last bytes of a reply may take
-   * @param deadline cuts off all replies that are not sent yet
+   * @param deadline cuts off all requests whose replies are not sent yet, those whose bodies still arrive included
    */
   constructor(idle: number, deadline: AbortSignal) {
     this.#idle = idle
     deadline.addEventListener('abort', () => {
-      for (const reply of this.#unsent) cutConnection(reply)
+      for (const reply of this.#unsent.keys()) cutConnection(reply)
     })
   }
 
-  watch(reply: FastifyReply, payload: unknown): void {
+  /** Knows of a reply as soon as its request is there. */
+  begin(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => this.#cut(reply))
-    this.#unsent.add(reply)
+    this.#unsent.set(reply, silence)
     finished(reply.raw, () => {
       silence.end()
       this.#unsent.delete(reply)
     })
-    if (payload instanceof Readable) payload.once('close', () => silence.wait())
-    else silence.wait()
+  }
+
+  /** Watches what is sent, an error in place of a stream as well. */
+  watch(reply: FastifyReply, payload: unknown): void {
+    const silence = this.#unsent.get(reply)
+    if (payload instanceof Readable) payload.once('close', () => silence?.wait())
+    else silence?.wait()
   }
 
   /** A stream of HTTP/2 whose connection takes nothing cannot even be reset. */

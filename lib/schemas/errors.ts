@@ -259,7 +259,7 @@ const ERRORS = {
     value: refusal(
       503,
       'DB_BACKUPS_APPEND_BUSY',
-      `backup "${EXAMPLE_BACKUP}" was not free for this append in time: try again`
+      `backup "${EXAMPLE_BACKUP}" was not free for this append in time, or limits.appends arrive already: try again`
     )
   },
   noRoom: {

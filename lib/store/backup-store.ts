@@ -13,6 +13,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
+import { inSharedTurns } from '../steps.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
 import {
@@ -281,7 +282,7 @@ export class BackupStore {
     const visitor = new HeadVisitor()
     const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
     try {
-      for await (const chunk of response.body) scanner.write(chunk)
+      for await (const piece of inSharedTurns(response.body)) scanner.write(piece)
       scanner.end()
     } catch (error) {
       throw asCouchError(error)

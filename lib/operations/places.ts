@@ -1,0 +1,65 @@
+import { within } from '../within.js'
+
+interface PlacesOptions {
+  /** How many have a place at a time. */
+  most: number
+  /** How many may wait for one. Default 0. */
+  waiting?: number
+  /** Milliseconds that they wait. Default 0. */
+  patience?: number
+}
+
+/** Bounds what is done at a time. */
+export class Places {
+  readonly #most: number
+  readonly #mayWait: number
+  readonly #patience: number
+  #taken = 0
+  readonly #waiting = new Set<() => void>()
+
+  constructor({ most, waiting = 0, patience = 0 }: PlacesOptions) {
+    this.#most = most
+    this.#mayWait = waiting
+    this.#patience = patience
+  }
+
+  /**
+   * Does something in a place, as soon as one is free.
+   * @throws what `full` gives, when none becomes free in time, or too many wait already
+   */
+  async take<T>(full: () => Error, work: () => Promise<T>): Promise<T> {
+    if (this.#taken >= this.#most) await this.#wait(full)
+    else this.#taken++
+    try {
+      return await work()
+    } finally {
+      this.#giveBack()
+    }
+  }
+
+  /** Resolves with the place of another, which gives it on. */
+  async #wait(full: () => Error): Promise<void> {
+    if (this.#waiting.size >= this.#mayWait) throw full()
+    let next = () => {}
+    try {
+      await within(this.#patience, full, () => {
+        return new Promise<void>((resolve) => {
+          next = resolve
+          this.#waiting.add(next)
+        })
+      })
+    } finally {
+      this.#waiting.delete(next)
+    }
+  }
+
+  #giveBack(): void {
+    const [next] = this.#waiting
+    if (!next) {
+      this.#taken--
+      return
+    }
+    this.#waiting.delete(next)
+    next()
+  }
+}
