@@ -93,3 +93,22 @@ t.test('uploads that drip give their places up', async (t) => {
   t.match((await api.call('PUT', '', { dbs: {} })).json(), { code: 'DB_BACKUPS_TOO_MANY_UPLOADS' })
   t.match(await replyOf(slow), /^HTTP\/1.1 408 /)
 })
+
+t.test('many requests for a backup of many attachments keep no list waiting', async (t) => {
+  const { host, api } = await listening(t, {})
+  const id = await api.backup()
+  for (let n = 0; n < 40; n++) await host.app.dbBackups.attach(id, `${'n'.repeat(490)}${n}`, 'x')
+  const warnings: Error[] = []
+  const warn = (warning: Error) => warnings.push(warning)
+  process.on('warning', warn)
+  t.teardown(() => process.off('warning', warn))
+  const gets = Array.from({ length: 300 }, () => api.call('GET', `/${id}`))
+  const since = performance.now()
+  t.equal((await api.call('GET')).statusCode, 200)
+  t.ok(performance.now() - since < 5000, 'before all of them are answered')
+  const statuses = (await Promise.all(gets)).map(({ statusCode }) => statusCode)
+  t.strictSame([...new Set(statuses)].sort(), [200, 503])
+  t.equal((await api.call('GET', `/${id}`)).statusCode, 200, 'places are free again')
+  await delay(50)
+  t.strictSame(warnings, [], 'a refusal warns of nothing')
+})

@@ -284,6 +284,23 @@ t.test('CouchDB is known by its JSON, its name, or the head that only it sends',
   t.equal(client.size.bytes, 1024 * KiB, 'its own limits are of documents: they teach nothing')
 })
 
+t.test('a 413 with words of its own is of something before CouchDB, and teaches', async (t) => {
+  for (const [error, reason] of [
+    ['request_too_large', 'Request body exceeds the limit'],
+    ['Payload Too Large', 'Payload Too Large']
+  ]) {
+    const { state, client } = await answeringWith(t)
+    const headers = { 'content-type': 'application/json', server: 'gw/1' }
+    state.answer = { status: 413, headers, body: JSON.stringify({ error, reason }) }
+    await t.rejects(client.json({ method: 'POST', path: ['a'], body: Buffer.alloc(900_000) }), {
+      status: 413,
+      gateway: true,
+      reason: /gateway before CouchDB \(gw\) answered 413 Payload Too Large to 900000 bytes: raise/
+    } as never)
+    t.equal(client.size.bytes, 450_000)
+  }
+})
+
 t.test('a 413 of the limit of requests that CouchDB has names it, and teaches', async (t) => {
   const told =
     'CouchDB answered 413 Payload Too Large to 900000 bytes: raise chttpd/max_http_request_size, or set limits.requestBytes, which divides what holds several documents'

@@ -67,8 +67,13 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
 function sendContent(request: FastifyRequest, reply: FastifyReply, content: BackupContent): FastifyReply {
   const { etag, length, body, bodyFrom } = content
   const send = (bytes: Readable) => {
-    if (bytes instanceof Download) bytes.refuseIfFull()
     breakOffWith(bytes, reply)
+    try {
+      if (bytes instanceof Download) bytes.refuseIfFull()
+    } catch (error) {
+      withoutBody(reply)
+      throw error
+    }
     return reply.send(bytes)
   }
   reply.header('content-type', 'application/json; charset=utf-8')
