@@ -41,15 +41,22 @@ export class Places {
   async #wait(full: () => Error): Promise<void> {
     if (this.#waiting.size >= this.#mayWait) throw full()
     let next = () => {}
+    let given = false
     try {
       await within(this.#patience, full, () => {
         return new Promise<void>((resolve) => {
-          next = resolve
+          next = () => {
+            given = true
+            resolve()
+          }
           this.#waiting.add(next)
         })
       })
-    } finally {
+    } catch (error) {
       this.#waiting.delete(next)
+      // It came in the very moment in which it was given up.
+      if (given) this.#giveBack()
+      throw error
     }
   }
 
