@@ -294,7 +294,7 @@ t.test('the setting of CouchDB that bounds an append is named', async (t) => {
     ['too_large', /CouchDB answered 413; raise chttpd\/max_http_request_size, or append less/],
     ['attachment_too_large', /CouchDB answered 413; raise couchdb\/max_attachment_size, or append less/],
     ['document_too_large', /CouchDB answered 413; raise couchdb\/max_document_size, or append less/],
-    ['other', /CouchDB answered 413; raise its limits, or append less/]
+    ['other', /a proxy or gateway before CouchDB answered 413; raise the limit of bodies of the proxy/]
   ] as const) {
     refusal = { error, reason: 'of a test' }
     const reply = await append('slow', { attachment: 'x' })
