@@ -303,14 +303,16 @@ t.test('ids and names are masked in what athena records', async (t) => {
   t.notMatch(athena.metrics.join('\n'), new RegExp(`${id}|secret-name`))
 })
 
+/** A request as clients of athena sign it: over its body. */
+function signed(body: object) {
+  const text = JSON.stringify({ ...body, authorize: { certificate: 'c', msp_id: 'm' } })
+  const hash = createHash('sha256').update(text).digest('hex')
+  return { body: text, headers: { authorization: `Signature ${hash}` } }
+}
+
 t.test('a signed request is verified over its body, which reaches the plugin', async (t) => {
   const athena = await startAthena(t)
   const { call, on } = athena
-  const signed = (body: object) => {
-    const text = JSON.stringify({ ...body, authorize: { certificate: 'c', msp_id: 'm' } })
-    const hash = createHash('sha256').update(text).digest('hex')
-    return { body: text, headers: { authorization: `Signature ${hash}` } }
-  }
   const id = await backUp(athena, signed({}))
   const path = `/ak/api/v3/backups/${id}`
   t.equal((await call('PUT', `${path}/attachments/a`, signed({ attachment: 'x' }))).status, 200)
@@ -343,20 +345,18 @@ t.test('a signed request is verified over its body, which reaches the plugin', a
 t.test('a signed request may be gzip', async (t) => {
   const athena = await startAthena(t)
   const { call, on } = athena
-  const signed = (body: object) => {
-    const text = JSON.stringify({ ...body, authorize: { certificate: 'c', msp_id: 'm' } })
-    const hash = createHash('sha256').update(text).digest('hex')
-    const headers = { authorization: `Signature ${hash}`, 'content-encoding': 'gzip' }
-    return { body: gzipSync(text), headers }
+  const zipped = (body: object) => {
+    const { body: text, headers } = signed(body)
+    return { body: gzipSync(text), headers: { ...headers, 'content-encoding': 'gzip' } }
   }
   await on.couch.use(on.names.components).insert({ a: 1 } as object, 'peer')
-  const id = await backUp(athena, signed({}))
+  const id = await backUp(athena, zipped({}))
   const path = `/ak/api/v3/backups/${id}`
-  await json(200, call('PUT', `${path}/attachments/z`, signed({ attachment: 'é 漢' })))
-  t.match(await restored(athena, await json(202, call('PUT', path, signed({})))), { status: 'success' })
+  await json(200, call('PUT', `${path}/attachments/z`, zipped({ attachment: 'é 漢' })))
+  t.match(await restored(athena, await json(202, call('PUT', path, zipped({})))), { status: 'success' })
   const backup = await json(200, call('GET', path))
   t.equal(Buffer.from(backup._attachments.z, 'base64').toString(), 'é 漢')
-  const upload = await json(202, call('PUT', '/ak/api/v3/backups', signed({ dbs: backup.dbs })))
+  const upload = await json(202, call('PUT', '/ak/api/v3/backups', zipped({ dbs: backup.dbs })))
   t.match(await restored(athena, upload), { status: 'success', databases: { components: { unchanged: 1 } } })
 })
 

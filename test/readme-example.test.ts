@@ -88,7 +88,8 @@ t.test('the example compiles as it is pasted, in strict mode', async (t) => {
   )
 })
 
-t.test('the example runs as it is pasted: its first backup, one of a client, and a restore', async (t) => {
+/** Databases by the names that the example gives them. */
+async function databasesOfExample(t: Test) {
   const prefix = `t${randomBytes(6).toString('hex')}`
   const names = {
     components: `${prefix}_components`,
@@ -96,6 +97,11 @@ t.test('the example runs as it is pasted: its first backup, one of a client, and
     system: `${prefix}_system`
   }
   const { url: couchUrl, couch } = await setupDatabases(t, { names })
+  return { prefix, names, couchUrl, couch }
+}
+
+t.test('the example runs as it is pasted: its first backup, one of a client, and a restore', async (t) => {
+  const { prefix, names, couchUrl, couch } = await databasesOfExample(t)
   await couch.db.destroy(names.sessions)
   await couch.db.destroy(names.system)
   const components = couch.use(names.components)
@@ -147,13 +153,7 @@ t.test('without a key the example does not start', async (t) => {
 })
 
 t.test('the example goes on when another instance runs an operation, or has died in one', async (t) => {
-  const prefix = `t${randomBytes(6).toString('hex')}`
-  const names = {
-    components: `${prefix}_components`,
-    sessions: `${prefix}_sessions`,
-    system: `${prefix}_system`
-  }
-  const { url: couchUrl, couch } = await setupDatabases(t, { names })
+  const { prefix, names, couchUrl, couch } = await databasesOfExample(t)
   const lease = { type: 'athena_backup_lease', operation: 'backup', id: '03_ibp_db_backup_1', ttl: 600_000 }
   const held = { ...lease, instance: 'x', claim: 'x', beat: 0, settled: true }
   await couch.use(names.system).insert(held as object, 'athena_backup_lease')
