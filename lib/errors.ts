@@ -1,5 +1,5 @@
 import createError from '@fastify/error'
-import type { Operation } from './store/lease-document.js'
+import type { Operation } from './lease/lease-document.js'
 
 /** The database is not reachable, or not able to answer now. */
 export const DatabaseUnavailableError = createError(

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { DbBackupsOptions } from '../types/index.js'
-import { Operations } from './operations.js'
+import { Operations } from './operations/operations.js'
 import { resolveOptions } from './options.js'
 import { registerRoutes } from './routes/index.js'
 
@@ -31,7 +31,7 @@ export default dbBackups
 export type * from '../types/index.js'
 export { CouchError } from './couch/errors.js'
 export * from './errors.js'
+export { DamagedBackupError } from './repository/chunk-reader.js'
 export { IncompleteRestoreError } from './restore/restore-job.js'
-export { DamagedBackupError } from './store/chunk-reader.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
 export { createMemoryWebhookStore } from './webhooks/memory-store.js'

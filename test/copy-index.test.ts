@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { OrdinalSet } from '../lib/backup/ordinal-set.js'
-import { CopyIndex, LastCopies } from '../lib/store/copy-index.js'
-import { fingerprint } from '../lib/store/fingerprint.js'
-import { largeKey } from '../lib/store/large-key.js'
+import { CopyIndex, LastCopies } from '../lib/ids/copy-index.js'
+import { fingerprint } from '../lib/ids/fingerprint.js'
+import { largeKey } from '../lib/ids/large-key.js'
+import { OrdinalSet } from '../lib/ids/ordinal-set.js'
 
 const operations = fc.array(
   fc.record({

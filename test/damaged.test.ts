@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import type { ChunkEntry, StoredHeader } from '../lib/store/layout.js'
+import type { ChunkEntry, StoredHeader } from '../lib/repository/layout.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { sameValue } from '../lib/json/same-value.js'
-import { atOnce } from '../lib/steps.js'
+import { atOnce } from '../lib/waits/steps.js'
 
 const same = (a: string, b: string) => atOnce(sameValue(Buffer.from(a), Buffer.from(b)))
 

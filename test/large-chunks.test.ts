@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
-import { DamagedBackupError, readLargeChunk } from '../lib/store/chunk-reader.js'
-import { ChunkWriter } from '../lib/store/chunk-writer.js'
+import { DamagedBackupError, readLargeChunk } from '../lib/repository/chunk-reader.js'
+import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { poll } from './helpers/poll.js'
 

@@ -4,9 +4,9 @@ import t from 'tap'
 import { CouchClient } from '../lib/couch/client.js'
 import { CouchDatabase } from '../lib/couch/database.js'
 import { CouchError } from '../lib/couch/errors.js'
-import type { Lease, LeaseLostError } from '../lib/store/lease.js'
-import { LeaseDocument } from '../lib/store/lease-document.js'
-import { LeaseHeldError, Leases } from '../lib/store/leases.js'
+import type { Lease, LeaseLostError } from '../lib/lease/lease.js'
+import { LeaseDocument } from '../lib/lease/lease-document.js'
+import { LeaseHeldError, Leases } from '../lib/lease/leases.js'
 import { type SimulatedCluster, type Strike, startSimulatedCluster } from './helpers/simulated-cluster.js'
 
 const TTL = 300

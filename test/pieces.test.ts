@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
+import { slicesOf } from '../lib/bytes/slices.js'
 import { jsonRows, rowMemory } from '../lib/couch/json-rows.js'
-import { readBackup } from '../lib/restore/read-backup.js'
-import { slicesOf } from '../lib/slices.js'
+import { readBackup } from '../lib/format/read-backup.js'
 
 /** Documents of some length, and lengths of the pieces that their text comes in: many of a piece, and of many pieces. */
 const texts = fc.array(fc.nat(400), { minLength: 1, maxLength: 40 })

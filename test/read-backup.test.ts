@@ -1,8 +1,8 @@
 import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import t from 'tap'
+import { LARGE_BYTES, type ReadBackupOptions, readBackup } from '../lib/format/read-backup.js'
 import { MAX_DEPTH } from '../lib/json/scanner.js'
-import { LARGE_BYTES, type ReadBackupOptions, readBackup } from '../lib/restore/read-backup.js'
 import { cut, cuts, jsonNode, stringText } from './helpers/json.js'
 import { bytesOf } from './helpers/seed.js'
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { parseSkipList } from '../lib/routes/skip-list.js'
-import { atOnce } from '../lib/steps.js'
+import { atOnce } from '../lib/waits/steps.js'
 
 const parse = (value: string | string[] | undefined) => atOnce(parseSkipList('skip_system', value))
 

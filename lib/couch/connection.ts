@@ -1,6 +1,6 @@
 import type { ServerScope } from 'nano'
 import type { Dispatcher } from 'undici'
-import { cutText, MOST } from '../cut-text.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
 import { HostValueError } from '../errors.js'
 import { isPromise, nowOf } from '../now-of.js'
 

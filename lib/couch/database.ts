@@ -1,6 +1,6 @@
 import { decodeValue, eachObject, MemberCursor } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
-import { inTurns, turnAfter } from '../steps.js'
+import { inTurns, turnAfter } from '../waits/steps.js'
 import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'

@@ -1,4 +1,4 @@
-import { cutText, MOST } from '../cut-text.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
 
 /** CouchDB refused a request, or could not be talked to. Never holds the server's URL, which may carry credentials; texts are cut. */
 export class CouchError extends Error {

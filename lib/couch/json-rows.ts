@@ -1,4 +1,4 @@
-import { GrowingBuffer, Pieces } from '../growing-buffer.js'
+import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
 import {
   ELEMENT,
   type JsonAction,
@@ -8,7 +8,7 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
-import { turnAfter } from '../steps.js'
+import { turnAfter } from '../waits/steps.js'
 import { CouchError } from './errors.js'
 
 /** CouchDB stores documents however deep they nest. */

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { slicesOf } from '../slices.js'
-import type { Steps } from '../steps.js'
+import { slicesOf } from '../bytes/slices.js'
+import type { Steps } from '../waits/steps.js'
 
 /** An attachment to be sent with its document. */
 export interface AttachmentPart {

@@ -1,5 +1,5 @@
-import { cutText, MOST } from '../cut-text.js'
-import { atOnce, type Steps } from '../steps.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
+import { atOnce, type Steps } from '../waits/steps.js'
 import { eachElement, KnownNames, MemberCursor, toBuffer } from './members.js'
 import { sameValue } from './same-value.js'
 

@@ -1,4 +1,4 @@
-import type { Steps } from '../steps.js'
+import type { Steps } from '../waits/steps.js'
 
 const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)*)?\]$/s
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs

@@ -1,4 +1,4 @@
-import type { Steps } from '../steps.js'
+import type { Steps } from '../waits/steps.js'
 import { decodeString, skipSpace, skipValue } from './members.js'
 
 /** Scalars that are compared in one step. */

@@ -7,7 +7,7 @@ import type {
   UnreadableDocument
 } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
-import { cutError, cutText } from '../cut-text.js'
+import { cutError, cutText } from '../bytes/cut-text.js'
 import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 

@@ -7,10 +7,10 @@ import type {
   StartedRestore,
   StartOptions
 } from '../../types/backups.js'
-import { type Append, Appender } from '../backup/append-attachment.js'
-import { backupContent, summaryOf } from '../backup/content.js'
-import type { LoadedBackup } from '../store/backup-store.js'
-import type { Operation } from '../store/lease-document.js'
+import { backupContent, summaryOf } from '../format/content.js'
+import type { Operation } from '../lease/lease-document.js'
+import { type Append, Appender } from '../repository/appender.js'
+import type { LoadedBackup } from '../repository/backup-store.js'
 import { Backups } from './backups.js'
 import { ClientNotices } from './client-notices.js'
 import type { Environment } from './environment.js'

@@ -1,4 +1,4 @@
-import { cutText, MOST, messageOf } from '../cut-text.js'
+import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import { ClosingError } from '../errors.js'
 
 /** Why an operation ended, for headers and transactions. */

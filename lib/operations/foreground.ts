@@ -1,6 +1,6 @@
 import { isUnavailable } from '../couch/errors.js'
 import { DatabaseUnavailableError } from '../errors.js'
-import { LeaseLostError } from '../store/lease.js'
+import { LeaseLostError } from '../lease/lease.js'
 
 /**
  * Runs what somebody waits for.

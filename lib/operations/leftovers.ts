@@ -1,6 +1,6 @@
 import { markFailed } from '../backup/backup-job.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
-import { isOfOthers } from '../store/layout.js'
+import { isOfOthers } from '../repository/layout.js'
 import type { Environment } from './environment.js'
 import type { Running, RunningOperations } from './running-operations.js'
 

@@ -1,10 +1,10 @@
 import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
-import { cutRequester, cutText, MOST, messageOf } from '../cut-text.js'
+import { cutRequester, cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import { HostTimeoutError } from '../errors.js'
+import { TRANSACTION_TYPE } from '../repository/names.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
-import { TRANSACTION_TYPE } from '../store/names.js'
-import { hostWithin } from '../within.js'
+import { hostWithin } from '../waits/within.js'
 
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000

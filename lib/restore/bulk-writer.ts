@@ -1,4 +1,4 @@
-import { BufferPool } from '../buffer-pool.js'
+import { BufferPool } from '../bytes/buffer-pool.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkAnswer, BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'

@@ -1,7 +1,7 @@
-import { cutText, MOST } from '../cut-text.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
-import type { Steps } from '../steps.js'
+import type { Steps } from '../waits/steps.js'
 
 const OBJECT = 0x7b
 const LIST = 0x5b

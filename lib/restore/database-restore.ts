@@ -29,7 +29,7 @@ import {
   readDocument,
   withRevision
 } from '../json/document.js'
-import { inTurns, sharedTurn, turnAfter } from '../steps.js'
+import { inTurns, sharedTurn, turnAfter } from '../waits/steps.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises'
+import { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
-import { GrowingBuffer } from '../growing-buffer.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import {
   type JsonAction,
@@ -10,7 +10,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns, inTurns, type Steps, turnAfter } from '../steps.js'
+import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */

@@ -9,7 +9,7 @@ import {
   readDocument,
   withRevision
 } from '../json/document.js'
-import { inTurns, type Steps } from '../steps.js'
+import { inTurns, type Steps } from '../waits/steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import type { Refusals } from './refusals.js'
 import { sameLarge } from './same-large.js'

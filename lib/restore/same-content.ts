@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { slicesOf } from '../bytes/slices.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, MemberCursor } from '../json/members.js'
-import { slicesOf } from '../slices.js'
-import type { Steps } from '../steps.js'
+import type { Steps } from '../waits/steps.js'
 
 const QUOTE = 0x22
 /** What `false` begins with. */

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
+import { sameStream } from '../bytes/same-stream.js'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type DocumentBytes, sameBody } from '../json/document.js'
-import { sameStream } from '../same-stream.js'
-import { inTurns } from '../steps.js'
+import { inTurns } from '../waits/steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
 import { attachmentsOf, compareAttachments } from './same-content.js'
 

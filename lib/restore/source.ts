@@ -1,6 +1,6 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { AboutDatabase } from '../format/about-database.js'
 import type { DocumentBytes } from '../json/document.js'
-import type { AboutDatabase } from './about-database.js'
 import type { LargeDocument } from './large-document.js'
 
 export type SourceDocument = DocumentBytes | LargeDocument

@@ -1,16 +1,16 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
+import { type AboutDatabase, checkAbout } from '../format/about-database.js'
+import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/read-backup.js'
+import { CopyIndex, TooManyRepeatedError } from '../ids/copy-index.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { apiKey } from '../repository/names.js'
 import type { RoomFile } from '../spool/room.js'
-import { inTurns, sharedTurn } from '../steps.js'
-import { CopyIndex, TooManyRepeatedError } from '../store/copy-index.js'
-import { apiKey } from '../store/names.js'
-import { type AboutDatabase, checkAbout } from './about-database.js'
+import type { Spool } from '../spool/spool.js'
+import { inTurns, sharedTurn } from '../waits/steps.js'
 import { checkAttachments } from './check-attachments.js'
 import { headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
-import { type BackupItem, type ReadBackupOptions, readBackup } from './read-backup.js'
 import type { RestoreSource, SourceDocument } from './source.js'
-import type { Spool } from './spool.js'
 
 /** Where a large document lies: each takes more than 4 MiB of the upload, so they are few. */
 interface SpooledLarge {

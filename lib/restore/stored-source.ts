@@ -1,21 +1,26 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { AboutDatabase } from '../format/about-database.js'
+import { idOfKey } from '../ids/large-key.js'
 import { InvalidDocumentError, readDocument } from '../json/document.js'
-import type { BackupStore } from '../store/backup-store.js'
-import { againIfDamaged, DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
-import { idOfKey } from '../store/large-key.js'
-import type { ChunkEntry, StoredHeader } from '../store/layout.js'
-import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
+import type { BackupStore } from '../repository/backup-store.js'
+import {
+  againIfDamaged,
+  DamagedBackupError,
+  readLargeChunk,
+  verifyChunk
+} from '../repository/chunk-reader.js'
+import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
+import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
 import {
   chunkContents,
   countingLines,
   documentCount,
   type StoredDocuments,
   storedDocuments
-} from '../store/stored-documents.js'
-import type { AboutDatabase } from './about-database.js'
+} from '../repository/stored-documents.js'
+import type { Spool } from '../spool/spool.js'
 import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
-import type { Spool } from './spool.js'
 
 /** Chunks being checked at a time. */
 const CHECKS_IN_FLIGHT = 3

@@ -1,5 +1,5 @@
-import { fingerprint } from '../store/fingerprint.js'
-import { FingerprintTable } from '../store/fingerprint-table.js'
+import { fingerprint } from '../ids/fingerprint.js'
+import { FingerprintTable } from '../ids/fingerprint-table.js'
 
 /** Documents that a table holds at a time: about 11 MiB. Larger restores are done in partitions. */
 export const TABLE_DOCUMENTS = 500_000

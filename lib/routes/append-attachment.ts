@@ -1,5 +1,5 @@
 import { errorCodes, type FastifyReply, type FastifyRequest } from 'fastify'
-import { checkAttachmentName } from '../backup/append-attachment.js'
+import { checkAttachmentName } from '../repository/appender.js'
 import { AttachmentBody, AttachmentParams, attachmentStored, LongNameParams } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'

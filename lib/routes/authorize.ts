@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Requester } from '../../types/backups.js'
 import type { AuthorizeContext } from '../../types/options.js'
 import type { ResolvedOptions } from '../options.js'
-import { within } from '../within.js'
+import { within } from '../waits/within.js'
 
 const AuthorizationFailedError = createError(
   'DB_BACKUPS_AUTHORIZATION_FAILED',

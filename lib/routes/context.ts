@@ -9,9 +9,9 @@ import type {
   RawServerDefault
 } from 'fastify'
 import type { Requester } from '../../types/backups.js'
-import { cutText, MOST } from '../cut-text.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
 import { InvalidParameterError } from '../errors.js'
-import type { Operations } from '../operations.js'
+import type { Operations } from '../operations/operations.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Description } from './describe.js'
 

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { cutError, cutText, MOST } from '../bytes/cut-text.js'
 import { CouchError } from '../couch/errors.js'
-import { cutError, cutText, MOST } from '../cut-text.js'
 import {
   AppendBusyError,
   DatabaseUnavailableError,

@@ -1,4 +1,4 @@
-import { bodyTooLarge } from '../body.js'
+import { bodyTooLarge } from '../bytes/body.js'
 import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'

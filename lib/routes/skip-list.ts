@@ -4,7 +4,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidParameterError } from '../errors.js'
 import { readSkipList } from '../json/read-skip-list.js'
 import type { RestoreQuery } from '../schemas/restore.js'
-import { inTurns, type Steps } from '../steps.js'
+import { inTurns, type Steps } from '../waits/steps.js'
 
 /** Ids not to restore, by database. @throws InvalidParameterError that names the parameter */
 export async function parseSkipLists(

@@ -1,6 +1,6 @@
 import { finished, Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import { Silence } from '../silence.js'
+import { Silence } from '../waits/silence.js'
 import { breakOff, cutConnection } from './break-off.js'
 
 /** Cuts off replies whose clients do not take them. What a stream still has to give is its own matter. */

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent } from 'undici'
 import type { ClientWebhookOptions } from '../../types/options.js'
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
-import { cutText, MOST } from '../cut-text.js'
-import { discard } from '../discard.js'
-import { within } from '../within.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
+import { discard } from '../bytes/discard.js'
+import { within } from '../waits/within.js'
 import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
 
 const ATTEMPTS = 3

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { LARGE_BYTES } from '../../lib/restore/read-backup.js'
+import { LARGE_BYTES } from '../../lib/format/read-backup.js'
 import { setupDatabases } from '../helpers/database.js'
 import { startServer } from '../helpers/server-process.js'
 

@@ -1,5 +1,5 @@
 import { readSkipList } from '../../json/read-skip-list.js'
-import { atOnce } from '../../steps.js'
+import { atOnce } from '../../waits/steps.js'
 import { uploadOf } from '../backup-file.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'

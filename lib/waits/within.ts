@@ -1,4 +1,4 @@
-import { HostTimeoutError } from './errors.js'
+import { HostTimeoutError } from '../errors.js'
 
 /**
  * Waits for something, but not for ever.

@@ -1,4 +1,4 @@
-import type { Requester } from '../types/backups.js'
+import type { Requester } from '../../types/backups.js'
 
 /**
  * Characters of what becomes part of something stored, logged or sent: ids and attachments' names may have megabytes,

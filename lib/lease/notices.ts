@@ -1,6 +1,6 @@
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
-import { NOTICE_RANGE, NOTICE_TYPE, noticeId, transactionOf } from './names.js'
+import { NOTICE_RANGE, NOTICE_TYPE, noticeId, transactionOf } from '../repository/names.js'
 
 /** The transactions whose clients were not told of their end yet: one document each, beside the lease. */
 export class Notices {

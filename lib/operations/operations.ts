@@ -7,19 +7,19 @@ import type {
   StartedBackup,
   StartedRestore,
   StartOptions
-} from '../types/backups.js'
-import type { DbBackups } from '../types/index.js'
+} from '../../types/backups.js'
+import type { DbBackups } from '../../types/index.js'
+import { boundedBody } from '../bytes/body.js'
+import { abandon } from '../bytes/discard.js'
+import { slicesOf } from '../bytes/slices.js'
+import { AppendBusyError } from '../errors.js'
+import type { Operation } from '../lease/lease-document.js'
+import type { ResolvedOptions } from '../options.js'
+import type { Append } from '../repository/appender.js'
+import { HeldBytes } from '../spool/held-bytes.js'
 import { checkAttach, checkRestoreOptions, checkSource, checkStartOptions } from './arguments.js'
-import type { Append } from './backup/append-attachment.js'
-import { boundedBody } from './body.js'
-import { abandon } from './discard.js'
-import { AppendBusyError } from './errors.js'
-import { DatabaseOperations } from './operations/database-operations.js'
-import { Environment, Instance } from './operations/environment.js'
-import type { ResolvedOptions } from './options.js'
-import { slicesOf } from './slices.js'
-import { HeldBytes } from './spool/held-bytes.js'
-import type { Operation } from './store/lease-document.js'
+import { DatabaseOperations } from './database-operations.js'
+import { Environment, Instance } from './environment.js'
 
 /** Bytes of what is appended that are sent at a time. */
 const PIECE = 64 * 1024

@@ -1,5 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { Room, RoomFile } from '../spool/room.js'
+import type { Room, RoomFile } from './room.js'
 
 const BLOCK = 256 * 1024
 /** Length and ordinal before each document. */

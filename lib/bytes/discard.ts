@@ -1,6 +1,6 @@
 import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
-import { within } from './within.js'
+import { within } from '../waits/within.js'
 
 /** What is read of a refused body, at most, for the sake of its sender. */
 const DRAIN_BYTES = 64 * 1024 * 1024

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
-import { BodyAlreadyReadError, TooLargeError, UploadTimeoutError } from './errors.js'
-import { within } from './within.js'
+import { BodyAlreadyReadError, TooLargeError, UploadTimeoutError } from '../errors.js'
+import { within } from '../waits/within.js'
 
 /** Bytes per second of a body, in the idle time-out, below which its sender counts as silent. */
 const LEAST_RATE = 4096

@@ -1,13 +1,13 @@
 import { createGzip, type ZlibOptions } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BufferPool } from '../buffer-pool.js'
+import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isTooLarge } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
+import { largeKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
 import { ChunkPlaces } from './chunk-places.js'
-import { largeKey } from './large-key.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks being compressed or stored while the next is filled. */

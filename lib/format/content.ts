@@ -4,19 +4,19 @@ import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { inPieces } from '../couch/multipart.js'
-import { readBackup } from '../restore/read-backup.js'
-import type { BackupStore, LegacyHeader, LoadedBackup } from '../store/backup-store.js'
-import { DamagedBackupError, readLargeChunk } from '../store/chunk-reader.js'
-import type { ChunkEntry, StoredHeader } from '../store/layout.js'
-import { apiKey, LOGICAL_DATABASES } from '../store/names.js'
+import type { BackupStore, LegacyHeader, LoadedBackup } from '../repository/backup-store.js'
+import { DamagedBackupError, readLargeChunk } from '../repository/chunk-reader.js'
+import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
+import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
 import {
   chunkContents,
   countingLines,
   documentCount,
   type StoredDocuments,
   storedDocuments
-} from '../store/stored-documents.js'
+} from '../repository/stored-documents.js'
 import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
+import { readBackup } from './read-backup.js'
 
 export interface ContentOptions {
   names: DatabaseNames

@@ -1,4 +1,4 @@
-import type { BackupStore } from '../store/backup-store.js'
+import type { BackupStore } from '../repository/backup-store.js'
 
 /** A stretch of what is sent, which can be read from any place in it. */
 export interface Part {

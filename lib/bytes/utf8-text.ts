@@ -1,5 +1,5 @@
+import { encodingOf, markLength, TELLING_BYTES } from '../json/utf8.js'
 import { headOf } from './head-of.js'
-import { encodingOf, markLength, TELLING_BYTES } from './json/utf8.js'
 
 /** Returns a text without its byte order mark, and what it is encoded in where that is not UTF-8. */
 export async function utf8Text(

@@ -1,10 +1,10 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { LastCopies } from '../ids/copy-index.js'
+import { fingerprint } from '../ids/fingerprint.js'
 import { idOf } from '../json/document.js'
-import { sharedTurn } from '../steps.js'
+import { sharedTurn } from '../waits/steps.js'
 import type { BackupStore } from './backup-store.js'
 import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
-import { LastCopies } from './copy-index.js'
-import { fingerprint } from './fingerprint.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 import { apiKey } from './names.js'
 

@@ -1,8 +1,8 @@
+import { sameStream } from '../bytes/same-stream.js'
 import type { AttachmentData, CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
-import { sameStream } from '../same-stream.js'
-import type { BackupStore, LoadedBackup } from '../store/backup-store.js'
+import type { BackupStore, LoadedBackup } from './backup-store.js'
 
 /** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
 const MAX_NAME = 512

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { CouchDatabase, Leaf } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { ReservedIdError } from '../errors.js'
-import { LEASE_ID, LEASE_TYPE } from './names.js'
+import { LEASE_ID, LEASE_TYPE } from '../repository/names.js'
 
 export type Operation = 'backup' | 'restore'
 

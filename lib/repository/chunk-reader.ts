@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
-import { BufferPool } from '../buffer-pool.js'
+import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'

@@ -1,9 +1,10 @@
 import { createInflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
-import { cutText, MOST } from '../cut-text.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
+import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
+import { InflateError, Inflater } from '../bytes/inflater.js'
+import { utf8Text } from '../bytes/utf8-text.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
-import { GrowingBuffer, Pieces } from '../growing-buffer.js'
-import { InflateError, Inflater } from '../inflater.js'
 import { InvalidDocumentError } from '../json/document.js'
 import {
   type JsonAction,
@@ -14,9 +15,8 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns } from '../steps.js'
-import { databaseOfKey } from '../store/names.js'
-import { utf8Text } from '../utf8-text.js'
+import { databaseOfKey } from '../repository/names.js'
+import { inSharedTurns } from '../waits/steps.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
 
 /** Documents longer than this come in pieces. */

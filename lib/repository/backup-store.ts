@@ -13,7 +13,8 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns } from '../steps.js'
+import { inSharedTurns } from '../waits/steps.js'
+import { Turns } from '../waits/turns.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
 import {
@@ -27,7 +28,6 @@ import {
   stampIn,
   TAKEN_IDS
 } from './names.js'
-import { Turns } from './turns.js'
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000
