@@ -9,8 +9,8 @@ import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-watch.js'
-import { isPromise, nowOf } from './now-of.js'
 import { apiKey, LOGICAL_DATABASES } from './repository/names.js'
+import { isPromise, nowOf } from './waits/host-code.js'
 
 /** Node.js takes longer timers to be of one millisecond. */
 const LONGEST_TIMER = 2 ** 31 - 1

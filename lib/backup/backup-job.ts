@@ -2,7 +2,6 @@ import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { elapsed } from '../elapsed.js'
 import { BackupDeletedError } from '../errors.js'
 import type { BackupStore } from '../repository/backup-store.js'
 import type { HeaderDocument, StoredDatabase } from '../repository/layout.js'
@@ -204,4 +203,17 @@ class ProgressWriter {
       }
     )
   }
+}
+
+const UNITS: readonly [name: string, ms: number][] = [
+  ['days', 86_400_000],
+  ['hours', 3_600_000],
+  ['mins', 60_000],
+  ['secs', 1000]
+]
+
+/** Returns a duration for people: `"23.8 secs"`. */
+function elapsed(ms: number): string {
+  const unit = UNITS.find(([, size]) => ms >= size)
+  return unit ? `${(ms / unit[1]).toFixed(1)} ${unit[0]}` : `${Math.round(ms)} ms`
 }

@@ -2,7 +2,7 @@ import type { ServerScope } from 'nano'
 import type { Dispatcher } from 'undici'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { HostValueError } from '../errors.js'
-import { isPromise, nowOf } from '../now-of.js'
+import { isPromise, nowOf } from '../waits/host-code.js'
 
 /** Where and as whom to talk to CouchDB. */
 export interface Connection {

@@ -10,7 +10,7 @@ import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/rest
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
-import { hostWithin } from '../waits/within.js'
+import { hostWithin } from '../waits/host-code.js'
 import type { ClientNotices } from './client-notices.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'

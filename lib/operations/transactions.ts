@@ -4,7 +4,7 @@ import { cutRequester, cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import { HostTimeoutError } from '../errors.js'
 import { TRANSACTION_TYPE } from '../repository/names.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
-import { hostWithin } from '../waits/within.js'
+import { hostWithin } from '../waits/host-code.js'
 
 /** What clients of the transaction are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000
