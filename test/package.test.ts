@@ -153,7 +153,13 @@ t.test('the packed package', async (t) => {
       .filter((file) => file.startsWith(installed))
       .map((file) => file.slice(installed.length + 1))
     const others = loaded.filter((file) => !file.startsWith(join('dist', 'lib', 'cli')))
-    const shared = ['json/members.js', 'json/read-skip-list.js', 'json/scanner.js', 'slices.js', 'steps.js']
+    const shared = [
+      'bytes/slices.js',
+      'json/members.js',
+      'json/read-skip-list.js',
+      'json/scanner.js',
+      'waits/steps.js'
+    ]
     const paths = shared.map((file) => join('dist', 'lib', ...file.split('/')))
     t.strictSame(others.sort(), [...paths, 'package.json'])
     t.notMatch(lines[1], /node_modules.fastify[/\\]/, 'nor anything of Fastify')

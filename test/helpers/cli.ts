@@ -26,7 +26,7 @@ export type Cli = (args: readonly string[], options?: RunOptions) => Promise<Cli
  * @returns its main file
  */
 export function compileCli(directory: string): string {
-  compile(directory, ['lib', 'lib/cli', 'lib/cli/commands', 'lib/json'])
+  compile(directory, ['lib', 'lib/bytes', 'lib/cli', 'lib/cli/commands', 'lib/json', 'lib/waits'])
   return join(directory, 'lib', 'cli', 'main.js')
 }
 
