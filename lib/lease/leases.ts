@@ -74,7 +74,7 @@ interface Reading {
 }
 
 /**
- * The lease of the source databases, as one server instance sees it. "The lease" in docs/architecture.md says why there
+ * The lease of the source databases, as one server instance sees it. "The lease" in docs/internals/clusters.md says why there
  * are never two holders.
  */
 export class Leases {
