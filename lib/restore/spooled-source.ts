@@ -1,8 +1,8 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
-import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import type { RoomFile } from '../spool/room.js'
-import { inTurns, sharedTurn } from '../steps.js'
+import { inTurns, inTurnsIfLong, sharedTurn } from '../steps.js'
 import { CopyIndex, TooManyRepeatedError } from '../store/copy-index.js'
 import { apiKey } from '../store/names.js'
 import { type AboutDatabase, checkAbout } from './about-database.js'
@@ -86,7 +86,7 @@ export class SpooledSource implements RestoreSource {
       const group: SourceDocument[] = []
       for (const { ordinal, bytes } of spooled) {
         await sharedTurn()
-        const document = readDocument(bytes)
+        const document = await inTurnsIfLong(bytes, documentSteps(bytes))
         if (copies.isLast(document.id, ordinal)) group.push(document)
       }
       yield group
@@ -170,7 +170,7 @@ export class SpooledSource implements RestoreSource {
 }
 
 async function readUploaded(bytes: Buffer): Promise<DocumentBytes> {
-  const document = readDocument(bytes)
+  const document = await inTurnsIfLong(bytes, documentSteps(bytes))
   if (document.attachments) await inTurns(checkAttachments(document))
   return document
 }

@@ -1,5 +1,6 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { InvalidDocumentError, readDocument } from '../json/document.js'
+import { documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
+import { inTurnsIfLong } from '../steps.js'
 import type { BackupStore } from '../store/backup-store.js'
 import { againIfDamaged, DamagedBackupError, readLargeChunk, verifyChunk } from '../store/chunk-reader.js'
 import { idOfKey } from '../store/large-key.js'
@@ -78,7 +79,7 @@ export class StoredSource implements RestoreSource {
       const grouping = new Grouping()
       for await (const counting of countingLines(content, lines, repeated)) {
         for (const line of counting) {
-          const document = readDocument(line)
+          const document = await inTurnsIfLong(line, documentSteps(line))
           const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
           if (group) yield group
         }

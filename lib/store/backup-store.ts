@@ -5,7 +5,7 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
 import { BackupDeletedError } from '../errors.js'
-import { readDocument } from '../json/document.js'
+import { documentSteps } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -13,7 +13,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns } from '../steps.js'
+import { inSharedTurns, inTurns } from '../steps.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
 import {
@@ -226,7 +226,8 @@ export class BackupStore {
       const group = new Map(parts.slice(i, i + PARTS_AT_A_TIME).map(({ id, rev }) => [id, rev]))
       const asked = [...group.keys()].map((id) => ({ id }))
       for await (const { id, doc } of this.db.bulkGet(asked, { attachments: false })) {
-        if (!doc || readDocument(doc).rev !== group.get(id)) throw new DamagedBackupError(id, 'is missing')
+        const current = doc && (await inTurns(documentSteps(doc)))
+        if (current?.rev !== group.get(id)) throw new DamagedBackupError(id, 'is missing')
       }
     }
   }
@@ -265,7 +266,7 @@ export class BackupStore {
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.db.bulkGet(revisions, { attachments: false })) {
-      const current = doc && readDocument(doc)
+      const current = doc && (await inTurns(documentSteps(doc)))
       if (current?.rev && !current.deleted && isOwnDocument(id, current.type))
         own.push({ id, rev: current.rev })
     }
