@@ -60,7 +60,8 @@ const REASONS: Record<string, { memory?: string; turn?: string }> = {
   'attachments/backup': { memory: GARBAGE },
   'attachment/upload-dry-run': { memory: GARBAGE },
   'mixed/upload-dry-run': { memory: GARBAGE },
-  'mixed/upload': { memory: GARBAGE }
+  'mixed/upload': { memory: GARBAGE },
+  'wide/upload-dry-run': { memory: GARBAGE }
 }
 
 interface Measured {
