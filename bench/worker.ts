@@ -12,8 +12,8 @@ import { type Turn, TurnWatch } from './turns.js'
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get' | 'download' | 'upload' | 'append'
-  /** Backup to restore, get, download, or append to. */
+  operation: 'backup' | 'restore' | 'get' | 'list' | 'download' | 'upload' | 'append'
+  /** Backup to restore, get, download, or append to; any where backups are listed. */
   id?: string
   /** File to upload, or to download to; the body of a request that appends. */
   file?: string
@@ -63,7 +63,7 @@ async function main(): Promise<void> {
     rebuildWhitelist: () => undefined
   })
   await app.ready()
-  const byHttp = job.operation === 'get' || job.operation === 'append'
+  const byHttp = ['get', 'list', 'append'].includes(job.operation)
   const origin = byHttp ? await app.listen({ port: 0, host: '127.0.0.1' }) : ''
   await app.dbBackups.list()
   const memory = new MemoryWatch(job.live ?? false)
@@ -153,6 +153,7 @@ async function run(
     return { id }
   }
   if (job.operation === 'get') return { id, firstByteMs: await request(origin, `GET /api/v1/backups/${id}`) }
+  if (job.operation === 'list') return { id, firstByteMs: await request(origin, 'GET /api/v1/backups') }
   if (job.operation === 'append') {
     const { size } = statSync(job.file as string)
     const head = `PUT /api/v1/backups/${id}/attachments/file`

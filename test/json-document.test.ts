@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import {
   bodyOf,
+  documentSteps,
   InvalidDocumentError,
   idOf,
   readDocument,
@@ -9,6 +10,7 @@ import {
   withRevision
 } from '../lib/json/document.js'
 import { decodeString, decodeValue, eachElement, MemberCursor } from '../lib/json/members.js'
+import { atOnce, type Steps } from '../lib/waits/steps.js'
 import { jsonNode, stringText } from './helpers/json.js'
 
 const REV = `2-${'ab'.repeat(16)}`
@@ -91,11 +93,12 @@ t.test('leaves every byte but the members that it exchanges', async (t) => {
         const plain = without(members, '_rev', ...REVISION_MEMBERS)
         const at = plain.findIndex(({ name }) => name === '_id') + 1
         const revised = [...plain.slice(0, at), { name: '_rev', text: '"_rev":"9-z"' }, ...plain.slice(at)]
-        const kept = withoutRevisionMembers(document).toString()
+        const kept = atOnce(withoutRevisionMembers(document)).toString()
         return (
-          withRevision(document, null).toString() === textOf(plain) &&
-          withRevision(document, '9-z').toString() === textOf(revised) &&
-          Buffer.concat(bodyOf(document)).toString() === textOf(without(plain, '_id', '_attachments')) &&
+          atOnce(withRevision(document, null)).toString() === textOf(plain) &&
+          atOnce(withRevision(document, '9-z')).toString() === textOf(revised) &&
+          Buffer.concat(atOnce(bodyOf(document))).toString() ===
+            textOf(without(plain, '_id', '_attachments')) &&
           (document.conflicts > 0
             ? readDocument(Buffer.from(kept)).rev === document.rev
             : kept === textOf(members)) &&
@@ -217,4 +220,32 @@ t.test('knows members by any spelling of their names', async (t) => {
     [...name].map((c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`).join('')
   const json = `{"${escaped('_id')}":"a","t\\u0079pe":"b","${escaped('_conflicts')}":["1-a"],"ty\\\\pe":"c"}`
   t.match(readDocument(Buffer.from(json)), { id: 'a', type: 'b', conflicts: 1 })
+})
+
+t.test('long documents are walked over in steps, many members and deep values alike', async (t) => {
+  const members = Object.fromEntries(Array.from({ length: 40_000 }, (_, n) => [`type ${n}`, n]))
+  const deep = Array.from({ length: 40_000 }, (_, n) => [n, { a: ['}]', n] }])
+  const long = ['"}', '\\"'].map((text) => text.repeat(50_000))
+  const [_id, _rev, type] = ['a', '1-a', 'b']
+  for (const value of [members, { deep }, { deep, ...members }, { long }, { ...long, ...members, deep }]) {
+    const document = { _id, ...value, _conflicts: ['1-b'], type, _rev }
+    const bytes = Buffer.from(JSON.stringify(document))
+    // A string is one step, however long.
+    const enough = Math.floor((bytes.length - long.join('').length) / 64 / 1024)
+    const walked = <T>(steps: Steps<T>): T => {
+      for (let count = 0; ; count++) {
+        const { done, value: result } = steps.next()
+        if (!done) continue
+        t.ok(count >= enough, `${count} steps over ${bytes.length} bytes, of ${enough}`)
+        return result
+      }
+    }
+    const read = walked(documentSteps(Buffer.concat([bytes, Buffer.from('}')])))
+    t.match({ ...read, bytes: undefined }, { id: _id, rev: _rev, type, conflicts: 1 })
+    t.ok(read.bytes.equals(bytes))
+    const { _conflicts, ...plain } = document
+    t.same(JSON.parse(String(walked(withRevision(read, '1-a')))), plain)
+    const { _id: id, _rev: rev, ...body } = plain
+    t.same(JSON.parse(Buffer.concat(walked(bodyOf(read))).toString()), body)
+  }
 })

@@ -15,13 +15,13 @@ import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
 import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
-import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
+import { type DocumentBytes, documentSteps, idOf, withoutRevisionMembers } from '../json/document.js'
 import { readChunk } from '../repository/chunk-reader.js'
 import { ChunkWriter } from '../repository/chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from '../repository/layout.js'
 import { BACKUP_RANGE, isBackupId, toldExcluded } from '../repository/names.js'
 import { lineGroups } from '../repository/stored-documents.js'
-import { inTurns, turnAfter } from '../waits/steps.js'
+import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
 import {
   goneFailure,
   nameUnreadable,
@@ -300,10 +300,13 @@ class DatabaseBackup {
 
   /** @param told the database has told of conflicts beside the document */
   #addFetched(id: string, rev: string, doc: Uint8Array | null, told = false): Promise<void> | undefined {
-    const document = this.#readRow(id, rev, doc)
+    return thenOrNow(this.#readRow(id, rev, doc), (document) => this.#addRead(document, told))
+  }
+
+  #addRead(document: DocumentBytes | null, told: boolean): Promise<void> | undefined {
     if (!document) return undefined
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
-      this.#copies.noteDeleted(id)
+      this.#copies.noteDeleted(document.id)
       return undefined
     }
     const conflicted = told || document.conflicts > 0
@@ -312,9 +315,13 @@ class DatabaseBackup {
   }
 
   /** @returns `null` when it is not the living document that was asked for: it is unread then */
-  #readRow(id: string, rev: string, doc: Uint8Array | null): DocumentBytes | null {
+  #readRow(id: string, rev: string, doc: Uint8Array | null) {
+    return inTurnsIfLong(doc ?? NOTHING, this.#rowSteps(id, rev, doc))
+  }
+
+  *#rowSteps(id: string, rev: string, doc: Uint8Array | null): Steps<DocumentBytes | null> {
     try {
-      const document = doc && readDocument(doc)
+      const document = doc && (yield* documentSteps(doc))
       // One that was deleted since the row was read: a later row says so.
       if (!document || document.deleted) throw goneFailure(id)
       if (document.id === id) return document
@@ -365,7 +372,7 @@ class DatabaseBackup {
       const { rev, conflicted } = batch.wanted.get(id) as Waiting
       if (failure) await this.#withoutBatch(id, { rev, conflicted }, failure)
       else {
-        const document = this.#readRow(id, rev, doc)
+        const document = await this.#readRow(id, rev, doc)
         if (document) await this.#write(document, conflicted)
       }
     }
@@ -376,7 +383,7 @@ class DatabaseBackup {
   async #withoutBatch(id: string, { rev, conflicted }: Waiting, failure: ReadFailure): Promise<void> {
     for await (const found of this.#reader.read([{ id, rev }], { attachments: false })) {
       if (found.failure) return this.#noteUnread(id, rev, failure)
-      const document = this.#readRow(id, rev, found.doc)
+      const document = await this.#readRow(id, rev, found.doc)
       if (document) await this.#readAlone(document, conflicted)
     }
   }
@@ -391,13 +398,15 @@ class DatabaseBackup {
     const ordinal = this.#copies.note(document.id)
     if (conflicted) this.#conflicted.add(ordinal)
     if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
-    return this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
+    const design = isDesign(document.id)
+    const plain = inTurnsIfLong(document.bytes, withoutRevisionMembers(document))
+    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, { design }))
   }
 
   /** A document whose attachments may be of any size, though what is told of them is small. */
   async #readAlone(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { source } = this.#options
-    const plain = readDocument(withoutRevisionMembers(document))
+    const plain = await inTurns(plainDocument(document))
     let whole: Buffer | null
     try {
       whole = await source.client.retry(() => collect(inlineAttachments(source, plain), LARGE_LINE))
@@ -405,12 +414,12 @@ class DatabaseBackup {
       return this.#noteFailure(plain, error)
     }
     if (whole === null) return this.#writeLarge(document, conflicted)
-    return this.#write(readDocument(whole), conflicted)
+    return this.#write(await inTurns(documentSteps(whole)), conflicted)
   }
 
   async #writeLarge(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { id } = document
-    const plain = readDocument(withoutRevisionMembers(document))
+    const plain = await inTurns(plainDocument(document))
     /** What reading failed with, in the last attempt. */
     let failure: unknown
     const open = async function* (source: CouchDatabase) {
@@ -495,6 +504,19 @@ class DatabaseBackup {
     }
     return { superseded: await this.#writer.flush(), dropped }
   }
+}
+
+const NOTHING = new Uint8Array(0)
+
+/** Hands a value on when it is there: now where nobody has to wait for it. */
+const thenOrNow = <T>(
+  value: T | Promise<T>,
+  next: (value: T) => Promise<void> | undefined
+): Promise<void> | undefined => (value instanceof Promise ? value.then(next) : next(value))
+
+/** Reads a document without members that describe revisions. */
+function* plainDocument(document: DocumentBytes): Steps<DocumentBytes> {
+  return yield* documentSteps(yield* withoutRevisionMembers(document))
 }
 
 /** Yields the keys of the documents of a chunk, in groups. */

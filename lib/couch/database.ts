@@ -1,6 +1,6 @@
-import { decodeValue, eachObject, MemberCursor } from '../json/members.js'
+import { decodeValue, MemberCursor, objectsOf } from '../json/members.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
-import { inTurns, turnAfter } from '../waits/steps.js'
+import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
 import { BulkBody } from './bulk-body.js'
 import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
@@ -446,7 +446,7 @@ export class CouchDatabase {
         const response = await this.client.streamOnce(this.#bulkGetRequest([...missing.values()], options))
         for await (const rows of jsonRows(response.body, 'results')) {
           for (const row of rows) {
-            const result = readBulkGetRow(row)
+            const result = await inTurnsIfLong(row, bulkGetRow(row))
             const pause = turnAfter(row)
             if (pause) await pause
             if (missing.delete(result.id)) yield result
@@ -780,10 +780,10 @@ function readChange(row: Uint8Array): Change {
         change.doc = row.subarray(start, cursor.valueEnd)
         break
       case 'changes':
-        eachObject(cursor, (leaf) => {
+        for (const leaf of objectsOf(cursor)) {
           change.branched = change.rev !== ''
           while (leaf.next()) if (leaf.key() === 'rev') change.rev ||= leaf.string() ?? ''
-        })
+        }
         break
     }
   }
@@ -811,7 +811,7 @@ function readAllDocsRow(row: Uint8Array): Row {
   return revision
 }
 
-function readBulkGetRow(row: Uint8Array): FoundDocument {
+function* bulkGetRow(row: Uint8Array): Steps<FoundDocument> {
   let id: string | undefined
   const leaves: Uint8Array[] = []
   const cursor = new MemberCursor(row)
@@ -819,17 +819,18 @@ function readBulkGetRow(row: Uint8Array): FoundDocument {
     const key = cursor.key()
     if (key === 'id') id = cursor.string()
     else if (key === 'docs') {
-      eachObject(cursor, (answer) => {
+      for (const answer of objectsOf(cursor)) {
         while (answer.next()) {
+          while (!answer.reachEnd()) yield
           if (answer.key() === 'ok') leaves.push(row.subarray(answer.valueStart, answer.valueEnd))
           else if (answer.key() === 'error')
             rejectServerError(row.subarray(answer.valueStart, answer.valueEnd))
         }
-      })
+      }
     }
   }
   if (id === undefined) throw malformed('_bulk_get', 'id of a result')
-  return { id, ...winnerOf(leaves) }
+  return { id, ...(yield* winnerOf(leaves)) }
 }
 
 /**

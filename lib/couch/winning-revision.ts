@@ -1,16 +1,20 @@
-import { readDocument } from '../json/document.js'
+import { type DocumentBytes, documentSteps } from '../json/document.js'
+import type { Steps } from '../waits/steps.js'
 
 /**
- * Which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
+ * Tells which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
  * that with the longest history, then that whose digest sorts last
  * (https://docs.couchdb.org/en/stable/replication/conflicts.html).
  *
  * @param leaves as CouchDB sends them
  * @returns with the revisions of the other leaves that are not deleted; `null` when there is no leaf
  */
-export function winnerOf(leaves: readonly Uint8Array[]): { doc: Uint8Array | null; conflicts: string[] } {
+export function* winnerOf(
+  leaves: readonly Uint8Array[]
+): Steps<{ doc: Uint8Array | null; conflicts: string[] }> {
   if (leaves.length < 2) return { doc: leaves[0] ?? null, conflicts: [] }
-  const documents = leaves.map(readDocument)
+  const documents: DocumentBytes[] = []
+  for (const leaf of leaves) documents.push(yield* documentSteps(leaf))
   const winner = documents.reduce((best, other) => (wins(other, best) ? other : best))
   const others = documents.filter((document) => document !== winner && !document.deleted)
   return { doc: winner.bytes, conflicts: others.map(({ rev }) => rev as string) }

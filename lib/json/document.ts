@@ -50,9 +50,6 @@ const ID = new KnownNames(['_id'])
 /** CouchDB takes more than it makes: with `new_edits: false`, a revision is a number, a dash and any text. */
 const REV = /^[0-9]+-/
 
-/** Members that are read in one step. */
-const STEP = 2000
-
 /**
  * Reads the members of a document that CouchDB gives a meaning to.
  *
@@ -61,7 +58,7 @@ const STEP = 2000
  */
 export const readDocument = (bytes: Uint8Array): DocumentBytes => atOnce(documentSteps(bytes))
 
-/** Does what {@link readDocument} does, for documents that may have any number of members. */
+/** Does what {@link readDocument} does, for documents that may be long. */
 export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   const document: DocumentBytes = {
     bytes: toBuffer(bytes),
@@ -74,10 +71,9 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   }
   /** A bit for each member that must not come twice. */
   let seen = 0
-  let members = 0
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) {
-    if (++members % STEP === 0) yield
+    while (!cursor.reachEnd()) yield
     const key = cursor.keyOf(READ)
     if (key === undefined) continue
     if (key === 'type') document.type = cursor.string()
@@ -130,30 +126,32 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
 }
 
 /**
- * The document with its revision replaced and without members that describe revisions. All other bytes stay.
+ * Returns the document with its revision replaced and without members that describe revisions. All other bytes stay.
  *
  * @param rev the revision to put in, or `null` for none
  */
-export function withRevision(document: DocumentBytes, rev: string | null): Buffer {
-  return Buffer.concat(piecesWithRevision(document, rev))
+export function* withRevision(document: DocumentBytes, rev: string | null): Steps<Buffer> {
+  const pieces = yield* piecesWithRevision(document, rev)
+  yield
+  return Buffer.concat(pieces)
 }
 
-/** The pieces that {@link withRevision} puts together: views of the document, but for short ones. */
-export function piecesWithRevision(document: DocumentBytes, rev: string | null): Buffer[] {
+/** Returns the pieces that {@link withRevision} puts together: views of the document, but for short ones. */
+export function piecesWithRevision(document: DocumentBytes, rev: string | null): Steps<Buffer[]> {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }
 
-/** The document without members that describe revisions, `_rev` excepted. The same bytes when there is none. */
-export function withoutRevisionMembers(document: DocumentBytes): Buffer {
+/** Returns the document without members that describe revisions, `_rev` excepted. The same bytes when there is none. */
+export function* withoutRevisionMembers(document: DocumentBytes): Steps<Buffer> {
   if (document.conflicts === 0) return document.bytes
-  return withRevision(document, document.rev ?? null)
+  return yield* withRevision(document, document.rev ?? null)
 }
 
 /**
- * What a document that is not deleted says besides its id, its revision and its attachments: to be compared. In pieces
+ * Returns what a document that is not deleted says besides its id, its revision and its attachments: to be compared. In pieces
  * that are views of the document, but for short ones.
  */
-export function bodyOf(document: DocumentBytes): Buffer[] {
+export function bodyOf(document: DocumentBytes): Steps<Buffer[]> {
   return rewrite(document, isBesideBody, null)
 }
 
@@ -164,18 +162,16 @@ export function bodyOf(document: DocumentBytes): Buffer[] {
 export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
   for (;;) {
-    const [key, otherKey] = [nextOfBody(one), nextOfBody(other)]
+    const [key, otherKey] = [yield* nextOfBody(one), yield* nextOfBody(other)]
     if (key !== otherKey) return false
     if (key === undefined) return true
-    yield
-    const value = valueAt(one)
-    yield
-    if (!(yield* sameValue(value, valueAt(other)))) return false
+    if (!(yield* sameValue(valueAt(one), valueAt(other)))) return false
   }
 }
 
-function nextOfBody(cursor: MemberCursor): string | undefined {
+function* nextOfBody(cursor: MemberCursor): Steps<string | undefined> {
   while (cursor.next()) {
+    while (!cursor.reachEnd()) yield
     const key = cursor.key()
     if (!isBesideBody(key)) return key
   }
@@ -187,7 +183,11 @@ const isBesideBody = (key: string) => UNIQUE_MEMBERS.includes(key) || REVISION_M
 const valueAt = ({ bytes, valueStart, valueEnd }: MemberCursor) =>
   toBuffer(bytes).subarray(valueStart, valueEnd)
 
-function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: string | null): Buffer[] {
+function* rewrite(
+  { bytes }: DocumentBytes,
+  drop: (key: string) => boolean,
+  rev: string | null
+): Steps<Buffer[]> {
   const cursor = new MemberCursor(bytes)
   const pieces: Buffer[] = [bytes.subarray(0, bytes.indexOf(0x7b) + 1)]
   /** Bounds of the run of members that is kept as it stands. */
@@ -200,6 +200,7 @@ function rewrite({ bytes }: DocumentBytes, drop: (key: string) => boolean, rev: 
     runStart = -1
   }
   while (cursor.next()) {
+    while (!cursor.reachEnd()) yield
     const key = cursor.keyOf(REWRITTEN)
     if (key !== undefined && drop(key)) {
       flush()

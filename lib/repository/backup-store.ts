@@ -5,7 +5,7 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
 import { BackupDeletedError } from '../errors.js'
-import { readDocument } from '../json/document.js'
+import { documentSteps } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -13,7 +13,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns } from '../waits/steps.js'
+import { inSharedTurns, inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
@@ -37,6 +37,8 @@ const REQUEST_SHARE = 2048
 const PARTS_AT_A_TIME = 500
 /** Documents whose type is asked for at a time. */
 const TYPES_AT_A_TIME = 8
+/** Documents in the range of headers that are worked on in one step: less than a millisecond. */
+const LISTED = 500
 /** Bytes of captured members: headers of this package stay far below. */
 const MAX_HEAD = 16 * 1024 * 1024
 
@@ -56,6 +58,12 @@ interface KnownDocument {
   rev?: string
   /** It is a backup's header. */
   header: boolean
+}
+
+/** `rev` is not told of one that is not shown. */
+interface ListedDocument {
+  id: string
+  rev?: string
 }
 
 export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'legacy'; header: LegacyHeader }
@@ -79,22 +87,31 @@ export class BackupStore {
   }
 
   /**
-   * Ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does not show them.
+   * Returns the ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does
+   * not show them.
    */
   async list(): Promise<string[]> {
-    const rows = (await this.db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
-    const shown = new Set(rows.map(({ id }) => id))
-    const hidden = [...this.#known].filter(([id, { header }]) => header && !shown.has(id))
+    const documents = await inTurns(this.#toLookAt(await this.db.rows(BACKUP_RANGE)))
     const known = new Map<string, KnownDocument>()
-    const look = async (id: string, rev?: string) =>
+    const look = async ({ id, rev }: ListedDocument) =>
       known.set(id, { rev, header: await this.#isHeader(id, rev) })
-    const asked: { id: string; rev?: string }[] = [...rows, ...hidden.map(([id]) => ({ id }))]
-    for (let i = 0; i < asked.length; i += TYPES_AT_A_TIME)
-      await Promise.all(asked.slice(i, i + TYPES_AT_A_TIME).map(({ id, rev }) => look(id, rev)))
+    for (let i = 0; i < documents.length; i += TYPES_AT_A_TIME) {
+      await sharedTurn()
+      await Promise.all(documents.slice(i, i + TYPES_AT_A_TIME).map(look))
+    }
     this.#known = known
-    const headers = [...known].filter(([, { header }]) => header)
-    const stamped = headers.map(([id]) => ({ id, stamp: stampIn(id) }))
-    return stamped.sort((a, b) => (a.stamp < b.stamp ? -1 : 1)).map(({ id }) => id)
+    return inTurns(headersByStamp(known))
+  }
+
+  *#toLookAt(rows: readonly Revision[]): Steps<ListedDocument[]> {
+    const found = new Map<string, ListedDocument>()
+    for (const [i, { id, rev }] of rows.entries()) {
+      if (i % LISTED === 0) yield
+      if (isBackupId(id)) found.set(id, { id, rev })
+    }
+    yield
+    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, { id })
+    return [...found.values()]
   }
 
   /** The id alone does not tell: a document of the console may have it. */
@@ -226,7 +243,8 @@ export class BackupStore {
       const group = new Map(parts.slice(i, i + PARTS_AT_A_TIME).map(({ id, rev }) => [id, rev]))
       const asked = [...group.keys()].map((id) => ({ id }))
       for await (const { id, doc } of this.db.bulkGet(asked, { attachments: false })) {
-        if (!doc || readDocument(doc).rev !== group.get(id)) throw new DamagedBackupError(id, 'is missing')
+        const current = doc && (await inTurns(documentSteps(doc)))
+        if (current?.rev !== group.get(id)) throw new DamagedBackupError(id, 'is missing')
       }
     }
   }
@@ -265,7 +283,7 @@ export class BackupStore {
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.db.bulkGet(revisions, { attachments: false })) {
-      const current = doc && readDocument(doc)
+      const current = doc && (await inTurns(documentSteps(doc)))
       if (current?.rev && !current.deleted && isOwnDocument(id, current.type))
         own.push({ id, rev: current.rev })
     }
@@ -289,6 +307,21 @@ export class BackupStore {
     }
     return visitor.head
   }
+}
+
+/** Returns the ids of the headers, oldest first. */
+function* headersByStamp(known: ReadonlyMap<string, KnownDocument>): Steps<string[]> {
+  const stamped: { id: string; stamp: bigint }[] = []
+  let looked = 0
+  for (const [id, { header }] of known) {
+    if (++looked % LISTED === 0) yield
+    if (header) stamped.push({ id, stamp: stampIn(id) })
+  }
+  yield
+  // Nearly sorted already, as they were listed: one comparison for each.
+  stamped.sort((a, b) => (a.stamp < b.stamp ? -1 : 1))
+  yield
+  return stamped.map(({ id }) => id)
 }
 
 /** Keeps the members of a backup's header, except the documents of a legacy one. */

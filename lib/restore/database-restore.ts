@@ -22,14 +22,8 @@ import { readFeed } from '../couch/feed.js'
 import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
-import {
-  type DocumentBytes,
-  documentSteps,
-  InvalidDocumentError,
-  readDocument,
-  withRevision
-} from '../json/document.js'
-import { inTurns, sharedTurn, turnAfter } from '../waits/steps.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError, withRevision } from '../json/document.js'
+import { inTurns, type Steps, sharedTurn, turnAfter } from '../waits/steps.js'
 import { BulkWriter, Lanes, type Write } from './bulk-writer.js'
 import { deleteDocuments, deleteLeaves, leavesToDelete } from './delete-documents.js'
 import type { LargeDocument } from './large-document.js'
@@ -324,7 +318,7 @@ class DatabaseRestore {
     }
     const write: PendingWrite = { id, rev, bytes, as: 'created', attempt: 1 }
     if (keepRevision) return this.#replicas.add(write)
-    return this.#edits.add({ ...write, bytes: withRevision(document, null) })
+    return this.#edits.add({ ...write, bytes: await inTurns(withRevision(document, null)) })
   }
 
   /** Documents that the target does not have now: did it never have the revision, or was it deleted since? */
@@ -346,7 +340,7 @@ class DatabaseRestore {
     for await (const { id, doc, failure } of this.#current([...documents.keys()])) {
       const document = documents.get(id)
       if (!document) continue
-      const current = liveDocument(doc)
+      const current = await liveDocument(doc)
       if (current) await turnAfter(current.bytes)
       if (failure) this.#failUnreadable(id, failure)
       else if (this.#isReserved(current)) this.#failReserved(id)
@@ -373,7 +367,7 @@ class DatabaseRestore {
     // What is read now is no larger than what is in memory already.
     const { id, rev } = current
     for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
-      return doc !== null && (await inTurns(sameAttachments(document, readDocument(doc))))
+      return doc !== null && (await inTurns(sameAttached(document, doc)))
     return false
   }
 
@@ -407,8 +401,7 @@ class DatabaseRestore {
     attempt: number
   ): Promise<void> {
     if (isLarge(document)) return this.#writeLarge(document, { keep: false, rev }, as)
-    await turnAfter(document.bytes)
-    const bytes = withRevision(document, rev)
+    const bytes = await inTurns(withRevision(document, rev))
     await turnAfter(bytes)
     await this.#edits.add({ id: document.id, bytes, as, attempt })
   }
@@ -442,8 +435,8 @@ class DatabaseRestore {
       for await (const { id, doc, conflicts: others, failure } of this.#current([...writes.keys()])) {
         const write = writes.get(id)
         if (!write) continue
-        const document = readDocument(write.bytes)
-        const live = liveDocument(doc)
+        const document = await inTurns(documentSteps(write.bytes))
+        const live = await liveDocument(doc)
         if (!failure) await this.#withdraw(write, live)
         if (failure) this.#failUnreadable(id, failure)
         else if (this.#isReserved(live)) this.#failReserved(id)
@@ -476,7 +469,7 @@ class DatabaseRestore {
         return this.#fail(id, error, reason ?? '')
       const { doc, conflicts, failure } = await this.#read(id)
       if (failure) return this.#failUnreadable(id, failure)
-      const current = liveDocument(doc)
+      const current = await liveDocument(doc)
       if (error === undefined) await this.#withdraw({ id, accepted: written }, current)
       if (this.#isReserved(current)) return this.#failReserved(id)
       const stands = error === undefined && current?.rev === written
@@ -539,13 +532,14 @@ class DatabaseRestore {
   async #settleAll(documents: readonly DocumentBytes[]): Promise<void> {
     if (documents.length === 0) return
     const left = new Map(documents.map((document) => [document.id, document]))
-    for await (const found of this.#current([...left.keys()])) if (this.#stands(found)) left.delete(found.id)
+    for await (const found of this.#current([...left.keys()]))
+      if (await this.#stands(found)) left.delete(found.id)
     for (const document of left.values()) await this.#settle(document)
   }
 
   /** Whether a document is as it was written, and what is not to be beside it is not. */
-  #stands({ id, doc, conflicts }: ReadDocument): boolean {
-    const rev = liveDocument(doc)?.rev
+  async #stands({ id, doc, conflicts }: ReadDocument): Promise<boolean> {
+    const rev = (await liveDocument(doc))?.rev
     return rev !== undefined && this.#table.isAt(id, rev) && this.#toRemove(id, conflicts, []).length === 0
   }
 
@@ -574,7 +568,7 @@ class DatabaseRestore {
         refusal = { id, error: 'unreadable', reason: failure.message }
         break
       }
-      const live = liveDocument(doc)
+      const live = await liveDocument(doc)
       if (this.#isReserved(live)) {
         refusal = { id, error: 'reserved', reason: RESERVED }
         break
@@ -609,7 +603,7 @@ class DatabaseRestore {
   async #writeNow(document: SourceDocument, rev: string | null): Promise<BulkResult> {
     const { target } = this.#options
     if (isLarge(document)) return this.#large.write(document, { keep: false, rev })
-    const body = BulkBody.of(true, [withRevision(document, rev)])
+    const body = BulkBody.of(true, [await inTurns(withRevision(document, rev))])
     const { answer, refusal } = await this.#refusals.send(1, () => target.bulkDocsOnce(body))
     return answer?.results[0] ?? { id: document.id, error: refusal?.error, reason: refusal?.reason }
   }
@@ -683,9 +677,14 @@ const replaced = ({ name }: CouchDatabase) =>
 const headOf = (document: SourceDocument): DocumentBytes => (isLarge(document) ? document.head : document)
 
 /** @returns `null` when there is no document, or it is deleted */
-function liveDocument(doc: Uint8Array | null): DocumentBytes | null {
-  const document = doc && readDocument(doc)
+async function liveDocument(doc: Uint8Array | null): Promise<DocumentBytes | null> {
+  const document = doc && (await inTurns(documentSteps(doc)))
   return document && !document.deleted ? document : null
+}
+
+/** Tells whether a document has the attachments of one that was read with them. */
+function* sameAttached(document: DocumentBytes, doc: Uint8Array): Steps<boolean> {
+  return yield* sameAttachments(document, yield* documentSteps(doc))
 }
 
 /** What a document of the target is told by where its content is read; by its revision where that is none. */

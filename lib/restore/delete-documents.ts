@@ -1,5 +1,6 @@
 import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
-import { type DocumentBytes, readDocument } from '../json/document.js'
+import { type DocumentBytes, documentSteps } from '../json/document.js'
+import { inTurns } from '../waits/steps.js'
 
 /** How often a document is deleted again that somebody else writes meanwhile. */
 const ATTEMPTS = 5
@@ -41,7 +42,7 @@ export async function leavesToDelete(
     ids.map((id) => ({ id })),
     { attachments: false }
   )) {
-    const current = doc && readDocument(doc)
+    const current = doc && (await inTurns(documentSteps(doc)))
     if (!current?.rev || current.deleted || keep(current)) continue
     leaves.set(
       id,

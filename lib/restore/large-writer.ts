@@ -4,9 +4,9 @@ import { type AttachmentPart, inPieces } from '../couch/multipart.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
 import {
   type DocumentBytes,
+  documentSteps,
   type MemberBounds,
   piecesWithRevision,
-  readDocument,
   withRevision
 } from '../json/document.js'
 import { inTurns, type Steps } from '../waits/steps.js'
@@ -99,7 +99,7 @@ export class LargeWriter {
 
   async #read(id: string, rev?: string): Promise<DocumentBytes | null> {
     for await (const { doc } of this.#once.bulkGet([{ id, rev }], { attachments: false }))
-      return doc && readDocument(doc)
+      return doc && (await inTurns(documentSteps(doc)))
     return null
   }
 }
@@ -131,7 +131,7 @@ async function putMultipart(
   base: BaseRevision,
   options: StreamedWrite
 ): Promise<BulkResult> {
-  const json = base.keep ? [head.bytes] : piecesWithRevision(head, base.rev)
+  const json = base.keep ? [head.bytes] : await inTurns(piecesWithRevision(head, base.rev))
   const rev = await db.putWithAttachmentsOnce(head.id, json, parts, options)
   return { id: head.id, rev: rev ?? undefined }
 }
@@ -147,13 +147,17 @@ async function putInline(
   return result ?? { id: document.head.id }
 }
 
+function* revised(document: DocumentBytes, rev: string | null): Steps<DocumentBytes> {
+  return yield* documentSteps(yield* withRevision(document, rev))
+}
+
 /** Streams the document's JSON with its attachments inline. */
 async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
   if (!head.attachments) {
-    yield* inPieces(base.keep ? [head.bytes] : piecesWithRevision(head, base.rev))
+    yield* inPieces(base.keep ? [head.bytes] : await inTurns(piecesWithRevision(head, base.rev)))
     return
   }
-  const { bytes, attachments } = base.keep ? head : readDocument(withRevision(head, base.rev))
+  const { bytes, attachments } = base.keep ? head : await inTurns(revised(head, base.rev))
   const { start, end } = attachments as MemberBounds
   yield* inPieces([bytes.subarray(0, start)])
   let separator = '{'

@@ -91,7 +91,7 @@ export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<bool
  */
 export function* contentPrint(document: DocumentBytes): Steps<string> {
   const hash = createHash('sha256').update(KEY)
-  for (const piece of bodyOf(document)) {
+  for (const piece of yield* bodyOf(document)) {
     for (const slice of slicesOf(piece, HASHED)) {
       hash.update(slice)
       yield

@@ -3,11 +3,11 @@ import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { type AboutDatabase, checkAbout } from '../format/about-database.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/read-backup.js'
 import { CopyIndex, TooManyRepeatedError } from '../ids/copy-index.js'
-import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import { apiKey } from '../repository/names.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
-import { inTurns, sharedTurn } from '../waits/steps.js'
+import { inTurns, inTurnsIfLong, sharedTurn } from '../waits/steps.js'
 import { checkAttachments } from './check-attachments.js'
 import { headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import type { RestoreSource, SourceDocument } from './source.js'
@@ -86,7 +86,7 @@ export class SpooledSource implements RestoreSource {
       const group: SourceDocument[] = []
       for (const { ordinal, bytes } of spooled) {
         await sharedTurn()
-        const document = readDocument(bytes)
+        const document = await inTurnsIfLong(bytes, documentSteps(bytes))
         if (copies.isLast(document.id, ordinal)) group.push(document)
       }
       yield group
@@ -170,7 +170,7 @@ export class SpooledSource implements RestoreSource {
 }
 
 async function readUploaded(bytes: Buffer): Promise<DocumentBytes> {
-  const document = readDocument(bytes)
+  const document = await inTurnsIfLong(bytes, documentSteps(bytes))
   if (document.attachments) await inTurns(checkAttachments(document))
   return document
 }

@@ -1,7 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { idOfKey } from '../ids/large-key.js'
-import { InvalidDocumentError, readDocument } from '../json/document.js'
+import { documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
 import type { BackupStore } from '../repository/backup-store.js'
 import {
   againIfDamaged,
@@ -19,6 +19,7 @@ import {
   storedDocuments
 } from '../repository/stored-documents.js'
 import type { Spool } from '../spool/spool.js'
+import { inTurnsIfLong } from '../waits/steps.js'
 import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 
@@ -83,7 +84,7 @@ export class StoredSource implements RestoreSource {
       const grouping = new Grouping()
       for await (const counting of countingLines(content, lines, repeated)) {
         for (const line of counting) {
-          const document = readDocument(line)
+          const document = await inTurnsIfLong(line, documentSteps(line))
           const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
           if (group) yield group
         }

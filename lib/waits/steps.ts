@@ -29,6 +29,13 @@ export async function inTurns<T>(steps: Steps<T>): Promise<T> {
   }
 }
 
+/**
+ * Does the steps of a walk over `bytes`: in this turn where these are short, else in as many as it takes.
+ * For walks over each of many documents: most are short, and leave nothing to wait for.
+ */
+export const inTurnsIfLong = <T>(bytes: Uint8Array, steps: Steps<T>): T | Promise<T> =>
+  bytes.length > LONG ? inTurns(steps) : atOnce(steps)
+
 /** Lets others run after a walk over long bytes. Returns nothing to wait for after short ones. */
 export const turnAfter = (bytes: Uint8Array): Promise<void> | undefined =>
   bytes.length > LONG ? turn() : undefined

@@ -46,6 +46,11 @@ export const SHAPES: Record<string, Shape> = {
     change: (server, db) => fill(server, db, mixed(1, 1))
   },
   many: { name: '20,000 attachments in a document', load: (server, db) => fill(server, db, [many(20_000)]) },
+  wide: {
+    name: '7 MB in 600,000 members',
+    load: (server, db) => fill(server, db, [wide(600_000)]),
+    change: (server, db) => fill(server, db, [wide(600_000, 1)])
+  },
   duplicates: { name: '100,000 documents, each 4 times', upload: (file) => duplicates(file, 100_000, 4) }
 }
 
@@ -70,6 +75,12 @@ export function* mixed(count: number, revised = 0): Generator<string> {
 export function many(count: number): string {
   const stubs = Array.from({ length: count }, (_, n) => `"file ${n}.bin":{"data":"${btoa(`of ${n}`)}"}`)
   return `{"_id":"many","type":"fabric-peer","_attachments":{${stubs.join(',')}}}`
+}
+
+/** A document of many small members, whose names begin as one does that is looked for. */
+export function wide(count: number, revised = 0): string {
+  const members = Array.from({ length: count }, (_, n) => `"t${n}":${n % 10}`)
+  return `{"_id":"wide","type":"fabric-peer",${members.join(',')},"revised":${revised}}`
 }
 
 /** Writes documents by `_bulk_docs`. */

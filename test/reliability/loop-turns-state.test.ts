@@ -3,6 +3,7 @@ import t from 'tap'
 import { TurnWatch } from '../../bench/turns.js'
 import { TargetTable } from '../../lib/restore/target-table.js'
 import { parseSkipLists } from '../../lib/routes/skip-list.js'
+import { prepareTurns } from '../helpers/turns-run.js'
 
 /** Milliseconds of processor time of one turn. */
 const MOST = 25
@@ -37,4 +38,19 @@ t.test('parameters that name 200,000 ids to skip are read in short turns', async
   t.comment(`${cpu.toFixed(1)} ms`)
   // 68 ms.
   t.ok(cpu <= MOST, `the longest turn took ${cpu} ms`)
+})
+
+t.test('20,000 backups are listed in short turns', async (t) => {
+  const { on, run } = await prepareTurns(t, MOST)
+  const { id } = await run('backup', { operation: 'backup' })
+  const stamp = 1_500_000_000_000
+  for (let from = 0; from < 20_000; from += 5000) {
+    const ids = Array.from({ length: 5000 }, (_, n) => id.replace(/[0-9]+$/, String(stamp + from + n)))
+    await on.write(
+      on.names.backups,
+      ids.map((id) => `{"_id":"${id}","type":"athena_backup"}`)
+    )
+  }
+  // 46 ms.
+  await run('list', { operation: 'list', id })
 })
