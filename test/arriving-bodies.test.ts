@@ -47,6 +47,15 @@ for (const kind of ['silent', 'dripping']) {
   })
 }
 
+t.test('a restore by id takes no more of a body than the longest URL', async (t) => {
+  const { api } = await listening(t, {})
+  const longest = `http://x/${'\u8a9e'.repeat(2048 - 'http://x/'.length)}`
+  const path = '/03_ibp_db_backup_1'
+  t.equal((await api.call('PUT', path, { client_webhook_url: longest })).statusCode, 400)
+  t.equal((await api.call('PUT', path, Buffer.alloc(8 * 1024, ' '))).statusCode, 400)
+  t.equal((await api.call('PUT', path, Buffer.alloc(8 * 1024 + 1, ' '))).statusCode, 413)
+})
+
 t.test('a start takes no more of a body than it can use', async (t) => {
   const { begin } = await listening(t, {})
   const long = begin('POST /api/v3/backups', 5000, ' ')

@@ -9,6 +9,14 @@ const MiB = 1024 * 1024
 const MOST = 64 * MiB
 const PIECE = Buffer.alloc(64 * 1024, 'x')
 
+/** Resolves when more can be written, or nobody reads it any more; listens no longer than that. */
+async function takenOrLeft(response: ServerResponse): Promise<void> {
+  const over = new AbortController()
+  const { signal } = over
+  await Promise.race(['drain', 'close'].map((event) => once(response, event, { signal })))
+  over.abort()
+}
+
 /** Sends a page of the feed whose one row takes so many bytes, but for the end of the page where nobody reads it. */
 async function sendRow(response: ServerResponse, bytes: number): Promise<number> {
   const head = '{"seq":"1","id":"a","changes":[{"rev":"1-a"}],"doc":{"_id":"a","_rev":"1-a","text":"'
@@ -19,7 +27,7 @@ async function sendRow(response: ServerResponse, bytes: number): Promise<number>
   for (let left = bytes - head.length - tail.length; left > 0 && !response.destroyed; left -= PIECE.length) {
     const free = response.write(PIECE.subarray(0, left))
     sent += Math.min(left, PIECE.length)
-    if (!free) await Promise.race([once(response, 'drain'), once(response, 'close')])
+    if (!free) await takenOrLeft(response)
   }
   response.end(`${tail}],"last_seq":"1","pending":0}`)
   return sent

@@ -10,6 +10,8 @@ const DEEPEST = 3_990_000
 
 const arrays = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`
 const objects = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`
+/** An array of so many, each a container of its own for every reader. */
+const repeated = (value: string, times: number) => `[${Array(times).fill(value).join(',')}]`
 
 const DOCUMENTS: Record<string, string> = {
   flat: '1',
@@ -17,6 +19,10 @@ const DOCUMENTS: Record<string, string> = {
   'objects 600': objects(600),
   'arrays 100000': arrays(100_000),
   'objects 100000': objects(100_000),
+  'arrays and objects 10000': `${'[{"a":'.repeat(5000)}1${'}]'.repeat(5000)}`,
+  'empty arrays': repeated('[]', 2_166_000),
+  'empty objects': repeated('{}', 1_000_000),
+  'empty objects in arrays': repeated('[{}]', 1_500_000),
   deepest: arrays(DEEPEST)
 }
 
@@ -80,5 +86,35 @@ t.test(
         components: { changed: 1, unchanged: stored.size - 1, failed: 0 }
       })
     })
+  }
+)
+
+t.test(
+  'a document of an upload that nests in more bytes than CouchDB takes is named alone',
+  { skip: !process.env.COUCHDB_URL && 'the embedded database has no such bound' },
+  async (t) => {
+    const api = apiOf(await buildHost(t))
+    const documents = [
+      ['before', '1'],
+      ['deep', arrays(6_500_000)],
+      ['between', '1'],
+      ['many', repeated('[]', 5_000_000)],
+      ['after', '1']
+    ]
+    const docs = documents.map(([id, value]) => `{"_id":"${id}","value":${value}}`)
+    const upload = Buffer.from(`{"dbs":{"DB_COMPONENTS":{"docs":[${docs.join(',')}]}}}`)
+    const expected = [
+      { created: 3, unchanged: 0, failed: 2 },
+      { created: 0, unchanged: 3, failed: 2 }
+    ]
+    for (const components of expected) {
+      const { status, databases, failures } = await api.restore(upload)
+      t.equal(status, 'error')
+      t.match(databases, { components })
+      t.strictSame(failures?.map(({ id, error }) => `${id}: ${error}`).sort(), [
+        'deep: document_too_large',
+        'many: document_too_large'
+      ])
+    }
   }
 )

@@ -73,7 +73,10 @@ function* bodyPieces(begin: string, size: number): Generator<Buffer> {
 async function sendAll(socket: Socket, pieces: Iterable<Buffer>): Promise<void> {
   for (const piece of pieces) {
     if (!socket.write(piece))
-      await new Promise<void>((resolve) => socket.once('drain', resolve).once('close', resolve))
+      await new Promise<void>((resolve) => {
+        const over = () => resolve(void socket.off('drain', over).off('close', over))
+        socket.on('drain', over).on('close', over)
+      })
     if (socket.destroyed) return
   }
 }

@@ -165,16 +165,6 @@ t.test('a download that is read slowly goes on', async (t) => {
   t.ok(performance.now() - startedAt > 2 * IDLE, 'longer than the idle time in all')
 })
 
-t.test('a second download on one connection waits for the first, and cannot break it', async (t) => {
-  const { ask, get } = await serve(t)
-  const socket = ask(get + get)
-  await once(socket, 'readable')
-  const head = (socket.read() as Buffer).toString('latin1')
-  const bytes = await readSlowly(socket, head)
-  t.ok(bytes >= lengthIn(head), 'the first came whole')
-  t.ok(bytes < 2 * lengthIn(head), 'the second was not read in time')
-})
-
 t.test('of a stream of HTTP/2 nothing is kept that its client does not take', async (t) => {
   const server = { http2: true } as unknown as HostOptions['server']
   const { port, path, api } = await serve(t, { server, limits: { downloads: 1 } })

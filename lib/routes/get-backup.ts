@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
-import { BackupNotFoundError, RangeAfterEndError } from '../errors.js'
+import { BackupNotFoundError, RangeAfterEndError, TooManyDownloadsError } from '../errors.js'
 import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
@@ -11,6 +11,7 @@ import { breakOffWith, withoutBody } from './break-off.js'
 import { rangeStart } from './byte-range.js'
 import type { RouteContext, Scope } from './context.js'
 import { isNotModified } from './entity-tag.js'
+import { turnOf } from './reply-turn.js'
 
 const CodedPartError = createError(
   'DB_BACKUPS_CODED_PART',
@@ -22,7 +23,7 @@ const CodedPartError = createError(
 const UNCOMPRESSED = { compress: false }
 
 /** API 5: `GET /backups/:backup_id` */
-export function getBackup(scope: Scope, { operations, describe }: RouteContext): void {
+export function getBackup(scope: Scope, { operations, options, describe }: RouteContext): void {
   scope.get(
     '/:backup_id',
     {
@@ -53,6 +54,7 @@ export function getBackup(scope: Scope, { operations, describe }: RouteContext):
       }
     },
     async (request, reply) => {
+      await turnOf(request, reply, () => new TooManyDownloadsError(options.limits.downloads))
       try {
         return sendContent(request, reply, await operations.get(request.params.backup_id))
       } catch (error) {

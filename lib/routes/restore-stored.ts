@@ -8,6 +8,9 @@ import { acceptNoBody, type RouteContext, type Scope } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
+/** A URL of 2,048 characters of 3 bytes, and what stands around it: any number of requests may bring a body at a time. */
+const MOST_BYTES = 8 * 1024
+
 /** API 4: `PUT /backups/:backup_id` */
 export function restoreStored(scope: Scope, context: RouteContext): void {
   const { operations, options, requesterOf, urlsOf, describe } = context
@@ -15,7 +18,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
     '/:backup_id',
     {
       config: OWN_BODY,
-      bodyLimit: 64 * 1024,
+      bodyLimit: MOST_BYTES,
       preParsing: readParsedBody(options.timeouts.idle),
       preValidation: acceptNoBody,
       schema: {

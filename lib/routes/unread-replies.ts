@@ -2,6 +2,7 @@ import { finished, Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import { Silence } from '../waits/silence.js'
 import { breakOff, cutConnection } from './break-off.js'
+import { inTurn } from './reply-turn.js'
 
 /** Cuts off replies whose clients do not take them. What a stream still has to give is its own matter. */
 export class UnreadReplies {
@@ -19,8 +20,17 @@ export class UnreadReplies {
     })
   }
 
-  /** Knows of a reply as soon as its request is there. */
+  /** Knows of a reply as soon as its request is there, and those before it on its connection have been sent. */
   begin(reply: FastifyReply): void {
+    inTurn(reply, () => this.#begin(reply))
+  }
+
+  /** Watches what is sent, an error in place of a stream as well. */
+  watch(reply: FastifyReply, payload: unknown): void {
+    inTurn(reply, () => this.#watch(reply, payload))
+  }
+
+  #begin(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => this.#cut(reply))
     this.#unsent.set(reply, silence)
     finished(reply.raw, () => {
@@ -29,10 +39,9 @@ export class UnreadReplies {
     })
   }
 
-  /** Watches what is sent, an error in place of a stream as well. */
-  watch(reply: FastifyReply, payload: unknown): void {
+  #watch(reply: FastifyReply, payload: unknown): void {
     const silence = this.#unsent.get(reply)
-    if (payload instanceof Readable) payload.once('close', () => silence?.wait())
+    if (payload instanceof Readable && !payload.closed) payload.once('close', () => silence?.wait())
     else silence?.wait()
   }
 
