@@ -1,9 +1,9 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { databaseOfKey } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
 import type { BackupStore, LoadedBackup } from '../repository/backup-store.js'
 import { isOfOthers } from '../repository/layout.js'
-import { databaseOfKey } from '../repository/names.js'
 
 /** A backup that finds one of its databases missing. */
 export interface LostDatabase {

@@ -4,10 +4,10 @@ import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { inPieces } from '../couch/multipart.js'
+import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../repository/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../repository/chunk-reader.js'
 import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
-import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
 import {
   chunkContents,
   countingLines,

@@ -1,5 +1,5 @@
 import type { BackupStore } from '../repository/backup-store.js'
-import { stampIn } from '../repository/names.js'
+import { stampIn } from '../repository/ids.js'
 
 /** Finds out when the newest complete backup ended, reading a header only once it is not in progress any more. */
 export class NewestBackup {

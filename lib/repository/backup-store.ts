@@ -13,21 +13,12 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
+import { BACKUP_TYPE, isBackupId, isOwnDocument, MANIFEST_TYPE } from '../own-documents.js'
 import { inSharedTurns } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { DamagedBackupError } from './chunk-reader.js'
+import { BACKUP_RANGE, manifestId, partRanges, stampIn, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
-import {
-  BACKUP_RANGE,
-  BACKUP_TYPE,
-  isBackupId,
-  isOwnDocument,
-  MANIFEST_TYPE,
-  manifestId,
-  partRanges,
-  stampIn,
-  TAKEN_IDS
-} from './names.js'
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
 const MANIFEST_CHUNKS = 1000

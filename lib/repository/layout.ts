@@ -1,6 +1,6 @@
 import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from './names.js'
+import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
 export const LAYOUT = 2

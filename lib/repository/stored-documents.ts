@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { apiKey } from '../databases.js'
 import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOf } from '../json/document.js'
@@ -6,7 +7,6 @@ import { sharedTurn } from '../waits/steps.js'
 import type { BackupStore } from './backup-store.js'
 import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
-import { apiKey } from './names.js'
 
 /** The chunks of one database of a backup, and which of their lines count. */
 export interface StoredDocuments {

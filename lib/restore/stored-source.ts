@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { idOfKey } from '../ids/large-key.js'
 import { InvalidDocumentError, readDocument } from '../json/document.js'
@@ -10,7 +11,6 @@ import {
   verifyChunk
 } from '../repository/chunk-reader.js'
 import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
-import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
 import {
   chunkContents,
   countingLines,
