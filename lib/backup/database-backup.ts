@@ -13,15 +13,12 @@ import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.j
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
-import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
-import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
-import { isBackupId, toldExcluded } from '../own-documents.js'
-import { readChunk } from '../repository/chunk-reader.js'
-import { ChunkWriter } from '../repository/chunk-writer.js'
-import { BACKUP_RANGE } from '../repository/ids.js'
-import type { ChunkEntry, StoredDatabase } from '../repository/layout.js'
-import { lineGroups } from '../repository/stored-documents.js'
+import { type DocumentBytes, readDocument, withoutRevisionMembers } from '../json/document.js'
+import { toldExcluded } from '../own-documents.js'
+import type { DatabaseWriter } from '../repository/database-writer.js'
+import type { StoredDatabase } from '../repository/layout.js'
+import { headerRevisions, type Repository } from '../repository/repository.js'
 import { inTurns, turnAfter } from '../waits/steps.js'
 import {
   goneFailure,
@@ -52,13 +49,12 @@ const READ_AGAIN = 3
 export interface DatabaseBackupOptions {
   /** Database to read. */
   source: CouchDatabase
-  /** Database that keeps the backup. */
-  target: CouchDatabase
+  /** Keeps the backup. */
+  repository: Repository
+  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   excludeTypes: ReadonlySet<string>
-  /** Deletes the chunks stored so far, which nothing will refer to. */
-  discardChunks(): Promise<void>
   /** Whether a document that cannot be read is left out and named, or ends the backup. */
   onUnreadable: 'report' | 'fail'
   /** Called as documents are stored, with their number so far. */
@@ -91,7 +87,7 @@ interface Batch {
  * @throws CouchError, and whatever ends the client's signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
-  const { source } = options
+  const { source, repository, backup: id, database } = options
   const watch = new SourceWatch(source)
   let firstChunk = 0
   for (let attempt = 1; ; attempt++) {
@@ -105,7 +101,8 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     })
     if (attempt > READ_AGAIN) throw error
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
-    await options.discardChunks()
+    // Nothing will refer to what was stored so far.
+    await repository.removeParts(id, database)
     // The ids before may be those of chunks that come late.
     firstChunk = backup.nextChunk
   }
@@ -114,7 +111,7 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
 class DatabaseBackup {
   readonly #options: DatabaseBackupOptions
   readonly #reader: DocumentReader
-  readonly #writer: ChunkWriter
+  readonly #writer: DatabaseWriter
   #copies = new CopyIndex(0)
   /** Ordinals of copies that had conflicts. Those that are not the last are taken out at the end. */
   readonly #conflicted = new OrdinalSet()
@@ -137,10 +134,9 @@ class DatabaseBackup {
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
     this.#watch = watch
-    const { source, target: db, backup, database } = options
+    const { source, repository, backup, database } = options
     this.#reader = new DocumentReader(source)
-    this.#writer = new ChunkWriter({
-      db,
+    this.#writer = repository.writer({
       backup,
       database,
       first: firstChunk,
@@ -163,12 +159,14 @@ class DatabaseBackup {
       if (!info) return { summary: missingSummary(startTimestamp, this.#options) }
       const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
-      const chunks = await this.#writer.flush()
+      await this.#writer.flush()
       this.#giveUp()
-      const { superseded, dropped } = await this.#storeSuperseded(chunks)
-      const all = [...chunks, ...superseded]
+      const dropped = await this.#writer.supersede(this.#copies.repeated, (ordinal) =>
+        this.#conflicted.delete(ordinal)
+      )
+      const { stored, rawBytes, storedBytes } = await this.#writer.finish()
       return {
-        stored: { manifests: [], chunks, superseded },
+        stored,
         summary: {
           start_timestamp: startTimestamp,
           // The clock may have been set meanwhile.
@@ -179,8 +177,8 @@ class DatabaseBackup {
           ...copiesOf(copies),
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
-          raw_bytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
-          stored_bytes: all.reduce((sum, chunk) => sum + chunk.stored, 0),
+          raw_bytes: rawBytes,
+          stored_bytes: storedBytes,
           ...this.#unreadable()
         }
       }
@@ -218,14 +216,8 @@ class DatabaseBackup {
    * @returns revisions by id of all backups; `undefined` when they are small
    */
   async #largeBackups(): Promise<Map<string, string> | undefined> {
-    const { source } = this.#options
-    const rows: Revision[] = []
-    await source.client.retry(async () => {
-      rows.length = 0
-      for await (const page of source.allDocs(BACKUP_RANGE))
-        rows.push(...page.filter(({ id }) => isBackupId(id)))
-    })
-    return (await this.#areLarge(rows)) ? this.#onlyExcluded(rows) : undefined
+    const backups = await headerRevisions(this.#options.source)
+    return (await this.#areLarge(backups)) ? this.#onlyExcluded(backups) : undefined
   }
 
   async #areLarge(revisions: readonly Revision[]): Promise<boolean> {
@@ -466,44 +458,6 @@ class DatabaseBackup {
     const { size } = this.#unread
     return size > 0 ? { unreadable_count: size, unreadable: nameUnreadable(this.#unread) } : {}
   }
-
-  /**
-   * Stores which copies count, for documents that changed or went while the database was read.
-   * @returns with the number of lines that do not count
-   */
-  async #storeSuperseded(
-    chunks: readonly ChunkEntry[]
-  ): Promise<{ superseded: ChunkEntry[]; dropped: number }> {
-    const { repeated } = this.#copies
-    if (repeated.size === 0) return { superseded: [], dropped: 0 }
-    let dropped = 0
-    let ordinal = 0
-    const visit = (key: string): Promise<void> | undefined => {
-      const at = ordinal++
-      if (repeated.isLast(key, at)) return undefined
-      dropped++
-      this.#conflicted.delete(at)
-      const last = repeated.takeOnce(key)
-      return last === undefined ? undefined : this.#writer.add(Buffer.from(JSON.stringify([key, last])))
-    }
-    for (const chunk of chunks) {
-      for await (const keys of keysOf(this.#options.target, chunk)) {
-        for (const key of keys) {
-          const pending = visit(key)
-          if (pending) await pending
-        }
-      }
-    }
-    return { superseded: await this.#writer.flush(), dropped }
-  }
-}
-
-/** Yields the keys of the documents of a chunk, in groups. */
-async function* keysOf(target: CouchDatabase, chunk: ChunkEntry): AsyncGenerator<string[]> {
-  if (chunk.large !== undefined) yield [chunk.large]
-  else
-    for await (const lines of lineGroups(await readChunk(target, chunk)))
-      yield lines.map((line) => largeKey(idOf(line)))
 }
 
 async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {

@@ -1,16 +1,16 @@
-import type { BackupStore } from '../repository/backup-store.js'
+import type { Repository } from '../repository/repository.js'
 
 /** A stretch of what is sent, which can be read from any place in it. */
 export interface Part {
   /** Bytes of it, unless that is found out only by reading it. */
   length: number | undefined
   /** @param start bytes to leave out; 0 when the length is not known */
-  read(store: BackupStore, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
+  read(repository: Repository, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 }
 
 export function textPart(text: string): Part {
   const bytes = Buffer.from(text)
-  return { length: bytes.length, read: (_store, start) => [bytes.subarray(start)] }
+  return { length: bytes.length, read: (_repository, start) => [bytes.subarray(start)] }
 }
 
 /** Bytes of all parts, where every one's are known. */
@@ -25,7 +25,7 @@ export function totalLength(parts: readonly Part[]): number | undefined {
 
 /** All parts from a place in the whole. What lies before it is not read. */
 export async function* readParts(
-  store: BackupStore,
+  repository: Repository,
   parts: readonly Part[],
   start: number
 ): AsyncGenerator<Uint8Array> {
@@ -35,7 +35,7 @@ export async function* readParts(
       skip -= part.length
       continue
     }
-    yield* part.read(store, skip)
+    yield* part.read(repository, skip)
     skip = 0
   }
 }

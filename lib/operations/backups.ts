@@ -47,7 +47,7 @@ export class Backups {
       if (typeof started !== 'bigint') return started
       taken = started + 2n ** BigInt(attempt)
     }
-    throw new ReservedIdError(backupId(taken), store.db.name)
+    throw new ReservedIdError(backupId(taken), store.name)
   }
 
   /** @returns the number of an id that another document has */
@@ -88,7 +88,7 @@ export class Backups {
       await runBackup({
         id,
         sources: environment.databasesOn(running.work),
-        store: environment.storeOn(running.work),
+        repository: environment.storeOn(running.work),
         excludeTypes: environment.excludeTypes,
         onUnreadable: environment.options.onUnreadable,
         onPhase: (phase) => events.emit({ id, ...phase })

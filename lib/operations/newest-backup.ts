@@ -1,14 +1,14 @@
-import type { BackupStore } from '../repository/backup-store.js'
 import { stampIn } from '../repository/ids.js'
+import type { Repository } from '../repository/repository.js'
 
 /** Finds out when the newest complete backup ended, reading a header only once it is not in progress any more. */
 export class NewestBackup {
-  readonly #store: BackupStore
+  readonly #store: Repository
   /** The newest backup that is complete or has failed. */
   #settled: string | undefined
   #endedAt: number | undefined
 
-  constructor(store: BackupStore) {
+  constructor(store: Repository) {
     this.#store = store
   }
 
