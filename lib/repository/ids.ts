@@ -5,28 +5,38 @@ const BACKUP_PREFIX = '03_ibp_db_backup_'
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
 
-/** @param stamp milliseconds since the epoch, but for a backup that began when the clock had been ahead */
-export const backupId = (stamp: bigint): string => `${BACKUP_PREFIX}${stamp}`
-
 /** Ids in a row that other documents have, before the database is not believed: it answers a conflict to everything. */
 export const TAKEN_IDS = 100
 
 const serial = (index: number) => String(index).padStart(6, '0')
 const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
 
-/** Returns the number in the id of a backup: about when it began, in milliseconds since the epoch. */
+/** Returns the number in the id of a backup: milliseconds since the epoch, unless the clock had been ahead. */
 export const stampIn = (id: string): bigint => BigInt(stampOf(id))
+
+/** Returns about when a backup began, in milliseconds since the epoch. */
+export const beganAt = (id: string): number => Number(stampIn(id))
 
 /** Ids have at most so many digits. */
 const LAST_STAMP = 10n ** 20n - 1n
 
 /**
- * Returns the number for the id of a new backup: later than `newest`, whatever the clock says.
- * @param now milliseconds since the epoch
+ * Names a new backup: later than any before, whatever the clock says.
+ * @param newest number in the id of the newest backup that ever began
+ * @param last id of a backup, or one that another document has
+ * @param taken how many ids were tried that other documents have: the more, the further off is the next
  */
-export function stampAfter(newest: bigint, now: number): bigint {
-  const next = newest >= BigInt(now) ? newest + 1n : BigInt(now)
-  return next <= LAST_STAMP ? next : BigInt(now)
+export function newBackupId(
+  newest: bigint,
+  last: string | undefined,
+  taken: number
+): { id: string; newest: bigint } {
+  const known = last === undefined ? 0n : stampIn(last) + (taken > 0 ? 2n ** BigInt(taken) : 0n)
+  const now = BigInt(Date.now())
+  const latest = newest > known ? newest : known
+  const next = latest >= now ? latest + 1n : now
+  const stamp = next <= LAST_STAMP ? next : now
+  return { id: `${BACKUP_PREFIX}${stamp}`, newest: stamp }
 }
 
 export const chunkId = (id: string, database: LogicalDatabase, index: number): string =>
