@@ -81,6 +81,17 @@ t.test('chunks that are listed are not read one by one, and what nobody needs is
   t.equal(seen.length, 4)
 })
 
+t.test('a chunk that another backup has made is looked for by its entry, and kept', async (t) => {
+  const shared = { ...document, _id: 'backup_chunk_1492924104038_components_000000' }
+  const { repository, seen } = await setup(t, (line) => {
+    if (/_all_docs/.test(line)) return rows()
+    return /_bulk_get/.test(line) ? found(shared._id, shared) : undefined
+  })
+  await repository.checkParts(BACKUP, [{ ...components, chunks: [{ ...entry, id: shared._id }] }])
+  t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
+  t.notOk(seen.some((line) => /_bulk_docs/.test(line)))
+})
+
 t.test('a chunk that is not found is asked for again where its document is there', async (t) => {
   let reads = 0
   const { db } = await setup(t, (line) => {
