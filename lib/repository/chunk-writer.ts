@@ -41,6 +41,7 @@ export interface ChunkWriterOptions {
   db: CouchDatabase
   /** Default: gzip. */
   codec?: Codec
+  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   /** Number of the first chunk. */

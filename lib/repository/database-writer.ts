@@ -1,23 +1,14 @@
-import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import type { LastCopies } from '../ids/copy-index.js'
 import { largeKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
 import { ChunkReader } from './chunk-reader.js'
-import { ChunkWriter, type RefusedLine } from './chunk-writer.js'
+import { ChunkWriter, type ChunkWriterOptions } from './chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from './layout.js'
 import { moveToManifests } from './manifests.js'
 
-export interface DatabaseWriterOptions {
-  /** Id of the backup. */
-  backup: string
-  database: LogicalDatabase
-  /** Number of the first chunk. */
-  first: number
-  /** Called for a document that is too large to be stored. A line with its id alone stands in its place. */
-  onRefused(line: RefusedLine): void
-}
+export type DatabaseWriterOptions = Omit<ChunkWriterOptions, 'db' | 'codec'>
 
 /** What was stored of one database. */
 export interface WrittenDatabase {

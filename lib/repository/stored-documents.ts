@@ -43,24 +43,17 @@ export interface LargeDocumentBytes extends StoredBytes {
 
 /** Reads what a backup holds of one database. Methods throw DamagedBackupError and CouchError. */
 export class StoredDocuments {
-  readonly #reader: ChunkReader
   readonly #header: StoredHeader
   readonly #database: LogicalDatabase
-  readonly #chunks: readonly ChunkEntry[]
+  readonly #reader: ChunkReader
+  #chunks: readonly ChunkEntry[] = []
   /** Which copy counts, of documents that changed while they were backed up. */
-  readonly #repeated: LastCopies
+  readonly #repeated = new LastCopies()
 
-  private constructor(
-    reader: ChunkReader,
-    of: { header: StoredHeader; database: LogicalDatabase },
-    chunks: readonly ChunkEntry[],
-    repeated: LastCopies
-  ) {
-    this.#reader = reader
-    this.#header = of.header
-    this.#database = of.database
-    this.#chunks = chunks
-    this.#repeated = repeated
+  private constructor(db: CouchDatabase, header: StoredHeader, database: LogicalDatabase) {
+    this.#header = header
+    this.#database = database
+    this.#reader = new ChunkReader(db)
   }
 
   /** @returns `null` when the backup holds nothing of the database */
@@ -71,9 +64,21 @@ export class StoredDocuments {
   ): Promise<StoredDocuments | null> {
     const stored = header.storage.databases[database]
     if (!stored) return null
-    const reader = new ChunkReader(db)
-    const chunks = await readEntries(db, stored)
-    return new StoredDocuments(reader, { header, database }, chunks, await lastCopies(reader, stored))
+    const documents = new StoredDocuments(db, header, database)
+    documents.#chunks = await readEntries(db, stored)
+    await documents.#readSuperseded(stored)
+    return documents
+  }
+
+  async #readSuperseded({ superseded }: StoredDatabase): Promise<void> {
+    for (const chunk of superseded) {
+      for await (const lines of lineGroups(await this.#reader.lines(chunk))) {
+        for (const line of lines) {
+          const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
+          this.#repeated.put(fingerprint(key), ordinal)
+        }
+      }
+    }
   }
 
   /** How many documents there are, as the header says. */
@@ -198,19 +203,6 @@ export class StoredDocuments {
     }
     return count
   }
-}
-
-async function lastCopies(reader: ChunkReader, { superseded }: StoredDatabase): Promise<LastCopies> {
-  const copies = new LastCopies()
-  for (const chunk of superseded) {
-    for await (const lines of lineGroups(await reader.lines(chunk))) {
-      for (const line of lines) {
-        const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
-        copies.put(fingerprint(key), ordinal)
-      }
-    }
-  }
-  return copies
 }
 
 /**
