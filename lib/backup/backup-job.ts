@@ -25,7 +25,7 @@ export interface BackupJobOptions {
   onPhase: (phase: BackupPhase) => void
 }
 
-/** The header of a backup that has just begun. */
+/** Returns the header of a backup that has just begun. */
 export function newHeader(about: {
   /** Milliseconds since the epoch. */
   start: number
@@ -70,7 +70,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
-    // The first one's turn is now.
+    // Not of the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()

@@ -43,7 +43,7 @@ const BYTES_IN_FLIGHT = 3 * BATCH_BYTES
 const LEGACY_BYTES = 16 * 1024 * 1024
 /** Further rounds of the feed for revisions that vanished while they were to be read. */
 const ROUNDS_FOR_VANISHED = 5
-/** How often a database that became another one while it was read is read again. */
+/** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
 export interface DatabaseBackupOptions {
@@ -68,15 +68,15 @@ export interface DatabaseBackupResult {
 }
 
 /** A document that is to be read with its attachments. */
-interface Waiting {
+interface WantedDocument {
   rev: string
   conflicted: boolean
 }
 
 interface Batch {
   /** By id. */
-  wanted: ReadonlyMap<string, Waiting>
-  /** What it takes when it has been read. */
+  wanted: ReadonlyMap<string, WantedDocument>
+  /** Memory that it takes when it has been read. */
   bytes: number
   rows: Promise<ReadDocument[]>
 }
@@ -116,8 +116,8 @@ class DatabaseBackup {
   /** Ordinals of copies that had conflicts. Those that are not the last are taken out at the end. */
   readonly #conflicted = new OrdinalSet()
   /** Documents with small attachments by id, waiting to be read with them. */
-  #waiting = new Map<string, Waiting>()
-  /** What these will take when they have been read. */
+  #waiting = new Map<string, WantedDocument>()
+  /** Bytes that these will take when they have been read. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
   #bytesInFlight = 0
@@ -212,7 +212,7 @@ class DatabaseBackup {
   }
 
   /**
-   * Athena's backups of up to 8 MB each would be read, and dropped, with every backup.
+   * Finds out whether the database holds athena's backups that would be read, up to 8 MB each, and dropped every time.
    * @returns revisions by id of all backups; `undefined` when they are small
    */
   async #largeBackups(): Promise<Map<string, string> | undefined> {
@@ -235,7 +235,7 @@ class DatabaseBackup {
     return false
   }
 
-  /** A document of the console may have the id of a backup. */
+  /** Leaves out documents of the console that have the id of a backup. */
   async #onlyExcluded(revisions: readonly Revision[]): Promise<Map<string, string>> {
     const { source, excludeTypes } = this.#options
     const excluded = new Map<string, string>()
@@ -246,7 +246,7 @@ class DatabaseBackup {
     return excluded
   }
 
-  /** Rows with documents as they come; those that have none are fetched together. */
+  /** Adds rows with documents as they come; those that have none are fetched together. */
   async #addAll(changes: readonly Change[]): Promise<void> {
     const bare: Change[] = []
     for (const change of changes) {
@@ -275,10 +275,10 @@ class DatabaseBackup {
     return this.#addFetched(id, rev, doc)
   }
 
-  /** For rows without documents. */
+  /** Fetches and adds the documents of rows that came without. */
   async #fetch(changes: readonly (Revision & { branched?: boolean })[]): Promise<void> {
     const revisions = new Map(changes.map(({ id, rev }) => [id, rev]))
-    // Of a document with several leaves, the database tells which wins, and how many conflict with it.
+    // Only the database knows which of several leaves wins, and how many conflict with it.
     const wanted = changes.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
     for await (const found of this.#reader.read(wanted, { attachments: false })) {
       const { id, doc, conflicts, failure } = found
@@ -355,7 +355,7 @@ class DatabaseBackup {
     const batch = this.#batches.shift()
     if (!batch) return
     for (const { id, doc, failure } of await batch.rows) {
-      const { rev, conflicted } = batch.wanted.get(id) as Waiting
+      const { rev, conflicted } = batch.wanted.get(id) as WantedDocument
       if (failure) await this.#withoutBatch(id, { rev, conflicted }, failure)
       else {
         const document = this.#readRow(id, rev, doc)
@@ -365,8 +365,8 @@ class DatabaseBackup {
     this.#bytesInFlight -= batch.bytes
   }
 
-  /** A document that the database does not send with its attachments: these are read one by one. */
-  async #withoutBatch(id: string, { rev, conflicted }: Waiting, failure: ReadFailure): Promise<void> {
+  /** Reads one by one the attachments of a document that the database does not send with them. */
+  async #withoutBatch(id: string, { rev, conflicted }: WantedDocument, failure: ReadFailure): Promise<void> {
     for await (const found of this.#reader.read([{ id, rev }], { attachments: false })) {
       if (found.failure) return this.#noteUnread(id, rev, failure)
       const document = this.#readRow(id, rev, found.doc)
@@ -387,7 +387,7 @@ class DatabaseBackup {
     return this.#writer.add(withoutRevisionMembers(document), { design: isDesign(document.id) })
   }
 
-  /** A document whose attachments may be of any size, though what is told of them is small. */
+  /** Reads a document whose attachments may be of any size, though little is told of them. */
   async #readAlone(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { source } = this.#options
     const plain = readDocument(withoutRevisionMembers(document))
@@ -404,7 +404,7 @@ class DatabaseBackup {
   async #writeLarge(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { id } = document
     const plain = readDocument(withoutRevisionMembers(document))
-    /** What reading failed with, in the last attempt. */
+    /** Why reading failed in the last attempt. */
     let failure: unknown
     const open = async function* (source: CouchDatabase) {
       failure = undefined
@@ -427,7 +427,7 @@ class DatabaseBackup {
     this.#options.onProgress(this.#copies.copies)
   }
 
-  /** A document could not be read, or the database does not answer. @throws `error` then */
+  /** Notes a document that could not be read. @throws `error` when the database does not answer at all */
   async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
     if (!isReadFailure(error)) throw error
     if (isMissing(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
@@ -439,14 +439,14 @@ class DatabaseBackup {
     this.#unread.set(id, { rev, failure })
   }
 
-  /** What could not be read is asked for once more: the fault may have passed. */
+  /** Asks once more for what could not be read: the fault may have passed. */
   async #readAgain(): Promise<void> {
     const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
     for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
     await this.#drain()
   }
 
-  /** What is still unread is left out, an earlier copy with it. @throws CouchError when nothing may be left out */
+  /** Leaves out what is still unread, an earlier copy with it. @throws CouchError when nothing may be left out */
   #giveUp(): void {
     for (const { id, error } of this.#refused.last) this.#noteUnread(id, '', tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
@@ -466,7 +466,7 @@ async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {
   return all
 }
 
-/** What is told of a database that does not exist. */
+/** Summarizes a database that does not exist. */
 const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): DatabaseSummary => ({
   start_timestamp: now,
   finish_timestamp: now,
@@ -479,7 +479,7 @@ const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): D
   stored_bytes: 0
 })
 
-/** What a restore needs to create the database again, where the server tells. */
+/** Returns what a restore needs to create the database again, where the server tells. */
 function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   return {
     ...(props && { partitioned: props.partitioned === true }),
@@ -487,11 +487,11 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   }
 }
 
-/** What is told of the copies: nothing where a read by any of them shows all. */
+/** Summarizes the copies: nothing is said where a read by any of them shows all. */
 const copiesOf = (copies: CopiesState): Pick<DatabaseSummary, 'copies'> =>
   copies === 'agree' ? {} : { copies }
 
-/** All bytes of a stream, or `null` when there are more than `limit`. */
+/** Returns all bytes of a stream, or `null` when there are more than `limit`. */
 async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
   const all: Uint8Array[] = []
   let size = 0

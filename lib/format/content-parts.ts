@@ -13,7 +13,7 @@ export function textPart(text: string): Part {
   return { length: bytes.length, read: (_repository, start) => [bytes.subarray(start)] }
 }
 
-/** Bytes of all parts, where every one's are known. */
+/** Returns the bytes of all parts, where every part's are known. */
 export function totalLength(parts: readonly Part[]): number | undefined {
   let total = 0
   for (const { length } of parts) {
@@ -23,7 +23,7 @@ export function totalLength(parts: readonly Part[]): number | undefined {
   return total
 }
 
-/** All parts from a place in the whole. What lies before it is not read. */
+/** Reads all parts from a place in the whole. Parts before it are not read. */
 export async function* readParts(
   repository: Repository,
   parts: readonly Part[],

@@ -39,7 +39,7 @@ function partsOf(loaded: LoadedBackup, options: ContentOptions): Part[] {
   return [{ length: undefined, read: (repository) => legacy(repository, loaded.header, options) }]
 }
 
-/** A backup without its documents. */
+/** Returns a backup without its documents. */
 export function summaryOf({ header }: LoadedBackup): BackupSummary {
   return {
     id: header._id,
@@ -49,7 +49,7 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
   }
 }
 
-/** The members of a header that are told as they are, in the order in which they are sent. */
+/** Returns the members of a header that are sent as they are, in the order in which they are sent. */
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
@@ -86,7 +86,7 @@ function chunkedParts(header: StoredHeader): Part[] {
     const summary = header.dbs[apiKey(database)]
     if (!summary) continue
     parts.push(textPart(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`))
-    // A running backup's chunks are entered in its header when it ends.
+    // The header of a running backup lists nothing yet.
     if (!header.in_progress) parts.push(documentsPart(header, database))
     parts.push(textPart(']}'))
     separator = ','
@@ -206,7 +206,7 @@ function opening(header: StoredHeader | LegacyHeader): string {
   return `${head.slice(0, -1)},"dbs":{`
 }
 
-/** The JSON of an object, open for more members. */
+/** Returns the JSON of an object, open for more members. */
 function openObject(members: object): string {
   const json = JSON.stringify(members)
   return json === '{}' ? '{' : `${json.slice(0, -1)},`

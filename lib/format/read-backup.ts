@@ -341,7 +341,7 @@ class ArrayVisitor implements JsonVisitor {
   }
 }
 
-/** What may be inflated of one backup. */
+/** Counts what is inflated of one backup. */
 class InflateBudget {
   readonly #limit: number
   readonly #names = new Set<string>()

@@ -50,7 +50,7 @@ const COUCH_LIMITS: Record<string, string> = {
   document_too_large: 'couchdb/max_document_size'
 }
 
-/** What CouchDB, or a proxy before it, does not take. An attachment is sent in one request, which cannot be divided. */
+/** Says which limit, of CouchDB or of a proxy before it, an attachment passes: it is sent in one request, undivided. */
 function notTaken(error: CouchError, bytes: number): Error {
   const proxy = 'raise the limit of bodies of the proxy before CouchDB (nginx: client_max_body_size)'
   const [what, remedy] =
@@ -66,7 +66,7 @@ function notTaken(error: CouchError, bytes: number): Error {
 /** Where attachments are stored. */
 interface AppendTarget {
   db: CouchDatabase
-  /** Of those who change a header. */
+  /** Orders those who change a header. */
   turns: Turns
   /** Gives a backup's header, or throws when there is none. */
   load: (id: string) => Promise<LoadedBackup>
@@ -154,7 +154,7 @@ export class Appender {
   }
 }
 
-/** The patience of one append: ends after a time, or with its client. */
+/** Bounds how long an append waits: some time, or as long as its client. */
 class Patience {
   readonly most = MOST_WAITING
   readonly signal: AbortSignal
@@ -184,7 +184,7 @@ function mayBe(stub: Stub | undefined, { data, contentType }: Append): boolean {
   return stub !== undefined && stub.length === data.length && stub.content_type === contentType
 }
 
-/** Whether a conflict was with ourselves: the reply to the write was lost. */
+/** Returns whether a conflict was with ourselves: the reply to the write was lost. */
 async function isStored(
   db: CouchDatabase,
   { id, name, contentType, data }: Append & { contentType: string }

@@ -10,7 +10,7 @@ import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEnt
 export interface ChunkBody {
   /** Starts the stream of its bytes anew. */
   open(): AsyncIterable<Uint8Array>
-  /** How many there are; `undefined` before they were sent. */
+  /** Number of bytes; `undefined` before they were sent. */
   length: number | undefined
 }
 
@@ -22,7 +22,7 @@ interface FoundChunk extends ChunkDocument {
 }
 
 /**
- * One attempt to store a chunk's attachment with its document. Whatever the answer, what counts is what the database
+ * Tries once to store a chunk's attachment with its document. Whatever the answer, what counts is what the database
  * shows afterwards: the bytes that were sent, by their length and MD5.
  */
 export class ChunkAttempt {

@@ -5,7 +5,7 @@ import { CHUNK_TYPE } from '../own-documents.js'
 import { chunkId, TAKEN_IDS } from './ids.js'
 import type { ChunkDocument } from './layout.js'
 
-/** Documents made in one request at most: made one by one, they take as long as a third of storing the chunks. */
+/** Documents made in one request at most. Made one by one, they take as long as a third of storing the chunks. */
 const AT_A_TIME = 8
 
 /** Makes the documents to which chunks are attached, some at a time. */

@@ -64,7 +64,7 @@ export class ChunkWriter {
     { size: CHUNK_BYTES, keep: IN_FLIGHT + 1 },
     { size: LARGE_LINE, keep: 1 }
   )
-  /** What is stored of chunks lives as long as their requests, long enough to become garbage that is collected late. */
+  /** Stored bytes live as long as their requests, long enough to become garbage that is collected late. */
   readonly #outputs: BufferPool
   #used = 0
   /** Bytes of lines that are compressed together: so many that the chunk is no larger than the largest request. */

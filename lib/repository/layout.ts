@@ -105,7 +105,7 @@ export interface StoredHeader extends HeaderDocument {
 }
 
 /**
- * Whether a backup is of other source databases: the lease of these does not tell whether it runs.
+ * Returns whether a backup is of other source databases: the lease of these does not tell whether it runs.
  * @param system real name of these databases' system database
  */
 export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>

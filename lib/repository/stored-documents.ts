@@ -81,7 +81,7 @@ export class StoredDocuments {
     }
   }
 
-  /** How many documents there are, as the header says. */
+  /** Number of documents, as the header says. */
   get count(): number {
     return this.#header.dbs[apiKey(this.#database)]?.doc_count ?? 0
   }
