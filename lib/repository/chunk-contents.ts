@@ -16,17 +16,24 @@ export interface ChunkContent {
   lines: Buffer | null
 }
 
+export interface ChunkSelection {
+  /**
+   * Reads the next chunk while one is being used, for consumers that are faster than the database; but not beside one of
+   * a large document.
+   */
+  ahead: boolean
+  /** Leaves out chunks that are not needed. */
+  wanted?: (entry: ChunkEntry) => boolean
+}
+
 /**
  * Reads chunks in order. Lines are valid until the next chunk is asked for.
- * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database;
- * but not beside one of a large document
- * @param options.wanted leaves out chunks that are not needed
  * @throws DamagedBackupError
  */
 export async function* chunkContents(
   reader: ChunkReader,
   chunks: readonly ChunkEntry[],
-  options: { ahead: boolean; wanted?: (entry: ChunkEntry) => boolean }
+  options: ChunkSelection
 ): AsyncGenerator<ChunkContent> {
   let ordinal = 0
   const selected: { entry: ChunkEntry; ordinal: number }[] = []

@@ -56,7 +56,7 @@ export class Repository {
 
   /** Returns the same repository by another client. */
   on(client: CouchClient): Repository {
-    return new Repository(this.#db.on(client))
+    return new Repository(this.#db.on(client), this.#turns)
   }
 
   /** Creates the database unless it exists. */

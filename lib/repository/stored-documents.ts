@@ -5,7 +5,7 @@ import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
-import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
+import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import { ChunkReader, DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, StoredDatabase, StoredHeader } from './layout.js'
 import { readEntries } from './manifests.js'
@@ -86,22 +86,16 @@ export class StoredDocuments {
     return this.#header.dbs[apiKey(this.#database)]?.doc_count ?? 0
   }
 
-  /**
-   * Yields the documents in the order in which they were read. Chunks that hold no wanted document are not read.
-   * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database
-   * @param options.only design documents, or the others; groups may hold some of both
-   */
-  groups(options: { ahead: boolean; only?: 'design' | 'others' }): AsyncGenerator<StoredGroup> {
-    const { ahead, only } = options
-    const wanted = ({ design, docs }: ChunkEntry) =>
-      only === undefined || (only === 'design' ? design > 0 : docs > design)
-    return this.#groups(ahead, wanted)
+  /** Yields the groups that hold design documents, or those that hold others; some hold both. */
+  groups(design: boolean): AsyncGenerator<StoredGroup> {
+    const wanted = (chunk: ChunkEntry) => (design ? chunk.design > 0 : chunk.docs > chunk.design)
+    return this.#groups({ ahead: false, wanted })
   }
 
   /**
-   * Skips what lies before a byte of the documents' lines, as far as whole chunks do. Where lines do not count, no byte
-   * but the first can be found.
-   * @returns the other documents, and how many documents and bytes were skipped
+   * Skips the groups that end before a byte of the documents' lines. Where lines do not count, no byte but the first can
+   * be found. The next group is read while one is being used.
+   * @returns the other groups, and how many documents and bytes were skipped
    */
   groupsFrom(start: number): { groups: AsyncGenerator<StoredGroup>; documents: number; bytes: number } {
     const skipped = new Set<ChunkEntry>()
@@ -113,11 +107,11 @@ export class StoredDocuments {
       documents += chunk.docs
       bytes += chunk.raw
     }
-    return { groups: this.#groups(true, (chunk) => !skipped.has(chunk)), documents, bytes }
+    return { groups: this.#groups({ ahead: true, wanted: (chunk) => !skipped.has(chunk) }), documents, bytes }
   }
 
-  async *#groups(ahead: boolean, wanted: (entry: ChunkEntry) => boolean): AsyncGenerator<StoredGroup> {
-    for await (const content of chunkContents(this.#reader, this.#chunks, { ahead, wanted })) {
+  async *#groups(options: ChunkSelection): AsyncGenerator<StoredGroup> {
+    for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
       const { lines } = content
       if (lines) yield { kind: 'lines', bytes: lines, counting: () => this.#counting(content, lines) }
       else if (this.#counts(content)) yield this.#large(content.entry)

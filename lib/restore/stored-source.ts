@@ -59,7 +59,7 @@ export class StoredSource implements RestoreSource {
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
     const documents = this.#databases.get(database)
     if (!documents) return
-    for await (const stored of documents.groups({ ahead: false, only: design ? 'design' : 'others' })) {
+    for await (const stored of documents.groups(design)) {
       if (stored.kind === 'large') {
         yield* this.#large(stored)
         continue
