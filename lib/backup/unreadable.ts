@@ -1,6 +1,7 @@
 import type { UnreadableDocument } from '../../types/backups.js'
 import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError, isRequestTooLarge } from '../couch/errors.js'
+import type { RefusedLine } from '../repository/chunk-writer.js'
 
 /** Documents of one database that may be unreadable before its backup fails, and characters of their ids. */
 export const MAX_UNREADABLE = 1000
@@ -42,30 +43,23 @@ export class UnreadDocuments {
   }
 }
 
-/** A document that was refused, and its line's number among all lines. */
-export interface Refused {
-  id: string
-  ordinal: number
-  error: CouchError
-}
-
 /** Keeps the lines that were too large for the database, of documents that have no later copy. */
 export class RefusedLines {
-  readonly #isLast: (line: Refused) => boolean
-  #lines: Refused[] = []
+  readonly #isLast: (line: RefusedLine) => boolean
+  #lines: RefusedLine[] = []
 
   /** @param isLast whether the document has no later copy so far */
-  constructor(isLast: (line: Refused) => boolean) {
+  constructor(isLast: (line: RefusedLine) => boolean) {
     this.#isLast = isLast
   }
 
   /** Returns those that count still. */
-  get last(): Refused[] {
+  get last(): RefusedLine[] {
     return this.#lines.filter(this.#isLast)
   }
 
   /** @throws CouchError when there are more than a backup may leave out */
-  add(line: Refused): void {
+  add(line: RefusedLine): void {
     this.#lines.push(line)
     if (this.#isBounded()) return
     this.#lines = this.last
