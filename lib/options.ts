@@ -7,9 +7,9 @@ import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options
 import { BACKGROUND } from './couch/client.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
+import { apiKey, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-watch.js'
-import { apiKey, LOGICAL_DATABASES } from './repository/names.js'
 import { isPromise, nowOf } from './waits/host-code.js'
 
 /** Node.js takes longer timers to be of one millisecond. */

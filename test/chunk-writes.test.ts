@@ -2,7 +2,7 @@ import { gzipSync } from 'node:zlib'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import type { CouchDatabase } from '../lib/couch/database.js'
-import { readChunk, readLargeChunk } from '../lib/repository/chunk-reader.js'
+import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import type { ChunkEntry } from '../lib/repository/layout.js'
 import { setupDatabases } from './helpers/database.js'
@@ -46,9 +46,10 @@ const KINDS: Record<string, (writer: ChunkWriter) => Promise<ChunkEntry[]>> = {
 }
 
 async function lineOf(db: CouchDatabase, entry: ChunkEntry): Promise<string> {
-  if (entry.large === undefined) return (await readChunk(db, entry)).toString().trimEnd()
+  const reader = new ChunkReader(db)
+  if (entry.large === undefined) return (await reader.lines(entry)).toString().trimEnd()
   let text = ''
-  for await (const piece of readLargeChunk(db, entry)) text += piece
+  for await (const piece of reader.document(entry)) text += piece
   return text
 }
 

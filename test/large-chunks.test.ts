@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
-import { DamagedBackupError, readLargeChunk } from '../lib/repository/chunk-reader.js'
+import { ChunkReader, DamagedBackupError } from '../lib/repository/chunk-reader.js'
 import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { poll } from './helpers/poll.js'
@@ -17,19 +17,20 @@ t.test('a large chunk that its reader gives up, or that is damaged, is not read 
     response.setHeader('content-type', 'application/gzip')
     response.end(request.url?.includes('broken') ? broken : stored)
   })
+  const reader = new ChunkReader(db)
   const entry = { rev: '1-a', docs: 1, design: 0, raw: raw.length, stored: stored.length, sha256: '' }
 
-  for await (const _ of readLargeChunk(db, { ...entry, id: 'whole', large: 'a' })) break
+  for await (const _ of reader.document({ ...entry, id: 'whole', large: 'a' })) break
   await poll('given up by its reader', () => reading() === 0 || undefined)
 
   const longer = async () => {
-    for await (const _ of readLargeChunk(db, { ...entry, id: 'whole', raw: 1000, large: 'a' }));
+    for await (const _ of reader.document({ ...entry, id: 'whole', raw: 1000, large: 'a' }));
   }
   await t.rejects(longer(), DamagedBackupError)
   await poll('longer than was stored', () => reading() === 0 || undefined)
 
   const damaged = async () => {
-    for await (const _ of readLargeChunk(db, { ...entry, id: 'broken', large: 'a' }));
+    for await (const _ of reader.document({ ...entry, id: 'broken', large: 'a' }));
   }
   await t.rejects(damaged())
   await poll('damaged', () => reading() === 0 || undefined)

@@ -3,8 +3,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { buffer } from 'node:stream/consumers'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import { BackupStore } from '../lib/repository/backup-store.js'
-import { DamagedBackupError, readChunk } from '../lib/repository/chunk-reader.js'
+import { ChunkReader, DamagedBackupError } from '../lib/repository/chunk-reader.js'
+import { Repository } from '../lib/repository/repository.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { asData } from './helpers/as-data.js'
 
@@ -40,7 +40,7 @@ async function setup(t: Test, answers: (line: string, body: string) => object | 
     )
   }
   const { db } = await startAnsweringCouch(t, (request, response) => void answer(request, response))
-  return { db, store: new BackupStore(db), seen }
+  return { db, repository: new Repository(db), seen }
 }
 
 const rows = (...parts: { _id: string; _rev: string }[]) => ({
@@ -54,29 +54,42 @@ t.test(
   'a chunk that one replica does not list is missing only when a majority does not have it',
   async (t) => {
     let has: object | undefined = document
-    const { store, seen } = await setup(t, (line) => (/_bulk_get/.test(line) ? found(CHUNK, has) : rows()))
-    await store.checkParts(BACKUP, [components])
+    const { repository, seen } = await setup(t, (line) =>
+      /_bulk_get/.test(line) ? found(CHUNK, has) : rows()
+    )
+    await repository.checkParts(BACKUP, [components])
     t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
     has = { ...document, _rev: '1-a' }
-    await t.rejects(store.checkParts(BACKUP, [components]), DamagedBackupError, 'at an earlier revision')
+    await t.rejects(repository.checkParts(BACKUP, [components]), DamagedBackupError, 'at an earlier revision')
     has = undefined
-    await t.rejects(store.checkParts(BACKUP, [components]), DamagedBackupError)
+    await t.rejects(repository.checkParts(BACKUP, [components]), DamagedBackupError)
   }
 )
 
 t.test('chunks that are listed are not read one by one, and what nobody needs is deleted', async (t) => {
   const left = { ...document, _id: LEFT }
   const deleted: string[] = []
-  const { store, seen } = await setup(t, (line, body) => {
+  const { repository, seen } = await setup(t, (line, body) => {
     if (/_all_docs\?startkey="backup_chunk/.test(line)) return rows(document, left)
     if (/_all_docs/.test(line)) return rows()
     if (/_bulk_get/.test(line)) return found(LEFT, left)
     deleted.push(...JSON.parse(body).docs.map(({ _id }: { _id: string }) => _id))
     return [{ ok: true, id: LEFT, rev: '3-a' }]
   })
-  await store.checkParts(BACKUP, [components])
+  await repository.checkParts(BACKUP, [components])
   t.strictSame(deleted, [LEFT])
   t.equal(seen.length, 4)
+})
+
+t.test('a chunk that another backup has made is looked for by its entry, and kept', async (t) => {
+  const shared = { ...document, _id: 'backup_chunk_1492924104038_components_000000' }
+  const { repository, seen } = await setup(t, (line) => {
+    if (/_all_docs/.test(line)) return rows()
+    return /_bulk_get/.test(line) ? found(shared._id, shared) : undefined
+  })
+  await repository.checkParts(BACKUP, [{ ...components, chunks: [{ ...entry, id: shared._id }] }])
+  t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
+  t.notOk(seen.some((line) => /_bulk_docs/.test(line)))
 })
 
 t.test('a chunk that is not found is asked for again where its document is there', async (t) => {
@@ -85,29 +98,29 @@ t.test('a chunk that is not found is asked for again where its document is there
     if (/ndjson/.test(line)) return ++reads < 3 ? undefined : stored
     return { ...document, _attachments: { 'documents.ndjson.gz': { stub: true } } }
   })
-  t.equal((await readChunk(db, entry)).toString(), lines.toString())
+  t.equal((await new ChunkReader(db).lines(entry)).toString(), lines.toString())
   t.equal(reads, 3)
 })
 
 t.test('a chunk whose document is not there either is missing', async (t) => {
   const { db } = await setup(t, () => undefined)
-  await t.rejects(readChunk(db, entry), { message: /is missing/ } as never)
+  await t.rejects(new ChunkReader(db).lines(entry), { message: /is missing/ } as never)
 })
 
 t.test('a backup that was listed stays listed while a replica does not show it', async (t) => {
   const header = { _id: BACKUP, _rev: '1-a', type: 'athena_backup' }
   let shown = true
   let there = true
-  const { store } = await setup(t, (line) => {
+  const { repository } = await setup(t, (line) => {
     if (/_all_docs/.test(line)) return shown ? rows(header) : rows()
     return there ? header : undefined
   })
-  t.strictSame(await store.list(), [BACKUP])
+  t.strictSame(await repository.list(), [BACKUP])
   shown = false
-  t.strictSame(await store.list(), [BACKUP])
-  t.strictSame(await store.list(), [BACKUP])
+  t.strictSame(await repository.list(), [BACKUP])
+  t.strictSame(await repository.list(), [BACKUP])
   there = false
-  t.strictSame(await store.list(), [])
+  t.strictSame(await repository.list(), [])
 })
 
 t.test(

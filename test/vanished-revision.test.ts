@@ -1,6 +1,7 @@
 import { buffer } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { backupDatabase } from '../lib/backup/database-backup.js'
+import { Repository } from '../lib/repository/repository.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 
 const _attachments = { x: { content_type: 'text/plain', length: 5, stub: true } }
@@ -35,11 +36,10 @@ async function backup(t: Test, onUnreadable: 'report' | 'fail', rows: object[] =
   })
   const result = backupDatabase({
     source: db,
-    target: db,
+    repository: new Repository(db),
     backup: '03_ibp_db_backup_1592924104038',
     database: 'components',
     excludeTypes: new Set(),
-    discardChunks: async () => undefined,
     onUnreadable,
     onProgress() {}
   })

@@ -2,11 +2,11 @@ import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import { BackupDeletedError } from '../errors.js'
-import type { BackupStore } from '../repository/backup-store.js'
-import type { HeaderDocument, StoredDatabase } from '../repository/layout.js'
-import { LAYOUT } from '../repository/layout.js'
-import { apiKey, BACKUP_TYPE, LOGICAL_DATABASES } from '../repository/names.js'
+import { BACKUP_TYPE } from '../own-documents.js'
+import { type HeaderDocument, listing, newStorage, type StoredDatabase } from '../repository/layout.js'
+import type { Repository } from '../repository/repository.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
 
@@ -19,13 +19,13 @@ const BACKUP_VERSION = '1.0.0'
 export interface BackupJobOptions {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
-  store: BackupStore
+  repository: Repository
   excludeTypes: ReadonlySet<string>
   onUnreadable: 'report' | 'fail'
   onPhase: (phase: BackupPhase) => void
 }
 
-/** The header of a backup that has just begun. */
+/** Returns the header of a backup that has just begun. */
 export function newHeader(about: {
   /** Milliseconds since the epoch. */
   start: number
@@ -45,7 +45,7 @@ export function newHeader(about: {
     dbs: {},
     in_progress: true,
     start_timestamp: start,
-    storage: { layout: LAYOUT, instance, system, databases: {} }
+    storage: newStorage({ instance, system })
   }
 }
 
@@ -54,14 +54,14 @@ export function newHeader(about: {
  * The header is finished when this resolves; when it rejects, see {@link markFailed}.
  */
 export async function runBackup(options: BackupJobOptions): Promise<void> {
-  const { id, sources, store, excludeTypes, onUnreadable } = options
+  const { id, sources, repository, excludeTypes, onUnreadable } = options
   const beganAt = performance.now()
   const dbs: Record<string, DatabaseSummary> = {}
   const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
   const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
   let running = 0
   const update = (change: (header: HeaderDocument) => HeaderDocument) =>
-    store.update(id, (header) => {
+    repository.update(id, (header) => {
       // Not the one that this backup began with.
       if (!header.in_progress) throw new BackupDeletedError(id)
       return change(header)
@@ -70,28 +70,24 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
-    // The first one's turn is now.
+    // Not of the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
       const { summary, stored } = await backupDatabase({
         source: sources[database],
-        target: store.db,
+        repository,
         backup: id,
         database,
         excludeTypes,
-        discardChunks: () => store.removeParts(id, database),
         onUnreadable,
         onProgress(documents) {
           running = documents
           progress.due()
         }
       })
-      if (!stored) await refuseLost({ id, sources, store, database, existing })
-      else {
-        await store.relieve(id, database, stored)
-        databases[database] = stored
-      }
+      if (stored) databases[database] = stored
+      else await refuseLost({ id, sources, repository, database, existing })
       running = 0
       dbs[apiKey(database)] = summary
       progress.check()
@@ -105,20 +101,17 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   } finally {
     await progress.stop()
   }
-  await store.checkParts(id, Object.values(databases))
+  await repository.checkParts(id, Object.values(databases))
   const took = Math.round(performance.now() - beganAt)
-  await update((header) => {
-    return {
-      ...header,
-      doc_count: finished(),
-      dbs,
-      in_progress: false,
-      // The clock may have been set meanwhile.
-      end_timestamp: header.start_timestamp + took,
-      elapsed: elapsed(took),
-      storage: { ...header.storage, databases }
-    }
-  })
+  await update((header) => ({
+    ...listing(header, databases),
+    doc_count: finished(),
+    dbs,
+    in_progress: false,
+    // The clock may have been set meanwhile.
+    end_timestamp: header.start_timestamp + took,
+    elapsed: elapsed(took)
+  }))
 }
 
 /**
@@ -128,21 +121,21 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
  * @param took milliseconds, where this instance has made it
  */
 export async function markFailed(
-  store: BackupStore,
+  repository: Repository,
   id: string,
   reason: string,
   took?: number
 ): Promise<void> {
   let complete = false
   try {
-    await store.update(id, (header) => {
+    await repository.update(id, (header) => {
       complete = !header.in_progress && header.error === undefined
       return header.in_progress ? failed(header, reason, took) : null
     })
   } catch (error) {
     if (!(error instanceof BackupDeletedError)) throw error
   }
-  if (!complete) await store.removeParts(id)
+  if (!complete) await repository.removeParts(id)
 }
 
 function failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {
@@ -150,14 +143,13 @@ function failed(header: HeaderDocument, reason: string, took?: number): HeaderDo
   // Another instance began it, whose clock may be ahead, unless the time is known that it took.
   const end = took === undefined ? Math.max(Date.now(), start) : start + Math.round(took)
   return {
-    ...header,
+    ...listing(header, {}),
     doc_count: 0,
     dbs: {},
     in_progress: false,
     error: reason,
     end_timestamp: end,
-    elapsed: elapsed(end - start),
-    storage: { ...header.storage, databases: {} }
+    elapsed: elapsed(end - start)
   }
 }
 

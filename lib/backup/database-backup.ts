@@ -13,14 +13,12 @@ import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.j
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
-import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
-import { type DocumentBytes, documentSteps, idOf, withoutRevisionMembers } from '../json/document.js'
-import { readChunk } from '../repository/chunk-reader.js'
-import { ChunkWriter } from '../repository/chunk-writer.js'
-import type { ChunkEntry, StoredDatabase } from '../repository/layout.js'
-import { BACKUP_RANGE, isBackupId, toldExcluded } from '../repository/names.js'
-import { lineGroups } from '../repository/stored-documents.js'
+import { type DocumentBytes, documentSteps, withoutRevisionMembers } from '../json/document.js'
+import { toldExcluded } from '../own-documents.js'
+import type { DatabaseWriter } from '../repository/database-writer.js'
+import type { StoredDatabase } from '../repository/layout.js'
+import { headerRevisions, type Repository } from '../repository/repository.js'
 import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
 import {
   goneFailure,
@@ -45,19 +43,18 @@ const BYTES_IN_FLIGHT = 3 * BATCH_BYTES
 const LEGACY_BYTES = 16 * 1024 * 1024
 /** Further rounds of the feed for revisions that vanished while they were to be read. */
 const ROUNDS_FOR_VANISHED = 5
-/** How often a database that became another one while it was read is read again. */
+/** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
 export interface DatabaseBackupOptions {
   /** Database to read. */
   source: CouchDatabase
-  /** Database that keeps the backup. */
-  target: CouchDatabase
+  /** Keeps the backup. */
+  repository: Repository
+  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   excludeTypes: ReadonlySet<string>
-  /** Deletes the chunks stored so far, which nothing will refer to. */
-  discardChunks(): Promise<void>
   /** Whether a document that cannot be read is left out and named, or ends the backup. */
   onUnreadable: 'report' | 'fail'
   /** Called as documents are stored, with their number so far. */
@@ -71,15 +68,15 @@ export interface DatabaseBackupResult {
 }
 
 /** A document that is to be read with its attachments. */
-interface Waiting {
+interface WantedDocument {
   rev: string
   conflicted: boolean
 }
 
 interface Batch {
   /** By id. */
-  wanted: ReadonlyMap<string, Waiting>
-  /** What it takes when it has been read. */
+  wanted: ReadonlyMap<string, WantedDocument>
+  /** Memory that it takes when it has been read. */
   bytes: number
   rows: Promise<ReadDocument[]>
 }
@@ -90,7 +87,7 @@ interface Batch {
  * @throws CouchError, and whatever ends the client's signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
-  const { source } = options
+  const { source, repository, backup: id, database } = options
   const watch = new SourceWatch(source)
   let firstChunk = 0
   for (let attempt = 1; ; attempt++) {
@@ -104,7 +101,8 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     })
     if (attempt > READ_AGAIN) throw error
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
-    await options.discardChunks()
+    // Nothing will refer to what was stored so far.
+    await repository.removeParts(id, database)
     // The ids before may be those of chunks that come late.
     firstChunk = backup.nextChunk
   }
@@ -113,13 +111,13 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
 class DatabaseBackup {
   readonly #options: DatabaseBackupOptions
   readonly #reader: DocumentReader
-  readonly #writer: ChunkWriter
+  readonly #writer: DatabaseWriter
   #copies = new CopyIndex(0)
   /** Ordinals of copies that had conflicts. Those that are not the last are taken out at the end. */
   readonly #conflicted = new OrdinalSet()
   /** Documents with small attachments by id, waiting to be read with them. */
-  #waiting = new Map<string, Waiting>()
-  /** What these will take when they have been read. */
+  #waiting = new Map<string, WantedDocument>()
+  /** Bytes that these will take when they have been read. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
   #bytesInFlight = 0
@@ -136,10 +134,9 @@ class DatabaseBackup {
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
     this.#watch = watch
-    const { source, target: db, backup, database } = options
+    const { source, repository, backup, database } = options
     this.#reader = new DocumentReader(source)
-    this.#writer = new ChunkWriter({
-      db,
+    this.#writer = repository.writer({
       backup,
       database,
       first: firstChunk,
@@ -162,12 +159,14 @@ class DatabaseBackup {
       if (!info) return { summary: missingSummary(startTimestamp, this.#options) }
       const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
-      const chunks = await this.#writer.flush()
+      await this.#writer.flush()
       this.#giveUp()
-      const { superseded, dropped } = await this.#storeSuperseded(chunks)
-      const all = [...chunks, ...superseded]
+      const dropped = await this.#writer.supersede(this.#copies.repeated, (ordinal) =>
+        this.#conflicted.delete(ordinal)
+      )
+      const { stored, rawBytes, storedBytes } = await this.#writer.finish()
       return {
-        stored: { manifests: [], chunks, superseded },
+        stored,
         summary: {
           start_timestamp: startTimestamp,
           // The clock may have been set meanwhile.
@@ -178,8 +177,8 @@ class DatabaseBackup {
           ...copiesOf(copies),
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
-          raw_bytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
-          stored_bytes: all.reduce((sum, chunk) => sum + chunk.stored, 0),
+          raw_bytes: rawBytes,
+          stored_bytes: storedBytes,
           ...this.#unreadable()
         }
       }
@@ -213,18 +212,12 @@ class DatabaseBackup {
   }
 
   /**
-   * Athena's backups of up to 8 MB each would be read, and dropped, with every backup.
+   * Finds out whether the database holds athena's backups that would be read, up to 8 MB each, and dropped every time.
    * @returns revisions by id of all backups; `undefined` when they are small
    */
   async #largeBackups(): Promise<Map<string, string> | undefined> {
-    const { source } = this.#options
-    const rows: Revision[] = []
-    await source.client.retry(async () => {
-      rows.length = 0
-      for await (const page of source.allDocs(BACKUP_RANGE))
-        rows.push(...page.filter(({ id }) => isBackupId(id)))
-    })
-    return (await this.#areLarge(rows)) ? this.#onlyExcluded(rows) : undefined
+    const backups = await headerRevisions(this.#options.source)
+    return (await this.#areLarge(backups)) ? this.#onlyExcluded(backups) : undefined
   }
 
   async #areLarge(revisions: readonly Revision[]): Promise<boolean> {
@@ -242,7 +235,7 @@ class DatabaseBackup {
     return false
   }
 
-  /** A document of the console may have the id of a backup. */
+  /** Leaves out documents of the console that have the id of a backup. */
   async #onlyExcluded(revisions: readonly Revision[]): Promise<Map<string, string>> {
     const { source, excludeTypes } = this.#options
     const excluded = new Map<string, string>()
@@ -253,7 +246,7 @@ class DatabaseBackup {
     return excluded
   }
 
-  /** Rows with documents as they come; those that have none are fetched together. */
+  /** Adds rows with documents as they come; those that have none are fetched together. */
   async #addAll(changes: readonly Change[]): Promise<void> {
     const bare: Change[] = []
     for (const change of changes) {
@@ -282,10 +275,10 @@ class DatabaseBackup {
     return this.#addFetched(id, rev, doc)
   }
 
-  /** For rows without documents. */
+  /** Fetches and adds the documents of rows that came without. */
   async #fetch(changes: readonly (Revision & { branched?: boolean })[]): Promise<void> {
     const revisions = new Map(changes.map(({ id, rev }) => [id, rev]))
-    // Of a document with several leaves, the database tells which wins, and how many conflict with it.
+    // Only the database knows which of several leaves wins, and how many conflict with it.
     const wanted = changes.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
     for await (const found of this.#reader.read(wanted, { attachments: false })) {
       const { id, doc, conflicts, failure } = found
@@ -369,7 +362,7 @@ class DatabaseBackup {
     const batch = this.#batches.shift()
     if (!batch) return
     for (const { id, doc, failure } of await batch.rows) {
-      const { rev, conflicted } = batch.wanted.get(id) as Waiting
+      const { rev, conflicted } = batch.wanted.get(id) as WantedDocument
       if (failure) await this.#withoutBatch(id, { rev, conflicted }, failure)
       else {
         const document = await this.#readRow(id, rev, doc)
@@ -379,8 +372,8 @@ class DatabaseBackup {
     this.#bytesInFlight -= batch.bytes
   }
 
-  /** A document that the database does not send with its attachments: these are read one by one. */
-  async #withoutBatch(id: string, { rev, conflicted }: Waiting, failure: ReadFailure): Promise<void> {
+  /** Reads one by one the attachments of a document that the database does not send with them. */
+  async #withoutBatch(id: string, { rev, conflicted }: WantedDocument, failure: ReadFailure): Promise<void> {
     for await (const found of this.#reader.read([{ id, rev }], { attachments: false })) {
       if (found.failure) return this.#noteUnread(id, rev, failure)
       const document = await this.#readRow(id, rev, found.doc)
@@ -403,7 +396,7 @@ class DatabaseBackup {
     return thenOrNow(plain, (bytes) => this.#writer.add(bytes, { design }))
   }
 
-  /** A document whose attachments may be of any size, though what is told of them is small. */
+  /** Reads a document whose attachments may be of any size, though little is told of them. */
   async #readAlone(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { source } = this.#options
     const plain = await inTurns(plainDocument(document))
@@ -420,7 +413,7 @@ class DatabaseBackup {
   async #writeLarge(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { id } = document
     const plain = await inTurns(plainDocument(document))
-    /** What reading failed with, in the last attempt. */
+    /** Why reading failed in the last attempt. */
     let failure: unknown
     const open = async function* (source: CouchDatabase) {
       failure = undefined
@@ -443,7 +436,7 @@ class DatabaseBackup {
     this.#options.onProgress(this.#copies.copies)
   }
 
-  /** A document could not be read, or the database does not answer. @throws `error` then */
+  /** Notes a document that could not be read. @throws `error` when the database does not answer at all */
   async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
     if (!isReadFailure(error)) throw error
     if (isMissing(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
@@ -455,14 +448,14 @@ class DatabaseBackup {
     this.#unread.set(id, { rev, failure })
   }
 
-  /** What could not be read is asked for once more: the fault may have passed. */
+  /** Asks once more for what could not be read: the fault may have passed. */
   async #readAgain(): Promise<void> {
     const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
     for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
     await this.#drain()
   }
 
-  /** What is still unread is left out, an earlier copy with it. @throws CouchError when nothing may be left out */
+  /** Leaves out what is still unread, an earlier copy with it. @throws CouchError when nothing may be left out */
   #giveUp(): void {
     for (const { id, error } of this.#refused.last) this.#noteUnread(id, '', tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
@@ -473,36 +466,6 @@ class DatabaseBackup {
   #unreadable(): Pick<DatabaseSummary, 'unreadable' | 'unreadable_count'> {
     const { size } = this.#unread
     return size > 0 ? { unreadable_count: size, unreadable: nameUnreadable(this.#unread) } : {}
-  }
-
-  /**
-   * Stores which copies count, for documents that changed or went while the database was read.
-   * @returns with the number of lines that do not count
-   */
-  async #storeSuperseded(
-    chunks: readonly ChunkEntry[]
-  ): Promise<{ superseded: ChunkEntry[]; dropped: number }> {
-    const { repeated } = this.#copies
-    if (repeated.size === 0) return { superseded: [], dropped: 0 }
-    let dropped = 0
-    let ordinal = 0
-    const visit = (key: string): Promise<void> | undefined => {
-      const at = ordinal++
-      if (repeated.isLast(key, at)) return undefined
-      dropped++
-      this.#conflicted.delete(at)
-      const last = repeated.takeOnce(key)
-      return last === undefined ? undefined : this.#writer.add(Buffer.from(JSON.stringify([key, last])))
-    }
-    for (const chunk of chunks) {
-      for await (const keys of keysOf(this.#options.target, chunk)) {
-        for (const key of keys) {
-          const pending = visit(key)
-          if (pending) await pending
-        }
-      }
-    }
-    return { superseded: await this.#writer.flush(), dropped }
   }
 }
 
@@ -519,21 +482,13 @@ function* plainDocument(document: DocumentBytes): Steps<DocumentBytes> {
   return yield* documentSteps(yield* withoutRevisionMembers(document))
 }
 
-/** Yields the keys of the documents of a chunk, in groups. */
-async function* keysOf(target: CouchDatabase, chunk: ChunkEntry): AsyncGenerator<string[]> {
-  if (chunk.large !== undefined) yield [chunk.large]
-  else
-    for await (const lines of lineGroups(await readChunk(target, chunk)))
-      yield lines.map((line) => largeKey(idOf(line)))
-}
-
 async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = []
   for await (const row of rows) all.push(row)
   return all
 }
 
-/** What is told of a database that does not exist. */
+/** Summarizes a database that does not exist. */
 const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): DatabaseSummary => ({
   start_timestamp: now,
   finish_timestamp: now,
@@ -546,7 +501,7 @@ const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): D
   stored_bytes: 0
 })
 
-/** What a restore needs to create the database again, where the server tells. */
+/** Returns what a restore needs to create the database again, where the server tells. */
 function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   return {
     ...(props && { partitioned: props.partitioned === true }),
@@ -554,11 +509,11 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   }
 }
 
-/** What is told of the copies: nothing where a read by any of them shows all. */
+/** Summarizes the copies: nothing is said where a read by any of them shows all. */
 const copiesOf = (copies: CopiesState): Pick<DatabaseSummary, 'copies'> =>
   copies === 'agree' ? {} : { copies }
 
-/** All bytes of a stream, or `null` when there are more than `limit`. */
+/** Returns all bytes of a stream, or `null` when there are more than `limit`. */
 async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
   const all: Uint8Array[] = []
   let size = 0

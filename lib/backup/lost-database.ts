@@ -1,16 +1,17 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { databaseOfKey } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
-import type { BackupStore, LoadedBackup } from '../repository/backup-store.js'
 import { isOfOthers } from '../repository/layout.js'
-import { databaseOfKey } from '../repository/names.js'
+import type { LoadedBackup } from '../repository/read-header.js'
+import type { Repository } from '../repository/repository.js'
 
 /** A backup that finds one of its databases missing. */
 export interface LostDatabase {
   /** Id of the backup. */
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
-  store: BackupStore
+  repository: Repository
   /** The database that is missing. */
   database: LogicalDatabase
   /** Names of the databases that existed when the backup began and whose turn came later. */
@@ -41,9 +42,9 @@ export async function refuseLost(lost: LostDatabase): Promise<void> {
 }
 
 /** Returns the newest complete backup of the same source databases. */
-async function lastComplete({ id, sources, store }: LostDatabase): Promise<LoadedBackup | null> {
-  for (const earlier of (await store.list()).reverse()) {
-    const loaded = earlier === id ? null : await store.load(earlier)
+async function lastComplete({ id, sources, repository }: LostDatabase): Promise<LoadedBackup | null> {
+  for (const earlier of (await repository.list()).reverse()) {
+    const loaded = earlier === id ? null : await repository.load(earlier)
     if (loaded && isComplete(loaded) && isOfThese(loaded, sources.system.name)) return loaded
   }
   return null

@@ -1,6 +1,7 @@
 import type { UnreadableDocument } from '../../types/backups.js'
 import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError, isRequestTooLarge } from '../couch/errors.js'
+import type { RefusedLine } from '../repository/chunk-writer.js'
 
 /** Documents of one database that may be unreadable before its backup fails, and characters of their ids. */
 export const MAX_UNREADABLE = 1000
@@ -17,7 +18,7 @@ export interface Unread {
   failure: ReadFailure
 }
 
-/** The documents of one database that could not be read, by id: a bounded number, of bounded ids. */
+/** Keeps the documents of one database that could not be read, by id: a bounded number, of bounded ids. */
 export class UnreadDocuments {
   readonly #documents = new Map<string, Unread>()
   #characters = 0
@@ -42,30 +43,23 @@ export class UnreadDocuments {
   }
 }
 
-/** A document that was refused, and its line's number among all lines. */
-export interface Refused {
-  id: string
-  ordinal: number
-  error: CouchError
-}
-
-/** The lines that the database had too large, of documents that have no later copy. */
+/** Keeps the lines that were too large for the database, of documents that have no later copy. */
 export class RefusedLines {
-  readonly #isLast: (line: Refused) => boolean
-  #lines: Refused[] = []
+  readonly #isLast: (line: RefusedLine) => boolean
+  #lines: RefusedLine[] = []
 
   /** @param isLast whether the document has no later copy so far */
-  constructor(isLast: (line: Refused) => boolean) {
+  constructor(isLast: (line: RefusedLine) => boolean) {
     this.#isLast = isLast
   }
 
   /** Returns those that count still. */
-  get last(): Refused[] {
+  get last(): RefusedLine[] {
     return this.#lines.filter(this.#isLast)
   }
 
   /** @throws CouchError when there are more than a backup may leave out */
-  add(line: Refused): void {
+  add(line: RefusedLine): void {
     this.#lines.push(line)
     if (this.#isBounded()) return
     this.#lines = this.last
@@ -81,14 +75,14 @@ export class RefusedLines {
   }
 }
 
-/** The revision that the feed named is not there. */
+/** Says that the revision which the feed named is not there. */
 export const goneFailure = (id: string): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     error: 'missing',
     reason: 'the changes feed names a revision that the database does not have'
   })
 
-/** The database did not take what was to be stored of it. */
+/** Says that the database did not take a document. */
 export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     status: refusal.status,
@@ -101,7 +95,7 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
     cause: refusal
   })
 
-/** How documents are named that could not be backed up: the first ones, cut to a length that a header can hold. */
+/** Names the first documents that could not be backed up, cut to a length that a header can hold. */
 export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDocument[] {
   return [...unread].slice(0, NAMED).map(([id, { failure }]) => {
     const cut = cutTo(id, MAX_ID)
@@ -113,7 +107,7 @@ export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDo
   })
 }
 
-/** Why a backup fails where nothing may be left out. */
+/** Says why a backup fails where nothing may be left out. */
 export function unreadableError(unread: Iterable<[string, Unread]>, message?: string): CouchError {
   const [[id, { failure }]] = unread
   const status = failure instanceof CouchError ? failure.status : 0
@@ -134,11 +128,11 @@ const tooMany = (unread: Iterable<[string, Unread]>): CouchError =>
     `more than ${MAX_UNREADABLE} documents, or documents with more than ${MAX_IDS} characters of ids, cannot be read`
   )
 
-/** Without the URL that was asked, which says more of this package than of the document. */
+/** Leaves out the URL that was asked: it says more of this package than of the document. */
 const reasonOf = (failure: ReadFailure) =>
   failure instanceof CouchError ? `${failure.error}: ${failure.reason}` : failure.message
 
-/** As much of a text as so many bytes of JSON hold. */
+/** Returns as much of a text as so many bytes of JSON hold. */
 function cutTo(text: string, bytes: number): string {
   let cut = text.slice(0, bytes)
   while (Buffer.byteLength(JSON.stringify(cut)) - 2 > bytes) cut = cut.slice(0, Math.floor(cut.length * 0.8))

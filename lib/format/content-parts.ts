@@ -1,19 +1,19 @@
-import type { BackupStore } from '../repository/backup-store.js'
+import type { Repository } from '../repository/repository.js'
 
 /** A stretch of what is sent, which can be read from any place in it. */
 export interface Part {
   /** Bytes of it, unless that is found out only by reading it. */
   length: number | undefined
   /** @param start bytes to leave out; 0 when the length is not known */
-  read(store: BackupStore, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
+  read(repository: Repository, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 }
 
 export function textPart(text: string): Part {
   const bytes = Buffer.from(text)
-  return { length: bytes.length, read: (_store, start) => [bytes.subarray(start)] }
+  return { length: bytes.length, read: (_repository, start) => [bytes.subarray(start)] }
 }
 
-/** Bytes of all parts, where every one's are known. */
+/** Returns the bytes of all parts, where every part's are known. */
 export function totalLength(parts: readonly Part[]): number | undefined {
   let total = 0
   for (const { length } of parts) {
@@ -23,9 +23,9 @@ export function totalLength(parts: readonly Part[]): number | undefined {
   return total
 }
 
-/** All parts from a place in the whole. What lies before it is not read. */
+/** Reads all parts from a place in the whole. Parts before it are not read. */
 export async function* readParts(
-  store: BackupStore,
+  repository: Repository,
   parts: readonly Part[],
   start: number
 ): AsyncGenerator<Uint8Array> {
@@ -35,7 +35,7 @@ export async function* readParts(
       skip -= part.length
       continue
     }
-    yield* part.read(store, skip)
+    yield* part.read(repository, skip)
     skip = 0
   }
 }

@@ -1,41 +1,34 @@
 import type { Readable } from 'node:stream'
-import type { BackupContent, BackupSummary, DatabaseSummary } from '../../types/backups.js'
+import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
-import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
-import type { CouchClient } from '../couch/client.js'
 import { inPieces } from '../couch/multipart.js'
-import type { BackupStore, LegacyHeader, LoadedBackup } from '../repository/backup-store.js'
-import { DamagedBackupError, readLargeChunk } from '../repository/chunk-reader.js'
-import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
-import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
-import {
-  chunkContents,
-  countingLines,
-  documentCount,
-  type StoredDocuments,
-  storedDocuments
-} from '../repository/stored-documents.js'
+import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import { type ClientAttachment, clientAttachments } from '../repository/client-attachments.js'
+import type { StoredHeader } from '../repository/layout.js'
+import type { LegacyHeader, LoadedBackup } from '../repository/read-header.js'
+import type { Repository } from '../repository/repository.js'
+import { type StoredDocuments, type StoredLines, storedLength } from '../repository/stored-documents.js'
 import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
 import { readBackup } from './read-backup.js'
 
 export interface ContentOptions {
   names: DatabaseNames
   inflatedBytes: number
-  /** Makes the stream that is given out of what `read` reads from the store it is given. */
-  stream: (read: (store: BackupStore) => AsyncIterable<Uint8Array>) => Readable
+  /** Makes the stream that is given out of what `read` reads from the repository it is given. */
+  stream: (read: (repository: Repository) => AsyncIterable<Uint8Array>) => Readable
 }
 
 /** Part of every entity tag. Increased when the same backup is sent as other bytes than before. */
-const FORM = 1
+const FORMAT_VERSION = 1
 
-/** What the get-backup API sends, streamed. */
+/** Returns what the get-backup API sends, streamed. */
 export function backupContent(loaded: LoadedBackup, options: ContentOptions): BackupContent {
   const parts = partsOf(loaded, options)
   const length = totalLength(parts)
-  const read = (start: number) => options.stream((store) => readParts(store, parts, start))
+  const read = (start: number) => options.stream((repository) => readParts(repository, parts, start))
   return {
     summary: summaryOf(loaded),
-    etag: `"${loaded.header._rev}.${FORM}"`,
+    etag: `"${loaded.header._rev}.${FORMAT_VERSION}"`,
     body: read(0),
     ...(length === undefined ? undefined : { length, bodyFrom: read })
   }
@@ -43,10 +36,10 @@ export function backupContent(loaded: LoadedBackup, options: ContentOptions): Ba
 
 function partsOf(loaded: LoadedBackup, options: ContentOptions): Part[] {
   if (loaded.kind === 'chunks') return chunkedParts(loaded.header)
-  return [{ length: undefined, read: (store) => legacy(store, loaded.header, options) }]
+  return [{ length: undefined, read: (repository) => legacy(repository, loaded.header, options) }]
 }
 
-/** A backup without its documents. */
+/** Returns a backup without its documents. */
 export function summaryOf({ header }: LoadedBackup): BackupSummary {
   return {
     id: header._id,
@@ -56,7 +49,7 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
   }
 }
 
-/** The members of a header that are told as they are, in the order in which they are sent. */
+/** Returns the members of a header that are sent as they are, in the order in which they are sent. */
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
@@ -93,7 +86,7 @@ function chunkedParts(header: StoredHeader): Part[] {
     const summary = header.dbs[apiKey(database)]
     if (!summary) continue
     parts.push(textPart(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`))
-    // A running backup's chunks are entered in its header when it ends.
+    // The header of a running backup lists nothing yet.
     if (!header.in_progress) parts.push(documentsPart(header, database))
     parts.push(textPart(']}'))
     separator = ','
@@ -102,109 +95,77 @@ function chunkedParts(header: StoredHeader): Part[] {
 }
 
 function documentsPart(header: StoredHeader, database: LogicalDatabase): Part {
-  const length = documentBytes(header, database)
-  return { length, read: (store, start) => documents(store, header, database, { length, start }) }
-}
-
-/** Bytes of a database's documents with commas between them, unless some that its chunks hold do not count. */
-function documentBytes(header: StoredHeader, database: LogicalDatabase): number | undefined {
-  const stored = header.storage.databases[database]
-  if (!stored) return 0
-  const { raw_bytes: raw } = header.dbs[apiKey(database)] as DatabaseSummary
-  if (stored.superseded.length > 0 || !Number.isSafeInteger(raw)) return undefined
-  // A line's end is a comma's place; the last line has none.
-  return Math.max(0, raw - 1)
+  const stored = storedLength(header, database)
+  return {
+    // A line's end is a comma's place; the last line has none.
+    length: stored === undefined ? undefined : Math.max(0, stored - 1),
+    read: (repository, start) => documents(repository, header, database, start)
+  }
 }
 
 async function* documents(
-  store: BackupStore,
+  repository: Repository,
   header: StoredHeader,
   database: LogicalDatabase,
-  { length, start }: { length: number | undefined; start: number }
+  start: number
 ): AsyncGenerator<Uint8Array> {
-  const { chunks, repeated } = await storedDocuments(store, header, database)
-  if (length !== undefined && length !== Math.max(0, sumOfRaw(chunks) - 1)) {
-    throw new DamagedBackupError(header._id, `says that the documents of ${database} have another length`)
-  }
-  const skipped = chunksBefore(chunks, start)
-  const rest = sentDocuments(store, header, database, { chunks, repeated, skipped })
-  yield* dropBytes(rest, start - sumOfRaw(skipped))
+  const stored = await repository.documents(header, database)
+  if (!stored) return
+  stored.checkLength()
+  yield* sentDocuments(stored, start)
 }
 
-/** The chunks that end, with the comma after them, at a place in the documents or before it. */
-function chunksBefore(chunks: readonly ChunkEntry[], start: number): ReadonlySet<ChunkEntry> {
-  const before = new Set<ChunkEntry>()
-  let end = 0
-  for (const chunk of chunks) {
-    end += chunk.raw
-    if (end > start) break
-    before.add(chunk)
-  }
-  return before
-}
-
-function sumOfRaw(chunks: Iterable<ChunkEntry>): number {
-  let sum = 0
-  for (const { raw } of chunks) sum += raw
-  return sum
-}
-
-async function* sentDocuments(
-  store: BackupStore,
-  header: StoredHeader,
-  database: LogicalDatabase,
-  { chunks, repeated, skipped }: StoredDocuments & { skipped: ReadonlySet<ChunkEntry> }
-): AsyncGenerator<Uint8Array> {
-  let count = 0
-  for (const { docs } of skipped) count += docs
-  let separate = false
-  const wanted = (entry: ChunkEntry) => !skipped.has(entry)
-  for await (const content of chunkContents(store, chunks, { ahead: true, wanted })) {
-    const { entry, lines, ordinal } = content
-    if (lines === null) {
-      if (!repeated.isLast(entry.large ?? '', ordinal)) continue
-      if (separate) yield COMMA
-      count++
-      separate = true
-      yield* readLargeChunk(store.db, entry)
-      continue
-    }
-    // In place: a line's end becomes the separator, and lines that do not count are closed over.
-    let used = 0
-    for await (const group of countingLines(content, lines, repeated)) {
-      for (const line of group) {
-        const start = line.byteOffset - lines.byteOffset
-        if (used > 0) lines[used++] = SEPARATOR
-        if (used !== start) lines.copyWithin(used, start, start + line.length)
-        used += line.length
+/** Yields documents with commas between them, but for those before a place. */
+async function* sentDocuments(stored: StoredDocuments, start: number): AsyncGenerator<Uint8Array> {
+  const { groups, documents: skipped, bytes } = stored.groupsFrom(start)
+  let count = skipped
+  const separated = async function* () {
+    let separator: Buffer | undefined
+    for await (const group of groups) {
+      if (group.kind === 'large') {
         count++
+        if (separator) yield separator
+        yield* group.open()
+      } else {
+        const joined = await joinLines(group)
+        count += joined.count
+        if (joined.count === 0) continue
+        if (separator) yield separator
+        yield* inPieces([joined.bytes])
       }
+      separator = COMMA
     }
-    if (used === 0) continue
-    if (separate) yield COMMA
-    separate = true
-    yield* inPieces([lines.subarray(0, used)])
   }
-  const expected = documentCount(header, database)
-  if (count !== expected) {
-    throw new DamagedBackupError(
-      header._id,
-      `says ${expected} documents for ${database}, its chunks hold ${count}`
-    )
+  yield* dropBytes(separated(), start - bytes)
+  stored.checkCount(count)
+}
+
+/** Makes commas of the ends of lines, in place, and closes over lines that do not count. */
+async function joinLines({ bytes, counting }: StoredLines): Promise<{ bytes: Buffer; count: number }> {
+  let used = 0
+  let count = 0
+  for await (const lines of counting()) {
+    for (const line of lines) {
+      const start = line.byteOffset - bytes.byteOffset
+      if (used > 0) bytes[used++] = SEPARATOR
+      if (used !== start) bytes.copyWithin(used, start, start + line.length)
+      used += line.length
+      count++
+    }
   }
+  return { bytes: bytes.subarray(0, used), count }
 }
 
 async function* legacy(
-  store: BackupStore,
+  repository: Repository,
   header: LegacyHeader,
   options: ContentOptions
 ): AsyncGenerator<Uint8Array> {
   yield Buffer.from(opening(header))
-  const response = await store.db.client.stream({ path: [store.db.name, header._id] })
   let open = false
   let count = 0
   let isContinued = false
-  for await (const items of readBackup(response.body, options)) {
+  for await (const items of readBackup(repository.legacyDocument(header).open(), options)) {
     for (const item of items) {
       if (item.kind === 'member' || item.kind === 'about') continue
       if (item.kind === 'database') {
@@ -221,55 +182,31 @@ async function* legacy(
     }
   }
   yield Buffer.from(open ? ']}}' : '}')
-  yield* readParts(store, [...attachmentParts(header), textPart('}')], 0)
+  yield* readParts(repository, [...attachmentParts(header), textPart('}')], 0)
 }
 
-/** The clients' attachments, as CouchDB shows them inline: base64. */
+/** Returns what clients have appended, as CouchDB shows it inline: base64. */
 function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
-  const stubs = Object.entries(header._attachments ?? {})
-  if (stubs.length === 0) return []
-  const parts = stubs.flatMap(([name, stub], i) => [
-    textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
-    attachmentPart(header, stubOf(name, stub))
+  const attachments = clientAttachments(header)
+  if (attachments.length === 0) return []
+  const parts = attachments.flatMap((attachment, i) => [
+    textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(attachment.name)}:"`),
+    attachmentPart(header, attachment)
   ])
   return [...parts, textPart('"}')]
 }
 
-function attachmentPart({ _id: id, _rev: rev }: StoredHeader | LegacyHeader, stub: AttachmentStub): Part {
-  const { length } = stub
-  return {
-    length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
-    read: ({ db }, start) =>
-      dropBytes(
-        begun(db.client, () => attachmentBase64(db, id, rev, stub)),
-        start
-      )
-  }
-}
-
-/** A stream that is opened again when it fails before its first piece: nothing of it was sent then. */
-async function* begun(
-  client: CouchClient,
-  open: () => AsyncGenerator<Uint8Array>
-): AsyncGenerator<Uint8Array> {
-  let pieces = open()
-  try {
-    let next = await client.retry(() => {
-      pieces = open()
-      return pieces.next()
-    })
-    for (; !next.done; next = await pieces.next()) yield next.value
-  } finally {
-    await pieces.return(undefined)
-  }
-}
+const attachmentPart = (header: StoredHeader | LegacyHeader, { name, length }: ClientAttachment): Part => ({
+  length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
+  read: (repository, start) => dropBytes(repository.attachmentText(header, name), start)
+})
 
 function opening(header: StoredHeader | LegacyHeader): string {
   const head = JSON.stringify({ id: header._id, ...scalars(header) })
   return `${head.slice(0, -1)},"dbs":{`
 }
 
-/** The JSON of an object, open for more members. */
+/** Returns the JSON of an object, open for more members. */
 function openObject(members: object): string {
   const json = JSON.stringify(members)
   return json === '{}' ? '{' : `${json.slice(0, -1)},`

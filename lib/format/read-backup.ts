@@ -4,6 +4,7 @@ import { cutText, MOST } from '../bytes/cut-text.js'
 import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
 import { InflateError, Inflater } from '../bytes/inflater.js'
 import { utf8Text } from '../bytes/utf8-text.js'
+import { databaseOfKey } from '../databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { InvalidDocumentError } from '../json/document.js'
 import {
@@ -15,7 +16,6 @@ import {
   JsonSyntaxError,
   type JsonVisitor
 } from '../json/scanner.js'
-import { databaseOfKey } from '../repository/names.js'
 import { inSharedTurns } from '../waits/steps.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
 
@@ -341,7 +341,7 @@ class ArrayVisitor implements JsonVisitor {
   }
 }
 
-/** What may be inflated of one backup. */
+/** Counts what is inflated of one backup. */
 class InflateBudget {
   readonly #limit: number
   readonly #names = new Set<string>()

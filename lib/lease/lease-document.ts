@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto'
 import type { CouchDatabase, Leaf } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { ReservedIdError } from '../errors.js'
-import { LEASE_ID, LEASE_TYPE } from '../repository/names.js'
+import { LEASE_TYPE } from '../own-documents.js'
+
+const LEASE_ID = 'athena_backup_lease'
 
 export type Operation = 'backup' | 'restore'
 

@@ -1,6 +1,15 @@
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
-import { NOTICE_RANGE, NOTICE_TYPE, noticeId, transactionOf } from '../repository/names.js'
+import { NOTICE_TYPE } from '../own-documents.js'
+
+const NOTICE_PREFIX = 'athena_backup_notice_'
+/** Range of ids that holds all notices. */
+const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as const
+
+const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
+
+/** Returns the id of the transaction that a notice is about. */
+const transactionOf = (notice: string): string => notice.slice(NOTICE_PREFIX.length)
 
 /** The transactions whose clients were not told of their end yet: one document each, beside the lease. */
 export class Notices {

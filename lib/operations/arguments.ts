@@ -1,7 +1,7 @@
 import { type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import { LOGICAL_DATABASES } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
-import { LOGICAL_DATABASES } from '../repository/names.js'
 
 const Flag = Type.Optional(Type.Boolean())
 const Ids = Type.Optional(Type.Array(Type.String()))

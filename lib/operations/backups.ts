@@ -3,12 +3,12 @@ import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
 import { cutRequester } from '../bytes/cut-text.js'
 import { HostValueError, ReservedIdError } from '../errors.js'
 import { summaryOf } from '../format/content.js'
-import { backupId, stampAfter, stampIn } from '../repository/names.js'
+import { newBackupId } from '../repository/ids.js'
 import { hostWithin } from '../waits/host-code.js'
 import { endReason } from './end-reason.js'
 import type { Environment } from './environment.js'
 import type { Leftovers } from './leftovers.js'
-import type { Running, RunningOperations } from './running-operations.js'
+import type { NewOperation, Running, RunningOperations } from './running-operations.js'
 
 /** Bytes of what the host tells of its versions: a header holds it, and an upload of the backup. */
 const MAX_VERSIONS = 64 * 1024
@@ -38,30 +38,19 @@ export class Backups {
     await this.#running.refuseIfRunning('backup')
     const about = { versions: await this.#versions(), requester: cutRequester(options.requester) }
     const { store } = this.#environment
-    const listed = (await store.list()).map(stampIn).at(-1) ?? 0n
-    let taken = listed
-    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-      const started = await this.#begin(about, (newest) =>
-        stampAfter(newest > taken ? newest : taken, Date.now())
-      )
-      if (typeof started !== 'bigint') return started
-      taken = started + 2n ** BigInt(attempt)
+    let last = (await store.list()).at(-1)
+    for (let taken = 0; taken < ATTEMPTS; taken++) {
+      const started = await this.#begin(about, (newest) => newBackupId(newest, last, taken))
+      if (typeof started !== 'string') return started
+      last = started
     }
-    throw new ReservedIdError(backupId(taken), store.db.name)
+    throw new ReservedIdError(last, store.name)
   }
 
-  /** @returns the number of an id that another document has */
-  async #begin(
-    about: AboutBackup,
-    stampAfterNewest: (newest: bigint) => bigint
-  ): Promise<StartedBackup | bigint> {
+  /** @returns the id when another document has it */
+  async #begin(about: AboutBackup, idAfter: NewOperation['idAfter']): Promise<StartedBackup | string> {
     const { instance, jobs, system } = this.#environment
-    const running = await this.#running.begin('backup', {
-      idAfter(newest) {
-        const stamp = stampAfterNewest(newest)
-        return { id: backupId(stamp), newest: stamp }
-      }
-    })
+    const running = await this.#running.begin('backup', { idAfter })
     const { id } = running
     try {
       const store = this.#environment.storeOn(running.end)
@@ -75,7 +64,7 @@ export class Backups {
       throw error
     }
     await this.#running.end(running)
-    return stampIn(id)
+    return id
   }
 
   async #run(id: string, running: Running, requester?: Requester): Promise<BackupSummary> {
@@ -88,7 +77,7 @@ export class Backups {
       await runBackup({
         id,
         sources: environment.databasesOn(running.work),
-        store: environment.storeOn(running.work),
+        repository: environment.storeOn(running.work),
         excludeTypes: environment.excludeTypes,
         onUnreadable: environment.options.onUnreadable,
         onPhase: (phase) => events.emit({ id, ...phase })

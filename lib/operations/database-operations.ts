@@ -9,8 +9,8 @@ import type {
 } from '../../types/backups.js'
 import { backupContent, summaryOf } from '../format/content.js'
 import type { Operation } from '../lease/lease-document.js'
-import { type Append, Appender } from '../repository/appender.js'
-import type { LoadedBackup } from '../repository/backup-store.js'
+import type { Append, Appender } from '../repository/appender.js'
+import type { LoadedBackup } from '../repository/read-header.js'
 import { Backups } from './backups.js'
 import { ClientNotices } from './client-notices.js'
 import type { Environment } from './environment.js'
@@ -46,8 +46,7 @@ export class DatabaseOperations {
     this.#recovery = new Recovery(environment, running, transactions, this.#leftovers)
     this.#backups = new Backups(environment, running, this.#leftovers)
     this.#restores = new Restores(environment, running, transactions, notices)
-    const load = (id: string) => environment.load(id)
-    this.#appender = new Appender(environment.store, load, limits, timeouts.control)
+    this.#appender = environment.store.appender(limits, timeouts.control)
   }
 
   /** Whether an operation of this instance holds the lease. */

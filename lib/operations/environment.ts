@@ -4,7 +4,6 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
 import { connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
-import { BackupNotFoundError, InvalidParameterError, UnknownLayoutError } from '../errors.js'
 import type { ReadBackupOptions } from '../format/read-backup.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { Leases } from '../lease/leases.js'
@@ -13,9 +12,9 @@ import { EventStream } from '../observe/event-stream.js'
 import { logListener } from '../observe/log.js'
 import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
-import { BackupStore, type LoadedBackup } from '../repository/backup-store.js'
-import { LAYOUT } from '../repository/layout.js'
-import { EXCLUDED_TYPES, isBackupId } from '../repository/names.js'
+import { EXCLUDED_TYPES } from '../own-documents.js'
+import type { LoadedBackup } from '../repository/read-header.js'
+import { Repository } from '../repository/repository.js'
 import { Room } from '../spool/room.js'
 import { Spool } from '../spool/spool.js'
 import { Turns } from '../waits/turns.js'
@@ -23,7 +22,6 @@ import { BackgroundJobs } from './background-jobs.js'
 import { Downloads } from './downloads.js'
 import { Places } from './places.js'
 
-const MAX_BACKUP_ID = 64
 /** Appends that may wait until others have arrived. */
 const MOST_WAITING = 256
 
@@ -95,7 +93,7 @@ export class Environment {
   /** For calls that somebody waits for. */
   readonly client: CouchClient
   /** On {@link client}. */
-  readonly store: BackupStore
+  readonly store: Repository
   /** The source database where the lease lies. On {@link client}. */
   readonly system: CouchDatabase
   readonly leases: Leases
@@ -141,15 +139,8 @@ export class Environment {
   }
 
   /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
-  async load(id: string): Promise<LoadedBackup> {
-    if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
-      throw new InvalidParameterError('backup_id is not the id of a backup')
-    }
-    const loaded = await this.store.load(id)
-    if (!loaded) throw new BackupNotFoundError(id)
-    if (loaded.kind === 'chunks' && !(loaded.header.storage.layout <= LAYOUT))
-      throw new UnknownLayoutError(id)
-    return loaded
+  load(id: string): Promise<LoadedBackup> {
+    return this.store.get(id)
   }
 
   databasesOn(client: CouchClient): Record<LogicalDatabase, CouchDatabase> {
@@ -158,8 +149,8 @@ export class Environment {
   }
 
   /** @param backups the database that keeps the backups, where it is another instance's */
-  storeOn(client: CouchClient, backups = this.options.databases.backups): BackupStore {
-    return new BackupStore(new CouchDatabase(client, backups), this.#turns)
+  storeOn(client: CouchClient, backups = this.options.databases.backups): Repository {
+    return new Repository(new CouchDatabase(client, backups), this.#turns)
   }
 
   makeSpool(): Spool {

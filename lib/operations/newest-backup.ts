@@ -1,14 +1,14 @@
-import type { BackupStore } from '../repository/backup-store.js'
-import { stampIn } from '../repository/names.js'
+import { beganAt } from '../repository/ids.js'
+import type { Repository } from '../repository/repository.js'
 
 /** Finds out when the newest complete backup ended, reading a header only once it is not in progress any more. */
 export class NewestBackup {
-  readonly #store: BackupStore
+  readonly #store: Repository
   /** The newest backup that is complete or has failed. */
   #settled: string | undefined
   #endedAt: number | undefined
 
-  constructor(store: BackupStore) {
+  constructor(store: Repository) {
     this.#store = store
   }
 
@@ -23,7 +23,7 @@ export class NewestBackup {
       if (loaded.header.error) continue
       const { end_timestamp: end } = loaded.header
       // Headers of older backups may say anything.
-      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : Number(stampIn(id))
+      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : beganAt(id)
       break
     }
     this.#settled = settled ?? this.#settled

@@ -3,9 +3,9 @@ import type { Readable } from 'node:stream'
 import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
 import { cutRequester, cutText, MOST } from '../bytes/cut-text.js'
 import type { DatabaseSettings } from '../couch/database.js'
+import { apiKey } from '../databases.js'
 import { BackupNotRestorableError, TooManyUploadsError } from '../errors.js'
-import type { BackupStore } from '../repository/backup-store.js'
-import { apiKey, INTERNAL_TYPES, TRANSACTION_TYPE } from '../repository/names.js'
+import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -76,7 +76,7 @@ export class Restores {
       const store = this.#environment.storeOn(running.work)
       if (loaded.kind === 'chunks')
         return StoredSource.open(store, loaded.header, () => this.#environment.makeSpool())
-      return this.#spoolLegacy(store, loaded.header._id)
+      return store.legacyDocument(loaded.header).readAll((body) => this.#spool(body, 'revision'))
     }
     const system = loaded.kind === 'chunks' ? loaded.header.dbs[apiKey('system')] : {}
     return this.#start({ txId, options, url, backup: id, system, open })
@@ -115,13 +115,6 @@ export class Restores {
   async #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
     const options = { ...this.#environment.readOptions(), proof }
     return SpooledSource.read(body, this.#environment.makeSpool(), options)
-  }
-
-  async #spoolLegacy(store: BackupStore, id: string): Promise<RestoreSource> {
-    return store.db.client.retry(async () => {
-      const { body } = await store.db.client.streamOnce({ path: [store.db.name, id] })
-      return this.#spool(body, 'revision')
-    })
   }
 
   async #start(request: RestoreRequest): Promise<StartedRestore> {

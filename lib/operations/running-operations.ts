@@ -120,7 +120,7 @@ export class RunningOperations {
       throw new MissingDatabaseError(
         `database "${system.name}" does not exist: check option "databases.system", create it, or restore a backup of it`
       )
-    if (operation === 'backup' && store.db.name !== system.name) await store.db.ensure()
+    if (operation === 'backup' && store.name !== system.name) await store.ensure()
   }
 
   /**

@@ -2,7 +2,7 @@ import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { cutRequester, cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import { HostTimeoutError } from '../errors.js'
-import { TRANSACTION_TYPE } from '../repository/names.js'
+import { TRANSACTION_TYPE } from '../own-documents.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
 import { hostWithin } from '../waits/host-code.js'
 

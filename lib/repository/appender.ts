@@ -2,7 +2,8 @@ import { sameStream } from '../bytes/same-stream.js'
 import type { AttachmentData, CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
-import type { BackupStore, LoadedBackup } from './backup-store.js'
+import type { Turns } from '../waits/turns.js'
+import type { LoadedBackup } from './read-header.js'
 
 /** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
 const MAX_NAME = 512
@@ -49,7 +50,7 @@ const COUCH_LIMITS: Record<string, string> = {
   document_too_large: 'couchdb/max_document_size'
 }
 
-/** What CouchDB, or a proxy before it, does not take. An attachment is sent in one request, which cannot be divided. */
+/** Says which limit, of CouchDB or of a proxy before it, an attachment passes: it is sent in one request, undivided. */
 function notTaken(error: CouchError, bytes: number): Error {
   const proxy = 'raise the limit of bodies of the proxy before CouchDB (nginx: client_max_body_size)'
   const [what, remedy] =
@@ -62,25 +63,24 @@ function notTaken(error: CouchError, bytes: number): Error {
   return new TooLargeError(message, { cause: error })
 }
 
+/** Where attachments are stored. */
+interface AppendTarget {
+  db: CouchDatabase
+  /** Orders those who change a header. */
+  turns: Turns
+  /** Gives a backup's header, or throws when there is none. */
+  load: (id: string) => Promise<LoadedBackup>
+}
+
 /** Stores attachments with the headers of backups. Appends to one backup take turns. */
 export class Appender {
-  readonly #store: BackupStore
-  readonly #load: (id: string) => Promise<LoadedBackup>
+  readonly #target: AppendTarget
   readonly #limits: AppendLimits
   readonly #wait: number
 
-  /**
-   * @param load gives a backup's header, or throws when there is none
-   * @param wait milliseconds in which an append must get its turn, and a try without a conflict
-   */
-  constructor(
-    store: BackupStore,
-    load: (id: string) => Promise<LoadedBackup>,
-    limits: AppendLimits,
-    wait: number
-  ) {
-    this.#store = store
-    this.#load = load
+  /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
+  constructor(target: AppendTarget, limits: AppendLimits, wait: number) {
+    this.#target = target
     this.#limits = limits
     this.#wait = wait
   }
@@ -98,7 +98,11 @@ export class Appender {
     if (data.length > attachmentBytes) throw attachmentTooLarge(attachmentBytes)
     const patience = new Patience(id, this.#wait, signal)
     try {
-      await this.#store.turns.take(id, () => this.#put({ ...append, contentType }, patience.signal), patience)
+      await this.#target.turns.take(
+        id,
+        () => this.#put({ ...append, contentType }, patience.signal),
+        patience
+      )
     } finally {
       patience.end()
     }
@@ -107,9 +111,9 @@ export class Appender {
   /** Tries again after conflicts with other instances. */
   async #put(append: Append & { contentType: string }, signal: AbortSignal): Promise<void> {
     const { id, name, contentType, data } = append
-    const { db } = this.#store
+    const { db, load } = this.#target
     for (let attempt = 1; ; attempt++) {
-      const { header } = await this.#load(id)
+      const { header } = await load(id)
       const present = header._attachments ?? {}
       if (attempt > 1 && mayBe(present[name], append) && (await isStored(db, append))) return
       signal.throwIfAborted()
@@ -128,7 +132,7 @@ export class Appender {
 
   /** @throws CouchError where the database does not answer at all: it may have been that which cut the request off */
   async #refusalOf(error: CouchError, id: string, bytes: number): Promise<Error> {
-    if (error.status !== 413) await this.#load(id)
+    if (error.status !== 413) await this.#target.load(id)
     return notTaken(error, bytes)
   }
 
@@ -150,7 +154,7 @@ export class Appender {
   }
 }
 
-/** The patience of one append: ends after a time, or with its client. */
+/** Bounds how long an append waits: some time, or as long as its client. */
 class Patience {
   readonly most = MOST_WAITING
   readonly signal: AbortSignal
@@ -180,7 +184,7 @@ function mayBe(stub: Stub | undefined, { data, contentType }: Append): boolean {
   return stub !== undefined && stub.length === data.length && stub.content_type === contentType
 }
 
-/** Whether a conflict was with ourselves: the reply to the write was lost. */
+/** Returns whether a conflict was with ourselves: the reply to the write was lost. */
 async function isStored(
   db: CouchDatabase,
   { id, name, contentType, data }: Append & { contentType: string }

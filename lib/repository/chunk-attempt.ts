@@ -3,13 +3,14 @@ import { ONCE, type Retrier } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
 import { type FindableWrite, sendOrFind, tellingSent } from '../couch/send-or-find.js'
+import { PassingDigest } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
 
 /** A chunk's attachment, to be sent. */
 export interface ChunkBody {
   /** Starts the stream of its bytes anew. */
   open(): AsyncIterable<Uint8Array>
-  /** How many there are; `undefined` before they were sent. */
+  /** Number of bytes; `undefined` before they were sent. */
   length: number | undefined
 }
 
@@ -21,7 +22,7 @@ interface FoundChunk extends ChunkDocument {
 }
 
 /**
- * One attempt to store a chunk's attachment with its document. Whatever the answer, what counts is what the database
+ * Tries once to store a chunk's attachment with its document. Whatever the answer, what counts is what the database
  * shows afterwards: the bytes that were sent, by their length and MD5.
  */
 export class ChunkAttempt {
@@ -83,15 +84,14 @@ export class ChunkAttempt {
 
   async *#hashed(): AsyncGenerator<Uint8Array> {
     const md5 = createHash('md5')
-    const sha256 = createHash('sha256')
+    const digest = new PassingDigest()
     let length = 0
-    for await (const piece of this.#body.open()) {
+    for await (const piece of digest.over(this.#body.open())) {
       md5.update(piece)
-      sha256.update(piece)
       length += piece.length
       yield piece
     }
-    this.#sent = { length, md5: `md5-${md5.digest('base64')}`, sha256: sha256.digest('hex') }
+    this.#sent = { length, md5: `md5-${md5.digest('base64')}`, sha256: digest.end() }
   }
 
   async #found(retrier: Retrier): Promise<StoredChunk | null> {

@@ -1,10 +1,11 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import { CHUNK_TYPE } from '../own-documents.js'
+import { chunkId, TAKEN_IDS } from './ids.js'
 import type { ChunkDocument } from './layout.js'
-import { CHUNK_TYPE, chunkId, TAKEN_IDS } from './names.js'
 
-/** Documents made in one request at most: made one by one, they take as long as a third of storing the chunks. */
+/** Documents made in one request at most. Made one by one, they take as long as a third of storing the chunks. */
 const AT_A_TIME = 8
 
 /** Makes the documents to which chunks are attached, some at a time. */

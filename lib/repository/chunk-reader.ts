@@ -1,14 +1,11 @@
-import { createHash } from 'node:crypto'
-import { createGunzip } from 'node:zlib'
 import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
-import { through, throughInto } from '../couch/through.js'
+import { type Codec, digestOf, gzip, NotDecodableError, PassingDigest } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
-/** Stored bytes of the chunks being read, until they are decompressed: of the current one and the next. */
+/** Stored bytes of the chunks being read, until they are decoded: of the current one and the next. */
 const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
-const NEWLINE = 0x0a
 
 /** A part of a backup is missing or is not what was stored. */
 export class DamagedBackupError extends Error {
@@ -21,143 +18,121 @@ export class DamagedBackupError extends Error {
   }
 }
 
-/**
- * The lines of a chunk, checked against its entry.
- * @param memory where to put them, if there is room
- * @throws DamagedBackupError
- */
-export async function readChunk(db: CouchDatabase, entry: ChunkEntry, memory?: Buffer): Promise<Buffer> {
-  // With room for one byte more: zlib asks for further memory when its output is full.
-  const fits = memory !== undefined && entry.raw < memory.length
-  const room = fits ? memory : Buffer.allocUnsafeSlow(entry.raw + 1)
-  await againIfDamaged(() => readChunkOnce(db, entry, room))
-  return room.subarray(0, entry.raw)
-}
+/** Reads chunks, and checks them against their entries. Methods throw DamagedBackupError and CouchError. */
+export class ChunkReader {
+  readonly #db: CouchDatabase
+  readonly #codec: Codec
 
-async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, room: Buffer): Promise<void> {
-  const buffer = buffers.take(entry.stored)
-  try {
-    const stored = await fetchChunk(db, entry, buffer)
-    if (stored === null || createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
-      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+  constructor(db: CouchDatabase, codec: Codec = gzip) {
+    this.#db = db
+    this.#codec = codec
+  }
+
+  /**
+   * Returns the lines of a chunk.
+   * @param memory where to put them, if there is room
+   */
+  async lines(entry: ChunkEntry, memory?: Buffer): Promise<Buffer> {
+    // With room for one byte more: zlib asks for further memory when its output is full.
+    const fits = memory !== undefined && entry.raw < memory.length
+    const room = fits ? memory : Buffer.allocUnsafeSlow(entry.raw + 1)
+    await againIfDamaged(() => this.#readInto(room, entry))
+    return room.subarray(0, entry.raw)
+  }
+
+  async #readInto(room: Buffer, entry: ChunkEntry): Promise<void> {
+    const buffer = buffers.take(entry.stored)
+    try {
+      const stored = await this.#fetch(entry, buffer)
+      if (stored === null || digestOf(stored) !== entry.sha256) throw otherDigest(entry)
+      if ((await this.#codec.decode(stored, room)) !== entry.raw) throw notDecodable(entry)
+    } finally {
+      buffers.give(buffer)
     }
-    if ((await decompressed(stored, room)) !== entry.raw) {
-      throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
+  }
+
+  /** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */
+  async #fetch(entry: ChunkEntry, buffer: Buffer): Promise<Buffer | null> {
+    let length = 0
+    for await (const piece of this.#stored(entry)) {
+      if (length + piece.length > entry.stored) return null
+      length += piece.copy(buffer, length)
     }
-  } finally {
-    buffers.give(buffer)
+    return length === entry.stored ? buffer.subarray(0, length) : null
+  }
+
+  /** Checks that a chunk is there and is what was stored, without keeping it. */
+  async verify(entry: ChunkEntry): Promise<void> {
+    await againIfDamaged(async () => {
+      const digest = new PassingDigest()
+      for await (const _piece of digest.over(this.#stored(entry)));
+      if (digest.end() !== entry.sha256) throw otherDigest(entry)
+    })
+  }
+
+  /**
+   * Streams the one document of a large chunk, without its line end. It is checked as it ends: what was read is not to
+   * be trusted before.
+   */
+  async *document(entry: ChunkEntry): AsyncGenerator<Buffer> {
+    const digest = new PassingDigest()
+    let raw = 0
+    try {
+      for await (const piece of this.#codec.decodeStream(digest.over(this.#stored(entry)))) {
+        raw += piece.length
+        if (raw > entry.raw)
+          throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
+        const document = raw === entry.raw ? piece.subarray(0, -1) : piece
+        if (document.length > 0) yield document
+      }
+    } catch (error) {
+      throw error instanceof NotDecodableError ? notDecodable(entry) : error
+    }
+    if (raw !== entry.raw || digest.end() !== entry.sha256) throw otherDigest(entry)
+  }
+
+  /** Has `read` read all of a large chunk's document: again after faults, and once more when it is damaged. */
+  readDocument<T>(entry: ChunkEntry, read: (pieces: AsyncIterable<Buffer>) => Promise<T>): Promise<T> {
+    return againIfDamaged(() => this.#db.client.retry(() => read(this.document(entry))))
+  }
+
+  async *#stored(entry: ChunkEntry): AsyncGenerator<Buffer> {
+    const { body } = await this.#db.client.retry(async () => {
+      try {
+        return await this.#db.attachment(entry.id, CHUNK_ATTACHMENT)
+      } catch (error) {
+        throw isNotFound(error) ? await this.#notFound(entry) : error
+      }
+    })
+    yield* body
+  }
+
+  /**
+   * Asks a majority of replicas for a chunk that was not found: a replica may not have it yet, and a 404 may be a
+   * gateway's.
+   * @returns a retryable error when they have it
+   */
+  async #notFound({ id }: ChunkEntry): Promise<CouchError> {
+    const document = await this.#db.get<Pick<StoredHeader, '_attachments'>>(id)
+    if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError(id, 'is missing')
+    return new CouchError(id, {
+      error: 'bad_answer',
+      reason: 'a chunk that is there was not found',
+      retryable: true
+    })
   }
 }
 
-/** @returns how many bytes `stored` decompresses to; -1 when it does not, or when they are more than `room` has */
-async function decompressed(stored: Buffer, room: Buffer): Promise<number> {
-  try {
-    return await throughInto(stored, createGunzip, room)
-  } catch {
-    return -1
-  }
-}
-
-/** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */
-async function fetchChunk(db: CouchDatabase, entry: ChunkEntry, buffer: Buffer): Promise<Buffer | null> {
-  let length = 0
-  for await (const piece of storedBytes(db, entry)) {
-    if (length + piece.length > entry.stored) return null
-    length += piece.copy(buffer, length)
-  }
-  return length === entry.stored ? buffer.subarray(0, length) : null
-}
-
-/**
- * Checks that a chunk is there and is what was stored, without keeping it.
- * @throws DamagedBackupError
- */
-export async function verifyChunk(db: CouchDatabase, entry: ChunkEntry): Promise<void> {
-  await againIfDamaged(async () => {
-    const hash = createHash('sha256')
-    for await (const piece of storedBytes(db, entry)) hash.update(piece)
-    if (hash.digest('hex') !== entry.sha256) {
-      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
-    }
-  })
-}
+const otherDigest = ({ id }: ChunkEntry) => new DamagedBackupError(id, 'is damaged: its digest differs')
+const notDecodable = ({ id }: ChunkEntry) =>
+  new DamagedBackupError(id, 'is damaged: it does not decompress to what was stored')
 
 /** Reads once more what differs: a gateway may have answered in the database's place, or the database told of a failure in it. */
-export async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {
+async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read()
   } catch (error) {
     if (!(error instanceof DamagedBackupError)) throw error
     return read()
-  }
-}
-
-/**
- * The one document of a large chunk, as a stream without its line end. Checked as it ends: what was read is not to
- * be trusted before.
- * @throws DamagedBackupError
- */
-export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
-  const hash = createHash('sha256')
-  const hashed = async function* () {
-    for await (const piece of storedBytes(db, entry)) {
-      hash.update(piece)
-      yield piece
-    }
-  }
-  let raw = 0
-  try {
-    for await (const piece of through(hashed(), createGunzip())) {
-      raw += piece.length
-      if (raw > entry.raw)
-        throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
-      const document = raw === entry.raw ? piece.subarray(0, -1) : piece
-      if (document.length > 0) yield document
-    }
-  } catch (error) {
-    if (!isZlibError(error)) throw error
-    throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
-  }
-  if (raw !== entry.raw || hash.digest('hex') !== entry.sha256) {
-    throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
-  }
-}
-
-const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.ErrnoException).code))
-
-async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerator<Buffer> {
-  const { body } = await db.client.retry(async () => {
-    try {
-      return await db.attachment(entry.id, CHUNK_ATTACHMENT)
-    } catch (error) {
-      throw isNotFound(error) ? await notFound(db, entry) : error
-    }
-  })
-  yield* body
-}
-
-/**
- * Asks a majority of replicas for a chunk that was not found: a replica may not have it yet, and a 404 may be a
- * gateway's.
- * @returns a retryable error when they have it
- * @throws DamagedBackupError when they do not
- */
-async function notFound(db: CouchDatabase, { id }: ChunkEntry): Promise<CouchError> {
-  const document = await db.get<Pick<StoredHeader, '_attachments'>>(id)
-  if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError(id, 'is missing')
-  return new CouchError(id, {
-    error: 'bad_answer',
-    reason: 'a chunk that is there was not found',
-    retryable: true
-  })
-}
-
-/** The lines of a chunk, without their ends. */
-export function* linesOf(lines: Buffer): Generator<Buffer> {
-  let start = 0
-  while (start < lines.length) {
-    const end = lines.indexOf(NEWLINE, start)
-    yield lines.subarray(start, end)
-    start = end + 1
   }
 }

@@ -1,19 +1,16 @@
-import { createGzip, type ZlibOptions } from 'node:zlib'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isTooLarge } from '../couch/errors.js'
-import { through, throughInto } from '../couch/through.js'
 import { largeKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
 import { ChunkPlaces } from './chunk-places.js'
+import { type Codec, gzip } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks being compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
-/** Fast levels: the reader of the feed and the database share the machine with this. */
-const GZIP_LEVEL = 3
 /** Bytes of a line that is longer than a chunk, of which memory is used again: CouchDB takes documents of 8 MB. */
 const LARGE_LINE = 8 * 1024 * 1024 + 64 * 1024
 /** Share of the largest request that chunks are to take, where lines do not compress well: not all compress alike. */
@@ -42,6 +39,9 @@ export interface RefusedLine {
 
 export interface ChunkWriterOptions {
   db: CouchDatabase
+  /** Default: gzip. */
+  codec?: Codec
+  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   /** Number of the first chunk. */
@@ -57,17 +57,15 @@ export interface ChunkWriterOptions {
 export class ChunkWriter {
   readonly #options: ChunkWriterOptions
   readonly #db: CouchDatabase
+  readonly #codec: Codec
   readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
   readonly #buffers = new BufferPool(
     { size: CHUNK_BYTES, keep: IN_FLIGHT + 1 },
     { size: LARGE_LINE, keep: 1 }
   )
-  /** Compressed chunks live as long as their requests, long enough to become garbage that is collected late. */
-  readonly #outputs = new BufferPool(
-    { size: compressedBound(CHUNK_BYTES), keep: IN_FLIGHT },
-    { size: compressedBound(LARGE_LINE), keep: 1 }
-  )
+  /** Stored bytes live as long as their requests, long enough to become garbage that is collected late. */
+  readonly #outputs: BufferPool
   #used = 0
   /** Bytes of lines that are compressed together: so many that the chunk is no larger than the largest request. */
   #fill = CHUNK_BYTES
@@ -82,6 +80,11 @@ export class ChunkWriter {
   constructor(options: ChunkWriterOptions) {
     this.#options = options
     this.#db = options.db
+    this.#codec = options.codec ?? gzip
+    this.#outputs = new BufferPool(
+      { size: this.#codec.bound(CHUNK_BYTES), keep: IN_FLIGHT },
+      { size: this.#codec.bound(LARGE_LINE), keep: 1 }
+    )
     this.#places = new ChunkPlaces(options)
   }
 
@@ -199,18 +202,18 @@ export class ChunkWriter {
 
   /** @returns `null` when the lines have to be divided, since together they take more than the largest request */
   async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry | null> {
-    const output = this.#outputs.take(compressedBound(bytes.length))
-    const compressed = await compress(bytes, output)
+    const output = this.#outputs.take(this.#codec.bound(bytes.length))
+    const encoded = await this.#codec.encode(bytes, output)
     const most = this.#db.client.size.bytes
-    if (count > 1 && compressed.length > most) {
+    if (count > 1 && encoded.length > most) {
       this.#outputs.give(output)
-      this.#fill = Math.floor((bytes.length * most * FILLED) / compressed.length)
+      this.#fill = Math.floor((bytes.length * most * FILLED) / encoded.length)
       return null
     }
     const open = async function* () {
-      yield compressed
+      yield encoded
     }
-    const stored = await this.#put({ open, length: compressed.length })
+    const stored = await this.#put({ open, length: encoded.length })
     // Only now: what a failed request was sent from may still be on its way.
     this.#outputs.give(output)
     return { ...stored, docs: count, design: designs.length, raw: bytes.length }
@@ -230,8 +233,7 @@ export class ChunkWriter {
       raw++
       yield LINE_END
     }
-    const compressed = () => through(lines(), createGzip({ level: GZIP_LEVEL }))
-    const stored = await this.#put({ open: compressed, length: undefined })
+    const stored = await this.#put({ open: () => this.#codec.encodeStream(lines()), length: undefined })
     return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id) }
   }
 
@@ -262,17 +264,6 @@ function halves({ bytes, ordinal, count, designs }: Lines): [Lines, Lines] {
       designs: designs.filter((line) => line >= half).map((line) => line - half)
     }
   ]
-}
-
-/** Bytes that gzip makes of so many at most: what cannot be compressed is stored, in blocks with a head. */
-function compressedBound(bytes: number): number {
-  return bytes + (bytes >> 10) + 1024
-}
-
-/** @returns the part of `output` that was filled; it must have room for all (see {@link compressedBound}) */
-async function compress(lines: Buffer, output: Buffer): Promise<Buffer> {
-  const zip = (options: ZlibOptions) => createGzip({ level: GZIP_LEVEL, ...options })
-  return output.subarray(0, await throughInto(lines, zip, output))
 }
 
 const LINE_END = Buffer.from('\n')

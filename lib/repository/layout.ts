@@ -1,6 +1,6 @@
 import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from './names.js'
+import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
 export const LAYOUT = 2
@@ -105,8 +105,21 @@ export interface StoredHeader extends HeaderDocument {
 }
 
 /**
- * Whether a backup is of other source databases: the lease of these does not tell whether it runs.
+ * Returns whether a backup is of other source databases: the lease of these does not tell whether it runs.
  * @param system real name of these databases' system database
  */
 export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
   storage.system !== undefined && storage.system !== system
+
+/** Returns what the header of a backup that has just begun says of where it lies. */
+export const newStorage = (about: { instance: string; system: string }): HeaderDocument['storage'] => ({
+  layout: LAYOUT,
+  ...about,
+  databases: {}
+})
+
+/** Returns a header that lists what is stored of these databases, and nothing else. */
+export const listing = (
+  header: HeaderDocument,
+  databases: HeaderDocument['storage']['databases']
+): HeaderDocument => ({ ...header, storage: { ...header.storage, databases } })

@@ -1,128 +1,211 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { apiKey } from '../databases.js'
 import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
+import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
-import { sharedTurn } from '../waits/steps.js'
-import type { BackupStore } from './backup-store.js'
-import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
-import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
-import { apiKey } from './names.js'
+import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
+import { ChunkReader, DamagedBackupError } from './chunk-reader.js'
+import type { ChunkEntry, StoredDatabase, StoredHeader } from './layout.js'
+import { readEntries } from './manifests.js'
 
-/** The chunks of one database of a backup, and which of their lines count. */
-export interface StoredDocuments {
-  chunks: ChunkEntry[]
-  /** Which copy counts, of documents that changed while they were backed up. */
-  repeated: LastCopies
+/** Chunks being checked at a time. */
+const CHECKS_IN_FLIGHT = 3
+
+/** Bytes in the database that can be read again. */
+export interface StoredBytes {
+  /** Streams them. A fault on the way ends the stream. */
+  open(): AsyncIterable<Buffer>
+  /** Has `read` read all of them: again, from the start, after a fault. */
+  readAll<T>(read: (bytes: AsyncIterable<Buffer>) => Promise<T>): Promise<T>
 }
 
-/**
- * Reads what a header says of one database.
- * @throws DamagedBackupError
- */
-export async function storedDocuments(
-  store: BackupStore,
-  header: StoredHeader,
-  database: LogicalDatabase
-): Promise<StoredDocuments> {
-  const stored = header.storage.databases[database]
-  if (!stored) return { chunks: [], repeated: new LastCopies() }
-  const chunks = await store.chunks(stored)
-  const repeated = new LastCopies()
-  for (const chunk of stored.superseded) {
-    for await (const lines of lineGroups(await readChunk(store.db, chunk))) {
-      for (const line of lines) {
-        const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
-        repeated.put(fingerprint(key), ordinal)
+/** Documents that lie together: their lines, or one that is too large to be held in memory. */
+export type StoredGroup = StoredLines | LargeDocumentBytes
+
+export interface StoredLines {
+  kind: 'lines'
+  /** Lines, each with its end, those included that do not count. Valid until the next group is asked for. */
+  bytes: Buffer
+  /**
+   * Yields the lines that count, without their ends, as views of `bytes`, and lets others run between them.
+   * @throws DamagedBackupError when there are not as many lines as were stored
+   */
+  counting(): AsyncGenerator<Buffer[]>
+}
+
+export interface LargeDocumentBytes extends StoredBytes {
+  kind: 'large'
+  /** Its id, unless that is long. */
+  id: string | undefined
+}
+
+/** Reads what a backup holds of one database. Methods throw DamagedBackupError and CouchError. */
+export class StoredDocuments {
+  readonly #header: StoredHeader
+  readonly #database: LogicalDatabase
+  readonly #reader: ChunkReader
+  #chunks: readonly ChunkEntry[] = []
+  /** Which copy counts, of documents that changed while they were backed up. */
+  readonly #repeated = new LastCopies()
+
+  private constructor(db: CouchDatabase, header: StoredHeader, database: LogicalDatabase) {
+    this.#header = header
+    this.#database = database
+    this.#reader = new ChunkReader(db)
+  }
+
+  /** @returns `null` when the backup holds nothing of the database */
+  static async open(
+    db: CouchDatabase,
+    header: StoredHeader,
+    database: LogicalDatabase
+  ): Promise<StoredDocuments | null> {
+    const stored = header.storage.databases[database]
+    if (!stored) return null
+    const documents = new StoredDocuments(db, header, database)
+    documents.#chunks = await readEntries(db, stored)
+    await documents.#readSuperseded(stored)
+    return documents
+  }
+
+  async #readSuperseded({ superseded }: StoredDatabase): Promise<void> {
+    for (const chunk of superseded) {
+      for await (const lines of lineGroups(await this.#reader.lines(chunk))) {
+        for (const line of lines) {
+          const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
+          this.#repeated.put(fingerprint(key), ordinal)
+        }
       }
     }
   }
-  return { chunks, repeated }
+
+  /** Number of documents, as the header says. */
+  get count(): number {
+    return this.#header.dbs[apiKey(this.#database)]?.doc_count ?? 0
+  }
+
+  /** Yields the groups that hold design documents, or those that hold others; some hold both. */
+  groups(design: boolean): AsyncGenerator<StoredGroup> {
+    const wanted = (chunk: ChunkEntry) => (design ? chunk.design > 0 : chunk.docs > chunk.design)
+    return this.#groups({ ahead: false, wanted })
+  }
+
+  /**
+   * Skips the groups that end before a byte of the documents' lines. Where lines do not count, no byte but the first can
+   * be found. The next group is read while one is being used.
+   * @returns the other groups, and how many documents and bytes were skipped
+   */
+  groupsFrom(start: number): { groups: AsyncGenerator<StoredGroup>; documents: number; bytes: number } {
+    const skipped = new Set<ChunkEntry>()
+    let documents = 0
+    let bytes = 0
+    for (const chunk of this.#chunks) {
+      if (bytes + chunk.raw > start) break
+      skipped.add(chunk)
+      documents += chunk.docs
+      bytes += chunk.raw
+    }
+    return { groups: this.#groups({ ahead: true, wanted: (chunk) => !skipped.has(chunk) }), documents, bytes }
+  }
+
+  async *#groups(options: ChunkSelection): AsyncGenerator<StoredGroup> {
+    for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
+      const { lines } = content
+      if (lines) yield { kind: 'lines', bytes: lines, counting: () => this.#counting(content, lines) }
+      else if (this.#counts(content)) yield this.#large(content.entry)
+    }
+  }
+
+  /** Tells whether the document of a large chunk is its last copy. */
+  #counts({ entry, ordinal }: ChunkContent): boolean {
+    return this.#repeated.isLast(entry.large ?? '', ordinal)
+  }
+
+  #large(entry: ChunkEntry): LargeDocumentBytes {
+    return {
+      kind: 'large',
+      id: idOfKey(entry.large ?? ''),
+      open: () => this.#reader.document(entry),
+      readAll: (read) => this.#reader.readDocument(entry, read)
+    }
+  }
+
+  async *#counting({ entry, ordinal }: ChunkContent, lines: Buffer): AsyncGenerator<Buffer[]> {
+    let at = ordinal
+    for await (const group of lineGroups(lines)) {
+      const first = at
+      at += group.length
+      yield this.#repeated.size === 0
+        ? group
+        : group.filter((line, i) => this.#repeated.isLast(idOf(line), first + i))
+    }
+    if (at - ordinal !== entry.docs)
+      throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
+  }
+
+  /** Checks that every chunk is there and is what was stored, and that they hold as many documents as the header says. */
+  async verify(): Promise<void> {
+    this.checkCount(this.#repeated.size > 0 ? await this.#countLines() : await this.#verifyChunks())
+  }
+
+  /** @param held how many documents were found */
+  checkCount(held: number): void {
+    if (held === this.count) return
+    throw new DamagedBackupError(
+      this.#header._id,
+      `says ${this.count} documents for ${this.#database}, its chunks hold ${held}`
+    )
+  }
+
+  /** Checks that the chunks hold as many bytes as {@link storedLength} tells. */
+  checkLength(): void {
+    const length = storedLength(this.#header, this.#database)
+    if (length === undefined || length === this.#chunks.reduce((sum, { raw }) => sum + raw, 0)) return
+    throw new DamagedBackupError(
+      this.#header._id,
+      `says that the documents of ${this.#database} have another length`
+    )
+  }
+
+  /** @returns how many documents the chunks hold */
+  async #verifyChunks(): Promise<number> {
+    const queue = [...this.#chunks]
+    const work = async () => {
+      try {
+        for (let entry = queue.shift(); entry; entry = queue.shift()) await this.#reader.verify(entry)
+      } finally {
+        // One that is damaged ends it: nobody waits for the others any more.
+        queue.length = 0
+      }
+    }
+    await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
+    return this.#chunks.reduce((sum, { docs }) => sum + docs, 0)
+  }
+
+  /** After concurrent changes, the documents that count can only be counted by reading every line. */
+  async #countLines(): Promise<number> {
+    let count = 0
+    for await (const content of chunkContents(this.#reader, this.#chunks, { ahead: true })) {
+      if (content.lines) {
+        for await (const group of this.#counting(content, content.lines)) count += group.length
+      } else {
+        await this.#reader.verify(content.entry)
+        if (this.#counts(content)) count++
+      }
+    }
+    return count
+  }
 }
-
-/** Bytes of lines that are put where those before them were. */
-const MAX_REUSED = 16 * 1024 * 1024
-
-/** A chunk's lines, or the entry of a chunk whose one document is too large for memory. */
-export type ChunkContent =
-  | { entry: ChunkEntry; lines: Buffer; ordinal: number }
-  | { entry: ChunkEntry; lines: null; ordinal: number }
 
 /**
- * Reads chunks in order. Lines are valid until the next chunk is asked for.
- * @param options.ahead reads the next chunk while one is being used, for consumers that are faster than the database;
- * but not beside one of a large document
- * @param options.wanted leaves out chunks that are not needed
- * @throws DamagedBackupError
+ * Returns how many bytes the lines of a database's documents have, as the header says; `undefined` when its chunks hold
+ * lines that do not count.
  */
-export async function* chunkContents(
-  store: BackupStore,
-  chunks: readonly ChunkEntry[],
-  options: { ahead: boolean; wanted?: (entry: ChunkEntry) => boolean }
-): AsyncGenerator<ChunkContent> {
-  let ordinal = 0
-  const selected: { entry: ChunkEntry; ordinal: number }[] = []
-  for (const entry of chunks) {
-    if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
-    ordinal += entry.docs
-  }
-  const memories: Buffer[] = []
-  const read = (index: number): Promise<Buffer> | null => {
-    const { entry } = selected[index]
-    if (entry.large !== undefined) return null
-    const at = options.ahead ? index % 2 : 0
-    memories[at] ??= Buffer.allocUnsafeSlow(CHUNK_BYTES)
-    // A chunk of one document has more, as many bytes as CouchDB has of a document.
-    if (entry.raw >= memories[at].length && entry.raw <= MAX_REUSED)
-      memories[at] = Buffer.allocUnsafeSlow(entry.raw + 1)
-    const lines = readChunk(store.db, entry, memories[at])
-    // Awaited when its turn comes; a consumer that stops before never asks.
-    lines.catch(() => undefined)
-    return lines
-  }
-  const isUsual = (index: number) => selected[index]?.entry.raw <= CHUNK_BYTES
-  let next: Promise<Buffer> | null = null
-  for (const [index, { entry, ordinal }] of selected.entries()) {
-    const current = next ?? read(index)
-    next = options.ahead && isUsual(index) && isUsual(index + 1) ? read(index + 1) : null
-    yield { entry, ordinal, lines: current && (await current) }
-  }
+export function storedLength(header: StoredHeader, database: LogicalDatabase): number | undefined {
+  const stored = header.storage.databases[database]
+  if (!stored) return 0
+  const raw = header.dbs[apiKey(database)]?.raw_bytes
+  return stored.superseded.length === 0 && Number.isSafeInteger(raw) ? raw : undefined
 }
-
-/** Lines that are read between two looks at the time. */
-const GROUP_LINES = 100
-
-/** Yields the lines of a chunk in groups, and lets others run between them. */
-export async function* lineGroups(lines: Buffer): AsyncGenerator<Buffer[]> {
-  let group: Buffer[] = []
-  for (const line of linesOf(lines)) {
-    group.push(line)
-    if (group.length < GROUP_LINES) continue
-    yield group
-    group = []
-    await sharedTurn()
-  }
-  yield group
-}
-
-/**
- * Yields the lines of a chunk that count, in groups, and lets others run between them.
- * @throws DamagedBackupError when the chunk does not have as many lines as its entry says
- */
-export async function* countingLines(
-  { entry, ordinal }: { entry: ChunkEntry; ordinal: number },
-  lines: Buffer,
-  repeated: LastCopies
-): AsyncGenerator<Buffer[]> {
-  let at = ordinal
-  for await (const group of lineGroups(lines)) {
-    const first = at
-    at += group.length
-    yield repeated.size === 0 ? group : group.filter((line, i) => repeated.isLast(idOf(line), first + i))
-  }
-  if (at - ordinal !== entry.docs)
-    throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
-}
-
-/** How many documents a header says it holds for a database. */
-export const documentCount = (header: StoredHeader, database: LogicalDatabase): number =>
-  header.dbs[apiKey(database)]?.doc_count ?? 0

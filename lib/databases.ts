@@ -1,0 +1,18 @@
+import type { DatabaseNames, LogicalDatabase } from '../types/databases.js'
+
+/** In the order in which they are backed up and restored. */
+export const LOGICAL_DATABASES: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
+
+/** Returns the key that names a database in what the API sends: the same on every console, so backups can move. */
+export const apiKey = (database: LogicalDatabase): string => `athena_${database}`
+
+/** Finds the database that a key of `dbs` means, in every spelling that backups have used. */
+export function databaseOfKey(key: string, names: DatabaseNames): LogicalDatabase | undefined {
+  return LOGICAL_DATABASES.find(
+    (database) =>
+      key === names[database] ||
+      key === apiKey(database) ||
+      key === database ||
+      key === `DB_${database.toUpperCase()}`
+  )
+}

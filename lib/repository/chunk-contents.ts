@@ -1,0 +1,81 @@
+import { sharedTurn } from '../waits/steps.js'
+import type { ChunkReader } from './chunk-reader.js'
+import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
+
+/** Bytes of lines that are put where those before them were. */
+const MAX_REUSED = 16 * 1024 * 1024
+/** Lines that are read between two looks at the time. */
+const GROUP_LINES = 100
+const NEWLINE = 0x0a
+
+export interface ChunkContent {
+  entry: ChunkEntry
+  /** Number of its first document among those of all chunks. */
+  ordinal: number
+  /** `null` where it is one document that is too large to be held in memory. */
+  lines: Buffer | null
+}
+
+export interface ChunkSelection {
+  /**
+   * Reads the next chunk while one is being used, for consumers that are faster than the database; but not beside one of
+   * a large document.
+   */
+  ahead: boolean
+  /** Leaves out chunks that are not needed. */
+  wanted?: (entry: ChunkEntry) => boolean
+}
+
+/**
+ * Reads chunks in order. Lines are valid until the next chunk is asked for.
+ * @throws DamagedBackupError
+ */
+export async function* chunkContents(
+  reader: ChunkReader,
+  chunks: readonly ChunkEntry[],
+  options: ChunkSelection
+): AsyncGenerator<ChunkContent> {
+  let ordinal = 0
+  const selected: { entry: ChunkEntry; ordinal: number }[] = []
+  for (const entry of chunks) {
+    if (options.wanted?.(entry) ?? true) selected.push({ entry, ordinal })
+    ordinal += entry.docs
+  }
+  const memories: Buffer[] = []
+  const read = (index: number): Promise<Buffer> | null => {
+    const { entry } = selected[index]
+    if (entry.large !== undefined) return null
+    const at = options.ahead ? index % 2 : 0
+    memories[at] ??= Buffer.allocUnsafeSlow(CHUNK_BYTES)
+    // A chunk of one document has more, as many bytes as CouchDB has of a document.
+    if (entry.raw >= memories[at].length && entry.raw <= MAX_REUSED)
+      memories[at] = Buffer.allocUnsafeSlow(entry.raw + 1)
+    const lines = reader.lines(entry, memories[at])
+    // Awaited when its turn comes; a consumer that stops before never asks.
+    lines.catch(() => undefined)
+    return lines
+  }
+  const isUsual = (index: number) => selected[index]?.entry.raw <= CHUNK_BYTES
+  let next: Promise<Buffer> | null = null
+  for (const [index, { entry, ordinal }] of selected.entries()) {
+    const current = next ?? read(index)
+    next = options.ahead && isUsual(index) && isUsual(index + 1) ? read(index + 1) : null
+    yield { entry, ordinal, lines: current && (await current) }
+  }
+}
+
+/** Yields the lines of a chunk, without their ends, in groups, and lets others run between them. */
+export async function* lineGroups(lines: Buffer): AsyncGenerator<Buffer[]> {
+  let group: Buffer[] = []
+  for (let start = 0; start < lines.length; ) {
+    const found = lines.indexOf(NEWLINE, start)
+    const end = found < 0 ? lines.length : found
+    group.push(lines.subarray(start, end))
+    start = end + 1
+    if (group.length < GROUP_LINES) continue
+    yield group
+    group = []
+    await sharedTurn()
+  }
+  yield group
+}

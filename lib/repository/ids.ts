@@ -1,0 +1,53 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+
+const BACKUP_PREFIX = '03_ibp_db_backup_'
+
+/** Range of ids that holds all backup headers. */
+export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
+
+/** Ids in a row that other documents have, before the database is not believed: it answers a conflict to everything. */
+export const TAKEN_IDS = 100
+
+const serial = (index: number) => String(index).padStart(6, '0')
+const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
+
+/** Returns the number in the id of a backup: milliseconds since the epoch, unless the clock had been ahead. */
+export const stampIn = (id: string): bigint => BigInt(stampOf(id))
+
+/** Returns about when a backup began, in milliseconds since the epoch. */
+export const beganAt = (id: string): number => Number(stampIn(id))
+
+/** Ids have at most so many digits. */
+const LAST_STAMP = 10n ** 20n - 1n
+
+/**
+ * Names a new backup: later than any before, whatever the clock says.
+ * @param newest number in the id of the newest backup that ever began
+ * @param last id of a backup, or one that another document has
+ * @param taken how many ids were tried that other documents have: the more, the further off is the next
+ */
+export function newBackupId(
+  newest: bigint,
+  last: string | undefined,
+  taken: number
+): { id: string; newest: bigint } {
+  const known = last === undefined ? 0n : stampIn(last) + (taken > 0 ? 2n ** BigInt(taken) : 0n)
+  const now = BigInt(Date.now())
+  const latest = newest > known ? newest : known
+  const next = latest >= now ? latest + 1n : now
+  const stamp = next <= LAST_STAMP ? next : now
+  return { id: `${BACKUP_PREFIX}${stamp}`, newest: stamp }
+}
+
+export const chunkId = (id: string, database: LogicalDatabase, index: number): string =>
+  `backup_chunk_${stampOf(id)}_${database}_${serial(index)}`
+
+export const manifestId = (id: string, database: LogicalDatabase, index: number): string =>
+  `backup_manifest_${stampOf(id)}_${database}_${serial(index)}`
+
+/** Ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
+export const partRanges = (id: string, database?: LogicalDatabase): { from: string; to: string }[] =>
+  ['chunk', 'manifest'].map((kind) => {
+    const prefix = `backup_${kind}_${stampOf(id)}_${database === undefined ? '' : `${database}_`}`
+    return { from: prefix, to: `${prefix}\ufff0` }
+  })

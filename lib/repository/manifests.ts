@@ -1,0 +1,67 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import { MANIFEST_TYPE } from '../own-documents.js'
+import { DamagedBackupError } from './chunk-reader.js'
+import { digestOf } from './codec.js'
+import { manifestId, TAKEN_IDS } from './ids.js'
+import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
+
+/** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
+const MANIFEST_CHUNKS = 1000
+/** Bytes of the largest request for each of them: entries of three databases are a small part of one. */
+const REQUEST_SHARE = 2048
+
+/** Moves chunk entries to manifest documents when there are too many for the header. */
+export async function moveToManifests(
+  db: CouchDatabase,
+  backup: string,
+  database: LogicalDatabase,
+  stored: StoredDatabase
+): Promise<void> {
+  let index = stored.manifests.length
+  const most = Math.min(MANIFEST_CHUNKS, Math.floor(db.client.size.bytes / REQUEST_SHARE))
+  while (stored.chunks.length > most) {
+    const chunks = stored.chunks.slice(0, most)
+    const entries = JSON.stringify(chunks)
+    const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries }
+    index = await putManifest(db, manifest, index)
+    const id = manifestId(backup, database, index++)
+    stored.manifests.push({ id, chunks: chunks.length, sha256: digestOf(entries) })
+    stored.chunks = stored.chunks.slice(most)
+  }
+}
+
+/** @returns the first number, from `from` on, whose id was free */
+async function putManifest(db: CouchDatabase, manifest: ManifestDocument, from: number): Promise<number> {
+  for (let index = from; ; index++) {
+    const id = manifestId(manifest.backup_id, manifest.database, index)
+    try {
+      await db.put({ ...manifest, _id: id })
+      return index
+    } catch (error) {
+      if (!isConflict(error) || index - from >= TAKEN_IDS) throw error
+      // Ours when a reply was lost; a document of the console keeps its id.
+      const existing = await db.get<ManifestDocument>(id)
+      if (existing?.type === MANIFEST_TYPE && existing.entries === manifest.entries) return index
+    }
+  }
+}
+
+/**
+ * Reads the entries of all chunks that hold documents of one database, in order.
+ * @throws DamagedBackupError
+ */
+export async function readEntries(db: CouchDatabase, stored: StoredDatabase): Promise<ChunkEntry[]> {
+  const all: ChunkEntry[] = []
+  for (const { id, sha256 } of stored.manifests) {
+    const manifest = await db.get<ManifestDocument>(id)
+    if (!manifest) throw new DamagedBackupError(id, 'is missing')
+    if (typeof manifest.entries !== 'string' || digestOf(manifest.entries) !== sha256) {
+      throw new DamagedBackupError(id, 'is damaged: its digest differs')
+    }
+    for (const entry of JSON.parse(manifest.entries) as ChunkEntry[]) all.push(entry)
+  }
+  for (const entry of stored.chunks) all.push(entry)
+  return all
+}

@@ -1,0 +1,110 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
+import { documentSteps } from '../json/document.js'
+import { isOwnDocument } from '../own-documents.js'
+import { inTurns } from '../waits/steps.js'
+import { DamagedBackupError } from './chunk-reader.js'
+import { partRanges } from './ids.js'
+import type { StoredDatabase } from './layout.js'
+import { readEntries } from './manifests.js'
+
+/** Parts read or deleted in one request. */
+const AT_A_TIME = 500
+
+/**
+ * Looks after the chunks and manifests of backups. A part belongs to the headers that list it, by themselves or in a
+ * manifest: its id says only which backup has made it.
+ */
+export class Parts {
+  readonly #db: CouchDatabase
+
+  constructor(db: CouchDatabase) {
+    this.#db = db
+  }
+
+  /**
+   * Checks that every chunk that is listed is there at the revision that was written, and deletes what attempts of this
+   * backup have left that is not listed.
+   * @param databases what the backup's header is about to list
+   * @throws DamagedBackupError
+   */
+  async check(backup: string, databases: readonly StoredDatabase[]): Promise<void> {
+    const unseen = new Map<string, string>()
+    for (const stored of databases) {
+      const entries = [...(await readEntries(this.#db, stored)), ...stored.superseded]
+      for (const { id, rev } of entries) unseen.set(id, rev)
+    }
+    const manifests = databases.flatMap(({ manifests }) => manifests.map(({ id }) => id))
+    const listed = new Set([...unseen.keys(), ...manifests])
+    const left: Revision[] = []
+    for await (const parts of this.#madeBy(backup)) {
+      for (const part of parts) {
+        if (unseen.get(part.id) === part.rev) unseen.delete(part.id)
+        if (!listed.has(part.id)) left.push(part)
+      }
+    }
+    await this.#confirm([...unseen].map(([id, rev]) => ({ id, rev })))
+    for (const parts of groupsOf(left)) await this.#delete(parts)
+  }
+
+  /**
+   * Reads parts that one replica did not show: only what a majority of them does not have is missing.
+   * @throws DamagedBackupError
+   */
+  async #confirm(unseen: readonly Revision[]): Promise<void> {
+    for (const parts of groupsOf(unseen)) {
+      const revisions = new Map(parts.map(({ id, rev }) => [id, rev]))
+      const asked = parts.map(({ id }) => ({ id }))
+      for await (const { id, doc } of this.#db.bulkGet(asked, { attachments: false })) {
+        const current = doc && (await inTurns(documentSteps(doc)))
+        if (current?.rev !== revisions.get(id)) throw new DamagedBackupError(id, 'is missing')
+      }
+    }
+  }
+
+  /** Returns whether there is a part that a backup has made. */
+  async has(backup: string): Promise<boolean> {
+    for await (const parts of this.#madeBy(backup)) if ((await this.#own(parts)).length > 0) return true
+    return false
+  }
+
+  /**
+   * Deletes what a backup has made, or what it has made of one database. No header may list it. What a replica that lags
+   * does not list yet stays: of a backup that failed until it is looked after again, of one that succeeds until its parts
+   * are checked.
+   */
+  async remove(backup: string, database?: LogicalDatabase): Promise<void> {
+    for await (const parts of this.#madeBy(backup, database)) await this.#delete(parts)
+  }
+
+  /**
+   * Finds the parts that attempts of one backup have made, some at a time. They are found by their ids, since what failed
+   * attempts have made is in no list. So this tells what there is to clean up, never what a backup consists of.
+   */
+  async *#madeBy(backup: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
+    for (const range of partRanges(backup, database)) yield* groupsOf(await this.#db.rows(range))
+  }
+
+  /** Deletes those of the documents that are the plugin's own. */
+  async #delete(parts: readonly Revision[]): Promise<void> {
+    const deletions = (await this.#own(parts)).map(({ id: _id, rev: _rev }) =>
+      Buffer.from(JSON.stringify({ _id, _rev, _deleted: true }))
+    )
+    if (deletions.length > 0) await this.#db.bulkDocs(deletions)
+  }
+
+  /** Returns those of the documents that are the plugin's own: documents of the console may have such ids as well. */
+  async #own(revisions: readonly Revision[]): Promise<Revision[]> {
+    const own: Revision[] = []
+    for await (const { id, doc } of this.#db.bulkGet(revisions, { attachments: false })) {
+      const current = doc && (await inTurns(documentSteps(doc)))
+      if (current?.rev && !current.deleted && isOwnDocument(id, current.type))
+        own.push({ id, rev: current.rev })
+    }
+    return own
+  }
+}
+
+function* groupsOf(parts: readonly Revision[]): Generator<Revision[]> {
+  for (let i = 0; i < parts.length; i += AT_A_TIME) yield parts.slice(i, i + AT_A_TIME)
+}

@@ -1,0 +1,93 @@
+import type { CouchDatabase } from '../couch/database.js'
+import { CouchError, isMissing } from '../couch/errors.js'
+import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
+import {
+  type JsonAction,
+  type JsonKind,
+  type JsonPath,
+  JsonScanner,
+  type JsonVisitor
+} from '../json/scanner.js'
+import { BACKUP_TYPE } from '../own-documents.js'
+import { inSharedTurns } from '../waits/steps.js'
+import type { StoredHeader } from './layout.js'
+
+/** Bytes of captured members: headers of this package stay far below. */
+const MAX_HEAD = 16 * 1024 * 1024
+
+/** A backup as athena wrote it: one document with the documents inside. Held without them. */
+export interface LegacyHeader {
+  _id: string
+  _rev: string
+  in_progress?: boolean
+  error?: unknown
+  dbs: Record<string, Record<string, unknown>>
+  _attachments?: StoredHeader['_attachments']
+  [member: string]: unknown
+}
+
+export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'legacy'; header: LegacyHeader }
+
+type Head = Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }
+
+/** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
+export async function readHeader(db: CouchDatabase, id: string): Promise<LoadedBackup | null> {
+  try {
+    const head = await db.client.retry(() => readHead(db, id))
+    if (head._id !== id || typeof head._rev !== 'string' || head.type !== BACKUP_TYPE) return null
+    if (head.storage) return { kind: 'chunks', header: head as unknown as StoredHeader }
+    return { kind: 'legacy', header: { ...head, dbs: head.dbs ?? {} } as LegacyHeader }
+  } catch (error) {
+    if (isMissing(error)) return null
+    throw error
+  }
+}
+
+async function readHead(db: CouchDatabase, id: string): Promise<Head> {
+  const request = { path: [db.name, id], query: { att_encoding_info: true } }
+  const { body } = await db.client.streamOnce(request)
+  const visitor = new HeadVisitor()
+  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
+  try {
+    for await (const piece of inSharedTurns(body)) scanner.write(piece)
+    scanner.end()
+  } catch (error) {
+    throw asCouchError(error)
+  }
+  return visitor.head
+}
+
+/** Keeps the members of a backup's header, except the documents of a legacy one. */
+class HeadVisitor implements JsonVisitor {
+  readonly head: Head = Object.create(null)
+  #pieces: Buffer[] = []
+  #size = 0
+
+  begin(path: JsonPath, kind: JsonKind): JsonAction {
+    if (path.length === 0) return 'enter'
+    if (path[0] !== 'dbs') return 'stream'
+    if (path.length < 3 && kind === 'object') {
+      if (path.length === 1) this.head.dbs = {}
+      else (this.head.dbs as Record<string, unknown>)[path[1]] = {}
+      return 'enter'
+    }
+    return path[2] === 'docs' || path[2] === 'compressed_docs' ? 'skip' : 'stream'
+  }
+
+  bytes(piece: Uint8Array): void {
+    this.#size += piece.length
+    if (this.#size > MAX_HEAD) {
+      throw new CouchError('backup header', { error: 'bad_answer', reason: 'it is too large' })
+    }
+    this.#pieces.push(Buffer.from(piece))
+  }
+
+  end(path: JsonPath): void {
+    if (this.#pieces.length === 0) return
+    const value: unknown = JSON.parse(Buffer.concat(this.#pieces).toString())
+    this.#pieces = []
+    if (path.length === 1) this.head[path[0]] = value
+    else if (path.length === 3)
+      (this.head.dbs as Record<string, Record<string, unknown>>)[path[1]][path[2]] = value
+  }
+}

@@ -1,0 +1,232 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchClient } from '../couch/client.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import {
+  BackupDeletedError,
+  BackupNotFoundError,
+  InvalidParameterError,
+  UnknownLayoutError
+} from '../errors.js'
+import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
+import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
+import { Turns } from '../waits/turns.js'
+import { Appender, type AppendLimits } from './appender.js'
+import { attachmentText } from './client-attachments.js'
+import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js'
+import { BACKUP_RANGE, stampIn } from './ids.js'
+import { type HeaderDocument, LAYOUT, type StoredDatabase, type StoredHeader } from './layout.js'
+import { Parts } from './parts.js'
+import { type LegacyHeader, type LoadedBackup, readHeader } from './read-header.js'
+import { type StoredBytes, StoredDocuments } from './stored-documents.js'
+
+const MAX_BACKUP_ID = 64
+/** Documents whose type is asked for at a time. */
+const TYPES_AT_A_TIME = 8
+/** Documents in the range of headers that are worked on in one step: less than a millisecond. */
+const LISTED = 500
+
+interface KnownDocument {
+  /** Not known of a document that was not shown. */
+  rev?: string
+  /** It is a backup's header. */
+  header: boolean
+}
+
+/** `rev` is not told of one that is not shown. */
+interface ListedDocument {
+  id: string
+  rev?: string
+}
+
+/**
+ * Keeps backups in a CouchDB database. Nobody else knows which documents, paths, digests and compression they are made
+ * of. The database may be on another server than those that are backed up: what is asked of it goes through its own
+ * client.
+ */
+export class Repository {
+  readonly #db: CouchDatabase
+  readonly #turns: Turns
+  readonly #parts: Parts
+  /** Documents in the range of headers, as of the last list. */
+  #known = new Map<string, KnownDocument>()
+
+  /** @param turns of those who change a header */
+  constructor(db: CouchDatabase, turns = new Turns()) {
+    this.#db = db
+    this.#turns = turns
+    this.#parts = new Parts(db)
+  }
+
+  /** Real name of the database. */
+  get name(): string {
+    return this.#db.name
+  }
+
+  /** Returns the same repository by another client. */
+  on(client: CouchClient): Repository {
+    return new Repository(this.#db.on(client), this.#turns)
+  }
+
+  /** Creates the database unless it exists. */
+  ensure(): Promise<void> {
+    return this.#db.ensure()
+  }
+
+  /**
+   * Returns the ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does
+   * not show them.
+   */
+  async list(): Promise<string[]> {
+    const documents = await inTurns(this.#toLookAt(await headerRevisions(this.#db)))
+    const known = new Map<string, KnownDocument>()
+    const look = async ({ id, rev }: ListedDocument) =>
+      known.set(id, { rev, header: await this.#isHeader(id, rev) })
+    for (let i = 0; i < documents.length; i += TYPES_AT_A_TIME) {
+      await sharedTurn()
+      await Promise.all(documents.slice(i, i + TYPES_AT_A_TIME).map(look))
+    }
+    this.#known = known
+    return inTurns(headersByStamp(known))
+  }
+
+  *#toLookAt(rows: readonly Revision[]): Steps<ListedDocument[]> {
+    const found = new Map<string, ListedDocument>()
+    for (const [i, { id, rev }] of rows.entries()) {
+      if (i % LISTED === 0) yield
+      found.set(id, { id, rev })
+    }
+    yield
+    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, { id })
+    return [...found.values()]
+  }
+
+  /** The id alone does not tell: a document of the console may have it. */
+  async #isHeader(id: string, rev?: string): Promise<boolean> {
+    const known = this.#known.get(id)
+    return known && rev !== undefined && known.rev === rev
+      ? known.header
+      : (await this.#db.type(id))?.type === BACKUP_TYPE
+  }
+
+  /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
+  load(id: string): Promise<LoadedBackup | null> {
+    return readHeader(this.#db, id)
+  }
+
+  /**
+   * Reads the header of a backup that somebody names.
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
+   */
+  async get(id: string): Promise<LoadedBackup> {
+    if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
+      throw new InvalidParameterError('backup_id is not the id of a backup')
+    }
+    const loaded = await this.load(id)
+    if (!loaded) throw new BackupNotFoundError(id)
+    if (loaded.kind === 'chunks' && !(loaded.header.storage.layout <= LAYOUT))
+      throw new UnknownLayoutError(id)
+    return loaded
+  }
+
+  /** @returns whether the id was free */
+  async create(id: string, header: HeaderDocument): Promise<boolean> {
+    try {
+      await this.#db.put({ ...header, _id: id })
+      return true
+    } catch (error) {
+      if (!isConflict(error)) throw error
+      // A conflict with ourselves: the reply to the write was lost.
+      const existing = await this.#db.get<HeaderDocument>(id)
+      return existing?.storage?.instance === header.storage.instance
+    }
+  }
+
+  /**
+   * Changes a header, keeping its attachments, again after each conflict with an appended attachment.
+   * @param change returns `null` to leave it as it is
+   * @throws BackupDeletedError when the header is gone, or another document is in its place
+   */
+  async update(id: string, change: (header: HeaderDocument) => HeaderDocument | null): Promise<void> {
+    const modify = () =>
+      this.#db.modify<HeaderDocument>(id, (current) => {
+        if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
+        return change(current)
+      })
+    await this.#turns.take(id, modify)
+  }
+
+  /** Begins to store the documents of one database. */
+  writer(options: DatabaseWriterOptions): DatabaseWriter {
+    return new DatabaseWriter(this.#db, options)
+  }
+
+  /**
+   * Finds what a backup holds of one database; `null` when it holds nothing of it.
+   * @throws DamagedBackupError
+   */
+  documents(header: StoredHeader, database: LogicalDatabase): Promise<StoredDocuments | null> {
+    return StoredDocuments.open(this.#db, header, database)
+  }
+
+  /** Finds the JSON of a backup as athena wrote it, with the documents inside. */
+  legacyDocument({ _id: id }: LegacyHeader): StoredBytes {
+    const { client, name } = this.#db
+    const request = { path: [name, id] }
+    return {
+      open: async function* () {
+        yield* (await client.stream(request)).body
+      },
+      readAll: (read) => client.retry(async () => read((await client.streamOnce(request)).body))
+    }
+  }
+
+  /** Streams in base64 what a client has appended to a backup. */
+  attachmentText(header: StoredHeader | LegacyHeader, name: string): AsyncIterable<Uint8Array> {
+    return attachmentText(this.#db, header, name)
+  }
+
+  /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
+  appender(limits: AppendLimits, wait: number): Appender {
+    const to = { db: this.#db, turns: this.#turns, load: (id: string) => this.get(id) }
+    return new Appender(to, limits, wait)
+  }
+
+  /**
+   * Checks that every chunk of a backup's databases is there at the revision that was written, and deletes what attempts
+   * that failed have left.
+   * @throws DamagedBackupError
+   */
+  checkParts(id: string, databases: readonly StoredDatabase[]): Promise<void> {
+    return this.#parts.check(id, databases)
+  }
+
+  /** Returns whether anything is there that a backup has made, besides its header. */
+  hasParts(id: string): Promise<boolean> {
+    return this.#parts.has(id)
+  }
+
+  /** Deletes what a backup that no header lists has made, or what it has made of one database. */
+  removeParts(id: string, database?: LogicalDatabase): Promise<void> {
+    return this.#parts.remove(id, database)
+  }
+}
+
+/** Returns the documents of any database whose ids are those of backups, whatever they are. */
+export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
+  (await db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
+
+/** Returns the ids of the headers, oldest first. */
+function* headersByStamp(known: ReadonlyMap<string, KnownDocument>): Steps<string[]> {
+  const stamped: { id: string; stamp: bigint }[] = []
+  let looked = 0
+  for (const [id, { header }] of known) {
+    if (++looked % LISTED === 0) yield
+    if (header) stamped.push({ id, stamp: stampIn(id) })
+  }
+  yield
+  // Nearly sorted already, as they were listed: one comparison for each.
+  stamped.sort((a, b) => (a.stamp < b.stamp ? -1 : 1))
+  yield
+  return stamped.map(({ id }) => id)
+}
