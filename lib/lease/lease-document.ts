@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
+import type { OperationKind } from '../../types/events.js'
 import type { CouchDatabase, Leaf } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { ReservedIdError } from '../errors.js'
 import { LEASE_ID, LEASE_TYPE } from '../repository/names.js'
 
-export type Operation = 'backup' | 'restore'
-
+/** Says who holds the lease. */
 export interface LeaseHolder {
-  operation: Operation
+  operation: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   id: string
   /** Server instance that works on it. */
@@ -16,7 +16,7 @@ export interface LeaseHolder {
   backups?: string
 }
 
-/** What one revision of the lease says. */
+/** The content of one revision of the lease. */
 export interface LeaseState extends Partial<LeaseHolder> {
   /** Names the attempt that wrote it: no two attempts of any instance have the same. */
   claim: string
@@ -50,7 +50,7 @@ export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
 /** What can be the id of a backup or of a transaction: of another nobody could write down the end. */
 const ID = /^[^_].{0,199}$/
-const OPERATIONS: ReadonlySet<unknown> = new Set<Operation>(['backup', 'restore'])
+const OPERATIONS = { backup: true, restore: true } satisfies Record<OperationKind, true>
 
 /** Reads and writes the document that says who holds the lease. Methods throw CouchError. */
 export class LeaseDocument {
@@ -119,7 +119,7 @@ export const isBusy = ({ deleted, operation }: LeaseLeaf): boolean => !deleted &
 
 export function holderOf({ operation, id, instance, backups }: LeaseLeaf): LeaseHolder {
   return {
-    operation: operation as Operation,
+    operation: operation as OperationKind,
     id: String(id),
     instance: String(instance),
     ...(backups === undefined ? undefined : { backups })
@@ -129,12 +129,11 @@ export function holderOf({ operation, id, instance, backups }: LeaseLeaf): Lease
 /** Takes from a leaf what has the right type: what else is in the document could have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
-  const known = OPERATIONS.has(doc.operation) && ID.test(text(doc.id) ?? '')
-  const operation = known ? (doc.operation as Operation) : undefined
+  const known = Object.hasOwn(OPERATIONS, text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
   return {
     rev,
     deleted,
-    operation,
+    operation: known ? (doc.operation as OperationKind) : undefined,
     id: text(doc.id),
     instance: text(doc.instance),
     backups: text(doc.backups),

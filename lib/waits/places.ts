@@ -1,4 +1,4 @@
-import { within } from '../waits/within.js'
+import { within } from './within.js'
 
 interface PlacesOptions {
   /** How many have a place at a time. */

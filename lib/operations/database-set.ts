@@ -1,0 +1,105 @@
+import type { Readable } from 'node:stream'
+import type { RestoreOptions, StartedBackup, StartedRestore, StartOptions } from '../../types/backups.js'
+import type { OperationKind } from '../../types/events.js'
+import type { ResolvedOptions } from '../options.js'
+import { ActiveOperations } from './active-operations.js'
+import { Backups } from './backups.js'
+import { Databases } from './databases.js'
+import { Housekeeping } from './housekeeping.js'
+import type { Instance } from './instance.js'
+import { Leftovers } from './leftovers.js'
+import { Lifecycle } from './lifecycle.js'
+import { Outbox } from './outbox.js'
+import { Restores } from './restores.js'
+import { StoredBackups } from './stored-backups.js'
+import { Transactions } from './transactions.js'
+
+/** The databases by one set of names, and what runs on them: an operation ends on the databases on which it has begun. */
+export class DatabaseSet {
+  readonly stored: StoredBackups
+  readonly #active: ActiveOperations
+  readonly #outbox: Outbox
+  readonly #backups: Backups
+  readonly #restores: Restores
+  readonly #lifecycle: Lifecycle
+  readonly #newHousekeeping: () => Housekeeping
+  #housekeeping: Housekeeping | undefined
+
+  /** Each part knows only those that are made before it. */
+  constructor(instance: Instance, options: ResolvedOptions) {
+    const databases = new Databases(options.databases, instance)
+    const transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
+    const outbox = new Outbox(databases.system, transactions, instance.events, options)
+    const active = new ActiveOperations(instance, databases, options, (txIds) => outbox.add(txIds))
+    const stored = new StoredBackups(instance, options, databases)
+    const leftovers = new Leftovers(databases)
+    const backup = new Backups(instance, options, databases, stored, leftovers)
+    const restore = new Restores(instance, options, databases, stored, transactions, outbox)
+    const lifecycle = new Lifecycle(instance, active, outbox, { backup, restore })
+    this.stored = stored
+    this.#active = active
+    this.#outbox = outbox
+    this.#backups = backup
+    this.#restores = restore
+    this.#lifecycle = lifecycle
+    this.#newHousekeeping = () =>
+      new Housekeeping(instance, options, lifecycle, outbox, leftovers, databases.store)
+  }
+
+  /** Whether an operation of this instance holds the lease. */
+  get busy(): boolean {
+    return this.#active.any
+  }
+
+  /** @throws OperationInProgressError while an operation of this instance holds the lease, which is not just leaving */
+  async refuseIfBusy(asked: OperationKind): Promise<void> {
+    if (this.busy) await this.#lifecycle.refuseIfInProgress(asked)
+  }
+
+  async start(options: StartOptions): Promise<StartedBackup> {
+    await this.#lifecycle.refuseIfInProgress('backup')
+    return this.#lifecycle.run(await this.#backups.describe(options))
+  }
+
+  /** @param urlOf makes a path absolute */
+  async restore(
+    source: { id: string } | { body: Readable },
+    options: RestoreOptions,
+    urlOf: (path: string) => string
+  ): Promise<StartedRestore> {
+    await this.#lifecycle.refuseIfInProgress('restore')
+    const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
+    return { tx_id: id, finished }
+  }
+
+  /** Cleans up after instances that died, now and from time to time. */
+  watch(): void {
+    if (this.#housekeeping) return
+    this.#housekeeping = this.#newHousekeeping()
+    this.#housekeeping.start()
+  }
+
+  /** Leaves that to others. */
+  unwatch(): void {
+    this.#housekeeping?.stop()
+    this.#housekeeping = undefined
+  }
+
+  /** Begins nothing any more. */
+  refuse(): void {
+    this.#active.close()
+    this.unwatch()
+  }
+
+  /** Stops what runs; its end is still recorded. */
+  stop(): void {
+    this.#active.stop()
+    this.#outbox.stop()
+  }
+
+  /** Leaves what has not stopped. */
+  async abandon(): Promise<void> {
+    this.#active.abandonAll()
+    await this.#outbox.close()
+  }
+}
