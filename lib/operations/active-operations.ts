@@ -4,8 +4,7 @@ import { CouchDatabase } from '../couch/database.js'
 import { ClosingError } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { type Inspected, type KeepNotices, LeaseGoneError, LeaseHeldError, Leases } from '../lease/leases.js'
-import type { ResolvedOptions } from '../options.js'
+import { type Inspected, type KeepNotices, Leases } from '../lease/leases.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
@@ -41,7 +40,6 @@ export type FoundLease = Inspected & { former?: true }
 /** The operations of this instance that hold the lease: one at a time, on all instances. */
 export class ActiveOperations {
   readonly #instance: Instance
-  readonly #options: ResolvedOptions
   readonly #backups: string
   readonly #leases: Leases
   /** The lease where earlier versions kept it, when that is another database. */
@@ -51,17 +49,10 @@ export class ActiveOperations {
   #noticesPassed = false
   #closing = false
 
-  constructor(
-    instance: Instance,
-    { names }: Databases,
-    options: ResolvedOptions,
-    /** Keeps what earlier versions noted in the lease. */
-    keepNotices: KeepNotices
-  ) {
+  constructor(instance: Instance, { names }: Databases, keepNotices: KeepNotices) {
     this.#instance = instance
-    this.#options = options
     this.#backups = names.backups
-    const { control, lease } = options.timeouts
+    const { control, lease } = instance.options.timeouts
     // A renewal that stalls leaves time for another.
     const settings = { control: Math.min(control, lease / 3), idle: lease }
     const { client } = instance
@@ -93,35 +84,16 @@ export class ActiveOperations {
 
   /**
    * Takes the lease when it is free or stale.
-   * @throws LeaseHeldError
+   * @param left the stale lease that is to be taken over, and no other
+   * @throws LeaseHeldError, LeaseGoneError
    */
-  async begin(kind: OperationKind, idAfter: IdAfter): Promise<ActiveOperation> {
-    return this.#acquire(kind, idAfter, this.#backups)
-  }
-
-  /** Takes over a stale lease. Returns `null` when another instance does that, or has done it. */
-  async takeOver({ holder, claim, former }: FoundLease): Promise<ActiveOperation | null> {
-    const { operation, id, backups = this.#backups } = holder
-    try {
-      return await this.#acquire(operation, () => ({ id }), backups, former ? undefined : claim)
-    } catch (error) {
-      if (error instanceof LeaseHeldError || error instanceof LeaseGoneError) return null
-      throw error
-    }
-  }
-
-  /** @param claim of the stale lease that is to be taken over */
-  async #acquire(
-    kind: OperationKind,
-    idAfter: IdAfter,
-    backups: string,
-    claim?: string
-  ): Promise<ActiveOperation> {
-    const { client, events, name: instance } = this.#instance
+  async acquire(kind: OperationKind, idAfter: IdAfter, left?: FoundLease): Promise<ActiveOperation> {
+    const { client, events, name: instance, options } = this.#instance
+    const { backups = this.#backups } = left?.holder ?? {}
     const abort = new AbortController()
     let id = ''
     const lease = await this.#leases.acquire({
-      insteadOf: claim,
+      insteadOf: left?.former ? undefined : left?.claim,
       holder(newest) {
         const next = idAfter(newest)
         id = next.id
@@ -140,7 +112,7 @@ export class ActiveOperations {
       backups,
       lease,
       abort,
-      workClient: client.with({ retry: this.#options.retry, signal: abort.signal, beforeWrite, onRetry }),
+      workClient: client.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),
       endClient: client.with({ beforeWrite, onRetry }),
       retries: 0,
       beganAt: performance.now()

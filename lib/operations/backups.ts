@@ -4,7 +4,6 @@ import { cutRequester } from '../bytes/cut-text.js'
 import { CouchError } from '../couch/errors.js'
 import { HostValueError, ReservedIdError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import type { ResolvedOptions } from '../options.js'
 import { backupId, stampAfter, stampIn } from '../repository/names.js'
 import { hostWithin } from '../waits/host-code.js'
 import type { ActiveOperation } from './active-operations.js'
@@ -24,20 +23,12 @@ const ATTEMPTS = 8
 export class Backups implements OperationRecords {
   readonly areTransactions = false
   readonly #instance: Instance
-  readonly #options: ResolvedOptions
   readonly #databases: Databases
   readonly #stored: StoredBackups
   readonly #leftovers: Leftovers
 
-  constructor(
-    instance: Instance,
-    options: ResolvedOptions,
-    databases: Databases,
-    stored: StoredBackups,
-    leftovers: Leftovers
-  ) {
+  constructor(instance: Instance, databases: Databases, stored: StoredBackups, leftovers: Leftovers) {
     this.#instance = instance
-    this.#options = options
     this.#databases = databases
     this.#stored = stored
     this.#leftovers = leftovers
@@ -110,14 +101,14 @@ export class Backups implements OperationRecords {
       sources: this.#databases.sourcesOn(workClient),
       store: this.#databases.storeOn(workClient),
       excludeTypes: this.#instance.excludeTypes,
-      onUnreadable: this.#options.onUnreadable,
+      onUnreadable: this.#instance.options.onUnreadable,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })
     return this.#stored.summary(id)
   }
 
   async #versions(): Promise<Record<string, unknown>> {
-    const { versions, timeouts } = this.#options
+    const { versions, timeouts } = this.#instance.options
     const given =
       typeof versions === 'function' ? await hostWithin(timeouts.versions, 'versions', versions) : versions
     const bytes = Buffer.byteLength(JSON.stringify(given ?? {}))

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { RestoreOptions, StartedBackup, StartedRestore, StartOptions } from '../../types/backups.js'
+import type { DatabaseNames } from '../../types/databases.js'
 import type { OperationKind } from '../../types/events.js'
-import type { ResolvedOptions } from '../options.js'
 import { ActiveOperations } from './active-operations.js'
 import { Backups } from './backups.js'
 import { Databases } from './databases.js'
@@ -17,24 +17,25 @@ import { Transactions } from './transactions.js'
 /** The databases by one set of names, and what runs on them: an operation ends on the databases on which it has begun. */
 export class DatabaseSet {
   readonly stored: StoredBackups
+  /** Cleans up after instances that died, once it is started. */
+  readonly housekeeping: Housekeeping
   readonly #active: ActiveOperations
   readonly #outbox: Outbox
   readonly #backups: Backups
   readonly #restores: Restores
   readonly #lifecycle: Lifecycle
-  readonly #newHousekeeping: () => Housekeeping
-  #housekeeping: Housekeeping | undefined
 
   /** Each part knows only those that are made before it. */
-  constructor(instance: Instance, options: ResolvedOptions) {
-    const databases = new Databases(options.databases, instance)
-    const transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
-    const outbox = new Outbox(databases.system, transactions, instance.events, options)
-    const active = new ActiveOperations(instance, databases, options, (txIds) => outbox.add(txIds))
-    const stored = new StoredBackups(instance, options, databases)
+  constructor(instance: Instance, names: Required<DatabaseNames>) {
+    const { timeouts, webhooks } = instance.options
+    const databases = new Databases(names, instance)
+    const transactions = new Transactions(webhooks, timeouts.webhooks)
+    const outbox = new Outbox(instance, databases.system, transactions)
+    const active = new ActiveOperations(instance, databases, (txIds) => outbox.add(txIds))
+    const stored = new StoredBackups(instance, databases)
     const leftovers = new Leftovers(databases)
-    const backup = new Backups(instance, options, databases, stored, leftovers)
-    const restore = new Restores(instance, options, databases, stored, transactions, outbox)
+    const backup = new Backups(instance, databases, stored, leftovers)
+    const restore = new Restores(instance, databases, stored, transactions, outbox)
     const lifecycle = new Lifecycle(instance, active, outbox, { backup, restore })
     this.stored = stored
     this.#active = active
@@ -42,8 +43,7 @@ export class DatabaseSet {
     this.#backups = backup
     this.#restores = restore
     this.#lifecycle = lifecycle
-    this.#newHousekeeping = () =>
-      new Housekeeping(instance, options, lifecycle, outbox, leftovers, databases.store)
+    this.housekeeping = new Housekeeping(instance, lifecycle, outbox, leftovers, databases.store)
   }
 
   /** Whether an operation of this instance holds the lease. */
@@ -72,23 +72,10 @@ export class DatabaseSet {
     return { tx_id: id, finished }
   }
 
-  /** Cleans up after instances that died, now and from time to time. */
-  watch(): void {
-    if (this.#housekeeping) return
-    this.#housekeeping = this.#newHousekeeping()
-    this.#housekeeping.start()
-  }
-
-  /** Leaves that to others. */
-  unwatch(): void {
-    this.#housekeeping?.stop()
-    this.#housekeeping = undefined
-  }
-
   /** Begins nothing any more. */
   refuse(): void {
     this.#active.close()
-    this.unwatch()
+    this.housekeeping.stop()
   }
 
   /** Stops what runs; its end is still recorded. */

@@ -1,4 +1,3 @@
-import type { ResolvedOptions } from '../options.js'
 import type { BackupStore } from '../repository/backup-store.js'
 import { stampIn } from '../repository/names.js'
 import type { Instance } from './instance.js'
@@ -12,42 +11,43 @@ const LOOK_AGAIN = 100
 /** Looks, at the start and from time to time, for what other instances have left or done. */
 export class Housekeeping {
   readonly #instance: Instance
-  readonly #interval: number
   readonly #lifecycle: Lifecycle
   readonly #outbox: Outbox
   readonly #leftovers: Leftovers
   readonly #newest: NewestBackup
   #timer: NodeJS.Timeout | undefined
   #staleTimer: NodeJS.Timeout | undefined
-  #stopped = false
   #watchesNewest = false
 
   constructor(
     instance: Instance,
-    { timeouts }: ResolvedOptions,
     lifecycle: Lifecycle,
     outbox: Outbox,
     leftovers: Leftovers,
     store: BackupStore
   ) {
     this.#instance = instance
-    this.#interval = timeouts.lease
     this.#lifecycle = lifecycle
     this.#outbox = outbox
     this.#leftovers = leftovers
     this.#newest = new NewestBackup(store)
   }
 
+  /** Begins to look, unless it does already. */
   start(): void {
-    this.#timer = setInterval(() => this.#run(() => this.#check()), this.#interval)
+    if (this.#timer) return
+    this.#watchesNewest = false
+    const { lease } = this.#instance.options.timeouts
+    this.#timer = setInterval(() => this.#run(() => this.#check()), lease)
     this.#timer.unref()
     this.#run(() => this.#check())
   }
 
+  /** Leaves that to others. */
   stop(): void {
     clearInterval(this.#timer)
     clearTimeout(this.#staleTimer)
-    this.#stopped = true
+    this.#timer = undefined
   }
 
   #run(check: () => Promise<void>): void {
@@ -75,7 +75,7 @@ export class Housekeeping {
   /** Looks again as soon as a lease that was found can be stale. */
   async #recover(): Promise<void> {
     const staleIn = await this.#lifecycle.recover()
-    if (staleIn === undefined || this.#stopped) return
+    if (staleIn === undefined || !this.#timer) return
     clearTimeout(this.#staleTimer)
     this.#staleTimer = setTimeout(() => this.#run(() => this.#recover()), Math.max(LOOK_AGAIN, staleIn))
     this.#staleTimer.unref()

@@ -10,6 +10,7 @@ import { EXCLUDED_TYPES } from '../repository/names.js'
 import { Room } from '../spool/room.js'
 import { Places } from '../waits/places.js'
 import { Turns } from '../waits/turns.js'
+import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
 
 /** Appends that may wait until others have arrived. */
@@ -28,18 +29,14 @@ class BackgroundJobs {
 
   /** Resolves when all jobs of now have ended, at the latest after `timeout` milliseconds. */
   async settled(timeout: number): Promise<void> {
-    if (this.#jobs.size === 0) return
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise((resolve) => {
-      timer = setTimeout(resolve, timeout)
-    })
-    await Promise.race([Promise.allSettled(this.#jobs), late])
-    clearTimeout(timer)
+    const late = () => new Error('jobs go on')
+    await within(timeout, late, () => Promise.allSettled(this.#jobs)).catch(() => undefined)
   }
 }
 
 /** What one registration of the plugin has once, whatever the names of its databases. */
 export class Instance {
+  readonly options: Omit<ResolvedOptions, 'databases'>
   /** Names this server instance. */
   readonly name = randomBytes(8).toString('hex')
   /** For calls that somebody waits for. */
@@ -61,6 +58,7 @@ export class Instance {
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const { couch, limits, timeouts, retry, metrics, onEvent } = options
+    this.options = options
     this.client = new CouchClient({
       connect: () => connectionTo(couch),
       retry: FOREGROUND,

@@ -5,7 +5,7 @@ import type { DatabaseSettings } from '../couch/database.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
 import { LeaseLostError } from '../lease/lease.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { LeaseHeldError } from '../lease/leases.js'
+import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
 import type { ActiveOperation, ActiveOperations, FoundLease, IdAfter } from './active-operations.js'
 import type { Instance } from './instance.js'
 import type { Outbox } from './outbox.js'
@@ -129,12 +129,7 @@ export class Lifecycle {
     await this.#active.moveFormer()
     const found = await this.#active.inspect()
     if (!found || found.staleIn > 0 || this.#active.closing) return found?.staleIn
-    const active = await this.#active.takeOver(found)
-    if (!active) return undefined
-    const { kind, id } = active
-    this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
-    await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
-    this.#records[kind].onFailed?.(active)
+    await this.#takeOver(found)
     return undefined
   }
 
@@ -148,6 +143,21 @@ export class Lifecycle {
       throw error
     }
     await this.#endLeft(active, reason)
+  }
+
+  async #takeOver(found: FoundLease): Promise<void> {
+    const { operation: kind, id } = found.holder
+    let active: ActiveOperation
+    try {
+      active = await this.#active.acquire(kind, () => ({ id }), found)
+    } catch (error) {
+      // Another instance found it as well, and ends it or has ended it.
+      if (error instanceof LeaseHeldError || error instanceof LeaseGoneError) return
+      throw error
+    }
+    this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
+    await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
+    this.#records[kind].onFailed?.(active)
   }
 
   async #begin(operation: NewOperation<unknown>): Promise<ActiveOperation> {
@@ -167,7 +177,7 @@ export class Lifecycle {
     await this.refuseIfInProgress(kind)
     await this.recover()
     try {
-      return await this.#active.begin(kind, idAfter)
+      return await this.#active.acquire(kind, idAfter)
     } catch (error) {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(kind, error.holder) : error
     }
@@ -203,63 +213,53 @@ export class Lifecycle {
   }
 
   async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {
-    const took = performance.now() - active.beganAt
-    if (await this.#recordFailure(active, { reason: reasonOf(error), error, took, recorded }))
-      await this.#end(active)
-    else this.#active.abandon(active)
-    this.#records[active.kind].onFailed?.(active)
-  }
-
-  /** @returns whether that was possible: the instance that takes over the lease does it otherwise */
-  async #recordFailure(active: ActiveOperation, failure: Failure): Promise<boolean> {
-    if (failure.error instanceof LeaseLostError) return false
-    const { kind, id } = active
+    const { kind, id, beganAt } = active
+    const took = performance.now() - beganAt
     try {
-      await this.#records[kind].recordFailure(active, failure)
-      return true
-    } catch (error) {
-      this.#instance.events.emit({
-        type: 'failure_not_recorded',
-        operation: kind,
-        id,
-        error: error as Error
-      })
-      return false
+      // The instance that has taken over the lease records the failure.
+      if (error instanceof LeaseLostError) this.#active.abandon(active)
+      else await this.#endFailed(active, { reason: reasonOf(error), error, took, recorded })
+    } catch (cause) {
+      const { events } = this.#instance
+      events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
     }
+    this.#records[kind].onFailed?.(active)
   }
 
   /** @param found the lease that was taken over */
   async #endLeft(active: ActiveOperation, reason: string, found?: FoundLease): Promise<void> {
     const { kind, id } = active
     const startedAt = performance.now()
+    await this.#endFailed(active, { reason, recorded: false }, found)
+    const durationMs = performance.now() - startedAt
+    this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
+  }
+
+  /** Records a failure and gives the lease back. Leaves it to become stale when the failure cannot be recorded. */
+  async #endFailed(active: ActiveOperation, failure: Failure, found?: FoundLease): Promise<void> {
     try {
-      await this.#records[kind].recordFailure(active, { reason, recorded: false })
+      await this.#records[active.kind].recordFailure(active, failure)
       if (found) await this.#active.discardFormer(found)
     } catch (error) {
       this.#active.abandon(active)
       throw error
     }
     await this.#end(active)
-    const durationMs = performance.now() - startedAt
-    this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
   }
 
   /** Gives the lease back, and has the client told that wants to be. */
   async #end(active: ActiveOperation): Promise<void> {
     const { kind, id } = active
     const isDue = this.#records[kind].areTransactions && (await this.#outbox.isDue(id))
-    if (!isDue || (await this.#note(id))) await this.#active.release(active)
-    // The instance that takes over the lease tells the client.
-    else this.#active.abandon(active)
+    try {
+      // From then on every instance knows.
+      if (isDue) await this.#outbox.add([id])
+      await this.#active.release(active)
+    } catch {
+      // The instance that takes over the lease has the client told.
+      this.#active.abandon(active)
+    }
     if (isDue) this.#instance.jobs.add(this.#outbox.send(id))
-  }
-
-  /** @returns whether every instance knows now that the transaction's client is to be told */
-  async #note(txId: string): Promise<boolean> {
-    return this.#outbox.add([txId]).then(
-      () => true,
-      () => false
-    )
   }
 
   /** Waits for an operation that is over, as its record says, to give the lease back. */

@@ -33,9 +33,9 @@ const PIECE = 64 * 1024
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
-  #current: { key: string; on: DatabaseSet } | undefined
-  /** On databases that the host used before: what they run goes on. */
-  readonly #former = new Map<string, DatabaseSet>()
+  /** By their names: those of now, and those that the host used before while operations on them go on. */
+  readonly #sets = new Map<string, DatabaseSet>()
+  #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
@@ -149,12 +149,12 @@ export class Operations implements DbBackups {
     const half = this.#options.timeouts.close / 2
     this.#instance.endRepliesWithin(this.#options.timeouts.close)
     clearInterval(this.#watching)
-    const all = [...this.#former.values(), ...(this.#current ? [this.#current.on] : [])]
-    for (const on of all) on.refuse()
+    const sets = [...this.#sets.values()]
+    for (const set of sets) set.refuse()
     await jobs.settled(half)
-    for (const on of all) on.stop()
+    for (const set of sets) set.stop()
     await jobs.settled(half)
-    for (const on of all) await on.abandon()
+    for (const set of sets) await set.abandon()
   }
 
   /** Cuts the connections to the database: nobody reads a backup any more. */
@@ -164,7 +164,7 @@ export class Operations implements DbBackups {
 
   #follow(): void {
     try {
-      this.#now().watch()
+      this.#now().housekeeping.start()
     } catch (error) {
       this.#instance.events.emit({ type: 'check_failed', error: error as Error })
     }
@@ -173,7 +173,7 @@ export class Operations implements DbBackups {
   /** @throws OperationInProgressError while something runs on databases that the host used before */
   async #toStart(asked: OperationKind): Promise<DatabaseSet> {
     const now = this.#now()
-    for (const former of this.#former.values()) await former.refuseIfBusy(asked)
+    for (const former of this.#sets.values()) if (former !== now) await former.refuseIfBusy(asked)
     return now
   }
 
@@ -182,21 +182,18 @@ export class Operations implements DbBackups {
    * @throws HostValueError when the host names none that can be used
    */
   #now(): DatabaseSet {
-    const { databases } = this.#options
-    const key = JSON.stringify(Object.entries(databases).sort())
-    if (this.#current?.key === key) return this.#current.on
-    return this.#changeTo(key, Object.create(this.#options, { databases: { value: databases } }))
+    const names = this.#options.databases
+    const key = JSON.stringify(Object.entries(names).sort())
+    const now = this.#sets.get(key) ?? new DatabaseSet(this.#instance, names)
+    if (now !== this.#current) this.#changeTo(key, now)
+    return now
   }
 
-  #changeTo(key: string, options: ResolvedOptions): DatabaseSet {
-    const former = this.#current
-    former?.on.unwatch()
-    if (former) this.#former.set(former.key, former.on)
-    const on = this.#former.get(key) ?? new DatabaseSet(this.#instance, options)
-    this.#former.delete(key)
-    for (const [other, { busy }] of this.#former) if (!busy) this.#former.delete(other)
-    this.#current = { key, on }
-    return on
+  #changeTo(key: string, now: DatabaseSet): void {
+    this.#current?.housekeeping.stop()
+    for (const [other, { busy }] of this.#sets) if (!busy) this.#sets.delete(other)
+    this.#sets.set(key, now)
+    this.#current = now
   }
 }
 

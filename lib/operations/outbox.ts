@@ -2,11 +2,10 @@ import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.j
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { InvalidParameterError } from '../errors.js'
-import type { EventStream } from '../observe/event-stream.js'
-import type { ResolvedOptions } from '../options.js'
 import { NOTICE_RANGE, NOTICE_TYPE, noticeId, transactionOf } from '../repository/names.js'
 import { RefusedUrlError } from '../webhooks/address.js'
 import { Notifier } from '../webhooks/notifier.js'
+import type { Instance } from './instance.js'
 import type { Transactions } from './transactions.js'
 
 /** How long, in times of the lease, the instance that restored may take to tell its client. */
@@ -19,7 +18,7 @@ const PATIENCE = 2
 export class Outbox {
   readonly #db: CouchDatabase
   readonly #transactions: Transactions
-  readonly #events: EventStream
+  readonly #events: Instance['events']
   readonly #notifier: Notifier
   /** Milliseconds after which another instance's notice is overdue. */
   readonly #patience: number
@@ -30,17 +29,12 @@ export class Outbox {
   /** Since when, on the monotonic clock, this instance knows of each notice. */
   #known = new Map<string, number>()
 
-  constructor(
-    system: CouchDatabase,
-    transactions: Transactions,
-    events: EventStream,
-    { clientWebhook, timeouts }: ResolvedOptions
-  ) {
+  constructor({ events, options }: Instance, system: CouchDatabase, transactions: Transactions) {
     this.#db = system
     this.#transactions = transactions
     this.#events = events
-    this.#notifier = new Notifier(clientWebhook)
-    this.#patience = PATIENCE * timeouts.lease
+    this.#notifier = new Notifier(options.clientWebhook)
+    this.#patience = PATIENCE * options.timeouts.lease
   }
 
   /** @throws InvalidParameterError */

@@ -6,7 +6,6 @@ import type { CouchClient } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { BackupNotRestorableError, TooManyUploadsError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import type { ResolvedOptions } from '../options.js'
 import { apiKey, INTERNAL_TYPES, TRANSACTION_TYPE } from '../repository/names.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -43,7 +42,6 @@ interface Restorable {
 export class Restores implements OperationRecords {
   readonly areTransactions = true
   readonly #instance: Instance
-  readonly #options: ResolvedOptions
   readonly #databases: Databases
   readonly #stored: StoredBackups
   readonly #transactions: Transactions
@@ -51,14 +49,12 @@ export class Restores implements OperationRecords {
 
   constructor(
     instance: Instance,
-    options: ResolvedOptions,
     databases: Databases,
     stored: StoredBackups,
     transactions: Transactions,
     outbox: Outbox
   ) {
     this.#instance = instance
-    this.#options = options
     this.#databases = databases
     this.#stored = stored
     this.#transactions = transactions
@@ -145,7 +141,7 @@ export class Restores implements OperationRecords {
   }
 
   async #upload(body: Readable): Promise<Restorable> {
-    const full = () => new TooManyUploadsError(this.#options.limits.uploads)
+    const full = () => new TooManyUploadsError(this.#instance.options.limits.uploads)
     const source = await this.#instance.uploads.take(full, () => this.#spool(body, 'content'))
     try {
       const { members } = source
@@ -174,7 +170,7 @@ export class Restores implements OperationRecords {
   }
 
   #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
-    const { inflatedBytes } = this.#options.limits
+    const { inflatedBytes } = this.#instance.options.limits
     return SpooledSource.read(body, this.#newSpool(), { names: this.#databases.names, inflatedBytes, proof })
   }
 
@@ -198,7 +194,7 @@ export class Restores implements OperationRecords {
       backups: this.#databases.names.backups,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
       keepTypes: new Set([...this.#instance.excludeTypes, TRANSACTION_TYPE]),
-      settings: this.#options.settingsDocuments,
+      settings: this.#instance.options.settingsDocuments,
       dryRun,
       exact,
       tell: async (update) => {
@@ -219,7 +215,7 @@ export class Restores implements OperationRecords {
   }
 
   async #rebuildWhitelist(txId: string): Promise<void> {
-    const { rebuildWhitelist, timeouts } = this.#options
+    const { rebuildWhitelist, timeouts } = this.#instance.options
     await hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId }))
   }
 }

@@ -2,28 +2,25 @@ import { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import { BackupNotFoundError, InvalidParameterError, UnknownLayoutError } from '../errors.js'
 import { backupContent, summaryOf } from '../format/content.js'
-import type { ResolvedOptions } from '../options.js'
 import { type Append, Appender } from '../repository/appender.js'
 import type { LoadedBackup } from '../repository/backup-store.js'
 import { LAYOUT } from '../repository/layout.js'
 import { isBackupId } from '../repository/names.js'
 import type { Databases } from './databases.js'
-import type { Downloads } from './downloads.js'
 import type { Instance } from './instance.js'
 
 const MAX_BACKUP_ID = 64
 
 /** The backups that there are: read, listed and appended to, whatever operation is in progress. */
 export class StoredBackups {
-  readonly #downloads: Downloads
+  readonly #instance: Instance
   readonly #databases: Databases
-  readonly #inflatedBytes: number
   readonly #appender: Appender
 
-  constructor({ downloads }: Instance, { limits, timeouts }: ResolvedOptions, databases: Databases) {
-    this.#downloads = downloads
+  constructor(instance: Instance, databases: Databases) {
+    const { limits, timeouts } = instance.options
+    this.#instance = instance
     this.#databases = databases
-    this.#inflatedBytes = limits.inflatedBytes
     this.#appender = new Appender(databases.store, (id) => this.load(id), limits, timeouts.control)
   }
 
@@ -42,12 +39,13 @@ export class StoredBackups {
   async get(id: string): Promise<BackupContent> {
     const loaded = await this.load(id)
     const { names, store } = this.#databases
+    const { downloads, options } = this.#instance
     return backupContent(loaded, {
       names,
-      inflatedBytes: this.#inflatedBytes,
+      inflatedBytes: options.limits.inflatedBytes,
       stream: isShort(loaded)
         ? (read) => Readable.from(read(store), { objectMode: false })
-        : (read) => this.#downloads.stream((client) => read(store.on(client)))
+        : (read) => downloads.stream((client) => read(store.on(client)))
     })
   }
 
