@@ -43,12 +43,12 @@ export interface LeaseLeaf extends LeaseState {
 }
 
 /**
- * How a write ended: accepted by most copies of the document, by one of two, by fewer, or (`null`) by none. Of the writes
- * over one revision, most copies can have accepted only one.
+ * How a write ended: accepted by most copies of the document, by one of two, by fewer, or (`null`) by none. Most
+ * copies can have accepted only one of the writes over one revision.
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** What can be the id of a backup or of a transaction: of another nobody could write down the end. */
+/** Matches the ids that a backup or a transaction can have: the end of another operation could not be recorded. */
 const ID = /^[^_].{0,199}$/
 const OPERATIONS = { backup: true, restore: true } satisfies Record<OperationKind, true>
 
@@ -87,7 +87,7 @@ export class LeaseDocument {
     }
   }
 
-  /** Of two copies there is no majority once one is down. */
+  /** Two copies have no majority once one is down. */
   async #minority(): Promise<'half' | 'some'> {
     const { cluster } = await this.db.info()
     return cluster?.n === 2 ? 'half' : 'some'
@@ -114,7 +114,7 @@ export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefi
   over
 })
 
-/** Whether the leaf says that somebody has the lease, or wants it. */
+/** Returns whether the leaf says that somebody has the lease, or wants it. */
 export const isBusy = ({ deleted, operation }: LeaseLeaf): boolean => !deleted && operation !== undefined
 
 export function holderOf({ operation, id, instance, backups }: LeaseLeaf): LeaseHolder {
@@ -126,7 +126,7 @@ export function holderOf({ operation, id, instance, backups }: LeaseLeaf): Lease
   }
 }
 
-/** Takes from a leaf what has the right type: what else is in the document could have been written by hand. */
+/** Takes the members of a leaf that have the right type: others could have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
   const known = Object.hasOwn(OPERATIONS, text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')

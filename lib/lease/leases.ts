@@ -129,7 +129,7 @@ export class Leases {
         if (!isUnavailable(error) || last) throw error
         await retrier.failed(error)
       }
-      // Those who met must not meet again.
+      // Instances that met must not meet again.
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
       await sleep(wait * (0.25 + 0.75 * Math.random()))
     }
@@ -214,8 +214,8 @@ export class Leases {
   }
 
   /**
-   * Whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known to be
-   * nobody's.
+   * Returns whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known
+   * to be nobody's.
    */
   async #isAlone(state: LeaseState, written: NonNullable<Written>, before: Reading): Promise<boolean> {
     if (written.by === 'some') return false
@@ -243,14 +243,14 @@ export class Leases {
   }
 
   /**
-   * Removes a claim where something else stands that stays. Of claims alone, the one that CouchDB shows is freed: were all
-   * removed at a time, copies would make different revisions of the next.
+   * Removes a claim where something else stands that stays. Where only claims stand, frees the one that CouchDB shows: if
+   * all were removed at a time, copies would make different revisions of the next.
    */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
     const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
     const stays = live.some((leaf) => leaf.claim !== claim && (leaf.settled || !isBusy(leaf)))
-    // It may lie on a copy that was not asked.
+    // The claim may lie on a copy that was not asked.
     const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
     for (const { rev } of all.filter((leaf) => leaf.claim === claim)) {
@@ -268,7 +268,7 @@ export class Leases {
   async #removeFreed(): Promise<void> {
     for (const rev of this.#freed) {
       this.#freed.delete(rev)
-      // What stays is removed by the next holder; this instance may hold the lease already.
+      // The next holder removes what stays; this instance may hold the lease already.
       await this.#document.remove(rev).catch(() => undefined)
     }
   }

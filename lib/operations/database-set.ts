@@ -72,19 +72,19 @@ export class DatabaseSet {
     return { tx_id: id, finished }
   }
 
-  /** Begins nothing any more. */
+  /** Lets no operation begin any more. */
   refuse(): void {
     this.#active.close()
     this.housekeeping.stop()
   }
 
-  /** Stops what runs; its end is still recorded. */
+  /** Stops the operations, whose ends are still recorded, and the deliveries. */
   stop(): void {
     this.#active.stop()
     this.#outbox.stop()
   }
 
-  /** Leaves what has not stopped. */
+  /** Leaves what has not stopped to other instances. */
   async abandon(): Promise<void> {
     this.#active.abandonAll()
     await this.#outbox.close()

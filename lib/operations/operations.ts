@@ -65,7 +65,7 @@ export class Operations implements DbBackups {
       checkRestoreOptions(options)
       return await this.restoreFrom({ body }, options, urlOf)
     } catch (error) {
-      // Who sends it waits for the host's reply.
+      // The sender of the body waits for the host's reply.
       body.destroy()
       abandon(given)
       throw error
@@ -143,7 +143,7 @@ export class Operations implements DbBackups {
     return this.#instance.deadline
   }
 
-  /** Lets what runs end, or stops it and says so, within the time-out. Downloads go on as long as that. */
+  /** Waits for operations to end, or stops them and records that, within `timeouts.close`. Downloads go on as long. */
   async stop(): Promise<void> {
     const { jobs } = this.#instance
     const half = this.#options.timeouts.close / 2
