@@ -77,13 +77,14 @@ export class Backups implements OperationRecords {
     }
   }
 
-  async recordFailure(operation: ActiveOperation, { reason, took }: Failure): Promise<void> {
-    const { id, backups, endClient } = operation
+  async recordFailure(operation: ActiveOperation, { reason, error }: Failure): Promise<void> {
+    const { id, backups, endClient, beganAt } = operation
+    const took = error === undefined ? undefined : performance.now() - beganAt
     try {
       await markFailed(this.#databases.storeOn(endClient, backups), id, reason, took)
-    } catch (error) {
+    } catch (cause) {
       // The registration whose backup it is marks it when it starts.
-      if (this.#isOwn(operation) || !isForbidden(error)) throw error
+      if (this.#isOwn(operation) || !isForbidden(cause)) throw cause
     }
   }
 

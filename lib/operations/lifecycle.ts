@@ -15,19 +15,13 @@ const LEAVE_ATTEMPTS = 40
 const LEAVE_WAIT = 50
 
 /** Says how an operation ended, for its event. */
-export interface Ended {
-  durationMs: number
-  /** Calls to the database that were made again. */
-  retries: number
-}
+type Ended = Pick<Extract<BackupEvent, { type: 'backup_failed' }>, 'durationMs' | 'retries'>
 
 /** Says why an operation has failed. */
 export interface Failure {
   reason: string
   /** What was thrown. Absent for an operation that another instance has left. */
   error?: unknown
-  /** Milliseconds that it took. Absent for an operation that another instance has left. */
-  took?: number
   /** Whether the operation's record is known to have been created. */
   recorded: boolean
 }
@@ -213,12 +207,11 @@ export class Lifecycle {
   }
 
   async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {
-    const { kind, id, beganAt } = active
-    const took = performance.now() - beganAt
+    const { kind, id } = active
     try {
       // The instance that has taken over the lease records the failure.
       if (error instanceof LeaseLostError) this.#active.abandon(active)
-      else await this.#endFailed(active, { reason: reasonOf(error), error, took, recorded })
+      else await this.#endFailed(active, { reason: reasonOf(error), error, recorded })
     } catch (cause) {
       const { events } = this.#instance
       events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
