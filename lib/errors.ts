@@ -1,5 +1,5 @@
 import createError from '@fastify/error'
-import type { Operation } from './lease/lease-document.js'
+import type { OperationKind } from '../types/events.js'
 
 /** The database is not reachable, or not able to answer now. */
 export const DatabaseUnavailableError = createError(
@@ -108,12 +108,12 @@ export class OperationInProgressError extends Error {
   readonly code = 'DB_BACKUPS_IN_PROGRESS'
   readonly statusCode = 400
   /** What runs. */
-  readonly operation: Operation
+  readonly operation: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   readonly id: string
 
   /** @param asked what was to be started */
-  constructor(asked: Operation, running: { operation: Operation; id: string }) {
+  constructor(asked: OperationKind, running: { operation: OperationKind; id: string }) {
     super(asked === running.operation ? 'already_in_progress' : `${running.operation}_in_progress`)
     this.operation = running.operation
     this.id = running.id

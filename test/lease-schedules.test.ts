@@ -52,7 +52,7 @@ function leasesOn(url: string): { leases: Leases; close: () => Promise<void> } {
   })
   const database = new CouchDatabase(client, DATABASE)
   return {
-    leases: new Leases(new LeaseDocument(database), new LeaseDocument(database), TTL),
+    leases: new Leases(new LeaseDocument(database), new LeaseDocument(database), TTL, async () => {}),
     close: () => client.close()
   }
 }
@@ -60,8 +60,7 @@ function leasesOn(url: string): { leases: Leases; close: () => Promise<void> } {
 const acquire = (leases: Leases, id: string, onLost: (error: LeaseLostError) => void = () => {}) =>
   leases.acquire({
     holder: (newest) => ({ holder: { operation: 'backup', id, instance: id }, newest: newest + 1n }),
-    onLost,
-    keepNotices: async () => {}
+    onLost
   })
 
 /** The leases that allow to write, at this moment. */

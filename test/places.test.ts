@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import t from 'tap'
-import { Places } from '../lib/operations/places.js'
+import { Places } from '../lib/waits/places.js'
 
 const FULL = new Error('full')
 

@@ -93,3 +93,39 @@ t.test('a client whose server is killed while it tells is told by the next serve
   t.strictSame(await delivery(), { attempts: 2, delivered: true, last_status: 200 })
   t.match(state.received, [{ tx_id: txId, status: 'success' }])
 })
+
+const LEASE = 'athena_backup_lease'
+
+/** A lease that nobody holds, in which an earlier version has noted clients that are still to be told. */
+const noting = (notify: string[]) => ({ type: LEASE, claim: 'old', beat: 1, notify })
+
+t.test('clients that an earlier version noted in the lease are told', async (t) => {
+  const { state, url: client_webhook_url } = await startReceiver(t)
+  state.answering = true
+  const on = await setupDatabases(t)
+  const backups = `${on.names.system}_kept`
+  await on.couch.db.create(backups)
+  t.teardown(() => on.couch.db.destroy(backups))
+  const system = on.couch.use<object>(on.names.system)
+  const webhooks = createMemoryWebhookStore()
+  for (const tx_id of ['first', 'second', 'third']) {
+    const about = { type: 'webhook_tx', sub_type: 'backup_restore', status: 'success', client_webhook_url }
+    await webhooks.create({ tx_id, ...about } as unknown as WebhookTransaction)
+  }
+  const told = (txId: string) => async () => (await webhooks.get(txId))?.client_webhook?.delivered === true
+  await system.insert(noting(['first']), LEASE)
+  await on.couch.use<object>(backups).insert(noting(['second']), LEASE)
+
+  const databases = { ...on.names, backups }
+  const { app } = await buildHost(t, { on, databases, webhooks, timeouts: { lease: 2000 } })
+  await until('the client noted in the lease', told('first'))
+  await until('the client noted where backups are kept', told('second'))
+  await t.rejects(on.couch.use(backups).get(LEASE), /deleted|missing/, 'what was noted there is not needed')
+
+  const { _rev } = await system.get(LEASE)
+  await system.insert({ ...noting(['third']), _rev }, LEASE)
+  await (await app.dbBackups.start()).finished
+  t.notMatch(await system.get(LEASE), { notify: ['third'] }, 'the backup has written over the note')
+  await until('the client noted while the server ran', told('third'))
+  t.strictSame(state.received.map(({ tx_id }) => tx_id).sort(), ['first', 'second', 'third'])
+})

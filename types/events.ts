@@ -52,8 +52,11 @@ interface AboutRestore {
   dryRun: boolean
 }
 
+/** What only one of runs at a time, on all server instances. */
+export type OperationKind = 'backup' | 'restore'
+
 interface AboutOperation {
-  operation: 'backup' | 'restore'
+  operation: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   id: string
 }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import type { OperationKind } from '../../types/events.js'
 import type { CouchDatabase, Leaf } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { ReservedIdError } from '../errors.js'
@@ -6,10 +7,9 @@ import { LEASE_TYPE } from '../own-documents.js'
 
 const LEASE_ID = 'athena_backup_lease'
 
-export type Operation = 'backup' | 'restore'
-
+/** Says who holds the lease. */
 export interface LeaseHolder {
-  operation: Operation
+  operation: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   id: string
   /** Server instance that works on it. */
@@ -18,7 +18,7 @@ export interface LeaseHolder {
   backups?: string
 }
 
-/** What one revision of the lease says. */
+/** The content of one revision of the lease. */
 export interface LeaseState extends Partial<LeaseHolder> {
   /** Names the attempt that wrote it: no two attempts of any instance have the same. */
   claim: string
@@ -45,14 +45,14 @@ export interface LeaseLeaf extends LeaseState {
 }
 
 /**
- * How a write ended: accepted by most copies of the document, by one of two, by fewer, or (`null`) by none. Of the writes
- * over one revision, most copies can have accepted only one.
+ * How a write ended: accepted by most copies of the document, by one of two, by fewer, or (`null`) by none. Most
+ * copies can have accepted only one of the writes over one revision.
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** What can be the id of a backup or of a transaction: of another nobody could write down the end. */
+/** Matches the ids that a backup or a transaction can have: the end of another operation could not be recorded. */
 const ID = /^[^_].{0,199}$/
-const OPERATIONS: ReadonlySet<unknown> = new Set<Operation>(['backup', 'restore'])
+const OPERATIONS = { backup: true, restore: true } satisfies Record<OperationKind, true>
 
 /** Reads and writes the document that says who holds the lease. Methods throw CouchError. */
 export class LeaseDocument {
@@ -89,7 +89,7 @@ export class LeaseDocument {
     }
   }
 
-  /** Of two copies there is no majority once one is down. */
+  /** Two copies have no majority once one is down. */
   async #minority(): Promise<'half' | 'some'> {
     const { cluster } = await this.db.info()
     return cluster?.n === 2 ? 'half' : 'some'
@@ -116,27 +116,26 @@ export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefi
   over
 })
 
-/** Whether the leaf says that somebody has the lease, or wants it. */
+/** Returns whether the leaf says that somebody has the lease, or wants it. */
 export const isBusy = ({ deleted, operation }: LeaseLeaf): boolean => !deleted && operation !== undefined
 
 export function holderOf({ operation, id, instance, backups }: LeaseLeaf): LeaseHolder {
   return {
-    operation: operation as Operation,
+    operation: operation as OperationKind,
     id: String(id),
     instance: String(instance),
     ...(backups === undefined ? undefined : { backups })
   }
 }
 
-/** Takes from a leaf what has the right type: what else is in the document could have been written by hand. */
+/** Takes the members of a leaf that have the right type: others could have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
-  const known = OPERATIONS.has(doc.operation) && ID.test(text(doc.id) ?? '')
-  const operation = known ? (doc.operation as Operation) : undefined
+  const known = Object.hasOwn(OPERATIONS, text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
   return {
     rev,
     deleted,
-    operation,
+    operation: known ? (doc.operation as OperationKind) : undefined,
     id: text(doc.id),
     instance: text(doc.instance),
     backups: text(doc.backups),

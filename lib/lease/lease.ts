@@ -77,7 +77,7 @@ export class Lease {
   }
 
   /**
-   * Call right before every write.
+   * Throws unless this instance may write. The holder calls it right before every write.
    * @throws LeaseLostError
    */
   check(): void {
@@ -85,7 +85,7 @@ export class Lease {
     if (performance.now() > this.#validUntil) throw this.#expired()
   }
 
-  /** Stops renewing without giving the lease back: whoever finds it stale cleans up. */
+  /** Stops renewing without giving the lease back: the instance that finds it stale cleans up. */
   abandon(): void {
     this.#ended = true
     clearTimeout(this.#timer)
@@ -104,7 +104,7 @@ export class Lease {
     this.#giveBackLater(performance.now() + this.#ttl)
   }
 
-  /** Goes on while nobody waits, until the lease is stale. */
+  /** Tries again to give the lease back, while nobody waits, until it is stale. */
   #giveBackLater(until: number): void {
     const timer = setTimeout(async () => {
       if (!(await this.#giveBack()) && performance.now() < until) this.#giveBackLater(until)
@@ -124,7 +124,7 @@ export class Lease {
     }
   }
 
-  /** Removes what those who lost left free beside this instance's leaf, as long as that one stands. */
+  /** Removes the free leaves that other instances have left beside this one's leaf, as long as that one stands. */
   async #tidy(rev: string): Promise<void> {
     const leaves = (await this.#document.read()).filter(({ deleted }) => !deleted)
     if (!leaves.some((leaf) => leaf.rev === rev)) return
@@ -170,14 +170,14 @@ export class Lease {
     this.#rev = rev
     this.#state = state
     this.#next = undefined
-    // One that was acknowledged late may have been accepted after another instance took over.
+    // A renewal that was acknowledged late may have been accepted after another instance took over.
     if (performance.now() > this.#validUntil) return false
     this.#validUntil = startedAt + this.#ttl * RELIED_ON
     return true
   }
 
   /**
-   * Looks what has become of the lease when most copies did not accept a write.
+   * Finds out what has become of the lease when most copies did not accept a write.
    * @returns whether it is still this instance's
    */
   async #find(): Promise<boolean> {

@@ -26,7 +26,7 @@ const PATIENCE = 20_000
 /** Claims that this instance remembers to have given up. */
 const REMEMBERED = 200
 
-/** Somebody else holds the lease. */
+/** Is thrown where another operation holds the lease. */
 export class LeaseHeldError extends Error {
   override readonly name = 'LeaseHeldError'
   readonly holder: LeaseHolder
@@ -37,12 +37,12 @@ export class LeaseHeldError extends Error {
   }
 }
 
-/** The stale lease that was to be taken over is gone. */
+/** Is thrown where the stale lease that was to be taken over is gone. */
 export class LeaseGoneError extends Error {
   override readonly name = 'LeaseGoneError'
 }
 
-/** What is wanted of the lease. */
+/** Describes who wants the lease. */
 export interface LeaseRequest {
   /** Claim of a lease that was stale: only that one is taken over, and none that is free by now. */
   insteadOf?: string
@@ -53,13 +53,12 @@ export interface LeaseRequest {
   holder(newest: bigint): { holder: LeaseHolder; newest: bigint }
   /** Called once when the lease is lost. */
   onLost(error: LeaseLostError): void
-  keepNotices: KeepNotices
 }
 
-/** Keeps the transactions that an earlier version noted beside the lease. */
+/** Keeps the transactions that an earlier version noted in the lease, before the lease is written over. */
 export type KeepNotices = (txIds: readonly string[]) => Promise<void>
 
-/** Who holds the lease. */
+/** Says who holds the lease. */
 export interface Inspected {
   holder: LeaseHolder
   claim: string
@@ -81,6 +80,7 @@ export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
   readonly #ttl: number
+  readonly #keepNotices: KeepNotices
   readonly #watch: LeaseWatch
   /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
   readonly #over = new Set<string>()
@@ -91,10 +91,11 @@ export class Leases {
    * @param renewals the same document, on connections that nothing else waits for
    * @param ttl milliseconds without a renewal after which the leases of this instance are stale
    */
-  constructor(document: LeaseDocument, renewals: LeaseDocument, ttl: number) {
+  constructor(document: LeaseDocument, renewals: LeaseDocument, ttl: number, keepNotices: KeepNotices) {
     this.#document = document
     this.#renewals = renewals
     this.#ttl = ttl
+    this.#keepNotices = keepNotices
     this.#watch = new LeaseWatch(ttl)
   }
 
@@ -128,26 +129,26 @@ export class Leases {
         if (!isUnavailable(error) || last) throw error
         await retrier.failed(error)
       }
-      // Those who met must not meet again.
+      // Instances that met must not meet again.
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
       await sleep(wait * (0.25 + 0.75 * Math.random()))
     }
   }
 
   /**
-   * Removes what an earlier version has left in another database, but for what was noted beside it.
+   * Removes the lease that an earlier version has left in another database.
    * @param claim of the lease whose operation has been ended; where another is left, nothing is removed
    */
-  async discard(keep: KeepNotices, claim?: string): Promise<void> {
+  async discard(claim?: string): Promise<void> {
     const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
     if (live.some((leaf) => isBusy(leaf) && leaf.claim !== claim)) return
-    await keep(noticesIn(live))
+    await this.#keepNotices(noticesIn(live))
     for (const { rev } of live) await this.#document.remove(rev)
   }
 
-  /** Gives what an earlier version noted beside the lease to be kept. */
-  async passNotices(keep: KeepNotices): Promise<void> {
-    await keep(noticesIn((await this.#read()).leaves))
+  /** Hands over what an earlier version noted in the lease. */
+  async passNotices(): Promise<void> {
+    await this.#keepNotices(noticesIn((await this.#read()).leaves))
   }
 
   async #read(): Promise<Reading> {
@@ -169,7 +170,7 @@ export class Leases {
       throw new LeaseGoneError()
     // A claim becomes a lease, or goes, within moments.
     if (alive.length > 0) return new LeaseHeldError(holderOf(alive[0]))
-    await request.keepNotices(noticesIn(before.leaves))
+    await this.#keepNotices(noticesIn(before.leaves))
     return this.#claim(before, request)
   }
 
@@ -213,8 +214,8 @@ export class Leases {
   }
 
   /**
-   * Whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known to be
-   * nobody's.
+   * Returns whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known
+   * to be nobody's.
    */
   async #isAlone(state: LeaseState, written: NonNullable<Written>, before: Reading): Promise<boolean> {
     if (written.by === 'some') return false
@@ -242,14 +243,14 @@ export class Leases {
   }
 
   /**
-   * Removes a claim where something else stands that stays. Of claims alone, the one that CouchDB shows is freed: were all
-   * removed at a time, copies would make different revisions of the next.
+   * Removes a claim where something else stands that stays. Where only claims stand, frees the one that CouchDB shows: if
+   * all were removed at a time, copies would make different revisions of the next.
    */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
     const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
     const stays = live.some((leaf) => leaf.claim !== claim && (leaf.settled || !isBusy(leaf)))
-    // It may lie on a copy that was not asked.
+    // The claim may lie on a copy that was not asked.
     const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
     for (const { rev } of all.filter((leaf) => leaf.claim === claim)) {
@@ -267,7 +268,7 @@ export class Leases {
   async #removeFreed(): Promise<void> {
     for (const rev of this.#freed) {
       this.#freed.delete(rev)
-      // What stays is removed by the next holder; this instance may hold the lease already.
+      // The next holder removes what stays; this instance may hold the lease already.
       await this.#document.remove(rev).catch(() => undefined)
     }
   }

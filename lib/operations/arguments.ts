@@ -5,7 +5,7 @@ import { InvalidParameterError } from '../errors.js'
 
 const Flag = Type.Optional(Type.Boolean())
 const Ids = Type.Optional(Type.Array(Type.String()))
-/** What is told of who asks is cut to size, whatever it is. */
+/** Anything may tell who asks: it is cut to size. */
 const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 

@@ -1,14 +1,17 @@
-import type { BackupSummary, Requester, StartedBackup, StartOptions } from '../../types/backups.js'
+import type { BackupSummary, StartOptions } from '../../types/backups.js'
 import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
 import { cutRequester } from '../bytes/cut-text.js'
+import { CouchError } from '../couch/errors.js'
 import { HostValueError, ReservedIdError } from '../errors.js'
-import { summaryOf } from '../format/content.js'
+import type { LeaseHolder } from '../lease/lease-document.js'
 import { newBackupId } from '../repository/ids.js'
 import { hostWithin } from '../waits/host-code.js'
-import { endReason } from './end-reason.js'
-import type { Environment } from './environment.js'
+import type { ActiveOperation } from './active-operations.js'
+import type { Databases } from './databases.js'
+import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
-import type { NewOperation, Running, RunningOperations } from './running-operations.js'
+import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
+import type { StoredBackups } from './stored-backups.js'
 
 /** Bytes of what the host tells of its versions: a header holds it, and an upload of the backup. */
 const MAX_VERSIONS = 64 * 1024
@@ -16,92 +19,95 @@ const MAX_VERSIONS = 64 * 1024
 /** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
 const ATTEMPTS = 8
 
-/** What the header of a new backup tells besides where it stands. */
-interface AboutBackup {
-  versions: Record<string, unknown>
-  requester?: Requester
-}
-
-/** Starts backups and sees them through. */
-export class Backups {
-  readonly #environment: Environment
-  readonly #running: RunningOperations
+/** Describes backups that are to run. Their records are their headers. */
+export class Backups implements OperationRecords {
+  readonly areTransactions = false
+  readonly #instance: Instance
+  readonly #databases: Databases
+  readonly #stored: StoredBackups
   readonly #leftovers: Leftovers
 
-  constructor(environment: Environment, running: RunningOperations, leftovers: Leftovers) {
-    this.#environment = environment
-    this.#running = running
+  constructor(instance: Instance, databases: Databases, stored: StoredBackups, leftovers: Leftovers) {
+    this.#instance = instance
+    this.#databases = databases
+    this.#stored = stored
     this.#leftovers = leftovers
   }
 
-  async start(options: StartOptions = {}): Promise<StartedBackup> {
-    await this.#running.refuseIfRunning('backup')
-    const about = { versions: await this.#versions(), requester: cutRequester(options.requester) }
-    const { store } = this.#environment
-    let last = (await store.list()).at(-1)
-    for (let taken = 0; taken < ATTEMPTS; taken++) {
-      const started = await this.#begin(about, (newest) => newBackupId(newest, last, taken))
-      if (typeof started !== 'string') return started
-      last = started
+  /** @throws HostTimeoutError, HostValueError, CouchError */
+  async describe(options: StartOptions): Promise<NewOperation<BackupSummary>> {
+    const requester = cutRequester(options.requester)
+    const versions = await this.#versions()
+    const { repository, system } = this.#databases
+    const newestListed = (await repository.list()).at(-1)
+    const { name: instance } = this.#instance
+    return {
+      kind: 'backup',
+      idAfter(newest, taken) {
+        const last = taken.at(-1)
+        if (last !== undefined && taken.length >= ATTEMPTS) throw new ReservedIdError(last, repository.name)
+        return newBackupId(newest, last ?? newestListed, taken.length)
+      },
+      createRecord: ({ id, endClient }) => {
+        const header = newHeader({ start: Date.now(), instance, system: system.name, versions, requester })
+        return this.#databases.repositoryOn(endClient).create(id, header)
+      },
+      work: (operation) => this.#backUp(operation),
+      started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
+      finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
+      failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
     }
-    throw new ReservedIdError(last, store.name)
   }
 
-  /** @returns the id when another document has it */
-  async #begin(about: AboutBackup, idAfter: NewOperation['idAfter']): Promise<StartedBackup | string> {
-    const { instance, jobs, system } = this.#environment
-    const running = await this.#running.begin('backup', { idAfter })
-    const { id } = running
-    try {
-      const store = this.#environment.storeOn(running.end)
-      const header = newHeader({ start: Date.now(), instance, system: system.name, ...about })
-      if (await store.create(id, header)) {
-        return { id, finished: jobs.add(this.#run(id, running, about.requester)) }
-      }
-    } catch (error) {
-      // The header may have been written all the same.
-      await this.#fail(id, running, error)
-      throw error
-    }
-    await this.#running.end(running)
-    return id
+  async ensureDatabases(): Promise<void> {
+    const { repository, system } = this.#databases
+    await this.#databases.requireSystem()
+    if (repository.name !== system.name) await repository.ensure()
   }
 
-  async #run(id: string, running: Running, requester?: Requester): Promise<BackupSummary> {
-    const environment = this.#environment
-    const startedAt = performance.now()
-    const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
-    const { events } = environment
-    events.emit({ type: 'backup_started', id, ...(requester && { requester }) })
+  async isOver({ id, backups }: LeaseHolder): Promise<boolean> {
     try {
-      await runBackup({
-        id,
-        sources: environment.databasesOn(running.work),
-        repository: environment.storeOn(running.work),
-        excludeTypes: environment.excludeTypes,
-        onUnreadable: environment.options.onUnreadable,
-        onPhase: (phase) => events.emit({ id, ...phase })
-      })
-      const backup = summaryOf(await environment.load(id))
-      await this.#running.end(running)
-      events.emit({ type: 'backup_finished', id, ...ended(), backup })
-      return backup
+      const loaded = await this.#databases.repositoryOn(this.#instance.client, backups).load(id)
+      return loaded !== null && !loaded.header.in_progress
     } catch (error) {
-      await this.#fail(id, running, error)
-      events.emit({ type: 'backup_failed', id, ...ended(), error: error as Error })
+      if (isForbidden(error)) return false
       throw error
     }
   }
 
-  async #fail(id: string, running: Running, error: unknown): Promise<void> {
-    const store = this.#environment.storeOn(running.end)
-    const took = performance.now() - running.beganAt
-    await this.#running.endFailed(running, error, () => markFailed(store, id, endReason(error), took))
-    this.#leftovers.watch(id)
+  async recordFailure(operation: ActiveOperation, { reason, error }: Failure): Promise<void> {
+    const { id, backups, endClient, beganAt } = operation
+    const took = error === undefined ? undefined : performance.now() - beganAt
+    try {
+      await markFailed(this.#databases.repositoryOn(endClient, backups), id, reason, took)
+    } catch (cause) {
+      // The registration whose backup it is marks it when it starts.
+      if (this.#isOwn(operation) || !isForbidden(cause)) throw cause
+    }
+  }
+
+  onFailed(operation: ActiveOperation): void {
+    if (this.#isOwn(operation)) this.#leftovers.watch(operation.id)
+  }
+
+  #isOwn({ backups }: ActiveOperation): boolean {
+    return backups === this.#databases.names.backups
+  }
+
+  async #backUp({ id, workClient }: ActiveOperation): Promise<BackupSummary> {
+    await runBackup({
+      id,
+      sources: this.#databases.sourcesOn(workClient),
+      repository: this.#databases.repositoryOn(workClient),
+      excludeTypes: this.#instance.excludeTypes,
+      onUnreadable: this.#instance.options.onUnreadable,
+      onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
+    })
+    return this.#stored.summary(id)
   }
 
   async #versions(): Promise<Record<string, unknown>> {
-    const { versions, timeouts } = this.#environment.options
+    const { versions, timeouts } = this.#instance.options
     const given =
       typeof versions === 'function' ? await hostWithin(timeouts.versions, 'versions', versions) : versions
     const bytes = Buffer.byteLength(JSON.stringify(given ?? {}))
@@ -109,3 +115,6 @@ export class Backups {
     return given ?? {}
   }
 }
+
+/** Another registration's backups may be in a database that this one must not read or write. */
+const isForbidden = (error: unknown): boolean => error instanceof CouchError && !error.retryable

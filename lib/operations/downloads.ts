@@ -2,8 +2,8 @@ import { Readable } from 'node:stream'
 import { slicesOf } from '../bytes/slices.js'
 import type { CouchClient } from '../couch/client.js'
 import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../errors.js'
+import { Places } from '../waits/places.js'
 import { Silence } from '../waits/silence.js'
-import { Places } from './places.js'
 
 /** Bytes that a reader is given at a time, and that count as reading on. */
 const SLICE = 64 * 1024

@@ -1,8 +1,5 @@
-import { markFailed } from '../backup/backup-job.js'
-import { ClosingError, OperationInProgressError } from '../errors.js'
 import { isOfOthers } from '../repository/layout.js'
-import type { Environment } from './environment.js'
-import type { Running, RunningOperations } from './running-operations.js'
+import type { Databases } from './databases.js'
 
 /** How often to look after a backup that has failed: once every `timeouts.lease`. */
 const LOOKS = 10
@@ -11,8 +8,8 @@ const NEWEST = 30
 
 interface Watched {
   looksLeft: number
-  /** It is known to have failed: its header may come late as well, and its parts are nobody's when that was deleted. */
-  header: boolean
+  /** Whether it is known to have failed: its header may come late, too, and parts without a header are its own. */
+  failed: boolean
 }
 
 /**
@@ -21,64 +18,48 @@ interface Watched {
  * instance that was stopped.
  */
 export class Leftovers {
-  readonly #environment: Environment
-  readonly #running: RunningOperations
+  readonly #databases: Databases
   readonly #watched = new Map<string, Watched>()
 
-  constructor(environment: Environment, running: RunningOperations) {
-    this.#environment = environment
-    this.#running = running
+  constructor(databases: Databases) {
+    this.#databases = databases
   }
 
-  /** A backup has failed, or was marked for an instance that died. */
+  /** Looks after a backup that has failed, or was marked for an instance that died. */
   watch(id: string): void {
-    this.#watched.set(id, { looksLeft: LOOKS, header: true })
+    this.#watched.set(id, { looksLeft: LOOKS, failed: true })
   }
 
-  /** What came while no instance ran. */
+  /** Looks after the newest backups: something may have come while no instance ran. */
   async watchNewest(): Promise<void> {
-    const ids = await this.#environment.store.list()
+    const ids = await this.#databases.repository.list()
     for (const id of ids.slice(-NEWEST)) {
-      if (!this.#watched.has(id)) this.#watched.set(id, { looksLeft: LOOKS, header: false })
+      if (!this.#watched.has(id)) this.#watched.set(id, { looksLeft: LOOKS, failed: false })
     }
   }
 
-  /** Marks and deletes what came late. */
-  async sweep(): Promise<void> {
+  /** Yields the ids of backups of which something has come late. They have to be marked as failed once more. */
+  async *late(): AsyncGenerator<string> {
     for (const [id, watched] of this.#watched) {
-      // Before it is looked at: one that cannot be read does not keep others from being looked at for ever.
+      // Counted down first, so that a backup that cannot be read does not keep others from being looked at for ever.
       if (--watched.looksLeft <= 0) this.#watched.delete(id)
-      if (await this.#sweep(id, watched)) this.#watched.delete(id)
+      const state = await this.#look(id, watched)
+      if (state === 'settled') this.#watched.delete(id)
+      else if (state === 'late') yield id
     }
   }
 
-  /** @returns whether nothing can come any more */
-  async #sweep(id: string, { header }: Watched): Promise<boolean> {
-    const { store } = this.#environment
-    const loaded = await store.load(id)
-    // Chunks without a header are ours to judge only where the header was: a database that is being copied has them
+  /** @returns `settled` when nothing can come any more, `quiet` when nothing has come */
+  async #look(id: string, { failed }: Watched): Promise<'settled' | 'quiet' | 'late'> {
+    const { repository, system } = this.#databases
+    const loaded = await repository.load(id)
+    // Parts without a header are ours to judge only where the header was: a database that is being copied has them
     // before it.
-    if (!loaded && !header) return false
-    if (loaded?.kind === 'chunks' && isOfOthers(loaded.header, this.#environment.system.name)) return true
-    const { in_progress: running, error } = loaded?.header ?? { in_progress: false, error: 'deleted' }
-    if (loaded?.kind === 'legacy' || (!running && error === undefined)) return true
-    if (running || (await store.hasParts(id))) await this.#cleanUp(id)
-    return false
-  }
-
-  /** Under the lease: a backup that runs is not touched, and `markFailed` leaves one that is complete. */
-  async #cleanUp(id: string): Promise<void> {
-    if (this.#running.closing) return
-    let running: Running
-    try {
-      running = await this.#running.begin('backup', { idAfter: () => ({ id }) })
-    } catch (error) {
-      if (error instanceof OperationInProgressError || error instanceof ClosingError) return
-      throw error
-    }
-    const store = this.#environment.storeOn(running.end)
-    await this.#running.endLeft(running, () =>
-      markFailed(store, id, 'interrupted: it was not seen to its end')
-    )
+    if (!loaded) return failed && (await repository.hasParts(id)) ? 'late' : 'quiet'
+    const { kind, header } = loaded
+    if (kind === 'legacy' || isOfOthers(header, system.name)) return 'settled'
+    if (header.in_progress) return 'late'
+    if (header.error === undefined) return 'settled'
+    return (await repository.hasParts(id)) ? 'late' : 'quiet'
   }
 }

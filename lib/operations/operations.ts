@@ -8,18 +8,20 @@ import type {
   StartedRestore,
   StartOptions
 } from '../../types/backups.js'
+import type { OperationKind } from '../../types/events.js'
 import type { DbBackups } from '../../types/index.js'
 import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/slices.js'
-import { AppendBusyError } from '../errors.js'
-import type { Operation } from '../lease/lease-document.js'
+import { isUnavailable } from '../couch/errors.js'
+import { AppendBusyError, DatabaseUnavailableError } from '../errors.js'
+import { LeaseLostError } from '../lease/lease.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Append } from '../repository/appender.js'
 import { HeldBytes } from '../spool/held-bytes.js'
 import { checkAttach, checkRestoreOptions, checkSource, checkStartOptions } from './arguments.js'
-import { DatabaseOperations } from './database-operations.js'
-import { Environment, Instance } from './environment.js'
+import { DatabaseSet } from './database-set.js'
+import { Instance } from './instance.js'
 
 /** Bytes of what is appended that are sent at a time. */
 const PIECE = 64 * 1024
@@ -31,9 +33,9 @@ const PIECE = 64 * 1024
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
-  #current: { key: string; on: DatabaseOperations } | undefined
-  /** On databases that the host used before: what they run goes on. */
-  readonly #former = new Map<string, DatabaseOperations>()
+  /** By their names: those of now, and those that the host used before while operations on them go on. */
+  readonly #sets = new Map<string, DatabaseSet>()
+  #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
@@ -43,8 +45,7 @@ export class Operations implements DbBackups {
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
     checkStartOptions(options)
-    const now = await this.#toStart('backup')
-    return now.start(options)
+    return foreground(async () => (await this.#toStart('backup')).start(options))
   }
 
   async restore(
@@ -64,7 +65,7 @@ export class Operations implements DbBackups {
       checkRestoreOptions(options)
       return await this.restoreFrom({ body }, options, urlOf)
     } catch (error) {
-      // Who sends it waits for the host's reply.
+      // The sender of the body waits for the host's reply.
       body.destroy()
       abandon(given)
       throw error
@@ -80,20 +81,19 @@ export class Operations implements DbBackups {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    const now = await this.#toStart('restore')
-    return now.restore(source, options, urlOf)
+    return foreground(async () => (await this.#toStart('restore')).restore(source, options, urlOf))
   }
 
   async get(id: string): Promise<BackupContent> {
-    return this.#instance.downloads.open(() => this.#now().get(id))
+    return this.#instance.downloads.open(() => foreground(() => this.#now().stored.get(id)))
   }
 
   async summary(id: string): Promise<BackupSummary> {
-    return this.#now().summary(id)
+    return foreground(() => this.#now().stored.summary(id))
   }
 
   async list(): Promise<{ ids: string[] }> {
-    return this.#now().list()
+    return foreground(() => this.#now().stored.list())
   }
 
   async attach(
@@ -108,7 +108,8 @@ export class Operations implements DbBackups {
       // Each piece has to be taken in `timeouts.idle`.
       yield* slicesOf(bytes, PIECE)
     }
-    await this.#now().append({ id, name, data: { length: bytes.length, open }, ...options })
+    const { stored } = this.#now()
+    await foreground(() => stored.append({ id, name, data: { length: bytes.length, open }, ...options }))
   }
 
   /**
@@ -117,14 +118,14 @@ export class Operations implements DbBackups {
    * @param read puts what is to be stored where it is kept until then
    */
   async append(append: Omit<Append, 'data'>, read: (into: HeldBytes) => Promise<void>): Promise<void> {
-    const on = this.#now()
+    const { stored } = this.#now()
     const data = new HeldBytes(this.#instance.room)
     try {
       await this.#instance.appends.take(
         () => new AppendBusyError(append.id),
         () => read(data)
       )
-      await on.append({ ...append, data })
+      await foreground(() => stored.append({ ...append, data }))
     } finally {
       await data.clear()
     }
@@ -142,18 +143,18 @@ export class Operations implements DbBackups {
     return this.#instance.deadline
   }
 
-  /** Lets what runs end, or stops it and says so, within the time-out. Downloads go on as long as that. */
+  /** Waits for operations to end, or stops them and records that, within `timeouts.close`. Downloads go on as long. */
   async stop(): Promise<void> {
     const { jobs } = this.#instance
     const half = this.#options.timeouts.close / 2
     this.#instance.endRepliesWithin(this.#options.timeouts.close)
     clearInterval(this.#watching)
-    const all = [...this.#former.values(), ...(this.#current ? [this.#current.on] : [])]
-    for (const on of all) on.refuse()
+    const sets = [...this.#sets.values()]
+    for (const set of sets) set.refuse()
     await jobs.settled(half)
-    for (const on of all) on.stop()
+    for (const set of sets) set.stop()
     await jobs.settled(half)
-    for (const on of all) await on.abandon()
+    for (const set of sets) await set.abandon()
   }
 
   /** Cuts the connections to the database: nobody reads a backup any more. */
@@ -163,40 +164,52 @@ export class Operations implements DbBackups {
 
   #follow(): void {
     try {
-      this.#now().watch()
+      this.#now().housekeeping.start()
     } catch (error) {
       this.#instance.events.emit({ type: 'check_failed', error: error as Error })
     }
   }
 
   /** @throws OperationInProgressError while something runs on databases that the host used before */
-  async #toStart(asked: Operation): Promise<DatabaseOperations> {
+  async #toStart(asked: OperationKind): Promise<DatabaseSet> {
     const now = this.#now()
-    for (const former of this.#former.values()) await former.refuseIfBusy(asked)
+    for (const former of this.#sets.values()) if (former !== now) await former.refuseIfBusy(asked)
     return now
   }
 
   /**
-   * Returns the operations on the databases of now.
+   * Returns the databases of now.
    * @throws HostValueError when the host names none that can be used
    */
-  #now(): DatabaseOperations {
-    const { databases } = this.#options
-    const key = JSON.stringify(Object.entries(databases).sort())
-    if (this.#current?.key === key) return this.#current.on
-    return this.#changeTo(key, Object.create(this.#options, { databases: { value: databases } }))
+  #now(): DatabaseSet {
+    const names = this.#options.databases
+    const key = JSON.stringify(Object.entries(names).sort())
+    const now = this.#sets.get(key) ?? new DatabaseSet(this.#instance, names)
+    if (now !== this.#current) this.#changeTo(key, now)
+    return now
   }
 
-  #changeTo(key: string, options: ResolvedOptions): DatabaseOperations {
-    const former = this.#current
-    former?.on.unwatch()
-    if (former) this.#former.set(former.key, former.on)
-    const on = this.#former.get(key) ?? new DatabaseOperations(new Environment(options, this.#instance))
-    this.#former.delete(key)
-    for (const [other, { busy }] of this.#former) if (!busy) this.#former.delete(other)
-    this.#current = { key, on }
-    return on
+  #changeTo(key: string, now: DatabaseSet): void {
+    this.#current?.housekeeping.stop()
+    for (const [other, { busy }] of this.#sets) if (!busy) this.#sets.delete(other)
+    this.#sets.set(key, now)
+    this.#current = now
   }
 }
 
 const under = (origin: string) => (path: string) => `${origin}${path}`
+
+/**
+ * Makes a call that somebody waits for.
+ * @throws DatabaseUnavailableError for faults that may pass, and whatever else `call` throws
+ */
+async function foreground<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call()
+  } catch (error) {
+    if (isUnavailable(error))
+      throw new DatabaseUnavailableError(`${error.error}, ${error.reason}`, { cause: error })
+    if (error instanceof LeaseLostError) throw new DatabaseUnavailableError(error.message, { cause: error })
+    throw error
+  }
+}

@@ -1,221 +1,223 @@
 import { randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
-import type { RestoreOptions, RestoreOutcome, StartedRestore } from '../../types/backups.js'
+import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
 import { cutRequester, cutText, MOST } from '../bytes/cut-text.js'
+import type { CouchClient } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { BackupNotRestorableError, TooManyUploadsError } from '../errors.js'
+import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
+import type { LegacyHeader } from '../repository/read-header.js'
 import { IncompleteRestoreError, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
+import { Spool } from '../spool/spool.js'
 import { hostWithin } from '../waits/host-code.js'
-import type { ClientNotices } from './client-notices.js'
-import { endReason } from './end-reason.js'
-import type { Environment } from './environment.js'
-import type { Running, RunningOperations } from './running-operations.js'
-import type { Transactions } from './transactions.js'
+import type { ActiveOperation } from './active-operations.js'
+import type { Databases } from './databases.js'
+import type { Instance } from './instance.js'
+import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
+import type { Outbox } from './outbox.js'
+import { type Transactions, transactionPath } from './transactions.js'
 
-/** A restore that is about to begin. */
-interface RestoreRequest {
-  txId: string
-  options: RestoreOptions
-  /** Where the transaction can be read. */
-  url: string
-  /** Id of the backup, when it was named by its id. */
-  backup?: string
-  /** How the backup's system database was created; `undefined` when the backup holds none. */
+/** The backup that is to be restored. */
+interface Restorable {
+  /** Its id, when it was named by that. */
+  id?: string
+  /** How its system database was created; `undefined` when it holds none. */
   system: DatabaseSettings | undefined
-  /** Gives the backup, checked. */
-  open: (running: Running) => Promise<RestoreSource>
+  /** The client's webhook, as the backup names it. */
+  clientWebhookUrl?: string
+  /**
+   * Reads and checks the backup.
+   * @param client ends with the restore
+   */
+  open(client: CouchClient): Promise<RestoreSource>
+  /** Frees what the backup was spooled to. */
+  dispose?(): Promise<void>
 }
 
-/** Starts restores and sees them through. */
-export class Restores {
-  readonly #environment: Environment
-  readonly #running: RunningOperations
+/** Describes restores that are to run. Their records are the clients' transactions. */
+export class Restores implements OperationRecords {
+  readonly areTransactions = true
+  readonly #instance: Instance
+  readonly #databases: Databases
   readonly #transactions: Transactions
-  readonly #notices: ClientNotices
+  readonly #outbox: Outbox
 
-  constructor(
-    environment: Environment,
-    running: RunningOperations,
-    transactions: Transactions,
-    notices: ClientNotices
-  ) {
-    this.#environment = environment
-    this.#running = running
+  constructor(instance: Instance, databases: Databases, transactions: Transactions, outbox: Outbox) {
+    this.#instance = instance
+    this.#databases = databases
     this.#transactions = transactions
-    this.#notices = notices
+    this.#outbox = outbox
   }
 
-  async start(
+  /**
+   * Checks what is to be restored. An upload is read and checked whole.
+   * @param urlOf makes a path absolute
+   */
+  async describe(
     source: { id: string } | { body: Readable },
     options: RestoreOptions,
-    urlOf: (txId: string) => string
-  ): Promise<StartedRestore> {
+    urlOf: (path: string) => string
+  ): Promise<NewOperation<RestoreOutcome>> {
     const txId = randomBytes(16).toString('hex')
-    await this.#running.refuseIfRunning('restore')
-    if (options.clientWebhookUrl !== undefined) await this.#notices.checkUrl(options.clientWebhookUrl)
-    const url = urlOf(txId)
-    return 'id' in source
-      ? this.#startStored(txId, source.id, options, url)
-      : this.#startUpload(txId, source.body, options, url)
+    const url = urlOf(transactionPath(txId))
+    if (options.clientWebhookUrl !== undefined) await this.#outbox.checkUrl(options.clientWebhookUrl)
+    const backup = 'id' in source ? await this.#storedBackup(source.id) : await this.#upload(source.body)
+    const { clientWebhookUrl = options.clientWebhookUrl } = backup
+    return this.#describe({ txId, url }, backup, { ...options, clientWebhookUrl })
   }
 
-  async #startStored(
-    txId: string,
-    id: string,
-    options: RestoreOptions,
-    url: string
-  ): Promise<StartedRestore> {
-    const loaded = await this.#environment.load(id)
-    refuseUnusable(loaded.header)
-    const open = (running: Running): Promise<RestoreSource> => {
-      const store = this.#environment.storeOn(running.work)
-      if (loaded.kind === 'chunks')
-        return StoredSource.open(store, loaded.header, () => this.#environment.makeSpool())
-      return store.legacyDocument(loaded.header).readAll((body) => this.#spool(body, 'revision'))
+  #describe(
+    { txId, url }: { txId: string; url: string },
+    backup: Restorable,
+    options: RestoreOptions
+  ): NewOperation<RestoreOutcome> {
+    const about = aboutOf(txId, backup, options)
+    const requester = cutRequester(options.requester)
+    return {
+      kind: 'restore',
+      system: options.dryRun ? undefined : backup.system,
+      idAfter: () => ({ id: txId }),
+      createRecord: async () => {
+        await this.#transactions.create(txId, url, options, backup.id)
+        return true
+      },
+      work: (operation) => this.#restore(operation, backup, options),
+      started: () => ({ type: 'restore_started', ...about, ...(requester && { requester }) }),
+      finished: (_id, ended, outcome) => ({ type: 'restore_finished', ...about, ...ended, outcome }),
+      failed: (_id, ended, error) => {
+        const outcome = outcomeOf(error)
+        const event = { type: 'restore_failed', ...about, ...ended, error: error as Error } as const
+        return { ...event, ...(outcome && { outcome }) }
+      },
+      dispose: backup.dispose
     }
-    const system = loaded.kind === 'chunks' ? loaded.header.dbs[apiKey('system')] : {}
-    return this.#start({ txId, options, url, backup: id, system, open })
   }
 
-  async #startUpload(
-    txId: string,
-    body: Readable,
-    options: RestoreOptions,
-    url: string
-  ): Promise<StartedRestore> {
-    const { uploads, options: own } = this.#environment
-    const full = () => new TooManyUploadsError(own.limits.uploads)
-    const source = await uploads.take(full, () => this.#spool(body, 'content'))
+  async ensureDatabases(system?: DatabaseSettings): Promise<void> {
+    if (system) await this.#databases.system.ensure(system)
+    else await this.#databases.requireSystem()
+  }
+
+  isOver({ id }: LeaseHolder): Promise<boolean> {
+    return this.#transactions.isOver(id)
+  }
+
+  async recordFailure({ id, lease }: ActiveOperation, failure: Failure): Promise<void> {
+    const { reason, error, recorded } = failure
+    const beforeWrite = () => lease.check()
+    if (recorded) await this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
+    else
+      await this.#transactions.failIfThere(
+        id,
+        error === undefined ? `${reason}; run it again` : reason,
+        beforeWrite
+      )
+  }
+
+  async #storedBackup(id: string): Promise<Restorable> {
+    const loaded = await this.#databases.repository.get(id)
+    const { header } = loaded
+    refuseUnusable(header)
+    if (loaded.kind === 'legacy')
+      return { id, system: {}, open: (client) => this.#spoolLegacy(client, loaded.header) }
+    return {
+      id,
+      system: loaded.header.dbs[apiKey('system')],
+      open: (client) =>
+        StoredSource.open(this.#databases.repositoryOn(client), loaded.header, () => this.#newSpool())
+    }
+  }
+
+  async #upload(body: Readable): Promise<Restorable> {
+    const full = () => new TooManyUploadsError(this.#instance.options.limits.uploads)
+    const source = await this.#instance.uploads.take(full, () => this.#spool(body, 'content'))
     try {
       const { members } = source
       refuseUnusable(members)
-      if (members.client_webhook_url !== undefined) await this.#notices.checkUrl(members.client_webhook_url)
-      const clientWebhookUrl = (members.client_webhook_url as string | undefined) ?? options.clientWebhookUrl
-      const started = await this.#start({
-        txId,
-        options: { ...options, clientWebhookUrl },
-        url,
+      const url = members.client_webhook_url
+      if (url !== undefined) await this.#outbox.checkUrl(url)
+      return {
         system: source.databases.includes('system') ? source.about('system') : undefined,
-        open: async () => source
-      })
-      // A restore that fails early does not get as far as to open, and close, its source.
-      this.#environment.jobs.add(started.finished.finally(() => source.close()))
-      return started
+        clientWebhookUrl: url as string | undefined,
+        open: async () => source,
+        // A restore that fails early does not get as far as to open, and close, its source.
+        dispose: () => source.close()
+      }
     } catch (error) {
       await source.close()
       throw error
     }
   }
 
-  async #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
-    const options = { ...this.#environment.readOptions(), proof }
-    return SpooledSource.read(body, this.#environment.makeSpool(), options)
+  #spoolLegacy(client: CouchClient, header: LegacyHeader): Promise<RestoreSource> {
+    const document = this.#databases.repositoryOn(client).legacyDocument(header)
+    return document.readAll((body) => this.#spool(body, 'revision'))
   }
 
-  async #start(request: RestoreRequest): Promise<StartedRestore> {
-    const { txId, url, options, backup, system } = request
-    const running = await this.#running.begin('restore', {
-      system: options.dryRun ? undefined : system,
-      idAfter: () => ({ id: txId })
-    })
-    try {
-      await this.#transactions.create(txId, url, options, backup)
-    } catch (error) {
-      // The transaction may have been written all the same.
-      const beforeWrite = () => running.lease.check()
-      const writeDown = () => this.#transactions.failIfThere(txId, endReason(error), beforeWrite)
-      await this.#running.endFailed(running, error, writeDown, txId)
-      throw error
-    }
-    return { tx_id: txId, finished: this.#environment.jobs.add(this.#run(request, running)) }
+  #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
+    const { inflatedBytes } = this.#instance.options.limits
+    return SpooledSource.read(body, this.#newSpool(), { names: this.#databases.names, inflatedBytes, proof })
   }
 
-  async #run(request: RestoreRequest, running: Running): Promise<RestoreOutcome> {
-    const { txId } = request
-    const { events } = this.#environment
-    const about = aboutOf(request)
-    const startedAt = performance.now()
-    const ended = () => ({ durationMs: performance.now() - startedAt, retries: running.retries })
-    const requester = cutRequester(request.options.requester)
-    events.emit({ type: 'restore_started', ...about, ...(requester && { requester }) })
-    try {
-      const outcome = await this.#restore(request, running)
-      await this.#running.end(running, txId)
-      events.emit({ type: 'restore_finished', ...about, ...ended(), outcome })
-      return outcome
-    } catch (error) {
-      await this.#fail(txId, running, error)
-      const outcome = outcomeOf(error)
-      events.emit({
-        type: 'restore_failed',
-        ...about,
-        ...ended(),
-        error: error as Error,
-        ...(outcome && { outcome })
-      })
-      throw error
-    }
+  #newSpool(): Spool {
+    return new Spool(this.#instance.room)
   }
 
-  async #restore(request: RestoreRequest, running: Running): Promise<RestoreOutcome> {
-    const { txId, options, open } = request
-    const about = aboutOf(request)
+  async #restore(
+    { id: txId, lease, abort, workClient }: ActiveOperation,
+    backup: Restorable,
+    options: RestoreOptions
+  ): Promise<RestoreOutcome> {
+    const about = aboutOf(txId, backup, options)
     const { dryRun = false, exact = false, skip = {} } = options
     const outcome = await runRestore({
       txId,
-      openSource: () => open(running),
-      targets: this.#environment.databasesOn(running.work),
+      openSource: () => backup.open(workClient),
+      targets: this.#databases.sourcesOn(workClient),
       skip,
       internalTypes: INTERNAL_TYPES,
-      backups: this.#environment.options.databases.backups,
+      backups: this.#databases.names.backups,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
-      keepTypes: new Set([...this.#environment.excludeTypes, TRANSACTION_TYPE]),
-      settings: this.#environment.options.settingsDocuments,
+      keepTypes: new Set([...this.#instance.excludeTypes, TRANSACTION_TYPE]),
+      settings: this.#instance.options.settingsDocuments,
       dryRun,
       exact,
       tell: async (update) => {
-        running.lease.check()
+        lease.check()
         await this.#transactions.update(txId, update)
       },
       rebuildWhitelist: () => this.#rebuildWhitelist(txId),
-      onPhase: (phase) => this.#environment.events.emit({ ...about, ...phase })
+      onPhase: (phase) => this.#instance.events.emit({ ...about, ...phase })
     })
-    running.abort.signal.throwIfAborted()
+    abort.signal.throwIfAborted()
     await this.#transactions.complete(
       txId,
       { status: 'success', on_step: TOTAL_STEPS, databases: outcome.databases, failures: [] },
       dryRun ? 'the comparison is done; nothing was written' : 'the restore is done',
-      () => running.lease.check()
+      () => lease.check()
     )
     return outcome
   }
 
-  async #fail(txId: string, running: Running, error: unknown): Promise<void> {
-    const beforeWrite = () => running.lease.check()
-    const writeDown = () => this.#transactions.fail(txId, endReason(error), beforeWrite, outcomeOf(error))
-    await this.#running.endFailed(running, error, writeDown, txId)
-  }
-
   async #rebuildWhitelist(txId: string): Promise<void> {
-    const { options } = this.#environment
-    const rebuild = () => options.rebuildWhitelist({ tx_id: txId })
-    await hostWithin(options.timeouts.rebuildWhitelist, 'rebuildWhitelist', rebuild)
+    const { rebuildWhitelist, timeouts } = this.#instance.options
+    await hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId }))
   }
 }
 
-/** For events. */
-const aboutOf = ({ txId, backup, options }: RestoreRequest) => ({
+/** Returns what events tell of a restore. */
+const aboutOf = (txId: string, { id }: Restorable, { dryRun = false }: RestoreOptions) => ({
   tx_id: txId,
-  ...(backup === undefined ? undefined : { backup_id: backup }),
-  dryRun: options.dryRun ?? false
+  ...(id === undefined ? undefined : { backup_id: id }),
+  dryRun
 })
 
-/** What a restore did that did not do everything. */
+/** Returns what a restore did that did not do everything. */
 const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
   error instanceof IncompleteRestoreError ? error.outcome : undefined
 

@@ -6,7 +6,7 @@ import { TRANSACTION_TYPE } from '../own-documents.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
 import { hostWithin } from '../waits/host-code.js'
 
-/** What clients of the transaction are told to expect; a restore takes as long as it takes. */
+/** Milliseconds that clients are told to expect; a restore takes as long as it takes. */
 const TIMEOUT = 10 * 60_000
 
 /** Path of a transaction, which the host serves. */
@@ -51,7 +51,7 @@ export class Transactions {
   }
 
   /**
-   * Ends a transaction. When the store refuses all that there is to tell, it is told how the restore ended.
+   * Ends a transaction. When the store refuses all that there is to tell, tells it only how the restore ended.
    * @param beforeWrite throws when this instance must not write any more
    */
   async complete(
@@ -68,7 +68,7 @@ export class Transactions {
     try {
       await this.#store.update(txId, { ...end, athena_messages: messages })
     } catch (error) {
-      // One that does not answer would not answer again.
+      // A store that does not answer would not answer again.
       if (error instanceof HostTimeoutError) throw error
       const written = await this.isOver(txId)
       beforeWrite()

@@ -1,4 +1,4 @@
-import { within } from '../waits/within.js'
+import { within } from './within.js'
 
 interface PlacesOptions {
   /** How many have a place at a time. */
@@ -54,7 +54,7 @@ export class Places {
       })
     } catch (error) {
       this.#waiting.delete(next)
-      // It came in the very moment in which it was given up.
+      // The place came in the very moment in which the wait was given up.
       if (given) this.#giveBack()
       throw error
     }

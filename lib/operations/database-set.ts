@@ -1,0 +1,92 @@
+import type { Readable } from 'node:stream'
+import type { RestoreOptions, StartedBackup, StartedRestore, StartOptions } from '../../types/backups.js'
+import type { DatabaseNames } from '../../types/databases.js'
+import type { OperationKind } from '../../types/events.js'
+import { ActiveOperations } from './active-operations.js'
+import { Backups } from './backups.js'
+import { Databases } from './databases.js'
+import { Housekeeping } from './housekeeping.js'
+import type { Instance } from './instance.js'
+import { Leftovers } from './leftovers.js'
+import { Lifecycle } from './lifecycle.js'
+import { Outbox } from './outbox.js'
+import { Restores } from './restores.js'
+import { StoredBackups } from './stored-backups.js'
+import { Transactions } from './transactions.js'
+
+/** The databases by one set of names, and what runs on them: an operation ends on the databases on which it has begun. */
+export class DatabaseSet {
+  readonly stored: StoredBackups
+  /** Cleans up after instances that died, once it is started. */
+  readonly housekeeping: Housekeeping
+  readonly #active: ActiveOperations
+  readonly #outbox: Outbox
+  readonly #backups: Backups
+  readonly #restores: Restores
+  readonly #lifecycle: Lifecycle
+
+  /** Each part knows only those that are made before it. */
+  constructor(instance: Instance, names: Required<DatabaseNames>) {
+    const { timeouts, webhooks } = instance.options
+    const databases = new Databases(names, instance)
+    const transactions = new Transactions(webhooks, timeouts.webhooks)
+    const outbox = new Outbox(instance, databases.system, transactions)
+    const active = new ActiveOperations(instance, databases, (txIds) => outbox.add(txIds))
+    const stored = new StoredBackups(instance, databases)
+    const leftovers = new Leftovers(databases)
+    const backup = new Backups(instance, databases, stored, leftovers)
+    const restore = new Restores(instance, databases, transactions, outbox)
+    const lifecycle = new Lifecycle(instance, active, outbox, { backup, restore })
+    this.stored = stored
+    this.#active = active
+    this.#outbox = outbox
+    this.#backups = backup
+    this.#restores = restore
+    this.#lifecycle = lifecycle
+    this.housekeeping = new Housekeeping(instance, lifecycle, outbox, leftovers, databases.repository)
+  }
+
+  /** Whether an operation of this instance holds the lease. */
+  get busy(): boolean {
+    return this.#active.any
+  }
+
+  /** @throws OperationInProgressError while an operation of this instance holds the lease, which is not just leaving */
+  async refuseIfBusy(asked: OperationKind): Promise<void> {
+    if (this.busy) await this.#lifecycle.refuseIfInProgress(asked)
+  }
+
+  async start(options: StartOptions): Promise<StartedBackup> {
+    await this.#lifecycle.refuseIfInProgress('backup')
+    return this.#lifecycle.run(await this.#backups.describe(options))
+  }
+
+  /** @param urlOf makes a path absolute */
+  async restore(
+    source: { id: string } | { body: Readable },
+    options: RestoreOptions,
+    urlOf: (path: string) => string
+  ): Promise<StartedRestore> {
+    await this.#lifecycle.refuseIfInProgress('restore')
+    const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
+    return { tx_id: id, finished }
+  }
+
+  /** Lets no operation begin any more. */
+  refuse(): void {
+    this.#active.close()
+    this.housekeeping.stop()
+  }
+
+  /** Stops the operations, whose ends are still recorded, and the deliveries. */
+  stop(): void {
+    this.#active.stop()
+    this.#outbox.stop()
+  }
+
+  /** Leaves what has not stopped to other instances. */
+  async abandon(): Promise<void> {
+    this.#active.abandonAll()
+    await this.#outbox.close()
+  }
+}

@@ -1,0 +1,120 @@
+import { stampIn } from '../repository/ids.js'
+import type { Repository } from '../repository/repository.js'
+import type { Instance } from './instance.js'
+import type { Leftovers } from './leftovers.js'
+import type { Lifecycle } from './lifecycle.js'
+import type { Outbox } from './outbox.js'
+
+/** Milliseconds between two looks at a lease. */
+const LOOK_AGAIN = 100
+
+/** Looks, at the start and from time to time, for what other instances have left or done. */
+export class Housekeeping {
+  readonly #instance: Instance
+  readonly #lifecycle: Lifecycle
+  readonly #outbox: Outbox
+  readonly #leftovers: Leftovers
+  readonly #newest: NewestBackup
+  #timer: NodeJS.Timeout | undefined
+  #staleTimer: NodeJS.Timeout | undefined
+  #watchesNewest = false
+
+  constructor(
+    instance: Instance,
+    lifecycle: Lifecycle,
+    outbox: Outbox,
+    leftovers: Leftovers,
+    repository: Repository
+  ) {
+    this.#instance = instance
+    this.#lifecycle = lifecycle
+    this.#outbox = outbox
+    this.#leftovers = leftovers
+    this.#newest = new NewestBackup(repository)
+  }
+
+  /** Begins to look, unless it does already. */
+  start(): void {
+    if (this.#timer) return
+    this.#watchesNewest = false
+    const { lease } = this.#instance.options.timeouts
+    this.#timer = setInterval(() => this.#run(() => this.#check()), lease)
+    this.#timer.unref()
+    this.#run(() => this.#check())
+  }
+
+  /** Leaves that to others. */
+  stop(): void {
+    clearInterval(this.#timer)
+    clearTimeout(this.#staleTimer)
+    this.#timer = undefined
+  }
+
+  #run(check: () => Promise<void>): void {
+    const { jobs, events } = this.#instance
+    const told = check().catch((error: Error) => {
+      events.emit({ type: 'check_failed', error })
+    })
+    void jobs.add(told)
+  }
+
+  /** Looks for everything, whatever fails. */
+  async #check(): Promise<void> {
+    const { metrics } = this.#instance
+    const looks = [
+      () => this.#recover(),
+      () => this.#outbox.sendOverdue(),
+      async () => metrics?.foundBackup(await this.#newest.endedAt()),
+      () => this.#failLate()
+    ]
+    const failures: unknown[] = []
+    for (const look of looks) await look().catch((error: unknown) => failures.push(error))
+    if (failures.length > 0) throw failures[0]
+  }
+
+  /** Looks again as soon as a lease that was found can be stale. */
+  async #recover(): Promise<void> {
+    const staleIn = await this.#lifecycle.recover()
+    if (staleIn === undefined || !this.#timer) return
+    clearTimeout(this.#staleTimer)
+    this.#staleTimer = setTimeout(() => this.#run(() => this.#recover()), Math.max(LOOK_AGAIN, staleIn))
+    this.#staleTimer.unref()
+  }
+
+  async #failLate(): Promise<void> {
+    if (!this.#watchesNewest) await this.#leftovers.watchNewest()
+    this.#watchesNewest = true
+    for await (const id of this.#leftovers.late())
+      await this.#lifecycle.failAgain('backup', id, 'interrupted: it was not seen to its end')
+  }
+}
+
+/** Finds out when the newest complete backup ended, reading a header only once it is not in progress any more. */
+class NewestBackup {
+  readonly #repository: Repository
+  /** The newest backup that is complete or has failed. */
+  #settled: string | undefined
+  #endedAt: number | undefined
+
+  constructor(repository: Repository) {
+    this.#repository = repository
+  }
+
+  /** @returns milliseconds since the epoch; `undefined` when there is none */
+  async endedAt(): Promise<number | undefined> {
+    let settled: string | undefined
+    for (const id of (await this.#repository.list()).reverse()) {
+      if (id === this.#settled) break
+      const loaded = await this.#repository.load(id)
+      if (!loaded || loaded.header.in_progress) continue
+      settled ??= id
+      if (loaded.header.error) continue
+      const { end_timestamp: end } = loaded.header
+      // Headers of older backups may say anything.
+      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : Number(stampIn(id))
+      break
+    }
+    this.#settled = settled ?? this.#settled
+    return this.#endedAt
+  }
+}

@@ -1,0 +1,274 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { BackupEvent, OperationKind } from '../../types/events.js'
+import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
+import type { DatabaseSettings } from '../couch/database.js'
+import { ClosingError, OperationInProgressError } from '../errors.js'
+import { LeaseLostError } from '../lease/lease.js'
+import type { LeaseHolder } from '../lease/lease-document.js'
+import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
+import type { ActiveOperation, ActiveOperations, FoundLease, IdAfter } from './active-operations.js'
+import type { Instance } from './instance.js'
+import type { Outbox } from './outbox.js'
+
+/** How often, and how many milliseconds apart, to look whether an operation that is over has given the lease back. */
+const LEAVE_ATTEMPTS = 40
+const LEAVE_WAIT = 50
+
+/** Says how an operation ended, for its event. */
+type Ended = Pick<Extract<BackupEvent, { type: 'backup_failed' }>, 'durationMs' | 'retries'>
+
+/** Says why an operation has failed. */
+export interface Failure {
+  reason: string
+  /** What was thrown. Absent for an operation that another instance has left. */
+  error?: unknown
+  /** Whether the operation's record is known to have been created. */
+  recorded: boolean
+}
+
+/** The records that the operations of one kind leave: headers of backups, transactions of restores. */
+export interface OperationRecords {
+  /** Whether the ids are those of transactions, whose clients may want to be told. */
+  readonly areTransactions: boolean
+  /**
+   * Checks that the databases which an operation of this kind needs are there, or creates them.
+   * @param system how to create the system database, where the lease lies; `undefined`: it has to be there
+   * @throws MissingDatabaseError
+   */
+  ensureDatabases(system?: DatabaseSettings): Promise<void>
+  /** Returns whether an operation has ended, as its record says. */
+  isOver(holder: LeaseHolder): Promise<boolean>
+  /** Records that an operation has failed, unless its record says that it has ended. */
+  recordFailure(operation: ActiveOperation, failure: Failure): Promise<void>
+  /** Is told of each operation that failed here, or that was ended for another instance. */
+  onFailed?(operation: ActiveOperation): void
+}
+
+/** Describes an operation that is to run. */
+export interface NewOperation<Result> {
+  kind: OperationKind
+  /** How to create the system database when it is missing; `undefined`: it has to be there. */
+  system?: DatabaseSettings
+  /**
+   * Returns the operation's id.
+   * @param newest number in the id of the newest backup that ever began
+   * @param taken ids that were tried, and that other documents have
+   * @throws what refuses the operation when no further id is to be tried
+   */
+  idAfter(newest: bigint, taken: readonly string[]): ReturnType<IdAfter>
+  /** Creates the operation's record. Returns `false` when another document has its id. */
+  createRecord(operation: ActiveOperation): Promise<boolean>
+  /** Does what the operation is for, and records its success. */
+  work(operation: ActiveOperation): Promise<Result>
+  started(id: string): BackupEvent
+  finished(id: string, ended: Ended, result: Result): BackupEvent
+  failed(id: string, ended: Ended, error: unknown): BackupEvent
+  /** Frees what was made ready for the operation, however that ends, also when it does not begin. */
+  dispose?(): Promise<void>
+}
+
+/**
+ * Runs operations, one at a time on all instances: takes the lease, emits the events, records a failure and gives the
+ * lease back. Ends in the same way what instances that died have left.
+ */
+export class Lifecycle {
+  readonly #instance: Instance
+  readonly #active: ActiveOperations
+  readonly #outbox: Outbox
+  readonly #records: Readonly<Record<OperationKind, OperationRecords>>
+
+  constructor(
+    instance: Instance,
+    active: ActiveOperations,
+    outbox: Outbox,
+    records: Readonly<Record<OperationKind, OperationRecords>>
+  ) {
+    this.#instance = instance
+    this.#active = active
+    this.#outbox = outbox
+    this.#records = records
+  }
+
+  /** @throws OperationInProgressError, ClosingError */
+  async refuseIfInProgress(asked: OperationKind): Promise<void> {
+    if (this.#active.closing) throw new ClosingError()
+    const found = await this.#active.inspect()
+    if (!found || found.staleIn === 0 || (await this.#isLeaving(found.holder))) return
+    throw new OperationInProgressError(asked, found.holder)
+  }
+
+  /**
+   * Runs an operation. Resolves when its record is created; `finished` settles when it has ended. Ignoring the rejection
+   * of `finished` is safe.
+   * @throws OperationInProgressError, MissingDatabaseError, ClosingError, and what `createRecord` throws
+   */
+  async run<Result>(operation: NewOperation<Result>): Promise<{ id: string; finished: Promise<Result> }> {
+    const { jobs } = this.#instance
+    try {
+      const active = await this.#begin(operation)
+      const finished = jobs.add(this.#see(operation, active))
+      jobs.add(finished.finally(() => operation.dispose?.()))
+      return { id: active.id, finished }
+    } catch (error) {
+      await operation.dispose?.()
+      throw error
+    }
+  }
+
+  /**
+   * Ends an operation that another instance has left: takes over its stale lease and records that it was interrupted.
+   * @returns milliseconds until the lease that was found is stale, unless it is renewed
+   */
+  async recover(): Promise<number | undefined> {
+    await this.#active.moveFormer()
+    const found = await this.#active.inspect()
+    if (!found || found.staleIn > 0 || this.#active.closing) return found?.staleIn
+    await this.#takeOver(found)
+    return undefined
+  }
+
+  /** Records once more, under the lease, that an operation has failed. Does nothing while another one is in progress. */
+  async failAgain(kind: OperationKind, id: string, reason: string): Promise<void> {
+    let active: ActiveOperation
+    try {
+      active = await this.#take(kind, () => ({ id }))
+    } catch (error) {
+      if (error instanceof OperationInProgressError || error instanceof ClosingError) return
+      throw error
+    }
+    await this.#endLeft(active, reason)
+  }
+
+  async #takeOver(found: FoundLease): Promise<void> {
+    const { operation: kind, id } = found.holder
+    let active: ActiveOperation
+    try {
+      active = await this.#active.acquire(kind, () => ({ id }), found)
+    } catch (error) {
+      // Another instance found it as well, and ends it or has ended it.
+      if (error instanceof LeaseHeldError || error instanceof LeaseGoneError) return
+      throw error
+    }
+    this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
+    await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
+    this.#records[kind].onFailed?.(active)
+  }
+
+  async #begin(operation: NewOperation<unknown>): Promise<ActiveOperation> {
+    const { kind, system } = operation
+    for (const taken: string[] = []; ; ) {
+      const active = await this.#take(kind, (newest) => operation.idAfter(newest, taken), system)
+      if (await this.#createRecord(operation, active)) return active
+      await this.#end(active)
+      taken.push(active.id)
+    }
+  }
+
+  /** Takes the lease, once what another instance has left is ended. */
+  async #take(kind: OperationKind, idAfter: IdAfter, system?: DatabaseSettings): Promise<ActiveOperation> {
+    if (this.#active.closing) throw new ClosingError()
+    await this.#records[kind].ensureDatabases(system)
+    await this.refuseIfInProgress(kind)
+    await this.recover()
+    try {
+      return await this.#active.acquire(kind, idAfter)
+    } catch (error) {
+      throw error instanceof LeaseHeldError ? new OperationInProgressError(kind, error.holder) : error
+    }
+  }
+
+  async #createRecord(operation: NewOperation<unknown>, active: ActiveOperation): Promise<boolean> {
+    try {
+      return await operation.createRecord(active)
+    } catch (error) {
+      // The record may have been written all the same.
+      await this.#fail(active, error, false)
+      throw error
+    }
+  }
+
+  /** Sees an operation through to its end. */
+  async #see<Result>(operation: NewOperation<Result>, active: ActiveOperation): Promise<Result> {
+    const { events } = this.#instance
+    const { id } = active
+    const startedAt = performance.now()
+    const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries })
+    events.emit(operation.started(id))
+    try {
+      const result = await operation.work(active)
+      await this.#end(active)
+      events.emit(operation.finished(id, ended(), result))
+      return result
+    } catch (error) {
+      await this.#fail(active, error, true)
+      events.emit(operation.failed(id, ended(), error))
+      throw error
+    }
+  }
+
+  async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {
+    const { kind, id } = active
+    try {
+      // The instance that has taken over the lease records the failure.
+      if (error instanceof LeaseLostError) this.#active.abandon(active)
+      else await this.#endFailed(active, { reason: reasonOf(error), error, recorded })
+    } catch (cause) {
+      const { events } = this.#instance
+      events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
+    }
+    this.#records[kind].onFailed?.(active)
+  }
+
+  /** @param found the lease that was taken over */
+  async #endLeft(active: ActiveOperation, reason: string, found?: FoundLease): Promise<void> {
+    const { kind, id } = active
+    const startedAt = performance.now()
+    await this.#endFailed(active, { reason, recorded: false }, found)
+    const durationMs = performance.now() - startedAt
+    this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
+  }
+
+  /** Records a failure and gives the lease back. Leaves it to become stale when the failure cannot be recorded. */
+  async #endFailed(active: ActiveOperation, failure: Failure, found?: FoundLease): Promise<void> {
+    try {
+      await this.#records[active.kind].recordFailure(active, failure)
+      if (found) await this.#active.discardFormer(found)
+    } catch (error) {
+      this.#active.abandon(active)
+      throw error
+    }
+    await this.#end(active)
+  }
+
+  /** Gives the lease back, and has the client told that wants to be. */
+  async #end(active: ActiveOperation): Promise<void> {
+    const { kind, id } = active
+    const isDue = this.#records[kind].areTransactions && (await this.#outbox.isDue(id))
+    try {
+      // From then on every instance knows.
+      if (isDue) await this.#outbox.add([id])
+      await this.#active.release(active)
+    } catch {
+      // The instance that takes over the lease has the client told.
+      this.#active.abandon(active)
+    }
+    if (isDue) this.#instance.jobs.add(this.#outbox.send(id))
+  }
+
+  /** Waits for an operation that is over, as its record says, to give the lease back. */
+  async #isLeaving(holder: LeaseHolder): Promise<boolean> {
+    for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
+      if (!(await this.#records[holder.operation].isOver(holder))) return false
+      const found = await this.#active.inspect()
+      if (found?.holder.id !== holder.id || found.staleIn === 0) return true
+      await sleep(LEAVE_WAIT)
+    }
+    return false
+  }
+}
+
+/** Returns why an operation ended, for its record. */
+function reasonOf(error: unknown): string {
+  if (error instanceof ClosingError) return 'interrupted: the server was shut down'
+  return cutText(messageOf(error), MOST.message)
+}

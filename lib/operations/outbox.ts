@@ -1,0 +1,154 @@
+import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { isConflict } from '../couch/errors.js'
+import { InvalidParameterError } from '../errors.js'
+import { NOTICE_TYPE } from '../own-documents.js'
+import { RefusedUrlError } from '../webhooks/address.js'
+import { Notifier } from '../webhooks/notifier.js'
+import type { Instance } from './instance.js'
+import type { Transactions } from './transactions.js'
+
+const NOTICE_PREFIX = 'athena_backup_notice_'
+/** Range of ids that holds all notices. */
+const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as const
+
+const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
+
+/** Returns the id of the transaction that a notice is about. */
+const transactionOf = (notice: string): string => notice.slice(NOTICE_PREFIX.length)
+
+/** How long, in times of the lease, the instance that restored may take to tell its client. */
+const PATIENCE = 2
+
+/**
+ * Tells clients, at least once, how their restores ended. A notice, one document in the system database, says that a
+ * client is still to be told: every instance sees it there.
+ */
+export class Outbox {
+  readonly #db: CouchDatabase
+  readonly #transactions: Transactions
+  readonly #events: Instance['events']
+  readonly #notifier: Notifier
+  /** Milliseconds after which another instance's notice is overdue. */
+  readonly #patience: number
+  /** Ends deliveries. */
+  readonly #shutdown = new AbortController()
+  /** Transactions whose clients this instance is telling. */
+  readonly #sending = new Set<string>()
+  /** Since when, on the monotonic clock, this instance knows of each notice. */
+  #known = new Map<string, number>()
+
+  constructor({ events, options }: Instance, system: CouchDatabase, transactions: Transactions) {
+    this.#db = system
+    this.#transactions = transactions
+    this.#events = events
+    this.#notifier = new Notifier(options.clientWebhook)
+    this.#patience = PATIENCE * options.timeouts.lease
+  }
+
+  /** @throws InvalidParameterError */
+  async checkUrl(url: unknown): Promise<void> {
+    if (typeof url !== 'string') throw new InvalidParameterError('client_webhook_url must be a string')
+    try {
+      await this.#notifier.check(url)
+    } catch (error) {
+      if (error instanceof RefusedUrlError)
+        throw new InvalidParameterError(`client_webhook_url ${error.message}`)
+      throw error
+    }
+  }
+
+  /** Returns whether the transaction's client is to be told. If the look-up fails, assumes so: `send` checks again. */
+  async isDue(txId: string): Promise<boolean> {
+    try {
+      const transaction = await this.#transactions.get(txId)
+      return transaction !== null && awaitsNotice(transaction)
+    } catch {
+      return true
+    }
+  }
+
+  /** Notes that the transactions' clients are to be told. */
+  async add(txIds: readonly string[]): Promise<void> {
+    for (const txId of txIds) {
+      await this.#db
+        .put({ _id: noticeId(txId), type: NOTICE_TYPE })
+        // Another attempt, or another instance, wrote the same.
+        .catch(unlessConflict)
+    }
+  }
+
+  /** Tells the client how its restore ended, and removes the notice. */
+  async send(txId: string): Promise<void> {
+    if (this.#sending.has(txId)) return
+    this.#sending.add(txId)
+    try {
+      const transaction = await this.#transactions.get(txId)
+      if (!transaction || !awaitsNotice(transaction) || (await this.#deliver(transaction)))
+        await this.#remove(txId)
+    } finally {
+      this.#sending.delete(txId)
+    }
+  }
+
+  /** Tells clients that the instance that restored for them did not tell. */
+  async sendOverdue(): Promise<void> {
+    const now = performance.now()
+    const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => transactionOf(id))
+    this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
+    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience)
+    // One that cannot be sent does not keep others from being sent.
+    const sent = await Promise.allSettled(overdue.map(([txId]) => this.send(txId)))
+    for (const one of sent) if (one.status === 'rejected') throw one.reason
+  }
+
+  /** @returns whether that is done; when the server's end cuts it off, an instance that runs later does it */
+  async #deliver(transaction: WebhookTransaction): Promise<boolean> {
+    const { tx_id: txId } = transaction
+    const record = (delivery: WebhookDelivery) =>
+      this.#transactions.update(txId, { client_webhook: delivery })
+    const delivery = await this.#notifier.deliver(transaction, record, this.#shutdown.signal)
+    if (!delivery.delivered && this.#shutdown.signal.aborted) return false
+    await record(delivery)
+    this.#emit(txId, delivery)
+    return true
+  }
+
+  #emit(txId: string, { attempts, delivered, last_status: status, last_error }: WebhookDelivery): void {
+    if (delivered)
+      this.#events.emit({ type: 'webhook_delivered', tx_id: txId, attempts, status: status ?? 0 })
+    else
+      this.#events.emit({
+        type: 'webhook_failed',
+        tx_id: txId,
+        attempts,
+        ...(status === undefined ? undefined : { status }),
+        reason: last_error ?? 'unknown'
+      })
+  }
+
+  async #remove(txId: string): Promise<void> {
+    const notice = await this.#db.get<{ type?: string }>(noticeId(txId))
+    if (notice?.type !== NOTICE_TYPE) return
+    // Another instance told the client as well.
+    await this.#db.delete(notice._id, notice._rev).catch(unlessConflict)
+  }
+
+  /** Cuts off deliveries. */
+  stop(): void {
+    this.#shutdown.abort()
+  }
+
+  /** Cuts the connections to clients. */
+  async close(): Promise<void> {
+    await this.#notifier.close()
+  }
+}
+
+/** Returns whether the client of a transaction that has ended is still to be told. */
+const awaitsNotice = ({ client_webhook_url, client_webhook }: WebhookTransaction): boolean =>
+  client_webhook_url !== undefined && (client_webhook?.pending ?? client_webhook === undefined)
+
+function unlessConflict(error: unknown): void {
+  if (!isConflict(error)) throw error
+}

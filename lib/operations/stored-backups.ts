@@ -1,0 +1,50 @@
+import { Readable } from 'node:stream'
+import type { BackupContent, BackupSummary } from '../../types/backups.js'
+import { backupContent, summaryOf } from '../format/content.js'
+import type { Append, Appender } from '../repository/appender.js'
+import type { LoadedBackup } from '../repository/read-header.js'
+import type { Databases } from './databases.js'
+import type { Instance } from './instance.js'
+
+/** The backups that there are: read, listed and appended to, whatever operation is in progress. */
+export class StoredBackups {
+  readonly #instance: Instance
+  readonly #databases: Databases
+  readonly #appender: Appender
+
+  constructor(instance: Instance, databases: Databases) {
+    const { limits, timeouts } = instance.options
+    this.#instance = instance
+    this.#databases = databases
+    this.#appender = databases.repository.appender(limits, timeouts.control)
+  }
+
+  async get(id: string): Promise<BackupContent> {
+    const loaded = await this.#databases.repository.get(id)
+    const { names, repository } = this.#databases
+    const { downloads, options } = this.#instance
+    return backupContent(loaded, {
+      names,
+      inflatedBytes: options.limits.inflatedBytes,
+      stream: isShort(loaded)
+        ? (read) => Readable.from(read(repository), { objectMode: false })
+        : (read) => downloads.stream((client) => read(repository.on(client)))
+    })
+  }
+
+  async summary(id: string): Promise<BackupSummary> {
+    return summaryOf(await this.#databases.repository.get(id))
+  }
+
+  async list(): Promise<{ ids: string[] }> {
+    return { ids: await this.#databases.repository.list() }
+  }
+
+  append(append: Append): Promise<void> {
+    return this.#appender.append(append)
+  }
+}
+
+/** Returns whether what is sent of a backup is its header alone: clients that follow a running one need no place for it. */
+const isShort = ({ header }: LoadedBackup) =>
+  header.in_progress === true && Object.keys(header._attachments ?? {}).length === 0
