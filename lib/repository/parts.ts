@@ -1,8 +1,8 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
+import { DamagedBackupError } from '../errors.js'
 import { readDocument } from '../json/document.js'
 import { isOwnDocument } from '../own-documents.js'
-import { DamagedBackupError } from './chunk-reader.js'
 import { partRanges } from './ids.js'
 import type { StoredDatabase } from './layout.js'
 import { readEntries } from './manifests.js'
@@ -56,7 +56,7 @@ export class Parts {
       const asked = parts.map(({ id }) => ({ id }))
       for await (const { id, doc } of this.#db.bulkGet(asked, { attachments: false })) {
         if (!doc || readDocument(doc).rev !== revisions.get(id))
-          throw new DamagedBackupError(id, 'is missing')
+          throw new DamagedBackupError('chunk', id, 'is missing')
       }
     }
   }
