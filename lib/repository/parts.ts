@@ -68,9 +68,9 @@ export class Parts {
   }
 
   /**
-   * Deletes what a backup has made, or what it has made of one database. No header may list it. What a replica that lags
-   * does not list yet stays: of a backup that failed until it is looked after again, of one that succeeds until its parts
-   * are checked.
+   * Deletes the parts that a backup has made, all or those of one database. No header may list them. Parts that a replica
+   * which lags does not show yet stay: those of a backup that failed until it is looked after again, those of one that
+   * succeeds until its parts are checked.
    */
   async remove(backup: string, database?: LogicalDatabase): Promise<void> {
     for await (const parts of this.#madeBy(backup, database)) await this.#delete(parts)
