@@ -119,3 +119,20 @@ export class OperationInProgressError extends Error {
     this.id = running.id
   }
 }
+
+/** A part of a stored backup is missing, or is not what was stored. */
+export class DamagedBackupError extends Error {
+  override readonly name = 'DamagedBackupError'
+  readonly code = 'DB_BACKUPS_DAMAGED'
+  readonly statusCode = 500
+  /** What is missing or damaged. */
+  readonly part: 'header' | 'manifest' | 'chunk'
+  /** Id of its document. */
+  readonly id: string
+
+  constructor(part: DamagedBackupError['part'], id: string, reason: string) {
+    super(`backup ${part} "${id}" ${reason}`)
+    this.part = part
+    this.id = id
+  }
+}

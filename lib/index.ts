@@ -31,7 +31,6 @@ export default dbBackups
 export type * from '../types/index.js'
 export { CouchError } from './couch/errors.js'
 export * from './errors.js'
-export { DamagedBackupError } from './repository/chunk-reader.js'
 export { IncompleteRestoreError } from './restore/restore-job.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
 export { createMemoryWebhookStore } from './webhooks/memory-store.js'

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { ChunkReader, DamagedBackupError } from '../lib/repository/chunk-reader.js'
+import { DamagedBackupError } from '../lib/errors.js'
+import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { type Codec, gzip } from '../lib/repository/codec.js'
 import { faultyDatabase } from './helpers/faulty-database.js'

@@ -1,22 +1,12 @@
 import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
+import { DamagedBackupError } from '../errors.js'
 import { type Codec, digestOf, gzip, NotDecodableError, PassingDigest } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Stored bytes of the chunks being read, until they are decoded: of the current one and the next. */
 const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
-
-/** A part of a backup is missing or is not what was stored. */
-export class DamagedBackupError extends Error {
-  override readonly name = 'DamagedBackupError'
-  readonly chunk: string
-
-  constructor(chunk: string, reason: string) {
-    super(`backup chunk "${chunk}" ${reason}`)
-    this.chunk = chunk
-  }
-}
 
 /** Reads chunks, and checks them against their entries. Methods throw DamagedBackupError and CouchError. */
 export class ChunkReader {
@@ -81,7 +71,7 @@ export class ChunkReader {
       for await (const piece of this.#codec.decodeStream(digest.over(this.#stored(entry)))) {
         raw += piece.length
         if (raw > entry.raw)
-          throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
+          throw new DamagedBackupError('chunk', entry.id, 'is damaged: it is longer than what was stored')
         const document = raw === entry.raw ? piece.subarray(0, -1) : piece
         if (document.length > 0) yield document
       }
@@ -114,7 +104,7 @@ export class ChunkReader {
    */
   async #notFound({ id }: ChunkEntry): Promise<CouchError> {
     const document = await this.#db.get<Pick<StoredHeader, '_attachments'>>(id)
-    if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError(id, 'is missing')
+    if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError('chunk', id, 'is missing')
     return new CouchError(id, {
       error: 'bad_answer',
       reason: 'a chunk that is there was not found',
@@ -123,9 +113,10 @@ export class ChunkReader {
   }
 }
 
-const otherDigest = ({ id }: ChunkEntry) => new DamagedBackupError(id, 'is damaged: its digest differs')
+const otherDigest = ({ id }: ChunkEntry) =>
+  new DamagedBackupError('chunk', id, 'is damaged: its digest differs')
 const notDecodable = ({ id }: ChunkEntry) =>
-  new DamagedBackupError(id, 'is damaged: it does not decompress to what was stored')
+  new DamagedBackupError('chunk', id, 'is damaged: it does not decompress to what was stored')
 
 /** Reads once more what differs: a gateway may have answered in the database's place, or the database told of a failure in it. */
 async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {

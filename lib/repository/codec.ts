@@ -5,12 +5,12 @@ import { through } from '../couch/through.js'
 
 /** Turns the lines of a chunk into the bytes that are stored, and back. */
 export interface Codec {
-  /** Returns how many bytes are stored of so many bytes of lines at most. */
+  /** Returns the most bytes that so many bytes of lines are stored as. */
   bound(bytes: number): number
-  /** Puts what is stored of `lines` into `output`, which has room for {@link bound}, and returns the part that it fills. */
+  /** Puts the stored form of `lines` into `output`, which has room for {@link bound}, and returns the part that it fills. */
   encode(lines: Buffer, output: Buffer): Promise<Buffer>
   encodeStream(lines: AsyncIterable<Uint8Array>): AsyncIterable<Buffer>
-  /** Puts the lines into `room`, and returns how many bytes they have; `null` when there are none, or too many. */
+  /** Puts the lines into `room`, and returns their bytes; `null` when `stored` is no such form, or holds more. */
   decode(stored: Buffer, room: Buffer): Promise<number | null>
   /**
    * Stopping early destroys the source.

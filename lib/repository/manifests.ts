@@ -1,8 +1,8 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
+import { DamagedBackupError } from '../errors.js'
 import { MANIFEST_TYPE } from '../own-documents.js'
-import { DamagedBackupError } from './chunk-reader.js'
 import { digestOf } from './codec.js'
 import { manifestId, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
@@ -56,9 +56,9 @@ export async function readEntries(db: CouchDatabase, stored: StoredDatabase): Pr
   const all: ChunkEntry[] = []
   for (const { id, sha256 } of stored.manifests) {
     const manifest = await db.get<ManifestDocument>(id)
-    if (!manifest) throw new DamagedBackupError(id, 'is missing')
+    if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')
     if (typeof manifest.entries !== 'string' || digestOf(manifest.entries) !== sha256) {
-      throw new DamagedBackupError(id, 'is damaged: its digest differs')
+      throw new DamagedBackupError('manifest', id, 'is damaged: its digest differs')
     }
     for (const entry of JSON.parse(manifest.entries) as ChunkEntry[]) all.push(entry)
   }

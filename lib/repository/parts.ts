@@ -1,9 +1,9 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
+import { DamagedBackupError } from '../errors.js'
 import { documentSteps } from '../json/document.js'
 import { isOwnDocument } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
-import { DamagedBackupError } from './chunk-reader.js'
 import { partRanges } from './ids.js'
 import type { StoredDatabase } from './layout.js'
 import { readEntries } from './manifests.js'
@@ -57,7 +57,7 @@ export class Parts {
       const asked = parts.map(({ id }) => ({ id }))
       for await (const { id, doc } of this.#db.bulkGet(asked, { attachments: false })) {
         const current = doc && (await inTurns(documentSteps(doc)))
-        if (current?.rev !== revisions.get(id)) throw new DamagedBackupError(id, 'is missing')
+        if (current?.rev !== revisions.get(id)) throw new DamagedBackupError('chunk', id, 'is missing')
       }
     }
   }
@@ -69,9 +69,9 @@ export class Parts {
   }
 
   /**
-   * Deletes what a backup has made, or what it has made of one database. No header may list it. What a replica that lags
-   * does not list yet stays: of a backup that failed until it is looked after again, of one that succeeds until its parts
-   * are checked.
+   * Deletes the parts that a backup has made, all or those of one database. No header may list them. Parts that a replica
+   * which lags does not show yet stay: those of a backup that failed until it is looked after again, those of one that
+   * succeeds until its parts are checked.
    */
   async remove(backup: string, database?: LogicalDatabase): Promise<void> {
     for await (const parts of this.#madeBy(backup, database)) await this.#delete(parts)

@@ -193,20 +193,20 @@ export class Repository {
   }
 
   /**
-   * Checks that every chunk of a backup's databases is there at the revision that was written, and deletes what attempts
-   * that failed have left.
+   * Checks that every chunk of a backup's databases is there as it was written, and deletes what failed attempts have
+   * left.
    * @throws DamagedBackupError
    */
   checkParts(id: string, databases: readonly StoredDatabase[]): Promise<void> {
     return this.#parts.check(id, databases)
   }
 
-  /** Returns whether anything is there that a backup has made, besides its header. */
+  /** Returns whether there is a chunk or a manifest that a backup has made. */
   hasParts(id: string): Promise<boolean> {
     return this.#parts.has(id)
   }
 
-  /** Deletes what a backup that no header lists has made, or what it has made of one database. */
+  /** Deletes the chunks and manifests that a backup has made, all or those of one database. No header may list them. */
   removeParts(id: string, database?: LogicalDatabase): Promise<void> {
     return this.#parts.remove(id, database)
   }

@@ -1,12 +1,13 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
+import { DamagedBackupError } from '../errors.js'
 import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
-import { ChunkReader, DamagedBackupError } from './chunk-reader.js'
+import { ChunkReader } from './chunk-reader.js'
 import type { ChunkEntry, StoredDatabase, StoredHeader } from './layout.js'
 import { readEntries } from './manifests.js'
 
@@ -142,7 +143,7 @@ export class StoredDocuments {
         : group.filter((line, i) => this.#repeated.isLast(idOf(line), first + i))
     }
     if (at - ordinal !== entry.docs)
-      throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
+      throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
   }
 
   /** Checks that every chunk is there and is what was stored, and that they hold as many documents as the header says. */
@@ -154,6 +155,7 @@ export class StoredDocuments {
   checkCount(held: number): void {
     if (held === this.count) return
     throw new DamagedBackupError(
+      'header',
       this.#header._id,
       `says ${this.count} documents for ${this.#database}, its chunks hold ${held}`
     )
@@ -164,6 +166,7 @@ export class StoredDocuments {
     const length = storedLength(this.#header, this.#database)
     if (length === undefined || length === this.#chunks.reduce((sum, { raw }) => sum + raw, 0)) return
     throw new DamagedBackupError(
+      'header',
       this.#header._id,
       `says that the documents of ${this.#database} have another length`
     )
