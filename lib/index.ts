@@ -29,9 +29,39 @@ export const dbBackups = fp<DbBackupsOptions>(
 
 export default dbBackups
 export type * from '../types/index.js'
-export { CouchError } from './couch/errors.js'
-export * from './errors.js'
-export { DamagedBackupError } from './repository/chunk-reader.js'
-export { IncompleteRestoreError } from './restore/restore-job.js'
+export {
+  AppendBusyError,
+  AuthorizationFailedError,
+  BackupDeletedError,
+  BackupNotFoundError,
+  BackupNotRestorableError,
+  BodyAlreadyReadError,
+  ClientLeftError,
+  ClosingError,
+  CodedPartError,
+  CouchError,
+  DamagedBackupError,
+  DatabaseUnavailableError,
+  EncodingError,
+  ForbiddenError,
+  HostTimeoutError,
+  HostValueError,
+  IncompleteRestoreError,
+  InsufficientStorageError,
+  InvalidBackupError,
+  InvalidParameterError,
+  LeaseLostError,
+  MissingDatabaseError,
+  OperationInProgressError,
+  RangeAfterEndError,
+  ReservedIdError,
+  StalledDownloadError,
+  TooLargeError,
+  TooManyDownloadsError,
+  TooManyRepeatedError,
+  TooManyUploadsError,
+  UnknownLayoutError,
+  UploadTimeoutError
+} from './errors.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
 export { createMemoryWebhookStore } from './webhooks/memory-store.js'

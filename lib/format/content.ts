@@ -4,8 +4,9 @@ import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { inPieces } from '../couch/multipart.js'
+import { DamagedBackupError } from '../errors.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../repository/backup-store.js'
-import { DamagedBackupError, readLargeChunk } from '../repository/chunk-reader.js'
+import { readLargeChunk } from '../repository/chunk-reader.js'
 import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
 import {
@@ -124,7 +125,11 @@ async function* documents(
 ): AsyncGenerator<Uint8Array> {
   const { chunks, repeated } = await storedDocuments(store, header, database)
   if (length !== undefined && length !== Math.max(0, sumOfRaw(chunks) - 1)) {
-    throw new DamagedBackupError(header._id, `says that the documents of ${database} have another length`)
+    throw new DamagedBackupError(
+      'header',
+      header._id,
+      `says that the documents of ${database} have another length`
+    )
   }
   const skipped = chunksBefore(chunks, start)
   const rest = sentDocuments(store, header, database, { chunks, repeated, skipped })
@@ -188,6 +193,7 @@ async function* sentDocuments(
   const expected = documentCount(header, database)
   if (count !== expected) {
     throw new DamagedBackupError(
+      'header',
       header._id,
       `says ${expected} documents for ${database}, its chunks hold ${count}`
     )

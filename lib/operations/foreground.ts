@@ -1,6 +1,5 @@
 import { isUnavailable } from '../couch/errors.js'
-import { DatabaseUnavailableError } from '../errors.js'
-import { LeaseLostError } from '../lease/lease.js'
+import { DatabaseUnavailableError, LeaseLostError } from '../errors.js'
 
 /**
  * Runs what somebody waits for.

@@ -4,7 +4,7 @@ import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { asCouchError, STORED_DEPTH } from '../couch/json-rows.js'
-import { BackupDeletedError } from '../errors.js'
+import { BackupDeletedError, DamagedBackupError } from '../errors.js'
 import { readDocument } from '../json/document.js'
 import {
   type JsonAction,
@@ -15,7 +15,6 @@ import {
 } from '../json/scanner.js'
 import { inSharedTurns } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
-import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'
 import {
   BACKUP_RANGE,
@@ -184,9 +183,9 @@ export class BackupStore {
     const all: ChunkEntry[] = []
     for (const { id, sha256: digest } of stored.manifests) {
       const manifest = await this.db.get<ManifestDocument>(id)
-      if (!manifest) throw new DamagedBackupError(id, 'is missing')
+      if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')
       if (typeof manifest.entries !== 'string' || sha256(manifest.entries) !== digest) {
-        throw new DamagedBackupError(id, 'is damaged: its digest differs')
+        throw new DamagedBackupError('manifest', id, 'is damaged: its digest differs')
       }
       for (const entry of JSON.parse(manifest.entries) as ChunkEntry[]) all.push(entry)
     }
@@ -226,7 +225,8 @@ export class BackupStore {
       const group = new Map(parts.slice(i, i + PARTS_AT_A_TIME).map(({ id, rev }) => [id, rev]))
       const asked = [...group.keys()].map((id) => ({ id }))
       for await (const { id, doc } of this.db.bulkGet(asked, { attachments: false })) {
-        if (!doc || readDocument(doc).rev !== group.get(id)) throw new DamagedBackupError(id, 'is missing')
+        if (!doc || readDocument(doc).rev !== group.get(id))
+          throw new DamagedBackupError('chunk', id, 'is missing')
       }
     }
   }

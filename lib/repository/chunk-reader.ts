@@ -4,22 +4,12 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { through, throughInto } from '../couch/through.js'
+import { DamagedBackupError } from '../errors.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Stored bytes of the chunks being read, until they are decompressed: of the current one and the next. */
 const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 const NEWLINE = 0x0a
-
-/** A part of a backup is missing or is not what was stored. */
-export class DamagedBackupError extends Error {
-  override readonly name = 'DamagedBackupError'
-  readonly chunk: string
-
-  constructor(chunk: string, reason: string) {
-    super(`backup chunk "${chunk}" ${reason}`)
-    this.chunk = chunk
-  }
-}
 
 /**
  * The lines of a chunk, checked against its entry.
@@ -39,10 +29,10 @@ async function readChunkOnce(db: CouchDatabase, entry: ChunkEntry, room: Buffer)
   try {
     const stored = await fetchChunk(db, entry, buffer)
     if (stored === null || createHash('sha256').update(stored).digest('hex') !== entry.sha256) {
-      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+      throw new DamagedBackupError('chunk', entry.id, 'is damaged: its digest differs')
     }
     if ((await decompressed(stored, room)) !== entry.raw) {
-      throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
+      throw new DamagedBackupError('chunk', entry.id, 'is damaged: it does not decompress to what was stored')
     }
   } finally {
     buffers.give(buffer)
@@ -77,7 +67,7 @@ export async function verifyChunk(db: CouchDatabase, entry: ChunkEntry): Promise
     const hash = createHash('sha256')
     for await (const piece of storedBytes(db, entry)) hash.update(piece)
     if (hash.digest('hex') !== entry.sha256) {
-      throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+      throw new DamagedBackupError('chunk', entry.id, 'is damaged: its digest differs')
     }
   })
 }
@@ -110,16 +100,16 @@ export async function* readLargeChunk(db: CouchDatabase, entry: ChunkEntry): Asy
     for await (const piece of through(hashed(), createGunzip())) {
       raw += piece.length
       if (raw > entry.raw)
-        throw new DamagedBackupError(entry.id, 'is damaged: it is longer than what was stored')
+        throw new DamagedBackupError('chunk', entry.id, 'is damaged: it is longer than what was stored')
       const document = raw === entry.raw ? piece.subarray(0, -1) : piece
       if (document.length > 0) yield document
     }
   } catch (error) {
     if (!isZlibError(error)) throw error
-    throw new DamagedBackupError(entry.id, 'is damaged: it does not decompress to what was stored')
+    throw new DamagedBackupError('chunk', entry.id, 'is damaged: it does not decompress to what was stored')
   }
   if (raw !== entry.raw || hash.digest('hex') !== entry.sha256) {
-    throw new DamagedBackupError(entry.id, 'is damaged: its digest differs')
+    throw new DamagedBackupError('chunk', entry.id, 'is damaged: its digest differs')
   }
 }
 
@@ -144,7 +134,7 @@ async function* storedBytes(db: CouchDatabase, entry: ChunkEntry): AsyncGenerato
  */
 async function notFound(db: CouchDatabase, { id }: ChunkEntry): Promise<CouchError> {
   const document = await db.get<Pick<StoredHeader, '_attachments'>>(id)
-  if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError(id, 'is missing')
+  if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError('chunk', id, 'is missing')
   return new CouchError(id, {
     error: 'bad_answer',
     reason: 'a chunk that is there was not found',

@@ -1,10 +1,11 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { DamagedBackupError } from '../errors.js'
 import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOf } from '../json/document.js'
 import { sharedTurn } from '../waits/steps.js'
 import type { BackupStore } from './backup-store.js'
-import { DamagedBackupError, linesOf, readChunk } from './chunk-reader.js'
+import { linesOf, readChunk } from './chunk-reader.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 import { apiKey } from './names.js'
 
@@ -120,7 +121,7 @@ export async function* countingLines(
     yield repeated.size === 0 ? group : group.filter((line, i) => repeated.isLast(idOf(line), first + i))
   }
   if (at - ordinal !== entry.docs)
-    throw new DamagedBackupError(entry.id, 'does not hold as many documents as it should')
+    throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
 }
 
 /** How many documents a header says it holds for a database. */

@@ -1,14 +1,10 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { DamagedBackupError } from '../errors.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { idOfKey } from '../ids/large-key.js'
 import { InvalidDocumentError, readDocument } from '../json/document.js'
 import type { BackupStore } from '../repository/backup-store.js'
-import {
-  againIfDamaged,
-  DamagedBackupError,
-  readLargeChunk,
-  verifyChunk
-} from '../repository/chunk-reader.js'
+import { againIfDamaged, readLargeChunk, verifyChunk } from '../repository/chunk-reader.js'
 import type { ChunkEntry, StoredHeader } from '../repository/layout.js'
 import { apiKey, LOGICAL_DATABASES } from '../repository/names.js'
 import {
@@ -132,6 +128,7 @@ export class StoredSource implements RestoreSource {
   #checkCount(database: LogicalDatabase, held: number): void {
     if (held === this.count(database)) return
     throw new DamagedBackupError(
+      'header',
       this.#header._id,
       `says ${this.count(database)} documents for ${database}, its chunks hold ${held}`
     )

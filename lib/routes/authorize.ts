@@ -1,17 +1,9 @@
-import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Requester } from '../../types/backups.js'
 import type { AuthorizeContext } from '../../types/options.js'
+import { AuthorizationFailedError, ForbiddenError } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 import { within } from '../waits/within.js'
-
-const AuthorizationFailedError = createError(
-  'DB_BACKUPS_AUTHORIZATION_FAILED',
-  'the request could not be authorized',
-  500
-)
-
-const ForbiddenError = createError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
 
 /**
  * Asks the host whether a request may be served. A hook that throws, hangs, replies itself, or gives `false` refuses.

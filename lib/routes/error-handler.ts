@@ -1,15 +1,15 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { cutError, cutText, MOST } from '../bytes/cut-text.js'
-import { CouchError } from '../couch/errors.js'
 import {
   AppendBusyError,
   DatabaseUnavailableError,
+  EncodingError,
   OperationInProgressError,
   TooManyDownloadsError,
   TooManyUploadsError
 } from '../errors.js'
-import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
+import { ACCEPTED_ENCODINGS } from './request-body.js'
 
 /** Seconds after which it makes sense to ask again. */
 const RETRY_AFTER = '5'
@@ -30,7 +30,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   }
   // RFC 9110, section 15.5.16
   if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
-  const statusCode = error instanceof CouchError ? 502 : statusOf(error)
+  const statusCode = statusOf(error)
   // Errors of the system and of the host's code name paths, addresses and more.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
   if (statusCode >= 500) request.log.error({ err: cutError(error) }, 'backup request failed')
@@ -38,7 +38,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   reply.type('application/json; charset=utf-8')
   return reply.code(statusCode).send({
     statusCode,
-    code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : told ? error.code : undefined,
+    code: told ? error.code : undefined,
     error: STATUS_CODES[statusCode] ?? 'Error',
     message: told ? cutText(error.message, MOST.message) : 'the request could not be served'
   })

@@ -1,8 +1,7 @@
 import type { Readable } from 'node:stream'
-import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
-import { BackupNotFoundError, RangeAfterEndError } from '../errors.js'
+import { BackupNotFoundError, CodedPartError, RangeAfterEndError } from '../errors.js'
 import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
@@ -11,12 +10,6 @@ import { breakOffWith, withoutBody } from './break-off.js'
 import { rangeStart } from './byte-range.js'
 import type { RouteContext, Scope } from './context.js'
 import { isNotModified } from './entity-tag.js'
-
-const CodedPartError = createError(
-  'DB_BACKUPS_CODED_PART',
-  'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
-  500
-)
 
 /** Route options of @fastify/compress: a download that is coded cannot be resumed. */
 const UNCOMPRESSED = { compress: false }

@@ -1,26 +1,24 @@
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
-import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
 import { type Bounds, bodyTooLarge, bounded, bytesOf } from '../bytes/body.js'
 import { abandon, drain } from '../bytes/discard.js'
 import { headOf } from '../bytes/head-of.js'
 import { InflateError, Inflater } from '../bytes/inflater.js'
-import { BodyAlreadyReadError, InvalidBackupError, TooLargeError, UploadTimeoutError } from '../errors.js'
+import {
+  BodyAlreadyReadError,
+  ClientLeftError,
+  EncodingError,
+  InvalidBackupError,
+  TooLargeError,
+  UploadTimeoutError
+} from '../errors.js'
 import { sharedTurn } from '../waits/steps.js'
 import type { Scope } from './context.js'
 
-/** The reply says in `Accept-Encoding` which encodings are. */
-export const EncodingError = createError(
-  'DB_BACKUPS_ENCODING',
-  'a content encoding is not supported: %s',
-  415
-)
 /** The encodings of bodies that are accepted, besides none. */
 export const ACCEPTED_ENCODINGS = 'gzip'
 
-/** Nobody waits for the reply any more. */
-export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
 /** Configuration of a route that tells plugins of the host that read bodies, fastify-raw-body, to leave its own alone. */
 export const OWN_BODY: object = { rawBody: false }
 
