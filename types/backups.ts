@@ -91,7 +91,8 @@ export interface StartedBackup {
   /** `03_ibp_db_backup_<milliseconds>` */
   id: string
   /**
-   * Resolves when the backup has been stored and checked. Rejects with the error that the header carries.
+   * Resolves when the backup has been stored and checked. Rejects with the error that the header carries: CouchError,
+   * MissingDatabaseError, DamagedBackupError, BackupDeletedError, TooManyRepeatedError, LeaseLostError, ClosingError.
    * It is safe to ignore: an ignored rejection is not reported as unhandled.
    */
   finished: Promise<BackupOutcome>
@@ -99,7 +100,12 @@ export interface StartedBackup {
 
 export interface BackupContent {
   summary: BackupSummary
-  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told (`stream.close(NGHTTP2_INTERNAL_ERROR)`). */
+  /**
+   * The JSON document of the get-backup API, documents and attachments included. Destroyed with a DamagedBackupError when
+   * a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told
+   * (`stream.close(NGHTTP2_INTERNAL_ERROR)`). Also destroyed with a TooManyDownloadsError at its first read beyond
+   * `limits.downloads`, a StalledDownloadError when nobody reads it for `timeouts.idle`, a ClosingError, or a CouchError.
+   */
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
   etag: string
@@ -181,8 +187,9 @@ export interface StartedRestore {
   tx_id: string
   /**
    * Like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
-   * Rejects with an `IncompleteRestoreError`, whose `outcome` tells what was done, when documents failed, the
-   * database could not be worked with any more, or the white list could not be rebuilt, and with a `DamagedBackupError` before anything is written.
+   * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database
+   * could not be worked with any more, or the white list could not be rebuilt; with a DamagedBackupError before anything
+   * is written; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.
    */
   finished: Promise<RestoreOutcome>
 }
