@@ -4,32 +4,6 @@ import type { RestoreOutcome } from '../types/backups.js'
 // Every error that can reach a caller of `fastify.dbBackups`, an event, the log or a reply. Each has `code` and
 // `statusCode`, and is a row of the table in docs/hosts.md. Errors that are always caught stay in their rooms.
 
-/**
- * Characters of what becomes part of something stored, logged or sent: ids and attachments' names may have megabytes,
- * and so may what a database or a host gives as a reason.
- */
-export const MOST = {
-  /** An id, a member's or attachment's name. */
-  name: 256,
-  /** Why something failed. */
-  reason: 500,
-  /** One of several things that a message names. */
-  inMessage: 150,
-  /** A message, with names and reasons in it. */
-  message: 1000,
-  /** A stack trace. */
-  stack: 8000
-}
-
-/** Returns `text`, or its beginning and the length it had. Halves of surrogates, which CouchDB refuses, are spelled out. */
-export function cutText(text: string, most: number): string {
-  if (text.length <= most) return asUnicode(text)
-  return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
-}
-
-const asUnicode = (text: string): string =>
-  text.replace(/\p{Surrogate}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`)
-
 /** The database cannot be reached, or cannot answer now. */
 export const DatabaseUnavailableError = createError(
   'DB_BACKUPS_DATABASE_UNAVAILABLE',
@@ -222,10 +196,7 @@ export class IncompleteRestoreError extends Error {
   }
 }
 
-/**
- * CouchDB refused a request, or gave no usable answer. Texts are cut, and never hold the server's URL, which may carry
- * credentials.
- */
+/** CouchDB refused a request, or gave no usable answer. Never holds the server's URL, which may carry credentials. */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
   readonly code = 'DB_BACKUPS_DATABASE_ERROR'
@@ -258,12 +229,10 @@ export class CouchError extends Error {
       cause?: unknown
     }
   ) {
-    const error = cutText(details.error, MOST.name)
-    const reason = cutText(details.reason, MOST.reason)
-    super(`${cutText(what, MOST.reason)}: ${error}, ${reason}`, { cause: details.cause })
+    super(`${what}: ${details.error}, ${details.reason}`, { cause: details.cause })
     this.status = details.status ?? 0
-    this.error = error
-    this.reason = reason
+    this.error = details.error
+    this.reason = details.reason
     this.retryable = details.retryable ?? false
     this.retryAfter = details.retryAfter
     this.gateway = details.gateway ?? false

@@ -1,7 +1,30 @@
 import type { Requester } from '../../types/backups.js'
-import { cutText, MOST } from '../errors.js'
 
-export { cutText, MOST }
+/**
+ * Characters of what becomes part of something stored, logged or sent: ids and attachments' names may have megabytes,
+ * and so may what a database or a host gives as a reason.
+ */
+export const MOST = {
+  /** An id, a member's or attachment's name. */
+  name: 256,
+  /** Why something failed. */
+  reason: 500,
+  /** One of several things that a message names. */
+  inMessage: 150,
+  /** A message, with names and reasons in it. */
+  message: 1000,
+  /** A stack trace. */
+  stack: 8000
+}
+
+/** Returns `text`, or its beginning and the length it had. Halves of surrogates, which CouchDB refuses, are spelled out. */
+export function cutText(text: string, most: number): string {
+  if (text.length <= most) return asUnicode(text)
+  return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
+}
+
+const asUnicode = (text: string): string =>
+  text.replace(/\p{Surrogate}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`)
 
 /** Returns an error to be logged: as it is, or a copy whose texts, those of its causes included, are cut. */
 export function cutError(error: unknown): unknown {

@@ -1,6 +1,16 @@
-import { CouchError } from '../errors.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
+import { CouchError as PublicCouchError } from '../errors.js'
 
-export { CouchError }
+/** The public error with its texts cut, whatever a server or a document puts in them. */
+export class CouchError extends PublicCouchError {
+  constructor(what: string, details: ConstructorParameters<typeof PublicCouchError>[1]) {
+    super(cutText(what, MOST.reason), {
+      ...details,
+      error: cutText(details.error, MOST.name),
+      reason: cutText(details.reason, MOST.reason)
+    })
+  }
+}
 
 /** No answer, an answer that says "later", or one that is not CouchDB's. */
 export const isUnavailable = (error: unknown): error is CouchError =>

@@ -30,7 +30,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   }
   // RFC 9110, section 15.5.16
   if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
-  const statusCode = statusOf(error)
+  const statusCode = statusOf(error) ?? 500
   // Errors of the system and of the host's code name paths, addresses and more.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
   if (statusCode >= 500) request.log.error({ err: cutError(error) }, 'backup request failed')
@@ -44,6 +44,8 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   })
 }
 
-function statusOf({ statusCode }: FastifyError): number {
-  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : 500
+/** Returns the status that an error, of the host's code also anything else, asks to be told with. */
+export function statusOf(error: unknown): number | undefined {
+  const statusCode = (error as { statusCode?: unknown } | undefined | null)?.statusCode
+  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : undefined
 }
