@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { LogicalDatabase } from './databases.js'
 
-/** One database of a backup, without its documents. */
+/** One database of a backup that was just made, without its documents. */
 export interface DatabaseSummary {
   /** Milliseconds since the epoch. */
   start_timestamp: number
@@ -40,6 +40,11 @@ export interface DatabaseSummary {
   unreadable?: UnreadableDocument[]
 }
 
+/** One database of a backup that is read. Backups that athena made tell fewer counts. */
+export type StoredDatabaseSummary = Omit<DatabaseSummary, Counts> & Partial<Pick<DatabaseSummary, Counts>>
+
+type Counts = 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes'
+
 /** A document that could not be backed up. */
 export interface UnreadableDocument {
   /** At most 512 bytes of it. */
@@ -60,7 +65,7 @@ export interface BackupSummary {
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */
-  dbs: Record<string, DatabaseSummary>
+  dbs: Record<string, StoredDatabaseSummary>
   in_progress: boolean
   type: 'athena_backup'
   /** Milliseconds since the epoch. */

@@ -48,7 +48,10 @@ export interface WebhookTransaction {
   client_webhook?: WebhookDelivery
 }
 
-/** Fields of a transaction that change while a restore runs. */
+/** What the client's webhook receives: the transaction, without what is about the webhook itself. */
+export type WebhookNotice = Omit<WebhookTransaction, 'client_webhook_url' | 'client_webhook'>
+
+/** Members of a transaction that change while a restore runs. */
 export type TransactionUpdate = Partial<
   Omit<WebhookTransaction, 'tx_id' | 'type' | 'sub_type' | 'ts_started'>
 >

@@ -6,7 +6,7 @@ import type {
   PrometheusGauge,
   PrometheusHistogram
 } from '../../types/metrics.js'
-import { LOGICAL_DATABASES } from '../repository/names.js'
+import { LOGICAL_DATABASES } from '../databases.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]

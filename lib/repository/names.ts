@@ -1,7 +1,7 @@
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { LOGICAL_DATABASES } from '../databases.js'
 
-/** In the order in which they are backed up and restored. */
-export const LOGICAL_DATABASES: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
+export { LOGICAL_DATABASES }
 
 const BACKUP_PREFIX = '03_ibp_db_backup_'
 export const BACKUP_TYPE = 'athena_backup'

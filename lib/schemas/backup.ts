@@ -113,9 +113,11 @@ export const Backup = Type.Object(
   {
     id: Type.String(),
     backup_version: Type.String(),
-    ibp_versions: Type.Object(
-      {},
-      { additionalProperties: true, description: 'Versions of the application that was backed up' }
+    ibp_versions: Type.Unsafe<Record<string, unknown>>(
+      Type.Object(
+        {},
+        { additionalProperties: true, description: 'Versions of the application that was backed up' }
+      )
     ),
     requester: Type.Optional(
       Type.Object(
