@@ -227,7 +227,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   }
 }
 
-/** Hosts pass on what they have not set, as `undefined`. */
+/** Fills in what a host has not set, or passes on as `undefined`. */
 function withDefaults<T extends object>(defaults: T, given: Partial<T> = {}): T {
   const set = Object.entries(given).filter(([, value]) => value !== undefined)
   return { ...defaults, ...Object.fromEntries(set) }
@@ -244,7 +244,10 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
   }
 }
 
-/** @param under path of what is checked */
+/**
+ * Throws a TypeError that names the option, unless `value` is as the schema says.
+ * @param under path of `value` in the options
+ */
 function check(schema: TSchema, value: unknown, under = ''): void {
   const [problem] = Value.Errors(schema, value)
   if (problem)
@@ -311,7 +314,7 @@ function checkPublicUrl(text: string): void {
   }
 }
 
-/** A key in a backup must mean one database, whoever made the backup. */
+/** Throws a TypeError where two databases have one name, or one the name that stands for another in backups. */
 function checkNames(names: Required<DatabaseNames>): void {
   for (const database of LOGICAL_DATABASES) {
     for (const other of LOGICAL_DATABASES) {

@@ -87,11 +87,13 @@ export interface BackupSummary {
 /** The backup once it is complete, as {@link StartedBackup.finished} gives it. */
 export type BackupOutcome = BackupSummary
 
+/** How a backup is started. */
 export interface StartOptions {
   /** Who asks, recorded in the backup and told in the event of its start. */
   requester?: Requester
 }
 
+/** A backup that has begun. */
 export interface StartedBackup {
   /** `03_ibp_db_backup_<milliseconds>` */
   id: string
@@ -103,6 +105,7 @@ export interface StartedBackup {
   finished: Promise<BackupOutcome>
 }
 
+/** A backup that is read. */
 export interface BackupContent {
   summary: BackupSummary
   /**
@@ -138,14 +141,18 @@ export interface DatabaseRestoreCounts {
   deleted: number
 }
 
+/** A document that a restore did not write. */
 export interface RestoreFailure {
   database: LogicalDatabase
   id: string
+  /** CouchDB's `error`, or a code of the plugin's, such as `reserved`. */
   error: string
   reason: string
 }
 
+/** What a restore did, or with `dryRun` would do. */
 export interface RestoreOutcome {
+  /** Transaction of the restore. */
   tx_id: string
   databases: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
   /** The first failures, at most 20. Long ids and reasons are cut, and say so. */
@@ -170,8 +177,10 @@ export interface UnknownIds {
   ids: string[]
 }
 
+/** Ids on skip lists that no document has, by database. */
 export type SkipUnknown = Partial<Record<LogicalDatabase, UnknownIds>>
 
+/** How a restore is started. */
 export interface RestoreOptions {
   /** Ids of documents not to restore, per database. Those that no document has are told in `skip_unknown`. */
   skip?: Partial<Record<LogicalDatabase, readonly string[]>>
@@ -188,10 +197,12 @@ export interface RestoreOptions {
   requester?: Requester
 }
 
+/** A restore that has begun. */
 export interface StartedRestore {
+  /** Its transaction, in the host's webhook store. */
   tx_id: string
   /**
-   * Like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
+   * Safe to ignore, like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
    * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database
    * could not be worked with any more, or the white list could not be rebuilt; with a DamagedBackupError before anything
    * is written; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.

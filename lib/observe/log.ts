@@ -208,7 +208,7 @@ function sizeOf(summaries: readonly StoredDatabaseSummary[]) {
   }
 }
 
-/** How many ids of the skip lists no document has, when there are any. */
+/** Returns how many ids of the skip lists no document has, when there are any. */
 function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: number } {
   if (!unknown) return {}
   return { skipUnknown: Object.values(unknown).reduce((sum, { count }) => sum + count, 0) }

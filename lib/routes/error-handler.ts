@@ -14,20 +14,19 @@ import { ACCEPTED_ENCODINGS } from './request-body.js'
 /** Seconds after which it makes sense to ask again. */
 const RETRY_AFTER = '5'
 
-/** Errors after which the same request may be answered soon. */
+/** Returns whether the same request may succeed soon. */
 const isOfTheMoment = (error: unknown) =>
   [DatabaseUnavailableError, TooManyDownloadsError, TooManyUploadsError, AppendBusyError].some(
     (kind) => error instanceof kind
   )
 
-/** Gives every error the shape that clients of the API know, and never more than its message, cut. */
+/** Replies with an error in the shape that clients of the API know: never more than its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof OperationInProgressError) {
-    return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
+    const { statusCode, message, id } = error
+    return reply.code(statusCode).send({ statusCode, message, id })
   }
-  if (isOfTheMoment(error)) {
-    reply.header('retry-after', RETRY_AFTER)
-  }
+  if (isOfTheMoment(error)) reply.header('retry-after', RETRY_AFTER)
   // RFC 9110, section 15.5.16
   if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
   const statusCode = statusOf(error) ?? 500
@@ -44,7 +43,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   })
 }
 
-/** Returns the status that an error, of the host's code also anything else, asks to be told with. */
+/** Returns the status that an error has, if any. Code of the host may throw what is no error. */
 export function statusOf(error: unknown): number | undefined {
   const statusCode = (error as { statusCode?: unknown } | undefined | null)?.statusCode
   return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : undefined

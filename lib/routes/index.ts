@@ -51,7 +51,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   }
 }
 
-/** Clients send the JSON content type also where there is no body. */
+/** Accepts the JSON content type without a body, as clients send it. */
 function acceptEmptyJson(scope: Scope): void {
   const parse = scope.getDefaultJsonParser('error', 'error')
   scope.removeContentTypeParser('application/json')
@@ -61,6 +61,7 @@ function acceptEmptyJson(scope: Scope): void {
   })
 }
 
+/** Registers the routes of one prefix and version, and what answers paths beside them. */
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
   scope.register(known, context)

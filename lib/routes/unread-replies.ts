@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify'
 import { Silence } from '../waits/silence.js'
 import { breakOff, cutConnection } from './break-off.js'
 
-/** Cuts off replies whose clients do not take them. What a stream still has to give is its own matter. */
+/** Cuts off replies whose clients do not take them. A reply that is a stream is watched from its end on. */
 export class UnreadReplies {
   readonly #idle: number
   readonly #unsent = new Map<FastifyReply, Silence>()
@@ -19,7 +19,7 @@ export class UnreadReplies {
     })
   }
 
-  /** Knows of a reply as soon as its request is there. */
+  /** Notes a reply as soon as its request is there. */
   begin(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => this.#cut(reply))
     this.#unsent.set(reply, silence)
@@ -29,14 +29,14 @@ export class UnreadReplies {
     })
   }
 
-  /** Watches what is sent, an error in place of a stream as well. */
+  /** Waits for the client to take what is sent, or the end of a stream. */
   watch(reply: FastifyReply, payload: unknown): void {
     const silence = this.#unsent.get(reply)
     if (payload instanceof Readable) payload.once('close', () => silence?.wait())
     else silence?.wait()
   }
 
-  /** A stream of HTTP/2 whose connection takes nothing cannot even be reset. */
+  /** Breaks off a reply, and cuts its connection if that does not end it: HTTP/2 resets by a frame, which has to be taken. */
   #cut(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => cutConnection(reply))
     finished(reply.raw, () => silence.end())

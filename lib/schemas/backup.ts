@@ -43,7 +43,7 @@ export const AttachmentParams = Type.Object({
   })
 })
 
-/** Names that the router takes as a wild card. */
+/** Parameters of the route for names that the router takes as a wild card. */
 export const LongNameParams = Type.Object({ backup_id: BackupId, '*': Type.String() })
 
 export const AttachmentBody = Type.Object(

@@ -4,7 +4,7 @@ import { BodyAlreadyReadError, CodedPartError, ForbiddenError } from '../errors.
 import { EXAMPLE_BACKUP, EXAMPLE_TX } from './common.js'
 import { type Examples, type ReplySchema, reply } from './reply.js'
 
-/** What every refusal looks like: Fastify's shape, and the fields athena's clients know. */
+/** A refusal: Fastify's shape, and the members that athena's clients know. */
 export const ErrorReply = Type.Object(
   {
     statusCode: Type.Integer({ description: 'HTTP status' }),
@@ -28,7 +28,7 @@ const refusal = (statusCode: number, code: string | undefined, message: string) 
   message
 })
 
-/** Each with the reply as it is sent. */
+/** Examples of refusals, as they are sent. */
 const ERRORS = {
   backupRuns: {
     summary: 'A backup runs',
@@ -323,7 +323,7 @@ const HEADERS: Record<string, Record<string, object>> = {
 
 export type ErrorName = keyof typeof ERRORS
 
-/** The errors that every route may reply with, and those named. */
+/** Describes the errors that every route may reply with, and those named. */
 export function errorReplies(
   ...names: ErrorName[]
 ): Record<keyof typeof DESCRIPTIONS, ReplySchema<typeof ErrorReply>> {
