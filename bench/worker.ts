@@ -77,7 +77,7 @@ async function main(): Promise<void> {
   const growth = memory.stop()
   const summary = await app.dbBackups.summary(result.id)
   const sum = (of: 'raw_bytes' | 'stored_bytes') =>
-    Object.values(summary.dbs).reduce((total, db) => total + db[of], 0)
+    Object.values(summary.dbs).reduce((total, db) => total + (db[of] ?? 0), 0)
   process.send?.({
     ...result,
     ms,

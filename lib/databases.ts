@@ -1,7 +1,11 @@
+import { Type } from '@sinclair/typebox'
 import type { DatabaseNames, LogicalDatabase } from '../types/databases.js'
 
 /** In the order in which they are backed up and restored. */
 export const LOGICAL_DATABASES: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
+
+/** Schema of the names that CouchDB takes for a database. */
+export const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
 
 /** Returns the key that names a database in what the API sends: the same on every console, so backups can move. */
 export const apiKey = (database: LogicalDatabase): string => `athena_${database}`

@@ -1,13 +1,18 @@
 import createError from '@fastify/error'
+import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
 
-/** The database is not reachable, or not able to answer now. */
+// Every error that can reach a caller of `fastify.dbBackups`, an event, the log or a reply. Each has `code` and
+// `statusCode`, and is a row of the table in docs/hosts.md. Errors that are always caught stay in their rooms.
+
+/** The database cannot be reached, or cannot answer now. */
 export const DatabaseUnavailableError = createError(
   'DB_BACKUPS_DATABASE_UNAVAILABLE',
   'the database is not available: %s',
   503
 )
 
+/** There is no backup of this id. */
 export const BackupNotFoundError = createError('DB_BACKUPS_NOT_FOUND', 'there is no backup "%s"', 404)
 
 /** The header of a backup was deleted, or replaced by another document, while the backup was made. */
@@ -17,14 +22,14 @@ export const BackupDeletedError = createError(
   500
 )
 
-/** A document of the console has the id of the lease, in the database that keeps backups. */
+/** A document of the console has an id that the backups need. The message names it. */
 export const ReservedIdError = createError(
   'DB_BACKUPS_RESERVED_ID',
   'document "%s" of database "%s" does not belong to the backups, but they need its id: give the document another id',
   409
 )
 
-/** A database does not exist that is needed, or that an earlier backup holds documents of. The message names the option. */
+/** A database is missing that is needed, or that an earlier backup holds documents of. The message names the option. */
 export const MissingDatabaseError = createError('DB_BACKUPS_MISSING_DATABASE', '%s', 409)
 
 /** A backup that a later version of this package has stored in a way that this one does not know. */
@@ -43,9 +48,10 @@ export const InvalidBackupError = createError('DB_BACKUPS_INVALID', '%s', 400)
 /** A parameter is not what it should be. The message names it. */
 export const InvalidParameterError = createError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400)
 
+/** A body, an attachment, or what an upload inflates to is larger than allowed. The message names the limit. */
 export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
 
-/** Code of the host has read a body that was to be read here. */
+/** Code of the host has read a body before the backups could. */
 export const BodyAlreadyReadError = createError(
   'DB_BACKUPS_BODY_ALREADY_READ',
   'the host has read the body before the backups could: keep what reads bodies (hooks, middleware, parsers in front of Fastify) away from the paths of backups',
@@ -58,7 +64,7 @@ export const UploadTimeoutError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the 
 /** No room to spool an upload, or what is to be appended. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
 
-/** Others append, and the wait for a place or a turn was too long. */
+/** Other appends took the places or the turns for too long. */
 export const AppendBusyError = createError(
   'DB_BACKUPS_APPEND_BUSY',
   'backup "%s" was not free for this append in time, or limits.appends arrive already: try again',
@@ -75,24 +81,24 @@ export const RangeAfterEndError = createError(
 /** Code of the host, a hook or its webhook store, does not answer. The message names it. */
 export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did not answer within %s ms', 503)
 
-/** Code of the host gives something that cannot be stored. The message names it. */
+/** Code of the host gave something that cannot be used. The message names the option. */
 export const HostValueError = createError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
 
-/** As many downloads as are allowed at a time are being read. */
+/** `limits.downloads` backups are being read already. */
 export const TooManyDownloadsError = createError(
   'DB_BACKUPS_TOO_MANY_DOWNLOADS',
   '%s backups are being downloaded, and no more at a time are allowed: try again later',
   503
 )
 
-/** As many uploads as are allowed at a time are being read. */
+/** `limits.uploads` backups are being uploaded already. */
 export const TooManyUploadsError = createError(
   'DB_BACKUPS_TOO_MANY_UPLOADS',
   '%s backups are being uploaded, and no more at a time are allowed: try again later',
   503
 )
 
-/** Nobody reads a download on: its stream fails with this. */
+/** The stream of a download was ended because its reader had stopped reading. */
 export const StalledDownloadError = createError(
   'DB_BACKUPS_DOWNLOAD_STALLED',
   'the download was ended: too little of it was read for %s ms',
@@ -101,6 +107,40 @@ export const StalledDownloadError = createError(
 
 /** The server is closing. */
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
+
+/** More documents of a database changed while it was read than there is memory to tell their copies apart. */
+export const TooManyRepeatedError = createError(
+  'DB_BACKUPS_TOO_MANY_REPEATED',
+  'more than %s documents came more than once, which is more than there is memory for',
+  500
+)
+
+/** The host's `authorize` failed without a status of its own, or did not answer. */
+export const AuthorizationFailedError = createError(
+  'DB_BACKUPS_AUTHORIZATION_FAILED',
+  'the request could not be authorized',
+  500
+)
+
+/** The host's `authorize` gave `false`. */
+export const ForbiddenError = createError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
+
+/** A body is coded in a way that is not supported. The reply's `Accept-Encoding` names those that are. */
+export const EncodingError = createError(
+  'DB_BACKUPS_ENCODING',
+  'a content encoding is not supported: %s',
+  415
+)
+
+/** The client broke off: nobody gets this reply, only the log does. */
+export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
+
+/** A hook of the host has coded the rest of a backup, which a client joins to what it has. */
+export const CodedPartError = createError(
+  'DB_BACKUPS_CODED_PART',
+  'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
+  500
+)
 
 /** A backup or a restore runs already, on this server instance or another. */
 export class OperationInProgressError extends Error {
@@ -120,6 +160,13 @@ export class OperationInProgressError extends Error {
   }
 }
 
+/** This instance ran an operation, lost the lease, and must not write any more. */
+export class LeaseLostError extends Error {
+  override readonly name = 'LeaseLostError'
+  readonly code = 'DB_BACKUPS_LEASE_LOST'
+  readonly statusCode = 503
+}
+
 /** A part of a stored backup is missing, or is not what was stored. */
 export class DamagedBackupError extends Error {
   override readonly name = 'DamagedBackupError'
@@ -134,5 +181,62 @@ export class DamagedBackupError extends Error {
     super(`backup ${part} "${id}" ${reason}`)
     this.part = part
     this.id = id
+  }
+}
+
+/** A restore wrote what it could, but not everything. */
+export class IncompleteRestoreError extends Error {
+  override readonly name = 'IncompleteRestoreError'
+  readonly code = 'DB_BACKUPS_RESTORE_INCOMPLETE'
+  readonly statusCode = 500
+  readonly outcome: RestoreOutcome
+
+  constructor(message: string, outcome: RestoreOutcome, cause?: Error) {
+    super(message, { cause })
+    this.outcome = outcome
+  }
+}
+
+/** CouchDB refused a request, or gave no usable answer. Never holds the server's URL, which may carry credentials. */
+export class CouchError extends Error {
+  override readonly name = 'CouchError'
+  readonly code = 'DB_BACKUPS_DATABASE_ERROR'
+  readonly statusCode = 502
+  /** HTTP status of CouchDB, or 0 when there was no usable answer. */
+  readonly status: number
+  /** CouchDB's `error`, or a code of ours: `unreachable`, `cut_off`, `stalled`, `truncated`, `bad_answer`. */
+  readonly error: string
+  readonly reason: string
+  /** Whether the same request may succeed later. */
+  readonly retryable: boolean
+  /** Milliseconds to wait, when the server said so. */
+  readonly retryAfter: number | undefined
+  /** Whether something before CouchDB has answered, a proxy or a gateway. */
+  readonly gateway: boolean
+  /** Bytes of the request's body, where it was cut off without an answer. */
+  readonly sent: number | undefined
+
+  /** @param what the request, or the document or answer that failed */
+  constructor(
+    what: string,
+    details: {
+      status?: number
+      error: string
+      reason: string
+      retryable?: boolean
+      retryAfter?: number
+      gateway?: boolean
+      sent?: number
+      cause?: unknown
+    }
+  ) {
+    super(`${what}: ${details.error}, ${details.reason}`, { cause: details.cause })
+    this.status = details.status ?? 0
+    this.error = details.error
+    this.reason = details.reason
+    this.retryable = details.retryable ?? false
+    this.retryAfter = details.retryAfter
+    this.gateway = details.gateway ?? false
+    this.sent = details.sent
   }
 }

@@ -1,9 +1,9 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, RegisterOptions } from 'fastify'
 import fp from 'fastify-plugin'
-import type { DbBackupsOptions } from '../types/index.js'
+import type { DbBackups, DbBackupsOptions } from '../types/index.js'
 import { Operations } from './operations/operations.js'
 import { resolveOptions } from './options.js'
-import { registerRoutes } from './routes/index.js'
+import { routes } from './routes/index.js'
 
 const NAME = 'fastify-couchdb-backups'
 
@@ -14,23 +14,33 @@ const NAME = 'fastify-couchdb-backups'
  * @throws TypeError at registration, naming the option that is missing or wrong
  */
 export const dbBackups = fp<DbBackupsOptions>(
-  async (fastify: FastifyInstance, options: DbBackupsOptions) => {
-    const resolved = resolveOptions(options)
-    const operations = new Operations(resolved, fastify.log.child({ plugin: NAME }))
-    fastify.decorate('dbBackups', operations)
+  async (fastify: FastifyInstance, given: DbBackupsOptions & RegisterOptions) => {
+    const options = resolveOptions(given)
+    const operations = new Operations(options, fastify.log.child({ plugin: NAME }))
+    fastify.decorate('dbBackups', forHosts(operations))
     fastify.addHook('onReady', async () => operations.watch())
     // Before the requests under way have ended: a slow download must not hold up what has to be written down.
     fastify.addHook('preClose', async () => operations.stop())
     fastify.addHook('onClose', async () => operations.close())
-    registerRoutes(fastify, operations, resolved)
+    // fastify-plugin makes Fastify ignore these for the plugin itself.
+    const { prefix, logLevel, logSerializers } = given
+    fastify.register(routes, { operations, options, prefix, logLevel, logSerializers })
   },
   { fastify: '5.x', name: NAME, dependencies: [] }
 )
 
+/** Returns what hosts may do with the operations, and nothing of what the plugin does with them. */
+const forHosts = (operations: Operations): DbBackups => ({
+  start: (options) => operations.start(options),
+  restore: (source, options) => operations.restore(source, options),
+  get: (id) => operations.get(id),
+  summary: (id) => operations.summary(id),
+  list: () => operations.list(),
+  attach: (id, name, data, options) => operations.attach(id, name, data, options)
+})
+
 export default dbBackups
 export type * from '../types/index.js'
-export { CouchError } from './couch/errors.js'
 export * from './errors.js'
-export { IncompleteRestoreError } from './restore/restore-job.js'
 export { type CouchWebhookStoreOptions, createCouchWebhookStore } from './webhooks/couch-store.js'
 export { createMemoryWebhookStore } from './webhooks/memory-store.js'

@@ -1,13 +1,14 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import type { RegisterOptions } from 'fastify'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
-import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
+import type { ClientWebhookOptions, DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { BACKGROUND } from './couch/client.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
-import { apiKey, LOGICAL_DATABASES } from './databases.js'
+import { apiKey, DatabaseName, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-watch.js'
 import { isPromise, nowOf } from './waits/host-code.js'
@@ -19,7 +20,9 @@ const Checked = Type.Optional(Type.Unknown())
 const Count = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
 const SchemeName = Type.String({ minLength: 1 })
-export const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
+
+/** A schema for each member of a type, and for no other: the types of options cannot drift from their check. */
+type SchemasOf<T> = Record<keyof NonNullable<T>, TSchema>
 
 const Names = Type.Object(
   {
@@ -27,12 +30,12 @@ const Names = Type.Object(
     sessions: DatabaseName,
     system: DatabaseName,
     backups: Type.Optional(DatabaseName)
-  },
+  } satisfies SchemasOf<DatabaseNames>,
   { additionalProperties: false }
 )
 const PublicUrl = Type.String({ pattern: '^https?://' })
 
-/** All options. Those that are not data are checked one by one; Fastify's own come with every registration. */
+/** All options, and those of Fastify's registrations. Those that are not data are checked one by one. */
 const Options = Type.Object(
   {
     couch: Checked,
@@ -41,7 +44,7 @@ const Options = Type.Object(
     rebuildWhitelist: Checked,
     versions: Checked,
     onEvent: Checked,
-    prefix: Checked,
+    prefix: Type.Optional(Type.String()),
     logLevel: Checked,
     logSerializers: Checked,
     databases: Checked,
@@ -54,7 +57,10 @@ const Options = Type.Object(
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
     securitySchemes: Type.Optional(
       Type.Object(
-        { session: Type.Optional(SchemeName), 'api-key': Type.Optional(SchemeName) },
+        {
+          session: Type.Optional(SchemeName),
+          'api-key': Type.Optional(SchemeName)
+        } satisfies SchemasOf<DbBackupsOptions['securitySchemes']>,
         { additionalProperties: false }
       )
     ),
@@ -65,7 +71,7 @@ const Options = Type.Object(
           client: Type.Any(),
           registry: Type.Optional(Type.Any()),
           prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
-        },
+        } satisfies SchemasOf<MetricsOptions>,
         { additionalProperties: false }
       )
     ),
@@ -75,7 +81,7 @@ const Options = Type.Object(
           allow: Type.Optional(Type.Function([], Type.Unknown())),
           attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10 })),
           timeout: Milliseconds
-        },
+        } satisfies SchemasOf<ClientWebhookOptions>,
         { additionalProperties: false }
       )
     ),
@@ -94,7 +100,7 @@ const Options = Type.Object(
           requestBytes: Type.Optional(
             Type.Integer({ minimum: LEAST_REQUEST_BYTES, maximum: Number.MAX_SAFE_INTEGER })
           )
-        },
+        } satisfies SchemasOf<Limits>,
         { additionalProperties: false }
       )
     ),
@@ -109,7 +115,7 @@ const Options = Type.Object(
           webhooks: Milliseconds,
           versions: Milliseconds,
           close: Milliseconds
-        },
+        } satisfies SchemasOf<Timeouts>,
         { additionalProperties: false }
       )
     ),
@@ -119,11 +125,11 @@ const Options = Type.Object(
           attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })),
           wait: Milliseconds,
           longest: Milliseconds
-        },
+        } satisfies SchemasOf<Retry>,
         { additionalProperties: false }
       )
     )
-  },
+  } satisfies SchemasOf<DbBackupsOptions & RegisterOptions>,
   { additionalProperties: false }
 )
 
@@ -220,7 +226,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   }
 }
 
-/** Hosts pass on what they have not set, as `undefined`. */
+/** Fills in what a host has not set, or passes on as `undefined`. */
 function withDefaults<T extends object>(defaults: T, given: Partial<T> = {}): T {
   const set = Object.entries(given).filter(([, value]) => value !== undefined)
   return { ...defaults, ...Object.fromEntries(set) }
@@ -237,7 +243,10 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
   }
 }
 
-/** @param under path of what is checked */
+/**
+ * Throws a TypeError that names the option, unless `value` is as the schema says.
+ * @param under path of `value` in the options
+ */
 function check(schema: TSchema, value: unknown, under = ''): void {
   const [problem] = Value.Errors(schema, value)
   if (problem)
@@ -304,7 +313,7 @@ function checkPublicUrl(text: string): void {
   }
 }
 
-/** A key in a backup must mean one database, whoever made the backup. */
+/** Throws a TypeError where two databases have one name, or one the name that stands for another in backups. */
 function checkNames(names: Required<DatabaseNames>): void {
   for (const database of LOGICAL_DATABASES) {
     for (const other of LOGICAL_DATABASES) {

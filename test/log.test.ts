@@ -38,7 +38,7 @@ t.test('a backup has one line for each phase, with counts and durations', async 
     storedBytes
   })
   const sum = (member: 'raw_bytes' | 'stored_bytes') =>
-    Object.values(backup.dbs).reduce((total, database) => total + database[member], 0)
+    Object.values(backup.dbs).reduce((total, database) => total + database[member]!, 0)
   t.match(end, {
     event: 'backup_finished',
     id,

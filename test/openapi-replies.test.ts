@@ -192,6 +192,29 @@ const PROVOKE: Record<string, Provoke> = {
       headers: { range: 'bytes=1000000-' }
     })
   },
+  damaged: async (t, id) => {
+    const host = await seeded(t)
+    const url = `${BASE}/${await apiOf(host).backup()}`
+    const whole = (await host.app.inject({ method: 'GET', url, headers: host.as('manager') })).body
+    const system = host.on.couch.use(host.on.names.system)
+    const { rows } = await system.list({ startkey: 'backup_chunk_', endkey: 'backup_chunk_\ufff0' })
+    const { id: chunk, value } = rows.find((row) => row.id.includes('components'))!
+    await system.destroy(chunk, value.rev)
+    // What lies before the documents is sent before the chunk is read.
+    return send(host, id, { url, headers: { range: `bytes=${whole.indexOf('org1peer')}-` } })
+  },
+  codedPart: async (t, id) => {
+    const extend: HostOptions['extend'] = (app) =>
+      app.addHook('onSend', async (_request, reply, payload) => {
+        if (reply.statusCode === 206) reply.header('content-encoding', 'gzip')
+        return payload
+      })
+    const host = await seeded(t, { extend })
+    return send(host, id, {
+      url: `${BASE}/${await apiOf(host).backup()}`,
+      headers: { range: 'bytes=1-' }
+    })
+  },
   backupRuns: async (t, id) => send((await busy(t, 'backup')).host, id),
   backupRunsInstead: async (t, id) => send((await busy(t, 'backup')).host, id),
   restoreRuns: async (t, id) => send((await busy(t, 'restore')).host, id),
@@ -221,6 +244,8 @@ const PROVOKE: Record<string, Provoke> = {
   truncatedBackup: async (_t, id, idle) => send(idle, id, asJson('{"dbs":{}')),
   unauthorized: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'none' } }),
   forbidden: async (_t, id, idle) => send(idle, id, { headers: { 'x-role': 'reader' } }),
+  notAllowed: async (t, id, idle) =>
+    send(await buildHost(t, { on: idle.on, authorize: (async () => false) as never }), id),
   unknownBackup: async (_t, id, idle) => send(idle, id),
   unknownLayout: async (t, id) => {
     const host = await seeded(t)
@@ -358,6 +383,7 @@ const PROVOKE: Record<string, Provoke> = {
 function withoutParticulars(value: unknown): unknown {
   const text = JSON.stringify(value)
     .replace(/03_ibp_db_backup_\d{10,}/g, 'BACKUP')
+    .replace(/backup_chunk_\d{10,}/g, 'CHUNK')
     .replace(/\b[0-9a-f]{32}\b/g, 'TRANSACTION')
     .replace(/[A-Z]+ \/[\w/]+: /g, 'REQUEST: ')
     .replace(/\d+ bytes|byte \d+/g, 'BYTES')

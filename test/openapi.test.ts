@@ -96,8 +96,18 @@ t.test('every error that the package exports has an example, unless no reply has
     (Exported) => new (Exported as new (..._: object[]) => { code: string })({}, {}).code
   )
   t.ok(codes.length >= 10)
-  // Replied without its code; known when the backup has long been replied to; when the reply has begun.
-  const withoutReply = ['DB_BACKUPS_IN_PROGRESS', 'DB_BACKUPS_DELETED', 'DB_BACKUPS_DOWNLOAD_STALLED']
+  const withoutReply = [
+    // Replied without its code.
+    'DB_BACKUPS_IN_PROGRESS',
+    // Known when the backup or restore has long been replied to.
+    'DB_BACKUPS_DELETED',
+    'DB_BACKUPS_LEASE_LOST',
+    'DB_BACKUPS_RESTORE_INCOMPLETE',
+    'DB_BACKUPS_TOO_MANY_REPEATED',
+    // Known when the reply has begun, or nobody waits for it.
+    'DB_BACKUPS_DOWNLOAD_STALLED',
+    'DB_BACKUPS_CLIENT_LEFT'
+  ]
   for (const code of codes) t.equal(document.includes(`"${code}"`), !withoutReply.includes(code), code)
 })
 

@@ -135,6 +135,38 @@ t.test('registered twice in sibling scopes it is two consoles', async (t) => {
   t.equal((await app.inject('/api/v1/backups')).statusCode, 404)
 })
 
+t.test('a prefix given at registration is that of the routes, and of addresses', async (t) => {
+  for (const prefix of ['/one', 'one', '/one/']) {
+    const on = await setupDatabases(t)
+    const app = fastify(t)
+    await app.register(dbBackups, { ...optionsFor(on), prefix })
+    const started = await app.inject({ method: 'POST', url: '/one/api/v1/backups' })
+    t.equal(started.statusCode, 202, prefix)
+    const { id, url } = started.json()
+    t.equal(url, `http://localhost:80/one/ak/api/v2/backups/${id}`)
+    t.equal((await app.inject(new URL(url).pathname)).statusCode, 200, 'where it can be read')
+    const long = await app.inject(`/one/api/v1/backups/${'x'.repeat(200)}`)
+    t.match(long.json(), { statusCode: 400, message: /backup_id/ })
+    const unknown = await app.inject(`/one/api/v1/backups/${'x'.repeat(200)}/y`)
+    t.equal(unknown.statusCode, 404)
+    t.equal((await app.inject('/api/v1/backups')).statusCode, 404, 'not there without it')
+    t.ok(app.dbBackups, 'the decorator is where the plugin is registered')
+  }
+})
+
+t.test('a log level given at registration is that of the routes', async (t) => {
+  const levels: string[] = []
+  const on = await setupDatabases(t)
+  const app = fastify(t)
+  await app.register(dbBackups, {
+    ...optionsFor(on),
+    logLevel: 'error',
+    authorize: (request) => void levels.push(request.routeOptions.logLevel)
+  })
+  await app.inject('/api/v1/backups')
+  t.strictSame(levels, ['error'])
+})
+
 t.test('addresses follow the request, or what the host says', async (t) => {
   const on = await setupDatabases(t)
   const proxied = Fastify({ trustProxy: true })
@@ -165,6 +197,10 @@ t.test('the operations are there for the host', async (t) => {
   for (const name of ['start', 'restore', 'get', 'summary', 'list', 'attach'] as const) {
     t.type(app.dbBackups[name], 'function', name)
   }
+  const all: string[] = []
+  for (let of: object = app.dbBackups; of !== Object.prototype; of = Object.getPrototypeOf(of))
+    all.push(...Object.getOwnPropertyNames(of))
+  t.strictSame(all.sort(), ['attach', 'get', 'list', 'restore', 'start', 'summary'], 'and nothing else')
   const { id, finished } = await app.dbBackups.start()
   t.match(await finished, { id, in_progress: false })
   t.strictSame(await app.dbBackups.list(), { ids: [id] })

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { LogicalDatabase } from './databases.js'
 
-/** One database of a backup, without its documents. */
+/** One database of a backup that was just made, without its documents. */
 export interface DatabaseSummary {
   /** Milliseconds since the epoch. */
   start_timestamp: number
@@ -40,6 +40,11 @@ export interface DatabaseSummary {
   unreadable?: UnreadableDocument[]
 }
 
+/** One database of a backup that is read. Backups that athena made tell fewer counts. */
+export type StoredDatabaseSummary = Omit<DatabaseSummary, Counts> & Partial<Pick<DatabaseSummary, Counts>>
+
+type Counts = 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes'
+
 /** A document that could not be backed up. */
 export interface UnreadableDocument {
   /** At most 512 bytes of it. */
@@ -60,7 +65,7 @@ export interface BackupSummary {
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */
-  dbs: Record<string, DatabaseSummary>
+  dbs: Record<string, StoredDatabaseSummary>
   in_progress: boolean
   type: 'athena_backup'
   /** Milliseconds since the epoch. */
@@ -82,24 +87,33 @@ export interface BackupSummary {
 /** The backup once it is complete, as {@link StartedBackup.finished} gives it. */
 export type BackupOutcome = BackupSummary
 
+/** How a backup is started. */
 export interface StartOptions {
   /** Who asks, recorded in the backup and told in the event of its start. */
   requester?: Requester
 }
 
+/** A backup that has begun. */
 export interface StartedBackup {
   /** `03_ibp_db_backup_<milliseconds>` */
   id: string
   /**
-   * Resolves when the backup has been stored and checked. Rejects with the error that the header carries.
+   * Resolves when the backup has been stored and checked. Rejects with the error that the header carries: CouchError,
+   * MissingDatabaseError, DamagedBackupError, BackupDeletedError, TooManyRepeatedError, LeaseLostError, ClosingError.
    * It is safe to ignore: an ignored rejection is not reported as unhandled.
    */
   finished: Promise<BackupOutcome>
 }
 
+/** A backup that is read. */
 export interface BackupContent {
   summary: BackupSummary
-  /** The JSON document of the get-backup API, documents and attachments included. Destroyed with an error when a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told (`stream.close(NGHTTP2_INTERNAL_ERROR)`). */
+  /**
+   * The JSON document of the get-backup API, documents and attachments included. Destroyed with a DamagedBackupError when
+   * a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told
+   * (`stream.close(NGHTTP2_INTERNAL_ERROR)`). Also destroyed with a TooManyDownloadsError at its first read beyond
+   * `limits.downloads`, a StalledDownloadError when nobody reads it for `timeouts.idle`, a ClosingError, or a CouchError.
+   */
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
   etag: string
@@ -127,14 +141,18 @@ export interface DatabaseRestoreCounts {
   deleted: number
 }
 
+/** A document that a restore did not write. */
 export interface RestoreFailure {
   database: LogicalDatabase
   id: string
+  /** CouchDB's `error`, or a code of the plugin's, such as `reserved`. */
   error: string
   reason: string
 }
 
+/** What a restore did, or with `dryRun` would do. */
 export interface RestoreOutcome {
+  /** Transaction of the restore. */
   tx_id: string
   databases: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
   /** The first failures, at most 20. Long ids and reasons are cut, and say so. */
@@ -159,8 +177,10 @@ export interface UnknownIds {
   ids: string[]
 }
 
+/** Ids on skip lists that no document has, by database. */
 export type SkipUnknown = Partial<Record<LogicalDatabase, UnknownIds>>
 
+/** How a restore is started. */
 export interface RestoreOptions {
   /** Ids of documents not to restore, per database. Those that no document has are told in `skip_unknown`. */
   skip?: Partial<Record<LogicalDatabase, readonly string[]>>
@@ -177,12 +197,15 @@ export interface RestoreOptions {
   requester?: Requester
 }
 
+/** A restore that has begun. */
 export interface StartedRestore {
+  /** Its transaction, in the host's webhook store. */
   tx_id: string
   /**
-   * Like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
-   * Rejects with an `IncompleteRestoreError`, whose `outcome` tells what was done, when documents failed, the
-   * database could not be worked with any more, or the white list could not be rebuilt, and with a `DamagedBackupError` before anything is written.
+   * Safe to ignore, like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
+   * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database
+   * could not be worked with any more, or the white list could not be rebuilt; with a DamagedBackupError before anything
+   * is written; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.
    */
   finished: Promise<RestoreOutcome>
 }

@@ -15,18 +15,27 @@ export type * from './metrics.js'
 export type * from './options.js'
 export type * from './webhooks.js'
 
-/** `fastify.dbBackups`: the operations of the HTTP API for the host's own code. */
+/**
+ * `fastify.dbBackups`: the operations of the HTTP API for the host's own code. Nobody is authorized here.
+ *
+ * Every method may throw DatabaseUnavailableError when CouchDB does not answer, CouchError when it refuses, and
+ * HostValueError when the host's `couch`, `databases` or `publicUrl` gives something that cannot be used.
+ */
 export interface DbBackups {
   /**
-   * Starts a backup of all databases.
-   * @throws OperationInProgressError when a backup or a restore runs, on this instance or another.
-   * @throws DatabaseUnavailableError, ClosingError
+   * Starts a backup of all databases, and resolves when its header is stored.
+   * @throws OperationInProgressError when a backup or a restore runs, on this instance or another
+   * @throws InvalidParameterError when an option is not known or wrong
+   * @throws HostTimeoutError when `versions` does not answer, HostValueError when it gives more than 64 KiB
+   * @throws MissingDatabaseError, ReservedIdError, ClosingError
    */
   start(options?: StartOptions): Promise<StartedBackup>
   /**
    * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
    * A `body` is read and checked whole before this resolves; `limits.uploadBytes` and `timeouts.idle` bound it.
-   * @throws OperationInProgressError, DatabaseUnavailableError, ClosingError
+   * @throws OperationInProgressError when a backup or a restore runs, on this instance or another
+   * @throws HostTimeoutError when `webhooks.create` does not answer
+   * @throws MissingDatabaseError, ReservedIdError, ClosingError
    * @throws InvalidParameterError when the id is none, an option is not known or wrong, the `body` is no stream, or the
    * webhook's URL must not be called
    * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`
@@ -34,19 +43,24 @@ export interface DbBackups {
    * InsufficientStorageError, TooManyUploadsError for a `body`
    */
   restore(source: { id: string } | { body: Readable }, options?: RestoreOptions): Promise<StartedRestore>
-  /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError */
+  /**
+   * Opens a backup to be read: its summary, and a stream of the JSON document that the get-backup API sends.
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
+   * @throws DamagedBackupError when a list of chunks is missing or damaged
+   * @throws TooManyDownloadsError when too many wait to be opened
+   */
   get(id: string): Promise<BackupContent>
   /**
-   * A backup without its documents.
-   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError
+   * Returns a backup without its documents.
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
    */
   summary(id: string): Promise<BackupSummary>
-  /** Ids of all backups, oldest first. @throws DatabaseUnavailableError */
+  /** Returns the ids of all backups, oldest first. */
   list(): Promise<{ ids: string[] }>
   /**
    * Stores `data` as an attachment of a backup, as it is. What is appended to one backup at the same time is stored one
    * after another.
-   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DatabaseUnavailableError
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
    * @throws TooLargeError when `limits` forbid it, or CouchDB or a proxy before it does not take so much
    * @throws AppendBusyError when its turn does not come in `timeouts.control`
    */

@@ -14,8 +14,9 @@ export interface AuthorizeContext {
 }
 
 /**
- * Refuses by throwing (an error with `statusCode` 401 or 403) or by replying itself; allows by returning.
- * May return who asks, for the transaction. Called before the body is read.
+ * Decides whether a request may be served, before anything of its body is read. Returning allows, but for `false` (403),
+ * and may tell who asks, for the transaction. Throwing refuses, with the error's `statusCode` from 400 to 599, else with
+ * 500, and so does replying itself, or not answering in `timeouts.authorize`.
  */
 export type Authorize = (
   request: FastifyRequest,
@@ -24,10 +25,13 @@ export type Authorize = (
   // biome-ignore lint/suspicious/noConfusingVoidType: a hook that returns nothing allows
 ) => Requester | undefined | void | Promise<Requester | undefined | void>
 
+/** What `rebuildWhitelist` is told. */
 export interface RebuildContext {
+  /** Transaction of the restore. */
   tx_id: string
 }
 
+/** How clients' webhooks are called. */
 export interface ClientWebhookOptions {
   /** Narrows which URLs may be called. Default: every http(s) URL whose address is not refused anyway. */
   allow?: (url: URL) => boolean | Promise<boolean>
@@ -104,6 +108,9 @@ export interface Retry {
   longest?: number
 }
 
+/**
+ * Options of the plugin. Registration fails with a TypeError that names the option that is missing, wrong or not known.
+ */
 export interface DbBackupsOptions {
   /** nano's server scope, or a function that returns one (called for every request, so credentials can rotate). */
   couch: ServerScope | (() => ServerScope)
@@ -113,12 +120,16 @@ export interface DbBackupsOptions {
    * system database: change its name only while no instance runs a backup or restore.
    */
   databases: DatabaseNames | (() => DatabaseNames)
+  /** Decides whether a request may be served. */
   authorize: Authorize
-  /** Where restore transactions are kept. */
+  /** Where restore transactions are kept. `createCouchWebhookStore` and `createMemoryWebhookStore` make one. */
   webhooks: WebhookStore
-  /** Called after a restore. Its failure makes the transaction an `error`. */
+  /**
+   * Called after a restore has written its documents. Its failure, or no answer in `timeouts.rebuildWhitelist`, makes the
+   * transaction an `error`.
+   */
   rebuildWhitelist: (context: RebuildContext) => void | Promise<void>
-  /** Versions to record in a backup as `ibp_versions`. */
+  /** Versions to record in a backup as `ibp_versions`, at most 64 KiB of JSON. A backup does not start without them. */
   versions?: Record<string, unknown> | (() => Record<string, unknown> | Promise<Record<string, unknown>>)
   /** Origin (and path) that clients reach the server at, or a function that returns it, called for every request. Default: the request's own. */
   publicUrl?: string | (() => string | undefined)
@@ -138,6 +149,7 @@ export interface DbBackupsOptions {
    * Default `'report'`: one damaged document must not leave all others without a backup.
    */
   onUnreadable?: 'report' | 'fail'
+  /** How clients' webhooks are called. */
   clientWebhook?: ClientWebhookOptions
   /**
    * Ids of the documents of the system database that hold the console's own settings, at most 100. A restore that is
@@ -152,7 +164,10 @@ export interface DbBackupsOptions {
   securitySchemes?: Partial<Record<AuthorizeContext['scheme'], string>>
   /** Directory for uploads being restored. Default: the system's temporary directory. */
   spoolDirectory?: string
+  /** Bounds in bytes and numbers. */
   limits?: Limits
+  /** Time-outs in milliseconds. */
   timeouts?: Timeouts
+  /** How a running backup or restore bridges faults of the database. */
   retry?: Retry
 }

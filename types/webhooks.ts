@@ -1,6 +1,7 @@
 import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange, SkipUnknown } from './backups.js'
 import type { LogicalDatabase } from './databases.js'
 
+/** `pending` until the restore has ended. */
 export type TransactionStatus = 'pending' | 'success' | 'error'
 
 /** How the POST to the client's webhook went. */
@@ -23,10 +24,12 @@ export interface WebhookTransaction {
   sub_type: 'backup_restore'
   description: string
   status: TransactionStatus
+  /** Who asked for the restore: `name` and `uuid`, as `authorize` gave them, `-` where it gave none. */
   by: string
   uuid: string
   /** Where to read this transaction. */
   url: string
+  /** Where the client is told. May hold a secret: whoever serves a transaction leaves it out. */
   client_webhook_url?: string
   /** Milliseconds since the epoch. */
   ts_started: number
@@ -34,21 +37,29 @@ export interface WebhookTransaction {
   ts_completed?: number
   on_step: number
   total_steps: number
+  /** What was done, and what went wrong, in order. */
   athena_messages: string[]
+  /** Milliseconds since the last update after which a client may give the restore up. */
   timeout_ms: number
   /** Backup being restored, when it was named by its id. */
   backup_id?: string
+  /** Nothing is written. */
   dry_run?: boolean
   databases?: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
+  /** The first documents that were not written, at most 20. */
   failures?: RestoreFailure[]
   /** Ids of the skip lists that no document has: mistyped ones, as a rule. */
   skip_unknown?: SkipUnknown
   /** Documents of the option `settingsDocuments` that the restore changes: told before they are written. */
   settings_documents?: SettingsChange[]
+  /** How the client was told. Absent before the first attempt. */
   client_webhook?: WebhookDelivery
 }
 
-/** Fields of a transaction that change while a restore runs. */
+/** What the client's webhook receives: the transaction, without what is about the webhook itself. */
+export type WebhookNotice = Omit<WebhookTransaction, 'client_webhook_url' | 'client_webhook'>
+
+/** Members of a transaction that change while a restore runs. */
 export type TransactionUpdate = Partial<
   Omit<WebhookTransaction, 'tx_id' | 'type' | 'sub_type' | 'ts_started'>
 >

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BackupNotFoundError, CouchError, OperationInProgressError } from '../../lib/index.js'
+import { BackupNotFoundError, OperationInProgressError } from '../../lib/index.js'
 import type { BackupSummary, Requester, RestoreOptions } from '../../types/index.js'
 import type { Access } from './access.js'
 import type { RunningRestore } from './running-restore.js'
@@ -50,7 +50,6 @@ export async function operatorRoutes(
     if (error instanceof OperationInProgressError) {
       return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
     }
-    if (error instanceof CouchError) Object.assign(error, { statusCode: 502 })
     throw error
   })
 

@@ -1,45 +1,14 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
+import { CouchError as PublicCouchError } from '../errors.js'
 
-/** CouchDB refused a request, or could not be talked to. Never holds the server's URL, which may carry credentials; texts are cut. */
-export class CouchError extends Error {
-  override readonly name = 'CouchError'
-  /** HTTP status, or 0 when there was no usable answer. */
-  readonly status: number
-  /** CouchDB's `error`, or a code of ours: `unreachable`, `cut_off`, `stalled`, `truncated`, `bad_answer`. */
-  readonly error: string
-  readonly reason: string
-  /** The same request may succeed later. */
-  readonly retryable: boolean
-  /** Milliseconds to wait, when the server said so. */
-  readonly retryAfter: number | undefined
-  /** Something before CouchDB has answered, a proxy or a gateway. */
-  readonly gateway: boolean
-  /** Bytes of the request's body, where it was cut off without an answer. */
-  readonly sent: number | undefined
-
-  constructor(
-    what: string,
-    details: {
-      status?: number
-      error: string
-      reason: string
-      retryable?: boolean
-      retryAfter?: number
-      gateway?: boolean
-      sent?: number
-      cause?: unknown
-    }
-  ) {
-    const error = cutText(details.error, MOST.name)
-    const reason = cutText(details.reason, MOST.reason)
-    super(`${cutText(what, MOST.reason)}: ${error}, ${reason}`, { cause: details.cause })
-    this.status = details.status ?? 0
-    this.error = error
-    this.reason = reason
-    this.retryable = details.retryable ?? false
-    this.retryAfter = details.retryAfter
-    this.gateway = details.gateway ?? false
-    this.sent = details.sent
+/** The public error with its texts cut, whatever a server or a document puts in them. */
+export class CouchError extends PublicCouchError {
+  constructor(what: string, details: ConstructorParameters<typeof PublicCouchError>[1]) {
+    super(cutText(what, MOST.reason), {
+      ...details,
+      error: cutText(details.error, MOST.name),
+      reason: cutText(details.reason, MOST.reason)
+    })
   }
 }
 

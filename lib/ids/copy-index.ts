@@ -1,3 +1,4 @@
+import { TooManyRepeatedError } from '../errors.js'
 import { type Fingerprint, fingerprint } from './fingerprint.js'
 import { FingerprintTable } from './fingerprint-table.js'
 import { SeenIds } from './seen-ids.js'
@@ -5,15 +6,6 @@ import { SeenIds } from './seen-ids.js'
 const DELETED = -1
 /** Documents that may come more than once in one stream: their table takes 48 MiB. */
 export const MAX_REPEATED = 3_000_000
-
-/** More documents came more than once than there is memory for. */
-export class TooManyRepeatedError extends Error {
-  override readonly name = 'TooManyRepeatedError'
-
-  constructor() {
-    super(`more than ${MAX_REPEATED} documents came more than once, which is more than there is memory for`)
-  }
-}
 
 /**
  * Tells which copy of a document is the last, for streams in which nearly every document comes once.
@@ -67,7 +59,7 @@ export class CopyIndex {
   }
 
   #repeat(print: Fingerprint, ordinal: number): void {
-    if (this.#last.size >= MAX_REPEATED) throw new TooManyRepeatedError()
+    if (this.#last.size >= MAX_REPEATED) throw new TooManyRepeatedError(MAX_REPEATED)
     this.#last.put(print, ordinal)
   }
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { LeaseLostError } from '../errors.js'
 import { freed, isBusy, type LeaseDocument, type LeaseState, type Written } from './lease-document.js'
 
 /** Share of its time for which a lease is relied on after a renewal. The rest is a margin for who takes over. */
@@ -8,11 +9,6 @@ const RETURN_ATTEMPTS = 5
 const RETURN_WAIT = 100
 /** Milliseconds between attempts that nobody waits for. */
 const RETURN_LATER = 1000
-
-/** This instance held the lease and must not write any more. */
-export class LeaseLostError extends Error {
-  override readonly name = 'LeaseLostError'
-}
 
 /**
  * The right to run a backup or a restore, while it is held. A renewal counts when most copies of the document have

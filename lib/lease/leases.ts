@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CouchError, isUnavailable } from '../couch/errors.js'
 import { sortLeaves } from '../couch/winning-revision.js'
-import { Lease, type LeaseLostError } from './lease.js'
+import type { LeaseLostError } from '../errors.js'
+import { Lease } from './lease.js'
 import {
   freed,
   holderOf,

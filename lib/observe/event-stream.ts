@@ -2,7 +2,7 @@ import type { BackupEvent } from '../../types/events.js'
 
 export type Listener = (event: BackupEvent) => unknown
 
-/** Tells listeners what happens. What they do with it is not part of an operation, nor is their failure. */
+/** Tells listeners what happens. Operations neither wait for listeners nor fail with them. */
 export class EventStream {
   readonly #listeners: readonly Listener[]
   readonly #onFailure: (error: unknown, event: BackupEvent) => void

@@ -1,14 +1,13 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type {
   DatabaseRestoreCounts,
-  DatabaseSummary,
   Requester,
   RestoreOutcome,
+  StoredDatabaseSummary,
   UnreadableDocument
 } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
 import { cutError, cutText } from '../bytes/cut-text.js'
-import { noCounts } from '../restore/no-counts.js'
 import type { Listener } from './event-stream.js'
 
 interface Line {
@@ -197,7 +196,7 @@ const MAX_ID = 120
 
 const named = ({ id, reason }: UnreadableDocument) => ({ id: id.slice(0, MAX_ID), reason })
 
-function sizeOf(summaries: readonly DatabaseSummary[]) {
+function sizeOf(summaries: readonly StoredDatabaseSummary[]) {
   const sum = (member: 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes' | 'unreadable_count') =>
     summaries.reduce((total, summary) => total + (summary[member] ?? 0), 0)
   return {
@@ -209,16 +208,20 @@ function sizeOf(summaries: readonly DatabaseSummary[]) {
   }
 }
 
-/** How many ids of the skip lists no document has, when there are any. */
+/** Returns how many ids of the skip lists no document has, when there are any. */
 function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: number } {
   if (!unknown) return {}
   return { skipUnknown: Object.values(unknown).reduce((sum, { count }) => sum + count, 0) }
 }
 
+const COUNTS = ['total', 'created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
+
+/** Returns the counts of all databases together. */
 function totalOf({ databases }: RestoreOutcome): DatabaseRestoreCounts {
-  const sum = noCounts()
-  for (const counts of Object.values(databases)) {
-    for (const name of Object.keys(sum) as (keyof DatabaseRestoreCounts)[]) sum[name] += counts[name]
-  }
-  return sum
+  const all = Object.values(databases)
+  const sum = (name: (typeof COUNTS)[number]) => all.reduce((total, counts) => total + counts[name], 0)
+  return Object.fromEntries(COUNTS.map((name) => [name, sum(name)])) as Record<
+    (typeof COUNTS)[number],
+    number
+  >
 }

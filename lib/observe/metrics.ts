@@ -133,14 +133,17 @@ export class Metrics {
     }
   }
 
-  /** @param endedAt when a complete backup ended, in milliseconds; `undefined`: there is none */
+  /**
+   * Notes the newest complete backup, unless a newer one is known.
+   * @param endedAt milliseconds since the epoch; `undefined` when there is none
+   */
   foundBackup(endedAt: number | undefined): void {
     if (endedAt === undefined ? this.#lastBackup !== undefined : endedAt <= (this.#lastBackup ?? 0)) return
     this.#lastBackup = endedAt
     this.#lastSuccess.set({ operation: 'backup' }, (endedAt ?? 0) / 1000)
   }
 
-  /** Counters that are there from the start, so that the first failure is an increase. */
+  /** Registers counters at zero, so that the first failure is an increase. */
   #begin(): void {
     for (const operation of OPERATIONS) {
       this.#failures.inc({ operation }, 0)
@@ -183,7 +186,7 @@ function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
   return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
 }
 
-/** Makes metrics, or gives those that the registry has. */
+/** Makes metrics, or returns those that the registry has. */
 class MetricFactory {
   readonly #options: MetricsOptions
 
@@ -210,7 +213,11 @@ class MetricFactory {
     )
   }
 
-  /** @param method what a metric of this kind can do */
+  /**
+   * Returns the registry's metric of a name, or makes it.
+   * @param method a method that metrics of this kind have
+   * @throws TypeError when the registry's is of another kind
+   */
   #shared<Metric extends object>(name: string, method: keyof Metric, make: (full: string) => Metric): Metric {
     const { client, registry = client.register, prefix = '' } = this.#options
     const full = prefix + name

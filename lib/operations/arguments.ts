@@ -1,5 +1,6 @@
 import { type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import type { RestoreOptions, StartOptions } from '../../types/backups.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
 
@@ -9,7 +10,7 @@ const Ids = Type.Optional(Type.Array(Type.String()))
 const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 
-const Start = Type.Object({ requester: Requester }, closed)
+const Start = Type.Object({ requester: Requester } satisfies Record<keyof StartOptions, TSchema>, closed)
 const Restore = Type.Object(
   {
     skip: Type.Optional(
@@ -19,7 +20,7 @@ const Restore = Type.Object(
     dryRun: Flag,
     exact: Flag,
     requester: Requester
-  },
+  } satisfies Record<keyof RestoreOptions, TSchema>,
   closed
 )
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)

@@ -5,6 +5,7 @@ import type { TransactionUpdate } from '../../types/webhooks.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import { IncompleteRestoreError } from '../errors.js'
 import { type AboutDatabase, unreadableIds } from '../format/about-database.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
@@ -38,17 +39,6 @@ export interface RestoreJobOptions {
   /** Rebuilds the white list. */
   rebuildWhitelist: () => Promise<void>
   onPhase: (phase: RestorePhase) => void
-}
-
-/** A restore that wrote what it could, but not everything. */
-export class IncompleteRestoreError extends Error {
-  override readonly name = 'IncompleteRestoreError'
-  readonly outcome: RestoreOutcome
-
-  constructor(message: string, outcome: RestoreOutcome, cause?: Error) {
-    super(message, { cause })
-    this.outcome = outcome
-  }
 }
 
 /** Steps of a restore: check, one for each database, white list. */

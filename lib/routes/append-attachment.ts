@@ -5,17 +5,16 @@ import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
 import { readAttachmentBody } from './attachment-body.js'
-import { type Ask, type RouteContext, replyUnknown, type Scope } from './context.js'
+import type { RouteContext, Routes } from './context.js'
 import { clientOf, OWN_BODY, streamBodies, withBody } from './request-body.js'
 
 /** Room for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
 
-/** API 2: `PUT /backups/:backup_id/attachments/:att_name`. The scope must be its own: JSON is not parsed in it but streamed. */
-export function appendAttachment(scope: Scope, context: RouteContext): void {
-  const { schema, ...route } = routeOf(context)
+/** API 2: `PUT /backups/:backup_id/attachments/:att_name`. JSON is not parsed but streamed. */
+export const appendAttachment: Routes = async (scope, context) => {
   streamBodies(scope)
-  scope.put('/:backup_id/attachments/:att_name', { ...route, schema }, (request, reply) => {
+  scope.put('/:backup_id/attachments/:att_name', routeOf(context), (request, reply) => {
     const { backup_id: id, att_name: name } = request.params
     return append(context, request, reply, { id, name })
   })
@@ -23,23 +22,14 @@ export function appendAttachment(scope: Scope, context: RouteContext): void {
 
 /**
  * Registers the same for names that are longer than the host's router takes of a parameter (`maxParamLength`, which is
- * 100 by default). The route matches what has further segments as well: that is not there for anybody.
+ * 100 by default). The scope refuses requests with further segments, which the route matches as well.
  */
-export function appendLongNamed(scope: Scope, context: RouteContext, ask: Ask): void {
+export const appendLongNamed: Routes = async (scope, context) => {
   const { schema, ...route } = routeOf(context)
-  const url = '/:backup_id/attachments/*'
-  const segments = `${scope.prefix}${url}`.split('/').length
   streamBodies(scope)
   scope.put(
-    url,
-    {
-      ...route,
-      schema: { ...schema, params: LongNameParams, hide: true },
-      async onRequest(request, reply) {
-        if (request.url.split('?')[0].split('/').length !== segments) return replyUnknown(request, reply)
-        return ask(request, reply)
-      }
-    },
+    '/:backup_id/attachments/*',
+    { ...route, schema: { ...schema, params: LongNameParams, hide: true } },
     (request, reply) => {
       const { backup_id: id, '*': name } = request.params
       return append(context, request, reply, { id, name })

@@ -23,7 +23,7 @@ const MAX_DEPTH = 1000
 
 const ATTACHMENT = '/attachment'
 
-/** The error of Fastify's own validation. */
+/** Fastify does not export the error of its own validation. */
 const ValidationError = createError('FST_ERR_VALIDATION', '%s', 400)
 
 const validate = TypeBoxValidatorCompiler({
@@ -77,7 +77,7 @@ const refusal = (problems: readonly Problem[]): Error =>
     problems.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ')
   )
 
-/** @throws FST_ERR_VALIDATION */
+/** Checks a body against the schema. @throws FST_ERR_VALIDATION */
 function checkBody(body: unknown): void {
   const problems = problemsOf(body)
   if (problems.length > 0) throw refusal(problems)

@@ -1,29 +1,44 @@
-import createError from '@fastify/error'
-import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Requester } from '../../types/backups.js'
+import type { FastifyReply } from 'fastify'
 import type { AuthorizeContext } from '../../types/options.js'
+import { AuthorizationFailedError, ForbiddenError } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 import { within } from '../waits/within.js'
-
-const AuthorizationFailedError = createError(
-  'DB_BACKUPS_AUTHORIZATION_FAILED',
-  'the request could not be authorized',
-  500
-)
-
-const ForbiddenError = createError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
+import type { Ask } from './context.js'
+import { statusOf } from './error-handler.js'
 
 /**
- * Asks the host whether a request may be served. A hook that throws, hangs, replies itself, or gives `false` refuses.
- * @returns who asks, or `null` when the hook has replied
+ * Returns a hook that asks the host whether a request may be served, and notes who asks. A host's hook that throws, hangs,
+ * replies itself, or gives `false` refuses.
  */
-export async function authorize(
-  { authorize: hook, timeouts }: ResolvedOptions,
-  scheme: AuthorizeContext['scheme'],
-  request: FastifyRequest,
-  reply: FastifyReply
-): Promise<Requester | undefined | null> {
-  // `reply.sent` stays false while onSend hooks run and while a stream is being sent.
+export function authorizer(
+  { authorize, timeouts }: ResolvedOptions,
+  scheme: AuthorizeContext['scheme']
+): Ask {
+  return async (request, reply) => {
+    const hasReplied = watchReply(reply)
+    try {
+      const requester = await within(
+        timeouts.authorize,
+        () => new AuthorizationFailedError(),
+        async () => authorize(request, { action: 'blockchain.optools.settings', scheme }, reply)
+      )
+      if (hasReplied()) return reply
+      // No type allows it, but whoever writes it means this.
+      if ((requester as unknown) === false) throw new ForbiddenError()
+      request.backupsRequester = requester ?? undefined
+      return undefined
+    } catch (error) {
+      if (hasReplied()) return reply
+      throw statusOf(error) === undefined ? new AuthorizationFailedError({ cause: error }) : error
+    }
+  }
+}
+
+/**
+ * Returns a function that tells whether somebody has replied. Fastify has none: `reply.sent` stays false while the host's
+ * onSend hooks run and while a stream is sent, and an onSend hook of ours runs after all of the host's.
+ */
+function watchReply(reply: FastifyReply): () => boolean {
   let replied = false
   for (const method of ['send', 'callNotFound'] as const) {
     const original = reply[method] as (...args: unknown[]) => FastifyReply
@@ -32,22 +47,5 @@ export async function authorize(
       return original.apply(reply, args)
     }
   }
-  const hasReplied = () => replied || reply.sent || reply.raw.headersSent
-  try {
-    const requester = await within(
-      timeouts.authorize,
-      () => new AuthorizationFailedError(),
-      async () => hook(request, { action: 'blockchain.optools.settings', scheme }, reply)
-    )
-    if (hasReplied()) return null
-    // No type allows it, but whoever writes it means this.
-    if ((requester as unknown) === false) throw new ForbiddenError()
-    return requester ?? undefined
-  } catch (error) {
-    if (hasReplied()) return null
-    const statusCode = (error as { statusCode?: unknown } | undefined)?.statusCode
-    if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600) throw error
-    if (error instanceof AuthorizationFailedError) throw error
-    throw new AuthorizationFailedError({ cause: error })
-  }
+  return () => replied || reply.sent || reply.raw.headersSent
 }

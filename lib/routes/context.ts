@@ -1,64 +1,74 @@
-import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import type {
-  FastifyBaseLogger,
-  FastifyInstance,
-  FastifyReply,
-  FastifyRequest,
-  RawReplyDefaultExpression,
-  RawRequestDefaultExpression,
-  RawServerDefault
-} from 'fastify'
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Requester } from '../../types/backups.js'
+import type { AuthorizeContext } from '../../types/options.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { InvalidParameterError } from '../errors.js'
 import type { Operations } from '../operations/operations.js'
 import type { ResolvedOptions } from '../options.js'
-import type { Description } from './describe.js'
 
-export type Scope = FastifyInstance<
-  RawServerDefault,
-  RawRequestDefaultExpression,
-  RawReplyDefaultExpression,
-  FastifyBaseLogger,
-  TypeBoxTypeProvider
->
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who asks, as the host's `authorize` told. */
+    backupsRequester: Requester | undefined
+  }
+}
 
-/** What the routes share. */
+/** Asks the host whether a request may be served, and replies to one that may not. */
+export type Ask = (request: FastifyRequest, reply: FastifyReply) => Promise<FastifyReply | undefined>
+
+/** What the routes of one prefix and version share. */
 export interface RouteContext {
   operations: Operations
   options: ResolvedOptions
-  /** What OpenAPI wants to know of an operation. */
+  ask: Ask
+  /** Returns what OpenAPI wants to know of an operation. */
   describe(operation: string): Description
-  /** Who asks, as `authorize` told. */
-  requesterOf(request: FastifyRequest): Requester | undefined
   /**
-   * Makes what turns paths of the API into absolute URLs. Asked before anything is done.
+   * Returns what makes paths of the API absolute URLs. Called before anything is done.
    * @throws InvalidParameterError when the request's headers name no host
    */
   urlsOf(request: FastifyRequest): (path: string) => string
 }
 
-/** Asks the host whether a request may be served; one that may not has been replied to. */
-export type Ask = (request: FastifyRequest, reply: FastifyReply) => Promise<FastifyReply | undefined>
+/** Registers routes. */
+export type Routes = FastifyPluginAsyncTypebox<RouteContext>
+export type Scope = Parameters<Routes>[0]
 
-/** Replies as Fastify does to a request for which there is no route. Tells nothing that was not asked. */
-export async function replyUnknown(
-  { method, url }: FastifyRequest,
-  reply: FastifyReply
-): Promise<FastifyReply> {
-  const message = cutText(`Route ${method}:${url} not found`, MOST.message)
-  return reply.code(404).send({ statusCode: 404, error: 'Not Found', message })
+/** The version that OpenAPI documents show; the others are the same. */
+const DOCUMENTED_VERSION = 'v3'
+
+/** What OpenAPI wants to know of a route besides its schemas. */
+interface Description {
+  operationId: string
+  hide: boolean
+  security?: Record<string, string[]>[]
+}
+
+/** Returns a function that describes an operation of one prefix and version. */
+export function describer(
+  scheme: AuthorizeContext['scheme'],
+  version: string,
+  { securitySchemes }: ResolvedOptions
+): RouteContext['describe'] {
+  const name = securitySchemes?.[scheme]
+  return (operation) => ({
+    operationId: scheme === 'session' ? `${operation}InSession` : operation,
+    hide: version !== DOCUMENTED_VERSION,
+    // Left out unless the host names its schemes: @fastify/swagger fails on names that it does not know.
+    ...(name !== undefined && { security: [{ [name]: [] }] })
+  })
 }
 
 export const backupPath = (id: string): string => `/ak/api/v2/backups/${id}`
 
-/** For routes whose body may be absent: clients send none, `null` or an empty object. */
+/** Takes a body that may be absent: clients send none, `null` or an empty object. */
 export async function acceptNoBody(request: FastifyRequest): Promise<void> {
   request.body ??= {}
 }
 
 /**
- * For routes without a body, which clients take as above. Not a schema: OpenAPI would show it as a body to send.
+ * Refuses a body that is not absent as above. Not a schema: OpenAPI would show it as a body to send.
  * @throws InvalidParameterError
  */
 export async function refuseBody({ body }: FastifyRequest): Promise<void> {

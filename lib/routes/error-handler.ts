@@ -1,36 +1,35 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { cutError, cutText, MOST } from '../bytes/cut-text.js'
-import { CouchError } from '../couch/errors.js'
 import {
   AppendBusyError,
   DatabaseUnavailableError,
+  EncodingError,
   OperationInProgressError,
   TooManyDownloadsError,
   TooManyUploadsError
 } from '../errors.js'
-import { ACCEPTED_ENCODINGS, EncodingError } from './request-body.js'
+import { ACCEPTED_ENCODINGS } from './request-body.js'
 
 /** Seconds after which it makes sense to ask again. */
 const RETRY_AFTER = '5'
 
-/** Errors after which the same request may be answered soon. */
+/** Returns whether the same request may succeed soon. */
 const isOfTheMoment = (error: unknown) =>
   [DatabaseUnavailableError, TooManyDownloadsError, TooManyUploadsError, AppendBusyError].some(
     (kind) => error instanceof kind
   )
 
-/** Gives every error the shape that clients of the API know, and never more than its message, cut. */
+/** Replies with an error in the shape that clients of the API know: never more than its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof OperationInProgressError) {
-    return reply.code(400).send({ statusCode: 400, message: error.message, id: error.id })
+    const { statusCode, message, id } = error
+    return reply.code(statusCode).send({ statusCode, message, id })
   }
-  if (isOfTheMoment(error)) {
-    reply.header('retry-after', RETRY_AFTER)
-  }
+  if (isOfTheMoment(error)) reply.header('retry-after', RETRY_AFTER)
   // RFC 9110, section 15.5.16
   if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
-  const statusCode = error instanceof CouchError ? 502 : statusOf(error)
+  const statusCode = statusOf(error) ?? 500
   // Errors of the system and of the host's code name paths, addresses and more.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
   if (statusCode >= 500) request.log.error({ err: cutError(error) }, 'backup request failed')
@@ -38,12 +37,14 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   reply.type('application/json; charset=utf-8')
   return reply.code(statusCode).send({
     statusCode,
-    code: error instanceof CouchError ? 'DB_BACKUPS_DATABASE_ERROR' : told ? error.code : undefined,
+    code: told ? error.code : undefined,
     error: STATUS_CODES[statusCode] ?? 'Error',
     message: told ? cutText(error.message, MOST.message) : 'the request could not be served'
   })
 }
 
-function statusOf({ statusCode }: FastifyError): number {
-  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : 500
+/** Returns the status that an error has, if any. Code of the host may throw what is no error. */
+export function statusOf(error: unknown): number | undefined {
+  const statusCode = (error as { statusCode?: unknown } | undefined | null)?.statusCode
+  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : undefined
 }

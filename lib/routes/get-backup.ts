@@ -1,29 +1,20 @@
 import type { Readable } from 'node:stream'
-import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
-import { BackupNotFoundError, RangeAfterEndError, TooManyDownloadsError } from '../errors.js'
+import { BackupNotFoundError, CodedPartError, RangeAfterEndError, TooManyDownloadsError } from '../errors.js'
 import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import { breakOffWith, withoutBody } from './break-off.js'
-import { rangeStart } from './byte-range.js'
-import type { RouteContext, Scope } from './context.js'
-import { isNotModified } from './entity-tag.js'
+import type { Routes } from './context.js'
 import { turnOf } from './reply-turn.js'
-
-const CodedPartError = createError(
-  'DB_BACKUPS_CODED_PART',
-  'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
-  500
-)
 
 /** Route options of @fastify/compress: a download that is coded cannot be resumed. */
 const UNCOMPRESSED = { compress: false }
 
 /** API 5: `GET /backups/:backup_id` */
-export function getBackup(scope: Scope, { operations, options, describe }: RouteContext): void {
+export const getBackup: Routes = async (scope, { operations, options, describe }) => {
   scope.get(
     '/:backup_id',
     {
@@ -48,6 +39,8 @@ export function getBackup(scope: Scope, { operations, options, describe }: Route
             'unknownBackup',
             'unknownLayout',
             'rangeAfterEnd',
+            'damaged',
+            'codedPart',
             'tooManyDownloads'
           )
         }
@@ -120,4 +113,27 @@ async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload:
   reply.header('etag', `W/${etag}`)
   for (const name of ['accept-ranges', 'content-length']) reply.removeHeader(name)
   return payload
+}
+
+/**
+ * Returns whether a client that sends `If-None-Match` has what would be sent. Compared as weak tags, since a coding before the
+ * client makes them so (RFC 9110, 13.1.2).
+ */
+function isNotModified(header: string | undefined, etag: string): boolean {
+  if (header === undefined) return false
+  return header.split(',').some((tag) => tag.trim() === '*' || tag.trim().replace(/^W\//, '') === etag)
+}
+
+/**
+ * Returns where a request wants the body to begin: `Range: bytes=N-`, when `If-Range` is absent or has the body's tag.
+ * `undefined` asks for the whole, as do the other forms of `Range`, which a server may ignore (RFC 9110, 14.2).
+ */
+function rangeStart(
+  headers: { range?: string; 'if-range'?: string | string[] },
+  etag: string
+): number | undefined {
+  const [, first] = /^bytes=[ \t]*(\d+)-[ \t]*$/i.exec(headers.range ?? '') ?? []
+  const condition = headers['if-range']
+  if (first === undefined || (condition !== undefined && condition !== etag)) return undefined
+  return Number(first)
 }

@@ -1,10 +1,10 @@
 import { backupIds } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
-import type { RouteContext, Scope } from './context.js'
+import type { Routes } from './context.js'
 
 /** API 6: `GET /backups` */
-export function listBackups(scope: Scope, { operations, describe }: RouteContext): void {
+export const listBackups: Routes = async (scope, { operations, describe }) => {
   scope.get(
     '',
     {

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { ClientLeftError } from './request-body.js'
+import { ClientLeftError } from '../errors.js'
 
 /** Replies of one connection that may wait for those before them. */
 const MOST_WAITING = 64

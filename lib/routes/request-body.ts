@@ -1,27 +1,25 @@
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
-import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, preParsingAsyncHookHandler } from 'fastify'
 import { type Bounds, bodyTooLarge, bounded, bytesOf } from '../bytes/body.js'
 import { abandon, drain } from '../bytes/discard.js'
 import { headOf } from '../bytes/head-of.js'
 import { InflateError, Inflater } from '../bytes/inflater.js'
-import { BodyAlreadyReadError, InvalidBackupError, TooLargeError, UploadTimeoutError } from '../errors.js'
+import {
+  BodyAlreadyReadError,
+  ClientLeftError,
+  EncodingError,
+  InvalidBackupError,
+  TooLargeError,
+  UploadTimeoutError
+} from '../errors.js'
 import { sharedTurn } from '../waits/steps.js'
 import type { Scope } from './context.js'
 
-/** The reply says in `Accept-Encoding` which encodings are. */
-export const EncodingError = createError(
-  'DB_BACKUPS_ENCODING',
-  'a content encoding is not supported: %s',
-  415
-)
 /** The encodings of bodies that are accepted, besides none. */
 export const ACCEPTED_ENCODINGS = 'gzip'
 
-/** Nobody waits for the reply any more. */
-export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
-/** Configuration of a route that tells plugins of the host that read bodies, fastify-raw-body, to leave its own alone. */
+/** Tells fastify-raw-body, by the configuration of a route, to leave the route's body alone. */
 export const OWN_BODY: object = { rawBody: false }
 
 export interface BodyLimits {
@@ -62,7 +60,7 @@ export function readBody(request: FastifyRequest, payload: Readable, limits: Bod
   return Object.defineProperty(body, 'receivedEncodedLength', { get })
 }
 
-/** The one encoding that a body has, by its usual name; `undefined` for none. */
+/** Returns the encoding of a body by its usual name, `undefined` for none. */
 function encodingOf({ headers }: FastifyRequest): string | undefined {
   const encoding = headers['content-encoding']?.trim().toLowerCase()
   if (!encoding || encoding === 'identity') return undefined
@@ -75,7 +73,10 @@ async function* firstReading(payload: Readable, bounds: Bounds): AsyncGenerator<
   yield* bounded(bytesOf(payload), bounds)
 }
 
-/** @param changed a hook of the host has had the body, and may have inflated it */
+/**
+ * Inflates what was received.
+ * @param changed whether a hook of the host has had the body, and may have inflated it
+ */
 async function* inflated(
   received: AsyncGenerator<Buffer>,
   changed: boolean,
@@ -106,10 +107,10 @@ async function* gunzipped(pieces: AsyncGenerator<Buffer>): AsyncGenerator<Buffer
   }
 }
 
-/** Makes JSON of a scope's routes a stream, which its readers check: no parser reads it into memory. */
+/** Gives a scope's routes JSON as a stream, which their readers check: no parser reads it into memory. */
 export function streamBodies(scope: Scope): void {
   const compile = scope.validatorCompiler as NonNullable<Scope['validatorCompiler']>
-  // Those of the host, and Fastify's own for text.
+  // Also those of the host, and Fastify's own for text.
   scope.removeAllContentTypeParsers()
   scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
   scope.setValidatorCompiler((route) => (route.httpPart === 'body' ? () => true : compile(route)))
@@ -155,7 +156,7 @@ async function leave(
   if (!(error instanceof UploadTimeoutError)) await drain(body)
 }
 
-/** Returns a signal that a request's client ends when it breaks off. */
+/** Returns a signal that is aborted when the request's client breaks off. */
 export function clientOf({ raw }: FastifyReply): AbortSignal {
   const left = new AbortController()
   raw.once('close', () => {

@@ -4,7 +4,7 @@ import { BackupParams } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
-import { acceptNoBody, type RouteContext, type Scope } from './context.js'
+import { acceptNoBody, type Routes } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
@@ -12,8 +12,7 @@ import { parseSkipLists } from './skip-list.js'
 const MOST_BYTES = 8 * 1024
 
 /** API 4: `PUT /backups/:backup_id` */
-export function restoreStored(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlsOf, describe } = context
+export const restoreStored: Routes = async (scope, { operations, options, urlsOf, describe }) => {
   scope.put(
     '/:backup_id',
     {
@@ -60,7 +59,7 @@ export function restoreStored(scope: Scope, context: RouteContext): void {
       try {
         const { tx_id: txId } = await operations.restoreFrom(
           { id: request.params.backup_id },
-          { skip, clientWebhookUrl: request.body.client_webhook_url, requester: requesterOf(request) },
+          { skip, clientWebhookUrl: request.body.client_webhook_url, requester: request.backupsRequester },
           urlOf
         )
         return reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })

@@ -3,13 +3,12 @@ import { transactionPath } from '../operations/transactions.js'
 import { errorReplies } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
-import type { RouteContext, Scope } from './context.js'
+import type { Routes } from './context.js'
 import { OWN_BODY, streamBodies, withBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
-/** API 3: `PUT /backups`. The scope must be its own: JSON is not parsed in it but streamed. */
-export function restoreUpload(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlsOf, describe } = context
+/** API 3: `PUT /backups`. JSON is not parsed but streamed. */
+export const restoreUpload: Routes = async (scope, { operations, options, urlsOf, describe }) => {
   const { uploadBytes } = options.limits
   const limits = { received: uploadBytes, inflated: uploadBytes, idle: options.timeouts.idle }
   streamBodies(scope)
@@ -59,7 +58,7 @@ export function restoreUpload(scope: Scope, context: RouteContext): void {
         const urlOf = urlsOf(request)
         const { tx_id: txId } = await operations.restoreFrom(
           { body },
-          { skip, requester: requesterOf(request) },
+          { skip, requester: request.backupsRequester },
           urlOf
         )
         return reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })

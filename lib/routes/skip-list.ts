@@ -6,7 +6,7 @@ import { readSkipList } from '../json/read-skip-list.js'
 import type { RestoreQuery } from '../schemas/restore.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 
-/** Ids not to restore, by database. @throws InvalidParameterError that names the parameter */
+/** Reads the ids not to restore, by database. @throws InvalidParameterError that names the parameter */
 export async function parseSkipLists(
   query: Static<typeof RestoreQuery>
 ): Promise<Partial<Record<LogicalDatabase, string[]>>> {

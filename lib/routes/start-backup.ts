@@ -1,12 +1,11 @@
 import { backupStarted } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
-import { backupPath, type RouteContext, refuseBody, type Scope } from './context.js'
+import { backupPath, type Routes, refuseBody } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
-export function startBackup(scope: Scope, context: RouteContext): void {
-  const { operations, options, requesterOf, urlsOf, describe } = context
+export const startBackup: Routes = async (scope, { operations, options, urlsOf, describe }) => {
   scope.post(
     '',
     {
@@ -44,7 +43,7 @@ export function startBackup(scope: Scope, context: RouteContext): void {
     },
     async (request, reply) => {
       const urlOf = urlsOf(request)
-      const { id } = await operations.start({ requester: requesterOf(request) })
+      const { id } = await operations.start({ requester: request.backupsRequester })
       return reply.code(202).send({ message: 'in-progress', id, url: urlOf(backupPath(id)) })
     }
   )

@@ -4,7 +4,7 @@ import { Silence } from '../waits/silence.js'
 import { breakOff, cutConnection } from './break-off.js'
 import { inTurn } from './reply-turn.js'
 
-/** Cuts off replies whose clients do not take them. What a stream still has to give is its own matter. */
+/** Cuts off replies whose clients do not take them. A reply that is a stream is watched from its end on. */
 export class UnreadReplies {
   readonly #idle: number
   readonly #unsent = new Map<FastifyReply, Silence>()
@@ -45,7 +45,7 @@ export class UnreadReplies {
     else silence?.wait()
   }
 
-  /** A stream of HTTP/2 whose connection takes nothing cannot even be reset. */
+  /** Breaks off a reply, and cuts its connection if that does not end it: HTTP/2 resets by a frame, which has to be taken. */
   #cut(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => cutConnection(reply))
     finished(reply.raw, () => silence.end())

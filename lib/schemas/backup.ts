@@ -43,7 +43,7 @@ export const AttachmentParams = Type.Object({
   })
 })
 
-/** Names that the router takes as a wild card. */
+/** Parameters of the route for names that the router takes as a wild card. */
 export const LongNameParams = Type.Object({ backup_id: BackupId, '*': Type.String() })
 
 export const AttachmentBody = Type.Object(
@@ -113,9 +113,11 @@ export const Backup = Type.Object(
   {
     id: Type.String(),
     backup_version: Type.String(),
-    ibp_versions: Type.Object(
-      {},
-      { additionalProperties: true, description: 'Versions of the application that was backed up' }
+    ibp_versions: Type.Unsafe<Record<string, unknown>>(
+      Type.Object(
+        {},
+        { additionalProperties: true, description: 'Versions of the application that was backed up' }
+      )
     ),
     requester: Type.Optional(
       Type.Object(

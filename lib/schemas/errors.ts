@@ -1,10 +1,10 @@
 import { STATUS_CODES } from 'node:http'
 import { type Static, Type } from '@sinclair/typebox'
-import { BodyAlreadyReadError } from '../errors.js'
+import { BodyAlreadyReadError, CodedPartError, ForbiddenError } from '../errors.js'
 import { EXAMPLE_BACKUP, EXAMPLE_TX } from './common.js'
 import { type Examples, type ReplySchema, reply } from './reply.js'
 
-/** What every refusal looks like: Fastify's shape, and the fields athena's clients know. */
+/** A refusal: Fastify's shape, and the members that athena's clients know. */
 export const ErrorReply = Type.Object(
   {
     statusCode: Type.Integer({ description: 'HTTP status' }),
@@ -28,7 +28,7 @@ const refusal = (statusCode: number, code: string | undefined, message: string) 
   message
 })
 
-/** Each with the reply as it is sent. */
+/** Examples of refusals, as they are sent. */
 const ERRORS = {
   backupRuns: {
     summary: 'A backup runs',
@@ -130,6 +130,10 @@ const ERRORS = {
     summary: 'Without the action blockchain.optools.settings; the host words it',
     value: refusal(403, undefined, 'forbidden')
   },
+  notAllowed: {
+    summary: "The host's hook gives `false`",
+    value: refusal(403, 'DB_BACKUPS_FORBIDDEN', new ForbiddenError().message)
+  },
   unknownBackup: {
     summary: 'No such backup',
     value: { statusCode: 404, error: 'not_found', reason: 'missing' }
@@ -197,6 +201,18 @@ const ERRORS = {
   rangeAfterEnd: {
     summary: 'A range that begins after the end',
     value: refusal(416, 'DB_BACKUPS_RANGE', 'headers/range begins after the end of the 20449 bytes')
+  },
+  damaged: {
+    summary: 'A stored part is missing or damaged: found before the first byte is sent',
+    value: refusal(
+      500,
+      'DB_BACKUPS_DAMAGED',
+      'backup chunk "backup_chunk_1592924104038_components_000000" is missing'
+    )
+  },
+  codedPart: {
+    summary: 'Something else in the server has coded a part of the backup',
+    value: refusal(500, 'DB_BACKUPS_CODED_PART', new CodedPartError().message)
   },
   authorizationFailed: {
     summary: 'The host could not authorize the request',
@@ -276,6 +292,7 @@ const ALWAYS: ErrorName[] = [
   'unknownQueryKey',
   'unauthorized',
   'forbidden',
+  'notAllowed',
   'authorizationFailed',
   'databaseError',
   'databaseUnavailable'
@@ -306,7 +323,7 @@ const HEADERS: Record<string, Record<string, object>> = {
 
 export type ErrorName = keyof typeof ERRORS
 
-/** The errors that every route may reply with, and those named. */
+/** Describes the errors that every route may reply with, and those named. */
 export function errorReplies(
   ...names: ErrorName[]
 ): Record<keyof typeof DESCRIPTIONS, ReplySchema<typeof ErrorReply>> {

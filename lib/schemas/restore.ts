@@ -44,7 +44,7 @@ const UploadedDatabase = Type.Object({
   )
 })
 
-/** The upload as it is described; it is read as a stream, and checked by the reader. */
+/** Describes an upload. The body is read as a stream, and checked by its reader. */
 export const UploadBody = Type.Object(
   {
     client_webhook_url: ClientWebhook,

@@ -5,7 +5,7 @@ import { CouchClient, FOREGROUND } from '../couch/client.js'
 import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
-import { DatabaseName } from '../options.js'
+import { DatabaseName } from '../databases.js'
 
 export interface CouchWebhookStoreOptions {
   /** nano's server scope, or a function that returns one. */

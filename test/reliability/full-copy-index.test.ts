@@ -1,5 +1,6 @@
 import t from 'tap'
-import { CopyIndex, MAX_REPEATED, TooManyRepeatedError } from '../../lib/ids/copy-index.js'
+import { TooManyRepeatedError } from '../../lib/errors.js'
+import { CopyIndex, MAX_REPEATED } from '../../lib/ids/copy-index.js'
 
 const MiB = 1024 * 1024
 /** Tables of 65,536 slots of 12 bytes, a few of which have doubled. */
