@@ -5,7 +5,7 @@ import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
 import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { BACKGROUND } from './couch/client.js'
-import { checkCouch } from './couch/connection.js'
+import { checkCouch, DatabaseName } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-watch.js'
@@ -19,7 +19,6 @@ const Checked = Type.Optional(Type.Unknown())
 const Count = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
 const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
 const SchemeName = Type.String({ minLength: 1 })
-export const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
 
 const Names = Type.Object(
   {

@@ -1,8 +1,12 @@
+import { Type } from '@sinclair/typebox'
 import type { ServerScope } from 'nano'
 import type { Dispatcher } from 'undici'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { HostValueError } from '../errors.js'
 import { isPromise, nowOf } from '../waits/host-code.js'
+
+/** What CouchDB takes as the name of a database. */
+export const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
 
 /** Where and as whom to talk to CouchDB. */
 export interface Connection {

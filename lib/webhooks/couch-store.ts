@@ -2,10 +2,9 @@ import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient, FOREGROUND } from '../couch/client.js'
-import { checkCouch, connectionTo } from '../couch/connection.js'
+import { checkCouch, connectionTo, DatabaseName } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
-import { DatabaseName } from '../options.js'
 
 export interface CouchWebhookStoreOptions {
   /** nano's server scope, or a function that returns one. */
