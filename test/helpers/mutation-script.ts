@@ -163,7 +163,7 @@ async function readResults(): Promise<Map<string, string>> {
   return new Map(lines.map((line) => JSON.parse(line) as [string, string]))
 }
 
-/** Runs each test without a mutant. Returns how long it took. @throws when one fails */
+/** Runs each test without a mutant. Returns how long those took that pass; of the others the run fails in the end. */
 async function measure(copies: readonly Copy[], tests: readonly string[]): Promise<Map<string, number>> {
   const times = new Map<string, number>()
   const open = [...tests]
@@ -172,8 +172,11 @@ async function measure(copies: readonly Copy[], tests: readonly string[]): Promi
       const began = performance.now()
       // Once more: a machine that is busy makes tests late.
       const passed = (await copy.passes(test, LONGEST_TEST)) || (await copy.passes(test, LONGEST_TEST))
-      if (!passed) throw new Error(`test/${test}.test.ts fails without a mutant`)
-      times.set(test, performance.now() - began)
+      if (passed) times.set(test, performance.now() - began)
+      else {
+        console.error(`left out: test/${test}.test.ts fails without a mutant`)
+        process.exitCode = 1
+      }
     }
   }
   await Promise.all(copies.map(work))
@@ -194,7 +197,7 @@ async function testRoom(room: string, copies: readonly Copy[], count: number, se
     else results.push({ mutant, by })
   }
   const times = open.length > 0 ? await measure(copies, tests) : new Map<string, number>()
-  const fastestFirst = [...tests].sort((a, b) => times.get(a)! - times.get(b)!)
+  const fastestFirst = [...times.keys()].sort((a, b) => times.get(a)! - times.get(b)!)
   const work = async (copy: Copy) => {
     for (let mutant = open.shift(); mutant; mutant = open.shift()) {
       const tested = await copy.try(mutant, fastestFirst, times)
