@@ -69,7 +69,15 @@ export const ROOMS: Record<string, Room> = {
   },
   lease: {
     files: ['lib/lease/'],
-    tests: ['lease-schedules', 'one-at-a-time', 'lease', 'reserved-ids', 'webhook-redelivery', 'quorum']
+    tests: [
+      'lease-schedules',
+      'one-at-a-time',
+      'lease',
+      'reserved-ids',
+      'webhook-redelivery',
+      'notices',
+      'quorum'
+    ]
   },
   feed: {
     files: ['lib/couch/feed', 'lib/backup/'],
