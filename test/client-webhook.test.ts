@@ -5,6 +5,7 @@ import { type AddressInfo, createServer as createTcpServer, type Socket } from '
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { guardedLookup } from '../lib/webhooks/address.js'
+import { Notifier } from '../lib/webhooks/notifier.js'
 import type { WebhookDelivery, WebhookTransaction } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
@@ -123,6 +124,31 @@ t.test('is not tried again after a refusal', async (t) => {
   const { client_webhook } = await deliver(await consoleWith(t, { attempts: 3 }), url)
   t.match(client_webhook, { attempts: 1, delivered: false, last_status: 404 })
   t.equal(received.length, 1)
+})
+
+t.test('every status that may pass is tried again, and no other', async (t) => {
+  const { received, url } = await startReceiver(t, (response) => {
+    response.writeHead(Number(response.req.url!.slice(1))).end()
+  })
+  const notifier = new Notifier({ attempts: 2 })
+  t.teardown(() => notifier.close())
+  const attempts = async (status: number) => {
+    const transaction = { client_webhook_url: `${url}/${status}` } as WebhookTransaction
+    const delivery = await notifier.deliver(transaction, async () => undefined)
+    t.match(delivery, { delivered: false, last_status: status, attempts: Number })
+    t.equal(received.filter((request) => request.url === `/${status}`).length, delivery.attempts)
+    return delivery.attempts
+  }
+  const passing = [408, 429, 500, 502, 503, 504, 599]
+  const final = [300, 304, 400, 401, 403, 404, 407, 409, 410, 413, 428, 430, 451, 499]
+  t.strictSame(
+    await Promise.all(passing.map(attempts)),
+    passing.map(() => 2)
+  )
+  t.strictSame(
+    await Promise.all(final.map(attempts)),
+    final.map(() => 1)
+  )
 })
 
 t.test('a redirect is not followed', async (t) => {

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import ipaddr from 'ipaddr.js'
 import t from 'tap'
 import { guardedLookup, parseWebhookUrl } from '../lib/webhooks/address.js'
-import { type AddressRange, isRefusedAddress, SPECIAL_RANGES } from '../lib/webhooks/address-ranges.js'
+import { isRefusedAddress, REFUSED_SUBNETS } from '../lib/webhooks/address-ranges.js'
 
 /** First and last address of each range, with what is to become of them, and of where a range inside begins. */
 const REFUSED = [
@@ -76,6 +76,35 @@ const CALLED = [
   'fdff::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff'
 ]
 
+type Address = ipaddr.IPv4 | ipaddr.IPv6
+type Subnet = [Address, number]
+
+const isIn = (address: Address, network: Address, bits: number) =>
+  network.kind() === address.kind() && address.match(network, bits)
+
+function lastOf(network: Address, bits: number): Address {
+  const bytes = network.toByteArray()
+  return ipaddr.fromByteArray(bytes.map((byte, i) => byte | (0xff >> Math.min(8, Math.max(0, bits - 8 * i)))))
+}
+
+/** The table of ranges in the docs, in its order: the first that holds an address counts. */
+function tableRanges(): { name: string; decision: string; network: Address; bits: number }[] {
+  const page = readFileSync(join(__dirname, '../docs/hosts.md'), 'utf8')
+  const start = page.indexOf('### Addresses of webhooks')
+  const section = page.slice(start, page.indexOf('\n## ', start))
+  const rows = section.split('\n').filter((line) => line.startsWith('| ') && !/^\| (range|-)/.test(line))
+  return rows.flatMap((row) => {
+    const [name, subnets, decision] = row
+      .slice(2, -2)
+      .split('|')
+      .map((cell) => cell.trim())
+    return [...subnets!.matchAll(/`([^`]+)`/g)].map(([, subnet]) => {
+      const [network, bits] = ipaddr.parseCIDR(subnet!)
+      return { name: name!, decision: decision!, network, bits }
+    })
+  })
+}
+
 const ends = (ranges: readonly string[]) => ranges.flatMap((range) => range.split('-'))
 
 t.test('the first and the last address of every special range are decided by name', async (t) => {
@@ -84,13 +113,11 @@ t.test('the first and the last address of every special range are decided by nam
   const known = new Set(
     [...ends(REFUSED), ...ends(CALLED)].map((address) => ipaddr.parse(address).toString())
   )
-  for (const { subnets, decision, name } of SPECIAL_RANGES) {
-    if (typeof decision === 'object' || /^(other|not allocated|cloud|IPv4-compatible)/.test(name)) continue
-    for (const subnet of subnets) {
-      const [network] = ipaddr.parseCIDR(subnet)
-      const known4 = subnet === '255.255.255.255/32' || known.has(network.toString())
-      t.ok(known4, `${name} ${subnet} is tested`)
-    }
+  for (const { decision, name, network } of tableRanges()) {
+    if (decision === 'by the IPv4 address inside') continue
+    if (/^(other|not allocated|cloud|IPv4-compatible)/.test(name) || network.toString() === '255.255.255.255')
+      continue
+    t.ok(known.has(network.toString()), `${name} ${network} is tested`)
   }
 })
 
@@ -172,19 +199,36 @@ t.test('what a name resolves to is decided in the same way', async (t) => {
   t.ok(await lookup('127.0.0.1'))
 })
 
-t.test('the table in the docs is the one that decides', async (t) => {
-  const page = readFileSync(join(__dirname, '../docs/hosts.md'), 'utf8')
-  const told = (decision: AddressRange['decision']) =>
-    typeof decision === 'object' ? 'by the IPv4 address inside' : decision
-  const rows = SPECIAL_RANGES.map(
-    ({ name, subnets, decision }) =>
-      `| ${name} | ${subnets.map((subnet) => `\`${subnet}\``).join(', ')} | ${told(decision)} |`
-  )
-  const spaces = (text: string) => text.replaceAll(/ +/g, ' ')
-  const start = page.indexOf('### Addresses of webhooks')
-  const section = page.slice(start, page.indexOf('\n## ', start))
-  const found = spaces(section)
-    .split('\n')
-    .filter((line) => line.startsWith('| ') && !/^\| (range|-)/.test(line))
-  t.strictSame(found, rows)
+t.test('addresses are decided as the table in the docs says', async (t) => {
+  const table = tableRanges()
+  const decisionOf = (address: Address): string => {
+    const { decision, bits } = table.find((range) => isIn(address, range.network, range.bits))!
+    if (decision !== 'by the IPv4 address inside') return decision
+    const at = bits === 16 ? 2 : 12
+    return decisionOf(ipaddr.fromByteArray(address.toByteArray().slice(at, at + 4)))
+  }
+  const edges = table.flatMap(({ network, bits }) => [network, lastOf(network, bits)])
+  for (const address of [
+    ...edges,
+    ...[...ends(REFUSED), ...ends(CALLED)].map((text) => ipaddr.parse(text))
+  ]) {
+    const told = decisionOf(address)
+    t.equal(isRefusedAddress(address.toString()) ? 'refused' : 'called', told, address.toString())
+  }
+})
+
+t.test('the table in the docs has every range that the code and the library know', async (t) => {
+  const known = new Set(tableRanges().map(({ network, bits }) => `${network}/${bits}`))
+  for (const subnet of REFUSED_SUBNETS) t.ok(known.has(ipaddr.parseCIDR(subnet).join('/')), subnet)
+  for (const { prototype } of [ipaddr.IPv4, ipaddr.IPv6]) {
+    // Not in its types. A list of subnets, or one.
+    const { SpecialRanges: ranges } = prototype as unknown as Record<
+      string,
+      Record<string, Subnet | Subnet[]>
+    >
+    for (const [name, subnets] of Object.entries(ranges!)) {
+      const list = (Array.isArray(subnets[0]) ? subnets : [subnets]) as Subnet[]
+      for (const [network, bits] of list) t.ok(known.has(`${network}/${bits}`), `${name} ${network}/${bits}`)
+    }
+  }
 })

@@ -1,7 +1,12 @@
+import { once } from 'node:events'
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { createCouchWebhookStore, createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookStore, WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 import { load } from './helpers/seed.js'
 
 const transaction = (txId: string, more: Partial<WebhookTransaction> = {}): WebhookTransaction => ({
@@ -123,3 +128,57 @@ t.test('the couch store keeps to transactions', async (t) => {
     createCouchWebhookStore({ couch, database: `${names.system}_none` }).create(transaction('x'))
   )
 })
+
+t.test('the couch store creates a transaction once when the reply to it is lost', async (t) => {
+  const { url, couch, names } = await setupDatabases(t)
+  const proxy = await startFaultProxy(url)
+  t.teardown(() => proxy.close())
+  const store = createCouchWebhookStore({ couch: nano(proxy.url), database: names.system })
+  const lost = proxy.add({ fault: 'reply_lost', method: 'PUT', path: /lost/ })
+  await store.create(transaction('lost'))
+  t.equal(lost.hits, 1)
+  t.strictSame(await store.get('lost'), transaction('lost'))
+
+  proxy.add({ fault: 'reply_lost', method: 'PUT', path: /taken/ })
+  await couch.use(names.system).insert({ _id: 'taken', type: 'other', ts_started: 2 } as never)
+  await t.rejects(
+    store.create(transaction('taken')),
+    { name: 'CouchError', status: 409 },
+    'of another writer it is a conflict'
+  )
+})
+
+// nano resolves with '' for the JSON, and ends the process for what is not JSON, where no handler can help.
+t.test('the couch store fails in time when an answer ends or stays away, whatever it is', async (t) => {
+  const broken: Record<string, (response: ServerResponse) => void> = {
+    'JSON that is cut off': (response) => cut(response, 'application/json', '{"_id":"a","_rev":"1-a"'),
+    'a page that is cut off': (response) => cut(response, 'text/html', '<html>'),
+    'JSON that stalls': (response) =>
+      response.writeHead(200, { 'content-type': 'application/json' }).write('{"_id":"a"'),
+    'a page that stalls': (response) =>
+      response.writeHead(200, { 'content-type': 'text/html' }).write('<html>'),
+    'no answer': () => undefined
+  }
+  for (const [what, answer] of Object.entries(broken)) {
+    const server = createServer((_request, response) => answer(response))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.teardown(() => {
+      server.close()
+      server.closeAllConnections()
+    })
+    const couch = nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    const store = createCouchWebhookStore({ couch, database: 'system', timeout: 200 })
+    await t.rejects(store.get('a'), { name: 'CouchError', retryable: true }, `${what}: get`)
+    await t.rejects(
+      store.create(transaction('a')),
+      { name: 'CouchError', retryable: true },
+      `${what}: create`
+    )
+  }
+})
+
+function cut(response: ServerResponse, type: string, text: string): void {
+  response.writeHead(200, { 'content-type': type, 'content-length': 100 })
+  response.write(text, () => setTimeout(() => response.destroy(), 20))
+}

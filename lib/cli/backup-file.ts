@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import type { Call } from './client.js'
-import { CliError, EXIT } from './errors.js'
+import { CliError, EXIT, fileError } from './errors.js'
 
 /** Bytes at either end of a file that are looked at. */
 const MARGIN = 4096
@@ -52,10 +52,14 @@ function uploadFrom(
   const read = async function* () {
     let done = head.length
     yield head
-    for await (const piece of createReadStream(path, { start, end: size - 1 })) {
-      done += piece.length
-      yield piece
-      onProgress(done, length)
+    try {
+      for await (const piece of createReadStream(path, { start, end: size - 1 })) {
+        done += piece.length
+        yield piece
+        onProgress(done, length)
+      }
+    } catch (error) {
+      throw fileError(error)
     }
     if (done !== length) throw new CliError(EXIT.failed, `${path} has changed while it was read`)
   }
@@ -81,7 +85,7 @@ async function inspect(path: string): Promise<Inspected> {
       await file.close()
     }
   } catch (error) {
-    throw new CliError(EXIT.failed, (error as Error).message)
+    throw fileError(error)
   }
   if (head.startsWith(GZIP)) return { size, start: 0, gzip: true }
   const text = head.startsWith(MARK) ? MARK.length : 0

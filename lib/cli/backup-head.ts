@@ -5,7 +5,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { type Call, type Client, connectionError } from './client.js'
+import type { Call, Client } from './client.js'
 import { CliError, EXIT } from './errors.js'
 
 /** What a backup says of itself before its documents. */
@@ -31,13 +31,7 @@ export async function readHead(client: Client, id: string): Promise<BackupHead> 
   return client.retry(async () => {
     const { body } = await client.open(backupCall(id))
     const reader = new HeadReader()
-    try {
-      for await (const piece of body as AsyncIterable<Buffer>) if (reader.write(piece)) break
-    } catch (error) {
-      throw connectionError(error as Error)
-    } finally {
-      body.destroy()
-    }
+    for await (const piece of body) if (reader.write(piece)) break
     return reader.head
   })
 }

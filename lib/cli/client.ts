@@ -1,7 +1,7 @@
-import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
-import { request as httpsRequest } from 'node:https'
-import { pipeline, type Readable } from 'node:stream'
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Agent, Dispatcher } from 'undici'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
@@ -19,17 +19,20 @@ export interface Call {
   method?: 'GET' | 'POST' | 'PUT'
   /** Parts of the path below the API's root; encoded here. */
   path: readonly string[]
-  query?: Record<string, string | undefined>
+  query?: Record<string, string>
   headers?: Record<string, string>
   json?: object
-  /** A body of known length. Opened when the connection is there. */
+  /** A body of known length. */
   upload?: { length: number; open(): Readable }
 }
 
 export interface Reply {
   status: number
   headers: IncomingHttpHeaders
-  body: IncomingMessage
+  /** The body's pieces. Whoever stops reading early ends the connection. @throws ConnectionError */
+  body: AsyncIterable<Buffer>
+  /** Ends the connection of a body that is not read. */
+  discard(): void
 }
 
 const ROOT = 'ak/api/v1'
@@ -40,11 +43,19 @@ const LONGEST_WAIT = 10_000
 const LONGEST_ASKED = 120_000
 /** Bytes of a reply that is not a backup. */
 const MAX_REPLY = 32 * 1024 * 1024
-const UNSENT = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
+const UNSENT = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT'
+])
 
 /** Calls the HTTP API. */
 export class Client {
   readonly #options: ClientOptions
+  #agent: Agent | undefined
 
   constructor(options: ClientOptions) {
     this.#options = options
@@ -97,15 +108,8 @@ export class Client {
 
   /** Makes one call, and returns when the reply's head has come. @throws ReplyError, ConnectionError */
   async open(call: Call): Promise<Reply> {
-    const { url, authorization, timeout, signal } = this.#options
+    const { url, authorization, signal } = this.#options
     signal.throwIfAborted()
-    const target = new URL(url)
-    target.pathname = [url.pathname, ROOT, ...call.path.map(encodeURIComponent)]
-      .join('/')
-      .replace(/^\/+/, '/')
-    for (const [name, value] of Object.entries(call.query ?? {})) {
-      if (value !== undefined) target.searchParams.set(name, value)
-    }
     const json = call.json && Buffer.from(JSON.stringify(call.json))
     const length = json?.length ?? call.upload?.length
     const headers = {
@@ -116,24 +120,37 @@ export class Client {
       ...(length !== undefined && { 'content-type': 'application/json', 'content-length': String(length) }),
       ...call.headers
     }
-    const send = target.protocol === 'https:' ? httpsRequest : httpRequest
-    const request = send(target, { method: call.method ?? 'GET', headers, signal })
-    const body = await new Promise<IncomingMessage>((resolve, reject) => {
-      request.once('response', resolve)
-      // More than one may come: a connection that breaks after an early refusal, for instance.
-      request.on('error', (error: NodeJS.ErrnoException) => reject(connectionError(error)))
-      request.setTimeout(timeout, () => request.destroy(new Error(`nothing came for ${timeout / 1000} s`)))
-      if (!call.upload) return request.end(json)
-      const source = call.upload.open()
-      source.once('error', ({ message }) => reject(new CliError(EXIT.failed, message)))
-      pipeline(source, request, () => undefined)
-    })
-    const reply: Reply = { status: body.statusCode ?? 0, headers: body.headers, body }
+    const path = [url.pathname, ROOT, ...call.path.map(encodeURIComponent)].join('/').replace(/^\/+/, '/')
+    const { method = 'GET', query } = call
+    const body = json ?? call.upload?.open()
+    const reply = await this.#send({ origin: url.origin, path, query, method, headers, body, signal })
     if (reply.status >= 200 && reply.status < 300) return reply
-    const error = await refusal(reply, describe(call))
-    // The server would take the rest of an upload all the same.
-    if (call.upload) request.destroy()
-    throw error
+    throw await refusal(reply, describe(call))
+  }
+
+  async #send(request: Dispatcher.RequestOptions): Promise<Reply> {
+    const { timeout } = this.#options
+    try {
+      // Loaded when there is something to call: help and version need not wait for it.
+      const { Agent } = require('undici') as typeof import('undici')
+      this.#agent ??= new Agent({ connect: { timeout }, headersTimeout: timeout, bodyTimeout: timeout })
+      const { statusCode: status, headers, body } = await this.#agent.request(request)
+      // A body that is not read to its end fails, which is nobody's concern then.
+      body.on('error', () => undefined)
+      const discard = () => void body.destroy()
+      return { status, headers: headers as IncomingHttpHeaders, body: piecesOf(body, timeout), discard }
+    } catch (error) {
+      throw connectionError(error as Error, timeout)
+    }
+  }
+}
+
+/** What reading a body throws is of the connection; what its reader throws is not. */
+async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer> {
+  try {
+    yield* body as AsyncIterable<Buffer>
+  } catch (error) {
+    throw connectionError(error as Error, timeout)
   }
 }
 
@@ -164,7 +181,6 @@ async function refusal(reply: Reply, what: string): Promise<ReplyError> {
     body = JSON.parse(await readText(reply.body))
   } catch {
     // A gateway's page of HTML, or none: the status has to do.
-    reply.body.destroy()
   }
   if (status >= 300 && status < 400) {
     const message = 'the server redirects: set BACKUPS_URL to where it is'
@@ -188,26 +204,24 @@ async function readJson<T extends object>({ body, status }: Reply, what: string)
   )
 }
 
-async function readText(body: IncomingMessage): Promise<string> {
+async function readText(body: Reply['body']): Promise<string> {
   const pieces: Buffer[] = []
   let length = 0
-  try {
-    for await (const piece of body as AsyncIterable<Buffer>) {
-      length += piece.length
-      if (length > MAX_REPLY) throw new CliError(EXIT.failed, 'the reply is too large')
-      pieces.push(piece)
-    }
-  } catch (error) {
-    throw error instanceof CliError ? error : connectionError(error as Error)
+  for await (const piece of body) {
+    length += piece.length
+    if (length > MAX_REPLY) throw new CliError(EXIT.failed, 'the reply is too large')
+    pieces.push(piece)
   }
   return Buffer.concat(pieces).toString()
 }
 
 /** A failure of the network as an error to be told. */
-export function connectionError(error: NodeJS.ErrnoException): Error {
+function connectionError(error: NodeJS.ErrnoException, timeout: number): Error {
   if (error.name === 'AbortError' || error instanceof CliError) return error
   const { code = '' } = error
-  const reason = error.message || code || 'the connection failed'
+  const reason = /^UND_ERR_.*_TIMEOUT$/.test(code)
+    ? `nothing came for ${timeout / 1000} s`
+    : error.message || code
   if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
     return new CliError(
       EXIT.failed,

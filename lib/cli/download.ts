@@ -1,5 +1,5 @@
 import { backupCall, HeadReader } from './backup-head.js'
-import { type Client, connectionError, type Reply } from './client.js'
+import type { Client, Reply } from './client.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 import type { Sink } from './part-file.js'
 
@@ -47,10 +47,10 @@ async function openRest(client: Client, id: string, sink: Sink): Promise<Reply |
   return reply
 }
 
-function checkContinues({ headers, body }: Reply, { position, etag }: Sink): void {
+function checkContinues({ headers, discard }: Reply, { position, etag }: Sink): void {
   const start = /^bytes (\d+)-/.exec(headers['content-range'] ?? '')?.[1]
   if (Number(start) === position && headers.etag === etag) return
-  body.destroy()
+  discard()
   throw new CliError(EXIT.failed, 'the server sent another part of the backup than it was asked for')
 }
 
@@ -64,32 +64,19 @@ async function transfer(
   // A part of a backup that was begun before has no head, and had a good one.
   let head: HeadReader | undefined = status === 206 ? undefined : new HeadReader()
   let held: Buffer[] = []
-  try {
-    for await (const piece of pieces(body)) {
-      held.push(piece)
-      if (head) {
-        if (!head.write(piece)) continue
-        refuseUnusable(head)
-        head = undefined
-      }
-      for (const bytes of held) await sink.write(bytes)
-      held = []
-      onProgress(sink.position, total)
+  for await (const piece of body) {
+    held.push(piece)
+    if (head) {
+      if (!head.write(piece)) continue
+      refuseUnusable(head)
+      head = undefined
     }
-  } finally {
-    body.destroy()
+    for (const bytes of held) await sink.write(bytes)
+    held = []
+    onProgress(sink.position, total)
   }
   if (head) refuseUnusable(head)
   if (total !== undefined && sink.position !== total) throw new ConnectionError('the reply was cut off')
-}
-
-/** The body's pieces. What reading them throws is of the connection; what writing them throws is not. */
-async function* pieces(body: Reply['body']): AsyncGenerator<Buffer> {
-  try {
-    yield* body as AsyncIterable<Buffer>
-  } catch (error) {
-    throw connectionError(error as Error)
-  }
 }
 
 function refuseUnusable({ head: { in_progress: running, error } }: HeadReader): void {

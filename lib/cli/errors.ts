@@ -79,3 +79,7 @@ function exitCodeOf(status: number, { message, code }: Record<string, unknown>):
       return EXIT.failed
   }
 }
+
+/** Returns what a file's failure ends the command with. */
+export const fileError = (error: unknown): Error =>
+  error instanceof CliError ? error : new CliError(EXIT.failed, (error as Error).message)

@@ -1,6 +1,6 @@
 import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { CliError, EXIT } from './errors.js'
+import { CliError, EXIT, fileError } from './errors.js'
 
 /** Bytes after which what was written is made to last, so that it need not be fetched again after a crash. */
 const SYNC_BYTES = 64 * 1024 * 1024
@@ -188,6 +188,3 @@ async function syncDirectory(path: string): Promise<void> {
     await directory.close()
   }
 }
-
-const fileError = (error: unknown): Error =>
-  error instanceof CliError ? error : new CliError(EXIT.failed, (error as Error).message)

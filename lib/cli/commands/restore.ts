@@ -72,9 +72,10 @@ settings of another console this one would use that one's databases and keys.`,
 
 async function callOf({ progress }: Context, id: string | undefined, values: Values): Promise<Call> {
   const url = values['client-webhook-url'] as string | undefined
-  const query = {
-    skip_system: listOf('skip-system', values),
-    skip_components: listOf('skip-components', values)
+  const query: Record<string, string> = {}
+  for (const option of SKIP_OPTIONS) {
+    const ids = listOf(option, values)
+    if (ids !== undefined) query[option.replace('-', '_')] = ids
   }
   if (id !== undefined) {
     return {

@@ -1,0 +1,48 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { mutantsOf, mutated } from './helpers/mutants.js'
+import { ROOMS } from './helpers/mutation-rooms.js'
+
+/** Texts that a line becomes by its mutants. */
+const texts = (line: string) => mutantsOf('a.ts', line).map((mutant) => mutated(line, mutant))
+
+t.test('code is changed where a test should notice', async (t) => {
+  for (const [line, expected] of [
+    ['a < b', ['a <= b']],
+    ['a === b && c', ['a === b || c', 'a !== b && c']],
+    ['if (a >= b) c', ['if (!(a >= b)) c', 'if (a > b) c']],
+    ['if (!a) b', ['if (a) b']],
+    ['const x = y ? 1 : 20', ['const x = !(y) ? 1 : 20', 'const x = y ? 2 : 20', 'const x = y ? 0 : 20']],
+    ['await a()', [';', 'a()']],
+    ['x += 2', [';', 'x -= 2', 'x += 3', 'x += 1']],
+    ['const on = true', ['const on = false']],
+    ['const y = Math.min(a, b)', ['const y = Math.max(a, b)']]
+  ] as const)
+    t.strictSame(texts(line), expected, line)
+})
+
+t.test('what no test could notice is left', async (t) => {
+  for (const line of [
+    "import a from 'b'",
+    'interface A { b: 1 | true }',
+    'type A = 1 | false',
+    "const a = 'b' + c",
+    'const size = 2 * 1024',
+    'class A { constructor() { this.a = b } }'
+  ])
+    t.strictSame(texts(line), [], line)
+})
+
+t.test('every room has files, and its tests are there', async (t) => {
+  const root = join(__dirname, '..')
+  const files = readdirSync(join(root, 'lib'), { recursive: true }).map((file) => `lib/${file}`)
+  for (const [room, { files: prefixes, tests }] of Object.entries(ROOMS)) {
+    for (const prefix of prefixes)
+      t.ok(
+        files.some((file) => file.startsWith(prefix)),
+        `${room}: ${prefix}`
+      )
+    for (const test of tests) t.ok(existsSync(join(root, `test/${test}.test.ts`)), `${room}: ${test}`)
+  }
+})

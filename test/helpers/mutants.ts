@@ -1,0 +1,130 @@
+/** Makes mutants of TypeScript: small changes of its code, each of which some test should notice. */
+import ts from 'typescript'
+
+/** One change of a file's text. */
+export interface Mutant {
+  file: string
+  /** Where the text that is replaced begins and ends. */
+  start: number
+  end: number
+  replacement: string
+  line: number
+  what: string
+}
+
+const OPERATORS: Record<string, string> = {
+  '<': '<=',
+  '<=': '<',
+  '>': '>=',
+  '>=': '>',
+  '===': '!==',
+  '!==': '===',
+  '&&': '||',
+  '||': '&&',
+  '+': '-',
+  '-': '+',
+  '*': '/',
+  '/': '*',
+  '+=': '-=',
+  '-=': '+='
+}
+const METHODS: Record<string, string> = { min: 'max', max: 'min', some: 'every', every: 'some' }
+/** Larger numbers are sizes and times, which tests need not tell from the next. */
+const LARGEST_STEP = 16
+
+type Change = Pick<Mutant, 'replacement'> & { node: ts.Node }
+
+/** Returns all mutants of a file, in the order of their places. */
+export function mutantsOf(file: string, text: string): Mutant[] {
+  const source = ts.createSourceFile(file, text, ts.ScriptTarget.ES2022, true)
+  const mutants: Mutant[] = []
+  const visit = (node: ts.Node): void => {
+    if (isOfTypes(node)) return
+    for (const { node: changed, replacement } of changesOf(node)) {
+      mutants.push(mutantAt(file, text, changed.getStart(source), changed.getEnd(), replacement))
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(source)
+  return mutants
+}
+
+/** Describes the change of `text` from `start` to `end`. */
+export function mutantAt(
+  file: string,
+  text: string,
+  start: number,
+  end: number,
+  replacement: string
+): Mutant {
+  const line = text.slice(0, start).split('\n').length
+  const what = `${brief(text.slice(start, end))} -> ${brief(replacement) || '(removed)'}`
+  return { file, start, end, replacement, line, what }
+}
+
+/** Returns the text with the mutant in it. */
+export const mutated = (text: string, { start, end, replacement }: Mutant): string =>
+  text.slice(0, start) + replacement + text.slice(end)
+
+function brief(text: string): string {
+  const line = text.replace(/\s+/g, ' ')
+  return line.length > 70 ? `${line.slice(0, 67)}...` : line
+}
+
+const isOfTypes = (node: ts.Node): boolean =>
+  ts.isTypeNode(node) ||
+  ts.isInterfaceDeclaration(node) ||
+  ts.isTypeAliasDeclaration(node) ||
+  ts.isImportDeclaration(node)
+
+function changesOf(node: ts.Node): Change[] {
+  if (ts.isBinaryExpression(node)) return operatorChanges(node)
+  if (ts.isIfStatement(node) || ts.isWhileStatement(node)) return conditionChanges(node.expression)
+  if (ts.isConditionalExpression(node)) return conditionChanges(node.condition)
+  if (ts.isPrefixUnaryExpression(node) && node.operator === ts.SyntaxKind.ExclamationToken)
+    return [{ node, replacement: node.operand.getText() }]
+  if (ts.isExpressionStatement(node)) return isEffect(node) ? [{ node, replacement: ';' }] : []
+  if (ts.isAwaitExpression(node)) return [{ node, replacement: node.expression.getText() }]
+  if (ts.isNumericLiteral(node)) return numberChanges(node)
+  if (node.kind === ts.SyntaxKind.TrueKeyword) return [{ node, replacement: 'false' }]
+  if (node.kind === ts.SyntaxKind.FalseKeyword) return [{ node, replacement: 'true' }]
+  if (ts.isPropertyAccessExpression(node) && ts.isCallExpression(node.parent)) {
+    const other = Object.hasOwn(METHODS, node.name.text) ? METHODS[node.name.text] : undefined
+    return other === undefined ? [] : [{ node: node.name, replacement: other }]
+  }
+  return []
+}
+
+function operatorChanges({ operatorToken, left, right }: ts.BinaryExpression): Change[] {
+  const other = OPERATORS[operatorToken.getText()]
+  const text = [left, right].some((side) => ts.isStringLiteralLike(side) || ts.isTemplateExpression(side))
+  const joins = operatorToken.kind === ts.SyntaxKind.PlusToken && text
+  const factor = ts.isNumericLiteral(right) && /^[*/]$/.test(operatorToken.getText())
+  return other === undefined || joins || factor ? [] : [{ node: operatorToken, replacement: other }]
+}
+
+/** Conditions of one comparison, or that are negated, have a mutant of the same meaning already. */
+function conditionChanges(condition: ts.Expression): Change[] {
+  if (ts.isPrefixUnaryExpression(condition)) return []
+  if (ts.isBinaryExpression(condition) && /^[!=]==$/.test(condition.operatorToken.getText())) return []
+  return [{ node: condition, replacement: `!(${condition.getText()})` }]
+}
+
+/** Whether a statement may be left out: what a constructor sets is missed by every test. */
+function isEffect(statement: ts.ExpressionStatement): boolean {
+  if (ts.findAncestor(statement, ts.isConstructorDeclaration)) return false
+  let { expression } = statement
+  if (ts.isAwaitExpression(expression) || ts.isVoidExpression(expression)) expression = expression.expression
+  if (ts.isCallExpression(expression)) return true
+  if (ts.isPostfixUnaryExpression(expression) || ts.isPrefixUnaryExpression(expression)) return true
+  return ts.isBinaryExpression(expression) && /=$/.test(expression.operatorToken.getText())
+}
+
+function numberChanges(node: ts.NumericLiteral): Change[] {
+  const value = Number(node.text)
+  const factor = ts.isBinaryExpression(node.parent) && /^[*/]/.test(node.parent.operatorToken.getText())
+  if (value > LARGEST_STEP || !Number.isInteger(value) || factor || ts.isPropertyAssignment(node.parent))
+    return []
+  const steps = value === 0 ? [1] : [value + 1, value - 1]
+  return steps.map((step) => ({ node, replacement: String(step) }))
+}

@@ -1,0 +1,156 @@
+/** What is mutated, and which tests have to notice. */
+
+export interface Room {
+  /** Beginnings of the paths of its files. */
+  files: readonly string[]
+  /** Names of test files, without `test/` and `.test.ts`. */
+  tests: readonly string[]
+}
+
+export const ROOMS: Record<string, Room> = {
+  repository: {
+    files: ['lib/repository/'],
+    tests: [
+      'backup',
+      'get-and-list',
+      'append',
+      'damaged',
+      'legacy',
+      'reserved-ids',
+      'places',
+      'deleted-header',
+      'get-range',
+      'pieces',
+      'large-chunks',
+      'chunk-writes',
+      'lossless'
+    ]
+  },
+  restore: {
+    files: ['lib/restore/'],
+    tests: [
+      'design-documents-last',
+      'restore-upload',
+      'restore-by-id',
+      'target-table',
+      'exact',
+      'skip-unknown',
+      'conflicts',
+      'refused-documents',
+      'restore-beside-writer',
+      'large-attachments',
+      'compressed-attachments',
+      'settings-documents',
+      'restore-lagging-copies',
+      'many-attachments',
+      'lossless'
+    ]
+  },
+  operations: {
+    files: ['lib/operations/'],
+    tests: [
+      'one-at-a-time',
+      'backup',
+      'restore-upload',
+      'restore-by-id',
+      'events',
+      'append-queue',
+      'changing-settings',
+      'client-webhook',
+      'webhook-redelivery',
+      'decorator-arguments',
+      'get-running-backup',
+      'close-during-download',
+      'host-timeouts',
+      'bounded-texts',
+      'deleted-header',
+      'lease'
+    ]
+  },
+  lease: {
+    files: ['lib/lease/'],
+    tests: [
+      'lease-schedules',
+      'one-at-a-time',
+      'lease',
+      'reserved-ids',
+      'webhook-redelivery',
+      'notices',
+      'quorum'
+    ]
+  },
+  feed: {
+    files: ['lib/couch/feed', 'lib/backup/'],
+    tests: [
+      'backup',
+      'consistency',
+      'rewound-feed',
+      'changed-source',
+      'missing-databases',
+      'unreadable',
+      'vanished-revision',
+      'conflicts',
+      'long-rows',
+      'compressed-attachments',
+      'incomplete-answers',
+      'lossless'
+    ]
+  },
+  webhooks: {
+    files: ['lib/webhooks/'],
+    tests: ['webhook-addresses', 'webhook-stores', 'client-webhook', 'webhook-redelivery']
+  }
+}
+
+/** Changes that are always tried, whatever the sample: promises that a test once did not keep. */
+export interface FixedMutant {
+  room: string
+  promise: string
+  /** What is replaced. It has to be in one file of the room. */
+  find: RegExp
+  replacement: string
+}
+
+export const FIXED: readonly FixedMutant[] = [
+  {
+    room: 'restore',
+    promise: 'design documents are written last',
+    find: /(?<=Design documents last[\s\S]{0,120})\[false, true\]/,
+    replacement: '[true, false]'
+  },
+  {
+    room: 'webhooks',
+    promise: 'a webhook is tried again after a 500',
+    find: /status >= 500/,
+    replacement: 'status > 500'
+  },
+  {
+    room: 'webhooks',
+    promise: 'a webhook is tried again after a 429',
+    find: /status === 429/,
+    replacement: 'false'
+  },
+  {
+    room: 'webhooks',
+    promise: 'a webhook is tried again after a 408',
+    find: /status === 408/,
+    replacement: 'false'
+  },
+  {
+    room: 'webhooks',
+    promise: 'a webhook is not tried again after another 4xx',
+    find: /status >= 500/,
+    replacement: 'status >= 400'
+  }
+]
+
+/** Mutants that nobody has to notice: not made, for the reason told. */
+export interface Accepted {
+  /** What the mutant's line holds. */
+  line: RegExp
+  /** What the description of the mutant holds. */
+  what: RegExp
+  why: string
+}
+
+export const ACCEPTED: readonly Accepted[] = []

@@ -1,0 +1,250 @@
+/**
+ * Mutation testing: makes small changes of `lib/` in a copy of the project, one at a time, and runs the tests of the
+ * room until one fails. What no test notices is printed. `CONTRIBUTING.md` tells how to use it.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { rmSync } from 'node:fs'
+import { appendFile, cp, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { setPriority, tmpdir } from 'node:os'
+import { basename, join, relative } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Mutant, mutantAt, mutantsOf, mutated } from './mutants.js'
+import { ACCEPTED, FIXED, ROOMS } from './mutation-rooms.js'
+import { randomOf } from './random.js'
+
+const ROOT = join(__dirname, '../..')
+/** Results of earlier runs, so that a run that was ended goes on. */
+const RESULTS = join(ROOT, '.mutation.jsonl')
+const LEAST_SCORE = 0.85
+/** How much longer than without a mutant a test may take: a mutant may make it wait for ever. */
+const PATIENCE = { factor: 4, milliseconds: 20_000 }
+
+/** Milliseconds: the most for a test without a mutant. */
+const LONGEST_TEST = 600_000
+
+interface Tested {
+  mutant: Mutant
+  /** The test that noticed; `null`: none did. */
+  by: string | null
+}
+
+/** A copy of the project in which one mutant at a time is tried. */
+class Copy {
+  readonly directory: string
+  #running: ChildProcess | undefined
+
+  private constructor(directory: string) {
+    this.directory = directory
+  }
+
+  static async make(): Promise<Copy> {
+    const directory = await mkdtemp(join(tmpdir(), 'mutation-'))
+    const left = new Set(['node_modules', '.git', 'dist', '.tap', '.bench', basename(RESULTS)])
+    await cp(ROOT, directory, { recursive: true, filter: (path) => !left.has(relative(ROOT, path)) })
+    await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'))
+    return new Copy(directory)
+  }
+
+  /** Runs the tests with the mutant until one fails. */
+  async try(mutant: Mutant, tests: readonly string[], times: ReadonlyMap<string, number>): Promise<Tested> {
+    const path = join(this.directory, mutant.file)
+    const text = await readFile(path, 'utf8')
+    await writeFile(path, mutated(text, mutant))
+    try {
+      for (const test of tests) {
+        const patience = PATIENCE.milliseconds + PATIENCE.factor * (times.get(test) ?? 0)
+        if (!(await this.passes(test, patience))) return { mutant, by: test }
+      }
+      return { mutant, by: null }
+    } finally {
+      await writeFile(path, text)
+    }
+  }
+
+  /** Runs one test file. Returns whether it passed in time. */
+  async passes(test: string, patience: number): Promise<boolean> {
+    const child = spawn(process.execPath, ['--import=tsx', `test/${test}.test.ts`], {
+      cwd: this.directory,
+      env: { ...process.env, TAP_BAIL: '1', TAP_TIMEOUT: '300' },
+      stdio: 'ignore',
+      // A group of its own, which ends with all that the test has started.
+      detached: true
+    })
+    const ended = new AbortController()
+    this.#running = child
+    const exit = once(child, 'exit').then(([code]) => code === 0)
+    const late = delay(patience, false, { signal: ended.signal }).catch(() => false)
+    const passed = await Promise.race([exit, late])
+    ended.abort()
+    this.#kill()
+    await exit
+    return passed
+  }
+
+  #kill(): void {
+    try {
+      process.kill(-this.#running!.pid!, 'SIGKILL')
+    } catch {
+      // It has ended.
+    }
+  }
+
+  /** Leaves nothing, whatever ends this process. */
+  remove(): void {
+    if (this.#running) this.#kill()
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** Reads the files of a room. */
+async function filesOf(prefixes: readonly string[]): Promise<Map<string, string>> {
+  const entries = await readdir(join(ROOT, 'lib'), { recursive: true })
+  const all = entries.map((entry) => join('lib', entry)).filter((file) => /(?<!\.d)\.ts$/.test(file))
+  const files = new Map<string, string>()
+  for (const prefix of prefixes) {
+    const found = all.filter((file) => file.startsWith(prefix))
+    if (found.length === 0) throw new Error(`no file begins with ${prefix}: correct mutation-rooms.ts`)
+    for (const file of found) files.set(file, await readFile(join(ROOT, file), 'utf8'))
+  }
+  return files
+}
+
+/** Chooses mutants: those that are fixed, and of the others the same number of each file, as far as it has them. */
+function sample(room: string, files: ReadonlyMap<string, string>, count: number, seed: number): Mutant[] {
+  const random = randomOf(seed)
+  const queues = [...files].map(([file, text]) => shuffled(mutantsOf(file, text), random))
+  const chosen = fixedOf(room, files)
+  const size = chosen.length + count
+  for (let queue = 0; chosen.length < size && queues.some(({ length }) => length > 0); queue++) {
+    const mutant = queues[queue % queues.length]!.pop()
+    if (mutant && !isAccepted(mutant, files.get(mutant.file)!)) chosen.push(mutant)
+  }
+  return chosen
+}
+
+function shuffled<T>(values: T[], random: () => number): T[] {
+  for (let last = values.length - 1; last > 0; last--) {
+    const other = Math.floor(random() * (last + 1))
+    ;[values[last], values[other]] = [values[other]!, values[last]!]
+  }
+  return values
+}
+
+/** @throws when a fixed mutant has no place, or several */
+function fixedOf(room: string, files: ReadonlyMap<string, string>): Mutant[] {
+  return FIXED.filter((fixed) => fixed.room === room).map(({ find, replacement, promise }) => {
+    const places = [...files].flatMap(([file, text]) =>
+      [...text.matchAll(new RegExp(find, 'g'))].map(({ index, 0: { length } }) =>
+        mutantAt(file, text, index, index + length, replacement)
+      )
+    )
+    if (places.length !== 1)
+      throw new Error(`${find} stands ${places.length} times in ${room}: correct mutation-rooms.ts`)
+    return { ...places[0]!, what: `${promise}: ${places[0]!.what}` }
+  })
+}
+
+const isAccepted = (mutant: Mutant, text: string): boolean =>
+  ACCEPTED.some(({ line, what }) => line.test(text.split('\n')[mutant.line - 1]!) && what.test(mutant.what))
+
+/** Names a mutant by what it is, so that a result holds as long as its file stays as it is. */
+function keyOf({ file, start, replacement }: Mutant, text: string): string {
+  return createHash('sha1')
+    .update(JSON.stringify([file, text, start, replacement]))
+    .digest('hex')
+}
+
+/** Reads which mutants were noticed by which test. What was not noticed is tried again: tests may have come. */
+async function readResults(): Promise<Map<string, string>> {
+  const text = await readFile(RESULTS, 'utf8').catch(() => '')
+  const lines = text.split('\n').filter((line) => line !== '')
+  return new Map(lines.map((line) => JSON.parse(line) as [string, string]))
+}
+
+/** Runs each test without a mutant. Returns how long those took that pass; of the others the run fails in the end. */
+async function measure(copies: readonly Copy[], tests: readonly string[]): Promise<Map<string, number>> {
+  const times = new Map<string, number>()
+  const open = [...tests]
+  const work = async (copy: Copy) => {
+    for (let test = open.shift(); test; test = open.shift()) {
+      const began = performance.now()
+      // Once more: a machine that is busy makes tests late.
+      const passed = (await copy.passes(test, LONGEST_TEST)) || (await copy.passes(test, LONGEST_TEST))
+      if (passed) times.set(test, performance.now() - began)
+      else {
+        console.error(`left out: test/${test}.test.ts fails without a mutant`)
+        process.exitCode = 1
+      }
+    }
+  }
+  await Promise.all(copies.map(work))
+  return times
+}
+
+/** Tries the sample of one room. Returns its score. */
+async function testRoom(room: string, copies: readonly Copy[], count: number, seed: number): Promise<number> {
+  const { files: prefixes, tests } = ROOMS[room]!
+  const files = await filesOf(prefixes)
+  const mutants = sample(room, files, count, seed)
+  const earlier = await readResults()
+  const results: Tested[] = []
+  const open: Mutant[] = []
+  for (const mutant of mutants) {
+    const by = earlier.get(keyOf(mutant, files.get(mutant.file)!))
+    if (by === undefined) open.push(mutant)
+    else results.push({ mutant, by })
+  }
+  const times = open.length > 0 ? await measure(copies, tests) : new Map<string, number>()
+  const fastestFirst = [...times.keys()].sort((a, b) => times.get(a)! - times.get(b)!)
+  const work = async (copy: Copy) => {
+    for (let mutant = open.shift(); mutant; mutant = open.shift()) {
+      const tested = await copy.try(mutant, fastestFirst, times)
+      results.push(tested)
+      const key = keyOf(mutant, files.get(mutant.file)!)
+      if (tested.by !== null) await appendFile(RESULTS, `${JSON.stringify([key, tested.by])}\n`)
+      console.error(`${tested.by ?? 'SURVIVED'}  ${nameOf(mutant)}`)
+    }
+  }
+  await Promise.all(copies.map(work))
+  return report(room, results)
+}
+
+const nameOf = ({ file, line, what }: Mutant) => `${file}:${line}  ${what}`
+
+function report(room: string, results: readonly Tested[]): number {
+  const survivors = results.filter(({ by }) => by === null)
+  const killed = results.length - survivors.length
+  const score = killed / results.length
+  console.log(
+    `${room}: ${results.length} mutants, ${killed} killed, ${survivors.length} survived, ${Math.round(score * 100)} %`
+  )
+  for (const { mutant } of survivors) console.log(`  ${nameOf(mutant)}`)
+  return score
+}
+
+function numberOf(name: string, otherwise: number): number {
+  const value = Number(process.env[name] ?? otherwise)
+  if (!Number.isInteger(value) || value < 1) throw new Error(`${name} must be a number from 1`)
+  return value
+}
+
+async function main(): Promise<void> {
+  setPriority(19)
+  const rooms = process.env.ROOM?.split(',') ?? Object.keys(ROOMS)
+  const unknown = rooms.filter((room) => !Object.hasOwn(ROOMS, room))
+  if (unknown.length > 0) throw new Error(`there is no room ${unknown}: ${Object.keys(ROOMS)}`)
+  const count = numberOf('MUTANTS', 40)
+  const seed = numberOf('SEED', 1)
+  const copies = await Promise.all(Array.from({ length: numberOf('JOBS', 2) }, () => Copy.make()))
+  process.on('exit', () => {
+    for (const copy of copies) copy.remove()
+  })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
+  for (const room of rooms) {
+    if ((await testRoom(room, copies, count, seed)) < LEAST_SCORE) process.exitCode = 1
+  }
+}
+
+void main()
