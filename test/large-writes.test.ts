@@ -6,7 +6,7 @@ import { buffer } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { indexLargeDocument, type LargeDocument } from '../lib/restore/large-document.js'
 import { LargeWriter } from '../lib/restore/large-writer.js'
-import { Refusals } from '../lib/restore/refusals.js'
+import { WriteRequests } from '../lib/restore/write-requests.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import type { Fault } from './helpers/fault-proxy.js'
 import { faultyDatabase } from './helpers/faulty-database.js'
@@ -33,7 +33,11 @@ async function largeDocument(t: Test, json: object): Promise<LargeDocument> {
 
 async function setup(t: Test) {
   const { on, proxy, db } = await faultyDatabase(t, 'components')
-  return { proxy, writer: new LargeWriter(db, new Refusals(db)), direct: on.couch.use(on.names.components) }
+  return {
+    proxy,
+    writer: new LargeWriter(db, new WriteRequests(db)),
+    direct: on.couch.use(on.names.components)
+  }
 }
 
 for (const fault of ['effect_no_answer', 'reply_lost', 'accepted'] satisfies Fault[]) {
@@ -46,13 +50,13 @@ for (const fault of ['effect_no_answer', 'reply_lost', 'accepted'] satisfies Fau
 
     proxy.add({ ...write, fault })
     const startedAt = performance.now()
-    t.match(await writer.write(kept, { keep: true }), { id: 'doc', error: undefined })
+    t.match(await writer.write(kept, { kind: 'kept', rev: REV }), { id: 'doc', error: undefined })
     t.equal(sent(), 1, 'its own revision')
     t.match(await direct.get('doc'), { _rev: REV, n: 1 })
 
     await proxy.clear()
     proxy.add({ ...write, fault })
-    const { rev, error } = await writer.write(edited, { keep: false, rev: REV })
+    const { rev, error } = await writer.write(edited, { kind: 'over', rev: REV })
     t.ok(performance.now() - startedAt < 10_000, 'no time-out is waited for')
     t.equal(error, undefined)
     t.equal(sent(), 1, 'a new revision')
@@ -68,7 +72,7 @@ t.test('a large document that somebody else changed meanwhile is not taken for w
   await direct.insert({ _id: 'doc', n: 1, _attachments: { ...attachments, a: other } } as never)
   const document = await largeDocument(t, { _id: 'doc', n: 1, _attachments: attachments })
   const rule = proxy.add({ method: 'PUT', path: /\/doc/, fault: 'reset' })
-  t.match(await writer.write(document, { keep: false, rev: null }), { error: 'conflict' })
+  t.match(await writer.write(document, { kind: 'none' }), { error: 'conflict' })
   t.equal(rule.hits, 1)
 })
 
@@ -87,10 +91,12 @@ t.test('to a cluster, a large document goes inside the JSON', async (t) => {
       response.statusCode = 201
       response.end(request.method === 'POST' ? '[]' : '{"ok":true}')
     })
-    const writer = new LargeWriter(db, new Refusals(db))
+    const writer = new LargeWriter(db, new WriteRequests(db))
     const json = { _id: 'doc', _rev: REV, n: 1, _attachments: attachments }
-    t.match(await writer.write(await largeDocument(t, json), { keep: true }), { error: undefined })
-    await writer.write(await largeDocument(t, json), { keep: true })
+    t.match(await writer.write(await largeDocument(t, json), { kind: 'kept', rev: REV }), {
+      error: undefined
+    })
+    await writer.write(await largeDocument(t, json), { kind: 'kept', rev: REV })
     // On a busy machine an answer may be late enough for a look at what was written.
     const lines = requests.map(({ line }) => line).filter((line) => !line.includes('_bulk_get'))
     const write = inline ? 'POST /backups/_bulk_docs' : 'PUT /backups/doc?new_edits=false'

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import t from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
@@ -41,6 +42,25 @@ t.test('a document of the target that cannot be told keeps no upload from being 
   const both = await api.restore(backupOf([{ _id: 'good' }, { _id: 'odd', v: 2 }]))
   t.match(both, { status: 'error', databases: { components: { unchanged: 1, failed: 1 } } })
   t.match(both.failures, [{ id: 'odd', error: 'unreadable' }])
+})
+
+t.test('an exact restore names a document that cannot be told, and deletes the others', async (t) => {
+  const on = await setupDatabases(t)
+  if (!on.real) return void t.comment('only CouchDB takes such revisions')
+  const db = on.couch.use(on.names.components)
+  const odd = { _id: 'odd', _revisions: { start: -5, ids: ['abc'] }, v: 1 }
+  await db.bulk({ docs: [odd], new_edits: false } as never)
+  for (const _id of ['a', 'z']) await db.insert({ _id } as never)
+  const { app } = await buildHost(t, { on, retry })
+  for (const dryRun of [true, false]) {
+    const body = Readable.from([Buffer.from(JSON.stringify(backupOf([{ _id: 'good' }])))])
+    const { finished } = await app.dbBackups.restore({ body }, { exact: true, dryRun })
+    const failures = [{ id: 'odd', error: 'unreadable' }]
+    const databases = { components: { total: 1, created: 1, deleted: 2, failed: 1 } }
+    const error: unknown = await finished.catch((error: unknown) => error)
+    t.match(error, { outcome: { databases, failures } }, dryRun ? 'would' : 'does')
+  }
+  t.strictSame((await db.list()).rows.map(({ id }) => id).sort(), ['good', 'odd'])
 })
 
 t.test('a large document whose revision fits in no header is restored', async (t) => {

@@ -66,7 +66,7 @@ export class Pieces {
     return this.#length
   }
 
-  /** Adds a piece. With the second one of a text, that which was taken before is not valid any more. */
+  /** Adds a piece, which has to be valid until the text is taken. With the second one of a text, that which was taken before is not valid any more. */
   add(piece: Uint8Array): void {
     this.#length += piece.length
     if (this.#memory && this.#pieces.length > 0) {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
+import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import type { DocumentBytes } from '../json/document.js'
-import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { type CouchResponse, fitsUrl } from './client.js'
 import type { CouchDatabase } from './database.js'
@@ -18,15 +18,6 @@ export interface AttachmentStub {
   md5: string | undefined
   /** They are stored compressed, as CouchDB does with text, and with what a client sent so. */
   gzip: boolean
-}
-
-/** Members of a stub, as CouchDB spells them. */
-export interface StubMembers {
-  content_type?: unknown
-  length?: unknown
-  digest?: unknown
-  encoding?: unknown
-  encoded_length?: unknown
 }
 
 /** @param members with those that `att_encoding_info` adds */
@@ -254,8 +245,6 @@ export async function* base64(pieces: AsyncIterable<Uint8Array>): AsyncGenerator
 
 /** Members of a stub that have no meaning once the data is inline. */
 const NOT_INLINE = new Set(['stub', 'length', 'follows', 'encoding', 'encoded_length'])
-/** Members that are read. */
-const READ = new Set(['content_type', 'length', 'digest', 'encoding', 'encoded_length'])
 
 interface InlineStub extends AttachmentStub {
   /** The name as it is spelled in the document, quotes included. */
@@ -264,22 +253,13 @@ interface InlineStub extends AttachmentStub {
   members: Buffer[]
 }
 
-function* stubs({ bytes, attachments }: DocumentBytes): Generator<InlineStub> {
-  if (!attachments) return
-  const names = new MemberCursor(bytes, attachments.start)
-  while (names.next()) {
+function* stubs(document: DocumentBytes): Generator<InlineStub> {
+  const { bytes } = document
+  for (const { name, keyStart, keyEnd, members } of attachmentsIn(document)) {
     const kept: Buffer[] = []
-    const read: Record<string, unknown> = {}
-    const cursor = new MemberCursor(bytes, names.valueStart)
-    while (cursor.next()) {
-      const key = cursor.key()
-      if (READ.has(key)) read[key] = decodeValue(bytes, cursor.valueStart, cursor.valueEnd)
-      if (!NOT_INLINE.has(key)) kept.push(bytes.subarray(cursor.keyStart, cursor.valueEnd))
-    }
-    yield {
-      ...stubOf(decodeString(bytes, names.keyStart, names.keyEnd), read),
-      key: bytes.toString('utf8', names.keyStart, names.keyEnd),
-      members: kept
-    }
+    const stub = readStub(members, (member) => {
+      if (!NOT_INLINE.has(member)) kept.push(bytes.subarray(members.keyStart, members.valueEnd))
+    })
+    yield { ...stubOf(name, stub), key: bytes.toString('utf8', keyStart, keyEnd), members: kept }
   }
 }

@@ -40,7 +40,7 @@ export type JsonAction = 'enter' | 'stream' | 'skip'
 export interface JsonVisitor {
   /** A value begins. Called for the root and for everything directly inside an entered value. */
   begin(path: JsonPath, kind: JsonKind): JsonAction
-  /** The next bytes of a streamed value: a view of the scanner's input, valid during the call only. */
+  /** The next bytes of a streamed value: a view of the chunk that is being written, valid as long as the chunk is. */
   bytes(piece: Uint8Array, path: JsonPath): void
   /** An entered or streamed value has ended. */
   end(path: JsonPath): void

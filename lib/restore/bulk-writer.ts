@@ -3,13 +3,13 @@ import { BulkBody } from '../couch/bulk-body.js'
 import type { BulkAnswer, BulkResult, CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { halvesOf } from '../couch/request-size.js'
-import type { Refusals } from './refusals.js'
+import type { WriteRequests } from './write-requests.js'
 
 /** Documents and bytes in one `_bulk_docs`, and how many are in flight: what CouchDB takes fastest. */
 const BATCH_DOCUMENTS = 250
 const BATCH_BYTES = 352 * 1024
-const LANES = 8
-/** Bytes of bodies in flight, unless one has more: fewer lanes where documents are large. */
+const REQUESTS = 8
+/** Bytes of bodies in flight, unless one has more: fewer requests where documents are large. */
 const BYTES_IN_FLIGHT = 8 * 1024 * 1024
 /** Large bodies are given memory of one size, so that it can be used again: CouchDB takes documents of 8 MB. */
 const LARGE_BODY = 8 * 1024 * 1024 + BATCH_BYTES
@@ -17,7 +17,7 @@ const LARGE_BODY = 8 * 1024 * 1024 + BATCH_BYTES
 /** One document to write. */
 export interface Write {
   id: string
-  /** Copied when it is added. */
+  /** Copied into the body when it is added, where it lies from then on. */
   bytes: Buffer
 }
 
@@ -31,54 +31,61 @@ export type OnResult<W extends Write> = (write: W, result: BulkResult) => void
 export class BulkWriter<W extends Write> {
   readonly #db: CouchDatabase
   readonly #newEdits: boolean
-  readonly #lanes: Lanes
-  readonly #refusals: Refusals
+  readonly #inFlight: RequestsInFlight
+  readonly #requests: WriteRequests
   readonly #onResult: OnResult<W>
   #batch: W[] = []
   /** The documents of the batch: what they were read from can be used again, or is garbage soon. */
   #body: BulkBody | undefined
 
   /** @param newEdits `false` keeps the revisions that the documents name */
-  constructor(db: CouchDatabase, newEdits: boolean, lanes: Lanes, refusals: Refusals, onResult: OnResult<W>) {
+  constructor(
+    db: CouchDatabase,
+    newEdits: boolean,
+    inFlight: RequestsInFlight,
+    requests: WriteRequests,
+    onResult: OnResult<W>
+  ) {
     this.#db = db
     this.#newEdits = newEdits
-    this.#lanes = lanes
-    this.#refusals = refusals
+    this.#inFlight = inFlight
+    this.#requests = requests
     this.#onResult = onResult
   }
 
-  /** Waits while all lanes are busy. */
+  /** Waits while there are as many requests in flight as may be. */
   async add(write: W): Promise<void> {
     if (this.#body && !this.#body.fits(write.bytes)) await this.flush()
     this.#body ??= this.#bodyFor(write)
-    this.#batch.push({ ...write, bytes: this.#body.add(write.bytes) })
+    write.bytes = this.#body.add(write.bytes)
+    this.#batch.push(write)
     if (this.#batch.length >= BATCH_DOCUMENTS) await this.flush()
   }
 
   /** Begins a body: of a batch, or of a document that takes more than one. */
   #bodyFor({ bytes }: W): BulkBody {
     const length = Math.max(BATCH_BYTES, BulkBody.bytesFor(bytes.length))
-    const memory = this.#lanes.memory.take(length).subarray(0, length)
+    const memory = this.#inFlight.memory.take(length).subarray(0, length)
     return new BulkBody(this.#newEdits, memory, this.#db.client.size.bytes)
   }
 
-  /** Sends what is left. The lanes say when it has been written. */
+  /** Sends what is left; {@link RequestsInFlight.finish} waits until it has been written. */
   async flush(): Promise<void> {
     const [batch, body] = [this.#batch, this.#body]
     if (!body) return
     this.#batch = []
     this.#body = undefined
-    await this.#lanes.run(body.buffer.length, () => this.#send(batch, body))
+    await this.#inFlight.start(body.buffer.length, () => this.#send(batch, body))
   }
 
   async #send(batch: readonly W[], body: BulkBody): Promise<void> {
-    const { answer, refusal } = await this.#refusals.send(batch.length, () => this.#db.bulkDocsOnce(body))
+    const { answer, refusal } = await this.#requests.send(batch.length, () => this.#db.bulkDocsOnce(body))
     if (!refusal) {
       this.#tell(batch, answer)
       // Only of a body that was answered: one that failed may still be on its way.
-      this.#lanes.memory.give(body.buffer)
+      this.#inFlight.memory.give(body.buffer)
     } else if (batch.length === 1) {
-      await this.#refusals.blame(refusal)
+      await this.#requests.blame(refusal)
       this.#onResult(batch[0], { id: batch[0].id, error: refusal.error, reason: refusal.reason })
     } else {
       for (const part of halvesOf(batch)) {
@@ -100,19 +107,19 @@ export class BulkWriter<W extends Write> {
   }
 }
 
-/** Runs a few tasks at a time; the first failure ends them all. */
-export class Lanes {
-  /** Memory for bodies: one in each lane, and those that are being filled. */
-  readonly memory = new BufferPool({ size: BATCH_BYTES, keep: LANES + 2 }, { size: LARGE_BODY, keep: 2 })
+/** Has a few requests in flight at a time; the first failure ends them all. */
+export class RequestsInFlight {
+  /** Memory for bodies: those in flight, and those that are being filled. */
+  readonly memory = new BufferPool({ size: BATCH_BYTES, keep: REQUESTS + 2 }, { size: LARGE_BODY, keep: 2 })
   readonly #running = new Set<Promise<void>>()
   #bytes = 0
   #failure: { error: unknown } | undefined
 
-  /** Starts `task`, which sends so many bytes, as soon as a lane is free. */
-  async run(bytes: number, task: () => Promise<void>): Promise<void> {
+  /** Makes a request, which sends so many bytes, as soon as there is room for it. */
+  async start(bytes: number, request: () => Promise<void>): Promise<void> {
     while (!this.#hasRoom(bytes)) await Promise.race(this.#running)
     this.#check()
-    const running = task()
+    const running = request()
       .catch((error: unknown) => {
         this.#failure ??= { error }
       })
@@ -126,11 +133,11 @@ export class Lanes {
 
   #hasRoom(bytes: number): boolean {
     if (this.#running.size === 0) return true
-    return this.#running.size < LANES && this.#bytes + bytes <= BYTES_IN_FLIGHT
+    return this.#running.size < REQUESTS && this.#bytes + bytes <= BYTES_IN_FLIGHT
   }
 
   /** Waits for everything that was started. @throws the first failure */
-  async idle(): Promise<void> {
+  async finish(): Promise<void> {
     await Promise.all(this.#running)
     this.#check()
   }

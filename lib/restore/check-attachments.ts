@@ -1,11 +1,13 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
+import { attachmentsIn } from '../json/attachments.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
-import { MemberCursor } from '../json/members.js'
 import type { Steps } from '../waits/steps.js'
 
 const OBJECT = 0x7b
 const LIST = 0x5b
 const QUOTE = 0x22
+/** What `false` begins with. */
+const FALSE = 0x66
 
 /**
  * Checks what a document of an upload says of its attachments: CouchDB answers some of it with an internal error, for
@@ -13,17 +15,15 @@ const QUOTE = 0x22
  *
  * @throws InvalidDocumentError
  */
-export function* checkAttachments({ bytes, id, attachments }: DocumentBytes): Steps<void> {
-  if (!attachments) return
-  const names = new MemberCursor(bytes, attachments.start)
-  while (names.next()) {
+export function* checkAttachments(document: DocumentBytes): Steps<void> {
+  const { bytes, id } = document
+  for (const { name, start, members: cursor } of attachmentsIn(document)) {
     const refuse = (problem: string) =>
       new InvalidDocumentError(
-        `attachment "${cutText(names.key(), MOST.name)}" of "${cutText(id, MOST.name)}" ${problem}`
+        `attachment "${cutText(name, MOST.name)}" of "${cutText(id, MOST.name)}" ${problem}`
       )
-    if (bytes[names.valueStart] !== OBJECT) throw refuse('is not an object')
+    if (bytes[start] !== OBJECT) throw refuse('is not an object')
     let complete = false
-    const cursor = new MemberCursor(bytes, names.valueStart)
     while (cursor.next()) {
       const key = cursor.key()
       if (key === 'follows') throw refuse('says that its data follows')
@@ -37,4 +37,19 @@ export function* checkAttachments({ bytes, id, attachments }: DocumentBytes): St
     if (!complete) throw refuse('has no data')
     yield
   }
+}
+
+/** Returns whether an attachment of a document has no data, or says so: CouchDB keeps what it has of that name then. */
+export function* hasStub(document: DocumentBytes): Steps<boolean> {
+  for (const { members } of attachmentsIn(document)) {
+    let [data, stub] = [false, false]
+    while (members.next()) {
+      const name = members.key()
+      if (name === 'data') data = document.bytes[members.valueStart] === QUOTE
+      else if (name === 'stub') stub = document.bytes[members.valueStart] !== FALSE
+    }
+    if (stub || !data) return true
+    yield
+  }
+  return false
 }

@@ -2,37 +2,30 @@ import { ONCE } from '../couch/client.js'
 import { type BulkResult, type CouchDatabase, isReplicated, type StreamedWrite } from '../couch/database.js'
 import { type AttachmentPart, inPieces } from '../couch/multipart.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
-import {
-  type DocumentBytes,
-  documentSteps,
-  type MemberBounds,
-  piecesWithRevision,
-  withRevision
-} from '../json/document.js'
+import { type DocumentBytes, documentSteps, type MemberBounds } from '../json/document.js'
 import { inTurns, type Steps } from '../waits/steps.js'
+import { type BaseRevision, bytesOn, piecesOn } from './decision.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
-import type { Refusals } from './refusals.js'
-import { sameLarge } from './same-large.js'
+import { sameLarge } from './same-content.js'
+import { isLive } from './source.js'
+import type { WriteRequests } from './write-requests.js'
 
 /** Bytes of text from a document that go into a URL, or into the head of a part of a multipart body. */
 const MAX_HEAD_TEXT = 1024
 /** Bytes of attachments that a cluster takes inside the JSON: each node that stores it holds all in its memory. */
 const MAX_INLINE = 64 * 1024 * 1024
 
-/** The revision that a document is written on; its own is kept with `keep`. */
-export type BaseRevision = { keep: true } | { keep: false; rev: string | null }
-
 /** Writes large documents into one database, each as a stream. */
 export class LargeWriter {
   readonly #db: CouchDatabase
-  readonly #refusals: Refusals
+  readonly #requests: WriteRequests
   /** For looks: those that fail are counted with what they look for. */
   readonly #once: CouchDatabase
   #clustered: boolean | undefined
 
-  constructor(db: CouchDatabase, refusals: Refusals) {
+  constructor(db: CouchDatabase, requests: WriteRequests) {
     this.#db = db
-    this.#refusals = refusals
+    this.#requests = requests
     this.#once = db.on(db.client.with({ retry: ONCE }))
   }
 
@@ -44,12 +37,12 @@ export class LargeWriter {
     const { id } = document.head
     const write = this.#writeOf(document, base, await this.#partsOf(document))
     let attempts = 0
-    const { answer, refusal } = await this.#refusals.send(1, async () => {
+    const { answer, refusal } = await this.#requests.send(1, async () => {
       const found = attempts++ > 0 ? await write.find() : null
       return found ?? sendOrFind(write)
     })
     if (!refusal) return answer
-    if (refusal.status !== 409) await this.#refusals.blame(refusal)
+    if (refusal.status !== 409) await this.#requests.blame(refusal)
     return { id, error: refusal.status === 409 ? 'conflict' : refusal.error, reason: refusal.reason }
   }
 
@@ -75,25 +68,27 @@ export class LargeWriter {
   ): FindableWrite<BulkResult> {
     return {
       send: (sent, deadline) => {
-        const options = { newEdits: !base.keep, sent, deadline }
+        const options = { newEdits: base.kind !== 'kept', sent, deadline }
         return parts
           ? putMultipart(this.#db, document, parts, base, options)
           : putInline(this.#db, document, base, options)
       },
-      find: () => (base.keep ? this.#findKept(document) : this.#findEdit(document, base.rev)),
+      find: () =>
+        base.kind === 'kept' ? this.#findKept(document, base.rev) : this.#findEdit(document, base),
       patience: this.#db.client.settings.idle
     }
   }
 
   /** A revision stands for its content. */
-  async #findKept({ head: { id, rev } }: LargeDocument): Promise<BulkResult | null> {
+  async #findKept({ head: { id } }: LargeDocument, rev: string): Promise<BulkResult | null> {
     return (await this.#read(id, rev)) && { id, rev }
   }
 
-  async #findEdit(document: LargeDocument, base: string | null): Promise<BulkResult | null> {
+  async #findEdit(document: LargeDocument, base: BaseRevision): Promise<BulkResult | null> {
     const { id } = document.head
     const current = await this.#read(id)
-    if (!current || current.deleted || current.rev === base) return null
+    if (!current || !isLive(current)) return null
+    if (base.kind === 'over' && current.rev === base.rev) return null
     return (await sameLarge(this.#once, document, current)) ? { id, rev: current.rev } : null
   }
 
@@ -131,7 +126,7 @@ async function putMultipart(
   base: BaseRevision,
   options: StreamedWrite
 ): Promise<BulkResult> {
-  const json = base.keep ? [head.bytes] : await inTurns(piecesWithRevision(head, base.rev))
+  const json = await inTurns(piecesOn(base, head))
   const rev = await db.putWithAttachmentsOnce(head.id, json, parts, options)
   return { id: head.id, rev: rev ?? undefined }
 }
@@ -147,17 +142,17 @@ async function putInline(
   return result ?? { id: document.head.id }
 }
 
-function* revised(document: DocumentBytes, rev: string | null): Steps<DocumentBytes> {
-  return yield* documentSteps(yield* withRevision(document, rev))
+function* revised(document: DocumentBytes, base: BaseRevision): Steps<DocumentBytes> {
+  return yield* documentSteps(yield* bytesOn(base, document))
 }
 
 /** Streams the document's JSON with its attachments inline. */
 async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
   if (!head.attachments) {
-    yield* inPieces(base.keep ? [head.bytes] : await inTurns(piecesWithRevision(head, base.rev)))
+    yield* inPieces(await inTurns(piecesOn(base, head)))
     return
   }
-  const { bytes, attachments } = base.keep ? head : await inTurns(revised(head, base.rev))
+  const { bytes, attachments } = base.kind === 'kept' ? head : await inTurns(revised(head, base))
   const { start, end } = attachments as MemberBounds
   yield* inPieces([bytes.subarray(0, start)])
   let separator = '{'

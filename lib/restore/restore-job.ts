@@ -1,27 +1,17 @@
-import type { RestoreFailure, RestoreOutcome, SettingsChange } from '../../types/backups.js'
+import type { RestoreOutcome } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { RestorePhase } from '../../types/events.js'
-import type { TransactionUpdate } from '../../types/webhooks.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import { LOGICAL_DATABASES } from '../databases.js'
 import { IncompleteRestoreError } from '../errors.js'
-import { type AboutDatabase, unreadableIds } from '../format/about-database.js'
+import { unreadableIds } from '../format/about-database.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
-import { noCounts } from './no-counts.js'
-import { SkipList } from './skip-list.js'
+import { notHeld, type ReportOptions, RestoreReport } from './restore-report.js'
 import type { RestoreSource } from './source.js'
 
-/** Milliseconds between two updates of the transaction. */
-const PROGRESS_INTERVAL = 2000
-/** Failures, and ids that no document has, that are told by name. */
-const NAMED = 20
-/** Of those, how many a message names as well. */
-const IN_MESSAGE = 5
-
-export interface RestoreJobOptions {
-  txId: string
+export interface RestoreJobOptions extends ReportOptions {
   /** Checks the whole backup; nothing has been written before it resolves. */
   openSource: () => Promise<RestoreSource>
   targets: Record<LogicalDatabase, CouchDatabase>
@@ -32,13 +22,9 @@ export interface RestoreJobOptions {
   keepTypes: ReadonlySet<string>
   /** Ids of the documents of the system database that hold a console's settings. */
   settings: readonly string[]
-  dryRun: boolean
   exact: boolean
-  /** Updates the transaction. */
-  tell: (update: TransactionUpdate) => Promise<void>
   /** Rebuilds the white list. */
   rebuildWhitelist: () => Promise<void>
-  onPhase: (phase: RestorePhase) => void
 }
 
 /** Steps of a restore: check, one for each database, white list. */
@@ -51,215 +37,127 @@ export const TOTAL_STEPS = 5
  * @throws IncompleteRestoreError when documents failed or the white list could not be rebuilt
  */
 export async function runRestore(options: RestoreJobOptions): Promise<RestoreOutcome> {
-  const { txId, targets, dryRun } = options
-  const isOurs = (name: string) => name === options.backups || name === targets.system.name
-  const outcome: RestoreOutcome = { tx_id: txId, databases: {}, failures: [] }
-  const messages: string[] = []
-  const progress = new Progress(options.tell)
-  const step = (onStep: number, message: string) => {
-    messages.push(message)
-    return progress.step({ on_step: onStep, athena_messages: [...messages] })
-  }
-  const tellUnknown = async (database: LogicalDatabase, skip: SkipList) => {
-    const unknown = skip.unknown()
-    if (unknown.length === 0) return
-    const ids = unknown.slice(0, NAMED).map((id) => cutText(id, MOST.name))
-    outcome.skip_unknown = { ...outcome.skip_unknown, [database]: { count: unknown.length, ids } }
-    messages.push(unknownMessage(database, unknown))
-    await progress.step({ skip_unknown: outcome.skip_unknown, athena_messages: [...messages] })
-  }
-  const tellSettings = async (changed: SettingsChange) => {
-    const before = (outcome.settings_documents ?? []).filter(({ id }) => id !== changed.id)
-    outcome.settings_documents = [...before, changed]
-    options.onPhase({ type: 'restore_settings_document', document: changed.id, change: changed.change })
-    messages.push(settingsMessage(changed, dryRun))
-    await progress.step({
-      settings_documents: outcome.settings_documents,
-      athena_messages: [...messages]
-    })
-  }
+  const report = new RestoreReport(options)
+  const { outcome } = report
   try {
-    await step(1, 'checking the backup')
-    const checking = stopwatch()
-    const source = await options.openSource()
-    try {
-      // Before anything is written.
-      const unreadable = new Map(
-        options.exact ? source.databases.map((name) => [name, unreadableIds(source.about(name))]) : []
-      )
-      const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
-      options.onPhase({ type: 'restore_checked', durationMs: checking(), documents })
-      let onStep = 2
-      for (const database of ['components', 'sessions', 'system'] as const) {
-        const present = source.databases.includes(database)
-        await step(
-          onStep++,
-          present
-            ? `${dryRun ? 'comparing' : 'restoring'} ${source.count(database)} documents of ${database}`
-            : notHeld(database, source.about(database))
-        )
-        const skip = new SkipList(options.skip[database])
-        if (!present) {
-          await tellUnknown(database, skip)
-          continue
-        }
-        const restoring = stopwatch()
-        const counts = noCounts()
-        outcome.databases[database] = counts
-        progress.watch(() => ({ databases: structuredClone(outcome.databases) }))
-        const copies = await restoreDatabase({
-          source,
-          target: targets[database],
-          database,
-          skip,
-          internalTypes: options.internalTypes,
-          isOwn: (id, type) => isOurs(targets[database].name) && isOwnDocument(id, type),
-          // What the backup left out was not deleted in its source.
-          keepTypes: new Set([...options.keepTypes, ...(source.about(database).excluded_types ?? [])]),
-          keepIds: new Set(unreadable.get(database)),
-          settings: new Set(database === 'system' ? options.settings : []),
-          onSettings: (id, change) => tellSettings({ id, change }),
-          dryRun,
-          exact: options.exact,
-          counts,
-          onFailure(failure: RestoreFailure) {
-            if (outcome.failures.length < NAMED) outcome.failures.push(cutFailure(failure))
-          }
-        })
-        options.onPhase({
-          type: 'restore_database_finished',
-          database,
-          durationMs: restoring(),
-          counts: { ...counts }
-        })
-        if (options.exact && copies !== 'agree') {
-          messages.push(maybeNotExact(database))
-          await progress.step({ athena_messages: [...messages] })
-        }
-        await tellUnknown(database, skip)
-      }
-    } finally {
-      await source.close()
-    }
-    const failed = Object.values(outcome.databases).reduce((sum, counts) => sum + counts.failed, 0)
-    if (!dryRun) {
-      await step(TOTAL_STEPS, 'rebuilding the component white list')
-      const rebuilding = stopwatch()
-      await rebuild(options, outcome, failed)
-      options.onPhase({ type: 'restore_whitelist_rebuilt', durationMs: rebuilding() })
-    }
-    if (failed > 0) throw incomplete(outcome, failed)
+    await restoreDatabases(options, report)
+    if (!options.dryRun) await rebuildWhitelist(options, report)
+    if (report.failed > 0) throw new IncompleteRestoreError(report.failureMessage(), outcome)
     return outcome
   } catch (error) {
     // What was done and named before is told all the same.
     if (!(error instanceof CouchError) || Object.keys(outcome.databases).length === 0) throw error
     throw new IncompleteRestoreError(error.message, outcome, error)
   } finally {
-    await progress.stop()
+    await report.stop()
   }
 }
 
-async function rebuild(options: RestoreJobOptions, outcome: RestoreOutcome, failed: number): Promise<void> {
+async function restoreDatabases(options: RestoreJobOptions, report: RestoreReport): Promise<void> {
+  await report.nextStep('checking the backup')
+  const elapsed = stopwatch()
+  const source = await options.openSource()
+  try {
+    // Before anything is written.
+    if (options.exact) for (const database of source.databases) unreadableIds(source.about(database))
+    const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
+    options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
+    for (const database of LOGICAL_DATABASES) await restoreOne(database, source, options, report)
+  } finally {
+    await source.close()
+  }
+}
+
+/** Restores one database, or tells why not. */
+async function restoreOne(
+  database: LogicalDatabase,
+  source: RestoreSource,
+  options: RestoreJobOptions,
+  report: RestoreReport
+): Promise<void> {
+  const skip = new SkipList(options.skip[database])
+  if (source.databases.includes(database)) {
+    const verb = options.dryRun ? 'comparing' : 'restoring'
+    await report.nextStep(`${verb} ${source.count(database)} documents of ${database}`)
+    await restoreHeld(database, source, skip, options, report)
+  } else await report.nextStep(notHeld(database, source.about(database)))
+  await report.addUnknown(database, skip.unknown())
+}
+
+async function restoreHeld(
+  database: LogicalDatabase,
+  source: RestoreSource,
+  skip: SkipList,
+  options: RestoreJobOptions,
+  report: RestoreReport
+): Promise<void> {
+  const { targets, backups, exact, dryRun, internalTypes } = options
+  const target = targets[database]
+  const keepsBackups = target.name === backups || target.name === targets.system.name
+  const about = source.about(database)
+  const counts = report.begin(database)
+  const elapsed = stopwatch()
+  const copies = await restoreDatabase({
+    source,
+    target,
+    database,
+    skip,
+    internalTypes,
+    isOwn: (id, type) => keepsBackups && isOwnDocument(id, type),
+    // What the backup left out was not deleted in its source.
+    keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
+    keepIds: new Set(exact ? unreadableIds(about) : []),
+    settings: new Set(database === 'system' ? options.settings : []),
+    onSettings: (id, change) => report.addSettings({ id, change }),
+    dryRun,
+    exact,
+    counts,
+    onFailure: (failure) => report.addFailure(failure)
+  })
+  options.onPhase({
+    type: 'restore_database_finished',
+    database,
+    durationMs: elapsed(),
+    counts: { ...counts }
+  })
+  if (exact && copies !== 'agree') await report.addMaybeNotExact(database)
+}
+
+async function rebuildWhitelist(options: RestoreJobOptions, report: RestoreReport): Promise<void> {
+  await report.nextStep('rebuilding the component white list')
+  const elapsed = stopwatch()
   try {
     await options.rebuildWhitelist()
   } catch (error) {
+    const data = report.failed > 0 ? report.failureMessage() : 'the data was restored'
+    const reason = cutText(messageOf(error), MOST.reason)
     throw new IncompleteRestoreError(
-      `${failed > 0 ? incomplete(outcome, failed).message : 'the data was restored'}, but the component white list could not be rebuilt: ${cutText(messageOf(error), MOST.reason)}`,
-      outcome
+      `${data}, but the component white list could not be rebuilt: ${reason}`,
+      report.outcome
     )
   }
+  options.onPhase({ type: 'restore_whitelist_rebuilt', durationMs: elapsed() })
 }
 
-function incomplete(outcome: RestoreOutcome, failed: number): IncompleteRestoreError {
-  const named = outcome.failures.slice(0, IN_MESSAGE).map(
-    // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
-    ({ database, id, reason, error }) =>
-      cutText(`${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`, MOST.inMessage)
-  )
-  const told = `${named.join(', ')}${andMore(failed - named.length)}`
-  return new IncompleteRestoreError(`${failed} documents were not restored: ${told}`, outcome)
+/** Ids that a restore leaves alone in one database. Notes which of them are asked for: those that a document has. */
+class SkipList extends Set<string> {
+  readonly #found = new Set<string>()
+
+  /** @param id of a document of the backup, or of the target */
+  override has(id: string): boolean {
+    const listed = super.has(id)
+    if (listed) this.#found.add(id)
+    return listed
+  }
+
+  /** Returns the ids that nobody asked for. */
+  unknown(): string[] {
+    return [...this].filter((id) => !this.#found.has(id))
+  }
 }
-
-const notHeld = (database: LogicalDatabase, { missing }: AboutDatabase) =>
-  missing
-    ? `${database} did not exist when the backup was made: it is left as it is now`
-    : `the backup does not hold ${database}`
-
-/** A mistyped id overwrites what was to be left alone. */
-function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): string {
-  const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.inMessage)}"`)
-  const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
-  return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
-}
-
-/** Another console's settings make a console use the databases and keys of that one. */
-function settingsMessage({ id, change }: SettingsChange, dryRun: boolean): string {
-  const what = `the settings document "${cutText(id, MOST.name)}" of system`
-  return dryRun
-    ? `${what} would be ${change}: skip it, unless the backup is of this console`
-    : `${what} is being ${change}`
-}
-
-/** What is written is asked of the majority of copies; what there is beside it is known from one of them. */
-const maybeNotExact = (database: LogicalDatabase) =>
-  `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
-
-const andMore = (count: number) => (count > 0 ? `, and ${count} more` : '')
-
-const cutFailure = ({ database, id, error, reason }: RestoreFailure): RestoreFailure => ({
-  database,
-  id: cutText(id, MOST.name),
-  error: cutText(error, MOST.name),
-  reason: cutText(reason, MOST.reason)
-})
 
 /** Gives the milliseconds since it was started. */
 function stopwatch(): () => number {
   const startedAt = performance.now()
   return () => performance.now() - startedAt
-}
-
-/** Keeps the transaction up to date: each step at once, counts at intervals. */
-class Progress {
-  readonly #tell: RestoreJobOptions['tell']
-  #timer: NodeJS.Timeout | undefined
-  #writing: Promise<unknown> = Promise.resolve()
-  #busy = false
-
-  constructor(tell: RestoreJobOptions['tell']) {
-    this.#tell = tell
-  }
-
-  async step(update: TransactionUpdate): Promise<void> {
-    await this.#writing
-    this.#busy = true
-    try {
-      await this.#tell(update)
-    } finally {
-      this.#busy = false
-    }
-  }
-
-  watch(counts: () => TransactionUpdate): void {
-    clearInterval(this.#timer)
-    this.#timer = setInterval(() => {
-      if (this.#busy) return
-      this.#busy = true
-      // The next step or the end tells the same; there a failure to write counts.
-      this.#writing = this.#tell(counts()).then(
-        () => {
-          this.#busy = false
-        },
-        () => {
-          this.#busy = false
-        }
-      )
-    }, PROGRESS_INTERVAL)
-    this.#timer.unref()
-  }
-
-  async stop(): Promise<void> {
-    clearInterval(this.#timer)
-    await this.#writing
-  }
 }

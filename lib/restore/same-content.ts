@@ -1,12 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { sameStream } from '../bytes/same-stream.js'
 import { slicesOf } from '../bytes/slices.js'
+import { type AttachmentStub, attachmentBase64, base64, stubOf, stubsOf } from '../couch/attachments.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { attachmentsIn, readStub } from '../json/attachments.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
-import { decodeString, MemberCursor } from '../json/members.js'
-import type { Steps } from '../waits/steps.js'
+import { decodeString, type MemberCursor } from '../json/members.js'
+import { inTurns, type Steps } from '../waits/steps.js'
+import type { LargeAttachment, LargeDocument } from './large-document.js'
+import type { LiveDocument } from './source.js'
 
 const QUOTE = 0x22
-/** What `false` begins with. */
-const FALSE = 0x66
 /** What CouchDB takes an attachment to be that does not say. */
 export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
 /** A key of this process: nobody can choose documents whose prints collide. */
@@ -23,13 +27,13 @@ const HASHED = 1024 * 1024
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
 /** What is compared of an attachment. */
-export interface AttachmentContent {
+interface AttachmentContent {
   /** The JSON of one that is no string. */
   contentType: string
   /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
   length: number | undefined
   /**
-   * CouchDB's digest of the bytes: `md5-` and base64. Computed from the bytes where they are inline, `undefined` where
+   * CouchDB's digest of the bytes: MD5 in base64. Computed from the bytes where they are inline, `undefined` where
    * CouchDB holds them compressed.
    */
   digest: () => string | undefined
@@ -48,7 +52,7 @@ export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): 
 }
 
 /** Compares attachments by content type, length and digest. */
-export function compareAttachments(
+function compareAttachments(
   wanted: ReadonlyMap<string, AttachmentContent>,
   current: ReadonlyMap<string, AttachmentContent>
 ): ContentComparison {
@@ -110,80 +114,73 @@ interface Attachment extends AttachmentContent {
   data: (() => Buffer) | undefined
 }
 
-/** Returns whether an attachment of a document has no data, or says so: CouchDB keeps what it has of that name then. */
-export function* hasStub(document: DocumentBytes): Steps<boolean> {
-  for (const { data, stub } of membersOfAttachments(document)) {
-    if (stub || !data) return true
-    yield
-  }
-  return false
-}
-
-/** The attachments of a document by name. */
-export function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
+/** Reads the attachments of a document, by name. */
+function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
   const found = new Map<string, Attachment>()
-  for (const members of membersOfAttachments(document)) {
-    found.set(members.name, attachmentOf(members))
+  for (const { name, members } of attachmentsIn(document)) {
+    found.set(name, attachmentOf(document, name, members))
     yield
   }
   return found
 }
 
-/** What a document says of an attachment. */
-interface AttachmentMembers {
-  name: string
-  contentType: string
-  digest: string | undefined
-  length: number | undefined
-  encodedLength: number | undefined
-  encoded: boolean
-  stub: boolean
-  data: (() => Buffer) | undefined
-}
-
-function* membersOfAttachments({ bytes, attachments }: DocumentBytes): Generator<AttachmentMembers> {
-  if (!attachments) return
-  const names = new MemberCursor(bytes, attachments.start)
-  while (names.next()) yield readAttachment(bytes, names.key(), names.valueStart)
-}
-
-function readAttachment(bytes: Buffer, name: string, at: number): AttachmentMembers {
-  const found: AttachmentMembers = {
+function attachmentOf({ bytes }: DocumentBytes, name: string, members: MemberCursor): Attachment {
+  let data: (() => Buffer) | undefined
+  const stub = stubOf(
     name,
-    contentType: DEFAULT_CONTENT_TYPE,
-    digest: undefined,
-    length: undefined,
-    encodedLength: undefined,
-    encoded: false,
-    stub: false,
-    data: undefined
-  }
-  const cursor = new MemberCursor(bytes, at)
-  while (cursor.next()) {
-    const key = cursor.key()
-    const { valueStart: start, valueEnd: end } = cursor
-    if (key === 'content_type') found.contentType = cursor.string() ?? bytes.toString('utf8', start, end)
-    else if (key === 'digest') found.digest = cursor.string()
-    else if (key === 'length') found.length = cursor.number()
-    else if (key === 'encoded_length') found.encodedLength = cursor.number()
-    else if (key === 'encoding') found.encoded = true
-    else if (key === 'stub') found.stub = bytes[start] !== FALSE
-    else if (key === 'data' && bytes[start] === QUOTE)
-      found.data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
-  }
-  return found
+    readStub(members, (member) => {
+      const { valueStart: start, valueEnd: end } = members
+      if (member === 'data' && bytes[start] === QUOTE)
+        data = () => Buffer.from(decodeString(bytes, start, end), 'base64')
+    })
+  )
+  const contentType = textOf(stub.contentType)
+  // The digest of an attachment that is stored compressed is that of the compressed form.
+  if (!data)
+    return { contentType, length: stub.length, digest: () => (stub.gzip ? undefined : stub.md5), data }
+  const content = data()
+  return { contentType, length: content.length, digest: () => digestOf(content), data }
 }
 
-function attachmentOf(members: AttachmentMembers): Attachment {
-  const { contentType, data, length, encodedLength } = members
-  if (data) {
-    const content = data()
-    return { contentType, length: content.length, digest: () => digestOf(content), data }
+const textOf = (contentType: unknown = DEFAULT_CONTENT_TYPE): string =>
+  typeof contentType === 'string' ? contentType : JSON.stringify(contentType)
+
+/** Returns CouchDB's digest of an attachment that it does not compress. */
+const digestOf = (content: Buffer): string => createHash('md5').update(content).digest('base64')
+
+/**
+ * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.
+ * @param current with stubs
+ */
+export async function sameLarge(
+  db: CouchDatabase,
+  { head, parts }: LargeDocument,
+  current: LiveDocument
+): Promise<boolean> {
+  if (!(await inTurns(sameBody(head, current)))) return false
+  const [wanted, found] = [await inTurns(attachmentsOf(head)), await inTurns(attachmentsOf(current))]
+  // What differs by content type or length need not be read.
+  if (compareAttachments(wanted, found) === 'other') return false
+  const stubs = await inTurns(stubsOf(current))
+  for (const part of parts) {
+    if ((await digestOfStream(part.open())) === found.get(part.name)?.digest()) continue
+    if (!(await sameBytes(db, part, current, stubs.get(part.name) as AttachmentStub))) return false
   }
-  // Of an attachment that is stored compressed, the digest is that of the compressed form.
-  const digest = members.encoded ? undefined : members.digest
-  return { contentType, length: length === encodedLength ? undefined : length, digest: () => digest, data }
+  return true
 }
 
-/** CouchDB's digest of an attachment that it does not compress. */
-const digestOf = (content: Buffer): string => `md5-${createHash('md5').update(content).digest('base64')}`
+async function digestOfStream(pieces: AsyncIterable<Uint8Array>): Promise<string> {
+  const hash = createHash('md5')
+  for await (const piece of pieces) hash.update(piece)
+  return hash.digest('base64')
+}
+
+/** Compares an attachment's bytes with those of a document's revision. */
+async function sameBytes(
+  db: CouchDatabase,
+  { open }: LargeAttachment,
+  { id, rev }: LiveDocument,
+  stub: AttachmentStub
+): Promise<boolean> {
+  return db.client.retry(() => sameStream(base64(open()), attachmentBase64(db, id, rev, stub)))
+}

@@ -3,9 +3,19 @@ import type { AboutDatabase } from '../format/about-database.js'
 import type { DocumentBytes } from '../json/document.js'
 import type { LargeDocument } from './large-document.js'
 
+/** A document that a database has. */
+export type LiveDocument = DocumentBytes & { rev: string }
+
+export const isLive = (document: DocumentBytes): document is LiveDocument =>
+  !document.deleted && document.rev !== undefined
+
 export type SourceDocument = DocumentBytes | LargeDocument
 
 export const isLarge = (document: SourceDocument): document is LargeDocument => 'parts' in document
+
+/** Returns what is known of a document; of a large one, its attachments' data are left out. */
+export const headOf = (document: SourceDocument): DocumentBytes =>
+  isLarge(document) ? document.head : document
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {

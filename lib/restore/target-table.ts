@@ -1,3 +1,4 @@
+import type { Revision } from '../couch/database.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
 
@@ -46,10 +47,12 @@ export class TargetTable {
 
   /**
    * Notes that a document was written at revision `rev`; {@link confirm} has to follow.
+   * @param rev `undefined` where it is not known: nothing confirms the write then
    * @param changed it was written over another version
    */
-  noteWritten(id: string, rev: string, changed: boolean): void {
-    if ((this.#set(id, rev, SEEN | WRITTEN | (changed ? CHANGED : 0)) & WRITTEN) === 0) this.#unconfirmed++
+  noteWritten(id: string, rev: string | undefined, changed: boolean): void {
+    if ((this.#set(id, rev ?? '', SEEN | WRITTEN | (changed ? CHANGED : 0)) & WRITTEN) === 0)
+      this.#unconfirmed++
   }
 
   /**
@@ -101,6 +104,18 @@ export class TargetTable {
   isAt(id: string, state: string): boolean {
     const at = this.#find(id)
     return this.#table.isUsed(at) && this.#isAt(at, state)
+  }
+
+  /**
+   * Returns the revisions beside a document that go: all where it was created, else those that this restore has written.
+   * @param conflicts revisions that conflict with the one that shows
+   * @param own those of them that are known to be written by this restore
+   */
+  toRemove(id: string, conflicts: readonly string[], own: readonly string[]): Revision[] {
+    const created = !this.wasChanged(id)
+    return conflicts
+      .filter((rev) => created || own.includes(rev) || this.isAt(id, rev))
+      .map((rev) => ({ id, rev }))
   }
 
   has(id: string): boolean {

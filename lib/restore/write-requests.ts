@@ -14,11 +14,11 @@ const NAMES_IT = ['doc_validation', 'missing_stub']
 export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
 
 /**
- * Tells a document that the database cannot take from a database that cannot take documents. Some documents make
- * CouchDB answer with an internal error, and a proxy may refuse what it does not like, so the status alone does not
- * tell.
+ * Makes requests that write, and tells a document that the database cannot take from a database that cannot take
+ * documents. Some documents make CouchDB answer with an internal error, and a proxy may refuse what it does not like, so
+ * the status alone does not tell.
  */
-export class Refusals {
+export class WriteRequests {
   readonly #db: CouchDatabase
   #inARow = 0
   /** No document was blamed after all attempts yet; the next ones are not tried as often. */

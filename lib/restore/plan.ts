@@ -1,0 +1,290 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import type { LogicalDatabase } from '../../types/databases.js'
+import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
+import { inTurns, sharedTurn, turnAfter } from '../waits/steps.js'
+import { hasStub } from './check-attachments.js'
+import { type Deletion, type DocumentDecision, type Failure, type NewBase, NO_BASE } from './decision.js'
+import { DocumentBatch } from './document-batch.js'
+import { contentPrint } from './same-content.js'
+import { headOf, isLarge, type RestoreSource, type SourceDocument } from './source.js'
+import { allRows, type CurrentDocument, readOrProblem, type Target } from './target.js'
+import { partitionOf, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
+
+/** Documents whose current version is read at once, to be compared. */
+export const COMPARE_BATCH = 100
+/** The same where each document that a scan does not show is asked for: most are not there. */
+const LOOK_UP_BATCH = 500
+/** Documents asked about in one `_revs_diff`. */
+const DIFF_BATCH = 1000
+/** Characters of ids that are asked for at once, unless one has more. */
+const MAX_IDS = 1024 * 1024
+
+const LACKS_DATA = { error: 'missing_stub', reason: 'an attachment has no data in the upload' }
+
+export interface PlanOptions {
+  source: RestoreSource
+  database: LogicalDatabase
+  /** Ids of documents that are left as they are. */
+  skip: ReadonlySet<string>
+  /** Types of documents that are never restored. */
+  internalTypes: ReadonlySet<string>
+  /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
+  keepTypes: ReadonlySet<string>
+  /** Ids of documents that it must not delete: those that could not be backed up. */
+  keepIds: ReadonlySet<string>
+}
+
+/** One of the parts in which a restore is done, so that what is known of the target has a bound. */
+interface Partition {
+  index: number
+  of: number
+  /** Documents in it, about. */
+  documents: number
+}
+
+/** What a document needs to be decided on: the revisions that the target ever had, or what it has now. */
+type Question = { ask: 'revisions' | 'content' }
+
+/** Divides a database. What is written is held as well, until it has been confirmed. */
+export function partitionsOf(target: Target, { source, database }: PlanOptions): Partition[] {
+  const written = target.isReplicated || source.proof === 'revision' ? source.count(database) : 0
+  const documents = Math.max(target.documents, written)
+  const of = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
+  return Array.from({ length: of }, (_, index) => ({ index, of, documents: Math.ceil(documents / of) }))
+}
+
+/** Compares a backup with one partition of a database, and decides what becomes of each document. Writes nothing. */
+export class Plan {
+  /** What the target has, and what has become of it since. */
+  readonly table: TargetTable
+  readonly target: Target
+  readonly #options: PlanOptions
+  readonly #partition: Partition
+  readonly #batches: Record<Question['ask'], DocumentBatch<DocumentBytes>>
+
+  private constructor(target: Target, options: PlanOptions, partition: Partition) {
+    this.table = new TargetTable(partition.documents)
+    this.#options = options
+    this.target = target
+    this.#partition = partition
+    this.#batches = {
+      revisions: new DocumentBatch(DIFF_BATCH),
+      content: new DocumentBatch(target.isReplicated ? LOOK_UP_BATCH : COMPARE_BATCH)
+    }
+  }
+
+  /** Scans what the target has. @throws CouchError when it cannot be read */
+  static async make(target: Target, options: PlanOptions, partition: Partition): Promise<Plan> {
+    const plan = new Plan(target, options, partition)
+    if (!target.isEmpty) await plan.#scan()
+    await target.checkNodes()
+    return plan
+  }
+
+  async #scan(): Promise<void> {
+    for await (const rows of allRows(this.target.db, this.#options.source.proof)) {
+      for (const { id, rev, doc } of rows) {
+        if (this.#holds(id)) this.table.set(id, doc ? await stateOf(rev, doc) : rev)
+      }
+      await turn()
+    }
+  }
+
+  #holds(id: string): boolean {
+    return partitionOf(id, this.#partition.of) === this.#partition.index
+  }
+
+  /** Yields the backup's documents of this partition. A group is valid until the next is asked for. */
+  async *documents(design: boolean): AsyncGenerator<SourceDocument[]> {
+    const { source, database } = this.#options
+    for await (const group of source.documents(database, design))
+      yield this.#partition.of === 1 ? group : group.filter((document) => this.#holds(headOf(document).id))
+  }
+
+  /**
+   * Decides on each document of the backup, once. A group of decisions, and the documents in it, are valid until the
+   * next is asked for.
+   *
+   * @param design only design documents, or only the others
+   */
+  async *decisions(design: boolean): AsyncGenerator<DocumentDecision[]> {
+    const isClaimed = this.#options.source.proof === 'content'
+    for await (const group of this.documents(design)) {
+      const decided: DocumentDecision[] = []
+      for (const document of group) {
+        await sharedTurn()
+        const decision = isClaimed
+          ? await this.#decideClaimed(document)
+          : this.#decide(document, headOf(document).rev)
+        if ('action' in decision) decided.push(decision)
+        else {
+          const asked = isLarge(document) ? [document] : this.#batches[decision.ask].put(document)
+          if (asked) yield await this.#answer(decision, asked)
+        }
+        await turnAfter(headOf(document).bytes)
+      }
+      yield decided
+    }
+    for (const ask of ['revisions', 'content'] as const)
+      yield await this.#answer({ ask }, this.#batches[ask].take())
+  }
+
+  /** Decides on a document that only claims its revision, by its content; a large one is compared by itself. */
+  async #decideClaimed(document: SourceDocument): Promise<DocumentDecision | Question> {
+    if (isLarge(document) || document.deleted) return this.#decide(document, undefined)
+    const print = this.table.size === 0 ? undefined : await inTurns(contentPrint(document))
+    const lacksData = document.attachments !== undefined && (await inTurns(hasStub(document)))
+    return this.#decide(document, print, lacksData ? LACKS_DATA : undefined)
+  }
+
+  /**
+   * @param state what the table compares
+   * @param problem why the document cannot be restored
+   */
+  #decide(
+    document: SourceDocument,
+    state: string | undefined,
+    problem?: Pick<Failure, 'error' | 'reason'>
+  ): DocumentDecision | Question {
+    const { skip, internalTypes } = this.#options
+    const { id, type, deleted } = headOf(document)
+    const listed = skip.has(id)
+    // Not looked up: `exact` deletes what the backup says is deleted.
+    if (deleted) return { action: 'skip', id, why: 'deleted' }
+    const found = this.table.compare(id, state)
+    if (listed) return { action: 'skip', id, why: 'listed' }
+    if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
+    if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
+    if (problem) return fails(id, problem.error, problem.reason)
+    if (found === 'absent' && this.#scanShowsAll) return this.#decideAbsent(document)
+    if (found !== 'same' || this.target.copies !== 'agree') return { ask: 'content' }
+    // Another copy may have known it changed: the feed tells later.
+    if (this.target.isReplicated) this.table.noteLeft(id)
+    return { action: 'leave', id }
+  }
+
+  /**
+   * Whether a document that the scan did not show is not there. Of several copies one answers a scan: what it does not
+   * show is asked of the majority, unless all copies have just agreed that there is nothing.
+   */
+  get #scanShowsAll(): boolean {
+    return !this.target.isReplicated || this.target.isEmpty
+  }
+
+  #decideAbsent(document: SourceDocument): DocumentDecision | Question {
+    const base = this.#baseOfNew(document)
+    const askRevisions = base.kind === 'kept' && !this.target.isEmpty && this.target.hasDeletions
+    return askRevisions ? { ask: 'revisions' } : create(document, base)
+  }
+
+  /**
+   * Returns the base of a document that the target never had. A revision that is only claimed is not written: it would
+   * stand for other content elsewhere.
+   */
+  #baseOfNew(document: SourceDocument): NewBase {
+    const { rev } = headOf(document)
+    return this.#options.source.proof === 'revision' && rev !== undefined ? { kind: 'kept', rev } : NO_BASE
+  }
+
+  async #answer({ ask }: Question, documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
+    if (documents.length === 0) return []
+    return ask === 'revisions' ? this.#diff(documents) : this.#compare(documents)
+  }
+
+  /** Decides on documents that the target does not have: did it never have the revision, or was it deleted since? */
+  async #diff(documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
+    const revisions = documents.flatMap((document) => {
+      const base = this.#baseOfNew(document)
+      return base.kind === 'kept' ? [{ id: headOf(document).id, rev: base.rev }] : []
+    })
+    const never = await this.target.db.revsDiff(revisions)
+    return documents.map((document) =>
+      create(document, never.has(headOf(document).id) ? this.#baseOfNew(document) : NO_BASE)
+    )
+  }
+
+  /** Decides on documents that the target has in another state, or may have. */
+  async #compare(documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
+    const byId = new Map(documents.map((document) => [headOf(document).id, document]))
+    const decisions: DocumentDecision[] = []
+    for await (const found of this.target.current([...byId.keys()])) {
+      const document = byId.get(found.id)
+      if (document) decisions.push(await this.#decideBeside(document, found))
+    }
+    return decisions
+  }
+
+  async #decideBeside(document: SourceDocument, found: CurrentDocument): Promise<DocumentDecision> {
+    const { id } = found
+    switch (found.state) {
+      case 'absent':
+        return create(document, this.#baseOfNew(document))
+      case 'deleted':
+        return create(document, NO_BASE)
+      case 'live':
+        if (await this.target.isSame(document, found.document)) return { action: 'leave', id }
+        return { action: 'change', id, document, base: { kind: 'over', rev: found.document.rev } }
+      default:
+        return fails(id, found.state, found.reason)
+    }
+  }
+
+  /**
+   * Finds what `exact` deletes: documents that were there when the restore began, and that the backup does not hold.
+   * Call it when all {@link decisions} have been made.
+   */
+  async *deletions(): AsyncGenerator<(Deletion | Failure)[]> {
+    if (this.target.isEmpty) return
+    let ids: string[] = []
+    let characters = 0
+    for await (const rows of allRows(this.target.db, 'revision')) {
+      for (const { id } of rows) {
+        if (!this.#mayDelete(id)) continue
+        ids.push(id)
+        characters += id.length
+        if (ids.length < COMPARE_BATCH && characters < MAX_IDS) continue
+        yield await this.deletionsOf(ids)
+        ids = []
+        characters = 0
+      }
+    }
+    yield await this.deletionsOf(ids)
+  }
+
+  /** Documents that were not there when the restore began were written since, by it or by others. */
+  #mayDelete(id: string): boolean {
+    const { skip, keepIds } = this.#options
+    if (!this.#holds(id) || !this.table.has(id) || this.table.wasSeen(id)) return false
+    return !skip.has(id) && !keepIds.has(id)
+  }
+
+  /** Finds the live revisions of documents that are to be deleted, and are there. */
+  async deletionsOf(ids: readonly string[]): Promise<(Deletion | Failure)[]> {
+    const decisions: (Deletion | Failure)[] = []
+    if (ids.length === 0) return decisions
+    for await (const found of this.target.current(ids)) {
+      const { id, state, conflicts } = found
+      if (state === 'unreadable') decisions.push(fails(id, state, found.reason))
+      if (state !== 'live') continue
+      const { rev, type } = found.document
+      if (type !== undefined && this.#options.keepTypes.has(type)) continue
+      decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts] })
+    }
+    return decisions
+  }
+}
+
+const create = (document: SourceDocument, base: NewBase): DocumentDecision => ({
+  action: 'create',
+  id: headOf(document).id,
+  document,
+  base
+})
+
+const fails = (id: string, error: string, reason: string): Failure => ({ action: 'fail', id, error, reason })
+
+/** Returns what the table compares of a target's document: its content; its revision where that cannot be read. */
+async function stateOf(rev: string, doc: Uint8Array): Promise<string> {
+  const document = await readOrProblem(doc)
+  return document instanceof InvalidDocumentError ? rev : inTurns(contentPrint(document))
+}

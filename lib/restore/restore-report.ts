@@ -1,0 +1,159 @@
+import type {
+  DatabaseRestoreCounts,
+  RestoreFailure,
+  RestoreOutcome,
+  SettingsChange
+} from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { RestorePhase } from '../../types/events.js'
+import type { TransactionUpdate } from '../../types/webhooks.js'
+import { cutText, MOST } from '../bytes/cut-text.js'
+import type { AboutDatabase } from '../format/about-database.js'
+
+/** Milliseconds between two updates of the transaction. */
+const PROGRESS_INTERVAL = 2000
+/** Failures, and ids that no document has, that are told by name. */
+const NAMED = 20
+/** Of those, how many a message names as well. */
+const IN_MESSAGE = 5
+
+export interface ReportOptions {
+  txId: string
+  dryRun: boolean
+  /** Updates the transaction. */
+  tell: (update: TransactionUpdate) => Promise<void>
+  onPhase: (phase: RestorePhase) => void
+}
+
+/** Collects what a restore does, and tells the transaction as it goes on. */
+export class RestoreReport {
+  readonly outcome: RestoreOutcome
+  readonly #options: ReportOptions
+  readonly #messages: string[] = []
+  #step = 0
+  #timer: NodeJS.Timeout | undefined
+  /** The update at intervals that is being written. */
+  #writing: Promise<void> | undefined
+  #busy = false
+
+  constructor(options: ReportOptions) {
+    this.outcome = { tx_id: options.txId, databases: {}, failures: [] }
+    this.#options = options
+  }
+
+  /** Documents that were not restored. */
+  get failed(): number {
+    return Object.values(this.outcome.databases).reduce((sum, counts) => sum + counts.failed, 0)
+  }
+
+  async nextStep(message: string): Promise<void> {
+    await this.#tell(message, { on_step: ++this.#step })
+  }
+
+  /** Returns the counts of a database, to be kept up to date; the transaction shows them at intervals. */
+  begin(database: LogicalDatabase): DatabaseRestoreCounts {
+    const counts = { total: 0, created: 0, changed: 0, unchanged: 0, skipped: 0, failed: 0, deleted: 0 }
+    this.outcome.databases[database] = counts
+    this.#timer ??= setInterval(() => this.#tellCounts(), PROGRESS_INTERVAL).unref()
+    return counts
+  }
+
+  addFailure(failure: RestoreFailure): void {
+    if (this.outcome.failures.length < NAMED) this.outcome.failures.push(cutFailure(failure))
+  }
+
+  /** Tells of ids to skip that no document has. */
+  async addUnknown(database: LogicalDatabase, unknown: readonly string[]): Promise<void> {
+    if (unknown.length === 0) return
+    const ids = unknown.slice(0, NAMED).map((id) => cutText(id, MOST.name))
+    const all = { ...this.outcome.skip_unknown, [database]: { count: unknown.length, ids } }
+    this.outcome.skip_unknown = all
+    await this.#tell(unknownMessage(database, unknown), { skip_unknown: all })
+  }
+
+  /** Tells of a document with settings that is about to be changed, or would be. */
+  async addSettings(changed: SettingsChange): Promise<void> {
+    const before = (this.outcome.settings_documents ?? []).filter(({ id }) => id !== changed.id)
+    const all = [...before, changed]
+    this.outcome.settings_documents = all
+    const { id: document, change } = changed
+    this.#options.onPhase({ type: 'restore_settings_document', document, change })
+    await this.#tell(settingsMessage(changed, this.#options.dryRun), { settings_documents: all })
+  }
+
+  async addMaybeNotExact(database: LogicalDatabase): Promise<void> {
+    await this.#tell(maybeNotExact(database))
+  }
+
+  /** Says which documents were not restored. */
+  failureMessage(): string {
+    const named = this.outcome.failures.slice(0, IN_MESSAGE).map(
+      // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
+      ({ database, id, reason, error }) =>
+        cutText(`${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`, MOST.inMessage)
+    )
+    const { failed } = this
+    return `${failed} documents were not restored: ${named.join(', ')}${andMore(failed - named.length)}`
+  }
+
+  /** Ends the updates at intervals. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer)
+    await this.#writing
+  }
+
+  async #tell(message: string, update: TransactionUpdate = {}): Promise<void> {
+    this.#messages.push(message)
+    await this.#writing
+    this.#busy = true
+    await this.#options.tell({ ...update, athena_messages: [...this.#messages] }).finally(() => {
+      this.#busy = false
+    })
+  }
+
+  /** The next step or the end tells the same; there a failure to write counts. */
+  #tellCounts(): void {
+    if (this.#busy) return
+    this.#busy = true
+    const done = () => {
+      this.#busy = false
+    }
+    this.#writing = this.#options
+      .tell({ databases: structuredClone(this.outcome.databases) })
+      .then(done, done)
+  }
+}
+
+/** Says why a restore does nothing to a database. */
+export const notHeld = (database: LogicalDatabase, { missing }: AboutDatabase) =>
+  missing
+    ? `${database} did not exist when the backup was made: it is left as it is now`
+    : `the backup does not hold ${database}`
+
+/** A mistyped id overwrites what was to be left alone. */
+function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): string {
+  const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.inMessage)}"`)
+  const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
+  return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
+}
+
+/** Another console's settings make a console use the databases and keys of that one. */
+function settingsMessage({ id, change }: SettingsChange, dryRun: boolean): string {
+  const what = `the settings document "${cutText(id, MOST.name)}" of system`
+  return dryRun
+    ? `${what} would be ${change}: skip it, unless the backup is of this console`
+    : `${what} is being ${change}`
+}
+
+/** What is written is asked of the majority of copies; what there is beside it is known from one of them. */
+const maybeNotExact = (database: LogicalDatabase) =>
+  `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
+
+const andMore = (count: number) => (count > 0 ? `, and ${count} more` : '')
+
+const cutFailure = ({ database, id, error, reason }: RestoreFailure): RestoreFailure => ({
+  database,
+  id: cutText(id, MOST.name),
+  error: cutText(error, MOST.name),
+  reason: cutText(reason, MOST.reason)
+})

@@ -1,0 +1,74 @@
+import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { DecidedWrite, Decision, Deletion, Failure } from './decision.js'
+
+/** How decisions are counted once they are carried out. */
+const COUNTED = {
+  create: 'created',
+  change: 'changed',
+  leave: 'unchanged',
+  skip: 'skipped',
+  delete: 'deleted'
+} as const
+
+export type CountedAction = keyof typeof COUNTED
+
+export interface TallyOptions {
+  database: LogicalDatabase
+  /** Kept up to date as documents are decided on and written. */
+  counts: DatabaseRestoreCounts
+  /** Ids of documents that hold a console's settings. */
+  settings: ReadonlySet<string>
+  /** Told of one of {@link settings} before it is written or deleted, or would be. */
+  onSettings(id: string, change: SettingsChange['change']): Promise<void>
+  onFailure(failure: RestoreFailure): void
+}
+
+/** Counts what a restore does to one database, and tells what is to be told by name. */
+export class Tally {
+  readonly #options: TallyOptions
+
+  constructor(options: TallyOptions) {
+    this.#options = options
+  }
+
+  /** Counts documents of the backup. */
+  addTotal(documents: number): void {
+    this.#options.counts.total += documents
+  }
+
+  count(action: CountedAction): void {
+    this.#options.counts[COUNTED[action]]++
+  }
+
+  /** Takes back what {@link count} counted of a document. */
+  uncount(action: CountedAction): void {
+    this.#options.counts[COUNTED[action]]--
+  }
+
+  fail({ id, error, reason }: Omit<Failure, 'action'>): void {
+    const { counts, database, onFailure } = this.#options
+    counts.failed++
+    onFailure({ database, id, error, reason })
+  }
+
+  /** Counts a decision for which nothing is to be done. */
+  tell(decision: Exclude<Decision, DecidedWrite | Deletion>): void {
+    if (decision.action === 'fail') this.fail(decision)
+    else this.count(decision.action)
+  }
+
+  /** Counts a decision without carrying it out. */
+  async countOnly(decision: Decision): Promise<void> {
+    if (decision.action === 'fail') return this.fail(decision)
+    if (decision.action !== 'leave' && decision.action !== 'skip')
+      await this.announce(decision.id, decision.action)
+    this.count(decision.action)
+  }
+
+  /** Tells of a document that holds settings, before it is changed. Returns nothing to wait for of others. */
+  announce(id: string, action: 'create' | 'change' | 'delete'): Promise<void> | undefined {
+    const { settings, onSettings } = this.#options
+    return settings.has(id) ? onSettings(id, COUNTED[action]) : undefined
+  }
+}

@@ -1,0 +1,227 @@
+import { type CopiesState, settleCopies } from '../couch/copies.js'
+import {
+  type BulkResult,
+  type CouchDatabase,
+  type DatabaseInfo,
+  type DatabaseSettings,
+  type FoundDocument,
+  isReplicated,
+  type Revision,
+  type Row
+} from '../couch/database.js'
+import { DocumentReader, isReadFailure, type ReadDocument } from '../couch/document-reader.js'
+import { CouchError } from '../couch/errors.js'
+import { isLongRow } from '../couch/json-rows.js'
+import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
+import { inTurns, type Steps, turnAfter } from '../waits/steps.js'
+import type { LargeDocument } from './large-document.js'
+import { compareContent, sameAttachments, sameLarge } from './same-content.js'
+import { isLarge, isLive, type LiveDocument, type SourceDocument } from './source.js'
+
+/** Rows of `_all_docs` in one request, without and with documents: a fault re-reads less than this. */
+const SCAN_PAGE = { revision: 10_000, content: 1000 }
+const RESERVED = 'the database keeps its backups by this id: give the document another one'
+
+/**
+ * What a database has by an id. `absent`: no revision, not even a deleted one. `reserved`: a document of the backups,
+ * which is neither written over nor deleted. `unreadable`: it cannot be compared, and its revision is not known.
+ */
+export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
+  (
+    | { state: 'live'; document: LiveDocument }
+    | { state: 'absent' | 'deleted' }
+    | { state: 'reserved' | 'unreadable'; reason: string }
+  )
+
+/** What is known of a database when a restore begins. */
+interface Found {
+  info: DatabaseInfo
+  copies: CopiesState
+  /** The nodes that were up before the copies were asked. */
+  nodes: NodesUp | null
+  /** The update sequence before the copies were asked to agree. */
+  begun?: DatabaseInfo['update_seq']
+}
+
+/** Tells whether the document of this id and type belongs to the backups. */
+type IsOwn = (id: string, type: string | undefined) => boolean
+
+/** A database as a restore finds it. */
+export class Target {
+  readonly db: CouchDatabase
+  readonly #found: Found
+  readonly #isOwn: IsOwn
+  readonly #reader: DocumentReader
+
+  private constructor(db: CouchDatabase, found: Found, isOwn: IsOwn) {
+    this.db = db
+    this.#found = found
+    this.#isOwn = isOwn
+    this.#reader = new DocumentReader(db)
+  }
+
+  /**
+   * Looks at a database, and waits for its copies to agree.
+   * @param create how it is created where there is none; `undefined` creates none
+   * @throws CouchError when it cannot be worked with
+   */
+  static async find(db: CouchDatabase, isOwn: IsOwn, create: DatabaseSettings | undefined): Promise<Target> {
+    const info = await db.find()
+    if (!info) return new Target(db, { info: await created(db, create), copies: 'agree', nodes: null }, isOwn)
+    const nodes = isReplicated(info) ? await nodesUp(db.client) : null
+    const copies = await settleCopies(db, info)
+    // A copy that lagged may have told the counts.
+    const settled = isReplicated(info) ? await db.info() : info
+    return new Target(db, { info: settled, copies, nodes, begun: info.update_seq }, isOwn)
+  }
+
+  /** There are no documents, living or deleted, on any copy. */
+  get isEmpty(): boolean {
+    return this.documents === 0 && !this.hasDeletions && this.#found.copies === 'agree'
+  }
+
+  get documents(): number {
+    return this.#found.info.doc_count
+  }
+
+  /** Documents were deleted, or the server does not tell. */
+  get hasDeletions(): boolean {
+    return this.#found.info.doc_del_count !== 0
+  }
+
+  /** Each shard has several copies, which may answer a request differently. */
+  get isReplicated(): boolean {
+    return isReplicated(this.#found.info)
+  }
+
+  /** What is known of the copies. */
+  get copies(): CopiesState {
+    return this.#found.copies
+  }
+
+  /** Returns the update sequence of `now`; that from before the copies agreed, where there are several. */
+  sequenceBefore({ update_seq: now = '0' }: DatabaseInfo): string {
+    return String(this.isReplicated ? (this.#found.begun ?? now) : now)
+  }
+
+  /** Notes when a node was started since: it may have answered a scan with what it had when it went down. */
+  async checkNodes(): Promise<void> {
+    if (!this.isReplicated || this.isEmpty || this.#found.copies !== 'agree') return
+    if (!noneStarted(this.#found.nodes, await nodesUp(this.db.client))) this.#found.copies = 'unchecked'
+  }
+
+  /** Reads documents as they are now, with stubs. Each is valid until the next is asked for. */
+  async *current(ids: readonly string[]): AsyncGenerator<CurrentDocument> {
+    const wanted = ids.map((id) => ({ id }))
+    for await (const found of this.#reader.read(wanted, { attachments: false })) yield this.#stateOf(found)
+  }
+
+  async read(id: string): Promise<CurrentDocument> {
+    for await (const found of this.current([id])) return found
+    throw new CouchError('_bulk_get', { error: 'bad_answer', reason: `no result for "${id}"` })
+  }
+
+  async #stateOf({ id, doc, conflicts, failure }: ReadDocument): Promise<CurrentDocument> {
+    const unreadable = ({ message }: Error): CurrentDocument => ({
+      id,
+      conflicts,
+      state: 'unreadable',
+      reason: `what the database has by this id cannot be read: ${message}`
+    })
+    if (failure) return unreadable(failure)
+    if (!doc) return { id, conflicts, state: 'absent' }
+    const document = await readOrProblem(doc)
+    if (document instanceof InvalidDocumentError) return unreadable(document)
+    if (document.deleted) return { id, conflicts, state: 'deleted' }
+    if (this.#isOwn(document.id, document.type)) return { id, conflicts, state: 'reserved', reason: RESERVED }
+    if (!isLive(document)) return unreadable(new InvalidDocumentError('it has no revision'))
+    return { id, conflicts, state: 'live', document }
+  }
+
+  /** Deletes single revisions. @returns those that could not be deleted */
+  async delete(revisions: readonly Revision[]): Promise<BulkResult[]> {
+    if (revisions.length === 0) return []
+    const deletions = revisions.map(({ id, rev }) =>
+      Buffer.from(JSON.stringify({ _id: id, _rev: rev, _deleted: true }))
+    )
+    return (await this.db.bulkDocs(deletions)).filter(({ error }) => error !== undefined)
+  }
+
+  /** Tells whether a document of the backup says what the target's does. */
+  async isSame(document: SourceDocument, current: LiveDocument): Promise<boolean> {
+    if (isLarge(document)) return this.#isSameLarge(document, current)
+    const comparison = await inTurns(compareContent(document, current))
+    if (comparison !== 'unknown') return comparison === 'same'
+    // What is read now is no larger than what is in memory already.
+    const { id, rev } = current
+    for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
+      return doc !== null && (await inTurns(sameAttached(document, doc)))
+    return false
+  }
+
+  /** Attachments that cannot be read are not those of the backup. */
+  async #isSameLarge(document: LargeDocument, current: LiveDocument): Promise<boolean> {
+    try {
+      return await sameLarge(this.db, document, current)
+    } catch (error) {
+      if (!isReadFailure(error)) throw error
+      await this.#reader.confirmAnswers(error)
+      return false
+    }
+  }
+}
+
+/** Tells whether a document has the attachments of one that was read with them. */
+function* sameAttached(document: DocumentBytes, doc: Uint8Array): Steps<boolean> {
+  return yield* sameAttachments(document, yield* documentSteps(doc))
+}
+
+/** Creates a database where that is wanted. @returns what it tells: there is nothing in it */
+async function created(db: CouchDatabase, settings: DatabaseSettings | undefined): Promise<DatabaseInfo> {
+  const empty = { doc_count: 0, doc_del_count: 0 }
+  if (!settings) return empty
+  await db.ensure(settings)
+  return { ...(await db.info()), ...empty }
+}
+
+/** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
+export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
+  try {
+    return await inTurns(documentSteps(doc))
+  } catch (error) {
+    if (error instanceof InvalidDocumentError) return error
+    throw error
+  } finally {
+    await turnAfter(doc)
+  }
+}
+
+/**
+ * Reads all documents, in pages: their ids and revisions, with `content` what they say as well, but for the page of a
+ * document that is too long to be held in memory.
+ */
+export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
+  const retrier = db.client.retrier()
+  const limit = SCAN_PAGE[wanted]
+  let last: string | undefined
+  let includeDocs = wanted === 'content'
+  for (;;) {
+    let rows = 0
+    try {
+      // The last document of the page before comes again, unless it was deleted meanwhile.
+      for await (const page of db.allDocs({ from: last, limit, includeDocs })) {
+        rows += page.length
+        yield page[0].id === last ? page.slice(1) : page
+        last = page[page.length - 1].id
+      }
+    } catch (error) {
+      if (rows > 1) retrier.progressed()
+      if (includeDocs && isLongRow(error)) includeDocs = false
+      else await retrier.failed(error)
+      continue
+    }
+    if (rows < limit) return
+    includeDocs = wanted === 'content'
+  }
+}
