@@ -14,7 +14,7 @@ import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
-import { type DocumentBytes, documentSteps, withoutRevisionMembers } from '../json/document.js'
+import { type DocumentBytes, documentSteps, isDesign, withoutRevisionMembers } from '../json/document.js'
 import { toldExcluded } from '../own-documents.js'
 import type { DatabaseWriter } from '../repository/database-writer.js'
 import type { StoredDatabase } from '../repository/layout.js'
@@ -524,5 +524,3 @@ async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promis
   }
   return Buffer.concat(all, size)
 }
-
-const isDesign = (id: string) => id.startsWith('_design/')

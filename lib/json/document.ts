@@ -1,6 +1,7 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
+import { toBuffer } from '../bytes/views.js'
 import { atOnce, type Steps } from '../waits/steps.js'
-import { eachElement, KnownNames, MemberCursor, toBuffer } from './members.js'
+import { eachElement, KnownNames, MemberCursor } from './members.js'
 import { sameValue } from './same-value.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
@@ -222,3 +223,6 @@ const shown = (id: string) => cutText(id, MOST.name)
 
 const COMMA = Buffer.from(',')
 const CLOSE = Buffer.from('}')
+
+/** Returns whether an id is that of a design document. */
+export const isDesign = (id: string): boolean => id.startsWith('_design/')

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/views.js'
 import type { CouchClient } from '../couch/client.js'
 import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../errors.js'
 import { Places } from '../waits/places.js'

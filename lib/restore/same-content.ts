@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { sameStream } from '../bytes/same-stream.js'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/views.js'
 import { type AttachmentStub, attachmentBase64, base64, stubOf, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { attachmentsIn, readStub } from '../json/attachments.js'

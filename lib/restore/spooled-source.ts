@@ -4,7 +4,7 @@ import { InvalidBackupError, TooLargeError, TooManyRepeatedError } from '../erro
 import { type AboutDatabase, checkAbout } from '../format/about-database.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/read-backup.js'
 import { CopyIndex } from '../ids/copy-index.js'
-import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurns, inTurnsIfLong, sharedTurn } from '../waits/steps.js'
@@ -128,7 +128,7 @@ export class SpooledSource implements RestoreSource {
       case 'document': {
         const document = await checked(item.where, () => readUploaded(item.bytes))
         const ordinal = this.#note(item.database, document)
-        return this.#spool.append(item.database, isDesign(document), { ordinal, bytes: item.bytes })
+        return this.#spool.append(item.database, isDesign(document.id), { ordinal, bytes: item.bytes })
       }
       case 'piece': {
         this.#largeFile ??= await this.#spool.largeFile()
@@ -148,7 +148,7 @@ export class SpooledSource implements RestoreSource {
     const range = { from, to }
     const { head } = await checked(where, () => this.#indexLarge(range))
     const large = this.#large.get(database) ?? []
-    large.push({ ordinal: this.#note(database, head), design: isDesign(head), ...range })
+    large.push({ ordinal: this.#note(database, head), design: isDesign(head.id), ...range })
     this.#large.set(database, large)
   }
 
@@ -183,5 +183,3 @@ async function checked<T>(where: string, read: () => Promise<T>): Promise<T> {
     throw error
   }
 }
-
-const isDesign = ({ id }: DocumentBytes) => id.startsWith('_design/')

@@ -1,7 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
-import { documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
+import { documentSteps, InvalidDocumentError, isDesign, readDocument } from '../json/document.js'
 import type { StoredHeader } from '../repository/layout.js'
 import type { Repository } from '../repository/repository.js'
 import type { LargeDocumentBytes, StoredDocuments } from '../repository/stored-documents.js'
@@ -69,7 +69,7 @@ export class StoredSource implements RestoreSource {
       for await (const lines of stored.counting()) {
         for (const line of lines) {
           const document = await inTurnsIfLong(line, documentSteps(line))
-          const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
+          const group = isDesign(document.id) === design ? grouping.add(document) : undefined
           if (group) yield group
         }
       }

@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/views.js'
 
 /** Milliseconds of steps in one turn of the event loop. */
 const SLICE = 5
