@@ -63,21 +63,14 @@ export const ROOMS: Record<string, Room> = {
       'close-during-download',
       'host-timeouts',
       'bounded-texts',
+      'outbox',
       'deleted-header',
       'lease'
     ]
   },
   lease: {
     files: ['lib/lease/'],
-    tests: [
-      'lease-schedules',
-      'one-at-a-time',
-      'lease',
-      'reserved-ids',
-      'webhook-redelivery',
-      'notices',
-      'quorum'
-    ]
+    tests: ['lease-schedules', 'one-at-a-time', 'lease', 'reserved-ids', 'webhook-redelivery', 'quorum']
   },
   feed: {
     files: ['lib/couch/feed', 'lib/backup/'],
