@@ -11,7 +11,7 @@ import { CouchClient, ONCE } from '../lib/couch/client.js'
 const IDLE = 1000
 const MiB = 1024 * 1024
 const WAIT = `
-  import { Silence } from ${JSON.stringify(join(__dirname, '..', 'lib', 'silence.js'))}
+  import { Silence } from ${JSON.stringify(join(__dirname, '..', 'lib', 'waits', 'silence.js'))}
   new Silence(60_000, () => undefined).wait()`
 
 /** A client of a server that handles requests as given. */
