@@ -1,4 +1,4 @@
-import { stampIn } from '../repository/ids.js'
+import { beganAt } from '../repository/ids.js'
 import type { Repository } from '../repository/repository.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
@@ -111,7 +111,7 @@ class NewestBackup {
       if (loaded.header.error) continue
       const { end_timestamp: end } = loaded.header
       // Headers of older backups may say anything.
-      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : Number(stampIn(id))
+      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : beganAt(id)
       break
     }
     this.#settled = settled ?? this.#settled
