@@ -78,7 +78,8 @@ const OF_REQUESTS = [
   'CodedPartError',
   'EncodingError',
   'ForbiddenError',
-  'RangeAfterEndError'
+  'RangeAfterEndError',
+  'TooManyRequestsError'
 ]
 
 t.test('the types name every error that a host can catch', async (t) => {

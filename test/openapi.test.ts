@@ -104,6 +104,8 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_LEASE_LOST',
     'DB_BACKUPS_RESTORE_INCOMPLETE',
     'DB_BACKUPS_TOO_MANY_REPEATED',
+    // Replied to any route, where a client sends more than it reads.
+    'DB_BACKUPS_TOO_MANY_REQUESTS',
     // Known when the reply has begun, or nobody waits for it.
     'DB_BACKUPS_DOWNLOAD_STALLED',
     'DB_BACKUPS_CLIENT_LEFT'

@@ -43,7 +43,7 @@ export async function refuseLost(lost: LostDatabase): Promise<void> {
 
 /** Returns the newest complete backup of the same source databases. */
 async function lastComplete({ id, sources, repository }: LostDatabase): Promise<LoadedBackup | null> {
-  for (const earlier of (await repository.list()).reverse()) {
+  for (const earlier of (await repository.list()).toReversed()) {
     const loaded = earlier === id ? null : await repository.load(earlier)
     if (loaded && isComplete(loaded) && isOfThese(loaded, sources.system.name)) return loaded
   }

@@ -128,7 +128,7 @@ const DRIP = 1024
 const SLICE = 5
 const MAX_JSON_ANSWER = 64 * 1024 * 1024
 /** Connections to each server. What reads backups for others is bounded itself: it has as many as it needs. */
-const CONNECTIONS = { common: 64, reserved: 4, downloads: null }
+const CONNECTIONS = { common: 64, operations: 64, reserved: 4, downloads: null }
 /** Bytes of a body between two checks of the right to write. */
 const PIECE = 64 * 1024
 
@@ -154,6 +154,7 @@ const agentOf = (connections: number | null) => new TellingAgent({ keepAliveTime
 /** What clients share that were made from one another. */
 class Shared {
   readonly common = agentOf(CONNECTIONS.common)
+  readonly operations = agentOf(CONNECTIONS.operations)
   readonly reserved = agentOf(CONNECTIONS.reserved)
   readonly downloads = agentOf(CONNECTIONS.downloads)
   readonly size: RequestSize
@@ -163,7 +164,9 @@ class Shared {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.common, this.reserved, this.downloads].map((agent) => agent.destroy()))
+    await Promise.all(
+      [this.common, this.operations, this.reserved, this.downloads].map((agent) => agent.destroy())
+    )
   }
 }
 
@@ -193,6 +196,14 @@ export class CouchClient {
    */
   reserved(): CouchClient {
     return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
+  }
+
+  /**
+   * Returns a client on connections for backups and restores: requests that come in must not keep them waiting. Where the
+   * host's nano has a dispatcher of its own, that one serves all calls.
+   */
+  forOperations(): CouchClient {
+    return new CouchClient(this.settings, this.#shared, this.#shared.operations)
   }
 
   /**

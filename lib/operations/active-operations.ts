@@ -102,6 +102,7 @@ export class ActiveOperations {
       onLost: (error) => abort.abort(error)
     })
     const beforeWrite = () => lease.check()
+    const own = client.forOperations()
     const onRetry = (failed: FailedAttempt) => {
       operation.retries++
       events.emit({ type: 'retry', operation: kind, id, ...failed })
@@ -112,8 +113,8 @@ export class ActiveOperations {
       backups,
       lease,
       abort,
-      workClient: client.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),
-      endClient: client.with({ beforeWrite, onRetry }),
+      workClient: own.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),
+      endClient: own.with({ beforeWrite, onRetry }),
       retries: 0,
       beganAt: performance.now()
     }

@@ -103,7 +103,7 @@ class NewestBackup {
   /** @returns milliseconds since the epoch; `undefined` when there is none */
   async endedAt(): Promise<number | undefined> {
     let settled: string | undefined
-    for (const id of (await this.#repository.list()).reverse()) {
+    for (const id of (await this.#repository.list()).toReversed()) {
       if (id === this.#settled) break
       const loaded = await this.#repository.load(id)
       if (!loaded || loaded.header.in_progress) continue

@@ -37,7 +37,7 @@ export class StoredBackups {
   }
 
   async list(): Promise<{ ids: string[] }> {
-    return { ids: await this.#databases.repository.list() }
+    return { ids: [...(await this.#databases.repository.list())] }
   }
 
   append(append: Append): Promise<void> {

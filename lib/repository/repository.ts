@@ -50,6 +50,10 @@ export class Repository {
   readonly #parts: Parts
   /** Documents in the range of headers, as of the last list. */
   #known = new Map<string, KnownDocument>()
+  /** Settles with the list that is being read. */
+  #lastList: Promise<unknown> = Promise.resolve()
+  /** The list that is read after that one. */
+  #nextList: Promise<readonly string[]> | undefined
 
   /** @param turns of those who change a header */
   constructor(db: CouchDatabase, turns = new Turns()) {
@@ -77,7 +81,18 @@ export class Repository {
    * Returns the ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does
    * not show them.
    */
-  async list(): Promise<string[]> {
+  list(): Promise<readonly string[]> {
+    // However many ask: while a list is read, the others wait for the next, which shows what was written before they asked.
+    this.#nextList ??= this.#lastList.then(() => {
+      this.#nextList = undefined
+      const list = this.#list()
+      this.#lastList = list.catch(() => undefined)
+      return list
+    })
+    return this.#nextList
+  }
+
+  async #list(): Promise<string[]> {
     const documents = await inTurns(this.#toLookAt(await headerRevisions(this.#db)))
     const known = new Map<string, KnownDocument>()
     const look = async ({ id, rev }: ListedDocument) =>

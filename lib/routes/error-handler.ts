@@ -7,6 +7,7 @@ import {
   EncodingError,
   OperationInProgressError,
   TooManyDownloadsError,
+  TooManyRequestsError,
   TooManyUploadsError
 } from '../errors.js'
 import { ACCEPTED_ENCODINGS } from './request-body.js'
@@ -16,9 +17,13 @@ const RETRY_AFTER = '5'
 
 /** Returns whether the same request may succeed soon. */
 const isOfTheMoment = (error: unknown) =>
-  [DatabaseUnavailableError, TooManyDownloadsError, TooManyUploadsError, AppendBusyError].some(
-    (kind) => error instanceof kind
-  )
+  [
+    DatabaseUnavailableError,
+    TooManyDownloadsError,
+    TooManyRequestsError,
+    TooManyUploadsError,
+    AppendBusyError
+  ].some((kind) => error instanceof kind)
 
 /** Replies with an error in the shape that clients of the API know: never more than its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {

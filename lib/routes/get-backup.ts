@@ -1,20 +1,19 @@
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
-import { BackupNotFoundError, CodedPartError, RangeAfterEndError, TooManyDownloadsError } from '../errors.js'
+import { BackupNotFoundError, CodedPartError, RangeAfterEndError } from '../errors.js'
 import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
 import { breakOffWith, withoutBody } from './break-off.js'
 import type { Routes } from './context.js'
-import { turnOf } from './reply-turn.js'
 
 /** Route options of @fastify/compress: a download that is coded cannot be resumed. */
 const UNCOMPRESSED = { compress: false }
 
 /** API 5: `GET /backups/:backup_id` */
-export const getBackup: Routes = async (scope, { operations, options, describe }) => {
+export const getBackup: Routes = async (scope, { operations, describe }) => {
   scope.get(
     '/:backup_id',
     {
@@ -47,7 +46,6 @@ export const getBackup: Routes = async (scope, { operations, options, describe }
       }
     },
     async (request, reply) => {
-      await turnOf(request, reply, () => new TooManyDownloadsError(options.limits.downloads))
       try {
         return sendContent(request, reply, await operations.get(request.params.backup_id))
       } catch (error) {

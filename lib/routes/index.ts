@@ -8,6 +8,7 @@ import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
 import { originOf } from './origin.js'
+import { turnOf } from './reply-turn.js'
 import { restoreStored } from './restore-stored.js'
 import { restoreUpload } from './restore-upload.js'
 import { startBackup } from './start-backup.js'
@@ -37,7 +38,10 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   for (const schema of SHARED_SCHEMAS) scope.addSchema(schema)
   scope.setErrorHandler(handleError)
   const unread = new UnreadReplies(options.timeouts.idle, operations.deadline)
-  scope.addHook('onRequest', async (_request, reply) => unread.begin(reply))
+  scope.addHook('onRequest', async (request, reply) => {
+    unread.begin(reply)
+    await turnOf(request, reply)
+  })
   scope.addHook('onSend', async (_request, reply, payload) => unread.watch(reply, payload))
   acceptEmptyJson(scope)
   for (const { base, scheme } of PREFIXES) {

@@ -1,6 +1,7 @@
 import { backupIds } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
+import { sharedTurn } from '../waits/steps.js'
 import type { Routes } from './context.js'
 
 /** API 6: `GET /backups` */
@@ -17,6 +18,11 @@ export const listBackups: Routes = async (scope, { operations, describe }) => {
         response: { 200: backupIds, ...errorReplies() }
       }
     },
-    async () => operations.list()
+    async () => {
+      const list = await operations.list()
+      // Many lists may be there at once, each with thousands of ids.
+      await sharedTurn()
+      return list
+    }
   )
 }

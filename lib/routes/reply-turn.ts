@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { ClientLeftError } from '../errors.js'
+import { ClientLeftError, TooManyRequestsError } from '../errors.js'
 
 /** Replies of one connection that may wait for those before them. */
 const MOST_WAITING = 64
@@ -18,16 +18,16 @@ export function inTurn({ raw }: FastifyReply, call: () => void): void {
 }
 
 /**
- * Resolves when a reply can be sent, so that nothing is held for it before.
- * @param full is thrown when too many wait on the connection: it is replied at once, and Node.js stops reading from a
- * connection with enough bytes to send
- * @throws ClientLeftError
+ * Resolves when a reply can be sent, so that nothing is done and held for it before: a small packet holds a thousand
+ * requests.
+ * @throws ClientLeftError, and TooManyRequestsError: that is replied at once, and Node.js stops reading from a connection
+ * with enough bytes to send
  */
-export async function turnOf(request: FastifyRequest, reply: FastifyReply, full: () => Error): Promise<void> {
+export async function turnOf(request: FastifyRequest, reply: FastifyReply): Promise<void> {
   if (reply.raw.socket !== null) return
   const { socket } = request.raw
   const before = waiting.get(socket) ?? 0
-  if (before >= MOST_WAITING) throw full()
+  if (before >= MOST_WAITING) throw new TooManyRequestsError(MOST_WAITING)
   waiting.set(socket, before + 1)
   try {
     await new Promise<void>((resolve, reject) => {
