@@ -154,7 +154,7 @@ t.test('the packed package', async (t) => {
       .map((file) => file.slice(installed.length + 1))
     const others = loaded.filter((file) => !file.startsWith(join('dist', 'lib', 'cli')))
     const shared = [
-      'bytes/slices.js',
+      'bytes/pieces.js',
       'json/members.js',
       'json/read-skip-list.js',
       'json/scanner.js',

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
-import { slicesOf } from '../lib/bytes/slices.js'
+import { slicesOf } from '../lib/bytes/pieces.js'
 import { jsonRows, rowMemory } from '../lib/couch/json-rows.js'
 import { readBackup } from '../lib/format/read-backup.js'
 

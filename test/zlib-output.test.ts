@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib'
 import t from 'tap'
-import { throughInto } from '../lib/couch/through.js'
+import { throughInto } from '../lib/bytes/zlib.js'
 
 const MiB = 1024 * 1024
 

@@ -15,7 +15,7 @@ import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
 import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
-import { type DocumentBytes, idOf, readDocument, withoutRevisionMembers } from '../json/document.js'
+import { type DocumentBytes, idOf, isDesign, readDocument, withoutRevisionMembers } from '../json/document.js'
 import { readChunk } from '../repository/chunk-reader.js'
 import { ChunkWriter } from '../repository/chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from '../repository/layout.js'
@@ -547,5 +547,3 @@ async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promis
   }
   return Buffer.concat(all, size)
 }
-
-const isDesign = (id: string) => id.startsWith('_design/')

@@ -1,4 +1,4 @@
-import { toBuffer } from '../json/members.js'
+import { toBuffer } from './pieces.js'
 
 /** Bytes that are allocated at first. */
 const FIRST = 192 * 1024

@@ -1,5 +1,35 @@
-import { encodingOf, markLength, TELLING_BYTES } from '../json/utf8.js'
-import { headOf } from './head-of.js'
+import { headOf } from './pieces.js'
+
+const MARK = Buffer.from([0xef, 0xbb, 0xbf])
+
+/** Bytes that begin what is no JSON in UTF-8, longest first. */
+const MAGIC: [name: string, bytes: number[]][] = [
+  ['UTF-32 (little endian)', [0xff, 0xfe, 0, 0]],
+  ['UTF-32 (big endian)', [0, 0, 0xfe, 0xff]],
+  ['UTF-16 (little endian)', [0xff, 0xfe]],
+  ['UTF-16 (big endian)', [0xfe, 0xff]],
+  ['a ZIP archive', [0x50, 0x4b, 3, 4]],
+  ['gzip without "Content-Encoding: gzip"', [0x1f, 0x8b]]
+]
+
+/** How many bytes {@link encodingOf} and {@link markLength} look at. */
+const TELLING_BYTES = 4
+
+/** Returns what a text is encoded in, told by its first bytes; `undefined` for what may be UTF-8. */
+function encodingOf(head: Buffer): string | undefined {
+  const marked = MAGIC.find(([, bytes]) => head.subarray(0, bytes.length).equals(Buffer.from(bytes)))
+  if (marked) return marked[0]
+  // JSON begins with a character of ASCII, so zeros tell where it stands (RFC 4627, section 3).
+  const [a, b, c, d] = head
+  if (a === 0 && b === 0 && c === 0 && d > 0) return 'UTF-32 (big endian)'
+  if (a > 0 && b === 0 && c === 0 && d === 0) return 'UTF-32 (little endian)'
+  if (a === 0 && b > 0) return 'UTF-16 (big endian)'
+  if (a > 0 && b === 0) return 'UTF-16 (little endian)'
+  return undefined
+}
+
+/** Returns the length of the byte order mark that editors put before UTF-8. */
+const markLength = (head: Buffer): number => (head.subarray(0, MARK.length).equals(MARK) ? MARK.length : 0)
 
 /** Returns a text without its byte order mark, and what it is encoded in where that is not UTF-8. */
 export async function utf8Text(

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
+import { through } from '../bytes/zlib.js'
 import type { DocumentBytes } from '../json/document.js'
 import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { type CouchResponse, fitsUrl } from './client.js'
 import type { CouchDatabase } from './database.js'
 import { CouchError } from './errors.js'
-import { through } from './through.js'
 
 /** An attachment as a document's stub describes it. */
 export interface AttachmentStub {

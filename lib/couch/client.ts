@@ -1,7 +1,7 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Agent, type Dispatcher } from 'undici'
 import { discard } from '../bytes/discard.js'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/pieces.js'
 import { Silence } from '../waits/silence.js'
 import type { Connection } from './connection.js'
 import { CouchError, isNodeDown, isRequestTooLarge, isTooLarge } from './errors.js'

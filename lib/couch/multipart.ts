@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/pieces.js'
 import type { Steps } from '../waits/steps.js'
 
 /** An attachment to be sent with its document. */

@@ -2,8 +2,9 @@ import { createInflate } from 'node:zlib'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
-import { InflateError, Inflater } from '../bytes/inflater.js'
+import { inSharedTurns } from '../bytes/pieces.js'
 import { utf8Text } from '../bytes/utf8-text.js'
+import { InflateError, Inflater } from '../bytes/zlib.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { InvalidDocumentError } from '../json/document.js'
 import {
@@ -16,7 +17,6 @@ import {
   type JsonVisitor
 } from '../json/scanner.js'
 import { databaseOfKey } from '../repository/names.js'
-import { inSharedTurns } from '../waits/steps.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
 
 /** Documents longer than this come in pieces. */

@@ -1,6 +1,7 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
+import { toBuffer } from '../bytes/pieces.js'
 import { atOnce, type Steps } from '../waits/steps.js'
-import { eachElement, KnownNames, MemberCursor, toBuffer } from './members.js'
+import { eachElement, KnownNames, MemberCursor } from './members.js'
 import { sameValue } from './same-value.js'
 
 /** Bounds of a member of a document: of its value, and of the whole member from its key. */
@@ -49,6 +50,9 @@ const REWRITTEN = new KnownNames([...UNIQUE_MEMBERS, ...REVISION_MEMBERS])
 const ID = new KnownNames(['_id'])
 /** CouchDB takes more than it makes: with `new_edits: false`, a revision is a number, a dash and any text. */
 const REV = /^[0-9]+-/
+
+/** Returns whether an id is that of a design document. */
+export const isDesign = (id: string): boolean => id.startsWith('_design/')
 
 /** Members that are read in one step. */
 const STEP = 2000

@@ -1,3 +1,5 @@
+import { toBuffer } from '../bytes/pieces.js'
+
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MINUS = 0x2d
@@ -165,10 +167,6 @@ export function decodeString(bytes: Uint8Array, start: number, end: number): str
 /** Decodes any small JSON value. */
 export function decodeValue(bytes: Uint8Array, start: number, end: number): unknown {
   return JSON.parse(toBuffer(bytes).toString('utf8', start, end))
-}
-
-export function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 /** @returns the offset of the first byte from `at` on that is not white space. */

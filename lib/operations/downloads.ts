@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/pieces.js'
 import type { CouchClient } from '../couch/client.js'
 import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../errors.js'
 import { Silence } from '../waits/silence.js'

@@ -11,7 +11,7 @@ import type {
 import type { DbBackups } from '../../types/index.js'
 import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/pieces.js'
 import { AppendBusyError } from '../errors.js'
 import type { Operation } from '../lease/lease-document.js'
 import type { ResolvedOptions } from '../options.js'

@@ -1,4 +1,4 @@
-import { sameStream } from '../bytes/same-stream.js'
+import { sameStream } from '../bytes/pieces.js'
 import type { AttachmentData, CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { inSharedTurns } from '../bytes/pieces.js'
 import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
@@ -13,7 +14,6 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { DamagedBackupError } from './chunk-reader.js'
 import type { ChunkEntry, HeaderDocument, ManifestDocument, StoredDatabase, StoredHeader } from './layout.js'

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
 import { BufferPool } from '../bytes/buffer-pool.js'
+import { through, throughInto } from '../bytes/zlib.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
-import { through, throughInto } from '../couch/through.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Stored bytes of the chunks being read, until they are decompressed: of the current one and the next. */

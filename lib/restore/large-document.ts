@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises'
 import { GrowingBuffer } from '../bytes/growing-buffer.js'
+import { inSharedTurns } from '../bytes/pieces.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
@@ -10,7 +11,7 @@ import {
   JsonScanner,
   type JsonVisitor
 } from '../json/scanner.js'
-import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
+import { inTurns, type Steps, turnAfter } from '../waits/steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Bytes of a file, the last not included. */

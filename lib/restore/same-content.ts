@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { slicesOf } from '../bytes/slices.js'
+import { slicesOf } from '../bytes/pieces.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, MemberCursor } from '../json/members.js'
 import type { Steps } from '../waits/steps.js'

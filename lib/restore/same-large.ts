@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { sameStream } from '../bytes/same-stream.js'
+import { sameStream } from '../bytes/pieces.js'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type DocumentBytes, sameBody } from '../json/document.js'

@@ -3,7 +3,7 @@ import { InvalidBackupError, TooLargeError } from '../errors.js'
 import { type AboutDatabase, checkAbout } from '../format/about-database.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/read-backup.js'
 import { CopyIndex, TooManyRepeatedError } from '../ids/copy-index.js'
-import { type DocumentBytes, InvalidDocumentError, readDocument } from '../json/document.js'
+import { type DocumentBytes, InvalidDocumentError, isDesign, readDocument } from '../json/document.js'
 import { apiKey } from '../repository/names.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
@@ -128,7 +128,7 @@ export class SpooledSource implements RestoreSource {
       case 'document': {
         const document = await checked(item.where, () => readUploaded(item.bytes))
         const ordinal = this.#note(item.database, document)
-        return this.#spool.append(item.database, isDesign(document), { ordinal, bytes: item.bytes })
+        return this.#spool.append(item.database, isDesign(document.id), { ordinal, bytes: item.bytes })
       }
       case 'piece': {
         this.#largeFile ??= await this.#spool.largeFile()
@@ -148,7 +148,7 @@ export class SpooledSource implements RestoreSource {
     const range = { from, to }
     const { head } = await checked(where, () => this.#indexLarge(range))
     const large = this.#large.get(database) ?? []
-    large.push({ ordinal: this.#note(database, head), design: isDesign(head), ...range })
+    large.push({ ordinal: this.#note(database, head), design: isDesign(head.id), ...range })
     this.#large.set(database, large)
   }
 
@@ -183,5 +183,3 @@ async function checked<T>(where: string, read: () => Promise<T>): Promise<T> {
     throw error
   }
 }
-
-const isDesign = ({ id }: DocumentBytes) => id.startsWith('_design/')

@@ -1,7 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { idOfKey } from '../ids/large-key.js'
-import { InvalidDocumentError, readDocument } from '../json/document.js'
+import { InvalidDocumentError, isDesign, readDocument } from '../json/document.js'
 import type { BackupStore } from '../repository/backup-store.js'
 import {
   againIfDamaged,
@@ -84,7 +84,7 @@ export class StoredSource implements RestoreSource {
       for await (const counting of countingLines(content, lines, repeated)) {
         for (const line of counting) {
           const document = readDocument(line)
-          const group = document.id.startsWith('_design/') === design ? grouping.add(document) : undefined
+          const group = isDesign(document.id) === design ? grouping.add(document) : undefined
           if (group) yield group
         }
       }

@@ -1,6 +1,7 @@
 import createError from '@fastify/error'
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import { errorCodes } from 'fastify'
+import { inSharedTurns } from '../bytes/pieces.js'
 import { utf8Text } from '../bytes/utf8-text.js'
 import {
   type JsonAction,
@@ -14,7 +15,6 @@ import { JsonStringDecoder } from '../json/string-decoder.js'
 import { attachmentTooLarge } from '../repository/appender.js'
 import { AttachmentBody } from '../schemas/backup.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
-import { inSharedTurns } from '../waits/steps.js'
 
 /** Members of a body, repeated ones included. The schema takes one; a further one of the same name counts in its place. */
 const MEMBERS = 20

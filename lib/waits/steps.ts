@@ -1,5 +1,4 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { slicesOf } from '../bytes/slices.js'
 
 /** Milliseconds of steps in one turn of the event loop. */
 const SLICE = 5
@@ -59,19 +58,4 @@ function beginShared(): void {
     beginShared()
     next()
   })
-}
-
-/** Bytes that are scanned at a time. Those that take longest, escapes, take about a millisecond. */
-const SCANNED = 32 * 1024
-
-/** Cuts pieces so that others have their turns between the parts, see {@link sharedTurn}. */
-export async function* inSharedTurns(
-  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>
-): AsyncGenerator<Uint8Array> {
-  for await (const piece of pieces) {
-    for (const slice of slicesOf(piece, SCANNED)) {
-      await sharedTurn()
-      yield slice
-    }
-  }
 }
