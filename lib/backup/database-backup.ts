@@ -2,7 +2,7 @@ import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
 import { type CopiesState, settleCopies } from '../couch/copies.js'
-import type { Change, CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
+import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
   isReadFailure,
@@ -11,6 +11,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
+import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
 import { largeKey } from '../ids/large-key.js'
@@ -218,12 +219,7 @@ class DatabaseBackup {
    */
   async #largeBackups(): Promise<Map<string, string> | undefined> {
     const { source } = this.#options
-    const rows: Revision[] = []
-    await source.client.retry(async () => {
-      rows.length = 0
-      for await (const page of source.allDocs(BACKUP_RANGE))
-        rows.push(...page.filter(({ id }) => isBackupId(id)))
-    })
+    const rows = (await source.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
     return (await this.#areLarge(rows)) ? this.#onlyExcluded(rows) : undefined
   }
 

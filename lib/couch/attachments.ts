@@ -1,12 +1,14 @@
-import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
 import { through } from '../bytes/zlib.js'
 import type { DocumentBytes } from '../json/document.js'
 import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
 import { inTurns, type Steps } from '../waits/steps.js'
-import { type CouchResponse, fitsUrl } from './client.js'
 import type { CouchDatabase } from './database.js'
+import { type Digest, Digesting, digestInStub, digestInTag } from './digest.js'
 import { CouchError } from './errors.js'
+import type { CouchResponse, Headers } from './response.js'
+import { untilBegun } from './resumable.js'
+import { fitsUrl } from './target.js'
 
 /** An attachment as a document's stub describes it. */
 export interface AttachmentStub {
@@ -14,8 +16,8 @@ export interface AttachmentStub {
   contentType: unknown
   /** Bytes. `undefined` where a client sent them compressed: the database does not know then. */
   length: number | undefined
-  /** MD5 in base64 of the bytes as they are stored. */
-  md5: string | undefined
+  /** Of the bytes as they are stored. */
+  digest: Digest | undefined
   /** They are stored compressed, as CouchDB does with text, and with what a client sent so. */
   gzip: boolean
 }
@@ -31,13 +33,13 @@ export interface StubMembers {
 
 /** @param members with those that `att_encoding_info` adds */
 export function stubOf(name: string, members: StubMembers): AttachmentStub {
-  const { content_type: contentType, length, digest, encoding, encoded_length: stored } = members
+  const { content_type: contentType, length, encoding, encoded_length: stored } = members
   const gzip = encoding === 'gzip'
   return {
     name,
     contentType,
     length: typeof length !== 'number' || (gzip && length === stored) ? undefined : length,
-    md5: /^md5-([A-Za-z0-9+/]{22}==)$/.exec(String(digest))?.[1],
+    digest: digestInStub(members.digest),
     gzip
   }
 }
@@ -145,15 +147,18 @@ const canBeReadAlone = (
   contentType.length <= MAX_TYPE &&
   /^[\x20-\x7e]*$/.test(contentType)
 
-async function* readAlone(
+/** Reads an attachment by its own URL. */
+function readAlone(
   db: CouchDatabase,
   id: string,
   rev: string,
   stub: AttachmentStub
 ): AsyncGenerator<Uint8Array> {
-  // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
-  const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
-  yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
+  return untilBegun(db.client, async function* () {
+    // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
+    const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
+    yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
+  })
 }
 
 /**
@@ -166,14 +171,14 @@ export async function* attachmentBytesOf(
   what: string
 ): AsyncGenerator<Uint8Array> {
   const compressed = isGzip(headers)
-  const sent = createHash('md5')
-  const plain = createHash('md5')
+  const sent = new Digesting()
+  const plain = new Digesting()
   let received = 0
-  for await (const piece of compressed ? gunzipped(hashed(body, sent), what) : body) {
+  for await (const piece of compressed ? gunzipped(sent.passing(body), what) : body) {
     received += piece.length
     // More than were announced must not get out: the receiver counts them.
     if (stub.length !== undefined && received > stub.length) break
-    plain.update(piece)
+    plain.add(piece)
     yield piece
   }
   if (stub.length !== undefined && received !== stub.length) {
@@ -181,7 +186,7 @@ export async function* attachmentBytesOf(
     throw new CouchError(what, { error: 'truncated', reason, retryable: true })
   }
   const expected = digestsOf(stub, headers)
-  if (expected.length > 0 && ![plain, sent].some((hash) => expected.includes(hash.digest('base64')))) {
+  if (expected.length > 0 && ![plain, sent].some((digesting) => expected.includes(digesting.end()))) {
     throw new CouchError(what, {
       error: 'bad_answer',
       reason: 'the bytes have another digest',
@@ -191,32 +196,20 @@ export async function* attachmentBytesOf(
 }
 
 /**
- * MD5s in base64 of which the bytes must have one, as they were sent or decompressed; none where no digest tells.
+ * Returns the digests of which the bytes must have one, as they were sent or decompressed; none where no digest tells.
  *
  * CouchDB's digests are of what it stores. Where that is compressed and a proxy has decompressed it, or compressed it
  * anew, only the length and gzip's own checksum tell whether it is whole; and each replica compresses for itself.
  */
-function digestsOf(stub: AttachmentStub, headers: CouchResponse['headers']): (string | undefined)[] {
-  const etag = /^"([A-Za-z0-9+/]{22}==)"$/.exec(String(headers.etag))?.[1]
-  if (stub.gzip) return isGzip(headers) && etag ? [etag, stub.md5] : []
-  const digest = stub.md5 ?? etag
+function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)[] {
+  const tag = digestInTag(headers.etag)
+  if (stub.gzip) return isGzip(headers) && tag ? [tag, stub.digest] : []
+  const digest = stub.digest ?? tag
   return digest === undefined ? [] : [digest]
 }
 
 /** Whether an answer's bytes are compressed. */
-const isGzip = (headers: CouchResponse['headers']) =>
-  String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
-
-/** Bytes as they are, told to a hash as they pass. */
-async function* hashed(
-  pieces: AsyncIterable<Uint8Array>,
-  hash: ReturnType<typeof createHash>
-): AsyncGenerator<Uint8Array> {
-  for await (const piece of pieces) {
-    hash.update(piece)
-    yield piece
-  }
-}
+const isGzip = (headers: Headers) => String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
 
 /** @throws CouchError when they are not gzip: clients may store anything under that name */
 async function* gunzipped(pieces: AsyncIterable<Uint8Array>, what: string): AsyncGenerator<Uint8Array> {

@@ -1,3 +1,23 @@
+import { malformed } from './errors.js'
+
+/** What CouchDB says of one document of a `_bulk_docs`. */
+export interface BulkResult {
+  id: string
+  rev?: string
+  error?: string
+  reason?: string
+  /** Fewer than the majority of the shard's copies took the document; the others may hold another version. */
+  accepted?: boolean
+}
+
+/** What CouchDB says of a `_bulk_docs`. */
+export interface BulkAnswer {
+  /** Failures only where the body has no new edits. */
+  results: BulkResult[]
+  /** Fewer than the majority of a shard's copies took some of the documents. */
+  accepted: boolean
+}
+
 const DOCS = Buffer.from('{"docs":[')
 const DOCS_REPLICATED = Buffer.from('{"new_edits":false,"docs":[')
 const DOCS_END = Buffer.from(']}')
@@ -60,3 +80,16 @@ export class BulkBody {
     return this.buffer.subarray(0, this.#used + DOCS_END.copy(this.buffer, this.#used))
   }
 }
+
+/** Reads the answer to a `_bulk_docs`. */
+export function bulkResults(answer: unknown, name: string): BulkResult[] {
+  if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
+  return answer.map(({ error, reason, ...result }) => ({
+    ...result,
+    ...(error === undefined ? undefined : { error: asText(error), reason: asText(reason) })
+  }))
+}
+
+/** A function of a design document refuses with any value. */
+export const asText = (value: unknown): string =>
+  typeof value === 'string' ? value : (JSON.stringify(value ?? null) as string)

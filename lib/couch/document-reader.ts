@@ -1,8 +1,9 @@
 import { InvalidDocumentError } from '../json/document.js'
-import { FOREGROUND, ONCE } from './client.js'
-import { CouchDatabase, type FoundDocument } from './database.js'
+import type { CouchDatabase } from './database.js'
 import { CouchError, isStalled, mayBeOfOneDocument } from './errors.js'
 import { halvesOf } from './request-size.js'
+import { FOREGROUND } from './retry.js'
+import type { FoundDocument } from './rows.js'
 
 /** An id that no document needs to have: only whether there is an answer counts. */
 const PROBE = 'db_backups_probe'
@@ -35,8 +36,8 @@ export class DocumentReader {
 
   constructor(db: CouchDatabase) {
     this.#db = db
-    this.#hasty = new CouchDatabase(db.client.with({ retry: FOREGROUND }), db.name)
-    this.#once = new CouchDatabase(db.client.with({ retry: ONCE }), db.name)
+    this.#hasty = db.on(db.client.with({ retry: FOREGROUND }))
+    this.#once = db.once
   }
 
   /**

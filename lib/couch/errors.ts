@@ -14,8 +14,10 @@ export class CouchError extends Error {
   readonly retryAfter: number | undefined
   /** Something before CouchDB has answered, a proxy or a gateway. */
   readonly gateway: boolean
-  /** Bytes of the request's body, where it was cut off without an answer. */
+  /** Bytes of the request's body, where their number may be what it failed by: it was cut off, or refused for its length. */
   readonly sent: number | undefined
+  /** All attempts have been used up: whoever called what failed does not try it again. */
+  givenUp = false
 
   constructor(
     what: string,
@@ -84,3 +86,8 @@ export const isStalled = (error: unknown): error is CouchError =>
 /** Whether one document may be to blame for the failure of a request for several. */
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
   error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)
+
+/** Returns the error for an answer that lacks what it has to have. */
+export function malformed(where: string, what: string): CouchError {
+  return new CouchError(where, { error: 'bad_answer', reason: `the answer has no ${what}`, retryable: true })
+}

@@ -1,4 +1,4 @@
-import { type CouchClient, ONCE } from './client.js'
+import type { CouchClient } from './client.js'
 import { CouchError } from './errors.js'
 
 /** Seconds that a node's uptime, asked twice, may differ from the time between. */
@@ -24,7 +24,7 @@ export async function nodeNames(client: CouchClient): Promise<string[]> {
 
 /** Asks which nodes are up; `null` when the server does not tell. */
 export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
-  const client = asked.with({ retry: ONCE })
+  const client = asked.once
   const askedAt = performance.now() / 1000
   try {
     const names = await nodeNames(client)
@@ -42,7 +42,7 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
  * another node has told it. Where the credentials or the server do not let nodes be asked, none is known to.
  */
 export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
-  const client = asked.with({ retry: ONCE })
+  const client = asked.once
   try {
     const names = await nodeNames(client)
     if (names.length < 2) return false

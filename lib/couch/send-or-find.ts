@@ -64,12 +64,3 @@ async function within(ms: number, answered: Promise<boolean>): Promise<boolean> 
     stop.abort()
   }
 }
-
-/** Yields the pieces of a body, and calls `sent` when all have been taken. */
-export async function* tellingSent(
-  pieces: AsyncIterable<Uint8Array>,
-  sent: () => void
-): AsyncGenerator<Uint8Array> {
-  yield* pieces
-  sent()
-}

@@ -1,4 +1,3 @@
-import { ONCE } from './client.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError, isMissing } from './errors.js'
 
@@ -49,9 +48,8 @@ export class SourceWatch {
   async explains(error: unknown, since: string): Promise<boolean> {
     if (!(error instanceof CouchError)) return false
     // Retries have been used up already, where it is the connection.
-    const once = this.#source.client.with({ retry: ONCE })
     try {
-      return this.#isAnother(await this.#infoAfter(this.#source.on(once)), since)
+      return this.#isAnother(await this.#infoAfter(this.#source.once), since)
     } catch (failure) {
       if (isMissing(failure)) throw failure
       return false

@@ -2,7 +2,6 @@ import type { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary, DatabaseSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import { type AttachmentStub, attachmentBase64, stubOf } from '../couch/attachments.js'
-import type { CouchClient } from '../couch/client.js'
 import { inPieces } from '../couch/multipart.js'
 import type { BackupStore, LegacyHeader, LoadedBackup } from '../repository/backup-store.js'
 import { DamagedBackupError, readLargeChunk } from '../repository/chunk-reader.js'
@@ -239,28 +238,7 @@ function attachmentPart({ _id: id, _rev: rev }: StoredHeader | LegacyHeader, stu
   const { length } = stub
   return {
     length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
-    read: ({ db }, start) =>
-      dropBytes(
-        begun(db.client, () => attachmentBase64(db, id, rev, stub)),
-        start
-      )
-  }
-}
-
-/** A stream that is opened again when it fails before its first piece: nothing of it was sent then. */
-async function* begun(
-  client: CouchClient,
-  open: () => AsyncGenerator<Uint8Array>
-): AsyncGenerator<Uint8Array> {
-  let pieces = open()
-  try {
-    let next = await client.retry(() => {
-      pieces = open()
-      return pieces.next()
-    })
-    for (; !next.done; next = await pieces.next()) yield next.value
-  } finally {
-    await pieces.return(undefined)
+    read: ({ db }, start) => dropBytes(attachmentBase64(db, id, rev, stub), start)
   }
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CouchError, isUnavailable } from '../couch/errors.js'
-import { sortLeaves } from '../couch/winning-revision.js'
+import { sortLeaves } from '../couch/leaves.js'
 import { Lease, type LeaseLostError } from './lease.js'
 import {
   freed,

@@ -118,10 +118,7 @@ export class Restores {
   }
 
   async #spoolLegacy(store: BackupStore, id: string): Promise<RestoreSource> {
-    return store.db.client.retry(async () => {
-      const { body } = await store.db.client.streamOnce({ path: [store.db.name, id] })
-      return this.#spool(body, 'revision')
-    })
+    return store.db.readStream(id, (body) => this.#spool(body, 'revision'))
   }
 
   async #start(request: RestoreRequest): Promise<StartedRestore> {

@@ -1,6 +1,7 @@
 import { sameStream } from '../bytes/pieces.js'
-import type { AttachmentData, CouchDatabase } from '../couch/database.js'
+import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
+import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import type { BackupStore, LoadedBackup } from './backup-store.js'
 
@@ -185,13 +186,11 @@ async function isStored(
   db: CouchDatabase,
   { id, name, contentType, data }: Append & { contentType: string }
 ): Promise<boolean> {
-  return db.client.retry(async () => {
-    try {
-      const { headers, body } = await db.attachment(id, name)
-      return (await sameStream(body, data.open())) && headers['content-type'] === contentType
-    } catch (error) {
-      if (isNotFound(error)) return false
-      throw error
-    }
-  })
+  try {
+    const { headers, body } = await db.attachment(id, name)
+    return (await sameStream(body, data.open())) && headers['content-type'] === contentType
+  } catch (error) {
+    if (isNotFound(error)) return false
+    throw error
+  }
 }

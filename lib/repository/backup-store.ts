@@ -108,7 +108,7 @@ export class BackupStore {
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
   async load(id: string): Promise<LoadedBackup | null> {
     try {
-      const head = await this.db.client.retry(() => this.#readHead(id))
+      const head = await this.db.readStream(id, readHead, { att_encoding_info: true })
       if (head._id !== id || typeof head._rev !== 'string' || head.type !== BACKUP_TYPE) return null
       if (head.storage) return { kind: 'chunks', header: head as unknown as StoredHeader }
       return { kind: 'legacy', header: { ...head, dbs: head.dbs ?? {} } as LegacyHeader }
@@ -271,30 +271,26 @@ export class BackupStore {
     }
     return own
   }
+}
 
-  async #readHead(
-    id: string
-  ): Promise<Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }> {
-    const response = await this.db.client.streamOnce({
-      path: [this.db.name, id],
-      query: { att_encoding_info: true }
-    })
-    const visitor = new HeadVisitor()
-    const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
-    try {
-      for await (const piece of inSharedTurns(response.body)) scanner.write(piece)
-      scanner.end()
-    } catch (error) {
-      throw asCouchError(error)
-    }
-    return visitor.head
+type Head = Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }
+
+/** Reads a backup's header without the documents of an older one. */
+async function readHead(body: AsyncIterable<Buffer>): Promise<Head> {
+  const visitor = new HeadVisitor()
+  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
+  try {
+    for await (const piece of inSharedTurns(body)) scanner.write(piece)
+    scanner.end()
+  } catch (error) {
+    throw asCouchError(error)
   }
+  return visitor.head
 }
 
 /** Keeps the members of a backup's header, except the documents of a legacy one. */
 class HeadVisitor implements JsonVisitor {
-  readonly head: Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> } =
-    Object.create(null)
+  readonly head: Head = Object.create(null)
   #pieces: Buffer[] = []
   #size = 0
 

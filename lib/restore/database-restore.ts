@@ -1,16 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { allRows } from '../couch/all-rows.js'
+import type { BulkResult } from '../couch/bulk-body.js'
 import { BulkBody } from '../couch/bulk-body.js'
 import { type CopiesState, settleCopies } from '../couch/copies.js'
-import {
-  type BulkResult,
-  type CouchDatabase,
-  type DatabaseInfo,
-  isReplicated,
-  type Revision,
-  type Row
-} from '../couch/database.js'
+import { type CouchDatabase, type DatabaseInfo, isReplicated, type Revision } from '../couch/database.js'
 import {
   DocumentReader,
   isReadFailure,
@@ -19,7 +14,6 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { readFeed } from '../couch/feed.js'
-import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import {
@@ -49,8 +43,6 @@ const MAX_IDS = 1024 * 1024
 const LOOK_UP_BATCH = 500
 /** Documents asked about in one `_revs_diff`. */
 const DIFF_BATCH = 1000
-/** Rows of `_all_docs` in one request, without and with documents: a fault re-reads less than this. */
-const SCAN_PAGE = { revision: 10_000, content: 1000 }
 /** How often a document is written again because somebody else changed it meanwhile. */
 const CONFLICT_ATTEMPTS = 5
 const RESERVED = 'the database keeps its backups by this id: give the document another one'
@@ -610,7 +602,7 @@ class DatabaseRestore {
     const { target } = this.#options
     if (isLarge(document)) return this.#large.write(document, { keep: false, rev })
     const body = BulkBody.of(true, [withRevision(document, rev)])
-    const { answer, refusal } = await this.#refusals.send(1, () => target.bulkDocsOnce(body))
+    const { answer, refusal } = await this.#refusals.send(1, () => target.once.writeBulk(body))
     return answer?.results[0] ?? { id: document.id, error: refusal?.error, reason: refusal?.reason }
   }
 
@@ -702,34 +694,5 @@ async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDo
   } catch (error) {
     if (error instanceof InvalidDocumentError) return error
     throw error
-  }
-}
-
-/**
- * Reads all documents, in pages: their ids and revisions, with `content` what they say as well, but for the page of a
- * document that is too long to be held in memory.
- */
-async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
-  const retrier = db.client.retrier()
-  const limit = SCAN_PAGE[wanted]
-  let last: string | undefined
-  let includeDocs = wanted === 'content'
-  for (;;) {
-    let rows = 0
-    try {
-      // The last document of the page before comes again, unless it was deleted meanwhile.
-      for await (const page of db.allDocs({ from: last, limit, includeDocs })) {
-        rows += page.length
-        yield page[0].id === last ? page.slice(1) : page
-        last = page[page.length - 1].id
-      }
-    } catch (error) {
-      if (rows > 1) retrier.progressed()
-      if (includeDocs && isLongRow(error)) includeDocs = false
-      else await retrier.failed(error)
-      continue
-    }
-    if (rows < limit) return
-    includeDocs = wanted === 'content'
   }
 }

@@ -1,4 +1,5 @@
-import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
+import type { BulkResult } from '../couch/bulk-body.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { type DocumentBytes, readDocument } from '../json/document.js'
 
 /** How often a document is deleted again that somebody else writes meanwhile. */

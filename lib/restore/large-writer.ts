@@ -1,7 +1,9 @@
-import { ONCE } from '../couch/client.js'
-import { type BulkResult, type CouchDatabase, isReplicated, type StreamedWrite } from '../couch/database.js'
+import type { BulkResult } from '../couch/bulk-body.js'
+import { type CouchDatabase, isReplicated } from '../couch/database.js'
 import { type AttachmentPart, inPieces } from '../couch/multipart.js'
+import type { StreamedWrite } from '../couch/requests.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
+import { fitsHead } from '../couch/target.js'
 import {
   type DocumentBytes,
   type MemberBounds,
@@ -14,8 +16,6 @@ import type { LargeAttachment, LargeDocument } from './large-document.js'
 import type { Refusals } from './refusals.js'
 import { sameLarge } from './same-large.js'
 
-/** Bytes of text from a document that go into a URL, or into the head of a part of a multipart body. */
-const MAX_HEAD_TEXT = 1024
 /** Bytes of attachments that a cluster takes inside the JSON: each node that stores it holds all in its memory. */
 const MAX_INLINE = 64 * 1024 * 1024
 
@@ -26,14 +26,14 @@ export type BaseRevision = { keep: true } | { keep: false; rev: string | null }
 export class LargeWriter {
   readonly #db: CouchDatabase
   readonly #refusals: Refusals
-  /** For looks: those that fail are counted with what they look for. */
+  /** Makes one attempt of each call: what fails is counted by the refusals. */
   readonly #once: CouchDatabase
   #clustered: boolean | undefined
 
   constructor(db: CouchDatabase, refusals: Refusals) {
     this.#db = db
     this.#refusals = refusals
-    this.#once = db.on(db.client.with({ retry: ONCE }))
+    this.#once = db.once
   }
 
   /**
@@ -77,8 +77,8 @@ export class LargeWriter {
       send: (sent, deadline) => {
         const options = { newEdits: !base.keep, sent, deadline }
         return parts
-          ? putMultipart(this.#db, document, parts, base, options)
-          : putInline(this.#db, document, base, options)
+          ? putMultipart(this.#once, document, parts, base, options)
+          : putInline(this.#once, document, base, options)
       },
       find: () => (base.keep ? this.#findKept(document) : this.#findEdit(document, base.rev)),
       patience: this.#db.client.settings.idle
@@ -119,9 +119,6 @@ function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[]
   return all
 }
 
-const fitsHead = (text: string) =>
-  text.length <= MAX_HEAD_TEXT && encodeURIComponent(text).length <= MAX_HEAD_TEXT
-
 const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
 
 async function putMultipart(
@@ -132,7 +129,7 @@ async function putMultipart(
   options: StreamedWrite
 ): Promise<BulkResult> {
   const json = base.keep ? [head.bytes] : piecesWithRevision(head, base.rev)
-  const rev = await db.putWithAttachmentsOnce(head.id, json, parts, options)
+  const rev = await db.putWithAttachments(head.id, json, parts, options)
   return { id: head.id, rev: rev ?? undefined }
 }
 
@@ -143,7 +140,7 @@ async function putInline(
   base: BaseRevision,
   options: StreamedWrite
 ): Promise<BulkResult> {
-  const [result] = await db.putStreamOnce(() => inlineJson(document, base), options)
+  const [result] = await db.putStream(() => inlineJson(document, base), options)
   return result ?? { id: document.head.id }
 }
 

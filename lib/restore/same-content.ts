@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { slicesOf } from '../bytes/pieces.js'
+import { digestOf } from '../couch/digest.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, MemberCursor } from '../json/members.js'
 import type { Steps } from '../waits/steps.js'
@@ -184,6 +185,3 @@ function attachmentOf(members: AttachmentMembers): Attachment {
   const digest = members.encoded ? undefined : members.digest
   return { contentType, length: length === encodedLength ? undefined : length, digest: () => digest, data }
 }
-
-/** CouchDB's digest of an attachment that it does not compress. */
-const digestOf = (content: Buffer): string => `md5-${createHash('md5').update(content).digest('base64')}`

@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto'
 import { sameStream } from '../bytes/pieces.js'
 import { type AttachmentStub, attachmentBase64, base64, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { digestOfStream } from '../couch/digest.js'
 import { type DocumentBytes, sameBody } from '../json/document.js'
 import { inTurns } from '../waits/steps.js'
 import type { LargeAttachment, LargeDocument } from './large-document.js'
@@ -23,19 +23,13 @@ export async function sameLarge(
   const stubs = await inTurns(stubsOf(current))
   for (const part of parts) {
     const digest = found.get(part.name)?.digest()
-    if ((await digestOf(part)) === digest) continue
+    if ((await digestOfStream(part.open())) === digest) continue
     if (!(await sameBytes(db, part, current, stubs.get(part.name) as AttachmentStub))) return false
   }
   return true
 }
 
-async function digestOf({ open }: LargeAttachment): Promise<string> {
-  const hash = createHash('md5')
-  for await (const piece of open()) hash.update(piece)
-  return `md5-${hash.digest('base64')}`
-}
-
-/** Compares an attachment's bytes with those of a document's revision. */
+/** Compares an attachment's bytes with those of a document's revision, from their start again after a fault. */
 async function sameBytes(
   db: CouchDatabase,
   { open }: LargeAttachment,

@@ -1,5 +1,12 @@
 import { readDocument } from '../json/document.js'
 
+/** One of the newest revisions of a document, of which conflicts and copies that lag make several. */
+export interface Leaf {
+  rev: string
+  deleted: boolean
+  doc: Record<string, unknown>
+}
+
 /**
  * Which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
  * that with the longest history, then that whose digest sorts last
@@ -41,4 +48,10 @@ function partsOf({ rev = '' }: LeafRevision): [generation: bigint, digest: Buffe
     BigInt(rev.slice(0, Math.max(0, dash))),
     Buffer.from(digest, /^[0-9a-f]{32}$/i.test(digest) ? 'hex' : 'utf8')
   ]
+}
+
+/** Returns the revisions that led to a leaf that was read with `revs`, its own first. */
+export function historyOf({ doc }: Leaf): string[] {
+  const { start = 0, ids = [] } = (doc._revisions ?? {}) as { start?: number; ids?: string[] }
+  return ids.map((digest, at) => `${start - at}-${digest}`)
 }
