@@ -26,7 +26,7 @@ export async function* inSharedTurns(
 }
 
 /** The first bytes of some pieces, and all of the pieces again. */
-export interface Peeked {
+interface Peeked {
   head: Buffer
   all: AsyncGenerator<Buffer>
 }

@@ -2,12 +2,16 @@ import { createGunzip } from 'node:zlib'
 import { through } from '../bytes/zlib.js'
 import type { DocumentBytes } from '../json/document.js'
 import { decodeString, decodeValue, MemberCursor } from '../json/members.js'
+import { ELEMENT, type JsonPath } from '../json/scanner.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import type { CouchDatabase } from './database.js'
 import { type Digest, Digesting, digestInStub, digestInTag } from './digest.js'
 import { CouchError } from './errors.js'
+import { jsonPart } from './json-part.js'
+import { bulkGetRequest } from './requests.js'
 import type { CouchResponse, Headers } from './response.js'
 import { untilBegun } from './resumable.js'
+import { rejectServerError } from './rows.js'
 import { fitsUrl } from './target.js'
 
 /** An attachment as a document's stub describes it. */
@@ -23,7 +27,7 @@ export interface AttachmentStub {
 }
 
 /** Members of a stub, as CouchDB spells them. */
-export interface StubMembers {
+interface StubMembers {
   content_type?: unknown
   length?: unknown
   digest?: unknown
@@ -74,7 +78,7 @@ export async function* inlineAttachments(
   }
   const all = [...(await inTurns(stubsOf(document))).values()]
   if (!(await inTurns(canAllBeReadAlone(db, document, all)))) {
-    yield* db.documentWithAttachments(id, rev)
+    yield* readPart(db, id, rev, [])
     return
   }
   let separator = '{'
@@ -114,7 +118,7 @@ export async function* attachmentBase64(
   stub: AttachmentStub
 ): AsyncGenerator<Uint8Array> {
   if (canBeReadAlone(db, id, rev, stub)) yield* base64(readAlone(db, id, rev, stub))
-  else yield* db.attachmentText(id, rev, stub.name)
+  else yield* readWithDocument(db, id, rev, stub.name)
 }
 
 function* canAllBeReadAlone(
@@ -161,11 +165,49 @@ function readAlone(
   })
 }
 
+/** Reads an attachment's base64, whatever its name, by its document. */
+async function* readWithDocument(
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  name: string
+): AsyncGenerator<Uint8Array> {
+  for await (const piece of readPart(db, id, rev, ['_attachments', name, 'data'])) {
+    const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
+    if (text.length > 0) yield text
+  }
+}
+
+/**
+ * Reads a value inside a document with its attachments inline, as it arrives. The database makes all of the document in
+ * its memory.
+ * @throws CouchError with status 404 when the revision, or the value, is gone
+ */
+function readPart(
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  path: readonly string[]
+): AsyncGenerator<Uint8Array> {
+  return untilBegun(db.client, async function* () {
+    const request = bulkGetRequest(db.name, [{ id, rev }], { attachments: true })
+    const { body } = await db.client.once.stream(request)
+    const document: JsonPath = ['results', ELEMENT, 'docs', ELEMENT]
+    const refusal = yield* jsonPart(body, [...document, 'ok', ...path], [...document, 'error'])
+    if (refusal === undefined) return
+    rejectServerError(refusal)
+    throw new CouchError(`document "${shown(id)}"`, { status: 404, error: 'not_found', reason: 'missing' })
+  })
+}
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+
 /**
  * The bytes of an attachment that an answer brings, decompressed, checked as they pass.
  * @throws CouchError when they are others than the stub tells
  */
-export async function* attachmentBytesOf(
+async function* attachmentBytesOf(
   { headers, body }: CouchResponse,
   stub: AttachmentStub,
   what: string

@@ -107,17 +107,17 @@ export class CouchClient {
   }
 
   /** Makes a call whose answer is a small JSON value. */
-  async json<T>(request: CouchRequest): Promise<T> {
-    return (await this.answer<T>(request)).json
+  json<T>(request: CouchRequest): Promise<T> {
+    return this.answer(request, (json) => json as T)
   }
 
-  /** Does what {@link json} does, and tells the status as well. */
-  async answer<T>(request: CouchRequest): Promise<{ status: number; json: T }> {
+  /** Makes a call whose answer is a small JSON value. What `read` throws counts as a failure of the call. */
+  async answer<T>(request: CouchRequest, read: (json: unknown, status: number) => T): Promise<T> {
     return this.retry(async () => {
       const deadline = new LinkedAbort().after(this.settings.control, 'deadline')
       try {
         const response = await this.#attempt(request, deadline.signal)
-        return { status: response.status, json: (await readJson(response)) as T }
+        return read(await readJson(response), response.status)
       } finally {
         deadline.release()
       }

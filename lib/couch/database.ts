@@ -1,10 +1,8 @@
-import { ELEMENT, type JsonPath } from '../json/scanner.js'
 import { turnAfter } from '../waits/steps.js'
 import { confirmAccepted } from './accepted.js'
 import { type BulkAnswer, BulkBody, type BulkResult, bulkResults } from './bulk-body.js'
 import type { CouchClient } from './client.js'
 import { CouchError, isConflict, isMissing, isNotFound, isTooLarge, malformed } from './errors.js'
-import { jsonPart } from './json-part.js'
 import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
 import { type Leaf, sortLeaves } from './leaves.js'
 import type { AttachmentPart } from './multipart.js'
@@ -33,8 +31,7 @@ import {
   readAllDocsRow,
   readBulkGetRow,
   readChange,
-  readRows,
-  rejectServerError
+  readRows
 } from './rows.js'
 
 export interface DatabaseInfo {
@@ -77,9 +74,6 @@ export interface ChangesEnd {
 /** Stored documents change by revision: every write names the one it replaces. */
 export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
-
 /** Attempts to change a document that others change as well: two seconds, with the waits between. */
 const MODIFY_ATTEMPTS = 12
 
@@ -99,7 +93,7 @@ export class CouchDatabase {
     this.name = name
   }
 
-  /** The same database by another client. */
+  /** Returns the same database by another client. */
   on(client: CouchClient): CouchDatabase {
     return new CouchDatabase(client, this.name)
   }
@@ -110,9 +104,11 @@ export class CouchDatabase {
   }
 
   async info(): Promise<DatabaseInfo> {
-    const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
-    if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
-    return info
+    return this.client.answer({ path: [this.name] }, (json) => {
+      const info = json as DatabaseInfo
+      if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
+      return info
+    })
   }
 
   /**
@@ -168,9 +164,11 @@ export class CouchDatabase {
   /** @returns `null` when there is no such document. */
   async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
     try {
-      const doc = await this.client.json<T & { _id: string; _rev: string }>({ path: [this.name, id] })
-      if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
-      return doc
+      return await this.client.answer({ path: [this.name, id] }, (json) => {
+        const doc = json as T & { _id: string; _rev: string }
+        if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
+        return doc
+      })
     } catch (error) {
       if (isMissing(error)) return null
       throw error
@@ -211,13 +209,11 @@ export class CouchDatabase {
 
   /** Writes a document, and tells whether most copies have accepted it: where not, others may accept another writer's. */
   async putUnconfirmed<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
-    const { status, json } = await this.client.answer<unknown>({
-      method: 'PUT',
-      path: [this.name, doc._id],
-      json: doc,
-      write: true
-    })
-    return { rev: revisionOf(json, this.name), majority: status !== 202 }
+    const request = { method: 'PUT' as const, path: [this.name, doc._id], json: doc, write: true }
+    return this.client.answer(request, (json, status) => ({
+      rev: revisionOf(json, this.name),
+      majority: status !== 202
+    }))
   }
 
   /** Returns every leaf that most copies of a document know, the one that CouchDB shows first. */
@@ -225,7 +221,7 @@ export class CouchDatabase {
     const path = [this.name, '_bulk_get']
     const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
     try {
-      return sortLeaves(leavesOf(await this.client.json(request), this.name))
+      return sortLeaves(await this.client.answer(request, (json) => leavesOf(json, this.name)))
     } catch (error) {
       if (isMissing(error)) return []
       throw error
@@ -386,19 +382,18 @@ export class CouchDatabase {
    * Writes documents in one request. The answer to a body without new edits holds failures only; any other has a result
    * for each document, in their order.
    */
-  async writeBulk(body: BulkBody): Promise<BulkAnswer> {
-    return this.client.retry(async () => {
-      const { status, json } = await this.client.answer({
-        method: 'POST',
-        path: [this.name, '_bulk_docs'],
-        body: body.bytes(),
-        headers: { 'content-type': 'application/json' },
-        write: true
-      })
+  writeBulk(body: BulkBody): Promise<BulkAnswer> {
+    const request = {
+      method: 'POST' as const,
+      path: [this.name, '_bulk_docs'],
+      body: body.bytes(),
+      headers: { 'content-type': 'application/json' },
+      write: true
+    }
+    return this.client.answer(request, (json, status) => {
       const results = bulkResults(json, this.name)
-      if (body.newEdits && results.length !== body.count) {
+      if (body.newEdits && results.length !== body.count)
         throw malformed(this.name, 'a result for each document')
-      }
       return { results, accepted: status === 202 }
     })
   }
@@ -426,42 +421,6 @@ export class CouchDatabase {
       // The database cannot have it, since it is partitioned.
       yield revisions[0].id
     }
-  }
-
-  /**
-   * Reads a document's JSON with its attachments inline, as it arrives. The database makes it in its memory.
-   * @throws CouchError with status 404 when the revision is gone
-   */
-  documentWithAttachments(id: string, rev: string): AsyncGenerator<Uint8Array> {
-    return untilBegun(this.client, () => this.#partOf(id, rev, []))
-  }
-
-  /**
-   * Reads an attachment's base64 as it arrives, whatever its name. The database makes it in its memory, the document's
-   * other attachments beside it.
-   * @throws CouchError with status 404 when the revision or the attachment is gone
-   */
-  async *attachmentText(id: string, rev: string, name: string): AsyncGenerator<Uint8Array> {
-    const data = () => this.#partOf(id, rev, ['_attachments', name, 'data'])
-    for await (const piece of untilBegun(this.client, data)) {
-      const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
-      if (text.length > 0) yield text
-    }
-  }
-
-  async *#partOf(id: string, rev: string, path: readonly string[]): AsyncGenerator<Uint8Array> {
-    const request = bulkGetRequest(this.name, [{ id, rev }], { attachments: true })
-    const { body } = await this.client.once.stream(request)
-    const found: JsonPath = ['results', ELEMENT, 'docs', ELEMENT, 'ok', ...path]
-    const refused: JsonPath = ['results', ELEMENT, 'docs', ELEMENT, 'error']
-    const refusal = yield* jsonPart(body, found, refused)
-    if (refusal === undefined) return
-    rejectServerError(refusal)
-    throw new CouchError(`document "${id.slice(0, 120)}"`, {
-      status: 404,
-      error: 'not_found',
-      reason: 'missing'
-    })
   }
 
   /**
@@ -530,7 +489,8 @@ export class CouchDatabase {
     parts: readonly AttachmentPart[],
     write: StreamedWrite
   ): Promise<string | null> {
-    const reply = await this.#upload(await documentUpload(this.name, id, document, parts, write), write)
+    const request = await documentUpload(this.name, id, document, parts, write)
+    const reply = await this.#upload(request, write)
     return write.newEdits ? revisionOf(reply, this.name) : null
   }
 

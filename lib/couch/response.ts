@@ -57,7 +57,7 @@ export async function collect(body: AsyncIterable<Buffer>, limit: number): Promi
 }
 
 /** What becomes of a body that is read by {@link timedBody}. */
-export interface BodyWatch {
+interface BodyWatch {
   /** Names the request. */
   what: string
   /** Milliseconds of silence that end the request. */

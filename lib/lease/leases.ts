@@ -21,6 +21,8 @@ const FIRST_WAIT = 20
 const LONGEST_WAIT = 500
 /** Milliseconds that a claim lasts, whose instance died before it became a lease. */
 const CLAIM_TTL = 10_000
+/** Attempts that the database may fail. */
+const FAILURES = 3
 /** Milliseconds for all attempts, when each answer is slow. */
 const PATIENCE = 20_000
 /** Claims that this instance remembers to have given up. */
@@ -112,8 +114,8 @@ export class Leases {
    * @throws LeaseHeldError, ReservedIdError, CouchError
    */
   async acquire(request: LeaseRequest): Promise<Lease> {
-    const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
+    let failures = 0
     for (let attempt = 1; ; attempt++) {
       const last = attempt >= ATTEMPTS || performance.now() > until
       try {
@@ -125,8 +127,8 @@ export class Leases {
         if (last) throw lease
       } catch (error) {
         if (error instanceof LeaseHeldError) await this.#removeFreed()
-        if (!isUnavailable(error) || last) throw error
-        await retrier.failed(error)
+        // Whole attempts are counted here, whatever the calls in them have tried by themselves.
+        if (!isUnavailable(error) || last || ++failures >= FAILURES) throw error
       }
       // Those who met must not meet again.
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
