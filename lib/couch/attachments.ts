@@ -48,7 +48,7 @@ export function stubOf(name: string, members: StubMembers): AttachmentStub {
   }
 }
 
-/** Bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
+/** Returns the bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
 export function* attachmentBytes(document: DocumentBytes): Steps<number | undefined> {
   let total = 0
   for (const { length } of stubs(document)) {
@@ -60,7 +60,7 @@ export function* attachmentBytes(document: DocumentBytes): Steps<number | undefi
 }
 
 /**
- * A document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives, streamed: no
+ * Streams a document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives: no
  * attachment is held in memory.
  *
  * @param document with stubs
@@ -95,7 +95,7 @@ export async function* inlineAttachments(
 }
 
 /**
- * The attachments of a document by name.
+ * Returns the attachments of a document by name.
  * @param document with stubs
  */
 export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>> {
@@ -108,7 +108,7 @@ export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>
 }
 
 /**
- * An attachment's bytes in base64.
+ * Streams an attachment's bytes in base64.
  * @throws CouchError with status 404 when it is gone
  */
 export async function* attachmentBase64(
@@ -137,7 +137,7 @@ function* canAllBeReadAlone(
 const MAX_TYPE = 500
 
 /**
- * Whether an attachment's own URL gives it as it is: CouchDB sends the content type as a header, whatever is in it. A
+ * Returns whether an attachment's own URL gives it as it is: CouchDB sends the content type as a header, whatever is in it. A
  * line break would end the head there, and one that is no string is not sent at all.
  */
 const canBeReadAlone = (
@@ -204,7 +204,7 @@ const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
 /**
- * The bytes of an attachment that an answer brings, decompressed, checked as they pass.
+ * Decompresses the bytes of an attachment that an answer brings, and checks them as they pass.
  * @throws CouchError when they are others than the stub tells
  */
 async function* attachmentBytesOf(
@@ -250,7 +250,7 @@ function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)
   return digest === undefined ? [] : [digest]
 }
 
-/** Whether an answer's bytes are compressed. */
+/** Returns whether an answer's bytes are compressed. */
 const isGzip = (headers: Headers) => String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
 
 /** @throws CouchError when they are not gzip: clients may store anything under that name */

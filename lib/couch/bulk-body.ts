@@ -50,7 +50,7 @@ export class BulkBody {
     return body
   }
 
-  /** Memory that documents of so many bytes take, with a comma for each. */
+  /** Returns the bytes of a body with documents of so many bytes, which include a comma for each. */
   static bytesFor(bytes: number): number {
     return DOCS_REPLICATED.length + bytes + 1 + DOCS_END.length
   }
@@ -64,7 +64,7 @@ export class BulkBody {
     return this.#used + 1 + doc.length + DOCS_END.length <= most
   }
 
-  /** @returns the document as it stands in the body */
+  /** Adds a document, and returns it as it stands in the body. */
   add(doc: Uint8Array): Buffer {
     if (!this.fits(doc)) throw new RangeError('the document does not fit into the body')
     if (this.#count > 0) this.buffer[this.#used++] = COMMA
@@ -75,7 +75,7 @@ export class BulkBody {
     return this.buffer.subarray(start, this.#used)
   }
 
-  /** The whole body. */
+  /** Returns the whole body. */
   bytes(): Buffer {
     return this.buffer.subarray(0, this.#used + DOCS_END.copy(this.buffer, this.#used))
   }
@@ -90,6 +90,6 @@ export function bulkResults(answer: unknown, name: string): BulkResult[] {
   }))
 }
 
-/** A function of a design document refuses with any value. */
+/** Returns an error or a reason as text: a function of a design document refuses with any value. */
 export const asText = (value: unknown): string =>
   typeof value === 'string' ? value : (JSON.stringify(value ?? null) as string)

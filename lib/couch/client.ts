@@ -74,7 +74,7 @@ export class CouchClient {
     return new CouchClient(this.settings, this.#shared, this.#shared.downloads)
   }
 
-  /** The largest request that the server takes, learned by all clients on the same connections. */
+  /** Returns the largest request that the server takes, learned by all clients on the same connections. */
   get size(): RequestSize {
     return this.#shared.size
   }

@@ -42,7 +42,7 @@ interface Checkpoint {
 }
 
 /**
- * Has the copies of a database brought to one state, and waits for it, at most {@link LONGEST_WAIT}. CouchDB has a
+ * Brings the copies of a database to one state, and waits for it, at most {@link LONGEST_WAIT}. CouchDB has a
  * whole-database read answered by any one copy, also by that of a node which was down and does not know yet what was
  * written meanwhile. Copies on nodes that are down now are not waited for: they answer nothing.
  *
@@ -84,7 +84,7 @@ async function settled(copies: Copies, signal: AbortSignal): Promise<'agree' | '
   }
 }
 
-/** A node may go down while it is asked; one that does not know the credentials will not know them later. */
+/** Returns whether a fault may pass: a node may go down while it is asked, but does not learn credentials later. */
 const mayPass = ({ error, retryable, status }: CouchError): boolean =>
   error === 'nodedown' || (retryable && status !== 401)
 
@@ -136,7 +136,7 @@ class Copies {
     return { ...copy, uuid, seq: results[0]?.seq ?? 0 }
   }
 
-  /** Whether a copy has what the others had when they were asked first. */
+  /** Returns whether a copy has what the others had when they were asked first. */
   async #holdsAll(target: CopyState, sources: readonly CopyState[]): Promise<boolean> {
     const checkpoints = await this.#checkpoints(target)
     return sources.every(

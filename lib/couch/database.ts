@@ -161,7 +161,7 @@ export class CouchDatabase {
     })
   }
 
-  /** @returns `null` when there is no such document. */
+  /** Reads a document; `null` when there is none. */
   async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
     try {
       return await this.client.answer({ path: [this.name, id] }, (json) => {
@@ -228,7 +228,7 @@ export class CouchDatabase {
     }
   }
 
-  /** A document's current revision, read without its body; `null` when there is no such document. */
+  /** Reads a document's current revision without its body; `null` when there is no such document. */
   async revision(id: string): Promise<string | null> {
     try {
       const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
@@ -242,7 +242,7 @@ export class CouchDatabase {
     }
   }
 
-  /** Bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
+  /** Returns the bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
   async size(id: string): Promise<number | undefined> {
     const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
     response.discard()
@@ -505,13 +505,13 @@ export class CouchDatabase {
   }
 }
 
-/** Bytes of an item of an array in a body, with some for commas and brackets. */
+/** Returns the bytes of an item of an array in a body, with some for commas and brackets. */
 const jsonBytes = (item: unknown): number => Buffer.byteLength(JSON.stringify(item)) + 8
 
 const isIllegalId = (error: unknown): boolean =>
   error instanceof CouchError && error.error === 'illegal_docid'
 
-/** One id that a database cannot have makes it refuse the whole request. */
+/** Returns whether one revision may be why a request for several failed: an id that a database cannot have is. */
 const isOfOneRevision = (error: unknown): boolean => isTooLarge(error) || isIllegalId(error)
 
 const notKnownYet = (name: string) =>
@@ -531,7 +531,7 @@ function notCreated(name: string, settings: DatabaseSettings, refusal: CouchErro
   return new CouchError(`PUT /${name}`, { status, error, reason: `${reason} (${advice})` })
 }
 
-/** A document's own members, to be compared. */
+/** Returns a document's own members, to be compared. */
 function membersOf(doc: object): string {
   return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
 }

@@ -41,7 +41,7 @@ export class DocumentReader {
   }
 
   /**
-   * Documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
+   * Reads documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
    * @throws CouchError when the database does not answer at all, or keeps silent about one document after another
    */
   read(
@@ -81,7 +81,7 @@ export class DocumentReader {
     for (const part of halvesOf(rest)) yield* this.#read(this.#on(part.length, silent), part, options)
   }
 
-  /** A single document is tried as often as any request, until several have shown that it does not help. */
+  /** Returns what to read with: a single document is tried as often as any request, until that did not help several. */
   #on(documents: number, silent: boolean): CouchDatabase {
     if (documents > 1) return silent ? this.#once : this.#hasty
     return this.#failures < PATIENCE ? this.#db : this.#hasty

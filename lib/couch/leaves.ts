@@ -8,7 +8,7 @@ export interface Leaf {
 }
 
 /**
- * Which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
+ * Returns the leaf revision that CouchDB shows as the document: one that is not deleted before one that is, then
  * that with the longest history, then that whose digest sorts last
  * (https://docs.couchdb.org/en/stable/replication/conflicts.html).
  *
@@ -40,7 +40,7 @@ function wins(a: LeafRevision, b: LeafRevision): boolean {
   return generationA === generationB ? Buffer.compare(digestA, digestB) > 0 : generationA > generationB
 }
 
-/** CouchDB holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text, and compares bytes. */
+/** Returns what CouchDB compares: it holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text. */
 function partsOf({ rev = '' }: LeafRevision): [generation: bigint, digest: Buffer] {
   const dash = rev.indexOf('-')
   const digest = rev.slice(dash + 1)

@@ -54,7 +54,7 @@ export async function anyNodeKnows(asked: CouchClient, database: string): Promis
   }
 }
 
-/** Whether one node lists a database; not known of one that does not tell. */
+/** Returns whether one node is known to list a database. */
 async function knows(client: CouchClient, node: string, database: string): Promise<boolean> {
   try {
     await client.json({ path: ['_node', node, '_dbs', database] })
@@ -65,7 +65,7 @@ async function knows(client: CouchClient, node: string, database: string): Promi
   }
 }
 
-/** Whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
+/** Returns whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
 export function noneStarted(before: NodesUp | null, after: NodesUp | null): boolean {
   if (!before || !after) return false
   const elapsed = after.askedAt - before.askedAt

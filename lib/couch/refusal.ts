@@ -94,13 +94,13 @@ const isText = (value: unknown): value is string => typeof value === 'string' &&
 /** CouchDB's own errors are such words. Design functions may refuse by any text, with a reason. */
 const CODE = /^[a-z_]+$/
 
-/** A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents. */
+/** Returns `error` and `reason`: a `_bulk_docs` of which a shard is lost is refused by the rows of its documents. */
 function detailsOf(told: unknown): { error?: unknown; reason?: unknown } {
   const details: unknown = Array.isArray(told) ? told.find((row) => row?.error) : told
   return typeof details === 'object' && details !== null ? details : {}
 }
 
-/** Answers without a body, as those to HEAD are, tell by their head only. */
+/** Returns whether an answer's head names CouchDB: answers to HEAD have nothing else that tells. */
 const isCouch = ({ headers }: Answer): boolean =>
   /^CouchDB\//.test(String(headers.server)) || headers['x-couch-request-id'] !== undefined
 

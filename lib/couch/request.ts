@@ -37,7 +37,7 @@ export function bytesOf(body: Body, headers: Record<string, string> = {}): numbe
   return headers['content-length'] === undefined ? undefined : Number(headers['content-length'])
 }
 
-/** A host's dispatcher may repeat a request by itself: what it sends then must be the whole body, not what is left. */
+/** Makes a body that starts anew: a host's dispatcher that repeats a request must send all of it, not what is left. */
 export const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
   [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
 })

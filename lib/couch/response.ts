@@ -42,7 +42,7 @@ export async function readJson(response: Pick<CouchResponse, 'body'>): Promise<u
   }
 }
 
-/** @throws CouchError when the body takes more than `limit` bytes */
+/** Collects a body. @throws CouchError when it takes more than `limit` bytes */
 export async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buffer> {
   const pieces: Buffer[] = []
   let size = 0

@@ -105,7 +105,7 @@ class Tail {
   #pieces: Buffer[] = []
   #bytes = 0
 
-  /** How many are held. */
+  /** Returns how many are held. */
   get bytes(): number {
     return this.#bytes
   }
@@ -129,7 +129,7 @@ class Tail {
   }
 }
 
-/** A server that knows no ranges sends all bytes again. */
+/** Yields what comes after `from` bytes: a server that knows no ranges sends all again. */
 async function* rest({ status, body }: CouchResponse, from: number): AsyncGenerator<Buffer> {
   let toSkip = status === 206 ? 0 : from
   for await (const piece of body) {

@@ -85,7 +85,7 @@ export async function afterConflict(attempt: number, signal: AbortSignal | undef
   await waitOn(signal, Math.min(longest, first * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2))
 }
 
-/** @throws the signal's reason */
+/** Waits. @throws the signal's reason */
 async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => signal?.throwIfAborted())
 }

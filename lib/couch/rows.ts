@@ -122,8 +122,10 @@ export function readBulkGetRow(row: Uint8Array): FoundDocument {
 }
 
 /**
+ * Throws what a `_bulk_get` says in place of a document, where it is a fault.
+ *
  * `not_found` says that the revision is gone, `illegal_docid` that a partitioned database cannot have the document; every
- * other error in a `_bulk_get` is a fault.
+ * other error is a fault.
  */
 export function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }

@@ -44,7 +44,7 @@ export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>):
   }
 }
 
-/** A look that fails tells nothing: the request still waits for its answer, and looks follow. */
+/** Looks once. A look that fails tells nothing: the request still waits for its answer, and looks follow. */
 async function lookedFor<T>(find: () => Promise<T | null>): Promise<T | null> {
   try {
     return await find()

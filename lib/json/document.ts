@@ -103,7 +103,7 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   return document
 }
 
-/** The id of a document that is known to be valid. CouchDB sends it first. */
+/** Returns the id of a document that is known to be valid. CouchDB sends it first. */
 export function idOf(bytes: Uint8Array): string {
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) if (cursor.keyOf(ID)) return cursor.string() ?? ''
@@ -134,7 +134,7 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
 }
 
 /**
- * The document with its revision replaced and without members that describe revisions. All other bytes stay.
+ * Returns the document with its revision replaced and without members that describe revisions. All other bytes stay.
  *
  * @param rev the revision to put in, or `null` for none
  */
@@ -142,19 +142,19 @@ export function withRevision(document: DocumentBytes, rev: string | null): Buffe
   return Buffer.concat(piecesWithRevision(document, rev))
 }
 
-/** The pieces that {@link withRevision} puts together: views of the document, but for short ones. */
+/** Returns the pieces that {@link withRevision} puts together: views of the document, but for short ones. */
 export function piecesWithRevision(document: DocumentBytes, rev: string | null): Buffer[] {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }
 
-/** The document without members that describe revisions, `_rev` excepted. The same bytes when there is none. */
+/** Returns the document without members that describe revisions, `_rev` excepted: the same bytes when there is none. */
 export function withoutRevisionMembers(document: DocumentBytes): Buffer {
   if (document.conflicts === 0) return document.bytes
   return withRevision(document, document.rev ?? null)
 }
 
 /**
- * What a document that is not deleted says besides its id, its revision and its attachments: to be compared. In pieces
+ * Returns what a document that is not deleted says besides its id, its revision and its attachments: to be compared. In pieces
  * that are views of the document, but for short ones.
  */
 export function bodyOf(document: DocumentBytes): Buffer[] {
