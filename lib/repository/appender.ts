@@ -1,6 +1,7 @@
 import { sameStream } from '../bytes/same-stream.js'
-import type { AttachmentData, CouchDatabase } from '../couch/database.js'
+import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
+import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './read-header.js'
@@ -189,13 +190,11 @@ async function isStored(
   db: CouchDatabase,
   { id, name, contentType, data }: Append & { contentType: string }
 ): Promise<boolean> {
-  return db.client.retry(async () => {
-    try {
-      const { headers, body } = await db.attachment(id, name)
-      return (await sameStream(body, data.open())) && headers['content-type'] === contentType
-    } catch (error) {
-      if (isNotFound(error)) return false
-      throw error
-    }
-  })
+  try {
+    const { headers, body } = await db.attachment(id, name)
+    return (await sameStream(body, data.open())) && headers['content-type'] === contentType
+  } catch (error) {
+    if (isNotFound(error)) return false
+    throw error
+  }
 }
