@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CouchError, isUnavailable } from '../couch/errors.js'
+import { CouchError } from '../couch/errors.js'
 import { sortLeaves } from '../couch/leaves.js'
 import type { LeaseLostError } from '../errors.js'
 import { Lease } from './lease.js'
@@ -22,8 +22,6 @@ const FIRST_WAIT = 20
 const LONGEST_WAIT = 500
 /** Milliseconds that a claim lasts, whose instance died before it became a lease. */
 const CLAIM_TTL = 10_000
-/** Attempts that the database may fail. */
-const FAILURES = 3
 /** Milliseconds for all attempts, when each answer is slow. */
 const PATIENCE = 20_000
 /** Claims that this instance remembers to have given up. */
@@ -116,8 +114,8 @@ export class Leases {
    * @throws LeaseHeldError, ReservedIdError, CouchError
    */
   async acquire(request: LeaseRequest): Promise<Lease> {
+    const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
-    let failures = 0
     for (let attempt = 1; ; attempt++) {
       const last = attempt >= ATTEMPTS || performance.now() > until
       try {
@@ -129,8 +127,8 @@ export class Leases {
         if (last) throw lease
       } catch (error) {
         if (error instanceof LeaseHeldError) await this.#removeFreed()
-        // Whole attempts are counted here, whatever the calls in them have tried by themselves.
-        if (!isUnavailable(error) || last || ++failures >= FAILURES) throw error
+        if (last) throw error
+        await retrier.failed(error)
       }
       // Instances that met must not meet again.
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
