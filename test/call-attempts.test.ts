@@ -118,11 +118,12 @@ t.test('a stream that breaks after its first rows is not begun again by itself',
 })
 
 t.test('what follows a signal, or a time, leaves nothing behind', async (t) => {
+  const late = () => new Error('late')
   const long = new AbortController()
-  const released = new LinkedAbort().follow(long.signal).follow(undefined).after(1, 'late')
+  const released = new LinkedAbort().follow(long.signal).follow(undefined).after(1, late)
   released.release()
   t.equal(getEventListeners(long.signal, 'abort').length, 0)
-  const timed = new LinkedAbort().follow(long.signal).after(1, 'late')
+  const timed = new LinkedAbort().follow(long.signal).after(1, late)
   await new Promise((resolve) => timed.signal.addEventListener('abort', resolve))
   t.match(timed.signal.reason, { message: 'late' })
   timed.release()

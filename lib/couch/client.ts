@@ -114,7 +114,7 @@ export class CouchClient {
   /** Makes a call whose answer is a small JSON value. What `read` throws counts as a failure of the call. */
   async answer<T>(request: CouchRequest, read: (json: unknown, status: number) => T): Promise<T> {
     return this.retry(async () => {
-      const deadline = new LinkedAbort().after(this.settings.control, 'deadline')
+      const deadline = new LinkedAbort().after(this.settings.control, () => new Error('deadline'))
       try {
         const response = await this.#attempt(request, deadline.signal)
         return read(await readJson(response), response.status)

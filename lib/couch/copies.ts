@@ -55,7 +55,7 @@ export async function settleCopies(
 ): Promise<CopiesState> {
   if (!isReplicated(info)) return 'agree'
   const { signal } = db.client.settings
-  const ending = new LinkedAbort().follow(signal).after(longestWait, 'copies lag')
+  const ending = new LinkedAbort().follow(signal).after(longestWait, () => new Error('copies lag'))
   // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
   const client = db.client.once.with({ control: longestWait + 1000, signal: ending.signal })
   try {

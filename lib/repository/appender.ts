@@ -3,6 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
 import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './read-header.js'
 
@@ -158,15 +159,16 @@ export class Appender {
 /** Bounds how long an append waits: some time, or as long as its client. */
 class Patience {
   readonly most = MOST_WAITING
-  readonly signal: AbortSignal
   readonly #backup: string
-  readonly #timer: NodeJS.Timeout
+  readonly #abort = new LinkedAbort()
 
   constructor(backup: string, ms: number, client: AbortSignal | undefined) {
     this.#backup = backup
-    const late = new AbortController()
-    this.#timer = setTimeout(() => late.abort(this.full()), ms)
-    this.signal = client ? AbortSignal.any([late.signal, client]) : late.signal
+    this.#abort.follow(client).after(ms, () => this.full())
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
   }
 
   full(): Error {
@@ -174,7 +176,7 @@ class Patience {
   }
 
   end(): void {
-    clearTimeout(this.#timer)
+    this.#abort.release()
   }
 }
 

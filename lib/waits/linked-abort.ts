@@ -20,8 +20,8 @@ export class LinkedAbort extends AbortController {
   }
 
   /** Aborts after `ms` milliseconds, until {@link release}. */
-  after(ms: number, reason: string): this {
-    this.#timer = setTimeout(() => this.abort(new Error(reason)), ms)
+  after(ms: number, reason: () => Error): this {
+    this.#timer = setTimeout(() => this.abort(reason()), ms)
     return this
   }
 

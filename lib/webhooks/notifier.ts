@@ -89,7 +89,7 @@ export class Notifier {
   async #post(url: URL, body: object, signal: AbortSignal | undefined): Promise<number> {
     const abort = new LinkedAbort()
       .follow(signal)
-      .after(this.#options.timeout ?? TIMEOUT, 'no answer in time')
+      .after(this.#options.timeout ?? TIMEOUT, () => new Error('no answer in time'))
     try {
       const answer = await this.#agent.request({
         origin: url.origin,
