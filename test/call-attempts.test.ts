@@ -117,6 +117,22 @@ t.test('a stream that breaks after its first rows is not begun again by itself',
   t.strictSame([requests, rows], [1, 1])
 })
 
+t.test('a loop that goes on where it broke counts every attempt once', async (t) => {
+  const row = '{"seq":null,"id":"a","value":{"rev":"1-a"},"changes":[{"rev":"1-a"}]},'
+  for (const [name, read] of Object.entries(loops)) {
+    let requests = 0
+    const { db } = await startAnsweringCouch(t, ({ url }, response) => {
+      const breaks = ++requests % 2 === 1
+      response.writeHead(breaks ? 200 : 503, { 'content-type': 'application/json' })
+      if (!breaks) return response.end('{"error":"unavailable","reason":"later"}')
+      response.write(`{"${url?.includes('_changes') ? 'results' : 'rows'}":[${row}`)
+      return setTimeout(() => response.destroy(), 50)
+    })
+    await t.rejects(read(db), { name: 'CouchError' }, name)
+    t.equal(requests, ATTEMPTS, name)
+  }
+})
+
 t.test('what follows a signal, or a time, leaves nothing behind', async (t) => {
   const late = () => new Error('late')
   const long = new AbortController()
