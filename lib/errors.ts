@@ -220,7 +220,7 @@ export class CouchError extends Error {
   readonly retryAfter: number | undefined
   /** Whether something before CouchDB has answered, a proxy or a gateway. */
   readonly gateway: boolean
-  /** Bytes of the request's body, where it was cut off without an answer. */
+  /** Bytes of the request's body, where their number may be what it failed by: it was cut off, or refused for its length. */
   readonly sent: number | undefined
 
   /** @param what the request, or the document or answer that failed */

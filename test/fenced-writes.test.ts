@@ -111,11 +111,14 @@ async function* pieces(count: number, bytes: number, before: (piece: number) => 
 
 /** One write of each form that a request has. */
 const writesOf = (db: CouchDatabase): Record<string, () => Promise<unknown>> => ({
-  'a batch of documents': () => db.bulkDocsOnce(bulkOf(352 * KIB)),
+  'a batch of documents': () => db.once.writeBulk(bulkOf(352 * KIB)),
   'a document': () => db.put({ _id: 'doc' }),
   'an attachment': () => db.putAttachment('doc', 'a', '1-a', 'text/plain', asData('text')),
   'a streamed attachment': () =>
-    db.putAttachmentStream('doc', 'a', '1-a', 'text/plain', () => pieces(2, 1000, () => {})),
+    db.once.putAttachment('doc', 'a', '1-a', 'text/plain', {
+      length: undefined,
+      open: () => pieces(2, 1000, () => {})
+    }),
   'a deletion': () => db.delete('doc', '1-a'),
   'a new database': () => db.client.json({ method: 'PUT', path: ['db'], write: true })
 })
@@ -168,13 +171,13 @@ t.test(
     const { db, right, received } = await setup(t)
     const put = (endsAt: number) => {
       right.held = true
-      const body = async function* () {
+      const open = async function* () {
         yield* pieces(2, 1000, (piece) => {
           if (piece === endsAt) right.held = false
         })
         if (endsAt === 2) right.held = false
       }
-      return db.putAttachmentStream('doc', 'a', '1-a', 'application/gzip', body)
+      return db.once.putAttachment('doc', 'a', '1-a', 'application/gzip', { length: undefined, open })
     }
     await put(3)
     await t.rejects(put(1), new LeaseLostError())
@@ -193,7 +196,7 @@ t.test('a body that is one buffer stays incomplete when the database reads it to
     read = resolve
   })
   // More than the sockets' buffers take.
-  const write = db.bulkDocsOnce(bulkOf(64 * KIB * KIB))
+  const write = db.once.writeBulk(bulkOf(64 * KIB * KIB))
   await poll('the request', () => received[0])
   right.held = false
   read()

@@ -53,6 +53,6 @@ t.test('a _bulk_docs that does not tell of every document is no success', async 
   )
   const docs = ['a', 'b'].map((_id) => Buffer.from(JSON.stringify({ _id })))
   await t.rejects(db.bulkDocs(docs), { message: /a result for each document/ })
-  const listed = await db.bulkDocsOnce(BulkBody.of(false, docs))
+  const listed = await db.once.writeBulk(BulkBody.of(false, docs))
   t.equal(listed.results.length, 1, 'without new edits only failures are listed')
 })

@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Agent } from 'undici'
-import { CouchClient, ONCE } from '../lib/couch/client.js'
+import { CouchClient } from '../lib/couch/client.js'
+import { ONCE } from '../lib/couch/retry.js'
 
 const IDLE = 1000
 const MiB = 1024 * 1024
@@ -56,9 +57,9 @@ t.test('a request that gets no connection fails in its time, and says so', async
   const patient = client.with({ idle: 30_000 })
   const open = await Promise.all(Array.from({ length: paused }, () => patient.stream({ path: ['a'] })))
   const noConnection = { message: /stalled, no connection to the database was free in time$/ }
-  await t.rejects(client.streamOnce({ path: ['b'] }), noConnection)
+  await t.rejects(client.once.stream({ path: ['b'] }), noConnection)
   await t.rejects(client.json({ path: ['c'] }), noConnection)
-  await t.rejects(client.streamOnce({ method: 'PUT', path: ['d'], body: () => pausing(1) }), noConnection)
+  await t.rejects(client.once.stream({ method: 'PUT', path: ['d'], body: () => pausing(1) }), noConnection)
   for (const other of [client.reserved(), client.forDownloads()])
     (await other.stream({ path: ['e'] })).discard()
   for (const response of open) response.discard()
@@ -68,7 +69,7 @@ t.test("so it does on a host's own dispatcher", async (t) => {
   const dispatcher = new Agent({ connections: 1 })
   const client = await setup(t, (_request, response) => answer(response).write('{'), dispatcher)
   const open = await client.forDownloads().stream({ path: ['a'] })
-  await t.rejects(client.streamOnce({ path: ['b'] }), {
+  await t.rejects(client.once.stream({ path: ['b'] }), {
     message: /stalled, .* no connection to it was free$/
   })
   open.discard()
@@ -79,7 +80,7 @@ t.test('a database that takes a request and reads no more of its body is not wai
   const body = async function* () {
     for (;;) yield Buffer.alloc(64 * 1024)
   }
-  await t.rejects(client.streamOnce({ method: 'PUT', path: ['a'], body }), {
+  await t.rejects(client.once.stream({ method: 'PUT', path: ['a'], body }), {
     message: /stalled, the database stopped reading the request$/
   })
 })
@@ -89,11 +90,11 @@ t.test('a body that comes slowly is waited for, and the answer after it only in 
     request.resume().on('end', () => answer(response).end(Buffer.alloc(4 * MiB)))
   })
   const slow = { method: 'PUT' as const, path: ['a'], body: () => pausing(3 * IDLE) }
-  const response = await answering.streamOnce(slow)
+  const response = await answering.once.stream(slow)
   t.equal(response.status, 200)
   response.discard()
   const silent = await setup(t, (request) => void request.resume())
-  await t.rejects(silent.streamOnce(slow), { message: /stalled, the database did not answer in time$/ })
+  await t.rejects(silent.once.stream(slow), { message: /stalled, the database did not answer in time$/ })
 })
 
 t.test('a reader that pauses is not taken for silence, nor does it hide that of the database', async (t) => {

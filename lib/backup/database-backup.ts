@@ -2,7 +2,7 @@ import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
 import { type CopiesState, settleCopies } from '../couch/copies.js'
-import type { Change, CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
+import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
   isReadFailure,
@@ -11,6 +11,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
+import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'

@@ -1,5 +1,5 @@
 /** A size of buffers, in bytes, and how many free ones a pool holds on to. */
-export interface BufferKind {
+interface BufferKind {
   size: number
   keep: number
 }

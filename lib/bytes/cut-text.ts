@@ -59,7 +59,7 @@ export function cutRequester(requester: Requester | undefined): Requester | unde
   return told.length > 0 ? Object.fromEntries(told) : undefined
 }
 
-/** What is said of an error, by hosts' code also of what is none. */
+/** Returns what an error says. Hosts' code may throw what is no error. */
 export function messageOf(error: unknown): string {
   const message = typeof error === 'object' ? (error as Error | null)?.message : error
   return typeof message === 'string' && message !== '' ? message : 'unknown error'

@@ -24,7 +24,7 @@ export class GrowingBuffer {
     this.#used = 0
   }
 
-  /** The text so far. */
+  /** Returns the text so far. */
   get bytes(): Buffer {
     return this.#buffer.subarray(0, this.#used)
   }

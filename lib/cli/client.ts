@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Agent, Dispatcher } from 'undici'
+import { retryAfter } from '../waits/retry-after.js'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
@@ -160,17 +161,9 @@ function isTransient(error: unknown): error is CliError {
 }
 
 function waitFor(error: CliError, failures: number): number {
-  const asked = error instanceof ReplyError ? parseRetryAfter(error.headers['retry-after']) : undefined
+  const asked = error instanceof ReplyError ? retryAfter(error.headers['retry-after']) : undefined
   if (asked !== undefined && asked > LONGEST_ASKED) throw error
   return asked ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1))
-}
-
-/** Milliseconds of a `Retry-After`, which is in seconds or a date. */
-function parseRetryAfter(value: string | undefined): number | undefined {
-  if (value === undefined) return undefined
-  if (/^\d+$/.test(value)) return Number(value) * 1000
-  const date = Date.parse(value)
-  return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now())
 }
 
 /** The error that a reply tells. */

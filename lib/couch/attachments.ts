@@ -1,11 +1,17 @@
-import { createHash } from 'node:crypto'
 import { createGunzip } from 'node:zlib'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import type { DocumentBytes } from '../json/document.js'
+import { ELEMENT, type JsonPath } from '../json/scanner.js'
 import { inTurns, type Steps } from '../waits/steps.js'
-import { type CouchResponse, fitsUrl } from './client.js'
 import type { CouchDatabase } from './database.js'
+import { type Digest, Digesting, digestInStub, digestInTag } from './digest.js'
 import { CouchError } from './errors.js'
+import { jsonPart } from './json-part.js'
+import { bulkGetRequest } from './requests.js'
+import type { CouchResponse, Headers } from './response.js'
+import { untilBegun } from './resumable.js'
+import { rejectServerError } from './rows.js'
+import { fitsUrl } from './target.js'
 import { through } from './through.js'
 
 /** An attachment as a document's stub describes it. */
@@ -14,26 +20,26 @@ export interface AttachmentStub {
   contentType: unknown
   /** Bytes. `undefined` where a client sent them compressed: the database does not know then. */
   length: number | undefined
-  /** MD5 in base64 of the bytes as they are stored. */
-  md5: string | undefined
+  /** Of the bytes as they are stored. */
+  digest: Digest | undefined
   /** They are stored compressed, as CouchDB does with text, and with what a client sent so. */
   gzip: boolean
 }
 
 /** @param members with those that `att_encoding_info` adds */
 export function stubOf(name: string, members: StubMembers): AttachmentStub {
-  const { content_type: contentType, length, digest, encoding, encoded_length: stored } = members
+  const { content_type: contentType, length, encoding, encoded_length: stored } = members
   const gzip = encoding === 'gzip'
   return {
     name,
     contentType,
     length: typeof length !== 'number' || (gzip && length === stored) ? undefined : length,
-    md5: /^md5-([A-Za-z0-9+/]{22}==)$/.exec(String(digest))?.[1],
+    digest: digestInStub(members.digest),
     gzip
   }
 }
 
-/** Bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
+/** Returns the bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
 export function* attachmentBytes(document: DocumentBytes): Steps<number | undefined> {
   let total = 0
   for (const { length } of stubs(document)) {
@@ -45,7 +51,7 @@ export function* attachmentBytes(document: DocumentBytes): Steps<number | undefi
 }
 
 /**
- * A document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives, streamed: no
+ * Streams a document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives: no
  * attachment is held in memory.
  *
  * @param document with stubs
@@ -63,7 +69,7 @@ export async function* inlineAttachments(
   }
   const all = [...(await inTurns(stubsOf(document))).values()]
   if (!(await inTurns(canAllBeReadAlone(db, document, all)))) {
-    yield* db.documentWithAttachments(id, rev)
+    yield* readPart(db, id, rev, [])
     return
   }
   let separator = '{'
@@ -80,7 +86,7 @@ export async function* inlineAttachments(
 }
 
 /**
- * The attachments of a document by name.
+ * Returns the attachments of a document by name.
  * @param document with stubs
  */
 export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>> {
@@ -93,7 +99,7 @@ export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>
 }
 
 /**
- * An attachment's bytes in base64.
+ * Streams an attachment's bytes in base64.
  * @throws CouchError with status 404 when it is gone
  */
 export async function* attachmentBase64(
@@ -103,7 +109,7 @@ export async function* attachmentBase64(
   stub: AttachmentStub
 ): AsyncGenerator<Uint8Array> {
   if (canBeReadAlone(db, id, rev, stub)) yield* base64(readAlone(db, id, rev, stub))
-  else yield* db.attachmentText(id, rev, stub.name)
+  else yield* readWithDocument(db, id, rev, stub.name)
 }
 
 function* canAllBeReadAlone(
@@ -122,7 +128,7 @@ function* canAllBeReadAlone(
 const MAX_TYPE = 500
 
 /**
- * Whether an attachment's own URL gives it as it is: CouchDB sends the content type as a header, whatever is in it. A
+ * Returns whether an attachment's own URL gives it as it is: CouchDB sends the content type as a header, whatever is in it. A
  * line break would end the head there, and one that is no string is not sent at all.
  */
 const canBeReadAlone = (
@@ -136,35 +142,76 @@ const canBeReadAlone = (
   contentType.length <= MAX_TYPE &&
   /^[\x20-\x7e]*$/.test(contentType)
 
-async function* readAlone(
+/** Reads an attachment by its own URL. */
+function readAlone(
   db: CouchDatabase,
   id: string,
   rev: string,
   stub: AttachmentStub
 ): AsyncGenerator<Uint8Array> {
-  // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
-  const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
-  yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
+  return untilBegun(db.client, async function* () {
+    // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
+    const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
+    yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
+  })
+}
+
+/** Reads an attachment's base64, whatever its name, by its document. */
+async function* readWithDocument(
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  name: string
+): AsyncGenerator<Uint8Array> {
+  for await (const piece of readPart(db, id, rev, ['_attachments', name, 'data'])) {
+    const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
+    if (text.length > 0) yield text
+  }
 }
 
 /**
- * The bytes of an attachment that an answer brings, decompressed, checked as they pass.
+ * Reads a value inside a document with its attachments inline, as it arrives. The database makes all of the document in
+ * its memory.
+ * @throws CouchError with status 404 when the revision, or the value, is gone
+ */
+function readPart(
+  db: CouchDatabase,
+  id: string,
+  rev: string,
+  path: readonly string[]
+): AsyncGenerator<Uint8Array> {
+  return untilBegun(db.client, async function* () {
+    const request = bulkGetRequest(db.name, [{ id, rev }], { attachments: true })
+    const { body } = await db.client.once.stream(request)
+    const document: JsonPath = ['results', ELEMENT, 'docs', ELEMENT]
+    const refusal = yield* jsonPart(body, [...document, 'ok', ...path], [...document, 'error'])
+    if (refusal === undefined) return
+    rejectServerError(refusal)
+    throw new CouchError(`document "${shown(id)}"`, { status: 404, error: 'not_found', reason: 'missing' })
+  })
+}
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+
+/**
+ * Decompresses the bytes of an attachment that an answer brings, and checks them as they pass.
  * @throws CouchError when they are others than the stub tells
  */
-export async function* attachmentBytesOf(
+async function* attachmentBytesOf(
   { headers, body }: CouchResponse,
   stub: AttachmentStub,
   what: string
 ): AsyncGenerator<Uint8Array> {
   const compressed = isGzip(headers)
-  const sent = createHash('md5')
-  const plain = createHash('md5')
+  const sent = new Digesting()
+  const plain = new Digesting()
   let received = 0
-  for await (const piece of compressed ? gunzipped(hashed(body, sent), what) : body) {
+  for await (const piece of compressed ? gunzipped(sent.passing(body), what) : body) {
     received += piece.length
     // More than were announced must not get out: the receiver counts them.
     if (stub.length !== undefined && received > stub.length) break
-    plain.update(piece)
+    plain.add(piece)
     yield piece
   }
   if (stub.length !== undefined && received !== stub.length) {
@@ -172,7 +219,7 @@ export async function* attachmentBytesOf(
     throw new CouchError(what, { error: 'truncated', reason, retryable: true })
   }
   const expected = digestsOf(stub, headers)
-  if (expected.length > 0 && ![plain, sent].some((hash) => expected.includes(hash.digest('base64')))) {
+  if (expected.length > 0 && ![plain, sent].some((digesting) => expected.includes(digesting.end()))) {
     throw new CouchError(what, {
       error: 'bad_answer',
       reason: 'the bytes have another digest',
@@ -182,32 +229,20 @@ export async function* attachmentBytesOf(
 }
 
 /**
- * MD5s in base64 of which the bytes must have one, as they were sent or decompressed; none where no digest tells.
+ * Returns the digests of which the bytes must have one, as they were sent or decompressed; none where no digest tells.
  *
  * CouchDB's digests are of what it stores. Where that is compressed and a proxy has decompressed it, or compressed it
  * anew, only the length and gzip's own checksum tell whether it is whole; and each replica compresses for itself.
  */
-function digestsOf(stub: AttachmentStub, headers: CouchResponse['headers']): (string | undefined)[] {
-  const etag = /^"([A-Za-z0-9+/]{22}==)"$/.exec(String(headers.etag))?.[1]
-  if (stub.gzip) return isGzip(headers) && etag ? [etag, stub.md5] : []
-  const digest = stub.md5 ?? etag
+function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)[] {
+  const tag = digestInTag(headers.etag)
+  if (stub.gzip) return isGzip(headers) && tag ? [tag, stub.digest] : []
+  const digest = stub.digest ?? tag
   return digest === undefined ? [] : [digest]
 }
 
-/** Whether an answer's bytes are compressed. */
-const isGzip = (headers: CouchResponse['headers']) =>
-  String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
-
-/** Bytes as they are, told to a hash as they pass. */
-async function* hashed(
-  pieces: AsyncIterable<Uint8Array>,
-  hash: ReturnType<typeof createHash>
-): AsyncGenerator<Uint8Array> {
-  for await (const piece of pieces) {
-    hash.update(piece)
-    yield piece
-  }
-}
+/** Returns whether an answer's bytes are compressed. */
+const isGzip = (headers: Headers) => String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
 
 /** @throws CouchError when they are not gzip: clients may store anything under that name */
 async function* gunzipped(pieces: AsyncIterable<Uint8Array>, what: string): AsyncGenerator<Uint8Array> {

@@ -1,3 +1,23 @@
+import { malformed } from './errors.js'
+
+/** What CouchDB says of one document of a `_bulk_docs`. */
+export interface BulkResult {
+  id: string
+  rev?: string
+  error?: string
+  reason?: string
+  /** Fewer than the majority of the shard's copies took the document; the others may hold another version. */
+  accepted?: boolean
+}
+
+/** What CouchDB says of a `_bulk_docs`. */
+export interface BulkAnswer {
+  /** Failures only where the body has no new edits. */
+  results: BulkResult[]
+  /** Fewer than the majority of a shard's copies took some of the documents. */
+  accepted: boolean
+}
+
 const DOCS = Buffer.from('{"docs":[')
 const DOCS_REPLICATED = Buffer.from('{"new_edits":false,"docs":[')
 const DOCS_END = Buffer.from(']}')
@@ -30,7 +50,7 @@ export class BulkBody {
     return body
   }
 
-  /** Memory that documents of so many bytes take, with a comma for each. */
+  /** Returns the bytes of a body with documents of so many bytes, which include a comma for each. */
   static bytesFor(bytes: number): number {
     return DOCS_REPLICATED.length + bytes + 1 + DOCS_END.length
   }
@@ -44,7 +64,7 @@ export class BulkBody {
     return this.#used + 1 + doc.length + DOCS_END.length <= most
   }
 
-  /** @returns the document as it stands in the body */
+  /** Adds a document, and returns it as it stands in the body. */
   add(doc: Uint8Array): Buffer {
     if (!this.fits(doc)) throw new RangeError('the document does not fit into the body')
     if (this.#count > 0) this.buffer[this.#used++] = COMMA
@@ -55,8 +75,21 @@ export class BulkBody {
     return this.buffer.subarray(start, this.#used)
   }
 
-  /** The whole body. */
+  /** Returns the whole body. */
   bytes(): Buffer {
     return this.buffer.subarray(0, this.#used + DOCS_END.copy(this.buffer, this.#used))
   }
 }
+
+/** Reads the answer to a `_bulk_docs`. */
+export function bulkResults(answer: unknown, name: string): BulkResult[] {
+  if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
+  return answer.map(({ error, reason, ...result }) => ({
+    ...result,
+    ...(error === undefined ? undefined : { error: asText(error), reason: asText(reason) })
+  }))
+}
+
+/** Returns an error or a reason as text: a function of a design document refuses with any value. */
+export const asText = (value: unknown): string =>
+  typeof value === 'string' ? value : (JSON.stringify(value ?? null) as string)

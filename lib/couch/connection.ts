@@ -119,7 +119,7 @@ export function connectionOf(couch: ServerScope): Connection {
   }
 }
 
-/** Whether a cookie says when it ends. nano's jar never sends one that does not, and never drops it either. */
+/** Returns whether a cookie says when it ends. nano's jar never sends one that does not, and never drops it either. */
 function expires(setCookie: string): boolean {
   const [, date] = /;\s*expires=([^;]+)/i.exec(setCookie) ?? []
   return date !== undefined && !Number.isNaN(Date.parse(date))

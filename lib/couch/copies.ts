@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ONCE } from './client.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError } from './errors.js'
 import { nodeNames } from './nodes.js'
@@ -42,7 +42,7 @@ interface Checkpoint {
 }
 
 /**
- * Has the copies of a database brought to one state, and waits for it, at most {@link LONGEST_WAIT}. CouchDB has a
+ * Brings the copies of a database to one state, and waits for it, at most {@link LONGEST_WAIT}. CouchDB has a
  * whole-database read answered by any one copy, also by that of a node which was down and does not know yet what was
  * written meanwhile. Copies on nodes that are down now are not waited for: they answer nothing.
  *
@@ -55,20 +55,28 @@ export async function settleCopies(
 ): Promise<CopiesState> {
   if (!isReplicated(info)) return 'agree'
   const { signal } = db.client.settings
-  const timeout = AbortSignal.timeout(longestWait)
-  const client = db.client.with({
-    retry: ONCE,
-    // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
-    control: longestWait + 1000,
-    signal: signal ? AbortSignal.any([signal, timeout]) : timeout
-  })
+  const ending = new LinkedAbort().follow(signal).after(longestWait, () => new Error('copies lag'))
+  // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
+  const client = db.client.once.with({ control: longestWait + 1000, signal: ending.signal })
+  try {
+    return await settled(new Copies(db.on(client), info), ending.signal)
+  } catch (error) {
+    signal?.throwIfAborted()
+    if (ending.signal.aborted) return 'behind'
+    throw error
+  } finally {
+    ending.release()
+  }
+}
+
+/** Settles copies, again after faults that may pass: the copies are looked at from the beginning each time. */
+async function settled(copies: Copies, signal: AbortSignal): Promise<'agree' | 'unchecked'> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await new Copies(db.on(client), info).settle()
+      await copies.settle()
       return 'agree'
     } catch (error) {
-      signal?.throwIfAborted()
-      if (timeout.aborted) return 'behind'
+      signal.throwIfAborted()
       if (!(error instanceof CouchError)) throw error
       if (!mayPass(error) || attempt >= ATTEMPTS) return 'unchecked'
       await sleep(PAUSE.longest, undefined, { signal })
@@ -76,7 +84,7 @@ export async function settleCopies(
   }
 }
 
-/** A node may go down while it is asked; one that does not know the credentials will not know them later. */
+/** Returns whether a fault may pass: a node may go down while it is asked, but does not learn credentials later. */
 const mayPass = ({ error, retryable, status }: CouchError): boolean =>
   error === 'nodedown' || (retryable && status !== 401)
 
@@ -128,7 +136,7 @@ class Copies {
     return { ...copy, uuid, seq: results[0]?.seq ?? 0 }
   }
 
-  /** Whether a copy has what the others had when they were asked first. */
+  /** Returns whether a copy has what the others had when they were asked first. */
   async #holdsAll(target: CopyState, sources: readonly CopyState[]): Promise<boolean> {
     const checkpoints = await this.#checkpoints(target)
     return sources.every(

@@ -1,23 +1,38 @@
-import { decodeValue, MemberCursor, objectsOf } from '../json/members.js'
-import { ELEMENT, type JsonPath } from '../json/scanner.js'
-import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
-import { BulkBody } from './bulk-body.js'
-import { type CouchClient, type CouchRequest, type CouchResponse, fitsUrl, readJson } from './client.js'
-import { CouchError, isConflict, isMissing, isNotFound, isTooLarge } from './errors.js'
-import { jsonPart } from './json-part.js'
+import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
+import { confirmAccepted } from './accepted.js'
+import { type BulkAnswer, BulkBody, type BulkResult, bulkResults } from './bulk-body.js'
+import type { CouchClient } from './client.js'
+import { CouchError, isConflict, isMissing, isNotFound, isTooLarge, malformed } from './errors.js'
 import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
-import {
-  type AttachmentPart,
-  inPieces,
-  type MultipartBody,
-  multipartRelated,
-  totalLength
-} from './multipart.js'
+import { type Leaf, sortLeaves } from './leaves.js'
+import type { AttachmentPart } from './multipart.js'
 import { anyNodeKnows } from './nodes.js'
+import { type CouchRequest, DeadlineAroundBody } from './request.js'
 import { inParts } from './request-size.js'
-import { openResumable } from './resumable.js'
-import { tellingSent } from './send-or-find.js'
-import { sortLeaves, winnerOf } from './winning-revision.js'
+import {
+  type AllDocsRange,
+  allDocsRequest,
+  bulkGetRequest,
+  bulkUpload,
+  type ChangesPage,
+  changesRequest,
+  documentUpload,
+  type StreamedBody,
+  type StreamedWrite,
+  type Wanted
+} from './requests.js'
+import { type CouchResponse, readJson } from './response.js'
+import { openResumable, untilBegun } from './resumable.js'
+import {
+  bulkGetRow,
+  type Change,
+  type FoundDocument,
+  leavesOf,
+  type Row,
+  readAllDocsRow,
+  readChange,
+  readRows
+} from './rows.js'
 
 export interface DatabaseInfo {
   doc_count: number
@@ -49,23 +64,6 @@ export interface Revision {
   rev: string
 }
 
-/** One row of the changes feed. */
-export interface Change extends Revision {
-  /** Opaque; `null` where CouchDB left it out (`seq_interval`). */
-  seq: string | null
-  deleted: boolean
-  /** More than one revision is a leaf, deleted ones included. Told in pages without documents. */
-  branched: boolean
-  /** The document as CouchDB sent it, to be read by `readDocument`: more may follow it; `null` when documents were not asked for, or its body is gone. */
-  doc: Uint8Array | null
-}
-
-export interface ChangesPage {
-  since: string
-  limit?: number
-  includeDocs: boolean
-}
-
 /** Filled when the page has been read. */
 export interface ChangesEnd {
   lastSeq: string
@@ -73,84 +71,19 @@ export interface ChangesEnd {
   pending: number | undefined
 }
 
-/** What CouchDB says of one document of a `_bulk_docs`. */
-export interface BulkResult {
-  id: string
-  rev?: string
-  error?: string
-  reason?: string
-  /** Fewer than the majority of the shard's copies took the document; the others may hold another version. */
-  accepted?: boolean
-}
-
-/** What CouchDB says of a `_bulk_docs`. */
-export interface BulkAnswer {
-  /** Failures only where the body has no new edits. */
-  results: BulkResult[]
-  /** Fewer than the majority of a shard's copies took some of the documents. */
-  accepted: boolean
-}
-
-/** One document of a `_bulk_get`. */
-export interface FoundDocument {
-  id: string
-  /** `null`: the revision, or the document, is not there. */
-  doc: Uint8Array | null
-  /** Revisions that conflict with it, deleted ones left out. Told where no revision was asked for. */
-  conflicts: string[]
-}
-
-/** One of the newest revisions of a document, of which conflicts and copies that lag make several. */
-export interface Leaf {
-  rev: string
-  deleted: boolean
-  doc: Record<string, unknown>
-}
-
-/** One document of `_all_docs`. */
-export interface Row extends Revision {
-  /** With stubs, to be read by `readDocument`: more may follow it; `null` when documents were not asked for, or it was deleted meanwhile. */
-  doc: Uint8Array | null
-}
-
-export interface AllDocsRange {
-  from?: string
-  to?: string
-  limit?: number
-  includeDocs?: boolean
-}
-
-/** How a body that is a stream is written. */
-export interface StreamedWrite {
-  /** `false` keeps the revision that the document names. */
-  newEdits: boolean
-  /** Called when the body has been sent. */
-  sent: () => void
-  /** Ends the request. */
-  deadline: AbortSignal
-}
-
-/** Bytes to be stored, which can be read several times. */
-export interface AttachmentData {
-  readonly length: number
-  open(): AsyncIterable<Uint8Array>
-}
-
 /** Stored documents change by revision: every write names the one it replaces. */
 export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
-
-/** Looks for another writer to give in: some two seconds, with the waits between. */
-const CONFIRM_LOOKS = 10
 /** Attempts to change a document that others change as well: two seconds, with the waits between. */
 const MODIFY_ATTEMPTS = 12
 
-/** How often CouchDB computes a row's sequence: it is costly, and a page's end always has one. */
-const SEQ_INTERVAL = 1000
-
-/** One CouchDB database. Methods throw CouchError. */
+/**
+ * One CouchDB database. Methods throw CouchError.
+ *
+ * Every method retries by the policy of its client: one that returns a value until it has come, one that gives a stream
+ * until the stream begins, and {@link bulkGet} and attachments that are not compressed to their end. A caller that counts
+ * attempts by itself takes {@link once}.
+ */
 export class CouchDatabase {
   readonly client: CouchClient
   readonly name: string
@@ -160,15 +93,22 @@ export class CouchDatabase {
     this.name = name
   }
 
-  /** The same database by another client. */
+  /** Returns the same database by another client. */
   on(client: CouchClient): CouchDatabase {
     return new CouchDatabase(client, this.name)
   }
 
+  /** Returns the same database with one attempt of each call. */
+  get once(): CouchDatabase {
+    return this.on(this.client.once)
+  }
+
   async info(): Promise<DatabaseInfo> {
-    const info = await this.client.json<DatabaseInfo>({ path: [this.name] })
-    if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
-    return info
+    return this.client.answer({ path: [this.name] }, (json) => {
+      const info = json as DatabaseInfo
+      if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
+      return info
+    })
   }
 
   /**
@@ -221,12 +161,14 @@ export class CouchDatabase {
     })
   }
 
-  /** @returns `null` when there is no such document. */
+  /** Reads a document; `null` when there is none. */
   async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
     try {
-      const doc = await this.client.json<T & { _id: string; _rev: string }>({ path: [this.name, id] })
-      if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
-      return doc
+      return await this.client.answer({ path: [this.name, id] }, (json) => {
+        const doc = json as T & { _id: string; _rev: string }
+        if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
+        return doc
+      })
     } catch (error) {
       if (isMissing(error)) return null
       throw error
@@ -236,16 +178,21 @@ export class CouchDatabase {
   /** Reads no more of a document than it takes to know its type; `null` when there is no such document. */
   async type(id: string): Promise<{ type: string | undefined } | null> {
     try {
-      return { type: await this.client.retry(() => this.#type(id)) }
+      return { type: await this.readStream(id, (body) => stringMember(body, 'type')) }
     } catch (error) {
       if (isMissing(error)) return null
       throw error
     }
   }
 
-  async #type(id: string): Promise<string | undefined> {
-    const { body } = await this.client.streamOnce({ path: [this.name, id] })
-    return stringMember(body, 'type')
+  /** Reads a document's JSON as it arrives. `read` is called anew for each attempt. */
+  async readStream<T>(
+    id: string,
+    read: (body: AsyncIterable<Buffer>) => Promise<T>,
+    query?: CouchRequest['query']
+  ): Promise<T> {
+    const { once } = this.client
+    return this.client.retry(async () => read((await once.stream({ path: [this.name, id], query })).body))
   }
 
   /**
@@ -254,48 +201,19 @@ export class CouchDatabase {
    */
   async put<T extends object>(doc: Stored<T>): Promise<string> {
     return this.client.retry(async () => {
-      const { rev, majority } = await this.putOnce(doc)
-      if (!majority) await this.#confirmAccepted({ id: doc._id, rev }, doc._rev)
+      const { rev, majority } = await this.putUnconfirmed(doc)
+      if (!majority) await confirmAccepted(this, { id: doc._id, rev }, doc._rev)
       return rev
     })
   }
 
-  /** One attempt of {@link put}; `majority` tells whether most copies of the document have accepted the write. */
-  async putOnce<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
-    const { status, json } = await this.client.answerOnce<unknown>({
-      method: 'PUT',
-      path: [this.name, doc._id],
-      json: doc,
-      write: true
-    })
-    return { rev: revisionOf(json, this.name), majority: status !== 202 }
-  }
-
-  /**
-   * Makes sure that a write that only some copies have accepted (202) stands alone: copies may be down, or have accepted
-   * another writer's. Of two writers that see each other, the one whose version CouchDB does not show gives in; a writer
-   * that was accepted by most copies does not look, so the other gives in to it as well, after a while.
-   * @param over revision that was written over
-   * @throws CouchError with status 409 when the write was taken back
-   */
-  async #confirmAccepted({ id, rev }: Revision, over: string | undefined): Promise<void> {
-    const isOurs = (leaf: Leaf) => historyOf(leaf).includes(rev)
-    const isRival = (leaf: Leaf) =>
-      !leaf.deleted && leaf.rev !== over && (over === undefined || historyOf(leaf).includes(over))
-    let leaves: Leaf[] = []
-    for (let look = 1; look <= CONFIRM_LOOKS; look++) {
-      leaves = (await this.leaves(id, { revs: true })).filter((leaf) => isOurs(leaf) || isRival(leaf))
-      if (leaves.length > 0 && leaves.every(isOurs)) return
-      if (leaves.length > 0 && !isOurs(leaves[0])) break
-      await this.client.afterConflict(look)
-    }
-    if (leaves.length === 0) throw malformed(this.name, 'revision that was accepted')
-    await this.delete(id, rev)
-    throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
-      status: 409,
-      error: 'conflict',
-      reason: 'other copies of the document have accepted another version'
-    })
+  /** Writes a document, and tells whether most copies have accepted it: where not, others may accept another writer's. */
+  async putUnconfirmed<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
+    const request = { method: 'PUT' as const, path: [this.name, doc._id], json: doc, write: true }
+    return this.client.answer(request, (json, status) => ({
+      rev: revisionOf(json, this.name),
+      majority: status !== 202
+    }))
   }
 
   /** Returns every leaf that most copies of a document know, the one that CouchDB shows first. */
@@ -303,14 +221,14 @@ export class CouchDatabase {
     const path = [this.name, '_bulk_get']
     const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
     try {
-      return sortLeaves(leavesOf(await this.client.json(request), this.name))
+      return sortLeaves(await this.client.answer(request, (json) => leavesOf(json, this.name)))
     } catch (error) {
       if (isMissing(error)) return []
       throw error
     }
   }
 
-  /** A document's current revision, read without its body; `null` when there is no such document. */
+  /** Reads a document's current revision without its body; `null` when there is no such document. */
   async revision(id: string): Promise<string | null> {
     try {
       const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
@@ -324,7 +242,7 @@ export class CouchDatabase {
     }
   }
 
-  /** Bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
+  /** Returns the bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
   async size(id: string): Promise<number | undefined> {
     const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
     response.discard()
@@ -364,23 +282,16 @@ export class CouchDatabase {
   }
 
   /**
-   * One page of the changes feed, in order. Rows come in groups, as they arrive; a group is valid until the next is asked
-   * for.
+   * Reads a page of the changes feed, in order. Rows come in groups, as they arrive; a group is valid until the next is
+   * asked for.
    * @param end filled when the generator has ended
    */
-  async *changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
-    const response = await this.client.streamOnce({
-      path: [this.name, '_changes'],
-      query: {
-        since: page.since,
-        limit: page.limit,
-        seq_interval: SEQ_INTERVAL,
-        include_docs: page.includeDocs || undefined,
-        conflicts: page.includeDocs || undefined,
-        att_encoding_info: page.includeDocs || undefined,
-        style: page.includeDocs ? undefined : 'all_docs'
-      }
-    })
+  changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
+    return untilBegun(this.client, () => this.#changes(page, end))
+  }
+
+  async *#changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
+    const response = await this.client.once.stream(changesRequest(this.name, page))
     const trailer: Trailer = {}
     yield* readRows(jsonRows(response.body, 'results', trailer, rowMemory()), readChange)
     const { last_seq: lastSeq, pending } = trailer
@@ -389,12 +300,12 @@ export class CouchDatabase {
     end.pending = typeof pending === 'number' ? pending : undefined
   }
 
-  /** Ids and revisions in a range of ids; none where the database does not exist. One copy of each shard is asked. */
+  /** Returns ids and revisions in a range of ids; none where the database does not exist. One copy of each shard is asked. */
   async rows(range: AllDocsRange): Promise<Revision[]> {
     try {
       return await this.client.retry(async () => {
         const all: Revision[] = []
-        for await (const rows of this.allDocs(range)) for (const { id, rev } of rows) all.push({ id, rev })
+        for await (const rows of this.#allDocs(range)) for (const { id, rev } of rows) all.push({ id, rev })
         return all
       })
     } catch (error) {
@@ -403,48 +314,37 @@ export class CouchDatabase {
     }
   }
 
-  /** Documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
-  async *allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
-    const response = await this.client.streamOnce(this.#allDocsRequest(range))
+  /** Reads documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
+  allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
+    return untilBegun(this.client, () => this.#allDocs(range))
+  }
+
+  async *#allDocs(range: AllDocsRange): AsyncGenerator<Row[]> {
+    const response = await this.client.once.stream(allDocsRequest(this.name, range))
     yield* readRows(jsonRows(response.body, 'rows'), readAllDocsRow)
   }
 
-  #allDocsRequest({ from, to, limit, includeDocs }: AllDocsRange): CouchRequest {
-    const path = [this.name, '_all_docs']
-    const json = (key: string | undefined) => (key === undefined ? undefined : JSON.stringify(key))
-    const options = {
-      limit,
-      include_docs: includeDocs || undefined,
-      att_encoding_info: includeDocs || undefined
-    }
-    const query = { startkey: json(from), endkey: json(to), ...options }
-    if (fitsUrl({ path, query })) return { path, query }
-    return { method: 'POST', path, json: { startkey: from, endkey: to, ...options } }
-  }
-
   /**
-   * Documents as CouchDB sends them, each as it arrives: at the given revision, or at the one that wins where none is
+   * Reads documents as CouchDB sends them, each as it arrives: at the given revision, or at the one that wins where none is
    * given, which may be deleted.
    * @param revisions no id twice
    */
-  bulkGet(
-    revisions: readonly { id: string; rev?: string }[],
-    options: { attachments: boolean }
-  ): AsyncGenerator<FoundDocument> {
-    const call = (part: typeof revisions) => this.#bulkGet(part, options)
+  bulkGet(revisions: readonly Wanted[], options: { attachments: boolean }): AsyncGenerator<FoundDocument> {
+    const call = (part: readonly Wanted[]) => this.#bulkGet(part, options)
     return inParts(revisions, this.client.size, call, jsonBytes, isTooLarge)
   }
 
   async *#bulkGet(
-    revisions: readonly { id: string; rev?: string }[],
+    revisions: readonly Wanted[],
     options: { attachments: boolean }
   ): AsyncGenerator<FoundDocument> {
     const missing = new Map(revisions.map((revision) => [revision.id, revision]))
     const retrier = this.client.retrier()
     while (missing.size > 0) {
       try {
-        const response = await this.client.streamOnce(this.#bulkGetRequest([...missing.values()], options))
-        for await (const rows of jsonRows(response.body, 'results')) {
+        const request = bulkGetRequest(this.name, [...missing.values()], options)
+        const { body } = await this.client.once.stream(request)
+        for await (const rows of jsonRows(body, 'results')) {
           for (const row of rows) {
             const result = await inTurnsIfLong(row, bulkGetRow(row))
             const pause = turnAfter(row)
@@ -462,37 +362,43 @@ export class CouchDatabase {
   /** Writes documents with new edits, and returns a result for each, in their order. */
   async bulkDocs(docs: readonly Uint8Array[]): Promise<BulkResult[]> {
     const results: BulkResult[] = []
-    const write = (part: readonly Uint8Array[]) => this.#bulkDocs(BulkBody.of(true, part))
     const bytesOf = ({ length }: Uint8Array) => length + 1
-    for await (const result of inParts(docs, this.client.size, write, bytesOf, isTooLarge))
+    for await (const result of inParts(
+      docs,
+      this.client.size,
+      (part) => this.#bulkDocs(part),
+      bytesOf,
+      isTooLarge
+    ))
       results.push(result)
     return results
   }
 
-  async *#bulkDocs(body: BulkBody): AsyncGenerator<BulkResult> {
-    yield* (await this.client.retry(() => this.bulkDocsOnce(body))).results
+  async *#bulkDocs(docs: readonly Uint8Array[]): AsyncGenerator<BulkResult> {
+    yield* (await this.writeBulk(BulkBody.of(true, docs))).results
   }
 
   /**
-   * Writes documents. One attempt, for callers that tell faults from refusals themselves. The answer to a body without new
-   * edits holds failures only; any other has a result for each document, in their order.
+   * Writes documents in one request. The answer to a body without new edits holds failures only; any other has a result
+   * for each document, in their order.
    */
-  async bulkDocsOnce(body: BulkBody): Promise<BulkAnswer> {
-    const { status, json } = await this.client.answerOnce({
-      method: 'POST',
+  writeBulk(body: BulkBody): Promise<BulkAnswer> {
+    const request = {
+      method: 'POST' as const,
       path: [this.name, '_bulk_docs'],
       body: body.bytes(),
       headers: { 'content-type': 'application/json' },
       write: true
-    })
-    const results = bulkResults(json, this.name)
-    if (body.newEdits && results.length !== body.count) {
-      throw malformed(this.name, 'a result for each document')
     }
-    return { results, accepted: status === 202 }
+    return this.client.answer(request, (json, status) => {
+      const results = bulkResults(json, this.name)
+      if (body.newEdits && results.length !== body.count)
+        throw malformed(this.name, 'a result for each document')
+      return { results, accepted: status === 202 }
+    })
   }
 
-  /** Ids of those revisions that the database does not have. */
+  /** Returns the ids of those revisions that the database does not have. */
   async revsDiff(revisions: readonly Revision[]): Promise<Set<string>> {
     const missing = new Set<string>()
     const diff = (part: readonly Revision[]) => this.#revsDiff(part)
@@ -517,56 +423,9 @@ export class CouchDatabase {
     }
   }
 
-  #bulkGetRequest(
-    revisions: readonly { id: string; rev?: string }[],
-    { attachments }: { attachments: boolean }
-  ): CouchRequest {
-    return {
-      method: 'POST',
-      path: [this.name, '_bulk_get'],
-      query: attachments ? { attachments } : { att_encoding_info: true },
-      json: { docs: revisions.map(({ id, rev }) => ({ id, rev })) }
-    }
-  }
-
   /**
-   * A document's JSON with its attachments inline, as it arrives. The database makes it in its memory.
-   * @throws CouchError with status 404 when the revision is gone
-   */
-  documentWithAttachments(id: string, rev: string): AsyncGenerator<Uint8Array> {
-    return this.#partOf(id, rev, [])
-  }
-
-  /**
-   * An attachment's base64 as it arrives, whatever its name. The database makes it in its memory, the document's other
-   * attachments beside it.
-   * @throws CouchError with status 404 when the revision or the attachment is gone
-   */
-  async *attachmentText(id: string, rev: string, name: string): AsyncGenerator<Uint8Array> {
-    for await (const piece of this.#partOf(id, rev, ['_attachments', name, 'data'])) {
-      const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
-      if (text.length > 0) yield text
-    }
-  }
-
-  async *#partOf(id: string, rev: string, path: readonly string[]): AsyncGenerator<Uint8Array> {
-    const { body } = await this.client.streamOnce(this.#bulkGetRequest([{ id, rev }], { attachments: true }))
-    const found: JsonPath = ['results', ELEMENT, 'docs', ELEMENT, 'ok', ...path]
-    const refused: JsonPath = ['results', ELEMENT, 'docs', ELEMENT, 'error']
-    const refusal = yield* jsonPart(body, found, refused)
-    if (refusal === undefined) return
-    rejectServerError(refusal)
-    throw new CouchError(`document "${id.slice(0, 120)}"`, {
-      status: 404,
-      error: 'not_found',
-      reason: 'missing'
-    })
-  }
-
-  /**
-   * Opens an attachment's bytes. One attempt, but for silence: a copy whose node goes down falls silent, so the attachment
-   * is asked for again after a short silence first, and after longer ones later. The body goes on where it broke, unless
-   * it is compressed.
+   * Opens an attachment's bytes. A copy whose node goes down falls silent, so the attachment is asked for again after a
+   * short silence first, and after longer ones later. The body goes on where it broke, unless it is compressed.
    * @param options.gzip takes them compressed where they are stored so; `content-encoding` tells
    */
   async attachment(
@@ -576,12 +435,13 @@ export class CouchDatabase {
   ): Promise<CouchResponse> {
     const headers = { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
     const request = { path: [this.name, id, name], query: { rev }, headers }
-    return gzip ? this.client.streamOnce(request) : openResumable(this.client, request)
+    return gzip ? this.client.stream(request) : openResumable(this.client, request)
   }
 
   /**
    * Stores an attachment on the current revision `rev`, and returns the new revision. The body may take any time, as long
-   * as the server goes on reading it; the wait for a connection and that for the answer have a deadline.
+   * as the server goes on reading it.
+   * @param deadline ends the request; without it, the wait for a connection and that for the answer have one
    * @throws CouchError with status 409 when `rev` is not the current revision
    */
   async putAttachment(
@@ -589,263 +449,70 @@ export class CouchDatabase {
     name: string,
     rev: string,
     contentType: string,
-    data: AttachmentData
+    data: StreamedBody,
+    deadline?: AbortSignal
   ): Promise<string> {
+    const { length } = data
+    const request: CouchRequest = {
+      method: 'PUT',
+      path: [this.name, id, name],
+      query: { rev },
+      headers: {
+        'content-type': contentType,
+        ...(length !== undefined && { 'content-length': String(length) })
+      },
+      write: true
+    }
     return this.client.retry(async () => {
-      const deadline = new DeadlineAroundBody(this.client.settings.control)
-      const body = () => deadline.without(data.open())
-      const options = { length: data.length, deadline: deadline.signal }
+      const around = deadline ? undefined : new DeadlineAroundBody(this.client.settings.control)
       try {
-        return await this.putAttachmentStream(id, name, rev, contentType, body, options)
+        const body = () => (around ? around.without(data.open()) : data.open())
+        const response = await this.client.once.stream({ ...request, body }, deadline ?? around?.signal)
+        const written = revisionOf(await readJson(response), this.name)
+        if (response.status === 202) await confirmAccepted(this, { id, rev: written }, rev)
+        return written
       } finally {
-        deadline.end()
+        around?.end()
       }
     })
   }
 
   /**
-   * Stores an attachment on revision `rev`, and returns the new revision. One attempt.
-   * @throws CouchError with status 409 when `rev` is not the current revision
-   */
-  async putAttachmentStream(
-    id: string,
-    name: string,
-    rev: string,
-    contentType: string,
-    data: () => AsyncIterable<Uint8Array>,
-    { length, deadline }: { length?: number; deadline?: AbortSignal } = {}
-  ): Promise<string> {
-    const headers = {
-      'content-type': contentType,
-      ...(length !== undefined && { 'content-length': String(length) })
-    }
-    const response = await this.client.streamOnce(
-      { method: 'PUT', path: [this.name, id, name], query: { rev }, body: data, headers, write: true },
-      deadline
-    )
-    const written = revisionOf(await readJson(response), this.name)
-    if (response.status === 202) await this.#confirmAccepted({ id, rev: written }, rev)
-    return written
-  }
-
-  /**
-   * Writes a document with its attachments in one request, streamed. One attempt.
+   * Writes a document with its attachments in one request, streamed.
    * @param document pieces of the JSON whose `_attachments` say `"follows":true`, in the order of `parts`
    * @returns the new revision; `null` with `newEdits: false`
    * @throws CouchError with status 409 on a conflict
    */
-  async putWithAttachmentsOnce(
+  async putWithAttachments(
     id: string,
     document: readonly Buffer[],
     parts: readonly AttachmentPart[],
-    { newEdits, sent, deadline }: StreamedWrite
+    write: StreamedWrite
   ): Promise<string | null> {
-    // CouchDB waits for ever for the first part of a multipart body that has none.
-    const { headers, open } =
-      parts.length > 0 ? await inTurns(multipartRelated(document, parts)) : jsonBody(document)
-    const request = {
-      method: 'PUT' as const,
-      path: [this.name, id],
-      query: { new_edits: newEdits ? undefined : false },
-      body: () => tellingSent(open(), sent),
-      headers,
-      write: true
-    }
-    const reply = await readJson(await this.client.streamOnce(request, deadline))
-    return newEdits ? revisionOf(reply, this.name) : null
+    const request = await documentUpload(this.name, id, document, parts, write)
+    const reply = await this.#upload(request, write)
+    return write.newEdits ? revisionOf(reply, this.name) : null
   }
 
-  /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. One attempt. */
-  async putStreamOnce(
-    json: () => AsyncIterable<Uint8Array>,
-    { newEdits, sent, deadline }: StreamedWrite
-  ): Promise<BulkResult[]> {
-    const request = {
-      method: 'POST' as const,
-      path: [this.name, '_bulk_docs'],
-      body: () => tellingSent(bulkStream(newEdits, json()), sent),
-      headers: { 'content-type': 'application/json' },
-      write: true
-    }
-    return bulkResults(await readJson(await this.client.streamOnce(request, deadline)), this.name)
+  /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. */
+  async putStream(json: () => AsyncIterable<Uint8Array>, write: StreamedWrite): Promise<BulkResult[]> {
+    return bulkResults(await this.#upload(bulkUpload(this.name, json, write), write), this.name)
+  }
+
+  #upload(request: CouchRequest, { deadline }: StreamedWrite): Promise<unknown> {
+    const { once } = this.client
+    return this.client.retry(async () => readJson(await once.stream(request, deadline)))
   }
 }
 
-/** A deadline of what is waited for before a request's body is read, and again after it. */
-class DeadlineAroundBody {
-  readonly #ms: number
-  readonly #deadline = new AbortController()
-  #timer: NodeJS.Timeout | undefined
-  #ended = false
-
-  constructor(ms: number) {
-    this.#ms = ms
-    this.#start()
-  }
-
-  get signal(): AbortSignal {
-    return this.#deadline.signal
-  }
-
-  /** Passes the body on. The time that it takes does not count. */
-  async *without(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    clearTimeout(this.#timer)
-    yield* body
-    this.#start()
-  }
-
-  end(): void {
-    this.#ended = true
-    clearTimeout(this.#timer)
-  }
-
-  #start(): void {
-    if (this.#ended) return
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#deadline.abort(), this.#ms)
-  }
-}
-
-/** Bytes of an item of an array in a body, with some for commas and brackets. */
+/** Returns the bytes of an item of an array in a body, with some for commas and brackets. */
 const jsonBytes = (item: unknown): number => Buffer.byteLength(JSON.stringify(item)) + 8
 
 const isIllegalId = (error: unknown): boolean =>
   error instanceof CouchError && error.error === 'illegal_docid'
 
-/** One id that a database cannot have makes it refuse the whole request. */
+/** Returns whether one revision may be why a request for several failed: an id that a database cannot have is. */
 const isOfOneRevision = (error: unknown): boolean => isTooLarge(error) || isIllegalId(error)
-
-async function* bulkStream(newEdits: boolean, json: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  yield Buffer.from(`{"new_edits":${newEdits},"docs":[`)
-  yield* json
-  yield Buffer.from(']}')
-}
-
-function bulkResults(answer: unknown, name: string): BulkResult[] {
-  if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
-  return answer.map(({ error, reason, ...result }) => ({
-    ...result,
-    ...(error === undefined ? undefined : { error: asText(error), reason: asText(reason) })
-  }))
-}
-
-/** A function of a design document refuses with any value. */
-const asText = (value: unknown): string =>
-  typeof value === 'string' ? value : (JSON.stringify(value ?? null) as string)
-
-function jsonBody(document: readonly Buffer[]): MultipartBody {
-  return {
-    headers: { 'content-type': 'application/json', 'content-length': String(totalLength(document)) },
-    async *open() {
-      yield* inPieces(document)
-    }
-  }
-}
-
-/** Reads rows. What is read of a long one, which comes first, may be long as well. */
-async function* readRows<T>(
-  groups: AsyncIterable<Uint8Array[]>,
-  read: (row: Uint8Array) => T
-): AsyncGenerator<T[]> {
-  for await (const rows of groups) {
-    const all = rows.map(read)
-    const pause = turnAfter(rows[0])
-    if (pause) await pause
-    yield all
-  }
-}
-
-function readChange(row: Uint8Array): Change {
-  const change: Change = { id: '', rev: '', seq: null, deleted: false, branched: false, doc: null }
-  let seqCame = false
-  const cursor = new MemberCursor(row)
-  while (cursor.next()) {
-    const { valueStart: start } = cursor
-    switch (cursor.key()) {
-      case 'id':
-        change.id = cursor.string() ?? ''
-        break
-      case 'seq':
-        seqCame = true
-        if (row[start] !== 0x6e)
-          change.seq = cursor.string() ?? String(decodeValue(row, start, cursor.valueEnd))
-        break
-      case 'deleted':
-        change.deleted = row[start] === 0x74
-        break
-      case 'doc':
-        if (row[start] !== 0x7b) break
-        // CouchDB sends the document last: its end is found when it is read.
-        if (seqCame && change.id && change.rev) return { ...change, doc: row.subarray(start) }
-        change.doc = row.subarray(start, cursor.valueEnd)
-        break
-      case 'changes':
-        for (const leaf of objectsOf(cursor)) {
-          change.branched = change.rev !== ''
-          while (leaf.next()) if (leaf.key() === 'rev') change.rev ||= leaf.string() ?? ''
-        }
-        break
-    }
-  }
-  if (!change.id || !change.rev) throw malformed('_changes', 'id and revision of a row')
-  return change
-}
-
-function readAllDocsRow(row: Uint8Array): Row {
-  const revision: Row = { id: '', rev: '', doc: null }
-  const cursor = new MemberCursor(row)
-  while (cursor.next()) {
-    const key = cursor.key()
-    if (key === 'id') revision.id = cursor.string() ?? ''
-    else if (key === 'doc') {
-      if (row[cursor.valueStart] !== 0x7b) continue
-      // CouchDB sends the document last: its end is found when it is read.
-      if (revision.id && revision.rev) return { ...revision, doc: row.subarray(cursor.valueStart) }
-      revision.doc = row.subarray(cursor.valueStart, cursor.valueEnd)
-    } else if (key === 'value') {
-      const value = new MemberCursor(row, cursor.valueStart)
-      while (value.next()) if (value.key() === 'rev') revision.rev = value.string() ?? ''
-    }
-  }
-  if (!revision.id || !revision.rev) throw malformed('_all_docs', 'id and revision of a row')
-  return revision
-}
-
-function* bulkGetRow(row: Uint8Array): Steps<FoundDocument> {
-  let id: string | undefined
-  const leaves: Uint8Array[] = []
-  const cursor = new MemberCursor(row)
-  while (cursor.next()) {
-    const key = cursor.key()
-    if (key === 'id') id = cursor.string()
-    else if (key === 'docs') {
-      for (const answer of objectsOf(cursor)) {
-        while (answer.next()) {
-          while (!answer.reachEnd()) yield
-          if (answer.key() === 'ok') leaves.push(row.subarray(answer.valueStart, answer.valueEnd))
-          else if (answer.key() === 'error')
-            rejectServerError(row.subarray(answer.valueStart, answer.valueEnd))
-        }
-      }
-    }
-  }
-  if (id === undefined) throw malformed('_bulk_get', 'id of a result')
-  return { id, ...(yield* winnerOf(leaves)) }
-}
-
-/**
- * `not_found` says that the revision is gone, `illegal_docid` that a partitioned database cannot have the document; every
- * other error in a `_bulk_get` is a fault.
- */
-function rejectServerError(bytes: Uint8Array): void {
-  const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
-  if (error === 'not_found' || error === 'illegal_docid') return
-  throw new CouchError('_bulk_get', {
-    error: asText(error ?? 'unknown'),
-    reason: asText(reason ?? 'CouchDB told nothing more'),
-    retryable: error !== 'bad_request'
-  })
-}
 
 const notKnownYet = (name: string) =>
   new CouchError(`GET /${name}`, {
@@ -864,37 +531,13 @@ function notCreated(name: string, settings: DatabaseSettings, refusal: CouchErro
   return new CouchError(`PUT /${name}`, { status, error, reason: `${reason} (${advice})` })
 }
 
-/** A document's own members, to be compared. */
+/** Returns a document's own members, to be compared. */
 function membersOf(doc: object): string {
   return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
-}
-
-/** Returns the revisions that led to a leaf that was read with `revs`, its own first. */
-function historyOf({ doc }: Leaf): string[] {
-  const { start = 0, ids = [] } = (doc._revisions ?? {}) as { start?: number; ids?: string[] }
-  return ids.map((digest, at) => `${start - at}-${digest}`)
-}
-
-interface BulkGetAnswer {
-  results?: { docs?: { ok?: { _rev?: unknown; _deleted?: unknown }; error?: { error?: string } }[] }[]
-}
-
-function leavesOf(answer: unknown, name: string): Leaf[] {
-  const docs = (answer as BulkGetAnswer | null)?.results?.[0]?.docs
-  if (!Array.isArray(docs)) throw malformed(name, 'results')
-  return docs.flatMap(({ ok, error }) => {
-    if (error) rejectServerError(Buffer.from(JSON.stringify(error)))
-    if (typeof ok?._rev !== 'string') return []
-    return [{ rev: ok._rev, deleted: ok._deleted === true, doc: ok as Record<string, unknown> }]
-  })
 }
 
 function revisionOf(reply: unknown, name: string): string {
   const rev = (reply as { rev?: unknown } | null)?.rev
   if (typeof rev !== 'string') throw malformed(name, 'rev')
   return rev
-}
-
-function malformed(where: string, what: string): CouchError {
-  return new CouchError(where, { error: 'bad_answer', reason: `the answer has no ${what}`, retryable: true })
 }

@@ -1,8 +1,9 @@
 import { InvalidDocumentError } from '../json/document.js'
-import { FOREGROUND, ONCE } from './client.js'
-import { CouchDatabase, type FoundDocument } from './database.js'
+import type { CouchDatabase } from './database.js'
 import { CouchError, isStalled, mayBeOfOneDocument } from './errors.js'
 import { halvesOf } from './request-size.js'
+import { FOREGROUND } from './retry.js'
+import type { FoundDocument } from './rows.js'
 
 /** An id that no document needs to have: only whether there is an answer counts. */
 const PROBE = 'db_backups_probe'
@@ -35,12 +36,12 @@ export class DocumentReader {
 
   constructor(db: CouchDatabase) {
     this.#db = db
-    this.#hasty = new CouchDatabase(db.client.with({ retry: FOREGROUND }), db.name)
-    this.#once = new CouchDatabase(db.client.with({ retry: ONCE }), db.name)
+    this.#hasty = db.on(db.client.with({ retry: FOREGROUND }))
+    this.#once = db.once
   }
 
   /**
-   * Documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
+   * Reads documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
    * @throws CouchError when the database does not answer at all, or keeps silent about one document after another
    */
   read(
@@ -80,7 +81,7 @@ export class DocumentReader {
     for (const part of halvesOf(rest)) yield* this.#read(this.#on(part.length, silent), part, options)
   }
 
-  /** A single document is tried as often as any request, until several have shown that it does not help. */
+  /** Returns what to read with: a single document is tried as often as any request, until that did not help several. */
   #on(documents: number, silent: boolean): CouchDatabase {
     if (documents > 1) return silent ? this.#once : this.#hasty
     return this.#failures < PATIENCE ? this.#db : this.#hasty

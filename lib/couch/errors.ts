@@ -3,6 +3,9 @@ import { CouchError as PublicCouchError } from '../errors.js'
 
 /** The public error with its texts cut, whatever a server or a document puts in them. */
 export class CouchError extends PublicCouchError {
+  /** All attempts have been used up: whoever called what failed does not try it again. */
+  givenUp = false
+
   constructor(what: string, details: ConstructorParameters<typeof PublicCouchError>[1]) {
     super(cutText(what, MOST.reason), {
       ...details,
@@ -12,7 +15,7 @@ export class CouchError extends PublicCouchError {
   }
 }
 
-/** No answer, an answer that says "later", or one that is not CouchDB's. */
+/** Returns whether there was no answer, one that says "later", or one that is not CouchDB's. */
 export const isUnavailable = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.retryable
 
@@ -22,22 +25,22 @@ export const isConflict = (error: unknown): error is CouchError =>
 export const isNotFound = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 404
 
-/** CouchDB itself says that there is no such thing: a 404 of anything before it says nothing. */
+/** Returns whether CouchDB itself says that there is no such thing: a 404 of anything before it says nothing. */
 export const isMissing = (error: unknown): error is CouchError =>
   isNotFound(error) && error.error === 'not_found'
 
-/** Nodes of the cluster are down, which CouchDB tells by a 412. */
+/** Returns whether nodes of the cluster are down, which CouchDB tells by a 412. */
 export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
 
 /**
- * What was sent is larger than the database, or a proxy before it, takes. Where all attempts were cut off without an
+ * Returns whether what was sent is larger than the database, or a proxy before it, takes. Where all attempts were cut off without an
  * answer, that is why.
  */
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && (error.status === 413 || error.error === 'cut_off')
 
 /**
- * CouchDB's own limit of the length of requests (`chttpd/max_http_request_size`). Its limits of documents and
+ * Returns whether a request exceeds CouchDB's own limit of length (`chttpd/max_http_request_size`). Its limits of documents and
  * attachments have other codes.
  */
 export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' | 'error'>): boolean =>
@@ -46,10 +49,15 @@ export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' |
 /** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
 const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
 
-/** Whether there was no answer, or no end of it, in time. */
+/** Returns whether there was no answer, or no end of it, in time. */
 export const isStalled = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.error === 'stalled'
 
-/** Whether one document may be to blame for the failure of a request for several. */
+/** Returns whether one document may be to blame for the failure of a request for several. */
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
   error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)
+
+/** Returns the error for an answer that lacks what it has to have. */
+export function malformed(where: string, what: string): CouchError {
+  return new CouchError(where, { error: 'bad_answer', reason: `the answer has no ${what}`, retryable: true })
+}

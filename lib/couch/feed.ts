@@ -1,6 +1,7 @@
-import { FOREGROUND, type Retrier } from './client.js'
-import type { Change, ChangesEnd, CouchDatabase } from './database.js'
+import type { ChangesEnd, CouchDatabase } from './database.js'
 import { isStalled, mayBeOfOneDocument } from './errors.js'
+import type { Retrier } from './retry.js'
+import type { Change } from './rows.js'
 
 /** Rows of a page: a fault re-reads less than this. */
 const PAGE = 10_000
@@ -43,7 +44,8 @@ export async function* readFeed(
     const { since } = position
     let rows = 0
     try {
-      const page = db.changes({ since, limit, includeDocs: options.includeDocs && !bare }, end)
+      // Pages are counted as attempts here, since one that broke goes on where it did.
+      const page = db.once.changes({ since, limit, includeDocs: options.includeDocs && !bare }, end)
       for await (const changes of page) {
         rows += changes.length
         yield changes
@@ -58,7 +60,7 @@ export async function* readFeed(
       if (!options.includeDocs || bare || !ofDocument) throw error
       bare = true
       // One attempt shows whether the documents are to blame.
-      retrier = db.client.with({ retry: { ...FOREGROUND, attempts: 1 } }).retrier()
+      retrier = db.client.once.retrier()
       continue
     }
     if (bare) retrier = db.client.retrier()

@@ -20,7 +20,7 @@ export const STORED_DEPTH = Number.POSITIVE_INFINITY
  */
 const MAX_ROW = 64 * 1024 * 1024
 
-/** Whether an answer had a row that is not held in memory: it can only be read in another way. */
+/** Returns whether an answer had a row that is not held in memory: it can only be read in another way. */
 export const isLongRow = (error: unknown): boolean => error instanceof CouchError && error.error === LONG_ROW
 const LONG_ROW = 'too_large'
 
@@ -92,7 +92,7 @@ export async function stringMember(body: AsyncIterable<Buffer>, member: string):
   return undefined
 }
 
-/** What is wrong with an answer's JSON, as a fault of the answer; other errors as they are. */
+/** Turns what is wrong with an answer's JSON into a fault of the answer; returns other errors as they are. */
 export function asCouchError(error: unknown): unknown {
   if (!(error instanceof JsonSyntaxError)) return error
   return new CouchError('answer', {

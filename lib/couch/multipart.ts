@@ -17,7 +17,7 @@ export interface MultipartBody {
 }
 
 /**
- * A `multipart/related` body as CouchDB reads it: the document, then its attachments' bytes in the order in which
+ * Makes a `multipart/related` body as CouchDB reads it: the document, then its attachments' bytes in the order in which
  * the document names them (https://docs.couchdb.org/en/stable/api/document/common.html#creating-multiple-attachments).
  *
  * @param document pieces of the JSON whose `_attachments` say `"follows":true` and the length of each part
@@ -67,7 +67,7 @@ const CRLF = Buffer.from('\r\n')
 /** Bytes of a piece of a document that is sent. */
 const PIECE = 64 * 1024
 
-/** The same bytes in short copies, so that nothing which is sent late is read where the document stood. */
+/** Yields the bytes in short copies, so that nothing which is sent late is read where the document stood. */
 export function* inPieces(pieces: readonly Uint8Array[]): Generator<Buffer> {
   for (const piece of pieces) for (const slice of slicesOf(piece, PIECE)) yield Buffer.from(slice)
 }

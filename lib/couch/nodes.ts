@@ -1,4 +1,4 @@
-import { type CouchClient, ONCE } from './client.js'
+import type { CouchClient } from './client.js'
 import { CouchError } from './errors.js'
 
 /** Seconds that a node's uptime, asked twice, may differ from the time between. */
@@ -24,7 +24,7 @@ export async function nodeNames(client: CouchClient): Promise<string[]> {
 
 /** Asks which nodes are up; `null` when the server does not tell. */
 export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
-  const client = asked.with({ retry: ONCE })
+  const client = asked.once
   const askedAt = performance.now() / 1000
   try {
     const names = await nodeNames(client)
@@ -42,7 +42,7 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
  * another node has told it. Where the credentials or the server do not let nodes be asked, none is known to.
  */
 export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
-  const client = asked.with({ retry: ONCE })
+  const client = asked.once
   try {
     const names = await nodeNames(client)
     if (names.length < 2) return false
@@ -54,7 +54,7 @@ export async function anyNodeKnows(asked: CouchClient, database: string): Promis
   }
 }
 
-/** Whether one node lists a database; not known of one that does not tell. */
+/** Returns whether one node is known to list a database. */
 async function knows(client: CouchClient, node: string, database: string): Promise<boolean> {
   try {
     await client.json({ path: ['_node', node, '_dbs', database] })
@@ -65,7 +65,7 @@ async function knows(client: CouchClient, node: string, database: string): Promi
   }
 }
 
-/** Whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
+/** Returns whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
 export function noneStarted(before: NodesUp | null, after: NodesUp | null): boolean {
   if (!before || !after) return false
   const elapsed = after.askedAt - before.askedAt

@@ -1,9 +1,10 @@
 import { STATUS_CODES } from 'node:http'
-import type { CouchResponse } from './client.js'
-import { isRequestTooLarge } from './errors.js'
+import { retryAfter } from '../waits/retry-after.js'
+import { CouchError, isNodeDown, isRequestTooLarge } from './errors.js'
+import { type CouchResponse, collect, isJson } from './response.js'
 
 /** What CouchDB, or something before it, says by an answer that is none to the request. */
-export interface Refusal {
+interface Refusal {
   error: string
   reason: string
   /** Something before CouchDB has answered. */
@@ -12,13 +13,64 @@ export interface Refusal {
 
 type Answer = Pick<CouchResponse, 'status' | 'headers'>
 
+/** Bytes of an answer that tells why there is no other. */
+const MAX_TOLD = 1024 * 1024
+
+/**
+ * Returns what an answer whose status tells of a failure means.
+ * @param what names the request
+ * @param sent bytes of the request's body, where they are known
+ */
+export async function refusal(
+  what: string,
+  response: CouchResponse,
+  sent: number | undefined
+): Promise<CouchError> {
+  const { status, headers } = response
+  const { error, reason, gateway } = refusalOf(response, await toldBy(response), sent)
+  const redirect = status < 400
+  const isOfLength = status === 413 && (gateway || isRequestTooLarge({ status, error }))
+  return new CouchError(what, {
+    status: redirect ? 0 : status,
+    error: redirect ? 'bad_answer' : error,
+    reason,
+    gateway,
+    // A 401 may be a password being rotated: `connect` is asked again.
+    // A document that is refused stays refused, also where that is called a server error.
+    retryable:
+      redirect ||
+      (error !== 'doc_validation' &&
+        (status >= 500 || status === 429 || status === 408 || status === 401 || isNodeDown({ error }))),
+    retryAfter: retryAfter(headers['retry-after']),
+    sent: isOfLength ? sent : undefined
+  })
+}
+
+/** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive: the status says enough. */
+async function toldBy({ headers, body }: CouchResponse): Promise<unknown> {
+  try {
+    if (isJson(headers)) return JSON.parse((await collect(body, MAX_TOLD)).toString())
+    for await (const _ of body) break
+  } catch {
+    // As said.
+  }
+  return undefined
+}
+
+/** Returns the error for an answer that is not JSON. It may be a page of a gateway, whatever its status. */
+export function notJson(what: string, answer: Answer): CouchError {
+  const type = /^[\w.+-]+\/[\w.+-]+/.exec(String(answer.headers['content-type'] ?? ''))?.[0].slice(0, 60)
+  const reason = `the answer is not JSON: ${gatewayOf(answer)} answered ${answer.status} ${type ? `with ${type}` : 'without a type'}; let "couch" name the address of CouchDB itself, or let requests pass`
+  return new CouchError(what, { error: 'bad_answer', reason, gateway: true, retryable: true })
+}
+
 /**
  * Reads what an answer tells. CouchDB tells `error` and `reason` in JSON; of other answers nothing is passed on, since
  * they may hold anything.
  * @param told the answer's JSON, where it is some
  * @param sent bytes of the request's body, where they are known
  */
-export function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal {
+function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal {
   const { error, reason } = detailsOf(told)
   const status = `${answer.status} ${STATUS_CODES[answer.status] ?? ''}`.trim()
   const code = typeof error === 'string' ? error : String(answer.status)
@@ -42,19 +94,13 @@ const isText = (value: unknown): value is string => typeof value === 'string' &&
 /** CouchDB's own errors are such words. Design functions may refuse by any text, with a reason. */
 const CODE = /^[a-z_]+$/
 
-/** Why an answer that is not CouchDB's is none. It may be a page of a gateway, whatever its status. */
-export function foreignAnswer(answer: Answer): string {
-  const type = /^[\w.+-]+\/[\w.+-]+/.exec(String(answer.headers['content-type'] ?? ''))?.[0].slice(0, 60)
-  return `the answer is not JSON: ${gatewayOf(answer)} answered ${answer.status} ${type ? `with ${type}` : 'without a type'}; let "couch" name the address of CouchDB itself, or let requests pass`
-}
-
-/** A `_bulk_docs` of which a shard is lost is refused by the rows of all its documents. */
+/** Returns `error` and `reason`: a `_bulk_docs` of which a shard is lost is refused by the rows of its documents. */
 function detailsOf(told: unknown): { error?: unknown; reason?: unknown } {
   const details: unknown = Array.isArray(told) ? told.find((row) => row?.error) : told
   return typeof details === 'object' && details !== null ? details : {}
 }
 
-/** Answers without a body, as those to HEAD are, tell by their head only. */
+/** Returns whether an answer's head names CouchDB: answers to HEAD have nothing else that tells. */
 const isCouch = ({ headers }: Answer): boolean =>
   /^CouchDB\//.test(String(headers.server)) || headers['x-couch-request-id'] !== undefined
 

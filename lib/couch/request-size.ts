@@ -25,8 +25,7 @@ export class RequestSize {
 }
 
 /**
- * Calls for several items, in parts: those whose bodies take more than the server does, and those that it refuses, are
- * divided.
+ * Calls for several items in parts: divides those whose bodies take more than the server does, and those that it refuses.
  *
  * @param call is given some of the items, at least one
  * @param bytesOf tells what an item takes in a body

@@ -1,5 +1,7 @@
-import type { CouchClient, CouchRequest, CouchResponse } from './client.js'
+import type { CouchClient } from './client.js'
 import { CouchError, isStalled } from './errors.js'
+import type { CouchRequest } from './request.js'
+import type { CouchResponse } from './response.js'
 
 /** Milliseconds of silence after which an answer is first asked for again. */
 const FIRST_SILENCE = 1500
@@ -10,14 +12,31 @@ const FIRST_SILENCE = 1500
 const UNCERTAIN = 64 * 1024
 
 /**
- * Opens the answer to a GET whose bytes are the same each time. After a silence it is asked for again, and its body goes
- * on where it broke; each silence that is waited for is twice as long as the one before, up to the client's own.
- * @throws CouchError what a single attempt failed with, but for shorter silences
+ * Opens the answer to a GET whose bytes are the same each time, and retries it to its end: the body goes on where it
+ * broke. After a silence the answer is asked for again; each silence that is waited for is twice as long as the one
+ * before, up to the client's own.
  */
 export async function openResumable(client: CouchClient, request: CouchRequest): Promise<CouchResponse> {
   const stream = new Resumable(client, request)
-  const first = await stream.open(0)
+  const first = await client.retry(() => stream.open(0))
   return { ...first, body: stream.bytes(first) }
+}
+
+/**
+ * Retries a stream until its first piece. It is opened anew then, since nothing of it was given; what fails later is the
+ * caller's.
+ */
+export async function* untilBegun<T>(client: CouchClient, open: () => AsyncGenerator<T>): AsyncGenerator<T> {
+  let pieces = open()
+  try {
+    let next = await client.retry(() => {
+      pieces = open()
+      return pieces.next()
+    })
+    for (; !next.done; next = await pieces.next()) yield next.value
+  } finally {
+    await pieces.return(undefined)
+  }
 }
 
 class Resumable {
@@ -30,14 +49,18 @@ class Resumable {
     this.#request = request
   }
 
-  /** Asks for what comes after the first `from` bytes. */
+  /** Asks for what comes after the first `from` bytes. Makes one attempt, but for shorter silences. */
   async open(from: number): Promise<CouchResponse> {
     const { headers } = this.#request
     const range = from > 0 ? { range: `bytes=${from}-` } : undefined
     for (;;) {
       const silence = this.#silence
       try {
-        return await this.#client.streamOnce({ ...this.#request, headers: { ...headers, ...range }, silence })
+        return await this.#client.once.stream({
+          ...this.#request,
+          headers: { ...headers, ...range },
+          silence
+        })
       } catch (error) {
         if (!isStalled(error) || silence >= this.#client.settings.idle) throw error
         this.#silence *= 2
@@ -82,7 +105,7 @@ class Tail {
   #pieces: Buffer[] = []
   #bytes = 0
 
-  /** How many are held. */
+  /** Returns how many are held. */
   get bytes(): number {
     return this.#bytes
   }
@@ -106,7 +129,7 @@ class Tail {
   }
 }
 
-/** A server that knows no ranges sends all bytes again. */
+/** Yields what comes after `from` bytes: a server that knows no ranges sends all again. */
 async function* rest({ status, body }: CouchResponse, from: number): AsyncGenerator<Buffer> {
   let toSkip = status === 206 ? 0 : from
   for await (const piece of body) {

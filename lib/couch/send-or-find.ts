@@ -44,7 +44,7 @@ export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>):
   }
 }
 
-/** A look that fails tells nothing: the request still waits for its answer, and looks follow. */
+/** Looks once. A look that fails tells nothing: the request still waits for its answer, and looks follow. */
 async function lookedFor<T>(find: () => Promise<T | null>): Promise<T | null> {
   try {
     return await find()
@@ -63,13 +63,4 @@ async function within(ms: number, answered: Promise<boolean>): Promise<boolean> 
   } finally {
     stop.abort()
   }
-}
-
-/** Yields the pieces of a body, and calls `sent` when all have been taken. */
-export async function* tellingSent(
-  pieces: AsyncIterable<Uint8Array>,
-  sent: () => void
-): AsyncGenerator<Uint8Array> {
-  yield* pieces
-  sent()
 }

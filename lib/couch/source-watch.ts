@@ -1,4 +1,3 @@
-import { ONCE } from './client.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError, isMissing } from './errors.js'
 
@@ -19,7 +18,7 @@ export class SourceWatch {
   }
 
   /**
-   * Call before the first request that reads documents, each time that the database is read from its start.
+   * Notes what the database is. Call it before the first request that reads documents, each time from the start.
    * @returns `null` when there is no such database
    * @throws CouchError when the database is gone that there was before
    */
@@ -34,7 +33,7 @@ export class SourceWatch {
   }
 
   /**
-   * Call after the last request that reads documents.
+   * Returns whether the database has become another one. Call it after the last request that reads documents.
    * @param since the update sequence that was read up to
    * @throws CouchError when the database is gone
    */
@@ -43,15 +42,14 @@ export class SourceWatch {
   }
 
   /**
-   * Whether reading failed because the database became another one: what was named before cannot be read any more.
+   * Returns whether reading failed because the database became another one: what was named before cannot be read any more.
    * @throws CouchError when the database is gone
    */
   async explains(error: unknown, since: string): Promise<boolean> {
     if (!(error instanceof CouchError)) return false
     // Retries have been used up already, where it is the connection.
-    const once = this.#source.client.with({ retry: ONCE })
     try {
-      return this.#isAnother(await this.#infoAfter(this.#source.on(once)), since)
+      return this.#isAnother(await this.#infoAfter(this.#source.once), since)
     } catch (failure) {
       if (isMissing(failure)) throw failure
       return false
@@ -78,5 +76,5 @@ export class SourceWatch {
   }
 }
 
-/** The number that a sequence begins with; what follows is opaque. 0 where the server tells none. */
+/** Returns the number that a sequence begins with; what follows is opaque. 0 where the server tells none. */
 const numberIn = (sequence: string | number | undefined): number => Number.parseInt(String(sequence), 10) || 0

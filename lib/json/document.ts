@@ -96,7 +96,7 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   return document
 }
 
-/** The id of a document that is known to be valid. CouchDB sends it first. */
+/** Returns the id of a document that is known to be valid. CouchDB sends it first. */
 export function idOf(bytes: Uint8Array): string {
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) if (cursor.keyOf(ID)) return cursor.string() ?? ''

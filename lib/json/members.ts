@@ -54,7 +54,7 @@ export class MemberCursor {
     return true
   }
 
-  /** Offset after the value's last byte. Found when it is asked for: values are long. */
+  /** Returns the offset after the value's last byte. It is found when it is asked for: values are long. */
   get valueEnd(): number {
     if (this.#valueEnd === 0) this.#valueEnd = skipValue(this.bytes, this.valueStart)
     return this.#valueEnd
@@ -84,7 +84,7 @@ export class MemberCursor {
     return false
   }
 
-  /** Offset after the object's last byte, once {@link next} has found no more members. */
+  /** Returns the offset after the object's last byte, once {@link next} has found no more members. */
   get end(): number {
     return this.#at + 1
   }
@@ -94,23 +94,23 @@ export class MemberCursor {
     this.#valueEnd = offset
   }
 
-  /** The member's name, escapes decoded. */
+  /** Returns the member's name, escapes decoded. */
   key(): string {
     return decodeString(this.bytes, this.keyStart, this.keyEnd)
   }
 
-  /** The member's name when it is one of some; else `undefined`. Most names are told apart without being decoded. */
+  /** Returns the member's name when it is one of some; else `undefined`. Most names are told apart without being decoded. */
   keyOf(names: KnownNames): string | undefined {
     return names.find(this.bytes, this.keyStart, this.keyEnd)
   }
 
-  /** The value when it is a string, else `undefined`. */
+  /** Returns the value when it is a string, else `undefined`. */
   string(): string | undefined {
     if (this.bytes[this.valueStart] !== QUOTE) return undefined
     return decodeString(this.bytes, this.valueStart, this.valueEnd)
   }
 
-  /** The value when it is a number, else `undefined`. */
+  /** Returns the value when it is a number, else `undefined`. */
   number(): number | undefined {
     const first = this.bytes[this.valueStart]
     if (first !== MINUS && (first < 0x30 || first > 0x39)) return undefined
@@ -197,7 +197,7 @@ export function decodeValue(bytes: Uint8Array, start: number, end: number): unkn
   return JSON.parse(toBuffer(bytes).toString('utf8', start, end))
 }
 
-/** @returns the offset of the first byte from `at` on that is not white space. */
+/** Returns the offset of the first byte from `at` on that is not white space. */
 export function skipSpace(bytes: Uint8Array, at: number): number {
   let i = at
   for (;;) {
@@ -210,7 +210,7 @@ export function skipSpace(bytes: Uint8Array, at: number): number {
 /** Bytes of a string that are looked at one by one, before its end is searched for natively: most strings are short. */
 const SHORT = 128
 
-/** @returns the offset after the closing quote of the string that begins at `at`. */
+/** Returns the offset after the closing quote of the string that begins at `at`. */
 function skipString(bytes: Uint8Array, at: number): number {
   let i = at + 1
   for (;;) {
@@ -233,7 +233,7 @@ function isEscaped(bytes: Uint8Array, from: number, at: number): boolean {
   return (at - first) % 2 === 1
 }
 
-/** @returns the offset after the value that begins at `at`. */
+/** Returns the offset after the value that begins at `at`. */
 export function skipValue(bytes: Uint8Array, at: number): number {
   const first = bytes[at]
   if (first === QUOTE) return skipString(bytes, at)

@@ -7,7 +7,7 @@ const STEP = 2000
 const LONG = 64 * 1024
 
 /**
- * Whether two JSON texts, known to be well-formed, say the same to CouchDB, which writes white space, escapes and
+ * Returns whether two JSON texts, known to be well-formed, say the same to CouchDB, which writes white space, escapes and
  * fractions in its own way: strings are compared decoded, integers digit by digit, other numbers as the doubles that
  * CouchDB makes of them. An integer is never the same as a fraction, and members must stand in the same order.
  */
@@ -41,7 +41,7 @@ function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jE
   return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
 }
 
-/** Most scalars are shorter than what calling `compare` takes. */
+/** Returns whether two scalars are the same bytes. Most are shorter than what calling `compare` takes. */
 function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
   const length = iEnd - i
   if (length !== jEnd - j) return false
@@ -53,7 +53,7 @@ function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEn
 const hasEscape = (bytes: Buffer, start: number, end: number): boolean =>
   bytes.subarray(start, end).includes(BACKSLASH)
 
-/** Of two that are not spelled alike; neither may be a number. */
+/** Compares two scalars that are not spelled alike; neither may be a number. */
 function sameNumber(a: string, b: string): boolean {
   const [whole, otherWhole] = [INTEGER.test(a), INTEGER.test(b)]
   if (whole || otherWhole) return whole && otherWhole && ZERO.test(a) && ZERO.test(b)

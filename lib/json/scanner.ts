@@ -38,11 +38,11 @@ export type JsonAction = 'enter' | 'stream' | 'skip'
 
 /** Receives what a {@link JsonScanner} finds. `path` is reused between calls: copy it to keep it. */
 export interface JsonVisitor {
-  /** A value begins. Called for the root and for everything directly inside an entered value. */
+  /** Called where a value begins: the root, and everything directly inside an entered value. */
   begin(path: JsonPath, kind: JsonKind): JsonAction
   /** The next bytes of a streamed value: a view of the chunk that is being written, valid as long as the chunk is. */
   bytes(piece: Uint8Array, path: JsonPath): void
-  /** An entered or streamed value has ended. */
+  /** Called when an entered or streamed value has ended. */
   end(path: JsonPath): void
 }
 
@@ -96,7 +96,7 @@ const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0
 const isDigit = (c: number) => c >= 0x30 && c <= 0x39
 const isHex = (c: number) => isDigit(c) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
 
-/** @returns the offset after a string of ASCII and short escapes; 0 when it is another, or goes on in the next chunk */
+/** Returns the offset after a string of ASCII and short escapes; 0 when it is another, or goes on in the next chunk */
 function endOfPlainString(chunk: Uint8Array, start: number): number {
   const { length } = chunk
   let i = start + 1
@@ -109,7 +109,7 @@ function endOfPlainString(chunk: Uint8Array, start: number): number {
   }
 }
 
-/** @returns the offset after a small integer or a literal; 0 when it is something else, or may go on */
+/** Returns the offset after a small integer or a literal; 0 when it is something else, or may go on */
 function endOfPlainScalar(chunk: Uint8Array, start: number): number {
   const first = chunk[start]
   let i = start + 1

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import type { OperationKind } from '../../types/events.js'
-import type { CouchDatabase, Leaf } from '../couch/database.js'
+import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
+import type { Leaf } from '../couch/leaves.js'
 import { ReservedIdError } from '../errors.js'
 import { LEASE_TYPE } from '../own-documents.js'
 
@@ -76,7 +77,7 @@ export class LeaseDocument {
   /** Writes `state` over the revision that it names. One attempt. */
   async write(state: LeaseState): Promise<Written> {
     try {
-      const { rev, majority } = await this.db.putOnce({
+      const { rev, majority } = await this.db.once.putUnconfirmed({
         ...state,
         _id: LEASE_ID,
         ...(state.over === undefined ? undefined : { _rev: state.over }),
@@ -98,7 +99,7 @@ export class LeaseDocument {
   /** Removes a leaf that means nothing any more, if it is still there. One attempt. */
   async remove(rev: string): Promise<void> {
     try {
-      await this.db.putOnce({ _id: LEASE_ID, _rev: rev, _deleted: true, type: LEASE_TYPE })
+      await this.db.once.putUnconfirmed({ _id: LEASE_ID, _rev: rev, _deleted: true, type: LEASE_TYPE })
     } catch (error) {
       if (!isConflict(error)) throw error
     }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CouchError, isUnavailable } from '../couch/errors.js'
-import { sortLeaves } from '../couch/winning-revision.js'
+import { CouchError } from '../couch/errors.js'
+import { sortLeaves } from '../couch/leaves.js'
 import type { LeaseLostError } from '../errors.js'
 import { Lease } from './lease.js'
 import {
@@ -127,7 +127,7 @@ export class Leases {
         if (last) throw lease
       } catch (error) {
         if (error instanceof LeaseHeldError) await this.#removeFreed()
-        if (!isUnavailable(error) || last) throw error
+        if (last) throw error
         await retrier.failed(error)
       }
       // Instances that met must not meet again.

@@ -1,6 +1,7 @@
 import type { OperationKind } from '../../types/events.js'
-import type { CouchClient, FailedAttempt } from '../couch/client.js'
+import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
+import type { FailedAttempt } from '../couch/retry.js'
 import { ClosingError } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'

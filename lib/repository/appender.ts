@@ -1,7 +1,9 @@
 import { sameStream } from '../bytes/same-stream.js'
-import type { AttachmentData, CouchDatabase } from '../couch/database.js'
+import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
+import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './read-header.js'
 
@@ -157,15 +159,16 @@ export class Appender {
 /** Bounds how long an append waits: some time, or as long as its client. */
 class Patience {
   readonly most = MOST_WAITING
-  readonly signal: AbortSignal
   readonly #backup: string
-  readonly #timer: NodeJS.Timeout
+  readonly #abort = new LinkedAbort()
 
   constructor(backup: string, ms: number, client: AbortSignal | undefined) {
     this.#backup = backup
-    const late = new AbortController()
-    this.#timer = setTimeout(() => late.abort(this.full()), ms)
-    this.signal = client ? AbortSignal.any([late.signal, client]) : late.signal
+    this.#abort.follow(client).after(ms, () => this.full())
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
   }
 
   full(): Error {
@@ -173,7 +176,7 @@ class Patience {
   }
 
   end(): void {
-    clearTimeout(this.#timer)
+    this.#abort.release()
   }
 }
 
@@ -189,13 +192,11 @@ async function isStored(
   db: CouchDatabase,
   { id, name, contentType, data }: Append & { contentType: string }
 ): Promise<boolean> {
-  return db.client.retry(async () => {
-    try {
-      const { headers, body } = await db.attachment(id, name)
-      return (await sameStream(body, data.open())) && headers['content-type'] === contentType
-    } catch (error) {
-      if (isNotFound(error)) return false
-      throw error
-    }
-  })
+  try {
+    const { headers, body } = await db.attachment(id, name)
+    return (await sameStream(body, data.open())) && headers['content-type'] === contentType
+  } catch (error) {
+    if (isNotFound(error)) return false
+    throw error
+  }
 }

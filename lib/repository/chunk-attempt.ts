@@ -1,8 +1,9 @@
-import { createHash } from 'node:crypto'
-import { ONCE, type Retrier } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
+import { Digesting } from '../couch/digest.js'
 import { CouchError, isConflict } from '../couch/errors.js'
-import { type FindableWrite, sendOrFind, tellingSent } from '../couch/send-or-find.js'
+import { tellingSent } from '../couch/requests.js'
+import type { Retrier } from '../couch/retry.js'
+import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
 import { PassingDigest } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
 
@@ -27,7 +28,7 @@ interface FoundChunk extends ChunkDocument {
  */
 export class ChunkAttempt {
   readonly #db: CouchDatabase
-  /** For looks: those that fail are counted with what they look for. */
+  /** Makes one attempt of each call: the next has a document of its own, and looks are counted with what they look for. */
   readonly #once: CouchDatabase
   readonly #document: Revision
   readonly #body: ChunkBody
@@ -36,7 +37,7 @@ export class ChunkAttempt {
   /** @param document the chunk's document without its attachment */
   constructor(db: CouchDatabase, document: Revision, body: ChunkBody) {
     this.#db = db
-    this.#once = db.on(db.client.with({ retry: ONCE }))
+    this.#once = db.once
     this.#document = document
     this.#body = body
   }
@@ -72,9 +73,8 @@ export class ChunkAttempt {
     const { control, idle } = this.#db.client.settings
     return {
       send: (sent, deadline) => {
-        const body = () => tellingSent(this.#hashed(), sent)
-        const options = { length, deadline }
-        return this.#db.putAttachmentStream(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body, options)
+        const body = { length, open: () => tellingSent(this.#hashed(), sent) }
+        return this.#once.putAttachment(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body, deadline)
       },
       find: () => this.#find(),
       // The database stores a stream as it comes, but one of any length.
@@ -83,15 +83,15 @@ export class ChunkAttempt {
   }
 
   async *#hashed(): AsyncGenerator<Uint8Array> {
-    const md5 = createHash('md5')
+    const md5 = new Digesting()
     const digest = new PassingDigest()
     let length = 0
     for await (const piece of digest.over(this.#body.open())) {
-      md5.update(piece)
+      md5.add(piece)
       length += piece.length
       yield piece
     }
-    this.#sent = { length, md5: `md5-${md5.digest('base64')}`, sha256: digest.end() }
+    this.#sent = { length, md5: md5.end(), sha256: digest.end() }
   }
 
   async #found(retrier: Retrier): Promise<StoredChunk | null> {

@@ -1,5 +1,6 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { BulkResult, CouchDatabase, Revision } from '../couch/database.js'
+import type { BulkResult } from '../couch/bulk-body.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { CHUNK_TYPE } from '../own-documents.js'
 import { chunkId, TAKEN_IDS } from './ids.js'

@@ -16,21 +16,9 @@ export const clientAttachments = ({
 }: StoredHeader | LegacyHeader): ClientAttachment[] =>
   Object.entries(stubs).map(([name, stub]) => ({ name, length: stubOf(name, stub).length }))
 
-/** Streams an attachment in base64. It is opened again when it fails before its first piece: nothing was given then. */
-export async function* attachmentText(
+/** Streams an attachment in base64. */
+export const attachmentText = (
   db: CouchDatabase,
   { _id: id, _rev: rev, _attachments: stubs = {} }: StoredHeader | LegacyHeader,
   name: string
-): AsyncGenerator<Uint8Array> {
-  const open = () => attachmentBase64(db, id, rev, stubOf(name, stubs[name]))
-  let pieces = open()
-  try {
-    let next = await db.client.retry(() => {
-      pieces = open()
-      return pieces.next()
-    })
-    for (; !next.done; next = await pieces.next()) yield next.value
-  } finally {
-    await pieces.return(undefined)
-  }
-}
+): AsyncGenerator<Uint8Array> => attachmentBase64(db, id, rev, stubOf(name, stubs[name]))

@@ -33,7 +33,7 @@ type Head = Record<string, unknown> & { dbs?: Record<string, Record<string, unkn
 /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
 export async function readHeader(db: CouchDatabase, id: string): Promise<LoadedBackup | null> {
   try {
-    const head = await db.client.retry(() => readHead(db, id))
+    const head = await db.readStream(id, readHead, { att_encoding_info: true })
     if (head._id !== id || typeof head._rev !== 'string' || head.type !== BACKUP_TYPE) return null
     if (head.storage) return { kind: 'chunks', header: head as unknown as StoredHeader }
     return { kind: 'legacy', header: { ...head, dbs: head.dbs ?? {} } as LegacyHeader }
@@ -43,9 +43,7 @@ export async function readHeader(db: CouchDatabase, id: string): Promise<LoadedB
   }
 }
 
-async function readHead(db: CouchDatabase, id: string): Promise<Head> {
-  const request = { path: [db.name, id], query: { att_encoding_info: true } }
-  const { body } = await db.client.streamOnce(request)
+async function readHead(body: AsyncIterable<Buffer>): Promise<Head> {
   const visitor = new HeadVisitor()
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
   try {

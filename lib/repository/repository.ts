@@ -187,12 +187,11 @@ export class Repository {
   /** Finds the JSON of a backup as athena wrote it, with the documents inside. */
   legacyDocument({ _id: id }: LegacyHeader): StoredBytes {
     const { client, name } = this.#db
-    const request = { path: [name, id] }
     return {
       open: async function* () {
-        yield* (await client.stream(request)).body
+        yield* (await client.stream({ path: [name, id] })).body
       },
-      readAll: (read) => client.retry(async () => read((await client.streamOnce(request)).body))
+      readAll: (read) => this.#db.readStream(id, read)
     }
   }
 

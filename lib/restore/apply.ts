@@ -1,5 +1,4 @@
-import { BulkBody } from '../couch/bulk-body.js'
-import type { BulkResult } from '../couch/database.js'
+import { BulkBody, type BulkResult } from '../couch/bulk-body.js'
 import { documentSteps } from '../json/document.js'
 import { inTurns, turnAfter } from '../waits/steps.js'
 import { BulkWriter, RequestsInFlight, type Write } from './bulk-writer.js'
@@ -192,7 +191,7 @@ export class Applier {
     if (isLarge(document)) return this.#large.write(document, base)
     const { id } = document
     const body = BulkBody.of(base.kind !== 'kept', [await inTurns(bytesOn(base, document))])
-    const { answer, refusal } = await this.#requests.send(1, () => this.plan.target.db.bulkDocsOnce(body))
+    const { answer, refusal } = await this.#requests.send(1, () => this.plan.target.db.once.writeBulk(body))
     return answer?.results[0] ?? { id, error: refusal?.error, reason: refusal?.reason }
   }
 

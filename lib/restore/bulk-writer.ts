@@ -1,6 +1,7 @@
 import { BufferPool } from '../bytes/buffer-pool.js'
+import type { BulkAnswer, BulkResult } from '../couch/bulk-body.js'
 import { BulkBody } from '../couch/bulk-body.js'
-import type { BulkAnswer, BulkResult, CouchDatabase } from '../couch/database.js'
+import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { halvesOf } from '../couch/request-size.js'
 import type { WriteRequests } from './write-requests.js'
@@ -79,7 +80,7 @@ export class BulkWriter<W extends Write> {
   }
 
   async #send(batch: readonly W[], body: BulkBody): Promise<void> {
-    const { answer, refusal } = await this.#requests.send(batch.length, () => this.#db.bulkDocsOnce(body))
+    const { answer, refusal } = await this.#requests.send(batch.length, () => this.#db.once.writeBulk(body))
     if (!refusal) {
       this.#tell(batch, answer)
       // Only of a body that was answered: one that failed may still be on its way.

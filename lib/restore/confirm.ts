@@ -1,4 +1,4 @@
-import type { BulkResult } from '../couch/database.js'
+import type { BulkResult } from '../couch/bulk-body.js'
 import { readFeed } from '../couch/feed.js'
 import type { DocumentBytes } from '../json/document.js'
 import { sharedTurn, turnAfter } from '../waits/steps.js'

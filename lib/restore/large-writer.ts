@@ -1,7 +1,9 @@
-import { ONCE } from '../couch/client.js'
-import { type BulkResult, type CouchDatabase, isReplicated, type StreamedWrite } from '../couch/database.js'
+import type { BulkResult } from '../couch/bulk-body.js'
+import { type CouchDatabase, isReplicated } from '../couch/database.js'
 import { type AttachmentPart, inPieces } from '../couch/multipart.js'
+import type { StreamedWrite } from '../couch/requests.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
+import { fitsHead } from '../couch/target.js'
 import { type DocumentBytes, documentSteps, type MemberBounds } from '../json/document.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { type BaseRevision, bytesOn, piecesOn } from './decision.js'
@@ -10,8 +12,6 @@ import { sameLarge } from './same-content.js'
 import { isLive } from './source.js'
 import type { WriteRequests } from './write-requests.js'
 
-/** Bytes of text from a document that go into a URL, or into the head of a part of a multipart body. */
-const MAX_HEAD_TEXT = 1024
 /** Bytes of attachments that a cluster takes inside the JSON: each node that stores it holds all in its memory. */
 const MAX_INLINE = 64 * 1024 * 1024
 
@@ -19,14 +19,14 @@ const MAX_INLINE = 64 * 1024 * 1024
 export class LargeWriter {
   readonly #db: CouchDatabase
   readonly #requests: WriteRequests
-  /** For looks: those that fail are counted with what they look for. */
+  /** Makes one attempt of each call: what fails is counted by the requests that write. */
   readonly #once: CouchDatabase
   #clustered: boolean | undefined
 
   constructor(db: CouchDatabase, requests: WriteRequests) {
     this.#db = db
     this.#requests = requests
-    this.#once = db.on(db.client.with({ retry: ONCE }))
+    this.#once = db.once
   }
 
   /**
@@ -70,8 +70,8 @@ export class LargeWriter {
       send: (sent, deadline) => {
         const options = { newEdits: base.kind !== 'kept', sent, deadline }
         return parts
-          ? putMultipart(this.#db, document, parts, base, options)
-          : putInline(this.#db, document, base, options)
+          ? putMultipart(this.#once, document, parts, base, options)
+          : putInline(this.#once, document, base, options)
       },
       find: () =>
         base.kind === 'kept' ? this.#findKept(document, base.rev) : this.#findEdit(document, base),
@@ -114,9 +114,6 @@ function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[]
   return all
 }
 
-const fitsHead = (text: string) =>
-  text.length <= MAX_HEAD_TEXT && encodeURIComponent(text).length <= MAX_HEAD_TEXT
-
 const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
 
 async function putMultipart(
@@ -127,7 +124,7 @@ async function putMultipart(
   options: StreamedWrite
 ): Promise<BulkResult> {
   const json = await inTurns(piecesOn(base, head))
-  const rev = await db.putWithAttachmentsOnce(head.id, json, parts, options)
+  const rev = await db.putWithAttachments(head.id, json, parts, options)
   return { id: head.id, rev: rev ?? undefined }
 }
 
@@ -138,7 +135,7 @@ async function putInline(
   base: BaseRevision,
   options: StreamedWrite
 ): Promise<BulkResult> {
-  const [result] = await db.putStreamOnce(() => inlineJson(document, base), options)
+  const [result] = await db.putStream(() => inlineJson(document, base), options)
   return result ?? { id: document.head.id }
 }
 

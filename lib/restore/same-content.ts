@@ -3,6 +3,7 @@ import { sameStream } from '../bytes/same-stream.js'
 import { slicesOf } from '../bytes/views.js'
 import { type AttachmentStub, attachmentBase64, base64, stubOf, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
+import { digestOf, digestOfStream } from '../couch/digest.js'
 import { attachmentsIn, readStub } from '../json/attachments.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, type MemberCursor } from '../json/members.js'
@@ -137,16 +138,13 @@ function attachmentOf({ bytes }: DocumentBytes, name: string, members: MemberCur
   const contentType = textOf(stub.contentType)
   // The digest of an attachment that is stored compressed is that of the compressed form.
   if (!data)
-    return { contentType, length: stub.length, digest: () => (stub.gzip ? undefined : stub.md5), data }
+    return { contentType, length: stub.length, digest: () => (stub.gzip ? undefined : stub.digest), data }
   const content = data()
   return { contentType, length: content.length, digest: () => digestOf(content), data }
 }
 
 const textOf = (contentType: unknown = DEFAULT_CONTENT_TYPE): string =>
   typeof contentType === 'string' ? contentType : JSON.stringify(contentType)
-
-/** Returns CouchDB's digest of an attachment that it does not compress. */
-const digestOf = (content: Buffer): string => createHash('md5').update(content).digest('base64')
 
 /**
  * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.
@@ -169,13 +167,7 @@ export async function sameLarge(
   return true
 }
 
-async function digestOfStream(pieces: AsyncIterable<Uint8Array>): Promise<string> {
-  const hash = createHash('md5')
-  for await (const piece of pieces) hash.update(piece)
-  return hash.digest('base64')
-}
-
-/** Compares an attachment's bytes with those of a document's revision. */
+/** Compares an attachment's bytes with those of a document's revision, from their start again after a fault. */
 async function sameBytes(
   db: CouchDatabase,
   { open }: LargeAttachment,

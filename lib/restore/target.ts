@@ -1,18 +1,17 @@
+import type { BulkResult } from '../couch/bulk-body.js'
 import { type CopiesState, settleCopies } from '../couch/copies.js'
 import {
-  type BulkResult,
   type CouchDatabase,
   type DatabaseInfo,
   type DatabaseSettings,
-  type FoundDocument,
   isReplicated,
-  type Revision,
-  type Row
+  type Revision
 } from '../couch/database.js'
 import { DocumentReader, isReadFailure, type ReadDocument } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
+import type { FoundDocument, Row } from '../couch/rows.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import { inTurns, type Steps, turnAfter } from '../waits/steps.js'
 import type { LargeDocument } from './large-document.js'
@@ -209,8 +208,9 @@ export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'
   for (;;) {
     let rows = 0
     try {
+      // Pages are counted as attempts here: one that broke goes on where it did.
       // The last document of the page before comes again, unless it was deleted meanwhile.
-      for await (const page of db.allDocs({ from: last, limit, includeDocs })) {
+      for await (const page of db.once.allDocs({ from: last, limit, includeDocs })) {
         rows += page.length
         yield page[0].id === last ? page.slice(1) : page
         last = page[page.length - 1].id

@@ -30,8 +30,9 @@ export class WriteRequests {
 
   /**
    * Makes a request until it is answered or refused. One that holds several documents is given up early after
-   * internal errors, to be sent in parts.
+   * internal errors, to be sent in parts: so attempts are counted here.
    *
+   * @param call makes one attempt, see {@link CouchDatabase.once}
    * @throws CouchError when the database cannot be worked with
    */
   async send<T>(documents: number, call: () => Promise<T>): Promise<Sent<T>> {

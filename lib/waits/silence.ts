@@ -15,7 +15,7 @@ export class Silence {
     this.#onSilent = onSilent
   }
 
-  /** The other side is waited for from now on. */
+  /** Counts from now on: the other side is waited for. */
   wait(): void {
     if (this.#ended) return
     this.#waiting = true
@@ -24,7 +24,7 @@ export class Silence {
     else this.#timer = setTimeout(() => this.#expire(), this.#ms).unref()
   }
 
-  /** The other side has done something, or is not waited for. */
+  /** Stops counting: the other side has done something, or is not waited for. */
   pause(): void {
     this.#waiting = false
   }

@@ -1,10 +1,11 @@
 import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
-import { CouchClient, FOREGROUND } from '../couch/client.js'
+import { CouchClient } from '../couch/client.js'
 import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
+import { FOREGROUND } from '../couch/retry.js'
 import { DatabaseName } from '../databases.js'
 
 export interface CouchWebhookStoreOptions {

@@ -4,6 +4,7 @@ import type { ClientWebhookOptions } from '../../types/options.js'
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { discard } from '../bytes/discard.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
 import { within } from '../waits/within.js'
 import { guardedLookup, parseWebhookUrl, RefusedUrlError } from './address.js'
 
@@ -86,13 +87,9 @@ export class Notifier {
   }
 
   async #post(url: URL, body: object, signal: AbortSignal | undefined): Promise<number> {
-    const abort = new AbortController()
-    const timer = setTimeout(
-      () => abort.abort(new Error('no answer in time')),
-      this.#options.timeout ?? TIMEOUT
-    )
-    const onAbort = () => abort.abort(signal?.reason)
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const abort = new LinkedAbort()
+      .follow(signal)
+      .after(this.#options.timeout ?? TIMEOUT, () => new Error('no answer in time'))
     try {
       const answer = await this.#agent.request({
         origin: url.origin,
@@ -105,8 +102,7 @@ export class Notifier {
       discard(answer.body)
       return answer.statusCode
     } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
+      abort.release()
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { AttachmentData } from '../../lib/couch/database.js'
+import type { AttachmentData } from '../../lib/couch/requests.js'
 
 /** A text as data of an attachment. */
 export function asData(text: string): AttachmentData {

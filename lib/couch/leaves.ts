@@ -1,6 +1,13 @@
 import { type DocumentBytes, documentSteps } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
 
+/** One of the newest revisions of a document, of which conflicts and copies that lag make several. */
+export interface Leaf {
+  rev: string
+  deleted: boolean
+  doc: Record<string, unknown>
+}
+
 /**
  * Tells which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
  * that with the longest history, then that whose digest sorts last
@@ -37,7 +44,7 @@ function wins(a: LeafRevision, b: LeafRevision): boolean {
   return generationA === generationB ? Buffer.compare(digestA, digestB) > 0 : generationA > generationB
 }
 
-/** CouchDB holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text, and compares bytes. */
+/** Returns what CouchDB compares: it holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text. */
 function partsOf({ rev = '' }: LeafRevision): [generation: bigint, digest: Buffer] {
   const dash = rev.indexOf('-')
   const digest = rev.slice(dash + 1)
@@ -45,4 +52,10 @@ function partsOf({ rev = '' }: LeafRevision): [generation: bigint, digest: Buffe
     BigInt(rev.slice(0, Math.max(0, dash))),
     Buffer.from(digest, /^[0-9a-f]{32}$/i.test(digest) ? 'hex' : 'utf8')
   ]
+}
+
+/** Returns the revisions that led to a leaf that was read with `revs`, its own first. */
+export function historyOf({ doc }: Leaf): string[] {
+  const { start = 0, ids = [] } = (doc._revisions ?? {}) as { start?: number; ids?: string[] }
+  return ids.map((digest, at) => `${start - at}-${digest}`)
 }

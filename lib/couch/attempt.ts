@@ -1,0 +1,218 @@
+import type { Agent, Dispatcher } from 'undici'
+import { discard } from '../bytes/discard.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
+import { Silence } from '../waits/silence.js'
+import type { Told } from './agents.js'
+import type { Connection } from './connection.js'
+import { CouchError } from './errors.js'
+import { notJson, refusal } from './refusal.js'
+import { type Body, bodyOf, bytesOf, type CouchRequest, describe, Fence, startedAnew } from './request.js'
+import { LEAST_REQUEST_BYTES } from './request-size.js'
+import { type CouchResponse, isJson, timedBody } from './response.js'
+import { encodeTarget } from './target.js'
+
+export interface AttemptSettings {
+  /** Milliseconds of silence. */
+  idle: number
+  /** Ends the request. */
+  signal?: AbortSignal
+  /**
+   * Called before each piece of a request that writes is handed to its connection, the head included; throws when this
+   * instance must not write any more. What it throws reaches the caller as it is.
+   */
+  beforeWrite?: () => void
+}
+
+/** Why a request was ended, by what it waited for. */
+const STALLED = {
+  connection: 'no connection to the database was free in time',
+  /** Of a dispatcher that does not tell when there is a connection. */
+  unknown: 'the database did not answer in time, or no connection to it was free',
+  body: 'the database stopped reading the request',
+  answer: 'the database did not answer in time'
+}
+
+/** One request, from its wait for a connection to the end of its answer. */
+export class Attempt {
+  readonly #request: CouchRequest
+  readonly #settings: AttemptSettings
+  readonly #connection: Connection
+  readonly #deadline: AbortSignal | undefined
+  readonly #abort = new LinkedAbort()
+  readonly #fence: Fence | undefined
+  readonly #body: Body
+  /** Bytes of the body, where they are known. */
+  readonly #bytes: number | undefined
+  readonly #idle: number
+  readonly #silence: Silence
+  #waitsFor: keyof typeof STALLED
+  #stalled = false
+  #answered = false
+
+  /** @param deadline ends the request as one that the database keeps waiting */
+  constructor(
+    request: CouchRequest,
+    settings: AttemptSettings,
+    connection: Connection,
+    deadline?: AbortSignal
+  ) {
+    const { idle, beforeWrite } = settings
+    this.#request = request
+    this.#settings = settings
+    this.#connection = connection
+    this.#deadline = deadline
+    this.#fence = request.write && beforeWrite ? new Fence(beforeWrite, this.#abort) : undefined
+    this.#body = bodyOf(request)
+    this.#bytes = bytesOf(this.#body, request.headers)
+    this.#idle = Math.min(idle, request.silence ?? idle)
+    this.#silence = new Silence(this.#idle, () => this.#stall())
+    this.#waitsFor = connection.dispatcher ? 'unknown' : 'connection'
+  }
+
+  /**
+   * Returns when the head of the answer has come.
+   * @throws CouchError for an answer that is none to the request as well, what `beforeWrite` throws, and the signal's reason
+   */
+  async send(agent: Agent): Promise<CouchResponse> {
+    const { signal } = this.#settings
+    signal?.throwIfAborted()
+    // A connection may be long in coming: what must not be written already does not wait for it.
+    this.#fence?.check()
+    this.#abort.follow(signal).follow(this.#deadline)
+    this.#silence.wait()
+    let answer: Dispatcher.ResponseData
+    try {
+      answer = await this.#orAborted((this.#connection.dispatcher ?? agent).request(this.#options()))
+    } catch (error) {
+      throw this.#failure(error)
+    }
+    this.#silence.end()
+    this.#answered = true
+    this.#waitsFor = 'answer'
+    this.#connection.renew?.(answer.headers['set-cookie'])
+    return this.#read(answer)
+  }
+
+  #options(): Dispatcher.RequestOptions & Told {
+    const { method = 'GET', json, headers } = this.#request
+    return {
+      origin: this.#connection.origin,
+      path: this.#connection.basePath + encodeTarget(this.#request),
+      method,
+      headers: {
+        accept: 'application/json',
+        ...this.#connection.headers,
+        ...(json === undefined ? undefined : { 'content-type': 'application/json' }),
+        // A body that is in memory is sent in pieces all the same.
+        ...(this.#fence && this.#bytes ? { 'content-length': String(this.#bytes) } : undefined),
+        ...headers
+      },
+      body: this.#sentBody() as Dispatcher.DispatchOptions['body'],
+      // Neither counts while a request waits for its connection, nor any more once a reader or a body has paused.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      signal: this.#abort.signal,
+      onConnection: () => {
+        this.#waitsFor = 'answer'
+        this.#silence.wait()
+      }
+    }
+  }
+
+  #sentBody(): Body {
+    const fence = this.#fence
+    const body = fence ? startedAnew(() => fence.guard(this.#body)) : this.#body
+    return body === undefined || Buffer.isBuffer(body) ? body : startedAnew(() => this.#taken(body))
+  }
+
+  /** Passes a body on. The time that it takes to come does not count as the database's silence. */
+  async *#taken(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    this.#waitsFor = 'body'
+    this.#silence.pause()
+    for await (const piece of body) {
+      this.#silence.wait()
+      yield piece
+      this.#silence.pause()
+    }
+    this.#waitsFor = 'answer'
+    this.#silence.wait()
+  }
+
+  /** Waits for an answer, but not beyond the signal, which undici heeds only once a request has got its connection. */
+  #orAborted(answer: Promise<Dispatcher.ResponseData>): Promise<Dispatcher.ResponseData> {
+    const { signal } = this.#abort
+    const aborted = new Promise<never>((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    })
+    answer.then(
+      ({ body }) => signal.aborted && discard(body),
+      () => undefined
+    )
+    return Promise.race([answer, aborted])
+  }
+
+  async #read({ statusCode: status, headers, body }: Dispatcher.ResponseData): Promise<CouchResponse> {
+    const what = describe(this.#request)
+    const timed = timedBody(body, {
+      what,
+      idle: this.#idle,
+      onSilent: () => this.#stall(),
+      failure: (error) => this.#failure(error),
+      release: () => this.#release()
+    })
+    const response = { status, headers, body: timed, discard: () => this.#drop(body) }
+    if (status >= 300) throw await refusal(what, response, this.#bytes)
+    const expectsJson = !this.#request.headers?.accept && this.#request.method !== 'HEAD'
+    if (expectsJson && !isJson(headers)) {
+      response.discard()
+      throw notJson(what, response)
+    }
+    return response
+  }
+
+  #drop(body: Dispatcher.ResponseData['body']): void {
+    this.#release()
+    discard(body)
+  }
+
+  #release(): void {
+    this.#silence.end()
+    this.#abort.release()
+  }
+
+  #stall(): void {
+    this.#stalled = true
+    this.#abort.abort(new Error(STALLED[this.#waitsFor]))
+  }
+
+  /** Returns what is to be thrown where the request, or reading its answer, failed with `error`. */
+  #failure(error: unknown): unknown {
+    this.#release()
+    if (this.#fence?.closed) return this.#fence.closed.reason
+    if (this.#settings.signal?.aborted) return this.#settings.signal.reason
+    if (error instanceof CouchError) return error
+    const code = String((error as { code?: unknown }).code ?? (error as Error).name)
+    if (this.#deadline?.aborted || this.#stalled || /TIMEOUT/.test(code))
+      return this.#unanswered('stalled', STALLED[this.#waitsFor], error)
+    if (CLOSED.has(code) && this.#mayBeTooLong())
+      return this.#unanswered('cut_off', cutOff(code, this.#bytes), error)
+    return this.#unanswered('unreachable', `the connection failed (${code})`, error)
+  }
+
+  /** Returns whether the body is so long that a server may close the connection rather than answer. */
+  #mayBeTooLong(): boolean {
+    return !this.#answered && this.#body !== undefined && (this.#bytes ?? Infinity) > LEAST_REQUEST_BYTES
+  }
+
+  #unanswered(error: 'stalled' | 'cut_off' | 'unreachable', reason: string, cause: unknown): CouchError {
+    const sent = error === 'cut_off' ? this.#bytes : undefined
+    return new CouchError(describe(this.#request), { error, reason, retryable: true, cause, sent })
+  }
+}
+
+/** Codes of a connection that the other side has closed. */
+const CLOSED = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET'])
+
+/** A server that refuses a long body may close the connection so soon that its answer is lost. */
+const cutOff = (code: string, sent: number | undefined) =>
+  `the connection was closed (${code}) before ${sent ?? 'all'} bytes were answered: where that lasts, raise the limit of bodies before CouchDB (nginx: client_max_body_size), or set limits.requestBytes`

@@ -1,0 +1,152 @@
+import { inTurns } from '../waits/steps.js'
+import {
+  type AttachmentPart,
+  inPieces,
+  type MultipartBody,
+  multipartRelated,
+  totalLength
+} from './multipart.js'
+import type { CouchRequest } from './request.js'
+import { fitsUrl } from './target.js'
+
+/** A document, at one revision or at the one that wins. */
+export interface Wanted {
+  id: string
+  rev?: string
+}
+
+export interface ChangesPage {
+  since: string
+  limit?: number
+  includeDocs: boolean
+}
+
+export interface AllDocsRange {
+  from?: string
+  to?: string
+  limit?: number
+  includeDocs?: boolean
+}
+
+/** A body that is a stream, and can be read several times. */
+export interface StreamedBody {
+  open(): AsyncIterable<Uint8Array>
+  /** Bytes. `undefined` where they are not known before. */
+  readonly length: number | undefined
+}
+
+/** Bytes to be stored, which can be read several times. */
+export interface AttachmentData extends StreamedBody {
+  readonly length: number
+}
+
+/** How a body that is a stream is written. */
+export interface StreamedWrite {
+  /** `false` keeps the revision that the document names. */
+  newEdits: boolean
+  /** Called when the body has been sent. */
+  sent: () => void
+  /** Ends the request. */
+  deadline: AbortSignal
+}
+
+/** How often CouchDB computes a row's sequence: it is costly, and a page's end always has one. */
+const SEQ_INTERVAL = 1000
+
+export function changesRequest(database: string, { since, limit, includeDocs }: ChangesPage): CouchRequest {
+  const withDocs = includeDocs || undefined
+  return {
+    path: [database, '_changes'],
+    query: {
+      since,
+      limit,
+      seq_interval: SEQ_INTERVAL,
+      include_docs: withDocs,
+      conflicts: withDocs,
+      att_encoding_info: withDocs,
+      style: includeDocs ? undefined : 'all_docs'
+    }
+  }
+}
+
+export function allDocsRequest(
+  database: string,
+  { from, to, limit, includeDocs }: AllDocsRange
+): CouchRequest {
+  const path = [database, '_all_docs']
+  const json = (key: string | undefined) => (key === undefined ? undefined : JSON.stringify(key))
+  const withDocs = includeDocs || undefined
+  const options = { limit, include_docs: withDocs, att_encoding_info: withDocs }
+  const query = { startkey: json(from), endkey: json(to), ...options }
+  if (fitsUrl({ path, query })) return { path, query }
+  return { method: 'POST', path, json: { startkey: from, endkey: to, ...options } }
+}
+
+export const bulkGetRequest = (
+  database: string,
+  wanted: readonly Wanted[],
+  { attachments }: { attachments: boolean }
+): CouchRequest => ({
+  method: 'POST',
+  path: [database, '_bulk_get'],
+  query: attachments ? { attachments } : { att_encoding_info: true },
+  json: { docs: wanted.map(({ id, rev }) => ({ id, rev })) }
+})
+
+/** Writes a document with its attachments, as parts of a multipart body. */
+export async function documentUpload(
+  database: string,
+  id: string,
+  document: readonly Buffer[],
+  parts: readonly AttachmentPart[],
+  { newEdits, sent }: StreamedWrite
+): Promise<CouchRequest> {
+  // CouchDB waits for ever for the first part of a multipart body that has none.
+  const { headers, open } =
+    parts.length > 0 ? await inTurns(multipartRelated(document, parts)) : jsonBody(document)
+  return {
+    method: 'PUT',
+    path: [database, id],
+    query: { new_edits: newEdits ? undefined : false },
+    body: () => tellingSent(open(), sent),
+    headers,
+    write: true
+  }
+}
+
+/** Writes a document with its attachments inside, as the only one of a `_bulk_docs`. */
+export const bulkUpload = (
+  database: string,
+  json: () => AsyncIterable<Uint8Array>,
+  { newEdits, sent }: StreamedWrite
+): CouchRequest => ({
+  method: 'POST',
+  path: [database, '_bulk_docs'],
+  body: () => tellingSent(bulkStream(newEdits, json()), sent),
+  headers: { 'content-type': 'application/json' },
+  write: true
+})
+
+/** Yields the pieces of a body, and calls `sent` when all have been taken. */
+export async function* tellingSent(
+  pieces: AsyncIterable<Uint8Array>,
+  sent: () => void
+): AsyncGenerator<Uint8Array> {
+  yield* pieces
+  sent()
+}
+
+async function* bulkStream(newEdits: boolean, json: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  yield Buffer.from(`{"new_edits":${newEdits},"docs":[`)
+  yield* json
+  yield Buffer.from(']}')
+}
+
+function jsonBody(document: readonly Buffer[]): MultipartBody {
+  return {
+    headers: { 'content-type': 'application/json', 'content-length': String(totalLength(document)) },
+    async *open() {
+      yield* inPieces(document)
+    }
+  }
+}

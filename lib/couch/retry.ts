@@ -1,0 +1,91 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CouchError } from './errors.js'
+import type { RequestSize } from './request-size.js'
+
+/** How often and how long to try again after a fault that may pass. */
+export interface RetryPolicy {
+  attempts: number
+  /** First wait, in milliseconds; doubles with every attempt. */
+  wait: number
+  /** Longest wait, in milliseconds. */
+  longest: number
+}
+
+/** While somebody waits for the reply. */
+export const FOREGROUND: RetryPolicy = { attempts: 3, wait: 150, longest: 1000 }
+/** While a backup or a restore runs: bridges a restart of the database, and goes on soon after it. */
+export const BACKGROUND: RetryPolicy = { attempts: 14, wait: 250, longest: 1500 }
+/** A single attempt, for callers that count attempts themselves. */
+export const ONCE: RetryPolicy = { attempts: 1, wait: 1, longest: 1 }
+
+/** An attempt after which there will be another. */
+export interface FailedAttempt {
+  /** Failures in a row, this one included. */
+  attempt: number
+  waitMs: number
+  error: CouchError
+}
+
+export interface RetrySettings {
+  retry: RetryPolicy
+  /** Ends every wait. */
+  signal?: AbortSignal
+  /** Called before each wait for a further attempt. */
+  onRetry?: (retry: FailedAttempt) => void
+}
+
+/** Milliseconds before a write is tried again after its first conflict, doubled with each, and at most. */
+const CONFLICT_WAIT = { first: 5, longest: 400 }
+
+/** Counts the attempts of one piece of work, and waits between them. */
+export class Retrier {
+  readonly #settings: RetrySettings
+  readonly #size: RequestSize
+  #failures = 0
+
+  /** @param size is told of requests that are cut off each time */
+  constructor(settings: RetrySettings, size: RequestSize) {
+    this.#settings = settings
+    this.#size = size
+  }
+
+  /** Waits before the next attempt. @throws `error` when there is none */
+  async failed(error: unknown): Promise<void> {
+    const { attempts, wait, longest } = this.#settings.retry
+    if (!(error instanceof CouchError) || !error.retryable || error.givenUp) throw error
+    if (++this.#failures >= attempts) throw this.#lastOf(error)
+    const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
+    const waitMs = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
+    this.#settings.onRetry?.({ attempt: this.#failures, waitMs, error })
+    await waitOn(this.#settings.signal, waitMs)
+  }
+
+  /** Marks the error of the last attempt, unless the caller has only asked for one and counts by itself. */
+  #lastOf(error: CouchError): CouchError {
+    if (this.#settings.retry.attempts === 1) return error
+    error.givenUp = true
+    // A single connection that is closed may have been a restart of the database.
+    if (error.sent !== undefined) this.#size.refused(error.sent)
+    return error
+  }
+
+  /** Counts failures anew, since there was progress. */
+  progressed(): void {
+    this.#failures = 0
+  }
+}
+
+/**
+ * Waits before a write is tried again after the conflict of its `attempt`, counted from 1: at first no longer than
+ * another writer takes.
+ * @throws the reason of `signal`
+ */
+export async function afterConflict(attempt: number, signal: AbortSignal | undefined): Promise<void> {
+  const { first, longest } = CONFLICT_WAIT
+  await waitOn(signal, Math.min(longest, first * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2))
+}
+
+/** Waits. @throws the signal's reason */
+async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => signal?.throwIfAborted())
+}

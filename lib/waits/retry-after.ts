@@ -1,0 +1,7 @@
+/** Returns the milliseconds that a header `Retry-After` asks to wait, which it tells in seconds or as a date. */
+export function retryAfter(header: string | string[] | undefined): number | undefined {
+  if (header === undefined) return undefined
+  const value = String(header)
+  const wait = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
+  return Number.isNaN(wait) ? undefined : Math.max(0, wait)
+}
