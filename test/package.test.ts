@@ -158,6 +158,7 @@ t.test('the packed package', async (t) => {
       'json/members.js',
       'json/read-skip-list.js',
       'json/scanner.js',
+      'waits/retry-after.js',
       'waits/steps.js'
     ]
     const paths = shared.map((file) => join('dist', 'lib', ...file.split('/')))
