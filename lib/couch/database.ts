@@ -359,6 +359,13 @@ export class CouchDatabase {
     }
   }
 
+  /** Deletes single revisions, and returns a result for each, in their order. */
+  async deleteRevisions(revisions: readonly Revision[]): Promise<BulkResult[]> {
+    if (revisions.length === 0) return []
+    const deletion = ({ id, rev }: Revision) => ({ _id: id, _rev: rev, _deleted: true })
+    return this.bulkDocs(revisions.map((revision) => Buffer.from(JSON.stringify(deletion(revision)))))
+  }
+
   /** Writes documents with new edits, and returns a result for each, in their order. */
   async bulkDocs(docs: readonly Uint8Array[]): Promise<BulkResult[]> {
     const results: BulkResult[] = []

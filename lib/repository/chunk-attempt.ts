@@ -86,8 +86,7 @@ export class ChunkAttempt {
     const md5 = new Digesting()
     const digest = new PassingDigest()
     let length = 0
-    for await (const piece of digest.over(this.#body.open())) {
-      md5.add(piece)
+    for await (const piece of md5.passing(digest.over(this.#body.open()))) {
       length += piece.length
       yield piece
     }

@@ -87,10 +87,7 @@ export class Parts {
 
   /** Deletes those of the documents that are the plugin's own. */
   async #delete(parts: readonly Revision[]): Promise<void> {
-    const deletions = (await this.#own(parts)).map(({ id: _id, rev: _rev }) =>
-      Buffer.from(JSON.stringify({ _id, _rev, _deleted: true }))
-    )
-    if (deletions.length > 0) await this.#db.bulkDocs(deletions)
+    await this.#db.deleteRevisions(await this.#own(parts))
   }
 
   /** Returns those of the documents that are the plugin's own: documents of the console may have such ids as well. */

@@ -140,11 +140,7 @@ export class Target {
 
   /** Deletes single revisions. @returns those that could not be deleted */
   async delete(revisions: readonly Revision[]): Promise<BulkResult[]> {
-    if (revisions.length === 0) return []
-    const deletions = revisions.map(({ id, rev }) =>
-      Buffer.from(JSON.stringify({ _id: id, _rev: rev, _deleted: true }))
-    )
-    return (await this.db.bulkDocs(deletions)).filter(({ error }) => error !== undefined)
+    return (await this.db.deleteRevisions(revisions)).filter(({ error }) => error !== undefined)
   }
 
   /** Tells whether a document of the backup says what the target's does. */
