@@ -1,11 +1,12 @@
 import { once } from 'node:events'
-import { type AddressInfo, connect, type Socket } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
+import { sendRaw } from './helpers/raw-socket.js'
 
 const MiB = 1024 * 1024
 const IDLE = 1500
@@ -26,13 +27,7 @@ async function serve(t: Test, options: HostOptions = {}) {
   const { port } = host.app.server.address() as AddressInfo
   const request = (path: string) =>
     `GET /api/v3/backups${path} HTTP/1.1\r\nhost: x\r\nx-role: manager\r\n\r\n`
-  const ask = (text: string): Socket => {
-    const socket = connect(port, '127.0.0.1')
-    socket.on('error', () => undefined)
-    socket.write(text)
-    t.teardown(() => socket.destroy())
-    return socket
-  }
+  const ask = (text: string) => sendRaw(t, port, text)
   const read = async () => once((await host.app.dbBackups.get(id)).body.resume(), 'end')
   return {
     host,

@@ -1,10 +1,11 @@
-import { type AddressInfo, connect } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import type { Authorize } from '../types/options.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
+import { sendRaw } from './helpers/raw-socket.js'
 
 const CONNECTIONS = 4
 const PIPELINED = 1000
@@ -29,13 +30,9 @@ for (const method of ['GET', 'POST'] as const)
       const request = `${method} /api/v3/backups HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n`
       let refused = 0
       for (let i = 0; i < CONNECTIONS; i++) {
-        const socket = connect(port, '127.0.0.1')
-        t.teardown(() => socket.destroy())
-        socket.on('error', () => undefined)
-        socket.on('data', (text) => {
+        sendRaw(t, port, request.repeat(PIPELINED)).on('data', (text) => {
           refused += text.toString('latin1').split('DB_BACKUPS_TOO_MANY_REQUESTS').length - 1
         })
-        socket.write(request.repeat(PIPELINED))
       }
       const from = performance.now()
       const { statusCode } = await apiOf(host).call('GET', `/${id}`)

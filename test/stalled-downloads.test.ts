@@ -8,6 +8,7 @@ import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
+import { sendRaw } from './helpers/raw-socket.js'
 
 const MiB = 1024 * 1024
 /** More than what sockets on one machine hold. */
@@ -40,13 +41,7 @@ async function serve(t: Test, options: HostOptions = {}) {
   const { port } = host.app.server.address() as AddressInfo
   const path = `/api/v3/backups/${id}`
   const get = `GET ${path} HTTP/1.1\r\nhost: x\r\nx-role: manager\r\n\r\n`
-  const ask = (text: string): Socket => {
-    const socket = connect(port, '127.0.0.1')
-    socket.on('error', () => undefined)
-    socket.write(text)
-    t.teardown(() => socket.destroy())
-    return socket
-  }
+  const ask = (text: string) => sendRaw(t, port, text)
   /** Begins a download and reads no more than its head; resolves with the status. */
   const begin = async () => {
     const socket = ask(get)

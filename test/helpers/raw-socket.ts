@@ -1,0 +1,11 @@
+import { connect, type Socket } from 'node:net'
+import type { Test } from 'tap'
+
+/** Sends bytes to a port of this machine, and reads nothing. The connection ends with the test. */
+export function sendRaw(t: Test, port: number, text: string): Socket {
+  const socket = connect(port, '127.0.0.1')
+  socket.on('error', () => undefined)
+  socket.write(text)
+  t.teardown(() => socket.destroy())
+  return socket
+}
