@@ -1,5 +1,6 @@
 import type { Agent, Dispatcher } from 'undici'
 import { discard } from '../bytes/discard.js'
+import { joinSmallPieces } from '../bytes/small-pieces.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Silence } from '../waits/silence.js'
 import type { Told } from './agents.js'
@@ -153,6 +154,7 @@ export class Attempt {
 
   async #read({ statusCode: status, headers, body }: Dispatcher.ResponseData): Promise<CouchResponse> {
     const what = describe(this.#request)
+    joinSmallPieces(body)
     const timed = timedBody(body, {
       what,
       idle: this.#idle,

@@ -1,0 +1,98 @@
+import type { Http2ServerRequest } from 'node:http2'
+import type { Readable } from 'node:stream'
+
+/** Pieces shorter than this are copied and joined. Each takes some 400 bytes of objects, whatever its length. */
+const SMALL = 1024
+/** Bytes that are joined to one piece at most. */
+const BLOCK = 4096
+/** Small pieces in one turn of the event loop. Node.js takes a microsecond or more to parse one. */
+const MOST = 4096
+
+/**
+ * Joins the small pieces that a parser pushes into a body, before the body queues them. A sender that puts each byte in
+ * a chunk of its own would otherwise fill the queue, which has a bound in bytes only, with tens of thousands of buffers.
+ * What has come in a turn of the event loop is passed on at its end, or with the end of the body.
+ * @param body of a request or an answer, of HTTP/1.1 or HTTP/2, which nobody has begun to read
+ */
+export function joinSmallPieces(body: Readable): void {
+  // A request of HTTP/2 gets what its stream has queued.
+  const queue = 'stream' in body ? (body as Http2ServerRequest).stream : body
+  const joiner = new Joiner(queue)
+  queue.push = (piece: Piece, encoding?: BufferEncoding) => joiner.push(piece, encoding)
+}
+
+type Piece = Uint8Array | string | null
+
+const isSmall = (piece: Piece): piece is Uint8Array =>
+  typeof piece === 'object' && piece !== null && piece.length > 0 && piece.length < SMALL
+
+class Joiner {
+  readonly #body: Readable
+  readonly #push: Readable['push']
+  #block = Buffer.alloc(0)
+  /** Where in the block the bytes begin that were not passed on, and where they end. */
+  #from = 0
+  #to = 0
+  /** Small pieces since the last flush. */
+  #pieces = 0
+
+  constructor(body: Readable) {
+    this.#body = body
+    this.#push = body.push.bind(body)
+  }
+
+  /** Takes the place of `Readable.push`. @returns whether the parser may go on; else the next flush has it go on */
+  push(piece: Piece, encoding?: BufferEncoding): boolean {
+    if (!isSmall(piece)) {
+      this.#passOn()
+      return this.#push(piece, encoding)
+    }
+    if (this.#pieces === 0) flushLater(this)
+    this.#pieces++
+    this.#join(piece)
+    const { readableLength, readableHighWaterMark } = this.#body
+    return this.#pieces < MOST && readableLength + this.#to - this.#from < readableHighWaterMark
+  }
+
+  /** Passes on what was joined. @returns how many pieces it was */
+  flush(): number {
+    const pieces = this.#pieces
+    this.#pieces = 0
+    this.#passOn()
+    return pieces
+  }
+
+  #join(piece: Uint8Array): void {
+    if (this.#to + piece.length > this.#block.length) {
+      this.#passOn()
+      this.#block = Buffer.allocUnsafeSlow(BLOCK)
+      this.#from = 0
+      this.#to = 0
+    }
+    this.#block.set(piece, this.#to)
+    this.#to += piece.length
+  }
+
+  #passOn(): void {
+    const joined = this.#block.subarray(this.#from, this.#to)
+    this.#from = this.#to
+    if (joined.length > 0 && !this.#body.destroyed) this.#push(joined)
+  }
+}
+
+/** Joiners with small pieces, first come first. */
+const waiting: Joiner[] = []
+let begun = false
+
+function flushLater(joiner: Joiner): void {
+  waiting.push(joiner)
+  if (!begun) setImmediate(flushSome)
+  begun = true
+}
+
+/** Flushes what {@link MOST} pieces were joined of. Of many parsers that were stopped, not all go on in the same turn. */
+function flushSome(): void {
+  for (let pieces = 0; pieces < MOST && waiting.length > 0; ) pieces += (waiting.shift() as Joiner).flush()
+  begun = waiting.length > 0
+  if (begun) setImmediate(flushSome)
+}
