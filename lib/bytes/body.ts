@@ -1,8 +1,9 @@
 import { IncomingMessage } from 'node:http'
+import { Http2ServerRequest } from 'node:http2'
 import { Readable } from 'node:stream'
 import { BodyAlreadyReadError, TooLargeError, UploadTimeoutError } from '../errors.js'
 import { within } from '../waits/within.js'
-import { joinSmallPieces } from './small-pieces.js'
+import { joinPiecesOfRequest } from './small-pieces.js'
 
 /** Bytes per second of a body, in the idle time-out, below which its sender counts as silent. */
 const LEAST_RATE = 4096
@@ -24,7 +25,7 @@ export const bodyTooLarge = (limit: number) => new TooLargeError(`the body is la
  * @returns a stream that fails with BodyAlreadyReadError, TooLargeError or UploadTimeoutError
  */
 export function boundedBody(body: Readable, { limit, idle }: { limit: number; idle: number }): Readable {
-  if (body instanceof IncomingMessage || 'stream' in body) joinSmallPieces(body)
+  if (body instanceof IncomingMessage || body instanceof Http2ServerRequest) joinPiecesOfRequest(body)
   const onSize = (bytes: number) => {
     if (bytes > limit) throw bodyTooLarge(limit)
   }

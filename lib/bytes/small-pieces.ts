@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
 
@@ -5,20 +6,26 @@ import type { Readable } from 'node:stream'
 const SMALL = 1024
 /** Bytes that are joined to one piece at most. */
 const BLOCK = 4096
-/** Small pieces in one turn of the event loop. Node.js takes a microsecond or more to parse one. */
+/** Small pieces of requests in one turn of the event loop. Node.js takes a microsecond or more to parse one. */
 const MOST = 4096
+
+/** Joins the small pieces of a request's body that nobody has begun to read, see {@link joinSmallPieces}. */
+export function joinPiecesOfRequest(body: IncomingMessage | Http2ServerRequest): void {
+  // A request of HTTP/2 gets what its stream has queued.
+  joinSmallPieces('stream' in body ? body.stream : body, MOST)
+}
 
 /**
  * Joins the small pieces that a parser pushes into a body, before the body queues them. A sender that puts each byte in
  * a chunk of its own would otherwise fill the queue, which has a bound in bytes only, with tens of thousands of buffers.
  * What has come in a turn of the event loop is passed on at its end, or with the end of the body.
- * @param body of a request or an answer, of HTTP/1.1 or HTTP/2, which nobody has begun to read
+ *
+ * @param most small pieces after which the parser stops until then. Not for the parser of undici, which stops amid what
+ *   it has read from its socket, and copies the rest
  */
-export function joinSmallPieces(body: Readable): void {
-  // A request of HTTP/2 gets what its stream has queued.
-  const queue = 'stream' in body ? (body as Http2ServerRequest).stream : body
-  const joiner = new Joiner(queue)
-  queue.push = (piece: Piece, encoding?: BufferEncoding) => joiner.push(piece, encoding)
+export function joinSmallPieces(body: Readable, most = Number.POSITIVE_INFINITY): void {
+  const joiner = new Joiner(body, most)
+  body.push = (piece: Piece, encoding?: BufferEncoding) => joiner.push(piece, encoding)
 }
 
 type Piece = Uint8Array | string | null
@@ -29,6 +36,7 @@ const isSmall = (piece: Piece): piece is Uint8Array =>
 class Joiner {
   readonly #body: Readable
   readonly #push: Readable['push']
+  readonly #most: number
   #block = Buffer.alloc(0)
   /** Where in the block the bytes begin that were not passed on, and where they end. */
   #from = 0
@@ -36,8 +44,9 @@ class Joiner {
   /** Small pieces since the last flush. */
   #pieces = 0
 
-  constructor(body: Readable) {
+  constructor(body: Readable, most: number) {
     this.#body = body
+    this.#most = most
     this.#push = body.push.bind(body)
   }
 
@@ -51,7 +60,7 @@ class Joiner {
     this.#pieces++
     this.#join(piece)
     const { readableLength, readableHighWaterMark } = this.#body
-    return this.#pieces < MOST && readableLength + this.#to - this.#from < readableHighWaterMark
+    return this.#pieces < this.#most && readableLength + this.#to - this.#from < readableHighWaterMark
   }
 
   /** Passes on what was joined. @returns how many pieces it was */

@@ -1,6 +1,6 @@
 import { type FastifyPluginAsyncTypebox, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import type { AuthorizeContext } from '../../types/options.js'
-import { joinSmallPieces } from '../bytes/small-pieces.js'
+import { joinPiecesOfRequest } from '../bytes/small-pieces.js'
 import { SHARED_SCHEMAS } from '../schemas/shared.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
@@ -41,7 +41,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   const unread = new UnreadReplies(options.timeouts.idle, operations.deadline)
   scope.addHook('onRequest', async (request, reply) => {
     // Before anything waits: the body arrives meanwhile.
-    joinSmallPieces(request.raw)
+    joinPiecesOfRequest(request.raw)
     unread.begin(reply)
     await turnOf(request, reply)
   })
