@@ -9,7 +9,11 @@ import { type ServerProcess, startServer } from '../helpers/server-process.js'
 const MiB = 1024 * 1024
 /** What every operation may take above an idle server. */
 const BAR = 64 * MiB
-const LONGEST_TURN = 25
+/**
+ * Milliseconds. Node.js parses all of a read in one turn: 11,000 chunks of a byte, which take 9 ms or more. The first
+ * reads of all connections may come in one turn.
+ */
+const LONGEST_TURN = 60
 /** Requests at a time: as many uploads as are read by default. */
 const COUNT = 4
 const BYTES = 1_000_000
@@ -63,8 +67,7 @@ async function measured(t: Test, server: ServerProcess, request: (n: number) => 
   const { rss, turn } = await server.measure()
   t.comment(`${Math.round((rss - idle) / MiB)} MiB above idle, longest turn ${Math.round(turn)} ms`)
   t.ok(rss - idle <= BAR, `${rss - idle} bytes above idle`)
-  // The first read of each connection holds the head as well: so many chunks are parsed in whatever turn it comes.
-  t.ok(turn <= 2 * LONGEST_TURN, `the longest turn took ${turn} ms`)
+  t.ok(turn <= LONGEST_TURN, `the longest turn took ${turn} ms`)
   return statuses
 }
 
