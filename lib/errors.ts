@@ -84,10 +84,10 @@ export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did n
 /** Code of the host gave something that cannot be used. The message names the option. */
 export const HostValueError = createError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
 
-/** A client has sent more requests on one connection than may wait for their replies. */
+/** More requests wait than may, on one connection or altogether. */
 export const TooManyRequestsError = createError(
   'DB_BACKUPS_TOO_MANY_REQUESTS',
-  '%s requests wait on this connection for those before them',
+  'too many requests at a time, %s',
   503
 )
 

@@ -321,6 +321,19 @@ const PROVOKE: Record<string, Provoke> = {
     t.equal(reply.headers['retry-after'], '5')
     return reply
   },
+  tooManyRequests: async (t, id) => {
+    const on = await setupDatabases(t)
+    const gate = await startGate(t, on)
+    const release = gate.hold(/_bulk_get$/)
+    const host = await buildHost(t, { on, couch: gate.couch })
+    // As many as are answered at a time, and may wait.
+    const before = Array.from({ length: 16 + 256 }, () => send(host, id))
+    const reply = await send(host, id)
+    t.equal(reply.headers['retry-after'], '5')
+    release()
+    await Promise.all(before)
+    return reply
+  },
   tooManyDownloads: async (t, id) => {
     const host = await seeded(t)
     const backup = await apiOf(host).backup()

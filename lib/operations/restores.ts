@@ -5,7 +5,7 @@ import { cutRequester, cutText, MOST } from '../bytes/cut-text.js'
 import type { CouchClient } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { apiKey } from '../databases.js'
-import { BackupNotRestorableError, IncompleteRestoreError, TooManyUploadsError } from '../errors.js'
+import { BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import type { LegacyHeader } from '../repository/read-header.js'
@@ -134,8 +134,7 @@ export class Restores implements OperationRecords {
   }
 
   async #upload(body: Readable): Promise<Restorable> {
-    const full = () => new TooManyUploadsError(this.#instance.options.limits.uploads)
-    const source = await this.#instance.uploads.take(full, () => this.#spool(body, 'content'))
+    const source = await this.#spool(body, 'content')
     try {
       const { members } = source
       refuseUnusable(members)

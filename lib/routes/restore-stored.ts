@@ -48,6 +48,7 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
             'compressedBody',
             'transactionsLate',
             'reservedId',
+            'tooManyRequests',
             'closing'
           )
         }

@@ -36,6 +36,7 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
             'versionsTooLong',
             'reservedId',
             'missingDatabase',
+            'tooManyRequests',
             'closing'
           )
         }

@@ -250,6 +250,14 @@ const ERRORS = {
     summary: "The host's store of transactions does not answer",
     value: refusal(503, 'DB_BACKUPS_HOST_TIMEOUT', 'webhooks.create did not answer within 120000 ms')
   },
+  tooManyRequests: {
+    summary: 'Too many starts and restores are to be answered',
+    value: refusal(
+      503,
+      'DB_BACKUPS_TOO_MANY_REQUESTS',
+      'too many requests at a time, others are answered first: try again'
+    )
+  },
   tooManyDownloads: {
     summary: 'As many backups as are allowed at a time are being downloaded',
     value: refusal(
