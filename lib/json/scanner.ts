@@ -14,6 +14,9 @@ export class JsonSyntaxError extends Error {
   }
 }
 
+/** Is thrown for a member name of more bytes than the scanner may hold. */
+export class LongNameError extends JsonSyntaxError {}
+
 /** Raised for JSON that nests deeper than the scanner takes. */
 export class JsonDepthError extends JsonSyntaxError {
   constructor(depth: number, offset: number) {
@@ -545,7 +548,7 @@ export class JsonScanner {
 
   #countKey({ length }: Uint8Array): void {
     this.#keyBytes += length
-    if (this.#keyBytes > this.#maxKey) throw new JsonSyntaxError('member name too long', this.#offset)
+    if (this.#keyBytes > this.#maxKey) throw new LongNameError('member name too long', this.#offset)
   }
 
   /** Sets what must follow the first byte of a character beyond ASCII (RFC 3629, section 4). */

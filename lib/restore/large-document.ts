@@ -2,13 +2,14 @@ import type { FileHandle } from 'node:fs/promises'
 import { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
-import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
   type JsonPath,
   JsonScanner,
-  type JsonVisitor
+  type JsonVisitor,
+  LongNameError
 } from '../json/scanner.js'
 import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
@@ -46,7 +47,11 @@ const READ_BYTES = 192 * 1024
 /** Attachments in one step. */
 const STEP = 500
 
-const tooLarge = () => new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
+/** Is thrown for a document that takes more memory than one may: whatever else it is, it can be named. */
+export class LargeHeadError extends InvalidDocumentError {}
+
+const tooLarge = () =>
+  new LargeHeadError(`a document takes more than ${MAX_HEAD} bytes outside its attachments' data`)
 
 /** Makes memory for the heads of large documents, one at a time. */
 export const headMemory = () => new GrowingBuffer(MAX_HEAD, tooLarge)
@@ -60,11 +65,15 @@ export async function indexLargeDocument(range: FileRange, memory = headMemory()
   const visitor = new LargeVisitor(memory)
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
-  for await (const piece of inSharedTurns(readRange(range))) {
-    visitor.chunkStart = scanner.offset - piece.byteOffset
-    scanner.write(piece)
+  try {
+    for await (const piece of inSharedTurns(readRange(range))) {
+      visitor.chunkStart = scanner.offset - piece.byteOffset
+      scanner.write(piece)
+    }
+    scanner.end()
+  } catch (error) {
+    throw error instanceof LongNameError ? tooLarge() : error
   }
-  scanner.end()
   const json = await inTurns(visitor.head())
   await turnAfter(json)
   const head = await inTurns(documentSteps(json))
@@ -73,6 +82,45 @@ export async function indexLargeDocument(range: FileRange, memory = headMemory()
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return { head, parts: await inTurns(partsOf(range, visitor.attachments.values())) }
 }
+
+/** Reads of a document only which it is, in place of {@link indexLargeDocument}, which has thrown `problem`. */
+export async function nameLargeDocument(
+  range: FileRange,
+  memory: GrowingBuffer,
+  problem: LargeHeadError
+): Promise<LargeDocument> {
+  memory.clear()
+  let separator = '{'
+  const scanner = new JsonScanner(
+    {
+      begin([name]) {
+        if (name === undefined) return 'enter'
+        if (name !== '_id') return 'skip'
+        memory.add(`${separator}"_id":`)
+        separator = ','
+        return 'stream'
+      },
+      bytes: (piece) => memory.add(piece),
+      end() {}
+    },
+    { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD }
+  )
+  try {
+    for await (const piece of inSharedTurns(readRange(range))) scanner.write(piece)
+  } catch (error) {
+    // CouchDB sends the id first.
+    if (!(error instanceof LongNameError)) throw error
+  }
+  memory.add(separator === '{' ? '{}' : '}')
+  return unrestorable(memory.bytes, problem)
+}
+
+/** @param head the document with its id alone */
+export const unrestorable = (head: Buffer, problem: InvalidDocumentError): LargeDocument => ({
+  head: readDocument(head),
+  parts: [],
+  problem
+})
 
 function* partsOf(
   { file, from: start }: FileRange,

@@ -9,7 +9,13 @@ import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurns, inTurnsIfLong, sharedTurn } from '../waits/steps.js'
 import { checkAttachments } from './check-attachments.js'
-import { headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
+import {
+  headMemory,
+  indexLargeDocument,
+  type LargeDocument,
+  LargeHeadError,
+  nameLargeDocument
+} from './large-document.js'
 import type { RestoreSource, SourceDocument } from './source.js'
 
 /** Where a large document lies: each takes more than 4 MiB of the upload, so they are few. */
@@ -152,10 +158,16 @@ export class SpooledSource implements RestoreSource {
     this.#large.set(database, large)
   }
 
-  /** Only one is in memory at a time. */
-  #indexLarge({ from, to }: Pick<SpooledLarge, 'from' | 'to'>): Promise<LargeDocument> {
+  /** Only one is in memory at a time. One that takes more than a document may keeps no other from being restored. */
+  async #indexLarge({ from, to }: Pick<SpooledLarge, 'from' | 'to'>): Promise<LargeDocument> {
     const { handle: file } = this.#largeFile as RoomFile
-    return indexLargeDocument({ file, from, to }, this.#headMemory)
+    const range = { file, from, to }
+    try {
+      return await indexLargeDocument(range, this.#headMemory)
+    } catch (error) {
+      if (!(error instanceof LargeHeadError)) throw error
+      return nameLargeDocument(range, this.#headMemory, error)
+    }
   }
 
   /** A copy that says "deleted" leaves nothing to restore of the copies before it. */

@@ -1,14 +1,20 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
-import { documentSteps, InvalidDocumentError, isDesign, readDocument } from '../json/document.js'
+import { documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
 import type { StoredHeader } from '../repository/layout.js'
 import type { Repository } from '../repository/repository.js'
 import type { LargeDocumentBytes, StoredDocuments } from '../repository/stored-documents.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurnsIfLong } from '../waits/steps.js'
-import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
+import {
+  type FileRange,
+  headMemory,
+  indexLargeDocument,
+  type LargeDocument,
+  unrestorable
+} from './large-document.js'
 import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
 
 /** A backup of this package in the database. */
@@ -98,7 +104,7 @@ export class StoredSource implements RestoreSource {
       return await indexLargeDocument(range, this.#headMemory)
     } catch (problem) {
       if (!(problem instanceof InvalidDocumentError) || !id) throw problem
-      return { head: readDocument(Buffer.from(JSON.stringify({ _id: id }))), parts: [], problem }
+      return unrestorable(Buffer.from(JSON.stringify({ _id: id })), problem)
     }
   }
 }
