@@ -217,6 +217,7 @@ t.test('a backup that a later version has stored is refused, not misread', async
   const id = await api.backup()
   const system = on.couch.use(on.names.system)
   const header = (await system.get(id)) as unknown as { storage: { layout: number } }
+  t.equal(header.storage.layout, 2, 'what this version writes')
   header.storage.layout++
   await system.insert(header as never)
   for (const method of ['GET', 'PUT'] as const) {
@@ -225,4 +226,21 @@ t.test('a backup that a later version has stored is refused, not misread', async
     t.match(reply.json(), { code: 'DB_BACKUPS_UNKNOWN_LAYOUT', message: /later version/ })
   }
   t.strictSame((await api.call('GET')).json().ids, [id])
+})
+
+t.test('a list asks only for the headers that were written since the last', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
+  const asked = async () => {
+    const before = gate.requests.length
+    const { ids } = (await api.call('GET')).json()
+    const requests = gate.requests.slice(before)
+    return { ids, headers: requests.filter((line) => !line.includes('_all_docs')).length }
+  }
+  const first = await api.backup()
+  await asked()
+  t.strictSame(await asked(), { ids: [first], headers: 0 })
+  const second = await api.backup()
+  t.strictSame(await asked(), { ids: [first, second], headers: 1 })
 })

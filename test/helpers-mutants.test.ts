@@ -17,6 +17,7 @@ t.test('code is changed where a test should notice', async (t) => {
     ['await a()', [';', 'a()']],
     ['x += 2', [';', 'x -= 2', 'x += 3', 'x += 1']],
     ['const on = true', ['const on = false']],
+    ['const HALF = () => a / b', ['const HALF = () => a * b']],
     ['const y = Math.min(a, b)', ['const y = Math.max(a, b)']]
   ] as const)
     t.strictSame(texts(line), expected, line)
@@ -29,6 +30,8 @@ t.test('what no test could notice is left', async (t) => {
     'type A = 1 | false',
     "const a = 'b' + c",
     'const size = 2 * 1024',
+    'const IN_FLIGHT = 2',
+    'const ROOM = 2 * SIZE + 8',
     'class A { constructor() { this.a = b } }'
   ])
     t.strictSame(texts(line), [], line)

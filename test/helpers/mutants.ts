@@ -39,7 +39,7 @@ export function mutantsOf(file: string, text: string): Mutant[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.ES2022, true)
   const mutants: Mutant[] = []
   const visit = (node: ts.Node): void => {
-    if (isOfTypes(node)) return
+    if (isOfTypes(node) || isSize(node)) return
     for (const { node: changed, replacement } of changesOf(node)) {
       mutants.push(mutantAt(file, text, changed.getStart(source), changed.getEnd(), replacement))
     }
@@ -76,6 +76,24 @@ const isOfTypes = (node: ts.Node): boolean =>
   ts.isInterfaceDeclaration(node) ||
   ts.isTypeAliasDeclaration(node) ||
   ts.isImportDeclaration(node)
+
+/** Sizes, counts and times: whether another one is wrong only the machine can tell. A promise among them is in `FIXED`. */
+function isSize(node: ts.Node): boolean {
+  if (!ts.isVariableDeclaration(node) || !ts.isVariableStatement(node.parent.parent)) return false
+  const { name, initializer, parent } = node
+  const isConstant = ts.isIdentifier(name) && /^[A-Z][A-Z\d_]*$/.test(name.text)
+  return (
+    isConstant &&
+    ts.isSourceFile(parent.parent.parent) &&
+    initializer !== undefined &&
+    isArithmetic(initializer)
+  )
+}
+
+const isArithmetic = (node: ts.Expression): boolean =>
+  ts.isNumericLiteral(node) ||
+  ts.isIdentifier(node) ||
+  (ts.isBinaryExpression(node) && isArithmetic(node.left) && isArithmetic(node.right))
 
 function changesOf(node: ts.Node): Change[] {
   if (ts.isBinaryExpression(node)) return operatorChanges(node)
