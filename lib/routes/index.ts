@@ -1,6 +1,9 @@
 import { type FastifyPluginAsyncTypebox, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import type { AuthorizeContext } from '../../types/options.js'
-import { SHARED_SCHEMAS } from '../schemas/shared.js'
+import { AttachmentStored, Backup, BackupIds, BackupStarted } from '../schemas/backup.js'
+import { ErrorReply } from '../schemas/errors.js'
+import { RestoreStarted } from '../schemas/restore.js'
+import { Transaction } from '../schemas/transaction.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
 import { describer, type RouteContext, type Routes, type Scope } from './context.js'
@@ -21,6 +24,9 @@ const PREFIXES: readonly { base: string; scheme: AuthorizeContext['scheme'] }[] 
 ]
 const VERSIONS = ['v1', 'v2', 'v3']
 
+/** The schemas that routes refer to by their `$id`. */
+const SCHEMAS = [AttachmentStored, Backup, BackupIds, BackupStarted, ErrorReply, RestoreStarted, Transaction]
+
 /** Registers the six routes at both prefixes and every version. */
 export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' | 'options'>> = async (
   scope,
@@ -35,7 +41,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   scope.setValidatorCompiler(TypeBoxValidatorCompiler)
   // The schemas of replies describe them: the host's own refusals are sent as the host words them.
   scope.setSerializerCompiler(() => JSON.stringify)
-  for (const schema of SHARED_SCHEMAS) scope.addSchema(schema)
+  for (const schema of SCHEMAS) scope.addSchema(schema)
   scope.setErrorHandler(handleError)
   const unread = new UnreadReplies(options.timeouts.idle, operations.deadline)
   scope.addHook('onRequest', async (request, reply) => {

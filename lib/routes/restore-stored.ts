@@ -1,7 +1,7 @@
 import { BackupNotFoundError } from '../errors.js'
 import { transactionPath } from '../operations/transactions.js'
 import { BackupParams } from '../schemas/common.js'
-import { errorReplies } from '../schemas/errors.js'
+import { BODY_ERRORS, errorReplies, RESTORE_ERRORS } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import { acceptNoBody, type Routes } from './context.js'
@@ -32,23 +32,13 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
         response: {
           202: restoreStarted,
           ...errorReplies(
-            'restoreRuns',
-            'backupRunsInstead',
+            ...RESTORE_ERRORS,
             'invalidBackupId',
-            'invalidSkipList',
-            'invalidWebhook',
             'invalidJson',
             'nothingToRestore',
-            'notRestorable',
             'unknownLayout',
             'bodyTooLarge',
-            'uploadStalled',
-            'bodyAlreadyRead',
-            'mediaType',
-            'compressedBody',
-            'transactionsLate',
-            'reservedId',
-            'closing'
+            ...BODY_ERRORS
           )
         }
       }

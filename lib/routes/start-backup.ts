@@ -1,6 +1,6 @@
 import { backupStarted } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
-import { errorReplies } from '../schemas/errors.js'
+import { BODY_ERRORS, errorReplies } from '../schemas/errors.js'
 import { backupPath, type Routes, refuseBody } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 
@@ -28,10 +28,7 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
             'unexpectedBody',
             'invalidJson',
             'bodyTooLarge',
-            'uploadStalled',
-            'bodyAlreadyRead',
-            'mediaType',
-            'compressedBody',
+            ...BODY_ERRORS,
             'versionsLate',
             'versionsTooLong',
             'reservedId',

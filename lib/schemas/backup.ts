@@ -1,6 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { BackupId, EXAMPLE_BACKUP, Milliseconds } from './common.js'
-import { reply } from './reply.js'
+import { BackupId, EXAMPLE_BACKUP, Milliseconds, reply } from './common.js'
 
 export const BackupStarted = Type.Object(
   {
@@ -225,23 +224,19 @@ export const backup = reply(
   }
 )
 
+const Header = (description: string, example: string) =>
+  Type.Optional(Type.String({ description, examples: [example] }))
+
+const EXAMPLE_ETAG = '"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"'
+
 export const RangeHeaders = Type.Object({
-  range: Type.Optional(
-    Type.String({
-      description: 'Where the reply is to begin. Other forms are ignored.',
-      examples: ['bytes=1000000-']
-    })
+  range: Header('Where the reply is to begin. Other forms are ignored.', 'bytes=1000000-'),
+  'if-range': Header(
+    'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
+    EXAMPLE_ETAG
   ),
-  'if-range': Type.Optional(
-    Type.String({
-      description: 'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
-      examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
-    })
-  ),
-  'if-none-match': Type.Optional(
-    Type.String({
-      description: 'The `ETag` of what the client has: the reply is 304 while the backup is the same',
-      examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
-    })
+  'if-none-match': Header(
+    'The `ETag` of what the client has: the reply is 304 while the backup is the same',
+    EXAMPLE_ETAG
   )
 })
