@@ -43,12 +43,10 @@ export class HeadReader {
 
   /** Takes the next bytes. @returns whether the head is known. @throws CliError when they are not a backup's */
   write(piece: Uint8Array): boolean {
-    if (!this.#visitor.done) {
-      try {
-        this.#scanner.write(piece)
-      } catch (error) {
-        throw new CliError(EXIT.failed, `the reply is not a backup: ${(error as Error).message}`)
-      }
+    try {
+      if (!this.#visitor.done) this.#scanner.write(piece)
+    } catch (error) {
+      throw new CliError(EXIT.failed, `the reply is not a backup: ${(error as Error).message}`)
     }
     return this.#visitor.done
   }

@@ -18,21 +18,24 @@ function backupText(head: BackupHead): string {
   return `${id} complete: ${head.doc_count} documents${elapsed ? `, in ${elapsed}` : ''}`
 }
 
-/** What is to be told beside a backup's state; `null`: nothing. */
-function warningOf(head: BackupHead): string | null {
-  const warnings = head.in_progress ? [] : [missingWarning(head), unreadableWarning(head)]
-  return warnings.filter((warning) => warning !== null).join('\n') || null
-}
-
-function missingWarning({ missing_databases: missing = [] }: BackupHead): string | null {
-  if (missing.length === 0) return null
-  return `warning: the backup holds nothing of ${missing.join(', ')}: no such database; is the name in the server's configuration right?`
-}
-
-function unreadableWarning({ unreadable_count: count = 0 }: BackupHead): string | null {
-  if (count === 0) return null
-  const documents = count === 1 ? '1 document' : `${count} documents`
-  return `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
+function warningOf({
+  in_progress,
+  missing_databases: missing = [],
+  unreadable_count: unreadable = 0
+}: BackupHead): string | null {
+  if (in_progress) return null
+  const lines: string[] = []
+  if (missing.length > 0)
+    lines.push(
+      `warning: the backup holds nothing of ${missing.join(', ')}: no such database; is the name in the server's configuration right?`
+    )
+  if (unreadable > 0) {
+    const documents = unreadable === 1 ? '1 document' : `${unreadable} documents`
+    lines.push(
+      `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
+    )
+  }
+  return lines.join('\n') || null
 }
 
 /** How far a running backup is. Nobody knows how many documents there will be. */

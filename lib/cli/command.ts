@@ -11,8 +11,6 @@ export interface Context {
   stdin: Readable & { isTTY?: boolean }
   stdout: NodeJS.WriteStream
   stderr: NodeJS.WriteStream
-  /** Whether stdout is for one JSON object. */
-  json: boolean
 }
 
 /** What a command has to say in the end. */

@@ -19,14 +19,11 @@ export async function download(
     farthest = Math.max(farthest, sink.position)
     return progressed
   }
-  await client.retry(
-    async () => {
-      const reply = await openRest(client, id, sink)
-      if (reply) await transfer(reply, sink, onProgress)
-    },
-    () => true,
-    hasProgressed
-  )
+  const attempt = async () => {
+    const reply = await openRest(client, id, sink)
+    if (reply) await transfer(reply, sink, onProgress)
+  }
+  await client.retry(attempt, undefined, hasProgressed)
 }
 
 /** Asks for what is missing. @returns `null` when nothing is */

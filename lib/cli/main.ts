@@ -24,14 +24,8 @@ const COMMON: Options = {
   version: { type: 'boolean' }
 }
 
-interface Invocation {
-  command: Command
-  args: string[]
-  values: Values
-}
-
-/** Prints what was asked for and returns `null`, or returns the command to run. @throws CliError */
-function parse(argv: readonly string[]): Invocation | null {
+/** Prints what was asked for, or runs a command. @throws CliError */
+async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcome | null> {
   const [name, ...rest] = argv
   if (name === undefined) throw new CliError(EXIT.usage, mainHelp(COMMANDS))
   if (name === '--help' || name === '-h' || name === 'help') return print(mainHelp(COMMANDS))
@@ -46,7 +40,20 @@ function parse(argv: readonly string[]): Invocation | null {
     throw new CliError(EXIT.usage, `usage: ${name} ${command.usage}`)
   }
   command.check?.(positionals, values)
-  return { command, args: positionals, values }
+  const progress = new Progress(process.stderr, values.progress === true)
+  const client = new Client({
+    ...readEnvironment(process.env),
+    retries: count('retries', values.retries, 0),
+    timeout: count('timeout', values.timeout, 1) * 1000,
+    signal,
+    onRetry: ({ message }, wait) => progress.note(`${message}; trying again in ${wait / 1000} s`)
+  })
+  const { stdin, stdout, stderr } = process
+  try {
+    return await command.run({ client, progress, stdin, stdout, stderr }, positionals, values)
+  } finally {
+    progress.clear()
+  }
 }
 
 function parseOptions(args: string[], options: Options): { values: Values; positionals: string[] } {
@@ -63,27 +70,6 @@ function print(text: string): null {
 }
 
 const version = () => (require('fastify-couchdb-backups/package.json') as { version: string }).version
-
-async function run({ command, args, values }: Invocation, signal: AbortSignal): Promise<Outcome> {
-  const progress = new Progress(process.stderr, values.progress === true)
-  const client = new Client({
-    ...readEnvironment(process.env),
-    retries: count('retries', values.retries, 0),
-    timeout: count('timeout', values.timeout, 1) * 1000,
-    signal,
-    onRetry: ({ message }, wait) => progress.note(`${message}; trying again in ${wait / 1000} s`)
-  })
-  const { stdin, stdout, stderr } = process
-  try {
-    return await command.run(
-      { client, progress, stdin, stdout, stderr, json: values.json === true },
-      args,
-      values
-    )
-  } finally {
-    progress.clear()
-  }
-}
 
 function count(name: string, value: Values[string], least: number): number {
   const number = Number(value)
@@ -118,8 +104,8 @@ async function main(argv: readonly string[]): Promise<ExitCode> {
   // Whoever reads stdout has seen enough.
   process.stdout.on('error', () => process.exit(EXIT.failed))
   try {
-    const invocation = parse(argv)
-    return invocation ? conclude(json, await run(invocation, interrupt.signal)) : EXIT.ok
+    const outcome = await run(argv, interrupt.signal)
+    return outcome ? conclude(json, outcome) : EXIT.ok
   } catch (error) {
     return fail(json, error, interrupt.signal.aborted)
   }

@@ -1,7 +1,6 @@
 import type { WebhookTransaction } from '../../types/webhooks.js'
 import type { Client } from './client.js'
 import { CliError, EXIT } from './errors.js'
-import { poll } from './poll.js'
 import type { Progress } from './progress.js'
 
 /** What the host tells of a transaction: another one than this package's example may leave members out. */
@@ -22,11 +21,9 @@ export async function followTransaction(
   progress: Progress
 ): Promise<Transaction> {
   let told = 0
-  return poll(async () => {
-    const transaction = await client.json<Transaction>(
-      { path: ['webhooks', 'txs', id] },
-      { idempotent: true }
-    )
+  return client.poll(async () => {
+    const call = { path: ['webhooks', 'txs', id] }
+    const transaction = await client.json<Transaction>(call, { idempotent: true })
     const { status, on_step: step = 0, total_steps: steps = 1, athena_messages: messages = [] } = transaction
     if (status !== 'pending' && status !== 'success' && status !== 'error') {
       throw new CliError(EXIT.failed, `transaction ${id} has no status`)
@@ -35,26 +32,26 @@ export async function followTransaction(
     if (status !== 'pending') return transaction
     progress.steps(messages.at(-1) ?? 'restoring', step, steps)
     return undefined
-  }, client.signal)
+  })
 }
 
 /** Says which ids of the skip lists no document has; nothing when all were found. */
 export function unknownText({ skip_unknown: unknown = {} }: Transaction): string {
-  const lines = Object.entries(unknown).map(([database, { count, ids }]) => {
+  let text = ''
+  for (const [database, { count, ids }] of Object.entries(unknown)) {
     const more = count > ids.length ? `, and ${count - ids.length} more` : ''
     const named = ids.map((id) => `"${id}"`).join(', ')
-    return `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
-  })
-  return lines.join('')
+    text += `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
+  }
+  return text
 }
 
 /** Names the documents with a console's settings that a restore has changed; nothing when it has changed none. */
 export function settingsText({ settings_documents: changed = [] }: Transaction): string {
-  const lines = changed.map(
-    ({ id, change }) =>
-      `warning: the settings document "${id}" of system was ${change}: its names, addresses and keys count for this console\n`
-  )
-  return lines.join('')
+  let text = ''
+  for (const { id, change } of changed)
+    text += `warning: the settings document "${id}" of system was ${change}: its names, addresses and keys count for this console\n`
+  return text
 }
 
 /** How a restore ended, for people. */

@@ -46,7 +46,7 @@ settings of another console this one would use that one's databases and keys.`,
       throw new CliError(EXIT.usage, 'restore takes either the id of a backup or --file')
     }
     if (id !== undefined) checkBackupId(id)
-    for (const option of SKIP_OPTIONS) listOf(option, values)
+    for (const option of SKIP_OPTIONS) idsOf(option, values)
   },
   async run(context, [id], values) {
     const { client, progress } = context
@@ -74,17 +74,11 @@ async function callOf({ progress }: Context, id: string | undefined, values: Val
   const url = values['client-webhook-url'] as string | undefined
   const query: Record<string, string> = {}
   for (const option of SKIP_OPTIONS) {
-    const ids = listOf(option, values)
-    if (ids !== undefined) query[option.replace('-', '_')] = ids
+    const ids = idsOf(option, values)
+    if (ids) query[option.replace('-', '_')] = JSON.stringify(ids)
   }
-  if (id !== undefined) {
-    return {
-      method: 'PUT',
-      path: ['backups', id],
-      query,
-      json: url === undefined ? {} : { client_webhook_url: url }
-    }
-  }
+  if (id !== undefined)
+    return { method: 'PUT', path: ['backups', id], query, json: { client_webhook_url: url } }
   const file = String(values.file)
   const upload = await uploadOf(file, url, (done, total) => progress.transfer(file, done, total))
   return { method: 'PUT', path: ['backups'], query, ...upload }
@@ -103,13 +97,7 @@ addresses and keys. --skip-system ${SETTINGS} leaves them alone.
 `
 }
 
-/** The ids of a skip list, as JSON. @throws CliError */
-function listOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string | undefined {
-  const ids = idsOf(option, values)
-  return ids && JSON.stringify(ids)
-}
-
-/** The ids that an option names; `undefined` without it. @throws CliError */
+/** Returns the ids that an option names, `undefined` without it. @throws CliError */
 function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] | undefined {
   const given = values[option] as string[] | undefined
   return given?.flatMap((text) => {
