@@ -2,7 +2,7 @@ import type { BackupHead } from './backup-head.js'
 import type { Outcome } from './command.js'
 import { EXIT } from './errors.js'
 
-/** What a command that shows a backup says in the end. */
+/** Returns what a command that shows a backup says in the end. */
 export const backupOutcome = (head: BackupHead): Outcome => ({
   result: head,
   text: backupText(head),
@@ -10,7 +10,6 @@ export const backupOutcome = (head: BackupHead): Outcome => ({
   exitCode: head.error ? EXIT.failed : EXIT.ok
 })
 
-/** What a backup is, for people. */
 function backupText(head: BackupHead): string {
   const { id, elapsed } = head
   if (head.in_progress) return `${id} ${progressText(head)}`
@@ -18,27 +17,24 @@ function backupText(head: BackupHead): string {
   return `${id} complete: ${head.doc_count} documents${elapsed ? `, in ${elapsed}` : ''}`
 }
 
-function warningOf({
-  in_progress,
-  missing_databases: missing = [],
-  unreadable_count: unreadable = 0
-}: BackupHead): string | null {
-  if (in_progress) return null
-  const lines: string[] = []
-  if (missing.length > 0)
-    lines.push(
-      `warning: the backup holds nothing of ${missing.join(', ')}: no such database; is the name in the server's configuration right?`
-    )
-  if (unreadable > 0) {
-    const documents = unreadable === 1 ? '1 document' : `${unreadable} documents`
-    lines.push(
-      `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
-    )
-  }
-  return lines.join('\n') || null
+/** Returns what is to be told beside a backup's state, `null` for nothing. */
+function warningOf(head: BackupHead): string | null {
+  const warnings = head.in_progress ? [] : [missingWarning(head), unreadableWarning(head)]
+  return warnings.filter((warning) => warning !== null).join('\n') || null
 }
 
-/** How far a running backup is. Nobody knows how many documents there will be. */
+function missingWarning({ missing_databases: missing = [] }: BackupHead): string | null {
+  if (missing.length === 0) return null
+  return `warning: the backup holds nothing of ${missing.join(', ')}: no such database; is the name in the server's configuration right?`
+}
+
+function unreadableWarning({ unreadable_count: count = 0 }: BackupHead): string | null {
+  if (count === 0) return null
+  const documents = count === 1 ? '1 document' : `${count} documents`
+  return `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
+}
+
+/** Tells how far a running backup is. Nobody knows how many documents there will be. */
 export function progressText({ doc_count: documents, dbs = {} }: BackupHead): string {
   const finished = Object.keys(dbs)
   const done = finished.length > 0 ? `; finished: ${finished.join(', ')}` : ''

@@ -6,7 +6,7 @@ import type { Progress } from './progress.js'
 /** What the host tells of a transaction: another one than this package's example may leave members out. */
 export type Transaction = Partial<WebhookTransaction>
 
-/** The id in a transaction's URL. Only that is taken of it: credentials go nowhere but to `BACKUPS_URL`. */
+/** Returns the id in a transaction's URL, and nothing else of it: credentials go nowhere but to `BACKUPS_URL`. */
 export function transactionId(url: unknown): string {
   const id = /\/webhooks\/txs\/([\w-]+)$/.exec(String(url))?.[1]
   if (id === undefined)
@@ -54,17 +54,11 @@ export function settingsText({ settings_documents: changed = [] }: Transaction):
   return text
 }
 
-/** How a restore ended, for people. */
-export function transactionText({
-  tx_id,
-  status,
-  databases = {},
-  failures = [],
-  athena_messages
-}: Transaction): string {
-  const lines = [
-    `${tx_id} ${status === 'success' ? 'restored' : `failed: ${athena_messages?.at(-1) ?? 'no reason told'}`}`
-  ]
+/** Tells people how a restore ended. */
+export function transactionText(transaction: Transaction): string {
+  const { tx_id, status, databases = {}, failures = [], athena_messages: messages = [] } = transaction
+  const ended = status === 'success' ? 'restored' : `failed: ${messages.at(-1) ?? 'no reason told'}`
+  const lines = [`${tx_id} ${ended}`]
   for (const [database, { total, ...counts }] of Object.entries(databases)) {
     const parts = Object.entries(counts).filter(([, count]) => count > 0)
     const told = parts.map(([what, count]) => `${count} ${what}`).join(', ')

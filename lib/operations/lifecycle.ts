@@ -43,6 +43,8 @@ export interface OperationRecords {
   onFailed?(operation: ActiveOperation): void
 }
 
+type Records = Readonly<Record<OperationKind, OperationRecords>>
+
 /** Describes an operation that is to run. */
 export interface NewOperation<Result> {
   kind: OperationKind
@@ -74,14 +76,9 @@ export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
   readonly #outbox: Outbox
-  readonly #records: Readonly<Record<OperationKind, OperationRecords>>
+  readonly #records: Records
 
-  constructor(
-    instance: Instance,
-    active: ActiveOperations,
-    outbox: Outbox,
-    records: Readonly<Record<OperationKind, OperationRecords>>
-  ) {
+  constructor(instance: Instance, active: ActiveOperations, outbox: Outbox, records: Records) {
     this.#instance = instance
     this.#active = active
     this.#outbox = outbox

@@ -14,6 +14,8 @@ export const BackupParams = Type.Object({ backup_id: BackupId })
 
 export const NoQuery = Type.Object({}, { additionalProperties: false })
 
+export const Count = (description: string) => Type.Integer({ description })
+
 export const Milliseconds = (what: string) =>
   Type.Number({ description: `${what}, in milliseconds since the epoch` })
 

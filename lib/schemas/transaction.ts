@@ -1,7 +1,5 @@
 import { type ObjectOptions, type TSchema, Type } from '@sinclair/typebox'
-import { EXAMPLE_BACKUP, EXAMPLE_TX, Milliseconds, ref } from './common.js'
-
-const Count = (description: string) => Type.Integer({ description })
+import { Count, EXAMPLE_BACKUP, EXAMPLE_TX, Milliseconds, ref } from './common.js'
 
 const DatabaseCounts = Type.Object({
   total: Count('Documents that the backup holds'),
