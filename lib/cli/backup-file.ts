@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import type { Call } from './client.js'
-import { CliError, EXIT, fileError } from './errors.js'
+import { CliError, fileError, usageError } from './errors.js'
 
 /** Bytes at either end of a file that are looked at. */
 const MARGIN = 4096
@@ -23,7 +23,7 @@ export async function uploadOf(
 ): Promise<Pick<Call, 'upload' | 'headers'>> {
   const { size, brace } = await inspect(path)
   if (brace === undefined && webhookUrl !== undefined)
-    throw new CliError(EXIT.usage, `--client-webhook-url cannot be sent with gzip: gunzip ${path}`)
+    throw usageError(`--client-webhook-url cannot be sent with gzip: gunzip ${path}`)
   const webhook = webhookUrl === undefined ? '' : `"client_webhook_url":${JSON.stringify(webhookUrl)},`
   const head = Buffer.from(brace === undefined ? '' : `{${webhook}`)
   const start = brace === undefined ? 0 : brace + 1
@@ -40,7 +40,7 @@ export async function uploadOf(
     } catch (error) {
       throw fileError(error)
     }
-    if (done !== length) throw new CliError(EXIT.failed, `${path} has changed while it was read`)
+    if (done !== length) throw new CliError(`${path} has changed while it was read`)
   }
   const upload = { length, open: () => Readable.from(read(), { objectMode: false }) }
   return { upload, ...(brace === undefined && { headers: { 'content-encoding': 'gzip' } }) }
@@ -52,9 +52,8 @@ async function inspect(path: string): Promise<{ size: number; brace?: number }> 
   if (head.startsWith(GZIP)) return { size }
   const text = head.startsWith(MARK) ? MARK.length : 0
   const brace = text + head.slice(text).search(/[^ \t\r\n]/)
-  if (head[brace] !== '{') throw new CliError(EXIT.failed, `${path} is not a backup: it is no JSON object`)
-  if (!tail.trimEnd().endsWith('}'))
-    throw new CliError(EXIT.failed, `${path} is not whole: its end is missing`)
+  if (head[brace] !== '{') throw new CliError(`${path} is not a backup: it is no JSON object`)
+  if (!tail.trimEnd().endsWith('}')) throw new CliError(`${path} is not whole: its end is missing`)
   return { size, brace }
 }
 

@@ -7,7 +7,7 @@ import {
   type JsonVisitor
 } from '../json/scanner.js'
 import type { Call, Client } from './client.js'
-import { CliError, EXIT } from './errors.js'
+import { CliError } from './errors.js'
 
 /** What a backup says of itself before its documents. Of a running one, which is sent without them, also its `dbs`. */
 export type BackupHead = Partial<BackupSummary> & Pick<BackupSummary, 'id' | 'in_progress' | 'doc_count'>
@@ -37,7 +37,7 @@ export class HeadReader implements JsonVisitor {
     try {
       if (!this.#done) this.#scanner.write(piece)
     } catch (error) {
-      throw new CliError(EXIT.failed, `the reply is not a backup: ${(error as Error).message}`)
+      throw new CliError(`the reply is not a backup: ${(error as Error).message}`)
     }
     return this.#done
   }
@@ -46,7 +46,7 @@ export class HeadReader implements JsonVisitor {
   get head(): BackupHead {
     const { id, in_progress } = this.#head
     if (!this.#done || typeof id !== 'string' || typeof in_progress !== 'boolean')
-      throw new CliError(EXIT.failed, 'the reply is not a backup; is BACKUPS_URL right?')
+      throw new CliError('the reply is not a backup; is BACKUPS_URL right?')
     return this.#head as unknown as BackupHead
   }
 

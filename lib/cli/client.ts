@@ -198,10 +198,7 @@ async function readJson<T extends object>({ body, status }: Reply, what: string)
   } catch {
     // Told below.
   }
-  throw new CliError(
-    EXIT.failed,
-    `${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`
-  )
+  throw new CliError(`${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`)
 }
 
 async function readText(body: Reply['body']): Promise<string> {
@@ -209,7 +206,7 @@ async function readText(body: Reply['body']): Promise<string> {
   let length = 0
   for await (const piece of body) {
     length += piece.length
-    if (length > MAX_REPLY) throw new CliError(EXIT.failed, 'the reply is too large')
+    if (length > MAX_REPLY) throw new CliError('the reply is too large')
     pieces.push(piece)
   }
   return Buffer.concat(pieces).toString()
@@ -222,10 +219,7 @@ function connectionError(error: NodeJS.ErrnoException, timeout: number): Error {
     ? `nothing came for ${timeout / 1000} s`
     : error.message || code
   if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
-    return new CliError(
-      EXIT.failed,
-      `the server's certificate is not trusted: ${reason}; see NODE_EXTRA_CA_CERTS`
-    )
+    return new CliError(`the server's certificate is not trusted: ${reason}; see NODE_EXTRA_CA_CERTS`)
   }
   return new ConnectionError(`the connection failed: ${reason}`, UNSENT.has(code))
 }

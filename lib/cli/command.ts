@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { ParseArgsConfig } from 'node:util'
 import type { Client } from './client.js'
-import { CliError, EXIT, type ExitCode } from './errors.js'
+import { EXIT, type ExitCode, usageError } from './errors.js'
 import type { Progress } from './progress.js'
 
 /** What a command works with. */
@@ -45,9 +45,6 @@ export interface Command {
 /** @throws CliError */
 export function checkBackupId(id: string): void {
   if (!/^03_ibp_db_backup_\d{1,20}$/.test(id)) {
-    throw new CliError(
-      EXIT.usage,
-      `"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`
-    )
+    throw usageError(`"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`)
   }
 }

@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline/promises'
 import type { Context } from './command.js'
-import { CliError, EXIT } from './errors.js'
+import { CliError, usageError } from './errors.js'
 
 /**
  * Asks on the terminal for an answer that shows that the question was read.
@@ -11,8 +11,7 @@ export async function confirm(
   what: string,
   answer: string
 ): Promise<void> {
-  if (!stdin.isTTY)
-    throw new CliError(EXIT.usage, 'nobody can be asked, stdin is no terminal: --yes confirms')
+  if (!stdin.isTTY) throw usageError('nobody can be asked, stdin is no terminal: --yes confirms')
   const terminal = createInterface({ input: stdin, output: stderr })
   try {
     // The end of the input is an answer as well.
@@ -22,5 +21,5 @@ export async function confirm(
   } finally {
     terminal.close()
   }
-  throw new CliError(EXIT.failed, 'not confirmed: nothing was restored')
+  throw new CliError('not confirmed: nothing was restored')
 }

@@ -9,7 +9,7 @@ import { restore } from './commands/restore.js'
 import { start } from './commands/start.js'
 import { status } from './commands/status.js'
 import { readEnvironment } from './environment.js'
-import { CliError, EXIT, type ExitCode } from './errors.js'
+import { CliError, EXIT, type ExitCode, usageError } from './errors.js'
 import { commandHelp, mainHelp } from './help.js'
 import { Progress } from './progress.js'
 
@@ -27,17 +27,17 @@ const COMMON: Options = {
 /** Prints what was asked for, or runs a command. @throws CliError */
 async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcome | null> {
   const [name, ...rest] = argv
-  if (name === undefined) throw new CliError(EXIT.usage, mainHelp(COMMANDS))
+  if (name === undefined) throw usageError(mainHelp(COMMANDS))
   if (name === '--help' || name === '-h' || name === 'help') return print(mainHelp(COMMANDS))
   if (name === '--version') return print(version())
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-  if (!command) throw new CliError(EXIT.usage, `there is no command "${name}": see --help`)
+  if (!command) throw usageError(`there is no command "${name}": see --help`)
   const { values, positionals } = parseOptions(rest, { ...COMMON, ...command.options })
   if (values.help) return print(commandHelp(name, command))
   if (values.version) return print(version())
   const [least, most] = command.arguments
   if (positionals.length < least || positionals.length > most) {
-    throw new CliError(EXIT.usage, `usage: ${name} ${command.usage}`)
+    throw usageError(`usage: ${name} ${command.usage}`)
   }
   command.check?.(positionals, values)
   const progress = new Progress(process.stderr, values.progress === true)
@@ -60,7 +60,7 @@ function parseOptions(args: string[], options: Options): { values: Values; posit
   try {
     return parseArgs({ args, options, allowPositionals: true })
   } catch (error) {
-    throw new CliError(EXIT.usage, (error as Error).message)
+    throw usageError((error as Error).message)
   }
 }
 
@@ -74,7 +74,7 @@ const version = () => (require('fastify-couchdb-backups/package.json') as { vers
 function count(name: string, value: Values[string], least: number): number {
   const number = Number(value)
   if (/^\d+$/.test(String(value)) && number >= least && number <= 86_400) return number
-  throw new CliError(EXIT.usage, `--${name} must be a number, ${least} or more`)
+  throw usageError(`--${name} must be a number, ${least} or more`)
 }
 
 /** Says how it ended. @returns the exit code */
@@ -86,9 +86,9 @@ function conclude(json: boolean, outcome: Outcome): ExitCode {
 }
 
 function fail(json: boolean, error: unknown, interrupted: boolean): ExitCode {
-  const told = interrupted ? new CliError(EXIT.interrupted, 'interrupted') : error
+  const told = interrupted ? new CliError('interrupted', EXIT.interrupted) : error
   const { message, exitCode, reply } =
-    told instanceof CliError ? told : new CliError(EXIT.failed, (told as Error)?.stack ?? String(told))
+    told instanceof CliError ? told : new CliError((told as Error)?.stack ?? String(told))
   process.stderr.write(`${message}\n`)
   if (json) print(JSON.stringify({ error: { message, exit_code: exitCode, ...(reply && { reply }) } }))
   return exitCode

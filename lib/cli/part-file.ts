@@ -1,6 +1,6 @@
 import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { CliError, EXIT, fileError } from './errors.js'
+import { CliError, fileError, usageError } from './errors.js'
 
 /** Bytes after which what was written is made to last, so that it need not be fetched again after a crash. */
 const SYNC_BYTES = 64 * 1024 * 1024
@@ -88,7 +88,7 @@ export class PartFile implements Sink {
     })
     if (last.toString() !== '}') {
       await this.#remove()
-      throw new CliError(EXIT.failed, 'what came does not end as a backup does')
+      throw new CliError('what came does not end as a backup does')
     }
     if (!force) await refuseExisting(this.#path)
     await orFileError(async () => {
@@ -147,7 +147,7 @@ async function refuseExisting(path: string): Promise<void> {
     if (error.code === 'ENOENT') return null
     throw fileError(error)
   })
-  if (found) throw new CliError(EXIT.usage, `${path} exists: --force replaces it`)
+  if (found) throw usageError(`${path} exists: --force replaces it`)
 }
 
 /** What an earlier attempt has noted, where the file still holds that much. */

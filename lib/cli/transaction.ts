@@ -1,6 +1,6 @@
 import type { WebhookTransaction } from '../../types/webhooks.js'
 import type { Client } from './client.js'
-import { CliError, EXIT } from './errors.js'
+import { CliError } from './errors.js'
 import type { Progress } from './progress.js'
 
 /** What the host tells of a transaction: another one than this package's example may leave members out. */
@@ -9,8 +9,7 @@ export type Transaction = Partial<WebhookTransaction>
 /** Returns the id in a transaction's URL, and nothing else of it: credentials go nowhere but to `BACKUPS_URL`. */
 export function transactionId(url: unknown): string {
   const id = /\/webhooks\/txs\/([\w-]+)$/.exec(String(url))?.[1]
-  if (id === undefined)
-    throw new CliError(EXIT.failed, 'the reply does not name the transaction of the restore')
+  if (id === undefined) throw new CliError('the reply does not name the transaction of the restore')
   return id
 }
 
@@ -26,7 +25,7 @@ export async function followTransaction(
     const transaction = await client.json<Transaction>(call, { idempotent: true })
     const { status, on_step: step = 0, total_steps: steps = 1, athena_messages: messages = [] } = transaction
     if (status !== 'pending' && status !== 'success' && status !== 'error') {
-      throw new CliError(EXIT.failed, `transaction ${id} has no status`)
+      throw new CliError(`transaction ${id} has no status`)
     }
     for (; told < messages.length; told++) progress.note(messages[told])
     if (status !== 'pending') return transaction

@@ -4,7 +4,7 @@ import { uploadOf } from '../backup-file.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
 import { confirm } from '../confirm.js'
-import { CliError, EXIT } from '../errors.js'
+import { EXIT, usageError } from '../errors.js'
 import {
   followTransaction,
   settingsText,
@@ -43,7 +43,7 @@ settings of another console this one would use that one's databases and keys.`,
   arguments: [0, 1],
   check([id], values) {
     if ((id === undefined) === (values.file === undefined)) {
-      throw new CliError(EXIT.usage, 'restore takes either the id of a backup or --file')
+      throw usageError('restore takes either the id of a backup or --file')
     }
     if (id !== undefined) checkBackupId(id)
     for (const option of SKIP_OPTIONS) idsOf(option, values)
@@ -103,9 +103,6 @@ function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] 
   return given?.flatMap((text) => {
     const list = atOnce(readSkipList(text))
     if (list) return list
-    throw new CliError(
-      EXIT.usage,
-      `--${option} must be the id of a document, or ids with commas between them`
-    )
+    throw usageError(`--${option} must be the id of a document, or ids with commas between them`)
   })
 }
