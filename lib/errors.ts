@@ -35,7 +35,6 @@ export const UnknownLayoutError = createError(
   400
 )
 
-/** A backup that is still being made, or has failed. */
 export const BackupNotRestorableError = createError('DB_BACKUPS_NOT_RESTORABLE', 'cannot restore, %s', 400)
 
 /** What was uploaded is not a backup. The message names the field. */
@@ -145,7 +144,6 @@ export class OperationInProgressError extends Error {
   override readonly name = 'OperationInProgressError'
   readonly code = 'DB_BACKUPS_IN_PROGRESS'
   readonly statusCode = 400
-  /** What runs. */
   readonly operation: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   readonly id: string
@@ -170,7 +168,6 @@ export class DamagedBackupError extends Error {
   override readonly name = 'DamagedBackupError'
   readonly code = 'DB_BACKUPS_DAMAGED'
   readonly statusCode = 500
-  /** What is missing or damaged. */
   readonly part: 'header' | 'manifest' | 'chunk'
   /** Id of its document. */
   readonly id: string

@@ -12,7 +12,6 @@ export interface ClientOptions extends Environment {
   /** Milliseconds of silence after which a connection is given up. */
   timeout: number
   signal: AbortSignal
-  /** Told before a wait. */
   onRetry(error: CliError, wait: number): void
 }
 
@@ -56,7 +55,6 @@ const UNSENT = new Set([
   'UND_ERR_CONNECT_TIMEOUT'
 ])
 
-/** Calls the HTTP API. */
 export class Client {
   readonly #options: ClientOptions
   #agent: Agent | undefined

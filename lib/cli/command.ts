@@ -4,7 +4,6 @@ import type { Client } from './client.js'
 import { EXIT, type ExitCode, usageError } from './errors.js'
 import type { Progress } from './progress.js'
 
-/** What a command works with. */
 export interface Context {
   client: Client
   progress: Progress

@@ -4,7 +4,6 @@ import { usageError } from './errors.js'
 export interface Environment {
   /** Address of the server, without a slash at its end. */
   url: URL
-  /** The header's value. */
   authorization: string
 }
 

@@ -32,7 +32,6 @@ export class CliError extends Error {
 
 export const usageError = (message: string): CliError => new CliError(message, EXIT.usage)
 
-/** The reply came, and is an error. */
 export class ReplyError extends CliError {
   readonly status: number
   readonly headers: IncomingHttpHeaders

@@ -107,7 +107,6 @@ export class PartFile implements Sink {
     return worth
   }
 
-  /** Leaves nothing. */
   async discard(): Promise<void> {
     await this.#handle.close().catch(() => undefined)
     await this.#remove()

@@ -51,7 +51,6 @@ export class Progress {
     this.#stream.write(`${text}\n`)
   }
 
-  /** Takes the drawn line away. */
   clear(): void {
     if (this.#drawn) this.#stream.write('\r\u001b[K')
     this.#drawn = false

@@ -13,7 +13,6 @@ export function transactionId(url: unknown): string {
   return id
 }
 
-/** Follows a restore to its end. */
 export async function followTransaction(
   client: Client,
   id: string,
@@ -53,7 +52,6 @@ export function settingsText({ settings_documents: changed = [] }: Transaction):
   return text
 }
 
-/** Tells people how a restore ended. */
 export function transactionText(transaction: Transaction): string {
   const { tx_id, status, databases = {}, failures = [], athena_messages: messages = [] } = transaction
   const ended = status === 'success' ? 'restored' : `failed: ${messages.at(-1) ?? 'no reason told'}`
