@@ -6,7 +6,7 @@ import { RestoreStarted } from '../schemas/restore.js'
 import { Transaction } from '../schemas/transaction.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
-import { describer, type RouteContext, type Routes, type Scope } from './context.js'
+import { describer, type RouteContext, type Scope } from './context.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
@@ -74,18 +74,16 @@ function acceptEmptyJson(scope: Scope): void {
 /** Registers the routes of one prefix and version, and what answers paths beside them. */
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
-  scope.register(known, context)
+  scope.register(async (own) => {
+    // Before anything of the body is read.
+    own.addHook('onRequest', context.ask)
+    for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
+      own.register(api, context)
+  })
   scope.register(async (own) => {
     own.addHook('onRequest', refuseMoreSegments)
     own.addHook('onRequest', context.ask)
     own.register(appendLongNamed, context)
   })
   scope.register(refuseLongIds, context)
-}
-
-/** Registers the routes that clients know. Their requests are authorized before anything of the body is read. */
-const known: Routes = async (scope, context) => {
-  scope.addHook('onRequest', context.ask)
-  for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
-    scope.register(api, context)
 }
