@@ -1,11 +1,12 @@
 import { type Static, type TSchema, type TUnsafe, Type } from '@sinclair/typebox'
+import { BACKUP_ID } from '../own-documents.js'
 
 export const EXAMPLE_BACKUP = '03_ibp_db_backup_1592924104038'
 export const EXAMPLE_TX = '9f86d081884c7d659a2feaa0c55ad015'
 export const EXAMPLE_WEBHOOK = 'http://localhost:3000/ak/api/v1/webhooks/txs/nboqur'
 
 export const BackupId = Type.String({
-  pattern: '^03_ibp_db_backup_[0-9]{1,20}$',
+  pattern: BACKUP_ID.source,
   description: 'Id of the backup',
   examples: [EXAMPLE_BACKUP]
 })

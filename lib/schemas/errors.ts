@@ -3,6 +3,7 @@ import { type Static, Type } from '@sinclair/typebox'
 import { errorCodes } from 'fastify'
 import type { OperationKind } from '../../types/events.js'
 import * as errors from '../errors.js'
+import { BACKUP_ID } from '../own-documents.js'
 import { EXAMPLE_BACKUP, EXAMPLE_TX, type Examples, type ReplySchema, reply } from './common.js'
 
 /** A refusal: Fastify's shape, and the members that athena's clients know. */
@@ -56,7 +57,7 @@ const ERRORS = {
   ),
   invalidBackupId: invalid(
     'Not the id of a backup',
-    "params/backup_id Expected string to match '^03_ibp_db_backup_[0-9]{1,20}$'"
+    `params/backup_id Expected string to match '${BACKUP_ID.source}'`
   ),
   unexpectedBody: thrown(
     'A body where none is expected',

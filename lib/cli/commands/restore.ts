@@ -1,10 +1,10 @@
+import { createInterface } from 'node:readline/promises'
 import { readSkipList } from '../../json/read-skip-list.js'
 import { atOnce } from '../../waits/steps.js'
 import { uploadOf } from '../backup-file.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
-import { confirm } from '../confirm.js'
-import { EXIT, usageError } from '../errors.js'
+import { CliError, EXIT, usageError } from '../errors.js'
 import {
   followTransaction,
   settingsText,
@@ -55,7 +55,7 @@ settings of another console this one would use that one's databases and keys.`,
     if (values.yes) context.stderr.write(warning)
     else {
       const what = `Restoring ${id ?? values.file} overwrites documents of the databases of ${client.host}.`
-      await confirm(context, `${what}\n${warning}`.trimEnd(), client.host)
+      await confirm(context, `${what}\n${warning}`.trimEnd())
     }
     const { url } = await client.json<{ url?: string }>(call, { idempotent: false })
     progress.clear()
@@ -105,4 +105,22 @@ function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] 
     if (list) return list
     throw usageError(`--${option} must be the id of a document, or ids with commas between them`)
   })
+}
+
+/**
+ * Asks on the terminal for the server's host, an answer that shows that the question was read.
+ * @throws CliError when there is no terminal or another answer came
+ */
+export async function confirm({ stdin, stderr, client }: Context, what: string): Promise<void> {
+  if (!stdin.isTTY) throw usageError('nobody can be asked, stdin is no terminal: --yes confirms')
+  const terminal = createInterface({ input: stdin, output: stderr })
+  try {
+    // The end of the input is an answer as well.
+    const ended = new Promise<string>((resolve) => terminal.once('close', () => resolve('')))
+    const asked = terminal.question(`${what}\nType ${client.host} to go on: `, { signal: client.signal })
+    if ((await Promise.race([asked, ended])).trim() === client.host) return
+  } finally {
+    terminal.close()
+  }
+  throw new CliError('not confirmed: nothing was restored')
 }
