@@ -1,14 +1,15 @@
 import { PassThrough } from 'node:stream'
 import t from 'tap'
 import type { Context } from '../lib/cli/command.js'
-import { confirm } from '../lib/cli/confirm.js'
+import { confirm } from '../lib/cli/commands/restore.js'
 
 function ask(isTTY: boolean) {
   const stdin = Object.assign(new PassThrough(), { isTTY })
   const stderr = new PassThrough()
   const abort = new AbortController()
-  const context = { stdin, stderr, client: { signal: abort.signal } } as unknown as Context
-  const asked = confirm(context, 'Restoring x overwrites y.', 'example.com:3000')
+  const client = { signal: abort.signal, host: 'example.com:3000' }
+  const context = { stdin, stderr, client } as unknown as Context
+  const asked = confirm(context, 'Restoring x overwrites y.')
   return { stdin, stderr, abort, asked, shown: () => String(stderr.read()) }
 }
 
