@@ -225,7 +225,7 @@ async function fromFile(t: Test, browser: Browser): Promise<void> {
   )
   t.match(
     await dialog.textContent(),
-    /1 document written .*, 1 failed\. When their cause is gone, restore again/
+    /1 document written .*, 1 failed\. Remove the cause, then restore again/
   )
   t.ok(await console.on.couch.use(console.on.names.components).get('org9peer1'))
   await dialog.getByRole('button', { name: 'Close' }).click()
