@@ -1,6 +1,5 @@
-import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse, request as send } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
@@ -10,6 +9,7 @@ import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { listenInFrontOf } from './helpers/listen.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 async function withBackup(t: Test, options: HostOptions = {}) {
@@ -277,12 +277,7 @@ async function proxied(t: Test, url: string, onAppend: (socket: Socket) => Promi
       onward
     )
   }
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const through = new URL(url)
-  through.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
-  return { server, slow, couch: nano(through.href.replace(/\/$/, '')) }
+  return { server, slow, couch: nano(await listenInFrontOf(t, server, url)) }
 }
 
 t.test('the setting of CouchDB that bounds an append is named', async (t) => {

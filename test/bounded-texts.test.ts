@@ -1,6 +1,4 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import nano from 'nano'
@@ -10,6 +8,7 @@ import type { TransactionUpdate, WebhookStore } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { observe } from './helpers/observed-host.js'
 import { poll } from './helpers/poll.js'
 
@@ -30,13 +29,8 @@ async function webhookReceiver(t: Test) {
     bodies.push(await text(request))
     response.end()
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return { bodies, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` }
+  const origin = await listen(t, server)
+  return { bodies, url: `${origin}/` }
 }
 
 const couchStore = ({ couch, names }: TestDatabases) =>
@@ -174,13 +168,7 @@ async function refusing(t: Test, { url }: TestDatabases, path: RegExp) {
     response.statusCode = answer.status
     response.end(await answer.text())
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  return nano(await listen(t, server))
 }
 
 t.test('whatever reason the database gives, header, reply and log have a bound', async (t) => {

@@ -13,6 +13,7 @@ import { buildCli, type RunOptions } from './helpers/cli.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
+import { listen } from './helpers/listen.js'
 import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { load, seedDocuments } from './helpers/seed.js'
@@ -465,13 +466,7 @@ t.test('exit codes', async (t) => {
       if (request.method === 'PUT') return
       response.writeHead(503, { 'retry-after': '1' }).end('<html>')
     })
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    t.teardown(() => {
-      server.close()
-      server.closeAllConnections()
-    })
-    const env = { BACKUPS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+    const env = { BACKUPS_URL: await listen(t, server) }
     const began = Date.now()
     const list = await run(['list', '--retries', '1', '--json', '--progress'], { env })
     t.equal(list.code, 6)

@@ -9,6 +9,7 @@ import { Notifier } from '../lib/webhooks/notifier.js'
 import type { WebhookDelivery, WebhookTransaction } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 
 interface Received {
   method: string | undefined
@@ -26,13 +27,7 @@ async function startReceiver(t: Test, answer: (response: ServerResponse, before:
     received.push({ method, url, headers, body })
     answer(response, received.length - 1)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return { received, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+  return { received, url: await listen(t, server) }
 }
 
 const with200 = (response: ServerResponse) => response.end('ok')

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { gzipSync } from 'node:zlib'
 import nano from 'nano'
@@ -9,6 +8,7 @@ import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { type Api, apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
@@ -166,12 +166,7 @@ async function startProxy(
     // The client went away.
     Promise.resolve(serve(request, response)).catch(() => request.socket.destroy())
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return await listen(t, server)
 }
 
 const HOP_HEADERS = ['connection', 'content-length', 'host', 'transfer-encoding']

@@ -1,6 +1,4 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
 import nano, { type DocumentScope, type ServerScope } from 'nano'
 import t, { type Test } from 'tap'
@@ -9,6 +7,7 @@ import type { DatabaseNames } from '../types/index.js'
 import { apiOf, type SentBackup } from './helpers/api.js'
 import { type FetchedDocument, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
@@ -145,13 +144,7 @@ async function startRewriter(
     const isJson = String(answer.headers.get('content-type')).startsWith('application/json')
     response.end(isJson ? rewrite(path, bytes.toString()) : bytes)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  return nano(await listen(t, server))
 }
 
 const attachmentOf = ({ _attachments }: FetchedDocument) => _attachments?.a?.data

@@ -2,14 +2,13 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { compareDatabases, fetchAll, type Snapshot } from './helpers/database.js'
+import { compareDatabases, DATABASES, fetchAll, type Snapshot } from './helpers/database.js'
 import { type Example, prefixFor, startExample } from './helpers/example-process.js'
 import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { shellBlocks } from './helpers/shell-page.js'
 
 const PAGE = 'docs/disaster-recovery.md'
-const DATABASES = ['components', 'sessions', 'system'] as const
 const DEPLOYER = '{"storage": "of the deployer",\n "text": "é 漢 😀 \\"quoted\\" \\\\"}\n'
 
 async function snapshots({ couch, prefix }: Example): Promise<Record<string, Snapshot>> {

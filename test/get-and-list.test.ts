@@ -1,12 +1,11 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import nano from 'nano'
 import t from 'tap'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 t.test('a backup has the shape of the contract', async (t) => {
@@ -203,11 +202,8 @@ t.test('a 404 that is not of CouchDB is no empty list', async (t) => {
     request.resume()
     response.writeHead(404, { 'content-type': 'text/html' }).end('<html>nothing here</html>')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const { port } = server.address() as AddressInfo
-  const host = await buildHost(t, { couch: nano(`http://127.0.0.1:${port}`) })
+  const origin = await listen(t, server)
+  const host = await buildHost(t, { couch: nano(origin) })
   t.equal((await apiOf(host).call('GET')).statusCode, 502)
 })
 

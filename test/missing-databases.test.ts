@@ -7,13 +7,12 @@ import { CouchError, MissingDatabaseError } from '../lib/index.js'
 import type { LogicalDatabase } from '../types/index.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { apiOf, backupOf } from './helpers/api.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { DATABASES, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { listenInFrontOf } from './helpers/listen.js'
 import { observe } from './helpers/observed-host.js'
 import { load } from './helpers/seed.js'
-
-const DATABASES = ['components', 'sessions', 'system'] as const
 
 /** A console with a document in each database, but for those that are missing. */
 async function consoleWithout(t: Test, ...missing: LogicalDatabase[]): Promise<TestDatabases> {
@@ -236,7 +235,7 @@ t.test(
 
 t.test("a gateway's 404 is not taken for a missing database", async (t) => {
   const on = await consoleWithout(t)
-  const { hostname, port, username, password } = new URL(on.url)
+  const { hostname, port } = new URL(on.url)
   let requests: string[] = []
   const gateway = createServer((request, response) => {
     requests.push(`${request.method} ${request.url}`)
@@ -251,12 +250,8 @@ t.test("a gateway's 404 is not taken for a missing database", async (t) => {
     })
     request.pipe(onward)
   })
-  await new Promise<void>((resolve) => gateway.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => gateway.close().closeAllConnections())
-  const through = new URL(`http://127.0.0.1:${(gateway.address() as { port: number }).port}`)
-  through.username = username
-  through.password = password
-  const { app, api } = await setup(t, on, { couch: nano(through.href.replace(/\/$/, '')) })
+  const couch = nano(await listenInFrontOf(t, gateway, on.url))
+  const { app, api } = await setup(t, on, { couch })
   await t.rejects((await app.dbBackups.start()).finished, CouchError)
   requests = []
   const upload = { dbs: { athena_sessions: { docs: [{ _id: 'a' }] } } }

@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { createServer, request as sendRequest } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer, json } from 'node:stream/consumers'
 import Ajv from 'ajv/dist/2020.js'
@@ -14,6 +13,7 @@ import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { operationsOf } from './helpers/openapi.js'
 import { poll } from './helpers/poll.js'
 import { load } from './helpers/seed.js'
@@ -102,11 +102,8 @@ async function refusing(t: Test, on: TestHost['on']): Promise<TestHost> {
     response.writeHead(403, { 'content-type': 'application/json' })
     response.end('{"error":"forbidden","reason":"You are not allowed to access this db."}')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const { port } = server.address() as AddressInfo
-  return buildHost(t, { on, couch: nano(`http://127.0.0.1:${port}`) })
+  const origin = await listen(t, server)
+  return buildHost(t, { on, couch: nano(origin) })
 }
 
 /** A body that stops after its first byte. */
@@ -468,9 +465,7 @@ t.test('a webhook receives what the document says', async (t) => {
   const { schema, examples } = content['application/json'] as OpenAPIV3_1.MediaTypeObject
 
   const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
+  const origin = await listen(t, server)
   const host = await seeded(t)
   const id = await apiOf(host).backup()
   const components = host.on.couch.use(host.on.names.components)
@@ -478,7 +473,7 @@ t.test('a webhook receives what the document says', async (t) => {
   const call = once(server, 'request')
   await send(host, 'restoreBackup', {
     url: `${BASE}/${id}`,
-    payload: { client_webhook_url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` }
+    payload: { client_webhook_url: `${origin}/` }
   })
   const [request, response] = await call
   const received = await json(request)

@@ -12,6 +12,7 @@ import { apiOf, snapshotOf } from './helpers/api.js'
 import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { compareDatabases, recreate, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { bytesOf, load } from './helpers/seed.js'
 
 const KiB = 1024
@@ -197,14 +198,8 @@ async function answeringWith(t: Test) {
       response.end(state.answer.body)
     })
   })
-  server.listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  const { port } = server.address() as { port: number }
-  return { state, client: clientOf(t, `http://127.0.0.1:${port}`, { retry: { ...RETRY, attempts: 1 } }) }
+  const origin = await listen(t, server)
+  return { state, client: clientOf(t, origin, { retry: { ...RETRY, attempts: 1 } }) }
 }
 
 const HTML = '<html><h1>token=s3cret</h1></html>'

@@ -2,12 +2,11 @@ import t, { type Test } from 'tap'
 import { createCouchWebhookStore } from '../lib/index.js'
 import type { LogicalDatabase, WebhookTransaction } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
-import { compareDatabases, setupDatabases, type TestDatabases } from './helpers/database.js'
+import { compareDatabases, DATABASES, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
-import { buildHost, type HostOptions } from './helpers/host.js'
+import { buildHost, type HostOptions, txIdOf } from './helpers/host.js'
 import { hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 
-const LOGICAL = ['components', 'sessions', 'system'] as const
 const LEASE = 'athena_backup_lease'
 
 const DESIGN = {
@@ -34,7 +33,7 @@ async function seeded(t: Test, count = 60) {
 /** Watches the three databases; what is returned gives the ids that have changed since, but for the lease. */
 async function watchChanges(
   { couch, names }: TestDatabases,
-  databases: readonly LogicalDatabase[] = LOGICAL
+  databases: readonly LogicalDatabase[] = DATABASES
 ): Promise<() => Promise<string[]>> {
   const dbs = databases.map((logical) => couch.use(names[logical]))
   const since = await Promise.all(dbs.map(async (db) => (await db.changes({ since: 'now' })).last_seq))
@@ -47,7 +46,7 @@ async function watchChanges(
 const snapshots = async (on: TestDatabases) =>
   new Map(
     await Promise.all(
-      LOGICAL.map(async (logical) => [logical, await on.fetchAll(on.names[logical])] as const)
+      DATABASES.map(async (logical) => [logical, await on.fetchAll(on.names[logical])] as const)
     )
   )
 
@@ -149,7 +148,7 @@ t.test('writes nothing the second time', async (t) => {
   const changed = await watchChanges(on)
   const second = await api.restore(id)
   t.equal(second.status, 'success')
-  for (const logical of LOGICAL) {
+  for (const logical of DATABASES) {
     const { total, unchanged, ...others } = second.databases![logical]!
     t.ok(total > 0)
     t.equal(unchanged, total)
@@ -164,7 +163,7 @@ t.test('creates databases that are missing', async (t) => {
   const api = apiOf(await build())
   const id = await api.backup()
   const before = await snapshots(on)
-  for (const logical of LOGICAL) await on.couch.db.destroy(on.names[logical])
+  for (const logical of DATABASES) await on.couch.db.destroy(on.names[logical])
   const transaction = await api.restore(id)
   t.equal(transaction.status, 'success')
   for (const [logical, expected] of before) {
@@ -319,7 +318,7 @@ t.test('only one runs at a time', async (t) => {
   await finished
   const release = gate.hold(/_all_docs/)
   const { url } = (await apiOf(host).call('PUT', `/${id}`)).json()
-  const running = url.slice(url.lastIndexOf('/') + 1)
+  const running = txIdOf(url)
   for (const server of [host, other]) {
     for (const path of [`/${id}`, '']) {
       const reply = await apiOf(server).call('PUT', path, path ? {} : { dbs: {} })

@@ -6,13 +6,12 @@ import { Readable } from 'node:stream'
 import { deflateSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
-import { compareDatabases, setupDatabases } from './helpers/database.js'
+import { compareDatabases, DATABASES, setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { bytesOf, hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
-const LOGICAL = ['components', 'sessions', 'system'] as const
 
 /** A console with empty databases; its backups lie beside them, so nothing but a restore writes to the three. */
 async function emptyConsole(t: Test, options: HostOptions = {}) {
@@ -61,7 +60,7 @@ t.test('moves a console to one with other database names', async (t) => {
   const transaction = await host.waitForRestore(url)
   t.equal(transaction.status, 'success')
   t.notOk('backup_id' in transaction)
-  for (const logical of LOGICAL) {
+  for (const logical of DATABASES) {
     const expected = await from.fetchAll(from.names[logical])
     expected.delete('athena_backup_lease')
     const found = await on.fetchAll(on.names[logical])
@@ -81,10 +80,10 @@ t.test('takes every key that has named a database', async (t) => {
   const keys = (role: string, name: string) => [`DB_${role.toUpperCase()}`, `athena_${role}`, role, name]
   for (let i = 0; i < 4; i++) {
     const dbs = Object.fromEntries(
-      LOGICAL.map((role) => [keys(role, on.names[role])[i], { docs: [{ _id: `${role}_${i}` }] }])
+      DATABASES.map((role) => [keys(role, on.names[role])[i], { docs: [{ _id: `${role}_${i}` }] }])
     )
     t.equal((await api.restore({ dbs })).status, 'success')
-    for (const role of LOGICAL) t.ok((await on.fetchAll(on.names[role])).has(`${role}_${i}`))
+    for (const role of DATABASES) t.ok((await on.fetchAll(on.names[role])).has(`${role}_${i}`))
   }
 })
 

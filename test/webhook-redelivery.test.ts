@@ -1,6 +1,4 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -8,6 +6,7 @@ import { createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { startServer } from './helpers/server-process.js'
 
 /** Says nothing until it is told to answer. */
@@ -19,13 +18,8 @@ async function startReceiver(t: Test) {
     state.received.push((await json(request)) as WebhookTransaction)
     response.end()
   })
-  receiver.listen(0, '127.0.0.1')
-  await once(receiver, 'listening')
-  t.teardown(() => {
-    receiver.closeAllConnections()
-    receiver.close()
-  })
-  return { state, url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/done` }
+  const origin = await listen(t, receiver)
+  return { state, url: `${origin}/done` }
 }
 
 async function until(what: string, done: () => Promise<boolean> | boolean): Promise<void> {

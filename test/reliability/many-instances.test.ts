@@ -4,6 +4,7 @@ import type { WebhookTransaction } from '../../types/index.js'
 import { setupDatabases } from '../helpers/database.js'
 import { expectTidy, seedSources } from '../helpers/fault-cells.js'
 import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { txIdOf } from '../helpers/host.js'
 import { poll } from '../helpers/poll.js'
 import { type ServerProcess, startServer } from '../helpers/server-process.js'
 
@@ -22,13 +23,13 @@ async function setup(t: Test, count: number) {
   )
   const servers = await Promise.all(starting)
   const names = { ...databases.names, backups: databases.names.system }
-  const lane = { direct: databases.couch, names }
+  const rig = { direct: databases.couch, names }
   return {
     databases,
     names,
     servers,
     proxies,
-    tidy: () => expectTidy(lane),
+    tidy: () => expectTidy(rig),
     transaction: (id: string) =>
       poll(
         'the transaction',
@@ -70,8 +71,6 @@ async function finishedBackup(server: ServerProcess, tidy: () => Promise<{ _id: 
   return json.id as string
 }
 
-const txOf = (url: string) => url.slice(url.lastIndexOf('/') + 1)
-
 t.test('of simultaneous requests one is served, the others are told which', async (t) => {
   const { servers, hold, tidy, transaction, leaseIsFree } = await setup(t, INSTANCES)
   const every = (ask: (server: ServerProcess) => ReturnType<ServerProcess['get']>) =>
@@ -104,7 +103,7 @@ t.test('of simultaneous requests one is served, the others are told which', asyn
     const release = hold(/_all_docs/)
     const replies = await every((server) => server.put(`/${id}`, {}))
     const [winner, ...more] = replies.filter(({ status }) => status === 202)
-    const tx = txOf(winner?.json.url)
+    const tx = txIdOf(winner?.json.url)
     t.same(more, [], 'one restore')
     const refused = { statusCode: 400, message: 'already_in_progress', id: tx }
     const others = replies.filter(({ status }) => status !== 202).map(({ json }) => json)
@@ -131,7 +130,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
 
   const operations = {
     backup: async () => (await stopped.post('')).json.id as string,
-    restore: async () => txOf((await stopped.put(`/${id}`, {})).json.url)
+    restore: async () => txIdOf((await stopped.put(`/${id}`, {})).json.url)
   }
   for (const [name, start] of Object.entries(operations)) {
     // it waits for the last thing to read before it writes
