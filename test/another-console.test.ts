@@ -7,7 +7,7 @@ import { shellBlocks } from './helpers/shell-page.js'
 const ID = '00_settings_athena'
 const SETTINGS = { host_url: 'https://new.example.com', db_custom_names: { DB_COMPONENTS: 'mine' } }
 
-/** Two consoles that run, the second with settings of its own. */
+/** Starts two consoles, the second with settings of its own. */
 async function twoConsoles(t: Test): Promise<[Example, Example]> {
   const [old, other] = await Promise.all([
     startExample(t, '--memory', '--prefix-db', prefixFor(t)),
@@ -18,7 +18,7 @@ async function twoConsoles(t: Test): Promise<[Example, Example]> {
   return [old, other]
 }
 
-/** Names consoles in what the recipe exports. */
+/** Fills in URL and key of each console in the recipe. */
 function ofConsoles(code: string, consoles: Record<string, Example>): string {
   const pattern =
     /BACKUPS_URL=https:\/\/(old|new)\.example\.com BACKUPS_API_KEY=\.\.\. BACKUPS_API_SECRET=\.\.\./g

@@ -182,7 +182,7 @@ t.test('to what is no backup is refused', async (t) => {
   t.match(wrong.json().message, /backup_id/)
 })
 
-t.test('what is appended while the backup runs is there when it is done', async (t) => {
+t.test('an attachment appended while the backup runs is there when it is complete', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const { host, api } = await withBackup(t, { on, couch: gate.couch })
@@ -210,7 +210,7 @@ t.test('through the decorator, a content type and bytes may be given', async (t)
     'application/x-apollo'
   )
   for (const name of ['..', '.', '../x', '...']) {
-    // No HTTP client sends the first two as they are.
+    // an HTTP client would change the first two
     await host.app.dbBackups.attach(id, name, 'x')
     t.equal((await api.get(id))._attachments?.[name], 'eA==', name)
   }
@@ -243,7 +243,7 @@ t.test('an append that a proxy or CouchDB refuses for its length is 413, and say
   t.strictSame(Object.keys((await api.get(id))._attachments!), ['a'])
 })
 
-/** A proxy on the way to the database, before requests that append. */
+/** Starts a proxy in front of the database that can delay or refuse appends. */
 async function proxied(t: Test, url: string, onAppend: (socket: Socket) => Promise<object | undefined>) {
   const target = new URL(url)
   const slow = { bytesPerMs: Number.POSITIVE_INFINITY }

@@ -15,11 +15,11 @@ import { poll } from './helpers/poll.js'
 const MB = 1024 * 1024
 const long = (what: string) => `${what} ${'x'.repeat(MB)}`
 const sizeOf = (value: unknown) => Buffer.byteLength(JSON.stringify(value))
-/** Twenty failures, a message and the counts fit in this. */
+/** Bytes in which twenty failures, a message and the counts fit. */
 const A_FEW_KB = 16 * 1024
 const SHORT = 4 * 1024
 
-/** Documents that every database refuses. */
+/** Returns documents that every database refuses. */
 const refused = (count: number, id = (i: number) => `${i}-${'k'.repeat(MB)}`) =>
   Array.from({ length: count }, (_, i) => ({ _id: id(i), _foo: 1 }))
 
@@ -78,7 +78,7 @@ t.test('an id that is no Unicode does not keep the outcome from being stored', a
   })
 })
 
-/** A store that takes no transaction of more than some bytes, as a CouchDB with a small `max_document_size`. */
+/** Wraps a store so that it refuses large transactions, like a CouchDB with a small `max_document_size`. */
 function smallStore(bytes: number): WebhookStore & { refusals: number } {
   const store = createMemoryWebhookStore()
   const small = {
@@ -152,7 +152,7 @@ t.test('a store that has written the outcome and fails all the same is not told 
 
 const upload = (...docs: object[]) => Readable.from([Buffer.from(JSON.stringify(backupOf(docs)))])
 
-/** The database, but for requests that it refuses with a long reason. */
+/** Starts a proxy that refuses matching requests with a long reason. */
 async function refusing(t: Test, { url }: TestDatabases, path: RegExp) {
   const target = new URL(url)
   const authorization = `Basic ${Buffer.from(`${target.username}:${target.password}`).toString('base64')}`

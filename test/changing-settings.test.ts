@@ -9,7 +9,7 @@ import { poll } from './helpers/poll.js'
 const insert = ({ couch }: TestDatabases, name: string, ...ids: string[]) =>
   couch.use(name).bulk({ docs: ids.map((_id) => ({ _id })) })
 
-/** A host that reads its settings each time. */
+/** Builds a host that reads its settings for every operation. */
 async function startHost(t: Test, options: HostOptions = {}) {
   const on = options.on ?? (await setupDatabases(t))
   const other = await setupDatabases(t)
@@ -49,7 +49,7 @@ t.test('an operation ends on the databases on which it has begun; nothing begins
     onEvent: (event) => void events.push(event)
   })
   if (!on.real) {
-    // Another server: the names alone count.
+    // on another server, so that the names alone count
     for (const name of Object.values(other.names)) await on.couch.db.create(name)
   }
   await insert(on, on.names.sessions, 'a', 'b')
@@ -85,11 +85,11 @@ t.test('closing ends what runs on databases of before', async (t) => {
   await t.rejects(finished, { message: /closing/ })
 })
 
-t.test('what another instance has left is found on the databases of now', async (t) => {
+t.test('an operation that another instance left is found on the present databases', async (t) => {
   const on = await setupDatabases(t)
   const { names, other, host } = await startHost(t, { on, timeouts: { lease: 2000 } })
   const left = '03_ibp_db_backup_1592922855871'
-  // The example's way of leaving: a header in progress, and nobody that holds the lease.
+  // what the other instance left: a header in progress, and nobody who holds the lease
   const header = {
     type: 'athena_backup',
     backup_version: '1.0.0',

@@ -32,7 +32,7 @@ interface Host {
   env: NodeJS.ProcessEnv
 }
 
-/** A listening server that knows one API key, and serves its transactions. */
+/** Starts a server that knows one API key and serves its transactions. */
 async function startHost(t: Test, on: TestDatabases, couch = on.couch): Promise<Host> {
   const webhooks = createMemoryWebhookStore()
   const app = Fastify()
@@ -71,7 +71,7 @@ function runner(t: Test, env: NodeJS.ProcessEnv) {
   }
 }
 
-/** What a restore says before it begins, where it is not to leave the settings alone. */
+/** The warning of a restore that does not leave the settings alone. */
 const SETTINGS_WARNING = `warning: where the backup has other settings of the console, they take the place of this console's: its names,
 addresses and keys. --skip-system 00_settings_athena leaves them alone.
 `

@@ -70,7 +70,7 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
     without(before.sessions!, (_id, type) => type === 'session_athena'),
     after.sessions!
   )
-  // keys were revoked, and the settings hold the white list that the restore had rebuilt
+  // the keys were revoked, and the restore has rebuilt the white list in the settings
   const changed = (id: string, type: unknown) =>
     type === 'api_key_doc' || id === '00_settings_athena' || id === 'athena_backup_lease'
   compareDatabases(t, without(before.system!, changed), without(after.system!, changed))

@@ -73,7 +73,7 @@ t.test('an unknown backup is a 404', async (t) => {
   }
 })
 
-t.test('what cannot be the id of a backup is refused, and nothing is read', async (t) => {
+t.test('an id that no backup can have is refused, and nothing is read', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
@@ -108,7 +108,7 @@ t.test('what cannot be the id of a backup is refused, and nothing is read', asyn
       t.match(reply.json(), { statusCode: 400, error: 'Bad Request', message: /backup_id/ })
     }
   }
-  // The server looks for interrupted work, and at the list of backups, when it starts.
+  // the server recovers interrupted operations and reads the list of backups when it starts
   const ofStart =
     /_system\/_bulk_get$|\/_all_docs\?startkey=%22athena_backup_notice|\/_all_docs\?startkey=%2203_ibp_db_backup_%22&endkey=[^&]+$/
   t.strictSame(
@@ -185,7 +185,7 @@ t.test('a backup is sent while it is still being read', async (t) => {
   t.equal(backup.dbs.athena_components.docs.length, 140)
 })
 
-t.test('there are no backups where their database is still to be created', async (t) => {
+t.test('the list is empty before the backups database is created', async (t) => {
   const on = await setupDatabases(t)
   const names = { ...on.names, backups: `${on.names.system}_backups` }
   t.teardown(() => on.couch.db.destroy(names.backups))
@@ -197,7 +197,7 @@ t.test('there are no backups where their database is still to be created', async
   t.strictSame((await api.call('GET')).json(), { ids: [id] })
 })
 
-t.test('a 404 that is not of CouchDB is no empty list', async (t) => {
+t.test('a 404 that does not come from CouchDB is not taken for an empty list', async (t) => {
   const server = createServer((request, response) => {
     request.resume()
     response.writeHead(404, { 'content-type': 'text/html' }).end('<html>nothing here</html>')

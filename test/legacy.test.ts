@@ -24,7 +24,7 @@ const ABOUT = {
   last_sequence: '7-g1AAAA'
 }
 
-/** Documents as bytes, which no parser in JavaScript would keep. */
+/** Texts of documents that a parser in JavaScript would change. */
 const DOCUMENTS: Record<(typeof DATABASES)[number], string[]> = {
   components: [
     `{"_id":"lossy","_rev":"${REV}",${LOSSY_MEMBERS.join(',')}}`,
@@ -61,7 +61,7 @@ function legacyBackup(key: (database: (typeof DATABASES)[number]) => string, for
   return `${JSON.stringify(HEAD).slice(0, -1)},"dbs":{${dbs.join(',')}}}`
 }
 
-/** What the databases are to hold after a restore. */
+/** Returns what the databases must hold after a restore. */
 async function expectedContents(t: Test, options: { rev: boolean }): Promise<object[]> {
   const on = await setupRawDatabases(t)
   for (const database of DATABASES) await on.write(on.names[database], DOCUMENTS[database], false)
@@ -181,7 +181,7 @@ t.test('keys that mean no database, or the same one twice', async (t) => {
   for (const database of DATABASES) t.strictSame(on.content(on.names[database]), {}, 'nothing was written')
 })
 
-t.test('what inflates to more than the limit is refused before it is all inflated', async (t) => {
+t.test('data that inflates to more than the limit is refused before all of it is inflated', async (t) => {
   const on = await setupRawDatabases(t)
   const api = apiOf(await buildHost(t, { on, databases: on.names, limits: { inflatedBytes: 1_000_000 } }))
   const bomb = `"compressed_docs":"${deflateSync(Buffer.alloc(400_000_000, 0x20), { level: 1 }).toString('base64')}"`
@@ -271,7 +271,7 @@ t.test('on a database that parses what it is sent', async (t) => {
     }),
     'backups of 16 MiB in a database are left out of its backup, and nothing else'
   )
-  // The embedded database answers a `_bulk_get` with the winning revision only.
+  // the embedded database answers a `_bulk_get` with the winning revision only
   if (on.real) t.equal(dbs.athena_system!.conflict_count, 1)
   for (const [legacy, count] of Object.entries({ '03_ibp_db_backup_22': 40, '03_ibp_db_backup_1': 30 })) {
     t.equal((await api.get(legacy)).dbs.athena_components!.docs.length, count)

@@ -14,7 +14,7 @@ import { listenInFrontOf } from './helpers/listen.js'
 import { observe } from './helpers/observed-host.js'
 import { load } from './helpers/seed.js'
 
-/** A console with a document in each database, but for those that are missing. */
+/** Creates databases with a document each, except the missing ones. */
 async function consoleWithout(t: Test, ...missing: LogicalDatabase[]): Promise<TestDatabases> {
   const on = await setupDatabases(t)
   for (const database of DATABASES) {
@@ -110,7 +110,7 @@ t.test("athena's backup counts as the last one, a backup of other databases does
   await t.rejects((await app.dbBackups.start()).finished, /"03_ibp_db_backup_3" holds documents of it/)
 })
 
-t.test('without the system database nothing begins, and nothing is created', async (t) => {
+t.test('no operation begins without the system database, and nothing is created', async (t) => {
   const on = await consoleWithout(t, 'system')
   const { api, app } = await setup(t, on)
   const before = await on.couch.db.list()
@@ -259,7 +259,7 @@ t.test("a gateway's 404 is not taken for a missing database", async (t) => {
   t.notOk(requests.includes(`PUT /${on.names.sessions}`), 'it is not created')
 })
 
-/** Answers as the node of a cluster that says that there is no such database, where others may know the database. */
+/** Answers as a node of a cluster that does not know a database that other nodes may know. */
 function lateNode(status: (node: string) => number) {
   const requests: string[] = []
   const answer = (request: IncomingMessage, response: ServerResponse) => {

@@ -19,7 +19,7 @@ async function cookieOf({ app, passwords }: OperatorConsole, email: string): Pro
   return `${cookies[0].name}=${cookies[0].value}`
 }
 
-/** The transaction of a preview, once it has ended. */
+/** Waits for the end of a preview, and returns its transaction. */
 async function previewed(
   { app }: OperatorConsole,
   cookie: string,

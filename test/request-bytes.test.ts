@@ -33,7 +33,7 @@ function clientOf(t: Test, url: string, more = {}): CouchClient {
   return client
 }
 
-t.test('with any limit of 64 KiB and more, documents below half of it are backed up', async (t) => {
+t.test('documents below half of the limit are backed up with any limit of 64 KiB and more', async (t) => {
   const direct = await setupDatabases(t)
   const proxy = await startBodyLimitProxy(t, direct.url, { limit: 64 * KiB })
   const on = { ...direct, couch: nano(proxy.url), url: proxy.url }
@@ -132,7 +132,7 @@ t.test('items are divided so that each body fits, and none is lost, whatever is 
         lost.push(...items.slice(taken.length))
       } catch (error) {
         if (error !== refusal) throw error
-        // Only an item that is too large by itself fails.
+        // only an item that is itself too large fails
         if (items[taken.length] <= limit) throw new Error('an item that fits was refused')
       }
       if (lost.length > 0) throw new Error('items were lost')

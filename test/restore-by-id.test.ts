@@ -15,7 +15,7 @@ const DESIGN = {
   views: { by_type: { map: 'function (doc) { emit(doc.type, 1) }' } }
 }
 
-/** Data in three databases, and a fourth for backups: so nothing but a restore, and the lease, changes the three. */
+/** Fills three databases, with backups in a fourth, so that only a restore and the lease change the three. */
 async function seeded(t: Test, count = 60) {
   const on = await setupDatabases(t)
   const { couch, names } = on
@@ -30,7 +30,7 @@ async function seeded(t: Test, count = 60) {
   return { on, backups, build }
 }
 
-/** Watches the three databases; what is returned gives the ids that have changed since, but for the lease. */
+/** Watches the three databases. Returns a function that lists the ids changed since, except the lease. */
 async function watchChanges(
   { couch, names }: TestDatabases,
   databases: readonly LogicalDatabase[] = DATABASES
@@ -92,7 +92,7 @@ t.test('brings back what was deleted or changed, and leaves what was added', asy
   t.equal(host.calls.rebuildWhitelist, 1)
 })
 
-t.test('what differs only in the content type of an attachment is brought back', async (t) => {
+t.test('a document that differs only in the content type of an attachment is restored', async (t) => {
   const { on, build } = await seeded(t, 1)
   const db = on.couch.use(on.names.components)
   const attach = async (type: string) => {
@@ -109,7 +109,7 @@ t.test('what differs only in the content type of an attachment is brought back',
   t.equal((await on.fetchAll(on.names.components)).get('typed')?._attachments?.a?.content_type, 'text/plain')
 })
 
-t.test('what somebody changes while it is being written is written again', async (t) => {
+t.test('a document that a client changes while it is being written is written again', async (t) => {
   const { on, build } = await seeded(t)
   const gate = await startGate(t, on)
   const api = apiOf(await build({ couch: gate.couch }))
@@ -342,7 +342,7 @@ t.test('skips the documents that the lists name, and no others', async (t) => {
   for (const one of ids) await change(on, 'system', one)
   await change(on, 'components', 'doc_00000001')
   await change(on, 'components', 'doc_00000002', { type: 'changed' })
-  // Neighbours, first and last; a skipped id means its own database only.
+  // neighbours, the first and the last id; a skip list counts for its own database only
   const query = new URLSearchParams({
     skip_system: JSON.stringify([ids[0], ids[1], ids[2], ids[5], 'doc_00000001']),
     skip_components: "['doc_00000002']"

@@ -16,7 +16,7 @@ async function edit(host: TestHost, id: string, change: object): Promise<void> {
   await system.insert({ ...(await system.get(id)), ...change } as object)
 }
 
-/** Backs up settings, and changes them then. */
+/** Backs up settings, then changes them. */
 async function changed(t: Parameters<typeof buildHost>[0], options: Parameters<typeof buildHost>[1] = {}) {
   const events: BackupEvent[] = []
   const lines: { event?: string }[] = []

@@ -147,7 +147,7 @@ t.test('the couch store creates a transaction once when the reply to it is lost'
   )
 })
 
-// nano resolves with '' for the JSON, and ends the process for what is not JSON, where no handler can help.
+// nano resolves with '' for the JSON, and crashes the process for anything else, where no handler can help
 t.test('the couch store fails in time when an answer ends or stays away, whatever it is', async (t) => {
   const broken: Record<string, (response: ServerResponse) => void> = {
     'JSON that is cut off': (response) => cut(response, 'application/json', '{"_id":"a","_rev":"1-a"'),

@@ -7,7 +7,7 @@ import { CopyIndex, MAX_REPEATED } from '../../lib/ids/copy-index.js'
 const MiB = 1024 * 1024
 /** Tables of 65,536 slots of 12 bytes, a few of which have doubled. */
 const TABLES = 54 * MiB
-/** `SeenIds` makes no more. */
+/** The most that `SeenIds` creates. */
 const FILTERS = 22 * MiB
 
 setFlagsFromString('--expose-gc')

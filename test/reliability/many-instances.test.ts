@@ -12,7 +12,7 @@ const INSTANCES = 4
 const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
 const LEASE_LOST = 2 * timeouts.lease + 46_000
 
-/** Servers on one database, the first behind a proxy of its own, the others behind another. */
+/** Starts servers on one database, the first behind a proxy of its own, the others behind another. */
 async function setup(t: Test, count: number) {
   const databases = await setupDatabases(t)
   const proxies = [await startFaultProxy(databases.url), await startFaultProxy(databases.url)]
@@ -39,7 +39,7 @@ async function setup(t: Test, count: number) {
         },
         LEASE_LOST
       ),
-    /** Lets requests of this kind wait, whichever server sends them. */
+    /** Holds back matching requests of all servers. */
     hold(path: RegExp) {
       const releases = proxies.map((proxy) => proxy.hold({ path }))
       return () => {
@@ -71,7 +71,7 @@ async function finishedBackup(server: ServerProcess, tidy: () => Promise<{ _id: 
   return json.id as string
 }
 
-t.test('of simultaneous requests one is served, the others are told which', async (t) => {
+t.test('one of several simultaneous requests is served, and the others are told which', async (t) => {
   const { servers, hold, tidy, transaction, leaseIsFree } = await setup(t, INSTANCES)
   const every = (ask: (server: ServerProcess) => ReturnType<ServerProcess['get']>) =>
     Promise.all(servers.map(ask))
@@ -133,7 +133,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
     restore: async () => txIdOf((await stopped.put(`/${id}`, {})).json.url)
   }
   for (const [name, start] of Object.entries(operations)) {
-    // it waits for the last thing to read before it writes
+    // the server waits for the last read before it writes
     const held = name === 'backup' ? /_changes/ : /backup_chunk_[0-9]+_system/
     const before = proxy.seen.length
     const release = proxy.hold({ method: 'GET', path: held })
@@ -154,7 +154,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
         athena_messages: [/./, /^interrupted.*run it again/]
       })
     }
-    // proves that the lease is free, and that the stopped server would write into others' time
+    // shows that the lease is free, and that the stopped server would write while others work
     const next = await poll(
       'the lease',
       async () => {
@@ -176,7 +176,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
       5000
     )
     t.equal((await stopped.get('')).status, 200, 'it serves')
-    // more than a round of its timers: renewal, progress, watch
+    // longer than its timers for renewal, progress and watching
     await delay(timeouts.lease + 500)
     const reads = /_all_docs|_changes|_bulk_get|_revs_diff/
     const writes = since().filter(({ method, path }) => !/GET|HEAD/.test(method) && !reads.test(path))
