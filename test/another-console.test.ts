@@ -69,7 +69,7 @@ t.test('so does that of the page on operating', async (t) => {
   t.match(await shell.run(unseen), /not known\n$/, 'settings that cannot be read are not the same')
 
   const what = new RegExp(`warning: the settings document "${ID}" of system was changed`)
-  await t.rejects(shell.run(without), { message: what }, 'what it keeps from happening')
+  await t.rejects(shell.run(without), { message: what }, 'the recipe without --skip-system changes the settings')
 })
 
 t.test('so does that of the walk-through', async (t) => {

@@ -226,7 +226,7 @@ t.test('the number and the bytes of attachments are bounded, whoever appends', a
   await refused('a', 'x'.repeat(901), /larger than 900 bytes/)
   t.equal((await append('a', 'x'.repeat(600))).statusCode, 200)
   await refused('b', 'x'.repeat(401), /has 600 bytes of attachments: limits\.attachmentsBytes allows 1000/)
-  t.equal((await append('a', 'y'.repeat(800))).statusCode, 200, 'what is replaced does not count')
+  t.equal((await append('a', 'y'.repeat(800))).statusCode, 200, 'a replaced attachment does not count')
   t.equal((await append('b', 'x'.repeat(200))).statusCode, 200, 'the limit is allowed')
   t.equal((await append('c', '')).statusCode, 200)
   await refused('d', '', /has 3 attachments: limits\.attachments allows 3/)

@@ -95,7 +95,7 @@ const repeated = (member: string, count: number) => Array<string>(count).fill(me
 
 t.test('a body of more than 20 members is refused by name, and the rest of it is not read', async (t) => {
   const twenty = [...repeated('"attachment":"a"', 19), '"attachment":"b"']
-  t.equal((await read([bodyOf(twenty)])).toString(), 'b', 'as many are accepted')
+  t.equal((await read([bodyOf(twenty)])).toString(), 'b', 'twenty members are accepted')
   const unknown = Array.from({ length: 15 }, (_, i) => `"b${i}":{}`)
   const cases: [members: string[], message: RegExp][] = [
     [repeated('"attachment":"a"', 10_000), /^body\/attachment Expected once, found more than 20 times$/],

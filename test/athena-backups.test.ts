@@ -339,7 +339,7 @@ t.test('a signed request is verified over its body, which reaches the plugin', a
   })
   t.equal(forged.status, 401)
   const unknown = await json(400, call('PUT', path, signed({ more: 1 })))
-  t.match(unknown.message, /more/, 'what is not of the signature is checked')
+  t.match(unknown.message, /more/, 'members beside the signature are checked')
 })
 
 t.test('a signed request may be gzip', async (t) => {

@@ -139,7 +139,7 @@ async function checkIsNow(
   const listed = Object.values(header.storage.databases).flatMap(({ chunks, superseded }) =>
     [...chunks, ...superseded].map((chunk) => chunk.id)
   )
-  t.strictSame((await parts()).sort(), listed.sort(), 'what was stored of the other is deleted')
+  t.strictSame((await parts()).sort(), listed.sort(), 'the chunks of the other database are deleted')
 }
 
 const scenarios: Record<string, Scenario> = {
@@ -254,7 +254,7 @@ t.test('copies that count purges and changes in their own way are the same datab
   }
   t.equal(await changed({}), false)
   t.equal(await changed({ purge_seq: '5-another' }), false, 'spelled in another way')
-  t.equal(await changed({ purge_seq: '4-abc' }), false, 'of a copy that counts fewer')
+  t.equal(await changed({ purge_seq: '4-abc' }), false, 'a copy that counts fewer purges is no change')
   t.equal(await changed({ purge_seq: '6-abc' }), true)
   t.equal(await changed({ instance_start_time: '8' }), true)
   t.equal(await changed({ update_seq: '99-x' }), true)

@@ -61,7 +61,7 @@ t.test('an operation ends on the databases on which it has begun; nothing begins
   names.now = other.names
   t.match((await api.call('POST')).json(), { statusCode: 400, message: 'already_in_progress', id })
   t.match((await api.call('PUT', '', { dbs: {} })).json(), { message: 'backup_in_progress', id })
-  t.strictSame((await api.call('GET')).json(), { ids: [] }, 'what is read is read there')
+  t.strictSame((await api.call('GET')).json(), { ids: [] }, 'backups are read from there')
   letGo()
   const summary = await finished
   t.equal(summary.error, undefined)

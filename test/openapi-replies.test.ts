@@ -481,7 +481,7 @@ t.test('a webhook receives what the document says', async (t) => {
 
   const validate = validatorOf(document)
   const { value } = examples!.success as OpenAPIV3_1.ExampleObject
-  validate(t, schema, received, 'what was received')
+  validate(t, schema, received, 'the received body')
   validate(t, schema, value, 'the example')
   t.strictSame(shapeOf(received), shapeOf(value))
   t.match(received, { status: 'success', backup_id: id, athena_messages: value.athena_messages })

@@ -34,7 +34,7 @@ t.test('the document is valid OpenAPI 3.1', async (t) => {
   const broken = structuredClone(document) as { paths: Record<string, { get?: { responses?: object } }> }
   delete broken.paths['/api/v3/backups']!.get!.responses
   broken.paths['no slash'] = {}
-  t.ok(await problemsOf(broken), 'what is not valid would be found')
+  t.ok(await problemsOf(broken), 'an invalid document would be found')
 })
 
 t.test('docs/openapi.json is the document: run `npm run openapi` after a change', async (t) => {

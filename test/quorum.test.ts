@@ -147,7 +147,7 @@ t.test(
         true,
         'conflict'
       ],
-      // the other client writes again each time
+      // the other revision loses in CouchDB's order, and is kept all the same
       [
         [
           ['b', 'a'],

@@ -58,7 +58,7 @@ t.test('documents below half of the limit are backed up with any limit of 64 KiB
         const backup = await apiOf(host).get(await apiOf(host).backup())
         compareDatabases(t, before, snapshotOf(backup, 'athena_components'), { rev: true })
         t.strictSame(backup.dbs.athena_components!.unreadable, undefined)
-        if (told) t.strictSame(proxy.refused, [], 'what is known is not tried')
+        if (told) t.strictSame(proxy.refused, [], 'a known limit is not tried again')
         await host.app.close()
       }
     ),
@@ -179,7 +179,7 @@ t.test('reads, comparisons and deletions of many long ids are divided', async (t
       [...found.keys()]
     )
     t.ok(results.every(({ error }) => error === undefined))
-    t.equal(proxy.refused.length, before, 'what one kind of request has learned, the others know')
+    t.equal(proxy.refused.length, before, 'all kinds of requests know a limit that one of them has met')
   }
 })
 

@@ -78,7 +78,7 @@ t.test('brings back what was deleted or changed, and leaves what was added', asy
   for (const [logical, expected] of before) {
     const now = await on.fetchAll(on.names[logical])
     if (logical === 'components') {
-      t.strictSame(now.get('added')?.type, 'fabric-ca', 'what was added stays')
+      t.strictSame(now.get('added')?.type, 'fabric-ca', 'an added document stays')
       now.delete('added')
     }
     compareDatabases(t, expected, now)

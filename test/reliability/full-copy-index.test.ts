@@ -39,6 +39,6 @@ t.test(
     peak = Math.max(peak, buffers() - before)
     const most = TABLES + FILTERS
     t.ok(peak <= most, `${Math.round(peak / MiB)} MiB of buffers, at most ${most / MiB}`)
-    t.ok(index.isLast('0', 1) && !index.isLast('0', 0), 'what was noted before is still told')
+    t.ok(index.isLast('0', 1) && !index.isLast('0', 0), 'earlier entries are still known')
   }
 )
