@@ -13,7 +13,7 @@ function ask(isTTY: boolean) {
   return { stdin, stderr, abort, asked, shown: () => String(stderr.read()) }
 }
 
-t.test('only the answer asked for confirms', async (t) => {
+t.test('only the requested answer confirms', async (t) => {
   const good = ask(true)
   good.stdin.write('  example.com:3000 \n')
   await good.asked
@@ -39,7 +39,7 @@ t.test('the end of the input does not confirm, nor does an interrupt', async (t)
   await t.rejects(interrupted.asked, { name: 'AbortError' })
 })
 
-t.test('without a terminal nobody is asked', async (t) => {
+t.test('without a terminal the client does not ask', async (t) => {
   const { stdin, asked, shown } = ask(false)
   stdin.write('example.com:3000\n')
   await t.rejects(asked, { exitCode: 2, message: /--yes/ })

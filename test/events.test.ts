@@ -111,7 +111,7 @@ t.test('the end of an interrupted backup is told by the instance that takes it o
   t.match(await host.app.dbBackups.summary(id), { in_progress: false, error: /interrupted/ })
 })
 
-t.test('of several instances that find an interrupted backup one ends it, and none has failed', async (t) => {
+t.test('one of several instances that find an interrupted backup ends it, and none fails', async (t) => {
   const on = await seeded(t)
   await leaveInterruptedBackup(on)
   const hosts = await Promise.all(Array.from({ length: 5 }, () => observe(t, { on })))
@@ -152,7 +152,7 @@ t.test("a call of the client's webhook is told, without the URL", async (t) => {
   })
 })
 
-t.test('what a host throws at an event changes nothing, and is logged', async (t) => {
+t.test('an error that the host throws at an event is logged and changes nothing', async (t) => {
   const onEvent = () => {
     throw new Error('its own affair')
   }

@@ -1,12 +1,11 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import nano from 'nano'
 import t from 'tap'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
@@ -75,7 +74,7 @@ t.test('an unknown backup is a 404', async (t) => {
   }
 })
 
-t.test('what cannot be the id of a backup is refused, and nothing is read', async (t) => {
+t.test('an id that no backup can have is refused, and nothing is read', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
@@ -110,7 +109,7 @@ t.test('what cannot be the id of a backup is refused, and nothing is read', asyn
       t.match(reply.json(), { statusCode: 400, error: 'Bad Request', message: /backup_id/ })
     }
   }
-  // The server looks for interrupted work, and at the list of backups, when it starts.
+  // the server recovers interrupted operations and reads the list of backups when it starts
   const ofStart =
     /_system\/_bulk_get$|\/_all_docs\?startkey=%22athena_backup_notice|\/_all_docs\?startkey=%2203_ibp_db_backup_%22&endkey=[^&]+$/
   t.strictSame(
@@ -187,7 +186,7 @@ t.test('a backup is sent while it is still being read', async (t) => {
   t.equal(backup.dbs.athena_components.docs.length, 140)
 })
 
-t.test('there are no backups where their database is still to be created', async (t) => {
+t.test('the list is empty before the backups database is created', async (t) => {
   const on = await setupDatabases(t)
   const names = { ...on.names, backups: `${on.names.system}_backups` }
   t.teardown(() => on.couch.db.destroy(names.backups))
@@ -199,16 +198,13 @@ t.test('there are no backups where their database is still to be created', async
   t.strictSame((await api.call('GET')).json(), { ids: [id] })
 })
 
-t.test('a 404 that is not of CouchDB is no empty list', async (t) => {
+t.test('a 404 that does not come from CouchDB is not taken for an empty list', async (t) => {
   const server = createServer((request, response) => {
     request.resume()
     response.writeHead(404, { 'content-type': 'text/html' }).end('<html>nothing here</html>')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const { port } = server.address() as AddressInfo
-  const host = await buildHost(t, { couch: nano(`http://127.0.0.1:${port}`) })
+  const origin = await listen(t, server)
+  const host = await buildHost(t, { couch: nano(origin) })
   t.equal((await apiOf(host).call('GET')).statusCode, 502)
 })
 

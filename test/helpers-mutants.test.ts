@@ -4,10 +4,10 @@ import t from 'tap'
 import { mutantsOf, mutated } from './helpers/mutants.js'
 import { ROOMS } from './helpers/mutation-rooms.js'
 
-/** Texts that a line becomes by its mutants. */
+/** Returns the texts that the mutants of a line produce. */
 const texts = (line: string) => mutantsOf('a.ts', line).map((mutant) => mutated(line, mutant))
 
-t.test('code is changed where a test should notice', async (t) => {
+t.test('code is changed where a test should detect it', async (t) => {
   for (const [line, expected] of [
     ['a < b', ['a <= b']],
     ['a === b && c', ['a === b || c', 'a !== b && c']],
@@ -23,7 +23,7 @@ t.test('code is changed where a test should notice', async (t) => {
     t.strictSame(texts(line), expected, line)
 })
 
-t.test('what no test could notice is left', async (t) => {
+t.test('changes that no test could detect are left out', async (t) => {
   for (const line of [
     "import a from 'b'",
     'interface A { b: 1 | true }',

@@ -3,7 +3,7 @@ import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 
-/** What is noted of these takes more than the memory for a document's attachments, of which names are a part. */
+/** Number of attachments whose entries exceed the memory for those of one document. */
 const ATTACHMENTS = 4000
 const NAME = 'n'.repeat(4200)
 const DATA = Buffer.alloc(1200, 'x').toString('base64')

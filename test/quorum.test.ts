@@ -26,7 +26,7 @@ const entry = {
 const components = { manifests: [], chunks: [entry], superseded: [] }
 const document = { _id: CHUNK, _rev: '2-a', type: 'athena_backup_chunk', backup_id: BACKUP }
 
-/** A database of several replicas: what its methods and paths answer. */
+/** Builds a database with several copies, by its answers to methods and paths. */
 async function setup(t: Test, answers: (line: string, body: string) => object | Buffer | undefined) {
   const seen: string[] = []
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
@@ -127,7 +127,7 @@ t.test('a backup that was listed stays listed while a replica does not show it',
 t.test(
   'an attachment that some copies took beside another writer is a conflict, and leaves nothing',
   async (t) => {
-    // Each leaf with those that it was written over.
+    // each leaf with its ancestors
     const CASES: [leaves: string[][], deleted: boolean, error: string | undefined][] = [
       [[['b', 'a']], false, undefined],
       [[['b', 'a'], ['1']], false, undefined],
@@ -147,7 +147,7 @@ t.test(
         true,
         'conflict'
       ],
-      // The other does not give in.
+      // the other revision loses in CouchDB's order, and is kept all the same
       [
         [
           ['b', 'a'],

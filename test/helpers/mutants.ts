@@ -1,10 +1,10 @@
-/** Makes mutants of TypeScript: small changes of its code, each of which some test should notice. */
+/** Makes mutants of TypeScript: small changes of its code, each of which a test should detect. */
 import ts from 'typescript'
 
 /** One change of a file's text. */
 export interface Mutant {
   file: string
-  /** Where the text that is replaced begins and ends. */
+  /** Positions at which the replaced text begins and ends. */
   start: number
   end: number
   replacement: string
@@ -29,12 +29,12 @@ const OPERATORS: Record<string, string> = {
   '-=': '+='
 }
 const METHODS: Record<string, string> = { min: 'max', max: 'min', some: 'every', every: 'some' }
-/** Larger numbers are sizes and times, which tests need not tell from the next. */
+/** Larger numbers are sizes and times. A test need not detect that one of them changes by 1. */
 const LARGEST_STEP = 16
 
 type Change = Pick<Mutant, 'replacement'> & { node: ts.Node }
 
-/** Returns all mutants of a file, in the order of their places. */
+/** Returns all mutants of a file, in the order of their positions. */
 export function mutantsOf(file: string, text: string): Mutant[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.ES2022, true)
   const mutants: Mutant[] = []
@@ -62,7 +62,7 @@ export function mutantAt(
   return { file, start, end, replacement, line, what }
 }
 
-/** Returns the text with the mutant in it. */
+/** Applies a mutant to a text. */
 export const mutated = (text: string, { start, end, replacement }: Mutant): string =>
   text.slice(0, start) + replacement + text.slice(end)
 
@@ -121,14 +121,14 @@ function operatorChanges({ operatorToken, left, right }: ts.BinaryExpression): C
   return other === undefined || joins || factor ? [] : [{ node: operatorToken, replacement: other }]
 }
 
-/** Conditions of one comparison, or that are negated, have a mutant of the same meaning already. */
+/** Returns the negated condition. A single comparison or a negation has a mutant of the same meaning already. */
 function conditionChanges(condition: ts.Expression): Change[] {
   if (ts.isPrefixUnaryExpression(condition)) return []
   if (ts.isBinaryExpression(condition) && /^[!=]==$/.test(condition.operatorToken.getText())) return []
   return [{ node: condition, replacement: `!(${condition.getText()})` }]
 }
 
-/** Whether a statement may be left out: what a constructor sets is missed by every test. */
+/** Tells whether to make a mutant without a statement. Not in a constructor, since every test would detect it. */
 function isEffect(statement: ts.ExpressionStatement): boolean {
   if (ts.findAncestor(statement, ts.isConstructorDeclaration)) return false
   let { expression } = statement

@@ -1,7 +1,7 @@
-/** What is mutated, and which tests have to notice. */
+/** Lists what is mutated, and which tests have to detect it. */
 
 export interface Room {
-  /** Beginnings of the paths of its files. */
+  /** Prefixes of the paths of its files. */
   files: readonly string[]
   /** Names of test files, without `test/` and `.test.ts`. */
   tests: readonly string[]
@@ -95,11 +95,11 @@ export const ROOMS: Record<string, Room> = {
   }
 }
 
-/** Changes that are always tried, whatever the sample: promises that a test once did not keep. */
+/** A change that is always tried, whatever the sample: a broken promise that no test once detected. */
 export interface FixedMutant {
   room: string
   promise: string
-  /** What is replaced. It has to be in one file of the room. */
+  /** Finds the text to replace, which must occur once in the room. */
   find: RegExp
   replacement: string
 }
@@ -143,12 +143,13 @@ export const FIXED: readonly FixedMutant[] = [
   }
 ]
 
-/** Mutants that nobody has to notice: not made, for the reason told. */
+/** Mutants that no test has to detect. They are not made. */
 export interface Accepted {
-  /** What the mutant's line holds. */
+  /** Matches the line that is changed. */
   line: RegExp
-  /** What the description of the mutant holds. */
+  /** Matches the description of the mutant. */
   what: RegExp
+  /** The reason why the mutant is accepted. */
   why: string
 }
 
