@@ -5,7 +5,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import { BackupDeletedError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
-import { type HeaderDocument, listing, newStorage, type StoredDatabase } from '../repository/layout.js'
+import { type HeaderDocument, LAYOUT, listing, type StoredDatabase } from '../repository/layout.js'
 import type { Repository } from '../repository/repository.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
@@ -45,7 +45,7 @@ export function newHeader(about: {
     dbs: {},
     in_progress: true,
     start_timestamp: start,
-    storage: newStorage({ instance, system })
+    storage: { layout: LAYOUT, instance, system, databases: {} }
   }
 }
 
@@ -101,7 +101,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   } finally {
     await progress.stop()
   }
-  await repository.checkParts(id, Object.values(databases))
+  await repository.parts.check(id, Object.values(databases))
   const took = Math.round(performance.now() - beganAt)
   await update((header) => ({
     ...listing(header, databases),
@@ -135,7 +135,7 @@ export async function markFailed(
   } catch (error) {
     if (!(error instanceof BackupDeletedError)) throw error
   }
-  if (!complete) await repository.removeParts(id)
+  if (!complete) await repository.parts.remove(id)
 }
 
 function failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {

@@ -103,7 +103,7 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     if (attempt > READ_AGAIN) throw error
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
     // Nothing will refer to what was stored so far.
-    await repository.removeParts(id, database)
+    await repository.parts.remove(id, database)
     // The ids before may be those of chunks that come late.
     firstChunk = backup.nextChunk
   }
@@ -160,7 +160,7 @@ class DatabaseBackup {
       if (!info) return { summary: missingSummary(startTimestamp, this.#options) }
       const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
-      await this.#writer.flush()
+      await this.#writer.endDocuments()
       this.#giveUp()
       const dropped = await this.#writer.supersede(this.#copies.repeated, (ordinal) =>
         this.#conflicted.delete(ordinal)

@@ -1,9 +1,9 @@
 import type { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { stubOf } from '../couch/attachments.js'
 import { inPieces } from '../couch/multipart.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
-import { type ClientAttachment, clientAttachments } from '../repository/client-attachments.js'
 import type { StoredHeader } from '../repository/layout.js'
 import type { LegacyHeader, LoadedBackup } from '../repository/read-header.js'
 import type { Repository } from '../repository/repository.js'
@@ -187,19 +187,20 @@ async function* legacy(
 
 /** Returns what clients have appended, as CouchDB shows it inline: base64. */
 function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
-  const attachments = clientAttachments(header)
-  if (attachments.length === 0) return []
-  const parts = attachments.flatMap((attachment, i) => [
-    textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(attachment.name)}:"`),
-    attachmentPart(header, attachment)
-  ])
+  const stubs = Object.entries(header._attachments ?? {})
+  if (stubs.length === 0) return []
+  const parts = stubs.flatMap(([name, stub], i): Part[] => {
+    const { length } = stubOf(name, stub)
+    return [
+      textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
+      {
+        length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
+        read: (repository, start) => dropBytes(repository.attachmentText(header, name), start)
+      }
+    ]
+  })
   return [...parts, textPart('"}')]
 }
-
-const attachmentPart = (header: StoredHeader | LegacyHeader, { name, length }: ClientAttachment): Part => ({
-  length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
-  read: (repository, start) => dropBytes(repository.attachmentText(header, name), start)
-})
 
 function opening(header: StoredHeader | LegacyHeader): string {
   const head = JSON.stringify({ id: header._id, ...scalars(header) })

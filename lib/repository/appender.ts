@@ -65,7 +65,6 @@ function notTaken(error: CouchError, bytes: number): Error {
   return new TooLargeError(message, { cause: error })
 }
 
-/** Where attachments are stored. */
 interface AppendTarget {
   db: CouchDatabase
   /** Orders those who change a header. */
@@ -98,15 +97,16 @@ export class Appender {
       throw new InvalidParameterError('contentType must be printable ASCII, 255 characters at most')
     const { attachmentBytes } = this.#limits
     if (data.length > attachmentBytes) throw attachmentTooLarge(attachmentBytes)
-    const patience = new Patience(id, this.#wait, signal)
+    const busy = () => new AppendBusyError(id)
+    const patience = new LinkedAbort().follow(signal).after(this.#wait, busy)
     try {
-      await this.#target.turns.take(
-        id,
-        () => this.#put({ ...append, contentType }, patience.signal),
-        patience
-      )
+      await this.#target.turns.take(id, () => this.#put({ ...append, contentType }, patience.signal), {
+        most: MOST_WAITING,
+        full: busy,
+        signal: patience.signal
+      })
     } finally {
-      patience.end()
+      patience.release()
     }
   }
 
@@ -117,7 +117,10 @@ export class Appender {
     for (let attempt = 1; ; attempt++) {
       const { header } = await load(id)
       const present = header._attachments ?? {}
-      if (attempt > 1 && mayBe(present[name], append) && (await isStored(db, append))) return
+      // Bytes are read only where the stub tells the same.
+      const { length, content_type: type } = present[name] ?? {}
+      const mayBeThere = attempt > 1 && length === data.length && type === contentType
+      if (mayBeThere && (await isStored(db, append))) return
       signal.throwIfAborted()
       this.#checkRoom(id, name, data.length, present)
       try {
@@ -154,37 +157,6 @@ export class Appender {
       )
     }
   }
-}
-
-/** Bounds how long an append waits: some time, or as long as its client. */
-class Patience {
-  readonly most = MOST_WAITING
-  readonly #backup: string
-  readonly #abort = new LinkedAbort()
-
-  constructor(backup: string, ms: number, client: AbortSignal | undefined) {
-    this.#backup = backup
-    this.#abort.follow(client).after(ms, () => this.full())
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal
-  }
-
-  full(): Error {
-    return new AppendBusyError(this.#backup)
-  }
-
-  end(): void {
-    this.#abort.release()
-  }
-}
-
-type Stub = NonNullable<LoadedBackup['header']['_attachments']>[string]
-
-/** Returns whether a header's attachment looks like the one to append: its bytes are read only then. */
-function mayBe(stub: Stub | undefined, { data, contentType }: Append): boolean {
-  return stub !== undefined && stub.length === data.length && stub.content_type === contentType
 }
 
 /** Returns whether a conflict was with ourselves: the reply to the write was lost. */

@@ -3,7 +3,7 @@ import type { BulkResult } from '../couch/bulk-body.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { CHUNK_TYPE } from '../own-documents.js'
-import { chunkId, TAKEN_IDS } from './ids.js'
+import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkDocument } from './layout.js'
 
 /** Documents made in one request at most. Made one by one, they take as long as a third of storing the chunks. */
@@ -67,7 +67,7 @@ export class ChunkPlaces {
   }
 
   #document(index: number): ChunkDocument & { _id: string } {
-    const _id = chunkId(this.#backup, this.#database, index)
+    const _id = partId('chunk', this.#backup, this.#database, index)
     return { _id, type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index }
   }
 }

@@ -55,8 +55,7 @@ export interface ChunkWriterOptions {
  * storing failed for good fails the backup.
  */
 export class ChunkWriter {
-  readonly #options: ChunkWriterOptions
-  readonly #db: CouchDatabase
+  protected readonly options: ChunkWriterOptions
   readonly #codec: Codec
   readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
@@ -78,8 +77,7 @@ export class ChunkWriter {
   #failure: { error: unknown } | undefined
 
   constructor(options: ChunkWriterOptions) {
-    this.#options = options
-    this.#db = options.db
+    this.options = options
     this.#codec = options.codec ?? gzip
     this.#outputs = new BufferPool(
       { size: this.#codec.bound(CHUNK_BYTES), keep: IN_FLIGHT },
@@ -196,7 +194,7 @@ export class ChunkWriter {
     const id = idOf(bytes)
     const place = Buffer.from(`${JSON.stringify({ _id: id })}\n`)
     if (place.length >= bytes.length) throw error
-    this.#options.onRefused({ id, ordinal: line.ordinal, error })
+    this.options.onRefused({ id, ordinal: line.ordinal, error })
     return { ...line, bytes: place }
   }
 
@@ -204,7 +202,7 @@ export class ChunkWriter {
   async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry | null> {
     const output = this.#outputs.take(this.#codec.bound(bytes.length))
     const encoded = await this.#codec.encode(bytes, output)
-    const most = this.#db.client.size.bytes
+    const most = this.options.db.client.size.bytes
     if (count > 1 && encoded.length > most) {
       this.#outputs.give(output)
       this.#fill = Math.floor((bytes.length * most * FILLED) / encoded.length)
@@ -242,9 +240,9 @@ export class ChunkWriter {
    * of those that failed is deleted at the end of the backup.
    */
   async #put(body: ChunkBody): Promise<StoredChunk> {
-    const retrier = this.#db.client.retrier()
+    const retrier = this.options.db.client.retrier()
     for (;;) {
-      const attempt = new ChunkAttempt(this.#db, await this.#places.take(), body)
+      const attempt = new ChunkAttempt(this.options.db, await this.#places.take(), body)
       const stored = await attempt.store(retrier)
       if (stored) return stored
     }

@@ -111,13 +111,6 @@ export interface StoredHeader extends HeaderDocument {
 export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
   storage.system !== undefined && storage.system !== system
 
-/** Returns what the header of a backup that has just begun says of where it lies. */
-export const newStorage = (about: { instance: string; system: string }): HeaderDocument['storage'] => ({
-  layout: LAYOUT,
-  ...about,
-  databases: {}
-})
-
 /** Returns a header that lists what is stored of these databases, and nothing else. */
 export const listing = (
   header: HeaderDocument,

@@ -23,7 +23,7 @@ export interface StoredBytes {
 }
 
 /** Documents that lie together: their lines, or one that is too large to be held in memory. */
-export type StoredGroup = StoredLines | LargeDocumentBytes
+type StoredGroup = StoredLines | LargeDocumentBytes
 
 export interface StoredLines {
   kind: 'lines'
@@ -113,24 +113,21 @@ export class StoredDocuments {
 
   async *#groups(options: ChunkSelection): AsyncGenerator<StoredGroup> {
     for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
-      const { lines } = content
+      const { entry, lines } = content
       if (lines) yield { kind: 'lines', bytes: lines, counting: () => this.#counting(content, lines) }
-      else if (this.#counts(content)) yield this.#large(content.entry)
+      else if (this.#counts(content))
+        yield {
+          kind: 'large',
+          id: idOfKey(entry.large ?? ''),
+          open: () => this.#reader.document(entry),
+          readAll: (read) => this.#reader.readDocument(entry, read)
+        }
     }
   }
 
   /** Tells whether the document of a large chunk is its last copy. */
   #counts({ entry, ordinal }: ChunkContent): boolean {
     return this.#repeated.isLast(entry.large ?? '', ordinal)
-  }
-
-  #large(entry: ChunkEntry): LargeDocumentBytes {
-    return {
-      kind: 'large',
-      id: idOfKey(entry.large ?? ''),
-      open: () => this.#reader.document(entry),
-      readAll: (read) => this.#reader.readDocument(entry, read)
-    }
   }
 
   async *#counting({ entry, ordinal }: ChunkContent, lines: Buffer): AsyncGenerator<Buffer[]> {
