@@ -8,7 +8,7 @@ import { attachmentsIn, readStub } from '../json/attachments.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, type MemberCursor } from '../json/members.js'
 import { inTurns, type Steps } from '../waits/steps.js'
-import type { LargeAttachment, LargeDocument } from './large-document.js'
+import type { LargeDocument } from './large-document.js'
 import type { LiveDocument } from './source.js'
 
 const QUOTE = 0x22
@@ -28,7 +28,7 @@ const HASHED = 1024 * 1024
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
 /** What is compared of an attachment. */
-interface AttachmentContent {
+interface Attachment {
   /** The JSON of one that is no string. */
   contentType: string
   /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
@@ -38,6 +38,8 @@ interface AttachmentContent {
    * CouchDB holds them compressed.
    */
   digest: () => string | undefined
+  /** Decodes what is inline: it is long, and seldom asked for. */
+  data: (() => Buffer) | undefined
 }
 
 /**
@@ -54,8 +56,8 @@ export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): 
 
 /** Compares attachments by content type, length and digest. */
 function compareAttachments(
-  wanted: ReadonlyMap<string, AttachmentContent>,
-  current: ReadonlyMap<string, AttachmentContent>
+  wanted: ReadonlyMap<string, Attachment>,
+  current: ReadonlyMap<string, Attachment>
 ): ContentComparison {
   if (wanted.size !== current.size) return 'other'
   let result: ContentComparison = 'same'
@@ -68,7 +70,7 @@ function compareAttachments(
   return result
 }
 
-function sameDigest(a: AttachmentContent, b: AttachmentContent): boolean {
+function sameDigest(a: Attachment, b: Attachment): boolean {
   const digest = a.digest()
   return digest !== undefined && digest === b.digest()
 }
@@ -108,11 +110,6 @@ export function* contentPrint(document: DocumentBytes): Steps<string> {
     yield
   }
   return hash.digest('base64')
-}
-
-interface Attachment extends AttachmentContent {
-  /** Decodes what is inline: it is long, and seldom asked for. */
-  data: (() => Buffer) | undefined
 }
 
 /** Reads the attachments of a document, by name. */
@@ -160,19 +157,12 @@ export async function sameLarge(
   // What differs by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false
   const stubs = await inTurns(stubsOf(current))
-  for (const part of parts) {
-    if ((await digestOfStream(part.open())) === found.get(part.name)?.digest()) continue
-    if (!(await sameBytes(db, part, current, stubs.get(part.name) as AttachmentStub))) return false
+  const { id, rev } = current
+  for (const { name, open } of parts) {
+    if ((await digestOfStream(open())) === found.get(name)?.digest()) continue
+    const stored = () => attachmentBase64(db, id, rev, stubs.get(name) as AttachmentStub)
+    // From the start again after a fault.
+    if (!(await db.client.retry(() => sameStream(base64(open()), stored())))) return false
   }
   return true
-}
-
-/** Compares an attachment's bytes with those of a document's revision, from their start again after a fault. */
-async function sameBytes(
-  db: CouchDatabase,
-  { open }: LargeAttachment,
-  { id, rev }: LiveDocument,
-  stub: AttachmentStub
-): Promise<boolean> {
-  return db.client.retry(() => sameStream(base64(open()), attachmentBase64(db, id, rev, stub)))
 }

@@ -39,28 +39,3 @@ export interface RestoreSource {
   /** Removes what the source keeps on disk. */
   close(): Promise<void>
 }
-
-/** Documents, and about how many bytes, in a group. */
-const GROUP_DOCUMENTS = 250
-const GROUP_BYTES = 512 * 1024
-
-/** Puts documents into groups. */
-export class Grouping {
-  #group: SourceDocument[] = []
-  #bytes = 0
-
-  /** @returns the group that is complete with this document */
-  add(document: DocumentBytes): SourceDocument[] | undefined {
-    this.#group.push(document)
-    this.#bytes += document.bytes.length
-    return this.#group.length >= GROUP_DOCUMENTS || this.#bytes >= GROUP_BYTES ? this.rest() : undefined
-  }
-
-  /** What is in no group yet. */
-  rest(): SourceDocument[] {
-    const group = this.#group
-    this.#group = []
-    this.#bytes = 0
-    return group
-  }
-}

@@ -75,8 +75,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   count(database: LogicalDatabase): number {
-    const copies = this.#copies.get(database)
-    return copies ? copies.copies : 0
+    return this.#copies.get(database)?.copies ?? 0
   }
 
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {

@@ -9,7 +9,7 @@ import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurnsIfLong } from '../waits/steps.js'
 import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
-import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
+import type { RestoreSource, SourceDocument } from './source.js'
 
 /** A backup of this package in the database. */
 export class StoredSource implements RestoreSource {
@@ -65,15 +65,14 @@ export class StoredSource implements RestoreSource {
         yield* this.#large(stored)
         continue
       }
-      const grouping = new Grouping()
       for await (const lines of stored.counting()) {
+        const group: SourceDocument[] = []
         for (const line of lines) {
           const document = await inTurnsIfLong(line, documentSteps(line))
-          const group = isDesign(document.id) === design ? grouping.add(document) : undefined
-          if (group) yield group
+          if (isDesign(document.id) === design) group.push(document)
         }
+        yield group
       }
-      yield grouping.rest()
     }
   }
 

@@ -124,8 +124,7 @@ export class TargetTable {
 
   /** Whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
-    const at = this.#find(id)
-    return this.#table.isUsed(at) && (this.#table.word(at, 3) & SEEN) !== 0
+    return this.#has(this.#find(id), SEEN)
   }
 
   /** @returns what was noted before */
