@@ -1,7 +1,7 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
-import { type CopiesState, settleCopies } from '../couch/copies.js'
+import { settleCopies } from '../couch/copies.js'
 import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
@@ -175,7 +175,8 @@ class DatabaseBackup {
           last_sequence: position.since,
           doc_count: this.#copies.copies - dropped,
           ...settingsOf(info),
-          ...copiesOf(copies),
+          // Nothing is said where a read by any of the copies shows all.
+          ...(copies !== 'agree' && { copies }),
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
           raw_bytes: rawBytes,
@@ -413,10 +414,11 @@ class DatabaseBackup {
 
   async #writeLarge(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { id } = document
+    const { source } = this.#options
     const plain = await inTurns(plainDocument(document))
     /** Why reading failed in the last attempt. */
     let failure: unknown
-    const open = async function* (source: CouchDatabase) {
+    const open = async function* () {
       failure = undefined
       try {
         yield* inlineAttachments(source, plain)
@@ -426,7 +428,7 @@ class DatabaseBackup {
       }
     }
     try {
-      await this.#writer.addLarge({ id, design: isDesign(id) }, () => open(this.#options.source))
+      await this.#writer.addLarge({ id, design: isDesign(id) }, open)
     } catch (error) {
       if (failure !== undefined) return this.#noteFailure(plain, failure)
       if (!isTooLarge(error)) throw error
@@ -509,10 +511,6 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
 }
-
-/** Summarizes the copies: nothing is said where a read by any of them shows all. */
-const copiesOf = (copies: CopiesState): Pick<DatabaseSummary, 'copies'> =>
-  copies === 'agree' ? {} : { copies }
 
 /** Returns all bytes of a stream, or `null` when there are more than `limit`. */
 async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
