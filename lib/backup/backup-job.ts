@@ -26,28 +26,23 @@ export interface BackupJobOptions {
 }
 
 /** Returns the header of a backup that has just begun. */
-export function newHeader(about: {
-  /** Milliseconds since the epoch. */
-  start: number
+export const newHeader = (about: {
   instance: string
   /** Real name of the system database. */
   system: string
   versions: Record<string, unknown>
   requester?: Requester
-}): HeaderDocument {
-  const { start, instance, system, versions, requester } = about
-  return {
-    type: BACKUP_TYPE,
-    backup_version: BACKUP_VERSION,
-    ibp_versions: versions,
-    ...(requester && { requester }),
-    doc_count: 0,
-    dbs: {},
-    in_progress: true,
-    start_timestamp: start,
-    storage: { layout: LAYOUT, instance, system, databases: {} }
-  }
-}
+}): HeaderDocument => ({
+  type: BACKUP_TYPE,
+  backup_version: BACKUP_VERSION,
+  ibp_versions: about.versions,
+  ...(about.requester && { requester: about.requester }),
+  doc_count: 0,
+  dbs: {},
+  in_progress: true,
+  start_timestamp: Date.now(),
+  storage: { layout: LAYOUT, instance: about.instance, system: about.system, databases: {} }
+})
 
 /**
  * Backs up all databases, one after another, into an existing header, and checks that everything was stored.

@@ -45,15 +45,11 @@ export async function refuseLost(lost: LostDatabase): Promise<void> {
 async function lastComplete({ id, sources, repository }: LostDatabase): Promise<LoadedBackup | null> {
   for (const earlier of (await repository.list()).toReversed()) {
     const loaded = earlier === id ? null : await repository.load(earlier)
-    if (loaded && isComplete(loaded) && isOfThese(loaded, sources.system.name)) return loaded
+    if (!loaded || loaded.header.in_progress || loaded.header.error) continue
+    if (loaded.kind === 'legacy' || !isOfOthers(loaded.header, sources.system.name)) return loaded
   }
   return null
 }
-
-const isOfThese = ({ kind, header }: LoadedBackup, system: string) =>
-  kind === 'legacy' || !isOfOthers(header, system)
-
-const isComplete = ({ header }: LoadedBackup) => !header.in_progress && !header.error
 
 function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDatabase): boolean {
   const { components, sessions, system } = sources

@@ -108,11 +108,10 @@ async function restoreHeld(
     keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
     keepIds: new Set(exact ? unreadableIds(about) : []),
     settings: new Set(database === 'system' ? options.settings : []),
-    onSettings: (id, change) => report.addSettings({ id, change }),
     dryRun,
     exact,
     counts,
-    onFailure: (failure) => report.addFailure(failure)
+    report
   })
   options.onPhase({
     type: 'restore_database_finished',
