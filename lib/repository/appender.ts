@@ -127,18 +127,16 @@ export class Appender {
         await db.putAttachment(id, name, header._rev, contentType, data)
         return
       } catch (error) {
-        if (isTooLarge(error)) throw await this.#refusalOf(error, id, data.length)
+        if (isTooLarge(error)) {
+          // Throws where the database does not answer at all: it may have been that which cut the request off.
+          if (error.status !== 413) await load(id)
+          throw notTaken(error, data.length)
+        }
         // Where the header is gone, the next try finds that out.
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
       await db.client.afterConflict(attempt)
     }
-  }
-
-  /** @throws CouchError where the database does not answer at all: it may have been that which cut the request off */
-  async #refusalOf(error: CouchError, id: string, bytes: number): Promise<Error> {
-    if (error.status !== 413) await this.#target.load(id)
-    return notTaken(error, bytes)
   }
 
   /** @throws TooLargeError */

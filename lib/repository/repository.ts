@@ -29,15 +29,9 @@ const LISTED = 500
 
 interface KnownDocument {
   /** Not known of a document that was not shown. */
-  rev?: string
+  rev: string | undefined
   /** It is a backup's header. */
   header: boolean
-}
-
-/** `rev` is not told of one that is not shown. */
-interface ListedDocument {
-  id: string
-  rev?: string
 }
 
 /**
@@ -96,7 +90,7 @@ export class Repository {
   async #list(): Promise<string[]> {
     const documents = await inTurns(this.#toLookAt(await headerRevisions(this.#db)))
     const known = new Map<string, KnownDocument>()
-    const look = async ({ id, rev }: ListedDocument) =>
+    const look = async ([id, rev]: [string, string | undefined]) =>
       known.set(id, { rev, header: await this.#isHeader(id, rev) })
     for (let i = 0; i < documents.length; i += TYPES_AT_A_TIME) {
       await sharedTurn()
@@ -106,15 +100,16 @@ export class Repository {
     return inTurns(headersByStamp(known))
   }
 
-  *#toLookAt(rows: readonly Revision[]): Steps<ListedDocument[]> {
-    const found = new Map<string, ListedDocument>()
+  /** Returns ids and revisions; these are not known of headers that are not shown. */
+  *#toLookAt(rows: readonly Revision[]): Steps<[string, string | undefined][]> {
+    const found = new Map<string, string | undefined>()
     for (const [i, { id, rev }] of rows.entries()) {
       if (i % LISTED === 0) yield
-      found.set(id, { id, rev })
+      found.set(id, rev)
     }
     yield
-    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, { id })
-    return [...found.values()]
+    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, undefined)
+    return [...found]
   }
 
   /** The id alone does not tell: a document of the console may have it. */

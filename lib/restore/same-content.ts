@@ -65,14 +65,10 @@ function compareAttachments(
     const other = current.get(name)
     if (!other || attachment.contentType !== other.contentType) return 'other'
     if (other.length !== undefined && attachment.length !== other.length) return 'other'
-    if (result === 'same' && !sameDigest(attachment, other)) result = 'unknown'
+    const digest = result === 'same' ? attachment.digest() : undefined
+    if (digest === undefined || digest !== other.digest()) result = 'unknown'
   }
   return result
-}
-
-function sameDigest(a: Attachment, b: Attachment): boolean {
-  const digest = a.digest()
-  return digest !== undefined && digest === b.digest()
 }
 
 /** Whether two versions of a document have attachments of the same bytes; both inline. */
