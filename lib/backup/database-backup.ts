@@ -48,9 +48,7 @@ const ROUNDS_FOR_VANISHED = 5
 const READ_AGAIN = 3
 
 export interface DatabaseBackupOptions {
-  /** Database to read. */
   source: CouchDatabase
-  /** Keeps the backup. */
   repository: Repository
   /** Id of the backup. */
   backup: string
@@ -131,7 +129,6 @@ class DatabaseBackup {
   /** Documents that were too large to be stored: their lines hold nothing. */
   readonly #refused = new RefusedLines(({ id, ordinal }) => this.#copies.isLast(id, ordinal))
 
-  /** @param firstChunk number of the first chunk */
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
     this.#watch = watch
@@ -145,7 +142,6 @@ class DatabaseBackup {
     })
   }
 
-  /** Number of the chunk that would come next. */
   get nextChunk(): number {
     return this.#writer.next
   }

@@ -8,17 +8,14 @@ import type { Repository } from '../repository/repository.js'
 
 /** A backup that finds one of its databases missing. */
 export interface LostDatabase {
-  /** Id of the backup. */
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository
-  /** The database that is missing. */
   database: LogicalDatabase
   /** Names of the databases that existed when the backup began and whose turn came later. */
   existing: ReadonlySet<string>
 }
 
-/** Returns the names of those databases that exist. */
 export async function namesOfExisting(sources: readonly CouchDatabase[]): Promise<Set<string>> {
   const found = await Promise.all(sources.map((source) => source.find()))
   return new Set(sources.filter((_source, i) => found[i]).map(({ name }) => name))

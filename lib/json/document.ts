@@ -113,7 +113,6 @@ function validId(id: string | undefined): string {
   return id
 }
 
-/** Elements of an array; 0 for another value. */
 function countElements({ bytes, valueStart }: MemberCursor): number {
   let count = 0
   if (bytes[valueStart] === 0x5b) eachElement(bytes, valueStart, () => count++)

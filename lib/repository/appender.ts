@@ -14,7 +14,6 @@ const DEFAULT_TYPE = 'application/octet-stream'
 /** How many appends may wait for those before them to the same backup. */
 const MOST_WAITING = 256
 
-/** What is to be appended to a backup. */
 export interface Append {
   /** Id of the backup. */
   id: string

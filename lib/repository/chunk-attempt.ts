@@ -7,7 +7,6 @@ import { sendOrFind } from '../couch/send-or-find.js'
 import { newHash } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
 
-/** A chunk's attachment, to be sent. */
 export interface ChunkBody {
   /** Starts the stream of its bytes anew. */
   open(): AsyncIterable<Uint8Array>

@@ -19,7 +19,6 @@ const NEWLINE = 0x0a
 const SPACE = 0x20
 const OPEN_BRACE = 0x7b
 
-/** Lines that are stored together. */
 interface Lines {
   bytes: Buffer
   /** Number of the first among all lines. */
@@ -39,7 +38,6 @@ export interface RefusedLine {
 
 export interface ChunkWriterOptions {
   db: CouchDatabase
-  /** Default: gzip. */
   codec?: Codec
   /** Id of the backup. */
   backup: string

@@ -7,7 +7,6 @@ import { ChunkWriter } from './chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from './layout.js'
 import { moveToManifests } from './manifests.js'
 
-/** What was stored of one database. */
 export interface WrittenDatabase {
   /** For the backup's header. */
   stored: StoredDatabase

@@ -41,7 +41,6 @@ export function newBackupId(
 const partPrefix = (kind: 'chunk' | 'manifest', backup: string, database?: LogicalDatabase): string =>
   `backup_${kind}_${stampOf(backup)}_${database === undefined ? '' : `${database}_`}`
 
-/** Returns the id of a chunk or a manifest. */
 export const partId = (
   kind: 'chunk' | 'manifest',
   backup: string,
@@ -49,7 +48,7 @@ export const partId = (
   index: number
 ): string => partPrefix(kind, backup, database) + String(index).padStart(6, '0')
 
-/** Ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
+/** Returns the ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
 export const partRanges = (backup: string, database?: LogicalDatabase): { from: string; to: string }[] =>
   (['chunk', 'manifest'] as const).map((kind) => {
     const from = partPrefix(kind, backup, database)

@@ -7,11 +7,9 @@ export const LAYOUT = 2
 
 /** Bytes of lines in a chunk, unless it holds one document that is larger. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
-/** Name of a chunk's only attachment. */
 export const CHUNK_ATTACHMENT = 'documents.ndjson.gz'
 export const CHUNK_CONTENT_TYPE = 'application/gzip'
 
-/** What a header or manifest says of one chunk. */
 export interface ChunkEntry {
   id: string
   rev: string

@@ -67,7 +67,6 @@ export class Repository {
     return new Repository(this.#db.on(client), this.#turns)
   }
 
-  /** Creates the database unless it exists. */
   ensure(): Promise<void> {
     return this.#db.ensure()
   }
@@ -167,7 +166,6 @@ export class Repository {
     await this.#turns.take(id, modify)
   }
 
-  /** Begins to store the documents of one database. */
   writer(options: Omit<ChunkWriterOptions, 'db'>): DatabaseWriter {
     return new DatabaseWriter({ db: this.#db, ...options })
   }

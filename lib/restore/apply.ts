@@ -25,7 +25,6 @@ export const ATTEMPTS = 5
 /** Documents whose current version is read at once, after a conflict. */
 const LOOK_BATCH = 100
 
-/** One attempt to write a document. */
 interface Attempt {
   id: string
   action: DecidedWrite['action']

@@ -14,7 +14,6 @@ const BYTES_IN_FLIGHT = 8 * 1024 * 1024
 /** Large bodies are given memory of one size, so that it can be used again: CouchDB takes documents of 8 MB. */
 const LARGE_BODY = 8 * 1024 * 1024 + BATCH_BYTES
 
-/** One document to write. */
 export interface Write {
   id: string
   /** Copied into the body when it is added, where it lies from then on. */

@@ -74,7 +74,7 @@ export async function indexLargeDocument(range: FileRange, memory = headMemory()
   return { head, parts: [...visitor.attachments.values()] }
 }
 
-/** Pieces of {@link READ_BYTES}, the last as long as it is; each is valid until the next is asked for. */
+/** Yields pieces of {@link READ_BYTES}, the last one shorter. Each is valid until the next is asked for. */
 async function* readRange({ file, from, to }: FileRange): AsyncGenerator<Buffer> {
   const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, to - from))
   for (let at = from; at < to; ) {
@@ -116,7 +116,6 @@ interface FoundData {
   from: number
   to: number
   padding: number
-  /** Backslashes. */
   escapes: number
   /** The last character was one. */
   escaped: boolean

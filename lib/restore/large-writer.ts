@@ -115,7 +115,6 @@ function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[]
 
 const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
 
-/** Streams the document's JSON with its attachments inline. */
 async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
   if (!head.attachments) {
     yield* inPieces(await inTurns(piecesOn(base, head)))

@@ -23,7 +23,6 @@ export interface RestoreJobOptions extends ReportOptions {
   /** Ids of the documents of the system database that hold a console's settings. */
   settings: readonly string[]
   exact: boolean
-  /** Rebuilds the white list. */
   rebuildWhitelist: () => Promise<void>
 }
 

@@ -20,7 +20,6 @@ const IN_MESSAGE = 5
 export interface ReportOptions {
   txId: string
   dryRun: boolean
-  /** Updates the transaction. */
   tell: (update: TransactionUpdate) => Promise<void>
   onPhase: (phase: RestorePhase) => void
 }

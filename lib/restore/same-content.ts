@@ -21,13 +21,11 @@ const KEY = randomBytes(16)
 const HASHED = 1024 * 1024
 
 /**
- * How two versions of a document compare, their revisions and the way they are spelled aside. `unknown`: all but the
- * attachments' bytes is known to be the same. CouchDB's digest of an attachment that it compresses is that of the
- * compressed form.
+ * Tells how two versions of a document compare, whatever their revisions and spelling. `unknown`: all but the bytes of
+ * the attachments is the same. CouchDB's digest of an attachment that it compresses is that of the compressed form.
  */
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
-/** What is compared of an attachment. */
 interface Attachment {
   /** The JSON of one that is no string. */
   contentType: string
@@ -54,7 +52,6 @@ export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): 
   return compareAttachments(yield* attachmentsOf(wanted), yield* attachmentsOf(current))
 }
 
-/** Compares attachments by content type, length and digest. */
 function compareAttachments(
   wanted: ReadonlyMap<string, Attachment>,
   current: ReadonlyMap<string, Attachment>
@@ -71,7 +68,7 @@ function compareAttachments(
   return result
 }
 
-/** Whether two versions of a document have attachments of the same bytes; both inline. */
+/** Returns whether two versions of a document, both with inline attachments, have the same bytes in these. */
 export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [all, others] = [yield* attachmentsOf(a), yield* attachmentsOf(b)]
   for (const [name, { data }] of all) {
@@ -108,7 +105,6 @@ export function* contentPrint(document: DocumentBytes): Steps<string> {
   return hash.digest('base64')
 }
 
-/** Reads the attachments of a document, by name. */
 function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
   const found = new Map<string, Attachment>()
   for (const { name, members } of attachmentsIn(document)) {

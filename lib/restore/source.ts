@@ -3,7 +3,6 @@ import type { AboutDatabase } from '../format/about-database.js'
 import type { DocumentBytes } from '../json/document.js'
 import type { LargeDocument } from './large-document.js'
 
-/** A document that a database has. */
 export type LiveDocument = DocumentBytes & { rev: string }
 
 export const isLive = (document: DocumentBytes): document is LiveDocument =>
@@ -24,15 +23,12 @@ export interface RestoreSource {
    * holds; an upload only claims its revisions, so content is compared, and the database makes its own.
    */
   readonly proof: 'revision' | 'content'
-  /** Databases in the backup. */
   readonly databases: readonly LogicalDatabase[]
   /** What the backup tells of a database beside its documents. */
   about(database: LogicalDatabase): AboutDatabase
-  /** How many documents a database has. */
   count(database: LogicalDatabase): number
   /**
-   * The documents of a database, in groups small enough to be handled without a pause. A group's bytes are valid until
-   * the next is asked for.
+   * Yields the documents of a database in groups. The bytes of a group are valid until the next is asked for.
    * @param design only design documents, or only the others
    */
   documents(database: LogicalDatabase, design: boolean): AsyncIterable<SourceDocument[]>

@@ -151,13 +151,13 @@ export class SpooledSource implements RestoreSource {
     this.#large.set(database, large)
   }
 
-  /** Only one is in memory at a time. */
+  /** Reads a large document into the memory that is used for one at a time. */
   #indexLarge({ from, to }: Pick<SpooledLarge, 'from' | 'to'>): Promise<LargeDocument> {
     const { handle: file } = this.#largeFile as RoomFile
     return indexLargeDocument({ file, from, to }, this.#headMemory)
   }
 
-  /** A copy that says "deleted" leaves nothing to restore of the copies before it. */
+  /** Notes a copy of a document. One that says "deleted" leaves nothing to restore of the copies before it. */
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     try {
       return (this.#copies.get(database) as CopyIndex).note(document.id)

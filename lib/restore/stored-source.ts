@@ -20,7 +20,6 @@ export class StoredSource implements RestoreSource {
   #spool: Spool | undefined
   readonly #headMemory = headMemory()
 
-  /** @param makeSpool where large documents are put while they are restored */
   private constructor(header: StoredHeader, makeSpool: () => Spool) {
     this.#header = header
     this.#makeSpool = makeSpool
@@ -91,7 +90,7 @@ export class StoredSource implements RestoreSource {
     }
   }
 
-  /** One that takes more memory than a document may keeps no other from being restored. */
+  /** Reads a large document. One that cannot be restored keeps no other from being restored. */
   async #index({ id }: LargeDocumentBytes, range: FileRange): Promise<LargeDocument> {
     try {
       return await indexLargeDocument(range, this.#headMemory)

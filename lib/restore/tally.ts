@@ -31,7 +31,6 @@ export class Tally {
     this.#options = options
   }
 
-  /** Counts documents of the backup. */
   addTotal(documents: number): void {
     this.#options.counts.total += documents
   }

@@ -94,7 +94,6 @@ export class Target {
     return isReplicated(this.#found.info)
   }
 
-  /** What is known of the copies. */
   get copies(): CopiesState {
     return this.#found.copies
   }
