@@ -391,7 +391,7 @@ class DatabaseBackup {
     if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
     const design = isDesign(document.id)
     const plain = inTurnsIfLong(document.bytes, withoutRevisionMembers(document))
-    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, { design }))
+    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, design))
   }
 
   /** Reads a document whose attachments may be of any size, though little is told of them. */

@@ -191,10 +191,8 @@ function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
   return [...parts, textPart('"}')]
 }
 
-function opening(header: StoredHeader | LegacyHeader): string {
-  const head = JSON.stringify({ id: header._id, ...scalars(header) })
-  return `${head.slice(0, -1)},"dbs":{`
-}
+const opening = (header: StoredHeader | LegacyHeader): string =>
+  `${openObject({ id: header._id, ...scalars(header) })}"dbs":{`
 
 /** Returns the JSON of an object, open for more members. */
 function openObject(members: object): string {

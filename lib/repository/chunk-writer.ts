@@ -93,15 +93,15 @@ export class ChunkWriter {
    * Adds a line.
    * @returns a promise when the caller has to wait, because too many chunks are being stored
    */
-  add(line: Uint8Array, options: { design?: boolean } = {}): Promise<void> | undefined {
+  add(line: Uint8Array, design = false): Promise<void> | undefined {
     if (this.#used > 0 && this.#used + line.length + 1 > this.#fill) {
-      return this.#store().then(() => this.#append(line, options))
+      return this.#store().then(() => this.#append(line, design))
     }
-    this.#append(line, options)
+    this.#append(line, design)
     return undefined
   }
 
-  #append(line: Uint8Array, { design }: { design?: boolean }): void {
+  #append(line: Uint8Array, design: boolean): void {
     if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
     this.#buffer.set(line, this.#used)
     // A line must not end inside: there a line feed is white space, which no CouchDB sends.

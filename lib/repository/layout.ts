@@ -1,5 +1,6 @@
 import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
@@ -83,18 +84,7 @@ export interface HeaderDocument {
     system?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
   }
-  _attachments?: Record<
-    string,
-    {
-      content_type: string
-      length: number
-      digest?: string
-      stub?: boolean
-      /** Told on demand, as is `encoded_length`. */
-      encoding?: string
-      encoded_length?: number
-    }
-  >
+  _attachments?: Record<string, StubMembers>
 }
 
 export interface StoredHeader extends HeaderDocument {

@@ -150,23 +150,19 @@ export class StoredDocuments {
 
   /** @param held how many documents were found */
   checkCount(held: number): void {
-    if (held === this.count) return
-    throw new DamagedBackupError(
-      'header',
-      this.#header._id,
-      `says ${this.count} documents for ${this.#database}, its chunks hold ${held}`
-    )
+    if (held !== this.count)
+      throw this.#wrongHeader(`says ${this.count} documents for ${this.#database}, its chunks hold ${held}`)
   }
 
   /** Checks that the chunks hold as many bytes as {@link storedLength} tells. */
   checkLength(): void {
     const length = storedLength(this.#header, this.#database)
-    if (length === undefined || length === this.#chunks.reduce((sum, { raw }) => sum + raw, 0)) return
-    throw new DamagedBackupError(
-      'header',
-      this.#header._id,
-      `says that the documents of ${this.#database} have another length`
-    )
+    if (length !== undefined && length !== this.#chunks.reduce((sum, { raw }) => sum + raw, 0))
+      throw this.#wrongHeader(`says that the documents of ${this.#database} have another length`)
+  }
+
+  #wrongHeader(problem: string): DamagedBackupError {
+    return new DamagedBackupError('header', this.#header._id, problem)
   }
 
   /** @returns how many documents the chunks hold */

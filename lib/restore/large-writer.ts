@@ -6,7 +6,7 @@ import { fitsHead } from '../couch/target.js'
 import { type DocumentBytes, documentSteps, type MemberBounds } from '../json/document.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { type BaseRevision, bytesOn, piecesOn } from './decision.js'
-import type { LargeAttachment, LargeDocument } from './large-document.js'
+import type { LargeDocument } from './large-document.js'
 import { sameLarge } from './same-content.js'
 import { isLive } from './source.js'
 import type { WriteRequests } from './write-requests.js'
@@ -106,14 +106,13 @@ function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[]
   if (!fitsHead(head.id) || !fitsHead(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
   const all: AttachmentPart[] = []
   for (const part of parts) {
-    if (!hasType(part) || !fitsHead(part.name) || !fitsHead(part.contentType)) return null
-    all.push(part)
+    const { name, contentType } = part
+    if (contentType === null || !fitsHead(name) || !fitsHead(contentType)) return null
+    all.push({ ...part, contentType })
     yield
   }
   return all
 }
-
-const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
 
 async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
   if (!head.attachments) {

@@ -9,15 +9,15 @@ import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurns, inTurnsIfLong, sharedTurn } from '../waits/steps.js'
 import { checkAttachments } from './check-attachments.js'
-import { headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
+import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
 import type { RestoreSource, SourceDocument } from './source.js'
 
+type Range = Omit<FileRange, 'file'>
+
 /** Where a large document lies: each takes more than 4 MiB of the upload, so they are few. */
-interface SpooledLarge {
+interface SpooledLarge extends Range {
   ordinal: number
   design: boolean
-  from: number
-  to: number
 }
 
 /** A backup given as JSON: read whole, checked and kept on disk before anything is restored from it. */
@@ -133,18 +133,16 @@ export class SpooledSource implements RestoreSource {
         this.#largeFile ??= await this.#spool.largeFile()
         this.#largeFrom ??= this.#largeFile.size
         await this.#largeFile.write(item.bytes)
-        if (item.last) await this.#endLarge(this.#largeFile.size, this.#largeFrom, item)
+        if (item.last) {
+          const range = { from: this.#largeFrom, to: this.#largeFile.size }
+          this.#largeFrom = undefined
+          await this.#addLarge(item.database, item.where, range)
+        }
       }
     }
   }
 
-  async #endLarge(
-    to: number,
-    from: number,
-    { database, where }: { database: LogicalDatabase; where: string }
-  ): Promise<void> {
-    this.#largeFrom = undefined
-    const range = { from, to }
+  async #addLarge(database: LogicalDatabase, where: string, range: Range): Promise<void> {
     const { head } = await checked(where, () => this.#indexLarge(range))
     const large = this.#large.get(database) ?? []
     large.push({ ordinal: this.#note(database, head), design: isDesign(head.id), ...range })
@@ -152,7 +150,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   /** Reads a large document into the memory that is used for one at a time. */
-  #indexLarge({ from, to }: Pick<SpooledLarge, 'from' | 'to'>): Promise<LargeDocument> {
+  #indexLarge({ from, to }: Range): Promise<LargeDocument> {
     const { handle: file } = this.#largeFile as RoomFile
     return indexLargeDocument({ file, from, to }, this.#headMemory)
   }
