@@ -55,11 +55,11 @@ export class Leftovers {
     const loaded = await repository.load(id)
     // Parts without a header are ours to judge only where the header was: a database that is being copied has them
     // before it.
-    if (!loaded) return failed && (await repository.hasParts(id)) ? 'late' : 'quiet'
+    if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
     const { kind, header } = loaded
     if (kind === 'legacy' || isOfOthers(header, system.name)) return 'settled'
     if (header.in_progress) return 'late'
     if (header.error === undefined) return 'settled'
-    return (await repository.hasParts(id)) ? 'late' : 'quiet'
+    return (await repository.parts.has(id)) ? 'late' : 'quiet'
   }
 }

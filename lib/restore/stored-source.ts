@@ -15,7 +15,7 @@ import {
   type LargeDocument,
   unrestorable
 } from './large-document.js'
-import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
+import type { RestoreSource, SourceDocument } from './source.js'
 
 /** A backup of this package in the database. */
 export class StoredSource implements RestoreSource {
@@ -26,7 +26,6 @@ export class StoredSource implements RestoreSource {
   #spool: Spool | undefined
   readonly #headMemory = headMemory()
 
-  /** @param makeSpool where large documents are put while they are restored */
   private constructor(header: StoredHeader, makeSpool: () => Spool) {
     this.#header = header
     this.#makeSpool = makeSpool
@@ -71,15 +70,14 @@ export class StoredSource implements RestoreSource {
         yield* this.#large(stored)
         continue
       }
-      const grouping = new Grouping()
       for await (const lines of stored.counting()) {
+        const group: SourceDocument[] = []
         for (const line of lines) {
           const document = await inTurnsIfLong(line, documentSteps(line))
-          const group = isDesign(document.id) === design ? grouping.add(document) : undefined
-          if (group) yield group
+          if (isDesign(document.id) === design) group.push(document)
         }
+        yield group
       }
-      yield grouping.rest()
     }
   }
 
@@ -98,7 +96,7 @@ export class StoredSource implements RestoreSource {
     }
   }
 
-  /** One that takes more memory than a document may keeps no other from being restored. */
+  /** Reads a large document. One that cannot be restored keeps no other from being restored. */
   async #index({ id }: LargeDocumentBytes, range: FileRange): Promise<LargeDocument> {
     try {
       return await indexLargeDocument(range, this.#headMemory)
