@@ -1,5 +1,6 @@
 import t from 'tap'
 import type { BackupEvent } from '../types/index.js'
+import { startGate } from './helpers/gate.js'
 import {
   COUNTS,
   leaveInterruptedBackup,
@@ -119,6 +120,28 @@ t.test('one of several instances that find an interrupted backup ends it, and no
   await poll('the recovery', () => told().find((type) => type === 'recovered'))
   for (const { app } of hosts) await app.close()
   t.strictSame(told(), ['lease_taken_over', 'recovered'])
+})
+
+t.test('an instance that finds late what another has ended meanwhile tells nothing of it', async (t) => {
+  const on = await seeded(t)
+  const id = await leaveInterruptedBackup(on)
+  const system = on.couch.use(on.names.system)
+  await system.destroy('athena_backup_lease', (await system.get('athena_backup_lease'))._rev)
+  const gate = await startGate(t, on)
+  const [header, lease] = [new RegExp(`GET .*/${id}`), /_bulk_get$/]
+  const readHeader = gate.hold(header)
+  const late = await observe(t, { on, couch: gate.couch })
+  await gate.held(header)
+  const readLease = gate.hold(lease)
+  readHeader()
+  await gate.held(lease)
+  const other = await observe(t, { on })
+  await other.event('recovered')
+  await other.app.close()
+  readLease()
+  const start = () => late.app.dbBackups.start().catch(() => undefined)
+  await (await poll('the lease', start)).finished
+  t.notOk(types(late.events).includes('recovered'))
 })
 
 t.test('a check that fails is told', async (t) => {

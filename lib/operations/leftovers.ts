@@ -38,14 +38,14 @@ export class Leftovers {
     }
   }
 
-  /** Yields the ids of backups of which something has come late. They have to be marked as failed once more. */
-  async *late(): AsyncGenerator<string> {
+  /** Yields backups of which something has come late. They have to be marked as failed once more. */
+  async *late(): AsyncGenerator<{ id: string; isLate: () => Promise<boolean> }> {
     for (const [id, watched] of this.#watched) {
       // Counted down first, so that a backup that cannot be read does not keep others from being looked at for ever.
       if (--watched.looksLeft <= 0) this.#watched.delete(id)
       const state = await this.#look(id, watched)
       if (state === 'settled') this.#watched.delete(id)
-      else if (state === 'late') yield id
+      else if (state === 'late') yield { id, isLate: async () => (await this.#look(id, watched)) === 'late' }
     }
   }
 

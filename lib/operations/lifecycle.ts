@@ -121,11 +121,26 @@ export class Lifecycle {
     return undefined
   }
 
-  /** Records once more, under the lease, that an operation has failed. Does nothing while another one is in progress. */
-  async failAgain(kind: OperationKind, id: string, reason: string): Promise<void> {
+  /**
+   * Records once more, under the lease, that an operation has failed. Does nothing while another one is in progress.
+   * @param isLate tells under the lease whether that is still to be done: another instance may have done it
+   */
+  async failAgain(
+    kind: OperationKind,
+    id: string,
+    reason: string,
+    isLate: () => Promise<boolean>
+  ): Promise<void> {
     const taking = this.#take(kind, () => ({ id }))
     const active = await taking.catch(unless(OperationInProgressError, ClosingError))
-    if (active) await this.#endLeft(active, reason)
+    if (!active) return
+    let late = false
+    try {
+      late = await isLate()
+    } finally {
+      if (!late) await this.#end(active)
+    }
+    if (late) await this.#endLeft(active, reason)
   }
 
   async #takeOver(found: FoundLease): Promise<void> {
