@@ -19,6 +19,9 @@ export class CouchError extends PublicCouchError {
 export const isUnavailable = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.retryable
 
+/** Returns whether a call has failed, rather than this process. */
+export const isCouchError = (error: unknown): error is CouchError => error instanceof CouchError
+
 export const isConflict = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 409
 
@@ -56,6 +59,14 @@ export const isStalled = (error: unknown): error is CouchError =>
 /** Returns whether one document may be to blame for the failure of a request for several. */
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
   error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)
+
+/** Makes a handler for `catch` that gives `value` for failures that `isExpected` knows, and throws all others. */
+export function expected<T>(isExpected: (error: unknown) => boolean, value: T): (error: unknown) => T {
+  return (error) => {
+    if (isExpected(error)) return value
+    throw error
+  }
+}
 
 /** Returns the error for an answer that lacks what it has to have. */
 export function malformed(where: string, what: string): CouchError {
