@@ -3,7 +3,7 @@ import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
 import { confirmAccepted } from './accepted.js'
 import { type BulkAnswer, BulkBody, type BulkResult, bulkResults } from './bulk-body.js'
 import type { CouchClient } from './client.js'
-import { CouchError, expected, isConflict, isMissing, isNotFound, isTooLarge, malformed } from './errors.js'
+import { CouchError, expected, isConflict, isMissing, isTooLarge, malformed } from './errors.js'
 import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
 import { type Leaf, sortLeaves } from './leaves.js'
 import type { AttachmentPart } from './multipart.js'
@@ -171,10 +171,10 @@ export class CouchDatabase {
     return found.catch(expected(isMissing, null))
   }
 
-  /** Reads no more of a document than it takes to know its type; `null` when there is no such document. */
-  async type(id: string): Promise<{ type: string | undefined } | null> {
-    const found = this.readStream(id, async (body) => ({ type: await stringMember(body, 'type') }))
-    return found.catch(expected(isMissing, null))
+  /** Reads no more of a document than it takes to know its type; `undefined` when there is no document, or no type. */
+  async type(id: string): Promise<string | undefined> {
+    const type = this.readStream(id, (body) => stringMember(body, 'type'))
+    return type.catch(expected(isMissing, undefined))
   }
 
   /** Reads a document's JSON as it arrives. `read` is called anew for each attempt. */
@@ -214,20 +214,6 @@ export class CouchDatabase {
     const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
     const leaves = this.client.answer(request, (json) => sortLeaves(leavesOf(json, this.name)))
     return leaves.catch(expected(isMissing, []))
-  }
-
-  /** Reads a document's current revision without its body; `null` when there is no such document. */
-  async revision(id: string): Promise<string | null> {
-    try {
-      const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
-      response.discard()
-      const etag = /^"([0-9]+-[0-9a-f]{32})"$/.exec(String(response.headers.etag))
-      return etag ? etag[1] : ((await this.get(id))?._rev ?? null)
-    } catch (error) {
-      // A HEAD has no body that tells whose answer it is.
-      if (isNotFound(error)) return (await this.get(id))?._rev ?? null
-      throw error
-    }
   }
 
   /** Returns the bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */

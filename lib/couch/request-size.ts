@@ -8,19 +8,15 @@ export const LEAST_REQUEST_BYTES = 64 * 1024
  * most so many bytes; what cannot is sent as it is.
  */
 export class RequestSize {
-  #bytes: number
+  bytes: number
 
   constructor(bytes = REQUEST_BYTES) {
-    this.#bytes = bytes
-  }
-
-  get bytes(): number {
-    return this.#bytes
+    this.bytes = bytes
   }
 
   /** Notes that a request of so many bytes was refused for its length. */
   refused(sent: number): void {
-    this.#bytes = Math.max(LEAST_REQUEST_BYTES, Math.min(this.#bytes, sent >> 1))
+    this.bytes = Math.max(LEAST_REQUEST_BYTES, Math.min(this.bytes, sent >> 1))
   }
 }
 

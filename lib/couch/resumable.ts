@@ -102,30 +102,25 @@ class Resumable {
 
 /** Holds back the last {@link UNCERTAIN} bytes of an answer. */
 class Tail {
+  bytes = 0
   #pieces: Buffer[] = []
-  #bytes = 0
-
-  /** Returns how many are held. */
-  get bytes(): number {
-    return this.#bytes
-  }
-
-  /** Takes a piece, and returns those that enough has followed. */
-  *add(piece: Buffer): Generator<Buffer> {
-    this.#pieces.push(piece)
-    this.#bytes += piece.length
-    while (this.#bytes - this.#pieces[0].length >= UNCERTAIN) {
-      const certain = this.#pieces.shift() as Buffer
-      this.#bytes -= certain.length
-      yield certain
-    }
-  }
 
   /** Returns what is held: the answer was complete. */
   take(): Buffer[] {
     const pieces = this.#pieces
     this.#pieces = []
     return pieces
+  }
+
+  /** Takes a piece, and returns those that enough has followed. */
+  *add(piece: Buffer): Generator<Buffer> {
+    this.#pieces.push(piece)
+    this.bytes += piece.length
+    while (this.bytes - this.#pieces[0].length >= UNCERTAIN) {
+      const certain = this.#pieces.shift() as Buffer
+      this.bytes -= certain.length
+      yield certain
+    }
   }
 }
 

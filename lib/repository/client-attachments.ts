@@ -21,4 +21,4 @@ export const attachmentText = (
   db: CouchDatabase,
   { _id: id, _rev: rev, _attachments: stubs = {} }: StoredHeader | LegacyHeader,
   name: string
-): AsyncGenerator<Uint8Array> => attachmentBase64(db, id, rev, stubOf(name, stubs[name]))
+): AsyncGenerator<Uint8Array> => attachmentBase64(db, { id, rev }, stubOf(name, stubs[name]))

@@ -121,7 +121,7 @@ export class Repository {
     const known = this.#known.get(id)
     return known && rev !== undefined && known.rev === rev
       ? known.header
-      : (await this.#db.type(id))?.type === BACKUP_TYPE
+      : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */

@@ -171,8 +171,8 @@ export async function sameLarge(
 async function sameBytes(
   db: CouchDatabase,
   { open }: LargeAttachment,
-  { id, rev }: LiveDocument,
+  revision: LiveDocument,
   stub: AttachmentStub
 ): Promise<boolean> {
-  return db.client.retry(() => sameStream(base64(open()), attachmentBase64(db, id, rev, stub)))
+  return db.client.retry(() => sameStream(base64(open()), attachmentBase64(db, revision, stub)))
 }

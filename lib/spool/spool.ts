@@ -50,7 +50,7 @@ export class Spool {
 
   /** Removes everything, and gives the room back. */
   async remove(): Promise<void> {
-    const files = [...this.#files.values(), ...this.#large]
+    const files = [...[...this.#files.values()].map(({ file }) => file), ...this.#large]
     await Promise.all(files.map((file) => file.close().catch(() => undefined)))
   }
 
@@ -65,33 +65,28 @@ export class Spool {
 }
 
 class DocumentFile {
-  readonly #file: RoomFile
+  readonly file: RoomFile
   #block = Buffer.allocUnsafeSlow(BLOCK)
   #used = 0
 
   constructor(file: RoomFile) {
-    this.#file = file
+    this.file = file
   }
 
   async append(ordinal: number, bytes: Buffer): Promise<void> {
     if (this.#used + FRAME + bytes.length > BLOCK) await this.flush()
-    if (FRAME + bytes.length > BLOCK) {
-      const frame = Buffer.alloc(FRAME)
-      frame.writeUInt32LE(bytes.length, 0)
-      frame.writeUInt32LE(ordinal, 4)
-      await this.#file.write(frame)
-      await this.#file.write(bytes)
-      return
-    }
     this.#block.writeUInt32LE(bytes.length, this.#used)
     this.#block.writeUInt32LE(ordinal, this.#used + 4)
-    bytes.copy(this.#block, this.#used + FRAME)
-    this.#used += FRAME + bytes.length
+    this.#used += FRAME
+    if (this.#used + bytes.length > BLOCK) {
+      await this.flush()
+      await this.file.write(bytes)
+    } else this.#used += bytes.copy(this.#block, this.#used)
   }
 
   async *read(): AsyncGenerator<Spooled[]> {
     await this.flush()
-    const { handle, size: length } = this.#file
+    const { handle, size: length } = this.file
     let buffer = Buffer.allocUnsafeSlow(BLOCK)
     /** Bytes at the buffer's beginning that were read, and belong to no group yet. */
     let kept = 0
@@ -117,13 +112,9 @@ class DocumentFile {
     }
   }
 
-  async close(): Promise<void> {
-    await this.#file.close()
-  }
-
   async flush(): Promise<void> {
     if (this.#used === 0) return
-    await this.#file.write(this.#block.subarray(0, this.#used))
+    await this.file.write(this.#block.subarray(0, this.#used))
     this.#used = 0
   }
 }
