@@ -7,6 +7,8 @@ import { ReservedIdError } from '../errors.js'
 import { LEASE_TYPE } from '../own-documents.js'
 
 const LEASE_ID = 'athena_backup_lease'
+/** Milliseconds that a lease can last without a renewal: a document that says more was written by hand. */
+export const LONGEST_LEASE = 60 * 60_000
 
 /** Says who holds the lease. */
 export interface LeaseHolder {
