@@ -1,7 +1,6 @@
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Shared } from './agents.js'
 import { Attempt, type AttemptSettings } from './attempt.js'
-import type { Connection } from './connection.js'
 import { CouchError } from './errors.js'
 import type { CouchRequest } from './request.js'
 import type { RequestSize } from './request-size.js'
@@ -9,7 +8,6 @@ import { type CouchResponse, readJson } from './response.js'
 import { backoff, CONFLICT, ONCE, Retrier, type RetrySettings, waitOn } from './retry.js'
 
 export interface ClientSettings extends AttemptSettings, RetrySettings {
-  connect: () => Connection
   /** Milliseconds for a whole control call. */
   control: number
   /** Bytes of the largest request, of what can be divided. */
@@ -116,7 +114,7 @@ export class CouchClient {
   }
 
   async #attempt(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
-    const attempt = new Attempt(request, this.settings, this.settings.connect(), deadline)
+    const attempt = new Attempt(request, this.settings, deadline)
     try {
       return await attempt.send(this.#shared.agents[this.#use])
     } catch (error) {

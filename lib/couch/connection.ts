@@ -26,12 +26,10 @@ interface NanoConfig {
   headers?: Record<string, string>
   agent?: unknown
   requestDefaults?: object
-  cookieJar?: CookieJar
-}
-
-interface CookieJar {
-  getCookieString(url: string): string | undefined
-  parse?(setCookie: string, url: string): void
+  cookieJar?: {
+    getCookieString(url: string): string | undefined
+    parse?(setCookie: string, url: string): void
+  }
 }
 
 type Couch = ServerScope | (() => ServerScope)

@@ -144,9 +144,8 @@ export class CouchDatabase {
     } catch (refusal) {
       // Somebody else was first, or the reply to us was lost.
       if (refusal instanceof CouchError && refusal.error === 'file_exists') return
-      throw refusal instanceof CouchError && !refusal.retryable
-        ? notCreated(this.name, query, refusal)
-        : refusal
+      if (!(refusal instanceof CouchError) || refusal.retryable) throw refusal
+      throw notCreated(this.name, query, refusal)
     }
   }
 
@@ -340,14 +339,13 @@ export class CouchDatabase {
   async bulkDocs(docs: readonly Uint8Array[]): Promise<BulkResult[]> {
     const results: BulkResult[] = []
     const bytesOf = ({ length }: Uint8Array) => length + 1
-    const call = (part: readonly Uint8Array[]) => this.#bulkDocs(part)
+    const call = async (part: readonly Uint8Array[]) => {
+      const { results } = await this.writeBulk(BulkBody.of(true, part))
+      return results
+    }
     for await (const result of inParts(docs, this.client.size, call, bytesOf, isTooLarge))
       results.push(result)
     return results
-  }
-
-  async *#bulkDocs(docs: readonly Uint8Array[]): AsyncGenerator<BulkResult> {
-    yield* (await this.writeBulk(BulkBody.of(true, docs))).results
   }
 
   /**
@@ -380,18 +378,18 @@ export class CouchDatabase {
     return missing
   }
 
-  async *#revsDiff(revisions: readonly Revision[]): AsyncGenerator<string> {
+  async #revsDiff(revisions: readonly Revision[]): Promise<string[]> {
     try {
       const reply = await this.client.json<Record<string, { missing?: string[] }>>({
         method: 'POST',
         path: [this.name, '_revs_diff'],
         json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
       })
-      yield* Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
+      return Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
     } catch (error) {
       if (revisions.length > 1 || !isIllegalId(error)) throw error
       // The database cannot have it, since it is partitioned.
-      yield revisions[0].id
+      return [revisions[0].id]
     }
   }
 

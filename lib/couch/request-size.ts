@@ -30,7 +30,7 @@ export class RequestSize {
 export async function* inParts<T, R>(
   items: readonly T[],
   size: RequestSize,
-  call: (part: readonly T[]) => AsyncIterable<R>,
+  call: (part: readonly T[]) => AsyncIterable<R> | Promise<Iterable<R>>,
   bytesOf: (item: T) => number,
   isDivided: (error: unknown) => boolean
 ): AsyncGenerator<R> {
@@ -42,7 +42,7 @@ export async function* inParts<T, R>(
       continue
     }
     try {
-      yield* call(part)
+      yield* await call(part)
     } catch (error) {
       if (part.length === 1 || !isDivided(error)) throw error
       parts.unshift(...halvesOf(part))

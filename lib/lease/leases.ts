@@ -266,13 +266,11 @@ export class Leases {
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
     for (const { rev } of all.filter((leaf) => leaf.claim === claim)) {
       if (stays || rev !== all[0].rev) await this.#document.remove(rev)
-      else await this.#free(state, rev)
+      else {
+        const free = await this.#document.write(freed(state, rev))
+        if (free) this.#freed.add(free.rev)
+      }
     }
-  }
-
-  async #free(state: LeaseState, rev: string): Promise<void> {
-    const written = await this.#document.write(freed(state, rev))
-    if (written) this.#freed.add(written.rev)
   }
 
   /** Removes what this instance freed, once somebody's lease stands beside it: other instances may not see it. */

@@ -83,9 +83,13 @@ export class RoomFile {
   /** @throws InsufficientStorageError */
   async write(piece: Uint8Array): Promise<void> {
     this.#room.claim(piece.length)
-    const at = this.#size
+    const position = this.#size
     this.#size += piece.length
-    await writeAt(this.handle, piece, at)
+    for (let written = 0; written < piece.length; ) {
+      const left = piece.length - written
+      const { bytesWritten } = await orNoSpace(this.handle.write(piece, written, left, position + written))
+      written += bytesWritten
+    }
   }
 
   /** Removes the file, and gives its room back. */
@@ -95,15 +99,6 @@ export class RoomFile {
     this.#room.giveBack(this.#size)
     await this.handle.close()
     if (this.#path !== undefined) await unlink(this.#path)
-  }
-}
-
-async function writeAt(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  let written = 0
-  while (written < bytes.length) {
-    const left = bytes.length - written
-    const { bytesWritten } = await orNoSpace(handle.write(bytes, written, left, position + written))
-    written += bytesWritten
   }
 }
 
