@@ -29,7 +29,7 @@ export class Shared {
     operations: agentOf(64),
     /** Renewals of the lease must not wait behind other calls. */
     renewals: agentOf(4),
-    /** A reader that pauses must keep no other call waiting. Downloads bound themselves: they have as many as they need. */
+    /** A reader that pauses must keep no other call waiting. As many as needed: downloads bound themselves. */
     downloads: agentOf(null)
   }
   /** The largest request that the server takes. */

@@ -51,10 +51,8 @@ export function* attachmentBytes(document: DocumentBytes): Steps<number | undefi
 }
 
 /**
- * Streams a document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives: no
- * attachment is held in memory.
- *
- * @param document with stubs
+ * Streams a document with its attachments in place of the stubs, as CouchDB's `attachments=true` gives it. Holds no
+ * attachment in memory.
  * @throws CouchError with status 404 when the revision is gone
  */
 export async function* inlineAttachments(
@@ -85,10 +83,7 @@ export async function* inlineAttachments(
   yield bytes.subarray(attachments.end)
 }
 
-/**
- * Returns the attachments of a document by name.
- * @param document with stubs
- */
+/** Returns the attachments of a document by name, as its stubs tell them. */
 export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>> {
   const all = new Map<string, InlineStub>()
   for (const stub of stubs(document)) {
@@ -98,10 +93,7 @@ export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>
   return all
 }
 
-/**
- * Streams an attachment's bytes in base64.
- * @throws CouchError with status 404 when it is gone
- */
+/** Streams an attachment in base64. @throws CouchError with status 404 when it is gone */
 export async function* attachmentBase64(
   db: CouchDatabase,
   revision: Revision,
@@ -154,8 +146,7 @@ async function* readWithDocument(db: CouchDatabase, revision: Revision, name: st
 }
 
 /**
- * Reads a value inside a document with its attachments inline, as it arrives. The database makes all of the document in
- * its memory.
+ * Reads a value inside a document with inline attachments as it arrives. The database makes the document in its memory.
  * @throws CouchError with status 404 when the revision, or the value, is gone
  */
 function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]) {
@@ -177,10 +168,7 @@ function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
-/**
- * Decompresses the bytes of an attachment that an answer brings, and checks them as they pass.
- * @throws CouchError when they are others than the stub tells
- */
+/** Yields the bytes of an attachment, decompressed. @throws CouchError when they are not those that the stub tells */
 async function* attachmentBytesOf(
   { headers, body }: CouchResponse,
   stub: AttachmentStub,

@@ -47,10 +47,7 @@ export class CouchClient {
     return this.with({ retry: ONCE })
   }
 
-  /**
-   * Returns a client on the connections for one use. Where the host's nano has a dispatcher of its own, that one serves all
-   * calls.
-   */
+  /** Returns a client on the connections for one use. A dispatcher of the host's nano serves all uses. */
   for(use: keyof Shared['agents']): CouchClient {
     return new CouchClient(this.settings, this.#shared, use)
   }

@@ -85,7 +85,6 @@ export function connectionTo(couch: Couch): Connection {
 /**
  * Reads the connection out of a nano server scope: address, credentials (of the URL, of `headers`, or the session
  * cookie of `nano.auth()`), extra headers and dispatcher.
- *
  * @throws HostValueError when it is not a nano server scope that can be used
  */
 export function connectionOf(couch: ServerScope): Connection {

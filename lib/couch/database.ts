@@ -114,7 +114,7 @@ export class CouchDatabase {
 
   /**
    * Returns what the server tells of the database; `null` when there is none.
-   * @throws CouchError also when another node of the cluster knows the database, and this one has not learned of it in time
+   * @throws CouchError also when another node knows the database, and this one has not learned of it in time
    */
   async find(): Promise<DatabaseInfo | null> {
     const retrier = this.client.retrier()

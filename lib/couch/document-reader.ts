@@ -85,10 +85,7 @@ export class DocumentReader {
     return this.#failures < PATIENCE ? this.#db : this.#hasty
   }
 
-  /**
-   * Makes sure that the database answers, before a document is blamed.
-   * @throws `failure` when it does not
-   */
+  /** Makes sure that the database answers, before a document is blamed. @throws `failure` when it does not */
   async confirmAnswers(failure: ReadFailure): Promise<void> {
     try {
       for await (const _ of this.#hasty.bulkGet([{ id: PROBE }], { attachments: false }));

@@ -35,17 +35,11 @@ export const isMissing = (error: unknown): error is CouchError =>
 /** Returns whether nodes of the cluster are down, which CouchDB tells by a 412. */
 export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
 
-/**
- * Returns whether what was sent is larger than the database, or a proxy before it, takes. Where all attempts were cut off without an
- * answer, that is why.
- */
+/** Returns whether what was sent is too large for the database, or a proxy: they may also cut off every attempt. */
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && (error.status === 413 || error.error === 'cut_off')
 
-/**
- * Returns whether a request exceeds CouchDB's own limit of length (`chttpd/max_http_request_size`). Its limits of documents and
- * attachments have other codes.
- */
+/** Returns whether a request exceeds `chttpd/max_http_request_size`. Limits of documents and attachments have other codes. */
 export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' | 'error'>): boolean =>
   status === 413 && error === 'too_large'
 

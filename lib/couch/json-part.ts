@@ -8,9 +8,7 @@ const MAX_KEY = 64 * 1024 * 1024
 const MAX_REFUSAL = 64 * 1024
 
 /**
- * Yields the bytes of one value inside an answer as they arrive.
- *
- * @param path where the value stands
+ * Yields the bytes of the value at `path` in an answer as they arrive.
  * @param refused where the answer says why there is none
  * @returns `undefined`, or, where the value did not come, what stands at `refused`: an empty object when nothing does
  * @throws CouchError (retryable) when the answer is cut, or is not JSON

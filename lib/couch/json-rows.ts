@@ -34,8 +34,6 @@ export type Trailer = Record<string, unknown>
 
 /**
  * Reads an answer of the form `{"<member>":[row,row,...],...}` row by row. The rows are the bytes CouchDB sent.
- *
- * @param member the member that holds the rows
  * @param trailer receives the other members
  * @param memory is used for rows that come in several pieces, which are valid until the next rows are asked for
  * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form; (not retryable) when a row takes more
@@ -72,7 +70,6 @@ export async function* jsonRows(
 
 /**
  * Reads one member of an answer that is an object, and leaves the rest of the answer unread.
- *
  * @returns `undefined` when there is no such member, or when it is not a string
  * @throws CouchError (retryable) when the answer is cut, or is not JSON
  */

@@ -55,19 +55,16 @@ export class Retrier {
   async failed(error: unknown): Promise<void> {
     const { retry, signal, onRetry } = this.#settings
     if (!(error instanceof CouchError) || !error.retryable || error.givenUp) throw error
-    if (++this.#failures >= retry.attempts) throw this.#lastOf(error)
+    if (++this.#failures >= retry.attempts) {
+      // A caller that asks for one attempt counts by itself.
+      error.givenUp = retry.attempts > 1
+      // A single connection that is closed may have been a restart of the database.
+      if (error.givenUp && error.sent !== undefined) this.#size.refused(error.sent)
+      throw error
+    }
     const waitMs = Math.min(retry.longest, Math.max(backoff(retry, this.#failures), error.retryAfter ?? 0))
     onRetry?.({ attempt: this.#failures, waitMs, error })
     await waitOn(signal, waitMs)
-  }
-
-  /** Marks the error of the last attempt, unless the caller has only asked for one and counts by itself. */
-  #lastOf(error: CouchError): CouchError {
-    if (this.#settings.retry.attempts === 1) return error
-    error.givenUp = true
-    // A single connection that is closed may have been a restart of the database.
-    if (error.sent !== undefined) this.#size.refused(error.sent)
-    return error
   }
 
   /** Counts failures anew, since there was progress. */

@@ -26,10 +26,7 @@ export class CopyIndex {
     this.#seen = new SeenIds(expected)
   }
 
-  /**
-   * Notes the next copy of a document and returns its ordinal.
-   * @throws TooManyRepeatedError
-   */
+  /** Notes the next copy of a document, and returns its ordinal. @throws TooManyRepeatedError */
   note(id: string): number {
     const ordinal = this.copies++
     const print = fingerprint(id)
@@ -37,10 +34,7 @@ export class CopyIndex {
     return ordinal
   }
 
-  /**
-   * Notes that a document was deleted; copies noted before do not count.
-   * @throws TooManyRepeatedError
-   */
+  /** Notes that a document was deleted: copies noted before do not count. @throws TooManyRepeatedError */
   noteDeleted(id: string): void {
     const print = fingerprint(id)
     if (this.#seen.has(print)) this.#repeat(print, DELETED)

@@ -73,10 +73,7 @@ interface SeenLeaf extends LeaseLeaf {
   staleIn: number | undefined
 }
 
-/**
- * The lease of the source databases, as one server instance sees it. "The lease" in docs/internals/clusters.md says why there
- * are never two holders.
- */
+/** Takes the lease for one instance. "The lease" in docs/internals/clusters.md says why there are never two holders. */
 export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
@@ -107,10 +104,7 @@ export class Leases {
     return found ? { holder: holderOf(found), claim: found.claim, staleIn: found.staleIn ?? 0 } : null
   }
 
-  /**
-   * Takes the lease when it is free or stale.
-   * @throws LeaseHeldError, ReservedIdError, CouchError
-   */
+  /** Takes the lease when it is free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
@@ -224,10 +218,7 @@ export class Leases {
     }
   }
 
-  /**
-   * Returns whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known
-   * to be nobody's.
-   */
+  /** Returns whether nobody else has, or may get, the lease beside a claim. Removes what is known to be nobody's. */
   async #isAlone(
     state: LeaseState,
     written: NonNullable<Written>,

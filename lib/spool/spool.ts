@@ -27,15 +27,12 @@ export class Spool {
     await file.append(ordinal, bytes)
   }
 
-  /**
-   * Writes to the disk what was appended.
-   * @throws InsufficientStorageError
-   */
+  /** Writes to the disk what was appended. @throws InsufficientStorageError */
   async flush(): Promise<void> {
     for (const file of this.#files.values()) await file.flush()
   }
 
-  /** Documents in the order in which they were appended, in groups. A group is valid until the next is asked for. */
+  /** Yields documents in the order in which they were appended, in groups. A group is valid until the next is asked for. */
   async *read(database: LogicalDatabase, design: boolean): AsyncGenerator<Spooled[]> {
     const file = this.#files.get(nameOf(database, design))
     if (file) yield* file.read()

@@ -7,10 +7,7 @@ export class RefusedUrlError extends Error {
   override readonly name = 'RefusedUrlError'
 }
 
-/**
- * Checks what can be told from a webhook's URL alone.
- * @throws RefusedUrlError
- */
+/** Checks what can be told from a webhook's URL alone. @throws RefusedUrlError */
 export function parseWebhookUrl(text: string): URL {
   if (text.length > 2048) throw new RefusedUrlError('is longer than 2048 characters')
   if (!URL.canParse(text)) throw new RefusedUrlError('is not a URL')
