@@ -50,10 +50,8 @@ function lineOf(event: BackupEvent): Line {
       const fields = { ...restoreOf(event), document: cutText(event.document, MAX_ID), change }
       return [dryRun ? 'info' : 'warn', message, fields]
     }
-    case 'restore_whitelist_rebuilt': {
-      const fields = { ...restoreOf(event), ...durationOf(event) }
-      return ['info', 'restore: the white list is rebuilt', fields]
-    }
+    case 'restore_whitelist_rebuilt':
+      return ['info', 'restore: the white list is rebuilt', { ...restoreOf(event), ...durationOf(event) }]
     case 'restore_finished':
       return ['info', 'restore finished', restoreEndOf(event)]
     case 'restore_failed':

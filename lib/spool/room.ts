@@ -64,8 +64,9 @@ export class Room {
 export class RoomFile {
   readonly handle: FileHandle
   readonly #room: Room
+  /** Bytes written so far. */
+  size = 0
   readonly #path: string | undefined
-  #size = 0
   #closed = false
 
   /** @param path to be unlinked when the file is closed */
@@ -75,16 +76,11 @@ export class RoomFile {
     this.#path = path
   }
 
-  /** Bytes written so far. */
-  get size(): number {
-    return this.#size
-  }
-
   /** @throws InsufficientStorageError */
   async write(piece: Uint8Array): Promise<void> {
     this.#room.claim(piece.length)
-    const position = this.#size
-    this.#size += piece.length
+    const position = this.size
+    this.size += piece.length
     for (let written = 0; written < piece.length; ) {
       const left = piece.length - written
       const { bytesWritten } = await orNoSpace(this.handle.write(piece, written, left, position + written))
@@ -96,7 +92,7 @@ export class RoomFile {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#room.giveBack(this.#size)
+    this.#room.giveBack(this.size)
     await this.handle.close()
     if (this.#path !== undefined) await unlink(this.#path)
   }
