@@ -10,7 +10,7 @@ import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
 import { apiKey, DatabaseName, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
-import { LONGEST_LEASE } from './lease/lease-watch.js'
+import { LONGEST_LEASE } from './lease/lease-document.js'
 import { isPromise, nowOf } from './waits/host-code.js'
 
 const integer = (minimum: number, maximum?: number) => Type.Optional(Type.Integer({ minimum, maximum }))

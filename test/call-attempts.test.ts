@@ -35,7 +35,6 @@ const calls: Record<string, (db: CouchDatabase) => Promise<unknown>> = {
   put: (db) => db.put({ _id: 'a' }),
   putUnconfirmed: (db) => db.putUnconfirmed({ _id: 'a' }),
   leaves: (db) => db.leaves('a'),
-  revision: (db) => db.revision('a'),
   size: (db) => db.size('a'),
   delete: (db) => db.delete('a', '1-a'),
   modify: (db) => db.modify('a', () => ({})),
@@ -48,8 +47,10 @@ const calls: Record<string, (db: CouchDatabase) => Promise<unknown>> = {
   revsDiff: (db) => db.revsDiff([{ id: 'a', rev: '1-a' }]),
   attachment: (db) => db.attachment('a', 'b'),
   'attachment, compressed': (db) => db.attachment('a', 'b', { gzip: true }),
-  attachmentBase64: (db) => read(attachmentBase64(db, 'a', '1-a', stubOf('b', { content_type: 'a/b' }))),
-  'attachmentBase64, by the document': (db) => read(attachmentBase64(db, 'a', '1-a', stubOf('b', {}))),
+  attachmentBase64: (db) =>
+    read(attachmentBase64(db, { id: 'a', rev: '1-a' }, stubOf('b', { content_type: 'a/b' }))),
+  'attachmentBase64, by the document': (db) =>
+    read(attachmentBase64(db, { id: 'a', rev: '1-a' }, stubOf('b', {}))),
   putAttachment: (db) => db.putAttachment('a', 'b', '1-a', 'a/b', asData('c')),
   putWithAttachments: (db) => db.putWithAttachments('a', documents, [], streamed()),
   putStream: (db) => db.putStream(body, streamed())

@@ -209,10 +209,14 @@ t.test('reserved connections are not waited for while stalled downloads take all
   const { client, db, received, stall } = await setup(t)
   const release = await stall(64)
   const waiting = db.get('doc')
-  const reserved = db.on(client.reserved())
+  const reserved = db.on(client.for('renewals'))
   t.match(await reserved.get('doc'), { _id: 'doc' })
   t.equal(await reserved.put({ _id: 'doc' }), '2-a')
-  t.match(await db.on(client.reserved().with({ control: 1000 })).get('doc'), { _id: 'doc' }, 'with settings')
+  t.match(
+    await db.on(client.for('renewals').with({ control: 1000 })).get('doc'),
+    { _id: 'doc' },
+    'with settings'
+  )
   t.equal(received.length, 1)
   const overtaken = await Promise.race([waiting, 'still waiting'])
   t.equal(overtaken, 'still waiting')
@@ -222,7 +226,7 @@ t.test('reserved connections are not waited for while stalled downloads take all
 
 t.test('closing a client ends its reserved connections as well', async (t) => {
   const { client, db } = await setup(t)
-  const reserved = client.reserved()
+  const reserved = client.for('renewals')
   await db.on(reserved).get('doc')
   await client.close()
   await t.rejects(db.on(reserved).get('doc'), { message: /unreachable/ })

@@ -337,7 +337,7 @@ t.test('a 413 teaches, down to what every proxy has to take', async (t) => {
   }
   t.strictSame(learned, [400, 400, 150, 64])
   await post(client.with({ control: 1000 }), 100)
-  t.equal(client.reserved().size, client.size, 'all clients on the same connections share it')
+  t.equal(client.for('renewals').size, client.size, 'all clients on the same connections share it')
 })
 
 t.test('limits.requestBytes is checked when the plugin is registered', async (t) => {

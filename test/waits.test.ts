@@ -60,7 +60,7 @@ t.test('a request that gets no connection fails in its time, and says so', async
   await t.rejects(client.once.stream({ path: ['b'] }), noConnection)
   await t.rejects(client.json({ path: ['c'] }), noConnection)
   await t.rejects(client.once.stream({ method: 'PUT', path: ['d'], body: () => pausing(1) }), noConnection)
-  for (const other of [client.reserved(), client.forDownloads()])
+  for (const other of [client.for('renewals'), client.for('downloads')])
     (await other.stream({ path: ['e'] })).discard()
   for (const response of open) response.discard()
 })
@@ -68,7 +68,7 @@ t.test('a request that gets no connection fails in its time, and says so', async
 t.test("so it does on a host's own dispatcher", async (t) => {
   const dispatcher = new Agent({ connections: 1 })
   const client = await setup(t, (_request, response) => answer(response).write('{'), dispatcher)
-  const open = await client.forDownloads().stream({ path: ['a'] })
+  const open = await client.for('downloads').stream({ path: ['a'] })
   await t.rejects(client.once.stream({ path: ['b'] }), {
     message: /stalled, .* no connection to it was free$/
   })

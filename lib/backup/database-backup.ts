@@ -238,7 +238,7 @@ class DatabaseBackup {
     const { source, excludeTypes } = this.#options
     const excluded = new Map<string, string>()
     for (const { id, rev } of revisions) {
-      const type = (await source.type(id))?.type
+      const type = await source.type(id)
       if (type !== undefined && excludeTypes.has(type)) excluded.set(id, rev)
     }
     return excluded

@@ -60,7 +60,7 @@ export class ActiveOperations {
     const { client } = instance
     const leasesIn = (database: string) => {
       const on = (by: CouchClient) => new LeaseDocument(new CouchDatabase(by.with(settings), database))
-      return new Leases(on(client), on(client.reserved()), lease, keepNotices)
+      return new Leases(on(client), on(client.for('renewals')), lease, keepNotices)
     }
     this.#leases = leasesIn(names.system)
     this.#formerLeases = names.backups === names.system ? undefined : leasesIn(names.backups)
@@ -100,7 +100,7 @@ export class ActiveOperations {
       onLost: (error) => abort.abort(error)
     })
     const beforeWrite = () => lease.check()
-    const own = client.forOperations()
+    const own = client.for('operations')
     const onRetry = (failed: FailedAttempt) => {
       operation.retries++
       events.emit({ type: 'retry', operation: kind, id, ...failed })

@@ -116,7 +116,7 @@ export class Repository {
     const known = this.#known.get(id)
     return known && rev !== undefined && known.rev === rev
       ? known.header
-      : (await this.#db.type(id))?.type === BACKUP_TYPE
+      : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
@@ -194,7 +194,7 @@ export class Repository {
     { _id: id, _rev: rev, _attachments: stubs = {} }: StoredHeader | LegacyHeader,
     name: string
   ): AsyncIterable<Uint8Array> {
-    return attachmentBase64(this.#db, id, rev, stubOf(name, stubs[name]))
+    return attachmentBase64(this.#db, { id, rev }, stubOf(name, stubs[name]))
   }
 
   /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */

@@ -149,10 +149,9 @@ export async function sameLarge(
   // What differs by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false
   const stubs = await inTurns(stubsOf(current))
-  const { id, rev } = current
   for (const { name, open } of parts) {
     if ((await digestOfStream(open())) === found.get(name)?.digest()) continue
-    const stored = () => attachmentBase64(db, id, rev, stubs.get(name) as AttachmentStub)
+    const stored = () => attachmentBase64(db, current, stubs.get(name) as AttachmentStub)
     // From the start again after a fault.
     if (!(await db.client.retry(() => sameStream(base64(open()), stored())))) return false
   }
