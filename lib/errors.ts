@@ -5,24 +5,20 @@ import type { OperationKind } from '../types/events.js'
 // Every error that can reach a caller of `fastify.dbBackups`, an event, the log or a reply. Each has `code` and
 // `statusCode`, and is a row of the table in docs/hosts.md. Errors that are always caught stay in their rooms.
 
-/** The database cannot be reached, or cannot answer now. */
 export const DatabaseUnavailableError = createError(
   'DB_BACKUPS_DATABASE_UNAVAILABLE',
   'the database is not available: %s',
   503
 )
 
-/** There is no backup of this id. */
 export const BackupNotFoundError = createError('DB_BACKUPS_NOT_FOUND', 'there is no backup "%s"', 404)
 
-/** The header of a backup was deleted, or replaced by another document, while the backup was made. */
 export const BackupDeletedError = createError(
   'DB_BACKUPS_DELETED',
   'the header of backup "%s" was deleted or replaced while the backup was being made',
   500
 )
 
-/** A document of the console has an id that the backups need. The message names it. */
 export const ReservedIdError = createError(
   'DB_BACKUPS_RESERVED_ID',
   'document "%s" of database "%s" does not belong to the backups, but they need its id: give the document another id',
@@ -39,7 +35,6 @@ export const UnknownLayoutError = createError(
   400
 )
 
-/** A backup that is still being made, or has failed. */
 export const BackupNotRestorableError = createError('DB_BACKUPS_NOT_RESTORABLE', 'cannot restore, %s', 400)
 
 /** What was uploaded is not a backup. The message names the field. */
@@ -71,7 +66,6 @@ export const AppendBusyError = createError(
   503
 )
 
-/** A range of a backup begins after its end. */
 export const RangeAfterEndError = createError(
   'DB_BACKUPS_RANGE',
   'headers/range begins after the end of the %s bytes',
@@ -84,21 +78,18 @@ export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did n
 /** Code of the host gave something that cannot be used. The message names the option. */
 export const HostValueError = createError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
 
-/** A client has sent more requests on one connection than may wait for their replies. */
 export const TooManyRequestsError = createError(
   'DB_BACKUPS_TOO_MANY_REQUESTS',
-  '%s requests wait on this connection for those before them',
+  'too many requests at a time, %s',
   503
 )
 
-/** `limits.downloads` backups are being read already. */
 export const TooManyDownloadsError = createError(
   'DB_BACKUPS_TOO_MANY_DOWNLOADS',
   '%s backups are being downloaded, and no more at a time are allowed: try again later',
   503
 )
 
-/** `limits.uploads` backups are being uploaded already. */
 export const TooManyUploadsError = createError(
   'DB_BACKUPS_TOO_MANY_UPLOADS',
   '%s backups are being uploaded, and no more at a time are allowed: try again later',
@@ -112,7 +103,6 @@ export const StalledDownloadError = createError(
   408
 )
 
-/** The server is closing. */
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
 
 /** More documents of a database changed while it was read than there is memory to tell their copies apart. */
@@ -154,7 +144,6 @@ export class OperationInProgressError extends Error {
   override readonly name = 'OperationInProgressError'
   readonly code = 'DB_BACKUPS_IN_PROGRESS'
   readonly statusCode = 400
-  /** What runs. */
   readonly operation: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   readonly id: string
@@ -179,7 +168,6 @@ export class DamagedBackupError extends Error {
   override readonly name = 'DamagedBackupError'
   readonly code = 'DB_BACKUPS_DAMAGED'
   readonly statusCode = 500
-  /** What is missing or damaged. */
   readonly part: 'header' | 'manifest' | 'chunk'
   /** Id of its document. */
   readonly id: string
@@ -226,16 +214,8 @@ export class CouchError extends Error {
   /** @param what the request, or the document or answer that failed */
   constructor(
     what: string,
-    details: {
-      status?: number
-      error: string
-      reason: string
-      retryable?: boolean
-      retryAfter?: number
-      gateway?: boolean
-      sent?: number
-      cause?: unknown
-    }
+    details: Pick<CouchError, 'error' | 'reason'> &
+      Partial<Pick<CouchError, 'status' | 'retryable' | 'retryAfter' | 'gateway' | 'sent' | 'cause'>>
   ) {
     super(`${what}: ${details.error}, ${details.reason}`, { cause: details.cause })
     this.status = details.status ?? 0

@@ -1,5 +1,5 @@
 import { accessSync, constants, statSync } from 'node:fs'
-import { type TSchema, Type } from '@sinclair/typebox'
+import { type TProperties, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { RegisterOptions } from 'fastify'
 import type { DatabaseNames } from '../types/databases.js'
@@ -10,19 +10,24 @@ import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
 import { apiKey, DatabaseName, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
-import { LONGEST_LEASE } from './lease/lease-watch.js'
+import { LONGEST_LEASE } from './lease/lease-document.js'
 import { isPromise, nowOf } from './waits/host-code.js'
+
+const integer = (minimum: number, maximum?: number) => Type.Optional(Type.Integer({ minimum, maximum }))
 
 /** Node.js takes longer timers to be of one millisecond. */
 const LONGEST_TIMER = 2 ** 31 - 1
-const Milliseconds = Type.Optional(Type.Integer({ minimum: 1, maximum: LONGEST_TIMER }))
+const Milliseconds = integer(1, LONGEST_TIMER)
+const Count = integer(1, 1000)
+const Positive = integer(1)
+const Name = Type.Optional(Type.String({ minLength: 1 }))
 const Checked = Type.Optional(Type.Unknown())
-const Count = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
-const Bytes = Type.Optional(Type.Integer({ minimum: 1 }))
-const SchemeName = Type.String({ minLength: 1 })
 
 /** A schema for each member of a type, and for no other: the types of options cannot drift from their check. */
 type SchemasOf<T> = Record<keyof NonNullable<T>, TSchema>
+
+const closed = { additionalProperties: false }
+const group = <T extends TProperties>(members: T) => Type.Optional(Type.Object(members, closed))
 
 const Names = Type.Object(
   {
@@ -31,7 +36,7 @@ const Names = Type.Object(
     system: DatabaseName,
     backups: Type.Optional(DatabaseName)
   } satisfies SchemasOf<DatabaseNames>,
-  { additionalProperties: false }
+  closed
 )
 const PublicUrl = Type.String({ pattern: '^https?://' })
 
@@ -55,82 +60,50 @@ const Options = Type.Object(
       Type.Array(Type.String({ minLength: 1, maxLength: 512 }), { maxItems: 100 })
     ),
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
-    securitySchemes: Type.Optional(
-      Type.Object(
-        {
-          session: Type.Optional(SchemeName),
-          'api-key': Type.Optional(SchemeName)
-        } satisfies SchemasOf<DbBackupsOptions['securitySchemes']>,
-        { additionalProperties: false }
-      )
-    ),
-    spoolDirectory: Type.Optional(Type.String({ minLength: 1 })),
-    metrics: Type.Optional(
-      Type.Object(
-        {
-          client: Type.Any(),
-          registry: Type.Optional(Type.Any()),
-          prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
-        } satisfies SchemasOf<MetricsOptions>,
-        { additionalProperties: false }
-      )
-    ),
-    clientWebhook: Type.Optional(
-      Type.Object(
-        {
-          allow: Type.Optional(Type.Function([], Type.Unknown())),
-          attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10 })),
-          timeout: Milliseconds
-        } satisfies SchemasOf<ClientWebhookOptions>,
-        { additionalProperties: false }
-      )
-    ),
-    limits: Type.Optional(
-      Type.Object(
-        {
-          uploadBytes: Bytes,
-          inflatedBytes: Bytes,
-          attachmentBytes: Bytes,
-          attachments: Type.Optional(Type.Integer({ minimum: 1 })),
-          attachmentsBytes: Bytes,
-          spoolBytes: Bytes,
-          downloads: Count,
-          uploads: Count,
-          appends: Count,
-          requestBytes: Type.Optional(
-            Type.Integer({ minimum: LEAST_REQUEST_BYTES, maximum: Number.MAX_SAFE_INTEGER })
-          )
-        } satisfies SchemasOf<Limits>,
-        { additionalProperties: false }
-      )
-    ),
-    timeouts: Type.Optional(
-      Type.Object(
-        {
-          authorize: Milliseconds,
-          control: Milliseconds,
-          idle: Milliseconds,
-          lease: Type.Optional(Type.Integer({ minimum: 2000, maximum: LONGEST_LEASE })),
-          rebuildWhitelist: Milliseconds,
-          webhooks: Milliseconds,
-          versions: Milliseconds,
-          close: Milliseconds
-        } satisfies SchemasOf<Timeouts>,
-        { additionalProperties: false }
-      )
-    ),
-    retry: Type.Optional(
-      Type.Object(
-        {
-          attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })),
-          wait: Milliseconds,
-          longest: Milliseconds
-        } satisfies SchemasOf<Retry>,
-        { additionalProperties: false }
-      )
-    )
+    securitySchemes: group({
+      session: Name,
+      'api-key': Name
+    } satisfies SchemasOf<DbBackupsOptions['securitySchemes']>),
+    spoolDirectory: Name,
+    metrics: group({
+      client: Type.Any(),
+      registry: Type.Optional(Type.Any()),
+      prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
+    } satisfies SchemasOf<MetricsOptions>),
+    clientWebhook: group({
+      allow: Type.Optional(Type.Function([], Type.Unknown())),
+      attempts: integer(1, 10),
+      timeout: Milliseconds
+    } satisfies SchemasOf<ClientWebhookOptions>),
+    limits: group({
+      uploadBytes: Positive,
+      inflatedBytes: Positive,
+      attachmentBytes: Positive,
+      attachments: Positive,
+      attachmentsBytes: Positive,
+      spoolBytes: Positive,
+      downloads: Count,
+      uploads: Count,
+      appends: Count,
+      requestBytes: integer(LEAST_REQUEST_BYTES, Number.MAX_SAFE_INTEGER)
+    } satisfies SchemasOf<Limits>),
+    timeouts: group({
+      authorize: Milliseconds,
+      control: Milliseconds,
+      idle: Milliseconds,
+      lease: integer(2000, LONGEST_LEASE),
+      rebuildWhitelist: Milliseconds,
+      webhooks: Milliseconds,
+      versions: Milliseconds,
+      close: Milliseconds
+    } satisfies SchemasOf<Timeouts>),
+    retry: group({
+      attempts: integer(1, 100),
+      wait: Milliseconds,
+      longest: Milliseconds
+    } satisfies SchemasOf<Retry>)
   } satisfies SchemasOf<DbBackupsOptions & RegisterOptions>,
-  { additionalProperties: false }
+  closed
 )
 
 /**
@@ -281,17 +254,31 @@ function optionOf<Given, Value>(
   }
 }
 
+/** @throws TypeError where two databases have one name, or one the name that stands for another in backups */
 function namesOf(given: DatabaseNames): Required<DatabaseNames> {
   check(Names, given, 'databases')
-  const names = withDefaults({ ...given, backups: given.system }, given)
-  checkNames(names)
-  return names
+  for (const database of LOGICAL_DATABASES) {
+    const name = given[database]
+    for (const other of LOGICAL_DATABASES) {
+      if (other === database) continue
+      if (name === given[other])
+        throw invalid(
+          `databases.${database}`,
+          `names the database of ${other}, "${name}": each needs its own`
+        )
+      if ([apiKey(other), other].includes(name))
+        throw invalid(`databases.${database}`, `"${name}" stands for ${other} in backups`)
+    }
+  }
+  return withDefaults({ ...given, backups: given.system }, given)
 }
 
 function publicUrlOf(given: string | undefined): string | undefined {
   if (given === undefined) return undefined
   check(PublicUrl, given, 'publicUrl')
-  checkPublicUrl(given)
+  const url = URL.canParse(given) ? new URL(given) : undefined
+  if (!url || url.search || url.hash || url.username || url.password)
+    throw invalid('publicUrl', 'must be an origin and, where there is one, a path')
   return given.replace(/\/+$/, '')
 }
 
@@ -303,31 +290,6 @@ function checkDirectory(path: string): void {
     if (error instanceof TypeError) throw error
     const { code } = error as NodeJS.ErrnoException
     throw invalid('spoolDirectory', `must be there and writable: "${path}" (${code}). Create it first`)
-  }
-}
-
-function checkPublicUrl(text: string): void {
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  if (!url || url.search || url.hash || url.username || url.password) {
-    throw invalid('publicUrl', 'must be an origin and, where there is one, a path')
-  }
-}
-
-/** Throws a TypeError where two databases have one name, or one the name that stands for another in backups. */
-function checkNames(names: Required<DatabaseNames>): void {
-  for (const database of LOGICAL_DATABASES) {
-    for (const other of LOGICAL_DATABASES) {
-      if (other === database) continue
-      if (names[database] === names[other])
-        throw invalid(
-          `databases.${database}`,
-          `names the database of ${other}, "${names[other]}": each needs its own`
-        )
-      const taken = [apiKey(other), other]
-      if (taken.includes(names[database])) {
-        throw invalid(`databases.${database}`, `"${names[database]}" stands for ${other} in backups`)
-      }
-    }
   }
 }
 

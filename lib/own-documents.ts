@@ -24,11 +24,11 @@ export const toldExcluded = (types: Iterable<string>): string[] =>
 /** Types that are never restored from an upload: backups, which stay where they are, and logins. */
 export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSION_TYPE])
 
-const HEADER_ID = /^03_ibp_db_backup_[0-9]{1,20}$/
+export const BACKUP_ID = /^03_ibp_db_backup_[0-9]{1,20}$/
 const OTHER_ID =
   /^(athena_backup_lease|athena_backup_notice_[0-9a-f]+|backup_(chunk|manifest)_[0-9]{1,20}_(components|sessions|system)_[0-9]{6,})$/
 
-export const isBackupId = (id: string): boolean => HEADER_ID.test(id)
+export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
 
 /**
  * Returns whether a document is a header, chunk, manifest, lease or notice, of this version or of athena. Only the
@@ -36,4 +36,4 @@ export const isBackupId = (id: string): boolean => HEADER_ID.test(id)
  * there as well, a document of such an id is the console's.
  */
 export const isOwnDocument = (id: string, type: string | undefined): boolean =>
-  type !== undefined && OWN_TYPES.includes(type) && (HEADER_ID.test(id) || OTHER_ID.test(id))
+  type !== undefined && OWN_TYPES.includes(type) && (BACKUP_ID.test(id) || OTHER_ID.test(id))

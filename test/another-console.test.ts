@@ -7,7 +7,7 @@ import { shellBlocks } from './helpers/shell-page.js'
 const ID = '00_settings_athena'
 const SETTINGS = { host_url: 'https://new.example.com', db_custom_names: { DB_COMPONENTS: 'mine' } }
 
-/** Two consoles that run, the second with settings of its own. */
+/** Starts two consoles, the second with settings of its own. */
 async function twoConsoles(t: Test): Promise<[Example, Example]> {
   const [old, other] = await Promise.all([
     startExample(t, '--memory', '--prefix-db', prefixFor(t)),
@@ -18,7 +18,7 @@ async function twoConsoles(t: Test): Promise<[Example, Example]> {
   return [old, other]
 }
 
-/** Names consoles in what the recipe exports. */
+/** Fills in URL and key of each console in the recipe. */
 function ofConsoles(code: string, consoles: Record<string, Example>): string {
   const pattern =
     /BACKUPS_URL=https:\/\/(old|new)\.example\.com BACKUPS_API_KEY=\.\.\. BACKUPS_API_SECRET=\.\.\./g
@@ -69,7 +69,11 @@ t.test('so does that of the page on operating', async (t) => {
   t.match(await shell.run(unseen), /not known\n$/, 'settings that cannot be read are not the same')
 
   const what = new RegExp(`warning: the settings document "${ID}" of system was changed`)
-  await t.rejects(shell.run(without), { message: what }, 'what it keeps from happening')
+  await t.rejects(
+    shell.run(without),
+    { message: what },
+    'the recipe without --skip-system changes the settings'
+  )
 })
 
 t.test('so does that of the walk-through', async (t) => {

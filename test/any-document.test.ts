@@ -18,7 +18,7 @@ interface Attachment {
   data: string
 }
 
-/** A document as it is written, and what is put to it afterwards. */
+/** A document, and the attachments that are added to it after the write. */
 interface Written {
   id: string
   revs: string[]
@@ -30,12 +30,12 @@ interface Written {
   encoded?: { name: string; content_type: string; data: Buffer; gzip: boolean }
 }
 
-/** Another one generates other documents. */
+/** Seed of the generated documents. */
 const SEED = 1
 
 interface Server {
   setup(t: Test): Promise<TestDatabases>
-  /** Documents that the server keeps as they are. */
+  /** Generates documents that the server stores unchanged. */
   document: fc.Arbitrary<Written>
   numRuns: number
 }
@@ -74,7 +74,7 @@ const contentType = fc.oneof(
   fc.constantFrom('text/plain', 'application/json', 'image/png', 'text/plain; charset=utf-8', ''),
   text
 )
-/** Sizes around that from which a document is read in pieces are rare: they take their time. */
+/** Generates sizes. Those around the limit for reading in pieces are rare, since such documents take long. */
 const data = fc
   .oneof(
     { weight: 20, arbitrary: fc.integer({ min: 0, max: 3000 }) },
@@ -140,7 +140,7 @@ const headersOf = (url: URL) => ({
   })
 })
 
-/** @returns what the components database answers, or `undefined` when it refuses */
+/** Returns what the components database answers, or `undefined` when it refuses. */
 async function post({ url, names }: TestDatabases, path: string, body: string): Promise<unknown> {
   const server = new URL(url)
   const target = `${server.origin}/${names.components}/${path}`
@@ -149,7 +149,7 @@ async function post({ url, names }: TestDatabases, path: string, body: string): 
   return answer.ok ? json : undefined
 }
 
-/** The document that the database shows, attachments inline; `undefined` when it cannot send it. */
+/** Returns a document with attachments inline, or `undefined` when the database cannot send it. */
 async function read(on: TestDatabases, id: string): Promise<FetchedDocument | undefined> {
   const path = '_all_docs?include_docs=true&attachments=true'
   const answer = (await post(on, path, JSON.stringify({ keys: [id] }))) as
@@ -158,7 +158,7 @@ async function read(on: TestDatabases, id: string): Promise<FetchedDocument | un
   return answer?.rows[0]?.doc ?? undefined
 }
 
-/** Writes a document through the database's API. @returns whether the database has taken it */
+/** Writes a document through the database's API, and returns whether the database accepts it. */
 async function write(on: TestDatabases, document: Written): Promise<boolean> {
   const { id, body, attachments } = document
   const members = Object.entries(body).map(([name, value]) => `,${JSON.stringify(name)}:${value}`)
@@ -175,7 +175,7 @@ async function write(on: TestDatabases, document: Written): Promise<boolean> {
   return true
 }
 
-/** Puts an attachment that is marked as gzip to a document, where a URL can name it. @returns whether it did */
+/** Adds an attachment marked as gzip to a document, if a URL can name it. Returns whether it was added. */
 async function putEncoded(on: TestDatabases, { id, encoded }: Written): Promise<boolean> {
   const path = [on.names.components, id, encoded?.name ?? '']
   const rev = (await read(on, id))?._rev

@@ -10,7 +10,7 @@ import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
-/** A host with a backup, and a gate before its database. */
+/** Builds a host with a backup, and a gate in front of its database. */
 async function setup(t: Test, options: HostOptions = {}) {
   const on = await setupDatabases(t)
   await load(on.couch.use(on.names.components), seedDocuments({ count: 5 }))
@@ -65,7 +65,7 @@ t.test('turns are taken in the order of arrival, and one that gives up takes non
   t.pass('in any case')
 })
 
-t.test('of one name, the last to come is kept', async (t) => {
+t.test('the last append of a name is kept', async (t) => {
   const { gate, host, id, api } = await setup(t)
   const release = gate.hold(/attachments?|\/a\?rev|\/a$/)
   const appends = Array.from({ length: 10 }, (_, i) => host.app.dbBackups.attach(id, 'a', `of ${i}`))
@@ -76,7 +76,7 @@ t.test('of one name, the last to come is kept', async (t) => {
 })
 
 t.test('150 at a time are all stored', async (t) => {
-  // On a busy machine the embedded database needs longer for so many.
+  // on a busy machine the embedded database takes longer for so many
   const { api, id, append } = await setup(t, { timeouts: { control: 120_000 } })
   const names = Array.from({ length: 150 }, (_, i) => `a${i}`)
   const replies = await Promise.all(names.map((name) => append(name)))
@@ -226,7 +226,7 @@ t.test('the number and the bytes of attachments are bounded, whoever appends', a
   await refused('a', 'x'.repeat(901), /larger than 900 bytes/)
   t.equal((await append('a', 'x'.repeat(600))).statusCode, 200)
   await refused('b', 'x'.repeat(401), /has 600 bytes of attachments: limits\.attachmentsBytes allows 1000/)
-  t.equal((await append('a', 'y'.repeat(800))).statusCode, 200, 'what is replaced does not count')
+  t.equal((await append('a', 'y'.repeat(800))).statusCode, 200, 'a replaced attachment does not count')
   t.equal((await append('b', 'x'.repeat(200))).statusCode, 200, 'the limit is allowed')
   t.equal((await append('c', '')).statusCode, 200)
   await refused('d', '', /has 3 attachments: limits\.attachments allows 3/)

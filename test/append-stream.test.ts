@@ -15,7 +15,7 @@ import { spooledIn } from './helpers/spooled.js'
 
 const MiB = 1024 * 1024
 
-/** What an append makes of a body that comes in these pieces. */
+/** Reads the body of an append from pieces. */
 async function read(pieces: Iterable<Uint8Array>, limit = MiB): Promise<Buffer> {
   const held = new HeldBytes(new Room(tmpdir(), MiB))
   try {
@@ -28,13 +28,13 @@ async function read(pieces: Iterable<Uint8Array>, limit = MiB): Promise<Buffer> 
   }
 }
 
-/** The bytes cut at places that are shares of their length. */
+/** Cuts bytes at places given as shares of their length. */
 function* cut(bytes: Buffer, places: readonly number[]): Generator<Buffer> {
   const at = places.map((place) => Math.floor(place * bytes.length)).sort((a, b) => a - b)
   for (const [i, end] of [...at, bytes.length].entries()) yield bytes.subarray(at[i - 1] ?? 0, end)
 }
 
-/** One way to spell each character in JSON. */
+/** Spells each character in one of the ways that JSON allows. */
 const spelled = fc
   .array(
     fc.tuple(
@@ -76,26 +76,26 @@ t.test('any string in any pieces gives the bytes that parsing it whole gives', a
   t.strictSame(await read(bytewise), expected)
 })
 
-t.test('what is longer than memory is the same, too', async (t) => {
+t.test('an attachment longer than the memory is the same, too', async (t) => {
   const text = 'é\u0001漢"😀 '.repeat(40_000)
   const body = Buffer.from(JSON.stringify({ attachment: text }))
   t.ok((await read(cut(body, [0.001, 0.1, 0.5]))).equals(Buffer.from(text)))
 })
 
-t.test('of a member that comes twice the last counts, as in any JSON', async (t) => {
+t.test('the last of two members of the same name counts, as in any JSON', async (t) => {
   const long = 'a'.repeat(100_000)
   t.equal((await read([Buffer.from(`{"attachment":"${long}","attachment":"b"}`)])).toString(), 'b')
   t.equal((await read([Buffer.from('{"attachment":1,"attachment":"b"}')])).toString(), 'b')
   await t.rejects(read([Buffer.from('{"attachment":"b","attachment":1}')]), { message: /Expected string/ })
 })
 
-/** A body of these members. */
+/** Returns a body with these members. */
 const bodyOf = (members: readonly string[]) => Buffer.from(`{${members.join(',')}}`)
 const repeated = (member: string, count: number) => Array<string>(count).fill(member)
 
 t.test('a body of more than 20 members is refused by name, and the rest of it is not read', async (t) => {
   const twenty = [...repeated('"attachment":"a"', 19), '"attachment":"b"']
-  t.equal((await read([bodyOf(twenty)])).toString(), 'b', 'as many are accepted')
+  t.equal((await read([bodyOf(twenty)])).toString(), 'b', 'twenty members are accepted')
   const unknown = Array.from({ length: 15 }, (_, i) => `"b${i}":{}`)
   const cases: [members: string[], message: RegExp][] = [
     [repeated('"attachment":"a"', 10_000), /^body\/attachment Expected once, found more than 20 times$/],
@@ -127,7 +127,7 @@ t.test('bodies that take long to scan leave the event loop free, however many th
     longest = Math.max(longest, performance.now() - from)
     from = performance.now()
   })
-  // Each is there as a whole: nothing but the reader itself gives way.
+  // each body is complete, so that only the reader itself can yield
   const bodies = Array.from({ length: 10 }, (_, i) => read([i % 2 ? numbers : escapes]))
   const results = await Promise.allSettled(bodies)
   clearInterval(ticks)
@@ -137,7 +137,7 @@ t.test('bodies that take long to scan leave the event loop free, however many th
   t.ok(longest > 0 && longest <= 100, `the longest turn took ${longest} ms`)
 })
 
-/** Bodies that are refused, and how Fastify's own parser and validation have worded it. */
+/** Refused bodies, with the messages of Fastify's own parser and validation. */
 const REFUSED: [body: string | Buffer, message: RegExp][] = [
   ['', /^body Expected object$/],
   ['{}', /^body\/attachment Expected required property, body\/attachment Expected string$/],
@@ -194,31 +194,34 @@ t.test('a client that breaks off while it sends leaves nothing behind', async (t
   t.notOk('_attachments' in (await apiOf(host).get(id)))
 })
 
-t.test('what is too large is refused before it has all come, and its room is free', async (t) => {
-  const { host, id, port, room } = await listening(t, { limits: { attachmentBytes: 100_000 } })
-  const sent = { bytes: 0 }
-  const body = Readable.from(
-    (function* () {
-      yield Buffer.from('{"attachment":"')
-      for (let i = 0; i < 260; i++) {
-        sent.bytes += 1000
-        yield Buffer.from('x'.repeat(1000))
-      }
-      yield Buffer.from('"}')
-    })()
-  )
-  const reply = await fetch(`http://127.0.0.1:${port}/api/v1/backups/${id}/attachments/a`, {
-    method: 'PUT',
-    headers: { 'content-type': 'application/json', ...host.as('manager') },
-    body: Readable.toWeb(body) as ReadableStream,
-    duplex: 'half'
-  } as RequestInit)
-  t.equal(reply.status, 413)
-  t.match(await reply.json(), { message: 'body/attachment is larger than 100000 bytes' })
-  t.equal(room.taken, 0)
-})
+t.test(
+  'an attachment that is too large is refused before all of it has arrived, and its room is free',
+  async (t) => {
+    const { host, id, port, room } = await listening(t, { limits: { attachmentBytes: 100_000 } })
+    const sent = { bytes: 0 }
+    const body = Readable.from(
+      (function* () {
+        yield Buffer.from('{"attachment":"')
+        for (let i = 0; i < 260; i++) {
+          sent.bytes += 1000
+          yield Buffer.from('x'.repeat(1000))
+        }
+        yield Buffer.from('"}')
+      })()
+    )
+    const reply = await fetch(`http://127.0.0.1:${port}/api/v1/backups/${id}/attachments/a`, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json', ...host.as('manager') },
+      body: Readable.toWeb(body) as ReadableStream,
+      duplex: 'half'
+    } as RequestInit)
+    t.equal(reply.status, 413)
+    t.match(await reply.json(), { message: 'body/attachment is larger than 100000 bytes' })
+    t.equal(room.taken, 0)
+  }
+)
 
-t.test('what is appended is taken from the room for uploads', async (t) => {
+t.test('an append takes its room from that for uploads', async (t) => {
   const { host, id, room } = await listening(t, { limits: { spoolBytes: 50_000 } })
   const api = apiOf(host)
   const refused = await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x'.repeat(60_000) })
@@ -232,7 +235,7 @@ t.test('what is appended is taken from the room for uploads', async (t) => {
 
 t.test('ten bodies of 25 MiB in small members are refused while a list is answered', async (t) => {
   const { url, names } = await setupDatabases(t)
-  // In a process of its own: this one is busy with sending.
+  // in a process of its own, since this one is busy sending
   const server = await startServer(t, { url, databases: names })
   const { id } = (await server.post('')).json
   await poll('the backup', async () => ((await server.get(`/${id}`)).json.in_progress ? undefined : true))

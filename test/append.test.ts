@@ -1,6 +1,5 @@
-import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse, request as send } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
@@ -10,6 +9,7 @@ import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { listenInFrontOf } from './helpers/listen.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 async function withBackup(t: Test, options: HostOptions = {}) {
@@ -182,7 +182,7 @@ t.test('to what is no backup is refused', async (t) => {
   t.match(wrong.json().message, /backup_id/)
 })
 
-t.test('what is appended while the backup runs is there when it is done', async (t) => {
+t.test('an attachment appended while the backup runs is there when it is complete', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const { host, api } = await withBackup(t, { on, couch: gate.couch })
@@ -210,7 +210,7 @@ t.test('through the decorator, a content type and bytes may be given', async (t)
     'application/x-apollo'
   )
   for (const name of ['..', '.', '../x', '...']) {
-    // No HTTP client sends the first two as they are.
+    // an HTTP client would change the first two
     await host.app.dbBackups.attach(id, name, 'x')
     t.equal((await api.get(id))._attachments?.[name], 'eA==', name)
   }
@@ -243,7 +243,7 @@ t.test('an append that a proxy or CouchDB refuses for its length is 413, and say
   t.strictSame(Object.keys((await api.get(id))._attachments!), ['a'])
 })
 
-/** A proxy on the way to the database, before requests that append. */
+/** Starts a proxy in front of the database that can delay or refuse appends. */
 async function proxied(t: Test, url: string, onAppend: (socket: Socket) => Promise<object | undefined>) {
   const target = new URL(url)
   const slow = { bytesPerMs: Number.POSITIVE_INFINITY }
@@ -277,12 +277,7 @@ async function proxied(t: Test, url: string, onAppend: (socket: Socket) => Promi
       onward
     )
   }
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const through = new URL(url)
-  through.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
-  return { server, slow, couch: nano(through.href.replace(/\/$/, '')) }
+  return { server, slow, couch: nano(await listenInFrontOf(t, server, url)) }
 }
 
 t.test('the setting of CouchDB that bounds an append is named', async (t) => {

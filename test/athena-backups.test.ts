@@ -12,7 +12,7 @@ import ts from 'typescript'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { poll } from './helpers/poll.js'
 
-/** The file says `require('fastify-couchdb-backups')`, as it does where the package is installed. */
+/** Resolves `require('fastify-couchdb-backups')` as in a project where the package is installed. */
 const resolver = Module as unknown as { _resolveFilename(name: string, ...rest: unknown[]): string }
 const resolve = resolver._resolveFilename
 resolver._resolveFilename = (name, ...rest) =>
@@ -35,7 +35,7 @@ interface Athena {
   ev: Record<string, string>
   tools: Any
   server: Server
-  /** Resolves when a signal has ended it. */
+  /** Resolves when a signal has ended the server. */
   ended: Promise<void>
   logged: string[]
   /** `METHOD path status` of each request, as metrics record them. */
@@ -207,7 +207,7 @@ async function backUp(athena: Athena, options = {}): Promise<string> {
     const backup = await json(200, athena.call('GET', `/ak/api/v3/backups/${id}`))
     return backup.in_progress ? undefined : true
   })
-  // The header says so a moment before the lease is given back.
+  // the header is written a moment before the lease is released
   return id
 }
 
@@ -303,7 +303,7 @@ t.test('ids and names are masked in what athena records', async (t) => {
   t.notMatch(athena.metrics.join('\n'), new RegExp(`${id}|secret-name`))
 })
 
-/** A request as clients of athena sign it: over its body. */
+/** Signs a request over its body, as athena's clients do. */
 function signed(body: object) {
   const text = JSON.stringify({ ...body, authorize: { certificate: 'c', msp_id: 'm' } })
   const hash = createHash('sha256').update(text).digest('hex')
@@ -339,7 +339,7 @@ t.test('a signed request is verified over its body, which reaches the plugin', a
   })
   t.equal(forged.status, 401)
   const unknown = await json(400, call('PUT', path, signed({ more: 1 })))
-  t.match(unknown.message, /more/, 'what is not of the signature is checked')
+  t.match(unknown.message, /more/, 'members beside the signature are checked')
 })
 
 t.test('a signed request may be gzip', async (t) => {
@@ -383,7 +383,7 @@ t.test('athena’s notification names who, the api, its tx_id and the user agent
   t.equal(athena.notifications.length, 1, 'nor does one that nobody asked for')
 })
 
-t.test('what is sent to another console is in the form that athena restores', async (t) => {
+t.test('a backup that is sent to another console has the form that athena restores', async (t) => {
   const athena = await startAthena(t)
   const { dbs } = athena.tools.backups
   await athena.on.couch.use(athena.on.names.components).insert({ a: 1 } as object, 'peer')
@@ -472,7 +472,7 @@ t.test('the page shows the file as it is', async (t) => {
   t.ok(page.includes(`\`\`\`js\n${file}\`\`\``))
 })
 
-/** The diff of `app.js` that the page tells to apply. */
+/** Returns the diff of `app.js` that the page shows. */
 async function appDiff(): Promise<string> {
   const page = await readFile(join(__dirname, '../docs/migrating-from-athena.md'), 'utf8')
   return /^```diff\n([\s\S]*?)^```$/m.exec(page)![1]!

@@ -30,7 +30,7 @@ interface Host {
   on: TestDatabases
   app: Awaited<ReturnType<typeof build_app>>
   tools: Tools
-  /** What browsers were told. */
+  /** Messages that browsers have received. */
   told: Record<string, unknown>[]
   /** Headers of a manager, of a reader: with an API key, or with a session. */
   key: (role: Role) => Record<string, string>
@@ -102,7 +102,7 @@ async function json(status: number, reply: Promise<Response>): Promise<Reply> {
   return JSON.parse(text)
 }
 
-/** The transaction, as the host's own route shows it, once it is not pending any more. */
+/** Waits for the end of a restore, and returns the transaction as the host's own route shows it. */
 async function followed(host: Host, started: { url: string }): Promise<Reply> {
   const path = new URL(started.url, host.url).pathname
   return poll(path, async () => {
@@ -394,7 +394,7 @@ t.test('started as a process, it ends by itself on SIGTERM', async (t) => {
   const [text] = await Promise.race([once(child.stdout!, 'data'), exited.then(() => [errors])])
   t.match(String(text), /\/ak\/api\/v3\/backups\n/)
   child.kill('SIGTERM')
-  // From the signal: how long the process takes to start depends on what else the machine does.
+  // timed from the signal, since the start of the process depends on the load of the machine
   const late = setTimeout(() => child.kill('SIGKILL'), 60_000)
   t.strictSame(await exited, [0, null], errors || 'without an error')
   clearTimeout(late)
@@ -411,10 +411,10 @@ t.test('the lines that docs/migrating-from-athena.md adds are those of the examp
       .map((line) => line.slice(1).trim())
       .filter((line) => line !== '')
   const [removed, added] = [lines('-'), lines('+')]
-  // Lines that stand elsewhere afterwards are athena's own.
+  // moved lines are athena's own
   const fresh = added.filter((line) => !removed.includes(line))
   const gone = removed.filter((line) => !added.includes(line))
-  // Without its end: the example tells who waits for the end of the process.
+  // without the end of the line, since the example passes a further argument
   for (const line of fresh) t.ok(source.includes(line.replace(/\)?;$/, '')), line)
   for (const line of source.match(/^.*tools\.(backups|dbs)\b.*$/gm) ?? []) {
     const call = /tools\.(backups|dbs)[\w. =]*/.exec(line)![0].trim()

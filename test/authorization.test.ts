@@ -37,7 +37,7 @@ function* everyRoute() {
   }
 }
 
-/** Long enough for a request that was not stopped to have reached the database. */
+/** Milliseconds in which a request that was not stopped reaches the database. */
 const LATE = 40
 
 async function* slowly(body: object): AsyncGenerator<string> {
@@ -45,7 +45,7 @@ async function* slowly(body: object): AsyncGenerator<string> {
   yield JSON.stringify(body)
 }
 
-/** What a request could have done to the databases. */
+/** Returns everything that a request could have changed in the databases. */
 async function nothingHappened(t: Test, { on, calls }: TestHost): Promise<void> {
   const { rows } = await on.couch.use(on.names.system).list()
   t.strictSame(rows, [], 'nothing was written')
@@ -135,7 +135,7 @@ t.test('a hook that does not answer refuses', async (t) => {
 })
 
 t.test('a hook that replies itself refuses', async (t) => {
-  // Not of the shape that the schemas of replies describe.
+  // differs from the schemas of replies
   const body = { who: 'goes there' }
   const hooks: Record<string, Authorize> = {
     'sends before it returns': (_request, _context, reply) => {
@@ -181,7 +181,7 @@ t.test('a hook that replies itself refuses', async (t) => {
           t.strictSame(reply.json(), body)
         })
         await Promise.all(asked)
-        // A request that had gone on would have been heard of by the time the server has closed.
+        // a request that continued would have shown by the time the server has closed
         await app.close()
         const { rows } = await on.couch.use(on.names.system).list()
         t.strictSame(rows, [], 'nothing was written')
@@ -211,7 +211,7 @@ t.test('a hook that redirects or takes over the connection refuses', async (t) =
   await nothingHappened(t, hijacking)
 })
 
-t.test('nothing of the body is read before the request is authorized', async (t) => {
+t.test('the body is not read before the request is authorized', async (t) => {
   const directory = await spoolDirectory(t)
   const host = await buildHost(t, { spoolDirectory: directory, limits: { uploadBytes: 1000 } })
   const headers = { 'content-type': 'application/json' }
@@ -229,7 +229,7 @@ t.test('nothing of the body is read before the request is authorized', async (t)
   await nothingHappened(t, host)
 })
 
-t.test('while the hook thinks, nothing of the body is parsed or spooled', async (t) => {
+t.test('the body is neither parsed nor spooled while the hook runs', async (t) => {
   const directory = await spoolDirectory(t)
   let decide = () => {}
   const decided = new Promise<void>((resolve) => {
@@ -271,7 +271,7 @@ t.test('a refused upload leaves the server ready for the next request', async (t
   const origin = await host.app.listen({ port: 0, host: '127.0.0.1' })
   async function* body() {
     yield Buffer.from('{"dbs":{"athena_components":{"docs":[')
-    // Ends only when the server does not want any more.
+    // ends only when the server stops reading
     for (;;) yield Buffer.from(`${JSON.stringify({ _id: 'x'.repeat(60_000) })},`)
   }
   const upload = fetch(`${origin}/api/v1/backups`, {
@@ -288,7 +288,7 @@ t.test('a refused upload leaves the server ready for the next request', async (t
   t.equal((await apiOf(host).call('GET')).statusCode, 200)
 })
 
-t.test('who asks is in the transaction', async (t) => {
+t.test('the transaction names the requester', async (t) => {
   const host = await buildHost(t, {
     authorize: (_request, { scheme }) => ({ name: `by ${scheme}`, uuid: '123' })
   })

@@ -1,6 +1,4 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import nano from 'nano'
@@ -10,17 +8,18 @@ import type { TransactionUpdate, WebhookStore } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { observe } from './helpers/observed-host.js'
 import { poll } from './helpers/poll.js'
 
 const MB = 1024 * 1024
 const long = (what: string) => `${what} ${'x'.repeat(MB)}`
 const sizeOf = (value: unknown) => Buffer.byteLength(JSON.stringify(value))
-/** Twenty failures, a message and the counts fit in this. */
+/** Bytes in which twenty failures, a message and the counts fit. */
 const A_FEW_KB = 16 * 1024
 const SHORT = 4 * 1024
 
-/** Documents that every database refuses. */
+/** Returns documents that every database refuses. */
 const refused = (count: number, id = (i: number) => `${i}-${'k'.repeat(MB)}`) =>
   Array.from({ length: count }, (_, i) => ({ _id: id(i), _foo: 1 }))
 
@@ -30,13 +29,8 @@ async function webhookReceiver(t: Test) {
     bodies.push(await text(request))
     response.end()
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return { bodies, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` }
+  const origin = await listen(t, server)
+  return { bodies, url: `${origin}/` }
 }
 
 const couchStore = ({ couch, names }: TestDatabases) =>
@@ -84,7 +78,7 @@ t.test('an id that is no Unicode does not keep the outcome from being stored', a
   })
 })
 
-/** A store that takes no transaction of more than some bytes, as a CouchDB with a small `max_document_size`. */
+/** Wraps a store so that it refuses large transactions, like a CouchDB with a small `max_document_size`. */
 function smallStore(bytes: number): WebhookStore & { refusals: number } {
   const store = createMemoryWebhookStore()
   const small = {
@@ -158,7 +152,7 @@ t.test('a store that has written the outcome and fails all the same is not told 
 
 const upload = (...docs: object[]) => Readable.from([Buffer.from(JSON.stringify(backupOf(docs)))])
 
-/** The database, but for requests that it refuses with a long reason. */
+/** Starts a proxy that refuses matching requests with a long reason. */
 async function refusing(t: Test, { url }: TestDatabases, path: RegExp) {
   const target = new URL(url)
   const authorization = `Basic ${Buffer.from(`${target.username}:${target.password}`).toString('base64')}`
@@ -174,13 +168,7 @@ async function refusing(t: Test, { url }: TestDatabases, path: RegExp) {
     response.statusCode = answer.status
     response.end(await answer.text())
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  return nano(await listen(t, server))
 }
 
 t.test('whatever reason the database gives, header, reply and log have a bound', async (t) => {

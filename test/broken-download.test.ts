@@ -16,16 +16,16 @@ import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { bytesOf, load } from './helpers/seed.js'
 
-/** How a download came to its end. */
+/** How a download ended. */
 interface Ended {
   status: number
   headers: Record<string, unknown>
-  /** Bytes that came. */
+  /** The bytes that arrived. */
   bytes: number
   text: string
-  /** The protocol said that this is all. */
+  /** Whether the protocol declared the body complete. */
   complete: boolean
-  /** HTTP/2: why the stream was reset. */
+  /** Why an HTTP/2 stream was reset. */
   rstCode?: number
 }
 
@@ -76,7 +76,7 @@ function certificate(t: Test): { key: Buffer; cert: Buffer } {
   return { key: readFileSync(key), cert: readFileSync(cert) }
 }
 
-/** Servers by protocol, each with the clients that it must be able to tell of a failure. */
+/** Servers by protocol, each with the clients that must see a failure. */
 const SERVERS: Record<string, { tls: boolean; options: object; clients: Record<string, Download> }> = {
   'HTTP/1.1': { tls: false, options: {}, clients: { 'HTTP/1.1': byHttp1 } },
   'HTTP/1.1 over TLS': { tls: true, options: {}, clients: { 'HTTP/1.1': byHttp1 } },
@@ -88,7 +88,7 @@ const SERVERS: Record<string, { tls: boolean; options: object; clients: Record<s
   }
 }
 
-/** A backup of 8 MB in several chunks. */
+/** Makes a backup of 8 MB in several chunks. */
 async function backedUp(t: Test) {
   const on = await setupDatabases(t)
   const docs = Array.from({ length: 80 }, (_, i) => ({
@@ -102,7 +102,7 @@ async function backedUp(t: Test) {
   return { on, id, chunks }
 }
 
-/** Takes a chunk away. @returns what puts it back */
+/** Deletes a chunk, and returns a function that restores it. */
 async function lose({ couch, names }: TestDatabases, chunk: string) {
   const system = couch.use(names.system)
   const { _rev, ...document } = await system.get(chunk, { attachments: true })
@@ -157,7 +157,7 @@ t.test('nor is one whose length is not known', async (t) => {
   const { on, id, chunks } = await backedUp(t)
   const system = on.couch.use(on.names.system)
   const header = (await system.get(id)) as unknown as StoredHeader
-  // Backups of earlier versions do not tell it.
+  // headers of earlier versions do not have the length
   delete (header.dbs.athena_components as Partial<StoredHeader['dbs'][string]>)!.raw_bytes
   await system.insert(header as never)
   await lose(on, chunks.at(-1)!)
@@ -194,7 +194,7 @@ t.test('one that fails before its first byte is an error, and tells nothing of a
   }
 })
 
-/** What hosts put between a body and the client; the second does not pass on a failure of the body. */
+/** Streams that hosts put between a body and the client. The second does not pass on a failure of the body. */
 const COMPRESSION: Record<string, (body: Readable) => Readable> = {
   'a plugin that passes on failures': (body) => pipeline(body, createGzip(), () => undefined),
   'a plugin that does not': (body) => body.pipe(createGzip())

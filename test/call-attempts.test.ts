@@ -23,7 +23,7 @@ const body = async function* () {
 }
 const documents = [Buffer.from('{"_id":"a"}')]
 
-/** Every call of a database. */
+/** All calls of a database. */
 const calls: Record<string, (db: CouchDatabase) => Promise<unknown>> = {
   info: (db) => db.info(),
   find: (db) => db.find(),
@@ -35,7 +35,6 @@ const calls: Record<string, (db: CouchDatabase) => Promise<unknown>> = {
   put: (db) => db.put({ _id: 'a' }),
   putUnconfirmed: (db) => db.putUnconfirmed({ _id: 'a' }),
   leaves: (db) => db.leaves('a'),
-  revision: (db) => db.revision('a'),
   size: (db) => db.size('a'),
   delete: (db) => db.delete('a', '1-a'),
   modify: (db) => db.modify('a', () => ({})),
@@ -48,20 +47,22 @@ const calls: Record<string, (db: CouchDatabase) => Promise<unknown>> = {
   revsDiff: (db) => db.revsDiff([{ id: 'a', rev: '1-a' }]),
   attachment: (db) => db.attachment('a', 'b'),
   'attachment, compressed': (db) => db.attachment('a', 'b', { gzip: true }),
-  attachmentBase64: (db) => read(attachmentBase64(db, 'a', '1-a', stubOf('b', { content_type: 'a/b' }))),
-  'attachmentBase64, by the document': (db) => read(attachmentBase64(db, 'a', '1-a', stubOf('b', {}))),
+  attachmentBase64: (db) =>
+    read(attachmentBase64(db, { id: 'a', rev: '1-a' }, stubOf('b', { content_type: 'a/b' }))),
+  'attachmentBase64, by the document': (db) =>
+    read(attachmentBase64(db, { id: 'a', rev: '1-a' }, stubOf('b', {}))),
   putAttachment: (db) => db.putAttachment('a', 'b', '1-a', 'a/b', asData('c')),
   putWithAttachments: (db) => db.putWithAttachments('a', documents, [], streamed()),
   putStream: (db) => db.putStream(body, streamed())
 }
 
-/** Calls that go on where they failed: they count attempts themselves. */
+/** Calls that continue where they failed, and count attempts themselves. */
 const loops: typeof calls = {
   readFeed: (db) => read(readFeed(db, { since: '0' }, { includeDocs: false })),
   allRows: (db) => read(allRows(db, 'content'))
 }
 
-/** A database that fails to answer. */
+/** Starts a database that answers every request with a failure. */
 async function failing(t: Test, text = '{"error":"unavailable","reason":"later"}', status = 503) {
   let requests = 0
   const { db } = await startAnsweringCouch(t, (request, response) => {
@@ -133,7 +134,7 @@ t.test('a loop that goes on where it broke counts every attempt once', async (t)
   }
 })
 
-t.test('what follows a signal, or a time, leaves nothing behind', async (t) => {
+t.test('a call that follows a signal or a time-out leaves nothing behind', async (t) => {
   const late = () => new Error('late')
   const long = new AbortController()
   const released = new LinkedAbort().follow(long.signal).follow(undefined).after(1, late)

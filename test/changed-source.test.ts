@@ -31,7 +31,7 @@ interface Console {
   raw?: RawDatabases
 }
 
-/** Servers that tell when a database was created again: one that imitates CouchDB, and CouchDB itself. */
+/** Servers that show when a database was created again: the raw server, and CouchDB itself. */
 const servers: Record<string, (t: Test) => Promise<Console>> = {
   raw: async (t) => {
     const raw = await setupRawDatabases(t)
@@ -47,7 +47,7 @@ const servers: Record<string, (t: Test) => Promise<Console>> = {
 
 type Act = (console: Console, times: number) => Promise<void>
 
-/** CouchDB tells the second in which a database was created. */
+/** Deletes the components database, a second after its creation, since CouchDB tells creation times in seconds. */
 async function dropComponents({ on }: Console) {
   if (on.real) await delay(1100)
   await on.couch.db.destroy(on.names.components)
@@ -72,15 +72,15 @@ const purge =
   }
 
 interface Scenario {
-  /** Requests before which it happens. */
+  /** Requests before which the change happens. */
   at: RegExp
-  /** Which of them, from 1; all when it is not given. */
+  /** Number of the request, from 1. Default: all. */
   nth?: number
   act: Act
   docs?: object[]
 }
 
-/** Backs up while something happens to components. */
+/** Backs up while the components database changes. */
 async function run(t: Test, setup: (t: Test) => Promise<Console>, { at, nth, act, docs }: Scenario) {
   const made = await setup(t)
   const { on, backups } = made
@@ -114,13 +114,13 @@ async function run(t: Test, setup: (t: Test) => Promise<Console>, { at, nth, act
     const { rows } = await on.couch.use(backups).list({ startkey: 'backup_', endkey: 'backup_\ufff0' })
     return rows.map((row) => row.id)
   }
-  // The header tells of the failure before its chunks are deleted.
+  // the header records the failure before the chunks are deleted
   const nothingLeft = () =>
     poll('the deletion of its parts', async () => ((await parts()).length ? undefined : true))
   return { ...made, api, id, summary, events, parts, nothingLeft, seen: () => seen, lines }
 }
 
-/** The backup is the database as it is now, and nothing else was left. */
+/** Checks that the backup equals the present database, and that nothing else was left. */
 async function checkIsNow(
   t: Test,
   { on, api, id, summary, parts, backups }: Awaited<ReturnType<typeof run>>
@@ -139,7 +139,7 @@ async function checkIsNow(
   const listed = Object.values(header.storage.databases).flatMap(({ chunks, superseded }) =>
     [...chunks, ...superseded].map((chunk) => chunk.id)
   )
-  t.strictSame((await parts()).sort(), listed.sort(), 'what was stored of the other is deleted')
+  t.strictSame((await parts()).sort(), listed.sort(), 'the chunks of the other database are deleted')
 }
 
 const scenarios: Record<string, Scenario> = {
@@ -226,7 +226,7 @@ t.test('a database whose sequences go back is read again', async (t) => {
   const done = await run(t, servers.raw!, {
     at: /_changes/,
     nth: 3,
-    // As when its files are replaced by older ones.
+    // as when older files replace those of the database
     act: async ({ raw }) => {
       const database = raw!.raw.store.get(raw!.names.components)!
       for (const [id, { seq }] of database.docs) if (seq > 12) database.docs.delete(id)
@@ -254,7 +254,7 @@ t.test('copies that count purges and changes in their own way are the same datab
   }
   t.equal(await changed({}), false)
   t.equal(await changed({ purge_seq: '5-another' }), false, 'spelled in another way')
-  t.equal(await changed({ purge_seq: '4-abc' }), false, 'of a copy that counts fewer')
+  t.equal(await changed({ purge_seq: '4-abc' }), false, 'a copy that counts fewer purges is no change')
   t.equal(await changed({ purge_seq: '6-abc' }), true)
   t.equal(await changed({ instance_start_time: '8' }), true)
   t.equal(await changed({ update_seq: '99-x' }), true)

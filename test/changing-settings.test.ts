@@ -9,7 +9,7 @@ import { poll } from './helpers/poll.js'
 const insert = ({ couch }: TestDatabases, name: string, ...ids: string[]) =>
   couch.use(name).bulk({ docs: ids.map((_id) => ({ _id })) })
 
-/** A host that reads its settings each time. */
+/** Builds a host that reads its settings for every operation. */
 async function startHost(t: Test, options: HostOptions = {}) {
   const on = options.on ?? (await setupDatabases(t))
   const other = await setupDatabases(t)
@@ -49,7 +49,7 @@ t.test('an operation ends on the databases on which it has begun; nothing begins
     onEvent: (event) => void events.push(event)
   })
   if (!on.real) {
-    // Another server: the names alone count.
+    // on another server, so that the names alone count
     for (const name of Object.values(other.names)) await on.couch.db.create(name)
   }
   await insert(on, on.names.sessions, 'a', 'b')
@@ -61,7 +61,7 @@ t.test('an operation ends on the databases on which it has begun; nothing begins
   names.now = other.names
   t.match((await api.call('POST')).json(), { statusCode: 400, message: 'already_in_progress', id })
   t.match((await api.call('PUT', '', { dbs: {} })).json(), { message: 'backup_in_progress', id })
-  t.strictSame((await api.call('GET')).json(), { ids: [] }, 'what is read is read there')
+  t.strictSame((await api.call('GET')).json(), { ids: [] }, 'backups are read from there')
   letGo()
   const summary = await finished
   t.equal(summary.error, undefined)
@@ -85,11 +85,11 @@ t.test('closing ends what runs on databases of before', async (t) => {
   await t.rejects(finished, { message: /closing/ })
 })
 
-t.test('what another instance has left is found on the databases of now', async (t) => {
+t.test('an operation that another instance left is found on the present databases', async (t) => {
   const on = await setupDatabases(t)
   const { names, other, host } = await startHost(t, { on, timeouts: { lease: 2000 } })
   const left = '03_ibp_db_backup_1592922855871'
-  // The example's way of leaving: a header in progress, and nobody that holds the lease.
+  // what the other instance left: a header in progress, and nobody who holds the lease
   const header = {
     type: 'athena_backup',
     backup_version: '1.0.0',

@@ -5,7 +5,7 @@ import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { type Codec, gzip } from '../lib/repository/codec.js'
 import { faultyDatabase } from './helpers/faulty-database.js'
 
-/** Turns every bit of what gzip makes, so that nothing but itself can read it. */
+/** Inverts every bit of gzip's output, so that only this codec can read it. */
 function turning(): Codec {
   const turned = (bytes: Uint8Array) => Buffer.from(bytes.map((byte) => ~byte))
   const each = async function* (pieces: AsyncIterable<Uint8Array>) {

@@ -15,7 +15,7 @@ import { bytesOf, load, seedDocuments } from './helpers/seed.js'
 const ATTACHMENT = { method: 'PUT', path: /backup_chunk_.*ndjson/ }
 const BACKUP = '03_ibp_db_backup_1592924104038'
 
-/** A writer of chunks behind a proxy that plays faults. */
+/** Creates a writer of chunks behind a proxy that plays faults. */
 async function setup(t: Test, timeouts?: { control: number; idle: number }) {
   const { on, proxy, db } = await faultyDatabase(t, 'system', timeouts)
   const writer = () =>
@@ -30,7 +30,7 @@ async function setup(t: Test, timeouts?: { control: number; idle: number }) {
   return { on, proxy, db, writer, sent }
 }
 
-/** Both kinds of chunks: one that is held in memory, and one that is a stream. */
+/** Both kinds of chunks: one held in memory, and one that is a stream. */
 const KINDS: Record<string, (writer: ChunkWriter) => Promise<ChunkEntry[]>> = {
   async 'a chunk'(writer) {
     await writer.add(Buffer.from('{"_id":"a","n":1}'))
@@ -71,7 +71,7 @@ for (const [kind, store] of Object.entries(KINDS)) {
       t.equal(rule.hits, 1)
       t.equal(sent().length, 1)
       t.equal(entries.length, 1)
-      t.equal(entries[0]!.rev, await db.revision(entries[0]!.id))
+      t.equal(entries[0]!.rev, (await db.get(entries[0]!.id))?._rev)
       t.equal(await lineOf(db, entries[0]!), '{"_id":"a","n":1}')
     })
   }
@@ -87,7 +87,7 @@ for (const [kind, store] of Object.entries(KINDS)) {
     t.not(first!.path, second!.path)
     t.ok(second!.path.includes(entry!.id))
     t.equal(await lineOf(db, entry!), '{"_id":"a","n":1}')
-    t.equal(entry!.rev, await db.revision(entry!.id))
+    t.equal(entry!.rev, (await db.get(entry!.id))?._rev)
   })
 }
 
@@ -99,7 +99,7 @@ t.test('a chunk is not counted as stored when other bytes are', async (t) => {
   proxy.onRequest = ({ method, path }) => {
     if (spoiled || method !== 'PUT' || !ATTACHMENT.path.test(path)) return
     spoiled = true
-    // Its document gets another attachment, and the request itself is lost.
+    // the chunk's document gets another attachment, and the request is lost
     const [, name, id, query] = /^\/([^/]+)\/([^/]+)\/[^?]+\?rev=(.*)$/.exec(path) ?? []
     const db = nano(proxy.url).use(name!)
     void db.attachment.insert(id!, 'documents.ndjson.gz', other, 'application/gzip', {

@@ -135,7 +135,7 @@ t.test('the digest of what is stored compressed proves nothing of other bytes', 
   t.match((await api.restore(backup)).databases, { components: { unchanged: 1 } })
 })
 
-t.test('of several attachments of one name the last counts, however large they are', async (t) => {
+t.test('the last of several attachments of one name counts, however large they are', async (t) => {
   const { api, read } = await setup(t)
   for (const size of [10, 3_000_000]) {
     const [first, last] = ['first', 'last'].map((seed) => base64(bytesOf(seed, size)))

@@ -1,18 +1,19 @@
 import { PassThrough } from 'node:stream'
 import t from 'tap'
 import type { Context } from '../lib/cli/command.js'
-import { confirm } from '../lib/cli/confirm.js'
+import { confirm } from '../lib/cli/commands/restore.js'
 
 function ask(isTTY: boolean) {
   const stdin = Object.assign(new PassThrough(), { isTTY })
   const stderr = new PassThrough()
   const abort = new AbortController()
-  const context = { stdin, stderr, client: { signal: abort.signal } } as unknown as Context
-  const asked = confirm(context, 'Restoring x overwrites y.', 'example.com:3000')
+  const client = { signal: abort.signal, host: 'example.com:3000' }
+  const context = { stdin, stderr, client } as unknown as Context
+  const asked = confirm(context, 'Restoring x overwrites y.')
   return { stdin, stderr, abort, asked, shown: () => String(stderr.read()) }
 }
 
-t.test('only the answer asked for confirms', async (t) => {
+t.test('only the requested answer confirms', async (t) => {
   const good = ask(true)
   good.stdin.write('  example.com:3000 \n')
   await good.asked
@@ -38,7 +39,7 @@ t.test('the end of the input does not confirm, nor does an interrupt', async (t)
   await t.rejects(interrupted.asked, { name: 'AbortError' })
 })
 
-t.test('without a terminal nobody is asked', async (t) => {
+t.test('without a terminal the client does not ask', async (t) => {
   const { stdin, asked, shown } = ask(false)
   stdin.write('example.com:3000\n')
   await t.rejects(asked, { exitCode: 2, message: /--yes/ })

@@ -16,7 +16,7 @@ t.test('key and secret, or a token, are read from the environment', async (t) =>
   t.equal(withToken.url.pathname, '/base')
 })
 
-t.test('what is missing or wrong is named, and no secret told', async (t) => {
+t.test('the message names what is missing or wrong, and holds no secret', async (t) => {
   for (const [name, value] of [
     ['BACKUPS_URL', undefined],
     ['BACKUPS_URL', ''],

@@ -13,6 +13,7 @@ import { buildCli, type RunOptions } from './helpers/cli.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
+import { listen } from './helpers/listen.js'
 import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { load, seedDocuments } from './helpers/seed.js'
@@ -31,7 +32,7 @@ interface Host {
   env: NodeJS.ProcessEnv
 }
 
-/** A listening server that knows one API key, and serves its transactions. */
+/** Starts a server that knows one API key and serves its transactions. */
 async function startHost(t: Test, on: TestDatabases, couch = on.couch): Promise<Host> {
   const webhooks = createMemoryWebhookStore()
   const app = Fastify()
@@ -70,7 +71,7 @@ function runner(t: Test, env: NodeJS.ProcessEnv) {
   }
 }
 
-/** What a restore says before it begins, where it is not to leave the settings alone. */
+/** The warning of a restore that does not leave the settings alone. */
 const SETTINGS_WARNING = `warning: where the backup has other settings of the console, they take the place of this console's: its names,
 addresses and keys. --skip-system 00_settings_athena leaves them alone.
 `
@@ -465,13 +466,7 @@ t.test('exit codes', async (t) => {
       if (request.method === 'PUT') return
       response.writeHead(503, { 'retry-after': '1' }).end('<html>')
     })
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    t.teardown(() => {
-      server.close()
-      server.closeAllConnections()
-    })
-    const env = { BACKUPS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+    const env = { BACKUPS_URL: await listen(t, server) }
     const began = Date.now()
     const list = await run(['list', '--retries', '1', '--json', '--progress'], { env })
     t.equal(list.code, 6)

@@ -9,6 +9,7 @@ import { Notifier } from '../lib/webhooks/notifier.js'
 import type { WebhookDelivery, WebhookTransaction } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 
 interface Received {
   method: string | undefined
@@ -17,7 +18,7 @@ interface Received {
   body: string
 }
 
-/** A receiver of webhooks on this machine; `answer` is told how many came before. */
+/** Starts a receiver of webhooks. `answer` gets the number of earlier requests. */
 async function startReceiver(t: Test, answer: (response: ServerResponse, before: number) => void) {
   const received: Received[] = []
   const server = createServer(async (request, response) => {
@@ -26,18 +27,12 @@ async function startReceiver(t: Test, answer: (response: ServerResponse, before:
     received.push({ method, url, headers, body })
     answer(response, received.length - 1)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return { received, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+  return { received, url: await listen(t, server) }
 }
 
 const with200 = (response: ServerResponse) => response.end('ok')
 
-/** Restores with a webhook, and waits until its delivery is written down. */
+/** Restores with a webhook, and waits until the outcome of its delivery is recorded. */
 async function deliver(
   host: TestHost,
   url: string
@@ -327,7 +322,7 @@ t.test('a name is checked by the addresses it has when it is called', async (t) 
   t.match(await lookup('127.0.0.1'), [{ address: '127.0.0.1', family: 4 }])
 })
 
-/** Lets names of `.test` have the addresses given, one answer after the other. @returns how many were asked for */
+/** Lets names in `.test` resolve to these addresses, one after another. Returns a function that counts the look-ups. */
 function answerNames(t: Test, ...answers: string[][]): () => number {
   const { lookup } = dns
   let asked = 0

@@ -10,7 +10,7 @@ import { buildHost } from './helpers/host.js'
 
 const PATIENCE = 30_000
 
-/** A host that is asked for a backup larger than what sockets hold, by somebody who does not read it. */
+/** Builds a host, and requests a backup larger than what sockets hold without reading it. */
 async function setup(t: Test) {
   const on = await setupDatabases(t)
   const components = on.couch.use(on.names.components)
@@ -44,7 +44,7 @@ async function setup(t: Test) {
   }
 }
 
-t.test('what a closing server stops is written down while a download still goes on', async (t) => {
+t.test('a closing server records what it stops while a download still runs', async (t) => {
   await t.test('a backup', async (t) => {
     const { host, gate, download, until, read } = await setup(t)
     const release = gate.hold(/_changes/)

@@ -7,7 +7,7 @@ import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
-/** Codes a reply as @fastify/compress does; `looks` tells whether it looks at Accept-Encoding. */
+/** Compresses a reply as @fastify/compress does. `looks` tells whether the hook respects Accept-Encoding. */
 const compress =
   ({ looks }: { looks: boolean }) =>
   async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { gzipSync } from 'node:zlib'
 import nano from 'nano'
@@ -9,6 +8,7 @@ import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { type Api, apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
@@ -27,13 +27,13 @@ const SIZES = [0, 1, LARGE_DOCUMENT - 1, LARGE_DOCUMENT, LARGE_DOCUMENT + 1]
 const text = (length: number) => Buffer.alloc(length, 'x')
 const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex')
 
-/** The server whose attachments are compressed as CouchDB's are, and `COUCHDB_URL`. */
+/** Servers that compress attachments as CouchDB does: the raw server, and `COUCHDB_URL`. */
 const setups: Record<string, (t: Test) => Promise<TestDatabases>> = { imitated: setupRawDatabases }
 if (process.env.COUCHDB_URL) setups.CouchDB = setupDatabases
 
 type Attachments = Record<string, { content_type: string; data: Buffer }>
 
-/** What the documents of a backup have attached, to be compared. */
+/** Returns the attachments of a backup's documents, to compare them. */
 async function attachedIn(api: Api, id: string): Promise<Record<string, object>> {
   const backup = await api.get(id)
   if (backup.unreadable_count) throw new Error(JSON.stringify(backup.dbs.athena_components!.unreadable))
@@ -137,10 +137,10 @@ for (const [database, setup] of Object.entries(setups)) {
   )
 }
 
-/** Changes an attachment as it passes; `headers` may be changed as well. */
+/** Changes an attachment on its way. May change `headers` as well. */
 type Change = (body: Buffer, headers: Record<string, string>) => Buffer
 
-/** A proxy that changes attachments which may be sent compressed. */
+/** Starts a proxy that changes attachments which may be sent compressed. */
 type IsChanged = (request: IncomingMessage) => boolean
 
 async function startProxy(
@@ -163,15 +163,10 @@ async function startProxy(
     response.end(request.method === 'HEAD' ? undefined : sent)
   }
   const server = createServer((request, response) => {
-    // The client went away.
+    // the client has closed its connection
     Promise.resolve(serve(request, response)).catch(() => request.socket.destroy())
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return await listen(t, server)
 }
 
 const HOP_HEADERS = ['connection', 'content-length', 'host', 'transfer-encoding']

@@ -6,7 +6,7 @@ import { buildHost } from './helpers/host.js'
 const rev = (generation: number, digit: string) => `${generation}-${digit.repeat(32)}`
 const data = (text: string) => Buffer.from(text).toString('base64')
 
-/** Revisions of a document, the one that wins first. */
+/** Returns the revisions of a document, the winner first. */
 const DOCUMENTS: Record<string, object[]> = {
   plain: [{ _rev: rev(1, 'a'), v: 0 }],
   longer: [
@@ -37,11 +37,11 @@ const DOCUMENTS: Record<string, object[]> = {
 }
 const CONFLICTED = ['_design/conflicted', 'attached', 'greater', 'longer']
 
-t.test('of a document with conflicts, the revision that wins is backed up, and restored', async (t) => {
+t.test('the winning revision of a document with conflicts is backed up and restored', async (t) => {
   const on = await setupDatabases(t)
   const { couch, names } = on
   const components = couch.use(names.components)
-  // The loser last, so that the order of writing does not decide.
+  // write the loser last, so that the order of writing does not decide
   for (const at of [0, 1, 2]) {
     const docs = Object.entries(DOCUMENTS).flatMap(([_id, revisions]) =>
       revisions[at] ? [{ _id, ...revisions[at] }] : []

@@ -1,6 +1,4 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
 import nano, { type DocumentScope, type ServerScope } from 'nano'
 import t, { type Test } from 'tap'
@@ -9,25 +7,26 @@ import type { DatabaseNames } from '../types/index.js'
 import { apiOf, type SentBackup } from './helpers/api.js'
 import { type FetchedDocument, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
 
 const DOCUMENTS = 2500
 const WRITES = 600
-/** Writes that are to fall between two requests of the backup. */
+/** Number of writes between two requests of the backup. */
 const WRITES_BETWEEN = 60
 
 interface Written {
   id: string
   rev: string
-  /** The database's sequence after this write, where it is a number. */
+  /** The sequence of the database after this write, if it is a number. */
   seq: number
-  /** What was written; `null`: deleted. */
+  /** The written content, or `null` for a deletion. */
   doc: { v: number; type: string; attached: boolean } | null
 }
 
-/** Writes one document after the other, and keeps a log of it. */
+/** Writes one document after another, and keeps a log of the writes. */
 class Writer {
   readonly log: Written[] = []
   readonly current = new Map<string, Written>()
@@ -71,7 +70,7 @@ class Writer {
     }
   }
 
-  /** Resolves after so many more writes, or when there are no more. */
+  /** Resolves after so many more writes, or when the writer has stopped. */
   async writes(count: number): Promise<void> {
     if (this.#done) return
     await new Promise<void>((resolve) => {
@@ -123,7 +122,7 @@ const deletionOf = (id: string) => {
   })
 }
 
-/** A proxy that changes answers in JSON. */
+/** Starts a proxy that rewrites answers in JSON. */
 async function startRewriter(
   t: Test,
   url: string,
@@ -145,18 +144,12 @@ async function startRewriter(
     const isJson = String(answer.headers.get('content-type')).startsWith('application/json')
     response.end(isJson ? rewrite(path, bytes.toString()) : bytes)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  return nano(await listen(t, server))
 }
 
 const attachmentOf = ({ _attachments }: FetchedDocument) => _attachments?.a?.data
 
-/** What a document says, to be compared with the log. */
+/** Returns the content of a document, to compare it with the log. */
 const said = (id: string, { rev, doc }: Written) => ({
   rev,
   v: doc?.v,
@@ -169,7 +162,7 @@ const read = (document: FetchedDocument) => ({
   attachment: attachmentOf(document)
 })
 
-/** State that the log tells for one sequence, without what backups leave out. */
+/** Returns the state of the database at a sequence, by the log, without what backups leave out. */
 function stateAt(log: readonly Written[], seq: number) {
   const state = new Map<string, ReturnType<typeof said>>()
   for (const written of log) {
@@ -189,7 +182,7 @@ interface Scenario {
   sequence: () => Promise<number>
 }
 
-/** Backs up components while it is written to, and restores that elsewhere. */
+/** Backs up components while a client writes to it, and restores the backup elsewhere. */
 async function backUpWhileWriting(t: Test, { on, names, page, sequence }: Scenario) {
   const writer = new Writer(on.couch.use(names.components), sequence)
   await writer.load(DOCUMENTS)
@@ -249,7 +242,7 @@ async function checkRestored(
     .use(target.components)
     .list({ include_docs: true, attachments: true } as object)
   for (const { id, doc } of rows) restored.set(id, read(doc as unknown as FetchedDocument))
-  // The revisions of an upload are the database's own.
+  // the database gives uploaded documents revisions of its own
   const content = (all: Map<string, object>) =>
     sorted(new Map([...all].map(([id, document]) => [id, { ...document, rev: undefined }])))
   t.strictSame(content(restored), content(expected), 'and so is what is restored from it')
@@ -280,7 +273,7 @@ t.test('a backup is the database at its last_sequence, over pages, while it is w
   )
 })
 
-t.test('of a backup of what changed meanwhile, a header that is damaged is found', async (t) => {
+t.test('a damaged header of a backup with superseded documents is detected', async (t) => {
   const on = await setupRawDatabases(t)
   const { api, id } = await backUpWhileWriting(t, rawScenario(on))
   const { components, backups } = on.names
@@ -305,12 +298,12 @@ t.test('of a backup of what changed meanwhile, a header that is damaged is found
   }
 })
 
-t.test('also where large backups of older form are left out of the feed', async (t) => {
+t.test('a backup is consistent also when the feed leaves out large legacy backups', async (t) => {
   const on = await setupRawDatabases(t)
   const docs = [{ _id: 'x', text: 'x'.repeat(17 * 1024 * 1024) }]
   const legacy = { _id: '03_ibp_db_backup_1', type: 'athena_backup', dbs: { athena_system: { docs } } }
   const scenario = rawScenario(on)
-  // Sequences in the log begin after the load.
+  // the sequences in the log begin after the seeding
   const sequence = async () => (await scenario.sequence()) - 1
   await on.write(on.names.components, [JSON.stringify(legacy)])
   const done = await backUpWhileWriting(t, { ...scenario, sequence })
@@ -319,50 +312,53 @@ t.test('also where large backups of older form are left out of the feed', async 
   await checkAgainstLog(t, scenario, done)
 })
 
-t.test('what has not changed after last_sequence is in the backup as it is in the database', async (t) => {
-  const on = await setupDatabases(t)
-  const { couch, real } = on
-  const names = { ...on.names, backups: on.names.system }
-  const components = couch.use(names.components)
-  // Sequences of a real CouchDB are opaque; the embedded database does not tell whether more is pending.
-  const scenario = { on, names, page: real ? 600 : undefined, sequence: async () => 0 }
-  const done = await backUpWhileWriting(t, scenario)
-  const found = checkDocuments(t, done.backup)
-  const since = done.backup.dbs.athena_components!.last_sequence
-  const { results } = await components.changes({ since })
-  const changedSince = new Set(results.map(({ id }) => id))
-  const versions = new Map<string, Written[]>()
-  for (const written of done.writer.log) {
-    versions.set(written.id, [...(versions.get(written.id) ?? []), written])
+t.test(
+  'the backup holds documents that did not change after last_sequence as the database does',
+  async (t) => {
+    const on = await setupDatabases(t)
+    const { couch, real } = on
+    const names = { ...on.names, backups: on.names.system }
+    const components = couch.use(names.components)
+    // sequences of a real CouchDB are opaque, and the embedded database does not tell whether more is pending
+    const scenario = { on, names, page: real ? 600 : undefined, sequence: async () => 0 }
+    const done = await backUpWhileWriting(t, scenario)
+    const found = checkDocuments(t, done.backup)
+    const since = done.backup.dbs.athena_components!.last_sequence
+    const { results } = await components.changes({ since })
+    const changedSince = new Set(results.map(({ id }) => id))
+    const versions = new Map<string, Written[]>()
+    for (const written of done.writer.log) {
+      versions.set(written.id, [...(versions.get(written.id) ?? []), written])
+    }
+    const wrong: string[] = []
+    for (const [id, all] of versions) {
+      const document = found.get(id)
+      const living = all.filter(({ doc }) => doc && doc.type !== 'pillow_talk_doc')
+      const last = all[all.length - 1]!
+      const version = living.find(({ rev }) => rev === document?._rev)
+      const same = document && version && isDeepStrictEqual(read(document), said(id, version))
+      if (changedSince.has(id)) {
+        // the feed of the embedded database leaves out what changes while it is read
+        const maybeAbsent = !real || id.startsWith('new_') || living.length < all.length
+        if (document ? !same : !maybeAbsent) wrong.push(id)
+      } else if (living.includes(last) ? !same || version !== last : document) wrong.push(id)
+    }
+    t.strictSame(wrong, [], `${changedSince.size} documents changed after last_sequence`)
+    t.ok(changedSince.size < done.writer.log.length - done.loaded, 'some changed before')
+    t.strictSame(
+      [...found.keys()].filter((id) => !versions.has(id)),
+      []
+    )
+    const expected = new Map([...found].map(([id, document]) => [id, read(document)]))
+    await checkRestored(t, on, names, done, expected)
   }
-  const wrong: string[] = []
-  for (const [id, all] of versions) {
-    const document = found.get(id)
-    const living = all.filter(({ doc }) => doc && doc.type !== 'pillow_talk_doc')
-    const last = all[all.length - 1]!
-    const version = living.find(({ rev }) => rev === document?._rev)
-    const same = document && version && isDeepStrictEqual(read(document), said(id, version))
-    if (changedSince.has(id)) {
-      // The embedded database leaves out of its feed what changes while it reads it.
-      const maybeAbsent = !real || id.startsWith('new_') || living.length < all.length
-      if (document ? !same : !maybeAbsent) wrong.push(id)
-    } else if (living.includes(last) ? !same || version !== last : document) wrong.push(id)
-  }
-  t.strictSame(wrong, [], `${changedSince.size} documents changed after last_sequence`)
-  t.ok(changedSince.size < done.writer.log.length - done.loaded, 'some changed before')
-  t.strictSame(
-    [...found.keys()].filter((id) => !versions.has(id)),
-    []
-  )
-  const expected = new Map([...found].map(([id, document]) => [id, read(document)]))
-  await checkRestored(t, on, names, done, expected)
-})
+)
 
 t.test('a document that one page tells of, and then of its deletion, is not in the backup', async (t) => {
   const on = await setupRawDatabases(t)
   const { components } = on.names
   await on.write(components, ['{"_id":"a"}', '{"_id":"b"}', '{"_id":"c"}'])
-  // So does CouchDB where another node takes over a shard in the middle of an answer.
+  // CouchDB does the same when another node takes over a shard in the middle of an answer
   const couch = await startRewriter(t, on.url, (path, body) =>
     path.startsWith(`/${components}/_changes`)
       ? body.replace(/\],\s*"last_seq"/, (end) => `,${deletionOf('b')}${end}`)

@@ -62,7 +62,7 @@ t.test('keeps only documents that may have come again', async (t) => {
   t.equal(wrong, 0)
 })
 
-t.test('is right also with more documents than expected', async (t) => {
+t.test('is right even with more documents than expected', async (t) => {
   const index = new CopyIndex(0)
   const count = 50_000
   for (let i = 0; i < count; i++) index.note(`doc_${i}`)

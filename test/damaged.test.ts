@@ -11,7 +11,7 @@ const ATTACHMENT = 'documents.ndjson.gz'
 
 const isLetter = (c: number) => c >= 0x61 && c <= 0x7a
 
-/** A backup of some chunks, one of them of a large document, whose databases are gone since. */
+/** Makes a backup of several chunks, one of them with a large document, and deletes its databases. */
 async function setup(t: Test) {
   const on = await setupDatabases(t)
   const { couch, names } = on
@@ -49,7 +49,7 @@ async function setup(t: Test) {
 
 type Context = Awaited<ReturnType<typeof setup>>
 
-/** Damages a backup and returns what repairs it. */
+/** Damages a backup, and returns a function that repairs it. */
 const DAMAGES: Record<string, (context: Context, entry: ChunkEntry) => Promise<() => Promise<unknown>>> = {
   async 'is missing'({ system, readChunk, writeChunk }, entry) {
     const bytes = await readChunk(entry)
@@ -105,7 +105,7 @@ const DAMAGES: Record<string, (context: Context, entry: ChunkEntry) => Promise<(
   }
 }
 
-/** What makes a header disagree with the chunks it names. */
+/** Changes that make a header contradict its chunks. */
 const HEADERS: Record<string, (header: StoredHeader) => void> = {
   'one document too many in the count': ({ dbs }) => {
     dbs.athena_components!.doc_count++
@@ -122,7 +122,7 @@ const HEADERS: Record<string, (header: StoredHeader) => void> = {
   }
 }
 
-/** What a client gets before the connection ends. */
+/** Returns what a client receives before the connection ends. */
 async function download(url: string): Promise<{ text: string; complete: boolean }> {
   const response = await fetch(url, { headers: { 'x-role': 'manager' } })
   const decoder = new TextDecoder()

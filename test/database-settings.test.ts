@@ -7,7 +7,7 @@ import { buildHost } from './helpers/host.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { load } from './helpers/seed.js'
 
-/** Servers that tell how a database was made. */
+/** Servers that show how a database was created. */
 const servers: Record<string, (t: Test) => Promise<TestDatabases & { names: DatabaseNames }>> = {
   raw: setupRawDatabases,
   ...(process.env.COUCHDB_URL && { couchdb: (t: Test) => setupDatabases(t) })
@@ -91,7 +91,7 @@ for (const server of Object.keys(servers)) {
     const { api, host, make, info, held } = await setup(t, server)
     const plain = [{ _id: 'a' }, { _id: 'b' }, { _id: 'org1:peer' }]
     const cases = [
-      // In a database with deletions, what it had is asked for first.
+      // in a database with deletions the restore first looks up former revisions
       { query: '?partitioned=true&q=2', before: [], deleted: false, sent: plain, refused: ['a', 'b'] },
       {
         query: '?partitioned=true&q=2',
@@ -123,7 +123,7 @@ for (const server of Object.keys(servers)) {
   })
 }
 
-t.test('what an upload says of it is checked, and named', async (t) => {
+t.test('settings of a database in an upload are checked, and named', async (t) => {
   const on = await setupDatabases(t)
   const api = apiOf(await buildHost(t, { on }))
   const upload = (members: string) =>

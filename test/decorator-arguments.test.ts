@@ -11,7 +11,7 @@ const BACKUP = backupOf([{ _id: 'first' }])
 const REFUSED = { statusCode: 400, code: 'DB_BACKUPS_INVALID_PARAMETER' }
 
 type Call = (backups: DbBackups, id: string) => Promise<unknown>
-/** Calls as JavaScript makes them, which no compiler checks; each with what the refusal names. */
+/** Invalid calls from JavaScript, which no compiler checks, each with what the refusal names. */
 const CALLS: Record<string, [Call, RegExp]> = {
   'a skip list that is a text': [
     (on, id) => on.restore({ id }, { skip: { system: '00_settings_athena' } } as never),
@@ -94,7 +94,7 @@ t.test('a host whose parsers have read an upload is told so, and goes on', async
     })
     t.match(reply.json(), { ...REFUSED, message: /keep parsers away/ }, type)
   }
-  // Longer than a body is waited for that was refused.
+  // longer than the server waits for a refused body
   await delay(3500)
   t.equal((await apiOf(host).call('GET')).statusCode, 200)
 })

@@ -11,12 +11,12 @@ import { load, seedDocuments } from './helpers/seed.js'
 
 const stampOf = (id: string) => id.slice('03_ibp_db_backup_'.length)
 
-/** What is done to a header, given by its id. */
+/** Deletes or changes a header, given by its id. */
 type Harm = (id: string) => Promise<unknown>
 
 interface Watched {
   on: TestDatabases
-  /** Ids of the parts of one backup, or of all. */
+  /** Returns the ids of the chunks and manifests of one backup, or of all. */
   parts(id?: string): Promise<string[]>
   remove: Harm
   replace: Harm
@@ -43,7 +43,7 @@ async function databases(t: Test): Promise<Watched> {
   }
 }
 
-/** The backup writes its header as well. */
+/** Tries again after a conflict, since the backup writes its header as well. */
 async function again(write: () => Promise<unknown>): Promise<void> {
   for (;;) {
     try {
@@ -55,7 +55,7 @@ async function again(write: () => Promise<unknown>): Promise<void> {
   }
 }
 
-/** A host, and a good backup. */
+/** Builds a host with a good backup. */
 async function setup(t: Test, made: Watched, options: HostOptions = {}) {
   const events: BackupEvent[] = []
   const onEvent = (event: BackupEvent) => void events.push(event)
@@ -64,7 +64,7 @@ async function setup(t: Test, made: Watched, options: HostOptions = {}) {
   return { good, goodParts: await made.parts(good), host, api: apiOf(host), events }
 }
 
-/** Requests by which a backup goes on, and what becomes of its header before they arrive. */
+/** Requests of a running backup, and what happens to its header before they arrive. */
 async function harmed(
   t: Test,
   at: (line: string, id: string) => Promise<boolean> | boolean,
@@ -142,7 +142,7 @@ t.test('a header that is deleted once its backup was complete fails it as well',
   const { error, id } = await harmed(t, (line, backup) => {
     const isHeader = line.split('?')[0]!.endsWith(`/${backup}`)
     const now = complete && isHeader && line.startsWith('GET')
-    // The last write of the header comes after the check of presence.
+    // the backup writes its header last, after it has checked that all chunks are there
     if (isHeader && line.startsWith('PUT') && checked) complete = true
     if (line.includes(`/_all_docs?startkey="backup_manifest_${stampOf(backup)}_"`)) checked = true
     return now
@@ -215,7 +215,7 @@ t.test('a header that is deleted while no server runs leaves no parts', async (t
   await load(system, [
     { _id: `backup_chunk_${stampOf(dead)}_components_000000`, ...chunk },
     { _id: `backup_manifest_${stampOf(dead)}_components_000000`, ...chunk, type: 'athena_backup_manifest' },
-    // Of another backup without a header, which nobody has seen fail: it may be on its way here.
+    // a chunk of a backup without a header that was not seen to fail: the backup may be arriving by replication
     { _id: 'backup_chunk_1592924104039_components_000000', ...chunk }
   ] as never)
   const lease = { operation: 'backup', id: dead, instance: 'x', claim: 'x', beat: 0, ttl: 500 }

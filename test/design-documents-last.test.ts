@@ -5,10 +5,10 @@ import { setupRawDatabases } from './helpers/raw-databases.js'
 
 const DESIGNS = ['_design/a', '_design/z']
 const OTHERS = ['A', 'a', 'z', 'ü']
-/** More than a write takes, so that there are several. */
+/** Ids of so many documents that they take several writes. */
 const MANY = Array.from({ length: 600 }, (_, i) => `n${i}`)
 
-/** The design documents stand before, between and behind the others; one has an attachment that is sent as a stream. */
+/** Design documents come before, between and after the others. One has an attachment that is sent as a stream. */
 function documents() {
   const large = Buffer.alloc(5 * 1024 * 1024, 1).toString('base64')
   const attachments = { a: { content_type: 'application/octet-stream', data: large } }

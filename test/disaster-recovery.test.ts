@@ -2,14 +2,13 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { compareDatabases, fetchAll, type Snapshot } from './helpers/database.js'
+import { compareDatabases, DATABASES, fetchAll, type Snapshot } from './helpers/database.js'
 import { type Example, prefixFor, startExample } from './helpers/example-process.js'
 import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { shellBlocks } from './helpers/shell-page.js'
 
 const PAGE = 'docs/disaster-recovery.md'
-const DATABASES = ['components', 'sessions', 'system'] as const
 const DEPLOYER = '{"storage": "of the deployer",\n "text": "é 漢 😀 \\"quoted\\" \\\\"}\n'
 
 async function snapshots({ couch, prefix }: Example): Promise<Record<string, Snapshot>> {
@@ -71,7 +70,7 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
     without(before.sessions!, (_id, type) => type === 'session_athena'),
     after.sessions!
   )
-  // keys were revoked, and the settings hold the white list that the restore had rebuilt
+  // the keys were revoked, and the restore has rebuilt the white list in the settings
   const changed = (id: string, type: unknown) =>
     type === 'api_key_doc' || id === '00_settings_athena' || id === 'athena_backup_lease'
   compareDatabases(t, without(before.system!, changed), without(after.system!, changed))

@@ -12,7 +12,7 @@ import { spooledIn } from './helpers/spooled.js'
 const MiB = 1024 * 1024
 const DISK = 2 * MiB
 
-/** A disk of two MiB; `undefined` where this user may not mount one. */
+/** Mounts a disk of 2 MiB. Returns `undefined` when this user may not mount one. */
 async function mountSmallDisk(t: Test): Promise<string | undefined> {
   const directory = await mkdtemp(join(tmpdir(), 'disk-full-'))
   const { status } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK}`, 'tmpfs', directory])

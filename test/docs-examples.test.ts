@@ -20,7 +20,7 @@ const PAGES = [
 ]
 const pages = new Map(PAGES.map((page) => [page, readFileSync(join(ROOT, page), 'utf8')]))
 
-/** What the examples take for granted. */
+/** Declarations that the examples assume. */
 const GIVEN = `
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { ServerScope } from 'nano'
@@ -103,7 +103,7 @@ interface OptionRow {
   standard: string
 }
 
-/** Rows of the README's table; a row may be of several options, the later ones shortened. */
+/** Returns the rows of the README's table. A row may describe several options, the later ones abbreviated. */
 function optionRows(): OptionRow[] {
   const section = /^## Options\n([\s\S]*?)^## /m.exec(pages.get('README.md')!)![1]!
   return [...section.matchAll(/^\| (?<names>`.*?`(?:, `.*?`)*) +\|.*\| +(?<standard>[^|]*?) +\|$/gm)].flatMap(
@@ -124,7 +124,7 @@ t.test('the table of options has every option, and no other', async (t) => {
   const checker = program.getTypeChecker()
   const module_ = checker.getSymbolAtLocation(program.getSourceFile(TYPES)!)!
   const symbol = checker.getExportsOfModule(module_).find(({ name }) => name === 'DbBackupsOptions')!
-  // Of an option that may be a function as well, those of what it returns.
+  // for an option that may be a function, the members of what it returns
   const membersOf = (type: ts.Type) => {
     const given = checker.getNonNullableType(type)
     const values = given.isUnion()
@@ -161,7 +161,7 @@ t.test('the defaults in the table of options are those in use', async (t) => {
   t.equal(limits.spoolBytes, 2 * limits.uploadBytes)
 })
 
-/** The anchor that a heading gets. */
+/** Returns the anchor of a heading. */
 const anchorOf = (heading: string) =>
   heading
     .toLowerCase()

@@ -10,7 +10,7 @@ import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 import { load } from './helpers/seed.js'
 
-/** The first TypeScript block below a heading of a page. */
+/** Returns the first TypeScript block below a heading of a page. */
 function blockBelow(page: string, heading: string): string {
   const text = readFileSync(join(__dirname, '..', page), 'utf8')
   const section = text.slice(text.indexOf(`\n### ${heading}\n`) + 1)
@@ -21,8 +21,8 @@ type Run = (...values: unknown[]) => Promise<unknown>
 
 /**
  * Runs a block of a page.
- * @param given what the block takes for granted, by name
- * @param result names of the block that are returned, as an object
+ * @param given values that the block uses, by name
+ * @param result names of the values of the block that are returned as an object
  */
 async function runBlock(page: string, heading: string, given: object, ...result: string[]) {
   const { outputText } = ts.transpileModule(blockBelow(page, heading), {
@@ -40,7 +40,7 @@ const at = (hour: number) =>
     override getUTCHours = () => hour
   }
 
-/** A host with the recipe in it, as if it were so late: an hour, or a clock. */
+/** Builds a host with the recipe in it, at this time: an hour, or a clock. */
 async function nightly(t: Test, clock: number | typeof Date, on = setupDatabases(t)) {
   const databases = await on
   const gate = await startGate(t, databases)
@@ -88,7 +88,7 @@ t.test('the nightly recipe backs up on the nights when clocks are changed', asyn
     else process.env.TZ = TZ
   })
   const HOUR = 3_600_000
-  // Clocks go forward at two o'clock in the one place, at three in the other.
+  // clocks go forward at two o'clock in one place, and at three in the other
   for (const [zone, noon] of [
     ['America/New_York', '2027-03-13T12:00-05:00'],
     ['America/New_York', '2027-11-06T12:00-04:00'],

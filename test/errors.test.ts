@@ -15,7 +15,7 @@ interface PublicError extends Error {
 }
 
 const ROOT = join(__dirname, '..')
-/** What the constructors of errors with members of their own take; the others take texts. */
+/** Arguments of the constructors of errors with members of their own. The others take texts. */
 const ARGUMENTS: Record<string, unknown[]> = {
   OperationInProgressError: ['backup', { operation: 'restore', id: 'x' }],
   DamagedBackupError: ['chunk', 'x', 'is missing'],
@@ -71,7 +71,7 @@ t.test('the reference lists every public error, its code and status, and no othe
   )
 })
 
-/** Only replies, or what a host does with a request, end in these. */
+/** Errors that only a reply, or what a host does with a request, causes. */
 const OF_REQUESTS = [
   'AuthorizationFailedError',
   'ClientLeftError',

@@ -1,5 +1,6 @@
 import t from 'tap'
 import type { BackupEvent } from '../types/index.js'
+import { startGate } from './helpers/gate.js'
 import {
   COUNTS,
   leaveInterruptedBackup,
@@ -111,7 +112,7 @@ t.test('the end of an interrupted backup is told by the instance that takes it o
   t.match(await host.app.dbBackups.summary(id), { in_progress: false, error: /interrupted/ })
 })
 
-t.test('of several instances that find an interrupted backup one ends it, and none has failed', async (t) => {
+t.test('one of several instances that find an interrupted backup ends it, and none fails', async (t) => {
   const on = await seeded(t)
   await leaveInterruptedBackup(on)
   const hosts = await Promise.all(Array.from({ length: 5 }, () => observe(t, { on })))
@@ -119,6 +120,28 @@ t.test('of several instances that find an interrupted backup one ends it, and no
   await poll('the recovery', () => told().find((type) => type === 'recovered'))
   for (const { app } of hosts) await app.close()
   t.strictSame(told(), ['lease_taken_over', 'recovered'])
+})
+
+t.test('an instance that finds late what another has ended meanwhile tells nothing of it', async (t) => {
+  const on = await seeded(t)
+  const id = await leaveInterruptedBackup(on)
+  const system = on.couch.use(on.names.system)
+  await system.destroy('athena_backup_lease', (await system.get('athena_backup_lease'))._rev)
+  const gate = await startGate(t, on)
+  const [header, lease] = [new RegExp(`GET .*/${id}`), /_bulk_get$/]
+  const readHeader = gate.hold(header)
+  const late = await observe(t, { on, couch: gate.couch })
+  await gate.held(header)
+  const readLease = gate.hold(lease)
+  readHeader()
+  await gate.held(lease)
+  const other = await observe(t, { on })
+  await other.event('recovered')
+  await other.app.close()
+  readLease()
+  const start = () => late.app.dbBackups.start().catch(() => undefined)
+  await (await poll('the lease', start)).finished
+  t.notOk(types(late.events).includes('recovered'))
 })
 
 t.test('a check that fails is told', async (t) => {
@@ -152,7 +175,7 @@ t.test("a call of the client's webhook is told, without the URL", async (t) => {
   })
 })
 
-t.test('what a host throws at an event changes nothing, and is logged', async (t) => {
+t.test('an error that the host throws at an event is logged and changes nothing', async (t) => {
   const onEvent = () => {
     throw new Error('its own affair')
   }

@@ -66,7 +66,7 @@ t.test('exact deletes what an upload says is deleted', async (t) => {
   t.strictSame([...(await on.fetchAll(on.names.components)).keys()], ['kept'])
 })
 
-t.test('of conflicting revisions the one that clients see decides', async (t) => {
+t.test('the winning revision decides in a conflict', async (t) => {
   const on = await setupDatabases(t)
   if (!on.real) return void t.comment('the embedded database orders revisions in another way')
   const db = on.couch.use(on.names.components)

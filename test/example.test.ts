@@ -11,7 +11,7 @@ async function documents(example: Example, database: string): Promise<Record<str
   // biome-ignore lint/suspicious/noExplicitAny: documents of any shape
   for (const { id, doc } of rows as any[]) {
     const { _rev, white_list, _attachments = {}, ...rest } = doc
-    // the revision of the document that an attachment came with is another in each database
+    // `revpos` of an attachment differs from database to database
     const attachments = Object.entries<{ data: string; content_type: string }>(_attachments)
     found[id] = {
       ...rest,
@@ -89,7 +89,7 @@ t.test('the example backs up, restores by id, and moves a backup to a second ser
   const moved = await followed(second, await second.call('PUT', '/ak/api/v2/backups', { body: text }))
   t.equal(moved.status, 'success')
   t.strictSame(await documents(second, 'components'), before.components)
-  // a console's own sessions are left out of a backup
+  // backups leave out a console's own sessions
   const kept = Object.entries(before.sessions).filter(
     ([, document]) => !('type' in document && document.type === 'session_athena')
   )
@@ -102,7 +102,7 @@ t.test('the example backs up, restores by id, and moves a backup to a second ser
   for (const example of [first, second]) t.equal(await interrupted(example), 0, 'SIGINT stops it cleanly')
 })
 
-t.test('the example refuses who is not allowed, and takes a session under /api', async (t) => {
+t.test('the example refuses unauthorized requests, and accepts a session under /api', async (t) => {
   const example = await start(t, '--memory', '--prefix-db', prefixFor(t))
   const status = async (method: string, path: string, as: string) =>
     (await example.call(method, path, { as })).status

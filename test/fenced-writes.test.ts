@@ -20,7 +20,7 @@ import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 
-/** What the server has got of a request that writes. */
+/** What the server has received of a write. */
 interface Received {
   what: string
   bytes: number
@@ -29,7 +29,7 @@ interface Received {
 
 const KIB = 1024
 
-/** A database that answers every write, stalls downloads, and a client that may write while `right.held`. */
+/** Starts a database that answers writes and stalls downloads, and a client that may write while `right.held`. */
 async function setup(t: Test, dispatcher?: Dispatcher) {
   const received: Received[] = []
   let downloads = 0
@@ -109,7 +109,7 @@ async function* pieces(count: number, bytes: number, before: (piece: number) => 
   }
 }
 
-/** One write of each form that a request has. */
+/** A write for each form of request. */
 const writesOf = (db: CouchDatabase): Record<string, () => Promise<unknown>> => ({
   'a batch of documents': () => db.once.writeBulk(bulkOf(352 * KIB)),
   'a document': () => db.put({ _id: 'doc' }),
@@ -143,7 +143,7 @@ for (const [name, { connections, make }] of Object.entries(dispatchers)) {
     right.held = false
     release()
     await Promise.all(outcomes)
-    // Whatever was sent before this is here as well.
+    // everything sent before this has arrived as well
     t.match(await db.get('doc'), { _id: 'doc' })
     t.strictSame(received, [])
   })
@@ -195,7 +195,7 @@ t.test('a body that is one buffer stays incomplete when the database reads it to
   reading.allowed = new Promise((resolve) => {
     read = resolve
   })
-  // More than the sockets' buffers take.
+  // more than the buffers of the sockets hold
   const write = db.once.writeBulk(bulkOf(64 * KIB * KIB))
   await poll('the request', () => received[0])
   right.held = false
@@ -209,10 +209,14 @@ t.test('reserved connections are not waited for while stalled downloads take all
   const { client, db, received, stall } = await setup(t)
   const release = await stall(64)
   const waiting = db.get('doc')
-  const reserved = db.on(client.reserved())
+  const reserved = db.on(client.for('renewals'))
   t.match(await reserved.get('doc'), { _id: 'doc' })
   t.equal(await reserved.put({ _id: 'doc' }), '2-a')
-  t.match(await db.on(client.reserved().with({ control: 1000 })).get('doc'), { _id: 'doc' }, 'with settings')
+  t.match(
+    await db.on(client.for('renewals').with({ control: 1000 })).get('doc'),
+    { _id: 'doc' },
+    'with settings'
+  )
   t.equal(received.length, 1)
   const overtaken = await Promise.race([waiting, 'still waiting'])
   t.equal(overtaken, 'still waiting')
@@ -222,7 +226,7 @@ t.test('reserved connections are not waited for while stalled downloads take all
 
 t.test('closing a client ends its reserved connections as well', async (t) => {
   const { client, db } = await setup(t)
-  const reserved = client.reserved()
+  const reserved = client.for('renewals')
   await db.on(reserved).get('doc')
   await client.close()
   await t.rejects(db.on(reserved).get('doc'), { message: /unreachable/ })
@@ -251,7 +255,7 @@ t.test(
     const release = proxy.hold({ path: /_bulk_docs/ })
     const documents = Array.from({ length: 2500 }, (_, i) => ({ _id: `doc ${i}` }))
     const { finished } = await first.app.dbBackups.restore({ body: bodyOf(backupOf(documents)) })
-    // Its renewals wait behind the downloads as well: the host gave it no other connections.
+    // renewals wait behind the downloads as well, since the host provides no other connections
     const lost = t.rejects(finished, { message: 'the lease could not be renewed in time' })
     await poll('batches in flight', () => batches() === 2 || undefined)
 
@@ -260,7 +264,7 @@ t.test(
       return reply.statusCode === 202 ? (reply.json().id as string) : undefined
     })
     t.match(await second.waitForBackup(backup), { in_progress: false, error: undefined })
-    // Those in flight do not reach the database, so that it shows what came of the others.
+    // writes in flight do not reach the database, so that only the later ones can change it
     proxy.add({ path: /_bulk_docs/, fault: 'reset', times: 2 })
     release()
     for (const { body } of stalled) discard(body)
@@ -282,7 +286,7 @@ t.test('a restore that lost its lease while its transaction was read does not en
       const transaction = await memory.get(txId)
       if (atEnd) {
         atEnd = false
-        // Another instance takes the lease over, and this one finds out.
+        // another instance takes over the lease, and this one notices
         const lease = (await system.get('athena_backup_lease')) as unknown as { claim: string }
         await system.insert({ ...lease, claim: 'other', after: lease.claim, beat: 0 } as object)
         await new Promise((resolve) => setTimeout(resolve, 2000))

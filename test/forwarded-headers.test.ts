@@ -6,7 +6,7 @@ import { buildHost } from './helpers/host.js'
 
 const trusting = { server: { trustProxy: true } }
 
-/** Headers that name no server, and the header that the refusal names. */
+/** Headers that do not name a server, with the header that the refusal names. */
 const WRONG: [headers: Record<string, string>, header: string][] = [
   [{ 'x-forwarded-proto': 'javascript' }, 'x-forwarded-proto'],
   [{ 'x-forwarded-proto': 'HTTPSS' }, 'x-forwarded-proto'],
@@ -120,7 +120,7 @@ t.test('a forwarded host and protocol make the URL', async (t) => {
   }
 })
 
-t.test('what a proxy is not trusted to say does not matter', async (t) => {
+t.test('a header that a proxy is not trusted to set does not matter', async (t) => {
   for (const options of [{}, { ...trusting, publicUrl: 'https://console.example.com' }]) {
     const { app, as, waitForBackup } = await buildHost(t, options)
     const headers = { ...as('manager'), 'x-forwarded-proto': 'javascript', 'x-forwarded-host': 'a@b' }

@@ -1,12 +1,12 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import nano from 'nano'
 import t from 'tap'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
+import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 t.test('a backup has the shape of the contract', async (t) => {
@@ -74,7 +74,7 @@ t.test('an unknown backup is a 404', async (t) => {
   }
 })
 
-t.test('what cannot be the id of a backup is refused, and nothing is read', async (t) => {
+t.test('an id that no backup can have is refused, and nothing is read', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
@@ -109,7 +109,7 @@ t.test('what cannot be the id of a backup is refused, and nothing is read', asyn
       t.match(reply.json(), { statusCode: 400, error: 'Bad Request', message: /backup_id/ })
     }
   }
-  // The server looks for interrupted work, and at the list of backups, when it starts.
+  // the server recovers interrupted operations and reads the list of backups when it starts
   const ofStart =
     /_system\/_bulk_get$|\/_all_docs\?startkey=%22athena_backup_notice|\/_all_docs\?startkey=%2203_ibp_db_backup_%22&endkey=[^&]+$/
   t.strictSame(
@@ -186,7 +186,7 @@ t.test('a backup is sent while it is still being read', async (t) => {
   t.equal(backup.dbs.athena_components.docs.length, 140)
 })
 
-t.test('there are no backups where their database is still to be created', async (t) => {
+t.test('the list is empty before the backups database is created', async (t) => {
   const on = await setupDatabases(t)
   const names = { ...on.names, backups: `${on.names.system}_backups` }
   t.teardown(() => on.couch.db.destroy(names.backups))
@@ -198,16 +198,13 @@ t.test('there are no backups where their database is still to be created', async
   t.strictSame((await api.call('GET')).json(), { ids: [id] })
 })
 
-t.test('a 404 that is not of CouchDB is no empty list', async (t) => {
+t.test('a 404 that does not come from CouchDB is not taken for an empty list', async (t) => {
   const server = createServer((request, response) => {
     request.resume()
     response.writeHead(404, { 'content-type': 'text/html' }).end('<html>nothing here</html>')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const { port } = server.address() as AddressInfo
-  const host = await buildHost(t, { couch: nano(`http://127.0.0.1:${port}`) })
+  const origin = await listen(t, server)
+  const host = await buildHost(t, { couch: nano(origin) })
   t.equal((await apiOf(host).call('GET')).statusCode, 502)
 })
 
@@ -217,6 +214,7 @@ t.test('a backup that a later version has stored is refused, not misread', async
   const id = await api.backup()
   const system = on.couch.use(on.names.system)
   const header = (await system.get(id)) as unknown as { storage: { layout: number } }
+  t.equal(header.storage.layout, 2, 'what this version writes')
   header.storage.layout++
   await system.insert(header as never)
   for (const method of ['GET', 'PUT'] as const) {
@@ -225,4 +223,18 @@ t.test('a backup that a later version has stored is refused, not misread', async
     t.match(reply.json(), { code: 'DB_BACKUPS_UNKNOWN_LAYOUT', message: /later version/ })
   }
   t.strictSame((await api.call('GET')).json().ids, [id])
+})
+
+t.test('a list does not read headers again that it knows', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
+  const ids = [await api.backup(), await api.backup()]
+  const asked = async () => {
+    const before = gate.requests.length
+    t.strictSame((await api.call('GET')).json(), { ids })
+    return gate.requests.slice(before).filter((line) => line.includes('03_ibp_db_backup_1'))
+  }
+  // What ends a backup may read its header meanwhile.
+  await poll('a list that reads none', async () => (await asked()).length === 0 || undefined)
 })

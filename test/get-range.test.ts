@@ -12,7 +12,7 @@ import { bytesOf, load, seedDocuments } from './helpers/seed.js'
 
 const ATTACHMENTS = { é漢: 'x', 'two.bin': 'xy', three: 'xyz', none: '', longer: 'data '.repeat(1001) }
 
-/** A backup of several chunks, one of them of a large document, with attachments. */
+/** Makes a backup of several chunks, one of them with a large document, and with attachments. */
 async function setup(t: Test) {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
@@ -67,7 +67,7 @@ t.test('a part of a finished backup', async (t) => {
     )
   }
 
-  // Where each chunk and each attachment begins.
+  // positions at which chunks and attachments begin
   const places = ['"docs":[', '"athena_sessions"', '"athena_system"', '"_attachments"', '"é漢":"', 'eHk=']
     .map((text) => whole.indexOf(text))
     .concat(0, whole.length - 1)
@@ -183,7 +183,7 @@ t.test('damage is found in a part of a backup as in the whole', async (t) => {
   const origin = await host.app.listen({ port: 0, host: '127.0.0.1' })
   const first = whole.indexOf('"docs":[') + '"docs":['.length
   const at = (index: number) => chunks.slice(0, index).reduce((sum, { raw }) => sum + raw, first)
-  /** Status, and what came, `null` when the connection was cut. */
+  /** Returns the status and the body, or `null` for the body when the connection was cut. */
   const download = async (start: number) => {
     const headers = { ...host.as('manager'), range: `bytes=${start}-` }
     const response = await fetch(`${origin}/api/v1/backups/${id}`, { headers })
@@ -204,7 +204,7 @@ t.test('damage is found in a part of a backup as in the whole', async (t) => {
   await change(() => {})
   t.equal((await download(at(last))).bytes!.byteLength, whole.length - at(last), 'repaired, it is whole')
 
-  // CouchDB decides on the order.
+  // CouchDB decides the order
   const large = chunks.findIndex(({ large }) => large)
   const plain = chunks.findLastIndex(({ large }, i) => !large && i > 0)
   await damage(system, chunks[plain]!)
@@ -229,7 +229,7 @@ t.test('a backup whose length is not known is sent whole', async (t) => {
   await load(couch.use(names.components), seedDocuments({ count: 20 }))
   const host = await buildHost(t, { on, couch: nano(proxy.url), retry: { wait: 1 } })
   const api = apiOf(host)
-  // A page that is cut off is continued, and meanwhile a document that was in it changes.
+  // a page is cut off, and a document in it changes before the plugin continues
   proxy.add({ fault: 'cut_mid', path: new RegExp(`${names.components}/_changes`) })
   const next = new RegExp(`${names.components}/_changes.*since=(?!0&)`)
   const release = proxy.hold({ path: next })

@@ -4,10 +4,10 @@ import t from 'tap'
 import { mutantsOf, mutated } from './helpers/mutants.js'
 import { ROOMS } from './helpers/mutation-rooms.js'
 
-/** Texts that a line becomes by its mutants. */
+/** Returns the texts that the mutants of a line produce. */
 const texts = (line: string) => mutantsOf('a.ts', line).map((mutant) => mutated(line, mutant))
 
-t.test('code is changed where a test should notice', async (t) => {
+t.test('code is changed where a test should detect it', async (t) => {
   for (const [line, expected] of [
     ['a < b', ['a <= b']],
     ['a === b && c', ['a === b || c', 'a !== b && c']],
@@ -17,18 +17,21 @@ t.test('code is changed where a test should notice', async (t) => {
     ['await a()', [';', 'a()']],
     ['x += 2', [';', 'x -= 2', 'x += 3', 'x += 1']],
     ['const on = true', ['const on = false']],
+    ['const HALF = () => a / b', ['const HALF = () => a * b']],
     ['const y = Math.min(a, b)', ['const y = Math.max(a, b)']]
   ] as const)
     t.strictSame(texts(line), expected, line)
 })
 
-t.test('what no test could notice is left', async (t) => {
+t.test('changes that no test could detect are left out', async (t) => {
   for (const line of [
     "import a from 'b'",
     'interface A { b: 1 | true }',
     'type A = 1 | false',
     "const a = 'b' + c",
     'const size = 2 * 1024',
+    'const IN_FLIGHT = 2',
+    'const ROOM = 2 * SIZE + 8',
     'class A { constructor() { this.a = b } }'
   ])
     t.strictSame(texts(line), [], line)

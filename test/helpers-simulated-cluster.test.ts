@@ -23,7 +23,7 @@ async function setup(t: Test, schedule: Schedule = {}) {
 
 type Setup = Awaited<ReturnType<typeof setup>>
 
-/** Writes to the copies of these nodes alone. */
+/** Writes only to the copies of these nodes. */
 async function writeOn({ cluster, nodes }: Setup, on: number[], id: string, doc: object) {
   const others = nodes.map((_, node) => node).filter((node) => !on.includes(node))
   for (const node of others) await cluster.down(node)
@@ -203,7 +203,7 @@ t.test('a node that is down refuses, and has what it had when it is back', async
   t.ok(cluster.copies[2]?.store.get('db')?.docs.has('a'))
 })
 
-t.test('with a node down a multipart request is stored and never answered', async (t) => {
+t.test('a multipart request is stored and never answered while a node is down', async (t) => {
   const { cluster, one } = await setup(t)
   const stub = { follows: true, content_type: 'text/plain', length: 2 }
   const doc = JSON.stringify({ _attachments: { file: stub } })

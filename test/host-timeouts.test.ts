@@ -16,7 +16,7 @@ async function hostWith(t: Test, options: Partial<DbBackupsOptions>) {
   return { host, api: apiOf(host) }
 }
 
-/** A store whose `method` does not answer the first time it is called. */
+/** Creates a store whose `method` does not answer its first call. */
 function storeThatHangsOnce(method: keyof WebhookStore): WebhookStore {
   const store = createMemoryWebhookStore()
   let hung = false

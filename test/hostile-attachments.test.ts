@@ -5,7 +5,7 @@ import { buildHost } from './helpers/host.js'
 /** Above the size from which documents are spooled in pieces, and attachments read by their own URL; in base64. */
 const LARGE = 'QUFB'.repeat(1_500_000)
 
-/** What an upload may say of attachments, and what is wrong with it. */
+/** Invalid attachments in an upload, by what is wrong with them. */
 const WRONG: [attachments: string, problem: RegExp][] = [
   ['{"a":1}', /"a" of "odd" is not an object/],
   ['{"a":{}}', /"a" of "odd" has no data/],

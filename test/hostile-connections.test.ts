@@ -11,7 +11,7 @@ import { buildHost, type HostOptions } from './helpers/host.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const ID = '03_ibp_db_backup_1592922855871'
-/** The routes that take a body, with one that they would take. */
+/** The routes with a body, each with a body that it accepts. */
 const ROUTES = [
   { line: 'POST /api/v1/backups', body: '{}' },
   { line: 'PUT /api/v2/backups', body: JSON.stringify(backupOf([{ _id: 'a' }])) },
@@ -19,14 +19,14 @@ const ROUTES = [
   { line: `PUT /ak/api/v1/backups/${ID}/attachments/a`, body: '{"attachment":"0123456789abcdef"}' }
 ] as const
 const IDLE = 400
-/** Before a body that does not arrive is given up: more only because the machine is busy. */
+/** Milliseconds until the server gives up a body that does not arrive, with room for a busy machine. */
 const PATIENCE = 10_000
 
 interface Raw {
   socket: Socket
-  /** What came so far. */
+  /** Returns what has arrived so far. */
   received(): string
-  /** All that came, once the server has closed the connection. */
+  /** Returns everything that arrived, once the server has closed the connection. */
   closed(): Promise<string>
 }
 
@@ -52,7 +52,7 @@ async function setup(t: Test, options: HostOptions = {}) {
     socket.on('data', (piece) => {
       text += piece.toString('latin1')
     })
-    // being reset is a way of being refused
+    // a reset counts as a refusal
     socket.on('error', () => undefined)
     await once(socket, 'connect')
     const closed = async () => {
@@ -95,7 +95,7 @@ const chunk = (bytes: string | Buffer) =>
     Buffer.from('\r\n')
   ])
 
-/** One request whose whole body is sent; the connection closes after the reply. */
+/** Returns a request with its whole body. The connection closes after the reply. */
 const whole = (line: string, body: string | Buffer, ...headers: string[]) =>
   Buffer.concat([
     Buffer.from(head(line, `content-length: ${Buffer.byteLength(body)}`, 'connection: close', ...headers)),
@@ -121,7 +121,7 @@ t.test('a body that stops arriving is refused with 408', async (t) => {
   await untouched(t)
 })
 
-t.test('where there is no route, no body is waited for', async (t) => {
+t.test('an unknown route replies without waiting for the body', async (t) => {
   const { send, untouched } = await setup(t)
   for (const line of [
     'DELETE /api/v1/backups',
@@ -253,7 +253,7 @@ t.test('bodies in other encodings are refused', async (t) => {
 
 const deep = (open: string, close: string) => open.repeat(200_000) + close.repeat(200_000)
 
-/** JSON that has broken parsers, or what is done with it. */
+/** JSON that has broken parsers, or code that uses their results. */
 const JSON_CORPUS: Record<string, string> = {
   'deep objects': `${'{"a":'.repeat(200_000)}1${'}'.repeat(200_000)}`,
   'deep arrays': deep('[', ']'),

@@ -15,7 +15,7 @@ const ROUTES = [
 
 const deep = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`
 
-/** Bodies that are wrong in ways that have broken servers before. */
+/** Invalid bodies of kinds that have broken servers. */
 const CORPUS: (string | Buffer)[] = [
   '',
   ' ',
@@ -51,7 +51,7 @@ const CORPUS: (string | Buffer)[] = [
   '{"client_webhook_url":{"toString":1}}'
 ]
 
-/** Values that are not what a member should be, or cannot be made a string. */
+/** Values of the wrong type, or that cannot be converted to a string. */
 const ODD = [
   '{"toString":1}',
   '[{"toString":"x"}]',
@@ -90,7 +90,7 @@ t.test('whatever a backup says of itself, it is restored or refused', async (t) 
 })
 
 t.test(
-  'nothing that a client can send is a server error, or changes anything',
+  'no request of a client ends in a server error or changes anything',
   { timeout: 90_000 },
   async (t) => {
     const spoolDirectory = t.testdir()
@@ -120,7 +120,7 @@ t.test(
 
     for (const payload of CORPUS) {
       for (const [method, url] of WRITES) {
-        // An empty body is what these two expect.
+        // these two expect an empty body
         const empty =
           ['', 'null', '{}'].includes(String(payload)) && url !== '' && !url.includes('attachments')
         if (empty || (method === 'POST' && ['', 'null'].includes(String(payload)))) continue
@@ -198,7 +198,7 @@ t.test(
         }),
         async ([method, url], values) => {
           const headers = Object.entries(values).map(([name, value]) => [name, value.replace(/[^ -~]/g, '?')])
-          // Refused for its query, whatever the headers say.
+          // refused for the query, whatever the headers say
           await refuse({
             method,
             url: `${url}?unknown=1`,

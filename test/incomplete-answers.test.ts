@@ -3,7 +3,7 @@ import t from 'tap'
 import { BulkBody } from '../lib/couch/bulk-body.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 
-/** Answers each request with what `answer` makes of its body, as JSON. */
+/** Answers each request with the JSON that `answer` returns for its body. */
 const answering =
   (answer: (body: never) => unknown): Parameters<typeof startAnsweringCouch>[1] =>
   async (request, response) => {

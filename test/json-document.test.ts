@@ -5,9 +5,9 @@ import {
   documentSteps,
   InvalidDocumentError,
   idOf,
+  piecesWithRevision,
   readDocument,
-  withoutRevisionMembers,
-  withRevision
+  withoutRevisionMembers
 } from '../lib/json/document.js'
 import { decodeString, decodeValue, eachElement, MemberCursor } from '../lib/json/members.js'
 import { atOnce, type Steps } from '../lib/waits/steps.js'
@@ -16,7 +16,7 @@ import { jsonNode, stringText } from './helpers/json.js'
 const REV = `2-${'ab'.repeat(16)}`
 const REVISION_MEMBERS = ['_conflicts', '_deleted_conflicts', '_local_seq', '_revisions', '_revs_info']
 
-/** A member as text, and its decoded name. */
+/** The text of a member, and its decoded name. */
 interface Member {
   name: string
   text: string
@@ -95,8 +95,8 @@ t.test('leaves every byte but the members that it exchanges', async (t) => {
         const revised = [...plain.slice(0, at), { name: '_rev', text: '"_rev":"9-z"' }, ...plain.slice(at)]
         const kept = atOnce(withoutRevisionMembers(document)).toString()
         return (
-          atOnce(withRevision(document, null)).toString() === textOf(plain) &&
-          atOnce(withRevision(document, '9-z')).toString() === textOf(revised) &&
+          Buffer.concat(atOnce(piecesWithRevision(document, null))).toString() === textOf(plain) &&
+          Buffer.concat(atOnce(piecesWithRevision(document, '9-z'))).toString() === textOf(revised) &&
           Buffer.concat(atOnce(bodyOf(document))).toString() ===
             textOf(without(plain, '_id', '_attachments')) &&
           (document.conflicts > 0
@@ -159,7 +159,7 @@ t.test('refuses ids and revisions that CouchDB could not store', async (t) => {
   ]) {
     t.equal(readDocument(Buffer.from(JSON.stringify({ _id: id }))).id, id)
   }
-  // As CouchDB takes them with `new_edits: false`.
+  // CouchDB accepts them with `new_edits: false`
   for (const _rev of ['0-a', '1-', '1-a b', '1-a"b', '1-漢', '1-\n', `1-${'r'.repeat(9000)}`])
     t.equal(readDocument(Buffer.from(JSON.stringify({ _id: 'a', _rev }))).rev, _rev)
 })
@@ -196,7 +196,7 @@ t.test('walks members and elements as JSON.parse sees them', async (t) => {
   )
 })
 
-t.test('what follows a document in its bytes is left out', async (t) => {
+t.test('bytes after a document are left out', async (t) => {
   const text = '{"_id":"a","_rev":"1-a","n":{"x":["}"]} }'
   for (const rest of ['', '}', ',"seq":1}', ' \n}']) {
     t.equal(readDocument(Buffer.from(text + rest)).bytes.toString(), text)
@@ -230,7 +230,7 @@ t.test('long documents are walked over in steps, many members and deep values al
   for (const value of [members, { deep }, { deep, ...members }, { long }, { ...long, ...members, deep }]) {
     const document = { _id, ...value, _conflicts: ['1-b'], type, _rev }
     const bytes = Buffer.from(JSON.stringify(document))
-    // A string is one step, however long.
+    // a string of any length is one step
     const enough = Math.floor((bytes.length - long.join('').length) / 64 / 1024)
     const walked = <T>(steps: Steps<T>): T => {
       for (let count = 0; ; count++) {
@@ -244,7 +244,7 @@ t.test('long documents are walked over in steps, many members and deep values al
     t.match({ ...read, bytes: undefined }, { id: _id, rev: _rev, type, conflicts: 1 })
     t.ok(read.bytes.equals(bytes))
     const { _conflicts, ...plain } = document
-    t.same(JSON.parse(String(walked(withRevision(read, '1-a')))), plain)
+    t.same(JSON.parse(String(Buffer.concat(walked(piecesWithRevision(read, '1-a'))))), plain)
     const { _id: id, _rev: rev, ...body } = plain
     t.same(JSON.parse(Buffer.concat(walked(bodyOf(read))).toString()), body)
   }

@@ -23,7 +23,7 @@ t.test('other spellings of the same are the same', async (t) => {
   }
 })
 
-t.test('what differs is not the same', async (t) => {
+t.test('values that differ are not the same', async (t) => {
   const pairs = [
     ['1', '1.0'],
     ['1', '1e0'],

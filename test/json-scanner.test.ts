@@ -144,9 +144,9 @@ t.test('refuses what JSON.parse or UTF-8 refuse, at the same offset however the 
         if (again?.message !== error?.message || again?.offset !== error?.offset) return false
         if (!error) return true
         refused++
-        // What stands before the first edit is the beginning of a JSON text.
+        // the text before the first edit is the beginning of a JSON text
         if (error.offset < first) return false
-        // A wrong byte is found as it comes, and nothing before it is wrong.
+        // a wrong byte is found as soon as it arrives, and no byte before it is wrong
         const before = scan([bytes.subarray(0, error.offset)]).error
         if (error.truncated) return error.offset === bytes.length
         if (scan([bytes.subarray(0, error.offset + 1)]).error?.truncated !== false) return false

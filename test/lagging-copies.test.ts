@@ -8,7 +8,7 @@ type Change = 'none' | 'edit' | 'delete' | 'delete and make again'
 
 interface Plan extends Required<Pick<Schedule, 'seed' | 'delay' | 'merge'>> {
   changes: Change[]
-  /** Nodes that the host of the backup, that of the restore, and each writer use. */
+  /** Nodes of the host that backs up, of the host that restores, and of each writer. */
   backup: number
   restore: number
   writers: number[]
@@ -56,7 +56,7 @@ async function setup(t: Test, plan: Plan) {
   return { databases, backup: hosts[0]!, restore: hosts[1]!, end }
 }
 
-/** Changes documents, and restores at once, while copies differ. */
+/** Changes documents, and restores at once while the copies differ. */
 async function changeAndRestore(databases: ClusterDatabases, host: ClusterHost, id: string, plan: Plan) {
   const { cluster } = databases
   const { absent, writers, changes } = plan
@@ -69,7 +69,7 @@ async function changeAndRestore(databases: ClusterDatabases, host: ClusterHost, 
   await databases.cluster.merge()
 }
 
-/** Documents that are not as the backup has them once all copies are the same, or that have another beside them. */
+/** Returns the documents that, once the copies have merged, differ from the backup or have a conflict. */
 function wrong({ cluster, names }: ClusterDatabases, { changes }: Plan): string[] {
   return changes.flatMap((what, i) => {
     const leaves = cluster.leaves(names.components, idOf(i))

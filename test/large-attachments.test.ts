@@ -41,7 +41,7 @@ async function seed({ couch }: TestDatabases, database: string): Promise<void> {
   }
 }
 
-/** Every document without attachments' data, with the digests of what is read of each attachment. */
+/** Reads every document without the data of attachments, and the digest of each attachment. */
 async function fingerprints({ couch }: TestDatabases, database: string, ids?: string[]) {
   const db = couch.use(database)
   const found: Record<string, object> = {}

@@ -76,7 +76,7 @@ t.test('a large document that somebody else changed meanwhile is not taken for w
   t.equal(rule.hits, 1)
 })
 
-t.test('to a cluster, a large document goes inside the JSON', async (t) => {
+t.test('a large document goes to a cluster inside the JSON', async (t) => {
   for (const [n, inline] of [
     [3, true],
     [1, false],
@@ -97,7 +97,7 @@ t.test('to a cluster, a large document goes inside the JSON', async (t) => {
       error: undefined
     })
     await writer.write(await largeDocument(t, json), { kind: 'kept', rev: REV })
-    // On a busy machine an answer may be late enough for a look at what was written.
+    // on a busy machine a late answer may make the plugin read what was written
     const lines = requests.map(({ line }) => line).filter((line) => !line.includes('_bulk_get'))
     const write = inline ? 'POST /backups/_bulk_docs' : 'PUT /backups/doc?new_edits=false'
     t.strictSame(lines, ['GET /backups', write, write], `${n} replicas; they are asked for once`)

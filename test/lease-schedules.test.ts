@@ -14,14 +14,14 @@ const TTL = 300
 const DATABASE = 'system'
 const LEASE = 'athena_backup_lease'
 
-/** One server instance that takes the lease, and its end. */
+/** An instance that takes the lease, and a function that ends it. */
 const turn = fc.record({
   after: fc.nat({ max: 60 }),
   for: fc.nat({ max: 250 }),
-  /** A server that dies renews no more and gives nothing back. */
+  /** How the instance ends. One that dies stops renewing the lease, and does not release it. */
   end: fc.constantFrom('release' as const, 'release' as const, 'release' as const, 'die' as const)
 })
-/** What happens to requests about the lease, now and then. */
+/** Faults that happen to requests about the lease now and then. */
 const fault = fc.record({
   after: fc.nat({ max: 400 }),
   times: fc.integer({ min: 1, max: 4 }),
@@ -64,7 +64,7 @@ const acquire = (leases: Leases, id: string, onLost: (error: LeaseLostError) => 
     onLost
   })
 
-/** The leases that allow to write, at this moment. */
+/** The leases that allow writes at present. */
 function holding(all: ReadonlySet<Lease>): Lease[] {
   return [...all].filter((lease) => {
     try {
@@ -166,7 +166,7 @@ async function untilTaken(leases: Leases): Promise<Lease> {
   }
 }
 
-t.test('of those who come at the same moment one gets it, at once', async (t) => {
+t.test('one of several simultaneous claims gets the lease, at once', async (t) => {
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 15 }), async (seed, slowest) => {
       await withCluster({ seed, delay: slowest, merge: 30 }, async (cluster) => {
@@ -193,7 +193,7 @@ t.test('of those who come at the same moment one gets it, at once', async (t) =>
   t.pass()
 })
 
-t.test('with most copies away nobody gets it, and it is said why', async (t) => {
+t.test('no claim gets the lease while most copies are away, and the error says why', async (t) => {
   await withCluster({ delay: 2 }, async (cluster) => {
     const { leases, close } = leasesOn(cluster.urls[0]!)
     await cluster.down(1)
@@ -203,7 +203,7 @@ t.test('with most copies away nobody gets it, and it is said why', async (t) => 
   })
 })
 
-t.test('of two copies one may be away', async (t) => {
+t.test('one of two copies may be away', async (t) => {
   await withCluster({ n: 2, delay: 2 }, async (cluster) => {
     const { leases, close } = leasesOn(cluster.urls[0]!)
     await cluster.down(1)

@@ -137,7 +137,7 @@ t.test('registrations with different databases for their backups run one at a ti
   t.strictSame((await second.app.dbBackups.list()).ids.includes(id), false)
 })
 
-t.test('what another registration left is marked where its backups are', async (t) => {
+t.test('an operation that another registration left is marked where its backups are', async (t) => {
   const on = await seeded(t)
   const old = await otherDatabase(t, on, '2025')
   await on.couch.db.create(old)
@@ -257,7 +257,7 @@ t.test('ids and durations when the clock is set back', async (t) => {
   )
 })
 
-t.test('what takes the place of the lease ends the operation, and nothing else', async (t) => {
+t.test('a document in place of the lease ends the operation, and nothing else', async (t) => {
   const on = await seeded(t)
   const gate = await startGate(t, on)
   const host = await buildHost(t, { on, couch: gate.couch, timeouts: { lease: 2000 } })

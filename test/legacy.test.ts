@@ -1,7 +1,7 @@
 import { deflateSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
-import { setupDatabases } from './helpers/database.js'
+import { DATABASES, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
 import { LOSSY_MEMBERS } from './helpers/seed.js'
@@ -23,10 +23,9 @@ const ABOUT = {
   finish_timestamp: 1_592_922_856_926,
   last_sequence: '7-g1AAAA'
 }
-const LOGICAL = ['components', 'sessions', 'system'] as const
 
-/** Documents as bytes, which no parser in JavaScript would keep. */
-const DOCUMENTS: Record<(typeof LOGICAL)[number], string[]> = {
+/** Texts of documents that a parser in JavaScript would change. */
+const DOCUMENTS: Record<(typeof DATABASES)[number], string[]> = {
   components: [
     `{"_id":"lossy","_rev":"${REV}",${LOSSY_MEMBERS.join(',')}}`,
     `{"_id":"attached","_rev":"${REV}","n":1.0,"_attachments":{"a b":{"content_type":"text/plain","data":"b2YgYSBiLnR4dA=="}}}`
@@ -49,24 +48,24 @@ const FORMS: Record<string, Form> = {
 
 const deflated = (text: string) => deflateSync(text).toString('base64')
 
-const KEYS: Record<string, (database: (typeof LOGICAL)[number], names: RawDatabases['names']) => string> = {
+const KEYS: Record<string, (database: (typeof DATABASES)[number], names: RawDatabases['names']) => string> = {
   DB_COMPONENTS: (database) => `DB_${database.toUpperCase()}`,
   'the names of the databases': (database, names) => names[database],
   athena_components: (database) => `athena_${database}`,
   components: (database) => database
 }
 
-function legacyBackup(key: (database: (typeof LOGICAL)[number]) => string, form: Form): string {
+function legacyBackup(key: (database: (typeof DATABASES)[number]) => string, form: Form): string {
   const about = JSON.stringify(ABOUT).slice(0, -1)
-  const dbs = LOGICAL.map((database) => `"${key(database)}":${about},${form(DOCUMENTS[database])}}`)
+  const dbs = DATABASES.map((database) => `"${key(database)}":${about},${form(DOCUMENTS[database])}}`)
   return `${JSON.stringify(HEAD).slice(0, -1)},"dbs":{${dbs.join(',')}}}`
 }
 
-/** What the databases are to hold after a restore. */
+/** Returns what the databases must hold after a restore. */
 async function expectedContents(t: Test, options: { rev: boolean }): Promise<object[]> {
   const on = await setupRawDatabases(t)
-  for (const database of LOGICAL) await on.write(on.names[database], DOCUMENTS[database], false)
-  return LOGICAL.map((database) => on.content(on.names[database], options))
+  for (const database of DATABASES) await on.write(on.names[database], DOCUMENTS[database], false)
+  return DATABASES.map((database) => on.content(on.names[database], options))
 }
 
 t.test('backups of older forms, with every spelling of their keys', async (t) => {
@@ -81,15 +80,15 @@ t.test('backups of older forms, with every spelling of their keys', async (t) =>
         await on.write(names.backups, [`{"_id":"${ID}",${text.slice(1)}`])
         const api = apiOf(await buildHost(t, { on, databases: names }))
         const contents = (options = { rev: true }) =>
-          LOGICAL.map((database) => on.content(names[database], options))
+          DATABASES.map((database) => on.content(names[database], options))
         const empty = async () => {
-          for (const database of LOGICAL) await on.couch.db.destroy(names[database])
+          for (const database of DATABASES) await on.couch.db.destroy(names[database])
         }
 
         t.strictSame((await api.call('GET')).json(), { ids: [ID] })
         const got = await api.call('GET', `/${ID}`)
         t.equal(got.statusCode, 200)
-        const databases = LOGICAL.map((database) => {
+        const databases = DATABASES.map((database) => {
           const about = JSON.stringify(ABOUT).slice(0, -1)
           return `"athena_${database}":${about},"docs":[${DOCUMENTS[database].join(',')}]}`
         })
@@ -179,10 +178,10 @@ t.test('keys that mean no database, or the same one twice', async (t) => {
     t.equal(status, 'error')
     t.match(messages.at(-1), message)
   }
-  for (const database of LOGICAL) t.strictSame(on.content(on.names[database]), {}, 'nothing was written')
+  for (const database of DATABASES) t.strictSame(on.content(on.names[database]), {}, 'nothing was written')
 })
 
-t.test('what inflates to more than the limit is refused before it is all inflated', async (t) => {
+t.test('data that inflates to more than the limit is refused before all of it is inflated', async (t) => {
   const on = await setupRawDatabases(t)
   const api = apiOf(await buildHost(t, { on, databases: on.names, limits: { inflatedBytes: 1_000_000 } }))
   const bomb = `"compressed_docs":"${deflateSync(Buffer.alloc(400_000_000, 0x20), { level: 1 }).toString('base64')}"`
@@ -272,7 +271,7 @@ t.test('on a database that parses what it is sent', async (t) => {
     }),
     'backups of 16 MiB in a database are left out of its backup, and nothing else'
   )
-  // The embedded database answers a `_bulk_get` with the winning revision only.
+  // the embedded database answers a `_bulk_get` with the winning revision only
   if (on.real) t.equal(dbs.athena_system!.conflict_count, 1)
   for (const [legacy, count] of Object.entries({ '03_ibp_db_backup_22': 40, '03_ibp_db_backup_1': 30 })) {
     t.equal((await api.get(legacy)).dbs.athena_components!.docs.length, count)

@@ -74,7 +74,7 @@ t.test('a restore has one line for each phase, with counts and durations', async
   t.match(ofPlugin(host.lines).at(-1), { ...counts, total: 255, unchanged: 5, retries: 0 })
 })
 
-t.test('no document is logged, nor its id', async (t) => {
+t.test('neither a document nor its id is logged', async (t) => {
   const host = await observe(t)
   const { id, finished } = await host.app.dbBackups.start()
   await finished

@@ -14,7 +14,7 @@ t.test('names of 128 characters are taken, whatever they are, and come back', as
     { routerOptions: { maxParamLength: 5 } }
   ]) {
     const host = await buildHost(t, { server })
-    // Ids are parameters as well.
+    // ids are parameters as well
     const { id, finished } = await host.app.dbBackups.start()
     await finished
     const api = apiOf(host)

@@ -15,7 +15,7 @@ interface LongDocument {
   _attachments: Record<string, object>
 }
 
-/** Documents whose texts fit in no URL and no header, on both sides of what is held in memory. */
+/** Documents with texts too long for a URL or a header, both above and below what is held in memory. */
 const DOCUMENTS = [10, 5_000_000].flatMap((size): LongDocument[] => [
   { _id: `${size}${'k'.repeat(9000)}`, _attachments: { a: attachment(size) } },
   {

@@ -9,7 +9,7 @@ const MiB = 1024 * 1024
 const MOST = 64 * MiB
 const PIECE = Buffer.alloc(64 * 1024, 'x')
 
-/** Resolves when more can be written, or nobody reads it any more; listens no longer than that. */
+/** Resolves when the response drains or closes, and removes its listeners then. */
 async function takenOrLeft(response: ServerResponse): Promise<void> {
   const over = new AbortController()
   const { signal } = over
@@ -17,7 +17,7 @@ async function takenOrLeft(response: ServerResponse): Promise<void> {
   over.abort()
 }
 
-/** Sends a page of the feed whose one row takes so many bytes, but for the end of the page where nobody reads it. */
+/** Sends a page of the feed with one row of this size, until the client stops reading. */
 async function sendRow(response: ServerResponse, bytes: number): Promise<number> {
   const head = '{"seq":"1","id":"a","changes":[{"rev":"1-a"}],"doc":{"_id":"a","_rev":"1-a","text":"'
   const tail = '"}}'

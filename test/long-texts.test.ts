@@ -18,7 +18,7 @@ import { bytesOf } from './helpers/seed.js'
 const LARGE = bytesOf('large', LARGE_DOCUMENT + 1)
 const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex')
 
-/** Servers that take no long URL: the imitation, and `COUCHDB_URL`. */
+/** Servers that refuse long URLs: the raw server, and `COUCHDB_URL`. */
 const setups: Record<string, (t: Test) => Promise<TestDatabases>> = { imitated: setupRawDatabases }
 if (process.env.COUCHDB_URL) setups.CouchDB = setupDatabases
 
@@ -100,7 +100,7 @@ for (const [database, setup] of Object.entries(setups)) {
     t.equal(broken.hits, 1)
     const header = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
     const { chunks } = header.storage.databases.components!
-    // Where the feed of a CouchDB is cut depends on its shards.
+    // the shards of a CouchDB decide where a page of its feed ends
     const stored = chunks.filter(({ large }) => large !== undefined).length
     if (database === 'imitated') t.equal(stored, 3, 'one is stored twice')
     t.equal(header.dbs.athena_components!.doc_count, 2)

@@ -9,7 +9,7 @@ const REV = (n: number) => `${n}-${bytesOf(`rev ${n}`, 16).toString('hex')}`
 const attachment = (contentType: string, data: Buffer) =>
   JSON.stringify({ content_type: contentType, data: data.toString('base64') })
 
-/** Members that every parser in JavaScript changes, or that CouchDB itself refuses. */
+/** Members that a parser in JavaScript changes, or that CouchDB itself refuses. */
 const MEMBERS = [
   ...LOSSY_MEMBERS,
   '"max":9007199254740993,"min":-9007199254740993',
@@ -91,7 +91,7 @@ const contents = (on: RawDatabases, names = on.names, options = {}) => ({
   system: on.content(names.system, options)
 })
 
-/** `t.same` of megabytes that differ would print them all. */
+/** Compares megabytes, of which `t.same` would print everything when they differ. */
 function sameContents(
   t: Test,
   found: ReturnType<typeof contents>,
@@ -176,7 +176,7 @@ t.test('what is backed up comes back byte for byte', async (t) => {
   })
 })
 
-t.test('what the database sends is what it sends again after a restore', async (t) => {
+t.test('the database sends the same bytes again after a restore', async (t) => {
   const on = await setupDatabases(t)
   const { couch, names, url } = on
   const attached = NAMES.slice(0, 6).map((name, i) => [
@@ -193,7 +193,7 @@ t.test('what the database sends is what it sends again after a restore', async (
   const { origin, username, password } = new URL(url)
   const headers: Record<string, string> = { 'content-type': 'application/json' }
   if (username) headers.authorization = `Basic ${btoa(`${username}:${password}`)}`
-  // The embedded database parses what it is sent.
+  // the embedded database parses documents
   const members = LOSSY_MEMBERS.filter((member) => on.real && !member.includes('ud83d'))
   const docs = [
     '"_id":"lossy"',
@@ -202,7 +202,7 @@ t.test('what the database sends is what it sends again after a restore', async (
   const body = `{"docs":[${docs.map((doc) => `{${[doc, ...members].join(',')}}`)}]}`
   const written = await fetch(`${origin}/${names.components}/_bulk_docs`, { method: 'POST', headers, body })
   t.equal(written.status, 201)
-  /** Rows as the database sends them; the embedded one moves an attachment's members when it stores them. */
+  /** Returns rows as the database sends them. The embedded one reorders members of attachments when it stores them. */
   const sent = async () => {
     const query = 'include_docs=true&attachments=true'
     const reply = await fetch(`${origin}/${names.components}/_all_docs?${query}`, { headers })
@@ -219,7 +219,7 @@ t.test('what the database sends is what it sends again after a restore', async (
   for (const source of [id, got.rawPayload]) {
     await couch.db.destroy(names.components)
     t.match(await api.restore(source), { status: 'success' })
-    // An upload only claims its revisions: the database makes its own.
+    // the database gives uploaded documents revisions of its own
     const rev = source === id
     compareDatabases(t, snapshot, await on.fetchAll(names.components), { rev })
     const shown = (line: string) => (rev ? line : line.replace(/"_?rev":"[^"]*"/g, ''))

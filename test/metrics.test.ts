@@ -100,7 +100,7 @@ t.test('recoveries and deliveries are counted', async (t) => {
 t.test('the time of the last backup outlives a restart', async (t) => {
   const first = await observe(t)
   const backup = await (await first.app.dbBackups.start()).finished
-  // Newer ones that are no success.
+  // newer ones that have not succeeded
   const db = first.on.couch.use(first.on.names.system)
   const header = { type: 'athena_backup', dbs: {}, end_timestamp: Date.now() }
   const later = (ms: number) => `03_ibp_db_backup_${backup.start_timestamp + ms}`

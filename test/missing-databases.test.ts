@@ -7,15 +7,14 @@ import { CouchError, MissingDatabaseError } from '../lib/index.js'
 import type { LogicalDatabase } from '../types/index.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { apiOf, backupOf } from './helpers/api.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { DATABASES, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { listenInFrontOf } from './helpers/listen.js'
 import { observe } from './helpers/observed-host.js'
 import { load } from './helpers/seed.js'
 
-const DATABASES = ['components', 'sessions', 'system'] as const
-
-/** A console with a document in each database, but for those that are missing. */
+/** Creates databases with a document each, except the missing ones. */
 async function consoleWithout(t: Test, ...missing: LogicalDatabase[]): Promise<TestDatabases> {
   const on = await setupDatabases(t)
   for (const database of DATABASES) {
@@ -111,7 +110,7 @@ t.test("athena's backup counts as the last one, a backup of other databases does
   await t.rejects((await app.dbBackups.start()).finished, /"03_ibp_db_backup_3" holds documents of it/)
 })
 
-t.test('without the system database nothing begins, and nothing is created', async (t) => {
+t.test('no operation begins without the system database, and nothing is created', async (t) => {
   const on = await consoleWithout(t, 'system')
   const { api, app } = await setup(t, on)
   const before = await on.couch.db.list()
@@ -236,7 +235,7 @@ t.test(
 
 t.test("a gateway's 404 is not taken for a missing database", async (t) => {
   const on = await consoleWithout(t)
-  const { hostname, port, username, password } = new URL(on.url)
+  const { hostname, port } = new URL(on.url)
   let requests: string[] = []
   const gateway = createServer((request, response) => {
     requests.push(`${request.method} ${request.url}`)
@@ -251,12 +250,8 @@ t.test("a gateway's 404 is not taken for a missing database", async (t) => {
     })
     request.pipe(onward)
   })
-  await new Promise<void>((resolve) => gateway.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => gateway.close().closeAllConnections())
-  const through = new URL(`http://127.0.0.1:${(gateway.address() as { port: number }).port}`)
-  through.username = username
-  through.password = password
-  const { app, api } = await setup(t, on, { couch: nano(through.href.replace(/\/$/, '')) })
+  const couch = nano(await listenInFrontOf(t, gateway, on.url))
+  const { app, api } = await setup(t, on, { couch })
   await t.rejects((await app.dbBackups.start()).finished, CouchError)
   requests = []
   const upload = { dbs: { athena_sessions: { docs: [{ _id: 'a' }] } } }
@@ -264,7 +259,7 @@ t.test("a gateway's 404 is not taken for a missing database", async (t) => {
   t.notOk(requests.includes(`PUT /${on.names.sessions}`), 'it is not created')
 })
 
-/** Answers as the node of a cluster that says that there is no such database, where others may know the database. */
+/** Answers as a node of a cluster that does not know a database that other nodes may know. */
 function lateNode(status: (node: string) => number) {
   const requests: string[] = []
   const answer = (request: IncomingMessage, response: ServerResponse) => {

@@ -5,12 +5,12 @@ import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 
-/** A document of 8 MB that nests as deep as its size lets it: CouchDB has no other bound. */
+/** A document of 8 MB that nests as deep as its size allows. CouchDB has no other limit. */
 const DEEPEST = 3_990_000
 
 const arrays = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`
 const objects = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`
-/** An array of so many, each a container of its own for every reader. */
+/** Returns an array of `count` containers. */
 const repeated = (value: string, times: number) => `[${Array(times).fill(value).join(',')}]`
 
 const DOCUMENTS: Record<string, string> = {
@@ -26,7 +26,7 @@ const DOCUMENTS: Record<string, string> = {
   deepest: arrays(DEEPEST)
 }
 
-/** Databases that take such documents: a JSON parser in JavaScript does not. */
+/** Databases that accept such documents. A JSON parser in JavaScript does not. */
 const setup = (t: Test): Promise<TestDatabases> =>
   process.env.COUCHDB_URL ? setupDatabases(t) : setupRawDatabases(t)
 

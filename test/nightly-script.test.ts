@@ -17,10 +17,10 @@ const blocksOf = (page: string, wanted: string) =>
 const RECOVERY = 'docs/disaster-recovery.md'
 const [functions] = blocksOf(RECOVERY, 'What has to be there')
 const [nightly, nightlyByCurl] = blocksOf(RECOVERY, 'Before: make a copy')
-/** The scripts that make a copy at night, as the page on disaster recovery has its reader put them together. */
+/** The scripts of the nightly copy, put together as the page on disaster recovery says. */
 const SCRIPTS = { 'with the command line': functions! + nightly, 'with curl': functions! + nightlyByCurl }
 
-/** The recipe that moves a console, from one at `BACKUPS_URL` onto itself. */
+/** The recipe that moves a console, applied to one console as source and target. */
 const MOVE = blocksOf('README.md', 'Move a console to another one')[0]!
   .replace('BACKUPS_URL=https://old.example.com BACKUPS_API_KEY=... BACKUPS_API_SECRET=...', 'OLD=1')
   .replace(
@@ -62,7 +62,7 @@ const copiesIn = (to: string) =>
 
 const RIGHT = ['Bearer right', `Basic ${btoa('key:right')}`]
 
-/** A console that knows one key, and how it is reached. */
+/** Starts a console that knows one key, and returns the environment to reach it. */
 async function startConsole(
   t: Test,
   options: HostOptions = {}

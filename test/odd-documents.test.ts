@@ -80,7 +80,7 @@ t.test('a large document whose revision fits in no header is restored', async (t
   t.match(await api.restore(id), { status: 'success', databases: { components: { created: 3, failed: 0 } } })
 })
 
-t.test('what the caller or the host gives, and no database could keep, is refused by name', async (t) => {
+t.test('values of the caller or the host that no database could keep are refused by name', async (t) => {
   const on = await setupDatabases(t)
   const { app } = await buildHost(t, { on })
   const { id, finished } = await app.dbBackups.start()

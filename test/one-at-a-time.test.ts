@@ -9,7 +9,7 @@ const LEASE = 'athena_backup_lease'
 const REFUSALS = ['already_in_progress', 'backup_in_progress', 'restore_in_progress']
 const timeouts = { control: 2000, idle: 2000 }
 
-/** When and what each host starts. */
+/** What each host starts, and when. */
 const start = fc.record({
   operation: fc.constantFrom('backup' as const, 'backup' as const, 'restore' as const),
   after: fc.nat({ max: 3 })
@@ -47,7 +47,7 @@ async function tearDown({ databases, running }: Setup): Promise<void> {
   await databases.cluster.close()
 }
 
-/** Lets hosts start something at about the same moment. Throws what they did against the promises. */
+/** Lets hosts start operations at about the same time, and throws when they break a promise. */
 async function play({ databases, running, backup }: Setup, starts: Start[], down?: number): Promise<void> {
   const { cluster, names } = databases
   const able = running.hosts.filter(({ node }) => node !== down)
@@ -75,7 +75,7 @@ async function play({ databases, running, backup }: Setup, starts: Start[], down
 }
 
 t.test(
-  'of simultaneous starts one at a time is served, the others are told so, and no trace stays',
+  'one of several simultaneous starts is served, the others are refused, and no trace remains',
   async (t) => {
     const rounds = fc.array(round, { minLength: 1, maxLength: 3 })
     const schedule = fc.record({ ...cluster, rounds })

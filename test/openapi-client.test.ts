@@ -13,7 +13,7 @@ import { load } from './helpers/seed.js'
 const MODULES = join(__dirname, '../node_modules')
 const execute = promisify(execFile)
 
-/** A client as somebody would write it with the generated types. */
+/** A client that uses the generated types. */
 const CLIENT = `
 import createClient from 'openapi-fetch'
 import type { components, paths } from './api.js'

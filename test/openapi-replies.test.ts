@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { createServer, request as sendRequest } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer, json } from 'node:stream/consumers'
 import Ajv from 'ajv/dist/2020.js'
@@ -14,6 +13,7 @@ import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { operationsOf } from './helpers/openapi.js'
 import { poll } from './helpers/poll.js'
 import { load } from './helpers/seed.js'
@@ -35,7 +35,7 @@ interface Reply {
   body: unknown
 }
 
-/** A request of each operation, right in itself. */
+/** A valid request of each operation. */
 const REQUESTS: Record<OperationId, InjectOptions & { url: string }> = {
   startBackup: { method: 'POST', url: BASE },
   listBackups: { method: 'GET', url: BASE },
@@ -63,10 +63,10 @@ async function send(host: TestHost, id: OperationId, changes: InjectOptions = {}
   return { statusCode, headers, body: JSON.parse(body) }
 }
 
-/** The request of an operation, with more in its URL. */
+/** Returns the request of an operation, with a suffix to its URL. */
 const at = (id: OperationId, more: string) => ({ url: REQUESTS[id].url + more })
 
-/** A host whose database holds what the examples show. */
+/** Builds a host whose database holds what the examples show. */
 async function seeded(t: Test, options: HostOptions = {}): Promise<TestHost> {
   const on = options.on ?? (await setupDatabases(t))
   await load(on.couch.use(on.names.components), [{ _id: 'org1peer', type: 'fabric-peer' }])
@@ -74,7 +74,7 @@ async function seeded(t: Test, options: HostOptions = {}): Promise<TestHost> {
   return buildHost(t, { versions: { tag: '2.5.0-26' }, ...options, on })
 }
 
-/** A host with a backup, or a restore, that goes on until the test ends. */
+/** Builds a host with a backup or a restore that runs until the test ends. */
 async function busy(t: Test, what: 'backup' | 'restore'): Promise<{ host: TestHost; id: string }> {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
@@ -88,28 +88,25 @@ async function busy(t: Test, what: 'backup' | 'restore'): Promise<{ host: TestHo
   return { host, id: (body as { id: string }).id }
 }
 
-/** A backup that the end of its server has interrupted, on a server that goes on. */
+/** Interrupts a backup by the end of its server, and builds another server on the same databases. */
 async function failed(t: Test): Promise<{ host: TestHost; id: string }> {
   const { host, id } = await busy(t, 'backup')
   await host.app.close()
   return { host: await buildHost(t, { on: host.on, versions: { tag: '2.5.0-26' } }), id }
 }
 
-/** A database that refuses everything. */
+/** Builds a host whose database refuses everything. */
 async function refusing(t: Test, on: TestHost['on']): Promise<TestHost> {
   const server = createServer((request, response) => {
     request.resume()
     response.writeHead(403, { 'content-type': 'application/json' })
     response.end('{"error":"forbidden","reason":"You are not allowed to access this db."}')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
-  const { port } = server.address() as AddressInfo
-  return buildHost(t, { on, couch: nano(`http://127.0.0.1:${port}`) })
+  const origin = await listen(t, server)
+  return buildHost(t, { on, couch: nano(origin) })
 }
 
-/** A body that stops after its first byte. */
+/** Sends a body that stops after its first byte. */
 async function stalled(t: Test, id: OperationId, on: TestHost['on']): Promise<Reply> {
   const host = await buildHost(t, { on, timeouts: { idle: 100 } })
   const origin = await host.app.listen({ port: 0, host: '127.0.0.1' })
@@ -125,7 +122,7 @@ async function stalled(t: Test, id: OperationId, on: TestHost['on']): Promise<Re
   return { statusCode: response.statusCode, headers: response.headers, body: await json(response) }
 }
 
-/** A request that was let in just before the server began to close. */
+/** Sends a request that is accepted just before the server begins to close. */
 async function closing(t: Test, id: OperationId, on: TestHost['on']): Promise<Reply> {
   let asked = () => {}
   let answer = () => {}
@@ -149,12 +146,12 @@ async function closing(t: Test, id: OperationId, on: TestHost['on']): Promise<Re
   return result
 }
 
-/** `idle` is a host that does nothing, for requests that change nothing. */
+/** `idle` is a host without operations, for requests that change nothing. */
 type Provoke = (t: Test, id: OperationId, idle: TestHost) => Promise<Reply>
 
 const never = () => new Promise<never>(() => {})
 
-/** How to get each reply that the document shows an example of. */
+/** Functions that get each reply of which the document shows an example. */
 const PROVOKE: Record<string, Provoke> = {
   started: async (t, id) => {
     const host = await seeded(t)
@@ -200,7 +197,7 @@ const PROVOKE: Record<string, Provoke> = {
     const { rows } = await system.list({ startkey: 'backup_chunk_', endkey: 'backup_chunk_\ufff0' })
     const { id: chunk, value } = rows.find((row) => row.id.includes('components'))!
     await system.destroy(chunk, value.rev)
-    // What lies before the documents is sent before the chunk is read.
+    // the reply begins before the chunk is read
     return send(host, id, { url, headers: { range: `bytes=${whole.indexOf('org1peer')}-` } })
   },
   codedPart: async (t, id) => {
@@ -321,6 +318,19 @@ const PROVOKE: Record<string, Provoke> = {
     t.equal(reply.headers['retry-after'], '5')
     return reply
   },
+  tooManyRequests: async (t, id) => {
+    const on = await setupDatabases(t)
+    const gate = await startGate(t, on)
+    const release = gate.hold(/_bulk_get$/)
+    const host = await buildHost(t, { on, couch: gate.couch })
+    // As many as are answered at a time, and may wait.
+    const before = Array.from({ length: 16 + 256 }, () => send(host, id))
+    const reply = await send(host, id)
+    t.equal(reply.headers['retry-after'], '5')
+    release()
+    await Promise.all(before)
+    return reply
+  },
   tooManyDownloads: async (t, id) => {
     const host = await seeded(t)
     const backup = await apiOf(host).backup()
@@ -379,7 +389,7 @@ const PROVOKE: Record<string, Provoke> = {
     })
 }
 
-/** Without what differs from one time to the next. */
+/** Removes what differs from one run to another. */
 function withoutParticulars(value: unknown): unknown {
   const text = JSON.stringify(value)
     .replace(/03_ibp_db_backup_\d{10,}/g, 'BACKUP')
@@ -392,10 +402,10 @@ function withoutParticulars(value: unknown): unknown {
   return JSON.parse(text)
 }
 
-/** What the embedded database does not tell. */
+/** Members that the embedded database does not provide. */
 const OF_SERVER = new Set(['partitioned', 'q'])
 
-/** Names and types of the members. */
+/** Returns names and types of the members. */
 function shapeOf(value: unknown): unknown {
   if (Array.isArray(value)) return [...new Set(value.map((element) => JSON.stringify(shapeOf(element))))]
   if (typeof value !== 'object' || value === null) return typeof value
@@ -405,7 +415,7 @@ function shapeOf(value: unknown): unknown {
   return Object.fromEntries(members.sort())
 }
 
-/** The schemas of the document, which take no members that they do not name. */
+/** Returns the schemas of the document, changed to refuse members that they do not name. */
 function validatorOf(document: OpenAPIV3_1.Document) {
   const close = (node: unknown): unknown => {
     if (Array.isArray(node)) return node.map(close)
@@ -424,7 +434,7 @@ function validatorOf(document: OpenAPIV3_1.Document) {
   }
 }
 
-t.test('what the document says about replies is what the routes reply', async (t) => {
+t.test('the routes reply what the document says about replies', async (t) => {
   const document = await openApiDocument()
   const validate = validatorOf(document)
   const idle = await buildHost(t)
@@ -468,9 +478,7 @@ t.test('a webhook receives what the document says', async (t) => {
   const { schema, examples } = content['application/json'] as OpenAPIV3_1.MediaTypeObject
 
   const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close().closeAllConnections())
+  const origin = await listen(t, server)
   const host = await seeded(t)
   const id = await apiOf(host).backup()
   const components = host.on.couch.use(host.on.names.components)
@@ -478,7 +486,7 @@ t.test('a webhook receives what the document says', async (t) => {
   const call = once(server, 'request')
   await send(host, 'restoreBackup', {
     url: `${BASE}/${id}`,
-    payload: { client_webhook_url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` }
+    payload: { client_webhook_url: `${origin}/` }
   })
   const [request, response] = await call
   const received = await json(request)
@@ -486,7 +494,7 @@ t.test('a webhook receives what the document says', async (t) => {
 
   const validate = validatorOf(document)
   const { value } = examples!.success as OpenAPIV3_1.ExampleObject
-  validate(t, schema, received, 'what was received')
+  validate(t, schema, received, 'the received body')
   validate(t, schema, value, 'the example')
   t.strictSame(shapeOf(received), shapeOf(value))
   t.match(received, { status: 'success', backup_id: id, athena_messages: value.athena_messages })

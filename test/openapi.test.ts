@@ -34,7 +34,7 @@ t.test('the document is valid OpenAPI 3.1', async (t) => {
   const broken = structuredClone(document) as { paths: Record<string, { get?: { responses?: object } }> }
   delete broken.paths['/api/v3/backups']!.get!.responses
   broken.paths['no slash'] = {}
-  t.ok(await problemsOf(broken), 'what is not valid would be found')
+  t.ok(await problemsOf(broken), 'an invalid document would be found')
 })
 
 t.test('docs/openapi.json is the document: run `npm run openapi` after a change', async (t) => {
@@ -42,7 +42,7 @@ t.test('docs/openapi.json is the document: run `npm run openapi` after a change'
   t.strictSame(JSON.parse(file), JSON.parse(JSON.stringify(await openApiDocument())))
 })
 
-t.test('one version of each prefix is shown, under operation ids of its own', async (t) => {
+t.test('the document shows one version of each prefix, with operation ids of its own', async (t) => {
   const operations = operationsOf(await openApiDocument())
   const of = (prefix: string) => operations.filter(({ path }) => path.startsWith(prefix))
   t.equal(operations.length, 12)
@@ -97,16 +97,16 @@ t.test('every error that the package exports has an example, unless no reply has
   )
   t.ok(codes.length >= 10)
   const withoutReply = [
-    // Replied without its code.
+    // the reply does not show its code
     'DB_BACKUPS_IN_PROGRESS',
-    // Known when the backup or restore has long been replied to.
+    // raised long after the reply to the backup or restore
     'DB_BACKUPS_DELETED',
     'DB_BACKUPS_LEASE_LOST',
     'DB_BACKUPS_RESTORE_INCOMPLETE',
     'DB_BACKUPS_TOO_MANY_REPEATED',
-    // Replied to any route, where a client sends more than it reads.
+    // any route may reply it to a client that sends more than it reads
     'DB_BACKUPS_TOO_MANY_REQUESTS',
-    // Known when the reply has begun, or nobody waits for it.
+    // raised when the reply has begun, or nobody waits for it
     'DB_BACKUPS_DOWNLOAD_STALLED',
     'DB_BACKUPS_CLIENT_LEFT'
   ]
@@ -122,7 +122,7 @@ t.test('both schemes have the same operations', async (t) => {
   for (const name of NAMES) t.strictSame(operation(`${name}InSession`), operation(name), name)
 })
 
-/** The document of a host that knows the scheme `basic` only. */
+/** Returns the document of a host that has only the scheme `basic`. */
 async function hostDocument(t: Test, options: Partial<DbBackupsOptions>) {
   const { couch, names } = await setupDatabases(t)
   const app = Fastify()

@@ -13,7 +13,7 @@ import { shellBlocks } from './helpers/shell-page.js'
 
 const FAILED = '03_ibp_db_backup_9592924104038'
 
-/** The commands of one section. */
+/** Returns the blocks of one section. */
 function section(heading: string) {
   const found = shellBlocks('docs/operating.md').filter((block) => block.heading === heading)
   if (found.length === 0) throw new Error(`the page has no commands in "${heading}"`)
@@ -51,7 +51,7 @@ t.test('the commands of the page on operating', async (t) => {
     for (const block of section(heading)) printed += await shell.run(block)
     return printed
   }
-  /** Runs the last block of a section as one that may fail, and prints with which code it did. */
+  /** Runs the last block of a section, which may fail, and prints its exit code. */
   const failing = (heading: string, index = -1) => {
     const code = `{\n${section(heading).at(index)!.code}} || echo "ended with $?"`
     return shell.run({ heading, code })
@@ -105,7 +105,7 @@ t.test('the commands of the page on operating', async (t) => {
     const before = await idsOf(example)
     t.ok(before.length > others(before).length + 5, 'the first backup has chunks')
     t.equal(await run('Delete old backups'), `${first} deleted\n`)
-    t.strictSame(await idsOf(example), others(before), 'nothing is left of it, and all else is')
+    t.strictSame(await idsOf(example), others(before), 'only its parts are deleted')
     t.match(
       await failing('Check a copy'),
       new RegExp(`^${second} whole\n${FAILED} NOT USABLE\nended with 1\n$`)
@@ -131,19 +131,22 @@ t.test('the commands of the page on operating', async (t) => {
     t.ok(ids.includes(second) && ids.includes(third))
   })
 
-  t.test('with a wrong key each ends with the code of the command line, and says nothing', async (t) => {
-    const wrong = environmentFile(example).replace(/(?<=BACKUPS_API_SECRET=).*/, 'wrong')
-    writeFileSync(join(shell.directory, 'console.env'), wrong)
-    for (const heading of ['Check a copy', 'Delete old backups']) {
-      t.equal(await failing(heading), 'ended with 3\n', heading)
+  t.test(
+    'each script ends with the exit code of the command line on a wrong key, and prints nothing',
+    async (t) => {
+      const wrong = environmentFile(example).replace(/(?<=BACKUPS_API_SECRET=).*/, 'wrong')
+      writeFileSync(join(shell.directory, 'console.env'), wrong)
+      for (const heading of ['Check a copy', 'Delete old backups']) {
+        t.equal(await failing(heading), 'ended with 3\n', heading)
+      }
+      for (const [index, { code }] of section('Restore a part').entries()) {
+        t.equal(await failing('Restore a part', index), 'ended with 3\n', code)
+      }
+      const [block] = section('Encryption')
+      const code = `{\nid=${second}x\n${block!.code}} || echo "ended with $?"`
+      t.equal(await shell.run({ heading: 'Encryption', code }), 'ended with 2\n')
     }
-    for (const [index, { code }] of section('Restore a part').entries()) {
-      t.equal(await failing('Restore a part', index), 'ended with 3\n', code)
-    }
-    const [block] = section('Encryption')
-    const code = `{\nid=${second}x\n${block!.code}} || echo "ended with $?"`
-    t.equal(await shell.run({ heading: 'Encryption', code }), 'ended with 2\n')
-  })
+  )
 })
 
 t.test('backups in a replica are listed, read and restored', async (t) => {

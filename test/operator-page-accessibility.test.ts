@@ -18,7 +18,7 @@ t.test('the operator page is accessible in every state', { skip: browserMissing(
   const { id, finished } = await console.app.dbBackups.start()
   await finished
   await console.app.dbBackups.attach(id, 'an-attachment-with-a-rather-long-name-that-has-no-spaces', 'x')
-  // A database that the last backup holds fails the next one.
+  // a backup fails when a database of the last one is missing
   await console.on.couch.db.destroy(console.on.names.sessions)
   const failed = await console.app.dbBackups.start()
   await t.rejects(failed.finished)

@@ -40,7 +40,7 @@ async function unreadable(t: Test, browser: Browser): Promise<void> {
   const { on } = console
   const id = await backUp(console)
   const db = on.couch.use(on.names.system)
-  // As a backup of a damaged database has it in its header.
+  // what the header of a backup of a damaged database holds
   const header = (await db.get(id)) as unknown as { dbs: Record<string, object> }
   const named = Array.from({ length: 25 }, (_, i) => ({
     id: `bad ${i}`,
@@ -225,7 +225,7 @@ async function fromFile(t: Test, browser: Browser): Promise<void> {
   )
   t.match(
     await dialog.textContent(),
-    /1 document written .*, 1 failed\. When their cause is gone, restore again/
+    /1 document written .*, 1 failed\. Remove the cause, then restore again/
   )
   t.ok(await console.on.couch.use(console.on.names.components).get('org9peer1'))
   await dialog.getByRole('button', { name: 'Close' }).click()
@@ -283,7 +283,7 @@ async function troubles(t: Test, browser: Browser): Promise<void> {
   t.strictSame(faults, [])
 }
 
-/** The server does what it is asked for, and the page does not hear of it. */
+/** Lets a request take effect, and hides the reply from the page. */
 async function lostReplies(t: Test, browser: Browser): Promise<void> {
   const console = await startConsole(t)
   const { on, app } = console

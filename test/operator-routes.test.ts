@@ -19,7 +19,7 @@ async function cookieOf({ app, passwords }: OperatorConsole, email: string): Pro
   return `${cookies[0].name}=${cookies[0].value}`
 }
 
-/** The transaction of a preview, once it has ended. */
+/** Waits for the end of a preview, and returns its transaction. */
 async function previewed(
   { app }: OperatorConsole,
   cookie: string,
@@ -76,7 +76,7 @@ t.test('the operator routes are for sessions with the action, and not for other 
     ['PUT', '/api/v2/operator/preview']
   ] as const) {
     const { statusCode, json } = await app.inject({ method, url, headers: forged })
-    t.match({ statusCode, ...json() }, { statusCode: 403, message: 'a request from another site' }, url)
+    t.match({ statusCode, ...json() }, { statusCode: 403, message: 'cross-site requests are refused' }, url)
   }
   t.strictSame(await app.dbBackups.list(), { ids: [] })
 })

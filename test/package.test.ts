@@ -18,7 +18,7 @@ interface Manifest {
   peerDependenciesMeta: Record<string, { optional?: boolean }>
 }
 
-/** A project outside this one, with the packed package and what it requires, and nothing else. */
+/** Creates a project with the packed package and its dependencies, and nothing else. */
 async function project(t: Test): Promise<{ directory: string; tarball: string; files: string[] }> {
   const directory = await mkdtemp(join(tmpdir(), 'package-test-'))
   t.teardown(() => rm(directory, { recursive: true, force: true }))
@@ -54,7 +54,7 @@ async function project(t: Test): Promise<{ directory: string; tarball: string; f
   }
 }
 
-/** The files of a folder that are compiled: all but declarations. */
+/** Returns the files of a folder that are compiled: all but declarations. */
 async function sources(folder: string): Promise<string[]> {
   const entries = await readdir(join(ROOT, folder), { recursive: true, withFileTypes: true })
   return entries
@@ -62,7 +62,7 @@ async function sources(folder: string): Promise<string[]> {
     .map(({ parentPath, name }) => relative(ROOT, join(parentPath, name)))
 }
 
-/** Registers the plugin, and asks it for something that needs a database: there is none at this port. */
+/** Registers the plugin, and requests something from a database that does not exist. */
 const USE = `
 async function use(plugin) {
   const app = Fastify()

@@ -5,7 +5,7 @@ import { slicesOf } from '../lib/bytes/views.js'
 import { jsonRows, rowMemory } from '../lib/couch/json-rows.js'
 import { readBackup } from '../lib/format/read-backup.js'
 
-/** Documents of some length, and lengths of the pieces that their text comes in: many of a piece, and of many pieces. */
+/** Lengths of documents and of pieces: many documents in a piece, and many pieces of a document. */
 const texts = fc.array(fc.nat(400), { minLength: 1, maxLength: 40 })
 const lengths = fc.oneof(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 100, max: 3000 }))
 const documentOf = (length: number, i: number) => `{"_id":"d${i}","text":"${String(i % 10).repeat(length)}"}`

@@ -10,12 +10,12 @@ import { sendRaw } from './helpers/raw-socket.js'
 
 const MiB = 1024 * 1024
 const IDLE = 1500
-/** Read at a time: a server may write on when its kernel has room for enough. */
+/** Bytes read at a time: enough for the kernel to let the server write again. */
 const BURST = 8 * MiB
-/** More than what sockets on one machine hold. */
+/** Bytes that exceed what sockets on one machine hold. */
 const ATTACHED = 16 * MiB
 
-/** A backup of 22 MB, and a small one. */
+/** Makes a backup of 22 MB, and a small one. */
 async function serve(t: Test, options: HostOptions = {}) {
   const on = await setupDatabases(t)
   const maker = await buildHost(t, { on })
@@ -46,7 +46,7 @@ interface Reply {
   bytes: number
 }
 
-/** Reads replies with a content length from a connection, the first slower than the idle time, until it is silent. */
+/** Reads replies with a `Content-Length` until the connection is silent, the first slower than the idle time. */
 async function readReplies(socket: Socket): Promise<Reply[]> {
   const replies: Reply[] = []
   let rest = Buffer.alloc(0)
@@ -111,7 +111,7 @@ t.test('64 pipelined downloads that nobody reads take one place, and end by the 
   await read()
   const { finished } = await host.app.dbBackups.start()
   t.match(await finished, { in_progress: false })
-  // A socket that is not read does not tell that it has ended.
+  // a socket that is not read does not report its end
   await delay(Math.max(0, 2 * IDLE - (performance.now() - from)))
   socket.resume()
   await closed

@@ -9,7 +9,7 @@ import { sendRaw } from './helpers/raw-socket.js'
 
 const CONNECTIONS = 4
 const PIPELINED = 1000
-/** One whose reply can be sent, and those that wait for it. */
+/** A request whose reply can be sent, and those that wait for it. */
 const BEGUN = 65
 
 for (const method of ['GET', 'POST'] as const)

@@ -26,7 +26,7 @@ const entry = {
 const components = { manifests: [], chunks: [entry], superseded: [] }
 const document = { _id: CHUNK, _rev: '2-a', type: 'athena_backup_chunk', backup_id: BACKUP }
 
-/** A database of several replicas: what its methods and paths answer. */
+/** Builds a database with several copies, by its answers to methods and paths. */
 async function setup(t: Test, answers: (line: string, body: string) => object | Buffer | undefined) {
   const seen: string[] = []
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
@@ -58,12 +58,16 @@ t.test(
     const { repository, seen } = await setup(t, (line) =>
       /_bulk_get/.test(line) ? found(CHUNK, has) : rows()
     )
-    await repository.checkParts(BACKUP, [components])
+    await repository.parts.check(BACKUP, [components])
     t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
     has = { ...document, _rev: '1-a' }
-    await t.rejects(repository.checkParts(BACKUP, [components]), DamagedBackupError, 'at an earlier revision')
+    await t.rejects(
+      repository.parts.check(BACKUP, [components]),
+      DamagedBackupError,
+      'at an earlier revision'
+    )
     has = undefined
-    await t.rejects(repository.checkParts(BACKUP, [components]), DamagedBackupError)
+    await t.rejects(repository.parts.check(BACKUP, [components]), DamagedBackupError)
   }
 )
 
@@ -77,7 +81,7 @@ t.test('chunks that are listed are not read one by one, and what nobody needs is
     deleted.push(...JSON.parse(body).docs.map(({ _id }: { _id: string }) => _id))
     return [{ ok: true, id: LEFT, rev: '3-a' }]
   })
-  await repository.checkParts(BACKUP, [components])
+  await repository.parts.check(BACKUP, [components])
   t.strictSame(deleted, [LEFT])
   t.equal(seen.length, 4)
 })
@@ -88,7 +92,7 @@ t.test('a chunk that another backup has made is looked for by its entry, and kep
     if (/_all_docs/.test(line)) return rows()
     return /_bulk_get/.test(line) ? found(shared._id, shared) : undefined
   })
-  await repository.checkParts(BACKUP, [{ ...components, chunks: [{ ...entry, id: shared._id }] }])
+  await repository.parts.check(BACKUP, [{ ...components, chunks: [{ ...entry, id: shared._id }] }])
   t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
   t.notOk(seen.some((line) => /_bulk_docs/.test(line)))
 })
@@ -127,7 +131,7 @@ t.test('a backup that was listed stays listed while a replica does not show it',
 t.test(
   'an attachment that some copies took beside another writer is a conflict, and leaves nothing',
   async (t) => {
-    // Each leaf with those that it was written over.
+    // each leaf with its ancestors
     const CASES: [leaves: string[][], deleted: boolean, error: string | undefined][] = [
       [[['b', 'a']], false, undefined],
       [[['b', 'a'], ['1']], false, undefined],
@@ -147,7 +151,7 @@ t.test(
         true,
         'conflict'
       ],
-      // The other does not give in.
+      // the other revision loses in CouchDB's order, and is kept all the same
       [
         [
           ['b', 'a'],

@@ -11,7 +11,7 @@ const OPTIONS: ReadBackupOptions = {
   inflatedBytes: 64 * 1024 * 1024
 }
 
-/** Items as text, pieces of one document joined. */
+/** Returns the items as text, with the pieces of a document joined. */
 async function read(pieces: readonly Buffer[], options: Partial<ReadBackupOptions> = {}): Promise<string[]> {
   const found: string[] = []
   let parts: Buffer[] = []
@@ -53,7 +53,7 @@ const KEYS = [
   ['system', 'my_system']
 ] as const
 
-/** The text of a backup, and the items it holds. */
+/** The text of a backup, and its items. */
 const backup = fc
   .tuple(fc.array(database, { maxLength: 3 }), stringText, fc.boolean())
   .map(([databases, text, membersFirst]) => {

@@ -18,7 +18,7 @@ const blocks = (language: string) =>
 const [server] = blocks('ts')
 const [, run] = blocks('sh')
 
-/** A directory with what the section tells to paste. Databases get names of their own: others may be on the server. */
+/** Creates a directory with the files of the section, and with database names that no other test uses. */
 function paste(t: Test, prefix: string) {
   const own = (text: string) => text.replaceAll('athena_', `${prefix}_`)
   const directory = t.testdir({
@@ -30,7 +30,7 @@ function paste(t: Test, prefix: string) {
 
 type Line = Record<string, unknown> & { msg: string }
 
-/** Runs the commands of the section, in one bash, and gives what the server logs. */
+/** Runs the commands of the section in one bash, and returns the log of the server. */
 function start(t: Test, prefix: string, env: NodeJS.ProcessEnv) {
   const { directory, commands } = paste(t, prefix)
   const noted = commands.replace(/^npx /m, 'printenv BACKUPS_API_SECRET > secret\n$&')
@@ -88,7 +88,7 @@ t.test('the example compiles as it is pasted, in strict mode', async (t) => {
   )
 })
 
-/** Databases by the names that the example gives them. */
+/** Creates databases with names like those of the example. */
 async function databasesOfExample(t: Test) {
   const prefix = `t${randomBytes(6).toString('hex')}`
   const names = {
@@ -139,7 +139,7 @@ t.test('the example runs as it is pasted: its first backup, one of a client, and
   t.strictSame(await exited, [0, null], 'it ends by itself')
 })
 
-t.test('without a key the example does not start', async (t) => {
+t.test('the example does not start without a key', async (t) => {
   const { directory } = paste(t, 'athena')
   const child = spawn(process.execPath, ['--import=tsx', 'server.mts'], {
     cwd: directory,

@@ -10,7 +10,7 @@ t.test(
   async (t) => {
     const redirecting = createServer((_request, response) => {
       response.writeHead(302, { location: '/login', 'content-type': 'text/html' })
-      // More than what comes with the head: the rest is never read.
+      // more than what arrives with the head, so that a rest remains unread
       response.end('<p>Sign in</p>'.repeat(100_000))
     })
     t.teardown(() => redirecting.close())

@@ -12,9 +12,9 @@ import { backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 
-/** More than the buffers of both ends hold. */
+/** Bytes that exceed the buffers of both ends. */
 const SIZE = 12_000_000
-/** Between the moment that suffices and the 72 seconds that Fastify keeps idle connections for. */
+/** Milliseconds: longer than a close takes, and less than the 72 seconds for which Fastify keeps idle connections. */
 const PROMPT = 20_000
 
 const INVALID: Record<string, string> = {
@@ -23,7 +23,7 @@ const INVALID: Record<string, string> = {
   'a document without an id': '{"dbs":{"components":{"docs":[{"a":1},{"b":"'
 }
 
-/** A route of the host that restores what it gets, as operators of a console have one. */
+/** Adds a route of the host that restores its body, like that of the operator page. */
 function ownRoute(app: FastifyInstance, bodyOf: (body: Readable) => Readable, options: RestoreOptions): void {
   app.register(async (scope) => {
     scope.removeAllContentTypeParsers()
@@ -48,7 +48,7 @@ async function setup(t: Test, { bodyOf = (body) => body, restore = {}, ...option
   return { host, port }
 }
 
-/** The bytes of a request whose body begins with `begin` and has `size` bytes. */
+/** Returns the bytes of a request whose body begins with `begin` and has `size` bytes. */
 function* requestOf(begin: string, size: number, chunked: boolean): Generator<Buffer> {
   const framing = chunked ? 'transfer-encoding: chunked' : `content-length: ${size}`
   yield Buffer.from(`PUT /own HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n${framing}\r\n\r\n`)
@@ -69,7 +69,7 @@ function* bodyPieces(begin: string, size: number): Generator<Buffer> {
   }
 }
 
-/** Sends all before it reads anything, as simple clients do. */
+/** Sends the whole request before it reads anything, as simple clients do. */
 async function sendAll(socket: Socket, pieces: Iterable<Buffer>): Promise<void> {
   for (const piece of pieces) {
     if (!socket.write(piece))
@@ -81,7 +81,7 @@ async function sendAll(socket: Socket, pieces: Iterable<Buffer>): Promise<void> 
   }
 }
 
-/** The status of the next reply, which must have a `Content-Length`. */
+/** Returns the status of the next reply, which must have a `Content-Length`. */
 async function statusOf(socket: Socket): Promise<number> {
   let text = ''
   for await (const piece of socket.iterator({ destroyOnReturn: false })) {
@@ -223,7 +223,7 @@ t.test('a request that goes through a stream of the host is read on as well', as
   socket.destroy()
 })
 
-t.test('what is restored is read as before', async (t) => {
+t.test('the body of a restore is read as before', async (t) => {
   const { host, port } = await setup(t)
   const text = JSON.stringify(backupOf([{ _id: 'first' }]))
   const socket = connect(port, '127.0.0.1')
@@ -250,7 +250,7 @@ t.test('what is restored is read as before', async (t) => {
   await poll('the end of the file', () => body.closed || undefined)
 })
 
-/** Whether nothing runs: a dry run of nothing is taken. */
+/** Tells whether nothing runs, by whether a dry run is accepted. */
 const idle = async ({ app }: Awaited<ReturnType<typeof buildHost>>): Promise<boolean> => {
   try {
     const { finished } = await app.dbBackups.restore(

@@ -8,7 +8,7 @@ import { bytesOf } from './helpers/seed.js'
 
 const retry = { attempts: 4, wait: 5, longest: 10 }
 
-/** A host whose database answers with a fault whatever holds the word "poison". */
+/** Builds a host whose database answers with a fault when a request contains "poison". */
 async function setup(t: Test, fault: Fault = 'status_500') {
   const on = await setupDatabases(t)
   const proxy = await startFaultProxy(on.url)
@@ -102,7 +102,7 @@ t.test('a design document that refuses with a value of any kind refuses its docu
   t.match(tx, { status: 'error', databases, failures: [{ id: 'bad', error: 'forbidden' }] })
 })
 
-t.test('what was done before the database could not be worked with any more is told', async (t) => {
+t.test('the transaction counts what was done before the database failed for good', async (t) => {
   const { on, api, proxy } = await setup(t)
   const write = { method: 'POST', path: /sessions\/_bulk_docs/ }
   proxy.add({ ...write, fault: 'status_503', times: 1e9 })

@@ -25,7 +25,7 @@ const CHANGELOG = `# Changelog
 - Everything.
 `
 
-/** A repository with a package whose tests end as `test` does. */
+/** Creates a repository with a package whose test command is `test`. */
 async function repository(t: Test, { changelog = CHANGELOG, test = 'exit 0', version = '1.2.3' } = {}) {
   const cwd = await mkdtemp(join(tmpdir(), 'release-test-'))
   t.teardown(() => rm(cwd, { recursive: true, force: true }))
@@ -49,7 +49,7 @@ async function repository(t: Test, { changelog = CHANGELOG, test = 'exit 0', ver
         (error: { stderr: string }) => error.stderr
       )
     },
-    /** Nothing was committed, changed or tagged. */
+    /** Checks that nothing was committed, changed or tagged. */
     async untouched(t: Test) {
       t.equal(await git('rev-parse', 'HEAD'), head)
       t.equal(await git('tag'), '')
@@ -94,13 +94,13 @@ t.test('the first release has the version that the changelog announces', async (
   t.match(await first.release('0.1.0'), /released already/)
 })
 
-t.test('nothing is released when the tests fail', async (t) => {
+t.test('the script releases nothing when the tests fail', async (t) => {
   const { release, untouched } = await repository(t, { test: 'exit 3' })
   t.not(await release('patch'), '')
   await untouched(t)
 })
 
-t.test('nothing is released that is not committed, or not main', async (t) => {
+t.test('the script releases nothing that is uncommitted or not on main', async (t) => {
   const { cwd, git, release, untouched } = await repository(t)
   await writeFile(join(cwd, 'left-over'), '')
   t.match(await release('patch'), /uncommitted changes:\n\?\? left-over/)
@@ -110,14 +110,14 @@ t.test('nothing is released that is not committed, or not main', async (t) => {
   await untouched(t)
 })
 
-t.test('nothing is released without a change', async (t) => {
+t.test('the script releases nothing without a change', async (t) => {
   const changelog = CHANGELOG.replace('### Fixed\n\n- Something.\n\n', '')
   const { release, untouched } = await repository(t, { changelog })
   t.match(await release('patch'), /nothing under "Unreleased"/)
   await untouched(t)
 })
 
-t.test('what is to be released has to be said', async (t) => {
+t.test('the script requires the version to release', async (t) => {
   const { release, untouched } = await repository(t)
   for (const args of [[], ['huge'], ['minor', 'patch'], ['1.2']]) t.match(await release(...args), /usage/)
   await untouched(t)

@@ -12,7 +12,7 @@ import { buildHost } from './helpers/host.js'
 /** Seconds that a session of these tests lasts. */
 const SECONDS = 4
 
-/** Before the database, a server whose sessions are as CouchDB's: renewed by each answer, gone when none was asked for. */
+/** Starts a proxy with sessions like CouchDB's, which each answer renews and which end without requests. */
 async function sessionsBefore(t: Test, { url }: TestDatabases) {
   const sessions = new Map<string, number>()
   const renewed = () => {
@@ -35,7 +35,7 @@ async function sessionsBefore(t: Test, { url }: TestDatabases) {
     }
     const { method, headers } = request
     const onward = httpRequest(new URL(request.url!, url), { method, headers }, (answer) => {
-      // A cookie that says no end, as load balancers set them, is none of nano's.
+      // a load balancer's cookie without an end, which nano ignores
       response.writeHead(answer.statusCode!, {
         ...answer.headers,
         'set-cookie': ['ROUTE=.1; Path=/', renewed()]
@@ -50,7 +50,7 @@ async function sessionsBefore(t: Test, { url }: TestDatabases) {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** A scope that has logged in, for a few seconds. */
+/** Logs a scope in for a few seconds. */
 async function loggedIn(t: Test, on: TestDatabases): Promise<ServerScope> {
   const { origin, username, password } = new URL(on.url)
   if (!on.real) {

@@ -12,6 +12,7 @@ import { apiOf, snapshotOf } from './helpers/api.js'
 import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { compareDatabases, recreate, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { bytesOf, load } from './helpers/seed.js'
 
 const KiB = 1024
@@ -32,7 +33,7 @@ function clientOf(t: Test, url: string, more = {}): CouchClient {
   return client
 }
 
-t.test('with any limit of 64 KiB and more, documents below half of it are backed up', async (t) => {
+t.test('documents below half of the limit are backed up with any limit of 64 KiB and more', async (t) => {
   const direct = await setupDatabases(t)
   const proxy = await startBodyLimitProxy(t, direct.url, { limit: 64 * KiB })
   const on = { ...direct, couch: nano(proxy.url), url: proxy.url }
@@ -57,7 +58,7 @@ t.test('with any limit of 64 KiB and more, documents below half of it are backed
         const backup = await apiOf(host).get(await apiOf(host).backup())
         compareDatabases(t, before, snapshotOf(backup, 'athena_components'), { rev: true })
         t.strictSame(backup.dbs.athena_components!.unreadable, undefined)
-        if (told) t.strictSame(proxy.refused, [], 'what is known is not tried')
+        if (told) t.strictSame(proxy.refused, [], 'a known limit is not tried again')
         await host.app.close()
       }
     ),
@@ -131,7 +132,7 @@ t.test('items are divided so that each body fits, and none is lost, whatever is 
         lost.push(...items.slice(taken.length))
       } catch (error) {
         if (error !== refusal) throw error
-        // Only an item that is too large by itself fails.
+        // only an item that is itself too large fails
         if (items[taken.length] <= limit) throw new Error('an item that fits was refused')
       }
       if (lost.length > 0) throw new Error('items were lost')
@@ -178,7 +179,7 @@ t.test('reads, comparisons and deletions of many long ids are divided', async (t
       [...found.keys()]
     )
     t.ok(results.every(({ error }) => error === undefined))
-    t.equal(proxy.refused.length, before, 'what one kind of request has learned, the others know')
+    t.equal(proxy.refused.length, before, 'all kinds of requests know a limit that one of them has met')
   }
 })
 
@@ -197,14 +198,8 @@ async function answeringWith(t: Test) {
       response.end(state.answer.body)
     })
   })
-  server.listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  const { port } = server.address() as { port: number }
-  return { state, client: clientOf(t, `http://127.0.0.1:${port}`, { retry: { ...RETRY, attempts: 1 } }) }
+  const origin = await listen(t, server)
+  return { state, client: clientOf(t, origin, { retry: { ...RETRY, attempts: 1 } }) }
 }
 
 const HTML = '<html><h1>token=s3cret</h1></html>'
@@ -342,7 +337,7 @@ t.test('a 413 teaches, down to what every proxy has to take', async (t) => {
   }
   t.strictSame(learned, [400, 400, 150, 64])
   await post(client.with({ control: 1000 }), 100)
-  t.equal(client.reserved().size, client.size, 'all clients on the same connections share it')
+  t.equal(client.for('renewals').size, client.size, 'all clients on the same connections share it')
 })
 
 t.test('limits.requestBytes is checked when the plugin is registered', async (t) => {

@@ -18,7 +18,7 @@ async function observed(t: Parameters<typeof buildHost>[0], requester: object | 
   return { host, api: apiOf(host), events, lines }
 }
 
-t.test('who asked for a backup is in its event, its log line and the backup', async (t) => {
+t.test('the event, the log line and the backup name the requester', async (t) => {
   const requester = { name: 'a****@example.com', uuid: 'g4zrlQ1TnTqL' }
   const { api, host, events, lines } = await observed(t, requester)
   const id = await api.backup()
@@ -38,7 +38,7 @@ t.test('who asked for a backup is in its event, its log line and the backup', as
   )
 })
 
-t.test('while it runs, and when it has failed, the backup tells it as well', async (t) => {
+t.test('a backup names the requester while it runs and after it has failed', async (t) => {
   const requester = { name: 'somebody' }
   const running: BackupSummary[] = []
   const host = await buildHost(t, {
@@ -50,7 +50,7 @@ t.test('while it runs, and when it has failed, the backup tells it as well', asy
   await host.on.couch.use(host.on.names.sessions).insert({ _id: 'kept' } as object)
   await apiOf(host).backup()
   running.length = 0
-  // A database that the last backup holds fails the next one.
+  // a backup fails when a database of the last one is missing
   await host.on.couch.db.destroy(host.on.names.sessions)
   const { id } = (await apiOf(host).call('POST')).json()
   const failed = await host.waitForBackup(id)
@@ -60,7 +60,7 @@ t.test('while it runs, and when it has failed, the backup tells it as well', asy
   t.strictSame(running[0]!.requester, requester)
 })
 
-t.test('nobody asked for a backup that the host starts by itself, unless it says who', async (t) => {
+t.test('a backup that the host starts has no requester, unless the host names one', async (t) => {
   const { host, api, events, lines } = await observed(t, { name: 'not of these' })
   const backup = async (options?: object) => {
     const { id, finished } = await host.app.dbBackups.start(options)

@@ -14,7 +14,7 @@ const CHUNK = 'backup_chunk_1592924104038_system_000000'
 const MANIFEST = 'backup_manifest_1592924104038_system_000000'
 const FORMS = [LEASE, HEADER, CHUNK, MANIFEST, 'backup_chunk_1_system_000000']
 
-/** A console whose backups lie in its system database, with documents of its own that have ids of backups. */
+/** Builds a console with backups in its system database, and documents of its own with ids like those of backups. */
 async function setup(t: Test, documents: Partial<Record<LogicalDatabase, object[]>> = {}) {
   const on = await setupDatabases(t)
   for (const [logical, docs] of Object.entries(documents)) {
@@ -95,29 +95,26 @@ t.test('a header that takes the place of another document, and the other way rou
   t.strictSame(await ids(), [HEADER])
 })
 
-t.test(
-  'where a document of the console has the id of the lease, operations are refused by name',
-  async (t) => {
-    const document = { _id: LEASE, type: 'peer', operation: 'backup', beat: 7, notify: 'x', renewed: 0 }
-    const { on, api, host, system } = await setup(t, { system: [document] })
-    const before = await on.fetchAll(on.names.system)
-    for (const reply of [
-      await api.call('POST'),
-      await api.call('PUT', '', { dbs: { athena_system: { docs: [] } } })
-    ]) {
-      t.equal(reply.statusCode, 409)
-      t.match(reply.json(), {
-        code: 'DB_BACKUPS_RESERVED_ID',
-        message: /"athena_backup_lease" of database "t/
-      })
-    }
-    t.strictSame((await api.call('GET')).json(), { ids: [] }, 'the list is none of them')
-    t.strictSame(await on.fetchAll(on.names.system), before)
-    await system.destroy(LEASE, before.get(LEASE)!._rev!)
-    t.ok(await api.backup(), 'once it has another id, all goes on')
-    t.strictSame((await host.app.dbBackups.list()).ids.length, 1)
+t.test('operations are refused by name when a document of the console has the id of the lease', async (t) => {
+  const document = { _id: LEASE, type: 'peer', operation: 'backup', beat: 7, notify: 'x', renewed: 0 }
+  const { on, api, host, system } = await setup(t, { system: [document] })
+  const before = await on.fetchAll(on.names.system)
+  for (const reply of [
+    await api.call('POST'),
+    await api.call('PUT', '', { dbs: { athena_system: { docs: [] } } })
+  ]) {
+    t.equal(reply.statusCode, 409)
+    t.match(reply.json(), {
+      code: 'DB_BACKUPS_RESERVED_ID',
+      message: /"athena_backup_lease" of database "t/
+    })
   }
-)
+  t.strictSame((await api.call('GET')).json(), { ids: [] }, 'the list is none of them')
+  t.strictSame(await on.fetchAll(on.names.system), before)
+  await system.destroy(LEASE, before.get(LEASE)!._rev!)
+  t.ok(await api.backup(), 'once it has another id, all goes on')
+  t.strictSame((await host.app.dbBackups.list()).ids.length, 1)
+})
 
 t.test('a restore writes over no lease, header or chunk, and names what it cannot write', async (t) => {
   const { on, api, system } = await setup(t, { components: named(['a']) })
@@ -191,7 +188,7 @@ t.test('a chunk whose id is taken gets another one, and what has the id stays', 
     onEvent(event) {
       if (event.type === 'backup_started') taken.push(event.id)
     },
-    // Called before the backup takes its id; the clock stands still until then.
+    // called before the backup chooses its id, until which the clock stands still
     async versions() {
       const stamps = Array.from({ length: 40 }, (_, i) => Date.now() + i)
       const docs = stamps.flatMap((stamp) =>
@@ -224,37 +221,40 @@ t.test('a chunk whose id is taken gets another one, and what has the id stays', 
   t.match((await api.restore(id)).databases, { components: { created: 3 } })
 })
 
-t.test('what a failed backup leaves is deleted, and no document of the console beside it', async (t) => {
-  const on = await setupDatabases(t)
-  const stamp = Date.now() + 60_000
-  const id = `03_ibp_db_backup_${stamp}`
-  const foreign = [
-    `backup_chunk_${stamp}_components_000001`,
-    `backup_chunk_${stamp}_components_notes`,
-    `backup_manifest_${stamp}_components_000000`
-  ]
-  const system = on.couch.use(on.names.system)
-  await load(system, [
-    ...named(foreign, { type: 'peer' }),
-    { _id: `backup_chunk_${stamp}_components_000000`, type: 'athena_backup_chunk', backup_id: id },
-    {
-      _id: id,
-      type: 'athena_backup',
-      in_progress: true,
-      dbs: {},
-      start_timestamp: stamp,
-      storage: { layout: 2, instance: randomUUID(), databases: {} }
-    },
-    { _id: LEASE, type: LEASE, operation: 'backup', id, instance: 'x', renewed: 1, beat: 'x' }
-  ] as never)
-  const host = await buildHost(t, { on, timeouts: { lease: 2000 } })
-  t.match(await host.waitForBackup(id), { error: /^interrupted/ })
-  const left = await poll('the chunk', async () => {
-    const keys = [...(await on.fetchAll(on.names.system)).keys()]
-    return keys.includes(`backup_chunk_${stamp}_components_000000`) ? undefined : keys
-  })
-  t.strictSame(left.filter((key) => foreign.includes(key)).sort(), [...foreign].sort())
-})
+t.test(
+  'the leftovers of a failed backup are deleted, and no document of the console beside them',
+  async (t) => {
+    const on = await setupDatabases(t)
+    const stamp = Date.now() + 60_000
+    const id = `03_ibp_db_backup_${stamp}`
+    const foreign = [
+      `backup_chunk_${stamp}_components_000001`,
+      `backup_chunk_${stamp}_components_notes`,
+      `backup_manifest_${stamp}_components_000000`
+    ]
+    const system = on.couch.use(on.names.system)
+    await load(system, [
+      ...named(foreign, { type: 'peer' }),
+      { _id: `backup_chunk_${stamp}_components_000000`, type: 'athena_backup_chunk', backup_id: id },
+      {
+        _id: id,
+        type: 'athena_backup',
+        in_progress: true,
+        dbs: {},
+        start_timestamp: stamp,
+        storage: { layout: 2, instance: randomUUID(), databases: {} }
+      },
+      { _id: LEASE, type: LEASE, operation: 'backup', id, instance: 'x', renewed: 1, beat: 'x' }
+    ] as never)
+    const host = await buildHost(t, { on, timeouts: { lease: 2000 } })
+    t.match(await host.waitForBackup(id), { error: /^interrupted/ })
+    const left = await poll('the chunk', async () => {
+      const keys = [...(await on.fetchAll(on.names.system)).keys()]
+      return keys.includes(`backup_chunk_${stamp}_components_000000`) ? undefined : keys
+    })
+    t.strictSame(left.filter((key) => foreign.includes(key)).sort(), [...foreign].sort())
+  }
+)
 
 async function hostOf(t: Test, on: Awaited<ReturnType<typeof setupDatabases>>) {
   return buildHost(t, { on })

@@ -7,7 +7,7 @@ import { buildHost } from './helpers/host.js'
 
 const COUNT = 20
 
-/** A backup of some documents, whose database is emptied, and a host that reaches it through a gate. */
+/** Backs up some documents, empties their database, and builds a host that reaches it through a gate. */
 async function setup(t: Test) {
   const on = await setupDatabases(t)
   const { couch, names } = on
@@ -21,13 +21,13 @@ async function setup(t: Test) {
   return { on, db, gate, id, docs, through }
 }
 
-/** Expects that clients see the backup's documents, and none in conflict. */
+/** Checks that clients see the documents of the backup, without a conflict. */
 async function expectRestored(t: Test, { on, db }: Awaited<ReturnType<typeof setup>>): Promise<void> {
   const { rows } = await db.list({ include_docs: true, conflicts: true } as never)
   const all = rows.map(({ doc }) => doc as unknown as Record<string, unknown>)
   const documents = all.filter(({ _id }) => !String(_id).startsWith('_design/'))
   t.ok(documents.length > 0 && documents.every(({ by }) => by === 'backup'))
-  // The embedded database answers a `_bulk_get` with the winning revision only.
+  // the embedded database answers a `_bulk_get` with the winning revision only
   if (on.real)
     t.strictSame(
       all.filter(({ _conflicts }) => _conflicts),
@@ -35,7 +35,7 @@ async function expectRestored(t: Test, { on, db }: Awaited<ReturnType<typeof set
     )
 }
 
-t.test('what others write just before a batch is written over, and leaves no conflict', async (t) => {
+t.test('a write just before a batch is written over, and leaves no conflict', async (t) => {
   const setting = await setup(t)
   const { on, db, gate, id, through } = setting
   await recreate(on.couch, on.names.components)
@@ -43,7 +43,7 @@ t.test('what others write just before a batch is written over, and leaves no con
   const release = gate.hold(write)
   const restored = through.restore(id)
   await gate.held(write)
-  // Revisions that sort before and after those of the backup, and histories that are longer and shorter.
+  // revisions that sort before and after those of the backup, and longer and shorter histories
   const others = Array.from({ length: COUNT }, (_, i) => ({
     _id: `doc ${i}`,
     _rev: `${1 + (i % 2)}-${(i % 16).toString(16).repeat(32)}`,
@@ -59,7 +59,7 @@ t.test('a document deleted before the scan is restored where no deletions were c
   const setting = await setup(t)
   const { on, db, gate, id, through } = setting
   await recreate(on.couch, on.names.components)
-  // As it is in the backup: CouchDB makes the same revision of the same content.
+  // the content of the backup, for which CouchDB creates the same revision
   await db.insert({ _id: 'doc 0', by: 'backup', i: 0 } as never)
   const scan = /GET .*components\/_all_docs/
   const release = gate.hold(scan)
@@ -109,7 +109,7 @@ t.test('a database that is created again while it is restored fails the restore'
   const { on, gate, id, docs, through } = setting
   for (const source of [id, { dbs: { components: { docs } } }]) {
     await recreate(on.couch, on.names.components)
-    // CouchDB tells creation times in seconds.
+    // CouchDB tells creation times in seconds
     if (on.real) await delay(1100)
     const write = /POST .*components\/_bulk_docs/
     const release = gate.hold(write)
@@ -118,7 +118,7 @@ t.test('a database that is created again while it is restored fails the restore'
     await recreate(on.couch, on.names.components)
     release()
     const tx = await restored
-    // The embedded database tells no creation time.
+    // the embedded database tells no creation time
     if (on.real) t.match(tx, { status: 'error', athena_messages: [/./, /./, /deleted and created again/] })
   }
 })

@@ -2,12 +2,11 @@ import t, { type Test } from 'tap'
 import { createCouchWebhookStore } from '../lib/index.js'
 import type { LogicalDatabase, WebhookTransaction } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
-import { compareDatabases, setupDatabases, type TestDatabases } from './helpers/database.js'
+import { compareDatabases, DATABASES, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
-import { buildHost, type HostOptions } from './helpers/host.js'
+import { buildHost, type HostOptions, txIdOf } from './helpers/host.js'
 import { hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 
-const LOGICAL = ['components', 'sessions', 'system'] as const
 const LEASE = 'athena_backup_lease'
 
 const DESIGN = {
@@ -16,7 +15,7 @@ const DESIGN = {
   views: { by_type: { map: 'function (doc) { emit(doc.type, 1) }' } }
 }
 
-/** Data in three databases, and a fourth for backups: so nothing but a restore, and the lease, changes the three. */
+/** Fills three databases, with backups in a fourth, so that only a restore and the lease change the three. */
 async function seeded(t: Test, count = 60) {
   const on = await setupDatabases(t)
   const { couch, names } = on
@@ -31,10 +30,10 @@ async function seeded(t: Test, count = 60) {
   return { on, backups, build }
 }
 
-/** Watches the three databases; what is returned gives the ids that have changed since, but for the lease. */
+/** Watches the three databases. Returns a function that lists the ids changed since, except the lease. */
 async function watchChanges(
   { couch, names }: TestDatabases,
-  databases: readonly LogicalDatabase[] = LOGICAL
+  databases: readonly LogicalDatabase[] = DATABASES
 ): Promise<() => Promise<string[]>> {
   const dbs = databases.map((logical) => couch.use(names[logical]))
   const since = await Promise.all(dbs.map(async (db) => (await db.changes({ since: 'now' })).last_seq))
@@ -47,7 +46,7 @@ async function watchChanges(
 const snapshots = async (on: TestDatabases) =>
   new Map(
     await Promise.all(
-      LOGICAL.map(async (logical) => [logical, await on.fetchAll(on.names[logical])] as const)
+      DATABASES.map(async (logical) => [logical, await on.fetchAll(on.names[logical])] as const)
     )
   )
 
@@ -79,7 +78,7 @@ t.test('brings back what was deleted or changed, and leaves what was added', asy
   for (const [logical, expected] of before) {
     const now = await on.fetchAll(on.names[logical])
     if (logical === 'components') {
-      t.strictSame(now.get('added')?.type, 'fabric-ca', 'what was added stays')
+      t.strictSame(now.get('added')?.type, 'fabric-ca', 'an added document stays')
       now.delete('added')
     }
     compareDatabases(t, expected, now)
@@ -93,7 +92,7 @@ t.test('brings back what was deleted or changed, and leaves what was added', asy
   t.equal(host.calls.rebuildWhitelist, 1)
 })
 
-t.test('what differs only in the content type of an attachment is brought back', async (t) => {
+t.test('a document that differs only in the content type of an attachment is restored', async (t) => {
   const { on, build } = await seeded(t, 1)
   const db = on.couch.use(on.names.components)
   const attach = async (type: string) => {
@@ -110,7 +109,7 @@ t.test('what differs only in the content type of an attachment is brought back',
   t.equal((await on.fetchAll(on.names.components)).get('typed')?._attachments?.a?.content_type, 'text/plain')
 })
 
-t.test('what somebody changes while it is being written is written again', async (t) => {
+t.test('a document that a client changes while it is being written is written again', async (t) => {
   const { on, build } = await seeded(t)
   const gate = await startGate(t, on)
   const api = apiOf(await build({ couch: gate.couch }))
@@ -149,7 +148,7 @@ t.test('writes nothing the second time', async (t) => {
   const changed = await watchChanges(on)
   const second = await api.restore(id)
   t.equal(second.status, 'success')
-  for (const logical of LOGICAL) {
+  for (const logical of DATABASES) {
     const { total, unchanged, ...others } = second.databases![logical]!
     t.ok(total > 0)
     t.equal(unchanged, total)
@@ -164,7 +163,7 @@ t.test('creates databases that are missing', async (t) => {
   const api = apiOf(await build())
   const id = await api.backup()
   const before = await snapshots(on)
-  for (const logical of LOGICAL) await on.couch.db.destroy(on.names[logical])
+  for (const logical of DATABASES) await on.couch.db.destroy(on.names[logical])
   const transaction = await api.restore(id)
   t.equal(transaction.status, 'success')
   for (const [logical, expected] of before) {
@@ -319,7 +318,7 @@ t.test('only one runs at a time', async (t) => {
   await finished
   const release = gate.hold(/_all_docs/)
   const { url } = (await apiOf(host).call('PUT', `/${id}`)).json()
-  const running = url.slice(url.lastIndexOf('/') + 1)
+  const running = txIdOf(url)
   for (const server of [host, other]) {
     for (const path of [`/${id}`, '']) {
       const reply = await apiOf(server).call('PUT', path, path ? {} : { dbs: {} })
@@ -343,7 +342,7 @@ t.test('skips the documents that the lists name, and no others', async (t) => {
   for (const one of ids) await change(on, 'system', one)
   await change(on, 'components', 'doc_00000001')
   await change(on, 'components', 'doc_00000002', { type: 'changed' })
-  // Neighbours, first and last; a skipped id means its own database only.
+  // neighbours, the first and the last id; a skip list counts for its own database only
   const query = new URLSearchParams({
     skip_system: JSON.stringify([ids[0], ids[1], ids[2], ids[5], 'doc_00000001']),
     skip_components: "['doc_00000002']"

@@ -18,7 +18,7 @@ async function setup(t: Test, options: HostOptions = {}) {
   const spoolDirectory = await mkdtemp(join(tmpdir(), 'input-'))
   t.teardown(() => rm(spoolDirectory, { recursive: true, force: true }))
   const host = await buildHost(t, { on, spoolDirectory, ...options })
-  /** Nothing of any request before has been written, to a database or to the disk. */
+  /** Checks that no earlier request has written to a database or to the disk. */
   const untouched = async (t: Test) => {
     for (const name of Object.values(on.names)) {
       t.equal((await on.couch.db.get(name)).update_seq.toString().split('-')[0], '0', `${name} is untouched`)
@@ -31,7 +31,7 @@ async function setup(t: Test, options: HostOptions = {}) {
 
 const docs = (text: string) => `{"dbs":{"athena_components":{"docs":[{"_id":"first"},${text}]}}}`
 
-/** Uploads that are refused, and what the message must name. */
+/** Refused uploads, with what the message must name. */
 const INVALID: Record<string, [body: string, message: RegExp | string]> = {
   'an empty body': ['', 'the body is truncated: unexpected end of JSON at byte 0'],
   spaces: [' \n ', /truncated/],
@@ -160,7 +160,7 @@ const INVALID: Record<string, [body: string, message: RegExp | string]> = {
   ]
 }
 
-t.test('what is no backup is refused, and the message names the field', async (t) => {
+t.test('an upload that is not a backup is refused, and the message names the field', async (t) => {
   const { api, untouched } = await setup(t)
   for (const [what, [body, message]] of Object.entries(INVALID)) {
     const reply = await api.call('PUT', '', Buffer.from(body, 'latin1'))
@@ -174,7 +174,7 @@ t.test('what is no backup is refused, and the message names the field', async (t
   t.equal((await api.restore(backupOf([{ _id: 'a' }]))).status, 'success', 'nothing is left running')
 })
 
-t.test('no body, and unknown query keys, are refused', async (t) => {
+t.test('a missing body and unknown query keys are refused', async (t) => {
   const { api, untouched } = await setup(t)
   const none = await api.call('PUT', '', undefined)
   t.equal(none.statusCode, 400)
@@ -187,7 +187,7 @@ t.test('no body, and unknown query keys, are refused', async (t) => {
   await untouched(t)
 })
 
-t.test('only JSON is taken', async (t) => {
+t.test('only JSON is accepted', async (t) => {
   const { host, untouched } = await setup(t)
   const backup = JSON.stringify(backupOf([{ _id: 'a' }]))
   const send = (headers: Record<string, string>, payload: string | Buffer = backup) =>
@@ -317,7 +317,7 @@ t.test('an upload that nests deeper than any document can is refused', async (t)
   await untouched(t)
 })
 
-t.test('nothing is left of an upload whose sender goes away', async (t) => {
+t.test('an upload whose sender goes away leaves nothing', async (t) => {
   const { host, untouched, spoolDirectory } = await setup(t)
   const { port } = new URL(await host.app.listen({ port: 0, host: '127.0.0.1' }))
   const upload = request({

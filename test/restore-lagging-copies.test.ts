@@ -12,7 +12,7 @@ const backedUp = [
 ]
 const ALL = COUNT + 1
 
-/** A backup of some documents, and a host that restores it through copies that answer as the test says. */
+/** Makes a backup, and builds a host that restores it through copies that answer as the test says. */
 async function setup(t: Test, copies: readonly Copy[]) {
   const { raw, cluster, on } = await setupCopies(t, copies)
   const { components } = raw.names
@@ -57,7 +57,7 @@ interface Page {
   rows: { id: string; value: { rev: string } }[]
 }
 
-/** A scan is answered by a copy that `changed` makes from what the database has. */
+/** Answers a scan from a copy that `changed` derives from the database. */
 const scan =
   (changed: (rows: Page['rows']) => Page['rows']): Copy =>
   async ({ line, forward }) => {
@@ -68,7 +68,7 @@ const scan =
 
 const showsNothing = scan(() => [])
 
-/** `GET /database` is answered by a copy that has no documents yet. */
+/** Answers `GET /database` from a copy that has no documents yet. */
 const tellsOfNothing: Copy = async ({ line, forward }) => {
   if (!/^GET \/\w+_components$/.test(line)) return undefined
   const { status, json } = await forward()
@@ -98,7 +98,7 @@ for (const [name, copies] of Object.entries({
     )
   })
 
-t.test('what is on no copy is created with its own revision, unless it was deleted', async (t) => {
+t.test('a document that no copy has is created with its own revision, unless it was deleted', async (t) => {
   const { raw, id, through } = await setup(t, [noAdministrator])
   const before = raw.content(raw.names.components)
   raw.raw.store.get(raw.names.components)!.docs.clear()
@@ -154,7 +154,7 @@ t.test('documents that are skipped stay as they are, whatever the feed tells of 
   t.match(raw.content(raw.names.components)['doc 1']!.body, /console/)
 })
 
-/** A write that one copy takes and the others do not, since they hold a version that somebody else wrote. */
+/** Answers a write that one copy takes and the others refuse, since they have a version of another client. */
 function takenByOne(raw: () => RawDatabases, digest: string): { copy: Copy; struck: Set<string> } {
   const struck = new Set<string>()
   const copy: Copy = async ({ line, body, forward }) => {
@@ -194,7 +194,7 @@ for (const digest of ['0', 'f'])
         t.match(tx.databases?.components, { created: ALL, failed: 0 })
         expectBackup(t, raw)
       }
-      // Written over what is there, the other version was not this restore's to remove; its own must not be left.
+      // the restore may not remove the version of the other client, but must not leave its own beside it
       await change(raw, 'before')
       taken.struck.clear()
       t.match((await through.restore(setting.id)).databases?.components, { changed: ALL, failed: 0 })
@@ -246,7 +246,7 @@ t.test('a deletion that one copy took is made again', async (t) => {
 })
 
 t.test(
-  'what a feed that lags does not show is asked for, and written again only where it is missing',
+  'a document that a lagging feed does not show is looked up, and written again only when it is missing',
   async (t) => {
     let lose = false
     const silent: Copy = async ({ line, forward }) => {
@@ -263,7 +263,7 @@ t.test(
         lose = lost
         t.match((await through.restore(source)).databases?.components, { created: ALL, failed: 0 })
         const written = requests.filter((line) => /POST .*_components\/_bulk_docs/.test(line))
-        // The large document goes by itself.
+        // the large document has a write of its own
         t.equal(written.length, lost ? 3 : 2)
         expectBackup(t, raw)
       }

@@ -6,15 +6,14 @@ import { Readable } from 'node:stream'
 import { deflateSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
-import { compareDatabases, setupDatabases } from './helpers/database.js'
+import { compareDatabases, DATABASES, setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { bytesOf, hostileDocuments, load, seedDocuments } from './helpers/seed.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
-const LOGICAL = ['components', 'sessions', 'system'] as const
 
-/** A console with empty databases; its backups lie beside them, so nothing but a restore writes to the three. */
+/** Builds a console with empty databases and backups in another one, so that only a restore writes to the three. */
 async function emptyConsole(t: Test, options: HostOptions = {}) {
   const on = options.on ?? (await setupDatabases(t))
   const backups = `${on.names.system}_backups`
@@ -43,7 +42,7 @@ t.test('moves a console to one with other database names', async (t) => {
   ])
   await load(from.couch.use(from.names.sessions), seedDocuments({ count: 3, prefix: 'user' }))
   await load(from.couch.use(from.names.system), [{ _id: '00_settings_athena', port: 3000 }])
-  // A second revision, which the upload claims and nothing proves.
+  // a second revision, which the upload claims without proof
   const settings = from.couch.use(from.names.system)
   const { _rev } = await settings.get('00_settings_athena')
   await settings.insert({ _id: '00_settings_athena', _rev, port: 3001 } as never)
@@ -61,7 +60,7 @@ t.test('moves a console to one with other database names', async (t) => {
   const transaction = await host.waitForRestore(url)
   t.equal(transaction.status, 'success')
   t.notOk('backup_id' in transaction)
-  for (const logical of LOGICAL) {
+  for (const logical of DATABASES) {
     const expected = await from.fetchAll(from.names[logical])
     expected.delete('athena_backup_lease')
     const found = await on.fetchAll(on.names[logical])
@@ -81,10 +80,10 @@ t.test('takes every key that has named a database', async (t) => {
   const keys = (role: string, name: string) => [`DB_${role.toUpperCase()}`, `athena_${role}`, role, name]
   for (let i = 0; i < 4; i++) {
     const dbs = Object.fromEntries(
-      LOGICAL.map((role) => [keys(role, on.names[role])[i], { docs: [{ _id: `${role}_${i}` }] }])
+      DATABASES.map((role) => [keys(role, on.names[role])[i], { docs: [{ _id: `${role}_${i}` }] }])
     )
     t.equal((await api.restore({ dbs })).status, 'success')
-    for (const role of LOGICAL) t.ok((await on.fetchAll(on.names[role])).has(`${role}_${i}`))
+    for (const role of DATABASES) t.ok((await on.fetchAll(on.names[role])).has(`${role}_${i}`))
   }
 })
 
@@ -102,7 +101,7 @@ t.test('documents of every size are compared with what the target has or had', a
   const sizes = [1, 100, 5000, 90_000, 260_000, 262_000, 262_136, 262_144, 263_000, 600_000, 3_000_000]
   const docs = Array.from({ length: 330 }, (_, i) => {
     const _id = `doc_${String(i).padStart(3, '0')}`
-    // The large ones are few, each with small ones around it.
+    // few large documents, each with small ones around it
     const size = i % 15 === 0 ? sizes[(i / 15) % sizes.length]! : 20 + i * 7
     return { _id, _rev: `1-${String(i).padStart(32, '0')}`, text: bytesOf(_id, size).toString('latin1') }
   })
@@ -131,7 +130,7 @@ t.test('documents of every size are compared with what the target has or had', a
       }
     }
   })
-  // Texts of megabytes are told by their digests: a difference can then be shown.
+  // replace texts of megabytes by their digests, so that a difference can be shown
   const digests = (documents: Iterable<{ _id: string; text?: unknown }>) =>
     new Map(Array.from(documents, ({ _id, text }) => [_id, { _id, text: sha256(String(text)) }]))
   compareDatabases(t, digests(docs), digests((await components()).values()))
@@ -161,7 +160,7 @@ t.test('the last copy of a document wins', async (t) => {
   t.match(found.get('doc_00000007'), { copy: 'later' })
   t.equal(found.size, 302)
 
-  // And over documents that are there, in the other order.
+  // restore over existing documents as well, in the other order
   const again = await api.restore(
     backupOf([{ _id: 'far', copy: 3 }, ...between, { _id: 'twice', copy: 1 }, { _id: 'far', copy: 1 }])
   )
@@ -280,7 +279,7 @@ t.test('documents that the backup does not hold stay', async (t) => {
   compareDatabases(t, before, after, { rev: true })
 })
 
-t.test('what belongs to this package or to a login is not restored', async (t) => {
+t.test('documents of the plugin and of logins are not restored', async (t) => {
   const { on, api, components } = await emptyConsole(t)
   const docs = [
     { _id: '03_ibp_db_backup_1', type: 'athena_backup', in_progress: false, dbs: {} },
@@ -295,7 +294,7 @@ t.test('what belongs to this package or to a login is not restored', async (t) =
   const transaction = await api.restore({ dbs: { athena_components: { docs }, athena_sessions: { docs } } })
   t.equal(transaction.status, 'success')
   for (const logical of ['components', 'sessions'] as const) {
-    // No id is reserved here: backups are kept elsewhere, and the lease lies in the system database.
+    // no id is reserved here, since backups are kept elsewhere and the lease in the system database
     const ids = [...(await on.fetchAll(on.names[logical])).keys()]
     t.strictSame(ids, ['athena_backup_lease', 'kept'])
     t.match(transaction.databases![logical], { total: 8, created: 2, skipped: 6 })
@@ -334,7 +333,7 @@ t.test('writes nothing the second time', async (t) => {
         }
       }))
     ),
-    // The database writes these in its own way.
+    // the database serializes these in its own way
     'with white space, escapes and fractions': Buffer.from(
       JSON.stringify(
         backupOf(docs.map(({ _attachments, ...doc }) => ({ ...doc, more: 'ü/', n: 1.5, _deleted: false }))),
@@ -383,7 +382,7 @@ t.test('of a backup that was running or has failed is refused', async (t) => {
     [{ in_progress: true }, 'cannot restore, the backup is still in progress.'],
     [{ error: 'the disk was full' }, 'cannot restore, the backup has failed: the disk was full']
   ] as const) {
-    // Before the documents, and after them.
+    // before the documents, and after them
     for (const body of [{ ...more, ...backupOf([{ _id: 'a' }]) }, backupOf([{ _id: 'a' }], more)]) {
       const reply = await api.call('PUT', '', body)
       t.equal(reply.statusCode, 400)

@@ -73,7 +73,7 @@ for (const fault of ['error_mid', 'error_last'] as const) {
     const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
     const id = await api.backup()
     await components.destroy('large', (await components.get('large'))._rev)
-    // The first reading checks the backup.
+    // the first read checks the backup
     const rule = proxy.add({ path: CHUNK, method: 'GET', fault, nth: 2 })
     const { status } = await api.restore(id)
     t.equal(rule.hits, 1)

@@ -7,15 +7,15 @@ import { buildHost } from './helpers/host.js'
 const PAGE = 5
 const COUNT = 23
 
-/** What the changes feed of `components` does when it is asked for a page. */
+/** What happens to the changes feed of `components` at a page. */
 interface Feed {
-  /** By number of the page: how far back it begins. */
+  /** How far back a page begins, by its number. */
   rewinds: Map<number, number>
-  /** By number of the page: what somebody does before it. */
+  /** A change before a page, by its number. */
   before: Map<number, () => Promise<void>>
 }
 
-/** A database with documents of two versions, whose feed is sent in small pages, and hosts that back it up. */
+/** Creates documents of two versions, a feed of small pages, and hosts that back them up. */
 async function setup(t: Test) {
   const feed: Feed = { rewinds: new Map(), before: new Map() }
   let pages = 0
@@ -31,7 +31,7 @@ async function setup(t: Test) {
     )
     rows += (answer.json as { results: unknown[] }).results.length
     const { last_seq: last } = answer.json as { last_seq: string }
-    // A page limit of the proxy's own is not to be taken for the feed's end.
+    // a short page of the proxy must not be taken for the end of the feed
     const pending = Math.max(
       0,
       (raw.raw.store.get(raw.names.components)?.seq ?? 0) - Number.parseInt(last, 10)

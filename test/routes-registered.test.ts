@@ -9,7 +9,7 @@ import { buildHost } from './helpers/host.js'
 import { load } from './helpers/seed.js'
 
 const ID = '03_ibp_db_backup_1592922855871'
-/** Each route, and the reply of it alone to a request that is wrong in a way of its own. */
+/** Each route with an invalid request to which only this route replies so. */
 const ROUTES = [
   ['POST', '', { wrong: 1 }, 400, /body\/wrong/],
   ['PUT', `/${ID}/attachments/a`, { attachment: 1 }, 400, /body\/attachment/],
@@ -38,7 +38,7 @@ t.test('six routes answer at both prefixes and three versions, with the scheme o
   }
 })
 
-t.test('nothing answers elsewhere', async (t) => {
+t.test('no other path has a route', async (t) => {
   const host = await buildHost(t)
   for (const base of [
     '/api/v0',

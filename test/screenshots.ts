@@ -3,10 +3,11 @@ import { join } from 'node:path'
 import type { Page } from 'playwright-core'
 import type { Test } from 'tap'
 import { launchBrowser } from './helpers/browser.js'
-import { MANAGER, type OperatorConsole, startConsole } from './helpers/operator-console.js'
+import { signIn } from './helpers/operator.js'
+import { type OperatorConsole, startConsole } from './helpers/operator-console.js'
 import { seedDocuments } from './helpers/seed.js'
 
-/** Pictures of the operator page for the documentation: `npm run screenshots`. */
+/** Directory of the pictures that `npm run screenshots` takes of the operator page. */
 const DIRECTORY = join(__dirname, '..', 'docs', 'images')
 const HOUR = 3_600_000
 
@@ -27,7 +28,9 @@ async function main(): Promise<void> {
       })
       const page = await context.newPage()
       page.setDefaultTimeout(10_000)
+      await page.goto(console.url)
       await signIn(page, console)
+      await page.getByRole('heading', { name: 'Backups', level: 1 }).waitFor()
       return page
     }
     const take = (page: Page, name: string, fullPage = false) =>
@@ -62,7 +65,7 @@ async function main(): Promise<void> {
   }
 }
 
-/** Backups made over some days. The clock is set back for it, nothing else is made up. */
+/** Makes backups of several days, with the clock set back. Nothing else about them is made up. */
 async function populate({ app, on }: OperatorConsole): Promise<void> {
   const now = Date.now
   const shift = async (hours: number, work: () => Promise<unknown>) => {
@@ -89,14 +92,6 @@ async function populate({ app, on }: OperatorConsole): Promise<void> {
     await on.couch.db.create(on.names.sessions)
   })
   await shift(3, backUp)
-}
-
-async function signIn(page: Page, { url, passwords }: OperatorConsole): Promise<void> {
-  await page.goto(url)
-  await page.getByLabel('Email').fill(MANAGER)
-  await page.getByLabel('Password').fill(passwords[MANAGER])
-  await page.getByRole('button', { name: 'Sign in' }).click()
-  await page.getByRole('heading', { name: 'Backups', level: 1 }).waitFor()
 }
 
 main().catch((error) => {

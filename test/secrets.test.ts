@@ -14,7 +14,7 @@ const TOKEN = 'token-in-the-query'
 t.test('secrets reach no log, reply or stored document', async (t) => {
   const on = await setupDatabases(t)
   const address = new URL(on.url)
-  // The embedded database takes every password; a real one keeps its own, which is looked for as well.
+  // the embedded database accepts any password; that of a real one counts as a secret as well
   const password = on.real ? decodeURIComponent(address.password) : PASSWORD
   if (!on.real) {
     address.username = 'admin'
@@ -53,7 +53,7 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
   await call('PUT', `/${id}/attachments/a`, { attachment: 'x' })
   await call('GET', '')
   await call('GET', `/${id}`)
-  // Nobody listens there: the delivery fails, and says so in the transaction.
+  // nobody listens there, so that the delivery fails, which the transaction says
   const restored = await call('PUT', `/${id}`, { client_webhook_url: `http://127.0.0.1:9/?token=${TOKEN}` })
   t.equal(restored.statusCode, 202)
   const store = createCouchWebhookStore({ couch: () => couch, database: on.names.system })
@@ -63,7 +63,7 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
   await call('PUT', `/${id}`, { client_webhook_url: `http://user:${KEY}@127.0.0.1:9/` })
   await call('PUT', '', { dbs: { [`x${KEY.length}`]: {} } })
 
-  // Every kind of failure tells as much as it knows.
+  // every kind of failure reports all that it knows
   const proxy = await startFaultProxy(address.href.replace(/\/$/, ''))
   t.teardown(() => proxy.close())
   couch = nano(proxy.url)
@@ -88,7 +88,7 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
   const stored = []
   for (const name of Object.values(on.names)) {
     for (const document of (await on.fetchAll(name)).values()) {
-      // The URL that a client gave is its own, and has to be kept to be called.
+      // the client's webhook has to be kept in order to be called
       const { client_webhook_url, ...rest } = document
       stored.push(JSON.stringify(rest))
     }

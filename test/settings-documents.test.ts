@@ -16,7 +16,7 @@ async function edit(host: TestHost, id: string, change: object): Promise<void> {
   await system.insert({ ...(await system.get(id)), ...change } as object)
 }
 
-/** Backs up settings, and changes them then. */
+/** Backs up settings, then changes them. */
 async function changed(t: Parameters<typeof buildHost>[0], options: Parameters<typeof buildHost>[1] = {}) {
   const events: BackupEvent[] = []
   const lines: { event?: string }[] = []
@@ -38,7 +38,7 @@ async function changed(t: Parameters<typeof buildHost>[0], options: Parameters<t
 
 t.test('a dry run names the settings that a restore would change', async (t) => {
   const { host, id, dryRun, events, lines } = await changed(t)
-  t.notOk('settings_documents' in (await dryRun()), 'what is the same is not changed')
+  t.notOk('settings_documents' in (await dryRun()), 'equal settings are not reported as changed')
   await edit(host, ID, { host_url: 'https://new.example.com' })
   await edit(host, 'other', { a: 2 })
   const outcome = await dryRun()
@@ -60,7 +60,7 @@ t.test('a dry run names the settings that a restore would change', async (t) => 
     lines.find(({ event }) => event === 'restore_settings_document'),
     { ...about, level: 30 }
   )
-  t.notOk('settings_documents' in (await dryRun({ skip })), 'what is left alone is not named')
+  t.notOk('settings_documents' in (await dryRun({ skip })), 'skipped settings are not named')
 })
 
 t.test('a restore says so before it writes, and does not when it leaves them alone', async (t) => {
@@ -79,7 +79,7 @@ t.test('a restore says so before it writes, and does not when it leaves them alo
   const tx = await api.restore(id)
   t.match(tx, { status: 'success', settings_documents: [{ id: ID, change: 'changed' }] })
   t.ok(tx.athena_messages.includes(`the settings document "${ID}" of system is being changed`))
-  t.match(await Promise.all(seen), [{ host_url: 'https://new.example.com' }], 'told before it was written')
+  t.match(await Promise.all(seen), [{ host_url: 'https://new.example.com' }], 'reported before the write')
   t.match(await settings(), { host_url: 'https://old.example.com' })
   t.match(
     lines.find(({ event }) => event === 'restore_settings_document'),

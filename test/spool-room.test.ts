@@ -17,7 +17,7 @@ async function setup(t: Test, options: HostOptions = {}) {
   return { host, spoolDirectory, room: new Room(spoolDirectory, MiB), free }
 }
 
-/** A body whose end does not come until `finish` is called. */
+/** Sends a body that does not end until `finish` is called. */
 function endless(bytes: number) {
   const body = new PassThrough()
   body.write(JSON.stringify(backupOf([{ _id: 'a', text: 'x'.repeat(bytes) }])).slice(0, -4))
@@ -103,7 +103,7 @@ t.test('a client that breaks off is no error of the server', async (t) => {
     upload.on('error', () => undefined)
     upload.write(path ? '{"attachment":"' : '{"dbs":{"components":{"docs":[{"_id":"a","x":"')
     upload.write('x'.repeat(500_000))
-    // A document is written once it is whole; what follows an attachment would be refused.
+    // a document is written once all of it has arrived; members after an attachment would be refused
     if (!path) upload.write('"},')
     await poll('its room', () => room.taken || undefined)
     upload.destroy()

@@ -12,7 +12,7 @@ import { spooledIn } from './helpers/spooled.js'
 
 const MiB = 1024 * 1024
 
-t.test('nothing of an upload stays on the disk when its server is killed', async (t) => {
+t.test('an upload leaves nothing on the disk when its server is killed', async (t) => {
   const spoolDirectory = t.testdir()
   const { url, names } = await setupDatabases(t)
   const server = await startServer(t, { url, databases: names, spoolDirectory })
@@ -32,7 +32,7 @@ t.test('nothing of an upload stays on the disk when its server is killed', async
   server.signal('SIGKILL')
   await server.exited
   for (const name of await readdir(spoolDirectory)) {
-    // A file that was just being opened still has its name, and nothing in it.
+    // a file that was just being created still has its name, and is empty
     const found = await stat(join(spoolDirectory, name))
     t.ok(found.isFile() && found.size === 0, `${name} holds nothing`)
   }

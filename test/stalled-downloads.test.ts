@@ -11,12 +11,12 @@ import { poll } from './helpers/poll.js'
 import { sendRaw } from './helpers/raw-socket.js'
 
 const MiB = 1024 * 1024
-/** More than what sockets on one machine hold. */
+/** Bytes that exceed what sockets on one machine hold. */
 const DOCUMENTS = 16
 const IDLE = 1500
 const CLOSE = 2000
 
-/** A backup of 16 MiB, and an attachment of 16 MiB appended to it. */
+/** Makes a backup of 16 MiB, and appends an attachment of 16 MiB. */
 let prepared: Promise<{ on: TestDatabases; id: string }> | undefined
 
 function backedUp() {
@@ -42,7 +42,7 @@ async function serve(t: Test, options: HostOptions = {}) {
   const path = `/api/v3/backups/${id}`
   const get = `GET ${path} HTTP/1.1\r\nhost: x\r\nx-role: manager\r\n\r\n`
   const ask = (text: string) => sendRaw(t, port, text)
-  /** Begins a download and reads no more than its head; resolves with the status. */
+  /** Begins a download, reads only its head, and returns the status. */
   const begin = async () => {
     const socket = ask(get)
     await once(socket, 'readable')
@@ -52,7 +52,7 @@ async function serve(t: Test, options: HostOptions = {}) {
   return { on, host, id, port, path, get, ask, begin, api: apiOf(host) }
 }
 
-/** A way to a port that can stop taking what comes from there. */
+/** Starts a proxy in front of a port that can stop reading from it. */
 async function startPipe(t: Test, to: number) {
   const upstreams: Socket[] = []
   const server = createServer((socket) => {
@@ -76,7 +76,7 @@ async function startPipe(t: Test, to: number) {
   return { port: (server.address() as AddressInfo).port, pause }
 }
 
-/** Reads to the end; whether the reply came whole by its content length. */
+/** Reads to the end, and returns whether the reply has the length of its `Content-Length`. */
 async function readOut(socket: Socket, before: string): Promise<number> {
   let bytes = before.length - before.indexOf('\r\n\r\n') - 4
   socket.on('data', (piece) => {
@@ -89,7 +89,7 @@ async function readOut(socket: Socket, before: string): Promise<number> {
 
 const lengthIn = (head: string) => Number(/content-length: (\d+)/i.exec(head)?.[1])
 
-t.test('of many downloads that nobody reads some begin, and nothing else waits for them', async (t) => {
+t.test('some of many downloads that nobody reads begin, and no other request waits for them', async (t) => {
   const { host, begin, api } = await serve(t, { limits: { downloads: 3 } })
   const begun = await Promise.all(Array.from({ length: 3 }, begin))
   t.same(
@@ -137,7 +137,7 @@ t.test('a download that is left by its client frees its place', async (t) => {
   t.pass('each after the other')
 })
 
-/** Reads on for longer than the idle time, at a time more than what the kernel waits for before a server may write on. */
+/** Reads for longer than the idle time, each time enough for the kernel to let the server write again. */
 async function readSlowly(socket: Socket, before: string): Promise<number> {
   let bytes = before.length - before.indexOf('\r\n\r\n') - 4
   while (!socket.closed) {
@@ -160,7 +160,7 @@ t.test('a download that is read slowly goes on', async (t) => {
   t.ok(performance.now() - startedAt > 2 * IDLE, 'longer than the idle time in all')
 })
 
-t.test('of a stream of HTTP/2 nothing is kept that its client does not take', async (t) => {
+t.test('the server keeps nothing of an HTTP/2 stream that its client does not read', async (t) => {
   const server = { http2: true } as unknown as HostOptions['server']
   const { port, path, api } = await serve(t, { server, limits: { downloads: 1 } })
   const session = connectHttp2(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 10 } })
@@ -201,7 +201,7 @@ t.test('a host whose connections take nothing can close', async (t) => {
     const stream = session.request({ ':path': path, 'x-role': 'manager' })
     stream.on('error', () => undefined)
     await once(stream, 'response')
-    // The connection itself takes nothing more: not even that the stream is reset.
+    // the connection accepts nothing more, not even the reset of the stream
     pipe.pause()
     const from = performance.now()
     await host.app.close()
@@ -254,7 +254,7 @@ t.test('64 stalled uploads and 64 stalled appends keep nothing else waiting, and
   t.equal((await api.call('GET')).statusCode, 200)
   const { finished } = await host.app.dbBackups.start()
   t.match(await finished, { in_progress: false }, 'they do not hold the lease')
-  // An upload may be so late that the backup runs already.
+  // an upload may be so late that the backup runs already, which refuses it
   const ended = /^HTTP\/1\.1 408 |"backup_in_progress"/
   for (const reply of await Promise.all(replies)) if (!ended.test(reply)) t.fail(reply)
 })

@@ -35,7 +35,7 @@ t.test('compares revisions as a map does', async (t) => {
         const model = new Map<string, string>()
         const seen = new Set<string>()
         for (const { id, rev } of all) {
-          // A table is filled before it is asked.
+          // a table is filled before it is read
           if (seen.size === 0 && rev !== null) {
             table.set(id, rev)
             model.set(id, rev)

@@ -32,7 +32,7 @@ t.test('a path below the backups that does not exist is answered as any other, t
       )
     }
   }
-  t.strictSame(host.calls.authorize, [], 'nobody was asked')
+  t.strictSame(host.calls.authorize, [], 'authorize was not called')
 })
 
 t.test('a long id and a long name are for those who may ask', async (t) => {

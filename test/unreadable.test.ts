@@ -19,14 +19,14 @@ const AS_GZIP = { 'content-type': 'text/plain', 'content-encoding': 'gzip' }
 const FOREVER = { times: Number.POSITIVE_INFINITY }
 const QUICK: HostOptions = { retry: { attempts: 2, wait: 1, longest: 1 } }
 
-/** Servers that store what is no gzip as gzip: the imitation, and `COUCHDB_URL`. */
+/** Servers that store anything as gzip: the raw server, and `COUCHDB_URL`. */
 const setups: Record<string, (t: Test) => Promise<TestDatabases>> = { imitated: setupRawDatabases }
 if (process.env.COUCHDB_URL) setups.CouchDB = setupDatabases
 
 const ids = async (api: Api, id: string) =>
   (await api.get(id)).dbs.athena_components!.docs.map(({ _id }) => _id).sort()
 
-/** Documents that can be read, and some with an attachment that is marked as gzip and is not. */
+/** Writes readable documents, and some with an attachment that is marked as gzip and is not. */
 async function seedWithDamaged(on: TestDatabases, damaged: Record<string, number>): Promise<string[]> {
   const docs = Array.from({ length: 150 }, (_, i) => ({ _id: `good ${i}`, _attachments: { a: SMALL } }))
   await on.couch.use(on.names.components).bulk({ docs } as never)
@@ -125,7 +125,7 @@ for (const [database, setup] of Object.entries(setups)) {
       const { _rev: rev } = await db.get('changes')
       const proxy = await startFaultProxy(on.url)
       t.teardown(() => proxy.close())
-      // The document has come when the page breaks; it is read again after the wait.
+      // the document has arrived when the page breaks, and is read again after the wait
       const broken = proxy.add({ path: /components\/_changes/, fault: 'stall_mid' })
       let changed: Promise<string> | undefined
       const change = () => putAttachment(on.url, [on.names.components, 'changes', 'a'], BAD, AS_GZIP, rev)
@@ -148,7 +148,7 @@ for (const [database, setup] of Object.entries(setups)) {
   )
 }
 
-/** A database behind a proxy that can play faults, with documents `good 0` to `good 249`, and others. */
+/** Creates documents `good 0` to `good 249`, and others, behind a proxy that can play faults. */
 async function withFaults(t: Test, others: object[], options: HostOptions = QUICK) {
   const on = await setupDatabases(t)
   const docs = Array.from({ length: 250 }, (_, i) => ({ _id: `good ${i}`, _attachments: { a: SMALL } }))
@@ -273,7 +273,7 @@ t.test(
   }
 )
 
-t.test('what is named has a bound', async (t) => {
+t.test('the list of unreadable documents has a bound', async (t) => {
   const failure = new CouchError('x', { error: 'bad', reason: 'r'.repeat(10_000) })
   const long = [
     'k'.repeat(1_000_000),

@@ -34,7 +34,7 @@ const quietly = <T>(call: () => T): T => {
   }
 }
 
-/** What is no scope of a server, and what the message must tell. */
+/** Values that are not a scope of a server, with what the message must say. */
 const COUCHES: Record<string, [couch: () => unknown, message: RegExp]> = {
   null: [() => null, /"couch" must be a nano server scope, .*none/],
   'a URL': [() => URL, /"couch" must be a nano server scope/],

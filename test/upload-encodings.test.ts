@@ -19,12 +19,12 @@ async function setup(t: Test, options: HostOptions = {}) {
   const spoolDirectory = t.testdir()
   const host = await buildHost(t, { spoolDirectory, ...options })
   const api = apiOf(host)
-  /** Without revisions: the database makes its own of what is uploaded. */
+  /** Removes revisions, since the database gives uploaded documents its own. */
   const components = async () => {
     const all = await host.on.fetchAll(host.on.names.components)
     return new Map([...all].map(([id, { _rev, ...document }]) => [id, document]))
   }
-  /** Uploads, and waits for the restore's end. */
+  /** Uploads a backup, and waits for the end of the restore. */
   const upload = async (payload: Buffer, headers: Record<string, string> = {}) => {
     const reply = await api.call('PUT', '', payload, headers)
     if (reply.statusCode !== 202) return { reply, tx: undefined }
@@ -123,44 +123,47 @@ t.test('gzip is inflated as it arrives', async (t) => {
   t.strictSame(await components(), before)
 })
 
-t.test('what is no gzip, is cut, or goes on is refused, however it arrives', async (t) => {
-  const { api, untouched } = await setup(t)
-  const good = gzipSync(backup('a', 'b'), { level: 9 })
-  const damages: Record<string, fc.Arbitrary<Buffer>> = {
-    cut: fc.integer({ min: 1, max: good.length - 1 }).map((at) => good.subarray(0, at)),
-    'with more': fc.uint8Array({ minLength: 1, maxLength: 50 }).map((more) => Buffer.concat([good, more])),
-    'with zeros': fc
-      .integer({ min: 1, max: 9000 })
-      .map((count) => Buffer.concat([good, Buffer.alloc(count)])),
-    changed: fc.integer({ min: 10, max: good.length - 1 }).map((at) => {
-      const changed = Buffer.from(good)
-      changed[at]! ^= 0x55
-      return changed
-    }),
-    none: fc.uint8Array({ minLength: 1, maxLength: 100 }).map((bytes) => Buffer.from(bytes))
-  }
-  for (const [what, bytes] of Object.entries(damages)) {
-    await fc.assert(
-      fc.asyncProperty(bytes, async (payload) => {
-        const { statusCode, body } = await api.call('PUT', '', payload, GZIP)
-        if (statusCode !== 400) throw new Error(`${statusCode} ${body}`)
+t.test(
+  'a body that is not gzip, is cut off or has more after its end is refused, however it arrives',
+  async (t) => {
+    const { api, untouched } = await setup(t)
+    const good = gzipSync(backup('a', 'b'), { level: 9 })
+    const damages: Record<string, fc.Arbitrary<Buffer>> = {
+      cut: fc.integer({ min: 1, max: good.length - 1 }).map((at) => good.subarray(0, at)),
+      'with more': fc.uint8Array({ minLength: 1, maxLength: 50 }).map((more) => Buffer.concat([good, more])),
+      'with zeros': fc
+        .integer({ min: 1, max: 9000 })
+        .map((count) => Buffer.concat([good, Buffer.alloc(count)])),
+      changed: fc.integer({ min: 10, max: good.length - 1 }).map((at) => {
+        const changed = Buffer.from(good)
+        changed[at]! ^= 0x55
+        return changed
       }),
-      { numRuns: 60 }
-    )
-    t.pass(what)
+      none: fc.uint8Array({ minLength: 1, maxLength: 100 }).map((bytes) => Buffer.from(bytes))
+    }
+    for (const [what, bytes] of Object.entries(damages)) {
+      await fc.assert(
+        fc.asyncProperty(bytes, async (payload) => {
+          const { statusCode, body } = await api.call('PUT', '', payload, GZIP)
+          if (statusCode !== 400) throw new Error(`${statusCode} ${body}`)
+        }),
+        { numRuns: 60 }
+      )
+      t.pass(what)
+    }
+    for (const [payload, message] of [
+      [good.subarray(0, -1), 'the body cannot be inflated: unexpected end of file'],
+      [Buffer.concat([good, Buffer.from('more')]), 'the body cannot be inflated: incorrect header check'],
+      [Buffer.concat([good, Buffer.alloc(512)]), 'the body holds data after what was compressed'],
+      [backup('a'), 'the body is not gzip, as content-encoding says'],
+      [gzipSync(good), 'the body is gzip without "Content-Encoding: gzip": send JSON in UTF-8'],
+      [gzipSync(''), 'the body is truncated: unexpected end of JSON at byte 0']
+    ] as const) {
+      t.equal((await api.call('PUT', '', payload as Buffer, GZIP)).json().message, message)
+    }
+    await untouched(t)
   }
-  for (const [payload, message] of [
-    [good.subarray(0, -1), 'the body cannot be inflated: unexpected end of file'],
-    [Buffer.concat([good, Buffer.from('more')]), 'the body cannot be inflated: incorrect header check'],
-    [Buffer.concat([good, Buffer.alloc(512)]), 'the body holds data after what was compressed'],
-    [backup('a'), 'the body is not gzip, as content-encoding says'],
-    [gzipSync(good), 'the body is gzip without "Content-Encoding: gzip": send JSON in UTF-8'],
-    [gzipSync(''), 'the body is truncated: unexpected end of JSON at byte 0']
-  ] as const) {
-    t.equal((await api.call('PUT', '', payload as Buffer, GZIP)).json().message, message)
-  }
-  await untouched(t)
-})
+)
 
 t.test('received and inflated bytes are bounded', async (t) => {
   const uploadBytes = 2_000_000
@@ -205,7 +208,7 @@ t.test('silence has a bound, before inflating and after', async (t) => {
       'PUT /api/v1/backups HTTP/1.1\r\nhost: x\r\nx-role: manager\r\ncontent-type: application/json'
     socket.write(`${head}\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n`)
     for await (const piece of pieces) {
-      // What has come is read first: writing to a connection that was closed would lose the reply.
+      // read the reply first: a write to the closed connection would lose it
       await turn()
       if (socket.destroyed || text !== '') break
       socket.write(`${piece.length.toString(16)}\r\n`)
@@ -218,7 +221,7 @@ t.test('silence has a bound, before inflating and after', async (t) => {
   const gzipped = gzipSync(backup('a'))
   const half = await send(Readable.from([gzipped.subarray(0, gzipped.length >> 1)]))
   t.match(half, /^HTTP\/1\.1 408 /, 'half a body')
-  // Blocks of gzip that hold nothing: much arrives, and nothing comes of it.
+  // empty blocks of gzip: much arrives and decompresses to nothing
   const nothing = Buffer.concat(Array(1000).fill(Buffer.from([0, 0, 0, 0xff, 0xff])))
   const empty = await send(
     (async function* () {

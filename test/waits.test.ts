@@ -15,7 +15,7 @@ const WAIT = `
   import { Silence } from ${JSON.stringify(join(__dirname, '..', 'lib', 'waits', 'silence.js'))}
   new Silence(60_000, () => undefined).wait()`
 
-/** A client of a server that handles requests as given. */
+/** Creates a client of a server that handles requests with `handle`. */
 async function setup(
   t: Test,
   handle: (request: IncomingMessage, response: ServerResponse) => void,
@@ -43,7 +43,7 @@ async function setup(
 const answer = (response: ServerResponse) =>
   response.writeHead(200, { 'content-type': 'application/json', 'content-length': 4 * MiB })
 
-/** Bytes of a body, with a pause after the first. */
+/** Yields a body with a pause after its first byte. */
 async function* pausing(ms: number) {
   yield Buffer.alloc(1000)
   await delay(ms)
@@ -53,14 +53,14 @@ async function* pausing(ms: number) {
 t.test('a request that gets no connection fails in its time, and says so', async (t) => {
   const paused = 64
   const client = await setup(t, (_request, response) => answer(response).write('{'))
-  // Opening so many takes a busy machine a while.
+  // a busy machine takes a while to open so many connections
   const patient = client.with({ idle: 30_000 })
   const open = await Promise.all(Array.from({ length: paused }, () => patient.stream({ path: ['a'] })))
   const noConnection = { message: /stalled, no connection to the database was free in time$/ }
   await t.rejects(client.once.stream({ path: ['b'] }), noConnection)
   await t.rejects(client.json({ path: ['c'] }), noConnection)
   await t.rejects(client.once.stream({ method: 'PUT', path: ['d'], body: () => pausing(1) }), noConnection)
-  for (const other of [client.reserved(), client.forDownloads()])
+  for (const other of [client.for('renewals'), client.for('downloads')])
     (await other.stream({ path: ['e'] })).discard()
   for (const response of open) response.discard()
 })
@@ -68,7 +68,7 @@ t.test('a request that gets no connection fails in its time, and says so', async
 t.test("so it does on a host's own dispatcher", async (t) => {
   const dispatcher = new Agent({ connections: 1 })
   const client = await setup(t, (_request, response) => answer(response).write('{'), dispatcher)
-  const open = await client.forDownloads().stream({ path: ['a'] })
+  const open = await client.for('downloads').stream({ path: ['a'] })
   await t.rejects(client.once.stream({ path: ['b'] }), {
     message: /stalled, .* no connection to it was free$/
   })

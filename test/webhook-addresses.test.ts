@@ -87,7 +87,7 @@ function lastOf(network: Address, bits: number): Address {
   return ipaddr.fromByteArray(bytes.map((byte, i) => byte | (0xff >> Math.min(8, Math.max(0, bits - 8 * i)))))
 }
 
-/** The table of ranges in the docs, in its order: the first that holds an address counts. */
+/** The table of ranges in the docs, in its order. The first range that contains an address counts. */
 function tableRanges(): { name: string; decision: string; network: Address; bits: number }[] {
   const page = readFileSync(join(__dirname, '../docs/hosts.md'), 'utf8')
   const start = page.indexOf('### Addresses of webhooks')
@@ -189,7 +189,7 @@ t.test('odd spellings in a URL are read as the address that they name', async (t
     t.doesNotThrow(() => parseWebhookUrl(`http://${host}/hook`), host)
 })
 
-t.test('what a name resolves to is decided in the same way', async (t) => {
+t.test('an address that a name resolves to is judged in the same way', async (t) => {
   const lookup = (name: string) =>
     new Promise((resolve, reject) => {
       guardedLookup(name, { all: true }, (error, addresses) => (error ? reject(error) : resolve(addresses)))
@@ -221,7 +221,7 @@ t.test('the table in the docs has every range that the code and the library know
   const known = new Set(tableRanges().map(({ network, bits }) => `${network}/${bits}`))
   for (const subnet of REFUSED_SUBNETS) t.ok(known.has(ipaddr.parseCIDR(subnet).join('/')), subnet)
   for (const { prototype } of [ipaddr.IPv4, ipaddr.IPv6]) {
-    // Not in its types. A list of subnets, or one.
+    // a list of subnets, or a single one, which the types do not declare
     const { SpecialRanges: ranges } = prototype as unknown as Record<
       string,
       Record<string, Subnet | Subnet[]>

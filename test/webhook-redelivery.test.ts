@@ -1,6 +1,4 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -8,9 +6,10 @@ import { createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { listen } from './helpers/listen.js'
 import { startServer } from './helpers/server-process.js'
 
-/** Says nothing until it is told to answer. */
+/** Starts a receiver that does not answer until the test allows it. */
 async function startReceiver(t: Test) {
   const state = { received: [] as WebhookTransaction[], asked: 0, answering: false }
   const receiver = createServer(async (request, response) => {
@@ -19,13 +18,8 @@ async function startReceiver(t: Test) {
     state.received.push((await json(request)) as WebhookTransaction)
     response.end()
   })
-  receiver.listen(0, '127.0.0.1')
-  await once(receiver, 'listening')
-  t.teardown(() => {
-    receiver.closeAllConnections()
-    receiver.close()
-  })
-  return { state, url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/done` }
+  const origin = await listen(t, receiver)
+  return { state, url: `${origin}/done` }
 }
 
 async function until(what: string, done: () => Promise<boolean> | boolean): Promise<void> {
@@ -53,7 +47,7 @@ t.test('a client that could not be told before the server stopped is told by the
 
   state.answering = true
   const next = await buildHost(t, { on, webhooks, timeouts })
-  // What takes the lease in between must not forget the client.
+  // an operation in between takes the lease and must not lose the notice
   await (await next.app.dbBackups.start()).finished
   const delivery = async () => (await webhooks.get(txId))?.client_webhook
   await until('the delivery', async () => (await delivery())?.pending === undefined)
@@ -96,7 +90,7 @@ t.test('a client whose server is killed while it tells is told by the next serve
 
 const LEASE = 'athena_backup_lease'
 
-/** A lease that nobody holds, in which an earlier version has noted clients that are still to be told. */
+/** Writes a free lease in which an earlier version has listed clients that are still to be told. */
 const noting = (notify: string[]) => ({ type: LEASE, claim: 'old', beat: 1, notify })
 
 t.test('clients that an earlier version noted in the lease are told', async (t) => {

@@ -1,12 +1,11 @@
-import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { createCouchWebhookStore, createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookStore, WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
+import { listen } from './helpers/listen.js'
 import { load } from './helpers/seed.js'
 
 const transaction = (txId: string, more: Partial<WebhookTransaction> = {}): WebhookTransaction => ({
@@ -148,7 +147,7 @@ t.test('the couch store creates a transaction once when the reply to it is lost'
   )
 })
 
-// nano resolves with '' for the JSON, and ends the process for what is not JSON, where no handler can help.
+// nano resolves with '' for the JSON, and crashes the process for anything else, where no handler can help
 t.test('the couch store fails in time when an answer ends or stays away, whatever it is', async (t) => {
   const broken: Record<string, (response: ServerResponse) => void> = {
     'JSON that is cut off': (response) => cut(response, 'application/json', '{"_id":"a","_rev":"1-a"'),
@@ -161,13 +160,7 @@ t.test('the couch store fails in time when an answer ends or stays away, whateve
   }
   for (const [what, answer] of Object.entries(broken)) {
     const server = createServer((_request, response) => answer(response))
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    t.teardown(() => {
-      server.close()
-      server.closeAllConnections()
-    })
-    const couch = nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    const couch = nano(await listen(t, server))
     const store = createCouchWebhookStore({ couch, database: 'system', timeout: 200 })
     await t.rejects(store.get('a'), { name: 'CouchError', retryable: true }, `${what}: get`)
     await t.rejects(

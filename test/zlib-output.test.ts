@@ -5,7 +5,7 @@ import { throughInto } from '../lib/repository/codec.js'
 
 const MiB = 1024 * 1024
 
-/** Runs zlib into `output`, and keeps the pieces that it makes. */
+/** Runs zlib into `output`, and returns the pieces that it produces. */
 async function run(make: typeof createGunzip | typeof createGzip, bytes: Buffer, output: Buffer) {
   const pieces: Buffer[] = []
   const length = await throughInto(
@@ -32,7 +32,7 @@ t.test(
       [createGunzip, gzipSync(text)],
       [createGzip, text]
     ] as const) {
-      // In the middle of its memory, as a part of a larger buffer is.
+      // a part of a larger buffer starts in the middle of its memory
       const output = Buffer.alloc(3 * MiB).subarray(1000)
       const { length, pieces } = await run(make, bytes, output)
       t.ok(
@@ -45,7 +45,7 @@ t.test(
   }
 )
 
-t.test('what fills the memory to its last byte fits, and one byte more does not', async (t) => {
+t.test('output that fills the memory to its last byte fits, and one byte more does not', async (t) => {
   const text = randomBytes(100_000)
   const exact = Buffer.alloc(text.length)
   t.equal(await throughInto(gzipSync(text), createGunzip, exact), text.length)
@@ -59,7 +59,7 @@ t.test('output that zlib puts elsewhere is copied', async (t) => {
   const output = Buffer.alloc(text.length)
   const elsewhere = () => {
     const zlib = createGunzip()
-    // As a version of Node.js would do that keeps its output under other names.
+    // plays a version of Node.js that keeps its output under other names
     Object.defineProperty(zlib, '_outBuffer', {
       get: () => own,
       set: (buffer: Buffer) => {

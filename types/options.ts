@@ -63,10 +63,10 @@ export interface Limits {
    * up to 10 MiB of memory.
    */
   downloads?: number
-  /** Uploads that are read at a time. 1 to 1,000, default 4. Each keeps a document of up to 4 MiB, twice for a moment. */
+  /** Uploads that are read, and whose restores have not begun yet. 1 to 1,000, default 4. Each keeps a document of up to 4 MiB, twice for a moment. */
   uploads?: number
   /**
-   * Appends whose bodies are received at a time. Further ones wait for `timeouts.control`, then they are refused with 503.
+   * Appends that are received and stored at a time. Further ones wait for `timeouts.control`, then they are refused with 503.
    * 1 to 1,000, default 16.
    */
   appends?: number

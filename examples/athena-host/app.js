@@ -13,7 +13,7 @@ const BACKUPS = /^\/api\/v[123]\/backups(\/|$)/i
 const AK_BACKUPS = /^\/ak\/api\/v[123]\/backups(\/|$)/i
 
 /**
- * An Express 4 application whose backup routes are the plugin's.
+ * Builds an Express 4 application that hands its backup routes to the plugin.
  * @param {Environment} ev
  * @param {CouchLib} couch_lib
  * @param {(message: object) => void} broadcast
@@ -44,7 +44,7 @@ module.exports.build_app = async (ev, couch_lib, broadcast = () => {}) => {
     })
   )
 
-  // before the body parsers: an upload is read by the plugin, as a stream
+  // before the body parsers, since the plugin reads an upload as a stream
   app.all(BACKUPS, tools.middleware.verify_settings_action_session, tools.backups.hand_over('session'))
   app.all(AK_BACKUPS, tools.middleware.verify_settings_action_ak, tools.backups.hand_over('api-key'))
 
@@ -67,14 +67,14 @@ module.exports.build_app = async (ev, couch_lib, broadcast = () => {}) => {
   await tools.backups.fastify.ready()
   const server = http.createServer(app)
   server.timeout = ev.HTTP_TIMEOUT
-  // Node.js would cut an upload that takes more than five minutes; the plugin watches over silence itself
+  // by default Node.js ends a request after five minutes, which cuts large uploads; the plugin itself ends stalled ones
   server.requestTimeout = 0
 
   return {
     server,
     tools,
     backups: tools.backups.fastify,
-    /** Ends what runs, or stops it and says so, then the connections. */
+    /** Waits for running operations, or stops them and records that, then closes the connections. */
     async close() {
       const closed = once(server, 'close')
       server.close()

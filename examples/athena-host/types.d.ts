@@ -5,7 +5,7 @@ import type { WebhookStore } from '../../types/index.js'
 export type Role = 'manager' | 'reader'
 export type Scheme = 'session' | 'api-key'
 
-/** Of a refused or failed call, as this host knows it: an object, not an `Error`. */
+/** Describes a refused or failed call. This host passes plain objects rather than instances of `Error`. */
 export interface HostError {
   statusCode: number
   error: string
@@ -23,7 +23,7 @@ export interface Document {
   [member: string]: unknown
 }
 
-/** What the host was started with, and what its settings document says. */
+/** Holds the host's start-up configuration and what its settings document says. */
 export interface Environment {
   DB_CONNECTION_STRING: string
   DB_COMPONENTS: string
@@ -47,7 +47,7 @@ export interface CouchLib {
   getAllDocs(opts: { db_name: string }, cb: Callback<Document[]>): void
   writeDoc(opts: { db_name: string }, doc: Document, cb: Callback<Document>): void
   deleteDoc(opts: { db_name: string; _id: string }, cb: Callback): void
-  /** Reads, changes and writes a document, again after a conflict. */
+  /** Reads, changes and writes a document. Tries again after a conflict. */
   repeatWriteSafe(
     opts: { db_name: string; _id: string },
     modify: (doc: Document) => Document,
@@ -64,7 +64,7 @@ export interface Middleware {
   getUuid(req: Express.Request): string | undefined
 }
 
-/** The libraries of the host, as they are handed around. */
+/** Holds the libraries of the host, which they get to use each other. */
 export interface Tools {
   couch_lib: CouchLib
   misc: {
@@ -85,14 +85,14 @@ export interface Tools {
   }
   backups: { fastify: FastifyInstance; hand_over(scheme: Scheme): RequestHandler }
   component_lib: { rebuildWhiteList(req: object, cb: Callback<string[]>): void }
-  /** Tells the browsers that are connected. */
+  /** Sends a message to all connected browsers. */
   broadcast(message: object): void
 }
 
 declare global {
   namespace Express {
     interface Request {
-      /** Actions that a route needs, noted by its middleware. */
+      /** Actions that the route requires, set by its middleware. */
       actions?: string[]
       /** Id of the API key that a request came with. */
       using_api_key?: string

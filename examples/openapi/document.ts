@@ -5,7 +5,7 @@ import type { OpenAPIV3_1 } from 'openapi-types'
 import dbBackups, { createMemoryWebhookStore } from '../../lib/index.js'
 import { optionalBody } from './optional-body.js'
 
-/** The OpenAPI document of the plugin's routes. No database is needed for it. */
+/** Returns the OpenAPI document of the plugin's routes. Needs no database. */
 export async function openApiDocument(): Promise<OpenAPIV3_1.Document> {
   const app = Fastify()
   await app.register(swagger, {

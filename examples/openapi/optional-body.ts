@@ -1,7 +1,10 @@
 import type { SwaggerTransformObject } from '@fastify/swagger'
 import type { OpenAPIV3_1 } from 'openapi-types'
 
-/** A host's `transformObject`: @fastify/swagger calls every body required, a restore by id takes none as well. */
+/**
+ * Marks the body of a restore by id as optional, since @fastify/swagger marks every body as required. A host passes
+ * this function to @fastify/swagger as `transformObject`.
+ */
 export const optionalBody: SwaggerTransformObject = (given) => {
   const { openapiObject: document } = given as { openapiObject: OpenAPIV3_1.Document }
   for (const item of Object.values(document.paths ?? {})) {

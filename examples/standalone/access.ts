@@ -39,7 +39,7 @@ interface ApiKey {
   type: 'api_key_doc'
   description: string
   roles: Role[]
-  /** SHA-256 of the secret: it is 256 random bits, which need no slow hash. */
+  /** SHA-256 of the secret. A fast hash is enough, since the secret has 256 random bits. */
   hash: string
   demo: boolean
   ts_created: number
@@ -58,18 +58,18 @@ const derive = promisify(scrypt) as (password: string, salt: string, length: num
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
 const random = (bytes: number) => randomBytes(bytes).toString('base64url')
 
-function same(a: string, b: string): boolean {
+function equalHashes(a: string, b: string): boolean {
   const [left, right] = [Buffer.from(a), Buffer.from(b)]
   return left.length === right.length && timingSafeEqual(left, right)
 }
 
 const statusOf = (error: unknown) => (error as { statusCode?: number }).statusCode
 
-function refuse(statusCode: 401 | 403, message: string): Error {
+function refusal(statusCode: 401 | 403, message: string): Error {
   return Object.assign(new Error(message), { statusCode })
 }
 
-/** API keys and users of the console, kept in its system database, and the sessions of this process. */
+/** Authorizes requests by API keys and users in the console's system database, and by sessions of this process. */
 export class Access {
   readonly #system: DocumentScope<unknown>
   readonly #sessions = new Map<string, Identity & { expires: number }>()
@@ -78,28 +78,34 @@ export class Access {
     this.#system = system
   }
 
-  /** @throws an error with status 401 without a valid identity, 403 when its roles do not include the action. */
+  /**
+   * Returns who sent a request.
+   * @throws an error with status 401 without a valid identity, 403 when no role of it includes the action
+   */
   async authorize(
     request: FastifyRequest,
     { action, scheme }: { action: Action; scheme: 'session' | 'api-key' }
   ): Promise<Requester> {
-    if (scheme === 'session' && isForged(request)) throw refuse(403, 'a request from another site')
+    if (scheme === 'session' && isForged(request)) throw refusal(403, 'cross-site requests are refused')
     const identity = scheme === 'session' ? this.#fromSession(request) : await this.#fromApiKey(request)
-    if (!identity) throw refuse(401, 'unauthorized')
+    if (!identity) throw refusal(401, 'unauthorized')
     if (!identity.roles.some((role) => ACTIONS[role]?.includes(action))) {
-      throw refuse(403, `this needs the action ${action}`)
+      throw refusal(403, `this needs the action ${action}`)
     }
     return { name: identity.name, uuid: identity.uuid }
   }
 
-  /** @returns the token of a new session, or `undefined` when the email or the password is wrong. */
+  /**
+   * Opens a session.
+   * @returns its token, or `undefined` when the email or the password is wrong
+   */
   async login(email: string, password: string): Promise<string | undefined> {
     const settings = await this.#read<Settings>(SETTINGS_ID)
     const users = settings?.access_list ?? {}
     const user = Object.hasOwn(users, email) ? users[email] : undefined
-    // derived for an unknown user as well, so that the time taken does not tell which emails exist
+    // derive a key for an unknown user as well, so that response times do not reveal which emails exist
     const hash = (await derive(password, user?.password?.salt ?? '', 32)).toString('hex')
-    if (!user?.password || !same(hash, user.password.hash)) return
+    if (!user?.password || !equalHashes(hash, user.password.hash)) return
     const now = Date.now()
     for (const [token, session] of this.#sessions) if (session.expires < now) this.#sessions.delete(token)
     const token = random(32)
@@ -116,8 +122,8 @@ export class Access {
     this.#sessions.delete(cookie(request) ?? '')
   }
 
-  /** Makes an API key for each role, in place of those of earlier runs. The secrets are not kept, only their hashes. */
-  async mintDemoKeys(): Promise<Record<Role, Credentials>> {
+  /** Creates an API key for each role and deletes those of earlier runs: only hashes of their secrets are stored. */
+  async createDemoKeys(): Promise<Record<Role, Credentials>> {
     const rows = await this.#system.list({
       startkey: KEY_PREFIX,
       endkey: `${KEY_PREFIX}\ufff0`,
@@ -127,10 +133,10 @@ export class Access {
       const key = doc as ApiKey | undefined
       if (key?._rev && key.demo) await this.#system.destroy(key._id, key._rev)
     }
-    return { manager: await this.#mint('manager'), reader: await this.#mint('reader') }
+    return { manager: await this.#createKey('manager'), reader: await this.#createKey('reader') }
   }
 
-  /** Gives the seeded users new passwords, for the same reason. */
+  /** Gives the seeded users new passwords, since only hashes of the earlier ones are stored. */
   async resetDemoPasswords(emails: Record<string, Role>): Promise<Record<string, string>> {
     const settings = await this.#read<Settings>(SETTINGS_ID)
     if (!settings) return {}
@@ -148,7 +154,7 @@ export class Access {
     return passwords
   }
 
-  async #mint(role: Role): Promise<Credentials> {
+  async #createKey(role: Role): Promise<Credentials> {
     const credentials = { key: random(9), secret: random(32) }
     const document: ApiKey = {
       _id: KEY_PREFIX + credentials.key,
@@ -173,7 +179,7 @@ export class Access {
     const [, key, secret] = /^([\w-]+):(.*)$/.exec(Buffer.from(basic ?? '', 'base64').toString()) ?? []
     if (!key || !secret) return
     const document = await this.#read<ApiKey>(KEY_PREFIX + key)
-    if (document?.type !== 'api_key_doc' || !same(sha256(secret), document.hash)) return
+    if (document?.type !== 'api_key_doc' || !equalHashes(sha256(secret), document.hash)) return
     return { name: document.description, uuid: key, roles: document.roles }
   }
 
@@ -188,8 +194,8 @@ export class Access {
 }
 
 /**
- * Whether a page of another origin had a browser send the request. SameSite alone lets pages of other ports of this
- * host, and of sibling domains, use the cookie.
+ * Tells whether a page of another origin made the browser send the request. The cookie's `SameSite` is not enough: it
+ * admits pages on other ports of this host and on sibling domains.
  */
 function isForged({ method, headers }: FastifyRequest): boolean {
   const site = headers['sec-fetch-site'] ?? 'same-origin'

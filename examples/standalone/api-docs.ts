@@ -6,10 +6,10 @@ import { COOKIE } from './access.js'
 
 export const DOCS_PATH = '/documentation'
 
-/** Names of the security schemes, by the plugin's. */
+/** Maps the plugin's names of security schemes to those in the OpenAPI document. */
 export const SECURITY_SCHEMES = { session: 'session', 'api-key': 'apiKey' } as const
 
-/** The console's own routes that the document shows. */
+/** Describes the console's own routes for the OpenAPI document. */
 const OWN_ROUTES: Record<string, FastifySchema> = {
   '/api/v3/auth/login': {
     operationId: 'logIn',
@@ -27,7 +27,7 @@ const OWN_ROUTES: Record<string, FastifySchema> = {
   },
   '/ak/api/v1/webhooks/txs/:tx': {
     operationId: 'getTransaction',
-    summary: 'Read how a restore is going',
+    summary: 'Read the state of a restore',
     tags: ['restores'],
     security: [{ [SECURITY_SCHEMES['api-key']]: [] }],
     response: {
@@ -39,12 +39,16 @@ const OWN_ROUTES: Record<string, FastifySchema> = {
   }
 }
 
-/** Serves the OpenAPI document and Swagger UI. To be called before routes are registered. */
+/** Serves the OpenAPI document and Swagger UI. Must be called before routes are registered. */
 export async function registerApiDocs(app: FastifyInstance): Promise<void> {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'Console', description: 'v1 and v2 are the same as v3.', version: 'v3' },
+      info: {
+        title: 'Console',
+        description: 'The routes of v1 and v2 are the same as those of v3.',
+        version: 'v3'
+      },
       tags: [
         { name: 'backups', description: 'Make, read and list backups' },
         { name: 'restores', description: 'Restore the databases from a backup' },

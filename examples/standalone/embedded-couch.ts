@@ -13,13 +13,13 @@ import { parseMultipart, partName } from './multipart.js'
 PouchDB.plugin(memoryAdapter)
 
 export interface EmbeddedCouchOptions {
-  /** Where the data lies. Default `./data/couch`. */
+  /** Directory of the data. Default `./data/couch`. */
   directory?: string
   /** Keeps nothing on disk. Default `false`. */
   memory?: boolean
-  /** Default `127.0.0.1`. There is no authentication, so leave it there. */
+  /** Address to listen on. Default `127.0.0.1`; keep it, since there is no authentication. */
   host?: string
-  /** Default 0, a free port. */
+  /** Port to listen on. Default 0, any free port. */
   port?: number
 }
 
@@ -28,16 +28,16 @@ export interface EmbeddedCouch {
   close(): Promise<void>
 }
 
-/** Starts a database that speaks CouchDB's HTTP API inside this process, for trying things out and for tests. */
+/** Starts a database with CouchDB's HTTP API inside this process, for trials and tests. */
 export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Promise<EmbeddedCouch> {
   const { directory = join('data', 'couch'), memory = false, host = '127.0.0.1', port = 0 } = options
   if (!memory) mkdirSync(directory, { recursive: true })
-  // the memory adapter keeps its databases by name for the whole process: a random prefix separates servers
+  // the memory adapter shares databases of the same name across the process: a random prefix separates servers
   const storage = memory
     ? { adapter: 'memory', prefix: `${randomBytes(8).toString('hex')}_` }
     : { adapter: 'leveldb', prefix: join(directory, '/') }
 
-  // so does the package's list of databases, which lives on events of the constructor: this one has its own
+  // the constructor's events would tell every server about all databases: each server has events of its own
   const events = new EventEmitter()
   const open = new Map<string, PouchDB>()
   class Pouch extends PouchDB {
@@ -46,7 +46,7 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
     static override emit = events.emit.bind(events)
 
     constructor(name: string, options?: object) {
-      // deterministic revisions are hashed over every byte of an attachment as a JSON array: 200 MB of it exhaust the heap
+      // a deterministic revision hashes each attachment as a JSON array of its bytes: 200 MB exhaust the heap
       super(name, { ...storage, deterministic_revs: false, ...options })
       open.set(name, this)
       this.once('created', () => events.emit('created', name))
@@ -54,7 +54,7 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
   }
   events.on('destroyed', (name: string) => open.delete(name))
 
-  // the minimal mode has neither config.json nor log.txt; compression would only burn CPU on loopback
+  // the minimal mode writes neither config.json nor log.txt; compression would waste processor time on loopback
   const couch = expressPouch(Pouch, {
     mode: 'minimumForPouchDB',
     inMemoryConfig: true,
@@ -83,7 +83,7 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
     await once(server, 'close')
     clearTimeout(cut)
     events.removeAllListeners()
-    // the databases of views come after the one they belong to, and have to go before it
+    // the databases of views are opened after the database they belong to, and must be closed before it
     for (const database of [...open.values()].reverse())
       await (memory ? database.destroy() : database.close())
   }
@@ -98,9 +98,9 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
 }
 
 /**
- * Reads a multipart document and leaves it on the request as body-parser would, with its attachments as buffers.
- * express-pouchdb itself leaves a file behind for each attachment, and a part without a file name or a JSON part above
- * 2 MB ends the process.
+ * Reads a multipart document and puts it on the request as body-parser would, with attachments as buffers.
+ * express-pouchdb's own parser leaves a file behind for each attachment. It ends the process on a part without a file
+ * name and on a JSON part above 2 MB.
  */
 async function readMultipart(request: IncomingMessage): Promise<void> {
   const parts = parseMultipart(request.headers['content-type'] ?? '', await buffer(request))

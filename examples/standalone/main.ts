@@ -9,15 +9,15 @@ import { buildConsole } from './server.js'
 
 const USAGE = `Usage: npm start -- [options]
 
-  --port PORT        port to listen on; 0 takes a free one (PORT, default 3000)
-  --data DIR         where the embedded database keeps its data (default ./data)
+  --port PORT        port to listen on, 0 for any free port (default $PORT or 3000)
+  --data DIR         directory of the embedded database (default ./data)
   --memory           keep the data in memory only
-  --prefix-db NAME   first part of the databases' names (default athena)
-  --no-seed          leave new databases empty, to restore into them
-  --help
+  --prefix-db NAME   prefix of the database names (default athena)
+  --no-seed          leave new databases empty, for example to restore into them
+  --help             show this help
 
-COUCHDB_URL, with credentials in it, takes a CouchDB in place of the embedded database.
-LOG_LEVEL sets the log level (default warn).`
+Set COUCHDB_URL, with credentials in it, to use a CouchDB instead of the embedded database.
+Set LOG_LEVEL to change the log level (default warn).`
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -39,7 +39,7 @@ async function main(): Promise<void> {
   const prefix = values['prefix-db']
   if (!/^[a-z][a-z0-9_-]*$/.test(prefix)) {
     throw new Error(
-      `--prefix-db ${prefix} does not begin a database name: lower case letters, digits, _ and -`
+      `--prefix-db ${prefix} is not valid: begin with a lower case letter, then use lower case letters, digits, _ and -`
     )
   }
 
@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     'admin@example.com': 'manager',
     'reader@example.com': 'reader'
   })
-  const keys = await access.mintDemoKeys()
+  const keys = await access.createDemoKeys()
 
   const app = await buildConsole({ couch, names, access })
   const url = await app.listen({ port, host: '127.0.0.1' })
@@ -67,12 +67,12 @@ async function main(): Promise<void> {
   let stoppingSince: number | undefined
   const stop = async () => {
     if (stoppingSince !== undefined) {
-      // npm passes on the Ctrl-C that the terminal sends here as well
+      // one Ctrl-C may arrive twice: from the terminal and, passed on, from npm
       if (performance.now() - stoppingSince > 500) process.exit(1)
       return
     }
     stoppingSince = performance.now()
-    console.log('\nStopping; once more to stop at once.')
+    console.log('\nStopping. Press Ctrl-C again to stop at once.')
     try {
       await app.close()
       await embedded?.close()
@@ -114,10 +114,10 @@ Restore it, by its id or from the file, and follow the restore:
   curl -u $KEY -X PUT $API/backups/ID
   curl -u $KEY -X PUT $API/backups -H 'content-type: application/json' -T backup.json
   curl -u $READER $URL/ak/api/v1/webhooks/txs/TX
-The same with a session, under /api:
+Use a session instead of a key, under /api:
   curl -c cookies.txt $URL/api/v2/auth/login -H 'content-type: application/json' -d '{"email":"admin@example.com","password":"PASSWORD"}'
   curl -b cookies.txt $URL/api/v2/backups
-Refused with 403, the reader lacks the action:
+Try what the reader may not do (403):
   curl -u $READER -X POST $API/backups
 
 Ctrl-C stops the server.`)

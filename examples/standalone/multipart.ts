@@ -3,7 +3,10 @@ export interface Part {
   body: Buffer
 }
 
-/** Splits a multipart body. @throws when it does not end with its closing boundary. */
+/**
+ * Splits a multipart body into its parts.
+ * @throws when the closing boundary is missing
+ */
 export function parseMultipart(contentType: string, body: Buffer): Part[] {
   const match = /;\s*boundary=(?:"([^"]+)"|([^;\s]+))/i.exec(contentType)
   if (!match) throw new Error('no boundary')
@@ -28,7 +31,10 @@ export function parseMultipart(contentType: string, body: Buffer): Part[] {
   }
 }
 
-/** The attachment a part carries: the one its percent-encoded `filename` names, or else the next of those that follow. */
+/**
+ * Returns the name of the attachment that a part carries, and removes it from `following`: the name in the part's
+ * percent-encoded `filename`, or else the first one left.
+ */
 export function partName(part: Part, following: string[]): string | undefined {
   const quoted = /;\s*filename="((?:[^"\\]|\\.)*)"/i.exec(part.headers['content-disposition'] ?? '')
   const index = quoted ? following.indexOf(decoded(quoted[1]!.replace(/\\(.)/g, '$1'))) : 0

@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 
 const FILES = join(__dirname, 'page')
 
-/** Serves the operator page at `/`. Its headers are its own: the scope keeps them off every other route. */
+/** Serves the operator page at `/`. Register it as a scope, which keeps its security headers off other routes. */
 export async function operatorPage(app: FastifyInstance): Promise<void> {
   await app.register(helmet, {
     contentSecurityPolicy: {
@@ -23,9 +23,9 @@ export async function operatorPage(app: FastifyInstance): Promise<void> {
       }
     },
     frameguard: { action: 'deny' },
-    // whether a host is reached by TLS only is not the page's to promise
+    // HSTS would bind the whole host to TLS, which this page must not decide
     hsts: false
   })
-  // without a wildcard there is a route for each file, and none that could hide the host's
+  // without a wildcard each file has a route of its own, and none can hide a route of the host
   await app.register(fastifyStatic, { root: FILES, wildcard: false, decorateReply: false })
 }

@@ -15,7 +15,7 @@ interface SkipQuery {
   skip_components?: string[]
 }
 
-/** Headers of backups read at once. */
+/** How many summaries are read at the same time. */
 const READ_AT_ONCE = 8
 
 const BACKUP_ID = { type: 'string', pattern: '^03_ibp_db_backup_[0-9]{1,20}$' }
@@ -33,8 +33,8 @@ const overviewQuery = {
 }
 
 /**
- * What the operator page needs besides the backup APIs: backups without their documents, and dry runs. Under
- * `/api/v2/operator`, for sessions that have the action of the backup APIs.
+ * Adds what the operator page needs besides the backup APIs: summaries of backups, and dry runs as previews. A session
+ * needs the same action as for the backup APIs.
  */
 export async function operatorRoutes(
   app: FastifyInstance,
@@ -88,7 +88,7 @@ export async function operatorRoutes(
   )
 
   app.register(async (uploads) => {
-    // read as a stream: a backup may be larger than memory
+    // leave the body a stream, since a backup may be larger than memory
     uploads.removeAllContentTypeParsers()
     uploads.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
     uploads.put('/preview', { schema: { querystring: skipQuery } }, async (request, reply) => {
@@ -103,12 +103,13 @@ const skipOf = ({ skip_system, skip_components }: SkipQuery): RestoreOptions['sk
   components: skip_components ?? []
 })
 
+/** Reads the summaries of backups, in the order of `ids`. */
 async function summaries(app: FastifyInstance, ids: string[]): Promise<BackupSummary[]> {
   const found: BackupSummary[] = []
   for (let at = 0; at < ids.length; at += READ_AT_ONCE) {
     const some = ids.slice(at, at + READ_AT_ONCE).map((id) =>
       app.dbBackups.summary(id).catch((error: Error) => {
-        // deleted since the ids were read
+        // the backup was deleted after the ids were read
         if (error instanceof BackupNotFoundError) return undefined
         throw error
       })

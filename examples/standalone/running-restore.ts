@@ -1,6 +1,6 @@
 import type { BackupEvent } from '../../types/index.js'
 
-/** Which restore runs on this server, as the plugin's events tell: a page that is opened meanwhile can follow it. */
+/** Remembers which restore runs on this server, by the plugin's events, so that a page opened later can follow it. */
 export class RunningRestore {
   #txId: string | null = null
 

@@ -3,13 +3,13 @@ import type { ServerScope } from 'nano'
 import type { DatabaseNames } from '../../types/index.js'
 import { SETTINGS_ID, type Settings } from './access.js'
 
-/** Survives a restore, unlike a field of the settings. */
+/** Id of the document that marks the databases as the example's. A restore never replaces a `_local` document. */
 const MARKER_ID = '_local/example_console'
 
 /**
- * Makes the databases that are missing and, where there are no settings yet, the documents of a small console.
- * @param empty makes no documents
- * @throws when the databases belong to another console, which would get the example's users and keys.
+ * Creates missing databases and, unless there are settings already, the documents of a small console.
+ * @param empty leaves the databases empty
+ * @throws when the databases belong to another console, which must not get the example's users and keys
  */
 export async function seed(
   couch: ServerScope,
@@ -33,20 +33,20 @@ export async function seed(
   const ours = await exists(MARKER_ID)
   if (await exists(SETTINGS_ID)) {
     if (ours) return { seeded: false }
-    throw new Error(`${names.system} belongs to another console; take other databases with --prefix-db`)
+    throw new Error(`${names.system} belongs to another console; choose other databases with --prefix-db`)
   }
   if (!ours) await system.insert({ type: 'example' }, MARKER_ID)
   if (empty) return { seeded: false }
   await couch.use(names.components).bulk({ docs: components() })
   await couch.use(names.sessions).bulk({ docs: sessions() })
-  // the settings come last: a seeding that is cut short starts again
+  // the settings come last, so that the next start repeats an interrupted seeding
   await system.bulk({ docs: systemDocuments() })
   const settings: Omit<Settings, '_id'> = { type: 'settings_athena', access_list: {}, white_list: [] }
   await system.insert({ ...settings, app_name: 'example', feature_flags: { dark_mode: true } }, SETTINGS_ID)
   return { seeded: true }
 }
 
-/** A PEM block of the right shape; no certificate anyone could use. */
+/** Returns a PEM block that looks like a certificate and is none. */
 function certificate(name: string): string {
   const bytes = Array.from({ length: 16 }, (_, i) => createHash('sha256').update(`${name} ${i}`).digest())
   const lines =
@@ -111,7 +111,7 @@ function sessions(): object[] {
       email: 'admin@example.com',
       prefs: { theme: 'dark', page: 50 }
     },
-    // the console's own sessions are left out of a backup
+    // backups leave out the console's own sessions
     { _id: randomUUID(), type: 'session_athena', cookie: { maxAge: 28_800 }, email: 'admin@example.com' }
   ]
 }

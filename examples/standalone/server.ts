@@ -15,7 +15,7 @@ export interface ConsoleOptions {
   publicUrl?: string
 }
 
-/** A small console: logins, transactions, the backup APIs and an operator page. */
+/** Builds a small console: logins, transactions, the backup APIs and an operator page. */
 export async function buildConsole({
   couch,
   names,
@@ -83,7 +83,7 @@ export async function buildConsole({
           if (!transaction) {
             return reply.code(404).send({ statusCode: 404, error: 'not_found', reason: 'missing' })
           }
-          // the client's URL may hold its secrets
+          // the client's webhook may contain secrets
           const { client_webhook_url: _url, ...shown } = transaction
           return { ...shown, _id: undefined, _rev: undefined }
         }
@@ -93,7 +93,7 @@ export async function buildConsole({
   return app
 }
 
-/** Recomputes the hosts that the console may talk to from its components. */
+/** Rebuilds the white list from the addresses of the components. */
 async function rebuildWhitelist(couch: ServerScope, names: DatabaseNames): Promise<void> {
   const { rows } = await couch.use(names.components).list({ include_docs: true })
   const origins = new Set<string>()

@@ -7,8 +7,6 @@ declare module 'express-pouchdb' {
     overrideMode?: { include?: string[]; exclude?: string[] }
     /** Keeps the settings in memory instead of in `config.json`. */
     inMemoryConfig?: boolean
-    configPath?: string
-    logPath?: string
   }
 
   function expressPouch(
@@ -19,7 +17,7 @@ declare module 'express-pouchdb' {
 }
 
 declare module 'pouchdb' {
-  /** The part of PouchDB that the example and tests use. */
+  /** Declares the part of PouchDB that the example and the tests use. */
   class PouchDB {
     static plugin(plugin: unknown): typeof PouchDB
     static replicate(source: string, target: string): Promise<unknown>

@@ -5,7 +5,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import { BackupDeletedError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
-import { type HeaderDocument, listing, newStorage, type StoredDatabase } from '../repository/layout.js'
+import { type HeaderDocument, LAYOUT, listing, type StoredDatabase } from '../repository/layout.js'
 import type { Repository } from '../repository/repository.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
@@ -26,28 +26,23 @@ export interface BackupJobOptions {
 }
 
 /** Returns the header of a backup that has just begun. */
-export function newHeader(about: {
-  /** Milliseconds since the epoch. */
-  start: number
+export const newHeader = (about: {
   instance: string
   /** Real name of the system database. */
   system: string
   versions: Record<string, unknown>
   requester?: Requester
-}): HeaderDocument {
-  const { start, instance, system, versions, requester } = about
-  return {
-    type: BACKUP_TYPE,
-    backup_version: BACKUP_VERSION,
-    ibp_versions: versions,
-    ...(requester && { requester }),
-    doc_count: 0,
-    dbs: {},
-    in_progress: true,
-    start_timestamp: start,
-    storage: newStorage({ instance, system })
-  }
-}
+}): HeaderDocument => ({
+  type: BACKUP_TYPE,
+  backup_version: BACKUP_VERSION,
+  ibp_versions: about.versions,
+  ...(about.requester && { requester: about.requester }),
+  doc_count: 0,
+  dbs: {},
+  in_progress: true,
+  start_timestamp: Date.now(),
+  storage: { layout: LAYOUT, instance: about.instance, system: about.system, databases: {} }
+})
 
 /**
  * Backs up all databases, one after another, into an existing header, and checks that everything was stored.
@@ -101,7 +96,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   } finally {
     await progress.stop()
   }
-  await repository.checkParts(id, Object.values(databases))
+  await repository.parts.check(id, Object.values(databases))
   const took = Math.round(performance.now() - beganAt)
   await update((header) => ({
     ...listing(header, databases),
@@ -135,7 +130,7 @@ export async function markFailed(
   } catch (error) {
     if (!(error instanceof BackupDeletedError)) throw error
   }
-  if (!complete) await repository.removeParts(id)
+  if (!complete) await repository.parts.remove(id)
 }
 
 function failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {

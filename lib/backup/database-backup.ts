@@ -1,7 +1,7 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
-import { type CopiesState, settleCopies } from '../couch/copies.js'
+import { settleCopies } from '../couch/copies.js'
 import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
@@ -48,9 +48,7 @@ const ROUNDS_FOR_VANISHED = 5
 const READ_AGAIN = 3
 
 export interface DatabaseBackupOptions {
-  /** Database to read. */
   source: CouchDatabase
-  /** Keeps the backup. */
   repository: Repository
   /** Id of the backup. */
   backup: string
@@ -103,7 +101,7 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     if (attempt > READ_AGAIN) throw error
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
     // Nothing will refer to what was stored so far.
-    await repository.removeParts(id, database)
+    await repository.parts.remove(id, database)
     // The ids before may be those of chunks that come late.
     firstChunk = backup.nextChunk
   }
@@ -131,7 +129,6 @@ class DatabaseBackup {
   /** Documents that were too large to be stored: their lines hold nothing. */
   readonly #refused = new RefusedLines(({ id, ordinal }) => this.#copies.isLast(id, ordinal))
 
-  /** @param firstChunk number of the first chunk */
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
     this.#watch = watch
@@ -145,7 +142,6 @@ class DatabaseBackup {
     })
   }
 
-  /** Number of the chunk that would come next. */
   get nextChunk(): number {
     return this.#writer.next
   }
@@ -160,7 +156,7 @@ class DatabaseBackup {
       if (!info) return { summary: missingSummary(startTimestamp, this.#options) }
       const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
-      await this.#writer.flush()
+      await this.#writer.endDocuments()
       this.#giveUp()
       const dropped = await this.#writer.supersede(this.#copies.repeated, (ordinal) =>
         this.#conflicted.delete(ordinal)
@@ -175,7 +171,8 @@ class DatabaseBackup {
           last_sequence: position.since,
           doc_count: this.#copies.copies - dropped,
           ...settingsOf(info),
-          ...copiesOf(copies),
+          // Nothing is said where a read by any of the copies shows all.
+          ...(copies !== 'agree' && { copies }),
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
           raw_bytes: rawBytes,
@@ -241,7 +238,7 @@ class DatabaseBackup {
     const { source, excludeTypes } = this.#options
     const excluded = new Map<string, string>()
     for (const { id, rev } of revisions) {
-      const type = (await source.type(id))?.type
+      const type = await source.type(id)
       if (type !== undefined && excludeTypes.has(type)) excluded.set(id, rev)
     }
     return excluded
@@ -394,7 +391,7 @@ class DatabaseBackup {
     if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
     const design = isDesign(document.id)
     const plain = inTurnsIfLong(document.bytes, withoutRevisionMembers(document))
-    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, { design }))
+    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, design))
   }
 
   /** Reads a document whose attachments may be of any size, though little is told of them. */
@@ -413,10 +410,11 @@ class DatabaseBackup {
 
   async #writeLarge(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { id } = document
+    const { source } = this.#options
     const plain = await inTurns(plainDocument(document))
     /** Why reading failed in the last attempt. */
     let failure: unknown
-    const open = async function* (source: CouchDatabase) {
+    const open = async function* () {
       failure = undefined
       try {
         yield* inlineAttachments(source, plain)
@@ -426,7 +424,7 @@ class DatabaseBackup {
       }
     }
     try {
-      await this.#writer.addLarge({ id, design: isDesign(id) }, () => open(this.#options.source))
+      await this.#writer.addLarge({ id, design: isDesign(id) }, open)
     } catch (error) {
       if (failure !== undefined) return this.#noteFailure(plain, failure)
       if (!isTooLarge(error)) throw error
@@ -509,10 +507,6 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
 }
-
-/** Summarizes the copies: nothing is said where a read by any of them shows all. */
-const copiesOf = (copies: CopiesState): Pick<DatabaseSummary, 'copies'> =>
-  copies === 'agree' ? {} : { copies }
 
 /** Returns all bytes of a stream, or `null` when there are more than `limit`. */
 async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {

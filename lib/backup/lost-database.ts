@@ -8,17 +8,14 @@ import type { Repository } from '../repository/repository.js'
 
 /** A backup that finds one of its databases missing. */
 export interface LostDatabase {
-  /** Id of the backup. */
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository
-  /** The database that is missing. */
   database: LogicalDatabase
   /** Names of the databases that existed when the backup began and whose turn came later. */
   existing: ReadonlySet<string>
 }
 
-/** Returns the names of those databases that exist. */
 export async function namesOfExisting(sources: readonly CouchDatabase[]): Promise<Set<string>> {
   const found = await Promise.all(sources.map((source) => source.find()))
   return new Set(sources.filter((_source, i) => found[i]).map(({ name }) => name))
@@ -45,15 +42,11 @@ export async function refuseLost(lost: LostDatabase): Promise<void> {
 async function lastComplete({ id, sources, repository }: LostDatabase): Promise<LoadedBackup | null> {
   for (const earlier of (await repository.list()).toReversed()) {
     const loaded = earlier === id ? null : await repository.load(earlier)
-    if (loaded && isComplete(loaded) && isOfThese(loaded, sources.system.name)) return loaded
+    if (!loaded || loaded.header.in_progress || loaded.header.error) continue
+    if (loaded.kind === 'legacy' || !isOfOthers(loaded.header, sources.system.name)) return loaded
   }
   return null
 }
-
-const isOfThese = ({ kind, header }: LoadedBackup, system: string) =>
-  kind === 'legacy' || !isOfOthers(header, system)
-
-const isComplete = ({ header }: LoadedBackup) => !header.in_progress && !header.error
 
 function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDatabase): boolean {
   const { components, sessions, system } = sources

@@ -19,27 +19,21 @@ export interface Unread {
 }
 
 /** Keeps the documents of one database that could not be read, by id: a bounded number, of bounded ids. */
-export class UnreadDocuments {
-  readonly #documents = new Map<string, Unread>()
+export class UnreadDocuments extends Map<string, Unread> {
   #characters = 0
 
-  get size(): number {
-    return this.#documents.size
-  }
-
-  [Symbol.iterator](): Iterator<[string, Unread]> {
-    return this.#documents[Symbol.iterator]()
-  }
-
   /** @throws CouchError when there are more than a backup may leave out */
-  set(id: string, unread: Unread): void {
-    if (!this.#documents.has(id)) this.#characters += id.length
-    this.#documents.set(id, unread)
+  override set(id: string, unread: Unread): this {
+    if (!this.has(id)) this.#characters += id.length
+    super.set(id, unread)
     if (this.size > MAX_UNREADABLE || this.#characters > MAX_IDS) throw tooMany(this)
+    return this
   }
 
-  delete(id: string): void {
-    if (this.#documents.delete(id)) this.#characters -= id.length
+  override delete(id: string): boolean {
+    const isThere = super.delete(id)
+    if (isThere) this.#characters -= id.length
+    return isThere
   }
 }
 
@@ -110,9 +104,8 @@ export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDo
 /** Says why a backup fails where nothing may be left out. */
 export function unreadableError(unread: Iterable<[string, Unread]>, message?: string): CouchError {
   const [[id, { failure }]] = unread
-  const status = failure instanceof CouchError ? failure.status : 0
-  const error = failure instanceof CouchError ? failure.error : 'bad_document'
-  const reason = failure instanceof CouchError ? failure.reason : failure.message
+  const { status, error, reason } =
+    failure instanceof CouchError ? failure : { status: 0, error: 'bad_document', reason: failure.message }
   const what = `document "${id.slice(0, 120)}"`
   return new CouchError(message === undefined ? what : `${message}, the first of them ${what}`, {
     status,

@@ -1,3 +1,4 @@
+import type { BackupSummary } from '../../types/backups.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -6,28 +7,15 @@ import {
   type JsonVisitor
 } from '../json/scanner.js'
 import type { Call, Client } from './client.js'
-import { CliError, EXIT } from './errors.js'
+import { CliError } from './errors.js'
 
-/** What a backup says of itself before its documents. */
-export interface BackupHead {
-  id: string
-  in_progress: boolean
-  doc_count: number
-  error?: string
-  elapsed?: string
-  /** Documents that could not be backed up. */
-  unreadable_count?: number
-  /** Keys of databases that did not exist. */
-  missing_databases?: string[]
-  /** Finished databases of a running backup, which is sent without documents. */
-  dbs?: Record<string, { doc_count?: number }>
-  [member: string]: unknown
-}
+/** What a backup says of itself before its documents. Of a running one, which is sent without them, also its `dbs`. */
+export type BackupHead = Partial<BackupSummary> & Pick<BackupSummary, 'id' | 'in_progress' | 'doc_count'>
 
 export const backupCall = (id: string): Call => ({ path: ['backups', id] })
 
 /** Reads a backup's head; the documents are not transferred, but for what is under way. */
-export async function readHead(client: Client, id: string): Promise<BackupHead> {
+export function readHead(client: Client, id: string): Promise<BackupHead> {
   return client.retry(async () => {
     const { body } = await client.open(backupCall(id))
     const reader = new HeadReader()
@@ -37,48 +25,42 @@ export async function readHead(client: Client, id: string): Promise<BackupHead> 
 }
 
 /** Finds the head in the bytes of a backup. */
-export class HeadReader {
-  readonly #visitor = new HeadVisitor()
-  readonly #scanner = new JsonScanner(this.#visitor)
+export class HeadReader implements JsonVisitor {
+  readonly #scanner = new JsonScanner(this)
+  readonly #head: Record<string, unknown> = {}
+  readonly #databases: Record<string, Record<string, unknown>> = {}
+  #done = false
+  #pieces: Buffer[] = []
 
   /** Takes the next bytes. @returns whether the head is known. @throws CliError when they are not a backup's */
   write(piece: Uint8Array): boolean {
-    if (!this.#visitor.done) {
-      try {
-        this.#scanner.write(piece)
-      } catch (error) {
-        throw new CliError(EXIT.failed, `the reply is not a backup: ${(error as Error).message}`)
-      }
+    try {
+      if (!this.#done) this.#scanner.write(piece)
+    } catch (error) {
+      throw new CliError(`the reply is not a backup: ${(error as Error).message}`)
     }
-    return this.#visitor.done
+    return this.#done
   }
 
   /** @throws CliError when it has not come */
   get head(): BackupHead {
-    const { head, done } = this.#visitor
-    if (!done || typeof head.id !== 'string' || typeof head.in_progress !== 'boolean') {
-      throw new CliError(EXIT.failed, 'the reply is not a backup; is BACKUPS_URL right?')
-    }
-    return head as BackupHead
+    const { id, in_progress } = this.#head
+    if (!this.#done || typeof id !== 'string' || typeof in_progress !== 'boolean')
+      throw new CliError('the reply is not a backup; is BACKUPS_URL right?')
+    return this.#head as unknown as BackupHead
   }
-}
-
-class HeadVisitor implements JsonVisitor {
-  readonly head: Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> } = {}
-  done = false
-  #pieces: Buffer[] = []
 
   begin(path: JsonPath, kind: JsonKind): JsonAction {
     if (path.length === 0) return 'enter'
-    if (this.done) return 'skip'
+    if (this.#done) return 'skip'
     if (path[0] !== 'dbs') return 'stream'
     if (path.length === 1) {
-      this.done = this.head.in_progress !== true || kind !== 'object'
-      this.head.dbs = this.done ? undefined : {}
-      return this.done ? 'skip' : 'enter'
+      this.#done = this.#head.in_progress !== true || kind !== 'object'
+      if (!this.#done) this.#head.dbs = this.#databases
+      return this.#done ? 'skip' : 'enter'
     }
     if (path.length === 2) {
-      this.head.dbs![path[1]] = {}
+      this.#databases[path[1]] = {}
       return 'enter'
     }
     return path[2] === 'docs' ? 'skip' : 'stream'
@@ -89,11 +71,11 @@ class HeadVisitor implements JsonVisitor {
   }
 
   end(path: JsonPath): void {
-    if (path.length === 0 || (path.length === 1 && path[0] === 'dbs')) this.done = true
+    if (path.length === 0 || (path.length === 1 && path[0] === 'dbs')) this.#done = true
     if (this.#pieces.length === 0) return
     const value: unknown = JSON.parse(Buffer.concat(this.#pieces).toString())
     this.#pieces = []
-    if (path.length === 1) this.head[path[0]] = value
-    else if (path.length === 3) this.head.dbs![path[1]]![path[2]] = value
+    if (path.length === 1) this.#head[path[0]] = value
+    else if (path.length === 3) this.#databases[path[1]][path[2]] = value
   }
 }

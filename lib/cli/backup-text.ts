@@ -2,7 +2,7 @@ import type { BackupHead } from './backup-head.js'
 import type { Outcome } from './command.js'
 import { EXIT } from './errors.js'
 
-/** What a command that shows a backup says in the end. */
+/** Returns what a command that shows a backup says in the end. */
 export const backupOutcome = (head: BackupHead): Outcome => ({
   result: head,
   text: backupText(head),
@@ -10,7 +10,6 @@ export const backupOutcome = (head: BackupHead): Outcome => ({
   exitCode: head.error ? EXIT.failed : EXIT.ok
 })
 
-/** What a backup is, for people. */
 function backupText(head: BackupHead): string {
   const { id, elapsed } = head
   if (head.in_progress) return `${id} ${progressText(head)}`
@@ -18,7 +17,7 @@ function backupText(head: BackupHead): string {
   return `${id} complete: ${head.doc_count} documents${elapsed ? `, in ${elapsed}` : ''}`
 }
 
-/** What is to be told beside a backup's state; `null`: nothing. */
+/** Returns what is to be told beside a backup's state, `null` for nothing. */
 function warningOf(head: BackupHead): string | null {
   const warnings = head.in_progress ? [] : [missingWarning(head), unreadableWarning(head)]
   return warnings.filter((warning) => warning !== null).join('\n') || null
@@ -35,7 +34,7 @@ function unreadableWarning({ unreadable_count: count = 0 }: BackupHead): string 
   return `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
 }
 
-/** How far a running backup is. Nobody knows how many documents there will be. */
+/** Tells how far a running backup is. Nobody knows how many documents there will be. */
 export function progressText({ doc_count: documents, dbs = {} }: BackupHead): string {
   const finished = Object.keys(dbs)
   const done = finished.length > 0 ? `; finished: ${finished.join(', ')}` : ''

@@ -12,7 +12,6 @@ export interface ClientOptions extends Environment {
   /** Milliseconds of silence after which a connection is given up. */
   timeout: number
   signal: AbortSignal
-  /** Told before a wait. */
   onRetry(error: CliError, wait: number): void
 }
 
@@ -37,7 +36,10 @@ export interface Reply {
 }
 
 const ROOT = 'ak/api/v1'
-/** Milliseconds: the first wait, which doubles each time, and the longest. */
+/** Milliseconds between two looks at something that goes on. */
+const FIRST_POLL = 200
+const LONGEST_POLL = 2000
+/** Milliseconds: the first wait after a failure, which doubles each time, and the longest. */
 const FIRST_WAIT = 500
 const LONGEST_WAIT = 10_000
 /** The longest wait that a server may ask for. */
@@ -53,7 +55,6 @@ const UNSENT = new Set([
   'UND_ERR_CONNECT_TIMEOUT'
 ])
 
-/** Calls the HTTP API. */
 export class Client {
   readonly #options: ClientOptions
   #agent: Agent | undefined
@@ -71,8 +72,17 @@ export class Client {
     return this.#options.signal
   }
 
+  /** Reads until there is a result, at growing intervals. */
+  async poll<T>(read: () => Promise<T | undefined>): Promise<T> {
+    for (let wait = FIRST_POLL; ; wait = Math.min(LONGEST_POLL, wait * 1.5)) {
+      const result = await read()
+      if (result !== undefined) return result
+      await sleep(wait, undefined, { signal: this.signal })
+    }
+  }
+
   /**
-   * A small JSON reply. Repeated when it failed for the moment: always, where the call may be made twice, and
+   * Returns a small JSON reply. Calls again after a failure of the moment: always, where the call may be made twice, and
    * otherwise when nothing of it has reached the server.
    * @throws ReplyError, ConnectionError
    */
@@ -146,7 +156,7 @@ export class Client {
   }
 }
 
-/** What reading a body throws is of the connection; what its reader throws is not. */
+/** Yields a body's pieces. Only what reading them throws is of the connection. @throws ConnectionError */
 async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer> {
   try {
     yield* body as AsyncIterable<Buffer>
@@ -155,32 +165,27 @@ async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer
   }
 }
 
-/** Whether it makes sense to try again. */
-function isTransient(error: unknown): error is CliError {
-  return error instanceof CliError && error.exitCode === EXIT.unavailable
-}
+const isTransient = (error: unknown): error is CliError =>
+  error instanceof CliError && error.exitCode === EXIT.unavailable
 
+/** Returns milliseconds. @throws `error` when the server asks for too many */
 function waitFor(error: CliError, failures: number): number {
   const asked = error instanceof ReplyError ? retryAfter(error.headers['retry-after']) : undefined
   if (asked !== undefined && asked > LONGEST_ASKED) throw error
   return asked ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1))
 }
 
-/** The error that a reply tells. */
 async function refusal(reply: Reply, what: string): Promise<ReplyError> {
   const { status, headers } = reply
-  let body: Record<string, unknown> = {}
+  let body: unknown
   try {
     body = JSON.parse(await readText(reply.body))
   } catch {
     // A gateway's page of HTML, or none: the status has to do.
   }
-  if (status >= 300 && status < 400) {
-    const message = 'the server redirects: set BACKUPS_URL to where it is'
-    return new ReplyError(status, headers, { message }, what)
-  }
-  if (typeof body !== 'object' || body === null) body = {}
-  return new ReplyError(status, headers, body, what)
+  if (status >= 300 && status < 400)
+    body = { message: 'the server redirects: set BACKUPS_URL to where it is' }
+  return new ReplyError(status, headers, typeof body === 'object' ? { ...body } : {}, what)
 }
 
 async function readJson<T extends object>({ body, status }: Reply, what: string): Promise<T> {
@@ -191,10 +196,7 @@ async function readJson<T extends object>({ body, status }: Reply, what: string)
   } catch {
     // Told below.
   }
-  throw new CliError(
-    EXIT.failed,
-    `${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`
-  )
+  throw new CliError(`${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`)
 }
 
 async function readText(body: Reply['body']): Promise<string> {
@@ -202,13 +204,12 @@ async function readText(body: Reply['body']): Promise<string> {
   let length = 0
   for await (const piece of body) {
     length += piece.length
-    if (length > MAX_REPLY) throw new CliError(EXIT.failed, 'the reply is too large')
+    if (length > MAX_REPLY) throw new CliError('the reply is too large')
     pieces.push(piece)
   }
   return Buffer.concat(pieces).toString()
 }
 
-/** A failure of the network as an error to be told. */
 function connectionError(error: NodeJS.ErrnoException, timeout: number): Error {
   if (error.name === 'AbortError' || error instanceof CliError) return error
   const { code = '' } = error
@@ -216,10 +217,7 @@ function connectionError(error: NodeJS.ErrnoException, timeout: number): Error {
     ? `nothing came for ${timeout / 1000} s`
     : error.message || code
   if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
-    return new CliError(
-      EXIT.failed,
-      `the server's certificate is not trusted: ${reason}; see NODE_EXTRA_CA_CERTS`
-    )
+    return new CliError(`the server's certificate is not trusted: ${reason}; see NODE_EXTRA_CA_CERTS`)
   }
   return new ConnectionError(`the connection failed: ${reason}`, UNSENT.has(code))
 }

@@ -1,18 +1,15 @@
 import type { Readable } from 'node:stream'
 import type { ParseArgsConfig } from 'node:util'
 import type { Client } from './client.js'
-import { CliError, EXIT, type ExitCode } from './errors.js'
+import { EXIT, type ExitCode, usageError } from './errors.js'
 import type { Progress } from './progress.js'
 
-/** What a command works with. */
 export interface Context {
   client: Client
   progress: Progress
   stdin: Readable & { isTTY?: boolean }
   stdout: NodeJS.WriteStream
   stderr: NodeJS.WriteStream
-  /** Whether stdout is for one JSON object. */
-  json: boolean
 }
 
 /** What a command has to say in the end. */
@@ -47,9 +44,6 @@ export interface Command {
 /** @throws CliError */
 export function checkBackupId(id: string): void {
   if (!/^03_ibp_db_backup_\d{1,20}$/.test(id)) {
-    throw new CliError(
-      EXIT.usage,
-      `"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`
-    )
+    throw usageError(`"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`)
   }
 }

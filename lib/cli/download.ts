@@ -1,6 +1,6 @@
 import { backupCall, HeadReader } from './backup-head.js'
 import type { Client, Reply } from './client.js'
-import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
+import { CliError, ConnectionError, ReplyError } from './errors.js'
 import type { Sink } from './part-file.js'
 
 /**
@@ -19,14 +19,11 @@ export async function download(
     farthest = Math.max(farthest, sink.position)
     return progressed
   }
-  await client.retry(
-    async () => {
-      const reply = await openRest(client, id, sink)
-      if (reply) await transfer(reply, sink, onProgress)
-    },
-    () => true,
-    hasProgressed
-  )
+  const attempt = async () => {
+    const reply = await openRest(client, id, sink)
+    if (reply) await transfer(reply, sink, onProgress)
+  }
+  await client.retry(attempt, undefined, hasProgressed)
 }
 
 /** Asks for what is missing. @returns `null` when nothing is */
@@ -51,7 +48,7 @@ function checkContinues({ headers, discard }: Reply, { position, etag }: Sink): 
   const start = /^bytes (\d+)-/.exec(headers['content-range'] ?? '')?.[1]
   if (Number(start) === position && headers.etag === etag) return
   discard()
-  throw new CliError(EXIT.failed, 'the server sent another part of the backup than it was asked for')
+  throw new CliError('the server sent another part of the backup than it was asked for')
 }
 
 async function transfer(
@@ -80,6 +77,6 @@ async function transfer(
 }
 
 function refuseUnusable({ head: { in_progress: running, error } }: HeadReader): void {
-  if (running) throw new CliError(EXIT.failed, 'the backup is still in progress: it has no documents yet')
-  if (error) throw new CliError(EXIT.failed, `the backup has failed: ${error}`)
+  if (running) throw new CliError('the backup is still in progress: it has no documents yet')
+  if (error) throw new CliError(`the backup has failed: ${error}`)
 }

@@ -23,14 +23,15 @@ export class CliError extends Error {
   /** What the server replied, for `--json`. */
   readonly reply: object | undefined
 
-  constructor(exitCode: ExitCode, message: string, reply?: object) {
+  constructor(message: string, exitCode: ExitCode = EXIT.failed, reply?: object) {
     super(message)
     this.exitCode = exitCode
     this.reply = reply
   }
 }
 
-/** The reply came, and is an error. */
+export const usageError = (message: string): CliError => new CliError(message, EXIT.usage)
+
 export class ReplyError extends CliError {
   readonly status: number
   readonly headers: IncomingHttpHeaders
@@ -38,10 +39,8 @@ export class ReplyError extends CliError {
   constructor(status: number, headers: IncomingHttpHeaders, body: Record<string, unknown>, what: string) {
     const message = body.message ?? body.reason ?? body.error
     const running = typeof body.id === 'string' ? ` (${body.id})` : ''
-    super(exitCodeOf(status, body), `${what}: ${message ?? 'refused'}${running} [${status}]`, {
-      ...body,
-      status
-    })
+    const told = `${what}: ${message ?? 'refused'}${running} [${status}]`
+    super(told, exitCodeOf(status, body), { ...body, status })
     this.status = status
     this.headers = headers
   }
@@ -53,7 +52,7 @@ export class ConnectionError extends CliError {
   readonly unsent: boolean
 
   constructor(message: string, unsent = false) {
-    super(EXIT.unavailable, message)
+    super(message, EXIT.unavailable)
     this.unsent = unsent
   }
 }
@@ -82,4 +81,4 @@ function exitCodeOf(status: number, { message, code }: Record<string, unknown>):
 
 /** Returns what a file's failure ends the command with. */
 export const fileError = (error: unknown): Error =>
-  error instanceof CliError ? error : new CliError(EXIT.failed, (error as Error).message)
+  error instanceof CliError ? error : new CliError((error as Error).message)

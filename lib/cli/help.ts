@@ -3,14 +3,17 @@ import { ENVIRONMENT_HELP } from './environment.js'
 
 const NAME = 'fastify-couchdb-backups'
 
-const COMMON_HELP = `Common options:
+const COMMON_HELP = `
+Common options:
   --json           print one JSON object to stdout
   --progress       tell the progress also when stderr is no terminal
   --retries N      attempts after a call that failed for the moment (default 5)
   --timeout N      seconds of silence after which to give up (default 120)
-  --help, --version`
+  --help, --version
 
-const EXIT_HELP = `Exit codes:
+${ENVIRONMENT_HELP}
+
+Exit codes:
   0  done                                 4  no such backup or transaction
   1  failed, or refused                   5  a backup or a restore runs already
   2  wrong arguments or environment       6  server or database not available
@@ -24,22 +27,12 @@ export function mainHelp(commands: Record<string, Command>): string {
 
 Commands:
 ${lines.join('\n')}
-
-${COMMON_HELP}
-
-${ENVIRONMENT_HELP}
-
-${EXIT_HELP}`
+${COMMON_HELP}`
 }
 
 export function commandHelp(name: string, { usage, summary, help }: Command): string {
   const own = help ? `\n${help}\n` : ''
   return `Usage: ${NAME} ${name} ${usage}
 ${summary[0].toUpperCase()}${summary.slice(1)}.
-${own}
-${COMMON_HELP}
-
-${ENVIRONMENT_HELP}
-
-${EXIT_HELP}`
+${own}${COMMON_HELP}`
 }

@@ -9,7 +9,7 @@ import { restore } from './commands/restore.js'
 import { start } from './commands/start.js'
 import { status } from './commands/status.js'
 import { readEnvironment } from './environment.js'
-import { CliError, EXIT, type ExitCode } from './errors.js'
+import { CliError, EXIT, type ExitCode, usageError } from './errors.js'
 import { commandHelp, mainHelp } from './help.js'
 import { Progress } from './progress.js'
 
@@ -24,47 +24,22 @@ const COMMON: Options = {
   version: { type: 'boolean' }
 }
 
-interface Invocation {
-  command: Command
-  args: string[]
-  values: Values
-}
-
-/** Prints what was asked for and returns `null`, or returns the command to run. @throws CliError */
-function parse(argv: readonly string[]): Invocation | null {
+/** Prints what was asked for, or runs a command. @throws CliError */
+async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcome | null> {
   const [name, ...rest] = argv
-  if (name === undefined) throw new CliError(EXIT.usage, mainHelp(COMMANDS))
+  if (name === undefined) throw usageError(mainHelp(COMMANDS))
   if (name === '--help' || name === '-h' || name === 'help') return print(mainHelp(COMMANDS))
   if (name === '--version') return print(version())
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-  if (!command) throw new CliError(EXIT.usage, `there is no command "${name}": see --help`)
+  if (!command) throw usageError(`there is no command "${name}": see --help`)
   const { values, positionals } = parseOptions(rest, { ...COMMON, ...command.options })
   if (values.help) return print(commandHelp(name, command))
   if (values.version) return print(version())
   const [least, most] = command.arguments
   if (positionals.length < least || positionals.length > most) {
-    throw new CliError(EXIT.usage, `usage: ${name} ${command.usage}`)
+    throw usageError(`usage: ${name} ${command.usage}`)
   }
   command.check?.(positionals, values)
-  return { command, args: positionals, values }
-}
-
-function parseOptions(args: string[], options: Options): { values: Values; positionals: string[] } {
-  try {
-    return parseArgs({ args, options, allowPositionals: true })
-  } catch (error) {
-    throw new CliError(EXIT.usage, (error as Error).message)
-  }
-}
-
-function print(text: string): null {
-  process.stdout.write(`${text}\n`)
-  return null
-}
-
-const version = () => (require('fastify-couchdb-backups/package.json') as { version: string }).version
-
-async function run({ command, args, values }: Invocation, signal: AbortSignal): Promise<Outcome> {
   const progress = new Progress(process.stderr, values.progress === true)
   const client = new Client({
     ...readEnvironment(process.env),
@@ -75,20 +50,31 @@ async function run({ command, args, values }: Invocation, signal: AbortSignal): 
   })
   const { stdin, stdout, stderr } = process
   try {
-    return await command.run(
-      { client, progress, stdin, stdout, stderr, json: values.json === true },
-      args,
-      values
-    )
+    return await command.run({ client, progress, stdin, stdout, stderr }, positionals, values)
   } finally {
     progress.clear()
   }
 }
 
+function parseOptions(args: string[], options: Options): { values: Values; positionals: string[] } {
+  try {
+    return parseArgs({ args, options, allowPositionals: true })
+  } catch (error) {
+    throw usageError((error as Error).message)
+  }
+}
+
+function print(text: string): null {
+  process.stdout.write(`${text}\n`)
+  return null
+}
+
+const version = () => (require('fastify-couchdb-backups/package.json') as { version: string }).version
+
 function count(name: string, value: Values[string], least: number): number {
   const number = Number(value)
   if (/^\d+$/.test(String(value)) && number >= least && number <= 86_400) return number
-  throw new CliError(EXIT.usage, `--${name} must be a number, ${least} or more`)
+  throw usageError(`--${name} must be a number, ${least} or more`)
 }
 
 /** Says how it ended. @returns the exit code */
@@ -100,9 +86,9 @@ function conclude(json: boolean, outcome: Outcome): ExitCode {
 }
 
 function fail(json: boolean, error: unknown, interrupted: boolean): ExitCode {
-  const told = interrupted ? new CliError(EXIT.interrupted, 'interrupted') : error
+  const told = interrupted ? new CliError('interrupted', EXIT.interrupted) : error
   const { message, exitCode, reply } =
-    told instanceof CliError ? told : new CliError(EXIT.failed, (told as Error)?.stack ?? String(told))
+    told instanceof CliError ? told : new CliError((told as Error)?.stack ?? String(told))
   process.stderr.write(`${message}\n`)
   if (json) print(JSON.stringify({ error: { message, exit_code: exitCode, ...(reply && { reply }) } }))
   return exitCode
@@ -118,8 +104,8 @@ async function main(argv: readonly string[]): Promise<ExitCode> {
   // Whoever reads stdout has seen enough.
   process.stdout.on('error', () => process.exit(EXIT.failed))
   try {
-    const invocation = parse(argv)
-    return invocation ? conclude(json, await run(invocation, interrupt.signal)) : EXIT.ok
+    const outcome = await run(argv, interrupt.signal)
+    return outcome ? conclude(json, outcome) : EXIT.ok
   } catch (error) {
     return fail(json, error, interrupt.signal.aborted)
   }

@@ -1,6 +1,6 @@
 import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { CliError, EXIT, fileError } from './errors.js'
+import { CliError, fileError, usageError } from './errors.js'
 
 /** Bytes after which what was written is made to last, so that it need not be fetched again after a crash. */
 const SYNC_BYTES = 64 * 1024 * 1024
@@ -26,24 +26,20 @@ export interface Sink {
 
 /** A file that is written under another name, `.part`, until it is complete, and can be continued later. */
 export class PartFile implements Sink {
-  readonly path: string
-  readonly #part: string
-  readonly #note: string
+  readonly #path: string
   readonly #id: string
   readonly #handle: FileHandle
-  #position: number
   #synced: number
-  #etag: string | undefined
+  position: number
+  etag: string | undefined
 
   private constructor(path: string, id: string, handle: FileHandle, note: Note | undefined) {
-    this.path = path
-    this.#part = partOf(path)
-    this.#note = noteOf(path)
+    this.#path = path
     this.#id = id
     this.#handle = handle
-    this.#position = note?.bytes ?? 0
-    this.#synced = this.#position
-    this.#etag = note?.etag
+    this.position = note?.bytes ?? 0
+    this.#synced = this.position
+    this.etag = note?.etag
   }
 
   /**
@@ -53,103 +49,92 @@ export class PartFile implements Sink {
   static async open(path: string, id: string, force: boolean): Promise<PartFile> {
     if (!force) await refuseExisting(path)
     const note = await readNote(path, id)
-    try {
+    return orFileError(async () => {
       // A backup holds secrets.
       const handle = await open(partOf(path), note ? 'r+' : 'w+', 0o600)
       await handle.truncate(note?.bytes ?? 0)
       return new PartFile(path, id, handle, note)
-    } catch (error) {
-      throw fileError(error)
-    }
-  }
-
-  get position(): number {
-    return this.#position
-  }
-
-  get etag(): string | undefined {
-    return this.#etag
+    })
   }
 
   async begin(etag: string | undefined): Promise<void> {
-    await this.#try(async () => {
-      await rm(this.#note, { force: true })
+    await orFileError(async () => {
+      await rm(noteOf(this.#path), { force: true })
       await this.#handle.truncate(0)
     })
-    this.#position = 0
+    this.position = 0
     this.#synced = 0
-    this.#etag = etag
+    this.etag = etag
   }
 
   async write(piece: Uint8Array): Promise<void> {
-    await this.#try(async () => {
+    await orFileError(async () => {
       for (let at = 0; at < piece.length; ) {
-        const { bytesWritten } = await this.#handle.write(piece, at, piece.length - at, this.#position)
+        const { bytesWritten } = await this.#handle.write(piece, at, piece.length - at, this.position)
         at += bytesWritten
-        this.#position += bytesWritten
+        this.position += bytesWritten
       }
     })
-    if (this.#position - this.#synced >= SYNC_BYTES) await this.#sync()
+    if (this.position - this.#synced >= SYNC_BYTES) await this.#sync()
   }
 
   /** Gives the complete file its name. */
   async finish(force: boolean): Promise<void> {
     const last = Buffer.alloc(1)
-    await this.#try(async () => {
-      await this.#handle.read(last, 0, 1, this.#position - 1)
+    await orFileError(async () => {
+      await this.#handle.read(last, 0, 1, this.position - 1)
       await this.#handle.sync()
       await this.#handle.close()
     })
     if (last.toString() !== '}') {
       await this.#remove()
-      throw new CliError(EXIT.failed, 'what came does not end as a backup does')
+      throw new CliError('what came does not end as a backup does')
     }
-    if (!force) await refuseExisting(this.path)
-    await this.#try(async () => {
-      await rename(this.#part, this.path)
-      await rm(this.#note, { force: true })
-      await syncDirectory(dirname(this.path))
+    if (!force) await refuseExisting(this.#path)
+    await orFileError(async () => {
+      await rename(partOf(this.#path), this.#path)
+      await rm(noteOf(this.#path), { force: true })
+      await syncDirectory(dirname(this.#path))
     })
   }
 
   /** Leaves what has come for a later attempt. @returns whether there is something to continue */
   async suspend(): Promise<boolean> {
-    const worth = this.#etag !== undefined && this.#position > 0
+    const worth = this.etag !== undefined && this.position > 0
     if (worth) await this.#sync()
     await this.#handle.close().catch(() => undefined)
     if (!worth) await this.#remove()
     return worth
   }
 
-  /** Leaves nothing. */
   async discard(): Promise<void> {
     await this.#handle.close().catch(() => undefined)
     await this.#remove()
   }
 
   async #sync(): Promise<void> {
-    await this.#try(async () => {
+    await orFileError(async () => {
       await this.#handle.datasync()
-      if (this.#etag === undefined) return
-      const note: Note = { id: this.#id, etag: this.#etag, bytes: this.#position }
-      await writeFile(this.#note, JSON.stringify(note), { mode: 0o600 })
-      this.#synced = this.#position
+      if (this.etag === undefined) return
+      const note: Note = { id: this.#id, etag: this.etag, bytes: this.position }
+      await writeFile(noteOf(this.#path), JSON.stringify(note), { mode: 0o600 })
+      this.#synced = this.position
     })
   }
 
   async #remove(): Promise<void> {
-    await this.#try(async () => {
-      await rm(this.#part, { force: true })
-      await rm(this.#note, { force: true })
+    await orFileError(async () => {
+      await rm(partOf(this.#path), { force: true })
+      await rm(noteOf(this.#path), { force: true })
     })
   }
+}
 
-  async #try(action: () => Promise<void>): Promise<void> {
-    try {
-      await action()
-    } catch (error) {
-      throw fileError(error)
-    }
+async function orFileError<T>(action: () => Promise<T>): Promise<T> {
+  try {
+    return await action()
+  } catch (error) {
+    throw fileError(error)
   }
 }
 
@@ -161,7 +146,7 @@ async function refuseExisting(path: string): Promise<void> {
     if (error.code === 'ENOENT') return null
     throw fileError(error)
   })
-  if (found) throw new CliError(EXIT.usage, `${path} exists: --force replaces it`)
+  if (found) throw usageError(`${path} exists: --force replaces it`)
 }
 
 /** What an earlier attempt has noted, where the file still holds that much. */
@@ -169,9 +154,9 @@ async function readNote(path: string, id: string): Promise<Note | undefined> {
   try {
     const note: Partial<Note> = JSON.parse(await readFile(noteOf(path), 'utf8'))
     const { size } = await stat(partOf(path))
-    const { etag, bytes } = note
-    const usable = note.id === id && typeof etag === 'string' && Number.isSafeInteger(bytes) && bytes! <= size
-    return usable && bytes! > 0 ? (note as Note) : undefined
+    const { etag, bytes = 0 } = note
+    const usable = note.id === id && typeof etag === 'string' && Number.isSafeInteger(bytes)
+    return usable && bytes > 0 && bytes <= size ? (note as Note) : undefined
   } catch {
     // None, or one that a crash has left torn: then the download begins anew.
     return undefined

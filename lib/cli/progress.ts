@@ -19,7 +19,7 @@ export class Progress {
     this.#enabled = wanted || stream.isTTY === true
   }
 
-  /** How far a transfer is, in bytes. */
+  /** Shows how far a transfer is, in bytes. */
   transfer(what: string, done: number, total: number | undefined): void {
     this.#began ??= { at: performance.now(), done }
     if (!this.#isDue(done === total)) return
@@ -34,24 +34,23 @@ export class Progress {
     this.#draw(`${what} ${bar(done, total)} ${size(done)} of ${size(total)}${speed}${left}`)
   }
 
-  /** How far an operation of the server is, in steps of its own. */
+  /** Shows how far an operation of the server is, in steps of its own. */
   steps(what: string, done: number, total: number): void {
     if (this.#isDue(done === total)) this.#draw(`${bar(done, total)} ${what}`)
   }
 
-  /** What is going on, where no end is known. */
+  /** Shows what is going on, where no end is known. */
   state(text: string): void {
     if (this.#isDue(false)) this.#draw(text)
   }
 
-  /** A line that stays. */
+  /** Writes a line that stays. */
   note(text: string): void {
     if (!this.#enabled) return
     this.clear()
     this.#stream.write(`${text}\n`)
   }
 
-  /** Takes the drawn line away. */
   clear(): void {
     if (this.#drawn) this.#stream.write('\r\u001b[K')
     this.#drawn = false

@@ -1,73 +1,61 @@
 import type { WebhookTransaction } from '../../types/webhooks.js'
 import type { Client } from './client.js'
-import { CliError, EXIT } from './errors.js'
-import { poll } from './poll.js'
+import { CliError } from './errors.js'
 import type { Progress } from './progress.js'
 
 /** What the host tells of a transaction: another one than this package's example may leave members out. */
 export type Transaction = Partial<WebhookTransaction>
 
-/** The id in a transaction's URL. Only that is taken of it: credentials go nowhere but to `BACKUPS_URL`. */
+/** Returns the id in a transaction's URL, and nothing else of it: credentials go nowhere but to `BACKUPS_URL`. */
 export function transactionId(url: unknown): string {
   const id = /\/webhooks\/txs\/([\w-]+)$/.exec(String(url))?.[1]
-  if (id === undefined)
-    throw new CliError(EXIT.failed, 'the reply does not name the transaction of the restore')
+  if (id === undefined) throw new CliError('the reply does not name the transaction of the restore')
   return id
 }
 
-/** Follows a restore to its end. */
 export async function followTransaction(
   client: Client,
   id: string,
   progress: Progress
 ): Promise<Transaction> {
   let told = 0
-  return poll(async () => {
-    const transaction = await client.json<Transaction>(
-      { path: ['webhooks', 'txs', id] },
-      { idempotent: true }
-    )
+  return client.poll(async () => {
+    const call = { path: ['webhooks', 'txs', id] }
+    const transaction = await client.json<Transaction>(call, { idempotent: true })
     const { status, on_step: step = 0, total_steps: steps = 1, athena_messages: messages = [] } = transaction
     if (status !== 'pending' && status !== 'success' && status !== 'error') {
-      throw new CliError(EXIT.failed, `transaction ${id} has no status`)
+      throw new CliError(`transaction ${id} has no status`)
     }
     for (; told < messages.length; told++) progress.note(messages[told])
     if (status !== 'pending') return transaction
     progress.steps(messages.at(-1) ?? 'restoring', step, steps)
     return undefined
-  }, client.signal)
+  })
 }
 
 /** Says which ids of the skip lists no document has; nothing when all were found. */
 export function unknownText({ skip_unknown: unknown = {} }: Transaction): string {
-  const lines = Object.entries(unknown).map(([database, { count, ids }]) => {
+  let text = ''
+  for (const [database, { count, ids }] of Object.entries(unknown)) {
     const more = count > ids.length ? `, and ${count - ids.length} more` : ''
     const named = ids.map((id) => `"${id}"`).join(', ')
-    return `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
-  })
-  return lines.join('')
+    text += `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
+  }
+  return text
 }
 
 /** Names the documents with a console's settings that a restore has changed; nothing when it has changed none. */
 export function settingsText({ settings_documents: changed = [] }: Transaction): string {
-  const lines = changed.map(
-    ({ id, change }) =>
-      `warning: the settings document "${id}" of system was ${change}: its names, addresses and keys count for this console\n`
-  )
-  return lines.join('')
+  let text = ''
+  for (const { id, change } of changed)
+    text += `warning: the settings document "${id}" of system was ${change}: its names, addresses and keys count for this console\n`
+  return text
 }
 
-/** How a restore ended, for people. */
-export function transactionText({
-  tx_id,
-  status,
-  databases = {},
-  failures = [],
-  athena_messages
-}: Transaction): string {
-  const lines = [
-    `${tx_id} ${status === 'success' ? 'restored' : `failed: ${athena_messages?.at(-1) ?? 'no reason told'}`}`
-  ]
+export function transactionText(transaction: Transaction): string {
+  const { tx_id, status, databases = {}, failures = [], athena_messages: messages = [] } = transaction
+  const ended = status === 'success' ? 'restored' : `failed: ${messages.at(-1) ?? 'no reason told'}`
+  const lines = [`${tx_id} ${ended}`]
   for (const [database, { total, ...counts }] of Object.entries(databases)) {
     const parts = Object.entries(counts).filter(([, count]) => count > 0)
     const told = parts.map(([what, count]) => `${count} ${what}`).join(', ')

@@ -1,7 +1,5 @@
 import { Agent, type Dispatcher } from 'undici'
-
-/** Connections to each server. What reads backups for others is bounded itself: it has as many as it needs. */
-const CONNECTIONS = { common: 64, operations: 64, reserved: 4, downloads: null }
+import { RequestSize } from './request-size.js'
 
 /** What a request is told by {@link TellingAgent}, beside undici's options. */
 export interface Told {
@@ -22,19 +20,26 @@ class TellingAgent extends Agent {
 
 const agentOf = (connections: number | null) => new TellingAgent({ keepAliveTimeout: 10_000, connections })
 
-/** The connections of clients that were made from one another. */
-export class Agents {
-  readonly common = agentOf(CONNECTIONS.common)
-  /** For backups and restores: requests that come in must not keep them waiting. */
-  readonly operations = agentOf(CONNECTIONS.operations)
-  /** For calls that must not wait behind others. */
-  readonly reserved = agentOf(CONNECTIONS.reserved)
-  /** For what downloads read: a reader that pauses must keep no other call waiting. */
-  readonly downloads = agentOf(CONNECTIONS.downloads)
+/** What clients share that were made from one another. */
+export class Shared {
+  /** Connections to each server, by what they are for. */
+  readonly agents = {
+    common: agentOf(64),
+    /** Requests that come in must not keep backups and restores waiting. */
+    operations: agentOf(64),
+    /** Renewals of the lease must not wait behind other calls. */
+    renewals: agentOf(4),
+    /** A reader that pauses must keep no other call waiting. As many as needed: downloads bound themselves. */
+    downloads: agentOf(null)
+  }
+  /** The largest request that the server takes. */
+  readonly size: RequestSize
+
+  constructor(requestBytes: number | undefined) {
+    this.size = new RequestSize(requestBytes)
+  }
 
   async close(): Promise<void> {
-    await Promise.all(
-      [this.common, this.operations, this.reserved, this.downloads].map((agent) => agent.destroy())
-    )
+    await Promise.all(Object.values(this.agents).map((agent) => agent.destroy()))
   }
 }

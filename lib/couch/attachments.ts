@@ -3,7 +3,7 @@ import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.j
 import type { DocumentBytes } from '../json/document.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
 import { inTurns, type Steps } from '../waits/steps.js'
-import type { CouchDatabase } from './database.js'
+import type { CouchDatabase, Revision } from './database.js'
 import { type Digest, Digesting, digestInStub, digestInTag } from './digest.js'
 import { CouchError } from './errors.js'
 import { jsonPart } from './json-part.js'
@@ -39,7 +39,7 @@ export function stubOf(name: string, members: StubMembers): AttachmentStub {
   }
 }
 
-/** Returns the bytes of a document's attachments, as its stubs tell; `undefined` where they do not. */
+/** Returns the bytes of a document's attachments; `undefined` where its stubs do not tell. */
 export function* attachmentBytes(document: DocumentBytes): Steps<number | undefined> {
   let total = 0
   for (const { length } of stubs(document)) {
@@ -51,10 +51,8 @@ export function* attachmentBytes(document: DocumentBytes): Steps<number | undefi
 }
 
 /**
- * Streams a document's JSON with its attachments inline, in the form that CouchDB's `attachments=true` gives: no
- * attachment is held in memory.
- *
- * @param document with stubs
+ * Streams a document with its attachments in place of the stubs, as CouchDB's `attachments=true` gives it. Holds no
+ * attachment in memory.
  * @throws CouchError with status 404 when the revision is gone
  */
 export async function* inlineAttachments(
@@ -62,14 +60,14 @@ export async function* inlineAttachments(
   document: DocumentBytes
 ): AsyncGenerator<Uint8Array> {
   const { bytes, id, attachments } = document
-  const rev = document.rev as string
+  const revision = { id, rev: document.rev as string }
   if (!attachments) {
     yield bytes
     return
   }
   const all = [...(await inTurns(stubsOf(document))).values()]
-  if (!(await inTurns(canAllBeReadAlone(db, document, all)))) {
-    yield* readPart(db, id, rev, [])
+  if (!(await inTurns(canAllBeReadAlone(db, revision, all)))) {
+    yield* readPart(db, revision, [])
     return
   }
   let separator = '{'
@@ -77,7 +75,7 @@ export async function* inlineAttachments(
   for (const stub of all) {
     const members = stub.members.map((member) => member.toString()).join(',')
     yield Buffer.from(`${separator}${stub.key}:{${members}${members ? ',' : ''}"data":"`)
-    yield* base64(readAlone(db, id, rev, stub))
+    yield* base64(readAlone(db, revision, stub))
     yield Buffer.from('"}')
     separator = ','
   }
@@ -85,10 +83,7 @@ export async function* inlineAttachments(
   yield bytes.subarray(attachments.end)
 }
 
-/**
- * Returns the attachments of a document by name.
- * @param document with stubs
- */
+/** Returns the attachments of a document by name, as its stubs tell them. */
 export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>> {
   const all = new Map<string, InlineStub>()
   for (const stub of stubs(document)) {
@@ -98,27 +93,23 @@ export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>
   return all
 }
 
-/**
- * Streams an attachment's bytes in base64.
- * @throws CouchError with status 404 when it is gone
- */
+/** Streams an attachment in base64. @throws CouchError with status 404 when it is gone */
 export async function* attachmentBase64(
   db: CouchDatabase,
-  id: string,
-  rev: string,
+  revision: Revision,
   stub: AttachmentStub
 ): AsyncGenerator<Uint8Array> {
-  if (canBeReadAlone(db, id, rev, stub)) yield* base64(readAlone(db, id, rev, stub))
-  else yield* readWithDocument(db, id, rev, stub.name)
+  if (canBeReadAlone(db, revision, stub)) yield* base64(readAlone(db, revision, stub))
+  else yield* readWithDocument(db, revision, stub.name)
 }
 
 function* canAllBeReadAlone(
   db: CouchDatabase,
-  { id, rev }: DocumentBytes,
+  revision: Revision,
   all: readonly AttachmentStub[]
 ): Steps<boolean> {
   for (const stub of all) {
-    if (!canBeReadAlone(db, id, rev as string, stub)) return false
+    if (!canBeReadAlone(db, revision, stub)) return false
     yield
   }
   return true
@@ -128,27 +119,17 @@ function* canAllBeReadAlone(
 const MAX_TYPE = 500
 
 /**
- * Returns whether an attachment's own URL gives it as it is: CouchDB sends the content type as a header, whatever is in it. A
- * line break would end the head there, and one that is no string is not sent at all.
+ * Returns whether an attachment's own URL gives it as it is. CouchDB sends any content type as a header: a line break ends
+ * the head, and a type that is not a string is not sent.
  */
-const canBeReadAlone = (
-  db: CouchDatabase,
-  id: string,
-  rev: string,
-  { name, contentType }: AttachmentStub
-): boolean =>
+const canBeReadAlone = (db: CouchDatabase, { id, rev }: Revision, { name, contentType }: AttachmentStub) =>
   fitsUrl({ path: [db.name, id, name], query: { rev } }) &&
   typeof contentType === 'string' &&
   contentType.length <= MAX_TYPE &&
   /^[\x20-\x7e]*$/.test(contentType)
 
 /** Reads an attachment by its own URL. */
-function readAlone(
-  db: CouchDatabase,
-  id: string,
-  rev: string,
-  stub: AttachmentStub
-): AsyncGenerator<Uint8Array> {
+function readAlone(db: CouchDatabase, { id, rev }: Revision, stub: AttachmentStub) {
   return untilBegun(db.client, async function* () {
     // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
     const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
@@ -157,47 +138,37 @@ function readAlone(
 }
 
 /** Reads an attachment's base64, whatever its name, by its document. */
-async function* readWithDocument(
-  db: CouchDatabase,
-  id: string,
-  rev: string,
-  name: string
-): AsyncGenerator<Uint8Array> {
-  for await (const piece of readPart(db, id, rev, ['_attachments', name, 'data'])) {
+async function* readWithDocument(db: CouchDatabase, revision: Revision, name: string) {
+  for await (const piece of readPart(db, revision, ['_attachments', name, 'data'])) {
     const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
     if (text.length > 0) yield text
   }
 }
 
 /**
- * Reads a value inside a document with its attachments inline, as it arrives. The database makes all of the document in
- * its memory.
+ * Reads a value inside a document with inline attachments as it arrives. The database makes the document in its memory.
  * @throws CouchError with status 404 when the revision, or the value, is gone
  */
-function readPart(
-  db: CouchDatabase,
-  id: string,
-  rev: string,
-  path: readonly string[]
-): AsyncGenerator<Uint8Array> {
+function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]) {
   return untilBegun(db.client, async function* () {
-    const request = bulkGetRequest(db.name, [{ id, rev }], { attachments: true })
+    const request = bulkGetRequest(db.name, [revision], { attachments: true })
     const { body } = await db.client.once.stream(request)
     const document: JsonPath = ['results', ELEMENT, 'docs', ELEMENT]
     const refusal = yield* jsonPart(body, [...document, 'ok', ...path], [...document, 'error'])
     if (refusal === undefined) return
     rejectServerError(refusal)
-    throw new CouchError(`document "${shown(id)}"`, { status: 404, error: 'not_found', reason: 'missing' })
+    throw new CouchError(`document "${shown(revision.id)}"`, {
+      status: 404,
+      error: 'not_found',
+      reason: 'missing'
+    })
   })
 }
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
-/**
- * Decompresses the bytes of an attachment that an answer brings, and checks them as they pass.
- * @throws CouchError when they are others than the stub tells
- */
+/** Yields the bytes of an attachment, decompressed. @throws CouchError when they are not those that the stub tells */
 async function* attachmentBytesOf(
   { headers, body }: CouchResponse,
   stub: AttachmentStub,
@@ -220,11 +191,8 @@ async function* attachmentBytesOf(
   }
   const expected = digestsOf(stub, headers)
   if (expected.length > 0 && ![plain, sent].some((digesting) => expected.includes(digesting.end()))) {
-    throw new CouchError(what, {
-      error: 'bad_answer',
-      reason: 'the bytes have another digest',
-      retryable: true
-    })
+    const reason = 'the bytes have another digest'
+    throw new CouchError(what, { error: 'bad_answer', reason, retryable: true })
   }
 }
 

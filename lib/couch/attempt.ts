@@ -13,6 +13,7 @@ import { type CouchResponse, isJson, timedBody } from './response.js'
 import { encodeTarget } from './target.js'
 
 export interface AttemptSettings {
+  connect: () => Connection
   /** Milliseconds of silence. */
   idle: number
   /** Ends the request. */
@@ -51,23 +52,18 @@ export class Attempt {
   #answered = false
 
   /** @param deadline ends the request as one that the database keeps waiting */
-  constructor(
-    request: CouchRequest,
-    settings: AttemptSettings,
-    connection: Connection,
-    deadline?: AbortSignal
-  ) {
+  constructor(request: CouchRequest, settings: AttemptSettings, deadline?: AbortSignal) {
     const { idle, beforeWrite } = settings
     this.#request = request
     this.#settings = settings
-    this.#connection = connection
+    this.#connection = settings.connect()
     this.#deadline = deadline
     this.#fence = request.write && beforeWrite ? new Fence(beforeWrite, this.#abort) : undefined
     this.#body = bodyOf(request)
     this.#bytes = bytesOf(this.#body, request.headers)
     this.#idle = Math.min(idle, request.silence ?? idle)
     this.#silence = new Silence(this.#idle, () => this.#stall())
-    this.#waitsFor = connection.dispatcher ? 'unknown' : 'connection'
+    this.#waitsFor = this.#connection.dispatcher ? 'unknown' : 'connection'
   }
 
   /**
@@ -162,7 +158,11 @@ export class Attempt {
       failure: (error) => this.#failure(error),
       release: () => this.#release()
     })
-    const response = { status, headers, body: timed, discard: () => this.#drop(body) }
+    const drop = () => {
+      this.#release()
+      discard(body)
+    }
+    const response = { status, headers, body: timed, discard: drop }
     if (status >= 300) throw await refusal(what, response, this.#bytes)
     const expectsJson = !this.#request.headers?.accept && this.#request.method !== 'HEAD'
     if (expectsJson && !isJson(headers)) {
@@ -170,11 +170,6 @@ export class Attempt {
       throw notJson(what, response)
     }
     return response
-  }
-
-  #drop(body: Dispatcher.ResponseData['body']): void {
-    this.#release()
-    discard(body)
   }
 
   #release(): void {
@@ -187,28 +182,25 @@ export class Attempt {
     this.#abort.abort(new Error(STALLED[this.#waitsFor]))
   }
 
-  /** Returns what is to be thrown where the request, or reading its answer, failed with `error`. */
-  #failure(error: unknown): unknown {
+  /** Returns what is to be thrown where the request, or reading its answer, failed with `cause`. */
+  #failure(cause: unknown): unknown {
     this.#release()
     if (this.#fence?.closed) return this.#fence.closed.reason
     if (this.#settings.signal?.aborted) return this.#settings.signal.reason
-    if (error instanceof CouchError) return error
-    const code = String((error as { code?: unknown }).code ?? (error as Error).name)
+    if (cause instanceof CouchError) return cause
+    const code = String((cause as { code?: unknown }).code ?? (cause as Error).name)
+    const unanswered = (error: string, reason: string, sent?: number) =>
+      new CouchError(describe(this.#request), { error, reason, retryable: true, cause, sent })
     if (this.#deadline?.aborted || this.#stalled || /TIMEOUT/.test(code))
-      return this.#unanswered('stalled', STALLED[this.#waitsFor], error)
+      return unanswered('stalled', STALLED[this.#waitsFor])
     if (CLOSED.has(code) && this.#mayBeTooLong())
-      return this.#unanswered('cut_off', cutOff(code, this.#bytes), error)
-    return this.#unanswered('unreachable', `the connection failed (${code})`, error)
+      return unanswered('cut_off', cutOff(code, this.#bytes), this.#bytes)
+    return unanswered('unreachable', `the connection failed (${code})`)
   }
 
   /** Returns whether the body is so long that a server may close the connection rather than answer. */
   #mayBeTooLong(): boolean {
     return !this.#answered && this.#body !== undefined && (this.#bytes ?? Infinity) > LEAST_REQUEST_BYTES
-  }
-
-  #unanswered(error: 'stalled' | 'cut_off' | 'unreachable', reason: string, cause: unknown): CouchError {
-    const sent = error === 'cut_off' ? this.#bytes : undefined
-    return new CouchError(describe(this.#request), { error, reason, retryable: true, cause, sent })
   }
 }
 

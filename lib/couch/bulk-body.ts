@@ -28,8 +28,9 @@ export class BulkBody {
   /** `false` keeps the revisions that the documents name; the answer then holds failures only. */
   readonly newEdits: boolean
   readonly buffer: Buffer
+  /** Documents in it. */
+  count = 0
   readonly #limit: number
-  #count = 0
   #used: number
 
   /**
@@ -55,23 +56,19 @@ export class BulkBody {
     return DOCS_REPLICATED.length + bytes + 1 + DOCS_END.length
   }
 
-  get count(): number {
-    return this.#count
-  }
-
   fits(doc: Uint8Array): boolean {
-    const most = this.#count === 0 ? this.buffer.length : this.#limit
+    const most = this.count === 0 ? this.buffer.length : this.#limit
     return this.#used + 1 + doc.length + DOCS_END.length <= most
   }
 
   /** Adds a document, and returns it as it stands in the body. */
   add(doc: Uint8Array): Buffer {
     if (!this.fits(doc)) throw new RangeError('the document does not fit into the body')
-    if (this.#count > 0) this.buffer[this.#used++] = COMMA
+    if (this.count > 0) this.buffer[this.#used++] = COMMA
     const start = this.#used
     this.buffer.set(doc, start)
     this.#used += doc.length
-    this.#count++
+    this.count++
     return this.buffer.subarray(start, this.#used)
   }
 

@@ -1,32 +1,17 @@
-import type { Agent } from 'undici'
 import { LinkedAbort } from '../waits/linked-abort.js'
-import { Agents } from './agents.js'
+import { Shared } from './agents.js'
 import { Attempt, type AttemptSettings } from './attempt.js'
-import type { Connection } from './connection.js'
 import { CouchError } from './errors.js'
 import type { CouchRequest } from './request.js'
-import { RequestSize } from './request-size.js'
+import type { RequestSize } from './request-size.js'
 import { type CouchResponse, readJson } from './response.js'
-import { afterConflict, ONCE, Retrier, type RetrySettings } from './retry.js'
+import { backoff, CONFLICT, ONCE, Retrier, type RetrySettings, waitOn } from './retry.js'
 
 export interface ClientSettings extends AttemptSettings, RetrySettings {
-  connect: () => Connection
   /** Milliseconds for a whole control call. */
   control: number
   /** Bytes of the largest request, of what can be divided. */
   requestBytes?: number
-  /** Ends every call. */
-  signal?: AbortSignal
-}
-
-/** What clients share that were made from one another. */
-class Shared extends Agents {
-  readonly size: RequestSize
-
-  constructor({ requestBytes }: ClientSettings) {
-    super()
-    this.size = new RequestSize(requestBytes)
-  }
 }
 
 /**
@@ -40,17 +25,21 @@ class Shared extends Agents {
 export class CouchClient {
   readonly settings: ClientSettings
   readonly #shared: Shared
-  readonly #agent: Agent
+  readonly #use: keyof Shared['agents']
 
-  constructor(settings: ClientSettings, shared = new Shared(settings), agent = shared.common) {
+  constructor(
+    settings: ClientSettings,
+    shared = new Shared(settings.requestBytes),
+    use: keyof Shared['agents'] = 'common'
+  ) {
     this.settings = settings
     this.#shared = shared
-    this.#agent = agent
+    this.#use = use
   }
 
   /** Returns a client on the same connections with other settings. */
   with(settings: Partial<ClientSettings>): CouchClient {
-    return new CouchClient({ ...this.settings, ...settings }, this.#shared, this.#agent)
+    return new CouchClient({ ...this.settings, ...settings }, this.#shared, this.#use)
   }
 
   /** Returns a client that makes one attempt of each call, for callers that count attempts themselves. */
@@ -58,28 +47,9 @@ export class CouchClient {
     return this.with({ retry: ONCE })
   }
 
-  /**
-   * Returns a client on connections that are kept for calls which must not wait behind others, such as renewals of the
-   * lease. Where the host's nano has a dispatcher of its own, that one serves all calls.
-   */
-  reserved(): CouchClient {
-    return new CouchClient(this.settings, this.#shared, this.#shared.reserved)
-  }
-
-  /**
-   * Returns a client on connections for backups and restores: requests that come in must not keep them waiting. Where the
-   * host's nano has a dispatcher of its own, that one serves all calls.
-   */
-  forOperations(): CouchClient {
-    return new CouchClient(this.settings, this.#shared, this.#shared.operations)
-  }
-
-  /**
-   * Returns a client on connections for what downloads read: a reader that pauses must keep no other call waiting. Where
-   * the host's nano has a dispatcher of its own, that one serves all calls.
-   */
-  forDownloads(): CouchClient {
-    return new CouchClient(this.settings, this.#shared, this.#shared.downloads)
+  /** Returns a client on the connections for one use. A dispatcher of the host's nano serves all uses. */
+  for(use: keyof Shared['agents']): CouchClient {
+    return new CouchClient(this.settings, this.#shared, use)
   }
 
   /** Returns the largest request that the server takes, learned by all clients on the same connections. */
@@ -88,8 +58,8 @@ export class CouchClient {
   }
 
   /** Ends the connections of all clients that share them. */
-  async close(): Promise<void> {
-    await this.#shared.close()
+  close(): Promise<void> {
+    return this.#shared.close()
   }
 
   /** Runs `work` again after faults that may pass, unless a call in it has given up on them. */
@@ -111,7 +81,7 @@ export class CouchClient {
 
   /** Waits before a write is tried again after the conflict of its `attempt`, counted from 1. */
   afterConflict(attempt: number): Promise<void> {
-    return afterConflict(attempt, this.settings.signal)
+    return waitOn(this.settings.signal, backoff(CONFLICT, attempt))
   }
 
   /** Makes a call whose answer is a small JSON value. */
@@ -141,9 +111,9 @@ export class CouchClient {
   }
 
   async #attempt(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
-    const attempt = new Attempt(request, this.settings, this.settings.connect(), deadline)
+    const attempt = new Attempt(request, this.settings, deadline)
     try {
-      return await attempt.send(this.#agent)
+      return await attempt.send(this.#shared.agents[this.#use])
     } catch (error) {
       if (error instanceof CouchError && error.status === 413 && error.sent !== undefined)
         this.size.refused(error.sent)

@@ -26,12 +26,10 @@ interface NanoConfig {
   headers?: Record<string, string>
   agent?: unknown
   requestDefaults?: object
-  cookieJar?: CookieJar
-}
-
-interface CookieJar {
-  getCookieString(url: string): string | undefined
-  parse?(setCookie: string, url: string): void
+  cookieJar?: {
+    getCookieString(url: string): string | undefined
+    parse?(setCookie: string, url: string): void
+  }
 }
 
 type Couch = ServerScope | (() => ServerScope)
@@ -87,7 +85,6 @@ export function connectionTo(couch: Couch): Connection {
 /**
  * Reads the connection out of a nano server scope: address, credentials (of the URL, of `headers`, or the session
  * cookie of `nano.auth()`), extra headers and dispatcher.
- *
  * @throws HostValueError when it is not a nano server scope that can be used
  */
 export function connectionOf(couch: ServerScope): Connection {

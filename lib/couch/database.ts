@@ -1,13 +1,14 @@
+import { Silence } from '../waits/silence.js'
 import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
 import { confirmAccepted } from './accepted.js'
 import { type BulkAnswer, BulkBody, type BulkResult, bulkResults } from './bulk-body.js'
 import type { CouchClient } from './client.js'
-import { CouchError, isConflict, isMissing, isNotFound, isTooLarge, malformed } from './errors.js'
+import { CouchError, expected, isConflict, isMissing, isTooLarge, malformed } from './errors.js'
 import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
 import { type Leaf, sortLeaves } from './leaves.js'
 import type { AttachmentPart } from './multipart.js'
 import { anyNodeKnows } from './nodes.js'
-import { type CouchRequest, DeadlineAroundBody } from './request.js'
+import type { CouchRequest } from './request.js'
 import { inParts } from './request-size.js'
 import {
   type AllDocsRange,
@@ -113,7 +114,7 @@ export class CouchDatabase {
 
   /**
    * Returns what the server tells of the database; `null` when there is none.
-   * @throws CouchError also when another node of the cluster knows the database, and this one has not learned of it in time
+   * @throws CouchError also when another node knows the database, and this one has not learned of it in time
    */
   async find(): Promise<DatabaseInfo | null> {
     const retrier = this.client.retrier()
@@ -143,9 +144,8 @@ export class CouchDatabase {
     } catch (refusal) {
       // Somebody else was first, or the reply to us was lost.
       if (refusal instanceof CouchError && refusal.error === 'file_exists') return
-      throw refusal instanceof CouchError && !refusal.retryable
-        ? notCreated(this.name, query, refusal)
-        : refusal
+      if (!(refusal instanceof CouchError) || refusal.retryable) throw refusal
+      throw notCreated(this.name, query, refusal)
     }
   }
 
@@ -155,34 +155,25 @@ export class CouchDatabase {
    */
   async probeWrite(): Promise<void> {
     const path = [this.name, '_local/db_backups_probe']
-    await this.client.json({ method: 'PUT', path, json: {}, write: true }).catch((error: unknown) => {
-      // It is there.
-      if (!isConflict(error)) throw error
-    })
+    const written = this.client.json({ method: 'PUT', path, json: {}, write: true })
+    // With a conflict, it is there.
+    await written.catch(expected(isConflict, undefined))
   }
 
   /** Reads a document; `null` when there is none. */
   async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
-    try {
-      return await this.client.answer({ path: [this.name, id] }, (json) => {
-        const doc = json as T & { _id: string; _rev: string }
-        if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
-        return doc
-      })
-    } catch (error) {
-      if (isMissing(error)) return null
-      throw error
-    }
+    const found = this.client.answer({ path: [this.name, id] }, (json) => {
+      const doc = json as T & { _id: string; _rev: string }
+      if (doc?._id !== id || typeof doc._rev !== 'string') throw malformed(this.name, '_id and _rev')
+      return doc
+    })
+    return found.catch(expected(isMissing, null))
   }
 
-  /** Reads no more of a document than it takes to know its type; `null` when there is no such document. */
-  async type(id: string): Promise<{ type: string | undefined } | null> {
-    try {
-      return { type: await this.readStream(id, (body) => stringMember(body, 'type')) }
-    } catch (error) {
-      if (isMissing(error)) return null
-      throw error
-    }
+  /** Reads no more of a document than it takes to know its type; `undefined` when there is no document, or no type. */
+  async type(id: string): Promise<string | undefined> {
+    const type = this.readStream(id, (body) => stringMember(body, 'type'))
+    return type.catch(expected(isMissing, undefined))
   }
 
   /** Reads a document's JSON as it arrives. `read` is called anew for each attempt. */
@@ -220,26 +211,8 @@ export class CouchDatabase {
   async leaves(id: string, query: { revs?: boolean } = {}): Promise<Leaf[]> {
     const path = [this.name, '_bulk_get']
     const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
-    try {
-      return sortLeaves(await this.client.answer(request, (json) => leavesOf(json, this.name)))
-    } catch (error) {
-      if (isMissing(error)) return []
-      throw error
-    }
-  }
-
-  /** Reads a document's current revision without its body; `null` when there is no such document. */
-  async revision(id: string): Promise<string | null> {
-    try {
-      const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
-      response.discard()
-      const etag = /^"([0-9]+-[0-9a-f]{32})"$/.exec(String(response.headers.etag))
-      return etag ? etag[1] : ((await this.get(id))?._rev ?? null)
-    } catch (error) {
-      // A HEAD has no body that tells whose answer it is.
-      if (isNotFound(error)) return (await this.get(id))?._rev ?? null
-      throw error
-    }
+    const leaves = this.client.answer(request, (json) => sortLeaves(leavesOf(json, this.name)))
+    return leaves.catch(expected(isMissing, []))
   }
 
   /** Returns the bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
@@ -302,16 +275,12 @@ export class CouchDatabase {
 
   /** Returns ids and revisions in a range of ids; none where the database does not exist. One copy of each shard is asked. */
   async rows(range: AllDocsRange): Promise<Revision[]> {
-    try {
-      return await this.client.retry(async () => {
-        const all: Revision[] = []
-        for await (const rows of this.#allDocs(range)) for (const { id, rev } of rows) all.push({ id, rev })
-        return all
-      })
-    } catch (error) {
-      if (isMissing(error)) return []
-      throw error
-    }
+    const rows = this.client.retry(async () => {
+      const all: Revision[] = []
+      for await (const group of this.#allDocs(range)) for (const { id, rev } of group) all.push({ id, rev })
+      return all
+    })
+    return rows.catch(expected(isMissing, []))
   }
 
   /** Reads documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
@@ -370,19 +339,13 @@ export class CouchDatabase {
   async bulkDocs(docs: readonly Uint8Array[]): Promise<BulkResult[]> {
     const results: BulkResult[] = []
     const bytesOf = ({ length }: Uint8Array) => length + 1
-    for await (const result of inParts(
-      docs,
-      this.client.size,
-      (part) => this.#bulkDocs(part),
-      bytesOf,
-      isTooLarge
-    ))
+    const call = async (part: readonly Uint8Array[]) => {
+      const { results } = await this.writeBulk(BulkBody.of(true, part))
+      return results
+    }
+    for await (const result of inParts(docs, this.client.size, call, bytesOf, isTooLarge))
       results.push(result)
     return results
-  }
-
-  async *#bulkDocs(docs: readonly Uint8Array[]): AsyncGenerator<BulkResult> {
-    yield* (await this.writeBulk(BulkBody.of(true, docs))).results
   }
 
   /**
@@ -415,18 +378,18 @@ export class CouchDatabase {
     return missing
   }
 
-  async *#revsDiff(revisions: readonly Revision[]): AsyncGenerator<string> {
+  async #revsDiff(revisions: readonly Revision[]): Promise<string[]> {
     try {
       const reply = await this.client.json<Record<string, { missing?: string[] }>>({
         method: 'POST',
         path: [this.name, '_revs_diff'],
         json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
       })
-      yield* Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
+      return Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
     } catch (error) {
       if (revisions.length > 1 || !isIllegalId(error)) throw error
       // The database cannot have it, since it is partitioned.
-      yield revisions[0].id
+      return [revisions[0].id]
     }
   }
 
@@ -471,15 +434,17 @@ export class CouchDatabase {
       write: true
     }
     return this.client.retry(async () => {
-      const around = deadline ? undefined : new DeadlineAroundBody(this.client.settings.control)
+      const abort = new AbortController()
+      const silence = new Silence(this.client.settings.control, () => abort.abort())
+      const body = () => (deadline ? data.open() : silence.without(data.open()))
       try {
-        const body = () => (around ? around.without(data.open()) : data.open())
-        const response = await this.client.once.stream({ ...request, body }, deadline ?? around?.signal)
+        if (!deadline) silence.wait()
+        const response = await this.client.once.stream({ ...request, body }, deadline ?? abort.signal)
         const written = revisionOf(await readJson(response), this.name)
         if (response.status === 202) await confirmAccepted(this, { id, rev: written }, rev)
         return written
       } finally {
-        around?.end()
+        silence.end()
       }
     })
   }

@@ -2,6 +2,7 @@ import { InvalidDocumentError } from '../json/document.js'
 import type { CouchDatabase } from './database.js'
 import { CouchError, isStalled, mayBeOfOneDocument } from './errors.js'
 import { halvesOf } from './request-size.js'
+import type { Wanted } from './requests.js'
 import { FOREGROUND } from './retry.js'
 import type { FoundDocument } from './rows.js'
 
@@ -44,22 +45,19 @@ export class DocumentReader {
    * Reads documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
    * @throws CouchError when the database does not answer at all, or keeps silent about one document after another
    */
-  read(
-    revisions: readonly { id: string; rev?: string }[],
-    options: { attachments: boolean }
-  ): AsyncGenerator<ReadDocument> {
-    return this.#read(this.#failures < PATIENCE ? this.#db : this.#hasty, revisions, options)
+  read(wanted: readonly Wanted[], options: { attachments: boolean }): AsyncGenerator<ReadDocument> {
+    return this.#read(this.#failures < PATIENCE ? this.#db : this.#hasty, wanted, options)
   }
 
   async *#read(
     db: CouchDatabase,
-    revisions: readonly { id: string; rev?: string }[],
+    wanted: readonly Wanted[],
     options: { attachments: boolean }
   ): AsyncGenerator<ReadDocument> {
-    const left = new Map(revisions.map((revision) => [revision.id, revision]))
+    const left = new Map(wanted.map((one) => [one.id, one]))
     let failure: unknown
     try {
-      for await (const found of db.bulkGet(revisions, options)) {
+      for await (const found of db.bulkGet(wanted, options)) {
         left.delete(found.id)
         this.#silent = 0
         yield found
@@ -87,10 +85,7 @@ export class DocumentReader {
     return this.#failures < PATIENCE ? this.#db : this.#hasty
   }
 
-  /**
-   * Makes sure that the database answers, before a document is blamed.
-   * @throws `failure` when it does not
-   */
+  /** Makes sure that the database answers, before a document is blamed. @throws `failure` when it does not */
   async confirmAnswers(failure: ReadFailure): Promise<void> {
     try {
       for await (const _ of this.#hasty.bulkGet([{ id: PROBE }], { attachments: false }));

@@ -19,6 +19,9 @@ export class CouchError extends PublicCouchError {
 export const isUnavailable = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.retryable
 
+/** Returns whether a call has failed, rather than this process. */
+export const isCouchError = (error: unknown): error is CouchError => error instanceof CouchError
+
 export const isConflict = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 409
 
@@ -32,17 +35,11 @@ export const isMissing = (error: unknown): error is CouchError =>
 /** Returns whether nodes of the cluster are down, which CouchDB tells by a 412. */
 export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
 
-/**
- * Returns whether what was sent is larger than the database, or a proxy before it, takes. Where all attempts were cut off without an
- * answer, that is why.
- */
+/** Returns whether what was sent is too large for the database, or a proxy: they may also cut off every attempt. */
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && (error.status === 413 || error.error === 'cut_off')
 
-/**
- * Returns whether a request exceeds CouchDB's own limit of length (`chttpd/max_http_request_size`). Its limits of documents and
- * attachments have other codes.
- */
+/** Returns whether a request exceeds `chttpd/max_http_request_size`. Limits of documents and attachments have other codes. */
 export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' | 'error'>): boolean =>
   status === 413 && error === 'too_large'
 
@@ -56,6 +53,14 @@ export const isStalled = (error: unknown): error is CouchError =>
 /** Returns whether one document may be to blame for the failure of a request for several. */
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
   error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)
+
+/** Makes a handler for `catch` that gives `value` for failures that `isExpected` knows, and throws all others. */
+export function expected<T>(isExpected: (error: unknown) => boolean, value: T): (error: unknown) => T {
+  return (error) => {
+    if (isExpected(error)) return value
+    throw error
+  }
+}
 
 /** Returns the error for an answer that lacks what it has to have. */
 export function malformed(where: string, what: string): CouchError {

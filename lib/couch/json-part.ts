@@ -8,9 +8,7 @@ const MAX_KEY = 64 * 1024 * 1024
 const MAX_REFUSAL = 64 * 1024
 
 /**
- * Yields the bytes of one value inside an answer as they arrive.
- *
- * @param path where the value stands
+ * Yields the bytes of the value at `path` in an answer as they arrive.
  * @param refused where the answer says why there is none
  * @returns `undefined`, or, where the value did not come, what stands at `refused`: an empty object when nothing does
  * @throws CouchError (retryable) when the answer is cut, or is not JSON
@@ -20,66 +18,45 @@ export async function* jsonPart(
   path: JsonPath,
   refused: JsonPath
 ): AsyncGenerator<Uint8Array, Uint8Array | undefined> {
-  const visitor = new PartVisitor(path, refused)
+  let pieces: Uint8Array[] = []
+  const refusal: Buffer[] = []
+  let refusalBytes = 0
+  let found = false
+  const visitor: JsonVisitor = {
+    begin(at) {
+      if (!leadsTo(at, path)) return at.length === refused.length && leadsTo(at, refused) ? 'stream' : 'skip'
+      if (at.length < path.length) return 'enter'
+      if (found) throw badAnswer('a part of it came twice')
+      found = true
+      return 'stream'
+    },
+    bytes(piece, at) {
+      if (leadsTo(at, path)) {
+        pieces.push(piece)
+        return
+      }
+      refusalBytes += piece.length
+      if (refusalBytes > MAX_REFUSAL) throw badAnswer('an error in it is too long')
+      refusal.push(Buffer.from(piece))
+    },
+    end() {}
+  }
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_KEY })
   try {
     for await (const chunk of body) {
       scanner.write(chunk)
-      yield* visitor.take()
+      const arrived = pieces
+      pieces = []
+      yield* arrived
     }
     scanner.end()
   } catch (error) {
     throw asCouchError(error)
   }
-  return visitor.found ? undefined : visitor.refusal
+  if (found) return undefined
+  return refusal.length > 0 ? Buffer.concat(refusal) : Buffer.from('{"error":"not_found"}')
 }
 
-class PartVisitor implements JsonVisitor {
-  found = false
-  readonly #path: JsonPath
-  readonly #refused: JsonPath
-  #pieces: Uint8Array[] = []
-  #refusal: Buffer[] = []
-  #refusalBytes = 0
-
-  constructor(path: JsonPath, refused: JsonPath) {
-    this.#path = path
-    this.#refused = refused
-  }
-
-  get refusal(): Uint8Array {
-    return this.#refusal.length > 0 ? Buffer.concat(this.#refusal) : Buffer.from('{"error":"not_found"}')
-  }
-
-  take(): Uint8Array[] {
-    const pieces = this.#pieces
-    this.#pieces = []
-    return pieces
-  }
-
-  begin(path: JsonPath): 'enter' | 'stream' | 'skip' {
-    if (leadsTo(path, this.#path)) {
-      if (path.length < this.#path.length) return 'enter'
-      if (this.found)
-        throw new CouchError('answer', { error: 'bad_answer', reason: 'a part of it came twice' })
-      this.found = true
-      return 'stream'
-    }
-    return path.length === this.#refused.length && leadsTo(path, this.#refused) ? 'stream' : 'skip'
-  }
-
-  bytes(piece: Uint8Array, path: JsonPath): void {
-    if (leadsTo(path, this.#path)) {
-      this.#pieces.push(piece)
-      return
-    }
-    this.#refusalBytes += piece.length
-    if (this.#refusalBytes > MAX_REFUSAL)
-      throw new CouchError('answer', { error: 'bad_answer', reason: 'an error in it is too long' })
-    this.#refusal.push(Buffer.from(piece))
-  }
-
-  end(): void {}
-}
+const badAnswer = (reason: string) => new CouchError('answer', { error: 'bad_answer', reason })
 
 const leadsTo = (path: JsonPath, wanted: JsonPath) => path.every((step, i) => step === wanted[i])

@@ -2,7 +2,6 @@ import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
 import {
   ELEMENT,
   type JsonAction,
-  type JsonKind,
   type JsonPath,
   JsonScanner,
   JsonSyntaxError,
@@ -35,8 +34,6 @@ export type Trailer = Record<string, unknown>
 
 /**
  * Reads an answer of the form `{"<member>":[row,row,...],...}` row by row. The rows are the bytes CouchDB sent.
- *
- * @param member the member that holds the rows
  * @param trailer receives the other members
  * @param memory is used for rows that come in several pieces, which are valid until the next rows are asked for
  * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form; (not retryable) when a row takes more
@@ -73,17 +70,30 @@ export async function* jsonRows(
 
 /**
  * Reads one member of an answer that is an object, and leaves the rest of the answer unread.
- *
  * @returns `undefined` when there is no such member, or when it is not a string
  * @throws CouchError (retryable) when the answer is cut, or is not JSON
  */
 export async function stringMember(body: AsyncIterable<Buffer>, member: string): Promise<string | undefined> {
-  const visitor = new MemberVisitor(member)
+  const pieces: Uint8Array[] = []
+  const values: string[] = []
+  const visitor: JsonVisitor = {
+    begin(path, kind) {
+      if (path.length === 0) return 'enter'
+      return path[0] === member && kind === 'string' ? 'stream' : 'skip'
+    },
+    bytes(piece) {
+      pieces.push(Buffer.from(piece))
+    },
+    end(path) {
+      if (path.length === 1 && pieces.length > 0)
+        values.push(JSON.parse(Buffer.concat(pieces.splice(0)).toString()))
+    }
+  }
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
   try {
     for await (const chunk of body) {
       scanner.write(chunk)
-      if (visitor.value !== undefined) return visitor.value
+      if (values.length > 0) return values[0]
     }
     scanner.end()
   } catch (error) {
@@ -101,31 +111,6 @@ export function asCouchError(error: unknown): unknown {
     retryable: true,
     cause: error
   })
-}
-
-class MemberVisitor implements JsonVisitor {
-  value: string | undefined
-  readonly #member: string
-  #pieces: Uint8Array[] = []
-
-  constructor(member: string) {
-    this.#member = member
-  }
-
-  begin(path: JsonPath, kind: JsonKind): JsonAction {
-    if (path.length === 0) return 'enter'
-    return path[0] === this.#member && kind === 'string' ? 'stream' : 'skip'
-  }
-
-  bytes(piece: Uint8Array): void {
-    this.#pieces.push(Buffer.from(piece))
-  }
-
-  end(path: JsonPath): void {
-    if (path.length !== 1 || this.#pieces.length === 0) return
-    this.value = JSON.parse(Buffer.concat(this.#pieces).toString())
-    this.#pieces = []
-  }
 }
 
 class RowVisitor implements JsonVisitor {

@@ -34,10 +34,8 @@ export function* multipartRelated(
     yield
   }
   const tail = Buffer.from(`--${boundary}--`)
-  let length = totalLength(head) + tail.length
-  parts.forEach((part, index) => {
-    length += heads[index].length + part.length + 2
-  })
+  const bodies = parts.reduce((sum, part) => sum + part.length + CRLF.length, 0)
+  const length = totalLength(head) + totalLength(heads) + bodies + tail.length
   return {
     headers: {
       'content-type': `multipart/related; boundary="${boundary}"`,

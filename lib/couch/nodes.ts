@@ -1,5 +1,5 @@
 import type { CouchClient } from './client.js'
-import { CouchError } from './errors.js'
+import { CouchError, expected, isCouchError } from './errors.js'
 
 /** Seconds that a node's uptime, asked twice, may differ from the time between. */
 const TOLERANCE = 5
@@ -26,43 +26,26 @@ export async function nodeNames(client: CouchClient): Promise<string[]> {
 export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
   const client = asked.once
   const askedAt = performance.now() / 1000
-  try {
-    const names = await nodeNames(client)
-    const systems = names.map((name) => client.json<{ uptime: number }>({ path: ['_node', name, '_system'] }))
-    const uptimes = (await Promise.all(systems)).map(({ uptime }) => uptime)
-    return { uptimes: Object.fromEntries(names.map((name, i) => [name, uptimes[i]])), askedAt }
-  } catch (error) {
-    if (error instanceof CouchError) return null
-    throw error
+  const uptimeOf = async (node: string): Promise<[string, number]> => {
+    const { uptime } = await client.json<{ uptime: number }>({ path: ['_node', node, '_system'] })
+    return [node, uptime]
   }
+  const uptimes = nodeNames(client).then((names) => Promise.all(names.map(uptimeOf)))
+  return uptimes
+    .then((entries) => ({ uptimes: Object.fromEntries(entries), askedAt }))
+    .catch(expected(isCouchError, null))
 }
 
 /**
- * Tells whether any node knows a database. One that was down when the database was created says that there is none until
+ * Returns whether any node knows a database. One that was down when the database was created says that there is none until
  * another node has told it. Where the credentials or the server do not let nodes be asked, none is known to.
  */
 export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
   const client = asked.once
-  try {
-    const names = await nodeNames(client)
-    if (names.length < 2) return false
-    const answers = await Promise.all(names.map((name) => knows(client, name, database)))
-    return answers.includes(true)
-  } catch (error) {
-    if (error instanceof CouchError) return false
-    throw error
-  }
-}
-
-/** Returns whether one node is known to list a database. */
-async function knows(client: CouchClient, node: string, database: string): Promise<boolean> {
-  try {
-    await client.json({ path: ['_node', node, '_dbs', database] })
-    return true
-  } catch (error) {
-    if (error instanceof CouchError) return false
-    throw error
-  }
+  const knows = (node: string): Promise<boolean> =>
+    client.json({ path: ['_node', node, '_dbs', database] }).then(() => true, expected(isCouchError, false))
+  const names = await nodeNames(client).catch(expected(isCouchError, []))
+  return names.length > 1 && (await Promise.all(names.map(knows))).includes(true)
 }
 
 /** Returns whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */

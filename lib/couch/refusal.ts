@@ -16,11 +16,7 @@ type Answer = Pick<CouchResponse, 'status' | 'headers'>
 /** Bytes of an answer that tells why there is no other. */
 const MAX_TOLD = 1024 * 1024
 
-/**
- * Returns what an answer whose status tells of a failure means.
- * @param what names the request
- * @param sent bytes of the request's body, where they are known
- */
+/** Makes the error for an answer whose status tells of a failure. @param sent bytes of the request's body, if known */
 export async function refusal(
   what: string,
   response: CouchResponse,
@@ -65,10 +61,8 @@ export function notJson(what: string, answer: Answer): CouchError {
 }
 
 /**
- * Reads what an answer tells. CouchDB tells `error` and `reason` in JSON; of other answers nothing is passed on, since
+ * Reads what an answer tells. CouchDB tells `error` and `reason` in JSON; nothing of other answers is passed on, since
  * they may hold anything.
- * @param told the answer's JSON, where it is some
- * @param sent bytes of the request's body, where they are known
  */
 function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal {
   const { error, reason } = detailsOf(told)

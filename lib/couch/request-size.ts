@@ -3,38 +3,29 @@ export const REQUEST_BYTES = 1024 * 1024
 /** Bytes that every server on the way has to take. */
 export const LEAST_REQUEST_BYTES = 64 * 1024
 
-/**
- * The largest request that the way to a server takes, as far as it is known. What can be divided is sent in requests of at
- * most so many bytes; what cannot is sent as it is.
- */
+/** Tells how large requests for several items may be: what a server, and proxies before it, are known to take. */
 export class RequestSize {
-  #bytes: number
+  bytes: number
 
   constructor(bytes = REQUEST_BYTES) {
-    this.#bytes = bytes
-  }
-
-  get bytes(): number {
-    return this.#bytes
+    this.bytes = bytes
   }
 
   /** Notes that a request of so many bytes was refused for its length. */
   refused(sent: number): void {
-    this.#bytes = Math.max(LEAST_REQUEST_BYTES, Math.min(this.#bytes, sent >> 1))
+    this.bytes = Math.max(LEAST_REQUEST_BYTES, Math.min(this.bytes, sent >> 1))
   }
 }
 
 /**
  * Calls for several items in parts: divides those whose bodies take more than the server does, and those that it refuses.
- *
- * @param call is given some of the items, at least one
- * @param bytesOf tells what an item takes in a body
- * @param isDivided tells of a failure whether fewer items may not fail so
+ * @param bytesOf returns the bytes of an item in a body
+ * @param isDivided returns whether fewer items may not fail so
  */
 export async function* inParts<T, R>(
   items: readonly T[],
   size: RequestSize,
-  call: (part: readonly T[]) => AsyncIterable<R>,
+  call: (part: readonly T[]) => AsyncIterable<R> | Promise<Iterable<R>>,
   bytesOf: (item: T) => number,
   isDivided: (error: unknown) => boolean
 ): AsyncGenerator<R> {
@@ -46,7 +37,7 @@ export async function* inParts<T, R>(
       continue
     }
     try {
-      yield* call(part)
+      yield* await call(part)
     } catch (error) {
       if (part.length === 1 || !isDivided(error)) throw error
       parts.unshift(...halvesOf(part))

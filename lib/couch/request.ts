@@ -81,38 +81,3 @@ export class Fence {
     this.check()
   }
 }
-
-/** A deadline of what is waited for before a request's body is read, and again after it. */
-export class DeadlineAroundBody {
-  readonly #ms: number
-  readonly #abort = new AbortController()
-  #timer: NodeJS.Timeout | undefined
-  #ended = false
-
-  constructor(ms: number) {
-    this.#ms = ms
-    this.#start()
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal
-  }
-
-  /** Passes the body on. The time that it takes does not count. */
-  async *without(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    clearTimeout(this.#timer)
-    yield* body
-    this.#start()
-  }
-
-  end(): void {
-    this.#ended = true
-    clearTimeout(this.#timer)
-  }
-
-  #start(): void {
-    if (this.#ended) return
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#abort.abort(), this.#ms)
-  }
-}

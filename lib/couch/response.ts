@@ -33,12 +33,8 @@ export async function readJson(response: Pick<CouchResponse, 'body'>): Promise<u
   try {
     return JSON.parse(text.toString())
   } catch (cause) {
-    throw new CouchError('answer', {
-      error: 'truncated',
-      reason: 'the answer is not complete JSON',
-      retryable: true,
-      cause
-    })
+    const reason = 'the answer is not complete JSON'
+    throw new CouchError('answer', { error: 'truncated', reason, retryable: true, cause })
   }
 }
 
@@ -104,14 +100,13 @@ export async function* timedBody(
         waited = 0
         received = 0
       } else if (waited > idle) {
-        throw tooSlow(what, idle)
+        const reason = `the response is too slow (less than ${LEAST_BYTES} bytes in ${idle / 1000} s)`
+        throw new CouchError(what, { error: 'stalled', reason, retryable: true })
       }
       yield next.value
     }
     ended = true
   } catch (error) {
-    ended = true
-    discard(body)
     throw failure(error)
   } finally {
     silence.end()
@@ -119,10 +114,3 @@ export async function* timedBody(
     release()
   }
 }
-
-const tooSlow = (what: string, idle: number) =>
-  new CouchError(what, {
-    error: 'stalled',
-    reason: `the response is too slow (less than ${LEAST_BYTES} bytes in ${idle / 1000} s)`,
-    retryable: true
-  })

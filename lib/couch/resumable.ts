@@ -17,59 +17,24 @@ const UNCERTAIN = 64 * 1024
  * before, up to the client's own.
  */
 export async function openResumable(client: CouchClient, request: CouchRequest): Promise<CouchResponse> {
-  const stream = new Resumable(client, request)
-  const first = await client.retry(() => stream.open(0))
-  return { ...first, body: stream.bytes(first) }
-}
-
-/**
- * Retries a stream until its first piece. It is opened anew then, since nothing of it was given; what fails later is the
- * caller's.
- */
-export async function* untilBegun<T>(client: CouchClient, open: () => AsyncGenerator<T>): AsyncGenerator<T> {
-  let pieces = open()
-  try {
-    let next = await client.retry(() => {
-      pieces = open()
-      return pieces.next()
-    })
-    for (; !next.done; next = await pieces.next()) yield next.value
-  } finally {
-    await pieces.return(undefined)
-  }
-}
-
-class Resumable {
-  readonly #client: CouchClient
-  readonly #request: CouchRequest
-  #silence = FIRST_SILENCE
-
-  constructor(client: CouchClient, request: CouchRequest) {
-    this.#client = client
-    this.#request = request
-  }
+  let silence = FIRST_SILENCE
 
   /** Asks for what comes after the first `from` bytes. Makes one attempt, but for shorter silences. */
-  async open(from: number): Promise<CouchResponse> {
-    const { headers } = this.#request
-    const range = from > 0 ? { range: `bytes=${from}-` } : undefined
+  async function open(from: number): Promise<CouchResponse> {
+    const headers = { ...request.headers, ...(from > 0 && { range: `bytes=${from}-` }) }
     for (;;) {
-      const silence = this.#silence
+      const waited = silence
       try {
-        return await this.#client.once.stream({
-          ...this.#request,
-          headers: { ...headers, ...range },
-          silence
-        })
+        return await client.once.stream({ ...request, headers, silence: waited })
       } catch (error) {
-        if (!isStalled(error) || silence >= this.#client.settings.idle) throw error
-        this.#silence *= 2
+        if (!isStalled(error) || waited >= client.settings.idle) throw error
+        silence *= 2
       }
     }
   }
 
-  async *bytes(first: CouchResponse): AsyncGenerator<Buffer> {
-    const retrier = this.#client.retrier()
+  async function* bytes(first: CouchResponse): AsyncGenerator<Buffer> {
+    const retrier = client.retrier()
     const length = Number(first.headers['content-length'])
     let response = first
     let given = 0
@@ -89,43 +54,58 @@ class Resumable {
         // Every byte came before the connection broke.
         if (given + tail.bytes === length) return yield* tail.take()
         await retrier.failed(error)
-        this.#silence *= 2
+        silence *= 2
       }
-      response = await this.#client.retry(() => this.open(given))
+      response = await client.retry(() => open(given))
       if (response.headers.etag !== first.headers.etag) {
         response.discard()
         throw new CouchError('attachment', { error: 'bad_answer', reason: 'it has changed', retryable: true })
       }
     }
   }
+
+  const first = await client.retry(() => open(0))
+  return { ...first, body: bytes(first) }
+}
+
+/**
+ * Retries a stream until its first piece. It is opened anew then, since nothing of it was given; what fails later is the
+ * caller's.
+ */
+export async function* untilBegun<T>(client: CouchClient, open: () => AsyncGenerator<T>): AsyncGenerator<T> {
+  let pieces = open()
+  try {
+    let next = await client.retry(() => {
+      pieces = open()
+      return pieces.next()
+    })
+    for (; !next.done; next = await pieces.next()) yield next.value
+  } finally {
+    await pieces.return(undefined)
+  }
 }
 
 /** Holds back the last {@link UNCERTAIN} bytes of an answer. */
 class Tail {
+  bytes = 0
   #pieces: Buffer[] = []
-  #bytes = 0
-
-  /** Returns how many are held. */
-  get bytes(): number {
-    return this.#bytes
-  }
-
-  /** Takes a piece, and returns those that enough has followed. */
-  *add(piece: Buffer): Generator<Buffer> {
-    this.#pieces.push(piece)
-    this.#bytes += piece.length
-    while (this.#bytes - this.#pieces[0].length >= UNCERTAIN) {
-      const certain = this.#pieces.shift() as Buffer
-      this.#bytes -= certain.length
-      yield certain
-    }
-  }
 
   /** Returns what is held: the answer was complete. */
   take(): Buffer[] {
     const pieces = this.#pieces
     this.#pieces = []
     return pieces
+  }
+
+  /** Takes a piece, and returns those that enough has followed. */
+  *add(piece: Buffer): Generator<Buffer> {
+    this.#pieces.push(piece)
+    this.bytes += piece.length
+    while (this.bytes - this.#pieces[0].length >= UNCERTAIN) {
+      const certain = this.#pieces.shift() as Buffer
+      this.bytes -= certain.length
+      yield certain
+    }
   }
 }
 

@@ -2,13 +2,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CouchError } from './errors.js'
 import type { RequestSize } from './request-size.js'
 
-/** How often and how long to try again after a fault that may pass. */
-export interface RetryPolicy {
-  attempts: number
-  /** First wait, in milliseconds; doubles with every attempt. */
+/** Milliseconds between attempts: the first wait, which doubles with every attempt, and the longest. */
+interface Backoff {
   wait: number
-  /** Longest wait, in milliseconds. */
   longest: number
+}
+
+/** How often and how long to try again after a fault that may pass. */
+export interface RetryPolicy extends Backoff {
+  attempts: number
 }
 
 /** While somebody waits for the reply. */
@@ -34,8 +36,8 @@ export interface RetrySettings {
   onRetry?: (retry: FailedAttempt) => void
 }
 
-/** Milliseconds before a write is tried again after its first conflict, doubled with each, and at most. */
-const CONFLICT_WAIT = { first: 5, longest: 400 }
+/** After conflicts: at first no longer than another writer takes. */
+export const CONFLICT: Backoff = { wait: 5, longest: 400 }
 
 /** Counts the attempts of one piece of work, and waits between them. */
 export class Retrier {
@@ -51,22 +53,18 @@ export class Retrier {
 
   /** Waits before the next attempt. @throws `error` when there is none */
   async failed(error: unknown): Promise<void> {
-    const { attempts, wait, longest } = this.#settings.retry
+    const { retry, signal, onRetry } = this.#settings
     if (!(error instanceof CouchError) || !error.retryable || error.givenUp) throw error
-    if (++this.#failures >= attempts) throw this.#lastOf(error)
-    const backoff = Math.min(longest, wait * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2)
-    const waitMs = Math.min(longest, Math.max(backoff, error.retryAfter ?? 0))
-    this.#settings.onRetry?.({ attempt: this.#failures, waitMs, error })
-    await waitOn(this.#settings.signal, waitMs)
-  }
-
-  /** Marks the error of the last attempt, unless the caller has only asked for one and counts by itself. */
-  #lastOf(error: CouchError): CouchError {
-    if (this.#settings.retry.attempts === 1) return error
-    error.givenUp = true
-    // A single connection that is closed may have been a restart of the database.
-    if (error.sent !== undefined) this.#size.refused(error.sent)
-    return error
+    if (++this.#failures >= retry.attempts) {
+      // A caller that asks for one attempt counts by itself.
+      error.givenUp = retry.attempts > 1
+      // A single connection that is closed may have been a restart of the database.
+      if (error.givenUp && error.sent !== undefined) this.#size.refused(error.sent)
+      throw error
+    }
+    const waitMs = Math.min(retry.longest, Math.max(backoff(retry, this.#failures), error.retryAfter ?? 0))
+    onRetry?.({ attempt: this.#failures, waitMs, error })
+    await waitOn(signal, waitMs)
   }
 
   /** Counts failures anew, since there was progress. */
@@ -75,17 +73,11 @@ export class Retrier {
   }
 }
 
-/**
- * Waits before a write is tried again after the conflict of its `attempt`, counted from 1: at first no longer than
- * another writer takes.
- * @throws the reason of `signal`
- */
-export async function afterConflict(attempt: number, signal: AbortSignal | undefined): Promise<void> {
-  const { first, longest } = CONFLICT_WAIT
-  await waitOn(signal, Math.min(longest, first * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2))
-}
+/** Returns the milliseconds to wait after so many failures in a row, some at random: clients must not meet again. */
+export const backoff = ({ wait, longest }: Backoff, failures: number): number =>
+  Math.min(longest, wait * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
 
 /** Waits. @throws the signal's reason */
-async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void> {
+export async function waitOn(signal: AbortSignal | undefined, ms: number): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => signal?.throwIfAborted())
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CouchError } from './errors.js'
+import { expected, isCouchError } from './errors.js'
 
 /** Milliseconds between two looks for what a request was to write. */
 const LOOK_INTERVAL = 500
@@ -21,6 +21,7 @@ export interface FindableWrite<T> {
  */
 export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>): Promise<T> {
   const deadline = new AbortController()
+  const ended = new AbortController()
   let sent = () => {}
   const bodySent = new Promise<void>((resolve) => {
     sent = resolve
@@ -30,37 +31,19 @@ export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>):
     () => true,
     () => true
   )
+  const pause = () => sleep(LOOK_INTERVAL, false, { signal: ended.signal })
   try {
     await Promise.race([bodySent, answered])
     const startedAt = performance.now()
-    while (!(await within(LOOK_INTERVAL, answered))) {
-      const found = await lookedFor(find)
+    while (!(await Promise.race([answered, pause()]))) {
+      // A look that fails tells nothing: the request still waits for its answer, and looks follow.
+      const found = await find().catch(expected(isCouchError, null))
       if (found !== null) return found
       if (performance.now() - startedAt > patience) deadline.abort()
     }
     return await answer
   } finally {
     deadline.abort()
-  }
-}
-
-/** Looks once. A look that fails tells nothing: the request still waits for its answer, and looks follow. */
-async function lookedFor<T>(find: () => Promise<T | null>): Promise<T | null> {
-  try {
-    return await find()
-  } catch (error) {
-    if (error instanceof CouchError) return null
-    throw error
-  }
-}
-
-/** Returns whether `answered` comes within `ms` milliseconds. */
-async function within(ms: number, answered: Promise<boolean>): Promise<boolean> {
-  const stop = new AbortController()
-  const late = sleep(ms, false, { signal: stop.signal }).catch(() => false)
-  try {
-    return await Promise.race([answered, late])
-  } finally {
-    stop.abort()
+    ended.abort()
   }
 }

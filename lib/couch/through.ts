@@ -1,8 +1,8 @@
 import { type Duplex, pipeline, Readable } from 'node:stream'
 
-/** What a transform makes of some bytes. Whoever stops reading it early, or sees it fail, ends their source as well. */
+/** Pipes bytes through a transform. Stopping early destroys the source, as a failure of the transform does. */
 export function through(bytes: AsyncIterable<Uint8Array>, transform: Duplex): AsyncIterable<Buffer> {
-  // A failure of the source is one of the transform then, and thrown to its reader.
+  // The transform fails with its source, and throws to its reader.
   pipeline(Readable.from(bytes, { objectMode: false }), transform, () => undefined)
   return transform
 }

@@ -14,14 +14,11 @@ export function textPart(text: string): Part {
 }
 
 /** Returns the bytes of all parts, where every part's are known. */
-export function totalLength(parts: readonly Part[]): number | undefined {
-  let total = 0
-  for (const { length } of parts) {
-    if (length === undefined) return undefined
-    total += length
-  }
-  return total
-}
+export const totalLength = (parts: readonly Part[]): number | undefined =>
+  parts.reduce<number | undefined>(
+    (sum, { length }) => (sum === undefined || length === undefined ? undefined : sum + length),
+    0
+  )
 
 /** Reads all parts from a place in the whole. Parts before it are not read. */
 export async function* readParts(

@@ -1,9 +1,9 @@
 import type { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
+import { stubOf } from '../couch/attachments.js'
 import { inPieces } from '../couch/multipart.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
-import { type ClientAttachment, clientAttachments } from '../repository/client-attachments.js'
 import type { StoredHeader } from '../repository/layout.js'
 import type { LegacyHeader, LoadedBackup } from '../repository/read-header.js'
 import type { Repository } from '../repository/repository.js'
@@ -23,7 +23,7 @@ const FORMAT_VERSION = 1
 
 /** Returns what the get-backup API sends, streamed. */
 export function backupContent(loaded: LoadedBackup, options: ContentOptions): BackupContent {
-  const parts = partsOf(loaded, options)
+  const parts = loaded.kind === 'chunks' ? chunkedParts(loaded.header) : [legacyPart(loaded.header, options)]
   const length = totalLength(parts)
   const read = (start: number) => options.stream((repository) => readParts(repository, parts, start))
   return {
@@ -32,11 +32,6 @@ export function backupContent(loaded: LoadedBackup, options: ContentOptions): Ba
     body: read(0),
     ...(length === undefined ? undefined : { length, bodyFrom: read })
   }
-}
-
-function partsOf(loaded: LoadedBackup, options: ContentOptions): Part[] {
-  if (loaded.kind === 'chunks') return chunkedParts(loaded.header)
-  return [{ length: undefined, read: (repository) => legacy(repository, loaded.header, options) }]
 }
 
 /** Returns a backup without its documents. */
@@ -53,8 +48,12 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
-  const unreadable = unreadableCount(header)
-  const missing = missingDatabases(header)
+  const dbs: [string, Record<string, unknown>][] = Object.entries(header.dbs)
+  const missing = dbs.flatMap(([key, { missing }]) => (missing === true ? [key] : []))
+  const unreadable = dbs.reduce(
+    (sum, [, { unreadable_count: count }]) => sum + (typeof count === 'number' ? count : 0),
+    0
+  )
   return {
     backup_version,
     ibp_versions,
@@ -70,14 +69,6 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
     ...(error ? { error } : undefined)
   }
 }
-
-function unreadableCount({ dbs }: StoredHeader | LegacyHeader): number {
-  const counts = Object.values(dbs).map(({ unreadable_count: count }) => count)
-  return counts.reduce<number>((sum, count) => sum + (typeof count === 'number' ? count : 0), 0)
-}
-
-const missingDatabases = ({ dbs }: StoredHeader | LegacyHeader): string[] =>
-  Object.entries(dbs).flatMap(([key, { missing }]) => (missing === true ? [key] : []))
 
 function chunkedParts(header: StoredHeader): Part[] {
   const parts = [textPart(opening(header))]
@@ -95,24 +86,17 @@ function chunkedParts(header: StoredHeader): Part[] {
 }
 
 function documentsPart(header: StoredHeader, database: LogicalDatabase): Part {
-  const stored = storedLength(header, database)
+  const length = storedLength(header, database)
   return {
     // A line's end is a comma's place; the last line has none.
-    length: stored === undefined ? undefined : Math.max(0, stored - 1),
-    read: (repository, start) => documents(repository, header, database, start)
+    length: length === undefined ? undefined : Math.max(0, length - 1),
+    async *read(repository, start) {
+      const stored = await repository.documents(header, database)
+      if (!stored) return
+      stored.checkLength()
+      yield* sentDocuments(stored, start)
+    }
   }
-}
-
-async function* documents(
-  repository: Repository,
-  header: StoredHeader,
-  database: LogicalDatabase,
-  start: number
-): AsyncGenerator<Uint8Array> {
-  const stored = await repository.documents(header, database)
-  if (!stored) return
-  stored.checkLength()
-  yield* sentDocuments(stored, start)
 }
 
 /** Yields documents with commas between them, but for those before a place. */
@@ -156,6 +140,11 @@ async function joinLines({ bytes, counting }: StoredLines): Promise<{ bytes: Buf
   return { bytes: bytes.subarray(0, used), count }
 }
 
+const legacyPart = (header: LegacyHeader, options: ContentOptions): Part => ({
+  length: undefined,
+  read: (repository) => legacy(repository, header, options)
+})
+
 async function* legacy(
   repository: Repository,
   header: LegacyHeader,
@@ -187,24 +176,23 @@ async function* legacy(
 
 /** Returns what clients have appended, as CouchDB shows it inline: base64. */
 function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
-  const attachments = clientAttachments(header)
-  if (attachments.length === 0) return []
-  const parts = attachments.flatMap((attachment, i) => [
-    textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(attachment.name)}:"`),
-    attachmentPart(header, attachment)
-  ])
+  const stubs = Object.entries(header._attachments ?? {})
+  if (stubs.length === 0) return []
+  const parts = stubs.flatMap(([name, stub], i): Part[] => {
+    const { length } = stubOf(name, stub)
+    return [
+      textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
+      {
+        length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
+        read: (repository, start) => dropBytes(repository.attachmentText(header, name), start)
+      }
+    ]
+  })
   return [...parts, textPart('"}')]
 }
 
-const attachmentPart = (header: StoredHeader | LegacyHeader, { name, length }: ClientAttachment): Part => ({
-  length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
-  read: (repository, start) => dropBytes(repository.attachmentText(header, name), start)
-})
-
-function opening(header: StoredHeader | LegacyHeader): string {
-  const head = JSON.stringify({ id: header._id, ...scalars(header) })
-  return `${head.slice(0, -1)},"dbs":{`
-}
+const opening = (header: StoredHeader | LegacyHeader): string =>
+  `${openObject({ id: header._id, ...scalars(header) })}"dbs":{`
 
 /** Returns the JSON of an object, open for more members. */
 function openObject(members: object): string {

@@ -128,31 +128,57 @@ function asInputError(error: unknown, what: string): unknown {
 
 const tooLong = () => new RangeError(`a document that is put together takes more than ${LARGE_BYTES} bytes`)
 
-/** Puts documents together from their pieces, while they are small. Items are valid until more is read. */
+/** Puts the documents of arrays together from their pieces, while they are small. Items are valid until more is read. */
 class DocumentCollector {
   items: BackupItem[] = []
+  database: LogicalDatabase = 'components'
+  /** Names the array in messages. */
+  array = ''
+  #index = 0
   readonly #pieces = new Pieces(new GrowingBuffer(LARGE_BYTES, tooLong))
   #large = false
 
-  add(piece: Uint8Array, database: LogicalDatabase, where: string): void {
+  beginArray(database: LogicalDatabase, array: string): void {
+    this.database = database
+    this.array = array
+    this.#index = 0
+  }
+
+  /** Returns the items that were found since the last call. */
+  take(): BackupItem[] {
+    const { items } = this
+    this.items = []
+    return items
+  }
+
+  /** @throws InvalidBackupError when the next element of the array is no document */
+  beginDocument(kind: JsonKind): JsonAction {
+    if (kind !== 'object') throw new InvalidBackupError(`${this.array}[${this.#index}] is not an object`)
+    return 'stream'
+  }
+
+  add(piece: Uint8Array): void {
     if (!this.#large && this.#pieces.length + piece.length <= LARGE_BYTES) {
       // Items are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
       this.#pieces.add(piece)
       return
     }
     this.#large = true
-    const before = this.#pieces.length > 0 ? [this.#pieces.take()] : []
-    for (const bytes of [...before, piece])
-      this.items.push({ kind: 'piece', database, where, bytes, last: false })
+    if (this.#pieces.length > 0) this.#addItem({ kind: 'piece', bytes: this.#pieces.take(), last: false })
+    this.#addItem({ kind: 'piece', bytes: piece, last: false })
   }
 
-  end(database: LogicalDatabase, where: string): void {
-    if (this.#large) {
-      this.items.push({ kind: 'piece', database, where, bytes: Buffer.alloc(0), last: true })
-    } else {
-      this.items.push({ kind: 'document', database, where, bytes: this.#pieces.take() })
-    }
+  endDocument(): void {
+    if (this.#large) this.#addItem({ kind: 'piece', bytes: Buffer.alloc(0), last: true })
+    else this.#addItem({ kind: 'document', bytes: this.#pieces.take() })
     this.#large = false
+    this.#index++
+  }
+
+  #addItem(
+    item: { kind: 'document'; bytes: Buffer } | { kind: 'piece'; bytes: Uint8Array; last: boolean }
+  ): void {
+    this.items.push({ ...item, database: this.database, where: `${this.array}[${this.#index}]` })
   }
 }
 
@@ -168,9 +194,6 @@ class BackupVisitor implements JsonVisitor {
   readonly #members = new Set<string>()
   readonly #keys = new Map<LogicalDatabase, string>()
   readonly #inDatabase = new Set<string>()
-  #database: LogicalDatabase = 'components'
-  #where = ''
-  #index = 0
   #found: Found[] = []
   #member: Buffer[] = []
   #memberSize = 0
@@ -198,17 +221,17 @@ class BackupVisitor implements JsonVisitor {
       case 3:
         return this.#beginDatabaseMember(String(path[2]), kind)
       default:
-        if (kind !== 'object') throw new InvalidBackupError(`${this.#where}[${this.#index}] is not an object`)
-        return 'stream'
+        return this.#collector.beginDocument(kind)
     }
   }
 
   bytes(piece: Uint8Array, path: JsonPath): void {
-    if (path.length === 4) this.#collector.add(piece, this.#database, `${this.#where}[${this.#index}]`)
+    if (path.length === 4) this.#collector.add(piece)
     else if (path[2] === 'compressed_docs') {
       this.#takeItems()
+      const { database, array: where } = this.#collector
       const base64 = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('latin1')
-      this.#found.push({ kind: 'compressed', database: this.#database, where: this.#where, base64 })
+      this.#found.push({ kind: 'compressed', database, where, base64 })
     } else {
       this.#memberSize += piece.length
       if (this.#memberSize > MAX_MEMBER) throw new InvalidBackupError(`"${path.join('.')}" is too long`)
@@ -217,10 +240,8 @@ class BackupVisitor implements JsonVisitor {
   }
 
   end(path: JsonPath): void {
-    if (path.length === 4) {
-      this.#collector.end(this.#database, `${this.#where}[${this.#index}]`)
-      this.#index++
-    } else if (path.length === 3) {
+    if (path.length === 4) this.#collector.endDocument()
+    else if (path.length === 3) {
       if (path[2] === 'compressed_docs') this.#found.push({ kind: 'compressedEnd' })
       else if (this.#member.length > 0) this.#endAbout(path[2] as keyof AboutDatabase)
     } else if (path.length === 2) {
@@ -233,9 +254,9 @@ class BackupVisitor implements JsonVisitor {
   }
 
   #endAbout(name: keyof AboutDatabase): void {
-    const where = `dbs.${this.#keys.get(this.#database)}.${name}`
-    const value = this.#takeMember()
-    this.#collector.items.push({ kind: 'about', database: this.#database, where, name, value })
+    const { database, items } = this.#collector
+    const where = `dbs.${this.#keys.get(database)}.${name}`
+    items.push({ kind: 'about', database, where, name, value: this.#takeMember() })
   }
 
   #takeMember(): unknown {
@@ -246,10 +267,8 @@ class BackupVisitor implements JsonVisitor {
   }
 
   #takeItems(): void {
-    const { items } = this.#collector
-    if (items.length === 0) return
-    this.#collector.items = []
-    this.#found.push({ kind: 'items', items })
+    const items = this.#collector.take()
+    if (items.length > 0) this.#found.push({ kind: 'items', items })
   }
 
   #beginMember(name: string, kind: JsonKind): JsonAction {
@@ -276,14 +295,15 @@ class BackupVisitor implements JsonVisitor {
     }
     if (kind !== 'object') throw new InvalidBackupError(`"dbs.${shown}" must be an object`)
     this.#keys.set(database, key)
-    this.#database = database
+    this.#collector.database = database
     this.#inDatabase.clear()
     this.#collector.items.push({ kind: 'database', database, key })
     return 'enter'
   }
 
   #beginDatabaseMember(name: string, kind: JsonKind): JsonAction {
-    const where = `dbs.${this.#keys.get(this.#database)}.${cutText(name, MOST.name)}`
+    const { database } = this.#collector
+    const where = `dbs.${this.#keys.get(database)}.${cutText(name, MOST.name)}`
     if (this.#inDatabase.has(name)) throw new InvalidBackupError(`"${where}" stands there twice`)
     this.#inDatabase.add(name)
     if (name === 'docs' || name === 'compressed_docs') {
@@ -293,8 +313,7 @@ class BackupVisitor implements JsonVisitor {
       if (this.#inDatabase.has('docs') && this.#inDatabase.has('compressed_docs')) {
         throw new InvalidBackupError(`"${where}": there are both "docs" and "compressed_docs"`)
       }
-      this.#where = where
-      this.#index = 0
+      this.#collector.beginArray(database, where)
       return name === 'docs' ? 'enter' : 'stream'
     }
     if (isAbout(name)) return 'stream'
@@ -303,41 +322,20 @@ class BackupVisitor implements JsonVisitor {
   }
 }
 
-/** Receives the elements of an array of documents. */
-class ArrayVisitor implements JsonVisitor {
-  readonly #database: LogicalDatabase
-  readonly #where: string
-  readonly #collector = new DocumentCollector()
-  #index = 0
-
-  constructor(database: LogicalDatabase, where: string) {
-    this.#database = database
-    this.#where = where
-  }
-
-  take(): BackupItem[] {
-    const { items } = this.#collector
-    this.#collector.items = []
-    return items
-  }
-
+/** Receives the elements of an array of documents that is a text of its own. */
+class ArrayVisitor extends DocumentCollector implements JsonVisitor {
   begin(path: JsonPath, kind: JsonKind): JsonAction {
-    if (path.length === 0) {
-      if (kind !== 'array') throw new InvalidBackupError(`"${this.#where}" does not inflate to an array`)
-      return 'enter'
-    }
-    if (kind !== 'object') throw new InvalidBackupError(`${this.#where}[${this.#index}] is not an object`)
-    return 'stream'
+    if (path.length > 0) return this.beginDocument(kind)
+    if (kind !== 'array') throw new InvalidBackupError(`"${this.array}" does not inflate to an array`)
+    return 'enter'
   }
 
   bytes(piece: Uint8Array): void {
-    this.#collector.add(piece, this.#database, `${this.#where}[${this.#index}]`)
+    this.add(piece)
   }
 
   end(path: JsonPath): void {
-    if (path.length === 0) return
-    this.#collector.end(this.#database, `${this.#where}[${this.#index}]`)
-    this.#index++
+    if (path.length > 0) this.endDocument()
   }
 }
 
@@ -366,15 +364,14 @@ class CompressedDocuments {
   readonly #where: string
   readonly #budget: InflateBudget
   readonly #inflater = new Inflater(createInflate())
-  readonly #visitor: ArrayVisitor
-  readonly #scanner: JsonScanner
+  readonly #visitor = new ArrayVisitor()
+  readonly #scanner = new JsonScanner(this.#visitor)
   #text = ''
 
   constructor(database: LogicalDatabase, where: string, budget: InflateBudget) {
     this.#where = where
     this.#budget = budget
-    this.#visitor = new ArrayVisitor(database, where)
-    this.#scanner = new JsonScanner(this.#visitor)
+    this.#visitor.beginArray(database, where)
   }
 
   /** @param text the next characters of the JSON string, quotes included */

@@ -16,51 +16,37 @@ export const MAX_REPEATED = 3_000_000
  */
 export class CopyIndex {
   readonly #seen: SeenIds
-  readonly #last = new LastCopies()
-  #copies = 0
+  /** Documents that may have come more than once. */
+  readonly repeated = new LastCopies()
+  /** Copies noted so far; the next one's ordinal. */
+  copies = 0
 
   /** @param expected about how many documents will come, where that is known */
   constructor(expected = 0) {
     this.#seen = new SeenIds(expected)
   }
 
-  /** Copies noted so far; the next one's ordinal. */
-  get copies(): number {
-    return this.#copies
-  }
-
-  /**
-   * Notes the next copy of a document and returns its ordinal.
-   * @throws TooManyRepeatedError
-   */
+  /** Notes the next copy of a document, and returns its ordinal. @throws TooManyRepeatedError */
   note(id: string): number {
-    const ordinal = this.#copies++
+    const ordinal = this.copies++
     const print = fingerprint(id)
     if (this.#seen.add(print)) this.#repeat(print, ordinal)
     return ordinal
   }
 
-  /**
-   * Notes that a document was deleted; copies noted before do not count.
-   * @throws TooManyRepeatedError
-   */
+  /** Notes that a document was deleted: copies noted before do not count. @throws TooManyRepeatedError */
   noteDeleted(id: string): void {
     const print = fingerprint(id)
     if (this.#seen.has(print)) this.#repeat(print, DELETED)
   }
 
-  /** Documents that may have come more than once. */
-  get repeated(): LastCopies {
-    return this.#last
-  }
-
   isLast(id: string, ordinal: number): boolean {
-    return this.#last.isLast(id, ordinal)
+    return this.repeated.isLast(id, ordinal)
   }
 
   #repeat(print: Fingerprint, ordinal: number): void {
-    if (this.#last.size >= MAX_REPEATED) throw new TooManyRepeatedError(MAX_REPEATED)
-    this.#last.put(print, ordinal)
+    if (this.repeated.size >= MAX_REPEATED) throw new TooManyRepeatedError(MAX_REPEATED)
+    this.repeated.put(print, ordinal)
   }
 }
 

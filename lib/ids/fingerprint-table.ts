@@ -14,7 +14,8 @@ const FEWEST_SLOTS = 32
 export class FingerprintTable {
   readonly #width: number
   readonly #segments: Segment[]
-  #size = 0
+  /** Entries. */
+  size = 0
 
   /**
    * @param width words of an entry
@@ -23,10 +24,6 @@ export class FingerprintTable {
   constructor(width: number, expected = 0) {
     this.#width = width
     this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(width, expected / SEGMENTS))
-  }
-
-  get size(): number {
-    return this.#size
   }
 
   /** Returns the place of an entry, or of the free slot where it would stand. */
@@ -53,7 +50,7 @@ export class FingerprintTable {
     const segment = this.#segments[segmentOf(print)]
     const before = segment.size
     segment.add(print)
-    this.#size += segment.size - before
+    this.size += segment.size - before
     return this.find(print)
   }
 }

@@ -2,12 +2,8 @@ const FIRST_BYTES = 1024
 
 /** A set of ordinals, one bit for each up to the largest. */
 export class OrdinalSet {
+  size = 0
   #bits = new Uint8Array(FIRST_BYTES)
-  #size = 0
-
-  get size(): number {
-    return this.#size
-  }
 
   has(ordinal: number): boolean {
     return ((this.#bits[ordinal >>> 3] ?? 0) & (1 << (ordinal & 7))) !== 0
@@ -17,13 +13,13 @@ export class OrdinalSet {
     if (this.has(ordinal)) return
     while (ordinal >>> 3 >= this.#bits.length) this.#grow()
     this.#bits[ordinal >>> 3] |= 1 << (ordinal & 7)
-    this.#size++
+    this.size++
   }
 
   delete(ordinal: number): void {
     if (!this.has(ordinal)) return
     this.#bits[ordinal >>> 3] &= ~(1 << (ordinal & 7))
-    this.#size--
+    this.size--
   }
 
   #grow(): void {

@@ -1,7 +1,6 @@
 import type { DocumentBytes } from './document.js'
 import { decodeString, decodeValue, MemberCursor } from './members.js'
 
-/** One attachment in a document's JSON. */
 export interface AttachmentJson {
   name: string
   /** Offsets of the name as it is spelled, quotes included. */
@@ -9,7 +8,6 @@ export interface AttachmentJson {
   keyEnd: number
   /** Offset of its value, which is an object but in an upload that was not checked. */
   start: number
-  /** Walks its members. */
   members: MemberCursor
 }
 

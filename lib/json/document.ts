@@ -113,7 +113,6 @@ function validId(id: string | undefined): string {
   return id
 }
 
-/** Elements of an array; 0 for another value. */
 function countElements({ bytes, valueStart }: MemberCursor): number {
   let count = 0
   if (bytes[valueStart] === 0x5b) eachElement(bytes, valueStart, () => count++)
@@ -127,17 +126,11 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
 }
 
 /**
- * Returns the document with its revision replaced and without members that describe revisions. All other bytes stay.
+ * Returns the document with its revision replaced and without members that describe revisions. All other bytes stay. In
+ * pieces that are views of the document, but for short ones.
  *
  * @param rev the revision to put in, or `null` for none
  */
-export function* withRevision(document: DocumentBytes, rev: string | null): Steps<Buffer> {
-  const pieces = yield* piecesWithRevision(document, rev)
-  yield
-  return Buffer.concat(pieces)
-}
-
-/** Returns the pieces that {@link withRevision} puts together: views of the document, but for short ones. */
 export function piecesWithRevision(document: DocumentBytes, rev: string | null): Steps<Buffer[]> {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }
@@ -145,7 +138,9 @@ export function piecesWithRevision(document: DocumentBytes, rev: string | null):
 /** Returns the document without members that describe revisions, `_rev` excepted. The same bytes when there is none. */
 export function* withoutRevisionMembers(document: DocumentBytes): Steps<Buffer> {
   if (document.conflicts === 0) return document.bytes
-  return yield* withRevision(document, document.rev ?? null)
+  const pieces = yield* piecesWithRevision(document, document.rev ?? null)
+  yield
+  return Buffer.concat(pieces)
 }
 
 /**

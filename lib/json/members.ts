@@ -2,7 +2,6 @@ import { toBuffer } from '../bytes/views.js'
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
-const MINUS = 0x2d
 
 /** Bytes that are walked over in one step: a fraction of a millisecond, a millisecond before V8 has compiled the loop. */
 const STEP = 32 * 1024
@@ -108,13 +107,6 @@ export class MemberCursor {
   string(): string | undefined {
     if (this.bytes[this.valueStart] !== QUOTE) return undefined
     return decodeString(this.bytes, this.valueStart, this.valueEnd)
-  }
-
-  /** Returns the value when it is a number, else `undefined`. */
-  number(): number | undefined {
-    const first = this.bytes[this.valueStart]
-    if (first !== MINUS && (first < 0x30 || first > 0x39)) return undefined
-    return Number(toBuffer(this.bytes).toString('latin1', this.valueStart, this.valueEnd))
   }
 }
 

@@ -14,6 +14,9 @@ export class JsonSyntaxError extends Error {
   }
 }
 
+/** Is thrown for a member name of more bytes than the scanner may hold. */
+export class LongNameError extends JsonSyntaxError {}
+
 /** Raised for JSON that nests deeper than the scanner takes. */
 export class JsonDepthError extends JsonSyntaxError {
   constructor(depth: number, offset: number) {
@@ -89,8 +92,6 @@ const LITERALS: Record<number, string> = { 116: 'true', 102: 'false', 110: 'null
 
 const ESCAPABLE = new Uint8Array(256)
 for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
-
-const NOTHING = new Uint8Array(0)
 
 const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09
 const isDigit = (c: number) => c >= 0x30 && c <= 0x39
@@ -201,15 +202,12 @@ export class JsonScanner {
               this.#inKey = false
               this.#endKey(chunk, i)
               state = State.Colon
-            } else {
-              state = this.#endValue(chunk, i)
-            }
+            } else state = this.#endValue(chunk, i)
           } else if (c === BACKSLASH) {
             i++
             state = State.Escape
-          } else if (c < 0x20) {
-            fail('control character in a string')
-          } else {
+          } else if (c < 0x20) fail('control character in a string')
+          else {
             if (!this.#beginUtf8(c)) fail('invalid UTF-8')
             i++
             state = State.Utf8
@@ -225,16 +223,12 @@ export class JsonScanner {
           break
 
         case State.Escape:
-          i++
           if (c === 0x75) {
             this.#hexLeft = 4
             state = State.Hex
-          } else if (ESCAPABLE[c] === 1) {
-            state = State.String
-          } else {
-            i--
-            fail('invalid escape')
-          }
+          } else if (ESCAPABLE[c] === 1) state = State.String
+          else fail('invalid escape')
+          i++
           break
 
         case State.Hex:
@@ -332,9 +326,12 @@ export class JsonScanner {
           break
 
         case State.Minus:
+        case State.Point:
+        case State.ExponentSign:
           if (!isDigit(c)) fail('expected a digit')
           i++
-          state = c === 0x30 ? State.Zero : State.Integer
+          if (state === State.Minus) state = c === 0x30 ? State.Zero : State.Integer
+          else state = state === State.Point ? State.Fraction : State.ExponentDigits
           break
 
         case State.Integer:
@@ -352,12 +349,6 @@ export class JsonScanner {
           } else state = this.#endValue(chunk, i)
           break
 
-        case State.Point:
-          if (!isDigit(c)) fail('expected a digit')
-          i++
-          state = State.Fraction
-          break
-
         case State.Fraction:
           if (isDigit(c)) i++
           else if (c === 0x65 || c === 0x45) {
@@ -367,19 +358,10 @@ export class JsonScanner {
           break
 
         case State.Exponent:
-          i++
           if (c === 0x2b || c === 0x2d) state = State.ExponentSign
           else if (isDigit(c)) state = State.ExponentDigits
-          else {
-            i--
-            fail('expected a digit')
-          }
-          break
-
-        case State.ExponentSign:
-          if (!isDigit(c)) fail('expected a digit')
+          else fail('expected a digit')
           i++
-          state = State.ExponentDigits
           break
 
         case State.ExponentDigits:
@@ -408,16 +390,10 @@ export class JsonScanner {
 
   /** Says that the text is complete. */
   end(): void {
-    const state = this.#state
-    if (
-      this.#depth === 0 &&
-      (state === State.Zero ||
-        state === State.Integer ||
-        state === State.Fraction ||
-        state === State.ExponentDigits)
-    ) {
-      this.#state = this.#endValue(NOTHING, 0)
-    }
+    const atEndOfNumber = [State.Zero, State.Integer, State.Fraction, State.ExponentDigits].includes(
+      this.#state
+    )
+    if (this.#depth === 0 && atEndOfNumber) this.#state = this.#endValue(new Uint8Array(0), 0)
     if (this.#state !== State.Done) throw new JsonSyntaxError('unexpected end of JSON', this.#offset, true)
   }
 
@@ -545,7 +521,7 @@ export class JsonScanner {
 
   #countKey({ length }: Uint8Array): void {
     this.#keyBytes += length
-    if (this.#keyBytes > this.#maxKey) throw new JsonSyntaxError('member name too long', this.#offset)
+    if (this.#keyBytes > this.#maxKey) throw new LongNameError('member name too long', this.#offset)
   }
 
   /** Sets what must follow the first byte of a character beyond ASCII (RFC 3629, section 4). */

@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import type { OperationKind } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { isConflict } from '../couch/errors.js'
+import { expected, isConflict } from '../couch/errors.js'
 import type { Leaf } from '../couch/leaves.js'
 import { ReservedIdError } from '../errors.js'
 import { LEASE_TYPE } from '../own-documents.js'
 
 const LEASE_ID = 'athena_backup_lease'
+/** Milliseconds that a lease can last without a renewal: a document that says more was written by hand. */
+export const LONGEST_LEASE = 60 * 60_000
 
 /** Says who holds the lease. */
 export interface LeaseHolder {
@@ -76,33 +78,24 @@ export class LeaseDocument {
 
   /** Writes `state` over the revision that it names. One attempt. */
   async write(state: LeaseState): Promise<Written> {
-    try {
-      const { rev, majority } = await this.db.once.putUnconfirmed({
-        ...state,
-        _id: LEASE_ID,
-        ...(state.over === undefined ? undefined : { _rev: state.over }),
-        type: LEASE_TYPE
-      })
-      return { rev, by: majority ? 'most' : await this.#minority() }
-    } catch (error) {
-      if (isConflict(error)) return null
-      throw error
-    }
-  }
-
-  /** Two copies have no majority once one is down. */
-  async #minority(): Promise<'half' | 'some'> {
+    const written = await this.#put({ ...state, _rev: state.over })
+    if (!written) return null
+    const { rev, majority } = written
+    if (majority) return { rev, by: 'most' }
+    // Two copies have no majority once one is down.
     const { cluster } = await this.db.info()
-    return cluster?.n === 2 ? 'half' : 'some'
+    return { rev, by: cluster?.n === 2 ? 'half' : 'some' }
   }
 
   /** Removes a leaf that means nothing any more, if it is still there. One attempt. */
   async remove(rev: string): Promise<void> {
-    try {
-      await this.db.once.putUnconfirmed({ _id: LEASE_ID, _rev: rev, _deleted: true, type: LEASE_TYPE })
-    } catch (error) {
-      if (!isConflict(error)) throw error
-    }
+    await this.#put({ _rev: rev, _deleted: true })
+  }
+
+  /** Returns `null` after a conflict. */
+  #put(doc: Partial<LeaseState> & { _rev: string | undefined; _deleted?: true }) {
+    const written = this.db.once.putUnconfirmed({ ...doc, _id: LEASE_ID, type: LEASE_TYPE })
+    return written.catch(expected(isConflict, null))
   }
 }
 

@@ -72,10 +72,7 @@ export class Lease {
     return true
   }
 
-  /**
-   * Throws unless this instance may write. The holder calls it right before every write.
-   * @throws LeaseLostError
-   */
+  /** Makes sure that this instance may write. @throws LeaseLostError */
   check(): void {
     if (this.#ended) throw this.#lost
     if (performance.now() > this.#validUntil) throw this.#expired()

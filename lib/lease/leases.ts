@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CouchError } from '../couch/errors.js'
+import { CouchError, expected, isCouchError } from '../couch/errors.js'
 import { sortLeaves } from '../couch/leaves.js'
 import type { LeaseLostError } from '../errors.js'
 import { Lease } from './lease.js'
@@ -11,10 +11,10 @@ import {
   type LeaseHolder,
   type LeaseLeaf,
   type LeaseState,
+  LONGEST_LEASE,
   newClaim,
   type Written
 } from './lease-document.js'
-import { LeaseWatch } from './lease-watch.js'
 
 /** How often to try to take the lease while others try as well, and the waits between, in milliseconds. */
 const ATTEMPTS = 30
@@ -67,22 +67,20 @@ export interface Inspected {
   staleIn: number
 }
 
-interface Reading {
-  leaves: LeaseLeaf[]
-  /** Milliseconds until each busy leaf is stale, by revision. */
-  staleIn: Map<string, number>
+/** A leaf as this instance sees it. */
+interface SeenLeaf extends LeaseLeaf {
+  /** Milliseconds until it is stale, 0 when it is. `undefined` where nobody has the lease by it. */
+  staleIn: number | undefined
 }
 
-/**
- * The lease of the source databases, as one server instance sees it. "The lease" in docs/internals/clusters.md says why there
- * are never two holders.
- */
+/** Takes the lease for one instance. "The lease" in docs/internals/clusters.md says why there are never two holders. */
 export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
   readonly #ttl: number
   readonly #keepNotices: KeepNotices
-  readonly #watch: LeaseWatch
+  /** When this instance first knew of each busy leaf, by revision, on its monotonic clock. */
+  #known = new Map<string, number>()
   /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
   readonly #over = new Set<string>()
   /** Leaves of such claims that were freed. */
@@ -97,22 +95,16 @@ export class Leases {
     this.#renewals = renewals
     this.#ttl = ttl
     this.#keepNotices = keepNotices
-    this.#watch = new LeaseWatch(ttl)
   }
 
   /** Returns who holds the lease, or has left it; `null` when nobody does. A claim is no lease yet. */
   async inspect(): Promise<Inspected | null> {
-    const { leaves, staleIn } = await this.#read()
-    const found = holding(leaves, staleIn) ?? leaves.find(({ rev }) => staleIn.get(rev) === 0)
-    return found
-      ? { holder: holderOf(found), claim: found.claim, staleIn: staleIn.get(found.rev) as number }
-      : null
+    const leaves = await this.#read()
+    const found = leaves.find(isHeld) ?? leaves.find(isStale)
+    return found ? { holder: holderOf(found), claim: found.claim, staleIn: found.staleIn ?? 0 } : null
   }
 
-  /**
-   * Takes the lease when it is free or stale.
-   * @throws LeaseHeldError, ReservedIdError, CouchError
-   */
+  /** Takes the lease when it is free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
@@ -141,7 +133,7 @@ export class Leases {
    * @param claim of the lease whose operation has been ended; where another is left, nothing is removed
    */
   async discard(claim?: string): Promise<void> {
-    const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
+    const live = (await this.#read()).filter(({ deleted }) => !deleted)
     if (live.some((leaf) => isBusy(leaf) && leaf.claim !== claim)) return
     await this.#keepNotices(noticesIn(live))
     for (const { rev } of live) await this.#document.remove(rev)
@@ -149,33 +141,45 @@ export class Leases {
 
   /** Hands over what an earlier version noted in the lease. */
   async passNotices(): Promise<void> {
-    await this.#keepNotices(noticesIn((await this.#read()).leaves))
+    await this.#keepNotices(noticesIn(await this.#read()))
   }
 
-  async #read(): Promise<Reading> {
+  async #read(): Promise<SeenLeaf[]> {
     const askedAt = performance.now()
     const leaves = await this.#document.read()
-    const staleIn = this.#watch.observe(leaves, askedAt)
-    for (const { rev, claim } of leaves) if (staleIn.has(rev) && this.#over.has(claim)) staleIn.set(rev, 0)
-    return { leaves, staleIn }
+    const now = performance.now()
+    this.#known = new Map(leaves.filter(isBusy).map(({ rev }) => [rev, this.#known.get(rev) ?? now]))
+    return leaves.map((leaf) => ({ ...leaf, staleIn: this.#staleIn(leaf, askedAt) }))
+  }
+
+  /**
+   * Compares no clocks: a lease is stale when its document has not changed for the time that its holder wrote down, on the
+   * clock of this instance.
+   */
+  #staleIn({ rev, claim, ttl = 0 }: LeaseLeaf, askedAt: number): number | undefined {
+    const knownAt = this.#known.get(rev)
+    if (knownAt === undefined) return undefined
+    if (this.#over.has(claim)) return 0
+    const lasts = ttl > 0 && ttl <= LONGEST_LEASE ? ttl : this.#ttl
+    return Math.max(0, knownAt + lasts - askedAt)
   }
 
   /** Tries once to take the lease; returns the reason when others got in between. */
   async #attempt(request: LeaseRequest): Promise<Lease | Error> {
     const before = await this.#read()
-    const alive = before.leaves.filter(({ rev }) => (before.staleIn.get(rev) ?? 0) > 0)
-    const held = holding(alive, before.staleIn)
+    const held = before.find(isHeld)
     if (held) throw new LeaseHeldError(holderOf(held))
     const { insteadOf } = request
-    if (insteadOf !== undefined && !before.leaves.some((leaf) => isBusy(leaf) && leaf.claim === insteadOf))
+    if (insteadOf !== undefined && !before.some((leaf) => isBusy(leaf) && leaf.claim === insteadOf))
       throw new LeaseGoneError()
     // A claim becomes a lease, or goes, within moments.
-    if (alive.length > 0) return new LeaseHeldError(holderOf(alive[0]))
-    await this.#keepNotices(noticesIn(before.leaves))
+    const wanted = before.find(isAlive)
+    if (wanted) return new LeaseHeldError(holderOf(wanted))
+    await this.#keepNotices(noticesIn(before))
     return this.#claim(before, request)
   }
 
-  async #claim(before: Reading, request: LeaseRequest): Promise<Lease | Error> {
+  async #claim(before: readonly SeenLeaf[], request: LeaseRequest): Promise<Lease | Error> {
     const state = this.#newState(before, request)
     const claimedAt = performance.now()
     let written: Written = null
@@ -196,8 +200,8 @@ export class Leases {
     return contended(this.#document.db.name)
   }
 
-  #newState({ leaves, staleIn }: Reading, request: LeaseRequest): LeaseState {
-    const left = leaves.filter(({ rev }) => staleIn.has(rev))
+  #newState(leaves: readonly SeenLeaf[], request: LeaseRequest): LeaseState {
+    const left = leaves.filter(isBusy)
     // CouchDB takes no revision of a document all of whose leaves are deleted.
     const base = left.find(({ settled }) => settled) ?? leaves.find(({ deleted }) => !deleted)
     const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0)).sort((a, b) => (a < b ? -1 : 1))
@@ -210,22 +214,22 @@ export class Leases {
       ttl: Math.min(this.#ttl, CLAIM_TTL),
       newest: String(newest),
       over: base?.rev,
-      after: base && staleIn.has(base.rev) ? base.claim : undefined
+      after: base && isBusy(base) ? base.claim : undefined
     }
   }
 
-  /**
-   * Returns whether nobody else has, or may get, the lease once this instance's claim was written. Removes what is known
-   * to be nobody's.
-   */
-  async #isAlone(state: LeaseState, written: NonNullable<Written>, before: Reading): Promise<boolean> {
+  /** Returns whether nobody else has, or may get, the lease beside a claim. Removes what is known to be nobody's. */
+  async #isAlone(
+    state: LeaseState,
+    written: NonNullable<Written>,
+    before: readonly SeenLeaf[]
+  ): Promise<boolean> {
     if (written.by === 'some') return false
-    const { leaves, staleIn } = await this.#read()
-    const others = leaves.filter(({ claim, deleted }) => claim !== state.claim && !deleted)
-    const isNobodys = (leaf: LeaseLeaf) =>
+    const others = (await this.#read()).filter(({ claim, deleted }) => claim !== state.claim && !deleted)
+    const isNobodys = (leaf: SeenLeaf) =>
       !isBusy(leaf) ||
-      staleIn.get(leaf.rev) === 0 ||
-      before.staleIn.get(leaf.rev) === 0 ||
+      isStale(leaf) ||
+      before.some((seen) => seen.rev === leaf.rev && isStale(seen)) ||
       // Most copies took this instance's claim over the same revision: they cannot have taken another.
       (written.by === 'most' && leaf.over === state.over)
     if (!others.every(isNobodys)) return false
@@ -236,11 +240,8 @@ export class Leases {
   /** Takes back a claim that did not become a lease. One that cannot be taken back now becomes stale. */
   async #retract(state: LeaseState, rev: string | undefined): Promise<void> {
     this.#giveUp(state.claim)
-    try {
-      await this.#document.db.client.retry(() => this.#takeBack(state, rev))
-    } catch (error) {
-      if (!(error instanceof CouchError)) throw error
-    }
+    const takenBack = this.#document.db.client.retry(() => this.#takeBack(state, rev))
+    await takenBack.catch(expected(isCouchError, undefined))
   }
 
   /**
@@ -249,20 +250,18 @@ export class Leases {
    */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
-    const live = (await this.#read()).leaves.filter(({ deleted }) => !deleted)
+    const live = (await this.#read()).filter(({ deleted }) => !deleted)
     const stays = live.some((leaf) => leaf.claim !== claim && (leaf.settled || !isBusy(leaf)))
     // The claim may lie on a copy that was not asked.
     const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
     for (const { rev } of all.filter((leaf) => leaf.claim === claim)) {
       if (stays || rev !== all[0].rev) await this.#document.remove(rev)
-      else await this.#free(state, rev)
+      else {
+        const free = await this.#document.write(freed(state, rev))
+        if (free) this.#freed.add(free.rev)
+      }
     }
-  }
-
-  async #free(state: LeaseState, rev: string): Promise<void> {
-    const written = await this.#document.write(freed(state, rev))
-    if (written) this.#freed.add(written.rev)
   }
 
   /** Removes what this instance freed, once somebody's lease stands beside it: other instances may not see it. */
@@ -276,18 +275,17 @@ export class Leases {
 
   #giveUp(claim: string): void {
     this.#over.add(claim)
-    for (const oldest of this.#over) {
-      if (this.#over.size <= REMEMBERED) break
-      this.#over.delete(oldest)
-    }
+    const [oldest] = this.#over
+    if (this.#over.size > REMEMBERED) this.#over.delete(oldest)
   }
 }
 
 const noticesIn = (leaves: readonly LeaseLeaf[]): string[] => leaves.flatMap(({ notify }) => notify)
 
-/** Finds the leaf of an instance that holds the lease and was seen to renew it. */
-const holding = (leaves: readonly LeaseLeaf[], staleIn: ReadonlyMap<string, number>): LeaseLeaf | undefined =>
-  leaves.find(({ rev, settled }) => settled && (staleIn.get(rev) ?? 0) > 0)
+const isStale = ({ staleIn }: SeenLeaf): boolean => staleIn === 0
+const isAlive = ({ staleIn = 0 }: SeenLeaf): boolean => staleIn > 0
+/** Returns whether a leaf is a lease, whose holder was seen to renew it, rather than a claim. */
+const isHeld = (leaf: SeenLeaf): boolean => leaf.settled === true && isAlive(leaf)
 
 const contended = (database: string): CouchError =>
   new CouchError(`the lease in database "${database}"`, {

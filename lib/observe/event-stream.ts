@@ -2,6 +2,9 @@ import type { BackupEvent } from '../../types/events.js'
 
 export type Listener = (event: BackupEvent) => unknown
 
+/** The events of a type. */
+export type EventOf<Type extends BackupEvent['type']> = Extract<BackupEvent, { type: Type }>
+
 /** Tells listeners what happens. Operations neither wait for listeners nor fail with them. */
 export class EventStream {
   readonly #listeners: readonly Listener[]

@@ -8,18 +8,14 @@ import type {
 } from '../../types/backups.js'
 import type { BackupEvent } from '../../types/events.js'
 import { cutError, cutText } from '../bytes/cut-text.js'
-import type { Listener } from './event-stream.js'
+import type { EventOf, Listener } from './event-stream.js'
 
-interface Line {
-  level: 'debug' | 'info' | 'warn' | 'error'
-  message: string
-  fields: object
-}
+type Line = [level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object]
 
 /** Writes one line for each event: ids, counts and durations, no documents. */
 export function logListener(log: FastifyBaseLogger): Listener {
   return (event) => {
-    const { level, fields, message } = lineOf(event)
+    const [level, message, fields] = lineOf(event)
     log[level](
       { event: event.type, ...fields, ...('error' in event && { err: cutError(event.error) }) },
       message
@@ -30,148 +26,94 @@ export function logListener(log: FastifyBaseLogger): Listener {
 function lineOf(event: BackupEvent): Line {
   switch (event.type) {
     case 'backup_started':
-      return { level: 'info', message: 'backup started', fields: { id: event.id, ...requesterOf(event) } }
-    case 'backup_database_finished': {
-      const { id, database, summary } = event
-      const { unreadable = [] } = summary
-      const fields = { id, database, ...durationOf(event), ...sizeOf([summary]) }
-      if (summary.missing)
-        return {
-          level: 'warn',
-          message: `backup: database ${database} does not exist`,
-          fields: { ...fields, missing: true }
-        }
-      if (unreadable.length === 0) return { level: 'info', message: `backup: ${database} finished`, fields }
-      return {
-        level: 'warn',
-        message: `backup: ${database} finished without documents that could not be read`,
-        fields: { ...fields, unreadableDocuments: unreadable.slice(0, NAMED).map(named) }
-      }
-    }
-    case 'backup_finished': {
-      const { dbs, missing_databases: missing } = event.backup
-      const fields = {
-        id: event.id,
-        ...endOf(event),
-        ...sizeOf(Object.values(dbs)),
-        ...(missing && { missing })
-      }
-      const gaps = [
-        ...(missing ? ['databases that do not exist'] : []),
-        ...(fields.unreadable > 0 ? ['documents that could not be read'] : [])
-      ]
-      if (gaps.length === 0) return { level: 'info', message: 'backup finished', fields }
-      return { level: 'warn', message: `backup finished without ${gaps.join(' and ')}`, fields }
-    }
+      return ['info', 'backup started', { id: event.id, ...requesterOf(event) }]
+    case 'backup_database_finished':
+      return databaseLine(event)
+    case 'backup_finished':
+      return backupLine(event)
     case 'backup_failed':
-      return {
-        level: 'error',
-        message: 'backup failed',
-        fields: { id: event.id, ...endOf(event) }
-      }
+      return ['error', 'backup failed', { id: event.id, ...endOf(event) }]
     case 'restore_started':
-      return {
-        level: 'info',
-        message: 'restore started',
-        fields: { ...restoreOf(event), ...requesterOf(event) }
-      }
-    case 'restore_checked':
-      return {
-        level: 'info',
-        message: 'restore: the backup is checked',
-        fields: { ...restoreOf(event), ...durationOf(event), documents: event.documents }
-      }
-    case 'restore_database_finished':
-      return {
-        level: 'info',
-        message: `restore: ${event.database} finished`,
-        fields: { ...restoreOf(event), database: event.database, ...durationOf(event), ...event.counts }
-      }
+      return ['info', 'restore started', { ...restoreOf(event), ...requesterOf(event) }]
+    case 'restore_checked': {
+      const fields = { ...restoreOf(event), ...durationOf(event), documents: event.documents }
+      return ['info', 'restore: the backup is checked', fields]
+    }
+    case 'restore_database_finished': {
+      const { database, counts } = event
+      const fields = { ...restoreOf(event), database, ...durationOf(event), ...counts }
+      return ['info', `restore: ${database} finished`, fields]
+    }
     case 'restore_settings_document': {
-      const { document, change, dryRun } = event
-      return {
-        level: dryRun ? 'info' : 'warn',
-        message: `restore: a settings document ${dryRun ? 'would be' : 'is being'} ${change}`,
-        fields: { ...restoreOf(event), document: cutText(document, MAX_ID), change }
-      }
+      const { change, dryRun } = event
+      const message = `restore: a settings document ${dryRun ? 'would be' : 'is being'} ${change}`
+      const fields = { ...restoreOf(event), document: cutText(event.document, MAX_ID), change }
+      return [dryRun ? 'info' : 'warn', message, fields]
     }
     case 'restore_whitelist_rebuilt':
-      return {
-        level: 'info',
-        message: 'restore: the white list is rebuilt',
-        fields: { ...restoreOf(event), ...durationOf(event) }
-      }
+      return ['info', 'restore: the white list is rebuilt', { ...restoreOf(event), ...durationOf(event) }]
     case 'restore_finished':
-      return {
-        level: 'info',
-        message: 'restore finished',
-        fields: {
-          ...restoreOf(event),
-          ...endOf(event),
-          ...totalOf(event.outcome),
-          ...unknownOf(event.outcome)
-        }
-      }
+      return ['info', 'restore finished', restoreEndOf(event)]
     case 'restore_failed':
-      return {
-        level: 'error',
-        message: 'restore failed',
-        fields: {
-          ...restoreOf(event),
-          ...endOf(event),
-          ...(event.outcome && { ...totalOf(event.outcome), ...unknownOf(event.outcome) })
-        }
-      }
+      return ['error', 'restore failed', restoreEndOf(event)]
     case 'retry': {
-      const { attempt, waitMs } = event
-      return {
-        level: 'debug',
-        message: `${event.operation}: a call to the database will be made again`,
-        fields: { ...operationOf(event), attempt, waitMs: Math.round(waitMs) }
-      }
+      const fields = { ...operationOf(event), attempt: event.attempt, waitMs: Math.round(event.waitMs) }
+      return ['debug', `${event.operation}: a call to the database will be made again`, fields]
     }
-    case 'failure_not_recorded':
-      return {
-        level: 'error',
-        message: `${event.operation}: its failure could not be written down; will try again`,
-        fields: { ...operationOf(event) }
-      }
+    case 'failure_not_recorded': {
+      const message = `${event.operation}: its failure could not be written down; will try again`
+      return ['error', message, operationOf(event)]
+    }
     case 'lease_taken_over':
-      return {
-        level: 'warn',
-        message: `${event.operation}: the instance that ran it has stopped`,
-        fields: operationOf(event)
-      }
-    case 'recovered':
-      return {
-        level: 'warn',
-        message: `${event.operation}: marked as interrupted`,
-        fields: { ...operationOf(event), ...durationOf(event) }
-      }
+      return ['warn', `${event.operation}: the instance that ran it has stopped`, operationOf(event)]
+    case 'recovered': {
+      const fields = { ...operationOf(event), ...durationOf(event) }
+      return ['warn', `${event.operation}: marked as interrupted`, fields]
+    }
     case 'check_failed':
-      return {
-        level: 'warn',
-        message: 'could not look for interrupted backups and restores; will try again',
-        fields: {}
-      }
+      return ['warn', 'could not look for interrupted backups and restores; will try again']
     case 'webhook_delivered': {
       const { tx_id, attempts, status } = event
-      return {
-        level: 'info',
-        message: "restore: the client's webhook was called",
-        fields: { tx_id, attempts, status }
-      }
+      return ['info', "restore: the client's webhook was called", { tx_id, attempts, status }]
     }
     case 'webhook_failed': {
       const { tx_id, attempts, status, reason } = event
-      return {
-        level: 'warn',
-        message: "restore: the client's webhook could not be called",
-        fields: { tx_id, attempts, status, reason }
-      }
+      return [
+        'warn',
+        "restore: the client's webhook could not be called",
+        { tx_id, attempts, status, reason }
+      ]
     }
   }
 }
+
+function databaseLine(event: EventOf<'backup_database_finished'>): Line {
+  const { id, database, summary } = event
+  const { missing, unreadable = [] } = summary
+  const fields = { id, database, ...durationOf(event), ...sizeOf([summary]) }
+  if (missing) return ['warn', `backup: database ${database} does not exist`, { ...fields, missing }]
+  if (unreadable.length === 0) return ['info', `backup: ${database} finished`, fields]
+  const message = `backup: ${database} finished without documents that could not be read`
+  return ['warn', message, { ...fields, unreadableDocuments: unreadable.slice(0, NAMED).map(named) }]
+}
+
+function backupLine(event: EventOf<'backup_finished'>): Line {
+  const { dbs, missing_databases: missing } = event.backup
+  const size = sizeOf(Object.values(dbs))
+  const fields = { id: event.id, ...endOf(event), ...size, ...(missing && { missing }) }
+  const gaps = [
+    ...(missing ? ['databases that do not exist'] : []),
+    ...(size.unreadable > 0 ? ['documents that could not be read'] : [])
+  ]
+  if (gaps.length === 0) return ['info', 'backup finished', fields]
+  return ['warn', `backup finished without ${gaps.join(' and ')}`, fields]
+}
+
+const restoreEndOf = (event: EventOf<'restore_finished' | 'restore_failed'>) => ({
+  ...restoreOf(event),
+  ...endOf(event),
+  ...(event.outcome && { ...totalOf(event.outcome), ...unknownOf(event.outcome) })
+})
 
 const operationOf = ({ operation, id }: { operation: string; id: string }) => ({ operation, id })
 
@@ -217,11 +159,7 @@ function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: n
 const COUNTS = ['total', 'created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
 /** Returns the counts of all databases together. */
-function totalOf({ databases }: RestoreOutcome): DatabaseRestoreCounts {
+function totalOf({ databases }: RestoreOutcome): Partial<DatabaseRestoreCounts> {
   const all = Object.values(databases)
-  const sum = (name: (typeof COUNTS)[number]) => all.reduce((total, counts) => total + counts[name], 0)
-  return Object.fromEntries(COUNTS.map((name) => [name, sum(name)])) as Record<
-    (typeof COUNTS)[number],
-    number
-  >
+  return Object.fromEntries(COUNTS.map((name) => [name, all.reduce((sum, counts) => sum + counts[name], 0)]))
 }

@@ -46,9 +46,10 @@ export class ActiveOperations {
   /** The lease where earlier versions kept it, when that is another database. */
   readonly #formerLeases: Leases | undefined
   readonly #active = new Set<ActiveOperation>()
-  /** What an earlier version noted in the lease was handed over. */
+  /** Whether what an earlier version noted in the lease was handed over. */
   #noticesPassed = false
-  #closing = false
+  /** No operation begins any more. */
+  closing = false
 
   constructor(instance: Instance, { names }: Databases, keepNotices: KeepNotices) {
     this.#instance = instance
@@ -59,7 +60,7 @@ export class ActiveOperations {
     const { client } = instance
     const leasesIn = (database: string) => {
       const on = (by: CouchClient) => new LeaseDocument(new CouchDatabase(by.with(settings), database))
-      return new Leases(on(client), on(client.reserved()), lease, keepNotices)
+      return new Leases(on(client), on(client.for('renewals')), lease, keepNotices)
     }
     this.#leases = leasesIn(names.system)
     this.#formerLeases = names.backups === names.system ? undefined : leasesIn(names.backups)
@@ -68,10 +69,6 @@ export class ActiveOperations {
   /** Whether one holds the lease. */
   get any(): boolean {
     return this.#active.size > 0
-  }
-
-  get closing(): boolean {
-    return this.#closing
   }
 
   /** Returns who holds the lease, or else who has left it, on this instance or another. */
@@ -103,7 +100,7 @@ export class ActiveOperations {
       onLost: (error) => abort.abort(error)
     })
     const beforeWrite = () => lease.check()
-    const own = client.forOperations()
+    const own = client.for('operations')
     const onRetry = (failed: FailedAttempt) => {
       operation.retries++
       events.emit({ type: 'retry', operation: kind, id, ...failed })
@@ -123,7 +120,6 @@ export class ActiveOperations {
     return operation
   }
 
-  /** Gives the lease back. */
   async release(operation: ActiveOperation): Promise<void> {
     await operation.lease.release()
     this.#active.delete(operation)
@@ -146,11 +142,6 @@ export class ActiveOperations {
   /** Removes the lease of an operation that was ended, where an earlier version kept it. */
   async discardFormer({ former, claim }: FoundLease): Promise<void> {
     if (former) await this.#formerLeases?.discard(claim)
-  }
-
-  /** Lets no operation begin any more. */
-  close(): void {
-    this.#closing = true
   }
 
   /** Stops the work of the operations; their end is still recorded. */

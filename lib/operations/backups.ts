@@ -49,7 +49,7 @@ export class Backups implements OperationRecords {
         return newBackupId(newest, last ?? newestListed, taken.length)
       },
       createRecord: ({ id, endClient }) => {
-        const header = newHeader({ start: Date.now(), instance, system: system.name, versions, requester })
+        const header = newHeader({ instance, system: system.name, versions, requester })
         return this.#databases.repositoryOn(endClient).create(id, header)
       },
       work: (operation) => this.#backUp(operation),

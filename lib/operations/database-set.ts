@@ -74,7 +74,7 @@ export class DatabaseSet {
 
   /** Lets no operation begin any more. */
   refuse(): void {
-    this.#active.close()
+    this.#active.closing = true
     this.housekeeping.stop()
   }
 

@@ -22,7 +22,6 @@ export class Databases {
     this.system = this.sourcesOn(client).system
   }
 
-  /** Returns the databases that are backed up and restored. */
   sourcesOn(client: CouchClient): Record<LogicalDatabase, CouchDatabase> {
     const on = (database: LogicalDatabase) => new CouchDatabase(client, this.names[database])
     return { components: on('components'), sessions: on('sessions'), system: on('system') }

@@ -35,7 +35,7 @@ export class Downloads {
    * @param bounds.deadline ends all downloads; none begins any more
    */
   constructor(client: CouchClient, { most, idle, deadline }: DownloadBounds) {
-    this.#client = client.forDownloads()
+    this.#client = client.for('downloads')
     this.#most = most
     this.#idle = idle
     this.#deadline = deadline

@@ -84,8 +84,8 @@ export class Housekeeping {
   async #failLate(): Promise<void> {
     if (!this.#watchesNewest) await this.#leftovers.watchNewest()
     this.#watchesNewest = true
-    for await (const id of this.#leftovers.late())
-      await this.#lifecycle.failAgain('backup', id, 'interrupted: it was not seen to its end')
+    for await (const { id, isLate } of this.#leftovers.late())
+      await this.#lifecycle.failAgain('backup', id, 'interrupted: it was not seen to its end', isLate)
   }
 }
 

@@ -14,7 +14,9 @@ import { Turns } from '../waits/turns.js'
 import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
 
-/** Appends that may wait until others have arrived. */
+/** Requests that are answered at a time, of those that neither bring nor take a backup. */
+const MOST_ANSWERED = 16
+/** Requests, and appends, that may wait for a place. */
 const MOST_WAITING = 256
 
 /** Work that goes on after the call that started it, to be waited for when the server closes. */
@@ -52,8 +54,11 @@ export class Instance {
   /** Those who change a header on this instance take turns. */
   readonly turns = new Turns()
   readonly downloads: Downloads
+  /** For starts, restores by id and summaries. */
+  readonly requests: Places
+  /** For uploads, until their restores have begun. */
   readonly uploads: Places
-  /** For appends whose bodies arrive. */
+  /** For appends, until they are stored. */
   readonly appends: Places
   readonly #deadline = new AbortController()
 
@@ -73,8 +78,9 @@ export class Instance {
     // Most of a backup may have arrived when the database restarts: that is waited for, as operations do.
     this.downloads = new Downloads(this.client.with({ retry }), bounds)
     this.uploads = new Places({ most: limits.uploads })
-    const appends = { most: limits.appends, waiting: MOST_WAITING, patience: timeouts.control }
-    this.appends = new Places(appends)
+    const queue = { waiting: MOST_WAITING, patience: timeouts.control }
+    this.requests = new Places({ most: MOST_ANSWERED, ...queue })
+    this.appends = new Places({ most: limits.appends, ...queue })
     this.metrics = metrics && new Metrics(metrics)
     this.events = new EventStream(
       [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),

@@ -38,14 +38,14 @@ export class Leftovers {
     }
   }
 
-  /** Yields the ids of backups of which something has come late. They have to be marked as failed once more. */
-  async *late(): AsyncGenerator<string> {
+  /** Yields backups of which something has come late. They have to be marked as failed once more. */
+  async *late(): AsyncGenerator<{ id: string; isLate: () => Promise<boolean> }> {
     for (const [id, watched] of this.#watched) {
       // Counted down first, so that a backup that cannot be read does not keep others from being looked at for ever.
       if (--watched.looksLeft <= 0) this.#watched.delete(id)
       const state = await this.#look(id, watched)
       if (state === 'settled') this.#watched.delete(id)
-      else if (state === 'late') yield id
+      else if (state === 'late') yield { id, isLate: async () => (await this.#look(id, watched)) === 'late' }
     }
   }
 
@@ -55,11 +55,11 @@ export class Leftovers {
     const loaded = await repository.load(id)
     // Parts without a header are ours to judge only where the header was: a database that is being copied has them
     // before it.
-    if (!loaded) return failed && (await repository.hasParts(id)) ? 'late' : 'quiet'
+    if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
     const { kind, header } = loaded
     if (kind === 'legacy' || isOfOthers(header, system.name)) return 'settled'
     if (header.in_progress) return 'late'
     if (header.error === undefined) return 'settled'
-    return (await repository.hasParts(id)) ? 'late' : 'quiet'
+    return (await repository.parts.has(id)) ? 'late' : 'quiet'
   }
 }

@@ -13,10 +13,8 @@ import type { Outbox } from './outbox.js'
 const LEAVE_ATTEMPTS = 40
 const LEAVE_WAIT = 50
 
-/** Says how an operation ended, for its event. */
 type Ended = Pick<Extract<BackupEvent, { type: 'backup_failed' }>, 'durationMs' | 'retries'>
 
-/** Says why an operation has failed. */
 export interface Failure {
   reason: string
   /** What was thrown. Absent for an operation that another instance has left. */
@@ -42,6 +40,8 @@ export interface OperationRecords {
   /** Is told of each operation that failed here, or that was ended for another instance. */
   onFailed?(operation: ActiveOperation): void
 }
+
+type Records = Readonly<Record<OperationKind, OperationRecords>>
 
 /** Describes an operation that is to run. */
 export interface NewOperation<Result> {
@@ -74,14 +74,9 @@ export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
   readonly #outbox: Outbox
-  readonly #records: Readonly<Record<OperationKind, OperationRecords>>
+  readonly #records: Records
 
-  constructor(
-    instance: Instance,
-    active: ActiveOperations,
-    outbox: Outbox,
-    records: Readonly<Record<OperationKind, OperationRecords>>
-  ) {
+  constructor(instance: Instance, active: ActiveOperations, outbox: Outbox, records: Records) {
     this.#instance = instance
     this.#active = active
     this.#outbox = outbox
@@ -126,28 +121,34 @@ export class Lifecycle {
     return undefined
   }
 
-  /** Records once more, under the lease, that an operation has failed. Does nothing while another one is in progress. */
-  async failAgain(kind: OperationKind, id: string, reason: string): Promise<void> {
-    let active: ActiveOperation
+  /**
+   * Records once more, under the lease, that an operation has failed. Does nothing while another one is in progress.
+   * @param isLate tells under the lease whether that is still to be done: another instance may have done it
+   */
+  async failAgain(
+    kind: OperationKind,
+    id: string,
+    reason: string,
+    isLate: () => Promise<boolean>
+  ): Promise<void> {
+    const taking = this.#take(kind, () => ({ id }))
+    const active = await taking.catch(unless(OperationInProgressError, ClosingError))
+    if (!active) return
+    let late = false
     try {
-      active = await this.#take(kind, () => ({ id }))
-    } catch (error) {
-      if (error instanceof OperationInProgressError || error instanceof ClosingError) return
-      throw error
+      late = await isLate()
+    } finally {
+      if (!late) await this.#end(active)
     }
-    await this.#endLeft(active, reason)
+    if (late) await this.#endLeft(active, reason)
   }
 
   async #takeOver(found: FoundLease): Promise<void> {
     const { operation: kind, id } = found.holder
-    let active: ActiveOperation
-    try {
-      active = await this.#active.acquire(kind, () => ({ id }), found)
-    } catch (error) {
-      // Another instance found it as well, and ends it or has ended it.
-      if (error instanceof LeaseHeldError || error instanceof LeaseGoneError) return
-      throw error
-    }
+    const taking = this.#active.acquire(kind, () => ({ id }), found)
+    const active = await taking.catch(unless(LeaseHeldError, LeaseGoneError))
+    // Another instance found it as well, and ends it or has ended it.
+    if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
     await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
     this.#records[kind].onFailed?.(active)
@@ -186,7 +187,6 @@ export class Lifecycle {
     }
   }
 
-  /** Sees an operation through to its end. */
   async #see<Result>(operation: NewOperation<Result>, active: ActiveOperation): Promise<Result> {
     const { events } = this.#instance
     const { id } = active
@@ -263,6 +263,13 @@ export class Lifecycle {
       await sleep(LEAVE_WAIT)
     }
     return false
+  }
+}
+
+/** Returns a handler of rejections that passes over errors of these kinds. */
+function unless(...kinds: (new (...given: never[]) => Error)[]): (error: unknown) => undefined {
+  return (error) => {
+    if (!kinds.some((kind) => error instanceof kind)) throw error
   }
 }
 

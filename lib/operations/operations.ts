@@ -14,7 +14,13 @@ import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/views.js'
 import { isUnavailable } from '../couch/errors.js'
-import { AppendBusyError, DatabaseUnavailableError, LeaseLostError } from '../errors.js'
+import {
+  AppendBusyError,
+  DatabaseUnavailableError,
+  LeaseLostError,
+  TooManyRequestsError,
+  TooManyUploadsError
+} from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Append } from '../repository/appender.js'
 import { HeldBytes } from '../spool/held-bytes.js'
@@ -44,7 +50,7 @@ export class Operations implements DbBackups {
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
     checkStartOptions(options)
-    return foreground(async () => (await this.#toStart('backup')).start(options))
+    return this.#answer(async () => (await this.#toStart('backup')).start(options))
   }
 
   async restore(
@@ -80,7 +86,10 @@ export class Operations implements DbBackups {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    return foreground(async () => (await this.#toStart('restore')).restore(source, options, urlOf))
+    const restore = async () => (await this.#toStart('restore')).restore(source, options, urlOf)
+    if ('id' in source) return this.#answer(restore)
+    const full = () => new TooManyUploadsError(this.#options.limits.uploads)
+    return this.#instance.uploads.take(full, () => foreground(restore))
   }
 
   async get(id: string): Promise<BackupContent> {
@@ -88,10 +97,15 @@ export class Operations implements DbBackups {
   }
 
   async summary(id: string): Promise<BackupSummary> {
-    return foreground(() => this.#now().stored.summary(id))
+    return this.#answer(() => this.#now().stored.summary(id))
   }
 
   async list(): Promise<{ ids: string[] }> {
+    return { ids: [...(await this.sharedList())] }
+  }
+
+  /** Lists for a route: whoever asks at the same time gets the same list. */
+  sharedList(): Promise<readonly string[]> {
     return foreground(() => this.#now().stored.list())
   }
 
@@ -122,12 +136,20 @@ export class Operations implements DbBackups {
     try {
       await this.#instance.appends.take(
         () => new AppendBusyError(append.id),
-        () => read(data)
+        async () => {
+          await read(data)
+          await foreground(() => stored.append({ ...append, data }))
+        }
       )
-      await foreground(() => stored.append({ ...append, data }))
     } finally {
       await data.clear()
     }
+  }
+
+  /** Makes a short call in its turn. @throws TooManyRequestsError, and what `call` throws */
+  #answer<T>(call: () => Promise<T>): Promise<T> {
+    const full = () => new TooManyRequestsError('others are answered first: try again')
+    return this.#instance.requests.take(full, () => foreground(call))
   }
 
   /** Cleans up after instances that died, now and from time to time, on the databases of then. */

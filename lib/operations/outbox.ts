@@ -14,12 +14,6 @@ const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as co
 
 const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
 
-/** Returns the id of the transaction that a notice is about. */
-const transactionOf = (notice: string): string => notice.slice(NOTICE_PREFIX.length)
-
-/** How long, in times of the lease, the instance that restored may take to tell its client. */
-const PATIENCE = 2
-
 /**
  * Tells clients, at least once, how their restores ended. A notice, one document in the system database, says that a
  * client is still to be told: every instance sees it there.
@@ -29,9 +23,8 @@ export class Outbox {
   readonly #transactions: Transactions
   readonly #events: Instance['events']
   readonly #notifier: Notifier
-  /** Milliseconds after which another instance's notice is overdue. */
+  /** Milliseconds that the instance that restored may take to tell its client. */
   readonly #patience: number
-  /** Ends deliveries. */
   readonly #shutdown = new AbortController()
   /** Transactions whose clients this instance is telling. */
   readonly #sending = new Set<string>()
@@ -43,7 +36,7 @@ export class Outbox {
     this.#transactions = transactions
     this.#events = events
     this.#notifier = new Notifier(options.clientWebhook)
-    this.#patience = PATIENCE * options.timeouts.lease
+    this.#patience = 2 * options.timeouts.lease
   }
 
   /** @throws InvalidParameterError */
@@ -70,12 +63,9 @@ export class Outbox {
 
   /** Notes that the transactions' clients are to be told. */
   async add(txIds: readonly string[]): Promise<void> {
-    for (const txId of txIds) {
-      await this.#db
-        .put({ _id: noticeId(txId), type: NOTICE_TYPE })
-        // Another attempt, or another instance, wrote the same.
-        .catch(unlessConflict)
-    }
+    // After a conflict: another attempt, or another instance, wrote the same.
+    for (const txId of txIds)
+      await this.#db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
   }
 
   /** Tells the client how its restore ended, and removes the notice. */
@@ -94,7 +84,7 @@ export class Outbox {
   /** Tells clients that the instance that restored for them did not tell. */
   async sendOverdue(): Promise<void> {
     const now = performance.now()
-    const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => transactionOf(id))
+    const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => id.slice(NOTICE_PREFIX.length))
     this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
     const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience)
     // One that cannot be sent does not keep others from being sent.
@@ -115,16 +105,13 @@ export class Outbox {
   }
 
   #emit(txId: string, { attempts, delivered, last_status: status, last_error }: WebhookDelivery): void {
-    if (delivered)
-      this.#events.emit({ type: 'webhook_delivered', tx_id: txId, attempts, status: status ?? 0 })
-    else
-      this.#events.emit({
-        type: 'webhook_failed',
-        tx_id: txId,
-        attempts,
-        ...(status === undefined ? undefined : { status }),
-        reason: last_error ?? 'unknown'
-      })
+    const about = { tx_id: txId, attempts }
+    const reason = last_error ?? 'unknown'
+    this.#events.emit(
+      delivered
+        ? { type: 'webhook_delivered', ...about, status: status ?? 0 }
+        : { type: 'webhook_failed', ...about, ...(status !== undefined && { status }), reason }
+    )
   }
 
   async #remove(txId: string): Promise<void> {

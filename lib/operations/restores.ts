@@ -5,7 +5,7 @@ import { cutRequester, cutText, MOST } from '../bytes/cut-text.js'
 import type { CouchClient } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { apiKey } from '../databases.js'
-import { BackupNotRestorableError, IncompleteRestoreError, TooManyUploadsError } from '../errors.js'
+import { BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import type { LegacyHeader } from '../repository/read-header.js'
@@ -60,33 +60,27 @@ export class Restores implements OperationRecords {
    */
   async describe(
     source: { id: string } | { body: Readable },
-    options: RestoreOptions,
+    given: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<NewOperation<RestoreOutcome>> {
     const txId = randomBytes(16).toString('hex')
     const url = urlOf(transactionPath(txId))
-    if (options.clientWebhookUrl !== undefined) await this.#outbox.checkUrl(options.clientWebhookUrl)
+    if (given.clientWebhookUrl !== undefined) await this.#outbox.checkUrl(given.clientWebhookUrl)
     const backup = 'id' in source ? await this.#storedBackup(source.id) : await this.#upload(source.body)
-    const { clientWebhookUrl = options.clientWebhookUrl } = backup
-    return this.#describe({ txId, url }, backup, { ...options, clientWebhookUrl })
-  }
-
-  #describe(
-    { txId, url }: { txId: string; url: string },
-    backup: Restorable,
-    options: RestoreOptions
-  ): NewOperation<RestoreOutcome> {
-    const about = aboutOf(txId, backup, options)
+    const { clientWebhookUrl = given.clientWebhookUrl } = backup
+    const options = { ...given, clientWebhookUrl }
+    const backupId = backup.id === undefined ? undefined : { backup_id: backup.id }
+    const about = { tx_id: txId, ...backupId, dryRun: options.dryRun ?? false }
     const requester = cutRequester(options.requester)
     return {
       kind: 'restore',
       system: options.dryRun ? undefined : backup.system,
       idAfter: () => ({ id: txId }),
       createRecord: async () => {
-        await this.#transactions.create(txId, url, options, backup.id)
+        await this.#transactions.create({ tx_id: txId, url, ...backupId }, options)
         return true
       },
-      work: (operation) => this.#restore(operation, backup, options),
+      work: (operation) => this.#restore(operation, backup, options, about),
       started: () => ({ type: 'restore_started', ...about, ...(requester && { requester }) }),
       finished: (_id, ended, outcome) => ({ type: 'restore_finished', ...about, ...ended, outcome }),
       failed: (_id, ended, error) => {
@@ -110,13 +104,9 @@ export class Restores implements OperationRecords {
   async recordFailure({ id, lease }: ActiveOperation, failure: Failure): Promise<void> {
     const { reason, error, recorded } = failure
     const beforeWrite = () => lease.check()
-    if (recorded) await this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
-    else
-      await this.#transactions.failIfThere(
-        id,
-        error === undefined ? `${reason}; run it again` : reason,
-        beforeWrite
-      )
+    if (recorded) return this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
+    const advice = error === undefined ? '; run it again' : ''
+    await this.#transactions.failIfThere(id, `${reason}${advice}`, beforeWrite)
   }
 
   async #storedBackup(id: string): Promise<Restorable> {
@@ -134,8 +124,7 @@ export class Restores implements OperationRecords {
   }
 
   async #upload(body: Readable): Promise<Restorable> {
-    const full = () => new TooManyUploadsError(this.#instance.options.limits.uploads)
-    const source = await this.#instance.uploads.take(full, () => this.#spool(body, 'content'))
+    const source = await this.#spool(body, 'content')
     try {
       const { members } = source
       refuseUnusable(members)
@@ -171,10 +160,11 @@ export class Restores implements OperationRecords {
   async #restore(
     { id: txId, lease, abort, workClient }: ActiveOperation,
     backup: Restorable,
-    options: RestoreOptions
+    { exact = false, skip = {} }: RestoreOptions,
+    about: { tx_id: string; dryRun: boolean }
   ): Promise<RestoreOutcome> {
-    const about = aboutOf(txId, backup, options)
-    const { dryRun = false, exact = false, skip = {} } = options
+    const { dryRun } = about
+    const { rebuildWhitelist, timeouts, settingsDocuments } = this.#instance.options
     const outcome = await runRestore({
       txId,
       openSource: () => backup.open(workClient),
@@ -184,14 +174,15 @@ export class Restores implements OperationRecords {
       backups: this.#databases.names.backups,
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
       keepTypes: new Set([...this.#instance.excludeTypes, TRANSACTION_TYPE]),
-      settings: this.#instance.options.settingsDocuments,
+      settings: settingsDocuments,
       dryRun,
       exact,
       tell: async (update) => {
         lease.check()
         await this.#transactions.update(txId, update)
       },
-      rebuildWhitelist: () => this.#rebuildWhitelist(txId),
+      rebuildWhitelist: () =>
+        hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId })),
       onPhase: (phase) => this.#instance.events.emit({ ...about, ...phase })
     })
     abort.signal.throwIfAborted()
@@ -203,19 +194,7 @@ export class Restores implements OperationRecords {
     )
     return outcome
   }
-
-  async #rebuildWhitelist(txId: string): Promise<void> {
-    const { rebuildWhitelist, timeouts } = this.#instance.options
-    await hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId }))
-  }
 }
-
-/** Returns what events tell of a restore. */
-const aboutOf = (txId: string, { id }: Restorable, { dryRun = false }: RestoreOptions) => ({
-  tx_id: txId,
-  ...(id === undefined ? undefined : { backup_id: id }),
-  dryRun
-})
 
 /** Returns what a restore did that did not do everything. */
 const outcomeOf = (error: unknown): RestoreOutcome | undefined =>

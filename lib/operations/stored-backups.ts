@@ -36,8 +36,8 @@ export class StoredBackups {
     return summaryOf(await this.#databases.repository.get(id))
   }
 
-  async list(): Promise<{ ids: string[] }> {
-    return { ids: [...(await this.#databases.repository.list())] }
+  list(): Promise<readonly string[]> {
+    return this.#databases.repository.list()
   }
 
   append(append: Append): Promise<void> {

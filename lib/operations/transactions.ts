@@ -36,14 +36,33 @@ export class Transactions {
     return transaction !== null && transaction.status !== 'pending'
   }
 
-  /** @param backup id of the backup, when it was named by its id */
+  /**
+   * @param about.url where to read the transaction
+   * @param about.backup_id the backup, when it was named by its id
+   */
   async create(
-    txId: string,
-    url: string,
-    options: RestoreOptions,
-    backup: string | undefined
+    about: Pick<WebhookTransaction, 'tx_id' | 'url' | 'backup_id'>,
+    { clientWebhookUrl, dryRun, requester: given }: RestoreOptions
   ): Promise<void> {
-    await this.#store.create(newTransaction(txId, url, options, backup))
+    const now = Date.now()
+    const requester = cutRequester(given)
+    await this.#store.create({
+      ...about,
+      type: TRANSACTION_TYPE,
+      sub_type: 'backup_restore',
+      description: 'restoring dbs from backup',
+      status: 'pending',
+      by: requester?.name ?? '-',
+      uuid: requester?.uuid ?? '-',
+      ...(clientWebhookUrl !== undefined && { client_webhook_url: clientWebhookUrl }),
+      ts_started: now,
+      ts_last_updated: now,
+      on_step: 1,
+      total_steps: TOTAL_STEPS,
+      athena_messages: [],
+      timeout_ms: TIMEOUT,
+      ...(dryRun && { dry_run: true })
+    })
   }
 
   async update(txId: string, update: TransactionUpdate): Promise<void> {
@@ -85,9 +104,7 @@ export class Transactions {
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
     if (transaction && transaction.status !== 'pending') return
-    const results: TransactionUpdate = outcome
-      ? { databases: outcome.databases, failures: outcome.failures }
-      : {}
+    const results = outcome && { databases: outcome.databases, failures: outcome.failures }
     await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
   }
 
@@ -108,35 +125,4 @@ export class Transactions {
 function shortOf(message: string, refusal: unknown): string {
   const why = cutText(messageOf(refusal), MOST.name)
   return `${cutText(message, MOST.reason)}; more could not be stored: ${why}`
-}
-
-function newTransaction(
-  txId: string,
-  url: string,
-  options: RestoreOptions,
-  backup: string | undefined
-): WebhookTransaction {
-  const now = Date.now()
-  const requester = cutRequester(options.requester)
-  return {
-    tx_id: txId,
-    type: TRANSACTION_TYPE,
-    sub_type: 'backup_restore',
-    description: 'restoring dbs from backup',
-    status: 'pending',
-    by: requester?.name ?? '-',
-    uuid: requester?.uuid ?? '-',
-    url,
-    ...(options.clientWebhookUrl === undefined
-      ? undefined
-      : { client_webhook_url: options.clientWebhookUrl }),
-    ts_started: now,
-    ts_last_updated: now,
-    on_step: 1,
-    total_steps: TOTAL_STEPS,
-    athena_messages: [],
-    timeout_ms: TIMEOUT,
-    ...(backup === undefined ? undefined : { backup_id: backup }),
-    ...(options.dryRun ? { dry_run: true } : undefined)
-  }
 }

@@ -14,7 +14,6 @@ const DEFAULT_TYPE = 'application/octet-stream'
 /** How many appends may wait for those before them to the same backup. */
 const MOST_WAITING = 256
 
-/** What is to be appended to a backup. */
 export interface Append {
   /** Id of the backup. */
   id: string
@@ -65,7 +64,6 @@ function notTaken(error: CouchError, bytes: number): Error {
   return new TooLargeError(message, { cause: error })
 }
 
-/** Where attachments are stored. */
 interface AppendTarget {
   db: CouchDatabase
   /** Orders those who change a header. */
@@ -98,15 +96,16 @@ export class Appender {
       throw new InvalidParameterError('contentType must be printable ASCII, 255 characters at most')
     const { attachmentBytes } = this.#limits
     if (data.length > attachmentBytes) throw attachmentTooLarge(attachmentBytes)
-    const patience = new Patience(id, this.#wait, signal)
+    const busy = () => new AppendBusyError(id)
+    const patience = new LinkedAbort().follow(signal).after(this.#wait, busy)
     try {
-      await this.#target.turns.take(
-        id,
-        () => this.#put({ ...append, contentType }, patience.signal),
-        patience
-      )
+      await this.#target.turns.take(id, () => this.#put({ ...append, contentType }, patience.signal), {
+        most: MOST_WAITING,
+        full: busy,
+        signal: patience.signal
+      })
     } finally {
-      patience.end()
+      patience.release()
     }
   }
 
@@ -117,25 +116,26 @@ export class Appender {
     for (let attempt = 1; ; attempt++) {
       const { header } = await load(id)
       const present = header._attachments ?? {}
-      if (attempt > 1 && mayBe(present[name], append) && (await isStored(db, append))) return
+      // Bytes are read only where the stub tells the same.
+      const { length, content_type: type } = present[name] ?? {}
+      const mayBeThere = attempt > 1 && length === data.length && type === contentType
+      if (mayBeThere && (await isStored(db, append))) return
       signal.throwIfAborted()
       this.#checkRoom(id, name, data.length, present)
       try {
         await db.putAttachment(id, name, header._rev, contentType, data)
         return
       } catch (error) {
-        if (isTooLarge(error)) throw await this.#refusalOf(error, id, data.length)
+        if (isTooLarge(error)) {
+          // Throws where the database does not answer at all: it may have been that which cut the request off.
+          if (error.status !== 413) await load(id)
+          throw notTaken(error, data.length)
+        }
         // Where the header is gone, the next try finds that out.
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
       await db.client.afterConflict(attempt)
     }
-  }
-
-  /** @throws CouchError where the database does not answer at all: it may have been that which cut the request off */
-  async #refusalOf(error: CouchError, id: string, bytes: number): Promise<Error> {
-    if (error.status !== 413) await this.#target.load(id)
-    return notTaken(error, bytes)
   }
 
   /** @throws TooLargeError */
@@ -154,37 +154,6 @@ export class Appender {
       )
     }
   }
-}
-
-/** Bounds how long an append waits: some time, or as long as its client. */
-class Patience {
-  readonly most = MOST_WAITING
-  readonly #backup: string
-  readonly #abort = new LinkedAbort()
-
-  constructor(backup: string, ms: number, client: AbortSignal | undefined) {
-    this.#backup = backup
-    this.#abort.follow(client).after(ms, () => this.full())
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal
-  }
-
-  full(): Error {
-    return new AppendBusyError(this.#backup)
-  }
-
-  end(): void {
-    this.#abort.release()
-  }
-}
-
-type Stub = NonNullable<LoadedBackup['header']['_attachments']>[string]
-
-/** Returns whether a header's attachment looks like the one to append: its bytes are read only then. */
-function mayBe(stub: Stub | undefined, { data, contentType }: Append): boolean {
-  return stub !== undefined && stub.length === data.length && stub.content_type === contentType
 }
 
 /** Returns whether a conflict was with ourselves: the reply to the write was lost. */

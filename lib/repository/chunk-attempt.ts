@@ -3,11 +3,10 @@ import { Digesting } from '../couch/digest.js'
 import { CouchError, isConflict } from '../couch/errors.js'
 import { tellingSent } from '../couch/requests.js'
 import type { Retrier } from '../couch/retry.js'
-import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
-import { PassingDigest } from './codec.js'
+import { sendOrFind } from '../couch/send-or-find.js'
+import { newHash } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
 
-/** A chunk's attachment, to be sent. */
 export interface ChunkBody {
   /** Starts the stream of its bytes anew. */
   open(): AsyncIterable<Uint8Array>
@@ -27,7 +26,6 @@ interface FoundChunk extends ChunkDocument {
  * shows afterwards: the bytes that were sent, by their length and MD5.
  */
 export class ChunkAttempt {
-  readonly #db: CouchDatabase
   /** Makes one attempt of each call: the next has a document of its own, and looks are counted with what they look for. */
   readonly #once: CouchDatabase
   readonly #document: Revision
@@ -36,7 +34,6 @@ export class ChunkAttempt {
 
   /** @param document the chunk's document without its attachment */
   constructor(db: CouchDatabase, document: Revision, body: ChunkBody) {
-    this.#db = db
     this.#once = db.once
     this.#document = document
     this.#body = body
@@ -59,38 +56,36 @@ export class ChunkAttempt {
   /** @returns why there is no answer; a conflict is one, since it may be with this attempt's own request */
   async #send(): Promise<unknown> {
     this.#sent = undefined
+    const { id, rev } = this.#document
+    const { length } = this.#body
+    const { control, idle } = this.#once.client.settings
     try {
-      await sendOrFind(this.#write())
+      await sendOrFind<unknown>({
+        send: (sent, deadline) => {
+          const body = { length, open: () => tellingSent(this.#hashed(), sent) }
+          return this.#once.putAttachment(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body, deadline)
+        },
+        find: () => this.#find(),
+        // The database stores a stream as it comes, but one of any length.
+        patience: length === undefined ? idle : control
+      })
     } catch (error) {
       return isConflict(error) ? undefined : error
     }
     return undefined
   }
 
-  #write(): FindableWrite<unknown> {
-    const { id, rev } = this.#document
-    const { length } = this.#body
-    const { control, idle } = this.#db.client.settings
-    return {
-      send: (sent, deadline) => {
-        const body = { length, open: () => tellingSent(this.#hashed(), sent) }
-        return this.#once.putAttachment(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body, deadline)
-      },
-      find: () => this.#find(),
-      // The database stores a stream as it comes, but one of any length.
-      patience: length === undefined ? idle : control
-    }
-  }
-
   async *#hashed(): AsyncGenerator<Uint8Array> {
     const md5 = new Digesting()
-    const digest = new PassingDigest()
+    const hash = newHash()
     let length = 0
-    for await (const piece of md5.passing(digest.over(this.#body.open()))) {
+    for await (const piece of this.#body.open()) {
+      md5.add(piece)
+      hash.update(piece)
       length += piece.length
       yield piece
     }
-    this.#sent = { length, md5: md5.end(), sha256: digest.end() }
+    this.#sent = { length, md5: md5.end(), sha256: hash.digest('hex') }
   }
 
   async #found(retrier: Retrier): Promise<StoredChunk | null> {

@@ -3,18 +3,22 @@ import type { BulkResult } from '../couch/bulk-body.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { CHUNK_TYPE } from '../own-documents.js'
-import { chunkId, TAKEN_IDS } from './ids.js'
+import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkDocument } from './layout.js'
 
 /** Documents made in one request at most. Made one by one, they take as long as a third of storing the chunks. */
 const AT_A_TIME = 8
 
+interface ChunkPlacesOptions {
+  db: CouchDatabase
+  backup: string
+  database: LogicalDatabase
+  first: number
+}
+
 /** Makes the documents to which chunks are attached, some at a time. */
 export class ChunkPlaces {
-  readonly #db: CouchDatabase
-  readonly #backup: string
-  readonly #database: LogicalDatabase
-  /** Number of the next document. */
+  readonly #options: ChunkPlacesOptions
   #next: number
   #made = 0
   /** Ids in a row that other documents have. */
@@ -22,10 +26,8 @@ export class ChunkPlaces {
   readonly #free: Revision[] = []
   #making: Promise<void> | undefined
 
-  constructor(options: { db: CouchDatabase; backup: string; database: LogicalDatabase; first: number }) {
-    this.#db = options.db
-    this.#backup = options.backup
-    this.#database = options.database
+  constructor(options: ChunkPlacesOptions) {
+    this.#options = options
     this.#next = options.first
   }
 
@@ -49,9 +51,13 @@ export class ChunkPlaces {
   /** Makes as many as there were before, so that a small backup makes few that it does not need. */
   async #make(): Promise<void> {
     const count = Math.min(AT_A_TIME, Math.max(1, this.#made))
-    const documents = Array.from({ length: count }, () => this.#document(this.#next++))
-    const bytes = documents.map((document) => Buffer.from(JSON.stringify(document)))
-    for (const result of await this.#db.bulkDocs(bytes)) this.#add(result)
+    const { db, backup, database } = this.#options
+    const documents = Array.from({ length: count }, () => {
+      const index = this.#next++
+      const document: ChunkDocument = { type: CHUNK_TYPE, backup_id: backup, database, index }
+      return Buffer.from(JSON.stringify({ _id: partId('chunk', backup, database, index), ...document }))
+    })
+    for (const result of await db.bulkDocs(documents)) this.#add(result)
     this.#made += count
   }
 
@@ -64,10 +70,5 @@ export class ChunkPlaces {
     // A conflict: another document has the id, or the reply to a request before was lost.
     if (error !== 'conflict' || ++this.#taken >= TAKEN_IDS)
       throw new CouchError(id, { error: error ?? 'bad_answer', reason: reason ?? 'no revision was made' })
-  }
-
-  #document(index: number): ChunkDocument & { _id: string } {
-    const _id = chunkId(this.#backup, this.#database, index)
-    return { _id, type: CHUNK_TYPE, backup_id: this.#backup, database: this.#database, index }
   }
 }

@@ -2,7 +2,7 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
-import { type Codec, digestOf, gzip, NotDecodableError, PassingDigest } from './codec.js'
+import { type Codec, digestOf, gzip, NotDecodableError, newHash } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Stored bytes of the chunks being read, until they are decoded: of the current one and the next. */
@@ -54,9 +54,7 @@ export class ChunkReader {
   /** Checks that a chunk is there and is what was stored, without keeping it. */
   async verify(entry: ChunkEntry): Promise<void> {
     await againIfDamaged(async () => {
-      const digest = new PassingDigest()
-      for await (const _piece of digest.over(this.#stored(entry)));
-      if (digest.end() !== entry.sha256) throw otherDigest(entry)
+      for await (const _piece of this.#checked(entry));
     })
   }
 
@@ -65,10 +63,9 @@ export class ChunkReader {
    * be trusted before.
    */
   async *document(entry: ChunkEntry): AsyncGenerator<Buffer> {
-    const digest = new PassingDigest()
     let raw = 0
     try {
-      for await (const piece of this.#codec.decodeStream(digest.over(this.#stored(entry)))) {
+      for await (const piece of this.#codec.decodeStream(this.#checked(entry))) {
         raw += piece.length
         if (raw > entry.raw)
           throw new DamagedBackupError('chunk', entry.id, 'is damaged: it is longer than what was stored')
@@ -78,12 +75,22 @@ export class ChunkReader {
     } catch (error) {
       throw error instanceof NotDecodableError ? notDecodable(entry) : error
     }
-    if (raw !== entry.raw || digest.end() !== entry.sha256) throw otherDigest(entry)
+    if (raw !== entry.raw) throw otherDigest(entry)
   }
 
   /** Has `read` read all of a large chunk's document: again after faults, and once more when it is damaged. */
   readDocument<T>(entry: ChunkEntry, read: (pieces: AsyncIterable<Buffer>) => Promise<T>): Promise<T> {
     return againIfDamaged(() => this.#db.client.retry(() => read(this.document(entry))))
+  }
+
+  /** Streams a chunk's stored bytes, and checks their digest as they end. */
+  async *#checked(entry: ChunkEntry): AsyncGenerator<Buffer> {
+    const hash = newHash()
+    for await (const piece of this.#stored(entry)) {
+      hash.update(piece)
+      yield piece
+    }
+    if (hash.digest('hex') !== entry.sha256) throw otherDigest(entry)
   }
 
   async *#stored(entry: ChunkEntry): AsyncGenerator<Buffer> {

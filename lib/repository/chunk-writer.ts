@@ -19,7 +19,6 @@ const NEWLINE = 0x0a
 const SPACE = 0x20
 const OPEN_BRACE = 0x7b
 
-/** Lines that are stored together. */
 interface Lines {
   bytes: Buffer
   /** Number of the first among all lines. */
@@ -39,7 +38,6 @@ export interface RefusedLine {
 
 export interface ChunkWriterOptions {
   db: CouchDatabase
-  /** Default: gzip. */
   codec?: Codec
   /** Id of the backup. */
   backup: string
@@ -55,8 +53,7 @@ export interface ChunkWriterOptions {
  * storing failed for good fails the backup.
  */
 export class ChunkWriter {
-  readonly #options: ChunkWriterOptions
-  readonly #db: CouchDatabase
+  protected readonly options: ChunkWriterOptions
   readonly #codec: Codec
   readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
@@ -78,8 +75,7 @@ export class ChunkWriter {
   #failure: { error: unknown } | undefined
 
   constructor(options: ChunkWriterOptions) {
-    this.#options = options
-    this.#db = options.db
+    this.options = options
     this.#codec = options.codec ?? gzip
     this.#outputs = new BufferPool(
       { size: this.#codec.bound(CHUNK_BYTES), keep: IN_FLIGHT },
@@ -97,15 +93,15 @@ export class ChunkWriter {
    * Adds a line.
    * @returns a promise when the caller has to wait, because too many chunks are being stored
    */
-  add(line: Uint8Array, options: { design?: boolean } = {}): Promise<void> | undefined {
+  add(line: Uint8Array, design = false): Promise<void> | undefined {
     if (this.#used > 0 && this.#used + line.length + 1 > this.#fill) {
-      return this.#store().then(() => this.#append(line, options))
+      return this.#store().then(() => this.#append(line, design))
     }
-    this.#append(line, options)
+    this.#append(line, design)
     return undefined
   }
 
-  #append(line: Uint8Array, { design }: { design?: boolean }): void {
+  #append(line: Uint8Array, design: boolean): void {
     if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
     this.#buffer.set(line, this.#used)
     // A line must not end inside: there a line feed is white space, which no CouchDB sends.
@@ -196,7 +192,7 @@ export class ChunkWriter {
     const id = idOf(bytes)
     const place = Buffer.from(`${JSON.stringify({ _id: id })}\n`)
     if (place.length >= bytes.length) throw error
-    this.#options.onRefused({ id, ordinal: line.ordinal, error })
+    this.options.onRefused({ id, ordinal: line.ordinal, error })
     return { ...line, bytes: place }
   }
 
@@ -204,7 +200,7 @@ export class ChunkWriter {
   async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry | null> {
     const output = this.#outputs.take(this.#codec.bound(bytes.length))
     const encoded = await this.#codec.encode(bytes, output)
-    const most = this.#db.client.size.bytes
+    const most = this.options.db.client.size.bytes
     if (count > 1 && encoded.length > most) {
       this.#outputs.give(output)
       this.#fill = Math.floor((bytes.length * most * FILLED) / encoded.length)
@@ -242,9 +238,9 @@ export class ChunkWriter {
    * of those that failed is deleted at the end of the backup.
    */
   async #put(body: ChunkBody): Promise<StoredChunk> {
-    const retrier = this.#db.client.retrier()
+    const retrier = this.options.db.client.retrier()
     for (;;) {
-      const attempt = new ChunkAttempt(this.#db, await this.#places.take(), body)
+      const attempt = new ChunkAttempt(this.options.db, await this.#places.take(), body)
       const stored = await attempt.store(retrier)
       if (stored) return stored
     }

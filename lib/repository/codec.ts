@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { createGunzip, createGzip, type ZlibOptions } from 'node:zlib'
 import { through } from '../couch/through.js'
@@ -53,26 +53,10 @@ export const gzip: Codec = {
   }
 }
 
-/** Returns the digest by which headers and manifests know what is stored: SHA-256, hex. */
-export const digestOf = (bytes: Uint8Array | string): string =>
-  createHash('sha256').update(bytes).digest('hex')
+/** Makes the hash by which headers and manifests know what is stored, in hex. */
+export const newHash = (): Hash => createHash('sha256')
 
-/** Computes the digest of stored bytes as they pass. */
-export class PassingDigest {
-  readonly #hash = createHash('sha256')
-
-  async *over<T extends Uint8Array>(pieces: AsyncIterable<T>): AsyncGenerator<T> {
-    for await (const piece of pieces) {
-      this.#hash.update(piece)
-      yield piece
-    }
-  }
-
-  /** Returns the digest of all bytes that have passed. Nothing may pass any more. */
-  end(): string {
-    return this.#hash.digest('hex')
-  }
-}
+export const digestOf = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
 
 /** What Node.js' zlib streams write their output to; no option sets it. */
 interface ZlibOutput {

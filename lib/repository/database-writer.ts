@@ -1,16 +1,12 @@
-import type { CouchDatabase } from '../couch/database.js'
 import type { LastCopies } from '../ids/copy-index.js'
 import { largeKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
 import { ChunkReader } from './chunk-reader.js'
-import { ChunkWriter, type ChunkWriterOptions } from './chunk-writer.js'
+import { ChunkWriter } from './chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from './layout.js'
 import { moveToManifests } from './manifests.js'
 
-export type DatabaseWriterOptions = Omit<ChunkWriterOptions, 'db' | 'codec'>
-
-/** What was stored of one database. */
 export interface WrittenDatabase {
   /** For the backup's header. */
   stored: StoredDatabase
@@ -20,43 +16,13 @@ export interface WrittenDatabase {
 }
 
 /** Stores the documents of one database in a backup: first all of them, then which copies do not count. */
-export class DatabaseWriter {
-  readonly #db: CouchDatabase
-  readonly #options: DatabaseWriterOptions
-  readonly #writer: ChunkWriter
+export class DatabaseWriter extends ChunkWriter {
   #chunks: ChunkEntry[] = []
   #superseded: ChunkEntry[] = []
 
-  constructor(db: CouchDatabase, options: DatabaseWriterOptions) {
-    this.#db = db
-    this.#options = options
-    this.#writer = new ChunkWriter({ db, ...options })
-  }
-
-  /** Number of the next chunk. */
-  get next(): number {
-    return this.#writer.next
-  }
-
-  /**
-   * Adds a document.
-   * @returns a promise when the caller has to wait, because too many chunks are being stored
-   */
-  add(document: Uint8Array, options: { design: boolean }): Promise<void> | undefined {
-    return this.#writer.add(document, options)
-  }
-
-  /**
-   * Adds a document that is too large to be held in memory.
-   * @param open starts the stream of its bytes, anew for every attempt
-   */
-  addLarge(document: { id: string; design: boolean }, open: () => AsyncIterable<Uint8Array>): Promise<void> {
-    return this.#writer.addLarge(document, open)
-  }
-
   /** Stores what is left of the documents: no more are added. */
-  async flush(): Promise<void> {
-    this.#chunks = await this.#writer.flush()
+  async endDocuments(): Promise<void> {
+    this.#chunks = await this.flush()
   }
 
   /**
@@ -74,7 +40,7 @@ export class DatabaseWriter {
       dropped++
       onDropped(at)
       const last = copies.takeOnce(key)
-      return last === undefined ? undefined : this.#writer.add(Buffer.from(JSON.stringify([key, last])))
+      return last === undefined ? undefined : this.add(Buffer.from(JSON.stringify([key, last])))
     }
     for await (const keys of this.#keys()) {
       for (const key of keys) {
@@ -82,13 +48,13 @@ export class DatabaseWriter {
         if (pending) await pending
       }
     }
-    this.#superseded = await this.#writer.flush()
+    this.#superseded = await this.flush()
     return dropped
   }
 
   /** Yields the keys of all documents that were stored, in groups. */
   async *#keys(): AsyncGenerator<string[]> {
-    const reader = new ChunkReader(this.#db)
+    const reader = new ChunkReader(this.options.db)
     for await (const { entry, lines } of chunkContents(reader, this.#chunks, { ahead: false })) {
       if (lines === null) yield [entry.large as string]
       else for await (const group of lineGroups(lines)) yield group.map((line) => largeKey(idOf(line)))
@@ -97,19 +63,14 @@ export class DatabaseWriter {
 
   /** Returns what was stored, short enough for a header. */
   async finish(): Promise<WrittenDatabase> {
-    const { backup, database } = this.#options
+    const { db, backup, database } = this.options
     const stored: StoredDatabase = { manifests: [], chunks: this.#chunks, superseded: this.#superseded }
     const all = [...this.#chunks, ...this.#superseded]
-    await moveToManifests(this.#db, backup, database, stored)
+    await moveToManifests(db, backup, database, stored)
     return {
       stored,
       rawBytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
       storedBytes: all.reduce((sum, chunk) => sum + chunk.stored, 0)
     }
-  }
-
-  /** Waits until nothing is in flight, whatever became of it. */
-  settle(): Promise<void> {
-    return this.#writer.settle()
   }
 }

@@ -8,7 +8,6 @@ export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as 
 /** Ids in a row that other documents have, before the database is not believed: it answers a conflict to everything. */
 export const TAKEN_IDS = 100
 
-const serial = (index: number) => String(index).padStart(6, '0')
 const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
 
 /** Returns the number in the id of a backup: milliseconds since the epoch, unless the clock had been ahead. */
@@ -39,15 +38,19 @@ export function newBackupId(
   return { id: `${BACKUP_PREFIX}${stamp}`, newest: stamp }
 }
 
-export const chunkId = (id: string, database: LogicalDatabase, index: number): string =>
-  `backup_chunk_${stampOf(id)}_${database}_${serial(index)}`
+const partPrefix = (kind: 'chunk' | 'manifest', backup: string, database?: LogicalDatabase): string =>
+  `backup_${kind}_${stampOf(backup)}_${database === undefined ? '' : `${database}_`}`
 
-export const manifestId = (id: string, database: LogicalDatabase, index: number): string =>
-  `backup_manifest_${stampOf(id)}_${database}_${serial(index)}`
+export const partId = (
+  kind: 'chunk' | 'manifest',
+  backup: string,
+  database: LogicalDatabase,
+  index: number
+): string => partPrefix(kind, backup, database) + String(index).padStart(6, '0')
 
-/** Ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
-export const partRanges = (id: string, database?: LogicalDatabase): { from: string; to: string }[] =>
-  ['chunk', 'manifest'].map((kind) => {
-    const prefix = `backup_${kind}_${stampOf(id)}_${database === undefined ? '' : `${database}_`}`
-    return { from: prefix, to: `${prefix}\ufff0` }
+/** Returns the ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
+export const partRanges = (backup: string, database?: LogicalDatabase): { from: string; to: string }[] =>
+  (['chunk', 'manifest'] as const).map((kind) => {
+    const from = partPrefix(kind, backup, database)
+    return { from, to: `${from}\ufff0` }
   })

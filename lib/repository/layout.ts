@@ -1,5 +1,6 @@
 import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
@@ -7,11 +8,9 @@ export const LAYOUT = 2
 
 /** Bytes of lines in a chunk, unless it holds one document that is larger. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
-/** Name of a chunk's only attachment. */
 export const CHUNK_ATTACHMENT = 'documents.ndjson.gz'
 export const CHUNK_CONTENT_TYPE = 'application/gzip'
 
-/** What a header or manifest says of one chunk. */
 export interface ChunkEntry {
   id: string
   rev: string
@@ -85,18 +84,7 @@ export interface HeaderDocument {
     system?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
   }
-  _attachments?: Record<
-    string,
-    {
-      content_type: string
-      length: number
-      digest?: string
-      stub?: boolean
-      /** Told on demand, as is `encoded_length`. */
-      encoding?: string
-      encoded_length?: number
-    }
-  >
+  _attachments?: Record<string, StubMembers>
 }
 
 export interface StoredHeader extends HeaderDocument {
@@ -110,13 +98,6 @@ export interface StoredHeader extends HeaderDocument {
  */
 export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
   storage.system !== undefined && storage.system !== system
-
-/** Returns what the header of a backup that has just begun says of where it lies. */
-export const newStorage = (about: { instance: string; system: string }): HeaderDocument['storage'] => ({
-  layout: LAYOUT,
-  ...about,
-  databases: {}
-})
 
 /** Returns a header that lists what is stored of these databases, and nothing else. */
 export const listing = (

@@ -4,7 +4,7 @@ import { isConflict } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
 import { MANIFEST_TYPE } from '../own-documents.js'
 import { digestOf } from './codec.js'
-import { manifestId, TAKEN_IDS } from './ids.js'
+import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
 
 /** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
@@ -26,7 +26,7 @@ export async function moveToManifests(
     const entries = JSON.stringify(chunks)
     const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries }
     index = await putManifest(db, manifest, index)
-    const id = manifestId(backup, database, index++)
+    const id = partId('manifest', backup, database, index++)
     stored.manifests.push({ id, chunks: chunks.length, sha256: digestOf(entries) })
     stored.chunks = stored.chunks.slice(most)
   }
@@ -35,7 +35,7 @@ export async function moveToManifests(
 /** @returns the first number, from `from` on, whose id was free */
 async function putManifest(db: CouchDatabase, manifest: ManifestDocument, from: number): Promise<number> {
   for (let index = from; ; index++) {
-    const id = manifestId(manifest.backup_id, manifest.database, index)
+    const id = partId('manifest', manifest.backup_id, manifest.database, index)
     try {
       await db.put({ ...manifest, _id: id })
       return index

@@ -30,7 +30,6 @@ export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'l
 
 type Head = Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }
 
-/** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
 export async function readHeader(db: CouchDatabase, id: string): Promise<LoadedBackup | null> {
   try {
     const head = await db.readStream(id, readHead, { att_encoding_info: true })

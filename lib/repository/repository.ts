@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
@@ -12,10 +13,10 @@ import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
-import { attachmentText } from './client-attachments.js'
-import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js'
+import type { ChunkWriterOptions } from './chunk-writer.js'
+import { DatabaseWriter } from './database-writer.js'
 import { BACKUP_RANGE, stampIn } from './ids.js'
-import { type HeaderDocument, LAYOUT, type StoredDatabase, type StoredHeader } from './layout.js'
+import { type HeaderDocument, LAYOUT, type StoredHeader } from './layout.js'
 import { Parts } from './parts.js'
 import { type LegacyHeader, type LoadedBackup, readHeader } from './read-header.js'
 import { type StoredBytes, StoredDocuments } from './stored-documents.js'
@@ -28,15 +29,9 @@ const LISTED = 500
 
 interface KnownDocument {
   /** Not known of a document that was not shown. */
-  rev?: string
+  rev: string | undefined
   /** It is a backup's header. */
   header: boolean
-}
-
-/** `rev` is not told of one that is not shown. */
-interface ListedDocument {
-  id: string
-  rev?: string
 }
 
 /**
@@ -47,7 +42,7 @@ interface ListedDocument {
 export class Repository {
   readonly #db: CouchDatabase
   readonly #turns: Turns
-  readonly #parts: Parts
+  readonly parts: Parts
   /** Documents in the range of headers, as of the last list. */
   #known = new Map<string, KnownDocument>()
   /** Settles with the list that is being read. */
@@ -59,7 +54,7 @@ export class Repository {
   constructor(db: CouchDatabase, turns = new Turns()) {
     this.#db = db
     this.#turns = turns
-    this.#parts = new Parts(db)
+    this.parts = new Parts(db)
   }
 
   /** Real name of the database. */
@@ -72,7 +67,6 @@ export class Repository {
     return new Repository(this.#db.on(client), this.#turns)
   }
 
-  /** Creates the database unless it exists. */
   ensure(): Promise<void> {
     return this.#db.ensure()
   }
@@ -95,7 +89,7 @@ export class Repository {
   async #list(): Promise<string[]> {
     const documents = await inTurns(this.#toLookAt(await headerRevisions(this.#db)))
     const known = new Map<string, KnownDocument>()
-    const look = async ({ id, rev }: ListedDocument) =>
+    const look = async ([id, rev]: [string, string | undefined]) =>
       known.set(id, { rev, header: await this.#isHeader(id, rev) })
     for (let i = 0; i < documents.length; i += TYPES_AT_A_TIME) {
       await sharedTurn()
@@ -105,15 +99,16 @@ export class Repository {
     return inTurns(headersByStamp(known))
   }
 
-  *#toLookAt(rows: readonly Revision[]): Steps<ListedDocument[]> {
-    const found = new Map<string, ListedDocument>()
+  /** Returns ids and revisions; these are not known of headers that are not shown. */
+  *#toLookAt(rows: readonly Revision[]): Steps<[string, string | undefined][]> {
+    const found = new Map<string, string | undefined>()
     for (const [i, { id, rev }] of rows.entries()) {
       if (i % LISTED === 0) yield
-      found.set(id, { id, rev })
+      found.set(id, rev)
     }
     yield
-    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, { id })
-    return [...found.values()]
+    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, undefined)
+    return [...found]
   }
 
   /** The id alone does not tell: a document of the console may have it. */
@@ -121,7 +116,7 @@ export class Repository {
     const known = this.#known.get(id)
     return known && rev !== undefined && known.rev === rev
       ? known.header
-      : (await this.#db.type(id))?.type === BACKUP_TYPE
+      : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
   /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
@@ -171,9 +166,8 @@ export class Repository {
     await this.#turns.take(id, modify)
   }
 
-  /** Begins to store the documents of one database. */
-  writer(options: DatabaseWriterOptions): DatabaseWriter {
-    return new DatabaseWriter(this.#db, options)
+  writer(options: Omit<ChunkWriterOptions, 'db'>): DatabaseWriter {
+    return new DatabaseWriter({ db: this.#db, ...options })
   }
 
   /**
@@ -196,33 +190,17 @@ export class Repository {
   }
 
   /** Streams in base64 what a client has appended to a backup. */
-  attachmentText(header: StoredHeader | LegacyHeader, name: string): AsyncIterable<Uint8Array> {
-    return attachmentText(this.#db, header, name)
+  attachmentText(
+    { _id: id, _rev: rev, _attachments: stubs = {} }: StoredHeader | LegacyHeader,
+    name: string
+  ): AsyncIterable<Uint8Array> {
+    return attachmentBase64(this.#db, { id, rev }, stubOf(name, stubs[name]))
   }
 
   /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
   appender(limits: AppendLimits, wait: number): Appender {
-    const to = { db: this.#db, turns: this.#turns, load: (id: string) => this.get(id) }
-    return new Appender(to, limits, wait)
-  }
-
-  /**
-   * Checks that every chunk of a backup's databases is there as it was written, and deletes what failed attempts have
-   * left.
-   * @throws DamagedBackupError
-   */
-  checkParts(id: string, databases: readonly StoredDatabase[]): Promise<void> {
-    return this.#parts.check(id, databases)
-  }
-
-  /** Returns whether there is a chunk or a manifest that a backup has made. */
-  hasParts(id: string): Promise<boolean> {
-    return this.#parts.has(id)
-  }
-
-  /** Deletes the chunks and manifests that a backup has made, all or those of one database. No header may list them. */
-  removeParts(id: string, database?: LogicalDatabase): Promise<void> {
-    return this.#parts.remove(id, database)
+    const target = { db: this.#db, turns: this.#turns, load: (id: string) => this.get(id) }
+    return new Appender(target, limits, wait)
   }
 }
 

@@ -23,7 +23,7 @@ export interface StoredBytes {
 }
 
 /** Documents that lie together: their lines, or one that is too large to be held in memory. */
-export type StoredGroup = StoredLines | LargeDocumentBytes
+type StoredGroup = StoredLines | LargeDocumentBytes
 
 export interface StoredLines {
   kind: 'lines'
@@ -113,24 +113,21 @@ export class StoredDocuments {
 
   async *#groups(options: ChunkSelection): AsyncGenerator<StoredGroup> {
     for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
-      const { lines } = content
+      const { entry, lines } = content
       if (lines) yield { kind: 'lines', bytes: lines, counting: () => this.#counting(content, lines) }
-      else if (this.#counts(content)) yield this.#large(content.entry)
+      else if (this.#counts(content))
+        yield {
+          kind: 'large',
+          id: idOfKey(entry.large ?? ''),
+          open: () => this.#reader.document(entry),
+          readAll: (read) => this.#reader.readDocument(entry, read)
+        }
     }
   }
 
   /** Tells whether the document of a large chunk is its last copy. */
   #counts({ entry, ordinal }: ChunkContent): boolean {
     return this.#repeated.isLast(entry.large ?? '', ordinal)
-  }
-
-  #large(entry: ChunkEntry): LargeDocumentBytes {
-    return {
-      kind: 'large',
-      id: idOfKey(entry.large ?? ''),
-      open: () => this.#reader.document(entry),
-      readAll: (read) => this.#reader.readDocument(entry, read)
-    }
   }
 
   async *#counting({ entry, ordinal }: ChunkContent, lines: Buffer): AsyncGenerator<Buffer[]> {
@@ -153,23 +150,19 @@ export class StoredDocuments {
 
   /** @param held how many documents were found */
   checkCount(held: number): void {
-    if (held === this.count) return
-    throw new DamagedBackupError(
-      'header',
-      this.#header._id,
-      `says ${this.count} documents for ${this.#database}, its chunks hold ${held}`
-    )
+    if (held !== this.count)
+      throw this.#wrongHeader(`says ${this.count} documents for ${this.#database}, its chunks hold ${held}`)
   }
 
   /** Checks that the chunks hold as many bytes as {@link storedLength} tells. */
   checkLength(): void {
     const length = storedLength(this.#header, this.#database)
-    if (length === undefined || length === this.#chunks.reduce((sum, { raw }) => sum + raw, 0)) return
-    throw new DamagedBackupError(
-      'header',
-      this.#header._id,
-      `says that the documents of ${this.#database} have another length`
-    )
+    if (length !== undefined && length !== this.#chunks.reduce((sum, { raw }) => sum + raw, 0))
+      throw this.#wrongHeader(`says that the documents of ${this.#database} have another length`)
+  }
+
+  #wrongHeader(problem: string): DamagedBackupError {
+    return new DamagedBackupError('header', this.#header._id, problem)
   }
 
   /** @returns how many documents the chunks hold */

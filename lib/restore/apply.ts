@@ -24,9 +24,7 @@ import { WriteRequests } from './write-requests.js'
 export const ATTEMPTS = 5
 /** Documents whose current version is read at once, after a conflict. */
 const LOOK_BATCH = 100
-const WRITTEN_AGAIN = 'somebody else writes it again and again'
 
-/** One attempt to write a document. */
 interface Attempt {
   id: string
   action: DecidedWrite['action']
@@ -227,5 +225,5 @@ export class Applier {
 export const writtenAgain = (id: string): Omit<Failure, 'action'> => ({
   id,
   error: 'conflict',
-  reason: WRITTEN_AGAIN
+  reason: 'somebody else writes it again and again'
 })

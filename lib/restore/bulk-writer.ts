@@ -1,6 +1,5 @@
 import { BufferPool } from '../bytes/buffer-pool.js'
-import type { BulkAnswer, BulkResult } from '../couch/bulk-body.js'
-import { BulkBody } from '../couch/bulk-body.js'
+import { type BulkAnswer, BulkBody, type BulkResult } from '../couch/bulk-body.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { halvesOf } from '../couch/request-size.js'
@@ -15,15 +14,11 @@ const BYTES_IN_FLIGHT = 8 * 1024 * 1024
 /** Large bodies are given memory of one size, so that it can be used again: CouchDB takes documents of 8 MB. */
 const LARGE_BODY = 8 * 1024 * 1024 + BATCH_BYTES
 
-/** One document to write. */
 export interface Write {
   id: string
   /** Copied into the body when it is added, where it lies from then on. */
   bytes: Buffer
 }
-
-/** Called with what CouchDB said of each document. The bytes of `write` are good during the call only. */
-export type OnResult<W extends Write> = (write: W, result: BulkResult) => void
 
 /**
  * Collects writes into batches and keeps several in flight. A batch that is refused whole is split until the
@@ -34,18 +29,21 @@ export class BulkWriter<W extends Write> {
   readonly #newEdits: boolean
   readonly #inFlight: RequestsInFlight
   readonly #requests: WriteRequests
-  readonly #onResult: OnResult<W>
+  readonly #onResult: (write: W, result: BulkResult) => void
   #batch: W[] = []
   /** The documents of the batch: what they were read from can be used again, or is garbage soon. */
   #body: BulkBody | undefined
 
-  /** @param newEdits `false` keeps the revisions that the documents name */
+  /**
+   * @param newEdits `false` keeps the revisions that the documents name
+   * @param onResult told what CouchDB said of each document. The bytes of `write` are good during the call only
+   */
   constructor(
     db: CouchDatabase,
     newEdits: boolean,
     inFlight: RequestsInFlight,
     requests: WriteRequests,
-    onResult: OnResult<W>
+    onResult: (write: W, result: BulkResult) => void
   ) {
     this.#db = db
     this.#newEdits = newEdits

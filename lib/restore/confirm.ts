@@ -68,7 +68,7 @@ export class Confirmation {
     await this.#confirm(batch.take())
   }
 
-  /** What the feed did not show may stand all the same: one of several copies has sent it. */
+  /** Looks for what the feed did not show: it may stand all the same, since one of several copies has sent the feed. */
   async #confirm(documents: readonly DocumentBytes[] = []): Promise<void> {
     if (documents.length === 0) return
     const left = new Map(documents.map((document) => [document.id, document]))
@@ -77,7 +77,7 @@ export class Confirmation {
     for (const document of left.values()) await this.#makeStand(document)
   }
 
-  /** Whether a document is as it was written, and what is not to be beside it is not. */
+  /** Returns whether a document is as it was written, and what is not to be beside it is not. */
   #stands(found: CurrentDocument): boolean {
     const { table } = this.#plan
     const { id, conflicts } = found

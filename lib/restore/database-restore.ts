@@ -88,7 +88,7 @@ async function writePlan(
   }
 }
 
-/** What was written before, or found to be there, is not. */
+/** Says that what was written before, or found to be there, is gone. */
 const replaced = ({ name }: CouchDatabase) =>
   new CouchError(`database "${name}"`, {
     error: 'changed',

@@ -8,14 +8,12 @@ import type { SourceDocument } from './source.js'
  */
 export type NewBase = { kind: 'kept'; rev: string } | { kind: 'none' }
 
-/** The live revision that a document is written over. */
 export type LiveBase = { kind: 'over'; rev: string }
 
 export type BaseRevision = NewBase | LiveBase
 
 export const NO_BASE = { kind: 'none' } as const
 
-/** A document that is to be written. */
 export type DecidedWrite =
   | { action: 'create'; id: string; document: SourceDocument; base: NewBase }
   | { action: 'change'; id: string; document: SourceDocument; base: LiveBase }

@@ -2,13 +2,14 @@ import type { FileHandle } from 'node:fs/promises'
 import { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
-import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
+import { type DocumentBytes, documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
   type JsonAction,
   type JsonKind,
   type JsonPath,
   JsonScanner,
-  type JsonVisitor
+  type JsonVisitor,
+  LongNameError
 } from '../json/scanner.js'
 import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
@@ -46,7 +47,11 @@ const READ_BYTES = 192 * 1024
 /** Attachments in one step. */
 const STEP = 500
 
-const tooLarge = () => new InvalidDocumentError(`a document is larger than ${MAX_HEAD} bytes`)
+/** Is thrown for a document that takes more memory than one may: whatever else it is, it can be named. */
+export class LargeHeadError extends InvalidDocumentError {}
+
+const tooLarge = () =>
+  new LargeHeadError(`a document takes more than ${MAX_HEAD} bytes outside its attachments' data`)
 
 /** Makes memory for the heads of large documents, one at a time. */
 export const headMemory = () => new GrowingBuffer(MAX_HEAD, tooLarge)
@@ -57,44 +62,67 @@ export const headMemory = () => new GrowingBuffer(MAX_HEAD, tooLarge)
  * @throws InvalidDocumentError
  */
 export async function indexLargeDocument(range: FileRange, memory = headMemory()): Promise<LargeDocument> {
-  const visitor = new LargeVisitor(memory)
+  const visitor = new LargeVisitor(range, memory)
   // Its depth was checked, if it came with an upload.
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD })
-  for await (const piece of inSharedTurns(readRange(range))) {
-    visitor.chunkStart = scanner.offset - piece.byteOffset
-    scanner.write(piece)
+  try {
+    for await (const piece of inSharedTurns(readRange(range))) {
+      visitor.chunkStart = scanner.offset - piece.byteOffset
+      scanner.write(piece)
+    }
+    scanner.end()
+  } catch (error) {
+    throw error instanceof LongNameError ? tooLarge() : error
   }
-  scanner.end()
   const json = await inTurns(visitor.head())
   await turnAfter(json)
   const head = await inTurns(documentSteps(json))
   // It is written by its own URL, which has no spelling for anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
-  return { head, parts: await inTurns(partsOf(range, visitor.attachments.values())) }
+  return { head, parts: [...visitor.attachments.values()] }
 }
 
-function* partsOf(
-  { file, from: start }: FileRange,
-  attachments: Iterable<FoundAttachment>
-): Steps<LargeAttachment[]> {
-  const parts: LargeAttachment[] = []
-  for (const { name, contentType, length, from, to, members } of attachments) {
-    const data = { file, from: start + from, to: start + to }
-    parts.push({
-      name,
-      contentType,
-      length,
-      stub: members.join(','),
-      open: () => decodeBase64(data),
-      openText: () => readRange(data)
-    })
-    if (parts.length % STEP === 0) yield
+/** Reads of a document only which it is, in place of {@link indexLargeDocument}, which has thrown `problem`. */
+export async function nameLargeDocument(
+  range: FileRange,
+  memory: GrowingBuffer,
+  problem: LargeHeadError
+): Promise<LargeDocument> {
+  memory.clear()
+  let separator = '{'
+  const scanner = new JsonScanner(
+    {
+      begin([name]) {
+        if (name === undefined) return 'enter'
+        if (name !== '_id') return 'skip'
+        memory.add(`${separator}"_id":`)
+        separator = ','
+        return 'stream'
+      },
+      bytes: (piece) => memory.add(piece),
+      end() {}
+    },
+    { maxDepth: STORED_DEPTH, maxKey: MAX_HEAD }
+  )
+  try {
+    for await (const piece of inSharedTurns(readRange(range))) scanner.write(piece)
+  } catch (error) {
+    // CouchDB sends the id first.
+    if (!(error instanceof LongNameError)) throw error
   }
-  return parts
+  memory.add(separator === '{' ? '{}' : '}')
+  return unrestorable(memory.bytes, problem)
 }
 
-/** Pieces of {@link READ_BYTES}, the last as long as it is; each is valid until the next is asked for. */
+/** @param head the document with its id alone */
+export const unrestorable = (head: Buffer, problem: InvalidDocumentError): LargeDocument => ({
+  head: readDocument(head),
+  parts: [],
+  problem
+})
+
+/** Yields pieces of {@link READ_BYTES}, the last one shorter. Each is valid until the next is asked for. */
 async function* readRange({ file, from, to }: FileRange): AsyncGenerator<Buffer> {
   const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, to - from))
   for (let at = from; at < to; ) {
@@ -122,16 +150,6 @@ async function* decodeBase64(range: FileRange): AsyncGenerator<Buffer> {
   if (rest !== '') yield Buffer.from(rest, 'base64')
 }
 
-interface FoundAttachment {
-  name: string
-  contentType: string | null
-  length: number
-  from: number
-  to: number
-  /** Its members that are sent with it. */
-  members: string[]
-}
-
 /** @throws InvalidDocumentError */
 function contentTypeOf(json: string, name: string): string | null {
   const type: unknown = JSON.parse(json)
@@ -146,7 +164,6 @@ interface FoundData {
   from: number
   to: number
   padding: number
-  /** Backslashes. */
   escapes: number
   /** The last character was one. */
   escaped: boolean
@@ -165,9 +182,10 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
 
 class LargeVisitor implements JsonVisitor {
   /** By name: of several of one name the last counts. */
-  readonly attachments = new Map<string, FoundAttachment>()
+  readonly attachments = new Map<string, LargeAttachment>()
   /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
   chunkStart = 0
+  readonly #range: FileRange
   readonly #memory: GrowingBuffer
   #separator = '{'
   #stub: string[] = []
@@ -177,7 +195,8 @@ class LargeVisitor implements JsonVisitor {
   /** What the texts of attachments take. */
   #size = 0
 
-  constructor(memory: GrowingBuffer) {
+  constructor(range: FileRange, memory: GrowingBuffer) {
+    this.#range = range
     this.#memory = memory
     memory.clear()
   }
@@ -187,9 +206,9 @@ class LargeVisitor implements JsonVisitor {
     if (this.attachments.size > 0) this.#addMember('_attachments')
     let separator = '{'
     let count = 0
-    for (const { name, length, members } of this.attachments.values()) {
-      const stub = [...members, '"follows":true', `"length":${length}`].join(',')
-      this.#memory.add(`${separator}${JSON.stringify(name)}:{${stub}}`)
+    for (const { name, length, stub } of this.attachments.values()) {
+      const members = `${stub}${stub && ','}"follows":true,"length":${length}`
+      this.#memory.add(`${separator}${JSON.stringify(name)}:{${members}}`)
       separator = ','
       if (++count % STEP === 0) yield
     }
@@ -223,16 +242,12 @@ class LargeVisitor implements JsonVisitor {
   }
 
   bytes(piece: Uint8Array, path: JsonPath): void {
-    if (path.length === 3 && path[2] === 'data') {
-      this.#addData(piece, path)
-      return
+    if (path.length === 1) this.#memory.add(piece)
+    else if (path[2] === 'data') this.#addData(piece, path)
+    else {
+      this.#claim(piece.length)
+      this.#pieces.push(Buffer.from(piece))
     }
-    if (path.length === 1) {
-      this.#memory.add(piece)
-      return
-    }
-    this.#claim(piece.length)
-    this.#pieces.push(Buffer.from(piece))
   }
 
   #claim(bytes: number): void {
@@ -243,12 +258,6 @@ class LargeVisitor implements JsonVisitor {
   end(path: JsonPath): void {
     if (path.length === 3) this.#endAttachmentMember(path)
     else if (path.length === 2) this.#endAttachment(String(path[1]))
-  }
-
-  #takePieces(): Buffer[] {
-    const pieces = this.#pieces
-    this.#pieces = []
-    return pieces
   }
 
   #addData(piece: Uint8Array, path: JsonPath): void {
@@ -269,7 +278,7 @@ class LargeVisitor implements JsonVisitor {
 
   #endAttachmentMember(path: JsonPath): void {
     if (path[2] === 'data') return
-    const text = Buffer.concat(this.#takePieces()).toString()
+    const text = Buffer.concat(this.#pieces.splice(0)).toString()
     if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
     // Not the digest: it may be that of a compressed form, which CouchDB would hold against what we send.
     if (path[2] === 'content_type' || path[2] === 'revpos')
@@ -292,7 +301,15 @@ class LargeVisitor implements JsonVisitor {
     this.#claim(name.length + ATTACHMENT_BYTES)
     // The last one's place counts as well.
     this.attachments.delete(name)
-    this.attachments.set(name, { name, contentType, length, from, to, members: this.#stub })
+    const data = { file: this.#range.file, from: this.#range.from + from, to: this.#range.from + to }
+    this.attachments.set(name, {
+      name,
+      contentType,
+      length,
+      stub: this.#stub.join(','),
+      open: () => decodeBase64(data),
+      openText: () => readRange(data)
+    })
     this.#data = undefined
     this.#stub = []
     this.#contentType = ''

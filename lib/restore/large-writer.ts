@@ -1,13 +1,12 @@
 import type { BulkResult } from '../couch/bulk-body.js'
 import { type CouchDatabase, isReplicated } from '../couch/database.js'
 import { type AttachmentPart, inPieces } from '../couch/multipart.js'
-import type { StreamedWrite } from '../couch/requests.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
 import { fitsHead } from '../couch/target.js'
 import { type DocumentBytes, documentSteps, type MemberBounds } from '../json/document.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { type BaseRevision, bytesOn, piecesOn } from './decision.js'
-import type { LargeAttachment, LargeDocument } from './large-document.js'
+import type { LargeDocument } from './large-document.js'
 import { sameLarge } from './same-content.js'
 import { isLive } from './source.js'
 import type { WriteRequests } from './write-requests.js'
@@ -66,26 +65,26 @@ export class LargeWriter {
     base: BaseRevision,
     parts: readonly AttachmentPart[] | null
   ): FindableWrite<BulkResult> {
+    const { head } = document
     return {
-      send: (sent, deadline) => {
+      send: async (sent, deadline) => {
         const options = { newEdits: base.kind !== 'kept', sent, deadline }
-        return parts
-          ? putMultipart(this.#once, document, parts, base, options)
-          : putInline(this.#once, document, base, options)
+        // Inline: the database holds the whole request in its memory.
+        if (!parts)
+          return (await this.#once.putStream(() => inlineJson(document, base), options))[0] ?? { id: head.id }
+        const json = await inTurns(piecesOn(base, head))
+        const rev = await this.#once.putWithAttachments(head.id, json, parts, options)
+        return { id: head.id, rev: rev ?? undefined }
       },
-      find: () =>
-        base.kind === 'kept' ? this.#findKept(document, base.rev) : this.#findEdit(document, base),
+      find: () => this.#find(document, base),
       patience: this.#db.client.settings.idle
     }
   }
 
-  /** A revision stands for its content. */
-  async #findKept({ head: { id } }: LargeDocument, rev: string): Promise<BulkResult | null> {
-    return (await this.#read(id, rev)) && { id, rev }
-  }
-
-  async #findEdit(document: LargeDocument, base: BaseRevision): Promise<BulkResult | null> {
+  async #find(document: LargeDocument, base: BaseRevision): Promise<BulkResult | null> {
     const { id } = document.head
+    // A revision stands for its content.
+    if (base.kind === 'kept') return (await this.#read(id, base.rev)) && { id, rev: base.rev }
     const current = await this.#read(id)
     if (!current || !isLive(current)) return null
     if (base.kind === 'over' && current.rev === base.rev) return null
@@ -107,49 +106,21 @@ function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[]
   if (!fitsHead(head.id) || !fitsHead(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
   const all: AttachmentPart[] = []
   for (const part of parts) {
-    if (!hasType(part) || !fitsHead(part.name) || !fitsHead(part.contentType)) return null
-    all.push(part)
+    const { name, contentType } = part
+    if (contentType === null || !fitsHead(name) || !fitsHead(contentType)) return null
+    all.push({ ...part, contentType })
     yield
   }
   return all
 }
 
-const hasType = (part: LargeAttachment): part is LargeAttachment & AttachmentPart => part.contentType !== null
-
-async function putMultipart(
-  db: CouchDatabase,
-  { head }: LargeDocument,
-  parts: readonly AttachmentPart[],
-  base: BaseRevision,
-  options: StreamedWrite
-): Promise<BulkResult> {
-  const json = await inTurns(piecesOn(base, head))
-  const rev = await db.putWithAttachments(head.id, json, parts, options)
-  return { id: head.id, rev: rev ?? undefined }
-}
-
-/** The database holds the whole request in its memory. */
-async function putInline(
-  db: CouchDatabase,
-  document: LargeDocument,
-  base: BaseRevision,
-  options: StreamedWrite
-): Promise<BulkResult> {
-  const [result] = await db.putStream(() => inlineJson(document, base), options)
-  return result ?? { id: document.head.id }
-}
-
-function* revised(document: DocumentBytes, base: BaseRevision): Steps<DocumentBytes> {
-  return yield* documentSteps(yield* bytesOn(base, document))
-}
-
-/** Streams the document's JSON with its attachments inline. */
 async function* inlineJson({ head, parts }: LargeDocument, base: BaseRevision): AsyncGenerator<Buffer> {
   if (!head.attachments) {
     yield* inPieces(await inTurns(piecesOn(base, head)))
     return
   }
-  const { bytes, attachments } = base.kind === 'kept' ? head : await inTurns(revised(head, base))
+  const revised = await inTurns(bytesOn(base, head))
+  const { bytes, attachments } = await inTurns(documentSteps(revised))
   const { start, end } = attachments as MemberBounds
   yield* inPieces([bytes.subarray(0, start)])
   let separator = '{'

@@ -156,19 +156,14 @@ export class Plan {
     if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
     if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
     if (problem) return fails(id, problem.error, problem.reason)
-    if (found === 'absent' && this.#scanShowsAll) return this.#decideAbsent(document)
+    // Of several copies one answers a scan: what it does not show is asked of the majority, unless all copies have just
+    // agreed that there is nothing.
+    if (found === 'absent' && (!this.target.isReplicated || this.target.isEmpty))
+      return this.#decideAbsent(document)
     if (found !== 'same' || this.target.copies !== 'agree') return { ask: 'content' }
     // Another copy may have known it changed: the feed tells later.
     if (this.target.isReplicated) this.table.noteLeft(id)
     return { action: 'leave', id }
-  }
-
-  /**
-   * Whether a document that the scan did not show is not there. Of several copies one answers a scan: what it does not
-   * show is asked of the majority, unless all copies have just agreed that there is nothing.
-   */
-  get #scanShowsAll(): boolean {
-    return !this.target.isReplicated || this.target.isEmpty
   }
 
   #decideAbsent(document: SourceDocument): DocumentDecision | Question {

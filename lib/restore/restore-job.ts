@@ -23,7 +23,6 @@ export interface RestoreJobOptions extends ReportOptions {
   /** Ids of the documents of the system database that hold a console's settings. */
   settings: readonly string[]
   exact: boolean
-  /** Rebuilds the white list. */
   rebuildWhitelist: () => Promise<void>
 }
 
@@ -108,11 +107,10 @@ async function restoreHeld(
     keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
     keepIds: new Set(exact ? unreadableIds(about) : []),
     settings: new Set(database === 'system' ? options.settings : []),
-    onSettings: (id, change) => report.addSettings({ id, change }),
     dryRun,
     exact,
     counts,
-    onFailure: (failure) => report.addFailure(failure)
+    report
   })
   options.onPhase({
     type: 'restore_database_finished',

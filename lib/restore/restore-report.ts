@@ -20,7 +20,6 @@ const IN_MESSAGE = 5
 export interface ReportOptions {
   txId: string
   dryRun: boolean
-  /** Updates the transaction. */
   tell: (update: TransactionUpdate) => Promise<void>
   onPhase: (phase: RestorePhase) => void
 }
@@ -81,8 +80,11 @@ export class RestoreReport {
     await this.#tell(settingsMessage(changed, this.#options.dryRun), { settings_documents: all })
   }
 
+  /** What is written is asked of the majority of copies; what there is beside it is known from one of them. */
   async addMaybeNotExact(database: LogicalDatabase): Promise<void> {
-    await this.#tell(maybeNotExact(database))
+    await this.#tell(
+      `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
+    )
   }
 
   /** Says which documents were not restored. */
@@ -144,10 +146,6 @@ function settingsMessage({ id, change }: SettingsChange, dryRun: boolean): strin
     ? `${what} would be ${change}: skip it, unless the backup is of this console`
     : `${what} is being ${change}`
 }
-
-/** What is written is asked of the majority of copies; what there is beside it is known from one of them. */
-const maybeNotExact = (database: LogicalDatabase) =>
-  `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
 
 const andMore = (count: number) => (count > 0 ? `, and ${count} more` : '')
 

@@ -8,7 +8,7 @@ import { attachmentsIn, readStub } from '../json/attachments.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, type MemberCursor } from '../json/members.js'
 import { inTurns, type Steps } from '../waits/steps.js'
-import type { LargeAttachment, LargeDocument } from './large-document.js'
+import type { LargeDocument } from './large-document.js'
 import type { LiveDocument } from './source.js'
 
 const QUOTE = 0x22
@@ -21,14 +21,12 @@ const KEY = randomBytes(16)
 const HASHED = 1024 * 1024
 
 /**
- * How two versions of a document compare, their revisions and the way they are spelled aside. `unknown`: all but the
- * attachments' bytes is known to be the same. CouchDB's digest of an attachment that it compresses is that of the
- * compressed form.
+ * Tells how two versions of a document compare, whatever their revisions and spelling. `unknown`: all but the bytes of
+ * the attachments is the same. CouchDB's digest of an attachment that it compresses is that of the compressed form.
  */
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
-/** What is compared of an attachment. */
-interface AttachmentContent {
+interface Attachment {
   /** The JSON of one that is no string. */
   contentType: string
   /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
@@ -38,6 +36,8 @@ interface AttachmentContent {
    * CouchDB holds them compressed.
    */
   digest: () => string | undefined
+  /** Decodes what is inline: it is long, and seldom asked for. */
+  data: (() => Buffer) | undefined
 }
 
 /**
@@ -52,10 +52,9 @@ export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): 
   return compareAttachments(yield* attachmentsOf(wanted), yield* attachmentsOf(current))
 }
 
-/** Compares attachments by content type, length and digest. */
 function compareAttachments(
-  wanted: ReadonlyMap<string, AttachmentContent>,
-  current: ReadonlyMap<string, AttachmentContent>
+  wanted: ReadonlyMap<string, Attachment>,
+  current: ReadonlyMap<string, Attachment>
 ): ContentComparison {
   if (wanted.size !== current.size) return 'other'
   let result: ContentComparison = 'same'
@@ -63,17 +62,13 @@ function compareAttachments(
     const other = current.get(name)
     if (!other || attachment.contentType !== other.contentType) return 'other'
     if (other.length !== undefined && attachment.length !== other.length) return 'other'
-    if (result === 'same' && !sameDigest(attachment, other)) result = 'unknown'
+    const digest = result === 'same' ? attachment.digest() : undefined
+    if (digest === undefined || digest !== other.digest()) result = 'unknown'
   }
   return result
 }
 
-function sameDigest(a: AttachmentContent, b: AttachmentContent): boolean {
-  const digest = a.digest()
-  return digest !== undefined && digest === b.digest()
-}
-
-/** Whether two versions of a document have attachments of the same bytes; both inline. */
+/** Returns whether two versions of a document, both with inline attachments, have the same bytes in these. */
 export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [all, others] = [yield* attachmentsOf(a), yield* attachmentsOf(b)]
   for (const [name, { data }] of all) {
@@ -110,12 +105,6 @@ export function* contentPrint(document: DocumentBytes): Steps<string> {
   return hash.digest('base64')
 }
 
-interface Attachment extends AttachmentContent {
-  /** Decodes what is inline: it is long, and seldom asked for. */
-  data: (() => Buffer) | undefined
-}
-
-/** Reads the attachments of a document, by name. */
 function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
   const found = new Map<string, Attachment>()
   for (const { name, members } of attachmentsIn(document)) {
@@ -160,19 +149,11 @@ export async function sameLarge(
   // What differs by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false
   const stubs = await inTurns(stubsOf(current))
-  for (const part of parts) {
-    if ((await digestOfStream(part.open())) === found.get(part.name)?.digest()) continue
-    if (!(await sameBytes(db, part, current, stubs.get(part.name) as AttachmentStub))) return false
+  for (const { name, open } of parts) {
+    if ((await digestOfStream(open())) === found.get(name)?.digest()) continue
+    const stored = () => attachmentBase64(db, current, stubs.get(name) as AttachmentStub)
+    // From the start again after a fault.
+    if (!(await db.client.retry(() => sameStream(base64(open()), stored())))) return false
   }
   return true
-}
-
-/** Compares an attachment's bytes with those of a document's revision, from their start again after a fault. */
-async function sameBytes(
-  db: CouchDatabase,
-  { open }: LargeAttachment,
-  { id, rev }: LiveDocument,
-  stub: AttachmentStub
-): Promise<boolean> {
-  return db.client.retry(() => sameStream(base64(open()), attachmentBase64(db, id, rev, stub)))
 }

@@ -3,7 +3,6 @@ import type { AboutDatabase } from '../format/about-database.js'
 import type { DocumentBytes } from '../json/document.js'
 import type { LargeDocument } from './large-document.js'
 
-/** A document that a database has. */
 export type LiveDocument = DocumentBytes & { rev: string }
 
 export const isLive = (document: DocumentBytes): document is LiveDocument =>
@@ -24,43 +23,15 @@ export interface RestoreSource {
    * holds; an upload only claims its revisions, so content is compared, and the database makes its own.
    */
   readonly proof: 'revision' | 'content'
-  /** Databases in the backup. */
   readonly databases: readonly LogicalDatabase[]
   /** What the backup tells of a database beside its documents. */
   about(database: LogicalDatabase): AboutDatabase
-  /** How many documents a database has. */
   count(database: LogicalDatabase): number
   /**
-   * The documents of a database, in groups small enough to be handled without a pause. A group's bytes are valid until
-   * the next is asked for.
+   * Yields the documents of a database in groups. The bytes of a group are valid until the next is asked for.
    * @param design only design documents, or only the others
    */
   documents(database: LogicalDatabase, design: boolean): AsyncIterable<SourceDocument[]>
   /** Removes what the source keeps on disk. */
   close(): Promise<void>
-}
-
-/** Documents, and about how many bytes, in a group. */
-const GROUP_DOCUMENTS = 250
-const GROUP_BYTES = 512 * 1024
-
-/** Puts documents into groups. */
-export class Grouping {
-  #group: SourceDocument[] = []
-  #bytes = 0
-
-  /** @returns the group that is complete with this document */
-  add(document: DocumentBytes): SourceDocument[] | undefined {
-    this.#group.push(document)
-    this.#bytes += document.bytes.length
-    return this.#group.length >= GROUP_DOCUMENTS || this.#bytes >= GROUP_BYTES ? this.rest() : undefined
-  }
-
-  /** What is in no group yet. */
-  rest(): SourceDocument[] {
-    const group = this.#group
-    this.#group = []
-    this.#bytes = 0
-    return group
-  }
 }

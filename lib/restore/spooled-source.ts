@@ -9,15 +9,22 @@ import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurns, inTurnsIfLong, sharedTurn } from '../waits/steps.js'
 import { checkAttachments } from './check-attachments.js'
-import { headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
+import {
+  type FileRange,
+  headMemory,
+  indexLargeDocument,
+  type LargeDocument,
+  LargeHeadError,
+  nameLargeDocument
+} from './large-document.js'
 import type { RestoreSource, SourceDocument } from './source.js'
 
+type Range = Omit<FileRange, 'file'>
+
 /** Where a large document lies: each takes more than 4 MiB of the upload, so they are few. */
-interface SpooledLarge {
+interface SpooledLarge extends Range {
   ordinal: number
   design: boolean
-  from: number
-  to: number
 }
 
 /** A backup given as JSON: read whole, checked and kept on disk before anything is restored from it. */
@@ -75,8 +82,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   count(database: LogicalDatabase): number {
-    const copies = this.#copies.get(database)
-    return copies ? copies.copies : 0
+    return this.#copies.get(database)?.copies ?? 0
   }
 
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
@@ -134,31 +140,35 @@ export class SpooledSource implements RestoreSource {
         this.#largeFile ??= await this.#spool.largeFile()
         this.#largeFrom ??= this.#largeFile.size
         await this.#largeFile.write(item.bytes)
-        if (item.last) await this.#endLarge(this.#largeFile.size, this.#largeFrom, item)
+        if (item.last) {
+          const range = { from: this.#largeFrom, to: this.#largeFile.size }
+          this.#largeFrom = undefined
+          await this.#addLarge(item.database, item.where, range)
+        }
       }
     }
   }
 
-  async #endLarge(
-    to: number,
-    from: number,
-    { database, where }: { database: LogicalDatabase; where: string }
-  ): Promise<void> {
-    this.#largeFrom = undefined
-    const range = { from, to }
+  async #addLarge(database: LogicalDatabase, where: string, range: Range): Promise<void> {
     const { head } = await checked(where, () => this.#indexLarge(range))
     const large = this.#large.get(database) ?? []
     large.push({ ordinal: this.#note(database, head), design: isDesign(head.id), ...range })
     this.#large.set(database, large)
   }
 
-  /** Only one is in memory at a time. */
-  #indexLarge({ from, to }: Pick<SpooledLarge, 'from' | 'to'>): Promise<LargeDocument> {
+  /** Only one is in memory at a time. One that takes more than a document may keeps no other from being restored. */
+  async #indexLarge({ from, to }: Range): Promise<LargeDocument> {
     const { handle: file } = this.#largeFile as RoomFile
-    return indexLargeDocument({ file, from, to }, this.#headMemory)
+    const range = { file, from, to }
+    try {
+      return await indexLargeDocument(range, this.#headMemory)
+    } catch (error) {
+      if (!(error instanceof LargeHeadError)) throw error
+      return nameLargeDocument(range, this.#headMemory, error)
+    }
   }
 
-  /** A copy that says "deleted" leaves nothing to restore of the copies before it. */
+  /** Notes a copy of a document. One that says "deleted" leaves nothing to restore of the copies before it. */
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     try {
       return (this.#copies.get(database) as CopyIndex).note(document.id)

@@ -1,15 +1,21 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
-import { documentSteps, InvalidDocumentError, isDesign, readDocument } from '../json/document.js'
+import { documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
 import type { StoredHeader } from '../repository/layout.js'
 import type { Repository } from '../repository/repository.js'
 import type { LargeDocumentBytes, StoredDocuments } from '../repository/stored-documents.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurnsIfLong } from '../waits/steps.js'
-import { type FileRange, headMemory, indexLargeDocument, type LargeDocument } from './large-document.js'
-import { Grouping, type RestoreSource, type SourceDocument } from './source.js'
+import {
+  type FileRange,
+  headMemory,
+  indexLargeDocument,
+  type LargeDocument,
+  unrestorable
+} from './large-document.js'
+import type { RestoreSource, SourceDocument } from './source.js'
 
 /** A backup of this package in the database. */
 export class StoredSource implements RestoreSource {
@@ -20,7 +26,6 @@ export class StoredSource implements RestoreSource {
   #spool: Spool | undefined
   readonly #headMemory = headMemory()
 
-  /** @param makeSpool where large documents are put while they are restored */
   private constructor(header: StoredHeader, makeSpool: () => Spool) {
     this.#header = header
     this.#makeSpool = makeSpool
@@ -65,15 +70,14 @@ export class StoredSource implements RestoreSource {
         yield* this.#large(stored)
         continue
       }
-      const grouping = new Grouping()
       for await (const lines of stored.counting()) {
+        const group: SourceDocument[] = []
         for (const line of lines) {
           const document = await inTurnsIfLong(line, documentSteps(line))
-          const group = isDesign(document.id) === design ? grouping.add(document) : undefined
-          if (group) yield group
+          if (isDesign(document.id) === design) group.push(document)
         }
+        yield group
       }
-      yield grouping.rest()
     }
   }
 
@@ -92,13 +96,13 @@ export class StoredSource implements RestoreSource {
     }
   }
 
-  /** One that takes more memory than a document may keeps no other from being restored. */
+  /** Reads a large document. One that cannot be restored keeps no other from being restored. */
   async #index({ id }: LargeDocumentBytes, range: FileRange): Promise<LargeDocument> {
     try {
       return await indexLargeDocument(range, this.#headMemory)
     } catch (problem) {
       if (!(problem instanceof InvalidDocumentError) || !id) throw problem
-      return { head: readDocument(Buffer.from(JSON.stringify({ _id: id }))), parts: [], problem }
+      return unrestorable(Buffer.from(JSON.stringify({ _id: id })), problem)
     }
   }
 }

@@ -1,6 +1,7 @@
-import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange } from '../../types/backups.js'
+import type { DatabaseRestoreCounts } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { DecidedWrite, Decision, Deletion, Failure } from './decision.js'
+import type { RestoreReport } from './restore-report.js'
 
 /** How decisions are counted once they are carried out. */
 const COUNTED = {
@@ -11,7 +12,7 @@ const COUNTED = {
   delete: 'deleted'
 } as const
 
-export type CountedAction = keyof typeof COUNTED
+type CountedAction = keyof typeof COUNTED
 
 export interface TallyOptions {
   database: LogicalDatabase
@@ -19,9 +20,7 @@ export interface TallyOptions {
   counts: DatabaseRestoreCounts
   /** Ids of documents that hold a console's settings. */
   settings: ReadonlySet<string>
-  /** Told of one of {@link settings} before it is written or deleted, or would be. */
-  onSettings(id: string, change: SettingsChange['change']): Promise<void>
-  onFailure(failure: RestoreFailure): void
+  report: RestoreReport
 }
 
 /** Counts what a restore does to one database, and tells what is to be told by name. */
@@ -32,7 +31,6 @@ export class Tally {
     this.#options = options
   }
 
-  /** Counts documents of the backup. */
   addTotal(documents: number): void {
     this.#options.counts.total += documents
   }
@@ -47,9 +45,9 @@ export class Tally {
   }
 
   fail({ id, error, reason }: Omit<Failure, 'action'>): void {
-    const { counts, database, onFailure } = this.#options
+    const { counts, database, report } = this.#options
     counts.failed++
-    onFailure({ database, id, error, reason })
+    report.addFailure({ database, id, error, reason })
   }
 
   /** Counts a decision for which nothing is to be done. */
@@ -68,7 +66,7 @@ export class Tally {
 
   /** Tells of a document that holds settings, before it is changed. Returns nothing to wait for of others. */
   announce(id: string, action: 'create' | 'change' | 'delete'): Promise<void> | undefined {
-    const { settings, onSettings } = this.#options
-    return settings.has(id) ? onSettings(id, COUNTED[action]) : undefined
+    const { settings, report } = this.#options
+    return settings.has(id) ? report.addSettings({ id, change: COUNTED[action] }) : undefined
   }
 }

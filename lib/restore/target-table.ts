@@ -24,7 +24,6 @@ export class TargetTable {
   readonly #table: FingerprintTable
   #unconfirmed = 0
 
-  /** @param expected about how many documents there will be */
   constructor(expected: number) {
     this.#table = new FingerprintTable(WORDS, expected)
   }
@@ -37,7 +36,7 @@ export class TargetTable {
     this.#set(id, state, 0)
   }
 
-  /** How a document's state compares with `state`. Marks the document as seen. */
+  /** Compares a document's state with `state`, and marks the document as seen. */
   compare(id: string, state: string | undefined): Comparison {
     const at = this.#find(id)
     if (!this.#table.isUsed(at)) return 'absent'
@@ -81,12 +80,10 @@ export class TargetTable {
     this.#unconfirmed++
   }
 
-  /** Whether a document was left as it is. */
   wasLeft(id: string): boolean {
     return this.#has(this.#find(id), LEFT)
   }
 
-  /** Writes that were not confirmed. */
   get unconfirmed(): number {
     return this.#unconfirmed
   }
@@ -95,12 +92,12 @@ export class TargetTable {
     return this.#has(this.#find(id), WRITTEN)
   }
 
-  /** Whether a document was written over another version. */
+  /** Returns whether a document was written over another version. */
   wasChanged(id: string): boolean {
     return this.#has(this.#find(id), CHANGED)
   }
 
-  /** Whether `state` is what was noted last of a document. */
+  /** Returns whether `state` is what was noted last of a document. */
   isAt(id: string, state: string): boolean {
     const at = this.#find(id)
     return this.#table.isUsed(at) && this.#isAt(at, state)
@@ -122,10 +119,9 @@ export class TargetTable {
     return this.#table.isUsed(this.#find(id))
   }
 
-  /** Whether {@link compare} was called with this id. */
+  /** Returns whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
-    const at = this.#find(id)
-    return this.#table.isUsed(at) && (this.#table.word(at, 3) & SEEN) !== 0
+    return this.#has(this.#find(id), SEEN)
   }
 
   /** @returns what was noted before */
@@ -156,6 +152,6 @@ export class TargetTable {
   }
 }
 
-/** Which of `count` partitions a document belongs to. Independent of the table's slots. */
+/** Returns which of `count` partitions a document belongs to. Partitions do not depend on the table's slots. */
 export const partitionOf = (id: string, count: number): number =>
   count === 1 ? 0 : (fingerprint(id).h >>> 0) % count

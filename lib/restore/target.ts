@@ -13,7 +13,7 @@ import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import type { FoundDocument, Row } from '../couch/rows.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
-import { inTurns, type Steps, turnAfter } from '../waits/steps.js'
+import { inTurns, turnAfter } from '../waits/steps.js'
 import type { LargeDocument } from './large-document.js'
 import { compareContent, sameAttachments, sameLarge } from './same-content.js'
 import { isLarge, isLive, type LiveDocument, type SourceDocument } from './source.js'
@@ -94,7 +94,6 @@ export class Target {
     return isReplicated(this.#found.info)
   }
 
-  /** What is known of the copies. */
   get copies(): CopiesState {
     return this.#found.copies
   }
@@ -151,7 +150,7 @@ export class Target {
     // What is read now is no larger than what is in memory already.
     const { id, rev } = current
     for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
-      return doc !== null && (await inTurns(sameAttached(document, doc)))
+      return doc !== null && (await inTurns(sameAttachments(document, await inTurns(documentSteps(doc)))))
     return false
   }
 
@@ -165,11 +164,6 @@ export class Target {
       return false
     }
   }
-}
-
-/** Tells whether a document has the attachments of one that was read with them. */
-function* sameAttached(document: DocumentBytes, doc: Uint8Array): Steps<boolean> {
-  return yield* sameAttachments(document, yield* documentSteps(doc))
 }
 
 /** Creates a database where that is wanted. @returns what it tells: there is nothing in it */

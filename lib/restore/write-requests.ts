@@ -10,7 +10,6 @@ const SAYS_SO = [400, 413, 414, 415, 422, 431]
 /** Errors by which CouchDB does, whatever the status: its 412 is of nodes that are down as well. */
 const NAMES_IT = ['doc_validation', 'missing_stub']
 
-/** What came of a request that writes. */
 export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
 
 /**

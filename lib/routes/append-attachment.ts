@@ -2,7 +2,7 @@ import { errorCodes, type FastifyReply, type FastifyRequest } from 'fastify'
 import { checkAttachmentName } from '../repository/appender.js'
 import { AttachmentBody, AttachmentParams, attachmentStored, LongNameParams } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
-import { errorReplies } from '../schemas/errors.js'
+import { BODY_ERRORS, errorReplies } from '../schemas/errors.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
 import { readAttachmentBody } from './attachment-body.js'
 import type { RouteContext, Routes } from './context.js'
@@ -60,10 +60,7 @@ function routeOf({ options, describe }: RouteContext) {
           'attachmentTooLarge',
           'attachmentNotTaken',
           'bodyTooLarge',
-          'mediaType',
-          'uploadStalled',
-          'compressedBody',
-          'bodyAlreadyRead',
+          ...BODY_ERRORS,
           'appendBusy',
           'noRoom',
           'tooManyAttachments'

@@ -1,10 +1,13 @@
 import { type FastifyPluginAsyncTypebox, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import type { AuthorizeContext } from '../../types/options.js'
 import { joinPiecesOfRequest } from '../bytes/small-pieces.js'
-import { SHARED_SCHEMAS } from '../schemas/shared.js'
+import { AttachmentStored, Backup, BackupIds, BackupStarted } from '../schemas/backup.js'
+import { ErrorReply } from '../schemas/errors.js'
+import { RestoreStarted } from '../schemas/restore.js'
+import { Transaction } from '../schemas/transaction.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
-import { describer, type RouteContext, type Routes, type Scope } from './context.js'
+import { describer, type RouteContext, type Scope } from './context.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
@@ -22,6 +25,9 @@ const PREFIXES: readonly { base: string; scheme: AuthorizeContext['scheme'] }[] 
 ]
 const VERSIONS = ['v1', 'v2', 'v3']
 
+/** The schemas that routes refer to by their `$id`. */
+const SCHEMAS = [AttachmentStored, Backup, BackupIds, BackupStarted, ErrorReply, RestoreStarted, Transaction]
+
 /** Registers the six routes at both prefixes and every version. */
 export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' | 'options'>> = async (
   scope,
@@ -36,7 +42,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   scope.setValidatorCompiler(TypeBoxValidatorCompiler)
   // The schemas of replies describe them: the host's own refusals are sent as the host words them.
   scope.setSerializerCompiler(() => JSON.stringify)
-  for (const schema of SHARED_SCHEMAS) scope.addSchema(schema)
+  for (const schema of SCHEMAS) scope.addSchema(schema)
   scope.setErrorHandler(handleError)
   const unread = new UnreadReplies(options.timeouts.idle, operations.deadline)
   scope.addHook('onRequest', async (request, reply) => {
@@ -71,18 +77,16 @@ function acceptEmptyJson(scope: Scope): void {
 /** Registers the routes of one prefix and version, and what answers paths beside them. */
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
-  scope.register(known, context)
+  scope.register(async (own) => {
+    // Before anything of the body is read.
+    own.addHook('onRequest', context.ask)
+    for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
+      own.register(api, context)
+  })
   scope.register(async (own) => {
     own.addHook('onRequest', refuseMoreSegments)
     own.addHook('onRequest', context.ask)
     own.register(appendLongNamed, context)
   })
   scope.register(refuseLongIds, context)
-}
-
-/** Registers the routes that clients know. Their requests are authorized before anything of the body is read. */
-const known: Routes = async (scope, context) => {
-  scope.addHook('onRequest', context.ask)
-  for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
-    scope.register(api, context)
 }

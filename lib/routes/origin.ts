@@ -1,11 +1,10 @@
-import { isIPv6 } from 'node:net'
 import type { FastifyRequest } from 'fastify'
 import { InvalidParameterError } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 
 /** Characters of a name with all its labels, without the dot that may end it. */
 const MAX_NAME = 253
-const HOST = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?$/i
+const HOST = /^(?:\[[0-9a-f:.]+\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?$/i
 /** Part of a name between dots. Names inside a network may hold underscores. */
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i
 
@@ -37,17 +36,11 @@ function hostOf({ host, headers }: FastifyRequest): string {
 }
 
 function isHost(text: string): boolean {
-  const [, address, name, port = '80'] = HOST.exec(text) ?? []
-  return (
-    (address === undefined ? name !== undefined && isName(name) : isIPv6(address)) &&
-    isPort(Number(port)) &&
-    URL.canParse(`http://${text}`)
-  )
+  const [found, name, port = '80'] = HOST.exec(text) ?? []
+  return found !== undefined && (!name || isName(name)) && Number(port) > 0 && URL.canParse(`http://${text}`)
 }
 
 function isName(text: string): boolean {
   const name = text.replace(/\.$/, '')
   return name.length <= MAX_NAME && name.split('.').every((label) => LABEL.test(label))
 }
-
-const isPort = (port: number): boolean => port > 0 && port <= 65_535

@@ -27,7 +27,8 @@ export async function turnOf(request: FastifyRequest, reply: FastifyReply): Prom
   if (reply.raw.socket !== null) return
   const { socket } = request.raw
   const before = waiting.get(socket) ?? 0
-  if (before >= MOST_WAITING) throw new TooManyRequestsError(MOST_WAITING)
+  if (before >= MOST_WAITING)
+    throw new TooManyRequestsError(`${MOST_WAITING} wait on this connection for the replies before theirs`)
   waiting.set(socket, before + 1)
   try {
     await new Promise<void>((resolve, reject) => {

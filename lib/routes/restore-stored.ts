@@ -1,10 +1,10 @@
 import { BackupNotFoundError } from '../errors.js'
 import { transactionPath } from '../operations/transactions.js'
 import { BackupParams } from '../schemas/common.js'
-import { errorReplies } from '../schemas/errors.js'
+import { BODY_ERRORS, errorReplies, RESTORE_ERRORS } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
-import { acceptNoBody, type Routes } from './context.js'
+import type { Routes } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
@@ -19,7 +19,10 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
       config: OWN_BODY,
       bodyLimit: MOST_BYTES,
       preParsing: readParsedBody(options.timeouts.idle),
-      preValidation: acceptNoBody,
+      preValidation: async (request) => {
+        // Clients that name no webhook send no body, `null` or an empty object.
+        request.body ??= {}
+      },
       schema: {
         ...describe('restoreBackup'),
         summary: 'Start a restore of a stored backup',
@@ -32,23 +35,14 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
         response: {
           202: restoreStarted,
           ...errorReplies(
-            'restoreRuns',
-            'backupRunsInstead',
+            ...RESTORE_ERRORS,
             'invalidBackupId',
-            'invalidSkipList',
-            'invalidWebhook',
             'invalidJson',
             'nothingToRestore',
-            'notRestorable',
             'unknownLayout',
             'bodyTooLarge',
-            'uploadStalled',
-            'bodyAlreadyRead',
-            'mediaType',
-            'compressedBody',
-            'transactionsLate',
-            'reservedId',
-            'closing'
+            'tooManyRequests',
+            ...BODY_ERRORS
           )
         }
       }

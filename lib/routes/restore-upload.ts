@@ -1,6 +1,6 @@
 import { bodyTooLarge } from '../bytes/body.js'
 import { transactionPath } from '../operations/transactions.js'
-import { errorReplies } from '../schemas/errors.js'
+import { BODY_ERRORS, errorReplies, RESTORE_ERRORS } from '../schemas/errors.js'
 import { RestoreQuery, restoreStarted, UploadBody } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { Routes } from './context.js'
@@ -29,22 +29,12 @@ export const restoreUpload: Routes = async (scope, { operations, options, urlsOf
         response: {
           202: restoreStarted,
           ...errorReplies(
-            'restoreRuns',
-            'backupRunsInstead',
-            'invalidSkipList',
-            'invalidWebhook',
+            ...RESTORE_ERRORS,
             'invalidBackup',
             'truncatedBackup',
-            'notRestorable',
-            'uploadStalled',
-            'bodyAlreadyRead',
+            ...BODY_ERRORS,
             'uploadTooLarge',
-            'mediaType',
-            'compressedBody',
-            'transactionsLate',
-            'reservedId',
             'missingDatabase',
-            'closing',
             'noRoom',
             'tooManyUploads'
           )

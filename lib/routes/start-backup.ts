@@ -1,7 +1,10 @@
+import type { FastifyRequest } from 'fastify'
+import { cutText, MOST } from '../bytes/cut-text.js'
+import { InvalidParameterError } from '../errors.js'
 import { backupStarted } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
-import { errorReplies } from '../schemas/errors.js'
-import { backupPath, type Routes, refuseBody } from './context.js'
+import { BODY_ERRORS, errorReplies } from '../schemas/errors.js'
+import type { Routes } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 
 /** API 1: `POST /backups` */
@@ -28,14 +31,12 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
             'unexpectedBody',
             'invalidJson',
             'bodyTooLarge',
-            'uploadStalled',
-            'bodyAlreadyRead',
-            'mediaType',
-            'compressedBody',
+            ...BODY_ERRORS,
             'versionsLate',
             'versionsTooLong',
             'reservedId',
             'missingDatabase',
+            'tooManyRequests',
             'closing'
           )
         }
@@ -44,7 +45,20 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
     async (request, reply) => {
       const urlOf = urlsOf(request)
       const { id } = await operations.start({ requester: request.backupsRequester })
-      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(backupPath(id)) })
+      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(`/ak/api/v2/backups/${id}`) })
     }
   )
+}
+
+/**
+ * Refuses a body but none, `null` and an empty object, which clients send. Not a schema: OpenAPI would show it as a body
+ * to send.
+ * @throws InvalidParameterError
+ */
+async function refuseBody({ body }: FastifyRequest): Promise<void> {
+  if (body === undefined || body === null) return
+  if (typeof body !== 'object' || Array.isArray(body)) throw new InvalidParameterError('body Expected object')
+  const [key] = Object.keys(body)
+  if (key !== undefined)
+    throw new InvalidParameterError(`body/${cutText(key, MOST.name)} Unexpected property`)
 }

@@ -41,9 +41,8 @@ export async function refuseMoreSegments(
 export const refuseLongIds: Routes = async (scope, { ask }) => {
   scope.addHook('onRequest', async (request, reply) => {
     if (!mayNameBackup(request)) return replyUnknown(request, reply)
-  })
-  scope.addHook('onRequest', ask)
-  scope.addHook('onRequest', async () => {
+    const refused = await ask(request, reply)
+    if (refused) return refused
     throw new InvalidParameterError('params/backup_id is not the id of a backup')
   })
   scope.route({

@@ -22,27 +22,23 @@ export class UnreadReplies {
 
   /** Knows of a reply as soon as its request is there, and those before it on its connection have been sent. */
   begin(reply: FastifyReply): void {
-    inTurn(reply, () => this.#begin(reply))
+    inTurn(reply, () => {
+      const silence = new Silence(this.#idle, () => this.#cut(reply))
+      this.#unsent.set(reply, silence)
+      finished(reply.raw, () => {
+        silence.end()
+        this.#unsent.delete(reply)
+      })
+    })
   }
 
   /** Watches what is sent, an error in place of a stream as well. */
   watch(reply: FastifyReply, payload: unknown): void {
-    inTurn(reply, () => this.#watch(reply, payload))
-  }
-
-  #begin(reply: FastifyReply): void {
-    const silence = new Silence(this.#idle, () => this.#cut(reply))
-    this.#unsent.set(reply, silence)
-    finished(reply.raw, () => {
-      silence.end()
-      this.#unsent.delete(reply)
+    inTurn(reply, () => {
+      const silence = this.#unsent.get(reply)
+      if (payload instanceof Readable && !payload.closed) payload.once('close', () => silence?.wait())
+      else silence?.wait()
     })
-  }
-
-  #watch(reply: FastifyReply, payload: unknown): void {
-    const silence = this.#unsent.get(reply)
-    if (payload instanceof Readable && !payload.closed) payload.once('close', () => silence?.wait())
-    else silence?.wait()
   }
 
   /** Breaks off a reply, and cuts its connection if that does not end it: HTTP/2 resets by a frame, which has to be taken. */

@@ -1,6 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { BackupId, EXAMPLE_BACKUP, Milliseconds } from './common.js'
-import { reply } from './reply.js'
+import { BackupId, Count, EXAMPLE_BACKUP, Milliseconds, reply } from './common.js'
 
 export const BackupStarted = Type.Object(
   {
@@ -72,10 +71,8 @@ const BackupDatabase = Type.Object({
   start_timestamp: Milliseconds('When its backup began'),
   finish_timestamp: Milliseconds('When its backup ended'),
   last_sequence: Type.String({ description: 'The update sequence whose state the backup holds' }),
-  doc_count: Type.Optional(Type.Integer({ description: 'Documents' })),
-  conflict_count: Type.Optional(
-    Type.Integer({ description: 'Documents of which only the winning revision is backed up' })
-  ),
+  doc_count: Type.Optional(Count('Documents')),
+  conflict_count: Type.Optional(Count('Documents of which only the winning revision is backed up')),
   partitioned: Type.Optional(Type.Boolean({ description: 'Whether the database was partitioned' })),
   q: Type.Optional(Type.Integer({ minimum: 1, description: "Number of the database's shards" })),
   excluded_types: Type.Optional(
@@ -90,10 +87,10 @@ const BackupDatabase = Type.Object({
   missing: Type.Optional(
     Type.Literal(true, { description: 'The database did not exist: the backup holds nothing of it' })
   ),
-  raw_bytes: Type.Optional(Type.Integer({ description: "Bytes of the documents' JSON" })),
-  stored_bytes: Type.Optional(Type.Integer({ description: 'Bytes they take where the backup is kept' })),
+  raw_bytes: Type.Optional(Count("Bytes of the documents' JSON")),
+  stored_bytes: Type.Optional(Count('Bytes they take where the backup is kept')),
   unreadable_count: Type.Optional(
-    Type.Integer({ description: 'Documents that the backup does not hold: they could not be read or stored' })
+    Count('Documents that the backup does not hold: they could not be read or stored')
   ),
   unreadable: Type.Optional(
     Type.Array(
@@ -125,16 +122,14 @@ export const Backup = Type.Object(
         { description: 'Who asked for the backup. Absent where nobody did, as of scheduled ones' }
       )
     ),
-    doc_count: Type.Integer({ description: 'Documents stored so far, or in all' }),
+    doc_count: Count('Documents stored so far, or in all'),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
     start_timestamp: Milliseconds('When the backup began'),
     end_timestamp: Type.Optional(Milliseconds('When the backup ended')),
     elapsed: Type.Optional(Type.String({ description: 'How long it took, for people' })),
     unreadable_count: Type.Optional(
-      Type.Integer({
-        description: 'Documents that could not be backed up, in all databases. `dbs` names them.'
-      })
+      Count('Documents that could not be backed up, in all databases. `dbs` names them.')
     ),
     missing_databases: Type.Optional(
       Type.Array(Type.String(), {
@@ -225,23 +220,19 @@ export const backup = reply(
   }
 )
 
+const Header = (description: string, example: string) =>
+  Type.Optional(Type.String({ description, examples: [example] }))
+
+const EXAMPLE_ETAG = '"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"'
+
 export const RangeHeaders = Type.Object({
-  range: Type.Optional(
-    Type.String({
-      description: 'Where the reply is to begin. Other forms are ignored.',
-      examples: ['bytes=1000000-']
-    })
+  range: Header('Where the reply is to begin. Other forms are ignored.', 'bytes=1000000-'),
+  'if-range': Header(
+    'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
+    EXAMPLE_ETAG
   ),
-  'if-range': Type.Optional(
-    Type.String({
-      description: 'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
-      examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
-    })
-  ),
-  'if-none-match': Type.Optional(
-    Type.String({
-      description: 'The `ETag` of what the client has: the reply is 304 while the backup is the same',
-      examples: ['"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"']
-    })
+  'if-none-match': Header(
+    'The `ETag` of what the client has: the reply is 304 while the backup is the same',
+    EXAMPLE_ETAG
   )
 })

@@ -1,7 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import { EXAMPLE_BACKUP_DOCUMENT } from './backup.js'
-import { EXAMPLE_TX, EXAMPLE_WEBHOOK } from './common.js'
-import { reply } from './reply.js'
+import { EXAMPLE_TX, EXAMPLE_WEBHOOK, reply } from './common.js'
 
 const SkipList = (database: string, example: string) =>
   Type.Optional(

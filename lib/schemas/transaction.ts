@@ -1,8 +1,5 @@
-import { Type } from '@sinclair/typebox'
-import { EXAMPLE_BACKUP, EXAMPLE_TX, Milliseconds } from './common.js'
-import { ref } from './reply.js'
-
-const Count = (description: string) => Type.Integer({ description })
+import { type ObjectOptions, type TSchema, Type } from '@sinclair/typebox'
+import { Count, EXAMPLE_BACKUP, EXAMPLE_TX, Milliseconds, ref } from './common.js'
 
 const DatabaseCounts = Type.Object({
   total: Count('Documents that the backup holds'),
@@ -20,6 +17,11 @@ const UnknownIds = Type.Object({
 })
 
 const DATABASES = [Type.Literal('components'), Type.Literal('sessions'), Type.Literal('system')]
+
+const ByDatabase = <T extends TSchema>(schema: T, options?: ObjectOptions) => {
+  const member = Type.Optional(schema)
+  return Type.Optional(Type.Object({ components: member, sessions: member, system: member }, options))
+}
 
 /** What a client's webhook receives. */
 export const Transaction = Type.Object(
@@ -41,13 +43,7 @@ export const Transaction = Type.Object(
     timeout_ms: Type.Integer(),
     backup_id: Type.Optional(Type.String({ description: 'The backup, when it was named by its id' })),
     dry_run: Type.Optional(Type.Boolean()),
-    databases: Type.Optional(
-      Type.Object({
-        components: Type.Optional(DatabaseCounts),
-        sessions: Type.Optional(DatabaseCounts),
-        system: Type.Optional(DatabaseCounts)
-      })
-    ),
+    databases: ByDatabase(DatabaseCounts),
     failures: Type.Optional(
       Type.Array(
         Type.Object({
@@ -59,16 +55,7 @@ export const Transaction = Type.Object(
         { description: 'The first documents that were not written' }
       )
     ),
-    skip_unknown: Type.Optional(
-      Type.Object(
-        {
-          components: Type.Optional(UnknownIds),
-          sessions: Type.Optional(UnknownIds),
-          system: Type.Optional(UnknownIds)
-        },
-        { description: 'Ids on skip lists that no document has' }
-      )
-    ),
+    skip_unknown: ByDatabase(UnknownIds, { description: 'Ids on skip lists that no document has' }),
     settings_documents: Type.Optional(
       Type.Array(
         Type.Object({

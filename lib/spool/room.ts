@@ -64,8 +64,9 @@ export class Room {
 export class RoomFile {
   readonly handle: FileHandle
   readonly #room: Room
+  /** Bytes written so far. */
+  size = 0
   readonly #path: string | undefined
-  #size = 0
   #closed = false
 
   /** @param path to be unlinked when the file is closed */
@@ -75,35 +76,25 @@ export class RoomFile {
     this.#path = path
   }
 
-  /** Bytes written so far. */
-  get size(): number {
-    return this.#size
-  }
-
   /** @throws InsufficientStorageError */
   async write(piece: Uint8Array): Promise<void> {
     this.#room.claim(piece.length)
-    const at = this.#size
-    this.#size += piece.length
-    await writeAt(this.handle, piece, at)
+    const position = this.size
+    this.size += piece.length
+    for (let written = 0; written < piece.length; ) {
+      const left = piece.length - written
+      const { bytesWritten } = await orNoSpace(this.handle.write(piece, written, left, position + written))
+      written += bytesWritten
+    }
   }
 
   /** Removes the file, and gives its room back. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#room.giveBack(this.#size)
+    this.#room.giveBack(this.size)
     await this.handle.close()
     if (this.#path !== undefined) await unlink(this.#path)
-  }
-}
-
-async function writeAt(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  let written = 0
-  while (written < bytes.length) {
-    const left = bytes.length - written
-    const { bytesWritten } = await orNoSpace(handle.write(bytes, written, left, position + written))
-    written += bytesWritten
   }
 }
 

@@ -27,15 +27,12 @@ export class Spool {
     await file.append(ordinal, bytes)
   }
 
-  /**
-   * Writes to the disk what was appended.
-   * @throws InsufficientStorageError
-   */
+  /** Writes to the disk what was appended. @throws InsufficientStorageError */
   async flush(): Promise<void> {
     for (const file of this.#files.values()) await file.flush()
   }
 
-  /** Documents in the order in which they were appended, in groups. A group is valid until the next is asked for. */
+  /** Yields documents in the order in which they were appended, in groups. A group is valid until the next is asked for. */
   async *read(database: LogicalDatabase, design: boolean): AsyncGenerator<Spooled[]> {
     const file = this.#files.get(nameOf(database, design))
     if (file) yield* file.read()
@@ -50,7 +47,7 @@ export class Spool {
 
   /** Removes everything, and gives the room back. */
   async remove(): Promise<void> {
-    const files = [...this.#files.values(), ...this.#large]
+    const files = [...[...this.#files.values()].map(({ file }) => file), ...this.#large]
     await Promise.all(files.map((file) => file.close().catch(() => undefined)))
   }
 
@@ -65,33 +62,28 @@ export class Spool {
 }
 
 class DocumentFile {
-  readonly #file: RoomFile
+  readonly file: RoomFile
   #block = Buffer.allocUnsafeSlow(BLOCK)
   #used = 0
 
   constructor(file: RoomFile) {
-    this.#file = file
+    this.file = file
   }
 
   async append(ordinal: number, bytes: Buffer): Promise<void> {
     if (this.#used + FRAME + bytes.length > BLOCK) await this.flush()
-    if (FRAME + bytes.length > BLOCK) {
-      const frame = Buffer.alloc(FRAME)
-      frame.writeUInt32LE(bytes.length, 0)
-      frame.writeUInt32LE(ordinal, 4)
-      await this.#file.write(frame)
-      await this.#file.write(bytes)
-      return
-    }
     this.#block.writeUInt32LE(bytes.length, this.#used)
     this.#block.writeUInt32LE(ordinal, this.#used + 4)
-    bytes.copy(this.#block, this.#used + FRAME)
-    this.#used += FRAME + bytes.length
+    this.#used += FRAME
+    if (this.#used + bytes.length > BLOCK) {
+      await this.flush()
+      await this.file.write(bytes)
+    } else this.#used += bytes.copy(this.#block, this.#used)
   }
 
   async *read(): AsyncGenerator<Spooled[]> {
     await this.flush()
-    const { handle, size: length } = this.#file
+    const { handle, size: length } = this.file
     let buffer = Buffer.allocUnsafeSlow(BLOCK)
     /** Bytes at the buffer's beginning that were read, and belong to no group yet. */
     let kept = 0
@@ -117,13 +109,9 @@ class DocumentFile {
     }
   }
 
-  async close(): Promise<void> {
-    await this.#file.close()
-  }
-
   async flush(): Promise<void> {
     if (this.#used === 0) return
-    await this.#file.write(this.#block.subarray(0, this.#used))
+    await this.file.write(this.#block.subarray(0, this.#used))
     this.#used = 0
   }
 }

@@ -11,16 +11,12 @@ interface PlacesOptions {
 
 /** Bounds what is done at a time. */
 export class Places {
-  readonly #most: number
-  readonly #mayWait: number
-  readonly #patience: number
+  readonly #options: Required<PlacesOptions>
   #taken = 0
   readonly #waiting = new Set<() => void>()
 
   constructor({ most, waiting = 0, patience = 0 }: PlacesOptions) {
-    this.#most = most
-    this.#mayWait = waiting
-    this.#patience = patience
+    this.#options = { most, waiting, patience }
   }
 
   /**
@@ -28,7 +24,7 @@ export class Places {
    * @throws what `full` gives, when none becomes free in time, or too many wait already
    */
   async take<T>(full: () => Error, work: () => Promise<T>): Promise<T> {
-    if (this.#taken >= this.#most) await this.#wait(full)
+    if (this.#taken >= this.#options.most) await this.#wait(full)
     else this.#taken++
     try {
       return await work()
@@ -39,11 +35,11 @@ export class Places {
 
   /** Resolves with the place of another, which gives it on. */
   async #wait(full: () => Error): Promise<void> {
-    if (this.#waiting.size >= this.#mayWait) throw full()
+    if (this.#waiting.size >= this.#options.waiting) throw full()
     let next = () => {}
     let given = false
     try {
-      await within(this.#patience, full, () => {
+      await within(this.#options.patience, full, () => {
         return new Promise<void>((resolve) => {
           next = () => {
             given = true

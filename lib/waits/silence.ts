@@ -29,6 +29,13 @@ export class Silence {
     this.#waiting = false
   }
 
+  /** Passes a body on. The time that it takes does not count. */
+  async *without(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    this.pause()
+    yield* body
+    this.wait()
+  }
+
   end(): void {
     this.#ended = true
     this.#waiting = false

@@ -20,28 +20,17 @@ export class Turns {
    * @throws the reason of `patience.signal`, what `patience.full` gives, and what `work` throws
    */
   async take<T>(key: string, work: () => Promise<T>, patience?: Patience): Promise<T> {
-    await this.#turn(key, patience)
+    const waiting = this.#waiting.get(key) ?? []
+    if (!this.#waiting.has(key)) this.#waiting.set(key, waiting)
+    else if (patience && waiting.length >= patience.most) throw patience.full()
+    else await wait(waiting, patience?.signal)
     try {
       return await work()
     } finally {
-      this.#next(key)
+      const begin = waiting.shift()
+      if (begin) begin()
+      else this.#waiting.delete(key)
     }
-  }
-
-  async #turn(key: string, patience: Patience | undefined): Promise<void> {
-    const waiting = this.#waiting.get(key)
-    if (!waiting) {
-      this.#waiting.set(key, [])
-      return
-    }
-    if (patience && waiting.length >= patience.most) throw patience.full()
-    await wait(waiting, patience?.signal)
-  }
-
-  #next(key: string): void {
-    const begin = this.#waiting.get(key)?.shift()
-    if (begin) begin()
-    else this.#waiting.delete(key)
   }
 }
 

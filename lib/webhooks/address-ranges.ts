@@ -29,7 +29,7 @@ const REFUSED = REFUSED_SUBNETS.map((subnet) => ipaddr.parseCIDR(subnet))
 /** All of IPv6 that is allocated for everybody. The library calls the rest unicast as well. */
 const GLOBAL_UNICAST = ipaddr.parseCIDR('2000::/3')
 
-/** Whether an address that `net.isIP` takes must not be connected to. */
+/** Returns whether an address that `net.isIP` takes must not be connected to. */
 export function isRefusedAddress(address: string): boolean {
   // A zone marks an address of one link.
   return address.includes('%') || isRefused(ipaddr.parse(withoutDots(address)))

@@ -7,18 +7,11 @@ export class RefusedUrlError extends Error {
   override readonly name = 'RefusedUrlError'
 }
 
-/**
- * Checks what can be told from a webhook's URL alone.
- * @throws RefusedUrlError
- */
+/** Checks what can be told from a webhook's URL alone. @throws RefusedUrlError */
 export function parseWebhookUrl(text: string): URL {
   if (text.length > 2048) throw new RefusedUrlError('is longer than 2048 characters')
-  let url: URL
-  try {
-    url = new URL(text)
-  } catch {
-    throw new RefusedUrlError('is not a URL')
-  }
+  if (!URL.canParse(text)) throw new RefusedUrlError('is not a URL')
+  const url = new URL(text)
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
     throw new RefusedUrlError('is not an http(s) URL')
   if (url.username || url.password) throw new RefusedUrlError('must not hold credentials')

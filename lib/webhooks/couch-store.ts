@@ -51,7 +51,12 @@ export function createCouchWebhookStore({
 
     async update(txId: string, update: TransactionUpdate) {
       const updated = await db.modify<WebhookTransaction>(txId, (current) => {
-        if (current?.type !== 'webhook_tx') throw noTransaction(txId)
+        if (current?.type !== 'webhook_tx')
+          throw new CouchError(txId, {
+            status: 404,
+            error: 'not_found',
+            reason: 'there is no such transaction'
+          })
         return { ...current, ...update, ts_last_updated: Date.now() }
       })
       return withoutMeta(updated as WebhookTransaction)
@@ -63,10 +68,6 @@ export function createCouchWebhookStore({
       return transaction?.type === 'webhook_tx' ? withoutMeta(transaction) : null
     }
   }
-}
-
-function noTransaction(txId: string): CouchError {
-  return new CouchError(txId, { status: 404, error: 'not_found', reason: 'there is no such transaction' })
 }
 
 function withoutMeta(transaction: WebhookTransaction & { _id?: string; _rev?: string }): WebhookTransaction {

@@ -74,12 +74,8 @@ export class Notifier {
     try {
       const status = await this.#post(await this.check(text), body, signal)
       if (status >= 200 && status < 300) return { delivered: true, last_status: status, retry: false }
-      return {
-        delivered: false,
-        last_status: status,
-        last_error: `the receiver answered ${status}`,
-        retry: status >= 500 || status === 429 || status === 408
-      }
+      const retry = status >= 500 || status === 429 || status === 408
+      return { delivered: false, last_status: status, last_error: `the receiver answered ${status}`, retry }
     } catch (error) {
       const refused = error instanceof RefusedUrlError || (error as Error).cause instanceof RefusedUrlError
       return { delivered: false, last_error: describe(error), retry: !refused }

@@ -3,27 +3,28 @@ import type { BackupSummary, WebhookTransaction } from '../../types/index.js'
 import type { FetchedDocument, Snapshot } from './database.js'
 import type { TestHost } from './host.js'
 
-/** What the get-backup API sends. */
+/** A backup as the API sends it. */
 export interface SentBackup extends Omit<BackupSummary, 'dbs' | 'attachments'> {
   dbs: Record<string, BackupSummary['dbs'][string] & { docs: FetchedDocument[] }>
   _attachments?: Record<string, string>
 }
 
 export interface Api {
-  /** A request by a manager. `path` follows `/backups`. An object is sent as JSON. */
+  /** Sends a request as a manager. `path` follows `/backups`. An object is sent as JSON. */
   call(
     method: 'GET' | 'POST' | 'PUT',
     path?: string,
     payload?: object | string | Buffer,
     headers?: Record<string, string>
   ): Promise<LightMyRequestResponse>
-  /** Makes a backup and waits for its end. */
+  /** Makes a backup, and returns its id. */
   backup(): Promise<string>
   get(id: string): Promise<SentBackup>
-  /** Starts a restore of a backup's id or of the backup given, and waits for its end. */
+  /** Restores a stored backup by its id, or a backup that is sent, and returns the ended transaction. */
   restore(source: string | object, query?: string): Promise<WebhookTransaction>
 }
 
+/** Returns the backup API of a host. */
 export function apiOf(host: TestHost, base = '/api/v1'): Api {
   const call: Api['call'] = (method, path = '', payload, headers) =>
     host.app.inject({
@@ -56,12 +57,12 @@ export function apiOf(host: TestHost, base = '/api/v1'): Api {
   }
 }
 
-/** One database of a backup as {@link Snapshot}, to be compared with what the database holds. */
+/** Returns one database of a backup as a {@link Snapshot}, to compare it with what the database holds. */
 export function snapshotOf(backup: SentBackup, key: string): Snapshot {
   return new Map(backup.dbs[key]!.docs.map((document) => [document._id, document]))
 }
 
-/** The JSON of a backup that holds these documents of `components`. */
+/** Returns a backup that holds these documents of `components`. */
 export const backupOf = (docs: readonly object[], more: object = {}) => ({
   dbs: { athena_components: { docs } },
   ...more

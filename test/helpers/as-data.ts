@@ -1,6 +1,6 @@
 import type { AttachmentData } from '../../lib/couch/requests.js'
 
-/** A text as data of an attachment. */
+/** Returns a text as the data of an attachment. */
 export function asData(text: string): AttachmentData {
   const bytes = Buffer.from(text)
   return {

@@ -1,29 +1,29 @@
 import { createServer, type IncomingMessage, type ServerResponse, request as send } from 'node:http'
 import type { Test } from 'tap'
-import { listenBefore } from './relay.js'
+import { listenInFrontOf } from './listen.js'
 
 const PAGE =
   '<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n<center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx/1.25.3</center>\r\n</body>\r\n</html>\r\n'
 
 export interface BodyLimitProxy {
-  /** URL of the proxy, with the credentials of the database's. */
+  /** URL of the database with the address of the proxy. */
   url: string
   /** Bytes of the largest body. */
   limit: number
   /**
-   * How it refuses: it answers, and reads what still comes, as nginx does by `lingering_close`; it answers and closes at
-   * once; or the connection is closed so soon that no answer arrives.
+   * How the proxy refuses: answers and reads the rest of the body, as nginx does with `lingering_close`; answers and
+   * closes the connection at once; or closes the connection so soon that no answer arrives.
    */
   closing: 'lingers' | 'at once' | 'without answer'
   /** Refused requests: method and path. */
   refused: string[]
-  /** Bodies that were passed on: how many, and bytes of the largest. */
+  /** Number of the bodies that were passed on, and bytes of the largest. */
   passed: { bodies: number; largest: number }
 }
 
 /**
- * Starts a proxy that takes bodies of a bound as nginx does: 413 with a page of HTML as soon as `Content-Length` is above
- * it, or as the body turns out to be, and the connection is closed while the body is still being sent.
+ * Starts a proxy that limits bodies as nginx does: it answers 413 with a page of HTML as soon as `Content-Length` or
+ * the body itself exceeds the limit, and closes the connection while the body is still being sent.
  */
 export async function startBodyLimitProxy(
   t: Test,
@@ -40,7 +40,7 @@ export async function startBodyLimitProxy(
   }
   const server = createServer((request, response) => void pass(request, response))
   server.on('clientError', (_error, socket) => socket.destroy())
-  proxy.url = await listenBefore(t, server, url)
+  proxy.url = await listenInFrontOf(t, server, url)
   return proxy
 
   function refuse(request: IncomingMessage, response: ServerResponse): void {
@@ -65,7 +65,7 @@ export async function startBodyLimitProxy(
   async function pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
     request.on('error', () => response.destroy())
     if (Number(request.headers['content-length'] ?? 0) > proxy.limit) return refuse(request, response)
-    // nginx passes a request on when it has it whole.
+    // nginx passes a request on once it has all of it
     const pieces: Buffer[] = []
     let size = 0
     for await (const piece of request.iterator({ destroyOnReturn: false })) {

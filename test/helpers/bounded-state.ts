@@ -7,24 +7,26 @@ import { compileWorker, runInChild } from './measured-run.js'
 import { setupRawDatabases } from './raw-databases.js'
 
 const MiB = 1024 * 1024
-/** A server with little memory, whose heap ends the process when it is full. */
+/** Options of Node.js that end the process when its heap exceeds 128 MiB. */
 const FLAGS = ['--max-old-space-size=128']
-/** `BOUNDED_STATE=full` takes the shapes in their whole size. */
+/** Whether shapes have their full size: `BOUNDED_STATE=full`. */
 export const FULL = process.env.BOUNDED_STATE === 'full'
 
-/** What an operation holds at a time above an idle server, as the code bounds it, for documents of up to 8 MB. */
+/**
+ * Bytes that an operation may hold at a time above an idle server, as the code bounds them, for documents up to 8 MB.
+ */
 const PARTS = {
-  /** V8 collects buffers that were dropped when there are so many bytes of them. What is usual fits in as well. */
+  /** Dropped buffers, which V8 collects when they reach so many bytes, and what any operation holds. */
   garbage: 64 * MiB,
-  /** `HeadMemory` of `large-document.ts`: one document. */
+  /** One document: `HeadMemory` of `large-document.ts`. */
   head: 8 * MiB,
   /** One row of an answer, in pieces and put together. */
   row: 16 * MiB,
-  /** `BYTES_IN_FLIGHT` of `bulk-writer.ts`, and a body that is being filled. */
+  /** `BYTES_IN_FLIGHT` of `bulk-writer.ts`, and the next body. */
   bodies: 16 * MiB,
-  /** The lines of a chunk that is stored, their compressed form, and the lines that are being filled. */
+  /** The lines of a chunk that is being stored, their compressed form, and the lines of the next chunk. */
   chunks: 24 * MiB,
-  /** Two documents' ids of 4 MB: as texts, and as JSON in the requests of {@link PARTS.bodies} and in answers. */
+  /** Ids of 4 MB of two documents: as texts, and as JSON in the requests of {@link PARTS.bodies} and in answers. */
   ids: 48 * MiB,
   /** The table of `CopyIndex` while it grows to half a million entries, and its filters. */
   copies: 24 * MiB
@@ -34,9 +36,9 @@ export type HeldPart = keyof typeof PARTS
 
 export interface Shapes {
   databases(): Promise<TestDatabases>
-  /** Runs a job in a process of its own, and checks what it takes against the sum of `held`. */
+  /** Runs a job in a process of its own, and checks the memory that it takes against the sum of `held`. */
   run(t: Test, on: Pick<TestDatabases, 'url' | 'names'>, job: Partial<Job>, held: HeldPart[]): Promise<Result>
-  /** Uploads a backup to {@link run}. */
+  /** Runs an upload of these documents as {@link run} does, after a backup that the upload is compared with. */
   upload(
     t: Test,
     on: TestDatabases,
@@ -46,7 +48,7 @@ export interface Shapes {
   ): Promise<Result>
 }
 
-/** Prepares operations on shapes that took memory by their number or length. */
+/** Prepares operations on documents of shapes whose number or length could take memory. */
 export function prepareShapes(t: Test): Shapes {
   const directory = t.testdir()
   const worker = compileWorker(directory)

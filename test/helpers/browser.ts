@@ -13,16 +13,16 @@ const ARGUMENTS = [
   '--disable-sync'
 ]
 
-const MISSING = 'there is no Chromium: install it, or set CHROMIUM to its path'
+const MISSING = 'Chromium is missing: install it, or set CHROMIUM to its path'
 
-/** Path of the system's browser: `CHROMIUM`, or where distributions put it. */
-export const browserPath = (): string | undefined =>
+/** Returns the path of the system's browser: `CHROMIUM`, or where distributions install it. */
+const browserPath = (): string | undefined =>
   [process.env.CHROMIUM, ...PLACES].find((path) => path && existsSync(path))
 
-/** Why tests of pages are skipped; in CI a missing browser is a failure. */
+/** Returns why tests of pages are skipped, or `false`. In CI they are not skipped, so that they fail. */
 export const browserMissing = (): string | false => (browserPath() || process.env.CI ? false : MISSING)
 
-/** A headless browser with a fresh profile, closed when the test ends. */
+/** Launches a headless browser with a fresh profile. It closes when the test ends. */
 export async function launchBrowser(t: Pick<Test, 'teardown'>): Promise<Browser> {
   const executablePath = browserPath()
   if (!executablePath) throw new Error(MISSING)

@@ -15,27 +15,27 @@ export interface RunOptions {
   env?: NodeJS.ProcessEnv
   cwd?: string
   input?: string | Buffer
-  /** Called with the process once it runs. */
+  /** Called with the process when it has been started. */
   onStart?: (child: ChildProcess) => void
 }
 
 export type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
 
 /**
- * Compiles the command-line client, as it is published, into a directory.
- * @returns its main file
+ * Compiles the command-line client into a directory, as it is published.
+ * @returns the path of its main file
  */
 export function compileCli(directory: string): string {
   compile(directory, ['lib', 'lib/bytes', 'lib/cli', 'lib/cli/commands', 'lib/json', 'lib/waits'])
   return join(directory, 'lib', 'cli', 'main.js')
 }
 
-/** The command-line client as it is published: JavaScript, run as a process of its own. Lies in the test's directory. */
+/** Compiles the command-line client into the test's directory, and returns a function that runs it as a process. */
 export function buildCli(t: Test): Cli {
   const directory = t.testdir()
   const main = compileCli(directory)
   return async (args, { env = {}, cwd = directory, input, onStart } = {}) => {
-    // Without the hooks of the test runner, as a user's shell starts it; and in a fraction of the time.
+    // without the hooks of the test runner, as a user's shell starts it, which is also much faster
     const command = ['-u', 'NODE_OPTIONS', process.execPath, main, ...args]
     const child = spawn('/usr/bin/env', command, {
       cwd,

@@ -1,27 +1,25 @@
-import { createHash } from 'node:crypto'
 import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
-import type { FetchedDocument } from './database.js'
-import { LOGICAL } from './fault-cells.js'
+import { DATABASES, type FetchedDocument } from './database.js'
+import { difference, type Fingerprints, fingerprintsOf } from './fingerprints.js'
 import { poll } from './poll.js'
 import { bytesOf, seedDocuments } from './seed.js'
 
 const PAGE = 200
-const OWN = /^(athena_backup|webhook_tx)/
-/** Bounds the wait for the copies of a shard to merge. */
+/** Milliseconds that the copies of a shard may take to merge. */
 const MERGE = 30_000
-
-/** What documents hold, by their ids: a digest of content and attachments. The plugin's own documents are left out. */
-export type Fingerprints = Map<string, string>
 
 interface Result {
   id: string
   rev?: string
   ok?: true
-  /** Fewer than a majority of the copies took it. */
+  /** Set when less than a majority of the copies has taken the write. */
   accepted?: true
 }
 
-/** Writes documents through one node. @returns revisions of those that a majority of the copies has taken */
+/**
+ * Writes documents through one node.
+ * @returns the revisions of those that a majority of the copies has taken
+ */
 export async function write(
   node: ClusterNode,
   database: string,
@@ -37,13 +35,16 @@ export async function write(
   return taken
 }
 
-/** Writes documents that all have to be taken. */
+/**
+ * Writes documents through one node.
+ * @throws unless a majority of the copies has taken all of them
+ */
 async function seed(node: ClusterNode, database: string, docs: readonly object[]): Promise<void> {
   const { size } = await write(node, database, docs)
   if (size !== docs.length) throw new Error(`${docs.length - size} documents of ${database} were not taken`)
 }
 
-/** Fills the source databases as a small console's. */
+/** Fills the source databases like those of a small console. */
 export async function seedSmall(node: ClusterNode, names: ClusterNames, components = 30): Promise<void> {
   const docs = seedDocuments({ count: components, prefix: 'component', attachmentEvery: 10 })
   await seed(node, names.components, [...docs])
@@ -58,26 +59,8 @@ export async function seedLarge(node: ClusterNode, database: string, bytes: numb
   await seed(node, database, [{ _id: 'large', type: 'file', _attachments: { 'file.bin': file } }])
 }
 
-export function fingerprintsOf(documents: Iterable<FetchedDocument>): Fingerprints {
-  const own = ({ type }: FetchedDocument) => OWN.test(String(type))
-  const theirs = [...documents].filter((document) => !own(document))
-  return new Map(theirs.map((document) => [document._id, fingerprint(document)]))
-}
-
-/** Revisions do not count: what a restore writes over gets a new one. */
-function fingerprint({ _attachments = {}, _rev, ...document }: FetchedDocument): string {
-  const attachments = Object.entries(_attachments).map(([name, { content_type, data }]) => [
-    name,
-    content_type,
-    data
-  ])
-  return createHash('sha256')
-    .update(JSON.stringify([document, attachments]))
-    .digest('hex')
-}
-
-/** The documents of a database as one node tells them; copies may lag. */
-export async function readAll(node: ClusterNode, database: string): Promise<FetchedDocument[]> {
+/** Reads the documents of a database through one node, whose copies may lag. */
+async function readAll(node: ClusterNode, database: string): Promise<FetchedDocument[]> {
   const documents: FetchedDocument[] = []
   for (let from = ''; ; ) {
     const { rows } = await node.read<{ rows: { id: string; doc: FetchedDocument }[] }>(
@@ -91,22 +74,11 @@ export async function readAll(node: ClusterNode, database: string): Promise<Fetc
 
 export async function readSources(node: ClusterNode, names: ClusterNames): Promise<Fingerprints[]> {
   const all: Fingerprints[] = []
-  for (const logical of LOGICAL) all.push(fingerprintsOf(await readAll(node, names[logical])))
+  for (const logical of DATABASES) all.push(fingerprintsOf(await readAll(node, names[logical])))
   return all
 }
 
-/** Tells how documents differ from what they should be, and names a few; empty when they do not. */
-export function difference(expected: Fingerprints, found: Fingerprints): string {
-  const missing = [...expected.keys()].filter((id) => !found.has(id))
-  const different = [...expected.keys()].filter((id) => found.has(id) && found.get(id) !== expected.get(id))
-  const extra = [...found.keys()].filter((id) => !expected.has(id))
-  return Object.entries({ missing, different, 'too many': extra })
-    .filter(([, ids]) => ids.length > 0)
-    .map(([what, ids]) => `${ids.length} ${what} (${ids.slice(0, 3).join(', ')})`)
-    .join(', ')
-}
-
-/** Compares the source databases, once their copies have merged; empty when they hold what they should. */
+/** Compares the source databases once their copies have merged. Empty when they hold what they should. */
 export async function sourcesDiffer(
   node: ClusterNode,
   names: ClusterNames,
@@ -125,7 +97,7 @@ export async function sourcesDiffer(
   return problem
 }
 
-/** The newest revisions of documents, deleted ones left out, as a majority of their copies tells them. */
+/** Returns the newest revisions of documents that a majority of their copies has. Deleted documents are left out. */
 export async function newest(
   node: ClusterNode,
   database: string,
@@ -143,7 +115,7 @@ export async function newest(
 
 type Leaf = { ok?: { _rev: string; _deleted?: true } }
 
-/** Counts the live revisions, beyond the first, of every document in these databases, as each node tells them. */
+/** Counts the live leaves beyond the first of every document in these databases. Takes the node that has the most. */
 export async function conflicts(cluster: Cluster, databases: readonly string[]): Promise<number> {
   let most = 0
   for (const node of cluster.nodes) {

@@ -6,7 +6,7 @@ import { buildHost, type HostOptions, type TestHost } from './host.js'
 import { poll } from './poll.js'
 import type { ClusterDatabases } from './simulated-cluster.js'
 
-/** An operation that began while another had not ended. */
+/** Two operations of which one began before the other had ended. */
 export interface Overlap {
   began: string
   during: string
@@ -20,18 +20,18 @@ export interface ClusterHost extends TestHost {
 export interface ClusterHosts {
   hosts: ClusterHost[]
   overlaps: Overlap[]
-  /** Reasons of the operations that failed. */
+  /** Errors of the operations that failed. */
   failures: string[]
-  /** Reasons of the calls that were made again. */
+  /** Errors of the calls that were tried again. */
   retries: string[]
-  /** Waits until every operation that was accepted has ended. */
+  /** Waits until all accepted operations have ended. */
   allEnded(): Promise<void>
   close(): Promise<void>
 }
 
 /**
- * Starts hosts on nodes of a cluster, which share a store of transactions. Whether operations overlap is seen from
- * outside: when one tells its start, every other must have written its end, to a header or a transaction.
+ * Starts hosts on nodes of a cluster, which share a store of transactions. Detects overlapping operations from outside:
+ * when one reports its start, all others must have written their end, to a header or a transaction.
  */
 export async function startClusterHosts(
   t: Test,

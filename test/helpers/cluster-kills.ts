@@ -1,14 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
-import {
-  conflicts,
-  difference,
-  type Fingerprints,
-  readSources,
-  seedLarge,
-  seedSmall,
-  sourcesDiffer
-} from './cluster-documents.js'
+import { conflicts, readSources, seedLarge, seedSmall, sourcesDiffer } from './cluster-documents.js'
 import {
   backup,
   begin,
@@ -19,45 +11,51 @@ import {
   untilServed
 } from './cluster-operations.js'
 import { median, type PartResult, seconds, table } from './cluster-table.js'
+import { difference, type Fingerprints } from './fingerprints.js'
 import { bytesOf } from './seed.js'
 import type { ServerProcess } from './server-process.js'
 
-/** Bounds an operation during which a node is killed. */
+/** Milliseconds that an operation may take while a node is killed. */
 const END = 150_000
+/** Bytes of the large attachment. */
 const LARGE = 30_000_000
-/** The plugin's limit is 32 MiB. */
+/** Bytes of an appended attachment. The plugin's limit is 32 MiB. */
 const APPENDED = 32_000_000
-/** A client's line: without it a download is over before a node can be killed. */
-const LINE = 10_000_000
-/** When the node that the server uses comes back. */
+/** Bytes per second of a download. A faster one would end before a node can be killed. */
+const DOWNLOAD_RATE = 10_000_000
+/** Milliseconds until the node that the server uses comes back. */
 const BACK_AFTER = 6000
 /** Runs with all nodes up, whose median the others are compared with. */
-const CALM_RUNS = 3
-/** The node is killed after this share of the time that the operation takes otherwise. When that was too late: sooner, at last before the start. */
+const BASELINE_RUNS = 3
+/**
+ * Shares of the time that an operation takes with all nodes up, after which the node is killed. The next one is tried
+ * when the operation ended before; a negative one kills the node before the operation begins.
+ */
 const KILL_AT = [0.3, 0.1, -1]
+/** How many times as long an operation may take as with all nodes up. */
 const RATIO = 1.5
 
 export const KILLED = ['backup', 'restore', 'get', 'append'] as const
 export type KilledOperation = (typeof KILLED)[number]
 
 interface Prepared {
-  /** @returns how often the client had to ask again */
+  /** Runs the operation, and returns how often the client had to ask again. */
   run(): Promise<number>
-  /** @returns what is wrong; empty when nothing is */
+  /** Returns what is wrong, or an empty text. */
   verify(): Promise<string>
 }
 
 interface Kill {
   node: ClusterNode
-  /** Milliseconds after the start; negative: before it. */
+  /** Milliseconds after the start of the operation. A negative number means before the start. */
   after: number
-  /** Milliseconds until it comes back; `undefined`: when the operation has ended. */
+  /** Milliseconds until the node comes back. Default: when the operation has ended. */
   back?: number
 }
 
 interface Timed {
   ms: number
-  /** Milliseconds in which the killed node did not answer. */
+  /** Milliseconds during which the killed node did not answer. */
   outage: number
   retries: number
   problem: string
@@ -75,7 +73,7 @@ interface Row {
   problem: string
 }
 
-/** One server, on the first node, backs up, restores, reads and appends while each node in turn is killed. */
+/** Kills each node in turn while one server, on the first node, backs up, restores, reads and appends. */
 export class Kills {
   readonly #cluster: Cluster
   readonly #node: ClusterNode
@@ -88,15 +86,15 @@ export class Kills {
   }
   #names!: ClusterNames
   #server!: ServerProcess
-  /** A second set of databases, small, for backups that are appended to. */
+  /** A second, small set of databases, for the backups that are appended to. */
   #small!: { names: ClusterNames; server: ServerProcess }
   #expected!: Fingerprints[]
-  /** A backup of the first set, with the large attachment. */
+  /** Id of a backup of the first set, with the large attachment. */
   #id!: string
 
   readonly #documents: number
 
-  /** @param documents in components */
+  /** @param documents how many the components database holds */
   constructor(cluster: Cluster, documents: number) {
     this.#cluster = cluster
     this.#documents = documents
@@ -124,33 +122,33 @@ export class Kills {
 
   async #operation(name: string, prepare: () => Promise<Prepared>): Promise<void> {
     const times: number[] = []
-    for (let run = 0; run < CALM_RUNS; run++) {
+    for (let run = 0; run < BASELINE_RUNS; run++) {
       const { ms, retries, problem } = await this.#timed(await prepare())
       times.push(ms)
       if (problem) this.#add({ operation: name, node: 'none', own: false, ms, ratio: 1, retries, problem })
     }
-    const calm = median(times)
-    this.#add({ operation: name, node: 'none', own: false, ms: calm, ratio: 1, retries: 0, problem: '' })
-    // the server's own node last
-    for (const node of [...this.#cluster.nodes].reverse()) await this.#killed(name, prepare, node, calm)
+    const baseline = median(times)
+    this.#add({ operation: name, node: 'none', own: false, ms: baseline, ratio: 1, retries: 0, problem: '' })
+    // kill the server's own node last
+    for (const node of [...this.#cluster.nodes].reverse()) await this.#killed(name, prepare, node, baseline)
   }
 
   async #killed(
     operation: string,
     prepare: () => Promise<Prepared>,
     node: ClusterNode,
-    calm: number
+    baseline: number
   ): Promise<void> {
     const own = node === this.#node
     for (const share of KILL_AT) {
       const { killed, ...timed } = await this.#timed(await prepare(), {
         node,
-        after: calm * share,
+        after: baseline * share,
         back: own ? BACK_AFTER : undefined
       })
       if (!killed && !timed.problem) continue
-      // Nothing can be done while the only node that the server knows is away.
-      const ratio = (timed.ms - (own ? timed.outage : 0)) / calm
+      // the server can do nothing while the only node that it knows is down
+      const ratio = (timed.ms - (own ? timed.outage : 0)) / baseline
       this.#add({ operation, node: String(node.number), own, ratio, ...timed })
       if (timed.problem) await this.#renew()
       return
@@ -158,8 +156,8 @@ export class Kills {
   }
 
   /**
-   * Kills the node in time, and starts it when it shall come back or the operation has ended.
-   * @returns whether it was killed in time, and the milliseconds until it answered again
+   * Kills the node, and starts it again after its time or when the operation has ended.
+   * @returns whether it was killed before the operation ended, and the milliseconds until it answered again
    */
   async #play(
     { node, after, back }: Kill,
@@ -170,7 +168,7 @@ export class Kills {
       ended = true
     })
     await delay(Math.max(0, after))
-    // The node is gone before the command has ended that kills it.
+    // the node is gone before the command that kills it has ended
     const killedAt = performance.now()
     if (after >= 0) await this.#cluster.kill(node)
     const killed = after < 0 || !ended
@@ -179,7 +177,7 @@ export class Kills {
     return { killed, outage: performance.now() - killedAt }
   }
 
-  /** Runs an operation, kills a node meanwhile, and looks whether the operation did what it says. */
+  /** Runs an operation, kills a node meanwhile, and verifies what the operation did. */
   async #timed({ run, verify }: Prepared, kill?: Kill): Promise<Timed> {
     if (kill && kill.after < 0) await this.#cluster.kill(kill.node)
     const startedAt = performance.now()
@@ -199,11 +197,11 @@ export class Kills {
     console.error(line(row).join(', '))
   }
 
-  /** Starts the servers anew, so that what hangs or failed does not touch the next operation. */
+  /** Restarts the servers, so that an operation that hangs or failed does not affect the next one. */
   async #renew(): Promise<void> {
-    for (const of of [this.#server, this.#small.server]) {
-      of.signal('SIGKILL')
-      await of.exited
+    for (const server of [this.#server, this.#small.server]) {
+      server.signal('SIGKILL')
+      await server.exited
     }
     this.#server = await this.#cluster.startServer(this.#node, this.#names)
     this.#small.server = await this.#cluster.startServer(this.#node, this.#small.names)
@@ -229,7 +227,7 @@ export class Kills {
     }
   }
 
-  /** Each restore has new databases, and a server for them. */
+  /** Creates new databases, and starts a server for them, to restore into. */
   async #restore(): Promise<Prepared> {
     const cluster = this.#cluster
     const names = await cluster.createDatabases(this.#names.backups)
@@ -257,11 +255,13 @@ export class Kills {
     let found = ''
     return {
       run: async () => {
-        const { value, retries } = await untilServed(END, () => download(this.#server, this.#id, END, LINE))
+        const { value, retries } = await untilServed(END, () =>
+          download(this.#server, this.#id, END, DOWNLOAD_RATE)
+        )
         found = digestOf(value)
         return retries
       },
-      verify: async () => (found === expected ? '' : 'other bytes than before')
+      verify: async () => (found === expected ? '' : 'the bytes differ from those before')
     }
   }
 

@@ -5,9 +5,10 @@ import { backup, begin, contentsOf, download, type Ended, leaseIsFree } from './
 import type { PartResult } from './cluster-table.js'
 import type { ServerProcess } from './server-process.js'
 
+/** Milliseconds that an operation may take. */
 const END = 120_000
 const DOCUMENTS = 400
-/** In each round, while a node is down. */
+/** Documents that are changed in each round while a node is down. */
 const UPDATED = 300
 const ADDED = 100
 const DELETED = 50
@@ -26,14 +27,14 @@ const NOTHING = {
 }
 
 /**
- * Documents are written while a node is down, and an operation begins through that node as soon as it is back: its
- * copies do not have them yet.
+ * Writes documents while a node is down, and begins an operation through that node as soon as it is back, when its
+ * copies do not have the documents yet.
  */
 export class Lag {
   readonly #cluster: Cluster
   readonly #counts = { ...NOTHING }
   readonly #problems: string[] = []
-  /** Revisions that a majority of the copies has acknowledged last. */
+  /** The last revisions that a majority of the copies has acknowledged. */
   readonly #revisions = new Map<string, string>()
   #names!: ClusterNames
   #servers!: ServerProcess[]
@@ -64,7 +65,7 @@ export class Lag {
     this.#servers = await Promise.all(cluster.nodes.map((node) => cluster.startServer(node, this.#names)))
   }
 
-  /** Kills a node, has documents written meanwhile, and starts it again. */
+  /** Kills a node, lets `change` write documents meanwhile, and starts the node again. */
   async #without(node: ClusterNode, change: (up: ClusterNode[]) => Promise<void>): Promise<void> {
     await this.#cluster.whole()
     await this.#cluster.kill(node)
@@ -98,10 +99,10 @@ export class Lag {
     if (lost + other > 0) this.#note(`backup round ${round}: ${lost} documents lost, ${other} stale`)
   }
 
-  /** A dry run and a restore in turn, of a backup of the time before the node was killed. */
+  /** Plays a dry run or a restore, by turns, of a backup that was made before the node was killed. */
   async #restoreRound(round: number): Promise<void> {
     const node = this.#nodeOf(round)
-    // in place of those that the round before has deleted
+    // replace the documents that the round before has deleted
     await this.#write(node, this.#added(DELETED))
     const before = await this.#backedUp(node)
     let differ = 0
@@ -134,7 +135,7 @@ export class Lag {
     const tooMany = Math.max(0, told - unchanged)
     this.#counts.unchanged += tooMany
     if (tooMany > 0)
-      this.#note(`restore round ${round}: ${tooMany} documents told as unchanged that were not`)
+      this.#note(`restore round ${round}: ${tooMany} documents reported as unchanged that were not`)
   }
 
   async #equal(round: number, contents: Awaited<ReturnType<typeof contentsOf>>): Promise<void> {
@@ -170,7 +171,7 @@ export class Lag {
     return Array.from({ length: count }, () => this.#document(`doc_${++this.#written}`))
   }
 
-  /** New versions of the first documents known. */
+  /** Returns new versions of the first `count` documents. */
   #updated(count: number): { _id: string; _rev?: string }[] {
     const known = [...this.#revisions].slice(0, count)
     return known.map(([id, _rev]) => ({ ...this.#document(id), _rev }))
@@ -180,10 +181,10 @@ export class Lag {
     return { _id, type: 'fabric-peer', version: ++this.#written, text: 'x'.repeat(500) }
   }
 
-  /** Writes, and notes the revisions that were acknowledged. @returns their number */
+  /** Writes documents, remembers the acknowledged revisions, and returns their number. */
   async #write(node: ClusterNode, docs: { _id: string }[]): Promise<number> {
     const taken = await write(node, this.#names.components, docs)
-    // what was not acknowledged may be there or not: nothing can be said of it
+    // a write that was not acknowledged may have happened or not
     for (const { _id } of docs) this.#revisions.delete(_id)
     for (const [id, rev] of taken) this.#revisions.set(id, rev)
     return taken.size

@@ -3,31 +3,34 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { WebhookTransaction } from '../../types/index.js'
 import type { SentBackup } from './api.js'
 import type { Cluster, ClusterNames } from './cluster.js'
-import { type Fingerprints, fingerprintsOf } from './cluster-documents.js'
-import { LOGICAL } from './fault-cells.js'
+import { DATABASES } from './database.js'
+import { type Fingerprints, fingerprintsOf } from './fingerprints.js'
+import { txIdOf } from './host.js'
 import { poll } from './poll.js'
 import type { ServerProcess, ServerReply } from './server-process.js'
 
-/** How an operation ended. `error`: it failed, and why. */
 export interface Ended {
+  /** When the operation ended. */
   at: number
+  /** Why the operation failed. Absent when it succeeded. */
   error?: string
   transaction?: WebhookTransaction
 }
 
 /** An operation that was accepted. */
 export interface Accepted {
-  /** Of the backup, or of the restore's transaction. */
+  /** Id of the backup, or of the restore's transaction. */
   id: string
-  /** When its 202 had arrived. */
+  /** When the 202 had arrived. */
   at: number
+  /** Waits up to so many milliseconds for the end. */
   ended(patience: number): Promise<Ended>
 }
 
-/** Takes the 202 of a backup or a restore. */
+/** Reads the 202 of a backup or a restore. */
 export function accepted(cluster: Cluster, names: ClusterNames, { json }: ServerReply): Accepted {
   const at = Date.now()
-  const id: string = json.id ?? json.url.slice(json.url.lastIndexOf('/') + 1)
+  const id: string = json.id ?? txIdOf(json.url)
   const read = json.id ? () => backupEnd(cluster, names, id) : () => restoreEnd(cluster, names, id)
   return { id, at, ended: (patience) => poll(`the end of ${id}`, read, patience, 50) }
 }
@@ -51,11 +54,11 @@ async function restoreEnd(cluster: Cluster, names: ClusterNames, id: string): Pr
   return { at: transaction.ts_completed ?? Date.now(), error, transaction }
 }
 
-/** One attempt through a node that is up; `undefined` when it fails. */
+/** Reads through a node that is up, once. Returns `undefined` on failure. */
 const readNow = <T>(cluster: Cluster, path: string): Promise<T | undefined> =>
   cluster.up[0]!.json<T>('GET', path).catch(() => undefined)
 
-/** A request as a client makes it who tries again while the server says, or shows, that it cannot now. */
+/** Sends a request as a client does that tries again until the server can serve it. */
 export async function untilServed<T>(
   patience: number,
   ask: () => Promise<T | undefined>
@@ -73,7 +76,10 @@ export async function untilServed<T>(
   return { value, retries }
 }
 
-/** Starts a backup or a restore, again after a 503. @throws when it is refused */
+/**
+ * Starts a backup or a restore. Tries again after a 502 or 503.
+ * @throws when the server refuses
+ */
 export async function begin(
   cluster: Cluster,
   names: ClusterNames,
@@ -88,7 +94,10 @@ export async function begin(
   return { ...accepted(cluster, names, value), retries }
 }
 
-/** Makes a backup that has to succeed. @returns its id */
+/**
+ * Makes a backup, and returns its id.
+ * @throws when the backup fails
+ */
 export async function backup(cluster: Cluster, names: ClusterNames, server: ServerProcess): Promise<string> {
   const reply = await server.post('')
   if (reply.status !== 202) throw new Error(`no backup: ${reply.status} ${JSON.stringify(reply.json)}`)
@@ -98,7 +107,10 @@ export async function backup(cluster: Cluster, names: ClusterNames, server: Serv
   return reply.json.id
 }
 
-/** Downloads a backup, as fast as `bytesPerSecond` lets it. @throws when the reply is cut or refused */
+/**
+ * Downloads a backup at up to `bytesPerSecond`.
+ * @throws when the reply is cut off or refused
+ */
 export async function download(
   server: ServerProcess,
   id: string,
@@ -118,13 +130,13 @@ export async function download(
 
 export const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
-/** What a downloaded backup holds of each source database. */
+/** Returns what a downloaded backup holds of each source database. */
 export function contentsOf(bytes: Buffer): Fingerprints[] {
   const { dbs } = JSON.parse(bytes.toString()) as SentBackup
-  return LOGICAL.map((logical) => fingerprintsOf(dbs[`athena_${logical}`]?.docs ?? []))
+  return DATABASES.map((logical) => fingerprintsOf(dbs[`athena_${logical}`]?.docs ?? []))
 }
 
-/** Waits until no lease names an operation. @returns whether that came true */
+/** Waits until no lease names an operation, and returns whether that happened in time. */
 export async function leaseIsFree(
   cluster: Cluster,
   names: ClusterNames,
@@ -134,22 +146,15 @@ export async function leaseIsFree(
 }
 
 async function noHolder(cluster: Cluster, names: ClusterNames): Promise<true | undefined> {
-  const leases = await leaseDocuments(cluster, names)
-  return leases.every(({ operation }) => operation === undefined) ? true : undefined
+  const leases = await Promise.all(Object.values(names).map((database) => leasesIn(cluster, database)))
+  return leases.flat().every((lease) => lease?.operation === undefined) ? true : undefined
 }
 
 const LEASE = 'athena_backup_lease'
 
-/** The lease as it stands in each database that has one. */
-export async function leaseDocuments(
-  cluster: Cluster,
-  names: ClusterNames
-): Promise<{ operation?: string; database: string }[]> {
-  const found = Object.values(names).map(async (database) => {
-    const { rows } = await cluster.up[0]!.read<{ rows: { doc?: { operation?: string } }[] }>(
-      `${database}/_all_docs?include_docs=true&key="${LEASE}"`
-    )
-    return rows.map(({ doc }) => ({ operation: doc?.operation, database }))
-  })
-  return (await Promise.all(found)).flat()
+async function leasesIn(cluster: Cluster, database: string): Promise<({ operation?: string } | undefined)[]> {
+  const { rows } = await cluster.up[0]!.read<{ rows: { doc?: { operation?: string } }[] }>(
+    `${database}/_all_docs?include_docs=true&key="${LEASE}"`
+  )
+  return rows.map(({ doc }) => doc)
 }

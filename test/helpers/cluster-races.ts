@@ -5,16 +5,16 @@ import { type Accepted, accepted, backup, type Ended, leaseIsFree } from './clus
 import { median, type PartResult, seconds } from './cluster-table.js'
 import type { ServerProcess, ServerReply } from './server-process.js'
 
-/** Bounds an operation on small databases; the lease of an instance that died is over by then. */
+/** Milliseconds that an operation on small databases may take. The lease of a dead instance ends within them. */
 const END = 90_000
-/** Time for copies to merge before conflicts are counted. */
+/** Milliseconds that copies have to merge before conflicts are counted. */
 const MERGE = 5000
-/** In one round of so many a restore races backups. */
+/** In every fifth round a restore races backups. */
 const RESTORE_EVERY = 5
 
 const NOTHING = { rounds: 0, holders: 0, nobody: 0, failures: 0, odd: 0, left: 0, inTurn: 0 }
 
-/** Three servers, each on a node of its own, start an operation at the same time, again and again. */
+/** Starts operations on three servers at the same time, each on a node of its own, again and again. */
 export class Races {
   readonly #cluster: Cluster
   readonly #problems: string[] = []
@@ -53,7 +53,7 @@ export class Races {
     await leaseIsFree(this.#cluster, this.#names, END)
   }
 
-  /** Which server restores in this round, the others backing up; none in most rounds. */
+  /** Returns which server restores in this round while the others back up, or -1 when all back up. */
   #restoring(round: number): number {
     return round % RESTORE_EVERY === 0 ? (round / RESTORE_EVERY) % this.#servers.length : -1
   }
@@ -120,7 +120,7 @@ export class Races {
   }
 }
 
-/** An operation holds the lease at least from its 202 to the end that it records. */
+/** Tells whether operations overlapped. Each holds the lease at least from its 202 to the end that it records. */
 function overlap(operations: readonly Accepted[], ended: readonly Ended[]): boolean {
   const spans = operations.map(({ at }, i) => [at, ended[i]!.at] as const).sort(([a], [b]) => a - b)
   return spans.some(([, end], i) => i + 1 < spans.length && spans[i + 1]![0] < end)

@@ -1,13 +1,15 @@
-/** A figure of the run, and the most that it may be. */
+/** A measured figure. */
 export interface Figure {
   what: string
   value: number | string
+  /** The most that the figure may be. */
   bar?: number
 }
 
+/** Tells whether a figure exceeds its bar. */
 export const missed = ({ value, bar }: Figure): boolean => bar !== undefined && !(Number(value) <= bar)
 
-/** Writes figures as a Markdown table. */
+/** Formats figures as a Markdown table. */
 export function figuresTable(figures: readonly Figure[]): string {
   return table(
     ['measured', 'figure', 'bar'],
@@ -15,6 +17,7 @@ export function figuresTable(figures: readonly Figure[]): string {
   )
 }
 
+/** Formats rows as a Markdown table. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
@@ -26,10 +29,10 @@ export function median(values: readonly number[]): number {
 
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
 
-/** What a part of the run has found. */
+/** The findings of one part of the run. */
 export interface PartResult {
   figures: Figure[]
   tables?: string[]
-  /** Each thing that went wrong, for people. */
+  /** Descriptions of everything that went wrong. */
   problems: string[]
 }

@@ -5,9 +5,9 @@ import type { DatabaseNames } from '../../types/index.js'
 import { poll } from './poll.js'
 import { type ServerProcess, startServer } from './server-process.js'
 
-/** Bounds each call to a node and each command. */
+/** Milliseconds that a call to a node, or a command, may take. */
 const PATIENCE = 120_000
-/** Bounds the wait for a server's reply: the plugin answers a client sooner, whatever the database does. */
+/** Milliseconds that a server may take to reply. The plugin replies sooner, whatever the database does. */
 const REPLY = 200_000
 
 /** Names of all four databases. */
@@ -24,8 +24,8 @@ export class ClusterNode {
   }
 
   /**
-   * Sends one request, again where the connection is of the time before the node was killed.
-   * @throws what the network or the status tells
+   * Sends a request. Tries again when the connection dates from before the node was killed.
+   * @throws on a failure of the network, and on a status of 400 and above
    */
   async json<T = unknown>(method: string, path: string, body?: object): Promise<T> {
     try {
@@ -55,13 +55,13 @@ export class ClusterNode {
     return JSON.parse(text)
   }
 
-  /** Reads, again after a failure: a connection may be of the time before the node was killed. */
+  /** Reads, and tries again after a failure, since the node may just have been killed or started. */
   async read<T>(path: string): Promise<T> {
     return poll(`node ${this.number}`, () => this.json<T>('GET', path).catch(() => undefined), 30_000, 200)
   }
 }
 
-/** The cluster under test, its databases and servers made for a part of the run, and the commands for its nodes. */
+/** The cluster under test: its nodes, the commands for them, and what a part of the run has created. */
 export class Cluster {
   readonly nodes: ClusterNode[]
   readonly #kill: string
@@ -76,7 +76,7 @@ export class Cluster {
     this.#start = start
   }
 
-  /** Nodes that were not killed, or are back. */
+  /** Nodes that run. */
   get up(): ClusterNode[] {
     return this.nodes.filter((node) => !this.#down.has(node))
   }
@@ -86,7 +86,7 @@ export class Cluster {
     await command(this.#kill, node)
   }
 
-  /** Resolves when the node answers: its copies may lag. */
+  /** Starts a node, and waits until it answers. Its copies may lag. */
   async start(node: ClusterNode): Promise<void> {
     await command(this.#start, node)
     this.#down.delete(node)
@@ -102,7 +102,7 @@ export class Cluster {
     return (await Promise.all(members)).every(({ all_nodes }) => all_nodes.length === this.nodes.length)
   }
 
-  /** Creates three source databases, and one for backups unless one is named. */
+  /** Creates three source databases, and a backups database unless `backups` names one. */
   async createDatabases(backups?: string): Promise<ClusterNames> {
     const prefix = `t${randomBytes(6).toString('hex')}_`
     const own = {
@@ -121,13 +121,13 @@ export class Cluster {
     for (const node of this.up) await node.read(name)
   }
 
-  /** Starts a server process on a node of its own. */
+  /** Starts a server process that uses this node. */
   startServer(node: ClusterNode, databases: ClusterNames): Promise<ServerProcess> {
     const teardown = (end?: () => unknown) => void (end && this.#teardowns.push(end))
     return startServer({ teardown } as Parameters<typeof startServer>[0], { url: node.url, databases }, REPLY)
   }
 
-  /** Ends the servers, starts nodes that were killed, and deletes the databases. */
+  /** Ends the servers, starts the killed nodes, and deletes the databases. */
   async cleanUp(): Promise<void> {
     for (const end of this.#teardowns.splice(0)) await end()
     for (const node of [...this.#down]) await this.start(node)

@@ -4,7 +4,7 @@ import ts from 'typescript'
 
 const ROOT = join(__dirname, '..', '..')
 
-/** Compiles the TypeScript of folders of this project into the same folders of `directory`, as the build does. */
+/** Compiles folders of this project into the same folders of `directory`, as the build does. */
 export function compile(directory: string, folders: readonly string[]): void {
   for (const folder of folders) {
     for (const file of readdirSync(join(ROOT, folder))) {

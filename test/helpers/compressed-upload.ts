@@ -4,7 +4,7 @@ import { Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createDeflate } from 'node:zlib'
 
-/** Writes an upload in athena's compressed form: the smaller the file, the more a server is asked to hold for it. */
+/** Writes an upload in athena's compressed form, in which a small file can hold very many documents. */
 export async function writeCompressedUpload(file: string, documents: Iterable<string>): Promise<void> {
   const output = createWriteStream(file)
   output.write('{"dbs":{"DB_COMPONENTS":{"compressed_docs":"')
@@ -15,7 +15,7 @@ export async function writeCompressedUpload(file: string, documents: Iterable<st
   await once(output, 'close')
 }
 
-/** The text of a JSON array, in pieces of some length. */
+/** Yields the text of a JSON array in pieces of about 64 KiB. */
 function* arrayOf(documents: Iterable<string>): Generator<Buffer> {
   let text = '['
   let separator = ''

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { createServer, request as send } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
+import { listen } from './listen.js'
 import { setupRawDatabases } from './raw-databases.js'
 
 export interface Answer {
@@ -15,18 +15,18 @@ export interface CopiesRequest {
   /** `GET /database/...` */
   line: string
   body: string
-  /** Sends the request on. */
+  /** Passes the request on to the database, to `path` if given. */
   forward: (path?: string) => Promise<Answer>
 }
 
-/** Answers a request instead of the database; `undefined` leaves it to the next one, and at last to the database. */
+/** Answers a request in place of the database. `undefined` leaves it to the next one, and finally to the database. */
 export type Copy = (request: CopiesRequest) => Promise<Answer | undefined> | Answer | undefined
 
 const NODES = ['a@x', 'b@x', 'c@x']
 const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
 
-/** A proxy that makes one server look like a cluster, whose copies answer as the test says. */
-export async function startCopies(
+/** Starts a proxy that makes one server look like a cluster, whose copies answer as the test says. */
+async function startCopies(
   t: Test,
   url: string,
   options: { copies: readonly Copy[] }
@@ -61,23 +61,17 @@ export async function startCopies(
     const { status, headers, bytes } = await onward()
     response.writeHead(status, headers).end(bytes)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return { couch: nano(`http://127.0.0.1:${(server.address() as AddressInfo).port}`), requests }
+  return { couch: nano(await listen(t, server)), requests }
 }
 
-/** Raw databases, reached as a cluster of three copies. */
+/** Creates raw databases that are reached as a cluster of three copies. */
 export async function setupCopies(t: Test, copies: readonly Copy[]) {
   const raw = await setupRawDatabases(t)
   const cluster = await startCopies(t, raw.url, { copies })
   return { raw, cluster, on: { ...raw, couch: cluster.couch } }
 }
 
-/** `GET /database` tells of three copies. */
+/** Answers `GET /database` with three copies of each shard. */
 const threeCopies: Copy = async ({ line, forward }) => {
   if (!/^GET \/(?!_)[^/?]+$/.test(line)) return undefined
   const { status, json } = await forward()
@@ -85,22 +79,22 @@ const threeCopies: Copy = async ({ line, forward }) => {
   return { status, json: status === 200 ? { ...(json as object), cluster } : json }
 }
 
-/** What only a server administrator is told. */
+/** Refuses what only a server administrator may read. */
 export const noAdministrator: Copy = ({ line }) =>
   /_sync_shards|_node\/|\/_shards|_membership/.test(line)
     ? { status: 401, json: { error: 'unauthorized', reason: 'You are not a server admin.' } }
     : undefined
 
 export interface Shards {
-  /** Nodes that are up. Default all. */
+  /** Nodes that are up. Default: all. */
   up?: readonly string[]
-  /** Whether a node knows what the others have; asked before each answer. */
+  /** Tells whether a node has what the others have. Called before each answer. */
   knows(node: string, asked: number): boolean
-  /** Changes that each copy has. Default 7. */
+  /** Number of changes that each copy has. Default 7. */
   seq?: number
 }
 
-/** A cluster that tells of its copies. */
+/** Answers requests about the copies of each shard. */
 export function shards({ up = NODES, knows, seq = 7 }: Shards): Copy {
   let asked = 0
   const uuid = (node: string) => `uuid of ${node}`
@@ -135,4 +129,5 @@ export function shards({ up = NODES, knows, seq = 7 }: Shards): Copy {
   }
 }
 
+/** Answers that all copies have the same changes. */
 export const agreeing = shards({ knows: () => true })

@@ -3,22 +3,23 @@ import type { WebhookTransaction } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
 import { type Contents, contents, damage, differences, expectTidy, seedSources } from './fault-cells.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
+import { txIdOf } from './host.js'
 import { poll } from './poll.js'
 import { randomOf } from './random.js'
 import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
 
 export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
-/** A lease becomes stale, and the server that came after finds it so: seconds, but for a busy machine. */
+/** Milliseconds until the next server recovers a stale lease: seconds on an idle machine, more on a busy one. */
 const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
-/** Databases with a server each, side by side: most of a run is waiting for the lease. */
-const LANES = Number(process.env.CRASH_LANES ?? 4)
+/** Rigs that run at a time. More than cores, since most of a run is waiting for the lease. */
+const JOBS = Number(process.env.CRASH_JOBS ?? 4)
 /** The same seed kills at the same requests. */
 export const SEED = Number(process.env.CRASH_SEED ?? 1)
 
-/** How many crashes in all: `CRASH_RUNS`, or what fits a test run. */
-export const crashRuns = (usual: number): number => Number(process.env.CRASH_RUNS ?? usual)
+/** Returns how many crashes to cause: `CRASH_RUNS`, or what fits a test run. */
+export const crashRuns = (byDefault: number): number => Number(process.env.CRASH_RUNS ?? byDefault)
 
-/** What came of operations whose server was killed. */
+/** Counts the outcomes of operations whose server was killed. */
 export class Tally {
   readonly #counts = new Map<string, number>()
 
@@ -33,8 +34,8 @@ export class Tally {
   }
 }
 
-/** One set of databases, and a server on it that is killed and started again. */
-export class CrashLane {
+/** A test rig: a set of databases, and a server on them that is killed and started again. */
+export class CrashRig {
   readonly #t: Test
   readonly #random: () => number
   readonly databases: TestDatabases
@@ -51,15 +52,15 @@ export class CrashLane {
     this.names = { ...databases.names, backups: databases.names.system }
   }
 
-  static async create(t: Test, seed: number): Promise<CrashLane> {
+  static async create(t: Test, seed: number): Promise<CrashRig> {
     const databases = await setupDatabases(t)
     const proxy = await startFaultProxy(databases.url)
     t.teardown(() => proxy.close())
-    const lane = new CrashLane(t, databases, proxy, randomOf(seed))
+    const rig = new CrashRig(t, databases, proxy, randomOf(seed))
     await seedSources(databases, databases.names)
-    lane.expected = await contents(lane)
-    await lane.restart()
-    return lane
+    rig.expected = await contents(rig)
+    await rig.restart()
+    return rig
   }
 
   async restart(): Promise<void> {
@@ -70,7 +71,7 @@ export class CrashLane {
     })
   }
 
-  /** Starts an operation once the lease is free, and the server is not held up. */
+  /** Starts an operation. Tries again while another one runs or the server is not available. */
   async begin(ask: () => Promise<ServerReply>): Promise<ServerReply> {
     return poll(
       'the lease',
@@ -84,7 +85,7 @@ export class CrashLane {
     )
   }
 
-  /** How many requests an operation takes, from its start to its end. */
+  /** Returns how many requests an operation sends to the database. */
   async requestsOf(operation: () => Promise<unknown>): Promise<number> {
     this.proxy.seen.length = 0
     await operation()
@@ -92,9 +93,9 @@ export class CrashLane {
   }
 
   /**
-   * Starts an operation and kills the server as one of the first `requests` requests to the database comes in, which
-   * the database then may or may not get.
-   * @returns where that was
+   * Starts an operation, and kills the server when it sends one of its first `requests` requests to the database. The
+   * database may or may not get that request.
+   * @returns a description of the request
    */
   async crash(requests: number, ask: () => Promise<unknown>): Promise<string> {
     const { server } = this
@@ -109,7 +110,7 @@ export class CrashLane {
       return arrives
     }
     const asked = ask().catch(() => undefined)
-    // an operation that takes fewer requests than usual ends alive
+    // an operation that sends fewer requests than before ends with its server alive
     const late = setTimeout(() => server.signal('SIGKILL'), 5000)
     const [, signal] = await server.exited
     clearTimeout(late)
@@ -119,7 +120,7 @@ export class CrashLane {
     return where || 'after the end'
   }
 
-  /** Makes a backup. @returns its id */
+  /** Makes a backup, and returns its id. */
   async backup(): Promise<string> {
     for (let attempt = 1; ; attempt++) {
       const { json } = await this.begin(() => this.server.post(''))
@@ -129,11 +130,11 @@ export class CrashLane {
     }
   }
 
-  /** Restores a backup. @returns the transaction, ended */
+  /** Restores a backup, and returns the ended transaction. */
   async restore(id: string): Promise<WebhookTransaction> {
     for (let attempt = 1; ; attempt++) {
       const { json } = await this.begin(() => this.server.put(`/${id}`, {}))
-      const txId = json.url.slice(json.url.lastIndexOf('/') + 1)
+      const txId = txIdOf(json.url)
       const transaction = (await this.endedTransactions()).find(({ tx_id }) => tx_id === txId)
       if (!transaction) throw new Error('the transaction is gone')
       if (!heldUp(transaction.athena_messages.at(-1)) || attempt === ATTEMPTS) return transaction
@@ -150,7 +151,7 @@ export class CrashLane {
     return docs.filter(({ type }) => type === 'webhook_tx')
   }
 
-  /** Waits until no transaction is pending. */
+  /** Waits until no transaction is pending, and returns all transactions. */
   endedTransactions(): Promise<WebhookTransaction[]> {
     return poll(
       'the transactions',
@@ -166,29 +167,29 @@ export class CrashLane {
     return damage({ direct: this.databases.couch, names: this.names })
   }
 
-  /** How the databases differ from what they held at first; empty when they do not. */
+  /** Tells how the databases differ from what they held at first. Empty when they do not differ. */
   async differences(): Promise<string> {
     return differences(this.expected, await contents(this))
   }
 }
 
 /**
- * The databases and all servers share this machine: a server that is held up for longer than its lease rightly gives
- * up, and its operation may be asked for again.
+ * How often an operation is tried. The databases and all servers share this machine, and a server rightly gives up when
+ * it is busy for longer than its lease.
  */
 const ATTEMPTS = 10
 const heldUp = (reason: string | undefined) => /^interrupted/.test(reason ?? '')
 
-/** Shares `runs` out to lanes. */
-export async function onLanes(
+/** Spreads `runs` over several rigs. */
+export async function onRigs(
   t: Test,
   runs: number,
-  work: (lane: CrashLane, next: () => boolean) => Promise<void>
+  work: (rig: CrashRig, next: () => boolean) => Promise<void>
 ): Promise<void> {
   let left = runs
   const next = () => left-- > 0
-  const lanes = Array.from({ length: Math.min(LANES, runs) }, async (_, i) => {
-    await work(await CrashLane.create(t, SEED * 1000 + i), next)
+  const rigs = Array.from({ length: Math.min(JOBS, runs) }, async (_, i) => {
+    await work(await CrashRig.create(t, SEED * 1000 + i), next)
   })
-  await Promise.all(lanes)
+  await Promise.all(rigs)
 }

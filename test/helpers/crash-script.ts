@@ -1,4 +1,4 @@
-/** Runs the crash tests with as many crashes as asked for: half of them in backups, half in restores. */
+/** Runs the crash tests with `--runs` crashes: half of them in backups, half in restores. */
 import { spawnSync } from 'node:child_process'
 import { parseArgs } from 'node:util'
 
@@ -7,8 +7,8 @@ const { values } = parseArgs({
 })
 const runs = Number(values.runs)
 const seed = Number(values.seed)
-if (!Number.isInteger(runs) || runs < 2) throw new Error('--runs takes a number from 2')
-if (!Number.isInteger(seed)) throw new Error('--seed takes a whole number')
+if (!Number.isInteger(runs) || runs < 2) throw new Error('--runs must be a whole number of at least 2')
+if (!Number.isInteger(seed)) throw new Error('--seed must be a whole number')
 
 const { status } = spawnSync(
   'tap',
@@ -16,10 +16,10 @@ const { status } = spawnSync(
   {
     stdio: 'inherit',
     shell: true,
-    // longer leases, more of them to wait for side by side, and more patience, than fit a test run
+    // leases are longer, and more rigs wait for them at a time and for longer, than in a test run
     env: {
       CRASH_LEASE: '5000',
-      CRASH_LANES: '8',
+      CRASH_JOBS: '8',
       CRASH_PATIENCE: '300000',
       ...process.env,
       CRASH_RUNS: String(Math.ceil(runs / 2)),

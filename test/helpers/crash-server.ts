@@ -1,4 +1,4 @@
-/** A server in a process of its own, made to be killed. `SIGTERM` closes it; it then has to end by itself. */
+/** Runs a server in a process of its own, made to be killed. After `SIGTERM` the process has to end by itself. */
 import type { AddressInfo } from 'node:net'
 import Fastify from 'fastify'
 import nano from 'nano'
@@ -21,12 +21,12 @@ app.register(dbBackups, {
   rebuildWhitelist: () => undefined,
   webhooks: createCouchWebhookStore({ couch, database: (options.databases as DatabaseNames).system })
 })
-// The HTTP API has no dry run.
+// the HTTP API has no dry run
 app.put<{ Params: { id: string } }>('/api/v3/backups/:id/dry-run', async (request, reply) => {
   const { tx_id } = await app.dbBackups.restore({ id: request.params.id }, { dryRun: true })
   return reply.code(202).send({ message: 'in-progress', url: `/${tx_id}` })
 })
-// What the process has taken since it was last asked.
+// memory and longest turn since the last request for them
 let turns = new TurnWatch()
 let rss = 0
 setInterval(() => {

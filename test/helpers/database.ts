@@ -17,17 +17,19 @@ export type Snapshot = Map<string, FetchedDocument>
 
 export interface TestDatabases {
   couch: ServerScope
-  /** With the credentials, when there are any. */
+  /** URL of the server, with credentials if it has any. */
   url: string
   names: Record<LogicalDatabase, string>
-  /** `true` on `COUCHDB_URL`: tests of what only a real CouchDB does ask this. */
+  /** `true` on `COUCHDB_URL`, for tests of what only a real CouchDB does. */
   real: boolean
-  /** All documents with their attachments inline. They pass `JSON.parse`, so this proves nothing about bytes. */
+  /** Reads all documents, with attachments inline. They pass `JSON.parse`, so this proves nothing about bytes. */
   fetchAll(database: string): Promise<Snapshot>
 }
 
-const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
-const INTERNAL_TYPES: readonly unknown[] = [
+/** The source databases. */
+export const DATABASES = ['components', 'sessions', 'system'] as const
+
+const OWN_TYPES: readonly unknown[] = [
   'athena_backup',
   'athena_backup_chunk',
   'athena_backup_manifest',
@@ -36,7 +38,13 @@ const INTERNAL_TYPES: readonly unknown[] = [
   'webhook_tx'
 ]
 
-/** Three empty databases on an embedded server of their own, or on `COUCHDB_URL`; deleted when the test ends. */
+/** Tells whether a document is the plugin's own. */
+export const isOwn = ({ type }: { type?: unknown }): boolean => OWN_TYPES.includes(type)
+
+/**
+ * Creates three empty databases, on an embedded server of their own or on `COUCHDB_URL`. They are deleted when the test
+ * ends.
+ */
 export async function setupDatabases(
   t: Test,
   options: { names?: Partial<Record<LogicalDatabase, string>> } = {}
@@ -45,21 +53,17 @@ export async function setupDatabases(
   const url = embedded?.url ?? process.env.COUCHDB_URL ?? ''
   const couch = nano(url)
   const prefix = `t${randomBytes(6).toString('hex')}_`
-  const entries = LOGICAL.map((logical) => [logical, options.names?.[logical] ?? prefix + logical])
+  const entries = DATABASES.map((logical) => [logical, options.names?.[logical] ?? prefix + logical])
   const names = Object.fromEntries(entries) as Record<LogicalDatabase, string>
   t.teardown(async () => {
-    for (const name of embedded ? [] : Object.values(names)) {
-      // a test may have deleted it
-      await couch.db.destroy(name).catch((error: { statusCode?: number }) => {
-        if (error.statusCode !== 404) throw error
-      })
-    }
+    for (const name of embedded ? [] : Object.values(names)) await deleteDatabase(couch, name)
     await embedded?.close()
   })
   for (const name of Object.values(names)) await couch.db.create(name)
   return { couch, url, names, real: !embedded, fetchAll: (database) => fetchAll(couch, database) }
 }
 
+/** Reads all documents of a database, page by page, with attachments inline. */
 export async function fetchAll(couch: ServerScope, database: string): Promise<Snapshot> {
   const page = 200
   const snapshot: Snapshot = new Map()
@@ -77,11 +81,11 @@ export async function fetchAll(couch: ServerScope, database: string): Promise<Sn
 }
 
 export interface CompareOptions {
-  /** Whether revisions have to be the same. Default `false`. */
+  /** Compares revisions as well. Default `false`. */
   rev?: boolean
 }
 
-/** Fails when a document is missing, new or another one. This package's own documents do not count. */
+/** Fails when a document is missing, new or different. The plugin's own documents do not count. */
 export function compareDatabases(
   t: Test,
   before: Snapshot,
@@ -98,7 +102,7 @@ export function compareDatabases(
 function comparable(snapshot: Snapshot, { rev = false }: CompareOptions): Map<string, object> {
   const documents = new Map<string, object>()
   for (const [id, document] of snapshot) {
-    if (INTERNAL_TYPES.includes(document.type)) continue
+    if (isOwn(document)) continue
     const { _attachments = {}, _rev, ...body } = document
     const attachments = Object.entries(_attachments).map(([name, { content_type, data }]) => ({
       name,
@@ -111,15 +115,21 @@ function comparable(snapshot: Snapshot, { rev = false }: CompareOptions): Map<st
   return documents
 }
 
-/** Deletes a database and creates it anew: on a busy machine CouchDB may find it a moment longer. */
+/** Deletes a database, unless a test has done so already. */
+export async function deleteDatabase(couch: ServerScope, name: string): Promise<void> {
+  await isNotRefused(404, couch.db.destroy(name))
+}
+
+/** Deletes a database and creates it anew. Tries again while a busy CouchDB still finds the deleted one. */
 export async function recreate(couch: ServerScope, name: string): Promise<void> {
   await poll(`an empty ${name}`, async () => {
-    await ignoring(404, couch.db.destroy(name))
-    return (await ignoring(412, couch.db.create(name))) ? true : undefined
+    await deleteDatabase(couch, name)
+    return (await isNotRefused(412, couch.db.create(name))) ? true : undefined
   })
 }
 
-async function ignoring(status: number, call: Promise<unknown>): Promise<boolean> {
+/** Tells whether a call succeeds rather than being refused with this status. */
+async function isNotRefused(status: number, call: Promise<unknown>): Promise<boolean> {
   return call.then(
     () => true,
     (error: { statusCode?: number }) => {

@@ -4,40 +4,38 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
+import { DATABASES, deleteDatabase } from './database.js'
 
 const ROOT = join(__dirname, '..', '..')
-const DATABASES = ['components', 'sessions', 'system'] as const
 
 export interface Example {
   url: string
   couch: ServerScope
-  /** Of the database, with the credentials when there are any. */
+  /** URL of the database, with credentials if it has any. */
   couchUrl: string
+  /** Prefix of the database names. */
   prefix: string
+  /** `key:secret` of the manager's API key, and of the reader's. */
   manager: string
   reader: string
+  /** Password of the manager's login. */
   password: string | undefined
   child: ChildProcess
   call(method: string, path: string, options?: { as?: string; body?: string }): Promise<Response>
 }
 
-/** First part of the names of databases that are deleted when the test ends. */
+/** Returns a prefix for database names. Databases with it are deleted when the test ends. */
 export function prefixFor(t: Test): string {
   const prefix = `t${randomBytes(6).toString('hex')}`
   t.teardown(async () => {
     if (!process.env.COUCHDB_URL) return
-    const { db } = nano(process.env.COUCHDB_URL)
-    for (const database of DATABASES) {
-      // a test may have deleted it
-      await db.destroy(`${prefix}_${database}`).catch((error: { statusCode?: number }) => {
-        if (error.statusCode !== 404) throw error
-      })
-    }
+    const couch = nano(process.env.COUCHDB_URL)
+    for (const database of DATABASES) await deleteDatabase(couch, `${prefix}_${database}`)
   })
   return prefix
 }
 
-/** The example as a process of its own, as `npm start` runs it. */
+/** Starts the example as a process, as `npm start` does. It is killed when the test ends. */
 export async function startExample(t: Test, ...options: string[]): Promise<Example> {
   const args = ['--import=tsx', 'examples/standalone/main.ts', '--port', '0', ...options]
   const child = spawn(process.execPath, args, {

@@ -10,70 +10,77 @@ import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import type { BackupEvent, DatabaseNames, LogicalDatabase, WebhookTransaction } from '../../types/index.js'
-import type { FetchedDocument, Snapshot, TestDatabases } from './database.js'
+import { DATABASES, type FetchedDocument, isOwn, type Snapshot, type TestDatabases } from './database.js'
 import { type Fault, type FaultProxy, type Match, startFaultProxy } from './fault-proxy.js'
+import { difference, fingerprintsOf } from './fingerprints.js'
 import { poll } from './poll.js'
 import { load, seedDocuments } from './seed.js'
 
 const TIMEOUTS = { control: 1500, idle: 1500, lease: 4000, close: 2000 }
 const RETRY = { attempts: 4, wait: 20, longest: 80 }
-/** Nothing may take longer: attempts of the longest chain of calls, each ended by its time-out. */
+/** Milliseconds after which an operation hangs: more than all attempts of its longest chain of calls take. */
 const HANG = 45_000
-/** A lease becomes stale, and is found so: seconds, but for a machine that is busy with other tests. */
+/** Milliseconds until a stale lease is recovered: seconds on an idle machine, more on one busy with other tests. */
 export const TAKEOVER = 2 * TIMEOUTS.lease + 42_000
-export const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
 
 export interface HttpReply {
   status: number
-  /** Parsed where it is JSON; `undefined` when the reply was cut. */
+  /** The parsed body. `undefined` when the reply was cut off. */
   json: unknown
 }
 
-/** One host behind a proxy of its own, with databases of its own. */
-export interface Lane {
+/** A test rig: a host behind a proxy of its own, with databases of its own. */
+export interface Rig {
   t: Test
   databases: TestDatabases
-  /** Names that the host uses: the three source databases and its own for backups. */
+  /** Names of the three source databases and the backups database. */
   names: Required<DatabaseNames>
+  /** The databases, reached without the proxy. */
   direct: ServerScope
   proxy: FaultProxy
   spoolDirectory: string
   events: BackupEvent[]
   call(method: string, path: string, body?: unknown): Promise<HttpReply>
-  /** The event that ends the operation at hand. @throws when it hangs */
+  /**
+   * Waits for the event that ends the running operation.
+   * @throws when the operation hangs
+   */
   ended(): Promise<BackupEvent>
 }
 
-/** Where a fault strikes: a request that the operation sends. */
+/** A request of an operation that a fault strikes. */
 export interface Point extends Match {
   name: string
   nth?: number
-  /** Every fault is played there; elsewhere one of each kind, unless the whole matrix is written. */
+  /** Plays every fault here. Elsewhere one of each kind is played, unless the whole matrix is written. */
   core?: boolean
-  /** Faults that cannot strike there, or change nothing: a reply without a body cannot be cut. */
+  /** Faults that cannot strike here, or change nothing. */
   except?: readonly Fault[]
-  /** Faults that are played there, when not all are. */
+  /** Faults that are played here. Default: all but `except`. */
   only?: readonly Fault[]
 }
 
-/** What came of an operation; anything else is thrown. */
+/** The outcome of an operation. Any other outcome is thrown. */
 export type Outcome = 'recovered' | 'failed'
 
 export interface Operation {
   name: string
   points(names: Required<DatabaseNames>): Point[]
-  /** Runs before the fault. */
-  prepare?(lane: Lane): Promise<void>
-  /** Runs into the fault. @throws when what it promised is not true */
-  run(lane: Lane): Promise<() => Promise<Outcome>>
+  /** Runs before the fault is set. */
+  prepare?(rig: Rig): Promise<void>
+  /**
+   * Runs the operation while the fault is set. Returns a function that judges the outcome once the fault is cleared.
+   * @throws when the operation breaks a promise
+   */
+  run(rig: Rig): Promise<() => Promise<Outcome>>
 }
 
-/** Makes a host with databases of its own: what runs on the same sources excludes each other. */
-export async function makeLane(t: Test, databases: TestDatabases): Promise<Lane> {
+/** Creates a rig. Its databases are its own, since operations on the same source databases exclude each other. */
+export async function createRig(t: Test, databases: TestDatabases): Promise<Rig> {
   const direct = nano(databases.url)
   const prefix = `t${randomBytes(6).toString('hex')}_`
   const names = { ...databases.names, backups: `${prefix}backups` }
-  for (const logical of LOGICAL) names[logical] = prefix + logical
+  for (const logical of DATABASES) names[logical] = prefix + logical
   const created = Object.values(names)
   for (const name of created) await direct.db.create(name)
   const proxy = await startFaultProxy(databases.url)
@@ -117,7 +124,7 @@ export async function makeLane(t: Test, databases: TestDatabases): Promise<Lane>
   }
 }
 
-/** A request whose cut reply is told from a whole one. */
+/** Sends a request, and tells a reply that is cut off from a whole one. */
 async function call(port: number, method: string, path: string, body?: unknown): Promise<HttpReply> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
@@ -150,7 +157,7 @@ async function call(port: number, method: string, path: string, body?: unknown):
   })
 }
 
-/** Small databases like a console's. */
+/** Fills the source databases like those of a small console. */
 export async function seedSources(on: Pick<TestDatabases, 'couch'>, names: DatabaseNames): Promise<void> {
   const components = seedDocuments({ count: 30, prefix: 'component', attachmentEvery: 10 })
   await load(on.couch.use(names.components), components)
@@ -159,46 +166,20 @@ export async function seedSources(on: Pick<TestDatabases, 'couch'>, names: Datab
   await on.couch.use(names.system).insert({ _id: '_design/views', views: {} })
 }
 
-const OWN = /^(athena_backup|webhook_tx)/
-
-const sorted = (documents: Iterable<FetchedDocument>) =>
-  [...documents]
-    .filter(({ type }) => !OWN.test(String(type)))
-    .sort((a, b) => (a._id < b._id ? -1 : 1))
-    .map((document) => plain(document))
-
-/** Without revisions, and without members of attachments that depend on when they were written. */
-function plain({ _rev, _attachments, ...document }: FetchedDocument): object {
-  const attachments = Object.entries(_attachments ?? {}).map(([name, { content_type, data }]) => [
-    name,
-    content_type,
-    data
-  ])
-  return { ...document, attachments }
-}
-
-function difference(expected: Iterable<FetchedDocument>, found: Iterable<FetchedDocument>): string {
-  const [one, other] = [sorted(expected), sorted(found)].map((all) => all.map((each) => JSON.stringify(each)))
-  const missing = one.filter((each) => !other.includes(each)).map((each) => each.slice(0, 60))
-  const extra = other.filter((each) => !one.includes(each)).map((each) => each.slice(0, 60))
-  if (missing.length === 0 && extra.length === 0 && one.length === other.length) return ''
-  return `${missing.length} missing (${missing[0]}), ${extra.length} too many (${extra[0]})`
-}
-
 export type Contents = Record<LogicalDatabase, Snapshot>
 
-export async function contents(lane: Pick<Lane, 'databases' | 'names'>): Promise<Contents> {
-  const all = LOGICAL.map(async (logical) => [logical, await lane.databases.fetchAll(lane.names[logical])])
+/** Reads the source databases. */
+export async function contents(rig: Pick<Rig, 'databases' | 'names'>): Promise<Contents> {
+  const all = DATABASES.map(async (logical) => [logical, await rig.databases.fetchAll(rig.names[logical])])
   return Object.fromEntries(await Promise.all(all))
 }
 
-/** Deletes and changes documents. */
-export async function damage({ direct, names }: Pick<Lane, 'direct' | 'names'>): Promise<void> {
-  for (const logical of LOGICAL) {
+/** Deletes one third of the documents of the source databases, and changes another. */
+export async function damage({ direct, names }: Pick<Rig, 'direct' | 'names'>): Promise<void> {
+  for (const logical of DATABASES) {
     const { rows } = await direct.use(names[logical]).list({ include_docs: true })
     const docs = rows.flatMap(({ id, doc }, i): object[] => {
-      if (id.startsWith('_design/') || i % 3 === 2 || OWN.test(String((doc as { type?: unknown }).type)))
-        return []
+      if (id.startsWith('_design/') || i % 3 === 2 || isOwn(doc as { type?: unknown })) return []
       if (i % 3 === 0) return [{ _id: id, _rev: doc?._rev, _deleted: true }]
       return [{ ...doc, damaged: true }]
     })
@@ -206,22 +187,28 @@ export async function damage({ direct, names }: Pick<Lane, 'direct' | 'names'>):
   }
 }
 
-/** How databases differ, this package's own documents aside; empty when they do not. */
+/** Tells how databases differ, apart from the plugin's own documents. Empty when they do not differ. */
 export function differences(expected: Contents, found: Contents): string {
-  const problems = LOGICAL.map((logical) => {
-    const problem = difference(expected[logical].values(), found[logical].values())
+  const problems = DATABASES.map((logical) => {
+    const problem = difference(
+      fingerprintsOf(expected[logical].values()),
+      fingerprintsOf(found[logical].values())
+    )
     return problem && `${logical}: ${problem}`
   })
   return problems.filter(Boolean).join('; ')
 }
 
-/** @throws when a backup, read through the API, is not what the databases hold */
-export async function expectBackup(lane: Lane, id: string, expected: Contents): Promise<void> {
-  const { status, json } = await lane.call('GET', `/api/v3/backups/${id}`)
+/** Reads a backup through the API, and throws when it does not hold what the databases hold. */
+export async function expectBackup(rig: Rig, id: string, expected: Contents): Promise<void> {
+  const { status, json } = await rig.call('GET', `/api/v3/backups/${id}`)
   const { dbs } = (json ?? {}) as { dbs?: Record<string, { docs: FetchedDocument[] }> }
   if (status !== 200 || !dbs) throw new Error(`FALSE SUCCESS: backup ${id} cannot be read (${status})`)
-  for (const logical of LOGICAL) {
-    const problem = difference(expected[logical].values(), dbs[`athena_${logical}`]?.docs ?? [])
+  for (const logical of DATABASES) {
+    const problem = difference(
+      fingerprintsOf(expected[logical].values()),
+      fingerprintsOf(dbs[`athena_${logical}`]?.docs ?? [])
+    )
     if (problem) throw new Error(`FALSE SUCCESS: backup ${id}, ${logical}: ${problem}`)
   }
 }
@@ -233,14 +220,14 @@ interface Header {
   storage: { databases: Record<string, { chunks: { id: string }[]; superseded: { id: string }[] }> }
 }
 
-/** Waits until no backup is in progress and no part is without a backup that needs it. */
+/** Waits until no backup is in progress and every chunk and manifest belongs to a backup. Returns the headers. */
 export async function expectTidy(
-  { direct, names }: Pick<Lane, 'direct' | 'names'>,
+  { direct, names }: Pick<Rig, 'direct' | 'names'>,
   patience = TAKEOVER
 ): Promise<Header[]> {
   let problem = ''
   return poll(
-    'tidying',
+    'a tidy backups database',
     async () => {
       const rows = async (from: string, include_docs: boolean) =>
         (await direct.use(names.backups).list({ startkey: from, endkey: `${from}\ufff0`, include_docs })).rows
@@ -264,19 +251,20 @@ export async function expectTidy(
 }
 
 /**
- * The lease is free, or becomes free: a backup without faults succeeds. Not always at once: the database, and many
- * servers, share one process here, and a server that is held up for longer than its lease rightly gives up.
+ * Waits until a backup succeeds, which shows that the lease is free or becomes free. Some attempts may fail: the
+ * database and many servers share this process, and a server rightly gives up when it is busy for longer than its
+ * lease.
  */
-export async function expectWorking(lane: Lane): Promise<void> {
+export async function expectWorking(rig: Rig): Promise<void> {
   let last: unknown
   await poll(
     'a backup without faults',
     async () => {
-      lane.events.length = 0
-      const reply = await lane.call('POST', '/api/v3/backups')
+      rig.events.length = 0
+      const reply = await rig.call('POST', '/api/v3/backups')
       last = reply.json
       if (reply.status !== 202) return undefined
-      const ended = await lane.ended()
+      const ended = await rig.ended()
       last = ended
       return ended.type === 'backup_finished' ? true : undefined
     },
@@ -286,16 +274,16 @@ export async function expectWorking(lane: Lane): Promise<void> {
   })
 }
 
-/** The transaction, once it has ended. */
+/** Returns a transaction once it has ended, and `undefined` before. */
 export async function transaction(
-  { direct, names }: Lane,
+  { direct, names }: Rig,
   id: string
 ): Promise<WebhookTransaction | undefined> {
   const found = (await direct.use(names.backups).get(id)) as unknown as WebhookTransaction
   return found.status === 'pending' ? undefined : found
 }
 
-/** A refusal tells why. @throws when it does not */
+/** Throws unless a reply is a refusal that tells why. */
 export function expectClear({ status, json }: HttpReply): void {
   const { message } = (json ?? {}) as { message?: unknown }
   if (status < 400 || typeof message !== 'string' || message.length < 5) {

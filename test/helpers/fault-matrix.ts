@@ -2,12 +2,12 @@ import { appendFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { setupDatabases } from './database.js'
-import { type Lane, makeLane, type Operation, type Outcome, type Point, seedSources } from './fault-cells.js'
+import { createRig, type Operation, type Outcome, type Point, type Rig, seedSources } from './fault-cells.js'
 import { type ActiveRule, FAULTS, type Fault } from './fault-proxy.js'
 import { type CellResult, type MatrixResult, tableOf } from './fault-table.js'
 import { spooledIn } from './spooled.js'
 
-/** Faults that are played at every point; where a point is `core`, or the whole matrix is asked for, all are. */
+/** Faults that are played at every point. At `core` points, and for the whole matrix, all faults are played. */
 const EVERYWHERE: readonly Fault[] = [
   'refuse',
   'cut_mid',
@@ -21,17 +21,17 @@ const EVERYWHERE: readonly Fault[] = [
   'conflict_storm',
   'stale'
 ]
-/** A storm that passes strikes so often. */
+/** How often a passing storm strikes. */
 const STORM = 8
-/** Nothing is asked more often in vain: an operation ends, or waits. */
+/** Requests that an operation may send in vain: it has to end, or to wait between them. */
 const MOST_HITS = 400
 const MOST_HITS_A_SECOND = 120
-/** Every fault at every point, not one of each kind. */
+/** Plays every fault at every point rather than one of each kind. */
 const WHOLE = process.env.FAULT_MATRIX === 'whole'
-/** A file to which each matrix's results are added, as a line of JSON. */
+/** File to which the results of each matrix are appended as a line of JSON. */
 const RESULTS = process.env.FAULT_RESULTS
-/** Hosts side by side: a cell mostly waits for time-outs. */
-const LANES = Number(process.env.FAULT_LANES ?? 5)
+/** Rigs that run at a time. More than cores, since a cell mostly waits for time-outs. */
+const JOBS = Number(process.env.FAULT_JOBS ?? 5)
 
 interface Cell {
   point: Point
@@ -40,44 +40,44 @@ interface Cell {
 }
 
 export interface MatrixOptions {
-  /** Points to play faults at; all of the operation's unless given. */
+  /** Points to play faults at. Default: all points of the operation. */
   points?: readonly string[]
-  /** Faults to play; all unless given. */
+  /** Faults to play. Default: all. */
   faults?: readonly Fault[]
 }
 
-/** Runs an operation through every fault at each of its points, and prints the results as a table. */
+/** Runs an operation with every fault at each of its points, and prints the results as a table. */
 export async function runMatrix(t: Test, operation: Operation, options: MatrixOptions = {}): Promise<void> {
   const databases = await setupDatabases(t)
-  const strays = catchStrays(t)
+  const unhandled = catchUnhandled(t)
   const points = operation
     .points({ ...databases.names, backups: '' })
     .filter(({ name }) => options.points?.includes(name) ?? true)
   const queue = cellsOf(points, options.faults ?? FAULTS)
   const results: CellResult[] = []
-  const newLane = async () => {
-    const lane = await makeLane(t, databases)
-    await seedSources({ couch: lane.direct }, lane.names)
-    return lane
+  const newRig = async () => {
+    const rig = await createRig(t, databases)
+    await seedSources({ couch: rig.direct }, rig.names)
+    return rig
   }
   const work = async () => {
-    let lane = await newLane()
+    let rig = await newRig()
     for (let cell = queue.shift(); cell; cell = queue.shift()) {
       const { point, fault, lasting } = cell
       const what = `${fault} ${lasting ? 'lasting' : 'once'} at ${point.name}`
       const startedAt = performance.now()
-      const outcome = await runCell(lane, operation, cell).catch((error: Error) => error)
+      const outcome = await runCell(rig, operation, cell).catch((error: Error) => error)
       results.push({ point: point.name, fault, lasting, outcome: nameOf(outcome) })
-      await lane.proxy.clear()
+      await rig.proxy.clear()
       if (outcome instanceof Error) {
         t.fail(`${what}: ${outcome.message}`, { stack: outcome.stack })
-        // what is left of it must not spoil the next
-        lane = await newLane()
+        // what the cell has left must not affect the next one
+        rig = await newRig()
       } else t.pass(`${what}: ${outcome} (${Math.round(performance.now() - startedAt)} ms)`)
     }
   }
-  await Promise.all(Array.from({ length: LANES }, work))
-  t.strictSame(strays, [], 'nothing was thrown past us')
+  await Promise.all(Array.from({ length: JOBS }, work))
+  t.strictSame(unhandled, [], 'every rejection and exception is handled')
   const result: MatrixResult = {
     operation: operation.name,
     points: points.map((point) => ({
@@ -85,26 +85,26 @@ export async function runMatrix(t: Test, operation: Operation, options: MatrixOp
       except: FAULTS.filter((fault) => !canPlay(point, fault))
     })),
     cells: results,
-    strays: strays.length
+    unhandled: unhandled.length
   }
   t.comment(tableOf(result))
   if (RESULTS) appendFileSync(RESULTS, `${JSON.stringify(result)}\n`)
 }
 
-/** What is thrown past everybody from now on. */
-function catchStrays(t: Test): unknown[] {
-  const strays: unknown[] = []
-  const stray = (error: unknown) => strays.push(error)
-  process.on('unhandledRejection', stray)
-  process.on('uncaughtException', stray)
+/** Collects unhandled rejections and uncaught exceptions until the test ends. */
+function catchUnhandled(t: Test): unknown[] {
+  const unhandled: unknown[] = []
+  const collect = (error: unknown) => unhandled.push(error)
+  process.on('unhandledRejection', collect)
+  process.on('uncaughtException', collect)
   t.teardown(() => {
-    process.off('unhandledRejection', stray)
-    process.off('uncaughtException', stray)
+    process.off('unhandledRejection', collect)
+    process.off('uncaughtException', collect)
   })
-  return strays
+  return unhandled
 }
 
-/** Those that wait for time-outs first, so that the others fill the time. */
+/** Returns the cells. Those that wait for time-outs come first, so that others run meanwhile. */
 function cellsOf(points: readonly Point[], faults: readonly Fault[]): Cell[] {
   const slow = (fault: Fault) => (/stall|drip/.test(fault) ? 0 : 1)
   const ordered = [...faults].sort((a, b) => slow(a) - slow(b))
@@ -120,27 +120,27 @@ function cellsOf(points: readonly Point[], faults: readonly Fault[]): Cell[] {
 const canPlay = ({ only, except }: Point, fault: Fault): boolean =>
   only ? only.includes(fault) : !except?.includes(fault)
 
-async function runCell(lane: Lane, operation: Operation, cell: Cell, attempt = 1): Promise<Outcome> {
-  const { proxy, events, names } = lane
+async function runCell(rig: Rig, operation: Operation, cell: Cell, attempt = 1): Promise<Outcome> {
+  const { proxy, events, names } = rig
   const { point, fault, lasting } = cell
-  await operation.prepare?.(lane)
+  await operation.prepare?.(rig)
   events.length = 0
   proxy.seen.length = 0
   const [own] = operation.points(names).filter(({ name }) => name === point.name)
   const times = lasting ? Number.POSITIVE_INFINITY : /_storm$/.test(fault) ? STORM : 1
   const rule: ActiveRule = proxy.add({ ...own, times, fault, refusedFor: 100 })
-  const judge = await whileServing(lane, operation.run(lane)).finally(() => expectPatience(rule))
+  const judge = await whileServing(rig, operation.run(rig)).finally(() => expectPatience(rule))
   await proxy.clear()
   const outcome = await judge()
-  const left = await spooledIn(lane.spoolDirectory)
+  const left = await spooledIn(rig.spoolDirectory)
   if (left.length > 0) throw new Error(`left on disk: ${left}`)
-  // the operation may have given up before it came to that point, see expectWorking
-  if (rule.hits === 0 && attempt < 3) return runCell(lane, operation, cell, attempt + 1)
+  // the operation may have given up before that point, see expectWorking
+  if (rule.hits === 0 && attempt < 3) return runCell(rig, operation, cell, attempt + 1)
   if (rule.hits === 0) throw new Error('the fault did not strike')
   return outcome
 }
 
-/** @throws when what failed was asked for again and again without an end, or without a wait */
+/** Throws when an operation repeated a failed request without end, or without waiting. */
 function expectPatience({ hits, hitAt }: ActiveRule): void {
   const peak = Math.max(0, ...hitAt.map((at, i) => hitAt.findLastIndex((other) => other < at + 1000) - i + 1))
   if (hits > MOST_HITS || peak > MOST_HITS_A_SECOND) {
@@ -148,15 +148,15 @@ function expectPatience({ hits, hitAt }: ActiveRule): void {
   }
 }
 
-/** @throws when the host, meanwhile, does not serve its other routes */
-async function whileServing<T>(lane: Lane, work: Promise<T>): Promise<T> {
+/** Waits for `work`, and throws when the host does not serve its other routes meanwhile. */
+async function whileServing<T>(rig: Rig, work: Promise<T>): Promise<T> {
   let done = false
   const over = work.finally(() => {
     done = true
   })
   const asking = (async () => {
     do {
-      const { json } = await lane.call('GET', '/alive')
+      const { json } = await rig.call('GET', '/alive')
       if (!(json as { alive?: boolean }).alive) throw new Error('the host does not serve its other routes')
       await Promise.race([delay(250), over.catch(() => undefined)])
     } while (!done)

@@ -8,20 +8,21 @@ import {
   expectTidy,
   expectWorking,
   type HttpReply,
-  type Lane,
   type Operation,
+  type Rig,
   TAKEOVER,
   transaction
 } from './fault-cells.js'
 import { WRITE_FAULTS } from './fault-proxy.js'
+import { txIdOf } from './host.js'
 import { poll } from './poll.js'
 
 const backups = '/api/v3/backups'
 
-/** Nothing is written before these are read: no copy is behind. */
+/** Requests that read before anything is written, so that no copy can be behind. */
 const reading = <P extends object>(point: P) => ({ except: [...WRITE_FAULTS, 'stale'] as const, ...point })
 const writing = <P extends object>(point: P) => ({ except: ['stale'] as const, ...point })
-/** What was written before is read. */
+/** Requests that read what was written before. */
 const readingAgain = <P extends object>(point: P) => ({ except: WRITE_FAULTS, ...point })
 const onlyStale = <P extends object>(point: P) => ({ only: ['stale'] as const, method: 'GET', ...point })
 
@@ -36,12 +37,12 @@ const leaseBack = writing({
 const NOT_LEASE = /^(?!.*athena_backup_lease)/s
 const anyCall = { name: 'any call', path: /./ }
 
-/** What the sources hold. Nothing changes them but restores, which bring them back to it. */
-const held = new WeakMap<Lane, Contents>()
+/** What the source databases held at first. Restores bring them back to it. */
+const held = new WeakMap<Rig, Contents>()
 
-async function expected(lane: Lane): Promise<Contents> {
-  const known = held.get(lane) ?? (await contents(lane))
-  held.set(lane, known)
+async function expected(rig: Rig): Promise<Contents> {
+  const known = held.get(rig) ?? (await contents(rig))
+  held.set(rig, known)
   return known
 }
 
@@ -67,64 +68,64 @@ export const backup: Operation = {
     }),
     leaseBack
   ],
-  async run(lane) {
-    const reply = await lane.call('POST', backups)
+  async run(rig) {
+    const reply = await rig.call('POST', backups)
     const { id } = reply.json as { id: string }
-    if (reply.status === 202) await lane.ended()
+    if (reply.status === 202) await rig.ended()
     else expectClear(reply)
-    const { type } = lane.events.at(-1) ?? {}
+    const { type } = rig.events.at(-1) ?? {}
     return async () => {
-      const header = (await expectTidy(lane)).find(({ _id }) => _id === id)
-      await expectWorking(lane)
+      const header = (await expectTidy(rig)).find(({ _id }) => _id === id)
+      await expectWorking(rig)
       if (reply.status !== 202) return 'failed'
       if (!header) throw new Error('the backup is gone')
       if (header.error === undefined) {
-        await expectBackup(lane, id, await expected(lane))
+        await expectBackup(rig, id, await expected(rig))
         return 'recovered'
       }
-      if (type === 'backup_finished') throw new Error(`told as finished, but ${header.error}`)
+      if (type === 'backup_finished') throw new Error(`reported as finished, but ${header.error}`)
       if (header.error.length < 5) throw new Error(`not a clear error: "${header.error}"`)
       return 'failed'
     }
   }
 }
 
-/** A backup of the lane's databases, made before any fault. */
-const made = new WeakMap<Lane, { id: string; body: Buffer }>()
+/** The backup of each rig's databases that was made before any fault. */
+const made = new WeakMap<Rig, { id: string; body: Buffer }>()
 
-async function madeBackup(lane: Lane): Promise<{ id: string; body: Buffer }> {
-  const known = made.get(lane)
+async function madeBackup(rig: Rig): Promise<{ id: string; body: Buffer }> {
+  const known = made.get(rig)
   if (known) return known
-  await expected(lane)
-  await expectWorking(lane)
-  const [{ _id: id }] = await expectTidy(lane)
-  const { json } = await lane.call('GET', `${backups}/${id}`)
+  await expected(rig)
+  await expectWorking(rig)
+  const [{ _id: id }] = await expectTidy(rig)
+  const { json } = await rig.call('GET', `${backups}/${id}`)
   const backup = { id, body: Buffer.from(JSON.stringify(json)) }
-  made.set(lane, backup)
+  made.set(rig, backup)
   return backup
 }
 
 async function restoreInto(
-  lane: Lane,
+  rig: Rig,
   start: () => Promise<HttpReply>
 ): Promise<() => Promise<'recovered' | 'failed'>> {
   const reply = await start()
   const { url } = (reply.json ?? {}) as { url?: string }
-  if (reply.status === 202) await lane.ended()
+  if (reply.status === 202) await rig.ended()
   else expectClear(reply)
-  const { type } = lane.events.at(-1) ?? {}
+  const { type } = rig.events.at(-1) ?? {}
   return async () => {
-    const id = url?.slice(url.lastIndexOf('/') + 1)
-    const ended = id && (await poll('the transaction', () => transaction(lane, id), TAKEOVER))
-    await expectTidy(lane)
-    await expectWorking(lane)
+    const id = url && txIdOf(url)
+    const ended = id && (await poll('the transaction', () => transaction(rig, id), TAKEOVER))
+    await expectTidy(rig)
+    await expectWorking(rig)
     if (!ended) return 'failed'
     if (ended.status === 'success') {
-      const problem = differences(await expected(lane), await contents(lane))
+      const problem = differences(await expected(rig), await contents(rig))
       if (problem) throw new Error(`FALSE SUCCESS: ${problem}`)
       return 'recovered'
     }
-    if (type === 'restore_finished') throw new Error('told as finished, but the transaction says error')
+    if (type === 'restore_finished') throw new Error('reported as finished, but the transaction says error')
     if ((ended.athena_messages.at(-1) ?? '').length < 5) throw new Error('the transaction does not tell why')
     return 'failed'
   }
@@ -154,9 +155,9 @@ const restorePoints = (names: { backups: string; components: string; sessions: s
   ]
 }
 
-async function prepareRestore(lane: Lane): Promise<void> {
-  await madeBackup(lane)
-  await damage(lane)
+async function prepareRestore(rig: Rig): Promise<void> {
+  await madeBackup(rig)
+  await damage(rig)
 }
 
 export const restoreStored: Operation = {
@@ -167,20 +168,20 @@ export const restoreStored: Operation = {
     reading({ name: 'read chunk', core: true, method: 'GET', path: /backup_chunk_/ })
   ],
   prepare: prepareRestore,
-  async run(lane) {
-    const { id } = await madeBackup(lane)
-    return restoreInto(lane, () => lane.call('PUT', `${backups}/${id}`, {}))
+  async run(rig) {
+    const { id } = await madeBackup(rig)
+    return restoreInto(rig, () => rig.call('PUT', `${backups}/${id}`, {}))
   }
 }
 
 export const restoreUpload: Operation = {
   name: 'restore by body',
-  // Whether the database had an upload's revisions once is not asked.
+  // the revisions of an upload are not looked up in the database
   points: (names) => restorePoints(names).filter(({ name }) => name !== 'revisions'),
   prepare: prepareRestore,
-  async run(lane) {
-    const { body } = await madeBackup(lane)
-    return restoreInto(lane, () => lane.call('PUT', backups, body))
+  async run(rig) {
+    const { body } = await madeBackup(rig)
+    return restoreInto(rig, () => rig.call('PUT', backups, body))
   }
 }
 
@@ -191,14 +192,14 @@ export const append: Operation = {
     reading({ name: 'read header', method: 'GET', path: /\/03_ibp_db_backup_/ }),
     writing({ name: 'write', core: true, method: 'PUT', path: /\/03_ibp_db_backup_[0-9]+\/a/ })
   ],
-  prepare: async (lane) => void (await madeBackup(lane)),
-  async run(lane) {
-    const { id } = await madeBackup(lane)
+  prepare: async (rig) => void (await madeBackup(rig)),
+  async run(rig) {
+    const { id } = await madeBackup(rig)
     const attachment = `of ${Math.random()}`
-    const reply = await lane.call('PUT', `${backups}/${id}/attachments/a`, { attachment })
+    const reply = await rig.call('PUT', `${backups}/${id}/attachments/a`, { attachment })
     if (reply.status !== 200) expectClear(reply)
     return async () => {
-      const { json } = await lane.call('GET', `${backups}/${id}`)
+      const { json } = await rig.call('GET', `${backups}/${id}`)
       const { _attachments } = json as { _attachments?: Record<string, string> }
       const stored = Buffer.from(_attachments?.a ?? '', 'base64').toString()
       if (reply.status !== 200) return 'failed'
@@ -216,22 +217,22 @@ export const get: Operation = {
     reading({ name: 'chunk', core: true, method: 'GET', path: /backup_chunk_/ }),
     reading({ name: 'attachment', method: 'GET', path: /\/03_ibp_db_backup_[0-9]+\/a/ })
   ],
-  async prepare(lane) {
-    if (made.has(lane)) return
-    const { id } = await madeBackup(lane)
-    await lane.call('PUT', `${backups}/${id}/attachments/a`, { attachment: 'of a client '.repeat(100) })
-    const { json } = await lane.call('GET', `${backups}/${id}`)
-    made.set(lane, { id, body: Buffer.from(JSON.stringify(json)) })
+  async prepare(rig) {
+    if (made.has(rig)) return
+    const { id } = await madeBackup(rig)
+    await rig.call('PUT', `${backups}/${id}/attachments/a`, { attachment: 'of a client '.repeat(100) })
+    const { json } = await rig.call('GET', `${backups}/${id}`)
+    made.set(rig, { id, body: Buffer.from(JSON.stringify(json)) })
   },
-  async run(lane) {
-    const { id, body } = await madeBackup(lane)
-    const reply = await lane.call('GET', `${backups}/${id}`)
+  async run(rig) {
+    const { id, body } = await madeBackup(rig)
+    const reply = await rig.call('GET', `${backups}/${id}`)
     return async () => {
       if (reply.status !== 200) {
         expectClear(reply)
         return 'failed'
       }
-      // status and headers were sent before the fault: the cut reply tells
+      // status and headers were sent before the fault, so that only the cut shows it
       if (reply.json === undefined) return 'failed'
       if (JSON.stringify(reply.json) !== body.toString()) throw new Error('FALSE SUCCESS: another backup')
       return 'recovered'
@@ -242,10 +243,10 @@ export const get: Operation = {
 export const list: Operation = {
   name: 'list',
   points: () => [reading({ ...anyCall, core: true })],
-  prepare: async (lane) => void (await madeBackup(lane)),
-  async run(lane) {
-    const { id } = await madeBackup(lane)
-    const reply = await lane.call('GET', backups)
+  prepare: async (rig) => void (await madeBackup(rig)),
+  async run(rig) {
+    const { id } = await madeBackup(rig)
+    const reply = await rig.call('GET', backups)
     return async () => {
       if (reply.status !== 200) {
         expectClear(reply)

@@ -6,65 +6,67 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { bulkIds, isBulk, type Reply, StaleCopy } from './stale-copy.js'
 
 export type Fault =
-  /** Nobody listens any more: for `refusedFor` milliseconds, or until the faults are cleared when the rule lasts. */
+  /** Refuses connections for `refusedFor` milliseconds, or until the faults are cleared when the rule lasts. */
   | 'refuse'
-  /** The connection is reset; the database has not seen the request. */
+  /** Resets the connection. The request does not reach the database. */
   | 'reset'
-  /** The connection is reset in the middle of the reply. */
+  /** Resets the connection in the middle of the reply. */
   | 'reset_mid'
-  /** The reply ends after its headers, in its middle, before its last byte: as the framing does not allow. */
+  /** Ends the reply after its headers, in its middle, or before its last byte, against its framing. */
   | 'cut_headers'
   | 'cut_mid'
   | 'cut_last'
   | 'cut_headers_chunked'
   | 'cut_mid_chunked'
   | 'cut_last_chunked'
-  /** Half of the reply, as a reply that is complete by its framing. */
+  /** Sends half of the reply as a reply that is complete by its framing. */
   | 'short'
-  /** No reply, and the database has not seen the request. */
+  /** Sends no reply. The request does not reach the database. */
   | 'stall'
-  /** Half of the reply, then silence. */
+  /** Sends half of the reply, then nothing. */
   | 'stall_mid'
   /**
-   * Half of the reply, or all but its last bytes, then another reply that tells of a failure, as CouchDB sends it into
-   * the body of an attachment that it cannot read on. The tables of faults do not hold these: they are for attachments.
+   * Sends half of the reply, or all but its last bytes, then a reply of status 500, as CouchDB does in the body of an
+   * attachment that it cannot read to its end. Not part of the matrix, since this happens to attachments only.
    */
   | 'error_mid'
   | 'error_last'
-  /** The reply, a few bytes at a time. */
+  /** Sends the reply a few bytes at a time. */
   | 'drip'
   | 'status_500'
   | 'status_503'
   /** With `Retry-After: 1`. */
   | 'status_429'
   | 'status_401'
-  /** A refusal by something between, which the tables of faults do not hold: it is for single requests. */
+  /** Refuses as a proxy does. Not part of the matrix, since it is played to single requests. */
   | 'status_403'
-  /** The reply as `text/plain`. */
+  /** Sends the reply as `text/plain`. */
   | 'wrong_type'
-  /** A page of HTML with status 200, as a gateway sends it. */
+  /** Sends a page of HTML with status 200, as a gateway does. */
   | 'html'
-  /** The request reaches the database twice; the second reply is passed on. */
+  /** Sends the request to the database twice, and passes on the second reply. */
   | 'duplicate'
-  /** The database did it, and the connection is reset before the reply. */
+  /** Lets the request take effect, and resets the connection before the reply. */
   | 'reply_lost'
-  /** The database did it, and there is never a reply. */
+  /** Lets the request take effect, and never sends the reply. */
   | 'effect_no_answer'
-  /** Fewer copies than the majority took the write: 202 in place of 201. */
+  /** Sends 202 in place of 201, as when less than a majority of the copies has taken the write. */
   | 'accepted'
-  /** No copy of a shard answers: 500. Of a `_bulk_docs` one row says so, and the others are done. */
+  /**
+   * Sends 500, as when no copy of a shard answers. In a `_bulk_docs` this fails one row, and the others are written.
+   */
   | 'shard_500'
-  /** 412, by which CouchDB says that nodes are down. */
+  /** Sends 412, as CouchDB does when nodes are down. */
   | 'nodedown'
-  /** Writes conflict, without effect. */
+  /** Answers writes with a conflict. They take no effect. */
   | 'conflict_storm'
-  /** 412 to every write, without effect. */
+  /** Answers writes with 412. They take no effect. */
   | 'precondition_storm'
-  /** A copy of the database answers that has missed every write since the faults were cleared. */
+  /** Answers from a copy of the database that has missed every write since the faults were cleared. */
   | 'stale'
 
-/** What CouchDB sends of a failure. */
-const TOLD_FAILURE = Buffer.from(
+/** The reply that CouchDB sends in the body of an attachment that it cannot read. */
+const FAILURE_IN_BODY = Buffer.from(
   'HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n\r\n{"error":"noproc","reason":"{gen_server,call,[<0.1.0>]}"}\n'
 )
 
@@ -99,7 +101,7 @@ export const FAULTS: readonly Fault[] = [
   'stale'
 ]
 
-/** Faults of requests that write only. */
+/** Faults that strike only requests that write. */
 export const WRITE_FAULTS: readonly Fault[] = [
   'effect_no_answer',
   'accepted',
@@ -109,7 +111,7 @@ export const WRITE_FAULTS: readonly Fault[] = [
 
 export interface Match {
   method?: string
-  /** Tested against the path with its query, percent signs decoded. */
+  /** Tested against the decoded path and query. */
   path?: RegExp
   /** Tested against the request's body. */
   body?: RegExp
@@ -117,17 +119,18 @@ export interface Match {
 
 export interface Rule extends Match {
   fault: Fault
-  /** The first match it applies to, from 1. Default 1. */
+  /** Number of the first matching request that the fault strikes, from 1. Default 1. */
   nth?: number
-  /** How many matches it applies to. Default 1. */
+  /** How many matching requests the fault strikes. Default 1. */
   times?: number
+  /** Milliseconds of the fault `refuse`. Default 100. */
   refusedFor?: number
 }
 
 export interface ActiveRule extends Rule {
-  /** How often the fault was played. */
+  /** How often the fault has struck. */
   hits: number
-  /** When it was, by the monotonic clock. */
+  /** When the fault has struck, by the monotonic clock. */
   hitAt: number[]
 }
 
@@ -141,20 +144,20 @@ export interface FaultProxy {
   /** Every request since the last `clear`. */
   seen: SeenRequest[]
   add(rule: Rule): ActiveRule
-  /** Called as each request comes in, before it is passed on; `false` drops it. */
+  /** Called with each request before it is passed on. `false` drops the request. */
   onRequest: ((request: SeenRequest) => boolean | undefined) | undefined
   /** Holds back matching requests until the returned function is called. */
   hold(match: Match): () => void
-  /** Ends all faults, and stalled requests with them. */
+  /** Ends all faults and all stalled requests. */
   clear(): Promise<void>
   close(): Promise<void>
 }
 
-/** Bytes and milliseconds of a dripping reply: below what passes for progress. */
+/** Bytes and milliseconds between them of the fault `drip`: slower than what counts as progress. */
 const DRIP_BYTES = 24
 const DRIP_PAUSE = 100
 
-/** A proxy in front of a database that plays faults. Without a matching rule it passes everything on, streamed. */
+/** Starts a proxy in front of a database that plays faults. It streams requests that match no rule. */
 export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const { hostname, port, username, password } = new URL(target)
   const auth = username ? `${decodeURIComponent(username)}:${decodeURIComponent(password)}` : undefined
@@ -302,10 +305,10 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
         return
       case 'error_mid':
       case 'error_last': {
-        const part = rule.fault === 'error_mid' ? half : reply.body.subarray(0, -TOLD_FAILURE.length)
+        const part = rule.fault === 'error_mid' ? half : reply.body.subarray(0, -FAILURE_IN_BODY.length)
         response.flushHeaders()
         response.write(part)
-        response.write(TOLD_FAILURE)
+        response.write(FAILURE_IN_BODY)
         return rule.fault === 'error_last' ? socket.destroySoon() : undefined
       }
       case 'drip':
@@ -325,7 +328,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
     const seen = { method: request.method ?? '', path }
     proxy.seen.push(seen)
     if (proxy.onRequest?.(seen) === false) return void request.socket.destroy()
-    // What a stale copy misses has to be seen.
+    // a stale copy has to see every request, to know what it misses
     const concerned =
       rules.some(({ fault }) => fault === 'stale') ||
       [...rules, ...holds.map(({ match }) => match)].some((match) =>
@@ -355,7 +358,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   }
 
   const server = createServer((request, response) => {
-    // the client, or the database, went away
+    // the client or the database has closed its connection
     serve(request, response).catch(() => request.socket.destroy())
   })
   server.requestTimeout = 0
@@ -414,12 +417,12 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
 const NOTHING = Buffer.alloc(0)
 const CONFLICT = { error: 'conflict', reason: 'Document update conflict.' }
 const NO_SHARD = { error: 'internal_server_error', reason: 'No DB shards could be opened.' }
-/** What CouchDB says of a document that no copy of its shard has answered for. */
+/** The row that CouchDB sends for a document when no copy of its shard has answered. */
 const NO_REPLY = { error: 'unknown_error', reason: 'internal_server_error' }
 
 const isWrite = (method: string, path: string) => /PUT|DELETE/.test(method) || isBulk(path)
 
-/** As CouchDB answers where fewer copies than the majority took the write. */
+/** Changes a reply to what CouchDB answers when less than a majority of the copies has taken the write. */
 function accept(reply: Reply): void {
   if (reply.status !== 201) return
   reply.status = 202

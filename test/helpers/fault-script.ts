@@ -1,6 +1,6 @@
 /**
- * Plays every fault at every point of every operation, and writes the results into docs/reliability.md. Given files of
- * results, as `FAULT_RESULTS` collects them, it writes those instead.
+ * Plays every fault at every point of every operation, and writes the results into docs/reliability.md. With files as
+ * arguments, writes the results in them instead, as `FAULT_RESULTS` collects them.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -28,7 +28,7 @@ function play(): MatrixResult[] {
       {
         stdio: 'inherit',
         shell: true,
-        env: { FAULT_LANES: '8', ...process.env, FAULT_MATRIX: 'whole', FAULT_RESULTS: file }
+        env: { FAULT_JOBS: '8', ...process.env, FAULT_MATRIX: 'whole', FAULT_RESULTS: file }
       }
     )
     process.exitCode = status ?? 1
@@ -49,5 +49,5 @@ const results = merge(files.length > 0 ? files.flatMap(read) : play())
 const text = [BEGIN, summaryOf(results), ...results.map(tableOf), END].join('\n\n')
 const page = readFileSync(PAGE, 'utf8')
 const [from, to] = [page.indexOf(BEGIN), page.indexOf(END)]
-if (from < 0 || to < from) throw new Error(`${PAGE} has no place for the results`)
+if (from < 0 || to < from) throw new Error(`${PAGE} has no markers for the results`)
 writeFileSync(PAGE, page.slice(0, from) + text + page.slice(to + END.length))

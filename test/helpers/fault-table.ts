@@ -3,9 +3,9 @@ import { FAULTS, type Fault } from './fault-proxy.js'
 export interface CellResult {
   point: string
   fault: Fault
-  /** Until it was cleared, not once. */
+  /** The fault struck until it was cleared, rather than once. */
   lasting: boolean
-  /** `fault`: it neither recovered nor failed as it should. */
+  /** `fault`: the operation neither recovered nor failed as it should. */
   outcome: 'recovered' | 'failed' | 'false success' | 'hang' | 'fault'
 }
 
@@ -13,13 +13,16 @@ export interface MatrixResult {
   operation: string
   points: { name: string; except: readonly Fault[] }[]
   cells: CellResult[]
-  /** Rejections that nobody handled, and exceptions that nobody caught. */
-  strays: number
+  /** Number of unhandled rejections and uncaught exceptions. */
+  unhandled: number
 }
 
 const LETTERS = { recovered: 'R', failed: 'F', 'false success': 'FALSE', hang: 'HANG', fault: 'FAULT' }
 
-/** Markdown: a row for each fault, a column for each point; in a cell the outcome of the fault once, and lasting. */
+/**
+ * Formats a matrix as a Markdown table with a row for each fault and a column for each point. A cell holds the outcomes
+ * of the fault that strikes once, and of the lasting one.
+ */
 export function tableOf({ operation, points, cells }: MatrixResult): string {
   const outcomeOf = (point: string, fault: Fault, lasting: boolean) => {
     const found = cells.find(
@@ -45,15 +48,15 @@ export function tableOf({ operation, points, cells }: MatrixResult): string {
   ].join('\n')
 }
 
-/** A row for each operation, with its counts. */
+/** Formats the counts of outcomes as a Markdown table with a row for each operation. */
 export function summaryOf(results: readonly MatrixResult[]): string {
   const count = (cells: readonly CellResult[], outcome: CellResult['outcome']) =>
     cells.filter((cell) => cell.outcome === outcome).length
   const row = (name: string, some: readonly MatrixResult[]) => {
     const cells = some.flatMap((result) => result.cells)
     const outcomes = (Object.keys(LETTERS) as CellResult['outcome'][]).map((outcome) => count(cells, outcome))
-    const strays = some.reduce((sum, result) => sum + result.strays, 0)
-    return `| ${[name, cells.length, ...outcomes, strays].join(' | ')} |`
+    const unhandled = some.reduce((sum, result) => sum + result.unhandled, 0)
+    return `| ${[name, cells.length, ...outcomes, unhandled].join(' | ')} |`
   }
   return [
     '| operation | cells | recovered | failed clearly | false successes | hangs | other faults | unhandled rejections |',
@@ -63,16 +66,16 @@ export function summaryOf(results: readonly MatrixResult[]): string {
   ].join('\n')
 }
 
-/** One result for each operation, of those that were run in parts. */
+/** Merges the results of operations that were run in parts. */
 export function merge(results: readonly MatrixResult[]): MatrixResult[] {
   const merged = new Map<string, MatrixResult>()
-  for (const { operation, points, cells, strays } of results) {
-    const known = merged.get(operation) ?? { operation, points: [], cells: [], strays: 0 }
+  for (const { operation, points, cells, unhandled } of results) {
+    const known = merged.get(operation) ?? { operation, points: [], cells: [], unhandled: 0 }
     merged.set(operation, {
       operation,
       points: [...known.points, ...points],
       cells: [...known.cells, ...cells],
-      strays: known.strays + strays
+      unhandled: known.unhandled + unhandled
     })
   }
   return [...merged.values()]

@@ -7,7 +7,7 @@ import type { LogicalDatabase } from '../../types/index.js'
 import { setupDatabases } from './database.js'
 import { startFaultProxy } from './fault-proxy.js'
 
-/** A database, as the plugin's own client sees it behind a proxy that plays faults. */
+/** Connects the plugin's own client to a database behind a proxy that plays faults. */
 export async function faultyDatabase(
   t: Test,
   logical: LogicalDatabase,

@@ -1,30 +1,27 @@
-import { once } from 'node:events'
-import { createServer, request as send } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import type { TestDatabases } from './database.js'
+import { startRelay } from './relay.js'
 
 export interface Gate {
-  /** The databases as they are reached through the gate. */
+  /** The databases, reached through the gate. */
   couch: ServerScope
   /** `GET /database/...` of every request that arrived, in order. */
   requests: string[]
-  /** Requests that match wait until the returned function is called. */
+  /** Holds back matching requests until the returned function is called. */
   hold(pattern: RegExp): () => void
-  /** Resolves when a matching request waits. */
+  /** Resolves when a matching request is held back. */
   held(pattern: RegExp): Promise<void>
 }
 
-/** A proxy in front of the databases that can make requests wait; closed when the test ends. */
+/** Starts a proxy in front of the databases that can hold back requests. It closes when the test ends. */
 export async function startGate(t: Test, { url }: TestDatabases): Promise<Gate> {
   const requests: string[] = []
   const holds = new Map<RegExp, { released: Promise<void>; release: () => void }>()
   const waiting = new Set<string>()
   const arrivals = new Set<() => void>()
-  const target = new URL(url)
-  const server = createServer(async (request, response) => {
-    const line = `${request.method} ${request.url}`
+  const before = async ({ method, path }: { method: string; path: string }) => {
+    const line = `${method} ${path}`
     requests.push(line)
     for (const [pattern, { released }] of holds) {
       if (!pattern.test(line)) continue
@@ -33,29 +30,14 @@ export async function startGate(t: Test, { url }: TestDatabases): Promise<Gate> 
       await released
       waiting.delete(line)
     }
-    // Whoever asked has left: what is sent on now would never end.
-    if (response.destroyed) return
-    const { method, url: path, headers } = request
-    const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
-      response.writeHead(answer.statusCode ?? 502, answer.headers)
-      answer.pipe(response)
-    })
-    onward.on('error', () => response.destroy())
-    response.on('close', () => onward.destroy())
-    request.pipe(onward)
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const through = new URL(url)
-  through.port = String((server.address() as AddressInfo).port)
-  through.hostname = '127.0.0.1'
-  t.teardown(async () => {
+    return path
+  }
+  const couch = nano(await startRelay(t, url, { before }))
+  t.teardown(() => {
     for (const { release } of holds.values()) release()
-    server.close()
-    server.closeAllConnections()
   })
   return {
-    couch: nano(through.href.replace(/\/$/, '')),
+    couch,
     requests,
     hold(pattern) {
       let release = () => {}

@@ -15,11 +15,11 @@ import { poll } from './poll.js'
 export type Role = 'manager' | 'reader' | 'none'
 
 export interface HostOptions extends Partial<DbBackupsOptions> {
-  /** Databases set up before; otherwise the host sets up its own. */
+  /** Databases to use. Default: the host sets up its own. */
   on?: TestDatabases
-  /** Options of the host's own server. */
+  /** Options of the Fastify server. */
   server?: FastifyHttpOptions<Server>
-  /** What the host adds to its server before the plugin. */
+  /** Called with the server before the plugin is registered. */
   extend?: (app: FastifyInstance) => void
 }
 
@@ -27,21 +27,24 @@ export interface TestHost {
   app: FastifyInstance
   on: TestDatabases
   webhooks: WebhookStore
-  /** Calls so far of the two hooks, unless they were overridden. */
+  /** Calls of the two hooks so far, unless the options override them. */
   calls: { authorize: AuthorizeContext[]; rebuildWhitelist: number }
-  /** Headers of a request by someone of this role. */
+  /** Returns the headers of a request by a user with this role. */
   as(role: Role): { 'x-role': Role }
-  /** The backup once it is not in progress any more, failed or not. */
+  /** Waits until a backup has ended, failed or not, and returns its summary. */
   waitForBackup(id: string, timeout?: number): Promise<BackupSummary>
-  /** The transaction once it is not pending any more. Takes its id or its URL. */
+  /** Waits until a restore has ended, and returns its transaction. Takes the transaction's id or URL. */
   waitForRestore(url: string, timeout?: number): Promise<WebhookTransaction>
 }
 
-function refuse(statusCode: 401 | 403): Error {
+function refusal(statusCode: 401 | 403): Error {
   return Object.assign(new Error(statusCode === 401 ? 'unauthorized' : 'forbidden'), { statusCode })
 }
 
-/** A Fastify server with the plugin, ready; closed when the test ends. */
+/** Returns the id of a restore's transaction from its URL. An id is returned as it is. */
+export const txIdOf = (url: string): string => url.slice(url.lastIndexOf('/') + 1)
+
+/** Builds a Fastify server with the plugin, ready for requests. It closes when the test ends. */
 export async function buildHost(
   t: Test,
   { on, server, extend, ...overrides }: HostOptions = {}
@@ -57,8 +60,8 @@ export async function buildHost(
     authorize(request, context) {
       calls.authorize.push(context)
       const role = request.headers['x-role']
-      if (role === 'reader') throw refuse(403)
-      if (role !== 'manager') throw refuse(401)
+      if (role === 'reader') throw refusal(403)
+      if (role !== 'manager') throw refusal(401)
       return { name: role, uuid: 'uuid-manager' }
     },
     rebuildWhitelist() {
@@ -90,7 +93,7 @@ export async function buildHost(
       poll(
         `restore ${url}`,
         async () => {
-          const transaction = await webhooks.get(url.slice(url.lastIndexOf('/') + 1))
+          const transaction = await webhooks.get(txIdOf(url))
           return transaction && transaction.status !== 'pending' ? transaction : undefined
         },
         timeout

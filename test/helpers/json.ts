@@ -1,17 +1,17 @@
 import fc from 'fast-check'
 import { ELEMENT, type JsonKind } from '../../lib/json/scanner.js'
 
-/** A JSON value with the text it was written as. */
+/** A JSON value and its text. */
 export interface JsonNode {
   kind: JsonKind
   text: string
-  /** `key` is the decoded name of a member, or {@link ELEMENT}. */
+  /** Members or elements. `key` is the decoded name of a member, or {@link ELEMENT}. */
   children: { key: string | typeof ELEMENT; node: JsonNode }[]
 }
 
 const space = fc.string({ unit: fc.constantFrom(' ', '\n', '\r', '\t'), maxLength: 2 })
 
-/** Characters as they may stand in a JSON string. */
+/** Characters as a serializer writes them in a JSON string. */
 const plain = fc
   .oneof(
     { weight: 2, arbitrary: fc.string({ unit: 'grapheme-ascii', maxLength: 4 }) },
@@ -26,10 +26,10 @@ const piece = fc.oneof(
   fc.constantFrom('\u007f', 'é', '漢', '😀', '\u2028', '\uffff', '\u{10ffff}')
 )
 
-/** Text of a JSON string, with escapes that no serializer would choose and unpaired surrogates. */
+/** Texts of JSON strings, with escapes that no serializer would choose and unpaired surrogates. */
 export const stringText = fc.array(piece, { maxLength: 5 }).map((pieces) => `"${pieces.join('')}"`)
 
-export const numberText = fc.oneof(
+const numberText = fc.oneof(
   fc.constantFrom('0', '-0', '1.0', '-0.0', '1e400', '-1E+400', '1e-400', '123456789012345678901234567890'),
   fc.constantFrom('9007199254740993', '0.1000000000000000055511151231257827', '10', '1E5', '2.50e-07'),
   fc.integer().map(String),
@@ -42,7 +42,7 @@ const leaf = fc.oneof(
   fc.constantFrom('true', 'false', 'null').map((text): JsonNode => ({ kind: 'literal', text, children: [] }))
 )
 
-/** A JSON value, any kind, with white space and repeated member names. */
+/** JSON values of any kind, with white space and repeated member names. */
 export const jsonNode: fc.Arbitrary<JsonNode> = fc.letrec<{ node: JsonNode }>((tie) => {
   const member = fc.record({
     key: fc.oneof(stringText, fc.constantFrom('"a"', '"\\u0061"')),
@@ -76,13 +76,13 @@ export const jsonNode: fc.Arbitrary<JsonNode> = fc.letrec<{ node: JsonNode }>((t
   }
 }).node
 
-/** Any JSON text, with white space around it. */
+/** JSON texts of any kind, with white space around them. */
 export const jsonText = fc.oneof(
   fc.tuple(space, jsonNode, space).map(([before, { text }, after]) => before + text + after),
   fc.json({ stringUnit: 'binary' })
 )
 
-/** Numbers that say where to cut, for {@link cut}. */
+/** Places to cut bytes at, for {@link cut}. */
 export const cuts = fc.oneof(
   fc.constant(null),
   fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 8 })

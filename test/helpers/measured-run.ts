@@ -5,24 +5,27 @@ import type { Job, Result } from '../../bench/worker.js'
 import { compile } from './compile.js'
 
 export interface RunOptions {
-  /** Node.js binary. Default: the one that runs this. */
+  /** Path of a Node.js binary. Default: the one that runs the test. */
   binary?: string
   /** Options of Node.js. */
   nodeOptions?: readonly string[]
 }
 
-/** An operation in a process of its own did not end as it should. */
+/** Reports that an operation in a process of its own did not end as it should. */
 export class RunFailure extends Error {
   override readonly name = 'RunFailure'
 }
 
-/** Compiles the library as a host runs it: the loader of TypeScript takes memory of its own. @returns the worker */
+/**
+ * Compiles the library, since a loader of TypeScript would add to the memory that is measured.
+ * @returns the path of the worker
+ */
 export function compileWorker(directory: string): string {
   compile(directory, ['bench', ...libraryFolders()])
   return join(directory, 'bench', 'worker.js')
 }
 
-/** `lib` and the folders in it. */
+/** Returns `lib` and all folders in it. */
 function libraryFolders(): string[] {
   const lib = join(__dirname, '..', '..', 'lib')
   const inside = readdirSync(lib, { recursive: true, withFileTypes: true })
@@ -32,7 +35,7 @@ function libraryFolders(): string[] {
 
 /**
  * Runs one operation of the plugin in a process of its own.
- * @throws RunFailure with what the process wrote
+ * @throws RunFailure with the error that the process wrote
  */
 export function runInChild(
   worker: string,
@@ -42,7 +45,7 @@ export function runInChild(
   return new Promise((resolve, reject) => {
     const child = spawn(binary, ['--expose-gc', ...nodeOptions, worker], {
       stdio: ['pipe', 'ignore', 'pipe', 'ipc'],
-      // It is compiled to anywhere.
+      // the directory of the worker need not have node_modules above it
       env: { ...process.env, NODE_OPTIONS: '', NODE_PATH: join(__dirname, '..', '..', 'node_modules') }
     })
     let result: Result | undefined
@@ -62,6 +65,6 @@ export function runInChild(
   })
 }
 
-/** The line that names an error, or the last line. */
+/** Returns the line that names an error, or else the last line. */
 const reasonOf = (errors: string): string =>
   /^(?:FATAL )?\w*(?:Error|ERROR)\b.*/m.exec(errors)?.[0] ?? errors.trim().split('\n').at(-1) ?? ''

@@ -1,8 +1,8 @@
 /**
- * Measures memory, the longest turn of the event loop and the time of operations on databases of several shapes, each in
- * a process of its own. Prints the table of docs/reliability.md; ends with 1 when a bar is missed. What has more than the
- * bar resident is run again, with garbage collected and with little room for garbage: in use, and resident then, may be no
- * more than the bar.
+ * Measures memory, the longest turn of the event loop and the time of operations on databases of several shapes, each
+ * in a process of its own. Prints the table of docs/reliability.md. Exits with 1 when a figure exceeds its bar. An
+ * operation with more than the bar of resident memory is run again, with garbage collected and with little room for
+ * garbage: then memory in use and resident memory may not exceed the bar.
  */
 import { randomBytes } from 'node:crypto'
 import { createWriteStream, existsSync } from 'node:fs'
@@ -15,6 +15,7 @@ import type { Job, Result } from '../../bench/worker.js'
 import { startEmbeddedCouch } from '../../examples/standalone/embedded-couch.js'
 import { table } from './cluster-table.js'
 import { compileWorker, RunFailure, type RunOptions, runInChild } from './measured-run.js'
+import { choices } from './settings.js'
 import { SHAPES, type Shape } from './shapes.js'
 
 const OPERATIONS = [
@@ -32,23 +33,24 @@ type Operation = (typeof OPERATIONS)[number]
 
 const USAGE = `npm run test:memory
 
-  COUCHDB_URL   server, with credentials (default: the embedded database)
-  SHAPES        of ${Object.keys(SHAPES)} (default all)
-  OPERATIONS    of ${OPERATIONS} (default all)
-  NODE_BINARIES paths of the Node.js binaries to run with (default: this one)
-  NODE_FLAGS    options of Node.js with spaces between them, such as --max-old-space-size=128
-  PROFILE       1: tells what turns above 25 ms were made of`
+  COUCHDB_URL   URL of a CouchDB, with credentials (default: the embedded database)
+  SHAPES        shapes to run, out of ${Object.keys(SHAPES)} (default all)
+  OPERATIONS    operations to run, out of ${OPERATIONS} (default all)
+  NODE_BINARIES paths of Node.js binaries to run with, separated by commas (default: this one)
+  NODE_FLAGS    options of Node.js, separated by spaces, such as --max-old-space-size=128
+  PROFILE       1 shows what took the time in turns above 25 ms`
 
 const MiB = 1024 * 1024
-/** MiB above the idle process. */
+/** MiB that an operation may take above the idle process. */
 const MEMORY_BAR = 64
-/** Milliseconds of processor time. */
+/** Milliseconds of processor time that a turn may take. */
 const TURN_BAR = 25
-/** Ids of the skip list. */
+/** Number of ids on the skip list. */
 const SKIPPED = 50_000
+/** Bytes of the appended attachment. */
 const APPENDED = 30 * MiB
 
-/** MiB of V8's semi-space, twice which it lets pile up before it frees young buffers: its default is 16. */
+/** MiB of V8's semi-space. V8 frees young buffers only when they reach twice this size. Its default is 16. */
 const SMALL_SEMI_SPACE = 1
 
 interface Measured {
@@ -56,9 +58,11 @@ interface Measured {
   shape: Shape
   operation: Operation
   result: Result | undefined
-  /** Bytes of objects and buffers that are in use, measured where more than the bar is resident. */
+  /** Bytes of objects and buffers in use. Measured when resident memory exceeds the bar. */
   held?: number
-  /** Bytes resident with {@link SMALL_SEMI_SPACE}, measured there as well: what that bounds is garbage. */
+  /**
+   * Resident bytes with {@link SMALL_SEMI_SPACE}, which limits garbage. Measured when resident memory exceeds the bar.
+   */
   bounded?: number
   failure?: string
 }
@@ -120,14 +124,14 @@ class MemoryRun {
     await rm(file, { force: true })
   }
 
-  /** Makes the database what an operation is to find. */
+  /** Prepares the database for an operation. */
   async #prepare(operation: Operation, shape: Shape): Promise<void> {
     if (!['changed', 'restore', 'upload'].includes(operation)) return
     await recreate(this.#server, this.#names.components)
     if (operation === 'changed') await shape.change?.(this.#server, this.#names.components)
   }
 
-  /** Runs what has more than the bar resident twice more: what of that is in use, and what does the option leave? */
+  /** Measures twice more, when resident memory exceeds the bar: memory in use, and memory with little garbage. */
   async #explained(
     measured: Measured,
     job: Omit<Job, 'url' | 'databases'>,
@@ -186,6 +190,7 @@ const skipped = () => Array.from({ length: SKIPPED }, (_, n) => `an_id_that_is_s
 
 const mib = (bytes: number) => Math.round(bytes / MiB)
 
+/** Tells whether an operation failed or a figure exceeds its bar. */
 function missed({ result, held = 0, bounded = 0 }: Measured): boolean {
   if (!result) return true
   return Math.max(mib(held), mib(bounded)) > MEMORY_BAR || Math.round(result.longestTurn.cpu) > TURN_BAR
@@ -218,16 +223,10 @@ function rowOf({ shape, operation, result, held, bounded, failure }: Measured): 
   ]
 }
 
-function askedFor<T extends string>(name: string, known: readonly T[]): T[] {
-  const names = (process.env[name] ?? known.join()).split(',')
-  const unknown = names.find((one) => !known.includes(one as T))
-  if (unknown !== undefined) throw new Error(`${name} knows ${known}, not ${unknown}\n\n${USAGE}`)
-  return names as T[]
-}
-
 async function main(): Promise<void> {
-  const shapes = askedFor('SHAPES', Object.keys(SHAPES))
-  const operations = askedFor('OPERATIONS', OPERATIONS)
+  if (process.argv.includes('--help')) return console.log(USAGE)
+  const shapes = choices('SHAPES', Object.keys(SHAPES))
+  const operations = choices('OPERATIONS', OPERATIONS)
   const binaries = process.env.NODE_BINARIES?.split(',') ?? [process.execPath]
   const nodeOptions = process.env.NODE_FLAGS?.split(' ') ?? []
   const embedded = process.env.COUCHDB_URL ? undefined : await startEmbeddedCouch({ memory: true })

@@ -1,6 +1,6 @@
 /**
- * Mutation testing: makes small changes of `lib/` in a copy of the project, one at a time, and runs the tests of the
- * room until one fails. What no test notices is printed. `CONTRIBUTING.md` tells how to use it.
+ * Tests the tests by mutation: makes small changes of `lib/` in a copy of the project, one at a time, and runs the
+ * tests of the room until one fails. Prints the mutants that no test detects. `CONTRIBUTING.md` describes its use.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -15,18 +15,18 @@ import { ACCEPTED, FIXED, ROOMS } from './mutation-rooms.js'
 import { randomOf } from './random.js'
 
 const ROOT = join(__dirname, '../..')
-/** Results of earlier runs, so that a run that was ended goes on. */
+/** Results of earlier runs, with which an interrupted run continues. */
 const RESULTS = join(ROOT, '.mutation.jsonl')
 const LEAST_SCORE = 0.85
-/** How much longer than without a mutant a test may take: a mutant may make it wait for ever. */
+/** How much longer than without a mutant a test may take, since a mutant may make it wait for ever. */
 const PATIENCE = { factor: 4, milliseconds: 20_000 }
 
-/** Milliseconds: the most for a test without a mutant. */
+/** Milliseconds that a test may take without a mutant. */
 const LONGEST_TEST = 600_000
 
 interface Tested {
   mutant: Mutant
-  /** The test that noticed; `null`: none did. */
+  /** The test that detected the mutant, or `null`. */
   by: string | null
 }
 
@@ -47,7 +47,7 @@ class Copy {
     return new Copy(directory)
   }
 
-  /** Runs the tests with the mutant until one fails. */
+  /** Runs the tests with a mutant until one fails. */
   async try(mutant: Mutant, tests: readonly string[], times: ReadonlyMap<string, number>): Promise<Tested> {
     const path = join(this.directory, mutant.file)
     const text = await readFile(path, 'utf8')
@@ -63,13 +63,13 @@ class Copy {
     }
   }
 
-  /** Runs one test file. Returns whether it passed in time. */
+  /** Runs one test file, and returns whether it passed in time. */
   async passes(test: string, patience: number): Promise<boolean> {
     const child = spawn(process.execPath, ['--import=tsx', `test/${test}.test.ts`], {
       cwd: this.directory,
       env: { ...process.env, TAP_BAIL: '1', TAP_TIMEOUT: '300' },
       stdio: 'ignore',
-      // A group of its own, which ends with all that the test has started.
+      // a process group of its own, so that everything the test has started can be ended
       detached: true
     })
     const ended = new AbortController()
@@ -87,11 +87,11 @@ class Copy {
     try {
       process.kill(-this.#running!.pid!, 'SIGKILL')
     } catch {
-      // It has ended.
+      // the process has ended already
     }
   }
 
-  /** Leaves nothing, whatever ends this process. */
+  /** Ends the running test and deletes the copy. Synchronous, to run when this process exits. */
   remove(): void {
     if (this.#running) this.#kill()
     rmSync(this.directory, { recursive: true, force: true })
@@ -111,7 +111,7 @@ async function filesOf(prefixes: readonly string[]): Promise<Map<string, string>
   return files
 }
 
-/** Chooses mutants: those that are fixed, and of the others the same number of each file, as far as it has them. */
+/** Chooses the fixed mutants and `count` others, evenly from the files as far as they have mutants. */
 function sample(room: string, files: ReadonlyMap<string, string>, count: number, seed: number): Mutant[] {
   const random = randomOf(seed)
   const queues = [...files].map(([file, text]) => shuffled(mutantsOf(file, text), random))
@@ -132,7 +132,10 @@ function shuffled<T>(values: T[], random: () => number): T[] {
   return values
 }
 
-/** @throws when a fixed mutant has no place, or several */
+/**
+ * Returns the fixed mutants of a room.
+ * @throws when the text of one does not occur exactly once
+ */
 function fixedOf(room: string, files: ReadonlyMap<string, string>): Mutant[] {
   return FIXED.filter((fixed) => fixed.room === room).map(({ find, replacement, promise }) => {
     const places = [...files].flatMap(([file, text]) =>
@@ -141,7 +144,7 @@ function fixedOf(room: string, files: ReadonlyMap<string, string>): Mutant[] {
       )
     )
     if (places.length !== 1)
-      throw new Error(`${find} stands ${places.length} times in ${room}: correct mutation-rooms.ts`)
+      throw new Error(`${find} occurs ${places.length} times in ${room}: correct mutation-rooms.ts`)
     return { ...places[0]!, what: `${promise}: ${places[0]!.what}` }
   })
 }
@@ -149,28 +152,28 @@ function fixedOf(room: string, files: ReadonlyMap<string, string>): Mutant[] {
 const isAccepted = (mutant: Mutant, text: string): boolean =>
   ACCEPTED.some(({ line, what }) => line.test(text.split('\n')[mutant.line - 1]!) && what.test(mutant.what))
 
-/** Names a mutant by what it is, so that a result holds as long as its file stays as it is. */
+/** Returns the key of a mutant's result. It changes with the file, so that the mutant is tried again then. */
 function keyOf({ file, start, replacement }: Mutant, text: string): string {
   return createHash('sha1')
     .update(JSON.stringify([file, text, start, replacement]))
     .digest('hex')
 }
 
-/** Reads which mutants were noticed by which test. What was not noticed is tried again: tests may have come. */
+/** Reads which test detected which mutant. Other mutants are tried again, since tests may have been added. */
 async function readResults(): Promise<Map<string, string>> {
   const text = await readFile(RESULTS, 'utf8').catch(() => '')
   const lines = text.split('\n').filter((line) => line !== '')
   return new Map(lines.map((line) => JSON.parse(line) as [string, string]))
 }
 
-/** Runs each test without a mutant. Returns how long those took that pass; of the others the run fails in the end. */
+/** Runs each test without a mutant, and returns the times of those that pass. If others fail, so does the whole run. */
 async function measure(copies: readonly Copy[], tests: readonly string[]): Promise<Map<string, number>> {
   const times = new Map<string, number>()
   const open = [...tests]
   const work = async (copy: Copy) => {
     for (let test = open.shift(); test; test = open.shift()) {
       const began = performance.now()
-      // Once more: a machine that is busy makes tests late.
+      // twice, since a test may be late on a busy machine
       const passed = (await copy.passes(test, LONGEST_TEST)) || (await copy.passes(test, LONGEST_TEST))
       if (passed) times.set(test, performance.now() - began)
       else {
@@ -183,7 +186,7 @@ async function measure(copies: readonly Copy[], tests: readonly string[]): Promi
   return times
 }
 
-/** Tries the sample of one room. Returns its score. */
+/** Tries the sample of one room, and returns its score. */
 async function testRoom(room: string, copies: readonly Copy[], count: number, seed: number): Promise<number> {
   const { files: prefixes, tests } = ROOMS[room]!
   const files = await filesOf(prefixes)
@@ -226,7 +229,7 @@ function report(room: string, results: readonly Tested[]): number {
 
 function numberOf(name: string, otherwise: number): number {
   const value = Number(process.env[name] ?? otherwise)
-  if (!Number.isInteger(value) || value < 1) throw new Error(`${name} must be a number from 1`)
+  if (!Number.isInteger(value) || value < 1) throw new Error(`${name} must be a whole number of at least 1`)
   return value
 }
 
@@ -234,7 +237,7 @@ async function main(): Promise<void> {
   setPriority(19)
   const rooms = process.env.ROOM?.split(',') ?? Object.keys(ROOMS)
   const unknown = rooms.filter((room) => !Object.hasOwn(ROOMS, room))
-  if (unknown.length > 0) throw new Error(`there is no room ${unknown}: ${Object.keys(ROOMS)}`)
+  if (unknown.length > 0) throw new Error(`ROOM does not know ${unknown}, only ${Object.keys(ROOMS)}`)
   const count = numberOf('MUTANTS', 40)
   const seed = numberOf('SEED', 1)
   const copies = await Promise.all(Array.from({ length: numberOf('JOBS', 2) }, () => Copy.make()))

@@ -1,15 +1,14 @@
-import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { Writable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import * as client from 'prom-client'
 import type { Test } from 'tap'
 import type { BackupEvent } from '../../types/index.js'
-import { setupDatabases, type TestDatabases } from './database.js'
+import { DATABASES, setupDatabases, type TestDatabases } from './database.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
+import { listen } from './listen.js'
 import { load, seedDocuments } from './seed.js'
 
 /** A line of the log. */
@@ -25,25 +24,25 @@ export interface ObservedHost extends TestHost {
   events: BackupEvent[]
   lines: LogLine[]
   registry: client.Registry
-  /** Value of one series, such as `db_backups_in_progress{operation="backup"}`. */
+  /** Returns the value of a series, such as `db_backups_in_progress{operation="backup"}`. */
   metric(series: string): Promise<number | undefined>
-  /** The first event of a type, once it has come. */
+  /** Waits for the first event of a type. */
   event<Type extends BackupEvent['type']>(type: Type): Promise<Extract<BackupEvent, { type: Type }>>
 }
 
 export const COUNTS = { components: 250, sessions: 3, system: 2 } as const
 
-/** Databases with {@link COUNTS} documents. */
+/** Creates databases with {@link COUNTS} documents. */
 export async function seeded(t: Test): Promise<TestDatabases> {
   const on = await setupDatabases(t)
-  for (const database of ['components', 'sessions', 'system'] as const) {
+  for (const database of DATABASES) {
     const documents = seedDocuments({ count: COUNTS[database], prefix: `secret_${database}` })
     await load(on.couch.use(on.names[database]), documents)
   }
   return on
 }
 
-/** A host behind a proxy that can play faults, with everything it tells. */
+/** Builds a host behind a proxy that can play faults, and collects its events, log and metrics. */
 export async function observe(t: Test, { on, ...options }: HostOptions = {}): Promise<ObservedHost> {
   const databases = on ?? (await seeded(t))
   const proxy = await startFaultProxy(databases.url)
@@ -88,7 +87,9 @@ export async function observe(t: Test, { on, ...options }: HostOptions = {}): Pr
   }
 }
 
-/** Leaves behind what an instance leaves that was killed during a backup. */
+/**
+ * Writes the header and the lease that an instance leaves when it is killed during a backup. Returns the backup's id.
+ */
 export async function leaveInterruptedBackup({ couch, names }: TestDatabases): Promise<string> {
   const id = '03_ibp_db_backup_1700000000000'
   const db = couch.use(names.system)
@@ -114,17 +115,12 @@ export async function leaveInterruptedBackup({ couch, names }: TestDatabases): P
   return id
 }
 
-/** A receiver of webhooks that answers with `status`. */
+/** Starts a receiver of webhooks that answers with `status`, and returns its URL. */
 export async function startReceiver(t: Test, status: number): Promise<string> {
   const server = createServer((request, response) => {
     request.resume()
     response.writeHead(status).end()
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook?key=hidden`
+  const origin = await listen(t, server)
+  return `${origin}/hook?key=hidden`
 }

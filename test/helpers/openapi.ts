@@ -6,7 +6,7 @@ export interface DocumentedOperation {
   operation: OpenAPIV3_1.OperationObject
 }
 
-/** All operations of a document. */
+/** Lists all operations of an OpenAPI document. */
 export function operationsOf(document: OpenAPIV3_1.Document): DocumentedOperation[] {
   return Object.entries(document.paths!).flatMap(([path, item]) =>
     Object.entries(item!).map(([method, operation]) => ({

@@ -18,17 +18,17 @@ export interface OperatorConsole {
 }
 
 export interface OperatorConsoleOptions {
-  /** How the console reaches the databases, when it is not to reach them directly. */
+  /** Returns the server that the console uses to reach the databases. Default: the console reaches them directly. */
   through?: (on: TestDatabases) => Promise<ServerScope>
   names?: DatabaseNames
 }
 
-/** The example's console, listening, its databases seeded as `npm start` does; closed when the test ends. */
+/** Starts the example's console with databases seeded as by `npm start`. It closes when the test ends. */
 export async function startConsole(
   t: Test,
   { through, names }: OperatorConsoleOptions = {}
 ): Promise<OperatorConsole> {
-  // the faults that tests cause are not to be told
+  // keep the faults that tests cause out of the output
   process.env.LOG_LEVEL ??= 'silent'
   const on = await setupDatabases(t, { names })
   await seed(on.couch, on.names)

@@ -5,7 +5,7 @@ import { compileCli } from './cli.js'
 import type { Example } from './example-process.js'
 import { openShell, type Shell } from './shell-page.js'
 
-/** What the page on disaster recovery has its reader write down of a console. */
+/** Returns the environment file of a console that the page on disaster recovery asks its reader to write. */
 export function environmentFile({ url, couchUrl, prefix, manager }: Example): string {
   const [key, secret] = manager.split(':')
   const { origin, username, password } = new URL(couchUrl)
@@ -25,7 +25,7 @@ export interface OperatorShell extends Shell {
   directory: string
 }
 
-/** The shell of an operator: the command-line client, and files in the directory that it runs in. */
+/** Opens a shell as an operator has it, with the command-line client and with these files in its directory. */
 export function openOperatorShell(
   t: Test,
   files: Record<string, string>,
@@ -33,7 +33,7 @@ export function openOperatorShell(
 ): OperatorShell {
   const root = t.testdir({ bin: {}, client: {}, work: files })
   const main = compileCli(join(root, 'client'))
-  // npx would look for the published package.
+  // the real npx would look for the published package
   const npx = join(root, 'bin', 'npx')
   writeFileSync(npx, `#!/bin/sh\nshift\nexec '${process.execPath}' '${main}' "$@"\n`)
   chmodSync(npx, 0o755)

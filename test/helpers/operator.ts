@@ -2,10 +2,10 @@ import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
 import type { Test } from 'tap'
 import { MANAGER, type OperatorConsole } from './operator-console.js'
 
-/** A page of the console in a browser profile of its own, and what went wrong in it. */
+/** The operator page in a browser profile of its own. */
 export interface Operator {
   page: Page
-  /** Directives of the content security policy that were violated, exceptions, and failed requests for files. */
+  /** Violations of the content security policy, exceptions, and failed requests for files. */
   faults: string[]
 }
 
@@ -13,6 +13,7 @@ const RECORD_VIOLATIONS = `
   addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI }) =>
     reportFault('policy ' + effectiveDirective + ' ' + blockedURI))`
 
+/** Opens the operator page without signing in. */
 export async function openPage(
   t: Test,
   browser: Browser,
@@ -41,7 +42,7 @@ export async function signIn(page: Page, { passwords }: OperatorConsole, email =
   await page.getByRole('button', { name: 'Sign in' }).click()
 }
 
-/** The console, with the operator signed in. */
+/** Opens the operator page, and signs in. */
 export async function openConsole(
   t: Test,
   browser: Browser,
@@ -54,7 +55,7 @@ export async function openConsole(
   return operator
 }
 
-/** Types what the preview asks for. */
+/** Types the word that the preview asks for. */
 export async function confirm(page: Page): Promise<void> {
   const field = page.getByLabel(/^Type .* to confirm$/)
   await field.waitFor()

@@ -2,7 +2,7 @@ import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { startRelay } from './relay.js'
 
-/** A proxy that serves small pages of the changes feed, and lets things happen before each request of the backup. */
+/** Starts a proxy that serves small pages of the changes feed, and calls `before` for each request. */
 export async function startPagingProxy(
   t: Test,
   url: string,

@@ -1,6 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** What `read` gives, once it gives something. */
+/**
+ * Calls `read` until it returns something other than `undefined`, and returns that.
+ * @throws after `timeout` milliseconds, naming `what` was waited for
+ */
 export async function poll<T>(
   what: string,
   read: () => Promise<T | undefined> | T | undefined,

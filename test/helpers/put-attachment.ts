@@ -1,7 +1,7 @@
 import { request } from 'node:http'
 
 /**
- * Writes an attachment as it is, by its own URL: nano sets no `Content-Encoding`.
+ * Writes an attachment at its own URL, with headers that nano cannot set, such as `Content-Encoding`.
  * @returns the document's new revision
  */
 export async function putAttachment(

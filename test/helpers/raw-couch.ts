@@ -10,15 +10,15 @@ import { parseMultipart, partName } from '../../examples/standalone/multipart.js
 export interface RawAttachment {
   contentType: string
   revpos: number
-  /** As it came. */
+  /** The bytes as the client sent them. */
   data: Buffer
-  /** It came compressed, or so it was said. */
+  /** The client declared the bytes as compressed. */
   encoded?: boolean
 }
 
 export interface RawRevision {
   rev: string
-  /** The document's own members as they came, without braces, `_id`, `_rev`, `_revisions`, `_attachments` and `_deleted`. */
+  /** The document's own members as the client sent them, without braces and without members of CouchDB's. */
   body: Buffer
   deleted: boolean
   attachments: Map<string, RawAttachment>
@@ -28,7 +28,7 @@ export interface RawRevision {
 
 export interface RawDocument {
   id: string
-  /** The `_id` as it was written, quotes included. */
+  /** The `_id` as the client sent it, with its quotes. */
   rawId: Buffer
   seq: number
   /** Leaf revisions, the winner first. */
@@ -36,7 +36,7 @@ export interface RawDocument {
 }
 
 export interface RawDatabase {
-  /** What `GET /<database>` tells as `instance_start_time`. */
+  /** `instance_start_time` in the reply to `GET /<database>`. */
   created: string
   purges: number
   partitioned: boolean
@@ -44,23 +44,23 @@ export interface RawDatabase {
   seq: number
   docs: Map<string, RawDocument>
   local: Map<string, { rev: string; body: Buffer }>
-  /** Bytes that an attachment may have, as CouchDB's `max_attachment_size`. */
+  /** CouchDB's `max_attachment_size`, in bytes. */
   maxAttachmentSize?: number
-  /** Copies, and how many of them make a quorum. Default one. */
+  /** Number of copies, and quorums of writes and reads. Default: one copy. */
   cluster?: { n: number; w: number; r: number }
-  /** What sequences end with. Default `raw`. */
+  /** Suffix of sequences. Default `raw`. */
   label?: string
 }
 
 export interface RawCouch {
   url: string
   store: Map<string, RawDatabase>
-  /** Bytes of a document as every read sends them, with `_id` and `_rev` first. */
+  /** Returns the bytes of a document as every read sends them, with `_id` and `_rev` first. */
   document(database: string, id: string): Buffer | undefined
   close(): Promise<void>
 }
 
-/** A value in a JSON text, as positions in its bytes. */
+/** The positions of a value in the bytes of a JSON text. */
 interface Span {
   start: number
   end: number
@@ -84,7 +84,7 @@ export class HttpError extends Error {
 const SPACE = new Set([0x20, 0x09, 0x0a, 0x0d])
 const COMMA = Buffer.from(',')
 
-/** End of the JSON value at `at`: brackets are counted outside strings, nothing else is checked. */
+/** Returns the end of the JSON value at `at`. Counts brackets outside strings, and checks nothing else. */
 function valueEnd(json: Buffer, at: number): number {
   let depth = 0
   for (let i = at; i < json.length; i++) {
@@ -138,10 +138,10 @@ function members(json: Buffer, at = 0): Member[] {
   return found
 }
 
-/** Types that CouchDB compresses. */
+/** Content types that CouchDB compresses. */
 const COMPRESSIBLE = /^(text\/|application\/(javascript|json|xml)\b)/
 
-/** An attachment as CouchDB stores it: digests are of this. */
+/** Returns an attachment as CouchDB stores it. Digests are computed from this form. */
 const storedForm = ({ contentType, data, encoded }: RawAttachment) =>
   COMPRESSIBLE.test(contentType) && !encoded ? gzipSync(data) : data
 
@@ -165,8 +165,8 @@ const md5 = (...parts: (Buffer | string)[]) =>
   parts.reduce((hash, part) => hash.update(part), createHash('md5')).digest('hex')
 
 /**
- * Returns the leaves with one more, the winner first. A revision that is known, or an ancestor of one, changes nothing;
- * one that extends a leaf takes its place.
+ * Adds a leaf, and returns all leaves with the winner first. A known revision, or an ancestor of one, changes nothing.
+ * A revision that extends a leaf replaces it.
  */
 export function withLeaf(leaves: RawRevision[], leaf: RawRevision): RawRevision[] {
   if (leaves.some(({ history }) => history.includes(leaf.history[0]!))) return leaves
@@ -174,7 +174,9 @@ export function withLeaf(leaves: RawRevision[], leaf: RawRevision): RawRevision[
   return [...others, leaf].sort(byWinner)
 }
 
-/** As CouchDB chooses: a live revision before a deleted one, then the longer history, then the greater hash. */
+/**
+ * Compares as CouchDB does: a live revision wins over a deleted one, then the longer history, then the greater hash.
+ */
 export function byWinner(a: RawRevision, b: RawRevision): number {
   if (a.deleted !== b.deleted) return a.deleted ? 1 : -1
   return generation(b.rev) - generation(a.rev) || (a.rev < b.rev ? 1 : -1)
@@ -187,7 +189,7 @@ interface Incoming {
   revisions: { start: number; ids: string[] } | undefined
   deleted: boolean
   body: Buffer
-  /** Name to the parsed entry of `_attachments`. */
+  /** The parsed entries of `_attachments`, by name. */
   entries: Record<
     string,
     {
@@ -249,7 +251,10 @@ function checkDesign({ partitioned }: RawDatabase, { id, body }: Incoming): void
   throw new HttpError(400, 'invalid_design_doc', reason)
 }
 
-/** Writes one document. Bytes of attachments that `follow` come by name. */
+/**
+ * Writes one document, and returns its revision.
+ * @param follow bytes of the attachments that follow the document in its request, by name
+ */
 function write(
   database: RawDatabase,
   doc: Incoming,
@@ -296,7 +301,7 @@ function write(
   }
   const rev = `${height}-${history[0]}`
   const revision: RawRevision = { rev, body: doc.body, deleted: doc.deleted, attachments, history }
-  // replicating a revision that is known, or an ancestor of one, changes nothing
+  // a known revision, or an ancestor of one, changes nothing
   if (!newEdits && existing?.leaves.some((leaf) => leaf.history.includes(history[0]!))) return rev
   const leaves = (existing?.leaves ?? []).filter((leaf) => leaf !== parent)
   database.docs.set(id, {
@@ -339,7 +344,7 @@ function render(
   return Buffer.concat(parts.map((part) => Buffer.from(part as string)))
 }
 
-/** A JSON text that holds raw values, sent without ever being parsed. */
+/** A JSON text that is put together from raw values, without parsing them. */
 class Raw {
   readonly parts: Buffer[] = []
   add(...parts: (Buffer | string)[]): this {
@@ -365,8 +370,8 @@ const notFound = (reason = 'missing') => new HttpError(404, 'not_found', reason)
 const flag = (query: URLSearchParams, name: string) => query.get(name) === 'true'
 
 /**
- * Starts a small CouchDB in memory that keeps the bytes of documents as they came: between a write and a read they pass
- * through no JSON parser, so that what a client changes can be told from what the database does.
+ * Starts a small CouchDB in memory that keeps the bytes of documents as the client sent them. They pass through no JSON
+ * parser between a write and a read, so that any changed byte was changed by a client and not by the database.
  */
 export async function startRawCouch(): Promise<RawCouch> {
   const store = new Map<string, RawDatabase>()
@@ -391,7 +396,7 @@ export async function startRawCouch(): Promise<RawCouch> {
   }
 }
 
-/** Answers a request by what `route` replies or throws. A reply of `null` is never sent. */
+/** Answers a request with what `route` returns or throws. Sends nothing when `route` returns `null`. */
 export async function serve(
   request: IncomingMessage,
   response: ServerResponse,
@@ -409,13 +414,13 @@ export async function serve(
   }
 }
 
-export function refusal(error: Error): Reply {
+function refusal(error: Error): Reply {
   const known = error instanceof HttpError
   const status = known ? error.status : error instanceof SyntaxError ? 400 : 500
   return ok({ error: known ? error.code : 'bad_request', reason: error.message }, status)
 }
 
-/** CouchDB takes no longer target, and does not say why. */
+/** Longest target that CouchDB accepts. It does not tell why it refuses longer ones. */
 const MAX_TARGET = 8000
 
 async function readCall(request: IncomingMessage): Promise<Call> {
@@ -445,7 +450,10 @@ function send(response: ServerResponse, request: IncomingMessage, { status, json
   response.end(request.method === 'HEAD' ? undefined : body)
 }
 
-/** Answers a call from the databases of `store`. Throws {@link HttpError} where CouchDB refuses. */
+/**
+ * Answers a call from the databases of `store`.
+ * @throws HttpError where CouchDB refuses
+ */
 export function route(store: Map<string, RawDatabase>, call: Call): Reply {
   const { method, path, query, body } = call
   const [name = '', first, ...rest] = path
@@ -598,7 +606,7 @@ function bulkDocs(database: RawDatabase, body: Buffer): Reply {
   if (!docs) throw new HttpError(400, 'bad_request', 'POST body must include `docs` parameter.')
   const edits = request.find(({ key }) => key === 'new_edits')
   const newEdits = edits ? parse(body, edits) !== false : true
-  // all are read before the first is written: one that is malformed fails the whole call
+  // read all documents before writing the first, since a malformed one fails the whole call
   const read = elements(body, docs.start).map(({ start, end }) => readDocument(body.subarray(start, end)))
   for (const { id } of read) {
     if (id === undefined) continue
@@ -710,7 +718,10 @@ function documentOf(database: RawDatabase, call: Call, id: string, rest: string[
   return { status: 200, json, headers: { etag: JSON.stringify(leaf.rev) } }
 }
 
-/** Sends all leaves, in no order that tells the winner. CouchDB sends `multipart/mixed` to whoever does not ask for JSON. */
+/**
+ * Sends all leaves in an order that does not show the winner. Refuses clients that do not ask for JSON, to whom CouchDB
+ * sends `multipart/mixed`.
+ */
 function openRevs(database: RawDatabase, { query, request }: Call, id: string): Reply {
   const document = database.docs.get(id)
   if (!document) throw notFound()

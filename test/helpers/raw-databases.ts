@@ -1,14 +1,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import nano from 'nano'
 import type { Test } from 'tap'
-import type { DatabaseNames, LogicalDatabase } from '../../types/index.js'
-import type { TestDatabases } from './database.js'
+import type { DatabaseNames } from '../../types/index.js'
+import { DATABASES, type TestDatabases } from './database.js'
 import { type RawCouch, startRawCouch } from './raw-couch.js'
 
 export interface RawDatabases extends TestDatabases {
   raw: RawCouch
   names: Required<DatabaseNames>
-  /** Another set of names on the same server. Nothing is created. */
+  /** Returns another set of names on the same server. Creates nothing. */
   other(): Required<DatabaseNames>
   create(names: Required<DatabaseNames>): Promise<void>
   /** Writes documents given as JSON. `newEdits: false` keeps the revisions that they name. */
@@ -16,20 +16,19 @@ export interface RawDatabases extends TestDatabases {
   content(database: string, options?: { rev?: boolean }): RawContent
 }
 
-/** What a database holds, as bytes: everything of every document that a restore can keep. */
+/** The bytes of everything in a database that a restore can keep. */
 export type RawContent = Record<string, { rev?: string; rawId: string; body: string; attachments: object[] }>
 
-/** Every operation writes it into the system database. */
+/** Id of the lease, which every operation writes into the system database. */
 const LEASE_ID = 'athena_backup_lease'
-const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
 
-/** Empty databases on a server that keeps bytes, with one of its own for backups. */
+/** Creates empty databases on a server that keeps bytes, among them a backups database. */
 export async function setupRawDatabases(t: Test): Promise<RawDatabases> {
   const raw = await startRawCouch()
   t.teardown(() => raw.close())
   const other = () => {
     const prefix = `t${randomBytes(4).toString('hex')}_`
-    const entries = [...LOGICAL, 'backups'].map((name) => [name, prefix + name])
+    const entries = [...DATABASES, 'backups'].map((name) => [name, prefix + name])
     return Object.fromEntries(entries) as Required<DatabaseNames>
   }
   const create = async (names: Required<DatabaseNames>) => {
@@ -45,7 +44,7 @@ export async function setupRawDatabases(t: Test): Promise<RawDatabases> {
     real: false,
     other,
     create,
-    fetchAll: () => Promise.reject(new Error('compare what the server holds')),
+    fetchAll: () => Promise.reject(new Error('use content() instead')),
     async write(database, documents, newEdits = true) {
       const pieces = documents.flatMap((document, i) => [i > 0 ? ',' : '', document])
       const body = [`{"new_edits":${newEdits},"docs":[`, ...pieces, ']}']

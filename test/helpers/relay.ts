@@ -1,25 +1,26 @@
-import { once } from 'node:events'
-import { createServer, type IncomingHttpHeaders, type Server, request as send } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type IncomingHttpHeaders, request as send } from 'node:http'
 import type { Test } from 'tap'
+import { listenInFrontOf } from './listen.js'
 
-/** What a relay does to what passes through it. */
+/** What a relay changes. */
 export interface RelayOptions {
-  /** Called before each request is passed on; may return another path. */
+  /** Called before each request is passed on. May return another path. */
   before?: (request: { method: string; path: string }) => Promise<string | undefined>
-  /** Milliseconds that each answer comes late. */
+  /** Milliseconds by which each answer is delayed. Default 0. */
   late?: number
   /** Changes the headers of answers. */
   headers?: (headers: IncomingHttpHeaders) => IncomingHttpHeaders
 }
 
-/** Starts a proxy before a database; returns its URL. */
+/** Starts a proxy in front of a database, and returns its URL. */
 export async function startRelay(t: Test, url: string, options: RelayOptions): Promise<string> {
   const target = new URL(url)
   const { before, late = 0, headers: change = (headers) => headers } = options
   const server = createServer(async (request, response) => {
     const { method = 'GET', headers, url: asked = '/' } = request
     const path = (await before?.({ method, path: asked })) ?? asked
+    // a request whose sender has left would never end
+    if (response.destroyed) return
     const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
       const pass = () => {
         response.sendDate = false
@@ -33,18 +34,5 @@ export async function startRelay(t: Test, url: string, options: RelayOptions): P
     response.on('close', () => onward.destroy())
     request.pipe(onward)
   })
-  return listenBefore(t, server, url)
-}
-
-/** Has a server listen until the test ends; returns its URL, which is that of the database but for its address. */
-export async function listenBefore(t: Test, server: Server, url: string): Promise<string> {
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  const through = new URL(url)
-  through.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
-  return through.href.replace(/\/$/, '')
+  return listenInFrontOf(t, server, url)
 }

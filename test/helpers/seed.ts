@@ -3,15 +3,13 @@ import type { DocumentScope } from 'nano'
 
 export interface SeedOptions {
   count: number
-  /** About how many bytes of JSON each document takes. Default 1200. */
+  /** Approximate bytes of JSON of each document. Default 1200. */
   size?: number
-  /** First part of the ids. Default `doc`. */
+  /** Prefix of the ids. Default `doc`. */
   prefix?: string
-  /** Every so many documents get an attachment. Default none. */
+  /** Gives every nth document an attachment. Default: none. */
   attachmentEvery?: number
   attachmentSize?: number
-  /** Another value gives other documents. Default 1. */
-  seed?: number
 }
 
 export interface SeedDocument {
@@ -23,19 +21,18 @@ export interface SeedDocument {
 
 const TYPES = ['fabric-peer', 'fabric-orderer', 'fabric-ca', 'msp']
 
-/** Bytes that look random and do not compress, the same for the same name. */
+/** Returns bytes that do not compress, the same for the same name. */
 export function bytesOf(name: string, length: number): Buffer {
   const blocks: Buffer[] = []
   for (let i = 0; i * 64 < length; i++) blocks.push(createHash('sha512').update(`${name} ${i}`).digest())
   return Buffer.concat(blocks).subarray(0, length)
 }
 
-/** Documents like a console's, the same on every run. */
+/** Yields documents like those of a console, the same on every run. */
 export function* seedDocuments(options: SeedOptions): Generator<SeedDocument> {
-  const { count, size = 1200, prefix = 'doc', attachmentEvery = 0, attachmentSize = 1000, seed = 1 } = options
+  const { count, size = 1200, prefix = 'doc', attachmentEvery = 0, attachmentSize = 1000 } = options
   for (let i = 0; i < count; i++) {
     const id = `${prefix}_${String(i).padStart(8, '0')}`
-    const name = `${seed} ${id}`
     const document: SeedDocument = {
       _id: id,
       type: TYPES[i % TYPES.length]!,
@@ -46,12 +43,12 @@ export function* seedDocuments(options: SeedOptions): Generator<SeedDocument> {
     }
     const left = size - JSON.stringify(document).length - ',"tls_cert":""'.length
     if (left > 0) {
-      document.tls_cert = bytesOf(name, Math.ceil(left * 0.75))
+      document.tls_cert = bytesOf(id, Math.ceil(left * 0.75))
         .toString('base64')
         .slice(0, left)
     }
     if (attachmentEvery > 0 && i % attachmentEvery === 0) {
-      const data = bytesOf(`${name} attachment`, attachmentSize).toString('base64')
+      const data = bytesOf(`${id} attachment`, attachmentSize).toString('base64')
       document._attachments = { 'file.bin': { content_type: 'application/octet-stream', data } }
     }
     yield document
@@ -77,7 +74,7 @@ export const HOSTILE_STRINGS: readonly string[] = [
   'constructor'
 ]
 
-/** Documents whose ids, keys and values are made to be taken for something else. */
+/** Returns documents whose ids, keys and values are easily mistaken for something else. */
 export function hostileDocuments(): SeedDocument[] {
   const ids = [
     'a b',
@@ -120,7 +117,7 @@ export function hostileDocuments(): SeedDocument[] {
   return documents
 }
 
-/** Members of documents that a parser changes when it reads and writes them; for databases that keep bytes. */
+/** Members of documents that change when they are parsed and serialized. For databases that keep bytes. */
 export const LOSSY_MEMBERS: readonly string[] = [
   '"big":9007199254740993',
   '"huge":123456789012345678901234567890',
@@ -134,7 +131,10 @@ export const LOSSY_MEMBERS: readonly string[] = [
   '"b":1,"a":2,"2":3,"1":4'
 ]
 
-/** Writes documents by `_bulk_docs`. @throws when one of them was not written. */
+/**
+ * Writes documents by `_bulk_docs`, and returns their number.
+ * @throws when a document was not written
+ */
 export async function load(
   database: DocumentScope<unknown>,
   documents: Iterable<object>,

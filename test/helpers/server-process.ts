@@ -8,15 +8,15 @@ export interface ServerProcess {
   child: ChildProcess
   /** URL of the server. */
   origin: string
-  /** What it wrote to stderr. */
+  /** What the process has written to stderr. */
   errors: string
   post(path: string): Promise<ServerReply>
   put(path: string, body?: object): Promise<ServerReply>
   get(path: string): Promise<ServerReply>
-  /** Bytes resident at most, and milliseconds of processor time of the longest turn of its loop, since this was asked last. */
+  /** Returns peak resident bytes and processor milliseconds of the longest turn, both since the last call. */
   measure(): Promise<{ rss: number; turn: number }>
   signal(signal: NodeJS.Signals): void
-  /** Exit code and signal, once it has ended. */
+  /** Resolves with exit code and signal when the process has ended. */
   exited: Promise<[number | null, NodeJS.Signals | null]>
 }
 
@@ -27,7 +27,7 @@ export interface ServerReply {
 }
 
 /**
- * Starts a server in a process of its own; killed when the test ends.
+ * Starts a server in a process of its own. It is killed when the test ends.
  * @param patience milliseconds that a reply may take
  */
 export async function startServer(

@@ -3,20 +3,20 @@ import { pipeline } from 'node:stream/promises'
 import { call, load, type Server } from '../../bench/dataset.js'
 import { bytesOf, seedDocuments } from './seed.js'
 
-/** What a database holds, or an upload. */
+/** What a database or an upload holds. */
 export interface Shape {
   name: string
   /** Fills an empty database. */
   load?: (server: Server, database: string) => Promise<void>
-  /** Fills an empty database with documents of the same ids that say something else. */
+  /** Fills an empty database with documents of the same ids and another content. */
   change?: (server: Server, database: string) => Promise<void>
-  /** Writes an upload that no backup gives. */
+  /** Writes an upload that no backup would give. */
   upload?: (file: string) => Promise<void>
 }
 
 const KB = 1000
 const MB = 1000 * KB
-/** Bytes of a `_bulk_docs` by which databases are filled, and documents. */
+/** Bytes and documents of each `_bulk_docs` that fills a database. */
 const BODY = 4 * MB
 const BATCH = 1000
 
@@ -54,7 +54,7 @@ export const SHAPES: Record<string, Shape> = {
   duplicates: { name: '100,000 documents, each 4 times', upload: (file) => duplicates(file, 100_000, 4) }
 }
 
-/** Documents of so many bytes, the same for the same number; text that compresses as real text does. */
+/** Yields documents of `size` bytes, the same on every run. Their text compresses like real text. */
 export function* documents(count: number, size: number, revised = 0): Generator<string> {
   for (let n = 0; n < count; n++) {
     const text = bytesOf(`${n} ${revised}`, 300).toString('base64')
@@ -64,20 +64,20 @@ export function* documents(count: number, size: number, revised = 0): Generator<
   }
 }
 
-/** One large document of many small values, then small documents. */
+/** Yields one large document of many small values, then small documents. */
 export function* mixed(count: number, revised = 0): Generator<string> {
   const values = Array.from({ length: 150_000 }, (_, n) => `"k${n}":[${n},1.5,true,"v \\u00e9 ${n}"]`)
   yield `{"_id":"a_large","type":"fabric-peer","values":{${values.join(',')}},"revised":${revised}}`
   yield* documents(count, 100)
 }
 
-/** A document of many small attachments. */
+/** Returns a document with many small attachments. */
 export function many(count: number): string {
   const stubs = Array.from({ length: count }, (_, n) => `"file ${n}.bin":{"data":"${btoa(`of ${n}`)}"}`)
   return `{"_id":"many","type":"fabric-peer","_attachments":{${stubs.join(',')}}}`
 }
 
-/** A document of many small members, whose names begin as one does that is looked for. */
+/** Returns a document of many small members, whose names begin like `type`, which the plugin looks for. */
 export function wide(count: number, revised = 0): string {
   const members = Array.from({ length: count }, (_, n) => `"t${n}":${n % 10}`)
   return `{"_id":"wide","type":"fabric-peer",${members.join(',')},"revised":${revised}}`
@@ -132,7 +132,7 @@ async function attachment({ origin, authorization }: Server, database: string, s
     throw new Error(`the attachment was not stored: ${response.status} ${await response.text()}`)
 }
 
-/** An upload whose documents come several times each, the last copy being the one that counts. */
+/** Writes an upload that holds each document several times. The last copy counts. */
 async function duplicates(file: string, count: number, times: number): Promise<void> {
   const write = function* () {
     yield '{"dbs":{"DB_COMPONENTS":{"docs":['

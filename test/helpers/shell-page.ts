@@ -8,12 +8,12 @@ import type { Test } from 'tap'
 const ROOT = join(__dirname, '..', '..')
 
 export interface ShellBlock {
-  /** Of the section it stands in. */
+  /** Heading of the section that holds the block. */
   heading: string
   code: string
 }
 
-/** The `sh` blocks of a page, in order. */
+/** Returns the `sh` blocks of a page, in order. */
 export function shellBlocks(page: string): ShellBlock[] {
   const blocks: ShellBlock[] = []
   const parts = readFileSync(join(ROOT, page), 'utf8').matchAll(
@@ -28,11 +28,14 @@ export function shellBlocks(page: string): ShellBlock[] {
 }
 
 export interface Shell {
-  /** @returns what the block printed. @throws when a command of it fails */
+  /**
+   * Runs a block, and returns what it printed.
+   * @throws when one of its commands fails
+   */
   run(block: ShellBlock): Promise<string>
 }
 
-/** One bash, as an operator has, that ends at the first command that fails. */
+/** Opens a bash that ends at the first command that fails. */
 export function openShell(t: Test, cwd: string, env: NodeJS.ProcessEnv): Shell {
   const bash = spawn('bash', ['-euo', 'pipefail'], { cwd, env })
   const exited = once(bash, 'exit')
@@ -48,7 +51,7 @@ export function openShell(t: Test, cwd: string, env: NodeJS.ProcessEnv): Shell {
       const end = `--- end of block ${++count} ---\n`
       bash.stdin.write(`{\n${code}\n} </dev/null\necho '${end.trim()}'\n`)
       let printed = ''
-      // A loop over the iterator would end it.
+      // `for await` would end the iterator
       for (let next = await output.next(); !next.done; next = await output.next()) {
         printed += next.value
         if (printed.endsWith(end)) return printed.slice(0, -end.length)

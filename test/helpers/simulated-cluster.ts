@@ -6,58 +6,58 @@ import { setImmediate, setTimeout as wait } from 'node:timers/promises'
 import nano from 'nano'
 import type { Test } from 'tap'
 import type { LogicalDatabase } from '../../types/index.js'
-import { fetchAll, type TestDatabases } from './database.js'
+import { DATABASES, fetchAll, type TestDatabases } from './database.js'
 import { randomOf } from './random.js'
 import { type Call, type RawDocument, type Reply, route, serve, withLeaf } from './raw-couch.js'
 import { Copy } from './simulated-copies.js'
 import { answer, type Messenger } from './simulated-fabric.js'
 
 export interface Schedule {
-  /** Copies, one on each node. Default 3. */
+  /** Number of copies, one on each node. Default 3. */
   n?: number
-  /** What delays are drawn from. */
+  /** Seed of the random delays. */
   seed?: number
-  /** Longest time, in milliseconds, of a request on its way to a copy. Default 0: at once, in the order of the copies. */
+  /** Longest delay, in milliseconds, of a request to a copy. Default 0: at once, in the order of the copies. */
   delay?: number
-  /** Longest time, in milliseconds, until a copy gives what it was written to the others. Default: only on demand. */
+  /** Longest time, in milliseconds, until a copy passes writes on to the others. Default: only on demand. */
   merge?: number
 }
 
-/** What happens to requests instead of their answer. */
+/** A fault that happens to requests. */
 export interface Strike {
   method?: string
-  /** Part of the request's target. */
+  /** Tested against the request's target. */
   path: RegExp
-  /** Requests that it happens to. Default one. */
+  /** Number of requests that the fault happens to. Default 1. */
   times?: number
-  /** Whether the request takes effect nevertheless. */
+  /** Lets the request take effect nevertheless. */
   effect?: boolean
-  /** The answer; `never`: none, while the connection stays open. */
+  /** The answer. `never` sends none and keeps the connection open. */
   answer: 'never' | { status: number; error: string; reason?: string }
 }
 
 /**
- * A cluster of CouchDB nodes in memory, each with a copy of every database, which is one range. Requests to a node are
- * answered as fabric does: writes go to all copies, reads ask one of them or a quorum. What a real cluster leaves to
- * chance, a schedule draws.
+ * A cluster of CouchDB nodes in memory, each with a copy of every database, which is one shard. Nodes answer requests
+ * as CouchDB's `fabric` does: writes go to all copies, reads to one copy or to a quorum. A schedule draws what a real
+ * cluster leaves to chance.
  */
 export interface SimulatedCluster {
-  /** Of each node. */
+  /** URL of each node. */
   urls: string[]
   copies: readonly Copy[]
-  /** Refuses connections and cuts those that there are. The node's copy keeps what it has. */
+  /** Refuses new connections to a node and cuts the open ones. The node's copy keeps what it has. */
   down(node: number): Promise<void>
-  /** Takes connections again. The copy catches up by merging. */
+  /** Accepts connections to a node again. Its copy catches up by merging. */
   up(node: number): Promise<void>
-  /** Waits for what is on its way to the copies, then gives every copy that is up what the others have. */
+  /** Waits for requests on their way to the copies, then gives every copy that is up what the others have. */
   merge(): Promise<void>
-  /** Lets a node's copy answer reads with what it has now. Returns what ends it. */
+  /** Lets a node's copy answer reads with what it has now, until the returned function is called. */
   freeze(node: number): () => void
-  /** Lets requests fail. Returns what ends it. */
+  /** Lets requests fail, until the returned function is called. */
   strike(strike: Strike): () => void
-  /** All requests that came, with their node. */
+  /** All requests so far, with their node. */
   requests: { node: number; method: string; target: string }[]
-  /** Leaves of a document over all copies, without those that were deleted. */
+  /** Returns the live leaves of a document in all copies. */
   leaves(database: string, id: string): { rev: string; body: string }[]
   close(): Promise<void>
 }
@@ -145,7 +145,7 @@ class Cluster implements SimulatedCluster, Messenger {
 
   #anyDown = () => this.copies.some(({ node }) => !this.#isUp(node))
 
-  /** Creates or deletes a database on all nodes, at once. Copies differ in what they hold and in how they count. */
+  /** Creates or deletes a database on all nodes at once. Each copy has documents and sequences of its own. */
   #database(name: string, call: Call): Reply {
     const first = new Map(this.copies[0]!.store)
     const reply = route(first, call)
@@ -164,7 +164,7 @@ class Cluster implements SimulatedCluster, Messenger {
     return reply
   }
 
-  // Short delays are frequent, so that requests overtake each other now and then and not always.
+  // squared, since with many short delays requests overtake each other only now and then
   #delay = (longest: number) => Math.floor(this.#draw() ** 2 * (longest + 1))
 
   async ask<T, A>(
@@ -204,7 +204,7 @@ class Cluster implements SimulatedCluster, Messenger {
     for (const other of this.copies) if (other !== copy) this.#mergeSoon(name, copy, other, merge)
   }
 
-  /** One merge at a time between two copies: what comes until it begins goes with it. */
+  /** Schedules a merge between two copies, unless one is scheduled, which will include the new writes. */
   #mergeSoon(name: string, from: Copy, to: Copy, longest: number): void {
     const key = [name, from.node, to.node].join()
     if (this.#merging.has(key)) return
@@ -256,21 +256,21 @@ export async function startSimulatedCluster(schedule: Schedule = {}): Promise<Si
   return cluster
 }
 
-const LOGICAL: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
-
 export interface ClusterDatabases {
   cluster: SimulatedCluster
   names: Record<LogicalDatabase, string>
-  /** The databases as a host sees them that talks to this node. */
+  /** Returns the databases as a host sees them through this node. */
   on(node: number): TestDatabases
 }
 
-/** Three empty databases on a simulated cluster of their own, which ends with the test. */
+/** Creates three empty databases on a simulated cluster of their own, which closes when the test ends. */
 export async function setupCluster(t: Test, schedule: Schedule = {}): Promise<ClusterDatabases> {
   const cluster = await startSimulatedCluster(schedule)
   t.teardown(() => cluster.close())
   const prefix = `t${randomBytes(4).toString('hex')}_`
-  const names = Object.fromEntries(LOGICAL.map((name) => [name, prefix + name])) as ClusterDatabases['names']
+  const names = Object.fromEntries(
+    DATABASES.map((name) => [name, prefix + name])
+  ) as ClusterDatabases['names']
   for (const name of Object.values(names)) await nano(cluster.urls[0]!).db.create(name)
   return {
     cluster,

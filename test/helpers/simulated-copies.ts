@@ -1,6 +1,6 @@
 import { type RawDatabase, type RawDocument, withLeaf } from './raw-couch.js'
 
-/** What was merged from one database into its copy: sequences of both, as they were then. */
+/** A merge from one copy into another: the sequences of both at that time. */
 interface Checkpoint {
   target: RawDatabase
   source: number
@@ -15,12 +15,12 @@ export class Copy {
 
   constructor(readonly node: number) {}
 
-  /** What reads find. */
+  /** The databases as reads find them. */
   get seen(): Map<string, RawDatabase> {
     return this.#frozen ?? this.store
   }
 
-  /** Lets reads find what there is now until {@link thaw}. Writes are taken meanwhile. */
+  /** Lets reads find the present content until {@link thaw}, while writes take effect. */
   freeze(): void {
     const still = (database: RawDatabase) => ({ ...database, docs: new Map(database.docs) })
     this.#frozen = new Map([...this.store].map(([name, database]) => [name, still(database)]))
@@ -30,13 +30,13 @@ export class Copy {
     this.#frozen = undefined
   }
 
-  /** Gives leaves to a database without new edits. */
+  /** Merges documents into a database, with the revisions that they have. */
   add(name: string, documents: Iterable<RawDocument>): void {
     const database = this.store.get(name)
     for (const document of database ? documents : []) merge(database!, document)
   }
 
-  /** Gives all that came since the last time to another copy. */
+  /** Merges all changes since the last time into another copy. */
   replicate(name: string, to: Copy): void {
     const [source, target] = [this.store.get(name), to.store.get(name)]
     if (!source || !target) return
@@ -50,8 +50,8 @@ export class Copy {
   }
 
   /**
-   * Returns where in this copy a reader continues who has read another copy up to a sequence: after what the other had
-   * from here by then.
+   * Returns the sequence at which this copy continues for a reader that has read another copy up to `sequence`: after
+   * the changes that the other copy had received from this one by then.
    */
   rewind(name: string, from: Copy, sequence: number): number {
     const [source, target] = [this.store.get(name), from.store.get(name)]

@@ -11,11 +11,12 @@ import {
 } from './raw-couch.js'
 import type { Copy } from './simulated-copies.js'
 
-/** What carries requests to the copies of a simulated cluster. */
+/** Carries requests to the copies of a simulated cluster. */
 export interface Messenger {
   /**
-   * Lets every copy that is up do `work`, each after a delay of its own, and resolves with the first value that `decide`
-   * gives: it is asked after each answer, with how many are still to come. Copies that were not waited for work as well.
+   * Lets every copy that is up do `work`, each after a delay of its own. Calls `decide` after each answer, with the
+   * number of answers still to come, and resolves with the first value that it returns. The other copies do their work
+   * as well.
    */
   ask<T, A>(
     work: (copy: Copy) => T,
@@ -25,13 +26,13 @@ export interface Messenger {
   written(name: string, copy: Copy): void
   /** Gives documents to every copy that is up. */
   repair(name: string, documents: readonly RawDocument[]): void
-  /** The copy of a node, when it is up. */
+  /** Returns the copy of a node, and whether the node is up. */
   copyOf(node: number): { copy: Copy; up: boolean }
   readonly n: number
   readonly quorum: number
 }
 
-/** Answers as the nodes of a CouchDB cluster do (`fabric`), from copies of databases of one range each. */
+/** Answers as the nodes of a CouchDB cluster do (`fabric`), from the copies of databases with one shard each. */
 export async function answer(messenger: Messenger, call: Call): Promise<Reply> {
   const { method, path } = call
   const [name = '', first] = path
@@ -52,21 +53,24 @@ export async function answer(messenger: Messenger, call: Call): Promise<Reply> {
 
 const numberOf = ({ query }: Call, name: 'r' | 'w', otherwise: number) => Number(query.get(name) ?? otherwise)
 
-// What one copy answers for all: the one whose answer comes first.
-
+/** Returns the first answer of a copy. */
 const anyCopy = (messenger: Messenger, call: Call) =>
   messenger.ask(
     (copy) => route(copy.seen, call),
     ([first]) => first
   )
 
+/** Returns the first answer, once all copies have answered. */
 const everyCopy = (messenger: Messenger, call: Call) =>
   messenger.ask(
     (copy) => route(copy.store, call),
     ([first], waiting) => (waiting === 0 ? first : undefined)
   )
 
-/** Goes on with the copy that a sequence is of; without it, another goes back to what that copy certainly had. */
+/**
+ * Continues with the copy that a sequence comes from. If that is down, another copy rewinds to what that one surely
+ * had.
+ */
 function changes(messenger: Messenger, call: Call): Promise<Reply> {
   const [, sequence, node] = /^(\d+)-copy(\d+)$/.exec(call.query.get('since') ?? '') ?? []
   if (node === undefined) return anyCopy(messenger, call)
@@ -83,7 +87,7 @@ function changes(messenger: Messenger, call: Call): Promise<Reply> {
 
 // Writes.
 
-/** What a copy says of one edit, and what a client is told of it. Edits that keep their revision have no result. */
+/** A copy's answer to one edit, and the result for the client. An edit that keeps its revision has no result. */
 interface Edit {
   key: string
   good: boolean
@@ -91,7 +95,7 @@ interface Edit {
 }
 
 interface Verdict extends Edit {
-  /** 201, 202 when too few copies accepted it, 500 when none answered. */
+  /** Status: 201, 202 when too few copies have accepted the edit, 500 when none has answered. */
   health: number
 }
 
@@ -99,8 +103,8 @@ const SILENT: Edit = { key: 'silent', good: true, result: null }
 const NO_COPY: Edit = { key: 'internal_server_error', good: false, result: null }
 const CONFLICT = 'Document update conflict.'
 
-/** Returns what fabric makes of the answers to one edit; `undefined` while another answer may change it. */
-export function verdict(edits: readonly Edit[], w: number, waiting: number): Verdict | undefined {
+/** Returns fabric's decision on the answers to one edit, or `undefined` while another answer may change it. */
+function verdict(edits: readonly Edit[], w: number, waiting: number): Verdict | undefined {
   const like = ({ key }: Edit) => edits.filter((other) => other.key === key).length
   const agreed = edits.find((edit) => edit.good && like(edit) >= w)
   if (agreed) return { ...agreed, health: 201 }
@@ -109,11 +113,14 @@ export function verdict(edits: readonly Edit[], w: number, waiting: number): Ver
   if (accepted) return { ...accepted, health: 202 }
   const [first] = edits
   if (!first) return { ...NO_COPY, health: 500 }
-  // too few answers to an edit that keeps its revision: CouchDB does not tell
+  // CouchDB does not report too few answers to an edit that keeps its revision
   return { ...first, health: like(first) === edits.length ? 201 : 500 }
 }
 
-/** Returns what a copy says of a write of one document. Whatever is wrong with the document itself is thrown. */
+/**
+ * Writes one document to a copy, and returns the copy's answer.
+ * @throws when the document itself is invalid
+ */
 function editOf(call: Call, copy: Copy): Edit {
   try {
     const result = route(copy.store, call).json as { rev: string }
@@ -186,7 +193,7 @@ async function writeMany(messenger: Messenger, call: Call): Promise<Reply> {
   }
 }
 
-// Reads by a quorum. Each makes a small database of what the copies agree upon, and answers from it.
+// Reads by a quorum. Each builds a small database from what the copies agree upon, and answers from it.
 
 type Found = RawDocument | undefined
 
@@ -210,7 +217,7 @@ function seenIn(copy: Copy, name: string): RawDatabase {
   return database
 }
 
-/** Makes a database of what was found. A document that was asked for twice has the leaves of both answers. */
+/** Builds a database from documents. A document that was asked for twice has the leaves of both answers. */
 function view(messenger: Messenger, name: string, found: readonly Found[]): RawDatabase {
   const docs = new Map<string, RawDocument>()
   for (const document of found) {
@@ -230,7 +237,10 @@ const pathOf = (document: Found) => (document ? winner(document).history.join() 
 const isAncestor = (of: RawDocument) => (document: RawDocument) =>
   document === of || winner(of).history.slice(1).includes(winner(document).history[0]!)
 
-/** Returns the document at the revision that `r` copies agree upon; otherwise repairs, and returns the winner. */
+/**
+ * Returns the document at the revision that `r` copies agree upon. If they differ, repairs them and returns the
+ * winner.
+ */
 async function winnerOf(messenger: Messenger, name: string, id: string, r: number): Promise<Found> {
   const work = (copy: Copy) => seenIn(copy, name).docs.get(id)
   const { answers, agreed } = await messenger.ask(work, (found, waiting) => {
@@ -255,7 +265,7 @@ async function winnerOf(messenger: Messenger, name: string, id: string, r: numbe
   return documents.sort((a, b) => byWinner(winner(a), winner(b)))[0]
 }
 
-/** Returns the leaves of as many copies as it takes until `r` have nothing to add, and repairs. */
+/** Returns the leaves of as many copies as it takes until `r` copies agree, and repairs copies that differ. */
 async function leavesOf(messenger: Messenger, name: string, id: string, r: number): Promise<RawDatabase> {
   const union = await messenger.ask(
     (copy) => seenIn(copy, name).docs.get(id),
@@ -281,11 +291,11 @@ const allPaths = (document: Found) => document?.leaves.map(({ rev }) => rev).joi
 const unionOf = (found: readonly Found[]) =>
   found.flatMap((document) => document?.leaves ?? []).reduce(withLeaf, [] as RawRevision[])
 
-/** Whether a leaf is neither known to a tree nor extends one of its leaves. */
+/** Tells whether a leaf is neither in a tree nor extends one of its leaves. */
 const isBranch = (tree: readonly RawRevision[], { history }: RawRevision) =>
   tree.every((leaf) => !leaf.history.includes(history[0]!) && !history.includes(leaf.history[0]!))
 
-/** Returns the document at one revision; missing when `r` copies say so before any has it. */
+/** Returns the document at one revision. It is missing when `r` copies say so before one that has it answers. */
 async function revisionOf(messenger: Messenger, name: string, id: string, rev: string, r: number) {
   const at = (copy: Copy): Found => {
     const document = seenIn(copy, name).docs.get(id)
@@ -322,7 +332,7 @@ async function bulkGet(messenger: Messenger, call: Call): Promise<Reply> {
   return fromView(call, view(messenger, name, found))
 }
 
-/** Counts the answers that added nothing to those before; one that has nothing does not count. */
+/** Counts the answers that add nothing to earlier ones. Empty answers do not count. */
 function agreeing(found: readonly Found[]): number {
   const adds = (at: number) =>
     at > 0 &&

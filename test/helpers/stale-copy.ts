@@ -7,15 +7,15 @@ export interface Reply {
 
 export interface Asked {
   method: string
-  /** With its query, decoded. */
+  /** Path and query, decoded. */
   path: string
 }
 
 const JSON_TYPE = { 'content-type': 'application/json' }
 
 /**
- * A copy of the databases that has missed every write since the last {@link StaleCopy.catchUp}: it tells what was read
- * before, and of what was not there then that it is missing.
+ * Plays a copy of the databases that has missed every write since the last {@link StaleCopy.catchUp}. It repeats the
+ * replies of that time, and answers that documents without one are missing.
  */
 export class StaleCopy {
   readonly #first = new Map<string, Reply>()
@@ -26,26 +26,29 @@ export class StaleCopy {
     this.#missed.clear()
   }
 
-  /** Notes which documents a request writes. */
+  /** Remembers which documents a request writes. */
   misses({ method, path }: Asked, body: Buffer): void {
     if (isBulk(path)) for (const id of bulkIds(body)) this.#missed.add(`${databaseOf(path)}/${id}`)
     else if (/PUT|DELETE/.test(method)) this.#missed.add(documentOf(path))
   }
 
-  /** Keeps what the database told when this copy was as it is. */
+  /** Keeps the first reply to a request. */
   keep({ method, path }: Asked, reply: Reply): void {
     const key = `${method} ${path}`
     if (!this.#first.has(key)) this.#first.set(key, reply)
   }
 
-  /** Whether this copy would tell another thing than the database. */
+  /** Tells whether this copy would answer differently from the database. */
   isBehind({ method, path }: Asked): boolean {
     if (!/GET|HEAD/.test(method) || /open_revs=/.test(path)) return false
     if (!isList(path)) return this.#missed.has(documentOf(path))
     return [...this.#missed].some((missed) => missed.startsWith(`${databaseOf(path)}/`))
   }
 
-  /** @param now what the database tells */
+  /**
+   * Returns the reply of this copy.
+   * @param now the reply of the database
+   */
   tell(asked: Asked, now: Reply): Reply {
     const kept = this.#first.get(`${asked.method} ${asked.path}`)
     if (kept) return kept
@@ -70,7 +73,7 @@ const isList = (path: string) => /\/_all_docs(\?|$)/.test(path)
 const databaseOf = (path: string) => path.split(/[/?]/)[1]
 const documentOf = (path: string) => path.split(/[/?]/).slice(1, 3).join('/')
 
-/** Ids of the documents in a `_bulk_docs`. */
+/** Returns the ids of the documents in a `_bulk_docs`. */
 export function bulkIds(body: Buffer): string[] {
   const { docs } = JSON.parse(body.toString()) as { docs: { _id: string }[] }
   return docs.map(({ _id }) => _id)

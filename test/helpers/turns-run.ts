@@ -5,23 +5,23 @@ import { compileWorker, runInChild } from './measured-run.js'
 import { setupRawDatabases } from './raw-databases.js'
 
 /**
- * Milliseconds of processor time of one turn; 25 are the aim on a machine that is not busy. Waits for a core do not
- * count, but caches that others use do. Each test says what the turn took when the work was not cut into steps.
+ * Milliseconds of processor time that a turn may take. On an idle machine the aim is 25. Waits for a core do not count,
+ * but other processes slow a turn down through the caches. Each test says how long the turn was with undivided work.
  */
 const MOST = 60
 
 /**
- * Prepares databases whose server is not in the process that is watched.
+ * Prepares databases on a server outside the measured process.
  * @param most milliseconds that a turn may take
  */
 export async function prepareTurns(t: Test, most = MOST) {
-  // First: it takes a while, in which idle connections to the database would be closed.
+  // compile first: it takes so long that idle connections to the database would close meanwhile
   const worker = compileWorker(t.testdir())
   const on = await setupRawDatabases(t)
   const job = { url: on.url, databases: on.names }
   return {
     on,
-    /** Where a download or an upload may be. */
+    /** Path for a download or an upload. */
     file: join(worker, '..', 'backup.json'),
     /** Runs an operation in a process of its own, and checks its longest turn. */
     async run(what: string, rest: Omit<Job, 'url' | 'databases'>): Promise<Result> {
@@ -32,7 +32,7 @@ export async function prepareTurns(t: Test, most = MOST) {
       t.ok(cpu <= most, `${what}: ${text}, of ${most}: ${stacks.join('; ')}`)
       return result
     },
-    /** Writes documents into an empty database of components, so many at a time. */
+    /** Writes documents into an emptied components database, `atATime` per request. */
     async fill(docs: Iterable<string>, atATime = 1) {
       await fetch(`${on.url}/${on.names.components}`, { method: 'DELETE' })
       await fetch(`${on.url}/${on.names.components}`, { method: 'PUT' })

@@ -7,7 +7,7 @@ const LARGE = FULL ? 12 : 8
 const CHANGING = FULL ? 200_000 : 30_000
 const BATCH = 10_000
 
-t.test('what a database has operations hold is within a budget in bytes', { timeout: 900_000 }, async (t) => {
+t.test('operations on any database stay within a budget in bytes', { timeout: 900_000 }, async (t) => {
   const { databases, run, upload } = prepareShapes(t)
 
   await t.test('documents of 6.6 MB, uploaded, backed up, compared and written over by id', async (t) => {

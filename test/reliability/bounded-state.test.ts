@@ -5,7 +5,7 @@ const SIZES = FULL
   ? { heads: 60, ids: 170, seven: 100, small: 500_000 }
   : { heads: 24, ids: 34, seven: 12, small: 100_000 }
 
-t.test('what an upload has restores hold is within a budget in bytes', { timeout: 900_000 }, async (t) => {
+t.test('restores of any upload stay within a budget in bytes', { timeout: 900_000 }, async (t) => {
   const { databases, upload } = prepareShapes(t)
 
   await t.test('documents that are larger than what is held of one', async (t) => {

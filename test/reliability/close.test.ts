@@ -7,7 +7,7 @@ import { poll } from '../helpers/poll.js'
 import { startServer } from '../helpers/server-process.js'
 
 const timeouts = { close: 2000, lease: 2000, control: 1000, idle: 20_000 }
-/** For a process to end on a busy machine, besides what closing may take. */
+/** Milliseconds that a process may take to end on a busy machine, in addition to closing. */
 const MARGIN = 3000
 
 async function setup(t: Test) {
@@ -24,14 +24,14 @@ async function setup(t: Test) {
     start,
     headers: () => expectTidy({ direct: databases.couch, names }),
     read: async (id: string) => (await databases.couch.use(names.system).get(id)) as object,
-    /** Waits until the operation hangs on a request that is held back. */
+    /** Waits until the operation hangs on a request that the proxy holds back. */
     held: (path: RegExp) =>
       poll(
         'the held request',
         async () => (proxy.seen.some((seen) => path.test(seen.path)) ? true : undefined),
         5000
       ),
-    /** @returns how long the server took to close and its process to end */
+    /** Returns how long the server took to close and its process to end. */
     async close() {
       const from = performance.now()
       server.signal('SIGTERM')

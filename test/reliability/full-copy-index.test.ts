@@ -7,7 +7,7 @@ import { CopyIndex, MAX_REPEATED } from '../../lib/ids/copy-index.js'
 const MiB = 1024 * 1024
 /** Tables of 65,536 slots of 12 bytes, a few of which have doubled. */
 const TABLES = 54 * MiB
-/** `SeenIds` makes no more. */
+/** The most that `SeenIds` creates. */
 const FILTERS = 22 * MiB
 
 setFlagsFromString('--expose-gc')
@@ -39,6 +39,6 @@ t.test(
     peak = Math.max(peak, buffers() - before)
     const most = TABLES + FILTERS
     t.ok(peak <= most, `${Math.round(peak / MiB)} MiB of buffers, at most ${most / MiB}`)
-    t.ok(index.isLast('0', 1) && !index.isLast('0', 0), 'what was noted before is still told')
+    t.ok(index.isLast('0', 1) && !index.isLast('0', 0), 'earlier entries are still known')
   }
 )

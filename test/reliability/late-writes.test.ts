@@ -11,7 +11,7 @@ const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
 const CHUNK = /backup_chunk_[0-9]+_components/
 const PATIENCE = 60_000
 
-/** A finished backup, and one whose first chunk is on its way to the database when its server is stopped. */
+/** Makes a backup, and stops the server of another one while its first chunk is on its way to the database. */
 async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
   const databases = await setupDatabases(t)
   const proxy = await startFaultProxy(databases.url)
@@ -51,11 +51,11 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
     start,
     stopped,
     chunksOf,
-    /** Waits until the backup is marked, and nothing is left of it. */
+    /** Waits until the backup is marked as failed and all its chunks are deleted. */
     async marked() {
       t.match(await tidy(), [{ _id: good }, { _id: json.id, in_progress: false, error: /^interrupted/ }])
       t.strictSame(await chunksOf(json.id), [])
-      // A stale lease would bring the next server to look in any case.
+      // a stale lease would make the next server look in any case
       await poll(
         'the lease',
         async () => {
@@ -65,7 +65,7 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
         PATIENCE
       )
     },
-    /** Lets the chunk come. It may be deleted before anybody sees it, but is remembered as deleted then. */
+    /** Lets the chunk arrive. It may be deleted before it is seen, but then it is known as deleted. */
     async comes() {
       release()
       const keys = [`backup_chunk_${json.id.slice(17)}_components_000000`]
@@ -78,7 +78,7 @@ async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
         PATIENCE
       )
     },
-    /** Waits until the late chunk is gone, and looks at the other backup. */
+    /** Waits until the late chunk is gone, and checks the other backup. */
     async swept(server: Awaited<ReturnType<typeof start>>) {
       await poll(
         'the sweeping',

@@ -3,7 +3,7 @@ import { writeCompressedUpload } from '../helpers/compressed-upload.js'
 import { documents } from '../helpers/shapes.js'
 import { prepareTurns } from '../helpers/turns-run.js'
 
-/** Milliseconds of processor time of one turn: less than each of these took when its work was not cut into steps. */
+/** Milliseconds of processor time that a turn may take: less than each of these took with undivided work. */
 const MOST = 30
 
 t.test('many small documents in few compressed bytes are read and compared in short turns', async (t) => {

@@ -5,7 +5,7 @@ import { TargetTable } from '../../lib/restore/target-table.js'
 import { parseSkipLists } from '../../lib/routes/skip-list.js'
 import { prepareTurns } from '../helpers/turns-run.js'
 
-/** Milliseconds of processor time of one turn. */
+/** Milliseconds of processor time that a turn may take. */
 const MOST = 25
 
 t.test('a table of what a database holds grows in short turns', async (t) => {
@@ -20,7 +20,7 @@ t.test('a table of what a database holds grows in short turns', async (t) => {
     }
     return most
   }
-  // The collector's work counts as well, so the least of three.
+  // the least of three, since the work of the garbage collector counts as well
   const took = Math.min(longest(), longest(), longest())
   t.comment(`${took.toFixed(1)} ms`)
   // 42 ms.

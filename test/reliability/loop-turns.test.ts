@@ -3,7 +3,7 @@ import { documents, many, mixed, wide } from '../helpers/shapes.js'
 import { prepareTurns } from '../helpers/turns-run.js'
 
 const MB = 1000 * 1000
-/** The aim, in milliseconds of processor time. */
+/** Milliseconds of processor time that a turn may take: the aim. */
 const AIM = 25
 
 t.test('a document of 7 MB in small values is backed up, compared and restored in short turns', async (t) => {

@@ -5,13 +5,13 @@ import { setupDatabases } from '../helpers/database.js'
 import { type ServerProcess, startServer } from '../helpers/server-process.js'
 
 const MiB = 1024 * 1024
-/** Bytes that an append holds: what arrives, is written and read back, in pieces of 64 KiB, and its block of 16 KiB. */
+/** Bytes that an append holds: pieces of 64 KiB that arrive, are written and are read back, and a block of 16 KiB. */
 const HELD = MiB
-/** What V8 lets pile up of buffers that are not used any more, before it collects them. */
+/** Bytes of unused buffers that V8 keeps before it collects them. */
 const GARBAGE = 48 * MiB
 const LONGEST_TURN = 25
 
-/** Appends what is not held by this process, and returns the status. */
+/** Appends an attachment that this process does not hold, and returns the status. */
 async function append(server: ServerProcess, id: string, name: string, bytes: number): Promise<number> {
   const sending = request(`${server.origin}/api/v3/backups/${id}/attachments/${name}`, {
     method: 'PUT',
@@ -52,7 +52,7 @@ for (const count of [40, 150]) {
     t.comment(`longest turn ${Math.round(turn)} ms`)
     t.ok(turn <= LONGEST_TURN, `the longest turn took ${turn} ms`)
     const { _attachments = {} } = (await server.get(`/${id}`)).json
-    t.equal(Object.keys(_attachments).length, tally(200) + 1, 'what was told to be stored is')
+    t.equal(Object.keys(_attachments).length, tally(200) + 1, 'every attachment reported as stored is stored')
     t.ok(tally(200) >= 40, 'some were stored')
   })
 }

@@ -4,6 +4,7 @@ import type { WebhookTransaction } from '../../types/index.js'
 import { setupDatabases } from '../helpers/database.js'
 import { expectTidy, seedSources } from '../helpers/fault-cells.js'
 import { startFaultProxy } from '../helpers/fault-proxy.js'
+import { txIdOf } from '../helpers/host.js'
 import { poll } from '../helpers/poll.js'
 import { type ServerProcess, startServer } from '../helpers/server-process.js'
 
@@ -11,7 +12,7 @@ const INSTANCES = 4
 const timeouts = { lease: 2000, control: 5000, idle: 10_000 }
 const LEASE_LOST = 2 * timeouts.lease + 46_000
 
-/** Servers on one database, the first behind a proxy of its own, the others behind another. */
+/** Starts servers on one database, the first behind a proxy of its own, the others behind another. */
 async function setup(t: Test, count: number) {
   const databases = await setupDatabases(t)
   const proxies = [await startFaultProxy(databases.url), await startFaultProxy(databases.url)]
@@ -22,13 +23,13 @@ async function setup(t: Test, count: number) {
   )
   const servers = await Promise.all(starting)
   const names = { ...databases.names, backups: databases.names.system }
-  const lane = { direct: databases.couch, names }
+  const rig = { direct: databases.couch, names }
   return {
     databases,
     names,
     servers,
     proxies,
-    tidy: () => expectTidy(lane),
+    tidy: () => expectTidy(rig),
     transaction: (id: string) =>
       poll(
         'the transaction',
@@ -38,7 +39,7 @@ async function setup(t: Test, count: number) {
         },
         LEASE_LOST
       ),
-    /** Lets requests of this kind wait, whichever server sends them. */
+    /** Holds back matching requests of all servers. */
     hold(path: RegExp) {
       const releases = proxies.map((proxy) => proxy.hold({ path }))
       return () => {
@@ -70,9 +71,7 @@ async function finishedBackup(server: ServerProcess, tidy: () => Promise<{ _id: 
   return json.id as string
 }
 
-const txOf = (url: string) => url.slice(url.lastIndexOf('/') + 1)
-
-t.test('of simultaneous requests one is served, the others are told which', async (t) => {
+t.test('one of several simultaneous requests is served, and the others are told which', async (t) => {
   const { servers, hold, tidy, transaction, leaseIsFree } = await setup(t, INSTANCES)
   const every = (ask: (server: ServerProcess) => ReturnType<ServerProcess['get']>) =>
     Promise.all(servers.map(ask))
@@ -104,7 +103,7 @@ t.test('of simultaneous requests one is served, the others are told which', asyn
     const release = hold(/_all_docs/)
     const replies = await every((server) => server.put(`/${id}`, {}))
     const [winner, ...more] = replies.filter(({ status }) => status === 202)
-    const tx = txOf(winner?.json.url)
+    const tx = txIdOf(winner?.json.url)
     t.same(more, [], 'one restore')
     const refused = { statusCode: 400, message: 'already_in_progress', id: tx }
     const others = replies.filter(({ status }) => status !== 202).map(({ json }) => json)
@@ -131,10 +130,10 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
 
   const operations = {
     backup: async () => (await stopped.post('')).json.id as string,
-    restore: async () => txOf((await stopped.put(`/${id}`, {})).json.url)
+    restore: async () => txIdOf((await stopped.put(`/${id}`, {})).json.url)
   }
   for (const [name, start] of Object.entries(operations)) {
-    // it waits for the last thing to read before it writes
+    // the server waits for the last read before it writes
     const held = name === 'backup' ? /_changes/ : /backup_chunk_[0-9]+_system/
     const before = proxy.seen.length
     const release = proxy.hold({ method: 'GET', path: held })
@@ -155,7 +154,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
         athena_messages: [/./, /^interrupted.*run it again/]
       })
     }
-    // proves that the lease is free, and that the stopped server would write into others' time
+    // shows that the lease is free, and that the stopped server would write while others work
     const next = await poll(
       'the lease',
       async () => {
@@ -177,7 +176,7 @@ t.test('a server that was stopped past its lease writes nothing when it goes on'
       5000
     )
     t.equal((await stopped.get('')).status, 200, 'it serves')
-    // more than a round of its timers: renewal, progress, watch
+    // longer than its timers for renewal, progress and watching
     await delay(timeouts.lease + 500)
     const reads = /_all_docs|_changes|_bulk_get|_revs_diff/
     const writes = since().filter(({ method, path }) => !/GET|HEAD/.test(method) && !reads.test(path))

@@ -28,7 +28,7 @@ const ATTACHED = {
   }
 }
 
-/** A console whose database is behind a proxy that takes bodies of `limit` bytes. */
+/** Builds a console whose database is behind a proxy that accepts bodies of up to `limit` bytes. */
 async function consoleBehind(t: Test, limit: number, docs: readonly object[], options: HostOptions = {}) {
   const direct = await setupDatabases(t)
   await load(direct.couch.use(direct.names.components), docs, 100)
@@ -133,7 +133,7 @@ t.test('documents that a proxy does not take back are named by a restore, and fa
   proxy.closing = 'at once'
   const { failures = [] } = await api.restore(id)
   t.strictSame(failures.map(({ id: failed }) => failed).sort(), ['attached', 'big'])
-  // An answer may be lost with the connection.
+  // the answer may be lost with the connection
   for (const { reason } of failures)
     t.match(reason, /(nginx\) answered 413|was closed \(\w+\)) .*client_max_body_size/)
   for (const name of ['attached', 'big']) before.delete(name)

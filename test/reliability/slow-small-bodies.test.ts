@@ -7,7 +7,7 @@ import { startServer } from '../helpers/server-process.js'
 const MiB = 1024 * 1024
 const REQUESTS = 2000
 const IDLE = 15_000
-/** As much as the body of a restore by id may have, but for its end. */
+/** The largest body of a restore by id, without its end. */
 const BODY = ' '.repeat(8 * 1024 - 4)
 
 t.test(`${REQUESTS} bodies of restores by id that stand take 64 MiB at most, and end`, async (t) => {
@@ -27,7 +27,7 @@ t.test(`${REQUESTS} bodies of restores by id that stand take 64 MiB at most, and
     socket.on('error', () => undefined)
     socket.on('data', (reply) => statuses.push(String(reply).slice(9, 12)))
     socket.write(head + BODY, () => connected++)
-    // So many do not fit in the queue of what connects.
+    // so many do not fit in the queue of new connections
     if (i % 100 === 99) await poll('connections', async () => connected > i || undefined)
   }
   t.equal((await server.get('')).status, 200, 'the list is served')

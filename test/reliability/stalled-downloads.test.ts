@@ -17,7 +17,7 @@ const DEFAULT_DOWNLOADS = 4
  * arrives, its stored bytes as well.
  */
 const EACH = 6 * MiB
-/** Above what downloads hold: Node.js' own for connections, buffers that it has not collected yet. */
+/** Bytes in addition: those of connections, and of buffers that are not collected yet. */
 const OWN = 64 * MiB - DEFAULT_DOWNLOADS * EACH
 
 const SHAPES: Record<string, (i: number) => object> = {

@@ -13,25 +13,28 @@ const EACH = 1.5 * LARGE_BYTES
 /** Buffers that V8 has not collected yet: twice its semi-space. */
 const GARBAGE = 32 * MiB
 
-t.test('as many uploads as may be, each standing in a document of 4 MiB, take 64 MiB at most', async (t) => {
-  const { url, names } = await setupDatabases(t)
-  const server = await startServer(t, { url, databases: names })
-  await server.get('')
-  const { rss: idle } = await server.measure()
-  const { hostname, port } = new URL(server.origin)
-  const begin = '{"dbs":{"DB_COMPONENTS":{"docs":[{"_id":"a","text":"'
-  const head = `PUT /api/v3/backups HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${8 * MiB}\r\n\r\n`
-  for (let i = 0; i < DEFAULT_UPLOADS; i++) {
-    const socket = connect(Number(port), hostname)
-    t.teardown(() => socket.destroy())
-    socket.on('error', () => undefined)
-    socket.write(`${head}${begin}${'x'.repeat(LARGE_BYTES - 64 * 1024)}`)
-    if (socket.writableLength > 0) await once(socket, 'drain')
+t.test(
+  'the largest number of uploads, each stalled in a document of 4 MiB, takes 64 MiB at most',
+  async (t) => {
+    const { url, names } = await setupDatabases(t)
+    const server = await startServer(t, { url, databases: names })
+    await server.get('')
+    const { rss: idle } = await server.measure()
+    const { hostname, port } = new URL(server.origin)
+    const begin = '{"dbs":{"DB_COMPONENTS":{"docs":[{"_id":"a","text":"'
+    const head = `PUT /api/v3/backups HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${8 * MiB}\r\n\r\n`
+    for (let i = 0; i < DEFAULT_UPLOADS; i++) {
+      const socket = connect(Number(port), hostname)
+      t.teardown(() => socket.destroy())
+      socket.on('error', () => undefined)
+      socket.write(`${head}${begin}${'x'.repeat(LARGE_BYTES - 64 * 1024)}`)
+      if (socket.writableLength > 0) await once(socket, 'drain')
+    }
+    await delay(1000)
+    const refused = await server.put('', {})
+    t.equal(refused.status, 503, 'all places are taken')
+    const taken = (await server.measure()).rss - idle
+    t.comment(`${Math.round(taken / MiB)} MiB above the idle ${Math.round(idle / MiB)} MiB`)
+    t.ok(taken <= DEFAULT_UPLOADS * EACH + GARBAGE, `${taken} bytes`)
   }
-  await delay(1000)
-  const refused = await server.put('', {})
-  t.equal(refused.status, 503, 'all places are taken')
-  const taken = (await server.measure()).rss - idle
-  t.comment(`${Math.round(taken / MiB)} MiB above the idle ${Math.round(idle / MiB)} MiB`)
-  t.ok(taken <= DEFAULT_UPLOADS * EACH + GARBAGE, `${taken} bytes`)
-})
+)

@@ -19,22 +19,22 @@ const DOCUMENT_BYTES = 20_000
  * its default of 16 MiB a run on CouchDB took up to 72 MiB, of which 32 were such garbage and 16 young objects.
  */
 const SEMI_SPACE = 1
-/** Above the idle server, whatever the size of the backup. */
+/** Bytes that an operation may take above the idle server, whatever the size of the backup. */
 const RESIDENT = 64 * MiB
 
-/** Objects, code that is compiled when it is used first, requests under way. */
+/** Bytes of objects, of code that is compiled at its first use, and of running requests. */
 const OBJECTS = 16 * MiB
-/** Pieces that came from the database, or go to it: those of the sockets, and of the rows being put together. */
+/** Bytes of pieces that come from the database or go to it: in sockets, and in rows being put together. */
 const PIECES = 4 * MiB
-/** Bytes of buffers that each operation uses at a time. */
+/** Bytes of buffers that each operation may use at a time. */
 const BUFFERS = {
-  // The chunk being filled and two being stored, and those two compressed.
+  // the chunk being filled, two being stored, and the compressed form of these two
   backup: 5 * CHUNK_BYTES + PIECES,
-  // The chunk being sent and the next, each as it is stored and decompressed, and what the stream holds of the one before.
+  // the chunk being sent and the next, each compressed and decompressed, and what the stream holds of the last one
   get: 5 * CHUNK_BYTES + PIECES,
-  // A chunk as it is stored and decompressed, eight bodies in flight and two being filled.
+  // a chunk, compressed and decompressed, eight bodies in flight and two being filled
   restore: 2 * CHUNK_BYTES + 10 * 352 * 1024 + PIECES,
-  // The filters of repeated ids, a block in and out of the spool, the bodies.
+  // the filters of repeated ids, a block in and out of the spool, the bodies
   upload: 3 * 2 * MiB + 10 * 352 * 1024 + PIECES
 }
 
@@ -53,7 +53,7 @@ t.test('a backup of 100 MB is made, sent and restored within 64 MiB', { timeout:
     }
     return runInChild(worker, { url, databases: names, ...job }, { nodeOptions })
   }
-  /** What is used has a budget that the code keeps; what is resident beyond it is garbage, which V8's option bounds. */
+  /** Checks memory in use against the budget of the code. More resident memory is garbage, which V8's option bounds. */
   const measure = async (operation: keyof typeof BUFFERS, job: Pick<Job, 'id' | 'file'>) => {
     const { growth: live } = await run({ operation, ...job, live: true })
     const result = await run({ operation, ...job }, [`--max-semi-space-size=${SEMI_SPACE}`])

@@ -1,10 +1,13 @@
-// An Express application whose middleware stands in the order of athena's app.js, with the backups in it.
+// An Express application with the middleware of athena's app.js in the same order, and the backups in their place.
 const compression = require('compression')
 const express = require('express')
 
 const MAX_SIZE = '25mb'
 
-/** @param tools athena's libraries; those that answer requests before any route are called as it calls them */
+/**
+ * Builds the application.
+ * @param tools athena's libraries; middleware among them is called as athena calls it
+ */
 module.exports.build_app = (logger, ev, tools) => {
   const app = express()
   tools.express = express
@@ -22,7 +25,7 @@ module.exports.build_app = (logger, ev, tools) => {
   app.use(tools.session)
   app.use((req, res, next) => tools.lockout.reject_if_exceeded(req, res, next))
 
-  // before the body parsers: what is sent goes to the plugin, as a stream
+  // before the body parsers: bodies go to the plugin as streams
   app.use('/', tools.backups.routes())
 
   app.use(express.text({ type: 'text/plain', limit: MAX_SIZE }))
@@ -40,7 +43,7 @@ module.exports.build_app = (logger, ev, tools) => {
   return app
 }
 
-/** Listens once the plugin is ready, and ends with the process. */
+/** Listens once the plugin is ready, until the process gets a signal to end. */
 module.exports.start_app = async (app, tools, port, done) => {
   let httpServer = null
   function setup_tls_and_start_app(_attempt) {

@@ -3,28 +3,28 @@
 /** @import { Environment, Scheme, Tools } from '../types.js' */
 const { default: Fastify } = require('fastify')
 const nano = require('nano')
-// elsewhere: require('fastify-couchdb-backups')
+// in a project of your own: require('fastify-couchdb-backups')
 const { dbBackups } = require('../../../lib/index.js')
 const { version } = require('../../../package.json')
 const settings = require('./settings.js')
 const to_promise = require('./to_promise.js')
 
 /**
- * The plugin with the hooks of this host, on a Fastify instance that does not listen.
+ * Registers the plugin with the hooks of this host, on a Fastify instance that does not listen.
  * @param {Environment} ev
  * @param {Tools} t
  * @returns {Tools['backups']}
  */
 module.exports = (ev, t) => {
   /**
-   * Requests that the host's middleware has let through.
+   * Requests that the host's middleware has authorized, with their scheme.
    * @type {WeakMap<object, Scheme>}
    */
   const permitted = new WeakMap()
 
   const fastify = Fastify({
     logger: { level: ev.LOG_LEVEL },
-    // as Express matches paths
+    // match paths as Express does
     routerOptions: { caseSensitive: false, ignoreTrailingSlash: true }
   })
 
@@ -43,10 +43,10 @@ module.exports = (ev, t) => {
       try {
         await to_promise((cb) => t.component_lib.rebuildWhiteList({}, cb))
       } catch (error) {
-        // athena's status where there are no components: there is nothing to rebuild, which is no failure
+        // athena reports this status when there are no components, which is no failure
         if (/** @type {any} */ (error).statusCode !== 222) throw error
       }
-      // the settings have been restored as well
+      // the restore may have changed the settings
       await to_promise((cb) => settings.update(ev, t.couch_lib, cb))
     },
     onEvent: (event) => {
@@ -57,7 +57,7 @@ module.exports = (ev, t) => {
 
   return {
     fastify,
-    /** The last handler of a route whose middleware has authorized the request. */
+    /** Returns the last handler of a route, behind the middleware that authorizes requests. */
     hand_over: (scheme) => (req, res) => {
       permitted.set(req, scheme)
       fastify.routing(req, res)

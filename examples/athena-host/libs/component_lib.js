@@ -9,7 +9,7 @@ const URL_MEMBERS = ['api_url', 'grpcwp_url', 'operations_url', 'osnadmin_url']
  * @returns {Tools['component_lib']}
  */
 module.exports = (ev, t) => ({
-  /** Rewrites the list of hosts that may be talked to from the components that there are. */
+  /** Rebuilds the white list from the addresses of the components. */
   rebuildWhiteList(_req, cb) {
     t.couch_lib.getAllDocs({ db_name: ev.DB_COMPONENTS }, (error, docs) => {
       if (error) return cb(error, undefined)

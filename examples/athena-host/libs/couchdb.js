@@ -4,7 +4,7 @@
 const MAX_ATTEMPTS = 5
 
 /**
- * The host's own access to CouchDB.
+ * Returns the host's own library for CouchDB.
  * @param {string} connection_string URL of the server, with credentials
  * @returns {CouchLib}
  */

@@ -9,7 +9,8 @@ const VIEW_ACTION = 'blockchain.optools.view'
 const ROLES_TO_ACTIONS = { manager: [SETTINGS_ACTION, VIEW_ACTION], reader: [VIEW_ACTION] }
 
 /**
- * Who may do what: chains of middleware, by the action a route needs and by the way its clients identify themselves.
+ * Returns chains of middleware that authorize requests, by the action that a route requires and by the credentials of
+ * its clients.
  * @param {Environment} ev
  * @param {Pick<Tools, 'couch_lib' | 'misc'>} t
  * @returns {Middleware}
@@ -39,7 +40,7 @@ module.exports = (ev, t) => {
   }
 
   /**
-   * HTTP basic, with the id and the secret of an API key.
+   * Authorizes an API key, whose id and secret come as HTTP basic credentials.
    * @type {RequestHandler}
    */
   const allow_ak_to_do_action = (req, res, next) => {
@@ -52,7 +53,7 @@ module.exports = (ev, t) => {
       if (key?.type !== 'api_key_doc' || !t.misc.verify_api_secret(secret, key.hashed_secret)) {
         return unauthorized(res)
       }
-      // a key without the action is refused like a wrong one
+      // refuse a key without the action like a wrong key
       if (!is_permitted(key.roles, req)) return unauthorized(res)
       req.using_api_key = name
       next()

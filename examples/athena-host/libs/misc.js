@@ -17,14 +17,14 @@ module.exports = {
   },
 
   verify_password(password, known, cb) {
-    // that of an unknown user takes as long, so that the time does not tell
+    // hash for an unknown user as well, so that response times do not reveal which users exist
     scrypt(password, known?.salt ?? '', HASH_BYTES, (error, given) => {
       const hash = Buffer.from(known?.hashed_secret ?? '', 'hex')
       cb(error === null && hash.length === HASH_BYTES && timingSafeEqual(hash, given))
     })
   },
 
-  // random, and too long to be guessed, so that no slow hash is needed
+  // a fast hash is enough, since secrets are random and too long to guess
   hash_api_secret: (secret) => sha256(secret).toString('hex'),
 
   verify_api_secret: (secret, hashed_secret) =>

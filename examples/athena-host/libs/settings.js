@@ -2,7 +2,7 @@
 /** @import { Callback, CouchLib, Environment } from '../types.js' */
 
 /**
- * Takes over what the settings document says: at the start, and after a restore.
+ * Copies the settings document into `ev`, at the start and after a restore.
  * @param {Environment} ev
  * @param {CouchLib} couch_lib
  * @param {Callback} cb

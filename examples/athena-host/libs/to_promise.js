@@ -3,8 +3,8 @@
 const { inspect } = require('node:util')
 
 /**
- * Awaits a function of this host, and rejects with an `Error` that keeps all that the host's error says: an object of
- * any shape, as a rule.
+ * Turns a callback of this host into a promise. Rejects with an `Error` that keeps all that the host's error says,
+ * whatever its shape.
  * @template T
  * @param {(cb: Callback<T>) => void} call
  * @returns {Promise<T>}

@@ -4,7 +4,7 @@
 const to_promise = require('./to_promise.js')
 
 /**
- * The host's webhook documents: one for each thing that takes a while. Browsers are told when one changes.
+ * Keeps the host's webhook documents, one for each long operation, and tells the browsers when one changes.
  * @param {Environment} ev
  * @param {Pick<Tools, 'couch_lib' | 'broadcast'>} t
  * @returns {Tools['webhook']}
@@ -53,7 +53,7 @@ module.exports = (ev, t) => {
   }
 }
 
-/** What clients are shown: the URL that a client gave may hold its secrets. */
+/** Returns what clients may see of a webhook document. The client's webhook may contain secrets. */
 function redact(/** @type {any} */ { _id, _rev, type, timeout_ms, client_webhook_url, ...doc }) {
   return { ...doc, message: doc.athena_messages?.at(-1) ?? null }
 }

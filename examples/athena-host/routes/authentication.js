@@ -14,7 +14,7 @@ module.exports = (ev, t) => {
     const user = Object.hasOwn(ev.ACCESS_LIST, email) ? ev.ACCESS_LIST[email] : undefined
     t.misc.verify_password(String(pass), user, (valid) => {
       if (!valid || !user) return res.status(401).json({ error: 'invalid login' })
-      // a new id, so that nobody can have set it before
+      // a new id, since another site may have set the old one
       req.session.regenerate((error) => {
         if (error) return next(error)
         req.session.couchdb_profile = { email, uuid: user.uuid }

@@ -8,10 +8,10 @@ const { hash_api_secret, salt_password } = require('../libs/misc.js')
 const USERS = { 'admin@example.com': 'manager', 'reader@example.com': 'reader' }
 
 /**
- * Creates the databases that are missing, and, with the settings document, users and API keys.
+ * Creates missing databases and, unless there is a settings document, one with users, and API keys.
  * @param {Environment} ev
  * @returns {Promise<{ login: string, key: string }[] | undefined>} `name:secret` of a manager and of a reader;
- *   nothing when there were settings before
+ *   `undefined` when there were settings before
  */
 module.exports.create_databases = async (ev) => {
   const couch = nano(ev.DB_CONNECTION_STRING)
@@ -25,18 +25,18 @@ module.exports.create_databases = async (ev) => {
 
   /** @type {Environment['ACCESS_LIST']} */
   const access_list = {}
-  const made = []
+  const created = []
   for (const [email, role] of Object.entries(USERS)) {
     const [password, id, secret] = [random(9), `k${random(8)}`, random(24)]
     access_list[email] = { uuid: random(8), roles: [role], ...salt_password(password) }
     const hashed_secret = hash_api_secret(secret)
     const key = { type: 'api_key_doc', roles: [role], hashed_secret, ts_created: Date.now() }
     await system.insert(/** @type {object} */ (key), id)
-    made.push({ login: `${email}:${password}`, key: `${id}:${secret}` })
+    created.push({ login: `${email}:${password}`, key: `${id}:${secret}` })
   }
   const settings = { type: 'settings', access_list, url_safe_list: [] }
   await system.insert(/** @type {object} */ (settings), ev.SETTINGS_DOC_ID)
-  return made
+  return created
 }
 
 const random = (/** @type {number} */ bytes) => randomBytes(bytes).toString('hex')

@@ -1,22 +1,22 @@
 const BASE = 'api/v2'
 
-/** Tells when the server no longer knows this browser's session. */
+/** Dispatches `ended` when the server no longer knows this browser's session. */
 export const session = new EventTarget()
 
-/** The server refused, or could not be reached (status 0). */
+/** Reports that the server refused a request, or could not be reached (status 0). */
 export class ApiError extends Error {
   constructor(status, { message, reason, code, id } = {}) {
     super(message ?? reason ?? `status ${status}`)
     this.status = status
     this.code = code
-    /** What runs already: a backup's id, or a restore's transaction. */
+    /** Id of the operation that runs already: of a backup, or of a restore's transaction. */
     this.id = id
   }
 }
 
 /**
- * Calls the API as JSON.
- * @throws ApiError; what `signal` was aborted with
+ * Sends a request with a JSON body, or none, and returns the JSON reply.
+ * @throws ApiError, or the reason that `signal` was aborted with
  */
 export async function call(method, path, { body, signal } = {}) {
   let response
@@ -33,12 +33,12 @@ export async function call(method, path, { body, signal } = {}) {
     if (signal?.aborted) throw error
     throw new ApiError(0)
   }
-  return answer(path, response.status, await response.text())
+  return parseReply(path, response.status, await response.text())
 }
 
 /**
- * Sends a file as it lies on the disk. Not with fetch, which does not tell how much has been sent.
- * @throws ApiError; what `signal` was aborted with
+ * Uploads a file. Uses XMLHttpRequest, since fetch does not report how much has been sent.
+ * @throws ApiError, or the reason that `signal` was aborted with
  */
 export function upload(path, file, { signal, onProgress }) {
   return new Promise((resolve, reject) => {
@@ -46,11 +46,11 @@ export function upload(path, file, { signal, onProgress }) {
     request.open('PUT', BASE + path)
     request.setRequestHeader('content-type', 'application/json')
     request.upload.addEventListener('progress', ({ loaded }) => onProgress(loaded))
-    request.addEventListener('error', async () => reject(await unsent(file)))
+    request.addEventListener('error', async () => reject(await uploadError(file)))
     request.addEventListener('abort', () => reject(signal.reason))
     request.addEventListener('load', () => {
       try {
-        resolve(answer(path, request.status, request.responseText))
+        resolve(parseReply(path, request.status, request.responseText))
       } catch (error) {
         reject(error)
       }
@@ -61,8 +61,8 @@ export function upload(path, file, { signal, onProgress }) {
   })
 }
 
-/** Why a file could not be sent: a file that was changed or moved since it was chosen cannot be read any more. */
-async function unsent(file) {
+/** Returns why a file was not sent. The browser cannot read a file that was changed or moved after it was chosen. */
+async function uploadError(file) {
   try {
     await file.slice(0, 1).arrayBuffer()
     return new ApiError(0)
@@ -71,7 +71,7 @@ async function unsent(file) {
   }
 }
 
-function answer(path, status, text) {
+function parseReply(path, status, text) {
   let reply
   try {
     reply = JSON.parse(text)
@@ -85,7 +85,7 @@ function answer(path, status, text) {
 
 export const backupUrl = (id) => `${BASE}/backups/${id}`
 
-/** The query of a restore. The backup APIs take JSON arrays, the previews repeated parameters. */
+/** Returns the query for skip lists: JSON arrays for the backup APIs, repeated parameters for previews. */
 export function skipQuery(skip, { repeated = false } = {}) {
   const query = new URLSearchParams()
   for (const [database, ids] of Object.entries(skip)) {

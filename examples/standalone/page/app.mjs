@@ -16,19 +16,19 @@ import {
 import { outcomeOf } from './restore-progress.mjs'
 import { hideSignIn, initSignIn, showSignIn } from './sign-in.mjs'
 
-/** Backups shown, and shown more with each request for older ones. */
-const PAGE = 25
-/** Milliseconds between two looks for what others have done. */
-const LOOK = 30_000
+/** How many backups are shown at first, and how many more with each request for older ones. */
+const PAGE_SIZE = 25
+/** Milliseconds between two checks for backups that others have made. */
+const CHECK_INTERVAL = 30_000
 
 const find = (id) => document.getElementById(id)
 const start = find('start-backup')
-let limit = PAGE
+let limit = PAGE_SIZE
 let backups = []
 let ids = ''
 /** Id of the backup that is being followed. */
 let followed
-/** Id of the backup that the restore dialog was opened for last. */
+/** Id of the backup that the restore dialog was last opened for. */
 let restoring
 let signedIn = false
 let refreshes = 0
@@ -36,7 +36,7 @@ let refreshes = 0
 async function refresh() {
   const turn = ++refreshes
   const overview = await call('GET', `/operator/overview?limit=${limit}`)
-  // a later one shows what is newer
+  // a later refresh shows newer data
   if (turn !== refreshes) return
   signedIn = true
   backups = overview.backups
@@ -52,23 +52,23 @@ async function refresh() {
   if (overview.restore && !document.querySelector('dialog[open]')) followRestore(overview.restore)
 }
 
-/** Refreshes, and tells when that fails. */
-async function refreshOrTell() {
+/** Refreshes the page, and reports a failure. */
+async function refreshOrReport() {
   try {
     await refresh()
   } catch (error) {
-    tellUnread(error)
+    reportUnreadList(error)
   }
 }
 
-function tellUnread(error) {
+function reportUnreadList(error) {
   if (error.status === 403) return showSignedOut(explain(error))
   if (error.status !== 401) find('console').hidden = false
-  tellFailure('The backups could not be read.', error, retryButton())
+  reportFailure('The backups could not be read.', error, retryButton())
 }
 
-/** Says what did not work. The end of the session has a place of its own. */
-function tellFailure(title, error, ...buttons) {
+/** Reports a failure. The sign-in form reports the end of a session (401). */
+function reportFailure(title, error, ...buttons) {
   if (error.status !== 401) notify('failure', title, explain(error), ...buttons)
 }
 
@@ -78,7 +78,7 @@ function retryButton() {
   button.textContent = 'Try again'
   button.addEventListener('click', () => {
     clearNotices()
-    refreshOrTell()
+    refreshOrReport()
   })
   return button
 }
@@ -101,20 +101,20 @@ async function startBackup() {
     const { id } = await call('POST', '/backups')
     announce('The backup has started.')
     followBackup(id)
-    refreshOrTell()
+    refreshOrReport()
   } catch (error) {
     start.ariaDisabled = null
-    if (unanswered(error)) return tellUnanswered(error)
-    tellFailure('No backup was started.', error)
+    if (unanswered(error)) return reportUnanswered(error)
+    reportFailure('No backup was started.', error)
     if (error.id && error.message === 'already_in_progress') followBackup(error.id)
     if (error.id && error.message === 'restore_in_progress') followRestore(error.id)
   }
 }
 
-/** If the backup was started, the list has it as soon as the server answers again. */
-async function tellUnanswered(error) {
-  tellFailure('It is not known whether a backup was started.', error)
-  // Why not has just been told.
+/** Reports that a backup may have started. If so, the list shows it once the server responds again. */
+async function reportUnanswered(error) {
+  reportFailure('It is not known whether a backup was started.', error)
+  // the failure has just been reported
   await refresh().catch(() => undefined)
 }
 
@@ -124,22 +124,22 @@ async function followBackup(id) {
   start.ariaDisabled = 'true'
   try {
     const backup = await showBackupProgress(id)
-    await refreshOrTell()
-    tellEnd(backup)
+    await refreshOrReport()
+    reportEnd(backup)
   } catch (error) {
-    tellFailure('How the backup is going cannot be read.', error)
+    reportFailure('The state of the backup could not be read.', error)
   } finally {
     followed = undefined
     start.ariaDisabled = null
   }
 }
 
-function tellEnd({ error, doc_count, start_timestamp, end_timestamp }) {
+function reportEnd({ error, doc_count, start_timestamp, end_timestamp }) {
   if (error)
     notify(
       'failure',
       'The backup failed.',
-      `${sentence(error)} Nothing of it is kept; earlier backups are not affected. When the cause is gone, back up again.`
+      `${sentence(error)} It holds no documents; earlier backups are not affected. Remove the cause, then back up again.`
     )
   else {
     const took = duration(end_timestamp - start_timestamp)
@@ -158,7 +158,7 @@ initRestoreDialog({
   },
   onFailed(error) {
     const known = !unanswered(error)
-    tellFailure(
+    reportFailure(
       known ? 'The restore was not started.' : 'It is not known whether the restore was started.',
       error
     )
@@ -168,18 +168,18 @@ initRestoreDialog({
 async function append(backup) {
   const name = await askAndAppend(backup)
   if (name) notify('success', 'Appended.', `The backup holds the attachment ${name}.`)
-  await refreshOrTell()
+  await refreshOrReport()
   keepFocus(backup.id, 'append')
 }
 
-/** A dialog gives the focus back to what opened it, which may have been replaced or hidden since. */
+/** Focuses an action after its dialog, since the button that opened it may have been replaced or hidden. */
 function keepFocus(id, action) {
   if (document.activeElement !== document.body) return
   focusAction(id, action)
   if (document.activeElement === document.body) find('title').focus()
 }
 
-/** The browser shows no reason why a download is refused: ask for one first. */
+/** Starts a download. Sends another request first, since the browser does not show why a download is refused. */
 async function download(link) {
   try {
     await call('GET', '/backups')
@@ -187,7 +187,7 @@ async function download(link) {
     direct.click()
     announce('The download has started.')
   } catch (error) {
-    tellFailure('The backup was not downloaded.', error)
+    reportFailure('The backup was not downloaded.', error)
   }
 }
 
@@ -202,7 +202,9 @@ function showSignedOut(reason) {
 }
 
 session.addEventListener('ended', () =>
-  showSignedOut(signedIn ? 'Your session has ended. What was started goes on; sign in to see it.' : undefined)
+  showSignedOut(
+    signedIn ? 'Your session has ended. Running operations continue; sign in to see them.' : undefined
+  )
 )
 
 initSignIn(async () => {
@@ -215,7 +217,7 @@ find('sign-out').addEventListener('click', async () => {
     await call('POST', '/auth/logout')
     showSignedOut('You have signed out.')
   } catch (error) {
-    tellFailure('You are still signed in.', error)
+    reportFailure('You are still signed in.', error)
   }
 })
 start.addEventListener('click', startBackup)
@@ -226,8 +228,8 @@ find('restore-file').addEventListener('click', () => {
 find('show-restore').addEventListener('click', showRunning)
 find('more').addEventListener('click', async () => {
   const before = backups.length
-  limit += PAGE
-  await refreshOrTell()
+  limit += PAGE_SIZE
+  await refreshOrReport()
   announce(`${count(backups.length - before, 'older backup')} shown.`)
 })
 find('backups').addEventListener('click', (event) => {
@@ -246,7 +248,7 @@ find('backups').addEventListener('click', (event) => {
   }
 })
 find('restore').addEventListener('close', async () => {
-  await refreshOrTell()
+  await refreshOrReport()
   keepFocus(restoring, 'restore')
 })
 
@@ -260,8 +262,8 @@ document.addEventListener('drop', (event) => {
   if (dropped && signedIn && !document.querySelector('dialog[open]')) askAndRestoreFile(dropped)
 })
 
-/** Others may have made backups. */
-async function look() {
+/** Shows the backups that others have made meanwhile. */
+async function checkForChanges() {
   showAges()
   if (!signedIn || document.hidden) return
   try {
@@ -269,10 +271,10 @@ async function look() {
     if (seen !== ids) await refresh()
     ids = seen
   } catch (error) {
-    tellUnread(error)
+    reportUnreadList(error)
   }
 }
 
-setInterval(look, LOOK)
-document.addEventListener('visibilitychange', look)
-refreshOrTell()
+setInterval(checkForChanges, CHECK_INTERVAL)
+document.addEventListener('visibilitychange', checkForChanges)
+refreshOrReport()

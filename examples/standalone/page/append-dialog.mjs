@@ -2,9 +2,9 @@ import { call } from './api.mjs'
 import { announce } from './element.mjs'
 import { explain } from './explain.mjs'
 import { age } from './format.mjs'
-import { complain } from './notices.mjs'
+import { showFormError } from './notices.mjs'
 
-/** 32 MiB, what the server takes, as base 64. */
+/** Bytes of the largest file. As base 64 it takes 32 MiB, the server's limit. */
 const MAX_FILE = 24 * 1024 ** 2
 
 const dialog = document.getElementById('append')
@@ -15,7 +15,7 @@ const text = document.getElementById('append-text')
 const submit = form.querySelector('[type=submit]')
 let backup
 let done
-/** Ends what is being sent when the dialog is closed. */
+/** Aborts the request when the dialog is closed. */
 let sending
 
 /**
@@ -25,7 +25,7 @@ let sending
 export function askAndAppend(to) {
   backup = to
   form.reset()
-  complain(form, '')
+  showFormError(form, '')
   showKind()
   showHint()
   dialog.querySelector('[data-source]').textContent = `${to.id}, made ${age(to.start_timestamp)}`
@@ -45,8 +45,8 @@ function showKind() {
 function showHint() {
   const taken = backup.attachments.includes(name.value.trim())
   document.getElementById('append-name-hint').textContent = taken
-    ? 'The backup has an attachment of this name: it will be replaced.'
-    : 'Such as apollo-settings. An attachment of the same name is replaced.'
+    ? 'The backup has an attachment of this name. It will be replaced.'
+    : 'For example apollo-settings. An attachment of the same name is replaced.'
 }
 
 form.addEventListener('change', showKind)
@@ -66,12 +66,12 @@ form.addEventListener('submit', async (event) => {
   if (submit.ariaDisabled === 'true') return
   const chosen = file.files[0]
   const as = name.value.trim()
-  if (as === '') return complain(form, 'Give the attachment a name.', name)
-  if (kind() === 'file' && !chosen) return complain(form, 'Choose a file.', file)
+  if (as === '') return showFormError(form, 'Give the attachment a name.', name)
+  if (kind() === 'file' && !chosen) return showFormError(form, 'Choose a file.', file)
   if (kind() === 'file' && chosen.size > MAX_FILE)
-    return complain(form, 'The file is larger than 24 MiB.', file)
-  if (kind() === 'text' && text.value === '') return complain(form, 'Enter the text.', text)
-  complain(form, '')
+    return showFormError(form, 'The file is larger than 24 MiB.', file)
+  if (kind() === 'text' && text.value === '') return showFormError(form, 'Enter the text.', text)
+  showFormError(form, '')
   submit.ariaDisabled = 'true'
   announce('Appending.')
   sending = new AbortController()
@@ -85,7 +85,7 @@ form.addEventListener('submit', async (event) => {
     done(as)
     dialog.close()
   } catch (error) {
-    if (!signal.aborted) complain(form, explain(error))
+    if (!signal.aborted) showFormError(form, explain(error))
   } finally {
     submit.ariaDisabled = null
   }

@@ -1,10 +1,10 @@
 import { backupUrl } from './api.mjs'
 import { el, mark } from './element.mjs'
-import { age, bytes, count, duration, exact, number } from './format.mjs'
+import { age, bytes, count, dateTime, duration, number } from './format.mjs'
 
 const table = document.getElementById('backups')
 const body = table.tBodies[0]
-// on narrow screens the table is laid out as blocks, which would take these roles from it
+// narrow screens lay the table out as blocks, which would lose these roles otherwise
 const ROLES = { table: 'table', thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', th: 'columnheader' }
 for (const part of [table, ...table.querySelectorAll('*')]) {
   const role = ROLES[part.localName]
@@ -12,7 +12,7 @@ for (const part of [table, ...table.querySelectorAll('*')]) {
 }
 const STATES = { complete: 'Complete', running: 'In progress', failed: 'Failed' }
 
-/** What a row shows, to know when it has to be made anew. */
+/** Content of each row, to replace a row only when its content changes. */
 const shown = new WeakMap()
 
 export function stateOf({ in_progress, error }) {
@@ -20,13 +20,13 @@ export function stateOf({ in_progress, error }) {
   return error ? 'failed' : 'complete'
 }
 
-/** Sum of a number over a backup's databases, or `undefined` when some database does not tell it, as old backups do. */
+/** Returns the sum of a member over a backup's databases, or `undefined` when one lacks it, as in old backups. */
 function sum({ dbs }, member) {
   const values = Object.values(dbs).map((database) => database[member])
   return values.every(Number.isFinite) ? values.reduce((total, value) => total + value, 0) : undefined
 }
 
-/** Shows the backups, newest first. Rows that did not change stay, so that focus and open details do. */
+/** Shows the backups, newest first. Keeps unchanged rows, and with them focus and open details. */
 export function showBackups(backups) {
   table.hidden = backups.length === 0
   document.getElementById('empty').hidden = backups.length > 0
@@ -47,7 +47,7 @@ export function showBackups(backups) {
   showAges()
 }
 
-/** Puts a row in another's place, with what is open and focused there. */
+/** Replaces a row, and keeps open details and focus. */
 function keepPlace(before, row) {
   row.querySelector('details').open = before.querySelector('details').open
   const { action } = before.contains(document.activeElement) ? document.activeElement.dataset : {}
@@ -55,19 +55,19 @@ function keepPlace(before, row) {
   if (action) focusAction(row.dataset.id, action)
 }
 
-/** Focuses what a dialog was opened with, whose row may have been replaced since. */
+/** Focuses an action of a backup, if the list still has it. */
 export function focusAction(id, action) {
   body.querySelector(`[data-id="${id}"] [data-action="${action}"]`)?.focus()
 }
 
-/** Brings all ages up to date. */
+/** Updates all ages on the page. */
 export function showAges() {
   for (const time of document.querySelectorAll('time[data-age]'))
     time.textContent = age(Number(time.dataset.age))
 }
 
 export const ageOf = (ms) =>
-  el('time', { datetime: new Date(ms).toISOString(), title: exact(ms), 'data-age': ms }, age(ms))
+  el('time', { datetime: new Date(ms).toISOString(), title: dateTime(ms), 'data-age': ms }, age(ms))
 
 function rowOf(backup) {
   const state = stateOf(backup)
@@ -92,7 +92,7 @@ function rowOf(backup) {
       { scope: 'row', role: 'rowheader', class: 'made' },
       el('span', { class: 'age' }, ageOf(backup.start_timestamp)),
       ' ',
-      el('span', { class: 'muted' }, exact(backup.start_timestamp)),
+      el('span', { class: 'muted' }, dateTime(backup.start_timestamp)),
       backup.error && el('span', { class: 'reason' }, backup.error),
       backup.unreadable_count > 0 ? el('span', { class: 'reason' }, unreadText(backup)) : undefined,
       backup.missing_databases ? el('span', { class: 'reason' }, missingText(backup)) : undefined,
@@ -107,7 +107,7 @@ function rowOf(backup) {
 function actionsOf(backup, state) {
   const named = (text) => [
     text,
-    el('span', { class: 'hidden' }, ` the backup of ${exact(backup.start_timestamp)}`)
+    el('span', { class: 'hidden' }, ` the backup of ${dateTime(backup.start_timestamp)}`)
   ]
   const button = (action, text) =>
     el('button', { type: 'button', class: 'small', 'data-action': action }, ...named(text))
@@ -131,9 +131,9 @@ const unreadText = ({ unreadable_count }) =>
   `Without ${count(unreadable_count, 'document')} that could not be read`
 
 const missingText = ({ missing_databases }) =>
-  `Without ${missing_databases.join(', ')}: no such database. Is its name right in the server's configuration?`
+  `Without ${missing_databases.join(', ')}: no such database. Check its name in the server's configuration.`
 
-/** Documents that are named in the details of a backup. */
+/** How many unreadable documents the details of a backup name. */
 const NAMED = 20
 
 function unreadableList(unreadable, total) {
@@ -153,8 +153,8 @@ function detailsOf(backup) {
   const raw = sum(backup, 'raw_bytes')
   const facts = [['Id', el('code', {}, backup.id)]]
   const { name, uuid } = backup.requester ?? {}
-  if (name ?? uuid) facts.push(['Asked for by', name ?? uuid])
-  if (backup.end_timestamp) facts.push(['Took', duration(backup.end_timestamp - backup.start_timestamp)])
+  if (name ?? uuid) facts.push(['Requested by', name ?? uuid])
+  if (backup.end_timestamp) facts.push(['Duration', duration(backup.end_timestamp - backup.start_timestamp)])
   for (const [database, summary] of Object.entries(backup.dbs)) {
     const { doc_count, conflict_count, unreadable = [], unreadable_count } = summary
     if (!Number.isFinite(doc_count)) continue
@@ -165,7 +165,7 @@ function detailsOf(backup) {
     const conflicts = conflict_count > 0 ? `, ${number(conflict_count)} of them with conflicts` : ''
     facts.push([database, count(doc_count, 'document') + conflicts])
     if (unreadable.length > 0)
-      facts.push([`${database}: not read`, unreadableList(unreadable, unreadable_count)])
+      facts.push([`${database}: not readable`, unreadableList(unreadable, unreadable_count)])
   }
   if (raw !== undefined && !backup.error && !backup.in_progress) facts.push(['As JSON', bytes(raw)])
   const versions = Object.entries(backup.ibp_versions ?? {}).map(([name, value]) => `${name} ${value}`)

@@ -6,11 +6,11 @@ const panel = document.getElementById('running-backup')
 const find = (name) => panel.querySelector(`[data-${name}]`)
 const DATABASES = ['components', 'sessions', 'system']
 
-/** The key of a database in a backup. */
+/** Returns the key of a database in a backup. */
 const keyOf = (database) => `athena_${database}`
 
 /**
- * Shows how a backup is going until it has ended.
+ * Shows the progress of a backup until it ends.
  * @returns its summary, whether it failed or not
  * @throws ApiError
  */
@@ -35,7 +35,7 @@ export async function showBackupProgress(id) {
   }
 }
 
-/** Databases are backed up one after another. */
+/** Returns the database that is being backed up. Databases are backed up one after another. */
 const current = ({ dbs }) => DATABASES.find((database) => !dbs[keyOf(database)])
 
 function show(backup) {

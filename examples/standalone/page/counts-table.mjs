@@ -10,7 +10,7 @@ const COLUMNS = [
   ['failed', 'Failed', 'Failed']
 ]
 
-/** What a restore did to each database, or with `planned` would do. */
+/** Returns a table of what a restore did to each database or, with `planned`, would do. */
 export function countsTable(databases, { planned }) {
   const columns = COLUMNS.filter(
     ([member]) => member !== 'failed' || Object.values(databases).some(({ failed }) => failed > 0)
@@ -55,7 +55,7 @@ export function countsTable(databases, { planned }) {
   )
 }
 
-/** Sum over the databases of one or more counts. */
+/** Returns the sum of one or more counts over all databases. */
 export const total = (databases, ...members) =>
   Object.values(databases).reduce(
     (sum, counts) => sum + members.reduce((part, member) => part + counts[member], 0),

@@ -1,4 +1,4 @@
-/** Makes an element. Text is never parsed as HTML. */
+/** Creates an element. Text is never parsed as HTML. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) {
@@ -11,10 +11,10 @@ export function el(tag, attributes = {}, ...children) {
 
 const MARKS = { complete: '✓', running: '●', failed: '✕', waiting: '○' }
 
-/** A sign for the eye beside words that say the same. */
+/** Returns a symbol of a state. It is hidden from screen readers, since the words beside it say the same. */
 export const mark = (state) => el('span', { class: `mark ${state}`, 'aria-hidden': 'true' }, MARKS[state])
 
-/** An item of a list of steps. */
+/** Returns an item of a list of steps. */
 export const stepItem = (state, ...content) =>
   el(
     'li',
@@ -23,7 +23,7 @@ export const stepItem = (state, ...content) =>
     el('span', {}, ...content)
   )
 
-/** Says something to screen readers, also while a dialog makes the rest of the page inert. */
+/** Announces a text to screen readers, even while a dialog makes the rest of the page inert. */
 export function announce(text) {
   const region =
     document.querySelector('dialog[open] [data-announcer]') ?? document.querySelector('main [data-announcer]')

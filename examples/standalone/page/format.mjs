@@ -13,8 +13,8 @@ export const number = (value) => numbers.format(value)
 /** `1 document`, `1,204 documents` */
 export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? '' : 's'}`
 
-/** The time as the browser's time zone has it. */
-export const exact = (ms) => dates.format(ms)
+/** Returns date and time in the browser's time zone. */
+export const dateTime = (ms) => dates.format(ms)
 
 /** `just now`, `3 h ago` */
 export function age(ms, now = Date.now()) {

@@ -3,7 +3,7 @@ import { announce, el, mark } from './element.mjs'
 const list = document.getElementById('notices')
 
 /**
- * Shows how an operation ended, in place of what was shown before.
+ * Shows the outcome of an operation in place of the earlier notice.
  * @param kind `success` or `failure`
  */
 export function notify(kind, title, text = '', ...buttons) {
@@ -33,8 +33,8 @@ export function notify(kind, title, text = '', ...buttons) {
 
 export const clearNotices = () => list.replaceChildren()
 
-/** Shows what is wrong in a form, and with which field. */
-export function complain(form, text, field) {
+/** Shows an error in a form, and marks the field that caused it. An empty text removes the error. */
+export function showFormError(form, text, field) {
   form.querySelector('[data-message]').textContent = text
   for (const marked of form.querySelectorAll('[aria-invalid]')) marked.removeAttribute('aria-invalid')
   if (!field) return

@@ -1,6 +1,6 @@
 import { ApiError, call } from './api.mjs'
 
-/** Milliseconds between two looks: soon after the start, then at leisure. */
+/** Returns the milliseconds before the next request: few at first, so that short operations show their end at once. */
 const waitOf = (round) => (round < 8 ? 250 : 1000)
 
 const pause = (ms, signal) =>
@@ -13,8 +13,8 @@ const pause = (ms, signal) =>
   })
 
 /**
- * Reads until `isOver`. A server or database that does not answer is asked again.
- * @throws ApiError when the server refuses; what `signal` was aborted with
+ * Reads a path again and again until `isOver`, even while the server or the database does not answer.
+ * @throws ApiError when the server refuses, or the reason that `signal` was aborted with
  */
 async function follow(path, isOver, { signal, onUpdate, onTrouble }) {
   for (let round = 0; ; round++) {

@@ -2,8 +2,8 @@ import { call, skipQuery, upload } from './api.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
-import { age, bytes, count, exact } from './format.mjs'
-import { complain } from './notices.mjs'
+import { age, bytes, count, dateTime } from './format.mjs'
+import { showFormError } from './notices.mjs'
 import { followTransaction } from './polling.mjs'
 import { showPreview } from './restore-preview.mjs'
 import { showRestoreProgress, showTrouble } from './restore-progress.mjs'
@@ -19,20 +19,21 @@ const skipLists = {
   system: document.getElementById('skip-system')
 }
 
-/** The backup to restore; without one, the file that is chosen. */
+/** The stored backup to restore. `undefined` when a file is restored. */
 let backup
-/** What the dialog waits for. */
+/** Aborts the request that the dialog waits for. */
 let waiting = new AbortController()
-/** Whether what the dialog waits for goes on when it is closed: a restore that the server may have begun. */
+/** Whether closing the dialog leaves its request alone: the server may have begun a restore. */
 let committed = false
 /** Transaction of the restore that this page follows. */
 let following
 let listeners
 
 /**
+ * Sets the listeners of the dialog.
  * @param onRunning called with whether a restore runs
  * @param onEnded called with the transaction of a restore that has ended, and whether the dialog shows it
- * @param onFailed called with why a restore did not start when the dialog is not there to show it
+ * @param onFailed called with the error when a restore does not start and the dialog is closed
  */
 export function initRestoreDialog({ onRunning, onEnded, onFailed }) {
   listeners = { onRunning, onEnded, onFailed }
@@ -41,7 +42,7 @@ export function initRestoreDialog({ onRunning, onEnded, onFailed }) {
 /** Opens the dialog for a stored backup. */
 export const askAndRestore = (stored) => open(stored)
 
-/** Opens the dialog for a file; one that was dropped, or one to be chosen. */
+/** Opens the dialog for a file: a dropped one, or one to be chosen. */
 export function askAndRestoreFile(dropped) {
   open(undefined)
   if (!dropped || isBusy()) return
@@ -68,7 +69,7 @@ function open(stored) {
   for (const form of [steps.choose, steps.confirm]) form.reset()
   document.getElementById('file-field').hidden = backup !== undefined
   showSource()
-  complain(steps.choose, '')
+  showFormError(steps.choose, '')
   show('choose', { focus: false })
   dialog.showModal()
   ;(backup ? steps.choose.querySelector('h3') : file).focus()
@@ -77,10 +78,10 @@ function open(stored) {
 function showSource() {
   const chosen = file.files[0]
   dialog.querySelector('[data-source]').textContent = backup
-    ? `The backup of ${exact(backup.start_timestamp)} (${age(backup.start_timestamp)}, ${count(backup.doc_count, 'document')})`
+    ? `The backup of ${dateTime(backup.start_timestamp)} (${age(backup.start_timestamp)}, ${count(backup.doc_count, 'document')})`
     : chosen
       ? `The file ${chosen.name} (${bytes(chosen.size)})`
-      : 'A backup that was downloaded'
+      : 'A downloaded backup'
 }
 
 function show(step, { focus = true } = {}) {
@@ -88,7 +89,7 @@ function show(step, { focus = true } = {}) {
   if (focus) steps[step].querySelector('h3').focus()
 }
 
-/** Shows what is waited for. Without a number, how far it is is not known. */
+/** Shows what the dialog waits for, and which fraction of it is done, if that is known. */
 function showWorking(title, text, fraction) {
   const { working } = steps
   working.querySelector('[data-close]').textContent = committed ? 'Close' : 'Cancel'
@@ -161,14 +162,14 @@ async function preview() {
   } catch (error) {
     if (signal.aborted) return
     show('choose')
-    complain(steps.choose, error.status === undefined ? failed('The preview', error) : explain(error))
+    showFormError(steps.choose, error.status === undefined ? failed('The preview', error) : explain(error))
   }
 }
 
 function showOutcome(transaction) {
   const { databases } = transaction
   showPreview(steps.confirm, transaction, { skip: skip(), word: word() })
-  complain(steps.confirm, '')
+  showFormError(steps.confirm, '')
   show('confirm')
   announce(
     `The preview is done. ${count(total(databases, 'created', 'changed'), 'document')} would be written.`
@@ -177,7 +178,7 @@ function showOutcome(transaction) {
 
 const failed = (what, { message }) => `${what} failed: ${sentence(message)} Nothing was written.`
 
-/** What the operator types to confirm. */
+/** Returns what the operator has to type to confirm. */
 const word = () => (backup ? backup.id.slice(-6) : 'restore')
 
 async function restore() {
@@ -193,9 +194,9 @@ async function restore() {
     if (signal.aborted) return
     show('confirm', { focus: dialog.open })
     const more = unanswered(error)
-      ? ' The restore may have started all the same: reload the page, which shows one that is running.'
+      ? ' The restore may have started all the same. Reload the page to see whether one is running.'
       : ''
-    complain(steps.confirm, explain(error) + more)
+    showFormError(steps.confirm, explain(error) + more)
     if (!dialog.open) listeners.onFailed(error)
   } finally {
     committed = false
@@ -203,7 +204,7 @@ async function restore() {
   if (txId) await followRestore(txId)
 }
 
-/** Follows a restore to its end, whether the dialog is open or not. Dry runs, of other operators, are let alone. */
+/** Follows a restore to its end, whether the dialog is open or not. Ignores dry runs: they are other operators'. */
 export async function followRestore(txId) {
   if (following === txId) return
   following = txId
@@ -220,7 +221,7 @@ export async function followRestore(txId) {
     listeners.onEnded(transaction, dialog.open)
   } catch (error) {
     if (!(error instanceof DryRun))
-      showTrouble(steps.running, `How the restore is going cannot be read. ${explain(error)}`)
+      showTrouble(steps.running, `The state of the restore could not be read. ${explain(error)}`)
   } finally {
     following = undefined
     listeners.onRunning(false)
@@ -229,25 +230,25 @@ export async function followRestore(txId) {
 
 class DryRun extends Error {}
 
-/** A restore that was found running may not be of what the dialog was opened for. */
+/** Shows what is being restored, which need not be what the dialog was opened for. */
 function showSourceOf({ backup_id: id, by }) {
   const what = id
-    ? `The backup of ${exact(Number(id.slice(id.lastIndexOf('_') + 1)))}`
+    ? `The backup of ${dateTime(Number(id.slice(id.lastIndexOf('_') + 1)))}`
     : 'A backup from a file'
   dialog.querySelector('[data-source]').textContent = `${what}, restored by ${by}`
 }
 
 steps.choose.addEventListener('submit', (event) => {
   event.preventDefault()
-  if (!backup && !file.files[0]) return complain(steps.choose, 'Choose the file of a backup.', file)
-  complain(steps.choose, '')
+  if (!backup && !file.files[0]) return showFormError(steps.choose, 'Choose a backup file.', file)
+  showFormError(steps.choose, '')
   preview()
 })
 steps.confirm.addEventListener('submit', (event) => {
   event.preventDefault()
   if (confirmation.value.trim() !== word())
-    return complain(steps.confirm, `Type ${word()} to confirm that you want to restore.`, confirmation)
-  complain(steps.confirm, '')
+    return showFormError(steps.confirm, `Type ${word()} to confirm that you want to restore.`, confirmation)
+  showFormError(steps.confirm, '')
   restore()
 })
 steps.confirm.querySelector('[data-back]').addEventListener('click', () => show('choose'))

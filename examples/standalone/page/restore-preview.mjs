@@ -2,7 +2,7 @@ import { countsTable, total } from './counts-table.mjs'
 import { el } from './element.mjs'
 import { count } from './format.mjs'
 
-/** Shows what a dry run found, and asks to type `word` when there is something to restore. */
+/** Shows the result of a dry run, and asks the operator to type `word` when there is something to restore. */
 export function showPreview(form, transaction, { skip, word }) {
   const { databases, skip_unknown: unknown, settings_documents: settings } = transaction
   const writes = total(databases, 'created', 'changed')
@@ -33,7 +33,7 @@ export function showPreview(form, transaction, { skip, word }) {
   form.reset()
 }
 
-/** Warns of ids to be left alone that no document has: mistyped ones, as a rule. */
+/** Warns about ids on the skip lists that no document has: usually they are mistyped. */
 function showUnknown(part, unknown = {}) {
   const told = Object.entries(unknown).map(
     ([database, { count: all, ids }]) =>
@@ -46,7 +46,7 @@ function showUnknown(part, unknown = {}) {
   )
 }
 
-/** Warns that a console's settings would be changed: by a backup of another one, this one would serve its databases. */
+/** Warns that settings would change. With another console's settings, this one would serve the other's databases. */
 function showSettings(part, settings = []) {
   part.hidden = settings.length === 0
   part.replaceChildren(

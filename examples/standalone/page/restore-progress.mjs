@@ -10,7 +10,7 @@ const TITLES = {
 }
 let said
 
-/** Shows how a restore is going, or how it ended. */
+/** Shows the progress of a restore, or its outcome. */
 export function showRestoreProgress(part, transaction) {
   const {
     status,
@@ -45,12 +45,12 @@ function showTitle(title, status) {
   title.replaceChildren(...marks[status], TITLES[status])
 }
 
-/** Shows that the server cannot be asked how the restore is going. */
+/** Shows why the state of the restore cannot be read. */
 export function showTrouble(part, text) {
   part.querySelector('[data-message]').textContent = text
 }
 
-/** How a restore ended, in a sentence or two. */
+/** Returns the outcome of a restore in a sentence or two. */
 export function outcomeOf({
   status,
   databases = {},
@@ -59,15 +59,15 @@ export function outcomeOf({
   ts_completed,
   settings_documents: settings = []
 }) {
-  if (status === 'pending') return 'It goes on when this window is closed.'
+  if (status === 'pending') return 'The restore continues if you close this window.'
   const done = `${count(total(databases, 'created', 'changed'), 'document')} written in ${duration(ts_completed - ts_started)}`
   const changed = settings.map(({ id, change }) => ` The settings in ${id} were ${change}.`).join('')
   if (status === 'success')
     return `${done}, ${number(total(databases, 'unchanged', 'skipped'))} left as they were.${changed}`
   const failed = total(databases, 'failed')
   if (failed === 0)
-    return `${sentence(messages.at(-1) ?? 'unknown error')} ${done}. When the cause is gone, restore again.`
-  return `${done}, ${number(failed)} failed. When their cause is gone, restore again: what is restored already is left alone.`
+    return `${sentence(messages.at(-1) ?? 'unknown error')} ${done}. Remove the cause, then restore again.`
+  return `${done}, ${number(failed)} failed. Remove the cause, then restore again: documents that are restored already are left alone.`
 }
 
 function step(status, message, last) {

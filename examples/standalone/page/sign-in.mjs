@@ -1,6 +1,6 @@
 import { call } from './api.mjs'
 import { explain } from './explain.mjs'
-import { complain } from './notices.mjs'
+import { showFormError } from './notices.mjs'
 
 const section = document.getElementById('sign-in')
 const form = document.getElementById('sign-in-form')
@@ -8,14 +8,17 @@ const email = document.getElementById('email')
 const password = document.getElementById('password')
 const submit = form.querySelector('[type=submit]')
 
-/** @param onSignedIn called with every new session; what it returns is why the account is of no use, if it is */
+/**
+ * Handles the sign-in form.
+ * @param onSignedIn called after each sign-in; the form shows an error that it throws
+ */
 export function initSignIn(onSignedIn) {
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
     if (submit.ariaDisabled === 'true') return
-    if (email.value === '') return complain(form, 'Enter your email.', email)
-    if (password.value === '') return complain(form, 'Enter your password.', password)
-    complain(form, '')
+    if (email.value === '') return showFormError(form, 'Enter your email.', email)
+    if (password.value === '') return showFormError(form, 'Enter your password.', password)
+    showFormError(form, '')
     submit.ariaDisabled = 'true'
     try {
       await call('POST', '/auth/login', { body: { email: email.value, password: password.value } })
@@ -24,15 +27,15 @@ export function initSignIn(onSignedIn) {
     } catch (error) {
       if (error.status === 401) {
         password.value = ''
-        complain(form, 'The email or the password is wrong.', password)
-      } else complain(form, explain(error))
+        showFormError(form, 'The email or the password is wrong.', password)
+      } else showFormError(form, explain(error))
     } finally {
       submit.ariaDisabled = null
     }
   })
 }
 
-/** Shows the form in place of the page. */
+/** Shows the sign-in form, with the reason for signing in if there is one. */
 export function showSignIn(reason) {
   if (reason) document.getElementById('sign-in-reason').textContent = reason
   section.hidden = false
@@ -41,5 +44,5 @@ export function showSignIn(reason) {
 
 export function hideSignIn() {
   section.hidden = true
-  complain(form, '')
+  showFormError(form, '')
 }

@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { type Command, type Context, checkBackupId } from '../command.js'
-import { CliError, EXIT } from '../errors.js'
+import { CliError, fileError, usageError } from '../errors.js'
 
 /** Far above what a server takes; below what a string can hold once it is JSON. */
 const MAX_BYTES = 128 * 1024 * 1024
@@ -17,7 +17,7 @@ An attachment of the same name is replaced. - reads stdin.`,
   check([id, name]) {
     checkBackupId(id)
     // In a URL, these two name another path.
-    if (['', '.', '..'].includes(name)) throw new CliError(EXIT.usage, `"${name}" cannot be a name`)
+    if (['', '.', '..'].includes(name)) throw usageError(`"${name}" cannot be a name`)
   },
   async run(context, [id, name, file], { base64 }) {
     const data = await readData(context, file)
@@ -35,15 +35,15 @@ async function readData({ stdin }: Context, file: string): Promise<Buffer> {
       file === '-' ? await buffer(stdin) : (await stat(file)).size > MAX_BYTES ? null : await readFile(file)
     if (data && data.length <= MAX_BYTES) return data
   } catch (error) {
-    throw new CliError(EXIT.failed, (error as Error).message)
+    throw fileError(error)
   }
-  throw new CliError(EXIT.failed, `${file} is larger than ${MAX_BYTES} bytes`)
+  throw new CliError(`${file} is larger than ${MAX_BYTES} bytes`)
 }
 
 function utf8(data: Buffer): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data)
   } catch {
-    throw new CliError(EXIT.failed, 'the data is not UTF-8: --base64 encodes it')
+    throw new CliError('the data is not UTF-8: --base64 encodes it')
   }
 }

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
 import { download } from '../download.js'
-import { CliError, EXIT } from '../errors.js'
+import { CliError, EXIT, usageError } from '../errors.js'
 import { PartFile, type Sink } from '../part-file.js'
 
 export const get: Command = {
@@ -22,8 +22,8 @@ documents changed.`,
   arguments: [1, 1],
   check([id], { output, json }) {
     checkBackupId(id)
-    if (output === '-' && json) throw new CliError(EXIT.usage, '--json needs stdout, which -o - takes')
-    if (output === '') throw new CliError(EXIT.usage, '--output is empty')
+    if (output === '-' && json) throw usageError('--json needs stdout, which -o - takes')
+    if (output === '') throw usageError('--output is empty')
   },
   async run(context, [id], { output = `${id}.json`, force }) {
     if (output === '-') return toStdout(context, id)
@@ -60,7 +60,7 @@ async function toFile(
 async function toStdout({ client, progress, stdout }: Context, id: string): Promise<Outcome> {
   const sink = new StdoutSink(stdout)
   await download(client, id, sink, (done, total) => progress.transfer(id, done, total))
-  if (sink.last !== '}') throw new CliError(EXIT.failed, 'what came does not end as a backup does')
+  if (sink.last !== '}') throw new CliError('what came does not end as a backup does')
   return { result: { id, bytes: sink.position }, text: null }
 }
 
@@ -76,7 +76,7 @@ class StdoutSink implements Sink {
 
   async begin(etag: string | undefined): Promise<void> {
     if (this.position > 0) {
-      throw new CliError(EXIT.failed, 'the connection broke, and the server cannot go on where it did')
+      throw new CliError('the connection broke, and the server cannot go on where it did')
     }
     this.etag = etag
   }

@@ -1,10 +1,10 @@
+import { createInterface } from 'node:readline/promises'
 import { readSkipList } from '../../json/read-skip-list.js'
 import { atOnce } from '../../waits/steps.js'
 import { uploadOf } from '../backup-file.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
-import { confirm } from '../confirm.js'
-import { CliError, EXIT } from '../errors.js'
+import { CliError, EXIT, usageError } from '../errors.js'
 import {
   followTransaction,
   settingsText,
@@ -43,10 +43,10 @@ settings of another console this one would use that one's databases and keys.`,
   arguments: [0, 1],
   check([id], values) {
     if ((id === undefined) === (values.file === undefined)) {
-      throw new CliError(EXIT.usage, 'restore takes either the id of a backup or --file')
+      throw usageError('restore takes either the id of a backup or --file')
     }
     if (id !== undefined) checkBackupId(id)
-    for (const option of SKIP_OPTIONS) listOf(option, values)
+    for (const option of SKIP_OPTIONS) idsOf(option, values)
   },
   async run(context, [id], values) {
     const { client, progress } = context
@@ -55,7 +55,7 @@ settings of another console this one would use that one's databases and keys.`,
     if (values.yes) context.stderr.write(warning)
     else {
       const what = `Restoring ${id ?? values.file} overwrites documents of the databases of ${client.host}.`
-      await confirm(context, `${what}\n${warning}`.trimEnd(), client.host)
+      await confirm(context, `${what}\n${warning}`.trimEnd())
     }
     const { url } = await client.json<{ url?: string }>(call, { idempotent: false })
     progress.clear()
@@ -74,17 +74,11 @@ async function callOf({ progress }: Context, id: string | undefined, values: Val
   const url = values['client-webhook-url'] as string | undefined
   const query: Record<string, string> = {}
   for (const option of SKIP_OPTIONS) {
-    const ids = listOf(option, values)
-    if (ids !== undefined) query[option.replace('-', '_')] = ids
+    const ids = idsOf(option, values)
+    if (ids) query[option.replace('-', '_')] = JSON.stringify(ids)
   }
-  if (id !== undefined) {
-    return {
-      method: 'PUT',
-      path: ['backups', id],
-      query,
-      json: url === undefined ? {} : { client_webhook_url: url }
-    }
-  }
+  if (id !== undefined)
+    return { method: 'PUT', path: ['backups', id], query, json: { client_webhook_url: url } }
   const file = String(values.file)
   const upload = await uploadOf(file, url, (done, total) => progress.transfer(file, done, total))
   return { method: 'PUT', path: ['backups'], query, ...upload }
@@ -103,21 +97,30 @@ addresses and keys. --skip-system ${SETTINGS} leaves them alone.
 `
 }
 
-/** The ids of a skip list, as JSON. @throws CliError */
-function listOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string | undefined {
-  const ids = idsOf(option, values)
-  return ids && JSON.stringify(ids)
-}
-
-/** The ids that an option names; `undefined` without it. @throws CliError */
+/** Returns the ids that an option names, `undefined` without it. @throws CliError */
 function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] | undefined {
   const given = values[option] as string[] | undefined
   return given?.flatMap((text) => {
     const list = atOnce(readSkipList(text))
     if (list) return list
-    throw new CliError(
-      EXIT.usage,
-      `--${option} must be the id of a document, or ids with commas between them`
-    )
+    throw usageError(`--${option} must be the id of a document, or ids with commas between them`)
   })
+}
+
+/**
+ * Asks on the terminal for the server's host, an answer that shows that the question was read.
+ * @throws CliError when there is no terminal or another answer came
+ */
+export async function confirm({ stdin, stderr, client }: Context, what: string): Promise<void> {
+  if (!stdin.isTTY) throw usageError('nobody can be asked, stdin is no terminal: --yes confirms')
+  const terminal = createInterface({ input: stdin, output: stderr })
+  try {
+    // The end of the input is an answer as well.
+    const ended = new Promise<string>((resolve) => terminal.once('close', () => resolve('')))
+    const asked = terminal.question(`${what}\nType ${client.host} to go on: `, { signal: client.signal })
+    if ((await Promise.race([asked, ended])).trim() === client.host) return
+  } finally {
+    terminal.close()
+  }
+  throw new CliError('not confirmed: nothing was restored')
 }

@@ -1,7 +1,6 @@
 import { readHead } from '../backup-head.js'
 import { backupOutcome, progressText } from '../backup-text.js'
 import type { Command } from '../command.js'
-import { poll } from '../poll.js'
 
 export const start: Command = {
   summary: 'start a backup',
@@ -14,16 +13,15 @@ export const start: Command = {
   arguments: [0, 0],
   async run({ client, progress }, _args, { wait }) {
     const call = { method: 'POST', path: ['backups'] } as const
-    const started = await client.json<{ id: string; url: string }>(call, { idempotent: false })
-    const { id, url } = started
+    const { id, url } = await client.json<{ id: string; url: string }>(call, { idempotent: false })
     if (!wait) return { result: { id, url }, text: id }
     progress.note(`${id} started`)
-    const head = await poll(async () => {
+    const head = await client.poll(async () => {
       const head = await readHead(client, id)
       if (!head.in_progress) return head
       progress.state(progressText(head))
       return undefined
-    }, client.signal)
+    })
     return backupOutcome(head)
   }
 }

@@ -1,5 +1,5 @@
-// backups.js - the database backups of athena, by the plugin fastify-couchdb-backups.
-// In place of libs/db_backup.js and routes/db_backups_apis.js.
+// backups.js - athena's database backups, made by the plugin fastify-couchdb-backups.
+// Replaces libs/db_backup.js and routes/db_backups_apis.js.
 const { Readable } = require('node:stream')
 const { inspect } = require('node:util')
 const { deflateSync } = require('node:zlib')
@@ -8,15 +8,15 @@ const nano = require('nano')
 const { dbBackups, createCouchWebhookStore, OperationInProgressError } = require('fastify-couchdb-backups')
 
 const HOUR = 60 * 60 * 1000
-/** What athena's body parsers take. */
+/** Size limit of athena's body parsers. */
 const MAX_SIGNED = '25mb'
-/** athena's status where there is nothing of what was asked for, which is no failure. */
+/** athena's status when it finds nothing, which is no failure. */
 const NOTHING_THERE = 222
 
 module.exports = (logger, ev, t) => {
-  /** Requests that athena's middleware has let through, with the scheme it knows them by. */
+  /** Requests that athena's middleware has authorized, with their scheme. */
   const permitted = new WeakMap()
-  /** Bodies of signed requests, which the middleware has read. */
+  /** Bodies of signed requests, which had to be read to verify the signature. */
   const signed = new WeakMap()
 
   let scope
@@ -26,7 +26,7 @@ module.exports = (logger, ev, t) => {
   }
   const fastify = Fastify({
     loggerInstance: log_adapter(),
-    routerOptions: { caseSensitive: false, ignoreTrailingSlash: true } // as Express matches paths
+    routerOptions: { caseSensitive: false, ignoreTrailingSlash: true } // match paths as Express does
   })
 
   fastify.addHook('preParsing', async ({ raw }, _reply, payload) => {
@@ -38,7 +38,7 @@ module.exports = (logger, ev, t) => {
     })
   })
 
-  // athena makes its notification when the request ends, and adds who asked, the api, its tx_id and the user agent
+  // athena creates the notification when the request ends, and adds the user, the api, the tx_id and the user agent
   fastify.addHook('preSerialization', async ({ raw }, { statusCode }, payload) => {
     if (raw.method === 'POST' && statusCode === 202)
       t.notifications.procrastinate(raw, { message: `starting db backup '${payload.id}'` })
@@ -51,7 +51,7 @@ module.exports = (logger, ev, t) => {
     publicUrl: () => ev.HOST_URL,
     settingsDocuments: [process.env.SETTINGS_DOC_ID || '00_settings_athena'],
     versions: () => t.ot_misc.parse_versions() || {},
-    webhooks: told(createCouchWebhookStore({ couch, database: ev.DB_SYSTEM })),
+    webhooks: broadcasting(createCouchWebhookStore({ couch, database: ev.DB_SYSTEM })),
     authorize({ raw }, { scheme }) {
       if (permitted.get(raw) !== scheme) throw Object.assign(new Error('unauthorized'), { statusCode: 401 })
       return {
@@ -62,7 +62,7 @@ module.exports = (logger, ev, t) => {
     rebuildWhitelist
   })
 
-  /** Without components athena rebuilds nothing, and says so as if it were an error. */
+  /** Rebuilds the white list. Without components athena reports an error though there is nothing to rebuild. */
   async function rebuildWhitelist() {
     try {
       await to_promise((cb) => t.component_lib.rebuildWhiteList({}, cb))
@@ -71,9 +71,9 @@ module.exports = (logger, ev, t) => {
     }
   }
 
-  /** Tells the browsers of each change of a transaction. */
-  function told(store) {
-    const tell = (tx) =>
+  /** Wraps a store so that browsers are told of each change of a transaction. */
+  function broadcasting(store) {
+    const broadcast = (tx) =>
       t.wss1_athena?.broadcast({
         type: 'webhook_tx',
         id: tx.tx_id,
@@ -90,32 +90,32 @@ module.exports = (logger, ev, t) => {
     return {
       async create(tx) {
         await store.create(tx)
-        tell(tx)
+        broadcast(tx)
       },
       async update(tx_id, update) {
         const tx = await store.update(tx_id, update)
-        tell(tx)
+        broadcast(tx)
         return tx
       },
       get: (tx_id) => store.get(tx_id)
     }
   }
 
-  /** The last handler of a route, behind athena's middleware. */
+  /** Returns the last handler of a route, behind athena's middleware. */
   const hand_over = (scheme) => (req, res) => {
     permitted.set(req, scheme)
     fastify.routing(req, res)
   }
 
   /**
-   * The routes, for `app.use` before the body parsers. Paths are strings, in which athena's log and metrics find what to
-   * mask. Other methods and paths go on to athena's own 404, OPTIONS is answered by Express.
+   * Returns the routes, for `app.use` before the body parsers. Paths are strings, since athena's log and metrics look in
+   * them for what to mask. Other methods and paths go on to athena's own 404, and Express answers OPTIONS.
    */
   function routes() {
     const router = t.express.Router()
     const add = (base, scheme, ...before) => {
       const handlers = [...before, hand_over(scheme)]
-      // the longest first: athena masks by the first path that matches
+      // the longest path first, since athena masks by the first path that matches
       const attachment = `${base}/backups/:backup_id/attachments/:att_name`
       const one = `${base}/backups/:backup_id`
       const all = `${base}/backups`
@@ -138,20 +138,20 @@ module.exports = (logger, ev, t) => {
     }
   })
 
-  /** `Authorization: Signature` is verified over the body, so this one is read before; others stream to the plugin. */
+  /** Reads the body of a signed request, since the signature covers it. Other bodies stream to the plugin. */
   function read_signed(req, res, next) {
     if (!/^signature /i.test(req.headers.authorization || '')) return next()
     parse(req, res, (error) => {
       if (error) return next(error)
       const { authorize, ...rest } = req.body || {}
       const is_upload = req.method === 'PUT' && !req.params.backup_id
-      // an upload goes on as it came; of others nothing is left but what the plugin knows
+      // pass an upload on as it came, and any other body without what the plugin does not know
       if (!is_upload) signed.set(req, Buffer.from(Object.keys(rest).length > 0 ? JSON.stringify(rest) : ''))
       next()
     })
   }
 
-  /** Ends what runs, or stops it and says so, then the connections and the process. */
+  /** Closes on a signal: waits for running operations, or stops them and records that, then ends the process. */
   function close_on_signals(server, done = () => process.exit(0)) {
     let closing = false
     const close = async () => {
@@ -160,7 +160,7 @@ module.exports = (logger, ev, t) => {
       server.closeAllConnections()
       done()
     }
-    // `on`, since a second signal would end the process at once if nobody listened
+    // `on` rather than `once`: without a listener a second signal would end the process at once
     for (const signal of ['SIGTERM', 'SIGINT']) {
       process.on(signal, () => {
         if (closing) return
@@ -173,21 +173,21 @@ module.exports = (logger, ev, t) => {
     }
   }
 
-  /** A pino of what winston has: lines go to athena's console and file. */
+  /** Returns a logger for Fastify that writes to athena's winston logger. */
   function log_adapter(bound = {}) {
     const write =
       (level) =>
       (first, ...rest) => {
         const fields = typeof first === 'object' && first !== null ? { ...bound, ...first } : bound
-        // athena logs requests itself
+        // athena itself logs requests
         if (fields.req || fields.res) return
         const text = typeof first === 'object' && first !== null ? rest[0] : first
-        const told = inspect(fields, {
+        const details = inspect(fields, {
           depth: 4,
           breakLength: Number.POSITIVE_INFINITY,
           maxStringLength: 2000
         })
-        logger[level](`[backup] ${text ?? ''} ${told}`)
+        logger[level](`[backup] ${text ?? ''} ${details}`)
       }
     return {
       level: logger.level || 'info',
@@ -205,7 +205,7 @@ module.exports = (logger, ev, t) => {
   let timer
   fastify.addHook('preClose', async () => clearInterval(timer))
 
-  /** Makes a backup each night at one UTC, as athena does, unless there is one of the last twelve hours. */
+  /** Makes a backup each night at 01:00 UTC, as athena does. Skipped when a good backup is younger than 12 hours. */
   function schedule() {
     clearInterval(timer)
     timer = setInterval(() => {
@@ -223,19 +223,19 @@ module.exports = (logger, ev, t) => {
       const { finished } = await fastify.dbBackups.start()
       await finished
     } catch (error) {
-      // Another instance was faster, or a restore runs: the next turn looks again.
+      // another instance was faster, or a restore runs: the next check tries again
       if (!(error instanceof OperationInProgressError)) throw error
     }
   }
 
-  /** What libs/migration_lib.js calls of `tools.dbs`, which sends a backup to another console. */
+  /** The functions of `tools.dbs` that libs/migration_lib.js calls to send a backup to another console. */
   const dbs = {
     athena_backup: (_req, cb) => to_callback(fastify.dbBackups.start(), cb),
-    get_backup: (id, cb) => to_callback(in_form_of_athena(id), cb)
+    get_backup: (id, cb) => to_callback(in_athena_form(id), cb)
   }
 
-  /** A backup as athena makes them: it restores no database by another key, and takes no more than 25 MB. */
-  async function in_form_of_athena(id) {
+  /** Returns a backup in athena's own form. athena restores databases by these keys only, and takes up to 25 MB. */
+  async function in_athena_form(id) {
     const { body } = await fastify.dbBackups.get(id)
     const backup = JSON.parse(Buffer.concat(await body.toArray()).toString())
     const forms = Object.entries(backup.dbs).map(([key, { docs, ...about }]) => [
@@ -248,14 +248,14 @@ module.exports = (logger, ev, t) => {
   return { fastify, routes, dbs, close_on_signals, schedule }
 }
 
-/** Awaits a function of athena. Its errors are objects of any shape, strings, or nothing: all that they say is kept. */
+/** Turns a callback of athena into a promise. Keeps all that an error says, whatever its shape. */
 function to_promise(call) {
   return new Promise((resolve, reject) => {
     call((error, result) => (error ? reject(as_error(error)) : resolve(result)))
   })
 }
 
-/** Gives athena's callbacks what a promise resolves with. */
+/** Passes the result of a promise to a callback of athena. */
 function to_callback(promise, cb) {
   promise.then(
     (result) => setImmediate(cb, null, result),
