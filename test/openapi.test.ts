@@ -104,7 +104,6 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_LEASE_LOST',
     'DB_BACKUPS_RESTORE_INCOMPLETE',
     'DB_BACKUPS_TOO_MANY_REPEATED',
-    // any route may reply it to a client that sends more than it reads
     // raised when the reply has begun, or nobody waits for it
     'DB_BACKUPS_DOWNLOAD_STALLED',
     'DB_BACKUPS_CLIENT_LEFT'
