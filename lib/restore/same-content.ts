@@ -29,21 +29,17 @@ export type ContentComparison = 'same' | 'other' | 'unknown'
 interface Attachment {
   /** The JSON of one that is no string. */
   contentType: string
-  /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
+  /** Bytes, not encoded. `undefined` where a client sent them compressed. */
   length: number | undefined
-  /**
-   * CouchDB's digest of the bytes: MD5 in base64. Computed from the bytes where they are inline, `undefined` where
-   * CouchDB holds them compressed.
-   */
+  /** CouchDB's MD5 of the bytes. `undefined` where CouchDB holds them compressed. */
   digest: () => string | undefined
   /** Decodes what is inline: it is long, and seldom asked for. */
   data: (() => Buffer) | undefined
 }
 
 /**
- * Compares what two versions of a document say, and their attachments by content type, length and digest. A digest
- * that the wanted document claims counts for nothing: the digest of its bytes does.
- *
+ * Compares two versions of a document, and their attachments by content type, length and digest. The digest
+ * that `wanted` claims is ignored; that of its bytes counts.
  * @param wanted with its attachments inline
  * @param current with stubs, as CouchDB sends it
  */
@@ -68,7 +64,7 @@ function compareAttachments(
   return result
 }
 
-/** Returns whether two versions of a document, both with inline attachments, have the same bytes in these. */
+/** Returns whether two versions of a document with inline attachments have the same attachments. */
 export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [all, others] = [yield* attachmentsOf(a), yield* attachmentsOf(b)]
   for (const [name, { data }] of all) {
@@ -84,9 +80,8 @@ export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<bool
 }
 
 /**
- * Returns a keyed digest of what a document says, its revision aside. Documents with the same digest say the same;
- * the same content may have several, since it may be spelled in several ways.
- *
+ * Returns a keyed digest of a document without its revision. Equal digests mean equal content; equal content
+ * may be spelled in several ways, with several digests.
  * @param document with its attachments inline, or with stubs as CouchDB sends them
  */
 export function* contentPrint(document: DocumentBytes): Steps<string> {
@@ -135,10 +130,7 @@ function attachmentOf({ bytes }: DocumentBytes, name: string, members: MemberCur
 const textOf = (contentType: unknown = DEFAULT_CONTENT_TYPE): string =>
   typeof contentType === 'string' ? contentType : JSON.stringify(contentType)
 
-/**
- * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.
- * @param current with stubs
- */
+/** Compares a large document with one with stubs, attachments by their bytes where digests do not tell. */
 export async function sameLarge(
   db: CouchDatabase,
   { head, parts }: LargeDocument,
@@ -152,7 +144,7 @@ export async function sameLarge(
   for (const { name, open } of parts) {
     if ((await digestOfStream(open())) === found.get(name)?.digest()) continue
     const stored = () => attachmentBase64(db, current, stubs.get(name) as AttachmentStub)
-    // From the start again after a fault.
+    // After a fault, both are read from the start.
     if (!(await db.client.retry(() => sameStream(base64(open()), stored())))) return false
   }
   return true
