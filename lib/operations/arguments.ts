@@ -6,7 +6,7 @@ import { InvalidParameterError } from '../errors.js'
 
 const Flag = Type.Optional(Type.Boolean())
 const Ids = Type.Optional(Type.Array(Type.String()))
-/** Anything may tell who asks: it is cut to size. */
+/** The host may pass anything as requester; it is cut to size. */
 const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 
@@ -25,13 +25,10 @@ const Restore = Type.Object(
 )
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
-/** @throws InvalidParameterError that names the option of `start()` */
 export const checkStartOptions = (options: unknown): void => check(Start, options)
 
-/** @throws InvalidParameterError that names the option of `restore()` */
 export const checkRestoreOptions = (options: unknown): void => check(Restore, options)
 
-/** @throws InvalidParameterError that names the argument of `attach()` */
 export function checkAttach(name: unknown, data: unknown, options: unknown): void {
   if (typeof name !== 'string') throw new InvalidParameterError('name must be a string')
   if (typeof data !== 'string' && !(data instanceof Uint8Array))
