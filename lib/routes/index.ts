@@ -24,7 +24,6 @@ const PREFIXES: readonly { base: string; scheme: AuthorizeContext['scheme'] }[] 
 ]
 const VERSIONS = ['v1', 'v2', 'v3']
 
-/** The schemas that routes refer to by their `$id`. */
 const SCHEMAS = [AttachmentStored, Backup, BackupIds, BackupStarted, ErrorReply, RestoreStarted, Transaction]
 
 /** Registers the six routes at both prefixes and every version. */
@@ -39,7 +38,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   }
   scope.decorateRequest('backupsRequester', undefined)
   scope.setValidatorCompiler(TypeBoxValidatorCompiler)
-  // The schemas of replies describe them: the host's own refusals are sent as the host words them.
+  // The schemas only describe replies: the host's own refusals keep their words.
   scope.setSerializerCompiler(() => JSON.stringify)
   for (const schema of SCHEMAS) scope.addSchema(schema)
   scope.setErrorHandler(handleError)
@@ -61,7 +60,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   }
 }
 
-/** Accepts the JSON content type without a body, as clients send it. */
+/** Accepts the JSON content type without a body, which clients send. */
 function acceptEmptyJson(scope: Scope): void {
   const parse = scope.getDefaultJsonParser('error', 'error')
   scope.removeContentTypeParser('application/json')
@@ -71,7 +70,7 @@ function acceptEmptyJson(scope: Scope): void {
   })
 }
 
-/** Registers the routes of one prefix and version, and what answers paths beside them. */
+/** Registers the routes of one prefix and version, and the answers to paths beside them. */
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
   scope.register(async (own) => {
