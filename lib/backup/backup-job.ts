@@ -13,7 +13,7 @@ import { namesOfExisting, refuseLost } from './lost-database.js'
 /** Milliseconds between two writes of a running backup's header. */
 const PROGRESS_INTERVAL = 2000
 
-/** Version of what the API sends as a backup. */
+/** Version of a backup in the API. */
 const BACKUP_VERSION = '1.0.0'
 
 export interface BackupJobOptions {
@@ -63,7 +63,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
-    // Not the first, which is read now.
+    // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()

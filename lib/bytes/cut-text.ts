@@ -33,7 +33,7 @@ export function cutError(error: unknown): unknown {
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
   return Object.assign(copy, {
     name: error.name,
-    // It begins with the message.
+    // The stack begins with the message.
     stack: cutText(
       (stack ?? '').replace(message, () => copy.message),
       MOST.stack

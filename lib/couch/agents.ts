@@ -1,7 +1,7 @@
 import { Agent, type Dispatcher } from 'undici'
 import { RequestSize } from './request-size.js'
 
-/** What a request is told by {@link TellingAgent}, beside undici's options. */
+/** Options of a request for {@link TellingAgent}, beside undici's. */
 export interface Told {
   onConnection: () => void
 }

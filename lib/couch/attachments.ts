@@ -20,7 +20,7 @@ export interface AttachmentStub {
   contentType: unknown
   /** Bytes. `undefined` where a client sent them compressed: the database does not know then. */
   length: number | undefined
-  /** Of the bytes as they are stored. */
+  /** The digest of the bytes as they are stored. */
   digest: Digest | undefined
   /** They are stored compressed, as CouchDB does with text, and with what a client sent so. */
   gzip: boolean
@@ -237,7 +237,7 @@ const NOT_INLINE = new Set(['stub', 'length', 'follows', 'encoding', 'encoded_le
 interface InlineStub extends AttachmentStub {
   /** The name as it is spelled in the document, quotes included. */
   key: string
-  /** What is kept beside the data, as it is spelled. */
+  /** Members that are kept beside the data, as they are spelled. */
   members: Buffer[]
 }
 

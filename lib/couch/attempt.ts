@@ -23,7 +23,7 @@ export interface AttemptSettings {
 /** Why a request was ended, by what it waited for. */
 const STALLED = {
   connection: 'no connection to the database was free in time',
-  /** Of a dispatcher that does not tell when there is a connection. */
+  /** For a dispatcher that does not tell when there is a connection. */
   unknown: 'the database did not answer in time, or no connection to it was free',
   body: 'the database stopped reading the request',
   answer: 'the database did not answer in time'

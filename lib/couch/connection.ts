@@ -4,7 +4,7 @@ import { cutText, MOST } from '../bytes/cut-text.js'
 import { HostValueError } from '../errors.js'
 import { isPromise, nowOf } from '../waits/host-code.js'
 
-/** Where and as whom to talk to CouchDB. */
+/** Address, credentials and settings of a CouchDB server. */
 export interface Connection {
   origin: string
   /** Path of the server below its origin, without a slash at its end. */
@@ -16,10 +16,10 @@ export interface Connection {
   renew?(setCookie: string | string[] | undefined): void
 }
 
-/** What nano 11 keeps in `config` beyond what its types tell. */
+/** Members of nano 11's `config` that its types omit. */
 interface NanoConfig {
   url: string
-  /** Of the scope of a database. */
+  /** The database, in the scope of one. */
   db?: unknown
   plainURL?: string
   cookie?: string
@@ -96,7 +96,7 @@ export function connectionOf(couch: ServerScope): Connection {
     headers.authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
   }
   const cookieUrl = config.plainURL ?? url.origin
-  // As nano does: a renewed session takes the place of the one that it began with.
+  // As in nano, a renewed session replaces the one that it began with.
   const cookie = config.cookieJar?.getCookieString(cookieUrl) || config.cookie
   if (cookie) headers.cookie = cookie
   delete headers['content-type']

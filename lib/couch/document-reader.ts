@@ -29,7 +29,7 @@ export class DocumentReader {
   /** Finds which documents of several keep silent: each attempt takes a time-out. */
   readonly #once: CouchDatabase
   #failures = 0
-  /** Those that kept silent since the last that could be read. */
+  /** Documents that kept silent since the last one that was read. */
   #silent = 0
 
   constructor(db: CouchDatabase) {

@@ -1,7 +1,7 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { CouchError as PublicCouchError } from '../errors.js'
 
-/** The public error with its texts cut, whatever a server or a document puts in them. */
+/** The public error with its texts cut, however long the server's are. */
 export class CouchError extends PublicCouchError {
   /** All attempts have been used up: whoever called what failed does not try it again. */
   givenUp = false
@@ -43,7 +43,7 @@ export const isTooLarge = (error: unknown): error is CouchError =>
 export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' | 'error'>): boolean =>
   status === 413 && error === 'too_large'
 
-/** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
+/** Statuses that depend on the caller or the moment, not on what was asked for. */
 const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
 
 /** Returns whether there was no answer, or no end of it, in time. */

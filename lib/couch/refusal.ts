@@ -53,7 +53,7 @@ async function toldBy({ headers, body }: CouchResponse): Promise<unknown> {
   return undefined
 }
 
-/** Returns the error for an answer that is not JSON. It may be a page of a gateway, whatever its status. */
+/** Returns the error for an answer that is not JSON, such as a gateway's page of any status. */
 export function notJson(what: string, answer: Answer): CouchError {
   const type = /^[\w.+-]+\/[\w.+-]+/.exec(String(answer.headers['content-type'] ?? ''))?.[0].slice(0, 60)
   const reason = `the answer is not JSON: ${gatewayOf(answer)} answered ${answer.status} ${type ? `with ${type}` : 'without a type'}; let "couch" name the address of CouchDB itself, or let requests pass`

@@ -48,7 +48,6 @@ export async function collect(body: AsyncIterable<Buffer>, limit: number): Promi
   return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size)
 }
 
-/** What becomes of a body that is read by {@link timedBody}. */
 interface BodyWatch {
   /** Names the request. */
   what: string

@@ -31,7 +31,7 @@ export interface FoundDocument {
   conflicts: string[]
 }
 
-/** Reads rows. What is read of a long one, which comes first, may be long as well. */
+/** Reads rows, and lets others run after a long one, which comes first. */
 export async function* readRows<T>(
   groups: AsyncIterable<Uint8Array[]>,
   read: (row: Uint8Array) => T

@@ -1,4 +1,4 @@
-/** What the URL of a request names below the server's own. */
+/** Path and query of a request's URL, below the server's own. */
 export interface Target {
   /** Segments of the path, not encoded. */
   path: readonly string[]

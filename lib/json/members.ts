@@ -241,7 +241,7 @@ const isNested = (first: number) => first === 0x7b || first === 0x5b
 
 /** A walk over an object or array, which may be interrupted. */
 class NestedWalk {
-  /** Offset of what comes next; after the value in the end. */
+  /** Offset of the next byte to walk; in the end, that after the value. */
   at: number
   #depth = 0
 

@@ -49,7 +49,7 @@ export interface JsonVisitor {
   end(path: JsonPath): void
 }
 
-/** Those up to `After` stand between two tokens. */
+/** States up to `After` stand between two tokens. */
 enum State {
   Value,
   ValueOrClose,
@@ -179,7 +179,7 @@ export class JsonScanner {
       throw new JsonSyntaxError(reason, this.#offset + i)
     }
 
-    /** Where skimming stopped last: the states handle that byte. */
+    /** The offset at which skimming stopped last, whose byte the states handle. */
     let skimmedTo = -1
     while (i < length) {
       if (state <= State.After && this.#depth > this.#entered && i > skimmedTo) {

@@ -17,7 +17,7 @@ type Ended = Pick<Extract<BackupEvent, { type: 'backup_failed' }>, 'durationMs' 
 
 export interface Failure {
   reason: string
-  /** What was thrown. Absent for an operation that another instance has left. */
+  /** The error. Absent for an operation that another instance has left. */
   error?: unknown
   /** Whether the operation's record is known to have been created. */
   recorded: boolean

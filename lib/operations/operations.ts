@@ -35,7 +35,7 @@ const PIECE = 64 * 1024
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
-  /** By their names: the current set, and earlier ones while operations on them go on. */
+  /** By name: the current set, and earlier ones while operations on them go on. */
   readonly #sets = new Map<string, DatabaseSet>()
   #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined

@@ -7,7 +7,7 @@ import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './read-header.js'
 
-/** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
+/** Longest name in bytes of UTF-8: 128 characters of any kind. */
 const MAX_NAME = 512
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
 const DEFAULT_TYPE = 'application/octet-stream'
@@ -131,7 +131,7 @@ export class Appender {
           if (error.status !== 413) await load(id)
           throw notTaken(error, data.length)
         }
-        // Where the header is gone, the next try finds that out.
+        // If the header is gone, the next try finds that out.
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
       await db.client.afterConflict(attempt)

@@ -14,7 +14,6 @@ export interface ChunkBody {
   length: number | undefined
 }
 
-/** What a chunk's entry says of its attachment. */
 export type StoredChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256'>
 
 interface FoundChunk extends ChunkDocument {

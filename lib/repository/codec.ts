@@ -27,7 +27,7 @@ const LEVEL = 3
 const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.ErrnoException).code))
 
 export const gzip: Codec = {
-  // What cannot be compressed is stored, in blocks with a head.
+  // Incompressible bytes are stored in blocks with a head.
   bound: (bytes) => bytes + (bytes >> 10) + 1024,
   async encode(lines, output) {
     const zip = (options: ZlibOptions) => createGzip({ level: LEVEL, ...options })
@@ -55,7 +55,7 @@ export const newHash = (): Hash => createHash('sha256')
 
 export const digestOf = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
 
-/** What Node.js' zlib streams write their output to; no option sets it. */
+/** Where Node.js' zlib streams write their output; no option sets it. */
 interface ZlibOutput {
   _outBuffer: Buffer
   _outOffset: number

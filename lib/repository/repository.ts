@@ -28,9 +28,8 @@ const TYPES_AT_A_TIME = 8
 const LISTED = 500
 
 interface KnownDocument {
-  /** Not known of a document that was not shown. */
+  /** Absent for a document that was not shown. */
   rev: string | undefined
-  /** It is a backup's header. */
   header: boolean
 }
 

@@ -6,7 +6,7 @@ import type { Steps } from '../waits/steps.js'
 const OBJECT = 0x7b
 const LIST = 0x5b
 const QUOTE = 0x22
-/** What `false` begins with. */
+/** The first byte of `false`. */
 const FALSE = 0x66
 
 /**

@@ -41,7 +41,7 @@ export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
 
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
 const MAX_HEAD = 16 * 1024 * 1024
-/** What an attachment is taken to need beside its texts, which together must not pass {@link MAX_HEAD}. */
+/** Bytes counted for an attachment beside its texts; all together must not pass {@link MAX_HEAD}. */
 const ATTACHMENT_BYTES = 512
 const READ_BYTES = 192 * 1024
 /** Attachments in one step. */
@@ -76,7 +76,7 @@ export async function indexLargeDocument(range: FileRange, memory = headMemory()
   const json = await inTurns(visitor.head())
   await turnAfter(json)
   const head = await inTurns(documentSteps(json))
-  // It is written by its own URL, which has no spelling for anything else.
+  // The document is written by its own URL, which cannot spell anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return { head, parts: [...visitor.attachments.values()] }
@@ -172,7 +172,7 @@ const SOLIDUS = 0x2f
 const BACKSLASH = 0x5c
 const EQUALS = 0x3d
 const QUOTE = 0x22
-/** What may stand in a string of base64 beside its characters. */
+/** Returns whether a character may stand in a string of base64 beside its own. */
 const isBeside = (c: number) => c === EQUALS || c === QUOTE || c === BACKSLASH
 
 const BASE64 = new Uint8Array(256)
@@ -180,7 +180,7 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
   BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
-  /** By name: of several of one name the last counts. */
+  /** By name: the last of several attachments with one name counts. */
   readonly attachments = new Map<string, LargeAttachment>()
   /** The current chunk's offset in the range, less its `byteOffset`. */
   chunkStart = 0

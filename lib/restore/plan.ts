@@ -43,7 +43,7 @@ interface Partition {
 /** What to ask to decide on a document: revisions that the target ever had, or its current content. */
 type Question = { ask: 'revisions' | 'content' }
 
-/** Divides a restore. What is written is held as well, until it has been confirmed. */
+/** Divides a restore into partitions. Written documents are held as well, until they are confirmed. */
 export function partitionsOf(target: Target, { source, database }: PlanOptions): Partition[] {
   const written = target.isReplicated || source.proof === 'revision' ? source.count(database) : 0
   const documents = Math.max(target.documents, written)
@@ -53,7 +53,7 @@ export function partitionsOf(target: Target, { source, database }: PlanOptions):
 
 /** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
 export class Plan {
-  /** What the target has, and what has become of it since. */
+  /** The target's documents, and what has become of them since. */
   readonly table: TargetTable
   readonly target: Target
   readonly #options: PlanOptions
@@ -143,7 +143,7 @@ export class Plan {
     const { skip, internalTypes } = this.#options
     const { id, type, deleted } = headOf(document)
     const listed = skip.has(id)
-    // Not looked up: `exact` deletes what the backup says is deleted.
+    // A deletion is not looked up: `exact` deletes what the backup says is deleted.
     if (deleted) return { action: 'skip', id, why: 'deleted' }
     const found = this.table.compare(id, state)
     if (listed) return { action: 'skip', id, why: 'listed' }

@@ -56,7 +56,7 @@ async function restoreDatabases(options: RestoreJobOptions, report: RestoreRepor
   const elapsed = stopwatch()
   const source = await options.openSource()
   try {
-    // Before anything is written.
+    // Checked before anything is written.
     if (options.exact) for (const database of source.databases) unreadableIds(source.about(database))
     const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
     options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
@@ -102,7 +102,7 @@ async function restoreHeld(
     skip,
     internalTypes,
     isOwn: (id, type) => keepsBackups && isOwnDocument(id, type),
-    // What the backup left out was not deleted in its source.
+    // Types that the backup left out were not deleted in its source.
     keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
     keepIds: new Set(exact ? unreadableIds(about) : []),
     settings: new Set(database === 'system' ? options.settings : []),
@@ -146,7 +146,7 @@ class SkipList extends Set<string> {
     return listed
   }
 
-  /** Returns the ids that nobody asked for. */
+  /** Returns the ids that no document has. */
   unknown(): string[] {
     return [...this].filter((id) => !this.#found.has(id))
   }

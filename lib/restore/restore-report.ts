@@ -14,7 +14,7 @@ import type { AboutDatabase } from '../format/about-database.js'
 const PROGRESS_INTERVAL = 2000
 /** Failures, and ids that no document has, that are told by name. */
 const NAMED = 20
-/** Of those, how many a message names as well. */
+/** Failures and ids that a message names. */
 const IN_MESSAGE = 5
 
 export interface ReportOptions {

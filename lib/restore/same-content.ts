@@ -12,7 +12,7 @@ import type { LargeDocument } from './large-document.js'
 import type { LiveDocument } from './source.js'
 
 const QUOTE = 0x22
-/** What CouchDB takes an attachment to be that does not say. */
+/** The content type that CouchDB gives to attachments without one. */
 export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
 /** A key of this process: nobody can choose documents whose prints collide. */
 const KEY = randomBytes(16)
@@ -21,8 +21,8 @@ const KEY = randomBytes(16)
 const HASHED = 1024 * 1024
 
 /**
- * Tells how two versions of a document compare, whatever their revisions and spelling. `unknown`: all but the bytes of
- * the attachments is the same. CouchDB's digest of an attachment that it compresses is that of the compressed form.
+ * Tells how two versions of a document compare, apart from revisions and spelling. `unknown`: only the
+ * attachments' bytes may differ. CouchDB's digest of a compressed attachment is that of the compressed form.
  */
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
@@ -138,7 +138,7 @@ export async function sameLarge(
 ): Promise<boolean> {
   if (!(await inTurns(sameBody(head, current)))) return false
   const [wanted, found] = [await inTurns(attachmentsOf(head)), await inTurns(attachmentsOf(current))]
-  // What differs by content type or length need not be read.
+  // Attachments that differ by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false
   const stubs = await inTurns(stubsOf(current))
   for (const { name, open } of parts) {

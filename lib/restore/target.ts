@@ -33,7 +33,7 @@ export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
     | { state: 'reserved' | 'unreadable'; reason: string }
   )
 
-/** What is known of a database when a restore begins. */
+/** A database as it was when the restore began. */
 interface Found {
   info: DatabaseInfo
   copies: CopiesState
@@ -143,7 +143,7 @@ export class Target {
     if (isLarge(document)) return this.#isSameLarge(document, current)
     const comparison = await inTurns(compareContent(document, current))
     if (comparison !== 'unknown') return comparison === 'same'
-    // What is read now is no larger than what is in memory already.
+    // The document read now is no larger than those in memory already.
     const { id, rev } = current
     for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
       return doc !== null && (await inTurns(sameAttachments(document, await inTurns(documentSteps(doc)))))

@@ -5,9 +5,9 @@ import { CouchError, isTooLarge } from '../couch/errors.js'
 const CRASHES = 2
 /** Documents in a row that may be blamed for what could be a fault of the database. */
 const BLAMED_IN_A_ROW = 100
-/** Statuses by which CouchDB, or a proxy, says that what was sent is to blame. */
+/** Statuses by which CouchDB, or a proxy, blames the request. */
 const SAYS_SO = [400, 413, 414, 415, 422, 431]
-/** Errors by which CouchDB does, whatever the status: its 412 is of nodes that are down as well. */
+/** Errors by which CouchDB does so at any status: its 412 may also mean that nodes are down. */
 const NAMES_IT = ['doc_validation', 'missing_stub']
 
 export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }

@@ -21,7 +21,7 @@ export function breakOffWith(body: Readable, reply: FastifyReply): void {
     // Fastify replies with the error.
     else withoutBody(reply)
   })
-  // Nor may they pass on that the client has left.
+  // Nor may the streams pass on that the client has left.
   reply.raw.once('close', () => body.destroy())
 }
 

@@ -74,7 +74,7 @@ function acceptEmptyJson(scope: Scope): void {
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
   scope.register(async (own) => {
-    // Before anything of the body is read.
+    // Called before anything of the body is read.
     own.addHook('onRequest', context.ask)
     for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
       own.register(api, context)

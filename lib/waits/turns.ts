@@ -8,7 +8,7 @@ export interface Patience {
 
 /** Orders changes of the same thing, in the order in which they were asked for. */
 export class Turns {
-  /** By thing that is being changed: functions that start those that wait. */
+  /** Functions that start the waiting changes, by the thing that they change. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
   /**
