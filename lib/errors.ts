@@ -193,6 +193,7 @@ export class CouchError extends Error {
   /** CouchDB's `error`, or a code of ours: `unreachable`, `cut_off`, `stalled`, `truncated`, `bad_answer`. */
   readonly error: string
   readonly reason: string
+  /** Whether the same request may succeed later. */
   readonly retryable: boolean
   /** Milliseconds to wait, if the server said so. */
   readonly retryAfter: number | undefined

@@ -285,6 +285,7 @@ class DatabaseBackup {
     }
   }
 
+  /** @param told the database has told of conflicts beside the document */
   #addFetched(id: string, rev: string, doc: Uint8Array | null, told = false): Promise<void> | undefined {
     return thenOrNow(this.#readRow(id, rev, doc), (document) => this.#addRead(document, told))
   }

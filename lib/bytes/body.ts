@@ -8,6 +8,7 @@ const LEAST_RATE = 4096
 const LEAST_BYTES = 1024
 
 export interface Bounds {
+  /** Milliseconds of silence. */
   idle: number
   /** Called with the bytes so far; throws when they are too many. */
   onSize: (bytes: number) => void

@@ -42,6 +42,7 @@ export class HeadReader implements JsonVisitor {
     return this.#done
   }
 
+  /** @throws CliError when it has not come */
   get head(): BackupHead {
     const { id, in_progress } = this.#head
     if (!this.#done || typeof id !== 'string' || typeof in_progress !== 'boolean')

@@ -37,6 +37,7 @@ export interface Command {
   run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
 }
 
+/** @throws CliError */
 export function checkBackupId(id: string): void {
   if (!/^03_ibp_db_backup_\d{1,20}$/.test(id)) {
     throw usageError(`"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`)

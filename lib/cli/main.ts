@@ -24,6 +24,7 @@ const COMMON: Options = {
   version: { type: 'boolean' }
 }
 
+/** @throws CliError */
 async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcome | null> {
   const [name, ...rest] = argv
   if (name === undefined) throw usageError(mainHelp(COMMANDS))

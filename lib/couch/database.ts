@@ -151,6 +151,7 @@ export class CouchDatabase {
     await written.catch(expected(isConflict, undefined))
   }
 
+  /** Reads a document; `null` when there is none. */
   async get<T extends object>(id: string): Promise<(T & { _id: string; _rev: string }) | null> {
     const found = this.client.answer({ path: [this.name, id] }, (json) => {
       const doc = json as T & { _id: string; _rev: string }

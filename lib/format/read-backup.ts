@@ -149,6 +149,7 @@ class DocumentCollector {
     return items
   }
 
+  /** @throws InvalidBackupError when the next element of the array is no document */
   beginDocument(kind: JsonKind): JsonAction {
     if (kind !== 'object') throw new InvalidBackupError(`${this.array}[${this.#index}] is not an object`)
     return 'stream'
@@ -346,6 +347,7 @@ class InflateBudget {
     this.#limit = limit
   }
 
+  /** @throws TooLargeError */
   take(bytes: number, where: string): void {
     this.#names.add(`"${where}"`)
     this.#taken += bytes
@@ -370,6 +372,7 @@ class CompressedDocuments {
     this.#visitor.beginArray(database, where)
   }
 
+  /** @param text the next characters of the JSON string, quotes included */
   async *write(text: string): AsyncGenerator<BackupItem[]> {
     // JSON may escape a solidus; base64 has nothing else that could be escaped.
     const characters = this.#text + text.replace(/["\\]/g, '')

@@ -24,6 +24,7 @@ export class SeenIds {
     return this.#filters.some((filter) => filter.has(print))
   }
 
+  /** Adds an id. @returns whether it may have been added before */
   add(print: Fingerprint): boolean {
     const newest = this.#withRoom()
     for (const filter of this.#filters) if (filter !== newest && filter.has(print)) return true

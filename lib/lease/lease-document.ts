@@ -29,6 +29,7 @@ export interface LeaseState extends Partial<LeaseHolder> {
   ttl?: number
   /** Revision that this one was written over; absent for the first. */
   over?: string
+  /** Claim that this one takes over. */
   after?: string
   /** Number in the id of the newest backup that ever began. */
   newest?: string

@@ -102,6 +102,7 @@ export class Lease {
     timer.unref()
   }
 
+  /** @returns whether nothing is left to give back */
   async #giveBack(): Promise<boolean> {
     try {
       const written = await this.#document.write(freed(this.#state, this.#rev))

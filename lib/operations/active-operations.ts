@@ -17,6 +17,7 @@ export interface ActiveOperation {
   /** The backups database of the instance that began it. */
   backups: string
   lease: Lease
+  /** Aborted with the lease, or when the server closes. */
   abort: AbortController
   /** For the work: stops with `abort`, and never writes without the lease. */
   workClient: CouchClient
@@ -28,7 +29,7 @@ export interface ActiveOperation {
   beganAt: number
 }
 
-/** Returns the id of an operation, after that of the `newest` backup that ever began. */
+/** Returns the id of an operation. `newest` is the number in the id of the newest backup that ever began. */
 export type IdAfter = (newest: bigint) => { id: string; newest?: bigint }
 
 /** Says who holds the lease, or has left it; `former` where earlier versions kept it. */

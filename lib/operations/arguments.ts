@@ -25,10 +25,13 @@ const Restore = Type.Object(
 )
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
+/** @throws InvalidParameterError that names the option of `start()` */
 export const checkStartOptions = (options: unknown): void => check(Start, options)
 
+/** @throws InvalidParameterError that names the option of `restore()` */
 export const checkRestoreOptions = (options: unknown): void => check(Restore, options)
 
+/** @throws InvalidParameterError that names the argument of `attach()` */
 export function checkAttach(name: unknown, data: unknown, options: unknown): void {
   if (typeof name !== 'string') throw new InvalidParameterError('name must be a string')
   if (typeof data !== 'string' && !(data instanceof Uint8Array))

@@ -34,6 +34,7 @@ export class Backups implements OperationRecords {
     this.#leftovers = leftovers
   }
 
+  /** @throws HostTimeoutError, HostValueError, CouchError */
   async describe(options: StartOptions): Promise<NewOperation<BackupSummary>> {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()

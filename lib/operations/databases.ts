@@ -32,8 +32,8 @@ export class Databases {
   }
 
   /**
-   * Checks that the system database exists. Only a restore of it creates it: a mistyped name would look like
-   * an empty database from then on. @throws MissingDatabaseError
+   * Checks that the system database exists. Only a restore that contains it creates it: a mistyped
+   * name would look like an empty database from then on. @throws MissingDatabaseError
    */
   async requireSystem(): Promise<void> {
     if (await this.system.find()) return

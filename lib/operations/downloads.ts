@@ -72,6 +72,7 @@ export class Downloads {
 
 interface DownloadSource {
   idle: number
+  /** @throws TooManyDownloadsError, ClosingError */
   refuseIfFull: () => void
   /** @param signal ends the calls that the bytes are read by */
   open: (signal: AbortSignal) => AsyncIterable<Uint8Array>

@@ -77,6 +77,7 @@ export class Lifecycle {
     this.#records = records
   }
 
+  /** @throws OperationInProgressError, ClosingError */
   async refuseIfInProgress(asked: OperationKind): Promise<void> {
     if (this.#active.closing) throw new ClosingError()
     const found = await this.#active.inspect()
@@ -85,8 +86,8 @@ export class Lifecycle {
   }
 
   /**
-   * Runs an operation. Resolves when its record is created; `finished` settles at the end, and may be
-   * ignored.
+   * Runs an operation. Resolves when its record is created; `finished` settles at the end, and its
+   * rejection may be ignored.
    * @throws OperationInProgressError, MissingDatabaseError, ClosingError, and what `createRecord` throws
    */
   async run<Result>(operation: NewOperation<Result>): Promise<{ id: string; finished: Promise<Result> }> {

@@ -39,6 +39,7 @@ export class Outbox {
     this.#patience = 2 * options.timeouts.lease
   }
 
+  /** @throws InvalidParameterError */
   async checkUrl(url: unknown): Promise<void> {
     if (typeof url !== 'string') throw new InvalidParameterError('client_webhook_url must be a string')
     try {

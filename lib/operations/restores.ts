@@ -193,6 +193,7 @@ export class Restores implements OperationRecords {
 const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
   error instanceof IncompleteRestoreError ? error.outcome : undefined
 
+/** @throws BackupNotRestorableError */
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {
   if (in_progress === true) throw new BackupNotRestorableError('the backup is still in progress.')
   if (!error) return

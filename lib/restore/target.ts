@@ -43,6 +43,7 @@ interface Found {
   begun?: DatabaseInfo['update_seq']
 }
 
+/** Returns whether the document of this id and type belongs to the backups. */
 type IsOwn = (id: string, type: string | undefined) => boolean
 
 /** A database as a restore finds it. */

@@ -76,6 +76,7 @@ const refusal = (problems: readonly Problem[]): Error =>
     problems.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ')
   )
 
+/** @throws FST_ERR_VALIDATION */
 function checkBody(body: unknown): void {
   const problems = problemsOf(body)
   if (problems.length > 0) throw refusal(problems)

@@ -7,8 +7,8 @@ import type { Ask } from './context.js'
 import { statusOf } from './error-handler.js'
 
 /**
- * Returns a hook that asks the host whether a request may be served, and by whom it is made. A host's hook
- * that throws, hangs, replies itself, or returns `false` refuses.
+ * Returns a hook that asks the host whether a request may be served, and notes who asks. A host's hook that
+ * throws, hangs, replies itself, or returns `false` refuses.
  */
 export function authorizer(
   { authorize, timeouts }: ResolvedOptions,

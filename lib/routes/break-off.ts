@@ -35,7 +35,7 @@ export function breakOff({ raw }: FastifyReply): void {
 /** Cuts a reply's connection, with all replies on it. */
 export function cutConnection({ raw }: FastifyReply): void {
   const session = http2StreamOf(raw)?.session
-  // A closing session waits until its socket has taken everything. Only listeners get the socket itself.
+  // A closing session waits until its socket has taken everything. `once` of its proxy returns the socket.
   if (session && !session.destroyed) session.socket.once('close', () => undefined).destroy()
   else raw.destroy()
 }

@@ -25,6 +25,7 @@ export class Notifier {
     })
   }
 
+  /** @throws RefusedUrlError */
   async check(text: string): Promise<URL> {
     const url = parseWebhookUrl(text)
     const { allow, timeout = TIMEOUT } = this.#options
