@@ -2,8 +2,8 @@ import createError from '@fastify/error'
 import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
 
-// Every error that can reach a caller of `fastify.dbBackups`, an event, the log or a reply. Each has `code` and
-// `statusCode`, and is a row of the table in docs/hosts.md. Errors that are always caught stay in their rooms.
+// Errors that reach a caller of `fastify.dbBackups`, an event, the log or a reply: each has `code`,
+// `statusCode` and a row in docs/hosts.md.
 
 export const DatabaseUnavailableError = createError(
   'DB_BACKUPS_DATABASE_UNAVAILABLE',
@@ -25,10 +25,10 @@ export const ReservedIdError = createError(
   409
 )
 
-/** A database is missing that is needed, or that an earlier backup holds documents of. The message names the option. */
+/** A needed database is missing, or one of which a backup holds documents. The message names the option. */
 export const MissingDatabaseError = createError('DB_BACKUPS_MISSING_DATABASE', '%s', 409)
 
-/** A backup that a later version of this package has stored in a way that this one does not know. */
+/** A later version of this package stored the backup in an unknown layout. */
 export const UnknownLayoutError = createError(
   'DB_BACKUPS_UNKNOWN_LAYOUT',
   'the backup "%s" was made by a later version',
@@ -43,23 +43,20 @@ export const InvalidBackupError = createError('DB_BACKUPS_INVALID', '%s', 400)
 /** A parameter is not what it should be. The message names it. */
 export const InvalidParameterError = createError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400)
 
-/** A body, an attachment, or what an upload inflates to is larger than allowed. The message names the limit. */
+/** A body, an attachment, or inflated data is larger than allowed. The message names the limit. */
 export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
 
-/** Code of the host has read a body before the backups could. */
 export const BodyAlreadyReadError = createError(
   'DB_BACKUPS_BODY_ALREADY_READ',
   'the host has read the body before the backups could: keep what reads bodies (hooks, middleware, parsers in front of Fastify) away from the paths of backups',
   500
 )
 
-/** Nothing came of a body for too long. */
 export const UploadTimeoutError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
 
 /** No room to spool an upload, or what is to be appended. */
 export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
 
-/** Other appends took the places or the turns for too long. */
 export const AppendBusyError = createError(
   'DB_BACKUPS_APPEND_BUSY',
   'backup "%s" was not free for this append in time, or limits.appends arrive already: try again',
@@ -96,7 +93,6 @@ export const TooManyUploadsError = createError(
   503
 )
 
-/** The stream of a download was ended because its reader had stopped reading. */
 export const StalledDownloadError = createError(
   'DB_BACKUPS_DOWNLOAD_STALLED',
   'the download was ended: too little of it was read for %s ms',
@@ -105,50 +101,45 @@ export const StalledDownloadError = createError(
 
 export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
 
-/** More documents of a database changed while it was read than there is memory to tell their copies apart. */
 export const TooManyRepeatedError = createError(
   'DB_BACKUPS_TOO_MANY_REPEATED',
   'more than %s documents came more than once, which is more than there is memory for',
   500
 )
 
-/** The host's `authorize` failed without a status of its own, or did not answer. */
+/** The host's `authorize` failed without a status, or did not answer. */
 export const AuthorizationFailedError = createError(
   'DB_BACKUPS_AUTHORIZATION_FAILED',
   'the request could not be authorized',
   500
 )
 
-/** The host's `authorize` gave `false`. */
 export const ForbiddenError = createError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
 
-/** A body is coded in a way that is not supported. The reply's `Accept-Encoding` names those that are. */
+/** The reply's `Accept-Encoding` names the supported encodings. */
 export const EncodingError = createError(
   'DB_BACKUPS_ENCODING',
   'a content encoding is not supported: %s',
   415
 )
 
-/** The client broke off: nobody gets this reply, only the log does. */
+/** Only the log gets this reply. */
 export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
 
-/** A hook of the host has coded the rest of a backup, which a client joins to what it has. */
+/** A hook of the host coded the rest of a backup, which the client would join to what it has. */
 export const CodedPartError = createError(
   'DB_BACKUPS_CODED_PART',
   'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
   500
 )
 
-/** A backup or a restore runs already, on this server instance or another. */
 export class OperationInProgressError extends Error {
   override readonly name = 'OperationInProgressError'
   readonly code = 'DB_BACKUPS_IN_PROGRESS'
   readonly statusCode = 400
   readonly operation: OperationKind
-  /** Id of the backup, or of the restore's transaction. */
   readonly id: string
 
-  /** @param asked what was to be started */
   constructor(asked: OperationKind, running: { operation: OperationKind; id: string }) {
     super(asked === running.operation ? 'already_in_progress' : `${running.operation}_in_progress`)
     this.operation = running.operation
@@ -192,7 +183,7 @@ export class IncompleteRestoreError extends Error {
   }
 }
 
-/** CouchDB refused a request, or gave no usable answer. Never holds the server's URL, which may carry credentials. */
+/** CouchDB refused a request, or gave no usable answer. Never holds the server's URL with its credentials. */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
   readonly code = 'DB_BACKUPS_DATABASE_ERROR'
@@ -204,11 +195,11 @@ export class CouchError extends Error {
   readonly reason: string
   /** Whether the same request may succeed later. */
   readonly retryable: boolean
-  /** Milliseconds to wait, when the server said so. */
+  /** Milliseconds to wait, if the server said so. */
   readonly retryAfter: number | undefined
-  /** Whether something before CouchDB has answered, a proxy or a gateway. */
+  /** Whether a proxy or a gateway before CouchDB answered. */
   readonly gateway: boolean
-  /** Bytes of the request's body, where their number may be what it failed by: it was cut off, or refused for its length. */
+  /** Bytes of the request's body, if it may have failed by its length. */
   readonly sent: number | undefined
 
   /** @param what the request, or the document or answer that failed */

@@ -8,9 +8,8 @@ import { routes } from './routes/index.js'
 const NAME = 'fastify-couchdb-backups'
 
 /**
- * Backs up and restores the CouchDB databases of an application: six routes under `/api/v[123]/backups` and
- * `/ak/api/v[123]/backups`, and the same operations as `fastify.dbBackups`.
- *
+ * Backs up and restores the CouchDB databases of an application: by six routes under `/api/v[123]/backups`
+ * and `/ak/api/v[123]/backups`, and by `fastify.dbBackups`.
  * @throws TypeError at registration, naming the option that is missing or wrong
  */
 export const dbBackups = fp<DbBackupsOptions>(
@@ -19,7 +18,7 @@ export const dbBackups = fp<DbBackupsOptions>(
     const operations = new Operations(options, fastify.log.child({ plugin: NAME }))
     fastify.decorate('dbBackups', forHosts(operations))
     fastify.addHook('onReady', async () => operations.watch())
-    // Before the requests under way have ended: a slow download must not hold up what has to be written down.
+    // Before open requests have ended: a slow download must not delay records of failure.
     fastify.addHook('preClose', async () => operations.stop())
     fastify.addHook('onClose', async () => operations.close())
     // fastify-plugin makes Fastify ignore these for the plugin itself.
@@ -29,7 +28,7 @@ export const dbBackups = fp<DbBackupsOptions>(
   { fastify: '5.x', name: NAME, dependencies: [] }
 )
 
-/** Returns what hosts may do with the operations, and nothing of what the plugin does with them. */
+/** Returns the operations that hosts may use. */
 const forHosts = (operations: Operations): DbBackups => ({
   start: (options) => operations.start(options),
   restore: (source, options) => operations.restore(source, options),

@@ -15,7 +15,7 @@ import { isPromise, nowOf } from './waits/host-code.js'
 
 const integer = (minimum: number, maximum?: number) => Type.Optional(Type.Integer({ minimum, maximum }))
 
-/** Node.js takes longer timers to be of one millisecond. */
+/** Node.js shortens longer timers to one millisecond. */
 const LONGEST_TIMER = 2 ** 31 - 1
 const Milliseconds = integer(1, LONGEST_TIMER)
 const Count = integer(1, 1000)
@@ -23,7 +23,7 @@ const Positive = integer(1)
 const Name = Type.Optional(Type.String({ minLength: 1 }))
 const Checked = Type.Optional(Type.Unknown())
 
-/** A schema for each member of a type, and for no other: the types of options cannot drift from their check. */
+/** A schema for each member of a type, and no other: option types cannot drift from their check. */
 type SchemasOf<T> = Record<keyof NonNullable<T>, TSchema>
 
 const closed = { additionalProperties: false }
@@ -40,7 +40,6 @@ const Names = Type.Object(
 )
 const PublicUrl = Type.String({ pattern: '^https?://' })
 
-/** All options, and those of Fastify's registrations. Those that are not data are checked one by one. */
 const Options = Type.Object(
   {
     couch: Checked,
@@ -54,7 +53,7 @@ const Options = Type.Object(
     logSerializers: Checked,
     databases: Checked,
     publicUrl: Checked,
-    // What a header tells of them can be uploaded again.
+    // A header tells of these, and must fit an upload.
     excludeTypes: Type.Optional(Type.Array(Type.String({ maxLength: 200 }), { maxItems: 1000 })),
     settingsDocuments: Type.Optional(
       Type.Array(Type.String({ minLength: 1, maxLength: 512 }), { maxItems: 100 })
@@ -107,8 +106,8 @@ const Options = Type.Object(
 )
 
 /**
- * Options with every default filled in. Where the host gives `databases` and `publicUrl` as functions, they are called
- * for each reading of the member, and throw HostValueError: a copy of the options has the values of its moment.
+ * Options with all defaults. `databases` and `publicUrl` call the host's functions, and may throw
+ * HostValueError, each time they are read: a copy of the options keeps their values of that moment.
  */
 export interface ResolvedOptions extends DbBackupsOptions {
   readonly databases: Required<DatabaseNames>
@@ -124,10 +123,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
 const MiB = 1024 ** 2
 const GiB = 1024 ** 3
 
-/**
- * Checks the options and fills in defaults.
- * @throws TypeError that names the option
- */
+/** Checks the options and fills in defaults. @throws TypeError that names the option */
 export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   for (const hook of ['authorize', 'rebuildWhitelist'] as const) {
     if (typeof options[hook] !== 'function') throw invalid(hook, 'must be a function')
@@ -199,7 +195,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   }
 }
 
-/** Fills in what a host has not set, or passes on as `undefined`. */
+/** Fills in options that a host has not set, or has set to `undefined`. */
 function withDefaults<T extends object>(defaults: T, given: Partial<T> = {}): T {
   const set = Object.entries(given).filter(([, value]) => value !== undefined)
   return { ...defaults, ...Object.fromEntries(set) }
@@ -216,10 +212,7 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
   }
 }
 
-/**
- * Throws a TypeError that names the option, unless `value` is as the schema says.
- * @param under path of `value` in the options
- */
+/** Checks `value`, at path `under` of the options. @throws TypeError that names the option */
 function check(schema: TSchema, value: unknown, under = ''): void {
   const [problem] = Value.Errors(schema, value)
   if (problem)

@@ -3,7 +3,7 @@ export const CHUNK_TYPE = 'athena_backup_chunk'
 export const MANIFEST_TYPE = 'athena_backup_manifest'
 export const LEASE_TYPE = 'athena_backup_lease'
 export const NOTICE_TYPE = 'athena_backup_notice'
-/** Type of the documents that tell how operations go, restores among them. */
+/** Type of the transactions of operations. */
 export const TRANSACTION_TYPE = 'webhook_tx'
 
 const OWN_TYPES: readonly string[] = [BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE, LEASE_TYPE, NOTICE_TYPE]
@@ -17,7 +17,7 @@ export const EXCLUDED_TYPES: readonly string[] = [
   'json_validation'
 ]
 
-/** Returns the types that a backup left out, as its summary tells them: without those of backups. */
+/** Returns the types that a backup left out, as its summary tells them: without its own types. */
 export const toldExcluded = (types: Iterable<string>): string[] =>
   [...types].filter((type) => !OWN_TYPES.includes(type))
 
@@ -31,9 +31,8 @@ const OTHER_ID =
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
 
 /**
- * Returns whether a document is a header, chunk, manifest, lease or notice, of this version or of athena. Only the
- * database that keeps backups and the system database have such documents: anywhere else, and with a type of its own
- * there as well, a document of such an id is the console's.
+ * Returns whether a document is a header, chunk, manifest, lease or notice of any version, or athena's. Only
+ * the backups and system databases hold such; elsewhere, or with another type, it is the console's.
  */
 export const isOwnDocument = (id: string, type: string | undefined): boolean =>
   type !== undefined && OWN_TYPES.includes(type) && (BACKUP_ID.test(id) || OTHER_ID.test(id))

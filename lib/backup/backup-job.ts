@@ -13,7 +13,7 @@ import { namesOfExisting, refuseLost } from './lost-database.js'
 /** Milliseconds between two writes of a running backup's header. */
 const PROGRESS_INTERVAL = 2000
 
-/** Version of what the API sends as a backup. */
+/** Version of a backup in the API. */
 const BACKUP_VERSION = '1.0.0'
 
 export interface BackupJobOptions {
@@ -25,10 +25,8 @@ export interface BackupJobOptions {
   onPhase: (phase: BackupPhase) => void
 }
 
-/** Returns the header of a backup that has just begun. */
 export const newHeader = (about: {
   instance: string
-  /** Real name of the system database. */
   system: string
   versions: Record<string, unknown>
   requester?: Requester
@@ -45,8 +43,8 @@ export const newHeader = (about: {
 })
 
 /**
- * Backs up all databases, one after another, into an existing header, and checks that everything was stored.
- * The header is finished when this resolves; when it rejects, see {@link markFailed}.
+ * Backs up all databases, one after another, into an existing header, finishes it, and checks that everything
+ * was stored. When it rejects, call {@link markFailed}.
  */
 export async function runBackup(options: BackupJobOptions): Promise<void> {
   const { id, sources, repository, excludeTypes, onUnreadable } = options
@@ -57,7 +55,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   let running = 0
   const update = (change: (header: HeaderDocument) => HeaderDocument) =>
     repository.update(id, (header) => {
-      // Not the one that this backup began with.
+      // A header that has ended is no longer this backup's.
       if (!header.in_progress) throw new BackupDeletedError(id)
       return change(header)
     })
@@ -65,7 +63,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
     update((header) => ({ ...header, doc_count: finished() + running, dbs }))
   )
   try {
-    // Not of the first, which is read now.
+    // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
@@ -110,9 +108,8 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
 }
 
 /**
- * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted, also when the header
- * is gone. A backup that is complete, because only what came after its end failed, is left as it is.
- *
+ * Ends a backup that did not succeed: its header says why and holds nothing, its parts are deleted, even
+ * without a header. A complete backup, after which only something else failed, stays.
  * @param took milliseconds, where this instance has made it
  */
 export async function markFailed(
@@ -135,7 +132,7 @@ export async function markFailed(
 
 function failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {
   const start = header.start_timestamp
-  // Another instance began it, whose clock may be ahead, unless the time is known that it took.
+  // The instance that began it may have a clock that is ahead, unless `took` is known.
   const end = took === undefined ? Math.max(Date.now(), start) : start + Math.round(took)
   return {
     ...listing(header, {}),
@@ -160,7 +157,7 @@ class ProgressWriter {
     this.#write = write
   }
 
-  /** Writes when it is time. @throws what the last write threw: a backup whose header is gone need not go on */
+  /** Writes when it is time. @throws what the last write threw: a backup without a header need not go on */
   due(): void {
     if (this.#failure) throw this.#failure.error
     if (this.#busy || performance.now() - this.#last < PROGRESS_INTERVAL) return
@@ -199,7 +196,7 @@ const UNITS: readonly [name: string, ms: number][] = [
   ['secs', 1000]
 ]
 
-/** Returns a duration for people: `"23.8 secs"`. */
+/** Returns a duration for people, such as `"23.8 secs"`. */
 function elapsed(ms: number): string {
   const unit = UNITS.find(([, size]) => ms >= size)
   return unit ? `${(ms / unit[1]).toFixed(1)} ${unit[0]}` : `${Math.round(ms)} ms`

@@ -30,19 +30,18 @@ import {
   unreadableError
 } from './unreadable.js'
 
-/** A document whose attachments take more is never whole in memory. */
+/** Bytes of attachments beyond which a document is never whole in memory. */
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
 /** Bytes of a document with attachments of unknown sizes that is put together in memory. */
 const LARGE_LINE = 2 * LARGE_DOCUMENT
-/** Documents asked for in one `_bulk_get`. */
 const BATCH = 100
-/** Bytes of them, bodies and attachments, unless one has more. */
+/** Bytes of a batch, bodies and attachments, unless one document has more. */
 const BATCH_BYTES = 2 * 1024 * 1024
-/** Bytes of batches being read, or read and not yet written, unless one batch has more. */
+/** Bytes of batches that are being read or wait to be written, unless one batch has more. */
 const BYTES_IN_FLIGHT = 3 * BATCH_BYTES
-/** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
+/** Bytes of legacy backups from which it pays to leave them out of the feed. */
 const LEGACY_BYTES = 16 * 1024 * 1024
-/** Further rounds of the feed for revisions that vanished while they were to be read. */
+/** Further rounds of the feed for revisions that vanished before they were read. */
 const ROUNDS_FOR_VANISHED = 5
 /** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
@@ -50,13 +49,12 @@ const READ_AGAIN = 3
 export interface DatabaseBackupOptions {
   source: CouchDatabase
   repository: Repository
-  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   excludeTypes: ReadonlySet<string>
   /** Whether a document that cannot be read is left out and named, or ends the backup. */
   onUnreadable: 'report' | 'fail'
-  /** Called as documents are stored, with their number so far. */
+  /** Called with the number of documents stored so far. */
   onProgress(documents: number): void
 }
 
@@ -66,23 +64,21 @@ export interface DatabaseBackupResult {
   stored?: StoredDatabase
 }
 
-/** A document that is to be read with its attachments. */
 interface WantedDocument {
   rev: string
   conflicted: boolean
 }
 
 interface Batch {
-  /** By id. */
   wanted: ReadonlyMap<string, WantedDocument>
-  /** Memory that it takes when it has been read. */
+  /** Bytes of memory for the documents. */
   bytes: number
   rows: Promise<ReadDocument[]>
 }
 
 /**
- * Backs up one database as it is at one update sequence. One that was created again meanwhile, or from which documents
- * were purged, is read again from its start. One that does not exist has no documents, and the summary says so.
+ * Backs up one database as of one update sequence, again from its start if it was created again or purged
+ * meanwhile. A missing database has no documents; the summary says so.
  * @throws CouchError, and whatever ends the client's signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
@@ -102,7 +98,7 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
     // Nothing will refer to what was stored so far.
     await repository.parts.remove(id, database)
-    // The ids before may be those of chunks that come late.
+    // Chunks of earlier attempts may come late, so their ids are not used again.
     firstChunk = backup.nextChunk
   }
 }
@@ -112,19 +108,19 @@ class DatabaseBackup {
   readonly #reader: DocumentReader
   readonly #writer: DatabaseWriter
   #copies = new CopyIndex(0)
-  /** Ordinals of copies that had conflicts. Those that are not the last are taken out at the end. */
+  /** Ordinals of copies that had conflicts. Only last copies count in the end. */
   readonly #conflicted = new OrdinalSet()
-  /** Documents with small attachments by id, waiting to be read with them. */
+  /** Documents with small attachments, by id, that wait to be read with them. */
   #waiting = new Map<string, WantedDocument>()
-  /** Bytes that these will take when they have been read. */
+  /** Bytes that the waiting documents will take. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
   #bytesInFlight = 0
   readonly #watch: SourceWatch
   readonly #position: FeedPosition = { since: '0' }
-  /** Revisions by id of earlier backups that are not worth being read, where the feed is read without documents. */
+  /** Revisions by id of legacy backups to skip, when the feed is read without documents. */
   #earlierBackups: ReadonlyMap<string, string> | undefined
-  /** Documents that could not be read. A later row of the feed may replace or delete them. */
+  /** Documents that could not be read, unless a later row of the feed replaces or deletes them. */
   readonly #unread = new UnreadDocuments()
   /** Documents that were too large to be stored: their lines hold nothing. */
   readonly #refused = new RefusedLines(({ id, ordinal }) => this.#copies.isLast(id, ordinal))
@@ -146,7 +142,7 @@ class DatabaseBackup {
     return this.#writer.next
   }
 
-  /** @returns `null` when the database became another one while it was read */
+  /** Backs the database up. @returns `null` when it became another one while it was read */
   async run(): Promise<DatabaseBackupResult | null> {
     const startTimestamp = Date.now()
     const beganAt = performance.now()
@@ -171,7 +167,7 @@ class DatabaseBackup {
           last_sequence: position.since,
           doc_count: this.#copies.copies - dropped,
           ...settingsOf(info),
-          // Nothing is said where a read by any of the copies shows all.
+          // Omitted where a read from any copy shows all.
           ...(copies !== 'agree' && { copies }),
           excluded_types: toldExcluded(this.#options.excludeTypes),
           conflict_count: this.#conflicted.size,
@@ -210,7 +206,7 @@ class DatabaseBackup {
   }
 
   /**
-   * Finds out whether the database holds athena's backups that would be read, up to 8 MB each, and dropped every time.
+   * Finds out whether the database holds large backups of athena, which would be read and dropped every time.
    * @returns revisions by id of all backups; `undefined` when they are small
    */
   async #largeBackups(): Promise<Map<string, string> | undefined> {
@@ -225,7 +221,7 @@ class DatabaseBackup {
         bytes += (await this.#options.source.size(id)) ?? LEGACY_BYTES
       } catch (error) {
         if (!(error instanceof CouchError)) throw error
-        // One whose size cannot be told must not be read with the others.
+        // A backup of unknown size must not be read with the others.
         if (!isNotFound(error)) bytes += LEGACY_BYTES
       }
       if (bytes >= LEGACY_BYTES) return true
@@ -233,7 +229,7 @@ class DatabaseBackup {
     return false
   }
 
-  /** Leaves out documents of the console that have the id of a backup. */
+  /** Drops documents of the console that have the id of a backup. */
   async #onlyExcluded(revisions: readonly Revision[]): Promise<Map<string, string>> {
     const { source, excludeTypes } = this.#options
     const excluded = new Map<string, string>()
@@ -244,7 +240,7 @@ class DatabaseBackup {
     return excluded
   }
 
-  /** Adds rows with documents as they come; those that have none are fetched together. */
+  /** Adds rows with documents as they come, and fetches the others together. */
   async #addAll(changes: readonly Change[]): Promise<void> {
     const bare: Change[] = []
     for (const change of changes) {
@@ -261,7 +257,7 @@ class DatabaseBackup {
     for (let i = 0; i < bare.length; i += BATCH) await this.#fetch(bare.slice(i, i + BATCH))
   }
 
-  /** @returns a promise only when there is something to wait for: most documents just go into the chunk */
+  /** Adds a row. @returns a promise only where there is something to wait for, which is rare */
   #add(change: Change): Promise<void> | undefined {
     const { id, rev, doc } = change
     if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
@@ -273,14 +269,14 @@ class DatabaseBackup {
     return this.#addFetched(id, rev, doc)
   }
 
-  /** Fetches and adds the documents of rows that came without. */
+  /** Fetches and adds documents of rows that came without. */
   async #fetch(changes: readonly (Revision & { branched?: boolean })[]): Promise<void> {
     const revisions = new Map(changes.map(({ id, rev }) => [id, rev]))
     // Only the database knows which of several leaves wins, and how many conflict with it.
     const wanted = changes.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
     for await (const found of this.#reader.read(wanted, { attachments: false })) {
       const { id, doc, conflicts, failure } = found
-      // First, since it may find that the revision before has gone.
+      // Drain first: it may find that the previous revision is gone.
       if (this.#isPending(id)) await this.#drain()
       this.#unread.delete(id)
       const rev = revisions.get(id) as string
@@ -305,7 +301,7 @@ class DatabaseBackup {
     return this.#addWithAttachments(document, conflicted)
   }
 
-  /** @returns `null` when it is not the living document that was asked for: it is unread then */
+  /** Reads a row's document. @returns `null` after noting it as unread */
   #readRow(id: string, rev: string, doc: Uint8Array | null) {
     return inTurnsIfLong(doc ?? NOTHING, this.#rowSteps(id, rev, doc))
   }
@@ -313,7 +309,7 @@ class DatabaseBackup {
   *#rowSteps(id: string, rev: string, doc: Uint8Array | null): Steps<DocumentBytes | null> {
     try {
       const document = doc && (yield* documentSteps(doc))
-      // One that was deleted since the row was read: a later row says so.
+      // If the document was deleted since the row was read, a later row says so.
       if (!document || document.deleted) throw goneFailure(id)
       if (document.id === id) return document
       throw new CouchError('_changes', { error: 'bad_answer', reason: 'a row holds another document' })
@@ -331,7 +327,7 @@ class DatabaseBackup {
     // Attachments come as base64.
     const bytes = document.bytes.length + Math.ceil((attached * 4) / 3)
     if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > BATCH_BYTES) await this.#dispatch()
-    // Not the bytes: they are read again, and a hundred bodies may take any amount.
+    // Without the bytes, which are read again: a hundred bodies may take any amount.
     this.#waiting.set(document.id, { rev: document.rev as string, conflicted })
     this.#waitingBytes += bytes
   }
@@ -343,12 +339,12 @@ class DatabaseBackup {
   /** Starts to read the waiting documents with their attachments. */
   async #dispatch(): Promise<void> {
     if (this.#waiting.size === 0) return
-    // Before they are read: what is being read is bounded, unless one document takes more.
+    // Before reading starts, so that what is in flight stays bounded.
     while (this.#batches.length > 0 && this.#bytesInFlight + this.#waitingBytes > BYTES_IN_FLIGHT)
       await this.#writeBatch()
     const revisions = [...this.#waiting].map(([id, { rev }]) => ({ id, rev }))
     const rows = collectRows(this.#reader.read(revisions, { attachments: true }))
-    // Awaited when they are written; a backup that fails before does not ask any more.
+    // Awaited when it is written; a backup that fails earlier never asks.
     rows.catch(() => undefined)
     this.#batches.push({ wanted: this.#waiting, bytes: this.#waitingBytes, rows })
     this.#bytesInFlight += this.#waitingBytes
@@ -370,7 +366,7 @@ class DatabaseBackup {
     this.#bytesInFlight -= batch.bytes
   }
 
-  /** Reads one by one the attachments of a document that the database does not send with them. */
+  /** Reads a document's attachments one by one, since the database does not send them with it. */
   async #withoutBatch(id: string, { rev, conflicted }: WantedDocument, failure: ReadFailure): Promise<void> {
     for await (const found of this.#reader.read([{ id, rev }], { attachments: false })) {
       if (found.failure) return this.#noteUnread(id, rev, failure)
@@ -379,7 +375,6 @@ class DatabaseBackup {
     }
   }
 
-  /** Writes everything that waits, so that the next document comes after it. */
   async #drain(): Promise<void> {
     await this.#dispatch()
     while (this.#batches.length > 0) await this.#writeBatch()
@@ -394,7 +389,7 @@ class DatabaseBackup {
     return thenOrNow(plain, (bytes) => this.#writer.add(bytes, design))
   }
 
-  /** Reads a document whose attachments may be of any size, though little is told of them. */
+  /** Reads a document whose attachments may be of any size. */
   async #readAlone(document: DocumentBytes, conflicted: boolean): Promise<void> {
     const { source } = this.#options
     const plain = await inTurns(plainDocument(document))
@@ -412,7 +407,6 @@ class DatabaseBackup {
     const { id } = document
     const { source } = this.#options
     const plain = await inTurns(plainDocument(document))
-    /** Why reading failed in the last attempt. */
     let failure: unknown
     const open = async function* () {
       failure = undefined
@@ -447,14 +441,14 @@ class DatabaseBackup {
     this.#unread.set(id, { rev, failure })
   }
 
-  /** Asks once more for what could not be read: the fault may have passed. */
+  /** Asks once more for unread documents: the fault may have passed. */
   async #readAgain(): Promise<void> {
     const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
     for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
     await this.#drain()
   }
 
-  /** Leaves out what is still unread, an earlier copy with it. @throws CouchError when nothing may be left out */
+  /** Leaves out what is still unread, with its earlier copies. @throws CouchError when that is not allowed */
   #giveUp(): void {
     for (const { id, error } of this.#refused.last) this.#noteUnread(id, '', tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
@@ -470,7 +464,7 @@ class DatabaseBackup {
 
 const NOTHING = new Uint8Array(0)
 
-/** Hands a value on when it is there: now where nobody has to wait for it. */
+/** Calls on with a value, at once unless it is a promise. */
 const thenOrNow = <T>(
   value: T | Promise<T>,
   next: (value: T) => Promise<void> | undefined
@@ -487,7 +481,6 @@ async function collectRows<T>(rows: AsyncIterable<T>): Promise<T[]> {
   return all
 }
 
-/** Summarizes a database that does not exist. */
 const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): DatabaseSummary => ({
   start_timestamp: now,
   finish_timestamp: now,
@@ -500,7 +493,7 @@ const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): D
   stored_bytes: 0
 })
 
-/** Returns what a restore needs to create the database again, where the server tells. */
+/** Returns what a restore needs to create the database, where the server tells. */
 function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   return {
     ...(props && { partitioned: props.partitioned === true }),
@@ -508,7 +501,7 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   }
 }
 
-/** Returns all bytes of a stream, or `null` when there are more than `limit`. */
+/** Collects a stream; `null` when it has more than `limit` bytes. */
 async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
   const all: Uint8Array[] = []
   let size = 0

@@ -6,13 +6,12 @@ import { isOfOthers } from '../repository/layout.js'
 import type { LoadedBackup } from '../repository/read-header.js'
 import type { Repository } from '../repository/repository.js'
 
-/** A backup that finds one of its databases missing. */
 export interface LostDatabase {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository
   database: LogicalDatabase
-  /** Names of the databases that existed when the backup began and whose turn came later. */
+  /** Names of the databases still to be backed up that existed at the beginning. */
   existing: ReadonlySet<string>
 }
 
@@ -22,9 +21,8 @@ export async function namesOfExisting(sources: readonly CouchDatabase[]): Promis
 }
 
 /**
- * Makes sure that a database which is missing is one that did not exist yet. Where the last complete backup holds
- * documents of the database, it was deleted, or its name was changed in the configuration: further backups without it
- * would take the place of good ones.
+ * Checks that a missing database never existed. If the last complete backup holds documents of it, it was
+ * deleted or renamed in the configuration: backups without it would replace good ones.
  * @throws MissingDatabaseError
  */
 export async function refuseLost(lost: LostDatabase): Promise<void> {
@@ -52,6 +50,6 @@ function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDat
   const { components, sessions, system } = sources
   const names = { components: components.name, sessions: sessions.name, system: system.name }
   const key = Object.keys(header.dbs).find((name) => databaseOfKey(name, names) === database)
-  // Athena's backups do not always count them.
+  // Athena's backups do not always count documents.
   return key !== undefined && header.dbs[key].doc_count !== 0
 }

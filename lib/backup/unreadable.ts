@@ -3,22 +3,20 @@ import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError, isRequestTooLarge } from '../couch/errors.js'
 import type { RefusedLine } from '../repository/chunk-writer.js'
 
-/** Documents of one database that may be unreadable before its backup fails, and characters of their ids. */
+/** Most unreadable documents of one database before its backup fails, and most characters of their ids. */
 export const MAX_UNREADABLE = 1000
 const MAX_IDS = 8 * 1024 * 1024
-/** Those that are named. */
 const NAMED = 100
-/** Bytes of an id, and of a reason. */
+/** Bytes of a reported id and reason. */
 const MAX_ID = 512
 const MAX_REASON = 256
 
-/** A document that was not read, and why. */
 export interface Unread {
   rev: string
   failure: ReadFailure
 }
 
-/** Keeps the documents of one database that could not be read, by id: a bounded number, of bounded ids. */
+/** Keeps the documents of one database that could not be read, by id, in bounded memory. */
 export class UnreadDocuments extends Map<string, Unread> {
   #characters = 0
 
@@ -37,17 +35,16 @@ export class UnreadDocuments extends Map<string, Unread> {
   }
 }
 
-/** Keeps the lines that were too large for the database, of documents that have no later copy. */
+/** Keeps the lines that were too large for the database, unless a later copy replaces them. */
 export class RefusedLines {
   readonly #isLast: (line: RefusedLine) => boolean
   #lines: RefusedLine[] = []
 
-  /** @param isLast whether the document has no later copy so far */
   constructor(isLast: (line: RefusedLine) => boolean) {
     this.#isLast = isLast
   }
 
-  /** Returns those that count still. */
+  /** Returns the lines that still count. */
   get last(): RefusedLine[] {
     return this.#lines.filter(this.#isLast)
   }
@@ -69,14 +66,14 @@ export class RefusedLines {
   }
 }
 
-/** Says that the revision which the feed named is not there. */
+/** Makes the failure for a revision of the feed that is gone. */
 export const goneFailure = (id: string): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     error: 'missing',
     reason: 'the changes feed names a revision that the database does not have'
   })
 
-/** Says that the database did not take a document. */
+/** Makes the failure for a document that the database did not take. */
 export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     status: refusal.status,
@@ -89,7 +86,7 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
     cause: refusal
   })
 
-/** Names the first documents that could not be backed up, cut to a length that a header can hold. */
+/** Names the first documents that could not be backed up, cut to fit a header. */
 export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDocument[] {
   return [...unread].slice(0, NAMED).map(([id, { failure }]) => {
     const cut = cutTo(id, MAX_ID)
@@ -101,7 +98,7 @@ export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDo
   })
 }
 
-/** Says why a backup fails where nothing may be left out. */
+/** Makes the error of a backup that may leave nothing out. */
 export function unreadableError(unread: Iterable<[string, Unread]>, message?: string): CouchError {
   const [[id, { failure }]] = unread
   const { status, error, reason } =
@@ -121,11 +118,11 @@ const tooMany = (unread: Iterable<[string, Unread]>): CouchError =>
     `more than ${MAX_UNREADABLE} documents, or documents with more than ${MAX_IDS} characters of ids, cannot be read`
   )
 
-/** Leaves out the URL that was asked: it says more of this package than of the document. */
+/** Omits the URL, which tells of this package rather than of the document. */
 const reasonOf = (failure: ReadFailure) =>
   failure instanceof CouchError ? `${failure.error}: ${failure.reason}` : failure.message
 
-/** Returns as much of a text as so many bytes of JSON hold. */
+/** Cuts a text so that its JSON takes at most so many bytes. */
 function cutTo(text: string, bytes: number): string {
   let cut = text.slice(0, bytes)
   while (Buffer.byteLength(JSON.stringify(cut)) - 2 > bytes) cut = cut.slice(0, Math.floor(cut.length * 0.8))

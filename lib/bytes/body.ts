@@ -5,23 +5,22 @@ import { BodyAlreadyReadError, TooLargeError, UploadTimeoutError } from '../erro
 import { within } from '../waits/within.js'
 import { joinPiecesOfRequest } from './small-pieces.js'
 
-/** Bytes per second of a body, in the idle time-out, below which its sender counts as silent. */
+/** Bytes per second, over the idle time-out, below which a sender counts as silent. */
 const LEAST_RATE = 4096
-/** A request for a small body may have a short time-out. */
+/** Fewest bytes, for short time-outs on small bodies. */
 const LEAST_BYTES = 1024
 
 export interface Bounds {
   /** Milliseconds of silence. */
   idle: number
-  /** Told how many bytes there were so far; throws when that is too much. */
+  /** Called with the bytes so far; throws when they are too many. */
   onSize: (bytes: number) => void
 }
 
 export const bodyTooLarge = (limit: number) => new TooLargeError(`the body is larger than ${limit} bytes`)
 
 /**
- * Reads a body in bounds, as a stream of bytes. The body is left open when it is not read to its end: its sender may
- * still wait for a reply.
+ * Streams a body in bounds. A body that is not read to its end stays open: its sender may wait for a reply.
  * @returns a stream that fails with BodyAlreadyReadError, TooLargeError or UploadTimeoutError
  */
 export function boundedBody(body: Readable, { limit, idle }: { limit: number; idle: number }): Readable {
@@ -32,14 +31,14 @@ export function boundedBody(body: Readable, { limit, idle }: { limit: number; id
   return Readable.from(bounded(bytesOf(body), { idle, onSize }), { objectMode: false })
 }
 
-/** Reads a body, and leaves it open. Streams with an encoding, and those of `Readable.from`, give text. */
+/** Reads a body, and leaves it open. Some streams give text: those with an encoding, and `Readable.from`. */
 export async function* bytesOf(body: Readable): AsyncGenerator<Buffer> {
   if (body.readableEnded || (body.destroyed && !body.errored)) throw new BodyAlreadyReadError()
   for await (const piece of body.iterator({ destroyOnReturn: false }))
     yield typeof piece === 'string' ? Buffer.from(piece) : piece
 }
 
-/** Bounds pieces in size, and how long their sender may be silent or send next to nothing. */
+/** Bounds the size of pieces, and the silence of their sender. */
 export async function* bounded(
   pieces: AsyncIterator<Buffer>,
   { idle, onSize }: Bounds
@@ -68,7 +67,7 @@ export async function* bounded(
       yield next.value
     }
   } finally {
-    // Nothing more would come of the body while an iterator listens to it. Not awaited: a silent one does not return.
+    // An iterator that listens keeps the body from being read. Not awaited: a silent one does not return.
     pieces.return?.().catch(() => undefined)
   }
 }

@@ -1,13 +1,10 @@
-/** A size of buffers, in bytes, and how many free ones a pool holds on to. */
+/** Bytes of buffers, and how many free ones a pool keeps. */
 interface BufferKind {
   size: number
   keep: number
 }
 
-/**
- * Buffers of some sizes, used again and again. Large buffers that are dropped stay in memory until the garbage collector
- * finds time, which for a stream of them means most of the time.
- */
+/** Reuses buffers of some sizes: large ones that are dropped stay in memory until they are collected. */
 export class BufferPool {
   readonly #kinds: readonly (BufferKind & { free: Buffer[] })[]
 
@@ -16,13 +13,13 @@ export class BufferPool {
     this.#kinds = kinds.map((kind) => ({ ...kind, free: [] }))
   }
 
-  /** Returns a buffer of at least `length` bytes, with whatever is in it. One longer than all sizes is not used again. */
+  /** Returns a dirty buffer of at least `length` bytes; one beyond all sizes is not reused. */
   take(length: number): Buffer {
     const kind = this.#kinds.find(({ size }) => length <= size)
     return kind?.free.pop() ?? Buffer.allocUnsafeSlow(kind?.size ?? length)
   }
 
-  /** Takes back a buffer, or a part of it. The caller must be sure that nobody reads it any more. */
+  /** Takes back a buffer, or a part of one, that nobody reads any more. */
   give({ buffer }: Buffer): void {
     const kind = this.#kinds.find(({ size }) => size === buffer.byteLength)
     if (kind && kind.free.length < kind.keep) kind.free.push(Buffer.from(buffer))

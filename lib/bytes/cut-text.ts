@@ -1,23 +1,18 @@
 import type { Requester } from '../../types/backups.js'
 
-/**
- * Characters of what becomes part of something stored, logged or sent: ids and attachments' names may have megabytes,
- * and so may what a database or a host gives as a reason.
- */
+/** Characters of a text to be stored, logged or sent: names and reasons may have megabytes. */
 export const MOST = {
   /** An id, a member's or attachment's name. */
   name: 256,
-  /** Why something failed. */
   reason: 500,
   /** One of several things that a message names. */
   inMessage: 150,
-  /** A message, with names and reasons in it. */
   message: 1000,
   /** A stack trace. */
   stack: 8000
 }
 
-/** Returns `text`, or its beginning and the length it had. Halves of surrogates, which CouchDB refuses, are spelled out. */
+/** Returns `text`, or its beginning and length. Lone surrogates, which CouchDB refuses, are spelled out. */
 export function cutText(text: string, most: number): string {
   if (text.length <= most) return asUnicode(text)
   return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
@@ -26,7 +21,7 @@ export function cutText(text: string, most: number): string {
 const asUnicode = (text: string): string =>
   text.replace(/\p{Surrogate}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`)
 
-/** Returns an error to be logged: as it is, or a copy whose texts, those of its causes included, are cut. */
+/** Returns an error for the log; if its texts or its causes' are long, a copy with these cut. */
 export function cutError(error: unknown): unknown {
   if (typeof error === 'string') return cutText(error, MOST.message)
   if (!(error instanceof Error) || isShort(error)) return error
@@ -38,7 +33,7 @@ export function cutError(error: unknown): unknown {
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
   return Object.assign(copy, {
     name: error.name,
-    // It begins with the message.
+    // The stack begins with the message.
     stack: cutText(
       (stack ?? '').replace(message, () => copy.message),
       MOST.stack
@@ -48,7 +43,7 @@ export function cutError(error: unknown): unknown {
   })
 }
 
-/** Returns who asks, of a host whose objects may hold more: name and id alone, cut. */
+/** Returns only the name and id of a requester, cut: a host's object may hold more. */
 export function cutRequester(requester: Requester | undefined): Requester | undefined {
   const told = (['name', 'uuid'] as const).flatMap((member) => {
     const value: unknown = requester?.[member]
@@ -59,7 +54,7 @@ export function cutRequester(requester: Requester | undefined): Requester | unde
   return told.length > 0 ? Object.fromEntries(told) : undefined
 }
 
-/** Returns what an error says. Hosts' code may throw what is no error. */
+/** Returns an error's message. Hosts' code may throw anything. */
 export function messageOf(error: unknown): string {
   const message = typeof error === 'object' ? (error as Error | null)?.message : error
   return typeof message === 'string' && message !== '' ? message : 'unknown error'

@@ -2,16 +2,16 @@ import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
 import { within } from '../waits/within.js'
 
-/** What is read of a refused body, at most, for the sake of its sender. */
+/** Bytes, and milliseconds, of a refused body that are read for its sender's sake. */
 const DRAIN_BYTES = 64 * 1024 * 1024
 const DRAIN_MS = 3000
 
-/** Drops what is left of an answer, and cuts its connection. undici's bodies emit an error then: nobody waits for it. */
+/** Drops the rest of an answer, and cuts its connection; undici's body then emits an error. */
 export function discard(body: Readable): void {
   body.on('error', () => undefined).destroy()
 }
 
-/** Reads on, for a moment: a client that is still sending would not see the reply. */
+/** Reads on for a moment: a client that still sends would not see the reply. */
 export async function drain(body: Readable): Promise<void> {
   if (body.readableEnded || body.destroyed) return
   let left = DRAIN_BYTES
@@ -31,8 +31,8 @@ export async function drain(body: Readable): Promise<void> {
 }
 
 /**
- * Drops what is left of a body whose sender waits for a reply that others give: reads on for a moment, so that the
- * sender sees the reply, and destroys what has not ended then. A request loses its connection, a file is closed.
+ * Drops the rest of a body after a reply by others: reads on for a moment, so that the sender sees the reply,
+ * then destroys it. A request loses its connection, a file is closed.
  */
 export function abandon(body: Readable): void {
   if (body.readableEnded || body.destroyed) return
@@ -44,7 +44,7 @@ export function abandon(body: Readable): void {
   void drain(body)
 }
 
-/** Destroys a body. That of a request of HTTP/2 does not end its stream by itself. */
+/** Destroys a body. An HTTP/2 request does not end its stream by itself. */
 function close(body: Readable): void {
   if ('stream' in body) (body as Http2ServerRequest).stream.destroy()
   body.destroy()

@@ -3,23 +3,20 @@ import { toBuffer } from './views.js'
 /** Bytes that are allocated at first. */
 const FIRST = 192 * 1024
 
-/** Memory in which texts are put together, one after another. */
+/** Memory in which texts are joined, one after another. */
 export class GrowingBuffer {
   readonly #most: number
   readonly #tooLong: () => Error
   #buffer = Buffer.alloc(0)
   #used = 0
 
-  /**
-   * @param most bytes that it may hold
-   * @param tooLong makes what is thrown for more
-   */
+  /** @param most bytes that it may hold @param tooLong makes the error for more */
   constructor(most: number, tooLong: () => Error) {
     this.#most = most
     this.#tooLong = tooLong
   }
 
-  /** Begins another text; the one before is not valid any more. */
+  /** Begins another text, which invalidates the one before. */
   clear(): void {
     this.#used = 0
   }
@@ -29,7 +26,7 @@ export class GrowingBuffer {
     return this.#buffer.subarray(0, this.#used)
   }
 
-  /** Appends a piece. @throws what was given for more bytes than it may hold */
+  /** Appends a piece. @throws the error of `tooLong` */
   add(piece: Uint8Array | string): void {
     const bytes = typeof piece === 'string' ? Buffer.from(piece) : piece
     const needed = this.#used + bytes.length
@@ -48,8 +45,8 @@ export class GrowingBuffer {
 }
 
 /**
- * Puts the pieces of a text together. Pieces that are collected and then copied take their bytes twice, and live long
- * enough to become garbage that is collected late: so a text of several pieces lies in memory that is used again.
+ * Joins the pieces of a text, in memory that is reused: copies of collected pieces would take their bytes
+ * twice, and become garbage that is collected late.
  */
 export class Pieces {
   readonly #memory: GrowingBuffer | undefined
@@ -57,7 +54,7 @@ export class Pieces {
   #inMemory = false
   #length = 0
 
-  /** @param memory for a text at a time; without it, each text of several pieces gets memory of its own */
+  /** @param memory for one text at a time; without it, each text of several pieces gets its own */
   constructor(memory?: GrowingBuffer) {
     this.#memory = memory
   }
@@ -66,7 +63,7 @@ export class Pieces {
     return this.#length
   }
 
-  /** Adds a piece, which has to be valid until the text is taken. With the second one of a text, that which was taken before is not valid any more. */
+  /** Adds a piece, valid until the text is taken. A text's second piece invalidates the text before. */
   add(piece: Uint8Array): void {
     this.#length += piece.length
     if (this.#memory && this.#pieces.length > 0) {

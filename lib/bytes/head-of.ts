@@ -1,10 +1,9 @@
-/** The first bytes of some pieces, and all of the pieces again. */
 export interface Peeked {
   head: Buffer
   all: AsyncGenerator<Buffer>
 }
 
-/** Reads `count` bytes ahead; fewer when there are no more. */
+/** Reads `count` bytes ahead, or fewer if there are no more. */
 export async function headOf(pieces: AsyncIterable<Uint8Array>, count: number): Promise<Peeked> {
   const iterator = pieces[Symbol.asyncIterator]()
   let head: Buffer = Buffer.alloc(0)

@@ -1,14 +1,13 @@
 import type { Gunzip, Inflate } from 'node:zlib'
 
-/** Deflate makes at most 1,032 bytes of one, so this bounds what one step of inflating gives. */
+/** Bytes inflated in one step; deflate makes at most 1,032 times as many of them. */
 const STEP = 4096
 
-/** Bytes that cannot be inflated, or more than that. The message goes on from what they are called. */
+/** Thrown for bytes that cannot be inflated. The message continues what they are called. */
 export class InflateError extends Error {
   override readonly name = 'InflateError'
 }
 
-/** Inflates bytes as they arrive, a little at a time. */
 export class Inflater {
   readonly #engine: Inflate | Gunzip
   #output: Buffer[] = []
@@ -31,7 +30,7 @@ export class Inflater {
     }
   }
 
-  /** Says that all bytes were written. @throws InflateError */
+  /** Ends the input. @throws InflateError */
   async end(): Promise<Buffer[]> {
     if (!this.#engine.closed) {
       await new Promise<void>((resolve) => {
@@ -46,7 +45,7 @@ export class Inflater {
     this.#engine.destroy()
   }
 
-  /** zlib does not call back after an error, nor when more bytes follow what was deflated. */
+  /** zlib never calls back after an error, nor when bytes follow the deflated ones. */
   #write(step: Uint8Array): Promise<void> {
     const engine = this.#engine
     return new Promise((resolve) => {

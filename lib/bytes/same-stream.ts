@@ -1,4 +1,4 @@
-/** Returns whether two streams have the same bytes, wherever they are cut into pieces. */
+/** Returns whether two streams have the same bytes, in whatever pieces. */
 export async function sameStream(
   a: AsyncIterable<Uint8Array>,
   b: AsyncIterable<Uint8Array>

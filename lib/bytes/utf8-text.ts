@@ -2,7 +2,7 @@ import { headOf } from './head-of.js'
 
 const MARK = Buffer.from([0xef, 0xbb, 0xbf])
 
-/** Bytes that begin what is no JSON in UTF-8, longest first. */
+/** Bytes at the start of other encodings than UTF-8, longest first. */
 const MAGIC: [name: string, bytes: number[]][] = [
   ['UTF-32 (little endian)', [0xff, 0xfe, 0, 0]],
   ['UTF-32 (big endian)', [0, 0, 0xfe, 0xff]],
@@ -15,11 +15,11 @@ const MAGIC: [name: string, bytes: number[]][] = [
 /** How many bytes {@link encodingOf} and {@link markLength} look at. */
 const TELLING_BYTES = 4
 
-/** Returns what a text is encoded in, told by its first bytes; `undefined` for what may be UTF-8. */
+/** Returns a text's encoding by its first bytes; `undefined` for what may be UTF-8. */
 function encodingOf(head: Buffer): string | undefined {
   const marked = MAGIC.find(([, bytes]) => head.subarray(0, bytes.length).equals(Buffer.from(bytes)))
   if (marked) return marked[0]
-  // JSON begins with a character of ASCII, so zeros tell where it stands (RFC 4627, section 3).
+  // JSON begins with an ASCII character, so zeros show its place (RFC 4627, section 3).
   const [a, b, c, d] = head
   if (a === 0 && b === 0 && c === 0 && d > 0) return 'UTF-32 (big endian)'
   if (a > 0 && b === 0 && c === 0 && d === 0) return 'UTF-32 (little endian)'
@@ -28,10 +28,9 @@ function encodingOf(head: Buffer): string | undefined {
   return undefined
 }
 
-/** Returns the length of the byte order mark that editors put before UTF-8. */
 const markLength = (head: Buffer): number => (head.subarray(0, MARK.length).equals(MARK) ? MARK.length : 0)
 
-/** Returns a text without its byte order mark, and what it is encoded in where that is not UTF-8. */
+/** Returns a text without its byte order mark, and its encoding unless that is UTF-8. */
 export async function utf8Text(
   pieces: AsyncIterable<Uint8Array>
 ): Promise<{ encoding: string | undefined; text: AsyncGenerator<Uint8Array> }> {

@@ -4,17 +4,16 @@ import { Readable } from 'node:stream'
 import type { Call } from './client.js'
 import { CliError, fileError, usageError } from './errors.js'
 
-/** Bytes at either end of a file that are looked at. */
+/** Bytes looked at on either end of a file. */
 const MARGIN = 4096
 const GZIP = '\x1f\x8b'
-/** The byte order mark of UTF-8. */
 const MARK = '\xef\xbb\xbf'
 
 /**
  * Makes a request's body of a file with a backup, or with the gzip of one, which the server inflates.
- * @param webhookUrl put in front of the backup's own members, where the API has it
+ * @param webhookUrl put before the backup's own members, as the API wants it
  * @param onProgress told of the bytes read
- * @throws CliError when the file cannot be read, or is not whole at first sight
+ * @throws CliError when the file cannot be read, or is obviously incomplete
  */
 export async function uploadOf(
   path: string,
@@ -46,7 +45,7 @@ export async function uploadOf(
   return { upload, ...(brace === undefined && { headers: { 'content-encoding': 'gzip' } }) }
 }
 
-/** Returns a file's size, and where its opening brace stands; `brace` is `undefined` for gzip. @throws CliError */
+/** Returns a file's size and the place of its opening brace; `undefined` for gzip. @throws CliError */
 async function inspect(path: string): Promise<{ size: number; brace?: number }> {
   const { head, tail, size } = await endsOf(path)
   if (head.startsWith(GZIP)) return { size }

@@ -9,12 +9,12 @@ import {
 import type { Call, Client } from './client.js'
 import { CliError } from './errors.js'
 
-/** What a backup says of itself before its documents. Of a running one, which is sent without them, also its `dbs`. */
+/** The members before a backup's documents; of a running backup, sent without them, also its `dbs`. */
 export type BackupHead = Partial<BackupSummary> & Pick<BackupSummary, 'id' | 'in_progress' | 'doc_count'>
 
 export const backupCall = (id: string): Call => ({ path: ['backups', id] })
 
-/** Reads a backup's head; the documents are not transferred, but for what is under way. */
+/** Reads a backup's head, and transfers no documents but those already under way. */
 export function readHead(client: Client, id: string): Promise<BackupHead> {
   return client.retry(async () => {
     const { body } = await client.open(backupCall(id))
@@ -32,7 +32,7 @@ export class HeadReader implements JsonVisitor {
   #done = false
   #pieces: Buffer[] = []
 
-  /** Takes the next bytes. @returns whether the head is known. @throws CliError when they are not a backup's */
+  /** Takes more bytes. @returns whether the head is known. @throws CliError when they are not a backup's */
   write(piece: Uint8Array): boolean {
     try {
       if (!this.#done) this.#scanner.write(piece)

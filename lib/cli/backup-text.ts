@@ -2,7 +2,6 @@ import type { BackupHead } from './backup-head.js'
 import type { Outcome } from './command.js'
 import { EXIT } from './errors.js'
 
-/** Returns what a command that shows a backup says in the end. */
 export const backupOutcome = (head: BackupHead): Outcome => ({
   result: head,
   text: backupText(head),
@@ -17,7 +16,7 @@ function backupText(head: BackupHead): string {
   return `${id} complete: ${head.doc_count} documents${elapsed ? `, in ${elapsed}` : ''}`
 }
 
-/** Returns what is to be told beside a backup's state, `null` for nothing. */
+/** Returns warnings about a backup; `null` for none. */
 function warningOf(head: BackupHead): string | null {
   const warnings = head.in_progress ? [] : [missingWarning(head), unreadableWarning(head)]
   return warnings.filter((warning) => warning !== null).join('\n') || null
@@ -34,7 +33,7 @@ function unreadableWarning({ unreadable_count: count = 0 }: BackupHead): string 
   return `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
 }
 
-/** Tells how far a running backup is. Nobody knows how many documents there will be. */
+/** Tells how far a running backup is. The number of documents to come is unknown. */
 export function progressText({ doc_count: documents, dbs = {} }: BackupHead): string {
   const finished = Object.keys(dbs)
   const done = finished.length > 0 ? `; finished: ${finished.join(', ')}` : ''

@@ -7,9 +7,9 @@ import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
 export interface ClientOptions extends Environment {
-  /** How often a call that failed for the moment is made again. */
+  /** How often a call that may succeed later is repeated. */
   retries: number
-  /** Milliseconds of silence after which a connection is given up. */
+  /** Milliseconds of silence that end a connection. */
   timeout: number
   signal: AbortSignal
   onRetry(error: CliError, wait: number): void
@@ -17,32 +17,31 @@ export interface ClientOptions extends Environment {
 
 export interface Call {
   method?: 'GET' | 'POST' | 'PUT'
-  /** Parts of the path below the API's root; encoded here. */
+  /** Segments of the path below the API's root, not encoded. */
   path: readonly string[]
   query?: Record<string, string>
   headers?: Record<string, string>
   json?: object
-  /** A body of known length. */
   upload?: { length: number; open(): Readable }
 }
 
 export interface Reply {
   status: number
   headers: IncomingHttpHeaders
-  /** The body's pieces. Whoever stops reading early ends the connection. @throws ConnectionError */
+  /** The body. Stopping early ends the connection. @throws ConnectionError */
   body: AsyncIterable<Buffer>
-  /** Ends the connection of a body that is not read. */
+  /** Ends the connection of an unread body. */
   discard(): void
 }
 
 const ROOT = 'ak/api/v1'
-/** Milliseconds between two looks at something that goes on. */
+/** Milliseconds between two looks at a running operation: the first and the longest. */
 const FIRST_POLL = 200
 const LONGEST_POLL = 2000
-/** Milliseconds: the first wait after a failure, which doubles each time, and the longest. */
+/** Milliseconds to wait after a failure: the first, which doubles each time, and the longest. */
 const FIRST_WAIT = 500
 const LONGEST_WAIT = 10_000
-/** The longest wait that a server may ask for. */
+/** Most milliseconds that a server may ask to wait. */
 const LONGEST_ASKED = 120_000
 /** Bytes of a reply that is not a backup. */
 const MAX_REPLY = 32 * 1024 * 1024
@@ -63,7 +62,6 @@ export class Client {
     this.#options = options
   }
 
-  /** Host, and port, of the server. */
   get host(): string {
     return this.#options.url.host
   }
@@ -72,7 +70,7 @@ export class Client {
     return this.#options.signal
   }
 
-  /** Reads until there is a result, at growing intervals. */
+  /** Calls `read` until it returns a result, at growing intervals. */
   async poll<T>(read: () => Promise<T | undefined>): Promise<T> {
     for (let wait = FIRST_POLL; ; wait = Math.min(LONGEST_POLL, wait * 1.5)) {
       const result = await read()
@@ -82,8 +80,8 @@ export class Client {
   }
 
   /**
-   * Returns a small JSON reply. Calls again after a failure of the moment: always, where the call may be made twice, and
-   * otherwise when nothing of it has reached the server.
+   * Returns a small JSON reply, after repeated calls if they fail for the moment: an idempotent call always,
+   * another only when nothing of it has reached the server.
    * @throws ReplyError, ConnectionError
    */
   async json<T extends object>(call: Call, { idempotent }: { idempotent: boolean }): Promise<T> {
@@ -94,8 +92,8 @@ export class Client {
   }
 
   /**
-   * Calls, and again after a wait while that fails for the moment.
-   * @param hasProgressed whether the attempt that failed got farther than all before, so that counting starts again
+   * Repeats a call, after a wait, while it fails for the moment.
+   * @param hasProgressed whether the failed attempt got farther than all before, which restarts the count
    */
   async retry<T>(
     attempt: () => Promise<T>,
@@ -117,7 +115,7 @@ export class Client {
     }
   }
 
-  /** Makes one call, and returns when the reply's head has come. @throws ReplyError, ConnectionError */
+  /** Makes one call. Returns when the reply's head has come. @throws ReplyError, ConnectionError */
   async open(call: Call): Promise<Reply> {
     const { url, authorization, signal } = this.#options
     signal.throwIfAborted()
@@ -142,11 +140,11 @@ export class Client {
   async #send(request: Dispatcher.RequestOptions): Promise<Reply> {
     const { timeout } = this.#options
     try {
-      // Loaded when there is something to call: help and version need not wait for it.
+      // Loaded only for calls: help and version need not wait for it.
       const { Agent } = require('undici') as typeof import('undici')
       this.#agent ??= new Agent({ connect: { timeout }, headersTimeout: timeout, bodyTimeout: timeout })
       const { statusCode: status, headers, body } = await this.#agent.request(request)
-      // A body that is not read to its end fails, which is nobody's concern then.
+      // An unread body fails, which is of no interest then.
       body.on('error', () => undefined)
       const discard = () => void body.destroy()
       return { status, headers: headers as IncomingHttpHeaders, body: piecesOf(body, timeout), discard }
@@ -156,7 +154,7 @@ export class Client {
   }
 }
 
-/** Yields a body's pieces. Only what reading them throws is of the connection. @throws ConnectionError */
+/** Yields a body's pieces. Only failures of reading count as the connection's. @throws ConnectionError */
 async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer> {
   try {
     yield* body as AsyncIterable<Buffer>
@@ -168,7 +166,7 @@ async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer
 const isTransient = (error: unknown): error is CliError =>
   error instanceof CliError && error.exitCode === EXIT.unavailable
 
-/** Returns milliseconds. @throws `error` when the server asks for too many */
+/** Returns the milliseconds to wait. @throws `error` when the server asks for too many */
 function waitFor(error: CliError, failures: number): number {
   const asked = error instanceof ReplyError ? retryAfter(error.headers['retry-after']) : undefined
   if (asked !== undefined && asked > LONGEST_ASKED) throw error
@@ -181,7 +179,7 @@ async function refusal(reply: Reply, what: string): Promise<ReplyError> {
   try {
     body = JSON.parse(await readText(reply.body))
   } catch {
-    // A gateway's page of HTML, or none: the status has to do.
+    // A gateway's HTML, or nothing: the status has to do.
   }
   if (status >= 300 && status < 400)
     body = { message: 'the server redirects: set BACKUPS_URL to where it is' }
@@ -194,7 +192,7 @@ async function readJson<T extends object>({ body, status }: Reply, what: string)
     const value: unknown = JSON.parse(text)
     if (typeof value === 'object' && value !== null) return value as T
   } catch {
-    // Told below.
+    // The throw below tells.
   }
   throw new CliError(`${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`)
 }

@@ -12,13 +12,11 @@ export interface Context {
   stderr: NodeJS.WriteStream
 }
 
-/** What a command has to say in the end. */
 export interface Outcome {
-  /** For `--json`. */
   result: object
-  /** For people; `null`: stdout was for something else. */
+  /** For people; `null` when stdout was for something else. */
   text: string | null
-  /** For stderr, whether or not it is a terminal. */
+  /** For stderr, terminal or not. */
   warning?: string | null
   /** Default {@link EXIT.ok}. */
   exitCode?: ExitCode
@@ -29,14 +27,12 @@ export type Values = Record<string, string | boolean | (string | boolean)[] | un
 
 export interface Command {
   summary: string
-  /** What follows the command's name. */
   usage: string
-  /** The command's own part of its help. */
   help: string
   options: Options
-  /** Least and most arguments. */
+  /** Fewest and most arguments. */
   arguments: readonly [number, number]
-  /** Checks what needs no server. @throws CliError */
+  /** Checks arguments without a server. @throws CliError */
   check?(args: readonly string[], values: Values): void
   run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
 }

@@ -4,8 +4,8 @@ import { CliError, ConnectionError, ReplyError } from './errors.js'
 import type { Sink } from './part-file.js'
 
 /**
- * Transfers a backup. When the connection breaks, goes on where it broke if the server can, and otherwise begins again.
- * @throws CliError when there is no backup, it is not complete, or attempts have failed too often without a byte more
+ * Transfers a backup. After a broken connection, continues if the server can, else begins again.
+ * @throws CliError when the backup is missing or incomplete, or attempts fail too often without a byte more
  */
 export async function download(
   client: Client,
@@ -58,7 +58,7 @@ async function transfer(
 ): Promise<void> {
   const length = headers['content-length'] === undefined ? undefined : Number(headers['content-length'])
   const total = length === undefined ? undefined : sink.position + length
-  // A part of a backup that was begun before has no head, and had a good one.
+  // A continued part has no head, and had a good one.
   let head: HeadReader | undefined = status === 206 ? undefined : new HeadReader()
   let held: Buffer[] = []
   for await (const piece of body) {

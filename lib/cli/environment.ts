@@ -1,6 +1,5 @@
 import { usageError } from './errors.js'
 
-/** Where the server is, and who asks. */
 export interface Environment {
   /** Address of the server, without a slash at its end. */
   url: URL

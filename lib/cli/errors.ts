@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 
-/** What the process ends with. Part of the interface: scripts test it. */
+/** Exit codes of the process, which are part of the interface. */
 export const EXIT = {
   ok: 0,
   /** The operation ended with an error, or the server refused it for another reason. */
@@ -10,7 +10,7 @@ export const EXIT = {
   notFound: 4,
   inProgress: 5,
   unavailable: 6,
-  /** 128 + SIGINT, as shells have it. */
+  /** 128 + SIGINT, as in shells. */
   interrupted: 130
 } as const
 
@@ -20,7 +20,6 @@ export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
 export class CliError extends Error {
   override readonly name = 'CliError'
   readonly exitCode: ExitCode
-  /** What the server replied, for `--json`. */
   readonly reply: object | undefined
 
   constructor(message: string, exitCode: ExitCode = EXIT.failed, reply?: object) {
@@ -46,9 +45,8 @@ export class ReplyError extends CliError {
   }
 }
 
-/** The connection failed, or what came over it was cut off. */
 export class ConnectionError extends CliError {
-  /** Whether nothing of the request can have reached the server. */
+  /** Whether surely nothing of the request has reached the server. */
   readonly unsent: boolean
 
   constructor(message: string, unsent = false) {
@@ -60,7 +58,7 @@ export class ConnectionError extends CliError {
 function exitCodeOf(status: number, { message, code }: Record<string, unknown>): ExitCode {
   switch (status) {
     case 400:
-      // The API's contract has this status for what others would tell apart.
+      // The API uses one status for these and for other errors.
       if (/^(already|backup|restore)_in_progress$/.test(String(message))) return EXIT.inProgress
       return message === 'cannot restore, could not load backup doc.' ? EXIT.notFound : EXIT.failed
     case 401:
@@ -79,6 +77,6 @@ function exitCodeOf(status: number, { message, code }: Record<string, unknown>):
   }
 }
 
-/** Returns what a file's failure ends the command with. */
+/** Returns the error that a file's failure ends the command with. */
 export const fileError = (error: unknown): Error =>
   error instanceof CliError ? error : new CliError((error as Error).message)

@@ -24,7 +24,7 @@ const COMMON: Options = {
   version: { type: 'boolean' }
 }
 
-/** Prints what was asked for, or runs a command. @throws CliError */
+/** @throws CliError */
 async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcome | null> {
   const [name, ...rest] = argv
   if (name === undefined) throw usageError(mainHelp(COMMANDS))
@@ -77,7 +77,7 @@ function count(name: string, value: Values[string], least: number): number {
   throw usageError(`--${name} must be a number, ${least} or more`)
 }
 
-/** Says how it ended. @returns the exit code */
+/** Prints the outcome. @returns the exit code */
 function conclude(json: boolean, outcome: Outcome): ExitCode {
   if (outcome.warning) process.stderr.write(`${outcome.warning}\n`)
   if (json) print(JSON.stringify(outcome.result))
@@ -98,10 +98,10 @@ async function main(argv: readonly string[]): Promise<ExitCode> {
   const json = argv.includes('--json')
   const interrupt = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    // The second one ends the process at once.
+    // The second signal ends the process at once.
     process.once(signal, () => interrupt.abort())
   }
-  // Whoever reads stdout has seen enough.
+  // The reader of stdout has seen enough.
   process.stdout.on('error', () => process.exit(EXIT.failed))
   try {
     const outcome = await run(argv, interrupt.signal)
@@ -113,6 +113,6 @@ async function main(argv: readonly string[]): Promise<ExitCode> {
 
 void main(process.argv.slice(2)).then((code) => {
   process.exitCode = code
-  // stdin, where it was read, and idle connections would keep the process.
+  // stdin, and idle connections, would keep the process alive.
   process.stdin.destroy()
 })

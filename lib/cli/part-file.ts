@@ -2,29 +2,27 @@ import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'no
 import { dirname } from 'node:path'
 import { CliError, fileError, usageError } from './errors.js'
 
-/** Bytes after which what was written is made to last, so that it need not be fetched again after a crash. */
+/** Bytes between two syncs to the disk, so that a crash loses no more. */
 const SYNC_BYTES = 64 * 1024 * 1024
 
-/** What is known of a `.part` file. */
 interface Note {
   id: string
   etag: string
-  /** Bytes that are on the disk for sure. */
+  /** Bytes that are surely on the disk. */
   bytes: number
 }
 
-/** Where a download goes. */
 export interface Sink {
   /** Bytes written so far. */
   readonly position: number
-  /** Tag of the content that they are of; `undefined`: not known, so nothing can be added. */
+  /** Tag of the written content; without one, nothing can be added. */
   readonly etag: string | undefined
-  /** Begins, or begins again, with content of this tag. @throws CliError when what was written cannot be undone */
+  /** Begins, or begins again, with content of this tag. @throws CliError when that cannot be done */
   begin(etag: string | undefined): Promise<void>
   write(piece: Uint8Array): Promise<void>
 }
 
-/** A file that is written under another name, `.part`, until it is complete, and can be continued later. */
+/** A file named `.part` until it is complete, which can be continued later. */
 export class PartFile implements Sink {
   readonly #path: string
   readonly #id: string
@@ -44,7 +42,7 @@ export class PartFile implements Sink {
 
   /**
    * Opens the `.part` of a file, with what an earlier attempt at the same backup has left in it.
-   * @param force whether the file itself may be there, and be replaced in the end
+   * @param force whether an existing file is replaced in the end
    */
   static async open(path: string, id: string, force: boolean): Promise<PartFile> {
     if (!force) await refuseExisting(path)
@@ -78,7 +76,6 @@ export class PartFile implements Sink {
     if (this.position - this.#synced >= SYNC_BYTES) await this.#sync()
   }
 
-  /** Gives the complete file its name. */
   async finish(force: boolean): Promise<void> {
     const last = Buffer.alloc(1)
     await orFileError(async () => {
@@ -98,7 +95,7 @@ export class PartFile implements Sink {
     })
   }
 
-  /** Leaves what has come for a later attempt. @returns whether there is something to continue */
+  /** Leaves the part for a later attempt. @returns whether there is something to continue */
   async suspend(): Promise<boolean> {
     const worth = this.etag !== undefined && this.position > 0
     if (worth) await this.#sync()
@@ -149,7 +146,7 @@ async function refuseExisting(path: string): Promise<void> {
   if (found) throw usageError(`${path} exists: --force replaces it`)
 }
 
-/** What an earlier attempt has noted, where the file still holds that much. */
+/** Returns the note of an earlier attempt, if the file still holds that many bytes. */
 async function readNote(path: string, id: string): Promise<Note | undefined> {
   try {
     const note: Partial<Note> = JSON.parse(await readFile(noteOf(path), 'utf8'))
@@ -158,12 +155,12 @@ async function readNote(path: string, id: string): Promise<Note | undefined> {
     const usable = note.id === id && typeof etag === 'string' && Number.isSafeInteger(bytes)
     return usable && bytes > 0 && bytes <= size ? (note as Note) : undefined
   } catch {
-    // None, or one that a crash has left torn: then the download begins anew.
+    // No note, or one torn by a crash: the download begins anew.
     return undefined
   }
 }
 
-/** Makes a new name outlast a crash, where directories can be synchronized. */
+/** Makes a new name survive a crash, where directories can be synchronized. */
 async function syncDirectory(path: string): Promise<void> {
   if (process.platform === 'win32') return
   const directory = await open(path)

@@ -5,7 +5,7 @@ const BAR = 24
 const REDRAW = 100
 const RELINE = 5000
 
-/** What a command does, told on stderr: one line that is redrawn on a terminal, lines elsewhere. */
+/** Reports progress on stderr: one redrawn line on a terminal, lines elsewhere. */
 export class Progress {
   readonly #stream: WriteStream
   readonly #enabled: boolean
@@ -13,13 +13,12 @@ export class Progress {
   #drawn = false
   #began: { at: number; done: number } | undefined
 
-  /** @param wanted also where stderr is no terminal */
   constructor(stream: WriteStream, wanted: boolean) {
     this.#stream = stream
     this.#enabled = wanted || stream.isTTY === true
   }
 
-  /** Shows how far a transfer is, in bytes. */
+  /** Shows a transfer's progress, in bytes. */
   transfer(what: string, done: number, total: number | undefined): void {
     this.#began ??= { at: performance.now(), done }
     if (!this.#isDue(done === total)) return
@@ -34,17 +33,16 @@ export class Progress {
     this.#draw(`${what} ${bar(done, total)} ${size(done)} of ${size(total)}${speed}${left}`)
   }
 
-  /** Shows how far an operation of the server is, in steps of its own. */
+  /** Shows progress in steps of the server. */
   steps(what: string, done: number, total: number): void {
     if (this.#isDue(done === total)) this.#draw(`${bar(done, total)} ${what}`)
   }
 
-  /** Shows what is going on, where no end is known. */
+  /** Shows what goes on, without a known end. */
   state(text: string): void {
     if (this.#isDue(false)) this.#draw(text)
   }
 
-  /** Writes a line that stays. */
   note(text: string): void {
     if (!this.#enabled) return
     this.clear()

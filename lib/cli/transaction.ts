@@ -3,10 +3,10 @@ import type { Client } from './client.js'
 import { CliError } from './errors.js'
 import type { Progress } from './progress.js'
 
-/** What the host tells of a transaction: another one than this package's example may leave members out. */
+/** The host's transaction: a host's own store may omit members. */
 export type Transaction = Partial<WebhookTransaction>
 
-/** Returns the id in a transaction's URL, and nothing else of it: credentials go nowhere but to `BACKUPS_URL`. */
+/** Returns only the id in a transaction's URL: credentials go nowhere but to `BACKUPS_URL`. */
 export function transactionId(url: unknown): string {
   const id = /\/webhooks\/txs\/([\w-]+)$/.exec(String(url))?.[1]
   if (id === undefined) throw new CliError('the reply does not name the transaction of the restore')
@@ -33,7 +33,7 @@ export async function followTransaction(
   })
 }
 
-/** Says which ids of the skip lists no document has; nothing when all were found. */
+/** Tells which ids of the skip lists no document has; empty for none. */
 export function unknownText({ skip_unknown: unknown = {} }: Transaction): string {
   let text = ''
   for (const [database, { count, ids }] of Object.entries(unknown)) {
@@ -44,7 +44,7 @@ export function unknownText({ skip_unknown: unknown = {} }: Transaction): string
   return text
 }
 
-/** Names the documents with a console's settings that a restore has changed; nothing when it has changed none. */
+/** Names the settings documents that a restore has changed; empty for none. */
 export function settingsText({ settings_documents: changed = [] }: Transaction): string {
   let text = ''
   for (const { id, change } of changed)

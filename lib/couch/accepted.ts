@@ -6,9 +6,9 @@ import { historyOf, type Leaf } from './leaves.js'
 const LOOKS = 10
 
 /**
- * Makes sure that a write that only some copies have accepted (202) stands alone: copies may be down, or have accepted
- * another writer's. Of two writers that see each other, the one whose version CouchDB does not show gives in; a writer
- * that was accepted by most copies does not look, so the other gives in to it as well, after a while.
+ * Makes sure that a write which only some copies have accepted (202) stands alone: others may have accepted
+ * another writer's. Of two such writers, the one whose version CouchDB does not show gives in, as it does to
+ * a writer that most copies have accepted.
  * @param over revision that was written over
  * @throws CouchError with status 409 when the write was taken back
  */

@@ -1,7 +1,7 @@
 import { Agent, type Dispatcher } from 'undici'
 import { RequestSize } from './request-size.js'
 
-/** What a request is told by {@link TellingAgent}, beside undici's options. */
+/** Options of a request for {@link TellingAgent}, beside undici's. */
 export interface Told {
   onConnection: () => void
 }
@@ -20,7 +20,7 @@ class TellingAgent extends Agent {
 
 const agentOf = (connections: number | null) => new TellingAgent({ keepAliveTimeout: 10_000, connections })
 
-/** What clients share that were made from one another. */
+/** Shared by clients that were made from one another. */
 export class Shared {
   /** Connections to each server, by what they are for. */
   readonly agents = {
@@ -29,7 +29,7 @@ export class Shared {
     operations: agentOf(64),
     /** Renewals of the lease must not wait behind other calls. */
     renewals: agentOf(4),
-    /** A reader that pauses must keep no other call waiting. As many as needed: downloads bound themselves. */
+    /** A paused reader must keep no other call waiting. Unbounded: downloads bound themselves. */
     downloads: agentOf(null)
   }
   /** The largest request that the server takes. */

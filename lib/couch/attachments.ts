@@ -20,7 +20,7 @@ export interface AttachmentStub {
   contentType: unknown
   /** Bytes. `undefined` where a client sent them compressed: the database does not know then. */
   length: number | undefined
-  /** Of the bytes as they are stored. */
+  /** The digest of the bytes as they are stored. */
   digest: Digest | undefined
   /** They are stored compressed, as CouchDB does with text, and with what a client sent so. */
   gzip: boolean
@@ -50,11 +50,7 @@ export function* attachmentBytes(document: DocumentBytes): Steps<number | undefi
   return total
 }
 
-/**
- * Streams a document with its attachments in place of the stubs, as CouchDB's `attachments=true` gives it. Holds no
- * attachment in memory.
- * @throws CouchError with status 404 when the revision is gone
- */
+/** Streams a document with attachments inline, holding none in memory. @throws CouchError (404) if gone */
 export async function* inlineAttachments(
   db: CouchDatabase,
   document: DocumentBytes
@@ -83,7 +79,6 @@ export async function* inlineAttachments(
   yield bytes.subarray(attachments.end)
 }
 
-/** Returns the attachments of a document by name, as its stubs tell them. */
 export function* stubsOf(document: DocumentBytes): Steps<Map<string, InlineStub>> {
   const all = new Map<string, InlineStub>()
   for (const stub of stubs(document)) {
@@ -118,26 +113,22 @@ function* canAllBeReadAlone(
 /** Characters of a content type that still makes a header. */
 const MAX_TYPE = 500
 
-/**
- * Returns whether an attachment's own URL gives it as it is. CouchDB sends any content type as a header: a line break ends
- * the head, and a type that is not a string is not sent.
- */
+/** Returns whether an attachment's own URL works: CouchDB sends any content type as a header, unescaped. */
 const canBeReadAlone = (db: CouchDatabase, { id, rev }: Revision, { name, contentType }: AttachmentStub) =>
   fitsUrl({ path: [db.name, id, name], query: { rev } }) &&
   typeof contentType === 'string' &&
   contentType.length <= MAX_TYPE &&
   /^[\x20-\x7e]*$/.test(contentType)
 
-/** Reads an attachment by its own URL. */
 function readAlone(db: CouchDatabase, { id, rev }: Revision, stub: AttachmentStub) {
   return untilBegun(db.client, async function* () {
-    // As it is stored: so its digest can be checked, and one that does not decompress is not asked of the database.
+    // Asks for the bytes as stored: their digest can be checked, and the database need not decompress them.
     const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
     yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
   })
 }
 
-/** Reads an attachment's base64, whatever its name, by its document. */
+/** Reads an attachment's base64 from its document, whatever its name. */
 async function* readWithDocument(db: CouchDatabase, revision: Revision, name: string) {
   for await (const piece of readPart(db, revision, ['_attachments', name, 'data'])) {
     const text = piece.filter((c) => c !== QUOTE && c !== BACKSLASH)
@@ -145,10 +136,7 @@ async function* readWithDocument(db: CouchDatabase, revision: Revision, name: st
   }
 }
 
-/**
- * Reads a value inside a document with inline attachments as it arrives. The database makes the document in its memory.
- * @throws CouchError with status 404 when the revision, or the value, is gone
- */
+/** Streams a value inside a document, which CouchDB builds in memory. @throws CouchError (404) if gone */
 function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]) {
   return untilBegun(db.client, async function* () {
     const request = bulkGetRequest(db.name, [revision], { attachments: true })
@@ -168,7 +156,7 @@ function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
-/** Yields the bytes of an attachment, decompressed. @throws CouchError when they are not those that the stub tells */
+/** Yields an attachment's bytes, decompressed. @throws CouchError when they differ from what the stub says */
 async function* attachmentBytesOf(
   { headers, body }: CouchResponse,
   stub: AttachmentStub,
@@ -180,7 +168,7 @@ async function* attachmentBytesOf(
   let received = 0
   for await (const piece of compressed ? gunzipped(sent.passing(body), what) : body) {
     received += piece.length
-    // More than were announced must not get out: the receiver counts them.
+    // More bytes than announced must not get out: the receiver counts them.
     if (stub.length !== undefined && received > stub.length) break
     plain.add(piece)
     yield piece
@@ -197,10 +185,9 @@ async function* attachmentBytesOf(
 }
 
 /**
- * Returns the digests of which the bytes must have one, as they were sent or decompressed; none where no digest tells.
- *
- * CouchDB's digests are of what it stores. Where that is compressed and a proxy has decompressed it, or compressed it
- * anew, only the length and gzip's own checksum tell whether it is whole; and each replica compresses for itself.
+ * Returns digests of which the bytes must have one, as sent or decompressed; none where no digest tells.
+ * CouchDB digests what it stores, and each replica compresses for itself. Where a proxy has decompressed or
+ * recompressed the bytes, only the length and gzip's own checksum tell whether they are whole.
  */
 function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)[] {
   const tag = digestInTag(headers.etag)
@@ -209,7 +196,6 @@ function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)
   return digest === undefined ? [] : [digest]
 }
 
-/** Returns whether an answer's bytes are compressed. */
 const isGzip = (headers: Headers) => String(headers['content-encoding']).trim().toLowerCase() === 'gzip'
 
 /** @throws CouchError when they are not gzip: clients may store anything under that name */
@@ -222,7 +208,7 @@ async function* gunzipped(pieces: AsyncIterable<Uint8Array>, what: string): Asyn
     throw new CouchError(what, {
       error: 'bad_attachment',
       reason: `it is marked as gzip and is not: ${message}`,
-      // An end that comes too early may be the answer's.
+      // The answer may have ended too early.
       retryable: code === 'Z_BUF_ERROR',
       cause: error
     })
@@ -231,7 +217,6 @@ async function* gunzipped(pieces: AsyncIterable<Uint8Array>, what: string): Asyn
 
 const shown = (text: string) => text.slice(0, 120)
 
-/** Encodes a stream of bytes in base64. */
 export async function* base64(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
   let rest: Buffer = Buffer.alloc(0)
   for await (const piece of pieces) {
@@ -252,7 +237,7 @@ const NOT_INLINE = new Set(['stub', 'length', 'follows', 'encoding', 'encoded_le
 interface InlineStub extends AttachmentStub {
   /** The name as it is spelled in the document, quotes included. */
   key: string
-  /** What is kept beside the data, as it is spelled. */
+  /** Members that are kept beside the data, as they are spelled. */
   members: Buffer[]
 }
 

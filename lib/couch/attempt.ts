@@ -16,19 +16,15 @@ export interface AttemptSettings {
   connect: () => Connection
   /** Milliseconds of silence. */
   idle: number
-  /** Ends the request. */
   signal?: AbortSignal
-  /**
-   * Called before each piece of a request that writes is handed to its connection, the head included; throws when this
-   * instance must not write any more. What it throws reaches the caller as it is.
-   */
+  /** Called before each piece of a writing request, head included. Throws when writing is forbidden. */
   beforeWrite?: () => void
 }
 
 /** Why a request was ended, by what it waited for. */
 const STALLED = {
   connection: 'no connection to the database was free in time',
-  /** Of a dispatcher that does not tell when there is a connection. */
+  /** For a dispatcher that does not tell when there is a connection. */
   unknown: 'the database did not answer in time, or no connection to it was free',
   body: 'the database stopped reading the request',
   answer: 'the database did not answer in time'
@@ -67,13 +63,13 @@ export class Attempt {
   }
 
   /**
-   * Returns when the head of the answer has come.
-   * @throws CouchError for an answer that is none to the request as well, what `beforeWrite` throws, and the signal's reason
+   * Sends the request, and returns when the answer's head has come.
+   * @throws CouchError, also for a refusal, what `beforeWrite` throws, and the signal's reason
    */
   async send(agent: Agent): Promise<CouchResponse> {
     const { signal } = this.#settings
     signal?.throwIfAborted()
-    // A connection may be long in coming: what must not be written already does not wait for it.
+    // Getting a connection may take long, so check before it.
     this.#fence?.check()
     this.#abort.follow(signal).follow(this.#deadline)
     this.#silence.wait()
@@ -100,12 +96,12 @@ export class Attempt {
         accept: 'application/json',
         ...this.#connection.headers,
         ...(json === undefined ? undefined : { 'content-type': 'application/json' }),
-        // A body that is in memory is sent in pieces all the same.
+        // A fenced body is sent in pieces, so undici does not know its length.
         ...(this.#fence && this.#bytes ? { 'content-length': String(this.#bytes) } : undefined),
         ...headers
       },
       body: this.#sentBody() as Dispatcher.DispatchOptions['body'],
-      // Neither counts while a request waits for its connection, nor any more once a reader or a body has paused.
+      // Neither counts while a request waits for its connection, nor after a reader or a body has paused.
       headersTimeout: 0,
       bodyTimeout: 0,
       signal: this.#abort.signal,
@@ -135,7 +131,7 @@ export class Attempt {
     this.#silence.wait()
   }
 
-  /** Waits for an answer, but not beyond the signal, which undici heeds only once a request has got its connection. */
+  /** Waits for an answer or the signal, which undici heeds only once a request has its connection. */
   #orAborted(answer: Promise<Dispatcher.ResponseData>): Promise<Dispatcher.ResponseData> {
     const { signal } = this.#abort
     const aborted = new Promise<never>((_resolve, reject) => {

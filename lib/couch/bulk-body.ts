@@ -1,6 +1,6 @@
 import { malformed } from './errors.js'
 
-/** What CouchDB says of one document of a `_bulk_docs`. */
+/** The result of one document in a `_bulk_docs`. */
 export interface BulkResult {
   id: string
   rev?: string
@@ -10,7 +10,6 @@ export interface BulkResult {
   accepted?: boolean
 }
 
-/** What CouchDB says of a `_bulk_docs`. */
 export interface BulkAnswer {
   /** Failures only where the body has no new edits. */
   results: BulkResult[]
@@ -28,7 +27,6 @@ export class BulkBody {
   /** `false` keeps the revisions that the documents name; the answer then holds failures only. */
   readonly newEdits: boolean
   readonly buffer: Buffer
-  /** Documents in it. */
   count = 0
   readonly #limit: number
   #used: number
@@ -72,13 +70,11 @@ export class BulkBody {
     return this.buffer.subarray(start, this.#used)
   }
 
-  /** Returns the whole body. */
   bytes(): Buffer {
     return this.buffer.subarray(0, this.#used + DOCS_END.copy(this.buffer, this.#used))
   }
 }
 
-/** Reads the answer to a `_bulk_docs`. */
 export function bulkResults(answer: unknown, name: string): BulkResult[] {
   if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
   return answer.map(({ error, reason, ...result }) => ({

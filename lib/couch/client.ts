@@ -10,17 +10,14 @@ import { backoff, CONFLICT, ONCE, Retrier, type RetrySettings, waitOn } from './
 export interface ClientSettings extends AttemptSettings, RetrySettings {
   /** Milliseconds for a whole control call. */
   control: number
-  /** Bytes of the largest request, of what can be divided. */
+  /** Bytes of the largest request that can be divided. */
   requestBytes?: number
 }
 
 /**
- * Talks HTTP to CouchDB: streams both ways, notices cut and silent answers, and turns every failure into a
- * {@link CouchError}.
- *
- * Every call is tried again after faults that may pass, by the policy of its client: one for a value until the value has
- * come, one for a stream until the stream begins. {@link once} is the way to a single attempt. What a caller does beyond
- * a call, and may do again, goes through {@link retry}; a fault that a call has given up on is not tried again there.
+ * Talks HTTP to CouchDB: streams both ways, notices cut and silent answers, and throws {@link CouchError}.
+ * Every call is retried by the policy of its client: for a value until it has come, for a stream until it
+ * begins. {@link once} makes single attempts. {@link retry} repeats work of several calls.
  */
 export class CouchClient {
   readonly settings: ClientSettings
@@ -37,7 +34,6 @@ export class CouchClient {
     this.#use = use
   }
 
-  /** Returns a client on the same connections with other settings. */
   with(settings: Partial<ClientSettings>): CouchClient {
     return new CouchClient({ ...this.settings, ...settings }, this.#shared, this.#use)
   }
@@ -84,7 +80,6 @@ export class CouchClient {
     return waitOn(this.settings.signal, backoff(CONFLICT, attempt))
   }
 
-  /** Makes a call whose answer is a small JSON value. */
   json<T>(request: CouchRequest): Promise<T> {
     return this.answer(request, (json) => json as T)
   }
@@ -102,10 +97,7 @@ export class CouchClient {
     })
   }
 
-  /**
-   * Makes a call whose answer is a stream. What fails once the stream has begun is the caller's.
-   * @param deadline ends the call, its answer included
-   */
+  /** Makes a call with a streamed answer, which `deadline` ends too. Later failures are the caller's. */
   async stream(request: CouchRequest, deadline?: AbortSignal): Promise<CouchResponse> {
     return this.retry(() => this.#attempt(request, deadline))
   }

@@ -4,7 +4,7 @@ import { cutText, MOST } from '../bytes/cut-text.js'
 import { HostValueError } from '../errors.js'
 import { isPromise, nowOf } from '../waits/host-code.js'
 
-/** Where and as whom to talk to CouchDB. */
+/** Address, credentials and settings of a CouchDB server. */
 export interface Connection {
   origin: string
   /** Path of the server below its origin, without a slash at its end. */
@@ -16,10 +16,10 @@ export interface Connection {
   renew?(setCookie: string | string[] | undefined): void
 }
 
-/** What nano 11 keeps in `config` beyond what its types tell. */
+/** Members of nano 11's `config` that its types omit. */
 interface NanoConfig {
   url: string
-  /** Of the scope of a database. */
+  /** The database, in the scope of one. */
   db?: unknown
   plainURL?: string
   cookie?: string
@@ -35,8 +35,7 @@ interface NanoConfig {
 type Couch = ServerScope | (() => ServerScope)
 
 /**
- * Checks what can be told of the option `couch` before there is a request. A function is called once; it may have
- * nothing to give yet.
+ * Checks the option `couch` as far as possible before a request. A function may have nothing to give yet.
  * @throws TypeError that tells what is wrong and what to do
  */
 export function checkCouch(couch: Couch): void {
@@ -67,10 +66,7 @@ function problemOf(scope: unknown): string | undefined {
 const isDispatcher = (agent: unknown): agent is Dispatcher =>
   typeof (agent as Dispatcher | undefined)?.request === 'function'
 
-/**
- * Reads the connection of the host's nano, asking for it anew where it is a function.
- * @throws HostValueError when there is none, and what the host's function throws
- */
+/** Reads the connection of the host's nano anew. @throws HostValueError, or what its function throws */
 export function connectionTo(couch: Couch): Connection {
   try {
     return connectionOf(typeof couch === 'function' ? couch() : couch)
@@ -83,8 +79,8 @@ export function connectionTo(couch: Couch): Connection {
 }
 
 /**
- * Reads the connection out of a nano server scope: address, credentials (of the URL, of `headers`, or the session
- * cookie of `nano.auth()`), extra headers and dispatcher.
+ * Reads address, credentials (of the URL, of `headers`, or of `nano.auth()`), headers and dispatcher of a
+ * nano server scope.
  * @throws HostValueError when it is not a nano server scope that can be used
  */
 export function connectionOf(couch: ServerScope): Connection {
@@ -100,7 +96,7 @@ export function connectionOf(couch: ServerScope): Connection {
     headers.authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
   }
   const cookieUrl = config.plainURL ?? url.origin
-  // As nano does: a renewed session takes the place of the one that it began with.
+  // As in nano, a renewed session replaces the one that it began with.
   const cookie = config.cookieJar?.getCookieString(cookieUrl) || config.cookie
   if (cookie) headers.cookie = cookie
   delete headers['content-type']
@@ -116,7 +112,7 @@ export function connectionOf(couch: ServerScope): Connection {
   }
 }
 
-/** Returns whether a cookie says when it ends. nano's jar never sends one that does not, and never drops it either. */
+/** Returns whether a cookie says when it ends: nano's jar neither sends nor drops one that does not. */
 function expires(setCookie: string): boolean {
   const [, date] = /;\s*expires=([^;]+)/i.exec(setCookie) ?? []
   return date !== undefined && !Number.isNaN(Date.parse(date))

@@ -14,13 +14,12 @@ const ATTEMPTS = 5
 const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
 
 /**
- * What is known of the copies of a database's shards. `agree`: each has what any of them had when it was asked.
- * `behind`: some do not, though it was waited for. `unchecked`: the credentials are not those of a server administrator,
- * or the server does not tell.
+ * Tells how the copies of a database's shards are. `agree`: each has what any had when it was asked.
+ * `behind`: some still do not. `unchecked`: the credentials are not a server administrator's, or the server
+ * does not tell.
  */
 export type CopiesState = 'agree' | 'behind' | 'unchecked'
 
-/** One copy of a shard. */
 interface Copy {
   node: string
   /** The shard's name on its nodes. */
@@ -42,11 +41,9 @@ interface Checkpoint {
 }
 
 /**
- * Brings the copies of a database to one state, and waits for it, at most {@link LONGEST_WAIT}. CouchDB has a
- * whole-database read answered by any one copy, also by that of a node which was down and does not know yet what was
- * written meanwhile. Copies on nodes that are down now are not waited for: they answer nothing.
- *
- * @throws what ends the client's signal; no failure of the database, which the reads that follow will meet
+ * Brings the copies of a database to one state, waiting at most {@link LONGEST_WAIT}. Any one copy answers a
+ * read of the whole database, even one that was down and lags. Copies on nodes that are down answer nothing.
+ * @throws what ends the client's signal; failures of the database are left to the reads that follow
  */
 export async function settleCopies(
   db: CouchDatabase,
@@ -69,7 +66,7 @@ export async function settleCopies(
   }
 }
 
-/** Settles copies, again after faults that may pass: the copies are looked at from the beginning each time. */
+/** Settles copies, and looks at them from the beginning after each fault that may pass. */
 async function settled(copies: Copies, signal: AbortSignal): Promise<'agree' | 'unchecked'> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -84,7 +81,7 @@ async function settled(copies: Copies, signal: AbortSignal): Promise<'agree' | '
   }
 }
 
-/** Returns whether a fault may pass: a node may go down while it is asked, but does not learn credentials later. */
+/** Returns whether a fault may pass: a node may go down meanwhile, but learns no credentials. */
 const mayPass = ({ error, retryable, status }: CouchError): boolean =>
   error === 'nodedown' || (retryable && status !== 401)
 
@@ -97,7 +94,6 @@ class Copies {
     this.#created = created
   }
 
-  /** Ends when the copies agree. */
   async settle(): Promise<void> {
     const { client, name } = this.#db
     await client.json({ method: 'POST', path: [name, '_sync_shards'], json: {} })

@@ -79,11 +79,9 @@ export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 const MODIFY_ATTEMPTS = 12
 
 /**
- * One CouchDB database. Methods throw CouchError.
- *
- * Every method retries by the policy of its client: one that returns a value until it has come, one that gives a stream
- * until the stream begins, and {@link bulkGet} and attachments that are not compressed to their end. A caller that counts
- * attempts by itself takes {@link once}.
+ * One CouchDB database. Methods throw CouchError, and retry by the policy of their client: until the value
+ * has come, until a stream begins, or, for {@link bulkGet} and uncompressed attachments, to the end. Callers
+ * that count attempts themselves use {@link once}.
  */
 export class CouchDatabase {
   readonly client: CouchClient
@@ -94,7 +92,6 @@ export class CouchDatabase {
     this.name = name
   }
 
-  /** Returns the same database by another client. */
   on(client: CouchClient): CouchDatabase {
     return new CouchDatabase(client, this.name)
   }
@@ -129,10 +126,7 @@ export class CouchDatabase {
     }
   }
 
-  /**
-   * Creates the database unless it exists; needs no right to create databases when it does.
-   * @param settings for a database that is created; one that exists stays as it is
-   */
+  /** Creates the database with `settings`. Does nothing, and needs no right to create, when it exists. */
   async ensure(settings: DatabaseSettings = {}): Promise<void> {
     if (!(await this.find())) await this.#create(settings)
   }
@@ -149,14 +143,11 @@ export class CouchDatabase {
     }
   }
 
-  /**
-   * Makes sure that the database takes documents, by one that no backup, replication or client sees.
-   * @throws CouchError when it does not
-   */
+  /** Checks that the database takes writes, by a local document that nobody else sees. @throws CouchError */
   async probeWrite(): Promise<void> {
     const path = [this.name, '_local/db_backups_probe']
     const written = this.client.json({ method: 'PUT', path, json: {}, write: true })
-    // With a conflict, it is there.
+    // A conflict shows that the document is there.
     await written.catch(expected(isConflict, undefined))
   }
 
@@ -170,7 +161,7 @@ export class CouchDatabase {
     return found.catch(expected(isMissing, null))
   }
 
-  /** Reads no more of a document than it takes to know its type; `undefined` when there is no document, or no type. */
+  /** Reads a document only as far as its type; `undefined` when there is no document, or no type. */
   async type(id: string): Promise<string | undefined> {
     const type = this.readStream(id, (body) => stringMember(body, 'type'))
     return type.catch(expected(isMissing, undefined))
@@ -186,10 +177,7 @@ export class CouchDatabase {
     return this.client.retry(async () => read((await once.stream({ path: [this.name, id], query })).body))
   }
 
-  /**
-   * Writes a document and returns its new revision.
-   * @throws CouchError with status 409 when `_rev` is not the current revision, or another writer won on most copies
-   */
+  /** Writes a document and returns its new revision. @throws CouchError (409) when another writer has won */
   async put<T extends object>(doc: Stored<T>): Promise<string> {
     return this.client.retry(async () => {
       const { rev, majority } = await this.putUnconfirmed(doc)
@@ -198,7 +186,7 @@ export class CouchDatabase {
     })
   }
 
-  /** Writes a document, and tells whether most copies have accepted it: where not, others may accept another writer's. */
+  /** Writes a document. Without a `majority` of copies, others may accept another writer's version. */
   async putUnconfirmed<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
     const request = { method: 'PUT' as const, path: [this.name, doc._id], json: doc, write: true }
     return this.client.answer(request, (json, status) => ({
@@ -215,7 +203,7 @@ export class CouchDatabase {
     return leaves.catch(expected(isMissing, []))
   }
 
-  /** Returns the bytes of a document's JSON without its attachments; `undefined` when the server does not tell. */
+  /** Returns the bytes of a document's JSON without attachments; `undefined` if the server does not tell. */
   async size(id: string): Promise<number | undefined> {
     const response = await this.client.stream({ method: 'HEAD', path: [this.name, id] })
     response.discard()
@@ -228,9 +216,8 @@ export class CouchDatabase {
   }
 
   /**
-   * Reads `id`, lets `change` make the new version, and writes it, again after each conflict.
-   * A reply that was lost after the write took effect is a conflict too: what was written is known again then.
-   *
+   * Writes the version that `change` makes of a document, again after each conflict. When a reply was lost,
+   * what was written is recognized in the conflict.
    * @param change returns `null` to leave the document as it is
    */
   async modify<T extends object>(
@@ -254,11 +241,7 @@ export class CouchDatabase {
     }
   }
 
-  /**
-   * Reads a page of the changes feed, in order. Rows come in groups, as they arrive; a group is valid until the next is
-   * asked for.
-   * @param end filled when the generator has ended
-   */
+  /** Reads a page of changes in groups, each valid until the next is asked for. Fills `end` at its end. */
   changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
     return untilBegun(this.client, () => this.#changes(page, end))
   }
@@ -273,7 +256,7 @@ export class CouchDatabase {
     end.pending = typeof pending === 'number' ? pending : undefined
   }
 
-  /** Returns ids and revisions in a range of ids; none where the database does not exist. One copy of each shard is asked. */
+  /** Returns ids and revisions in a range of ids, from one copy of each shard; none without a database. */
   async rows(range: AllDocsRange): Promise<Revision[]> {
     const rows = this.client.retry(async () => {
       const all: Revision[] = []
@@ -283,7 +266,7 @@ export class CouchDatabase {
     return rows.catch(expected(isMissing, []))
   }
 
-  /** Reads documents in a range of ids, ordered by id: their current revisions, and with `includeDocs` all of them. */
+  /** Reads documents in a range, ordered by id: current revisions, and with `includeDocs` the documents. */
   allDocs(range: AllDocsRange = {}): AsyncGenerator<Row[]> {
     return untilBegun(this.client, () => this.#allDocs(range))
   }
@@ -293,11 +276,7 @@ export class CouchDatabase {
     yield* readRows(jsonRows(response.body, 'rows'), readAllDocsRow)
   }
 
-  /**
-   * Reads documents as CouchDB sends them, each as it arrives: at the given revision, or at the one that wins where none is
-   * given, which may be deleted.
-   * @param revisions no id twice
-   */
+  /** Streams documents at given revisions, else at winning ones, which may be deleted. No id comes twice. */
   bulkGet(revisions: readonly Wanted[], options: { attachments: boolean }): AsyncGenerator<FoundDocument> {
     const call = (part: readonly Wanted[]) => this.#bulkGet(part, options)
     return inParts(revisions, this.client.size, call, jsonBytes, isTooLarge)
@@ -348,10 +327,7 @@ export class CouchDatabase {
     return results
   }
 
-  /**
-   * Writes documents in one request. The answer to a body without new edits holds failures only; any other has a result
-   * for each document, in their order.
-   */
+  /** Writes documents in one request. Without new edits, the answer holds failures only. */
   writeBulk(body: BulkBody): Promise<BulkAnswer> {
     const request = {
       method: 'POST' as const,
@@ -394,9 +370,8 @@ export class CouchDatabase {
   }
 
   /**
-   * Opens an attachment's bytes. A copy whose node goes down falls silent, so the attachment is asked for again after a
-   * short silence first, and after longer ones later. The body goes on where it broke, unless it is compressed.
-   * @param options.gzip takes them compressed where they are stored so; `content-encoding` tells
+   * Opens an attachment's bytes. An uncompressed body goes on where it broke.
+   * @param options.gzip asks for compressed bytes where they are stored so; `content-encoding` tells
    */
   async attachment(
     id: string,
@@ -409,9 +384,9 @@ export class CouchDatabase {
   }
 
   /**
-   * Stores an attachment on the current revision `rev`, and returns the new revision. The body may take any time, as long
-   * as the server goes on reading it.
-   * @param deadline ends the request; without it, the wait for a connection and that for the answer have one
+   * Stores an attachment on the current revision `rev`, and returns the new revision. Sending may take any
+   * time.
+   * @param deadline ends the request; without it, the waits for a connection and for the answer have one
    * @throws CouchError with status 409 when `rev` is not the current revision
    */
   async putAttachment(
@@ -450,10 +425,9 @@ export class CouchDatabase {
   }
 
   /**
-   * Writes a document with its attachments in one request, streamed.
+   * Streams a document with its attachments in one request. @throws CouchError with status 409 on a conflict
    * @param document pieces of the JSON whose `_attachments` say `"follows":true`, in the order of `parts`
    * @returns the new revision; `null` with `newEdits: false`
-   * @throws CouchError with status 409 on a conflict
    */
   async putWithAttachments(
     id: string,
@@ -483,7 +457,7 @@ const jsonBytes = (item: unknown): number => Buffer.byteLength(JSON.stringify(it
 const isIllegalId = (error: unknown): boolean =>
   error instanceof CouchError && error.error === 'illegal_docid'
 
-/** Returns whether one revision may be why a request for several failed: an id that a database cannot have is. */
+/** Returns whether one revision may fail a request for several, as an id that a database cannot have does. */
 const isOfOneRevision = (error: unknown): boolean => isTooLarge(error) || isIllegalId(error)
 
 const notKnownYet = (name: string) =>
@@ -503,7 +477,6 @@ function notCreated(name: string, settings: DatabaseSettings, refusal: CouchErro
   return new CouchError(`PUT /${name}`, { status, error, reason: `${reason} (${advice})` })
 }
 
-/** Returns a document's own members, to be compared. */
 function membersOf(doc: object): string {
   return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
 }

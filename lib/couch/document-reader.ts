@@ -12,13 +12,11 @@ const PROBE = 'db_backups_probe'
 /** Documents that are tried patiently, and those in a row after whose silence the database is to blame. */
 const PATIENCE = 3
 
-/** Why a document could not be read. */
 export type ReadFailure = CouchError | InvalidDocumentError
 
 export const isReadFailure = (error: unknown): error is ReadFailure =>
   mayBeOfOneDocument(error) || error instanceof InvalidDocumentError
 
-/** One of the documents that were asked for, or why it could not be read. */
 export interface ReadDocument extends FoundDocument {
   failure?: ReadFailure
 }
@@ -26,13 +24,12 @@ export interface ReadDocument extends FoundDocument {
 /** Reads documents so that one which cannot be read does not keep the others from being read. */
 export class DocumentReader {
   readonly #db: CouchDatabase
-  /** Gives up sooner: to find which document of several is to blame, and whether there is an answer at all. */
+  /** Gives up sooner: to find the document to blame, and whether there is an answer at all. */
   readonly #hasty: CouchDatabase
   /** Finds which documents of several keep silent: each attempt takes a time-out. */
   readonly #once: CouchDatabase
-  /** Documents that could not be read so far. */
   #failures = 0
-  /** Those that kept silent since the last that could be read. */
+  /** Documents that kept silent since the last one that was read. */
   #silent = 0
 
   constructor(db: CouchDatabase) {
@@ -79,7 +76,7 @@ export class DocumentReader {
     for (const part of halvesOf(rest)) yield* this.#read(this.#on(part.length, silent), part, options)
   }
 
-  /** Returns what to read with: a single document is tried as often as any request, until that did not help several. */
+  /** Returns the database to read with: one document is retried in full, unless several failed so. */
   #on(documents: number, silent: boolean): CouchDatabase {
     if (documents > 1) return silent ? this.#once : this.#hasty
     return this.#failures < PATIENCE ? this.#db : this.#hasty

@@ -1,7 +1,7 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { CouchError as PublicCouchError } from '../errors.js'
 
-/** The public error with its texts cut, whatever a server or a document puts in them. */
+/** The public error with its texts cut, however long the server's are. */
 export class CouchError extends PublicCouchError {
   /** All attempts have been used up: whoever called what failed does not try it again. */
   givenUp = false
@@ -28,22 +28,22 @@ export const isConflict = (error: unknown): error is CouchError =>
 export const isNotFound = (error: unknown): error is CouchError =>
   error instanceof CouchError && error.status === 404
 
-/** Returns whether CouchDB itself says that there is no such thing: a 404 of anything before it says nothing. */
+/** Returns whether CouchDB itself says that something is missing: a proxy's 404 says nothing. */
 export const isMissing = (error: unknown): error is CouchError =>
   isNotFound(error) && error.error === 'not_found'
 
 /** Returns whether nodes of the cluster are down, which CouchDB tells by a 412. */
 export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
 
-/** Returns whether what was sent is too large for the database, or a proxy: they may also cut off every attempt. */
+/** Returns whether a request was too large for CouchDB or a proxy, which may also cut off every attempt. */
 export const isTooLarge = (error: unknown): error is CouchError =>
   error instanceof CouchError && (error.status === 413 || error.error === 'cut_off')
 
-/** Returns whether a request exceeds `chttpd/max_http_request_size`. Limits of documents and attachments have other codes. */
+/** Returns whether a request exceeds `chttpd/max_http_request_size`. Other limits have other codes. */
 export const isRequestTooLarge = ({ status, error }: Pick<CouchError, 'status' | 'error'>): boolean =>
   status === 413 && error === 'too_large'
 
-/** Statuses that say something of who asks, or of the moment, and nothing of what was asked for. */
+/** Statuses that depend on the caller or the moment, not on what was asked for. */
 const OF_THE_MOMENT = new Set([401, 403, 408, 429, 503])
 
 /** Returns whether there was no answer, or no end of it, in time. */
@@ -54,7 +54,7 @@ export const isStalled = (error: unknown): error is CouchError =>
 export const mayBeOfOneDocument = (error: unknown): error is CouchError =>
   error instanceof CouchError && !OF_THE_MOMENT.has(error.status) && !isNodeDown(error)
 
-/** Makes a handler for `catch` that gives `value` for failures that `isExpected` knows, and throws all others. */
+/** Makes a `catch` handler that returns `value` for failures that `isExpected` accepts, and throws others. */
 export function expected<T>(isExpected: (error: unknown) => boolean, value: T): (error: unknown) => T {
   return (error) => {
     if (isExpected(error)) return value

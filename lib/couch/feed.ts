@@ -16,17 +16,13 @@ export interface FeedPosition {
 }
 
 /**
- * Reads the changes feed from `position.since` to its end.
- *
- * The feed has ended where a page comes back short: the documents read are then exactly those of the database at
- * `position.since`. (Stopping anywhere else would miss documents that moved to a later place in the feed while it was
- * read.) A writer faster than the pages are read cannot keep it from ending: after the pages that were to be expected,
- * one request without a limit reads what the database holds at that moment.
- *
- * A broken page is continued from the last sequence seen, so a document may come twice; the later copy counts. Where
- * it breaks for good, as it does at a document that the database cannot send, the next rows come without documents.
- *
- * @param position is moved on while the feed is read
+ * Reads the changes feed from `position.since`, which moves on, to its end.
+ * The feed has ended where a page comes back short: the documents read are then exactly those of the database
+ * at `position.since`. Stopping anywhere else would miss documents that moved to a later place meanwhile.
+ * When writers outpace the pages, one last request without a limit reads what the database holds at that
+ * moment.
+ * A broken page is continued from the last sequence seen, so a document may come twice; the later copy
+ * counts. Where a page breaks for good, the next rows come without documents.
  */
 export async function* readFeed(
   db: CouchDatabase,
@@ -35,7 +31,6 @@ export async function* readFeed(
 ): AsyncGenerator<Change[]> {
   let retrier = db.client.retrier()
   let pagesLeft: number | undefined
-  /** The documents of the next page are left out. */
   let bare = false
   for (;;) {
     const usual = pagesLeft === undefined || pagesLeft > 0 ? PAGE : undefined
@@ -44,7 +39,7 @@ export async function* readFeed(
     const { since } = position
     let rows = 0
     try {
-      // Pages are counted as attempts here, since one that broke goes on where it did.
+      // A broken page is continued where it broke, so attempts are counted here.
       const page = db.once.changes({ since, limit, includeDocs: options.includeDocs && !bare }, end)
       for await (const changes of page) {
         rows += changes.length
@@ -55,7 +50,7 @@ export async function* readFeed(
     } catch (error) {
       if (position.since !== since) retrier.progressed()
       if (!(await isFinal(retrier, error))) continue
-      // A feed that stalls does so without documents as well, and takes its time.
+      // A feed that stalls does so without documents as well.
       const ofDocument = mayBeOfOneDocument(error) && !isStalled(error)
       if (!options.includeDocs || bare || !ofDocument) throw error
       bare = true

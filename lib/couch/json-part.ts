@@ -4,7 +4,7 @@ import { asCouchError, STORED_DEPTH } from './json-rows.js'
 
 /** Names of attachments and members are no longer than a document. */
 const MAX_KEY = 64 * 1024 * 1024
-/** Bytes of what an answer says in place of the part. */
+/** Bytes of an answer's refusal in place of the part. */
 const MAX_REFUSAL = 64 * 1024
 
 /**

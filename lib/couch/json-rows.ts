@@ -13,10 +13,7 @@ import { CouchError } from './errors.js'
 /** CouchDB stores documents however deep they nest. */
 export const STORED_DEPTH = Number.POSITIVE_INFINITY
 
-/**
- * Bytes of one row. A row holds a document, which CouchDB has of 8 MB by default and had of 64 MiB in earlier versions;
- * where no revision is asked for, with all leaves that conflict.
- */
+/** Bytes of a row: a document, of 64 MiB in earlier versions of CouchDB, or all its conflicting leaves. */
 const MAX_ROW = 64 * 1024 * 1024
 
 /** Returns whether an answer had a row that is not held in memory: it can only be read in another way. */
@@ -33,11 +30,10 @@ export const rowMemory = () => new GrowingBuffer(MAX_ROW, longRow)
 export type Trailer = Record<string, unknown>
 
 /**
- * Reads an answer of the form `{"<member>":[row,row,...],...}` row by row. The rows are the bytes CouchDB sent.
+ * Reads an answer `{"<member>":[row,row,...],...}` row by row, as the bytes that CouchDB sent.
  * @param trailer receives the other members
- * @param memory is used for rows that come in several pieces, which are valid until the next rows are asked for
- * @throws CouchError (retryable) when the answer is cut, or is not JSON of that form; (not retryable) when a row takes more
- * than 64 MiB
+ * @param memory holds rows that come in several pieces, which are valid until the next rows are asked for
+ * @throws CouchError; retryable, unless a row takes more than 64 MiB
  */
 export async function* jsonRows(
   body: AsyncIterable<Buffer>,
@@ -53,7 +49,7 @@ export async function* jsonRows(
       if (visitor.rows.length > 0) {
         const { rows } = visitor
         visitor.rows = []
-        // A long one was put together from pieces, and is walked over next. It comes first, since it ends in this piece.
+        // A long row was put together from pieces. It comes first, since it ends in this piece.
         const pause = turnAfter(rows[0])
         if (pause) await pause
         yield rows
@@ -69,8 +65,7 @@ export async function* jsonRows(
 }
 
 /**
- * Reads one member of an answer that is an object, and leaves the rest of the answer unread.
- * @returns `undefined` when there is no such member, or when it is not a string
+ * Reads one string member of an answer, and leaves the rest unread; `undefined` without it.
  * @throws CouchError (retryable) when the answer is cut, or is not JSON
  */
 export async function stringMember(body: AsyncIterable<Buffer>, member: string): Promise<string | undefined> {

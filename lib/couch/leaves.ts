@@ -1,7 +1,7 @@
 import { type DocumentBytes, documentSteps } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
 
-/** One of the newest revisions of a document, of which conflicts and copies that lag make several. */
+/** One of the newest revisions of a document: conflicts and lagging copies make several. */
 export interface Leaf {
   rev: string
   deleted: boolean
@@ -9,12 +9,10 @@ export interface Leaf {
 }
 
 /**
- * Tells which of a document's leaf revisions CouchDB shows as the document: one that is not deleted before one that is, then
- * that with the longest history, then that whose digest sorts last
+ * Returns the leaf that CouchDB shows as the document, with the revisions of other live leaves; `null`
+ * without any. Live comes before deleted, then the longest history, then the digest that sorts last
  * (https://docs.couchdb.org/en/stable/replication/conflicts.html).
- *
  * @param leaves as CouchDB sends them
- * @returns with the revisions of the other leaves that are not deleted; `null` when there is no leaf
  */
 export function* winnerOf(
   leaves: readonly Uint8Array[]
@@ -44,7 +42,7 @@ function wins(a: LeafRevision, b: LeafRevision): boolean {
   return generationA === generationB ? Buffer.compare(digestA, digestB) > 0 : generationA > generationB
 }
 
-/** Returns what CouchDB compares: it holds a digest of 32 hexadecimal digits as 16 bytes, any other as its text. */
+/** Returns what CouchDB compares: a digest of 32 hexadecimal digits as 16 bytes, any other as its text. */
 function partsOf({ rev = '' }: LeafRevision): [generation: bigint, digest: Buffer] {
   const dash = rev.indexOf('-')
   const digest = rev.slice(dash + 1)

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto'
 import { slicesOf } from '../bytes/views.js'
 import type { Steps } from '../waits/steps.js'
 
-/** An attachment to be sent with its document. */
 export interface AttachmentPart {
   name: string
   contentType: string
@@ -17,9 +16,8 @@ export interface MultipartBody {
 }
 
 /**
- * Makes a `multipart/related` body as CouchDB reads it: the document, then its attachments' bytes in the order in which
- * the document names them (https://docs.couchdb.org/en/stable/api/document/common.html#creating-multiple-attachments).
- *
+ * Makes a `multipart/related` body as CouchDB reads it: the document, then its attachments' bytes in its
+ * order (https://docs.couchdb.org/en/stable/api/document/common.html#creating-multiple-attachments).
  * @param document pieces of the JSON whose `_attachments` say `"follows":true` and the length of each part
  */
 export function* multipartRelated(
@@ -55,7 +53,7 @@ export function* multipartRelated(
 
 const headOf = ({ name, contentType, length }: AttachmentPart, boundary: string): Buffer =>
   Buffer.from(
-    // The document says the type as it is; CouchDB keeps types with line breaks, which would end the head here.
+    // CouchDB keeps types with line breaks, which would end the head here; the document has the exact type.
     `--${boundary}\r\ncontent-type: ${contentType.replace(/[\r\n]+/g, ' ')}\r\ncontent-length: ${length}\r\n` +
       `content-disposition: attachment; filename="${encodeURIComponent(name)}"\r\n\r\n`
   )

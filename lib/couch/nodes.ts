@@ -11,10 +11,7 @@ export interface NodesUp {
   askedAt: number
 }
 
-/**
- * Returns the names of the nodes that are up.
- * @throws CouchError also when the server tells something else
- */
+/** Returns the names of the nodes that are up. @throws CouchError also for an unexpected answer */
 export async function nodeNames(client: CouchClient): Promise<string[]> {
   const { all_nodes: names } = await client.json<{ all_nodes?: string[] }>({ path: ['_membership'] })
   if (!Array.isArray(names))
@@ -37,8 +34,8 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
 }
 
 /**
- * Returns whether any node knows a database. One that was down when the database was created says that there is none until
- * another node has told it. Where the credentials or the server do not let nodes be asked, none is known to.
+ * Returns whether any node knows a database: one that was down at its creation does not, until it is told.
+ * `false` where the credentials or the server do not let nodes be asked.
  */
 export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
   const client = asked.once
@@ -48,7 +45,7 @@ export async function anyNodeKnows(asked: CouchClient, database: string): Promis
   return names.length > 1 && (await Promise.all(names.map(knows))).includes(true)
 }
 
-/** Returns whether no node has been started between two answers. One that went down meanwhile answers nothing, old or new. */
+/** Returns whether no node was started between two answers. One that went down meanwhile answers nothing. */
 export function noneStarted(before: NodesUp | null, after: NodesUp | null): boolean {
   if (!before || !after) return false
   const elapsed = after.askedAt - before.askedAt

@@ -3,7 +3,7 @@ import { retryAfter } from '../waits/retry-after.js'
 import { CouchError, isNodeDown, isRequestTooLarge } from './errors.js'
 import { type CouchResponse, collect, isJson } from './response.js'
 
-/** What CouchDB, or something before it, says by an answer that is none to the request. */
+/** A failure that CouchDB, or something before it, answers with. */
 interface Refusal {
   error: string
   reason: string
@@ -16,7 +16,7 @@ type Answer = Pick<CouchResponse, 'status' | 'headers'>
 /** Bytes of an answer that tells why there is no other. */
 const MAX_TOLD = 1024 * 1024
 
-/** Makes the error for an answer whose status tells of a failure. @param sent bytes of the request's body, if known */
+/** Makes the error for an answer of a failure status. @param sent bytes of the request's body, if known */
 export async function refusal(
   what: string,
   response: CouchResponse,
@@ -42,28 +42,25 @@ export async function refusal(
   })
 }
 
-/** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive: the status says enough. */
+/** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive. */
 async function toldBy({ headers, body }: CouchResponse): Promise<unknown> {
   try {
     if (isJson(headers)) return JSON.parse((await collect(body, MAX_TOLD)).toString())
     for await (const _ of body) break
   } catch {
-    // As said.
+    // The status says enough.
   }
   return undefined
 }
 
-/** Returns the error for an answer that is not JSON. It may be a page of a gateway, whatever its status. */
+/** Returns the error for an answer that is not JSON, such as a gateway's page of any status. */
 export function notJson(what: string, answer: Answer): CouchError {
   const type = /^[\w.+-]+\/[\w.+-]+/.exec(String(answer.headers['content-type'] ?? ''))?.[0].slice(0, 60)
   const reason = `the answer is not JSON: ${gatewayOf(answer)} answered ${answer.status} ${type ? `with ${type}` : 'without a type'}; let "couch" name the address of CouchDB itself, or let requests pass`
   return new CouchError(what, { error: 'bad_answer', reason, gateway: true, retryable: true })
 }
 
-/**
- * Reads what an answer tells. CouchDB tells `error` and `reason` in JSON; nothing of other answers is passed on, since
- * they may hold anything.
- */
+/** Reads CouchDB's `error` and `reason`. Other answers may hold anything, so nothing of them is passed on. */
 function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal {
   const { error, reason } = detailsOf(told)
   const status = `${answer.status} ${STATUS_CODES[answer.status] ?? ''}`.trim()
@@ -80,7 +77,6 @@ function refusalOf(answer: Answer, told: unknown, sent?: number): Refusal {
   return { error: String(answer.status), reason: foreign, gateway: true }
 }
 
-/** CouchDB's words for what is too large. */
 const TOO_LARGE = new Set(['too_large', 'document_too_large', 'attachment_too_large'])
 
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
@@ -88,7 +84,7 @@ const isText = (value: unknown): value is string => typeof value === 'string' &&
 /** CouchDB's own errors are such words. Design functions may refuse by any text, with a reason. */
 const CODE = /^[a-z_]+$/
 
-/** Returns `error` and `reason`: a `_bulk_docs` of which a shard is lost is refused by the rows of its documents. */
+/** Returns `error` and `reason`: when a shard is lost, the rows of a `_bulk_docs` hold them. */
 function detailsOf(told: unknown): { error?: unknown; reason?: unknown } {
   const details: unknown = Array.isArray(told) ? told.find((row) => row?.error) : told
   return typeof details === 'object' && details !== null ? details : {}

@@ -1,9 +1,9 @@
-/** Bytes of the largest request, unless the host says other: what nginx takes that was not told. */
+/** Bytes of the largest request by default: the default limit of nginx. */
 export const REQUEST_BYTES = 1024 * 1024
 /** Bytes that every server on the way has to take. */
 export const LEAST_REQUEST_BYTES = 64 * 1024
 
-/** Tells how large requests for several items may be: what a server, and proxies before it, are known to take. */
+/** Knows how large requests for several items may be: what the server and its proxies take. */
 export class RequestSize {
   bytes: number
 

@@ -3,12 +3,10 @@ import type { Target } from './target.js'
 
 export interface CouchRequest extends Target {
   method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
-  /** A value to send as JSON. */
   json?: unknown
   /** Bytes to send, or a function that starts a stream of them anew for every attempt. */
   body?: string | Buffer | (() => AsyncIterable<Uint8Array>)
   headers?: Record<string, string>
-  /** The request changes the database. */
   write?: boolean
   /** Milliseconds of silence that end this call, where they are fewer than the client's. */
   silence?: number
@@ -37,20 +35,18 @@ export function bytesOf(body: Body, headers: Record<string, string> = {}): numbe
   return headers['content-length'] === undefined ? undefined : Number(headers['content-length'])
 }
 
-/** Makes a body that starts anew: a host's dispatcher that repeats a request must send all of it, not what is left. */
+/** Makes a body that starts anew: a host's dispatcher that repeats a request must send all of it. */
 export const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => ({
   [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
 })
 
 /**
- * The right of one request to write. It is asked for as the body is read, since that begins when the request has got
- * its connection, with every dispatcher a host may have; undici sends the head with the first piece, or with the end of
- * a body that has none.
+ * Checks the right of one request to write. The check runs as the body is read, which begins when the request
+ * has got its connection, whatever the host's dispatcher; undici sends the head with the first piece.
  */
 export class Fence {
   readonly #beforeWrite: () => void
   readonly #abort: AbortController
-  /** Why the request was stopped, if it was. */
   closed: { reason: unknown } | undefined
 
   /** @param abort ends the request, so that no dispatcher repeats it */
@@ -70,7 +66,7 @@ export class Fence {
     }
   }
 
-  /** Passes a body on in pieces, as long as the instance may write: it stays incomplete otherwise. */
+  /** Passes a body on in pieces while the instance may write; otherwise the body stays incomplete. */
   async *guard(body: Body): AsyncGenerator<Uint8Array> {
     for await (const bytes of Buffer.isBuffer(body) ? [body] : (body ?? [])) {
       for (const slice of slicesOf(bytes, PIECE)) {

@@ -35,18 +35,15 @@ export interface StreamedBody {
   readonly length: number | undefined
 }
 
-/** Bytes to be stored, which can be read several times. */
 export interface AttachmentData extends StreamedBody {
   readonly length: number
 }
 
-/** How a body that is a stream is written. */
 export interface StreamedWrite {
   /** `false` keeps the revision that the document names. */
   newEdits: boolean
   /** Called when the body has been sent. */
   sent: () => void
-  /** Ends the request. */
   deadline: AbortSignal
 }
 

@@ -16,18 +16,14 @@ export interface CouchResponse {
 
 /** Fewer bytes than these within the idle time-out count as silence. */
 const LEAST_BYTES = 1024
-/** Milliseconds of work on a body that arrives faster than it is read, before the event loop gets its turn. */
+/** Milliseconds of work on a body that arrives fast, before the event loop gets its turn. */
 const SLICE = 5
 const MAX_JSON = 64 * 1024 * 1024
 
-/** Returns whether a response's type is that of JSON. */
 export const isJson = ({ 'content-type': type }: Headers): boolean =>
   /^application\/json\b/i.test(String(type ?? ''))
 
-/**
- * Reads a response that is a small JSON value.
- * @throws CouchError when it is not JSON, or takes more than 64 MiB
- */
+/** Reads a small JSON response. @throws CouchError when it is not JSON, or takes more than 64 MiB */
 export async function readJson(response: Pick<CouchResponse, 'body'>): Promise<unknown> {
   const text = await collect(response.body, MAX_JSON)
   try {
@@ -52,13 +48,11 @@ export async function collect(body: AsyncIterable<Buffer>, limit: number): Promi
   return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size)
 }
 
-/** What becomes of a body that is read by {@link timedBody}. */
 interface BodyWatch {
   /** Names the request. */
   what: string
   /** Milliseconds of silence that end the request. */
   idle: number
-  /** Ends the request, since the database is silent. */
   onSilent: () => void
   /** Turns what reading failed with into what is thrown. */
   failure: (error: unknown) => unknown
@@ -66,10 +60,7 @@ interface BodyWatch {
   release: () => void
 }
 
-/**
- * Passes a response's body on. A database that sends nothing, or next to nothing, in the idle time-out ends it; the time
- * that the reader takes does not count.
- */
+/** Passes on a response's body, and ends it when it falls almost silent. The reader's time does not count. */
 export async function* timedBody(
   body: Parameters<typeof discard>[0],
   { what, idle, onSilent, failure, release }: BodyWatch

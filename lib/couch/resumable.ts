@@ -5,16 +5,12 @@ import type { CouchResponse } from './response.js'
 
 /** Milliseconds of silence after which an answer is first asked for again. */
 const FIRST_SILENCE = 1500
-/**
- * Bytes at the end of a broken answer that are not believed. CouchDB that fails while it sends an attachment sends the
- * reply that tells of the failure into the same body.
- */
+/** Bytes dropped from the end of a broken answer: CouchDB may append its error reply to an attachment. */
 const UNCERTAIN = 64 * 1024
 
 /**
- * Opens the answer to a GET whose bytes are the same each time, and retries it to its end: the body goes on where it
- * broke. After a silence the answer is asked for again; each silence that is waited for is twice as long as the one
- * before, up to the client's own.
+ * Opens the answer to a GET whose bytes are the same each time, and continues it where it breaks. After a
+ * silence the answer is asked for again; each further silence may be twice as long, up to the client's own.
  */
 export async function openResumable(client: CouchClient, request: CouchRequest): Promise<CouchResponse> {
   let silence = FIRST_SILENCE
@@ -68,10 +64,7 @@ export async function openResumable(client: CouchClient, request: CouchRequest):
   return { ...first, body: bytes(first) }
 }
 
-/**
- * Retries a stream until its first piece. It is opened anew then, since nothing of it was given; what fails later is the
- * caller's.
- */
+/** Retries opening a stream until its first piece has come. Later failures are the caller's. */
 export async function* untilBegun<T>(client: CouchClient, open: () => AsyncGenerator<T>): AsyncGenerator<T> {
   let pieces = open()
   try {
@@ -90,7 +83,7 @@ class Tail {
   bytes = 0
   #pieces: Buffer[] = []
 
-  /** Returns what is held: the answer was complete. */
+  /** Returns what is held, once the answer is complete. */
   take(): Buffer[] {
     const pieces = this.#pieces
     this.#pieces = []
@@ -109,7 +102,7 @@ class Tail {
   }
 }
 
-/** Yields what comes after `from` bytes: a server that knows no ranges sends all again. */
+/** Yields what follows the first `from` bytes: a server without ranges sends all again. */
 async function* rest({ status, body }: CouchResponse, from: number): AsyncGenerator<Buffer> {
   let toSkip = status === 206 ? 0 : from
   for await (const piece of body) {

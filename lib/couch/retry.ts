@@ -30,7 +30,6 @@ export interface FailedAttempt {
 
 export interface RetrySettings {
   retry: RetryPolicy
-  /** Ends every wait. */
   signal?: AbortSignal
   /** Called before each wait for a further attempt. */
   onRetry?: (retry: FailedAttempt) => void
@@ -67,13 +66,12 @@ export class Retrier {
     await waitOn(signal, waitMs)
   }
 
-  /** Counts failures anew, since there was progress. */
   progressed(): void {
     this.#failures = 0
   }
 }
 
-/** Returns the milliseconds to wait after so many failures in a row, some at random: clients must not meet again. */
+/** Returns the milliseconds to wait after so many failures in a row, random so that clients do not meet. */
 export const backoff = ({ wait, longest }: Backoff, failures: number): number =>
   Math.min(longest, wait * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
 

@@ -10,28 +10,28 @@ export interface Change extends Revision {
   /** Opaque; `null` where CouchDB left it out (`seq_interval`). */
   seq: string | null
   deleted: boolean
-  /** More than one revision is a leaf, deleted ones included. Told in pages without documents. */
+  /** Several leaf revisions, deleted ones included. Known in pages without documents. */
   branched: boolean
-  /** The document as CouchDB sent it, to be read by `readDocument`: more may follow it; `null` when documents were not asked for, or its body is gone. */
+  /** As CouchDB sent it, for `readDocument`; more may follow. `null`: not asked for, or its body is gone. */
   doc: Uint8Array | null
 }
 
 /** One document of `_all_docs`. */
 export interface Row extends Revision {
-  /** With stubs, to be read by `readDocument`: more may follow it; `null` when documents were not asked for, or it was deleted meanwhile. */
+  /** With stubs, for `readDocument`; more may follow. `null`: not asked for, or deleted meanwhile. */
   doc: Uint8Array | null
 }
 
 /** One document of a `_bulk_get`. */
 export interface FoundDocument {
   id: string
-  /** `null`: the revision, or the document, is not there. */
+  /** `null` when the revision, or the document, is not there. */
   doc: Uint8Array | null
   /** Revisions that conflict with it, deleted ones left out. Told where no revision was asked for. */
   conflicts: string[]
 }
 
-/** Reads rows. What is read of a long one, which comes first, may be long as well. */
+/** Reads rows, and lets others run after a long one, which comes first. */
 export async function* readRows<T>(
   groups: AsyncIterable<Uint8Array[]>,
   read: (row: Uint8Array) => T
@@ -123,10 +123,8 @@ export function* bulkGetRow(row: Uint8Array): Steps<FoundDocument> {
 }
 
 /**
- * Throws what a `_bulk_get` says in place of a document, where it is a fault.
- *
- * `not_found` says that the revision is gone, `illegal_docid` that a partitioned database cannot have the document; every
- * other error is a fault.
+ * Throws the fault that a `_bulk_get` reports in place of a document. `not_found` (the revision is gone) and
+ * `illegal_docid` (a partitioned database cannot have the document) are no faults.
  */
 export function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }

@@ -15,8 +15,7 @@ export interface FindableWrite<T> {
 }
 
 /**
- * Sends a write once. While the answer does not come, looks whether the database has what was sent: CouchDB may have
- * stored it without ever answering.
+ * Sends a write once, and looks for it while no answer comes: CouchDB may store without answering.
  * @throws CouchError what the request failed with; whether it wrote is then unknown
  */
 export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>): Promise<T> {
@@ -36,7 +35,7 @@ export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>):
     await Promise.race([bodySent, answered])
     const startedAt = performance.now()
     while (!(await Promise.race([answered, pause()]))) {
-      // A look that fails tells nothing: the request still waits for its answer, and looks follow.
+      // A failed look tells nothing; the request is still awaited.
       const found = await find().catch(expected(isCouchError, null))
       if (found !== null) return found
       if (performance.now() - startedAt > patience) deadline.abort()

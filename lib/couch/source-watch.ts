@@ -2,9 +2,9 @@ import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.
 import { CouchError, isMissing } from './errors.js'
 
 /**
- * Tells whether a database is still the one whose reading began. One that was deleted and created again, that lost
- * documents to a purge, or whose sequences went back, tells nothing of that in its changes feed. Copies of a shard count
- * purges and changes each in its own way, and one of them answers: only where there is one are the numbers compared.
+ * Tells whether a database is still the one whose reading began. The changes feed does not show that a
+ * database was created again, lost documents to a purge, or went back in its sequences. Each copy of a shard
+ * counts purges and changes by itself: the numbers are compared only where there is one copy.
  */
 export class SourceWatch {
   readonly #source: CouchDatabase
@@ -18,9 +18,8 @@ export class SourceWatch {
   }
 
   /**
-   * Notes what the database is. Call it before the first request that reads documents, each time from the start.
-   * @returns `null` when there is no such database
-   * @throws CouchError when the database is gone that there was before
+   * Notes the state of the database; `null` when there is none. Call it before each reading from the start.
+   * @throws CouchError when a database that was there before is gone
    */
   async begin(): Promise<DatabaseInfo | null> {
     const info = this.#begun ? await this.#infoAfter(this.#source) : await this.#source.find()
@@ -41,13 +40,10 @@ export class SourceWatch {
     return this.#isAnother(await this.#infoAfter(this.#source), since)
   }
 
-  /**
-   * Returns whether reading failed because the database became another one: what was named before cannot be read any more.
-   * @throws CouchError when the database is gone
-   */
+  /** Returns whether reading failed because the database became another one. @throws CouchError if gone */
   async explains(error: unknown, since: string): Promise<boolean> {
     if (!(error instanceof CouchError)) return false
-    // Retries have been used up already, where it is the connection.
+    // If the connection was to blame, its retries are used up already.
     try {
       return this.#isAnother(await this.#infoAfter(this.#source.once), since)
     } catch (failure) {

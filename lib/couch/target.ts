@@ -1,21 +1,18 @@
-/** What the URL of a request names below the server's own. */
+/** Path and query of a request's URL, below the server's own. */
 export interface Target {
   /** Segments of the path, not encoded. */
   path: readonly string[]
   query?: Record<string, string | number | boolean | undefined>
 }
 
-/** Bytes of a request's target. Servers take lines of 8 KB, CouchDB among them; a proxy may put something before it. */
+/** Bytes of a request's target: servers take lines of 8 KB, of which a proxy may need some. */
 const MAX_TARGET = 4096
 /** Bytes of a text that is one value in a head, or in the head of a part of a multipart body. */
 const MAX_HEAD_TEXT = 1024
 /** Prefixes of ids whose slash stays a slash in a path. */
 const SPECIAL = /^(_design|_local)\/(.*)$/s
 
-/**
- * Returns whether a URL can carry a path and a query. Where it cannot, the caller makes a request that has them in its
- * body: ids, names of attachments and revisions may have any length, and hold anything.
- */
+/** Returns whether a URL can carry path and query: ids, names and revisions may be of any kind. */
 export function fitsUrl(target: Target): boolean {
   const isShort = target.path.every((segment) => segment.length <= MAX_TARGET)
   return isShort && target.path.every(isSegment) && encodeTarget(target).length <= MAX_TARGET
@@ -39,7 +36,7 @@ export function encodeTarget({ path, query }: Target): string {
   return `/${segments.join('/')}${search ? `?${search}` : ''}`
 }
 
-/** Returns whether a text is a segment of a path to every server on the way: an empty one and dots name another place. */
+/** Returns whether every server keeps a text as one segment: an empty one and dots name another place. */
 function isSegment(text: string): boolean {
   const segment = SPECIAL.exec(text)?.[2] ?? text
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for

@@ -2,7 +2,7 @@ import { type Static, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { BackupNotRestorableError, InvalidBackupError } from '../errors.js'
 
-/** CouchDB makes as many files as it is asked for. */
+/** CouchDB creates as many shard files as it is asked for. */
 const MAX_SHARDS = 1024
 
 const ABOUT = {
@@ -21,17 +21,13 @@ const ABOUT = {
   )
 }
 
-/** What a backup tells of a database beside its documents, as far as a restore goes by it. */
+/** A backup's information on a database beside its documents, as far as a restore uses it. */
 export const AboutDatabase = Type.Partial(Type.Object(ABOUT))
 export type AboutDatabase = Static<typeof AboutDatabase>
 
 export const isAbout = (member: string): member is keyof typeof ABOUT => Object.hasOwn(ABOUT, member)
 
-/**
- * Checks one member of an upload.
- * @param where names it in the message
- * @throws InvalidBackupError
- */
+/** Checks one member of an upload, named `where` in messages. @throws InvalidBackupError */
 export function checkAbout(member: keyof typeof ABOUT, value: unknown, where: string): AboutDatabase {
   const schema = ABOUT[member]
   if (!Value.Check(schema, value)) throw new InvalidBackupError(`"${where}" must be ${schema.description}`)
@@ -39,8 +35,7 @@ export function checkAbout(member: keyof typeof ABOUT, value: unknown, where: st
 }
 
 /**
- * Returns the ids of documents that were in the database and could not be backed up. They are not to be deleted for
- * being in no backup.
+ * Returns the ids of documents that could not be backed up, which an exact restore must not delete.
  * @throws BackupNotRestorableError when the backup does not name them all
  */
 export function unreadableIds({ unreadable = [], unreadable_count: count = 0 }: AboutDatabase): string[] {

@@ -1,8 +1,8 @@
 import type { Repository } from '../repository/repository.js'
 
-/** A stretch of what is sent, which can be read from any place in it. */
+/** A part of what is sent, which can be read from any place in it. */
 export interface Part {
-  /** Bytes of it, unless that is found out only by reading it. */
+  /** Bytes of the part, unless only reading it tells. */
   length: number | undefined
   /** @param start bytes to leave out; 0 when the length is not known */
   read(repository: Repository, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
@@ -13,14 +13,14 @@ export function textPart(text: string): Part {
   return { length: bytes.length, read: (_repository, start) => [bytes.subarray(start)] }
 }
 
-/** Returns the bytes of all parts, where every part's are known. */
+/** Returns the bytes of all parts, if all are known. */
 export const totalLength = (parts: readonly Part[]): number | undefined =>
   parts.reduce<number | undefined>(
     (sum, { length }) => (sum === undefined || length === undefined ? undefined : sum + length),
     0
   )
 
-/** Reads all parts from a place in the whole. Parts before it are not read. */
+/** Reads all parts from a place on. Earlier parts are not read. */
 export async function* readParts(
   repository: Repository,
   parts: readonly Part[],
@@ -37,7 +37,6 @@ export async function* readParts(
   }
 }
 
-/** Leaves out the first bytes of a stream. */
 export async function* dropBytes(
   pieces: AsyncIterable<Uint8Array>,
   count: number

@@ -14,14 +14,13 @@ import { readBackup } from './read-backup.js'
 export interface ContentOptions {
   names: DatabaseNames
   inflatedBytes: number
-  /** Makes the stream that is given out of what `read` reads from the repository it is given. */
+  /** Makes the stream out of what `read` reads from the repository that it is given. */
   stream: (read: (repository: Repository) => AsyncIterable<Uint8Array>) => Readable
 }
 
-/** Part of every entity tag. Increased when the same backup is sent as other bytes than before. */
+/** Part of every entity tag. Increased when backups are sent as other bytes than before. */
 const FORMAT_VERSION = 1
 
-/** Returns what the get-backup API sends, streamed. */
 export function backupContent(loaded: LoadedBackup, options: ContentOptions): BackupContent {
   const parts = loaded.kind === 'chunks' ? chunkedParts(loaded.header) : [legacyPart(loaded.header, options)]
   const length = totalLength(parts)
@@ -34,7 +33,6 @@ export function backupContent(loaded: LoadedBackup, options: ContentOptions): Ba
   }
 }
 
-/** Returns a backup without its documents. */
 export function summaryOf({ header }: LoadedBackup): BackupSummary {
   return {
     id: header._id,
@@ -44,7 +42,7 @@ export function summaryOf({ header }: LoadedBackup): BackupSummary {
   }
 }
 
-/** Returns the members of a header that are sent as they are, in the order in which they are sent. */
+/** Returns the members of a header that are sent as they are, in order. */
 function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
@@ -88,7 +86,7 @@ function chunkedParts(header: StoredHeader): Part[] {
 function documentsPart(header: StoredHeader, database: LogicalDatabase): Part {
   const length = storedLength(header, database)
   return {
-    // A line's end is a comma's place; the last line has none.
+    // Commas replace line ends; the last line has none.
     length: length === undefined ? undefined : Math.max(0, length - 1),
     async *read(repository, start) {
       const stored = await repository.documents(header, database)
@@ -99,7 +97,7 @@ function documentsPart(header: StoredHeader, database: LogicalDatabase): Part {
   }
 }
 
-/** Yields documents with commas between them, but for those before a place. */
+/** Yields documents with commas between them, from a place on. */
 async function* sentDocuments(stored: StoredDocuments, start: number): AsyncGenerator<Uint8Array> {
   const { groups, documents: skipped, bytes } = stored.groupsFrom(start)
   let count = skipped
@@ -124,7 +122,7 @@ async function* sentDocuments(stored: StoredDocuments, start: number): AsyncGene
   stored.checkCount(count)
 }
 
-/** Makes commas of the ends of lines, in place, and closes over lines that do not count. */
+/** Replaces line ends by commas, in place, and removes lines that do not count. */
 async function joinLines({ bytes, counting }: StoredLines): Promise<{ bytes: Buffer; count: number }> {
   let used = 0
   let count = 0
@@ -174,7 +172,7 @@ async function* legacy(
   yield* readParts(repository, [...attachmentParts(header), textPart('}')], 0)
 }
 
-/** Returns what clients have appended, as CouchDB shows it inline: base64. */
+/** Returns appended attachments as CouchDB shows them inline, in base64. */
 function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
   const stubs = Object.entries(header._attachments ?? {})
   if (stubs.length === 0) return []

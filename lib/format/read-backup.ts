@@ -19,10 +19,10 @@ import {
 import { inSharedTurns } from '../waits/steps.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
 
-/** Documents longer than this come in pieces. */
+/** Bytes of a document beyond which it comes in pieces. */
 export const LARGE_BYTES = 4 * 1024 * 1024
 
-/** What a backup in JSON holds, in the order in which it stands there. Bytes are valid until the next items are asked for. */
+/** The contents of a backup in JSON, in their order. Bytes are valid until the next items are asked for. */
 export type BackupItem =
   | { kind: 'member'; name: string; value: unknown }
   | { kind: 'database'; database: LogicalDatabase; key: string }
@@ -36,7 +36,7 @@ export interface ReadBackupOptions {
   inflatedBytes: number
 }
 
-/** Members of a backup that are not read. By `authorize` clients of athena sign what they send. */
+/** Members that are not read. Clients of athena sign what they send with `authorize`. */
 const IGNORED = new Set(['_attachments', 'authorize', 'storage'])
 const MEMBERS = new Set([
   '_id',
@@ -70,9 +70,8 @@ const DATABASE_MEMBERS = new Set([
 const MAX_MEMBER = 256 * 1024
 
 /**
- * Reads a backup given as JSON, in every form that backups have had: documents inline, or in `compressed_docs`
- * (base64 of a deflated JSON array). Memory does not depend on its size.
- *
+ * Reads a backup in JSON of any form: documents inline, or in `compressed_docs` (base64 of a deflated JSON
+ * array). Its memory does not depend on the size.
  * @throws InvalidBackupError (400, naming the field or the offset), TooLargeError (413)
  */
 export async function* readBackup(
@@ -106,7 +105,7 @@ export async function* readBackup(
   if (!visitor.hasDatabases) throw new InvalidBackupError('"dbs" is missing')
 }
 
-/** Leaves out a byte order mark. @throws InvalidBackupError that names another encoding */
+/** Drops a byte order mark. @throws InvalidBackupError that names another encoding */
 async function* utf8Of(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { encoding, text } = await utf8Text(body)
   for await (const piece of text) {
@@ -128,11 +127,10 @@ function asInputError(error: unknown, what: string): unknown {
 
 const tooLong = () => new RangeError(`a document that is put together takes more than ${LARGE_BYTES} bytes`)
 
-/** Puts the documents of arrays together from their pieces, while they are small. Items are valid until more is read. */
+/** Joins the pieces of documents in arrays, while they are small. Items are valid until more is read. */
 class DocumentCollector {
   items: BackupItem[] = []
   database: LogicalDatabase = 'components'
-  /** Names the array in messages. */
   array = ''
   #index = 0
   readonly #pieces = new Pieces(new GrowingBuffer(LARGE_BYTES, tooLong))
@@ -144,7 +142,7 @@ class DocumentCollector {
     this.#index = 0
   }
 
-  /** Returns the items that were found since the last call. */
+  /** Returns the items found since the last call. */
   take(): BackupItem[] {
     const { items } = this
     this.items = []
@@ -159,7 +157,7 @@ class DocumentCollector {
 
   add(piece: Uint8Array): void {
     if (!this.#large && this.#pieces.length + piece.length <= LARGE_BYTES) {
-      // Items are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
+      // Items are taken after each chunk, in which a value has one piece: no waiting item lies in the memory.
       this.#pieces.add(piece)
       return
     }
@@ -322,7 +320,7 @@ class BackupVisitor implements JsonVisitor {
   }
 }
 
-/** Receives the elements of an array of documents that is a text of its own. */
+/** Receives documents from an array whose JSON is a text by itself. */
 class ArrayVisitor extends DocumentCollector implements JsonVisitor {
   begin(path: JsonPath, kind: JsonKind): JsonAction {
     if (path.length > 0) return this.beginDocument(kind)
@@ -376,7 +374,7 @@ class CompressedDocuments {
 
   /** @param text the next characters of the JSON string, quotes included */
   async *write(text: string): AsyncGenerator<BackupItem[]> {
-    // A solidus may be escaped in JSON; base64 knows nothing else that could be.
+    // JSON may escape a solidus; base64 has nothing else that could be escaped.
     const characters = this.#text + text.replace(/["\\]/g, '')
     const whole = characters.length - (characters.length % 4)
     this.#text = characters.slice(whole)

@@ -4,24 +4,21 @@ import { FingerprintTable } from './fingerprint-table.js'
 import { SeenIds } from './seen-ids.js'
 
 const DELETED = -1
-/** Documents that may come more than once in one stream: their table takes 48 MiB. */
+/** Most documents that may come more than once: their table takes 48 MiB. */
 export const MAX_REPEATED = 3_000_000
 
 /**
- * Tells which copy of a document is the last, for streams in which nearly every document comes once.
- *
- * A filter finds ids that may have come before; only for those the ordinal of the last copy is kept. An id that is kept
- * by mistake does no harm: its only copy is its last. So memory hardly depends on the number of documents, only on how
- * many come again, 12 to 32 bytes for each whatever the length of its id.
+ * Tells which copy of a document is the last, in streams where nearly every document comes once. A filter
+ * finds ids that may have come before; the ordinal of the last copy is kept only for those. A mistake is
+ * harmless: an only copy is also the last. Memory follows the number of repeated documents, 12 to 32 bytes
+ * each.
  */
 export class CopyIndex {
   readonly #seen: SeenIds
-  /** Documents that may have come more than once. */
   readonly repeated = new LastCopies()
-  /** Copies noted so far; the next one's ordinal. */
+  /** Copies noted so far, which is the next ordinal. */
   copies = 0
 
-  /** @param expected about how many documents will come, where that is known */
   constructor(expected = 0) {
     this.#seen = new SeenIds(expected)
   }
@@ -34,7 +31,7 @@ export class CopyIndex {
     return ordinal
   }
 
-  /** Notes that a document was deleted: copies noted before do not count. @throws TooManyRepeatedError */
+  /** Notes a deletion: earlier copies do not count. @throws TooManyRepeatedError */
   noteDeleted(id: string): void {
     const print = fingerprint(id)
     if (this.#seen.has(print)) this.#repeat(print, DELETED)
@@ -50,12 +47,12 @@ export class CopyIndex {
   }
 }
 
-/** Added to an ordinal, so that no entry is 0. */
+/** Added to ordinals, so that no entry is 0. */
 const SHIFT = 2
-/** An entry of which {@link LastCopies.takeOnce} has told. */
+/** Marks an entry that {@link LastCopies.takeOnce} has returned. */
 const TOLD = 0x80000000
 
-/** Which copy is the last, of documents that have several: 12 bytes a slot, whatever the length of an id. */
+/** Holds the last copies of documents that have several: 12 bytes a slot, however long the id. */
 export class LastCopies {
   readonly #table = new FingerprintTable(3)
 
@@ -68,14 +65,14 @@ export class LastCopies {
     this.#table.setWord(this.#table.place(print), 2, ordinal + SHIFT)
   }
 
-  /** Returns whether the copy with this ordinal is the one that counts. `id` may also be what `largeKey` made of it. */
+  /** Returns whether a copy is the one that counts. `id` may also be its `largeKey`. */
   isLast(id: string, ordinal: number): boolean {
     if (this.size === 0) return true
     const word = this.#table.word(this.#table.find(fingerprint(id)), 2)
     return word === 0 || (word & ~TOLD) === ordinal + SHIFT
   }
 
-  /** Returns the last copy's ordinal the first time that it is asked for, -1 for deleted; `undefined` after that. */
+  /** Returns the last copy's ordinal, -1 for deleted, once; `undefined` after that. */
   takeOnce(id: string): number | undefined {
     const place = this.#table.find(fingerprint(id))
     const word = this.#table.word(place, 2)

@@ -1,32 +1,27 @@
 import type { Fingerprint } from './fingerprint.js'
 
-/** Share of the slots that is in use before a segment doubles. */
+/** Share of used slots at which a segment doubles. */
 const LOAD = 0.75
-/** Segments that the entries are spread over: each grows by itself, in a millisecond or two. */
+/** Segments, each of which grows by itself, in a millisecond or two. */
 const SEGMENTS = 64
 const FEWEST_SLOTS = 32
 
 /**
- * A hash table with open addressing, by fingerprints: two words for the fingerprint and as many more as its user wants
- * for each entry. A slot is free as long as its last word is 0, which the user must not leave it. Places of entries are
- * valid until the next call of {@link place}.
+ * A hash table with open addressing, by fingerprint: two words an entry, and more for its user. A slot is
+ * free while its last word is 0. Places are valid until the next call of {@link place}.
  */
 export class FingerprintTable {
   readonly #width: number
   readonly #segments: Segment[]
-  /** Entries. */
   size = 0
 
-  /**
-   * @param width words of an entry
-   * @param expected about how many entries there will be
-   */
+  /** @param width words of an entry @param expected about how many entries there will be */
   constructor(width: number, expected = 0) {
     this.#width = width
     this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(width, expected / SEGMENTS))
   }
 
-  /** Returns the place of an entry, or of the free slot where it would stand. */
+  /** Returns the place of an entry, or of the free slot for it. */
   find(print: Fingerprint): number {
     const segment = segmentOf(print)
     return this.#segments[segment].find(print) * SEGMENTS + segment
@@ -36,7 +31,7 @@ export class FingerprintTable {
     return this.word(place, this.#width - 1) !== 0
   }
 
-  /** Returns one of an entry's words, of which the fingerprint has the first two. */
+  /** Returns a word of an entry; the first two are the fingerprint. */
   word(place: number, index: number): number {
     return this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index]
   }
@@ -45,7 +40,7 @@ export class FingerprintTable {
     this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index] = value
   }
 
-  /** Returns the place of an entry, which is made where there is none: the caller sets its words. */
+  /** Returns the place of an entry, new or not; the caller sets its words. */
   place(print: Fingerprint): number {
     const segment = this.#segments[segmentOf(print)]
     const before = segment.size
@@ -55,7 +50,6 @@ export class FingerprintTable {
   }
 }
 
-/** A segment finds its slots by the other word. */
 const segmentOf = ({ h }: Fingerprint): number => (h >>> 0) % SEGMENTS
 
 class Segment {
@@ -70,7 +64,7 @@ class Segment {
     this.words = new Uint32Array(this.#slots * width)
   }
 
-  /** Returns the offset of an entry's first word, or of the free slot where it would stand. */
+  /** Returns the offset of an entry, or of the free slot for it. */
   find({ h, l }: Fingerprint): number {
     const low = l >>> 0
     let slot = Math.floor((low / 2 ** 32) * this.#slots)

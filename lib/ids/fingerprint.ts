@@ -11,5 +11,5 @@ export interface Fingerprint {
 // A key of this process: nobody can choose ids that collide.
 const key = Array.from(new Uint32Array(randomBytes(16).buffer.slice(0, 16)))
 
-/** Returns the fingerprint of an id, or of what {@link largeKey} makes of it: both have the same. */
+/** Returns the fingerprint of an id, which is also that of its {@link largeKey}. */
 export const fingerprint = (id: string): Fingerprint => SipHash.hash(key, idBytes(largeKey(id)))

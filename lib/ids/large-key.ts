@@ -1,26 +1,25 @@
 import { createHash } from 'node:crypto'
 
-/** Bytes of JSON that an id may take in a header or a line: entries of a thousand chunks stand in a header. */
+/** Bytes of JSON for an id in a header or a line: a header holds a thousand entries of chunks. */
 const MAX_KEY = 512
-/** A character takes at most six bytes of JSON, so that shorter ids need no look. */
+/** A character takes at most six bytes of JSON, so shorter ids fit. */
 const SURELY_SHORT = Math.floor((MAX_KEY - 2) / 6)
-/** No id begins with it. */
+/** No id begins with this. */
 const DIGEST = '_sha256/'
 
-/** Returns an id, or a digest of one that is long. The key of a key is the key itself. */
+/** Returns an id, or the digest of a long one. A key's key is itself. */
 export function largeKey(id: string): string {
   if (id.length <= SURELY_SHORT) return id
   if (id.length < MAX_KEY && Buffer.byteLength(JSON.stringify(id)) <= MAX_KEY) return id
   return DIGEST + createHash('sha256').update(idBytes(id)).digest('hex')
 }
 
-/** Returns the id that a key is; `undefined` of a long id's key. */
+/** Returns the id of a key; `undefined` for a digest. */
 export const idOfKey = (key: string): string | undefined =>
   key === '' || key.startsWith(DIGEST) ? undefined : key
 
-/** No text in UTF-8 has this byte. */
 const NOT_UTF8 = Buffer.of(0xff)
 
-/** Returns bytes that no other id has. UTF-8 spells every half of a character alike, which JSON may hold. */
+/** Returns bytes that no other id has: UTF-8 would spell all lone surrogates, which JSON may hold, alike. */
 export const idBytes = (id: string): Buffer =>
   id.isWellFormed() ? Buffer.from(id) : Buffer.concat([NOT_UTF8, Buffer.from(id, 'utf16le')])

@@ -4,17 +4,16 @@ const HASHES = 7
 const BITS_PER_ID = 32
 const SMALLEST = 2 ** 16
 const LARGEST = 2 ** 27
-/** How much larger each filter is than the one before. */
+/** Size of each filter relative to the one before. */
 const GROWTH = 4
 
 /**
- * Tells which ids may have been added before: Bloom filters, each larger than the one before, of which the last takes
- * what comes. So memory follows the number of ids, from 8 KiB to 22 MiB; beyond four million ids, more are mistaken.
+ * Tells which ids may have been added before, by Bloom filters, each larger than the one before. Memory
+ * follows the number of ids, from 8 KiB to 22 MiB; beyond four million, more ids are mistaken.
  */
 export class SeenIds {
   readonly #filters: BloomFilter[]
 
-  /** @param expected about how many ids will come */
   constructor(expected: number) {
     let bits = SMALLEST
     while (bits < expected * BITS_PER_ID && bits < LARGEST) bits *= 2
@@ -25,7 +24,7 @@ export class SeenIds {
     return this.#filters.some((filter) => filter.has(print))
   }
 
-  /** @returns whether the id may have been added before */
+  /** Adds an id. @returns whether it may have been added before */
   add(print: Fingerprint): boolean {
     const newest = this.#withRoom()
     for (const filter of this.#filters) if (filter !== newest && filter.has(print)) return true
@@ -54,7 +53,6 @@ class BloomFilter {
     this.#mask = bits - 1
   }
 
-  /** Whether it holds as many ids as it is made for. */
   get full(): boolean {
     return this.#size * BITS_PER_ID >= this.bits
   }
@@ -67,7 +65,7 @@ class BloomFilter {
     return true
   }
 
-  /** @returns whether the id may have been added before */
+  /** Adds an id. @returns whether it may have been added before */
   add({ h, l }: Fingerprint): boolean {
     let known = true
     for (let i = 0; i < HASHES; i++) {

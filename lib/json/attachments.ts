@@ -33,10 +33,7 @@ export function* attachmentsIn({ bytes, attachments }: DocumentBytes): Generator
   }
 }
 
-/**
- * Reads what an attachment's members tell of its bytes.
- * @param onMember is told of each member, while the cursor stands there
- */
+/** Reads what an attachment's members tell of its bytes. Calls `onMember` while the cursor stands there. */
 export function readStub(members: MemberCursor, onMember: (name: string) => void): StubMembers {
   const read: Record<string, unknown> = {}
   while (members.next()) {

@@ -11,7 +11,7 @@ export interface MemberBounds {
   end: number
 }
 
-/** A CouchDB document's bytes with what we must know of it. */
+/** A CouchDB document's bytes, with the members that CouchDB gives a meaning to. */
 export interface DocumentBytes {
   bytes: Buffer
   id: string
@@ -25,7 +25,7 @@ export interface DocumentBytes {
   conflicts: number
 }
 
-/** A document that cannot be stored in CouchDB. The message names the field. */
+/** Thrown for a document that CouchDB cannot store. The message names the field. */
 export class InvalidDocumentError extends Error {
   override readonly name = 'InvalidDocumentError'
 
@@ -43,7 +43,6 @@ const REVISION_MEMBERS = new Set([
   '_revs_info'
 ])
 const UNIQUE_MEMBERS = ['_id', '_rev', '_deleted', '_attachments']
-/** Members that {@link readDocument} reads. */
 const READ = new KnownNames([...UNIQUE_MEMBERS, '_conflicts', 'type'])
 /** Members that may be left out, or written anew. */
 const REWRITTEN = new KnownNames([...UNIQUE_MEMBERS, ...REVISION_MEMBERS])
@@ -52,10 +51,8 @@ const ID = new KnownNames(['_id'])
 const REV = /^[0-9]+-/
 
 /**
- * Reads the members of a document that CouchDB gives a meaning to.
- *
+ * Reads the members of a document that CouchDB gives a meaning to. @throws InvalidDocumentError
  * @param bytes one well-formed JSON object; what follows it is left out
- * @throws InvalidDocumentError
  */
 export const readDocument = (bytes: Uint8Array): DocumentBytes => atOnce(documentSteps(bytes))
 
@@ -126,16 +123,14 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
 }
 
 /**
- * Returns the document with its revision replaced and without members that describe revisions. All other bytes stay. In
- * pieces that are views of the document, but for short ones.
- *
- * @param rev the revision to put in, or `null` for none
+ * Returns the document with its revision replaced (`null`: none) and without members that describe revisions.
+ * All other bytes stay; long pieces are views of the document.
  */
 export function piecesWithRevision(document: DocumentBytes, rev: string | null): Steps<Buffer[]> {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }
 
-/** Returns the document without members that describe revisions, `_rev` excepted. The same bytes when there is none. */
+/** Returns the document without members that describe revisions, except `_rev`; unchanged if it has none. */
 export function* withoutRevisionMembers(document: DocumentBytes): Steps<Buffer> {
   if (document.conflicts === 0) return document.bytes
   const pieces = yield* piecesWithRevision(document, document.rev ?? null)
@@ -143,18 +138,12 @@ export function* withoutRevisionMembers(document: DocumentBytes): Steps<Buffer> 
   return Buffer.concat(pieces)
 }
 
-/**
- * Returns what a document that is not deleted says besides its id, its revision and its attachments: to be compared. In pieces
- * that are views of the document, but for short ones.
- */
+/** Returns a live document without id, revision and attachments. Long pieces are views of the document. */
 export function bodyOf(document: DocumentBytes): Steps<Buffer[]> {
   return rewrite(document, isBesideBody, null)
 }
 
-/**
- * Returns whether two documents that are not deleted say the same besides their ids, revisions and attachments, however
- * CouchDB spells it. Nothing is copied: documents are long.
- */
+/** Returns whether live documents say the same besides id, revision and attachments. Copies no document. */
 export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
   for (;;) {
@@ -219,5 +208,4 @@ const shown = (id: string) => cutText(id, MOST.name)
 const COMMA = Buffer.from(',')
 const CLOSE = Buffer.from('}')
 
-/** Returns whether an id is that of a design document. */
 export const isDesign = (id: string): boolean => id.startsWith('_design/')

@@ -3,7 +3,7 @@ import { toBuffer } from '../bytes/views.js'
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
-/** Bytes that are walked over in one step: a fraction of a millisecond, a millisecond before V8 has compiled the loop. */
+/** Bytes walked over in one step: a fraction of a millisecond, or one before V8 has compiled the loop. */
 const STEP = 32 * 1024
 
 /**
@@ -59,11 +59,7 @@ export class MemberCursor {
     return this.#valueEnd
   }
 
-  /**
-   * Walks on to the end of the value, which {@link next} would walk over in one go.
-   *
-   * @returns whether it is reached; `false` after each step, of this value or of members before it: call it again then
-   */
+  /** Walks on towards the end of the value, by one step. Returns whether it is reached. */
   reachEnd(): boolean {
     const { bytes } = this
     const at = this.#walk?.at ?? this.valueStart
@@ -88,7 +84,7 @@ export class MemberCursor {
     return this.#at + 1
   }
 
-  /** Says where the value ends, once that is known otherwise. */
+  /** Sets where the value ends, when the caller knows. */
   endsAt(offset: number): void {
     this.#valueEnd = offset
   }
@@ -98,12 +94,11 @@ export class MemberCursor {
     return decodeString(this.bytes, this.keyStart, this.keyEnd)
   }
 
-  /** Returns the member's name when it is one of some; else `undefined`. Most names are told apart without being decoded. */
+  /** Returns the member's name if it is one of some, else `undefined`. Seldom decodes it. */
   keyOf(names: KnownNames): string | undefined {
     return names.find(this.bytes, this.keyStart, this.keyEnd)
   }
 
-  /** Returns the value when it is a string, else `undefined`. */
   string(): string | undefined {
     if (this.bytes[this.valueStart] !== QUOTE) return undefined
     return decodeString(this.bytes, this.valueStart, this.valueEnd)
@@ -127,7 +122,7 @@ export class KnownNames {
     this.#longest = 6 * Math.max(...names.map(({ length }) => length)) + 2
   }
 
-  /** Returns the name that the JSON string with its quotes at `start` and `end - 1` spells, when it is one of these. */
+  /** Returns the one of these names, if any, that the JSON string between `start` and `end` spells. */
   find(bytes: Uint8Array, start: number, end: number): string | undefined {
     if (this.#firsts[bytes[start + 1]] === 0) return undefined
     for (const known of this.#names) if (standsAt(bytes, start + 1, end - 1, known.bytes)) return known.name
@@ -163,7 +158,7 @@ export function eachElement(
   }
 }
 
-/** Yields the objects of the array that is the value at hand, each to be walked once. None where it is another value. */
+/** Yields the objects of the array that is the value at hand, each to be walked once. */
 export function* objectsOf(array: MemberCursor): Generator<MemberCursor> {
   const { bytes } = array
   if (bytes[array.valueStart] !== 0x5b) return
@@ -199,7 +194,7 @@ export function skipSpace(bytes: Uint8Array, at: number): number {
   }
 }
 
-/** Bytes of a string that are looked at one by one, before its end is searched for natively: most strings are short. */
+/** Bytes of a string looked at one by one, before a native search for its end: most strings are short. */
 const SHORT = 128
 
 /** Returns the offset after the closing quote of the string that begins at `at`. */
@@ -218,7 +213,7 @@ function skipString(bytes: Uint8Array, at: number): number {
   }
 }
 
-/** Returns whether the character at `at` stands after an odd number of backslashes, which begin at `from` or later. */
+/** Returns whether an odd number of backslashes, from `from` on, stands before the character at `at`. */
 function isEscaped(bytes: Uint8Array, from: number, at: number): boolean {
   let first = at
   while (first > from && bytes[first - 1] === BACKSLASH) first--
@@ -246,7 +241,7 @@ const isNested = (first: number) => first === 0x7b || first === 0x5b
 
 /** A walk over an object or array, which may be interrupted. */
 class NestedWalk {
-  /** Offset of what comes next; after the value in the end. */
+  /** Offset of the next byte to walk; in the end, that after the value. */
   at: number
   #depth = 0
 
@@ -254,7 +249,7 @@ class NestedWalk {
     this.at = start
   }
 
-  /** Walks on as far as `limit`, or after a string that passes it. @returns whether the end of the value is reached */
+  /** Walks on to `limit`, or past a string beyond it. @returns whether the end of the value is reached */
   to(bytes: Uint8Array, limit: number): boolean {
     let i = this.at
     let depth = this.#depth

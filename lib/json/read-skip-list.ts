@@ -4,11 +4,9 @@ const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
 
 /**
- * Reads ids of documents in every spelling that clients use: a JSON array, the same with single quotes, one id or
- * several with commas between them, and any of these in quotes. An id that has a comma, or begins or ends with white
- * space or a quote, goes in an array.
- *
- * @returns `undefined` when the text is none of these
+ * Reads document ids from a JSON array, one with single quotes, one id or several with commas, or any of
+ * these in quotes; `undefined` for other text. An id with a comma, or with white space or a quote at an end,
+ * needs an array.
  */
 export function* readSkipList(text: string): Steps<string[] | undefined> {
   const list = text.trim()
@@ -61,7 +59,7 @@ function* readSingleQuoted(text: string): Steps<string[] | undefined> {
   return ids
 }
 
-/** Returns what a text that is JSON says; `undefined` for another text. */
+/** Returns what JSON text says; `undefined` for another text. */
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text)

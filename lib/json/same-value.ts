@@ -7,9 +7,9 @@ const STEP = 2000
 const LONG = 64 * 1024
 
 /**
- * Returns whether two JSON texts, known to be well-formed, say the same to CouchDB, which writes white space, escapes and
- * fractions in its own way: strings are compared decoded, integers digit by digit, other numbers as the doubles that
- * CouchDB makes of them. An integer is never the same as a fraction, and members must stand in the same order.
+ * Returns whether two well-formed JSON texts say the same to CouchDB: strings are compared decoded, integers
+ * digit by digit, other numbers as doubles. An integer never equals a fraction; members must have the same
+ * order.
  */
 export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
   if (a.equals(b)) return true

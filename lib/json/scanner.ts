@@ -1,6 +1,6 @@
 import { decodeString } from './members.js'
 
-/** Raised for bytes that are not JSON. `offset` counts bytes from the start of the text. */
+/** Thrown for bytes that are not JSON. `offset` counts bytes from the start of the text. */
 export class JsonSyntaxError extends Error {
   override readonly name = 'JsonSyntaxError'
   readonly offset: number
@@ -14,10 +14,10 @@ export class JsonSyntaxError extends Error {
   }
 }
 
-/** Is thrown for a member name of more bytes than the scanner may hold. */
+/** Thrown for a member name of more bytes than the scanner may hold. */
 export class LongNameError extends JsonSyntaxError {}
 
-/** Raised for JSON that nests deeper than the scanner takes. */
+/** Thrown for JSON that nests deeper than the scanner takes. */
 export class JsonDepthError extends JsonSyntaxError {
   constructor(depth: number, offset: number) {
     super(`nested deeper than ${depth} levels`, offset)
@@ -43,13 +43,13 @@ export type JsonAction = 'enter' | 'stream' | 'skip'
 export interface JsonVisitor {
   /** Called where a value begins: the root, and everything directly inside an entered value. */
   begin(path: JsonPath, kind: JsonKind): JsonAction
-  /** The next bytes of a streamed value: a view of the chunk that is being written, valid as long as the chunk is. */
+  /** The next bytes of a streamed value: a view of the chunk that is being written. */
   bytes(piece: Uint8Array, path: JsonPath): void
   /** Called when an entered or streamed value has ended. */
   end(path: JsonPath): void
 }
 
-/** Those up to `After` stand between two tokens. */
+/** States up to `After` stand between two tokens. */
 enum State {
   Value,
   ValueOrClose,
@@ -77,8 +77,8 @@ const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MAX_KEY_BYTES = 64 * 1024
 /**
- * Levels of nesting unless a scanner is told otherwise. CouchDB bounds a document by its size alone, and a level takes
- * two bytes: a restore takes documents of 16 MiB, so none of them is deeper. The scanner keeps one byte for each level.
+ * Levels of nesting by default, one byte each. A level takes two bytes of text: a document of 16 MiB, the
+ * most that a restore takes, is no deeper.
  */
 export const MAX_DEPTH = 8 * 1024 * 1024
 /** Room is made for more when it is needed. */
@@ -97,7 +97,7 @@ const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0
 const isDigit = (c: number) => c >= 0x30 && c <= 0x39
 const isHex = (c: number) => isDigit(c) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
 
-/** Returns the offset after a string of ASCII and short escapes; 0 when it is another, or goes on in the next chunk */
+/** Returns the offset after a string of ASCII and short escapes; 0 for others, or if it is cut */
 function endOfPlainString(chunk: Uint8Array, start: number): number {
   const { length } = chunk
   let i = start + 1
@@ -110,7 +110,7 @@ function endOfPlainString(chunk: Uint8Array, start: number): number {
   }
 }
 
-/** Returns the offset after a small integer or a literal; 0 when it is something else, or may go on */
+/** Returns the offset after a small integer or a literal; 0 for others, or if it may be cut */
 function endOfPlainScalar(chunk: Uint8Array, start: number): number {
   const first = chunk[start]
   let i = start + 1
@@ -126,11 +126,9 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
 }
 
 /**
- * A strict, incremental JSON (RFC 8259) scanner over bytes that never builds values: the visitor chooses which
- * parts to walk into and which to receive as the bytes they were sent as. Memory does not depend on the input, but for
- * one byte a level of nesting.
- *
- * @throws JsonSyntaxError from `write` and `end`, with the offset of the first wrong byte.
+ * Scans JSON (RFC 8259) strictly and incrementally, and builds no values: the visitor chooses which parts to
+ * walk into and which to receive as the bytes that were sent. Holds one byte a level.
+ * @throws JsonSyntaxError from `write` and `end`, with the offset of the first wrong byte
  */
 export class JsonScanner {
   readonly #visitor: JsonVisitor
@@ -168,7 +166,6 @@ export class JsonScanner {
     this.#isObject = new Uint8Array(Math.min(this.#maxDepth, USUAL_DEPTH))
   }
 
-  /** Bytes scanned so far. */
   get offset(): number {
     return this.#offset
   }
@@ -182,7 +179,7 @@ export class JsonScanner {
       throw new JsonSyntaxError(reason, this.#offset + i)
     }
 
-    /** What stopped the skimming last goes through the states. */
+    /** The offset at which skimming stopped last, whose byte the states handle. */
     let skimmedTo = -1
     while (i < length) {
       if (state <= State.After && this.#depth > this.#entered && i > skimmedTo) {
@@ -398,10 +395,9 @@ export class JsonScanner {
   }
 
   /**
-   * Goes through what is usual inside a container that nobody walks into, up to its end: whole tokens only, and nothing
-   * that is wrong, cut, or rare. The states do those. Most bytes of most texts pass here, several times as fast.
-   *
-   * @returns where it stopped, `#state` and `#depth` being those of that place
+   * Skims a container that nobody walks into, up to its end or to a token that is wrong, cut or rare. Several
+   * times as fast as the states, for most bytes of most texts.
+   * @returns where it stopped; `#state` and `#depth` are those of that place
    */
   #skim(chunk: Uint8Array, from: number, fromState: State): number {
     const length = chunk.length

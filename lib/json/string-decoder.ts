@@ -22,9 +22,7 @@ export class JsonStringDecoder {
   /** The end of the piece before, which is decoded with the next. */
   #rest: Uint8Array = Buffer.alloc(0)
 
-  /**
-   * Returns what the next bytes of a well-formed string say, quotes included: a view of the bytes where that is the same.
-   */
+  /** Decodes the next bytes of a well-formed string, quotes included: to a view of them where possible. */
   write(piece: Uint8Array): Uint8Array {
     const bytes = this.#rest.length > 0 ? Buffer.concat([this.#rest, piece]) : toBuffer(piece)
     const escapes = bytes.includes(BACKSLASH)

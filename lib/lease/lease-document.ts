@@ -7,25 +7,21 @@ import { ReservedIdError } from '../errors.js'
 import { LEASE_TYPE } from '../own-documents.js'
 
 const LEASE_ID = 'athena_backup_lease'
-/** Milliseconds that a lease can last without a renewal: a document that says more was written by hand. */
+/** Milliseconds that a lease can last without a renewal: a longer `ttl` was written by hand. */
 export const LONGEST_LEASE = 60 * 60_000
 
-/** Says who holds the lease. */
 export interface LeaseHolder {
   operation: OperationKind
-  /** Id of the backup, or of the restore's transaction. */
   id: string
-  /** Server instance that works on it. */
   instance: string
-  /** Database that keeps the backups of this instance. */
+  /** The backups database of this instance. */
   backups?: string
 }
 
 /** The content of one revision of the lease. */
 export interface LeaseState extends Partial<LeaseHolder> {
-  /** Names the attempt that wrote it: no two attempts of any instance have the same. */
+  /** Names the attempt that wrote the revision; unique among all instances. */
   claim: string
-  /** Increased by every renewal. */
   beat: number
   /** Whether the claim has become a lease. Absent while nobody holds it. */
   settled?: boolean
@@ -48,16 +44,16 @@ export interface LeaseLeaf extends LeaseState {
 }
 
 /**
- * How a write ended: accepted by most copies of the document, by one of two, by fewer, or (`null`) by none. Most
- * copies can have accepted only one of the writes over one revision.
+ * Tells which copies accepted a write: most, one of two, fewer, or (`null`) none. Of the writes over one
+ * revision, most copies can have accepted only one.
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** Matches the ids that a backup or a transaction can have: the end of another operation could not be recorded. */
+/** Matches ids of backups and transactions. The end of an operation with another id could not be recorded. */
 const ID = /^[^_].{0,199}$/
 const OPERATIONS = { backup: true, restore: true } satisfies Record<OperationKind, true>
 
-/** Reads and writes the document that says who holds the lease. Methods throw CouchError. */
+/** Reads and writes the document that holds the lease. Methods throw CouchError. */
 export class LeaseDocument {
   readonly db: CouchDatabase
 
@@ -65,10 +61,7 @@ export class LeaseDocument {
     this.db = db
   }
 
-  /**
-   * Returns every leaf that most copies of the document know, the one that CouchDB shows first.
-   * @throws ReservedIdError when a document of the console has the id
-   */
+  /** Returns every leaf that most copies know, the one that CouchDB shows first. @throws ReservedIdError */
   async read(): Promise<LeaseLeaf[]> {
     const leaves = await this.db.leaves(LEASE_ID)
     if (leaves.some(({ deleted, doc }) => !deleted && doc.type !== LEASE_TYPE))
@@ -99,10 +92,9 @@ export class LeaseDocument {
   }
 }
 
-/** Returns a name for an attempt to take the lease. */
 export const newClaim = (): string => randomBytes(12).toString('hex')
 
-/** Returns the state in which nobody has the lease, to be written over one that `state` was written as. */
+/** Returns the state in which nobody has the lease, to be written over the revision `over`. */
 export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefined): LeaseState => ({
   claim,
   beat: beat + 1,
@@ -110,7 +102,7 @@ export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefi
   over
 })
 
-/** Returns whether the leaf says that somebody has the lease, or wants it. */
+/** Returns whether a leaf says that somebody has, or wants, the lease. */
 export const isBusy = ({ deleted, operation }: LeaseLeaf): boolean => !deleted && operation !== undefined
 
 export function holderOf({ operation, id, instance, backups }: LeaseLeaf): LeaseHolder {
@@ -122,7 +114,7 @@ export function holderOf({ operation, id, instance, backups }: LeaseLeaf): Lease
   }
 }
 
-/** Takes the members of a leaf that have the right type: others could have been written by hand. */
+/** Reads the members of a leaf that have the right type: others may have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
   const known = Object.hasOwn(OPERATIONS, text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
@@ -133,7 +125,7 @@ function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
     id: text(doc.id),
     instance: text(doc.instance),
     backups: text(doc.backups),
-    // Earlier versions named no claim, and a beat of theirs is a text.
+    // Earlier versions wrote no claim, and their beats are texts.
     claim: text(doc.claim) ?? `${text(doc.instance)}:${text(doc.id)}:${text(doc.beat)}`,
     beat: typeof doc.beat === 'number' ? doc.beat : 0,
     settled: doc.settled !== false,

@@ -2,33 +2,30 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { LeaseLostError } from '../errors.js'
 import { freed, isBusy, type LeaseDocument, type LeaseState, type Written } from './lease-document.js'
 
-/** Share of its time for which a lease is relied on after a renewal. The rest is a margin for who takes over. */
+/** Share of its time for which a lease is relied on after a renewal. The rest is a margin. */
 const RELIED_ON = 0.8
 /** Attempts to give the lease back, and milliseconds between them. */
 const RETURN_ATTEMPTS = 5
 const RETURN_WAIT = 100
-/** Milliseconds between attempts that nobody waits for. */
+/** Milliseconds between later attempts. */
 const RETURN_LATER = 1000
 
 /**
- * The right to run a backup or a restore, while it is held. A renewal counts when most copies of the document have
- * accepted it before the one before has run out.
- *
- * The holder must call {@link Lease.check} right before each write: a process that was paused beyond the lease's time
- * finds that out before it writes again.
+ * The right to run a backup or a restore, while it is held. A renewal counts when most copies of the document
+ * accept it before the previous one has run out. Call {@link Lease.check} right before each write: a process
+ * that was paused too long learns there that it lost the lease.
  */
 export class Lease {
   readonly #document: LeaseDocument
   readonly #ttl: number
   readonly #onReturned: () => void
   #onLost: (error: LeaseLostError) => void = () => {}
-  /** What the document says. */
   #state: LeaseState
-  /** Its revision; `undefined` when the document is gone. */
+  /** The revision; `undefined` when the document is gone. */
   #rev: string | undefined
-  /** The renewal on its way. It is sent again as it is until its fate is known, so that it stays one revision. */
+  /** The renewal under way: repeated unchanged until its fate is known, so that it stays one revision. */
   #next: LeaseState | undefined
-  /** Until when, on this process' monotonic clock, nobody else can have taken the lease. */
+  /** Until then, on the monotonic clock, nobody else can have taken the lease. */
   #validUntil: number
   #timer: NodeJS.Timeout | undefined
   #renewing: Promise<unknown> = Promise.resolve()
@@ -56,7 +53,7 @@ export class Lease {
   }
 
   /**
-   * Makes the claim a lease, and renews it from then on.
+   * Makes the claim a lease, which is renewed from then on.
    * @param onLost called once when the lease is lost
    * @returns whether that was possible
    */
@@ -72,7 +69,7 @@ export class Lease {
     return true
   }
 
-  /** Makes sure that this instance may write. @throws LeaseLostError */
+  /** Checks that this instance may write. @throws LeaseLostError */
   check(): void {
     if (this.#ended) throw this.#lost
     if (performance.now() > this.#validUntil) throw this.#expired()
@@ -97,7 +94,7 @@ export class Lease {
     this.#giveBackLater(performance.now() + this.#ttl)
   }
 
-  /** Tries again to give the lease back, while nobody waits, until it is stale. */
+  /** Tries again to give the lease back, unawaited, until it is stale. */
   #giveBackLater(until: number): void {
     const timer = setTimeout(async () => {
       if (!(await this.#giveBack()) && performance.now() < until) this.#giveBackLater(until)
@@ -117,7 +114,7 @@ export class Lease {
     }
   }
 
-  /** Removes the free leaves that other instances have left beside this one's leaf, as long as that one stands. */
+  /** Removes free leaves of other instances beside this instance's leaf, while that one stands. */
   async #tidy(rev: string): Promise<void> {
     const leaves = (await this.#document.read()).filter(({ deleted }) => !deleted)
     if (!leaves.some((leaf) => leaf.rev === rev)) return
@@ -136,14 +133,14 @@ export class Lease {
 
   async #keep(): Promise<void> {
     const startedAt = performance.now()
-    // A process that was paused asks for nothing more.
+    // A process that was paused does not renew.
     const renewed = startedAt <= this.#validUntil && (await this.#renew())
     if (this.#ended) return
     if (performance.now() > this.#validUntil) this.#lose(this.#expired())
     else this.#schedule(renewed ? startedAt + this.#ttl / 4 : performance.now() + this.#ttl / 16)
   }
 
-  /** @returns whether most copies have accepted a renewal in time */
+  /** Returns whether most copies accepted a renewal in time. */
   async #renew(): Promise<boolean> {
     const startedAt = performance.now()
     this.#next ??= { ...this.#state, beat: this.#state.beat + 1, over: this.#rev }
@@ -154,7 +151,7 @@ export class Lease {
       const found = await this.#find()
       return found && written?.by === 'half' && this.#extend(next, written, startedAt)
     } catch {
-      // Nobody waits for a renewal. The next one tries again; `check` refuses once the time is up.
+      // The next renewal tries again; `check` refuses once the time is up.
       return false
     }
   }
@@ -163,16 +160,13 @@ export class Lease {
     this.#rev = rev
     this.#state = state
     this.#next = undefined
-    // A renewal that was acknowledged late may have been accepted after another instance took over.
+    // A renewal acknowledged late may have been accepted after another instance took over.
     if (performance.now() > this.#validUntil) return false
     this.#validUntil = startedAt + this.#ttl * RELIED_ON
     return true
   }
 
-  /**
-   * Finds out what has become of the lease when most copies did not accept a write.
-   * @returns whether it is still this instance's
-   */
+  /** Finds out, after a write that most copies did not accept, whether the lease is still this instance's. */
   async #find(): Promise<boolean> {
     const leaves = (await this.#document.read()).filter(({ deleted }) => !deleted)
     const { claim } = this.#state

@@ -16,18 +16,18 @@ import {
   type Written
 } from './lease-document.js'
 
-/** How often to try to take the lease while others try as well, and the waits between, in milliseconds. */
+/** Attempts to take the lease while others try as well, and milliseconds between them. */
 const ATTEMPTS = 30
 const FIRST_WAIT = 20
 const LONGEST_WAIT = 500
-/** Milliseconds that a claim lasts, whose instance died before it became a lease. */
+/** Milliseconds that a claim lasts after its instance died. */
 const CLAIM_TTL = 10_000
 /** Milliseconds for all attempts, when each answer is slow. */
 const PATIENCE = 20_000
-/** Claims that this instance remembers to have given up. */
+/** Given-up claims that this instance remembers. */
 const REMEMBERED = 200
 
-/** Is thrown where another operation holds the lease. */
+/** Thrown when another operation holds the lease. */
 export class LeaseHeldError extends Error {
   override readonly name = 'LeaseHeldError'
   readonly holder: LeaseHolder
@@ -38,42 +38,36 @@ export class LeaseHeldError extends Error {
   }
 }
 
-/** Is thrown where the stale lease that was to be taken over is gone. */
+/** Thrown when the stale lease that was to be taken over is gone. */
 export class LeaseGoneError extends Error {
   override readonly name = 'LeaseGoneError'
 }
 
-/** Describes who wants the lease. */
 export interface LeaseRequest {
-  /** Claim of a lease that was stale: only that one is taken over, and none that is free by now. */
+  /** Claim of a stale lease: only that one is taken over, and no free one. */
   insteadOf?: string
-  /**
-   * Returns who is to hold it.
-   * @param newest number in the id of the newest backup that ever began
-   */
+  /** Returns who is to hold the lease, given the number of the newest backup that ever began. */
   holder(newest: bigint): { holder: LeaseHolder; newest: bigint }
   /** Called once when the lease is lost. */
   onLost(error: LeaseLostError): void
 }
 
-/** Keeps the transactions that an earlier version noted in the lease, before the lease is written over. */
+/** Keeps the transactions that an earlier version noted in the lease, before it is overwritten. */
 export type KeepNotices = (txIds: readonly string[]) => Promise<void>
 
-/** Says who holds the lease. */
 export interface Inspected {
   holder: LeaseHolder
   claim: string
-  /** Milliseconds until the lease is stale, unless it is renewed; 0 when it is stale. */
+  /** Milliseconds until the lease is stale, unless it is renewed; 0 when it is. */
   staleIn: number
 }
 
-/** A leaf as this instance sees it. */
 interface SeenLeaf extends LeaseLeaf {
-  /** Milliseconds until it is stale, 0 when it is. `undefined` where nobody has the lease by it. */
+  /** Milliseconds until it is stale, 0 when it is; `undefined` when it gives nobody the lease. */
   staleIn: number | undefined
 }
 
-/** Takes the lease for one instance. "The lease" in docs/internals/clusters.md says why there are never two holders. */
+/** Takes the lease for one instance. docs/internals/clusters.md tells why there are never two holders. */
 export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
@@ -81,7 +75,7 @@ export class Leases {
   readonly #keepNotices: KeepNotices
   /** When this instance first knew of each busy leaf, by revision, on its monotonic clock. */
   #known = new Map<string, number>()
-  /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
+  /** Claims of this instance that never became a lease, or were given back. */
   readonly #over = new Set<string>()
   /** Leaves of such claims that were freed. */
   readonly #freed = new Set<string>()
@@ -104,7 +98,7 @@ export class Leases {
     return found ? { holder: holderOf(found), claim: found.claim, staleIn: found.staleIn ?? 0 } : null
   }
 
-  /** Takes the lease when it is free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError */
+  /** Takes the lease if it is free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
@@ -129,8 +123,8 @@ export class Leases {
   }
 
   /**
-   * Removes the lease that an earlier version has left in another database.
-   * @param claim of the lease whose operation has been ended; where another is left, nothing is removed
+   * Removes the lease that an earlier version left in another database.
+   * @param claim of the lease whose operation was ended; a lease with another claim stays
    */
   async discard(claim?: string): Promise<void> {
     const live = (await this.#read()).filter(({ deleted }) => !deleted)
@@ -152,10 +146,7 @@ export class Leases {
     return leaves.map((leaf) => ({ ...leaf, staleIn: this.#staleIn(leaf, askedAt) }))
   }
 
-  /**
-   * Compares no clocks: a lease is stale when its document has not changed for the time that its holder wrote down, on the
-   * clock of this instance.
-   */
+  /** Compares no clocks: a lease is stale if this instance has seen no change of its document for `ttl`. */
   #staleIn({ rev, claim, ttl = 0 }: LeaseLeaf, askedAt: number): number | undefined {
     const knownAt = this.#known.get(rev)
     if (knownAt === undefined) return undefined
@@ -164,7 +155,7 @@ export class Leases {
     return Math.max(0, knownAt + lasts - askedAt)
   }
 
-  /** Tries once to take the lease; returns the reason when others got in between. */
+  /** Tries once to take the lease. Returns the reason when others got in between. */
   async #attempt(request: LeaseRequest): Promise<Lease | Error> {
     const before = await this.#read()
     const held = before.find(isHeld)
@@ -202,7 +193,7 @@ export class Leases {
 
   #newState(leaves: readonly SeenLeaf[], request: LeaseRequest): LeaseState {
     const left = leaves.filter(isBusy)
-    // CouchDB takes no revision of a document all of whose leaves are deleted.
+    // CouchDB takes no further revision of a document whose leaves are all deleted.
     const base = left.find(({ settled }) => settled) ?? leaves.find(({ deleted }) => !deleted)
     const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0)).sort((a, b) => (a < b ? -1 : 1))
     const { holder, newest } = request.holder(numbers.at(-1) ?? 0n)
@@ -218,7 +209,7 @@ export class Leases {
     }
   }
 
-  /** Returns whether nobody else has, or may get, the lease beside a claim. Removes what is known to be nobody's. */
+  /** Returns whether nobody else has, or may get, the lease. Removes leaves that are known to be nobody's. */
   async #isAlone(
     state: LeaseState,
     written: NonNullable<Written>,
@@ -230,14 +221,14 @@ export class Leases {
       !isBusy(leaf) ||
       isStale(leaf) ||
       before.some((seen) => seen.rev === leaf.rev && isStale(seen)) ||
-      // Most copies took this instance's claim over the same revision: they cannot have taken another.
+      // Most copies took this instance's claim over that revision, so they cannot have taken another.
       (written.by === 'most' && leaf.over === state.over)
     if (!others.every(isNobodys)) return false
     for (const { rev } of others) await this.#document.remove(rev)
     return true
   }
 
-  /** Takes back a claim that did not become a lease. One that cannot be taken back now becomes stale. */
+  /** Takes back a claim that did not become a lease; if that fails, the claim becomes stale. */
   async #retract(state: LeaseState, rev: string | undefined): Promise<void> {
     this.#giveUp(state.claim)
     const takenBack = this.#document.db.client.retry(() => this.#takeBack(state, rev))
@@ -245,8 +236,8 @@ export class Leases {
   }
 
   /**
-   * Removes a claim where something else stands that stays. Where only claims stand, frees the one that CouchDB shows: if
-   * all were removed at a time, copies would make different revisions of the next.
+   * Removes a claim where another leaf stays. Where only claims stand, frees the one that CouchDB shows: if
+   * all were removed at once, copies would make different revisions of the next.
    */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
@@ -264,7 +255,7 @@ export class Leases {
     }
   }
 
-  /** Removes what this instance freed, once somebody's lease stands beside it: other instances may not see it. */
+  /** Removes what this instance freed once a lease stands beside it: other instances may not see it. */
   async #removeFreed(): Promise<void> {
     for (const rev of this.#freed) {
       this.#freed.delete(rev)
@@ -284,7 +275,7 @@ const noticesIn = (leaves: readonly LeaseLeaf[]): string[] => leaves.flatMap(({ 
 
 const isStale = ({ staleIn }: SeenLeaf): boolean => staleIn === 0
 const isAlive = ({ staleIn = 0 }: SeenLeaf): boolean => staleIn > 0
-/** Returns whether a leaf is a lease, whose holder was seen to renew it, rather than a claim. */
+/** Returns whether a leaf is a renewed lease, rather than a claim. */
 const isHeld = (leaf: SeenLeaf): boolean => leaf.settled === true && isAlive(leaf)
 
 const contended = (database: string): CouchError =>

@@ -2,7 +2,6 @@ import type { BackupEvent } from '../../types/events.js'
 
 export type Listener = (event: BackupEvent) => unknown
 
-/** The events of a type. */
 export type EventOf<Type extends BackupEvent['type']> = Extract<BackupEvent, { type: Type }>
 
 /** Tells listeners what happens. Operations neither wait for listeners nor fail with them. */

@@ -12,7 +12,6 @@ import type { EventOf, Listener } from './event-stream.js'
 
 type Line = [level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object]
 
-/** Writes one line for each event: ids, counts and durations, no documents. */
 export function logListener(log: FastifyBaseLogger): Listener {
   return (event) => {
     const [level, message, fields] = lineOf(event)
@@ -132,7 +131,6 @@ const endOf = ({ durationMs, retries }: { durationMs: number; retries: number })
   retries
 })
 
-/** Documents that are named in a line. */
 const NAMED = 20
 const MAX_ID = 120
 
@@ -158,7 +156,6 @@ function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: n
 
 const COUNTS = ['total', 'created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
-/** Returns the counts of all databases together. */
 function totalOf({ databases }: RestoreOutcome): Partial<DatabaseRestoreCounts> {
   const all = Object.values(databases)
   return Object.fromEntries(COUNTS.map((name) => [name, all.reduce((sum, counts) => sum + counts[name], 0)]))

@@ -12,10 +12,9 @@ import type { EventOf } from './event-stream.js'
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
 const OPERATIONS = ['backup', 'restore', 'dry_run'] as const
-/** What a restore counts documents as. */
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
-/** Prometheus metrics of the events. Those that the registry has already are shared. */
+/** Prometheus metrics of the events. Metrics that the registry has already are shared. */
 export class Metrics {
   readonly #metrics: ReturnType<typeof metricsOf>
   /** Milliseconds. */
@@ -77,7 +76,7 @@ export class Metrics {
     this.#metrics.lastSuccess.set({ operation: 'backup' }, (endedAt ?? 0) / 1000)
   }
 
-  /** Registers counters at zero, so that the first failure is an increase. */
+  /** Starts counters at zero, so that the first failure is an increase. */
   #begin(): void {
     for (const operation of OPERATIONS) {
       this.#metrics.failures.inc({ operation }, 0)
@@ -120,7 +119,6 @@ function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
   return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
 }
 
-/** Makes the metrics, or takes those that the registry has. */
 function metricsOf(options: MetricsOptions) {
   const { Counter, Gauge, Histogram } = options.client
   const counter = (name: string, help: string, ...labelNames: string[]): PrometheusCounter =>
@@ -190,8 +188,7 @@ function metricsOf(options: MetricsOptions) {
 }
 
 /**
- * Returns the registry's metric of a name, or makes it.
- * @param method a method that metrics of this kind have
+ * Returns the registry's metric of a name, or makes it; `method` identifies its kind.
  * @throws TypeError when the registry's is of another kind
  */
 function sharedMetric<Metric extends object>(

@@ -14,25 +14,22 @@ export interface ActiveOperation {
   kind: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   id: string
-  /** Database that keeps the backups of the instance that began it. */
+  /** The backups database of the instance that began it. */
   backups: string
   lease: Lease
-  /** Ends with the lease, or when the server closes. */
+  /** Aborted with the lease, or when the server closes. */
   abort: AbortController
   /** For the work: stops with `abort`, and never writes without the lease. */
   workClient: CouchClient
-  /** For recording how the operation ended: goes on after `abort`, and never writes without the lease. */
+  /** For recording the end: goes on after `abort`, and never writes without the lease. */
   endClient: CouchClient
-  /** Calls that were made again. */
+  /** Repeated calls. */
   retries: number
   /** When it got the lease, on the monotonic clock. */
   beganAt: number
 }
 
-/**
- * Returns the id of an operation.
- * @param newest number in the id of the newest backup that ever began
- */
+/** Returns the id of an operation. `newest` is the number in the id of the newest backup that ever began. */
 export type IdAfter = (newest: bigint) => { id: string; newest?: bigint }
 
 /** Says who holds the lease, or has left it; `former` where earlier versions kept it. */
@@ -43,12 +40,11 @@ export class ActiveOperations {
   readonly #instance: Instance
   readonly #backups: string
   readonly #leases: Leases
-  /** The lease where earlier versions kept it, when that is another database. */
+  /** The lease in the database where earlier versions kept it, if it is another. */
   readonly #formerLeases: Leases | undefined
   readonly #active = new Set<ActiveOperation>()
   /** Whether what an earlier version noted in the lease was handed over. */
   #noticesPassed = false
-  /** No operation begins any more. */
   closing = false
 
   constructor(instance: Instance, { names }: Databases, keepNotices: KeepNotices) {
@@ -66,7 +62,6 @@ export class ActiveOperations {
     this.#formerLeases = names.backups === names.system ? undefined : leasesIn(names.backups)
   }
 
-  /** Whether one holds the lease. */
   get any(): boolean {
     return this.#active.size > 0
   }
@@ -81,9 +76,8 @@ export class ActiveOperations {
   }
 
   /**
-   * Takes the lease when it is free or stale.
+   * Takes the lease when it is free or stale. @throws LeaseHeldError, LeaseGoneError
    * @param left the stale lease that is to be taken over, and no other
-   * @throws LeaseHeldError, LeaseGoneError
    */
   async acquire(kind: OperationKind, idAfter: IdAfter, left?: FoundLease): Promise<ActiveOperation> {
     const { client, events, name: instance, options } = this.#instance
@@ -125,13 +119,13 @@ export class ActiveOperations {
     this.#active.delete(operation)
   }
 
-  /** Leaves the lease to become stale: the instance that finds it then ends the operation. */
+  /** Leaves the lease to become stale: the instance that finds it ends the operation. */
   abandon(operation: ActiveOperation): void {
     operation.lease.abandon()
     this.#active.delete(operation)
   }
 
-  /** Hands over what an earlier version noted in the lease, and removes a lease that nobody holds where it kept it. */
+  /** Hands over what earlier versions noted in the lease, and removes their own lease if nobody holds it. */
   async moveFormer(): Promise<void> {
     await this.#formerLeases?.discard()
     if (this.#noticesPassed) return
@@ -149,7 +143,6 @@ export class ActiveOperations {
     for (const { abort } of this.#active) abort.abort(new ClosingError())
   }
 
-  /** Leaves the leases of operations that have not stopped. */
   abandonAll(): void {
     for (const { lease } of this.#active) lease.abandon()
   }

@@ -6,7 +6,7 @@ import { InvalidParameterError } from '../errors.js'
 
 const Flag = Type.Optional(Type.Boolean())
 const Ids = Type.Optional(Type.Array(Type.String()))
-/** Anything may tell who asks: it is cut to size. */
+/** The host may pass anything as requester; it is cut to size. */
 const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 

@@ -13,10 +13,10 @@ import type { Leftovers } from './leftovers.js'
 import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
 import type { StoredBackups } from './stored-backups.js'
 
-/** Bytes of what the host tells of its versions: a header holds it, and an upload of the backup. */
+/** Bytes of the host's versions, which a header and an upload hold. */
 const MAX_VERSIONS = 64 * 1024
 
-/** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
+/** Ids that are tried where documents of the console have them, each twice as far ahead as the one before. */
 const ATTEMPTS = 8
 
 /** Describes backups that are to run. Their records are their headers. */
@@ -81,7 +81,7 @@ export class Backups implements OperationRecords {
     try {
       await markFailed(this.#databases.repositoryOn(endClient, backups), id, reason, took)
     } catch (cause) {
-      // The registration whose backup it is marks it when it starts.
+      // The registration that owns the backup marks it when it starts.
       if (this.#isOwn(operation) || !isForbidden(cause)) throw cause
     }
   }

@@ -14,7 +14,7 @@ import { Restores } from './restores.js'
 import { StoredBackups } from './stored-backups.js'
 import { Transactions } from './transactions.js'
 
-/** The databases by one set of names, and what runs on them: an operation ends on the databases on which it has begun. */
+/** The databases by one set of names, and what runs on them: operations end where they began. */
 export class DatabaseSet {
   readonly stored: StoredBackups
   /** Cleans up after instances that died, once it is started. */
@@ -25,7 +25,7 @@ export class DatabaseSet {
   readonly #restores: Restores
   readonly #lifecycle: Lifecycle
 
-  /** Each part knows only those that are made before it. */
+  /** Makes the parts, each of which knows only earlier ones. */
   constructor(instance: Instance, names: Required<DatabaseNames>) {
     const { timeouts, webhooks } = instance.options
     const databases = new Databases(names, instance)
@@ -46,12 +46,11 @@ export class DatabaseSet {
     this.housekeeping = new Housekeeping(instance, lifecycle, outbox, leftovers, databases.repository)
   }
 
-  /** Whether an operation of this instance holds the lease. */
   get busy(): boolean {
     return this.#active.any
   }
 
-  /** @throws OperationInProgressError while an operation of this instance holds the lease, which is not just leaving */
+  /** @throws OperationInProgressError while an operation of this instance holds the lease and is not over */
   async refuseIfBusy(asked: OperationKind): Promise<void> {
     if (this.busy) await this.#lifecycle.refuseIfInProgress(asked)
   }
@@ -61,7 +60,6 @@ export class DatabaseSet {
     return this.#lifecycle.run(await this.#backups.describe(options))
   }
 
-  /** @param urlOf makes a path absolute */
   async restore(
     source: { id: string } | { body: Readable },
     options: RestoreOptions,
@@ -72,7 +70,6 @@ export class DatabaseSet {
     return { tx_id: id, finished }
   }
 
-  /** Lets no operation begin any more. */
   refuse(): void {
     this.#active.closing = true
     this.housekeeping.stop()
@@ -84,7 +81,6 @@ export class DatabaseSet {
     this.#outbox.stop()
   }
 
-  /** Leaves what has not stopped to other instances. */
   async abandon(): Promise<void> {
     this.#active.abandonAll()
     await this.#outbox.close()

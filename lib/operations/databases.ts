@@ -6,12 +6,11 @@ import { Repository } from '../repository/repository.js'
 import type { Turns } from '../waits/turns.js'
 import type { Instance } from './instance.js'
 
-/** The databases by one set of names. */
 export class Databases {
   readonly names: Required<DatabaseNames>
-  /** Where backups are kept. For calls that somebody waits for. */
+  /** Keeps the backups; for calls that somebody waits for. */
   readonly repository: Repository
-  /** The source database where the lease lies. For calls that somebody waits for. */
+  /** The source database with the lease; for calls that somebody waits for. */
   readonly system: CouchDatabase
   readonly #turns: Turns
 
@@ -33,9 +32,8 @@ export class Databases {
   }
 
   /**
-   * Checks that the system database is there. Only a restore that holds it creates it: a mistyped name would look like an
-   * empty database from then on.
-   * @throws MissingDatabaseError
+   * Checks that the system database exists. Only a restore that contains it creates it: a mistyped
+   * name would look like an empty database from then on. @throws MissingDatabaseError
    */
   async requireSystem(): Promise<void> {
     if (await this.system.find()) return

@@ -5,23 +5,22 @@ import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../er
 import { Places } from '../waits/places.js'
 import { Silence } from '../waits/silence.js'
 
-/** Bytes that a reader is given at a time, and that count as reading on. */
+/** Bytes that a reader is given at a time; taking them counts as reading on. */
 const SLICE = 64 * 1024
-/** Headers that are read at a time, and the requests that may wait for that. */
+/** Headers read at a time, and requests that may wait for one. */
 const OPENED = 4
 const MOST_WAITING = 64
 
-/** Starts a stream of bytes on a client that ends with the download. */
 export type ReadContent = (client: CouchClient) => AsyncIterable<Uint8Array>
 
 export interface DownloadBounds {
-  /** How many are read at a time. */
+  /** Downloads at a time. */
   most: number
   idle: number
   deadline: AbortSignal
 }
 
-/** The downloads that are being read: so many at a time, each as long as its reader reads on. */
+/** Bounds how many downloads are read at a time. Each lasts as long as its reader reads on. */
 export class Downloads {
   readonly #client: CouchClient
   readonly #most: number
@@ -45,21 +44,17 @@ export class Downloads {
     })
   }
 
-  /** @throws TooManyDownloadsError, ClosingError */
   #refuseIfFull(): void {
     if (this.#deadline.aborted) throw new ClosingError()
     if (this.#read.size >= this.#most) throw new TooManyDownloadsError(this.#most)
   }
 
-  /**
-   * Makes what is to be downloaded, a few at a time: headers may be large, and any number may be asked for at once.
-   * @throws TooManyDownloadsError when too many wait, and what `make` throws
-   */
+  /** Makes some downloads at a time: headers may be large. @throws TooManyDownloadsError, what `make` does */
   open<T>(make: () => Promise<T>): Promise<T> {
     return this.#opening.take(() => new TooManyDownloadsError(this.#most), make)
   }
 
-  /** Returns a stream that counts as a download from its first read on. Beyond the bound it fails at that read. */
+  /** Returns a stream that counts as a download from its first read on; beyond the bound, that read fails. */
   stream(read: ReadContent): Readable {
     const download: Download = new Download({
       idle: this.#idle,
@@ -84,7 +79,7 @@ interface DownloadSource {
   onClose: () => void
 }
 
-/** Bytes in slices. Fails when its reader stops reading. Ends its source at once, also while that is waited for. */
+/** Streams bytes in slices. Fails when its reader stops reading, and ends its source at once. */
 export class Download extends Readable {
   readonly #source: DownloadSource
   readonly #abort = new AbortController()
@@ -97,7 +92,7 @@ export class Download extends Readable {
     this.#reader = new Silence(source.idle, () => this.destroy(new StalledDownloadError(source.idle)))
   }
 
-  /** Refuses before there is a reply what would fail at its first read. @throws TooManyDownloadsError, ClosingError */
+  /** Refuses early what would fail at its first read. @throws TooManyDownloadsError, ClosingError */
   refuseIfFull(): void {
     this.#source.refuseIfFull()
   }

@@ -33,7 +33,6 @@ export class Housekeeping {
     this.#newest = new NewestBackup(repository)
   }
 
-  /** Begins to look, unless it does already. */
   start(): void {
     if (this.#timer) return
     this.#watchesNewest = false
@@ -43,7 +42,6 @@ export class Housekeeping {
     this.#run(() => this.#check())
   }
 
-  /** Leaves that to others. */
   stop(): void {
     clearInterval(this.#timer)
     clearTimeout(this.#staleTimer)
@@ -58,7 +56,7 @@ export class Housekeeping {
     void jobs.add(told)
   }
 
-  /** Looks for everything, whatever fails. */
+  /** Makes all checks, even if some fail. */
   async #check(): Promise<void> {
     const { metrics } = this.#instance
     const looks = [
@@ -72,7 +70,7 @@ export class Housekeeping {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** Looks again as soon as a lease that was found can be stale. */
+  /** Recovers, and looks again as soon as the lease that was found can be stale. */
   async #recover(): Promise<void> {
     const staleIn = await this.#lifecycle.recover()
     if (staleIn === undefined || !this.#timer) return
@@ -89,10 +87,10 @@ export class Housekeeping {
   }
 }
 
-/** Finds out when the newest complete backup ended, reading a header only once it is not in progress any more. */
+/** Finds out when the newest complete backup ended. Reads a header only once it has ended. */
 class NewestBackup {
   readonly #repository: Repository
-  /** The newest backup that is complete or has failed. */
+  /** The newest backup that is not in progress. */
   #settled: string | undefined
   #endedAt: number | undefined
 

@@ -14,12 +14,12 @@ import { Turns } from '../waits/turns.js'
 import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
 
-/** Requests that are answered at a time, of those that neither bring nor take a backup. */
+/** Short requests, without a body or a backup, that are answered at a time. */
 const MOST_ANSWERED = 16
 /** Requests, and appends, that may wait for a place. */
 const MOST_WAITING = 256
 
-/** Work that goes on after the call that started it, to be waited for when the server closes. */
+/** Work that goes on after the call that started it. A closing server waits for it. */
 class BackgroundJobs {
   readonly #jobs = new Set<Promise<unknown>>()
 
@@ -30,17 +30,16 @@ class BackgroundJobs {
     return job
   }
 
-  /** Resolves when all jobs of now have ended, at the latest after `timeout` milliseconds. */
+  /** Waits for the current jobs to end, at most `timeout` milliseconds. */
   async settled(timeout: number): Promise<void> {
     const late = () => new Error('jobs go on')
     await within(timeout, late, () => Promise.allSettled(this.#jobs)).catch(() => undefined)
   }
 }
 
-/** What one registration of the plugin has once, whatever the names of its databases. */
+/** Holds what one registration of the plugin has once, whatever the names of its databases. */
 export class Instance {
   readonly options: Omit<ResolvedOptions, 'databases'>
-  /** Names this server instance. */
   readonly name = randomBytes(8).toString('hex')
   /** For calls that somebody waits for. */
   readonly client: CouchClient
@@ -51,7 +50,7 @@ export class Instance {
   readonly excludeTypes: ReadonlySet<string>
   /** For what is spooled of uploads. */
   readonly room: Room
-  /** Those who change a header on this instance take turns. */
+  /** Orders changes of headers by this instance. */
   readonly turns = new Turns()
   readonly downloads: Downloads
   /** For starts, restores by id and summaries. */
@@ -88,7 +87,6 @@ export class Instance {
     )
   }
 
-  /** Aborted when a closing server waits for replies no longer. */
   get deadline(): AbortSignal {
     return this.#deadline.signal
   }
@@ -99,7 +97,6 @@ export class Instance {
     this.deadline.addEventListener('abort', () => clearTimeout(late), { once: true })
   }
 
-  /** Ends what still replies, and cuts the connections to the database. */
   async close(): Promise<void> {
     this.#deadline.abort()
     await this.client.close()

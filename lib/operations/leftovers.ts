@@ -8,14 +8,13 @@ const NEWEST = 30
 
 interface Watched {
   looksLeft: number
-  /** Whether it is known to have failed: its header may come late, too, and parts without a header are its own. */
+  /** Known to have failed: parts without a header are then its own, since its header may come late. */
   failed: boolean
 }
 
 /**
- * Looks after backups that have failed. The database may carry out a request of theirs, to store a chunk or even the
- * header, after the backup was marked and its parts were deleted: a request that it was slow to answer, or one of an
- * instance that was stopped.
+ * Looks after backups that have failed. The database may still carry out their slow requests, to store a
+ * chunk or the header, after the backup was marked and its parts were deleted.
  */
 export class Leftovers {
   readonly #databases: Databases
@@ -25,12 +24,11 @@ export class Leftovers {
     this.#databases = databases
   }
 
-  /** Looks after a backup that has failed, or was marked for an instance that died. */
   watch(id: string): void {
     this.#watched.set(id, { looksLeft: LOOKS, failed: true })
   }
 
-  /** Looks after the newest backups: something may have come while no instance ran. */
+  /** Looks after the newest backups: something may have been stored late while no instance ran. */
   async watchNewest(): Promise<void> {
     const ids = await this.#databases.repository.list()
     for (const id of ids.slice(-NEWEST)) {
@@ -38,10 +36,10 @@ export class Leftovers {
     }
   }
 
-  /** Yields backups of which something has come late. They have to be marked as failed once more. */
+  /** Yields backups of which something was stored late. They have to be marked as failed once more. */
   async *late(): AsyncGenerator<{ id: string; isLate: () => Promise<boolean> }> {
     for (const [id, watched] of this.#watched) {
-      // Counted down first, so that a backup that cannot be read does not keep others from being looked at for ever.
+      // Count down first, so that an unreadable backup cannot block the rest for ever.
       if (--watched.looksLeft <= 0) this.#watched.delete(id)
       const state = await this.#look(id, watched)
       if (state === 'settled') this.#watched.delete(id)
@@ -53,8 +51,8 @@ export class Leftovers {
   async #look(id: string, { failed }: Watched): Promise<'settled' | 'quiet' | 'late'> {
     const { repository, system } = this.#databases
     const loaded = await repository.load(id)
-    // Parts without a header are ours to judge only where the header was: a database that is being copied has them
-    // before it.
+    // Judge parts without a header only where the header was: a database that is being copied has parts
+    // first.
     if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
     const { kind, header } = loaded
     if (kind === 'legacy' || isOfOthers(header, system.name)) return 'settled'

@@ -9,7 +9,7 @@ import type { ActiveOperation, ActiveOperations, FoundLease, IdAfter } from './a
 import type { Instance } from './instance.js'
 import type { Outbox } from './outbox.js'
 
-/** How often, and how many milliseconds apart, to look whether an operation that is over has given the lease back. */
+/** How often, and milliseconds apart, to look whether an ended operation has given the lease back. */
 const LEAVE_ATTEMPTS = 40
 const LEAVE_WAIT = 50
 
@@ -17,58 +17,52 @@ type Ended = Pick<Extract<BackupEvent, { type: 'backup_failed' }>, 'durationMs' 
 
 export interface Failure {
   reason: string
-  /** What was thrown. Absent for an operation that another instance has left. */
+  /** The error. Absent for an operation that another instance has left. */
   error?: unknown
   /** Whether the operation's record is known to have been created. */
   recorded: boolean
 }
 
-/** The records that the operations of one kind leave: headers of backups, transactions of restores. */
+/** The records of the operations of one kind: headers of backups, transactions of restores. */
 export interface OperationRecords {
-  /** Whether the ids are those of transactions, whose clients may want to be told. */
   readonly areTransactions: boolean
   /**
-   * Checks that the databases which an operation of this kind needs are there, or creates them.
-   * @param system how to create the system database, where the lease lies; `undefined`: it has to be there
-   * @throws MissingDatabaseError
+   * Checks that the databases of such an operation exist, or creates them. @throws MissingDatabaseError
+   * @param system how to create the system database, where the lease is; `undefined`: it must exist
    */
   ensureDatabases(system?: DatabaseSettings): Promise<void>
-  /** Returns whether an operation has ended, as its record says. */
   isOver(holder: LeaseHolder): Promise<boolean>
   /** Records that an operation has failed, unless its record says that it has ended. */
   recordFailure(operation: ActiveOperation, failure: Failure): Promise<void>
-  /** Is told of each operation that failed here, or that was ended for another instance. */
+  /** Called for each operation that failed here, or that was ended for another instance. */
   onFailed?(operation: ActiveOperation): void
 }
 
 type Records = Readonly<Record<OperationKind, OperationRecords>>
 
-/** Describes an operation that is to run. */
 export interface NewOperation<Result> {
   kind: OperationKind
-  /** How to create the system database when it is missing; `undefined`: it has to be there. */
+  /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
   /**
-   * Returns the operation's id.
+   * Returns the operation's id. @throws what refuses the operation when no further id is to be tried
    * @param newest number in the id of the newest backup that ever began
    * @param taken ids that were tried, and that other documents have
-   * @throws what refuses the operation when no further id is to be tried
    */
   idAfter(newest: bigint, taken: readonly string[]): ReturnType<IdAfter>
   /** Creates the operation's record. Returns `false` when another document has its id. */
   createRecord(operation: ActiveOperation): Promise<boolean>
-  /** Does what the operation is for, and records its success. */
   work(operation: ActiveOperation): Promise<Result>
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
   failed(id: string, ended: Ended, error: unknown): BackupEvent
-  /** Frees what was made ready for the operation, however that ends, also when it does not begin. */
+  /** Frees what was prepared, whether or not the operation began. */
   dispose?(): Promise<void>
 }
 
 /**
- * Runs operations, one at a time on all instances: takes the lease, emits the events, records a failure and gives the
- * lease back. Ends in the same way what instances that died have left.
+ * Runs operations, one at a time on all instances: takes the lease, emits the events, records a failure and
+ * gives the lease back. Ends the operations of instances that died in the same way.
  */
 export class Lifecycle {
   readonly #instance: Instance
@@ -92,8 +86,8 @@ export class Lifecycle {
   }
 
   /**
-   * Runs an operation. Resolves when its record is created; `finished` settles when it has ended. Ignoring the rejection
-   * of `finished` is safe.
+   * Runs an operation. Resolves when its record is created; `finished` settles at the end, and its
+   * rejection may be ignored.
    * @throws OperationInProgressError, MissingDatabaseError, ClosingError, and what `createRecord` throws
    */
   async run<Result>(operation: NewOperation<Result>): Promise<{ id: string; finished: Promise<Result> }> {
@@ -110,7 +104,7 @@ export class Lifecycle {
   }
 
   /**
-   * Ends an operation that another instance has left: takes over its stale lease and records that it was interrupted.
+   * Takes over a stale lease, and records that its operation was interrupted.
    * @returns milliseconds until the lease that was found is stale, unless it is renewed
    */
   async recover(): Promise<number | undefined> {
@@ -122,8 +116,8 @@ export class Lifecycle {
   }
 
   /**
-   * Records once more, under the lease, that an operation has failed. Does nothing while another one is in progress.
-   * @param isLate tells under the lease whether that is still to be done: another instance may have done it
+   * Records again, under the lease, that an operation failed, unless another operation is in progress.
+   * @param isLate tells, under the lease, whether that is still to be done
    */
   async failAgain(
     kind: OperationKind,
@@ -147,7 +141,7 @@ export class Lifecycle {
     const { operation: kind, id } = found.holder
     const taking = this.#active.acquire(kind, () => ({ id }), found)
     const active = await taking.catch(unless(LeaseHeldError, LeaseGoneError))
-    // Another instance found it as well, and ends it or has ended it.
+    // Another instance ends it, or has done so.
     if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
     await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
@@ -164,7 +158,7 @@ export class Lifecycle {
     }
   }
 
-  /** Takes the lease, once what another instance has left is ended. */
+  /** Takes the lease, after ending what another instance has left. */
   async #take(kind: OperationKind, idAfter: IdAfter, system?: DatabaseSettings): Promise<ActiveOperation> {
     if (this.#active.closing) throw new ClosingError()
     await this.#records[kind].ensureDatabases(system)
@@ -181,7 +175,7 @@ export class Lifecycle {
     try {
       return await operation.createRecord(active)
     } catch (error) {
-      // The record may have been written all the same.
+      // The record may have been written after all.
       await this.#fail(active, error, false)
       throw error
     }
@@ -218,7 +212,6 @@ export class Lifecycle {
     this.#records[kind].onFailed?.(active)
   }
 
-  /** @param found the lease that was taken over */
   async #endLeft(active: ActiveOperation, reason: string, found?: FoundLease): Promise<void> {
     const { kind, id } = active
     const startedAt = performance.now()
@@ -227,7 +220,7 @@ export class Lifecycle {
     this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
   }
 
-  /** Records a failure and gives the lease back. Leaves it to become stale when the failure cannot be recorded. */
+  /** Records a failure and gives the lease back. If recording fails, the lease becomes stale. */
   async #endFailed(active: ActiveOperation, failure: Failure, found?: FoundLease): Promise<void> {
     try {
       await this.#records[active.kind].recordFailure(active, failure)
@@ -239,12 +232,12 @@ export class Lifecycle {
     await this.#end(active)
   }
 
-  /** Gives the lease back, and has the client told that wants to be. */
+  /** Gives the lease back, and has a client told that waits. */
   async #end(active: ActiveOperation): Promise<void> {
     const { kind, id } = active
     const isDue = this.#records[kind].areTransactions && (await this.#outbox.isDue(id))
     try {
-      // From then on every instance knows.
+      // From here on, every instance knows.
       if (isDue) await this.#outbox.add([id])
       await this.#active.release(active)
     } catch {
@@ -254,7 +247,7 @@ export class Lifecycle {
     if (isDue) this.#instance.jobs.add(this.#outbox.send(id))
   }
 
-  /** Waits for an operation that is over, as its record says, to give the lease back. */
+  /** Waits for an operation whose record says that it is over to give the lease back. */
   async #isLeaving(holder: LeaseHolder): Promise<boolean> {
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
       if (!(await this.#records[holder.operation].isOver(holder))) return false
@@ -266,14 +259,13 @@ export class Lifecycle {
   }
 }
 
-/** Returns a handler of rejections that passes over errors of these kinds. */
+/** Returns a rejection handler that ignores errors of these kinds. */
 function unless(...kinds: (new (...given: never[]) => Error)[]): (error: unknown) => undefined {
   return (error) => {
     if (!kinds.some((kind) => error instanceof kind)) throw error
   }
 }
 
-/** Returns why an operation ended, for its record. */
 function reasonOf(error: unknown): string {
   if (error instanceof ClosingError) return 'interrupted: the server was shut down'
   return cutText(messageOf(error), MOST.message)

@@ -28,17 +28,14 @@ import { checkAttach, checkRestoreOptions, checkSource, checkStartOptions } from
 import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
 
-/** Bytes of what is appended that are sent at a time. */
+/** Bytes of an attachment that are sent at a time. */
 const PIECE = 64 * 1024
 
-/**
- * The operations behind the HTTP API and `fastify.dbBackups`. Each call uses the names of databases as they are when it
- * begins.
- */
+/** The operations behind HTTP and `fastify.dbBackups`. Each call uses the database names of its moment. */
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
-  /** By their names: those of now, and those that the host used before while operations on them go on. */
+  /** By name: the current set, and earlier ones while operations on them go on. */
   readonly #sets = new Map<string, DatabaseSet>()
   #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined
@@ -77,10 +74,7 @@ export class Operations implements DbBackups {
     }
   }
 
-  /**
-   * Starts a restore for a route, which takes care itself of a body that was refused.
-   * @param urlOf makes a path absolute
-   */
+  /** Starts a restore for a route, which handles a refused body itself. `urlOf` makes a path absolute. */
   async restoreFrom(
     source: { id: string } | { body: Readable },
     options: RestoreOptions,
@@ -104,7 +98,7 @@ export class Operations implements DbBackups {
     return { ids: [...(await this.sharedList())] }
   }
 
-  /** Lists for a route: whoever asks at the same time gets the same list. */
+  /** Lists for a route: simultaneous callers share one list. */
   sharedList(): Promise<readonly string[]> {
     return foreground(() => this.#now().stored.list())
   }
@@ -126,9 +120,9 @@ export class Operations implements DbBackups {
   }
 
   /**
-   * Stores what a request brings as an attachment of a backup.
+   * Stores a request's body as an attachment of a backup.
    * @param append.signal ends with the client
-   * @param read puts what is to be stored where it is kept until then
+   * @param read puts the body where it is kept until then
    */
   async append(append: Omit<Append, 'data'>, read: (into: HeldBytes) => Promise<void>): Promise<void> {
     const { stored } = this.#now()
@@ -159,12 +153,11 @@ export class Operations implements DbBackups {
     this.#follow()
   }
 
-  /** Aborted when a closing server waits for replies no longer. */
   get deadline(): AbortSignal {
     return this.#instance.deadline
   }
 
-  /** Waits for operations to end, or stops them and records that, within `timeouts.close`. Downloads go on as long. */
+  /** Lets operations end, then stops them and records that, in `timeouts.close`. Downloads go on as long. */
   async stop(): Promise<void> {
     const { jobs } = this.#instance
     const half = this.#options.timeouts.close / 2
@@ -178,7 +171,6 @@ export class Operations implements DbBackups {
     for (const set of sets) await set.abandon()
   }
 
-  /** Cuts the connections to the database: nobody reads a backup any more. */
   async close(): Promise<void> {
     await this.#instance.close()
   }
@@ -198,10 +190,7 @@ export class Operations implements DbBackups {
     return now
   }
 
-  /**
-   * Returns the databases of now.
-   * @throws HostValueError when the host names none that can be used
-   */
+  /** Returns the current databases. @throws HostValueError when the host names none that can be used */
   #now(): DatabaseSet {
     const names = this.#options.databases
     const key = JSON.stringify(Object.entries(names).sort())
@@ -220,10 +209,7 @@ export class Operations implements DbBackups {
 
 const under = (origin: string) => (path: string) => `${origin}${path}`
 
-/**
- * Makes a call that somebody waits for.
- * @throws DatabaseUnavailableError for faults that may pass, and whatever else `call` throws
- */
+/** Makes a call that somebody waits for. @throws DatabaseUnavailableError for faults that may pass */
 async function foreground<T>(call: () => Promise<T>): Promise<T> {
   try {
     return await call()

@@ -15,20 +15,20 @@ const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as co
 const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
 
 /**
- * Tells clients, at least once, how their restores ended. A notice, one document in the system database, says that a
- * client is still to be told: every instance sees it there.
+ * Tells clients, at least once, how their restores ended. Every instance sees who is still to be told by the
+ * notices, one document each in the system database.
  */
 export class Outbox {
   readonly #db: CouchDatabase
   readonly #transactions: Transactions
   readonly #events: Instance['events']
   readonly #notifier: Notifier
-  /** Milliseconds that the instance that restored may take to tell its client. */
+  /** Milliseconds that the instance which restored has to tell its client. */
   readonly #patience: number
   readonly #shutdown = new AbortController()
   /** Transactions whose clients this instance is telling. */
   readonly #sending = new Set<string>()
-  /** Since when, on the monotonic clock, this instance knows of each notice. */
+  /** When this instance first knew of each notice, on the monotonic clock. */
   #known = new Map<string, number>()
 
   constructor({ events, options }: Instance, system: CouchDatabase, transactions: Transactions) {
@@ -51,7 +51,7 @@ export class Outbox {
     }
   }
 
-  /** Returns whether the transaction's client is to be told. If the look-up fails, assumes so: `send` checks again. */
+  /** Returns whether the client is to be told. If the look-up fails, assumes so: `send` checks again. */
   async isDue(txId: string): Promise<boolean> {
     try {
       const transaction = await this.#transactions.get(txId)
@@ -63,7 +63,7 @@ export class Outbox {
 
   /** Notes that the transactions' clients are to be told. */
   async add(txIds: readonly string[]): Promise<void> {
-    // After a conflict: another attempt, or another instance, wrote the same.
+    // A conflict: another attempt, or another instance, wrote the same.
     for (const txId of txIds)
       await this.#db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
   }
@@ -81,13 +81,13 @@ export class Outbox {
     }
   }
 
-  /** Tells clients that the instance that restored for them did not tell. */
+  /** Tells clients whom the instance that restored for them did not tell. */
   async sendOverdue(): Promise<void> {
     const now = performance.now()
     const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => id.slice(NOTICE_PREFIX.length))
     this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
     const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience)
-    // One that cannot be sent does not keep others from being sent.
+    // A client that cannot be told must not block the others.
     const sent = await Promise.allSettled(overdue.map(([txId]) => this.send(txId)))
     for (const one of sent) if (one.status === 'rejected') throw one.reason
   }
@@ -121,12 +121,10 @@ export class Outbox {
     await this.#db.delete(notice._id, notice._rev).catch(unlessConflict)
   }
 
-  /** Cuts off deliveries. */
   stop(): void {
     this.#shutdown.abort()
   }
 
-  /** Cuts the connections to clients. */
   async close(): Promise<void> {
     await this.#notifier.close()
   }

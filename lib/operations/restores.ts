@@ -22,7 +22,6 @@ import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
 import type { Outbox } from './outbox.js'
 import { type Transactions, transactionPath } from './transactions.js'
 
-/** The backup that is to be restored. */
 interface Restorable {
   /** Its id, when it was named by that. */
   id?: string
@@ -30,10 +29,7 @@ interface Restorable {
   system: DatabaseSettings | undefined
   /** The client's webhook, as the backup names it. */
   clientWebhookUrl?: string
-  /**
-   * Reads and checks the backup.
-   * @param client ends with the restore
-   */
+  /** Reads and checks the backup, on a client that ends with the restore. */
   open(client: CouchClient): Promise<RestoreSource>
   /** Frees what the backup was spooled to. */
   dispose?(): Promise<void>
@@ -54,10 +50,7 @@ export class Restores implements OperationRecords {
     this.#outbox = outbox
   }
 
-  /**
-   * Checks what is to be restored. An upload is read and checked whole.
-   * @param urlOf makes a path absolute
-   */
+  /** Checks what is to be restored; reads an upload whole. `urlOf` makes a path absolute. */
   async describe(
     source: { id: string } | { body: Readable },
     given: RestoreOptions,
@@ -134,7 +127,7 @@ export class Restores implements OperationRecords {
         system: source.databases.includes('system') ? source.about('system') : undefined,
         clientWebhookUrl: url as string | undefined,
         open: async () => source,
-        // A restore that fails early does not get as far as to open, and close, its source.
+        // A restore that fails early never opens, nor closes, its source.
         dispose: () => source.close()
       }
     } catch (error) {
@@ -172,7 +165,7 @@ export class Restores implements OperationRecords {
       skip,
       internalTypes: INTERNAL_TYPES,
       backups: this.#databases.names.backups,
-      // Clients follow transactions, that of this restore too, wherever the host keeps them.
+      // Clients follow transactions, this restore's too, wherever the host keeps them.
       keepTypes: new Set([...this.#instance.excludeTypes, TRANSACTION_TYPE]),
       settings: settingsDocuments,
       dryRun,
@@ -196,7 +189,7 @@ export class Restores implements OperationRecords {
   }
 }
 
-/** Returns what a restore did that did not do everything. */
+/** Returns what an incomplete restore has done. */
 const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
   error instanceof IncompleteRestoreError ? error.outcome : undefined
 
@@ -204,7 +197,7 @@ const outcomeOf = (error: unknown): RestoreOutcome | undefined =>
 function refuseUnusable({ in_progress, error }: { in_progress?: unknown; error?: unknown }): void {
   if (in_progress === true) throw new BackupNotRestorableError('the backup is still in progress.')
   if (!error) return
-  // What an upload says here is anything, also what cannot be made a string.
+  // An upload may say anything here, even what no string can be made of.
   const reason = typeof error === 'string' ? `: ${cutText(error, MOST.reason)}` : '.'
   throw new BackupNotRestorableError(`the backup has failed${reason}`)
 }

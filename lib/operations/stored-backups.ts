@@ -6,7 +6,7 @@ import type { LoadedBackup } from '../repository/read-header.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
-/** The backups that there are: read, listed and appended to, whatever operation is in progress. */
+/** Reads, lists and appends to backups, whatever operation is in progress. */
 export class StoredBackups {
   readonly #instance: Instance
   readonly #databases: Databases
@@ -45,6 +45,6 @@ export class StoredBackups {
   }
 }
 
-/** Returns whether what is sent of a backup is its header alone: clients that follow a running one need no place for it. */
+/** Returns whether only a header is sent: clients that follow a running backup need no place for it. */
 const isShort = ({ header }: LoadedBackup) =>
   header.in_progress === true && Object.keys(header._attachments ?? {}).length === 0

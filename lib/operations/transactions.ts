@@ -6,7 +6,7 @@ import { TRANSACTION_TYPE } from '../own-documents.js'
 import { TOTAL_STEPS } from '../restore/restore-job.js'
 import { hostWithin } from '../waits/host-code.js'
 
-/** Milliseconds that clients are told to expect; a restore takes as long as it takes. */
+/** Milliseconds that clients are told to expect, whatever a restore takes. */
 const TIMEOUT = 10 * 60_000
 
 /** Path of a transaction, which the host serves. */
@@ -70,7 +70,7 @@ export class Transactions {
   }
 
   /**
-   * Ends a transaction. When the store refuses all that there is to tell, tells it only how the restore ended.
+   * Ends a transaction, with only how the restore ended when the store refuses the rest.
    * @param beforeWrite throws when this instance must not write any more
    */
   async complete(
@@ -80,7 +80,7 @@ export class Transactions {
     beforeWrite: () => void
   ): Promise<void> {
     const current = await this.#store.get(txId)
-    // The clock may have been set, or the restore begun by an instance whose clock is ahead.
+    // The clock may have been set, or that of the instance that began is ahead.
     const end = { ...update, ts_completed: Math.max(Date.now(), current?.ts_started ?? 0) }
     const messages = [...(current?.athena_messages ?? []), cutText(message, MOST.message)]
     beforeWrite()
@@ -97,9 +97,8 @@ export class Transactions {
   }
 
   /**
-   * Ends a transaction that is still pending.
-   * @param beforeWrite as for {@link complete}
-   * @throws what the store says of one that it does not find: a copy may answer that lags
+   * Ends a transaction that is still pending. `beforeWrite` is as for {@link complete}.
+   * @throws what the store says of a transaction that it does not find: a lagging copy may have answered
    */
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
@@ -108,10 +107,7 @@ export class Transactions {
     await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
   }
 
-  /**
-   * Ends a transaction that may never have been written, or was left a lease ago: one that is not there needs no end.
-   * @param beforeWrite as for {@link complete}
-   */
+  /** Ends a transaction if it is there: it may never have been written, or was left a lease ago. */
   async failIfThere(txId: string, reason: string, beforeWrite: () => void): Promise<void> {
     try {
       await this.fail(txId, reason, beforeWrite)
@@ -121,7 +117,7 @@ export class Transactions {
   }
 }
 
-/** How a restore ended, for a store that refused to be told more. */
+/** Tells how a restore ended, for a store that refused to be told more. */
 function shortOf(message: string, refusal: unknown): string {
   const why = cutText(messageOf(refusal), MOST.name)
   return `${cutText(message, MOST.reason)}; more could not be stored: ${why}`

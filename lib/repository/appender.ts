@@ -7,7 +7,7 @@ import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './read-header.js'
 
-/** Longest name in bytes of UTF-8: 128 characters, whatever they are. */
+/** Longest name in bytes of UTF-8: 128 characters of any kind. */
 const MAX_NAME = 512
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
 const DEFAULT_TYPE = 'application/octet-stream'
@@ -15,12 +15,11 @@ const DEFAULT_TYPE = 'application/octet-stream'
 const MOST_WAITING = 256
 
 export interface Append {
-  /** Id of the backup. */
   id: string
   name: string
   data: AttachmentData
   contentType?: string
-  /** Gives up what waits for its turn. */
+  /** Ends the wait for a turn. */
   signal?: AbortSignal
 }
 
@@ -51,7 +50,7 @@ const COUCH_LIMITS: Record<string, string> = {
   document_too_large: 'couchdb/max_document_size'
 }
 
-/** Says which limit, of CouchDB or of a proxy before it, an attachment passes: it is sent in one request, undivided. */
+/** Names the limit, of CouchDB or of a proxy, that an attachment exceeds. */
 function notTaken(error: CouchError, bytes: number): Error {
   const proxy = 'raise the limit of bodies of the proxy before CouchDB (nginx: client_max_body_size)'
   const [what, remedy] =
@@ -66,9 +65,9 @@ function notTaken(error: CouchError, bytes: number): Error {
 
 interface AppendTarget {
   db: CouchDatabase
-  /** Orders those who change a header. */
+  /** Orders changes of headers. */
   turns: Turns
-  /** Gives a backup's header, or throws when there is none. */
+  /** Reads a backup's header. @throws when there is none */
   load: (id: string) => Promise<LoadedBackup>
 }
 
@@ -87,7 +86,8 @@ export class Appender {
 
   /**
    * Stores an attachment, replacing one of the same name.
-   * @throws InvalidParameterError, TooLargeError, AppendBusyError, CouchError, the reason of `signal`, and what `load` throws
+   * @throws InvalidParameterError, TooLargeError, AppendBusyError, CouchError, the reason of `signal`, and
+   * what `load` throws
    */
   async append(append: Append): Promise<void> {
     const { id, name, data, contentType = DEFAULT_TYPE, signal } = append
@@ -116,7 +116,7 @@ export class Appender {
     for (let attempt = 1; ; attempt++) {
       const { header } = await load(id)
       const present = header._attachments ?? {}
-      // Bytes are read only where the stub tells the same.
+      // Bytes are read only where the stub is the same.
       const { length, content_type: type } = present[name] ?? {}
       const mayBeThere = attempt > 1 && length === data.length && type === contentType
       if (mayBeThere && (await isStored(db, append))) return
@@ -127,11 +127,11 @@ export class Appender {
         return
       } catch (error) {
         if (isTooLarge(error)) {
-          // Throws where the database does not answer at all: it may have been that which cut the request off.
+          // Throws when the database does not answer at all, which may have cut the request off.
           if (error.status !== 413) await load(id)
           throw notTaken(error, data.length)
         }
-        // Where the header is gone, the next try finds that out.
+        // If the header is gone, the next try finds that out.
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
       await db.client.afterConflict(attempt)

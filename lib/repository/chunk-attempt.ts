@@ -14,7 +14,6 @@ export interface ChunkBody {
   length: number | undefined
 }
 
-/** What a chunk's entry says of its attachment. */
 export type StoredChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256'>
 
 interface FoundChunk extends ChunkDocument {
@@ -26,7 +25,7 @@ interface FoundChunk extends ChunkDocument {
  * shows afterwards: the bytes that were sent, by their length and MD5.
  */
 export class ChunkAttempt {
-  /** Makes one attempt of each call: the next has a document of its own, and looks are counted with what they look for. */
+  /** Makes single attempts: the next attempt has another document, and looks are counted with it. */
   readonly #once: CouchDatabase
   readonly #document: Revision
   readonly #body: ChunkBody

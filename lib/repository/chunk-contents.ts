@@ -2,7 +2,7 @@ import { sharedTurn } from '../waits/steps.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
-/** Bytes of lines that are put where those before them were. */
+/** Bytes of lines whose memory is used again. */
 const MAX_REUSED = 16 * 1024 * 1024
 /** Lines that are read between two looks at the time. */
 const GROUP_LINES = 100
@@ -12,7 +12,7 @@ export interface ChunkContent {
   entry: ChunkEntry
   /** Number of its first document among those of all chunks. */
   ordinal: number
-  /** `null` where it is one document that is too large to be held in memory. */
+  /** `null` for a chunk of one document that is too large for memory. */
   lines: Buffer | null
 }
 
@@ -26,10 +26,7 @@ export interface ChunkSelection {
   wanted?: (entry: ChunkEntry) => boolean
 }
 
-/**
- * Reads chunks in order. Lines are valid until the next chunk is asked for.
- * @throws DamagedBackupError
- */
+/** Reads chunks in order. Lines are valid until the next chunk is asked for. @throws DamagedBackupError */
 export async function* chunkContents(
   reader: ChunkReader,
   chunks: readonly ChunkEntry[],

@@ -6,7 +6,7 @@ import { CHUNK_TYPE } from '../own-documents.js'
 import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkDocument } from './layout.js'
 
-/** Documents made in one request at most. Made one by one, they take as long as a third of storing the chunks. */
+/** Most documents made in one request. One by one, making them takes a third of the time of storing. */
 const AT_A_TIME = 8
 
 interface ChunkPlacesOptions {
@@ -31,7 +31,6 @@ export class ChunkPlaces {
     this.#next = options.first
   }
 
-  /** Number of the next document. */
   get next(): number {
     return this.#next
   }
@@ -48,7 +47,7 @@ export class ChunkPlaces {
     }
   }
 
-  /** Makes as many as there were before, so that a small backup makes few that it does not need. */
+  /** Makes as many as were made before, so that a small backup makes few in vain. */
   async #make(): Promise<void> {
     const count = Math.min(AT_A_TIME, Math.max(1, this.#made))
     const { db, backup, database } = this.#options
@@ -67,7 +66,7 @@ export class ChunkPlaces {
       this.#free.push({ id, rev })
       return
     }
-    // A conflict: another document has the id, or the reply to a request before was lost.
+    // A conflict: another document has the id, or the reply to an earlier request was lost.
     if (error !== 'conflict' || ++this.#taken >= TAKEN_IDS)
       throw new CouchError(id, { error: error ?? 'bad_answer', reason: reason ?? 'no revision was made' })
   }

@@ -5,7 +5,7 @@ import { DamagedBackupError } from '../errors.js'
 import { type Codec, digestOf, gzip, NotDecodableError, newHash } from './codec.js'
 import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
-/** Stored bytes of the chunks being read, until they are decoded: of the current one and the next. */
+/** Memory for the stored bytes of the current chunk and the next, until they are decoded. */
 const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 
 /** Reads chunks, and checks them against their entries. Methods throw DamagedBackupError and CouchError. */
@@ -18,12 +18,9 @@ export class ChunkReader {
     this.#codec = codec
   }
 
-  /**
-   * Returns the lines of a chunk.
-   * @param memory where to put them, if there is room
-   */
+  /** Returns the lines of a chunk, in `memory` if they fit. */
   async lines(entry: ChunkEntry, memory?: Buffer): Promise<Buffer> {
-    // With room for one byte more: zlib asks for further memory when its output is full.
+    // Room for one byte more: zlib asks for further memory when its output is full.
     const fits = memory !== undefined && entry.raw < memory.length
     const room = fits ? memory : Buffer.allocUnsafeSlow(entry.raw + 1)
     await againIfDamaged(() => this.#readInto(room, entry))
@@ -58,10 +55,7 @@ export class ChunkReader {
     })
   }
 
-  /**
-   * Streams the one document of a large chunk, without its line end. It is checked as it ends: what was read is not to
-   * be trusted before.
-   */
+  /** Streams a large chunk's document without its line end. Its digest is checked only at the end. */
   async *document(entry: ChunkEntry): AsyncGenerator<Buffer> {
     let raw = 0
     try {
@@ -78,7 +72,7 @@ export class ChunkReader {
     if (raw !== entry.raw) throw otherDigest(entry)
   }
 
-  /** Has `read` read all of a large chunk's document: again after faults, and once more when it is damaged. */
+  /** Has `read` read all of a large chunk's document: again after faults, once more if it is damaged. */
   readDocument<T>(entry: ChunkEntry, read: (pieces: AsyncIterable<Buffer>) => Promise<T>): Promise<T> {
     return againIfDamaged(() => this.#db.client.retry(() => read(this.document(entry))))
   }
@@ -105,8 +99,7 @@ export class ChunkReader {
   }
 
   /**
-   * Asks a majority of replicas for a chunk that was not found: a replica may not have it yet, and a 404 may be a
-   * gateway's.
+   * Asks a majority of replicas for a missing chunk: one may lag, and a 404 may be a gateway's.
    * @returns a retryable error when they have it
    */
   async #notFound({ id }: ChunkEntry): Promise<CouchError> {
@@ -125,7 +118,7 @@ const otherDigest = ({ id }: ChunkEntry) =>
 const notDecodable = ({ id }: ChunkEntry) =>
   new DamagedBackupError('chunk', id, 'is damaged: it does not decompress to what was stored')
 
-/** Reads once more what differs: a gateway may have answered in the database's place, or the database told of a failure in it. */
+/** Reads damaged bytes once more: a gateway may have answered, or CouchDB sent an error inside the body. */
 async function againIfDamaged<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read()

@@ -9,11 +9,11 @@ import { ChunkPlaces } from './chunk-places.js'
 import { type Codec, gzip } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
-/** Chunks being compressed or stored while the next is filled. */
+/** Chunks that are compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
-/** Bytes of a line that is longer than a chunk, of which memory is used again: CouchDB takes documents of 8 MB. */
+/** Bytes of the longest line whose memory is used again: CouchDB takes documents of 8 MB. */
 const LARGE_LINE = 8 * 1024 * 1024 + 64 * 1024
-/** Share of the largest request that chunks are to take, where lines do not compress well: not all compress alike. */
+/** Share of the largest request that chunks take where lines compress badly: not all compress alike. */
 const FILLED = 0.9
 const NEWLINE = 0x0a
 const SPACE = 0x20
@@ -21,10 +21,10 @@ const OPEN_BRACE = 0x7b
 
 interface Lines {
   bytes: Buffer
-  /** Number of the first among all lines. */
+  /** The first line's number among all lines. */
   ordinal: number
   count: number
-  /** Places, among these, of lines that are design documents. */
+  /** Indexes, among these, of design documents. */
   designs: readonly number[]
 }
 
@@ -39,19 +39,15 @@ export interface RefusedLine {
 export interface ChunkWriterOptions {
   db: CouchDatabase
   codec?: Codec
-  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   /** Number of the first chunk. */
   first: number
-  /** Called for a document that is too large to be stored. A line with its id alone stands in its place. */
+  /** Called for a document too large to be stored. A line with only its id takes its place. */
   onRefused(line: RefusedLine): void
 }
 
-/**
- * Packs lines into chunk documents and stores them, several at a time. Nothing is ever written twice: a chunk whose
- * storing failed for good fails the backup.
- */
+/** Packs lines into chunks and stores several at a time. A chunk that cannot be stored fails the backup. */
 export class ChunkWriter {
   protected readonly options: ChunkWriterOptions
   readonly #codec: Codec
@@ -61,10 +57,10 @@ export class ChunkWriter {
     { size: CHUNK_BYTES, keep: IN_FLIGHT + 1 },
     { size: LARGE_LINE, keep: 1 }
   )
-  /** Stored bytes live as long as their requests, long enough to become garbage that is collected late. */
+  /** Memory for stored bytes, which live as long as their requests: garbage would be collected late. */
   readonly #outputs: BufferPool
   #used = 0
-  /** Bytes of lines that are compressed together: so many that the chunk is no larger than the largest request. */
+  /** Bytes of lines that make a chunk no larger than the largest request. */
   #fill = CHUNK_BYTES
   /** Number of the first line that is not stored yet. */
   #ordinal = 0
@@ -84,15 +80,11 @@ export class ChunkWriter {
     this.#places = new ChunkPlaces(options)
   }
 
-  /** Number of the next chunk. */
   get next(): number {
     return this.#places.next
   }
 
-  /**
-   * Adds a line.
-   * @returns a promise when the caller has to wait, because too many chunks are being stored
-   */
+  /** Adds a line. @returns a promise when too many chunks are being stored, to be waited for */
   add(line: Uint8Array, design = false): Promise<void> | undefined {
     if (this.#used > 0 && this.#used + line.length + 1 > this.#fill) {
       return this.#store().then(() => this.#append(line, design))
@@ -104,7 +96,7 @@ export class ChunkWriter {
   #append(line: Uint8Array, design: boolean): void {
     if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
     this.#buffer.set(line, this.#used)
-    // A line must not end inside: there a line feed is white space, which no CouchDB sends.
+    // A line feed inside a document is white space, and would end the line; no CouchDB sends any.
     const written = this.#buffer.subarray(this.#used, this.#used + line.length)
     for (let at = written.indexOf(NEWLINE); at >= 0; at = written.indexOf(NEWLINE, at)) written[at] = SPACE
     this.#used += line.length
@@ -114,7 +106,7 @@ export class ChunkWriter {
   }
 
   /**
-   * Adds a document that is too large to be held in memory, in a chunk of its own.
+   * Adds a document too large for memory as a chunk of its own.
    * @param open starts the stream of its bytes, anew for every attempt
    */
   async addLarge(
@@ -127,7 +119,7 @@ export class ChunkWriter {
     this.#ordinal++
   }
 
-  /** Stores what is left, and returns the entries of all chunks since the last flush, in order. */
+  /** Stores what is left. Returns the entries of all chunks since the last flush, in order. */
   async flush(): Promise<ChunkEntry[]> {
     await this.#store()
     await Promise.all(this.#storing)
@@ -173,7 +165,7 @@ export class ChunkWriter {
     this.#designs = []
   }
 
-  /** Stores lines in one chunk, or, where that is more than is taken in one request, in several. */
+  /** Stores lines in one chunk, or in several where one would exceed the largest request. */
   async #storeLines(lines: Lines): Promise<ChunkEntry[]> {
     try {
       const entry = await this.#storeChunk(lines)
@@ -186,7 +178,7 @@ export class ChunkWriter {
     return [...(await this.#storeLines(first)), ...(await this.#storeLines(second))]
   }
 
-  /** @returns what stands in the place of a document that cannot be stored, so that the others keep their numbers */
+  /** Returns a line in place of a document that cannot be stored, so that the others keep their numbers. */
   #refuse({ bytes, ...line }: Lines, error: CouchError): Lines {
     if (bytes[0] !== OPEN_BRACE) throw error
     const id = idOf(bytes)
@@ -196,7 +188,7 @@ export class ChunkWriter {
     return { ...line, bytes: place }
   }
 
-  /** @returns `null` when the lines have to be divided, since together they take more than the largest request */
+  /** Stores one chunk. @returns `null` when its lines have to be divided, being larger than a request */
   async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry | null> {
     const output = this.#outputs.take(this.#codec.bound(bytes.length))
     const encoded = await this.#codec.encode(bytes, output)
@@ -210,7 +202,7 @@ export class ChunkWriter {
       yield encoded
     }
     const stored = await this.#put({ open, length: encoded.length })
-    // Only now: what a failed request was sent from may still be on its way.
+    // Only now: a failed request may still be sending from this memory.
     this.#outputs.give(output)
     return { ...stored, docs: count, design: designs.length, raw: bytes.length }
   }
@@ -234,8 +226,8 @@ export class ChunkWriter {
   }
 
   /**
-   * Stores a chunk. Every attempt has a document of its own, so that one which comes late changes no other; what is left
-   * of those that failed is deleted at the end of the backup.
+   * Stores a chunk. Each attempt has a document of its own, so a late one changes no other; documents of
+   * failed attempts are deleted when the backup ends.
    */
   async #put(body: ChunkBody): Promise<StoredChunk> {
     const retrier = this.options.db.client.retrier()

@@ -3,23 +3,20 @@ import type { Duplex } from 'node:stream'
 import { createGunzip, createGzip, type ZlibOptions } from 'node:zlib'
 import { through } from '../couch/through.js'
 
-/** Turns the lines of a chunk into the bytes that are stored, and back. */
+/** Encodes the lines of a chunk as the bytes that are stored, and decodes them. */
 export interface Codec {
-  /** Returns the most bytes that so many bytes of lines are stored as. */
+  /** Returns the most bytes that the stored form of so many bytes takes. */
   bound(bytes: number): number
-  /** Puts the stored form of `lines` into `output`, which has room for {@link bound}, and returns the part that it fills. */
+  /** Puts the stored form of `lines` into `output`, of {@link bound} bytes. Returns the part it fills. */
   encode(lines: Buffer, output: Buffer): Promise<Buffer>
   encodeStream(lines: AsyncIterable<Uint8Array>): AsyncIterable<Buffer>
-  /** Puts the lines into `room`, and returns their bytes; `null` when `stored` is no such form, or holds more. */
+  /** Puts the lines into `room` and returns their bytes; `null` if `stored` is malformed, or holds more. */
   decode(stored: Buffer, room: Buffer): Promise<number | null>
-  /**
-   * Stopping early destroys the source.
-   * @throws NotDecodableError at the place where the bytes are not what `encodeStream` makes
-   */
+  /** Stopping early destroys the source. @throws NotDecodableError where the bytes are malformed */
   decodeStream(stored: AsyncIterable<Uint8Array>): AsyncIterable<Buffer>
 }
 
-/** Bytes that are no lines of a chunk in stored form. */
+/** Thrown for bytes that are no stored form of lines. */
 export class NotDecodableError extends Error {
   override readonly name = 'NotDecodableError'
 }
@@ -30,7 +27,7 @@ const LEVEL = 3
 const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.ErrnoException).code))
 
 export const gzip: Codec = {
-  // What cannot be compressed is stored, in blocks with a head.
+  // Incompressible bytes are stored in blocks with a head.
   bound: (bytes) => bytes + (bytes >> 10) + 1024,
   async encode(lines, output) {
     const zip = (options: ZlibOptions) => createGzip({ level: LEVEL, ...options })
@@ -53,12 +50,12 @@ export const gzip: Codec = {
   }
 }
 
-/** Makes the hash by which headers and manifests know what is stored, in hex. */
+/** Makes the hash by which headers and manifests identify stored bytes, in hex. */
 export const newHash = (): Hash => createHash('sha256')
 
 export const digestOf = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
 
-/** What Node.js' zlib streams write their output to; no option sets it. */
+/** Where Node.js' zlib streams write their output; no option sets it. */
 interface ZlibOutput {
   _outBuffer: Buffer
   _outOffset: number
@@ -69,13 +66,12 @@ interface ZlibOutput {
 const LEAST_OUTPUT = 64
 
 /**
- * Puts what zlib makes of some bytes into memory that is given.
- *
- * zlib allocates memory for each piece of its output, in all as much as a backup has, and V8 lets 32 MiB of it pile up.
- * So zlib is handed `output` itself; a piece that lies elsewhere is copied. Restores by id of 200 MB took 70 MiB above the
- * idle server before, and 37 with it; dry runs 50 and 29 (one run each, CouchDB 3.5.0, Node.js 20).
+ * Puts the output of a zlib stream into `output`.
+ * zlib allocates memory for each piece of output, of which V8 lets 32 MiB pile up; so zlib is handed `output`
+ * itself. That lowered the peak of restores of 200 MB by id from 70 to 37 MiB above idle, of dry runs from 50
+ * to 29 (one run each, CouchDB 3.5.0, Node.js 20).
  * @param make makes the stream, with an output of so many bytes at a time
- * @returns how many bytes that is
+ * @returns how many bytes of output there are
  * @throws RangeError when `output` has no room for all, and what the stream throws
  */
 export async function throughInto(

@@ -5,12 +5,12 @@ const BACKUP_PREFIX = '03_ibp_db_backup_'
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
 
-/** Ids in a row that other documents have, before the database is not believed: it answers a conflict to everything. */
+/** Ids in a row with other documents, before the database is taken to answer a conflict to everything. */
 export const TAKEN_IDS = 100
 
 const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
 
-/** Returns the number in the id of a backup: milliseconds since the epoch, unless the clock had been ahead. */
+/** Returns the number in a backup's id: milliseconds since the epoch, unless the clock was ahead. */
 export const stampIn = (id: string): bigint => BigInt(stampOf(id))
 
 /** Returns about when a backup began, in milliseconds since the epoch. */
@@ -23,7 +23,7 @@ const LAST_STAMP = 10n ** 20n - 1n
  * Names a new backup: later than any before, whatever the clock says.
  * @param newest number in the id of the newest backup that ever began
  * @param last id of a backup, or one that another document has
- * @param taken how many ids were tried that other documents have: the more, the further off is the next
+ * @param taken how many ids were taken by other documents: the more, the larger is the next step
  */
 export function newBackupId(
   newest: bigint,

@@ -3,7 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 
-/** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
+/** Version of the layout. Increased when older versions of this package could not read a backup. */
 export const LAYOUT = 2
 
 /** Bytes of lines in a chunk, unless it holds one document that is larger. */
@@ -14,9 +14,8 @@ export const CHUNK_CONTENT_TYPE = 'application/gzip'
 export interface ChunkEntry {
   id: string
   rev: string
-  /** Documents (lines) in it. */
   docs: number
-  /** Design documents among them. */
+  /** Design documents among `docs`. */
   design: number
   /** Bytes of the lines, line ends included. */
   raw: number
@@ -24,11 +23,10 @@ export interface ChunkEntry {
   stored: number
   /** SHA-256 of the attachment's bytes, hex. */
   sha256: string
-  /** Which document is in it, when it is one that is too large to be held in memory: see `largeKey`. */
+  /** The key (see `largeKey`) of the one document of a chunk that is too large for memory. */
   large?: string
 }
 
-/** Where the rest of a long list of chunks is. */
 export interface ManifestEntry {
   id: string
   chunks: number
@@ -50,19 +48,17 @@ export interface ChunkDocument {
   index: number
 }
 
-/** How one database of a backup is stored. */
 export interface StoredDatabase {
   /** Older entries, moved out of the header. In order, before `chunks`. */
   manifests: ManifestEntry[]
   chunks: ChunkEntry[]
   /**
-   * Chunks of lines `[key, ordinal]`: the last copy of a document that changed while it was being read; -1: deleted. The
-   * key is the id, or what `largeKey` makes of a long one; earlier versions wrote ids of any length.
+   * Chunks of lines `[key, ordinal]`: the last copy of a document that changed during the backup; -1:
+   * deleted. The key is the id, or `largeKey` of a long one; earlier versions wrote ids of any length.
    */
   superseded: ChunkEntry[]
 }
 
-/** The header document as it lies in CouchDB. */
 export interface HeaderDocument {
   type: typeof BACKUP_TYPE
   backup_version: string
@@ -80,7 +76,7 @@ export interface HeaderDocument {
     layout: number
     /** The server instance that writes this backup. */
     instance: string
-    /** Real name of the system database that was backed up, where the lease lies. Earlier versions did not tell. */
+    /** Real name of the system database, where the lease is. Absent in headers of earlier versions. */
     system?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
   }
@@ -92,14 +88,11 @@ export interface StoredHeader extends HeaderDocument {
   _rev: string
 }
 
-/**
- * Returns whether a backup is of other source databases: the lease of these does not tell whether it runs.
- * @param system real name of these databases' system database
- */
+/** Returns whether a backup is of other source databases, whose lease is not the one of this `system`. */
 export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
   storage.system !== undefined && storage.system !== system
 
-/** Returns a header that lists what is stored of these databases, and nothing else. */
+/** Returns a header that lists only what is stored of these databases. */
 export const listing = (
   header: HeaderDocument,
   databases: HeaderDocument['storage']['databases']

@@ -7,7 +7,7 @@ import { digestOf } from './codec.js'
 import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
 
-/** Chunk entries of a database that a header holds (about 300 bytes each); older ones move to manifest documents. */
+/** Most chunk entries of a database in a header (about 300 bytes each); older ones move to manifests. */
 const MANIFEST_CHUNKS = 1000
 /** Bytes of the largest request for each of them: entries of three databases are a small part of one. */
 const REQUEST_SHARE = 2048
@@ -48,10 +48,7 @@ async function putManifest(db: CouchDatabase, manifest: ManifestDocument, from: 
   }
 }
 
-/**
- * Reads the entries of all chunks that hold documents of one database, in order.
- * @throws DamagedBackupError
- */
+/** Reads the entries of all chunks of one database, in order. @throws DamagedBackupError */
 export async function readEntries(db: CouchDatabase, stored: StoredDatabase): Promise<ChunkEntry[]> {
   const all: ChunkEntry[] = []
   for (const { id, sha256 } of stored.manifests) {

@@ -12,8 +12,8 @@ import { readEntries } from './manifests.js'
 const AT_A_TIME = 500
 
 /**
- * Looks after the chunks and manifests of backups. A part belongs to the headers that list it, by themselves or in a
- * manifest: its id says only which backup has made it.
+ * Looks after chunks and manifests. A part belongs to the headers that list it, by themselves or in a
+ * manifest; its id only says which backup made it.
  */
 export class Parts {
   readonly #db: CouchDatabase
@@ -23,9 +23,8 @@ export class Parts {
   }
 
   /**
-   * Checks that every chunk that is listed is there at the revision that was written, and deletes what attempts of this
-   * backup have left that is not listed.
-   * @param databases what the backup's header is about to list
+   * Checks that every chunk in `databases` is there at the revision that was written, and deletes what
+   * attempts of this backup have left.
    * @throws DamagedBackupError
    */
   async check(backup: string, databases: readonly StoredDatabase[]): Promise<void> {
@@ -47,10 +46,7 @@ export class Parts {
     for (const parts of groupsOf(left)) await this.#delete(parts)
   }
 
-  /**
-   * Reads parts that one replica did not show: only what a majority of them does not have is missing.
-   * @throws DamagedBackupError
-   */
+  /** Reads parts that one replica did not show: a majority must have them. @throws DamagedBackupError */
   async #confirm(unseen: readonly Revision[]): Promise<void> {
     for (const parts of groupsOf(unseen)) {
       const revisions = new Map(parts.map(({ id, rev }) => [id, rev]))
@@ -62,35 +58,33 @@ export class Parts {
     }
   }
 
-  /** Returns whether there is a part that a backup has made. */
   async has(backup: string): Promise<boolean> {
     for await (const parts of this.#madeBy(backup)) if ((await this.#own(parts)).length > 0) return true
     return false
   }
 
   /**
-   * Deletes the parts that a backup has made, all or those of one database. No header may list them. Parts that a replica
-   * which lags does not show yet stay: those of a backup that failed until it is looked after again, those of one that
-   * succeeds until its parts are checked.
+   * Deletes the parts that a backup has made, all or those of one database; no header may list them. Parts
+   * that a lagging replica does not show stay until the backup is looked after again, or its parts are
+   * checked.
    */
   async remove(backup: string, database?: LogicalDatabase): Promise<void> {
     for await (const parts of this.#madeBy(backup, database)) await this.#delete(parts)
   }
 
   /**
-   * Finds the parts that attempts of one backup have made, some at a time. They are found by their ids, since what failed
-   * attempts have made is in no list. So this tells what there is to clean up, never what a backup consists of.
+   * Finds the parts that attempts of one backup have made, by their ids: no list holds those of failed
+   * attempts. The result tells what to clean up, never what a backup consists of.
    */
   async *#madeBy(backup: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
     for (const range of partRanges(backup, database)) yield* groupsOf(await this.#db.rows(range))
   }
 
-  /** Deletes those of the documents that are the plugin's own. */
   async #delete(parts: readonly Revision[]): Promise<void> {
     await this.#db.deleteRevisions(await this.#own(parts))
   }
 
-  /** Returns those of the documents that are the plugin's own: documents of the console may have such ids as well. */
+  /** Returns those that are the plugin's own: documents of the console may have such ids. */
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.#db.bulkGet(revisions, { attachments: false })) {

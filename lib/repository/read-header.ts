@@ -15,7 +15,7 @@ import type { StoredHeader } from './layout.js'
 /** Bytes of captured members: headers of this package stay far below. */
 const MAX_HEAD = 16 * 1024 * 1024
 
-/** A backup as athena wrote it: one document with the documents inside. Held without them. */
+/** A backup as athena wrote it, without the documents inside. */
 export interface LegacyHeader {
   _id: string
   _rev: string

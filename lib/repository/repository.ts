@@ -22,22 +22,20 @@ import { type LegacyHeader, type LoadedBackup, readHeader } from './read-header.
 import { type StoredBytes, StoredDocuments } from './stored-documents.js'
 
 const MAX_BACKUP_ID = 64
-/** Documents whose type is asked for at a time. */
+/** Documents whose types are read at the same time. */
 const TYPES_AT_A_TIME = 8
 /** Documents in the range of headers that are worked on in one step: less than a millisecond. */
 const LISTED = 500
 
 interface KnownDocument {
-  /** Not known of a document that was not shown. */
+  /** Absent for a document that was not shown. */
   rev: string | undefined
-  /** It is a backup's header. */
   header: boolean
 }
 
 /**
- * Keeps backups in a CouchDB database. Nobody else knows which documents, paths, digests and compression they are made
- * of. The database may be on another server than those that are backed up: what is asked of it goes through its own
- * client.
+ * Keeps backups in a CouchDB database, perhaps on another server than the source. Only this module knows
+ * which documents, paths, digests and compression they are made of.
  */
 export class Repository {
   readonly #db: CouchDatabase
@@ -50,19 +48,16 @@ export class Repository {
   /** The list that is read after that one. */
   #nextList: Promise<readonly string[]> | undefined
 
-  /** @param turns of those who change a header */
   constructor(db: CouchDatabase, turns = new Turns()) {
     this.#db = db
     this.#turns = turns
     this.parts = new Parts(db)
   }
 
-  /** Real name of the database. */
   get name(): string {
     return this.#db.name
   }
 
-  /** Returns the same repository by another client. */
   on(client: CouchClient): Repository {
     return new Repository(this.#db.on(client), this.#turns)
   }
@@ -71,12 +66,9 @@ export class Repository {
     return this.#db.ensure()
   }
 
-  /**
-   * Returns the ids of all backups, oldest first. Those listed before are looked for by themselves where a replica does
-   * not show them.
-   */
+  /** Returns the ids of all backups, oldest first. Those that a replica no longer shows are looked up. */
   list(): Promise<readonly string[]> {
-    // However many ask: while a list is read, the others wait for the next, which shows what was written before they asked.
+    // While a list is read, all other callers share the next, which shows what was written before they asked.
     this.#nextList ??= this.#lastList.then(() => {
       this.#nextList = undefined
       const list = this.#list()
@@ -99,7 +91,7 @@ export class Repository {
     return inTurns(headersByStamp(known))
   }
 
-  /** Returns ids and revisions; these are not known of headers that are not shown. */
+  /** Returns revisions by id: those shown, and those known before, whose revisions are unknown. */
   *#toLookAt(rows: readonly Revision[]): Steps<[string, string | undefined][]> {
     const found = new Map<string, string | undefined>()
     for (const [i, { id, rev }] of rows.entries()) {
@@ -111,7 +103,7 @@ export class Repository {
     return [...found]
   }
 
-  /** The id alone does not tell: a document of the console may have it. */
+  /** Returns whether a document is a header: a document of the console may have such an id. */
   async #isHeader(id: string, rev?: string): Promise<boolean> {
     const known = this.#known.get(id)
     return known && rev !== undefined && known.rev === rev
@@ -119,15 +111,12 @@ export class Repository {
       : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
-  /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
+  /** Reads a backup's header in bounded memory, even of a legacy backup; `null` when there is none. */
   load(id: string): Promise<LoadedBackup | null> {
     return readHeader(this.#db, id)
   }
 
-  /**
-   * Reads the header of a backup that somebody names.
-   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
-   */
+  /** Reads a named header. @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
   async get(id: string): Promise<LoadedBackup> {
     if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
@@ -139,21 +128,21 @@ export class Repository {
     return loaded
   }
 
-  /** @returns whether the id was free */
+  /** Writes a new header. @returns whether the id was free */
   async create(id: string, header: HeaderDocument): Promise<boolean> {
     try {
       await this.#db.put({ ...header, _id: id })
       return true
     } catch (error) {
       if (!isConflict(error)) throw error
-      // A conflict with ourselves: the reply to the write was lost.
+      // The conflict may be ours, if the reply to the write was lost.
       const existing = await this.#db.get<HeaderDocument>(id)
       return existing?.storage?.instance === header.storage.instance
     }
   }
 
   /**
-   * Changes a header, keeping its attachments, again after each conflict with an appended attachment.
+   * Changes a header and keeps its attachments, again after each conflict with an append.
    * @param change returns `null` to leave it as it is
    * @throws BackupDeletedError when the header is gone, or another document is in its place
    */
@@ -170,15 +159,12 @@ export class Repository {
     return new DatabaseWriter({ db: this.#db, ...options })
   }
 
-  /**
-   * Finds what a backup holds of one database; `null` when it holds nothing of it.
-   * @throws DamagedBackupError
-   */
+  /** Finds a backup's documents of one database; `null` without it. @throws DamagedBackupError */
   documents(header: StoredHeader, database: LogicalDatabase): Promise<StoredDocuments | null> {
     return StoredDocuments.open(this.#db, header, database)
   }
 
-  /** Finds the JSON of a backup as athena wrote it, with the documents inside. */
+  /** Finds the JSON of a legacy backup. */
   legacyDocument({ _id: id }: LegacyHeader): StoredBytes {
     const { client, name } = this.#db
     return {
@@ -189,7 +175,7 @@ export class Repository {
     }
   }
 
-  /** Streams in base64 what a client has appended to a backup. */
+  /** Streams an appended attachment in base64. */
   attachmentText(
     { _id: id, _rev: rev, _attachments: stubs = {} }: StoredHeader | LegacyHeader,
     name: string
@@ -204,7 +190,7 @@ export class Repository {
   }
 }
 
-/** Returns the documents of any database whose ids are those of backups, whatever they are. */
+/** Returns a database's documents with ids of backups, whatever they are. */
 export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
   (await db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
 
@@ -217,7 +203,7 @@ function* headersByStamp(known: ReadonlyMap<string, KnownDocument>): Steps<strin
     if (header) stamped.push({ id, stamp: stampIn(id) })
   }
   yield
-  // Nearly sorted already, as they were listed: one comparison for each.
+  // Nearly sorted already, as listed: about one comparison each.
   stamped.sort((a, b) => (a.stamp < b.stamp ? -1 : 1))
   yield
   return stamped.map(({ id }) => id)

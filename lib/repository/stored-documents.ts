@@ -14,11 +14,10 @@ import { readEntries } from './manifests.js'
 /** Chunks being checked at a time. */
 const CHECKS_IN_FLIGHT = 3
 
-/** Bytes in the database that can be read again. */
 export interface StoredBytes {
-  /** Streams them. A fault on the way ends the stream. */
+  /** Streams the bytes; a fault ends the stream. */
   open(): AsyncIterable<Buffer>
-  /** Has `read` read all of them: again, from the start, after a fault. */
+  /** Has `read` read all bytes, again from the start after a fault. */
   readAll<T>(read: (bytes: AsyncIterable<Buffer>) => Promise<T>): Promise<T>
 }
 
@@ -27,12 +26,9 @@ type StoredGroup = StoredLines | LargeDocumentBytes
 
 export interface StoredLines {
   kind: 'lines'
-  /** Lines, each with its end, those included that do not count. Valid until the next group is asked for. */
+  /** Lines with their ends, also lines that do not count. Valid until the next group is asked for. */
   bytes: Buffer
-  /**
-   * Yields the lines that count, without their ends, as views of `bytes`, and lets others run between them.
-   * @throws DamagedBackupError when there are not as many lines as were stored
-   */
+  /** Yields the lines that count, without line ends. @throws DamagedBackupError when lines are missing */
   counting(): AsyncGenerator<Buffer[]>
 }
 
@@ -48,7 +44,7 @@ export class StoredDocuments {
   readonly #database: LogicalDatabase
   readonly #reader: ChunkReader
   #chunks: readonly ChunkEntry[] = []
-  /** Which copy counts, of documents that changed while they were backed up. */
+  /** Knows which copy counts of documents that changed during the backup. */
   readonly #repeated = new LastCopies()
 
   private constructor(db: CouchDatabase, header: StoredHeader, database: LogicalDatabase) {
@@ -82,7 +78,6 @@ export class StoredDocuments {
     }
   }
 
-  /** Number of documents, as the header says. */
   get count(): number {
     return this.#header.dbs[apiKey(this.#database)]?.doc_count ?? 0
   }
@@ -94,8 +89,8 @@ export class StoredDocuments {
   }
 
   /**
-   * Skips the groups that end before a byte of the documents' lines. Where lines do not count, no byte but the first can
-   * be found. The next group is read while one is being used.
+   * Skips the groups that end before a byte of the documents' lines. Where some lines do not count, only the
+   * first byte can be found. Reads one group ahead.
    * @returns the other groups, and how many documents and bytes were skipped
    */
   groupsFrom(start: number): { groups: AsyncGenerator<StoredGroup>; documents: number; bytes: number } {
@@ -125,7 +120,7 @@ export class StoredDocuments {
     }
   }
 
-  /** Tells whether the document of a large chunk is its last copy. */
+  /** Returns whether the document of a large chunk is its last copy. */
   #counts({ entry, ordinal }: ChunkContent): boolean {
     return this.#repeated.isLast(entry.large ?? '', ordinal)
   }
@@ -143,12 +138,11 @@ export class StoredDocuments {
       throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
   }
 
-  /** Checks that every chunk is there and is what was stored, and that they hold as many documents as the header says. */
+  /** Checks that every chunk is as it was stored, and that they hold as many documents as the header says. */
   async verify(): Promise<void> {
     this.checkCount(this.#repeated.size > 0 ? await this.#countLines() : await this.#verifyChunks())
   }
 
-  /** @param held how many documents were found */
   checkCount(held: number): void {
     if (held !== this.count)
       throw this.#wrongHeader(`says ${this.count} documents for ${this.#database}, its chunks hold ${held}`)
@@ -165,14 +159,14 @@ export class StoredDocuments {
     return new DamagedBackupError('header', this.#header._id, problem)
   }
 
-  /** @returns how many documents the chunks hold */
+  /** Checks all chunks. @returns how many documents they hold */
   async #verifyChunks(): Promise<number> {
     const queue = [...this.#chunks]
     const work = async () => {
       try {
         for (let entry = queue.shift(); entry; entry = queue.shift()) await this.#reader.verify(entry)
       } finally {
-        // One that is damaged ends it: nobody waits for the others any more.
+        // A damaged one ends the check; the others are not waited for.
         queue.length = 0
       }
     }
@@ -195,10 +189,7 @@ export class StoredDocuments {
   }
 }
 
-/**
- * Returns how many bytes the lines of a database's documents have, as the header says; `undefined` when its chunks hold
- * lines that do not count.
- */
+/** Returns the bytes of a database's lines by the header; `undefined` when some lines do not count. */
 export function storedLength(header: StoredHeader, database: LogicalDatabase): number | undefined {
   const stored = header.storage.databases[database]
   if (!stored) return 0

@@ -20,7 +20,7 @@ import type { Tally } from './tally.js'
 import type { CurrentDocument } from './target.js'
 import { WriteRequests } from './write-requests.js'
 
-/** How often a document is written, or deleted, because somebody else changes it meanwhile. */
+/** How often a document is written, or deleted, when others change it meanwhile. */
 export const ATTEMPTS = 5
 /** Documents whose current version is read at once, after a conflict. */
 const LOOK_BATCH = 100
@@ -66,8 +66,7 @@ export class Applier {
   }
 
   /**
-   * Begins to carry out decisions on documents of the backup, which may be used again when it returns; {@link finish}
-   * waits until they are written.
+   * Begins to carry out decisions, whose memory may be used again then; {@link finish} waits for the writes.
    * @throws CouchError when the database cannot be worked with
    */
   async apply(decisions: readonly DocumentDecision[]): Promise<void> {
@@ -80,7 +79,7 @@ export class Applier {
     }
   }
 
-  /** Waits until everything is written, and documents that were changed meanwhile are written again. */
+  /** Waits until everything is written, and writes again what others changed meanwhile. */
   async finish(): Promise<void> {
     for (;;) {
       await this.#bulk.kept.flush()
@@ -93,7 +92,6 @@ export class Applier {
     }
   }
 
-  /** Waits for the requests that were made, whatever became of them. */
   async settle(): Promise<void> {
     await this.#inFlight.settle()
   }
@@ -122,8 +120,7 @@ export class Applier {
   }
 
   /**
-   * Counts a document that was written, or that cannot be.
-   * @param few only some copies may have taken it
+   * Counts a document that was written, or cannot be; `few`: only some copies may have taken it.
    * @returns the attempt after which the document has to be looked at
    */
   #judge<A extends Attempt>(attempt: A, result: BulkResult, few: boolean): Doubtful<A> | undefined {
@@ -141,7 +138,7 @@ export class Applier {
   /** @param rev `undefined` where the answer does not tell it */
   #countWritten({ action, id, base }: Attempt, rev: string | undefined): void {
     this.tally.count(action)
-    // Where nothing was, the database itself refuses to make a revision beside another; of several copies each for itself.
+    // A single copy refuses to make a revision beside another; of several, each decides by itself.
     if (action === 'create' && base.kind !== 'kept' && !this.plan.target.isReplicated) return
     this.plan.table.noteWritten(id, rev, action === 'change')
   }
@@ -158,8 +155,7 @@ export class Applier {
   }
 
   /**
-   * Looks at a document that somebody changed meanwhile, whose reply was lost, or that fewer than the majority of copies
-   * took, so that the others may hold another version.
+   * Looks at a document that others changed, whose reply was lost, or that only few copies took.
    * @returns the next attempt, unless the document is there or cannot be written
    */
   async #look(
@@ -170,12 +166,12 @@ export class Applier {
     const { id, action, attempt } = last
     const live = found.state === 'live' ? found.document : undefined
     const stands = live && (live.rev === accepted || (await this.plan.target.isSame(document, live)))
-    // A revision that few copies took and that does not show would come up as a conflict. Refused where it is no leaf.
+    // A revision that few copies took and that does not show would become a conflict. Refused if no leaf.
     if (found.state !== 'unreadable' && accepted !== undefined && accepted !== live?.rev)
       await this.plan.target.delete([{ id, rev: accepted }])
     if (stands) {
       this.#countWritten(last, live.rev)
-      // The copy that the feed is read from may not know of them. What cannot be deleted shows then.
+      // The copy that the feed is read from may not know these. What cannot be deleted shows then.
       await this.plan.target.delete(this.plan.table.toRemove(id, found.conflicts, []))
     } else if (found.state === 'reserved' || found.state === 'unreadable') {
       this.tally.fail({ id, error: found.state, reason: found.reason })
@@ -184,7 +180,7 @@ export class Applier {
     return undefined
   }
 
-  /** Writes one document, once. @returns what the database said */
+  /** Writes one document, once. */
   async writeNow(document: SourceDocument, base: BaseRevision): Promise<BulkResult> {
     if (isLarge(document)) return this.#large.write(document, base)
     const { id } = document
@@ -213,7 +209,6 @@ export class Applier {
     }
   }
 
-  /** Returns the deletions, and tells of the failures. */
   #deletionsIn(decisions: readonly (Deletion | Failure)[]): Deletion[] {
     return decisions.filter((decision) => {
       if (decision.action === 'fail') this.tally.fail(decision)

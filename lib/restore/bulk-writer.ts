@@ -11,7 +11,7 @@ const BATCH_BYTES = 352 * 1024
 const REQUESTS = 8
 /** Bytes of bodies in flight, unless one has more: fewer requests where documents are large. */
 const BYTES_IN_FLIGHT = 8 * 1024 * 1024
-/** Large bodies are given memory of one size, so that it can be used again: CouchDB takes documents of 8 MB. */
+/** Bytes of memory, of one size to be reused, for large bodies: CouchDB takes documents of 8 MB. */
 const LARGE_BODY = 8 * 1024 * 1024 + BATCH_BYTES
 
 export interface Write {
@@ -31,12 +31,12 @@ export class BulkWriter<W extends Write> {
   readonly #requests: WriteRequests
   readonly #onResult: (write: W, result: BulkResult) => void
   #batch: W[] = []
-  /** The documents of the batch: what they were read from can be used again, or is garbage soon. */
+  /** The documents of the batch, copied: the memory that they were read into is used again. */
   #body: BulkBody | undefined
 
   /**
    * @param newEdits `false` keeps the revisions that the documents name
-   * @param onResult told what CouchDB said of each document. The bytes of `write` are good during the call only
+   * @param onResult told CouchDB's result for each document. `write.bytes` are valid during the call only
    */
   constructor(
     db: CouchDatabase,
@@ -52,7 +52,7 @@ export class BulkWriter<W extends Write> {
     this.#onResult = onResult
   }
 
-  /** Waits while there are as many requests in flight as may be. */
+  /** Waits while as many requests are in flight as are allowed. */
   async add(write: W): Promise<void> {
     if (this.#body && !this.#body.fits(write.bytes)) await this.flush()
     this.#body ??= this.#bodyFor(write)
@@ -61,7 +61,6 @@ export class BulkWriter<W extends Write> {
     if (this.#batch.length >= BATCH_DOCUMENTS) await this.flush()
   }
 
-  /** Begins a body: of a batch, or of a document that takes more than one. */
   #bodyFor({ bytes }: W): BulkBody {
     const length = Math.max(BATCH_BYTES, BulkBody.bytesFor(bytes.length))
     const memory = this.#inFlight.memory.take(length).subarray(0, length)
@@ -81,7 +80,7 @@ export class BulkWriter<W extends Write> {
     const { answer, refusal } = await this.#requests.send(batch.length, () => this.#db.once.writeBulk(body))
     if (!refusal) {
       this.#tell(batch, answer)
-      // Only of a body that was answered: one that failed may still be on its way.
+      // Only after an answer: a failed request may still be sending from this memory.
       this.#inFlight.memory.give(body.buffer)
     } else if (batch.length === 1) {
       await this.#requests.blame(refusal)
@@ -135,13 +134,13 @@ export class RequestsInFlight {
     return this.#running.size < REQUESTS && this.#bytes + bytes <= BYTES_IN_FLIGHT
   }
 
-  /** Waits for everything that was started. @throws the first failure */
+  /** Waits for all requests. @throws the first failure */
   async finish(): Promise<void> {
     await Promise.all(this.#running)
     this.#check()
   }
 
-  /** Waits for everything that was started, whatever became of it. */
+  /** Waits for all requests, whatever became of them. */
   async settle(): Promise<void> {
     await Promise.all(this.#running)
   }

@@ -6,13 +6,11 @@ import type { Steps } from '../waits/steps.js'
 const OBJECT = 0x7b
 const LIST = 0x5b
 const QUOTE = 0x22
-/** What `false` begins with. */
+/** The first byte of `false`. */
 const FALSE = 0x66
 
 /**
- * Checks what a document of an upload says of its attachments: CouchDB answers some of it with an internal error, for
- * the whole request.
- *
+ * Checks a document's attachments: some make CouchDB refuse the whole request with an internal error.
  * @throws InvalidDocumentError
  */
 export function* checkAttachments(document: DocumentBytes): Steps<void> {
@@ -39,7 +37,7 @@ export function* checkAttachments(document: DocumentBytes): Steps<void> {
   }
 }
 
-/** Returns whether an attachment of a document has no data, or says so: CouchDB keeps what it has of that name then. */
+/** Returns whether an attachment has no data, or says so: CouchDB then keeps what it has of that name. */
 export function* hasStub(document: DocumentBytes): Steps<boolean> {
   for (const { members } of attachmentsIn(document)) {
     let [data, stub] = [false, false]

@@ -14,9 +14,8 @@ import type { CurrentDocument } from './target.js'
 type Counted = 'create' | 'change' | 'leave'
 
 /**
- * Reads back what was written. CouchDB takes a document with a revision of its own whatever there is, from a restore
- * and from replications beside it: two versions make a conflict, which either may win, and behind a deletion nothing
- * shows.
+ * Reads back what was written. CouchDB takes a document with its own revision whatever there is, from other
+ * writers too: two versions make a conflict, which either may win, and a deletion hides what is behind it.
  */
 export class Confirmation {
   readonly #applier: Applier
@@ -29,10 +28,7 @@ export class Confirmation {
     this.#tally = applier.tally
   }
 
-  /**
-   * Writes again what does not show.
-   * @param since the update sequence from before the target was scanned
-   */
+  /** Writes again what does not show. @param since the update sequence before the target was scanned */
   async run(since: string): Promise<void> {
     const { table } = this.#plan
     if (table.unconfirmed === 0 && !this.#plan.target.isReplicated) return
@@ -68,7 +64,7 @@ export class Confirmation {
     await this.#confirm(batch.take())
   }
 
-  /** Looks for what the feed did not show: it may stand all the same, since one of several copies has sent the feed. */
+  /** Looks for what the feed did not show: one of several copies has sent the feed, so it may be there. */
   async #confirm(documents: readonly DocumentBytes[] = []): Promise<void> {
     if (documents.length === 0) return
     const left = new Map(documents.map((document) => [document.id, document]))
@@ -77,7 +73,7 @@ export class Confirmation {
     for (const document of left.values()) await this.#makeStand(document)
   }
 
-  /** Returns whether a document is as it was written, and what is not to be beside it is not. */
+  /** Returns whether a document is as it was written, with nothing beside it that must go. */
   #stands(found: CurrentDocument): boolean {
     const { table } = this.#plan
     const { id, conflicts } = found
@@ -88,7 +84,7 @@ export class Confirmation {
     )
   }
 
-  /** Makes a document the version that shows, and counts it anew: it was counted as written, or as the same. */
+  /** Makes a document the version that shows, and corrects its count: as written, or as the same. */
   async #makeStand(document: SourceDocument): Promise<void> {
     const counted = this.#countedAs(headOf(document).id)
     const outcome = await this.#writeUntilAlone(document, counted)
@@ -103,10 +99,9 @@ export class Confirmation {
   }
 
   /**
-   * Writes a document until it shows. What was created is to be the only version; of conflicts that were there before,
-   * only what this restore has written goes.
-   *
-   * @returns what it is to be counted as, or why it could not be written
+   * Writes a document until it shows. What was created must be the only version; of conflicts that were there
+   * before, only what this restore has written goes.
+   * @returns how to count the document, or why it could not be written
    */
   async #writeUntilAlone(
     document: SourceDocument,

@@ -12,17 +12,14 @@ export interface DatabaseRestoreOptions extends PlanOptions, TallyOptions {
   target: CouchDatabase
   /** Tells whether the target's document of this id and type belongs to the backups: it is left alone. */
   isOwn(id: string, type: string | undefined): boolean
-  /** Decides, and writes nothing. */
   dryRun: boolean
   /** Deletes what the backup does not hold. */
   exact: boolean
 }
 
 /**
- * Brings one database to what the backup holds: writes what is missing or differs, leaves the rest. `counts` tells
- * what was done as it goes.
- *
- * @returns what was known of the database's copies, by which documents were found that the backup does not hold
+ * Makes one database what the backup holds: writes what is missing or differs, and keeps `counts`.
+ * @returns what is known of the copies that were asked which documents the backup does not hold
  * @throws CouchError when the database cannot be worked with; single documents that fail are counted instead
  */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
@@ -88,7 +85,7 @@ async function writePlan(
   }
 }
 
-/** Says that what was written before, or found to be there, is gone. */
+/** Makes the error for a database that has lost what was written or found before. */
 const replaced = ({ name }: CouchDatabase) =>
   new CouchError(`database "${name}"`, {
     error: 'changed',

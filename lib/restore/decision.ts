@@ -2,10 +2,7 @@ import { type DocumentBytes, piecesWithRevision } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
 import type { SourceDocument } from './source.js'
 
-/**
- * What a document that is not there is written on. `kept`: with its own revision, which the database never had. `none`:
- * the database makes the revision.
- */
+/** What an absent document is written on. `kept`: its own revision, new to the database. `none`: nothing. */
 export type NewBase = { kind: 'kept'; rev: string } | { kind: 'none' }
 
 export type LiveBase = { kind: 'over'; rev: string }
@@ -36,7 +33,7 @@ export type DocumentDecision =
   | { action: 'skip'; id: string; why: 'deleted' | 'listed' | 'internal' }
   | Failure
 
-/** A document that the backup does not hold, and its live revisions: conflicting ones go with the one that wins. */
+/** A document that the backup does not hold, with all its live revisions, conflicting ones included. */
 export interface Deletion {
   action: 'delete'
   id: string
@@ -45,13 +42,13 @@ export interface Deletion {
 
 export type Decision = DocumentDecision | Deletion
 
-/** Returns a document's JSON as it is written on `base`, in pieces: views of the document, but for short ones. */
+/** Returns a document's JSON as it is written on `base`. Long pieces are views of the document. */
 export function* piecesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer[]> {
   if (base.kind === 'kept') return [document.bytes]
   return yield* piecesWithRevision(document, base.kind === 'over' ? base.rev : null)
 }
 
-/** Returns the same in one piece. */
+/** Returns the result of {@link piecesOn} in one piece. */
 export function* bytesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer> {
   const pieces = yield* piecesOn(base, document)
   yield

@@ -21,7 +21,7 @@ export interface FileRange {
   to: number
 }
 
-/** A document too large for memory, whose JSON lies in a file. Good until the next is put into the same memory. */
+/** A document too large for memory, whose JSON is in a file. Valid until its memory is used again. */
 export interface LargeDocument {
   /** The document with `"follows":true` and the length in place of each attachment's data. */
   head: DocumentBytes
@@ -41,13 +41,13 @@ export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
 
 /** Bytes of a document without its attachments' data. CouchDB's own limit is 8 MB by default. */
 const MAX_HEAD = 16 * 1024 * 1024
-/** What an attachment is taken to need beside its texts, which together must not pass {@link MAX_HEAD}. */
+/** Bytes counted for an attachment beside its texts; all together must not pass {@link MAX_HEAD}. */
 const ATTACHMENT_BYTES = 512
 const READ_BYTES = 192 * 1024
 /** Attachments in one step. */
 const STEP = 500
 
-/** Is thrown for a document that takes more memory than one may: whatever else it is, it can be named. */
+/** Thrown for a document that takes more memory than one may. It can still be named. */
 export class LargeHeadError extends InvalidDocumentError {}
 
 const tooLarge = () =>
@@ -57,9 +57,8 @@ const tooLarge = () =>
 export const headMemory = () => new GrowingBuffer(MAX_HEAD, tooLarge)
 
 /**
- * Finds the attachments in the JSON of one document. What comes of it reads the file.
+ * Finds the attachments in the JSON of one document; the result reads the file. @throws InvalidDocumentError
  * @param memory holds the document's head, until another document is put there
- * @throws InvalidDocumentError
  */
 export async function indexLargeDocument(range: FileRange, memory = headMemory()): Promise<LargeDocument> {
   const visitor = new LargeVisitor(range, memory)
@@ -77,13 +76,13 @@ export async function indexLargeDocument(range: FileRange, memory = headMemory()
   const json = await inTurns(visitor.head())
   await turnAfter(json)
   const head = await inTurns(documentSteps(json))
-  // It is written by its own URL, which has no spelling for anything else.
+  // The document is written by its own URL, which cannot spell anything else.
   if (!head.id.isWellFormed())
     throw new InvalidDocumentError(`"_id" "${head.id.slice(0, 100)}" is not Unicode`)
   return { head, parts: [...visitor.attachments.values()] }
 }
 
-/** Reads of a document only which it is, in place of {@link indexLargeDocument}, which has thrown `problem`. */
+/** Reads only the id of a document for which {@link indexLargeDocument} has thrown `problem`. */
 export async function nameLargeDocument(
   range: FileRange,
   memory: GrowingBuffer,
@@ -173,7 +172,7 @@ const SOLIDUS = 0x2f
 const BACKSLASH = 0x5c
 const EQUALS = 0x3d
 const QUOTE = 0x22
-/** What may stand in a string of base64 beside its characters. */
+/** Returns whether a character may stand in a string of base64 beside its own. */
 const isBeside = (c: number) => c === EQUALS || c === QUOTE || c === BACKSLASH
 
 const BASE64 = new Uint8Array(256)
@@ -181,9 +180,9 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
   BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
-  /** By name: of several of one name the last counts. */
+  /** By name: the last of several attachments with one name counts. */
   readonly attachments = new Map<string, LargeAttachment>()
-  /** What to add to a `byteOffset` in the chunk at hand to get an offset in the file. */
+  /** The current chunk's offset in the range, less its `byteOffset`. */
   chunkStart = 0
   readonly #range: FileRange
   readonly #memory: GrowingBuffer
@@ -192,7 +191,7 @@ class LargeVisitor implements JsonVisitor {
   #data: FoundData | undefined
   #contentType: string | null = ''
   #pieces: Buffer[] = []
-  /** What the texts of attachments take. */
+  /** Bytes that the texts of attachments take. */
   #size = 0
 
   constructor(range: FileRange, memory: GrowingBuffer) {
@@ -201,7 +200,6 @@ class LargeVisitor implements JsonVisitor {
     memory.clear()
   }
 
-  /** Returns the document without the attachments' data. */
   *head(): Steps<Buffer> {
     if (this.attachments.size > 0) this.#addMember('_attachments')
     let separator = '{'
@@ -280,7 +278,7 @@ class LargeVisitor implements JsonVisitor {
     if (path[2] === 'data') return
     const text = Buffer.concat(this.#pieces.splice(0)).toString()
     if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
-    // Not the digest: it may be that of a compressed form, which CouchDB would hold against what we send.
+    // Without the digest: it may be that of a compressed form, which CouchDB would compare with what we send.
     if (path[2] === 'content_type' || path[2] === 'revpos')
       this.#stub.push(`${JSON.stringify(path[2])}:${text}`)
   }
@@ -299,7 +297,7 @@ class LargeVisitor implements JsonVisitor {
     const length = Math.floor((characters * 3) / 4)
     const contentType = this.#contentType === '' ? DEFAULT_CONTENT_TYPE : this.#contentType
     this.#claim(name.length + ATTACHMENT_BYTES)
-    // The last one's place counts as well.
+    // The last one of a name counts, and so does its place.
     this.attachments.delete(name)
     const data = { file: this.#range.file, from: this.#range.from + from, to: this.#range.from + to }
     this.attachments.set(name, {

@@ -11,7 +11,7 @@ import { sameLarge } from './same-content.js'
 import { isLive } from './source.js'
 import type { WriteRequests } from './write-requests.js'
 
-/** Bytes of attachments that a cluster takes inside the JSON: each node that stores it holds all in its memory. */
+/** Bytes of attachments sent to a cluster inside the JSON, all of which each storing node holds in memory. */
 const MAX_INLINE = 64 * 1024 * 1024
 
 /** Writes large documents into one database, each as a stream. */
@@ -28,10 +28,7 @@ export class LargeWriter {
     this.#once = db.once
   }
 
-  /**
-   * Writes one document.
-   * @throws CouchError when the database cannot be worked with
-   */
+  /** Writes one document. @throws CouchError when the database cannot be worked with */
   async write(document: LargeDocument, base: BaseRevision): Promise<BulkResult> {
     const { id } = document.head
     const write = this.#writeOf(document, base, await this.#partsOf(document))
@@ -46,8 +43,8 @@ export class LargeWriter {
   }
 
   /**
-   * Returns the attachments as parts of a multipart request; `null` where they are sent inside the JSON. On a cluster a
-   * multipart request may never be answered, while a node is down not at all.
+   * Returns the attachments as parts of a multipart request; `null` where they go inside the JSON. A cluster
+   * may never answer a multipart request, and does not while a node is down.
    */
   async #partsOf(document: LargeDocument): Promise<AttachmentPart[] | null> {
     const parts = await inTurns(multipartParts(document))
@@ -99,8 +96,8 @@ export class LargeWriter {
 }
 
 /**
- * Returns the attachments as parts of a multipart request, or `null` where the document's texts do not fit where such a
- * request or its answer has them: in the URL, in heads of parts, and the revision in a head of the answer.
+ * Returns the attachments as parts of a multipart request; `null` where a text of the document does not fit
+ * into its URL, a head of a part, or a head of the answer.
  */
 function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[] | null> {
   if (!fitsHead(head.id) || !fitsHead(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null

@@ -10,9 +10,9 @@ import { headOf, isLarge, type RestoreSource, type SourceDocument } from './sour
 import { allRows, type CurrentDocument, readOrProblem, type Target } from './target.js'
 import { partitionOf, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
 
-/** Documents whose current version is read at once, to be compared. */
+/** Documents whose current versions are read in one request, to be compared. */
 export const COMPARE_BATCH = 100
-/** The same where each document that a scan does not show is asked for: most are not there. */
+/** The same where every document that a scan does not show is asked for: most are not there. */
 const LOOK_UP_BATCH = 500
 /** Documents asked about in one `_revs_diff`. */
 const DIFF_BATCH = 1000
@@ -24,7 +24,6 @@ const LACKS_DATA = { error: 'missing_stub', reason: 'an attachment has no data i
 export interface PlanOptions {
   source: RestoreSource
   database: LogicalDatabase
-  /** Ids of documents that are left as they are. */
   skip: ReadonlySet<string>
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
@@ -34,18 +33,17 @@ export interface PlanOptions {
   keepIds: ReadonlySet<string>
 }
 
-/** One of the parts in which a restore is done, so that what is known of the target has a bound. */
+/** One part of a restore, which bounds what is held of the target. */
 interface Partition {
   index: number
   of: number
-  /** Documents in it, about. */
   documents: number
 }
 
-/** What a document needs to be decided on: the revisions that the target ever had, or what it has now. */
+/** What to ask to decide on a document: revisions that the target ever had, or its current content. */
 type Question = { ask: 'revisions' | 'content' }
 
-/** Divides a database. What is written is held as well, until it has been confirmed. */
+/** Divides a restore into partitions. Written documents are held as well, until they are confirmed. */
 export function partitionsOf(target: Target, { source, database }: PlanOptions): Partition[] {
   const written = target.isReplicated || source.proof === 'revision' ? source.count(database) : 0
   const documents = Math.max(target.documents, written)
@@ -53,9 +51,9 @@ export function partitionsOf(target: Target, { source, database }: PlanOptions):
   return Array.from({ length: of }, (_, index) => ({ index, of, documents: Math.ceil(documents / of) }))
 }
 
-/** Compares a backup with one partition of a database, and decides what becomes of each document. Writes nothing. */
+/** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
 export class Plan {
-  /** What the target has, and what has become of it since. */
+  /** The target's documents, and what has become of them since. */
   readonly table: TargetTable
   readonly target: Target
   readonly #options: PlanOptions
@@ -102,9 +100,8 @@ export class Plan {
   }
 
   /**
-   * Decides on each document of the backup, once. A group of decisions, and the documents in it, are valid until the
+   * Decides on each document of the backup once. A group of decisions, and its documents, are valid until the
    * next is asked for.
-   *
    * @param design only design documents, or only the others
    */
   async *decisions(design: boolean): AsyncGenerator<DocumentDecision[]> {
@@ -129,7 +126,7 @@ export class Plan {
       yield await this.#answer({ ask }, this.#batches[ask].take())
   }
 
-  /** Decides on a document that only claims its revision, by its content; a large one is compared by itself. */
+  /** Decides by content on a document that only claims its revision; large ones are compared alone. */
   async #decideClaimed(document: SourceDocument): Promise<DocumentDecision | Question> {
     if (isLarge(document) || document.deleted) return this.#decide(document, undefined)
     const print = this.table.size === 0 ? undefined : await inTurns(contentPrint(document))
@@ -137,10 +134,7 @@ export class Plan {
     return this.#decide(document, print, lacksData ? LACKS_DATA : undefined)
   }
 
-  /**
-   * @param state what the table compares
-   * @param problem why the document cannot be restored
-   */
+  /** Decides by the `state` that the table compares; `problem` is why the document cannot be restored. */
   #decide(
     document: SourceDocument,
     state: string | undefined,
@@ -149,15 +143,15 @@ export class Plan {
     const { skip, internalTypes } = this.#options
     const { id, type, deleted } = headOf(document)
     const listed = skip.has(id)
-    // Not looked up: `exact` deletes what the backup says is deleted.
+    // A deletion is not looked up: `exact` deletes what the backup says is deleted.
     if (deleted) return { action: 'skip', id, why: 'deleted' }
     const found = this.table.compare(id, state)
     if (listed) return { action: 'skip', id, why: 'listed' }
     if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
     if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
     if (problem) return fails(id, problem.error, problem.reason)
-    // Of several copies one answers a scan: what it does not show is asked of the majority, unless all copies have just
-    // agreed that there is nothing.
+    // One of several copies answers a scan: the majority is asked for what it does not show, unless all
+    // copies have just agreed that there is nothing.
     if (found === 'absent' && (!this.target.isReplicated || this.target.isEmpty))
       return this.#decideAbsent(document)
     if (found !== 'same' || this.target.copies !== 'agree') return { ask: 'content' }
@@ -173,8 +167,8 @@ export class Plan {
   }
 
   /**
-   * Returns the base of a document that the target never had. A revision that is only claimed is not written: it would
-   * stand for other content elsewhere.
+   * Returns the base of a document that the target never had. A claimed revision is not kept: elsewhere it
+   * may stand for other content.
    */
   #baseOfNew(document: SourceDocument): NewBase {
     const { rev } = headOf(document)
@@ -186,7 +180,7 @@ export class Plan {
     return ask === 'revisions' ? this.#diff(documents) : this.#compare(documents)
   }
 
-  /** Decides on documents that the target does not have: did it never have the revision, or was it deleted since? */
+  /** Decides on documents that the target lacks: it never had their revision, or has deleted it. */
   async #diff(documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
     const revisions = documents.flatMap((document) => {
       const base = this.#baseOfNew(document)
@@ -225,8 +219,8 @@ export class Plan {
   }
 
   /**
-   * Finds what `exact` deletes: documents that were there when the restore began, and that the backup does not hold.
-   * Call it when all {@link decisions} have been made.
+   * Finds what `exact` deletes: documents older than the restore that the backup does not hold.
+   * Call it after all {@link decisions}.
    */
   async *deletions(): AsyncGenerator<(Deletion | Failure)[]> {
     if (this.target.isEmpty) return
@@ -246,7 +240,7 @@ export class Plan {
     yield await this.deletionsOf(ids)
   }
 
-  /** Documents that were not there when the restore began were written since, by it or by others. */
+  /** Returns whether `exact` deletes an id. Documents written since the restore began are left. */
   #mayDelete(id: string): boolean {
     const { skip, keepIds } = this.#options
     if (!this.#holds(id) || !this.table.has(id) || this.table.wasSeen(id)) return false
@@ -278,7 +272,7 @@ const create = (document: SourceDocument, base: NewBase): DocumentDecision => ({
 
 const fails = (id: string, error: string, reason: string): Failure => ({ action: 'fail', id, error, reason })
 
-/** Returns what the table compares of a target's document: its content; its revision where that cannot be read. */
+/** Returns what the table compares of a document: its content, or the revision where that cannot be read. */
 async function stateOf(rev: string, doc: Uint8Array): Promise<string> {
   const document = await readOrProblem(doc)
   return document instanceof InvalidDocumentError ? rev : inTurns(contentPrint(document))

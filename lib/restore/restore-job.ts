@@ -30,9 +30,8 @@ export interface RestoreJobOptions extends ReportOptions {
 export const TOTAL_STEPS = 5
 
 /**
- * Checks the backup, restores its databases one after another, and has the white list rebuilt. The transaction shows
- * how far it is; its end is the caller's to write.
- *
+ * Checks the backup, restores its databases one after another, and has the white list rebuilt. Updates the
+ * transaction on the way; writing its end is up to the caller.
  * @throws IncompleteRestoreError when documents failed or the white list could not be rebuilt
  */
 export async function runRestore(options: RestoreJobOptions): Promise<RestoreOutcome> {
@@ -44,7 +43,7 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     if (report.failed > 0) throw new IncompleteRestoreError(report.failureMessage(), outcome)
     return outcome
   } catch (error) {
-    // What was done and named before is told all the same.
+    // The error carries what was done before.
     if (!(error instanceof CouchError) || Object.keys(outcome.databases).length === 0) throw error
     throw new IncompleteRestoreError(error.message, outcome, error)
   } finally {
@@ -57,7 +56,7 @@ async function restoreDatabases(options: RestoreJobOptions, report: RestoreRepor
   const elapsed = stopwatch()
   const source = await options.openSource()
   try {
-    // Before anything is written.
+    // Checked before anything is written.
     if (options.exact) for (const database of source.databases) unreadableIds(source.about(database))
     const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
     options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
@@ -103,7 +102,7 @@ async function restoreHeld(
     skip,
     internalTypes,
     isOwn: (id, type) => keepsBackups && isOwnDocument(id, type),
-    // What the backup left out was not deleted in its source.
+    // Types that the backup left out were not deleted in its source.
     keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
     keepIds: new Set(exact ? unreadableIds(about) : []),
     settings: new Set(database === 'system' ? options.settings : []),
@@ -137,24 +136,22 @@ async function rebuildWhitelist(options: RestoreJobOptions, report: RestoreRepor
   options.onPhase({ type: 'restore_whitelist_rebuilt', durationMs: elapsed() })
 }
 
-/** Ids that a restore leaves alone in one database. Notes which of them are asked for: those that a document has. */
+/** Ids that a restore leaves alone in one database. Notes those found in documents. */
 class SkipList extends Set<string> {
   readonly #found = new Set<string>()
 
-  /** @param id of a document of the backup, or of the target */
   override has(id: string): boolean {
     const listed = super.has(id)
     if (listed) this.#found.add(id)
     return listed
   }
 
-  /** Returns the ids that nobody asked for. */
+  /** Returns the ids that no document has. */
   unknown(): string[] {
     return [...this].filter((id) => !this.#found.has(id))
   }
 }
 
-/** Gives the milliseconds since it was started. */
 function stopwatch(): () => number {
   const startedAt = performance.now()
   return () => performance.now() - startedAt

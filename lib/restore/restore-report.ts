@@ -14,7 +14,7 @@ import type { AboutDatabase } from '../format/about-database.js'
 const PROGRESS_INTERVAL = 2000
 /** Failures, and ids that no document has, that are told by name. */
 const NAMED = 20
-/** Of those, how many a message names as well. */
+/** Failures and ids that a message names. */
 const IN_MESSAGE = 5
 
 export interface ReportOptions {
@@ -31,7 +31,7 @@ export class RestoreReport {
   readonly #messages: string[] = []
   #step = 0
   #timer: NodeJS.Timeout | undefined
-  /** The update at intervals that is being written. */
+  /** The timed update that is being written. */
   #writing: Promise<void> | undefined
   #busy = false
 
@@ -40,7 +40,6 @@ export class RestoreReport {
     this.#options = options
   }
 
-  /** Documents that were not restored. */
   get failed(): number {
     return Object.values(this.outcome.databases).reduce((sum, counts) => sum + counts.failed, 0)
   }
@@ -80,7 +79,7 @@ export class RestoreReport {
     await this.#tell(settingsMessage(changed, this.#options.dryRun), { settings_documents: all })
   }
 
-  /** What is written is asked of the majority of copies; what there is beside it is known from one of them. */
+  /** Only one copy tells what there is beside the written documents, for which a majority is asked. */
   async addMaybeNotExact(database: LogicalDatabase): Promise<void> {
     await this.#tell(
       `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
@@ -90,7 +89,7 @@ export class RestoreReport {
   /** Says which documents were not restored. */
   failureMessage(): string {
     const named = this.outcome.failures.slice(0, IN_MESSAGE).map(
-      // CouchDB's reason alone may say nothing: for a document that is too large, it is the id.
+      // CouchDB's reason alone may be useless: for a document that is too large, it is the id.
       ({ database, id, reason, error }) =>
         cutText(`${database}/${id} (${[error, reason].filter(Boolean).join(': ')})`, MOST.inMessage)
     )
@@ -98,7 +97,6 @@ export class RestoreReport {
     return `${failed} documents were not restored: ${named.join(', ')}${andMore(failed - named.length)}`
   }
 
-  /** Ends the updates at intervals. */
   async stop(): Promise<void> {
     clearInterval(this.#timer)
     await this.#writing
@@ -113,7 +111,7 @@ export class RestoreReport {
     })
   }
 
-  /** The next step or the end tells the same; there a failure to write counts. */
+  /** Ignores failures to write: the next step, or the end, tells the same, and fails then. */
   #tellCounts(): void {
     if (this.#busy) return
     this.#busy = true

@@ -12,7 +12,7 @@ import type { LargeDocument } from './large-document.js'
 import type { LiveDocument } from './source.js'
 
 const QUOTE = 0x22
-/** What CouchDB takes an attachment to be that does not say. */
+/** The content type that CouchDB gives to attachments without one. */
 export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
 /** A key of this process: nobody can choose documents whose prints collide. */
 const KEY = randomBytes(16)
@@ -21,29 +21,25 @@ const KEY = randomBytes(16)
 const HASHED = 1024 * 1024
 
 /**
- * Tells how two versions of a document compare, whatever their revisions and spelling. `unknown`: all but the bytes of
- * the attachments is the same. CouchDB's digest of an attachment that it compresses is that of the compressed form.
+ * Tells how two versions of a document compare, apart from revisions and spelling. `unknown`: only the
+ * attachments' bytes may differ. CouchDB's digest of a compressed attachment is that of the compressed form.
  */
 export type ContentComparison = 'same' | 'other' | 'unknown'
 
 interface Attachment {
   /** The JSON of one that is no string. */
   contentType: string
-  /** Bytes, not encoded. `undefined` where a client sent them compressed: the database does not know then. */
+  /** Bytes, not encoded. `undefined` where a client sent them compressed. */
   length: number | undefined
-  /**
-   * CouchDB's digest of the bytes: MD5 in base64. Computed from the bytes where they are inline, `undefined` where
-   * CouchDB holds them compressed.
-   */
+  /** CouchDB's MD5 of the bytes. `undefined` where CouchDB holds them compressed. */
   digest: () => string | undefined
   /** Decodes what is inline: it is long, and seldom asked for. */
   data: (() => Buffer) | undefined
 }
 
 /**
- * Compares what two versions of a document say, and their attachments by content type, length and digest. A digest
- * that the wanted document claims counts for nothing: the digest of its bytes does.
- *
+ * Compares two versions of a document, and their attachments by content type, length and digest. The digest
+ * that `wanted` claims is ignored; that of its bytes counts.
  * @param wanted with its attachments inline
  * @param current with stubs, as CouchDB sends it
  */
@@ -68,7 +64,7 @@ function compareAttachments(
   return result
 }
 
-/** Returns whether two versions of a document, both with inline attachments, have the same bytes in these. */
+/** Returns whether two versions of a document with inline attachments have the same attachments. */
 export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [all, others] = [yield* attachmentsOf(a), yield* attachmentsOf(b)]
   for (const [name, { data }] of all) {
@@ -84,9 +80,8 @@ export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<bool
 }
 
 /**
- * Returns a keyed digest of what a document says, its revision aside. Documents with the same digest say the same;
- * the same content may have several, since it may be spelled in several ways.
- *
+ * Returns a keyed digest of a document without its revision. Equal digests mean equal content; equal content
+ * may be spelled in several ways, with several digests.
  * @param document with its attachments inline, or with stubs as CouchDB sends them
  */
 export function* contentPrint(document: DocumentBytes): Steps<string> {
@@ -135,10 +130,7 @@ function attachmentOf({ bytes }: DocumentBytes, name: string, members: MemberCur
 const textOf = (contentType: unknown = DEFAULT_CONTENT_TYPE): string =>
   typeof contentType === 'string' ? contentType : JSON.stringify(contentType)
 
-/**
- * Compares a large document with what a database holds, attachments by their bytes where the digest does not show it.
- * @param current with stubs
- */
+/** Compares a large document with one with stubs, attachments by their bytes where digests do not tell. */
 export async function sameLarge(
   db: CouchDatabase,
   { head, parts }: LargeDocument,
@@ -146,13 +138,13 @@ export async function sameLarge(
 ): Promise<boolean> {
   if (!(await inTurns(sameBody(head, current)))) return false
   const [wanted, found] = [await inTurns(attachmentsOf(head)), await inTurns(attachmentsOf(current))]
-  // What differs by content type or length need not be read.
+  // Attachments that differ by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false
   const stubs = await inTurns(stubsOf(current))
   for (const { name, open } of parts) {
     if ((await digestOfStream(open())) === found.get(name)?.digest()) continue
     const stored = () => attachmentBase64(db, current, stubs.get(name) as AttachmentStub)
-    // From the start again after a fault.
+    // After a fault, both are read from the start.
     if (!(await db.client.retry(() => sameStream(base64(open()), stored())))) return false
   }
   return true

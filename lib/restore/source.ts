@@ -12,26 +12,24 @@ export type SourceDocument = DocumentBytes | LargeDocument
 
 export const isLarge = (document: SourceDocument): document is LargeDocument => 'parts' in document
 
-/** Returns what is known of a document; of a large one, its attachments' data are left out. */
+/** Returns what is known of a document. The head of a large one lacks its attachments' data. */
 export const headOf = (document: SourceDocument): DocumentBytes =>
   isLarge(document) ? document.head : document
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {
   /**
-   * What shows that a database holds a document already. A revision does where CouchDB made it from what the backup
-   * holds; an upload only claims its revisions, so content is compared, and the database makes its own.
+   * What shows that a database holds a document already. Revisions do if CouchDB made them from what the
+   * backup holds; an upload only claims its revisions, so content is compared.
    */
   readonly proof: 'revision' | 'content'
   readonly databases: readonly LogicalDatabase[]
-  /** What the backup tells of a database beside its documents. */
   about(database: LogicalDatabase): AboutDatabase
   count(database: LogicalDatabase): number
   /**
-   * Yields the documents of a database in groups. The bytes of a group are valid until the next is asked for.
+   * Yields a database's documents in groups. A group's bytes are valid until the next is asked for.
    * @param design only design documents, or only the others
    */
   documents(database: LogicalDatabase, design: boolean): AsyncIterable<SourceDocument[]>
-  /** Removes what the source keeps on disk. */
   close(): Promise<void>
 }

@@ -156,7 +156,7 @@ export class SpooledSource implements RestoreSource {
     this.#large.set(database, large)
   }
 
-  /** Only one is in memory at a time. One that takes more than a document may keeps no other from being restored. */
+  /** Reads one large document at a time. One that exceeds the limits must not block the others. */
   async #indexLarge({ from, to }: Range): Promise<LargeDocument> {
     const { handle: file } = this.#largeFile as RoomFile
     const range = { file, from, to }
@@ -168,7 +168,7 @@ export class SpooledSource implements RestoreSource {
     }
   }
 
-  /** Notes a copy of a document. One that says "deleted" leaves nothing to restore of the copies before it. */
+  /** Notes a copy of a document. One that is deleted also revokes the copies before it. */
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     try {
       return (this.#copies.get(database) as CopyIndex).note(document.id)

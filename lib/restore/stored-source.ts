@@ -31,10 +31,7 @@ export class StoredSource implements RestoreSource {
     this.#makeSpool = makeSpool
   }
 
-  /**
-   * Checks that everything is there and is what was stored.
-   * @throws DamagedBackupError
-   */
+  /** Checks that everything is there and is what was stored. @throws DamagedBackupError */
   static async open(
     repository: Repository,
     header: StoredHeader,

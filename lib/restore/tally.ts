@@ -56,7 +56,6 @@ export class Tally {
     else this.count(decision.action)
   }
 
-  /** Counts a decision without carrying it out. */
   async countOnly(decision: Decision): Promise<void> {
     if (decision.action === 'fail') return this.fail(decision)
     if (decision.action !== 'leave' && decision.action !== 'skip')
@@ -64,7 +63,7 @@ export class Tally {
     this.count(decision.action)
   }
 
-  /** Tells of a document that holds settings, before it is changed. Returns nothing to wait for of others. */
+  /** Reports a settings document before it is changed. Returns nothing to wait for with other documents. */
   announce(id: string, action: 'create' | 'change' | 'delete'): Promise<void> | undefined {
     const { settings, report } = this.#options
     return settings.has(id) ? report.addSettings({ id, change: COUNTED[action] }) : undefined

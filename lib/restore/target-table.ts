@@ -17,8 +17,8 @@ const STATE_BITS = 0x07ffffff
 export type Comparison = 'absent' | 'same' | 'other'
 
 /**
- * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 59 bits of one of the
- * document's state, which is its revision or its content. Only whether a state is the same can be asked.
+ * Holds a database's documents in 16 bytes each: 64 bits of a keyed hash of the id, 59 bits of one of the
+ * state, which is the revision or the content. States can only be compared.
  */
 export class TargetTable {
   readonly #table: FingerprintTable
@@ -47,7 +47,7 @@ export class TargetTable {
   /**
    * Notes that a document was written at revision `rev`; {@link confirm} has to follow.
    * @param rev `undefined` where it is not known: nothing confirms the write then
-   * @param changed it was written over another version
+   * @param changed whether it was written over another version
    */
   noteWritten(id: string, rev: string | undefined, changed: boolean): void {
     if ((this.#set(id, rev ?? '', SEEN | WRITTEN | (changed ? CHANGED : 0)) & WRITTEN) === 0)
@@ -55,7 +55,7 @@ export class TargetTable {
   }
 
   /**
-   * Notes that the database shows a document at `rev`, which confirms a write when it is the revision written.
+   * Notes that the database shows a document at `rev`, which confirms a write of that revision.
    * @param alone there is no other leaf; what was created has to be alone
    */
   confirm(id: string, rev: string, alone: boolean): void {
@@ -66,12 +66,12 @@ export class TargetTable {
     this.#unconfirmed--
   }
 
-  /** Notes that a document was left as it is, since it is at the state it is to have. */
+  /** Notes that a document is at the state it is to have, and was left as it is. */
   noteLeft(id: string): void {
     this.#mark(this.#find(id), LEFT)
   }
 
-  /** Notes that the database shows a document at `rev`; one that was left, and is not at it, has to be confirmed. */
+  /** Notes that the database shows a document at `rev`. One that was left at another has to be confirmed. */
   doubt(id: string, rev: string | undefined): void {
     const at = this.#find(id)
     if (!this.#has(at, LEFT) || this.#has(at, WRITTEN)) return
@@ -92,7 +92,6 @@ export class TargetTable {
     return this.#has(this.#find(id), WRITTEN)
   }
 
-  /** Returns whether a document was written over another version. */
   wasChanged(id: string): boolean {
     return this.#has(this.#find(id), CHANGED)
   }
@@ -104,9 +103,8 @@ export class TargetTable {
   }
 
   /**
-   * Returns the revisions beside a document that go: all where it was created, else those that this restore has written.
-   * @param conflicts revisions that conflict with the one that shows
-   * @param own those of them that are known to be written by this restore
+   * Returns which of a document's `conflicts` go: all if it was created, else those that this restore wrote.
+   * @param own those that this restore is known to have written
    */
   toRemove(id: string, conflicts: readonly string[], own: readonly string[]): Revision[] {
     const created = !this.wasChanged(id)
@@ -119,7 +117,6 @@ export class TargetTable {
     return this.#table.isUsed(this.#find(id))
   }
 
-  /** Returns whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
     return this.#has(this.#find(id), SEEN)
   }
@@ -152,6 +149,6 @@ export class TargetTable {
   }
 }
 
-/** Returns which of `count` partitions a document belongs to. Partitions do not depend on the table's slots. */
+/** Returns which of `count` partitions a document is in, independently of the table's slots. */
 export const partitionOf = (id: string, count: number): number =>
   count === 1 ? 0 : (fingerprint(id).h >>> 0) % count

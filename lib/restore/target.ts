@@ -23,8 +23,8 @@ const SCAN_PAGE = { revision: 10_000, content: 1000 }
 const RESERVED = 'the database keeps its backups by this id: give the document another one'
 
 /**
- * What a database has by an id. `absent`: no revision, not even a deleted one. `reserved`: a document of the backups,
- * which is neither written over nor deleted. `unreadable`: it cannot be compared, and its revision is not known.
+ * A database's document by id. `absent`: it has no revision, not even a deleted one. `reserved`: it belongs
+ * to the backups, and is neither changed nor deleted. `unreadable`: neither content nor revision is known.
  */
 export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
   (
@@ -33,7 +33,7 @@ export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
     | { state: 'reserved' | 'unreadable'; reason: string }
   )
 
-/** What is known of a database when a restore begins. */
+/** A database as it was when the restore began. */
 interface Found {
   info: DatabaseInfo
   copies: CopiesState
@@ -43,7 +43,7 @@ interface Found {
   begun?: DatabaseInfo['update_seq']
 }
 
-/** Tells whether the document of this id and type belongs to the backups. */
+/** Returns whether the document of this id and type belongs to the backups. */
 type IsOwn = (id: string, type: string | undefined) => boolean
 
 /** A database as a restore finds it. */
@@ -61,9 +61,8 @@ export class Target {
   }
 
   /**
-   * Looks at a database, and waits for its copies to agree.
+   * Looks at a database, and waits for its copies to agree. @throws CouchError when it cannot be worked with
    * @param create how it is created where there is none; `undefined` creates none
-   * @throws CouchError when it cannot be worked with
    */
   static async find(db: CouchDatabase, isOwn: IsOwn, create: DatabaseSettings | undefined): Promise<Target> {
     const info = await db.find()
@@ -89,7 +88,6 @@ export class Target {
     return this.#found.info.doc_del_count !== 0
   }
 
-  /** Each shard has several copies, which may answer a request differently. */
   get isReplicated(): boolean {
     return isReplicated(this.#found.info)
   }
@@ -103,7 +101,7 @@ export class Target {
     return String(this.isReplicated ? (this.#found.begun ?? now) : now)
   }
 
-  /** Notes when a node was started since: it may have answered a scan with what it had when it went down. */
+  /** Notes whether a node was started since: it may have answered a scan with outdated documents. */
   async checkNodes(): Promise<void> {
     if (!this.isReplicated || this.isEmpty || this.#found.copies !== 'agree') return
     if (!noneStarted(this.#found.nodes, await nodesUp(this.db.client))) this.#found.copies = 'unchecked'
@@ -142,19 +140,18 @@ export class Target {
     return (await this.db.deleteRevisions(revisions)).filter(({ error }) => error !== undefined)
   }
 
-  /** Tells whether a document of the backup says what the target's does. */
   async isSame(document: SourceDocument, current: LiveDocument): Promise<boolean> {
     if (isLarge(document)) return this.#isSameLarge(document, current)
     const comparison = await inTurns(compareContent(document, current))
     if (comparison !== 'unknown') return comparison === 'same'
-    // What is read now is no larger than what is in memory already.
+    // The document read now is no larger than those in memory already.
     const { id, rev } = current
     for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
       return doc !== null && (await inTurns(sameAttachments(document, await inTurns(documentSteps(doc)))))
     return false
   }
 
-  /** Attachments that cannot be read are not those of the backup. */
+  /** Attachments that cannot be read count as other ones. */
   async #isSameLarge(document: LargeDocument, current: LiveDocument): Promise<boolean> {
     try {
       return await sameLarge(this.db, document, current)
@@ -166,7 +163,7 @@ export class Target {
   }
 }
 
-/** Creates a database where that is wanted. @returns what it tells: there is nothing in it */
+/** Creates a database where that is wanted. @returns counts of an empty database */
 async function created(db: CouchDatabase, settings: DatabaseSettings | undefined): Promise<DatabaseInfo> {
   const empty = { doc_count: 0, doc_del_count: 0 }
   if (!settings) return empty
@@ -174,7 +171,7 @@ async function created(db: CouchDatabase, settings: DatabaseSettings | undefined
   return { ...(await db.info()), ...empty }
 }
 
-/** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
+/** Reads a document, or tells why not: CouchDB holds documents that it would not take now. */
 export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
   try {
     return await inTurns(documentSteps(doc))
@@ -187,8 +184,8 @@ export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | In
 }
 
 /**
- * Reads all documents, in pages: their ids and revisions, with `content` what they say as well, but for the page of a
- * document that is too long to be held in memory.
+ * Reads the ids and revisions of all documents, in pages; with `content`, documents as well, except in the
+ * page of one that is too long for memory.
  */
 export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
   const retrier = db.client.retrier()
@@ -198,8 +195,8 @@ export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'
   for (;;) {
     let rows = 0
     try {
-      // Pages are counted as attempts here: one that broke goes on where it did.
-      // The last document of the page before comes again, unless it was deleted meanwhile.
+      // A page that broke is continued, so attempts are counted here. The last document of the page before
+      // comes again, unless it was deleted meanwhile.
       for await (const page of db.once.allDocs({ from: last, limit, includeDocs })) {
         rows += page.length
         yield page[0].id === last ? page.slice(1) : page

@@ -5,17 +5,16 @@ import { CouchError, isTooLarge } from '../couch/errors.js'
 const CRASHES = 2
 /** Documents in a row that may be blamed for what could be a fault of the database. */
 const BLAMED_IN_A_ROW = 100
-/** Statuses by which CouchDB, or a proxy, says that what was sent is to blame. */
+/** Statuses by which CouchDB, or a proxy, blames the request. */
 const SAYS_SO = [400, 413, 414, 415, 422, 431]
-/** Errors by which CouchDB does, whatever the status: its 412 is of nodes that are down as well. */
+/** Errors by which CouchDB does so at any status: its 412 may also mean that nodes are down. */
 const NAMES_IT = ['doc_validation', 'missing_stub']
 
 export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
 
 /**
- * Makes requests that write, and tells a document that the database cannot take from a database that cannot take
- * documents. Some documents make CouchDB answer with an internal error, and a proxy may refuse what it does not like, so
- * the status alone does not tell.
+ * Makes requests that write, and tells a document that the database refuses from a database that fails. The
+ * status does not tell: some documents cause an internal error, and a proxy may refuse anything.
  */
 export class WriteRequests {
   readonly #db: CouchDatabase
@@ -28,9 +27,8 @@ export class WriteRequests {
   }
 
   /**
-   * Makes a request until it is answered or refused. One that holds several documents is given up early after
-   * internal errors, to be sent in parts: so attempts are counted here.
-   *
+   * Makes a request until it is answered or refused. After internal errors, a request for several documents
+   * is given up early, to be sent in parts; so attempts are counted here.
    * @param call makes one attempt, see {@link CouchDatabase.once}
    * @throws CouchError when the database cannot be worked with
    */
@@ -55,10 +53,7 @@ export class WriteRequests {
     }
   }
 
-  /**
-   * Blames the one document of a request for its refusal.
-   * @throws the refusal, when it may be the database that is to blame
-   */
+  /** Blames a request's one document. @throws the refusal, when the database may be to blame */
   async blame(refusal: CouchError): Promise<void> {
     if (SAYS_SO.includes(refusal.status) || NAMES_IT.includes(refusal.error)) return
     // Some other document can be written.

@@ -8,7 +8,7 @@ import { readAttachmentBody } from './attachment-body.js'
 import type { RouteContext, Routes } from './context.js'
 import { clientOf, OWN_BODY, streamBodies, withBody } from './request-body.js'
 
-/** Room for the JSON around an attachment, and for characters that it escapes. */
+/** Bytes for the JSON around an attachment, and for characters that it escapes. */
 const overhead = (bytes: number) => 2 * bytes + 64 * 1024
 
 /** API 2: `PUT /backups/:backup_id/attachments/:att_name`. JSON is not parsed but streamed. */
@@ -21,8 +21,8 @@ export const appendAttachment: Routes = async (scope, context) => {
 }
 
 /**
- * Registers the same for names that are longer than the host's router takes of a parameter (`maxParamLength`, which is
- * 100 by default). The scope refuses requests with further segments, which the route matches as well.
+ * Registers the same for names longer than the router takes (`maxParamLength`, by default 100). The scope
+ * refuses requests with further segments, which the route matches too.
  */
 export const appendLongNamed: Routes = async (scope, context) => {
   const { schema, ...route } = routeOf(context)

@@ -16,9 +16,9 @@ import { AttachmentBody } from '../schemas/backup.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
 import { inSharedTurns } from '../waits/steps.js'
 
-/** Members of a body, repeated ones included. The schema takes one; a further one of the same name counts in its place. */
+/** Most members of a body, repeated ones included. Of members with one name, the last counts. */
 const MEMBERS = 20
-/** A body that may be right has one level. */
+/** Levels of nesting; a valid body has one. */
 const MAX_DEPTH = 1000
 
 const ATTACHMENT = '/attachment'
@@ -34,11 +34,11 @@ const validate = TypeBoxValidatorCompiler({
 })
 
 /**
- * Reads the body of an append, `{"attachment": "<string>"}`, as it arrives, and keeps the bytes of the string. Refuses a
- * body of more than {@link MEMBERS} members without reading the rest of it.
+ * Reads an append's body, `{"attachment": "<string>"}`, as it arrives, and keeps the bytes of the string.
+ * Stops at more than {@link MEMBERS} members.
  * @param limit bytes of the string
- * @throws errors of Fastify's for what is no JSON (400) and what the schema refuses (400), TooLargeError,
- *   InsufficientStorageError, and what the body throws
+ * @throws Fastify's errors for no JSON (400) and for a schema violation (400), TooLargeError,
+ * InsufficientStorageError, and what the body throws
  */
 export async function readAttachmentBody(
   body: AsyncIterable<Uint8Array>,
@@ -71,21 +71,20 @@ interface Problem {
 
 const problemsOf = (body: unknown): Problem[] => (validate(body) as { error?: Problem[] }).error ?? []
 
-/** Returns FST_ERR_VALIDATION, worded as Fastify does. */
 const refusal = (problems: readonly Problem[]): Error =>
   new ValidationError(
     problems.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ')
   )
 
-/** Checks a body against the schema. @throws FST_ERR_VALIDATION */
+/** @throws FST_ERR_VALIDATION */
 function checkBody(body: unknown): void {
   const problems = problemsOf(body)
   if (problems.length > 0) throw refusal(problems)
 }
 
 /**
- * Returns the refusal of a body with too many members, of which `body` outlines the first ones. It names those that the
- * schema does not know. `attachment` is not among them: a right one might have followed.
+ * Returns the refusal of a body with too many members. It names unknown members among the first ones, `body`,
+ * but not `attachment`: a right one might have followed.
  */
 function tooManyMembers(body: unknown): Error {
   const unknown = problemsOf(body).filter(({ instancePath }) => instancePath !== ATTACHMENT)
@@ -93,18 +92,18 @@ function tooManyMembers(body: unknown): Error {
   return refusal([{ instancePath: ATTACHMENT, message: `Expected once, found more than ${MEMBERS} times` }])
 }
 
-/** Values that stand for those of a kind: the schema asks for no more of them. */
+/** Stands for any value of a kind: the schema asks for no more. */
 const STAND_IN: Record<JsonKind, unknown> = { object: {}, array: [], string: '', number: 0, literal: null }
 
-/** Gives the bytes of `attachment`, and an outline of the body to be validated. */
+/** Finds the bytes of `attachment`, and outlines the body for validation. */
 class AttachmentVisitor implements JsonVisitor {
-  /** What the body is, its strings left out. `undefined` when there is none. */
+  /** The body without its strings; `undefined` when there is none. */
   body: unknown
   #members = 0
   #decoder = new JsonStringDecoder()
   #found: (Uint8Array | null)[] = []
 
-  /** Returns the bytes that were found since the last call. `null` stands where they begin anew: the last member counts. */
+  /** Returns the bytes found since the last call. `null` drops those before it: the last member counts. */
   take(): (Uint8Array | null)[] {
     const found = this.#found
     this.#found = []

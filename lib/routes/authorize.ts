@@ -7,8 +7,8 @@ import type { Ask } from './context.js'
 import { statusOf } from './error-handler.js'
 
 /**
- * Returns a hook that asks the host whether a request may be served, and notes who asks. A host's hook that throws, hangs,
- * replies itself, or gives `false` refuses.
+ * Returns a hook that asks the host whether a request may be served, and notes who asks. A host's hook that
+ * throws, hangs, replies itself, or returns `false` refuses.
  */
 export function authorizer(
   { authorize, timeouts }: ResolvedOptions,
@@ -23,7 +23,7 @@ export function authorizer(
         async () => authorize(request, { action: 'blockchain.optools.settings', scheme }, reply)
       )
       if (hasReplied()) return reply
-      // No type allows it, but whoever writes it means this.
+      // The types exclude `false`, but its meaning is clear.
       if ((requester as unknown) === false) throw new ForbiddenError()
       request.backupsRequester = requester ?? undefined
       return undefined
@@ -35,8 +35,8 @@ export function authorizer(
 }
 
 /**
- * Returns a function that tells whether somebody has replied. Fastify has none: `reply.sent` stays false while the host's
- * onSend hooks run and while a stream is sent, and an onSend hook of ours runs after all of the host's.
+ * Returns a function that tells whether somebody has replied. `reply.sent` stays false while the host's
+ * onSend hooks run and while a stream is sent, and our onSend hook would run after the host's.
  */
 function watchReply(reply: FastifyReply): () => boolean {
   let replied = false

@@ -15,28 +15,23 @@ declare module 'fastify' {
 /** Asks the host whether a request may be served, and replies to one that may not. */
 export type Ask = (request: FastifyRequest, reply: FastifyReply) => Promise<FastifyReply | undefined>
 
-/** What the routes of one prefix and version share. */
 export interface RouteContext {
   operations: Operations
   options: ResolvedOptions
   ask: Ask
-  /** Returns what OpenAPI wants to know of an operation besides its schemas. */
+  /** Returns an operation's OpenAPI members besides its schemas. */
   describe(operation: string): { operationId: string; hide: boolean; security?: Record<string, string[]>[] }
-  /**
-   * Returns what makes paths of the API absolute URLs. Called before anything is done.
-   * @throws InvalidParameterError when the request's headers name no host
-   */
+  /** Returns a function that makes paths absolute. @throws InvalidParameterError if headers name no host */
   urlsOf(request: FastifyRequest): (path: string) => string
 }
 
-/** Registers routes. */
 export type Routes = FastifyPluginAsyncTypebox<RouteContext>
 export type Scope = Parameters<Routes>[0]
 
 /** The version that OpenAPI documents show; the others are the same. */
 const DOCUMENTED_VERSION = 'v3'
 
-/** Returns a function that describes an operation of one prefix and version. */
+/** Describes operations of one prefix and version. */
 export function describer(
   scheme: AuthorizeContext['scheme'],
   version: string,
@@ -46,7 +41,7 @@ export function describer(
   return (operation) => ({
     operationId: scheme === 'session' ? `${operation}InSession` : operation,
     hide: version !== DOCUMENTED_VERSION,
-    // Left out unless the host names its schemes: @fastify/swagger fails on names that it does not know.
+    // Omitted unless the host names its schemes: @fastify/swagger fails on unknown names.
     ...(name !== undefined && { security: [{ [name]: [] }] })
   })
 }

@@ -12,7 +12,6 @@ import {
 } from '../errors.js'
 import { ACCEPTED_ENCODINGS } from './request-body.js'
 
-/** Seconds after which it makes sense to ask again. */
 const RETRY_AFTER = '5'
 
 /** Returns whether the same request may succeed soon. */
@@ -25,7 +24,7 @@ const isOfTheMoment = (error: unknown) =>
     AppendBusyError
   ].some((kind) => error instanceof kind)
 
-/** Replies with an error in the shape that clients of the API know: never more than its message, cut. */
+/** Replies with an error in the shape that clients of the API know: only its message, cut. */
 export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof OperationInProgressError) {
     const { statusCode, message, id } = error
@@ -35,10 +34,10 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   // RFC 9110, section 15.5.16
   if (error instanceof EncodingError) reply.header('accept-encoding', ACCEPTED_ENCODINGS)
   const statusCode = statusOf(error) ?? 500
-  // Errors of the system and of the host's code name paths, addresses and more.
+  // Errors of the system and of the host's code may name paths and addresses.
   const told = statusCode !== 500 || /^(FST|DB_BACKUPS)_/.test(error.code ?? '')
   if (statusCode >= 500) request.log.error({ err: cutError(error) }, 'backup request failed')
-  // Named, since Fastify does not find out for a stream that failed before its first byte.
+  // Set here, since Fastify does not set it for a stream that failed before its first byte.
   reply.type('application/json; charset=utf-8')
   return reply.code(statusCode).send({
     statusCode,
@@ -48,7 +47,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
   })
 }
 
-/** Returns the status that an error has, if any. Code of the host may throw what is no error. */
+/** Returns an error's status, if any. Code of the host may throw anything. */
 export function statusOf(error: unknown): number | undefined {
   const statusCode = (error as { statusCode?: unknown } | undefined | null)?.statusCode
   return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 600 ? statusCode : undefined

@@ -23,7 +23,7 @@ export const getBackup: Routes = async (scope, { operations, describe }) => {
       schema: {
         ...describe('getBackup'),
         summary: 'Get a backup with its documents and attachments',
-        // Not as a reply of its own: generated clients would take every reply to be either a backup or text.
+        // Not a reply of its own: generated clients would type every reply as either a backup or text.
         description:
           'Without documents while the backup runs. `Range: bytes=N-` is answered with 206 and the rest from that ' +
           'byte, when the length of the backup is known; `If-None-Match` with 304 while the backup is the same.',
@@ -56,7 +56,7 @@ export const getBackup: Routes = async (scope, { operations, describe }) => {
   )
 }
 
-/** Streams a backup, or its rest. A stream is sent as it is; the route's schema describes it. */
+/** Streams a backup, or its rest. */
 function sendContent(request: FastifyRequest, reply: FastifyReply, content: BackupContent): FastifyReply {
   const { etag, length, body, bodyFrom } = content
   const send = (bytes: Readable) => {
@@ -88,7 +88,7 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
     reply.header('content-range', `bytes */${length}`)
     throw new RangeAfterEndError(String(length))
   }
-  // Content-Range counts uncoded bytes: what compresses replies looks here.
+  // Content-Range counts uncoded bytes; compression plugins look at this header.
   request.raw.headers['accept-encoding'] = 'identity'
   reply.code(206)
   reply.header('content-range', `bytes ${start}-${length - 1}/${length}`)
@@ -97,8 +97,8 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
 }
 
 /**
- * Tells of a body that a hook of the host has coded that it is not the one which ranges are of: a client that resumes
- * the download would join bytes of both.
+ * Marks a body that a hook of the host has coded: ranges are of the uncoded one, and a client that resumes
+ * would join bytes of both.
  */
 async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
   const etag = reply.getHeader('etag')
@@ -114,8 +114,8 @@ async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload:
 }
 
 /**
- * Returns whether a client that sends `If-None-Match` has what would be sent. Compared as weak tags, since a coding before the
- * client makes them so (RFC 9110, 13.1.2).
+ * Returns whether a client has what would be sent, by its `If-None-Match`. Compares weak tags, since codings
+ * make tags weak (RFC 9110, 13.1.2).
  */
 function isNotModified(header: string | undefined, etag: string): boolean {
   if (header === undefined) return false
@@ -123,8 +123,8 @@ function isNotModified(header: string | undefined, etag: string): boolean {
 }
 
 /**
- * Returns where a request wants the body to begin: `Range: bytes=N-`, when `If-Range` is absent or has the body's tag.
- * `undefined` asks for the whole, as do the other forms of `Range`, which a server may ignore (RFC 9110, 14.2).
+ * Returns the start of `Range: bytes=N-`, if `If-Range` is absent or has the body's tag. `undefined` asks for
+ * the whole, as do other forms of `Range`, which a server may ignore (RFC 9110, 14.2).
  */
 function rangeStart(
   headers: { range?: string; 'if-range'?: string | string[] },

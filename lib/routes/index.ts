@@ -25,7 +25,6 @@ const PREFIXES: readonly { base: string; scheme: AuthorizeContext['scheme'] }[] 
 ]
 const VERSIONS = ['v1', 'v2', 'v3']
 
-/** The schemas that routes refer to by their `$id`. */
 const SCHEMAS = [AttachmentStored, Backup, BackupIds, BackupStarted, ErrorReply, RestoreStarted, Transaction]
 
 /** Registers the six routes at both prefixes and every version. */
@@ -40,7 +39,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   }
   scope.decorateRequest('backupsRequester', undefined)
   scope.setValidatorCompiler(TypeBoxValidatorCompiler)
-  // The schemas of replies describe them: the host's own refusals are sent as the host words them.
+  // The schemas only describe replies: the host's own refusals keep their words.
   scope.setSerializerCompiler(() => JSON.stringify)
   for (const schema of SCHEMAS) scope.addSchema(schema)
   scope.setErrorHandler(handleError)
@@ -64,7 +63,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   }
 }
 
-/** Accepts the JSON content type without a body, as clients send it. */
+/** Accepts the JSON content type without a body, which clients send. */
 function acceptEmptyJson(scope: Scope): void {
   const parse = scope.getDefaultJsonParser('error', 'error')
   scope.removeContentTypeParser('application/json')
@@ -74,11 +73,11 @@ function acceptEmptyJson(scope: Scope): void {
   })
 }
 
-/** Registers the routes of one prefix and version, and what answers paths beside them. */
+/** Registers the routes of one prefix and version, and the answers to paths beside them. */
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
   scope.register(async (own) => {
-    // Before anything of the body is read.
+    // Called before anything of the body is read.
     own.addHook('onRequest', context.ask)
     for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
       own.register(api, context)

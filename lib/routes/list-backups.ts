@@ -20,17 +20,17 @@ export const listBackups: Routes = async (scope, { operations, describe }) => {
     },
     async (_request, reply) => {
       const ids = await operations.sharedList()
-      // Many lists may be there at once, each with thousands of ids.
+      // There may be many lists at once, with thousands of ids each.
       await sharedTurn()
       return reply.type('application/json; charset=utf-8').send(replyOf(ids) as unknown as { ids: string[] })
     }
   )
 }
 
-/** Replies by the lists that they tell. */
+/** Replies by their lists. */
 const replies = new WeakMap<readonly string[], Buffer>()
 
-/** Returns the reply to all who get this list: however many read slowly, its bytes are held once. */
+/** Returns the reply shared by all who get this list: slow readers hold its bytes only once. */
 function replyOf(ids: readonly string[]): Buffer {
   const known = replies.get(ids)
   if (known) return known

@@ -2,22 +2,22 @@ import type { FastifyRequest } from 'fastify'
 import { InvalidParameterError } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 
-/** Characters of a name with all its labels, without the dot that may end it. */
+/** Most characters of a host name, without a dot at its end. */
 const MAX_NAME = 253
 const HOST = /^(?:\[[0-9a-f:.]+\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?$/i
 /** Part of a name between dots. Names inside a network may hold underscores. */
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i
 
 /**
- * Returns the origin that a client has reached the server at, `publicUrl` where that is set. A request without `Host`,
- * as HTTP/1.0 allows, has none but `localhost`.
- * @throws InvalidParameterError that names the header, when there is no address of a server in it
+ * Returns the origin at which a client reached the server, or `publicUrl`. Without a `Host` header, as
+ * HTTP/1.0 allows, the origin is `localhost`.
+ * @throws InvalidParameterError that names a header without a server's address
  */
 export function originOf(request: FastifyRequest, { publicUrl }: ResolvedOptions): string {
   return publicUrl ?? `${protocolOf(request)}://${hostOf(request)}`
 }
 
-/** Schemes are the same in any case (RFC 3986, section 3.1). */
+/** Returns the scheme in lower case: schemes are case-insensitive (RFC 3986, 3.1). */
 function protocolOf({ protocol }: FastifyRequest): string {
   const scheme = String(protocol).toLowerCase()
   if (scheme === 'http' || scheme === 'https') return scheme
@@ -26,7 +26,7 @@ function protocolOf({ protocol }: FastifyRequest): string {
 
 function hostOf({ host, headers }: FastifyRequest): string {
   const forwarded = headers['x-forwarded-host']
-  // Fastify takes the last of several, where it trusts who sends them: each proxy of a chain may add its own.
+  // Of several values, Fastify takes the last from trusted senders: each proxy of a chain may add its own.
   const trusted = forwarded !== undefined && host === String(forwarded).split(',').at(-1)?.trim()
   if (host === '' && !trusted) return 'localhost'
   if (isHost(host)) return host

@@ -8,19 +8,19 @@ const MOST_WAITING = 64
 const waiting = new WeakMap<Socket, number>()
 
 /**
- * Calls back when a reply can be sent. HTTP/1.1 sends the replies of a connection in the order of their requests: one to
- * a pipelined request has no socket until those before it have been sent.
+ * Calls back when a reply can be sent: in HTTP/1.1, the reply to a pipelined request has no socket until the
+ * replies before it have been sent.
  */
 export function inTurn({ raw }: FastifyReply, call: () => void): void {
-  // HTTP/2 has none of its own, but not null.
+  // In HTTP/2, `socket` is never null.
   if (raw.socket === null) raw.once('socket', call)
   else call()
 }
 
 /**
- * Resolves when a reply can be sent, so that nothing is done and held for it before: a small packet holds a thousand
+ * Resolves when a reply can be sent, so that nothing is held before: a small packet holds a thousand
  * requests.
- * @throws ClientLeftError, and TooManyRequestsError: that is replied at once, and Node.js stops reading from a connection
+ * @throws ClientLeftError, and TooManyRequestsError, replied at once: Node.js stops reading from a connection
  * with enough bytes to send
  */
 export async function turnOf(request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -33,7 +33,7 @@ export async function turnOf(request: FastifyRequest, reply: FastifyReply): Prom
   try {
     await new Promise<void>((resolve, reject) => {
       inTurn(reply, resolve)
-      // The reply itself does not close when it has had no socket.
+      // A reply that never had a socket does not emit `close`.
       request.raw.once('close', () => socket.destroyed && reject(new ClientLeftError()))
     })
   } finally {

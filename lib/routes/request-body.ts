@@ -16,10 +16,10 @@ import {
 import { sharedTurn } from '../waits/steps.js'
 import type { Scope } from './context.js'
 
-/** The encodings of bodies that are accepted, besides none. */
+/** Accepted encodings of bodies, besides none. */
 export const ACCEPTED_ENCODINGS = 'gzip'
 
-/** Tells fastify-raw-body, by the configuration of a route, to leave the route's body alone. */
+/** Route configuration that makes fastify-raw-body leave the body alone. */
 export const OWN_BODY: object = { rawBody: false }
 
 export interface BodyLimits {
@@ -32,10 +32,9 @@ export interface BodyLimits {
 }
 
 /**
- * Reads a request's body: bounded in size and silence, and inflated when it is gzip, which then has the same bounds.
- * Leaves the connection open for the reply. The stream tells Fastify how much it has received.
- *
- * @param payload what Fastify has of the body; not the request's own stream when a hook of the host has changed it
+ * Reads a request's body, bounded in size and silence, and inflates gzip within the same bounds. Leaves the
+ * connection open for the reply. The stream tells Fastify how much it has received.
+ * @param payload the body, which a hook of the host may have replaced
  * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, UploadTimeoutError,
  * InvalidBackupError
  */
@@ -55,28 +54,25 @@ export function readBody(request: FastifyRequest, payload: Readable, limits: Bod
   const body = Readable.from(encoding === 'gzip' ? inflated(received, changed, limits) : received, {
     objectMode: false
   })
-  // A hook that has inflated it tells what it received.
+  // A hook that inflated the body tells what it received.
   const get = () => (payload as { receivedEncodedLength?: number }).receivedEncodedLength ?? size
   return Object.defineProperty(body, 'receivedEncodedLength', { get })
 }
 
-/** Returns the encoding of a body by its usual name, `undefined` for none. */
+/** Returns a body's encoding by its usual name; `undefined` for none. */
 function encodingOf({ headers }: FastifyRequest): string | undefined {
   const encoding = headers['content-encoding']?.trim().toLowerCase()
   if (!encoding || encoding === 'identity') return undefined
   return encoding === 'x-gzip' ? 'gzip' : encoding
 }
 
-/** Reads a body in bounds. @throws BodyAlreadyReadError when some of it is gone, and what {@link bounded} throws */
+/** Reads a body in bounds. @throws BodyAlreadyReadError if some of it is gone; see {@link bounded} */
 async function* firstReading(payload: Readable, bounds: Bounds): AsyncGenerator<Buffer> {
   if (payload.readableDidRead) throw new BodyAlreadyReadError()
   yield* bounded(bytesOf(payload), bounds)
 }
 
-/**
- * Inflates what was received.
- * @param changed whether a hook of the host has had the body, and may have inflated it
- */
+/** Inflates what was received, unless a hook of the host, which may have `changed` it, has inflated it. */
 async function* inflated(
   received: AsyncGenerator<Buffer>,
   changed: boolean,
@@ -107,18 +103,18 @@ async function* gunzipped(pieces: AsyncGenerator<Buffer>): AsyncGenerator<Buffer
   }
 }
 
-/** Gives a scope's routes JSON as a stream, which their readers check: no parser reads it into memory. */
+/** Passes JSON to a scope's routes as a stream, which their readers check. */
 export function streamBodies(scope: Scope): void {
   const compile = scope.validatorCompiler as NonNullable<Scope['validatorCompiler']>
-  // Also those of the host, and Fastify's own for text.
+  // Those of the host too, and Fastify's own for text.
   scope.removeAllContentTypeParsers()
   scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))
   scope.setValidatorCompiler((route) => (route.httpPart === 'body' ? () => true : compile(route)))
 }
 
 /**
- * Has `work` read the body of a route of {@link streamBodies}. When that fails, a client that is still sending gets the
- * reply all the same.
+ * Has `work` read the body of a route of {@link streamBodies}. When it fails, clients that still send get the
+ * reply.
  * @throws EncodingError, ClientLeftError, what `work` throws
  */
 export async function withBody<T>(
@@ -132,7 +128,7 @@ export async function withBody<T>(
     // Many requests may come in one turn.
     await sharedTurn()
     const body = readBody(request, payload, limits)
-    // What is left of the request is for `leave`.
+    // `leave` handles the rest of the request.
     return await work(body).finally(() => body.destroy())
   } catch (error) {
     if (request.raw.destroyed && !request.raw.complete) throw new ClientLeftError()
@@ -142,8 +138,8 @@ export async function withBody<T>(
 }
 
 /**
- * Leaves a body that was refused so that its sender sees the reply. HTTP/1.1 closes the connection with it, so the body
- * is read on before, unless nothing comes of it; HTTP/2 has streams that end by themselves, and no such header.
+ * Leaves a refused body so that its sender sees the reply. HTTP/1.1 closes the connection, so the body is
+ * read on before, unless it is silent; streams of HTTP/2 end by themselves.
  */
 async function leave(
   request: FastifyRequest,
@@ -165,7 +161,7 @@ export function clientOf({ raw }: FastifyReply): AbortSignal {
   return left.signal
 }
 
-/** Reads bodies that Fastify parses by {@link readBody}. */
+/** Passes bodies that Fastify parses through {@link readBody}. */
 export function readParsedBody(idle: number): preParsingAsyncHookHandler {
   return async (request, _reply, payload) => {
     const limits = { received: Number.POSITIVE_INFINITY, inflated: request.routeOptions.bodyLimit, idle }

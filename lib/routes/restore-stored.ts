@@ -8,7 +8,7 @@ import type { Routes } from './context.js'
 import { OWN_BODY, readParsedBody } from './request-body.js'
 import { parseSkipLists } from './skip-list.js'
 
-/** A URL of 2,048 characters of 3 bytes, and what stands around it: any number of requests may bring a body at a time. */
+/** Bytes of a webhook URL (2,048 characters of 3 bytes) and of the JSON around it. */
 const MOST_BYTES = 8 * 1024
 
 /** API 4: `PUT /backups/:backup_id` */
@@ -20,7 +20,7 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
       bodyLimit: MOST_BYTES,
       preParsing: readParsedBody(options.timeouts.idle),
       preValidation: async (request) => {
-        // Clients that name no webhook send no body, `null` or an empty object.
+        // Clients without a webhook send no body, `null` or an empty object.
         request.body ??= {}
       },
       schema: {

@@ -10,7 +10,7 @@ import { inTurns, type Steps } from '../waits/steps.js'
 export async function parseSkipLists(
   query: Static<typeof RestoreQuery>
 ): Promise<Partial<Record<LogicalDatabase, string[]>>> {
-  // Where a host takes long request lines, decoding one has taken this turn of the event loop.
+  // Where a host takes long request lines, decoding one has used up this turn of the event loop.
   await turn()
   return {
     system: await inTurns(parseSkipList('skip_system', query.skip_system)),
@@ -20,7 +20,6 @@ export async function parseSkipLists(
 
 /**
  * Reads a skip list, see {@link readSkipList}; a repeated parameter adds to it.
- *
  * @throws InvalidParameterError (400) that names the parameter
  */
 export function* parseSkipList(parameter: string, value: string | string[] = []): Steps<string[]> {

@@ -51,8 +51,8 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
 }
 
 /**
- * Refuses a body but none, `null` and an empty object, which clients send. Not a schema: OpenAPI would show it as a body
- * to send.
+ * Refuses any body but none, `null` and an empty object, which clients send. In a schema, OpenAPI would show
+ * the body.
  * @throws InvalidParameterError
  */
 async function refuseBody({ body }: FastifyRequest): Promise<void> {

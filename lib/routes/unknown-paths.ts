@@ -3,13 +3,13 @@ import { cutText, MOST } from '../bytes/cut-text.js'
 import { InvalidParameterError } from '../errors.js'
 import type { Routes, Scope } from './context.js'
 
-/** Replies as Fastify does to a request for which there is no route. Tells nothing that was not asked. */
+/** Replies as Fastify does to a request without a route, and repeats only what was asked. */
 async function replyUnknown({ method, url }: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const message = cutText(`Route ${method}:${url} not found`, MOST.message)
   return reply.code(404).send({ statusCode: 404, error: 'Not Found', message })
 }
 
-/** Answers whoever asks for what does not exist: as Fastify does, but before a body is waited for. */
+/** Answers requests for unknown paths as Fastify does, but without waiting for a body. */
 export function answerUnknown(scope: Scope): void {
   scope.setNotFoundHandler(replyUnknown)
   scope.addHook('onRequest', async (request, reply) => {
@@ -18,15 +18,15 @@ export function answerUnknown(scope: Scope): void {
 }
 
 /**
- * Returns the segments of a path for which the wild card at the end of its route stands, as the client sent them. The
- * router's parameter is decoded: an encoded slash in it is none that divides.
+ * Returns the undecoded segments that a wild card stands for: the router's parameter no longer tells an
+ * encoded slash from one that divides.
  */
 function wildSegments({ url, routeOptions }: FastifyRequest): string[] {
   const before = (routeOptions.url as string).split('/').length - 1
   return url.split('?', 1)[0].split('/').slice(before)
 }
 
-/** Answers, for a route that ends with a wild card, requests with more segments than one: they are not there for anybody. */
+/** Refuses requests with several segments where a wild card stands for one. */
 export async function refuseMoreSegments(
   request: FastifyRequest,
   reply: FastifyReply
@@ -35,8 +35,8 @@ export async function refuseMoreSegments(
 }
 
 /**
- * Registers routes for ids that the router does not match, since they are longer than the host's `maxParamLength`: it
- * would reply 414 to anybody. Tells those who may ask what is wrong, before a body is read.
+ * Registers routes for ids longer than `maxParamLength`, for which the router would reply 414 to anybody.
+ * Tells permitted clients what is wrong, before a body is read.
  */
 export const refuseLongIds: Routes = async (scope, { ask }) => {
   scope.addHook('onRequest', async (request, reply) => {
@@ -50,7 +50,7 @@ export const refuseLongIds: Routes = async (scope, { ask }) => {
     url: '/*',
     exposeHeadRoute: false,
     schema: { hide: true } as object,
-    // Not reached: a hook has replied.
+    // Never reached: a hook has replied.
     handler: replyUnknown
   })
 }

@@ -4,7 +4,7 @@ import { Silence } from '../waits/silence.js'
 import { breakOff, cutConnection } from './break-off.js'
 import { inTurn } from './reply-turn.js'
 
-/** Cuts off replies whose clients do not take them. A reply that is a stream is watched from its end on. */
+/** Cuts off replies that clients do not read. A streamed reply is watched from its end on. */
 export class UnreadReplies {
   readonly #idle: number
   readonly #unsent = new Map<FastifyReply, Silence>()
@@ -20,7 +20,7 @@ export class UnreadReplies {
     })
   }
 
-  /** Knows of a reply as soon as its request is there, and those before it on its connection have been sent. */
+  /** Registers a reply once its request is there, and earlier replies on its connection are sent. */
   begin(reply: FastifyReply): void {
     inTurn(reply, () => {
       const silence = new Silence(this.#idle, () => this.#cut(reply))
@@ -32,7 +32,7 @@ export class UnreadReplies {
     })
   }
 
-  /** Watches what is sent, an error in place of a stream as well. */
+  /** Watches a payload, also an error that replaced a stream. */
   watch(reply: FastifyReply, payload: unknown): void {
     inTurn(reply, () => {
       const silence = this.#unsent.get(reply)
@@ -41,7 +41,7 @@ export class UnreadReplies {
     })
   }
 
-  /** Breaks off a reply, and cuts its connection if that does not end it: HTTP/2 resets by a frame, which has to be taken. */
+  /** Breaks off a reply, and cuts its connection if the client does not take the reset frame of HTTP/2. */
   #cut(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => cutConnection(reply))
     finished(reply.raw, () => silence.end())

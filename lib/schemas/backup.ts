@@ -42,7 +42,7 @@ export const AttachmentParams = Type.Object({
   })
 })
 
-/** Parameters of the route for names that the router takes as a wild card. */
+/** Parameters of the route for names that match a wild card. */
 export const LongNameParams = Type.Object({ backup_id: BackupId, '*': Type.String() })
 
 export const AttachmentBody = Type.Object(
@@ -105,7 +105,6 @@ const BackupDatabase = Type.Object({
   docs: Type.Array(Document)
 })
 
-/** What the get-backup API sends. */
 export const Backup = Type.Object(
   {
     id: Type.String(),

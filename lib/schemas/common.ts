@@ -20,7 +20,6 @@ export const Count = (description: string) => Type.Integer({ description })
 export const Milliseconds = (what: string) =>
   Type.Number({ description: `${what}, in milliseconds since the epoch` })
 
-/** Examples by name, as OpenAPI has them. */
 export type Examples<T> = Record<string, { summary: string; value: T }>
 
 export interface ReplySchema<T extends TSchema> {
@@ -29,10 +28,10 @@ export interface ReplySchema<T extends TSchema> {
   content: { 'application/json': { schema: TUnsafe<Static<T>>; examples: Examples<Static<T>> } }
 }
 
-/** Refers to a schema by its `$id`, so that OpenAPI documents name it once. */
+/** Refers to a schema by its `$id`, so that OpenAPI documents contain it once. */
 export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
 
-/** Describes a reply. Nothing is serialized by it. */
+/** Describes a reply; it is not used for serializing. */
 export const reply = <T extends TSchema>(
   description: string,
   schema: T,

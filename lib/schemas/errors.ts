@@ -216,7 +216,6 @@ const ERRORS = {
   )
 } satisfies Record<string, ErrorExample>
 
-/** Errors of the routes that read a body. */
 export const BODY_ERRORS = [
   'uploadStalled',
   'bodyAlreadyRead',
@@ -224,7 +223,6 @@ export const BODY_ERRORS = [
   'compressedBody'
 ] as const satisfies ErrorName[]
 
-/** Errors of the routes that start a restore. */
 export const RESTORE_ERRORS = [
   'restoreRuns',
   'backupRunsInstead',
@@ -271,7 +269,7 @@ const HEADERS: Record<string, Record<string, object>> = {
 
 type ErrorName = keyof typeof ERRORS
 
-/** Describes the errors that every route may reply with, and those named. */
+/** Describes the errors of every route, and those named. */
 export function errorReplies(
   ...names: ErrorName[]
 ): Record<keyof typeof DESCRIPTIONS, ReplySchema<typeof ErrorReply>> {

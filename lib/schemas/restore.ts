@@ -43,7 +43,7 @@ const UploadedDatabase = Type.Object({
   )
 })
 
-/** Describes an upload. The body is read as a stream, and checked by its reader. */
+/** Only describes an upload: the body is streamed, and checked by its reader. */
 export const UploadBody = Type.Object(
   {
     client_webhook_url: ClientWebhook,

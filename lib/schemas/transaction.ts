@@ -23,7 +23,6 @@ const ByDatabase = <T extends TSchema>(schema: T, options?: ObjectOptions) => {
   return Type.Optional(Type.Object({ components: member, sessions: member, system: member }, options))
 }
 
-/** What a client's webhook receives. */
 export const Transaction = Type.Object(
   {
     tx_id: Type.String(),
@@ -107,7 +106,6 @@ const EXAMPLE = {
   failures: []
 }
 
-/** The POST to the client's webhook, as an OpenAPI callback. */
 export const clientWebhookCallback = {
   restoreEnded: {
     '{$request.body#/client_webhook_url}': {

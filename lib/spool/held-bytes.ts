@@ -1,15 +1,15 @@
 import type { Room, RoomFile } from './room.js'
 
-/** Bytes that are held in memory before a file is opened for them. */
+/** Bytes held in memory before a file is opened. */
 const IN_MEMORY = 16 * 1024
-/** Bytes of a file that are read at a time. */
+/** Bytes of a file read at a time. */
 const PIECE = 64 * 1024
 
-/** Bytes of a request that are kept until they are stored: a few in memory, more of them in a file. */
+/** Keeps bytes of a request until they are stored: a few in memory, more in a file. */
 export class HeldBytes {
   readonly #room: Room
   #block: Buffer | undefined
-  /** Bytes in the block that are not in the file. */
+  /** Bytes in the block that are not in the file yet. */
   #used = 0
   #file: RoomFile | undefined
 
@@ -39,7 +39,6 @@ export class HeldBytes {
     else if (this.#block) yield Buffer.from(this.#block.subarray(0, this.#used))
   }
 
-  /** Drops the bytes. */
   async clear(): Promise<void> {
     const file = this.#file
     this.#file = undefined

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { InsufficientStorageError } from '../errors.js'
 
-/** Bytes that the uploads of this process take, by directory: registrations may share one. */
+/** Bytes that uploads of this process take, by directory, which registrations may share. */
 const taken = new Map<string, number>()
 
-/** Room on the host's disk for uploads. All that share a directory in a process share the room. */
+/** Room on the host's disk for uploads, shared by all users of a directory in this process. */
 export class Room {
   readonly #directory: string
   readonly #limit: number
@@ -21,12 +21,11 @@ export class Room {
     this.#limit = limit
   }
 
-  /** Bytes that are taken. */
   get taken(): number {
     return taken.get(this.#directory) ?? 0
   }
 
-  /** @throws InsufficientStorageError, and takes nothing then */
+  /** Takes room for so many bytes. @throws InsufficientStorageError, having taken none */
   claim(bytes: number): void {
     const wanted = this.taken + bytes
     if (wanted > this.#limit) {
@@ -44,8 +43,7 @@ export class Room {
   }
 
   /**
-   * Opens an empty file that only this process' user can read. It has no name: it is gone with its process, however that
-   * ends.
+   * Opens an empty, unnamed file that only this process' user can read: it is gone when its process ends.
    * @throws InsufficientStorageError
    */
   async file(): Promise<RoomFile> {
@@ -60,11 +58,10 @@ export class Room {
   }
 }
 
-/** A file that is written from its beginning to its end, and read by position. It takes room until it is closed. */
+/** A file that is written in order and read by position. It takes room until it is closed. */
 export class RoomFile {
   readonly handle: FileHandle
   readonly #room: Room
-  /** Bytes written so far. */
   size = 0
   readonly #path: string | undefined
   #closed = false
@@ -88,7 +85,6 @@ export class RoomFile {
     }
   }
 
-  /** Removes the file, and gives its room back. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true

@@ -2,16 +2,15 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { Room, RoomFile } from './room.js'
 
 const BLOCK = 256 * 1024
-/** Length and ordinal before each document. */
+/** Bytes of length and ordinal before each document. */
 const FRAME = 8
 
-/** A document as it lies in a spool. */
 export interface Spooled {
   ordinal: number
   bytes: Buffer
 }
 
-/** Documents of a backup on the host's disk. */
+/** Keeps documents of a backup on the host's disk. */
 export class Spool {
   readonly #room: Room
   readonly #files = new Map<string, DocumentFile>()
@@ -32,20 +31,19 @@ export class Spool {
     for (const file of this.#files.values()) await file.flush()
   }
 
-  /** Yields documents in the order in which they were appended, in groups. A group is valid until the next is asked for. */
+  /** Yields documents in the order of appending, in groups valid until the next is asked for. */
   async *read(database: LogicalDatabase, design: boolean): AsyncGenerator<Spooled[]> {
     const file = this.#files.get(nameOf(database, design))
     if (file) yield* file.read()
   }
 
-  /** Opens a file for documents that are too large for memory. */
   async largeFile(): Promise<RoomFile> {
     const file = await this.#room.file()
     this.#large.push(file)
     return file
   }
 
-  /** Removes everything, and gives the room back. */
+  /** Removes all files, and gives the room back. */
   async remove(): Promise<void> {
     const files = [...[...this.#files.values()].map(({ file }) => file), ...this.#large]
     await Promise.all(files.map((file) => file.close().catch(() => undefined)))
@@ -85,7 +83,7 @@ class DocumentFile {
     await this.flush()
     const { handle, size: length } = this.file
     let buffer = Buffer.allocUnsafeSlow(BLOCK)
-    /** Bytes at the buffer's beginning that were read, and belong to no group yet. */
+    /** Bytes at the buffer's beginning that belong to no group yet. */
     let kept = 0
     for (let position = 0; position < length; ) {
       const needed = Math.max(BLOCK, kept >= FRAME ? FRAME + buffer.readUInt32LE(0) : 0)

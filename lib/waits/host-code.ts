@@ -1,11 +1,7 @@
 import { HostTimeoutError } from '../errors.js'
 import { within } from './within.js'
 
-/**
- * Waits for code of the host.
- * @param name of the option, for the error
- * @throws HostTimeoutError, and what the code throws
- */
+/** Waits for code of the host, `name` being its option. @throws HostTimeoutError, and what the code throws */
 export const hostWithin = <T>(ms: number, name: string, call: () => T | Promise<T>): Promise<T> =>
   within(
     ms,
@@ -13,7 +9,7 @@ export const hostWithin = <T>(ms: number, name: string, call: () => T | Promise<
     async () => call()
   )
 
-/** Returns what a function of the host gives now: it may throw, or give nothing, until the host is ready. */
+/** Returns what a function of the host gives now; `undefined` while it throws or gives nothing. */
 export function nowOf(read: () => unknown): unknown {
   try {
     return read() ?? undefined
@@ -22,7 +18,7 @@ export function nowOf(read: () => unknown): unknown {
   }
 }
 
-/** Returns whether a host gives a promise where a value is wanted. Its rejection is not left unhandled. */
+/** Returns whether a host gave a promise in place of a value, and handles its rejection. */
 export function isPromise(value: unknown): boolean {
   if (!(value instanceof Promise)) return false
   value.catch(() => undefined)

@@ -1,8 +1,6 @@
 /**
- * Aborts with the first of some signals, or after a time.
- *
- * `AbortSignal.any` and `AbortSignal.timeout` do the same, and leave something behind until their time is over: the
- * figures are in docs/internals/couchdb.md.
+ * Aborts with the first of some signals, or after a time. `AbortSignal.any` and `AbortSignal.timeout` would
+ * leave memory behind until their time is over (docs/internals/couchdb.md).
  */
 export class LinkedAbort extends AbortController {
   readonly #followed: { signal: AbortSignal; onAbort: () => void }[] = []

@@ -3,13 +3,13 @@ import { within } from './within.js'
 interface PlacesOptions {
   /** How many have a place at a time. */
   most: number
-  /** How many may wait for one. Default 0. */
+  /** Most that may wait for a place. Default 0. */
   waiting?: number
   /** Milliseconds that they wait. Default 0. */
   patience?: number
 }
 
-/** Bounds what is done at a time. */
+/** Bounds how much is done at a time. */
 export class Places {
   readonly #options: Required<PlacesOptions>
   #taken = 0
@@ -19,10 +19,7 @@ export class Places {
     this.#options = { most, waiting, patience }
   }
 
-  /**
-   * Does something in a place, as soon as one is free.
-   * @throws what `full` gives, when none becomes free in time, or too many wait already
-   */
+  /** Does something as soon as a place is free. @throws what `full` returns when none is in time */
   async take<T>(full: () => Error, work: () => Promise<T>): Promise<T> {
     if (this.#taken >= this.#options.most) await this.#wait(full)
     else this.#taken++
@@ -33,7 +30,7 @@ export class Places {
     }
   }
 
-  /** Resolves with the place of another, which gives it on. */
+  /** Waits for a place that another passes on. */
   async #wait(full: () => Error): Promise<void> {
     if (this.#waiting.size >= this.#options.waiting) throw full()
     let next = () => {}
@@ -50,7 +47,7 @@ export class Places {
       })
     } catch (error) {
       this.#waiting.delete(next)
-      // The place came in the very moment in which the wait was given up.
+      // The place came as the wait was given up.
       if (given) this.#giveBack()
       throw error
     }

@@ -1,4 +1,4 @@
-/** Returns the milliseconds that a header `Retry-After` asks to wait, which it tells in seconds or as a date. */
+/** Returns the milliseconds of a `Retry-After` header, in seconds or a date. */
 export function retryAfter(header: string | string[] | undefined): number | undefined {
   if (header === undefined) return undefined
   const value = String(header)

@@ -1,7 +1,4 @@
-/**
- * Counts how long another side keeps this one waiting. Waits that are ours, such as for a reader that is paused, do not
- * count, nor do they stop later waits from being counted.
- */
+/** Measures how long the other side keeps this one waiting. Own pauses neither count nor stop that. */
 export class Silence {
   readonly #ms: number
   readonly #onSilent: () => void
@@ -15,12 +12,12 @@ export class Silence {
     this.#onSilent = onSilent
   }
 
-  /** Counts from now on: the other side is waited for. */
+  /** Starts counting: the other side is waited for. */
   wait(): void {
     if (this.#ended) return
     this.#waiting = true
     if (this.#timer) this.#timer.refresh()
-    // What is waited for keeps the process alive, if anything does.
+    // The work that is waited for keeps the process alive, if anything does.
     else this.#timer = setTimeout(() => this.#expire(), this.#ms).unref()
   }
 
@@ -29,7 +26,7 @@ export class Silence {
     this.#waiting = false
   }
 
-  /** Passes a body on. The time that it takes does not count. */
+  /** Passes a body on, without counting the time that it takes. */
   async *without(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     this.pause()
     yield* body

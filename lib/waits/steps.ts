@@ -3,10 +3,10 @@ import { slicesOf } from '../bytes/views.js'
 
 /** Milliseconds of steps in one turn of the event loop. */
 const SLICE = 5
-/** Bytes of a document from which each walk over them has a turn of its own: one over 8 MB takes some 10 ms. */
+/** Bytes of a document from which each walk over it has its own turn: 8 MB take about 10 ms. */
 const LONG = 256 * 1024
 
-/** Work that yields where it may be interrupted, after a millisecond or two at most where it can. */
+/** Work that yields, at least every millisecond or two, where it may be interrupted. */
 export type Steps<T> = Generator<undefined, T>
 
 /** Does all steps in this turn. */
@@ -17,7 +17,7 @@ export function atOnce<T>(steps: Steps<T>): T {
   }
 }
 
-/** Does the steps in as many turns of the event loop as they take. What is short is done in this one. */
+/** Does the steps in as many turns of the event loop as they take; short work is done in this turn. */
 export async function inTurns<T>(steps: Steps<T>): Promise<T> {
   let since = performance.now()
   for (;;) {
@@ -29,26 +29,22 @@ export async function inTurns<T>(steps: Steps<T>): Promise<T> {
   }
 }
 
-/**
- * Does the steps of a walk over `bytes`: in this turn where these are short, else in as many as it takes.
- * For walks over each of many documents: most are short, and leave nothing to wait for.
- */
+/** Does the steps of a walk over `bytes`, synchronously if these are short, as most documents are. */
 export const inTurnsIfLong = <T>(bytes: Uint8Array, steps: Steps<T>): T | Promise<T> =>
   bytes.length > LONG ? inTurns(steps) : atOnce(steps)
 
-/** Lets others run after a walk over long bytes. Returns nothing to wait for after short ones. */
+/** Lets others run after a walk over long bytes; returns nothing to wait for after short ones. */
 export const turnAfter = (bytes: Uint8Array): Promise<void> | undefined =>
   bytes.length > LONG ? turn() : undefined
 
-/** When work that is shared began in this turn of the event loop; `undefined` when it has not. */
+/** When shared work began in this turn of the event loop. */
 let sharedSince: number | undefined
-/** Continue what waits for a further turn, first come first. */
+/** Callbacks that wait for a further turn, first come first. */
 const waiting: (() => void)[] = []
 
 /**
- * Lets the event loop go on once the work of all callers has taken {@link SLICE} in this turn. Each of many requests that
- * did so by itself would add a slice of its own to the same turn. Call it before each millisecond or so of work.
- *
+ * Lets the event loop go on once all callers' work has taken {@link SLICE} in this turn: each of many
+ * requests would otherwise add its own slice. Call it before each millisecond or so of work.
  * @returns nothing to wait for while there is time left
  */
 export function sharedTurn(): Promise<void> | undefined {
@@ -68,10 +64,10 @@ function beginShared(): void {
   })
 }
 
-/** Bytes that are scanned at a time. Those that take longest, escapes, take about a millisecond. */
+/** Bytes that are scanned at a time: escapes, the slowest, take about a millisecond. */
 const SCANNED = 32 * 1024
 
-/** Cuts pieces so that others have their turns between the parts, see {@link sharedTurn}. */
+/** Cuts pieces so that others have turns between the parts, see {@link sharedTurn}. */
 export async function* inSharedTurns(
   pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 ): AsyncGenerator<Uint8Array> {

@@ -1,23 +1,19 @@
-/** Who may wait for a turn, and for how long. */
 export interface Patience {
   /** How many may wait for the same turn. */
   most: number
-  /** Thrown when as many wait already. */
+  /** Makes the error when as many wait already. */
   full: () => Error
-  /** Ends the wait. */
   signal: AbortSignal
 }
 
-/** Lets those who change the same thing do so one after another, in the order in which they came. */
+/** Orders changes of the same thing, in the order in which they were asked for. */
 export class Turns {
-  /** For each thing that is being changed, how to begin what waits. */
+  /** Functions that start the waiting changes, by the thing that they change. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
   /**
-   * Runs `work` when everybody who came before has ended.
-   * @param key what is changed
-   * @param patience none: it waits however many there are
-   * @throws the reason of `patience.signal`, what `patience.full` gives, and what `work` throws
+   * Runs `work` after everything that came before. Without `patience`, any number may wait.
+   * @throws the reason of `patience.signal`, what `patience.full` returns, and what `work` throws
    */
   async take<T>(key: string, work: () => Promise<T>, patience?: Patience): Promise<T> {
     const waiting = this.#waiting.get(key) ?? []

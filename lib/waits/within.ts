@@ -1,7 +1,4 @@
-/**
- * Waits for something, but not for ever.
- * @throws what `late` gives, when it takes longer than `ms` milliseconds
- */
+/** Waits at most `ms` milliseconds for a call. @throws what `late` returns when the time is over */
 export async function within<T>(ms: number, late: () => Error, call: () => Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const timeout = new Promise<never>((_resolve, reject) => {

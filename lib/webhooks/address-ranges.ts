@@ -3,15 +3,15 @@ import ipaddr from 'ipaddr.js'
 
 type Address = ipaddr.IPv4 | ipaddr.IPv6
 
-/** Ranges that may be called, by the library's names. Every other range that it names is refused. */
+/** Ranges that may be called, as the library names them. All its other ranges are refused. */
 const CALLED = new Set(['unicast', 'loopback', 'private', 'uniqueLocal'])
 
-/** Ranges whose addresses hold one of IPv4, which decides: the byte that it begins at. */
+/** Ranges with an IPv4 address inside, which decides, by the byte at which it begins. */
 const IPV4_AT: Record<string, number | undefined> = { ipv4Mapped: 12, rfc6145: 12, rfc6052: 12, '6to4': 2 }
 
-/** What the library has no name for, or another: refused, whatever it says. */
+/** Refused subnets that the library does not name, or names otherwise. */
 export const REFUSED_SUBNETS = [
-  // Where AWS, Azure, Google, Oracle, Alibaba and Scaleway give out credentials.
+  // AWS, Azure, Google, Oracle, Alibaba and Scaleway give out credentials here.
   '169.254.169.254/32',
   '168.63.129.16/32',
   '100.100.100.200/32',
@@ -20,18 +20,18 @@ export const REFUSED_SUBNETS = [
   'fd20:ce::/32',
   'fd00:c1::/32',
   'fd00:42::42/128',
-  // NAT64 of one network, where the IPv4 address may begin at several places.
+  // Local NAT64, where the IPv4 address may begin at several places.
   '64:ff9b:1::/48'
 ]
 
 const REFUSED = REFUSED_SUBNETS.map((subnet) => ipaddr.parseCIDR(subnet))
 
-/** All of IPv6 that is allocated for everybody. The library calls the rest unicast as well. */
+/** All globally allocated IPv6. The library calls the rest unicast as well. */
 const GLOBAL_UNICAST = ipaddr.parseCIDR('2000::/3')
 
-/** Returns whether an address that `net.isIP` takes must not be connected to. */
+/** Returns whether an address, valid by `net.isIP`, must not be connected to. */
 export function isRefusedAddress(address: string): boolean {
-  // A zone marks an address of one link.
+  // A zone marks a link-local address.
   return address.includes('%') || isRefused(ipaddr.parse(withoutDots(address)))
 }
 

@@ -2,12 +2,12 @@ import { lookup as dnsLookup, type LookupAddress } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import { isRefusedAddress } from './address-ranges.js'
 
-/** A URL that the server must not call. The message does not hold the URL. */
+/** Thrown for a URL that the server must not call, without naming it. */
 export class RefusedUrlError extends Error {
   override readonly name = 'RefusedUrlError'
 }
 
-/** Checks what can be told from a webhook's URL alone. @throws RefusedUrlError */
+/** Checks a webhook's URL by itself. @throws RefusedUrlError */
 export function parseWebhookUrl(text: string): URL {
   if (text.length > 2048) throw new RefusedUrlError('is longer than 2048 characters')
   if (!URL.canParse(text)) throw new RefusedUrlError('is not a URL')
@@ -15,13 +15,13 @@ export function parseWebhookUrl(text: string): URL {
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
     throw new RefusedUrlError('is not an http(s) URL')
   if (url.username || url.password) throw new RefusedUrlError('must not hold credentials')
-  // Spellings such as 2130706433 or 0x7f.1 have become dotted addresses here.
+  // The URL parser has made dotted addresses of spellings such as 2130706433 or 0x7f.1.
   const host = url.hostname.replace(/^\[|\]$/g, '')
   if (isIP(host) && isRefusedAddress(host)) throw new RefusedUrlError('is an address that must not be called')
   return url
 }
 
-/** For connections: resolves a name and refuses it when any of its addresses is refused, so what is checked is what is connected to. */
+/** Resolves a name, but refuses it if any address is refused: what is checked is what is connected to. */
 export const guardedLookup: LookupFunction = (hostname, options, callback) => {
   dnsLookup(hostname, { ...options, all: true }, (error, addresses: LookupAddress[]) => {
     if (error) return callback(error, '', 4)

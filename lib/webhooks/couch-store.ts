@@ -9,7 +9,6 @@ import { FOREGROUND } from '../couch/retry.js'
 import { DatabaseName } from '../databases.js'
 
 export interface CouchWebhookStoreOptions {
-  /** nano's server scope, or a function that returns one. */
   couch: ServerScope | (() => ServerScope)
   /** Database for the transactions: athena keeps them in its system database. */
   database: string
@@ -43,7 +42,7 @@ export function createCouchWebhookStore({
         await db.put({ ...transaction, _id: transaction.tx_id })
       } catch (error) {
         if (!isConflict(error)) throw error
-        // A conflict with ourselves: the reply to the write was lost.
+        // The conflict may be ours, if the reply to the write was lost.
         const existing = await db.get<WebhookTransaction>(transaction.tx_id)
         if (existing?.ts_started !== transaction.ts_started) throw error
       }

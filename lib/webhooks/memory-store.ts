@@ -1,9 +1,6 @@
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 
-/**
- * Keeps transactions in this process: for tests, and hosts whose clients need none after a restart.
- * @param options.limit how many are kept, the newest. Default 1000.
- */
+/** Keeps the newest `limit` transactions (1000 by default) in this process, until it ends. */
 export function createMemoryWebhookStore(options: { limit?: number } = {}): WebhookStore {
   const limit = options.limit ?? 1000
   const transactions = new Map<string, WebhookTransaction>()

@@ -37,9 +37,8 @@ export class Notifier {
   }
 
   /**
-   * POSTs the transaction, again after faults that may pass. How that ends is returned, not thrown.
-   * @param record is given what is known before each attempt, so that it is known after a crash
-   * @throws what `record` throws
+   * POSTs the transaction, again after faults that may pass. Returns, never throws, how that ended.
+   * @param record is given the state before each attempt, to survive a crash; its errors are thrown
    */
   async deliver(
     transaction: WebhookTransaction,
@@ -103,7 +102,7 @@ export class Notifier {
   }
 }
 
-/** Without the URL, which may carry secrets. */
+/** Omits the URL, which may carry secrets. */
 function describe(error: unknown): string {
   if (error instanceof RefusedUrlError) return `the URL ${error.message}`
   const { code, message, name } = error as NodeJS.ErrnoException

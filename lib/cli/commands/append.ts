@@ -3,7 +3,7 @@ import { buffer } from 'node:stream/consumers'
 import { type Command, type Context, checkBackupId } from '../command.js'
 import { CliError, fileError, usageError } from '../errors.js'
 
-/** Far above what a server takes; below what a string can hold once it is JSON. */
+/** Far above a server's limit, but below that of a string of its JSON. */
 const MAX_BYTES = 128 * 1024 * 1024
 
 export const append: Command = {
@@ -16,7 +16,7 @@ An attachment of the same name is replaced. - reads stdin.`,
   arguments: [3, 3],
   check([id, name]) {
     checkBackupId(id)
-    // In a URL, these two name another path.
+    // In a URL, these names mean other paths.
     if (['', '.', '..'].includes(name)) throw usageError(`"${name}" cannot be a name`)
   },
   async run(context, [id, name, file], { base64 }) {

@@ -86,10 +86,10 @@ async function callOf({ progress }: Context, id: string | undefined, values: Val
 
 const SKIP_OPTIONS = ['skip-system', 'skip-components'] as const
 
-/** The settings document of consoles that do not say other in `settingsDocuments`, which no route tells. */
+/** The default settings document of consoles: no route tells `settingsDocuments`. */
 const SETTINGS = '00_settings_athena'
 
-/** Says before a restore that it overwrites the console's settings; nothing when it is to leave them alone. */
+/** Warns that a restore overwrites the console's settings; empty when they are skipped. */
 function settingsWarning(values: Values): string {
   if (idsOf('skip-system', values)?.includes(SETTINGS)) return ''
   return `warning: where the backup has other settings of the console, they take the place of this console's: its names,
@@ -97,7 +97,7 @@ addresses and keys. --skip-system ${SETTINGS} leaves them alone.
 `
 }
 
-/** Returns the ids that an option names, `undefined` without it. @throws CliError */
+/** Returns the ids that an option names; `undefined` without it. @throws CliError */
 function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] | undefined {
   const given = values[option] as string[] | undefined
   return given?.flatMap((text) => {
@@ -108,14 +108,14 @@ function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] 
 }
 
 /**
- * Asks on the terminal for the server's host, an answer that shows that the question was read.
- * @throws CliError when there is no terminal or another answer came
+ * Asks on the terminal for the server's host, to show that the question was read.
+ * @throws CliError without a terminal, or after another answer
  */
 export async function confirm({ stdin, stderr, client }: Context, what: string): Promise<void> {
   if (!stdin.isTTY) throw usageError('nobody can be asked, stdin is no terminal: --yes confirms')
   const terminal = createInterface({ input: stdin, output: stderr })
   try {
-    // The end of the input is an answer as well.
+    // The end of the input is an answer too.
     const ended = new Promise<string>((resolve) => terminal.once('close', () => resolve('')))
     const asked = terminal.question(`${what}\nType ${client.host} to go on: `, { signal: client.signal })
     if ((await Promise.race([asked, ended])).trim() === client.host) return
