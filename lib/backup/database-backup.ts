@@ -449,14 +449,15 @@ class DatabaseBackup {
 
   /** Asks once more for what could not be read: the fault may have passed. */
   async #readAgain(): Promise<void> {
-    const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
+    const unread = [...this.#unread].flatMap(([id, { rev }]) => (rev === undefined ? [] : [{ id, rev }]))
     for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
     await this.#drain()
   }
 
   /** Leaves out what is still unread, an earlier copy with it. @throws CouchError when nothing may be left out */
   #giveUp(): void {
-    for (const { id, error } of this.#refused.last) this.#noteUnread(id, '', tooLargeFailure(id, error))
+    for (const { id, error } of this.#refused.last)
+      this.#unread.set(id, { failure: tooLargeFailure(id, error) })
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
     for (const [id] of this.#unread) this.#copies.noteDeleted(id)
