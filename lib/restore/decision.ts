@@ -1,6 +1,6 @@
 import { type DocumentBytes, piecesWithRevision } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
-import type { SourceDocument } from './source.js'
+import { headOf, type SourceDocument } from './source.js'
 
 /**
  * What a document that is not there is written on. `kept`: with its own revision, which the database never had. `none`:
@@ -27,14 +27,26 @@ export interface Failure {
 }
 
 /**
- * What a restore does with a document of the backup. `leave`: the target has the same content. `skip`: the backup says
- * that it is deleted, a skip list names it, or it is one of a console's internal documents.
+ * The target has the same content. `scanned`: a scan showed it, at `rev` where it compared revisions; another copy may
+ * know a newer one. `compared`: the document was read.
+ */
+export type Leave =
+  | { action: 'leave'; id: string; why: 'scanned'; rev?: string }
+  | { action: 'leave'; id: string; why: 'compared' }
+
+/** What a document needs beside what the target has by its id now. */
+export type DecisionBeside = DecidedWrite | Leave | Failure
+
+/**
+ * What a restore does with a document of the backup. `skip`: the backup says that it is deleted, a skip list names it,
+ * or it is one of a console's internal documents.
  */
 export type DocumentDecision =
-  | DecidedWrite
-  | { action: 'leave'; id: string }
+  | DecisionBeside
   | { action: 'skip'; id: string; why: 'deleted' | 'listed' | 'internal' }
-  | Failure
+
+/** How a document is counted that a restore makes sure of. */
+export type Counted = (DecidedWrite | Leave)['action']
 
 /** A document that the backup does not hold, and its live revisions: conflicting ones go with the one that wins. */
 export interface Deletion {
@@ -44,6 +56,21 @@ export interface Deletion {
 }
 
 export type Decision = DocumentDecision | Deletion
+
+/** Says that a document is written without its revision, or with it where the target never had it. */
+export const create = (document: SourceDocument, base: NewBase): DecidedWrite => ({
+  action: 'create',
+  id: headOf(document).id,
+  document,
+  base
+})
+
+export const fails = (id: string, error: string, reason: string): Failure => ({
+  action: 'fail',
+  id,
+  error,
+  reason
+})
 
 /** Returns a document's JSON as it is written on `base`, in pieces: views of the document, but for short ones. */
 export function* piecesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer[]> {
