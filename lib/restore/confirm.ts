@@ -76,7 +76,7 @@ export class Confirmation {
     const { log } = this.#applier
     const { id, conflicts } = found
     return (
-      found.state === 'live' && log.isAt(id, found.document.rev) && log.toRemove(id, conflicts).length === 0
+      found.state === 'live' && log.isOf(id, found.document.rev) && log.toRemove(id, conflicts).length === 0
     )
   }
 
@@ -107,7 +107,7 @@ export class Confirmation {
     let failure = writtenAgain(id)
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
       const found = await decider.target.read(id)
-      const stands = found.state === 'live' && log.isAt(id, found.document.rev)
+      const stands = found.state === 'live' && log.isOf(id, found.document.rev)
       const decision = stands ? undefined : await decider.beside(document, found, NO_BASE)
       if (decision?.action === 'fail') return decision
       const write = decision?.action === 'leave' ? undefined : decision

@@ -30,9 +30,7 @@ export interface Failure {
  * The target has the same content. `scanned`: a scan showed it, at `rev` where it compared revisions; another copy may
  * know a newer one. `compared`: the document was read.
  */
-export type Leave =
-  | { action: 'leave'; id: string; why: 'scanned'; rev?: string }
-  | { action: 'leave'; id: string; why: 'compared' }
+export type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
 /** What a document needs beside what the target has by its id now. */
 export type DecisionBeside = DecidedWrite | Leave | Failure
@@ -57,7 +55,6 @@ export interface Deletion {
 
 export type Decision = DocumentDecision | Deletion
 
-/** Says that a document is written without its revision, or with it where the target never had it. */
 export const create = (document: SourceDocument, base: NewBase): DecidedWrite => ({
   action: 'create',
   id: headOf(document).id,

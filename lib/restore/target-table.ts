@@ -13,37 +13,22 @@ export type State = { rev: string } | { print: string }
 export type Comparison = 'absent' | 'same' | 'other'
 
 /** What a database held, by id, when the restore began. */
-export class TargetTable {
-  readonly #states: StateTable
-
-  constructor(expected: number) {
-    this.#states = new StateTable(expected)
-  }
-
-  get size(): number {
-    return this.#states.size
-  }
-
+export class TargetTable extends StateTable {
   set(id: string, state: State): void {
-    this.#states.set(id, textOf(state), 0)
+    this.put(id, textOf(state), 0)
   }
 
   /** Compares a document's state with `state`, and marks the document as seen. */
   compare(id: string, state: State | undefined): Comparison {
-    const at = this.#states.find(id)
-    if (at === undefined) return 'absent'
-    this.#states.mark(at, SEEN, true)
-    return state && this.#states.isAt(at, textOf(state)) ? 'same' : 'other'
-  }
-
-  has(id: string): boolean {
-    return this.#states.find(id) !== undefined
+    const at = this.find(id)
+    if (!this.isUsed(at)) return 'absent'
+    this.mark(at, SEEN, true)
+    return state && this.isAt(at, textOf(state)) ? 'same' : 'other'
   }
 
   /** Returns whether {@link compare} was called with this id. */
   wasSeen(id: string): boolean {
-    const at = this.#states.find(id)
-    return at !== undefined && this.#states.has(at, SEEN)
+    return this.marked(this.find(id), SEEN)
   }
 }
 

@@ -10,22 +10,16 @@ const MARKS_OF = { create: UNCONFIRMED, change: UNCONFIRMED | CHANGED, leave: LE
  * the changes feed, or by a look. Those that were left by what a scan showed stand in it as well where another copy may
  * know better; a look is due when the feed shows another revision of them.
  */
-export class WriteLog {
-  readonly #states: StateTable
+export class WriteLog extends StateTable {
   /** Documents that have to be looked at. */
   unconfirmed = 0
-
-  /** @param expected about how many documents will be noted */
-  constructor(expected: number) {
-    this.#states = new StateTable(expected)
-  }
 
   /**
    * Notes a document, once.
    * @param rev `undefined` where it is not known: the feed does not confirm the document then
    */
   note(id: string, counted: Counted, rev: string | undefined): void {
-    this.#states.set(id, rev, MARKS_OF[counted])
+    this.put(id, rev, MARKS_OF[counted])
     if (counted !== 'leave') this.unconfirmed++
   }
 
@@ -34,30 +28,28 @@ export class WriteLog {
    * @param alone there is no other leaf; what was created has to be alone
    */
   shows(id: string, rev: string | undefined, alone: boolean): void {
-    const at = this.#states.find(id)
-    if (at === undefined) return
-    const left = this.#states.has(at, LEFT)
-    const mayHaveOthers = left || this.#states.has(at, CHANGED)
-    const stands = rev !== undefined && this.#states.isAt(at, rev) && (alone || mayHaveOthers)
-    if (stands || left) this.#setUnconfirmed(at, !stands)
+    const at = this.find(id)
+    const left = this.marked(at, LEFT)
+    const stands = rev !== undefined && this.isAt(at, rev) && (alone || this.marked(at, CHANGED | LEFT))
+    if (!(stands || left) || this.marked(at, UNCONFIRMED) === !stands) return
+    this.mark(at, UNCONFIRMED, !stands)
+    this.unconfirmed += stands ? -1 : 1
   }
 
   isUnconfirmed(id: string): boolean {
-    const at = this.#states.find(id)
-    return at !== undefined && this.#states.has(at, UNCONFIRMED)
+    return this.marked(this.find(id), UNCONFIRMED)
   }
 
   /** Returns how a document was counted. One that is not noted was created where the database had none. */
   countedAs(id: string): Counted {
-    const at = this.#states.find(id)
-    if (at !== undefined && this.#states.has(at, LEFT)) return 'leave'
-    return at !== undefined && this.#states.has(at, CHANGED) ? 'change' : 'create'
+    const at = this.find(id)
+    if (this.marked(at, LEFT)) return 'leave'
+    return this.marked(at, CHANGED) ? 'change' : 'create'
   }
 
   /** Returns whether `rev` is the revision that was noted of a document. */
-  isAt(id: string, rev: string): boolean {
-    const at = this.#states.find(id)
-    return at !== undefined && this.#states.isAt(at, rev)
+  isOf(id: string, rev: string): boolean {
+    return this.isAt(this.find(id), rev)
   }
 
   /**
@@ -68,13 +60,7 @@ export class WriteLog {
   toRemove(id: string, conflicts: readonly string[], own: readonly string[] = []): Revision[] {
     const created = this.countedAs(id) === 'create'
     return conflicts
-      .filter((rev) => created || own.includes(rev) || this.isAt(id, rev))
+      .filter((rev) => created || own.includes(rev) || this.isOf(id, rev))
       .map((rev) => ({ id, rev }))
-  }
-
-  #setUnconfirmed(at: number, unconfirmed: boolean): void {
-    if (this.#states.has(at, UNCONFIRMED) === unconfirmed) return
-    this.#states.mark(at, UNCONFIRMED, unconfirmed)
-    this.unconfirmed += unconfirmed ? 1 : -1
   }
 }
