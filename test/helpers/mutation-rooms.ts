@@ -33,6 +33,7 @@ export const ROOMS: Record<string, Room> = {
       'restore-upload',
       'restore-by-id',
       'target-table',
+      'write-log',
       'exact',
       'skip-unknown',
       'conflicts',
