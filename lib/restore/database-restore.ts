@@ -75,7 +75,7 @@ async function writePartitions(
     if (!info) throw replaced(db)
     const since = target.sequenceBefore(info)
     const plan = await Plan.make(decider, options, partition)
-    const applier = new Applier(db, decider, tally, target.isEmpty ? partition.documents : 0)
+    const applier = new Applier(db, decider, tally, partition.documents)
     await applyPlan(plan, applier, { since, exact: options.exact })
     if (await watch.changed(since)) throw replaced(db)
   }
