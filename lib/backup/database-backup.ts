@@ -429,7 +429,7 @@ class DatabaseBackup {
     } catch (error) {
       if (failure !== undefined) return this.#noteFailure(plain, failure)
       if (!isTooLarge(error)) throw error
-      return this.#noteUnread(id, plain.rev as string, tooLargeFailure(id, error))
+      return this.#noteUnread(id, plain.rev, tooLargeFailure(id, error))
     }
     const ordinal = this.#copies.note(id)
     if (conflicted) this.#conflicted.add(ordinal)
@@ -439,12 +439,12 @@ class DatabaseBackup {
   /** Notes a document that could not be read. @throws `error` when the database does not answer at all */
   async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
     if (!isReadFailure(error)) throw error
-    if (isMissing(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
+    if (isMissing(error)) return this.#noteUnread(id, rev, goneFailure(id))
     await this.#reader.confirmAnswers(error)
-    this.#noteUnread(id, rev as string, error)
+    this.#noteUnread(id, rev, error)
   }
 
-  #noteUnread(id: string, rev: string, failure: ReadFailure): void {
+  #noteUnread(id: string, rev: string | undefined, failure: ReadFailure): void {
     this.#unread.set(id, { rev, failure })
   }
 
@@ -458,7 +458,7 @@ class DatabaseBackup {
   /** Leaves out what is still unread, an earlier copy with it. @throws CouchError when nothing may be left out */
   #giveUp(): void {
     for (const { id, error } of this.#refused.last)
-      this.#unread.set(id, { failure: tooLargeFailure(id, error) })
+      this.#noteUnread(id, undefined, tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
     for (const [id] of this.#unread) this.#copies.noteDeleted(id)

@@ -76,16 +76,12 @@ async function writePartitions(
     const since = target.sequenceBefore(info)
     const plan = await Plan.make(decider, options, partition)
     const applier = new Applier(db, decider, tally, partition.documents)
-    await applyPlan(plan, applier, { since, exact: options.exact })
+    await applyPlan(plan, applier, since, options.exact)
     if (await watch.changed(since)) throw replaced(db)
   }
 }
 
-async function applyPlan(
-  plan: Plan,
-  applier: Applier,
-  { since, exact }: { since: string; exact: boolean }
-): Promise<void> {
+async function applyPlan(plan: Plan, applier: Applier, since: string, exact: boolean): Promise<void> {
   try {
     // Design documents last, so that indexes are built once.
     for (const design of [false, true]) {

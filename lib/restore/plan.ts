@@ -124,7 +124,7 @@ export class Plan {
         await sharedTurn()
         const decision = isClaimed
           ? await this.#decideClaimed(document)
-          : this.#decide(document, stateAt(headOf(document)))
+          : this.#decide(document, revisionOf(document))
         if ('action' in decision) decided.push(decision)
         else {
           const asked = isLarge(document) ? [document] : this.#batches[decision.ask].put(document)
@@ -170,7 +170,7 @@ export class Plan {
     if (found === 'absent' && (!this.#target.isReplicated || this.#target.isEmpty))
       return this.#decideAbsent(document)
     if (found !== 'same' || this.#target.copies !== 'agree') return { ask: 'content' }
-    return { action: 'leave', id, why: 'scanned', ...(state && 'rev' in state && { rev: state.rev }) }
+    return { action: 'leave', id, why: 'scanned', rev: state && 'rev' in state ? state.rev : undefined }
   }
 
   #decideAbsent(document: SourceDocument): DocumentDecision | Question {
@@ -252,4 +252,7 @@ async function stateOf(rev: string, doc: Uint8Array): Promise<State> {
   return document instanceof InvalidDocumentError ? { rev } : { print: await inTurns(contentPrint(document)) }
 }
 
-const stateAt = ({ rev }: DocumentBytes): State | undefined => (rev === undefined ? undefined : { rev })
+function revisionOf(document: SourceDocument): State | undefined {
+  const { rev } = headOf(document)
+  return rev === undefined ? undefined : { rev }
+}

@@ -10,7 +10,7 @@ const [SEEN] = MARKS
 export type State = { rev: string } | { print: string }
 
 /** `absent`: the database has no such document. */
-export type Comparison = 'absent' | 'same' | 'other'
+type Comparison = 'absent' | 'same' | 'other'
 
 /** What a database held, by id, when the restore began. */
 export class TargetTable extends StateTable {
