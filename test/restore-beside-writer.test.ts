@@ -4,6 +4,7 @@ import { apiOf } from './helpers/api.js'
 import { recreate, setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { setupRawDatabases } from './helpers/raw-databases.js'
 
 const COUNT = 20
 
@@ -53,6 +54,30 @@ t.test('a write just before a batch is written over, and leaves no conflict', as
   release()
   t.match(await restored, { status: 'success', databases: { components: { created: COUNT + 1, failed: 0 } } })
   await expectRestored(t, setting)
+})
+
+t.test('a version that loses is not left beside a document that was created', async (t) => {
+  const on = await setupRawDatabases(t)
+  const { components } = on.names
+  await on.write(components, ['{"_id":"beside","by":"backup"}', '{"_id":"alone","by":"backup"}'])
+  const id = await apiOf(await buildHost(t, { on })).backup()
+  const gate = await startGate(t, on)
+  const through = apiOf(await buildHost(t, { on: { ...on, couch: gate.couch } }))
+  const { docs } = on.raw.store.get(components)!
+  docs.clear()
+  const write = /POST .*components\/_bulk_docs/
+  const release = gate.hold(write)
+  const restored = through.restore(id)
+  await gate.held(write)
+  const other = { _id: 'beside', _rev: `1-${'0'.repeat(32)}`, by: 'console' }
+  await on.write(components, [JSON.stringify(other)], false)
+  release()
+  t.match(await restored, { status: 'success', databases: { components: { created: 2, failed: 0 } } })
+  for (const name of ['beside', 'alone']) {
+    const living = docs.get(name)!.leaves.filter(({ deleted }) => !deleted)
+    t.equal(living.length, 1, `${name} is alone`)
+    t.match(living[0]!.body.toString(), /"by":"backup"/)
+  }
 })
 
 t.test('a document deleted before the scan is restored where no deletions were counted', async (t) => {

@@ -37,16 +37,18 @@ t.test('compares revisions as a map does', async (t) => {
         for (const { id, rev } of all) {
           // a table is filled before it is read
           if (seen.size === 0 && rev !== null) {
-            table.set(id, rev)
+            table.set(id, { rev })
             model.set(id, rev)
           } else {
             const expected = !model.has(id) ? 'absent' : model.get(id) === rev ? 'same' : 'other'
-            if (table.compare(id, rev ?? undefined) !== expected) return false
+            if (table.compare(id, rev === null ? undefined : { rev }) !== expected) return false
             if (model.has(id)) seen.add(id)
           }
           if (table.has(id) !== model.has(id) || table.wasSeen(id) !== seen.has(id)) return false
         }
-        return table.size === model.size && [...model].every(([id, rev]) => table.compare(id, rev) === 'same')
+        return (
+          table.size === model.size && [...model].every(([id, rev]) => table.compare(id, { rev }) === 'same')
+        )
       }),
       { numRuns: 2000 }
     )
@@ -57,14 +59,14 @@ t.test('grows beyond what was expected, and forgets nothing', async (t) => {
   const count = 200_000
   const table = new TargetTable(10)
   const revOf = (i: number) => `${(i % 50) + 1}-${i % 1000 === 0 ? `other${i}` : digest(`${i}`)}`
-  for (let i = 0; i < count; i++) table.set(`doc_${i}`, revOf(i))
+  for (let i = 0; i < count; i++) table.set(`doc_${i}`, { rev: revOf(i) })
   t.equal(table.size, count)
   let wrong = 0
-  for (let i = 0; i < count; i += 2) if (table.compare(`doc_${i}`, revOf(i)) !== 'same') wrong++
+  for (let i = 0; i < count; i += 2) if (table.compare(`doc_${i}`, { rev: revOf(i) }) !== 'same') wrong++
   for (let i = 0; i < count; i++) if (table.wasSeen(`doc_${i}`) !== (i % 2 === 0)) wrong++
-  for (let i = 1; i < count; i += 2) if (table.compare(`doc_${i}`, revOf(i + 1)) !== 'other') wrong++
+  for (let i = 1; i < count; i += 2) if (table.compare(`doc_${i}`, { rev: revOf(i + 1) }) !== 'other') wrong++
   for (let i = 0; i < count; i++)
-    if (table.has(`other_${i}`) || table.compare(`other_${i}`, revOf(i)) !== 'absent') wrong++
+    if (table.has(`other_${i}`) || table.compare(`other_${i}`, { rev: revOf(i) }) !== 'absent') wrong++
   t.equal(wrong, 0)
 })
 

@@ -11,6 +11,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
+import { collectUpTo } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
@@ -395,7 +396,7 @@ class DatabaseBackup {
     const plain = await inTurns(plainDocument(document))
     let whole: Buffer | null
     try {
-      whole = await source.client.retry(() => collect(inlineAttachments(source, plain), LARGE_LINE))
+      whole = await source.client.retry(() => collectUpTo(inlineAttachments(source, plain), LARGE_LINE))
     } catch (error) {
       return this.#noteFailure(plain, error)
     }
@@ -422,7 +423,7 @@ class DatabaseBackup {
     } catch (error) {
       if (failure !== undefined) return this.#noteFailure(plain, failure)
       if (!isTooLarge(error)) throw error
-      return this.#noteUnread(id, plain.rev as string, tooLargeFailure(id, error))
+      return this.#noteUnread(id, plain.rev, tooLargeFailure(id, error))
     }
     const ordinal = this.#copies.note(id)
     if (conflicted) this.#conflicted.add(ordinal)
@@ -432,25 +433,26 @@ class DatabaseBackup {
   /** Notes a document that could not be read. @throws `error` when the database does not answer at all */
   async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
     if (!isReadFailure(error)) throw error
-    if (isMissing(error)) return this.#noteUnread(id, rev as string, goneFailure(id))
+    if (isMissing(error)) return this.#noteUnread(id, rev, goneFailure(id))
     await this.#reader.confirmAnswers(error)
-    this.#noteUnread(id, rev as string, error)
+    this.#noteUnread(id, rev, error)
   }
 
-  #noteUnread(id: string, rev: string, failure: ReadFailure): void {
+  #noteUnread(id: string, rev: string | undefined, failure: ReadFailure): void {
     this.#unread.set(id, { rev, failure })
   }
 
   /** Asks once more for unread documents: the fault may have passed. */
   async #readAgain(): Promise<void> {
-    const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
+    const unread = [...this.#unread].flatMap(([id, { rev }]) => (rev === undefined ? [] : [{ id, rev }]))
     for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
     await this.#drain()
   }
 
   /** Leaves out what is still unread, with its earlier copies. @throws CouchError when that is not allowed */
   #giveUp(): void {
-    for (const { id, error } of this.#refused.last) this.#noteUnread(id, '', tooLargeFailure(id, error))
+    for (const { id, error } of this.#refused.last)
+      this.#noteUnread(id, undefined, tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
     for (const [id] of this.#unread) this.#copies.noteDeleted(id)
@@ -499,16 +501,4 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(props && { partitioned: props.partitioned === true }),
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
-}
-
-/** Collects a stream; `null` when it has more than `limit` bytes. */
-async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
-  const all: Uint8Array[] = []
-  let size = 0
-  for await (const piece of pieces) {
-    size += piece.length
-    if (size > limit) return null
-    all.push(piece)
-  }
-  return Buffer.concat(all, size)
 }

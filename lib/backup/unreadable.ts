@@ -12,7 +12,8 @@ const MAX_ID = 512
 const MAX_REASON = 256
 
 export interface Unread {
-  rev: string
+  /** Absent where it was read, and could not be stored: it is not asked for again. */
+  rev?: string
   failure: ReadFailure
 }
 
@@ -55,9 +56,7 @@ export class RefusedLines {
     if (this.#isBounded()) return
     this.#lines = this.last
     if (!this.#isBounded())
-      throw tooMany(
-        this.#lines.map(({ id, error }) => [id, { rev: '', failure: tooLargeFailure(id, error) }])
-      )
+      throw tooMany(this.#lines.map(({ id, error }) => [id, { failure: tooLargeFailure(id, error) }]))
   }
 
   #isBounded(): boolean {

@@ -36,16 +36,21 @@ export async function readJson(response: Pick<CouchResponse, 'body'>): Promise<u
 
 /** Collects a body. @throws CouchError when it takes more than `limit` bytes */
 export async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buffer> {
-  const pieces: Buffer[] = []
+  const whole = await collectUpTo(body, limit)
+  if (whole) return whole
+  throw new CouchError('answer', { error: 'bad_answer', reason: `more than ${limit} bytes` })
+}
+
+/** Returns all bytes of a stream, or `null` when there are more than `limit`. */
+export async function collectUpTo(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
+  const all: Uint8Array[] = []
   let size = 0
-  for await (const piece of body) {
+  for await (const piece of pieces) {
     size += piece.length
-    if (size > limit) {
-      throw new CouchError('answer', { error: 'bad_answer', reason: `more than ${limit} bytes` })
-    }
-    pieces.push(piece)
+    if (size > limit) return null
+    all.push(piece)
   }
-  return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size)
+  return Buffer.concat(all, size)
 }
 
 interface BodyWatch {

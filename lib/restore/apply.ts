@@ -1,7 +1,9 @@
 import { BulkBody, type BulkResult } from '../couch/bulk-body.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { documentSteps } from '../json/document.js'
 import { inTurns, turnAfter } from '../waits/steps.js'
 import { BulkWriter, RequestsInFlight, type Write } from './bulk-writer.js'
+import type { Decider } from './decider.js'
 import {
   type BaseRevision,
   bytesOn,
@@ -14,10 +16,10 @@ import {
 import { DocumentBatch } from './document-batch.js'
 import type { LargeDocument } from './large-document.js'
 import { LargeWriter } from './large-writer.js'
-import type { Plan } from './plan.js'
 import { isLarge, type SourceDocument } from './source.js'
 import type { Tally } from './tally.js'
 import type { CurrentDocument } from './target.js'
+import { WriteLog } from './write-log.js'
 import { WriteRequests } from './write-requests.js'
 
 /** How often a document is written, or deleted, when others change it meanwhile. */
@@ -40,10 +42,12 @@ type Doubtful<A extends Attempt> = A & {
 
 type BulkAttempt = Attempt & Write
 
-/** Carries out the decisions of a plan on one partition of a database. */
+/** Carries out decisions on one partition of a database, which it alone is given to write to. */
 export class Applier {
-  readonly plan: Plan
+  readonly db: CouchDatabase
+  readonly decider: Decider
   readonly tally: Tally
+  readonly log: WriteLog
   readonly #inFlight = new RequestsInFlight()
   readonly #requests: WriteRequests
   readonly #large: LargeWriter
@@ -51,10 +55,12 @@ export class Applier {
   readonly #bulk: { made: BulkWriter<BulkAttempt>; kept: BulkWriter<BulkAttempt> }
   readonly #doubtful = new DocumentBatch<Doubtful<BulkAttempt>>(LOOK_BATCH)
 
-  constructor(plan: Plan, tally: Tally) {
-    const { db } = plan.target
-    this.plan = plan
+  /** @param expected about how many documents will be written */
+  constructor(db: CouchDatabase, decider: Decider, tally: Tally, expected: number) {
+    this.db = db
+    this.decider = decider
     this.tally = tally
+    this.log = new WriteLog(expected)
     this.#requests = new WriteRequests(db)
     this.#large = new LargeWriter(db, this.#requests)
     const writer = (newEdits: boolean) =>
@@ -75,7 +81,12 @@ export class Applier {
       if ('document' in decision) {
         await this.tally.announce(decision.id, decision.action)
         await this.#write(decision, decision.document, 1)
-      } else this.tally.tell(decision)
+        continue
+      }
+      // Another copy may have known it changed: the feed tells later.
+      if (decision.action === 'leave' && decision.why === 'scanned' && this.decider.target.isReplicated)
+        this.log.note(decision.id, 'leave', decision.rev)
+      this.tally.tell(decision)
     }
   }
 
@@ -113,9 +124,10 @@ export class Applier {
       const doubtful: Doubtful<Attempt> | undefined = this.#judge(
         attempt,
         result,
-        this.plan.target.isReplicated
+        this.decider.target.isReplicated
       )
-      attempt = doubtful && (await this.#look(doubtful, document, await this.plan.target.read(doubtful.id)))
+      attempt =
+        doubtful && (await this.#look(doubtful, document, await this.decider.target.read(doubtful.id)))
     }
   }
 
@@ -138,14 +150,14 @@ export class Applier {
   /** @param rev `undefined` where the answer does not tell it */
   #countWritten({ action, id, base }: Attempt, rev: string | undefined): void {
     this.tally.count(action)
-    // A single copy refuses to make a revision beside another; of several, each decides by itself.
-    if (action === 'create' && base.kind !== 'kept' && !this.plan.target.isReplicated) return
-    this.plan.table.noteWritten(id, rev, action === 'change')
+    // Where nothing was, the database itself refuses to make a revision beside another; of several copies each for itself.
+    if (action === 'create' && base.kind !== 'kept' && !this.decider.target.isReplicated) return
+    this.log.note(id, action, rev)
   }
 
   async #lookAtAll(attempts: readonly Doubtful<BulkAttempt>[]): Promise<void> {
     const byId = new Map(attempts.map((attempt) => [attempt.id, attempt]))
-    for await (const found of this.plan.target.current([...byId.keys()])) {
+    for await (const found of this.decider.target.current([...byId.keys()])) {
       const attempt = byId.get(found.id)
       if (!attempt) continue
       const document = await inTurns(documentSteps(attempt.bytes))
@@ -164,19 +176,19 @@ export class Applier {
     found: CurrentDocument
   ): Promise<Attempt | undefined> {
     const { id, action, attempt } = last
-    const live = found.state === 'live' ? found.document : undefined
-    const stands = live && (live.rev === accepted || (await this.plan.target.isSame(document, live)))
-    // A revision that few copies took and that does not show would become a conflict. Refused if no leaf.
-    if (found.state !== 'unreadable' && accepted !== undefined && accepted !== live?.rev)
-      await this.plan.target.delete([{ id, rev: accepted }])
-    if (stands) {
-      this.#countWritten(last, live.rev)
-      // The copy that the feed is read from may not know these. What cannot be deleted shows then.
-      await this.plan.target.delete(this.plan.table.toRemove(id, found.conflicts, []))
-    } else if (found.state === 'reserved' || found.state === 'unreadable') {
-      this.tally.fail({ id, error: found.state, reason: found.reason })
-    } else if (attempt >= ATTEMPTS) this.tally.fail(writtenAgain(id))
-    else return { id, action, base: live ? { kind: 'over', rev: live.rev } : NO_BASE, attempt: attempt + 1 }
+    const rev = found.state === 'live' ? found.document.rev : undefined
+    const isAccepted = accepted !== undefined && accepted === rev
+    const decision = isAccepted ? undefined : await this.decider.beside(document, found, NO_BASE)
+    // A revision that few copies took and that does not show would come up as a conflict. Refused where it is no leaf.
+    if (found.state !== 'unreadable' && accepted !== undefined && !isAccepted)
+      await deleteAll(this.db, [{ id, rev: accepted }])
+    if (decision === undefined || decision.action === 'leave') {
+      this.#countWritten(last, rev)
+      // The copy that the feed is read from may not know of them. What cannot be deleted shows then.
+      await deleteAll(this.db, this.log.toRemove(id, found.conflicts))
+    } else if (decision.action === 'fail') this.tally.fail(decision)
+    else if (attempt >= ATTEMPTS) this.tally.fail(writtenAgain(id))
+    else return { id, action, base: decision.base, attempt: attempt + 1 }
     return undefined
   }
 
@@ -185,7 +197,7 @@ export class Applier {
     if (isLarge(document)) return this.#large.write(document, base)
     const { id } = document
     const body = BulkBody.of(base.kind !== 'kept', [await inTurns(bytesOn(base, document))])
-    const { answer, refusal } = await this.#requests.send(1, () => this.plan.target.db.once.writeBulk(body))
+    const { answer, refusal } = await this.#requests.send(1, () => this.db.once.writeBulk(body))
     return answer?.results[0] ?? { id, error: refusal?.error, reason: refusal?.reason }
   }
 
@@ -196,8 +208,8 @@ export class Applier {
     let refusals = new Map<string, BulkResult>()
     for (let attempt = 1; left.length > 0 && attempt <= ATTEMPTS; attempt++) {
       const revisions = left.flatMap(({ id, revisions }) => revisions.map((rev) => ({ id, rev })))
-      refusals = new Map((await this.plan.target.delete(revisions)).map((refusal) => [refusal.id, refusal]))
-      const found = await this.plan.deletionsOf(left.map(({ id }) => id))
+      refusals = new Map((await deleteAll(this.db, revisions)).map((refusal) => [refusal.id, refusal]))
+      const found = await this.decider.deletions(left.map(({ id }) => id))
       const there = new Set(found.map(({ id }) => id))
       for (const { id } of left) if (!there.has(id)) this.tally.count('delete')
       left = this.#deletionsIn(found)
@@ -216,6 +228,10 @@ export class Applier {
     })
   }
 }
+
+/** Deletes single revisions. @returns those that could not be deleted */
+export const deleteAll = async (db: CouchDatabase, revisions: readonly Revision[]): Promise<BulkResult[]> =>
+  (await db.deleteRevisions(revisions)).filter(({ error }) => error !== undefined)
 
 export const writtenAgain = (id: string): Omit<Failure, 'action'> => ({
   id,

@@ -4,17 +4,23 @@ import { CouchError } from '../couch/errors.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { Applier } from './apply.js'
 import { Confirmation } from './confirm.js'
+import { Decider } from './decider.js'
 import { Plan, type PlanOptions, partitionsOf } from './plan.js'
 import { Tally, type TallyOptions } from './tally.js'
-import { Target } from './target.js'
+import { TargetView } from './target.js'
 
-export interface DatabaseRestoreOptions extends PlanOptions, TallyOptions {
+interface CompareOptions extends PlanOptions {
+  /** Deletes what the backup does not hold. */
+  exact: boolean
+}
+
+export interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
   target: CouchDatabase
+  /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
+  keepTypes: ReadonlySet<string>
   /** Tells whether the target's document of this id and type belongs to the backups: it is left alone. */
   isOwn(id: string, type: string | undefined): boolean
   dryRun: boolean
-  /** Deletes what the backup does not hold. */
-  exact: boolean
 }
 
 /**
@@ -23,21 +29,24 @@ export interface DatabaseRestoreOptions extends PlanOptions, TallyOptions {
  * @throws CouchError when the database cannot be worked with; single documents that fail are counted instead
  */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
-  const { source, database, dryRun } = options
-  const create = dryRun ? undefined : source.about(database)
-  const target = await Target.find(options.target, options.isOwn, create)
+  const { target: db, isOwn, dryRun, keepTypes } = options
+  const found = await TargetView.find(db, isOwn)
   const tally = new Tally(options)
-  await (dryRun ? comparePartitions(target, tally, options) : writePartitions(target, tally, options))
+  const target = found ?? (dryRun ? TargetView.ofNothing(db, isOwn) : await create(options))
+  const decider = new Decider(target, keepTypes)
+  await (dryRun ? comparePartitions(decider, tally, options) : writePartitions(db, decider, tally, options))
   return target.copies
 }
 
-async function comparePartitions(
-  target: Target,
-  tally: Tally,
-  options: DatabaseRestoreOptions
-): Promise<void> {
-  for (const partition of partitionsOf(target, options)) {
-    const plan = await Plan.make(target, options, partition)
+async function create({ target: db, isOwn, source, database }: DatabaseRestoreOptions): Promise<TargetView> {
+  await db.ensure(source.about(database))
+  return TargetView.ofNothing(db, isOwn, await db.info())
+}
+
+/** Makes the plan, and counts what would be done: nothing that it is given can write. */
+async function comparePartitions(decider: Decider, tally: Tally, options: CompareOptions): Promise<void> {
+  for (const partition of partitionsOf(decider.target, options)) {
+    const plan = await Plan.make(decider, options, partition)
     for (const design of [false, true]) {
       for await (const decisions of plan.decisions(design)) {
         tally.addTotal(decisions.length)
@@ -50,34 +59,36 @@ async function comparePartitions(
   }
 }
 
-async function writePartitions(target: Target, tally: Tally, options: DatabaseRestoreOptions): Promise<void> {
-  const watch = new SourceWatch(target.db)
+async function writePartitions(
+  db: CouchDatabase,
+  decider: Decider,
+  tally: Tally,
+  options: CompareOptions
+): Promise<void> {
+  const { target } = decider
+  const watch = new SourceWatch(db)
   for (const partition of partitionsOf(target, options)) {
     const info = await watch.begin()
-    if (!info) throw replaced(target.db)
+    if (!info) throw replaced(db)
     const since = target.sequenceBefore(info)
-    const plan = await Plan.make(target, options, partition)
-    await writePlan(plan, tally, { since, exact: options.exact })
-    if (await watch.changed(since)) throw replaced(target.db)
+    const plan = await Plan.make(decider, options, partition)
+    const applier = new Applier(db, decider, tally, partition.documents)
+    await applyPlan(plan, applier, since, options.exact)
+    if (await watch.changed(since)) throw replaced(db)
   }
 }
 
-async function writePlan(
-  plan: Plan,
-  tally: Tally,
-  { since, exact }: { since: string; exact: boolean }
-): Promise<void> {
-  const applier = new Applier(plan, tally)
+async function applyPlan(plan: Plan, applier: Applier, since: string, exact: boolean): Promise<void> {
   try {
     // Design documents last, so that indexes are built once.
     for (const design of [false, true]) {
       for await (const decisions of plan.decisions(design)) {
-        tally.addTotal(decisions.length)
+        applier.tally.addTotal(decisions.length)
         await applier.apply(decisions)
       }
       await applier.finish()
     }
-    await new Confirmation(applier).run(since)
+    await new Confirmation(applier, (design) => plan.documents(design)).run(since)
     if (!exact) return
     for await (const deletions of plan.deletions()) await applier.delete(deletions)
   } finally {

@@ -1,6 +1,6 @@
 import { type DocumentBytes, piecesWithRevision } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
-import type { SourceDocument } from './source.js'
+import { headOf, type SourceDocument } from './source.js'
 
 /** What an absent document is written on. `kept`: its own revision, new to the database. `none`: nothing. */
 export type NewBase = { kind: 'kept'; rev: string } | { kind: 'none' }
@@ -24,14 +24,24 @@ export interface Failure {
 }
 
 /**
- * What a restore does with a document of the backup. `leave`: the target has the same content. `skip`: the backup says
- * that it is deleted, a skip list names it, or it is one of a console's internal documents.
+ * The target has the same content. `scanned`: a scan showed it, at `rev` where it compared revisions; another copy may
+ * know a newer one. `compared`: the document was read.
+ */
+export type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
+
+/** What a document needs beside what the target has by its id now. */
+export type DecisionBeside = DecidedWrite | Leave | Failure
+
+/**
+ * What a restore does with a document of the backup. `skip`: the backup says that it is deleted, a skip list names it,
+ * or it is one of a console's internal documents.
  */
 export type DocumentDecision =
-  | DecidedWrite
-  | { action: 'leave'; id: string }
+  | DecisionBeside
   | { action: 'skip'; id: string; why: 'deleted' | 'listed' | 'internal' }
-  | Failure
+
+/** How a document is counted that a restore makes sure of. */
+export type Counted = (DecidedWrite | Leave)['action']
 
 /** A document that the backup does not hold, with all its live revisions, conflicting ones included. */
 export interface Deletion {
@@ -42,7 +52,21 @@ export interface Deletion {
 
 export type Decision = DocumentDecision | Deletion
 
-/** Returns a document's JSON as it is written on `base`. Long pieces are views of the document. */
+export const create = (document: SourceDocument, base: NewBase): DecidedWrite => ({
+  action: 'create',
+  id: headOf(document).id,
+  document,
+  base
+})
+
+export const fails = (id: string, error: string, reason: string): Failure => ({
+  action: 'fail',
+  id,
+  error,
+  reason
+})
+
+/** Returns a document's JSON as it is written on `base`, in pieces: views of the document, but for short ones. */
 export function* piecesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer[]> {
   if (base.kind === 'kept') return [document.bytes]
   return yield* piecesWithRevision(document, base.kind === 'over' ? base.rev : null)

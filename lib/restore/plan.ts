@@ -3,12 +3,21 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
 import { inTurns, sharedTurn, turnAfter } from '../waits/steps.js'
 import { hasStub } from './check-attachments.js'
-import { type Deletion, type DocumentDecision, type Failure, type NewBase, NO_BASE } from './decision.js'
+import type { Decider } from './decider.js'
+import {
+  create,
+  type Deletion,
+  type DocumentDecision,
+  type Failure,
+  fails,
+  type NewBase,
+  NO_BASE
+} from './decision.js'
 import { DocumentBatch } from './document-batch.js'
 import { contentPrint } from './same-content.js'
 import { headOf, isLarge, type RestoreSource, type SourceDocument } from './source.js'
-import { allRows, type CurrentDocument, readOrProblem, type Target } from './target.js'
-import { partitionOf, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
+import { readOrProblem, type TargetView } from './target.js'
+import { partitionOf, type State, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
 
 /** Documents whose current versions are read in one request, to be compared. */
 export const COMPARE_BATCH = 100
@@ -27,8 +36,6 @@ export interface PlanOptions {
   skip: ReadonlySet<string>
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
-  /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
-  keepTypes: ReadonlySet<string>
   /** Ids of documents that it must not delete: those that could not be backed up. */
   keepIds: ReadonlySet<string>
 }
@@ -43,27 +50,29 @@ interface Partition {
 /** What to ask to decide on a document: revisions that the target ever had, or its current content. */
 type Question = { ask: 'revisions' | 'content' }
 
-/** Divides a restore into partitions. Written documents are held as well, until they are confirmed. */
-export function partitionsOf(target: Target, { source, database }: PlanOptions): Partition[] {
+/** Divides a database. What is written is held as well, until it has been confirmed. */
+export function partitionsOf(target: TargetView, { source, database }: PlanOptions): Partition[] {
   const written = target.isReplicated || source.proof === 'revision' ? source.count(database) : 0
   const documents = Math.max(target.documents, written)
   const of = Math.max(1, Math.ceil(documents / TABLE_DOCUMENTS))
   return Array.from({ length: of }, (_, index) => ({ index, of, documents: Math.ceil(documents / of) }))
 }
 
-/** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
+/** Compares a backup with one partition of a database, and decides what becomes of each document. It cannot write. */
 export class Plan {
-  /** The target's documents, and what has become of them since. */
-  readonly table: TargetTable
-  readonly target: Target
+  readonly #table: TargetTable
+  readonly #decider: Decider
+  readonly #target: TargetView
   readonly #options: PlanOptions
   readonly #partition: Partition
   readonly #batches: Record<Question['ask'], DocumentBatch<DocumentBytes>>
 
-  private constructor(target: Target, options: PlanOptions, partition: Partition) {
-    this.table = new TargetTable(partition.documents)
+  private constructor(decider: Decider, options: PlanOptions, partition: Partition) {
+    const { target } = decider
+    this.#table = new TargetTable(target.documents / partition.of)
+    this.#decider = decider
+    this.#target = target
     this.#options = options
-    this.target = target
     this.#partition = partition
     this.#batches = {
       revisions: new DocumentBatch(DIFF_BATCH),
@@ -72,17 +81,17 @@ export class Plan {
   }
 
   /** Scans what the target has. @throws CouchError when it cannot be read */
-  static async make(target: Target, options: PlanOptions, partition: Partition): Promise<Plan> {
-    const plan = new Plan(target, options, partition)
-    if (!target.isEmpty) await plan.#scan()
-    await target.checkNodes()
+  static async make(decider: Decider, options: PlanOptions, partition: Partition): Promise<Plan> {
+    const plan = new Plan(decider, options, partition)
+    if (!decider.target.isEmpty) await plan.#scan()
+    await decider.target.checkNodes()
     return plan
   }
 
   async #scan(): Promise<void> {
-    for await (const rows of allRows(this.target.db, this.#options.source.proof)) {
+    for await (const rows of this.#target.rows(this.#options.source.proof)) {
       for (const { id, rev, doc } of rows) {
-        if (this.#holds(id)) this.table.set(id, doc ? await stateOf(rev, doc) : rev)
+        if (this.#holds(id)) this.#table.set(id, doc ? await stateOf(rev, doc) : { rev })
       }
       await turn()
     }
@@ -112,7 +121,7 @@ export class Plan {
         await sharedTurn()
         const decision = isClaimed
           ? await this.#decideClaimed(document)
-          : this.#decide(document, headOf(document).rev)
+          : this.#decide(document, revisionOf(document))
         if ('action' in decision) decided.push(decision)
         else {
           const asked = isLarge(document) ? [document] : this.#batches[decision.ask].put(document)
@@ -129,15 +138,15 @@ export class Plan {
   /** Decides by content on a document that only claims its revision; large ones are compared alone. */
   async #decideClaimed(document: SourceDocument): Promise<DocumentDecision | Question> {
     if (isLarge(document) || document.deleted) return this.#decide(document, undefined)
-    const print = this.table.size === 0 ? undefined : await inTurns(contentPrint(document))
+    const state = this.#table.size === 0 ? undefined : { print: await inTurns(contentPrint(document)) }
     const lacksData = document.attachments !== undefined && (await inTurns(hasStub(document)))
-    return this.#decide(document, print, lacksData ? LACKS_DATA : undefined)
+    return this.#decide(document, state, lacksData ? LACKS_DATA : undefined)
   }
 
   /** Decides by the `state` that the table compares; `problem` is why the document cannot be restored. */
   #decide(
     document: SourceDocument,
-    state: string | undefined,
+    state: State | undefined,
     problem?: Pick<Failure, 'error' | 'reason'>
   ): DocumentDecision | Question {
     const { skip, internalTypes } = this.#options
@@ -145,24 +154,22 @@ export class Plan {
     const listed = skip.has(id)
     // A deletion is not looked up: `exact` deletes what the backup says is deleted.
     if (deleted) return { action: 'skip', id, why: 'deleted' }
-    const found = this.table.compare(id, state)
+    const found = this.#table.compare(id, state)
     if (listed) return { action: 'skip', id, why: 'listed' }
     if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
     if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
     if (problem) return fails(id, problem.error, problem.reason)
-    // One of several copies answers a scan: the majority is asked for what it does not show, unless all
-    // copies have just agreed that there is nothing.
-    if (found === 'absent' && (!this.target.isReplicated || this.target.isEmpty))
+    // Of several copies one answers a scan: what it does not show is asked of the majority, unless all copies have just
+    // agreed that there is nothing.
+    if (found === 'absent' && (!this.#target.isReplicated || this.#target.isEmpty))
       return this.#decideAbsent(document)
-    if (found !== 'same' || this.target.copies !== 'agree') return { ask: 'content' }
-    // Another copy may have known it changed: the feed tells later.
-    if (this.target.isReplicated) this.table.noteLeft(id)
-    return { action: 'leave', id }
+    if (found !== 'same' || this.#target.copies !== 'agree') return { ask: 'content' }
+    return { action: 'leave', id, why: 'scanned', rev: state && 'rev' in state ? state.rev : undefined }
   }
 
   #decideAbsent(document: SourceDocument): DocumentDecision | Question {
     const base = this.#baseOfNew(document)
-    const askRevisions = base.kind === 'kept' && !this.target.isEmpty && this.target.hasDeletions
+    const askRevisions = base.kind === 'kept' && !this.#target.isEmpty && this.#target.hasDeletions
     return askRevisions ? { ask: 'revisions' } : create(document, base)
   }
 
@@ -186,7 +193,7 @@ export class Plan {
       const base = this.#baseOfNew(document)
       return base.kind === 'kept' ? [{ id: headOf(document).id, rev: base.rev }] : []
     })
-    const never = await this.target.db.revsDiff(revisions)
+    const never = await this.#target.neverHad(revisions)
     return documents.map((document) =>
       create(document, never.has(headOf(document).id) ? this.#baseOfNew(document) : NO_BASE)
     )
@@ -196,26 +203,11 @@ export class Plan {
   async #compare(documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
     const byId = new Map(documents.map((document) => [headOf(document).id, document]))
     const decisions: DocumentDecision[] = []
-    for await (const found of this.target.current([...byId.keys()])) {
+    for await (const found of this.#target.current([...byId.keys()])) {
       const document = byId.get(found.id)
-      if (document) decisions.push(await this.#decideBeside(document, found))
+      if (document) decisions.push(await this.#decider.beside(document, found, this.#baseOfNew(document)))
     }
     return decisions
-  }
-
-  async #decideBeside(document: SourceDocument, found: CurrentDocument): Promise<DocumentDecision> {
-    const { id } = found
-    switch (found.state) {
-      case 'absent':
-        return create(document, this.#baseOfNew(document))
-      case 'deleted':
-        return create(document, NO_BASE)
-      case 'live':
-        if (await this.target.isSame(document, found.document)) return { action: 'leave', id }
-        return { action: 'change', id, document, base: { kind: 'over', rev: found.document.rev } }
-      default:
-        return fails(id, found.state, found.reason)
-    }
   }
 
   /**
@@ -223,57 +215,38 @@ export class Plan {
    * Call it after all {@link decisions}.
    */
   async *deletions(): AsyncGenerator<(Deletion | Failure)[]> {
-    if (this.target.isEmpty) return
+    if (this.#target.isEmpty) return
     let ids: string[] = []
     let characters = 0
-    for await (const rows of allRows(this.target.db, 'revision')) {
+    for await (const rows of this.#target.rows('revision')) {
       for (const { id } of rows) {
         if (!this.#mayDelete(id)) continue
         ids.push(id)
         characters += id.length
         if (ids.length < COMPARE_BATCH && characters < MAX_IDS) continue
-        yield await this.deletionsOf(ids)
+        yield await this.#decider.deletions(ids)
         ids = []
         characters = 0
       }
     }
-    yield await this.deletionsOf(ids)
+    yield await this.#decider.deletions(ids)
   }
 
   /** Returns whether `exact` deletes an id. Documents written since the restore began are left. */
   #mayDelete(id: string): boolean {
     const { skip, keepIds } = this.#options
-    if (!this.#holds(id) || !this.table.has(id) || this.table.wasSeen(id)) return false
+    if (!this.#holds(id) || !this.#table.has(id) || this.#table.wasSeen(id)) return false
     return !skip.has(id) && !keepIds.has(id)
-  }
-
-  /** Finds the live revisions of documents that are to be deleted, and are there. */
-  async deletionsOf(ids: readonly string[]): Promise<(Deletion | Failure)[]> {
-    const decisions: (Deletion | Failure)[] = []
-    if (ids.length === 0) return decisions
-    for await (const found of this.target.current(ids)) {
-      const { id, state, conflicts } = found
-      if (state === 'unreadable') decisions.push(fails(id, state, found.reason))
-      if (state !== 'live') continue
-      const { rev, type } = found.document
-      if (type !== undefined && this.#options.keepTypes.has(type)) continue
-      decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts] })
-    }
-    return decisions
   }
 }
 
-const create = (document: SourceDocument, base: NewBase): DocumentDecision => ({
-  action: 'create',
-  id: headOf(document).id,
-  document,
-  base
-})
-
-const fails = (id: string, error: string, reason: string): Failure => ({ action: 'fail', id, error, reason })
-
-/** Returns what the table compares of a document: its content, or the revision where that cannot be read. */
-async function stateOf(rev: string, doc: Uint8Array): Promise<string> {
+/** Returns what the table compares of a target's document: its content; its revision where that cannot be read. */
+async function stateOf(rev: string, doc: Uint8Array): Promise<State> {
   const document = await readOrProblem(doc)
-  return document instanceof InvalidDocumentError ? rev : inTurns(contentPrint(document))
+  return document instanceof InvalidDocumentError ? { rev } : { print: await inTurns(contentPrint(document)) }
+}
+
+function revisionOf(document: SourceDocument): State | undefined {
+  const { rev } = headOf(document)
+  return rev === undefined ? undefined : { rev }
 }

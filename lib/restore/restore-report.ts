@@ -9,9 +9,8 @@ import type { RestorePhase } from '../../types/events.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import type { AboutDatabase } from '../format/about-database.js'
+import { AtIntervals, PROGRESS_INTERVAL } from '../waits/at-intervals.js'
 
-/** Milliseconds between two updates of the transaction. */
-const PROGRESS_INTERVAL = 2000
 /** Failures, and ids that no document has, that are told by name. */
 const NAMED = 20
 /** Failures and ids that a message names. */
@@ -31,9 +30,10 @@ export class RestoreReport {
   readonly #messages: string[] = []
   #step = 0
   #timer: NodeJS.Timeout | undefined
-  /** The timed update that is being written. */
-  #writing: Promise<void> | undefined
-  #busy = false
+  /** The next step or the end tells the same; there a failure to write counts. */
+  readonly #counts = new AtIntervals(() =>
+    this.#options.tell({ databases: structuredClone(this.outcome.databases) }).catch(() => undefined)
+  )
 
   constructor(options: ReportOptions) {
     this.outcome = { tx_id: options.txId, databases: {}, failures: [] }
@@ -52,7 +52,7 @@ export class RestoreReport {
   begin(database: LogicalDatabase): DatabaseRestoreCounts {
     const counts = { total: 0, created: 0, changed: 0, unchanged: 0, skipped: 0, failed: 0, deleted: 0 }
     this.outcome.databases[database] = counts
-    this.#timer ??= setInterval(() => this.#tellCounts(), PROGRESS_INTERVAL).unref()
+    this.#timer ??= setInterval(() => this.#counts.now(), PROGRESS_INTERVAL).unref()
     return counts
   }
 
@@ -99,28 +99,13 @@ export class RestoreReport {
 
   async stop(): Promise<void> {
     clearInterval(this.#timer)
-    await this.#writing
+    await this.#counts.settle()
   }
 
   async #tell(message: string, update: TransactionUpdate = {}): Promise<void> {
     this.#messages.push(message)
-    await this.#writing
-    this.#busy = true
-    await this.#options.tell({ ...update, athena_messages: [...this.#messages] }).finally(() => {
-      this.#busy = false
-    })
-  }
-
-  /** Ignores failures to write: the next step, or the end, tells the same, and fails then. */
-  #tellCounts(): void {
-    if (this.#busy) return
-    this.#busy = true
-    const done = () => {
-      this.#busy = false
-    }
-    this.#writing = this.#options
-      .tell({ databases: structuredClone(this.outcome.databases) })
-      .then(done, done)
+    const told = { ...update, athena_messages: [...this.#messages] }
+    await this.#counts.instead(() => this.#options.tell(told))
   }
 }
 

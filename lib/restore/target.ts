@@ -1,12 +1,5 @@
-import type { BulkResult } from '../couch/bulk-body.js'
 import { type CopiesState, settleCopies } from '../couch/copies.js'
-import {
-  type CouchDatabase,
-  type DatabaseInfo,
-  type DatabaseSettings,
-  isReplicated,
-  type Revision
-} from '../couch/database.js'
+import { type CouchDatabase, type DatabaseInfo, isReplicated, type Revision } from '../couch/database.js'
 import { DocumentReader, isReadFailure, type ReadDocument } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { isLongRow } from '../couch/json-rows.js'
@@ -46,32 +39,39 @@ interface Found {
 /** Returns whether the document of this id and type belongs to the backups. */
 type IsOwn = (id: string, type: string | undefined) => boolean
 
-/** A database as a restore finds it. */
-export class Target {
-  readonly db: CouchDatabase
+/** A database as a restore finds it, to be read only. */
+export class TargetView {
+  readonly #db: CouchDatabase
   readonly #found: Found
   readonly #isOwn: IsOwn
   readonly #reader: DocumentReader
 
   private constructor(db: CouchDatabase, found: Found, isOwn: IsOwn) {
-    this.db = db
+    this.#db = db
     this.#found = found
     this.#isOwn = isOwn
     this.#reader = new DocumentReader(db)
   }
 
   /**
-   * Looks at a database, and waits for its copies to agree. @throws CouchError when it cannot be worked with
-   * @param create how it is created where there is none; `undefined` creates none
+   * Looks at a database, and waits for its copies to agree.
+   * @returns `null` when there is none
+   * @throws CouchError when it cannot be worked with
    */
-  static async find(db: CouchDatabase, isOwn: IsOwn, create: DatabaseSettings | undefined): Promise<Target> {
+  static async find(db: CouchDatabase, isOwn: IsOwn): Promise<TargetView | null> {
     const info = await db.find()
-    if (!info) return new Target(db, { info: await created(db, create), copies: 'agree', nodes: null }, isOwn)
+    if (!info) return null
     const nodes = isReplicated(info) ? await nodesUp(db.client) : null
     const copies = await settleCopies(db, info)
     // A copy that lagged may have told the counts.
     const settled = isReplicated(info) ? await db.info() : info
-    return new Target(db, { info: settled, copies, nodes, begun: info.update_seq }, isOwn)
+    return new TargetView(db, { info: settled, copies, nodes, begun: info.update_seq }, isOwn)
+  }
+
+  /** @param info what a database tells that has just been created; `undefined` where there is none */
+  static ofNothing(db: CouchDatabase, isOwn: IsOwn, info?: DatabaseInfo): TargetView {
+    const empty = { ...info, doc_count: 0, doc_del_count: 0 }
+    return new TargetView(db, { info: empty, copies: 'agree', nodes: null }, isOwn)
   }
 
   /** There are no documents, living or deleted, on any copy. */
@@ -104,7 +104,7 @@ export class Target {
   /** Notes whether a node was started since: it may have answered a scan with outdated documents. */
   async checkNodes(): Promise<void> {
     if (!this.isReplicated || this.isEmpty || this.#found.copies !== 'agree') return
-    if (!noneStarted(this.#found.nodes, await nodesUp(this.db.client))) this.#found.copies = 'unchecked'
+    if (!noneStarted(this.#found.nodes, await nodesUp(this.#db.client))) this.#found.copies = 'unchecked'
   }
 
   /** Reads documents as they are now, with stubs. Each is valid until the next is asked for. */
@@ -135,9 +135,14 @@ export class Target {
     return { id, conflicts, state: 'live', document }
   }
 
-  /** Deletes single revisions. @returns those that could not be deleted */
-  async delete(revisions: readonly Revision[]): Promise<BulkResult[]> {
-    return (await this.db.deleteRevisions(revisions)).filter(({ error }) => error !== undefined)
+  /** Reads all documents: their ids and revisions, with `content` what they say as well, see {@link allRows}. */
+  rows(wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
+    return allRows(this.#db, wanted)
+  }
+
+  /** Returns the ids of those revisions that the database never had. */
+  neverHad(revisions: readonly Revision[]): Promise<Set<string>> {
+    return this.#db.revsDiff(revisions)
   }
 
   async isSame(document: SourceDocument, current: LiveDocument): Promise<boolean> {
@@ -154,7 +159,7 @@ export class Target {
   /** Attachments that cannot be read count as other ones. */
   async #isSameLarge(document: LargeDocument, current: LiveDocument): Promise<boolean> {
     try {
-      return await sameLarge(this.db, document, current)
+      return await sameLarge(this.#db, document, current)
     } catch (error) {
       if (!isReadFailure(error)) throw error
       await this.#reader.confirmAnswers(error)
@@ -163,15 +168,7 @@ export class Target {
   }
 }
 
-/** Creates a database where that is wanted. @returns counts of an empty database */
-async function created(db: CouchDatabase, settings: DatabaseSettings | undefined): Promise<DatabaseInfo> {
-  const empty = { doc_count: 0, doc_del_count: 0 }
-  if (!settings) return empty
-  await db.ensure(settings)
-  return { ...(await db.info()), ...empty }
-}
-
-/** Reads a document, or tells why not: CouchDB holds documents that it would not take now. */
+/** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
 export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
   try {
     return await inTurns(documentSteps(doc))

@@ -33,6 +33,7 @@ export const ROOMS: Record<string, Room> = {
       'restore-upload',
       'restore-by-id',
       'target-table',
+      'write-log',
       'exact',
       'skip-unknown',
       'conflicts',
@@ -116,6 +117,12 @@ export const FIXED: readonly FixedMutant[] = [
     promise: 'design documents are written last',
     find: /(?<=Design documents last[\s\S]{0,120})\[false, true\]/,
     replacement: '[true, false]'
+  },
+  {
+    room: 'restore',
+    promise: 'a document that was created is confirmed only when it has no other leaf',
+    find: /!branched/,
+    replacement: 'true'
   },
   {
     room: 'webhooks',

@@ -523,12 +523,13 @@ function changes(database: RawDatabase, { query }: Call): Reply {
   const raw = new Raw().add('{"results":[\n')
   for (const [index, document] of page.entries()) {
     const leaf = document.leaves[0]!
+    const told = query.get('style') === 'all_docs' ? document.leaves : [leaf]
     const shown = (index + 1) % interval === 0 || index === page.length - 1
     raw.add(
       index > 0 ? ',\n' : '',
       `{"seq":${shown ? JSON.stringify(sequence(database, document.seq)) : 'null'},"id":`,
       document.rawId,
-      `,"changes":[{"rev":${JSON.stringify(leaf.rev)}}]`,
+      `,"changes":${JSON.stringify(told.map(({ rev }) => ({ rev })))}`,
       leaf.deleted ? ',"deleted":true' : ''
     )
     if (flag(query, 'include_docs')) {

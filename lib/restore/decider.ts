@@ -1,0 +1,55 @@
+import {
+  create,
+  type DecisionBeside,
+  type Deletion,
+  type Failure,
+  fails,
+  type NewBase,
+  NO_BASE
+} from './decision.js'
+import type { SourceDocument } from './source.js'
+import type { CurrentDocument, TargetView } from './target.js'
+
+/** Decides on single documents by what the target has of them now: when they are planned, and again after each conflict. */
+export class Decider {
+  readonly target: TargetView
+  readonly #keepTypes: ReadonlySet<string>
+
+  /** @param keepTypes types of documents that are not deleted */
+  constructor(target: TargetView, keepTypes: ReadonlySet<string>) {
+    this.target = target
+    this.#keepTypes = keepTypes
+  }
+
+  /** @param base what the document is written on where the target never had it */
+  async beside(document: SourceDocument, found: CurrentDocument, base: NewBase): Promise<DecisionBeside> {
+    const { id } = found
+    switch (found.state) {
+      case 'absent':
+        return create(document, base)
+      case 'deleted':
+        return create(document, NO_BASE)
+      case 'live':
+        if (await this.target.isSame(document, found.document))
+          return { action: 'leave', id, why: 'compared' }
+        return { action: 'change', id, document, base: { kind: 'over', rev: found.document.rev } }
+      default:
+        return fails(id, found.state, found.reason)
+    }
+  }
+
+  /** Finds the live revisions of documents that are to be deleted, and are there. */
+  async deletions(ids: readonly string[]): Promise<(Deletion | Failure)[]> {
+    const decisions: (Deletion | Failure)[] = []
+    if (ids.length === 0) return decisions
+    for await (const found of this.target.current(ids)) {
+      const { id, state, conflicts } = found
+      if (state === 'unreadable') decisions.push(fails(id, state, found.reason))
+      if (state !== 'live') continue
+      const { rev, type } = found.document
+      if (type !== undefined && this.#keepTypes.has(type)) continue
+      decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts] })
+    }
+    return decisions
+  }
+}

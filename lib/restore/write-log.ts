@@ -1,0 +1,66 @@
+import type { Revision } from '../couch/database.js'
+import type { Counted } from './decision.js'
+import { MARKS, StateTable } from './state-table.js'
+
+const [UNCONFIRMED, CHANGED, LEFT] = MARKS
+const MARKS_OF = { create: UNCONFIRMED, change: UNCONFIRMED | CHANGED, leave: LEFT } as const
+
+/**
+ * The documents that a restore has written, each with the revision that it is to show, until they have been confirmed: by
+ * the changes feed, or by a look. Those that were left by what a scan showed stand in it as well where another copy may
+ * know better; a look is due when the feed shows another revision of them.
+ */
+export class WriteLog extends StateTable {
+  /** Documents that have to be looked at. */
+  unconfirmed = 0
+
+  /**
+   * Notes a document, once.
+   * @param rev `undefined` where it is not known: the feed does not confirm the document then
+   */
+  note(id: string, counted: Counted, rev: string | undefined): void {
+    this.put(id, rev, MARKS_OF[counted])
+    if (counted !== 'leave') this.unconfirmed++
+  }
+
+  /**
+   * Notes that the feed shows a document at `rev`, `undefined` for a deletion.
+   * @param alone there is no other leaf; what was created has to be alone
+   */
+  shows(id: string, rev: string | undefined, alone: boolean): void {
+    const at = this.find(id)
+    const left = this.marked(at, LEFT)
+    const stands = rev !== undefined && this.isAt(at, rev) && (alone || this.marked(at, CHANGED | LEFT))
+    if (!(stands || left) || this.marked(at, UNCONFIRMED) === !stands) return
+    this.mark(at, UNCONFIRMED, !stands)
+    this.unconfirmed += stands ? -1 : 1
+  }
+
+  isUnconfirmed(id: string): boolean {
+    return this.marked(this.find(id), UNCONFIRMED)
+  }
+
+  /** Returns how a document was counted. One that is not noted was created where the database had none. */
+  countedAs(id: string): Counted {
+    const at = this.find(id)
+    if (this.marked(at, LEFT)) return 'leave'
+    return this.marked(at, CHANGED) ? 'change' : 'create'
+  }
+
+  /** Returns whether `rev` is the revision that was noted of a document. */
+  isOf(id: string, rev: string): boolean {
+    return this.isAt(this.find(id), rev)
+  }
+
+  /**
+   * Returns the revisions beside a document that go: all where it was created, else those that this restore has written.
+   * @param conflicts revisions that conflict with the one that shows
+   * @param own those of them that are known to be written by this restore
+   */
+  toRemove(id: string, conflicts: readonly string[], own: readonly string[] = []): Revision[] {
+    const created = this.countedAs(id) === 'create'
+    return conflicts
+      .filter((rev) => created || own.includes(rev) || this.isOf(id, rev))
+      .map((rev) => ({ id, rev }))
+  }
+}
