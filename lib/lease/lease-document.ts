@@ -35,7 +35,7 @@ export interface LeaseState extends Partial<LeaseHolder> {
   over?: string
   /** Claim that this one takes over. */
   after?: string
-  /** Number in the id of the newest backup that ever began. */
+  /** Number that holders hand on; by this name because the first were those of backups. */
   newest?: string
 }
 
@@ -43,8 +43,8 @@ export interface LeaseState extends Partial<LeaseHolder> {
 export interface LeaseLeaf extends LeaseState {
   rev: string
   deleted: boolean
-  /** Transactions whose clients are to be told of their end, as earlier versions noted them. */
-  notify: string[]
+  /** As it was read: earlier versions had other members. */
+  doc: Leaf['doc']
 }
 
 /**
@@ -53,11 +53,15 @@ export interface LeaseLeaf extends LeaseState {
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** Matches the ids that a backup or a transaction can have: the end of another operation could not be recorded. */
+/** Matches the ids that an operation's record can have: the end of another operation could not be recorded. */
 const ID = /^[^_].{0,199}$/
-const OPERATIONS = { backup: true, restore: true } satisfies Record<OperationKind, true>
+/** Matches kinds of operations, those of later versions as well: they keep others away too. */
+const OPERATION = /^[a-z][a-z_]{0,39}$/
 
-/** Reads and writes the document that says who holds the lease. Methods throw CouchError. */
+/**
+ * Reads and writes the document that says who holds the lease. Methods throw CouchError. Writes make one attempt:
+ * {@link Lease} and {@link Leases} try again, since they know for how long.
+ */
 export class LeaseDocument {
   readonly db: CouchDatabase
 
@@ -76,14 +80,14 @@ export class LeaseDocument {
     return leaves.map(leafOf)
   }
 
-  /** Writes `state` over the revision that it names. One attempt. */
+  /** Writes `state` over the revision that it names. One attempt of each call. */
   async write(state: LeaseState): Promise<Written> {
     const written = await this.#put({ ...state, _rev: state.over })
     if (!written) return null
     const { rev, majority } = written
     if (majority) return { rev, by: 'most' }
     // Two copies have no majority once one is down.
-    const { cluster } = await this.db.info()
+    const { cluster } = await this.db.once.info()
     return { rev, by: cluster?.n === 2 ? 'half' : 'some' }
   }
 
@@ -125,10 +129,11 @@ export function holderOf({ operation, id, instance, backups }: LeaseLeaf): Lease
 /** Takes the members of a leaf that have the right type: others could have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
-  const known = Object.hasOwn(OPERATIONS, text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
+  const known = OPERATION.test(text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
   return {
     rev,
     deleted,
+    doc,
     operation: known ? (doc.operation as OperationKind) : undefined,
     id: text(doc.id),
     instance: text(doc.instance),
@@ -140,7 +145,6 @@ function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
     ttl: typeof doc.ttl === 'number' ? doc.ttl : undefined,
     over: text(doc.over),
     after: text(doc.after),
-    newest: /^[0-9]{1,20}$/.test(text(doc.newest) ?? '') ? text(doc.newest) : undefined,
-    notify: Array.isArray(doc.notify) ? doc.notify.filter((id) => typeof id === 'string') : []
+    newest: /^[0-9]{1,20}$/.test(text(doc.newest) ?? '') ? text(doc.newest) : undefined
   }
 }

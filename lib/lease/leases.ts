@@ -49,15 +49,13 @@ export interface LeaseRequest {
   insteadOf?: string
   /**
    * Returns who is to hold it.
-   * @param newest number in the id of the newest backup that ever began
+   * @param carried number that the holders before have handed on, the largest
+   * @returns the number to hand on as well
    */
-  holder(newest: bigint): { holder: LeaseHolder; newest: bigint }
+  holder(carried: bigint): { holder: LeaseHolder; carried: bigint }
   /** Called once when the lease is lost. */
   onLost(error: LeaseLostError): void
 }
-
-/** Keeps the transactions that an earlier version noted in the lease, before the lease is written over. */
-export type KeepNotices = (txIds: readonly string[]) => Promise<void>
 
 /** Says who holds the lease. */
 export interface Inspected {
@@ -78,7 +76,7 @@ export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
   readonly #ttl: number
-  readonly #keepNotices: KeepNotices
+  readonly #beforeOverwrite: (leaves: readonly LeaseLeaf[]) => Promise<void>
   /** When this instance first knew of each busy leaf, by revision, on its monotonic clock. */
   #known = new Map<string, number>()
   /** Claims of this instance that never became a lease, or were given back: what is left of them is nobody's. */
@@ -89,12 +87,18 @@ export class Leases {
   /**
    * @param renewals the same document, on connections that nothing else waits for
    * @param ttl milliseconds without a renewal after which the leases of this instance are stale
+   * @param beforeOverwrite keeps what else the leaves say that are about to be written over
    */
-  constructor(document: LeaseDocument, renewals: LeaseDocument, ttl: number, keepNotices: KeepNotices) {
+  constructor(
+    document: LeaseDocument,
+    renewals: LeaseDocument,
+    ttl: number,
+    beforeOverwrite: (leaves: readonly LeaseLeaf[]) => Promise<void> = async () => {}
+  ) {
     this.#document = document
     this.#renewals = renewals
     this.#ttl = ttl
-    this.#keepNotices = keepNotices
+    this.#beforeOverwrite = beforeOverwrite
   }
 
   /** Returns who holds the lease, or has left it; `null` when nobody does. A claim is no lease yet. */
@@ -104,7 +108,11 @@ export class Leases {
     return found ? { holder: holderOf(found), claim: found.claim, staleIn: found.staleIn ?? 0 } : null
   }
 
-  /** Takes the lease when it is free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError */
+  /**
+   * Takes the lease when it is free or stale. Tries again by itself while others try, and as its client says after
+   * faults.
+   * @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError
+   */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
@@ -126,22 +134,6 @@ export class Leases {
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
       await sleep(wait * (0.25 + 0.75 * Math.random()))
     }
-  }
-
-  /**
-   * Removes the lease that an earlier version has left in another database.
-   * @param claim of the lease whose operation has been ended; where another is left, nothing is removed
-   */
-  async discard(claim?: string): Promise<void> {
-    const live = (await this.#read()).filter(({ deleted }) => !deleted)
-    if (live.some((leaf) => isBusy(leaf) && leaf.claim !== claim)) return
-    await this.#keepNotices(noticesIn(live))
-    for (const { rev } of live) await this.#document.remove(rev)
-  }
-
-  /** Hands over what an earlier version noted in the lease. */
-  async passNotices(): Promise<void> {
-    await this.#keepNotices(noticesIn(await this.#read()))
   }
 
   async #read(): Promise<SeenLeaf[]> {
@@ -175,7 +167,7 @@ export class Leases {
     // A claim becomes a lease, or goes, within moments.
     const wanted = before.find(isAlive)
     if (wanted) return new LeaseHeldError(holderOf(wanted))
-    await this.#keepNotices(noticesIn(before))
+    await this.#beforeOverwrite(before)
     return this.#claim(before, request)
   }
 
@@ -205,14 +197,14 @@ export class Leases {
     // CouchDB takes no revision of a document all of whose leaves are deleted.
     const base = left.find(({ settled }) => settled) ?? leaves.find(({ deleted }) => !deleted)
     const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0)).sort((a, b) => (a < b ? -1 : 1))
-    const { holder, newest } = request.holder(numbers.at(-1) ?? 0n)
+    const { holder, carried } = request.holder(numbers.at(-1) ?? 0n)
     return {
       ...holder,
       claim: newClaim(),
       beat: 0,
       settled: false,
       ttl: Math.min(this.#ttl, CLAIM_TTL),
-      newest: String(newest),
+      newest: String(carried),
       over: base?.rev,
       after: base && isBusy(base) ? base.claim : undefined
     }
@@ -279,8 +271,6 @@ export class Leases {
     if (this.#over.size > REMEMBERED) this.#over.delete(oldest)
   }
 }
-
-const noticesIn = (leaves: readonly LeaseLeaf[]): string[] => leaves.flatMap(({ notify }) => notify)
 
 const isStale = ({ staleIn }: SeenLeaf): boolean => staleIn === 0
 const isAlive = ({ staleIn = 0 }: SeenLeaf): boolean => staleIn > 0

@@ -62,10 +62,10 @@ export class Outbox {
   }
 
   /** Notes that the transactions' clients are to be told. */
-  async add(txIds: readonly string[]): Promise<void> {
+  async add(txIds: readonly string[], client = this.#db.client): Promise<void> {
+    const db = this.#db.on(client)
     // After a conflict: another attempt, or another instance, wrote the same.
-    for (const txId of txIds)
-      await this.#db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
+    for (const txId of txIds) await db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
   }
 
   /** Tells the client how its restore ended, and removes the notice. */
