@@ -12,6 +12,9 @@ const NOTICE_PREFIX = 'athena_backup_notice_'
 /** Range of ids that holds all notices. */
 const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as const
 
+/** Clients that are told at a time of what is overdue. */
+const MOST_SENT = 8
+
 const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
 
 /**
@@ -86,10 +89,17 @@ export class Outbox {
     const now = performance.now()
     const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => id.slice(NOTICE_PREFIX.length))
     this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
-    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience)
-    // One that cannot be sent does not keep others from being sent.
-    const sent = await Promise.allSettled(overdue.map(([txId]) => this.send(txId)))
-    for (const one of sent) if (one.status === 'rejected') throw one.reason
+    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience).values()
+    const failures: unknown[] = []
+    const sendNext = async () => {
+      for (const [txId] of overdue) {
+        if (this.#shutdown.signal.aborted) return
+        // One that cannot be sent does not keep others from being sent.
+        await this.send(txId).catch((error: unknown) => failures.push(error))
+      }
+    }
+    await Promise.all(Array.from({ length: MOST_SENT }, sendNext))
+    if (failures.length > 0) throw failures[0]
   }
 
   /** @returns whether that is done; when the server's end cuts it off, an instance that runs later does it */
