@@ -7,11 +7,11 @@ export type KeepNotices = (txIds: readonly string[]) => Promise<void>
 /** Says who holds the lease, or has left it; `former` where earlier versions kept it. */
 export type FoundLease = Inspected & { former?: true }
 
-/** Keeps what earlier versions noted in the lease, before it is written over. */
-export const keepNotices = (leaves: readonly LeaseLeaf[], keep: KeepNotices): Promise<void> =>
-  keep(leaves.flatMap(({ doc: { notify } }) => (Array.isArray(notify) ? notify.filter(isText) : [])))
-
-const isText = (value: unknown): boolean => typeof value === 'string'
+/** Returns the transactions that earlier versions noted in the lease. */
+export const noticesIn = (leaves: readonly LeaseLeaf[]): string[] =>
+  leaves
+    .flatMap(({ doc }) => (Array.isArray(doc.notify) ? doc.notify : []))
+    .filter((id) => typeof id === 'string')
 
 /** Deals with what earlier versions have left: notices in the lease, and a lease in another database. */
 export class EarlierVersions {
@@ -19,22 +19,14 @@ export class EarlierVersions {
   readonly #former: LeaseDocument | undefined
   readonly #leases: Leases | undefined
   readonly #keep: KeepNotices
-  /** Whether what was noted in the lease of now was handed over. */
   #passed = false
 
-  /**
-   * @param former the lease where earlier versions kept it, when that is another database
-   * @param ttl as for {@link Leases}
-   */
-  constructor(
-    current: LeaseDocument,
-    former: LeaseDocument | undefined,
-    options: { ttl: number; keep: KeepNotices }
-  ) {
+  /** @param former the lease where earlier versions kept it, when that is another database */
+  constructor(current: LeaseDocument, former: LeaseDocument | undefined, ttl: number, keep: KeepNotices) {
     this.#current = current
     this.#former = former
-    this.#leases = former && new Leases(former, former, options.ttl)
-    this.#keep = options.keep
+    this.#leases = former && new Leases(former, former, ttl)
+    this.#keep = keep
   }
 
   /** Returns who holds the former lease, or has left it. */
@@ -45,23 +37,17 @@ export class EarlierVersions {
 
   /** Hands over what was noted in a lease, and removes a former lease that nobody holds. */
   async move(): Promise<void> {
-    await this.#discard()
-    if (this.#passed) return
-    await keepNotices(await this.#current.read(), this.#keep)
+    await this.discard()
+    if (!this.#passed) await this.#keep(noticesIn(await this.#current.read()))
     this.#passed = true
   }
 
-  /** Removes the former lease of an operation that was ended. */
-  async discard({ former, claim }: FoundLease): Promise<void> {
-    if (former) await this.#discard(claim)
-  }
-
-  /** @param claim of the lease that is to be removed; where somebody has another, nothing is removed */
-  async #discard(claim?: string): Promise<void> {
-    if (!this.#former) return
+  /** Removes the former lease, unless somebody has one other than `ended`, whose operation was ended. */
+  async discard(ended?: FoundLease): Promise<void> {
+    if (!this.#former || (ended && !ended.former)) return
     const live = (await this.#former.read()).filter(({ deleted }) => !deleted)
-    if (live.some((leaf) => isBusy(leaf) && leaf.claim !== claim)) return
-    await keepNotices(live, this.#keep)
+    if (live.some((leaf) => isBusy(leaf) && leaf.claim !== ended?.claim)) return
+    await this.#keep(noticesIn(live))
     for (const { rev } of live) await this.#former.remove(rev)
   }
 }

@@ -109,8 +109,7 @@ export class Leases {
   }
 
   /**
-   * Takes the lease when it is free or stale. Tries again by itself while others try, and as its client says after
-   * faults.
+   * Takes the lease when it is free or stale. Tries again while others try, and after faults as its client does.
    * @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError
    */
   async acquire(request: LeaseRequest): Promise<Lease> {

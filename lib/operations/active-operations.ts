@@ -3,7 +3,7 @@ import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
 import type { FailedAttempt } from '../couch/retry.js'
 import { ClosingError, LeaseLostError } from '../errors.js'
-import { EarlierVersions, type FoundLease, type KeepNotices, keepNotices } from '../lease/earlier-versions.js'
+import { EarlierVersions, type FoundLease, type KeepNotices, noticesIn } from '../lease/earlier-versions.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { Leases } from '../lease/leases.js'
@@ -65,8 +65,8 @@ export class ActiveOperations {
     const document = leaseIn(names.system)
     const renewals = leaseIn(names.system, client.for('renewals'))
     const former = names.backups === names.system ? undefined : leaseIn(names.backups)
-    this.#leases = new Leases(document, renewals, lease, (leaves) => keepNotices(leaves, keep))
-    this.earlier = new EarlierVersions(document, former, { ttl: lease, keep })
+    this.#leases = new Leases(document, renewals, lease, (leaves) => keep(noticesIn(leaves)))
+    this.earlier = new EarlierVersions(document, former, lease, keep)
   }
 
   /** Whether one holds the lease. */

@@ -38,12 +38,14 @@ export interface OperationRecords {
   /**
    * Does what has to be done before the lease is given back, however the operation ended. When that fails, the lease
    * becomes stale, and the instance that takes it over does it.
-   * @returns what is to be done afterwards, which nobody waits for
+   * @returns what is to be done afterwards, and is not waited for
    */
   beforeRelease?(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined>
   /** Is told of each operation that failed here, or that was ended for another instance. */
   onFailed?(operation: ActiveOperation): void
 }
+
+type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 /** Describes an operation that is to run. */
 export interface NewOperation<Result> {
@@ -75,14 +77,10 @@ export interface NewOperation<Result> {
 export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
-  readonly #kinds: Readonly<Record<OperationKind, OperationRecords>>
+  readonly #kinds: Kinds
 
   /** @param kinds all that this version knows */
-  constructor(
-    instance: Instance,
-    active: ActiveOperations,
-    kinds: Readonly<Record<OperationKind, OperationRecords>>
-  ) {
+  constructor(instance: Instance, active: ActiveOperations, kinds: Kinds) {
     this.#instance = instance
     this.#active = active
     this.#kinds = kinds
@@ -156,7 +154,7 @@ export class Lifecycle {
     if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
     // Only a later version can end the record of its kind.
-    if (!this.#knows(kind)) return this.#active.release(active)
+    if (!Object.hasOwn(this.#kinds, kind)) return this.#active.release(active)
     await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
     this.#kinds[kind].onFailed?.(active)
   }
@@ -259,17 +257,11 @@ export class Lifecycle {
     }
   }
 
-  /** Returns whether a kind is one of this version's. */
-  #knows(kind: OperationKind): boolean {
-    return Object.hasOwn(this.#kinds, kind)
-  }
-
   /** Waits for an operation that is over, as its record says, to give the lease back. */
   async #isLeaving(holder: LeaseHolder): Promise<boolean> {
-    if (!this.#knows(holder.operation)) return false
-    const kind = this.#kinds[holder.operation]
+    const known = Object.hasOwn(this.#kinds, holder.operation) ? this.#kinds[holder.operation] : undefined
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
-      if (!(await kind.isOver(holder))) return false
+      if (!(await known?.isOver(holder))) return false
       const found = await this.#active.inspect()
       if (found?.holder.id !== holder.id || found.staleIn === 0) return true
       await sleep(LEAVE_WAIT)

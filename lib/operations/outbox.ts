@@ -73,7 +73,7 @@ export class Outbox {
 
   /** Tells the client how its restore ended, and removes the notice. */
   async send(txId: string): Promise<void> {
-    if (this.#sending.has(txId)) return
+    if (this.#sending.has(txId) || this.#shutdown.signal.aborted) return
     this.#sending.add(txId)
     try {
       const transaction = await this.#transactions.get(txId)
@@ -91,14 +91,11 @@ export class Outbox {
     this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
     const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience).values()
     const failures: unknown[] = []
-    const sendNext = async () => {
-      for (const [txId] of overdue) {
-        if (this.#shutdown.signal.aborted) return
-        // One that cannot be sent does not keep others from being sent.
-        await this.send(txId).catch((error: unknown) => failures.push(error))
-      }
+    const sendInTurn = async () => {
+      // One that cannot be sent does not keep others from being sent.
+      for (const [txId] of overdue) await this.send(txId).catch((error: unknown) => failures.push(error))
     }
-    await Promise.all(Array.from({ length: MOST_SENT }, sendNext))
+    await Promise.all(Array.from({ length: MOST_SENT }, sendInTurn))
     if (failures.length > 0) throw failures[0]
   }
 

@@ -19,12 +19,9 @@ export interface CouchWebhookStoreOptions {
   timeout?: number
 }
 
-/** Calls of the store take at most so many times as long as one to CouchDB. */
-const PATIENCE = 3
-
 /**
- * Keeps transactions as documents whose `_id` is the transaction's id, as athena does. Calls of a running restore outlive a restart of the
- * database; only the first, which creates the transaction, gives up soon, since somebody waits.
+ * Keeps transactions as documents whose `_id` is the transaction's id, as athena does. Calls of a running restore outlive
+ * a restart of the database; the first, which creates the transaction, gives up soon, since somebody waits.
  * @throws TypeError when `couch` or `database` cannot be used
  */
 export function createCouchWebhookStore({
@@ -41,9 +38,9 @@ export function createCouchWebhookStore({
     control: timeout,
     idle: timeout
   })
-  /** Calls the database, at the latest until a restore must not wait, nor write, any more. */
+  // What was given up must not be written late: by then another instance may have recorded the end.
   const bounded = async <T>(retry: RetryPolicy, call: (db: CouchDatabase) => Promise<T>): Promise<T> => {
-    const deadline = new LinkedAbort().after(PATIENCE * timeout, () => tooLate(database))
+    const deadline = new LinkedAbort().after(3 * timeout, () => tooLate(database))
     try {
       return await call(new CouchDatabase(client.with({ retry, signal: deadline.signal }), database))
     } finally {
