@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { OperationKind } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { expected, isConflict } from '../couch/errors.js'
+import { expected, isConflict, isCouchError } from '../couch/errors.js'
 import type { Leaf } from '../couch/leaves.js'
 import { ReservedIdError } from '../errors.js'
 import { LEASE_TYPE } from '../own-documents.js'
@@ -64,6 +64,8 @@ const OPERATION = /^[a-z][a-z_]{0,39}$/
  */
 export class LeaseDocument {
   readonly db: CouchDatabase
+  /** Copies of the document, as the database told last. */
+  #copies: number | undefined
 
   constructor(db: CouchDatabase) {
     this.db = db
@@ -86,9 +88,10 @@ export class LeaseDocument {
     if (!written) return null
     const { rev, majority } = written
     if (majority) return { rev, by: 'most' }
-    // Two copies have no majority once one is down.
-    const { cluster } = await this.db.once.info()
-    return { rev, by: cluster?.n === 2 ? 'half' : 'some' }
+    // Two copies have no majority once one is down. Where it was never told, there may be more.
+    const info = await this.db.once.info().catch(expected(isCouchError, undefined))
+    this.#copies = info?.cluster?.n ?? this.#copies
+    return { rev, by: this.#copies === 2 ? 'half' : 'some' }
   }
 
   /** Removes a leaf that means nothing any more, if it is still there. One attempt. */
