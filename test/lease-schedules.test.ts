@@ -53,14 +53,14 @@ function leasesOn(url: string): { leases: Leases; close: () => Promise<void> } {
   })
   const database = new CouchDatabase(client, DATABASE)
   return {
-    leases: new Leases(new LeaseDocument(database), new LeaseDocument(database), TTL, async () => {}),
+    leases: new Leases(new LeaseDocument(database), new LeaseDocument(database), TTL),
     close: () => client.close()
   }
 }
 
 const acquire = (leases: Leases, id: string, onLost: (error: LeaseLostError) => void = () => {}) =>
   leases.acquire({
-    holder: (newest) => ({ holder: { operation: 'backup', id, instance: id }, newest: newest + 1n }),
+    holder: (carried) => ({ holder: { operation: 'backup', id, instance: id }, carried: carried + 1n }),
     onLost
   })
 

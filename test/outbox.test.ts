@@ -1,3 +1,5 @@
+import { createServer } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t from 'tap'
 import { CouchClient } from '../lib/couch/client.js'
@@ -9,8 +11,10 @@ import type { Instance } from '../lib/operations/instance.js'
 import { Outbox } from '../lib/operations/outbox.js'
 import { Transactions } from '../lib/operations/transactions.js'
 import { createMemoryWebhookStore } from '../lib/webhooks/memory-store.js'
+import type { WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
+import { listen } from './helpers/listen.js'
 
 t.test(
   'a notice that another instance has removed is gone; one that cannot be removed is told',
@@ -44,3 +48,39 @@ t.test(
     t.strictSame(await noticed(), [])
   }
 )
+
+t.test('clients whose notices are overdue are told a few at a time, and all', async (t) => {
+  const { url, names } = await setupDatabases(t)
+  let [telling, most] = [0, 0]
+  const receiver = createServer(async (request, response) => {
+    request.resume()
+    most = Math.max(most, ++telling)
+    await delay(20)
+    telling--
+    response.writeHead(request.url === '/bad' ? 400 : 200).end()
+  })
+  const origin = await listen(t, receiver)
+  const couch = nano(url)
+  const settings = { connect: () => connectionTo(couch), retry: ONCE, control: 30_000, idle: 30_000 }
+  const client = new CouchClient(settings)
+  const store = createMemoryWebhookStore()
+  const txIds = Array.from({ length: 40 }, (_, i) => `tx_${i}`)
+  for (const [i, tx_id] of txIds.entries()) {
+    const client_webhook_url = `${origin}/${i % 2 ? 'bad' : 'good'}`
+    const about = { type: 'webhook_tx', sub_type: 'backup_restore', status: 'success' }
+    await store.create({ tx_id, ...about, client_webhook_url } as unknown as WebhookTransaction)
+  }
+  const options = { timeouts: { lease: 0 } }
+  const instance = { events: new EventStream([], () => {}), options } as unknown as Instance
+  const outbox = new Outbox(instance, new CouchDatabase(client, names.system), new Transactions(store, 1000))
+  t.teardown(async () => {
+    await outbox.close()
+    await client.close()
+  })
+  await outbox.add(txIds)
+  await outbox.sendOverdue()
+  t.ok(most > 1 && most <= 8, `${most} at a time`)
+  const delivered = await Promise.all(txIds.map(async (txId) => (await store.get(txId))?.client_webhook))
+  t.equal(delivered.filter((delivery) => delivery?.delivered).length, 20)
+  t.strictSame((await couch.use(names.system).list()).rows, [], 'no notice is left')
+})

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { LinkedAbort } from '../waits/linked-abort.js'
 import { expected, isCouchError } from './errors.js'
 
 /** Milliseconds between two looks for what a request was to write. */
@@ -19,8 +20,7 @@ export interface FindableWrite<T> {
  * @throws CouchError what the request failed with; whether it wrote is then unknown
  */
 export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>): Promise<T> {
-  const deadline = new AbortController()
-  const ended = new AbortController()
+  const deadline = new LinkedAbort()
   let sent = () => {}
   const bodySent = new Promise<void>((resolve) => {
     sent = resolve
@@ -30,19 +30,18 @@ export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>):
     () => true,
     () => true
   )
-  const pause = () => sleep(LOOK_INTERVAL, false, { signal: ended.signal })
+  const pause = () => sleep(LOOK_INTERVAL, false, { signal: deadline.signal }).catch(() => false)
   try {
     await Promise.race([bodySent, answered])
-    const startedAt = performance.now()
+    deadline.after(patience, () => new Error('the database did not answer in time'))
     while (!(await Promise.race([answered, pause()]))) {
       // A failed look tells nothing; the request is still awaited.
       const found = await find().catch(expected(isCouchError, null))
       if (found !== null) return found
-      if (performance.now() - startedAt > patience) deadline.abort()
     }
     return await answer
   } finally {
+    deadline.release()
     deadline.abort()
-    ended.abort()
   }
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { OperationKind } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { expected, isConflict } from '../couch/errors.js'
+import { expected, isConflict, isCouchError } from '../couch/errors.js'
 import type { Leaf } from '../couch/leaves.js'
 import { ReservedIdError } from '../errors.js'
 import { LEASE_TYPE } from '../own-documents.js'
@@ -31,7 +31,7 @@ export interface LeaseState extends Partial<LeaseHolder> {
   over?: string
   /** Claim that this one takes over. */
   after?: string
-  /** Number in the id of the newest backup that ever began. */
+  /** Number that holders hand on; by this name because the first were those of backups. */
   newest?: string
 }
 
@@ -39,8 +39,8 @@ export interface LeaseState extends Partial<LeaseHolder> {
 export interface LeaseLeaf extends LeaseState {
   rev: string
   deleted: boolean
-  /** Transactions whose clients are to be told of their end, as earlier versions noted them. */
-  notify: string[]
+  /** As it was read: earlier versions had other members. */
+  doc: Leaf['doc']
 }
 
 /**
@@ -49,13 +49,19 @@ export interface LeaseLeaf extends LeaseState {
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** Matches ids of backups and transactions. The end of an operation with another id could not be recorded. */
+/** Matches the ids that an operation's record can have: the end of another operation could not be recorded. */
 const ID = /^[^_].{0,199}$/
-const OPERATIONS = { backup: true, restore: true } satisfies Record<OperationKind, true>
+/** Matches kinds of operations, those of later versions as well: they keep others away too. */
+const OPERATION = /^[a-z][a-z_]{0,39}$/
 
-/** Reads and writes the document that holds the lease. Methods throw CouchError. */
+/**
+ * Reads and writes the document that says who holds the lease. Methods throw CouchError. Writes make one attempt:
+ * {@link Lease} and {@link Leases} try again, since they know for how long.
+ */
 export class LeaseDocument {
   readonly db: CouchDatabase
+  /** Copies of the document, as the database told last. */
+  #copies: number | undefined
 
   constructor(db: CouchDatabase) {
     this.db = db
@@ -69,15 +75,16 @@ export class LeaseDocument {
     return leaves.map(leafOf)
   }
 
-  /** Writes `state` over the revision that it names. One attempt. */
+  /** Writes `state` over the revision that it names. One attempt of each call. */
   async write(state: LeaseState): Promise<Written> {
     const written = await this.#put({ ...state, _rev: state.over })
     if (!written) return null
     const { rev, majority } = written
     if (majority) return { rev, by: 'most' }
-    // Two copies have no majority once one is down.
-    const { cluster } = await this.db.info()
-    return { rev, by: cluster?.n === 2 ? 'half' : 'some' }
+    // Two copies have no majority once one is down. Where it was never told, there may be more.
+    const info = await this.db.once.info().catch(expected(isCouchError, undefined))
+    this.#copies = info?.cluster?.n ?? this.#copies
+    return { rev, by: this.#copies === 2 ? 'half' : 'some' }
   }
 
   /** Removes a leaf that means nothing any more, if it is still there. One attempt. */
@@ -117,10 +124,11 @@ export function holderOf({ operation, id, instance, backups }: LeaseLeaf): Lease
 /** Reads the members of a leaf that have the right type: others may have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
-  const known = Object.hasOwn(OPERATIONS, text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
+  const known = OPERATION.test(text(doc.operation) ?? '') && ID.test(text(doc.id) ?? '')
   return {
     rev,
     deleted,
+    doc,
     operation: known ? (doc.operation as OperationKind) : undefined,
     id: text(doc.id),
     instance: text(doc.instance),
@@ -132,7 +140,6 @@ function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
     ttl: typeof doc.ttl === 'number' ? doc.ttl : undefined,
     over: text(doc.over),
     after: text(doc.after),
-    newest: /^[0-9]{1,20}$/.test(text(doc.newest) ?? '') ? text(doc.newest) : undefined,
-    notify: Array.isArray(doc.notify) ? doc.notify.filter((id) => typeof id === 'string') : []
+    newest: /^[0-9]{1,20}$/.test(text(doc.newest) ?? '') ? text(doc.newest) : undefined
   }
 }

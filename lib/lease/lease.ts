@@ -81,7 +81,7 @@ export class Lease {
     clearTimeout(this.#timer)
   }
 
-  /** Gives the lease back. Never throws: a lease that cannot be given back becomes stale. */
+  /** Gives the lease back, in several attempts. Never throws: a lease that cannot be given back becomes stale. */
   async release(): Promise<void> {
     if (this.#ended) return
     this.abandon()

@@ -46,15 +46,17 @@ export class LeaseGoneError extends Error {
 export interface LeaseRequest {
   /** Claim of a stale lease: only that one is taken over, and no free one. */
   insteadOf?: string
-  /** Returns who is to hold the lease, given the number of the newest backup that ever began. */
-  holder(newest: bigint): { holder: LeaseHolder; newest: bigint }
+  /**
+   * Returns who is to hold it.
+   * @param carried number that the holders before have handed on, the largest
+   * @returns the number to hand on as well
+   */
+  holder(carried: bigint): { holder: LeaseHolder; carried: bigint }
   /** Called once when the lease is lost. */
   onLost(error: LeaseLostError): void
 }
 
-/** Keeps the transactions that an earlier version noted in the lease, before it is overwritten. */
-export type KeepNotices = (txIds: readonly string[]) => Promise<void>
-
+/** Says who holds the lease. */
 export interface Inspected {
   holder: LeaseHolder
   claim: string
@@ -72,7 +74,7 @@ export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
   readonly #ttl: number
-  readonly #keepNotices: KeepNotices
+  readonly #beforeOverwrite: (leaves: readonly LeaseLeaf[]) => Promise<void>
   /** When this instance first knew of each busy leaf, by revision, on its monotonic clock. */
   #known = new Map<string, number>()
   /** Claims of this instance that never became a lease, or were given back. */
@@ -83,12 +85,18 @@ export class Leases {
   /**
    * @param renewals the same document, on connections that nothing else waits for
    * @param ttl milliseconds without a renewal after which the leases of this instance are stale
+   * @param beforeOverwrite keeps what else the leaves say that are about to be written over
    */
-  constructor(document: LeaseDocument, renewals: LeaseDocument, ttl: number, keepNotices: KeepNotices) {
+  constructor(
+    document: LeaseDocument,
+    renewals: LeaseDocument,
+    ttl: number,
+    beforeOverwrite: (leaves: readonly LeaseLeaf[]) => Promise<void> = async () => {}
+  ) {
     this.#document = document
     this.#renewals = renewals
     this.#ttl = ttl
-    this.#keepNotices = keepNotices
+    this.#beforeOverwrite = beforeOverwrite
   }
 
   /** Returns who holds the lease, or has left it; `null` when nobody does. A claim is no lease yet. */
@@ -98,7 +106,10 @@ export class Leases {
     return found ? { holder: holderOf(found), claim: found.claim, staleIn: found.staleIn ?? 0 } : null
   }
 
-  /** Takes the lease if it is free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError */
+  /**
+   * Takes the lease when it is free or stale. Tries again while others try, and after faults as its client does.
+   * @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError
+   */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE
@@ -120,22 +131,6 @@ export class Leases {
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt - 1, 5))
       await sleep(wait * (0.25 + 0.75 * Math.random()))
     }
-  }
-
-  /**
-   * Removes the lease that an earlier version left in another database.
-   * @param claim of the lease whose operation was ended; a lease with another claim stays
-   */
-  async discard(claim?: string): Promise<void> {
-    const live = (await this.#read()).filter(({ deleted }) => !deleted)
-    if (live.some((leaf) => isBusy(leaf) && leaf.claim !== claim)) return
-    await this.#keepNotices(noticesIn(live))
-    for (const { rev } of live) await this.#document.remove(rev)
-  }
-
-  /** Hands over what an earlier version noted in the lease. */
-  async passNotices(): Promise<void> {
-    await this.#keepNotices(noticesIn(await this.#read()))
   }
 
   async #read(): Promise<SeenLeaf[]> {
@@ -166,7 +161,7 @@ export class Leases {
     // A claim becomes a lease, or goes, within moments.
     const wanted = before.find(isAlive)
     if (wanted) return new LeaseHeldError(holderOf(wanted))
-    await this.#keepNotices(noticesIn(before))
+    await this.#beforeOverwrite(before)
     return this.#claim(before, request)
   }
 
@@ -196,14 +191,14 @@ export class Leases {
     // CouchDB takes no further revision of a document whose leaves are all deleted.
     const base = left.find(({ settled }) => settled) ?? leaves.find(({ deleted }) => !deleted)
     const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0)).sort((a, b) => (a < b ? -1 : 1))
-    const { holder, newest } = request.holder(numbers.at(-1) ?? 0n)
+    const { holder, carried } = request.holder(numbers.at(-1) ?? 0n)
     return {
       ...holder,
       claim: newClaim(),
       beat: 0,
       settled: false,
       ttl: Math.min(this.#ttl, CLAIM_TTL),
-      newest: String(newest),
+      newest: String(carried),
       over: base?.rev,
       after: base && isBusy(base) ? base.claim : undefined
     }
@@ -270,8 +265,6 @@ export class Leases {
     if (this.#over.size > REMEMBERED) this.#over.delete(oldest)
   }
 }
-
-const noticesIn = (leaves: readonly LeaseLeaf[]): string[] => leaves.flatMap(({ notify }) => notify)
 
 const isStale = ({ staleIn }: SeenLeaf): boolean => staleIn === 0
 const isAlive = ({ staleIn = 0 }: SeenLeaf): boolean => staleIn > 0

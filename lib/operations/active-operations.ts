@@ -2,10 +2,11 @@ import type { OperationKind } from '../../types/events.js'
 import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
 import type { FailedAttempt } from '../couch/retry.js'
-import { ClosingError } from '../errors.js'
+import { ClosingError, LeaseLostError } from '../errors.js'
+import { EarlierVersions, type FoundLease, type KeepNotices, noticesIn } from '../lease/earlier-versions.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { type Inspected, type KeepNotices, Leases } from '../lease/leases.js'
+import { Leases } from '../lease/leases.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
@@ -19,9 +20,14 @@ export interface ActiveOperation {
   lease: Lease
   /** Aborted with the lease, or when the server closes. */
   abort: AbortController
+  /** Ends with the lease, or when it is left: how the operation ended cannot be recorded any more. */
+  left: AbortController
   /** For the work: stops with `abort`, and never writes without the lease. */
   workClient: CouchClient
-  /** For recording the end: goes on after `abort`, and never writes without the lease. */
+  /**
+   * For the record: goes on after `abort`, and never writes without the lease. Gives up soon until the work begins, since
+   * somebody waits, and is as patient as the work from then on.
+   */
   endClient: CouchClient
   /** Repeated calls. */
   retries: number
@@ -29,37 +35,38 @@ export interface ActiveOperation {
   beganAt: number
 }
 
-/** Returns the id of an operation. `newest` is the number in the id of the newest backup that ever began. */
-export type IdAfter = (newest: bigint) => { id: string; newest?: bigint }
-
-/** Says who holds the lease, or has left it; `former` where earlier versions kept it. */
-export type FoundLease = Inspected & { former?: true }
+/**
+ * Returns the id of an operation.
+ * @param carried number that the lease hands on from operation to operation, 0 at first
+ * @returns a larger number to hand on, where the operation has one
+ */
+export type IdAfter = (carried: bigint) => { id: string; carried?: bigint }
 
 /** The operations of this instance that hold the lease: one at a time, on all instances. */
 export class ActiveOperations {
   readonly #instance: Instance
   readonly #backups: string
   readonly #leases: Leases
-  /** The lease in the database where earlier versions kept it, if it is another. */
-  readonly #formerLeases: Leases | undefined
+  /** What earlier versions have left. */
+  readonly earlier: EarlierVersions
   readonly #active = new Set<ActiveOperation>()
-  /** Whether what an earlier version noted in the lease was handed over. */
-  #noticesPassed = false
+  /** No operation begins any more. */
   closing = false
 
-  constructor(instance: Instance, { names }: Databases, keepNotices: KeepNotices) {
+  constructor(instance: Instance, { names }: Databases, keep: KeepNotices) {
     this.#instance = instance
     this.#backups = names.backups
     const { control, lease } = instance.options.timeouts
     // A renewal that stalls leaves time for another.
     const settings = { control: Math.min(control, lease / 3), idle: lease }
     const { client } = instance
-    const leasesIn = (database: string) => {
-      const on = (by: CouchClient) => new LeaseDocument(new CouchDatabase(by.with(settings), database))
-      return new Leases(on(client), on(client.for('renewals')), lease, keepNotices)
-    }
-    this.#leases = leasesIn(names.system)
-    this.#formerLeases = names.backups === names.system ? undefined : leasesIn(names.backups)
+    const leaseIn = (database: string, by = client) =>
+      new LeaseDocument(new CouchDatabase(by.with(settings), database))
+    const document = leaseIn(names.system)
+    const renewals = leaseIn(names.system, client.for('renewals'))
+    const former = names.backups === names.system ? undefined : leaseIn(names.backups)
+    this.#leases = new Leases(document, renewals, lease, (leaves) => keep(noticesIn(leaves)))
+    this.earlier = new EarlierVersions(document, former, lease, keep)
   }
 
   get any(): boolean {
@@ -70,28 +77,31 @@ export class ActiveOperations {
   async inspect(): Promise<FoundLease | null> {
     const found = await this.#leases.inspect()
     if (found && found.staleIn > 0) return found
-    const former = await this.#formerLeases?.inspect()
-    if (!former || (found && former.staleIn === 0)) return found
-    return { ...former, former: true }
+    const former = await this.earlier.inspect()
+    return !former || (found && former.staleIn === 0) ? found : former
   }
 
   /**
-   * Takes the lease when it is free or stale. @throws LeaseHeldError, LeaseGoneError
-   * @param left the stale lease that is to be taken over, and no other
+   * Takes the lease when it is free or stale.
+   * @param stale the lease that is to be taken over, and no other
+   * @throws LeaseHeldError, LeaseGoneError
    */
-  async acquire(kind: OperationKind, idAfter: IdAfter, left?: FoundLease): Promise<ActiveOperation> {
+  async acquire(kind: OperationKind, idAfter: IdAfter, stale?: FoundLease): Promise<ActiveOperation> {
     const { client, events, name: instance, options } = this.#instance
-    const { backups = this.#backups } = left?.holder ?? {}
-    const abort = new AbortController()
+    const { backups = this.#backups } = stale?.holder ?? {}
+    const [abort, left] = [new AbortController(), new AbortController()]
     let id = ''
     const lease = await this.#leases.acquire({
-      insteadOf: left?.former ? undefined : left?.claim,
-      holder(newest) {
-        const next = idAfter(newest)
+      insteadOf: stale?.former ? undefined : stale?.claim,
+      holder(carried) {
+        const next = idAfter(carried)
         id = next.id
-        return { holder: { operation: kind, id, instance, backups }, newest: next.newest ?? newest }
+        return { holder: { operation: kind, id, instance, backups }, carried: next.carried ?? carried }
       },
-      onLost: (error) => abort.abort(error)
+      onLost(error) {
+        abort.abort(error)
+        left.abort(error)
+      }
     })
     const beforeWrite = () => lease.check()
     const own = client.for('operations')
@@ -105,8 +115,9 @@ export class ActiveOperations {
       backups,
       lease,
       abort,
+      left,
       workClient: own.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),
-      endClient: own.with({ beforeWrite, onRetry }),
+      endClient: own.with({ signal: left.signal, beforeWrite, onRetry }),
       retries: 0,
       beganAt: performance.now()
     }
@@ -122,20 +133,8 @@ export class ActiveOperations {
   /** Leaves the lease to become stale: the instance that finds it ends the operation. */
   abandon(operation: ActiveOperation): void {
     operation.lease.abandon()
+    operation.left.abort(new LeaseLostError('the lease was left'))
     this.#active.delete(operation)
-  }
-
-  /** Hands over what earlier versions noted in the lease, and removes their own lease if nobody holds it. */
-  async moveFormer(): Promise<void> {
-    await this.#formerLeases?.discard()
-    if (this.#noticesPassed) return
-    await this.#leases.passNotices()
-    this.#noticesPassed = true
-  }
-
-  /** Removes the lease of an operation that was ended, where an earlier version kept it. */
-  async discardFormer({ former, claim }: FoundLease): Promise<void> {
-    if (former) await this.#formerLeases?.discard(claim)
   }
 
   /** Stops the work of the operations; their end is still recorded. */
@@ -144,6 +143,6 @@ export class ActiveOperations {
   }
 
   abandonAll(): void {
-    for (const { lease } of this.#active) lease.abandon()
+    for (const operation of this.#active) this.abandon(operation)
   }
 }

@@ -21,7 +21,6 @@ const ATTEMPTS = 8
 
 /** Describes backups that are to run. Their records are their headers. */
 export class Backups implements OperationRecords {
-  readonly areTransactions = false
   readonly #instance: Instance
   readonly #databases: Databases
   readonly #stored: StoredBackups
@@ -43,10 +42,11 @@ export class Backups implements OperationRecords {
     const { name: instance } = this.#instance
     return {
       kind: 'backup',
-      idAfter(newest, taken) {
+      idAfter(carried, taken) {
         const last = taken.at(-1)
         if (last !== undefined && taken.length >= ATTEMPTS) throw new ReservedIdError(last, repository.name)
-        return newBackupId(newest, last ?? newestListed, taken.length)
+        const { id, newest } = newBackupId(carried, last ?? newestListed, taken.length)
+        return { id, carried: newest }
       },
       createRecord: ({ id, endClient }) => {
         const header = newHeader({ instance, system: system.name, versions, requester })

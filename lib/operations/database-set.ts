@@ -36,7 +36,7 @@ export class DatabaseSet {
     const leftovers = new Leftovers(databases)
     const backup = new Backups(instance, databases, stored, leftovers)
     const restore = new Restores(instance, databases, transactions, outbox)
-    const lifecycle = new Lifecycle(instance, active, outbox, { backup, restore })
+    const lifecycle = new Lifecycle(instance, active, { backup, restore })
     this.stored = stored
     this.#active = active
     this.#outbox = outbox

@@ -20,13 +20,11 @@ export interface DownloadBounds {
   deadline: AbortSignal
 }
 
-/** Bounds how many downloads are read at a time. Each lasts as long as its reader reads on. */
+/** Makes downloads: so many are read at a time, each as long as its reader reads on. */
 export class Downloads {
   readonly #client: CouchClient
-  readonly #most: number
   readonly #idle: number
-  readonly #read = new Set<Download>()
-  readonly #deadline: AbortSignal
+  readonly #reading: Reading
   readonly #opening: Places
 
   /**
@@ -35,66 +33,66 @@ export class Downloads {
    */
   constructor(client: CouchClient, { most, idle, deadline }: DownloadBounds) {
     this.#client = client.for('downloads')
-    this.#most = most
     this.#idle = idle
-    this.#deadline = deadline
+    this.#reading = new Reading(most, deadline)
     this.#opening = new Places({ most: OPENED, waiting: MOST_WAITING, patience: idle })
-    deadline.addEventListener('abort', () => {
-      for (const download of this.#read) download.destroy(new ClosingError())
-    })
-  }
-
-  #refuseIfFull(): void {
-    if (this.#deadline.aborted) throw new ClosingError()
-    if (this.#read.size >= this.#most) throw new TooManyDownloadsError(this.#most)
   }
 
   /** Makes some downloads at a time: headers may be large. @throws TooManyDownloadsError, what `make` does */
   open<T>(make: () => Promise<T>): Promise<T> {
-    return this.#opening.take(() => new TooManyDownloadsError(this.#most), make)
+    return this.#opening.take(() => this.#reading.full(), make)
   }
 
   /** Returns a stream that counts as a download from its first read on; beyond the bound, that read fails. */
   stream(read: ReadContent): Readable {
-    const download: Download = new Download({
-      idle: this.#idle,
-      refuseIfFull: () => this.#refuseIfFull(),
-      open: (signal) => {
-        this.#refuseIfFull()
-        this.#read.add(download)
-        return read(this.#client.with({ signal }))
-      },
-      onClose: () => this.#read.delete(download)
-    })
-    return download
+    return new Download((signal) => read(this.#client.with({ signal })), this.#reading, this.#idle)
   }
 }
 
-interface DownloadSource {
-  idle: number
+/** The downloads that are being read. */
+class Reading extends Set<Readable> {
+  readonly #most: number
+  readonly #deadline: AbortSignal
+
+  constructor(most: number, deadline: AbortSignal) {
+    super()
+    this.#most = most
+    this.#deadline = deadline
+    deadline.addEventListener('abort', () => {
+      for (const download of this) download.destroy(new ClosingError())
+    })
+  }
+
+  full(): Error {
+    return new TooManyDownloadsError(this.#most)
+  }
+
   /** @throws TooManyDownloadsError, ClosingError */
-  refuseIfFull: () => void
-  /** @param signal ends the calls that the bytes are read by */
-  open: (signal: AbortSignal) => AsyncIterable<Uint8Array>
-  onClose: () => void
+  refuseIfFull(): void {
+    if (this.#deadline.aborted) throw new ClosingError()
+    if (this.size >= this.#most) throw this.full()
+  }
 }
 
 /** Streams bytes in slices. Fails when its reader stops reading, and ends its source at once. */
 export class Download extends Readable {
-  readonly #source: DownloadSource
+  readonly #open: (signal: AbortSignal) => AsyncIterable<Uint8Array>
+  readonly #reading: Reading
   readonly #abort = new AbortController()
   readonly #reader: Silence
   #slices: AsyncGenerator<Uint8Array> | undefined
 
-  constructor(source: DownloadSource) {
+  /** @param open is given what ends the calls that the bytes are read by */
+  constructor(open: (signal: AbortSignal) => AsyncIterable<Uint8Array>, reading: Reading, idle: number) {
     super({ highWaterMark: SLICE })
-    this.#source = source
-    this.#reader = new Silence(source.idle, () => this.destroy(new StalledDownloadError(source.idle)))
+    this.#open = open
+    this.#reading = reading
+    this.#reader = new Silence(idle, () => this.destroy(new StalledDownloadError(idle)))
   }
 
   /** Refuses early what would fail at its first read. @throws TooManyDownloadsError, ClosingError */
   refuseIfFull(): void {
-    this.#source.refuseIfFull()
+    this.#reading.refuseIfFull()
   }
 
   override _read(): void {
@@ -110,16 +108,22 @@ export class Download extends Readable {
   }
 
   async #next(): Promise<Uint8Array | null> {
-    this.#slices ??= inSlices(this.#source.open(this.#abort.signal))
+    this.#slices ??= this.#begin()
     const next = await this.#slices.next()
     return next.done ? null : next.value
+  }
+
+  #begin(): AsyncGenerator<Uint8Array> {
+    this.refuseIfFull()
+    this.#reading.add(this)
+    return inSlices(this.#open(this.#abort.signal))
   }
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     this.#reader.end()
     this.#abort.abort(error ?? new Error('the download was given up'))
     this.#slices?.return(undefined).catch(() => undefined)
-    this.#source.onClose()
+    this.#reading.delete(this)
     callback(error)
   }
 }

@@ -3,12 +3,14 @@ import type { FastifyBaseLogger } from 'fastify'
 import { CouchClient } from '../couch/client.js'
 import { connectionTo } from '../couch/connection.js'
 import { FOREGROUND } from '../couch/retry.js'
+import { ClosingError } from '../errors.js'
 import { EventStream } from '../observe/event-stream.js'
 import { logListener } from '../observe/log.js'
 import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
 import { EXCLUDED_TYPES } from '../own-documents.js'
 import { Room } from '../spool/room.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
 import { Places } from '../waits/places.js'
 import { Turns } from '../waits/turns.js'
 import { within } from '../waits/within.js'
@@ -59,7 +61,7 @@ export class Instance {
   readonly uploads: Places
   /** For appends, until they are stored. */
   readonly appends: Places
-  readonly #deadline = new AbortController()
+  readonly #deadline = new LinkedAbort()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
     const { couch, limits, timeouts, retry, metrics, onEvent } = options
@@ -93,12 +95,12 @@ export class Instance {
 
   /** Ends what still replies after so many milliseconds. */
   endRepliesWithin(ms: number): void {
-    const late = setTimeout(() => this.#deadline.abort(), ms)
-    this.deadline.addEventListener('abort', () => clearTimeout(late), { once: true })
+    this.#deadline.after(ms, () => new ClosingError())
   }
 
   async close(): Promise<void> {
-    this.#deadline.abort()
+    this.#deadline.release()
+    this.#deadline.abort(new ClosingError())
     await this.client.close()
   }
 }

@@ -3,11 +3,11 @@ import type { BackupEvent, OperationKind } from '../../types/events.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { ClosingError, LeaseLostError, OperationInProgressError } from '../errors.js'
+import type { FoundLease } from '../lease/earlier-versions.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
-import type { ActiveOperation, ActiveOperations, FoundLease, IdAfter } from './active-operations.js'
+import type { ActiveOperation, ActiveOperations, IdAfter } from './active-operations.js'
 import type { Instance } from './instance.js'
-import type { Outbox } from './outbox.js'
 
 /** How often, and milliseconds apart, to look whether an ended operation has given the lease back. */
 const LEAVE_ATTEMPTS = 40
@@ -23,9 +23,8 @@ export interface Failure {
   recorded: boolean
 }
 
-/** The records of the operations of one kind: headers of backups, transactions of restores. */
+/** The records that the operations of one kind leave, such as headers of backups and transactions of restores. */
 export interface OperationRecords {
-  readonly areTransactions: boolean
   /**
    * Checks that the databases of such an operation exist, or creates them. @throws MissingDatabaseError
    * @param system how to create the system database, where the lease is; `undefined`: it must exist
@@ -34,22 +33,28 @@ export interface OperationRecords {
   isOver(holder: LeaseHolder): Promise<boolean>
   /** Records that an operation has failed, unless its record says that it has ended. */
   recordFailure(operation: ActiveOperation, failure: Failure): Promise<void>
-  /** Called for each operation that failed here, or that was ended for another instance. */
+  /**
+   * Does what has to be done before the lease is given back, however the operation ended. When that fails, the lease
+   * becomes stale, and the instance that takes it over does it.
+   * @returns what is to be done afterwards, and is not waited for
+   */
+  beforeRelease?(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined>
+  /** Is told of each operation that failed here, or that was ended for another instance. */
   onFailed?(operation: ActiveOperation): void
 }
 
-type Records = Readonly<Record<OperationKind, OperationRecords>>
+type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 export interface NewOperation<Result> {
   kind: OperationKind
   /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
   /**
-   * Returns the operation's id. @throws what refuses the operation when no further id is to be tried
-   * @param newest number in the id of the newest backup that ever began
+   * Returns the operation's id.
+   * @param carried number that the lease hands on from operation to operation
    * @param taken ids that were tried, and that other documents have
    */
-  idAfter(newest: bigint, taken: readonly string[]): ReturnType<IdAfter>
+  idAfter(carried: bigint, taken: readonly string[]): ReturnType<IdAfter>
   /** Creates the operation's record. Returns `false` when another document has its id. */
   createRecord(operation: ActiveOperation): Promise<boolean>
   work(operation: ActiveOperation): Promise<Result>
@@ -67,14 +72,13 @@ export interface NewOperation<Result> {
 export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
-  readonly #outbox: Outbox
-  readonly #records: Records
+  readonly #kinds: Kinds
 
-  constructor(instance: Instance, active: ActiveOperations, outbox: Outbox, records: Records) {
+  /** @param kinds all that this version knows */
+  constructor(instance: Instance, active: ActiveOperations, kinds: Kinds) {
     this.#instance = instance
     this.#active = active
-    this.#outbox = outbox
-    this.#records = records
+    this.#kinds = kinds
   }
 
   /** @throws OperationInProgressError, ClosingError */
@@ -108,7 +112,7 @@ export class Lifecycle {
    * @returns milliseconds until the lease that was found is stale, unless it is renewed
    */
   async recover(): Promise<number | undefined> {
-    await this.#active.moveFormer()
+    await this.#active.earlier.move()
     const found = await this.#active.inspect()
     if (!found || found.staleIn > 0 || this.#active.closing) return found?.staleIn
     await this.#takeOver(found)
@@ -144,14 +148,16 @@ export class Lifecycle {
     // Another instance ends it, or has done so.
     if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
+    // Only a later version can end the record of its kind.
+    if (!Object.hasOwn(this.#kinds, kind)) return this.#active.release(active)
     await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
-    this.#records[kind].onFailed?.(active)
+    this.#kinds[kind].onFailed?.(active)
   }
 
   async #begin(operation: NewOperation<unknown>): Promise<ActiveOperation> {
     const { kind, system } = operation
     for (const taken: string[] = []; ; ) {
-      const active = await this.#take(kind, (newest) => operation.idAfter(newest, taken), system)
+      const active = await this.#take(kind, (carried) => operation.idAfter(carried, taken), system)
       if (await this.#createRecord(operation, active)) return active
       await this.#end(active)
       taken.push(active.id)
@@ -161,7 +167,7 @@ export class Lifecycle {
   /** Takes the lease, after ending what another instance has left. */
   async #take(kind: OperationKind, idAfter: IdAfter, system?: DatabaseSettings): Promise<ActiveOperation> {
     if (this.#active.closing) throw new ClosingError()
-    await this.#records[kind].ensureDatabases(system)
+    await this.#kinds[kind].ensureDatabases(system)
     await this.refuseIfInProgress(kind)
     await this.recover()
     try {
@@ -182,11 +188,12 @@ export class Lifecycle {
   }
 
   async #see<Result>(operation: NewOperation<Result>, active: ActiveOperation): Promise<Result> {
-    const { events } = this.#instance
+    const { events, options } = this.#instance
     const { id } = active
     const startedAt = performance.now()
     const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries })
     events.emit(operation.started(id))
+    active.endClient = active.endClient.with({ retry: options.retry })
     try {
       const result = await operation.work(active)
       await this.#end(active)
@@ -209,7 +216,7 @@ export class Lifecycle {
       const { events } = this.#instance
       events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
     }
-    this.#records[kind].onFailed?.(active)
+    this.#kinds[kind].onFailed?.(active)
   }
 
   async #endLeft(active: ActiveOperation, reason: string, found?: FoundLease): Promise<void> {
@@ -223,8 +230,8 @@ export class Lifecycle {
   /** Records a failure and gives the lease back. If recording fails, the lease becomes stale. */
   async #endFailed(active: ActiveOperation, failure: Failure, found?: FoundLease): Promise<void> {
     try {
-      await this.#records[active.kind].recordFailure(active, failure)
-      if (found) await this.#active.discardFormer(found)
+      await this.#kinds[active.kind].recordFailure(active, failure)
+      if (found) await this.#active.earlier.discard(found)
     } catch (error) {
       this.#active.abandon(active)
       throw error
@@ -232,25 +239,23 @@ export class Lifecycle {
     await this.#end(active)
   }
 
-  /** Gives the lease back, and has a client told that waits. */
+  /** Gives the lease back, when what has to be done before is done. */
   async #end(active: ActiveOperation): Promise<void> {
-    const { kind, id } = active
-    const isDue = this.#records[kind].areTransactions && (await this.#outbox.isDue(id))
     try {
-      // From here on, every instance knows.
-      if (isDue) await this.#outbox.add([id])
+      const after = await this.#kinds[active.kind].beforeRelease?.(active)
       await this.#active.release(active)
+      if (after) this.#instance.jobs.add(after())
     } catch {
-      // The instance that takes over the lease has the client told.
+      // The instance that takes over the lease does what is left.
       this.#active.abandon(active)
     }
-    if (isDue) this.#instance.jobs.add(this.#outbox.send(id))
   }
 
   /** Waits for an operation whose record says that it is over to give the lease back. */
   async #isLeaving(holder: LeaseHolder): Promise<boolean> {
+    const known = Object.hasOwn(this.#kinds, holder.operation) ? this.#kinds[holder.operation] : undefined
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
-      if (!(await this.#records[holder.operation].isOver(holder))) return false
+      if (!(await known?.isOver(holder))) return false
       const found = await this.#active.inspect()
       if (found?.holder.id !== holder.id || found.staleIn === 0) return true
       await sleep(LEAVE_WAIT)

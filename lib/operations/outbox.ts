@@ -12,6 +12,9 @@ const NOTICE_PREFIX = 'athena_backup_notice_'
 /** Range of ids that holds all notices. */
 const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as const
 
+/** Clients that are told at a time of what is overdue. */
+const MOST_SENT = 8
+
 const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
 
 /**
@@ -62,15 +65,15 @@ export class Outbox {
   }
 
   /** Notes that the transactions' clients are to be told. */
-  async add(txIds: readonly string[]): Promise<void> {
-    // A conflict: another attempt, or another instance, wrote the same.
-    for (const txId of txIds)
-      await this.#db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
+  async add(txIds: readonly string[], client = this.#db.client): Promise<void> {
+    const db = this.#db.on(client)
+    // After a conflict: another attempt, or another instance, wrote the same.
+    for (const txId of txIds) await db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
   }
 
   /** Tells the client how its restore ended, and removes the notice. */
   async send(txId: string): Promise<void> {
-    if (this.#sending.has(txId)) return
+    if (this.#sending.has(txId) || this.#shutdown.signal.aborted) return
     this.#sending.add(txId)
     try {
       const transaction = await this.#transactions.get(txId)
@@ -86,10 +89,14 @@ export class Outbox {
     const now = performance.now()
     const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => id.slice(NOTICE_PREFIX.length))
     this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
-    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience)
-    // A client that cannot be told must not block the others.
-    const sent = await Promise.allSettled(overdue.map(([txId]) => this.send(txId)))
-    for (const one of sent) if (one.status === 'rejected') throw one.reason
+    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience).values()
+    const failures: unknown[] = []
+    const sendInTurn = async () => {
+      // One that cannot be sent does not keep others from being sent.
+      for (const [txId] of overdue) await this.send(txId).catch((error: unknown) => failures.push(error))
+    }
+    await Promise.all(Array.from({ length: MOST_SENT }, sendInTurn))
+    if (failures.length > 0) throw failures[0]
   }
 
   /** @returns whether that is done; when the server's end cuts it off, an instance that runs later does it */

@@ -37,7 +37,6 @@ interface Restorable {
 
 /** Describes restores that are to run. Their records are the clients' transactions. */
 export class Restores implements OperationRecords {
-  readonly areTransactions = true
   readonly #instance: Instance
   readonly #databases: Databases
   readonly #transactions: Transactions
@@ -100,6 +99,13 @@ export class Restores implements OperationRecords {
     if (recorded) return this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
     const advice = error === undefined ? '; run it again' : ''
     await this.#transactions.failIfThere(id, `${reason}${advice}`, beforeWrite)
+  }
+
+  /** Has the client told that wants to be. Every instance knows once that is noted. */
+  async beforeRelease({ id, endClient }: ActiveOperation): Promise<(() => Promise<void>) | undefined> {
+    if (!(await this.#outbox.isDue(id))) return undefined
+    await this.#outbox.add([id], endClient)
+    return () => this.#outbox.send(id)
   }
 
   async #storedBackup(id: string): Promise<Restorable> {

@@ -1,31 +1,33 @@
+/** Calls `listener` once with the reason, when `signal` aborts or has aborted. Returns how to stop listening. */
+export function onAbort(signal: AbortSignal, listener: (reason: unknown) => void): () => void {
+  const abort = () => listener(signal.reason)
+  if (signal.aborted) abort()
+  else signal.addEventListener('abort', abort, { once: true })
+  return () => signal.removeEventListener('abort', abort)
+}
+
 /**
  * Aborts with the first of some signals, or after a time. `AbortSignal.any` and `AbortSignal.timeout` would
  * leave memory behind until their time is over (docs/internals/couchdb.md).
  */
 export class LinkedAbort extends AbortController {
-  readonly #followed: { signal: AbortSignal; onAbort: () => void }[] = []
-  #timer: NodeJS.Timeout | undefined
+  readonly #stops: (() => void)[] = []
 
   /** Aborts with `signal` and for its reason, until {@link release}. */
   follow(signal: AbortSignal | undefined): this {
-    if (signal?.aborted) this.abort(signal.reason)
-    else if (signal) {
-      const onAbort = () => this.abort(signal.reason)
-      signal.addEventListener('abort', onAbort, { once: true })
-      this.#followed.push({ signal, onAbort })
-    }
+    if (signal) this.#stops.push(onAbort(signal, (reason) => this.abort(reason)))
     return this
   }
 
   /** Aborts after `ms` milliseconds, until {@link release}. */
   after(ms: number, reason: () => Error): this {
-    this.#timer = setTimeout(() => this.abort(reason()), ms)
+    const timer = setTimeout(() => this.abort(reason()), ms)
+    this.#stops.push(() => clearTimeout(timer))
     return this
   }
 
   /** Stops following the signals, and the time. */
   release(): void {
-    clearTimeout(this.#timer)
-    for (const { signal, onAbort } of this.#followed.splice(0)) signal.removeEventListener('abort', onAbort)
+    for (const stop of this.#stops.splice(0)) stop()
   }
 }

@@ -1,3 +1,6 @@
+import { onAbort } from './linked-abort.js'
+
+/** Who may wait for a turn, and for how long. */
 export interface Patience {
   /** How many may wait for the same turn. */
   most: number
@@ -33,15 +36,14 @@ export class Turns {
 function wait(waiting: (() => void)[], signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const begin = () => {
-      signal?.removeEventListener('abort', leave)
+      stop?.()
       resolve()
     }
-    const leave = () => {
-      waiting.splice(waiting.indexOf(begin), 1)
-      reject(signal?.reason)
-    }
-    if (signal?.aborted) return reject(signal.reason)
     waiting.push(begin)
-    signal?.addEventListener('abort', leave, { once: true })
+    const leave = (reason: unknown) => {
+      waiting.splice(waiting.indexOf(begin), 1)
+      reject(reason)
+    }
+    const stop = signal && onAbort(signal, leave)
   })
 }

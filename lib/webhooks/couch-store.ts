@@ -1,12 +1,14 @@
 import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
-import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
+import type { WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient } from '../couch/client.js'
 import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
-import { FOREGROUND } from '../couch/retry.js'
+import { BACKGROUND, FOREGROUND, type RetryPolicy } from '../couch/retry.js'
 import { DatabaseName } from '../databases.js'
+import { TRANSACTION_TYPE } from '../own-documents.js'
+import { LinkedAbort } from '../waits/linked-abort.js'
 
 export interface CouchWebhookStoreOptions {
   couch: ServerScope | (() => ServerScope)
@@ -17,7 +19,8 @@ export interface CouchWebhookStoreOptions {
 }
 
 /**
- * Keeps transactions as documents whose `_id` is the transaction's id, as athena does.
+ * Keeps transactions as documents whose `_id` is the transaction's id, as athena does. Calls of a running restore outlive
+ * a restart of the database; the first, which creates the transaction, gives up soon, since somebody waits.
  * @throws TypeError when `couch` or `database` cannot be used
  */
 export function createCouchWebhookStore({
@@ -30,44 +33,61 @@ export function createCouchWebhookStore({
     throw new TypeError('database must be the name of a database of CouchDB')
   const client = new CouchClient({
     connect: () => connectionTo(couch),
-    retry: FOREGROUND,
+    retry: BACKGROUND,
     control: timeout,
     idle: timeout
   })
-  const db = new CouchDatabase(client, database)
+  // What was given up must not be written late: by then another instance may have recorded the end.
+  const bounded = async <T>(retry: RetryPolicy, call: (db: CouchDatabase) => Promise<T>): Promise<T> => {
+    const deadline = new LinkedAbort().after(3 * timeout, () => tooLate(database))
+    try {
+      return await call(new CouchDatabase(client.with({ retry, signal: deadline.signal }), database))
+    } finally {
+      deadline.release()
+    }
+  }
 
   return {
-    async create(transaction) {
-      try {
-        await db.put({ ...transaction, _id: transaction.tx_id })
-      } catch (error) {
-        if (!isConflict(error)) throw error
-        // The conflict may be ours, if the reply to the write was lost.
-        const existing = await db.get<WebhookTransaction>(transaction.tx_id)
-        if (existing?.ts_started !== transaction.ts_started) throw error
-      }
-    },
+    create: (transaction) => bounded(FOREGROUND, (db) => create(db, transaction)),
 
-    async update(txId: string, update: TransactionUpdate) {
-      const updated = await db.modify<WebhookTransaction>(txId, (current) => {
-        if (current?.type !== 'webhook_tx')
-          throw new CouchError(txId, {
-            status: 404,
-            error: 'not_found',
-            reason: 'there is no such transaction'
-          })
-        return { ...current, ...update, ts_last_updated: Date.now() }
-      })
+    async update(txId, update) {
+      const updated = await bounded(BACKGROUND, (db) =>
+        db.modify<WebhookTransaction>(txId, (current) => {
+          if (current?.type !== TRANSACTION_TYPE) throw unknown(txId)
+          return { ...current, ...update, ts_last_updated: Date.now() }
+        })
+      )
       return withoutMeta(updated as WebhookTransaction)
     },
 
     async get(txId) {
       if (txId === '' || txId.startsWith('_')) return null
-      const transaction = await db.get<WebhookTransaction>(txId)
-      return transaction?.type === 'webhook_tx' ? withoutMeta(transaction) : null
+      const transaction = await bounded(BACKGROUND, (db) => db.get<WebhookTransaction>(txId))
+      return transaction?.type === TRANSACTION_TYPE ? withoutMeta(transaction) : null
     }
   }
 }
+
+async function create(db: CouchDatabase, transaction: WebhookTransaction): Promise<void> {
+  try {
+    await db.put({ ...transaction, _id: transaction.tx_id })
+  } catch (error) {
+    if (!isConflict(error)) throw error
+    // A conflict with ourselves: the reply to the write was lost.
+    const existing = await db.get<WebhookTransaction>(transaction.tx_id)
+    if (existing?.ts_started !== transaction.ts_started) throw error
+  }
+}
+
+const unknown = (txId: string) =>
+  new CouchError(txId, { status: 404, error: 'not_found', reason: 'there is no such transaction' })
+
+const tooLate = (database: string) =>
+  new CouchError(database, {
+    error: 'stalled',
+    reason: 'the database did not answer in time',
+    retryable: true
+  })
 
 function withoutMeta(transaction: WebhookTransaction & { _id?: string; _rev?: string }): WebhookTransaction {
   const { _id, _rev, ...rest } = transaction

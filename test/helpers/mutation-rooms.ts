@@ -66,12 +66,22 @@ export const ROOMS: Record<string, Room> = {
       'bounded-texts',
       'outbox',
       'deleted-header',
-      'lease'
+      'lease',
+      'recorded-ends',
+      'third-kind'
     ]
   },
   lease: {
     files: ['lib/lease/'],
-    tests: ['lease-schedules', 'one-at-a-time', 'lease', 'reserved-ids', 'webhook-redelivery', 'quorum']
+    tests: [
+      'lease-schedules',
+      'one-at-a-time',
+      'lease',
+      'reserved-ids',
+      'webhook-redelivery',
+      'quorum',
+      'third-kind'
+    ]
   },
   feed: {
     files: ['lib/couch/feed', 'lib/backup/'],
