@@ -12,6 +12,7 @@ function turning(): Codec {
     for await (const piece of pieces) yield turned(piece)
   }
   return {
+    attachment: gzip.attachment,
     bound: gzip.bound,
     async encode(lines, output) {
       const encoded = await gzip.encode(lines, output)
@@ -52,7 +53,7 @@ t.test('chunks lie in the database as their codec makes them, and only it reads 
   t.equal((await reader.lines(lines!)).toString(), '{"_id":"a"}\n')
   t.equal(await textOf(reader.document(large!)), '{"_id":"b"}')
 
-  const other = new ChunkReader(db)
+  const other = new ChunkReader(db, gzip)
   await t.rejects(other.lines(lines!), DamagedBackupError)
   await t.rejects(textOf(other.document(large!)), DamagedBackupError)
   for (const entry of entries) await t.resolves(other.verify(entry), 'digests are of what is stored')

@@ -1,6 +1,5 @@
 import type { OperationKind } from '../../types/events.js'
 import type { CouchClient } from '../couch/client.js'
-import { CouchDatabase } from '../couch/database.js'
 import type { FailedAttempt } from '../couch/retry.js'
 import { ClosingError } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
@@ -51,19 +50,17 @@ export class ActiveOperations {
   /** No operation begins any more. */
   closing = false
 
-  constructor(instance: Instance, { names }: Databases, keepNotices: KeepNotices) {
+  constructor(instance: Instance, { repository, system }: Databases, keepNotices: KeepNotices) {
     this.#instance = instance
-    this.#backups = names.backups
+    this.#backups = repository.name
     const { control, lease } = instance.options.timeouts
     // A renewal that stalls leaves time for another.
     const settings = { control: Math.min(control, lease / 3), idle: lease }
     const { client } = instance
-    const leasesIn = (database: string) => {
-      const on = (by: CouchClient) => new LeaseDocument(new CouchDatabase(by.with(settings), database))
-      return new Leases(on(client), on(client.for('renewals')), lease, keepNotices)
-    }
-    this.#leases = leasesIn(names.system)
-    this.#formerLeases = names.backups === names.system ? undefined : leasesIn(names.backups)
+    const leasesBy = (on: (by: CouchClient) => LeaseDocument) =>
+      new Leases(on(client.with(settings)), on(client.for('renewals').with(settings)), lease, keepNotices)
+    this.#leases = leasesBy((by) => new LeaseDocument(system.on(by)))
+    this.#formerLeases = repository.isIn(system) ? undefined : leasesBy((by) => repository.formerLease(by))
   }
 
   /** Whether one holds the lease. */

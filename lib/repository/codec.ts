@@ -5,6 +5,8 @@ import { through } from '../couch/through.js'
 
 /** Turns the lines of a chunk into the bytes that are stored, and back. */
 export interface Codec {
+  /** How the attachment that holds the bytes is named, and its content type. */
+  readonly attachment: { name: string; contentType: string }
   /** Returns the most bytes that so many bytes of lines are stored as. */
   bound(bytes: number): number
   /** Puts the stored form of `lines` into `output`, which has room for {@link bound}, and returns the part that it fills. */
@@ -30,6 +32,7 @@ const LEVEL = 3
 const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.ErrnoException).code))
 
 export const gzip: Codec = {
+  attachment: { name: 'documents.ndjson.gz', contentType: 'application/gzip' },
   // What cannot be compressed is stored, in blocks with a head.
   bound: (bytes) => bytes + (bytes >> 10) + 1024,
   async encode(lines, output) {

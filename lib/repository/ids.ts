@@ -24,14 +24,16 @@ const LAST_STAMP = 10n ** 20n - 1n
  * @param newest number in the id of the newest backup that ever began
  * @param last id of a backup, or one that another document has
  * @param taken how many ids were tried that other documents have: the more, the further off is the next
+ * @param time in milliseconds since the epoch
  */
 export function newBackupId(
   newest: bigint,
   last: string | undefined,
-  taken: number
+  taken: number,
+  time: number
 ): { id: string; newest: bigint } {
   const known = last === undefined ? 0n : stampIn(last) + (taken > 0 ? 2n ** BigInt(taken) : 0n)
-  const now = BigInt(Date.now())
+  const now = BigInt(time)
   const latest = newest > known ? newest : known
   const next = latest >= now ? latest + 1n : now
   const stamp = next <= LAST_STAMP ? next : now

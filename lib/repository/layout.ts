@@ -1,15 +1,23 @@
 import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
+import type { Codec } from './codec.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
 export const LAYOUT = 2
 
 /** Bytes of lines in a chunk, unless it holds one document that is larger. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
-export const CHUNK_ATTACHMENT = 'documents.ndjson.gz'
-export const CHUNK_CONTENT_TYPE = 'application/gzip'
+
+/** Where backups are kept, and how. */
+export interface Store {
+  db: CouchDatabase
+  codec: Codec
+  /** Gives the time in milliseconds since the epoch. */
+  now: () => number
+}
 
 export interface ChunkEntry {
   id: string
@@ -91,13 +99,6 @@ export interface StoredHeader extends HeaderDocument {
   _id: string
   _rev: string
 }
-
-/**
- * Returns whether a backup is of other source databases: the lease of these does not tell whether it runs.
- * @param system real name of these databases' system database
- */
-export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
-  storage.system !== undefined && storage.system !== system
 
 /** Returns a header that lists what is stored of these databases, and nothing else. */
 export const listing = (
