@@ -65,7 +65,7 @@ export class Repository {
 
   constructor(
     db: CouchDatabase,
-    { turns = new Turns(), codec = gzip, now = Date.now }: RepositorySettings = {}
+    { turns = new Turns(), codec = gzip, now = () => Date.now() }: RepositorySettings = {}
   ) {
     this.#db = db
     this.#store = { db, codec, now }
