@@ -99,6 +99,11 @@ export class CouchDatabase {
     return new CouchDatabase(client, this.name)
   }
 
+  /** Returns the same database, on its own server, by a client that works as another does. */
+  like(client: CouchClient): CouchDatabase {
+    return this.on(this.client.like(client))
+  }
+
   /** Returns whether both are one database: the same name on the same server. */
   isSame({ client, name }: CouchDatabase): boolean {
     return this.name === name && this.client.isSameServer(client)

@@ -1,5 +1,5 @@
 import type { CouchDatabase, Revision } from '../couch/database.js'
-import { CouchError, isNotFound } from '../couch/errors.js'
+import { expected, isCouchError, isNotFound } from '../couch/errors.js'
 import { headerRevisions } from './parts.js'
 
 /** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
@@ -28,13 +28,9 @@ export async function largeBackupsIn(
 async function areLarge(source: CouchDatabase, revisions: readonly Revision[]): Promise<boolean> {
   let bytes = 0
   for (const { id } of revisions) {
-    try {
-      bytes += (await source.size(id)) ?? LEGACY_BYTES
-    } catch (error) {
-      if (!(error instanceof CouchError)) throw error
-      // One whose size cannot be told must not be read with the others.
-      if (!isNotFound(error)) bytes += LEGACY_BYTES
-    }
+    // One whose size cannot be told must not be read with the others.
+    const size = source.size(id).catch(expected(isNotFound, 0)).catch(expected(isCouchError, undefined))
+    bytes += (await size) ?? LEGACY_BYTES
     if (bytes >= LEGACY_BYTES) return true
   }
   return false

@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
+import type { Turns } from '../waits/turns.js'
 import type { Codec } from './codec.js'
 
 /** How backups of this version lie in CouchDB. Increased when older versions of this package could not read it. */
@@ -15,6 +16,8 @@ export const CHUNK_BYTES = 2 * 1024 * 1024
 export interface Store {
   db: CouchDatabase
   codec: Codec
+  /** Of those who change a header. */
+  turns: Turns
   /** Gives the time in milliseconds since the epoch. */
   now: () => number
 }

@@ -57,8 +57,7 @@ export class LoadedBackup {
 
   /** Returns the same backup, read as `client` reads. */
   on(client: CouchClient): LoadedBackup {
-    const { db } = this.#store
-    return new LoadedBackup({ ...this.#store, db: db.on(db.client.like(client)) }, this.#head)
+    return new LoadedBackup({ ...this.#store, db: this.#store.db.like(client) }, this.#head)
   }
 
   /** Whether athena made it: one document with the documents inside. */

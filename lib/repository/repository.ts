@@ -6,7 +6,7 @@ import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
-import { type Codec, gzip } from './codec.js'
+import { gzip } from './codec.js'
 import { newBackupId, stampIn } from './ids.js'
 import type { Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
@@ -21,23 +21,6 @@ const ATTEMPTS = 8
 const TYPES_AT_A_TIME = 8
 /** Documents in the range of headers that are worked on in one step: less than a millisecond. */
 const LISTED = 500
-
-export interface RepositorySettings {
-  /** Of those who change a header. */
-  turns?: Turns
-  /** How chunks are stored. */
-  codec?: Codec
-  /** Gives the time in milliseconds since the epoch. */
-  now?: () => number
-}
-
-/**
- * Gives the id of a backup that is to begin.
- * @param newest number in the id of the newest backup that ever began
- * @param taken ids that were tried, and that other documents have
- * @throws ReservedIdError after too many of these
- */
-export type NewIds = (newest: bigint, taken: readonly string[]) => { id: string; newest: bigint }
 
 interface KnownDocument {
   /** Not known of a document that was not shown. */
@@ -54,7 +37,6 @@ interface KnownDocument {
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
-  readonly #turns: Turns
   readonly parts: Parts
   /** Documents in the range of headers, as of the last list. */
   #known = new Map<string, KnownDocument>()
@@ -63,13 +45,9 @@ export class Repository {
   /** The list that is read after that one. */
   #nextList: Promise<readonly string[]> | undefined
 
-  constructor(
-    db: CouchDatabase,
-    { turns = new Turns(), codec = gzip, now = () => Date.now() }: RepositorySettings = {}
-  ) {
+  constructor(db: CouchDatabase, settings: Partial<Omit<Store, 'db'>> = {}) {
     this.#db = db
-    this.#store = { db, codec, now }
-    this.#turns = turns
+    this.#store = { codec: gzip, turns: new Turns(), now: () => Date.now(), ...settings, db }
     this.parts = new Parts(db)
   }
 
@@ -83,9 +61,7 @@ export class Repository {
    * @param name of another database on the same server, which keeps the backups of another instance
    */
   on(client: CouchClient, name = this.name): Repository {
-    const { db, ...store } = this.#store
-    const own = new CouchDatabase(db.client.like(client), name)
-    return new Repository(own, { ...store, turns: this.#turns })
+    return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store)
   }
 
   /** Returns whether a database is the one that keeps the backups. */
@@ -95,7 +71,7 @@ export class Repository {
 
   /** Finds the lease where earlier versions kept it: beside the backups. */
   formerLease(client: CouchClient): LeaseDocument {
-    return new LeaseDocument(this.#db.on(this.#db.client.like(client)))
+    return new LeaseDocument(this.#db.like(client))
   }
 
   ensure(): Promise<void> {
@@ -172,14 +148,15 @@ export class Repository {
 
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */
   running(id: string): RunningBackup {
-    return new RunningBackup(id, this.#store, this.#turns)
+    return new RunningBackup(id, this.#store)
   }
 
   /**
    * Names new backups: later than any that began before, whatever the clock says.
-   * @returns gives the next id
+   * @returns gives the next id, after the number of the newest that ever began and the ids that other documents have; it
+   * throws ReservedIdError after too many of these
    */
-  async newIds(): Promise<NewIds> {
+  async newIds(): Promise<(newest: bigint, taken: readonly string[]) => { id: string; newest: bigint }> {
     const newestListed = (await this.list()).at(-1)
     return (newest, taken) => {
       const last = taken.at(-1)
@@ -190,7 +167,7 @@ export class Repository {
 
   /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
   appender(limits: AppendLimits, wait: number): Appender {
-    const target = { db: this.#db, turns: this.#turns, load: (id: string) => this.get(id) }
+    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.get(id) }
     return new Appender(target, limits, wait)
   }
 }

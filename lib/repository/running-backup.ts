@@ -3,7 +3,6 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { isConflict } from '../couch/errors.js'
 import { BackupDeletedError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
-import type { Turns } from '../waits/turns.js'
 import type { RefusedLine } from './chunk-writer.js'
 import { DatabaseWriter } from './database-writer.js'
 import { type HeaderDocument, LAYOUT, type Store, type StoredHeader } from './layout.js'
@@ -30,16 +29,13 @@ type Summaries = HeaderDocument['dbs']
 export class RunningBackup {
   readonly id: string
   readonly #store: Store
-  readonly #turns: Turns
   readonly #parts: Parts
   readonly #databases: Databases = {}
   readonly #beganAt = performance.now()
 
-  /** @param turns of those who change a header */
-  constructor(id: string, store: Store, turns: Turns) {
+  constructor(id: string, store: Store) {
     this.id = id
     this.#store = store
-    this.#turns = turns
     this.#parts = new Parts(store.db)
   }
 
@@ -170,7 +166,7 @@ export class RunningBackup {
       })
       return changed as StoredHeader
     }
-    return this.#turns.take(this.id, modify)
+    return this.#store.turns.take(this.id, modify)
   }
 }
 
