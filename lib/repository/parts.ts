@@ -98,13 +98,15 @@ export class Parts {
     return [...parts.values()]
   }
 
-  /** @throws DamagedBackupError, UnknownLayoutError, TypeError when the header cannot be read whole */
+  /** @throws DamagedBackupError, UnknownLayoutError when the header cannot be read whole */
   async #listedBy(header: string): Promise<string[]> {
     const head = await readHeader(this.#db, header)
     if (!head?.storage) return []
     if (!(head.storage.layout <= LAYOUT)) throw new UnknownLayoutError(header)
     const listed: string[] = []
-    for (const stored of Object.values(head.storage.databases)) {
+    for (const stored of Object.values(head.storage.databases ?? {})) {
+      if (!areEntries(stored?.manifests, stored?.chunks, stored?.superseded))
+        throw new DamagedBackupError('header', header, 'does not list its chunks')
       const entries = [...stored.manifests, ...(await readEntries(this.#db, stored)), ...stored.superseded]
       for (const { id } of entries) listed.push(id)
     }
@@ -139,8 +141,11 @@ export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
 const isOfHeader = (error: unknown): boolean =>
   error instanceof DamagedBackupError ||
   error instanceof UnknownLayoutError ||
-  error instanceof TypeError ||
   (error instanceof CouchError && !error.retryable)
+
+/** Checks what somebody may have written into a header by hand. */
+const areEntries = (...lists: unknown[]): boolean =>
+  lists.every((list) => Array.isArray(list) && list.every((entry) => typeof entry?.id === 'string'))
 
 function* groupsOf(parts: readonly Revision[]): Generator<Revision[]> {
   for (let i = 0; i < parts.length; i += AT_A_TIME) yield parts.slice(i, i + AT_A_TIME)
