@@ -141,7 +141,8 @@ export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
 const isOfHeader = (error: unknown): boolean =>
   error instanceof DamagedBackupError ||
   error instanceof UnknownLayoutError ||
-  (error instanceof CouchError && !error.retryable)
+  // One that is too large: any other refusal is of all requests.
+  (error instanceof CouchError && error.error === 'bad_answer' && !error.retryable)
 
 /** Checks what somebody may have written into a header by hand. */
 const areEntries = (...lists: unknown[]): boolean =>
