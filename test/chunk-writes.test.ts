@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import type { CouchDatabase } from '../lib/couch/database.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { ChunkWriter } from '../lib/repository/chunk-writer.js'
+import { gzip } from '../lib/repository/codec.js'
 import type { ChunkEntry } from '../lib/repository/layout.js'
 import { setupDatabases } from './helpers/database.js'
 import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
@@ -21,6 +22,7 @@ async function setup(t: Test, timeouts?: { control: number; idle: number }) {
   const writer = () =>
     new ChunkWriter({
       db,
+      codec: gzip,
       backup: BACKUP,
       database: 'components',
       first: 0,
@@ -46,7 +48,7 @@ const KINDS: Record<string, (writer: ChunkWriter) => Promise<ChunkEntry[]>> = {
 }
 
 async function lineOf(db: CouchDatabase, entry: ChunkEntry): Promise<string> {
-  const reader = new ChunkReader(db)
+  const reader = new ChunkReader(db, gzip)
   if (entry.large === undefined) return (await reader.lines(entry)).toString().trimEnd()
   let text = ''
   for await (const piece of reader.document(entry)) text += piece

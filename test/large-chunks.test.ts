@@ -4,6 +4,7 @@ import t from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { ChunkWriter } from '../lib/repository/chunk-writer.js'
+import { gzip } from '../lib/repository/codec.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { poll } from './helpers/poll.js'
 
@@ -18,7 +19,7 @@ t.test('a large chunk that its reader gives up, or that is damaged, is not read 
     response.setHeader('content-type', 'application/gzip')
     response.end(request.url?.includes('broken') ? broken : stored)
   })
-  const reader = new ChunkReader(db)
+  const reader = new ChunkReader(db, gzip)
   const entry = { rev: '1-a', docs: 1, design: 0, raw: raw.length, stored: stored.length, sha256: '' }
 
   for await (const _ of reader.document({ ...entry, id: 'whole', large: 'a' })) break
@@ -59,6 +60,7 @@ t.test('a large document that cannot be stored is not read on', async (t) => {
   }
   const writer = new ChunkWriter({
     db,
+    codec: gzip,
     backup: '03_ibp_db_backup_1592924104038',
     database: 'system',
     first: 0,

@@ -5,6 +5,7 @@ import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
+import { gzip } from '../lib/repository/codec.js'
 import { Repository } from '../lib/repository/repository.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { asData } from './helpers/as-data.js'
@@ -103,13 +104,13 @@ t.test('a chunk that is not found is asked for again where its document is there
     if (/ndjson/.test(line)) return ++reads < 3 ? undefined : stored
     return { ...document, _attachments: { 'documents.ndjson.gz': { stub: true } } }
   })
-  t.equal((await new ChunkReader(db).lines(entry)).toString(), lines.toString())
+  t.equal((await new ChunkReader(db, gzip).lines(entry)).toString(), lines.toString())
   t.equal(reads, 3)
 })
 
 t.test('a chunk whose document is not there either is missing', async (t) => {
   const { db } = await setup(t, () => undefined)
-  await t.rejects(new ChunkReader(db).lines(entry), { message: /is missing/ } as never)
+  await t.rejects(new ChunkReader(db, gzip).lines(entry), { message: /is missing/ } as never)
 })
 
 t.test('a backup that was listed stays listed while a replica does not show it', async (t) => {

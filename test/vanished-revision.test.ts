@@ -36,8 +36,7 @@ async function backup(t: Test, onUnreadable: 'report' | 'fail', rows: object[] =
   })
   const result = backupDatabase({
     source: db,
-    repository: new Repository(db),
-    backup: '03_ibp_db_backup_1592924104038',
+    backup: new Repository(db).running('03_ibp_db_backup_1592924104038'),
     database: 'components',
     excludeTypes: new Set(),
     onUnreadable,
@@ -55,7 +54,7 @@ t.test('a revision that the feed names and the database does not have fails the 
 t.test('such a revision is named in the backup, unless it is to fail', async (t) => {
   const { result, feeds } = await backup(t, 'report')
   const reason = 'missing: the changes feed names a revision that the database does not have'
-  const { doc_count, unreadable_count, unreadable } = (await result).summary
+  const { doc_count, unreadable_count, unreadable } = await result
   t.strictSame([doc_count, unreadable_count, unreadable], [0, 1, [{ id: 'gone', reason }]])
   t.ok(feeds() > 1, 'after the feed was read on')
 })
@@ -66,7 +65,7 @@ t.test('a backup that lacks more than a thousand documents of a database is none
   })
   const { result } = await backup(t, 'report', rows)
   await t.rejects(result, { message: /more than 1000 documents, .* cannot be read, .* document "gone 0"/ })
-  const { summary } = await (await backup(t, 'report', rows.slice(1))).result
+  const summary = await (await backup(t, 'report', rows.slice(1))).result
   t.equal(summary.unreadable_count, 1000)
   t.equal(summary.unreadable!.length, 100)
 })

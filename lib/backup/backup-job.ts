@@ -1,20 +1,15 @@
-import type { DatabaseSummary, Requester } from '../../types/backups.js'
+import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
-import { BackupDeletedError } from '../errors.js'
-import { BACKUP_TYPE } from '../own-documents.js'
-import { type HeaderDocument, LAYOUT, listing, type StoredDatabase } from '../repository/layout.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
 
 /** Milliseconds between two writes of a running backup's header. */
 const PROGRESS_INTERVAL = 2000
-
-/** Version of a backup in the API. */
-const BACKUP_VERSION = '1.0.0'
 
 export interface BackupJobOptions {
   id: string
@@ -25,52 +20,24 @@ export interface BackupJobOptions {
   onPhase: (phase: BackupPhase) => void
 }
 
-export const newHeader = (about: {
-  instance: string
-  system: string
-  versions: Record<string, unknown>
-  requester?: Requester
-}): HeaderDocument => ({
-  type: BACKUP_TYPE,
-  backup_version: BACKUP_VERSION,
-  ibp_versions: about.versions,
-  ...(about.requester && { requester: about.requester }),
-  doc_count: 0,
-  dbs: {},
-  in_progress: true,
-  start_timestamp: Date.now(),
-  storage: { layout: LAYOUT, instance: about.instance, system: about.system, databases: {} }
-})
-
 /**
- * Backs up all databases, one after another, into an existing header, finishes it, and checks that everything
- * was stored. When it rejects, call {@link markFailed}.
+ * Backs up all databases, one after another, into a backup that has begun, and checks that everything was stored.
+ * @returns the backup, finished; when this rejects, the backup has to be failed
  */
-export async function runBackup(options: BackupJobOptions): Promise<void> {
+export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
   const { id, sources, repository, excludeTypes, onUnreadable } = options
-  const beganAt = performance.now()
+  const backup = repository.running(id)
   const dbs: Record<string, DatabaseSummary> = {}
-  const databases: Partial<Record<LogicalDatabase, StoredDatabase>> = {}
-  const finished = () => Object.values(dbs).reduce((sum, db) => sum + db.doc_count, 0)
   let running = 0
-  const update = (change: (header: HeaderDocument) => HeaderDocument) =>
-    repository.update(id, (header) => {
-      // A header that has ended is no longer this backup's.
-      if (!header.in_progress) throw new BackupDeletedError(id)
-      return change(header)
-    })
-  const progress = new ProgressWriter(() =>
-    update((header) => ({ ...header, doc_count: finished() + running, dbs }))
-  )
+  const progress = new ProgressWriter(() => backup.progress(dbs, running))
   try {
     // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
-      const { summary, stored } = await backupDatabase({
+      const summary = await backupDatabase({
         source: sources[database],
-        repository,
-        backup: id,
+        backup,
         database,
         excludeTypes,
         onUnreadable,
@@ -79,8 +46,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
           progress.due()
         }
       })
-      if (stored) databases[database] = stored
-      else await refuseLost({ id, sources, repository, database, existing })
+      if (summary.missing) await refuseLost({ id, sources, repository, database, existing })
       running = 0
       dbs[apiKey(database)] = summary
       progress.check()
@@ -94,55 +60,7 @@ export async function runBackup(options: BackupJobOptions): Promise<void> {
   } finally {
     await progress.stop()
   }
-  await repository.parts.check(id, Object.values(databases))
-  const took = Math.round(performance.now() - beganAt)
-  await update((header) => ({
-    ...listing(header, databases),
-    doc_count: finished(),
-    dbs,
-    in_progress: false,
-    // The clock may have been set meanwhile.
-    end_timestamp: header.start_timestamp + took,
-    elapsed: elapsed(took)
-  }))
-}
-
-/**
- * Ends a backup that did not succeed: its header says why and holds nothing, its parts are deleted, even
- * without a header. A complete backup, after which only something else failed, stays.
- * @param took milliseconds, where this instance has made it
- */
-export async function markFailed(
-  repository: Repository,
-  id: string,
-  reason: string,
-  took?: number
-): Promise<void> {
-  let complete = false
-  try {
-    await repository.update(id, (header) => {
-      complete = !header.in_progress && header.error === undefined
-      return header.in_progress ? failed(header, reason, took) : null
-    })
-  } catch (error) {
-    if (!(error instanceof BackupDeletedError)) throw error
-  }
-  if (!complete) await repository.parts.remove(id)
-}
-
-function failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {
-  const start = header.start_timestamp
-  // The instance that began it may have a clock that is ahead, unless `took` is known.
-  const end = took === undefined ? Math.max(Date.now(), start) : start + Math.round(took)
-  return {
-    ...listing(header, {}),
-    doc_count: 0,
-    dbs: {},
-    in_progress: false,
-    error: reason,
-    end_timestamp: end,
-    elapsed: elapsed(end - start)
-  }
+  return backup.finish(dbs)
 }
 
 /** Writes progress at most once an interval, never two writes at a time. */
@@ -187,17 +105,4 @@ class ProgressWriter {
       }
     )
   }
-}
-
-const UNITS: readonly [name: string, ms: number][] = [
-  ['days', 86_400_000],
-  ['hours', 3_600_000],
-  ['mins', 60_000],
-  ['secs', 1000]
-]
-
-/** Returns a duration for people, such as `"23.8 secs"`. */
-function elapsed(ms: number): string {
-  const unit = UNITS.find(([, size]) => ms >= size)
-  return unit ? `${(ms / unit[1]).toFixed(1)} ${unit[0]}` : `${Math.round(ms)} ms`
 }

@@ -9,7 +9,7 @@ import {
   type ReadDocument,
   type ReadFailure
 } from '../couch/document-reader.js'
-import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
+import { CouchError, isMissing, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { collectUpTo } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
@@ -19,8 +19,8 @@ import { OrdinalSet } from '../ids/ordinal-set.js'
 import { type DocumentBytes, documentSteps, isDesign, withoutRevisionMembers } from '../json/document.js'
 import { toldExcluded } from '../own-documents.js'
 import type { DatabaseWriter } from '../repository/database-writer.js'
-import type { StoredDatabase } from '../repository/layout.js'
-import { headerRevisions, type Repository } from '../repository/repository.js'
+import { largeBackupsIn } from '../repository/earlier-backups.js'
+import type { RunningBackup } from '../repository/running-backup.js'
 import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
 import {
   goneFailure,
@@ -40,17 +40,14 @@ const BATCH = 100
 const BATCH_BYTES = 2 * 1024 * 1024
 /** Bytes of batches that are being read or wait to be written, unless one batch has more. */
 const BYTES_IN_FLIGHT = 3 * BATCH_BYTES
-/** Bytes of legacy backups from which it pays to leave them out of the feed. */
-const LEGACY_BYTES = 16 * 1024 * 1024
-/** Further rounds of the feed for revisions that vanished before they were read. */
+/** Further rounds of the feed for revisions that vanished while they were to be read. */
 const ROUNDS_FOR_VANISHED = 5
 /** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
 export interface DatabaseBackupOptions {
   source: CouchDatabase
-  repository: Repository
-  backup: string
+  backup: RunningBackup
   database: LogicalDatabase
   excludeTypes: ReadonlySet<string>
   /** Whether a document that cannot be read is left out and named, or ends the backup. */
@@ -59,12 +56,7 @@ export interface DatabaseBackupOptions {
   onProgress(documents: number): void
 }
 
-export interface DatabaseBackupResult {
-  summary: DatabaseSummary
-  /** Absent when there is no such database. */
-  stored?: StoredDatabase
-}
-
+/** A document that is to be read with its attachments. */
 interface WantedDocument {
   rev: string
   conflicted: boolean
@@ -82,14 +74,14 @@ interface Batch {
  * meanwhile. A missing database has no documents; the summary says so.
  * @throws CouchError, and whatever ends the client's signal
  */
-export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseBackupResult> {
-  const { source, repository, backup: id, database } = options
+export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseSummary> {
+  const { source, backup, database } = options
   const watch = new SourceWatch(source)
   let firstChunk = 0
   for (let attempt = 1; ; attempt++) {
-    const backup = new DatabaseBackup(options, watch, firstChunk)
-    const result = await backup.run()
-    if (result) return result
+    const run = new DatabaseBackup(options, watch, firstChunk)
+    const summary = await run.run()
+    if (summary) return summary
     const error = new CouchError(`database "${source.name}"`, {
       error: 'changed',
       reason:
@@ -97,10 +89,9 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     })
     if (attempt > READ_AGAIN) throw error
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
-    // Nothing will refer to what was stored so far.
-    await repository.parts.remove(id, database)
-    // Chunks of earlier attempts may come late, so their ids are not used again.
-    firstChunk = backup.nextChunk
+    await backup.discard(database)
+    // The ids before may be those of chunks that come late.
+    firstChunk = run.nextChunk
   }
 }
 
@@ -129,28 +120,23 @@ class DatabaseBackup {
   constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
     this.#options = options
     this.#watch = watch
-    const { source, repository, backup, database } = options
+    const { source, backup, database } = options
     this.#reader = new DocumentReader(source)
-    this.#writer = repository.writer({
-      backup,
-      database,
-      first: firstChunk,
-      onRefused: (line) => this.#refused.add(line)
-    })
+    this.#writer = backup.writer(database, firstChunk, (line) => this.#refused.add(line))
   }
 
   get nextChunk(): number {
     return this.#writer.next
   }
 
-  /** Backs the database up. @returns `null` when it became another one while it was read */
-  async run(): Promise<DatabaseBackupResult | null> {
+  /** @returns `null` when the database became another one while it was read */
+  async run(): Promise<DatabaseSummary | null> {
     const startTimestamp = Date.now()
     const beganAt = performance.now()
     const position = this.#position
     try {
       const info = await this.#watch.begin()
-      if (!info) return { summary: missingSummary(startTimestamp, this.#options) }
+      if (!info) return missingSummary(startTimestamp, this.#options)
       const copies = await settleCopies(this.#options.source, info)
       if (!(await this.#readSource(info))) return null
       await this.#writer.endDocuments()
@@ -158,24 +144,21 @@ class DatabaseBackup {
       const dropped = await this.#writer.supersede(this.#copies.repeated, (ordinal) =>
         this.#conflicted.delete(ordinal)
       )
-      const { stored, rawBytes, storedBytes } = await this.#writer.finish()
+      const { rawBytes, storedBytes } = await this.#writer.finish()
       return {
-        stored,
-        summary: {
-          start_timestamp: startTimestamp,
-          // The clock may have been set meanwhile.
-          finish_timestamp: startTimestamp + Math.round(performance.now() - beganAt),
-          last_sequence: position.since,
-          doc_count: this.#copies.copies - dropped,
-          ...settingsOf(info),
-          // Omitted where a read from any copy shows all.
-          ...(copies !== 'agree' && { copies }),
-          excluded_types: toldExcluded(this.#options.excludeTypes),
-          conflict_count: this.#conflicted.size,
-          raw_bytes: rawBytes,
-          stored_bytes: storedBytes,
-          ...this.#unreadable()
-        }
+        start_timestamp: startTimestamp,
+        // The clock may have been set meanwhile.
+        finish_timestamp: startTimestamp + Math.round(performance.now() - beganAt),
+        last_sequence: position.since,
+        doc_count: this.#copies.copies - dropped,
+        ...settingsOf(info),
+        // Nothing is said where a read by any of the copies shows all.
+        ...(copies !== 'agree' && { copies }),
+        excluded_types: toldExcluded(this.#options.excludeTypes),
+        conflict_count: this.#conflicted.size,
+        raw_bytes: rawBytes,
+        stored_bytes: storedBytes,
+        ...this.#unreadable()
       }
     } finally {
       await this.#writer.settle()
@@ -186,7 +169,7 @@ class DatabaseBackup {
   async #readSource({ doc_count: expected }: DatabaseInfo): Promise<boolean> {
     this.#copies = new CopyIndex(expected)
     try {
-      this.#earlierBackups = await this.#largeBackups()
+      this.#earlierBackups = await largeBackupsIn(this.#options.source, this.#options.excludeTypes)
       await this.#readToEnd()
     } catch (error) {
       if (await this.#watch.explains(error, this.#position.since)) return false
@@ -206,42 +189,7 @@ class DatabaseBackup {
     await this.#readAgain()
   }
 
-  /**
-   * Finds out whether the database holds large backups of athena, which would be read and dropped every time.
-   * @returns revisions by id of all backups; `undefined` when they are small
-   */
-  async #largeBackups(): Promise<Map<string, string> | undefined> {
-    const backups = await headerRevisions(this.#options.source)
-    return (await this.#areLarge(backups)) ? this.#onlyExcluded(backups) : undefined
-  }
-
-  async #areLarge(revisions: readonly Revision[]): Promise<boolean> {
-    let bytes = 0
-    for (const { id } of revisions) {
-      try {
-        bytes += (await this.#options.source.size(id)) ?? LEGACY_BYTES
-      } catch (error) {
-        if (!(error instanceof CouchError)) throw error
-        // A backup of unknown size must not be read with the others.
-        if (!isNotFound(error)) bytes += LEGACY_BYTES
-      }
-      if (bytes >= LEGACY_BYTES) return true
-    }
-    return false
-  }
-
-  /** Drops documents of the console that have the id of a backup. */
-  async #onlyExcluded(revisions: readonly Revision[]): Promise<Map<string, string>> {
-    const { source, excludeTypes } = this.#options
-    const excluded = new Map<string, string>()
-    for (const { id, rev } of revisions) {
-      const type = await source.type(id)
-      if (type !== undefined && excludeTypes.has(type)) excluded.set(id, rev)
-    }
-    return excluded
-  }
-
-  /** Adds rows with documents as they come, and fetches the others together. */
+  /** Adds rows with documents as they come; those that have none are fetched together. */
   async #addAll(changes: readonly Change[]): Promise<void> {
     const bare: Change[] = []
     for (const change of changes) {

@@ -2,8 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { databaseOfKey } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
-import { isOfOthers } from '../repository/layout.js'
-import type { LoadedBackup } from '../repository/read-header.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 
 export interface LostDatabase {
@@ -32,7 +31,7 @@ export async function refuseLost(lost: LostDatabase): Promise<void> {
   const last = await lastComplete(lost)
   if (!last || !holdsDocuments(last, lost)) return
   throw new MissingDatabaseError(
-    `database "${sources[database].name}" does not exist, but backup "${last.header._id}" holds documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
+    `database "${sources[database].name}" does not exist, but backup "${last.id}" holds documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
   )
 }
 
@@ -41,7 +40,7 @@ async function lastComplete({ id, sources, repository }: LostDatabase): Promise<
   for (const earlier of (await repository.list()).toReversed()) {
     const loaded = earlier === id ? null : await repository.load(earlier)
     if (!loaded || loaded.header.in_progress || loaded.header.error) continue
-    if (loaded.kind === 'legacy' || !isOfOthers(loaded.header, sources.system.name)) return loaded
+    if (loaded.isOf(sources.system.name)) return loaded
   }
   return null
 }

@@ -48,6 +48,19 @@ export class CouchClient {
     return new CouchClient(this.settings, this.#shared, use)
   }
 
+  /** Returns a client on these connections that works as another does: its use, retries, signal and fence. */
+  like(other: CouchClient): CouchClient {
+    const { connect, requestBytes } = this.settings
+    return new CouchClient({ ...other.settings, connect, requestBytes }, this.#shared, other.#use)
+  }
+
+  /** Returns whether another client talks to the same server. */
+  isSameServer(other: CouchClient): boolean {
+    if (this.#shared === other.#shared) return true
+    const [own, others] = [this, other].map(({ settings }) => settings.connect())
+    return own.origin === others.origin && own.basePath === others.basePath
+  }
+
   /** Returns the largest request that the server takes, learned by all clients on the same connections. */
   get size(): RequestSize {
     return this.#shared.size

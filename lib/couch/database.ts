@@ -96,6 +96,16 @@ export class CouchDatabase {
     return new CouchDatabase(client, this.name)
   }
 
+  /** Returns the same database, on its own server, by a client that works as another does. */
+  like(client: CouchClient): CouchDatabase {
+    return this.on(this.client.like(client))
+  }
+
+  /** Returns whether both are one database: the same name on the same server. */
+  isSame({ client, name }: CouchDatabase): boolean {
+    return this.name === name && this.client.isSameServer(client)
+  }
+
   /** Returns the same database with one attempt of each call. */
   get once(): CouchDatabase {
     return this.on(this.client.once)
@@ -223,7 +233,7 @@ export class CouchDatabase {
   async modify<T extends object>(
     id: string,
     change: (current: (T & { _id: string; _rev: string }) | null) => T | null
-  ): Promise<T | null> {
+  ): Promise<(T & { _id: string; _rev: string }) | null> {
     let sent: string | undefined
     for (let attempt = 1; ; attempt++) {
       const current = await this.get<T>(id)
@@ -231,8 +241,8 @@ export class CouchDatabase {
       const next = change(current)
       if (next === null) return current
       try {
-        await this.put({ ...next, _id: id, ...(current ? { _rev: current._rev } : undefined) })
-        return next
+        const _rev = await this.put({ ...next, _id: id, ...(current ? { _rev: current._rev } : undefined) })
+        return { ...next, _id: id, _rev }
       } catch (error) {
         if (!isConflict(error) || attempt >= MODIFY_ATTEMPTS) throw error
         sent = membersOf(next)

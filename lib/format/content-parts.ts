@@ -1,16 +1,16 @@
-import type { Repository } from '../repository/repository.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 
 /** A part of what is sent, which can be read from any place in it. */
 export interface Part {
   /** Bytes of the part, unless only reading it tells. */
   length: number | undefined
   /** @param start bytes to leave out; 0 when the length is not known */
-  read(repository: Repository, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
+  read(backup: LoadedBackup, start: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 }
 
 export function textPart(text: string): Part {
   const bytes = Buffer.from(text)
-  return { length: bytes.length, read: (_repository, start) => [bytes.subarray(start)] }
+  return { length: bytes.length, read: (_backup, start) => [bytes.subarray(start)] }
 }
 
 /** Returns the bytes of all parts, if all are known. */
@@ -22,7 +22,7 @@ export const totalLength = (parts: readonly Part[]): number | undefined =>
 
 /** Reads all parts from a place on. Earlier parts are not read. */
 export async function* readParts(
-  repository: Repository,
+  backup: LoadedBackup,
   parts: readonly Part[],
   start: number
 ): AsyncGenerator<Uint8Array> {
@@ -32,7 +32,7 @@ export async function* readParts(
       skip -= part.length
       continue
     }
-    yield* part.read(repository, skip)
+    yield* part.read(backup, skip)
     skip = 0
   }
 }

@@ -1,52 +1,50 @@
 import type { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
-import { stubOf } from '../couch/attachments.js'
 import { inPieces } from '../couch/multipart.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
-import type { StoredHeader } from '../repository/layout.js'
-import type { LegacyHeader, LoadedBackup } from '../repository/read-header.js'
-import type { Repository } from '../repository/repository.js'
-import { type StoredDocuments, type StoredLines, storedLength } from '../repository/stored-documents.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { StoredDocuments, StoredLines } from '../repository/stored-documents.js'
 import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
 import { readBackup } from './read-backup.js'
 
 export interface ContentOptions {
   names: DatabaseNames
   inflatedBytes: number
-  /** Makes the stream out of what `read` reads from the repository that it is given. */
-  stream: (read: (repository: Repository) => AsyncIterable<Uint8Array>) => Readable
+  /** Makes the stream that is given out of what `read` reads of the backup, on the client that is its own. */
+  stream: (read: (backup: LoadedBackup) => AsyncIterable<Uint8Array>) => Readable
 }
 
 /** Part of every entity tag. Increased when backups are sent as other bytes than before. */
 const FORMAT_VERSION = 1
 
 export function backupContent(loaded: LoadedBackup, options: ContentOptions): BackupContent {
-  const parts = loaded.kind === 'chunks' ? chunkedParts(loaded.header) : [legacyPart(loaded.header, options)]
+  const parts = loaded.isLegacy ? [legacyPart(options)] : chunkedParts(loaded)
   const length = totalLength(parts)
-  const read = (start: number) => options.stream((repository) => readParts(repository, parts, start))
+  const read = (start: number) => options.stream((backup) => readParts(backup, parts, start))
   return {
     summary: summaryOf(loaded),
-    etag: `"${loaded.header._rev}.${FORMAT_VERSION}"`,
+    etag: `"${loaded.revision}.${FORMAT_VERSION}"`,
     body: read(0),
     ...(length === undefined ? undefined : { length, bodyFrom: read })
   }
 }
 
-export function summaryOf({ header }: LoadedBackup): BackupSummary {
+/** Returns a backup without its documents. */
+export function summaryOf({ id, header, attachments }: LoadedBackup): BackupSummary {
   return {
-    id: header._id,
+    id,
     ...(scalars(header) as Omit<BackupSummary, 'id' | 'dbs' | 'attachments'>),
-    dbs: header.dbs as BackupSummary['dbs'],
-    attachments: Object.keys(header._attachments ?? {})
+    dbs: header.dbs as unknown as BackupSummary['dbs'],
+    attachments: [...attachments.keys()]
   }
 }
 
-/** Returns the members of a header that are sent as they are, in order. */
-function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
+/** Returns the members of a header that are sent as they are, in the order in which they are sent. */
+function scalars(header: LoadedBackup['header']): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error } = header
-  const dbs: [string, Record<string, unknown>][] = Object.entries(header.dbs)
+  const dbs = Object.entries(header.dbs)
   const missing = dbs.flatMap(([key, { missing }]) => (missing === true ? [key] : []))
   const unreadable = dbs.reduce(
     (sum, [, { unreadable_count: count }]) => sum + (typeof count === 'number' ? count : 0),
@@ -68,28 +66,28 @@ function scalars(header: StoredHeader | LegacyHeader): Record<string, unknown> {
   }
 }
 
-function chunkedParts(header: StoredHeader): Part[] {
-  const parts = [textPart(opening(header))]
+function chunkedParts(backup: LoadedBackup): Part[] {
+  const { header } = backup
+  const parts = [textPart(opening(backup))]
   let separator = ''
   for (const database of LOGICAL_DATABASES) {
     const summary = header.dbs[apiKey(database)]
     if (!summary) continue
     parts.push(textPart(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`))
     // The header of a running backup lists nothing yet.
-    if (!header.in_progress) parts.push(documentsPart(header, database))
+    if (!header.in_progress) parts.push(documentsPart(backup.linesLength(database), database))
     parts.push(textPart(']}'))
     separator = ','
   }
-  return [...parts, textPart('}'), ...attachmentParts(header), textPart('}')]
+  return [...parts, textPart('}'), ...attachmentParts(backup), textPart('}')]
 }
 
-function documentsPart(header: StoredHeader, database: LogicalDatabase): Part {
-  const length = storedLength(header, database)
+function documentsPart(length: number | undefined, database: LogicalDatabase): Part {
   return {
     // Commas replace line ends; the last line has none.
     length: length === undefined ? undefined : Math.max(0, length - 1),
-    async *read(repository, start) {
-      const stored = await repository.documents(header, database)
+    async *read(backup, start) {
+      const stored = await backup.documents(database)
       if (!stored) return
       stored.checkLength()
       yield* sentDocuments(stored, start)
@@ -138,26 +136,22 @@ async function joinLines({ bytes, counting }: StoredLines): Promise<{ bytes: Buf
   return { bytes: bytes.subarray(0, used), count }
 }
 
-const legacyPart = (header: LegacyHeader, options: ContentOptions): Part => ({
+const legacyPart = (options: ContentOptions): Part => ({
   length: undefined,
-  read: (repository) => legacy(repository, header, options)
+  read: (backup) => legacy(backup, options)
 })
 
-async function* legacy(
-  repository: Repository,
-  header: LegacyHeader,
-  options: ContentOptions
-): AsyncGenerator<Uint8Array> {
-  yield Buffer.from(opening(header))
+async function* legacy(backup: LoadedBackup, options: ContentOptions): AsyncGenerator<Uint8Array> {
+  yield Buffer.from(opening(backup))
   let open = false
   let count = 0
   let isContinued = false
-  for await (const items of readBackup(repository.legacyDocument(header).open(), options)) {
+  for await (const items of readBackup(backup.legacyDocument().open(), options)) {
     for (const item of items) {
       if (item.kind === 'member' || item.kind === 'about') continue
       if (item.kind === 'database') {
         const key = JSON.stringify(apiKey(item.database))
-        const members = header.dbs[item.key] ?? {}
+        const members = backup.header.dbs[item.key] ?? {}
         yield Buffer.from(`${open ? ']},' : ''}${key}:${openObject(members)}"docs":[`)
         open = true
         count = 0
@@ -169,28 +163,20 @@ async function* legacy(
     }
   }
   yield Buffer.from(open ? ']}}' : '}')
-  yield* readParts(repository, [...attachmentParts(header), textPart('}')], 0)
+  yield* readParts(backup, [...attachmentParts(backup), textPart('}')], 0)
 }
 
-/** Returns appended attachments as CouchDB shows them inline, in base64. */
-function attachmentParts(header: StoredHeader | LegacyHeader): Part[] {
-  const stubs = Object.entries(header._attachments ?? {})
-  if (stubs.length === 0) return []
-  const parts = stubs.flatMap(([name, stub], i): Part[] => {
-    const { length } = stubOf(name, stub)
-    return [
-      textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
-      {
-        length: length === undefined ? undefined : Math.ceil(length / 3) * 4,
-        read: (repository, start) => dropBytes(repository.attachmentText(header, name), start)
-      }
-    ]
-  })
+/** Returns what clients have appended, as CouchDB shows it inline: base64. */
+function attachmentParts({ attachments }: LoadedBackup): Part[] {
+  if (attachments.size === 0) return []
+  const parts = [...attachments].flatMap(([name, { textLength }], i): Part[] => [
+    textPart(`${i === 0 ? ',"_attachments":{' : '",'}${JSON.stringify(name)}:"`),
+    { length: textLength, read: (backup, start) => dropBytes(backup.attachmentText(name), start) }
+  ])
   return [...parts, textPart('"}')]
 }
 
-const opening = (header: StoredHeader | LegacyHeader): string =>
-  `${openObject({ id: header._id, ...scalars(header) })}"dbs":{`
+const opening = ({ id, header }: LoadedBackup): string => `${openObject({ id, ...scalars(header) })}"dbs":{`
 
 /** Returns the JSON of an object, open for more members. */
 function openObject(members: object): string {

@@ -1,6 +1,5 @@
 import type { OperationKind } from '../../types/events.js'
 import type { CouchClient } from '../couch/client.js'
-import { CouchDatabase } from '../couch/database.js'
 import type { FailedAttempt } from '../couch/retry.js'
 import { ClosingError, LeaseLostError } from '../errors.js'
 import { EarlierVersions, type FoundLease, type KeepNotices, noticesIn } from '../lease/earlier-versions.js'
@@ -53,19 +52,19 @@ export class ActiveOperations {
   /** No operation begins any more. */
   closing = false
 
-  constructor(instance: Instance, { names }: Databases, keep: KeepNotices) {
+  constructor(instance: Instance, { repository, system }: Databases, keep: KeepNotices) {
     this.#instance = instance
-    this.#backups = names.backups
+    this.#backups = repository.name
     const { control, lease } = instance.options.timeouts
     // A renewal that stalls leaves time for another.
     const settings = { control: Math.min(control, lease / 3), idle: lease }
     const { client } = instance
-    const leaseIn = (database: string, by = client) =>
-      new LeaseDocument(new CouchDatabase(by.with(settings), database))
-    const document = leaseIn(names.system)
-    const renewals = leaseIn(names.system, client.for('renewals'))
-    const former = names.backups === names.system ? undefined : leaseIn(names.backups)
-    this.#leases = new Leases(document, renewals, lease, (leaves) => keep(noticesIn(leaves)))
+    const current = (by: CouchClient) => new LeaseDocument(system.on(by.with(settings)))
+    const document = current(client)
+    const former = repository.isIn(system) ? undefined : repository.formerLease(client.with(settings))
+    this.#leases = new Leases(document, current(client.for('renewals')), lease, (leaves) =>
+      keep(noticesIn(leaves))
+    )
     this.earlier = new EarlierVersions(document, former, lease, keep)
   }
 

@@ -1,35 +1,29 @@
 import type { BackupSummary, StartOptions } from '../../types/backups.js'
-import { markFailed, newHeader, runBackup } from '../backup/backup-job.js'
+import { runBackup } from '../backup/backup-job.js'
 import { cutRequester } from '../bytes/cut-text.js'
 import { CouchError } from '../couch/errors.js'
-import { HostValueError, ReservedIdError } from '../errors.js'
+import { HostValueError } from '../errors.js'
+import { summaryOf } from '../format/content.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { newBackupId } from '../repository/ids.js'
 import { hostWithin } from '../waits/host-code.js'
 import type { ActiveOperation } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
 import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
-import type { StoredBackups } from './stored-backups.js'
 
 /** Bytes of the host's versions, which a header and an upload hold. */
 const MAX_VERSIONS = 64 * 1024
-
-/** Ids that are tried where documents of the console have them, each twice as far ahead as the one before. */
-const ATTEMPTS = 8
 
 /** Describes backups that are to run. Their records are their headers. */
 export class Backups implements OperationRecords {
   readonly #instance: Instance
   readonly #databases: Databases
-  readonly #stored: StoredBackups
   readonly #leftovers: Leftovers
 
-  constructor(instance: Instance, databases: Databases, stored: StoredBackups, leftovers: Leftovers) {
+  constructor(instance: Instance, databases: Databases, leftovers: Leftovers) {
     this.#instance = instance
     this.#databases = databases
-    this.#stored = stored
     this.#leftovers = leftovers
   }
 
@@ -38,20 +32,11 @@ export class Backups implements OperationRecords {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()
     const { repository, system } = this.#databases
-    const newestListed = (await repository.list()).at(-1)
-    const { name: instance } = this.#instance
+    const origin = { instance: this.#instance.name, system: system.name, versions, requester }
     return {
       kind: 'backup',
-      idAfter(carried, taken) {
-        const last = taken.at(-1)
-        if (last !== undefined && taken.length >= ATTEMPTS) throw new ReservedIdError(last, repository.name)
-        const { id, newest } = newBackupId(carried, last ?? newestListed, taken.length)
-        return { id, carried: newest }
-      },
-      createRecord: ({ id, endClient }) => {
-        const header = newHeader({ instance, system: system.name, versions, requester })
-        return this.#databases.repositoryOn(endClient).create(id, header)
-      },
+      idAfter: await repository.newIds(),
+      createRecord: ({ id, endClient }) => repository.on(endClient).running(id).begin(origin),
       work: (operation) => this.#backUp(operation),
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
@@ -62,12 +47,12 @@ export class Backups implements OperationRecords {
   async ensureDatabases(): Promise<void> {
     const { repository, system } = this.#databases
     await this.#databases.requireSystem()
-    if (repository.name !== system.name) await repository.ensure()
+    if (!repository.isIn(system)) await repository.ensure()
   }
 
   async isOver({ id, backups }: LeaseHolder): Promise<boolean> {
     try {
-      const loaded = await this.#databases.repositoryOn(this.#instance.client, backups).load(id)
+      const loaded = await this.#databases.repository.on(this.#instance.client, backups).load(id)
       return loaded !== null && !loaded.header.in_progress
     } catch (error) {
       if (isForbidden(error)) return false
@@ -79,7 +64,7 @@ export class Backups implements OperationRecords {
     const { id, backups, endClient, beganAt } = operation
     const took = error === undefined ? undefined : performance.now() - beganAt
     try {
-      await markFailed(this.#databases.repositoryOn(endClient, backups), id, reason, took)
+      await this.#databases.repository.on(endClient, backups).running(id).fail(reason, took)
     } catch (cause) {
       // The registration that owns the backup marks it when it starts.
       if (this.#isOwn(operation) || !isForbidden(cause)) throw cause
@@ -95,15 +80,15 @@ export class Backups implements OperationRecords {
   }
 
   async #backUp({ id, workClient }: ActiveOperation): Promise<BackupSummary> {
-    await runBackup({
+    const backup = await runBackup({
       id,
       sources: this.#databases.sourcesOn(workClient),
-      repository: this.#databases.repositoryOn(workClient),
+      repository: this.#databases.repository.on(workClient),
       excludeTypes: this.#instance.excludeTypes,
       onUnreadable: this.#instance.options.onUnreadable,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })
-    return this.#stored.summary(id)
+    return summaryOf(backup)
   }
 
   async #versions(): Promise<Record<string, unknown>> {

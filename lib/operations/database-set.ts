@@ -34,7 +34,7 @@ export class DatabaseSet {
     const active = new ActiveOperations(instance, databases, (txIds) => outbox.add(txIds))
     const stored = new StoredBackups(instance, databases)
     const leftovers = new Leftovers(databases)
-    const backup = new Backups(instance, databases, stored, leftovers)
+    const backup = new Backups(instance, databases, leftovers)
     const restore = new Restores(instance, databases, transactions, outbox)
     const lifecycle = new Lifecycle(instance, active, { backup, restore })
     this.stored = stored

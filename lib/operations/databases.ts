@@ -3,7 +3,6 @@ import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
 import { MissingDatabaseError } from '../errors.js'
 import { Repository } from '../repository/repository.js'
-import type { Turns } from '../waits/turns.js'
 import type { Instance } from './instance.js'
 
 export class Databases {
@@ -12,12 +11,11 @@ export class Databases {
   readonly repository: Repository
   /** The source database with the lease; for calls that somebody waits for. */
   readonly system: CouchDatabase
-  readonly #turns: Turns
 
-  constructor(names: Required<DatabaseNames>, { client, turns }: Instance) {
+  /** @param backups talks to the server that keeps the backups, if that is another than the sources' */
+  constructor(names: Required<DatabaseNames>, { client, turns }: Instance, backups = client) {
     this.names = names
-    this.#turns = turns
-    this.repository = this.repositoryOn(client)
+    this.repository = new Repository(new CouchDatabase(backups, names.backups), { turns })
     this.system = this.sourcesOn(client).system
   }
 
@@ -26,9 +24,9 @@ export class Databases {
     return { components: on('components'), sessions: on('sessions'), system: on('system') }
   }
 
-  /** @param backups the database that keeps the backups, where it is another instance's */
-  repositoryOn(client: CouchClient, backups = this.names.backups): Repository {
-    return new Repository(new CouchDatabase(client, backups), this.#turns)
+  /** Returns whether a database may hold documents of the plugin: backups, the lease or notices. */
+  holdsOwn(database: CouchDatabase): boolean {
+    return database.isSame(this.system) || this.repository.isIn(database)
   }
 
   /**

@@ -1,4 +1,3 @@
-import { beganAt } from '../repository/ids.js'
 import type { Repository } from '../repository/repository.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
@@ -107,9 +106,7 @@ class NewestBackup {
       if (!loaded || loaded.header.in_progress) continue
       settled ??= id
       if (loaded.header.error) continue
-      const { end_timestamp: end } = loaded.header
-      // Headers of older backups may say anything.
-      this.#endedAt = typeof end === 'number' && end <= Date.now() ? end : beganAt(id)
+      this.#endedAt = loaded.endedAt
       break
     }
     this.#settled = settled ?? this.#settled

@@ -1,4 +1,3 @@
-import { isOfOthers } from '../repository/layout.js'
 import type { Databases } from './databases.js'
 
 /** How often to look after a backup that has failed: once every `timeouts.lease`. */
@@ -54,8 +53,8 @@ export class Leftovers {
     // Judge parts without a header only where the header was: a database that is being copied has parts
     // first.
     if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
-    const { kind, header } = loaded
-    if (kind === 'legacy' || isOfOthers(header, system.name)) return 'settled'
+    const { header, isLegacy } = loaded
+    if (isLegacy || !loaded.isOf(system.name)) return 'settled'
     if (header.in_progress) return 'late'
     if (header.error === undefined) return 'settled'
     return (await repository.parts.has(id)) ? 'late' : 'quiet'

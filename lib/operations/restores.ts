@@ -8,7 +8,7 @@ import { apiKey } from '../databases.js'
 import { BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
-import type { LegacyHeader } from '../repository/read-header.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -112,13 +112,11 @@ export class Restores implements OperationRecords {
     const loaded = await this.#databases.repository.get(id)
     const { header } = loaded
     refuseUnusable(header)
-    if (loaded.kind === 'legacy')
-      return { id, system: {}, open: (client) => this.#spoolLegacy(client, loaded.header) }
+    if (loaded.isLegacy) return { id, system: {}, open: (client) => this.#spoolLegacy(loaded.on(client)) }
     return {
       id,
-      system: loaded.header.dbs[apiKey('system')],
-      open: (client) =>
-        StoredSource.open(this.#databases.repositoryOn(client), loaded.header, () => this.#newSpool())
+      system: header.dbs[apiKey('system')],
+      open: (client) => StoredSource.open(loaded.on(client), () => this.#newSpool())
     }
   }
 
@@ -142,9 +140,8 @@ export class Restores implements OperationRecords {
     }
   }
 
-  #spoolLegacy(client: CouchClient, header: LegacyHeader): Promise<RestoreSource> {
-    const document = this.#databases.repositoryOn(client).legacyDocument(header)
-    return document.readAll((body) => this.#spool(body, 'revision'))
+  #spoolLegacy(backup: LoadedBackup): Promise<RestoreSource> {
+    return backup.legacyDocument().readAll((body) => this.#spool(body, 'revision'))
   }
 
   #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
@@ -170,8 +167,8 @@ export class Restores implements OperationRecords {
       targets: this.#databases.sourcesOn(workClient),
       skip,
       internalTypes: INTERNAL_TYPES,
-      backups: this.#databases.names.backups,
-      // Clients follow transactions, this restore's too, wherever the host keeps them.
+      holdsOwn: (target) => this.#databases.holdsOwn(target),
+      // Clients follow transactions, that of this restore too, wherever the host keeps them.
       keepTypes: new Set([...this.#instance.excludeTypes, TRANSACTION_TYPE]),
       settings: settingsDocuments,
       dryRun,

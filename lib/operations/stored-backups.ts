@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { BackupContent, BackupSummary } from '../../types/backups.js'
 import { backupContent, summaryOf } from '../format/content.js'
 import type { Append, Appender } from '../repository/appender.js'
-import type { LoadedBackup } from '../repository/read-header.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
@@ -21,14 +21,14 @@ export class StoredBackups {
 
   async get(id: string): Promise<BackupContent> {
     const loaded = await this.#databases.repository.get(id)
-    const { names, repository } = this.#databases
+    const { names } = this.#databases
     const { downloads, options } = this.#instance
     return backupContent(loaded, {
       names,
       inflatedBytes: options.limits.inflatedBytes,
       stream: isShort(loaded)
-        ? (read) => Readable.from(read(repository), { objectMode: false })
-        : (read) => downloads.stream((client) => read(repository.on(client)))
+        ? (read) => Readable.from(read(loaded), { objectMode: false })
+        : (read) => downloads.stream((client) => read(loaded.on(client)))
     })
   }
 
@@ -45,6 +45,6 @@ export class StoredBackups {
   }
 }
 
-/** Returns whether only a header is sent: clients that follow a running backup need no place for it. */
-const isShort = ({ header }: LoadedBackup) =>
-  header.in_progress === true && Object.keys(header._attachments ?? {}).length === 0
+/** Returns whether what is sent of a backup is its header alone: clients that follow a running one need no place for it. */
+const isShort = ({ header, attachments }: LoadedBackup) =>
+  header.in_progress === true && attachments.size === 0

@@ -5,7 +5,7 @@ import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
-import type { LoadedBackup } from './read-header.js'
+import type { LoadedBackup } from './loaded-backup.js'
 
 /** Longest name in bytes of UTF-8: 128 characters of any kind. */
 const MAX_NAME = 512
@@ -114,16 +114,15 @@ export class Appender {
     const { id, name, contentType, data } = append
     const { db, load } = this.#target
     for (let attempt = 1; ; attempt++) {
-      const { header } = await load(id)
-      const present = header._attachments ?? {}
-      // Bytes are read only where the stub is the same.
-      const { length, content_type: type } = present[name] ?? {}
-      const mayBeThere = attempt > 1 && length === data.length && type === contentType
+      const { revision, attachments } = await load(id)
+      // Bytes are read only where the header tells the same.
+      const present = attachments.get(name)
+      const mayBeThere = attempt > 1 && present?.length === data.length && present.contentType === contentType
       if (mayBeThere && (await isStored(db, append))) return
       signal.throwIfAborted()
-      this.#checkRoom(id, name, data.length, present)
+      this.#checkRoom(append, attachments)
       try {
-        await db.putAttachment(id, name, header._rev, contentType, data)
+        await db.putAttachment(id, name, revision, contentType, data)
         return
       } catch (error) {
         if (isTooLarge(error)) {
@@ -139,15 +138,16 @@ export class Appender {
   }
 
   /** @throws TooLargeError */
-  #checkRoom(id: string, name: string, bytes: number, present: Record<string, { length?: unknown }>): void {
+  #checkRoom({ id, name, data }: Append, present: LoadedBackup['attachments']): void {
     const { attachments, attachmentsBytes } = this.#limits
-    const others = Object.entries(present).filter(([other]) => other !== name)
+    const bytes = data.length
+    const others = [...present].filter(([other]) => other !== name)
     if (others.length >= attachments) {
       throw new TooLargeError(
         `backup "${id}" has ${others.length} attachments: limits.attachments allows ${attachments}`
       )
     }
-    const taken = others.reduce((sum, [, { length }]) => sum + (typeof length === 'number' ? length : 0), 0)
+    const taken = others.reduce((sum, [, { length = 0 }]) => sum + length, 0)
     if (taken + bytes > attachmentsBytes) {
       throw new TooLargeError(
         `backup "${id}" has ${taken} bytes of attachments: limits.attachmentsBytes allows ${attachmentsBytes}, and these are ${bytes} more`

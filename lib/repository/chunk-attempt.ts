@@ -4,8 +4,8 @@ import { CouchError, isConflict } from '../couch/errors.js'
 import { tellingSent } from '../couch/requests.js'
 import type { Retrier } from '../couch/retry.js'
 import { sendOrFind } from '../couch/send-or-find.js'
-import { newHash } from './codec.js'
-import { CHUNK_ATTACHMENT, CHUNK_CONTENT_TYPE, type ChunkDocument, type ChunkEntry } from './layout.js'
+import { type Codec, newHash } from './codec.js'
+import type { ChunkDocument, ChunkEntry } from './layout.js'
 
 export interface ChunkBody {
   /** Starts the stream of its bytes anew. */
@@ -27,13 +27,15 @@ interface FoundChunk extends ChunkDocument {
 export class ChunkAttempt {
   /** Makes single attempts: the next attempt has another document, and looks are counted with it. */
   readonly #once: CouchDatabase
+  readonly #attachment: Codec['attachment']
   readonly #document: Revision
   readonly #body: ChunkBody
   #sent: { length: number; md5: string; sha256: string } | undefined
 
   /** @param document the chunk's document without its attachment */
-  constructor(db: CouchDatabase, document: Revision, body: ChunkBody) {
+  constructor(db: CouchDatabase, { attachment }: Codec, document: Revision, body: ChunkBody) {
     this.#once = db.once
+    this.#attachment = attachment
     this.#document = document
     this.#body = body
   }
@@ -58,11 +60,12 @@ export class ChunkAttempt {
     const { id, rev } = this.#document
     const { length } = this.#body
     const { control, idle } = this.#once.client.settings
+    const { name, contentType } = this.#attachment
     try {
       await sendOrFind<unknown>({
         send: (sent, deadline) => {
           const body = { length, open: () => tellingSent(this.#hashed(), sent) }
-          return this.#once.putAttachment(id, CHUNK_ATTACHMENT, rev, CHUNK_CONTENT_TYPE, body, deadline)
+          return this.#once.putAttachment(id, name, rev, contentType, body, deadline)
         },
         find: () => this.#find(),
         // The database stores a stream as it comes, but one of any length.
@@ -102,7 +105,7 @@ export class ChunkAttempt {
     const { id } = this.#document
     const { length, md5, sha256 } = this.#sent
     const document = await this.#once.get<FoundChunk>(id)
-    const found = document?._attachments?.[CHUNK_ATTACHMENT]
+    const found = document?._attachments?.[this.#attachment.name]
     if (!document || found?.length !== length || found.digest !== md5) return null
     return { id, rev: document._rev, stored: length, sha256 }
   }

@@ -2,19 +2,19 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
-import { type Codec, digestOf, gzip, NotDecodableError, newHash } from './codec.js'
-import { CHUNK_ATTACHMENT, CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
+import { type Codec, digestOf, NotDecodableError, newHash } from './codec.js'
+import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Memory for the stored bytes of the current chunk and the next, until they are decoded. */
 const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 
 /** Reads chunks, and checks them against their entries. Methods throw DamagedBackupError and CouchError. */
 export class ChunkReader {
-  readonly #db: CouchDatabase
+  readonly db: CouchDatabase
   readonly #codec: Codec
 
-  constructor(db: CouchDatabase, codec: Codec = gzip) {
-    this.#db = db
+  constructor(db: CouchDatabase, codec: Codec) {
+    this.db = db
     this.#codec = codec
   }
 
@@ -74,7 +74,7 @@ export class ChunkReader {
 
   /** Has `read` read all of a large chunk's document: again after faults, once more if it is damaged. */
   readDocument<T>(entry: ChunkEntry, read: (pieces: AsyncIterable<Buffer>) => Promise<T>): Promise<T> {
-    return againIfDamaged(() => this.#db.client.retry(() => read(this.document(entry))))
+    return againIfDamaged(() => this.db.client.retry(() => read(this.document(entry))))
   }
 
   /** Streams a chunk's stored bytes, and checks their digest as they end. */
@@ -88,9 +88,9 @@ export class ChunkReader {
   }
 
   async *#stored(entry: ChunkEntry): AsyncGenerator<Buffer> {
-    const { body } = await this.#db.client.retry(async () => {
+    const { body } = await this.db.client.retry(async () => {
       try {
-        return await this.#db.attachment(entry.id, CHUNK_ATTACHMENT)
+        return await this.db.attachment(entry.id, this.#codec.attachment.name)
       } catch (error) {
         throw isNotFound(error) ? await this.#notFound(entry) : error
       }
@@ -103,8 +103,9 @@ export class ChunkReader {
    * @returns a retryable error when they have it
    */
   async #notFound({ id }: ChunkEntry): Promise<CouchError> {
-    const document = await this.#db.get<Pick<StoredHeader, '_attachments'>>(id)
-    if (!document?._attachments?.[CHUNK_ATTACHMENT]) throw new DamagedBackupError('chunk', id, 'is missing')
+    const document = await this.db.get<Pick<StoredHeader, '_attachments'>>(id)
+    if (!document?._attachments?.[this.#codec.attachment.name])
+      throw new DamagedBackupError('chunk', id, 'is missing')
     return new CouchError(id, {
       error: 'bad_answer',
       reason: 'a chunk that is there was not found',

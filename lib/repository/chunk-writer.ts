@@ -6,7 +6,7 @@ import { largeKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
 import { ChunkPlaces } from './chunk-places.js'
-import { type Codec, gzip } from './codec.js'
+import type { Codec } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
 
 /** Chunks that are compressed or stored while the next is filled. */
@@ -38,7 +38,8 @@ export interface RefusedLine {
 
 export interface ChunkWriterOptions {
   db: CouchDatabase
-  codec?: Codec
+  codec: Codec
+  /** Id of the backup. */
   backup: string
   database: LogicalDatabase
   /** Number of the first chunk. */
@@ -72,7 +73,7 @@ export class ChunkWriter {
 
   constructor(options: ChunkWriterOptions) {
     this.options = options
-    this.#codec = options.codec ?? gzip
+    this.#codec = options.codec
     this.#outputs = new BufferPool(
       { size: this.#codec.bound(CHUNK_BYTES), keep: IN_FLIGHT },
       { size: this.#codec.bound(LARGE_LINE), keep: 1 }
@@ -232,7 +233,7 @@ export class ChunkWriter {
   async #put(body: ChunkBody): Promise<StoredChunk> {
     const retrier = this.options.db.client.retrier()
     for (;;) {
-      const attempt = new ChunkAttempt(this.options.db, await this.#places.take(), body)
+      const attempt = new ChunkAttempt(this.options.db, this.#codec, await this.#places.take(), body)
       const stored = await attempt.store(retrier)
       if (stored) return stored
     }

@@ -5,7 +5,9 @@ import { through } from '../couch/through.js'
 
 /** Encodes the lines of a chunk as the bytes that are stored, and decodes them. */
 export interface Codec {
-  /** Returns the most bytes that the stored form of so many bytes takes. */
+  /** How the attachment that holds the bytes is named, and its content type. */
+  readonly attachment: { name: string; contentType: string }
+  /** Returns the most bytes that so many bytes of lines are stored as. */
   bound(bytes: number): number
   /** Puts the stored form of `lines` into `output`, of {@link bound} bytes. Returns the part it fills. */
   encode(lines: Buffer, output: Buffer): Promise<Buffer>
@@ -27,7 +29,8 @@ const LEVEL = 3
 const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.ErrnoException).code))
 
 export const gzip: Codec = {
-  // Incompressible bytes are stored in blocks with a head.
+  attachment: { name: 'documents.ndjson.gz', contentType: 'application/gzip' },
+  // What cannot be compressed is stored, in blocks with a head.
   bound: (bytes) => bytes + (bytes >> 10) + 1024,
   async encode(lines, output) {
     const zip = (options: ZlibOptions) => createGzip({ level: LEVEL, ...options })

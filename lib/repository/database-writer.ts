@@ -3,22 +3,21 @@ import { largeKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
 import { ChunkReader } from './chunk-reader.js'
-import { ChunkWriter } from './chunk-writer.js'
+import { ChunkWriter, type ChunkWriterOptions } from './chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from './layout.js'
 import { moveToManifests } from './manifests.js'
-
-export interface WrittenDatabase {
-  /** For the backup's header. */
-  stored: StoredDatabase
-  /** Bytes of lines, and how many they take in the database. */
-  rawBytes: number
-  storedBytes: number
-}
 
 /** Stores the documents of one database in a backup: first all of them, then which copies do not count. */
 export class DatabaseWriter extends ChunkWriter {
   #chunks: ChunkEntry[] = []
   #superseded: ChunkEntry[] = []
+  readonly #onStored: (stored: StoredDatabase) => void
+
+  /** @param onStored is given what the backup's header is to list */
+  constructor(options: ChunkWriterOptions, onStored: (stored: StoredDatabase) => void) {
+    super(options)
+    this.#onStored = onStored
+  }
 
   /** Stores what is left of the documents: no more are added. */
   async endDocuments(): Promise<void> {
@@ -54,21 +53,24 @@ export class DatabaseWriter extends ChunkWriter {
 
   /** Yields the keys of all documents that were stored, in groups. */
   async *#keys(): AsyncGenerator<string[]> {
-    const reader = new ChunkReader(this.options.db)
+    const reader = new ChunkReader(this.options.db, this.options.codec)
     for await (const { entry, lines } of chunkContents(reader, this.#chunks, { ahead: false })) {
       if (lines === null) yield [entry.large as string]
       else for await (const group of lineGroups(lines)) yield group.map((line) => largeKey(idOf(line)))
     }
   }
 
-  /** Returns what was stored, short enough for a header. */
-  async finish(): Promise<WrittenDatabase> {
+  /**
+   * Enters what was stored in the backup, which lists it when it is finished.
+   * @returns bytes of lines, and how many they take in the database
+   */
+  async finish(): Promise<{ rawBytes: number; storedBytes: number }> {
     const { db, backup, database } = this.options
     const stored: StoredDatabase = { manifests: [], chunks: this.#chunks, superseded: this.#superseded }
     const all = [...this.#chunks, ...this.#superseded]
     await moveToManifests(db, backup, database, stored)
+    this.#onStored(stored)
     return {
-      stored,
       rawBytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
       storedBytes: all.reduce((sum, chunk) => sum + chunk.stored, 0)
     }

@@ -23,19 +23,21 @@ const LAST_STAMP = 10n ** 20n - 1n
  * Names a new backup: later than any before, whatever the clock says.
  * @param newest number in the id of the newest backup that ever began
  * @param last id of a backup, or one that another document has
- * @param taken how many ids were taken by other documents: the more, the larger is the next step
+ * @param taken how many ids were tried that other documents have: the more, the further off is the next
+ * @param time in milliseconds since the epoch
  */
 export function newBackupId(
   newest: bigint,
   last: string | undefined,
-  taken: number
-): { id: string; newest: bigint } {
+  taken: number,
+  time: number
+): { id: string; carried: bigint } {
   const known = last === undefined ? 0n : stampIn(last) + (taken > 0 ? 2n ** BigInt(taken) : 0n)
-  const now = BigInt(Date.now())
+  const now = BigInt(time)
   const latest = newest > known ? newest : known
   const next = latest >= now ? latest + 1n : now
   const stamp = next <= LAST_STAMP ? next : now
-  return { id: `${BACKUP_PREFIX}${stamp}`, newest: stamp }
+  return { id: `${BACKUP_PREFIX}${stamp}`, carried: stamp }
 }
 
 const partPrefix = (kind: 'chunk' | 'manifest', backup: string, database?: LogicalDatabase): string =>

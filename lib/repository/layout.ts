@@ -1,15 +1,26 @@
 import type { DatabaseSummary, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
+import type { Turns } from '../waits/turns.js'
+import type { Codec } from './codec.js'
 
 /** Version of the layout. Increased when older versions of this package could not read a backup. */
 export const LAYOUT = 2
 
 /** Bytes of lines in a chunk, unless it holds one document that is larger. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
-export const CHUNK_ATTACHMENT = 'documents.ndjson.gz'
-export const CHUNK_CONTENT_TYPE = 'application/gzip'
+
+/** Where backups are kept, and how. */
+export interface Store {
+  db: CouchDatabase
+  codec: Codec
+  /** Of those who change a header. */
+  turns: Turns
+  /** Gives the time in milliseconds since the epoch. */
+  now: () => number
+}
 
 export interface ChunkEntry {
   id: string
@@ -88,11 +99,7 @@ export interface StoredHeader extends HeaderDocument {
   _rev: string
 }
 
-/** Returns whether a backup is of other source databases, whose lease is not the one of this `system`. */
-export const isOfOthers = ({ storage }: HeaderDocument, system: string): boolean =>
-  storage.system !== undefined && storage.system !== system
-
-/** Returns a header that lists only what is stored of these databases. */
+/** Returns a header that lists what is stored of these databases, and nothing else. */
 export const listing = (
   header: HeaderDocument,
   databases: HeaderDocument['storage']['databases']

@@ -1,12 +1,14 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
-import { DamagedBackupError } from '../errors.js'
+import { CouchError } from '../couch/errors.js'
+import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import { documentSteps } from '../json/document.js'
-import { isOwnDocument } from '../own-documents.js'
+import { isBackupId, isOwnDocument } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
-import { partRanges } from './ids.js'
-import type { StoredDatabase } from './layout.js'
+import { BACKUP_RANGE, partRanges } from './ids.js'
+import { LAYOUT, type StoredDatabase } from './layout.js'
 import { readEntries } from './manifests.js'
+import { readHeader } from './read-header.js'
 
 /** Parts read or deleted in one request. */
 const AT_A_TIME = 500
@@ -43,7 +45,8 @@ export class Parts {
       }
     }
     await this.#confirm([...unseen].map(([id, rev]) => ({ id, rev })))
-    for (const parts of groupsOf(left)) await this.#delete(parts)
+    // While it runs its header lists nothing, so that no other header can have them from it.
+    for (const parts of groupsOf(left)) await this.#db.deleteRevisions(await this.#own(parts))
   }
 
   /** Reads parts that one replica did not show: a majority must have them. @throws DamagedBackupError */
@@ -58,33 +61,63 @@ export class Parts {
     }
   }
 
+  /** Returns whether there is a part that a backup has made and no header lists. */
   async has(backup: string): Promise<boolean> {
-    for await (const parts of this.#madeBy(backup)) if ((await this.#own(parts)).length > 0) return true
-    return false
+    return (await this.#unlisted(backup)).length > 0
   }
 
   /**
-   * Deletes the parts that a backup has made, all or those of one database; no header may list them. Parts
-   * that a lagging replica does not show stay until the backup is looked after again, or its parts are
-   * checked.
+   * Deletes the parts that a backup has made and no header lists, all or those of one database. Parts that a replica which
+   * lags does not show yet stay: those of a backup that failed until it is looked after again, those of one that succeeds
+   * until its parts are checked.
    */
   async remove(backup: string, database?: LogicalDatabase): Promise<void> {
-    for await (const parts of this.#madeBy(backup, database)) await this.#delete(parts)
+    for (const parts of groupsOf(await this.#unlisted(backup, database)))
+      await this.#db.deleteRevisions(parts)
+  }
+
+  /** Finds the parts that a backup has made and that no header lists, of this backup or another. */
+  async #unlisted(backup: string, database?: LogicalDatabase): Promise<Revision[]> {
+    const parts = new Map<string, Revision>()
+    for await (const made of this.#madeBy(backup, database))
+      for (const part of await this.#own(made)) parts.set(part.id, part)
+    // All headers are read only where there is something to delete.
+    if (parts.size === 0) return []
+    try {
+      for (const { id } of await headerRevisions(this.#db))
+        for (const listed of await this.#listedBy(id)) parts.delete(listed)
+    } catch (error) {
+      if (!isOfHeader(error)) throw error
+      // A header that cannot be read whole may list any of them.
+      return []
+    }
+    return [...parts.values()]
+  }
+
+  /** @throws DamagedBackupError, UnknownLayoutError when the header cannot be read whole */
+  async #listedBy(header: string): Promise<string[]> {
+    const head = await readHeader(this.#db, header)
+    if (!head?.storage) return []
+    if (!(head.storage.layout <= LAYOUT)) throw new UnknownLayoutError(header)
+    const listed: string[] = []
+    for (const stored of Object.values(head.storage.databases ?? {})) {
+      if (!areEntries(stored?.manifests, stored?.chunks, stored?.superseded))
+        throw new DamagedBackupError('header', header, 'does not list its chunks')
+      const entries = [...stored.manifests, ...(await readEntries(this.#db, stored)), ...stored.superseded]
+      for (const { id } of entries) listed.push(id)
+    }
+    return listed
   }
 
   /**
-   * Finds the parts that attempts of one backup have made, by their ids: no list holds those of failed
-   * attempts. The result tells what to clean up, never what a backup consists of.
+   * Finds the parts that attempts of one backup have made, some at a time. They are found by their ids, since what failed
+   * attempts have made is in no list. So this tells what there may be to clean up, never what a backup consists of.
    */
   async *#madeBy(backup: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
     for (const range of partRanges(backup, database)) yield* groupsOf(await this.#db.rows(range))
   }
 
-  async #delete(parts: readonly Revision[]): Promise<void> {
-    await this.#db.deleteRevisions(await this.#own(parts))
-  }
-
-  /** Returns those that are the plugin's own: documents of the console may have such ids. */
+  /** Returns those of the documents that are the plugin's own: documents of the console may have such ids as well. */
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.#db.bulkGet(revisions, { attachments: false })) {
@@ -95,6 +128,21 @@ export class Parts {
     return own
   }
 }
+
+/** Returns the documents of any database whose ids are those of backups, whatever they are. */
+export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
+  (await db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
+
+/** Returns whether a header itself is why it could not be read: another attempt would find the same. */
+const isOfHeader = (error: unknown): boolean =>
+  error instanceof DamagedBackupError ||
+  error instanceof UnknownLayoutError ||
+  // One that is too large: any other refusal is of all requests.
+  (error instanceof CouchError && error.error === 'bad_answer' && !error.retryable)
+
+/** Checks what somebody may have written into a header by hand. */
+const areEntries = (...lists: unknown[]): boolean =>
+  lists.every((list) => Array.isArray(list) && list.every((entry) => typeof entry?.id === 'string'))
 
 function* groupsOf(parts: readonly Revision[]): Generator<Revision[]> {
   for (let i = 0; i < parts.length; i += AT_A_TIME) yield parts.slice(i, i + AT_A_TIME)

@@ -10,39 +10,24 @@ import {
 } from '../json/scanner.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import { inSharedTurns } from '../waits/steps.js'
-import type { StoredHeader } from './layout.js'
+import type { Head } from './loaded-backup.js'
 
 /** Bytes of captured members: headers of this package stay far below. */
 const MAX_HEAD = 16 * 1024 * 1024
 
-/** A backup as athena wrote it, without the documents inside. */
-export interface LegacyHeader {
-  _id: string
-  _rev: string
-  in_progress?: boolean
-  error?: unknown
-  dbs: Record<string, Record<string, unknown>>
-  _attachments?: StoredHeader['_attachments']
-  [member: string]: unknown
-}
-
-export type LoadedBackup = { kind: 'chunks'; header: StoredHeader } | { kind: 'legacy'; header: LegacyHeader }
-
-type Head = Record<string, unknown> & { dbs?: Record<string, Record<string, unknown>> }
-
-export async function readHeader(db: CouchDatabase, id: string): Promise<LoadedBackup | null> {
+/** Reads a header, in bounded memory also where the documents are inside. `null`: there is none. */
+export async function readHeader(db: CouchDatabase, id: string): Promise<Head | null> {
   try {
     const head = await db.readStream(id, readHead, { att_encoding_info: true })
     if (head._id !== id || typeof head._rev !== 'string' || head.type !== BACKUP_TYPE) return null
-    if (head.storage) return { kind: 'chunks', header: head as unknown as StoredHeader }
-    return { kind: 'legacy', header: { ...head, dbs: head.dbs ?? {} } as LegacyHeader }
+    return { ...head, dbs: head.dbs ?? {} } as Head
   } catch (error) {
     if (isMissing(error)) return null
     throw error
   }
 }
 
-async function readHead(body: AsyncIterable<Buffer>): Promise<Head> {
+async function readHead(body: AsyncIterable<Buffer>): Promise<Partial<Head>> {
   const visitor = new HeadVisitor()
   const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
   try {
@@ -56,7 +41,7 @@ async function readHead(body: AsyncIterable<Buffer>): Promise<Head> {
 
 /** Keeps the members of a backup's header, except the documents of a legacy one. */
 class HeadVisitor implements JsonVisitor {
-  readonly head: Head = Object.create(null)
+  readonly head: Partial<Head> = Object.create(null)
   #pieces: Buffer[] = []
   #size = 0
 

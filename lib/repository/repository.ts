@@ -1,28 +1,23 @@
-import type { LogicalDatabase } from '../../types/databases.js'
-import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
-import type { CouchDatabase, Revision } from '../couch/database.js'
-import { isConflict } from '../couch/errors.js'
-import {
-  BackupDeletedError,
-  BackupNotFoundError,
-  InvalidParameterError,
-  UnknownLayoutError
-} from '../errors.js'
+import { CouchDatabase, type Revision } from '../couch/database.js'
+import { BackupNotFoundError, InvalidParameterError, ReservedIdError, UnknownLayoutError } from '../errors.js'
+import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
-import type { ChunkWriterOptions } from './chunk-writer.js'
-import { DatabaseWriter } from './database-writer.js'
-import { BACKUP_RANGE, stampIn } from './ids.js'
-import { type HeaderDocument, LAYOUT, type StoredHeader } from './layout.js'
-import { Parts } from './parts.js'
-import { type LegacyHeader, type LoadedBackup, readHeader } from './read-header.js'
-import { type StoredBytes, StoredDocuments } from './stored-documents.js'
+import { gzip } from './codec.js'
+import { newBackupId, stampIn } from './ids.js'
+import type { Store } from './layout.js'
+import { LoadedBackup } from './loaded-backup.js'
+import { headerRevisions, Parts } from './parts.js'
+import { readHeader } from './read-header.js'
+import { RunningBackup } from './running-backup.js'
 
 const MAX_BACKUP_ID = 64
-/** Documents whose types are read at the same time. */
+/** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
+const ATTEMPTS = 8
+/** Documents whose type is asked for at a time. */
 const TYPES_AT_A_TIME = 8
 /** Documents in the range of headers that are worked on in one step: less than a millisecond. */
 const LISTED = 500
@@ -39,7 +34,7 @@ interface KnownDocument {
  */
 export class Repository {
   readonly #db: CouchDatabase
-  readonly #turns: Turns
+  readonly #store: Store
   readonly parts: Parts
   /** Documents in the range of headers, as of the last list. */
   #known = new Map<string, KnownDocument>()
@@ -48,9 +43,9 @@ export class Repository {
   /** The list that is read after that one. */
   #nextList: Promise<readonly string[]> | undefined
 
-  constructor(db: CouchDatabase, turns = new Turns()) {
+  constructor(db: CouchDatabase, settings: Partial<Omit<Store, 'db'>> = {}) {
     this.#db = db
-    this.#turns = turns
+    this.#store = { codec: gzip, turns: new Turns(), now: () => Date.now(), ...settings, db }
     this.parts = new Parts(db)
   }
 
@@ -58,8 +53,22 @@ export class Repository {
     return this.#db.name
   }
 
-  on(client: CouchClient): Repository {
-    return new Repository(this.#db.on(client), this.#turns)
+  /**
+   * Returns the same repository, on its own connections, that works as a client does: with its retries, signal and fence.
+   * @param name of another database on the same server, which keeps the backups of another instance
+   */
+  on(client: CouchClient, name = this.name): Repository {
+    return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store)
+  }
+
+  /** Returns whether a database is the one that keeps the backups. */
+  isIn(database: CouchDatabase): boolean {
+    return this.#db.isSame(database)
+  }
+
+  /** Finds the lease where earlier versions kept it: beside the backups. */
+  formerLease(client: CouchClient): LeaseDocument {
+    return new LeaseDocument(this.#db.like(client))
   }
 
   ensure(): Promise<void> {
@@ -111,9 +120,10 @@ export class Repository {
       : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
-  /** Reads a backup's header in bounded memory, even of a legacy backup; `null` when there is none. */
-  load(id: string): Promise<LoadedBackup | null> {
-    return readHeader(this.#db, id)
+  /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
+  async load(id: string): Promise<LoadedBackup | null> {
+    const head = await readHeader(this.#db, id)
+    return head && new LoadedBackup(this.#store, head)
   }
 
   /** Reads a named header. @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
@@ -123,76 +133,35 @@ export class Repository {
     }
     const loaded = await this.load(id)
     if (!loaded) throw new BackupNotFoundError(id)
-    if (loaded.kind === 'chunks' && !(loaded.header.storage.layout <= LAYOUT))
-      throw new UnknownLayoutError(id)
+    if (!loaded.isKnown) throw new UnknownLayoutError(id)
     return loaded
   }
 
-  /** Writes a new header. @returns whether the id was free */
-  async create(id: string, header: HeaderDocument): Promise<boolean> {
-    try {
-      await this.#db.put({ ...header, _id: id })
-      return true
-    } catch (error) {
-      if (!isConflict(error)) throw error
-      // The conflict may be ours, if the reply to the write was lost.
-      const existing = await this.#db.get<HeaderDocument>(id)
-      return existing?.storage?.instance === header.storage.instance
-    }
+  /** Returns a backup that is to begin, or that has begun, to be made or ended. */
+  running(id: string): RunningBackup {
+    return new RunningBackup(id, this.#store)
   }
 
   /**
-   * Changes a header and keeps its attachments, again after each conflict with an append.
-   * @param change returns `null` to leave it as it is
-   * @throws BackupDeletedError when the header is gone, or another document is in its place
+   * Names new backups: later than any that began before, whatever the clock says.
+   * @returns gives the next id, after the number of the newest that ever began and the ids that other documents have; it
+   * throws ReservedIdError after too many of these
    */
-  async update(id: string, change: (header: HeaderDocument) => HeaderDocument | null): Promise<void> {
-    const modify = () =>
-      this.#db.modify<HeaderDocument>(id, (current) => {
-        if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
-        return change(current)
-      })
-    await this.#turns.take(id, modify)
-  }
-
-  writer(options: Omit<ChunkWriterOptions, 'db'>): DatabaseWriter {
-    return new DatabaseWriter({ db: this.#db, ...options })
-  }
-
-  /** Finds a backup's documents of one database; `null` without it. @throws DamagedBackupError */
-  documents(header: StoredHeader, database: LogicalDatabase): Promise<StoredDocuments | null> {
-    return StoredDocuments.open(this.#db, header, database)
-  }
-
-  /** Finds the JSON of a legacy backup. */
-  legacyDocument({ _id: id }: LegacyHeader): StoredBytes {
-    const { client, name } = this.#db
-    return {
-      open: async function* () {
-        yield* (await client.stream({ path: [name, id] })).body
-      },
-      readAll: (read) => this.#db.readStream(id, read)
+  async newIds(): Promise<(newest: bigint, taken: readonly string[]) => { id: string; carried: bigint }> {
+    const newestListed = (await this.list()).at(-1)
+    return (newest, taken) => {
+      const last = taken.at(-1)
+      if (last !== undefined && taken.length >= ATTEMPTS) throw new ReservedIdError(last, this.name)
+      return newBackupId(newest, last ?? newestListed, taken.length, this.#store.now())
     }
-  }
-
-  /** Streams an appended attachment in base64. */
-  attachmentText(
-    { _id: id, _rev: rev, _attachments: stubs = {} }: StoredHeader | LegacyHeader,
-    name: string
-  ): AsyncIterable<Uint8Array> {
-    return attachmentBase64(this.#db, { id, rev }, stubOf(name, stubs[name]))
   }
 
   /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
   appender(limits: AppendLimits, wait: number): Appender {
-    const target = { db: this.#db, turns: this.#turns, load: (id: string) => this.get(id) }
+    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.get(id) }
     return new Appender(target, limits, wait)
   }
 }
-
-/** Returns a database's documents with ids of backups, whatever they are. */
-export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
-  (await db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
 
 /** Returns the ids of the headers, oldest first. */
 function* headersByStamp(known: ReadonlyMap<string, KnownDocument>): Steps<string[]> {

@@ -1,5 +1,4 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { LastCopies } from '../ids/copy-index.js'
@@ -7,7 +6,7 @@ import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
-import { ChunkReader } from './chunk-reader.js'
+import type { ChunkReader } from './chunk-reader.js'
 import type { ChunkEntry, StoredDatabase, StoredHeader } from './layout.js'
 import { readEntries } from './manifests.js'
 
@@ -47,22 +46,22 @@ export class StoredDocuments {
   /** Knows which copy counts of documents that changed during the backup. */
   readonly #repeated = new LastCopies()
 
-  private constructor(db: CouchDatabase, header: StoredHeader, database: LogicalDatabase) {
+  private constructor(reader: ChunkReader, header: StoredHeader, database: LogicalDatabase) {
     this.#header = header
     this.#database = database
-    this.#reader = new ChunkReader(db)
+    this.#reader = reader
   }
 
   /** @returns `null` when the backup holds nothing of the database */
   static async open(
-    db: CouchDatabase,
+    reader: ChunkReader,
     header: StoredHeader,
     database: LogicalDatabase
   ): Promise<StoredDocuments | null> {
     const stored = header.storage.databases[database]
     if (!stored) return null
-    const documents = new StoredDocuments(db, header, database)
-    documents.#chunks = await readEntries(db, stored)
+    const documents = new StoredDocuments(reader, header, database)
+    documents.#chunks = await readEntries(reader.db, stored)
     await documents.#readSuperseded(stored)
     return documents
   }

@@ -17,8 +17,8 @@ export interface RestoreJobOptions extends ReportOptions {
   targets: Record<LogicalDatabase, CouchDatabase>
   skip: Partial<Record<LogicalDatabase, readonly string[]>>
   internalTypes: ReadonlySet<string>
-  /** Real name of the database that keeps backups. */
-  backups: string
+  /** Tells whether a target may hold documents of the plugin itself. */
+  holdsOwn: (target: CouchDatabase) => boolean
   keepTypes: ReadonlySet<string>
   /** Ids of the documents of the system database that hold a console's settings. */
   settings: readonly string[]
@@ -89,9 +89,9 @@ async function restoreHeld(
   options: RestoreJobOptions,
   report: RestoreReport
 ): Promise<void> {
-  const { targets, backups, exact, dryRun, internalTypes } = options
+  const { targets, exact, dryRun, internalTypes } = options
   const target = targets[database]
-  const keepsBackups = target.name === backups || target.name === targets.system.name
+  const holdsOwn = options.holdsOwn(target)
   const about = source.about(database)
   const counts = report.begin(database)
   const elapsed = stopwatch()
@@ -101,8 +101,8 @@ async function restoreHeld(
     database,
     skip,
     internalTypes,
-    isOwn: (id, type) => keepsBackups && isOwnDocument(id, type),
-    // Types that the backup left out were not deleted in its source.
+    isOwn: (id, type) => holdsOwn && isOwnDocument(id, type),
+    // What the backup left out was not deleted in its source.
     keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
     keepIds: new Set(exact ? unreadableIds(about) : []),
     settings: new Set(database === 'system' ? options.settings : []),

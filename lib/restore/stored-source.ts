@@ -2,8 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
-import type { StoredHeader } from '../repository/layout.js'
-import type { Repository } from '../repository/repository.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { LargeDocumentBytes, StoredDocuments } from '../repository/stored-documents.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
@@ -20,26 +19,25 @@ import type { RestoreSource, SourceDocument } from './source.js'
 /** A backup of this package in the database. */
 export class StoredSource implements RestoreSource {
   readonly proof = 'revision'
-  readonly #header: StoredHeader
+  readonly #header: LoadedBackup['header']
   readonly #makeSpool: () => Spool
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
   readonly #headMemory = headMemory()
 
-  private constructor(header: StoredHeader, makeSpool: () => Spool) {
+  private constructor({ header }: LoadedBackup, makeSpool: () => Spool) {
     this.#header = header
     this.#makeSpool = makeSpool
   }
 
-  /** Checks that everything is there and is what was stored. @throws DamagedBackupError */
-  static async open(
-    repository: Repository,
-    header: StoredHeader,
-    makeSpool: () => Spool
-  ): Promise<StoredSource> {
-    const source = new StoredSource(header, makeSpool)
+  /**
+   * Checks that everything is there and is what was stored.
+   * @throws DamagedBackupError
+   */
+  static async open(backup: LoadedBackup, makeSpool: () => Spool): Promise<StoredSource> {
+    const source = new StoredSource(backup, makeSpool)
     for (const database of LOGICAL_DATABASES) {
-      const documents = await repository.documents(header, database)
+      const documents = await backup.documents(database)
       if (!documents) continue
       source.#databases.set(database, documents)
       await documents.verify()

@@ -1,0 +1,138 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { attachmentBase64, stubOf } from '../couch/attachments.js'
+import type { CouchClient } from '../couch/client.js'
+import type { StubMembers } from '../json/attachments.js'
+import { ChunkReader } from './chunk-reader.js'
+import { beganAt } from './ids.js'
+import { LAYOUT, type Store, type StoredHeader } from './layout.js'
+import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
+
+/** What a header tells its readers. Those of backups that athena made may hold anything. */
+export interface ToldHeader {
+  in_progress?: boolean
+  error?: unknown
+  dbs: Record<string, Record<string, unknown>>
+  [member: string]: unknown
+}
+
+/** A header as it was read, without the documents that athena's have inside. */
+export interface Head extends ToldHeader {
+  _id: string
+  _rev: string
+  _attachments?: Record<string, StubMembers>
+  /** Absent in a backup of athena's. */
+  storage?: StoredHeader['storage']
+}
+
+/** Something that a client has appended to a backup. */
+interface Appended {
+  contentType: unknown
+  length: number | undefined
+  /** Length in base64, unless that is found out only by reading it. */
+  textLength: number | undefined
+}
+
+/** A backup as its header told when it was read. */
+export class LoadedBackup {
+  readonly id: string
+  /** Another one after every change of the backup, and of what is appended to it. */
+  readonly revision: string
+  readonly header: ToldHeader
+  /** What clients have appended, by name. */
+  readonly attachments: ReadonlyMap<string, Appended>
+  readonly #store: Store
+  readonly #head: Head
+
+  constructor(store: Store, head: Head) {
+    const { _id, _rev, _attachments = {}, storage, ...told } = head
+    this.id = _id
+    this.revision = _rev
+    this.header = told as ToldHeader
+    this.attachments = new Map(
+      Object.entries(_attachments).map(([name, stub]) => [name, appended(name, stub)])
+    )
+    this.#store = store
+    this.#head = head
+  }
+
+  /** Returns the same backup, read as `client` reads. */
+  on(client: CouchClient): LoadedBackup {
+    return new LoadedBackup({ ...this.#store, db: this.#store.db.like(client) }, this.#head)
+  }
+
+  /** Whether athena made it: one document with the documents inside. */
+  get isLegacy(): boolean {
+    return !this.#head.storage
+  }
+
+  /** Whether this version can read it. */
+  get isKnown(): boolean {
+    const { storage } = this.#head
+    return !storage || storage.layout <= LAYOUT
+  }
+
+  /**
+   * Returns whether it may be a backup of these source databases: only their lease tells whether it runs.
+   * @param system real name of their system database
+   */
+  isOf(system: string): boolean {
+    return [undefined, system].includes(this.#head.storage?.system)
+  }
+
+  /** About when it ended, in milliseconds since the epoch: headers of athena's backups may say anything. */
+  get endedAt(): number {
+    const { end_timestamp: end } = this.header
+    return typeof end === 'number' && end <= this.#store.now() ? end : beganAt(this.id)
+  }
+
+  /**
+   * Finds what it holds of one database; `null` when it holds nothing of it.
+   * @throws DamagedBackupError
+   */
+  async documents(database: LogicalDatabase): Promise<StoredDocuments | null> {
+    if (this.isLegacy) return null
+    const { db, codec } = this.#store
+    return StoredDocuments.open(new ChunkReader(db, codec), this.#stored, database)
+  }
+
+  /**
+   * Returns how many bytes the lines of a database's documents have; `undefined` when its chunks hold lines that do not
+   * count.
+   */
+  linesLength(database: LogicalDatabase): number | undefined {
+    return storedLength(this.#stored, database)
+  }
+
+  /** Finds the JSON of a backup as athena made it, with the documents inside. */
+  legacyDocument(): StoredBytes {
+    const { id } = this
+    const { db } = this.#store
+    const { client, name } = db
+    return {
+      open: async function* () {
+        yield* (await client.stream({ path: [name, id] })).body
+      },
+      readAll: (read) => db.readStream(id, read)
+    }
+  }
+
+  /** Streams in base64 what a client has appended. */
+  attachmentText(name: string): AsyncIterable<Uint8Array> {
+    const { id, revision: rev } = this
+    return attachmentBase64(this.#store.db, { id, rev }, stubOf(name, this.#head._attachments?.[name] ?? {}))
+  }
+
+  /** Only where it is no legacy one. */
+  get #stored(): StoredHeader {
+    return this.#head as unknown as StoredHeader
+  }
+}
+
+function appended(name: string, stub: StubMembers): Appended {
+  const { contentType, length } = stubOf(name, stub)
+  return {
+    contentType,
+    length: typeof stub.length === 'number' ? stub.length : undefined,
+    textLength: length === undefined ? undefined : Math.ceil(length / 3) * 4
+  }
+}

@@ -1,0 +1,193 @@
+import type { DatabaseSummary, Requester } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import { isConflict } from '../couch/errors.js'
+import { BackupDeletedError } from '../errors.js'
+import { BACKUP_TYPE } from '../own-documents.js'
+import type { RefusedLine } from './chunk-writer.js'
+import { DatabaseWriter } from './database-writer.js'
+import { type HeaderDocument, LAYOUT, type Store, type StoredHeader } from './layout.js'
+import { type Head, LoadedBackup } from './loaded-backup.js'
+import { Parts } from './parts.js'
+
+/** Version of what the API sends as a backup. */
+const BACKUP_VERSION = '1.0.0'
+
+/** What a backup tells from its start on. */
+export interface BackupOrigin {
+  /** The server instance that makes it. */
+  instance: string
+  /** Real name of the system database. */
+  system: string
+  versions: Record<string, unknown>
+  requester?: Requester
+}
+
+type Databases = HeaderDocument['storage']['databases']
+type Summaries = HeaderDocument['dbs']
+
+/** Makes a backup: begins its header, takes documents, shows progress, and ends it, complete or failed. */
+export class RunningBackup {
+  readonly id: string
+  readonly #store: Store
+  readonly #parts: Parts
+  readonly #databases: Databases = {}
+  readonly #beganAt = performance.now()
+
+  constructor(id: string, store: Store) {
+    this.id = id
+    this.#store = store
+    this.#parts = new Parts(store.db)
+  }
+
+  /** @returns whether the id was free */
+  async begin({ instance, system, versions, requester }: BackupOrigin): Promise<boolean> {
+    const { db, now } = this.#store
+    const header: HeaderDocument = {
+      type: BACKUP_TYPE,
+      backup_version: BACKUP_VERSION,
+      ibp_versions: versions,
+      ...(requester && { requester }),
+      doc_count: 0,
+      dbs: {},
+      in_progress: true,
+      start_timestamp: now(),
+      storage: { layout: LAYOUT, instance, system, databases: {} }
+    }
+    try {
+      await db.put({ ...header, _id: this.id })
+      return true
+    } catch (error) {
+      if (!isConflict(error)) throw error
+      // A conflict with ourselves: the reply to the write was lost.
+      const existing = await db.get<HeaderDocument>(this.id)
+      return existing?.storage?.instance === instance
+    }
+  }
+
+  /**
+   * Takes the documents of one database.
+   * @param first number of the first chunk
+   * @param onRefused called for a document that is too large to be stored. A line with its id alone stands in its place
+   */
+  writer(database: LogicalDatabase, first: number, onRefused: (line: RefusedLine) => void): DatabaseWriter {
+    const { db, codec } = this.#store
+    return new DatabaseWriter({ db, codec, backup: this.id, database, first, onRefused }, (stored) => {
+      this.#databases[database] = stored
+    })
+  }
+
+  /** Deletes what was stored of one database, which is to be read again. */
+  async discard(database: LogicalDatabase): Promise<void> {
+    delete this.#databases[database]
+    await this.#parts.remove(this.id, database)
+  }
+
+  /**
+   * Shows how far it is.
+   * @param running documents so far of the database that is being read
+   * @throws BackupDeletedError
+   */
+  async progress(dbs: Summaries, running: number): Promise<void> {
+    await this.#changeRunning((header) => ({ ...header, doc_count: documentsIn(dbs) + running, dbs }))
+  }
+
+  /**
+   * Checks that everything was stored, and ends the backup as complete.
+   * @returns what was written, so that nothing has to be read after the backup is complete
+   * @throws DamagedBackupError, BackupDeletedError
+   */
+  async finish(dbs: Summaries): Promise<LoadedBackup> {
+    await this.#parts.check(this.id, Object.values(this.#databases))
+    const took = Math.round(performance.now() - this.#beganAt)
+    const header = await this.#changeRunning((header) => ({
+      ...listing(header, this.#databases),
+      doc_count: documentsIn(dbs),
+      dbs,
+      in_progress: false,
+      // The clock may have been set meanwhile.
+      end_timestamp: header.start_timestamp + took,
+      elapsed: elapsed(took)
+    }))
+    return new LoadedBackup(this.#store, header as unknown as Head)
+  }
+
+  /**
+   * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted, also when the header
+   * is gone. A backup that is complete, because only what came after its end failed, is left as it is.
+   * @param took milliseconds, where this instance has made it
+   */
+  async fail(reason: string, took?: number): Promise<void> {
+    let complete = false
+    try {
+      await this.#change((header) => {
+        complete = !header.in_progress && header.error === undefined
+        return header.in_progress ? this.#failed(header, reason, took) : null
+      })
+    } catch (error) {
+      if (!(error instanceof BackupDeletedError)) throw error
+    }
+    if (!complete) await this.#parts.remove(this.id)
+  }
+
+  #failed(header: HeaderDocument, reason: string, took?: number): HeaderDocument {
+    const start = header.start_timestamp
+    // Another instance began it, whose clock may be ahead, unless the time is known that it took.
+    const end = took === undefined ? Math.max(this.#store.now(), start) : start + Math.round(took)
+    return {
+      ...listing(header, {}),
+      doc_count: 0,
+      dbs: {},
+      in_progress: false,
+      error: reason,
+      end_timestamp: end,
+      elapsed: elapsed(end - start)
+    }
+  }
+
+  /** Changes the header of a backup that still runs. */
+  #changeRunning(change: (header: HeaderDocument) => HeaderDocument): Promise<StoredHeader> {
+    return this.#change((header) => {
+      // Not the one that this backup began with.
+      if (!header.in_progress) throw new BackupDeletedError(this.id)
+      return change(header)
+    })
+  }
+
+  /**
+   * Changes the header, keeping its attachments, again after each conflict with an appended attachment.
+   * @param change returns `null` to leave it as it is
+   * @throws BackupDeletedError when the header is gone, or another document is in its place
+   */
+  #change(change: (header: HeaderDocument) => HeaderDocument | null): Promise<StoredHeader> {
+    const modify = async () => {
+      const changed = await this.#store.db.modify<HeaderDocument>(this.id, (current) => {
+        if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(this.id)
+        return change(current)
+      })
+      return changed as StoredHeader
+    }
+    return this.#store.turns.take(this.id, modify)
+  }
+}
+
+/** Returns a header that lists what is stored of these databases, and nothing else. */
+const listing = (header: HeaderDocument, databases: Databases): HeaderDocument => ({
+  ...header,
+  storage: { ...header.storage, databases }
+})
+
+const documentsIn = (dbs: Readonly<Record<string, DatabaseSummary>>): number =>
+  Object.values(dbs).reduce((sum, { doc_count }) => sum + doc_count, 0)
+
+const UNITS: readonly [name: string, ms: number][] = [
+  ['days', 86_400_000],
+  ['hours', 3_600_000],
+  ['mins', 60_000],
+  ['secs', 1000]
+]
+
+/** Returns a duration for people: `"23.8 secs"`. */
+function elapsed(ms: number): string {
+  const unit = UNITS.find(([, size]) => ms >= size)
+  return unit ? `${(ms / unit[1]).toFixed(1)} ${unit[0]}` : `${Math.round(ms)} ms`
+}

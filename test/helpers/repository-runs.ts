@@ -1,0 +1,88 @@
+import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import nano from 'nano'
+import type { Test } from 'tap'
+import { runBackup } from '../../lib/backup/backup-job.js'
+import { type ClientSettings, CouchClient } from '../../lib/couch/client.js'
+import { connectionOf } from '../../lib/couch/connection.js'
+import { CouchDatabase } from '../../lib/couch/database.js'
+import { backupContent } from '../../lib/format/content.js'
+import { EXCLUDED_TYPES, INTERNAL_TYPES } from '../../lib/own-documents.js'
+import type { LoadedBackup } from '../../lib/repository/loaded-backup.js'
+import type { Repository } from '../../lib/repository/repository.js'
+import { runRestore } from '../../lib/restore/restore-job.js'
+import { StoredSource } from '../../lib/restore/stored-source.js'
+import { Room } from '../../lib/spool/room.js'
+import { Spool } from '../../lib/spool/spool.js'
+import type { LogicalDatabase } from '../../types/index.js'
+
+type Sources = Record<LogicalDatabase, CouchDatabase>
+
+/** Connects the plugin's own client to a server. */
+export function clientOf(t: Test, url: string, settings: Partial<ClientSettings> = {}): CouchClient {
+  const couch = nano(url)
+  const client = new CouchClient({
+    connect: () => connectionOf(couch),
+    retry: { attempts: 4, wait: 10, longest: 50 },
+    control: 20_000,
+    idle: 20_000,
+    ...settings
+  })
+  t.teardown(() => client.close())
+  return client
+}
+
+export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, string>): Sources => ({
+  components: new CouchDatabase(client, names.components),
+  sessions: new CouchDatabase(client, names.sessions),
+  system: new CouchDatabase(client, names.system)
+})
+
+/** Begins a backup in a repository, without a lease. */
+export async function begin(repository: Repository, { system }: Sources): Promise<string> {
+  const { id } = (await repository.newIds())(0n, [])
+  const origin = { instance: 'test', system: system.name, versions: {} }
+  if (!(await repository.running(id).begin(origin))) throw new Error(`${id} is taken`)
+  return id
+}
+
+/** Makes a whole backup in a repository, without a lease. */
+export async function backUp(repository: Repository, sources: Sources): Promise<LoadedBackup> {
+  return runBackup({
+    id: await begin(repository, sources),
+    sources,
+    repository,
+    excludeTypes: new Set(EXCLUDED_TYPES),
+    onUnreadable: 'report',
+    onPhase() {}
+  })
+}
+
+/** Returns what a get sends of a backup. */
+export function sent(backup: LoadedBackup, names: Record<LogicalDatabase, string>): Promise<string> {
+  const { body } = backupContent(backup, {
+    names,
+    inflatedBytes: 1e9,
+    stream: (read) => Readable.from(read(backup), { objectMode: false })
+  })
+  return text(body)
+}
+
+/** Restores a backup, without a lease and a transaction. */
+export function restore(backup: LoadedBackup, repository: Repository, targets: Sources) {
+  return runRestore({
+    txId: 'test',
+    openSource: () => StoredSource.open(backup, () => new Spool(new Room(undefined, 1e9))),
+    targets,
+    skip: {},
+    internalTypes: INTERNAL_TYPES,
+    holdsOwn: (target) => repository.isIn(target),
+    keepTypes: new Set(),
+    settings: [],
+    dryRun: false,
+    exact: true,
+    tell: async () => undefined,
+    rebuildWhitelist: async () => undefined,
+    onPhase() {}
+  })
+}
