@@ -49,7 +49,7 @@ export const refuseLongIds: Routes = async (scope, { ask }) => {
     method: ['GET', 'PUT'],
     url: '/*',
     exposeHeadRoute: false,
-    schema: { hide: true } as object,
+    schema: { hide: true },
     // Not reached: a hook has replied.
     handler: replyUnknown
   })
