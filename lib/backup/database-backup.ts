@@ -11,6 +11,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
+import { collect } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
@@ -506,16 +507,4 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(props && { partitioned: props.partitioned === true }),
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
-}
-
-/** Returns all bytes of a stream, or `null` when there are more than `limit`. */
-async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
-  const all: Uint8Array[] = []
-  let size = 0
-  for await (const piece of pieces) {
-    size += piece.length
-    if (size > limit) return null
-    all.push(piece)
-  }
-  return Buffer.concat(all, size)
 }

@@ -1,7 +1,7 @@
 import { slicesOf } from '../bytes/views.js'
-import type { Target } from './target.js'
+import type { RequestTarget } from './target.js'
 
-export interface CouchRequest extends Target {
+export interface CouchRequest extends RequestTarget {
   method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
   /** A value to send as JSON. */
   json?: unknown

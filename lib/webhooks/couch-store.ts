@@ -1,12 +1,13 @@
-import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient } from '../couch/client.js'
 import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
-import { CouchError, isConflict } from '../couch/errors.js'
+import { isConflict } from '../couch/errors.js'
 import { FOREGROUND } from '../couch/retry.js'
-import { DatabaseName } from '../databases.js'
+import { DATABASE_NAME } from '../databases.js'
+import { TransactionNotFoundError } from '../errors.js'
+import { TRANSACTION_TYPE } from '../own-documents.js'
 
 export interface CouchWebhookStoreOptions {
   /** nano's server scope, or a function that returns one. */
@@ -27,7 +28,7 @@ export function createCouchWebhookStore({
   timeout = 30_000
 }: CouchWebhookStoreOptions): WebhookStore {
   checkCouch(couch)
-  if (!Value.Check(DatabaseName, database))
+  if (typeof database !== 'string' || !DATABASE_NAME.test(database))
     throw new TypeError('database must be the name of a database of CouchDB')
   const client = new CouchClient({
     connect: () => connectionTo(couch),
@@ -51,12 +52,7 @@ export function createCouchWebhookStore({
 
     async update(txId: string, update: TransactionUpdate) {
       const updated = await db.modify<WebhookTransaction>(txId, (current) => {
-        if (current?.type !== 'webhook_tx')
-          throw new CouchError(txId, {
-            status: 404,
-            error: 'not_found',
-            reason: 'there is no such transaction'
-          })
+        if (current?.type !== TRANSACTION_TYPE) throw new TransactionNotFoundError(txId)
         return { ...current, ...update, ts_last_updated: Date.now() }
       })
       return withoutMeta(updated as WebhookTransaction)
@@ -65,7 +61,7 @@ export function createCouchWebhookStore({
     async get(txId) {
       if (txId === '' || txId.startsWith('_')) return null
       const transaction = await db.get<WebhookTransaction>(txId)
-      return transaction?.type === 'webhook_tx' ? withoutMeta(transaction) : null
+      return transaction?.type === TRANSACTION_TYPE ? withoutMeta(transaction) : null
     }
   }
 }
