@@ -48,7 +48,7 @@ const ROUNDS_FOR_VANISHED = 5
 /** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
-export interface DatabaseBackupOptions {
+interface DatabaseBackupOptions {
   source: CouchDatabase
   repository: Repository
   /** Id of the backup. */
@@ -61,7 +61,7 @@ export interface DatabaseBackupOptions {
   onProgress(documents: number): void
 }
 
-export interface DatabaseBackupResult {
+interface DatabaseBackupResult {
   summary: DatabaseSummary
   /** Absent when there is no such database. */
   stored?: StoredDatabase

@@ -1,5 +1,5 @@
 /** The first bytes of some pieces, and all of the pieces again. */
-export interface Peeked {
+interface Peeked {
   head: Buffer
   all: AsyncGenerator<Buffer>
 }

@@ -9,7 +9,7 @@ interface Backoff {
 }
 
 /** How often and how long to try again after a fault that may pass. */
-export interface RetryPolicy extends Backoff {
+interface RetryPolicy extends Backoff {
   attempts: number
 }
 

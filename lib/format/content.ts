@@ -11,7 +11,7 @@ import { type StoredDocuments, type StoredLines, storedLength } from '../reposit
 import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
 import { readBackup } from './read-backup.js'
 
-export interface ContentOptions {
+interface ContentOptions {
   names: DatabaseNames
   inflatedBytes: number
   /** Makes the stream that is given out of what `read` reads from the repository it is given. */

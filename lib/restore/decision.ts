@@ -8,7 +8,7 @@ import type { SourceDocument } from './source.js'
  */
 export type NewBase = { kind: 'kept'; rev: string } | { kind: 'none' }
 
-export type LiveBase = { kind: 'over'; rev: string }
+type LiveBase = { kind: 'over'; rev: string }
 
 export type BaseRevision = NewBase | LiveBase
 

@@ -24,7 +24,7 @@ const HASHED = 1024 * 1024
  * Tells how two versions of a document compare, whatever their revisions and spelling. `unknown`: all but the bytes of
  * the attachments is the same. CouchDB's digest of an attachment that it compresses is that of the compressed form.
  */
-export type ContentComparison = 'same' | 'other' | 'unknown'
+type ContentComparison = 'same' | 'other' | 'unknown'
 
 interface Attachment {
   /** The JSON of one that is no string. */

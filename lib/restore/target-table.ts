@@ -14,7 +14,7 @@ const LEFT = 0x08000000
 const STATE_BITS = 0x07ffffff
 
 /** `absent`: the database has no such document. */
-export type Comparison = 'absent' | 'same' | 'other'
+type Comparison = 'absent' | 'same' | 'other'
 
 /**
  * What a database holds, by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 59 bits of one of the
