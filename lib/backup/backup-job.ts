@@ -16,7 +16,7 @@ const PROGRESS_INTERVAL = 2000
 /** Version of what the API sends as a backup. */
 const BACKUP_VERSION = '1.0.0'
 
-interface BackupJobOptions {
+export interface BackupJobOptions {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository

@@ -11,7 +11,6 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isMissing, isNotFound, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
-import { collect } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { CopyIndex } from '../ids/copy-index.js'
@@ -48,7 +47,7 @@ const ROUNDS_FOR_VANISHED = 5
 /** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
-interface DatabaseBackupOptions {
+export interface DatabaseBackupOptions {
   source: CouchDatabase
   repository: Repository
   /** Id of the backup. */
@@ -61,7 +60,7 @@ interface DatabaseBackupOptions {
   onProgress(documents: number): void
 }
 
-interface DatabaseBackupResult {
+export interface DatabaseBackupResult {
   summary: DatabaseSummary
   /** Absent when there is no such database. */
   stored?: StoredDatabase
@@ -507,4 +506,16 @@ function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
     ...(props && { partitioned: props.partitioned === true }),
     ...(cluster?.q !== undefined && { q: cluster.q })
   }
+}
+
+/** Returns all bytes of a stream, or `null` when there are more than `limit`. */
+async function collect(pieces: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
+  const all: Uint8Array[] = []
+  let size = 0
+  for await (const piece of pieces) {
+    size += piece.length
+    if (size > limit) return null
+    all.push(piece)
+  }
+  return Buffer.concat(all, size)
 }

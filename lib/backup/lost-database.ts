@@ -7,7 +7,7 @@ import type { LoadedBackup } from '../repository/read-header.js'
 import type { Repository } from '../repository/repository.js'
 
 /** A backup that finds one of its databases missing. */
-interface LostDatabase {
+export interface LostDatabase {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository

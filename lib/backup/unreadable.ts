@@ -13,7 +13,7 @@ const MAX_ID = 512
 const MAX_REASON = 256
 
 /** A document that was not read, and why. */
-interface Unread {
+export interface Unread {
   rev: string
   failure: ReadFailure
 }

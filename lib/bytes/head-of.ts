@@ -1,5 +1,5 @@
 /** The first bytes of some pieces, and all of the pieces again. */
-interface Peeked {
+export interface Peeked {
   head: Buffer
   all: AsyncGenerator<Buffer>
 }

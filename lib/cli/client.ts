@@ -6,7 +6,7 @@ import { retryAfter } from '../waits/retry-after.js'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
-interface ClientOptions extends Environment {
+export interface ClientOptions extends Environment {
   /** How often a call that failed for the moment is made again. */
   retries: number
   /** Milliseconds of silence after which a connection is given up. */

@@ -45,7 +45,7 @@ export async function refusal(
 /** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive: the status says enough. */
 async function toldBy({ headers, body }: CouchResponse): Promise<unknown> {
   try {
-    if (isJson(headers)) return JSON.parse(String(await collect(body, MAX_TOLD)))
+    if (isJson(headers)) return JSON.parse((await collect(body, MAX_TOLD)).toString())
     for await (const _ of body) break
   } catch {
     // As said.

@@ -1,7 +1,7 @@
 import { slicesOf } from '../bytes/views.js'
-import type { RequestTarget } from './target.js'
+import type { Target } from './target.js'
 
-export interface CouchRequest extends RequestTarget {
+export interface CouchRequest extends Target {
   method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
   /** A value to send as JSON. */
   json?: unknown

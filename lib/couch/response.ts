@@ -30,8 +30,6 @@ export const isJson = ({ 'content-type': type }: Headers): boolean =>
  */
 export async function readJson(response: Pick<CouchResponse, 'body'>): Promise<unknown> {
   const text = await collect(response.body, MAX_JSON)
-  if (text === null)
-    throw new CouchError('answer', { error: 'bad_answer', reason: `more than ${MAX_JSON} bytes` })
   try {
     return JSON.parse(text.toString())
   } catch (cause) {
@@ -40,16 +38,18 @@ export async function readJson(response: Pick<CouchResponse, 'body'>): Promise<u
   }
 }
 
-/** Returns all bytes of a body, or `null` where it takes more than `limit`. */
-export async function collect(body: AsyncIterable<Uint8Array>, limit: number): Promise<Buffer | null> {
-  const pieces: Uint8Array[] = []
+/** Collects a body. @throws CouchError when it takes more than `limit` bytes */
+export async function collect(body: AsyncIterable<Buffer>, limit: number): Promise<Buffer> {
+  const pieces: Buffer[] = []
   let size = 0
   for await (const piece of body) {
     size += piece.length
-    if (size > limit) return null
+    if (size > limit) {
+      throw new CouchError('answer', { error: 'bad_answer', reason: `more than ${limit} bytes` })
+    }
     pieces.push(piece)
   }
-  return Buffer.concat(pieces, size)
+  return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size)
 }
 
 /** What becomes of a body that is read by {@link timedBody}. */

@@ -1,5 +1,5 @@
 /** What the URL of a request names below the server's own. */
-export interface RequestTarget {
+export interface Target {
   /** Segments of the path, not encoded. */
   path: readonly string[]
   query?: Record<string, string | number | boolean | undefined>
@@ -16,7 +16,7 @@ const SPECIAL = /^(_design|_local)\/(.*)$/s
  * Returns whether a URL can carry a path and a query. Where it cannot, the caller makes a request that has them in its
  * body: ids, names of attachments and revisions may have any length, and hold anything.
  */
-export function fitsUrl(target: RequestTarget): boolean {
+export function fitsUrl(target: Target): boolean {
   const isShort = target.path.every((segment) => segment.length <= MAX_TARGET)
   return isShort && target.path.every(isSegment) && encodeTarget(target).length <= MAX_TARGET
 }
@@ -26,7 +26,7 @@ export const fitsHead = (text: string): boolean =>
   text.length <= MAX_HEAD_TEXT && encodeURIComponent(text).length <= MAX_HEAD_TEXT
 
 /** Returns path and query as they are sent. Design and local documents keep the slash after their prefix. */
-export function encodeTarget({ path, query }: RequestTarget): string {
+export function encodeTarget({ path, query }: Target): string {
   const segments = path.map((segment) => {
     const special = SPECIAL.exec(segment)
     return special ? `${special[1]}/${encodeURIComponent(special[2])}` : encodeURIComponent(segment)

@@ -44,7 +44,7 @@ export class LeaseGoneError extends Error {
 }
 
 /** Describes who wants the lease. */
-interface LeaseRequest {
+export interface LeaseRequest {
   /** Claim of a lease that was stale: only that one is taken over, and none that is free by now. */
   insteadOf?: string
   /**

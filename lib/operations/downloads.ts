@@ -12,9 +12,9 @@ const OPENED = 4
 const MOST_WAITING = 64
 
 /** Starts a stream of bytes on a client that ends with the download. */
-type ReadContent = (client: CouchClient) => AsyncIterable<Uint8Array>
+export type ReadContent = (client: CouchClient) => AsyncIterable<Uint8Array>
 
-interface DownloadBounds {
+export interface DownloadBounds {
   /** How many are read at a time. */
   most: number
   idle: number

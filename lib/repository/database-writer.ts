@@ -7,7 +7,7 @@ import { ChunkWriter } from './chunk-writer.js'
 import type { ChunkEntry, StoredDatabase } from './layout.js'
 import { moveToManifests } from './manifests.js'
 
-interface WrittenDatabase {
+export interface WrittenDatabase {
   /** For the backup's header. */
   stored: StoredDatabase
   /** Bytes of lines, and how many they take in the database. */

@@ -29,7 +29,7 @@ export interface ChunkEntry {
 }
 
 /** Where the rest of a long list of chunks is. */
-interface ManifestEntry {
+export interface ManifestEntry {
   id: string
   chunks: number
   sha256: string

@@ -8,7 +8,7 @@ import { Plan, type PlanOptions, partitionsOf } from './plan.js'
 import { Tally, type TallyOptions } from './tally.js'
 import { Target } from './target.js'
 
-interface DatabaseRestoreOptions extends PlanOptions, TallyOptions {
+export interface DatabaseRestoreOptions extends PlanOptions, TallyOptions {
   target: CouchDatabase
   /** Tells whether the target's document of this id and type belongs to the backups: it is left alone. */
   isOwn(id: string, type: string | undefined): boolean

@@ -6,7 +6,7 @@ const BLOCK = 256 * 1024
 const FRAME = 8
 
 /** A document as it lies in a spool. */
-interface Spooled {
+export interface Spooled {
   ordinal: number
   bytes: Buffer
 }

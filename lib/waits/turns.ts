@@ -1,5 +1,5 @@
 /** Who may wait for a turn, and for how long. */
-interface Patience {
+export interface Patience {
   /** How many may wait for the same turn. */
   most: number
   /** Thrown when as many wait already. */
