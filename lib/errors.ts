@@ -8,230 +8,184 @@ import { cutText, MOST } from './bytes/cut-text.js'
 
 type Told = string | number | { cause: unknown }
 
-/** Makes a class of errors that bear its name, where those of @fastify/error all have one. */
-function publicError<Code extends string, Status extends number>(
-  name: string,
+/** Makes the base of a class of errors, which bear the name of the class. */
+const publicError = <Code extends string, Status extends number>(
   code: Code,
   message: string,
-  statusCode: Status
-): new (
-  ...texts: Told[]
-) => Error & { code: Code; statusCode: Status } {
-  return class extends createError<Code, Status, Told[]>(code, message, statusCode, Error, false) {
-    override readonly name = name
-
-    constructor(...texts: Told[]) {
-      super(...texts)
-      // Begins with the name, which is known now.
+  status: Status
+) =>
+  class extends createError<Code, Status, Told[]>(code, message, status, Error, false) {
+    constructor(...told: Told[]) {
+      super(...told)
+      this.name = new.target.name
+      // Begins with the name.
       Error.captureStackTrace(this, new.target)
     }
   }
-}
 
-export const DatabaseUnavailableError = publicError(
-  'DatabaseUnavailableError',
+export class DatabaseUnavailableError extends publicError(
   'DB_BACKUPS_DATABASE_UNAVAILABLE',
   'the database is not available: %s',
   503
-)
+) {}
 
-export const BackupNotFoundError = publicError(
-  'BackupNotFoundError',
+export class BackupNotFoundError extends publicError(
   'DB_BACKUPS_NOT_FOUND',
   'there is no backup "%s"',
   404
-)
+) {}
 
-export const BackupDeletedError = publicError(
-  'BackupDeletedError',
+export class BackupDeletedError extends publicError(
   'DB_BACKUPS_DELETED',
   'the header of backup "%s" was deleted or replaced while the backup was being made',
   500
-)
+) {}
 
-export const ReservedIdError = publicError(
-  'ReservedIdError',
+export class ReservedIdError extends publicError(
   'DB_BACKUPS_RESERVED_ID',
   'document "%s" of database "%s" does not belong to the backups, but they need its id: give the document another id',
   409
-)
+) {}
 
 /** A database is missing that is needed, or that an earlier backup holds documents of. The message names the option. */
-export const MissingDatabaseError = publicError(
-  'MissingDatabaseError',
-  'DB_BACKUPS_MISSING_DATABASE',
-  '%s',
-  409
-)
+export class MissingDatabaseError extends publicError('DB_BACKUPS_MISSING_DATABASE', '%s', 409) {}
 
 /** A backup that a later version of this package has stored in a way that this one does not know. */
-export const UnknownLayoutError = publicError(
-  'UnknownLayoutError',
+export class UnknownLayoutError extends publicError(
   'DB_BACKUPS_UNKNOWN_LAYOUT',
   'the backup "%s" was made by a later version',
   400
-)
+) {}
 
-export const BackupNotRestorableError = publicError(
-  'BackupNotRestorableError',
+export class BackupNotRestorableError extends publicError(
   'DB_BACKUPS_NOT_RESTORABLE',
   'cannot restore, %s',
   400
-)
+) {}
 
 /** What was uploaded is not a backup. The message names the field. */
-export const InvalidBackupError = publicError('InvalidBackupError', 'DB_BACKUPS_INVALID', '%s', 400)
+export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 400) {}
 
 /** A parameter is not what it should be. The message names it. */
-export const InvalidParameterError = publicError(
-  'InvalidParameterError',
-  'DB_BACKUPS_INVALID_PARAMETER',
-  '%s',
-  400
-)
+export class InvalidParameterError extends publicError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400) {}
 
 /** A body, an attachment, or what an upload inflates to is larger than allowed. The message names the limit. */
-export const TooLargeError = publicError('TooLargeError', 'DB_BACKUPS_TOO_LARGE', '%s', 413)
+export class TooLargeError extends publicError('DB_BACKUPS_TOO_LARGE', '%s', 413) {}
 
 /** Code of the host has read a body before the backups could. */
-export const BodyAlreadyReadError = publicError(
-  'BodyAlreadyReadError',
+export class BodyAlreadyReadError extends publicError(
   'DB_BACKUPS_BODY_ALREADY_READ',
   'the host has read the body before the backups could: keep what reads bodies (hooks, middleware, parsers in front of Fastify) away from the paths of backups',
   500
-)
+) {}
 
 /** Nothing came of a body for too long. */
-export const UploadTimeoutError = publicError(
-  'UploadTimeoutError',
+export class UploadTimeoutError extends publicError(
   'DB_BACKUPS_UPLOAD_TIMEOUT',
   'the body stopped arriving',
   408
-)
+) {}
 
 /** No room to spool an upload, or what is to be appended. */
-export const InsufficientStorageError = publicError(
-  'InsufficientStorageError',
-  'DB_BACKUPS_INSUFFICIENT_STORAGE',
-  '%s',
-  507
-)
+export class InsufficientStorageError extends publicError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507) {}
 
 /** Other appends took the places or the turns for too long. */
-export const AppendBusyError = publicError(
-  'AppendBusyError',
+export class AppendBusyError extends publicError(
   'DB_BACKUPS_APPEND_BUSY',
   'backup "%s" was not free for this append in time, or limits.appends arrive already: try again',
   503
-)
+) {}
 
-export const RangeAfterEndError = publicError(
-  'RangeAfterEndError',
+export class RangeAfterEndError extends publicError(
   'DB_BACKUPS_RANGE',
   'headers/range begins after the end of the %s bytes',
   416
-)
+) {}
 
 /** Code of the host, a hook or its webhook store, does not answer. The message names it. */
-export const HostTimeoutError = publicError(
-  'HostTimeoutError',
+export class HostTimeoutError extends publicError(
   'DB_BACKUPS_HOST_TIMEOUT',
   '%s did not answer within %s ms',
   503
-)
+) {}
 
 /** Code of the host gave something that cannot be used. The message names the option. */
-export const HostValueError = publicError('HostValueError', 'DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
+export class HostValueError extends publicError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500) {}
 
-export const TooManyRequestsError = publicError(
-  'TooManyRequestsError',
+export class TooManyRequestsError extends publicError(
   'DB_BACKUPS_TOO_MANY_REQUESTS',
   'too many requests at a time, %s',
   503
-)
+) {}
 
-export const TooManyDownloadsError = publicError(
-  'TooManyDownloadsError',
+export class TooManyDownloadsError extends publicError(
   'DB_BACKUPS_TOO_MANY_DOWNLOADS',
   '%s backups are being downloaded, and no more at a time are allowed: try again later',
   503
-)
+) {}
 
-export const TooManyUploadsError = publicError(
-  'TooManyUploadsError',
+export class TooManyUploadsError extends publicError(
   'DB_BACKUPS_TOO_MANY_UPLOADS',
   '%s backups are being uploaded, and no more at a time are allowed: try again later',
   503
-)
+) {}
 
 /** The stream of a download was ended because its reader had stopped reading. */
-export const StalledDownloadError = publicError(
-  'StalledDownloadError',
+export class StalledDownloadError extends publicError(
   'DB_BACKUPS_DOWNLOAD_STALLED',
   'the download was ended: too little of it was read for %s ms',
   408
-)
+) {}
 
-export const ClosingError = publicError('ClosingError', 'DB_BACKUPS_CLOSING', 'the server is closing', 503)
+export class ClosingError extends publicError('DB_BACKUPS_CLOSING', 'the server is closing', 503) {}
 
 /** More documents of a database changed while it was read than there is memory to tell their copies apart. */
-export const TooManyRepeatedError = publicError(
-  'TooManyRepeatedError',
+export class TooManyRepeatedError extends publicError(
   'DB_BACKUPS_TOO_MANY_REPEATED',
   'more than %s documents came more than once, which is more than there is memory for',
   500
-)
+) {}
 
 /** The host's `authorize` failed without a status of its own, or did not answer. */
-export const AuthorizationFailedError = publicError(
-  'AuthorizationFailedError',
+export class AuthorizationFailedError extends publicError(
   'DB_BACKUPS_AUTHORIZATION_FAILED',
   'the request could not be authorized',
   500
-)
+) {}
 
 /** The host's `authorize` gave `false`. */
-export const ForbiddenError = publicError('ForbiddenError', 'DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
+export class ForbiddenError extends publicError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403) {}
 
 /** A body is coded in a way that is not supported. The reply's `Accept-Encoding` names those that are. */
-export const EncodingError = publicError(
-  'EncodingError',
+export class EncodingError extends publicError(
   'DB_BACKUPS_ENCODING',
   'a content encoding is not supported: %s',
   415
-)
+) {}
 
 /** The client broke off: nobody gets this reply, only the log does. */
-export const ClientLeftError = publicError(
-  'ClientLeftError',
-  'DB_BACKUPS_CLIENT_LEFT',
-  'the client broke off',
-  499
-)
+export class ClientLeftError extends publicError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499) {}
 
 /** A hook of the host has coded the rest of a backup, which a client joins to what it has. */
-export const CodedPartError = publicError(
-  'CodedPartError',
+export class CodedPartError extends publicError(
   'DB_BACKUPS_CODED_PART',
   'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
   500
-)
+) {}
 
 /** A webhook store of this package has no transaction of this id. */
-export const TransactionNotFoundError = publicError(
-  'TransactionNotFoundError',
+export class TransactionNotFoundError extends publicError(
   'DB_BACKUPS_NO_TRANSACTION',
   'there is no transaction "%s"',
   404
-)
+) {}
 
 /** A webhook store of this package has a transaction of this id already. */
-export const TransactionExistsError = publicError(
-  'TransactionExistsError',
+export class TransactionExistsError extends publicError(
   'DB_BACKUPS_TRANSACTION_EXISTS',
   'transaction "%s" exists',
   409
-)
+) {}
 
 /** A backup or a restore runs already, on this server instance or another. */
 export class OperationInProgressError extends Error {
