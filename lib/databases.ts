@@ -1,11 +1,17 @@
-import { Type } from '@sinclair/typebox'
 import type { DatabaseNames, LogicalDatabase } from '../types/databases.js'
 
-/** Databases in the order of backups and restores. */
-export const LOGICAL_DATABASES: readonly LogicalDatabase[] = ['components', 'sessions', 'system']
+/** Returns a value for each database, in the order in which they are backed up and restored. */
+export const byDatabase = <T>(make: (database: LogicalDatabase) => T): Record<LogicalDatabase, T> => ({
+  components: make('components'),
+  sessions: make('sessions'),
+  system: make('system')
+})
 
-/** Schema of the names that CouchDB takes for a database. */
-export const DatabaseName = Type.String({ pattern: '^[a-z][a-z0-9_$()+/-]*$', maxLength: 238 })
+/** In the order in which they are backed up and restored. */
+export const LOGICAL_DATABASES: readonly LogicalDatabase[] = Object.values(byDatabase((database) => database))
+
+/** Matches the names that CouchDB takes for a database. */
+export const DATABASE_NAME = /^[a-z][a-z0-9_$()+/-]{0,237}$/
 
 /** Returns a database's key in the API, the same on every console, so that backups can move. */
 export const apiKey = (database: LogicalDatabase): string => `athena_${database}`

@@ -1,137 +1,191 @@
 import createError from '@fastify/error'
 import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
+import { cutText, MOST } from './bytes/cut-text.js'
 
 // Errors that reach a caller of `fastify.dbBackups`, an event, the log or a reply: each has `code`,
 // `statusCode` and a row in docs/hosts.md.
 
-export const DatabaseUnavailableError = createError(
+type Told = string | number | { cause: unknown }
+
+/** Makes the base of a class of errors, which bear the name of the class. */
+const publicError = <Code extends string, Status extends number>(
+  code: Code,
+  message: string,
+  status: Status
+) =>
+  class extends createError<Code, Status, Told[]>(code, message, status, Error, false) {
+    constructor(...told: Told[]) {
+      super(...told)
+      this.name = new.target.name
+      // Begins with the name.
+      Error.captureStackTrace(this, new.target)
+    }
+  }
+
+export class DatabaseUnavailableError extends publicError(
   'DB_BACKUPS_DATABASE_UNAVAILABLE',
   'the database is not available: %s',
   503
-)
+) {}
 
-export const BackupNotFoundError = createError('DB_BACKUPS_NOT_FOUND', 'there is no backup "%s"', 404)
+export class BackupNotFoundError extends publicError(
+  'DB_BACKUPS_NOT_FOUND',
+  'there is no backup "%s"',
+  404
+) {}
 
-export const BackupDeletedError = createError(
+export class BackupDeletedError extends publicError(
   'DB_BACKUPS_DELETED',
   'the header of backup "%s" was deleted or replaced while the backup was being made',
   500
-)
+) {}
 
-export const ReservedIdError = createError(
+export class ReservedIdError extends publicError(
   'DB_BACKUPS_RESERVED_ID',
   'document "%s" of database "%s" does not belong to the backups, but they need its id: give the document another id',
   409
-)
+) {}
 
-/** A needed database is missing, or one of which a backup holds documents. The message names the option. */
-export const MissingDatabaseError = createError('DB_BACKUPS_MISSING_DATABASE', '%s', 409)
+/** A database is missing that is needed, or that an earlier backup holds documents of. The message names the option. */
+export class MissingDatabaseError extends publicError('DB_BACKUPS_MISSING_DATABASE', '%s', 409) {}
 
-/** A later version of this package stored the backup in an unknown layout. */
-export const UnknownLayoutError = createError(
+/** A backup that a later version of this package has stored in a way that this one does not know. */
+export class UnknownLayoutError extends publicError(
   'DB_BACKUPS_UNKNOWN_LAYOUT',
   'the backup "%s" was made by a later version',
   400
-)
+) {}
 
-export const BackupNotRestorableError = createError('DB_BACKUPS_NOT_RESTORABLE', 'cannot restore, %s', 400)
+export class BackupNotRestorableError extends publicError(
+  'DB_BACKUPS_NOT_RESTORABLE',
+  'cannot restore, %s',
+  400
+) {}
 
 /** What was uploaded is not a backup. The message names the field. */
-export const InvalidBackupError = createError('DB_BACKUPS_INVALID', '%s', 400)
+export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 400) {}
 
 /** A parameter is not what it should be. The message names it. */
-export const InvalidParameterError = createError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400)
+export class InvalidParameterError extends publicError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400) {}
 
-/** A body, an attachment, or inflated data is larger than allowed. The message names the limit. */
-export const TooLargeError = createError('DB_BACKUPS_TOO_LARGE', '%s', 413)
+/** A body, an attachment, or what an upload inflates to is larger than allowed. The message names the limit. */
+export class TooLargeError extends publicError('DB_BACKUPS_TOO_LARGE', '%s', 413) {}
 
-export const BodyAlreadyReadError = createError(
+/** Code of the host has read a body before the backups could. */
+export class BodyAlreadyReadError extends publicError(
   'DB_BACKUPS_BODY_ALREADY_READ',
   'the host has read the body before the backups could: keep what reads bodies (hooks, middleware, parsers in front of Fastify) away from the paths of backups',
   500
-)
+) {}
 
-export const UploadTimeoutError = createError('DB_BACKUPS_UPLOAD_TIMEOUT', 'the body stopped arriving', 408)
+/** Nothing came of a body for too long. */
+export class UploadTimeoutError extends publicError(
+  'DB_BACKUPS_UPLOAD_TIMEOUT',
+  'the body stopped arriving',
+  408
+) {}
 
 /** No room to spool an upload, or what is to be appended. */
-export const InsufficientStorageError = createError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507)
+export class InsufficientStorageError extends publicError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507) {}
 
-export const AppendBusyError = createError(
+/** Other appends took the places or the turns for too long. */
+export class AppendBusyError extends publicError(
   'DB_BACKUPS_APPEND_BUSY',
   'backup "%s" was not free for this append in time, or limits.appends arrive already: try again',
   503
-)
+) {}
 
-export const RangeAfterEndError = createError(
+export class RangeAfterEndError extends publicError(
   'DB_BACKUPS_RANGE',
   'headers/range begins after the end of the %s bytes',
   416
-)
+) {}
 
 /** Code of the host, a hook or its webhook store, does not answer. The message names it. */
-export const HostTimeoutError = createError('DB_BACKUPS_HOST_TIMEOUT', '%s did not answer within %s ms', 503)
+export class HostTimeoutError extends publicError(
+  'DB_BACKUPS_HOST_TIMEOUT',
+  '%s did not answer within %s ms',
+  503
+) {}
 
 /** Code of the host gave something that cannot be used. The message names the option. */
-export const HostValueError = createError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500)
+export class HostValueError extends publicError('DB_BACKUPS_HOST_VALUE', '%s gave %s', 500) {}
 
-export const TooManyRequestsError = createError(
+export class TooManyRequestsError extends publicError(
   'DB_BACKUPS_TOO_MANY_REQUESTS',
   'too many requests at a time, %s',
   503
-)
+) {}
 
-export const TooManyDownloadsError = createError(
+export class TooManyDownloadsError extends publicError(
   'DB_BACKUPS_TOO_MANY_DOWNLOADS',
   '%s backups are being downloaded, and no more at a time are allowed: try again later',
   503
-)
+) {}
 
-export const TooManyUploadsError = createError(
+export class TooManyUploadsError extends publicError(
   'DB_BACKUPS_TOO_MANY_UPLOADS',
   '%s backups are being uploaded, and no more at a time are allowed: try again later',
   503
-)
+) {}
 
-export const StalledDownloadError = createError(
+/** The stream of a download was ended because its reader had stopped reading. */
+export class StalledDownloadError extends publicError(
   'DB_BACKUPS_DOWNLOAD_STALLED',
   'the download was ended: too little of it was read for %s ms',
   408
-)
+) {}
 
-export const ClosingError = createError('DB_BACKUPS_CLOSING', 'the server is closing', 503)
+export class ClosingError extends publicError('DB_BACKUPS_CLOSING', 'the server is closing', 503) {}
 
-export const TooManyRepeatedError = createError(
+/** More documents of a database changed while it was read than there is memory to tell their copies apart. */
+export class TooManyRepeatedError extends publicError(
   'DB_BACKUPS_TOO_MANY_REPEATED',
   'more than %s documents came more than once, which is more than there is memory for',
   500
-)
+) {}
 
-/** The host's `authorize` failed without a status, or did not answer. */
-export const AuthorizationFailedError = createError(
+/** The host's `authorize` failed without a status of its own, or did not answer. */
+export class AuthorizationFailedError extends publicError(
   'DB_BACKUPS_AUTHORIZATION_FAILED',
   'the request could not be authorized',
   500
-)
+) {}
 
-export const ForbiddenError = createError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403)
+/** The host's `authorize` gave `false`. */
+export class ForbiddenError extends publicError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403) {}
 
-/** The reply's `Accept-Encoding` names the supported encodings. */
-export const EncodingError = createError(
+/** A body is coded in a way that is not supported. The reply's `Accept-Encoding` names those that are. */
+export class EncodingError extends publicError(
   'DB_BACKUPS_ENCODING',
   'a content encoding is not supported: %s',
   415
-)
+) {}
 
-/** Only the log gets this reply. */
-export const ClientLeftError = createError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499)
+/** The client broke off: nobody gets this reply, only the log does. */
+export class ClientLeftError extends publicError('DB_BACKUPS_CLIENT_LEFT', 'the client broke off', 499) {}
 
-/** A hook of the host coded the rest of a backup, which the client would join to what it has. */
-export const CodedPartError = createError(
+/** A hook of the host has coded the rest of a backup, which a client joins to what it has. */
+export class CodedPartError extends publicError(
   'DB_BACKUPS_CODED_PART',
   'a hook of the host has coded a part of a backup: it must leave replies with cache-control: no-transform as they are',
   500
-)
+) {}
+
+/** A webhook store of this package has no transaction of this id. */
+export class TransactionNotFoundError extends publicError(
+  'DB_BACKUPS_NO_TRANSACTION',
+  'there is no transaction "%s"',
+  404
+) {}
+
+/** A webhook store of this package has a transaction of this id already. */
+export class TransactionExistsError extends publicError(
+  'DB_BACKUPS_TRANSACTION_EXISTS',
+  'transaction "%s" exists',
+  409
+) {}
 
 export class OperationInProgressError extends Error {
   override readonly name = 'OperationInProgressError'
@@ -183,7 +237,10 @@ export class IncompleteRestoreError extends Error {
   }
 }
 
-/** CouchDB refused a request, or gave no usable answer. Never holds the server's URL with its credentials. */
+/**
+ * CouchDB refused a request, or gave no usable answer. Never holds the server's URL, which may carry credentials. Its
+ * texts are cut, whatever a server or a document puts in them.
+ */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
   readonly code = 'DB_BACKUPS_DATABASE_ERROR'
@@ -208,10 +265,12 @@ export class CouchError extends Error {
     details: Pick<CouchError, 'error' | 'reason'> &
       Partial<Pick<CouchError, 'status' | 'retryable' | 'retryAfter' | 'gateway' | 'sent' | 'cause'>>
   ) {
-    super(`${what}: ${details.error}, ${details.reason}`, { cause: details.cause })
+    const error = cutText(details.error, MOST.name)
+    const reason = cutText(details.reason, MOST.reason)
+    super(`${cutText(what, MOST.reason)}: ${error}, ${reason}`, { cause: details.cause })
     this.status = details.status ?? 0
-    this.error = details.error
-    this.reason = details.reason
+    this.error = error
+    this.reason = reason
     this.retryable = details.retryable ?? false
     this.retryAfter = details.retryAfter
     this.gateway = details.gateway ?? false

@@ -1,14 +1,13 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { type TProperties, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import type { RegisterOptions } from 'fastify'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
-import type { ClientWebhookOptions, DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
+import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
-import { apiKey, DatabaseName, LOGICAL_DATABASES } from './databases.js'
+import { apiKey, DATABASE_NAME, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-document.js'
 import { isPromise, nowOf } from './waits/host-code.js'
@@ -21,26 +20,28 @@ const Milliseconds = integer(1, LONGEST_TIMER)
 const Count = integer(1, 1000)
 const Positive = integer(1)
 const Name = Type.Optional(Type.String({ minLength: 1 }))
+const DatabaseName = Type.String({ pattern: DATABASE_NAME.source })
 const Checked = Type.Optional(Type.Unknown())
-
-/** A schema for each member of a type, and no other: option types cannot drift from their check. */
-type SchemasOf<T> = Record<keyof NonNullable<T>, TSchema>
 
 const closed = { additionalProperties: false }
 const group = <T extends TProperties>(members: T) => Type.Optional(Type.Object(members, closed))
 
-const Names = Type.Object(
+export const Names = Type.Object(
   {
     components: DatabaseName,
     sessions: DatabaseName,
     system: DatabaseName,
     backups: Type.Optional(DatabaseName)
-  } satisfies SchemasOf<DatabaseNames>,
+  },
   closed
 )
 const PublicUrl = Type.String({ pattern: '^https?://' })
 
-const Options = Type.Object(
+/**
+ * All options, and those of Fastify's registrations. Those that are not data are checked one by one. The compiler
+ * compares it with the types of options (test/types/schemas.ts).
+ */
+export const Options = Type.Object(
   {
     couch: Checked,
     authorize: Checked,
@@ -62,18 +63,18 @@ const Options = Type.Object(
     securitySchemes: group({
       session: Name,
       'api-key': Name
-    } satisfies SchemasOf<DbBackupsOptions['securitySchemes']>),
+    }),
     spoolDirectory: Name,
     metrics: group({
       client: Type.Any(),
       registry: Type.Optional(Type.Any()),
       prefix: Type.Optional(Type.String({ pattern: '^[a-zA-Z_:][a-zA-Z0-9_:]*$' }))
-    } satisfies SchemasOf<MetricsOptions>),
+    }),
     clientWebhook: group({
       allow: Type.Optional(Type.Function([], Type.Unknown())),
       attempts: integer(1, 10),
       timeout: Milliseconds
-    } satisfies SchemasOf<ClientWebhookOptions>),
+    }),
     limits: group({
       uploadBytes: Positive,
       inflatedBytes: Positive,
@@ -85,7 +86,7 @@ const Options = Type.Object(
       uploads: Count,
       appends: Count,
       requestBytes: integer(LEAST_REQUEST_BYTES, Number.MAX_SAFE_INTEGER)
-    } satisfies SchemasOf<Limits>),
+    }),
     timeouts: group({
       authorize: Milliseconds,
       control: Milliseconds,
@@ -95,13 +96,13 @@ const Options = Type.Object(
       webhooks: Milliseconds,
       versions: Milliseconds,
       close: Milliseconds
-    } satisfies SchemasOf<Timeouts>),
+    }),
     retry: group({
       attempts: integer(1, 100),
       wait: Milliseconds,
       longest: Milliseconds
-    } satisfies SchemasOf<Retry>)
-  } satisfies SchemasOf<DbBackupsOptions & RegisterOptions>,
+    })
+  },
   closed
 )
 

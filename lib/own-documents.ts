@@ -1,3 +1,5 @@
+import { LOGICAL_DATABASES } from './databases.js'
+
 export const BACKUP_TYPE = 'athena_backup'
 export const CHUNK_TYPE = 'athena_backup_chunk'
 export const MANIFEST_TYPE = 'athena_backup_manifest'
@@ -24,9 +26,19 @@ export const toldExcluded = (types: Iterable<string>): string[] =>
 /** Types that are never restored from an upload: backups, which stay where they are, and logins. */
 export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSION_TYPE])
 
-export const BACKUP_ID = /^03_ibp_db_backup_[0-9]{1,20}$/
-const OTHER_ID =
-  /^(athena_backup_lease|athena_backup_notice_[0-9a-f]+|backup_(chunk|manifest)_[0-9]{1,20}_(components|sessions|system)_[0-9]{6,})$/
+/** Before the number in the id of a backup. */
+export const BACKUP_PREFIX = '03_ibp_db_backup_'
+/** Before the number of its backup in the id of a part. */
+export const PART_PREFIX = { chunk: 'backup_chunk_', manifest: 'backup_manifest_' } as const
+export const LEASE_ID = 'athena_backup_lease'
+/** Before the transaction in the id of a notice. */
+export const NOTICE_PREFIX = 'athena_backup_notice_'
+
+export const BACKUP_ID = new RegExp(`^${BACKUP_PREFIX}[0-9]{1,20}$`)
+const PART_ID = new RegExp(
+  `^(${Object.values(PART_PREFIX).join('|')})[0-9]{1,20}_(${LOGICAL_DATABASES.join('|')})_[0-9]{6,}$`
+)
+const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
 
@@ -35,4 +47,6 @@ export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
  * the backups and system databases hold such; elsewhere, or with another type, it is the console's.
  */
 export const isOwnDocument = (id: string, type: string | undefined): boolean =>
-  type !== undefined && OWN_TYPES.includes(type) && (BACKUP_ID.test(id) || OTHER_ID.test(id))
+  type !== undefined &&
+  OWN_TYPES.includes(type) &&
+  (id === LEASE_ID || [BACKUP_ID, PART_ID, NOTICE_ID].some((form) => form.test(id)))

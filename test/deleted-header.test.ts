@@ -19,7 +19,12 @@ interface Watched {
   /** Returns the ids of the chunks and manifests of one backup, or of all. */
   parts(id?: string): Promise<string[]>
   remove: Harm
+  /** Writes a document of the console in place of one. */
   replace: Harm
+  /** Writes a header that says that its backup has failed. */
+  end: Harm
+  /** Writes the same content as a new revision. */
+  rewrite: Harm
 }
 
 async function databases(t: Test): Promise<Watched> {
@@ -28,6 +33,11 @@ async function databases(t: Test): Promise<Watched> {
     await load(on.couch.use(on.names[logical]), seedDocuments({ count: 20 }))
   }
   const system = on.couch.use(on.names.system)
+  const change = (id: string, changed: (doc: object) => object) =>
+    again(async () => {
+      const doc = await system.get(id)
+      await system.insert({ ...changed(doc), _id: id, _rev: doc._rev } as never)
+    })
   return {
     on,
     async parts(id) {
@@ -35,11 +45,9 @@ async function databases(t: Test): Promise<Watched> {
       return rows.map((row) => row.id).filter((part) => id === undefined || part.includes(stampOf(id)))
     },
     remove: (id) => again(async () => system.destroy(id, (await system.get(id))._rev)),
-    replace: (id) =>
-      again(async () => {
-        const { _rev } = await system.get(id)
-        await system.insert({ _id: id, _rev, type: 'peer', mine: true } as never)
-      })
+    replace: (id) => change(id, () => ({ type: 'peer', mine: true })),
+    end: (id) => change(id, (header) => ({ ...header, in_progress: false, error: 'ended by hand' })),
+    rewrite: (id) => change(id, (doc) => doc)
   }
 }
 
@@ -68,7 +76,7 @@ async function setup(t: Test, made: Watched, options: HostOptions = {}) {
 async function harmed(
   t: Test,
   at: (line: string, id: string) => Promise<boolean> | boolean,
-  replace = false
+  harm: 'remove' | 'replace' | 'end' = 'remove'
 ) {
   const made = await databases(t)
   let id: string | undefined
@@ -78,7 +86,7 @@ async function harmed(
     async before(line) {
       if (done || id === undefined || !(await at(decodeURIComponent(line), id))) return
       done = true
-      await (replace ? made.replace(id) : made.remove(id))
+      await made[harm](id)
     }
   })
   const { good, goodParts, host, events } = await setup(t, made, {
@@ -110,9 +118,19 @@ const moments: Record<string, (names: Record<string, string>) => (line: string, 
     line.includes(`/_all_docs?startkey="backup_chunk_${stampOf(id)}_"`)
 }
 
+/** How a header is harmed, and what is at its id when its backup has failed. */
+const HARMS = {
+  deleted: { harm: 'remove', left: undefined },
+  replaced: { harm: 'replace', left: { type: 'peer', mine: true } },
+  'replaced by one that is not in progress': {
+    harm: 'end',
+    left: { type: 'athena_backup', in_progress: false, error: 'ended by hand' }
+  }
+} as const
+
 for (const [when, at] of Object.entries(moments)) {
-  for (const replace of [false, true]) {
-    t.test(`a header that is ${replace ? 'replaced' : 'deleted'} ${when} fails its backup`, async (t) => {
+  for (const [how, { harm, left }] of Object.entries(HARMS)) {
+    t.test(`a header that is ${how} ${when} fails its backup`, async (t) => {
       let names: Record<string, string> | undefined
       const { id, error, made, host } = await harmed(
         t,
@@ -120,14 +138,14 @@ for (const [when, at] of Object.entries(moments)) {
           names ??= namesIn(line)
           return at(names)(line, backup)
         },
-        replace
+        harm
       )
       t.match(error, { code: 'DB_BACKUPS_DELETED', message: id })
-      t.strictSame((await host.app.dbBackups.list()).ids.includes(id), false)
+      t.equal((await host.app.dbBackups.list()).ids.includes(id), harm === 'end')
       const { rows } = await made.on.couch
         .use(made.on.names.system)
         .list({ keys: [id], include_docs: true } as never)
-      if (replace) t.match(rows, [{ doc: { type: 'peer', mine: true } }], 'the other document is as it was')
+      if (left) t.match(rows, [{ doc: left }], 'the other document is as it was')
       t.ok(await apiOf(host).backup(), 'the next backup')
     })
   }
@@ -147,28 +165,39 @@ t.test('a header that is deleted as its backup is about to be complete fails it 
   t.match(error, { message: id })
 })
 
-t.test('a chunk that is deleted while its backup runs fails the backup', async (t) => {
-  const made = await databases(t)
-  let id: string | undefined
-  let done = false
-  const proxy = await startPagingProxy(t, made.on.url, {
-    page: undefined,
-    async before(line) {
-      if (done || !id || !decodeURIComponent(line).includes(`startkey="backup_chunk_${stampOf(id)}_"`)) return
-      done = true
-      await made.remove((await made.parts(id))[0]!)
-    }
+for (const [how, harm] of [
+  ['deleted', 'remove'],
+  ['written again', 'rewrite']
+] as const) {
+  t.test(`a chunk that is ${how} while its backup runs fails the backup`, async (t) => {
+    const made = await databases(t)
+    let id: string | undefined
+    let done = false
+    const proxy = await startPagingProxy(t, made.on.url, {
+      page: undefined,
+      async before(line) {
+        if (done || !id || !decodeURIComponent(line).includes(`startkey="backup_chunk_${stampOf(id)}_"`))
+          return
+        done = true
+        await made[harm]((await made.parts(id))[0]!)
+      }
+    })
+    const { host, goodParts } = await setup(t, made, {
+      couch: proxy.couch,
+      onEvent: (event) => {
+        if (event.type === 'backup_started') id = event.id
+      }
+    })
+    const { id: begun, finished } = await host.app.dbBackups.start()
+    await t.rejects(finished, { message: /is missing/ })
+    t.ok(done, 'the chunk was harmed')
+    t.match(await made.on.couch.use(made.on.names.system).get(begun), {
+      in_progress: false,
+      error: /is missing/
+    })
+    t.strictSame(await made.parts(), goodParts)
   })
-  const { host, goodParts } = await setup(t, made, {
-    couch: proxy.couch,
-    onEvent: (event) => {
-      if (event.type === 'backup_started') id = event.id
-    }
-  })
-  const { finished } = await host.app.dbBackups.start()
-  await t.rejects(finished, { message: /is missing/ })
-  t.strictSame(await made.parts(), goodParts)
-})
+}
 
 t.test('chunks that come after their header was deleted are deleted', async (t) => {
   const made = await databases(t)

@@ -192,3 +192,22 @@ t.test('every shell block is valid bash', async (t) => {
     t.doesNotThrow(() => execFileSync('bash', ['-n'], { input: blocks.join('\n') }), page)
   }
 })
+
+t.test('every test that the table of invariants names is there', async (t) => {
+  const [table] = /^## Invariants\n\n(\|.*\n)+/m.exec(pages.get('docs/architecture.md')!)!
+  const rows = table.split('\n').filter((line) => /^\| [^-\s]/.test(line))
+  t.ok(rows.length > 30)
+  const files = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
+  for (const row of rows) {
+    const names = [...row.split('|')[2]!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!)
+    t.ok(names.length > 0, row)
+    for (const name of names) {
+      const wanted = name.endsWith('/') ? `${name}*` : `${name}.test.ts`
+      const form = new RegExp(`^${wanted.replaceAll('.', '\\.').replaceAll('*', '.*')}$`)
+      t.ok(
+        files.some((file) => form.test(file)),
+        name
+      )
+    }
+  }
+})

@@ -41,6 +41,9 @@ t.test('every public error has a code of its own and a status', async (t) => {
   t.ok(PUBLIC.length > 20)
   for (const { name, error } of PUBLIC) {
     t.type(error, Error, name)
+    t.equal(error.name, name)
+    t.ok(error.stack?.startsWith(`${name}: ${error.message}\n    at `), name)
+    t.notMatch(error.stack, /^ +at new /m, 'the stack begins where it is made')
     t.match(error.code, /^DB_BACKUPS_[A-Z_]+$/, name)
     t.ok(error.statusCode >= 400 && error.statusCode < 600, `${name}: ${error.statusCode}`)
     t.notMatch(error.message, /%s|undefined/, name)
@@ -78,8 +81,7 @@ const OF_REQUESTS = [
   'CodedPartError',
   'EncodingError',
   'ForbiddenError',
-  'RangeAfterEndError',
-  'TooManyRequestsError'
+  'RangeAfterEndError'
 ]
 
 t.test('the types name every error that a host can catch', async (t) => {

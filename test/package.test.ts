@@ -155,9 +155,11 @@ t.test('the packed package', async (t) => {
     const others = loaded.filter((file) => !file.startsWith(join('dist', 'lib', 'cli')))
     const shared = [
       'bytes/views.js',
+      'databases.js',
       'json/members.js',
       'json/read-skip-list.js',
       'json/scanner.js',
+      'own-documents.js',
       'waits/retry-after.js',
       'waits/steps.js'
     ]

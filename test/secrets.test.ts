@@ -141,6 +141,7 @@ t.test('a database URL that is none is not told, its password least of all', asy
     })
     const { statusCode, body } = await app.inject({ method: 'POST', url: '/api/v2/backups' })
     t.equal(statusCode, 500)
+    t.equal(JSON.parse(body).code, 'DB_BACKUPS_HOST_VALUE')
     seen.push(body)
   }
   t.ok(

@@ -53,7 +53,9 @@ for (const [name, open] of Object.entries(STORES)) {
 
     await t.test('does not create one twice', async (t) => {
       await store.create(transaction('twice'))
-      await t.rejects(store.create(transaction('twice', { ts_started: 2 })))
+      await t.rejects(store.create(transaction('twice', { ts_started: 2 })), {
+        code: name === 'memory' ? 'DB_BACKUPS_TRANSACTION_EXISTS' : 'DB_BACKUPS_DATABASE_ERROR'
+      })
       t.strictSame(await store.get('twice'), transaction('twice'))
     })
 
@@ -73,7 +75,11 @@ for (const [name, open] of Object.entries(STORES)) {
     })
 
     await t.test('does not update what is not there', async (t) => {
-      await t.rejects(store.update('unknown', { on_step: 2 }))
+      await t.rejects(store.update('unknown', { on_step: 2 }), {
+        name: 'TransactionNotFoundError',
+        code: 'DB_BACKUPS_NO_TRANSACTION',
+        statusCode: 404
+      })
       t.equal(await store.get('unknown'), null)
     })
 

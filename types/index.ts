@@ -27,6 +27,7 @@ export interface DbBackups {
    * @throws OperationInProgressError when a backup or a restore runs, on this instance or another
    * @throws InvalidParameterError when an option is not known or wrong
    * @throws HostTimeoutError when `versions` does not answer, HostValueError when it gives more than 64 KiB
+   * @throws TooManyRequestsError when 256 starts, restores by id and summaries wait, or this one for `timeouts.control`
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
    */
   start(options?: StartOptions): Promise<StartedBackup>
@@ -38,7 +39,8 @@ export interface DbBackups {
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
    * @throws InvalidParameterError when the id is none, an option is not known or wrong, the `body` is no stream, or the
    * webhook's URL must not be called
-   * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`
+   * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`, and TooManyRequestsError as
+   * {@link start} does
    * @throws InvalidBackupError, BackupNotRestorableError, TooLargeError, UploadTimeoutError, BodyAlreadyReadError,
    * InsufficientStorageError, TooManyUploadsError for a `body`
    */
@@ -46,13 +48,13 @@ export interface DbBackups {
   /**
    * Opens a backup to be read: its summary, and a stream of the JSON document that the get-backup API sends.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
-   * @throws DamagedBackupError when a list of chunks is missing or damaged
    * @throws TooManyDownloadsError when too many wait to be opened
    */
   get(id: string): Promise<BackupContent>
   /**
    * Returns a backup without its documents.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
+   * @throws TooManyRequestsError as {@link start} does
    */
   summary(id: string): Promise<BackupSummary>
   /** Returns the ids of all backups, oldest first. */

@@ -64,7 +64,10 @@ export type TransactionUpdate = Partial<
   Omit<WebhookTransaction, 'tx_id' | 'type' | 'sub_type' | 'ts_started'>
 >
 
-/** Keeps transactions. The package ships one on CouchDB and one in memory. */
+/**
+ * Keeps transactions. The package ships one on CouchDB and one in memory. These throw TransactionNotFoundError from
+ * `update`, the one in memory TransactionExistsError from `create`, and the one on CouchDB CouchError for all else.
+ */
 export interface WebhookStore {
   /** @throws when a transaction of this id exists or cannot be stored. */
   create(transaction: WebhookTransaction): Promise<void>

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { ParseArgsConfig } from 'node:util'
+import { BACKUP_PREFIX, isBackupId } from '../own-documents.js'
 import type { Client } from './client.js'
 import { EXIT, type ExitCode, usageError } from './errors.js'
 import type { Progress } from './progress.js'
@@ -39,7 +40,7 @@ export interface Command {
 
 /** @throws CliError */
 export function checkBackupId(id: string): void {
-  if (!/^03_ibp_db_backup_\d{1,20}$/.test(id)) {
-    throw usageError(`"${id}" is not the id of a backup, such as 03_ibp_db_backup_1592924104038`)
+  if (!isBackupId(id)) {
+    throw usageError(`"${id}" is not the id of a backup, such as ${BACKUP_PREFIX}1592924104038`)
   }
 }

@@ -73,7 +73,7 @@ export function connectionTo(couch: Couch): Connection {
   } catch (error) {
     // Node.js' own error holds the URL, with the password in it.
     if ((error as NodeJS.ErrnoException).code === 'ERR_INVALID_URL')
-      throw new TypeError("the database's URL is not a URL")
+      throw new HostValueError('couch', "what cannot be used: the database's URL is not a URL")
     throw error
   }
 }

@@ -73,7 +73,7 @@ export interface ChangesEnd {
 }
 
 /** Stored documents change by revision: every write names the one it replaces. */
-export type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
+type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
 /** Attempts to change a document that others change as well: two seconds, with the waits between. */
 const MODIFY_ATTEMPTS = 12

@@ -1,19 +1,6 @@
-import { cutText, MOST } from '../bytes/cut-text.js'
-import { CouchError as PublicCouchError } from '../errors.js'
+import { CouchError } from '../errors.js'
 
-/** The public error with its texts cut, however long the server's are. */
-export class CouchError extends PublicCouchError {
-  /** All attempts have been used up: whoever called what failed does not try it again. */
-  givenUp = false
-
-  constructor(what: string, details: ConstructorParameters<typeof PublicCouchError>[1]) {
-    super(cutText(what, MOST.reason), {
-      ...details,
-      error: cutText(details.error, MOST.name),
-      reason: cutText(details.reason, MOST.reason)
-    })
-  }
-}
+export { CouchError }
 
 /** Returns whether there was no answer, one that says "later", or one that is not CouchDB's. */
 export const isUnavailable = (error: unknown): error is CouchError =>

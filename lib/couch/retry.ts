@@ -38,6 +38,9 @@ export interface RetrySettings {
 /** After conflicts: at first no longer than another writer takes. */
 export const CONFLICT: Backoff = { wait: 5, longest: 400 }
 
+/** Errors of calls whose attempts have all been used up: whoever called what failed does not try it again. */
+const givenUp = new WeakSet<CouchError>()
+
 /** Counts the attempts of one piece of work, and waits between them. */
 export class Retrier {
   readonly #settings: RetrySettings
@@ -53,12 +56,14 @@ export class Retrier {
   /** Waits before the next attempt. @throws `error` when there is none */
   async failed(error: unknown): Promise<void> {
     const { retry, signal, onRetry } = this.#settings
-    if (!(error instanceof CouchError) || !error.retryable || error.givenUp) throw error
+    if (!(error instanceof CouchError) || !error.retryable || givenUp.has(error)) throw error
     if (++this.#failures >= retry.attempts) {
       // A caller that asks for one attempt counts by itself.
-      error.givenUp = retry.attempts > 1
-      // A single connection that is closed may have been a restart of the database.
-      if (error.givenUp && error.sent !== undefined) this.#size.refused(error.sent)
+      if (retry.attempts > 1) {
+        givenUp.add(error)
+        // A single connection that is closed may have been a restart of the database.
+        if (error.sent !== undefined) this.#size.refused(error.sent)
+      }
       throw error
     }
     const waitMs = Math.min(retry.longest, Math.max(backoff(retry, this.#failures), error.retryAfter ?? 0))

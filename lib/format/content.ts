@@ -8,7 +8,7 @@ import type { StoredDocuments, StoredLines } from '../repository/stored-document
 import { dropBytes, type Part, readParts, textPart, totalLength } from './content-parts.js'
 import { readBackup } from './read-backup.js'
 
-export interface ContentOptions {
+interface ContentOptions {
   names: DatabaseNames
   inflatedBytes: number
   /** Makes the stream that is given out of what `read` reads of the backup, on the client that is its own. */

@@ -1,7 +1,7 @@
 import type { DocumentBytes } from './document.js'
 import { decodeString, decodeValue, MemberCursor } from './members.js'
 
-export interface AttachmentJson {
+interface AttachmentJson {
   name: string
   /** Offsets of the name as it is spelled, quotes included. */
   keyStart: number

@@ -4,10 +4,9 @@ import type { CouchDatabase } from '../couch/database.js'
 import { expected, isConflict, isCouchError } from '../couch/errors.js'
 import type { Leaf } from '../couch/leaves.js'
 import { ReservedIdError } from '../errors.js'
-import { LEASE_TYPE } from '../own-documents.js'
+import { LEASE_ID, LEASE_TYPE } from '../own-documents.js'
 
-const LEASE_ID = 'athena_backup_lease'
-/** Milliseconds that a lease can last without a renewal: a longer `ttl` was written by hand. */
+/** Milliseconds that a lease can last without a renewal: a document that says more was written by hand. */
 export const LONGEST_LEASE = 60 * 60_000
 
 export interface LeaseHolder {

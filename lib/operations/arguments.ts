@@ -1,7 +1,6 @@
 import { type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import type { RestoreOptions, StartOptions } from '../../types/backups.js'
-import { LOGICAL_DATABASES } from '../databases.js'
+import { byDatabase } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
 
 const Flag = Type.Optional(Type.Boolean())
@@ -10,17 +9,21 @@ const Ids = Type.Optional(Type.Array(Type.String()))
 const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 
-const Start = Type.Object({ requester: Requester } satisfies Record<keyof StartOptions, TSchema>, closed)
-const Restore = Type.Object(
+// The compiler compares them with the types of the arguments (test/types/schemas.ts).
+export const Start = Type.Object({ requester: Requester }, closed)
+export const Restore = Type.Object(
   {
     skip: Type.Optional(
-      Type.Object(Object.fromEntries(LOGICAL_DATABASES.map((database) => [database, Ids])), closed)
+      Type.Object(
+        byDatabase(() => Ids),
+        closed
+      )
     ),
     clientWebhookUrl: Type.Optional(Type.String()),
     dryRun: Flag,
     exact: Flag,
     requester: Requester
-  } satisfies Record<keyof RestoreOptions, TSchema>,
+  },
   closed
 )
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)

@@ -1,6 +1,7 @@
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
+import { byDatabase } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
 import { Repository } from '../repository/repository.js'
 import type { Instance } from './instance.js'
@@ -20,8 +21,7 @@ export class Databases {
   }
 
   sourcesOn(client: CouchClient): Record<LogicalDatabase, CouchDatabase> {
-    const on = (database: LogicalDatabase) => new CouchDatabase(client, this.names[database])
-    return { components: on('components'), sessions: on('sessions'), system: on('system') }
+    return byDatabase((database) => new CouchDatabase(client, this.names[database]))
   }
 
   /** Returns whether a database may hold documents of the plugin: backups, the lease or notices. */

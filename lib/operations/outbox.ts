@@ -2,13 +2,12 @@ import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.j
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { InvalidParameterError } from '../errors.js'
-import { NOTICE_TYPE } from '../own-documents.js'
+import { NOTICE_PREFIX, NOTICE_TYPE } from '../own-documents.js'
 import { RefusedUrlError } from '../webhooks/address.js'
 import { Notifier } from '../webhooks/notifier.js'
 import type { Instance } from './instance.js'
 import type { Transactions } from './transactions.js'
 
-const NOTICE_PREFIX = 'athena_backup_notice_'
 /** Range of ids that holds all notices. */
 const NOTICE_RANGE = { from: NOTICE_PREFIX, to: `${NOTICE_PREFIX}\ufff0` } as const
 

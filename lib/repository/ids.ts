@@ -1,6 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-
-const BACKUP_PREFIX = '03_ibp_db_backup_'
+import { BACKUP_PREFIX, PART_PREFIX } from '../own-documents.js'
 
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
@@ -40,15 +39,13 @@ export function newBackupId(
   return { id: `${BACKUP_PREFIX}${stamp}`, carried: stamp }
 }
 
-const partPrefix = (kind: 'chunk' | 'manifest', backup: string, database?: LogicalDatabase): string =>
-  `backup_${kind}_${stampOf(backup)}_${database === undefined ? '' : `${database}_`}`
+type PartKind = keyof typeof PART_PREFIX
 
-export const partId = (
-  kind: 'chunk' | 'manifest',
-  backup: string,
-  database: LogicalDatabase,
-  index: number
-): string => partPrefix(kind, backup, database) + String(index).padStart(6, '0')
+const partPrefix = (kind: PartKind, backup: string, database?: LogicalDatabase): string =>
+  `${PART_PREFIX[kind]}${stampOf(backup)}_${database === undefined ? '' : `${database}_`}`
+
+export const partId = (kind: PartKind, backup: string, database: LogicalDatabase, index: number): string =>
+  partPrefix(kind, backup, database) + String(index).padStart(6, '0')
 
 /** Returns the ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
 export const partRanges = (backup: string, database?: LogicalDatabase): { from: string; to: string }[] =>

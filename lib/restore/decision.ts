@@ -5,7 +5,7 @@ import { headOf, type SourceDocument } from './source.js'
 /** What an absent document is written on. `kept`: its own revision, new to the database. `none`: nothing. */
 export type NewBase = { kind: 'kept'; rev: string } | { kind: 'none' }
 
-export type LiveBase = { kind: 'over'; rev: string }
+type LiveBase = { kind: 'over'; rev: string }
 
 export type BaseRevision = NewBase | LiveBase
 

@@ -30,7 +30,7 @@ export interface LargeDocument {
   problem?: InvalidDocumentError
 }
 
-export interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
+interface LargeAttachment extends Omit<AttachmentPart, 'contentType'> {
   /** `null` where it is no string: CouchDB takes lists. */
   contentType: string | null
   /** Members that are sent with the data, as JSON. */

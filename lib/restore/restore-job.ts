@@ -11,7 +11,7 @@ import { restoreDatabase } from './database-restore.js'
 import { notHeld, type ReportOptions, RestoreReport } from './restore-report.js'
 import type { RestoreSource } from './source.js'
 
-export interface RestoreJobOptions extends ReportOptions {
+interface RestoreJobOptions extends ReportOptions {
   /** Checks the whole backup; nothing has been written before it resolves. */
   openSource: () => Promise<RestoreSource>
   targets: Record<LogicalDatabase, CouchDatabase>

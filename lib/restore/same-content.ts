@@ -24,7 +24,7 @@ const HASHED = 1024 * 1024
  * Tells how two versions of a document compare, apart from revisions and spelling. `unknown`: only the
  * attachments' bytes may differ. CouchDB's digest of a compressed attachment is that of the compressed form.
  */
-export type ContentComparison = 'same' | 'other' | 'unknown'
+type ContentComparison = 'same' | 'other' | 'unknown'
 
 interface Attachment {
   /** The JSON of one that is no string. */

@@ -10,7 +10,7 @@ const SAYS_SO = [400, 413, 414, 415, 422, 431]
 /** Errors by which CouchDB does so at any status: its 412 may also mean that nodes are down. */
 const NAMES_IT = ['doc_validation', 'missing_stub']
 
-export type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
+type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
 
 /**
  * Makes requests that write, and tells a document that the database refuses from a database that fails. The

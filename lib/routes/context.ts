@@ -6,6 +6,10 @@ import type { Operations } from '../operations/operations.js'
 import type { ResolvedOptions } from '../options.js'
 
 declare module 'fastify' {
+  interface FastifySchema {
+    /** Leaves a route out of OpenAPI documents. Declared as by @fastify/swagger, which a host need not have. */
+    hide?: boolean
+  }
   interface FastifyRequest {
     /** Who asks, as the host's `authorize` told. */
     backupsRequester: Requester | undefined

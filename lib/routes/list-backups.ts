@@ -1,3 +1,4 @@
+import type { FastifyReply } from 'fastify'
 import { backupIds } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { errorReplies } from '../schemas/errors.js'
@@ -22,12 +23,16 @@ export const listBackups: Routes = async (scope, { operations, describe }) => {
       const ids = await operations.sharedList()
       // There may be many lists at once, with thousands of ids each.
       await sharedTurn()
-      return reply.type('application/json; charset=utf-8').send(replyOf(ids) as unknown as { ids: string[] })
+      return sendList(reply, ids)
     }
   )
 }
 
-/** Replies by their lists. */
+/** Sends the bytes of a list as they are; the route's schema describes them. */
+const sendList = (reply: FastifyReply, ids: readonly string[]): FastifyReply =>
+  reply.type('application/json; charset=utf-8').send(replyOf(ids))
+
+/** Replies by the lists that they tell. */
 const replies = new WeakMap<readonly string[], Buffer>()
 
 /** Returns the reply shared by all who get this list: slow readers hold its bytes only once. */

@@ -22,7 +22,7 @@ export const ACCEPTED_ENCODINGS = 'gzip'
 /** Route configuration that makes fastify-raw-body leave the body alone. */
 export const OWN_BODY: object = { rawBody: false }
 
-export interface BodyLimits {
+interface BodyLimits {
   /** Bytes as they arrive. */
   received: number
   /** Bytes once they are inflated. */
@@ -38,7 +38,7 @@ export interface BodyLimits {
  * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, UploadTimeoutError,
  * InvalidBackupError
  */
-export function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
+function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
   const { received: limit, idle } = limits
   const encoding = encodingOf(request)
   const changed = payload !== request.raw

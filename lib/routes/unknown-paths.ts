@@ -49,8 +49,8 @@ export const refuseLongIds: Routes = async (scope, { ask }) => {
     method: ['GET', 'PUT'],
     url: '/*',
     exposeHeadRoute: false,
-    schema: { hide: true } as object,
-    // Never reached: a hook has replied.
+    schema: { hide: true },
+    // Not reached: a hook has replied.
     handler: replyUnknown
   })
 }

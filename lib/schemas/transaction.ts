@@ -1,4 +1,6 @@
 import { type ObjectOptions, type TSchema, Type } from '@sinclair/typebox'
+import { byDatabase, LOGICAL_DATABASES } from '../databases.js'
+import { TRANSACTION_TYPE } from '../own-documents.js'
 import { Count, EXAMPLE_BACKUP, EXAMPLE_TX, Milliseconds, ref } from './common.js'
 
 const DatabaseCounts = Type.Object({
@@ -16,17 +18,22 @@ const UnknownIds = Type.Object({
   ids: Type.Array(Type.String(), { description: 'The first of them' })
 })
 
-const DATABASES = [Type.Literal('components'), Type.Literal('sessions'), Type.Literal('system')]
+const DATABASES = LOGICAL_DATABASES.map((database) => Type.Literal(database))
 
 const ByDatabase = <T extends TSchema>(schema: T, options?: ObjectOptions) => {
   const member = Type.Optional(schema)
-  return Type.Optional(Type.Object({ components: member, sessions: member, system: member }, options))
+  return Type.Optional(
+    Type.Object(
+      byDatabase(() => member),
+      options
+    )
+  )
 }
 
 export const Transaction = Type.Object(
   {
     tx_id: Type.String(),
-    type: Type.Literal('webhook_tx'),
+    type: Type.Literal(TRANSACTION_TYPE),
     sub_type: Type.Literal('backup_restore'),
     description: Type.String(),
     status: Type.Union([Type.Literal('pending'), Type.Literal('success'), Type.Literal('error')]),
@@ -80,7 +87,7 @@ const counts = (total: number, created: number) => ({
 
 const EXAMPLE = {
   tx_id: EXAMPLE_TX,
-  type: 'webhook_tx',
+  type: TRANSACTION_TYPE,
   sub_type: 'backup_restore',
   description: 'restoring dbs from backup',
   status: 'success',

@@ -1,4 +1,3 @@
-import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
 import type { WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient } from '../couch/client.js'
@@ -6,11 +5,13 @@ import { checkCouch, connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
 import { CouchError, isConflict } from '../couch/errors.js'
 import { BACKGROUND, FOREGROUND, type RetryPolicy } from '../couch/retry.js'
-import { DatabaseName } from '../databases.js'
+import { DATABASE_NAME } from '../databases.js'
+import { TransactionNotFoundError } from '../errors.js'
 import { TRANSACTION_TYPE } from '../own-documents.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 
 export interface CouchWebhookStoreOptions {
+  /** nano's server scope, or a function that returns one. */
   couch: ServerScope | (() => ServerScope)
   /** Database for the transactions: athena keeps them in its system database. */
   database: string
@@ -29,7 +30,7 @@ export function createCouchWebhookStore({
   timeout = 30_000
 }: CouchWebhookStoreOptions): WebhookStore {
   checkCouch(couch)
-  if (!Value.Check(DatabaseName, database))
+  if (typeof database !== 'string' || !DATABASE_NAME.test(database))
     throw new TypeError('database must be the name of a database of CouchDB')
   const client = new CouchClient({
     connect: () => connectionTo(couch),
@@ -53,7 +54,7 @@ export function createCouchWebhookStore({
     async update(txId, update) {
       const updated = await bounded(BACKGROUND, (db) =>
         db.modify<WebhookTransaction>(txId, (current) => {
-          if (current?.type !== TRANSACTION_TYPE) throw unknown(txId)
+          if (current?.type !== TRANSACTION_TYPE) throw new TransactionNotFoundError(txId)
           return { ...current, ...update, ts_last_updated: Date.now() }
         })
       )
@@ -78,9 +79,6 @@ async function create(db: CouchDatabase, transaction: WebhookTransaction): Promi
     if (existing?.ts_started !== transaction.ts_started) throw error
   }
 }
-
-const unknown = (txId: string) =>
-  new CouchError(txId, { status: 404, error: 'not_found', reason: 'there is no such transaction' })
 
 const tooLate = (database: string) =>
   new CouchError(database, {

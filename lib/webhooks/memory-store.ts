@@ -1,4 +1,5 @@
 import type { TransactionUpdate, WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
+import { TransactionExistsError, TransactionNotFoundError } from '../errors.js'
 
 /** Keeps the newest `limit` transactions (1000 by default) in this process, until it ends. */
 export function createMemoryWebhookStore(options: { limit?: number } = {}): WebhookStore {
@@ -6,13 +7,13 @@ export function createMemoryWebhookStore(options: { limit?: number } = {}): Webh
   const transactions = new Map<string, WebhookTransaction>()
   return {
     async create(transaction) {
-      if (transactions.has(transaction.tx_id)) throw new Error(`transaction "${transaction.tx_id}" exists`)
+      if (transactions.has(transaction.tx_id)) throw new TransactionExistsError(transaction.tx_id)
       transactions.set(transaction.tx_id, structuredClone(transaction))
       if (transactions.size > limit) transactions.delete(transactions.keys().next().value as string)
     },
     async update(txId: string, update: TransactionUpdate) {
       const current = transactions.get(txId)
-      if (!current) throw new Error(`there is no transaction "${txId}"`)
+      if (!current) throw new TransactionNotFoundError(txId)
       const next = { ...current, ...structuredClone(update), ts_last_updated: Date.now() }
       transactions.set(txId, next)
       return structuredClone(next)

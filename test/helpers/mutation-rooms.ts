@@ -98,6 +98,7 @@ export const ROOMS: Record<string, Room> = {
       'unreadable',
       'vanished-revision',
       'conflicts',
+      'deleted-header',
       'long-rows',
       'compressed-attachments',
       'incomplete-answers',
@@ -125,6 +126,12 @@ export const FIXED: readonly FixedMutant[] = [
     promise: 'the layout of stored backups changes only on purpose',
     find: /(?<=LAYOUT = )2/,
     replacement: '3'
+  },
+  {
+    room: 'repository',
+    promise: 'every chunk that is listed is there at the revision that was written',
+    find: /\w+\.get\((\w+)\.id\) === \1\.rev/,
+    replacement: 'true'
   },
   {
     room: 'restore',

@@ -1,6 +1,18 @@
-// Compiled by `npm run lint`, never run: a type that differs from the schema of what is sent fails the compilation.
+// Compiled by `npm run lint`, never run: a type that differs from the schema of what is sent or given fails the compilation.
 import type { Static } from '@sinclair/typebox'
-import type { BackupSummary, WebhookNotice } from '../../lib/index.js'
+import type { RegisterOptions } from 'fastify'
+import type {
+  BackupSummary,
+  ClientWebhookOptions,
+  DatabaseNames,
+  DbBackupsOptions,
+  MetricsOptions,
+  RestoreOptions,
+  StartOptions,
+  WebhookNotice
+} from '../../lib/index.js'
+import type { Restore, Start } from '../../lib/operations/arguments.js'
+import type { Names, Options } from '../../lib/options.js'
 import type { Backup } from '../../lib/schemas/backup.js'
 import type { Transaction } from '../../lib/schemas/transaction.js'
 
@@ -24,3 +36,40 @@ export const same: {
   database: Same<Omit<SentDatabase, 'docs'>, BackupSummary['dbs'][string]>
   notice: Same<Static<typeof Transaction>, WebhookNotice>
 } = { backup: true, database: true, notice: true }
+
+type Checked = Static<typeof Options>
+type Group<Name extends keyof Checked> = NonNullable<Checked[Name]>
+/** Options that are data. The others are checked one by one. */
+type Data =
+  | 'excludeTypes'
+  | 'settingsDocuments'
+  | 'onUnreadable'
+  | 'securitySchemes'
+  | 'spoolDirectory'
+  | 'limits'
+  | 'timeouts'
+  | 'retry'
+
+export const sameOptions: {
+  all: Same<keyof Checked, keyof (DbBackupsOptions & RegisterOptions)>
+  data: Same<Pick<Checked, Data>, Pick<DbBackupsOptions, Data>>
+  databases: Same<Static<typeof Names>, DatabaseNames>
+  metrics: Same<keyof Group<'metrics'>, keyof MetricsOptions>
+  metricsPrefix: Same<Pick<Group<'metrics'>, 'prefix'>, Pick<MetricsOptions, 'prefix'>>
+  clientWebhook: Same<Omit<Group<'clientWebhook'>, 'allow'>, Omit<ClientWebhookOptions, 'allow'>>
+  clientWebhookMembers: Same<keyof Group<'clientWebhook'>, keyof ClientWebhookOptions>
+} = {
+  all: true,
+  data: true,
+  databases: true,
+  metrics: true,
+  metricsPrefix: true,
+  clientWebhook: true,
+  clientWebhookMembers: true
+}
+
+export const sameArguments: {
+  start: Same<keyof Static<typeof Start>, keyof StartOptions>
+  restore: Same<Omit<Static<typeof Restore>, 'requester'>, Omit<RestoreOptions, 'requester'>>
+  restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
+} = { start: true, restore: true, restoreMembers: true }
