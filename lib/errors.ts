@@ -3,8 +3,7 @@ import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
 import { cutText, MOST } from './bytes/cut-text.js'
 
-// Errors that reach a caller of `fastify.dbBackups`, an event, the log or a reply: each has `code`,
-// `statusCode` and a row in docs/hosts.md.
+// Errors for callers, events, log and replies: each has a code, a status and a row in docs/hosts.md.
 
 type Told = string | number | { cause: unknown }
 
@@ -237,10 +236,7 @@ export class IncompleteRestoreError extends Error {
   }
 }
 
-/**
- * CouchDB refused a request, or gave no usable answer. Never holds the server's URL, which may carry credentials. Its
- * texts are cut, whatever a server or a document puts in them.
- */
+/** CouchDB refused a request or gave no usable answer. Texts are cut, and never hold the server's URL. */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
   readonly code = 'DB_BACKUPS_DATABASE_ERROR'

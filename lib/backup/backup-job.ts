@@ -20,10 +20,7 @@ export interface BackupJobOptions {
   onPhase: (phase: BackupPhase) => void
 }
 
-/**
- * Backs up all databases, one after another, into a backup that has begun, and checks that everything was stored.
- * @returns the backup, finished; when this rejects, the backup has to be failed
- */
+/** Backs up the databases one by one, and checks what was stored. If this rejects, fail the backup. */
 export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
   const { id, sources, repository, excludeTypes, onUnreadable } = options
   const backup = repository.running(id)

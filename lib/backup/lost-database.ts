@@ -20,9 +20,8 @@ export async function namesOfExisting(sources: readonly CouchDatabase[]): Promis
 }
 
 /**
- * Checks that a missing database never existed. If the last complete backup holds documents of it, it was
- * deleted or renamed in the configuration: backups without it would replace good ones.
- * @throws MissingDatabaseError
+ * Checks that the last complete backup holds nothing of a missing database, which was lost otherwise: backups
+ * without it would replace good ones. @throws MissingDatabaseError
  */
 export async function refuseLost(lost: LostDatabase): Promise<void> {
   const { sources, database, existing } = lost

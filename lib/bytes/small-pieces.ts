@@ -16,12 +16,9 @@ export function joinPiecesOfRequest(body: IncomingMessage | Http2ServerRequest):
 }
 
 /**
- * Joins the small pieces that a parser pushes into a body, before the body queues them. A sender that puts each byte in
- * a chunk of its own would otherwise fill the queue, which has a bound in bytes only, with tens of thousands of buffers.
- * What has come in a turn of the event loop is passed on at its end, or with the end of the body.
- *
- * @param most small pieces after which the parser stops until then. Not for the parser of undici, which stops amid what
- *   it has read from its socket, and copies the rest
+ * Joins small pieces from a parser, at most until the turn of the event loop ends: single bytes would fill
+ * the body's queue, which has a bound in bytes only, with tens of thousands of buffers.
+ * @param most small pieces that stop the parser; not for undici's, which stops amid what it read, and copies
  */
 export function joinSmallPieces(body: Readable, most = Number.POSITIVE_INFINITY): void {
   const joiner = new Joiner(body, most)

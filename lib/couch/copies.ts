@@ -14,9 +14,8 @@ const ATTEMPTS = 5
 const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
 
 /**
- * Tells how the copies of a database's shards are. `agree`: each has what any had when it was asked.
- * `behind`: some still do not. `unchecked`: the credentials are not a server administrator's, or the server
- * does not tell.
+ * `agree`: each copy of a shard has what any had when asked. `behind`: some still do not. `unchecked`: the
+ * credentials are not an administrator's, or the server does not tell.
  */
 export type CopiesState = 'agree' | 'behind' | 'unchecked'
 
@@ -41,9 +40,8 @@ interface Checkpoint {
 }
 
 /**
- * Brings the copies of a database to one state, waiting at most {@link LONGEST_WAIT}. Any one copy answers a
- * read of the whole database, even one that was down and lags. Copies on nodes that are down answer nothing.
- * @throws what ends the client's signal; failures of the database are left to the reads that follow
+ * Brings a database's copies to one state, in at most {@link LONGEST_WAIT}: one that lags may answer a read.
+ * @throws what ends the client's signal; later reads meet the database's failures
  */
 export async function settleCopies(
   db: CouchDatabase,

@@ -69,11 +69,7 @@ const DATABASE_MEMBERS = new Set([
 ])
 const MAX_MEMBER = 256 * 1024
 
-/**
- * Reads a backup in JSON of any form: documents inline, or in `compressed_docs` (base64 of a deflated JSON
- * array). Its memory does not depend on the size.
- * @throws InvalidBackupError (400, naming the field or the offset), TooLargeError (413)
- */
+/** Reads a backup in JSON of any form in bounded memory. @throws InvalidBackupError, TooLargeError */
 export async function* readBackup(
   body: AsyncIterable<Uint8Array>,
   options: ReadBackupOptions

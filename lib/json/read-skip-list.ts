@@ -3,11 +3,7 @@ import type { Steps } from '../waits/steps.js'
 const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)*)?\]$/s
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
 
-/**
- * Reads document ids from a JSON array, one with single quotes, one id or several with commas, or any of
- * these in quotes; `undefined` for other text. An id with a comma, or with white space or a quote at an end,
- * needs an array.
- */
+/** Reads ids from a JSON array (also single-quoted) or comma-separated, quoted or not; else `undefined`. */
 export function* readSkipList(text: string): Steps<string[] | undefined> {
   const list = text.trim()
   if (list.startsWith('[')) return yield* readArray(list)

@@ -14,10 +14,7 @@ const CUT_CHARACTER = 3
 /** Finds the quotes around the string. */
 const QUOTES = /^"|"$(?<=(?<!\\)(?:\\\\)*")/g
 
-/**
- * Decodes a JSON string that comes in pieces to UTF-8: to the bytes that `Buffer.from(JSON.parse(text))` gives. Half of a
- * surrogate pair is no character, and becomes U+FFFD.
- */
+/** Decodes a JSON string in pieces to UTF-8, as `JSON.parse` does. Half a surrogate pair becomes U+FFFD. */
 export class JsonStringDecoder {
   /** The end of the piece before, which is decoded with the next. */
   #rest: Uint8Array = Buffer.alloc(0)

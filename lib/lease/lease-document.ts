@@ -42,10 +42,7 @@ export interface LeaseLeaf extends LeaseState {
   doc: Leaf['doc']
 }
 
-/**
- * Tells which copies accepted a write: most, one of two, fewer, or (`null`) none. Of the writes over one
- * revision, most copies can have accepted only one.
- */
+/** Tells which copies accepted a write, or `null`. Most can accept only one write over a revision. */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
 /** Matches the ids that an operation's record can have: the end of another operation could not be recorded. */
@@ -53,10 +50,7 @@ const ID = /^[^_].{0,199}$/
 /** Matches kinds of operations, those of later versions as well: they keep others away too. */
 const OPERATION = /^[a-z][a-z_]{0,39}$/
 
-/**
- * Reads and writes the document that says who holds the lease. Methods throw CouchError. Writes make one attempt:
- * {@link Lease} and {@link Leases} try again, since they know for how long.
- */
+/** Reads and writes the lease in one attempt: callers know for how long to retry. @throws CouchError */
 export class LeaseDocument {
   readonly db: CouchDatabase
   /** Copies of the document, as the database told last. */

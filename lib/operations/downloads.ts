@@ -27,10 +27,7 @@ export class Downloads {
   readonly #reading: Reading
   readonly #opening: Places
 
-  /**
-   * @param bounds.idle milliseconds after which a download that nobody reads on is ended
-   * @param bounds.deadline ends all downloads; none begins any more
-   */
+  /** @param bounds.idle milliseconds without a read that end a download @param bounds.deadline ends all */
   constructor(client: CouchClient, { most, idle, deadline }: DownloadBounds) {
     this.#client = client.for('downloads')
     this.#idle = idle

@@ -16,10 +16,7 @@ const MOST_SENT = 8
 
 const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
 
-/**
- * Tells clients, at least once, how their restores ended. Every instance sees who is still to be told by the
- * notices, one document each in the system database.
- */
+/** Tells clients, at least once, how their restores ended, by one notice a client in the system database. */
 export class Outbox {
   readonly #db: CouchDatabase
   readonly #transactions: Transactions

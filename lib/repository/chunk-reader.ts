@@ -98,10 +98,7 @@ export class ChunkReader {
     yield* body
   }
 
-  /**
-   * Asks a majority of replicas for a missing chunk: one may lag, and a 404 may be a gateway's.
-   * @returns a retryable error when they have it
-   */
+  /** Asks a majority for a missing chunk: one may lag. @returns a retryable error when they have it */
   async #notFound({ id }: ChunkEntry): Promise<CouchError> {
     const document = await this.db.get<Pick<StoredHeader, '_attachments'>>(id)
     if (!document?._attachments?.[this.#codec.attachment.name])

@@ -28,10 +28,7 @@ interface KnownDocument {
   header: boolean
 }
 
-/**
- * Keeps backups in a CouchDB database, perhaps on another server than the source. Only this module knows
- * which documents, paths, digests and compression they are made of.
- */
+/** Keeps backups in a CouchDB database. Only this module knows their documents, digests and compression. */
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
@@ -53,10 +50,7 @@ export class Repository {
     return this.#db.name
   }
 
-  /**
-   * Returns the same repository, on its own connections, that works as a client does: with its retries, signal and fence.
-   * @param name of another database on the same server, which keeps the backups of another instance
-   */
+  /** Returns the repository `name` on its own connections, with the client's retries, signal and fence. */
   on(client: CouchClient, name = this.name): Repository {
     return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store)
   }
@@ -142,11 +136,7 @@ export class Repository {
     return new RunningBackup(id, this.#store)
   }
 
-  /**
-   * Names new backups: later than any that began before, whatever the clock says.
-   * @returns gives the next id, after the number of the newest that ever began and the ids that other documents have; it
-   * throws ReservedIdError after too many of these
-   */
+  /** Returns a namer of backups later than any before, whatever the clock says; it throws ReservedIdError. */
   async newIds(): Promise<(newest: bigint, taken: readonly string[]) => { id: string; carried: bigint }> {
     const newestListed = (await this.list()).at(-1)
     return (newest, taken) => {

@@ -71,10 +71,7 @@ export class Applier {
     this.#bulk = { made: writer(true), kept: writer(false) }
   }
 
-  /**
-   * Begins to carry out decisions, whose memory may be used again then; {@link finish} waits for the writes.
-   * @throws CouchError when the database cannot be worked with
-   */
+  /** Begins to carry out decisions, whose memory is then free; {@link finish} waits. @throws CouchError */
   async apply(decisions: readonly DocumentDecision[]): Promise<void> {
     for (const decision of decisions) {
       if (this.#doubtful.full) await this.finish()
@@ -131,10 +128,7 @@ export class Applier {
     }
   }
 
-  /**
-   * Counts a document that was written, or cannot be; `few`: only some copies may have taken it.
-   * @returns the attempt after which the document has to be looked at
-   */
+  /** Counts a document; `few`: only some copies took it. @returns the attempt if a look is due */
   #judge<A extends Attempt>(attempt: A, result: BulkResult, few: boolean): Doubtful<A> | undefined {
     const { id, base } = attempt
     const { error, reason = '' } = result
@@ -166,10 +160,7 @@ export class Applier {
     }
   }
 
-  /**
-   * Looks at a document that others changed, whose reply was lost, or that only few copies took.
-   * @returns the next attempt, unless the document is there or cannot be written
-   */
+  /** Looks at a doubtful document. @returns the next attempt, unless it is there or cannot be written */
   async #look(
     { accepted, ...last }: Doubtful<Attempt>,
     document: SourceDocument,

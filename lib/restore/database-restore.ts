@@ -23,11 +23,7 @@ export interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
   dryRun: boolean
 }
 
-/**
- * Makes one database what the backup holds: writes what is missing or differs, and keeps `counts`.
- * @returns what is known of the copies that were asked which documents the backup does not hold
- * @throws CouchError when the database cannot be worked with; single documents that fail are counted instead
- */
+/** Makes a database what the backup holds. @returns the state of its copies @throws CouchError */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
   const { target: db, isOwn, dryRun, keepTypes } = options
   const found = await TargetView.find(db, isOwn)

@@ -6,10 +6,7 @@ export function onAbort(signal: AbortSignal, listener: (reason: unknown) => void
   return () => signal.removeEventListener('abort', abort)
 }
 
-/**
- * Aborts with the first of some signals, or after a time. `AbortSignal.any` and `AbortSignal.timeout` would
- * leave memory behind until their time is over (docs/internals/couchdb.md).
- */
+/** Aborts by signals or in time; Node.js's own leave memory behind (docs/internals/couchdb.md). */
 export class LinkedAbort extends AbortController {
   readonly #stops: (() => void)[] = []
 

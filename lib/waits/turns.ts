@@ -14,10 +14,7 @@ export class Turns {
   /** Functions that start the waiting changes, by the thing that they change. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
-  /**
-   * Runs `work` after everything that came before. Without `patience`, any number may wait.
-   * @throws the reason of `patience.signal`, what `patience.full` returns, and what `work` throws
-   */
+  /** Runs `work` in turn; without `patience`, any number may wait. @throws its `full()` or signal's reason */
   async take<T>(key: string, work: () => Promise<T>, patience?: Patience): Promise<T> {
     const waiting = this.#waiting.get(key) ?? []
     if (!this.#waiting.has(key)) this.#waiting.set(key, waiting)
