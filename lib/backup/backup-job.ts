@@ -5,11 +5,9 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
+import { AtIntervals } from '../waits/at-intervals.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
-
-/** Milliseconds between two writes of a running backup's header. */
-const PROGRESS_INTERVAL = 2000
 
 export interface BackupJobOptions {
   id: string
@@ -26,7 +24,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   const backup = repository.running(id)
   const dbs: Record<string, DatabaseSummary> = {}
   let running = 0
-  const progress = new ProgressWriter(() => backup.progress(dbs, running))
+  const progress = new AtIntervals(() => backup.progress(dbs, running))
   try {
     // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
@@ -46,7 +44,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
       if (summary.missing) await refuseLost({ id, sources, repository, database, existing })
       running = 0
       dbs[apiKey(database)] = summary
-      progress.check()
+      progress.now()
       options.onPhase({
         type: 'backup_database_finished',
         database,
@@ -55,51 +53,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
       })
     }
   } finally {
-    await progress.stop()
+    await progress.settle()
   }
   return backup.finish(dbs)
-}
-
-/** Writes progress at most once an interval, never two writes at a time. */
-class ProgressWriter {
-  readonly #write: () => Promise<void>
-  #last = performance.now()
-  #writing: Promise<void> = Promise.resolve()
-  #busy = false
-  #failure: { error: unknown } | undefined
-
-  constructor(write: () => Promise<void>) {
-    this.#write = write
-  }
-
-  /** Writes when it is time. @throws what the last write threw: a backup without a header need not go on */
-  due(): void {
-    if (this.#failure) throw this.#failure.error
-    if (this.#busy || performance.now() - this.#last < PROGRESS_INTERVAL) return
-    this.#last = performance.now()
-    this.#start()
-  }
-
-  /** Writes now, unless a write is under way. @throws what the last write threw */
-  check(): void {
-    if (this.#failure) throw this.#failure.error
-    if (!this.#busy) this.#start()
-  }
-
-  async stop(): Promise<void> {
-    this.#busy = true
-    await this.#writing
-  }
-
-  #start(): void {
-    this.#busy = true
-    this.#writing = this.#write().then(
-      () => {
-        this.#busy = false
-      },
-      (error: unknown) => {
-        this.#failure = { error }
-      }
-    )
-  }
 }
