@@ -1,7 +1,7 @@
 import { slicesOf } from '../bytes/views.js'
-import type { Target } from './target.js'
+import type { RequestTarget } from './target.js'
 
-export interface CouchRequest extends Target {
+export interface CouchRequest extends RequestTarget {
   method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
   json?: unknown
   /** Bytes to send, or a function that starts a stream of them anew for every attempt. */

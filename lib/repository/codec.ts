@@ -56,7 +56,7 @@ export const gzip: Codec = {
 /** Makes the hash by which headers and manifests identify stored bytes, in hex. */
 export const newHash = (): Hash => createHash('sha256')
 
-export const digestOf = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
+export const sha256Of = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
 
 /** Where Node.js' zlib streams write their output; no option sets it. */
 interface ZlibOutput {
