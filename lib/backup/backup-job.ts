@@ -9,7 +9,7 @@ import { AtIntervals } from '../waits/at-intervals.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
 
-export interface BackupJobOptions {
+interface BackupJobOptions {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository

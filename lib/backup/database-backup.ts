@@ -45,7 +45,7 @@ const ROUNDS_FOR_VANISHED = 5
 /** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
-export interface DatabaseBackupOptions {
+interface DatabaseBackupOptions {
   source: CouchDatabase
   backup: RunningBackup
   database: LogicalDatabase

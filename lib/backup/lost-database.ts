@@ -5,7 +5,7 @@ import { MissingDatabaseError } from '../errors.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 
-export interface LostDatabase {
+interface LostDatabase {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository

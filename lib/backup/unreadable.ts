@@ -11,7 +11,7 @@ const NAMED = 100
 const MAX_ID = 512
 const MAX_REASON = 256
 
-export interface Unread {
+interface Unread {
   /** Absent where it was read, and could not be stored: it is not asked for again. */
   rev?: string
   failure: ReadFailure

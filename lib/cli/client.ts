@@ -6,7 +6,7 @@ import { retryAfter } from '../waits/retry-after.js'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
-export interface ClientOptions extends Environment {
+interface ClientOptions extends Environment {
   /** How often a call that may succeed later is repeated. */
   retries: number
   /** Milliseconds of silence that end a connection. */

@@ -43,7 +43,7 @@ export class LeaseGoneError extends Error {
   override readonly name = 'LeaseGoneError'
 }
 
-export interface LeaseRequest {
+interface LeaseRequest {
   /** Claim of a stale lease: only that one is taken over, and no free one. */
   insteadOf?: string
   /** Returns who is to hold it, and the number to hand on; `carried` is the largest of those before. */

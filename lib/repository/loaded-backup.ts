@@ -8,7 +8,7 @@ import { LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** What a header tells its readers. Those of backups that athena made may hold anything. */
-export interface ToldHeader {
+interface ToldHeader {
   in_progress?: boolean
   error?: unknown
   dbs: Record<string, Record<string, unknown>>

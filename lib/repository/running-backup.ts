@@ -13,7 +13,7 @@ import { Parts } from './parts.js'
 const BACKUP_VERSION = '1.0.0'
 
 /** What a backup tells from its start on. */
-export interface BackupOrigin {
+interface BackupOrigin {
   /** The server instance that makes it. */
   instance: string
   /** Real name of the system database. */

@@ -14,7 +14,7 @@ interface CompareOptions extends PlanOptions {
   exact: boolean
 }
 
-export interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
+interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
   target: CouchDatabase
   /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
   keepTypes: ReadonlySet<string>

@@ -24,7 +24,7 @@ export interface Failure {
 }
 
 /** The content is the same. `scanned`: another copy may know a later revision. `compared`: it was read. */
-export type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
+type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
 /** What a document needs beside what the target has by its id now. */
 export type DecisionBeside = DecidedWrite | Leave | Failure

@@ -1,7 +1,7 @@
 import { onAbort } from './linked-abort.js'
 
 /** Who may wait for a turn, and for how long. */
-export interface Patience {
+interface Patience {
   /** How many may wait for the same turn. */
   most: number
   /** Makes the error when as many wait already. */
