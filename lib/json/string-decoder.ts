@@ -4,8 +4,8 @@ const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
 /**
- * Finds what the next piece goes on with, in text with a character for each byte: an escape, half of a surrogate pair with
- * what there is of the other half, or a character beyond ASCII, which may be whole.
+ * Finds what the next piece continues, in text with a character for each byte: an escape, half of a surrogate
+ * pair with what there is of the other half, or a character beyond ASCII, which may be whole.
  */
 const UNFINISHED =
   /(?<!\\)(?:\\\\)*(\\(?:u[dD][89abAB]..(?:\\(?:u.{0,3})?)?|u.{0,3})?)$|([\xc2-\xf4][\x80-\xbf]*)$/s

@@ -45,7 +45,7 @@ export interface LeaseLeaf extends LeaseState {
 /** Tells which copies accepted a write, or `null`. Most can accept only one write over a revision. */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** Matches the ids that an operation's record can have: the end of another operation could not be recorded. */
+/** Matches the ids that an operation's record can have: no other operation could record its end. */
 const ID = /^[^_].{0,199}$/
 /** Matches kinds of operations, those of later versions as well: they keep others away too. */
 const OPERATION = /^[a-z][a-z_]{0,39}$/

@@ -33,7 +33,7 @@ export class Lease {
 
   /**
    * @param state the claim, as it was written
-   * @param times when the claim was sent, on the monotonic clock, and how long the lease lasts without a renewal
+   * @param times when the claim was sent, on the monotonic clock, and how long it lasts without a renewal
    * @param onReturned called when the lease is given back
    */
   constructor(
@@ -76,7 +76,7 @@ export class Lease {
     clearTimeout(this.#timer)
   }
 
-  /** Gives the lease back, in several attempts. Never throws: a lease that cannot be given back becomes stale. */
+  /** Gives the lease back, in several attempts. Never throws: a lease that is left becomes stale. */
   async release(): Promise<void> {
     if (this.#ended) return
     this.abandon()

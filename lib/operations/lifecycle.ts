@@ -23,7 +23,7 @@ export interface Failure {
   recorded: boolean
 }
 
-/** The records that the operations of one kind leave, such as headers of backups and transactions of restores. */
+/** The records that operations of one kind leave: headers of backups, transactions of restores. */
 export interface OperationRecords {
   /** Checks or creates the databases; without `system`, that one must exist. @throws MissingDatabaseError */
   ensureDatabases(system?: DatabaseSettings): Promise<void>

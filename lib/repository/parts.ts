@@ -103,7 +103,7 @@ export class Parts {
     for (const range of partRanges(backup, database)) yield* groupsOf(await this.#db.rows(range))
   }
 
-  /** Returns those of the documents that are the plugin's own: documents of the console may have such ids as well. */
+  /** Returns the documents that are the plugin's own: the console's may have such ids as well. */
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.#db.bulkGet(revisions, { attachments: false })) {

@@ -15,7 +15,7 @@ import { readHeader } from './read-header.js'
 import { RunningBackup } from './running-backup.js'
 
 const MAX_BACKUP_ID = 64
-/** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
+/** Ids that are tried, since documents of the console may have them; each is twice as far off. */
 const ATTEMPTS = 8
 /** Documents whose type is asked for at a time. */
 const TYPES_AT_A_TIME = 8
@@ -114,7 +114,7 @@ export class Repository {
       : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
-  /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
+  /** Reads a backup's header, if any, in bounded memory also where the documents are inside. */
   async load(id: string): Promise<LoadedBackup | null> {
     const head = await readHeader(this.#db, id)
     return head && new LoadedBackup(this.#store, head)

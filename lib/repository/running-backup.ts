@@ -102,7 +102,7 @@ export class RunningBackup {
     return new LoadedBackup(this.#store, header as unknown as Head)
   }
 
-  /** Fails a backup that is not complete and deletes its parts, also without a header. @param took milliseconds */
+  /** Fails an incomplete backup and deletes its parts, also without a header. @param took milliseconds */
   async fail(reason: string, took?: number): Promise<void> {
     let complete = false
     try {

@@ -144,7 +144,7 @@ export class Applier {
   /** @param rev `undefined` where the answer does not tell it */
   #countWritten({ action, id, base }: Attempt, rev: string | undefined): void {
     this.tally.count(action)
-    // Where nothing was, the database itself refuses to make a revision beside another; of several copies each for itself.
+    // Where nothing was, the database refuses a second revision; of several copies, each by itself.
     if (action === 'create' && base.kind !== 'kept' && !this.decider.target.isReplicated) return
     this.log.note(id, action, rev)
   }
@@ -170,7 +170,7 @@ export class Applier {
     const rev = found.state === 'live' ? found.document.rev : undefined
     const isAccepted = accepted !== undefined && accepted === rev
     const decision = isAccepted ? undefined : await this.decider.beside(document, found, NO_BASE)
-    // A revision that few copies took and that does not show would come up as a conflict. Refused where it is no leaf.
+    // A hidden revision that few copies took would come up as a conflict. Refused where it is no leaf.
     if (found.state !== 'unreadable' && accepted !== undefined && !isAccepted)
       await deleteAll(this.db, [{ id, rev: accepted }])
     if (decision === undefined || decision.action === 'leave') {

@@ -60,7 +60,7 @@ export const fails = (id: string, error: string, reason: string): Failure => ({
   reason
 })
 
-/** Returns a document's JSON as it is written on `base`, in pieces: views of the document, but for short ones. */
+/** Returns a document's JSON as written on `base`, in pieces: views of the document, but for short ones. */
 export function* piecesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer[]> {
   if (base.kind === 'kept') return [document.bytes]
   return yield* piecesWithRevision(document, base.kind === 'over' ? base.rev : null)

@@ -58,7 +58,7 @@ export function partitionsOf(target: TargetView, { source, database }: PlanOptio
   return Array.from({ length: of }, (_, index) => ({ index, of, documents: Math.ceil(documents / of) }))
 }
 
-/** Compares a backup with one partition of a database, and decides what becomes of each document. It cannot write. */
+/** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
 export class Plan {
   readonly #table: TargetTable
   readonly #decider: Decider
@@ -229,7 +229,7 @@ export class Plan {
   }
 }
 
-/** Returns what the table compares of a target's document: its content; its revision where that cannot be read. */
+/** Returns what the table compares of a target's document: its content, or revision if that is unreadable. */
 async function stateOf(rev: string, doc: Uint8Array): Promise<State> {
   const document = await readOrProblem(doc)
   return document instanceof InvalidDocumentError ? { rev } : { print: await inTurns(contentPrint(document)) }

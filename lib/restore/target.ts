@@ -128,7 +128,7 @@ export class TargetView {
     return { id, conflicts, state: 'live', document }
   }
 
-  /** Reads all documents: their ids and revisions, with `content` what they say as well, see {@link allRows}. */
+  /** Reads all ids and revisions, with `content` also the documents, see {@link allRows}. */
   rows(wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
     return allRows(this.#db, wanted)
   }
@@ -161,7 +161,7 @@ export class TargetView {
   }
 }
 
-/** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
+/** Reads a document that the database sends, or tells why not: CouchDB sends some that it does not take. */
 export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
   try {
     return await inTurns(documentSteps(doc))

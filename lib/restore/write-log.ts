@@ -6,9 +6,9 @@ const [UNCONFIRMED, CHANGED, LEFT] = MARKS
 const MARKS_OF = { create: UNCONFIRMED, change: UNCONFIRMED | CHANGED, leave: LEFT } as const
 
 /**
- * The documents that a restore has written, each with the revision that it is to show, until they have been confirmed: by
- * the changes feed, or by a look. Those that were left by what a scan showed stand in it as well where another copy may
- * know better; a look is due when the feed shows another revision of them.
+ * Keeps the documents that a restore has written, with their revisions, until a feed or look confirms them.
+ * Documents left after a scan stand in it as well where another copy may know better; a look is due when the
+ * feed shows another revision of them.
  */
 export class WriteLog extends StateTable {
   /** Documents that have to be looked at. */

@@ -1,4 +1,4 @@
-/** Calls `listener` once with the reason, when `signal` aborts or has aborted. Returns how to stop listening. */
+/** Calls `listener` once with the reason, when `signal` aborts or has. Returns how to stop listening. */
 export function onAbort(signal: AbortSignal, listener: (reason: unknown) => void): () => void {
   const abort = () => listener(signal.reason)
   if (signal.aborted) abort()
