@@ -185,8 +185,9 @@ async function* attachmentBytesOf(
 }
 
 /**
- * Returns digests of which the bytes, as sent or inflated, must have one; none where no digest tells. Where a
- * proxy recompressed the bytes, only the length and gzip's own checksum tell whether they are whole.
+ * Returns digests of which the bytes must have one, as sent or decompressed; none where no digest tells.
+ * CouchDB digests what it stores, and each replica compresses for itself. Where a proxy has recompressed the
+ * bytes, only the length and gzip's own checksum tell whether they are whole.
  */
 function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)[] {
   const tag = digestInTag(headers.etag)

@@ -14,8 +14,9 @@ const ATTEMPTS = 5
 const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
 
 /**
- * `agree`: each copy of a shard has what any had when asked. `behind`: some still do not. `unchecked`: the
- * credentials are not an administrator's, or the server does not tell.
+ * Tells how the copies of a database's shards are. `agree`: each has what any had when it was asked.
+ * `behind`: some still do not. `unchecked`: the credentials are not a server administrator's, or the server
+ * does not tell.
  */
 export type CopiesState = 'agree' | 'behind' | 'unchecked'
 
@@ -40,8 +41,9 @@ interface Checkpoint {
 }
 
 /**
- * Brings a database's copies to one state, in at most {@link LONGEST_WAIT}: one that lags may answer a read.
- * @throws what ends the client's signal; later reads meet the database's failures
+ * Brings the copies of a database to one state, in at most {@link LONGEST_WAIT}: a read may be answered by
+ * one that was down and lags.
+ * @throws what ends the client's signal; failures of the database are left to the reads that follow
  */
 export async function settleCopies(
   db: CouchDatabase,

@@ -2,8 +2,9 @@ import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.
 import { CouchError, isMissing } from './errors.js'
 
 /**
- * Tells whether a database was created again, purged, or went back, which the feed does not show. Copies of a
- * shard count purges and changes by themselves: numbers are compared only where there is one.
+ * Tells whether a database is still the one whose reading began: the feed does not show that it was created
+ * again, purged, or went back. Copies of a shard count purges and changes by themselves, so the numbers are
+ * compared only where there is one copy.
  */
 export class SourceWatch {
   readonly #source: CouchDatabase

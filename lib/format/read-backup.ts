@@ -69,7 +69,10 @@ const DATABASE_MEMBERS = new Set([
 ])
 const MAX_MEMBER = 256 * 1024
 
-/** Reads a backup in JSON of any form in bounded memory. @throws InvalidBackupError, TooLargeError */
+/**
+ * Reads a backup in JSON of any form, documents inline or in `compressed_docs` (base64 of a deflated array),
+ * in bounded memory. @throws InvalidBackupError (400, naming the field or the offset), TooLargeError (413)
+ */
 export async function* readBackup(
   body: AsyncIterable<Uint8Array>,
   options: ReadBackupOptions

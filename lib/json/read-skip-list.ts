@@ -3,7 +3,10 @@ import type { Steps } from '../waits/steps.js'
 const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)*)?\]$/s
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
 
-/** Reads ids from a JSON array (also single-quoted) or comma-separated, quoted or not; else `undefined`. */
+/**
+ * Reads ids from a JSON array, also one with single quotes, or from text with commas, any in quotes; else
+ * returns `undefined`. An id with a comma, or with white space or a quote at an end, needs an array.
+ */
 export function* readSkipList(text: string): Steps<string[] | undefined> {
   const list = text.trim()
   if (list.startsWith('[')) return yield* readArray(list)

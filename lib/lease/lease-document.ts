@@ -42,7 +42,10 @@ export interface LeaseLeaf extends LeaseState {
   doc: Leaf['doc']
 }
 
-/** Tells which copies accepted a write, or `null`. Most can accept only one write over a revision. */
+/**
+ * Tells which copies accepted a write: most, one of two, fewer, or (`null`) none. Of the writes over one
+ * revision, most copies can have accepted only one.
+ */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
 /** Matches the ids that an operation's record can have: no other operation could record its end. */

@@ -223,7 +223,10 @@ export class Leases {
     await takenBack.catch(expected(isCouchError, undefined))
   }
 
-  /** Removes a claim, or frees the last: if all were removed, copies would make different next revisions. */
+  /**
+   * Removes a claim where another leaf stays. Where only claims stand, frees the one that CouchDB shows: if
+   * all were removed at once, copies would make different revisions of the next.
+   */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
     const live = (await this.#read()).filter(({ deleted }) => !deleted)

@@ -104,7 +104,7 @@ export class Lifecycle {
     return undefined
   }
 
-  /** Records a failure again if no operation is in progress and, under the lease, `isLate` says so. */
+  /** Records a failure again under the lease, if `isLate` then says so and no operation is running. */
   async failAgain(
     kind: OperationKind,
     id: string,

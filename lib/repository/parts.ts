@@ -59,7 +59,11 @@ export class Parts {
     return (await this.#unlisted(backup)).length > 0
   }
 
-  /** Deletes a backup's unlisted parts; those that a lagging replica hides stay until the next look. */
+  /**
+   * Deletes the parts of a backup that no header lists, all or those of one database. Parts that a lagging
+   * replica does not show stay until a failed backup is looked after again, or until a complete one is
+   * checked.
+   */
   async remove(backup: string, database?: LogicalDatabase): Promise<void> {
     for (const parts of groupsOf(await this.#unlisted(backup, database)))
       await this.#db.deleteRevisions(parts)

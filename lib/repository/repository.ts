@@ -136,7 +136,10 @@ export class Repository {
     return new RunningBackup(id, this.#store)
   }
 
-  /** Returns a namer of backups later than any before, whatever the clock says; it throws ReservedIdError. */
+  /**
+   * Returns a function that names new backups, later than any before, whatever the clock says, from the
+   * newest number and the ids that other documents have. After too many of these, it throws ReservedIdError.
+   */
   async newIds(): Promise<(newest: bigint, taken: readonly string[]) => { id: string; carried: bigint }> {
     const newestListed = (await this.list()).at(-1)
     return (newest, taken) => {

@@ -86,7 +86,10 @@ export class Confirmation {
     else tally.fail(outcome)
   }
 
-  /** Writes a document until it shows, alone if created. @returns how to count it, or why it failed */
+  /**
+   * Writes a document until it shows. What was created must be the only version; of conflicts that were there
+   * before, only what this restore has written goes. @returns how to count it, or why it failed
+   */
   async #writeUntilAlone(
     document: SourceDocument,
     counted: Counted

@@ -23,7 +23,7 @@ interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
   dryRun: boolean
 }
 
-/** Makes a database what the backup holds. @returns the state of its copies @throws CouchError */
+/** Makes a database what the backup holds; documents that fail are counted. @throws CouchError */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
   const { target: db, isOwn, dryRun, keepTypes } = options
   const found = await TargetView.find(db, isOwn)

@@ -71,7 +71,10 @@ export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<bool
   return all.size === others.size
 }
 
-/** Returns a keyed digest without the revision. Equal digests mean equal content, not the reverse. */
+/**
+ * Returns a keyed digest of a document without its revision. Equal digests mean equal content; equal content
+ * may be spelled in several ways, with several digests.
+ */
 export function* contentPrint(document: DocumentBytes): Steps<string> {
   const hash = createHash('sha256').update(KEY)
   for (const piece of yield* bodyOf(document)) {

@@ -23,7 +23,11 @@ export class WriteRequests {
     this.#db = db
   }
 
-  /** Repeats `call`, a single attempt, less often for several documents, to split them. @throws CouchError */
+  /**
+   * Makes a request until it is answered or refused. After internal errors, one for several documents is
+   * given up early, to be sent in parts; so `call` makes one attempt, and attempts are counted here. @throws
+   * CouchError
+   */
   async send<T>(documents: number, call: () => Promise<T>): Promise<Sent<T>> {
     const retrier = this.#db.client.retrier()
     for (let crashes = 0; ; ) {

@@ -43,8 +43,8 @@ let sharedSince: number | undefined
 const waiting: (() => void)[] = []
 
 /**
- * Lets the event loop go on once all callers together took {@link SLICE} in this turn, else nothing.
- * Call it before each millisecond or so of work.
+ * Lets the event loop go on once all callers together took {@link SLICE} in this turn; before, there is
+ * nothing to wait for. Call it before each millisecond or so of work.
  */
 export function sharedTurn(): Promise<void> | undefined {
   if (sharedSince === undefined) beginShared()
