@@ -3,8 +3,7 @@ import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
 import { cutText, MOST } from './bytes/cut-text.js'
 
-// Errors that reach a caller of `fastify.dbBackups`, an event, the log or a reply: each has `code`,
-// `statusCode` and a row in docs/hosts.md.
+// Errors for callers, events, log and replies: each has a code, a status and a row in docs/hosts.md.
 
 type Told = string | number | { cause: unknown }
 
@@ -47,7 +46,7 @@ export class ReservedIdError extends publicError(
   409
 ) {}
 
-/** A database is missing that is needed, or that an earlier backup holds documents of. The message names the option. */
+/** A database is missing that is needed, or that a backup has documents of. The message names the option. */
 export class MissingDatabaseError extends publicError('DB_BACKUPS_MISSING_DATABASE', '%s', 409) {}
 
 /** A backup that a later version of this package has stored in a way that this one does not know. */
@@ -69,7 +68,7 @@ export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 
 /** A parameter is not what it should be. The message names it. */
 export class InvalidParameterError extends publicError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400) {}
 
-/** A body, an attachment, or what an upload inflates to is larger than allowed. The message names the limit. */
+/** A body, an attachment or an inflated upload is larger than allowed. The message names the limit. */
 export class TooLargeError extends publicError('DB_BACKUPS_TOO_LARGE', '%s', 413) {}
 
 /** Code of the host has read a body before the backups could. */
@@ -237,10 +236,7 @@ export class IncompleteRestoreError extends Error {
   }
 }
 
-/**
- * CouchDB refused a request, or gave no usable answer. Never holds the server's URL, which may carry credentials. Its
- * texts are cut, whatever a server or a document puts in them.
- */
+/** CouchDB refused a request or gave no usable answer. Texts are cut, and never hold the server's URL. */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
   readonly code = 'DB_BACKUPS_DATABASE_ERROR'

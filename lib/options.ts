@@ -37,10 +37,7 @@ export const Names = Type.Object(
 )
 const PublicUrl = Type.String({ pattern: '^https?://' })
 
-/**
- * All options, and those of Fastify's registrations. Those that are not data are checked one by one. The compiler
- * compares it with the types of options (test/types/schemas.ts).
- */
+/** Checks options that are data. The compiler compares it with their types (test/types/schemas.ts). */
 export const Options = Type.Object(
   {
     couch: Checked,
@@ -106,10 +103,7 @@ export const Options = Type.Object(
   closed
 )
 
-/**
- * Options with all defaults. `databases` and `publicUrl` call the host's functions, and may throw
- * HostValueError, each time they are read: a copy of the options keeps their values of that moment.
- */
+/** Options with defaults. Two getters call the host and may throw HostValueError; a copy keeps values. */
 export interface ResolvedOptions extends DbBackupsOptions {
   readonly databases: Required<DatabaseNames>
   readonly publicUrl?: string
@@ -223,10 +217,7 @@ function check(schema: TSchema, value: unknown, under = ''): void {
     )
 }
 
-/**
- * Returns a function that gives an option: a value, checked now, or what the host's function returns, checked each time.
- * @throws TypeError for a value
- */
+/** Returns a function that gives an option, checked now, or each time if the host gave a function. */
 function optionOf<Given, Value>(
   option: string,
   given: Given | (() => Given),

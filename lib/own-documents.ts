@@ -42,10 +42,7 @@ const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
 
-/**
- * Returns whether a document is a header, chunk, manifest, lease or notice of any version, or athena's. Only
- * the backups and system databases hold such; elsewhere, or with another type, it is the console's.
- */
+/** Returns whether a document is the plugin's or athena's. Ask only in the backups and system databases. */
 export const isOwnDocument = (id: string, type: string | undefined): boolean =>
   type !== undefined &&
   OWN_TYPES.includes(type) &&

@@ -5,13 +5,11 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
+import { AtIntervals } from '../waits/at-intervals.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
 
-/** Milliseconds between two writes of a running backup's header. */
-const PROGRESS_INTERVAL = 2000
-
-export interface BackupJobOptions {
+interface BackupJobOptions {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository
@@ -20,16 +18,13 @@ export interface BackupJobOptions {
   onPhase: (phase: BackupPhase) => void
 }
 
-/**
- * Backs up all databases, one after another, into a backup that has begun, and checks that everything was stored.
- * @returns the backup, finished; when this rejects, the backup has to be failed
- */
+/** Backs up the databases one by one, and checks what was stored. If this rejects, fail the backup. */
 export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
   const { id, sources, repository, excludeTypes, onUnreadable } = options
   const backup = repository.running(id)
   const dbs: Record<string, DatabaseSummary> = {}
   let running = 0
-  const progress = new ProgressWriter(() => backup.progress(dbs, running))
+  const progress = new AtIntervals(() => backup.progress(dbs, running))
   try {
     // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
@@ -49,7 +44,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
       if (summary.missing) await refuseLost({ id, sources, repository, database, existing })
       running = 0
       dbs[apiKey(database)] = summary
-      progress.check()
+      progress.now()
       options.onPhase({
         type: 'backup_database_finished',
         database,
@@ -58,51 +53,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
       })
     }
   } finally {
-    await progress.stop()
+    await progress.settle()
   }
   return backup.finish(dbs)
-}
-
-/** Writes progress at most once an interval, never two writes at a time. */
-class ProgressWriter {
-  readonly #write: () => Promise<void>
-  #last = performance.now()
-  #writing: Promise<void> = Promise.resolve()
-  #busy = false
-  #failure: { error: unknown } | undefined
-
-  constructor(write: () => Promise<void>) {
-    this.#write = write
-  }
-
-  /** Writes when it is time. @throws what the last write threw: a backup without a header need not go on */
-  due(): void {
-    if (this.#failure) throw this.#failure.error
-    if (this.#busy || performance.now() - this.#last < PROGRESS_INTERVAL) return
-    this.#last = performance.now()
-    this.#start()
-  }
-
-  /** Writes now, unless a write is under way. @throws what the last write threw */
-  check(): void {
-    if (this.#failure) throw this.#failure.error
-    if (!this.#busy) this.#start()
-  }
-
-  async stop(): Promise<void> {
-    this.#busy = true
-    await this.#writing
-  }
-
-  #start(): void {
-    this.#busy = true
-    this.#writing = this.#write().then(
-      () => {
-        this.#busy = false
-      },
-      (error: unknown) => {
-        this.#failure = { error }
-      }
-    )
-  }
 }

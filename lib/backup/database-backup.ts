@@ -45,7 +45,7 @@ const ROUNDS_FOR_VANISHED = 5
 /** Further attempts at a database that became another one while it was read. */
 const READ_AGAIN = 3
 
-export interface DatabaseBackupOptions {
+interface DatabaseBackupOptions {
   source: CouchDatabase
   backup: RunningBackup
   database: LogicalDatabase
@@ -70,9 +70,8 @@ interface Batch {
 }
 
 /**
- * Backs up one database as of one update sequence, again from its start if it was created again or purged
- * meanwhile. A missing database has no documents; the summary says so.
- * @throws CouchError, and whatever ends the client's signal
+ * Backs up a database at one update sequence, again from its start if it was created again or purged. A
+ * missing database has no documents; the summary says so. @throws CouchError, what ends the signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseSummary> {
   const { source, backup, database } = options

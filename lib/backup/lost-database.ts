@@ -5,7 +5,7 @@ import { MissingDatabaseError } from '../errors.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 
-export interface LostDatabase {
+interface LostDatabase {
   id: string
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository
@@ -20,9 +20,8 @@ export async function namesOfExisting(sources: readonly CouchDatabase[]): Promis
 }
 
 /**
- * Checks that a missing database never existed. If the last complete backup holds documents of it, it was
- * deleted or renamed in the configuration: backups without it would replace good ones.
- * @throws MissingDatabaseError
+ * Checks that the last complete backup holds nothing of a missing database, which was lost otherwise: backups
+ * without it would replace good ones. @throws MissingDatabaseError
  */
 export async function refuseLost(lost: LostDatabase): Promise<void> {
   const { sources, database, existing } = lost

@@ -11,7 +11,7 @@ const NAMED = 100
 const MAX_ID = 512
 const MAX_REASON = 256
 
-export interface Unread {
+interface Unread {
   /** Absent where it was read, and could not be stored: it is not asked for again. */
   rev?: string
   failure: ReadFailure
@@ -65,14 +65,12 @@ export class RefusedLines {
   }
 }
 
-/** Makes the failure for a revision of the feed that is gone. */
 export const goneFailure = (id: string): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     error: 'missing',
     reason: 'the changes feed names a revision that the database does not have'
   })
 
-/** Makes the failure for a document that the database did not take. */
 export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
   new CouchError(`document "${id.slice(0, 120)}"`, {
     status: refusal.status,

@@ -30,10 +30,7 @@ export async function drain(body: Readable): Promise<void> {
   body.pause()
 }
 
-/**
- * Drops the rest of a body after a reply by others: reads on for a moment, so that the sender sees the reply,
- * then destroys it. A request loses its connection, a file is closed.
- */
+/** Reads a body on for a moment, so that its sender sees the reply sent by others, then destroys it. */
 export function abandon(body: Readable): void {
   if (body.readableEnded || body.destroyed) return
   const timer = setTimeout(() => close(body), DRAIN_MS)

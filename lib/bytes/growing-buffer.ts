@@ -21,7 +21,6 @@ export class GrowingBuffer {
     this.#used = 0
   }
 
-  /** Returns the text so far. */
   get bytes(): Buffer {
     return this.#buffer.subarray(0, this.#used)
   }
@@ -44,10 +43,7 @@ export class GrowingBuffer {
   }
 }
 
-/**
- * Joins the pieces of a text, in memory that is reused: copies of collected pieces would take their bytes
- * twice, and become garbage that is collected late.
- */
+/** Joins the pieces of a text in reused memory: copies become garbage that is collected late. */
 export class Pieces {
   readonly #memory: GrowingBuffer | undefined
   #pieces: Uint8Array[] = []

@@ -1,10 +1,8 @@
-export interface Peeked {
-  head: Buffer
-  all: AsyncGenerator<Buffer>
-}
-
 /** Reads `count` bytes ahead, or fewer if there are no more. */
-export async function headOf(pieces: AsyncIterable<Uint8Array>, count: number): Promise<Peeked> {
+export async function headOf(
+  pieces: AsyncIterable<Uint8Array>,
+  count: number
+): Promise<{ head: Buffer; all: AsyncGenerator<Buffer> }> {
   const iterator = pieces[Symbol.asyncIterator]()
   let head: Buffer = Buffer.alloc(0)
   while (head.length < count) {

@@ -2,11 +2,11 @@ import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
 
-/** Pieces shorter than this are copied and joined. Each takes some 400 bytes of objects, whatever its length. */
+/** Bytes below which pieces are joined: each takes some 400 bytes of objects, whatever its length. */
 const SMALL = 1024
 /** Bytes that are joined to one piece at most. */
 const BLOCK = 4096
-/** Small pieces of requests in one turn of the event loop. Node.js takes a microsecond or more to parse one. */
+/** Small pieces of requests in one turn of the event loop: parsing one takes a microsecond or more. */
 const MOST = 4096
 
 /** Joins the small pieces of a request's body that nobody has begun to read, see {@link joinSmallPieces}. */
@@ -16,12 +16,9 @@ export function joinPiecesOfRequest(body: IncomingMessage | Http2ServerRequest):
 }
 
 /**
- * Joins the small pieces that a parser pushes into a body, before the body queues them. A sender that puts each byte in
- * a chunk of its own would otherwise fill the queue, which has a bound in bytes only, with tens of thousands of buffers.
- * What has come in a turn of the event loop is passed on at its end, or with the end of the body.
- *
- * @param most small pieces after which the parser stops until then. Not for the parser of undici, which stops amid what
- *   it has read from its socket, and copies the rest
+ * Joins small pieces from a parser, at most until the turn of the event loop ends: single bytes would fill
+ * the body's queue, which has a bound in bytes only, with tens of thousands of buffers.
+ * @param most small pieces that stop the parser; not for undici's, which stops amid what it read, and copies
  */
 export function joinSmallPieces(body: Readable, most = Number.POSITIVE_INFINITY): void {
   const joiner = new Joiner(body, most)
@@ -50,7 +47,7 @@ class Joiner {
     this.#push = body.push.bind(body)
   }
 
-  /** Takes the place of `Readable.push`. @returns whether the parser may go on; else the next flush has it go on */
+  /** Replaces `Readable.push`. @returns whether the parser may go on; else the next flush resumes it */
   push(piece: Piece, encoding?: BufferEncoding): boolean {
     if (!isSmall(piece)) {
       this.#passOn()
@@ -99,7 +96,7 @@ function flushLater(joiner: Joiner): void {
   begun = true
 }
 
-/** Flushes what {@link MOST} pieces were joined of. Of many parsers that were stopped, not all go on in the same turn. */
+/** Flushes {@link MOST} pieces: not all parsers that were stopped go on in the same turn. */
 function flushSome(): void {
   for (let pieces = 0; pieces < MOST && waiting.length > 0; ) pieces += (waiting.shift() as Joiner).flush()
   begun = waiting.length > 0

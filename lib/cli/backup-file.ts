@@ -9,12 +9,7 @@ const MARGIN = 4096
 const GZIP = '\x1f\x8b'
 const MARK = '\xef\xbb\xbf'
 
-/**
- * Makes a request's body of a file with a backup, or with the gzip of one, which the server inflates.
- * @param webhookUrl put before the backup's own members, as the API wants it
- * @param onProgress told of the bytes read
- * @throws CliError when the file cannot be read, or is obviously incomplete
- */
+/** Makes a request's body of a backup's file, gzip or not, with `webhookUrl` first. @throws CliError */
 export async function uploadOf(
   path: string,
   webhookUrl: string | undefined,

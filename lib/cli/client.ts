@@ -6,7 +6,7 @@ import { retryAfter } from '../waits/retry-after.js'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
-export interface ClientOptions extends Environment {
+interface ClientOptions extends Environment {
   /** How often a call that may succeed later is repeated. */
   retries: number
   /** Milliseconds of silence that end a connection. */
@@ -79,11 +79,7 @@ export class Client {
     }
   }
 
-  /**
-   * Returns a small JSON reply, after repeated calls if they fail for the moment: an idempotent call always,
-   * another only when nothing of it has reached the server.
-   * @throws ReplyError, ConnectionError
-   */
+  /** Returns a JSON reply. Repeats an unsent or idempotent call. @throws ReplyError, ConnectionError */
   async json<T extends object>(call: Call, { idempotent }: { idempotent: boolean }): Promise<T> {
     return this.retry(
       async () => readJson<T>(await this.open(call), describe(call)),
@@ -91,10 +87,7 @@ export class Client {
     )
   }
 
-  /**
-   * Repeats a call, after a wait, while it fails for the moment.
-   * @param hasProgressed whether the failed attempt got farther than all before, which restarts the count
-   */
+  /** Repeats a call while it fails for the moment. `hasProgressed` restarts the count of failures. */
   async retry<T>(
     attempt: () => Promise<T>,
     mayRepeat: (error: CliError) => boolean = () => true,

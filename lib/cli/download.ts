@@ -3,10 +3,7 @@ import type { Client, Reply } from './client.js'
 import { CliError, ConnectionError, ReplyError } from './errors.js'
 import type { Sink } from './part-file.js'
 
-/**
- * Transfers a backup. After a broken connection, continues if the server can, else begins again.
- * @throws CliError when the backup is missing or incomplete, or attempts fail too often without a byte more
- */
+/** Transfers a backup, and resumes it after a fault where the server can. @throws CliError */
 export async function download(
   client: Client,
   id: string,

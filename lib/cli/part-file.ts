@@ -40,10 +40,7 @@ export class PartFile implements Sink {
     this.etag = note?.etag
   }
 
-  /**
-   * Opens the `.part` of a file, with what an earlier attempt at the same backup has left in it.
-   * @param force whether an existing file is replaced in the end
-   */
+  /** Opens the `.part` of a file to continue an earlier attempt. `force` replaces an existing file. */
   static async open(path: string, id: string, force: boolean): Promise<PartFile> {
     if (!force) await refuseExisting(path)
     const note = await readNote(path, id)

@@ -6,11 +6,8 @@ import { historyOf, type Leaf } from './leaves.js'
 const LOOKS = 10
 
 /**
- * Makes sure that a write which only some copies have accepted (202) stands alone: others may have accepted
- * another writer's. Of two such writers, the one whose version CouchDB does not show gives in, as it does to
- * a writer that most copies have accepted.
- * @param over revision that was written over
- * @throws CouchError with status 409 when the write was taken back
+ * Makes sure that a write accepted by some copies only (202) stands alone: of two writers over the revision
+ * `over`, the one whose version CouchDB does not show gives in. @throws CouchError (409) if taken back
  */
 export async function confirmAccepted(
   db: CouchDatabase,

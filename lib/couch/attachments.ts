@@ -186,8 +186,8 @@ async function* attachmentBytesOf(
 
 /**
  * Returns digests of which the bytes must have one, as sent or decompressed; none where no digest tells.
- * CouchDB digests what it stores, and each replica compresses for itself. Where a proxy has decompressed or
- * recompressed the bytes, only the length and gzip's own checksum tell whether they are whole.
+ * CouchDB digests what it stores, and each replica compresses for itself. Where a proxy has recompressed the
+ * bytes, only the length and gzip's own checksum tell whether they are whole.
  */
 function digestsOf(stub: AttachmentStub, headers: Headers): (Digest | undefined)[] {
   const tag = digestInTag(headers.etag)

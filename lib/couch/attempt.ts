@@ -62,10 +62,7 @@ export class Attempt {
     this.#waitsFor = this.#connection.dispatcher ? 'unknown' : 'connection'
   }
 
-  /**
-   * Sends the request, and returns when the answer's head has come.
-   * @throws CouchError, also for a refusal, what `beforeWrite` throws, and the signal's reason
-   */
+  /** Resolves with the answer's head. @throws CouchError, what `beforeWrite` throws, the signal's reason */
   async send(agent: Agent): Promise<CouchResponse> {
     const { signal } = this.#settings
     signal?.throwIfAborted()

@@ -34,10 +34,7 @@ interface NanoConfig {
 
 type Couch = ServerScope | (() => ServerScope)
 
-/**
- * Checks the option `couch` as far as possible before a request. A function may have nothing to give yet.
- * @throws TypeError that tells what is wrong and what to do
- */
+/** Checks the option `couch`, unless its function has nothing to give yet. @throws TypeError */
 export function checkCouch(couch: Couch): void {
   const given = typeof couch === 'function' ? nowOf(couch) : (couch ?? null)
   const problem = given === undefined ? undefined : problemOf(given)
@@ -78,11 +75,7 @@ export function connectionTo(couch: Couch): Connection {
   }
 }
 
-/**
- * Reads address, credentials (of the URL, of `headers`, or of `nano.auth()`), headers and dispatcher of a
- * nano server scope.
- * @throws HostValueError when it is not a nano server scope that can be used
- */
+/** Reads address, credentials, headers and dispatcher of nano's server scope. @throws HostValueError */
 export function connectionOf(couch: ServerScope): Connection {
   const problem = problemOf(couch)
   if (problem) throw new HostValueError('couch', problem === 'none' ? 'no nano server scope' : problem)

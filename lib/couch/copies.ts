@@ -41,8 +41,8 @@ interface Checkpoint {
 }
 
 /**
- * Brings the copies of a database to one state, waiting at most {@link LONGEST_WAIT}. Any one copy answers a
- * read of the whole database, even one that was down and lags. Copies on nodes that are down answer nothing.
+ * Brings the copies of a database to one state, in at most {@link LONGEST_WAIT}: a read may be answered by
+ * one that was down and lags.
  * @throws what ends the client's signal; failures of the database are left to the reads that follow
  */
 export async function settleCopies(

@@ -79,9 +79,8 @@ type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 const MODIFY_ATTEMPTS = 12
 
 /**
- * One CouchDB database. Methods throw CouchError, and retry by the policy of their client: until the value
- * has come, until a stream begins, or, for {@link bulkGet} and uncompressed attachments, to the end. Callers
- * that count attempts themselves use {@link once}.
+ * One CouchDB database. Methods throw CouchError, and are retried by policy: until the value has come, a
+ * stream begins, or, for {@link bulkGet} and uncompressed attachments, to the end. See also {@link once}.
  */
 export class CouchDatabase {
   readonly client: CouchClient
@@ -119,10 +118,7 @@ export class CouchDatabase {
     })
   }
 
-  /**
-   * Returns what the server tells of the database; `null` when there is none.
-   * @throws CouchError also when another node knows the database, and this one has not learned of it in time
-   */
+  /** Returns the database's info, if any. @throws CouchError when this node does not learn of it in time */
   async find(): Promise<DatabaseInfo | null> {
     const retrier = this.client.retrier()
     for (;;) {
@@ -225,11 +221,7 @@ export class CouchDatabase {
     await this.client.json({ method: 'DELETE', path: [this.name, id], query: { rev }, write: true })
   }
 
-  /**
-   * Writes the version that `change` makes of a document, again after each conflict. When a reply was lost,
-   * what was written is recognized in the conflict.
-   * @param change returns `null` to leave the document as it is
-   */
+  /** Writes what `change` makes of a document, unless that is `null`; again after conflicts, lost replies. */
   async modify<T extends object>(
     id: string,
     change: (current: (T & { _id: string; _rev: string }) | null) => T | null
@@ -379,10 +371,7 @@ export class CouchDatabase {
     }
   }
 
-  /**
-   * Opens an attachment's bytes. An uncompressed body goes on where it broke.
-   * @param options.gzip asks for compressed bytes where they are stored so; `content-encoding` tells
-   */
+  /** Opens an attachment; continues an uncompressed one where it broke. `gzip` gives it as it is stored. */
   async attachment(
     id: string,
     name: string,
@@ -394,10 +383,8 @@ export class CouchDatabase {
   }
 
   /**
-   * Stores an attachment on the current revision `rev`, and returns the new revision. Sending may take any
-   * time.
+   * Stores an attachment on the revision `rev`, in any time. @throws CouchError (409 on a conflict)
    * @param deadline ends the request; without it, the waits for a connection and for the answer have one
-   * @throws CouchError with status 409 when `rev` is not the current revision
    */
   async putAttachment(
     id: string,

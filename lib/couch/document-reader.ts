@@ -38,10 +38,7 @@ export class DocumentReader {
     this.#once = db.once
   }
 
-  /**
-   * Reads documents, each as it arrives. Where the answer for several fails, they are asked for by halves.
-   * @throws CouchError when the database does not answer at all, or keeps silent about one document after another
-   */
+  /** Reads documents as they arrive, in halves after a fault. @throws CouchError when nothing is answered */
   read(wanted: readonly Wanted[], options: { attachments: boolean }): AsyncGenerator<ReadDocument> {
     return this.#read(this.#failures < PATIENCE ? this.#db : this.#hasty, wanted, options)
   }

@@ -8,10 +8,8 @@ const MAX_KEY = 64 * 1024 * 1024
 const MAX_REFUSAL = 64 * 1024
 
 /**
- * Yields the bytes of the value at `path` in an answer as they arrive.
- * @param refused where the answer says why there is none
- * @returns `undefined`, or, where the value did not come, what stands at `refused`: an empty object when nothing does
- * @throws CouchError (retryable) when the answer is cut, or is not JSON
+ * Yields the bytes of the value at `path` as they arrive. @returns `undefined`, or, without the value, what
+ * stands at `refused`, by default an empty object. @throws CouchError (retryable) if it is cut or no JSON
  */
 export async function* jsonPart(
   body: AsyncIterable<Buffer>,

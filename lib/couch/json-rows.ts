@@ -64,10 +64,7 @@ export async function* jsonRows(
   }
 }
 
-/**
- * Reads one string member of an answer, and leaves the rest unread; `undefined` without it.
- * @throws CouchError (retryable) when the answer is cut, or is not JSON
- */
+/** Reads one string member of an answer, if any, and drops the rest. @throws CouchError (retryable) */
 export async function stringMember(body: AsyncIterable<Buffer>, member: string): Promise<string | undefined> {
   const pieces: Uint8Array[] = []
   const values: string[] = []

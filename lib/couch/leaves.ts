@@ -9,10 +9,8 @@ export interface Leaf {
 }
 
 /**
- * Returns the leaf that CouchDB shows as the document, with the revisions of other live leaves; `null`
- * without any. Live comes before deleted, then the longest history, then the digest that sorts last
- * (https://docs.couchdb.org/en/stable/replication/conflicts.html).
- * @param leaves as CouchDB sends them
+ * Returns the leaf that CouchDB shows (live, longest history, last digest), and other live revisions; or
+ * `null` (https://docs.couchdb.org/en/stable/replication/conflicts.html).
  */
 export function* winnerOf(
   leaves: readonly Uint8Array[]

@@ -16,9 +16,8 @@ export interface MultipartBody {
 }
 
 /**
- * Makes a `multipart/related` body as CouchDB reads it: the document, then its attachments' bytes in its
+ * Makes a `multipart/related` body: `document`, with `"follows":true` and lengths, then attachments in its
  * order (https://docs.couchdb.org/en/stable/api/document/common.html#creating-multiple-attachments).
- * @param document pieces of the JSON whose `_attachments` say `"follows":true` and the length of each part
  */
 export function* multipartRelated(
   document: readonly Buffer[],

@@ -33,10 +33,7 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
     .catch(expected(isCouchError, null))
 }
 
-/**
- * Returns whether any node knows a database: one that was down at its creation does not, until it is told.
- * `false` where the credentials or the server do not let nodes be asked.
- */
+/** Returns whether any node knows a database (one that was down may not); `false` if none can be asked. */
 export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
   const client = asked.once
   const knows = (node: string): Promise<boolean> =>

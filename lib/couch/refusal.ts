@@ -31,8 +31,7 @@ export async function refusal(
     error: redirect ? 'bad_answer' : error,
     reason,
     gateway,
-    // A 401 may be a password being rotated: `connect` is asked again.
-    // A document that is refused stays refused, also where that is called a server error.
+    // `connect` is asked again after a 401: passwords rotate. A refused document stays refused.
     retryable:
       redirect ||
       (error !== 'doc_validation' &&

@@ -17,11 +17,7 @@ export class RequestSize {
   }
 }
 
-/**
- * Calls for several items in parts: divides those whose bodies take more than the server does, and those that it refuses.
- * @param bytesOf returns the bytes of an item in a body
- * @param isDivided returns whether fewer items may not fail so
- */
+/** Calls for items in parts: halves a part that is too large, or whose failure `isDivided` tells to halve. */
 export async function* inParts<T, R>(
   items: readonly T[],
   size: RequestSize,

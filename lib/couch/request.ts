@@ -1,7 +1,7 @@
 import { slicesOf } from '../bytes/views.js'
-import type { Target } from './target.js'
+import type { RequestTarget } from './target.js'
 
-export interface CouchRequest extends Target {
+export interface CouchRequest extends RequestTarget {
   method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
   json?: unknown
   /** Bytes to send, or a function that starts a stream of them anew for every attempt. */
@@ -40,10 +40,7 @@ export const startedAnew = (start: () => AsyncIterable<Uint8Array>): AsyncIterab
   [Symbol.asyncIterator]: () => start()[Symbol.asyncIterator]()
 })
 
-/**
- * Checks the right of one request to write. The check runs as the body is read, which begins when the request
- * has got its connection, whatever the host's dispatcher; undici sends the head with the first piece.
- */
+/** Checks the right to write as the body is read, which begins once there is a connection. */
 export class Fence {
   readonly #beforeWrite: () => void
   readonly #abort: AbortController

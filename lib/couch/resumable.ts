@@ -8,10 +8,7 @@ const FIRST_SILENCE = 1500
 /** Bytes dropped from the end of a broken answer: CouchDB may append its error reply to an attachment. */
 const UNCERTAIN = 64 * 1024
 
-/**
- * Opens the answer to a GET whose bytes are the same each time, and continues it where it breaks. After a
- * silence the answer is asked for again; each further silence may be twice as long, up to the client's own.
- */
+/** Continues a GET of constant bytes where it breaks or is silent; each silence may be twice the last. */
 export async function openResumable(client: CouchClient, request: CouchRequest): Promise<CouchResponse> {
   let silence = FIRST_SILENCE
 

@@ -122,10 +122,7 @@ export function* bulkGetRow(row: Uint8Array): Steps<FoundDocument> {
   return { id, ...(yield* winnerOf(leaves)) }
 }
 
-/**
- * Throws the fault that a `_bulk_get` reports in place of a document. `not_found` (the revision is gone) and
- * `illegal_docid` (a partitioned database cannot have the document) are no faults.
- */
+/** Throws the fault of a `_bulk_get` row, but not for a missing revision or an id that cannot exist. */
 export function rejectServerError(bytes: Uint8Array): void {
   const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
   if (error === 'not_found' || error === 'illegal_docid') return

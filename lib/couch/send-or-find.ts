@@ -15,10 +15,7 @@ export interface FindableWrite<T> {
   patience: number
 }
 
-/**
- * Sends a write once, and looks for it while no answer comes: CouchDB may store without answering.
- * @throws CouchError what the request failed with; whether it wrote is then unknown
- */
+/** Sends a write once, and looks for it while CouchDB does not answer. @throws CouchError: outcome unknown */
 export async function sendOrFind<T>({ send, find, patience }: FindableWrite<T>): Promise<T> {
   const deadline = new LinkedAbort()
   let sent = () => {}

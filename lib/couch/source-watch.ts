@@ -2,9 +2,9 @@ import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.
 import { CouchError, isMissing } from './errors.js'
 
 /**
- * Tells whether a database is still the one whose reading began. The changes feed does not show that a
- * database was created again, lost documents to a purge, or went back in its sequences. Each copy of a shard
- * counts purges and changes by itself: the numbers are compared only where there is one copy.
+ * Tells whether a database is still the one whose reading began: the feed does not show that it was created
+ * again, purged, or went back. Copies of a shard count purges and changes by themselves, so the numbers are
+ * compared only where there is one copy.
  */
 export class SourceWatch {
   readonly #source: CouchDatabase
@@ -17,10 +17,7 @@ export class SourceWatch {
     this.#source = source
   }
 
-  /**
-   * Notes the state of the database; `null` when there is none. Call it before each reading from the start.
-   * @throws CouchError when a database that was there before is gone
-   */
+  /** Notes the state, if any. Call it before each reading from the start. @throws CouchError if it is gone */
   async begin(): Promise<DatabaseInfo | null> {
     const info = this.#begun ? await this.#infoAfter(this.#source) : await this.#source.find()
     if (!info) return null
@@ -31,11 +28,7 @@ export class SourceWatch {
     return info
   }
 
-  /**
-   * Returns whether the database has become another one. Call it after the last request that reads documents.
-   * @param since the update sequence that was read up to
-   * @throws CouchError when the database is gone
-   */
+  /** Returns whether the database became another; call it after the last read. @throws CouchError if gone */
   async changed(since: string): Promise<boolean> {
     return this.#isAnother(await this.#infoAfter(this.#source), since)
   }

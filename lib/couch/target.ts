@@ -1,5 +1,5 @@
 /** Path and query of a request's URL, below the server's own. */
-export interface Target {
+export interface RequestTarget {
   /** Segments of the path, not encoded. */
   path: readonly string[]
   query?: Record<string, string | number | boolean | undefined>
@@ -13,7 +13,7 @@ const MAX_HEAD_TEXT = 1024
 const SPECIAL = /^(_design|_local)\/(.*)$/s
 
 /** Returns whether a URL can carry path and query: ids, names and revisions may be of any kind. */
-export function fitsUrl(target: Target): boolean {
+export function fitsUrl(target: RequestTarget): boolean {
   const isShort = target.path.every((segment) => segment.length <= MAX_TARGET)
   return isShort && target.path.every(isSegment) && encodeTarget(target).length <= MAX_TARGET
 }
@@ -23,7 +23,7 @@ export const fitsHead = (text: string): boolean =>
   text.length <= MAX_HEAD_TEXT && encodeURIComponent(text).length <= MAX_HEAD_TEXT
 
 /** Returns path and query as they are sent. Design and local documents keep the slash after their prefix. */
-export function encodeTarget({ path, query }: Target): string {
+export function encodeTarget({ path, query }: RequestTarget): string {
   const segments = path.map((segment) => {
     const special = SPECIAL.exec(segment)
     return special ? `${special[1]}/${encodeURIComponent(special[2])}` : encodeURIComponent(segment)

@@ -34,10 +34,7 @@ export function checkAbout(member: keyof typeof ABOUT, value: unknown, where: st
   return { [member]: value }
 }
 
-/**
- * Returns the ids of documents that could not be backed up, which an exact restore must not delete.
- * @throws BackupNotRestorableError when the backup does not name them all
- */
+/** Returns the ids that an exact restore must keep. @throws BackupNotRestorableError if some are not named */
 export function unreadableIds({ unreadable = [], unreadable_count: count = 0 }: AboutDatabase): string[] {
   if (count > unreadable.length || unreadable.some(({ id_truncated: cut }) => cut))
     throw new BackupNotRestorableError(

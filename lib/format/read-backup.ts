@@ -70,9 +70,8 @@ const DATABASE_MEMBERS = new Set([
 const MAX_MEMBER = 256 * 1024
 
 /**
- * Reads a backup in JSON of any form: documents inline, or in `compressed_docs` (base64 of a deflated JSON
- * array). Its memory does not depend on the size.
- * @throws InvalidBackupError (400, naming the field or the offset), TooLargeError (413)
+ * Reads a backup in JSON of any form, documents inline or in `compressed_docs` (base64 of a deflated array),
+ * in bounded memory. @throws InvalidBackupError (400, naming the field or the offset), TooLargeError (413)
  */
 export async function* readBackup(
   body: AsyncIterable<Uint8Array>,

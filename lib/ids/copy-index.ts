@@ -8,10 +8,8 @@ const DELETED = -1
 export const MAX_REPEATED = 3_000_000
 
 /**
- * Tells which copy of a document is the last, in streams where nearly every document comes once. A filter
- * finds ids that may have come before; the ordinal of the last copy is kept only for those. A mistake is
- * harmless: an only copy is also the last. Memory follows the number of repeated documents, 12 to 32 bytes
- * each.
+ * Tells which copy of a document is the last: keeps the last ordinal only of ids that a filter takes for
+ * repeated. An only copy mistaken for one is also the last. Takes 12 to 32 bytes a repeated document.
  */
 export class CopyIndex {
   readonly #seen: SeenIds

@@ -6,10 +6,7 @@ const LOAD = 0.75
 const SEGMENTS = 64
 const FEWEST_SLOTS = 32
 
-/**
- * A hash table with open addressing, by fingerprint: two words an entry, and more for its user. A slot is
- * free while its last word is 0. Places are valid until the next call of {@link place}.
- */
+/** Maps fingerprints to words. A free slot's last word is 0. Places are valid until {@link place} runs. */
 export class FingerprintTable {
   readonly #width: number
   readonly #segments: Segment[]

@@ -7,10 +7,7 @@ const LARGEST = 2 ** 27
 /** Size of each filter relative to the one before. */
 const GROWTH = 4
 
-/**
- * Tells which ids may have been added before, by Bloom filters, each larger than the one before. Memory
- * follows the number of ids, from 8 KiB to 22 MiB; beyond four million, more ids are mistaken.
- */
+/** Tells which ids may have been added before: Bloom filters of 8 KiB to 22 MiB, for four million. */
 export class SeenIds {
   readonly #filters: BloomFilter[]
 

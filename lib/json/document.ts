@@ -50,10 +50,7 @@ const ID = new KnownNames(['_id'])
 /** CouchDB takes more than it makes: with `new_edits: false`, a revision is a number, a dash and any text. */
 const REV = /^[0-9]+-/
 
-/**
- * Reads the members of a document that CouchDB gives a meaning to. @throws InvalidDocumentError
- * @param bytes one well-formed JSON object; what follows it is left out
- */
+/** Reads the members that mean something to CouchDB of a valid JSON object. @throws InvalidDocumentError */
 export const readDocument = (bytes: Uint8Array): DocumentBytes => atOnce(documentSteps(bytes))
 
 /** Does what {@link readDocument} does, for documents that may be long. */
@@ -122,10 +119,7 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
   return { keyStart: cursor.keyStart, start: cursor.valueStart, end: cursor.valueEnd }
 }
 
-/**
- * Returns the document with its revision replaced (`null`: none) and without members that describe revisions.
- * All other bytes stay; long pieces are views of the document.
- */
+/** Returns views of the document with another revision, or none, and without members of revisions. */
 export function piecesWithRevision(document: DocumentBytes, rev: string | null): Steps<Buffer[]> {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }

@@ -6,15 +6,7 @@ const BACKSLASH = 0x5c
 /** Bytes walked over in one step: a fraction of a millisecond, or one before V8 has compiled the loop. */
 const STEP = 32 * 1024
 
-/**
- * Walks the members of one JSON object. The bytes must be a JSON object already known to be well-formed (see
- * `JsonScanner`); nothing is checked again.
- *
- * ```ts
- * const cursor = new MemberCursor(bytes)
- * while (cursor.next()) if (cursor.key() === '_id') use(cursor.valueStart, cursor.valueEnd)
- * ```
- */
+/** Walks the members of a JSON object known to be well-formed; nothing is checked again. */
 export class MemberCursor {
   readonly bytes: Uint8Array
   /** Offset of the key's opening quote. */

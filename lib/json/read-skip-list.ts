@@ -4,9 +4,8 @@ const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
 
 /**
- * Reads document ids from a JSON array, one with single quotes, one id or several with commas, or any of
- * these in quotes; `undefined` for other text. An id with a comma, or with white space or a quote at an end,
- * needs an array.
+ * Reads ids from a JSON array, also one with single quotes, or from text with commas, any in quotes; else
+ * returns `undefined`. An id with a comma, or with white space or a quote at an end, needs an array.
  */
 export function* readSkipList(text: string): Steps<string[] | undefined> {
   const list = text.trim()

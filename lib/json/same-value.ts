@@ -7,9 +7,8 @@ const STEP = 2000
 const LONG = 64 * 1024
 
 /**
- * Returns whether two well-formed JSON texts say the same to CouchDB: strings are compared decoded, integers
- * digit by digit, other numbers as doubles. An integer never equals a fraction; members must have the same
- * order.
+ * Returns whether two valid JSON texts say the same to CouchDB, with members in the same order: compares
+ * strings decoded, integers digit by digit, other numbers as doubles. An integer never equals a fraction.
  */
 export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
   if (a.equals(b)) return true

@@ -76,10 +76,7 @@ enum State {
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MAX_KEY_BYTES = 64 * 1024
-/**
- * Levels of nesting by default, one byte each. A level takes two bytes of text: a document of 16 MiB, the
- * most that a restore takes, is no deeper.
- */
+/** Levels of nesting, one byte each: no JSON of 16 MiB, the most that a restore takes, is deeper. */
 export const MAX_DEPTH = 8 * 1024 * 1024
 /** Room is made for more when it is needed. */
 const USUAL_DEPTH = 256
@@ -126,9 +123,8 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
 }
 
 /**
- * Scans JSON (RFC 8259) strictly and incrementally, and builds no values: the visitor chooses which parts to
- * walk into and which to receive as the bytes that were sent. Holds one byte a level.
- * @throws JsonSyntaxError from `write` and `end`, with the offset of the first wrong byte
+ * Scans JSON (RFC 8259) strictly and incrementally. The visitor chooses what to walk into, and what to get as
+ * bytes. Holds one byte a level. @throws JsonSyntaxError, with the offset of the first wrong byte
  */
 export class JsonScanner {
   readonly #visitor: JsonVisitor
@@ -395,9 +391,8 @@ export class JsonScanner {
   }
 
   /**
-   * Skims a container that nobody walks into, up to its end or to a token that is wrong, cut or rare. Several
-   * times as fast as the states, for most bytes of most texts.
-   * @returns where it stopped; `#state` and `#depth` are those of that place
+   * Skims a container that nobody walks into, several times as fast as the states, up to its end or a token
+   * that is wrong, cut or rare. @returns where; `#state` and `#depth` are those of that place
    */
   #skim(chunk: Uint8Array, from: number, fromState: State): number {
     const length = chunk.length

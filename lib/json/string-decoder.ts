@@ -4,8 +4,8 @@ const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
 /**
- * Finds what the next piece goes on with, in text with a character for each byte: an escape, half of a surrogate pair with
- * what there is of the other half, or a character beyond ASCII, which may be whole.
+ * Finds what the next piece continues, in text with a character for each byte: an escape, half of a surrogate
+ * pair with what there is of the other half, or a character beyond ASCII, which may be whole.
  */
 const UNFINISHED =
   /(?<!\\)(?:\\\\)*(\\(?:u[dD][89abAB]..(?:\\(?:u.{0,3})?)?|u.{0,3})?)$|([\xc2-\xf4][\x80-\xbf]*)$/s
@@ -14,10 +14,7 @@ const CUT_CHARACTER = 3
 /** Finds the quotes around the string. */
 const QUOTES = /^"|"$(?<=(?<!\\)(?:\\\\)*")/g
 
-/**
- * Decodes a JSON string that comes in pieces to UTF-8: to the bytes that `Buffer.from(JSON.parse(text))` gives. Half of a
- * surrogate pair is no character, and becomes U+FFFD.
- */
+/** Decodes a JSON string in pieces to UTF-8, as `JSON.parse` does. Half a surrogate pair becomes U+FFFD. */
 export class JsonStringDecoder {
   /** The end of the piece before, which is decoded with the next. */
   #rest: Uint8Array = Buffer.alloc(0)

@@ -29,7 +29,6 @@ export class EarlierVersions {
     this.#keep = keep
   }
 
-  /** Returns who holds the former lease, or has left it. */
   async inspect(): Promise<FoundLease | null> {
     const found = await this.#leases?.inspect()
     return found ? { ...found, former: true } : null

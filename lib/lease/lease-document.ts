@@ -48,15 +48,12 @@ export interface LeaseLeaf extends LeaseState {
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
-/** Matches the ids that an operation's record can have: the end of another operation could not be recorded. */
+/** Matches the ids that an operation's record can have: no other operation could record its end. */
 const ID = /^[^_].{0,199}$/
 /** Matches kinds of operations, those of later versions as well: they keep others away too. */
 const OPERATION = /^[a-z][a-z_]{0,39}$/
 
-/**
- * Reads and writes the document that says who holds the lease. Methods throw CouchError. Writes make one attempt:
- * {@link Lease} and {@link Leases} try again, since they know for how long.
- */
+/** Reads and writes the lease in one attempt: callers know for how long to retry. @throws CouchError */
 export class LeaseDocument {
   readonly db: CouchDatabase
   /** Copies of the document, as the database told last. */

@@ -11,9 +11,8 @@ const RETURN_WAIT = 100
 const RETURN_LATER = 1000
 
 /**
- * The right to run a backup or a restore, while it is held. A renewal counts when most copies of the document
- * accept it before the previous one has run out. Call {@link Lease.check} right before each write: a process
- * that was paused too long learns there that it lost the lease.
+ * The right to run a backup or a restore. A renewal counts when most copies accept it in time.
+ * Call {@link Lease.check} before each write: a paused process learns there that it lost the lease.
  */
 export class Lease {
   readonly #document: LeaseDocument
@@ -34,7 +33,7 @@ export class Lease {
 
   /**
    * @param state the claim, as it was written
-   * @param times when the claim was sent, on the monotonic clock, and how long the lease lasts without a renewal
+   * @param times when the claim was sent, on the monotonic clock, and how long it lasts without a renewal
    * @param onReturned called when the lease is given back
    */
   constructor(
@@ -52,11 +51,7 @@ export class Lease {
     this.#validUntil = times.claimedAt + (state.ttl as number) * RELIED_ON
   }
 
-  /**
-   * Makes the claim a lease, which is renewed from then on.
-   * @param onLost called once when the lease is lost
-   * @returns whether that was possible
-   */
+  /** Makes the claim a lease and renews it. Calls `onLost` once. @returns whether that was possible */
   async settle(onLost: (error: LeaseLostError) => void): Promise<boolean> {
     this.#state = { ...this.#state, settled: true, ttl: this.#ttl }
     const startedAt = performance.now()
@@ -81,7 +76,7 @@ export class Lease {
     clearTimeout(this.#timer)
   }
 
-  /** Gives the lease back, in several attempts. Never throws: a lease that cannot be given back becomes stale. */
+  /** Gives the lease back, in several attempts. Never throws: a lease that is left becomes stale. */
   async release(): Promise<void> {
     if (this.#ended) return
     this.abandon()

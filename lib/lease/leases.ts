@@ -43,14 +43,10 @@ export class LeaseGoneError extends Error {
   override readonly name = 'LeaseGoneError'
 }
 
-export interface LeaseRequest {
+interface LeaseRequest {
   /** Claim of a stale lease: only that one is taken over, and no free one. */
   insteadOf?: string
-  /**
-   * Returns who is to hold it.
-   * @param carried number that the holders before have handed on, the largest
-   * @returns the number to hand on as well
-   */
+  /** Returns who is to hold it, and the number to hand on; `carried` is the largest of those before. */
   holder(carried: bigint): { holder: LeaseHolder; carried: bigint }
   /** Called once when the lease is lost. */
   onLost(error: LeaseLostError): void
@@ -106,10 +102,7 @@ export class Leases {
     return found ? { holder: holderOf(found), claim: found.claim, staleIn: found.staleIn ?? 0 } : null
   }
 
-  /**
-   * Takes the lease when it is free or stale. Tries again while others try, and after faults as its client does.
-   * @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError
-   */
+  /** Takes the lease if free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError */
   async acquire(request: LeaseRequest): Promise<Lease> {
     const retrier = this.#document.db.client.retrier()
     const until = performance.now() + PATIENCE

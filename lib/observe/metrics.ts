@@ -66,10 +66,7 @@ export class Metrics {
     }
   }
 
-  /**
-   * Notes the newest complete backup, unless a newer one is known.
-   * @param endedAt milliseconds since the epoch; `undefined` when there is none
-   */
+  /** Notes the newest complete backup by its end, in milliseconds since the epoch; ignores an older one. */
   foundBackup(endedAt: number | undefined): void {
     if (endedAt === undefined ? this.#lastBackup !== undefined : endedAt <= (this.#lastBackup ?? 0)) return
     this.#lastBackup = endedAt
@@ -187,10 +184,7 @@ function metricsOf(options: MetricsOptions) {
   }
 }
 
-/**
- * Returns the registry's metric of a name, or makes it; `method` identifies its kind.
- * @throws TypeError when the registry's is of another kind
- */
+/** Returns or makes a metric; `method` identifies its kind. @throws TypeError for one of another kind */
 function sharedMetric<Metric extends object>(
   { client, registry = client.register, prefix = '' }: MetricsOptions,
   method: keyof Metric,

@@ -23,22 +23,14 @@ export interface ActiveOperation {
   left: AbortController
   /** For the work: stops with `abort`, and never writes without the lease. */
   workClient: CouchClient
-  /**
-   * For the record: goes on after `abort`, and never writes without the lease. Gives up soon until the work begins, since
-   * somebody waits, and is as patient as the work from then on.
-   */
+  /** Records under the lease, also after `abort`. Gives up soon until the work begins: somebody waits. */
   endClient: CouchClient
-  /** Repeated calls. */
   retries: number
   /** When it got the lease, on the monotonic clock. */
   beganAt: number
 }
 
-/**
- * Returns the id of an operation.
- * @param carried number that the lease hands on from operation to operation, 0 at first
- * @returns a larger number to hand on, where the operation has one
- */
+/** Returns an id after the number that the lease hands on (0 at first), and the next number, if any. */
 export type IdAfter = (carried: bigint) => { id: string; carried?: bigint }
 
 /** The operations of this instance that hold the lease: one at a time, on all instances. */
@@ -80,11 +72,7 @@ export class ActiveOperations {
     return !former || (found && former.staleIn === 0) ? found : former
   }
 
-  /**
-   * Takes the lease when it is free or stale.
-   * @param stale the lease that is to be taken over, and no other
-   * @throws LeaseHeldError, LeaseGoneError
-   */
+  /** Takes the lease, if free or stale, or only `stale`. @throws LeaseHeldError, LeaseGoneError */
   async acquire(kind: OperationKind, idAfter: IdAfter, stale?: FoundLease): Promise<ActiveOperation> {
     const { client, events, name: instance, options } = this.#instance
     const { backups = this.#backups } = stale?.holder ?? {}

@@ -29,10 +29,7 @@ export class Databases {
     return database.isSame(this.system) || this.repository.isIn(database)
   }
 
-  /**
-   * Checks that the system database exists. Only a restore that contains it creates it: a mistyped
-   * name would look like an empty database from then on. @throws MissingDatabaseError
-   */
+  /** Checks the system database: a mistyped name must not become a new one. @throws MissingDatabaseError */
   async requireSystem(): Promise<void> {
     if (await this.system.find()) return
     throw new MissingDatabaseError(

@@ -11,9 +11,7 @@ const SLICE = 64 * 1024
 const OPENED = 4
 const MOST_WAITING = 64
 
-export type ReadContent = (client: CouchClient) => AsyncIterable<Uint8Array>
-
-export interface DownloadBounds {
+interface DownloadBounds {
   /** Downloads at a time. */
   most: number
   idle: number
@@ -27,10 +25,7 @@ export class Downloads {
   readonly #reading: Reading
   readonly #opening: Places
 
-  /**
-   * @param bounds.idle milliseconds after which a download that nobody reads on is ended
-   * @param bounds.deadline ends all downloads; none begins any more
-   */
+  /** @param bounds.idle milliseconds without a read that end a download @param bounds.deadline ends all */
   constructor(client: CouchClient, { most, idle, deadline }: DownloadBounds) {
     this.#client = client.for('downloads')
     this.#idle = idle
@@ -44,7 +39,7 @@ export class Downloads {
   }
 
   /** Returns a stream that counts as a download from its first read on; beyond the bound, that read fails. */
-  stream(read: ReadContent): Readable {
+  stream(read: (client: CouchClient) => AsyncIterable<Uint8Array>): Readable {
     return new Download((signal) => read(this.#client.with({ signal })), this.#reading, this.#idle)
   }
 }

@@ -11,10 +11,7 @@ interface Watched {
   failed: boolean
 }
 
-/**
- * Looks after backups that have failed. The database may still carry out their slow requests, to store a
- * chunk or the header, after the backup was marked and its parts were deleted.
- */
+/** Looks after failed backups: slow requests may store parts or the header after these were deleted. */
 export class Leftovers {
   readonly #databases: Databases
   readonly #watched = new Map<string, Watched>()
@@ -50,8 +47,7 @@ export class Leftovers {
   async #look(id: string, { failed }: Watched): Promise<'settled' | 'quiet' | 'late'> {
     const { repository, system } = this.#databases
     const loaded = await repository.load(id)
-    // Judge parts without a header only where the header was: a database that is being copied has parts
-    // first.
+    // Judge parts without a header only where the header was: a replication brings parts first.
     if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
     const { header, isLegacy } = loaded
     if (isLegacy || !loaded.isOf(system.name)) return 'settled'

@@ -23,19 +23,15 @@ export interface Failure {
   recorded: boolean
 }
 
-/** The records that the operations of one kind leave, such as headers of backups and transactions of restores. */
+/** The records that operations of one kind leave: headers of backups, transactions of restores. */
 export interface OperationRecords {
-  /**
-   * Checks that the databases of such an operation exist, or creates them. @throws MissingDatabaseError
-   * @param system how to create the system database, where the lease is; `undefined`: it must exist
-   */
+  /** Checks or creates the databases; without `system`, that one must exist. @throws MissingDatabaseError */
   ensureDatabases(system?: DatabaseSettings): Promise<void>
   isOver(holder: LeaseHolder): Promise<boolean>
   /** Records that an operation has failed, unless its record says that it has ended. */
   recordFailure(operation: ActiveOperation, failure: Failure): Promise<void>
   /**
-   * Does what has to be done before the lease is given back, however the operation ended. When that fails, the lease
-   * becomes stale, and the instance that takes it over does it.
+   * Runs before the lease is given back. If it fails, the instance that takes the stale lease over runs it.
    * @returns what is to be done afterwards, and is not waited for
    */
   beforeRelease?(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined>
@@ -49,11 +45,7 @@ export interface NewOperation<Result> {
   kind: OperationKind
   /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
-  /**
-   * Returns the operation's id.
-   * @param carried number that the lease hands on from operation to operation
-   * @param taken ids that were tried, and that other documents have
-   */
+  /** Returns the id after the number that the lease hands on, and after `taken` ids of other documents. */
   idAfter(carried: bigint, taken: readonly string[]): ReturnType<IdAfter>
   /** Creates the operation's record. Returns `false` when another document has its id. */
   createRecord(operation: ActiveOperation): Promise<boolean>
@@ -65,10 +57,7 @@ export interface NewOperation<Result> {
   dispose?(): Promise<void>
 }
 
-/**
- * Runs operations, one at a time on all instances: takes the lease, emits the events, records a failure and
- * gives the lease back. Ends the operations of instances that died in the same way.
- */
+/** Runs operations under the lease, records their failures, and ends those of instances that died. */
 export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
@@ -90,8 +79,7 @@ export class Lifecycle {
   }
 
   /**
-   * Runs an operation. Resolves when its record is created; `finished` settles at the end, and its
-   * rejection may be ignored.
+   * Runs an operation until it is recorded; ignoring the rejection of `finished`, its end, is safe.
    * @throws OperationInProgressError, MissingDatabaseError, ClosingError, and what `createRecord` throws
    */
   async run<Result>(operation: NewOperation<Result>): Promise<{ id: string; finished: Promise<Result> }> {
@@ -107,10 +95,7 @@ export class Lifecycle {
     }
   }
 
-  /**
-   * Takes over a stale lease, and records that its operation was interrupted.
-   * @returns milliseconds until the lease that was found is stale, unless it is renewed
-   */
+  /** Ends the operation of a stale lease. @returns milliseconds until the lease found is stale */
   async recover(): Promise<number | undefined> {
     await this.#active.earlier.move()
     const found = await this.#active.inspect()
@@ -119,10 +104,7 @@ export class Lifecycle {
     return undefined
   }
 
-  /**
-   * Records again, under the lease, that an operation failed, unless another operation is in progress.
-   * @param isLate tells, under the lease, whether that is still to be done
-   */
+  /** Records a failure again under the lease, if `isLate` then says so and no operation is running. */
   async failAgain(
     kind: OperationKind,
     id: string,

@@ -119,11 +119,7 @@ export class Operations implements DbBackups {
     await foreground(() => stored.append({ id, name, data: { length: bytes.length, open }, ...options }))
   }
 
-  /**
-   * Stores a request's body as an attachment of a backup.
-   * @param append.signal ends with the client
-   * @param read puts the body where it is kept until then
-   */
+  /** Appends a body, which `read` keeps until then. @param append.signal ends with the client */
   async append(append: Omit<Append, 'data'>, read: (into: HeldBytes) => Promise<void>): Promise<void> {
     const { stored } = this.#now()
     const data = new HeldBytes(this.#instance.room)

@@ -1,6 +1,6 @@
 import type { WebhookDelivery, WebhookTransaction } from '../../types/webhooks.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { isConflict } from '../couch/errors.js'
+import { expected, isConflict } from '../couch/errors.js'
 import { InvalidParameterError } from '../errors.js'
 import { NOTICE_PREFIX, NOTICE_TYPE } from '../own-documents.js'
 import { RefusedUrlError } from '../webhooks/address.js'
@@ -16,10 +16,7 @@ const MOST_SENT = 8
 
 const noticeId = (txId: string): string => `${NOTICE_PREFIX}${txId}`
 
-/**
- * Tells clients, at least once, how their restores ended. Every instance sees who is still to be told by the
- * notices, one document each in the system database.
- */
+/** Tells clients, at least once, how their restores ended, by one notice a client in the system database. */
 export class Outbox {
   readonly #db: CouchDatabase
   readonly #transactions: Transactions
@@ -140,6 +137,4 @@ export class Outbox {
 const awaitsNotice = ({ client_webhook_url, client_webhook }: WebhookTransaction): boolean =>
   client_webhook_url !== undefined && (client_webhook?.pending ?? client_webhook === undefined)
 
-function unlessConflict(error: unknown): void {
-  if (!isConflict(error)) throw error
-}
+const unlessConflict = expected(isConflict, undefined)

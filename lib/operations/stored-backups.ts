@@ -45,6 +45,6 @@ export class StoredBackups {
   }
 }
 
-/** Returns whether what is sent of a backup is its header alone: clients that follow a running one need no place for it. */
+/** Returns whether only a header is sent: clients that follow a running backup need no place. */
 const isShort = ({ header, attachments }: LoadedBackup) =>
   header.in_progress === true && attachments.size === 0

@@ -36,10 +36,7 @@ export class Transactions {
     return transaction !== null && transaction.status !== 'pending'
   }
 
-  /**
-   * @param about.url where to read the transaction
-   * @param about.backup_id the backup, when it was named by its id
-   */
+  /** @param about.url where to read it @param about.backup_id the backup, if named by its id */
   async create(
     about: Pick<WebhookTransaction, 'tx_id' | 'url' | 'backup_id'>,
     { clientWebhookUrl, dryRun, requester: given }: RestoreOptions
@@ -69,10 +66,7 @@ export class Transactions {
     await this.#store.update(txId, update)
   }
 
-  /**
-   * Ends a transaction, with only how the restore ended when the store refuses the rest.
-   * @param beforeWrite throws when this instance must not write any more
-   */
+  /** Ends a transaction, without details that the store refuses. `beforeWrite` throws without the lease. */
   async complete(
     txId: string,
     update: TransactionUpdate,
@@ -96,10 +90,7 @@ export class Transactions {
     }
   }
 
-  /**
-   * Ends a transaction that is still pending. `beforeWrite` is as for {@link complete}.
-   * @throws what the store says of a transaction that it does not find: a lagging copy may have answered
-   */
+  /** Ends a pending transaction. @throws what the store says of one it lacks: a lagging copy may answer */
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
     if (transaction && transaction.status !== 'pending') return

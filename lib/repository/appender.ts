@@ -85,9 +85,8 @@ export class Appender {
   }
 
   /**
-   * Stores an attachment, replacing one of the same name.
-   * @throws InvalidParameterError, TooLargeError, AppendBusyError, CouchError, the reason of `signal`, and
-   * what `load` throws
+   * Stores an attachment, replacing one of the same name. @throws InvalidParameterError, TooLargeError,
+   * AppendBusyError, CouchError, the reason of `signal`, and what `load` throws
    */
   async append(append: Append): Promise<void> {
     const { id, name, data, contentType = DEFAULT_TYPE, signal } = append

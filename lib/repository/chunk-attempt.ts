@@ -20,10 +20,7 @@ interface FoundChunk extends ChunkDocument {
   _attachments?: Record<string, { length?: number; digest?: string }>
 }
 
-/**
- * Tries once to store a chunk's attachment with its document. Whatever the answer, what counts is what the database
- * shows afterwards: the bytes that were sent, by their length and MD5.
- */
+/** Tries once to store a chunk. What the database then shows counts: the sent length and MD5. */
 export class ChunkAttempt {
   /** Makes single attempts: the next attempt has another document, and looks are counted with it. */
   readonly #once: CouchDatabase
@@ -40,11 +37,7 @@ export class ChunkAttempt {
     this.#body = body
   }
 
-  /**
-   * Sends the attachment, and looks for it.
-   * @returns `null` when it was not stored; `retrier` has then counted and waited
-   * @throws CouchError
-   */
+  /** Sends and looks for the attachment. @returns `null` when not stored, after a wait @throws CouchError */
   async store(retrier: Retrier): Promise<StoredChunk | null> {
     const failure = await this.#send()
     // The database may still be about to store what it has not answered.

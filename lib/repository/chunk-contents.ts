@@ -17,10 +17,7 @@ export interface ChunkContent {
 }
 
 export interface ChunkSelection {
-  /**
-   * Reads the next chunk while one is being used, for consumers that are faster than the database; but not beside one of
-   * a large document.
-   */
+  /** Reads one chunk ahead for fast consumers, but not beside one of a large document. */
   ahead: boolean
   /** Leaves out chunks that are not needed. */
   wanted?: (entry: ChunkEntry) => boolean

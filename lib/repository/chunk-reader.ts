@@ -2,7 +2,7 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
-import { type Codec, digestOf, NotDecodableError, newHash } from './codec.js'
+import { type Codec, NotDecodableError, newHash, sha256Of } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
 /** Memory for the stored bytes of the current chunk and the next, until they are decoded. */
@@ -31,7 +31,7 @@ export class ChunkReader {
     const buffer = buffers.take(entry.stored)
     try {
       const stored = await this.#fetch(entry, buffer)
-      if (stored === null || digestOf(stored) !== entry.sha256) throw otherDigest(entry)
+      if (stored === null || sha256Of(stored) !== entry.sha256) throw otherDigest(entry)
       if ((await this.#codec.decode(stored, room)) !== entry.raw) throw notDecodable(entry)
     } finally {
       buffers.give(buffer)
@@ -98,10 +98,7 @@ export class ChunkReader {
     yield* body
   }
 
-  /**
-   * Asks a majority of replicas for a missing chunk: one may lag, and a 404 may be a gateway's.
-   * @returns a retryable error when they have it
-   */
+  /** Asks a majority for a missing chunk: one may lag. @returns a retryable error when they have it */
   async #notFound({ id }: ChunkEntry): Promise<CouchError> {
     const document = await this.db.get<Pick<StoredHeader, '_attachments'>>(id)
     if (!document?._attachments?.[this.#codec.attachment.name])

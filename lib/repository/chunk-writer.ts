@@ -106,10 +106,7 @@ export class ChunkWriter {
     this.#count++
   }
 
-  /**
-   * Adds a document too large for memory as a chunk of its own.
-   * @param open starts the stream of its bytes, anew for every attempt
-   */
+  /** Adds a document too large for memory as its own chunk; `open` restarts its bytes for each attempt. */
   async addLarge(
     document: { id: string; design: boolean },
     open: () => AsyncIterable<Uint8Array>
@@ -226,10 +223,7 @@ export class ChunkWriter {
     return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id) }
   }
 
-  /**
-   * Stores a chunk. Each attempt has a document of its own, so a late one changes no other; documents of
-   * failed attempts are deleted when the backup ends.
-   */
+  /** Stores a chunk. Each attempt has its own document, so that a late one changes no other. */
   async #put(body: ChunkBody): Promise<StoredChunk> {
     const retrier = this.options.db.client.retrier()
     for (;;) {

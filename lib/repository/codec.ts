@@ -56,7 +56,7 @@ export const gzip: Codec = {
 /** Makes the hash by which headers and manifests identify stored bytes, in hex. */
 export const newHash = (): Hash => createHash('sha256')
 
-export const digestOf = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
+export const sha256Of = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
 
 /** Where Node.js' zlib streams write their output; no option sets it. */
 interface ZlibOutput {
@@ -69,13 +69,9 @@ interface ZlibOutput {
 const LEAST_OUTPUT = 64
 
 /**
- * Puts the output of a zlib stream into `output`.
- * zlib allocates memory for each piece of output, of which V8 lets 32 MiB pile up; so zlib is handed `output`
- * itself. That lowered the peak of restores of 200 MB by id from 70 to 37 MiB above idle, of dry runs from 50
- * to 29 (one run each, CouchDB 3.5.0, Node.js 20).
- * @param make makes the stream, with an output of so many bytes at a time
- * @returns how many bytes of output there are
- * @throws RangeError when `output` has no room for all, and what the stream throws
+ * Puts the output of the stream that `make` makes into `output`, and returns its bytes. zlib's own pieces of
+ * output pile up to 32 MiB in V8; without them, restores of 200 MB by id peaked at 37 MiB above idle, not 70,
+ * dry runs at 29, not 50 (one run each, CouchDB 3.5.0, Node.js 20). @throws RangeError when it is full
  */
 export async function throughInto(
   bytes: Buffer,

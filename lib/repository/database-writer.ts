@@ -24,11 +24,7 @@ export class DatabaseWriter extends ChunkWriter {
     this.#chunks = await this.flush()
   }
 
-  /**
-   * Stores which copies count, of documents that changed or went while the database was read.
-   * @param onDropped told the number of each document that does not count
-   * @returns how many do not count
-   */
+  /** Stores which copies count. @returns how many do not; `onDropped` gets their numbers */
   async supersede(copies: LastCopies, onDropped: (ordinal: number) => void): Promise<number> {
     if (copies.size === 0) return 0
     let dropped = 0
@@ -60,10 +56,7 @@ export class DatabaseWriter extends ChunkWriter {
     }
   }
 
-  /**
-   * Enters what was stored in the backup, which lists it when it is finished.
-   * @returns bytes of lines, and how many they take in the database
-   */
+  /** Enters what was stored in the backup. @returns bytes of lines, and how many they take stored */
   async finish(): Promise<{ rawBytes: number; storedBytes: number }> {
     const { db, backup, database } = this.options
     const stored: StoredDatabase = { manifests: [], chunks: this.#chunks, superseded: this.#superseded }

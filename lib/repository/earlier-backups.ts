@@ -6,8 +6,7 @@ import { headerRevisions } from './parts.js'
 const LEGACY_BYTES = 16 * 1024 * 1024
 
 /**
- * Finds out whether a database holds athena's backups that would be read with its documents, up to 8 MB each, and dropped
- * every time.
+ * Finds athena's backups, up to 8 MB each, that would be read with the documents and dropped.
  * @returns revisions by id of all backups of excluded types; `undefined` when they are small
  */
 export async function largeBackupsIn(

@@ -19,11 +19,8 @@ export const beganAt = (id: string): number => Number(stampIn(id))
 const LAST_STAMP = 10n ** 20n - 1n
 
 /**
- * Names a new backup: later than any before, whatever the clock says.
- * @param newest number in the id of the newest backup that ever began
- * @param last id of a backup, or one that another document has
+ * Names a backup later than the number `newest` and the id `last`, whatever the clock says (milliseconds).
  * @param taken how many ids were tried that other documents have: the more, the further off is the next
- * @param time in milliseconds since the epoch
  */
 export function newBackupId(
   newest: bigint,

@@ -38,12 +38,6 @@ export interface ChunkEntry {
   large?: string
 }
 
-export interface ManifestEntry {
-  id: string
-  chunks: number
-  sha256: string
-}
-
 export interface ManifestDocument {
   type: typeof MANIFEST_TYPE
   backup_id: string
@@ -61,7 +55,7 @@ export interface ChunkDocument {
 
 export interface StoredDatabase {
   /** Older entries, moved out of the header. In order, before `chunks`. */
-  manifests: ManifestEntry[]
+  manifests: { id: string; chunks: number; sha256: string }[]
   chunks: ChunkEntry[]
   /**
    * Chunks of lines `[key, ordinal]`: the last copy of a document that changed during the backup; -1:
@@ -98,9 +92,3 @@ export interface StoredHeader extends HeaderDocument {
   _id: string
   _rev: string
 }
-
-/** Returns a header that lists what is stored of these databases, and nothing else. */
-export const listing = (
-  header: HeaderDocument,
-  databases: HeaderDocument['storage']['databases']
-): HeaderDocument => ({ ...header, storage: { ...header.storage, databases } })

@@ -8,7 +8,7 @@ import { LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** What a header tells its readers. Those of backups that athena made may hold anything. */
-export interface ToldHeader {
+interface ToldHeader {
   in_progress?: boolean
   error?: unknown
   dbs: Record<string, Record<string, unknown>>
@@ -71,10 +71,7 @@ export class LoadedBackup {
     return !storage || storage.layout <= LAYOUT
   }
 
-  /**
-   * Returns whether it may be a backup of these source databases: only their lease tells whether it runs.
-   * @param system real name of their system database
-   */
+  /** Returns whether it is of the sources with this system database: only their lease tells if it runs. */
   isOf(system: string): boolean {
     return [undefined, system].includes(this.#head.storage?.system)
   }
@@ -85,20 +82,14 @@ export class LoadedBackup {
     return typeof end === 'number' && end <= this.#store.now() ? end : beganAt(this.id)
   }
 
-  /**
-   * Finds what it holds of one database; `null` when it holds nothing of it.
-   * @throws DamagedBackupError
-   */
+  /** Finds what it holds of one database, or `null`. @throws DamagedBackupError */
   async documents(database: LogicalDatabase): Promise<StoredDocuments | null> {
     if (this.isLegacy) return null
     const { db, codec } = this.#store
     return StoredDocuments.open(new ChunkReader(db, codec), this.#stored, database)
   }
 
-  /**
-   * Returns how many bytes the lines of a database's documents have; `undefined` when its chunks hold lines that do not
-   * count.
-   */
+  /** Returns the bytes of a database's lines; `undefined` when some lines do not count. */
   linesLength(database: LogicalDatabase): number | undefined {
     return storedLength(this.#stored, database)
   }

@@ -3,7 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
 import { MANIFEST_TYPE } from '../own-documents.js'
-import { digestOf } from './codec.js'
+import { sha256Of } from './codec.js'
 import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
 
@@ -27,7 +27,7 @@ export async function moveToManifests(
     const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries }
     index = await putManifest(db, manifest, index)
     const id = partId('manifest', backup, database, index++)
-    stored.manifests.push({ id, chunks: chunks.length, sha256: digestOf(entries) })
+    stored.manifests.push({ id, chunks: chunks.length, sha256: sha256Of(entries) })
     stored.chunks = stored.chunks.slice(most)
   }
 }
@@ -54,7 +54,7 @@ export async function readEntries(db: CouchDatabase, stored: StoredDatabase): Pr
   for (const { id, sha256 } of stored.manifests) {
     const manifest = await db.get<ManifestDocument>(id)
     if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')
-    if (typeof manifest.entries !== 'string' || digestOf(manifest.entries) !== sha256) {
+    if (typeof manifest.entries !== 'string' || sha256Of(manifest.entries) !== sha256) {
       throw new DamagedBackupError('manifest', id, 'is damaged: its digest differs')
     }
     for (const entry of JSON.parse(manifest.entries) as ChunkEntry[]) all.push(entry)

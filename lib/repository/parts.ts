@@ -13,10 +13,7 @@ import { readHeader } from './read-header.js'
 /** Parts read or deleted in one request. */
 const AT_A_TIME = 500
 
-/**
- * Looks after chunks and manifests. A part belongs to the headers that list it, by themselves or in a
- * manifest; its id only says which backup made it.
- */
+/** Looks after chunks and manifests. A part belongs to the headers that list it; its id tells its maker. */
 export class Parts {
   readonly #db: CouchDatabase
 
@@ -24,11 +21,7 @@ export class Parts {
     this.#db = db
   }
 
-  /**
-   * Checks that every chunk in `databases` is there at the revision that was written, and deletes what
-   * attempts of this backup have left.
-   * @throws DamagedBackupError
-   */
+  /** Checks the revisions of all chunks, and deletes what attempts have left. @throws DamagedBackupError */
   async check(backup: string, databases: readonly StoredDatabase[]): Promise<void> {
     const unseen = new Map<string, string>()
     for (const stored of databases) {
@@ -67,9 +60,9 @@ export class Parts {
   }
 
   /**
-   * Deletes the parts that a backup has made and no header lists, all or those of one database. Parts that a replica which
-   * lags does not show yet stay: those of a backup that failed until it is looked after again, those of one that succeeds
-   * until its parts are checked.
+   * Deletes the parts of a backup that no header lists, all or those of one database. Parts that a lagging
+   * replica does not show stay until a failed backup is looked after again, or until a complete one is
+   * checked.
    */
   async remove(backup: string, database?: LogicalDatabase): Promise<void> {
     for (const parts of groupsOf(await this.#unlisted(backup, database)))
@@ -109,15 +102,12 @@ export class Parts {
     return listed
   }
 
-  /**
-   * Finds the parts that attempts of one backup have made, some at a time. They are found by their ids, since what failed
-   * attempts have made is in no list. So this tells what there may be to clean up, never what a backup consists of.
-   */
+  /** Finds a backup's parts by their ids: what there may be to clean up, never what it consists of. */
   async *#madeBy(backup: string, database?: LogicalDatabase): AsyncGenerator<Revision[]> {
     for (const range of partRanges(backup, database)) yield* groupsOf(await this.#db.rows(range))
   }
 
-  /** Returns those of the documents that are the plugin's own: documents of the console may have such ids as well. */
+  /** Returns the documents that are the plugin's own: the console's may have such ids as well. */
   async #own(revisions: readonly Revision[]): Promise<Revision[]> {
     const own: Revision[] = []
     for await (const { id, doc } of this.#db.bulkGet(revisions, { attachments: false })) {

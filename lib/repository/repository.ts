@@ -15,7 +15,7 @@ import { readHeader } from './read-header.js'
 import { RunningBackup } from './running-backup.js'
 
 const MAX_BACKUP_ID = 64
-/** Ids that are tried, where documents of the console have them; each is twice as far off as the one before. */
+/** Ids that are tried, since documents of the console may have them; each is twice as far off. */
 const ATTEMPTS = 8
 /** Documents whose type is asked for at a time. */
 const TYPES_AT_A_TIME = 8
@@ -28,10 +28,7 @@ interface KnownDocument {
   header: boolean
 }
 
-/**
- * Keeps backups in a CouchDB database, perhaps on another server than the source. Only this module knows
- * which documents, paths, digests and compression they are made of.
- */
+/** Keeps backups in a CouchDB database. Only this module knows their documents, digests and compression. */
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
@@ -53,10 +50,7 @@ export class Repository {
     return this.#db.name
   }
 
-  /**
-   * Returns the same repository, on its own connections, that works as a client does: with its retries, signal and fence.
-   * @param name of another database on the same server, which keeps the backups of another instance
-   */
+  /** Returns the repository `name` on its own connections, with the client's retries, signal and fence. */
   on(client: CouchClient, name = this.name): Repository {
     return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store)
   }
@@ -120,7 +114,7 @@ export class Repository {
       : (await this.#db.type(id)) === BACKUP_TYPE
   }
 
-  /** Reads a backup's header, in bounded memory also where the documents are inside. `null`: there is none. */
+  /** Reads a backup's header, if any, in bounded memory also where the documents are inside. */
   async load(id: string): Promise<LoadedBackup | null> {
     const head = await readHeader(this.#db, id)
     return head && new LoadedBackup(this.#store, head)
@@ -143,9 +137,8 @@ export class Repository {
   }
 
   /**
-   * Names new backups: later than any that began before, whatever the clock says.
-   * @returns gives the next id, after the number of the newest that ever began and the ids that other documents have; it
-   * throws ReservedIdError after too many of these
+   * Returns a function that names new backups, later than any before, whatever the clock says, from the
+   * newest number and the ids that other documents have. After too many of these, it throws ReservedIdError.
    */
   async newIds(): Promise<(newest: bigint, taken: readonly string[]) => { id: string; carried: bigint }> {
     const newestListed = (await this.list()).at(-1)

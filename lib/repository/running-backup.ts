@@ -13,7 +13,7 @@ import { Parts } from './parts.js'
 const BACKUP_VERSION = '1.0.0'
 
 /** What a backup tells from its start on. */
-export interface BackupOrigin {
+interface BackupOrigin {
   /** The server instance that makes it. */
   instance: string
   /** Real name of the system database. */
@@ -65,9 +65,8 @@ export class RunningBackup {
   }
 
   /**
-   * Takes the documents of one database.
-   * @param first number of the first chunk
-   * @param onRefused called for a document that is too large to be stored. A line with its id alone stands in its place
+   * Takes the documents of one database, from the chunk numbered `first` on. Calls `onRefused` for those that
+   * are too large to be stored: a line with the id alone stands in their place.
    */
   writer(database: LogicalDatabase, first: number, onRefused: (line: RefusedLine) => void): DatabaseWriter {
     const { db, codec } = this.#store
@@ -82,20 +81,12 @@ export class RunningBackup {
     await this.#parts.remove(this.id, database)
   }
 
-  /**
-   * Shows how far it is.
-   * @param running documents so far of the database that is being read
-   * @throws BackupDeletedError
-   */
+  /** Shows progress; `running`: documents of the current database. @throws BackupDeletedError */
   async progress(dbs: Summaries, running: number): Promise<void> {
     await this.#changeRunning((header) => ({ ...header, doc_count: documentsIn(dbs) + running, dbs }))
   }
 
-  /**
-   * Checks that everything was stored, and ends the backup as complete.
-   * @returns what was written, so that nothing has to be read after the backup is complete
-   * @throws DamagedBackupError, BackupDeletedError
-   */
+  /** Checks what was stored, and completes the backup. @throws DamagedBackupError, BackupDeletedError */
   async finish(dbs: Summaries): Promise<LoadedBackup> {
     await this.#parts.check(this.id, Object.values(this.#databases))
     const took = Math.round(performance.now() - this.#beganAt)
@@ -111,11 +102,7 @@ export class RunningBackup {
     return new LoadedBackup(this.#store, header as unknown as Head)
   }
 
-  /**
-   * Ends a backup that did not succeed: the header says why, and holds nothing; its parts are deleted, also when the header
-   * is gone. A backup that is complete, because only what came after its end failed, is left as it is.
-   * @param took milliseconds, where this instance has made it
-   */
+  /** Fails an incomplete backup and deletes its parts, also without a header. @param took milliseconds */
   async fail(reason: string, took?: number): Promise<void> {
     let complete = false
     try {
@@ -153,11 +140,7 @@ export class RunningBackup {
     })
   }
 
-  /**
-   * Changes the header, keeping its attachments, again after each conflict with an appended attachment.
-   * @param change returns `null` to leave it as it is
-   * @throws BackupDeletedError when the header is gone, or another document is in its place
-   */
+  /** Changes the header, keeping attachments; `null` leaves it. @throws BackupDeletedError if it has gone */
   #change(change: (header: HeaderDocument) => HeaderDocument | null): Promise<StoredHeader> {
     const modify = async () => {
       const changed = await this.#store.db.modify<HeaderDocument>(this.id, (current) => {

@@ -88,9 +88,8 @@ export class StoredDocuments {
   }
 
   /**
-   * Skips the groups that end before a byte of the documents' lines. Where some lines do not count, only the
-   * first byte can be found. Reads one group ahead.
-   * @returns the other groups, and how many documents and bytes were skipped
+   * Skips the groups that end before a byte of the lines; only byte 0 can be found where some do not count.
+   * @returns the other groups, read one ahead, and how many documents and bytes were skipped
    */
   groupsFrom(start: number): { groups: AsyncGenerator<StoredGroup>; documents: number; bytes: number } {
     const skipped = new Set<ChunkEntry>()

@@ -71,10 +71,7 @@ export class Applier {
     this.#bulk = { made: writer(true), kept: writer(false) }
   }
 
-  /**
-   * Begins to carry out decisions, whose memory may be used again then; {@link finish} waits for the writes.
-   * @throws CouchError when the database cannot be worked with
-   */
+  /** Begins to carry out decisions, whose memory is then free; {@link finish} waits. @throws CouchError */
   async apply(decisions: readonly DocumentDecision[]): Promise<void> {
     for (const decision of decisions) {
       if (this.#doubtful.full) await this.finish()
@@ -131,10 +128,7 @@ export class Applier {
     }
   }
 
-  /**
-   * Counts a document that was written, or cannot be; `few`: only some copies may have taken it.
-   * @returns the attempt after which the document has to be looked at
-   */
+  /** Counts a document; `few`: only some copies took it. @returns the attempt if a look is due */
   #judge<A extends Attempt>(attempt: A, result: BulkResult, few: boolean): Doubtful<A> | undefined {
     const { id, base } = attempt
     const { error, reason = '' } = result
@@ -150,7 +144,7 @@ export class Applier {
   /** @param rev `undefined` where the answer does not tell it */
   #countWritten({ action, id, base }: Attempt, rev: string | undefined): void {
     this.tally.count(action)
-    // Where nothing was, the database itself refuses to make a revision beside another; of several copies each for itself.
+    // Where nothing was, the database refuses a second revision; of several copies, each by itself.
     if (action === 'create' && base.kind !== 'kept' && !this.decider.target.isReplicated) return
     this.log.note(id, action, rev)
   }
@@ -166,10 +160,7 @@ export class Applier {
     }
   }
 
-  /**
-   * Looks at a document that others changed, whose reply was lost, or that only few copies took.
-   * @returns the next attempt, unless the document is there or cannot be written
-   */
+  /** Looks at a doubtful document. @returns the next attempt, unless it is there or cannot be written */
   async #look(
     { accepted, ...last }: Doubtful<Attempt>,
     document: SourceDocument,
@@ -179,7 +170,7 @@ export class Applier {
     const rev = found.state === 'live' ? found.document.rev : undefined
     const isAccepted = accepted !== undefined && accepted === rev
     const decision = isAccepted ? undefined : await this.decider.beside(document, found, NO_BASE)
-    // A revision that few copies took and that does not show would come up as a conflict. Refused where it is no leaf.
+    // A hidden revision that few copies took would come up as a conflict. Refused where it is no leaf.
     if (found.state !== 'unreadable' && accepted !== undefined && !isAccepted)
       await deleteAll(this.db, [{ id, rev: accepted }])
     if (decision === undefined || decision.action === 'leave') {

@@ -20,10 +20,7 @@ export interface Write {
   bytes: Buffer
 }
 
-/**
- * Collects writes into batches and keeps several in flight. A batch that is refused whole is split until the
- * documents that cause it are found.
- */
+/** Writes batches, several in flight. Splits a refused batch to find the documents that cause it. */
 export class BulkWriter<W extends Write> {
   readonly #db: CouchDatabase
   readonly #newEdits: boolean
@@ -34,10 +31,7 @@ export class BulkWriter<W extends Write> {
   /** The documents of the batch, copied: the memory that they were read into is used again. */
   #body: BulkBody | undefined
 
-  /**
-   * @param newEdits `false` keeps the revisions that the documents name
-   * @param onResult told CouchDB's result for each document. `write.bytes` are valid during the call only
-   */
+  /** @param newEdits `false` keeps revisions @param onResult may use `write.bytes` only during the call */
   constructor(
     db: CouchDatabase,
     newEdits: boolean,

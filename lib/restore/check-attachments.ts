@@ -9,10 +9,7 @@ const QUOTE = 0x22
 /** The first byte of `false`. */
 const FALSE = 0x66
 
-/**
- * Checks a document's attachments: some make CouchDB refuse the whole request with an internal error.
- * @throws InvalidDocumentError
- */
+/** Checks for attachments that make CouchDB refuse the whole request. @throws InvalidDocumentError */
 export function* checkAttachments(document: DocumentBytes): Steps<void> {
   const { bytes, id } = document
   for (const { name, start, members: cursor } of attachmentsIn(document)) {

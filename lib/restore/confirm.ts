@@ -88,8 +88,7 @@ export class Confirmation {
 
   /**
    * Writes a document until it shows. What was created must be the only version; of conflicts that were there
-   * before, only what this restore has written goes.
-   * @returns how to count the document, or why it could not be written
+   * before, only what this restore has written goes. @returns how to count it, or why it failed
    */
   async #writeUntilAlone(
     document: SourceDocument,

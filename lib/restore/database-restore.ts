@@ -14,7 +14,7 @@ interface CompareOptions extends PlanOptions {
   exact: boolean
 }
 
-export interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
+interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
   target: CouchDatabase
   /** Types of documents that `exact` must not delete: what backups leave out, and transactions. */
   keepTypes: ReadonlySet<string>
@@ -23,11 +23,7 @@ export interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
   dryRun: boolean
 }
 
-/**
- * Makes one database what the backup holds: writes what is missing or differs, and keeps `counts`.
- * @returns what is known of the copies that were asked which documents the backup does not hold
- * @throws CouchError when the database cannot be worked with; single documents that fail are counted instead
- */
+/** Makes a database what the backup holds; documents that fail are counted. @throws CouchError */
 export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
   const { target: db, isOwn, dryRun, keepTypes } = options
   const found = await TargetView.find(db, isOwn)

@@ -10,7 +10,7 @@ import {
 import type { SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
-/** Decides on single documents by what the target has of them now: when they are planned, and again after each conflict. */
+/** Decides on single documents by what the target has now: when planned, and after each conflict. */
 export class Decider {
   readonly target: TargetView
   readonly #keepTypes: ReadonlySet<string>

@@ -23,19 +23,13 @@ export interface Failure {
   reason: string
 }
 
-/**
- * The target has the same content. `scanned`: a scan showed it, at `rev` where it compared revisions; another copy may
- * know a newer one. `compared`: the document was read.
- */
-export type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
+/** The target has the same content. `scanned`: another copy may know a later one. `compared`: it was read. */
+type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
 /** What a document needs beside what the target has by its id now. */
 export type DecisionBeside = DecidedWrite | Leave | Failure
 
-/**
- * What a restore does with a document of the backup. `skip`: the backup says that it is deleted, a skip list names it,
- * or it is one of a console's internal documents.
- */
+/** What a restore does with a document. `skip`: deleted in the backup, on a skip list, or internal. */
 export type DocumentDecision =
   | DecisionBeside
   | { action: 'skip'; id: string; why: 'deleted' | 'listed' | 'internal' }
@@ -66,7 +60,7 @@ export const fails = (id: string, error: string, reason: string): Failure => ({
   reason
 })
 
-/** Returns a document's JSON as it is written on `base`, in pieces: views of the document, but for short ones. */
+/** Returns a document's JSON as written on `base`, in pieces: views of the document, but for short ones. */
 export function* piecesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer[]> {
   if (base.kind === 'kept') return [document.bytes]
   return yield* piecesWithRevision(document, base.kind === 'over' ? base.rev : null)

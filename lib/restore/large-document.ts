@@ -56,10 +56,7 @@ const tooLarge = () =>
 /** Makes memory for the heads of large documents, one at a time. */
 export const headMemory = () => new GrowingBuffer(MAX_HEAD, tooLarge)
 
-/**
- * Finds the attachments in the JSON of one document; the result reads the file. @throws InvalidDocumentError
- * @param memory holds the document's head, until another document is put there
- */
+/** Finds a document's attachments in a file. Its head stays in `memory`. @throws InvalidDocumentError */
 export async function indexLargeDocument(range: FileRange, memory = headMemory()): Promise<LargeDocument> {
   const visitor = new LargeVisitor(range, memory)
   // Its depth was checked, if it came with an upload.

@@ -42,10 +42,7 @@ export class LargeWriter {
     return { id, error: refusal.status === 409 ? 'conflict' : refusal.error, reason: refusal.reason }
   }
 
-  /**
-   * Returns the attachments as parts of a multipart request; `null` where they go inside the JSON. A cluster
-   * may never answer a multipart request, and does not while a node is down.
-   */
+  /** Returns multipart attachments; `null` on a cluster, which may never answer such a request. */
   async #partsOf(document: LargeDocument): Promise<AttachmentPart[] | null> {
     const parts = await inTurns(multipartParts(document))
     const bytes = document.parts.reduce((sum, { length }) => sum + length, 0)
@@ -95,10 +92,7 @@ export class LargeWriter {
   }
 }
 
-/**
- * Returns the attachments as parts of a multipart request; `null` where a text of the document does not fit
- * into its URL, a head of a part, or a head of the answer.
- */
+/** Returns multipart attachments; `null` where a text does not fit into a URL or head. */
 function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[] | null> {
   if (!fitsHead(head.id) || !fitsHead(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
   const all: AttachmentPart[] = []

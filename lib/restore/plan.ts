@@ -58,7 +58,7 @@ export function partitionsOf(target: TargetView, { source, database }: PlanOptio
   return Array.from({ length: of }, (_, index) => ({ index, of, documents: Math.ceil(documents / of) }))
 }
 
-/** Compares a backup with one partition of a database, and decides what becomes of each document. It cannot write. */
+/** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
 export class Plan {
   readonly #table: TargetTable
   readonly #decider: Decider
@@ -108,11 +108,7 @@ export class Plan {
       yield this.#partition.of === 1 ? group : group.filter((document) => this.#holds(headOf(document).id))
   }
 
-  /**
-   * Decides on each document of the backup once. A group of decisions, and its documents, are valid until the
-   * next is asked for.
-   * @param design only design documents, or only the others
-   */
+  /** Decides on each design or other document once. A group is valid until the next is asked for. */
   async *decisions(design: boolean): AsyncGenerator<DocumentDecision[]> {
     const isClaimed = this.#options.source.proof === 'content'
     for await (const group of this.documents(design)) {
@@ -159,8 +155,7 @@ export class Plan {
     if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
     if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
     if (problem) return fails(id, problem.error, problem.reason)
-    // Of several copies one answers a scan: what it does not show is asked of the majority, unless all copies have just
-    // agreed that there is nothing.
+    // One copy answers a scan. Most copies are asked for what is missing, unless all agreed on nothing.
     if (found === 'absent' && (!this.#target.isReplicated || this.#target.isEmpty))
       return this.#decideAbsent(document)
     if (found !== 'same' || this.#target.copies !== 'agree') return { ask: 'content' }
@@ -173,10 +168,7 @@ export class Plan {
     return askRevisions ? { ask: 'revisions' } : create(document, base)
   }
 
-  /**
-   * Returns the base of a document that the target never had. A claimed revision is not kept: elsewhere it
-   * may stand for other content.
-   */
+  /** Returns the base of a document new to the target. A claimed revision may stand for other content. */
   #baseOfNew(document: SourceDocument): NewBase {
     const { rev } = headOf(document)
     return this.#options.source.proof === 'revision' && rev !== undefined ? { kind: 'kept', rev } : NO_BASE
@@ -210,10 +202,7 @@ export class Plan {
     return decisions
   }
 
-  /**
-   * Finds what `exact` deletes: documents older than the restore that the backup does not hold.
-   * Call it after all {@link decisions}.
-   */
+  /** Finds older documents that the backup does not hold. Call it after all {@link decisions}. */
   async *deletions(): AsyncGenerator<(Deletion | Failure)[]> {
     if (this.#target.isEmpty) return
     let ids: string[] = []
@@ -240,7 +229,7 @@ export class Plan {
   }
 }
 
-/** Returns what the table compares of a target's document: its content; its revision where that cannot be read. */
+/** Returns what the table compares of a target's document: its content, or revision if that is unreadable. */
 async function stateOf(rev: string, doc: Uint8Array): Promise<State> {
   const document = await readOrProblem(doc)
   return document instanceof InvalidDocumentError ? { rev } : { print: await inTurns(contentPrint(document)) }

@@ -29,11 +29,7 @@ interface RestoreJobOptions extends ReportOptions {
 /** Steps of a restore: check, one for each database, white list. */
 export const TOTAL_STEPS = 5
 
-/**
- * Checks the backup, restores its databases one after another, and has the white list rebuilt. Updates the
- * transaction on the way; writing its end is up to the caller.
- * @throws IncompleteRestoreError when documents failed or the white list could not be rebuilt
- */
+/** Runs a restore, white list included, but does not record its end. @throws IncompleteRestoreError */
 export async function runRestore(options: RestoreJobOptions): Promise<RestoreOutcome> {
   const report = new RestoreReport(options)
   const { outcome } = report

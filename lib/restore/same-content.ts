@@ -20,10 +20,7 @@ const KEY = randomBytes(16)
 /** Bytes that are hashed in one step: a millisecond or two. */
 const HASHED = 1024 * 1024
 
-/**
- * Tells how two versions of a document compare, apart from revisions and spelling. `unknown`: only the
- * attachments' bytes may differ. CouchDB's digest of a compressed attachment is that of the compressed form.
- */
+/** Tells how two versions compare, but for revisions and spelling; `unknown`: attachments may differ. */
 type ContentComparison = 'same' | 'other' | 'unknown'
 
 interface Attachment {
@@ -37,12 +34,7 @@ interface Attachment {
   data: (() => Buffer) | undefined
 }
 
-/**
- * Compares two versions of a document, and their attachments by content type, length and digest. The digest
- * that `wanted` claims is ignored; that of its bytes counts.
- * @param wanted with its attachments inline
- * @param current with stubs, as CouchDB sends it
- */
+/** Compares a document with inline attachments to one with stubs. Digests claimed inline do not count. */
 export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): Steps<ContentComparison> {
   if (!(yield* sameBody(wanted, current))) return 'other'
   return compareAttachments(yield* attachmentsOf(wanted), yield* attachmentsOf(current))
@@ -82,7 +74,6 @@ export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<bool
 /**
  * Returns a keyed digest of a document without its revision. Equal digests mean equal content; equal content
  * may be spelled in several ways, with several digests.
- * @param document with its attachments inline, or with stubs as CouchDB sends them
  */
 export function* contentPrint(document: DocumentBytes): Steps<string> {
   const hash = createHash('sha256').update(KEY)

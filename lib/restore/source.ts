@@ -18,18 +18,12 @@ export const headOf = (document: SourceDocument): DocumentBytes =>
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {
-  /**
-   * What shows that a database holds a document already. Revisions do if CouchDB made them from what the
-   * backup holds; an upload only claims its revisions, so content is compared.
-   */
+  /** What proves that a document is there: its revision, or its content where an upload claims revisions. */
   readonly proof: 'revision' | 'content'
   readonly databases: readonly LogicalDatabase[]
   about(database: LogicalDatabase): AboutDatabase
   count(database: LogicalDatabase): number
-  /**
-   * Yields a database's documents in groups. A group's bytes are valid until the next is asked for.
-   * @param design only design documents, or only the others
-   */
+  /** Yields groups of design documents, or of others. A group is valid until the next is asked for. */
   documents(database: LogicalDatabase, design: boolean): AsyncIterable<SourceDocument[]>
   close(): Promise<void>
 }

@@ -47,8 +47,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   /**
-   * @param spool is removed when this fails, and by `close`
-   * @param options.proof `revision` for what a database has kept, `content` for what a client sends
+   * @param spool is removed when this fails, and by `close` @param options.proof `content` for uploads
    * @throws InvalidBackupError, TooLargeError, InsufficientStorageError
    */
   static async read(

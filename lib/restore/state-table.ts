@@ -11,9 +11,9 @@ const STATE_BITS = 0x07ffffff
 export const MARKS = [0x20000000, 0x10000000, 0x08000000] as const
 
 /**
- * A state of each of many documents by id, in 16 bytes a document: 64 bits of a keyed hash of the id, 59 bits of one of the
- * state, and three marks. Only whether a state is the same can be asked. Places are valid until the next {@link put}; at
- * that of a document which is not there, there are no marks and no state.
+ * Keeps states of documents by id, in 16 bytes each: 64 bits of a keyed hash of the id, 59 of one of the
+ * state, and three marks. Only whether a state is the same can be asked. Places are valid until the next
+ * {@link put}; a document that is not there has no marks and no state.
  */
 export class StateTable {
   readonly #table: FingerprintTable

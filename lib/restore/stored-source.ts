@@ -30,10 +30,7 @@ export class StoredSource implements RestoreSource {
     this.#makeSpool = makeSpool
   }
 
-  /**
-   * Checks that everything is there and is what was stored.
-   * @throws DamagedBackupError
-   */
+  /** Checks that everything is as it was stored. @throws DamagedBackupError */
   static async open(backup: LoadedBackup, makeSpool: () => Spool): Promise<StoredSource> {
     const source = new StoredSource(backup, makeSpool)
     for (const database of LOGICAL_DATABASES) {

@@ -34,6 +34,6 @@ export class TargetTable extends StateTable {
 /** A revision has a dash, which no print has: the two are never the same. */
 const textOf = (state: State): string => ('rev' in state ? state.rev : state.print)
 
-/** Returns which of `count` partitions a document belongs to. Partitions do not depend on the table's slots. */
+/** Returns which of `count` partitions a document belongs to, independent of the table's slots. */
 export const partitionOf = (id: string, count: number): number =>
   count === 1 ? 0 : (fingerprint(id).h >>> 0) % count

@@ -15,10 +15,7 @@ import { isLarge, isLive, type LiveDocument, type SourceDocument } from './sourc
 const SCAN_PAGE = { revision: 10_000, content: 1000 }
 const RESERVED = 'the database keeps its backups by this id: give the document another one'
 
-/**
- * A database's document by id. `absent`: it has no revision, not even a deleted one. `reserved`: it belongs
- * to the backups, and is neither changed nor deleted. `unreadable`: neither content nor revision is known.
- */
+/** `absent`: no revision at all. `reserved`: the backups' own, untouched. `unreadable`: nothing is known. */
 export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
   (
     | { state: 'live'; document: LiveDocument }
@@ -53,11 +50,7 @@ export class TargetView {
     this.#reader = new DocumentReader(db)
   }
 
-  /**
-   * Looks at a database, and waits for its copies to agree.
-   * @returns `null` when there is none
-   * @throws CouchError when it cannot be worked with
-   */
+  /** Looks at a database, if any, and waits for its copies to agree. @throws CouchError */
   static async find(db: CouchDatabase, isOwn: IsOwn): Promise<TargetView | null> {
     const info = await db.find()
     if (!info) return null
@@ -135,7 +128,7 @@ export class TargetView {
     return { id, conflicts, state: 'live', document }
   }
 
-  /** Reads all documents: their ids and revisions, with `content` what they say as well, see {@link allRows}. */
+  /** Reads all ids and revisions, with `content` also the documents, see {@link allRows}. */
   rows(wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
     return allRows(this.#db, wanted)
   }
@@ -168,7 +161,7 @@ export class TargetView {
   }
 }
 
-/** Reads a document that the database sends, or tells why not: CouchDB keeps revisions that it does not take back. */
+/** Reads a document that the database sends, or tells why not: CouchDB sends some that it does not take. */
 export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
   try {
     return await inTurns(documentSteps(doc))
@@ -180,10 +173,7 @@ export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | In
   }
 }
 
-/**
- * Reads the ids and revisions of all documents, in pages; with `content`, documents as well, except in the
- * page of one that is too long for memory.
- */
+/** Reads all revisions in pages; with `content` also documents, unless one in the page is too long. */
 export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
   const retrier = db.client.retrier()
   const limit = SCAN_PAGE[wanted]
@@ -192,8 +182,7 @@ export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'
   for (;;) {
     let rows = 0
     try {
-      // A page that broke is continued, so attempts are counted here. The last document of the page before
-      // comes again, unless it was deleted meanwhile.
+      // Counts attempts here: a broken page is continued. Its first document may come twice.
       for await (const page of db.once.allDocs({ from: last, limit, includeDocs })) {
         rows += page.length
         yield page[0].id === last ? page.slice(1) : page

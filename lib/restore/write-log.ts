@@ -6,27 +6,21 @@ const [UNCONFIRMED, CHANGED, LEFT] = MARKS
 const MARKS_OF = { create: UNCONFIRMED, change: UNCONFIRMED | CHANGED, leave: LEFT } as const
 
 /**
- * The documents that a restore has written, each with the revision that it is to show, until they have been confirmed: by
- * the changes feed, or by a look. Those that were left by what a scan showed stand in it as well where another copy may
- * know better; a look is due when the feed shows another revision of them.
+ * Keeps the documents that a restore has written, with their revisions, until a feed or look confirms them.
+ * Documents left after a scan stand in it as well where another copy may know better; a look is due when the
+ * feed shows another revision of them.
  */
 export class WriteLog extends StateTable {
   /** Documents that have to be looked at. */
   unconfirmed = 0
 
-  /**
-   * Notes a document, once.
-   * @param rev `undefined` where it is not known: the feed does not confirm the document then
-   */
+  /** Notes a document once. @param rev `undefined`: the feed will not confirm it */
   note(id: string, counted: Counted, rev: string | undefined): void {
     this.put(id, rev, MARKS_OF[counted])
     if (counted !== 'leave') this.unconfirmed++
   }
 
-  /**
-   * Notes that the feed shows a document at `rev`, `undefined` for a deletion.
-   * @param alone there is no other leaf; what was created has to be alone
-   */
+  /** Notes what the feed shows, `undefined` for a deletion. @param alone without other leaves */
   shows(id: string, rev: string | undefined, alone: boolean): void {
     const at = this.find(id)
     const left = this.marked(at, LEFT)
@@ -52,11 +46,7 @@ export class WriteLog extends StateTable {
     return this.isAt(this.find(id), rev)
   }
 
-  /**
-   * Returns the revisions beside a document that go: all where it was created, else those that this restore has written.
-   * @param conflicts revisions that conflict with the one that shows
-   * @param own those of them that are known to be written by this restore
-   */
+  /** Returns the conflicts to remove: all of a created document, else those that this restore wrote. */
   toRemove(id: string, conflicts: readonly string[], own: readonly string[] = []): Revision[] {
     const created = this.countedAs(id) === 'create'
     return conflicts

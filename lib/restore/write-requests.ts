@@ -12,10 +12,7 @@ const NAMES_IT = ['doc_validation', 'missing_stub']
 
 type Sent<T> = { answer: T; refusal?: undefined } | { answer?: undefined; refusal: CouchError }
 
-/**
- * Makes requests that write, and tells a document that the database refuses from a database that fails. The
- * status does not tell: some documents cause an internal error, and a proxy may refuse anything.
- */
+/** Tells refused documents from a failing database, which statuses do not: some documents cause a 500. */
 export class WriteRequests {
   readonly #db: CouchDatabase
   #inARow = 0
@@ -27,10 +24,9 @@ export class WriteRequests {
   }
 
   /**
-   * Makes a request until it is answered or refused. After internal errors, a request for several documents
-   * is given up early, to be sent in parts; so attempts are counted here.
-   * @param call makes one attempt, see {@link CouchDatabase.once}
-   * @throws CouchError when the database cannot be worked with
+   * Makes a request until it is answered or refused. After internal errors, one for several documents is
+   * given up early, to be sent in parts; so `call` makes one attempt, and attempts are counted here. @throws
+   * CouchError
    */
   async send<T>(documents: number, call: () => Promise<T>): Promise<Sent<T>> {
     const retrier = this.#db.client.retrier()

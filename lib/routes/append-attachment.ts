@@ -20,10 +20,7 @@ export const appendAttachment: Routes = async (scope, context) => {
   })
 }
 
-/**
- * Registers the same for names longer than the router takes (`maxParamLength`, by default 100). The scope
- * refuses requests with further segments, which the route matches too.
- */
+/** Takes names longer than `maxParamLength`. The scope refuses further segments, which also match. */
 export const appendLongNamed: Routes = async (scope, context) => {
   const { schema, ...route } = routeOf(context)
   streamBodies(scope)

@@ -34,11 +34,8 @@ const validate = TypeBoxValidatorCompiler({
 })
 
 /**
- * Reads an append's body, `{"attachment": "<string>"}`, as it arrives, and keeps the bytes of the string.
- * Stops at more than {@link MEMBERS} members.
- * @param limit bytes of the string
- * @throws Fastify's errors for no JSON (400) and for a schema violation (400), TooLargeError,
- * InsufficientStorageError, and what the body throws
+ * Keeps the string of an append's body, `{"attachment": "<string>"}`, of at most `limit` bytes.
+ * @throws Fastify's 400 (no JSON, schema), TooLargeError, InsufficientStorageError, what the body throws
  */
 export async function readAttachmentBody(
   body: AsyncIterable<Uint8Array>,
@@ -82,10 +79,7 @@ function checkBody(body: unknown): void {
   if (problems.length > 0) throw refusal(problems)
 }
 
-/**
- * Returns the refusal of a body with too many members. It names unknown members among the first ones, `body`,
- * but not `attachment`: a right one might have followed.
- */
+/** Refuses too many members by unknown names, but not `attachment`, which might have followed. */
 function tooManyMembers(body: unknown): Error {
   const unknown = problemsOf(body).filter(({ instancePath }) => instancePath !== ATTACHMENT)
   if (unknown.length > 0) return refusal(unknown)

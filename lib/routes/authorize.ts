@@ -6,10 +6,7 @@ import { within } from '../waits/within.js'
 import type { Ask } from './context.js'
 import { statusOf } from './error-handler.js'
 
-/**
- * Returns a hook that asks the host whether a request may be served, and notes who asks. A host's hook that
- * throws, hangs, replies itself, or returns `false` refuses.
- */
+/** Returns a hook that asks the host. The host refuses by `false`, by throwing, hanging, or replying. */
 export function authorizer(
   { authorize, timeouts }: ResolvedOptions,
   scheme: AuthorizeContext['scheme']
@@ -34,10 +31,7 @@ export function authorizer(
   }
 }
 
-/**
- * Returns a function that tells whether somebody has replied. `reply.sent` stays false while the host's
- * onSend hooks run and while a stream is sent, and our onSend hook would run after the host's.
- */
+/** Tells whether somebody has replied: `reply.sent` stays false during onSend hooks and streams. */
 function watchReply(reply: FastifyReply): () => boolean {
   let replied = false
   for (const method of ['send', 'callNotFound'] as const) {

@@ -11,9 +11,8 @@ export function withoutBody(reply: FastifyReply): void {
 }
 
 /**
- * Cuts off the reply when its body fails, and ends the body with the reply. Fastify only destroys the
- * response, which is a normal end in HTTP/2. The body itself is watched, since streams of the host's hooks
- * may pass on neither its failure nor the client's leaving.
+ * Cuts off the reply when its body fails, since Fastify ends it normally in HTTP/2, and the body with the
+ * reply. Watches the body itself: streams of the host's hooks may pass on neither event.
  */
 export function breakOffWith(body: Readable, reply: FastifyReply): void {
   body.once('error', () => {

@@ -7,7 +7,7 @@ import type { ResolvedOptions } from '../options.js'
 
 declare module 'fastify' {
   interface FastifySchema {
-    /** Leaves a route out of OpenAPI documents. Declared as by @fastify/swagger, which a host need not have. */
+    /** Hides a route from OpenAPI documents; declared as by @fastify/swagger, which a host need not have. */
     hide?: boolean
   }
   interface FastifyRequest {

@@ -56,7 +56,6 @@ export const getBackup: Routes = async (scope, { operations, describe }) => {
   )
 }
 
-/** Streams a backup, or its rest. */
 function sendContent(request: FastifyRequest, reply: FastifyReply, content: BackupContent): FastifyReply {
   const { etag, length, body, bodyFrom } = content
   const send = (bytes: Readable) => {
@@ -96,10 +95,7 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
   return send(bodyFrom(start))
 }
 
-/**
- * Marks a body that a hook of the host has coded: ranges are of the uncoded one, and a client that resumes
- * would join bytes of both.
- */
+/** Marks a body that the host's hook has coded: ranges count uncoded bytes, so it cannot be resumed. */
 async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
   const etag = reply.getHeader('etag')
   const coding = reply.getHeader('content-encoding') ?? 'identity'
@@ -113,19 +109,13 @@ async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload:
   return payload
 }
 
-/**
- * Returns whether a client has what would be sent, by its `If-None-Match`. Compares weak tags, since codings
- * make tags weak (RFC 9110, 13.1.2).
- */
+/** Compares `If-None-Match` with weak tags, since codings make tags weak (RFC 9110, 13.1.2). */
 function isNotModified(header: string | undefined, etag: string): boolean {
   if (header === undefined) return false
   return header.split(',').some((tag) => tag.trim() === '*' || tag.trim().replace(/^W\//, '') === etag)
 }
 
-/**
- * Returns the start of `Range: bytes=N-`, if `If-Range` is absent or has the body's tag. `undefined` asks for
- * the whole, as do other forms of `Range`, which a server may ignore (RFC 9110, 14.2).
- */
+/** Returns N of `Range: bytes=N-` if `If-Range` allows; ignores other forms (RFC 9110, 14.2). */
 function rangeStart(
   headers: { range?: string; 'if-range'?: string | string[] },
   etag: string

@@ -8,11 +8,7 @@ const HOST = /^(?:\[[0-9a-f:.]+\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?$/i
 /** Part of a name between dots. Names inside a network may hold underscores. */
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i
 
-/**
- * Returns the origin at which a client reached the server, or `publicUrl`. Without a `Host` header, as
- * HTTP/1.0 allows, the origin is `localhost`.
- * @throws InvalidParameterError that names a header without a server's address
- */
+/** Returns `publicUrl`, or the origin of the request (HTTP/1.0: localhost). @throws InvalidParameterError */
 export function originOf(request: FastifyRequest, { publicUrl }: ResolvedOptions): string {
   return publicUrl ?? `${protocolOf(request)}://${hostOf(request)}`
 }

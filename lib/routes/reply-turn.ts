@@ -7,10 +7,7 @@ const MOST_WAITING = 64
 
 const waiting = new WeakMap<Socket, number>()
 
-/**
- * Calls back when a reply can be sent: in HTTP/1.1, the reply to a pipelined request has no socket until the
- * replies before it have been sent.
- */
+/** Calls back when a reply can be sent: a pipelined one has no socket until those before it are sent. */
 export function inTurn({ raw }: FastifyReply, call: () => void): void {
   // In HTTP/2, `socket` is never null.
   if (raw.socket === null) raw.once('socket', call)
@@ -18,10 +15,8 @@ export function inTurn({ raw }: FastifyReply, call: () => void): void {
 }
 
 /**
- * Resolves when a reply can be sent, so that nothing is held before: a small packet holds a thousand
- * requests.
- * @throws ClientLeftError, and TooManyRequestsError, replied at once: Node.js stops reading from a connection
- * with enough bytes to send
+ * Waits until a reply can be sent, so that nothing is held before. @throws ClientLeftError, and
+ * TooManyRequestsError at once: Node.js stops reading from a connection with enough bytes to send
  */
 export async function turnOf(request: FastifyRequest, reply: FastifyReply): Promise<void> {
   if (reply.raw.socket !== null) return

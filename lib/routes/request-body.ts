@@ -32,11 +32,9 @@ interface BodyLimits {
 }
 
 /**
- * Reads a request's body, bounded in size and silence, and inflates gzip within the same bounds. Leaves the
- * connection open for the reply. The stream tells Fastify how much it has received.
- * @param payload the body, which a hook of the host may have replaced
- * @throws EncodingError (415); errors of the stream: BodyAlreadyReadError, TooLargeError, UploadTimeoutError,
- * InvalidBackupError
+ * Reads a body, perhaps replaced by a host's hook, and inflates gzip, both bounded in size and silence.
+ * Leaves the connection open for the reply. @throws EncodingError (415); the stream: BodyAlreadyReadError,
+ * TooLargeError, UploadTimeoutError, InvalidBackupError
  */
 function readBody(request: FastifyRequest, payload: Readable, limits: BodyLimits): Readable {
   const { received: limit, idle } = limits
@@ -112,11 +110,7 @@ export function streamBodies(scope: Scope): void {
   scope.setValidatorCompiler((route) => (route.httpPart === 'body' ? () => true : compile(route)))
 }
 
-/**
- * Has `work` read the body of a route of {@link streamBodies}. When it fails, clients that still send get the
- * reply.
- * @throws EncodingError, ClientLeftError, what `work` throws
- */
+/** Has `work` read the body; clients get the reply of a failure. @throws EncodingError, ClientLeftError */
 export async function withBody<T>(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -137,10 +131,7 @@ export async function withBody<T>(
   }
 }
 
-/**
- * Leaves a refused body so that its sender sees the reply. HTTP/1.1 closes the connection, so the body is
- * read on before, unless it is silent; streams of HTTP/2 end by themselves.
- */
+/** Lets a refused sender see the reply: reads on before HTTP/1.1 closes, unless it is silent. */
 async function leave(
   request: FastifyRequest,
   reply: FastifyReply,

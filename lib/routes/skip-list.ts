@@ -18,10 +18,7 @@ export async function parseSkipLists(
   }
 }
 
-/**
- * Reads a skip list, see {@link readSkipList}; a repeated parameter adds to it.
- * @throws InvalidParameterError (400) that names the parameter
- */
+/** Reads a parameter, which may be repeated, see {@link readSkipList}. @throws InvalidParameterError */
 export function* parseSkipList(parameter: string, value: string | string[] = []): Steps<string[]> {
   const all: string[] = []
   for (const text of [value].flat()) {

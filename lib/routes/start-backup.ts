@@ -50,11 +50,7 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
   )
 }
 
-/**
- * Refuses any body but none, `null` and an empty object, which clients send. In a schema, OpenAPI would show
- * the body.
- * @throws InvalidParameterError
- */
+/** Refuses a body that says something; OpenAPI would show a schema. @throws InvalidParameterError */
 async function refuseBody({ body }: FastifyRequest): Promise<void> {
   if (body === undefined || body === null) return
   if (typeof body !== 'object' || Array.isArray(body)) throw new InvalidParameterError('body Expected object')

@@ -17,10 +17,7 @@ export function answerUnknown(scope: Scope): void {
   })
 }
 
-/**
- * Returns the undecoded segments that a wild card stands for: the router's parameter no longer tells an
- * encoded slash from one that divides.
- */
+/** Returns undecoded segments: the parameter does not tell an encoded slash from one that divides. */
 function wildSegments({ url, routeOptions }: FastifyRequest): string[] {
   const before = (routeOptions.url as string).split('/').length - 1
   return url.split('?', 1)[0].split('/').slice(before)
@@ -34,10 +31,7 @@ export async function refuseMoreSegments(
   return wildSegments(request).length > 1 ? replyUnknown(request, reply) : undefined
 }
 
-/**
- * Registers routes for ids longer than `maxParamLength`, for which the router would reply 414 to anybody.
- * Tells permitted clients what is wrong, before a body is read.
- */
+/** Refuses ids beyond `maxParamLength` to permitted clients; the router would reply 414 to anybody. */
 export const refuseLongIds: Routes = async (scope, { ask }) => {
   scope.addHook('onRequest', async (request, reply) => {
     if (!mayNameBackup(request)) return replyUnknown(request, reply)

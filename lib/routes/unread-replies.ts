@@ -9,10 +9,7 @@ export class UnreadReplies {
   readonly #idle: number
   readonly #unsent = new Map<FastifyReply, Silence>()
 
-  /**
-   * @param idle milliseconds that the last bytes of a reply may take
-   * @param deadline cuts off all requests whose replies are not sent yet, those whose bodies still arrive included
-   */
+  /** @param idle milliseconds for a reply's last bytes @param deadline cuts off all unsent replies */
   constructor(idle: number, deadline: AbortSignal) {
     this.#idle = idle
     deadline.addEventListener('abort', () => {

@@ -12,10 +12,7 @@ export class Room {
   readonly #directory: string
   readonly #limit: number
 
-  /**
-   * @param directory `undefined` for the system's temporary directory
-   * @param limit bytes that all uploads in the directory may take together
-   */
+  /** @param directory default: the system's @param limit bytes of all uploads in it together */
   constructor(directory: string | undefined, limit: number) {
     this.#directory = resolve(directory ?? tmpdir())
     this.#limit = limit
@@ -42,10 +39,7 @@ export class Room {
     else taken.set(this.#directory, left)
   }
 
-  /**
-   * Opens an empty, unnamed file that only this process' user can read: it is gone when its process ends.
-   * @throws InsufficientStorageError
-   */
+  /** Opens an unnamed private file, which ends with its process. @throws InsufficientStorageError */
   async file(): Promise<RoomFile> {
     const path = join(this.#directory, `db-backups-${randomBytes(12).toString('hex')}`)
     const handle = await orNoSpace(open(path, 'wx+', 0o600))

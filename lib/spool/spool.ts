@@ -5,7 +5,7 @@ const BLOCK = 256 * 1024
 /** Bytes of length and ordinal before each document. */
 const FRAME = 8
 
-export interface Spooled {
+interface Spooled {
   ordinal: number
   bytes: Buffer
 }

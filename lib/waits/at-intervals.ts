@@ -1,7 +1,7 @@
 /** Milliseconds between two writes. */
 export const PROGRESS_INTERVAL = 2000
 
-/** Writes how far something is, never twice at a time. After a write that failed, each call throws what that threw. */
+/** Writes progress, never twice at a time. After a write that failed, each call throws what it threw. */
 export class AtIntervals {
   readonly #write: () => Promise<void>
   #last = performance.now()
@@ -13,9 +13,9 @@ export class AtIntervals {
     this.#write = write
   }
 
-  /** Writes when the last call that did was an interval ago. */
+  /** Writes when the last such write began an interval ago, unless a write is under way. */
   due(): void {
-    if (!this.#failure && performance.now() - this.#last < PROGRESS_INTERVAL) return
+    if (!this.#failure && (this.#busy || performance.now() - this.#last < PROGRESS_INTERVAL)) return
     this.#last = performance.now()
     this.now()
   }

@@ -1,4 +1,4 @@
-/** Calls `listener` once with the reason, when `signal` aborts or has aborted. Returns how to stop listening. */
+/** Calls `listener` once with the reason, when `signal` aborts or has. Returns how to stop listening. */
 export function onAbort(signal: AbortSignal, listener: (reason: unknown) => void): () => void {
   const abort = () => listener(signal.reason)
   if (signal.aborted) abort()
@@ -6,10 +6,7 @@ export function onAbort(signal: AbortSignal, listener: (reason: unknown) => void
   return () => signal.removeEventListener('abort', abort)
 }
 
-/**
- * Aborts with the first of some signals, or after a time. `AbortSignal.any` and `AbortSignal.timeout` would
- * leave memory behind until their time is over (docs/internals/couchdb.md).
- */
+/** Aborts by signals or in time; Node.js's own leave memory behind (docs/internals/couchdb.md). */
 export class LinkedAbort extends AbortController {
   readonly #stops: (() => void)[] = []
 

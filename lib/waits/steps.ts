@@ -43,9 +43,8 @@ let sharedSince: number | undefined
 const waiting: (() => void)[] = []
 
 /**
- * Lets the event loop go on once all callers' work has taken {@link SLICE} in this turn: each of many
- * requests would otherwise add its own slice. Call it before each millisecond or so of work.
- * @returns nothing to wait for while there is time left
+ * Lets the event loop go on once all callers together took {@link SLICE} in this turn; before, there is
+ * nothing to wait for. Call it before each millisecond or so of work.
  */
 export function sharedTurn(): Promise<void> | undefined {
   if (sharedSince === undefined) beginShared()

@@ -1,7 +1,7 @@
 import { onAbort } from './linked-abort.js'
 
 /** Who may wait for a turn, and for how long. */
-export interface Patience {
+interface Patience {
   /** How many may wait for the same turn. */
   most: number
   /** Makes the error when as many wait already. */
@@ -14,10 +14,7 @@ export class Turns {
   /** Functions that start the waiting changes, by the thing that they change. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
-  /**
-   * Runs `work` after everything that came before. Without `patience`, any number may wait.
-   * @throws the reason of `patience.signal`, what `patience.full` returns, and what `work` throws
-   */
+  /** Runs `work` in turn; without `patience`, any number may wait. @throws its `full()` or signal's reason */
   async take<T>(key: string, work: () => Promise<T>, patience?: Patience): Promise<T> {
     const waiting = this.#waiting.get(key) ?? []
     if (!this.#waiting.has(key)) this.#waiting.set(key, waiting)

@@ -20,9 +20,8 @@ export interface CouchWebhookStoreOptions {
 }
 
 /**
- * Keeps transactions as documents whose `_id` is the transaction's id, as athena does. Calls of a running restore outlive
- * a restart of the database; the first, which creates the transaction, gives up soon, since somebody waits.
- * @throws TypeError when `couch` or `database` cannot be used
+ * Keeps transactions as documents by their ids, as athena does. Calls outlive a restart of the database,
+ * except the first, for which somebody waits. @throws TypeError when `couch` or `database` cannot be used
  */
 export function createCouchWebhookStore({
   couch,

@@ -36,10 +36,7 @@ export class Notifier {
     return url
   }
 
-  /**
-   * POSTs the transaction, again after faults that may pass. Returns, never throws, how that ended.
-   * @param record is given the state before each attempt, to survive a crash; its errors are thrown
-   */
+  /** POSTs with retries, and returns how that ended; throws only what `record` does before an attempt. */
   async deliver(
     transaction: WebhookTransaction,
     record: (delivery: WebhookDelivery) => Promise<unknown>,

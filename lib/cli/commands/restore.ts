@@ -107,10 +107,7 @@ function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] 
   })
 }
 
-/**
- * Asks on the terminal for the server's host, to show that the question was read.
- * @throws CliError without a terminal, or after another answer
- */
+/** Asks on the terminal for the server's host. @throws CliError without a terminal or after another answer */
 export async function confirm({ stdin, stderr, client }: Context, what: string): Promise<void> {
   if (!stdin.isTTY) throw usageError('nobody can be asked, stdin is no terminal: --yes confirms')
   const terminal = createInterface({ input: stdin, output: stderr })
