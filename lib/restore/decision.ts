@@ -68,7 +68,8 @@ export function* piecesOn(base: BaseRevision, document: DocumentBytes): Steps<Bu
 
 /** Returns the result of {@link piecesOn} in one piece. */
 export function* bytesOn(base: BaseRevision, document: DocumentBytes): Steps<Buffer> {
+  if (base.kind === 'kept') return document.bytes
   const pieces = yield* piecesOn(base, document)
   yield
-  return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
+  return Buffer.concat(pieces)
 }

@@ -38,6 +38,7 @@ export const ROOMS: Record<string, Room> = {
       'restore-by-id',
       'target-table',
       'write-log',
+      'document-batch',
       'exact',
       'skip-unknown',
       'conflicts',
