@@ -45,6 +45,7 @@ export const ROOMS: Record<string, Room> = {
       'refused-documents',
       'restore-beside-writer',
       'large-attachments',
+      'large-writes',
       'compressed-attachments',
       'settings-documents',
       'restore-lagging-copies',
