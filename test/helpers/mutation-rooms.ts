@@ -191,6 +191,11 @@ export interface Accepted {
 
 export const ACCEPTED: readonly Accepted[] = [
   {
+    line: /await (turnAfter|sharedTurn)\(/,
+    what: /^await .* -> /,
+    why: 'lets others have their turn: only the measurements of test/reliability/loop-turns* can tell'
+  },
+  {
     line: /buffers\.give\(/,
     what: /\(removed\)|;/,
     why: 'memory that is not given back is allocated anew: only the measurements of test/serial can tell'
