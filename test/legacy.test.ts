@@ -2,6 +2,7 @@ import { deflateSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { DATABASES, setupDatabases } from './helpers/database.js'
+import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
 import { LOSSY_MEMBERS } from './helpers/seed.js'
@@ -287,4 +288,17 @@ t.test('on a database that parses what it is sent', async (t) => {
     )
     t.equal(restored.get('doc_7')!.text, docs[7]!.text)
   }
+})
+
+t.test('documents come with the feed where earlier backups in the database are small', async (t) => {
+  const on = await setupDatabases(t)
+  await on.couch.use(on.names.system).insert({ _id: '03_ibp_db_backup_1', ...HEAD, dbs: {} } as never)
+  const gate = await startGate(t, on)
+  const id = await apiOf(await buildHost(t, { on, couch: gate.couch })).backup()
+  t.ok(id)
+  const feeds = gate.requests.filter((line) => line.includes(`${on.names.system}/_changes`))
+  t.ok(
+    feeds.some((line) => line.includes('include_docs=true')),
+    String(feeds)
+  )
 })

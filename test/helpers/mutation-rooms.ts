@@ -13,7 +13,10 @@ export const ROOMS: Record<string, Room> = {
     tests: [
       'backup',
       'get-and-list',
+      'backup-ids',
       'append',
+      'append-queue',
+      'unreadable',
       'damaged',
       'legacy',
       'reserved-ids',
@@ -204,6 +207,11 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /newest > known \? newest : known/,
     what: /^> -> >=/,
     why: 'of two equal numbers either is the larger one'
+  },
+  {
+    line: /index - from >= TAKEN_IDS/,
+    what: /^>= -> >/,
+    why: 'how often exactly is tried before the database is not believed is no promise'
   },
   {
     line: /const isThere = /,
