@@ -59,6 +59,7 @@ export const ROOMS: Record<string, Room> = {
   operations: {
     files: ['lib/operations/'],
     tests: [
+      'missing-databases',
       'one-at-a-time',
       'backup',
       'restore-upload',
