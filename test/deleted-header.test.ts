@@ -72,11 +72,11 @@ async function setup(t: Test, made: Watched, options: HostOptions = {}) {
   return { good, goodParts: await made.parts(good), host, api: apiOf(host), events }
 }
 
-/** Requests of a running backup, and what happens to its header before they arrive. */
-async function harmed(
+/** Starts a backup, and harms it once, before the first of its requests arrives that `at` tells. */
+async function startHarmed(
   t: Test,
   at: (line: string, id: string) => Promise<boolean> | boolean,
-  harm: 'remove' | 'replace' | 'end' = 'remove'
+  harm: (made: Watched, id: string) => Promise<unknown>
 ) {
   const made = await databases(t)
   let id: string | undefined
@@ -86,7 +86,7 @@ async function harmed(
     async before(line) {
       if (done || id === undefined || !(await at(decodeURIComponent(line), id))) return
       done = true
-      await made[harm](id)
+      await harm(made, id)
     }
   })
   const { good, goodParts, host, events } = await setup(t, made, {
@@ -101,12 +101,23 @@ async function harmed(
     () => undefined,
     (reason: Error & { code?: string }) => reason
   )
-  t.ok(done, 'the header was harmed')
+  t.ok(done, 'it was harmed')
   t.strictSame(await made.parts(), goodParts, 'its parts are deleted, and nothing of the other backup')
+  return { id: started.id, error, made, host, events, good }
+}
+
+/** Harms the header of a running backup. */
+async function harmed(
+  t: Test,
+  at: (line: string, id: string) => Promise<boolean> | boolean,
+  harm: 'remove' | 'replace' | 'end' = 'remove'
+) {
+  const run = await startHarmed(t, at, (made, id) => made[harm](id))
+  const { made, host, good } = run
   const lease = await made.on.couch.use(made.on.names.system).get('athena_backup_lease')
   t.notOk('operation' in lease, 'the lease is free at once')
   t.equal((await apiOf(host).get(good)).doc_count, 40)
-  return { id: started.id, error, made, host, events }
+  return run
 }
 
 const moments: Record<string, (names: Record<string, string>) => (line: string, id: string) => boolean> = {
@@ -170,32 +181,16 @@ for (const [how, harm] of [
   ['written again', 'rewrite']
 ] as const) {
   t.test(`a chunk that is ${how} while its backup runs fails the backup`, async (t) => {
-    const made = await databases(t)
-    let id: string | undefined
-    let done = false
-    const proxy = await startPagingProxy(t, made.on.url, {
-      page: undefined,
-      async before(line) {
-        if (done || !id || !decodeURIComponent(line).includes(`startkey="backup_chunk_${stampOf(id)}_"`))
-          return
-        done = true
-        await made[harm]((await made.parts(id))[0]!)
-      }
-    })
-    const { host, goodParts } = await setup(t, made, {
-      couch: proxy.couch,
-      onEvent: (event) => {
-        if (event.type === 'backup_started') id = event.id
-      }
-    })
-    const { id: begun, finished } = await host.app.dbBackups.start()
-    await t.rejects(finished, { message: /is missing/ })
-    t.ok(done, 'the chunk was harmed')
-    t.match(await made.on.couch.use(made.on.names.system).get(begun), {
+    const { id, error, made } = await startHarmed(
+      t,
+      (line, backup) => line.includes(`startkey="backup_chunk_${stampOf(backup)}_"`),
+      async (made, backup) => made[harm]((await made.parts(backup))[0]!)
+    )
+    t.match(error, { message: /is missing/ })
+    t.match(await made.on.couch.use(made.on.names.system).get(id), {
       in_progress: false,
       error: /is missing/
     })
-    t.strictSame(await made.parts(), goodParts)
   })
 }
 

@@ -79,3 +79,14 @@ t.test('an upload has its place until its restore has begun', async (t) => {
   release()
   t.equal((await first).statusCode, 202)
 })
+
+t.test('lists that are sent at the same time share their bytes', async (t) => {
+  const sent: unknown[] = []
+  const extend: HostOptions['extend'] = (app) =>
+    app.addHook('onSend', async (_request, _reply, payload) => void sent.push(payload))
+  const { api } = await setup(t, { extend })
+  const replies = await Promise.all(Array.from({ length: 20 }, async () => api.call('GET')))
+  for (const reply of replies) t.same(reply.json(), { ids: [] })
+  t.equal(sent.length, 20)
+  t.ok(new Set(sent).size <= 2, 'those that came while the first was read have the next in common')
+})
