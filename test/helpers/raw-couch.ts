@@ -63,12 +63,12 @@ export interface RawCouch {
 }
 
 /** The positions of a value in the bytes of a JSON text. */
-interface Span {
+export interface Span {
   start: number
   end: number
 }
 
-interface Member extends Span {
+export interface Member extends Span {
   key: string
   keyStart: number
 }
@@ -116,7 +116,8 @@ function open(json: Buffer, at: number, bracket: number): number {
   return skip(json, start + 1)
 }
 
-function elements(json: Buffer, at = 0): Span[] {
+/** Returns the positions of the elements of a JSON array at `at`. */
+export function elements(json: Buffer, at = 0): Span[] {
   const spans: Span[] = []
   for (let i = open(json, at, 0x5b); json[i] !== 0x5d; ) {
     const end = valueEnd(json, i)
@@ -127,7 +128,8 @@ function elements(json: Buffer, at = 0): Span[] {
   return spans
 }
 
-function members(json: Buffer, at = 0): Member[] {
+/** Returns the positions of the members of a JSON object at `at`. */
+export function members(json: Buffer, at = 0): Member[] {
   const found: Member[] = []
   for (let i = open(json, at, 0x7b); json[i] !== 0x7d; ) {
     const keyEnd = valueEnd(json, i)
