@@ -3,7 +3,7 @@ import { type TProperties, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
-import type { DbBackupsOptions, Limits, Retry, Timeouts } from '../types/options.js'
+import type { DbBackupsOptions, Incremental, Limits, Retry, Timeouts } from '../types/options.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
@@ -98,6 +98,10 @@ export const Options = Type.Object(
       attempts: integer(1, 100),
       wait: Milliseconds,
       longest: Milliseconds
+    }),
+    incremental: group({
+      chain: integer(0, 100_000),
+      waste: Type.Number({ minimum: 0.05, maximum: 0.9 })
     })
   },
   closed
@@ -113,6 +117,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   limits: Required<Limits>
   timeouts: Required<Timeouts>
   retry: Required<Retry>
+  incremental: Required<Incremental>
 }
 
 const MiB = 1024 ** 2
@@ -186,7 +191,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
       },
       options.timeouts
     ),
-    retry: withDefaults(BACKGROUND, options.retry)
+    retry: withDefaults(BACKGROUND, options.retry),
+    incremental: withDefaults({ chain: 1000, waste: 0.25 }, options.incremental)
   }
 }
 

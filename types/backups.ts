@@ -32,13 +32,48 @@ export interface DatabaseSummary {
   missing?: true
   /** Bytes of the documents' JSON. */
   raw_bytes: number
-  /** Bytes they take in the database that keeps the backup. */
+  /** Bytes they take in the database that keeps the backup, of which other backups may share a part. */
   stored_bytes: number
+  /** Id of the backup whose chunks this one shares. Absent where the database was read in full. */
+  base?: string
+  /** Why the database was read in full. Absent where it was not, and in earlier backups. */
+  full_reason?: FullReason
+  /** Chunks of documents that this backup has written. Not told by earlier backups. */
+  new_chunks?: number
+  /** Chunks of documents that an earlier backup has written. Not told by earlier backups. */
+  reused_chunks?: number
+  /** Bytes that this backup has added to the database that keeps it. Not told by earlier backups. */
+  added_bytes?: number
   /** Documents that the backup does not hold because they could not be read or stored. Absent when there are none. */
   unreadable_count?: number
   /** The first of them, at most 100. */
   unreadable?: UnreadableDocument[]
 }
+
+/**
+ * Why a database was read in full:
+ * `asked_for`, by `start({ full: true })`; `no_base`, no complete backup is there; `earlier_layout`, the last one was made
+ * by an earlier version; `not_in_base`, it holds nothing of the database; `chain_too_long`, the bound of the option
+ * `incremental`; `not_told`, the server does not tell enough; `other_database`, the database had another name;
+ * `created_again`, `purged`, `sequence_reset`: the feed does not tell all that happened; `excluded_types`, others are left
+ * out now; `unreadable_documents`, the last backup could not read some; `mostly_changed`, most documents;
+ * `damaged_base`, a part of the last backup is missing or damaged.
+ */
+export type FullReason =
+  | 'asked_for'
+  | 'no_base'
+  | 'earlier_layout'
+  | 'not_in_base'
+  | 'chain_too_long'
+  | 'not_told'
+  | 'other_database'
+  | 'created_again'
+  | 'purged'
+  | 'sequence_reset'
+  | 'excluded_types'
+  | 'unreadable_documents'
+  | 'mostly_changed'
+  | 'damaged_base'
 
 /** One database of a backup that is read. Backups that athena made tell fewer counts. */
 export type StoredDatabaseSummary = Omit<DatabaseSummary, Counts> & Partial<Pick<DatabaseSummary, Counts>>
@@ -78,6 +113,12 @@ export interface BackupSummary {
   unreadable_count?: number
   /** Keys in `dbs` of the databases that did not exist. Absent when all did. */
   missing_databases?: string[]
+  /** Id of the backup whose chunks it shares. Absent where all databases were read in full, and while it runs. */
+  base?: string
+  /** Backups before it that were each the base of the next; 0 for a full one. Not told by earlier backups. */
+  chain_length?: number
+  /** Bytes that it has added to the database that keeps it, its header aside. Not told by earlier backups. */
+  added_bytes?: number
   /** Why the backup is not usable. A backup with an `error` cannot be restored. */
   error?: string
   /** Names of the attachments the clients appended. */
@@ -89,6 +130,8 @@ export type BackupOutcome = BackupSummary
 
 /** How a backup is started. */
 export interface StartOptions {
+  /** Read every database in full, and share nothing with earlier backups. Default `false`. */
+  full?: boolean
   /** Who asks, recorded in the backup and told in the event of its start. */
   requester?: Requester
 }

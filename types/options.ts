@@ -109,6 +109,20 @@ export interface Retry {
 }
 
 /**
+ * How far backups share what did not change: a backup stores what changed since the last complete one, and lists the
+ * chunks of that one. Each is whole by itself.
+ */
+export interface Incremental {
+  /** Most backups that are based on each other in a row before one is made in full. 0: all are. Default 1,000. */
+  chain?: number
+  /**
+   * Most of what a backup lists of a database that may be documents which no longer count, as a share of the bytes that are
+   * read for it. The next backup writes chunks anew where it is more. 0.05 to 0.9, default 0.25.
+   */
+  waste?: number
+}
+
+/**
  * Options of the plugin. Registration fails with a TypeError that names the option that is missing, wrong or not known.
  */
 export interface DbBackupsOptions {
@@ -170,4 +184,6 @@ export interface DbBackupsOptions {
   timeouts?: Timeouts
   /** How a running backup or restore bridges faults of the database. */
   retry?: Retry
+  /** How far backups share what did not change. */
+  incremental?: Incremental
 }

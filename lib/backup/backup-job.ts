@@ -6,6 +6,7 @@ import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 import { AtIntervals } from '../waits/at-intervals.js'
+import { type IncrementalBounds, lastComplete } from './base-choice.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
 
@@ -15,18 +16,23 @@ interface BackupJobOptions {
   repository: Repository
   excludeTypes: ReadonlySet<string>
   onUnreadable: 'report' | 'fail'
+  /** Whether to read everything, whatever earlier backups hold. */
+  full: boolean
+  incremental: IncrementalBounds
   onPhase: (phase: BackupPhase) => void
 }
 
 /** Backs up the databases one by one, and checks what was stored. If this rejects, fail the backup. */
 export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
-  const { id, sources, repository, excludeTypes, onUnreadable } = options
+  const { id, sources, repository, excludeTypes, onUnreadable, full, incremental } = options
   const backup = repository.running(id)
   const dbs: Record<string, DatabaseSummary> = {}
+  let last: LoadedBackup | undefined
   let running = 0
   const progress = new AtIntervals(() => backup.progress(dbs, running))
   try {
     // Except the first, which is read now.
+    last = await lastComplete(repository, sources.system.name, id)
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
@@ -36,12 +42,13 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
         database,
         excludeTypes,
         onUnreadable,
+        earlier: { last, full, ...incremental },
         onProgress(documents) {
           running = documents
           progress.due()
         }
       })
-      if (summary.missing) await refuseLost({ id, sources, repository, database, existing })
+      if (summary.missing) refuseLost({ last, sources, database, existing })
       running = 0
       dbs[apiKey(database)] = summary
       progress.now()
@@ -55,5 +62,6 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   } finally {
     await progress.settle()
   }
-  return backup.finish(dbs)
+  const isBased = Object.values(dbs).some(({ base }) => base !== undefined)
+  return backup.finish(dbs, isBased ? last : undefined)
 }

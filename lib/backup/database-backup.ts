@@ -14,14 +14,17 @@ import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { collectUpTo } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
+import { DamagedBackupError } from '../errors.js'
 import { CopyIndex } from '../ids/copy-index.js'
-import { OrdinalSet } from '../ids/ordinal-set.js'
 import { type DocumentBytes, documentSteps, isDesign, withoutRevisionMembers } from '../json/document.js'
 import { toldExcluded } from '../own-documents.js'
+import type { BaseDocuments } from '../repository/base.js'
+import type { LineFacts } from '../repository/chunk-writer.js'
 import type { DatabaseWriter } from '../repository/database-writer.js'
 import { largeBackupsIn } from '../repository/earlier-backups.js'
 import type { RunningBackup } from '../repository/running-backup.js'
 import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
+import { chooseBase, type EarlierBackup, type FullReason, identityOf } from './base-choice.js'
 import {
   goneFailure,
   nameUnreadable,
@@ -52,6 +55,7 @@ interface DatabaseBackupOptions {
   excludeTypes: ReadonlySet<string>
   /** Whether a document that cannot be read is left out and named, or ends the backup. */
   onUnreadable: 'report' | 'fail'
+  earlier: EarlierBackup
   /** Called with the number of documents stored so far. */
   onProgress(documents: number): void
 }
@@ -70,93 +74,133 @@ interface Batch {
 }
 
 /**
- * Backs up a database at one update sequence, again from its start if it was created again or purged. A
- * missing database has no documents; the summary says so. @throws CouchError, what ends the signal
+ * Backs up a database at one update sequence, again from its start if it was created again or purged, or if its
+ * base turns out to be damaged. A missing database has no documents; the summary says so.
+ * @throws CouchError, what ends the signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseSummary> {
   const { source, backup, database } = options
   const watch = new SourceWatch(source)
+  const started = { timestamp: Date.now(), at: performance.now() }
   let firstChunk = 0
+  let isBaseDamaged = false
   for (let attempt = 1; ; attempt++) {
-    const run = new DatabaseBackup(options, watch, firstChunk)
-    const summary = await run.run()
-    if (summary) return summary
-    const error = new CouchError(`database "${source.name}"`, {
-      error: 'changed',
-      reason:
-        'it was deleted and created again, documents were purged, or its sequences went back while it was read'
-    })
-    if (attempt > READ_AGAIN) throw error
-    source.client.settings.onRetry?.({ attempt, waitMs: 0, error })
+    const info = await watch.begin()
+    if (!info) return missingSummary(started.timestamp, options)
+    const copies = await settleCopies(source, info)
+    const base = isBaseDamaged ? 'damaged_base' : await chooseBase({ ...options, info })
+    const run = new DatabaseBackup(options, { watch, info, base, firstChunk })
+    let problem = becameAnother(source.name)
+    try {
+      const summary = await run.run()
+      if (summary) return { ...timesOf(started), ...summary, ...(copies !== 'agree' && { copies }) }
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError) || isBaseDamaged) throw error
+      isBaseDamaged = true
+      problem = damagedBase(error)
+    }
+    if (attempt > READ_AGAIN) throw problem
+    source.client.settings.onRetry?.({ attempt, waitMs: 0, error: problem })
     await backup.discard(database)
     // The ids before may be those of chunks that come late.
     firstChunk = run.nextChunk
   }
 }
 
+/** Tells when a database was read. The clock may have been set meanwhile. */
+const timesOf = ({ timestamp, at }: { timestamp: number; at: number }) => ({
+  start_timestamp: timestamp,
+  finish_timestamp: timestamp + Math.round(performance.now() - at)
+})
+
+const becameAnother = (name: string) =>
+  new CouchError(`database "${name}"`, {
+    error: 'changed',
+    reason:
+      'it was deleted and created again, documents were purged, or its sequences went back while it was read'
+  })
+
+const damagedBase = ({ id, message }: DamagedBackupError) =>
+  new CouchError(`"${id.slice(0, 120)}"`, { error: 'damaged_base', reason: message })
+
+interface DatabaseReading {
+  watch: SourceWatch
+  info: DatabaseInfo
+  /** What the backup is based on, or why it is a full one. */
+  base: BaseDocuments | FullReason
+  firstChunk: number
+}
+
 class DatabaseBackup {
   readonly #options: DatabaseBackupOptions
+  readonly #reading: DatabaseReading
+  readonly #base: BaseDocuments | undefined
   readonly #reader: DocumentReader
   readonly #writer: DatabaseWriter
-  #copies = new CopyIndex(0)
-  /** Ordinals of copies that had conflicts. Only last copies count in the end. */
-  readonly #conflicted = new OrdinalSet()
+  readonly #copies: CopyIndex
   /** Documents with small attachments, by id, that wait to be read with them. */
   #waiting = new Map<string, WantedDocument>()
   /** Bytes that the waiting documents will take. */
   #waitingBytes = 0
   readonly #batches: Batch[] = []
   #bytesInFlight = 0
-  readonly #watch: SourceWatch
-  readonly #position: FeedPosition = { since: '0' }
+  readonly #position: FeedPosition
   /** Revisions by id of legacy backups to skip, when the feed is read without documents. */
   #earlierBackups: ReadonlyMap<string, string> | undefined
   /** Documents that could not be read, unless a later row of the feed replaces or deletes them. */
   readonly #unread = new UnreadDocuments()
   /** Documents that were too large to be stored: their lines hold nothing. */
-  readonly #refused = new RefusedLines(({ id, ordinal }) => this.#copies.isLast(id, ordinal))
+  readonly #refused = new RefusedLines(({ id, ordinal }) =>
+    this.#copies.isLast(this.#writer.print(id), ordinal)
+  )
 
-  constructor(options: DatabaseBackupOptions, watch: SourceWatch, firstChunk: number) {
+  constructor(options: DatabaseBackupOptions, reading: DatabaseReading) {
+    const { source, backup, database, earlier } = options
+    const { base, firstChunk: first } = reading
     this.#options = options
-    this.#watch = watch
-    const { source, backup, database } = options
+    this.#reading = reading
+    this.#base = typeof base === 'string' ? undefined : base
     this.#reader = new DocumentReader(source)
-    this.#writer = backup.writer(database, firstChunk, (line) => this.#refused.add(line))
+    this.#writer = backup.writer({
+      database,
+      first,
+      base: this.#base,
+      waste: earlier.waste,
+      onRefused: (line) => this.#refused.add(line)
+    })
+    // Of any document that comes, the base may hold a copy.
+    this.#copies = new CopyIndex(this.#base ? null : reading.info.doc_count)
+    this.#position = { since: this.#base?.since ?? '0' }
   }
 
   get nextChunk(): number {
     return this.#writer.next
   }
 
-  /** @returns `null` when the database became another one while it was read */
-  async run(): Promise<DatabaseSummary | null> {
-    const startTimestamp = Date.now()
-    const beganAt = performance.now()
-    const position = this.#position
+  /**
+   * @returns `null` when the database became another one while it was read
+   * @throws DamagedBackupError when the base turns out to be damaged
+   */
+  async run(): Promise<Omit<DatabaseSummary, 'start_timestamp' | 'finish_timestamp'> | null> {
+    const { info, base } = this.#reading
+    const { source, excludeTypes, earlier } = this.#options
     try {
-      const info = await this.#watch.begin()
-      if (!info) return missingSummary(startTimestamp, this.#options)
-      const copies = await settleCopies(this.#options.source, info)
-      if (!(await this.#readSource(info))) return null
+      if (!(await this.#readSource())) return null
       await this.#writer.endDocuments()
       this.#giveUp()
-      const dropped = await this.#writer.supersede(this.#copies.repeated, (ordinal) =>
-        this.#conflicted.delete(ordinal)
-      )
-      const { rawBytes, storedBytes } = await this.#writer.finish()
+      const stored = await this.#writer.finish(this.#copies.repeated, identityOf(source, info))
       return {
-        start_timestamp: startTimestamp,
-        // The clock may have been set meanwhile.
-        finish_timestamp: startTimestamp + Math.round(performance.now() - beganAt),
-        last_sequence: position.since,
-        doc_count: this.#copies.copies - dropped,
+        last_sequence: this.#position.since,
+        doc_count: stored.documents,
         ...settingsOf(info),
-        // Nothing is said where a read by any of the copies shows all.
-        ...(copies !== 'agree' && { copies }),
-        excluded_types: toldExcluded(this.#options.excludeTypes),
-        conflict_count: this.#conflicted.size,
-        raw_bytes: rawBytes,
-        stored_bytes: storedBytes,
+        excluded_types: toldExcluded(excludeTypes),
+        conflict_count: stored.conflicts,
+        raw_bytes: stored.rawBytes,
+        stored_bytes: stored.storedBytes,
+        ...(typeof base === 'string' ? { full_reason: base } : { base: earlier.last?.id }),
+        new_chunks: stored.newChunks,
+        reused_chunks: stored.reusedChunks,
+        added_bytes: stored.addedBytes,
         ...this.#unreadable()
       }
     } finally {
@@ -164,17 +208,19 @@ class DatabaseBackup {
     }
   }
 
-  /** @returns whether the database is still the one that `info` told of */
-  async #readSource({ doc_count: expected }: DatabaseInfo): Promise<boolean> {
-    this.#copies = new CopyIndex(expected)
+  /** @returns whether the database is still the one whose reading began */
+  async #readSource(): Promise<boolean> {
+    const { watch } = this.#reading
     try {
-      this.#earlierBackups = await largeBackupsIn(this.#options.source, this.#options.excludeTypes)
+      // Only a feed from its start may hold many of them.
+      if (!this.#base)
+        this.#earlierBackups = await largeBackupsIn(this.#options.source, this.#options.excludeTypes)
       await this.#readToEnd()
     } catch (error) {
-      if (await this.#watch.explains(error, this.#position.since)) return false
+      if (await watch.explains(error, this.#position.since)) return false
       throw error
     }
-    return !(await this.#watch.changed(this.#position.since))
+    return !(await watch.changed(this.#position.since))
   }
 
   async #readToEnd(): Promise<void> {
@@ -211,7 +257,7 @@ class DatabaseBackup {
     if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
     this.#unread.delete(id)
     if (change.deleted || doc === null) {
-      this.#copies.noteDeleted(id)
+      this.#copies.noteDeleted(this.#writer.print(id))
       return undefined
     }
     return this.#addFetched(id, rev, doc)
@@ -241,7 +287,7 @@ class DatabaseBackup {
   #addRead(document: DocumentBytes | null, told: boolean): Promise<void> | undefined {
     if (!document) return undefined
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
-      this.#copies.noteDeleted(document.id)
+      this.#copies.noteDeleted(this.#writer.print(document.id))
       return undefined
     }
     const conflicted = told || document.conflicts > 0
@@ -329,12 +375,11 @@ class DatabaseBackup {
   }
 
   #write(document: DocumentBytes, conflicted: boolean): Promise<void> | undefined {
-    const ordinal = this.#copies.note(document.id)
-    if (conflicted) this.#conflicted.add(ordinal)
+    const facts = this.#factsOf(document.id, conflicted)
+    const ordinal = this.#copies.note(facts.print)
     if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
-    const design = isDesign(document.id)
     const plain = inTurnsIfLong(document.bytes, withoutRevisionMembers(document))
-    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, design))
+    return thenOrNow(plain, (bytes) => this.#writer.add(bytes, facts))
   }
 
   /** Reads a document whose attachments may be of any size. */
@@ -355,6 +400,7 @@ class DatabaseBackup {
     const { id } = document
     const { source } = this.#options
     const plain = await inTurns(plainDocument(document))
+    const facts = this.#factsOf(id, conflicted)
     let failure: unknown
     const open = async function* () {
       failure = undefined
@@ -366,15 +412,18 @@ class DatabaseBackup {
       }
     }
     try {
-      await this.#writer.addLarge({ id, design: isDesign(id) }, open)
+      await this.#writer.addLarge(id, facts, open)
     } catch (error) {
       if (failure !== undefined) return this.#noteFailure(plain, failure)
       if (!isTooLarge(error)) throw error
       return this.#noteUnread(id, plain.rev, tooLargeFailure(id, error))
     }
-    const ordinal = this.#copies.note(id)
-    if (conflicted) this.#conflicted.add(ordinal)
+    this.#copies.note(facts.print)
     this.#options.onProgress(this.#copies.copies)
+  }
+
+  #factsOf(id: string, conflicted: boolean): LineFacts {
+    return { print: this.#writer.print(id), design: isDesign(id), conflicted }
   }
 
   /** Notes a document that could not be read. @throws `error` when the database does not answer at all */
@@ -402,7 +451,7 @@ class DatabaseBackup {
       this.#noteUnread(id, undefined, tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
-    for (const [id] of this.#unread) this.#copies.noteDeleted(id)
+    for (const [id] of this.#unread) this.#copies.noteDeleted(this.#writer.print(id))
   }
 
   #unreadable(): Pick<DatabaseSummary, 'unreadable' | 'unreadable_count'> {
@@ -439,7 +488,10 @@ const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): D
   excluded_types: toldExcluded(excludeTypes),
   conflict_count: 0,
   raw_bytes: 0,
-  stored_bytes: 0
+  stored_bytes: 0,
+  new_chunks: 0,
+  reused_chunks: 0,
+  added_bytes: 0
 })
 
 /** Returns what a restore needs to create the database, where the server tells. */

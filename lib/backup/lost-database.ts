@@ -3,12 +3,11 @@ import type { CouchDatabase } from '../couch/database.js'
 import { databaseOfKey } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
-import type { Repository } from '../repository/repository.js'
 
 interface LostDatabase {
-  id: string
+  /** The newest complete backup of the same source databases, if any. */
+  last: LoadedBackup | undefined
   sources: Record<LogicalDatabase, CouchDatabase>
-  repository: Repository
   database: LogicalDatabase
   /** Names of the databases still to be backed up that existed at the beginning. */
   existing: ReadonlySet<string>
@@ -23,25 +22,14 @@ export async function namesOfExisting(sources: readonly CouchDatabase[]): Promis
  * Checks that the last complete backup holds nothing of a missing database, which was lost otherwise: backups
  * without it would replace good ones. @throws MissingDatabaseError
  */
-export async function refuseLost(lost: LostDatabase): Promise<void> {
-  const { sources, database, existing } = lost
+export function refuseLost(lost: LostDatabase): void {
+  const { last, sources, database, existing } = lost
   if (existing.has(sources[database].name))
     throw new MissingDatabaseError(`database "${sources[database].name}" was deleted while the backup ran`)
-  const last = await lastComplete(lost)
   if (!last || !holdsDocuments(last, lost)) return
   throw new MissingDatabaseError(
     `database "${sources[database].name}" does not exist, but backup "${last.id}" holds documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
   )
-}
-
-/** Returns the newest complete backup of the same source databases. */
-async function lastComplete({ id, sources, repository }: LostDatabase): Promise<LoadedBackup | null> {
-  for (const earlier of (await repository.list()).toReversed()) {
-    const loaded = earlier === id ? null : await repository.load(earlier)
-    if (!loaded || loaded.header.in_progress || loaded.header.error) continue
-    if (loaded.isOf(sources.system.name)) return loaded
-  }
-  return null
 }
 
 function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDatabase): boolean {

@@ -248,6 +248,17 @@ export class CouchDatabase {
     return untilBegun(this.client, () => this.#changes(page, end))
   }
 
+  /** Returns how many changes come after a sequence; `undefined` where the server does not tell. */
+  async countChanges(since: string): Promise<number | undefined> {
+    return this.client.retry(async () => {
+      const end: ChangesEnd = { lastSeq: '', pending: undefined }
+      let count = 0
+      for await (const changes of this.once.changes({ since, limit: 1, includeDocs: false }, end))
+        count += changes.length
+      return end.pending === undefined ? undefined : count + end.pending
+    })
+  }
+
   async *#changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
     const response = await this.client.once.stream(changesRequest(this.name, page))
     const trailer: Trailer = {}

@@ -66,4 +66,5 @@ export class SourceWatch {
 }
 
 /** Returns the number that a sequence begins with; what follows is opaque. 0 where the server tells none. */
-const numberIn = (sequence: string | number | undefined): number => Number.parseInt(String(sequence), 10) || 0
+export const numberIn = (sequence: string | number | undefined): number =>
+  Number.parseInt(String(sequence), 10) || 0

@@ -43,7 +43,7 @@ export function summaryOf({ id, header, attachments }: LoadedBackup): BackupSumm
 /** Returns the members of a header that are sent as they are, in the order in which they are sent. */
 function scalars(header: LoadedBackup['header']): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
-  const { end_timestamp, elapsed, error } = header
+  const { end_timestamp, elapsed, error, base, chain_length, added_bytes } = header
   const dbs = Object.entries(header.dbs)
   const missing = dbs.flatMap(([key, { missing }]) => (missing === true ? [key] : []))
   const unreadable = dbs.reduce(
@@ -60,6 +60,9 @@ function scalars(header: LoadedBackup['header']): Record<string, unknown> {
     start_timestamp,
     end_timestamp,
     elapsed,
+    base,
+    chain_length,
+    added_bytes,
     ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
     ...(missing.length > 0 ? { missing_databases: missing } : undefined),
     ...(error ? { error } : undefined)

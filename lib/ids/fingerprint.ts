@@ -8,8 +8,19 @@ export interface Fingerprint {
   l: number
 }
 
-// A key of this process: nobody can choose ids that collide.
-const key = Array.from(new Uint32Array(randomBytes(16).buffer.slice(0, 16)))
+export type Fingerprinter = (id: string) => Fingerprint
 
-/** Returns the fingerprint of an id, which is also that of its {@link largeKey}. */
-export const fingerprint = (id: string): Fingerprint => SipHash.hash(key, idBytes(largeKey(id)))
+const KEY_BYTES = 16
+
+/** Returns a new random key, in hex. */
+export const newFingerprintKey = (): string => randomBytes(KEY_BYTES).toString('hex')
+
+/** Returns the function that makes fingerprints with a key. An id has the fingerprint of its {@link largeKey}. */
+export function fingerprinter(key: string): Fingerprinter {
+  const bytes = Buffer.from(key, 'hex')
+  const words = [0, 4, 8, 12].map((at) => bytes.readUInt32LE(at))
+  return (id) => SipHash.hash(words, idBytes(largeKey(id)))
+}
+
+/** Makes fingerprints with a key of this process: nobody can choose ids that collide. */
+export const fingerprint = fingerprinter(newFingerprintKey())

@@ -1,9 +1,15 @@
-const FIRST_BYTES = 1024
+const FIRST_BYTES = 64
 
 /** A set of ordinals, one bit for each up to the largest. */
 export class OrdinalSet {
   size = 0
   #bits = new Uint8Array(FIRST_BYTES)
+
+  static of(ordinals: Iterable<number>): OrdinalSet {
+    const set = new OrdinalSet()
+    for (const ordinal of ordinals) set.add(ordinal)
+    return set
+  }
 
   has(ordinal: number): boolean {
     return ((this.#bits[ordinal >>> 3] ?? 0) & (1 << (ordinal & 7))) !== 0

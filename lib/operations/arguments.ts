@@ -10,7 +10,7 @@ const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 
 // The compiler compares them with the types of the arguments (test/types/schemas.ts).
-export const Start = Type.Object({ requester: Requester }, closed)
+export const Start = Type.Object({ full: Flag, requester: Requester }, closed)
 export const Restore = Type.Object(
   {
     skip: Type.Optional(

@@ -37,7 +37,7 @@ export class Backups implements OperationRecords {
       kind: 'backup',
       idAfter: await repository.newIds(),
       createRecord: ({ id, endClient }) => repository.on(endClient).running(id).begin(origin),
-      work: (operation) => this.#backUp(operation),
+      work: (operation) => this.#backUp(operation, options.full === true),
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
       failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
@@ -79,13 +79,15 @@ export class Backups implements OperationRecords {
     return backups === this.#databases.names.backups
   }
 
-  async #backUp({ id, workClient }: ActiveOperation): Promise<BackupSummary> {
+  async #backUp({ id, workClient }: ActiveOperation, full: boolean): Promise<BackupSummary> {
     const backup = await runBackup({
       id,
       sources: this.#databases.sourcesOn(workClient),
       repository: this.#databases.repository.on(workClient),
       excludeTypes: this.#instance.excludeTypes,
       onUnreadable: this.#instance.options.onUnreadable,
+      full,
+      incremental: this.#instance.options.incremental,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })
     return summaryOf(backup)

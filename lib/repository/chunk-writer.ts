@@ -1,13 +1,16 @@
-import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isTooLarge } from '../couch/errors.js'
+import type { Fingerprint } from '../ids/fingerprint.js'
 import { largeKey } from '../ids/large-key.js'
+import { OrdinalSet } from '../ids/ordinal-set.js'
 import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
-import { ChunkPlaces } from './chunk-places.js'
+import type { ChunkPlaces } from './chunk-places.js'
 import type { Codec } from './codec.js'
-import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
+import type { ChunkEntry } from './layout.js'
+import { LineMarks } from './line-marks.js'
+import { encodeLines } from './line-set.js'
 
 /** Chunks that are compressed or stored while the next is filled. */
 const IN_FLIGHT = 2
@@ -26,6 +29,16 @@ interface Lines {
   count: number
   /** Indexes, among these, of design documents. */
   designs: readonly number[]
+  /** Indexes, among these, of documents that had conflicting revisions. */
+  conflicts: readonly number[]
+  marks: LineMarks
+}
+
+/** What is known of a document beside its line. */
+export interface LineFacts {
+  print: Fingerprint
+  design: boolean
+  conflicted: boolean
 }
 
 /** A document that the database would not store. */
@@ -39,81 +52,84 @@ export interface RefusedLine {
 export interface ChunkWriterOptions {
   db: CouchDatabase
   codec: Codec
-  /** Id of the backup. */
-  backup: string
-  database: LogicalDatabase
-  /** Number of the first chunk. */
-  first: number
+  /** Makes the documents of chunks. */
+  places: ChunkPlaces
+  /** Bytes of lines in a chunk, unless one line has more. */
+  chunkBytes: number
+  /** Called when a chunk is stored, with the number of its first line and the marks of lines with facts. */
+  onStored?(entry: ChunkEntry, ordinal: number, marks: LineMarks): Promise<void> | undefined
   /** Called for a document too large to be stored. A line with only its id takes its place. */
   onRefused(line: RefusedLine): void
 }
 
-/** Packs lines into chunks and stores several at a time. A chunk that cannot be stored fails the backup. */
+/** Packs lines into chunks and stores several at a time. A chunk that cannot be stored is an error. */
 export class ChunkWriter {
-  protected readonly options: ChunkWriterOptions
+  readonly #options: ChunkWriterOptions
   readonly #codec: Codec
-  readonly #places: ChunkPlaces
   #buffer: Buffer = Buffer.alloc(0)
-  readonly #buffers = new BufferPool(
-    { size: CHUNK_BYTES, keep: IN_FLIGHT + 1 },
-    { size: LARGE_LINE, keep: 1 }
-  )
+  readonly #buffers: BufferPool
   /** Memory for stored bytes, which live as long as their requests: garbage would be collected late. */
   readonly #outputs: BufferPool
   #used = 0
   /** Bytes of lines that make a chunk no larger than the largest request. */
-  #fill = CHUNK_BYTES
+  #fill: number
   /** Number of the first line that is not stored yet. */
   #ordinal = 0
   #count = 0
   #designs: number[] = []
+  #conflicts: number[] = []
+  #marks = LineMarks.empty()
   readonly #entries: (ChunkEntry[] | Promise<ChunkEntry[]>)[] = []
   readonly #storing = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
 
   constructor(options: ChunkWriterOptions) {
-    this.options = options
-    this.#codec = options.codec
+    const { codec, chunkBytes } = options
+    this.#options = options
+    this.#codec = codec
+    this.#fill = chunkBytes
+    this.#buffers = new BufferPool({ size: chunkBytes, keep: IN_FLIGHT + 1 }, { size: LARGE_LINE, keep: 1 })
     this.#outputs = new BufferPool(
-      { size: this.#codec.bound(CHUNK_BYTES), keep: IN_FLIGHT },
-      { size: this.#codec.bound(LARGE_LINE), keep: 1 }
+      { size: codec.bound(chunkBytes), keep: IN_FLIGHT },
+      { size: codec.bound(LARGE_LINE), keep: 1 }
     )
-    this.#places = new ChunkPlaces(options)
-  }
-
-  get next(): number {
-    return this.#places.next
   }
 
   /** Adds a line. @returns a promise when too many chunks are being stored, to be waited for */
-  add(line: Uint8Array, design = false): Promise<void> | undefined {
+  add(line: Uint8Array, facts?: LineFacts): Promise<void> | undefined {
     if (this.#used > 0 && this.#used + line.length + 1 > this.#fill) {
-      return this.#store().then(() => this.#append(line, design))
+      return this.#store().then(() => this.#append(line, facts))
     }
-    this.#append(line, design)
+    this.#append(line, facts)
     return undefined
   }
 
-  #append(line: Uint8Array, design: boolean): void {
-    if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, CHUNK_BYTES))
+  #append(line: Uint8Array, facts: LineFacts | undefined): void {
+    const { chunkBytes } = this.#options
+    if (this.#used === 0) this.#buffer = this.#buffers.take(Math.max(line.length + 1, chunkBytes))
     this.#buffer.set(line, this.#used)
     // A line feed inside a document is white space, and would end the line; no CouchDB sends any.
     const written = this.#buffer.subarray(this.#used, this.#used + line.length)
     for (let at = written.indexOf(NEWLINE); at >= 0; at = written.indexOf(NEWLINE, at)) written[at] = SPACE
     this.#used += line.length
     this.#buffer[this.#used++] = NEWLINE
-    if (design) this.#designs.push(this.#count)
+    if (facts) {
+      this.#marks.add(facts.print, line.length + 1)
+      if (facts.design) this.#designs.push(this.#count)
+      if (facts.conflicted) this.#conflicts.push(this.#count)
+    }
     this.#count++
   }
 
   /** Adds a document too large for memory as its own chunk; `open` restarts its bytes for each attempt. */
-  async addLarge(
-    document: { id: string; design: boolean },
-    open: () => AsyncIterable<Uint8Array>
-  ): Promise<void> {
+  async addLarge(id: string, facts: LineFacts, open: () => AsyncIterable<Uint8Array>): Promise<void> {
     // Lines are numbered in the order of chunks: what came before goes first.
     await this.#store()
-    this.#entries.push([await this.#storeLarge(document, open)])
+    const entry = await this.#storeLarge(id, facts, open)
+    const marks = LineMarks.empty()
+    marks.add(facts.print, LineMarks.LARGE)
+    await this.#options.onStored?.(entry, this.#ordinal, marks)
+    this.#entries.push([entry])
     this.#ordinal++
   }
 
@@ -138,7 +154,7 @@ export class ChunkWriter {
     this.#check()
     if (this.#used === 0) return
     // A chunk of one long document is stored by itself: it may take several times as much as others.
-    const inFlight = this.#used > CHUNK_BYTES ? 1 : IN_FLIGHT
+    const inFlight = this.#used > this.#options.chunkBytes ? 1 : IN_FLIGHT
     while (this.#storing.size >= inFlight) await Promise.race(this.#storing)
     this.#check()
     const buffer = this.#buffer
@@ -146,7 +162,9 @@ export class ChunkWriter {
       bytes: buffer.subarray(0, this.#used),
       ordinal: this.#ordinal,
       count: this.#count,
-      designs: this.#designs
+      designs: this.#designs,
+      conflicts: this.#conflicts,
+      marks: this.#marks
     })
     this.#entries.push(stored)
     const settled = stored
@@ -161,16 +179,22 @@ export class ChunkWriter {
     this.#ordinal += this.#count
     this.#count = 0
     this.#designs = []
+    this.#conflicts = []
+    this.#marks = LineMarks.empty()
   }
 
   /** Stores lines in one chunk, or in several where one would exceed the largest request. */
   async #storeLines(lines: Lines): Promise<ChunkEntry[]> {
+    let entry: ChunkEntry | null = null
     try {
-      const entry = await this.#storeChunk(lines)
-      if (entry) return [entry]
+      entry = await this.#storeChunk(lines)
     } catch (error) {
       if (!isTooLarge(error)) throw error
       if (lines.count === 1) return this.#storeLines(this.#refuse(lines, error))
+    }
+    if (entry) {
+      await this.#options.onStored?.(entry, lines.ordinal, lines.marks)
+      return [entry]
     }
     const [first, second] = halves(lines)
     return [...(await this.#storeLines(first)), ...(await this.#storeLines(second))]
@@ -182,15 +206,15 @@ export class ChunkWriter {
     const id = idOf(bytes)
     const place = Buffer.from(`${JSON.stringify({ _id: id })}\n`)
     if (place.length >= bytes.length) throw error
-    this.options.onRefused({ id, ordinal: line.ordinal, error })
-    return { ...line, bytes: place }
+    this.#options.onRefused({ id, ordinal: line.ordinal, error })
+    return { ...line, bytes: place, marks: line.marks.withLength(place.length) }
   }
 
   /** Stores one chunk. @returns `null` when its lines have to be divided, being larger than a request */
-  async #storeChunk({ bytes, count, designs }: Lines): Promise<ChunkEntry | null> {
+  async #storeChunk({ bytes, count, designs, conflicts }: Lines): Promise<ChunkEntry | null> {
     const output = this.#outputs.take(this.#codec.bound(bytes.length))
     const encoded = await this.#codec.encode(bytes, output)
-    const most = this.options.db.client.size.bytes
+    const most = this.#options.db.client.size.bytes
     if (count > 1 && encoded.length > most) {
       this.#outputs.give(output)
       this.#fill = Math.floor((bytes.length * most * FILLED) / encoded.length)
@@ -202,11 +226,18 @@ export class ChunkWriter {
     const stored = await this.#put({ open, length: encoded.length })
     // Only now: a failed request may still be sending from this memory.
     this.#outputs.give(output)
-    return { ...stored, docs: count, design: designs.length, raw: bytes.length }
+    return {
+      ...stored,
+      docs: count,
+      design: designs.length,
+      raw: bytes.length,
+      ...(conflicts.length > 0 && { conflicts: encodeLines(OrdinalSet.of(conflicts), count) })
+    }
   }
 
   async #storeLarge(
-    { id, design }: { id: string; design: boolean },
+    id: string,
+    { design, conflicted }: LineFacts,
     open: () => AsyncIterable<Uint8Array>
   ): Promise<ChunkEntry> {
     let raw = 0
@@ -220,31 +251,43 @@ export class ChunkWriter {
       yield LINE_END
     }
     const stored = await this.#put({ open: () => this.#codec.encodeStream(lines()), length: undefined })
-    return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id) }
+    const conflicts = conflicted && { conflicts: encodeLines(OrdinalSet.of([0]), 1) }
+    return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id), ...conflicts }
   }
 
   /** Stores a chunk. Each attempt has its own document, so that a late one changes no other. */
   async #put(body: ChunkBody): Promise<StoredChunk> {
-    const retrier = this.options.db.client.retrier()
+    const retrier = this.#options.db.client.retrier()
     for (;;) {
-      const attempt = new ChunkAttempt(this.options.db, this.#codec, await this.#places.take(), body)
+      const attempt = new ChunkAttempt(this.#options.db, this.#codec, await this.#options.places.take(), body)
       const stored = await attempt.store(retrier)
       if (stored) return stored
     }
   }
 }
 
-function halves({ bytes, ordinal, count, designs }: Lines): [Lines, Lines] {
+function halves({ bytes, ordinal, count, designs, conflicts, marks }: Lines): [Lines, Lines] {
   const half = count >> 1
   let end = 0
   for (let i = 0; i < half; i++) end = bytes.indexOf(NEWLINE, end) + 1
+  const before = (lines: readonly number[]) => lines.filter((line) => line < half)
+  const after = (lines: readonly number[]) => lines.filter((line) => line >= half).map((line) => line - half)
   return [
-    { bytes: bytes.subarray(0, end), ordinal, count: half, designs: designs.filter((line) => line < half) },
+    {
+      bytes: bytes.subarray(0, end),
+      ordinal,
+      count: half,
+      designs: before(designs),
+      conflicts: before(conflicts),
+      marks: marks.slice(0, half)
+    },
     {
       bytes: bytes.subarray(end),
       ordinal: ordinal + half,
       count: count - half,
-      designs: designs.filter((line) => line >= half).map((line) => line - half)
+      designs: after(designs),
+      conflicts: after(conflicts),
+      marks: marks.slice(half, count)
     }
   ]
 }

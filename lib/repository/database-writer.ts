@@ -1,71 +1,253 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { DamagedBackupError } from '../errors.js'
 import type { LastCopies } from '../ids/copy-index.js'
-import { largeKey } from '../ids/large-key.js'
-import { idOf } from '../json/document.js'
+import { type Fingerprinter, fingerprinter, newFingerprintKey } from '../ids/fingerprint.js'
+import { idOf, isDesign } from '../json/document.js'
+import { inTurns } from '../waits/steps.js'
+import type { BaseDocuments } from './base.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
+import { ChunkList } from './chunk-list.js'
+import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
-import { ChunkWriter, type ChunkWriterOptions } from './chunk-writer.js'
-import type { ChunkEntry, StoredDatabase } from './layout.js'
+import { ChunkWriter, type LineFacts, type RefusedLine } from './chunk-writer.js'
+import { IndexWriter, readIndex } from './document-index.js'
+import {
+  type ChunkEntry,
+  liveBytes,
+  liveDocuments,
+  type SourceIdentity,
+  type Store,
+  type StoredDatabase
+} from './layout.js'
+import { linesOf, liveConflicts } from './line-set.js'
 import { moveToManifests } from './manifests.js'
 
-/** Stores the documents of one database in a backup: first all of them, then which copies do not count. */
-export class DatabaseWriter extends ChunkWriter {
-  #chunks: ChunkEntry[] = []
-  #superseded: ChunkEntry[] = []
+/** An index is written anew where less of a chunk counts. */
+const LIVE_SHARE = 0.5
+/** Small chunks of an index that may be listed, and the bytes of a small one. */
+const MOST_SMALL = 8
+const SMALL_INDEX = 256 * 1024
+/** Of a copy that an earlier backup has stored: none of this one's. */
+const EARLIER = -2
+
+export interface DatabaseWriterOptions {
+  store: Store
+  /** Id of the backup. */
+  backup: string
+  database: LogicalDatabase
+  /** Number of the first chunk. */
+  first: number
+  /** Absent for a full backup. */
+  base: BaseDocuments | undefined
+  /** Share of a database's bytes that may be waste before chunks are written anew. */
+  waste: number
+  /** Called for a document too large to be stored. A line with only its id takes its place. */
+  onRefused(line: RefusedLine): void
+}
+
+/** What a backup holds of one database, and what it took to store that. */
+export interface StoredCounts {
+  documents: number
+  conflicts: number
+  rawBytes: number
+  storedBytes: number
+  newChunks: number
+  reusedChunks: number
+  addedBytes: number
+}
+
+/** Stores the documents of one database in a backup, beside those of the backup that it is based on. */
+export class DatabaseWriter {
+  /** Makes the fingerprints by which {@link finish} knows documents. */
+  readonly print: Fingerprinter
+  readonly #options: DatabaseWriterOptions
+  readonly #key: string
+  readonly #db: CouchDatabase
+  readonly #places: ChunkPlaces
+  readonly #documents: ChunkWriter
+  readonly #index: IndexWriter
+  readonly #reader: ChunkReader
+  readonly #list: ChunkList
+  /** Number of the first line of each chunk that was stored. */
+  readonly #firstLines = new Map<string, number>()
+  readonly #new = new Map<string, ChunkEntry>()
+  /** Ids of the chunks that each line of a chunk of the index is of, as far as it was read. */
+  readonly #indexed = new Map<ChunkEntry, string[]>()
   readonly #onStored: (stored: StoredDatabase) => void
+  #isRewriting = false
 
   /** @param onStored is given what the backup's header is to list */
-  constructor(options: ChunkWriterOptions, onStored: (stored: StoredDatabase) => void) {
-    super(options)
+  constructor(options: DatabaseWriterOptions, onStored: (stored: StoredDatabase) => void) {
+    const { store, backup, database, first, base, onRefused } = options
+    const { db, codec, chunkBytes } = store
+    this.#options = options
+    this.#db = db
+    this.#key = base?.key ?? newFingerprintKey()
+    this.print = fingerprinter(this.#key)
+    this.#places = new ChunkPlaces({ db, backup, database, first })
+    const shared = { db, codec, chunkBytes, places: this.#places }
+    this.#index = new IndexWriter(shared)
+    this.#documents = new ChunkWriter({
+      ...shared,
+      onRefused: (line) => this.#refused(line, onRefused),
+      onStored: (entry, ordinal, marks) => {
+        this.#firstLines.set(entry.id, ordinal)
+        return this.#index.add(entry, marks)
+      }
+    })
+    this.#reader = new ChunkReader(db, codec)
+    this.#list = new ChunkList(base?.chunks)
     this.#onStored = onStored
+  }
+
+  /** Number of the next chunk. */
+  get next(): number {
+    return this.#places.next
+  }
+
+  /** Adds a document. @returns a promise when too many chunks are being stored, to be waited for */
+  add(line: Uint8Array, facts: LineFacts): Promise<void> | undefined {
+    return this.#documents.add(line, facts)
+  }
+
+  /** Adds a document too large for memory as its own chunk; `open` restarts its bytes for each attempt. */
+  addLarge(id: string, facts: LineFacts, open: () => AsyncIterable<Uint8Array>): Promise<void> {
+    return this.#documents.addLarge(id, facts, open)
   }
 
   /** Stores what is left of the documents: no more are added. */
   async endDocuments(): Promise<void> {
-    this.#chunks = await this.flush()
+    this.#listNew(await this.#documents.flush())
   }
 
-  /** Stores which copies count. @returns how many do not; `onDropped` gets their numbers */
-  async supersede(copies: LastCopies, onDropped: (ordinal: number) => void): Promise<number> {
-    if (copies.size === 0) return 0
-    let dropped = 0
-    let ordinal = 0
-    const visit = (key: string): Promise<void> | undefined => {
-      const at = ordinal++
-      if (copies.isLast(key, at)) return undefined
-      dropped++
-      onDropped(at)
-      const last = copies.takeOnce(key)
-      return last === undefined ? undefined : this.add(Buffer.from(JSON.stringify([key, last])))
+  /** Waits until nothing is in flight, whatever became of it. */
+  async settle(): Promise<void> {
+    await this.#documents.settle()
+    await this.#index.settle()
+  }
+
+  /**
+   * Drops the copies that do not count, writes wasteful chunks anew, and enters what was stored in the backup.
+   * @param copies the last copies of documents that came more than once, or that the base may hold
+   */
+  async finish(copies: LastCopies, source: SourceIdentity | undefined): Promise<StoredCounts> {
+    const { base, backup, database } = this.#options
+    let index = [...(base?.index ?? []), ...this.#noteNew(await this.#index.flush())]
+    if (copies.size > 0) {
+      await this.#drop(copies, index)
+      await inTurns(this.#list.settle())
+      await this.#rewrite()
+      index = await this.#compact([...index, ...this.#noteNew(await this.#index.flush())])
     }
-    for await (const keys of this.#keys()) {
-      for (const key of keys) {
-        const pending = visit(key)
+    const stored: StoredDatabase = {
+      manifests: [],
+      chunks: this.#list.entries,
+      superseded: [],
+      index,
+      key: this.#key,
+      ...(source && { source })
+    }
+    const counts = this.#counts(stored.chunks, index)
+    counts.addedBytes += await moveToManifests(this.#db, backup, database, stored, base?.manifests)
+    this.#onStored(stored)
+    return counts
+  }
+
+  /** Finds the copies of documents by the index, and drops all but the last of each. */
+  async #drop(copies: LastCopies, index: readonly ChunkEntry[]): Promise<void> {
+    for await (const { entry, lines } of readIndex(this.#reader, index)) {
+      const chunks: string[] = []
+      this.#indexed.set(entry, chunks)
+      for await (const { chunk, first, marks } of lines) {
+        chunks.push(chunk)
+        if (!this.#list.has(chunk)) continue
+        const firstLine = this.#firstLines.get(chunk)
+        for (let i = 0; i < marks.count; i++) {
+          const ordinal = firstLine === undefined ? EARLIER : firstLine + first + i
+          if (!copies.isLast(marks.print(i), ordinal)) this.#list.drop(chunk, first + i, marks.length(i))
+        }
+      }
+    }
+  }
+
+  /** Writes chunks anew of which too much does not count, or which are small. */
+  async #rewrite(): Promise<void> {
+    const { store, waste } = this.#options
+    const chosen = this.#list.toRewrite(waste, store.chunkBytes)
+    this.#isRewriting = true
+    for await (const { entry, lines } of chunkContents(this.#reader, chosen, { ahead: false })) {
+      await this.#addAgain(entry, lines as Buffer)
+      this.#list.remove(entry.id)
+      this.#new.delete(entry.id)
+    }
+    this.#listNew(await this.#documents.flush())
+  }
+
+  #refused(line: RefusedLine, onRefused: DatabaseWriterOptions['onRefused']): void {
+    if (!this.#isRewriting) return onRefused(line)
+    // It was stored before, and a full backup tells what has become of it.
+    throw new DamagedBackupError('chunk', line.id, `cannot be written again: ${line.error.message}`)
+  }
+
+  async #addAgain(entry: ChunkEntry, lines: Buffer): Promise<void> {
+    const dead = linesOf(entry, entry.dead?.lines)
+    const conflicts = linesOf(entry, entry.conflicts)
+    let at = 0
+    for await (const group of lineGroups(lines)) {
+      for (const line of group) {
+        const i = at++
+        if (dead.has(i)) continue
+        const id = idOf(line)
+        const facts = { print: this.print(id), design: isDesign(id), conflicted: conflicts.has(i) }
+        const pending = this.#documents.add(line, facts)
         if (pending) await pending
       }
     }
-    this.#superseded = await this.flush()
-    return dropped
+    if (at !== entry.docs)
+      throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
   }
 
-  /** Yields the keys of all documents that were stored, in groups. */
-  async *#keys(): AsyncGenerator<string[]> {
-    const reader = new ChunkReader(this.options.db, this.options.codec)
-    for await (const { entry, lines } of chunkContents(reader, this.#chunks, { ahead: false })) {
-      if (lines === null) yield [entry.large as string]
-      else for await (const group of lineGroups(lines)) yield group.map((line) => largeKey(idOf(line)))
+  /** Writes chunks of the index anew of which too much is of chunks that are not listed, or many small ones. */
+  async #compact(index: readonly ChunkEntry[]): Promise<ChunkEntry[]> {
+    const stale = (entry: ChunkEntry) => {
+      const chunks = this.#indexed.get(entry) ?? []
+      return chunks.filter((chunk) => this.#list.has(chunk)).length < chunks.length * LIVE_SHARE
     }
+    const small = index.filter(({ raw }) => raw < SMALL_INDEX)
+    const isMany = small.length > MOST_SMALL
+    const chosen = new Set(index.filter((entry) => stale(entry) || (isMany && entry.raw < SMALL_INDEX)))
+    for await (const { entry, lines } of readIndex(this.#reader, [...chosen])) {
+      for await (const { chunk, bytes } of lines) if (this.#list.has(chunk)) await this.#index.addLine(bytes)
+      this.#new.delete(entry.id)
+    }
+    const added = this.#noteNew(await this.#index.flush())
+    return [...index.filter((entry) => !chosen.has(entry)), ...added]
   }
 
-  /** Enters what was stored in the backup. @returns bytes of lines, and how many they take stored */
-  async finish(): Promise<{ rawBytes: number; storedBytes: number }> {
-    const { db, backup, database } = this.options
-    const stored: StoredDatabase = { manifests: [], chunks: this.#chunks, superseded: this.#superseded }
-    const all = [...this.#chunks, ...this.#superseded]
-    await moveToManifests(db, backup, database, stored)
-    this.#onStored(stored)
+  #listNew(entries: readonly ChunkEntry[]): void {
+    this.#list.add(this.#noteNew(entries))
+  }
+
+  #noteNew(entries: readonly ChunkEntry[]): readonly ChunkEntry[] {
+    for (const entry of entries) this.#new.set(entry.id, entry)
+    return entries
+  }
+
+  #counts(chunks: readonly ChunkEntry[], index: readonly ChunkEntry[]): StoredCounts {
+    const all = [...chunks, ...index]
+    const newChunks = chunks.filter(({ id }) => this.#new.has(id)).length
     return {
-      rawBytes: all.reduce((sum, chunk) => sum + chunk.raw, 0),
-      storedBytes: all.reduce((sum, chunk) => sum + chunk.stored, 0)
+      documents: sum(chunks, liveDocuments),
+      conflicts: sum(chunks, liveConflicts),
+      rawBytes: sum(chunks, liveBytes),
+      storedBytes: sum(all, ({ stored }) => stored),
+      newChunks,
+      reusedChunks: chunks.length - newChunks,
+      addedBytes: sum(all, ({ id, stored }) => (this.#new.has(id) ? stored : 0))
     }
   }
 }
+
+const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
+  items.reduce((total, item) => total + of(item), 0)

@@ -50,3 +50,14 @@ export const partRanges = (backup: string, database?: LogicalDatabase): { from: 
     const from = partPrefix(kind, backup, database)
     return { from, to: `${from}\ufff0` }
   })
+
+/** Returns ranges that hold these ids of parts: one for what each backup has made of each database. */
+export function rangesOf(parts: readonly string[]): { from: string; to: string }[] {
+  const ranges = new Map<string, { from: string; to: string }>()
+  for (const id of parts) {
+    const prefix = id.slice(0, id.lastIndexOf('_') + 1)
+    const { from, to } = ranges.get(prefix) ?? { from: id, to: id }
+    ranges.set(prefix, { from: id < from ? id : from, to: id > to ? id : to })
+  }
+  return [...ranges.values()]
+}

@@ -7,9 +7,9 @@ import type { Turns } from '../waits/turns.js'
 import type { Codec } from './codec.js'
 
 /** Version of the layout. Increased when older versions of this package could not read a backup. */
-export const LAYOUT = 2
+export const LAYOUT = 3
 
-/** Bytes of lines in a chunk, unless it holds one document that is larger. */
+/** Bytes of lines in most chunks. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
 
 /** Where backups are kept, and how. */
@@ -20,6 +20,8 @@ export interface Store {
   turns: Turns
   /** Gives the time in milliseconds since the epoch. */
   now: () => number
+  /** Bytes of lines in a chunk, unless it holds one document that is larger. */
+  chunkBytes: number
 }
 
 export interface ChunkEntry {
@@ -36,6 +38,25 @@ export interface ChunkEntry {
   sha256: string
   /** The key (see `largeKey`) of the one document of a chunk that is too large for memory. */
   large?: string
+  /** Lines (see `encodeLines`) whose documents had conflicting revisions. Absent where none had. */
+  conflicts?: string
+  /** What does not count in the backup that lists the chunk. Absent where all lines count. */
+  dead?: DeadLines
+}
+
+export interface DeadLines {
+  docs: number
+  raw: number
+  /** See `encodeLines`. */
+  lines: string
+}
+
+/** Which database was read, as its server tells. Another value of any member shows another database. */
+export interface SourceIdentity {
+  name: string
+  created: string
+  /** Purged documents are in no changes feed. */
+  purges: string
 }
 
 export interface ManifestDocument {
@@ -58,11 +79,24 @@ export interface StoredDatabase {
   manifests: { id: string; chunks: number; sha256: string }[]
   chunks: ChunkEntry[]
   /**
-   * Chunks of lines `[key, ordinal]`: the last copy of a document that changed during the backup; -1:
-   * deleted. The key is the id, or `largeKey` of a long one; earlier versions wrote ids of any length.
+   * Only in layout 2: chunks of lines `[key, ordinal]`, the last copy of a document that changed during the
+   * backup; -1: deleted. The key is the id, or `largeKey` of a long one; earlier versions wrote ids of any
+   * length.
    */
   superseded: ChunkEntry[]
+  /** Chunks of lines by which the next backup finds copies: see `DocumentIndex`. Absent in layout 2. */
+  index?: ChunkEntry[]
+  /** The key of the index's fingerprints, in hex. Absent in layout 2. */
+  key?: string
+  /** Absent in layout 2, and where the server does not tell enough to read changes later. */
+  source?: SourceIdentity
 }
+
+/** Returns the bytes of a chunk's lines that count. */
+export const liveBytes = ({ raw, dead }: ChunkEntry): number => raw - (dead?.raw ?? 0)
+
+/** Returns how many documents of a chunk count. */
+export const liveDocuments = ({ docs, dead }: ChunkEntry): number => docs - (dead?.docs ?? 0)
 
 export interface HeaderDocument {
   type: typeof BACKUP_TYPE
@@ -77,6 +111,12 @@ export interface HeaderDocument {
   end_timestamp?: number
   elapsed?: string
   error?: string
+  /** Id of the backup whose chunks it shares. Absent where it was read in full. */
+  base?: string
+  /** Backups before it that were each the base of the next. */
+  chain_length?: number
+  /** Bytes that it has added to the database that keeps it. */
+  added_bytes?: number
   storage: {
     layout: number
     /** The server instance that writes this backup. */

@@ -2,6 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import type { StubMembers } from '../json/attachments.js'
+import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
 import { beganAt } from './ids.js'
 import { LAYOUT, type Store, type StoredHeader } from './layout.js'
@@ -80,6 +81,22 @@ export class LoadedBackup {
   get endedAt(): number {
     const { end_timestamp: end } = this.header
     return typeof end === 'number' && end <= this.#store.now() ? end : beganAt(this.id)
+  }
+
+  /** Backups before it that were each the base of the next. */
+  get chainLength(): number {
+    const { chain_length: length } = this.header
+    return Number.isSafeInteger(length) ? (length as number) : 0
+  }
+
+  /** Returns whether the header lists anything of a database. */
+  holds(database: LogicalDatabase): boolean {
+    return this.#head.storage?.databases?.[database] !== undefined
+  }
+
+  /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */
+  base(database: LogicalDatabase): BaseDocuments | undefined {
+    return this.#head.storage && BaseDocuments.of(this.#store.db, this.#stored, database)
   }
 
   /** Finds what it holds of one database, or `null`. @throws DamagedBackupError */

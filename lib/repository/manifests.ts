@@ -3,33 +3,73 @@ import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
 import { MANIFEST_TYPE } from '../own-documents.js'
+import { inTurns, type Steps } from '../waits/steps.js'
 import { sha256Of } from './codec.js'
 import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
 
-/** Most chunk entries of a database in a header (about 300 bytes each); older ones move to manifests. */
-const MANIFEST_CHUNKS = 1000
-/** Bytes of the largest request for each of them: entries of three databases are a small part of one. */
-const REQUEST_SHARE = 2048
+/** Most bytes of chunk entries of a database in a header, and in a manifest. */
+const MOST_BYTES = 300_000
+/** Share of the largest request: a header holds entries of three databases. */
+const REQUEST_SHARE = 1 / 7
+/** Entries that are written as text in one step. */
+const STEP = 100
 
-/** Moves chunk entries to manifest documents when there are too many for the header. */
+/**
+ * Moves chunk entries to manifest documents when there are too many for the header. Manifests of `known` that
+ * hold the same entries are listed again. @returns bytes of entries in new manifests
+ */
 export async function moveToManifests(
   db: CouchDatabase,
   backup: string,
   database: LogicalDatabase,
-  stored: StoredDatabase
-): Promise<void> {
+  stored: StoredDatabase,
+  known: StoredDatabase['manifests'] = []
+): Promise<number> {
   let index = stored.manifests.length
-  const most = Math.min(MANIFEST_CHUNKS, Math.floor(db.client.size.bytes / REQUEST_SHARE))
-  while (stored.chunks.length > most) {
-    const chunks = stored.chunks.slice(0, most)
-    const entries = JSON.stringify(chunks)
-    const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries }
-    index = await putManifest(db, manifest, index)
-    const id = partId('manifest', backup, database, index++)
-    stored.manifests.push({ id, chunks: chunks.length, sha256: sha256Of(entries) })
-    stored.chunks = stored.chunks.slice(most)
+  let bytes = 0
+  const most = Math.min(MOST_BYTES, Math.floor(db.client.size.bytes * REQUEST_SHARE))
+  const groups = await inTurns(groupsByBytes(stored.chunks, most))
+  stored.chunks = groups.pop()?.chunks ?? []
+  for (const { chunks, entries } of groups) {
+    const sha256 = sha256Of(entries)
+    let id = known.find((manifest) => manifest.sha256 === sha256)?.id
+    if (id === undefined) {
+      const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries }
+      index = await putManifest(db, manifest, index)
+      id = partId('manifest', backup, database, index++)
+      bytes += entries.length
+    }
+    stored.manifests.push({ id, chunks: chunks.length, sha256 })
   }
+  return bytes
+}
+
+/** Divides entries into groups whose JSON takes about so many bytes. The last may be empty. */
+function* groupsByBytes(
+  chunks: readonly ChunkEntry[],
+  most: number
+): Steps<{ chunks: ChunkEntry[]; entries: string }[]> {
+  const groups: { chunks: ChunkEntry[]; entries: string }[] = []
+  let group: ChunkEntry[] = []
+  let texts: string[] = []
+  let bytes = 0
+  const close = () => {
+    groups.push({ chunks: group, entries: `[${texts.join(',')}]` })
+    group = []
+    texts = []
+    bytes = 0
+  }
+  for (const [i, chunk] of chunks.entries()) {
+    if (i % STEP === 0) yield
+    const text = JSON.stringify(chunk)
+    if (bytes > 0 && bytes + text.length > most) close()
+    group.push(chunk)
+    texts.push(text)
+    bytes += text.length + 1
+  }
+  close()
+  return groups
 }
 
 /** @returns the first number, from `from` on, whose id was free */

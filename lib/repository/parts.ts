@@ -5,13 +5,15 @@ import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import { documentSteps } from '../json/document.js'
 import { isBackupId, isOwnDocument } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
-import { BACKUP_RANGE, partRanges } from './ids.js'
+import { BACKUP_RANGE, partRanges, rangesOf } from './ids.js'
 import { LAYOUT, type StoredDatabase } from './layout.js'
 import { readEntries } from './manifests.js'
 import { readHeader } from './read-header.js'
 
 /** Parts read or deleted in one request. */
 const AT_A_TIME = 500
+/** Ranges of ids that are read at a time. */
+const LOOKS_IN_FLIGHT = 4
 
 /** Looks after chunks and manifests. A part belongs to the headers that list it; its id tells its maker. */
 export class Parts {
@@ -21,25 +23,36 @@ export class Parts {
     this.#db = db
   }
 
-  /** Checks the revisions of all chunks, and deletes what attempts have left. @throws DamagedBackupError */
+  /** Checks that all chunks are there, and deletes what attempts have left. @throws DamagedBackupError */
   async check(backup: string, databases: readonly StoredDatabase[]): Promise<void> {
-    const unseen = new Map<string, string>()
+    const listed = new Map<string, string>()
     for (const stored of databases) {
-      const entries = [...(await readEntries(this.#db, stored)), ...stored.superseded]
-      for (const { id, rev } of entries) unseen.set(id, rev)
+      const entries = [...(await readEntries(this.#db, stored)), ...(stored.index ?? [])]
+      for (const { id, rev } of entries) listed.set(id, rev)
     }
-    const manifests = databases.flatMap(({ manifests }) => manifests.map(({ id }) => id))
-    const listed = new Set([...unseen.keys(), ...manifests])
+    const manifests = new Set(databases.flatMap(({ manifests }) => manifests.map(({ id }) => id)))
     const left: Revision[] = []
     for await (const parts of this.#madeBy(backup)) {
       for (const part of parts) {
-        if (unseen.get(part.id) === part.rev) unseen.delete(part.id)
-        if (!listed.has(part.id)) left.push(part)
+        if (!listed.has(part.id) && !manifests.has(part.id)) left.push(part)
+        if (listed.get(part.id) === part.rev) listed.delete(part.id)
       }
     }
-    await this.#confirm([...unseen].map(([id, rev]) => ({ id, rev })))
+    await this.checkThere([...listed].map(([id, rev]) => ({ id, rev })))
     // While it runs its header lists nothing, so that no other header can have them from it.
     for (const parts of groupsOf(left)) await this.#db.deleteRevisions(await this.#own(parts))
+  }
+
+  /** Checks that parts are there at their revisions, whoever made them. @throws DamagedBackupError */
+  async checkThere(parts: readonly Revision[]): Promise<void> {
+    const unseen = new Map(parts.map(({ id, rev }) => [id, rev]))
+    const ranges = rangesOf(parts.map(({ id }) => id))
+    const look = async () => {
+      for (let range = ranges.pop(); range; range = ranges.pop())
+        for (const { id, rev } of await this.#db.rows(range)) if (unseen.get(id) === rev) unseen.delete(id)
+    }
+    await Promise.all(Array.from({ length: LOOKS_IN_FLIGHT }, look))
+    await this.#confirm([...unseen].map(([id, rev]) => ({ id, rev })))
   }
 
   /** Reads parts that one replica did not show: a majority must have them. @throws DamagedBackupError */
@@ -94,9 +107,14 @@ export class Parts {
     if (!(head.storage.layout <= LAYOUT)) throw new UnknownLayoutError(header)
     const listed: string[] = []
     for (const stored of Object.values(head.storage.databases ?? {})) {
-      if (!areEntries(stored?.manifests, stored?.chunks, stored?.superseded))
+      if (!areEntries(stored?.manifests, stored?.chunks, stored?.superseded, stored?.index ?? []))
         throw new DamagedBackupError('header', header, 'does not list its chunks')
-      const entries = [...stored.manifests, ...(await readEntries(this.#db, stored)), ...stored.superseded]
+      const entries = [
+        ...stored.manifests,
+        ...(await readEntries(this.#db, stored)),
+        ...stored.superseded,
+        ...(stored.index ?? [])
+      ]
       for (const { id } of entries) listed.push(id)
     }
     return listed

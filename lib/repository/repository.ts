@@ -8,7 +8,7 @@ import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
 import { gzip } from './codec.js'
 import { newBackupId, stampIn } from './ids.js'
-import type { Store } from './layout.js'
+import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
 import { headerRevisions, Parts } from './parts.js'
 import { readHeader } from './read-header.js'
@@ -42,7 +42,14 @@ export class Repository {
 
   constructor(db: CouchDatabase, settings: Partial<Omit<Store, 'db'>> = {}) {
     this.#db = db
-    this.#store = { codec: gzip, turns: new Turns(), now: () => Date.now(), ...settings, db }
+    this.#store = {
+      codec: gzip,
+      turns: new Turns(),
+      now: () => Date.now(),
+      chunkBytes: CHUNK_BYTES,
+      ...settings,
+      db
+    }
     this.parts = new Parts(db)
   }
 

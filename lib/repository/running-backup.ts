@@ -3,8 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { isConflict } from '../couch/errors.js'
 import { BackupDeletedError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
-import type { RefusedLine } from './chunk-writer.js'
-import { DatabaseWriter } from './database-writer.js'
+import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js'
 import { type HeaderDocument, LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
@@ -64,14 +63,10 @@ export class RunningBackup {
     }
   }
 
-  /**
-   * Takes the documents of one database, from the chunk numbered `first` on. Calls `onRefused` for those that
-   * are too large to be stored: a line with the id alone stands in their place.
-   */
-  writer(database: LogicalDatabase, first: number, onRefused: (line: RefusedLine) => void): DatabaseWriter {
-    const { db, codec } = this.#store
-    return new DatabaseWriter({ db, codec, backup: this.id, database, first, onRefused }, (stored) => {
-      this.#databases[database] = stored
+  /** Takes the documents of one database. */
+  writer(options: Omit<DatabaseWriterOptions, 'store' | 'backup'>): DatabaseWriter {
+    return new DatabaseWriter({ ...options, store: this.#store, backup: this.id }, (stored) => {
+      this.#databases[options.database] = stored
     })
   }
 
@@ -86,8 +81,11 @@ export class RunningBackup {
     await this.#changeRunning((header) => ({ ...header, doc_count: documentsIn(dbs) + running, dbs }))
   }
 
-  /** Checks what was stored, and completes the backup. @throws DamagedBackupError, BackupDeletedError */
-  async finish(dbs: Summaries): Promise<LoadedBackup> {
+  /**
+   * Checks what was stored, and completes the backup.
+   * @param base the backup whose chunks it shares, if any @throws DamagedBackupError, BackupDeletedError
+   */
+  async finish(dbs: Summaries, base?: LoadedBackup): Promise<LoadedBackup> {
     await this.#parts.check(this.id, Object.values(this.#databases))
     const took = Math.round(performance.now() - this.#beganAt)
     const header = await this.#changeRunning((header) => ({
@@ -97,7 +95,10 @@ export class RunningBackup {
       in_progress: false,
       // The clock may have been set meanwhile.
       end_timestamp: header.start_timestamp + took,
-      elapsed: elapsed(took)
+      elapsed: elapsed(took),
+      ...(base && { base: base.id }),
+      chain_length: base ? base.chainLength + 1 : 0,
+      added_bytes: Object.values(dbs).reduce((sum, { added_bytes: bytes = 0 }) => sum + bytes, 0)
     }))
     return new LoadedBackup(this.#store, header as unknown as Head)
   }

@@ -7,7 +7,14 @@ import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import type { ChunkReader } from './chunk-reader.js'
-import type { ChunkEntry, StoredDatabase, StoredHeader } from './layout.js'
+import {
+  type ChunkEntry,
+  liveBytes,
+  liveDocuments,
+  type StoredDatabase,
+  type StoredHeader
+} from './layout.js'
+import { linesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
 
 /** Chunks being checked at a time. */
@@ -43,7 +50,7 @@ export class StoredDocuments {
   readonly #database: LogicalDatabase
   readonly #reader: ChunkReader
   #chunks: readonly ChunkEntry[] = []
-  /** Knows which copy counts of documents that changed during the backup. */
+  /** Knows, in layout 2, which copy counts of documents that changed during the backup. */
   readonly #repeated = new LastCopies()
 
   private constructor(reader: ChunkReader, header: StoredHeader, database: LogicalDatabase) {
@@ -96,10 +103,10 @@ export class StoredDocuments {
     let documents = 0
     let bytes = 0
     for (const chunk of this.#chunks) {
-      if (bytes + chunk.raw > start) break
+      if (bytes + liveBytes(chunk) > start) break
       skipped.add(chunk)
-      documents += chunk.docs
-      bytes += chunk.raw
+      documents += liveDocuments(chunk)
+      bytes += liveBytes(chunk)
     }
     return { groups: this.#groups({ ahead: true, wanted: (chunk) => !skipped.has(chunk) }), documents, bytes }
   }
@@ -120,20 +127,29 @@ export class StoredDocuments {
 
   /** Returns whether the document of a large chunk is its last copy. */
   #counts({ entry, ordinal }: ChunkContent): boolean {
-    return this.#repeated.isLast(entry.large ?? '', ordinal)
+    return this.#repeated.isLast(fingerprint(entry.large ?? ''), ordinal)
   }
 
   async *#counting({ entry, ordinal }: ChunkContent, lines: Buffer): AsyncGenerator<Buffer[]> {
-    let at = ordinal
+    const isLast = this.#filterOf(entry, ordinal)
+    let at = 0
     for await (const group of lineGroups(lines)) {
       const first = at
       at += group.length
-      yield this.#repeated.size === 0
-        ? group
-        : group.filter((line, i) => this.#repeated.isLast(idOf(line), first + i))
+      yield isLast ? group.filter((line, i) => isLast(line, first + i)) : group
     }
-    if (at - ordinal !== entry.docs)
+    if (at !== entry.docs)
       throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
+  }
+
+  /** Returns what tells which lines of a chunk count; `undefined` where all do. */
+  #filterOf(entry: ChunkEntry, ordinal: number): ((line: Buffer, index: number) => boolean) | undefined {
+    if (entry.dead) {
+      const dead = linesOf(entry, entry.dead.lines)
+      return (_line, index) => !dead.has(index)
+    }
+    if (this.#repeated.size === 0) return undefined
+    return (line, index) => this.#repeated.isLast(fingerprint(idOf(line)), ordinal + index)
   }
 
   /** Checks that every chunk is as it was stored, and that they hold as many documents as the header says. */
@@ -149,7 +165,7 @@ export class StoredDocuments {
   /** Checks that the chunks hold as many bytes as {@link storedLength} tells. */
   checkLength(): void {
     const length = storedLength(this.#header, this.#database)
-    if (length !== undefined && length !== this.#chunks.reduce((sum, { raw }) => sum + raw, 0))
+    if (length !== undefined && length !== this.#chunks.reduce((sum, chunk) => sum + liveBytes(chunk), 0))
       throw this.#wrongHeader(`says that the documents of ${this.#database} have another length`)
   }
 
@@ -169,10 +185,10 @@ export class StoredDocuments {
       }
     }
     await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
-    return this.#chunks.reduce((sum, { docs }) => sum + docs, 0)
+    return this.#chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
   }
 
-  /** After concurrent changes, the documents that count can only be counted by reading every line. */
+  /** In layout 2, documents that changed meanwhile can only be counted by reading every line. */
   async #countLines(): Promise<number> {
     let count = 0
     for await (const content of chunkContents(this.#reader, this.#chunks, { ahead: true })) {

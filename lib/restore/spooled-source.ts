@@ -4,6 +4,7 @@ import { InvalidBackupError, TooLargeError, TooManyRepeatedError } from '../erro
 import { type AboutDatabase, checkAbout } from '../format/about-database.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/read-backup.js'
 import { CopyIndex } from '../ids/copy-index.js'
+import { fingerprint } from '../ids/fingerprint.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
@@ -92,14 +93,14 @@ export class SpooledSource implements RestoreSource {
       for (const { ordinal, bytes } of spooled) {
         await sharedTurn()
         const document = await inTurnsIfLong(bytes, documentSteps(bytes))
-        if (copies.isLast(document.id, ordinal)) group.push(document)
+        if (copies.isLast(fingerprint(document.id), ordinal)) group.push(document)
       }
       yield group
     }
     for (const large of this.#large.get(database) ?? []) {
       if (large.design !== design) continue
       const document = await this.#indexLarge(large)
-      if (copies.isLast(document.head.id, large.ordinal)) yield [document]
+      if (copies.isLast(fingerprint(document.head.id), large.ordinal)) yield [document]
     }
   }
 
@@ -170,7 +171,7 @@ export class SpooledSource implements RestoreSource {
   /** Notes a copy of a document. One that is deleted also revokes the copies before it. */
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     try {
-      return (this.#copies.get(database) as CopyIndex).note(document.id)
+      return (this.#copies.get(database) as CopyIndex).note(fingerprint(document.id))
     } catch (error) {
       if (!(error instanceof TooManyRepeatedError)) throw error
       throw new TooLargeError(`of the documents of ${database}, ${error.message}`)

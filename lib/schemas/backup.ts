@@ -1,4 +1,5 @@
 import { Type } from '@sinclair/typebox'
+import type { FullReason } from '../../types/backups.js'
 import { BackupId, Count, EXAMPLE_BACKUP, Milliseconds, reply } from './common.js'
 
 export const BackupStarted = Type.Object(
@@ -67,6 +68,23 @@ const Document = Type.Object(
   { additionalProperties: true, description: 'A document as CouchDB has it, attachments inline' }
 )
 
+const FULL_REASONS: Record<FullReason, true> = {
+  asked_for: true,
+  no_base: true,
+  earlier_layout: true,
+  not_in_base: true,
+  chain_too_long: true,
+  not_told: true,
+  other_database: true,
+  created_again: true,
+  purged: true,
+  sequence_reset: true,
+  excluded_types: true,
+  unreadable_documents: true,
+  mostly_changed: true,
+  damaged_base: true
+}
+
 const BackupDatabase = Type.Object({
   start_timestamp: Milliseconds('When its backup began'),
   finish_timestamp: Milliseconds('When its backup ended'),
@@ -88,7 +106,22 @@ const BackupDatabase = Type.Object({
     Type.Literal(true, { description: 'The database did not exist: the backup holds nothing of it' })
   ),
   raw_bytes: Type.Optional(Count("Bytes of the documents' JSON")),
-  stored_bytes: Type.Optional(Count('Bytes they take where the backup is kept')),
+  stored_bytes: Type.Optional(
+    Count('Bytes they take where the backup is kept, of which other backups may share a part')
+  ),
+  base: Type.Optional(
+    Type.String({ description: 'Id of the backup whose chunks this one shares; absent where all was read' })
+  ),
+  full_reason: Type.Optional(
+    Type.Unsafe<FullReason>({
+      type: 'string',
+      enum: Object.keys(FULL_REASONS),
+      description: 'Why the database was read in full'
+    })
+  ),
+  new_chunks: Type.Optional(Count('Chunks of documents that this backup has written')),
+  reused_chunks: Type.Optional(Count('Chunks of documents that an earlier backup has written')),
+  added_bytes: Type.Optional(Count('Bytes that this backup has added where it is kept')),
   unreadable_count: Type.Optional(
     Count('Documents that the backup does not hold: they could not be read or stored')
   ),
@@ -135,6 +168,16 @@ export const Backup = Type.Object(
         description: 'Keys in `dbs` of databases that did not exist. Is a name mistyped in the configuration?'
       })
     ),
+    base: Type.Optional(
+      Type.String({
+        description:
+          'Id of the backup whose chunks this one shares; absent where all databases were read in full'
+      })
+    ),
+    chain_length: Type.Optional(
+      Count('Backups before it that were each the base of the next; 0 for a full one')
+    ),
+    added_bytes: Type.Optional(Count('Bytes that it has added where it is kept, its header aside')),
     error: Type.Optional(
       Type.String({ description: 'Why the backup has failed. There is nothing to restore in it.' })
     ),
@@ -170,6 +213,10 @@ const exampleDatabase = (start: number, docs: { _id: string; [key: string]: unkn
   excluded_types: ['session_athena', 'pillow_talk_doc', 'json_validation'],
   raw_bytes: JSON.stringify(docs).length - 2,
   stored_bytes: 197,
+  full_reason: 'no_base' as const,
+  new_chunks: 1,
+  reused_chunks: 0,
+  added_bytes: 197,
   docs
 })
 
@@ -179,6 +226,8 @@ export const EXAMPLE_BACKUP_DOCUMENT = {
   in_progress: false,
   end_timestamp: 1592924127838,
   elapsed: '23.8 secs',
+  chain_length: 0,
+  added_bytes: 591,
   dbs: {
     athena_components: exampleDatabase(1592924104041, [
       { _id: 'org1peer', _rev: '1-967a00dff5e02add41819138abb3284d', type: 'fabric-peer' }

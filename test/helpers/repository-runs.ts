@@ -54,6 +54,8 @@ export async function backUp(repository: Repository, sources: Sources): Promise<
     repository,
     excludeTypes: new Set(EXCLUDED_TYPES),
     onUnreadable: 'report',
+    full: false,
+    incremental: { chain: 1000, waste: 0.25 },
     onPhase() {}
   })
 }

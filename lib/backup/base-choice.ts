@@ -1,0 +1,118 @@
+import type { DatabaseSummary } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import { type CouchDatabase, type DatabaseInfo, isReplicated } from '../couch/database.js'
+import { numberIn } from '../couch/source-watch.js'
+import { DamagedBackupError } from '../errors.js'
+import { toldExcluded } from '../own-documents.js'
+import type { BaseDocuments } from '../repository/base.js'
+import type { SourceIdentity } from '../repository/layout.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { Repository } from '../repository/repository.js'
+
+export type FullReason = NonNullable<DatabaseSummary['full_reason']>
+
+/** How far backups may go on sharing chunks. */
+export interface IncrementalBounds {
+  /** Most backups that are based on each other in a row. */
+  chain: number
+  /** Most of a database's stored bytes that may be documents that no longer count, as a share. */
+  waste: number
+}
+
+/** What a backup may be based on. */
+export interface EarlierBackup extends IncrementalBounds {
+  last: LoadedBackup | undefined
+  full: boolean
+}
+
+/** Changes from which it matters how many documents there are: fewer are read faster in any case. */
+const FEW = 1000
+/** Share of the documents beyond which a full backup is read as fast. */
+const MOSTLY = 0.5
+
+/** Returns the newest complete backup of the source databases with this system database. */
+export async function lastComplete(
+  repository: Repository,
+  system: string,
+  except: string
+): Promise<LoadedBackup | undefined> {
+  for (const id of (await repository.list()).toReversed()) {
+    const loaded = id === except ? null : await repository.load(id)
+    if (!loaded || loaded.header.in_progress || loaded.header.error) continue
+    if (loaded.isOf(system)) return loaded
+  }
+  return undefined
+}
+
+interface BaseQuestion {
+  earlier: EarlierBackup
+  database: LogicalDatabase
+  source: CouchDatabase
+  info: DatabaseInfo
+  excludeTypes: ReadonlySet<string>
+}
+
+/** Finds what a database's backup can be based on, or why it has to be read in full. */
+export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments | FullReason> {
+  const { earlier, database } = question
+  const { last, full, chain } = earlier
+  if (full) return 'asked_for'
+  if (!last) return 'no_base'
+  const base = last.base(database)
+  if (!base) return last.holds(database) ? 'earlier_layout' : 'not_in_base'
+  if (last.chainLength >= chain) return 'chain_too_long'
+  return (await whyNot(base, question)) ?? base
+}
+
+async function whyNot(base: BaseDocuments, question: BaseQuestion): Promise<FullReason | undefined> {
+  const { source, info, excludeTypes } = question
+  const now = identityOf(source, info)
+  if (!now || !base.source) return 'not_told'
+  if (base.source.name !== now.name) return 'other_database'
+  if (base.source.created !== now.created) return 'created_again'
+  if (!samePurges(base.source.purges, now.purges, isReplicated(info))) return 'purged'
+  if (!isReplicated(info) && numberIn(info.update_seq ?? base.since) < numberIn(base.since))
+    return 'sequence_reset'
+  if (!sameMembers(base.excludedTypes, toldExcluded(excludeTypes))) return 'excluded_types'
+  if (base.unreadable > 0) return 'unreadable_documents'
+  return (await tooManyChanges(base, source, info)) ?? (await damaged(base))
+}
+
+/** A server that does not know a sequence sends all changes: that must not pass for a few. */
+async function tooManyChanges(
+  base: BaseDocuments,
+  source: CouchDatabase,
+  info: DatabaseInfo
+): Promise<FullReason | undefined> {
+  const changes = await source.countChanges(base.since)
+  if (changes === undefined) return 'not_told'
+  // The documents were counted before, so that a feed from its start cannot have fewer.
+  const all = info.doc_count + (info.doc_del_count ?? 0)
+  if (all === 0 && base.documents === 0) return undefined
+  return changes >= all || changes > Math.max(FEW, all * MOSTLY) ? 'mostly_changed' : undefined
+}
+
+async function damaged(base: BaseDocuments): Promise<FullReason | undefined> {
+  try {
+    await base.load()
+    return undefined
+  } catch (error) {
+    if (error instanceof DamagedBackupError) return 'damaged_base'
+    throw error
+  }
+}
+
+/** Returns what tells a database from another of its name; `undefined` where the server tells too little. */
+export function identityOf(source: CouchDatabase, info: DatabaseInfo): SourceIdentity | undefined {
+  const { instance_start_time: created, purge_seq: purges } = info
+  // CouchDB 2 tells "0" for every database.
+  if (!created || created === '0' || purges === undefined) return undefined
+  return { name: source.name, created, purges: String(purges) }
+}
+
+/** Copies of a cluster count purges by themselves, so that only none, or the same copies, compare. */
+const samePurges = (before: string, now: string, replicated: boolean): boolean =>
+  before === now || (numberIn(before) === numberIn(now) && (!replicated || numberIn(now) === 0))
+
+const sameMembers = (one: readonly string[], other: readonly string[]): boolean =>
+  one.length === other.length && new Set([...one, ...other]).size === new Set(one).size

@@ -1,0 +1,108 @@
+import type { OrdinalSet } from '../ids/ordinal-set.js'
+import type { Steps } from '../waits/steps.js'
+import { type ChunkEntry, liveBytes, liveDocuments } from './layout.js'
+import { deadLines, linesOf } from './line-set.js'
+
+/** Most characters by which an entry tells of dead lines: entries lie in headers and manifests. */
+const MAX_DEAD = 1024
+/** Chunks with less than so large a share of a whole one that may be listed: each costs a request to read. */
+const SMALL_SHARE = 0.5
+const MOST_SMALL = 8
+
+interface Listed {
+  entry: ChunkEntry
+  /** Lines that do not count, read from the entry when they are first needed. */
+  dead?: OrdinalSet
+  /** Bytes of the dead lines. */
+  raw: number
+}
+
+/** The chunks that a backup is to list: those of its base, and its own. Knows which of their lines count. */
+export class ChunkList {
+  readonly #listed = new Map<string, Listed>()
+
+  constructor(entries: readonly ChunkEntry[] = []) {
+    this.add(entries)
+  }
+
+  add(entries: readonly ChunkEntry[]): void {
+    for (const entry of entries) this.#listed.set(entry.id, { entry, raw: entry.dead?.raw ?? 0 })
+  }
+
+  has(chunk: string): boolean {
+    return this.#listed.has(chunk)
+  }
+
+  remove(chunk: string): void {
+    this.#listed.delete(chunk)
+  }
+
+  /** Notes that a line does not count, unless that is known. @param length its bytes with its end */
+  drop(chunk: string, line: number, length: number): void {
+    const listed = this.#listed.get(chunk)
+    if (!listed) return
+    listed.dead ??= linesOf(listed.entry, listed.entry.dead?.lines)
+    if (line >= listed.entry.docs || listed.dead.has(line)) return
+    listed.dead.add(line)
+    listed.raw += listed.entry.large === undefined ? length : listed.entry.raw
+  }
+
+  /** Enters what does not count in the entries, and removes chunks of which no line counts. */
+  *settle(): Steps<void> {
+    for (const [id, listed] of this.#listed) {
+      if (listed.dead === undefined) continue
+      listed.entry = entryOf(listed, listed.dead)
+      listed.dead = undefined
+      if (liveDocuments(listed.entry) === 0) this.#listed.delete(id)
+      yield
+    }
+  }
+
+  /** Returns the entries, in order, as of the last {@link settle}. */
+  get entries(): ChunkEntry[] {
+    return [...this.#listed.values()].map(({ entry }) => entry)
+  }
+
+  /**
+   * Chooses the chunks to write anew: those that waste most, until no more than a share of all bytes is waste;
+   * those whose dead lines take too much room in an entry; and all small ones when they are many.
+   * @param whole bytes of a whole chunk
+   */
+  toRewrite(share: number, whole: number): ChunkEntry[] {
+    const all = this.entries
+    const entries = all.filter(({ large }) => large === undefined)
+    const chosen = new Set<ChunkEntry>()
+    let wasted = sum(all, deadBytes)
+    let raw = sum(all, ({ raw }) => raw)
+    const choose = (entry: ChunkEntry) => {
+      chosen.add(entry)
+      wasted -= deadBytes(entry)
+      raw -= deadBytes(entry)
+    }
+    const [long, others] = divided(entries, ({ dead }) => (dead?.lines.length ?? 0) > MAX_DEAD)
+    for (const entry of long) choose(entry)
+    for (const entry of others.sort((a, b) => wasteOf(b) - wasteOf(a))) {
+      if (wasted <= raw * share) break
+      choose(entry)
+    }
+    const small = entries.filter((entry) => chosen.has(entry) || liveBytes(entry) < whole * SMALL_SHARE)
+    if (small.length > MOST_SMALL) for (const entry of small) chosen.add(entry)
+    return entries.filter((entry) => chosen.has(entry))
+  }
+}
+
+const entryOf = ({ entry, raw }: Listed, dead: OrdinalSet): ChunkEntry =>
+  dead.size > 0 ? { ...entry, dead: deadLines(dead, raw, entry.docs) } : entry
+
+const deadBytes = ({ dead }: ChunkEntry): number => dead?.raw ?? 0
+
+const wasteOf = (entry: ChunkEntry): number => deadBytes(entry) / entry.raw
+
+function divided<T>(items: readonly T[], is: (item: T) => boolean): [T[], T[]] {
+  const divided: [T[], T[]] = [[], []]
+  for (const item of items) divided[is(item) ? 0 : 1].push(item)
+  return divided
+}
+
+const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
+  items.reduce((total, item) => total + of(item), 0)

@@ -1,0 +1,71 @@
+import type { Fingerprint } from '../ids/fingerprint.js'
+
+/** Bytes of a mark: two halves of a fingerprint and a length, each of 32 bits, the lowest byte first. */
+const SIZE = 12
+const FIRST_MARKS = 64
+
+/** Holds, for each line of a chunk, the fingerprint of its document's id and the line's bytes with its end. */
+export class LineMarks {
+  /** Stands for the length of a chunk of one large document, which its entry tells. */
+  static readonly LARGE = 0xffffffff
+
+  #bytes: Buffer
+  #count: number
+
+  private constructor(bytes: Buffer, count: number) {
+    this.#bytes = bytes
+    this.#count = count
+  }
+
+  static empty(): LineMarks {
+    return new LineMarks(Buffer.allocUnsafeSlow(FIRST_MARKS * SIZE), 0)
+  }
+
+  /** Reads the marks that {@link toBase64} returned; `undefined` when they are none. */
+  static fromBase64(text: unknown): LineMarks | undefined {
+    if (typeof text !== 'string') return undefined
+    const bytes = Buffer.from(text, 'base64')
+    return bytes.length % SIZE === 0 ? new LineMarks(bytes, bytes.length / SIZE) : undefined
+  }
+
+  get count(): number {
+    return this.#count
+  }
+
+  add({ h, l }: Fingerprint, length: number): void {
+    if ((this.#count + 1) * SIZE > this.#bytes.length) this.#grow()
+    const at = this.#count++ * SIZE
+    this.#bytes.writeUInt32LE(h >>> 0, at)
+    this.#bytes.writeUInt32LE(l >>> 0, at + 4)
+    this.#bytes.writeUInt32LE(length, at + 8)
+  }
+
+  print(line: number): Fingerprint {
+    return { h: this.#bytes.readUInt32LE(line * SIZE), l: this.#bytes.readUInt32LE(line * SIZE + 4) }
+  }
+
+  length(line: number): number {
+    return this.#bytes.readUInt32LE(line * SIZE + 8)
+  }
+
+  slice(from: number, to: number): LineMarks {
+    return new LineMarks(this.#bytes.subarray(from * SIZE, to * SIZE), to - from)
+  }
+
+  /** Returns the mark of a single line with another length. */
+  withLength(length: number): LineMarks {
+    const marks = LineMarks.empty()
+    marks.add(this.print(0), length)
+    return marks
+  }
+
+  toBase64(): string {
+    return this.#bytes.subarray(0, this.#count * SIZE).toString('base64')
+  }
+
+  #grow(): void {
+    const larger = Buffer.allocUnsafeSlow(this.#bytes.length * 2)
+    this.#bytes.copy(larger)
+    this.#bytes = larger
+  }
+}
