@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
+import type { BackupSummary } from '../types/index.js'
 import {
   backUp,
   buildPair,
   type ChainDatabases,
-  type ChainSummary,
   contentDifferences,
   download,
   type Pair,
@@ -24,14 +24,14 @@ const SEED = process.env.HISTORY_SEED
 const TIMEOUT = 120_000 + RUNS * STEPS * 10_000
 
 interface Made {
-  summary: ChainSummary
+  summary: BackupSummary
   truth: Record<string, Fingerprints>
 }
 
 /** How many databases were read in full, and how many were not, over all histories. */
 const read = { incremental: 0, full: new Map<string, number>() }
 
-function count({ dbs }: ChainSummary): void {
+function count({ dbs }: BackupSummary): void {
   for (const { base, full_reason } of Object.values(dbs)) {
     if (base) read.incremental++
     else read.full.set(String(full_reason), (read.full.get(String(full_reason)) ?? 0) + 1)
