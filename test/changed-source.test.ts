@@ -134,10 +134,10 @@ async function checkIsNow(
     'the backup is the database as it is'
   )
   const header = (await on.couch.use(backups).get(id)) as unknown as {
-    storage: { databases: Record<string, { chunks: { id: string }[]; superseded: { id: string }[] }> }
+    storage: { databases: Record<string, { chunks: { id: string }[]; index: { id: string }[] }> }
   }
-  const listed = Object.values(header.storage.databases).flatMap(({ chunks, superseded }) =>
-    [...chunks, ...superseded].map((chunk) => chunk.id)
+  const listed = Object.values(header.storage.databases).flatMap(({ chunks, index }) =>
+    [...chunks, ...index].map((chunk) => chunk.id)
   )
   t.strictSame((await parts()).sort(), listed.sort(), 'the chunks of the other database are deleted')
 }

@@ -2,9 +2,9 @@ import t from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
 import { CopyIndex } from '../lib/ids/copy-index.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
-import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { type Codec, gzip } from '../lib/repository/codec.js'
 import { Repository } from '../lib/repository/repository.js'
+import { chunkWriter, factsOf } from './helpers/chunk-writer.js'
 import { compareDatabases, recreate, setupDatabases } from './helpers/database.js'
 import { faultyDatabase } from './helpers/faulty-database.js'
 import { backUp, begin, clientOf, restore, sent, sourcesOn } from './helpers/repository-runs.js'
@@ -33,16 +33,9 @@ function turning(attachment = gzip.attachment): Codec {
 t.test('chunks lie in the database as their codec makes them, and only it reads them', async (t) => {
   const { db, on } = await faultyDatabase(t, 'system')
   const codec = turning()
-  const writer = new ChunkWriter({
-    db,
-    codec,
-    backup: '03_ibp_db_backup_1592924104038',
-    database: 'components',
-    first: 0,
-    onRefused: () => t.fail('nothing is refused')
-  })
+  const writer = chunkWriter(t, db, { codec })
   await writer.add(Buffer.from('{"_id":"a"}'))
-  await writer.addLarge({ id: 'b', design: false }, async function* () {
+  await writer.addLarge('b', factsOf('b'), async function* () {
     yield Buffer.from('{"_id":"b"}')
   })
   const entries = await writer.flush()
@@ -103,15 +96,22 @@ t.test('which copies count is read and written by the codec of the repository', 
   const sources = sourcesOn(clientOf(t, on.url), on.names)
   const repository = new Repository(sources.system, { codec: turning() })
   const running = repository.running(await begin(repository, sources))
-  const writer = running.writer('components', 0, () => t.fail('nothing is refused'))
+  const writer = running.writer({
+    database: 'components',
+    first: 0,
+    base: undefined,
+    waste: 0.25,
+    onRefused: () => t.fail('nothing is refused')
+  })
   const copies = new CopyIndex()
   for (const line of ['{"_id":"a","n":1}', '{"_id":"b"}', '{"_id":"a","n":2}']) {
-    await writer.add(Buffer.from(line))
-    copies.note(JSON.parse(line)._id)
+    const facts = factsOf('', { print: writer.print(JSON.parse(line)._id) })
+    await writer.add(Buffer.from(line), facts)
+    copies.note(facts.print)
   }
   await writer.endDocuments()
-  t.equal(await writer.supersede(copies.repeated, () => undefined), 1)
-  const { rawBytes: raw_bytes } = await writer.finish()
+  const { documents, rawBytes: raw_bytes } = await writer.finish(copies.repeated, undefined)
+  t.equal(documents, 2)
   const { id } = await running.finish({ athena_components: { doc_count: 2, raw_bytes } as never })
   const { dbs } = JSON.parse(await sent(await repository.get(id), on.names))
   t.strictSame(dbs.athena_components.docs, [{ _id: 'b' }, { _id: 'a', n: 2 }])

@@ -3,9 +3,10 @@ import nano from 'nano'
 import t, { type Test } from 'tap'
 import type { CouchDatabase } from '../lib/couch/database.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
-import { ChunkWriter } from '../lib/repository/chunk-writer.js'
+import type { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { gzip } from '../lib/repository/codec.js'
 import type { ChunkEntry } from '../lib/repository/layout.js'
+import { chunkWriter, factsOf } from './helpers/chunk-writer.js'
 import { setupDatabases } from './helpers/database.js'
 import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
 import { faultyDatabase } from './helpers/faulty-database.js'
@@ -19,15 +20,7 @@ const BACKUP = '03_ibp_db_backup_1592924104038'
 /** Creates a writer of chunks behind a proxy that plays faults. */
 async function setup(t: Test, timeouts?: { control: number; idle: number }) {
   const { on, proxy, db } = await faultyDatabase(t, 'system', timeouts)
-  const writer = () =>
-    new ChunkWriter({
-      db,
-      codec: gzip,
-      backup: BACKUP,
-      database: 'components',
-      first: 0,
-      onRefused: () => t.fail('nothing is refused')
-    })
+  const writer = () => chunkWriter(t, db, { backup: BACKUP })
   const sent = () => proxy.seen.filter(({ method, path }) => method === 'PUT' && ATTACHMENT.path.test(path))
   return { on, proxy, db, writer, sent }
 }
@@ -39,7 +32,7 @@ const KINDS: Record<string, (writer: ChunkWriter) => Promise<ChunkEntry[]>> = {
     return writer.flush()
   },
   async 'a large document'(writer) {
-    await writer.addLarge({ id: 'a', design: false }, async function* () {
+    await writer.addLarge('a', factsOf('a'), async function* () {
       yield Buffer.from('{"_id":"a",')
       yield Buffer.from('"n":1}')
     })
@@ -144,9 +137,11 @@ t.test('a backup keeps nothing of attempts that failed, nor documents that no ch
   await finished
   t.equal(rule.hits, 2)
   const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as {
-    storage: { databases: Record<string, { chunks: ChunkEntry[] }> }
+    storage: { databases: Record<string, { chunks: ChunkEntry[]; index: ChunkEntry[] }> }
   }
-  const needed = Object.values(storage.databases).flatMap(({ chunks }) => chunks.map(({ id }) => id))
+  const needed = Object.values(storage.databases).flatMap(({ chunks, index }) =>
+    [...chunks, ...index].map(({ id }) => id)
+  )
   const { rows } = await on.couch.use(on.names.system).list({ startkey: 'backup_', endkey: 'backup_z' })
   t.ok(needed.length > 4)
   t.strictSame(

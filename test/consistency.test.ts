@@ -150,14 +150,14 @@ t.test('a backup is the database at its last_sequence, over pages, while it is w
   )
 })
 
-t.test('a damaged header of a backup with superseded documents is detected', async (t) => {
+t.test('a damaged header of a backup during which documents changed is detected', async (t) => {
   const on = await setupRawDatabases(t)
   const { api, id } = await backUpWhileWriting(t, rawScenario(on))
   const { components, backups } = on.names
   const db = on.couch.use(backups)
   const { _rev, ...header } = (await db.get(id)) as unknown as StoredHeader
   const stored = header.storage.databases.components!
-  t.ok(stored.superseded.length > 0 && stored.chunks.length > 0)
+  t.ok(stored.chunks.some(({ dead }) => dead))
   const damages: Record<string, (header: StoredHeader) => void> = {
     'a chunk left out': ({ storage }) => void storage.databases.components!.chunks.shift(),
     'a document too many in the count': ({ dbs }) => void dbs.athena_components!.doc_count++,

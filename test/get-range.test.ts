@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import nano, { type DocumentScope } from 'nano'
 import t, { type Test } from 'tap'
@@ -220,42 +222,55 @@ t.test('damage is found in a part of a backup as in the whole', async (t) => {
   t.ok(Buffer.from(after.bytes!).equals(whole.subarray(behind)), 'not where it lies before')
 })
 
-t.test('a backup whose length is not known is sent whole', async (t) => {
-  const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
-  const { couch, names } = on
-  const components = couch.use<Record<string, unknown>>(names.components)
-  await load(couch.use(names.components), seedDocuments({ count: 20 }))
-  const host = await buildHost(t, { on, couch: nano(proxy.url), retry: { wait: 1 } })
-  const api = apiOf(host)
-  // a page is cut off, and a document in it changes before the plugin continues
-  proxy.add({ fault: 'cut_mid', path: new RegExp(`${names.components}/_changes`) })
-  const next = new RegExp(`${names.components}/_changes.*since=(?!0&)`)
-  const release = proxy.hold({ path: next })
-  const { id: changing } = (await api.call('POST')).json()
-  while (!proxy.seen.some(({ path }) => next.test(path))) await delay(5)
-  const { _rev } = await components.get('doc_00000000')
-  await components.insert({ _rev, changed: true } as never, 'doc_00000000')
-  release()
-  t.match(await host.waitForBackup(changing), { doc_count: 20, error: undefined })
-
-  const older = '03_ibp_db_backup_1592922855871'
-  const dbs = { athena_components: { docs: [{ _id: 'a' }] } }
-  const system = couch.use<Record<string, unknown>>(names.system)
-  await system.insert({ type: 'athena_backup', in_progress: false, dbs } as never, older)
-  for (const id of [changing, older]) {
-    const reply = await from(api, id, 'bytes=5-')
-    t.equal(reply.statusCode, 200)
-    t.match(reply.headers, { etag: String })
-    for (const name of ['accept-ranges', 'content-range', 'content-length']) {
-      t.equal(reply.headers[name], undefined, name)
+t.test(
+  'a backup during which documents changed has a length and parts, older ones are sent whole',
+  async (t) => {
+    const on = await setupDatabases(t)
+    const proxy = await startFaultProxy(on.url)
+    t.teardown(() => proxy.close())
+    const { couch, names } = on
+    const components = couch.use<Record<string, unknown>>(names.components)
+    await load(couch.use(names.components), seedDocuments({ count: 20 }))
+    const host = await buildHost(t, { on, couch: nano(proxy.url), retry: { wait: 1 } })
+    const api = apiOf(host)
+    // a page is cut off, and a document in it changes before the plugin continues
+    proxy.add({ fault: 'cut_mid', path: new RegExp(`${names.components}/_changes`) })
+    const next = new RegExp(`${names.components}/_changes.*since=(?!0&)`)
+    const release = proxy.hold({ path: next })
+    const { id: changing } = (await api.call('POST')).json()
+    while (!proxy.seen.some(({ path }) => next.test(path))) await delay(5)
+    const { _rev } = await components.get('doc_00000000')
+    await components.insert({ _rev, changed: true } as never, 'doc_00000000')
+    release()
+    t.match(await host.waitForBackup(changing), { doc_count: 20, error: undefined })
+    const whole = (await api.call('GET', `/${changing}`)).rawPayload
+    t.equal(JSON.parse(whole.toString()).dbs.athena_components.docs.length, 20)
+    const system = couch.use<Record<string, unknown>>(names.system)
+    const header = (await system.get(changing)) as unknown as StoredHeader
+    t.ok(header.storage.databases.components!.chunks.some(({ dead }) => dead))
+    for (let start = 0; start < whole.length; start += 97) {
+      const reply = await from(api, changing, `bytes=${start}-`)
+      t.ok(reply.statusCode === 206 && reply.rawPayload.equals(whole.subarray(start)), `from ${start}`)
     }
-    t.equal(reply.json().id, id)
-    const content = await host.app.dbBackups.get(id)
-    t.notOk('length' in content || 'bodyFrom' in content)
+
+    const earlier = '03_ibp_db_backup_1592922855872'
+    await system.insert((await asLayout2(header, system)) as never, earlier)
+    const older = '03_ibp_db_backup_1592922855871'
+    const dbs = { athena_components: { docs: [{ _id: 'a' }] } }
+    await system.insert({ type: 'athena_backup', in_progress: false, dbs } as never, older)
+    for (const id of [earlier, older]) {
+      const reply = await from(api, id, 'bytes=5-')
+      t.equal(reply.statusCode, 200)
+      t.match(reply.headers, { etag: String })
+      for (const name of ['accept-ranges', 'content-range', 'content-length']) {
+        t.equal(reply.headers[name], undefined, name)
+      }
+      t.equal(reply.json().id, id)
+      const content = await host.app.dbBackups.get(id)
+      t.notOk('length' in content || 'bodyFrom' in content)
+    }
   }
-})
+)
 
 t.test('a running backup and a failed one have a length', async (t) => {
   const on = await setupDatabases(t)
@@ -276,3 +291,26 @@ t.test('a running backup and a failed one have a length', async (t) => {
   t.equal(failed.headers['content-length'], String(failed.rawPayload.length))
   t.not(failed.headers.etag, running.headers.etag)
 })
+
+/** Returns a header as earlier versions wrote them, which lists documents that are in no chunk as deleted. */
+async function asLayout2(
+  { storage, ...header }: StoredHeader,
+  db: DocumentScope<Record<string, unknown>>
+): Promise<object> {
+  const lines = Buffer.from('["other",-1]\n')
+  const stored = gzipSync(lines)
+  const id = 'backup_chunk_1592922855872_components_000000'
+  const { rev } = await db.insert({ _id: id, type: 'athena_backup_chunk' } as never)
+  const written = await db.attachment.insert(id, 'documents.ndjson.gz', stored, 'application/gzip', { rev })
+  const sha256 = createHash('sha256').update(stored).digest('hex')
+  const entry = { id, rev: written.rev, docs: 1, design: 0, raw: lines.length, stored: stored.length, sha256 }
+  const { dbs } = header
+  const empty = { manifests: [], chunks: [], superseded: [] }
+  return {
+    ...header,
+    _id: undefined,
+    _rev: undefined,
+    dbs: { athena_components: { ...dbs.athena_components, doc_count: 0 } },
+    storage: { ...storage, layout: 2, databases: { components: { ...empty, superseded: [entry] } } }
+  }
+}

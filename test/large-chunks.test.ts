@@ -3,9 +3,9 @@ import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
-import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { gzip } from '../lib/repository/codec.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { chunkWriter, factsOf } from './helpers/chunk-writer.js'
 import { poll } from './helpers/poll.js'
 
 const MiB = 1024 * 1024
@@ -58,14 +58,7 @@ t.test('a large document that cannot be stored is not read on', async (t) => {
       ended = true
     }
   }
-  const writer = new ChunkWriter({
-    db,
-    codec: gzip,
-    backup: '03_ibp_db_backup_1592924104038',
-    database: 'system',
-    first: 0,
-    onRefused: () => t.fail('nothing is refused')
-  })
-  await t.rejects(writer.addLarge({ id: 'large', design: false }, document))
+  const writer = chunkWriter(t, db, { database: 'system' })
+  await t.rejects(writer.addLarge('large', factsOf('large'), document))
   await poll('the end of its source', () => ended || undefined)
 })

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import t, { type Test } from 'tap'
 import type { StoredHeader } from '../lib/repository/layout.js'
 import { Repository } from '../lib/repository/repository.js'
+import { factsOf } from './helpers/chunk-writer.js'
 import { setupDatabases } from './helpers/database.js'
 import { backUp, begin, clientOf, sourcesOn } from './helpers/repository-runs.js'
 
@@ -16,9 +17,15 @@ async function twoBackups(t: Test) {
   const repository = new Repository(sources.system)
   const complete = (await system.get((await backUp(repository, sources)).id)) as unknown as StoredHeader
   const first = await begin(repository, sources)
-  const writer = repository.running(first).writer('components', 0, () => t.fail('nothing is refused'))
+  const writer = repository.running(first).writer({
+    database: 'components',
+    first: 0,
+    base: undefined,
+    waste: 0.25,
+    onRefused: () => t.fail('nothing is refused')
+  })
   for (const id of ['a', 'b', 'c']) {
-    await writer.add(Buffer.from(JSON.stringify({ _id: id })))
+    await writer.add(Buffer.from(JSON.stringify({ _id: id })), factsOf(id))
     await writer.endDocuments()
   }
   const chunks = async () => {

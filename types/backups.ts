@@ -160,7 +160,7 @@ export interface BackupContent {
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
   etag: string
-  /** Bytes of `body`, where they are known before it is read: not of a backup during which documents changed, nor of athena's. */
+  /** Bytes of `body`, where they are known before it is read: not of athena's, nor of an earlier version's during which documents changed. */
   length?: number
   /** Another `body`, from a byte on; what lies before is not read. Present with `length`. */
   bodyFrom?: (start: number) => Readable

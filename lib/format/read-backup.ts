@@ -41,7 +41,10 @@ const IGNORED = new Set(['_attachments', 'authorize', 'storage'])
 const MEMBERS = new Set([
   '_id',
   '_rev',
+  'added_bytes',
   'backup_version',
+  'base',
+  'chain_length',
   'client_webhook_url',
   'doc_count',
   'elapsed',
@@ -57,13 +60,18 @@ const MEMBERS = new Set([
   'unreadable_count'
 ])
 const DATABASE_MEMBERS = new Set([
+  'added_bytes',
+  'base',
   'conflict_count',
   'copies',
   'doc_count',
   'elapsed',
   'finish_timestamp',
+  'full_reason',
   'last_sequence',
+  'new_chunks',
   'raw_bytes',
+  'reused_chunks',
   'start_timestamp',
   'stored_bytes'
 ])

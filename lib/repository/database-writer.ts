@@ -185,9 +185,10 @@ export class DatabaseWriter {
   }
 
   #refused(line: RefusedLine, onRefused: DatabaseWriterOptions['onRefused']): void {
-    if (!this.#isRewriting) return onRefused(line)
-    // It was stored before, and a full backup tells what has become of it.
-    throw new DamagedBackupError('chunk', line.id, `cannot be written again: ${line.error.message}`)
+    // What is written anew was stored before: a full backup finds out what has become of it.
+    if (this.#isRewriting)
+      throw new DamagedBackupError('chunk', line.id, `cannot be written again: ${line.error.message}`)
+    onRefused(line)
   }
 
   async #addAgain(entry: ChunkEntry, lines: Buffer): Promise<void> {

@@ -53,11 +53,14 @@ export const partRanges = (backup: string, database?: LogicalDatabase): { from: 
 
 /** Returns ranges that hold these ids of parts: one for what each backup has made of each database. */
 export function rangesOf(parts: readonly string[]): { from: string; to: string }[] {
-  const ranges = new Map<string, { from: string; to: string }>()
-  for (const id of parts) {
-    const prefix = id.slice(0, id.lastIndexOf('_') + 1)
-    const { from, to } = ranges.get(prefix) ?? { from: id, to: id }
-    ranges.set(prefix, { from: id < from ? id : from, to: id > to ? id : to })
+  const ranges: { from: string; to: string }[] = []
+  let prefix = ''
+  for (const id of parts.toSorted()) {
+    if (prefix === '' || !id.startsWith(prefix)) {
+      prefix = id.slice(0, id.lastIndexOf('_') + 1)
+      ranges.push({ from: id, to: id })
+    }
+    ranges[ranges.length - 1].to = id
   }
-  return [...ranges.values()]
+  return ranges
 }

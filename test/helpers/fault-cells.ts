@@ -217,7 +217,7 @@ interface Header {
   _id: string
   in_progress: boolean
   error?: string
-  storage: { databases: Record<string, { chunks: { id: string }[]; superseded: { id: string }[] }> }
+  storage: { databases: Record<string, { chunks: { id: string }[]; index: { id: string }[] }> }
 }
 
 /** Waits until no backup is in progress and every chunk and manifest belongs to a backup. Returns the headers. */
@@ -234,8 +234,8 @@ export async function expectTidy(
       const headers = (await rows('03_ibp_db_backup_', true)).map(({ doc }) => doc as unknown as Header)
       const parts = (await rows('backup_', false)).map(({ id }) => id)
       const needed = headers.flatMap(({ storage }) =>
-        Object.values(storage.databases).flatMap(({ chunks, superseded }) =>
-          [...chunks, ...superseded].map(({ id }) => id)
+        Object.values(storage.databases).flatMap(({ chunks, index }) =>
+          [...chunks, ...index].map(({ id }) => id)
         )
       )
       const running = headers.filter((header) => header.in_progress).map(({ _id }) => _id)
