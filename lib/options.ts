@@ -101,7 +101,7 @@ export const Options = Type.Object(
     }),
     incremental: group({
       chain: integer(0, 100_000),
-      waste: Type.Number({ minimum: 0.05, maximum: 0.9 })
+      waste: Type.Optional(Type.Number({ minimum: 0.05, maximum: 0.9 }))
     })
   },
   closed

@@ -44,6 +44,8 @@ export interface DatabaseSummary {
   reused_chunks?: number
   /** Bytes that this backup has added to the database that keeps it. Not told by earlier backups. */
   added_bytes?: number
+  /** Bytes of documents that no longer count, and are read with the others. Not told by earlier backups. */
+  wasted_bytes?: number
   /** Documents that the backup does not hold because they could not be read or stored. Absent when there are none. */
   unreadable_count?: number
   /** The first of them, at most 100. */

@@ -73,7 +73,8 @@ const DATABASE_MEMBERS = new Set([
   'raw_bytes',
   'reused_chunks',
   'start_timestamp',
-  'stored_bytes'
+  'stored_bytes',
+  'wasted_bytes'
 ])
 const MAX_MEMBER = 256 * 1024
 

@@ -122,6 +122,7 @@ const BackupDatabase = Type.Object({
   new_chunks: Type.Optional(Count('Chunks of documents that this backup has written')),
   reused_chunks: Type.Optional(Count('Chunks of documents that an earlier backup has written')),
   added_bytes: Type.Optional(Count('Bytes that this backup has added where it is kept')),
+  wasted_bytes: Type.Optional(Count('Bytes of documents that no longer count, and are read with the others')),
   unreadable_count: Type.Optional(
     Count('Documents that the backup does not hold: they could not be read or stored')
   ),
@@ -217,6 +218,7 @@ const exampleDatabase = (start: number, docs: { _id: string; [key: string]: unkn
   new_chunks: 1,
   reused_chunks: 0,
   added_bytes: 197,
+  wasted_bytes: 0,
   docs
 })
 
