@@ -74,7 +74,8 @@ export const sameOptions: {
 }
 
 export const sameArguments: {
-  start: Same<keyof Static<typeof Start>, keyof StartOptions>
+  start: Same<Omit<Static<typeof Start>, 'requester'>, Omit<StartOptions, 'requester'>>
+  startMembers: Same<keyof Static<typeof Start>, keyof StartOptions>
   restore: Same<Omit<Static<typeof Restore>, 'requester'>, Omit<RestoreOptions, 'requester'>>
   restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
-} = { start: true, restore: true, restoreMembers: true }
+} = { start: true, startMembers: true, restore: true, restoreMembers: true }
