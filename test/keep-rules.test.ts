@@ -339,7 +339,7 @@ t.test('no more are kept than the rules name', async () => {
   fc.assert(
     fc.property(arbitraryCandidates, arbitraryRules, (candidates, rules) => {
       const plain = candidates
-        .filter(({ at }) => at <= NOW)
+        .filter(({ at }) => at > 0 && at <= NOW)
         .map((candidate) => ({ ...candidate, state: 'good', protected: false, legacy: false }) as const)
       const { last = 0, hourly = 0, daily = 0, weekly = 0, monthly = 0, yearly = 0 } = rules
       const most = last + hourly + daily + weekly + monthly + yearly
