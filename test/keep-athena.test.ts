@@ -67,24 +67,58 @@ t.test('failed, running, future and legacy backups are nearest to no age', async
   t.strictSame(kept(candidates), ['legacy', 'running', 'newest', 'future'])
 })
 
-t.test('nights for three years: at most fourteen stay, and each age has one near it', async (t) => {
-  /** Days by which the nearest backup may differ from an age: halfway to its neighbours, which it grows out of. */
-  const farthest = { 10: 2, 20: 8, 30: 8, 60: 24, 90: 24, 120: 24 } as Record<number, number>
+type Pruning = (stored: KeepCandidate[], now: number) => KeepCandidate[]
+
+const ours: Pruning = (stored, now) => {
+  const ids = new Set(kept(stored, now))
+  return stored.filter(({ id }) => ids.has(id))
+}
+
+/** What athena's own code keeps: each age, from the highest down, the nearest that is left, of two as near the later. */
+const athenas: Pruning = (stored, now) => {
+  const taken = new Set<KeepCandidate>()
+  for (const age of [...ATHENA_AGES].reverse()) {
+    const distance = ({ at }: KeepCandidate) => Math.abs(now - age * DAY - at)
+    const left = stored.filter((candidate) => !taken.has(candidate))
+    if (left.length === 0) break
+    taken.add(left.reduce((best, other) => (distance(other) <= distance(best) ? other : best)))
+  }
+  return stored.filter((candidate) => taken.has(candidate))
+}
+
+/** Prunes after each of three years' nights. Returns, of the last two, how many stay and how far ages are missed. */
+function nights(prune: Pruning) {
   let stored: KeepCandidate[] = []
   const counts = new Set<number>()
-  const found: Record<number, number> = {}
+  const missedBy = new Map<number, number>(ATHENA_AGES.map((age) => [age, 0]))
   for (let night = 0; night < 3 * 366; night++) {
     const now = NOW + night * DAY
-    stored.push({ ...aged(-night), id: `${night}`.padStart(5, '0') })
-    const ids = new Set(kept(stored, now))
-    stored = stored.filter(({ id }) => ids.has(id))
+    stored = prune([...stored, { ...aged(-night), id: `${night}`.padStart(5, '0') }], now)
     if (night < 366) continue
     counts.add(stored.length)
-    for (const age of ATHENA_AGES) {
+    for (const [age, most] of missedBy) {
       const distance = Math.min(...stored.map(({ at }) => Math.abs(now - at - age * DAY))) / DAY
-      found[age] = Math.max(found[age] ?? 0, distance)
+      missedBy.set(age, Math.max(most, distance))
     }
   }
-  t.strictSame([...counts].sort(), [12, 13, 14])
-  for (const age of ATHENA_AGES) t.equal(found[age], farthest[age] ?? 0, `${age} days`)
+  return { counts: [...counts].sort(), missedBy: [...missedBy.values()] }
+}
+
+t.test('nights for three years: at most fourteen stay, and each age has one near it', async (t) => {
+  t.strictSame(nights(ours), {
+    counts: [12, 13, 14],
+    missedBy: [0, 0, 0, 0, 0, 0, 0, 0, 2, 8, 8, 24, 24, 24]
+  })
+})
+
+t.test("what the page on migrating tells of athena's own pruning", async (t) => {
+  t.strictSame(nights(athenas), {
+    counts: [14],
+    missedBy: [0, 0, 0, 0, 0, 0, 0, 0, 2, 9, 9, 20, 20, 20]
+  })
+  const hours = Array.from({ length: 20 }, (_, hour) => aged(hour / 24, { id: `hour ${hour}` })).reverse()
+  t.equal(athenas(hours, NOW).length, 14, 'as many, though all are of one day')
+  t.equal(ours(hours, NOW).length, 2)
+  const failed = [aged(3), aged(1.9, { state: 'failed' }), aged(0)]
+  t.equal(athenas([...hours, ...failed], NOW).filter(({ state }) => state === 'failed').length, 1)
 })
