@@ -44,6 +44,8 @@ export interface DatabaseSummary {
   reused_chunks?: number
   /** Bytes that this backup has added to the database that keeps it. Not told by earlier backups. */
   added_bytes?: number
+  /** Bytes of documents that no longer count, and are read with the others. Not told by earlier backups. */
+  wasted_bytes?: number
   /** Documents that the backup does not hold because they could not be read or stored. Absent when there are none. */
   unreadable_count?: number
   /** The first of them, at most 100. */
@@ -97,6 +99,10 @@ export interface BackupSummary {
   ibp_versions: Record<string, unknown>
   /** Who asked for the backup. Absent where nobody did, as of scheduled ones. */
   requester?: Requester
+  /** What the backup was made for, as `start({ note })` was told. */
+  note?: string
+  /** Made with `start({ protect: true })`: pruning keeps it. Absent otherwise. */
+  protected?: true
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */
@@ -134,6 +140,10 @@ export interface StartOptions {
   full?: boolean
   /** Who asks, recorded in the backup and told in the event of its start. */
   requester?: Requester
+  /** What the backup is for, recorded in it: at most 1,024 characters. */
+  note?: string
+  /** Keeps the backup from being pruned, whatever `keep` says, also if it fails. Default `false`. */
+  protect?: boolean
 }
 
 /** A backup that has begun. */

@@ -29,6 +29,8 @@ export interface EarlierBackup extends IncrementalBounds {
 const FEW = 1000
 /** Share of the documents beyond which a full backup is read as fast. */
 const MOSTLY = 0.5
+/** Most changes: what is known of each takes 12 to 32 bytes of memory. */
+const MOST_CHANGES = 1_000_000
 
 /** Returns the newest complete backup of the source databases with this system database. */
 export async function lastComplete(
@@ -89,7 +91,8 @@ async function tooManyChanges(
   // The documents were counted before, so that a feed from its start cannot have fewer.
   const all = info.doc_count + (info.doc_del_count ?? 0)
   if (all === 0 && base.documents === 0) return undefined
-  return changes >= all || changes > Math.max(FEW, all * MOSTLY) ? 'mostly_changed' : undefined
+  const most = Math.min(Math.max(FEW, all * MOSTLY), MOST_CHANGES)
+  return changes >= all || changes > most ? 'mostly_changed' : undefined
 }
 
 async function damaged(base: BaseDocuments): Promise<FullReason | undefined> {

@@ -201,6 +201,7 @@ class DatabaseBackup {
         new_chunks: stored.newChunks,
         reused_chunks: stored.reusedChunks,
         added_bytes: stored.addedBytes,
+        wasted_bytes: stored.wastedBytes,
         ...this.#unreadable()
       }
     } finally {
@@ -491,7 +492,8 @@ const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): D
   stored_bytes: 0,
   new_chunks: 0,
   reused_chunks: 0,
-  added_bytes: 0
+  added_bytes: 0,
+  wasted_bytes: 0
 })
 
 /** Returns what a restore needs to create the database, where the server tells. */

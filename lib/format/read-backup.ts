@@ -55,6 +55,8 @@ const MEMBERS = new Set([
   'in_progress',
   'requester',
   'missing_databases',
+  'note',
+  'protected',
   'start_timestamp',
   'type',
   'unreadable_count'
@@ -73,7 +75,8 @@ const DATABASE_MEMBERS = new Set([
   'raw_bytes',
   'reused_chunks',
   'start_timestamp',
-  'stored_bytes'
+  'stored_bytes',
+  'wasted_bytes'
 ])
 const MAX_MEMBER = 256 * 1024
 

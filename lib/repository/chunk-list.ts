@@ -3,8 +3,6 @@ import type { Steps } from '../waits/steps.js'
 import { type ChunkEntry, liveBytes, liveDocuments } from './layout.js'
 import { deadLines, linesOf } from './line-set.js'
 
-/** Most characters by which an entry tells of dead lines: entries lie in headers and manifests. */
-const MAX_DEAD = 1024
 /** Chunks with less than so large a share of a whole one that may be listed: each costs a request to read. */
 const SMALL_SHARE = 0.5
 const MOST_SMALL = 8
@@ -64,8 +62,8 @@ export class ChunkList {
   }
 
   /**
-   * Chooses the chunks to write anew: those that waste most, until no more than a share of all bytes is waste;
-   * those whose dead lines take too much room in an entry; and all small ones when they are many.
+   * Chooses the chunks to write anew: those that waste most, until no more than a share of all bytes is waste,
+   * and all small ones when they are many.
    * @param whole bytes of a whole chunk
    */
   toRewrite(share: number, whole: number): ChunkEntry[] {
@@ -79,9 +77,7 @@ export class ChunkList {
       wasted -= deadBytes(entry)
       raw -= deadBytes(entry)
     }
-    const [long, others] = divided(entries, ({ dead }) => (dead?.lines.length ?? 0) > MAX_DEAD)
-    for (const entry of long) choose(entry)
-    for (const entry of others.sort((a, b) => wasteOf(b) - wasteOf(a))) {
+    for (const entry of entries.toSorted((a, b) => wasteOf(b) - wasteOf(a))) {
       if (wasted <= raw * share) break
       choose(entry)
     }
@@ -97,12 +93,6 @@ const entryOf = ({ entry, raw }: Listed, dead: OrdinalSet): ChunkEntry =>
 const deadBytes = ({ dead }: ChunkEntry): number => dead?.raw ?? 0
 
 const wasteOf = (entry: ChunkEntry): number => deadBytes(entry) / entry.raw
-
-function divided<T>(items: readonly T[], is: (item: T) => boolean): [T[], T[]] {
-  const divided: [T[], T[]] = [[], []]
-  for (const item of items) divided[is(item) ? 0 : 1].push(item)
-  return divided
-}
 
 const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
   items.reduce((total, item) => total + of(item), 0)

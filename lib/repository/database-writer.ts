@@ -51,6 +51,8 @@ export interface StoredCounts {
   documents: number
   conflicts: number
   rawBytes: number
+  /** Bytes of lines that do not count. */
+  wastedBytes: number
   storedBytes: number
   newChunks: number
   reusedChunks: number
@@ -242,6 +244,7 @@ export class DatabaseWriter {
       documents: sum(chunks, liveDocuments),
       conflicts: sum(chunks, liveConflicts),
       rawBytes: sum(chunks, liveBytes),
+      wastedBytes: sum(chunks, (chunk) => chunk.raw - liveBytes(chunk)),
       storedBytes: sum(all, ({ stored }) => stored),
       newChunks,
       reusedChunks: chunks.length - newChunks,

@@ -122,6 +122,7 @@ const BackupDatabase = Type.Object({
   new_chunks: Type.Optional(Count('Chunks of documents that this backup has written')),
   reused_chunks: Type.Optional(Count('Chunks of documents that an earlier backup has written')),
   added_bytes: Type.Optional(Count('Bytes that this backup has added where it is kept')),
+  wasted_bytes: Type.Optional(Count('Bytes of documents that no longer count, and are read with the others')),
   unreadable_count: Type.Optional(
     Count('Documents that the backup does not hold: they could not be read or stored')
   ),
@@ -154,6 +155,8 @@ export const Backup = Type.Object(
         { description: 'Who asked for the backup. Absent where nobody did, as of scheduled ones' }
       )
     ),
+    note: Type.Optional(Type.String({ description: 'What the backup was made for' })),
+    protected: Type.Optional(Type.Literal(true, { description: 'It is not pruned' })),
     doc_count: Count('Documents stored so far, or in all'),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
@@ -217,6 +220,7 @@ const exampleDatabase = (start: number, docs: { _id: string; [key: string]: unkn
   new_chunks: 1,
   reused_chunks: 0,
   added_bytes: 197,
+  wasted_bytes: 0,
   docs
 })
 
@@ -245,6 +249,10 @@ export const backup = reply(
   Backup,
   {
     finished: { summary: 'Finished', value: EXAMPLE_BACKUP_DOCUMENT },
+    protected: {
+      summary: 'Protected, with a note',
+      value: { ...EXAMPLE_BACKUP_DOCUMENT, note: 'before the upgrade to 2.6', protected: true }
+    },
     running: {
       summary: 'Running',
       value: { ...HEAD, doc_count: 1200, in_progress: true, dbs: {} }
