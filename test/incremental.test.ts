@@ -6,31 +6,26 @@ import type { BackupSummary } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import {
   backUp,
+  backUpRightly,
   buildPair,
   type ChainDatabases,
-  contentDifferences,
+  change,
+  checkContent,
   contentOf,
+  docs,
+  documents,
   download,
   listedChunks,
-  type Pair,
+  remove,
   setupChain,
   truthOf
 } from './helpers/chain.js'
 import { DATABASES } from './helpers/database.js'
-import { difference, fingerprintsOf } from './helpers/fingerprints.js'
+import { difference } from './helpers/fingerprints.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { bytesOf } from './helpers/seed.js'
 
 const KEY = 'athena_components'
-
-const textOf = (name: string, size: number) => bytesOf(name, Math.ceil(size * 0.75)).toString('base64')
-
-/** Returns documents of about 1 KB as JSON. */
-const documents = (count: number, prefix = 'doc', v = 0, size = 900): object[] =>
-  Array.from({ length: count }, (_, i) => {
-    const _id = `${prefix}_${String(i).padStart(5, '0')}`
-    return { _id, type: 'fabric-peer', v, text: textOf(`${_id} ${v}`, size) }
-  })
 
 /** Sources with some documents, and hosts on them. */
 async function setup(t: Test, options: HostOptions & { count?: number } = {}) {
@@ -41,53 +36,6 @@ async function setup(t: Test, options: HostOptions & { count?: number } = {}) {
   await on.write(on.names.system, documents(30))
   const pair = await buildPair(t, on, host)
   return { on, pair, db: on.couch.use(on.names.components) }
-}
-
-/** Writes documents over those that are there. */
-async function change(on: ChainDatabases, database: string, changed: readonly { _id: string }[]) {
-  const keys = changed.map(({ _id }) => _id)
-  const { rows } = await on.call('POST', `${database}/_all_docs`, { keys })
-  const revs = new Map<string, string>()
-  for (const { id, value } of rows) if (value && !value.deleted) revs.set(id, value.rev)
-  const docs = changed.map((doc) => ({ ...doc, ...(revs.has(doc._id) && { _rev: revs.get(doc._id) }) }))
-  const results = await on.write(database, docs)
-  const refused = results.filter(({ error }) => error)
-  if (refused.length > 0) throw new Error(JSON.stringify(refused))
-  return results
-}
-
-const docs = (...ids: string[]) =>
-  ids.map((_id, i) => ({ _id, type: 'msp', v: Date.now() + i, text: textOf(`${_id} ${Date.now()}`, 500) }))
-
-const remove = (on: ChainDatabases, database: string, ...ids: string[]) =>
-  change(on, database, ids.map((_id) => ({ _id, _deleted: true })) as { _id: string }[])
-
-/** Makes a backup, and checks that it holds what a full one and the sources do. */
-async function backUpRightly(t: Test, on: ChainDatabases, pair: Pair, what: string): Promise<BackupSummary> {
-  const truth = await truthOf(on, on.names)
-  const summary = await backUp(pair.chain)
-  await checkContent(t, pair, summary, truth, what)
-  return summary
-}
-
-async function checkContent(
-  t: Test,
-  pair: Pair,
-  summary: BackupSummary,
-  truth: Awaited<ReturnType<typeof truthOf>>,
-  what: string
-) {
-  const full = await backUp(pair.full, { full: true })
-  t.strictSame(
-    await contentDifferences([pair.chain, summary], [pair.full, full]),
-    [],
-    `${what}: as a full one`
-  )
-  const { dbs } = JSON.parse((await download(pair.chain, summary.id)).toString())
-  for (const logical of DATABASES) {
-    const found = fingerprintsOf(dbs[`athena_${logical}`].docs)
-    t.equal(difference(truth[logical]!, found), '', `${what}: as ${logical} are`)
-  }
 }
 
 const headerOf = async (on: ChainDatabases, id: string) =>

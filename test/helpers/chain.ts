@@ -5,10 +5,11 @@ import type { Test } from 'tap'
 import type { ChunkEntry } from '../../lib/repository/layout.js'
 import type { BackupSummary, DatabaseNames, StartOptions } from '../../types/index.js'
 import { DATABASES, deleteDatabase, fetchAll, type TestDatabases } from './database.js'
-import { type Fingerprints, fingerprintsOf } from './fingerprints.js'
+import { difference, type Fingerprints, fingerprintsOf } from './fingerprints.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 import { poll } from './poll.js'
 import { elements, members, type RawCouch, secondOfCreation, startRawCouch } from './raw-couch.js'
+import { bytesOf } from './seed.js'
 
 /** What a chain of backups is made of: sources, a backups database for it, and others that a test asks for. */
 export interface ChainDatabases extends TestDatabases {
@@ -206,4 +207,65 @@ export async function listedChunks(
     listed.push(...(JSON.parse(entries) as ChunkEntry[]))
   }
   return [...listed, ...(stored?.chunks ?? [])]
+}
+
+export const textOf = (name: string, size: number) => bytesOf(name, Math.ceil(size * 0.75)).toString('base64')
+
+/** Returns documents of about 1 KB as JSON. */
+export const documents = (count: number, prefix = 'doc', v = 0, size = 900): object[] =>
+  Array.from({ length: count }, (_, i) => {
+    const _id = `${prefix}_${String(i).padStart(5, '0')}`
+    return { _id, type: 'fabric-peer', v, text: textOf(`${_id} ${v}`, size) }
+  })
+
+/** Writes documents over those that are there. */
+export async function change(on: ChainDatabases, database: string, changed: readonly { _id: string }[]) {
+  const keys = changed.map(({ _id }) => _id)
+  const { rows } = await on.call('POST', `${database}/_all_docs`, { keys })
+  const revs = new Map<string, string>()
+  for (const { id, value } of rows) if (value && !value.deleted) revs.set(id, value.rev)
+  const docs = changed.map((doc) => ({ ...doc, ...(revs.has(doc._id) && { _rev: revs.get(doc._id) }) }))
+  const results = await on.write(database, docs)
+  const refused = results.filter(({ error }) => error)
+  if (refused.length > 0) throw new Error(JSON.stringify(refused))
+  return results
+}
+
+export const docs = (...ids: string[]) =>
+  ids.map((_id, i) => ({ _id, type: 'msp', v: Date.now() + i, text: textOf(`${_id} ${Date.now()}`, 500) }))
+
+export const remove = (on: ChainDatabases, database: string, ...ids: string[]) =>
+  change(on, database, ids.map((_id) => ({ _id, _deleted: true })) as { _id: string }[])
+
+/** Makes a backup, and checks that it holds what a full one and the sources do. */
+export async function backUpRightly(
+  t: Test,
+  on: ChainDatabases,
+  pair: Pair,
+  what: string
+): Promise<BackupSummary> {
+  const truth = await truthOf(on, on.names)
+  const summary = await backUp(pair.chain)
+  await checkContent(t, pair, summary, truth, what)
+  return summary
+}
+
+export async function checkContent(
+  t: Test,
+  pair: Pair,
+  summary: BackupSummary,
+  truth: Awaited<ReturnType<typeof truthOf>>,
+  what: string
+) {
+  const full = await backUp(pair.full, { full: true })
+  t.strictSame(
+    await contentDifferences([pair.chain, summary], [pair.full, full]),
+    [],
+    `${what}: as a full one`
+  )
+  const { dbs } = JSON.parse((await download(pair.chain, summary.id)).toString())
+  for (const logical of DATABASES) {
+    const found = fingerprintsOf(dbs[`athena_${logical}`].docs)
+    t.equal(difference(truth[logical]!, found), '', `${what}: as ${logical} are`)
+  }
 }

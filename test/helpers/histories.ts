@@ -167,11 +167,11 @@ class Changer {
   async apply(change: Change): Promise<void> {
     switch (change.do) {
       case 'write':
-        return this.#write(change.ids.map((id) => this.#id(id)).map((id) => ({ ...change, id })))
+        return this.#write(this.#ids(change.ids).map((id) => ({ ...change, id })))
       case 'attach':
         return this.#write([{ ...change, id: this.#id(change.id) }])
       case 'remove':
-        for (const id of change.ids) await this.#removeLeaves((await this.#leaves(this.#id(id))).slice(0, 1))
+        for (const id of this.#ids(change.ids)) await this.#removeLeaves((await this.#leaves(id)).slice(0, 1))
         return
       case 'purge':
         return this.#purge(this.#id(change.id), change.all)
@@ -184,10 +184,13 @@ class Changer {
         for (let i = 0; i < change.writes && change.ids.length > 0; i++) {
           const { n } = change.body
           const body = { ...change.body, n: n + i }
-          await this.#write(change.ids.map((id) => ({ id: this.#id(id), body, keep: false })))
+          await this.#write(this.#ids(change.ids).map((id) => ({ id, body, keep: false })))
         }
     }
   }
+
+  /** Returns each id once: some servers have fewer. */
+  #ids = (indices: readonly number[]): string[] => [...new Set(indices.map((index) => this.#id(index)))]
 
   #id(index: number): string {
     const ids = this.#on.raw ? [...ODD_IDS, ...LONE_SURROGATES] : ODD_IDS
