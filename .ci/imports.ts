@@ -25,6 +25,7 @@ const ORDERS = [
     'schemas',
     'operations',
     'options.ts',
+    'retention',
     'backup restore',
     'format',
     'repository',

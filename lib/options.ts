@@ -10,6 +10,7 @@ import { BACKGROUND } from './couch/retry.js'
 import { apiKey, DATABASE_NAME, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-document.js'
+import { problemOfKeep } from './retention/check-keep.js'
 import { isPromise, nowOf } from './waits/host-code.js'
 
 const integer = (minimum: number, maximum?: number) => Type.Optional(Type.Integer({ minimum, maximum }))
@@ -18,6 +19,7 @@ const integer = (minimum: number, maximum?: number) => Type.Optional(Type.Intege
 const LONGEST_TIMER = 2 ** 31 - 1
 const Milliseconds = integer(1, LONGEST_TIMER)
 const Count = integer(1, 1000)
+const DAY = 24 * 3_600_000
 const Positive = integer(1)
 const Name = Type.Optional(Type.String({ minLength: 1 }))
 const DatabaseName = Type.String({ pattern: DATABASE_NAME.source })
@@ -57,6 +59,8 @@ export const Options = Type.Object(
       Type.Array(Type.String({ minLength: 1, maxLength: 512 }), { maxItems: 100 })
     ),
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
+    keep: Checked,
+    keepFailed: integer(0, 3653 * DAY),
     securitySchemes: group({
       session: Name,
       'api-key': Name
@@ -109,6 +113,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   readonly publicUrl?: string
   excludeTypes: readonly string[]
   onUnreadable: NonNullable<DbBackupsOptions['onUnreadable']>
+  keepFailed: number
   settingsDocuments: readonly string[]
   limits: Required<Limits>
   timeouts: Required<Timeouts>
@@ -142,6 +147,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     throw invalid('couch', (error as Error).message)
   }
   check(Options, options)
+  const keep = options.keep === undefined ? undefined : problemOfKeep(options.keep)
+  if (keep) throw invalid(nameOf(`keep${keep.path}`), keep.message)
   if (options.metrics) checkMetrics(options.metrics)
   if (options.spoolDirectory !== undefined) checkDirectory(options.spoolDirectory)
   const databases = optionOf('databases', options.databases, namesOf)
@@ -157,6 +164,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     },
     excludeTypes: options.excludeTypes ?? [],
     onUnreadable: options.onUnreadable ?? 'report',
+    keepFailed: options.keepFailed ?? 7 * DAY,
     settingsDocuments: options.settingsDocuments ?? ['00_settings_athena'],
     limits: withDefaults(
       {
@@ -210,12 +218,11 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
 /** Checks `value`, at path `under` of the options. @throws TypeError that names the option */
 function check(schema: TSchema, value: unknown, under = ''): void {
   const [problem] = Value.Errors(schema, value)
-  if (problem)
-    throw invalid(
-      (under + problem.path).replace(/^\//, '').replaceAll('/', '.'),
-      problem.message.toLowerCase()
-    )
+  if (problem) throw invalid(nameOf(under + problem.path), problem.message.toLowerCase())
 }
+
+/** Returns the name of an option, given by its path. */
+const nameOf = (path: string): string => path.replace(/^\//, '').replaceAll('/', '.')
 
 /** Returns a function that gives an option, checked now, or each time if the host gave a function. */
 function optionOf<Given, Value>(

@@ -109,6 +109,29 @@ export interface Retry {
 }
 
 /**
+ * Which good backups pruning keeps, in the terms of restic's `forget --keep-*`: one that any rule keeps stays. At least
+ * one rule has to keep something.
+ */
+export interface KeepRules {
+  /** The last so many. Every number: 0 to 100,000; 0 is no rule. */
+  last?: number
+  /** The newest of each of the last so many hours that have a backup. Where there are fewer hours, the oldest backup as well. */
+  hourly?: number
+  /** As `hourly`, of days. */
+  daily?: number
+  /** As `hourly`, of ISO weeks, from Monday to Sunday. */
+  weekly?: number
+  /** As `hourly`, of months. */
+  monthly?: number
+  /** As `hourly`, of years. */
+  yearly?: number
+  /** Those that began less than this before the newest good backup: `"1y5m7d2h"` (years, months, days, hours). */
+  within?: string
+  /** IANA time zone whose hours, days, weeks, months and years count, such as `"Europe/Berlin"`. Default `"UTC"`. */
+  timezone?: string
+}
+
+/**
  * Options of the plugin. Registration fails with a TypeError that names the option that is missing, wrong or not known.
  */
 export interface DbBackupsOptions {
@@ -149,6 +172,13 @@ export interface DbBackupsOptions {
    * Default `'report'`: one damaged document must not leave all others without a backup.
    */
   onUnreadable?: 'report' | 'fail'
+  /**
+   * Which good backups pruning keeps. `'athena'`: the one nearest to each age of 0 to 7, 10, 20, 30, 60, 90 and 120 days.
+   * The newest good one, those made with `protect`, and those that run always stay. Default: nothing is pruned.
+   */
+  keep?: KeepRules | 'athena'
+  /** How long pruning keeps failed backups, in milliseconds since they ended. 0 to ten years, default 7 days. */
+  keepFailed?: number
   /** How clients' webhooks are called. */
   clientWebhook?: ClientWebhookOptions
   /**

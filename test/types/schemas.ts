@@ -6,6 +6,7 @@ import type {
   ClientWebhookOptions,
   DatabaseNames,
   DbBackupsOptions,
+  KeepRules,
   MetricsOptions,
   RestoreOptions,
   StartOptions,
@@ -13,6 +14,7 @@ import type {
 } from '../../lib/index.js'
 import type { Restore, Start } from '../../lib/operations/arguments.js'
 import type { Names, Options } from '../../lib/options.js'
+import type { Rules } from '../../lib/retention/check-keep.js'
 import type { Backup } from '../../lib/schemas/backup.js'
 import type { Transaction } from '../../lib/schemas/transaction.js'
 
@@ -44,6 +46,7 @@ type Data =
   | 'excludeTypes'
   | 'settingsDocuments'
   | 'onUnreadable'
+  | 'keepFailed'
   | 'securitySchemes'
   | 'spoolDirectory'
   | 'limits'
@@ -54,6 +57,7 @@ export const sameOptions: {
   all: Same<keyof Checked, keyof (DbBackupsOptions & RegisterOptions)>
   data: Same<Pick<Checked, Data>, Pick<DbBackupsOptions, Data>>
   databases: Same<Static<typeof Names>, DatabaseNames>
+  keep: Same<Static<typeof Rules>, KeepRules>
   metrics: Same<keyof Group<'metrics'>, keyof MetricsOptions>
   metricsPrefix: Same<Pick<Group<'metrics'>, 'prefix'>, Pick<MetricsOptions, 'prefix'>>
   clientWebhook: Same<Omit<Group<'clientWebhook'>, 'allow'>, Omit<ClientWebhookOptions, 'allow'>>
@@ -62,6 +66,7 @@ export const sameOptions: {
   all: true,
   data: true,
   databases: true,
+  keep: true,
   metrics: true,
   metricsPrefix: true,
   clientWebhook: true,

@@ -1,0 +1,141 @@
+import type { KeepRules } from '../../types/options.js'
+import { ATHENA_AGES } from './athena-ages.js'
+import { Calendar, isTime } from './calendar.js'
+import { durationOf, isSpan } from './duration.js'
+
+const DAY = 24 * 3_600_000
+
+/** A backup, as the rules look at it. Times are milliseconds since the epoch; any number is taken. */
+export interface KeepCandidate {
+  id: string
+  /** When it began. */
+  at: number
+  state: 'good' | 'failed' | 'running'
+  /** When it ended, if that is known. */
+  endedAt?: number
+  /** Made with `protect`. */
+  protected: boolean
+  /** Made by athena. */
+  legacy: boolean
+}
+
+export interface KeepDecision {
+  id: string
+  keep: boolean
+  /** Every rule that keeps the backup, such as `"daily 2026-11-26"`, or why none does. */
+  reasons: string[]
+}
+
+export interface KeepOptions {
+  keep: KeepRules | 'athena'
+  /** Milliseconds for which a failed backup is kept. */
+  keepFailed: number
+  /** Whether backups that athena made may go. */
+  legacy: boolean
+  now: number
+}
+
+/** A backup that a rule keeps. */
+type Kept = [candidate: KeepCandidate, reason: string]
+
+/** Decides which backups to keep, and says why. Oldest first; those whose time is unknown come before. */
+export function decide(candidates: readonly KeepCandidate[], options: KeepOptions): KeepDecision[] {
+  const oldestFirst = [...candidates].sort(byTime)
+  const counted = oldestFirst.filter((candidate) => counts(candidate, options)).reverse()
+  const byRules = new Map<KeepCandidate, string[]>()
+  for (const [candidate, reason] of keptByRules(counted, options)) {
+    byRules.set(candidate, [...(byRules.get(candidate) ?? []), reason])
+  }
+  return oldestFirst.map((candidate) => {
+    const reasons = [...keptAnyway(candidate, options), ...(byRules.get(candidate) ?? [])]
+    if (reasons.length > 0) return { id: candidate.id, keep: true, reasons }
+    const why = candidate.state === 'failed' ? 'failed' : 'no rule keeps it'
+    return { id: candidate.id, keep: false, reasons: [why] }
+  })
+}
+
+/**
+ * Tells whether the rules count a backup. One that athena made and that may not go would take the place of one that
+ * may, and so would one that began in the future: for years, where a clock was wrong by years.
+ */
+const counts = ({ state, at, legacy }: KeepCandidate, { now, ...options }: KeepOptions): boolean =>
+  state === 'good' && (!legacy || options.legacy) && isTime(at) && at <= now
+
+/** Yields why a backup is kept whatever the rules say. */
+function* keptAnyway(candidate: KeepCandidate, options: KeepOptions): Generator<string> {
+  const { state, at, endedAt } = candidate
+  if (state === 'running') yield 'running'
+  if (candidate.protected) yield 'protected'
+  if (candidate.legacy && !options.legacy) yield 'made by athena'
+  if (state === 'failed') {
+    const end = [endedAt, at].find(isTime)
+    if (end === undefined) yield 'unknown time'
+    else if (options.now - end <= options.keepFailed) yield 'failed lately'
+  }
+  if (state === 'good') {
+    if (!isTime(at)) yield 'unknown time'
+    else if (at > options.now) yield 'in the future'
+  }
+}
+
+/** Yields what the rules keep of the backups that count. */
+function* keptByRules(newestFirst: readonly KeepCandidate[], { keep, now }: KeepOptions): Generator<Kept> {
+  const [newest] = newestFirst
+  if (!newest) return
+  yield [newest, 'newest good backup']
+  if (keep === 'athena') {
+    yield* nearestToAges(newestFirst, now)
+    return
+  }
+  const calendar = new Calendar(keep.timezone ?? 'UTC')
+  yield* newestFirst.slice(0, keep.last ?? 0).map((candidate): Kept => [candidate, `last ${keep.last}`])
+  yield* newestOfEach('hourly', keep.hourly, newestFirst, (at) => calendar.hour(at))
+  yield* newestOfEach('daily', keep.daily, newestFirst, (at) => calendar.day(at))
+  yield* newestOfEach('weekly', keep.weekly, newestFirst, (at) => calendar.week(at))
+  yield* newestOfEach('monthly', keep.monthly, newestFirst, (at) => calendar.month(at))
+  yield* newestOfEach('yearly', keep.yearly, newestFirst, (at) => calendar.year(at))
+  if (keep.within !== undefined && isSpan(keep.within)) {
+    const limit = calendar.before(newest.at, durationOf(keep.within))
+    for (const candidate of newestFirst) if (candidate.at > limit) yield [candidate, `within ${keep.within}`]
+  }
+}
+
+/**
+ * Yields the newest backup of each of the last `count` periods that have one. Where there are fewer periods, the oldest
+ * backup as well, as restic does: history grows until the rule is filled.
+ */
+function* newestOfEach(
+  rule: string,
+  count = 0,
+  newestFirst: readonly KeepCandidate[],
+  periodOf: (at: number) => string
+): Generator<Kept> {
+  const periods = new Set<string>()
+  let latest: KeepCandidate | undefined
+  for (const candidate of newestFirst) {
+    if (periods.size >= count) return
+    const period = periodOf(candidate.at)
+    if (periods.has(period)) continue
+    periods.add(period)
+    latest = candidate
+    yield [candidate, `${rule} ${period}`]
+  }
+  const oldest = newestFirst.at(-1)
+  if (periods.size < count && oldest && oldest !== latest) yield [oldest, `oldest ${rule}`]
+}
+
+/** Yields for each of athena's ages the backup nearest to it; the newer of two that are as near. */
+function* nearestToAges(newestFirst: readonly KeepCandidate[], now: number): Generator<Kept> {
+  for (const age of ATHENA_AGES) {
+    const distance = ({ at }: KeepCandidate) => Math.abs(now - age * DAY - at)
+    const nearest = newestFirst.reduce((best, other) => (distance(other) < distance(best) ? other : best))
+    yield [nearest, `age ${age} ${age === 1 ? 'day' : 'days'}`]
+  }
+}
+
+/** Orders from old to new, those of one time by id, and those of unknown time first. */
+function byTime(a: KeepCandidate, b: KeepCandidate): number {
+  const [first, second] = [a, b].map(({ at }) => (isTime(at) ? at : Number.NEGATIVE_INFINITY))
+  if (first !== second) return first < second ? -1 : 1
+  return a.id < b.id ? -1 : Number(a.id > b.id)
+}
