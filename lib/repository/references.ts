@@ -11,7 +11,7 @@ import { readEntries } from './manifests.js'
 import { readHeader } from './read-header.js'
 
 /** Headers read at a time: each may have some hundred kilobytes, and its manifests. */
-const HEADERS_AT_A_TIME = 4
+export const HEADERS_AT_A_TIME = 4
 /** Words of an entry: a fingerprint, and one that tells that the entry is used. */
 const WORDS = 3
 /** Ids noted in one step: less than a millisecond. */
