@@ -4,6 +4,7 @@ import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
 import { PART_RANGES } from './ids.js'
 import type { HeaderDocument, Store } from './layout.js'
+import type { Head } from './loaded-backup.js'
 import { deleteParts, groupsOf, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { atATime, headerRevisions, References } from './references.js'
@@ -12,8 +13,8 @@ import { atATime, headerRevisions, References } from './references.js'
 const PAGE = 2000
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8
-/** Attempts to delete athena's backups, which clients append to as well. */
-const DELETE_ATTEMPTS = 12
+/** Attempts to mark a backup that clients append to: two seconds, with the waits between. */
+const MARK_ATTEMPTS = 12
 
 /** Number and bytes of parts. */
 export interface PartCount {
@@ -69,6 +70,8 @@ export class Removal {
     this.#options = options
     // A complete backup lists all that it has made: it matters only who lists parts of others.
     this.#references = new References(store.db, (maker) => !options.remaining.has(maker))
+    for (const id of options.remaining) this.#makers.set(id, 'backup')
+    for (const id of options.ids) this.#makers.set(id, 'removed')
   }
 
   /**
@@ -87,7 +90,6 @@ export class Removal {
     await atATime(CHANGED_AT_A_TIME, ids, (id) => this.#mark(id))
     // Those of other consoles may have ended meanwhile.
     await this.#references.update(ids)
-    if (dryRun) for (const id of ids) this.#makers.set(id, 'removed')
     for (const range of PART_RANGES) await this.#sweep(range)
     if (!dryRun) await this.#deleteMarked()
     return { deleted: this.#deleted, orphans: this.#orphans }
@@ -99,37 +101,37 @@ export class Removal {
 
   /** Marks a backup as removed, or deletes one of athena's, which is one document. */
   async #mark(id: string): Promise<void> {
-    const head = await readHeader(this.#db, id)
+    const head = await this.#store.turns.take(id, () => this.#markLatest(id))
     if (!head) return
     for (const { length, encoded_length = length } of Object.values(head._attachments ?? {}))
       this.#deleted.bytes += typeof encoded_length === 'number' ? encoded_length : 0
-    if (!head.storage) this.#deleted.bytes += (await this.#db.size(id)) ?? 0
-    if (this.#options.dryRun) return
-    await this.#store.turns.take(id, () => (head.storage ? this.#writeMark(id) : this.#deleteLegacy(id)))
+    this.#deleted.bytes += head.bytes
   }
 
-  /** Writes the mark in place of the header: no list or get shows the backup, and its attachments go. */
-  async #writeMark(id: string): Promise<void> {
-    await this.#db.modify<HeaderDocument | RemovedHeader>(id, (current) => {
-      if (current?.type !== BACKUP_TYPE) return null
-      return { type: REMOVED_TYPE, storage: { layout: current.storage.layout, system: this.#options.system } }
-    })
-  }
-
-  async #deleteLegacy(id: string): Promise<void> {
+  /** Tries again after conflicts with appends. @returns the header as it was; `null` when it was gone */
+  async #markLatest(id: string): Promise<(Head & { bytes: number }) | null> {
+    let latest: (Head & { bytes: number }) | null = null
     for (let attempt = 1; ; attempt++) {
       const head = await readHeader(this.#db, id)
-      if (!head) return
+      // Gone: somebody else was faster, or the answer to an earlier attempt was lost.
+      if (!head) return latest
+      latest = { ...head, bytes: head.storage ? 0 : ((await this.#db.size(id)) ?? 0) }
+      if (this.#options.dryRun) return latest
       try {
-        await this.#db.delete(id, head._rev)
-        return
+        await this.#replace(head)
+        return latest
       } catch (error) {
-        // Missing: the answer to an earlier attempt was lost.
-        if (isMissing(error)) return
-        if (!isConflict(error) || attempt >= DELETE_ATTEMPTS) throw error
+        if (!isMissing(error) && (!isConflict(error) || attempt >= MARK_ATTEMPTS)) throw error
       }
       await this.#db.client.afterConflict(attempt)
     }
+  }
+
+  /** Puts the mark in place of a header: no list or get shows the backup, and its attachments go. */
+  async #replace({ _id, _rev, storage }: Head): Promise<void> {
+    if (!storage) return this.#db.delete(_id, _rev)
+    const marked = { layout: storage.layout, system: this.#options.system }
+    await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked })
   }
 
   /** Looks at all parts in a range of ids, page by page. */

@@ -100,3 +100,52 @@ export class StoredBackupsOf {
     await this.db.destroy(id, (await this.db.get(id))._rev)
   }
 }
+
+/** What a backup is like that was not made by the plugin. */
+export interface Fabricated {
+  /** When it began, in milliseconds since the epoch. */
+  at: number
+  /** Number of chunks that it has made, each of 100 bytes. Default 1. */
+  chunks?: number
+  /** Ids of chunks of others that it lists as well. */
+  shared?: readonly string[]
+  /** Further members of the header. */
+  header?: object
+}
+
+/** Writes the documents of backups as a console with this system database would have made them, and returns their ids. */
+export async function fabricate(
+  { couch, names }: TestDatabases,
+  backups: Iterable<Fabricated>,
+  system = names.system
+): Promise<string[]> {
+  const ids: string[] = []
+  let docs: object[] = []
+  const flush = async () => {
+    const results = await couch.use(names.system).bulk({ docs })
+    const failed = results.find(({ error }) => error)
+    if (failed) throw new Error(JSON.stringify(failed))
+    docs = []
+  }
+  const entryOf = (id: string) => ({ id, rev: '1-a', docs: 1, design: 0, raw: 100, stored: 100, sha256: '' })
+  const attachment = { content_type: 'application/gzip', data: Buffer.alloc(100).toString('base64') }
+  for (const { at, chunks = 1, shared = [], header } of backups) {
+    const made = Array.from(
+      { length: chunks },
+      (_, i) => `backup_chunk_${at}_components_${String(i).padStart(6, '0')}`
+    )
+    for (const [index, _id] of made.entries()) {
+      const chunk = { type: 'athena_backup_chunk', backup_id: _id, database: 'components', index }
+      docs.push({ _id, ...chunk, _attachments: { 'documents.ndjson.gz': attachment } })
+    }
+    const stored = { manifests: [], chunks: [...shared, ...made].map(entryOf), superseded: [] }
+    const told = { type: 'athena_backup', doc_count: 0, dbs: {}, in_progress: false, start_timestamp: at }
+    const storage = { layout: 2, instance: 'fabricated', system, databases: { components: stored } }
+    const id = `03_ibp_db_backup_${at}`
+    docs.push({ _id: id, ...told, storage, ...header })
+    ids.push(id)
+    if (docs.length > 1000) await flush()
+  }
+  await flush()
+  return ids
+}
