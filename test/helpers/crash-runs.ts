@@ -10,7 +10,7 @@ import { type ServerProcess, type ServerReply, startServer } from './server-proc
 
 export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
 /** Milliseconds until the next server recovers a stale lease: seconds on an idle machine, more on a busy one. */
-const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
+export const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
 /** Rigs that run at a time. More than cores, since most of a run is waiting for the lease. */
 const JOBS = Number(process.env.CRASH_JOBS ?? 4)
 /** The same seed kills at the same requests. */
