@@ -321,3 +321,16 @@ t.test('a document that takes the place of a header is not deleted with the back
   t.match(await stored.db.get(first), mine)
   t.match(await dbBackups.list(), { ids: [ids[1]] })
 })
+
+t.test('a backup that appears while others are marked keeps the chunks that it lists', async (t) => {
+  const { ids, on, stored } = await setup(t, 2)
+  const [first] = ids as [string]
+  const chunks = await stored.parts(first)
+  let clone = ''
+  const { app } = await hostWith(t, on, new RegExp(`^PUT .*${first}`), async () => {
+    clone = await stored.clone(first)
+  })
+  t.match(await app.dbBackups.remove(first), { parts: 0 })
+  t.strictSame(await stored.parts(first), chunks)
+  t.ok((await app.dbBackups.list()).ids.includes(clone))
+})

@@ -93,13 +93,13 @@ export class CrashRig {
   }
 
   /**
-   * Starts an operation, and kills the server when it sends one of its first `requests` requests to the database. The
-   * database may or may not get that request.
+   * Starts an operation, and kills the server when it sends one of its first `requests` requests to the database, but not
+   * one of the first `spared`. The database may or may not get that request.
    * @returns a description of the request
    */
-  async crash(requests: number, ask: () => Promise<unknown>): Promise<string> {
+  async crash(requests: number, ask: () => Promise<unknown>, spared = 0): Promise<string> {
     const { server } = this
-    const at = 1 + Math.floor(this.#random() * requests)
+    const at = 1 + spared + Math.floor(this.#random() * (requests - spared))
     const arrives = this.#random() < 0.5
     let count = 0
     let where = ''
