@@ -34,6 +34,13 @@ export class BackupNotFoundError extends publicError(
   404
 ) {}
 
+/** A backup that is not to be removed. The message says why. */
+export class BackupProtectedError extends publicError(
+  'DB_BACKUPS_PROTECTED',
+  'backup "%s" cannot be removed: %s',
+  409
+) {}
+
 export class BackupDeletedError extends publicError(
   'DB_BACKUPS_DELETED',
   'the header of backup "%s" was deleted or replaced while the backup was being made',

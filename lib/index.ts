@@ -35,7 +35,9 @@ const forHosts = (operations: Operations): DbBackups => ({
   get: (id) => operations.get(id),
   summary: (id) => operations.summary(id),
   list: () => operations.list(),
-  attach: (id, name, data, options) => operations.attach(id, name, data, options)
+  attach: (id, name, data, options) => operations.attach(id, name, data, options),
+  remove: (id) => operations.remove(id),
+  prune: (options) => operations.prune(options)
 })
 
 export default dbBackups

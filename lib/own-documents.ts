@@ -1,6 +1,8 @@
 import { LOGICAL_DATABASES } from './databases.js'
 
 export const BACKUP_TYPE = 'athena_backup'
+/** Type of the header of a backup that was removed, as long as there are parts that it made. */
+export const REMOVED_TYPE = 'athena_backup_removed'
 export const CHUNK_TYPE = 'athena_backup_chunk'
 export const MANIFEST_TYPE = 'athena_backup_manifest'
 export const LEASE_TYPE = 'athena_backup_lease'
@@ -8,7 +10,14 @@ export const NOTICE_TYPE = 'athena_backup_notice'
 /** Type of the transactions of operations. */
 export const TRANSACTION_TYPE = 'webhook_tx'
 
-const OWN_TYPES: readonly string[] = [BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE, LEASE_TYPE, NOTICE_TYPE]
+const OWN_TYPES: readonly string[] = [
+  BACKUP_TYPE,
+  REMOVED_TYPE,
+  CHUNK_TYPE,
+  MANIFEST_TYPE,
+  LEASE_TYPE,
+  NOTICE_TYPE
+]
 const SESSION_TYPE = 'session_athena'
 
 /** Types that are never backed up: backups themselves, and what athena leaves out. */
@@ -36,11 +45,17 @@ export const NOTICE_PREFIX = 'athena_backup_notice_'
 
 export const BACKUP_ID = new RegExp(`^${BACKUP_PREFIX}[0-9]{1,20}$`)
 const PART_ID = new RegExp(
-  `^(${Object.values(PART_PREFIX).join('|')})[0-9]{1,20}_(${LOGICAL_DATABASES.join('|')})_[0-9]{6,}$`
+  `^(?:${Object.values(PART_PREFIX).join('|')})([0-9]{1,20})_(?:${LOGICAL_DATABASES.join('|')})_[0-9]{6,}$`
 )
 const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
+
+/** Returns the id of the backup that has made a part, by the part's id; `undefined` when that is no part's. */
+export function makerOf(part: string): string | undefined {
+  const stamp = PART_ID.exec(part)?.[1]
+  return stamp === undefined ? undefined : `${BACKUP_PREFIX}${stamp}`
+}
 
 /** Returns whether a document is the plugin's or athena's. Ask only in the backups and system databases. */
 export const isOwnDocument = (id: string, type: string | undefined): boolean =>

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { LogicalDatabase } from './databases.js'
+import type { KeepRules } from './options.js'
 
 /** One database of a backup that was just made, without its documents. */
 export interface DatabaseSummary {
@@ -261,6 +262,49 @@ export interface StartedRestore {
    * is written; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.
    */
   finished: Promise<RestoreOutcome>
+}
+
+/** How backups are pruned. */
+export interface PruneOptions {
+  /** Which good backups are kept. Default: the option `keep` of the plugin; one of the two has to be there. */
+  keep?: KeepRules | 'athena'
+  /** Milliseconds for which failed backups are kept. Default: the option `keepFailed` of the plugin. */
+  keepFailed?: number
+  /** Tell what would be removed and remove nothing. Needs no lease. Default `false`. */
+  dryRun?: boolean
+  /** Also remove backups that athena made, and let the rules count them. Default `false`. */
+  legacy?: boolean
+  /**
+   * Also delete chunks and manifests that no backup lists and whose own backup has no header: of a header that was
+   * deleted by hand, but also of one that a replication has yet to bring. Default `false`.
+   */
+  orphans?: boolean
+}
+
+/** Why a backup is kept, or removed. */
+export interface PruneDecision {
+  id: string
+  /** Such as `"last 3"`, `"daily 2026-11-26"`, `"protected"`, or `"no rule keeps it"`. */
+  reasons: string[]
+}
+
+/** What a removal of backups deleted, or with `dryRun` would delete. */
+export interface RemovedBackups {
+  /** The backups, oldest first. */
+  removed: PruneDecision[]
+  /** Bytes of what was deleted, completions of earlier removals included. CouchDB gives them back when it compacts. */
+  freed_bytes: number
+  /** Chunks and manifests that were deleted. Those that other backups have as well stay. */
+  parts: number
+  /** Chunks and manifests without a header that were found, and deleted only with `orphans`. */
+  orphans: { parts: number; bytes: number }
+}
+
+/** What pruning did, or with `dryRun` would do. */
+export interface PruneOutcome extends RemovedBackups {
+  dryRun: boolean
+  /** The backups that stay, oldest first. Those of other consoles in the same database are not told. */
+  kept: PruneDecision[]
 }
 
 /** Who asked for an operation, as the host's `authorize` identified them. */

@@ -2,6 +2,7 @@ import type {
   BackupOutcome,
   DatabaseRestoreCounts,
   DatabaseSummary,
+  PruneOutcome,
   Requester,
   RestoreOutcome,
   SettingsChange
@@ -46,6 +47,11 @@ interface AboutBackup {
   id: string
 }
 
+interface AboutPrune {
+  /** `prune_<random>` */
+  id: string
+}
+
 interface AboutRestore {
   tx_id: string
   backup_id?: string
@@ -53,11 +59,11 @@ interface AboutRestore {
 }
 
 /** What only one of runs at a time, on all server instances. */
-export type OperationKind = 'backup' | 'restore'
+export type OperationKind = 'backup' | 'restore' | 'prune'
 
 interface AboutOperation {
   operation: OperationKind
-  /** Id of the backup, or of the restore's transaction. */
+  /** Id of the backup, of the restore's transaction, or of the pruning. */
   id: string
 }
 
@@ -80,13 +86,16 @@ export type BackupEvent =
         /** What was done, when the restore went through to its end but documents or the white list failed. */
         outcome?: RestoreOutcome
       })
+  | (AboutPrune & { type: 'prune_started' })
+  | (AboutPrune & Ended & { type: 'prune_finished'; outcome: PruneOutcome })
+  | (AboutPrune & Ended & { type: 'prune_failed'; error: Error })
   /** A call to the database has failed and will be made again after a wait. */
   | (AboutOperation & { type: 'retry'; attempt: number; waitMs: number; error: Error })
   /** The failure of an operation could not be written down; its lease will become stale, and it is recovered then. */
   | (AboutOperation & { type: 'failure_not_recorded'; error: Error })
   /** The instance that ran an operation has stopped; this one ends it. */
   | (AboutOperation & { type: 'lease_taken_over' })
-  /** The backup is marked and its parts are deleted, or the restore's transaction is told. */
+  /** The backup is marked and its parts are deleted, the restore's transaction is told, or a pruning will be completed. */
   | (AboutOperation & { type: 'recovered'; durationMs: number })
   /** Looking for interrupted operations, overdue notices or the newest backup failed; it is tried again. */
   | { type: 'check_failed'; error: Error }

@@ -2,6 +2,9 @@ import type { Readable } from 'node:stream'
 import type {
   BackupContent,
   BackupSummary,
+  PruneOptions,
+  PruneOutcome,
+  RemovedBackups,
   RestoreOptions,
   StartedBackup,
   StartedRestore,
@@ -24,7 +27,7 @@ export type * from './webhooks.js'
 export interface DbBackups {
   /**
    * Starts a backup of all databases, and resolves when its header is stored.
-   * @throws OperationInProgressError when a backup or a restore runs, on this instance or another
+   * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
    * @throws InvalidParameterError when an option is not known or wrong
    * @throws HostTimeoutError when `versions` does not answer, HostValueError when it gives more than 64 KiB
    * @throws TooManyRequestsError when 256 starts, restores by id and summaries wait, or this one for `timeouts.control`
@@ -34,7 +37,7 @@ export interface DbBackups {
   /**
    * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
    * A `body` is read and checked whole before this resolves; `limits.uploadBytes` and `timeouts.idle` bound it.
-   * @throws OperationInProgressError when a backup or a restore runs, on this instance or another
+   * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
    * @throws HostTimeoutError when `webhooks.create` does not answer
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
    * @throws InvalidParameterError when the id is none, an option is not known or wrong, the `body` is no stream, or the
@@ -67,6 +70,24 @@ export interface DbBackups {
    * @throws AppendBusyError when its turn does not come in `timeouts.control`
    */
   attach(id: string, name: string, data: string | Buffer, options?: { contentType?: string }): Promise<void>
+  /**
+   * Removes a backup, whether it is good or failed, or made by athena, and resolves when all is deleted that no other
+   * backup has of it.
+   * @throws BackupProtectedError when it is protected, the newest good one, still being made, or of another console
+   * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, and TooManyRequestsError as {@link start} does
+   * @throws DamagedBackupError, UnknownLayoutError when another backup cannot be read whole, which may have any chunk:
+   * nothing is removed then
+   * @throws MissingDatabaseError, ReservedIdError, LeaseLostError, ClosingError
+   */
+  remove(id: string): Promise<RemovedBackups>
+  /**
+   * Removes the backups that no rule keeps, and resolves when that is done. The newest good one, those that are
+   * protected and those that are still being made stay.
+   * @throws InvalidParameterError when an option is not known or wrong, or there is no `keep`
+   * @throws what {@link remove} throws of other backups and operations
+   */
+  prune(options?: PruneOptions): Promise<PruneOutcome>
 }
 
 declare module 'fastify' {

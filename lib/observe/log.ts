@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type {
   DatabaseRestoreCounts,
+  PruneOutcome,
   Requester,
   RestoreOutcome,
   StoredDatabaseSummary,
@@ -55,6 +56,12 @@ function lineOf(event: BackupEvent): Line {
       return ['info', 'restore finished', restoreEndOf(event)]
     case 'restore_failed':
       return ['error', 'restore failed', restoreEndOf(event)]
+    case 'prune_started':
+      return ['info', 'prune started', { id: event.id }]
+    case 'prune_finished':
+      return ['info', 'prune finished', { id: event.id, ...endOf(event), ...prunedOf(event.outcome) }]
+    case 'prune_failed':
+      return ['error', 'prune failed', { id: event.id, ...endOf(event) }]
     case 'retry': {
       const fields = { ...operationOf(event), attempt: event.attempt, waitMs: Math.round(event.waitMs) }
       return ['debug', `${event.operation}: a call to the database will be made again`, fields]
@@ -112,6 +119,16 @@ const restoreEndOf = (event: EventOf<'restore_finished' | 'restore_failed'>) => 
   ...restoreOf(event),
   ...endOf(event),
   ...(event.outcome && { ...totalOf(event.outcome), ...unknownOf(event.outcome) })
+})
+
+const prunedOf = ({ kept, removed, parts, freed_bytes: freedBytes, orphans }: PruneOutcome) => ({
+  kept: kept.length,
+  removed: removed.length,
+  // Those removed first are the oldest.
+  removedBackups: removed.slice(0, NAMED).map(({ id }) => id),
+  parts,
+  freedBytes,
+  orphans: orphans.parts
 })
 
 const operationOf = ({ operation, id }: { operation: string; id: string }) => ({ operation, id })

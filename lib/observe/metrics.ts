@@ -1,4 +1,4 @@
-import type { BackupEvent } from '../../types/events.js'
+import type { BackupEvent, OperationKind } from '../../types/events.js'
 import type {
   MetricsOptions,
   PrometheusConfiguration,
@@ -11,8 +11,10 @@ import type { EventOf } from './event-stream.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
-const OPERATIONS = ['backup', 'restore', 'dry_run'] as const
+const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune'] as const
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
+
+type EndEvent = EventOf<`${OperationKind}_${'finished' | 'failed'}`>
 
 /** Prometheus metrics of the events. Metrics that the registry has already are shared. */
 export class Metrics {
@@ -30,6 +32,7 @@ export class Metrics {
     switch (event.type) {
       case 'backup_started':
       case 'restore_started':
+      case 'prune_started':
         this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
         break
       case 'backup_database_finished':
@@ -42,12 +45,17 @@ export class Metrics {
         this.foundBackup(event.backup.end_timestamp)
         this.#ended(event, 'success')
         break
+      case 'prune_finished':
+        this.#metrics.pruned.inc({}, event.outcome.removed.length)
+        this.#metrics.freedBytes.inc({}, event.outcome.freed_bytes)
+        this.#succeeded(event)
+        break
       case 'restore_finished':
-        this.#metrics.lastSuccess.set({ operation: operationOf(event) }, Date.now() / 1000)
-        this.#ended(event, 'success')
+        this.#succeeded(event)
         break
       case 'backup_failed':
       case 'restore_failed':
+      case 'prune_failed':
         this.#metrics.failures.inc({ operation: operationOf(event) }, 1)
         this.#ended(event, 'failure')
         break
@@ -82,6 +90,8 @@ export class Metrics {
       this.#metrics.retries.inc({ operation }, 0)
       this.#metrics.recoveries.inc({ operation }, 0)
     }
+    this.#metrics.pruned.inc({}, 0)
+    this.#metrics.freedBytes.inc({}, 0)
     for (const database of LOGICAL_DATABASES) this.#metrics.missing.inc({ database }, 0)
     for (const outcome of ['success', 'failure']) this.#metrics.deliveries.inc({ outcome }, 0)
   }
@@ -101,10 +111,12 @@ export class Metrics {
       this.#metrics.documents.inc({ operation: 'restore', database, result }, counts[result])
   }
 
-  #ended(
-    event: EventOf<'backup_finished' | 'backup_failed' | 'restore_finished' | 'restore_failed'>,
-    outcome: 'success' | 'failure'
-  ): void {
+  #succeeded(event: EndEvent): void {
+    this.#metrics.lastSuccess.set({ operation: operationOf(event) }, Date.now() / 1000)
+    this.#ended(event, 'success')
+  }
+
+  #ended(event: EndEvent, outcome: 'success' | 'failure'): void {
     const operation = operationOf(event)
     this.#metrics.inProgress.inc({ operation }, -1)
     this.#metrics.duration.observe({ operation, outcome }, event.durationMs / 1000)
@@ -113,6 +125,7 @@ export class Metrics {
 
 function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
   if (event.type.startsWith('backup_')) return 'backup'
+  if (event.type.startsWith('prune_')) return 'prune'
   return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
 }
 
@@ -124,7 +137,7 @@ function metricsOf(options: MetricsOptions) {
     sharedMetric(options, 'set', { name, help, labelNames: ['operation'] }, (all) => new Gauge(all))
   const duration = {
     name: 'db_backups_duration_seconds',
-    help: 'Time that backups and restores took, by operation and outcome (success, failure).',
+    help: 'Time that operations took, by operation and outcome (success, failure).',
     labelNames: ['operation', 'outcome']
   }
   return {
@@ -156,19 +169,20 @@ function metricsOf(options: MetricsOptions) {
       'Databases that did not exist when they were to be backed up, by database.',
       'database'
     ),
+    pruned: counter('db_backups_pruned_total', 'Backups that were removed.'),
+    freedBytes: counter(
+      'db_backups_freed_bytes_total',
+      'Bytes of removed backups that the database gives back when it compacts.'
+    ),
     retries: counter(
       'db_backups_retries_total',
-      'Calls to the database that backups and restores had to make again.',
+      'Calls to the database that operations had to make again.',
       'operation'
     ),
-    failures: counter(
-      'db_backups_failures_total',
-      'Backups and restores that failed on this instance.',
-      'operation'
-    ),
+    failures: counter('db_backups_failures_total', 'Operations that failed on this instance.', 'operation'),
     recoveries: counter(
       'db_backups_recoveries_total',
-      'Backups and restores that were interrupted, because the instance that ran them had stopped.',
+      'Operations that were interrupted, because the instance that ran them had stopped.',
       'operation'
     ),
     deliveries: counter(
@@ -176,10 +190,10 @@ function metricsOf(options: MetricsOptions) {
       "Restores whose clients' webhooks were called, by outcome (success, failure).",
       'outcome'
     ),
-    inProgress: gauge('db_backups_in_progress', 'Backups and restores that this instance is running.'),
+    inProgress: gauge('db_backups_in_progress', 'Operations that this instance is running.'),
     lastSuccess: gauge(
       'db_backups_last_success_timestamp_seconds',
-      'When the last successful backup or restore ended. 0: there is no backup.'
+      'When the last successful operation ended. 0: there is no backup.'
     )
   }
 }

@@ -34,6 +34,17 @@ export const Restore = Type.Object(
   },
   closed
 )
+export const Prune = Type.Object(
+  {
+    // `checkKeep` checks it.
+    keep: Type.Optional(Type.Unknown()),
+    keepFailed: Type.Optional(Type.Integer({ minimum: 0 })),
+    dryRun: Flag,
+    legacy: Flag,
+    orphans: Flag
+  },
+  closed
+)
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
@@ -45,6 +56,9 @@ export function checkStartOptions(options: unknown): void {
 
 /** @throws InvalidParameterError that names the option of `restore()` */
 export const checkRestoreOptions = (options: unknown): void => check(Restore, options)
+
+/** @throws InvalidParameterError that names the option of `prune()` */
+export const checkPruneOptions = (options: unknown): void => check(Prune, options)
 
 /** @throws InvalidParameterError that names the argument of `attach()` */
 export function checkAttach(name: unknown, data: unknown, options: unknown): void {

@@ -1,5 +1,11 @@
 import type { Readable } from 'node:stream'
-import type { RestoreOptions, StartedBackup, StartedRestore, StartOptions } from '../../types/backups.js'
+import type {
+  PruneOutcome,
+  RestoreOptions,
+  StartedBackup,
+  StartedRestore,
+  StartOptions
+} from '../../types/backups.js'
 import type { DatabaseNames } from '../../types/databases.js'
 import type { OperationKind } from '../../types/events.js'
 import { ActiveOperations } from './active-operations.js'
@@ -10,6 +16,7 @@ import type { Instance } from './instance.js'
 import { Leftovers } from './leftovers.js'
 import { Lifecycle } from './lifecycle.js'
 import { Outbox } from './outbox.js'
+import { type PruneRequest, Prunes } from './prunes.js'
 import { Restores } from './restores.js'
 import { StoredBackups } from './stored-backups.js'
 import { Transactions } from './transactions.js'
@@ -23,6 +30,7 @@ export class DatabaseSet {
   readonly #outbox: Outbox
   readonly #backups: Backups
   readonly #restores: Restores
+  readonly #prunes: Prunes
   readonly #lifecycle: Lifecycle
 
   /** Makes the parts, each of which knows only earlier ones. */
@@ -36,14 +44,21 @@ export class DatabaseSet {
     const leftovers = new Leftovers(databases)
     const backup = new Backups(instance, databases, leftovers)
     const restore = new Restores(instance, databases, transactions, outbox)
-    const lifecycle = new Lifecycle(instance, active, { backup, restore })
+    const prune = new Prunes(databases)
+    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune })
     this.stored = stored
     this.#active = active
     this.#outbox = outbox
     this.#backups = backup
     this.#restores = restore
+    this.#prunes = prune
     this.#lifecycle = lifecycle
-    this.housekeeping = new Housekeeping(instance, lifecycle, outbox, leftovers, databases.repository)
+    this.housekeeping = new Housekeeping(
+      instance,
+      lifecycle,
+      { outbox, leftovers, prunes: prune },
+      databases.repository
+    )
   }
 
   get busy(): boolean {
@@ -68,6 +83,16 @@ export class DatabaseSet {
     await this.#lifecycle.refuseIfInProgress('restore')
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
+  }
+
+  /** Begins to remove backups, and returns the end of that. */
+  async prune(request: PruneRequest): Promise<{ finished: Promise<PruneOutcome> }> {
+    await this.#lifecycle.refuseIfInProgress('prune')
+    return this.#lifecycle.run(this.#prunes.describe(request))
+  }
+
+  previewPrune(request: PruneRequest): Promise<PruneOutcome> {
+    return this.#prunes.preview(request)
   }
 
   refuse(): void {

@@ -1,8 +1,10 @@
+import { ClosingError, OperationInProgressError } from '../errors.js'
 import type { Repository } from '../repository/repository.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
-import type { Lifecycle } from './lifecycle.js'
+import { type Lifecycle, unless } from './lifecycle.js'
 import type { Outbox } from './outbox.js'
+import type { Prunes } from './prunes.js'
 
 /** Milliseconds between two looks at a lease. */
 const LOOK_AGAIN = 100
@@ -13,6 +15,7 @@ export class Housekeeping {
   readonly #lifecycle: Lifecycle
   readonly #outbox: Outbox
   readonly #leftovers: Leftovers
+  readonly #prunes: Prunes
   readonly #newest: NewestBackup
   #timer: NodeJS.Timeout | undefined
   #staleTimer: NodeJS.Timeout | undefined
@@ -21,14 +24,14 @@ export class Housekeeping {
   constructor(
     instance: Instance,
     lifecycle: Lifecycle,
-    outbox: Outbox,
-    leftovers: Leftovers,
+    { outbox, leftovers, prunes }: { outbox: Outbox; leftovers: Leftovers; prunes: Prunes },
     repository: Repository
   ) {
     this.#instance = instance
     this.#lifecycle = lifecycle
     this.#outbox = outbox
     this.#leftovers = leftovers
+    this.#prunes = prunes
     this.#newest = new NewestBackup(repository)
   }
 
@@ -62,7 +65,8 @@ export class Housekeeping {
       () => this.#recover(),
       () => this.#outbox.sendOverdue(),
       async () => metrics?.foundBackup(await this.#newest.endedAt()),
-      () => this.#failLate()
+      () => this.#failLate(),
+      () => this.#completeRemoval()
     ]
     const failures: unknown[] = []
     for (const look of looks) await look().catch((error: unknown) => failures.push(error))
@@ -83,6 +87,14 @@ export class Housekeeping {
     this.#watchesNewest = true
     for await (const { id, isLate } of this.#leftovers.late())
       await this.#lifecycle.failAgain('backup', id, 'interrupted: it was not seen to its end', isLate)
+  }
+
+  /** Completes a removal of backups that was interrupted, unless something else runs now. */
+  async #completeRemoval(): Promise<void> {
+    const completion = this.#prunes.completion()
+    if (!completion) return
+    const begun = this.#lifecycle.run(completion).catch(unless(OperationInProgressError, ClosingError))
+    await (await begun)?.finished
   }
 }
 

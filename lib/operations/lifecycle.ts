@@ -247,7 +247,7 @@ export class Lifecycle {
 }
 
 /** Returns a rejection handler that ignores errors of these kinds. */
-function unless(...kinds: (new (...given: never[]) => Error)[]): (error: unknown) => undefined {
+export function unless(...kinds: (new (...given: never[]) => Error)[]): (error: unknown) => undefined {
   return (error) => {
     if (!kinds.some((kind) => error instanceof kind)) throw error
   }

@@ -3,6 +3,9 @@ import type { FastifyBaseLogger } from 'fastify'
 import type {
   BackupContent,
   BackupSummary,
+  PruneOptions,
+  PruneOutcome,
+  RemovedBackups,
   RestoreOptions,
   StartedBackup,
   StartedRestore,
@@ -24,9 +27,16 @@ import {
 import type { ResolvedOptions } from '../options.js'
 import type { Append } from '../repository/appender.js'
 import { HeldBytes } from '../spool/held-bytes.js'
-import { checkAttach, checkRestoreOptions, checkSource, checkStartOptions } from './arguments.js'
+import {
+  checkAttach,
+  checkPruneOptions,
+  checkRestoreOptions,
+  checkSource,
+  checkStartOptions
+} from './arguments.js'
 import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
+import { type PruneRequest, pruningBy, removalOf } from './prunes.js'
 
 /** Bytes of an attachment that are sent at a time. */
 const PIECE = 64 * 1024
@@ -117,6 +127,24 @@ export class Operations implements DbBackups {
     }
     const { stored } = this.#now()
     await foreground(() => stored.append({ id, name, data: { length: bytes.length, open }, ...options }))
+  }
+
+  async remove(id: string): Promise<RemovedBackups> {
+    await this.summary(id)
+    const { removed, freed_bytes, parts, orphans } = await this.#prune(removalOf(id))
+    return { removed, freed_bytes, parts, orphans }
+  }
+
+  async prune(options: PruneOptions = {}): Promise<PruneOutcome> {
+    checkPruneOptions(options)
+    const request = pruningBy(options, this.#options)
+    return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
+  }
+
+  /** Waits for the end of a removal. Its begin alone takes a place. */
+  async #prune(request: PruneRequest): Promise<PruneOutcome> {
+    const { finished } = await this.#answer(async () => (await this.#toStart('prune')).prune(request))
+    return foreground(() => finished)
   }
 
   /** Appends a body, which `read` keeps until then. @param append.signal ends with the client */

@@ -5,7 +5,7 @@ import { cutRequester, cutText, MOST } from '../bytes/cut-text.js'
 import type { CouchClient } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { apiKey } from '../databases.js'
-import { BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
+import { BackupNotFoundError, BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
@@ -69,6 +69,7 @@ export class Restores implements OperationRecords {
       system: options.dryRun ? undefined : backup.system,
       idAfter: () => ({ id: txId }),
       createRecord: async () => {
+        if (backup.id !== undefined) await this.#requireBackup(backup.id)
         await this.#transactions.create({ tx_id: txId, url, ...backupId }, options)
         return true
       },
@@ -106,6 +107,11 @@ export class Restores implements OperationRecords {
     if (!(await this.#outbox.isDue(id))) return undefined
     await this.#outbox.add([id], endClient)
     return () => this.#outbox.send(id)
+  }
+
+  /** Checks that a backup was not removed before the lease kept removals away. @throws BackupNotFoundError */
+  async #requireBackup(id: string): Promise<void> {
+    if (!(await this.#databases.repository.has(id))) throw new BackupNotFoundError(id)
   }
 
   async #storedBackup(id: string): Promise<Restorable> {

@@ -1,6 +1,6 @@
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { expected, isCouchError, isNotFound } from '../couch/errors.js'
-import { headerRevisions } from './parts.js'
+import { headerRevisions } from './references.js'
 
 /** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
 const LEGACY_BYTES = 16 * 1024 * 1024

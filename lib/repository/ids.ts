@@ -4,6 +4,9 @@ import { BACKUP_PREFIX, PART_PREFIX } from '../own-documents.js'
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
 
+/** Ranges of ids that hold all chunks and manifests, those of one backup next to each other. */
+export const PART_RANGES = Object.values(PART_PREFIX).map((from) => ({ from, to: `${from}:` }))
+
 /** Ids in a row with other documents, before the database is taken to answer a conflict to everything. */
 export const TAKEN_IDS = 100
 

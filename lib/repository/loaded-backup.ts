@@ -74,7 +74,17 @@ export class LoadedBackup {
 
   /** Returns whether it is of the sources with this system database: only their lease tells if it runs. */
   isOf(system: string): boolean {
-    return [undefined, system].includes(this.#head.storage?.system)
+    return [undefined, system].includes(this.system)
+  }
+
+  /** Real name of the system database of its sources; earlier versions and athena did not tell. */
+  get system(): string | undefined {
+    return this.#head.storage?.system
+  }
+
+  /** About when it began, in milliseconds since the epoch. */
+  get beganAt(): number {
+    return beganAt(this.id)
   }
 
   /** About when it ended, in milliseconds since the epoch: headers of athena's backups may say anything. */

@@ -10,8 +10,10 @@ import { gzip } from './codec.js'
 import { newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
-import { headerRevisions, Parts } from './parts.js'
+import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
+import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
+import { Removal, type RemovalOptions } from './removal.js'
 import { RunningBackup } from './running-backup.js'
 
 const MAX_BACKUP_ID = 64
@@ -136,6 +138,24 @@ export class Repository {
     if (!loaded) throw new BackupNotFoundError(id)
     if (!loaded.isKnown) throw new UnknownLayoutError(id)
     return loaded
+  }
+
+  /** Returns whether there is a backup with this id: it may have been removed since it was read. */
+  async has(id: string): Promise<boolean> {
+    return (await this.#db.type(id)) === BACKUP_TYPE
+  }
+
+  /** Reads all headers, some at a time, and shows each once, in any order. */
+  async each(visit: (backup: LoadedBackup) => void): Promise<void> {
+    await atATime(HEADERS_AT_A_TIME, await headerRevisions(this.#db), async ({ id }) => {
+      const loaded = await this.load(id)
+      if (loaded) visit(loaded)
+    })
+  }
+
+  /** Returns what removes backups, once prepared. */
+  removal(options: RemovalOptions): Removal {
+    return new Removal(this.#store, options)
   }
 
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */

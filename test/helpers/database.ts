@@ -31,6 +31,7 @@ export const DATABASES = ['components', 'sessions', 'system'] as const
 
 const OWN_TYPES: readonly unknown[] = [
   'athena_backup',
+  'athena_backup_removed',
   'athena_backup_chunk',
   'athena_backup_manifest',
   'athena_backup_lease',

@@ -15,6 +15,8 @@ import dbBackups, {
   type LogicalDatabase,
   dbBackups as named,
   OperationInProgressError,
+  type PruneOutcome,
+  type RemovedBackups,
   type RestoreOutcome,
   type WebhookStore
 } from '../../lib/index.js'
@@ -167,11 +169,16 @@ export function narrowing(event: BackupEvent): void {
     case 'restore_whitelist_rebuilt':
       expectType<number>().of(event.durationMs)
       break
+    case 'prune_started':
+    case 'prune_finished':
+    case 'prune_failed':
+      expectType<string>().of(event.id)
+      break
     case 'retry':
     case 'failure_not_recorded':
     case 'lease_taken_over':
     case 'recovered':
-      expectType<'backup' | 'restore'>().of(event.operation)
+      expectType<'backup' | 'restore' | 'prune'>().of(event.operation)
       break
     case 'check_failed':
       expectType<Error>().of(event.error)
@@ -213,11 +220,24 @@ export async function decorator(body: Readable): Promise<void> {
   await operations.attach(id, 'name', Buffer.alloc(1), { contentType: 'text/plain' })
   // @ts-expect-error a number cannot be stored as it is
   await operations.attach(id, 'name', 1)
+  expectType<RemovedBackups>().of(await operations.remove(id))
+  const pruned = await operations.prune({
+    keep: { last: 3 },
+    keepFailed: 0,
+    dryRun: true,
+    legacy: true,
+    orphans: true
+  })
+  expectType<PruneOutcome>().of(pruned)
+  expectType<string[]>().of(pruned.kept.flatMap(({ reasons }) => reasons))
+  await operations.prune({ keep: 'athena' })
+  // @ts-expect-error there are no other rules by name
+  await operations.prune({ keep: 'restic' })
 }
 
 export function errors(error: unknown): 400 | undefined {
   if (!(error instanceof OperationInProgressError)) return
-  expectType<'backup' | 'restore'>().of(error.operation)
+  expectType<'backup' | 'restore' | 'prune'>().of(error.operation)
   expectType<string>().of(error.id)
   return error.statusCode
 }

@@ -8,11 +8,12 @@ import type {
   DbBackupsOptions,
   KeepRules,
   MetricsOptions,
+  PruneOptions,
   RestoreOptions,
   StartOptions,
   WebhookNotice
 } from '../../lib/index.js'
-import type { Restore, Start } from '../../lib/operations/arguments.js'
+import type { Prune, Restore, Start } from '../../lib/operations/arguments.js'
 import type { Names, Options } from '../../lib/options.js'
 import type { Rules } from '../../lib/retention/check-keep.js'
 import type { Backup } from '../../lib/schemas/backup.js'
@@ -78,4 +79,13 @@ export const sameArguments: {
   startMembers: Same<keyof Static<typeof Start>, keyof StartOptions>
   restore: Same<Omit<Static<typeof Restore>, 'requester'>, Omit<RestoreOptions, 'requester'>>
   restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
-} = { start: true, startMembers: true, restore: true, restoreMembers: true }
+  prune: Same<Omit<Static<typeof Prune>, 'keep'>, Omit<PruneOptions, 'keep'>>
+  pruneMembers: Same<keyof Static<typeof Prune>, keyof PruneOptions>
+} = {
+  start: true,
+  startMembers: true,
+  restore: true,
+  restoreMembers: true,
+  prune: true,
+  pruneMembers: true
+}

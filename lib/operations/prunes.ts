@@ -1,0 +1,196 @@
+import { randomBytes } from 'node:crypto'
+import type { PruneDecision, PruneOptions, PruneOutcome } from '../../types/backups.js'
+import {
+  BackupNotFoundError,
+  BackupProtectedError,
+  InvalidParameterError,
+  UnknownLayoutError
+} from '../errors.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { Removal } from '../repository/removal.js'
+import type { Repository } from '../repository/repository.js'
+import { checkKeep } from '../retention/check-keep.js'
+import { decide, type KeepCandidate, type KeepDecision } from '../retention/keep-rules.js'
+import type { ActiveOperation } from './active-operations.js'
+import type { Databases } from './databases.js'
+import type { NewOperation, OperationRecords } from './lifecycle.js'
+
+/** How often a removal that was interrupted is tried to be completed: once every `timeouts.lease`. */
+const COMPLETIONS = 10
+
+/** A backup that may be removed, unless it is of other databases. */
+interface Candidate extends KeepCandidate {
+  /** Real name of the system database of another console. */
+  system?: string
+}
+
+/** What is to be removed. */
+export interface PruneRequest {
+  decide(candidates: readonly Candidate[]): readonly KeepDecision[]
+  orphans: boolean
+}
+
+/** Asks for nothing but the completion of earlier removals. */
+const COMPLETION: PruneRequest = { decide: () => [], orphans: false }
+
+/** A removal whose backups are chosen, and nothing of which is written yet. */
+interface Prepared {
+  removal: Removal
+  kept: PruneDecision[]
+  removed: PruneDecision[]
+}
+
+/** Describes removals of backups that are to run. They leave no record: headers are marked one by one. */
+export class Prunes implements OperationRecords {
+  readonly #databases: Databases
+  /** The last removal that this instance began. */
+  #own: string | undefined
+  /** How often an interrupted removal is still to be looked after. */
+  #due = 0
+
+  constructor(databases: Databases) {
+    this.#databases = databases
+  }
+
+  /** What is refused is refused before the operation begins. */
+  describe(request: PruneRequest): NewOperation<PruneOutcome> {
+    const id = `prune_${randomBytes(16).toString('hex')}`
+    let prepared: Prepared
+    return {
+      kind: 'prune',
+      idAfter: () => ({ id }),
+      createRecord: async ({ workClient }) => {
+        this.#own = id
+        if (request === COMPLETION) this.#due--
+        prepared = await this.#prepare(this.#databases.repository.on(workClient), request, false)
+        return true
+      },
+      work: async () => {
+        if (request !== COMPLETION) this.#due = COMPLETIONS
+        const outcome = await carryOut(prepared, false)
+        this.#due = 0
+        return outcome
+      },
+      started: () => ({ type: 'prune_started', id }),
+      finished: (_id, ended, outcome) => ({ type: 'prune_finished', id, ...ended, outcome }),
+      failed: (_id, ended, error) => ({ type: 'prune_failed', id, ...ended, error: error as Error })
+    }
+  }
+
+  /** Tells what a removal would do. It takes no lease, since it writes nothing: headers are as they are read. */
+  async preview(request: PruneRequest): Promise<PruneOutcome> {
+    return carryOut(await this.#prepare(this.#databases.repository, request, true), true)
+  }
+
+  /** Describes the completion of a removal that was interrupted; `undefined` when none is known. */
+  completion(): NewOperation<PruneOutcome> | undefined {
+    return this.#due > 0 ? this.describe(COMPLETION) : undefined
+  }
+
+  ensureDatabases(): Promise<void> {
+    return this.#databases.requireSystem()
+  }
+
+  /** Nothing but the lease tells of a removal. */
+  async isOver(): Promise<boolean> {
+    return false
+  }
+
+  /** Does nothing: marked headers tell the next removal what is left. */
+  async recordFailure(): Promise<void> {}
+
+  onFailed({ id }: ActiveOperation): void {
+    // What an instance that died has done is not known.
+    if (id !== this.#own) this.#due = COMPLETIONS
+  }
+
+  /** @throws what `request.decide` throws, and what the preparation of a {@link Removal} does */
+  async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
+    const { name: system } = this.#databases.system
+    const candidates = await candidatesIn(repository, system)
+    const decisions = request.decide(candidates)
+    const [kept, removed] = [true, false].map((keep) =>
+      decisions.filter((one) => one.keep === keep).map(({ id, reasons }) => ({ id, reasons }))
+    )
+    const ids = new Set(removed.map(({ id }) => id))
+    const remaining = new Set(candidates.map(({ id }) => id).filter((id) => !ids.has(id)))
+    const { orphans } = request
+    const removal = repository.removal({ ids, remaining, system, dryRun, orphans })
+    await removal.prepare()
+    return { removal, kept, removed }
+  }
+}
+
+async function carryOut({ removal, kept, removed }: Prepared, dryRun: boolean): Promise<PruneOutcome> {
+  const { deleted, orphans } = await removal.run()
+  return { dryRun, kept, removed, freed_bytes: deleted.bytes, parts: deleted.parts, orphans }
+}
+
+/** Returns a request to remove one backup, which somebody has named. */
+export const removalOf = (id: string): PruneRequest => ({
+  decide(candidates) {
+    const named = candidates.find((candidate) => candidate.id === id)
+    if (!named) throw new BackupNotFoundError(id)
+    const reason = whyKept(named, candidates)
+    if (reason !== undefined) throw new BackupProtectedError(id, reason)
+    return [{ id, keep: false, reasons: ['named'] }]
+  },
+  orphans: false
+})
+
+/**
+ * Returns a request to remove what no rule keeps.
+ * @throws InvalidParameterError when there is no rule, or a wrong one
+ */
+export function pruningBy(
+  options: PruneOptions,
+  defaults: Pick<Required<PruneOptions>, 'keepFailed'> & Pick<PruneOptions, 'keep'>
+): PruneRequest {
+  const { keep = defaults.keep, keepFailed = defaults.keepFailed, legacy = false, orphans = false } = options
+  if (keep === undefined)
+    throw new InvalidParameterError('options/keep is missing, and the option keep of the plugin as well')
+  checkKeep(keep)
+  return {
+    decide: (candidates) =>
+      decide(
+        candidates.filter(({ system }) => system === undefined),
+        { keep, keepFailed, legacy, now: Date.now() }
+      ),
+    orphans
+  }
+}
+
+/** Returns why a backup must not be removed, even if somebody names it. */
+function whyKept(named: Candidate, all: readonly Candidate[]): string | undefined {
+  const { system, state } = named
+  if (system !== undefined) return `it is of the console with the system database "${system}"`
+  if (state === 'running') return 'it is still being made'
+  if (named.protected) return 'it is protected'
+  const good = all.filter((one) => one.state === 'good' && one.system === undefined)
+  const isNewest = state === 'good' && good.every(({ id, at }) => id === named.id || at < named.at)
+  return isNewest ? 'it is the newest good backup' : undefined
+}
+
+/** Reads all headers, oldest first. @throws UnknownLayoutError, DamagedBackupError, CouchError */
+async function candidatesIn(repository: Repository, system: string): Promise<Candidate[]> {
+  const candidates: Candidate[] = []
+  await repository.each((backup) => {
+    if (!backup.isKnown) throw new UnknownLayoutError(backup.id)
+    candidates.push(candidateOf(backup, system))
+  })
+  return candidates.sort((a, b) => a.at - b.at)
+}
+
+function candidateOf(backup: LoadedBackup, system: string): Candidate {
+  const { id, header, beganAt, endedAt, isLegacy } = backup
+  const ended = header.error ? 'failed' : 'good'
+  return {
+    id,
+    at: beganAt,
+    state: header.in_progress ? 'running' : ended,
+    endedAt,
+    protected: header.protected === true,
+    legacy: isLegacy,
+    ...(!backup.isOf(system) && { system: backup.system })
+  }
+}

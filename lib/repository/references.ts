@@ -1,0 +1,126 @@
+import type { CouchDatabase, Revision } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
+import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
+import { fingerprint } from '../ids/fingerprint.js'
+import { FingerprintTable } from '../ids/fingerprint-table.js'
+import { isBackupId, makerOf } from '../own-documents.js'
+import { sharedTurn } from '../waits/steps.js'
+import { BACKUP_RANGE } from './ids.js'
+import { LAYOUT } from './layout.js'
+import { readEntries } from './manifests.js'
+import { readHeader } from './read-header.js'
+
+/** Headers read at a time: each may have some hundred kilobytes, and its manifests. */
+export const HEADERS_AT_A_TIME = 4
+/** Words of an entry: a fingerprint, and one that tells that the entry is used. */
+const WORDS = 3
+/** Ids noted in one step: less than a millisecond. */
+const NOTED = 200
+
+/**
+ * Knows which parts headers list, whoever made them: 16 to 32 bytes for each that matters. An id may be
+ * taken for another one, once in 2^64: a part is then kept that nobody lists, never the other way round.
+ */
+export class References {
+  readonly #db: CouchDatabase
+  readonly #matters: (maker: string) => boolean
+  readonly #listed = new FingerprintTable(WORDS)
+  /** Revisions of the headers that were read, by id. */
+  readonly #read = new Map<string, string>()
+
+  /** @param matters returns whether it is to be known of parts that a backup has made who lists them */
+  constructor(db: CouchDatabase, matters: (maker: string) => boolean) {
+    this.#db = db
+    this.#matters = matters
+  }
+
+  /**
+   * Reads the headers that have changed since it did so last, all at first, but for those of `without`.
+   * @throws DamagedBackupError, UnknownLayoutError for a header that cannot be read whole: it may list anything
+   */
+  async update(without: ReadonlySet<string> = new Set()): Promise<void> {
+    const changed = (await headerRevisions(this.#db)).filter(
+      ({ id, rev }) => !without.has(id) && this.#read.get(id) !== rev
+    )
+    await atATime(HEADERS_AT_A_TIME, changed, async ({ id, rev }) => {
+      await this.#note(await listedBy(this.#db, id))
+      this.#read.set(id, rev)
+    })
+  }
+
+  has(part: string): boolean {
+    return this.#listed.isUsed(this.#listed.find(fingerprint(part)))
+  }
+
+  async #note(ids: readonly string[]): Promise<void> {
+    for (const [i, id] of ids.entries()) {
+      if (i % NOTED === 0) await sharedTurn()
+      const maker = makerOf(id)
+      if (maker === undefined || !this.#matters(maker)) continue
+      this.#listed.setWord(this.#listed.place(fingerprint(id)), WORDS - 1, 1)
+    }
+  }
+}
+
+/** Returns the documents of any database whose ids are those of backups, whatever they are. */
+export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
+  (await db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
+
+/** Works on items, some at a time, until all are done or one has failed. */
+export async function atATime<T>(
+  most: number,
+  items: Iterable<T>,
+  work: (item: T) => Promise<unknown>
+): Promise<void> {
+  const left = items[Symbol.iterator]()
+  let failed = false
+  const worker = async () => {
+    for (let next = left.next(); !next.done && !failed; next = left.next()) {
+      try {
+        await work(next.value)
+      } catch (error) {
+        failed = true
+        throw error
+      }
+    }
+  }
+  const results = await Promise.allSettled(Array.from({ length: most }, worker))
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+}
+
+/** Returns the ids of all parts that a header lists; none where there is no header. */
+async function listedBy(db: CouchDatabase, header: string): Promise<string[]> {
+  try {
+    return await readListed(db, header)
+  } catch (error) {
+    if (error instanceof UnknownLayoutError || !isOfHeader(error)) throw error
+    const reason = `may list any chunk, since it cannot be read whole (${error.message})`
+    throw Object.assign(new DamagedBackupError('header', header, reason), { cause: error })
+  }
+}
+
+async function readListed(db: CouchDatabase, header: string): Promise<string[]> {
+  const head = await readHeader(db, header)
+  if (!head?.storage) return []
+  if (!(head.storage.layout <= LAYOUT)) throw new UnknownLayoutError(header)
+  const listed: string[] = []
+  for (const stored of Object.values(head.storage.databases ?? {})) {
+    const { manifests, chunks, superseded, index = [] } = stored ?? {}
+    if (!areEntries(manifests, chunks, superseded, index))
+      throw new DamagedBackupError('header', header, 'does not list its chunks')
+    const entries = [...manifests, ...(await readEntries(db, stored)), ...superseded, ...index]
+    for (const { id } of entries) listed.push(id)
+  }
+  return listed
+}
+
+/** Checks what somebody may have written into a header by hand. */
+const areEntries = (...lists: unknown[]): boolean =>
+  lists.every((list) => Array.isArray(list) && list.every((entry) => typeof entry?.id === 'string'))
+
+/** Returns whether a header itself is why it could not be read: another attempt would find the same. */
+export const isOfHeader = (error: unknown): error is Error =>
+  error instanceof DamagedBackupError ||
+  error instanceof UnknownLayoutError ||
+  // One that is too large: any other refusal is of all requests.
+  (error instanceof CouchError && error.error === 'bad_answer' && !error.retryable)

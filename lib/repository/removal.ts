@@ -1,0 +1,217 @@
+import { settleCopies } from '../couch/copies.js'
+import { type CouchDatabase, isReplicated, type Revision } from '../couch/database.js'
+import { CouchError, isConflict, isMissing } from '../couch/errors.js'
+import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
+import { PART_RANGES } from './ids.js'
+import type { HeaderDocument, Store } from './layout.js'
+import type { Head } from './loaded-backup.js'
+import { deleteParts, groupsOf, ownParts, type StoredPart } from './part-documents.js'
+import { readHeader } from './read-header.js'
+import { atATime, headerRevisions, References } from './references.js'
+
+/** Ids of parts that are read in one request. */
+const PAGE = 2000
+/** Headers changed at a time. */
+const CHANGED_AT_A_TIME = 8
+/** Attempts to mark a backup that clients append to: two seconds, with the waits between. */
+const MARK_ATTEMPTS = 12
+
+/** Number and bytes of parts. */
+export interface PartCount {
+  parts: number
+  bytes: number
+}
+
+export interface Swept {
+  /** What was deleted, or would be. Bytes include attachments that clients appended, and athena's documents. */
+  deleted: PartCount
+  /** Parts whose maker has no header at all: neither a backup nor a removed one. */
+  orphans: PartCount
+}
+
+export interface RemovalOptions {
+  /** Backups to be removed. */
+  ids: ReadonlySet<string>
+  /** All others. */
+  remaining: ReadonlySet<string>
+  /** Real name of the system database: others may keep backups here as well, under a lease of their own. */
+  system: string
+  /** Count, and write nothing. */
+  dryRun: boolean
+  /** Delete orphans as well. */
+  orphans: boolean
+}
+
+/** The header that stays of a removed backup while other backups may have chunks that it made. */
+interface RemovedHeader {
+  type: typeof REMOVED_TYPE
+  storage: Pick<HeaderDocument['storage'], 'layout' | 'system'>
+}
+
+/** What is known of the maker of a part. Removed backups of other consoles are theirs to deal with. */
+type MakerState = 'backup' | 'removed' | 'of another console' | 'none'
+
+/**
+ * Removes backups, in two steps: their headers are marked as removed, then what no other header lists is
+ * deleted. Wherever that ends, the next removal completes it. To be run under the lease, except a dry run.
+ */
+export class Removal {
+  readonly #store: Store
+  readonly #options: RemovalOptions
+  readonly #makers = new Map<string, MakerState>()
+  readonly #deleted: PartCount = { parts: 0, bytes: 0 }
+  readonly #orphans: PartCount = { parts: 0, bytes: 0 }
+  /** Removed backups whose parts others list. */
+  readonly #inUse = new Set<string>()
+  readonly #references: References
+
+  constructor(store: Store, options: RemovalOptions) {
+    this.#store = store
+    this.#options = options
+    // A complete backup lists all that it has made: it matters only who lists parts of others.
+    this.#references = new References(store.db, (maker) => !options.remaining.has(maker))
+    for (const id of options.remaining) this.#makers.set(id, 'backup')
+  }
+
+  /**
+   * Reads what remains, and changes nothing.
+   * @throws DamagedBackupError, UnknownLayoutError when a backup cannot be read whole: it may list any chunk
+   * @throws CouchError when the copies of a cluster do not agree: a backup may not be seen
+   */
+  async prepare(): Promise<void> {
+    await requireSettled(this.#db)
+    await this.#references.update(this.#options.ids)
+  }
+
+  /** Removes the backups, and completes earlier removals. */
+  async run(): Promise<Swept> {
+    const { ids, dryRun } = this.#options
+    await atATime(CHANGED_AT_A_TIME, ids, (id) => this.#mark(id))
+    // Those of other consoles may have ended meanwhile.
+    await this.#references.update(ids)
+    for (const range of PART_RANGES) await this.#sweep(range)
+    if (!dryRun) await this.#deleteMarked()
+    return { deleted: this.#deleted, orphans: this.#orphans }
+  }
+
+  get #db(): CouchDatabase {
+    return this.#store.db
+  }
+
+  /** Marks a backup as removed, or deletes one of athena's, which is one document. */
+  async #mark(id: string): Promise<void> {
+    const head = await this.#store.turns.take(id, () => this.#markLatest(id))
+    if (!head) return
+    for (const { length, encoded_length = length } of Object.values(head._attachments ?? {}))
+      this.#deleted.bytes += typeof encoded_length === 'number' ? encoded_length : 0
+    this.#deleted.bytes += head.bytes
+  }
+
+  /** Tries again after conflicts with appends. @returns the header as it was; `null` when it was gone */
+  async #markLatest(id: string): Promise<(Head & { bytes: number }) | null> {
+    let latest: (Head & { bytes: number }) | null = null
+    for (let attempt = 1; ; attempt++) {
+      const head = await readHeader(this.#db, id)
+      // Gone: somebody else was faster, or the answer to an earlier attempt was lost.
+      if (!head) return latest
+      latest = { ...head, bytes: head.storage ? 0 : ((await this.#db.size(id)) ?? 0) }
+      try {
+        if (!this.#options.dryRun) await this.#replace(head)
+        this.#makers.set(id, 'removed')
+        return latest
+      } catch (error) {
+        if (!isMissing(error) && (!isConflict(error) || attempt >= MARK_ATTEMPTS)) throw error
+      }
+      await this.#db.client.afterConflict(attempt)
+    }
+  }
+
+  /** Puts the mark in place of a header: no list or get shows the backup, and its attachments go. */
+  async #replace({ _id, _rev, storage }: Head): Promise<void> {
+    if (!storage) return this.#db.delete(_id, _rev)
+    const marked = { layout: storage.layout, system: this.#options.system }
+    await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked })
+  }
+
+  /** Looks at all parts in a range of ids, page by page. */
+  async #sweep({ from, to }: { from: string; to: string }): Promise<void> {
+    for (let next: string | undefined = from; next !== undefined; ) {
+      const page: Revision[] = await this.#db.rows({ from: next, to, limit: PAGE })
+      for (const parts of groupsOf(page.filter(({ id }) => id !== next))) await this.#sweepParts(parts)
+      next = page.length < PAGE ? undefined : page.at(-1)?.id
+    }
+  }
+
+  async #sweepParts(parts: readonly Revision[]): Promise<void> {
+    const unlisted: Record<'removed' | 'none', Revision[]> = { removed: [], none: [] }
+    for (const part of parts) {
+      const maker = makerOf(part.id)
+      if (maker === undefined) continue
+      const state = await this.#stateOf(maker)
+      if (state !== 'removed' && state !== 'none') continue
+      if (this.#references.has(part.id)) this.#inUse.add(maker)
+      else unlisted[state].push(part)
+    }
+    await this.#delete(await ownParts(this.#db, unlisted.removed))
+    const orphans = await ownParts(this.#db, unlisted.none)
+    count(this.#orphans, orphans)
+    if (this.#options.orphans) await this.#delete(orphans)
+  }
+
+  /** Asks most copies: a header that the list did not show has its parts nevertheless. */
+  async #stateOf(maker: string): Promise<MakerState> {
+    const known = this.#makers.get(maker)
+    if (known) return known
+    const state = await this.#readState(maker)
+    this.#makers.set(maker, state)
+    return state
+  }
+
+  async #readState(maker: string): Promise<MakerState> {
+    const type = await this.#db.type(maker)
+    if (type === BACKUP_TYPE) return 'backup'
+    if (type !== REMOVED_TYPE) return 'none'
+    const marked = await this.#db.get<RemovedHeader>(maker)
+    return marked?.storage?.system === this.#options.system ? 'removed' : 'of another console'
+  }
+
+  async #delete(parts: readonly StoredPart[]): Promise<void> {
+    if (!this.#options.dryRun) await deleteParts(this.#db, parts)
+    count(this.#deleted, parts)
+  }
+
+  /** Deletes the marked headers of backups of which no part is left. */
+  async #deleteMarked(): Promise<void> {
+    const marked: Revision[] = []
+    await atATime(CHANGED_AT_A_TIME, await headerRevisions(this.#db), async (header) => {
+      if (!this.#inUse.has(header.id) && (await this.#stateOf(header.id)) === 'removed') marked.push(header)
+    })
+    for (const headers of groupsOf(marked)) await deleteParts(this.#db, headers)
+  }
+}
+
+function count(sum: PartCount, parts: readonly StoredPart[]): void {
+  sum.parts += parts.length
+  for (const { bytes } of parts) sum.bytes += bytes
+}
+
+/**
+ * Makes sure that a list shows every header: on a cluster, a copy that lags would hide one, and its chunks
+ * would be taken for nobody's. @throws CouchError
+ */
+async function requireSettled(db: CouchDatabase): Promise<void> {
+  const info = await db.find()
+  if (!info || !isReplicated(info)) return
+  const state = await settleCopies(db, info)
+  if (state === 'behind')
+    throw new CouchError(`copies of ${db.name}`, {
+      error: 'copies_behind',
+      reason: 'they do not agree yet, so a backup may not be seen: nothing was removed',
+      retryable: true
+    })
+  if (state === 'unchecked')
+    throw new CouchError(`copies of ${db.name}`, {
+      error: 'copies_unchecked',
+      reason: 'on a cluster, only a server administrator may ask whether they agree: nothing was removed'
+    })
+}
