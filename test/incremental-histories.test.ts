@@ -73,7 +73,7 @@ async function restoreAndCompare(t: Test, on: ChainDatabases, { summary, truth }
 async function runHistory(t: Test, steps: Step[], waste: number): Promise<void> {
   const on = await setupChain(t)
   await on.write(on.names.components, settled(60))
-  await on.write(on.names.sessions, settled(20))
+  for (const name of [on.names.sessions, on.names.system]) await on.write(name, settled(30))
   const incremental = { chain: 1000, waste }
   const excludeTypes = [KEPT_OUT_LATER]
   const pairs = [

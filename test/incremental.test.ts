@@ -23,6 +23,7 @@ import {
 import { DATABASES } from './helpers/database.js'
 import { difference } from './helpers/fingerprints.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { startPagingProxy } from './helpers/paging-proxy.js'
 import { bytesOf } from './helpers/seed.js'
 
 const KEY = 'athena_components'
@@ -603,4 +604,52 @@ t.test('design documents of any age are restored after the others', async (t) =>
   t.equal(difference(truth.components!, (await truthOf(on, names)).components!), '')
   const { results } = await on.call('GET', `${names.components}/_changes?seq_interval=1`)
   if (on.raw) t.equal(results.at(-1).id, '_design/d')
+})
+
+t.test('conflicts and design documents are still known in chunks that are written anew', async (t) => {
+  const { on, pair } = await setup(t, { incremental: { chain: 1000, waste: 0.05 } })
+  const { components, backups } = on.names
+  const low = (id: string) => ({ _id: id, _rev: `1-${'0'.repeat(32)}`, v: 'low' })
+  await on.write(components, [low('doc_00001'), low('doc_00030'), low('doc_00150')], false)
+  await on.write(components, [{ _id: '_design/d', views: {} }])
+  const makers = async (id: string) =>
+    (await listedChunks(on, backups, id, 'components'))
+      .filter(({ conflicts }) => conflicts)
+      .map(({ id }) => id)
+  const first = await backUpRightly(t, on, pair, 'full')
+  t.equal(first.dbs[KEY]!.conflict_count, 3)
+  const before = await makers(first.id)
+  await change(on, components, documents(60, 'doc', 1).slice(31) as { _id: string }[])
+  const second = await backUpRightly(t, on, pair, 'many changed')
+  const after = await makers(second.id)
+  t.ok(after.length > 0 && after.every((id) => !before.includes(id)), 'what had conflicts is in new chunks')
+  t.equal(second.dbs[KEY]!.conflict_count, 3)
+  await on.write(components, [{ ...low('doc_00030'), _deleted: true }])
+  await remove(on, components, 'doc_00001')
+  const third = await backUpRightly(t, on, pair, 'one is resolved, and a loser comes up')
+  t.equal(third.dbs[KEY]!.conflict_count, 1)
+  const listed = await listedChunks(on, backups, third.id, 'components')
+  const designs = listed.reduce((sum, { design }) => sum + design, 0)
+  t.equal(designs, 1, 'the design document is known as one')
+})
+
+t.test('a backup asks the database as often when the chain is long', async (t) => {
+  const { on } = await setup(t)
+  let requests = 0
+  const proxy = await startPagingProxy(t, on.url, {
+    page: undefined,
+    async before() {
+      requests++
+    }
+  })
+  const host = await buildHost(t, { on, couch: proxy.couch, databases: on.names })
+  const counts: number[] = []
+  for (let round = 0; round < 16; round++) {
+    await change(on, on.names.components, docs('doc_00001'))
+    requests = 0
+    await backUp(host)
+    counts.push(requests)
+  }
+  const [few, many] = [Math.min(...counts.slice(1, 4)), Math.min(...counts.slice(-3))]
+  t.ok(many <= few + 4, `requests of each: ${counts}`)
 })
