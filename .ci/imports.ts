@@ -25,6 +25,7 @@ const ORDERS = [
     'schemas',
     'operations',
     'options.ts',
+    'schedule',
     'backup restore',
     'format',
     'repository',

@@ -35,7 +35,10 @@ const forHosts = (operations: Operations): DbBackups => ({
   get: (id) => operations.get(id),
   summary: (id) => operations.summary(id),
   list: () => operations.list(),
-  attach: (id, name, data, options) => operations.attach(id, name, data, options)
+  attach: (id, name, data, options) => operations.attach(id, name, data, options),
+  get schedule() {
+    return operations.schedule
+  }
 })
 
 export default dbBackups

@@ -57,6 +57,9 @@ export class Metrics {
       case 'recovered':
         this.#metrics.recoveries.inc({ operation: event.operation }, 1)
         break
+      case 'schedule_failed':
+        this.#metrics.scheduleFailures.inc({}, 1)
+        break
       case 'webhook_delivered':
         this.#metrics.deliveries.inc({ outcome: 'success' }, 1)
         break
@@ -73,6 +76,16 @@ export class Metrics {
     this.#metrics.lastSuccess.set({ operation: 'backup' }, (endedAt ?? 0) / 1000)
   }
 
+  /** Notes when the schedule next sees to a backup, in milliseconds since the epoch. */
+  scheduledFor(next: number): void {
+    this.#metrics.nextRun.set({}, next / 1000)
+  }
+
+  /** Notes when a run of the schedule last ended well, in milliseconds since the epoch. */
+  scheduleWorked(at: number): void {
+    this.#metrics.lastRun.set({}, at / 1000)
+  }
+
   /** Starts counters at zero, so that the first failure is an increase. */
   #begin(): void {
     for (const operation of OPERATIONS) {
@@ -83,6 +96,7 @@ export class Metrics {
       this.#metrics.recoveries.inc({ operation }, 0)
     }
     for (const database of LOGICAL_DATABASES) this.#metrics.missing.inc({ database }, 0)
+    this.#metrics.scheduleFailures.inc({}, 0)
     for (const outcome of ['success', 'failure']) this.#metrics.deliveries.inc({ outcome }, 0)
   }
 
@@ -120,8 +134,8 @@ function metricsOf(options: MetricsOptions) {
   const { Counter, Gauge, Histogram } = options.client
   const counter = (name: string, help: string, ...labelNames: string[]): PrometheusCounter =>
     sharedMetric(options, 'inc', { name, help, labelNames }, (all) => new Counter(all))
-  const gauge = (name: string, help: string): PrometheusGauge =>
-    sharedMetric(options, 'set', { name, help, labelNames: ['operation'] }, (all) => new Gauge(all))
+  const gauge = (name: string, help: string, ...labelNames: string[]): PrometheusGauge =>
+    sharedMetric(options, 'set', { name, help, labelNames }, (all) => new Gauge(all))
   const duration = {
     name: 'db_backups_duration_seconds',
     help: 'Time that backups and restores took, by operation and outcome (success, failure).',
@@ -176,10 +190,27 @@ function metricsOf(options: MetricsOptions) {
       "Restores whose clients' webhooks were called, by outcome (success, failure).",
       'outcome'
     ),
-    inProgress: gauge('db_backups_in_progress', 'Backups and restores that this instance is running.'),
+    inProgress: gauge(
+      'db_backups_in_progress',
+      'Backups and restores that this instance is running.',
+      'operation'
+    ),
     lastSuccess: gauge(
       'db_backups_last_success_timestamp_seconds',
-      'When the last successful backup or restore ended. 0: there is no backup.'
+      'When the last successful backup or restore ended. 0: there is no backup.',
+      'operation'
+    ),
+    nextRun: gauge(
+      'db_backups_schedule_next_timestamp_seconds',
+      'When the schedule of this instance next sees to a backup.'
+    ),
+    lastRun: gauge(
+      'db_backups_schedule_last_success_timestamp_seconds',
+      'When this instance last saw that a scheduled run had its backup, whoever made it.'
+    ),
+    scheduleFailures: counter(
+      'db_backups_schedule_failures_total',
+      'Attempts of scheduled backups that failed.'
     )
   }
 }

@@ -76,6 +76,18 @@ export class LoadedBackup {
     return [undefined, system].includes(this.#head.storage?.system)
   }
 
+  /** Whether it is complete, and can be restored. */
+  get isGood(): boolean {
+    const { in_progress: running, error } = this.header
+    return !running && !error
+  }
+
+  /** When it began, by the clock of its instance, in milliseconds since the epoch. */
+  get beganAt(): number {
+    const { start_timestamp: start } = this.header
+    return typeof start === 'number' ? start : beganAt(this.id)
+  }
+
   /** About when it ended, in milliseconds since the epoch: headers of athena's backups may say anything. */
   get endedAt(): number {
     const { end_timestamp: end } = this.header

@@ -111,6 +111,10 @@ export const ROOMS: Record<string, Room> = {
       'lossless'
     ]
   },
+  schedule: {
+    files: ['lib/schedule/', 'lib/operations/schedule'],
+    tests: ['schedule', 'schedule-clock', 'schedule-instances', 'schedule-options']
+  },
   webhooks: {
     files: ['lib/webhooks/'],
     tests: ['webhook-addresses', 'webhook-stores', 'client-webhook', 'webhook-redelivery']

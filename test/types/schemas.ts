@@ -45,6 +45,7 @@ type Data =
   | 'settingsDocuments'
   | 'onUnreadable'
   | 'securitySchemes'
+  | 'schedule'
   | 'spoolDirectory'
   | 'limits'
   | 'timeouts'
