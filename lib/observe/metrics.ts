@@ -78,12 +78,12 @@ export class Metrics {
 
   /** Notes when the schedule next sees to a backup, in milliseconds since the epoch. */
   scheduledFor(next: number): void {
-    this.#metrics.nextRun.set({}, next / 1000)
+    this.#metrics.nextRun.set({ operation: 'backup' }, next / 1000)
   }
 
   /** Notes when a run of the schedule last ended well, in milliseconds since the epoch. */
   scheduleWorked(at: number): void {
-    this.#metrics.lastRun.set({}, at / 1000)
+    this.#metrics.lastRun.set({ operation: 'backup' }, at / 1000)
   }
 
   /** Starts counters at zero, so that the first failure is an increase. */
@@ -134,8 +134,8 @@ function metricsOf(options: MetricsOptions) {
   const { Counter, Gauge, Histogram } = options.client
   const counter = (name: string, help: string, ...labelNames: string[]): PrometheusCounter =>
     sharedMetric(options, 'inc', { name, help, labelNames }, (all) => new Counter(all))
-  const gauge = (name: string, help: string, ...labelNames: string[]): PrometheusGauge =>
-    sharedMetric(options, 'set', { name, help, labelNames }, (all) => new Gauge(all))
+  const gauge = (name: string, help: string): PrometheusGauge =>
+    sharedMetric(options, 'set', { name, help, labelNames: ['operation'] }, (all) => new Gauge(all))
   const duration = {
     name: 'db_backups_duration_seconds',
     help: 'Time that backups and restores took, by operation and outcome (success, failure).',
@@ -190,15 +190,10 @@ function metricsOf(options: MetricsOptions) {
       "Restores whose clients' webhooks were called, by outcome (success, failure).",
       'outcome'
     ),
-    inProgress: gauge(
-      'db_backups_in_progress',
-      'Backups and restores that this instance is running.',
-      'operation'
-    ),
+    inProgress: gauge('db_backups_in_progress', 'Backups and restores that this instance is running.'),
     lastSuccess: gauge(
       'db_backups_last_success_timestamp_seconds',
-      'When the last successful backup or restore ended. 0: there is no backup.',
-      'operation'
+      'When the last successful backup or restore ended. 0: there is no backup.'
     ),
     nextRun: gauge(
       'db_backups_schedule_next_timestamp_seconds',

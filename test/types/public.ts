@@ -16,6 +16,7 @@ import dbBackups, {
   dbBackups as named,
   OperationInProgressError,
   type RestoreOutcome,
+  type ScheduleState,
   type WebhookStore
 } from '../../lib/index.js'
 
