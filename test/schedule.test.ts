@@ -1,4 +1,5 @@
 import Fastify from 'fastify'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import { DatabaseSet } from '../lib/operations/database-set.js'
@@ -11,6 +12,7 @@ import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 import { observe } from './helpers/observed-host.js'
 import { poll } from './helpers/poll.js'
+import { startRelay } from './helpers/relay.js'
 import {
   buildScheduled,
   HOUR,
@@ -180,10 +182,13 @@ t.test(
     await idle(clock)
     t.match(again.operations.schedule?.last, { due: at('09T01:00'), result: 'made' })
     await again.close()
-    const third = await buildScheduled(t, { on, clock, schedule: NIGHTLY })
+    const gate = await startGate(t, on)
+    const third = await buildScheduled(t, { on, couch: gate.couch, clock, schedule: NIGHTLY })
     await idle(clock)
     t.match(third.operations.schedule?.last, { due: at('09T01:00'), result: 'made_elsewhere' })
     t.equal((await third.operations.list()).ids.length, 3, 'nothing was missed')
+    const writes = gate.requests.filter((request) => /^(PUT|POST|DELETE) .*athena_backup_lease/.test(request))
+    t.strictSame(writes, [], 'which takes no lease to find out')
   }
 )
 
@@ -310,6 +315,23 @@ t.test('whether a backup is needed is looked at again under the lease, without a
     other.operations.start().then(({ finished }) => finished),
     'the lease is free'
   )
+})
+
+t.test('a backup that no list shows yet is found by the lease', async (t) => {
+  const on = await setupDatabases(t)
+  let lags = false
+  const before = async ({ path }: { path: string }) =>
+    lags ? path.replace(/_all_docs\?.*/, '_all_docs?limit=0') : path
+  const couch = nano(await startRelay(t, on.url, { before }))
+  const { operations, pass } = await setup(t, { on, couch })
+  const other = await buildScheduled(t, { on, clock: new TestClock('2027-05-02T01:00:01Z') })
+  await pass(13 * HOUR - 10 * SECOND, 10 * MINUTE)
+  lags = true
+  const { id, finished } = await other.operations.start()
+  await finished
+  await pass(10 * SECOND)
+  t.match(operations.schedule?.last, { due: at('02T01:00'), result: 'made_elsewhere', id })
+  t.notOk((await operations.list()).ids.includes(id), 'the list lags')
 })
 
 t.test('the schedule goes on with the databases that the host names now', async (t) => {
