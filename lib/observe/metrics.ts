@@ -65,6 +65,9 @@ export class Metrics {
       case 'recovered':
         this.#metrics.recoveries.inc({ operation: event.operation }, 1)
         break
+      case 'schedule_failed':
+        this.#metrics.scheduleFailures.inc({}, 1)
+        break
       case 'webhook_delivered':
         this.#metrics.deliveries.inc({ outcome: 'success' }, 1)
         break
@@ -81,6 +84,16 @@ export class Metrics {
     this.#metrics.lastSuccess.set({ operation: 'backup' }, (endedAt ?? 0) / 1000)
   }
 
+  /** Notes when the schedule next sees to a backup, in milliseconds since the epoch. */
+  scheduledFor(next: number): void {
+    this.#metrics.nextRun.set({ operation: 'backup' }, next / 1000)
+  }
+
+  /** Notes when a run of the schedule last ended well, in milliseconds since the epoch. */
+  scheduleWorked(at: number): void {
+    this.#metrics.lastRun.set({ operation: 'backup' }, at / 1000)
+  }
+
   /** Starts counters at zero, so that the first failure is an increase. */
   #begin(): void {
     for (const operation of OPERATIONS) {
@@ -93,6 +106,7 @@ export class Metrics {
     this.#metrics.pruned.inc({}, 0)
     this.#metrics.freedBytes.inc({}, 0)
     for (const database of LOGICAL_DATABASES) this.#metrics.missing.inc({ database }, 0)
+    this.#metrics.scheduleFailures.inc({}, 0)
     for (const outcome of ['success', 'failure']) this.#metrics.deliveries.inc({ outcome }, 0)
   }
 
@@ -194,6 +208,18 @@ function metricsOf(options: MetricsOptions) {
     lastSuccess: gauge(
       'db_backups_last_success_timestamp_seconds',
       'When the last successful operation ended. 0: there is no backup.'
+    ),
+    nextRun: gauge(
+      'db_backups_schedule_next_timestamp_seconds',
+      'When the schedule of this instance next sees to a backup.'
+    ),
+    lastRun: gauge(
+      'db_backups_schedule_last_success_timestamp_seconds',
+      'When this instance last saw that a scheduled run had its backup, whoever made it.'
+    ),
+    scheduleFailures: counter(
+      'db_backups_schedule_failures_total',
+      'Attempts of scheduled backups that failed.'
     )
   }
 }
