@@ -90,8 +90,28 @@ function lineOf(event: BackupEvent): Line {
         { tx_id, attempts, status, reason }
       ]
     }
+    case 'schedule_skipped': {
+      const { due, reason, id } = event
+      const why = reason === 'younger' ? 'a good backup is young enough' : 'it is made already'
+      const level = reason === 'younger' ? 'info' : 'debug'
+      return [level, `schedule: no backup for this run, ${why}`, { ...dueOf({ due }), reason, id }]
+    }
+    case 'schedule_failed': {
+      const { due, id, retryAt } = event
+      const then = retryAt === undefined ? 'the next run comes first' : 'will try again'
+      const fields = { ...dueOf({ due, retryAt }), ...(id !== undefined && { id }) }
+      return ['error', `schedule: a backup failed; ${then}`, fields]
+    }
+    case 'schedule_pruning_failed':
+      return ['error', 'schedule: pruning after a backup failed', { id: event.id }]
   }
 }
+
+/** Returns times as people read them. */
+const dueOf = ({ due, retryAt }: { due: number; retryAt?: number }) => ({
+  due: new Date(due).toISOString(),
+  ...(retryAt !== undefined && { retryAt: new Date(retryAt).toISOString() })
+})
 
 function databaseLine(event: EventOf<'backup_database_finished'>): Line {
   const { id, database, summary } = event

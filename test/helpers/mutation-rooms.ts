@@ -115,6 +115,10 @@ export const ROOMS: Record<string, Room> = {
     files: ['lib/retention/'],
     tests: ['keep-rules', 'keep-calendar', 'keep-athena', 'keep-options']
   },
+  schedule: {
+    files: ['lib/schedule/', 'lib/operations/schedule'],
+    tests: ['schedule', 'schedule-clock', 'schedule-instances', 'schedule-options']
+  },
   webhooks: {
     files: ['lib/webhooks/'],
     tests: ['webhook-addresses', 'webhook-stores', 'client-webhook', 'webhook-redelivery']
