@@ -54,7 +54,7 @@ export function decide(candidates: readonly KeepCandidate[], options: KeepOption
   }
   return oldestFirst.map((candidate) => {
     const reasons = [...keptAnyway(candidate, options), ...(byRules.get(candidate) ?? [])]
-    if (candidate === last && !reasons.includes(NEWEST)) reasons.unshift(NEWEST)
+    if (candidate === last && reasons.length === 0) reasons.push(NEWEST)
     if (reasons.length > 0) return { id: candidate.id, keep: true, reasons }
     const why = candidate.state === 'failed' ? 'failed' : 'no rule keeps it'
     return { id: candidate.id, keep: false, reasons: [why] }
