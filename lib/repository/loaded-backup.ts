@@ -66,6 +66,11 @@ export class LoadedBackup {
     return !this.#head.storage
   }
 
+  /** Whether it is of the layout that this version writes. */
+  get isCurrent(): boolean {
+    return this.#head.storage?.layout === LAYOUT
+  }
+
   /** Whether this version can read it. */
   get isKnown(): boolean {
     const { storage } = this.#head
