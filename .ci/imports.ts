@@ -26,6 +26,7 @@ const ORDERS = [
     'operations',
     'options.ts',
     'retention',
+    'schedule',
     'backup restore',
     'format',
     'repository',

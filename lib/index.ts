@@ -37,7 +37,10 @@ const forHosts = (operations: Operations): DbBackups => ({
   list: () => operations.list(),
   attach: (id, name, data, options) => operations.attach(id, name, data, options),
   remove: (id) => operations.remove(id),
-  prune: (options) => operations.prune(options)
+  prune: (options) => operations.prune(options),
+  get schedule() {
+    return operations.schedule
+  }
 })
 
 export default dbBackups

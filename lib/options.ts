@@ -3,7 +3,14 @@ import { type TProperties, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
-import type { DbBackupsOptions, Incremental, Limits, Retry, Timeouts } from '../types/options.js'
+import type {
+  DbBackupsOptions,
+  Incremental,
+  Limits,
+  Retry,
+  ScheduleOptions,
+  Timeouts
+} from '../types/options.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
@@ -11,6 +18,7 @@ import { apiKey, DATABASE_NAME, LOGICAL_DATABASES } from './databases.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-document.js'
 import { problemOfKeep } from './retention/check-keep.js'
+import { problemOf } from './schedule/due-times.js'
 import { isPromise, nowOf } from './waits/host-code.js'
 
 const integer = (minimum: number, maximum?: number) => Type.Optional(Type.Integer({ minimum, maximum }))
@@ -39,6 +47,16 @@ export const Names = Type.Object(
 )
 const PublicUrl = Type.String({ pattern: '^https?://' })
 
+const Schedule = Type.Object(
+  {
+    cron: Type.String({ minLength: 1, maxLength: 200 }),
+    timezone: Name,
+    jitter: integer(0, LONGEST_TIMER),
+    unlessYoungerThan: integer(0, Number.MAX_SAFE_INTEGER)
+  },
+  closed
+)
+
 /** Checks options that are data. The compiler compares it with their types (test/types/schemas.ts). */
 export const Options = Type.Object(
   {
@@ -61,6 +79,7 @@ export const Options = Type.Object(
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
     keep: Checked,
     keepFailed: integer(0, 3653 * DAY),
+    schedule: Type.Optional(Type.Union([Schedule, Type.Literal('athena')])),
     securitySchemes: group({
       session: Name,
       'api-key': Name
@@ -119,11 +138,17 @@ export interface ResolvedOptions extends DbBackupsOptions {
   onUnreadable: NonNullable<DbBackupsOptions['onUnreadable']>
   keepFailed: number
   settingsDocuments: readonly string[]
+  schedule?: Required<ScheduleOptions>
   limits: Required<Limits>
   timeouts: Required<Timeouts>
   retry: Required<Retry>
   incremental: Required<Incremental>
 }
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+/** What athena does by itself. */
+const ATHENA_SCHEDULE = { cron: '0 1 * * *', jitter: 10 * MINUTE, unlessYoungerThan: 12 * HOUR }
 
 const MiB = 1024 ** 2
 const GiB = 1024 ** 3
@@ -151,6 +176,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   } catch (error) {
     throw invalid('couch', (error as Error).message)
   }
+  const schedule = options.schedule === undefined ? undefined : scheduleOf(options.schedule)
   check(Options, options)
   const keep = options.keep === undefined ? undefined : problemOfKeep(options.keep)
   if (keep) throw invalid(nameOf(`keep${keep.path}`), keep.message)
@@ -171,6 +197,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     onUnreadable: options.onUnreadable ?? 'report',
     keepFailed: options.keepFailed ?? 7 * DAY,
     settingsDocuments: options.settingsDocuments ?? ['00_settings_athena'],
+    schedule,
     limits: withDefaults(
       {
         uploadBytes,
@@ -278,6 +305,17 @@ function publicUrlOf(given: string | undefined): string | undefined {
   if (!url || url.search || url.hash || url.username || url.password)
     throw invalid('publicUrl', 'must be an origin and, where there is one, a path')
   return given.replace(/\/+$/, '')
+}
+
+/** @throws TypeError that names the member */
+function scheduleOf(given: ScheduleOptions | 'athena'): Required<ScheduleOptions> {
+  // A preset of another name is refused with all the options.
+  if (typeof given === 'object') check(Schedule, given, 'schedule')
+  const members = typeof given === 'object' ? given : ATHENA_SCHEDULE
+  const schedule = withDefaults({ ...members, timezone: 'UTC', jitter: 0, unlessYoungerThan: 0 }, members)
+  const wrong = problemOf(schedule)
+  if (wrong) throw invalid(`schedule.${wrong.member}`, wrong.problem)
+  return schedule
 }
 
 function checkDirectory(path: string): void {

@@ -61,7 +61,8 @@ function wildcards(stack: Any[]): [string, RegExp][] {
   })
 }
 
-async function startAthena(t: Test): Promise<Athena> {
+/** @param chance of the schedule's jitter, from 0 to 1 */
+async function startAthena(t: Test, chance = 0.999): Promise<Athena> {
   const on = await setupDatabases(t)
   const ev: Athena['ev'] = {
     DB_CONNECTION_STRING: on.url,
@@ -159,7 +160,13 @@ async function startAthena(t: Test): Promise<Athena> {
     ended.resolve = done
   })
   const { build_app, start_app } = require(join(ATHENA, 'app.js'))
-  const server: Server = await start_app(build_app(logger, ev, tools), tools, 0, ended.resolve)
+  const { random } = Math
+  // What the jitter of the schedule is made of: its first backup comes at once, or after the test.
+  Math.random = () => chance
+  const starting: Promise<Server> = start_app(build_app(logger, ev, tools), tools, 0, ended.resolve)
+  const server = await starting.finally(() => {
+    Math.random = random
+  })
   if (!server.listening) await once(server, 'listening')
   t.teardown(async () => {
     for (const signal of ['SIGTERM', 'SIGINT']) process.removeAllListeners(signal)
@@ -360,10 +367,21 @@ t.test('a signed request may be gzip', async (t) => {
   t.match(await restored(athena, upload), { status: 'success', databases: { components: { unchanged: 1 } } })
 })
 
-t.test('the nightly backup may be scheduled at any time', async (t) => {
-  const { tools } = await startAthena(t)
-  t.doesNotThrow(() => tools.backups.schedule(), 'after the server is ready as well')
-})
+t.test(
+  'the nightly backup is at 01:00 UTC, and a console without one gets its first at the start',
+  async (t) => {
+    const { tools, notifications } = await startAthena(t, 0)
+    const { dbBackups } = tools.backups.fastify
+    const last = await poll('the first backup', () => dbBackups.schedule.last)
+    t.match(last, {
+      result: 'made',
+      due: new Date().setUTCHours(1, 0, 0, 0) - (new Date().getUTCHours() < 1 ? 86_400_000 : 0)
+    })
+    t.equal(dbBackups.schedule.next, last.due + 86_400_000)
+    t.match(await dbBackups.summary(last.id), { in_progress: false, ibp_versions: { tag: '2.5.0' } })
+    t.strictSame(notifications, [], 'nobody asked for it')
+  }
+)
 
 t.test('athena’s notification names who, the api, its tx_id and the user agent', async (t) => {
   const athena = await startAthena(t)

@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { FastifyInstance } from 'fastify'
-import t, { type Test } from 'tap'
+import Fastify from 'fastify'
+import t from 'tap'
 import ts from 'typescript'
 import * as plugin from '../lib/index.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
-import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { poll } from './helpers/poll.js'
 import { load } from './helpers/seed.js'
 
 /** Returns the first TypeScript block below a heading of a page. */
@@ -35,79 +35,24 @@ async function runBlock(page: string, heading: string, given: object, ...result:
   return (await run(() => plugin, {}, ...Object.values(given))) as Record<string, any>
 }
 
-const at = (hour: number) =>
-  class extends Date {
-    override getUTCHours = () => hour
-  }
-
-/** Builds a host with the recipe in it, at this time: an hour, or a clock. */
-async function nightly(t: Test, clock: number | typeof Date, on = setupDatabases(t)) {
-  const databases = await on
-  const gate = await startGate(t, databases)
-  const given = { Date: typeof clock === 'number' ? at(clock) : clock }
-  let recipe: Promise<Record<string, () => Promise<void>>> | undefined
-  const extend = (app: FastifyInstance) => {
-    recipe = runBlock('README.md', 'A backup every night', { app, ...given }, 'backUpAtNight')
-  }
-  const host = await buildHost(t, { on: databases, couch: gate.couch, extend })
-  const ids = async () => (await host.app.dbBackups.list()).ids
-  return { ...host, databases, gate, ids, backUpAtNight: (await recipe!).backUpAtNight! }
-}
-
-t.test('the nightly recipe backs up once a night, and again after a failure', async (t) => {
-  const { backUpAtNight, ids, databases } = await nightly(t, 2)
-  await backUpAtNight()
-  t.equal((await ids()).length, 1)
-  await backUpAtNight()
-  t.equal((await ids()).length, 1, 'there is one of the last twelve hours')
-  const failed = { _id: `03_ibp_db_backup_${Date.now() + 1}`, type: 'athena_backup', error: 'no', dbs: {} }
-  await load(databases.couch.use(databases.names.system), [{ ...failed, start_timestamp: Date.now() }])
-  await backUpAtNight()
-  t.equal((await ids()).length, 3)
-})
-
-t.test('the nightly recipe does nothing at another hour, nor while another operation runs', async (t) => {
-  const late = await nightly(t, 3)
-  await late.backUpAtNight()
-  t.strictSame(await late.ids(), [])
-  const night = await nightly(t, 2)
-  const release = night.gate.hold(/_changes/)
-  const { finished } = await night.app.dbBackups.start()
-  await night.gate.held(/_changes/)
-  const [id] = await night.ids()
-  await t.resolves(night.backUpAtNight(), 'the next turn looks again')
-  t.strictSame(await night.ids(), [id])
-  release()
-  await finished
-})
-
-t.test('the nightly recipe backs up on the nights when clocks are changed', async (t) => {
-  const { TZ } = process.env
-  t.teardown(() => {
-    if (TZ === undefined) delete process.env.TZ
-    else process.env.TZ = TZ
-  })
-  const HOUR = 3_600_000
-  // clocks go forward at two o'clock in one place, and at three in the other
-  for (const [zone, noon] of [
-    ['America/New_York', '2027-03-13T12:00-05:00'],
-    ['America/New_York', '2027-11-06T12:00-04:00'],
-    ['Europe/Helsinki', '2027-03-27T12:00+02:00']
-  ] as const) {
-    process.env.TZ = zone
-    const begin = Date.parse(noon)
-    const offset = (ms: number) => new Date(ms).getTimezoneOffset()
-    t.not(offset(begin), offset(begin + 24 * HOUR), `${zone} changes its clocks`)
-    let now = begin
-    class Clock extends Date {
-      constructor() {
-        super(now)
-      }
-    }
-    const { backUpAtNight, ids } = await nightly(t, Clock as typeof Date)
-    for (; now < begin + 24 * HOUR; now += HOUR / 6) await backUpAtNight()
-    t.equal((await ids()).length, 1, `one in the night after ${noon}`)
-  }
+t.test('the nightly recipe has backups made by the schedule', async (t) => {
+  const { couch, names } = await setupDatabases(t)
+  const app = Fastify()
+  t.teardown(() => app.close())
+  const webhooks = plugin.createMemoryWebhookStore()
+  const options = { couch, databases: names, authorize: () => {}, webhooks, rebuildWhitelist: () => {} }
+  await runBlock('README.md', 'A backup every night', { app, dbBackups: plugin.dbBackups, options })
+  await app.ready()
+  const first = await poll('the first backup', () => app.dbBackups.schedule?.last)
+  t.match(first, { result: 'made' }, 'the console had none')
+  const { next } = app.dbBackups.schedule!
+  const [hour, minute] = [{ hour: '2-digit' }, { minute: 'numeric' }].map((part) =>
+    new Date(next).toLocaleString('en-GB', {
+      timeZone: 'Europe/Berlin',
+      ...part
+    } as Intl.DateTimeFormatOptions)
+  )
+  t.strictSame([hour, minute], ['02', '0'])
 })
 
 t.test('the recipe for a look before restoring counts, and names ids that no document has', async (t) => {

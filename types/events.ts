@@ -103,3 +103,12 @@ export type BackupEvent =
   | { type: 'webhook_delivered'; tx_id: string; attempts: number; status: number }
   /** A client could not be told; there are no further attempts. */
   | { type: 'webhook_failed'; tx_id: string; attempts: number; status?: number; reason: string }
+  /**
+   * No backup was made for a due time. `made_elsewhere`: backup `id` began since then. `younger`: `id` is younger than
+   * `unlessYoungerThan`.
+   */
+  | { type: 'schedule_skipped'; due: number; reason: 'made_elsewhere' | 'younger'; id: string }
+  /** A scheduled backup failed, `id` if it had begun. Without `retryAt`, the next run is due before another attempt. */
+  | { type: 'schedule_failed'; due: number; id?: string; retryAt?: number; error: Error }
+  /** What follows a scheduled backup, its pruning, failed. The backup is good. */
+  | { type: 'schedule_pruning_failed'; id: string; error: Error }

@@ -18,6 +18,35 @@ export type * from './metrics.js'
 export type * from './options.js'
 export type * from './webhooks.js'
 
+/** How a run of the schedule went. */
+export interface ScheduledRun {
+  /** When it was due, in milliseconds since the epoch. */
+  due: number
+  /** When that was known. */
+  at: number
+  /**
+   * - `made`: by this instance.
+   * - `made_elsewhere`: a good backup that began since then was there already.
+   * - `skipped`: a good backup was younger than `unlessYoungerThan`.
+   * - `failed`: it is tried again, until the next one is due.
+   */
+  result: 'made' | 'made_elsewhere' | 'skipped' | 'failed'
+  /** The backup: the one that was made, that was there, or that failed. */
+  id?: string
+  /** Why it failed. */
+  reason?: string
+}
+
+/** The schedule of the option `schedule`, as this instance sees it. */
+export interface ScheduleState {
+  cron: string
+  timezone: string
+  /** When it next sees to a backup, in milliseconds since the epoch, its jitter or the wait after a failure included. */
+  next: number
+  /** The last run that this instance saw to. Absent until there is one. */
+  last?: ScheduledRun
+}
+
 /**
  * `fastify.dbBackups`: the operations of the HTTP API for the host's own code. Nobody is authorized here.
  *
@@ -88,6 +117,8 @@ export interface DbBackups {
    * @throws what {@link remove} throws of other backups and operations
    */
   prune(options?: PruneOptions): Promise<PruneOutcome>
+  /** The next and the last run of the option `schedule`; `undefined` without it. */
+  readonly schedule: ScheduleState | undefined
 }
 
 declare module 'fastify' {

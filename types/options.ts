@@ -98,6 +98,30 @@ export interface Timeouts {
   close?: number
 }
 
+/** When backups are made. */
+export interface ScheduleOptions {
+  /**
+   * When a backup is due: a cron expression of five fields (minute, hour, day of the month, month, day of the week), or
+   * `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+   */
+  cron: string
+  /**
+   * Time zone of `cron`, by its IANA name. Where clocks go forward, what is due in the hour that is left out runs right
+   * after it; where they go back, what is due in the hour that comes twice runs once. Default `'UTC'`.
+   */
+  timezone?: string
+  /**
+   * A run begins up to so many milliseconds late, by chance, on each instance. Shorter than the time between two runs.
+   * Default 0.
+   */
+  jitter?: number
+  /**
+   * A run is skipped when a good backup began less than so many milliseconds before it was due. Keep it shorter than the
+   * time between two runs: a backup begins a little later than it is due. Default 0.
+   */
+  unlessYoungerThan?: number
+}
+
 /** How a running backup or restore bridges faults of the database. */
 export interface Retry {
   /** Attempts of one call before the operation fails. Default 14. */
@@ -195,6 +219,14 @@ export interface DbBackupsOptions {
   keepFailed?: number
   /** How clients' webhooks are called. */
   clientWebhook?: ClientWebhookOptions
+  /**
+   * Makes backups by itself, on exactly one of the instances that share the databases. A run that was missed while no
+   * instance was up is made up for, once, when one starts; a console without any backup gets one then. A run that fails
+   * is tried again, after one minute, then two, four, up to an hour, until the next one is due. `'athena'`: 01:00 UTC,
+   * jitter ten minutes, unless a good backup is younger than twelve hours. `dbBackups.schedule` tells how it goes.
+   * Default: none.
+   */
+  schedule?: ScheduleOptions | 'athena'
   /**
    * Ids of the documents of the system database that hold the console's own settings, at most 100. A restore that is
    * about to change one names it in its transaction, outcome, log and events: the settings of another console make this

@@ -5,6 +5,8 @@ import { CouchError } from '../couch/errors.js'
 import { HostValueError } from '../errors.js'
 import { summaryOf } from '../format/content.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
+import type { EventOf } from '../observe/event-stream.js'
+import { MOST_AHEAD } from '../schedule/plan.js'
 import { hostWithin } from '../waits/host-code.js'
 import type { ActiveOperation } from './active-operations.js'
 import type { Databases } from './databases.js'
@@ -14,6 +16,26 @@ import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
 
 /** Bytes of the host's versions, which a header and an upload hold. */
 const MAX_VERSIONS = 64 * 1024
+
+/** A run of the schedule. */
+export interface Run {
+  /** Milliseconds since the epoch. */
+  due: number
+  /** A backup that began less than so many milliseconds before does instead. */
+  unlessYoungerThan: number
+}
+
+/** A run of the schedule needs no backup: there is one. */
+export class NotNeededError extends Error {
+  readonly reason: EventOf<'schedule_skipped'>['reason']
+  readonly id: string
+
+  constructor(reason: NotNeededError['reason'], id: string) {
+    super(`backup ${id} does for this run`)
+    this.reason = reason
+    this.id = id
+  }
+}
 
 /** Describes backups that are to run. Their records are their headers. */
 export class Backups implements OperationRecords {
@@ -42,6 +64,21 @@ export class Backups implements OperationRecords {
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
       failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
+    }
+  }
+
+  /** Describes a backup that runs only if it is needed, which is looked at before, and again under the lease. */
+  async describeRun(run: Run): Promise<NewOperation<BackupSummary>> {
+    await this.#checkNeeded(run)
+    const backup = await this.describe({})
+    let newest = 0n
+    return {
+      ...backup,
+      idAfter(carried, taken) {
+        newest = carried
+        return backup.idAfter(carried, taken)
+      },
+      check: () => this.#checkNeeded(run, newest)
     }
   }
 
@@ -74,6 +111,23 @@ export class Backups implements OperationRecords {
 
   onFailed(operation: ActiveOperation): void {
     if (this.#isOwn(operation)) this.#leftovers.watch(operation.id)
+  }
+
+  /** @param newest number of the newest backup, as the lease tells it @throws NotNeededError */
+  async #checkNeeded({ due, unlessYoungerThan }: Run, newest?: bigint): Promise<void> {
+    const { repository, system } = this.#databases
+    const possible = this.#instance.clock.now() + MOST_AHEAD
+    let younger: string | undefined
+    for await (const { id, beganAt } of repository.goodSince(due - unlessYoungerThan, {
+      system: system.name,
+      newest
+    })) {
+      // By a clock that was wrong: it may be of any time.
+      if (beganAt > possible) continue
+      if (beganAt >= due) throw new NotNeededError('made_elsewhere', id)
+      younger ??= id
+    }
+    if (younger !== undefined) throw new NotNeededError('younger', younger)
   }
 
   #isOwn({ backups }: ActiveOperation): boolean {

@@ -9,7 +9,7 @@ import type {
 import type { DatabaseNames } from '../../types/databases.js'
 import type { OperationKind } from '../../types/events.js'
 import { ActiveOperations } from './active-operations.js'
-import { Backups } from './backups.js'
+import { Backups, type Run } from './backups.js'
 import { Databases } from './databases.js'
 import { Housekeeping } from './housekeeping.js'
 import type { Instance } from './instance.js'
@@ -73,6 +73,11 @@ export class DatabaseSet {
   async start(options: StartOptions): Promise<StartedBackup> {
     await this.#lifecycle.refuseIfInProgress('backup')
     return this.#lifecycle.run(await this.#backups.describe(options))
+  }
+
+  /** Starts the backup of a run, if it is needed. @throws NotNeededError, and what `start` does */
+  async startRun(run: Run): Promise<StartedBackup> {
+    return this.#lifecycle.run(await this.#backups.describeRun(run))
   }
 
   async restore(

@@ -9,6 +9,7 @@ import { logListener } from '../observe/log.js'
 import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
 import { EXCLUDED_TYPES } from '../own-documents.js'
+import { type Clock, systemClock } from '../schedule/clock.js'
 import { Room } from '../spool/room.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Places } from '../waits/places.js'
@@ -43,6 +44,8 @@ class BackgroundJobs {
 export class Instance {
   readonly options: Omit<ResolvedOptions, 'databases'>
   readonly name = randomBytes(8).toString('hex')
+  /** Backups are dated, and scheduled, by it. */
+  readonly clock: Clock
   /** For calls that somebody waits for. */
   readonly client: CouchClient
   readonly jobs = new BackgroundJobs()
@@ -63,9 +66,10 @@ export class Instance {
   readonly appends: Places
   readonly #deadline = new LinkedAbort()
 
-  constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
+  constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock: Clock = systemClock) {
     const { couch, limits, timeouts, retry, metrics, onEvent } = options
     this.options = options
+    this.clock = clock
     this.client = new CouchClient({
       connect: () => connectionTo(couch),
       retry: FOREGROUND,

@@ -47,6 +47,8 @@ export interface NewOperation<Result> {
   system?: DatabaseSettings
   /** Returns the id after the number that the lease hands on, and after `taken` ids of other documents. */
   idAfter(carried: bigint, taken: readonly string[]): ReturnType<IdAfter>
+  /** Is asked under the lease before anything is written. If it throws, the operation leaves no trace. */
+  check?(): Promise<void>
   /** Creates the operation's record. Returns `false` when another document has its id. */
   createRecord(operation: ActiveOperation): Promise<boolean>
   work(operation: ActiveOperation): Promise<Result>
@@ -140,6 +142,7 @@ export class Lifecycle {
     const { kind, system } = operation
     for (const taken: string[] = []; ; ) {
       const active = await this.#take(kind, (carried) => operation.idAfter(carried, taken), system)
+      await this.#check(operation, active)
       if (await this.#createRecord(operation, active)) return active
       await this.#end(active)
       taken.push(active.id)
@@ -156,6 +159,15 @@ export class Lifecycle {
       return await this.#active.acquire(kind, idAfter)
     } catch (error) {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(kind, error.holder) : error
+    }
+  }
+
+  async #check(operation: NewOperation<unknown>, active: ActiveOperation): Promise<void> {
+    try {
+      await operation.check?.()
+    } catch (error) {
+      await this.#end(active)
+      throw error
     }
   }
 

@@ -12,7 +12,7 @@ import type {
   StartOptions
 } from '../../types/backups.js'
 import type { OperationKind } from '../../types/events.js'
-import type { DbBackups } from '../../types/index.js'
+import type { DbBackups, ScheduleState } from '../../types/index.js'
 import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/views.js'
@@ -26,6 +26,7 @@ import {
 } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Append } from '../repository/appender.js'
+import type { Clock } from '../schedule/clock.js'
 import { HeldBytes } from '../spool/held-bytes.js'
 import {
   checkAttach,
@@ -37,6 +38,7 @@ import {
 import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
 import { type PruneRequest, pruningBy, removalOf } from './prunes.js'
+import { Schedule } from './schedule.js'
 
 /** Bytes of an attachment that are sent at a time. */
 const PIECE = 64 * 1024
@@ -49,10 +51,22 @@ export class Operations implements DbBackups {
   readonly #sets = new Map<string, DatabaseSet>()
   #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined
+  readonly #schedule: Schedule | undefined
 
-  constructor(options: ResolvedOptions, log: FastifyBaseLogger) {
+  /** @param clock the system's, but for tests */
+  constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock?: Clock) {
+    const { schedule } = options
     this.#options = options
-    this.#instance = new Instance(options, log)
+    this.#instance = new Instance(options, log, clock)
+    const current = () => this.#toStart('backup')
+    const after = async (set: DatabaseSet) => {
+      if (options.keep) await (await set.prune(this.#pruningBy({}))).finished
+    }
+    this.#schedule = schedule && new Schedule(this.#instance, schedule, current, after)
+  }
+
+  get schedule(): ScheduleState | undefined {
+    return this.#schedule?.state
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
@@ -137,8 +151,12 @@ export class Operations implements DbBackups {
 
   async prune(options: PruneOptions = {}): Promise<PruneOutcome> {
     checkPruneOptions(options)
-    const request = pruningBy(options, this.#options)
+    const request = this.#pruningBy(options)
     return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
+  }
+
+  #pruningBy(options: PruneOptions): PruneRequest {
+    return pruningBy(options, this.#options, this.#instance.clock.now())
   }
 
   /** Waits for the end of a removal. Its begin alone takes a place. */
@@ -170,11 +188,12 @@ export class Operations implements DbBackups {
     return this.#instance.requests.take(full, () => foreground(call))
   }
 
-  /** Cleans up after instances that died, now and from time to time, on the databases of then. */
+  /** Cleans up after instances that died, now and from time to time, and makes scheduled backups. */
   watch(): void {
     this.#watching = setInterval(() => this.#follow(), this.#options.timeouts.lease)
     this.#watching.unref()
     this.#follow()
+    this.#schedule?.start()
   }
 
   get deadline(): AbortSignal {
@@ -187,6 +206,7 @@ export class Operations implements DbBackups {
     const half = this.#options.timeouts.close / 2
     this.#instance.endRepliesWithin(this.#options.timeouts.close)
     clearInterval(this.#watching)
+    this.#schedule?.stop()
     const sets = [...this.#sets.values()]
     for (const set of sets) set.refuse()
     await jobs.settled(half)
@@ -225,6 +245,7 @@ export class Operations implements DbBackups {
 
   #changeTo(key: string, now: DatabaseSet): void {
     this.#current?.housekeeping.stop()
+    this.#schedule?.forget()
     for (const [other, { busy }] of this.#sets) if (!busy) this.#sets.delete(other)
     this.#sets.set(key, now)
     this.#current = now

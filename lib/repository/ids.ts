@@ -18,6 +18,8 @@ export const stampIn = (id: string): bigint => BigInt(stampOf(id))
 /** Returns about when a backup began, in milliseconds since the epoch. */
 export const beganAt = (id: string): number => Number(stampIn(id))
 
+export const idOf = (stamp: bigint): string => `${BACKUP_PREFIX}${stamp}`
+
 /** Ids have at most so many digits. */
 const LAST_STAMP = 10n ** 20n - 1n
 
@@ -36,7 +38,7 @@ export function newBackupId(
   const latest = newest > known ? newest : known
   const next = latest >= now ? latest + 1n : now
   const stamp = next <= LAST_STAMP ? next : now
-  return { id: `${BACKUP_PREFIX}${stamp}`, carried: stamp }
+  return { id: idOf(stamp), carried: stamp }
 }
 
 type PartKind = keyof typeof PART_PREFIX

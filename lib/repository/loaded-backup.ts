@@ -66,6 +66,11 @@ export class LoadedBackup {
     return !this.#head.storage
   }
 
+  /** Whether it is of the layout that this version writes. */
+  get isCurrent(): boolean {
+    return this.#head.storage?.layout === LAYOUT
+  }
+
   /** Whether this version can read it. */
   get isKnown(): boolean {
     const { storage } = this.#head
@@ -82,9 +87,16 @@ export class LoadedBackup {
     return this.#head.storage?.system
   }
 
-  /** About when it began, in milliseconds since the epoch. */
+  /** Whether it is complete, and can be restored. */
+  get isGood(): boolean {
+    const { in_progress: running, error } = this.header
+    return !running && !error
+  }
+
+  /** When it began, by the clock of its instance, in milliseconds since the epoch. */
   get beganAt(): number {
-    return beganAt(this.id)
+    const { start_timestamp: start } = this.header
+    return typeof start === 'number' ? start : beganAt(this.id)
   }
 
   /** About when it ended, in milliseconds since the epoch: headers of athena's backups may say anything. */

@@ -7,7 +7,7 @@ import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
 import { gzip } from './codec.js'
-import { newBackupId, stampIn } from './ids.js'
+import { beganAt, idOf, newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
@@ -21,6 +21,8 @@ const MAX_BACKUP_ID = 64
 const ATTEMPTS = 8
 /** Documents whose type is asked for at a time. */
 const TYPES_AT_A_TIME = 8
+/** Milliseconds that a backup may begin later than the time in its id: requests between them may stall. */
+const LATEST_BEGIN = 60 * 60_000
 /** Documents in the range of headers that are worked on in one step: less than a millisecond. */
 const LISTED = 500
 
@@ -156,6 +158,20 @@ export class Repository {
   /** Returns what removes backups, once prepared. */
   removal(options: RemovalOptions): Removal {
     return new Removal(this.#store, options)
+  }
+
+  /**
+   * Finds the good backups that began at or after `since` (milliseconds since the epoch), newest id first.
+   * @param of.system real name of their system database @param of.newest number of the newest backup, in case the list lags
+   */
+  async *goodSince(since: number, of: { system: string; newest?: bigint }): AsyncGenerator<LoadedBackup> {
+    const ids = new Set(await this.list())
+    if (of.newest) ids.add(idOf(of.newest))
+    for (const id of [...ids].reverse()) {
+      if (beganAt(id) < since - LATEST_BEGIN) return
+      const loaded = await this.load(id)
+      if (loaded?.isGood && loaded.isOf(of.system) && loaded.beganAt >= since) yield loaded
+    }
   }
 
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */

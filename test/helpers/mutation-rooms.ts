@@ -24,6 +24,9 @@ export const ROOMS: Record<string, Room> = {
       'deleted-header',
       'end-of-backup',
       'shared-chunks',
+      'prune',
+      'remove',
+      'interrupted-removals',
       'repository-elsewhere',
       'chunk-codec',
       'get-range',
@@ -78,7 +81,10 @@ export const ROOMS: Record<string, Room> = {
       'deleted-header',
       'lease',
       'recorded-ends',
-      'third-kind'
+      'third-kind',
+      'prune',
+      'remove',
+      'interrupted-removals'
     ]
   },
   lease: {
@@ -114,6 +120,10 @@ export const ROOMS: Record<string, Room> = {
   retention: {
     files: ['lib/retention/'],
     tests: ['keep-rules', 'keep-calendar', 'keep-athena', 'keep-options']
+  },
+  schedule: {
+    files: ['lib/schedule/', 'lib/operations/schedule'],
+    tests: ['schedule', 'schedule-clock', 'schedule-instances', 'schedule-options']
   },
   webhooks: {
     files: ['lib/webhooks/'],

@@ -18,6 +18,7 @@ import dbBackups, {
   type PruneOutcome,
   type RemovedBackups,
   type RestoreOutcome,
+  type ScheduleState,
   type WebhookStore
 } from '../../lib/index.js'
 
@@ -190,6 +191,15 @@ export function narrowing(event: BackupEvent): void {
       expectType<number | undefined>().of(event.status)
       expectType<string>().of(event.reason)
       break
+    case 'schedule_skipped':
+      expectType<'made_elsewhere' | 'younger'>().of(event.reason)
+      break
+    case 'schedule_failed':
+      expectType<number | undefined>().of(event.retryAt)
+      break
+    case 'schedule_pruning_failed':
+      expectType<Error>().of(event.error)
+      break
     default:
       expectType<never>().of(event)
   }
@@ -204,6 +214,7 @@ export async function decorator(body: Readable): Promise<void> {
   const restored = await operations.restore({ id }, { skip: { system: ['a'] }, dryRun: true, exact: true })
   expectType<RestoreOutcome>().of(await restored.finished)
   await operations.restore({ body })
+  expectType<ScheduleState | undefined>().of(operations.schedule)
   // @ts-expect-error either an id or a body
   await operations.restore({})
   // @ts-expect-error there is no such database

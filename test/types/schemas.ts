@@ -49,6 +49,7 @@ type Data =
   | 'onUnreadable'
   | 'keepFailed'
   | 'securitySchemes'
+  | 'schedule'
   | 'spoolDirectory'
   | 'limits'
   | 'timeouts'

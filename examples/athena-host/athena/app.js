@@ -13,7 +13,6 @@ module.exports.build_app = (logger, ev, tools) => {
   tools.express = express
   tools.backups = require('./libs/backups.js')(logger, ev, tools)
   tools.dbs = tools.backups.dbs
-  tools.backups.schedule()
 
   app.set('env', 'production')
   app.use(compression())

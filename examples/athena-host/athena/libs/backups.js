@@ -5,9 +5,8 @@ const { inspect } = require('node:util')
 const { deflateSync } = require('node:zlib')
 const { default: Fastify } = require('fastify')
 const nano = require('nano')
-const { dbBackups, createCouchWebhookStore, OperationInProgressError } = require('fastify-couchdb-backups')
+const { dbBackups, createCouchWebhookStore } = require('fastify-couchdb-backups')
 
-const HOUR = 60 * 60 * 1000
 /** Size limit of athena's body parsers. */
 const MAX_SIGNED = '25mb'
 /** athena's status when it finds nothing, which is no failure. */
@@ -49,6 +48,8 @@ module.exports = (logger, ev, t) => {
     couch,
     databases: () => ({ components: ev.DB_COMPONENTS, sessions: ev.DB_SESSIONS, system: ev.DB_SYSTEM }),
     publicUrl: () => ev.HOST_URL,
+    // each night at 01:00 UTC, unless there is a backup of the last 12 hours
+    schedule: 'athena',
     settingsDocuments: [process.env.SETTINGS_DOC_ID || '00_settings_athena'],
     versions: () => t.ot_misc.parse_versions() || {},
     webhooks: broadcasting(createCouchWebhookStore({ couch, database: ev.DB_SYSTEM })),
@@ -202,32 +203,6 @@ module.exports = (logger, ev, t) => {
     }
   }
 
-  let timer
-  fastify.addHook('preClose', async () => clearInterval(timer))
-
-  /** Makes a backup each night at 01:00 UTC, as athena does. Skipped when a good backup is younger than 12 hours. */
-  function schedule() {
-    clearInterval(timer)
-    timer = setInterval(() => {
-      back_up_at_night().catch((error) => logger.error('[backup] the nightly backup failed:', error))
-    }, HOUR / 6)
-    timer.unref()
-  }
-
-  async function back_up_at_night() {
-    if (new Date().getUTCHours() !== 1 || t.ot_misc.server_is_closed()) return
-    const { ids } = await fastify.dbBackups.list()
-    const newest = ids.length > 0 ? await fastify.dbBackups.summary(ids.at(-1)) : undefined
-    if (newest && !newest.error && Date.now() - newest.start_timestamp < 12 * HOUR) return
-    try {
-      const { finished } = await fastify.dbBackups.start()
-      await finished
-    } catch (error) {
-      // another instance was faster, or a restore runs: the next check tries again
-      if (!(error instanceof OperationInProgressError)) throw error
-    }
-  }
-
   /** The functions of `tools.dbs` that libs/migration_lib.js calls to send a backup to another console. */
   const dbs = {
     athena_backup: (_req, cb) => to_callback(fastify.dbBackups.start(), cb),
@@ -245,7 +220,7 @@ module.exports = (logger, ev, t) => {
     return { ...backup, dbs: Object.fromEntries(forms) }
   }
 
-  return { fastify, routes, dbs, close_on_signals, schedule }
+  return { fastify, routes, dbs, close_on_signals }
 }
 
 /** Turns a callback of athena into a promise. Keeps all that an error says, whatever its shape. */

@@ -1,0 +1,151 @@
+import type { ScheduledRun, ScheduleState } from '../../types/index.js'
+import type { ScheduleOptions } from '../../types/options.js'
+import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
+import { ClosingError, OperationInProgressError } from '../errors.js'
+import type { Clock } from '../schedule/clock.js'
+import { DueTimes } from '../schedule/due-times.js'
+import { Plan } from '../schedule/plan.js'
+import { NotNeededError } from './backups.js'
+import type { DatabaseSet } from './database-set.js'
+import type { Instance } from './instance.js'
+
+/** Makes the backups of the option `schedule`, unless another instance has made them: one attempt at a time. */
+export class Schedule {
+  readonly #instance: Instance
+  readonly #clock: Clock
+  readonly #options: Required<ScheduleOptions>
+  readonly #plan: Plan
+  readonly #current: () => Promise<DatabaseSet>
+  readonly #after: (set: DatabaseSet) => Promise<unknown>
+  readonly #abort = new AbortController()
+  #started = false
+  #last: ScheduledRun | undefined
+  /** A due time that another operation keeps waiting. */
+  #kept: { due: number; error: Error } | undefined
+
+  /**
+   * @param current returns the databases of now, if nothing runs on earlier ones
+   * @param after is called after each backup that was made here; its failure is told, and no failure of the backup
+   */
+  constructor(
+    instance: Instance,
+    options: Required<ScheduleOptions>,
+    current: () => Promise<DatabaseSet>,
+    after: (set: DatabaseSet) => Promise<unknown>
+  ) {
+    const { cron, timezone, jitter } = options
+    this.#instance = instance
+    this.#clock = instance.clock
+    this.#options = options
+    this.#plan = new Plan(new DueTimes(cron, timezone), jitter)
+    this.#current = current
+    this.#after = after
+  }
+
+  get state(): ScheduleState {
+    const { cron, timezone } = this.#options
+    const next = this.#plan.next(this.#clock.now())
+    return { cron, timezone, next, ...(this.#last && { last: { ...this.#last } }) }
+  }
+
+  start(): void {
+    if (this.#started) return
+    this.#started = true
+    this.#run().catch((error: Error) => {
+      if (!this.#abort.signal.aborted) this.#instance.events.emit({ type: 'check_failed', error })
+    })
+  }
+
+  /** Begins nothing more. A backup that runs goes on. */
+  stop(): void {
+    this.#abort.abort(new ClosingError())
+  }
+
+  /** Looks anew: the databases are others. */
+  forget(): void {
+    this.#plan.forget()
+  }
+
+  async #run(): Promise<void> {
+    const { jobs, metrics } = this.#instance
+    const { signal } = this.#abort
+    while (!signal.aborted) {
+      const due = this.#plan.look(this.#clock.now())
+      this.#giveUpKept()
+      if (due !== undefined) await jobs.add(this.#see(due))
+      const now = this.#clock.now()
+      metrics?.scheduledFor(this.#plan.next(now))
+      await this.#clock.sleep(this.#plan.wait(now), signal)
+    }
+  }
+
+  /** Has a backup for this due time, or notes why there is none. Never fails. */
+  async #see(due: number): Promise<void> {
+    const { unlessYoungerThan } = this.#options
+    let id: string | undefined
+    try {
+      const set = await this.#current()
+      const started = await set.startRun({ due, unlessYoungerThan })
+      id = started.id
+      await started.finished
+      this.#over(due, 'made', id)
+      await this.#follow(id, set)
+    } catch (error) {
+      this.#notMade(due, error as Error, id)
+    }
+  }
+
+  #notMade(due: number, error: Error, id?: string): void {
+    const now = this.#clock.now()
+    if (error instanceof NotNeededError) {
+      const { reason, id } = error
+      this.#over(due, reason === 'younger' ? 'skipped' : reason, id)
+      this.#instance.events.emit({ type: 'schedule_skipped', due, reason, id })
+    } else if (error instanceof OperationInProgressError) {
+      this.#plan.busy(due, now)
+      this.#kept = { due, error }
+    } else if (!(error instanceof ClosingError)) {
+      this.#failed(due, error, { id, retryAt: this.#plan.failed(due, now) })
+    }
+  }
+
+  /** Gives up a due time that an operation has kept waiting until the next. */
+  #giveUpKept(): void {
+    const kept = this.#kept
+    const { pending } = this.#plan
+    if (!kept || kept.due === pending) return
+    this.#kept = undefined
+    // Unless the clock was set back: then it comes again.
+    if (pending !== undefined && pending > kept.due) this.#failed(kept.due, kept.error, {})
+  }
+
+  #over(due: number, result: 'made' | 'made_elsewhere' | 'skipped', id: string): void {
+    const at = this.#clock.now()
+    this.#plan.over(due)
+    this.#kept = undefined
+    this.#last = { due, at, result, id }
+    this.#instance.metrics?.scheduleWorked(at)
+  }
+
+  #failed(due: number, error: Error, about: { id?: string; retryAt?: number }): void {
+    const reason = cutText(messageOf(error), MOST.message)
+    const { id, retryAt } = about
+    const known = { due, ...(id !== undefined && { id }) }
+    this.#last = { ...known, at: this.#clock.now(), result: 'failed', reason }
+    this.#instance.events.emit({
+      type: 'schedule_failed',
+      ...known,
+      ...(retryAt !== undefined && { retryAt }),
+      error
+    })
+  }
+
+  async #follow(id: string, set: DatabaseSet): Promise<void> {
+    if (this.#abort.signal.aborted) return
+    try {
+      await this.#after(set)
+    } catch (error) {
+      this.#instance.events.emit({ type: 'schedule_pruning_failed', id, error: error as Error })
+    }
+  }
+}
