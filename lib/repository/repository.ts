@@ -13,7 +13,7 @@ import { LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
 import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
-import { Removal, type RemovalOptions } from './removal.js'
+import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
 
 const MAX_BACKUP_ID = 64
@@ -153,6 +153,11 @@ export class Repository {
       const loaded = await this.load(id)
       if (loaded) visit(loaded)
     })
+  }
+
+  /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
+  settle(): Promise<void> {
+    return requireSettled(this.#db)
   }
 
   /** Returns what removes backups, once prepared. */
