@@ -71,7 +71,7 @@ t.test('a backup after few changes takes what has not changed from the one befor
   )
   const sum = Object.values(second.dbs).reduce((all, { added_bytes }) => all + added_bytes!, 0)
   t.equal(second.added_bytes, sum)
-  t.match((await headerOf(on, second.id)).storage, { layout: 3, chain: { base: first.id, length: 1 } })
+  t.match(await headerOf(on, second.id), { base: first.id, chain_length: 1, storage: { layout: 3 } })
 
   const third = await backUpRightly(t, on, pair, 'nothing changed')
   t.equal(third.base, second.id)

@@ -73,7 +73,7 @@ export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments 
   if (full) return 'asked_for'
   if (!last) return 'no_base'
   const base = last.base(database)
-  if (!base) return last.holds(database) ? 'earlier_layout' : 'not_in_base'
+  if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
   if (last.chainLength >= chain) return 'chain_too_long'
   return (await whyNot(base, question)) ?? base
 }

@@ -111,11 +111,6 @@ export class LoadedBackup {
     return Number.isSafeInteger(length) ? (length as number) : 0
   }
 
-  /** Returns whether the header lists anything of a database. */
-  holds(database: LogicalDatabase): boolean {
-    return this.#head.storage?.databases?.[database] !== undefined
-  }
-
   /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */
   base(database: LogicalDatabase): BaseDocuments | undefined {
     return this.#head.storage && BaseDocuments.of(this.#store.db, this.#stored, database)
