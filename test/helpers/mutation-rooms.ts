@@ -144,8 +144,8 @@ export const FIXED: readonly FixedMutant[] = [
   {
     room: 'repository',
     promise: 'the layout of stored backups changes only on purpose',
-    find: /(?<=LAYOUT = )2/,
-    replacement: '3'
+    find: /(?<=LAYOUT = )3/,
+    replacement: '4'
   },
   {
     room: 'repository',
