@@ -174,6 +174,17 @@ const PROVOKE: Record<string, Provoke> = {
     await send(host, 'appendAttachment', { url: `${url}/attachments/my-attachment` })
     return send(host, 'getBackup', { url })
   },
+  protected: async (t) => {
+    const host = await seeded(t)
+    const { id, finished } = await host.app.dbBackups.start({
+      requester: { name: 'somebody', uuid: 'somebody' },
+      note: 'before an upgrade',
+      protect: true
+    })
+    await finished
+    await host.app.dbBackups.attach(id, 'my-attachment', 'hello')
+    return send(host, 'getBackup', { url: `${BASE}/${id}` })
+  },
   running: async (t) => {
     const { host, id } = await busy(t, 'backup')
     return send(host, 'getBackup', { url: `${BASE}/${id}` })

@@ -63,6 +63,10 @@ export interface BackupSummary {
   ibp_versions: Record<string, unknown>
   /** Who asked for the backup. Absent where nobody did, as of scheduled ones. */
   requester?: Requester
+  /** What the backup was made for, as `start({ note })` was told. */
+  note?: string
+  /** Made with `start({ protect: true })`: pruning keeps it. Absent otherwise. */
+  protected?: true
   /** Documents stored so far, or in all once the backup has ended. */
   doc_count: number
   /** Finished databases, under the key the API uses (`athena_components`, ...). */
@@ -92,6 +96,10 @@ export type BackupOutcome = BackupSummary
 export interface StartOptions {
   /** Who asks, recorded in the backup and told in the event of its start. */
   requester?: Requester
+  /** What the backup is for, recorded in it: at most 1,024 characters. */
+  note?: string
+  /** Keeps the backup from being pruned, whatever `keep` says, also if it fails. Default `false`. */
+  protect?: boolean
 }
 
 /** A backup that has begun. */

@@ -43,7 +43,7 @@ export function summaryOf({ id, header, attachments }: LoadedBackup): BackupSumm
 /** Returns the members of a header that are sent as they are, in the order in which they are sent. */
 function scalars(header: LoadedBackup['header']): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
-  const { end_timestamp, elapsed, error } = header
+  const { end_timestamp, elapsed, error, note } = header
   const dbs = Object.entries(header.dbs)
   const missing = dbs.flatMap(([key, { missing }]) => (missing === true ? [key] : []))
   const unreadable = dbs.reduce(
@@ -54,6 +54,8 @@ function scalars(header: LoadedBackup['header']): Record<string, unknown> {
     backup_version,
     ibp_versions,
     ...(requester ? { requester } : undefined),
+    ...(typeof note === 'string' ? { note } : undefined),
+    ...(header.protected === true ? { protected: true } : undefined),
     doc_count,
     in_progress: in_progress === true,
     type,

@@ -52,6 +52,8 @@ const MEMBERS = new Set([
   'in_progress',
   'requester',
   'missing_databases',
+  'note',
+  'protected',
   'start_timestamp',
   'type',
   'unreadable_count'

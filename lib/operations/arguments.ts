@@ -1,4 +1,4 @@
-import { type TSchema, Type } from '@sinclair/typebox'
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { byDatabase } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
@@ -10,7 +10,10 @@ const Requester = Type.Optional(Type.Unknown())
 const closed = { additionalProperties: false }
 
 // The compiler compares them with the types of the arguments (test/types/schemas.ts).
-export const Start = Type.Object({ requester: Requester }, closed)
+export const Start = Type.Object(
+  { requester: Requester, note: Type.Optional(Type.String({ maxLength: 1024 })), protect: Flag },
+  closed
+)
 export const Restore = Type.Object(
   {
     skip: Type.Optional(
@@ -40,7 +43,11 @@ export const Prune = Type.Object(
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
-export const checkStartOptions = (options: unknown): void => check(Start, options)
+export function checkStartOptions(options: unknown): void {
+  check(Start, options)
+  const { note = '' } = options as Static<typeof Start>
+  if (!note.isWellFormed()) throw new InvalidParameterError('options/note: is not well-formed Unicode')
+}
 
 /** @throws InvalidParameterError that names the option of `restore()` */
 export const checkRestoreOptions = (options: unknown): void => check(Restore, options)

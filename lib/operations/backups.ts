@@ -32,7 +32,8 @@ export class Backups implements OperationRecords {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()
     const { repository, system } = this.#databases
-    const origin = { instance: this.#instance.name, system: system.name, versions, requester }
+    const { note, protect } = options
+    const origin = { instance: this.#instance.name, system: system.name, versions, requester, note, protect }
     return {
       kind: 'backup',
       idAfter: await repository.newIds(),

@@ -70,6 +70,9 @@ export interface HeaderDocument {
   ibp_versions: Record<string, unknown>
   /** Absent where nobody asked; earlier versions did not tell. */
   requester?: Requester
+  note?: string
+  /** Pruning keeps it. */
+  protected?: true
   doc_count: number
   dbs: Record<string, DatabaseSummary>
   in_progress: boolean

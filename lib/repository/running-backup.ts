@@ -20,6 +20,8 @@ interface BackupOrigin {
   system: string
   versions: Record<string, unknown>
   requester?: Requester
+  note?: string
+  protect?: boolean
 }
 
 type Databases = HeaderDocument['storage']['databases']
@@ -40,13 +42,16 @@ export class RunningBackup {
   }
 
   /** @returns whether the id was free */
-  async begin({ instance, system, versions, requester }: BackupOrigin): Promise<boolean> {
+  async begin(origin: BackupOrigin): Promise<boolean> {
+    const { instance, system, versions, requester, note, protect } = origin
     const { db, now } = this.#store
     const header: HeaderDocument = {
       type: BACKUP_TYPE,
       backup_version: BACKUP_VERSION,
       ibp_versions: versions,
       ...(requester && { requester }),
+      ...(note !== undefined && { note }),
+      ...(protect && { protected: true as const }),
       doc_count: 0,
       dbs: {},
       in_progress: true,

@@ -3,11 +3,11 @@ import type { Duration } from './duration.js'
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
 
-/** The farthest that a Date reaches, in either direction from the epoch. */
-const FARTHEST = 8.64e15
+/** The last time that a Date has. */
+const LAST = 8.64e15
 
-/** Tells whether a number is a time, in milliseconds since the epoch, that a calendar has. */
-export const isTime = (at: number | undefined): at is number => at !== undefined && Math.abs(at) <= FARTHEST
+/** Tells whether a backup may have begun at this time. 0, and what lies before, is nobody's clock. */
+export const isTime = (at: number | undefined): at is number => at !== undefined && at > 0 && at <= LAST
 
 /** The hours, days, ISO weeks, months and years of one time zone. Times are milliseconds since the epoch. */
 export class Calendar {

@@ -136,6 +136,6 @@ function* nearestToAges(newestFirst: readonly KeepCandidate[], now: number): Gen
 /** Orders from old to new, those of one time by id, and those of unknown time first. */
 function byTime(a: KeepCandidate, b: KeepCandidate): number {
   const [first, second] = [a, b].map(({ at }) => (isTime(at) ? at : Number.NEGATIVE_INFINITY))
-  if (first !== second) return first < second ? -1 : 1
-  return a.id < b.id ? -1 : Number(a.id > b.id)
+  // Two unknown times differ by NaN.
+  return first - second || (a.id < b.id ? -1 : Number(a.id > b.id))
 }

@@ -121,6 +121,8 @@ export const Backup = Type.Object(
         { description: 'Who asked for the backup. Absent where nobody did, as of scheduled ones' }
       )
     ),
+    note: Type.Optional(Type.String({ description: 'What the backup was made for' })),
+    protected: Type.Optional(Type.Literal(true, { description: 'It is not pruned' })),
     doc_count: Count('Documents stored so far, or in all'),
     in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
     type: Type.Literal('athena_backup'),
@@ -196,6 +198,10 @@ export const backup = reply(
   Backup,
   {
     finished: { summary: 'Finished', value: EXAMPLE_BACKUP_DOCUMENT },
+    protected: {
+      summary: 'Protected, with a note',
+      value: { ...EXAMPLE_BACKUP_DOCUMENT, note: 'before the upgrade to 2.6', protected: true }
+    },
     running: {
       summary: 'Running',
       value: { ...HEAD, doc_count: 1200, in_progress: true, dbs: {} }

@@ -117,6 +117,10 @@ export const ROOMS: Record<string, Room> = {
       'lossless'
     ]
   },
+  retention: {
+    files: ['lib/retention/'],
+    tests: ['keep-rules', 'keep-calendar', 'keep-athena', 'keep-options']
+  },
   webhooks: {
     files: ['lib/webhooks/'],
     tests: ['webhook-addresses', 'webhook-stores', 'client-webhook', 'webhook-redelivery']

@@ -75,9 +75,10 @@ export const sameOptions: {
 }
 
 export const sameArguments: {
-  start: Same<keyof Static<typeof Start>, keyof StartOptions>
+  start: Same<Omit<Static<typeof Start>, 'requester'>, Omit<StartOptions, 'requester'>>
+  startMembers: Same<keyof Static<typeof Start>, keyof StartOptions>
   restore: Same<Omit<Static<typeof Restore>, 'requester'>, Omit<RestoreOptions, 'requester'>>
   restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
   prune: Same<Omit<Static<typeof Prune>, 'keep'>, Omit<PruneOptions, 'keep'>>
   pruneMembers: Same<keyof Static<typeof Prune>, keyof PruneOptions>
-} = { start: true, restore: true, restoreMembers: true, prune: true, pruneMembers: true }
+} = { start: true, startMembers: true, restore: true, restoreMembers: true, prune: true, pruneMembers: true }
