@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { LeaseHeldError } from '../lib/lease/leases.js'
-import { acquire, LEASE, LEASE_DATABASE, type LeasesOf, leasesOn } from './helpers/leases.js'
+import { acquire, startLeases } from './helpers/leases.js'
 import { poll } from './helpers/poll.js'
-import { startSimulatedCluster } from './helpers/simulated-cluster.js'
 
 /** Attempts that a release makes before it returns. */
 const ATTEMPTS = 5
@@ -11,34 +10,10 @@ const ATTEMPTS = 5
 const REMEMBERED = 200
 const HOUR = 3_600_000
 
-/** Starts a database with one copy, and instances whose leases last for `ttl` milliseconds. */
-async function setup(t: Test, ttl: number) {
-  const cluster = await startSimulatedCluster({ n: 1 })
-  t.teardown(() => cluster.close())
-  const [url] = cluster.urls
-  await fetch(`${url}/${LEASE_DATABASE}`, { method: 'PUT' })
-  const instance = (): LeasesOf => {
-    const made = leasesOn(url!, ttl, 5000)
-    t.teardown(() => made.close())
-    return made
-  }
-  const fail = (times: number) =>
-    cluster.strike({
-      method: 'PUT',
-      path: /athena_backup_lease/,
-      times,
-      answer: { status: 500, error: 'internal_server_error' }
-    })
-  const writes = () => cluster.requests.filter(({ method }) => method === 'PUT').length
-  /** Returns the kind of the operation that the stored lease names, if any. */
-  const held = () => /"operation":"([a-z]+)"/.exec(cluster.leaves(LEASE_DATABASE, LEASE)[0]!.body)?.[1]
-  return { url: url!, instance, fail, writes, held }
-}
-
 t.test('a lease that could not be given back is given back later, while it lasts', async (t) => {
-  const { instance, fail, writes, held } = await setup(t, HOUR)
+  const { instance, fail, writes, held } = await startLeases(t, HOUR)
   const lease = await acquire(instance().leases, 'first')
-  fail(ATTEMPTS + 1)
+  fail({ times: ATTEMPTS + 1 })
   await lease.release()
   t.equal(held(), 'backup', 'the release has given up')
   await poll('the lease to be free', () => (held() === undefined ? true : undefined), 15_000)
@@ -49,9 +24,9 @@ t.test('a lease that could not be given back is given back later, while it lasts
 })
 
 t.test('a lease that could not be given back is not given back once it is stale', async (t) => {
-  const { instance, fail, writes, held } = await setup(t, 2000)
+  const { instance, fail, writes, held } = await startLeases(t, 2000)
   const lease = await acquire(instance().leases, 'first')
-  fail(Number.POSITIVE_INFINITY)
+  fail({ times: Number.POSITIVE_INFINITY })
   await lease.release()
   await delay(4500)
   const written = writes()
@@ -61,17 +36,17 @@ t.test('a lease that could not be given back is not given back once it is stale'
 })
 
 t.test('an instance need not wait for the lease that it could not give back; others must', async (t) => {
-  const { instance, fail } = await setup(t, HOUR)
+  const { instance, fail } = await startLeases(t, HOUR)
   const [own, other] = [instance().leases, instance().leases]
   const lease = await acquire(own, 'first')
-  fail(ATTEMPTS)
+  fail({ times: ATTEMPTS })
   await lease.release()
   await t.rejects(acquire(other, 'other'), LeaseHeldError)
   await acquire(own, 'second')
 })
 
 t.test('an instance remembers so many of the claims that it has given up', async (t) => {
-  const { url, instance } = await setup(t, HOUR)
+  const { instance, put } = await startLeases(t, HOUR)
   const { document, leases } = instance()
   const claims: string[] = []
   for (let i = 0; i <= REMEMBERED; i++) {
@@ -81,9 +56,7 @@ t.test('an instance remembers so many of the claims that it has given up', async
   }
   /** Writes a lease with this claim, as a request does that comes late. */
   const comesLate = async (claim: string) => {
-    const { rev, doc } = (await document.read())[0]!
-    const late = { ...doc, _rev: rev, operation: 'backup', id: 'late', instance: 'x', claim, ttl: HOUR }
-    await fetch(`${url}/${LEASE_DATABASE}/${LEASE}`, { method: 'PUT', body: JSON.stringify(late) })
+    await put({ operation: 'backup', id: 'late', instance: 'x', claim, ttl: HOUR })
     return (await leases.inspect())?.staleIn
   }
   t.equal(await comesLate(claims.at(-1)!), 0, 'the last')

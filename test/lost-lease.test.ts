@@ -1,6 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
@@ -60,4 +62,19 @@ t.test('a start that waits for its record ends as soon as the lease is lost', as
   await gate.held(header)
   await takeAway()
   await ended
+})
+
+t.test('a renewal that is not answered leaves time for another', async (t) => {
+  const on = await setupDatabases(t)
+  const proxy = await startFaultProxy(on.url)
+  t.teardown(() => proxy.close())
+  const lease = 6000
+  const { app } = await buildHost(t, { on, couch: nano(proxy.url), timeouts: { lease, ...PATIENT } })
+  const release = proxy.hold({ path: /_changes/ })
+  const { finished } = await app.dbBackups.start()
+  const stalled = proxy.add({ method: 'PUT', path: /athena_backup_lease/, fault: 'stall' })
+  await delay(1.5 * lease)
+  t.equal(stalled.hits, 1)
+  release()
+  t.match(await finished, { in_progress: false })
 })

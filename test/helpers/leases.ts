@@ -1,9 +1,11 @@
+import type { Test } from 'tap'
 import { CouchClient } from '../../lib/couch/client.js'
 import { CouchDatabase } from '../../lib/couch/database.js'
 import type { LeaseLostError } from '../../lib/errors.js'
 import type { Lease } from '../../lib/lease/lease.js'
 import { LeaseDocument } from '../../lib/lease/lease-document.js'
 import { Leases } from '../../lib/lease/leases.js'
+import { type Strike, startSimulatedCluster } from './simulated-cluster.js'
 
 export const LEASE_DATABASE = 'system'
 export const LEASE = 'athena_backup_lease'
@@ -41,3 +43,42 @@ export const acquire = (
     holder: (carried) => ({ holder: { operation: 'backup', id, instance: id }, carried: carried + 1n }),
     onLost
   })
+
+/** Starts a database with one copy, and instances whose leases last for `ttl` milliseconds. */
+export async function startLeases(t: Test, ttl: number) {
+  const cluster = await startSimulatedCluster({ n: 1 })
+  t.teardown(() => cluster.close())
+  const url = cluster.urls[0]!
+  const recreate = async () => {
+    for (const method of ['DELETE', 'PUT']) await fetch(`${url}/${LEASE_DATABASE}`, { method })
+  }
+  await recreate()
+  const instance = (): LeasesOf => {
+    const made = leasesOn(url, ttl, 5000)
+    t.teardown(() => made.close())
+    return made
+  }
+  return {
+    instance,
+    /** Deletes the database and creates it again. */
+    recreate,
+    /** Lets writes of the lease fail. */
+    fail: (strike: Partial<Strike>) =>
+      cluster.strike({
+        method: 'PUT',
+        path: /athena_backup_lease/,
+        answer: { status: 500, error: 'internal_server_error' },
+        ...strike
+      }),
+    /** Returns the number of writes so far. */
+    writes: () => cluster.requests.filter(({ method }) => method === 'PUT').length,
+    /** Returns the kind of the operation that the stored lease names, if any. */
+    held: () => /"operation":"([a-z]+)"/.exec(cluster.leaves(LEASE_DATABASE, LEASE)[0]?.body ?? '')?.[1],
+    /** Writes the lease by hand. */
+    async put(lease: object) {
+      const [_rev] = cluster.leaves(LEASE_DATABASE, LEASE).map(({ rev }) => rev)
+      const body = JSON.stringify({ _rev, type: LEASE, ...lease })
+      await fetch(`${url}/${LEASE_DATABASE}/${LEASE}`, { method: 'PUT', body })
+    }
+  }
+}

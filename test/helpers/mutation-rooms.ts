@@ -89,6 +89,7 @@ export const ROOMS: Record<string, Room> = {
       'lease-schedules',
       'lease-return',
       'earlier-lease',
+      'lease-terms',
       'one-at-a-time',
       'lease',
       'reserved-ids',
@@ -112,6 +113,7 @@ export const ROOMS: Record<string, Room> = {
       'long-rows',
       'compressed-attachments',
       'incomplete-answers',
+      'feed',
       'get-running-backup',
       'read-ahead',
       'request-bytes',
@@ -240,5 +242,10 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /FIRST_WAIT \* 2 \*\*|wait \* \(0\.25 \+ 0\.75/,
     what: /^(?!await)/,
     why: 'how long exactly is waited before the next claim is no promise'
+  },
+  {
+    line: /performance\.now\(\) [<>]=? |startedAt <= this\.#validUntil|now - since >= this\.#patience/,
+    what: /^(> -> >=|>= -> >|< -> <=|<= -> <)$/,
+    why: 'of a time that has a fraction of milliseconds, one instant more or less is no promise'
   }
 ]
