@@ -80,6 +80,7 @@ export const ROOMS: Record<string, Room> = {
       'recorded-ends',
       'third-kind',
       'lost-lease',
+      'stale-lease',
       'late-header'
     ]
   },
