@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { LeaseGoneError } from '../lib/lease/leases.js'
+import { LeaseGoneError, LeaseHeldError, Leases } from '../lib/lease/leases.js'
 import { acquire, startLeases } from './helpers/leases.js'
 import { poll } from './helpers/poll.js'
 
@@ -116,4 +116,24 @@ t.test('an instance whose claims meet others waits before each next one', async 
   t.ok(writes() > 2 && writes() <= 18, `${writes()} claims`)
   end()
   await (await acquiring).release()
+})
+
+t.test('a lease that comes to light beside a claim is kept, and the claim is taken back', async (t) => {
+  const { instance, put } = await startLeases(t, TTL)
+  const { document, leases: other } = instance()
+  await put({ claim: 'free', beat: 1 })
+  let overwrites = 0
+  const leases = new Leases(document, document, TTL, async () => {
+    const hidden = { ...LEFT, _rev: '2-0', over: '1-0', settled: true, ttl: HOUR }
+    if (overwrites++ === 0) await put(hidden, '?new_edits=false')
+  })
+  await t.rejects(acquire(leases, 'claiming'), LeaseHeldError)
+  t.equal(overwrites, 1)
+  t.match(await other.inspect(), { claim: 'left' })
+  const live = (await document.read()).filter(({ deleted }) => !deleted)
+  t.strictSame(
+    live.map(({ rev }) => rev),
+    ['2-0'],
+    'nothing else is left'
+  )
 })

@@ -230,7 +230,7 @@ export class Leases {
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
     const live = (await this.#read()).filter(({ deleted }) => !deleted)
-    const stays = live.some((leaf) => leaf.claim !== claim && (leaf.settled || !isBusy(leaf)))
+    const stays = live.some((leaf) => leaf.claim !== claim && leaf.settled)
     // The claim may lie on a copy that was not asked.
     const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)

@@ -74,11 +74,11 @@ export async function startLeases(t: Test, ttl: number) {
     writes: () => cluster.requests.filter(({ method }) => method === 'PUT').length,
     /** Returns the kind of the operation that the stored lease names, if any. */
     held: () => /"operation":"([a-z]+)"/.exec(cluster.leaves(LEASE_DATABASE, LEASE)[0]?.body ?? '')?.[1],
-    /** Writes the lease by hand. */
-    async put(lease: object) {
+    /** Writes the lease by hand, over the stored one unless it has another `_rev`. */
+    async put(lease: object, query = '') {
       const [_rev] = cluster.leaves(LEASE_DATABASE, LEASE).map(({ rev }) => rev)
       const body = JSON.stringify({ _rev, type: LEASE, ...lease })
-      await fetch(`${url}/${LEASE_DATABASE}/${LEASE}`, { method: 'PUT', body })
+      await fetch(`${url}/${LEASE_DATABASE}/${LEASE}${query}`, { method: 'PUT', body })
     }
   }
 }
