@@ -39,6 +39,21 @@ t.test('each operation uses the names of databases of its begin', async (t) => {
   t.match(await api.restore(first), { status: 'success', databases: { components: { unchanged: 1 } } })
 })
 
+t.test('databases on which nothing runs any more are not asked before the next operation', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const { names, other, api } = await startHost(t, { on, couch: gate.couch })
+  if (!on.real) for (const name of Object.values(other.names)) await on.couch.db.create(name)
+  await api.backup()
+  names.now = other.names
+  await api.backup()
+  gate.requests.length = 0
+  await api.backup()
+  const former = gate.requests.filter((line) => Object.values(on.names).some((name) => line.includes(name)))
+  t.strictSame(former, [])
+  t.ok(gate.requests.length > 0)
+})
+
 t.test('an operation ends on the databases on which it has begun; nothing begins beside it', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)

@@ -1,18 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import t from 'tap'
-import { CouchClient } from '../lib/couch/client.js'
-import { CouchDatabase } from '../lib/couch/database.js'
 import { CouchError } from '../lib/couch/errors.js'
-import type { LeaseLostError } from '../lib/errors.js'
 import type { Lease } from '../lib/lease/lease.js'
-import { LeaseDocument } from '../lib/lease/lease-document.js'
-import { LeaseHeldError, Leases } from '../lib/lease/leases.js'
+import { LeaseHeldError, type Leases } from '../lib/lease/leases.js'
+import { acquire, LEASE, LEASE_DATABASE, leasesOn } from './helpers/leases.js'
 import { type SimulatedCluster, type Strike, startSimulatedCluster } from './helpers/simulated-cluster.js'
 
 const TTL = 300
-const DATABASE = 'system'
-const LEASE = 'athena_backup_lease'
 
 /** An instance that takes the lease, and a function that ends it. */
 const turn = fc.record({
@@ -44,26 +39,6 @@ const schedule = fc.record({
   down: fc.option(fc.record({ after: fc.nat({ max: 300 }), for: fc.nat({ max: 300 }) }))
 })
 
-function leasesOn(url: string): { leases: Leases; close: () => Promise<void> } {
-  const client = new CouchClient({
-    connect: () => ({ origin: url, basePath: '', headers: {}, dispatcher: undefined }),
-    retry: { attempts: 3, wait: 10, longest: 20 },
-    control: TTL / 3,
-    idle: TTL
-  })
-  const database = new CouchDatabase(client, DATABASE)
-  return {
-    leases: new Leases(new LeaseDocument(database), new LeaseDocument(database), TTL),
-    close: () => client.close()
-  }
-}
-
-const acquire = (leases: Leases, id: string, onLost: (error: LeaseLostError) => void = () => {}) =>
-  leases.acquire({
-    holder: (carried) => ({ holder: { operation: 'backup', id, instance: id }, carried: carried + 1n }),
-    onLost
-  })
-
 /** The leases that allow writes at present. */
 function holding(all: ReadonlySet<Lease>): Lease[] {
   return [...all].filter((lease) => {
@@ -82,8 +57,8 @@ async function withCluster<T>(
 ): Promise<T> {
   const cluster = await startSimulatedCluster(options)
   try {
-    const { leases, close } = leasesOn(cluster.urls[0]!)
-    await fetch(`${cluster.urls[0]}/${DATABASE}`, { method: 'PUT' })
+    const { leases, close } = leasesOn(cluster.urls[0]!, TTL)
+    await fetch(`${cluster.urls[0]}/${LEASE_DATABASE}`, { method: 'PUT' })
     await (await acquire(leases, 'first')).release()
     await close()
     await cluster.merge()
@@ -103,7 +78,7 @@ t.test('two never hold the lease, whatever happens; and it is free again', async
         const watching = setInterval(() => {
           most = Math.max(most, holding(held).length)
         }, 1)
-        const places = instances.map((_, i) => leasesOn(cluster.urls[i % cluster.urls.length]!))
+        const places = instances.map((_, i) => leasesOn(cluster.urls[i % cluster.urls.length]!, TTL))
         const live = async (turns: (typeof instances)[number], i: number) => {
           for (const [number, turn] of turns.entries()) {
             await delay(turn.after)
@@ -137,14 +112,14 @@ t.test('two never hold the lease, whatever happens; and it is free again', async
         clearInterval(watching)
         for (const lease of held) lease.abandon()
         await cluster.merge()
-        const after = leasesOn(cluster.urls[0]!)
+        const after = leasesOn(cluster.urls[0]!, TTL)
         const since = performance.now()
         const last = await untilTaken(after.leases)
         if (performance.now() - since > 20 * TTL) throw new Error('it took too long to become free')
         await last.release()
         await cluster.merge()
         for (const { close } of [...places, after]) await close()
-        const leaves = cluster.leaves(DATABASE, LEASE)
+        const leaves = cluster.leaves(LEASE_DATABASE, LEASE)
         if (most > 1) throw new Error(`${most} held it`)
         if (leaves.length !== 1) throw new Error(`${leaves.length} leaves`)
       })
@@ -170,7 +145,7 @@ t.test('one of several simultaneous claims gets the lease, at once', async (t) =
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 15 }), async (seed, slowest) => {
       await withCluster({ seed, delay: slowest, merge: 30 }, async (cluster) => {
-        const places = [0, 1, 2].map((node) => leasesOn(cluster.urls[node]!))
+        const places = [0, 1, 2].map((node) => leasesOn(cluster.urls[node]!, TTL))
         const results = await Promise.all(
           places.map(({ leases }, i) =>
             acquire(leases, `${i}`).catch((error: unknown) => {
@@ -184,7 +159,7 @@ t.test('one of several simultaneous claims gets the lease, at once', async (t) =
         await cluster.merge()
         for (const { close } of places) await close()
         if (winners.length !== 1) throw new Error(`${winners.length} got it`)
-        const leaves = cluster.leaves(DATABASE, LEASE)
+        const leaves = cluster.leaves(LEASE_DATABASE, LEASE)
         if (leaves.length !== 1) throw new Error(`${leaves.length} leaves`)
       })
     }),
@@ -195,7 +170,7 @@ t.test('one of several simultaneous claims gets the lease, at once', async (t) =
 
 t.test('no claim gets the lease while most copies are away, and the error says why', async (t) => {
   await withCluster({ delay: 2 }, async (cluster) => {
-    const { leases, close } = leasesOn(cluster.urls[0]!)
+    const { leases, close } = leasesOn(cluster.urls[0]!, TTL)
     await cluster.down(1)
     await cluster.down(2)
     await t.rejects(acquire(leases, 'alone'), /no_majority/)
@@ -205,7 +180,7 @@ t.test('no claim gets the lease while most copies are away, and the error says w
 
 t.test('one of two copies may be away', async (t) => {
   await withCluster({ n: 2, delay: 2 }, async (cluster) => {
-    const { leases, close } = leasesOn(cluster.urls[0]!)
+    const { leases, close } = leasesOn(cluster.urls[0]!, TTL)
     await cluster.down(1)
     const lease = await acquire(leases, 'alone')
     await delay(2 * TTL)

@@ -15,6 +15,7 @@ import type { WebhookTransaction } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { listen } from './helpers/listen.js'
+import { poll } from './helpers/poll.js'
 
 t.test(
   'a notice that another instance has removed is gone; one that cannot be removed is told',
@@ -83,4 +84,48 @@ t.test('clients whose notices are overdue are told a few at a time, and all', as
   const delivered = await Promise.all(txIds.map(async (txId) => (await store.get(txId))?.client_webhook))
   t.equal(delivered.filter((delivery) => delivery?.delivered).length, 20)
   t.strictSame((await couch.use(names.system).list()).rows, [], 'no notice is left')
+})
+
+t.test('a client is told by one instance, and by others only when that takes too long', async (t) => {
+  const { url, names } = await setupDatabases(t)
+  let asked = 0
+  let answer = () => {}
+  const answering = new Promise<void>((resolve) => {
+    answer = resolve
+  })
+  const receiver = createServer(async (request, response) => {
+    request.resume()
+    asked++
+    await answering
+    response.end()
+  })
+  const client_webhook_url = `${await listen(t, receiver)}/`
+  const store = createMemoryWebhookStore()
+  const about = { type: 'webhook_tx', sub_type: 'backup_restore', status: 'success' }
+  await store.create({ tx_id: 'tx', ...about, client_webhook_url } as unknown as WebhookTransaction)
+  const couch = nano(url)
+  const settings = { connect: () => connectionTo(couch), retry: ONCE, control: 30_000, idle: 30_000 }
+  const client = new CouchClient(settings)
+  const options = { timeouts: { lease: 1000 } }
+  const instance = { events: new EventStream([], () => {}), options } as unknown as Instance
+  const database = new CouchDatabase(client, names.system)
+  const [own, other] = [0, 1].map(() => new Outbox(instance, database, new Transactions(store, 30_000)))
+  t.teardown(async () => {
+    for (const outbox of [own!, other!]) await outbox.close()
+    await client.close()
+  })
+  await own!.add(['tx'])
+  const sent = own!.send('tx')
+  await poll('the client', () => (asked > 0 ? true : undefined))
+  for (const outbox of [own!, other!]) await outbox.sendOverdue()
+  t.equal(asked, 1, 'the other instance is patient')
+  await delay(2 * options.timeouts.lease)
+  await own!.sendOverdue()
+  t.equal(asked, 1, 'nobody is told twice at a time')
+  const again = other!.sendOverdue()
+  await poll('the other instance', () => (asked > 1 ? true : undefined))
+  answer()
+  await Promise.all([sent, again])
+  t.equal(asked, 2)
+  t.match(await store.get('tx'), { client_webhook: { delivered: true } })
 })

@@ -100,7 +100,7 @@ export const newClaim = (): string => randomBytes(12).toString('hex')
 /** Returns the state in which nobody has the lease, to be written over the revision `over`. */
 export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefined): LeaseState => ({
   claim,
-  beat: beat + 1,
+  beat,
   newest,
   over
 })

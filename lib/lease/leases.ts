@@ -76,7 +76,7 @@ export class Leases {
   /** Claims of this instance that never became a lease, or were given back. */
   readonly #over = new Set<string>()
   /** Leaves of such claims that were freed. */
-  readonly #freed = new Set<string>()
+  #freed: string[] = []
 
   /**
    * @param renewals the same document, on connections that nothing else waits for
@@ -230,7 +230,7 @@ export class Leases {
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
     const live = (await this.#read()).filter(({ deleted }) => !deleted)
-    const stays = live.some((leaf) => leaf.claim !== claim && (leaf.settled || !isBusy(leaf)))
+    const stays = live.some((leaf) => leaf.claim !== claim && leaf.settled)
     // The claim may lie on a copy that was not asked.
     const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
@@ -238,18 +238,15 @@ export class Leases {
       if (stays || rev !== all[0].rev) await this.#document.remove(rev)
       else {
         const free = await this.#document.write(freed(state, rev))
-        if (free) this.#freed.add(free.rev)
+        if (free) this.#freed.push(free.rev)
       }
     }
   }
 
   /** Removes what this instance freed once a lease stands beside it: other instances may not see it. */
   async #removeFreed(): Promise<void> {
-    for (const rev of this.#freed) {
-      this.#freed.delete(rev)
-      // The next holder removes what stays; this instance may hold the lease already.
-      await this.#document.remove(rev).catch(() => undefined)
-    }
+    // The next holder removes what stays; this instance may hold the lease already.
+    for (const rev of this.#freed.splice(0)) await this.#document.remove(rev).catch(() => undefined)
   }
 
   #giveUp(claim: string): void {

@@ -84,13 +84,19 @@ export const ROOMS: Record<string, Room> = {
       'third-kind',
       'prune',
       'remove',
-      'interrupted-removals'
+      'interrupted-removals',
+      'lost-lease',
+      'stale-lease',
+      'late-header'
     ]
   },
   lease: {
     files: ['lib/lease/'],
     tests: [
       'lease-schedules',
+      'lease-return',
+      'earlier-lease',
+      'lease-terms',
       'one-at-a-time',
       'lease',
       'reserved-ids',
@@ -114,6 +120,10 @@ export const ROOMS: Record<string, Room> = {
       'long-rows',
       'compressed-attachments',
       'incomplete-answers',
+      'feed',
+      'get-running-backup',
+      'read-ahead',
+      'request-bytes',
       'lossless'
     ]
   },
@@ -232,5 +242,25 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /const isThere = /,
     what: /./,
     why: 'bytes that are there already may be copied once more onto themselves'
+  },
+  {
+    line: /await progress\.settle\(\)/,
+    what: /./,
+    why: 'changes of one header take turns: its end waits for the progress under way in any case'
+  },
+  {
+    line: /await this\.#removeFreed\(\)/,
+    what: /^await .* -> this/,
+    why: 'leaves that say nothing go a moment later; the call never fails'
+  },
+  {
+    line: /FIRST_WAIT \* 2 \*\*|wait \* \(0\.25 \+ 0\.75/,
+    what: /^(?!await)/,
+    why: 'how long exactly is waited before the next claim is no promise'
+  },
+  {
+    line: /performance\.now\(\) [<>]=? |startedAt <= this\.#validUntil|now - since >= this\.#patience/,
+    what: /^(> -> >=|>= -> >|< -> <=|<= -> <)$/,
+    why: 'of a time that has a fraction of milliseconds, one instant more or less is no promise'
   }
 ]
