@@ -148,7 +148,9 @@ export class Operations implements DbBackups {
 
   async prune(options: PruneOptions = {}): Promise<PruneOutcome> {
     checkPruneOptions(options)
-    const request = pruningBy(options, this.#options)
+    const schedule = this.#schedule
+    const comingRuns = schedule && ((now: number, newest?: number) => schedule.comingRuns(now, newest))
+    const request = pruningBy(options, this.#options, comingRuns)
     return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
   }
 
