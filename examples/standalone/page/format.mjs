@@ -1,4 +1,5 @@
 const numbers = new Intl.NumberFormat('en')
+const days = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' })
 const dates = new Intl.DateTimeFormat('en-GB', {
   day: 'numeric',
   month: 'short',
@@ -16,14 +17,28 @@ export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? '
 /** Returns date and time in the browser's time zone. */
 export const dateTime = (ms) => dates.format(ms)
 
+/** Returns the date in the browser's time zone. */
+export const day = (ms) => days.format(ms)
+
 /** `just now`, `3 h ago` */
 export function age(ms, now = Date.now()) {
-  const minutes = Math.floor((now - ms) / 60_000)
-  if (minutes < 1) return 'just now'
-  if (minutes < 60) return `${minutes} min ago`
+  const span = spanOf(now - ms)
+  return span ? `${span} ago` : 'just now'
+}
+
+/** `now`, `in 3 h` */
+export function ahead(ms, now = Date.now()) {
+  const span = spanOf(ms - now)
+  return span ? `in ${span}` : 'now'
+}
+
+/** `5 min`, `3 h`, `4 days`; `undefined` for less than a minute */
+function spanOf(ms) {
+  const minutes = Math.floor(ms / 60_000)
+  if (minutes < 1) return undefined
+  if (minutes < 60) return `${minutes} min`
   const hours = Math.floor(minutes / 60)
-  if (hours < 48) return `${hours} h ago`
-  return `${number(Math.floor(hours / 24))} days ago`
+  return hours < 48 ? `${hours} h` : `${number(Math.floor(hours / 24))} days`
 }
 
 /** `0.6 s`, `23 s`, `4 min 10 s`, `2 h 5 min` */
