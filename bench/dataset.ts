@@ -105,3 +105,17 @@ export function newDocuments(count: number): string[] {
   }
   return bodies
 }
+
+/** Changes so many documents of those that {@link newDocuments} made, anywhere in the database. */
+export async function changeSome(server: Server, database: string, count: number): Promise<void> {
+  const { doc_count: all } = (await call(server, 'GET', `/${database}`)) as { doc_count: number }
+  const numbers = new Set<number>()
+  while (numbers.size < Math.min(count, all)) numbers.add(Math.floor(Math.random() * all))
+  const docs = [...numbers].map((n) => documentOf(n) as { _id: string; display_name: string })
+  const keys = docs.map(({ _id }) => _id)
+  const { rows } = (await call(server, 'POST', `/${database}/_all_docs`, JSON.stringify({ keys }))) as {
+    rows: { value: { rev: string } }[]
+  }
+  const changed = docs.map((doc, i) => ({ ...doc, _rev: rows[i].value.rev, changed: Date.now() }))
+  await load(server, database, [JSON.stringify({ docs: changed })])
+}

@@ -1,14 +1,17 @@
-import { type ChildProcess, fork } from 'node:child_process'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { cpus, tmpdir, totalmem } from 'node:os'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startEmbeddedCouch } from '../examples/standalone/embedded-couch.js'
 import { call, load, newDocuments, recreate, type Server, serverOf } from './dataset.js'
+import { measureIncremental } from './incremental.js'
+import { type Measured, machine, median, ratioOf, run, versionOf } from './jobs.js'
 import { couchbackup, couchrestore, rawRead } from './rivals.js'
-import type { Job, Result } from './worker.js'
+import { writeHead, writeSection } from './sections.js'
+import type { Result } from './worker.js'
 
 const USAGE = `npm run bench -- [options]
+       npm run bench -- incremental [options]   incremental backups; \`--help\` tells its options
 
   --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
   --sizes A,B,C  documents for the memory figures (default 10000,100000,300000; 2000,5000 embedded)
@@ -28,6 +31,7 @@ const SHARDS_TITLE = '## Databases of many shards'
 type Rows = Record<string, number[]>
 
 async function main(): Promise<void> {
+  if (process.argv[2] === 'incremental') return measureIncremental(process.argv.slice(3))
   const { values } = parseArgs({
     options: {
       docs: { type: 'string' },
@@ -48,9 +52,8 @@ async function main(): Promise<void> {
   const server = serverOf(url)
   try {
     const version = await versionOf(server, !embedded)
-    const shards = async () =>
-      embedded ? '' : measureShards(url, server, docs, Number(values.rounds), version)
-    if (only) return await writeShards(values.out, await shards())
+    const shards = async () => measureShards(url, server, docs, Number(values.rounds), version)
+    if (only) return await writeSection(values.out, SHARDS_TITLE, await shards())
     const results = new Report(version, docs)
     // The rivals do not get on with the embedded database: their batches never return.
     const rivals = embedded ? undefined : join(directory, 'rival.txt')
@@ -58,8 +61,8 @@ async function main(): Promise<void> {
     await measureMemory(url, server, sizes, results)
     const text = results.text()
     console.log(text)
-    await writeFile(values.out, text)
-    await writeShards(values.out, await shards())
+    await writeHead(values.out, text)
+    if (!embedded) await writeSection(values.out, SHARDS_TITLE, await shards())
   } finally {
     for (const name of [...Object.values(names), EMPTY]) await call(server, 'DELETE', `/${name}`)
     await rm(directory, { recursive: true, force: true })
@@ -188,13 +191,6 @@ async function measureShards(
   ].join('\n')
 }
 
-/** Puts the section about shards in the place of an earlier one. */
-async function writeShards(file: string, section: string): Promise<void> {
-  console.log(section)
-  const [before] = (await readFile(file, 'utf8')).split(SHARDS_TITLE)
-  await writeFile(file, `${before.trimEnd()}\n\n${section}`.trimEnd().concat('\n'))
-}
-
 async function fill(server: Server, bodies: readonly string[], q?: number): Promise<void> {
   for (const name of Object.values(names)) await recreate(server, name, q)
   await load(server, names.components, bodies)
@@ -204,49 +200,6 @@ async function timed(work: () => Promise<void>): Promise<number> {
   const startedAt = performance.now()
   await work()
   return performance.now() - startedAt
-}
-
-/** What a job took, and the event-loop delay of a process that did nothing meanwhile. */
-type Measured = Result & { idleP99: number }
-
-async function run(job: Job): Promise<Measured> {
-  const idle = fork(join(__dirname, 'idle.js'))
-  const child = fork(join(__dirname, 'worker.js'), [JSON.stringify(job)], {
-    execArgv: ['--expose-gc']
-  })
-  const result = await answerOf<Result>(child, job.operation)
-  idle.send('stop')
-  return { ...result, idleP99: await answerOf<number>(idle, 'the idle process') }
-}
-
-/** The one message of a child process that then ends. */
-function answerOf<T>(child: ChildProcess, what: string): Promise<T> {
-  return new Promise((resolve, reject) => {
-    let answer: { value: T } | undefined
-    child.on('message', (message) => {
-      answer = { value: message as T }
-    })
-    child.on('exit', (code) => {
-      if (answer) resolve(answer.value)
-      else reject(new Error(`${what} ended with ${code}`))
-    })
-  })
-}
-
-async function versionOf(server: Server, real: boolean): Promise<string> {
-  if (!real) return 'the embedded database (express-pouchdb)'
-  const { version } = (await call(server, 'GET', '/')) as { version: string }
-  return `CouchDB ${version}`
-}
-
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]
-const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`
-
-/** Returns the median of the rounds' ratios, each of them, and the medians of both times. */
-function ratioOf(over: readonly number[], under: readonly number[]): string {
-  const ratios = over.map((value, index) => value / under[index])
-  const rounds = ratios.map((ratio) => ratio.toFixed(2)).join(', ')
-  return `**${median(ratios).toFixed(2)}** (${rounds}; ${seconds(median(over))} / ${seconds(median(under))})`
 }
 
 class Report {
@@ -259,12 +212,10 @@ class Report {
   readonly #rivals = new Map<string, number>()
 
   constructor(server: string, docs: number) {
-    const [cpu] = cpus()
     this.#head = [
       '# Results',
       '',
-      `${new Date().toISOString().slice(0, 10)}, ${server}, Node.js ${process.version}, ${cpus().length} x ${cpu.model}, ` +
-        `${Math.round(totalmem() / 1024 / MiB)} GiB; ${docs} documents of about 1.2 KB, database and server on one machine.`,
+      `${new Date().toISOString().slice(0, 10)}, ${server}, ${machine()}; ${docs} documents of about 1.2 KB, database and server on one machine.`,
       '',
       'Written by `npm run bench`. Ratios are of runs that followed each other, the median of all rounds; they hold where',
       'the absolute times do not.'

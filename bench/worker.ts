@@ -5,6 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import nano from 'nano'
 import { createMemoryWebhookStore, dbBackups } from '../lib/index.js'
 import type { DatabaseNames } from '../types/index.js'
+import { changeSome, serverOf } from './dataset.js'
 import { watchLoop } from './idle.js'
 import { type Turn, TurnWatch } from './turns.js'
 
@@ -17,6 +18,12 @@ export interface Job {
   id?: string
   /** File to upload, or to download to; the body of a request that appends. */
   file?: string
+  /** Reads everything, where it backs up. */
+  full?: boolean
+  /** Backs up so many times, one after the other; what it took is of the last. */
+  times?: number
+  /** Before each backup, so many components change. */
+  changed?: number
   /** Compares only, where it restores. */
   dryRun?: boolean
   /** Ids of components that a restore leaves alone. */
@@ -46,6 +53,10 @@ export interface Result {
   docs: number
   rawBytes: number
   storedBytes: number
+  /** What the backup added to the database that keeps it. */
+  addedBytes: number
+  /** Of each backup, where there are several. */
+  each?: { ms: number; addedBytes: number }[]
   firstByteMs?: number
   writes?: number
 }
@@ -88,7 +99,8 @@ async function main(): Promise<void> {
     longTurns: long,
     docs: summary.doc_count,
     rawBytes: sum('raw_bytes'),
-    storedBytes: sum('stored_bytes')
+    storedBytes: sum('stored_bytes'),
+    addedBytes: summary.added_bytes ?? sum('stored_bytes')
   } satisfies Result)
   await app.close()
 }
@@ -140,12 +152,8 @@ async function run(
   app: FastifyInstance,
   job: Job,
   origin: string
-): Promise<{ id: string; firstByteMs?: number; writes?: number }> {
-  if (job.operation === 'backup') {
-    const { id, finished } = await app.dbBackups.start()
-    await finished
-    return { id }
-  }
+): Promise<Pick<Result, 'id' | 'each' | 'firstByteMs' | 'writes'>> {
+  if (job.operation === 'backup') return backUp(app, job)
   const id = job.id as string
   if (job.operation === 'download') {
     const { body } = await app.dbBackups.get(id)
@@ -168,6 +176,21 @@ async function run(
   const { databases } = await finished
   const writes = Object.values(databases).reduce((sum, { created, changed }) => sum + created + changed, 0)
   return { id, writes }
+}
+
+async function backUp(app: FastifyInstance, job: Job): Promise<Pick<Result, 'id' | 'each'>> {
+  const each: Result['each'] = []
+  let id = ''
+  for (let time = 0; time < (job.times ?? 1); time++) {
+    if (job.changed)
+      await changeSome(serverOf(job.url), (job.databases as DatabaseNames).components, job.changed)
+    const startedAt = performance.now()
+    const started = await app.dbBackups.start(job.full ? { full: true } : {})
+    id = started.id
+    const { added_bytes } = await started.finished
+    each.push({ ms: performance.now() - startedAt, addedBytes: added_bytes ?? Number.NaN })
+  }
+  return { id, each }
 }
 
 /**

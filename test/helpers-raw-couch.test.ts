@@ -1,5 +1,5 @@
 import t from 'tap'
-import { startRawCouch } from './helpers/raw-couch.js'
+import { secondOfCreation, startRawCouch } from './helpers/raw-couch.js'
 import { HOSTILE_STRINGS, LOSSY_MEMBERS } from './helpers/seed.js'
 
 async function setup(t: { teardown(close: () => Promise<void>): void }) {
@@ -167,4 +167,51 @@ t.test('attachments', async (t) => {
   t.equal(leaf?.attachments.get('q')?.data.toString(), 'of q')
   const missing = await call('PUT', '/db/o?new_edits=false', multipart(document.replace('"m"', '"o"')), type)
   t.match(missing, { status: 412, text: /missing_stub/ })
+})
+
+t.test('purges single leaves', async (t) => {
+  const { call } = await setup(t)
+  const leaf = (hash: string, v: number) => `{"_id":"a","_rev":"2-${hash}","v":${v}}`
+  await call('POST', '/db/_bulk_docs', `{"new_edits":false,"docs":[${leaf('aa', 1)},${leaf('ff', 2)}]}`)
+  const before = (await call('GET', '/db/_changes')).json()
+  const purge = async (body: object) => (await call('POST', '/db/_purge', JSON.stringify(body))).json()
+  const purges = async () => Number.parseInt((await call('GET', '/db')).json().purge_seq, 10)
+
+  t.match(await purge({ a: ['2-ff'] }), { purged: { a: ['2-ff'] } })
+  const changes = async (since: string) =>
+    (await call('GET', `/db/_changes?include_docs=true&since=${since}`)).json()
+  const after = await changes(before.last_seq)
+  t.match(after.results, [{ id: 'a', changes: [{ rev: '2-aa' }], doc: { v: 1 } }], 'the next leaf wins')
+  t.equal(await purges(), 1)
+  t.match(await purge({ a: ['2-aa'], nobody: ['1-x'] }), { purged: { a: ['2-aa'], nobody: [] } })
+  t.equal(await purges(), 3, 'ids that no document has count as well')
+  t.match(await changes(after.last_seq), { results: [], last_seq: after.last_seq }, 'no row tells')
+  t.same((await changes('0')).results, [])
+  t.match((await call('GET', '/db')).json(), { doc_count: 0, doc_del_count: 0 })
+})
+
+t.test('answers sequences of an earlier database of the same name from the start', async (t) => {
+  const { couch, call } = await setup(t)
+  for (const id of ['a', 'b']) await call('PUT', `/db/${id}`, '{}')
+  const { last_seq } = (await call('GET', '/db/_changes')).json()
+  const created = couch.store.get('db')?.created
+  await call('DELETE', '/db')
+  await call('PUT', '/db')
+  t.not(couch.store.get('db')?.created, created)
+  const empty = (await call('GET', `/db/_changes?since=${last_seq}`)).json()
+  t.match(empty, { results: [], last_seq: /^0-/, pending: 0 })
+  for (const id of ['c', 'd', 'e']) await call('PUT', `/db/${id}`, '{}')
+  const anew = (await call('GET', `/db/_changes?since=${last_seq}&limit=2`)).json()
+  t.match(anew, { results: [{ id: 'c' }, { id: 'd' }], pending: 1 })
+  t.match((await call('GET', '/db/_changes?since=2')).json().results, [{ id: 'e' }])
+})
+
+t.test('tells the second of creation as CouchDB does, where it is asked to', async (t) => {
+  const couch = await startRawCouch({ created: secondOfCreation })
+  t.teardown(() => couch.close())
+  const before = Math.floor(Date.now() / 1000)
+  await fetch(`${couch.url}/db`, { method: 'PUT' })
+  const reply = await fetch(`${couch.url}/db`)
+  const { instance_start_time } = (await reply.json()) as { instance_start_time: string }
+  t.ok(Number(instance_start_time) >= before && Number(instance_start_time) <= Date.now() / 1000)
 })

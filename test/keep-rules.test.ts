@@ -185,7 +185,7 @@ t.test('backups of the future and of unknown times stay, and take no place of ot
     backup(NOW + 1, { id: 'future' }),
     backup(8.64e15, { id: 'last day' }),
     backup(NOW + 1, { id: 'failed in the future', state: 'failed' }),
-    backup(NOW, { id: 'now' }),
+    backup(NOW, { id: 'now, the newest' }),
     backup(NOW - DAY, { id: 'yesterday' }),
     backup(1, { id: 'first day' })
   ]
@@ -197,10 +197,21 @@ t.test('backups of the future and of unknown times stay, and take no place of ot
     }
     for (const id of ['future', 'last day']) t.strictSame(reasons[id], ['in the future'])
     t.strictSame(reasons['failed in the future'], ['failed lately'])
-    t.ok(reasons.now!.includes('newest good backup'))
+    t.ok(reasons['now, the newest']!.includes('newest good backup'))
     for (const id of ['yesterday', 'first day']) t.strictSame(reasons[id], ['no rule keeps it'])
   }
   t.strictSame(kept(candidates.slice(-1), { yearly: 1, within: '999y9999m99999d999999h' }), ['first day'])
+})
+
+t.test('the backup that was made last stays, where the clock was set back before it', async (t) => {
+  const id = (stamp: number) => `03_ibp_db_backup_${stamp}`
+  const nights = Array.from({ length: 9 }, (_, i) => backup(NOW - i * DAY, { id: id(NOW - i * DAY) }))
+  const last = backup(NOW - 400 * DAY, { id: id(NOW + 1) })
+  const reasons = reasonsOf([last, ...nights], { daily: 3 })
+  t.strictSame(reasons[last.id], ['newest good backup'])
+  t.equal(kept([last, ...nights], { daily: 3 }).length, 4)
+  const longer = backup(NOW - 500 * DAY, { id: id(10 ** 13) })
+  t.ok(kept([longer, last, ...nights], { daily: 3 }).includes(longer.id), 'a longer number is a larger one')
 })
 
 t.test('of backups of one time the one with the later id is the newer', async (t) => {
@@ -335,7 +346,7 @@ t.test('the order in which backups are given does not matter', async (t) => {
   )
 })
 
-t.test('no more are kept than the rules name', async () => {
+t.test('no more are kept than the rules name, and the one that was made last', async () => {
   fc.assert(
     fc.property(arbitraryCandidates, arbitraryRules, (candidates, rules) => {
       const plain = candidates
@@ -344,7 +355,7 @@ t.test('no more are kept than the rules name', async () => {
       const { last = 0, hourly = 0, daily = 0, weekly = 0, monthly = 0, yearly = 0 } = rules
       const most = last + hourly + daily + weekly + monthly + yearly
       const keep = { last, hourly, daily, weekly, monthly, yearly }
-      return keptOf(plain, { keep, keepFailed: 0, legacy: true, now: NOW }).length <= Math.max(1, most)
+      return keptOf(plain, { keep, keepFailed: 0, legacy: true, now: NOW }).length <= Math.max(1, most) + 1
     }),
     { numRuns: 300 }
   )

@@ -43,7 +43,7 @@ function simulated(candidates: readonly KeepCandidate[], rules: KeepOptions, mos
   let stored = [...candidates]
   for (let number = 1; number <= most; number++) {
     const now = night(number)
-    stored = [...stored, backup(now, { id: `new ${number}` })]
+    stored = [...stored, backup(now, { id: `new backup ${now}` })]
     const removed = decide(stored, { ...rules, now }).filter(({ keep }) => !keep)
     for (const { id } of removed) if (!id.startsWith('new')) gone.set(id, now)
     stored = stored.filter(({ id }) => removed.every((one) => one.id !== id))

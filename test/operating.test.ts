@@ -11,8 +11,6 @@ import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { shellBlocks } from './helpers/shell-page.js'
 
-const FAILED = '03_ibp_db_backup_9592924104038'
-
 /** Returns the blocks of one section. */
 function section(heading: string) {
   const found = shellBlocks('docs/operating.md').filter((block) => block.heading === heading)
@@ -45,7 +43,7 @@ t.test('the commands of the page on operating', async (t) => {
   const example = await startExample(t, '--memory', '--prefix-db', prefixFor(t))
   const components = example.couch.use<Record<string, unknown>>(`${example.prefix}_components`)
   await load(example.couch.use(`${example.prefix}_components`), seedDocuments({ count: 30, size: 300_000 }))
-  const shell = openOperatorShell(t, { 'console.env': environmentFile(example) }, { KEEP: '1' })
+  const shell = openOperatorShell(t, { 'console.env': environmentFile(example) })
   const run = async (heading: string) => {
     let printed = ''
     for (const block of section(heading)) printed += await shell.run(block)
@@ -96,49 +94,12 @@ t.test('the commands of the page on operating', async (t) => {
     t.match((await system(example).get('00_settings_athena')).access_list, settings.access_list)
   })
 
-  t.test('delete old backups, of which only complete ones count', async (t) => {
-    await system(example).insert(
-      { type: 'athena_backup', in_progress: false, error: 'failed', dbs: {} },
-      FAILED
-    )
-    const others = (ids: string[]) => ids.filter((id) => !id.includes(first.slice(17)))
-    const before = await idsOf(example)
-    t.ok(before.length > others(before).length + 5, 'the first backup has chunks')
-    t.equal(await run('Delete old backups'), `${first} deleted\n`)
-    t.strictSame(await idsOf(example), others(before), 'only its parts are deleted')
-    t.match(
-      await failing('Check a copy'),
-      new RegExp(`^${second} whole\n${FAILED} NOT USABLE\nended with 1\n$`)
-    )
-    t.equal(await run('Delete old backups'), '', 'the second time there is nothing to delete')
-  })
-
-  t.test('a backup is not deleted while an operation runs', async (t) => {
-    const third = await backUp(example)
-    const { _rev } = await system(example).get('athena_backup_lease')
-    const lease = {
-      _rev,
-      type: 'athena_backup_lease',
-      operation: 'restore',
-      id: 'x',
-      instance: 'x',
-      claim: 'x',
-      beat: 0
-    }
-    await system(example).insert(lease, 'athena_backup_lease')
-    t.equal(await failing('Delete old backups'), 'ended with 1\n')
-    const ids = await idsOf(example)
-    t.ok(ids.includes(second) && ids.includes(third))
-  })
-
   t.test(
     'each script ends with the exit code of the command line on a wrong key, and prints nothing',
     async (t) => {
       const wrong = environmentFile(example).replace(/(?<=BACKUPS_API_SECRET=).*/, 'wrong')
       writeFileSync(join(shell.directory, 'console.env'), wrong)
-      for (const heading of ['Check a copy', 'Delete old backups']) {
-        t.equal(await failing(heading), 'ended with 3\n', heading)
-      }
+      t.equal(await failing('Check a copy'), 'ended with 3\n')
       for (const [index, { code }] of section('Restore a part').entries()) {
         t.equal(await failing('Restore a part', index), 'ended with 3\n', code)
       }

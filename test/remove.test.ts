@@ -307,3 +307,30 @@ t.test('a removal that meets an append removes the backup all the same', async (
   t.strictSame(await dbBackups.list(), { ids: [newest] })
   t.strictSame(await stored.parts(), await stored.parts(newest))
 })
+
+t.test('a document that takes the place of a header is not deleted with the backup', async (t) => {
+  const { dbBackups, ids, on, stored } = await setup(t, 2)
+  const [first] = ids as [string]
+  const mine = { type: 'peer', mine: true }
+  const { app, ran } = await hostWith(t, on, new RegExp(`^PUT .*${first}`), async () => {
+    const { _rev } = await stored.db.get(first)
+    await stored.db.insert({ ...mine, _id: first, _rev } as never)
+  })
+  await app.dbBackups.remove(first)
+  t.ok(ran())
+  t.match(await stored.db.get(first), mine)
+  t.match(await dbBackups.list(), { ids: [ids[1]] })
+})
+
+t.test('a backup that appears while others are marked keeps the chunks that it lists', async (t) => {
+  const { ids, on, stored } = await setup(t, 2)
+  const [first] = ids as [string]
+  const chunks = await stored.parts(first)
+  let clone = ''
+  const { app } = await hostWith(t, on, new RegExp(`^PUT .*${first}`), async () => {
+    clone = await stored.clone(first)
+  })
+  t.match(await app.dbBackups.remove(first), { parts: 0 })
+  t.strictSame(await stored.parts(first), chunks)
+  t.ok((await app.dbBackups.list()).ids.includes(clone))
+})

@@ -115,8 +115,9 @@ const dueOf = ({ due, retryAt }: { due: number; retryAt?: number }) => ({
 
 function databaseLine(event: EventOf<'backup_database_finished'>): Line {
   const { id, database, summary } = event
-  const { missing, unreadable = [] } = summary
-  const fields = { id, database, ...durationOf(event), ...sizeOf([summary]) }
+  const { missing, unreadable = [], base, full_reason: fullReason } = summary
+  const shared = { ...(base && { base }), ...(fullReason && { fullReason }) }
+  const fields = { id, database, ...durationOf(event), ...sizeOf([summary]), ...shared }
   if (missing) return ['warn', `backup: database ${database} does not exist`, { ...fields, missing }]
   if (unreadable.length === 0) return ['info', `backup: ${database} finished`, fields]
   const message = `backup: ${database} finished without documents that could not be read`
@@ -124,9 +125,15 @@ function databaseLine(event: EventOf<'backup_database_finished'>): Line {
 }
 
 function backupLine(event: EventOf<'backup_finished'>): Line {
-  const { dbs, missing_databases: missing } = event.backup
+  const { dbs, missing_databases: missing, base } = event.backup
   const size = sizeOf(Object.values(dbs))
-  const fields = { id: event.id, ...endOf(event), ...size, ...(missing && { missing }) }
+  const fields = {
+    id: event.id,
+    ...endOf(event),
+    ...size,
+    ...(base && { base }),
+    ...(missing && { missing })
+  }
   const gaps = [
     ...(missing ? ['databases that do not exist'] : []),
     ...(size.unreadable > 0 ? ['documents that could not be read'] : [])
@@ -173,15 +180,24 @@ const MAX_ID = 120
 
 const named = ({ id, reason }: UnreadableDocument) => ({ id: id.slice(0, MAX_ID), reason })
 
+type SummedMember =
+  | 'doc_count'
+  | 'conflict_count'
+  | 'raw_bytes'
+  | 'stored_bytes'
+  | 'added_bytes'
+  | 'unreadable_count'
+
 function sizeOf(summaries: readonly StoredDatabaseSummary[]) {
-  const sum = (member: 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes' | 'unreadable_count') =>
+  const sum = (member: SummedMember) =>
     summaries.reduce((total, summary) => total + (summary[member] ?? 0), 0)
   return {
     documents: sum('doc_count'),
     unreadable: sum('unreadable_count'),
     conflicts: sum('conflict_count'),
     rawBytes: sum('raw_bytes'),
-    storedBytes: sum('stored_bytes')
+    storedBytes: sum('stored_bytes'),
+    addedBytes: sum('added_bytes')
   }
 }
 

@@ -43,6 +43,7 @@ export class Metrics {
         break
       case 'backup_finished':
         this.foundBackup(event.backup.end_timestamp)
+        this.#metrics.chainLength.set({}, event.backup.chain_length ?? 0)
         this.#ended(event, 'success')
         break
       case 'prune_finished':
@@ -117,6 +118,10 @@ export class Metrics {
     this.#metrics.documents.inc({ operation: 'backup', database, result: 'unreadable' }, unreadable)
     this.#metrics.rawBytes.inc({ database }, summary.raw_bytes)
     this.#metrics.storedBytes.inc({ database }, summary.stored_bytes)
+    const { raw_bytes: raw, added_bytes: added = 0, wasted_bytes: wasted = 0 } = summary
+    this.#metrics.addedBytes.inc({ database }, added)
+    this.#metrics.wastedShare.set({ database }, wasted === 0 ? 0 : wasted / (raw + wasted))
+    if (summary.full_reason) this.#metrics.fullReads.inc({ database, reason: summary.full_reason }, 1)
   }
 
   #restored({ database, dryRun, counts }: EventOf<'restore_database_finished'>): void {
@@ -147,8 +152,8 @@ function metricsOf(options: MetricsOptions) {
   const { Counter, Gauge, Histogram } = options.client
   const counter = (name: string, help: string, ...labelNames: string[]): PrometheusCounter =>
     sharedMetric(options, 'inc', { name, help, labelNames }, (all) => new Counter(all))
-  const gauge = (name: string, help: string): PrometheusGauge =>
-    sharedMetric(options, 'set', { name, help, labelNames: ['operation'] }, (all) => new Gauge(all))
+  const gauge = (name: string, help: string, ...labelNames: string[]): PrometheusGauge =>
+    sharedMetric(options, 'set', { name, help, labelNames }, (all) => new Gauge(all))
   const duration = {
     name: 'db_backups_duration_seconds',
     help: 'Time that operations took, by operation and outcome (success, failure).',
@@ -178,6 +183,26 @@ function metricsOf(options: MetricsOptions) {
       'Bytes that backed-up documents take where backups are kept, by database.',
       'database'
     ),
+    addedBytes: counter(
+      'db_backups_added_bytes_total',
+      'Bytes that backups have added where they are kept, by database.',
+      'database'
+    ),
+    fullReads: counter(
+      'db_backups_full_reads_total',
+      'Databases that were read in full, by database and reason.',
+      'database',
+      'reason'
+    ),
+    wastedShare: gauge(
+      'db_backups_wasted_share',
+      'Share of what the last backup of this instance reads of a database that no longer counts, 0 to 1.',
+      'database'
+    ),
+    chainLength: gauge(
+      'db_backups_chain_length',
+      'Backups before the last one of this instance that were each the base of the next.'
+    ),
     missing: counter(
       'db_backups_missing_databases_total',
       'Databases that did not exist when they were to be backed up, by database.',
@@ -204,18 +229,21 @@ function metricsOf(options: MetricsOptions) {
       "Restores whose clients' webhooks were called, by outcome (success, failure).",
       'outcome'
     ),
-    inProgress: gauge('db_backups_in_progress', 'Operations that this instance is running.'),
+    inProgress: gauge('db_backups_in_progress', 'Operations that this instance is running.', 'operation'),
     lastSuccess: gauge(
       'db_backups_last_success_timestamp_seconds',
-      'When the last successful operation ended. 0: there is no backup.'
+      'When the last successful operation ended. 0: there is no backup.',
+      'operation'
     ),
     nextRun: gauge(
       'db_backups_schedule_next_timestamp_seconds',
-      'When the schedule of this instance next sees to a backup.'
+      'When the schedule of this instance next sees to a backup.',
+      'operation'
     ),
     lastRun: gauge(
       'db_backups_schedule_last_success_timestamp_seconds',
-      'When this instance last saw that a scheduled run had its backup, whoever made it.'
+      'When this instance last saw that a scheduled run had its backup, whoever made it.',
+      'operation'
     ),
     scheduleFailures: counter(
       'db_backups_schedule_failures_total',

@@ -59,7 +59,10 @@ export class Operations implements DbBackups {
     this.#options = options
     this.#instance = new Instance(options, log, clock)
     const current = () => this.#toStart('backup')
-    this.#schedule = schedule && new Schedule(this.#instance, schedule, current, async () => undefined)
+    const after = async (set: DatabaseSet) => {
+      if (options.keep) await (await set.prune(this.#pruningBy({}))).finished
+    }
+    this.#schedule = schedule && new Schedule(this.#instance, schedule, current, after)
   }
 
   get schedule(): ScheduleState | undefined {
@@ -148,10 +151,14 @@ export class Operations implements DbBackups {
 
   async prune(options: PruneOptions = {}): Promise<PruneOutcome> {
     checkPruneOptions(options)
+    const request = this.#pruningBy(options)
+    return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
+  }
+
+  #pruningBy(options: PruneOptions): PruneRequest {
     const schedule = this.#schedule
     const comingRuns = schedule && ((now: number, newest?: number) => schedule.comingRuns(now, newest))
-    const request = pruningBy(options, this.#options, comingRuns)
-    return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
+    return pruningBy(options, this.#options, this.#instance.clock.now(), comingRuns)
   }
 
   /** Waits for the end of a removal. Its begin alone takes a place. */

@@ -156,22 +156,24 @@ export const removalOf = (id: string): PruneRequest => ({
 
 /**
  * Returns a request to remove what no rule keeps.
+ * @param now milliseconds since the epoch
  * @param comingRuns returns when backups are made from `now` on, given when the newest good one began
  * @throws InvalidParameterError when there is no rule, or a wrong one
  */
 export function pruningBy(
   options: PruneOptions,
   defaults: Pick<Required<PruneOptions>, 'keepFailed'> & Pick<PruneOptions, 'keep'>,
+  now: number,
   comingRuns?: ComingRuns
 ): PruneRequest {
   const { keep = defaults.keep, keepFailed = defaults.keepFailed, legacy = false, orphans = false } = options
   if (keep === undefined)
     throw new InvalidParameterError('options/keep is missing, and the option keep of the plugin as well')
   checkKeep(keep)
-  const rules = (): KeepOptions => ({ keep, keepFailed, legacy, now: Date.now() })
+  const rules: KeepOptions = { keep, keepFailed, legacy, now }
   return {
-    decide: (candidates) => decide(ownOf(candidates), rules()),
-    ...(comingRuns && { foresee: (candidates) => foresee(ownOf(candidates), rules(), comingRuns) }),
+    decide: (candidates) => decide(ownOf(candidates), rules),
+    ...(comingRuns && { foresee: (candidates) => foresee(ownOf(candidates), rules, comingRuns) }),
     orphans
   }
 }
@@ -195,9 +197,13 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
   if (state === 'running') return 'it is still being made'
   if (named.protected) return 'it is protected'
   const good = all.filter((one) => one.state === 'good' && one.system === undefined)
-  const isNewest = state === 'good' && good.every(({ id, at }) => id === named.id || at < named.at)
+  const isNewest = state === 'good' && (good.every(({ at }) => at <= named.at) || isLast(named, good))
   return isNewest ? 'it is the newest good backup' : undefined
 }
+
+/** Returns whether a backup was made after all others: ids grow, whatever the clock says. */
+const isLast = ({ id }: Candidate, all: readonly Candidate[]): boolean =>
+  all.every((other) => other.id.length < id.length || (other.id.length === id.length && other.id <= id))
 
 /** Reads all headers, oldest first. @throws UnknownLayoutError, DamagedBackupError, CouchError */
 async function candidatesIn(repository: Repository, system: string): Promise<Candidate[]> {

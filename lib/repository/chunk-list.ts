@@ -1,10 +1,9 @@
 import type { OrdinalSet } from '../ids/ordinal-set.js'
 import type { Steps } from '../waits/steps.js'
-import { type ChunkEntry, liveBytes, liveDocuments } from './layout.js'
+import { type ChunkEntry, isSmall, liveBytes, liveDocuments } from './layout.js'
 import { deadLines, linesOf } from './line-set.js'
 
-/** Chunks with less than so large a share of a whole one that may be listed: each costs a request to read. */
-const SMALL_SHARE = 0.5
+/** Small chunks that may be listed: each costs a request to read. */
 const MOST_SMALL = 8
 
 interface Listed {
@@ -64,10 +63,12 @@ export class ChunkList {
   /**
    * Chooses the chunks to write anew: those that waste most, until no more than a share of all bytes is waste,
    * and all small ones when they are many.
-   * @param whole bytes of a whole chunk
+   * @param usual bytes of most chunks
    */
-  toRewrite(share: number, whole: number): ChunkEntry[] {
+  toRewrite(share: number, usual: number): ChunkEntry[] {
     const all = this.entries
+    // Where a server takes no larger chunks, these cannot be joined.
+    const usualOf = ({ whole, raw }: ChunkEntry) => (whole ? raw : usual)
     const entries = all.filter(({ large }) => large === undefined)
     const chosen = new Set<ChunkEntry>()
     let wasted = sum(all, deadBytes)
@@ -81,7 +82,7 @@ export class ChunkList {
       if (wasted <= raw * share) break
       choose(entry)
     }
-    const small = entries.filter((entry) => chosen.has(entry) || liveBytes(entry) < whole * SMALL_SHARE)
+    const small = entries.filter((entry) => chosen.has(entry) || isSmall(liveBytes(entry), usualOf(entry)))
     if (small.length > MOST_SMALL) for (const entry of small) chosen.add(entry)
     return entries.filter((entry) => chosen.has(entry))
   }

@@ -8,7 +8,7 @@ import { idOf } from '../json/document.js'
 import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
 import type { ChunkPlaces } from './chunk-places.js'
 import type { Codec } from './codec.js'
-import type { ChunkEntry } from './layout.js'
+import { type ChunkEntry, isSmall } from './layout.js'
 import { LineMarks } from './line-marks.js'
 import { encodeLines } from './line-set.js'
 
@@ -32,6 +32,8 @@ interface Lines {
   /** Indexes, among these, of documents that had conflicting revisions. */
   conflicts: readonly number[]
   marks: LineMarks
+  /** Whether a chunk of more would not be taken. */
+  whole: boolean
 }
 
 /** What is known of a document beside its line. */
@@ -98,7 +100,7 @@ export class ChunkWriter {
   /** Adds a line. @returns a promise when too many chunks are being stored, to be waited for */
   add(line: Uint8Array, facts?: LineFacts): Promise<void> | undefined {
     if (this.#used > 0 && this.#used + line.length + 1 > this.#fill) {
-      return this.#store().then(() => this.#append(line, facts))
+      return this.#store(true).then(() => this.#append(line, facts))
     }
     this.#append(line, facts)
     return undefined
@@ -124,7 +126,7 @@ export class ChunkWriter {
   /** Adds a document too large for memory as its own chunk; `open` restarts its bytes for each attempt. */
   async addLarge(id: string, facts: LineFacts, open: () => AsyncIterable<Uint8Array>): Promise<void> {
     // Lines are numbered in the order of chunks: what came before goes first.
-    await this.#store()
+    await this.#store(false)
     const entry = await this.#storeLarge(id, facts, open)
     const marks = LineMarks.empty()
     marks.add(facts.print, LineMarks.LARGE)
@@ -135,7 +137,7 @@ export class ChunkWriter {
 
   /** Stores what is left. Returns the entries of all chunks since the last flush, in order. */
   async flush(): Promise<ChunkEntry[]> {
-    await this.#store()
+    await this.#store(false)
     await Promise.all(this.#storing)
     this.#check()
     return (await Promise.all(this.#entries.splice(0))).flat()
@@ -150,7 +152,8 @@ export class ChunkWriter {
     if (this.#failure) throw this.#failure.error
   }
 
-  async #store(): Promise<void> {
+  /** @param whole whether there is more to store, which had no room */
+  async #store(whole: boolean): Promise<void> {
     this.#check()
     if (this.#used === 0) return
     // A chunk of one long document is stored by itself: it may take several times as much as others.
@@ -164,7 +167,8 @@ export class ChunkWriter {
       count: this.#count,
       designs: this.#designs,
       conflicts: this.#conflicts,
-      marks: this.#marks
+      marks: this.#marks,
+      whole
     })
     this.#entries.push(stored)
     const settled = stored
@@ -211,7 +215,7 @@ export class ChunkWriter {
   }
 
   /** Stores one chunk. @returns `null` when its lines have to be divided, being larger than a request */
-  async #storeChunk({ bytes, count, designs, conflicts }: Lines): Promise<ChunkEntry | null> {
+  async #storeChunk({ bytes, count, designs, conflicts, whole }: Lines): Promise<ChunkEntry | null> {
     const output = this.#outputs.take(this.#codec.bound(bytes.length))
     const encoded = await this.#codec.encode(bytes, output)
     const most = this.#options.db.client.size.bytes
@@ -231,6 +235,7 @@ export class ChunkWriter {
       docs: count,
       design: designs.length,
       raw: bytes.length,
+      ...(whole && isSmall(bytes.length, this.#options.chunkBytes) && { whole }),
       ...(conflicts.length > 0 && { conflicts: encodeLines(OrdinalSet.of(conflicts), count) })
     }
   }
@@ -279,7 +284,8 @@ function halves({ bytes, ordinal, count, designs, conflicts, marks }: Lines): [L
       count: half,
       designs: before(designs),
       conflicts: before(conflicts),
-      marks: marks.slice(0, half)
+      marks: marks.slice(0, half),
+      whole: true
     },
     {
       bytes: bytes.subarray(end),
@@ -287,7 +293,8 @@ function halves({ bytes, ordinal, count, designs, conflicts, marks }: Lines): [L
       count: count - half,
       designs: after(designs),
       conflicts: after(conflicts),
-      marks: marks.slice(half, count)
+      marks: marks.slice(half, count),
+      whole: true
     }
   ]
 }

@@ -38,6 +38,8 @@ export interface ChunkEntry {
   sha256: string
   /** The key (see `largeKey`) of the one document of a chunk that is too large for memory. */
   large?: string
+  /** Present where the chunk has less than half the usual bytes, and no more were taken. */
+  whole?: true
   /** Lines (see `encodeLines`) whose documents had conflicting revisions. Absent where none had. */
   conflicts?: string
   /** What does not count in the backup that lists the chunk. Absent where all lines count. */
@@ -94,6 +96,9 @@ export interface StoredDatabase {
 
 /** Returns the bytes of a chunk's lines that count. */
 export const liveBytes = ({ raw, dead }: ChunkEntry): number => raw - (dead?.raw ?? 0)
+
+/** Returns whether a chunk with so many bytes of lines should be joined with others. @param usual those of most */
+export const isSmall = (bytes: number, usual: number): boolean => bytes < usual / 2
 
 /** Returns how many documents of a chunk count. */
 export const liveDocuments = ({ docs, dead }: ChunkEntry): number => docs - (dead?.docs ?? 0)

@@ -1,5 +1,6 @@
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import type { Wanted } from '../couch/requests.js'
 import { attachmentsIn, readStub } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps } from '../json/document.js'
 import { isOwnDocument } from '../own-documents.js'
@@ -14,10 +15,13 @@ export interface StoredPart extends Revision {
   bytes: number
 }
 
-/** Returns the documents that are the plugin's own: the console's may have such ids as well. */
-export async function ownParts(db: CouchDatabase, revisions: readonly Revision[]): Promise<StoredPart[]> {
+/**
+ * Returns the documents that are the plugin's own: the console's may have such ids as well. One that is asked
+ * for by its revision is returned even when it was deleted since.
+ */
+export async function ownParts(db: CouchDatabase, wanted: readonly Wanted[]): Promise<StoredPart[]> {
   const own: StoredPart[] = []
-  for await (const { id, doc } of db.bulkGet(revisions, { attachments: false })) {
+  for await (const { id, doc } of db.bulkGet(wanted, { attachments: false })) {
     const current = doc && (await inTurns(documentSteps(doc)))
     if (current?.rev && !current.deleted && isOwnDocument(id, current.type))
       own.push({ id, rev: current.rev, bytes: storedBytes(current) })
@@ -31,7 +35,10 @@ export async function deleteParts(db: CouchDatabase, parts: readonly Revision[])
   const failed = parts.filter((_, i) => results[i]?.error !== undefined)
   if (failed.length === 0) return
   // A conflict is with this instance, when the answer to an earlier attempt was lost.
-  const [left] = await ownParts(db, failed)
+  const [left] = await ownParts(
+    db,
+    failed.map(({ id }) => ({ id }))
+  )
   if (!left) return
   const { error = 'unknown', reason = '' } = results[parts.findIndex(({ id }) => id === left.id)]
   throw new CouchError(`deletion of ${left.id}`, { error, reason })

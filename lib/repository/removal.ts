@@ -71,7 +71,6 @@ export class Removal {
     // A complete backup lists all that it has made: it matters only who lists parts of others.
     this.#references = new References(store.db, (maker) => !options.remaining.has(maker))
     for (const id of options.remaining) this.#makers.set(id, 'backup')
-    for (const id of options.ids) this.#makers.set(id, 'removed')
   }
 
   /**
@@ -116,9 +115,9 @@ export class Removal {
       // Gone: somebody else was faster, or the answer to an earlier attempt was lost.
       if (!head) return latest
       latest = { ...head, bytes: head.storage ? 0 : ((await this.#db.size(id)) ?? 0) }
-      if (this.#options.dryRun) return latest
       try {
-        await this.#replace(head)
+        if (!this.#options.dryRun) await this.#replace(head)
+        this.#makers.set(id, 'removed')
         return latest
       } catch (error) {
         if (!isMissing(error) && (!isConflict(error) || attempt >= MARK_ATTEMPTS)) throw error

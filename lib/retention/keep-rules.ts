@@ -4,6 +4,7 @@ import { Calendar, isTime } from './calendar.js'
 import { durationOf, isSpan } from './duration.js'
 
 const DAY = 24 * 3_600_000
+const NEWEST = 'newest good backup'
 
 /** A backup, as the rules look at it. Times are milliseconds since the epoch; any number is taken. */
 export interface KeepCandidate {
@@ -53,6 +54,11 @@ export function decideBy(
   options: KeepOptions
 ): KeepDecision[] {
   const oldestFirst = [...candidates].sort(byTime)
+  // Ids grow whatever the clock says: one that was set back makes the newest backup look old.
+  const last = candidates
+    .filter(({ state }) => state === 'good')
+    .sort(byId)
+    .at(-1)
   const counted = oldestFirst.filter((candidate) => counts(candidate, options)).reverse()
   const byRules = new Map<KeepCandidate, string[]>()
   for (const [candidate, reason] of keptByRules(counted, options, calendar)) {
@@ -60,6 +66,7 @@ export function decideBy(
   }
   return oldestFirst.map((candidate) => {
     const reasons = [...keptAnyway(candidate, options), ...(byRules.get(candidate) ?? [])]
+    if (candidate === last && reasons.length === 0) reasons.push(NEWEST)
     if (reasons.length > 0) return { id: candidate.id, keep: true, reasons }
     const why = candidate.state === 'failed' ? 'failed' : 'no rule keeps it'
     return { id: candidate.id, keep: false, reasons: [why] }
@@ -98,7 +105,7 @@ function* keptByRules(
 ): Generator<Kept> {
   const [newest] = newestFirst
   if (!newest) return
-  yield [newest, 'newest good backup']
+  yield [newest, NEWEST]
   if (keep === 'athena') {
     yield* nearestToAges(newestFirst, now)
     return
@@ -147,6 +154,10 @@ function* nearestToAges(newestFirst: readonly KeepCandidate[], now: number): Gen
     yield [nearest, `age ${age} ${age === 1 ? 'day' : 'days'}`]
   }
 }
+
+/** Orders by the numbers in ids, which grow. */
+const byId = (a: KeepCandidate, b: KeepCandidate): number =>
+  a.id.length - b.id.length || (a.id < b.id ? -1 : Number(a.id > b.id))
 
 /** Orders from old to new, those of one time by id, and those of unknown time first. */
 function byTime(a: KeepCandidate, b: KeepCandidate): number {

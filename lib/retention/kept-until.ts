@@ -62,10 +62,11 @@ const onceMade = (candidate: KeepCandidate): KeepCandidate =>
   candidate.state === 'running' ? { ...candidate, state: 'good' } : candidate
 
 /** Ids of backups that are yet to be made begin with it; no real one does. */
-const FUTURE = 'future '
+const FUTURE = 'backup to be made at '
 
 const madeAt = (at: number): KeepCandidate => ({
-  id: FUTURE + at,
+  // Ids grow, the longer ones being later: this is longer than any real one.
+  id: FUTURE + String(at).padStart(20, '0'),
   at,
   state: 'good',
   protected: false,

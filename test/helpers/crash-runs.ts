@@ -10,7 +10,7 @@ import { type ServerProcess, type ServerReply, startServer } from './server-proc
 
 export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
 /** Milliseconds until the next server recovers a stale lease: seconds on an idle machine, more on a busy one. */
-const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
+export const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
 /** Rigs that run at a time. More than cores, since most of a run is waiting for the lease. */
 const JOBS = Number(process.env.CRASH_JOBS ?? 4)
 /** The same seed kills at the same requests. */
@@ -93,13 +93,13 @@ export class CrashRig {
   }
 
   /**
-   * Starts an operation, and kills the server when it sends one of its first `requests` requests to the database. The
-   * database may or may not get that request.
+   * Starts an operation, and kills the server when it sends one of its first `requests` requests to the database, but not
+   * one of the first `spared`. The database may or may not get that request.
    * @returns a description of the request
    */
-  async crash(requests: number, ask: () => Promise<unknown>): Promise<string> {
+  async crash(requests: number, ask: () => Promise<unknown>, spared = 0): Promise<string> {
     const { server } = this
-    const at = 1 + Math.floor(this.#random() * requests)
+    const at = 1 + spared + Math.floor(this.#random() * (requests - spared))
     const arrives = this.#random() < 0.5
     let count = 0
     let where = ''

@@ -38,6 +38,8 @@ export interface RawDocument {
 export interface RawDatabase {
   /** `instance_start_time` in the reply to `GET /<database>`. */
   created: string
+  /** Tells sequences of this database from those of an earlier one of the same name, which are answered from the start. */
+  incarnation: string
   purges: number
   partitioned: boolean
   q: number
@@ -61,12 +63,12 @@ export interface RawCouch {
 }
 
 /** The positions of a value in the bytes of a JSON text. */
-interface Span {
+export interface Span {
   start: number
   end: number
 }
 
-interface Member extends Span {
+export interface Member extends Span {
   key: string
   keyStart: number
 }
@@ -114,7 +116,8 @@ function open(json: Buffer, at: number, bracket: number): number {
   return skip(json, start + 1)
 }
 
-function elements(json: Buffer, at = 0): Span[] {
+/** Returns the positions of the elements of a JSON array at `at`. */
+export function elements(json: Buffer, at = 0): Span[] {
   const spans: Span[] = []
   for (let i = open(json, at, 0x5b); json[i] !== 0x5d; ) {
     const end = valueEnd(json, i)
@@ -125,7 +128,8 @@ function elements(json: Buffer, at = 0): Span[] {
   return spans
 }
 
-function members(json: Buffer, at = 0): Member[] {
+/** Returns the positions of the members of a JSON object at `at`. */
+export function members(json: Buffer, at = 0): Member[] {
   const found: Member[] = []
   for (let i = open(json, at, 0x7b); json[i] !== 0x7d; ) {
     const keyEnd = valueEnd(json, i)
@@ -369,14 +373,26 @@ const ok = (json: unknown, status = 200): Reply => ({ status, json })
 const notFound = (reason = 'missing') => new HttpError(404, 'not_found', reason)
 const flag = (query: URLSearchParams, name: string) => query.get(name) === 'true'
 
+export interface Creation {
+  /** Returns the `instance_start_time` of a database that is created now. Default: another one for each database. */
+  created?: () => string
+}
+
+let creations = 0
+
+const numberOfCreation = () => String(creations)
+
+/** Returns what CouchDB tells: databases that are created within a second have the same. */
+export const secondOfCreation = (): string => String(Math.floor(Date.now() / 1000))
+
 /**
  * Starts a small CouchDB in memory that keeps the bytes of documents as the client sent them. They pass through no JSON
  * parser between a write and a read, so that any changed byte was changed by a client and not by the database.
  */
-export async function startRawCouch(): Promise<RawCouch> {
+export async function startRawCouch({ created = numberOfCreation }: Creation = {}): Promise<RawCouch> {
   const store = new Map<string, RawDatabase>()
   const server = createServer((request, response) => {
-    serve(request, response, (call) => route(store, call))
+    serve(request, response, (call) => route(store, call, created))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -454,7 +470,11 @@ function send(response: ServerResponse, request: IncomingMessage, { status, json
  * Answers a call from the databases of `store`.
  * @throws HttpError where CouchDB refuses
  */
-export function route(store: Map<string, RawDatabase>, call: Call): Reply {
+export function route(
+  store: Map<string, RawDatabase>,
+  call: Call,
+  createdNow: () => string = numberOfCreation
+): Reply {
   const { method, path, query, body } = call
   const [name = '', first, ...rest] = path
   if (name === '') return ok({ couchdb: 'Welcome', version: '3.4.3' })
@@ -462,13 +482,16 @@ export function route(store: Map<string, RawDatabase>, call: Call): Reply {
   if (name === '_up') return ok({ status: 'ok' })
   if (!first && method === 'PUT') {
     if (store.has(name)) throw new HttpError(412, 'file_exists', 'The database could not be created.')
-    const created = String(++creations)
+    const incarnation = String(++creations)
+    const created = createdNow()
     const partitioned = flag(query, 'partitioned')
     const q = Number(query.get('q') ?? 2)
     if (!Number.isInteger(q) || q < 1) {
       throw new HttpError(400, 'bad_request', 'The `q` value should be a positive integer.')
     }
-    store.set(name, { created, partitioned, q, purges: 0, seq: 0, docs: new Map(), local: new Map() })
+    const counts = { purges: 0, seq: 0 }
+    const empty = { docs: new Map(), local: new Map() }
+    store.set(name, { created, incarnation, partitioned, q, ...counts, ...empty })
     return ok({ ok: true }, 201)
   }
   const database = store.get(name)
@@ -481,7 +504,7 @@ export function route(store: Map<string, RawDatabase>, call: Call): Reply {
     return ok({
       db_name: name,
       instance_start_time: database.created,
-      purge_seq: sequence(database, database.purges),
+      purge_seq: `${database.purges}-${database.label ?? 'raw'}`,
       update_seq: sequence(database, database.seq),
       props: database.partitioned ? { partitioned: true } : {},
       cluster: { q: database.q, n: 1, w: 1, r: 1, ...database.cluster },
@@ -510,12 +533,18 @@ export function route(store: Map<string, RawDatabase>, call: Call): Reply {
   return documentOf(database, call, first, rest)
 }
 
-let creations = 0
+const sequence = ({ label = 'raw', incarnation }: RawDatabase, seq: number) =>
+  `${seq}-${label}${incarnation && `.${incarnation}`}`
 
-const sequence = ({ label = 'raw' }: RawDatabase, seq: number) => `${seq}-${label}`
+/** Returns the place of a sequence in the feed: its start for one of an earlier database of the same name. */
+function placeOf(database: RawDatabase, since: string): number {
+  if (since === 'now') return database.seq
+  const incarnation = /\.(\d+)$/.exec(since)?.[1] ?? database.incarnation
+  return incarnation === database.incarnation ? Number.parseInt(since, 10) : 0
+}
 
 function changes(database: RawDatabase, { query }: Call): Reply {
-  const since = query.get('since') === 'now' ? database.seq : Number.parseInt(query.get('since') ?? '0', 10)
+  const since = placeOf(database, query.get('since') ?? '0')
   const limit = Number(query.get('limit') ?? Number.POSITIVE_INFINITY)
   const interval = Number(query.get('seq_interval') ?? 1)
   const all = [...database.docs.values()].filter(({ seq }) => seq > since).sort((a, b) => a.seq - b.seq)
@@ -651,9 +680,21 @@ function bulkGet(database: RawDatabase, { query, body }: Call): Reply {
   return ok(raw.add(']}'))
 }
 
+/** Purges leaves. Counts every id, as CouchDB does. A document that has leaves left gets another place in the feed. */
 function purge(database: RawDatabase, body: Buffer): Reply {
-  const purged: Record<string, string[]> = JSON.parse(body.toString())
-  for (const id of Object.keys(purged)) if (database.docs.delete(id)) database.purges++
+  const asked: Record<string, string[]> = JSON.parse(body.toString())
+  const purged: Record<string, string[]> = {}
+  for (const [id, revs] of Object.entries(asked)) {
+    database.purges++
+    const document = database.docs.get(id)
+    const gone = document?.leaves.filter(({ rev }) => revs.includes(rev)) ?? []
+    purged[id] = gone.map(({ rev }) => rev)
+    if (!document || gone.length === 0) continue
+    const leaves = document.leaves.filter((leaf) => !gone.includes(leaf))
+    const seq = ++database.seq
+    if (leaves.length > 0) database.docs.set(id, { ...document, seq, leaves })
+    else database.docs.delete(id)
+  }
   return ok({ purge_seq: null, purged }, 201)
 }
 

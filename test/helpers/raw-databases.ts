@@ -3,7 +3,7 @@ import nano from 'nano'
 import type { Test } from 'tap'
 import type { DatabaseNames } from '../../types/index.js'
 import { DATABASES, type TestDatabases } from './database.js'
-import { type RawCouch, startRawCouch } from './raw-couch.js'
+import { type Creation, type RawCouch, startRawCouch } from './raw-couch.js'
 
 export interface RawDatabases extends TestDatabases {
   raw: RawCouch
@@ -23,8 +23,8 @@ export type RawContent = Record<string, { rev?: string; rawId: string; body: str
 const LEASE_ID = 'athena_backup_lease'
 
 /** Creates empty databases on a server that keeps bytes, among them a backups database. */
-export async function setupRawDatabases(t: Test): Promise<RawDatabases> {
-  const raw = await startRawCouch()
+export async function setupRawDatabases(t: Test, creation: Creation = {}): Promise<RawDatabases> {
+  const raw = await startRawCouch(creation)
   t.teardown(() => raw.close())
   const other = () => {
     const prefix = `t${randomBytes(4).toString('hex')}_`

@@ -156,7 +156,9 @@ class Cluster implements SimulatedCluster, Messenger {
         docs: new Map(),
         local: new Map(),
         cluster: { n, w: quorum, r: quorum },
-        label: `copy${node}`
+        label: `copy${node}`,
+        // a node answers sequences of the others by their numbers
+        incarnation: ''
       }
       if (made) store.set(name, { ...made, ...own })
       else store.delete(name)

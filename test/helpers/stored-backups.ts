@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { StoredHeader } from '../../lib/repository/layout.js'
+import type { LogicalDatabase } from '../../types/index.js'
 import type { TestDatabases } from './database.js'
 
 const CHUNKS = { startkey: 'backup_', endkey: 'backup_\ufff0' }
@@ -38,24 +39,37 @@ export class StoredBackupsOf {
   }
 
   /** Returns the ids of the headers of removed backups. */
-  async marked(): Promise<string[]> {
-    const range = { startkey: '03_ibp_db_backup_', endkey: '03_ibp_db_backup_:', include_docs: true }
-    const { rows } = await this.db.list(range)
-    return rows
-      .filter(({ doc }) => (doc as { type?: string } | undefined)?.type === 'athena_backup_removed')
-      .map(({ id }) => id)
+  marked(): Promise<string[]> {
+    return this.#headers('athena_backup_removed')
   }
 
-  /** Returns the ids of all parts that headers list, without manifests' entries. */
+  async #headers(type: string): Promise<string[]> {
+    const range = { startkey: '03_ibp_db_backup_', endkey: '03_ibp_db_backup_:', include_docs: true }
+    const { rows } = await this.db.list(range)
+    return rows.filter(({ doc }) => (doc as { type?: string } | undefined)?.type === type).map(({ id }) => id)
+  }
+
+  /** Returns the ids of all parts that headers list, by their manifests too. */
   async listed(ids: readonly string[]): Promise<string[]> {
     const listed: string[] = []
     for (const id of ids) {
       const { storage } = await this.header(id)
-      for (const stored of Object.values(storage?.databases ?? {}))
-        for (const list of [stored.manifests, stored.chunks, stored.superseded])
-          for (const part of list) listed.push(part.id)
+      for (const { manifests, chunks, superseded } of Object.values(storage?.databases ?? {})) {
+        for (const part of [...manifests, ...chunks, ...superseded]) listed.push(part.id)
+        for (const { id: manifest } of manifests)
+          for (const part of JSON.parse(String((await this.db.get(manifest)).entries))) listed.push(part.id)
+      }
     }
     return [...new Set(listed)].sort()
+  }
+
+  /** Has a backup list the chunks of another for one database, whose documents are the same, in place of its own. */
+  async shareDatabase(id: string, base: string, database: LogicalDatabase): Promise<void> {
+    const { storage } = await this.header(base)
+    await this.change(id, (header) => {
+      header.storage.databases[database] = storage.databases[database]
+    })
+    for (const part of await this.parts(id)) if (part.includes(`_${database}_`)) await this.delete(part)
   }
 
   /** Has a backup list the chunks of another in place of its own, and deletes its own. */
@@ -71,11 +85,46 @@ export class StoredBackupsOf {
     }
   }
 
+  /** Returns the ids of all backups. */
+  async backups(): Promise<string[]> {
+    return (await this.#headers('athena_backup')).sort()
+  }
+
+  /** Returns the ids of those that have not failed. */
+  async good(): Promise<string[]> {
+    const ids = await this.backups()
+    const headers = await Promise.all(ids.map((id) => this.header(id)))
+    return headers.filter(({ error }) => error === undefined).map(({ _id }) => _id)
+  }
+
+  /** Writes a later backup that lists the chunks of another, and returns its id. */
+  async clone(base: string): Promise<string> {
+    const newest = (await this.backups()).at(-1) ?? base
+    const id = `03_ibp_db_backup_${BigInt(stampOf(newest)) + 1n}`
+    await this.db.insert({ ...(await this.header(base)), _id: id, _rev: undefined } as never)
+    return id
+  }
+
+  /**
+   * Tells what is wrong with what is stored: parts that no backup lists, or that are listed and missing, and headers of
+   * removed backups without parts. Empty when nothing is.
+   */
+  async flaws(): Promise<string[]> {
+    const [listed, parts] = [await this.listed(await this.backups()), await this.parts()]
+    const used = (marked: string) => parts.some((part) => part.includes(`_${stampOf(marked)}_`))
+    return [
+      ...parts.filter((part) => !listed.includes(part)).map((part) => `${part} is not listed`),
+      ...listed.filter((part) => !parts.includes(part)).map((part) => `${part} is missing`),
+      ...(await this.marked()).filter((id) => !used(id)).map((id) => `${id} has no parts`)
+    ]
+  }
+
   /** Moves a backup's chunks of the components into a manifest. @returns its id */
   async moveToManifest(id: string): Promise<string> {
     const manifest = `backup_manifest_${stampOf(id)}_components_000000`
     const { storage } = await this.header(id)
     const stored = storage.databases.components!
+    if (stored.chunks.length === 0) return manifest
     const entries = JSON.stringify(stored.chunks)
     await this.db.insert({
       _id: manifest,
@@ -88,7 +137,7 @@ export class StoredBackupsOf {
     await this.change(id, (header) => {
       header.storage.databases.components = {
         ...stored,
-        manifests: [{ id: manifest, chunks: stored.chunks.length, sha256 }],
+        manifests: [...stored.manifests, { id: manifest, chunks: stored.chunks.length, sha256 }],
         chunks: []
       }
     })

@@ -1,0 +1,136 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import nano from 'nano'
+import t, { type Test } from 'tap'
+import type { BackupEvent } from '../types/index.js'
+import { setupDatabases } from './helpers/database.js'
+import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
+import { buildHost, type HostOptions } from './helpers/host.js'
+import { poll } from './helpers/poll.js'
+import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
+
+const LEASE = 'athena_backup_lease'
+const timeouts = { lease: 2000 }
+const keep = { last: 1 }
+
+/** Stores four backups, the second and the third of which list chunks of those before, and builds a host on a proxy. */
+async function setup(t: Test, options: HostOptions = {}) {
+  const on = await setupDatabases(t)
+  const chunk = (stamp: number) => `backup_chunk_${stamp}_components_000000`
+  const ids = await fabricate(on, [
+    { at: 1001, chunks: 3 },
+    { at: 1002, shared: [chunk(1001)] },
+    { at: 1003, shared: [chunk(1002)] },
+    { at: 1004 }
+  ])
+  const proxy = await startFaultProxy(on.url)
+  t.teardown(() => proxy.close())
+  const events: BackupEvent[] = []
+  const host = await buildHost(t, {
+    on: { ...on, couch: nano(proxy.url) },
+    timeouts,
+    retry: { attempts: 6, wait: 100, longest: 200 },
+    onEvent: (event) => void events.push(event),
+    ...options
+  })
+  return { on, ids, proxy, events, dbBackups: host.app.dbBackups, stored: new StoredBackupsOf(on) }
+}
+
+/** Marks the first three backups as removed, and has a lease say that an instance does so which has died. */
+async function leave(stored: StoredBackupsOf, ids: readonly string[], system: string): Promise<void> {
+  for (const id of ids.slice(0, 3)) {
+    const { _rev } = await stored.db.get(id)
+    await stored.db.insert({
+      _id: id,
+      _rev,
+      type: 'athena_backup_removed',
+      storage: { layout: 2, system }
+    } as never)
+  }
+  const holder = {
+    operation: 'prune',
+    id: 'prune_1',
+    instance: 'dead',
+    claim: 'dead',
+    beat: 1,
+    settled: true
+  }
+  await stored.db.insert({ _id: LEASE, type: LEASE, ...holder, ttl: 1000 } as never)
+}
+
+t.test('what an instance that died has left of a removal is completed by another', async (t) => {
+  const { on, ids, stored } = await setup(t)
+  await leave(stored, ids, on.names.system)
+  const before = (await stored.flaws()).length
+  t.equal(before, 5, 'no backup lists the chunks of the first three')
+  const events: BackupEvent[] = []
+  const { app } = await buildHost(t, { on, timeouts, onEvent: (event) => void events.push(event) })
+  await poll('the completion', async () => ((await stored.flaws()).length === 0 ? true : undefined), 20_000)
+  await poll('its end', async () => events.find(({ type }) => type === 'prune_finished'))
+  t.match(
+    events.filter(({ type }) => /lease|recovered|prune/.test(type)),
+    [
+      { type: 'lease_taken_over', operation: 'prune' },
+      { type: 'recovered', operation: 'prune' },
+      { type: 'prune_started' },
+      { type: 'prune_finished', outcome: { removed: [], parts: 5 } }
+    ]
+  )
+  t.strictSame(await app.dbBackups.list(), { ids: ids.slice(3) })
+  await delay(2 * timeouts.lease)
+  t.equal(events.filter(({ type }) => type === 'prune_started').length, 1, 'it is done once')
+  await (await app.dbBackups.start()).finished
+})
+
+t.test('a start right after such a death does not wait for the completion', async (t) => {
+  const { on, ids, stored } = await setup(t)
+  await leave(stored, ids, on.names.system)
+  const { app } = await buildHost(t, { on, timeouts: { lease: 60_000 } })
+  const begun = await poll('a start', () => app.dbBackups.start().catch(() => undefined))
+  await begun.finished
+  t.strictSame((await app.dbBackups.list()).ids, [ids[3], begun.id])
+  await app.dbBackups.prune({ keep: { last: 2 } })
+  t.strictSame(await stored.flaws(), [])
+})
+
+for (const fault of [
+  'reply_lost',
+  'status_503',
+  'reset',
+  'cut_mid',
+  'duplicate'
+] as const satisfies Fault[]) {
+  for (const [what, match] of Object.entries({
+    'a mark': { method: 'PUT', path: /\/03_ibp_db_backup_1002/ },
+    'a deletion of chunks': { method: 'POST', path: /_bulk_docs/ }
+  })) {
+    t.test(`a removal outlives the fault ${fault} at ${what}`, async (t) => {
+      const { ids, proxy, dbBackups, stored } = await setup(t)
+      const rule = proxy.add({ fault, ...match })
+      const outcome = await dbBackups.prune({ keep })
+      t.ok(rule.hits > 0)
+      t.match(outcome, { removed: ids.slice(0, 3).map((id) => ({ id })), parts: 5 })
+      t.strictSame(await dbBackups.list(), { ids: ids.slice(3) })
+      t.strictSame(await stored.flaws(), [])
+    })
+  }
+}
+
+t.test('a chunk that the database does not delete is no success, and is deleted soon', async (t) => {
+  const { ids, proxy, dbBackups, events, stored } = await setup(t)
+  proxy.add({ fault: 'shard_500', method: 'POST', path: /_bulk_docs/ })
+  await t.rejects(dbBackups.prune({ keep }), { name: 'CouchError' })
+  t.strictSame(await dbBackups.list(), { ids: ids.slice(3) })
+  t.not((await stored.flaws()).length, 0)
+  t.notOk('operation' in (await stored.db.get(LEASE)), 'the lease is free')
+  await poll('the completion', async () => ((await stored.flaws()).length === 0 ? true : undefined), 20_000)
+  await poll('its end', async () => events.find(({ type }) => type === 'prune_finished'))
+  t.match(
+    events.filter(({ type }) => type.startsWith('prune')),
+    [
+      { type: 'prune_started' },
+      { type: 'prune_failed' },
+      { type: 'prune_started' },
+      { type: 'prune_finished' }
+    ]
+  )
+})
