@@ -22,16 +22,18 @@ export interface OperatorConsoleOptions {
   through?: (on: TestDatabases) => Promise<ServerScope>
   names?: DatabaseNames
   schedule?: ScheduleOptions
+  /** Databases of a console that has ended. Default: new ones. */
+  on?: TestDatabases
 }
 
 /** Starts the example's console with databases seeded as by `npm start`. It closes when the test ends. */
 export async function startConsole(
   t: Test,
-  { through, names, schedule }: OperatorConsoleOptions = {}
+  { through, names, schedule, on: given }: OperatorConsoleOptions = {}
 ): Promise<OperatorConsole> {
   // keep the faults that tests cause out of the output
   process.env.LOG_LEVEL ??= 'silent'
-  const on = await setupDatabases(t, { names })
+  const on = given ?? (await setupDatabases(t, { names }))
   await seed(on.couch, on.names)
   const couch = through ? await through(on) : on.couch
   const access = new Access(couch.use(on.names.system))

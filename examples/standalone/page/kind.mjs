@@ -26,7 +26,7 @@ export function kindOf({ in_progress, error, chain_length, base, dbs }) {
   if (in_progress || error || chain_length === undefined) return undefined
   const full = Object.entries(dbs).filter(([, { full_reason }]) => full_reason)
   if (base) {
-    const besides = full.length > 0 ? `, but for ${full.map(([name]) => name).join(' and ')}` : ''
+    const besides = full.length > 0 ? `; ${full.map(([name]) => name).join(' and ')} in full` : ''
     return `Based on the backup of ${dateTime(beganAt(base))}${besides}`
   }
   const reasons = [...new Set(full.map(([, database]) => whyFull(database)))]

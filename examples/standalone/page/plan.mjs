@@ -1,26 +1,27 @@
+import { beganAt } from './api.mjs'
 import { ageOf, aheadOf } from './backup-list.mjs'
 import { sentence } from './explain.mjs'
-import { bytes, count, dateTime } from './format.mjs'
+import { bytes, count, dateTime, minute } from './format.mjs'
 
 const find = (id) => document.getElementById(id)
 
 const RESULTS = {
-  made: () => 'made',
-  made_elsewhere: () => 'made by another server',
-  skipped: () => 'skipped, since a backup was young enough',
-  failed: ({ reason }) => `failed. ${sentence(reason)} It is tried again.`
+  made: () => 'Made',
+  made_elsewhere: ({ id }) => `The backup of ${dateTime(beganAt(id))} was there already`,
+  skipped: ({ id }) => `Skipped, since the backup of ${dateTime(beganAt(id))} was young enough`,
+  failed: ({ reason }) => `Failed: ${sentence(reason)} It is tried again`
 }
 
 /** Shows when the next backup is made, and how the last run of the schedule went. */
 export function showSchedule(schedule) {
   const next = find('next-run')
-  if (schedule) next.replaceChildren(dateTime(schedule.next), ' (', aheadOf(schedule.next), ')')
+  if (schedule) next.replaceChildren(minute(schedule.next), ' (', aheadOf(schedule.next), ')')
   else next.textContent = 'When somebody starts it: there is no schedule'
   const last = find('last-run')
-  last.parentElement.hidden = !schedule
+  for (const part of [last, last.previousElementSibling]) part.hidden = !schedule
   const run = schedule?.last
   last.classList.toggle('failed', run?.result === 'failed')
-  if (run) last.replaceChildren(ageOf(run.at), ': ', RESULTS[run.result](run))
+  if (run) last.replaceChildren(RESULTS[run.result](run), ' (', ageOf(run.at), ')')
   else last.textContent = 'None since the server has started'
 }
 
@@ -28,7 +29,7 @@ export function showSchedule(schedule) {
 export function showPruning({ removed, freed_bytes: freed }) {
   find('next-pruning').textContent =
     removed.length > 0
-      ? `Removes ${count(removed.length, 'backup')}, ${bytes(freed)}`
+      ? `Removes ${count(removed.length, 'backup')}, which frees ${bytes(freed)}`
       : 'Removes nothing: a rule keeps each backup'
 }
 
