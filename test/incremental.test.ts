@@ -1,48 +1,31 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
-import t, { type Test } from 'tap'
-import type { StoredHeader } from '../lib/repository/layout.js'
+import t from 'tap'
 import type { BackupSummary } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import {
   backUp,
   backUpRightly,
-  buildPair,
-  type ChainDatabases,
   change,
-  checkContent,
   contentOf,
   docs,
   documents,
   download,
+  headerOf,
   listedChunks,
   remove,
-  setupChain,
+  setupPair,
   truthOf
 } from './helpers/chain.js'
 import { DATABASES } from './helpers/database.js'
 import { difference } from './helpers/fingerprints.js'
-import { buildHost, type HostOptions } from './helpers/host.js'
+import { buildHost } from './helpers/host.js'
+import { startPagingProxy } from './helpers/paging-proxy.js'
 import { bytesOf } from './helpers/seed.js'
 
 const KEY = 'athena_components'
 
-/** Sources with some documents, and hosts on them. */
-async function setup(t: Test, options: HostOptions & { count?: number } = {}) {
-  const { count = 300, ...host } = options
-  const on = await setupChain(t)
-  await on.write(on.names.components, documents(count))
-  await on.write(on.names.sessions, documents(30))
-  await on.write(on.names.system, documents(30))
-  const pair = await buildPair(t, on, host)
-  return { on, pair, db: on.couch.use(on.names.components) }
-}
-
-const headerOf = async (on: ChainDatabases, id: string) =>
-  (await on.couch.use(on.names.backups).get(id)) as unknown as StoredHeader
-
 t.test('a backup after few changes takes what has not changed from the one before', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const first = await backUp(pair.chain)
   t.equal(first.base, undefined)
   t.equal(first.chain_length, 0)
@@ -70,7 +53,7 @@ t.test('a backup after few changes takes what has not changed from the one befor
   )
   const sum = Object.values(second.dbs).reduce((all, { added_bytes }) => all + added_bytes!, 0)
   t.equal(second.added_bytes, sum)
-  t.match((await headerOf(on, second.id)).storage, { layout: 3, chain: { base: first.id, length: 1 } })
+  t.match(await headerOf(on, second.id), { base: first.id, chain_length: 1, storage: { layout: 3 } })
 
   const third = await backUpRightly(t, on, pair, 'nothing changed')
   t.equal(third.base, second.id)
@@ -84,7 +67,7 @@ t.test('a backup after few changes takes what has not changed from the one befor
 })
 
 t.test('a client of the HTTP API gets incremental backups as well', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const api = apiOf(pair.chain)
   const first = await api.backup()
   await change(on, on.names.components, docs('doc_00003'))
@@ -94,7 +77,7 @@ t.test('a client of the HTTP API gets incremental backups as well', async (t) =>
 })
 
 t.test('full backups are made where they are asked for, and later ones build on them', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   await backUp(pair.chain)
   await change(on, on.names.components, docs('doc_00003'))
   const full = await backUp(pair.chain, { full: true })
@@ -110,7 +93,7 @@ t.test('full backups are made where they are asked for, and later ones build on 
 })
 
 t.test('what is created, changed, deleted, recreated and kept out comes and goes with it', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const { components } = on.names
   await backUp(pair.chain)
   const steps: Record<string, () => Promise<unknown>> = {
@@ -145,7 +128,7 @@ t.test('what is created, changed, deleted, recreated and kept out comes and goes
 })
 
 t.test('attachments, small and large, come and go', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const { components } = on.names
   await backUp(pair.chain)
   const attached = (_id: string, sizes: Record<string, number>, type = 'image/png') => {
@@ -177,7 +160,7 @@ t.test('attachments, small and large, come and go', async (t) => {
 })
 
 t.test('conflicts are counted exactly, and the winner is held', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const { components } = on.names
   await backUp(pair.chain)
   const leaf = (id: string, rev: string, more = {}) =>
@@ -221,210 +204,8 @@ t.test('conflicts are counted exactly, and the winner is held', async (t) => {
   }
 })
 
-/** Deletes the parts of a backup that `choose` returns. */
-async function harmChunk(on: ChainDatabases, id: string, harm: 'delete' | 'change') {
-  const [chunk] = await listedChunks(on, on.names.backups, id, 'components')
-  const db = on.couch.use(on.names.backups)
-  const stored = (await db.get(chunk!.id)) as object & { _rev: string }
-  if (harm === 'delete') await db.destroy(chunk!.id, stored._rev)
-  else await db.insert(stored as never)
-}
-
-/** What makes a backup one that reads components in full, and what it says then. */
-const REASONS: Record<
-  string,
-  { reason: RegExp; happens: (on: ChainDatabases, last: string) => Promise<unknown> }
-> = {
-  'the database was deleted and created again': {
-    reason: /^created_again$/,
-    async happens(on) {
-      if (on.real) await delay(1100)
-      await on.remake(on.names.components)
-      await on.write(on.names.components, documents(20, 'other'))
-    }
-  },
-  'the database was deleted and created again, empty': {
-    reason: /^created_again$/,
-    async happens(on) {
-      if (on.real) await delay(1100)
-      await on.remake(on.names.components)
-    }
-  },
-  'a document was purged': {
-    reason: /^purged$/,
-    async happens(on) {
-      const { rows } = await on.call('GET', `${on.names.components}/_all_docs?limit=1`)
-      await on.call('POST', `${on.names.components}/_purge`, { [rows[0].id]: [rows[0].value.rev] })
-    }
-  },
-  'a winning revision was purged': {
-    reason: /^purged$/,
-    async happens(on) {
-      const high = `1-${'f'.repeat(32)}`
-      await on.write(on.names.components, [{ _id: 'doc_00007', _rev: high, v: 'purged' }], false)
-      await on.call('POST', `${on.names.components}/_purge`, { doc_00007: [high] })
-    }
-  },
-  'a chunk of the base is missing': {
-    reason: /^damaged_base$/,
-    happens: (on, last) => harmChunk(on, last, 'delete')
-  },
-  'a chunk of the base is at another revision': {
-    reason: /^damaged_base$/,
-    happens: (on, last) => harmChunk(on, last, 'change')
-  },
-  'most documents changed': {
-    reason: /^mostly_changed$/,
-    // with few documents it does not matter
-    happens: async (on) => {
-      await on.write(on.names.components, documents(1500, 'more'))
-    }
-  },
-  'the base is of an earlier layout': {
-    reason: /^earlier_layout$/,
-    async happens(on, last) {
-      const db = on.couch.use(on.names.backups)
-      const header = await headerOf(on, last)
-      const { chain: _, ...storage } = header.storage as StoredHeader['storage'] & { chain?: object }
-      const databases = Object.entries(storage.databases).map(([name, stored]) => {
-        const { index: _, ...earlier } = stored as typeof stored & { index?: object }
-        return [name, earlier]
-      })
-      await db.insert({
-        ...header,
-        storage: { ...storage, layout: 2, databases: Object.fromEntries(databases) }
-      } as never)
-    }
-  }
-}
-
-for (const [what, { reason, happens }] of Object.entries(REASONS)) {
-  t.test(`full: ${what}`, async (t) => {
-    const { on, pair } = await setup(t)
-    const { id } = await backUp(pair.chain)
-    await happens(on, id)
-    const second = await backUpRightly(t, on, pair, what)
-    const { base, full_reason, reused_chunks } = second.dbs[KEY]!
-    t.equal(base, undefined)
-    t.match(full_reason, reason)
-    t.equal(reused_chunks, 0)
-    await on.age(on.names.components)
-    await change(on, on.names.components, docs('doc_00001'))
-    await backUpRightly(t, on, pair, 'after that')
-  })
-}
-
-t.test('full: the sequences of the database went back', async (t) => {
-  const { on, pair } = await setup(t)
-  if (!on.raw) return t.comment('only where the files of the server can be put back')
-  await backUp(pair.chain)
-  const database = on.raw.store.get(on.names.components)!
-  const earlier = { ...database, docs: new Map(database.docs) }
-  await change(on, on.names.components, docs('doc_00001', 'doc_00002', 'lost'))
-  await backUp(pair.chain)
-  on.raw.store.set(on.names.components, earlier)
-  const third = await backUpRightly(t, on, pair, 'an earlier state of the files')
-  t.equal(third.dbs[KEY]!.base, undefined)
-  t.equal(third.dbs[KEY]!.full_reason, 'sequence_reset')
-})
-
-t.test('full: other types are left out', async (t) => {
-  const { on, pair } = await setup(t)
-  await change(on, on.names.components, [{ _id: 'kept', type: 'cache' } as { _id: string }])
-  await backUp(pair.chain)
-  const other = await buildPair(t, on, { excludeTypes: ['cache'] })
-  const truth = await truthOf(on, on.names, ['cache'])
-  const second = await backUp(other.chain)
-  await checkContent(t, other, second, truth, 'without a type')
-  t.equal(second.dbs[KEY]!.base, undefined)
-  t.equal(second.dbs[KEY]!.full_reason, 'excluded_types')
-  const third = await backUpRightly(t, on, pair, 'with the type again')
-  t.equal(third.dbs[KEY]!.full_reason, 'excluded_types')
-})
-
-t.test('full: the base did not have the database', async (t) => {
-  const { on, pair } = await setup(t, { count: 0 })
-  const { sessions } = on.names
-  await on.call('DELETE', on.names.components)
-  const first = await backUp(pair.chain)
-  t.equal(first.dbs[KEY]!.missing, true)
-  t.equal((await backUp(pair.chain)).dbs[KEY]!.missing, true, 'while it is missing')
-  await on.remake(on.names.components)
-  await on.age(on.names.components)
-  await on.write(on.names.components, documents(10))
-  await change(on, sessions, docs('doc_00001'))
-  const second = await backUpRightly(t, on, pair, 'it is there now')
-  t.equal(second.dbs[KEY]!.full_reason, 'not_in_base')
-  t.match(second.dbs.athena_sessions!.base, /^03_/, 'the others are not read in full')
-})
-
-t.test('full: the chain is as long as the option allows', async (t) => {
-  const { on, pair } = await setup(t, { incremental: { chain: 2 } })
-  const lengths: unknown[] = []
-  for (let round = 0; round < 5; round++) {
-    await change(on, on.names.components, docs('doc_00001'))
-    const { chain_length, dbs } = await backUpRightly(t, on, pair, `round ${round}`)
-    lengths.push([chain_length, dbs[KEY]!.full_reason])
-  }
-  const expected = [0, 1, 2, 0, 1].map((length, round) => [
-    length,
-    length > 0 ? undefined : round > 0 ? 'chain_too_long' : 'no_base'
-  ])
-  t.strictSame(lengths, expected)
-})
-
-t.test('full: documents of the base could not be read', async (t) => {
-  const { on, pair } = await setup(t, { retry: { attempts: 2, wait: 1, longest: 1 } })
-  const { components } = on.names
-  if (!on.raw) return t.comment('the raw server makes a document readable again without writing it')
-  await change(on, components, [
-    { _id: 'bad', _attachments: { a: { content_type: 'text/plain', data: 'eA==' } } } as { _id: string }
-  ])
-  const attachment = on.raw.store.get(components)!.docs.get('bad')!.leaves[0]!.attachments.get('a')!
-  attachment.encoded = true
-  const first = await backUp(pair.chain)
-  t.equal(first.dbs[KEY]!.unreadable_count, 1)
-  attachment.encoded = false
-  const second = await backUpRightly(t, on, pair, 'it can be read now')
-  t.equal(second.dbs[KEY]!.base, undefined)
-  t.equal(second.dbs[KEY]!.full_reason, 'unreadable_documents')
-})
-
-t.test('a database that is made anew within a second is not taken for the one before', async (t) => {
-  const anew: Record<string, (on: ChainDatabases) => Promise<unknown>> = {
-    'it is empty': async () => {},
-    'it has as many other documents': (on) => on.write(on.names.components, documents(5, 'other')),
-    'it has other documents, each written twice': async (on) => {
-      await on.write(on.names.components, documents(5, 'other'))
-      await change(on, on.names.components, documents(5, 'other', 1) as { _id: string }[])
-    },
-    'it has some of the same documents, written often': async (on) => {
-      await on.write(on.names.components, documents(2))
-      for (let v = 1; v < 8; v++)
-        await change(on, on.names.components, documents(2, 'doc', v) as { _id: string }[])
-    }
-  }
-  for (const [what, fill] of Object.entries(anew)) {
-    const { on, pair } = await setup(t, { count: 0 })
-    await backUp(pair.chain)
-    // so that all of it is done within one second
-    await delay(1000 - (Date.now() % 1000) + 5)
-    await on.remake(on.names.components)
-    await on.write(on.names.components, documents(5))
-    await backUp(pair.chain)
-    const created = (await on.call('GET', on.names.components)).instance_start_time
-    await on.remake(on.names.components)
-    await fill(on)
-    const again = (await on.call('GET', on.names.components)).instance_start_time
-    t.comment(`${what}: ${created === again ? 'within the same second' : 'a second later'}`)
-    await backUpRightly(t, on, pair, what)
-    await change(on, on.names.components, docs('one more'))
-    await backUpRightly(t, on, pair, `${what}, and again`)
-  }
-})
-
 t.test('an incremental backup does everything that a full one does', async (t) => {
-  const { on, pair } = await setup(t, { count: 600 })
+  const { on, pair } = await setupPair(t, { count: 600 })
   const { components } = on.names
   await on.write(components, documents(4, 'big', 0, 1_200_000))
   await on.write(components, [{ _id: '_design/d', views: {} }])
@@ -534,7 +315,7 @@ t.test('an incremental backup does everything that a full one does', async (t) =
 })
 
 t.test('a backup stays whole when the ones it was built on are removed by hand', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const backups = on.couch.use(on.names.backups)
   const made: BackupSummary[] = []
   const held: Buffer[] = []
@@ -558,7 +339,7 @@ t.test('a backup stays whole when the ones it was built on are removed by hand',
 })
 
 t.test('a backup is built on the last one that is good', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const good = await backUp(pair.chain)
   const backups = on.couch.use(on.names.backups)
   await change(on, on.names.components, docs('doc_00001'))
@@ -574,7 +355,7 @@ t.test('a backup is built on the last one that is good', async (t) => {
 t.test(
   'backups that lie in the system database are incremental too, and hold nothing of themselves',
   async (t) => {
-    const { on, pair } = await setup(t)
+    const { on, pair } = await setupPair(t)
     const { backups: _, ...names } = on.names
     const host = await buildHost(t, { on, databases: names })
     const inside = { chain: host, full: pair.full }
@@ -590,7 +371,7 @@ t.test(
 )
 
 t.test('design documents of any age are restored after the others', async (t) => {
-  const { on, pair } = await setup(t)
+  const { on, pair } = await setupPair(t)
   const { components } = on.names
   await on.write(components, [{ _id: '_design/d', validate_doc_update: 'function () {}' }])
   await backUp(pair.chain)
@@ -603,4 +384,52 @@ t.test('design documents of any age are restored after the others', async (t) =>
   t.equal(difference(truth.components!, (await truthOf(on, names)).components!), '')
   const { results } = await on.call('GET', `${names.components}/_changes?seq_interval=1`)
   if (on.raw) t.equal(results.at(-1).id, '_design/d')
+})
+
+t.test('conflicts and design documents are still known in chunks that are written anew', async (t) => {
+  const { on, pair } = await setupPair(t, { incremental: { chain: 1000, waste: 0.05 } })
+  const { components, backups } = on.names
+  const low = (id: string) => ({ _id: id, _rev: `1-${'0'.repeat(32)}`, v: 'low' })
+  await on.write(components, [low('doc_00001'), low('doc_00030'), low('doc_00150')], false)
+  await on.write(components, [{ _id: '_design/d', views: {} }])
+  const makers = async (id: string) =>
+    (await listedChunks(on, backups, id, 'components'))
+      .filter(({ conflicts }) => conflicts)
+      .map(({ id }) => id)
+  const first = await backUpRightly(t, on, pair, 'full')
+  t.equal(first.dbs[KEY]!.conflict_count, 3)
+  const before = await makers(first.id)
+  await change(on, components, documents(60, 'doc', 1).slice(31) as { _id: string }[])
+  const second = await backUpRightly(t, on, pair, 'many changed')
+  const after = await makers(second.id)
+  t.ok(after.length > 0 && after.every((id) => !before.includes(id)), 'what had conflicts is in new chunks')
+  t.equal(second.dbs[KEY]!.conflict_count, 3)
+  await on.write(components, [{ ...low('doc_00030'), _deleted: true }])
+  await remove(on, components, 'doc_00001')
+  const third = await backUpRightly(t, on, pair, 'one is resolved, and a loser comes up')
+  t.equal(third.dbs[KEY]!.conflict_count, 1)
+  const listed = await listedChunks(on, backups, third.id, 'components')
+  const designs = listed.reduce((sum, { design }) => sum + design, 0)
+  t.equal(designs, 1, 'the design document is known as one')
+})
+
+t.test('a backup asks the database as often when the chain is long', async (t) => {
+  const { on } = await setupPair(t)
+  let requests = 0
+  const proxy = await startPagingProxy(t, on.url, {
+    page: undefined,
+    async before() {
+      requests++
+    }
+  })
+  const host = await buildHost(t, { on, couch: proxy.couch, databases: on.names })
+  const counts: number[] = []
+  for (let round = 0; round < 16; round++) {
+    await change(on, on.names.components, docs('doc_00001'))
+    requests = 0
+    await backUp(host)
+    counts.push(requests)
+  }
+  const [few, many] = [Math.min(...counts.slice(1, 4)), Math.min(...counts.slice(-3))]
+  t.ok(many <= few + 4, `requests of each: ${counts}`)
 })

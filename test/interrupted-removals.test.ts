@@ -97,7 +97,8 @@ for (const fault of [
   'status_503',
   'reset',
   'cut_mid',
-  'duplicate'
+  'duplicate',
+  'shard_500'
 ] as const satisfies Fault[]) {
   for (const [what, match] of Object.entries({
     'a mark': { method: 'PUT', path: /\/03_ibp_db_backup_1002/ },
@@ -117,7 +118,7 @@ for (const fault of [
 
 t.test('a chunk that the database does not delete is no success, and is deleted soon', async (t) => {
   const { ids, proxy, dbBackups, events, stored } = await setup(t)
-  proxy.add({ fault: 'shard_500', method: 'POST', path: /_bulk_docs/ })
+  proxy.add({ fault: 'conflict_storm', method: 'POST', path: /_bulk_docs/ })
   await t.rejects(dbBackups.prune({ keep }), { name: 'CouchError' })
   t.strictSame(await dbBackups.list(), { ids: ids.slice(3) })
   t.not((await stored.flaws()).length, 0)

@@ -201,7 +201,7 @@ t.test('parts that another console makes, or has to sweep, and documents like pa
     await stored.db.insert({ type: 'athena_backup_chunk' }, chunkOf(stamp))
   const mine = [
     `backup_chunk_${first.slice(17)}_system_000999`,
-    'backup_chunk_x',
+    'backup_chunk_1x',
     'backup_manifest_1_system_000000'
   ]
   for (const id of mine) await stored.db.insert({ type: 'peer' }, id)

@@ -27,12 +27,13 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   const { id, sources, repository, excludeTypes, onUnreadable, full, incremental } = options
   const backup = repository.running(id)
   const dbs: Record<string, DatabaseSummary> = {}
-  let last: LoadedBackup | undefined
+  let base: LoadedBackup | undefined
   let running = 0
   const progress = new AtIntervals(() => backup.progress(dbs, running))
   try {
+    const earlier = await lastComplete(repository, sources.system.name, id)
+    base = earlier.base
     // Except the first, which is read now.
-    last = await lastComplete(repository, sources.system.name, id)
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
@@ -42,13 +43,13 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
         database,
         excludeTypes,
         onUnreadable,
-        earlier: { last, full, ...incremental },
+        earlier: { last: base, full, ...incremental },
         onProgress(documents) {
           running = documents
           progress.due()
         }
       })
-      if (summary.missing) refuseLost({ last, sources, database, existing })
+      if (summary.missing) refuseLost({ last: earlier.last, sources, database, existing })
       running = 0
       dbs[apiKey(database)] = summary
       progress.now()
@@ -63,5 +64,5 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
     await progress.settle()
   }
   const isBased = Object.values(dbs).some(({ base }) => base !== undefined)
-  return backup.finish(dbs, isBased ? last : undefined)
+  return backup.finish(dbs, isBased ? base : undefined)
 }

@@ -21,6 +21,7 @@ export interface IncrementalBounds {
 
 /** What a backup may be based on. */
 export interface EarlierBackup extends IncrementalBounds {
+  /** The newest complete backup that can be a base, else the newest. */
   last: LoadedBackup | undefined
   full: boolean
 }
@@ -32,18 +33,29 @@ const MOSTLY = 0.5
 /** Most changes: what is known of each takes 12 to 32 bytes of memory. */
 const MOST_CHANGES = 1_000_000
 
-/** Returns the newest complete backup of the source databases with this system database. */
+/** Complete backups that are looked at for a base: others may be of athena's, or of other versions. */
+const LOOKED_AT = 10
+
+/**
+ * Finds the newest complete backup of the source databases with this system database, and the newest that can be a
+ * base: beside an earlier version, or athena, they may be two.
+ */
 export async function lastComplete(
   repository: Repository,
   system: string,
   except: string
-): Promise<LoadedBackup | undefined> {
+): Promise<{ last: LoadedBackup | undefined; base: LoadedBackup | undefined }> {
+  let last: LoadedBackup | undefined
+  let looked = 0
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
     if (!loaded || loaded.header.in_progress || loaded.header.error) continue
-    if (loaded.isOf(system)) return loaded
+    if (!loaded.isOf(system)) continue
+    last ??= loaded
+    if (loaded.isCurrent) return { last, base: loaded }
+    if (++looked >= LOOKED_AT) break
   }
-  return undefined
+  return { last, base: last }
 }
 
 interface BaseQuestion {
@@ -61,7 +73,7 @@ export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments 
   if (full) return 'asked_for'
   if (!last) return 'no_base'
   const base = last.base(database)
-  if (!base) return last.holds(database) ? 'earlier_layout' : 'not_in_base'
+  if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
   if (last.chainLength >= chain) return 'chain_too_long'
   return (await whyNot(base, question)) ?? base
 }

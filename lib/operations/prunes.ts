@@ -115,6 +115,7 @@ export class Prunes implements OperationRecords {
   /** @throws what `request.decide` throws, and what the preparation of a {@link Removal} does */
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const { name: system } = this.#databases.system
+    await repository.settle()
     const candidates = await candidatesIn(repository, system)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>

@@ -66,6 +66,11 @@ export class LoadedBackup {
     return !this.#head.storage
   }
 
+  /** Whether it is of the layout that this version writes. */
+  get isCurrent(): boolean {
+    return this.#head.storage?.layout === LAYOUT
+  }
+
   /** Whether this version can read it. */
   get isKnown(): boolean {
     const { storage } = this.#head
@@ -104,11 +109,6 @@ export class LoadedBackup {
   get chainLength(): number {
     const { chain_length: length } = this.header
     return Number.isSafeInteger(length) ? (length as number) : 0
-  }
-
-  /** Returns whether the header lists anything of a database. */
-  holds(database: LogicalDatabase): boolean {
-    return this.#head.storage?.databases?.[database] !== undefined
   }
 
   /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */

@@ -91,14 +91,22 @@ async function putManifest(db: CouchDatabase, manifest: ManifestDocument, from: 
 /** Reads the entries of all chunks of one database, in order. @throws DamagedBackupError */
 export async function readEntries(db: CouchDatabase, stored: StoredDatabase): Promise<ChunkEntry[]> {
   const all: ChunkEntry[] = []
+  for await (const entries of entryGroups(db, stored)) for (const entry of entries) all.push(entry)
+  return all
+}
+
+/** Reads the entries of all chunks of one database, in order, a manifest at a time. @throws DamagedBackupError */
+export async function* entryGroups(
+  db: CouchDatabase,
+  stored: StoredDatabase
+): AsyncGenerator<readonly ChunkEntry[]> {
   for (const { id, sha256 } of stored.manifests) {
     const manifest = await db.get<ManifestDocument>(id)
     if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')
     if (typeof manifest.entries !== 'string' || sha256Of(manifest.entries) !== sha256) {
       throw new DamagedBackupError('manifest', id, 'is damaged: its digest differs')
     }
-    for (const entry of JSON.parse(manifest.entries) as ChunkEntry[]) all.push(entry)
+    yield JSON.parse(manifest.entries) as ChunkEntry[]
   }
-  for (const entry of stored.chunks) all.push(entry)
-  return all
+  yield stored.chunks
 }

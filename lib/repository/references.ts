@@ -7,7 +7,7 @@ import { isBackupId, makerOf } from '../own-documents.js'
 import { sharedTurn } from '../waits/steps.js'
 import { BACKUP_RANGE } from './ids.js'
 import { LAYOUT } from './layout.js'
-import { readEntries } from './manifests.js'
+import { entryGroups } from './manifests.js'
 import { readHeader } from './read-header.js'
 
 /** Headers read at a time: each may have some hundred kilobytes, and its manifests. */
@@ -43,7 +43,7 @@ export class References {
       ({ id, rev }) => !without.has(id) && this.#read.get(id) !== rev
     )
     await atATime(HEADERS_AT_A_TIME, changed, async ({ id, rev }) => {
-      await this.#note(await listedBy(this.#db, id))
+      for await (const parts of listedBy(this.#db, id)) await this.#note(parts)
       this.#read.set(id, rev)
     })
   }
@@ -52,8 +52,8 @@ export class References {
     return this.#listed.isUsed(this.#listed.find(fingerprint(part)))
   }
 
-  async #note(ids: readonly string[]): Promise<void> {
-    for (const [i, id] of ids.entries()) {
+  async #note(parts: readonly { id: string }[]): Promise<void> {
+    for (const [i, { id }] of parts.entries()) {
       if (i % NOTED === 0) await sharedTurn()
       const maker = makerOf(id)
       if (maker === undefined || !this.#matters(maker)) continue
@@ -88,10 +88,10 @@ export async function atATime<T>(
   for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
-/** Returns the ids of all parts that a header lists; none where there is no header. */
-async function listedBy(db: CouchDatabase, header: string): Promise<string[]> {
+/** Yields all parts that a header lists, a manifest's at a time; none where there is no header. */
+async function* listedBy(db: CouchDatabase, header: string): AsyncGenerator<readonly { id: string }[]> {
   try {
-    return await readListed(db, header)
+    yield* readListed(db, header)
   } catch (error) {
     if (error instanceof UnknownLayoutError || !isOfHeader(error)) throw error
     const reason = `may list any chunk, since it cannot be read whole (${error.message})`
@@ -99,19 +99,19 @@ async function listedBy(db: CouchDatabase, header: string): Promise<string[]> {
   }
 }
 
-async function readListed(db: CouchDatabase, header: string): Promise<string[]> {
+async function* readListed(db: CouchDatabase, header: string): AsyncGenerator<readonly { id: string }[]> {
   const head = await readHeader(db, header)
-  if (!head?.storage) return []
+  if (!head?.storage) return
   if (!(head.storage.layout <= LAYOUT)) throw new UnknownLayoutError(header)
-  const listed: string[] = []
   for (const stored of Object.values(head.storage.databases ?? {})) {
     const { manifests, chunks, superseded, index = [] } = stored ?? {}
     if (!areEntries(manifests, chunks, superseded, index))
       throw new DamagedBackupError('header', header, 'does not list its chunks')
-    const entries = [...manifests, ...(await readEntries(db, stored)), ...superseded, ...index]
-    for (const { id } of entries) listed.push(id)
+    yield manifests
+    yield* entryGroups(db, stored)
+    yield superseded
+    yield index
   }
-  return listed
 }
 
 /** Checks what somebody may have written into a header by hand. */

@@ -76,10 +76,8 @@ export class Removal {
   /**
    * Reads what remains, and changes nothing.
    * @throws DamagedBackupError, UnknownLayoutError when a backup cannot be read whole: it may list any chunk
-   * @throws CouchError when the copies of a cluster do not agree: a backup may not be seen
    */
   async prepare(): Promise<void> {
-    await requireSettled(this.#db)
     await this.#references.update(this.#options.ids)
   }
 
@@ -199,7 +197,7 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
  * Makes sure that a list shows every header: on a cluster, a copy that lags would hide one, and its chunks
  * would be taken for nobody's. @throws CouchError
  */
-async function requireSettled(db: CouchDatabase): Promise<void> {
+export async function requireSettled(db: CouchDatabase): Promise<void> {
   const info = await db.find()
   if (!info || !isReplicated(info)) return
   const state = await settleCopies(db, info)

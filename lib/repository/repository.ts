@@ -13,7 +13,7 @@ import { LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
 import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
-import { Removal, type RemovalOptions } from './removal.js'
+import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
 
 const MAX_BACKUP_ID = 64
@@ -32,20 +32,30 @@ interface KnownDocument {
   header: boolean
 }
 
+/** What is known of the documents in the range of headers, by all that read one database for one registration. */
+interface KnownHeaders {
+  known: ReadonlyMap<string, KnownDocument>
+}
+
 /** Keeps backups in a CouchDB database. Only this module knows their documents, digests and compression. */
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
   readonly parts: Parts
   /** Documents in the range of headers, as of the last list. */
-  #known = new Map<string, KnownDocument>()
+  readonly #headers: KnownHeaders
   /** Settles with the list that is being read. */
   #lastList: Promise<unknown> = Promise.resolve()
   /** The list that is read after that one. */
   #nextList: Promise<readonly string[]> | undefined
 
-  constructor(db: CouchDatabase, settings: Partial<Omit<Store, 'db'>> = {}) {
+  constructor(
+    db: CouchDatabase,
+    settings: Partial<Omit<Store, 'db'>> = {},
+    headers: KnownHeaders = { known: new Map() }
+  ) {
     this.#db = db
+    this.#headers = headers
     this.#store = {
       codec: gzip,
       turns: new Turns(),
@@ -63,7 +73,8 @@ export class Repository {
 
   /** Returns the repository `name` on its own connections, with the client's retries, signal and fence. */
   on(client: CouchClient, name = this.name): Repository {
-    return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store)
+    const headers = name === this.name ? this.#headers : undefined
+    return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store, headers)
   }
 
   /** Returns whether a database is the one that keeps the backups. */
@@ -101,7 +112,7 @@ export class Repository {
       await sharedTurn()
       await Promise.all(documents.slice(i, i + TYPES_AT_A_TIME).map(look))
     }
-    this.#known = known
+    this.#headers.known = known
     return inTurns(headersByStamp(known))
   }
 
@@ -113,13 +124,13 @@ export class Repository {
       found.set(id, rev)
     }
     yield
-    for (const [id, { header }] of this.#known) if (header && !found.has(id)) found.set(id, undefined)
+    for (const [id, { header }] of this.#headers.known) if (header && !found.has(id)) found.set(id, undefined)
     return [...found]
   }
 
   /** Returns whether a document is a header: a document of the console may have such an id. */
   async #isHeader(id: string, rev?: string): Promise<boolean> {
-    const known = this.#known.get(id)
+    const known = this.#headers.known.get(id)
     return known && rev !== undefined && known.rev === rev
       ? known.header
       : (await this.#db.type(id)) === BACKUP_TYPE
@@ -153,6 +164,11 @@ export class Repository {
       const loaded = await this.load(id)
       if (loaded) visit(loaded)
     })
+  }
+
+  /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
+  settle(): Promise<void> {
+    return requireSettled(this.#db)
   }
 
   /** Returns what removes backups, once prepared. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import type { Test } from 'tap'
-import type { ChunkEntry } from '../../lib/repository/layout.js'
+import type { ChunkEntry, StoredHeader } from '../../lib/repository/layout.js'
 import type { BackupSummary, DatabaseNames, StartOptions } from '../../types/index.js'
 import { DATABASES, deleteDatabase, fetchAll, type TestDatabases } from './database.js'
 import { difference, type Fingerprints, fingerprintsOf } from './fingerprints.js'
@@ -269,3 +269,18 @@ export async function checkContent(
     t.equal(difference(truth[logical]!, found), '', `${what}: as ${logical} are`)
   }
 }
+
+/** Sets up sources with some documents, and hosts on them. */
+export async function setupPair(t: Test, options: HostOptions & { count?: number } = {}) {
+  const { count = 300, ...host } = options
+  const on = await setupChain(t)
+  await on.write(on.names.components, documents(count))
+  await on.write(on.names.sessions, documents(30))
+  await on.write(on.names.system, documents(30))
+  const pair = await buildPair(t, on, host)
+  return { on, pair }
+}
+
+/** Reads the header of a backup as it is stored. */
+export const headerOf = async (on: ChainDatabases, id: string) =>
+  (await on.couch.use(on.names.backups).get(id)) as unknown as StoredHeader

@@ -52,8 +52,8 @@ export class CrashRig {
     this.names = { ...databases.names, backups: databases.names.system }
   }
 
-  static async create(t: Test, seed: number): Promise<CrashRig> {
-    const databases = await setupDatabases(t)
+  static async create(t: Test, seed: number, setup = setupDatabases): Promise<CrashRig> {
+    const databases = await setup(t)
     const proxy = await startFaultProxy(databases.url)
     t.teardown(() => proxy.close())
     const rig = new CrashRig(t, databases, proxy, randomOf(seed))
@@ -184,12 +184,13 @@ const heldUp = (reason: string | undefined) => /^interrupted/.test(reason ?? '')
 export async function onRigs(
   t: Test,
   runs: number,
-  work: (rig: CrashRig, next: () => boolean) => Promise<void>
+  work: (rig: CrashRig, next: () => boolean) => Promise<void>,
+  setup = setupDatabases
 ): Promise<void> {
   let left = runs
   const next = () => left-- > 0
   const rigs = Array.from({ length: Math.min(JOBS, runs) }, async (_, i) => {
-    await work(await CrashRig.create(t, SEED * 1000 + i), next)
+    await work(await CrashRig.create(t, SEED * 1000 + i, setup), next)
   })
   await Promise.all(rigs)
 }

@@ -1,4 +1,4 @@
-/** Runs the crash tests with `--runs` crashes: half of them in backups, half in restores. */
+/** Runs the crash tests with `--runs` crashes: a third each in backups, in restores and in removals of backups. */
 import { spawnSync } from 'node:child_process'
 import { parseArgs } from 'node:util'
 
@@ -7,7 +7,7 @@ const { values } = parseArgs({
 })
 const runs = Number(values.runs)
 const seed = Number(values.seed)
-if (!Number.isInteger(runs) || runs < 2) throw new Error('--runs must be a whole number of at least 2')
+if (!Number.isInteger(runs) || runs < 3) throw new Error('--runs must be a whole number of at least 3')
 if (!Number.isInteger(seed)) throw new Error('--seed must be a whole number')
 
 const { status } = spawnSync(
@@ -22,7 +22,7 @@ const { status } = spawnSync(
       CRASH_JOBS: '8',
       CRASH_PATIENCE: '300000',
       ...process.env,
-      CRASH_RUNS: String(Math.ceil(runs / 2)),
+      CRASH_RUNS: String(Math.ceil(runs / 3)),
       CRASH_SEED: String(seed)
     }
   }

@@ -24,6 +24,8 @@ const ODD_IDS = [
   '9007199254740993',
   `long ${'x'.repeat(700)}`,
   `long ${'漢'.repeat(700)}`,
+  'settled 0',
+  'settled 3',
   '_design/one',
   '_design/ü'
 ]
@@ -50,6 +52,8 @@ interface Attachment {
 /** A change of one database. Documents are chosen by an index in the ids. */
 export type Change =
   | { do: 'write'; ids: number[]; body: Body; keep: boolean }
+  /** Writes many of the settled documents again. */
+  | { do: 'sweep'; from: number; count: number; n: number }
   | { do: 'attach'; id: number; body: Body; attachments: Attachment[]; keep: boolean }
   | { do: 'remove'; ids: number[] }
   | { do: 'purge'; id: number; all: boolean }
@@ -70,7 +74,7 @@ const body: fc.Arbitrary<Body> = fc.record({
   type: fc.constantFrom(...TYPES),
   n: fc.nat(1_000_000),
   size: fc.oneof(
-    { weight: 12, arbitrary: fc.nat(2000) },
+    { weight: 40, arbitrary: fc.nat(2000) },
     { weight: 1, arbitrary: fc.integer({ min: 100_000, max: 900_000 }) }
   ),
   escaped: fc.boolean()
@@ -91,6 +95,15 @@ const change: fc.Arbitrary<Change> = fc.oneof(
     arbitrary: fc.record({ do: fc.constant('write'), ids: indices, body, keep: fc.boolean() } as const)
   },
   {
+    weight: 14,
+    arbitrary: fc.record({
+      do: fc.constant('sweep'),
+      from: fc.nat(29),
+      count: fc.integer({ min: 2, max: 12 }),
+      n: fc.nat(1_000_000)
+    } as const)
+  },
+  {
     weight: 4,
     arbitrary: fc.record({
       do: fc.constant('attach'),
@@ -103,10 +116,10 @@ const change: fc.Arbitrary<Change> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ do: fc.constant('remove'), ids: indices } as const) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('purge'), id: index, all: fc.boolean() } as const) },
   {
-    weight: 4,
+    weight: 6,
     arbitrary: fc.record({
       do: fc.constant('conflict'),
-      id: index,
+      id: fc.oneof(index, fc.constantFrom(...['settled 0', 'settled 3'].map((id) => ODD_IDS.indexOf(id)))),
       body,
       wins: fc.boolean(),
       deleted: fc.boolean()
@@ -137,12 +150,15 @@ export const histories = (maxLength: number): fc.Arbitrary<Step[]> =>
   fc.array(
     fc.record({
       changes: fc.array(fc.record({ database: fc.constantFrom(...DATABASES), change }), { maxLength: 4 }),
-      excludes: fc.boolean().chain((often) => (often ? fc.boolean() : fc.constant(false)))
+      excludes: fc.oneof(
+        { weight: 24, arbitrary: fc.constant(false) },
+        { weight: 1, arbitrary: fc.constant(true) }
+      )
     }),
-    { minLength: 2, maxLength }
+    { minLength: 3, maxLength, size: 'max' }
   )
 
-/** Documents that are there before the history begins, and stay as they are. */
+/** Documents that are there before the history begins. */
 export const settled = (count: number): string[] =>
   Array.from({ length: count }, (_, i) => {
     const text = bytesOf(`settled ${i}`, 600).toString('base64')
@@ -168,6 +184,11 @@ class Changer {
     switch (change.do) {
       case 'write':
         return this.#write(this.#ids(change.ids).map((id) => ({ ...change, id })))
+      case 'sweep': {
+        const ids = Array.from({ length: change.count }, (_, i) => `settled ${(change.from + i) % 30}`)
+        const body = { type: 'fabric-peer', n: change.n, size: 600, escaped: false }
+        return this.#write(ids.map((id) => ({ id, body, keep: false })))
+      }
       case 'attach':
         return this.#write([{ ...change, id: this.#id(change.id) }])
       case 'remove':
@@ -249,12 +270,16 @@ class Changer {
 
   /** Adds a leaf beside the winner, with the same parent. */
   async #conflict(id: string, { body, wins, deleted }: { body: Body; wins: boolean; deleted: boolean }) {
-    const [winner] = await this.#leaves(id)
-    const asked = { docs: [{ id, rev: winner?.rev }] }
-    const { results } = winner
-      ? await this.#on.call('POST', `${this.#db}/_bulk_get?revs=true`, asked)
-      : { results: [] }
-    const { start = 1, ids = [''] } = (winner && docIn(results, winner.rev)?._revisions) ?? {}
+    let [winner] = await this.#leaves(id)
+    if (!winner || winner.deleted) {
+      await this.#write([{ id, body, keep: false }])
+      winner = (await this.#leaves(id))[0]!
+    }
+    const { rev } = winner
+    const { results } = await this.#on.call('POST', `${this.#db}/_bulk_get?revs=true`, {
+      docs: [{ id, rev }]
+    })
+    const { start, ids } = docIn(results, rev)._revisions
     const hash = createHash('md5').update(JSON.stringify(body)).digest('hex').slice(1)
     const own = (wins ? 'f' : '0') + hash
     const _revisions = { start, ids: [own, ...ids.slice(1)] }

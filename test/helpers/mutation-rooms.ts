@@ -24,6 +24,9 @@ export const ROOMS: Record<string, Room> = {
       'deleted-header',
       'end-of-backup',
       'shared-chunks',
+      'prune',
+      'remove',
+      'interrupted-removals',
       'repository-elsewhere',
       'chunk-codec',
       'get-range',
@@ -78,7 +81,10 @@ export const ROOMS: Record<string, Room> = {
       'deleted-header',
       'lease',
       'recorded-ends',
-      'third-kind'
+      'third-kind',
+      'prune',
+      'remove',
+      'interrupted-removals'
     ]
   },
   lease: {
@@ -138,8 +144,8 @@ export const FIXED: readonly FixedMutant[] = [
   {
     room: 'repository',
     promise: 'the layout of stored backups changes only on purpose',
-    find: /(?<=LAYOUT = )2/,
-    replacement: '3'
+    find: /(?<=LAYOUT = )3/,
+    replacement: '4'
   },
   {
     room: 'repository',

@@ -54,8 +54,8 @@ export class StoredBackupsOf {
     const listed: string[] = []
     for (const id of ids) {
       const { storage } = await this.header(id)
-      for (const { manifests, chunks, superseded } of Object.values(storage?.databases ?? {})) {
-        for (const part of [...manifests, ...chunks, ...superseded]) listed.push(part.id)
+      for (const { manifests, chunks, superseded, index = [] } of Object.values(storage?.databases ?? {})) {
+        for (const part of [...manifests, ...chunks, ...superseded, ...index]) listed.push(part.id)
         for (const { id: manifest } of manifests)
           for (const part of JSON.parse(String((await this.db.get(manifest)).entries))) listed.push(part.id)
       }

@@ -1,0 +1,67 @@
+import t from 'tap'
+import { agreeing, type Copy, noAdministrator, setupCopies } from './helpers/copies-proxy.js'
+import { buildHost } from './helpers/host.js'
+
+/** Makes so many backups. */
+async function backUp(
+  dbBackups: { start(): Promise<{ id: string; finished: Promise<unknown> }> },
+  count: number
+) {
+  const ids: string[] = []
+  for (let i = 0; i < count; i++) {
+    const { id, finished } = await dbBackups.start()
+    await finished
+    ids.push(id)
+  }
+  return ids
+}
+
+t.test('on a cluster, a removal first has the copies of the backups database agree', async (t) => {
+  const { raw, on, cluster } = await setupCopies(t, [agreeing])
+  await raw.write(raw.names.components, ['{"_id":"a"}'])
+  const { dbBackups } = (await buildHost(t, { on })).app
+  const [first, newest] = await backUp(dbBackups, 2)
+  cluster.requests.length = 0
+  t.match(await dbBackups.remove(first!), { parts: 1 })
+  t.strictSame(await dbBackups.list(), { ids: [newest] })
+  const indexOf = (line: RegExp) => cluster.requests.findIndex((request) => line.test(request))
+  const asked = indexOf(new RegExp(`^POST /${on.names.backups}/_sync_shards`))
+  t.ok(asked >= 0)
+  t.ok(asked < indexOf(/_all_docs.*03_ibp/), 'before the headers are listed')
+  t.ok(asked < indexOf(/^PUT .*03_ibp/), 'before one is marked')
+})
+
+t.test(
+  'without a server administrator, who could ask, nothing is removed: a header may not be seen',
+  async (t) => {
+    const { raw, on } = await setupCopies(t, [noAdministrator])
+    await raw.write(raw.names.components, ['{"_id":"a"}'])
+    const { dbBackups } = (await buildHost(t, { on })).app
+    const ids = await backUp(dbBackups, 2)
+    const refused = { name: 'CouchError', error: 'copies_unchecked' }
+    await t.rejects(dbBackups.remove(ids[0]!), refused)
+    await t.rejects(dbBackups.prune({ keep: { last: 1 } }), refused)
+    t.strictSame(await dbBackups.list(), { ids })
+    await (await dbBackups.restore({ id: ids[0]! })).finished
+  }
+)
+
+t.test('parts whose header a list does not show are not taken for orphans', async (t) => {
+  let hidden = ''
+  const hiding: Copy = async ({ line, forward }) => {
+    if (!hidden || !/_all_docs/.test(line)) return undefined
+    const { status, json } = await forward()
+    const { rows } = json as { rows: { id: string }[] }
+    return { status, json: { rows: rows.filter(({ id }) => id !== hidden) } }
+  }
+  const { raw, on } = await setupCopies(t, [hiding, agreeing])
+  await raw.write(raw.names.components, ['{"_id":"a"}'])
+  const { dbBackups } = (await buildHost(t, { on })).app
+  const [first, second] = await backUp(dbBackups, 3)
+  hidden = second!
+  const { orphans } = await dbBackups.prune({ keep: { last: 1 }, orphans: true })
+  t.match(orphans, { parts: 0 })
+  hidden = ''
+  t.notOk((await dbBackups.list()).ids.includes(first!))
+  await (await dbBackups.restore({ id: second! })).finished
+})
