@@ -1,4 +1,4 @@
-import { day } from './format.mjs'
+import { bytes, day } from './format.mjs'
 
 const YEAR = 365 * 24 * 3_600_000
 
@@ -36,6 +36,10 @@ function spanText({ until, reasons }, foreseen) {
   if (foreseen === undefined) return 'Kept'
   return foreseen - Date.now() >= YEAR ? 'Kept for more than a year' : `Kept beyond ${day(foreseen)}`
 }
+
+/** Tells what a removal frees, to be put behind "which". */
+export const freedText = (freed) =>
+  freed > 0 ? `frees ${bytes(freed)}` : 'frees nothing, since other backups share its parts'
 
 /** Tells rules in words. Rules of several periods are told together. */
 export function reasonText(reasons) {

@@ -1,7 +1,8 @@
 import { beganAt } from './api.mjs'
 import { ageOf, aheadOf } from './backup-list.mjs'
 import { sentence } from './explain.mjs'
-import { bytes, count, dateTime, minute } from './format.mjs'
+import { count, dateTime, minute } from './format.mjs'
+import { freedText } from './kept.mjs'
 
 const find = (id) => document.getElementById(id)
 
@@ -29,7 +30,7 @@ export function showSchedule(schedule) {
 export function showPruning({ removed, freed_bytes: freed }) {
   find('next-pruning').textContent =
     removed.length > 0
-      ? `Removes ${count(removed.length, 'backup')}, which frees ${bytes(freed)}`
+      ? `Removes ${count(removed.length, 'backup')}, which ${freedText(freed)}`
       : 'Removes nothing: a rule keeps each backup'
 }
 

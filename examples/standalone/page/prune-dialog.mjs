@@ -1,8 +1,8 @@
 import { beganAt, call } from './api.mjs'
 import { announce, el } from './element.mjs'
 import { explain, unanswered } from './explain.mjs'
-import { bytes, count, dateTime } from './format.mjs'
-import { reasonText } from './kept.mjs'
+import { count, dateTime } from './format.mjs'
+import { freedText, reasonText } from './kept.mjs'
 import { showFormError } from './notices.mjs'
 
 /** What the operator has to type to confirm. */
@@ -38,7 +38,7 @@ async function preview() {
     if (removed.length === 0) show(`There is nothing to remove: ${rest}`, [])
     else
       show(
-        `${count(removed.length, 'backup')} would be removed, which frees ${bytes(freed)}. ${rest} Nothing has been removed yet.`,
+        `${count(removed.length, 'backup')} would be removed, which ${freedText(freed)}. ${rest} Nothing has been removed yet.`,
         removed
       )
     announce(find('preview').textContent)
