@@ -62,9 +62,8 @@ function scalars(header: LoadedBackup['header']): Record<string, unknown> {
     start_timestamp,
     end_timestamp,
     elapsed,
-    base,
-    chain_length,
-    added_bytes,
+    ...(base !== undefined && { base }),
+    ...(chain_length !== undefined && { chain_length, added_bytes }),
     ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
     ...(missing.length > 0 ? { missing_databases: missing } : undefined),
     ...(error ? { error } : undefined)
