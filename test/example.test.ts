@@ -123,6 +123,33 @@ t.test('the example refuses unauthorized requests, and accepts a session under /
   t.equal((await withCookie('/ak/api/v2/backups')).status, 401, 'a session is no API key')
 })
 
+t.test(
+  'the example makes a backup by its schedule right after the start, since the last one is missing',
+  async (t) => {
+    const example = await start(t, '--memory', '--prefix-db', prefixFor(t), '--schedule', '0 1 * * *')
+    const get = async (path: string, init?: RequestInit) => fetch(example.url + path, init)
+    const body = JSON.stringify({ email: 'admin@example.com', password: example.password })
+    const headers = { 'content-type': 'application/json' }
+    const login = await get('/api/v2/auth/login', { method: 'POST', body, headers })
+    const cookie = login.headers.get('set-cookie')!.split(';')[0]
+    const overview = await poll('the scheduled backup', async () => {
+      const reply = await get('/api/v2/operator/overview', { headers: { cookie } })
+      // biome-ignore lint/suspicious/noExplicitAny: as above
+      const found = (await reply.json()) as any
+      return found.schedule.last ? found : undefined
+    })
+    const [backup] = overview.backups
+    t.match(overview.schedule, {
+      cron: '0 1 * * *',
+      timezone: 'UTC',
+      last: { result: 'made', id: backup.id }
+    })
+    t.equal(new Date(overview.schedule.next).toISOString().slice(10), 'T01:00:00.000Z')
+    t.equal(backup.error, undefined)
+    t.equal(await interrupted(example), 0)
+  }
+)
+
 t.test('SIGINT while a backup runs ends it, and what is stored outlives a restart', async (t) => {
   const place = ['--data', t.testdir(), '--prefix-db', prefixFor(t)]
   const first = await start(t, ...place)

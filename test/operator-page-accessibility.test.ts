@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
 import { confirm, openPage, signIn } from './helpers/operator.js'
 import { type OperatorConsole, startConsole } from './helpers/operator-console.js'
+import { poll } from './helpers/poll.js'
 
 const SCREENS: Record<string, BrowserContextOptions> = {
   light: { colorScheme: 'light', viewport: { width: 1100, height: 800 } },
@@ -13,9 +14,12 @@ const SCREENS: Record<string, BrowserContextOptions> = {
 
 t.test('the operator page is accessible in every state', { skip: browserMissing() }, async (t) => {
   const browser = await launchBrowser(t)
-  const console = await startConsole(t)
+  const console = await startConsole(t, { schedule: { cron: '0 1 1 1 *' } })
+  await poll('the schedule', () => console.app.dbBackups.schedule?.last)
   await console.on.couch.use(console.on.names.sessions).insert({ _id: 'kept' } as object)
-  const { id, finished } = await console.app.dbBackups.start()
+  // pruning follows the scheduled backup
+  const start = () => console.app.dbBackups.start().catch(() => undefined)
+  const { id, finished } = await poll('a backup', start)
   await finished
   await console.app.dbBackups.attach(id, 'an-attachment-with-a-rather-long-name-that-has-no-spaces', 'x')
   // a backup fails when a database of the last one is missing
@@ -49,6 +53,26 @@ async function everyState(
   await page.getByRole('button', { name: 'Back up now' }).click()
   await page.getByRole('button', { name: 'Dismiss' }).waitFor()
   await check(t, page, 'the list with a notice')
+
+  await page.getByRole('button', { name: 'Back up with a note…' }).click()
+  await check(t, page, 'the form of a backup with a note')
+  await page
+    .getByLabel('Note', { exact: true })
+    .fill('A note that is longer than the screen is wide, and_has_words_that_are_longer_still')
+  await page.getByLabel(/Protect it/).check()
+  await page.getByRole('button', { name: 'Back up', exact: true }).click()
+  await page.getByText('Protected', { exact: true }).first().waitFor()
+  await page
+    .getByText(/^Kept until/)
+    .first()
+    .waitFor()
+  await check(t, page, 'the list with a note')
+
+  await page.getByRole('button', { name: 'Prune…' }).click()
+  const remove = page.getByRole('button', { name: /^Remove \d/ })
+  await remove.click()
+  await check(t, page, 'what pruning would remove, with a complaint')
+  await page.keyboard.press('Escape')
 
   const complete = page.getByRole('row', { name: /Complete/ }).last()
   await complete.getByRole('button', { name: /^Append/ }).click()

@@ -29,6 +29,9 @@ t.test('the operator page', { skip: browserMissing() }, async (t) => {
   t.test('shows a backup live, downloads, appends, and restores what was lost', (t) => wholeWay(t, browser))
   t.test('follows a restore when its dialog is closed and the page reloaded', (t) => followed(t, browser))
   t.test('restores from a file, and names the documents that failed', (t) => fromFile(t, browser))
+  t.test('tells the schedule, until when backups are kept, and prunes', (t) => scheduled(t, browser))
+  t.test('starts a backup with a note, and keeps what was entered where it fails', (t) => noted(t, browser))
+  t.test('tells which backup another is based on, or why it is a full one', (t) => kinds(t, browser))
   t.test('names the documents that a backup could not read', (t) => unreadable(t, browser))
   t.test('says what is wrong and what to do', (t) => troubles(t, browser))
   t.test('claims nothing when a reply is lost', (t) => lostReplies(t, browser))
@@ -62,6 +65,116 @@ async function unreadable(t: Test, browser: Browser): Promise<void> {
   await row.getByText('and 10 others').waitFor()
   t.equal(await row.getByText('bad 20').count(), 0)
   t.strictSame(faults, [])
+}
+
+async function scheduled(t: Test, browser: Browser): Promise<void> {
+  const former = await startConsole(t)
+  const [first, second, third] = [await backUp(former), await backUp(former), await backUp(former)]
+  await former.app.close()
+  const schedule = { cron: '0 1 * * *', unlessYoungerThan: 43_200_000 }
+  const console = await startConsole(t, { on: former.on, schedule })
+  const { app } = console
+  const last = await poll('the schedule', () => app.dbBackups.schedule?.last)
+  t.equal(last.id, third)
+  const { page, faults } = await openConsole(t, browser, console)
+  const plan = page.getByRole('region', { name: 'Schedule and pruning' })
+  await plan.getByText(/, \d\d:00 \((now|in \d+ (min|h))\)$/).waitFor()
+  t.equal(
+    await plan.locator('time[data-ahead]').getAttribute('datetime'),
+    new Date(app.dbBackups.schedule!.next).toISOString()
+  )
+  await plan.getByText(/(was there already|was young enough) \(just now\)$/).waitFor()
+  await plan.getByText('Removes 1 backup, which frees').waitFor()
+  const rows = page.getByRole('row', { name: /Complete/ })
+  const { kept } = await app.dbBackups.prune({ dryRun: true })
+  const until = await page.evaluate<string>(
+    `new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium' }).format(${kept[1].until})`
+  )
+  await rows
+    .first()
+    .getByText(`Kept until ${until}: the newest complete one; newest of its day, week and month`)
+    .waitFor()
+  await rows.nth(1).getByText('Goes with the next pruning: no rule keeps it').waitFor()
+  await rows
+    .last()
+    .getByText(/^Kept .*: oldest, until there are enough days, weeks and months$/)
+    .waitFor()
+
+  await plan.getByRole('button', { name: 'Prune…' }).click()
+  const dialog = page.getByRole('dialog', { name: 'Prune' })
+  await dialog
+    .getByRole('listitem')
+    .getByText(/: no rule keeps it$/)
+    .waitFor()
+  await dialog.getByLabel('Type prune to confirm').fill('yes')
+  await dialog.getByRole('button', { name: 'Remove 1 backup' }).click()
+  await dialog.getByText('Type prune to confirm that you want to remove backups.').waitFor()
+  t.strictSame((await app.dbBackups.list()).ids, [first, second, third], 'nothing goes without the word')
+  await dialog.getByLabel('Type prune to confirm').fill('prune')
+  await page.keyboard.press('Enter')
+  await page.getByRole('group', { name: 'Pruned.' }).waitFor()
+  t.strictSame((await app.dbBackups.list()).ids, [first, third])
+  await plan.getByText('Removes nothing').waitFor()
+  t.equal(await rows.count(), 2)
+
+  await plan.getByRole('button', { name: 'Prune…' }).click()
+  await dialog.getByText('There is nothing to remove: 2 backups stay.').first().waitFor()
+  t.equal(await dialog.getByRole('button', { name: /^Remove/ }).count(), 0)
+  await page.route('**/operator/pruning', (route) => route.abort())
+  await page.keyboard.press('Escape')
+  await page.reload()
+  await plan.getByText('Not known. The server does not answer.').waitFor()
+  await rows.first().waitFor()
+  t.strictSame(faults, [])
+}
+
+async function noted(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const { page, faults } = await openConsole(t, browser, console)
+  await page.getByText('When somebody starts it: there is no schedule').waitFor()
+  t.equal(await page.getByText('Last scheduled run').isVisible(), false)
+  const ask = page.getByRole('button', { name: 'Back up with a note…' })
+  const dialog = page.getByRole('dialog', { name: 'Back up with a note' })
+  await ask.click()
+  await dialog.getByLabel('Note').fill('  Before <b>the</b> upgrade ')
+  await dialog.getByLabel(/Protect it/).check()
+  await page.route('**/operator/backups', (route) => route.abort())
+  await dialog.getByRole('button', { name: 'Back up', exact: true }).click()
+  await page.getByText('It is not known whether a backup was started.').waitFor()
+  await page.unroute('**/operator/backups')
+  await ask.click()
+  t.equal(await dialog.getByLabel('Note').inputValue(), '  Before <b>the</b> upgrade ')
+  await dialog.getByRole('button', { name: 'Back up', exact: true }).click()
+  await page.getByRole('group', { name: 'The backup is complete.' }).waitFor()
+  const row = page.getByRole('row', { name: /Complete/ })
+  await row.getByText('Before <b>the</b> upgrade', { exact: true }).waitFor()
+  await row.getByText('Protected', { exact: true }).waitFor()
+  await row.getByText(/^Kept for good: protected; /).waitFor()
+  const [id] = (await console.app.dbBackups.list()).ids
+  t.match(await console.app.dbBackups.summary(id), { note: 'Before <b>the</b> upgrade', protected: true })
+  await ask.click()
+  t.equal(await dialog.getByLabel('Note').inputValue(), '', 'once it is started the form is empty')
+  t.strictSame(faults, [])
+}
+
+async function kinds(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const { on } = console
+  await backUp(console)
+  await backUp(console)
+  const { page } = await openConsole(t, browser, console)
+  const rows = page.getByRole('row', { name: /Complete/ })
+  await rows.last().getByText('Full: there was no complete backup to build on', { exact: true }).waitFor()
+  const kind = on.real
+    ? /^Based on the backup of \d/
+    : /^Full: this database cannot tell what has changed since the last one$/
+  await rows.first().getByText(kind).waitFor()
+  t.match(await rows.first().getByRole('cell').nth(3).textContent(), on.real ? /^0 bytes$/ : /^[1-9]/)
+  await rows.first().getByText('Details').click()
+  const reading = on.real
+    ? /^6 documents, 0 bytes added$/
+    : /^6 documents, .* added, read in full: this database/
+  await rows.first().getByText(reading).waitFor()
 }
 
 async function wholeWay(t: Test, browser: Browser): Promise<void> {

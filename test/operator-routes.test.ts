@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import { MANAGER, type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
+import { poll } from './helpers/poll.js'
 
 const POLICY = [
   "default-src 'none'",
@@ -17,6 +18,12 @@ async function cookieOf({ app, passwords }: OperatorConsole, email: string): Pro
   const payload = { email, password: passwords[email] }
   const { cookies } = await app.inject({ method: 'POST', url: '/api/v2/auth/login', payload })
   return `${cookies[0].name}=${cookies[0].value}`
+}
+
+async function started({ app }: OperatorConsole): Promise<string> {
+  const { id, finished } = await app.dbBackups.start()
+  await finished
+  return id
 }
 
 /** Waits for the end of a preview, and returns its transaction. */
@@ -58,7 +65,10 @@ t.test('the operator routes are for sessions with the action, and not for other 
     { method: 'GET', url: '/api/v2/operator/overview' },
     { method: 'GET', url: `/api/v2/operator/backups/${id}` },
     { method: 'PUT', url: `/api/v2/operator/backups/${id}/preview` },
-    { method: 'PUT', url: '/api/v2/operator/preview' }
+    { method: 'PUT', url: '/api/v2/operator/preview' },
+    { method: 'POST', url: '/api/v2/operator/backups' },
+    { method: 'GET', url: '/api/v2/operator/pruning' },
+    { method: 'POST', url: '/api/v2/operator/pruning' }
   ] as const
   const reader = await cookieOf(console, READER)
   const manager = await cookieOf(console, MANAGER)
@@ -73,7 +83,9 @@ t.test('the operator routes are for sessions with the action, and not for other 
   const forged = { cookie: manager, 'sec-fetch-site': 'same-site' }
   for (const [method, url] of [
     ['POST', '/api/v2/backups'],
-    ['PUT', '/api/v2/operator/preview']
+    ['PUT', '/api/v2/operator/preview'],
+    ['POST', '/api/v2/operator/backups'],
+    ['POST', '/api/v2/operator/pruning']
   ] as const) {
     const { statusCode, json } = await app.inject({ method, url, headers: forged })
     t.match({ statusCode, ...json() }, { statusCode: 403, message: 'cross-site requests are refused' }, url)
@@ -97,6 +109,60 @@ t.test('an overview has the newest backups first, without their documents', asyn
   )
   const unlimited = await app.inject({ url: '/api/v2/operator/overview?limit=0', headers })
   t.match(unlimited.json(), { statusCode: 400, message: /limit/ })
+})
+
+t.test('a backup is started with a note, protected and in full, and by whom', async (t) => {
+  const console = await startConsole(t)
+  const { app } = console
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  const post = (payload: object) =>
+    app.inject({ method: 'POST', url: '/api/v2/operator/backups', headers, payload })
+  for (const wrong of [{ note: 'x'.repeat(1025) }, { protect: 'maybe' }])
+    t.match((await post(wrong)).json(), { statusCode: 400 }, Object.keys(wrong).join())
+  t.strictSame(await app.dbBackups.list(), { ids: [] })
+
+  const requester = { name: 'somebody else' }
+  const { statusCode, json } = await post({
+    note: 'Before the upgrade',
+    protect: true,
+    full: true,
+    requester
+  })
+  t.match({ statusCode, ...json() }, { statusCode: 202, message: 'in-progress' })
+  const summary = await poll('the backup', async () => {
+    const found = await app.dbBackups.summary(json().id)
+    return found.in_progress ? undefined : found
+  })
+  t.match(summary, { note: 'Before the upgrade', protected: true, requester: { name: MANAGER } })
+  t.match(summary.dbs.athena_components, { full_reason: 'asked_for' })
+})
+
+t.test('pruning is looked at before it is done, and tells until when backups stay', async (t) => {
+  const schedule = { cron: '0 1 * * *', unlessYoungerThan: 43_200_000 }
+  const former = await startConsole(t)
+  const made = [await started(former), await started(former), await started(former)]
+  await former.app.close()
+  const console = await startConsole(t, { on: former.on, schedule })
+  const { app } = console
+  await poll('the schedule', () => app.dbBackups.schedule?.last)
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  const call = async (method: 'GET' | 'POST') =>
+    (await app.inject({ method, url: '/api/v2/operator/pruning', headers })).json()
+
+  const look = await call('GET')
+  t.match(look, {
+    dryRun: true,
+    removed: [{ id: made[1], reasons: ['no rule keeps it'] }],
+    kept: [{ id: made[0] }, { id: made[2], until: Number }]
+  })
+  t.ok(look.kept[1].until > Date.now() + 5 * 86_400_000, 'the newest of a day stays for seven')
+  t.strictSame(await app.dbBackups.list(), { ids: made }, 'nothing was removed')
+  t.match(await call('POST'), { dryRun: false, removed: [{ id: made[1] }] })
+  t.strictSame(await app.dbBackups.list(), { ids: [made[0], made[2]] })
+
+  const overview = await app.inject({ url: '/api/v2/operator/overview', headers })
+  t.strictSame(overview.json().schedule, JSON.parse(JSON.stringify(app.dbBackups.schedule)))
+  t.match(overview.json().schedule, { cron: '0 1 * * *', last: { result: /^(made_elsewhere|skipped)$/ } })
 })
 
 t.test('a preview counts and writes nothing, from a stored backup and from a file', async (t) => {

@@ -5,6 +5,7 @@ import type { Test } from 'tap'
 import { launchBrowser } from './helpers/browser.js'
 import { signIn } from './helpers/operator.js'
 import { type OperatorConsole, startConsole } from './helpers/operator-console.js'
+import { poll } from './helpers/poll.js'
 import { seedDocuments } from './helpers/seed.js'
 
 /** Directory of the pictures that `npm run screenshots` takes of the operator page. */
@@ -16,9 +17,17 @@ async function main(): Promise<void> {
   const teardowns: (() => unknown)[] = []
   const t = { teardown: (handler: () => unknown) => teardowns.unshift(handler) } as unknown as Test
   try {
-    const names = { components: 'athena_components', sessions: 'athena_sessions', system: 'athena_system' }
-    const console = await startConsole(t, { names })
-    await populate(console)
+    const names = {
+      components: 'example_components',
+      sessions: 'example_sessions',
+      system: 'example_system'
+    }
+    const former = await startConsole(t, { names })
+    await populate(former)
+    await former.app.close()
+    const schedule = { cron: '0 1 * * *', unlessYoungerThan: 12 * HOUR }
+    const console = await startConsole(t, { on: former.on, schedule })
+    await poll('the schedule', async () => console.app.dbBackups.schedule?.last)
     const browser = await launchBrowser(t)
     const open = async (colorScheme: 'light' | 'dark', width: number, height: number) => {
       const context = await browser.newContext({
@@ -31,15 +40,20 @@ async function main(): Promise<void> {
       await page.goto(console.url)
       await signIn(page, console)
       await page.getByRole('heading', { name: 'Backups', level: 1 }).waitFor()
+      await page.getByText(/^Kept/).first().waitFor()
       return page
     }
     const take = (page: Page, name: string, fullPage = false) =>
       page.screenshot({ path: join(DIRECTORY, `${name}.png`), fullPage, animations: 'disabled' })
 
-    const page = await open('light', 1040, 640)
+    const page = await open('light', 1040, 1000)
     await take(page, 'operator-page')
-    await take(await open('dark', 1040, 640), 'operator-page-dark')
-    await take(await open('light', 360, 760), 'operator-page-narrow')
+    await page.getByRole('button', { name: 'Prune…' }).click()
+    await page.getByLabel('Type prune to confirm').waitFor()
+    await take(page, 'pruning')
+    await page.keyboard.press('Escape')
+    await take(await open('dark', 1040, 1000), 'operator-page-dark')
+    await take(await open('light', 360, 1000), 'operator-page-narrow')
 
     const components = console.on.couch.use(console.on.names.components)
     await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
@@ -81,8 +95,10 @@ async function populate({ app, on }: OperatorConsole): Promise<void> {
   await components.bulk({ docs: [...seedDocuments({ count: 2200, prefix: 'peer' })] })
   await shift(97, backUp)
   await components.bulk({ docs: [...seedDocuments({ count: 300, prefix: 'orderer' })] })
+  await shift(51, backUp)
   await shift(49, async () => {
-    const { id } = await backUp()
+    const { id, finished } = await app.dbBackups.start({ note: 'Before the upgrade', protect: true })
+    await finished
     await app.dbBackups.attach(id, 'apollo-settings', Buffer.from('{}').toString('base64'))
   })
   await shift(25, async () => {

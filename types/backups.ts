@@ -288,6 +288,15 @@ export interface PruneDecision {
   reasons: string[]
 }
 
+/** Why a backup stays, and for how long. */
+export interface KeptBackup extends PruneDecision {
+  /**
+   * When pruning will remove it, in milliseconds since the epoch, if every run of the option `schedule` makes a good backup
+   * and is followed by pruning with these rules. Told by `dryRun`; absent where it stays beyond `foreseen`.
+   */
+  until?: number
+}
+
 /** What a removal of backups deleted, or with `dryRun` would delete. */
 export interface RemovedBackups {
   /** The backups, oldest first. */
@@ -304,7 +313,12 @@ export interface RemovedBackups {
 export interface PruneOutcome extends RemovedBackups {
   dryRun: boolean
   /** The backups that stay, oldest first. Those of other consoles in the same database are not told. */
-  kept: PruneDecision[]
+  kept: KeptBackup[]
+  /**
+   * How far ahead `until` was looked for, in milliseconds since the epoch: 400 days, less where backups are many or made
+   * often. Told by `dryRun` with the option `schedule`.
+   */
+  foreseen?: number
 }
 
 /** Who asked for an operation, as the host's `authorize` identified them. */

@@ -1,11 +1,15 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import nano from 'nano'
+import type { ScheduleOptions } from '../../types/index.js'
 import { Access } from './access.js'
 import { DOCS_PATH } from './api-docs.js'
 import { type EmbeddedCouch, startEmbeddedCouch } from './embedded-couch.js'
 import { seed } from './seed.js'
 import { buildConsole } from './server.js'
+
+const HOUR = 3_600_000
+const NIGHTLY = '0 1 * * *'
 
 const USAGE = `Usage: npm start -- [options]
 
@@ -14,6 +18,7 @@ const USAGE = `Usage: npm start -- [options]
   --memory           keep the data in memory only
   --prefix-db NAME   prefix of the database names (default athena)
   --no-seed          leave new databases empty, for example to restore into them
+  --schedule CRON    when to make backups, in UTC, or none (default '${NIGHTLY}', unless one is younger than 12 hours)
   --help             show this help
 
 Set COUCHDB_URL, with credentials in it, to use a CouchDB instead of the embedded database.
@@ -27,6 +32,7 @@ async function main(): Promise<void> {
       memory: { type: 'boolean', default: false },
       'prefix-db': { type: 'string', default: 'athena' },
       'no-seed': { type: 'boolean', default: false },
+      schedule: { type: 'string', default: NIGHTLY },
       help: { type: 'boolean', default: false }
     }
   })
@@ -61,7 +67,8 @@ async function main(): Promise<void> {
   })
   const keys = await access.createDemoKeys()
 
-  const app = await buildConsole({ couch, names, access })
+  const schedule = values.schedule === 'none' ? undefined : scheduleOf(values.schedule)
+  const app = await buildConsole({ couch, names, access, schedule })
   const url = await app.listen({ port, host: '127.0.0.1' })
 
   let stoppingSince: number | undefined
@@ -121,6 +128,11 @@ Try what the reader may not do (403):
   curl -u $READER -X POST $API/backups
 
 Ctrl-C stops the server.`)
+}
+
+/** Returns a schedule. A backup of the last twelve hours takes the place of the nightly one. */
+function scheduleOf(cron: string): ScheduleOptions {
+  return cron === NIGHTLY ? { cron, unlessYoungerThan: 12 * HOUR } : { cron }
 }
 
 main().catch((error: Error) => {

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BackupNotFoundError, OperationInProgressError } from '../../lib/index.js'
-import type { BackupSummary, Requester, RestoreOptions } from '../../types/index.js'
+import type { BackupSummary, Requester, RestoreOptions, StartOptions } from '../../types/index.js'
 import type { Access } from './access.js'
 import type { RunningRestore } from './running-restore.js'
 
@@ -26,6 +26,15 @@ const skipQuery = {
   additionalProperties: false,
   properties: { skip_system: skipList, skip_components: skipList }
 }
+const startBody = {
+  type: 'object',
+  additionalProperties: false,
+  properties: {
+    note: { type: 'string', maxLength: 1024 },
+    protect: { type: 'boolean' },
+    full: { type: 'boolean' }
+  }
+}
 const overviewQuery = {
   type: 'object',
   additionalProperties: false,
@@ -33,8 +42,8 @@ const overviewQuery = {
 }
 
 /**
- * Adds what the operator page needs besides the backup APIs: summaries of backups, and dry runs as previews. A session
- * needs the same action as for the backup APIs.
+ * Adds what the operator page needs besides the backup APIs: summaries of backups, the schedule, backups with a note,
+ * pruning, and dry runs as previews. A session needs the same action as for the backup APIs.
  */
 export async function operatorRoutes(
   app: FastifyInstance,
@@ -59,9 +68,26 @@ export async function operatorRoutes(
     async (request) => {
       const { ids } = await app.dbBackups.list()
       const backups = await summaries(app, ids.reverse().slice(0, request.query.limit))
-      return { user: requesters.get(request)?.name, total: ids.length, backups, restore: running.txId }
+      const user = requesters.get(request)?.name
+      const { schedule } = app.dbBackups
+      return { user, total: ids.length, backups, restore: running.txId, schedule }
     }
   )
+
+  // what the six routes have no body for
+  app.post<{ Body: Pick<StartOptions, 'note' | 'protect' | 'full'> }>(
+    '/backups',
+    { schema: { body: startBody } },
+    async (request, reply) => {
+      const options = { ...request.body, requester: requesters.get(request) }
+      const { id } = await app.dbBackups.start(options)
+      return reply.code(202).send({ message: 'in-progress', id })
+    }
+  )
+
+  app.get('/pruning', async () => app.dbBackups.prune({ dryRun: true }))
+
+  app.post('/pruning', async () => app.dbBackups.prune())
 
   app.get<{ Params: { id: string } }>('/backups/:id', { schema: { params: byId } }, async (request) =>
     app.dbBackups.summary(request.params.id)

@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { ServerScope } from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
-import type { DatabaseNames } from '../../types/index.js'
+import type { DatabaseNames, KeepRules, ScheduleOptions } from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
 import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
 import { operatorPage } from './operator-page.js'
@@ -13,14 +13,20 @@ export interface ConsoleOptions {
   names: DatabaseNames
   access: Access
   publicUrl?: string
+  /** When backups are made by themselves. Default: never. */
+  schedule?: ScheduleOptions
 }
+
+/** Which backups pruning keeps. */
+const KEEP: KeepRules = { daily: 7, weekly: 4, monthly: 12 }
 
 /** Builds a small console: logins, transactions, the backup APIs and an operator page. */
 export async function buildConsole({
   couch,
   names,
   access,
-  publicUrl
+  publicUrl,
+  schedule
 }: ConsoleOptions): Promise<FastifyInstance> {
   const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
   const webhooks = createCouchWebhookStore({ couch, database: names.system })
@@ -35,6 +41,8 @@ export async function buildConsole({
     rebuildWhitelist: () => rebuildWhitelist(couch, names),
     versions: { tag: 'example' },
     publicUrl,
+    schedule,
+    keep: KEEP,
     securitySchemes: SECURITY_SCHEMES,
     onEvent: (event) => running.note(event)
   })

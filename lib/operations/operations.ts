@@ -156,7 +156,9 @@ export class Operations implements DbBackups {
   }
 
   #pruningBy(options: PruneOptions): PruneRequest {
-    return pruningBy(options, this.#options, this.#instance.clock.now())
+    const schedule = this.#schedule
+    const comingRuns = schedule && ((now: number, newest?: number) => schedule.comingRuns(now, newest))
+    return pruningBy(options, this.#options, this.#instance.clock.now(), comingRuns)
   }
 
   /** Waits for the end of a removal. Its begin alone takes a place. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { PruneDecision, PruneOptions, PruneOutcome } from '../../types/backups.js'
+import type { KeptBackup, PruneDecision, PruneOptions, PruneOutcome } from '../../types/backups.js'
 import {
   BackupNotFoundError,
   BackupProtectedError,
@@ -10,7 +10,9 @@ import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Removal } from '../repository/removal.js'
 import type { Repository } from '../repository/repository.js'
 import { checkKeep } from '../retention/check-keep.js'
-import { decide, type KeepCandidate, type KeepDecision } from '../retention/keep-rules.js'
+import { decide, type KeepCandidate, type KeepDecision, type KeepOptions } from '../retention/keep-rules.js'
+import { type Foresight, keptUntil } from '../retention/kept-until.js'
+import { inTurns } from '../waits/steps.js'
 import type { ActiveOperation } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { NewOperation, OperationRecords } from './lifecycle.js'
@@ -27,6 +29,8 @@ interface Candidate extends KeepCandidate {
 /** What is to be removed. */
 export interface PruneRequest {
   decide(candidates: readonly Candidate[]): readonly KeepDecision[]
+  /** Tells when backups that stay will go, where that is known. */
+  foresee?(candidates: readonly Candidate[]): Promise<Foresight>
   orphans: boolean
 }
 
@@ -36,6 +40,7 @@ const COMPLETION: PruneRequest = { decide: () => [], orphans: false }
 /** A removal whose backups are chosen, and nothing of which is written yet. */
 interface Prepared {
   removal: Removal
+  candidates: readonly Candidate[]
   kept: PruneDecision[]
   removed: PruneDecision[]
 }
@@ -79,7 +84,10 @@ export class Prunes implements OperationRecords {
 
   /** Tells what a removal would do. It takes no lease, since it writes nothing: headers are as they are read. */
   async preview(request: PruneRequest): Promise<PruneOutcome> {
-    return carryOut(await this.#prepare(this.#databases.repository, request, true), true)
+    const prepared = await this.#prepare(this.#databases.repository, request, true)
+    const outcome = await carryOut(prepared, true)
+    const foresight = await request.foresee?.(prepared.candidates)
+    return foresight ? { ...outcome, ...told(outcome.kept, foresight) } : outcome
   }
 
   /** Describes the completion of a removal that was interrupted; `undefined` when none is known. */
@@ -118,7 +126,7 @@ export class Prunes implements OperationRecords {
     const { orphans } = request
     const removal = repository.removal({ ids, remaining, system, dryRun, orphans })
     await removal.prepare()
-    return { removal, kept, removed }
+    return { removal, candidates, kept, removed }
   }
 }
 
@@ -126,6 +134,14 @@ async function carryOut({ removal, kept, removed }: Prepared, dryRun: boolean): 
   const { deleted, orphans } = await removal.run()
   return { dryRun, kept, removed, freed_bytes: deleted.bytes, parts: deleted.parts, orphans }
 }
+
+const told = (kept: readonly KeptBackup[], { goes, foreseen }: Foresight) => ({
+  kept: kept.map((one) => {
+    const until = goes.get(one.id)
+    return until === undefined ? one : { ...one, until }
+  }),
+  foreseen
+})
 
 /** Returns a request to remove one backup, which somebody has named. */
 export const removalOf = (id: string): PruneRequest => ({
@@ -142,26 +158,38 @@ export const removalOf = (id: string): PruneRequest => ({
 /**
  * Returns a request to remove what no rule keeps.
  * @param now milliseconds since the epoch
+ * @param comingRuns returns when backups are made from `now` on, given when the newest good one began
  * @throws InvalidParameterError when there is no rule, or a wrong one
  */
 export function pruningBy(
   options: PruneOptions,
   defaults: Pick<Required<PruneOptions>, 'keepFailed'> & Pick<PruneOptions, 'keep'>,
-  now: number
+  now: number,
+  comingRuns?: ComingRuns
 ): PruneRequest {
   const { keep = defaults.keep, keepFailed = defaults.keepFailed, legacy = false, orphans = false } = options
   if (keep === undefined)
     throw new InvalidParameterError('options/keep is missing, and the option keep of the plugin as well')
   checkKeep(keep)
+  const rules: KeepOptions = { keep, keepFailed, legacy, now }
   return {
-    decide: (candidates) =>
-      decide(
-        candidates.filter(({ system }) => system === undefined),
-        { keep, keepFailed, legacy, now }
-      ),
+    decide: (candidates) => decide(ownOf(candidates), rules),
+    ...(comingRuns && { foresee: (candidates) => foresee(ownOf(candidates), rules, comingRuns) }),
     orphans
   }
 }
+
+type ComingRuns = (now: number, newest: number | undefined) => Iterable<number>
+
+function foresee(own: readonly Candidate[], rules: KeepOptions, comingRuns: ComingRuns): Promise<Foresight> {
+  const { now } = rules
+  const begun = own.filter(({ state, at }) => state !== 'failed' && at <= now).map(({ at }) => at)
+  const newest = begun.length > 0 ? Math.max(...begun) : undefined
+  return inTurns(keptUntil(own, rules, comingRuns(now, newest)))
+}
+
+const ownOf = (candidates: readonly Candidate[]): readonly Candidate[] =>
+  candidates.filter(({ system }) => system === undefined)
 
 /** Returns why a backup must not be removed, even if somebody names it. */
 function whyKept(named: Candidate, all: readonly Candidate[]): string | undefined {

@@ -48,6 +48,19 @@ export class Schedule {
     return { cron, timezone, next, ...(this.#last && { last: { ...this.#last } }) }
   }
 
+  /**
+   * Yields when backups are made from `now` on, as if each succeeds at once, without an end.
+   * @param newest when the newest good one began: runs that it makes needless are left out
+   */
+  *comingRuns(now: number, newest = Number.NEGATIVE_INFINITY): Generator<number> {
+    let last = newest
+    for (let run = this.#plan.next(now); Number.isFinite(run); run = this.#plan.after(run)) {
+      if (run - last < this.#options.unlessYoungerThan) continue
+      last = Math.max(run, now)
+      yield last
+    }
+  }
+
   start(): void {
     if (this.#started) return
     this.#started = true

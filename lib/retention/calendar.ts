@@ -12,6 +12,8 @@ export const isTime = (at: number | undefined): at is number => at !== undefined
 /** The hours, days, ISO weeks, months and years of one time zone. Times are milliseconds since the epoch. */
 export class Calendar {
   readonly #format: Intl.DateTimeFormat
+  /** What clocks show by time: reading it takes microseconds, and each rule asks for it. As long as the calendar. */
+  readonly #walls = new Map<number, number>()
 
   /** @throws RangeError for a time zone that is not known */
   constructor(timeZone: string) {
@@ -76,6 +78,14 @@ export class Calendar {
 
   /** Returns what clocks on the wall show, as if they showed UTC. */
   #wallAt(at: number): number {
+    const known = this.#walls.get(at)
+    if (known !== undefined) return known
+    const wall = this.#readWall(at)
+    this.#walls.set(at, wall)
+    return wall
+  }
+
+  #readWall(at: number): number {
     const parts = Object.fromEntries(this.#format.formatToParts(at).map(({ type, value }) => [type, value]))
     const year = parts.era === 'BC' ? 1 - Number(parts.year) : Number(parts.year)
     const time = (Number(parts.hour) * 60 + Number(parts.minute)) * 60 + Number(parts.second)

@@ -40,7 +40,19 @@ export interface KeepOptions {
 type Kept = [candidate: KeepCandidate, reason: string]
 
 /** Decides which backups to keep, and says why. Oldest first; those whose time is unknown come before. */
-export function decide(candidates: readonly KeepCandidate[], options: KeepOptions): KeepDecision[] {
+export const decide = (candidates: readonly KeepCandidate[], options: KeepOptions): KeepDecision[] =>
+  decideBy(calendarOf(options), candidates, options)
+
+/** Returns the calendar that rules go by, for {@link decideBy}. */
+export const calendarOf = ({ keep }: Pick<KeepOptions, 'keep'>): Calendar =>
+  new Calendar(keep === 'athena' ? 'UTC' : (keep.timezone ?? 'UTC'))
+
+/** Decides as {@link decide} does, with a calendar that is used again: it knows the times it was asked for. */
+export function decideBy(
+  calendar: Calendar,
+  candidates: readonly KeepCandidate[],
+  options: KeepOptions
+): KeepDecision[] {
   const oldestFirst = [...candidates].sort(byTime)
   // Ids grow whatever the clock says: one that was set back makes the newest backup look old.
   const last = candidates
@@ -49,7 +61,7 @@ export function decide(candidates: readonly KeepCandidate[], options: KeepOption
     .at(-1)
   const counted = oldestFirst.filter((candidate) => counts(candidate, options)).reverse()
   const byRules = new Map<KeepCandidate, string[]>()
-  for (const [candidate, reason] of keptByRules(counted, options)) {
+  for (const [candidate, reason] of keptByRules(counted, options, calendar)) {
     byRules.set(candidate, [...(byRules.get(candidate) ?? []), reason])
   }
   return oldestFirst.map((candidate) => {
@@ -86,7 +98,11 @@ function* keptAnyway(candidate: KeepCandidate, options: KeepOptions): Generator<
 }
 
 /** Yields what the rules keep of the backups that count. */
-function* keptByRules(newestFirst: readonly KeepCandidate[], { keep, now }: KeepOptions): Generator<Kept> {
+function* keptByRules(
+  newestFirst: readonly KeepCandidate[],
+  { keep, now }: KeepOptions,
+  calendar: Calendar
+): Generator<Kept> {
   const [newest] = newestFirst
   if (!newest) return
   yield [newest, NEWEST]
@@ -94,7 +110,6 @@ function* keptByRules(newestFirst: readonly KeepCandidate[], { keep, now }: Keep
     yield* nearestToAges(newestFirst, now)
     return
   }
-  const calendar = new Calendar(keep.timezone ?? 'UTC')
   yield* newestFirst.slice(0, keep.last ?? 0).map((candidate): Kept => [candidate, `last ${keep.last}`])
   yield* newestOfEach('hourly', keep.hourly, newestFirst, (at) => calendar.hour(at))
   yield* newestOfEach('daily', keep.daily, newestFirst, (at) => calendar.day(at))

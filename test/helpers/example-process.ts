@@ -35,9 +35,17 @@ export function prefixFor(t: Test): string {
   return prefix
 }
 
-/** Starts the example as a process, as `npm start` does. It is killed when the test ends. */
+/** Starts the example as a process, without a schedule unless the options have one. It is killed when the test ends. */
 export async function startExample(t: Test, ...options: string[]): Promise<Example> {
-  const args = ['--import=tsx', 'examples/standalone/main.ts', '--port', '0', ...options]
+  const args = [
+    '--import=tsx',
+    'examples/standalone/main.ts',
+    '--port',
+    '0',
+    '--schedule',
+    'none',
+    ...options
+  ]
   const child = spawn(process.execPath, args, {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'inherit']

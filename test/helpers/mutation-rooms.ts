@@ -129,7 +129,7 @@ export const ROOMS: Record<string, Room> = {
   },
   retention: {
     files: ['lib/retention/'],
-    tests: ['keep-rules', 'keep-calendar', 'keep-athena', 'keep-options']
+    tests: ['keep-rules', 'keep-calendar', 'keep-athena', 'keep-options', 'kept-until']
   },
   schedule: {
     files: ['lib/schedule/', 'lib/operations/schedule'],

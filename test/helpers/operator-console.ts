@@ -4,7 +4,7 @@ import type { Test } from 'tap'
 import { Access } from '../../examples/standalone/access.js'
 import { seed } from '../../examples/standalone/seed.js'
 import { buildConsole } from '../../examples/standalone/server.js'
-import type { DatabaseNames } from '../../types/index.js'
+import type { DatabaseNames, ScheduleOptions } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
 
 export const MANAGER = 'admin@example.com'
@@ -21,21 +21,24 @@ export interface OperatorConsoleOptions {
   /** Returns the server that the console uses to reach the databases. Default: the console reaches them directly. */
   through?: (on: TestDatabases) => Promise<ServerScope>
   names?: DatabaseNames
+  schedule?: ScheduleOptions
+  /** Databases of a console that has ended. Default: new ones. */
+  on?: TestDatabases
 }
 
 /** Starts the example's console with databases seeded as by `npm start`. It closes when the test ends. */
 export async function startConsole(
   t: Test,
-  { through, names }: OperatorConsoleOptions = {}
+  { through, names, schedule, on: given }: OperatorConsoleOptions = {}
 ): Promise<OperatorConsole> {
   // keep the faults that tests cause out of the output
   process.env.LOG_LEVEL ??= 'silent'
-  const on = await setupDatabases(t, { names })
+  const on = given ?? (await setupDatabases(t, { names }))
   await seed(on.couch, on.names)
   const couch = through ? await through(on) : on.couch
   const access = new Access(couch.use(on.names.system))
   const passwords = await access.resetDemoPasswords({ [MANAGER]: 'manager', [READER]: 'reader' })
-  const app = await buildConsole({ couch, names: on.names, access })
+  const app = await buildConsole({ couch, names: on.names, access, schedule })
   t.teardown(() => app.close())
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
   return { app, url, on, passwords }

@@ -83,6 +83,9 @@ function parseReply(path, status, text) {
   throw new ApiError(status, reply)
 }
 
+/** Returns when a backup began, in milliseconds since the epoch, which is in its id. */
+export const beganAt = (id) => Number(id.slice(id.lastIndexOf('_') + 1))
+
 export const backupUrl = (id) => `${BASE}/backups/${id}`
 
 /** Returns the query for skip lists: JSON arrays for the backup APIs, repeated parameters for previews. */

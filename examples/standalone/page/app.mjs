@@ -4,8 +4,10 @@ import { ageOf, focusAction, showAges, showBackups, stateOf } from './backup-lis
 import { showBackupProgress } from './backup-progress.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
-import { count, duration } from './format.mjs'
+import { bytes, count, duration } from './format.mjs'
 import { clearNotices, notify } from './notices.mjs'
+import { showPruning, showPruningUnknown, showSchedule } from './plan.mjs'
+import { askAndPrune } from './prune-dialog.mjs'
 import {
   askAndRestore,
   askAndRestoreFile,
@@ -15,6 +17,7 @@ import {
 } from './restore-dialog.mjs'
 import { outcomeOf } from './restore-progress.mjs'
 import { hideSignIn, initSignIn, showSignIn } from './sign-in.mjs'
+import { askHowToStart, forgetAnswers } from './start-dialog.mjs'
 
 /** How many backups are shown at first, and how many more with each request for older ones. */
 const PAGE_SIZE = 25
@@ -25,6 +28,9 @@ const find = (id) => document.getElementById(id)
 const start = find('start-backup')
 let limit = PAGE_SIZE
 let backups = []
+/** What pruning would do, as far as is known. */
+let pruning
+let schedule
 let ids = ''
 /** Id of the backup that is being followed. */
 let followed
@@ -44,12 +50,28 @@ async function refresh() {
   find('account').hidden = false
   find('console').hidden = false
   hideSignIn()
-  showBackups(backups)
+  schedule = overview.schedule
+  showBackups(backups, pruning)
   showLatest()
+  showSchedule(schedule)
+  refreshPruning(turn)
   find('more').hidden = backups.length >= overview.total
   const running = backups.find(({ in_progress }) => in_progress)
   if (running) followBackup(running.id)
   if (overview.restore && !document.querySelector('dialog[open]')) followRestore(overview.restore)
+}
+
+/** Shows until when backups are kept. The list does not wait for it, since all headers are read. */
+async function refreshPruning(turn) {
+  try {
+    const told = await call('GET', '/operator/pruning')
+    if (turn !== refreshes) return
+    pruning = told
+    showPruning(pruning)
+    showBackups(backups, pruning)
+  } catch (error) {
+    if (turn === refreshes) showPruningUnknown(explain(error))
+  }
 }
 
 /** Refreshes the page, and reports a failure. */
@@ -93,12 +115,16 @@ function showLatest() {
   line.classList.toggle('missing', !latest)
 }
 
-async function startBackup() {
+/** @param options how to make the backup, if the operator was asked */
+async function startBackup(options) {
   if (start.ariaDisabled === 'true') return announce('A backup is in progress.')
   clearNotices()
   start.ariaDisabled = 'true'
   try {
-    const { id } = await call('POST', '/backups')
+    const { id } = options
+      ? await call('POST', '/operator/backups', { body: options })
+      : await call('POST', '/backups')
+    if (options) forgetAnswers()
     announce('The backup has started.')
     followBackup(id)
     refreshOrReport()
@@ -172,6 +198,18 @@ async function append(backup) {
   keepFocus(backup.id, 'append')
 }
 
+async function prune() {
+  const outcome = await askAndPrune()
+  if (!outcome) return
+  const { removed, freed_bytes: freed } = outcome
+  notify(
+    'success',
+    'Pruned.',
+    `${count(removed.length, 'backup')} removed, ${bytes(freed)}. The database gives the space back when it compacts.`
+  )
+  await refreshOrReport()
+}
+
 /** Focuses an action after its dialog, since the button that opened it may have been replaced or hidden. */
 function keepFocus(id, action) {
   if (document.activeElement !== document.body) return
@@ -220,7 +258,15 @@ find('sign-out').addEventListener('click', async () => {
     reportFailure('You are still signed in.', error)
   }
 })
-start.addEventListener('click', startBackup)
+start.addEventListener('click', () => startBackup())
+find('start-noted').addEventListener('click', async () => {
+  const options = await askHowToStart()
+  if (options) startBackup(options)
+})
+find('prune').addEventListener('click', () => {
+  clearNotices()
+  prune()
+})
 find('restore-file').addEventListener('click', () => {
   clearNotices()
   askAndRestoreFile()
@@ -262,13 +308,13 @@ document.addEventListener('drop', (event) => {
   if (dropped && signedIn && !document.querySelector('dialog[open]')) askAndRestoreFile(dropped)
 })
 
-/** Shows the backups that others have made meanwhile. */
+/** Shows the backups that others, or the schedule, have made meanwhile. */
 async function checkForChanges() {
   showAges()
   if (!signedIn || document.hidden) return
   try {
     const seen = (await call('GET', '/backups')).ids.join()
-    if (seen !== ids) await refresh()
+    if (seen !== ids || schedule?.next <= Date.now()) await refresh()
     ids = seen
   } catch (error) {
     reportUnreadList(error)

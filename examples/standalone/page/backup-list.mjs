@@ -1,6 +1,8 @@
 import { backupUrl } from './api.mjs'
 import { el, mark } from './element.mjs'
-import { age, bytes, count, dateTime, duration, number } from './format.mjs'
+import { age, ahead, bytes, count, dateTime, duration, number } from './format.mjs'
+import { keptText } from './kept.mjs'
+import { kindOf, readingOf } from './kind.mjs'
 
 const table = document.getElementById('backups')
 const body = table.tBodies[0]
@@ -26,16 +28,20 @@ function sum({ dbs }, member) {
   return values.every(Number.isFinite) ? values.reduce((total, value) => total + value, 0) : undefined
 }
 
-/** Shows the backups, newest first. Keeps unchanged rows, and with them focus and open details. */
-export function showBackups(backups) {
+/**
+ * Shows the backups, newest first. Keeps unchanged rows, and with them focus and open details.
+ * @param pruning what pruning would do, if that is known
+ */
+export function showBackups(backups, pruning) {
   table.hidden = backups.length === 0
   document.getElementById('empty').hidden = backups.length > 0
   const old = new Map([...body.rows].map((row) => [row.dataset.id, row]))
   const rows = backups.map((backup) => {
     const before = old.get(backup.id)
-    const content = JSON.stringify(backup)
+    const kept = keptText(pruning, backup)
+    const content = JSON.stringify([backup, kept])
     if (before && shown.get(before) === content) return before
-    const row = rowOf(backup)
+    const row = rowOf(backup, kept)
     shown.set(row, content)
     if (before) keepPlace(before, row)
     return row
@@ -60,16 +66,21 @@ export function focusAction(id, action) {
   body.querySelector(`[data-id="${id}"] [data-action="${action}"]`)?.focus()
 }
 
-/** Updates all ages on the page. */
+/** Updates all ages on the page, and the times that lie ahead. */
 export function showAges() {
   for (const time of document.querySelectorAll('time[data-age]'))
     time.textContent = age(Number(time.dataset.age))
+  for (const time of document.querySelectorAll('time[data-ahead]'))
+    time.textContent = ahead(Number(time.dataset.ahead))
 }
 
 export const ageOf = (ms) =>
   el('time', { datetime: new Date(ms).toISOString(), title: dateTime(ms), 'data-age': ms }, age(ms))
 
-function rowOf(backup) {
+export const aheadOf = (ms) =>
+  el('time', { datetime: new Date(ms).toISOString(), title: dateTime(ms), 'data-ahead': ms }, ahead(ms))
+
+function rowOf(backup, kept) {
   const state = stateOf(backup)
   const stored = sum(backup, 'stored_bytes')
   const cell = (label, attributes, ...children) =>
@@ -93,16 +104,23 @@ function rowOf(backup) {
       el('span', { class: 'age' }, ageOf(backup.start_timestamp)),
       ' ',
       el('span', { class: 'muted' }, dateTime(backup.start_timestamp)),
+      backup.note && el('span', { class: 'note' }, backup.note),
+      backup.protected && el('span', { class: 'badge protected' }, 'Protected'),
       backup.error && el('span', { class: 'reason' }, backup.error),
       backup.unreadable_count > 0 ? el('span', { class: 'reason' }, unreadText(backup)) : undefined,
       backup.missing_databases ? el('span', { class: 'reason' }, missingText(backup)) : undefined,
+      factOf(kindOf(backup)),
+      factOf(kept),
       detailsOf(backup)
     ),
     figure('Documents', state === 'failed' ? undefined : number(backup.doc_count)),
     figure('Size', state === 'complete' && stored !== undefined ? bytes(stored) : undefined),
+    figure('Added', backup.added_bytes === undefined ? undefined : bytes(backup.added_bytes)),
     el('td', { role: 'cell', class: 'actions' }, el('div', { class: 'buttons' }, ...actionsOf(backup, state)))
   )
 }
+
+const factOf = (text) => text && el('span', { class: 'fact' }, text)
 
 function actionsOf(backup, state) {
   const named = (text) => [
@@ -163,7 +181,7 @@ function detailsOf(backup) {
       continue
     }
     const conflicts = conflict_count > 0 ? `, ${number(conflict_count)} of them with conflicts` : ''
-    facts.push([database, count(doc_count, 'document') + conflicts])
+    facts.push([database, count(doc_count, 'document') + conflicts + readingOf(summary)])
     if (unreadable.length > 0)
       facts.push([`${database}: not readable`, unreadableList(unreadable, unreadable_count)])
   }

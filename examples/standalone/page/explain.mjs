@@ -12,6 +12,7 @@ export function explain(error) {
   if (message === 'already_in_progress') return `The same operation is running already. ${WAIT}`
   if (message === 'backup_in_progress') return `A backup is running. ${WAIT}`
   if (message === 'restore_in_progress') return `A restore or a preview of one is running. ${WAIT}`
+  if (message === 'prune_in_progress') return `Backups are being removed. ${WAIT}`
   if (status === 401) return 'Your session has ended. Sign in again.'
   if (status === 403)
     return 'Your account may not manage backups. Ask a manager, or sign in with another account.'

@@ -1,4 +1,4 @@
-import { call, skipQuery, upload } from './api.mjs'
+import { beganAt, call, skipQuery, upload } from './api.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
@@ -232,9 +232,7 @@ class DryRun extends Error {}
 
 /** Shows what is being restored, which need not be what the dialog was opened for. */
 function showSourceOf({ backup_id: id, by }) {
-  const what = id
-    ? `The backup of ${dateTime(Number(id.slice(id.lastIndexOf('_') + 1)))}`
-    : 'A backup from a file'
+  const what = id ? `The backup of ${dateTime(beganAt(id))}` : 'A backup from a file'
   dialog.querySelector('[data-source]').textContent = `${what}, restored by ${by}`
 }
 
