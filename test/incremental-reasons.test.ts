@@ -27,6 +27,12 @@ async function harmChunk(on: ChainDatabases, id: string, harm: 'delete' | 'chang
   else await db.insert(stored as never)
 }
 
+async function edit(on: ChainDatabases, id: string, change: (header: StoredHeader) => void): Promise<void> {
+  const header = await headerOf(on, id)
+  change(header)
+  await on.couch.use(on.names.backups).insert(header as never)
+}
+
 /** What makes a backup one that reads components in full, and what it says then. */
 const REASONS: Record<
   string,
@@ -69,6 +75,15 @@ const REASONS: Record<
   'a chunk of the base is at another revision': {
     reason: /^damaged_base$/,
     happens: (on, last) => harmChunk(on, last, 'change')
+  },
+  "somebody has edited the base's sequence": {
+    reason: /^damaged_base$/,
+    happens: (on, last) =>
+      edit(on, last, ({ dbs }) => void Object.assign(dbs[KEY]!, { last_sequence: 'now' }))
+  },
+  "somebody has edited the base's chunks": {
+    reason: /^damaged_base$/,
+    happens: (on, last) => edit(on, last, ({ storage }) => void storage.databases.components!.chunks.pop())
   },
   'most documents changed': {
     reason: /^mostly_changed$/,
@@ -170,7 +185,7 @@ t.test('full: the chain is as long as the option allows', async (t) => {
   t.strictSame(lengths, expected)
 })
 
-t.test('full: documents of the base could not be read', async (t) => {
+t.test('documents that the base could not read are asked for again, if it names all of them', async (t) => {
   const { on, pair } = await setupPair(t, { retry: { attempts: 2, wait: 1, longest: 1 } })
   const { components } = on.names
   if (!on.raw) return t.comment('the raw server makes a document readable again without writing it')
@@ -181,10 +196,29 @@ t.test('full: documents of the base could not be read', async (t) => {
   attachment.encoded = true
   const first = await backUp(pair.chain)
   t.equal(first.dbs[KEY]!.unreadable_count, 1)
+  await change(on, components, docs('doc_00001'))
+  const second = await backUp(pair.chain)
+  t.match(second.dbs[KEY], {
+    base: first.id,
+    unreadable_count: 1,
+    unreadable: [{ id: 'bad' }],
+    doc_count: 300
+  })
   attachment.encoded = false
-  const second = await backUpRightly(t, on, pair, 'it can be read now')
-  t.equal(second.dbs[KEY]!.base, undefined)
-  t.equal(second.dbs[KEY]!.full_reason, 'unreadable_documents')
+  const third = await backUpRightly(t, on, pair, 'it can be read now')
+  t.match(third.dbs[KEY], { base: second.id, unreadable_count: undefined, doc_count: 301 })
+
+  attachment.encoded = true
+  await change(on, components, docs('bad'))
+  const long = 'x'.repeat(600)
+  await change(on, components, [
+    { _id: long, _attachments: { a: { content_type: 'text/plain', data: 'eA==' } } } as { _id: string }
+  ])
+  on.raw.store.get(components)!.docs.get(long)!.leaves[0]!.attachments.get('a')!.encoded = true
+  const fourth = await backUp(pair.chain)
+  t.match(fourth.dbs[KEY], { base: third.id, unreadable: [{ id_truncated: true }] })
+  const fifth = await backUp(pair.chain)
+  t.equal(fifth.dbs[KEY]!.full_reason, 'unreadable_documents', 'its id is not known whole')
 })
 
 t.test('a database that is made anew within a second is not taken for the one before', async (t) => {

@@ -104,7 +104,7 @@ t.test('days have 23, 24 or 25 hours, and one may be missing', async (t) => {
 
 t.test('a day to which clocks go back from the next one is one day', async (t) => {
   // At 00:01 of the 7th clocks in St. John's were set back to 23:01 of the 6th.
-  const times = ['2010-11-07T02:00Z', '2010-11-07T02:30:30Z', '2010-11-07T03:00Z', '2010-11-07T04:00Z']
+  const times = ['2010-11-07T02:00Z', '2010-11-07T02:30Z', '2010-11-07T03:00Z', '2010-11-07T04:00Z']
   const days = times.map((text) => new Calendar('America/St_Johns').day(time(text)))
   t.strictSame(days, ['2010-11-06', '2010-11-07', '2010-11-06', '2010-11-07'])
   t.strictSame(kept(times, { daily: 2, timezone: 'America/St_Johns' }), times.slice(2))

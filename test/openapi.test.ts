@@ -100,6 +100,8 @@ t.test('every error that the package exports has an example, unless no reply has
   const withoutReply = [
     // the reply does not show its code
     'DB_BACKUPS_IN_PROGRESS',
+    // of removals, which no route begins
+    'DB_BACKUPS_PROTECTED',
     // raised long after the reply to the backup or restore
     'DB_BACKUPS_DELETED',
     'DB_BACKUPS_LEASE_LOST',

@@ -4,12 +4,12 @@ import { buildHost } from './helpers/host.js'
 
 /** Makes so many backups. */
 async function backUp(
-  dbBackups: { start(): Promise<{ id: string; finished: Promise<unknown> }> },
+  dbBackups: { start(options: { full: true }): Promise<{ id: string; finished: Promise<unknown> }> },
   count: number
 ) {
   const ids: string[] = []
   for (let i = 0; i < count; i++) {
-    const { id, finished } = await dbBackups.start()
+    const { id, finished } = await dbBackups.start({ full: true })
     await finished
     ids.push(id)
   }
@@ -22,7 +22,7 @@ t.test('on a cluster, a removal first has the copies of the backups database agr
   const { dbBackups } = (await buildHost(t, { on })).app
   const [first, newest] = await backUp(dbBackups, 2)
   cluster.requests.length = 0
-  t.match(await dbBackups.remove(first!), { parts: 1 })
+  t.match(await dbBackups.remove(first!), { parts: 2 }, 'a chunk and its index')
   t.strictSame(await dbBackups.list(), { ids: [newest] })
   const indexOf = (line: RegExp) => cluster.requests.findIndex((request) => line.test(request))
   const asked = indexOf(new RegExp(`^POST /${on.names.backups}/_sync_shards`))

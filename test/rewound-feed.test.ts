@@ -47,11 +47,13 @@ async function setup(t: Test) {
       ids.map((_id) => JSON.stringify({ _id, _rev: docs.get(_id)?.leaves[0]?.rev, ...members }))
     )
   }
-  const api = apiOf(await buildHost(t, { on: setting.on }))
-  const backup = async () => {
+  const host = await buildHost(t, { on: setting.on })
+  const backup = async (full = true) => {
     pages = 0
     rows = 0
-    const { dbs } = await api.get(await api.backup())
+    const { id, finished } = await host.app.dbBackups.start({ full })
+    await finished
+    const { dbs } = await apiOf(host).get(id)
     return { rows, summary: dbs.athena_components!, docs: dbs.athena_components!.docs }
   }
   const reset = async () => {
@@ -109,6 +111,11 @@ t.test('whatever the feed sends again, and whoever writes meanwhile, nothing is 
         const { docs, summary } = await backup()
         t.strictSame(byId(docs), byId(current()))
         t.equal(summary.doc_count, docs.length)
+        // The next one goes on from there.
+        await write(['doc 0', 'doc new'], { v: 3 })
+        const next = await backup(false)
+        t.strictSame(byId(next.docs), byId(current()))
+        t.equal(next.summary.doc_count, next.docs.length)
       }
     ),
     { numRuns: 25 }

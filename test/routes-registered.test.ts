@@ -194,13 +194,17 @@ t.test('addresses follow the request, or what the host says', async (t) => {
 
 t.test('the operations are there for the host', async (t) => {
   const { app } = await buildHost(t)
-  for (const name of ['start', 'restore', 'get', 'summary', 'list', 'attach'] as const) {
+  for (const name of ['start', 'restore', 'get', 'summary', 'list', 'attach', 'remove', 'prune'] as const) {
     t.type(app.dbBackups[name], 'function', name)
   }
   const all: string[] = []
   for (let of: object = app.dbBackups; of !== Object.prototype; of = Object.getPrototypeOf(of))
     all.push(...Object.getOwnPropertyNames(of))
-  t.strictSame(all.sort(), ['attach', 'get', 'list', 'restore', 'start', 'summary'], 'and nothing else')
+  t.strictSame(
+    all.sort(),
+    ['attach', 'get', 'list', 'prune', 'remove', 'restore', 'schedule', 'start', 'summary'],
+    'and nothing else'
+  )
   const { id, finished } = await app.dbBackups.start()
   t.match(await finished, { id, in_progress: false })
   t.strictSame(await app.dbBackups.list(), { ids: [id] })

@@ -59,7 +59,7 @@ export interface DatabaseSummary {
  * by an earlier version; `not_in_base`, it holds nothing of the database; `chain_too_long`, the bound of the option
  * `incremental`; `not_told`, the server does not tell enough; `other_database`, the database had another name;
  * `created_again`, `purged`, `sequence_reset`: the feed does not tell all that happened; `excluded_types`, others are left
- * out now; `unreadable_documents`, the last backup could not read some; `mostly_changed`, most documents;
+ * out now; `unreadable_documents`, the last backup could not read some, and does not name all; `mostly_changed`, most documents;
  * `damaged_base`, a part of the last backup is missing or damaged.
  */
 export type FullReason =

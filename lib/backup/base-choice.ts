@@ -72,6 +72,7 @@ export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments 
   const { last, full, chain } = earlier
   if (full) return 'asked_for'
   if (!last) return 'no_base'
+  if (last.isCurrent && !last.isUntouched) return 'damaged_base'
   const base = last.base(database)
   if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
   if (last.chainLength >= chain) return 'chain_too_long'
@@ -88,7 +89,7 @@ async function whyNot(base: BaseDocuments, question: BaseQuestion): Promise<Full
   if (!isReplicated(info) && numberIn(info.update_seq ?? base.since) < numberIn(base.since))
     return 'sequence_reset'
   if (!sameMembers(base.excludedTypes, toldExcluded(excludeTypes))) return 'excluded_types'
-  if (base.unreadable > 0) return 'unreadable_documents'
+  if (base.unreadable === undefined) return 'unreadable_documents'
   return (await tooManyChanges(base, source, info)) ?? (await damaged(base))
 }
 

@@ -232,7 +232,20 @@ class DatabaseBackup {
       await this.#drain()
       if (this.#unread.size === 0 || round > ROUNDS_FOR_VANISHED) break
     }
+    await this.#readLeftOut()
     await this.#readAgain()
+  }
+
+  /** Asks for what the base could not read, where no row of the feed has told of it. */
+  async #readLeftOut(): Promise<void> {
+    const { unreadable = [] } = this.#base ?? {}
+    const ids = unreadable.filter(
+      (id) => !this.#copies.repeated.has(this.#writer.print(id)) && !this.#unread.has(id)
+    )
+    // Whatever revision it has by now.
+    const wanted = ids.map((id) => ({ id, rev: '', branched: true }))
+    for (let i = 0; i < wanted.length; i += BATCH) await this.#fetch(wanted.slice(i, i + BATCH))
+    await this.#drain()
   }
 
   /** Adds rows with documents as they come; those that have none are fetched together. */

@@ -1,11 +1,16 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
-import type { ChunkEntry, SourceIdentity, StoredDatabase, StoredHeader } from './layout.js'
+import { DamagedBackupError } from '../errors.js'
+import {
+  type ChunkEntry,
+  liveDocuments,
+  type SourceIdentity,
+  type StoredDatabase,
+  type StoredHeader
+} from './layout.js'
 import { readEntries } from './manifests.js'
 import { Parts } from './parts.js'
-
-const KEY = /^[0-9a-f]{32}$/
 
 /** What a backup holds of one database, for the next backup to be based on. */
 export class BaseDocuments {
@@ -15,25 +20,29 @@ export class BaseDocuments {
   readonly since: string
   readonly excludedTypes: readonly string[]
   readonly documents: number
-  /** Documents that could not be read. */
-  readonly unreadable: number
+  /** Ids of the documents that could not be read; `undefined` where the header does not name all. */
+  readonly unreadable: readonly string[] | undefined
   readonly key: string
   readonly manifests: StoredDatabase['manifests']
   readonly index: readonly ChunkEntry[]
+  /** Id of the backup. */
+  readonly backup: string
   readonly #db: CouchDatabase
   readonly #stored: StoredDatabase
   #chunks: readonly ChunkEntry[] = []
 
   private constructor(
     db: CouchDatabase,
+    backup: string,
     stored: StoredDatabase & { index: ChunkEntry[]; key: string },
     told: Told
   ) {
+    this.backup = backup
     this.source = stored.source
     this.since = told.last_sequence
     this.excludedTypes = told.excluded_types ?? []
     this.documents = told.doc_count
-    this.unreadable = told.unreadable_count ?? 0
+    this.unreadable = unreadableIn(told)
     this.key = stored.key
     this.manifests = stored.manifests
     this.index = stored.index
@@ -45,10 +54,8 @@ export class BaseDocuments {
   static of(db: CouchDatabase, header: StoredHeader, database: LogicalDatabase): BaseDocuments | undefined {
     const stored = header.storage.databases?.[database]
     const told = header.dbs[apiKey(database)]
-    if (!stored || !Array.isArray(stored.index) || !KEY.test(stored.key ?? '')) return undefined
-    if (!Array.isArray(stored.chunks) || !Array.isArray(stored.manifests)) return undefined
-    if (typeof told?.last_sequence !== 'string') return undefined
-    return new BaseDocuments(db, { ...stored, index: stored.index, key: stored.key as string }, told)
+    if (!stored?.index || !stored.key || !told) return undefined
+    return new BaseDocuments(db, header._id, { ...stored, index: stored.index, key: stored.key }, told)
   }
 
   /** The chunks, in order, once {@link load} has read their entries. */
@@ -59,9 +66,21 @@ export class BaseDocuments {
   /** Reads the entries of all chunks, and checks that the chunks are there. @throws DamagedBackupError */
   async load(): Promise<void> {
     const chunks = await readEntries(this.#db, this.#stored)
+    const held = chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
+    if (held !== this.documents)
+      throw new DamagedBackupError(
+        'header',
+        this.backup,
+        `says ${this.documents} documents, its chunks hold ${held}`
+      )
     await new Parts(this.#db).checkThere([...chunks, ...this.index])
     this.#chunks = chunks
   }
+}
+
+function unreadableIn({ unreadable = [], unreadable_count: count = 0 }: Told): string[] | undefined {
+  if (unreadable.length !== count || unreadable.some(({ id_truncated: cut }) => cut)) return undefined
+  return unreadable.map(({ id }) => id)
 }
 
 type Told = StoredHeader['dbs'][string]

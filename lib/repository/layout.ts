@@ -4,7 +4,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 import type { Turns } from '../waits/turns.js'
-import type { Codec } from './codec.js'
+import { type Codec, sha256Of } from './codec.js'
 
 /** Version of the layout. Increased when older versions of this package could not read a backup. */
 export const LAYOUT = 3
@@ -94,6 +94,10 @@ export interface StoredDatabase {
   source?: SourceIdentity
 }
 
+/** Returns the digest of what a header tells of its databases and lists for them: somebody may edit it later. */
+export const contentDigest = (dbs: object, databases: object): string =>
+  sha256Of(JSON.stringify({ dbs, databases }))
+
 /** Returns the bytes of a chunk's lines that count. */
 export const liveBytes = ({ raw, dead }: ChunkEntry): number => raw - (dead?.raw ?? 0)
 
@@ -132,6 +136,8 @@ export interface HeaderDocument {
     /** Real name of the system database, where the lease is. Absent in headers of earlier versions. */
     system?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
+    /** See {@link contentDigest}. Absent in layout 2, and until the backup has ended. */
+    sha256?: string
   }
   _attachments?: Record<string, StubMembers>
 }

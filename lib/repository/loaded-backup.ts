@@ -5,7 +5,7 @@ import type { StubMembers } from '../json/attachments.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
 import { beganAt } from './ids.js'
-import { LAYOUT, type Store, type StoredHeader } from './layout.js'
+import { contentDigest, LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** What a header tells its readers. Those of backups that athena made may hold anything. */
@@ -108,7 +108,13 @@ export class LoadedBackup {
   /** Backups before it that were each the base of the next. */
   get chainLength(): number {
     const { chain_length: length } = this.header
-    return Number.isSafeInteger(length) ? (length as number) : 0
+    return Number.isSafeInteger(length) ? Math.max(0, length as number) : 0
+  }
+
+  /** Whether the header tells and lists what it did when the backup ended. */
+  get isUntouched(): boolean {
+    const { databases = {}, sha256 } = this.#head.storage ?? {}
+    return sha256 === contentDigest(this.header.dbs, databases)
   }
 
   /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */

@@ -4,7 +4,7 @@ import { isConflict } from '../couch/errors.js'
 import { BackupDeletedError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js'
-import { type HeaderDocument, LAYOUT, type Store, type StoredHeader } from './layout.js'
+import { contentDigest, type HeaderDocument, LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
 
@@ -94,9 +94,8 @@ export class RunningBackup {
     await this.#parts.check(this.id, Object.values(this.#databases))
     const took = Math.round(performance.now() - this.#beganAt)
     const header = await this.#changeRunning((header) => ({
-      ...listing(header, this.#databases),
+      ...listing(header, dbs, this.#databases),
       doc_count: documentsIn(dbs),
-      dbs,
       in_progress: false,
       // The clock may have been set meanwhile.
       end_timestamp: header.start_timestamp + took,
@@ -127,9 +126,8 @@ export class RunningBackup {
     // Another instance began it, whose clock may be ahead, unless the time is known that it took.
     const end = took === undefined ? Math.max(this.#store.now(), start) : start + Math.round(took)
     return {
-      ...listing(header, {}),
+      ...listing(header, {}, {}),
       doc_count: 0,
-      dbs: {},
       in_progress: false,
       error: reason,
       end_timestamp: end,
@@ -159,10 +157,11 @@ export class RunningBackup {
   }
 }
 
-/** Returns a header that lists what is stored of these databases, and nothing else. */
-const listing = (header: HeaderDocument, databases: Databases): HeaderDocument => ({
+/** Returns a header that tells and lists what is stored of these databases, and nothing else. */
+const listing = (header: HeaderDocument, dbs: Summaries, databases: Databases): HeaderDocument => ({
   ...header,
-  storage: { ...header.storage, databases }
+  dbs,
+  storage: { ...header.storage, databases, sha256: contentDigest(dbs, databases) }
 })
 
 const documentsIn = (dbs: Readonly<Record<string, DatabaseSummary>>): number =>

@@ -1,4 +1,5 @@
 import type { KeepRules } from '../../types/options.js'
+import { isBackupId } from '../own-documents.js'
 import { ATHENA_AGES } from './athena-ages.js'
 import { Calendar, isTime } from './calendar.js'
 import { durationOf, isSpan } from './duration.js'
@@ -56,7 +57,7 @@ export function decideBy(
   const oldestFirst = [...candidates].sort(byTime)
   // Ids grow whatever the clock says: one that was set back makes the newest backup look old.
   const last = candidates
-    .filter(({ state }) => state === 'good')
+    .filter(({ id, state }) => state === 'good' && isBackupId(id))
     .sort(byId)
     .at(-1)
   const counted = oldestFirst.filter((candidate) => counts(candidate, options)).reverse()

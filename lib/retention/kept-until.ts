@@ -1,3 +1,4 @@
+import { BACKUP_PREFIX } from '../own-documents.js'
 import type { Steps } from '../waits/steps.js'
 import { calendarOf, decideBy, type KeepCandidate, type KeepOptions } from './keep-rules.js'
 
@@ -61,12 +62,11 @@ export function* keptUntil(
 const onceMade = (candidate: KeepCandidate): KeepCandidate =>
   candidate.state === 'running' ? { ...candidate, state: 'good' } : candidate
 
-/** Ids of backups that are yet to be made begin with it; no real one does. */
-const FUTURE = 'backup to be made at '
+/** Ids of backups that are yet to be made begin with it: their numbers have 20 digits, as no clock gives. */
+const FUTURE = `${BACKUP_PREFIX}9000000`
 
 const madeAt = (at: number): KeepCandidate => ({
-  // Ids grow, the longer ones being later: this is longer than any real one.
-  id: FUTURE + String(at).padStart(20, '0'),
+  id: FUTURE + String(at).padStart(13, '0'),
   at,
   state: 'good',
   protected: false,

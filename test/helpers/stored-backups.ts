@@ -101,7 +101,8 @@ export class StoredBackupsOf {
   async clone(base: string): Promise<string> {
     const newest = (await this.backups()).at(-1) ?? base
     const id = `03_ibp_db_backup_${BigInt(stampOf(newest)) + 1n}`
-    await this.db.insert({ ...(await this.header(base)), _id: id, _rev: undefined } as never)
+    const start_timestamp = Date.now()
+    await this.db.insert({ ...(await this.header(base)), _id: id, _rev: undefined, start_timestamp } as never)
     return id
   }
 
