@@ -41,6 +41,12 @@ export class BackupProtectedError extends publicError(
   409
 ) {}
 
+export class ClockLeapError extends publicError(
+  'DB_BACKUPS_CLOCK_LEAP',
+  'backup "%s" began so long after "%s" that a clock may have been wrong: nothing was pruned. Look at prune({ dryRun: true }), and prune by hand, or wait for the next backup',
+  409
+) {}
+
 export class BackupDeletedError extends publicError(
   'DB_BACKUPS_DELETED',
   'the header of backup "%s" was deleted or replaced while the backup was being made',

@@ -10,6 +10,12 @@ const NOON = Math.floor(Date.now() / DAY) * DAY - DAY / 2
 
 const daysAgo = (days: number) => NOON - days * DAY
 const idOf = (days: number) => `03_ibp_db_backup_${daysAgo(days)}`
+/** What athena's backups hold that are complete. */
+const ATHENA = {
+  athena_components: { docs: [{ _id: 'a' }] },
+  athena_sessions: { docs: [] },
+  athena_system: { docs: [] }
+}
 const idsOf = (decisions: readonly { id: string }[]) => decisions.map(({ id }) => id)
 
 /** Builds a host with backups of so many days ago. */
@@ -117,30 +123,29 @@ t.test('failed backups do not count, and go after keepFailed', async (t) => {
   t.strictSame((await dbBackups.list()).ids, [idOf(18)], 'the newest good one stays')
 })
 
-t.test('what is protected, being made, in the future, or of another console stays', async (t) => {
-  const { dbBackups, on, stored } = await setup(t, [
-    { at: daysAgo(9), header: { protected: true } },
-    { at: daysAgo(8), header: { in_progress: true } },
-    7,
-    6,
-    { at: Date.now() + DAY }
-  ])
-  const [foreign] = await fabricate(on, [{ at: daysAgo(10) }], 'another_system')
-  const { removed, kept } = await dbBackups.prune({ keep: { last: 1 } })
-  t.strictSame(idsOf(removed), [idOf(7)])
-  t.match(kept, [
-    { id: idOf(9), reasons: ['protected'] },
-    { id: idOf(8), reasons: ['running'] },
-    { id: idOf(6) },
-    { reasons: ['in the future'] }
-  ])
-  t.equal(kept.length, 4)
-  t.ok((await dbBackups.list()).ids.includes(foreign!))
-  t.equal((await stored.parts()).length, 5)
-})
+t.test(
+  'what is protected, in the future, or of another console stays; what was left in progress does not',
+  async (t) => {
+    const { dbBackups, on, stored } = await setup(t, [
+      { at: daysAgo(9), header: { protected: true } },
+      { at: daysAgo(8), header: { in_progress: true } },
+      7,
+      6,
+      { at: Date.now() + DAY }
+    ])
+    const [foreign] = await fabricate(on, [{ at: daysAgo(10) }], 'another_system')
+    const { removed, kept } = await dbBackups.prune({ keep: { last: 1 } })
+    // Under the lease nothing is being made: the instance that began it has died long ago.
+    t.match(removed, [{ id: idOf(8), reasons: ['failed'] }, { id: idOf(7) }])
+    t.match(kept, [{ id: idOf(9), reasons: ['protected'] }, { id: idOf(6) }, { reasons: ['in the future'] }])
+    t.equal(kept.length, 3)
+    t.ok((await dbBackups.list()).ids.includes(foreign!))
+    t.equal((await stored.parts()).length, 4)
+  }
+)
 
 t.test("athena's backups are pruned only when that is asked for", async (t) => {
-  const legacy = { storage: undefined, dbs: { athena_components: { docs: [{ _id: 'a' }] } } }
+  const legacy = { storage: undefined, dbs: ATHENA }
   const { dbBackups } = await setup(t, [
     ...[5, 4].map((days) => ({ at: daysAgo(days), chunks: 0, header: legacy })),
     3,
@@ -225,4 +230,50 @@ t.test('200 backups are pruned at once, and what they share is kept', async (t) 
   t.equal(outcome.parts, 199 * 20 + 10)
   t.equal((await stored.parts()).length, 10 * 20 + 10)
   t.equal((await stored.marked()).length, 1)
+})
+
+t.test('what athena could not read whole, or left in progress, counts as failed', async (t) => {
+  const athenas = (days: number, header: object) => ({
+    at: daysAgo(days),
+    chunks: 0,
+    header: { storage: undefined, dbs: ATHENA, ...header }
+  })
+  const { athena_system: _, ...two } = ATHENA
+  const { dbBackups } = await setup(t, [
+    athenas(9, {}),
+    athenas(8, { in_progress: true }),
+    athenas(3, { dbs: {} }),
+    athenas(2, { dbs: two })
+  ])
+  const prune = (more: object) => dbBackups.prune({ keep: { last: 1 }, legacy: true, dryRun: true, ...more })
+  t.match((await prune({})).kept, [
+    { id: idOf(9), reasons: ['newest good backup', 'last 1'] },
+    { id: idOf(3), reasons: ['failed lately'] },
+    { id: idOf(2), reasons: ['failed lately'] }
+  ])
+  t.strictSame(idsOf((await prune({ keepFailed: 0 })).removed), [8, 3, 2].map(idOf))
+  await dbBackups.remove(idOf(2))
+  await dbBackups.remove(idOf(8))
+  t.strictSame((await dbBackups.list()).ids, [idOf(9), idOf(3)])
+})
+
+t.test('a removed backup whose header was in conflict does not come back', async (t) => {
+  const { dbBackups, stored } = await setup(t, [3, 2, 1])
+  const header = await stored.header(idOf(2))
+  const athenas = { type: 'athena_backup', dbs: ATHENA, in_progress: false }
+  await stored.db.bulk({
+    new_edits: false,
+    docs: [
+      { ...header, _rev: `1-${'0'.repeat(32)}`, note: 'of a replication' },
+      { ...header, _rev: `1-${'1'.repeat(32)}`, note: 'of another' },
+      { ...athenas, _id: idOf(9), _rev: `1-${'0'.repeat(32)}` },
+      { ...athenas, _id: idOf(9), _rev: `1-${'f'.repeat(32)}` }
+    ]
+  } as never)
+  await dbBackups.remove(idOf(2))
+  await dbBackups.remove(idOf(9))
+  t.strictSame((await dbBackups.list()).ids, [idOf(3), idOf(1)])
+  await t.rejects(dbBackups.get(idOf(9)), { code: 'DB_BACKUPS_NOT_FOUND' })
+  await t.rejects(dbBackups.get(idOf(2)), { code: 'DB_BACKUPS_NOT_FOUND' })
+  t.strictSame(await stored.parts(idOf(2)), [])
 })

@@ -100,19 +100,15 @@ t.test('a removed backup takes only what it does not share, wherever others list
 })
 
 t.test('a backup that must stay is not removed, nothing is changed and no operation begins', async (t) => {
-  const { dbBackups, ids, events, on, stored } = await setup(t, 4)
-  const [guarded, foreign, running, newest] = ids as [string, string, string, string]
-  await stored.change(guarded, (header) => Object.assign(header, { protected: true }))
+  const { dbBackups, ids, events, on, stored } = await setup(t, 2)
+  const [foreign, newest] = ids as [string, string]
   await stored.change(foreign, ({ storage }) => Object.assign(storage, { system: 'another_system' }))
-  await stored.change(running, (header) => Object.assign(header, { in_progress: true }))
   const failed = { in_progress: false, error: 'it failed', dbs: {}, type: 'athena_backup' }
   await stored.db.insert(failed, `${newest}9`)
   const before = await on.fetchAll(on.names.system)
   events.length = 0
   const reasons = {
-    [guarded]: 'it is protected',
     [foreign]: 'it is of the console with the system database "another_system"',
-    [running]: 'it is still being made',
     [newest]: 'it is the newest good backup'
   }
   for (const [id, reason] of Object.entries(reasons))
@@ -334,3 +330,16 @@ t.test('a backup that appears while others are marked keeps the chunks that it l
   t.strictSame(await stored.parts(first), chunks)
   t.ok((await app.dbBackups.list()).ids.includes(clone))
 })
+
+t.test(
+  'who names a backup may remove one that is protected from pruning, or was left in progress',
+  async (t) => {
+    const { dbBackups, ids, stored } = await setup(t, 3)
+    const [guarded, left, newest] = ids as [string, string, string]
+    await stored.change(guarded, (header) => Object.assign(header, { protected: true }))
+    await stored.change(left, (header) => Object.assign(header, { in_progress: true }))
+    await dbBackups.remove(guarded)
+    await dbBackups.remove(left)
+    t.strictSame((await dbBackups.list()).ids, [newest])
+  }
+)

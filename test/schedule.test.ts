@@ -444,3 +444,40 @@ t.test('the schedule is in the metrics and in the log', async (t) => {
   t.ok(Math.abs((await good.metric(worked))! * 1000 - Date.now()) < 30 * SECOND)
   t.equal(await good.metric('db_backups_schedule_failures_total'), 0)
 })
+
+const DAY = 24 * HOUR
+
+t.test('pruning follows each run, also one that another backup does for', async (t) => {
+  const { operations, pass } = await setup(t, {
+    schedule: { ...NIGHTLY, unlessYoungerThan: 23 * HOUR },
+    keep: { last: 2 }
+  })
+  for (let night = 0; night < 3; night++) {
+    await pass(12 * HOUR + 30 * MINUTE, 10 * MINUTE)
+    const { finished } = await operations.start()
+    await finished
+    await pass(11 * HOUR + 30 * MINUTE, 10 * MINUTE)
+  }
+  t.equal(operations.schedule?.last?.result, 'skipped')
+  t.ok((await operations.list()).ids.length <= 3, 'two, and the one of this night')
+})
+
+t.test('nothing is pruned by a clock that was set far ahead, nor once it is right again', async (t) => {
+  const { operations, events, clock, pass } = await setup(t, { keep: { within: '30d' } })
+  for (let night = 0; night < 4; night++) await pass(DAY, 10 * MINUTE)
+  const before = (await operations.list()).ids
+  t.equal(before.length, 5)
+  clock.set(200 * DAY)
+  await pass(2 * HOUR, 10 * MINUTE)
+  t.match(
+    events.filter(({ type }) => type === 'schedule_pruning_failed'),
+    [{ error: { code: 'DB_BACKUPS_CLOCK_LEAP' } }]
+  )
+  clock.set(-200 * DAY)
+  await pass(DAY, 10 * MINUTE)
+  const after = (await operations.list()).ids
+  t.strictSame(
+    before.filter((id) => !after.includes(id)),
+    []
+  )
+})

@@ -102,7 +102,7 @@ export interface DbBackups {
   /**
    * Removes a backup, whether it is good or failed, or made by athena, and resolves when all is deleted that no other
    * backup has of it.
-   * @throws BackupProtectedError when it is protected, the newest good one, still being made, or of another console
+   * @throws BackupProtectedError when it is the newest good one, or of another console
    * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, and TooManyRequestsError as {@link start} does
    * @throws DamagedBackupError, UnknownLayoutError when another backup cannot be read whole, which may have any chunk:

@@ -1,6 +1,7 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from '../couch/database.js'
+import { CouchError, expected } from '../couch/errors.js'
 import { numberIn } from '../couch/source-watch.js'
 import { DamagedBackupError } from '../errors.js'
 import { toldExcluded } from '../own-documents.js'
@@ -90,7 +91,10 @@ async function whyNot(base: BaseDocuments, question: BaseQuestion): Promise<Full
     return 'sequence_reset'
   if (!sameMembers(base.excludedTypes, toldExcluded(excludeTypes))) return 'excluded_types'
   if (base.unreadable === undefined) return 'unreadable_documents'
-  return (await tooManyChanges(base, source, info)) ?? (await damaged(base))
+  return (
+    (await tooManyChanges(base, source, info)) ??
+    (await damaged(base, question.earlier.last?.chainLength ?? 0))
+  )
 }
 
 /** A server that does not know a sequence sends all changes: that must not pass for a few. */
@@ -99,7 +103,7 @@ async function tooManyChanges(
   source: CouchDatabase,
   info: DatabaseInfo
 ): Promise<FullReason | undefined> {
-  const changes = await source.countChanges(base.since)
+  const changes = await source.countChanges(base.since).catch(expected(isRefused, undefined))
   if (changes === undefined) return 'not_told'
   // The documents were counted before, so that a feed from its start cannot have fewer.
   const all = info.doc_count + (info.doc_del_count ?? 0)
@@ -108,9 +112,12 @@ async function tooManyChanges(
   return changes >= all || changes > most ? 'mostly_changed' : undefined
 }
 
-async function damaged(base: BaseDocuments): Promise<FullReason | undefined> {
+/** Returns whether the server does not take a sequence for one of its own. */
+const isRefused = (error: unknown): boolean => error instanceof CouchError && error.status === 400
+
+async function damaged(base: BaseDocuments, turn: number): Promise<FullReason | undefined> {
   try {
-    await base.load()
+    await base.load(turn)
     return undefined
   } catch (error) {
     if (error instanceof DamagedBackupError) return 'damaged_base'

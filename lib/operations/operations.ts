@@ -37,7 +37,7 @@ import {
 } from './arguments.js'
 import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
-import { type PruneRequest, pruningBy, removalOf } from './prunes.js'
+import { type PruneRequest, pruningBy, removalOf, unattended } from './prunes.js'
 import { Schedule } from './schedule.js'
 
 /** Bytes of an attachment that are sent at a time. */
@@ -59,8 +59,9 @@ export class Operations implements DbBackups {
     this.#options = options
     this.#instance = new Instance(options, log, clock)
     const current = () => this.#toStart('backup')
-    const after = async (set: DatabaseSet) => {
-      if (options.keep) await (await set.prune(this.#pruningBy({}))).finished
+    const after = async (set: DatabaseSet, gap: number) => {
+      const now = this.#instance.clock.now()
+      if (options.keep) await (await set.prune(unattended(this.#pruningBy({}), { gap, now }))).finished
     }
     this.#schedule = schedule && new Schedule(this.#instance, schedule, current, after)
   }

@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import type { KeptBackup, PruneDecision, PruneOptions, PruneOutcome } from '../../types/backups.js'
+import type { DatabaseNames } from '../../types/databases.js'
+import { databaseOfKey, LOGICAL_DATABASES } from '../databases.js'
 import {
   BackupNotFoundError,
   BackupProtectedError,
+  ClockLeapError,
   InvalidParameterError,
   UnknownLayoutError
 } from '../errors.js'
@@ -16,6 +19,9 @@ import { inTurns } from '../waits/steps.js'
 import type { ActiveOperation } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { NewOperation, OperationRecords } from './lifecycle.js'
+
+/** Milliseconds after which a backup of athena's that is marked as being made is one that its server has left. */
+const LONGEST_OF_ATHENA = 24 * 3_600_000
 
 /** How often a removal that was interrupted is tried to be completed: once every `timeouts.lease`. */
 const COMPLETIONS = 10
@@ -116,7 +122,7 @@ export class Prunes implements OperationRecords {
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const { name: system } = this.#databases.system
     await repository.settle()
-    const candidates = await candidatesIn(repository, system)
+    const candidates = await candidatesIn(repository, this.#databases.names, !dryRun)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>
       decisions.filter((one) => one.keep === keep).map(({ id, reasons }) => ({ id, reasons }))
@@ -179,6 +185,30 @@ export function pruningBy(
   }
 }
 
+/** Milliseconds between two backups that no clock has to explain, however often they are made. */
+const LEAST_LEAP = 3 * 24 * 3_600_000
+/** How many times longer than usual the last wait between two backups may be. */
+const LEAP = 3
+
+/**
+ * Makes a request one that nobody looks at: it is refused when the last two good backups lie further apart than
+ * they should, since a clock that was set far ahead makes all others look old. @throws ClockLeapError
+ * @param gap usual milliseconds between two backups @param now milliseconds since the epoch
+ */
+export const unattended = (
+  { decide, ...request }: PruneRequest,
+  { gap, now }: { gap: number; now: number }
+): PruneRequest => ({
+  ...request,
+  decide(candidates) {
+    const good = ownOf(candidates).filter(({ at, state, legacy }) => state === 'good' && !legacy && at <= now)
+    const [newest, previous] = good.toSorted((a, b) => b.at - a.at)
+    const most = Math.max(LEAST_LEAP, LEAP * gap)
+    if (previous && newest.at - previous.at > most) throw new ClockLeapError(newest.id, previous.id)
+    return decide(candidates)
+  }
+})
+
 type ComingRuns = (now: number, newest: number | undefined) => Iterable<number>
 
 function foresee(own: readonly Candidate[], rules: KeepOptions, comingRuns: ComingRuns): Promise<Foresight> {
@@ -196,7 +226,6 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
   const { system, state } = named
   if (system !== undefined) return `it is of the console with the system database "${system}"`
   if (state === 'running') return 'it is still being made'
-  if (named.protected) return 'it is protected'
   const good = all.filter((one) => one.state === 'good' && one.system === undefined)
   const isNewest = state === 'good' && (good.every(({ at }) => at <= named.at) || isLast(named, good))
   return isNewest ? 'it is the newest good backup' : undefined
@@ -206,26 +235,50 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
 const isLast = ({ id }: Candidate, all: readonly Candidate[]): boolean =>
   all.every((other) => other.id.length < id.length || (other.id.length === id.length && other.id <= id))
 
-/** Reads all headers, oldest first. @throws UnknownLayoutError, DamagedBackupError, CouchError */
-async function candidatesIn(repository: Repository, system: string): Promise<Candidate[]> {
+/**
+ * Reads all headers, oldest first. Under the lease, none of this console's is being made.
+ * @throws UnknownLayoutError, DamagedBackupError, CouchError
+ */
+async function candidatesIn(
+  repository: Repository,
+  names: DatabaseNames,
+  underLease: boolean
+): Promise<Candidate[]> {
   const candidates: Candidate[] = []
   await repository.each((backup) => {
     if (!backup.isKnown) throw new UnknownLayoutError(backup.id)
-    candidates.push(candidateOf(backup, system))
+    candidates.push(candidateOf(backup, names, underLease))
   })
   return candidates.sort((a, b) => a.at - b.at)
 }
 
-function candidateOf(backup: LoadedBackup, system: string): Candidate {
-  const { id, header, beganAt, endedAt, isLegacy } = backup
-  const ended = header.error ? 'failed' : 'good'
+function candidateOf(backup: LoadedBackup, names: DatabaseNames, underLease: boolean): Candidate {
+  const { system } = names
+  const { id, beganAt, endedAt, isLegacy, header } = backup
   return {
     id,
     at: beganAt,
-    state: header.in_progress ? 'running' : ended,
+    state: stateOf(backup, names, underLease && backup.isOf(system)),
     endedAt,
     protected: header.protected === true,
     legacy: isLegacy,
     ...(!backup.isOf(system) && { system: backup.system })
   }
+}
+
+/** @param alone whether no backup of these databases is being made, but for athena's, which take no lease */
+function stateOf(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
+  const { header, isLegacy } = backup
+  if (header.in_progress) {
+    const isLeft = isLegacy ? Date.now() - backup.beganAt > LONGEST_OF_ATHENA : alone
+    return isLeft ? 'failed' : 'running'
+  }
+  if (header.error || (isLegacy && !holdsAll(backup, names))) return 'failed'
+  return 'good'
+}
+
+/** Returns whether a backup of athena's holds all databases: those that it could not read are left out. */
+function holdsAll({ header }: LoadedBackup, names: DatabaseNames): boolean {
+  const held = new Set(Object.keys(header.dbs).map((key) => databaseOfKey(key, names)))
+  return LOGICAL_DATABASES.every((database) => held.has(database))
 }

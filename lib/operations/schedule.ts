@@ -16,7 +16,8 @@ export class Schedule {
   readonly #options: Required<ScheduleOptions>
   readonly #plan: Plan
   readonly #current: () => Promise<DatabaseSet>
-  readonly #after: (set: DatabaseSet) => Promise<unknown>
+  readonly #after: (set: DatabaseSet, gap: number) => Promise<unknown>
+  readonly #times: DueTimes
   readonly #abort = new AbortController()
   #started = false
   #last: ScheduledRun | undefined
@@ -25,19 +26,21 @@ export class Schedule {
 
   /**
    * @param current returns the databases of now, if nothing runs on earlier ones
-   * @param after is called after each backup that was made here; its failure is told, and no failure of the backup
+   * @param after is called after each run that has a backup, with the usual milliseconds between two runs; its
+   * failure is told, and no failure of the backup
    */
   constructor(
     instance: Instance,
     options: Required<ScheduleOptions>,
     current: () => Promise<DatabaseSet>,
-    after: (set: DatabaseSet) => Promise<unknown>
+    after: (set: DatabaseSet, gap: number) => Promise<unknown>
   ) {
     const { cron, timezone, jitter } = options
     this.#instance = instance
     this.#clock = instance.clock
     this.#options = options
-    this.#plan = new Plan(new DueTimes(cron, timezone), jitter)
+    this.#times = new DueTimes(cron, timezone)
+    this.#plan = new Plan(this.#times, jitter)
     this.#current = current
     this.#after = after
   }
@@ -105,6 +108,8 @@ export class Schedule {
       await this.#follow(id, set)
     } catch (error) {
       this.#notMade(due, error as Error, id)
+      // Whoever made it: that instance may have died before it pruned.
+      if (error instanceof NotNeededError) await this.#follow(error.id, await this.#current())
     }
   }
 
@@ -156,8 +161,10 @@ export class Schedule {
   async #follow(id: string, set: DatabaseSet): Promise<void> {
     if (this.#abort.signal.aborted) return
     try {
-      await this.#after(set)
+      await this.#after(set, this.#times.gapBefore(this.#clock.now()))
     } catch (error) {
+      // The next run prunes, if the other operation is not a pruning itself.
+      if (error instanceof OperationInProgressError) return
       this.#instance.events.emit({ type: 'schedule_pruning_failed', id, error: error as Error })
     }
   }

@@ -2,15 +2,20 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
+import { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
   liveDocuments,
   type SourceIdentity,
+  type Store,
   type StoredDatabase,
   type StoredHeader
 } from './layout.js'
 import { readEntries } from './manifests.js'
 import { Parts } from './parts.js'
+
+/** Backups in which each chunk is read once: a damaged one must not be handed on for ever. */
+const TURNS = 30
 
 /** What a backup holds of one database, for the next backup to be based on. */
 export class BaseDocuments {
@@ -28,11 +33,12 @@ export class BaseDocuments {
   /** Id of the backup. */
   readonly backup: string
   readonly #db: CouchDatabase
+  readonly #reader: ChunkReader
   readonly #stored: StoredDatabase
   #chunks: readonly ChunkEntry[] = []
 
   private constructor(
-    db: CouchDatabase,
+    { db, codec }: Pick<Store, 'db' | 'codec'>,
     backup: string,
     stored: StoredDatabase & { index: ChunkEntry[]; key: string },
     told: Told
@@ -47,15 +53,16 @@ export class BaseDocuments {
     this.manifests = stored.manifests
     this.index = stored.index
     this.#db = db
+    this.#reader = new ChunkReader(db, codec)
     this.#stored = stored
   }
 
   /** @returns `undefined` for a backup of an earlier layout, and where nothing was stored */
-  static of(db: CouchDatabase, header: StoredHeader, database: LogicalDatabase): BaseDocuments | undefined {
+  static of(store: Store, header: StoredHeader, database: LogicalDatabase): BaseDocuments | undefined {
     const stored = header.storage.databases?.[database]
     const told = header.dbs[apiKey(database)]
     if (!stored?.index || !stored.key || !told) return undefined
-    return new BaseDocuments(db, header._id, { ...stored, index: stored.index, key: stored.key }, told)
+    return new BaseDocuments(store, header._id, { ...stored, index: stored.index, key: stored.key }, told)
   }
 
   /** The chunks, in order, once {@link load} has read their entries. */
@@ -63,8 +70,12 @@ export class BaseDocuments {
     return this.#chunks
   }
 
-  /** Reads the entries of all chunks, and checks that the chunks are there. @throws DamagedBackupError */
-  async load(): Promise<void> {
+  /**
+   * Reads the entries of all chunks, and checks that the chunks are there, and some of them whole.
+   * @param turn which ones: with a number more each time, all have had their turn after {@link TURNS} backups
+   * @throws DamagedBackupError
+   */
+  async load(turn: number): Promise<void> {
     const chunks = await readEntries(this.#db, this.#stored)
     const held = chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
     if (held !== this.documents)
@@ -74,6 +85,8 @@ export class BaseDocuments {
         `says ${this.documents} documents, its chunks hold ${held}`
       )
     await new Parts(this.#db).checkThere([...chunks, ...this.index])
+    for (const [i, chunk] of chunks.entries())
+      if (i % TURNS === turn % TURNS) await this.#reader.verify(chunk)
     this.#chunks = chunks
   }
 }

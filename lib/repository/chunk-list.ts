@@ -71,16 +71,16 @@ export class ChunkList {
     const usualOf = ({ whole, raw }: ChunkEntry) => (whole ? raw : usual)
     const entries = all.filter(({ large }) => large === undefined)
     const chosen = new Set<ChunkEntry>()
-    let wasted = sum(all, deadBytes)
-    let raw = sum(all, ({ raw }) => raw)
-    const choose = (entry: ChunkEntry) => {
-      chosen.add(entry)
-      wasted -= deadBytes(entry)
-      raw -= deadBytes(entry)
-    }
+    const raw = { all: sum(all, ({ raw }) => raw), dead: sum(all, deadBytes) }
+    // What is dead may compress worse than the rest.
+    const stored = { all: sum(all, ({ stored }) => stored), dead: sum(all, deadStored) }
     for (const entry of entries.toSorted((a, b) => wasteOf(b) - wasteOf(a))) {
-      if (wasted <= raw * share) break
-      choose(entry)
+      if (raw.dead <= raw.all * share && stored.dead <= stored.all * share) break
+      chosen.add(entry)
+      raw.all -= deadBytes(entry)
+      raw.dead -= deadBytes(entry)
+      stored.all -= deadStored(entry)
+      stored.dead -= deadStored(entry)
     }
     const small = entries.filter((entry) => chosen.has(entry) || isSmall(liveBytes(entry), usualOf(entry)))
     if (small.length > MOST_SMALL) for (const entry of small) chosen.add(entry)
@@ -92,6 +92,9 @@ const entryOf = ({ entry, raw }: Listed, dead: OrdinalSet): ChunkEntry =>
   dead.size > 0 ? { ...entry, dead: deadLines(dead, raw, entry.docs) } : entry
 
 const deadBytes = ({ dead }: ChunkEntry): number => dead?.raw ?? 0
+
+/** Returns about how many stored bytes of a chunk do not count. */
+const deadStored = (entry: ChunkEntry): number => entry.stored * wasteOf(entry)
 
 const wasteOf = (entry: ChunkEntry): number => deadBytes(entry) / entry.raw
 

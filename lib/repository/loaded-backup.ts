@@ -119,7 +119,7 @@ export class LoadedBackup {
 
   /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */
   base(database: LogicalDatabase): BaseDocuments | undefined {
-    return this.#head.storage && BaseDocuments.of(this.#store.db, this.#stored, database)
+    return this.#head.storage && BaseDocuments.of(this.#store, this.#stored, database)
   }
 
   /** Finds what it holds of one database, or `null`. @throws DamagedBackupError */

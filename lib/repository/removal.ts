@@ -13,6 +13,8 @@ import { atATime, headerRevisions, References } from './references.js'
 const PAGE = 2000
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8
+/** Versions of a header that are deleted: conflicts of replications. */
+const MOST_VERSIONS = 100
 /** Attempts to mark a backup that clients append to: two seconds, with the waits between. */
 const MARK_ATTEMPTS = 12
 
@@ -124,9 +126,21 @@ export class Removal {
     }
   }
 
+  /** Deletes what is in conflict with a header that was deleted, and comes to light without it. */
+  async #deleteVersions(id: string): Promise<void> {
+    for (let i = 0; i < MOST_VERSIONS; i++) {
+      const head = await readHeader(this.#db, id)
+      if (!head) return
+      await this.#db.delete(id, head._rev)
+    }
+  }
+
   /** Puts the mark in place of a header: no list or get shows the backup, and its attachments go. */
   async #replace({ _id, _rev, storage }: Head): Promise<void> {
-    if (!storage) return this.#db.delete(_id, _rev)
+    if (!storage) {
+      await this.#db.delete(_id, _rev)
+      return this.#deleteVersions(_id)
+    }
     const marked = { layout: storage.layout, system: this.#options.system }
     await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked })
   }
@@ -185,6 +199,7 @@ export class Removal {
       if (!this.#inUse.has(header.id) && (await this.#stateOf(header.id)) === 'removed') marked.push(header)
     })
     for (const headers of groupsOf(marked)) await deleteParts(this.#db, headers)
+    await atATime(CHANGED_AT_A_TIME, marked, ({ id }) => this.#deleteVersions(id))
   }
 }
 

@@ -26,6 +26,12 @@ export class DueTimes {
     return this.#cron.previousRuns(1, new Date(time + 1))[0]?.getTime()
   }
 
+  /** Returns the milliseconds between the last two due times before `time`; 0 if there are no two. */
+  gapBefore(time: number): number {
+    const [last, before] = this.#cron.previousRuns(2, new Date(time + 1))
+    return last && before ? last.getTime() - before.getTime() : 0
+  }
+
   /** Whether it is one moment, written as a date, and no pattern. */
   get isDate(): boolean {
     return this.#cron.getOnce() !== null
