@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
 import nano from 'nano'
 import t, { type Test } from 'tap'
@@ -51,6 +52,13 @@ async function moreDatabases(t: Test, { couch, names }: TestDatabases) {
 
 const scheduleEvents = (events: readonly BackupEvent[]) =>
   events.filter(({ type }) => type.startsWith('schedule_'))
+
+/** Checks the events of the schedule: these, and no others. */
+function isTold(t: Test, events: readonly BackupEvent[], expected: readonly object[]): void {
+  const told = scheduleEvents(events)
+  t.match(told, expected)
+  t.equal(told.length, expected.length)
+}
 
 /** Returns versions that fail a start when they are told to. */
 const failing = () => {
@@ -224,7 +232,7 @@ t.test('a failure gives way to the next run, and the event tells', async (t) => 
   await pass(4 * MINUTE + 50 * SECOND)
   const due = at('01T12:05')
   const told = scheduleEvents(events)
-  t.match(told, [
+  isTold(t, events, [
     { type: 'schedule_failed', due, retryAt: at('01T12:06') },
     { type: 'schedule_failed', due, retryAt: at('01T12:08') },
     { type: 'schedule_failed', due }
@@ -248,7 +256,7 @@ t.test('a backup that failed after it had begun is named, and tried again', asyn
   await on.couch.use(on.names.system).destroy(id, header._rev)
   release()
   await idle(clock)
-  t.match(scheduleEvents(events), [{ type: 'schedule_failed', id, retryAt: at('02T01:01'), error: Error }])
+  isTold(t, events, [{ type: 'schedule_failed', id, retryAt: at('02T01:01'), error: Error }])
   t.match(operations.schedule?.last, { result: 'failed', id })
   await pass(MINUTE)
   t.match(operations.schedule?.last, { due: at('02T01:00'), result: 'made' })
@@ -275,20 +283,44 @@ t.test('a run waits for another operation, and looks again when that is over', a
 })
 
 t.test('a run that another operation kept waiting until the next one has failed', async (t) => {
+  const { random } = Math
+  Math.random = () => 0.9
+  t.teardown(() => {
+    Math.random = random
+  })
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const other = await buildHost(t, { on, couch: gate.couch })
-  const { operations, events, pass } = await setup(t, { on, schedule: { cron: '*/2 * * * *' } })
+  const schedule = { cron: '*/2 * * * *', jitter: MINUTE }
+  const { operations, events, pass } = await setup(t, { on, schedule })
+  await pass(MINUTE)
   const release = gate.hold(/_changes/)
   const { finished } = await other.app.dbBackups.start()
-  await pass(5 * MINUTE)
-  t.match(scheduleEvents(events), [
+  await pass(4 * MINUTE)
+  isTold(t, events, [
     { type: 'schedule_failed', due: at('01T12:02'), error: { code: 'DB_BACKUPS_IN_PROGRESS' } }
   ])
   release()
   await finished
-  await pass(10 * SECOND)
+  await pass(MINUTE)
   t.match(operations.schedule?.last, { due: at('01T12:04'), result: 'made' })
+})
+
+t.test('a run that waits for another operation has not failed when the clock is set back', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const other = await buildHost(t, { on, couch: gate.couch })
+  const { operations, events, pass, clock } = await setup(t, { on, schedule: { cron: '*/10 * * * *' } })
+  const release = gate.hold(/_changes/)
+  const { finished } = await other.app.dbBackups.start()
+  await pass(10 * MINUTE + 30 * SECOND)
+  clock.set(-5 * MINUTE)
+  await pass(MINUTE)
+  release()
+  await finished
+  await pass(5 * MINUTE)
+  t.match(operations.schedule?.last, { due: at('01T12:10'), result: 'made' })
+  t.strictSame(scheduleEvents(events), [])
 })
 
 t.test('whether a backup is needed is looked at again under the lease, without a trace', async (t) => {
@@ -306,7 +338,7 @@ t.test('whether a backup is needed is looked at again under the lease, without a
   await finished
   release()
   await idle(host.clock)
-  t.match(scheduleEvents(host.events), [{ type: 'schedule_skipped', reason: 'made_elsewhere', id }])
+  isTold(t, host.events, [{ type: 'schedule_skipped', reason: 'made_elsewhere', id }])
   t.strictSame((await host.operations.list()).ids, [host.first, id])
   const types = host.events.map(({ type }) => type)
   t.equal(types.filter((type) => type === 'backup_started').length, 1, 'its first one')
@@ -347,6 +379,26 @@ t.test('the schedule goes on with the databases that the host names now', async 
   t.strictSame((await operations.list()).ids, [operations.schedule?.last?.id])
 })
 
+t.test('databases that the host names while a backup runs get theirs after it', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const later = await moreDatabases(t, on)
+  let { names } = on
+  const { operations, pass, clock, first } = await setup(t, { on, couch: gate.couch, databases: () => names })
+  await pass(13 * HOUR - 10 * SECOND, 10 * MINUTE)
+  const release = gate.hold(/_changes/)
+  clock.pass(10 * SECOND)
+  await gate.held(/_changes/)
+  names = later
+  t.strictSame((await operations.list()).ids, [])
+  release()
+  await idle(clock)
+  await pass(MINUTE)
+  t.equal((await operations.list()).ids.length, 1)
+  names = on.names
+  t.strictSame((await operations.list()).ids.slice(0, -1), [first])
+})
+
 t.test('a host that names no databases for a while fails a run, and no more', async (t) => {
   const on = await setupDatabases(t)
   let fails = false
@@ -357,7 +409,7 @@ t.test('a host that names no databases for a while fails a run, and no more', as
   const { operations, events, pass } = await setup(t, { on, databases })
   fails = true
   await pass(13 * HOUR, 10 * MINUTE)
-  t.match(scheduleEvents(events), [{ type: 'schedule_failed', error: /no settings/ }])
+  isTold(t, events, [{ type: 'schedule_failed', error: /no settings/ }])
   fails = false
   await pass(MINUTE)
   t.match(operations.schedule?.last, { result: 'made' })
@@ -388,9 +440,8 @@ t.test('closing ends a schedule that waits, and a backup as it does others', asy
   t.notOk(clock.asleep)
 })
 
-t.test('what follows a backup is done after it, and its failure is none of the backup', async (t) => {
-  const { couch, names } = await setupDatabases(t)
-  const clock = new TestClock('2027-05-01T12:00:00Z')
+/** Makes what a schedule is made with. */
+function instanceOn(t: Test, { couch, names }: TestDatabases, clock: TestClock) {
   const events: BackupEvent[] = []
   const options = resolveOptions({
     couch,
@@ -402,16 +453,24 @@ t.test('what follows a backup is done after it, and its failure is none of the b
     schedule: { cron: '0 * * * *' }
   })
   const instance = new Instance(options, Fastify().log, clock)
+  t.teardown(() => instance.close())
   const set = new DatabaseSet(instance, { ...names, backups: names.system })
+  return { instance, options, set, events }
+}
+
+t.test('what follows a backup is done after it, and its failure is none of the backup', async (t) => {
+  const clock = new TestClock('2027-05-01T12:00:00Z')
+  const { instance, options, set, events } = instanceOn(t, await setupDatabases(t), clock)
   const followed: string[] = []
+  let pruned = Promise.resolve()
   const after = async (on: DatabaseSet) => {
     const ids = await on.stored.list()
     const { in_progress } = await on.stored.summary(ids.at(-1)!)
     followed.push(`after ${ids.length}, ${in_progress ? 'running' : 'complete'}`)
-    if (ids.length > 1) throw new Error('no pruning')
+    if (ids.length === 2) throw new Error('no pruning')
+    await pruned
   }
   const schedule = new Schedule(instance, options.schedule!, async () => set, after)
-  t.teardown(() => instance.close())
   schedule.start()
   await idle(clock)
   t.strictSame(followed, ['after 1, complete'])
@@ -420,8 +479,45 @@ t.test('what follows a backup is done after it, and its failure is none of the b
   t.strictSame(followed, ['after 1, complete', 'after 2, complete'])
   const { last } = schedule.state
   t.match(last, { due: at('01T13:00'), result: 'made' })
-  t.match(scheduleEvents(events), [{ type: 'schedule_pruning_failed', id: last?.id, error: /no pruning/ }])
+  isTold(t, events, [{ type: 'schedule_pruning_failed', id: last?.id, error: /no pruning/ }])
+
+  let end = () => {}
+  pruned = new Promise<void>((resolve) => {
+    end = resolve
+  })
+  clock.pass(HOUR)
+  await poll('the pruning', () => (followed.length === 3 ? true : undefined))
   schedule.stop()
+  let settled = false
+  const closing = instance.jobs.settled(30_000).then(() => {
+    settled = true
+  })
+  await delay(100)
+  t.notOk(settled, 'closing waits for it')
+  end()
+  await closing
+})
+
+t.test('nothing follows a backup that a closing server lets end', async (t) => {
+  const on = await setupDatabases(t)
+  const gate = await startGate(t, on)
+  const clock = new TestClock('2027-05-01T12:00:00Z')
+  const { instance, options, set } = instanceOn(t, { ...on, couch: gate.couch }, clock)
+  const followed: unknown[] = []
+  const schedule = new Schedule(
+    instance,
+    options.schedule!,
+    async () => set,
+    async (on) => followed.push(on)
+  )
+  const release = gate.hold(/_changes/)
+  schedule.start()
+  await gate.held(/_changes/)
+  schedule.stop()
+  release()
+  await instance.jobs.settled(30_000)
+  t.match(schedule.state.last, { result: 'made' })
+  t.strictSame(followed, [])
 })
 
 t.test('the schedule is in the metrics and in the log', async (t) => {

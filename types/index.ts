@@ -41,7 +41,10 @@ export interface ScheduledRun {
 export interface ScheduleState {
   cron: string
   timezone: string
-  /** When it next sees to a backup, in milliseconds since the epoch, its jitter or the wait after a failure included. */
+  /**
+   * When it next sees to a backup, in milliseconds since the epoch, its jitter or the wait after a failure included. Past
+   * while it does so.
+   */
   next: number
   /** The last run that this instance saw to. Absent until there is one. */
   last?: ScheduledRun

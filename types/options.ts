@@ -116,7 +116,7 @@ export interface ScheduleOptions {
    */
   jitter?: number
   /**
-   * A run is skipped when a good backup began less than so many milliseconds before it was due. Keep it shorter than the
+   * A run is skipped when a good backup began at most so many milliseconds before it was due. Keep it shorter than the
    * time between two runs: a backup begins a little later than it is due. Default 0.
    */
   unlessYoungerThan?: number

@@ -67,9 +67,8 @@ export class Backups implements OperationRecords {
     }
   }
 
-  /** Describes a backup that runs only if it is needed, which is looked at before, and again under the lease. */
+  /** Describes a backup that runs only if it is still needed when the lease is held. */
   async describeRun(run: Run): Promise<NewOperation<BackupSummary>> {
-    await this.#checkNeeded(run)
     const backup = await this.describe({})
     let newest = 0n
     return {
@@ -78,8 +77,28 @@ export class Backups implements OperationRecords {
         newest = carried
         return backup.idAfter(carried, taken)
       },
-      check: () => this.#checkNeeded(run, newest)
+      check: () => this.checkNeeded(run, newest)
     }
+  }
+
+  /**
+   * Looks whether a run needs a backup. @param newest number of the newest backup, as the lease tells it
+   * @throws NotNeededError
+   */
+  async checkNeeded({ due, unlessYoungerThan }: Run, newest?: bigint): Promise<void> {
+    const { repository, system } = this.#databases
+    const possible = this.#instance.clock.now() + MOST_AHEAD
+    let younger: string | undefined
+    for await (const { id, beganAt } of repository.goodSince(due - unlessYoungerThan, {
+      system: system.name,
+      newest
+    })) {
+      // By a clock that was wrong: it may be of any time.
+      if (beganAt > possible) continue
+      if (beganAt >= due) throw new NotNeededError('made_elsewhere', id)
+      younger ??= id
+    }
+    if (younger !== undefined) throw new NotNeededError('younger', younger)
   }
 
   async ensureDatabases(): Promise<void> {
@@ -111,23 +130,6 @@ export class Backups implements OperationRecords {
 
   onFailed(operation: ActiveOperation): void {
     if (this.#isOwn(operation)) this.#leftovers.watch(operation.id)
-  }
-
-  /** @param newest number of the newest backup, as the lease tells it @throws NotNeededError */
-  async #checkNeeded({ due, unlessYoungerThan }: Run, newest?: bigint): Promise<void> {
-    const { repository, system } = this.#databases
-    const possible = this.#instance.clock.now() + MOST_AHEAD
-    let younger: string | undefined
-    for await (const { id, beganAt } of repository.goodSince(due - unlessYoungerThan, {
-      system: system.name,
-      newest
-    })) {
-      // By a clock that was wrong: it may be of any time.
-      if (beganAt > possible) continue
-      if (beganAt >= due) throw new NotNeededError('made_elsewhere', id)
-      younger ??= id
-    }
-    if (younger !== undefined) throw new NotNeededError('younger', younger)
   }
 
   #isOwn({ backups }: ActiveOperation): boolean {

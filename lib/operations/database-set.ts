@@ -77,6 +77,8 @@ export class DatabaseSet {
 
   /** Starts the backup of a run, if it is needed. @throws NotNeededError, and what `start` does */
   async startRun(run: Run): Promise<StartedBackup> {
+    await this.#backups.checkNeeded(run)
+    await this.#lifecycle.refuseIfInProgress('backup')
     return this.#lifecycle.run(await this.#backups.describeRun(run))
   }
 

@@ -184,7 +184,7 @@ export class Repository {
     const ids = new Set(await this.list())
     if (of.newest) ids.add(idOf(of.newest))
     for (const id of [...ids].reverse()) {
-      if (beganAt(id) < since - LATEST_BEGIN) return
+      if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
       if (loaded?.isGood && loaded.isOf(of.system) && loaded.beganAt >= since) yield loaded
     }
