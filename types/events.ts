@@ -110,5 +110,8 @@ export type BackupEvent =
   | { type: 'schedule_skipped'; due: number; reason: 'made_elsewhere' | 'younger'; id: string }
   /** A scheduled backup failed, `id` if it had begun. Without `retryAt`, the next run is due before another attempt. */
   | { type: 'schedule_failed'; due: number; id?: string; retryAt?: number; error: Error }
-  /** What follows a scheduled backup, its pruning, failed. The backup is good. */
+  /**
+   * What follows a scheduled backup, its pruning, failed. The backup is good. A ClockLeapError tells that the last two
+   * backups lie too far apart.
+   */
   | { type: 'schedule_pruning_failed'; id: string; error: Error }
