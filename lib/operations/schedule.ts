@@ -20,6 +20,7 @@ export class Schedule {
   readonly #times: DueTimes
   readonly #abort = new AbortController()
   #started = false
+  #startedAt = 0
   #last: ScheduledRun | undefined
   /** A due time that another operation keeps waiting. */
   #kept: { due: number; error: Error } | undefined
@@ -67,6 +68,7 @@ export class Schedule {
   start(): void {
     if (this.#started) return
     this.#started = true
+    this.#startedAt = this.#clock.now()
     this.#run().catch((error: Error) => {
       if (!this.#abort.signal.aborted) this.#instance.events.emit({ type: 'check_failed', error })
     })
@@ -108,8 +110,9 @@ export class Schedule {
       await this.#follow(id, set)
     } catch (error) {
       this.#notMade(due, error as Error, id)
-      // Whoever made it: that instance may have died before it pruned.
-      if (error instanceof NotNeededError) await this.#follow(error.id, await this.#current())
+      // Whoever made it: that instance may have died before it pruned. A start alone is no reason to prune.
+      if (error instanceof NotNeededError && due >= this.#startedAt)
+        await this.#follow(error.id, await this.#current())
     }
   }
 
