@@ -6,7 +6,7 @@ import { bytesOf } from './helpers/seed.js'
 import { wholeNumber } from './helpers/settings.js'
 
 /** Backups of each chain. */
-const STEPS = wholeNumber('CHAIN_STEPS', 40)
+const STEPS = wholeNumber('CHAIN_STEPS', 24)
 const DOCUMENTS = 6000
 const MiB = 1024 * 1024
 /** Most that a reader reads for each byte that counts. */

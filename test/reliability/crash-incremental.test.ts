@@ -40,7 +40,7 @@ t.test('a server that is killed during an incremental backup leaves all earlier 
   const tally = new Tally()
   await onRigs(
     t,
-    crashRuns(8),
+    crashRuns(4),
     async (rig, next) => {
       const made = new Map<string, Contents>()
       const backUp = async (round: number) => {

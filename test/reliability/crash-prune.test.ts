@@ -32,7 +32,7 @@ const prune = (rig: CrashRig) => rig.begin(() => rig.server.post('/prune-to/2'))
 t.test('a pruning whose server is killed loses nothing that stays, and is completed', async (t) => {
   t.setTimeout(120_000 + crashRuns(0) * 10_000)
   const tally = new Tally()
-  await onRigs(t, crashRuns(15), async (rig, next) => {
+  await onRigs(t, crashRuns(5), async (rig, next) => {
     const stored = new StoredBackupsOf(rig.databases)
     const tidy = async () => ((await stored.flaws()).length === 0 ? true : undefined)
     await fill(rig, stored)
