@@ -8,7 +8,7 @@ import { startPagingProxy } from './helpers/paging-proxy.js'
 import { read, said, sorted, stateAt, Writer, type Written } from './helpers/writer.js'
 
 const LOADED = 2500
-const WRITES = 2500
+const WRITES = 1500
 /** Number of writes between two requests of a backup. */
 const WRITES_BETWEEN = 25
 

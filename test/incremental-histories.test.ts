@@ -18,7 +18,7 @@ import { buildHost } from './helpers/host.js'
 import { wholeNumber } from './helpers/settings.js'
 
 /** `HISTORIES` tells how many are tried, `HISTORY_STEPS` how long they are, `HISTORY_SEED` which. */
-const RUNS = wholeNumber('HISTORIES', 4)
+const RUNS = wholeNumber('HISTORIES', 2)
 const STEPS = wholeNumber('HISTORY_STEPS', 8)
 const SEED = process.env.HISTORY_SEED
 const TIMEOUT = 120_000 + RUNS * STEPS * 10_000

@@ -10,7 +10,7 @@ import { clientOf } from './helpers/repository-runs.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { StoredBackupsOf } from './helpers/stored-backups.js'
 
-const RUNS = Number(process.env.PRUNE_RUNS ?? 6)
+const RUNS = Number(process.env.PRUNE_RUNS ?? 4)
 const INSTANCES = 2
 
 /** A step of a history. Numbers choose among what there is then. */

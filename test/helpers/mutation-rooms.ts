@@ -26,7 +26,7 @@ export const ROOMS: Record<string, Room> = {
       'shared-chunks',
       'prune',
       'remove',
-      'interrupted-removals',
+      'reliability/interrupted-removals',
       'repository-elsewhere',
       'chunk-codec',
       'get-range',
@@ -84,7 +84,7 @@ export const ROOMS: Record<string, Room> = {
       'third-kind',
       'prune',
       'remove',
-      'interrupted-removals',
+      'reliability/interrupted-removals',
       'lost-lease',
       'stale-lease',
       'late-header'

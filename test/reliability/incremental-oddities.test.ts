@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import type { StoredHeader } from '../lib/repository/layout.js'
+import type { StoredHeader } from '../../lib/repository/layout.js'
 import {
   backUp,
   backUpRightly,
@@ -12,8 +12,8 @@ import {
   remove,
   setupChain,
   textOf
-} from './helpers/chain.js'
-import type { HostOptions } from './helpers/host.js'
+} from '../helpers/chain.js'
+import type { HostOptions } from '../helpers/host.js'
 
 const KEY = 'athena_components'
 const QUICK: HostOptions = { retry: { attempts: 2, wait: 1, longest: 1 } }

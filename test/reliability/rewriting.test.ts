@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
-import type { StoredHeader } from '../lib/repository/layout.js'
-import { backUp, buildPair, contentDifferences, listedChunks, setupChain } from './helpers/chain.js'
-import { randomOf } from './helpers/random.js'
-import { bytesOf } from './helpers/seed.js'
-import { wholeNumber } from './helpers/settings.js'
+import type { StoredHeader } from '../../lib/repository/layout.js'
+import { backUp, buildPair, contentDifferences, listedChunks, setupChain } from '../helpers/chain.js'
+import { randomOf } from '../helpers/random.js'
+import { bytesOf } from '../helpers/seed.js'
+import { wholeNumber } from '../helpers/settings.js'
 
 /** Backups of each chain. */
 const STEPS = wholeNumber('CHAIN_STEPS', 24)

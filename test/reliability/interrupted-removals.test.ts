@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
-import type { BackupEvent } from '../types/index.js'
-import { setupDatabases } from './helpers/database.js'
-import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
-import { buildHost, type HostOptions } from './helpers/host.js'
-import { poll } from './helpers/poll.js'
-import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
+import type { BackupEvent } from '../../types/index.js'
+import { setupDatabases } from '../helpers/database.js'
+import { type Fault, startFaultProxy } from '../helpers/fault-proxy.js'
+import { buildHost, type HostOptions } from '../helpers/host.js'
+import { poll } from '../helpers/poll.js'
+import { fabricate, StoredBackupsOf } from '../helpers/stored-backups.js'
 
 const LEASE = 'athena_backup_lease'
 const timeouts = { lease: 2000 }
