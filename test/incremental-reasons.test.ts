@@ -140,6 +140,18 @@ t.test('full: the sequences of the database went back', async (t) => {
   t.equal(third.dbs[KEY]!.full_reason, 'sequence_reset')
 })
 
+t.test('full: a chunk of the base is found damaged when its turn to be read comes', async (t) => {
+  const { on, pair } = await setupPair(t)
+  if (!on.raw) return t.comment('only where bytes can be changed below a revision')
+  const { id } = await backUp(pair.chain)
+  const [chunk] = await listedChunks(on, on.names.backups, id, 'components')
+  const { attachments } = on.raw.store.get(on.names.backups)!.docs.get(chunk!.id)!.leaves[0]!
+  for (const attachment of attachments.values()) attachment.data = Buffer.from(attachment.data).reverse()
+  await change(on, on.names.components, docs('doc_00001'))
+  const second = await backUpRightly(t, on, pair, 'a damaged chunk')
+  t.equal(second.dbs[KEY]!.full_reason, 'damaged_base')
+})
+
 t.test('full: other types are left out', async (t) => {
   const { on, pair } = await setupPair(t)
   await change(on, on.names.components, [{ _id: 'kept', type: 'cache' } as { _id: string }])

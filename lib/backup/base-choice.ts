@@ -50,8 +50,7 @@ export async function lastComplete(
   let looked = 0
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
-    if (!loaded || loaded.header.in_progress || loaded.header.error) continue
-    if (!loaded.isOf(system)) continue
+    if (!loaded?.isGood || !loaded.isOf(system)) continue
     last ??= loaded
     if (loaded.isCurrent) return { last, base: loaded }
     if (++looked >= LOOKED_AT) break

@@ -13,7 +13,13 @@ import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Removal } from '../repository/removal.js'
 import type { Repository } from '../repository/repository.js'
 import { checkKeep } from '../retention/check-keep.js'
-import { decide, type KeepCandidate, type KeepDecision, type KeepOptions } from '../retention/keep-rules.js'
+import {
+  byId,
+  decide,
+  type KeepCandidate,
+  type KeepDecision,
+  type KeepOptions
+} from '../retention/keep-rules.js'
 import { type Foresight, keptUntil } from '../retention/kept-until.js'
 import { inTurns } from '../waits/steps.js'
 import type { ActiveOperation } from './active-operations.js'
@@ -227,13 +233,11 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
   if (system !== undefined) return `it is of the console with the system database "${system}"`
   if (state === 'running') return 'it is still being made'
   const good = all.filter((one) => one.state === 'good' && one.system === undefined)
-  const isNewest = state === 'good' && (good.every(({ at }) => at <= named.at) || isLast(named, good))
+  const isNewest =
+    state === 'good' &&
+    (good.every(({ at }) => at <= named.at) || good.every((other) => byId(other, named) <= 0))
   return isNewest ? 'it is the newest good backup' : undefined
 }
-
-/** Returns whether a backup was made after all others: ids grow, whatever the clock says. */
-const isLast = ({ id }: Candidate, all: readonly Candidate[]): boolean =>
-  all.every((other) => other.id.length < id.length || (other.id.length === id.length && other.id <= id))
 
 /**
  * Reads all headers, oldest first. Under the lease, none of this console's is being made.

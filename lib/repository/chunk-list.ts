@@ -98,5 +98,6 @@ const deadStored = (entry: ChunkEntry): number => entry.stored * wasteOf(entry)
 
 const wasteOf = (entry: ChunkEntry): number => deadBytes(entry) / entry.raw
 
-const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
+/** Returns the sum of what `of` tells of each item. */
+export const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
   items.reduce((total, item) => total + of(item), 0)

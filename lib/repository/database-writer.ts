@@ -7,7 +7,7 @@ import { idOf, isDesign } from '../json/document.js'
 import { inTurns } from '../waits/steps.js'
 import type { BaseDocuments } from './base.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
-import { ChunkList } from './chunk-list.js'
+import { ChunkList, sum } from './chunk-list.js'
 import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { ChunkWriter, type LineFacts, type RefusedLine } from './chunk-writer.js'
@@ -252,6 +252,3 @@ export class DatabaseWriter {
     }
   }
 }
-
-const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
-  items.reduce((total, item) => total + of(item), 0)

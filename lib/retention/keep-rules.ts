@@ -156,8 +156,8 @@ function* nearestToAges(newestFirst: readonly KeepCandidate[], now: number): Gen
   }
 }
 
-/** Orders by the numbers in ids, which grow. */
-const byId = (a: KeepCandidate, b: KeepCandidate): number =>
+/** Orders by the numbers in ids, which grow whatever the clock says. */
+export const byId = (a: Pick<KeepCandidate, 'id'>, b: Pick<KeepCandidate, 'id'>): number =>
   a.id.length - b.id.length || (a.id < b.id ? -1 : Number(a.id > b.id))
 
 /** Orders from old to new, those of one time by id, and those of unknown time first. */
