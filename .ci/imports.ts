@@ -34,6 +34,7 @@ const ORDERS = [
     'spool',
     'webhooks observe',
     'couch',
+    'selector',
     ...LOWER
   ],
   ['cli', ...LOWER]

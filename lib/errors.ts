@@ -199,6 +199,13 @@ export class TransactionExistsError extends publicError(
   409
 ) {}
 
+/** The backup that a restore makes first has failed: nothing was restored. */
+export class SafetyBackupError extends publicError(
+  'DB_BACKUPS_SAFETY_BACKUP_FAILED',
+  'nothing was restored: the backup that is made first has failed: %s. Mend that, or restore with safety: false',
+  500
+) {}
+
 export class OperationInProgressError extends Error {
   override readonly name = 'OperationInProgressError'
   readonly code = 'DB_BACKUPS_IN_PROGRESS'

@@ -76,6 +76,7 @@ export const Options = Type.Object(
     settingsDocuments: Type.Optional(
       Type.Array(Type.String({ minLength: 1, maxLength: 512 }), { maxItems: 100 })
     ),
+    safety: Type.Optional(Type.Boolean()),
     onUnreadable: Type.Optional(Type.Union([Type.Literal('report'), Type.Literal('fail')])),
     keep: Checked,
     keepFailed: integer(0, 3653 * DAY),
@@ -137,6 +138,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   excludeTypes: readonly string[]
   onUnreadable: NonNullable<DbBackupsOptions['onUnreadable']>
   keepFailed: number
+  safety: boolean
   settingsDocuments: readonly string[]
   schedule?: Required<ScheduleOptions>
   limits: Required<Limits>
@@ -197,6 +199,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
     onUnreadable: options.onUnreadable ?? 'report',
     keepFailed: options.keepFailed ?? 7 * DAY,
     settingsDocuments: options.settingsDocuments ?? ['00_settings_athena'],
+    safety: options.safety ?? true,
     schedule,
     limits: withDefaults(
       {

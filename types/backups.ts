@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { LogicalDatabase } from './databases.js'
 import type { KeepRules } from './options.js'
+import type { ByDatabase, DocumentChange, DocumentChoice } from './restores.js'
 
 /** One database of a backup that was just made, without its documents. */
 export interface DatabaseSummary {
@@ -211,10 +212,21 @@ export interface RestoreOutcome {
   databases: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
   /** The first failures, at most 20. Long ids and reasons are cut, and say so. */
   failures: RestoreFailure[]
-  /** Ids of `skip` that no document has. Absent when every id was found. */
+  /** Ids of `skip` and `exclude` that no document has. Absent when every id was found. */
   skip_unknown?: SkipUnknown
+  /** Ids of `only` that no document has. Absent when every id was found. */
+  only_unknown?: SkipUnknown
   /** Documents of the option `settingsDocuments` that the restore changes. Absent when it changes none. */
   settings_documents?: SettingsChange[]
+  /**
+   * The backup that was made before the first write: restored with `exact`, it takes this restore back. Absent where
+   * none was made: by a dry run, with `safety: false`, and where the databases held nothing.
+   */
+  safety_backup?: string
+  /** Documents that a dry run found to be created, changed or deleted: the first 100, in at most 32 KiB of JSON. Long ids are cut, and say so. */
+  changes?: DocumentChange[]
+  /** How many documents there are of which `changes` tells the first. */
+  changes_count?: number
 }
 
 /** What a restore does, or with `dryRun` would do, to a document that holds a console's settings. */
@@ -224,20 +236,37 @@ export interface SettingsChange {
   change: 'created' | 'changed' | 'deleted'
 }
 
-/** Ids on a skip list that no document of the backup has, nor, where `exact` looks, of the database. */
+/** Listed ids that no document of the backup has, nor, where `exact` looks, of the database. */
 export interface UnknownIds {
   count: number
   /** The first, at most 20. Long ones are cut, and say so. */
   ids: string[]
 }
 
-/** Ids on skip lists that no document has, by database. */
-export type SkipUnknown = Partial<Record<LogicalDatabase, UnknownIds>>
+/** Listed ids that no document has, by database. */
+export type SkipUnknown = ByDatabase<UnknownIds>
 
 /** How a restore is started. */
 export interface RestoreOptions {
   /** Ids of documents not to restore, per database. Those that no document has are told in `skip_unknown`. */
-  skip?: Partial<Record<LogicalDatabase, readonly string[]>>
+  skip?: ByDatabase<readonly string[]>
+  /**
+   * Which documents to restore, per database: those that meet every member of its entry. A database without an entry is
+   * left as it is. With `exact`, only such documents are deleted. Default: all.
+   */
+  only?: ByDatabase<DocumentChoice>
+  /** Which documents not to restore, nor to delete: those that meet every member of an entry. Default: none. */
+  exclude?: ByDatabase<DocumentChoice>
+  /**
+   * Make an ordinary backup of all databases before the first write, by which the restore can be taken back. If it fails,
+   * nothing is written. Default: the option `safety` of the plugin.
+   */
+  safety?: boolean
+  /**
+   * Told of every document that a dry run finds to be created, changed or deleted; the next one waits for its promise,
+   * `timeouts.idle` at most. What it throws fails the dry run. Only with `dryRun`.
+   */
+  onChange?: (change: DocumentChange) => void | Promise<void>
   /** URL that receives a POST of the finished transaction. */
   clientWebhookUrl?: string
   /** Count what would be written and write nothing. Default `false`. */
@@ -259,7 +288,7 @@ export interface StartedRestore {
    * Safe to ignore, like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
    * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database
    * could not be worked with any more, or the white list could not be rebuilt; with a DamagedBackupError before anything
-   * is written; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.
+   * is written, with a SafetyBackupError as well; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.
    */
   finished: Promise<RestoreOutcome>
 }

@@ -34,6 +34,8 @@ export type RestorePhase =
     }
   /** A document of the option `settingsDocuments` is about to be changed, or with `dryRun` would be. */
   | { type: 'restore_settings_document'; document: string; change: SettingsChange['change'] }
+  /** The backup was made by which the restore can be taken back. Its own events were told as well. */
+  | { type: 'restore_safety_backup_made'; safety_backup: string; durationMs: number }
   | { type: 'restore_whitelist_rebuilt'; durationMs: number }
 
 /** How an operation ended. */

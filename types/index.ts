@@ -16,6 +16,7 @@ export type * from './databases.js'
 export type * from './events.js'
 export type * from './metrics.js'
 export type * from './options.js'
+export type * from './restores.js'
 export type * from './webhooks.js'
 
 /** How a run of the schedule went. */
@@ -72,8 +73,8 @@ export interface DbBackups {
    * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
    * @throws HostTimeoutError when `webhooks.create` does not answer
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
-   * @throws InvalidParameterError when the id is none, an option is not known or wrong, the `body` is no stream, or the
-   * webhook's URL must not be called
+   * @throws InvalidParameterError when the id is none, an option is not known or wrong, an operator of a selector among
+   * them, the `body` is no stream, or the webhook's URL must not be called
    * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`, and TooManyRequestsError as
    * {@link start} does
    * @throws InvalidBackupError, BackupNotRestorableError, TooLargeError, UploadTimeoutError, BodyAlreadyReadError,

@@ -228,6 +228,11 @@ export interface DbBackupsOptions {
    */
   schedule?: ScheduleOptions | 'athena'
   /**
+   * A restore makes an ordinary backup of all databases before it writes, so that it can be taken back, unless it is told
+   * not to. Default `true`, over HTTP as well.
+   */
+  safety?: boolean
+  /**
    * Ids of the documents of the system database that hold the console's own settings, at most 100. A restore that is
    * about to change one names it in its transaction, outcome, log and events: the settings of another console make this
    * one use that one's databases, address and keys. Default `['00_settings_athena']`.

@@ -1,5 +1,6 @@
 import type { DatabaseRestoreCounts, RestoreFailure, SettingsChange, SkipUnknown } from './backups.js'
 import type { LogicalDatabase } from './databases.js'
+import type { DocumentChange } from './restores.js'
 
 /** `pending` until the restore has ended. */
 export type TransactionStatus = 'pending' | 'success' | 'error'
@@ -48,10 +49,18 @@ export interface WebhookTransaction {
   databases?: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
   /** The first documents that were not written, at most 20. */
   failures?: RestoreFailure[]
-  /** Ids of the skip lists that no document has: mistyped ones, as a rule. */
+  /** Ids of `skip` and `exclude` that no document has: mistyped ones, as a rule. */
   skip_unknown?: SkipUnknown
   /** Documents of the option `settingsDocuments` that the restore changes: told before they are written. */
   settings_documents?: SettingsChange[]
+  /** Ids of `only` that no document has. */
+  only_unknown?: SkipUnknown
+  /** The backup that was made before the first write: restored with `exact`, it takes this restore back. */
+  safety_backup?: string
+  /** The first documents that a dry run found to be created, changed or deleted, at most 100. */
+  changes?: DocumentChange[]
+  /** How many there are of them. */
+  changes_count?: number
   /** How the client was told. Absent before the first attempt. */
   client_webhook?: WebhookDelivery
 }

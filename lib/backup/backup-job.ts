@@ -19,6 +19,8 @@ interface BackupJobOptions {
   /** Whether to read everything, whatever earlier backups hold. */
   full: boolean
   incremental: IncrementalBounds
+  /** Whether a database may be missing that the last backup holds: it is being restored. */
+  mayLack: boolean
   onPhase: (phase: BackupPhase) => void
 }
 
@@ -49,7 +51,10 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
           progress.due()
         }
       })
-      if (summary.missing) refuseLost({ last: earlier.last, sources, database, existing })
+      if (summary.missing) {
+        const last = options.mayLack ? undefined : earlier.last
+        refuseLost({ last, sources, database, existing })
+      }
       running = 0
       dbs[apiKey(database)] = summary
       progress.now()

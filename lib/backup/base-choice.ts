@@ -38,24 +38,28 @@ const MOST_CHANGES = 1_000_000
 const LOOKED_AT = 10
 
 /**
- * Finds the newest complete backup of the source databases with this system database, and the newest that can be a
- * base: beside an earlier version, or athena, they may be two.
+ * Finds the newest complete backup of the source databases with this system database that tells which of these there
+ * are, and the newest that can be a base: beside an earlier version, athena, or restores, they may be two.
  */
 export async function lastComplete(
   repository: Repository,
   system: string,
   except: string
 ): Promise<{ last: LoadedBackup | undefined; base: LoadedBackup | undefined }> {
-  let last: LoadedBackup | undefined
-  let looked = 0
+  const good: LoadedBackup[] = []
+  const found = () => ({
+    last: good.find((one) => !one.isBeforeRestore),
+    base: good.find((one) => one.isCurrent)
+  })
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
     if (!loaded?.isGood || !loaded.isOf(system)) continue
-    last ??= loaded
-    if (loaded.isCurrent) return { last, base: loaded }
-    if (++looked >= LOOKED_AT) break
+    good.push(loaded)
+    const { last, base } = found()
+    if ((last && base) || good.length >= LOOKED_AT) break
   }
-  return { last, base: last }
+  const { last = good[0], base = good[0] } = found()
+  return { last, base }
 }
 
 interface BaseQuestion {

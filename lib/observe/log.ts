@@ -4,6 +4,7 @@ import type {
   PruneOutcome,
   Requester,
   RestoreOutcome,
+  SkipUnknown,
   StoredDatabaseSummary,
   UnreadableDocument
 } from '../../types/backups.js'
@@ -49,6 +50,11 @@ function lineOf(event: BackupEvent): Line {
       const message = `restore: a settings document ${dryRun ? 'would be' : 'is being'} ${change}`
       const fields = { ...restoreOf(event), document: cutText(event.document, MAX_ID), change }
       return [dryRun ? 'info' : 'warn', message, fields]
+    }
+    case 'restore_safety_backup_made': {
+      const { safety_backup } = event
+      const fields = { ...restoreOf(event), ...durationOf(event), safety_backup }
+      return ['info', 'restore: the backup is made by which it can be taken back', fields]
     }
     case 'restore_whitelist_rebuilt':
       return ['info', 'restore: the white list is rebuilt', { ...restoreOf(event), ...durationOf(event) }]
@@ -145,7 +151,11 @@ function backupLine(event: EventOf<'backup_finished'>): Line {
 const restoreEndOf = (event: EventOf<'restore_finished' | 'restore_failed'>) => ({
   ...restoreOf(event),
   ...endOf(event),
-  ...(event.outcome && { ...totalOf(event.outcome), ...unknownOf(event.outcome) })
+  ...(event.outcome && {
+    ...totalOf(event.outcome),
+    ...unknownOf(event.outcome),
+    ...(event.outcome.safety_backup && { safety_backup: event.outcome.safety_backup })
+  })
 })
 
 const prunedOf = ({ kept, removed, parts, freed_bytes: freedBytes, orphans }: PruneOutcome) => ({
@@ -201,10 +211,13 @@ function sizeOf(summaries: readonly StoredDatabaseSummary[]) {
   }
 }
 
-/** Returns how many ids of the skip lists no document has, when there are any. */
-function unknownOf({ skip_unknown: unknown }: RestoreOutcome): { skipUnknown?: number } {
-  if (!unknown) return {}
-  return { skipUnknown: Object.values(unknown).reduce((sum, { count }) => sum + count, 0) }
+/** Returns how many listed ids no document has, when there are any. */
+function unknownOf({ skip_unknown: skip, only_unknown: only }: RestoreOutcome): {
+  skipUnknown?: number
+  onlyUnknown?: number
+} {
+  const sum = (unknown: SkipUnknown) => Object.values(unknown).reduce((all, { count }) => all + count, 0)
+  return { ...(skip && { skipUnknown: sum(skip) }), ...(only && { onlyUnknown: sum(only) }) }
 }
 
 const COUNTS = ['total', 'created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const

@@ -17,6 +17,8 @@ export interface ActiveOperation {
   /** The backups database of the instance that began it. */
   backups: string
   lease: Lease
+  /** The number that the lease carries: no backup of these databases has a larger one, but for those that failed. */
+  carried: bigint
   /** Aborted with the lease, or when the server closes. */
   abort: AbortController
   /** Ends with the lease, or when it is left: how the operation ended cannot be recorded any more. */
@@ -78,12 +80,14 @@ export class ActiveOperations {
     const { backups = this.#backups } = stale?.holder ?? {}
     const [abort, left] = [new AbortController(), new AbortController()]
     let id = ''
+    let carriedOn = 0n
     const lease = await this.#leases.acquire({
       insteadOf: stale?.former ? undefined : stale?.claim,
       holder(carried) {
         const next = idAfter(carried)
         id = next.id
-        return { holder: { operation: kind, id, instance, backups }, carried: next.carried ?? carried }
+        carriedOn = next.carried ?? carried
+        return { holder: { operation: kind, id, instance, backups }, carried: carriedOn }
       },
       onLost(error) {
         abort.abort(error)
@@ -101,6 +105,7 @@ export class ActiveOperations {
       id,
       backups,
       lease,
+      carried: carriedOn,
       abort,
       left,
       workClient: own.with({ retry: options.retry, signal: abort.signal, beforeWrite, onRetry }),

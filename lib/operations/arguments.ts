@@ -1,7 +1,9 @@
-import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { type ObjectOptions, type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import type { RestoreOptions } from '../../types/backups.js'
 import { byDatabase } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
+import { checkSelectors } from '../restore/scope.js'
 
 const Flag = Type.Optional(Type.Boolean())
 const Ids = Type.Optional(Type.Array(Type.String()))
@@ -19,14 +21,27 @@ export const Start = Type.Object(
   },
   closed
 )
+const ByDatabase = <T extends TSchema>(schema: T, options: ObjectOptions = {}) => {
+  const member = Type.Optional(schema)
+  return Type.Optional(
+    Type.Object(
+      byDatabase(() => member),
+      { ...closed, ...options }
+    )
+  )
+}
+const Choice = Type.Object(
+  // `parseSelector` checks it.
+  { ids: Ids, types: Ids, selector: Type.Optional(Type.Record(Type.String(), Type.Unknown())) },
+  closed
+)
 export const Restore = Type.Object(
   {
-    skip: Type.Optional(
-      Type.Object(
-        byDatabase(() => Ids),
-        closed
-      )
-    ),
+    skip: ByDatabase(Type.Array(Type.String())),
+    only: ByDatabase(Choice, { minProperties: 1 }),
+    exclude: ByDatabase(Choice),
+    safety: Flag,
+    onChange: Type.Optional(Type.Unknown()),
     clientWebhookUrl: Type.Optional(Type.String()),
     dryRun: Flag,
     exact: Flag,
@@ -55,7 +70,15 @@ export function checkStartOptions(options: unknown): void {
 }
 
 /** @throws InvalidParameterError that names the option of `restore()` */
-export const checkRestoreOptions = (options: unknown): void => check(Restore, options)
+export function checkRestoreOptions(options: unknown): void {
+  check(Restore, options)
+  const { only, exclude, onChange, dryRun } = options as RestoreOptions
+  checkSelectors('only', only)
+  checkSelectors('exclude', exclude)
+  if (onChange === undefined) return
+  if (typeof onChange !== 'function') throw new InvalidParameterError('options/onChange: expected function')
+  if (!dryRun) throw new InvalidParameterError('options/onChange: is only for a dry run (dryRun: true)')
+}
 
 /** @throws InvalidParameterError that names the option of `prune()` */
 export const checkPruneOptions = (options: unknown): void => check(Prune, options)

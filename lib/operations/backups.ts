@@ -49,18 +49,30 @@ export class Backups implements OperationRecords {
     this.#leftovers = leftovers
   }
 
-  /** @throws HostTimeoutError, HostValueError, CouchError */
-  async describe(options: StartOptions): Promise<NewOperation<BackupSummary>> {
+  /**
+   * @param beforeRestore the transaction of the restore that it is made to take back
+   * @throws HostTimeoutError, HostValueError, CouchError
+   */
+  async describe(options: StartOptions, beforeRestore?: string): Promise<NewOperation<BackupSummary>> {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()
     const { repository, system } = this.#databases
     const { note, protect } = options
-    const origin = { instance: this.#instance.name, system: system.name, versions, requester, note, protect }
+    const origin = {
+      instance: this.#instance.name,
+      system: system.name,
+      versions,
+      requester,
+      note,
+      protect,
+      beforeRestore
+    }
     return {
       kind: 'backup',
       idAfter: await repository.newIds(),
       createRecord: ({ id, endClient }) => repository.on(endClient).running(id).begin(origin),
-      work: (operation) => this.#backUp(operation, options.full === true),
+      work: (operation) =>
+        this.#backUp(operation, { full: options.full === true, mayLack: beforeRestore !== undefined }),
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
       failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
@@ -101,6 +113,37 @@ export class Backups implements OperationRecords {
     if (younger !== undefined) throw new NotNeededError('younger', younger)
   }
 
+  /**
+   * Describes the backup that a restore makes before it writes, by the id that its lease has reserved.
+   * @param txId the restore's transaction
+   */
+  async describeBefore(
+    txId: string,
+    id: string,
+    requester: StartOptions['requester']
+  ): Promise<NewOperation<BackupSummary>> {
+    const note = `made before restore ${txId}, to take it back`
+    return { ...(await this.describe({ note, requester }, txId)), idAfter: () => ({ id }) }
+  }
+
+  /** Fails the backup of a restore that has failed, if it still counts as running. */
+  async failBefore(restore: ActiveOperation, reason: string): Promise<void> {
+    const { carried, endClient, backups } = restore
+    const repository = this.#databases.repository.on(endClient, backups)
+    const id = repository.idOf(carried)
+    try {
+      const loaded = await repository.load(id)
+      if (loaded?.header.in_progress) await repository.running(id).fail(reason)
+    } catch (error) {
+      if (this.#isOwn(restore) || !isForbidden(error)) throw error
+    }
+  }
+
+  /** Looks after what may come late of the backup of a restore that has failed. */
+  watchBefore(restore: ActiveOperation): void {
+    if (this.#isOwn(restore)) this.#leftovers.watch(this.#databases.repository.idOf(restore.carried), false)
+  }
+
   async ensureDatabases(): Promise<void> {
     const { repository, system } = this.#databases
     await this.#databases.requireSystem()
@@ -136,14 +179,17 @@ export class Backups implements OperationRecords {
     return backups === this.#databases.names.backups
   }
 
-  async #backUp({ id, workClient }: ActiveOperation, full: boolean): Promise<BackupSummary> {
+  async #backUp(
+    { id, workClient }: ActiveOperation,
+    how: { full: boolean; mayLack: boolean }
+  ): Promise<BackupSummary> {
     const backup = await runBackup({
       id,
       sources: this.#databases.sourcesOn(workClient),
       repository: this.#databases.repository.on(workClient),
       excludeTypes: this.#instance.excludeTypes,
       onUnreadable: this.#instance.options.onUnreadable,
-      full,
+      ...how,
       incremental: this.#instance.options.incremental,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })

@@ -43,7 +43,7 @@ export class DatabaseSet {
     const stored = new StoredBackups(instance, databases)
     const leftovers = new Leftovers(databases)
     const backup = new Backups(instance, databases, leftovers)
-    const restore = new Restores(instance, databases, transactions, outbox)
+    const restore = new Restores(instance, databases, transactions, outbox, backup)
     const prune = new Prunes(databases)
     const lifecycle = new Lifecycle(instance, active, { backup, restore, prune })
     this.stored = stored

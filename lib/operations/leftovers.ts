@@ -20,8 +20,9 @@ export class Leftovers {
     this.#databases = databases
   }
 
-  watch(id: string): void {
-    this.#watched.set(id, { looksLeft: LOOKS, failed: true })
+  /** @param failed whether the backup is known to have failed, rather than only possible */
+  watch(id: string, failed = true): void {
+    this.#watched.set(id, { looksLeft: LOOKS, failed })
   }
 
   /** Looks after the newest backups: something may have been stored late while no instance ran. */

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { BackupEvent, OperationKind } from '../../types/events.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { DatabaseSettings } from '../couch/database.js'
-import { ClosingError, LeaseLostError, OperationInProgressError } from '../errors.js'
+import { ClosingError, LeaseLostError, OperationInProgressError, ReservedIdError } from '../errors.js'
 import type { FoundLease } from '../lease/earlier-versions.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
@@ -39,6 +39,9 @@ export interface OperationRecords {
   onFailed?(operation: ActiveOperation): void
 }
 
+/** Runs an operation inside of another, under its lease and until its end. @throws what the inner operation throws */
+export type RunInside = <Result>(inner: NewOperation<Result>) => Promise<Result>
+
 type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 export interface NewOperation<Result> {
@@ -51,7 +54,7 @@ export interface NewOperation<Result> {
   check?(): Promise<void>
   /** Creates the operation's record. Returns `false` when another document has its id. */
   createRecord(operation: ActiveOperation): Promise<boolean>
-  work(operation: ActiveOperation): Promise<Result>
+  work(operation: ActiveOperation, runInside: RunInside): Promise<Result>
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
   failed(id: string, ended: Ended, error: unknown): BackupEvent
@@ -182,22 +185,60 @@ export class Lifecycle {
   }
 
   async #see<Result>(operation: NewOperation<Result>, active: ActiveOperation): Promise<Result> {
-    const { events, options } = this.#instance
+    active.endClient = active.endClient.with({ retry: this.#instance.options.retry })
+    return this.#carryOut(operation, active, {
+      end: () => this.#end(active),
+      fail: (error) => this.#fail(active, error, true)
+    })
+  }
+
+  /** Does the work and emits the events. @param ends record how it ended */
+  async #carryOut<Result>(
+    operation: NewOperation<Result>,
+    active: ActiveOperation,
+    ends: { end: () => Promise<void>; fail: (error: unknown) => Promise<void> }
+  ): Promise<Result> {
+    const { events } = this.#instance
     const { id } = active
     const startedAt = performance.now()
-    const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries })
+    const before = active.retries
+    const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries - before })
     events.emit(operation.started(id))
-    active.endClient = active.endClient.with({ retry: options.retry })
     try {
-      const result = await operation.work(active)
-      await this.#end(active)
+      const result = await operation.work(active, (inner) => this.#inside(active, inner))
+      await ends.end()
       events.emit(operation.finished(id, ended(), result))
       return result
     } catch (error) {
-      await this.#fail(active, error, true)
+      await ends.fail(error)
       events.emit(operation.failed(id, ended(), error))
       throw error
     }
+  }
+
+  /** Runs an operation that has a record of its own, and no lease. */
+  async #inside<Result>(outer: ActiveOperation, inner: NewOperation<Result>): Promise<Result> {
+    const { kind } = inner
+    const { id } = inner.idAfter(outer.carried, [])
+    const active = { ...outer, kind, id, beganAt: performance.now() }
+    await this.#kinds[kind].ensureDatabases(inner.system)
+    if (!(await inner.createRecord(active))) throw new ReservedIdError(id, active.backups)
+    return this.#carryOut(inner, active, {
+      end: async () => {},
+      fail: (error) => this.#failInside(active, error)
+    })
+  }
+
+  /** Records the failure of an inner operation. The outer one does, or who takes the lease over, if this fails. */
+  async #failInside(active: ActiveOperation, error: unknown): Promise<void> {
+    const { kind, id } = active
+    try {
+      if (!(error instanceof LeaseLostError))
+        await this.#kinds[kind].recordFailure(active, { reason: reasonOf(error), error, recorded: true })
+    } catch (cause) {
+      this.#instance.events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
+    }
+    this.#kinds[kind].onFailed?.(active)
   }
 
   async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {

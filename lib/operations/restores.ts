@@ -1,26 +1,36 @@
 import { randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
-import type { RestoreOptions, RestoreOutcome } from '../../types/backups.js'
-import { cutRequester, cutText, MOST } from '../bytes/cut-text.js'
+import type { Requester, RestoreOptions, RestoreOutcome } from '../../types/backups.js'
+import type { LogicalDatabase } from '../../types/databases.js'
+import { cutRequester, cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { CouchClient } from '../couch/client.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { apiKey } from '../databases.js'
-import { BackupNotFoundError, BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
+import {
+  BackupNotFoundError,
+  BackupNotRestorableError,
+  ClosingError,
+  IncompleteRestoreError,
+  LeaseLostError,
+  SafetyBackupError
+} from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
+import { INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
-import { runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
+import { holdsDocuments } from '../restore/holds-documents.js'
+import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
 import { hostWithin } from '../waits/host-code.js'
 import type { ActiveOperation } from './active-operations.js'
+import type { Backups } from './backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
+import type { Failure, NewOperation, OperationRecords, RunInside } from './lifecycle.js'
 import type { Outbox } from './outbox.js'
-import { type Transactions, transactionPath } from './transactions.js'
+import { type Transactions, toldAtEnd, transactionPath } from './transactions.js'
 
 interface Restorable {
   /** Its id, when it was named by that. */
@@ -29,8 +39,8 @@ interface Restorable {
   system: DatabaseSettings | undefined
   /** The client's webhook, as the backup names it. */
   clientWebhookUrl?: string
-  /** Reads and checks the backup, on a client that ends with the restore. */
-  open(client: CouchClient): Promise<RestoreSource>
+  /** Reads and checks the backup, on a client that ends with the restore; of a stored one, what is wanted. */
+  open(client: CouchClient, wanted: readonly LogicalDatabase[]): Promise<RestoreSource>
   /** Frees what the backup was spooled to. */
   dispose?(): Promise<void>
 }
@@ -41,12 +51,20 @@ export class Restores implements OperationRecords {
   readonly #databases: Databases
   readonly #transactions: Transactions
   readonly #outbox: Outbox
+  readonly #backups: Backups
 
-  constructor(instance: Instance, databases: Databases, transactions: Transactions, outbox: Outbox) {
+  constructor(
+    instance: Instance,
+    databases: Databases,
+    transactions: Transactions,
+    outbox: Outbox,
+    backups: Backups
+  ) {
     this.#instance = instance
     this.#databases = databases
     this.#transactions = transactions
     this.#outbox = outbox
+    this.#backups = backups
   }
 
   /** Checks what is to be restored; reads an upload whole. `urlOf` makes a path absolute. */
@@ -61,19 +79,32 @@ export class Restores implements OperationRecords {
     const backup = 'id' in source ? await this.#storedBackup(source.id) : await this.#upload(source.body)
     const { clientWebhookUrl = given.clientWebhookUrl } = backup
     const options = { ...given, clientWebhookUrl }
+    const { dryRun = false, safety = this.#instance.options.safety } = options
+    const ids = safety && !dryRun ? await this.#databases.repository.newIds() : undefined
+    /** The id that the lease reserves for the backup that is made first. */
+    let before: string | undefined
     const backupId = backup.id === undefined ? undefined : { backup_id: backup.id }
-    const about = { tx_id: txId, ...backupId, dryRun: options.dryRun ?? false }
+    const about = { tx_id: txId, ...backupId, dryRun }
     const requester = cutRequester(options.requester)
     return {
       kind: 'restore',
-      system: options.dryRun ? undefined : backup.system,
-      idAfter: () => ({ id: txId }),
+      system: dryRun ? undefined : backup.system,
+      idAfter: (carried) => {
+        const reserved = ids?.(carried, [])
+        before = reserved?.id
+        return { id: txId, carried: reserved?.carried }
+      },
       createRecord: async () => {
         if (backup.id !== undefined) await this.#requireBackup(backup.id)
         await this.#transactions.create({ tx_id: txId, url, ...backupId }, options)
         return true
       },
-      work: (operation) => this.#restore(operation, backup, options, about),
+      work: (operation, runInside) =>
+        this.#restore(operation, backup, options, about, async (databases, begin) => {
+          if (before === undefined || !(await this.#holdsAny(operation, databases))) return undefined
+          await begin()
+          return this.#backUp({ txId, id: before, requester }, runInside)
+        }),
       started: () => ({ type: 'restore_started', ...about, ...(requester && { requester }) }),
       finished: (_id, ended, outcome) => ({ type: 'restore_finished', ...about, ...ended, outcome }),
       failed: (_id, ended, error) => {
@@ -94,12 +125,18 @@ export class Restores implements OperationRecords {
     return this.#transactions.isOver(id)
   }
 
-  async recordFailure({ id, lease }: ActiveOperation, failure: Failure): Promise<void> {
+  async recordFailure(operation: ActiveOperation, failure: Failure): Promise<void> {
+    const { id, lease } = operation
     const { reason, error, recorded } = failure
     const beforeWrite = () => lease.check()
-    if (recorded) return this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
     const advice = error === undefined ? '; run it again' : ''
-    await this.#transactions.failIfThere(id, `${reason}${advice}`, beforeWrite)
+    if (recorded) await this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
+    else await this.#transactions.failIfThere(id, `${reason}${advice}`, beforeWrite)
+    await this.#backups.failBefore(operation, reason)
+  }
+
+  onFailed(operation: ActiveOperation): void {
+    this.#backups.watchBefore(operation)
   }
 
   /** Has the client told that wants to be. Every instance knows once that is noted. */
@@ -122,7 +159,7 @@ export class Restores implements OperationRecords {
     return {
       id,
       system: header.dbs[apiKey('system')],
-      open: (client) => StoredSource.open(loaded.on(client), () => this.#newSpool())
+      open: (client, wanted) => StoredSource.open(loaded.on(client), wanted, () => this.#newSpool())
     }
   }
 
@@ -159,19 +196,47 @@ export class Restores implements OperationRecords {
     return new Spool(this.#instance.room)
   }
 
+  /** Returns whether any of these databases holds what a restore could overwrite. */
+  async #holdsAny({ workClient }: ActiveOperation, databases: readonly LogicalDatabase[]): Promise<boolean> {
+    const sources = this.#databases.sourcesOn(workClient)
+    for (const database of databases) {
+      const source = sources[database]
+      const holdsOwn = this.#databases.holdsOwn(source)
+      if (await holdsDocuments(source, (id, type) => holdsOwn && isOwnDocument(id, type))) return true
+    }
+    return false
+  }
+
+  /** Backs all databases up before anything is written. @throws SafetyBackupError */
+  async #backUp(
+    { txId, id, requester }: { txId: string; id: string; requester?: Requester },
+    runInside: RunInside
+  ): Promise<string> {
+    try {
+      await runInside(await this.#backups.describeBefore(txId, id, requester))
+      return id
+    } catch (error) {
+      // These end the restore in ways of their own.
+      if (error instanceof LeaseLostError || error instanceof ClosingError) throw error
+      throw new SafetyBackupError(cutText(messageOf(error), MOST.reason), { cause: error })
+    }
+  }
+
   async #restore(
     { id: txId, lease, abort, workClient }: ActiveOperation,
     backup: Restorable,
-    { exact = false, skip = {} }: RestoreOptions,
-    about: { tx_id: string; dryRun: boolean }
+    { exact = false, skip = {}, only, exclude = {}, onChange }: RestoreOptions,
+    about: { tx_id: string; dryRun: boolean },
+    backUpFirst: RestoreJobOptions['backUpFirst']
   ): Promise<RestoreOutcome> {
     const { dryRun } = about
     const { rebuildWhitelist, timeouts, settingsDocuments } = this.#instance.options
     const outcome = await runRestore({
       txId,
-      openSource: () => backup.open(workClient),
+      openSource: (wanted) => backup.open(workClient, wanted),
+      backUpFirst,
       targets: this.#databases.sourcesOn(workClient),
-      skip,
+      choice: { skip, only, exclude },
       internalTypes: INTERNAL_TYPES,
       holdsOwn: (target) => this.#databases.holdsOwn(target),
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
@@ -183,6 +248,7 @@ export class Restores implements OperationRecords {
         lease.check()
         await this.#transactions.update(txId, update)
       },
+      onChange: onChange && ((change) => hostWithin(timeouts.idle, 'onChange', () => onChange(change))),
       rebuildWhitelist: () =>
         hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId })),
       onPhase: (phase) => this.#instance.events.emit({ ...about, ...phase })
@@ -190,7 +256,7 @@ export class Restores implements OperationRecords {
     abort.signal.throwIfAborted()
     await this.#transactions.complete(
       txId,
-      { status: 'success', on_step: TOTAL_STEPS, databases: outcome.databases, failures: [] },
+      { status: 'success', on_step: TOTAL_STEPS, ...toldAtEnd(outcome) },
       dryRun ? 'the comparison is done; nothing was written' : 'the restore is done',
       () => lease.check()
     )

@@ -86,7 +86,8 @@ export class Transactions {
       const written = await this.isOver(txId)
       beforeWrite()
       if (written) return
-      await this.#store.update(txId, { ...end, failures: [], athena_messages: [shortOf(message, error)] })
+      const short = { failures: [], ...(end.changes && { changes: [] }) }
+      await this.#store.update(txId, { ...end, ...short, athena_messages: [shortOf(message, error)] })
     }
   }
 
@@ -94,8 +95,7 @@ export class Transactions {
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
     if (transaction && transaction.status !== 'pending') return
-    const results = outcome && { databases: outcome.databases, failures: outcome.failures }
-    await this.complete(txId, { status: 'error', ...results }, reason, beforeWrite)
+    await this.complete(txId, { status: 'error', ...(outcome && toldAtEnd(outcome)) }, reason, beforeWrite)
   }
 
   /** Ends a transaction if it is there: it may never have been written, or was left a lease ago. */
@@ -107,6 +107,13 @@ export class Transactions {
     }
   }
 }
+
+/** Returns the members of a transaction that tell what a restore has done. */
+export const toldAtEnd = (outcome: RestoreOutcome) => ({
+  databases: outcome.databases,
+  failures: outcome.failures,
+  ...(outcome.changes && { changes: outcome.changes, changes_count: outcome.changes_count })
+})
 
 /** Tells how a restore ended, for a store that refused to be told more. */
 function shortOf(message: string, refusal: unknown): string {

@@ -135,6 +135,8 @@ export interface HeaderDocument {
     instance: string
     /** Real name of the system database, where the lease is. Absent in headers of earlier versions. */
     system?: string
+    /** The transaction of the restore before which it was made, to take that back. */
+    before_restore?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
     /** See {@link contentDigest}. Absent in layout 2, and until the backup has ended. */
     sha256?: string

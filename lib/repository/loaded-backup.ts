@@ -87,6 +87,11 @@ export class LoadedBackup {
     return this.#head.storage?.system
   }
 
+  /** Whether it was made to take a restore back: it may lack databases that were lost, and are being restored. */
+  get isBeforeRestore(): boolean {
+    return this.#head.storage?.before_restore !== undefined
+  }
+
   /** Whether it is complete, and can be restored. */
   get isGood(): boolean {
     const { in_progress: running, error } = this.header

@@ -190,6 +190,11 @@ export class Repository {
     }
   }
 
+  /** Returns the id of the backup that has this number. */
+  idOf(stamp: bigint): string {
+    return idOf(stamp)
+  }
+
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */
   running(id: string): RunningBackup {
     return new RunningBackup(id, this.#store)

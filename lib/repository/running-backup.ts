@@ -21,6 +21,8 @@ interface BackupOrigin {
   requester?: Requester
   note?: string
   protect?: boolean
+  /** The transaction of the restore before which it is made. */
+  beforeRestore?: string
 }
 
 type Databases = HeaderDocument['storage']['databases']
@@ -42,7 +44,7 @@ export class RunningBackup {
 
   /** @returns whether the id was free */
   async begin(origin: BackupOrigin): Promise<boolean> {
-    const { instance, system, versions, requester, note, protect } = origin
+    const { instance, system, versions, requester, note, protect, beforeRestore } = origin
     const { db, now } = this.#store
     const header: HeaderDocument = {
       type: BACKUP_TYPE,
@@ -55,7 +57,13 @@ export class RunningBackup {
       dbs: {},
       in_progress: true,
       start_timestamp: now(),
-      storage: { layout: LAYOUT, instance, system, databases: {} }
+      storage: {
+        layout: LAYOUT,
+        instance,
+        system,
+        ...(beforeRestore !== undefined && { before_restore: beforeRestore }),
+        databases: {}
+      }
     }
     try {
       await db.put({ ...header, _id: this.id })

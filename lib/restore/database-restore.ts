@@ -29,7 +29,7 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
   const found = await TargetView.find(db, isOwn)
   const tally = new Tally(options)
   const target = found ?? (dryRun ? TargetView.ofNothing(db, isOwn) : await create(options))
-  const decider = new Decider(target, keepTypes)
+  const decider = new Decider(target, keepTypes, options.scope)
   await (dryRun ? comparePartitions(decider, tally, options) : writePartitions(db, decider, tally, options))
   return target.copies
 }

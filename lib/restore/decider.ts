@@ -1,3 +1,4 @@
+import { inTurns } from '../waits/steps.js'
 import {
   create,
   type DecisionBeside,
@@ -7,6 +8,7 @@ import {
   type NewBase,
   NO_BASE
 } from './decision.js'
+import type { Scope } from './scope.js'
 import type { SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
@@ -14,11 +16,13 @@ import type { CurrentDocument, TargetView } from './target.js'
 export class Decider {
   readonly target: TargetView
   readonly #keepTypes: ReadonlySet<string>
+  readonly #scope: Scope
 
-  /** @param keepTypes types of documents that are not deleted */
-  constructor(target: TargetView, keepTypes: ReadonlySet<string>) {
+  /** @param keepTypes types of documents that are not deleted @param scope what may be deleted */
+  constructor(target: TargetView, keepTypes: ReadonlySet<string>, scope: Scope) {
     this.target = target
     this.#keepTypes = keepTypes
+    this.#scope = scope
   }
 
   /** @param base what the document is written on where the target never had it */
@@ -48,6 +52,7 @@ export class Decider {
       if (state !== 'live') continue
       const { rev, type } = found.document
       if (type !== undefined && this.#keepTypes.has(type)) continue
+      if (!(await inTurns(this.#scope.holds(found.document)))) continue
       decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts] })
     }
     return decisions

@@ -29,10 +29,10 @@ type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: s
 /** What a document needs beside what the target has by its id now. */
 export type DecisionBeside = DecidedWrite | Leave | Failure
 
-/** What a restore does with a document. `skip`: deleted in the backup, on a skip list, or internal. */
+/** What a restore does with a document. `skip`: deleted in the backup, not in the scope, or internal. */
 export type DocumentDecision =
   | DecisionBeside
-  | { action: 'skip'; id: string; why: 'deleted' | 'listed' | 'internal' }
+  | { action: 'skip'; id: string; why: 'deleted' | 'left_out' | 'internal' }
 
 /** How a document is counted that a restore makes sure of. */
 export type Counted = (DecidedWrite | Leave)['action']

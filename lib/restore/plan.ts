@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
-import { inTurns, sharedTurn, turnAfter } from '../waits/steps.js'
+import { inTurns, inTurnsIfLong, sharedTurn, turnAfter } from '../waits/steps.js'
 import { hasStub } from './check-attachments.js'
 import type { Decider } from './decider.js'
 import {
@@ -15,6 +15,7 @@ import {
 } from './decision.js'
 import { DocumentBatch } from './document-batch.js'
 import { contentPrint } from './same-content.js'
+import type { Scope } from './scope.js'
 import { headOf, isLarge, type RestoreSource, type SourceDocument } from './source.js'
 import { readOrProblem, type TargetView } from './target.js'
 import { partitionOf, type State, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
@@ -33,7 +34,8 @@ const LACKS_DATA = { error: 'missing_stub', reason: 'an attachment has no data i
 export interface PlanOptions {
   source: RestoreSource
   database: LogicalDatabase
-  skip: ReadonlySet<string>
+  /** What it may write or delete. */
+  scope: Scope
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
   /** Ids of documents that it must not delete: those that could not be backed up. */
@@ -91,7 +93,8 @@ export class Plan {
   async #scan(): Promise<void> {
     for await (const rows of this.#target.rows(this.#options.source.proof)) {
       for (const { id, rev, doc } of rows) {
-        if (this.#holds(id)) this.#table.set(id, doc ? await stateOf(rev, doc) : { rev })
+        if (this.#holds(id) && this.#options.scope.mayHold(id))
+          this.#table.set(id, doc ? await stateOf(rev, doc) : { rev })
       }
       await turn()
     }
@@ -110,14 +113,11 @@ export class Plan {
 
   /** Decides on each design or other document once. A group is valid until the next is asked for. */
   async *decisions(design: boolean): AsyncGenerator<DocumentDecision[]> {
-    const isClaimed = this.#options.source.proof === 'content'
     for await (const group of this.documents(design)) {
       const decided: DocumentDecision[] = []
       for (const document of group) {
         await sharedTurn()
-        const decision = isClaimed
-          ? await this.#decideClaimed(document)
-          : this.#decide(document, revisionOf(document))
+        const decision = await this.#decideOn(document)
         if ('action' in decision) decided.push(decision)
         else {
           const asked = isLarge(document) ? [document] : this.#batches[decision.ask].put(document)
@@ -129,6 +129,28 @@ export class Plan {
     }
     for (const ask of ['revisions', 'content'] as const)
       yield await this.#answer({ ask }, this.#batches[ask].take())
+  }
+
+  #decideOn(document: SourceDocument): DocumentDecision | Question | Promise<DocumentDecision | Question> {
+    const { scope, source } = this.#options
+    const { bytes } = headOf(document)
+    const decide = (inScope: boolean) => {
+      if (!inScope) return this.#leaveOut(document)
+      return source.proof === 'content'
+        ? this.#decideClaimed(document)
+        : this.#decide(document, revisionOf(document))
+    }
+    if (scope.isAll) return decide(true)
+    const taken = inTurnsIfLong(bytes, scope.takes(document))
+    return typeof taken === 'boolean' ? decide(taken) : taken.then(decide)
+  }
+
+  /** Leaves a document alone that is not in the scope, also where the target has it. */
+  #leaveOut(document: SourceDocument): DocumentDecision {
+    const { id, deleted } = headOf(document)
+    if (deleted) return { action: 'skip', id, why: 'deleted' }
+    this.#table.compare(id, undefined)
+    return { action: 'skip', id, why: 'left_out' }
   }
 
   /** Decides by content on a document that only claims its revision; large ones are compared alone. */
@@ -145,13 +167,11 @@ export class Plan {
     state: State | undefined,
     problem?: Pick<Failure, 'error' | 'reason'>
   ): DocumentDecision | Question {
-    const { skip, internalTypes } = this.#options
+    const { internalTypes } = this.#options
     const { id, type, deleted } = headOf(document)
-    const listed = skip.has(id)
     // A deletion is not looked up: `exact` deletes what the backup says is deleted.
     if (deleted) return { action: 'skip', id, why: 'deleted' }
     const found = this.#table.compare(id, state)
-    if (listed) return { action: 'skip', id, why: 'listed' }
     if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
     if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
     if (problem) return fails(id, problem.error, problem.reason)
@@ -223,9 +243,9 @@ export class Plan {
 
   /** Returns whether `exact` deletes an id. Documents written since the restore began are left. */
   #mayDelete(id: string): boolean {
-    const { skip, keepIds } = this.#options
+    const { scope, keepIds } = this.#options
     if (!this.#holds(id) || !this.#table.has(id) || this.#table.wasSeen(id)) return false
-    return !skip.has(id) && !keepIds.has(id)
+    return scope.note(id) && !keepIds.has(id)
   }
 }
 

@@ -9,13 +9,22 @@ import { unreadableIds } from '../format/about-database.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
 import { notHeld, type ReportOptions, RestoreReport } from './restore-report.js'
+import { isChosen, type RestoreChoice, Scope } from './scope.js'
 import type { RestoreSource } from './source.js'
 
-interface RestoreJobOptions extends ReportOptions {
-  /** Checks the whole backup; nothing has been written before it resolves. */
-  openSource: () => Promise<RestoreSource>
+export interface RestoreJobOptions extends ReportOptions {
+  /** Checks what is wanted of the backup; nothing has been written before it resolves. */
+  openSource: (wanted: readonly LogicalDatabase[]) => Promise<RestoreSource>
+  /**
+   * Makes a backup before anything is written to these databases, if one is to be made and they hold anything.
+   * @param begin is called before it begins @returns its id
+   */
+  backUpFirst: (
+    databases: readonly LogicalDatabase[],
+    begin: () => Promise<void>
+  ) => Promise<string | undefined>
   targets: Record<LogicalDatabase, CouchDatabase>
-  skip: Partial<Record<LogicalDatabase, readonly string[]>>
+  choice: RestoreChoice
   internalTypes: ReadonlySet<string>
   /** Tells whether a target may hold documents of the plugin itself. */
   holdsOwn: (target: CouchDatabase) => boolean
@@ -50,16 +59,31 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
 async function restoreDatabases(options: RestoreJobOptions, report: RestoreReport): Promise<void> {
   await report.nextStep('checking the backup')
   const elapsed = stopwatch()
-  const source = await options.openSource()
+  const wanted = LOGICAL_DATABASES.filter((database) => isChosen(database, options.choice))
+  const source = await options.openSource(wanted)
   try {
+    const databases = source.databases.filter((database) => wanted.includes(database))
     // Checked before anything is written.
-    if (options.exact) for (const database of source.databases) unreadableIds(source.about(database))
-    const documents = Object.fromEntries(source.databases.map((name) => [name, source.count(name)]))
+    if (options.exact) for (const database of databases) unreadableIds(source.about(database))
+    const documents = Object.fromEntries(databases.map((name) => [name, source.count(name)]))
     options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
+    if (!options.dryRun) await backUpFirst(databases, options, report)
     for (const database of LOGICAL_DATABASES) await restoreOne(database, source, options, report)
   } finally {
     await source.close()
   }
+}
+
+async function backUpFirst(
+  databases: readonly LogicalDatabase[],
+  options: RestoreJobOptions,
+  report: RestoreReport
+): Promise<void> {
+  const elapsed = stopwatch()
+  const id = await options.backUpFirst(databases, () => report.beginSafetyBackup())
+  if (id === undefined) return
+  await report.addSafetyBackup(id)
+  options.onPhase({ type: 'restore_safety_backup_made', safety_backup: id, durationMs: elapsed() })
 }
 
 /** Restores one database, or tells why not. */
@@ -69,19 +93,23 @@ async function restoreOne(
   options: RestoreJobOptions,
   report: RestoreReport
 ): Promise<void> {
-  const skip = new SkipList(options.skip[database])
+  if (!isChosen(database, options.choice))
+    return report.nextStep(`${database} is not to be restored: it is left as it is`)
+  const scope = new Scope(database, options.choice)
   if (source.databases.includes(database)) {
     const verb = options.dryRun ? 'comparing' : 'restoring'
-    await report.nextStep(`${verb} ${source.count(database)} documents of ${database}`)
-    await restoreHeld(database, source, skip, options, report)
+    const part = scope.isAll ? '' : 'what is chosen of '
+    await report.nextStep(`${verb} ${part}${source.count(database)} documents of ${database}`)
+    await restoreHeld(database, source, scope, options, report)
   } else await report.nextStep(notHeld(database, source.about(database)))
-  await report.addUnknown(database, skip.unknown())
+  await report.addUnknown('skip_unknown', database, scope.unknownLeft())
+  await report.addUnknown('only_unknown', database, scope.unknownChosen())
 }
 
 async function restoreHeld(
   database: LogicalDatabase,
   source: RestoreSource,
-  skip: SkipList,
+  scope: Scope,
   options: RestoreJobOptions,
   report: RestoreReport
 ): Promise<void> {
@@ -95,7 +123,7 @@ async function restoreHeld(
     source,
     target,
     database,
-    skip,
+    scope,
     internalTypes,
     isOwn: (id, type) => holdsOwn && isOwnDocument(id, type),
     // What the backup left out was not deleted in its source.
@@ -130,22 +158,6 @@ async function rebuildWhitelist(options: RestoreJobOptions, report: RestoreRepor
     )
   }
   options.onPhase({ type: 'restore_whitelist_rebuilt', durationMs: elapsed() })
-}
-
-/** Ids that a restore leaves alone in one database. Notes those found in documents. */
-class SkipList extends Set<string> {
-  readonly #found = new Set<string>()
-
-  override has(id: string): boolean {
-    const listed = super.has(id)
-    if (listed) this.#found.add(id)
-    return listed
-  }
-
-  /** Returns the ids that no document has. */
-  unknown(): string[] {
-    return [...this].filter((id) => !this.#found.has(id))
-  }
 }
 
 function stopwatch(): () => number {

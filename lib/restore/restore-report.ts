@@ -6,6 +6,7 @@ import type {
 } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
+import type { DocumentChange } from '../../types/restores.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import type { AboutDatabase } from '../format/about-database.js'
@@ -13,6 +14,9 @@ import { AtIntervals, PROGRESS_INTERVAL } from '../waits/at-intervals.js'
 
 /** Failures, and ids that no document has, that are told by name. */
 const NAMED = 20
+/** Changes that are told by name, and bytes of JSON that these take at most. */
+const NAMED_CHANGES = 100
+const CHANGES_BYTES = 32 * 1024
 /** Failures and ids that a message names. */
 const IN_MESSAGE = 5
 
@@ -20,6 +24,8 @@ export interface ReportOptions {
   txId: string
   dryRun: boolean
   tell: (update: TransactionUpdate) => Promise<void>
+  /** Is told of every change that a dry run finds. */
+  onChange?: (change: DocumentChange) => Promise<void>
   onPhase: (phase: RestorePhase) => void
 }
 
@@ -29,6 +35,7 @@ export class RestoreReport {
   readonly #options: ReportOptions
   readonly #messages: string[] = []
   #step = 0
+  #changesBytes = 0
   #timer: NodeJS.Timeout | undefined
   /** The next step or the end tells the same; there a failure to write counts. */
   readonly #counts = new AtIntervals(() =>
@@ -36,7 +43,12 @@ export class RestoreReport {
   )
 
   constructor(options: ReportOptions) {
-    this.outcome = { tx_id: options.txId, databases: {}, failures: [] }
+    this.outcome = {
+      tx_id: options.txId,
+      databases: {},
+      failures: [],
+      ...(options.dryRun && { changes: [], changes_count: 0 })
+    }
     this.#options = options
   }
 
@@ -52,21 +64,60 @@ export class RestoreReport {
   begin(database: LogicalDatabase): DatabaseRestoreCounts {
     const counts = { total: 0, created: 0, changed: 0, unchanged: 0, skipped: 0, failed: 0, deleted: 0 }
     this.outcome.databases[database] = counts
-    this.#timer ??= setInterval(() => this.#counts.now(), PROGRESS_INTERVAL).unref()
+    this.#showProgress()
     return counts
+  }
+
+  /** Shows in the transaction, at intervals, that the restore goes on. */
+  #showProgress(): void {
+    this.#timer ??= setInterval(() => this.#counts.now(), PROGRESS_INTERVAL).unref()
   }
 
   addFailure(failure: RestoreFailure): void {
     if (this.outcome.failures.length < NAMED) this.outcome.failures.push(cutFailure(failure))
   }
 
-  /** Tells of ids to skip that no document has. */
-  async addUnknown(database: LogicalDatabase, unknown: readonly string[]): Promise<void> {
+  /** Tells of listed ids that no document has. */
+  async addUnknown(
+    member: 'skip_unknown' | 'only_unknown',
+    database: LogicalDatabase,
+    unknown: readonly string[]
+  ): Promise<void> {
     if (unknown.length === 0) return
     const ids = unknown.slice(0, NAMED).map((id) => cutText(id, MOST.name))
-    const all = { ...this.outcome.skip_unknown, [database]: { count: unknown.length, ids } }
-    this.outcome.skip_unknown = all
-    await this.#tell(unknownMessage(database, unknown), { skip_unknown: all })
+    const all = { ...this.outcome[member], [database]: { count: unknown.length, ids } }
+    this.outcome[member] = all
+    const verb = member === 'skip_unknown' ? 'skip' : 'restore'
+    await this.#tell(unknownMessage(verb, database, unknown), { [member]: all })
+  }
+
+  /** Tells that the databases are being backed up, which may take long. */
+  async beginSafetyBackup(): Promise<void> {
+    this.#showProgress()
+    await this.#tell('making a backup of the databases as they are')
+  }
+
+  /** Tells by which backup the restore can be taken back. */
+  async addSafetyBackup(id: string): Promise<void> {
+    this.outcome.safety_backup = id
+    await this.#tell(`made backup "${id}": restored exactly, it takes this restore back`, {
+      safety_backup: id
+    })
+  }
+
+  /** Notes a change that a dry run has found, and waits until the host has taken it. */
+  addChange(change: DocumentChange): Promise<void> | undefined {
+    const { outcome } = this
+    const { changes = [] } = outcome
+    outcome.changes = changes
+    outcome.changes_count = (outcome.changes_count ?? 0) + 1
+    if (changes.length < NAMED_CHANGES && this.#changesBytes < CHANGES_BYTES) {
+      const short = { ...change, id: cutText(change.id, MOST.name) }
+      this.#changesBytes += Buffer.byteLength(JSON.stringify(short)) + 1
+      // The first that has no room is the end: those that are told are the first.
+      if (this.#changesBytes < CHANGES_BYTES) changes.push(short)
+    }
+    return this.#options.onChange?.(change)
   }
 
   /** Tells of a document with settings that is about to be changed, or would be. */
@@ -116,10 +167,14 @@ export const notHeld = (database: LogicalDatabase, { missing }: AboutDatabase) =
     : `the backup does not hold ${database}`
 
 /** A mistyped id overwrites what was to be left alone. */
-function unknownMessage(database: LogicalDatabase, unknown: readonly string[]): string {
+function unknownMessage(
+  verb: 'skip' | 'restore',
+  database: LogicalDatabase,
+  unknown: readonly string[]
+): string {
   const named = unknown.slice(0, IN_MESSAGE).map((id) => `"${cutText(id, MOST.inMessage)}"`)
   const told = `${named.join(', ')}${andMore(unknown.length - named.length)}`
-  return `${unknown.length} ids to skip are of no document of ${database}: ${told}`
+  return `${unknown.length} ids to ${verb} are of no document of ${database}: ${told}`
 }
 
 /** Another console's settings make a console use the databases and keys of that one. */

@@ -1,5 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import { apiKey } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
@@ -30,10 +30,14 @@ export class StoredSource implements RestoreSource {
     this.#makeSpool = makeSpool
   }
 
-  /** Checks that everything is as it was stored. @throws DamagedBackupError */
-  static async open(backup: LoadedBackup, makeSpool: () => Spool): Promise<StoredSource> {
+  /** Checks that everything of these databases is as it was stored. @throws DamagedBackupError */
+  static async open(
+    backup: LoadedBackup,
+    wanted: readonly LogicalDatabase[],
+    makeSpool: () => Spool
+  ): Promise<StoredSource> {
     const source = new StoredSource(backup, makeSpool)
-    for (const database of LOGICAL_DATABASES) {
+    for (const database of wanted) {
       const documents = await backup.documents(database)
       if (!documents) continue
       source.#databases.set(database, documents)

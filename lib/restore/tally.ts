@@ -58,9 +58,12 @@ export class Tally {
 
   async countOnly(decision: Decision): Promise<void> {
     if (decision.action === 'fail') return this.fail(decision)
-    if (decision.action !== 'leave' && decision.action !== 'skip')
-      await this.announce(decision.id, decision.action)
     this.count(decision.action)
+    if (decision.action === 'leave' || decision.action === 'skip') return
+    const { id, action } = decision
+    const { database, report } = this.#options
+    await this.announce(id, action)
+    await report.addChange({ database, id, change: COUNTED[action] })
   }
 
   /** Reports a settings document before it is changed. Returns nothing to wait for with other documents. */

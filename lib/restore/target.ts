@@ -34,7 +34,7 @@ interface Found {
 }
 
 /** Returns whether the document of this id and type belongs to the backups. */
-type IsOwn = (id: string, type: string | undefined) => boolean
+export type IsOwn = (id: string, type: string | undefined) => boolean
 
 /** A database as a restore finds it, to be read only. */
 export class TargetView {

@@ -18,6 +18,8 @@ const UnknownIds = Type.Object({
   ids: Type.Array(Type.String(), { description: 'The first of them' })
 })
 
+const Change = Type.Union([Type.Literal('created'), Type.Literal('changed'), Type.Literal('deleted')])
+
 const DATABASES = LOGICAL_DATABASES.map((database) => Type.Literal(database))
 
 const ByDatabase = <T extends TSchema>(schema: T, options?: ObjectOptions) => {
@@ -66,11 +68,24 @@ export const Transaction = Type.Object(
       Type.Array(
         Type.Object({
           id: Type.String(),
-          change: Type.Union([Type.Literal('created'), Type.Literal('changed'), Type.Literal('deleted')])
+          change: Change
         }),
         { description: "Documents with the console's settings that the restore changes" }
       )
-    )
+    ),
+    only_unknown: ByDatabase(UnknownIds, { description: 'Ids of chosen documents that no document has' }),
+    safety_backup: Type.Optional(
+      Type.String({
+        description:
+          'The backup that was made before the first write: restored exactly, it takes this restore back'
+      })
+    ),
+    changes: Type.Optional(
+      Type.Array(Type.Object({ database: Type.Union(DATABASES), id: Type.String(), change: Change }), {
+        description: 'The first documents that a dry run found to be created, changed or deleted'
+      })
+    ),
+    changes_count: Type.Optional(Count('How many there are of them'))
   },
   { $id: 'DbRestoreTransaction', title: 'DbRestoreTransaction' }
 )

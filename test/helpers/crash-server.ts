@@ -15,6 +15,7 @@ const { url, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?
 const couch = nano(url)
 const app = Fastify({ forceCloseConnections: true })
 app.register(dbBackups, {
+  safety: false,
   ...options,
   couch,
   authorize: () => undefined,

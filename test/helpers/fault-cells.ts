@@ -96,6 +96,7 @@ export async function createRig(t: Test, databases: TestDatabases): Promise<Rig>
   t.teardown(() => app.close())
   app.get('/alive', async () => ({ alive: true }))
   app.register(dbBackups, {
+    safety: false,
     couch,
     databases: names,
     authorize: () => undefined,

@@ -67,6 +67,8 @@ export async function buildHost(
     rebuildWhitelist() {
       calls.rebuildWhitelist++
     },
+    // Most tests count requests, lists or headers; `safety-backup` tests the default.
+    safety: false,
     ...overrides,
     webhooks
   }

@@ -55,6 +55,7 @@ export async function backUp(repository: Repository, sources: Sources): Promise<
     excludeTypes: new Set(EXCLUDED_TYPES),
     onUnreadable: 'report',
     full: false,
+    mayLack: false,
     incremental: { chain: 1000, waste: 0.25 },
     onPhase() {}
   })
@@ -74,9 +75,10 @@ export function sent(backup: LoadedBackup, names: Record<LogicalDatabase, string
 export function restore(backup: LoadedBackup, repository: Repository, targets: Sources) {
   return runRestore({
     txId: 'test',
-    openSource: () => StoredSource.open(backup, () => new Spool(new Room(undefined, 1e9))),
+    openSource: (wanted) => StoredSource.open(backup, wanted, () => new Spool(new Room(undefined, 1e9))),
     targets,
-    skip: {},
+    backUpFirst: async () => undefined,
+    choice: { skip: {}, only: undefined, exclude: {} },
     internalTypes: INTERNAL_TYPES,
     holdsOwn: (target) => repository.isIn(target),
     keepTypes: new Set(),

@@ -167,6 +167,9 @@ export function narrowing(event: BackupEvent): void {
     case 'restore_settings_document':
       expectType<'created' | 'changed' | 'deleted'>().of(event.change)
       break
+    case 'restore_safety_backup_made':
+      expectType<string>().of(event.safety_backup)
+      break
     case 'restore_whitelist_rebuilt':
       expectType<number>().of(event.durationMs)
       break

@@ -45,6 +45,7 @@ type Group<Name extends keyof Checked> = NonNullable<Checked[Name]>
 /** Options that are data. The others are checked one by one. */
 type Data =
   | 'excludeTypes'
+  | 'safety'
   | 'settingsDocuments'
   | 'onUnreadable'
   | 'keepFailed'
@@ -78,7 +79,10 @@ export const sameOptions: {
 export const sameArguments: {
   start: Same<Omit<Static<typeof Start>, 'requester'>, Omit<StartOptions, 'requester'>>
   startMembers: Same<keyof Static<typeof Start>, keyof StartOptions>
-  restore: Same<Omit<Static<typeof Restore>, 'requester'>, Omit<RestoreOptions, 'requester'>>
+  restore: Same<
+    Omit<Static<typeof Restore>, 'requester' | 'onChange'>,
+    Omit<RestoreOptions, 'requester' | 'onChange'>
+  >
   restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
   prune: Same<Omit<Static<typeof Prune>, 'keep'>, Omit<PruneOptions, 'keep'>>
   pruneMembers: Same<keyof Static<typeof Prune>, keyof PruneOptions>

@@ -1,0 +1,26 @@
+import type { CouchDatabase } from '../couch/database.js'
+import { BACKUP_TYPE } from '../own-documents.js'
+import { COMPARE_BATCH } from './plan.js'
+import { type IsOwn, TargetView } from './target.js'
+
+/** Returns whether a database has documents, but for those that belong to the backups. @throws CouchError */
+export async function holdsDocuments(db: CouchDatabase, isOwn: IsOwn): Promise<boolean> {
+  const view = await TargetView.find(db, isOwn)
+  if (!view) return false
+  // A copy that lags may lack all documents.
+  if (view.copies !== 'agree') return true
+  for await (const rows of view.rows('revision')) {
+    const ids = rows.map(({ id }) => id)
+    // Only a document with an id like theirs has to be looked at.
+    if (!ids.every((id) => isOwn(id, BACKUP_TYPE)) || (await anyOther(view, ids))) return true
+  }
+  return false
+}
+
+async function anyOther(view: TargetView, ids: readonly string[]): Promise<boolean> {
+  for (let i = 0; i < ids.length; i += COMPARE_BATCH) {
+    for await (const { state } of view.current(ids.slice(i, i + COMPARE_BATCH)))
+      if (state === 'live' || state === 'unreadable') return true
+  }
+  return false
+}
