@@ -54,6 +54,7 @@ export class Backups implements OperationRecords {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()
     const { repository, system } = this.#databases
+    if (repository.isSealing) await repository.requireKey()
     const { note, protect } = options
     const origin = { instance: this.#instance.name, system: system.name, versions, requester, note, protect }
     return {
