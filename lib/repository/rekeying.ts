@@ -240,7 +240,8 @@ export class Rekeying {
     const { key } = this.#options
     const { large, sealed } = entry
     const length = entry.stored - (sealed === undefined ? 0 : SEAL_BYTES)
-    // Its digest and its seal end the stream, and with it the request, where they are wrong.
+    // Found out beforehand: a request that its body ends looks like one that the database did not answer.
+    await reader.verify(entry)
     const body = { open: () => reader.encoded(entry), length }
     const stored = await putChunk(body, { db, attachment: codec.attachment, places, seal: { key, database } })
     if (large === undefined) return stored
