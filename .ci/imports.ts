@@ -32,6 +32,7 @@ const ORDERS = [
     'repository',
     'lease',
     'spool',
+    'seal',
     'webhooks observe',
     'couch',
     'selector',

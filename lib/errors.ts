@@ -78,6 +78,27 @@ export class BackupNotRestorableError extends publicError(
 /** What was uploaded is not a backup. The message names the field. */
 export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 400) {}
 
+/** A key that a backup is, or is to be, sealed with cannot be had. The message names its id. */
+export class KeyUnavailableError extends publicError(
+  'DB_BACKUPS_KEY_UNAVAILABLE',
+  'the key "%s" of the backups is not available: %s',
+  503
+) {}
+
+/** The host gives another key under an id than the one that a backup was sealed with. */
+export class WrongKeyError extends publicError(
+  'DB_BACKUPS_WRONG_KEY',
+  'the key "%s" is not the one that the backup was sealed with',
+  500
+) {}
+
+/** A backup that is not sealed, where `encryption.plain` is `refuse`. */
+export class NotSealedBackupError extends publicError(
+  'DB_BACKUPS_NOT_SEALED',
+  'backup "%s" is not sealed, and encryption.plain refuses such backups: if it can be trusted, set that to "read" and run rekey()',
+  409
+) {}
+
 /** A parameter is not what it should be. The message names it. */
 export class InvalidParameterError extends publicError('DB_BACKUPS_INVALID_PARAMETER', '%s', 400) {}
 

@@ -2,8 +2,9 @@ import type { FastifyInstance, RegisterOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { DbBackups, DbBackupsOptions } from '../types/index.js'
 import { Operations } from './operations/operations.js'
-import { resolveOptions } from './options.js'
+import { type ResolvedOptions, resolveOptions } from './options.js'
 import { routes } from './routes/index.js'
+import { Keyring } from './seal/keyring.js'
 
 const NAME = 'fastify-couchdb-backups'
 
@@ -15,6 +16,7 @@ const NAME = 'fastify-couchdb-backups'
 export const dbBackups = fp<DbBackupsOptions>(
   async (fastify: FastifyInstance, given: DbBackupsOptions & RegisterOptions) => {
     const options = resolveOptions(given)
+    await checkKey(options)
     const operations = new Operations(options, fastify.log.child({ plugin: NAME }))
     fastify.decorate('dbBackups', forHosts(operations))
     fastify.addHook('onReady', async () => operations.watch())
@@ -28,6 +30,11 @@ export const dbBackups = fp<DbBackupsOptions>(
   { fastify: '5.x', name: NAME, dependencies: [] }
 )
 
+/** Checks that the current key can be had: otherwise no backup can be made. @throws KeyUnavailableError */
+async function checkKey({ encryption, timeouts }: ResolvedOptions): Promise<void> {
+  if (encryption) await new Keyring(encryption, timeouts.key).get(encryption.current)
+}
+
 /** Returns the operations that hosts may use. */
 const forHosts = (operations: Operations): DbBackups => ({
   start: (options) => operations.start(options),
@@ -38,6 +45,7 @@ const forHosts = (operations: Operations): DbBackups => ({
   attach: (id, name, data, options) => operations.attach(id, name, data, options),
   remove: (id) => operations.remove(id),
   prune: (options) => operations.prune(options),
+  rekey: () => operations.rekey(),
   get schedule() {
     return operations.schedule
   }

@@ -116,12 +116,18 @@ export const Options = Type.Object(
       rebuildWhitelist: Milliseconds,
       webhooks: Milliseconds,
       versions: Milliseconds,
+      key: Milliseconds,
       close: Milliseconds
     }),
     retry: group({
       attempts: integer(1, 100),
       wait: Milliseconds,
       longest: Milliseconds
+    }),
+    encryption: group({
+      current: Type.String({ pattern: '^[A-Za-z0-9._:/-]{1,64}$' }),
+      key: Type.Function([], Type.Unknown()),
+      plain: Type.Optional(Type.Union([Type.Literal('read'), Type.Literal('refuse')]))
     }),
     incremental: group({
       chain: integer(0, 100_000),
@@ -225,6 +231,7 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
         rebuildWhitelist: 120_000,
         webhooks: 120_000,
         versions: 10_000,
+        key: 10_000,
         close: 10_000
       },
       options.timeouts

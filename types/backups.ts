@@ -61,7 +61,8 @@ export interface DatabaseSummary {
  * `incremental`; `not_told`, the server does not tell enough; `other_database`, the database had another name;
  * `created_again`, `purged`, `sequence_reset`: the feed does not tell all that happened; `excluded_types`, others are left
  * out now; `unreadable_documents`, the last backup could not read some, and does not name all; `mostly_changed`, most documents;
- * `damaged_base`, a part of the last backup is missing or damaged.
+ * `damaged_base`, a part of the last backup is missing or damaged; `sealed_otherwise`, the last one is sealed while `encryption` is off,
+ * or not while it is on, or its key is missing or another one.
  */
 export type FullReason =
   | 'asked_for'
@@ -78,6 +79,7 @@ export type FullReason =
   | 'unreadable_documents'
   | 'mostly_changed'
   | 'damaged_base'
+  | 'sealed_otherwise'
 
 /** One database of a backup that is read. Backups that athena made tell fewer counts. */
 export type StoredDatabaseSummary = Omit<DatabaseSummary, Counts> & Partial<Pick<DatabaseSummary, Counts>>
@@ -127,6 +129,8 @@ export interface BackupSummary {
   chain_length?: number
   /** Bytes that it has added to the database that keeps it, its header aside. Not told by earlier backups. */
   added_bytes?: number
+  /** Id of the key that it is sealed with. Absent where it is not sealed. */
+  sealed?: string
   /** Why the backup is not usable. A backup with an `error` cannot be restored. */
   error?: string
   /** Names of the attachments the clients appended. */
@@ -348,6 +352,24 @@ export interface PruneOutcome extends RemovedBackups {
    * often. Told by `dryRun` with the option `schedule`.
    */
   foreseen?: number
+}
+
+/** What `rekey()` did. */
+export interface RekeyOutcome {
+  /** Id of the key. */
+  key: string
+  /** Backups that were sealed anew. */
+  rekeyed: string[]
+  /** How many backups were sealed with the key before, or hold nothing. */
+  unchanged: number
+  /** Backups that stay as they are, and why: they are damaged, their key is missing, or their form cannot be sealed. */
+  left: { id: string; reason: string }[]
+  /** Chunks that were sealed, each once, however many backups share it, and their bytes. */
+  chunks: number
+  bytes: number
+  /** Chunks and manifests that no backup lists any more and that were deleted. CouchDB gives their bytes back when it compacts. */
+  parts: number
+  freed_bytes: number
 }
 
 /** Who asked for an operation, as the host's `authorize` identified them. */

@@ -3,6 +3,7 @@ import type {
   DatabaseRestoreCounts,
   DatabaseSummary,
   PruneOutcome,
+  RekeyOutcome,
   Requester,
   RestoreOutcome,
   SettingsChange
@@ -54,6 +55,11 @@ interface AboutPrune {
   id: string
 }
 
+interface AboutRekey {
+  /** `rekey_<random>` */
+  id: string
+}
+
 interface AboutRestore {
   tx_id: string
   backup_id?: string
@@ -61,11 +67,11 @@ interface AboutRestore {
 }
 
 /** What only one of runs at a time, on all server instances. */
-export type OperationKind = 'backup' | 'restore' | 'prune'
+export type OperationKind = 'backup' | 'restore' | 'prune' | 'rekey'
 
 interface AboutOperation {
   operation: OperationKind
-  /** Id of the backup, of the restore's transaction, or of the pruning. */
+  /** Id of the backup, of the restore's transaction, of the pruning or of the rekeying. */
   id: string
 }
 
@@ -91,6 +97,17 @@ export type BackupEvent =
   | (AboutPrune & { type: 'prune_started' })
   | (AboutPrune & Ended & { type: 'prune_finished'; outcome: PruneOutcome })
   | (AboutPrune & Ended & { type: 'prune_failed'; error: Error })
+  | (AboutRekey & { type: 'rekey_started'; key: string })
+  /** A backup lists what is sealed with the current key alone. */
+  | (AboutRekey & {
+      type: 'rekey_backup_finished'
+      backup: string
+      durationMs: number
+      chunks: number
+      bytes: number
+    })
+  | (AboutRekey & Ended & { type: 'rekey_finished'; outcome: RekeyOutcome })
+  | (AboutRekey & Ended & { type: 'rekey_failed'; error: Error })
   /** A call to the database has failed and will be made again after a wait. */
   | (AboutOperation & { type: 'retry'; attempt: number; waitMs: number; error: Error })
   /** The failure of an operation could not be written down; its lease will become stale, and it is recovered then. */

@@ -4,6 +4,7 @@ import type {
   BackupSummary,
   PruneOptions,
   PruneOutcome,
+  RekeyOutcome,
   RemovedBackups,
   RestoreOptions,
   StartedBackup,
@@ -62,6 +63,7 @@ export interface DbBackups {
    * Starts a backup of all databases, and resolves when its header is stored.
    * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
    * @throws InvalidParameterError when an option is not known or wrong
+   * @throws KeyUnavailableError when the key of `encryption` is missing
    * @throws HostTimeoutError when `versions` does not answer, HostValueError when it gives more than 64 KiB
    * @throws TooManyRequestsError when 256 starts, restores by id and summaries wait, or this one for `timeouts.control`
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
@@ -77,6 +79,7 @@ export interface DbBackups {
    * them, the `body` is no stream, or the webhook's URL must not be called
    * @throws BackupNotFoundError, BackupNotRestorableError, UnknownLayoutError for an `id`, and TooManyRequestsError as
    * {@link start} does
+   * @throws KeyUnavailableError, WrongKeyError, NotSealedBackupError, DamagedBackupError for an `id`, as {@link get} does
    * @throws InvalidBackupError, BackupNotRestorableError, TooLargeError, UploadTimeoutError, BodyAlreadyReadError,
    * InsufficientStorageError, TooManyUploadsError for a `body`
    */
@@ -84,12 +87,14 @@ export interface DbBackups {
   /**
    * Opens a backup to be read: its summary, and a stream of the JSON document that the get-backup API sends.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
+   * @throws KeyUnavailableError, WrongKeyError, NotSealedBackupError, DamagedBackupError: see the option `encryption`
    * @throws TooManyDownloadsError when too many wait to be opened
    */
   get(id: string): Promise<BackupContent>
   /**
    * Returns a backup without its documents.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
+   * @throws KeyUnavailableError, WrongKeyError, NotSealedBackupError, DamagedBackupError as {@link get} does
    * @throws TooManyRequestsError as {@link start} does
    */
   summary(id: string): Promise<BackupSummary>
@@ -121,6 +126,13 @@ export interface DbBackups {
    * @throws what {@link remove} throws of other backups and operations
    */
   prune(options?: PruneOptions): Promise<PruneOutcome>
+  /**
+   * Seals all backups with the current key of the option `encryption`, also those that are not sealed, and resolves when
+   * that is done and what it replaces is deleted. Wherever it ends, all backups are whole, and the next one goes on.
+   * @throws InvalidParameterError without the option `encryption`, KeyUnavailableError when the current key is missing
+   * @throws OperationInProgressError, TooManyRequestsError, MissingDatabaseError, ReservedIdError, LeaseLostError, ClosingError
+   */
+  rekey(): Promise<RekeyOutcome>
   /** The next and the last run of the option `schedule`; `undefined` without it. */
   readonly schedule: ScheduleState | undefined
 }

@@ -92,6 +92,8 @@ export interface Timeouts {
   webhooks?: number
   /** The host's `versions`. Default 10 000. */
   versions?: number
+  /** A call of the host's `encryption.key`. Default 10 000. */
+  key?: number
   /** A lease that was not renewed for so long is taken over. 2,000 to 3,600,000, default 30 000. */
   lease?: number
   /** What closing the server waits for a running operation to stop. Default 10 000. */
@@ -144,6 +146,23 @@ export interface Incremental {
    * read for it. The next backup writes chunks anew where it is more. 0.05 to 0.9, default 0.25.
    */
   waste?: number
+}
+
+/** Seals what backups hold, so that who can read or write the database that keeps them can neither read nor forge it. */
+export interface Encryption {
+  /** Id of the key for what is written: 1 to 64 characters of `A-Z a-z 0-9 . _ : / -`. It is stored and shown. */
+  current: string
+  /**
+   * Returns the key of an id: 32 random bytes. Called whenever a backup is opened or made, and bounded by `timeouts.key`.
+   * Keep every key for as long as a backup needs it: what is sealed with a lost key is lost. What it throws is told by its
+   * name and code alone.
+   */
+  key: (keyId: string) => Uint8Array | Promise<Uint8Array>
+  /**
+   * Whether backups that are not sealed may be read and restored. With `'read'`, who can write to the database can put a
+   * forged backup that is not sealed in place of a sealed one. Default `'read'`.
+   */
+  plain?: 'read' | 'refuse'
 }
 
 /**
@@ -253,4 +272,6 @@ export interface DbBackupsOptions {
   retry?: Retry
   /** How far backups share what did not change. */
   incremental?: Incremental
+  /** Seals backups. Default: they are compressed only. May be switched on and off: see {@link Encryption.plain}. */
+  encryption?: Encryption
 }

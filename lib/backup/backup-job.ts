@@ -6,7 +6,7 @@ import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 import { AtIntervals } from '../waits/at-intervals.js'
-import { type IncrementalBounds, lastComplete } from './base-choice.js'
+import { type IncrementalBounds, lastComplete, openBase } from './base-choice.js'
 import { backupDatabase } from './database-backup.js'
 import { namesOfExisting, refuseLost } from './lost-database.js'
 
@@ -33,8 +33,10 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   let running = 0
   const progress = new AtIntervals(() => backup.progress(dbs, running))
   try {
+    await backup.ready()
     const earlier = await lastComplete(repository, sources.system.name, id)
     base = earlier.base
+    const last = await openBase(repository, base)
     // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
@@ -45,7 +47,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
         database,
         excludeTypes,
         onUnreadable,
-        earlier: { last: base, full, ...incremental },
+        earlier: { last, full, ...incremental },
         onProgress(documents) {
           running = documents
           progress.due()

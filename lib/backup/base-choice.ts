@@ -3,7 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from '../couch/database.js'
 import { CouchError, expected } from '../couch/errors.js'
 import { numberIn } from '../couch/source-watch.js'
-import { DamagedBackupError } from '../errors.js'
+import { DamagedBackupError, KeyUnavailableError, NotSealedBackupError, WrongKeyError } from '../errors.js'
 import { toldExcluded } from '../own-documents.js'
 import type { BaseDocuments } from '../repository/base.js'
 import type { SourceIdentity } from '../repository/layout.js'
@@ -22,8 +22,8 @@ export interface IncrementalBounds {
 
 /** What a backup may be based on. */
 export interface EarlierBackup extends IncrementalBounds {
-  /** The newest complete backup that can be a base, else the newest. */
-  last: LoadedBackup | undefined
+  /** The newest complete backup that can be a base, else the newest; opened, or why it could not be. */
+  last: LoadedBackup | FullReason | undefined
   full: boolean
 }
 
@@ -76,14 +76,37 @@ export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments 
   const { last, full, chain } = earlier
   if (full) return 'asked_for'
   if (!last) return 'no_base'
+  if (typeof last === 'string') return last
   if (last.isCurrent && !last.isUntouched) return 'damaged_base'
   const base = last.base(database)
   if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
   if (last.chainLength >= chain) return 'chain_too_long'
-  return (await whyNot(base, question)) ?? base
+  return (await whyNot(base, question, last.chainLength)) ?? base
 }
 
-async function whyNot(base: BaseDocuments, question: BaseQuestion): Promise<FullReason | undefined> {
+/** Opens a backup to be based on. @returns why it cannot be; a damaged one is told from one with another seal */
+export async function openBase(
+  repository: Repository,
+  base: LoadedBackup | undefined
+): Promise<LoadedBackup | FullReason | undefined> {
+  if (!base) return undefined
+  if (base.isCurrent && !repository.sealsLike(base)) return 'sealed_otherwise'
+  try {
+    return await base.open()
+  } catch (error) {
+    if (error instanceof DamagedBackupError) return 'damaged_base'
+    if ([KeyUnavailableError, WrongKeyError, NotSealedBackupError].some((kind) => error instanceof kind))
+      return 'sealed_otherwise'
+    throw error
+  }
+}
+
+/** @param turn which of its chunks are read */
+async function whyNot(
+  base: BaseDocuments,
+  question: BaseQuestion,
+  turn: number
+): Promise<FullReason | undefined> {
   const { source, info, excludeTypes } = question
   const now = identityOf(source, info)
   if (!now || !base.source) return 'not_told'
@@ -94,10 +117,7 @@ async function whyNot(base: BaseDocuments, question: BaseQuestion): Promise<Full
     return 'sequence_reset'
   if (!sameMembers(base.excludedTypes, toldExcluded(excludeTypes))) return 'excluded_types'
   if (base.unreadable === undefined) return 'unreadable_documents'
-  return (
-    (await tooManyChanges(base, source, info)) ??
-    (await damaged(base, question.earlier.last?.chainLength ?? 0))
-  )
+  return (await tooManyChanges(base, source, info)) ?? (await damaged(base, turn))
 }
 
 /** A server that does not know a sequence sends all changes: that must not pass for a few. */

@@ -183,7 +183,7 @@ class DatabaseBackup {
    */
   async run(): Promise<Omit<DatabaseSummary, 'start_timestamp' | 'finish_timestamp'> | null> {
     const { info, base } = this.#reading
-    const { source, excludeTypes, earlier } = this.#options
+    const { source, excludeTypes } = this.#options
     try {
       if (!(await this.#readSource())) return null
       await this.#writer.endDocuments()
@@ -197,7 +197,7 @@ class DatabaseBackup {
         conflict_count: stored.conflicts,
         raw_bytes: stored.rawBytes,
         stored_bytes: stored.storedBytes,
-        ...(typeof base === 'string' ? { full_reason: base } : { base: earlier.last?.id }),
+        ...(typeof base === 'string' ? { full_reason: base } : { base: base.backup }),
         new_chunks: stored.newChunks,
         reused_chunks: stored.reusedChunks,
         added_bytes: stored.addedBytes,

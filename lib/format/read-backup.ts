@@ -54,6 +54,7 @@ const MEMBERS = new Set([
   'id',
   'in_progress',
   'requester',
+  'sealed',
   'missing_databases',
   'note',
   'protected',

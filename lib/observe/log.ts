@@ -68,6 +68,16 @@ function lineOf(event: BackupEvent): Line {
       return ['info', 'prune finished', { id: event.id, ...endOf(event), ...prunedOf(event.outcome) }]
     case 'prune_failed':
       return ['error', 'prune failed', { id: event.id, ...endOf(event) }]
+    case 'rekey_started':
+      return ['info', 'rekey started', { id: event.id, key: event.key }]
+    case 'rekey_backup_finished': {
+      const { id, backup, chunks, bytes } = event
+      return ['info', 'rekey: a backup is sealed', { id, backup, ...durationOf(event), chunks, bytes }]
+    }
+    case 'rekey_finished':
+      return rekeyLine(event)
+    case 'rekey_failed':
+      return ['error', 'rekey failed', { id: event.id, ...endOf(event) }]
     case 'retry': {
       const fields = { ...operationOf(event), attempt: event.attempt, waitMs: Math.round(event.waitMs) }
       return ['debug', `${event.operation}: a call to the database will be made again`, fields]
@@ -167,6 +177,14 @@ const prunedOf = ({ kept, removed, parts, freed_bytes: freedBytes, orphans }: Pr
   freedBytes,
   orphans: orphans.parts
 })
+
+function rekeyLine(event: EventOf<'rekey_finished'>): Line {
+  const { key, rekeyed, unchanged, left, chunks, bytes, parts, freed_bytes: freedBytes } = event.outcome
+  const counts = { rekeyed: rekeyed.length, unchanged, left: left.length, chunks, bytes, parts, freedBytes }
+  const fields = { id: event.id, ...endOf(event), key, ...counts }
+  if (left.length === 0) return ['info', 'rekey finished', fields]
+  return ['warn', 'rekey finished, and left something', { ...fields, leftBackups: left.slice(0, NAMED) }]
+}
 
 const operationOf = ({ operation, id }: { operation: string; id: string }) => ({ operation, id })
 

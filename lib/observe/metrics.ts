@@ -11,7 +11,7 @@ import type { EventOf } from './event-stream.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
-const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune'] as const
+const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune', 'rekey'] as const
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
 type EndEvent = EventOf<`${OperationKind}_${'finished' | 'failed'}`>
@@ -33,6 +33,7 @@ export class Metrics {
       case 'backup_started':
       case 'restore_started':
       case 'prune_started':
+      case 'rekey_started':
         this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
         break
       case 'backup_database_finished':
@@ -51,12 +52,17 @@ export class Metrics {
         this.#metrics.freedBytes.inc({}, event.outcome.freed_bytes)
         this.#succeeded(event)
         break
+      case 'rekey_backup_finished':
+        this.#metrics.rekeyedBytes.inc({}, event.bytes)
+        break
       case 'restore_finished':
+      case 'rekey_finished':
         this.#succeeded(event)
         break
       case 'backup_failed':
       case 'restore_failed':
       case 'prune_failed':
+      case 'rekey_failed':
         this.#metrics.failures.inc({ operation: operationOf(event) }, 1)
         this.#ended(event, 'failure')
         break
@@ -106,6 +112,7 @@ export class Metrics {
     }
     this.#metrics.pruned.inc({}, 0)
     this.#metrics.freedBytes.inc({}, 0)
+    this.#metrics.rekeyedBytes.inc({}, 0)
     for (const database of LOGICAL_DATABASES) this.#metrics.missing.inc({ database }, 0)
     this.#metrics.scheduleFailures.inc({}, 0)
     for (const outcome of ['success', 'failure']) this.#metrics.deliveries.inc({ outcome }, 0)
@@ -145,6 +152,7 @@ export class Metrics {
 function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
   if (event.type.startsWith('backup_')) return 'backup'
   if (event.type.startsWith('prune_')) return 'prune'
+  if (event.type.startsWith('rekey_')) return 'rekey'
   return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
 }
 
@@ -213,6 +221,7 @@ function metricsOf(options: MetricsOptions) {
       'db_backups_freed_bytes_total',
       'Bytes of removed backups that the database gives back when it compacts.'
     ),
+    rekeyedBytes: counter('db_backups_rekeyed_bytes_total', 'Stored bytes of chunks that were sealed anew.'),
     retries: counter(
       'db_backups_retries_total',
       'Calls to the database that operations had to make again.',

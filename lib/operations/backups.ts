@@ -57,6 +57,7 @@ export class Backups implements OperationRecords {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()
     const { repository, system } = this.#databases
+    if (repository.isSealing) await repository.requireKey()
     const { note, protect } = options
     const origin = {
       instance: this.#instance.name,

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream'
 import type {
   PruneOutcome,
+  RekeyOutcome,
   RestoreOptions,
   StartedBackup,
   StartedRestore,
@@ -17,6 +18,7 @@ import { Leftovers } from './leftovers.js'
 import { Lifecycle } from './lifecycle.js'
 import { Outbox } from './outbox.js'
 import { type PruneRequest, Prunes } from './prunes.js'
+import { Rekeys } from './rekeys.js'
 import { Restores } from './restores.js'
 import { StoredBackups } from './stored-backups.js'
 import { Transactions } from './transactions.js'
@@ -31,6 +33,7 @@ export class DatabaseSet {
   readonly #backups: Backups
   readonly #restores: Restores
   readonly #prunes: Prunes
+  readonly #rekeys: Rekeys
   readonly #lifecycle: Lifecycle
 
   /** Makes the parts, each of which knows only earlier ones. */
@@ -45,13 +48,15 @@ export class DatabaseSet {
     const backup = new Backups(instance, databases, leftovers)
     const restore = new Restores(instance, databases, transactions, outbox, backup)
     const prune = new Prunes(databases)
-    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune })
+    const rekey = new Rekeys(instance, databases)
+    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey })
     this.stored = stored
     this.#active = active
     this.#outbox = outbox
     this.#backups = backup
     this.#restores = restore
     this.#prunes = prune
+    this.#rekeys = rekey
     this.#lifecycle = lifecycle
     this.housekeeping = new Housekeeping(
       instance,
@@ -96,6 +101,12 @@ export class DatabaseSet {
   async prune(request: PruneRequest): Promise<{ finished: Promise<PruneOutcome> }> {
     await this.#lifecycle.refuseIfInProgress('prune')
     return this.#lifecycle.run(this.#prunes.describe(request))
+  }
+
+  /** Begins to seal all backups anew, and returns the end of that. */
+  async rekey(): Promise<{ finished: Promise<RekeyOutcome> }> {
+    await this.#lifecycle.refuseIfInProgress('rekey')
+    return this.#lifecycle.run(await this.#rekeys.describe())
   }
 
   previewPrune(request: PruneRequest): Promise<PruneOutcome> {

@@ -14,10 +14,10 @@ export class Databases {
   readonly system: CouchDatabase
 
   /** @param backups talks to the server that keeps the backups, if that is another than the sources' */
-  constructor(names: Required<DatabaseNames>, { client, turns, clock }: Instance, backups = client) {
+  constructor(names: Required<DatabaseNames>, { client, turns, clock, keyring }: Instance, backups = client) {
     this.names = names
     const now = () => clock.now()
-    this.repository = new Repository(new CouchDatabase(backups, names.backups), { turns, now })
+    this.repository = new Repository(new CouchDatabase(backups, names.backups), { turns, now, keyring })
     this.system = this.sourcesOn(client).system
   }
 

@@ -10,6 +10,7 @@ import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
 import { EXCLUDED_TYPES } from '../own-documents.js'
 import { type Clock, systemClock } from '../schedule/clock.js'
+import { Keyring } from '../seal/keyring.js'
 import { Room } from '../spool/room.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Places } from '../waits/places.js'
@@ -57,6 +58,8 @@ export class Instance {
   readonly room: Room
   /** Orders changes of headers by this instance. */
   readonly turns = new Turns()
+  /** Gives the keys of sealed backups. Absent without the option `encryption`. */
+  readonly keyring: Keyring | undefined
   readonly downloads: Downloads
   /** For starts, restores by id and summaries. */
   readonly requests: Places
@@ -67,7 +70,7 @@ export class Instance {
   readonly #deadline = new LinkedAbort()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock: Clock = systemClock) {
-    const { couch, limits, timeouts, retry, metrics, onEvent } = options
+    const { couch, limits, timeouts, retry, metrics, onEvent, encryption } = options
     this.options = options
     this.clock = clock
     this.client = new CouchClient({
@@ -78,6 +81,7 @@ export class Instance {
       requestBytes: limits.requestBytes
     })
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
+    this.keyring = encryption && new Keyring(encryption, timeouts.key)
     this.room = new Room(options.spoolDirectory, limits.spoolBytes)
     const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }
     // Most of a backup may have arrived when the database restarts: that is waited for, as operations do.

@@ -5,6 +5,7 @@ import type {
   BackupSummary,
   PruneOptions,
   PruneOutcome,
+  RekeyOutcome,
   RemovedBackups,
   RestoreOptions,
   StartedBackup,
@@ -145,7 +146,7 @@ export class Operations implements DbBackups {
   }
 
   async remove(id: string): Promise<RemovedBackups> {
-    await this.summary(id)
+    await this.#answer(() => this.#now().stored.require(id))
     const { removed, freed_bytes, parts, orphans } = await this.#prune(removalOf(id))
     return { removed, freed_bytes, parts, orphans }
   }
@@ -154,6 +155,11 @@ export class Operations implements DbBackups {
     checkPruneOptions(options)
     const request = this.#pruningBy(options)
     return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
+  }
+
+  async rekey(): Promise<RekeyOutcome> {
+    const { finished } = await this.#answer(async () => (await this.#toStart('rekey')).rekey())
+    return foreground(() => finished)
   }
 
   #pruningBy(options: PruneOptions): PruneRequest {

@@ -2,6 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
+import type { Keys } from '../seal/keyring.js'
 import { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
@@ -39,9 +40,10 @@ export class BaseDocuments {
 
   private constructor(
     { db, codec }: Pick<Store, 'db' | 'codec'>,
-    backup: string,
+    { backup, database }: { backup: string; database: LogicalDatabase },
     stored: StoredDatabase & { index: ChunkEntry[]; key: string },
-    told: Told
+    told: Told,
+    readonly keys: Keys
   ) {
     this.backup = backup
     this.source = stored.source
@@ -53,16 +55,22 @@ export class BaseDocuments {
     this.manifests = stored.manifests
     this.index = stored.index
     this.#db = db
-    this.#reader = new ChunkReader(db, codec)
+    this.#reader = new ChunkReader(db, codec, { database, keys })
     this.#stored = stored
   }
 
   /** @returns `undefined` for a backup of an earlier layout, and where nothing was stored */
-  static of(store: Store, header: StoredHeader, database: LogicalDatabase): BaseDocuments | undefined {
+  static of(
+    store: Store,
+    header: StoredHeader,
+    database: LogicalDatabase,
+    keys: Keys
+  ): BaseDocuments | undefined {
     const stored = header.storage.databases?.[database]
     const told = header.dbs[apiKey(database)]
     if (!stored?.index || !stored.key || !told) return undefined
-    return new BaseDocuments(store, header._id, { ...stored, index: stored.index, key: stored.key }, told)
+    const of = { backup: header._id, database }
+    return new BaseDocuments(store, of, { ...stored, index: stored.index, key: stored.key }, told, keys)
   }
 
   /** The chunks, in order, once {@link load} has read their entries. */

@@ -1,9 +1,13 @@
+import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { Digesting } from '../couch/digest.js'
 import { CouchError, isConflict } from '../couch/errors.js'
 import { tellingSent } from '../couch/requests.js'
 import type { Retrier } from '../couch/retry.js'
 import { sendOrFind } from '../couch/send-or-find.js'
+import type { SealingKey } from '../seal/sealing-key.js'
+import type { ChunkPlaces } from './chunk-places.js'
+import { placeOf, sealedAttachment, sealedBody } from './chunk-seal.js'
 import { type Codec, newHash } from './codec.js'
 import type { ChunkDocument, ChunkEntry } from './layout.js'
 
@@ -14,7 +18,7 @@ export interface ChunkBody {
   length: number | undefined
 }
 
-export type StoredChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256'>
+export type StoredChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed'>
 
 interface FoundChunk extends ChunkDocument {
   _attachments?: Record<string, { length?: number; digest?: string }>
@@ -30,7 +34,7 @@ export class ChunkAttempt {
   #sent: { length: number; md5: string; sha256: string } | undefined
 
   /** @param document the chunk's document without its attachment */
-  constructor(db: CouchDatabase, { attachment }: Codec, document: Revision, body: ChunkBody) {
+  constructor(db: CouchDatabase, attachment: Codec['attachment'], document: Revision, body: ChunkBody) {
     this.#once = db.once
     this.#attachment = attachment
     this.#document = document
@@ -101,6 +105,34 @@ export class ChunkAttempt {
     const found = document?._attachments?.[this.#attachment.name]
     if (!document || found?.length !== length || found.digest !== md5) return null
     return { id, rev: document._rev, stored: length, sha256 }
+  }
+}
+
+interface ChunkTarget {
+  db: CouchDatabase
+  attachment: Codec['attachment']
+  places: ChunkPlaces
+  seal?: { key: SealingKey; database: LogicalDatabase }
+}
+
+/** Stores a chunk. Each attempt has its own document, so that a late one changes no other, and its own seal. */
+export async function putChunk(
+  body: ChunkBody,
+  { db, attachment, places, seal }: ChunkTarget
+): Promise<StoredChunk> {
+  const retrier = db.client.retrier()
+  for (;;) {
+    const place = await places.take()
+    const attempt = seal
+      ? new ChunkAttempt(
+          db,
+          sealedAttachment(attachment.name),
+          place,
+          sealedBody(body, seal.key, placeOf(place.id, seal.database))
+        )
+      : new ChunkAttempt(db, attachment, place, body)
+    const stored = await attempt.store(retrier)
+    if (stored) return { ...stored, ...(seal && { sealed: seal.key.id }) }
   }
 }
 

@@ -1,6 +1,6 @@
 import type { OrdinalSet } from '../ids/ordinal-set.js'
 import type { Steps } from '../waits/steps.js'
-import { type ChunkEntry, isSmall, liveBytes, liveDocuments } from './layout.js'
+import { type ChunkEntry, isSmall, liveBytes, liveDocuments, nameOf } from './layout.js'
 import { deadLines, linesOf } from './line-set.js'
 
 /** Small chunks that may be listed: each costs a request to read. */
@@ -14,7 +14,7 @@ interface Listed {
   raw: number
 }
 
-/** The chunks that a backup is to list: those of its base, and its own. Knows which of their lines count. */
+/** The chunks that a backup is to list, by name: those of its base, and its own. Knows which of their lines count. */
 export class ChunkList {
   readonly #listed = new Map<string, Listed>()
 
@@ -23,7 +23,7 @@ export class ChunkList {
   }
 
   add(entries: readonly ChunkEntry[]): void {
-    for (const entry of entries) this.#listed.set(entry.id, { entry, raw: entry.dead?.raw ?? 0 })
+    for (const entry of entries) this.#listed.set(nameOf(entry), { entry, raw: entry.dead?.raw ?? 0 })
   }
 
   has(chunk: string): boolean {

@@ -2,6 +2,9 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
+import { idOfKey } from '../ids/large-key.js'
+import { NotSealedError, type Place, type SealingKey } from '../seal/sealing-key.js'
+import { type ChunkSealing, NOT_SEALED, openLarge, placeOf, sealedAttachment } from './chunk-seal.js'
 import { type Codec, NotDecodableError, newHash, sha256Of } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
@@ -12,10 +15,20 @@ const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 export class ChunkReader {
   readonly db: CouchDatabase
   readonly #codec: Codec
+  readonly #sealing: ChunkSealing
 
-  constructor(db: CouchDatabase, codec: Codec) {
+  /** @param sealing of a sealed backup: all its chunks have to be sealed with one of the keys */
+  constructor(db: CouchDatabase, codec: Codec, sealing: ChunkSealing = NOT_SEALED) {
     this.db = db
     this.#codec = codec
+    this.#sealing = sealing
+  }
+
+  /** Returns the id of the document of a large chunk, unless it is long. @throws DamagedBackupError */
+  largeId(entry: ChunkEntry): string | undefined {
+    const { large = '' } = entry
+    const key = this.#keyOf(entry)
+    return idOfKey(key ? unsealed(entry, () => openLarge(key, entry, this.#sealing.database)) : large)
   }
 
   /** Returns the lines of a chunk, in `memory` if they fit. */
@@ -32,7 +45,9 @@ export class ChunkReader {
     try {
       const stored = await this.#fetch(entry, buffer)
       if (stored === null || sha256Of(stored) !== entry.sha256) throw otherDigest(entry)
-      if ((await this.#codec.decode(stored, room)) !== entry.raw) throw notDecodable(entry)
+      const key = this.#keyOf(entry)
+      const encoded = key ? unsealed(entry, () => key.open(stored, this.#placeOf(entry))) : stored
+      if ((await this.#codec.decode(encoded, room)) !== entry.raw) throw notDecodable(entry)
     } finally {
       buffers.give(buffer)
     }
@@ -59,7 +74,7 @@ export class ChunkReader {
   async *document(entry: ChunkEntry): AsyncGenerator<Buffer> {
     let raw = 0
     try {
-      for await (const piece of this.#codec.decodeStream(this.#checked(entry))) {
+      for await (const piece of this.#codec.decodeStream(this.encoded(entry))) {
         raw += piece.length
         if (raw > entry.raw)
           throw new DamagedBackupError('chunk', entry.id, 'is damaged: it is longer than what was stored')
@@ -67,6 +82,7 @@ export class ChunkReader {
         if (document.length > 0) yield document
       }
     } catch (error) {
+      if (error instanceof NotSealedError) throw brokenSeal(entry)
       throw error instanceof NotDecodableError ? notDecodable(entry) : error
     }
     if (raw !== entry.raw) throw otherDigest(entry)
@@ -75,6 +91,31 @@ export class ChunkReader {
   /** Has `read` read all of a large chunk's document: again after faults, once more if it is damaged. */
   readDocument<T>(entry: ChunkEntry, read: (pieces: AsyncIterable<Buffer>) => Promise<T>): Promise<T> {
     return againIfDamaged(() => this.db.client.retry(() => read(this.document(entry))))
+  }
+
+  /** Streams what the codec made of a chunk's lines. Its digest, and its seal, are checked only at the end. */
+  encoded(entry: ChunkEntry): AsyncIterable<Buffer> {
+    const key = this.#keyOf(entry)
+    const stored = this.#checked(entry)
+    return key ? key.openStream(stored, this.#placeOf(entry)) : stored
+  }
+
+  #placeOf({ id }: ChunkEntry): Place {
+    return placeOf(id, this.#sealing.database)
+  }
+
+  /** @throws DamagedBackupError for a chunk that is sealed in another way than its backup */
+  #keyOf({ id, sealed }: ChunkEntry): SealingKey | undefined {
+    const { keys } = this.#sealing
+    const key = sealed === undefined ? undefined : keys.get(sealed)
+    if (!key && (sealed !== undefined || keys.size > 0))
+      throw new DamagedBackupError('chunk', id, 'is not sealed as its backup is')
+    return key
+  }
+
+  #attachmentOf({ sealed }: ChunkEntry): string {
+    const { name } = this.#codec.attachment
+    return sealed === undefined ? name : sealedAttachment(name).name
   }
 
   /** Streams a chunk's stored bytes, and checks their digest as they end. */
@@ -90,7 +131,7 @@ export class ChunkReader {
   async *#stored(entry: ChunkEntry): AsyncGenerator<Buffer> {
     const { body } = await this.db.client.retry(async () => {
       try {
-        return await this.db.attachment(entry.id, this.#codec.attachment.name)
+        return await this.db.attachment(entry.id, this.#attachmentOf(entry))
       } catch (error) {
         throw isNotFound(error) ? await this.#notFound(entry) : error
       }
@@ -99,9 +140,10 @@ export class ChunkReader {
   }
 
   /** Asks a majority for a missing chunk: one may lag. @returns a retryable error when they have it */
-  async #notFound({ id }: ChunkEntry): Promise<CouchError> {
+  async #notFound(entry: ChunkEntry): Promise<CouchError> {
+    const { id } = entry
     const document = await this.db.get<Pick<StoredHeader, '_attachments'>>(id)
-    if (!document?._attachments?.[this.#codec.attachment.name])
+    if (!document?._attachments?.[this.#attachmentOf(entry)])
       throw new DamagedBackupError('chunk', id, 'is missing')
     return new CouchError(id, {
       error: 'bad_answer',
@@ -111,6 +153,17 @@ export class ChunkReader {
   }
 }
 
+/** Opens something of a chunk. @throws DamagedBackupError */
+function unsealed<T>(entry: ChunkEntry, open: () => T): T {
+  try {
+    return open()
+  } catch (error) {
+    throw error instanceof NotSealedError ? brokenSeal(entry) : error
+  }
+}
+
+const brokenSeal = ({ id }: ChunkEntry) =>
+  new DamagedBackupError('chunk', id, 'is damaged: its seal is broken')
 const otherDigest = ({ id }: ChunkEntry) =>
   new DamagedBackupError('chunk', id, 'is damaged: its digest differs')
 const notDecodable = ({ id }: ChunkEntry) =>

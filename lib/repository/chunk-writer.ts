@@ -1,3 +1,4 @@
+import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isTooLarge } from '../couch/errors.js'
@@ -5,8 +6,10 @@ import type { Fingerprint } from '../ids/fingerprint.js'
 import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
 import { idOf } from '../json/document.js'
-import { ChunkAttempt, type ChunkBody, type StoredChunk } from './chunk-attempt.js'
+import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
+import { type ChunkBody, putChunk, type StoredChunk } from './chunk-attempt.js'
 import type { ChunkPlaces } from './chunk-places.js'
+import { sealLarge } from './chunk-seal.js'
 import type { Codec } from './codec.js'
 import { type ChunkEntry, isSmall } from './layout.js'
 import { LineMarks } from './line-marks.js'
@@ -56,6 +59,8 @@ export interface ChunkWriterOptions {
   codec: Codec
   /** Makes the documents of chunks. */
   places: ChunkPlaces
+  /** Seals chunks. Absent where they are not sealed. */
+  seal?: { key: SealingKey; database: LogicalDatabase }
   /** Bytes of lines in a chunk, unless one line has more. */
   chunkBytes: number
   /** Called when a chunk is stored, with the number of its first line and the marks of lines with facts. */
@@ -219,7 +224,8 @@ export class ChunkWriter {
     const output = this.#outputs.take(this.#codec.bound(bytes.length))
     const encoded = await this.#codec.encode(bytes, output)
     const most = this.#options.db.client.size.bytes
-    if (count > 1 && encoded.length > most) {
+    const length = encoded.length + (this.#options.seal ? SEAL_BYTES : 0)
+    if (count > 1 && length > most) {
       this.#outputs.give(output)
       this.#fill = Math.floor((bytes.length * most * FILLED) / encoded.length)
       return null
@@ -257,17 +263,16 @@ export class ChunkWriter {
     }
     const stored = await this.#put({ open: () => this.#codec.encodeStream(lines()), length: undefined })
     const conflicts = conflicted && { conflicts: encodeLines(OrdinalSet.of([0]), 1) }
-    return { ...stored, docs: 1, design: design ? 1 : 0, raw, large: largeKey(id), ...conflicts }
+    const { seal } = this.#options
+    const key = largeKey(id)
+    const large = seal ? sealLarge(key, seal.key, stored, seal.database) : key
+    return { ...stored, docs: 1, design: design ? 1 : 0, raw, large, ...conflicts }
   }
 
   /** Stores a chunk. Each attempt has its own document, so that a late one changes no other. */
-  async #put(body: ChunkBody): Promise<StoredChunk> {
-    const retrier = this.#options.db.client.retrier()
-    for (;;) {
-      const attempt = new ChunkAttempt(this.#options.db, this.#codec, await this.#options.places.take(), body)
-      const stored = await attempt.store(retrier)
-      if (stored) return stored
-    }
+  #put(body: ChunkBody): Promise<StoredChunk> {
+    const { db, places, seal } = this.#options
+    return putChunk(body, { db, attachment: this.#codec.attachment, places, seal })
   }
 }
 

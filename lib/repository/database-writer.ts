@@ -4,6 +4,7 @@ import { DamagedBackupError } from '../errors.js'
 import type { LastCopies } from '../ids/copy-index.js'
 import { type Fingerprinter, fingerprinter, newFingerprintKey } from '../ids/fingerprint.js'
 import { idOf, isDesign } from '../json/document.js'
+import type { SealingKey } from '../seal/sealing-key.js'
 import { inTurns } from '../waits/steps.js'
 import type { BaseDocuments } from './base.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
@@ -14,8 +15,10 @@ import { ChunkWriter, type LineFacts, type RefusedLine } from './chunk-writer.js
 import { IndexWriter, readIndex } from './document-index.js'
 import {
   type ChunkEntry,
+  keysOf,
   liveBytes,
   liveDocuments,
+  nameOf,
   type SourceIdentity,
   type Store,
   type StoredDatabase
@@ -33,6 +36,8 @@ const EARLIER = -2
 
 export interface DatabaseWriterOptions {
   store: Store
+  /** Seals what is stored. Absent where nothing is sealed. */
+  key?: SealingKey
   /** Id of the backup. */
   backup: string
   database: LogicalDatabase
@@ -81,14 +86,14 @@ export class DatabaseWriter {
 
   /** @param onStored is given what the backup's header is to list */
   constructor(options: DatabaseWriterOptions, onStored: (stored: StoredDatabase) => void) {
-    const { store, backup, database, first, base, onRefused } = options
+    const { store, key, backup, database, first, base, onRefused } = options
     const { db, codec, chunkBytes } = store
     this.#options = options
     this.#db = db
     this.#key = base?.key ?? newFingerprintKey()
     this.print = fingerprinter(this.#key)
     this.#places = new ChunkPlaces({ db, backup, database, first })
-    const shared = { db, codec, chunkBytes, places: this.#places }
+    const shared = { db, codec, chunkBytes, places: this.#places, ...(key && { seal: { key, database } }) }
     this.#index = new IndexWriter(shared)
     this.#documents = new ChunkWriter({
       ...shared,
@@ -98,7 +103,8 @@ export class DatabaseWriter {
         return this.#index.add(entry, marks)
       }
     })
-    this.#reader = new ChunkReader(db, codec)
+    const keys = new Map([...(base?.keys ?? []), ...(key ? [[key.id, key] as const] : [])])
+    this.#reader = new ChunkReader(db, codec, { database, keys })
     this.#list = new ChunkList(base?.chunks)
     this.#onStored = onStored
   }
@@ -148,6 +154,7 @@ export class DatabaseWriter {
       superseded: [],
       index,
       key: this.#key,
+      ...keysOf([...this.#list.entries, ...index]),
       ...(source && { source })
     }
     const counts = this.#counts(stored.chunks, index)
@@ -180,7 +187,7 @@ export class DatabaseWriter {
     this.#isRewriting = true
     for await (const { entry, lines } of chunkContents(this.#reader, chosen, { ahead: false })) {
       await this.#addAgain(entry, lines as Buffer)
-      this.#list.remove(entry.id)
+      this.#list.remove(nameOf(entry))
       this.#new.delete(entry.id)
     }
     this.#listNew(await this.#documents.flush())

@@ -28,7 +28,7 @@ export interface IndexLine {
 export class IndexWriter {
   readonly #lines: ChunkWriter
 
-  constructor(options: Pick<ChunkWriterOptions, 'db' | 'codec' | 'places' | 'chunkBytes'>) {
+  constructor(options: Pick<ChunkWriterOptions, 'db' | 'codec' | 'places' | 'chunkBytes' | 'seal'>) {
     this.#lines = new ChunkWriter({
       ...options,
       chunkBytes: Math.min(INDEX_CHUNK, options.chunkBytes),

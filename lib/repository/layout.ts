@@ -3,11 +3,16 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
+import type { Keyring } from '../seal/keyring.js'
 import type { Turns } from '../waits/turns.js'
 import { type Codec, sha256Of } from './codec.js'
 
 /** Version of the layout. Increased when older versions of this package could not read a backup. */
-export const LAYOUT = 3
+export const LAYOUT = 4
+
+/** The layouts that are written: of backups that are not sealed, and of those that are. */
+export const PLAIN_LAYOUT = 3
+export const SEALED_LAYOUT = LAYOUT
 
 /** Bytes of lines in most chunks. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
@@ -16,6 +21,8 @@ export const CHUNK_BYTES = 2 * 1024 * 1024
 export interface Store {
   db: CouchDatabase
   codec: Codec
+  /** Gives the keys of sealed backups. Absent where nothing is sealed. */
+  keyring?: Keyring
   /** Of those who change a header. */
   turns: Turns
   /** Gives the time in milliseconds since the epoch. */
@@ -36,8 +43,12 @@ export interface ChunkEntry {
   stored: number
   /** SHA-256 of the attachment's bytes, hex. */
   sha256: string
-  /** The key (see `largeKey`) of the one document of a chunk that is too large for memory. */
+  /** The key (see `largeKey`) of the one document of a chunk that is too large for memory, sealed where the chunk is. */
   large?: string
+  /** Id of the key that the chunk is sealed with. Absent where it is not sealed. */
+  sealed?: string
+  /** Id of the chunk that it was first, by which indexes know it: it was sealed anew since. */
+  was?: string
   /** Present where the chunk has less than half the usual bytes, and no more were taken. */
   whole?: true
   /** Lines (see `encodeLines`) whose documents had conflicting revisions. Absent where none had. */
@@ -90,8 +101,31 @@ export interface StoredDatabase {
   index?: ChunkEntry[]
   /** The key of the index's fingerprints, in hex. Absent in layout 2. */
   key?: string
+  /** Ids of the keys that the chunks, those of the index among them, are sealed with. Absent where none is sealed. */
+  sealed?: string[]
   /** Absent in layout 2, and where the server does not tell enough to read changes later. */
   source?: SourceIdentity
+}
+
+/** What keeps a header from being read or changed by others. */
+export interface HeaderSeal {
+  /** Id of the key of the header itself. */
+  key: string
+  /** Ids of all keys that its chunks need, and their check values. */
+  keys: Record<string, string>
+  /** What it tells with ids of documents, sealed. */
+  texts?: string
+  /** MAC of the header. Absent until the backup has ended. */
+  mac?: string
+}
+
+/** Returns the id by which indexes know a chunk. */
+export const nameOf = ({ id, was = id }: ChunkEntry): string => was
+
+/** Returns the ids of the keys that chunks are sealed with, as a database tells them. */
+export function keysOf(entries: readonly ChunkEntry[]): Pick<StoredDatabase, 'sealed'> {
+  const sealed = new Set(entries.flatMap(({ sealed = [] }) => sealed))
+  return sealed.size > 0 ? { sealed: [...sealed] } : {}
 }
 
 /** Returns the digest of what a header tells of its databases and lists for them: somebody may edit it later. */
@@ -140,6 +174,8 @@ export interface HeaderDocument {
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>
     /** See {@link contentDigest}. Absent in layout 2, and until the backup has ended. */
     sha256?: string
+    /** Absent where the backup is not sealed. */
+    seal?: HeaderSeal
   }
   _attachments?: Record<string, StubMembers>
 }

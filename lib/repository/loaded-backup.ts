@@ -2,10 +2,19 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import type { StubMembers } from '../json/attachments.js'
+import { type Keys, NO_KEYS } from '../seal/keyring.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
+import { type OpenedHeader, openHeader } from './header-seal.js'
 import { beganAt } from './ids.js'
-import { contentDigest, LAYOUT, type Store, type StoredHeader } from './layout.js'
+import {
+  contentDigest,
+  LAYOUT,
+  PLAIN_LAYOUT,
+  SEALED_LAYOUT,
+  type Store,
+  type StoredHeader
+} from './layout.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** What a header tells its readers. Those of backups that athena made may hold anything. */
@@ -43,12 +52,16 @@ export class LoadedBackup {
   readonly attachments: ReadonlyMap<string, Appended>
   readonly #store: Store
   readonly #head: Head
+  readonly #opened: OpenedHeader | undefined
 
-  constructor(store: Store, head: Head) {
+  /** @param opened what a sealed header tells, once it is opened */
+  constructor(store: Store, head: Head, opened?: OpenedHeader) {
     const { _id, _rev, _attachments = {}, storage, ...told } = head
     this.id = _id
     this.revision = _rev
-    this.header = told as ToldHeader
+    const { dbs, error } = opened ?? head
+    this.header = { ...(told as ToldHeader), dbs, ...(error !== undefined && { error }) }
+    this.#opened = opened
     this.attachments = new Map(
       Object.entries(_attachments).map(([name, stub]) => [name, appended(name, stub)])
     )
@@ -58,7 +71,26 @@ export class LoadedBackup {
 
   /** Returns the same backup, read as `client` reads. */
   on(client: CouchClient): LoadedBackup {
-    return new LoadedBackup({ ...this.#store, db: this.#store.db.like(client) }, this.#head)
+    return new LoadedBackup({ ...this.#store, db: this.#store.db.like(client) }, this.#head, this.#opened)
+  }
+
+  /**
+   * Returns the same backup with its seal checked, to be read whole. One that is not sealed is taken as it is.
+   * @throws KeyUnavailableError, WrongKeyError, DamagedBackupError, NotSealedBackupError
+   */
+  async open(): Promise<LoadedBackup> {
+    return new LoadedBackup(this.#store, this.#head, await openHeader(this.#head, this.#store.keyring))
+  }
+
+  /** Id of the key that it is sealed with, as its header says. */
+  get sealed(): string | undefined {
+    const key: unknown = this.#head.storage?.seal?.key
+    return typeof key === 'string' ? key : undefined
+  }
+
+  /** Keys that its chunks are sealed with, once it is opened. */
+  get keys(): Keys {
+    return this.#opened?.keys ?? NO_KEYS
   }
 
   /** Whether athena made it: one document with the documents inside. */
@@ -66,9 +98,9 @@ export class LoadedBackup {
     return !this.#head.storage
   }
 
-  /** Whether it is of the layout that this version writes. */
+  /** Whether it is of a layout that this version writes. */
   get isCurrent(): boolean {
-    return this.#head.storage?.layout === LAYOUT
+    return [PLAIN_LAYOUT, SEALED_LAYOUT].includes(this.#head.storage?.layout ?? 0)
   }
 
   /** Whether this version can read it. */
@@ -119,19 +151,20 @@ export class LoadedBackup {
   /** Whether the header tells and lists what it did when the backup ended. */
   get isUntouched(): boolean {
     const { databases = {}, sha256 } = this.#head.storage ?? {}
-    return sha256 === contentDigest(this.header.dbs, databases)
+    return sha256 === contentDigest(this.#head.dbs, databases)
   }
 
   /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */
   base(database: LogicalDatabase): BaseDocuments | undefined {
-    return this.#head.storage && BaseDocuments.of(this.#store, this.#stored, database)
+    return this.#head.storage && BaseDocuments.of(this.#store, this.#stored, database, this.keys)
   }
 
   /** Finds what it holds of one database, or `null`. @throws DamagedBackupError */
   async documents(database: LogicalDatabase): Promise<StoredDocuments | null> {
     if (this.isLegacy) return null
     const { db, codec } = this.#store
-    return StoredDocuments.open(new ChunkReader(db, codec), this.#stored, database)
+    const reader = new ChunkReader(db, codec, { database, keys: this.keys })
+    return StoredDocuments.open(reader, this.#stored, database)
   }
 
   /** Returns the bytes of a database's lines; `undefined` when some lines do not count. */
@@ -160,7 +193,7 @@ export class LoadedBackup {
 
   /** Only where it is no legacy one. */
   get #stored(): StoredHeader {
-    return this.#head as unknown as StoredHeader
+    return { ...this.#head, dbs: this.header.dbs } as unknown as StoredHeader
   }
 }
 

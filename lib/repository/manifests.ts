@@ -17,16 +17,17 @@ const STEP = 100
 
 /**
  * Moves chunk entries to manifest documents when there are too many for the header. Manifests of `known` that
- * hold the same entries are listed again. @returns bytes of entries in new manifests
+ * hold the same entries are listed again. @param first number of the first new one @returns bytes of entries in new manifests
  */
 export async function moveToManifests(
   db: CouchDatabase,
   backup: string,
   database: LogicalDatabase,
   stored: StoredDatabase,
-  known: StoredDatabase['manifests'] = []
+  known: StoredDatabase['manifests'] = [],
+  first = 0
 ): Promise<number> {
-  let index = stored.manifests.length
+  let index = first
   let bytes = 0
   const most = Math.min(MOST_BYTES, Math.floor(db.client.size.bytes * REQUEST_SHARE))
   const groups = await inTurns(groupsByBytes(stored.chunks, most))

@@ -3,6 +3,7 @@ import { CouchDatabase, type Revision } from '../couch/database.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError, UnknownLayoutError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
+import type { SealingKey } from '../seal/sealing-key.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
@@ -13,6 +14,7 @@ import { LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
 import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
+import { type Rekeyed, type RekeyedBackup, Rekeying } from './rekeying.js'
 import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
 
@@ -142,8 +144,8 @@ export class Repository {
     return head && new LoadedBackup(this.#store, head)
   }
 
-  /** Reads a named header. @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
-  async get(id: string): Promise<LoadedBackup> {
+  /** Reads a named header, and does not open it. @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
+  async find(id: string): Promise<LoadedBackup> {
     if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
     }
@@ -151,6 +153,32 @@ export class Repository {
     if (!loaded) throw new BackupNotFoundError(id)
     if (!loaded.isKnown) throw new UnknownLayoutError(id)
     return loaded
+  }
+
+  /** Reads and opens a named backup. @throws what `find` does, and LoadedBackup.open */
+  async get(id: string): Promise<LoadedBackup> {
+    return (await this.find(id)).open()
+  }
+
+  /** Whether what is written is sealed. */
+  get isSealing(): boolean {
+    return this.#store.keyring !== undefined
+  }
+
+  /** Makes sure that what is written can be sealed. @returns the key's id @throws KeyUnavailableError, InvalidParameterError */
+  async requireKey(): Promise<string> {
+    return (await this.#currentKey()).id
+  }
+
+  #currentKey(): Promise<SealingKey> {
+    const { keyring } = this.#store
+    if (!keyring) throw new InvalidParameterError('the option encryption is missing')
+    return keyring.get(keyring.current)
+  }
+
+  /** Returns whether a backup is sealed as those that are made now, so that they may share its chunks. */
+  sealsLike({ sealed }: LoadedBackup): boolean {
+    return (sealed !== undefined) === this.isSealing
   }
 
   /** Returns whether there is a backup with this id: it may have been removed since it was read. */
@@ -174,6 +202,12 @@ export class Repository {
   /** Returns what removes backups, once prepared. */
   removal(options: RemovalOptions): Removal {
     return new Removal(this.#store, options)
+  }
+
+  /** Seals all backups of the console with the current key. @throws KeyUnavailableError, CouchError */
+  async rekey(system: string, onBackup: (backup: RekeyedBackup) => void): Promise<Rekeyed> {
+    const key = await this.#currentKey()
+    return new Rekeying(this.#store, { key, system, onBackup }).run()
   }
 
   /**
@@ -215,7 +249,7 @@ export class Repository {
 
   /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
   appender(limits: AppendLimits, wait: number): Appender {
-    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.get(id) }
+    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.find(id) }
     return new Appender(target, limits, wait)
   }
 }

@@ -3,8 +3,10 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { isConflict } from '../couch/errors.js'
 import { BackupDeletedError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
+import type { SealingKey } from '../seal/sealing-key.js'
 import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js'
-import { contentDigest, type HeaderDocument, LAYOUT, type Store, type StoredHeader } from './layout.js'
+import { sealHeader, withoutTexts } from './header-seal.js'
+import { contentDigest, type HeaderDocument, PLAIN_LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
 import { Parts } from './parts.js'
 
@@ -34,6 +36,10 @@ export class RunningBackup {
   readonly #store: Store
   readonly #parts: Parts
   readonly #databases: Databases = {}
+  /** Keys that chunks of its base are sealed with. */
+  readonly #baseKeys = new Map<string, SealingKey>()
+  /** The key for what it writes, once {@link ready} has it. */
+  #key: SealingKey | undefined
   readonly #beganAt = performance.now()
 
   constructor(id: string, store: Store) {
@@ -42,9 +48,16 @@ export class RunningBackup {
     this.#parts = new Parts(store.db)
   }
 
-  /** @returns whether the id was free */
+  /** Gets the key to seal with, if any: nothing can be stored before. @throws KeyUnavailableError */
+  async ready(): Promise<void> {
+    const { keyring } = this.#store
+    this.#key ??= keyring && (await keyring.get(keyring.current))
+  }
+
+  /** @returns whether the id was free @throws KeyUnavailableError, CouchError */
   async begin(origin: BackupOrigin): Promise<boolean> {
     const { instance, system, versions, requester, note, protect, beforeRestore } = origin
+    await this.ready()
     const { db, now } = this.#store
     const header: HeaderDocument = {
       type: BACKUP_TYPE,
@@ -58,7 +71,7 @@ export class RunningBackup {
       in_progress: true,
       start_timestamp: now(),
       storage: {
-        layout: LAYOUT,
+        layout: PLAIN_LAYOUT,
         instance,
         system,
         ...(beforeRestore !== undefined && { before_restore: beforeRestore }),
@@ -66,7 +79,7 @@ export class RunningBackup {
       }
     }
     try {
-      await db.put({ ...header, _id: this.id })
+      await db.put({ ...this.#sealed(header), _id: this.id })
       return true
     } catch (error) {
       if (!isConflict(error)) throw error
@@ -78,9 +91,13 @@ export class RunningBackup {
 
   /** Takes the documents of one database. */
   writer(options: Omit<DatabaseWriterOptions, 'store' | 'backup'>): DatabaseWriter {
-    return new DatabaseWriter({ ...options, store: this.#store, backup: this.id }, (stored) => {
-      this.#databases[options.database] = stored
-    })
+    for (const [id, key] of options.base?.keys ?? []) this.#baseKeys.set(id, key)
+    return new DatabaseWriter(
+      { ...options, store: this.#store, key: this.#key, backup: this.id },
+      (stored) => {
+        this.#databases[options.database] = stored
+      }
+    )
   }
 
   /** Deletes what was stored of one database, which is to be read again. */
@@ -91,7 +108,8 @@ export class RunningBackup {
 
   /** Shows progress; `running`: documents of the current database. @throws BackupDeletedError */
   async progress(dbs: Summaries, running: number): Promise<void> {
-    await this.#changeRunning((header) => ({ ...header, doc_count: documentsIn(dbs) + running, dbs }))
+    const shown = this.#key ? withoutTexts(dbs) : dbs
+    await this.#changeRunning((header) => ({ ...header, doc_count: documentsIn(dbs) + running, dbs: shown }))
   }
 
   /**
@@ -101,7 +119,7 @@ export class RunningBackup {
   async finish(dbs: Summaries, base?: LoadedBackup): Promise<LoadedBackup> {
     await this.#parts.check(this.id, Object.values(this.#databases))
     const took = Math.round(performance.now() - this.#beganAt)
-    const header = await this.#changeRunning((header) => ({
+    const ended = (header: HeaderDocument): HeaderDocument => ({
       ...listing(header, dbs, this.#databases),
       doc_count: documentsIn(dbs),
       in_progress: false,
@@ -111,17 +129,41 @@ export class RunningBackup {
       ...(base && { base: base.id }),
       chain_length: base ? base.chainLength + 1 : 0,
       added_bytes: Object.values(dbs).reduce((sum, { added_bytes: bytes = 0 }) => sum + bytes, 0)
-    }))
-    return new LoadedBackup(this.#store, header as unknown as Head)
+    })
+    const header = await this.#changeRunning((header) => this.#sealed(ended(header)))
+    const head = header as unknown as Head
+    const keys = new Map([...this.#baseKeys, ...(this.#key ? [[this.#key.id, this.#key] as const] : [])])
+    return new LoadedBackup(this.#store, head, { keys, dbs: dbs as unknown as Head['dbs'] })
+  }
+
+  /** Seals a header, if what it writes is sealed. */
+  #sealed(header: HeaderDocument): HeaderDocument {
+    const key = this.#key
+    if (!key) return header
+    const used = Object.values(header.storage.databases).flatMap((stored) => stored?.sealed ?? [])
+    const keys = [...this.#baseKeys.values()].filter(({ id }) => used.includes(id) && id !== key.id)
+    return sealHeader(header, { id: this.id, key, keys })
   }
 
   /** Fails an incomplete backup and deletes its parts, also without a header. @param took milliseconds */
   async fail(reason: string, took?: number): Promise<void> {
+    // A backup that failed since there is no key has to be marked without one.
+    const unsealed = await this.ready().then(
+      () => undefined,
+      (error: Error) => error
+    )
     let complete = false
     try {
       await this.#change((header) => {
         complete = !header.in_progress && header.error === undefined
-        return header.in_progress ? this.#failed(header, reason, took) : null
+        if (!header.in_progress) return null
+        return unsealed
+          ? this.#failed(
+              header,
+              `the backup failed, and its reason cannot be sealed: ${unsealed.message}`,
+              took
+            )
+          : this.#sealed(this.#failed(header, reason, took))
       })
     } catch (error) {
       if (!(error instanceof BackupDeletedError)) throw error

@@ -3,7 +3,6 @@ import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
-import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import type { ChunkReader } from './chunk-reader.js'
@@ -118,7 +117,7 @@ export class StoredDocuments {
       else if (this.#counts(content))
         yield {
           kind: 'large',
-          id: idOfKey(entry.large ?? ''),
+          id: this.#reader.largeId(entry),
           open: () => this.#reader.document(entry),
           readAll: (read) => this.#reader.readDocument(entry, read)
         }

@@ -1,4 +1,3 @@
-import type { FileHandle } from 'node:fs/promises'
 import { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
@@ -14,9 +13,14 @@ import {
 import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
+/** Gives bytes of a file by their position, as Node.js' FileHandle does. */
+export interface ReadableFile {
+  read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>
+}
+
 /** Bytes of a file, the last not included. */
 export interface FileRange {
-  file: FileHandle
+  file: ReadableFile
   from: number
   to: number
 }

@@ -158,7 +158,7 @@ export class SpooledSource implements RestoreSource {
 
   /** Reads one large document at a time. One that exceeds the limits must not block the others. */
   async #indexLarge({ from, to }: Range): Promise<LargeDocument> {
-    const { handle: file } = this.#largeFile as RoomFile
+    const file = this.#largeFile as RoomFile
     const range = { file, from, to }
     try {
       return await indexLargeDocument(range, this.#headMemory)

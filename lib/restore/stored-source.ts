@@ -86,7 +86,7 @@ export class StoredSource implements RestoreSource {
     const spool = this.#spool
     const file = await document.readAll((pieces) => spooled(pieces, spool))
     try {
-      yield [await this.#index(document, { file: file.handle, from: 0, to: file.size })]
+      yield [await this.#index(document, { file, from: 0, to: file.size })]
     } finally {
       await file.close()
     }

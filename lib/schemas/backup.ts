@@ -82,7 +82,8 @@ const FULL_REASONS: Record<FullReason, true> = {
   excluded_types: true,
   unreadable_documents: true,
   mostly_changed: true,
-  damaged_base: true
+  damaged_base: true,
+  sealed_otherwise: true
 }
 
 const BackupDatabase = Type.Object({
@@ -181,6 +182,9 @@ export const Backup = Type.Object(
       Count('Backups before it that were each the base of the next; 0 for a full one')
     ),
     added_bytes: Type.Optional(Count('Bytes that it has added where it is kept, its header aside')),
+    sealed: Type.Optional(
+      Type.String({ description: 'Id of the key that it is sealed with. Absent where it is not sealed' })
+    ),
     error: Type.Optional(
       Type.String({ description: 'Why the backup has failed. There is nothing to restore in it.' })
     ),

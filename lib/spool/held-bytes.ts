@@ -49,7 +49,8 @@ export class HeldBytes {
   async *#fromFile(file: RoomFile): AsyncGenerator<Uint8Array> {
     await this.#flush()
     for (let at = 0; at < file.size; ) {
-      const { buffer, bytesRead } = await file.handle.read(Buffer.allocUnsafeSlow(PIECE), 0, PIECE, at)
+      const buffer = Buffer.allocUnsafeSlow(PIECE)
+      const { bytesRead } = await file.read(buffer, 0, PIECE, at)
       if (bytesRead === 0) throw new Error('what was spooled was cut off')
       at += bytesRead
       yield buffer.subarray(0, bytesRead)

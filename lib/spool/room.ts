@@ -3,6 +3,7 @@ import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { InsufficientStorageError } from '../errors.js'
+import { FileCipher } from './file-cipher.js'
 
 /** Bytes that uploads of this process take, by directory, which registrations may share. */
 const taken = new Map<string, number>()
@@ -52,9 +53,13 @@ export class Room {
   }
 }
 
-/** A file that is written in order and read by position. It takes room until it is closed. */
+/** Bytes that are written at a time. */
+const PIECE = 256 * 1024
+
+/** A file that is written in order and read by position. It takes room until it is closed. What is in it is sealed. */
 export class RoomFile {
-  readonly handle: FileHandle
+  readonly #handle: FileHandle
+  readonly #cipher = new FileCipher()
   readonly #room: Room
   size = 0
   readonly #path: string | undefined
@@ -62,7 +67,7 @@ export class RoomFile {
 
   /** @param path to be unlinked when the file is closed */
   constructor(room: Room, handle: FileHandle, path: string | undefined) {
-    this.handle = handle
+    this.#handle = handle
     this.#room = room
     this.#path = path
   }
@@ -72,9 +77,31 @@ export class RoomFile {
     this.#room.claim(piece.length)
     const position = this.size
     this.size += piece.length
-    for (let written = 0; written < piece.length; ) {
-      const left = piece.length - written
-      const { bytesWritten } = await orNoSpace(this.handle.write(piece, written, left, position + written))
+    const sealed = Buffer.allocUnsafe(Math.min(PIECE, piece.length))
+    for (let at = 0; at < piece.length; at += PIECE) {
+      const part = piece.subarray(at, at + PIECE)
+      this.#cipher.apply(part, position + at, sealed)
+      await this.#writeWhole(sealed.subarray(0, part.length), position + at)
+    }
+  }
+
+  /** Reads bytes as they were written. Reads as many as the file gives, as FileHandle does. */
+  async read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number
+  ): Promise<{ bytesRead: number }> {
+    const { bytesRead } = await this.#handle.read(buffer, offset, length, position)
+    const read = buffer.subarray(offset, offset + bytesRead)
+    this.#cipher.apply(read, position, read)
+    return { bytesRead }
+  }
+
+  async #writeWhole(bytes: Buffer, position: number): Promise<void> {
+    for (let written = 0; written < bytes.length; ) {
+      const left = bytes.length - written
+      const { bytesWritten } = await orNoSpace(this.#handle.write(bytes, written, left, position + written))
       written += bytesWritten
     }
   }
@@ -83,7 +110,7 @@ export class RoomFile {
     if (this.#closed) return
     this.#closed = true
     this.#room.giveBack(this.size)
-    await this.handle.close()
+    await this.#handle.close()
     if (this.#path !== undefined) await unlink(this.#path)
   }
 }

@@ -81,7 +81,7 @@ class DocumentFile {
 
   async *read(): AsyncGenerator<Spooled[]> {
     await this.flush()
-    const { handle, size: length } = this.file
+    const { size: length } = this.file
     let buffer = Buffer.allocUnsafeSlow(BLOCK)
     /** Bytes at the buffer's beginning that belong to no group yet. */
     let kept = 0
@@ -89,7 +89,7 @@ class DocumentFile {
       const needed = Math.max(BLOCK, kept >= FRAME ? FRAME + buffer.readUInt32LE(0) : 0)
       if (needed > buffer.length) buffer = Buffer.concat([buffer.subarray(0, kept)], needed)
       const wanted = Math.min(length - position, needed - kept)
-      const { bytesRead } = await handle.read(buffer, kept, wanted, position)
+      const { bytesRead } = await this.file.read(buffer, kept, wanted, position)
       if (bytesRead < wanted) throw new Error('the spooled upload was cut off')
       position += bytesRead
       const filled = kept + bytesRead

@@ -16,6 +16,7 @@ import dbBackups, {
   dbBackups as named,
   OperationInProgressError,
   type PruneOutcome,
+  type RekeyOutcome,
   type RemovedBackups,
   type RestoreOutcome,
   type ScheduleState,
@@ -178,11 +179,23 @@ export function narrowing(event: BackupEvent): void {
     case 'prune_failed':
       expectType<string>().of(event.id)
       break
+    case 'rekey_started':
+      expectType<string>().of(event.key)
+      break
+    case 'rekey_backup_finished':
+      expectType<string>().of(event.backup)
+      break
+    case 'rekey_finished':
+      expectType<RekeyOutcome>().of(event.outcome)
+      break
+    case 'rekey_failed':
+      expectType<Error>().of(event.error)
+      break
     case 'retry':
     case 'failure_not_recorded':
     case 'lease_taken_over':
     case 'recovered':
-      expectType<'backup' | 'restore' | 'prune'>().of(event.operation)
+      expectType<'backup' | 'restore' | 'prune' | 'rekey'>().of(event.operation)
       break
     case 'check_failed':
       expectType<Error>().of(event.error)
@@ -243,6 +256,7 @@ export async function decorator(body: Readable): Promise<void> {
     orphans: true
   })
   expectType<PruneOutcome>().of(pruned)
+  expectType<RekeyOutcome>().of(await operations.rekey())
   expectType<string[]>().of(pruned.kept.flatMap(({ reasons }) => reasons))
   await operations.prune({ keep: 'athena' })
   // @ts-expect-error there are no other rules by name
@@ -251,7 +265,7 @@ export async function decorator(body: Readable): Promise<void> {
 
 export function errors(error: unknown): 400 | undefined {
   if (!(error instanceof OperationInProgressError)) return
-  expectType<'backup' | 'restore' | 'prune'>().of(error.operation)
+  expectType<'backup' | 'restore' | 'prune' | 'rekey'>().of(error.operation)
   expectType<string>().of(error.id)
   return error.statusCode
 }

@@ -1,0 +1,60 @@
+import { randomBytes } from 'node:crypto'
+import type { RekeyOutcome } from '../../types/backups.js'
+import type { Databases } from './databases.js'
+import type { Instance } from './instance.js'
+import type { NewOperation, OperationRecords } from './lifecycle.js'
+
+/** Describes operations that seal all backups anew. They leave no record: headers tell what is left to do. */
+export class Rekeys implements OperationRecords {
+  readonly #instance: Instance
+  readonly #databases: Databases
+
+  constructor(instance: Instance, databases: Databases) {
+    this.#instance = instance
+    this.#databases = databases
+  }
+
+  /** @throws InvalidParameterError without the option, KeyUnavailableError */
+  async describe(): Promise<NewOperation<RekeyOutcome>> {
+    const { repository, system } = this.#databases
+    const { events } = this.#instance
+    const key = await repository.requireKey()
+    const id = `rekey_${randomBytes(16).toString('hex')}`
+    return {
+      kind: 'rekey',
+      idAfter: () => ({ id }),
+      // What a copy that lags does not show would be left out, and its chunks deleted.
+      createRecord: async ({ workClient }) => {
+        await repository.on(workClient).settle()
+        return true
+      },
+      work: async ({ workClient }) => {
+        let since = performance.now()
+        const rekeyed = await repository
+          .on(workClient)
+          .rekey(system.name, ({ id: backup, chunks, bytes }) => {
+            const durationMs = performance.now() - since
+            since = performance.now()
+            events.emit({ type: 'rekey_backup_finished', id, backup, durationMs, chunks, bytes })
+          })
+        const { deleted, ...outcome } = rekeyed
+        return { key, ...outcome, parts: deleted.parts, freed_bytes: deleted.bytes }
+      },
+      started: () => ({ type: 'rekey_started', id, key }),
+      finished: (_id, ended, outcome) => ({ type: 'rekey_finished', id, ...ended, outcome }),
+      failed: (_id, ended, error) => ({ type: 'rekey_failed', id, ...ended, error: error as Error })
+    }
+  }
+
+  ensureDatabases(): Promise<void> {
+    return this.#databases.requireSystem()
+  }
+
+  /** Nothing but the lease tells of it. */
+  async isOver(): Promise<boolean> {
+    return false
+  }
+
+  /** Does nothing: the next one goes on. */
+  async recordFailure(): Promise<void> {}
+}

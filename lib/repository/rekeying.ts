@@ -1,0 +1,327 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import {
+  BackupDeletedError,
+  DamagedBackupError,
+  KeyUnavailableError,
+  NotSealedBackupError,
+  UnknownLayoutError,
+  WrongKeyError
+} from '../errors.js'
+import { BACKUP_TYPE, makerOf } from '../own-documents.js'
+import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
+import { putChunk } from './chunk-attempt.js'
+import { sum } from './chunk-list.js'
+import { ChunkPlaces } from './chunk-places.js'
+import { ChunkReader } from './chunk-reader.js'
+import { openLarge, sealLarge } from './chunk-seal.js'
+import { type OpenedHeader, openHeader, sealHeader } from './header-seal.js'
+import { PART_RANGES, partRanges, stampIn } from './ids.js'
+import { type ChunkEntry, type HeaderDocument, nameOf, type Store, type StoredDatabase } from './layout.js'
+import { type Head, LoadedBackup } from './loaded-backup.js'
+import { entryGroups, moveToManifests, readEntries } from './manifests.js'
+import { deleteParts, groupsOf, ownParts } from './part-documents.js'
+import { readHeader } from './read-header.js'
+import { atATime, headerRevisions, isOfHeader, References } from './references.js'
+import type { PartCount } from './removal.js'
+
+/** Chunks that are read and stored at a time. */
+const IN_FLIGHT = 3
+/** Ids of parts that are read in one request. */
+const PAGE = 2000
+
+/** Where a chunk lies now that was sealed anew. */
+type NewPlace = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
+
+/** A backup that could not be sealed anew, and why. */
+export interface LeftBackup {
+  id: string
+  reason: string
+}
+
+export interface Rekeyed {
+  rekeyed: string[]
+  unchanged: number
+  left: LeftBackup[]
+  chunks: number
+  bytes: number
+  deleted: PartCount
+}
+
+/** What was done for one backup. */
+export interface RekeyedBackup {
+  id: string
+  chunks: number
+  bytes: number
+}
+
+/** Where chunks are read and stored. */
+interface ChunkTransfer {
+  database: LogicalDatabase
+  opened: OpenedHeader
+  places: ChunkPlaces
+  reader: ChunkReader
+}
+
+interface RekeyingOptions {
+  key: SealingKey
+  /** Real name of the system database: backups of others are theirs to seal. */
+  system: string
+  onBackup(backup: RekeyedBackup): void
+}
+
+/**
+ * Seals all backups of a console with one key: their chunks, each once, as new ones, then their headers. What no
+ * header lists any more is deleted at the end. Wherever that ends, every header lists chunks that are there. To be run
+ * under the lease.
+ */
+export class Rekeying {
+  readonly #store: Store
+  readonly #options: RekeyingOptions
+  /** New places of chunks by their names: some 300 bytes for each. */
+  readonly #places = new Map<string, NewPlace>()
+  /** Manifests that were written last, by database: the next backup may list the same entries. */
+  readonly #manifests = new Map<LogicalDatabase, StoredDatabase['manifests']>()
+  readonly #left: LeftBackup[] = []
+  #chunks = 0
+  #bytes = 0
+
+  constructor(store: Store, options: RekeyingOptions) {
+    this.#store = store
+    this.#options = options
+  }
+
+  async run(): Promise<Rekeyed> {
+    const ids = (await headerRevisions(this.#store.db)).map(({ id }) => id)
+    ids.sort((a, b) => (stampIn(a) < stampIn(b) ? -1 : 1))
+    const own: string[] = []
+    const toSeal: string[] = []
+    for (const id of ids) {
+      const head = await this.#find(id)
+      if (!head) continue
+      own.push(id)
+      if (this.#isSealed(head)) await this.#orLeave(id, () => this.#notePlaces(head))
+      else if (!head.in_progress) toSeal.push(id)
+    }
+    const rekeyed: string[] = []
+    for (const id of toSeal) if (await this.#orLeave(id, () => this.#seal(id))) rekeyed.push(id)
+    const deleted = await this.#sweep(new Set(own))
+    return {
+      rekeyed,
+      unchanged: own.length - toSeal.length,
+      left: this.#left,
+      chunks: this.#chunks,
+      bytes: this.#bytes,
+      deleted
+    }
+  }
+
+  /** Reads a header of this console, if there is one. */
+  async #find(id: string): Promise<Head | null> {
+    const head = await readHeader(this.#store.db, id)
+    return head && new LoadedBackup(this.#store, head).isOf(this.#options.system) ? head : null
+  }
+
+  /** Returns whether a header says that all is sealed with the key. */
+  #isSealed({ storage }: Head): boolean {
+    const { key } = this.#options
+    const ids = Object.keys(storage?.seal?.keys ?? {})
+    return storage?.seal?.key === key.id && ids.length === 1 && ids[0] === key.id
+  }
+
+  /** Does what one backup's state may keep from being done. @returns whether it was done */
+  async #orLeave(id: string, work: () => Promise<unknown>): Promise<boolean> {
+    try {
+      await work()
+      return true
+    } catch (error) {
+      if (!isOfBackup(error)) throw error
+      this.#left.push({ id, reason: error.message })
+      return false
+    }
+  }
+
+  /** Notes where the chunks lie that an earlier run has sealed, as far as a sealed header says so. */
+  async #notePlaces(head: Head): Promise<void> {
+    await openHeader(head, this.#store.keyring)
+    for (const stored of Object.values(head.storage?.databases ?? {})) {
+      this.#note(stored.index ?? [])
+      for await (const entries of entryGroups(this.#store.db, stored)) this.#note(entries)
+    }
+  }
+
+  #note(entries: readonly ChunkEntry[]): void {
+    for (const entry of entries) if (entry.was !== undefined) this.#places.set(entry.was, placeIn(entry))
+  }
+
+  async #seal(id: string): Promise<void> {
+    const head = await this.#find(id)
+    if (!head) return
+    const loaded = new LoadedBackup(this.#store, head)
+    if (!loaded.isKnown) throw new UnknownLayoutError(id)
+    if (!loaded.isCurrent)
+      throw new DamagedBackupError('header', id, 'is of an earlier layout, which cannot be sealed')
+    const opened = await openHeader(head, this.#store.keyring)
+    const before = { chunks: this.#chunks, bytes: this.#bytes }
+    const databases: HeaderDocument['storage']['databases'] = {}
+    const dbs = { ...opened.dbs }
+    for (const database of LOGICAL_DATABASES) {
+      const stored = head.storage?.databases[database]
+      if (!stored) continue
+      const { entries, ...sealed } = await this.#sealDatabase({ id, database, stored, opened })
+      databases[database] = sealed.stored
+      const name = apiKey(database)
+      dbs[name] = { ...dbs[name], stored_bytes: sum(entries, ({ stored }) => stored) }
+    }
+    await this.#replace(head, { ...opened, dbs }, databases)
+    this.#options.onBackup({
+      id,
+      chunks: this.#chunks - before.chunks,
+      bytes: this.#bytes - before.bytes
+    })
+  }
+
+  async #sealDatabase(of: {
+    id: string
+    database: LogicalDatabase
+    stored: StoredDatabase
+    opened: OpenedHeader
+  }): Promise<{ stored: StoredDatabase; entries: ChunkEntry[] }> {
+    const { id, database, stored, opened } = of
+    const { db, codec } = this.#store
+    const { key } = this.#options
+    const [chunkRange, manifestRange] = partRanges(id, database)
+    const places = new ChunkPlaces({ db, backup: id, database, first: await this.#nextIn(chunkRange) })
+    const reader = new ChunkReader(db, codec, { database, keys: opened.keys })
+    const listed = [...(await readEntries(db, stored)), ...(stored.index ?? [])]
+    const entries: ChunkEntry[] = []
+    await atATime(IN_FLIGHT, listed.entries(), async ([i, entry]) => {
+      entries[i] = await this.#sealChunk(entry, { database, opened, places, reader })
+    })
+    const count = entries.length - (stored.index?.length ?? 0)
+    const next: StoredDatabase = {
+      ...stored,
+      manifests: [],
+      chunks: entries.slice(0, count),
+      ...(stored.index && { index: entries.slice(count) }),
+      sealed: [key.id]
+    }
+    const known = this.#manifests.get(database)
+    await moveToManifests(db, id, database, next, known, await this.#nextIn(manifestRange))
+    this.#manifests.set(database, next.manifests)
+    return { stored: next, entries }
+  }
+
+  /** Returns a number after those of all parts in a range, so that no id is used again. */
+  async #nextIn(range: { from: string; to: string }): Promise<number> {
+    const last = (await this.#store.db.rows(range)).at(-1)
+    return last === undefined ? 0 : Number(last.id.slice(last.id.lastIndexOf('_') + 1)) + 1
+  }
+
+  async #sealChunk(entry: ChunkEntry, transfer: ChunkTransfer): Promise<ChunkEntry> {
+    const { key } = this.#options
+    if (entry.sealed === key.id) return entry
+    const name = nameOf(entry)
+    let place = this.#places.get(name)
+    if (!place) {
+      place = await this.#storeAgain(entry, transfer)
+      this.#places.set(name, place)
+      this.#chunks++
+      this.#bytes += place.stored
+    }
+    return { ...entry, ...place, was: name }
+  }
+
+  async #storeAgain(
+    entry: ChunkEntry,
+    { database, opened, places, reader }: ChunkTransfer
+  ): Promise<NewPlace> {
+    const { db, codec } = this.#store
+    const { key } = this.#options
+    const { large, sealed } = entry
+    const length = entry.stored - (sealed === undefined ? 0 : SEAL_BYTES)
+    // Found out beforehand: a request that its body ends looks like one that the database did not answer.
+    await reader.verify(entry)
+    const body = { open: () => reader.encoded(entry), length }
+    const stored = await putChunk(body, { db, attachment: codec.attachment, places, seal: { key, database } })
+    if (large === undefined) return stored
+    const former = sealed === undefined ? undefined : opened.keys.get(sealed)
+    const clear = former ? openLarge(former, entry, database) : large
+    return { ...stored, large: sealLarge(clear, key, stored, database) }
+  }
+
+  /** Writes the header that lists the new chunks. What clients append meanwhile stays. */
+  async #replace(
+    head: Head,
+    { dbs, error }: OpenedHeader,
+    databases: HeaderDocument['storage']['databases']
+  ): Promise<void> {
+    const { _id: id, _rev, _attachments, storage, ...told } = head as Head & HeaderDocument
+    const { key } = this.#options
+    const { seal: _seal, ...stored } = storage
+    const header = {
+      ...told,
+      dbs,
+      ...(error !== undefined && { error }),
+      storage: { ...stored, databases }
+    } as unknown as HeaderDocument
+    const next = sealHeader(header, { id, key, keys: [] })
+    await this.#store.turns.take(id, () =>
+      this.#store.db.modify<HeaderDocument & { damaged?: unknown }>(id, (current) => {
+        if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
+        const { _attachments, damaged } = current
+        return { ...next, ...(_attachments && { _attachments }), ...(damaged !== undefined && { damaged }) }
+      })
+    )
+  }
+
+  /** Deletes what backups of this console have made and no header lists. */
+  async #sweep(makers: ReadonlySet<string>): Promise<PartCount> {
+    const { db } = this.#store
+    const deleted: PartCount = { parts: 0, bytes: 0 }
+    const isOfThese = (maker: string | undefined) => maker !== undefined && makers.has(maker)
+    const references = new References(db, isOfThese)
+    try {
+      await references.update()
+    } catch (error) {
+      if (!isOfHeader(error)) throw error
+      // One that cannot be read whole may list any chunk.
+      this.#left.push({ id: '', reason: `nothing was deleted: ${error.message}` })
+      return deleted
+    }
+    for (const { from, to } of PART_RANGES) {
+      for (let next: string | undefined = from; next !== undefined; ) {
+        const page: { id: string; rev: string }[] = await db.rows({ from: next, to, limit: PAGE })
+        const unlisted = page.filter(({ id }) => isOfThese(makerOf(id)) && !references.has(id))
+        for (const group of groupsOf(unlisted)) {
+          const parts = await ownParts(db, group)
+          await deleteParts(db, parts)
+          deleted.parts += parts.length
+          deleted.bytes += sum(parts, ({ bytes }) => bytes)
+        }
+        next = page.length < PAGE ? undefined : page.at(-1)?.id
+      }
+    }
+    return deleted
+  }
+}
+
+const placeIn = ({ id, rev, stored, sha256, sealed, large }: ChunkEntry): NewPlace => ({
+  id,
+  rev,
+  stored,
+  sha256,
+  sealed,
+  ...(large !== undefined && { large })
+})
+
+/** Returns whether the state of one backup is why it could not be sealed: others can be. */
+const isOfBackup = (error: unknown): error is Error =>
+  [
+    DamagedBackupError,
+    KeyUnavailableError,
+    WrongKeyError,
+    NotSealedBackupError,
+    UnknownLayoutError,
+    BackupDeletedError
+  ].some((kind) => error instanceof kind)
