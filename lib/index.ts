@@ -38,6 +38,7 @@ const forHosts = (operations: Operations): DbBackups => ({
   attach: (id, name, data, options) => operations.attach(id, name, data, options),
   remove: (id) => operations.remove(id),
   prune: (options) => operations.prune(options),
+  verify: (id, options) => operations.verify(id, options),
   get schedule() {
     return operations.schedule
   }

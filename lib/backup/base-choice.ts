@@ -50,7 +50,7 @@ export async function lastComplete(
   let looked = 0
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
-    if (!loaded?.isGood || !loaded.isOf(system)) continue
+    if (!loaded?.isComplete || !loaded.isOf(system)) continue
     last ??= loaded
     if (loaded.isCurrent) return { last, base: loaded }
     if (++looked >= LOOKED_AT) break
@@ -72,7 +72,7 @@ export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments 
   const { last, full, chain } = earlier
   if (full) return 'asked_for'
   if (!last) return 'no_base'
-  if (last.isCurrent && !last.isUntouched) return 'damaged_base'
+  if (last.isCurrent && (!last.isUntouched || last.isDamagedIn(database))) return 'damaged_base'
   const base = last.base(database)
   if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
   if (last.chainLength >= chain) return 'chain_too_long'

@@ -31,17 +31,18 @@ export function backupContent(loaded: LoadedBackup, options: ContentOptions): Ba
 }
 
 /** Returns a backup without its documents. */
-export function summaryOf({ id, header, attachments }: LoadedBackup): BackupSummary {
+export function summaryOf(backup: LoadedBackup): BackupSummary {
+  const { id, header, attachments } = backup
   return {
     id,
-    ...(scalars(header) as Omit<BackupSummary, 'id' | 'dbs' | 'attachments'>),
+    ...(scalars(backup) as Omit<BackupSummary, 'id' | 'dbs' | 'attachments'>),
     dbs: header.dbs as unknown as BackupSummary['dbs'],
     attachments: [...attachments.keys()]
   }
 }
 
 /** Returns the members of a header that are sent as they are, in the order in which they are sent. */
-function scalars(header: LoadedBackup['header']): Record<string, unknown> {
+function scalars({ header, damaged, verified }: LoadedBackup): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error, note, base, chain_length, added_bytes } = header
   const dbs = Object.entries(header.dbs)
@@ -66,6 +67,8 @@ function scalars(header: LoadedBackup['header']): Record<string, unknown> {
     ...(chain_length !== undefined && { chain_length, added_bytes }),
     ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
     ...(missing.length > 0 ? { missing_databases: missing } : undefined),
+    ...(damaged && { damaged }),
+    ...(verified && { verified }),
     ...(error ? { error } : undefined)
   }
 }
@@ -180,7 +183,8 @@ function attachmentParts({ attachments }: LoadedBackup): Part[] {
   return [...parts, textPart('"}')]
 }
 
-const opening = ({ id, header }: LoadedBackup): string => `${openObject({ id, ...scalars(header) })}"dbs":{`
+const opening = (backup: LoadedBackup): string =>
+  `${openObject({ id: backup.id, ...scalars(backup) })}"dbs":{`
 
 /** Returns the JSON of an object, open for more members. */
 function openObject(members: object): string {
