@@ -27,6 +27,7 @@ const ORDERS = [
     'options.ts',
     'retention',
     'schedule',
+    'verify',
     'backup restore',
     'format',
     'repository',

@@ -13,6 +13,9 @@ export const LOGICAL_DATABASES: readonly LogicalDatabase[] = Object.values(byDat
 /** Matches the names that CouchDB takes for a database. */
 export const DATABASE_NAME = /^[a-z][a-z0-9_$()+/-]{0,237}$/
 
+/** Before the names of databases into which verifications restore: no database of a host may be named so. */
+export const SCRATCH_PREFIX = 'db_backups_scratch_'
+
 /** Returns a database's key in the API, the same on every console, so that backups can move. */
 export const apiKey = (database: LogicalDatabase): string => `athena_${database}`
 

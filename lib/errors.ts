@@ -1,7 +1,7 @@
 import createError from '@fastify/error'
 import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
-import { cutText, MOST } from './bytes/cut-text.js'
+import { cutText, MOST, messageOf } from './bytes/cut-text.js'
 
 // Errors for callers, events, log and replies: each has a code, a status and a row in docs/hosts.md.
 
@@ -72,6 +72,13 @@ export class UnknownLayoutError extends publicError(
 export class BackupNotRestorableError extends publicError(
   'DB_BACKUPS_NOT_RESTORABLE',
   'cannot restore, %s',
+  400
+) {}
+
+/** Nothing of the backup can be verified. The message says why. */
+export class BackupNotVerifiableError extends publicError(
+  'DB_BACKUPS_NOT_VERIFIABLE',
+  'backup "%s" cannot be verified: %s',
   400
 ) {}
 
@@ -261,6 +268,22 @@ export class DamagedBackupError extends Error {
     super(`backup ${part} "${id}" ${reason}`)
     this.part = part
     this.id = id
+  }
+}
+
+/** A verification did not come to its end. `cause` tells why: a fault of the database, an abort, or the server closes. */
+export class VerifyInterruptedError extends Error {
+  override readonly name = 'VerifyInterruptedError'
+  readonly code = 'DB_BACKUPS_VERIFY_INTERRUPTED'
+  readonly statusCode = 503
+  /** Where `verify(id, { from })` goes on. */
+  readonly position: string
+
+  constructor(id: string, position: string, cause: unknown) {
+    super(`the verification of backup "${id}" was interrupted: ${cutText(messageOf(cause), MOST.reason)}`, {
+      cause
+    })
+    this.position = position
   }
 }
 

@@ -46,6 +46,7 @@ const forHosts = (operations: Operations): DbBackups => ({
   remove: (id) => operations.remove(id),
   prune: (options) => operations.prune(options),
   rekey: () => operations.rekey(),
+  verify: (id, options) => operations.verify(id, options),
   get schedule() {
     return operations.schedule
   }

@@ -14,7 +14,7 @@ import type {
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
-import { apiKey, DATABASE_NAME, LOGICAL_DATABASES } from './databases.js'
+import { apiKey, DATABASE_NAME, LOGICAL_DATABASES, SCRATCH_PREFIX } from './databases.js'
 import { HostValueError } from './errors.js'
 import { LONGEST_LEASE } from './lease/lease-document.js'
 import { problemOfKeep } from './retention/check-keep.js'
@@ -292,6 +292,9 @@ function optionOf<Given, Value>(
 /** @throws TypeError where two databases have one name, or one the name that stands for another in backups */
 function namesOf(given: DatabaseNames): Required<DatabaseNames> {
   check(Names, given, 'databases')
+  for (const [database, name] of Object.entries(given))
+    if (name?.startsWith(SCRATCH_PREFIX))
+      throw invalid(`databases.${database}`, `"${name}" is a name that verifications use, and delete`)
   for (const database of LOGICAL_DATABASES) {
     const name = given[database]
     for (const other of LOGICAL_DATABASES) {

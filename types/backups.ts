@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream'
 import type { LogicalDatabase } from './databases.js'
 import type { KeepRules } from './options.js'
 import type { ByDatabase, DocumentChange, DocumentChoice } from './restores.js'
+import type { VerifyDepth } from './verify.js'
 
 /** One database of a backup that was just made, without its documents. */
 export interface DatabaseSummary {
@@ -131,10 +132,39 @@ export interface BackupSummary {
   added_bytes?: number
   /** Id of the key that it is sealed with. Absent where it is not sealed. */
   sealed?: string
+  /** What verifications have found to be damaged, of this backup or of one that shares it. Absent where nothing is. */
+  damaged?: DamagedBackup
+  /** The last verification that came to its end. Absent until there is one. */
+  verified?: LastVerification
   /** Why the backup is not usable. A backup with an `error` cannot be restored. */
   error?: string
   /** Names of the attachments the clients appended. */
   attachments: string[]
+}
+
+/** What is known to be damaged of a backup. */
+export interface DamagedBackup {
+  /** When it was first found, in milliseconds since the epoch. */
+  found: number
+  /** By database: `components`, `sessions`, `system`. */
+  databases: Partial<Record<LogicalDatabase, DamagedParts>>
+}
+
+/** What is damaged of one database. */
+export interface DamagedParts {
+  /** Ids of the first parts, at most 20: of chunks, of manifests, or of the header. */
+  parts: string[]
+  count: number
+  /** The documents are whole, but no backup can be based on it: present where only that is damaged. */
+  only_index?: true
+}
+
+/** How a backup was last verified. */
+export interface LastVerification {
+  /** Milliseconds since the epoch. */
+  at: number
+  depth: VerifyDepth
+  good: boolean
 }
 
 /** The backup once it is complete, as {@link StartedBackup.finished} gives it. */

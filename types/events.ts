@@ -9,6 +9,7 @@ import type {
   SettingsChange
 } from './backups.js'
 import type { LogicalDatabase } from './databases.js'
+import type { VerifyDepth, VerifyReport } from './verify.js'
 
 /** A step of a backup that has ended. */
 export type BackupPhase = {
@@ -60,6 +61,13 @@ interface AboutRekey {
   id: string
 }
 
+interface AboutVerify {
+  /** `verify_<random>` */
+  id: string
+  backup_id: string
+  depth: VerifyDepth
+}
+
 interface AboutRestore {
   tx_id: string
   backup_id?: string
@@ -67,11 +75,11 @@ interface AboutRestore {
 }
 
 /** What only one of runs at a time, on all server instances. */
-export type OperationKind = 'backup' | 'restore' | 'prune' | 'rekey'
+export type OperationKind = 'backup' | 'restore' | 'prune' | 'rekey' | 'verify'
 
 interface AboutOperation {
   operation: OperationKind
-  /** Id of the backup, of the restore's transaction, of the pruning or of the rekeying. */
+  /** Id of the backup, of the restore's transaction, of the pruning, of the rekeying, or of the verification. */
   id: string
 }
 
@@ -108,6 +116,11 @@ export type BackupEvent =
     })
   | (AboutRekey & Ended & { type: 'rekey_finished'; outcome: RekeyOutcome })
   | (AboutRekey & Ended & { type: 'rekey_failed'; error: Error })
+  | (AboutVerify & { type: 'verify_started' })
+  /** All was looked at. `report.good` tells whether nothing is wrong. */
+  | (AboutVerify & Ended & { type: 'verify_finished'; report: VerifyReport })
+  /** It was interrupted, or could not begin. */
+  | (AboutVerify & Ended & { type: 'verify_failed'; error: Error })
   /** A call to the database has failed and will be made again after a wait. */
   | (AboutOperation & { type: 'retry'; attempt: number; waitMs: number; error: Error })
   /** The failure of an operation could not be written down; its lease will become stale, and it is recovered then. */
@@ -129,6 +142,8 @@ export type BackupEvent =
   | { type: 'schedule_skipped'; due: number; reason: 'made_elsewhere' | 'younger'; id: string }
   /** A scheduled backup failed, `id` if it had begun. Without `retryAt`, the next run is due before another attempt. */
   | { type: 'schedule_failed'; due: number; id?: string; retryAt?: number; error: Error }
+  /** A scheduled verification failed. Without `retryAt`, the next run is due before another attempt. */
+  | { type: 'schedule_verify_failed'; due: number; retryAt?: number; error: Error }
   /**
    * What follows a scheduled backup, its pruning, failed. The backup is good. A ClockLeapError tells that the last two
    * backups lie too far apart.

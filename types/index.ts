@@ -11,6 +11,7 @@ import type {
   StartedRestore,
   StartOptions
 } from './backups.js'
+import type { VerifyOptions, VerifyReport } from './verify.js'
 
 export type * from './backups.js'
 export type * from './databases.js'
@@ -18,6 +19,7 @@ export type * from './events.js'
 export type * from './metrics.js'
 export type * from './options.js'
 export type * from './restores.js'
+export type * from './verify.js'
 export type * from './webhooks.js'
 
 /** How a run of the schedule went. */
@@ -133,6 +135,19 @@ export interface DbBackups {
    * @throws OperationInProgressError, TooManyRequestsError, MissingDatabaseError, ReservedIdError, LeaseLostError, ClosingError
    */
   rekey(): Promise<RekeyOutcome>
+  /**
+   * Checks that a backup is whole, and resolves with what was checked and what is wrong. What is damaged is recorded in
+   * the headers of all backups that share it: `damaged` in their summaries. With `restore` it holds the lease, as a
+   * backup does, and needs the rights of a server administrator, since it makes and deletes databases.
+   * @throws BackupNotFoundError also when the backup is removed meanwhile
+   * @throws BackupNotVerifiableError when it is still being made, has failed, or athena made it
+   * @throws VerifyInterruptedError when it does not come to its end, with the position where another can go on
+   * @throws InvalidParameterError when an option is not known or wrong, or `from` is of another verification
+   * @throws TooManyRequestsError when another verification runs on this instance, or as {@link start} does
+   * @throws OperationInProgressError with `restore`, as {@link start} does
+   * @throws UnknownLayoutError, ClosingError, and the reason of `signal` when it is aborted already
+   */
+  verify(id: string, options?: VerifyOptions): Promise<VerifyReport>
   /** The next and the last run of the option `schedule`; `undefined` without it. */
   readonly schedule: ScheduleState | undefined
 }

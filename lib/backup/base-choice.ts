@@ -53,7 +53,7 @@ export async function lastComplete(
   })
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
-    if (!loaded?.isGood || !loaded.isOf(system)) continue
+    if (!loaded?.isComplete || !loaded.isOf(system)) continue
     good.push(loaded)
     const { last, base } = found()
     if ((last && base) || good.length >= LOOKED_AT) break
@@ -77,7 +77,7 @@ export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments 
   if (full) return 'asked_for'
   if (!last) return 'no_base'
   if (typeof last === 'string') return last
-  if (last.isCurrent && !last.isUntouched) return 'damaged_base'
+  if (last.isCurrent && (!last.isUntouched || last.isDamagedIn(database))) return 'damaged_base'
   const base = last.base(database)
   if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
   if (last.chainLength >= chain) return 'chain_too_long'

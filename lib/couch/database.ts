@@ -149,6 +149,12 @@ export class CouchDatabase {
     }
   }
 
+  /** Deletes the database with all that it holds, if there is one. */
+  async destroy(): Promise<void> {
+    const deleted = this.client.json({ method: 'DELETE', path: [this.name], write: true })
+    await deleted.catch(expected(isMissing, undefined))
+  }
+
   /** Checks that the database takes writes, by a local document that nobody else sees. @throws CouchError */
   async probeWrite(): Promise<void> {
     const path = [this.name, '_local/db_backups_probe']

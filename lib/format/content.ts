@@ -42,7 +42,7 @@ export function summaryOf(backup: LoadedBackup): BackupSummary {
 }
 
 /** Returns the members of a header that are sent as they are, in the order in which they are sent. */
-function scalars({ header, sealed }: LoadedBackup): Record<string, unknown> {
+function scalars({ header, sealed, damaged, verified }: LoadedBackup): Record<string, unknown> {
   const { backup_version, ibp_versions, requester, doc_count, in_progress, type, start_timestamp } = header
   const { end_timestamp, elapsed, error, note, base, chain_length, added_bytes } = header
   const dbs = Object.entries(header.dbs)
@@ -68,6 +68,8 @@ function scalars({ header, sealed }: LoadedBackup): Record<string, unknown> {
     ...(unreadable > 0 ? { unreadable_count: unreadable } : undefined),
     ...(missing.length > 0 ? { missing_databases: missing } : undefined),
     ...(sealed !== undefined && { sealed }),
+    ...(damaged && { damaged }),
+    ...(verified && { verified }),
     ...(error ? { error } : undefined)
   }
 }

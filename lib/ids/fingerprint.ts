@@ -17,9 +17,19 @@ export const newFingerprintKey = (): string => randomBytes(KEY_BYTES).toString('
 
 /** Returns the function that makes fingerprints with a key. An id has the fingerprint of its {@link largeKey}. */
 export function fingerprinter(key: string): Fingerprinter {
-  const bytes = Buffer.from(key, 'hex')
-  const words = [0, 4, 8, 12].map((at) => bytes.readUInt32LE(at))
+  const words = wordsOf(key)
   return (id) => SipHash.hash(words, idBytes(largeKey(id)))
+}
+
+/** Returns what does the same for ids whose UTF-8 is known: as many bytes as an id may have that is its own key. */
+export function bytesFingerprinter(key: string): (id: Uint8Array) => Fingerprint {
+  const words = wordsOf(key)
+  return (id) => SipHash.hash(words, id)
+}
+
+function wordsOf(key: string): number[] {
+  const bytes = Buffer.from(key, 'hex')
+  return [0, 4, 8, 12].map((at) => bytes.readUInt32LE(at))
 }
 
 /** Makes fingerprints with a key of this process: nobody can choose ids that collide. */

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 
 /** Bytes of JSON for an id in a header or a line: a header holds a thousand entries of chunks. */
 const MAX_KEY = 512
-/** A character takes at most six bytes of JSON, so shorter ids fit. */
-const SURELY_SHORT = Math.floor((MAX_KEY - 2) / 6)
+/** Characters of ids that are their own keys: one takes at most six bytes of JSON. */
+export const SURELY_SHORT = Math.floor((MAX_KEY - 2) / 6)
 /** No id begins with this. */
 const DIGEST = '_sha256/'
 

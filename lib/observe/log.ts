@@ -78,6 +78,12 @@ function lineOf(event: BackupEvent): Line {
       return rekeyLine(event)
     case 'rekey_failed':
       return ['error', 'rekey failed', { id: event.id, ...endOf(event) }]
+    case 'verify_started':
+      return ['info', 'verify started', verifyOf(event)]
+    case 'verify_finished':
+      return verifyLine(event)
+    case 'verify_failed':
+      return ['error', 'verify failed', { ...verifyOf(event), ...endOf(event) }]
     case 'retry': {
       const fields = { ...operationOf(event), attempt: event.attempt, waitMs: Math.round(event.waitMs) }
       return ['debug', `${event.operation}: a call to the database will be made again`, fields]
@@ -117,6 +123,11 @@ function lineOf(event: BackupEvent): Line {
       const then = retryAt === undefined ? 'the next run comes first' : 'will try again'
       const fields = { ...dueOf({ due, retryAt }), ...(id !== undefined && { id }) }
       return ['error', `schedule: a backup failed; ${then}`, fields]
+    }
+    case 'schedule_verify_failed': {
+      const { due, retryAt } = event
+      const then = retryAt === undefined ? 'the next run comes first' : 'will try again'
+      return ['error', `schedule: a verification failed; ${then}`, dueOf({ due, retryAt })]
     }
     case 'schedule_pruning_failed':
       return ['error', 'schedule: pruning after a backup failed', { id: event.id }]
@@ -167,6 +178,29 @@ const restoreEndOf = (event: EventOf<'restore_finished' | 'restore_failed'>) => 
     ...(event.outcome.safety_backup && { safety_backup: event.outcome.safety_backup })
   })
 })
+
+const verifyOf = ({ id, backup_id, depth }: { id: string; backup_id: string; depth: string }) => ({
+  id,
+  backup_id,
+  depth
+})
+
+function verifyLine(event: EventOf<'verify_finished'>): Line {
+  const { good, complete, databases, problem_count: problems, problems: named } = event.report
+  const checked = Object.values(databases)
+  const sum = (member: 'chunks' | 'documents' | 'bytes') =>
+    checked.reduce((all, counts) => all + counts[member], 0)
+  const counts = { chunks: sum('chunks'), documents: sum('documents'), bytes: sum('bytes') }
+  const fields = { ...verifyOf(event), ...endOf(event), ...counts }
+  if (good) return ['info', 'verify finished: the backup is whole', fields]
+  const shown = named.slice(0, NAMED).map(({ database, part, id, reason }) => ({
+    database,
+    part,
+    id: cutText(id, MAX_ID),
+    reason: cutText(reason, MAX_ID)
+  }))
+  return ['error', 'verify finished: the backup is damaged', { ...fields, complete, problems, named: shown }]
+}
 
 const prunedOf = ({ kept, removed, parts, freed_bytes: freedBytes, orphans }: PruneOutcome) => ({
   kept: kept.length,

@@ -6,12 +6,13 @@ import type {
   PrometheusGauge,
   PrometheusHistogram
 } from '../../types/metrics.js'
+import type { VerifyDepth } from '../../types/verify.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import type { EventOf } from './event-stream.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
-const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune', 'rekey'] as const
+const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune', 'rekey', 'verify'] as const
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
 type EndEvent = EventOf<`${OperationKind}_${'finished' | 'failed'}`>
@@ -34,6 +35,7 @@ export class Metrics {
       case 'restore_started':
       case 'prune_started':
       case 'rekey_started':
+      case 'verify_started':
         this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
         break
       case 'backup_database_finished':
@@ -55,6 +57,10 @@ export class Metrics {
       case 'rekey_backup_finished':
         this.#metrics.rekeyedBytes.inc({}, event.bytes)
         break
+      case 'verify_finished':
+        this.foundVerified(event.report)
+        this.#succeeded(event)
+        break
       case 'restore_finished':
       case 'rekey_finished':
         this.#succeeded(event)
@@ -63,6 +69,7 @@ export class Metrics {
       case 'restore_failed':
       case 'prune_failed':
       case 'rekey_failed':
+      case 'verify_failed':
         this.#metrics.failures.inc({ operation: operationOf(event) }, 1)
         this.#ended(event, 'failure')
         break
@@ -74,6 +81,9 @@ export class Metrics {
         break
       case 'schedule_failed':
         this.#metrics.scheduleFailures.inc({}, 1)
+        break
+      case 'schedule_verify_failed':
+        this.#metrics.verifyScheduleFailures.inc({}, 1)
         break
       case 'webhook_delivered':
         this.#metrics.deliveries.inc({ outcome: 'success' }, 1)
@@ -89,6 +99,12 @@ export class Metrics {
     if (endedAt === undefined ? this.#lastBackup !== undefined : endedAt <= (this.#lastBackup ?? 0)) return
     this.#lastBackup = endedAt
     this.#metrics.lastSuccess.set({ operation: 'backup' }, (endedAt ?? 0) / 1000)
+  }
+
+  /** Notes what a verification has found, of whichever instance. */
+  foundVerified({ at, depth, good }: { at: number; depth: VerifyDepth; good: boolean }): void {
+    this.#metrics.verifiedAt.set({ depth }, at / 1000)
+    this.#metrics.verifiedGood.set({ depth }, good ? 1 : 0)
   }
 
   /** Notes when the schedule next sees to a backup, in milliseconds since the epoch. */
@@ -115,6 +131,7 @@ export class Metrics {
     this.#metrics.rekeyedBytes.inc({}, 0)
     for (const database of LOGICAL_DATABASES) this.#metrics.missing.inc({ database }, 0)
     this.#metrics.scheduleFailures.inc({}, 0)
+    this.#metrics.verifyScheduleFailures.inc({}, 0)
     for (const outcome of ['success', 'failure']) this.#metrics.deliveries.inc({ outcome }, 0)
   }
 
@@ -153,6 +170,7 @@ function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
   if (event.type.startsWith('backup_')) return 'backup'
   if (event.type.startsWith('prune_')) return 'prune'
   if (event.type.startsWith('rekey_')) return 'rekey'
+  if (event.type.startsWith('verify_')) return 'verify'
   return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
 }
 
@@ -253,6 +271,20 @@ function metricsOf(options: MetricsOptions) {
       'db_backups_schedule_last_success_timestamp_seconds',
       'When this instance last saw that a scheduled run had its backup, whoever made it.',
       'operation'
+    ),
+    verifiedAt: gauge(
+      'db_backups_verified_timestamp_seconds',
+      'When a backup was last seen to be verified, by depth.',
+      'depth'
+    ),
+    verifiedGood: gauge(
+      'db_backups_verified_good',
+      'Whether nothing was wrong with the backup that was last verified: 1 or 0, by depth.',
+      'depth'
+    ),
+    verifyScheduleFailures: counter(
+      'db_backups_schedule_verify_failures_total',
+      'Attempts of scheduled verifications that failed.'
     ),
     scheduleFailures: counter(
       'db_backups_schedule_failures_total',

@@ -60,6 +60,16 @@ export const Prune = Type.Object(
   },
   closed
 )
+export const Verify = Type.Object(
+  {
+    depth: Type.Optional(
+      Type.Union([Type.Literal('structure'), Type.Literal('data'), Type.Literal('restore')])
+    ),
+    from: Type.Optional(Type.String()),
+    signal: Type.Optional(Type.Unsafe<AbortSignal>(Type.Any()))
+  },
+  closed
+)
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
@@ -82,6 +92,14 @@ export function checkRestoreOptions(options: unknown): void {
 
 /** @throws InvalidParameterError that names the option of `prune()` */
 export const checkPruneOptions = (options: unknown): void => check(Prune, options)
+
+/** @throws InvalidParameterError that names the option of `verify()` */
+export function checkVerifyOptions(options: unknown): void {
+  check(Verify, options)
+  const { signal } = options as Static<typeof Verify>
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new InvalidParameterError('options/signal: expected an AbortSignal')
+}
 
 /** @throws InvalidParameterError that names the argument of `attach()` */
 export function checkAttach(name: unknown, data: unknown, options: unknown): void {

@@ -9,6 +9,7 @@ import type {
 } from '../../types/backups.js'
 import type { DatabaseNames } from '../../types/databases.js'
 import type { OperationKind } from '../../types/events.js'
+import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { ActiveOperations } from './active-operations.js'
 import { Backups, type Run } from './backups.js'
 import { Databases } from './databases.js'
@@ -22,6 +23,7 @@ import { Rekeys } from './rekeys.js'
 import { Restores } from './restores.js'
 import { StoredBackups } from './stored-backups.js'
 import { Transactions } from './transactions.js'
+import { interrupted, Verifies, type VerifyRequest } from './verifies.js'
 
 /** The databases by one set of names, and what runs on them: operations end where they began. */
 export class DatabaseSet {
@@ -34,6 +36,7 @@ export class DatabaseSet {
   readonly #restores: Restores
   readonly #prunes: Prunes
   readonly #rekeys: Rekeys
+  readonly #verifies: Verifies
   readonly #lifecycle: Lifecycle
 
   /** Makes the parts, each of which knows only earlier ones. */
@@ -49,7 +52,8 @@ export class DatabaseSet {
     const restore = new Restores(instance, databases, transactions, outbox, backup)
     const prune = new Prunes(databases)
     const rekey = new Rekeys(instance, databases)
-    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey })
+    const verify = new Verifies(instance, databases)
+    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey, verify })
     this.stored = stored
     this.#active = active
     this.#outbox = outbox
@@ -57,6 +61,7 @@ export class DatabaseSet {
     this.#restores = restore
     this.#prunes = prune
     this.#rekeys = rekey
+    this.#verifies = verify
     this.#lifecycle = lifecycle
     this.housekeeping = new Housekeeping(
       instance,
@@ -67,7 +72,7 @@ export class DatabaseSet {
   }
 
   get busy(): boolean {
-    return this.#active.any
+    return this.#active.any || this.#verifies.any
   }
 
   /** @throws OperationInProgressError while an operation of this instance holds the lease and is not over */
@@ -113,6 +118,22 @@ export class DatabaseSet {
     return this.#prunes.preview(request)
   }
 
+  prepareVerify(id: string, options: VerifyOptions): Promise<VerifyRequest> {
+    return this.#verifies.prepare(id, options)
+  }
+
+  /** Verifies a backup: under the lease where databases are made, or where it is asked for. */
+  async verify(request: VerifyRequest): Promise<VerifyReport> {
+    if (request.depth !== 'restore' && !request.check) return this.#verifies.run(request)
+    await this.#lifecycle.refuseIfInProgress('verify')
+    const { finished } = await this.#lifecycle.run(this.#verifies.describe(request))
+    try {
+      return await finished
+    } catch (error) {
+      throw interrupted(request, error)
+    }
+  }
+
   refuse(): void {
     this.#active.closing = true
     this.housekeeping.stop()
@@ -121,6 +142,7 @@ export class DatabaseSet {
   /** Stops the operations, whose ends are still recorded, and the deliveries. */
   stop(): void {
     this.#active.stop()
+    this.#verifies.stop()
     this.#outbox.stop()
   }
 

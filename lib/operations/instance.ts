@@ -67,6 +67,8 @@ export class Instance {
   readonly uploads: Places
   /** For appends, until they are stored. */
   readonly appends: Places
+  /** For verifications without the lease: each takes some 40 MiB of memory. */
+  readonly verifications = new Places({ most: 1 })
   readonly #deadline = new LinkedAbort()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock: Clock = systemClock) {

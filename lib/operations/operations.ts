@@ -14,6 +14,7 @@ import type {
 } from '../../types/backups.js'
 import type { OperationKind } from '../../types/events.js'
 import type { DbBackups, ScheduleState } from '../../types/index.js'
+import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/views.js'
@@ -34,7 +35,8 @@ import {
   checkPruneOptions,
   checkRestoreOptions,
   checkSource,
-  checkStartOptions
+  checkStartOptions,
+  checkVerifyOptions
 } from './arguments.js'
 import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
@@ -160,6 +162,17 @@ export class Operations implements DbBackups {
   async rekey(): Promise<RekeyOutcome> {
     const { finished } = await this.#answer(async () => (await this.#toStart('rekey')).rekey())
     return foreground(() => finished)
+  }
+
+  async verify(id: string, options: VerifyOptions = {}): Promise<VerifyReport> {
+    checkVerifyOptions(options)
+    options.signal?.throwIfAborted()
+    const [set, request] = await this.#answer(async () => {
+      const set = this.#now()
+      return [set, await set.prepareVerify(id, options)] as const
+    })
+    if (request.depth === 'restore') await foreground(() => this.#toStart('verify'))
+    return foreground(() => set.verify(request))
   }
 
   #pruningBy(options: PruneOptions): PruneRequest {

@@ -258,12 +258,12 @@ async function candidatesIn(
 
 function candidateOf(backup: LoadedBackup, names: DatabaseNames, underLease: boolean): Candidate {
   const { system } = names
-  const { id, beganAt, endedAt, isLegacy, header } = backup
+  const { id, beganAt, endedAt, damagedSince, isLegacy, header } = backup
   return {
     id,
     at: beganAt,
     state: stateOf(backup, names, underLease && backup.isOf(system)),
-    endedAt,
+    endedAt: damagedSince ?? endedAt,
     protected: header.protected === true,
     legacy: isLegacy,
     ...(!backup.isOf(system) && { system: backup.system })
@@ -278,7 +278,7 @@ function stateOf(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Ca
     return isLeft ? 'failed' : 'running'
   }
   if (header.error || (isLegacy && !holdsAll(backup, names))) return 'failed'
-  return 'good'
+  return backup.isGood ? 'good' : 'damaged'
 }
 
 /** Returns whether a backup of athena's holds all databases: those that it could not read are left out. */

@@ -1,3 +1,4 @@
+import { DamagedBackupError } from '../errors.js'
 import { sharedTurn } from '../waits/steps.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { CHUNK_BYTES, type ChunkEntry } from './layout.js'
@@ -21,6 +22,8 @@ export interface ChunkSelection {
   ahead: boolean
   /** Leaves out chunks that are not needed. */
   wanted?: (entry: ChunkEntry) => boolean
+  /** Is told of damaged chunks, which are left out then. Without it, the first ends all. */
+  onDamaged?: (entry: ChunkEntry, error: DamagedBackupError) => void
 }
 
 /** Reads chunks in order. Lines are valid until the next chunk is asked for. @throws DamagedBackupError */
@@ -54,7 +57,15 @@ export async function* chunkContents(
   for (const [index, { entry, ordinal }] of selected.entries()) {
     const current = next ?? read(index)
     next = options.ahead && isUsual(index) && isUsual(index + 1) ? read(index + 1) : null
-    yield { entry, ordinal, lines: current && (await current) }
+    let lines: Buffer | null
+    try {
+      lines = current && (await current)
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError) || !options.onDamaged) throw error
+      options.onDamaged(entry, error)
+      continue
+    }
+    yield { entry, ordinal, lines }
   }
 }
 

@@ -1,5 +1,5 @@
 import { DamagedBackupError } from '../errors.js'
-import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
+import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { ChunkWriter, type ChunkWriterOptions } from './chunk-writer.js'
 import type { ChunkEntry } from './layout.js'
@@ -62,9 +62,10 @@ export class IndexWriter {
 /** Yields the lines of an index, by the chunks that hold them. @throws DamagedBackupError */
 export async function* readIndex(
   reader: ChunkReader,
-  entries: readonly ChunkEntry[]
+  entries: readonly ChunkEntry[],
+  options: Pick<ChunkSelection, 'onDamaged'> = {}
 ): AsyncGenerator<{ entry: ChunkEntry; lines: AsyncGenerator<IndexLine> }> {
-  for await (const { entry, lines } of chunkContents(reader, entries, { ahead: true }))
+  for await (const { entry, lines } of chunkContents(reader, entries, { ahead: true, ...options }))
     yield { entry, lines: indexLines(entry, lines) }
 }
 

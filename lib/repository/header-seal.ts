@@ -128,7 +128,7 @@ function holdsDocuments({ in_progress: running, error, storage }: Head): boolean
 
 /** Returns what the MAC covers: all but what changes once the backup has ended. */
 function coveredBy(header: Pick<Head, '_id' | 'storage'> | (HeaderDocument & { _id: string })): string {
-  const { storage, damaged: _damaged, ...told } = header as Head
+  const { storage, damaged: _damaged, verified: _verified, ...told } = header as Head
   const {
     seal,
     damaged: _found,

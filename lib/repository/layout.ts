@@ -1,4 +1,4 @@
-import type { DatabaseSummary, Requester } from '../../types/backups.js'
+import type { DamagedBackup, DatabaseSummary, LastVerification, Requester } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
@@ -163,6 +163,10 @@ export interface HeaderDocument {
   chain_length?: number
   /** Bytes that it has added to the database that keeps it. */
   added_bytes?: number
+  /** What a verification has found to be damaged. Absent where nothing was found, or all is whole again. */
+  damaged?: DamagedBackup
+  /** The last verification that came to its end. */
+  verified?: LastVerification
   storage: {
     layout: number
     /** The server instance that writes this backup. */

@@ -21,6 +21,11 @@ export class LineMarks {
     return new LineMarks(Buffer.allocUnsafeSlow(FIRST_MARKS * SIZE), 0)
   }
 
+  /** Makes room for the marks of so many lines, none of which is known: see {@link fill}. */
+  static none(count: number): LineMarks {
+    return new LineMarks(Buffer.alloc(count * SIZE), count)
+  }
+
   /** Reads the marks that {@link toBase64} returned; `undefined` when they are none. */
   static fromBase64(text: unknown): LineMarks | undefined {
     if (typeof text !== 'string') return undefined
@@ -46,6 +51,15 @@ export class LineMarks {
 
   length(line: number): number {
     return this.#bytes.readUInt32LE(line * SIZE + 8)
+  }
+
+  /** Sets marks from a line on. @returns `false` when there are no such lines, or they have marks already */
+  fill(from: number, marks: LineMarks): boolean {
+    if (from < 0 || from + marks.#count > this.#count) return false
+    // No line is without bytes: it has an end.
+    for (let i = 0; i < marks.#count; i++) if (this.length(from + i) !== 0) return false
+    marks.#bytes.copy(this.#bytes, from * SIZE, 0, marks.#count * SIZE)
+    return true
   }
 
   slice(from: number, to: number): LineMarks {

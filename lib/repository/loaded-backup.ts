@@ -1,3 +1,4 @@
+import type { DamagedBackup, LastVerification } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
@@ -5,6 +6,8 @@ import type { StubMembers } from '../json/attachments.js'
 import { type Keys, NO_KEYS } from '../seal/keyring.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
+import { DatabaseCheck } from './database-check.js'
+import type { OnFinding } from './findings.js'
 import { type OpenedHeader, openHeader } from './header-seal.js'
 import { beganAt } from './ids.js'
 import {
@@ -30,6 +33,8 @@ export interface Head extends ToldHeader {
   _id: string
   _rev: string
   _attachments?: Record<string, StubMembers>
+  damaged?: DamagedBackup
+  verified?: LastVerification
   /** Absent in a backup of athena's. */
   storage?: StoredHeader['storage']
 }
@@ -124,10 +129,41 @@ export class LoadedBackup {
     return this.#head.storage?.before_restore !== undefined
   }
 
-  /** Whether it is complete, and can be restored. */
-  get isGood(): boolean {
+  /** Whether it has ended without an error. */
+  get isComplete(): boolean {
     const { in_progress: running, error } = this.header
     return !running && !error
+  }
+
+  /** Whether it is complete, and its documents are not known to be damaged. */
+  get isGood(): boolean {
+    return this.isComplete && this.damagedSince === undefined
+  }
+
+  /** What was found to be damaged. Backups that athena made tell nothing of it, whatever they hold. */
+  get damaged(): DamagedBackup | undefined {
+    return this.isLegacy ? undefined : this.#head.damaged
+  }
+
+  /** When its documents were found to be damaged, in milliseconds since the epoch; `undefined` if they were not. */
+  get damagedSince(): number | undefined {
+    const { found, databases = {} } = this.damaged ?? {}
+    return Object.values(databases).some(({ only_index: onlyIndex }) => !onlyIndex) ? found : undefined
+  }
+
+  /** Returns whether something of a database was found to be damaged, be it only what the next backup needs. */
+  isDamagedIn(database: LogicalDatabase): boolean {
+    return this.damaged?.databases[database] !== undefined
+  }
+
+  /** The last verification that came to its end. */
+  get verified(): LastVerification | undefined {
+    return this.isLegacy ? undefined : this.#head.verified
+  }
+
+  /** Another one when it holds or tells of other documents, whatever is noted of it otherwise. */
+  get contentDigest(): string {
+    return contentDigest(this.#head.dbs, this.#head.storage?.databases ?? {})
   }
 
   /** When it began, by the clock of its instance, in milliseconds since the epoch. */
@@ -150,8 +186,13 @@ export class LoadedBackup {
 
   /** Whether the header tells and lists what it did when the backup ended. */
   get isUntouched(): boolean {
-    const { databases = {}, sha256 } = this.#head.storage ?? {}
-    return sha256 === contentDigest(this.#head.dbs, databases)
+    return this.#head.storage?.sha256 === this.contentDigest
+  }
+
+  /** Reads what is listed of a database, to check it; `null` where nothing is. */
+  async check(database: LogicalDatabase, onFinding: OnFinding): Promise<DatabaseCheck | null> {
+    const { db, codec } = this.#store
+    return DatabaseCheck.open(new ChunkReader(db, codec), this.#stored, database, onFinding)
   }
 
   /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */

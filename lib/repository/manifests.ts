@@ -101,13 +101,19 @@ export async function* entryGroups(
   db: CouchDatabase,
   stored: StoredDatabase
 ): AsyncGenerator<readonly ChunkEntry[]> {
-  for (const { id, sha256 } of stored.manifests) {
-    const manifest = await db.get<ManifestDocument>(id)
-    if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')
-    if (typeof manifest.entries !== 'string' || sha256Of(manifest.entries) !== sha256) {
-      throw new DamagedBackupError('manifest', id, 'is damaged: its digest differs')
-    }
-    yield JSON.parse(manifest.entries) as ChunkEntry[]
-  }
+  for (const manifest of stored.manifests) yield await readManifest(db, manifest)
   yield stored.chunks
+}
+
+/** Reads the entries in a manifest. @throws DamagedBackupError */
+export async function readManifest(
+  db: CouchDatabase,
+  { id, sha256 }: StoredDatabase['manifests'][number]
+): Promise<ChunkEntry[]> {
+  const manifest = await db.get<ManifestDocument>(id)
+  if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')
+  if (typeof manifest.entries !== 'string' || sha256Of(manifest.entries) !== sha256) {
+    throw new DamagedBackupError('manifest', id, 'is damaged: its digest differs')
+  }
+  return JSON.parse(manifest.entries) as ChunkEntry[]
 }

@@ -42,21 +42,26 @@ export class Parts {
 
   /** Checks that parts are there at their revisions, whoever made them. @throws DamagedBackupError */
   async checkThere(parts: readonly Revision[]): Promise<void> {
+    for await (const id of this.missing(parts)) throw new DamagedBackupError('chunk', id, 'is missing')
+  }
+
+  /** Yields the ids of the parts that are not there at their revisions, whoever made them. */
+  async *missing(parts: readonly Revision[]): AsyncGenerator<string> {
     const unseen = new Map(parts.map(({ id, rev }) => [id, rev]))
     await atATime(RANGES_AT_A_TIME, rangesOf(parts.map(({ id }) => id)), async (range) => {
       for (const { id, rev } of await this.#db.rows(range)) if (unseen.get(id) === rev) unseen.delete(id)
     })
-    await this.#confirm([...unseen].map(([id, rev]) => ({ id, rev })))
+    yield* this.#unconfirmed([...unseen].map(([id, rev]) => ({ id, rev })))
   }
 
-  /** Reads parts that one replica did not show: a majority must have them. @throws DamagedBackupError */
-  async #confirm(unseen: readonly Revision[]): Promise<void> {
+  /** Reads parts that one replica did not show. Yields the ids of those that a majority does not have. */
+  async *#unconfirmed(unseen: readonly Revision[]): AsyncGenerator<string> {
     for (const parts of groupsOf(unseen)) {
       const revisions = new Map(parts.map(({ id, rev }) => [id, rev]))
       const asked = parts.map(({ id }) => ({ id }))
       for await (const { id, doc } of this.#db.bulkGet(asked, { attachments: false })) {
         const current = doc && (await inTurns(documentSteps(doc)))
-        if (current?.rev !== revisions.get(id)) throw new DamagedBackupError('chunk', id, 'is missing')
+        if (current?.rev !== revisions.get(id)) yield id
       }
     }
   }

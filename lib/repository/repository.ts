@@ -8,6 +8,7 @@ import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
 import { gzip } from './codec.js'
+import { DamageRecords, type Verdict } from './damage.js'
 import { beganAt, idOf, newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
@@ -197,6 +198,11 @@ export class Repository {
   /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
   settle(): Promise<void> {
     return requireSettled(this.#db)
+  }
+
+  /** Records what a verification has found. @returns ids of the backups that list each damaged part */
+  recordVerdict(verdict: Verdict): Promise<Map<string, string[]>> {
+    return new DamageRecords(this.#store).record(verdict)
   }
 
   /** Returns what removes backups, once prepared. */

@@ -6,14 +6,16 @@ import { durationOf, isSpan } from './duration.js'
 
 const DAY = 24 * 3_600_000
 const NEWEST = 'newest good backup'
+const NO_GOOD = 'no backup is good'
 
 /** A backup, as the rules look at it. Times are milliseconds since the epoch; any number is taken. */
 export interface KeepCandidate {
   id: string
   /** When it began. */
   at: number
-  state: 'good' | 'failed' | 'running'
-  /** When it ended, if that is known. */
+  /** `damaged`: it was good, until a verification found otherwise. */
+  state: 'good' | 'failed' | 'running' | 'damaged'
+  /** When it ended, or was found to be damaged, if that is known. */
   endedAt?: number
   /** Made with `protect`. */
   protected: boolean
@@ -69,7 +71,10 @@ export function decideBy(
     const reasons = [...keptAnyway(candidate, options), ...(byRules.get(candidate) ?? [])]
     if (candidate === last && reasons.length === 0) reasons.push(NEWEST)
     if (reasons.length > 0) return { id: candidate.id, keep: true, reasons }
-    const why = candidate.state === 'failed' ? 'failed' : 'no rule keeps it'
+    // Where nothing is good, much of a damaged one may be.
+    if (candidate.state === 'damaged' && !last) return { id: candidate.id, keep: true, reasons: [NO_GOOD] }
+    const { state } = candidate
+    const why = state === 'failed' || state === 'damaged' ? state : 'no rule keeps it'
     return { id: candidate.id, keep: false, reasons: [why] }
   })
 }
@@ -87,10 +92,10 @@ function* keptAnyway(candidate: KeepCandidate, options: KeepOptions): Generator<
   if (state === 'running') yield 'running'
   if (candidate.protected) yield 'protected'
   if (candidate.legacy && !options.legacy) yield 'made by athena'
-  if (state === 'failed') {
+  if (state === 'failed' || state === 'damaged') {
     const end = [endedAt, at].find(isTime)
     if (end === undefined) yield 'unknown time'
-    else if (options.now - end <= options.keepFailed) yield 'failed lately'
+    else if (options.now - end <= options.keepFailed) yield `${state} lately`
   }
   if (state === 'good') {
     if (!isTime(at)) yield 'unknown time'

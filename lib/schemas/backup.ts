@@ -1,5 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FullReason } from '../../types/backups.js'
+import { byDatabase } from '../databases.js'
 import { BackupId, Count, EXAMPLE_BACKUP, Milliseconds, reply } from './common.js'
 
 export const BackupStarted = Type.Object(
@@ -140,6 +141,14 @@ const BackupDatabase = Type.Object({
   docs: Type.Array(Document)
 })
 
+const DamagedParts = Type.Object({
+  parts: Type.Array(Type.String(), { description: 'Ids of the first parts, at most 20' }),
+  count: Count('Damaged parts'),
+  only_index: Type.Optional(
+    Type.Literal(true, { description: 'The documents are whole, but no backup can be based on it' })
+  )
+})
+
 export const Backup = Type.Object(
   {
     id: Type.String(),
@@ -184,6 +193,28 @@ export const Backup = Type.Object(
     added_bytes: Type.Optional(Count('Bytes that it has added where it is kept, its header aside')),
     sealed: Type.Optional(
       Type.String({ description: 'Id of the key that it is sealed with. Absent where it is not sealed' })
+    ),
+    damaged: Type.Optional(
+      Type.Object(
+        {
+          found: Milliseconds('When it was first found'),
+          databases: Type.Object(byDatabase(() => Type.Optional(DamagedParts)))
+        },
+        {
+          description:
+            'What verifications have found to be damaged. The next backup reads these databases in full, and pruning does not count the backup as a good one'
+        }
+      )
+    ),
+    verified: Type.Optional(
+      Type.Object(
+        {
+          at: Milliseconds('When it was last verified'),
+          depth: Type.Union([Type.Literal('structure'), Type.Literal('data'), Type.Literal('restore')]),
+          good: Type.Boolean({ description: 'Whether nothing was wrong' })
+        },
+        { description: 'The last verification that came to its end' }
+      )
     ),
     error: Type.Optional(
       Type.String({ description: 'Why the backup has failed. There is nothing to restore in it.' })

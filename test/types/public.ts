@@ -20,6 +20,7 @@ import dbBackups, {
   type RemovedBackups,
   type RestoreOutcome,
   type ScheduleState,
+  type VerifyReport,
   type WebhookStore
 } from '../../lib/index.js'
 
@@ -191,11 +192,18 @@ export function narrowing(event: BackupEvent): void {
     case 'rekey_failed':
       expectType<Error>().of(event.error)
       break
+    case 'verify_started':
+    case 'verify_failed':
+      expectType<'structure' | 'data' | 'restore'>().of(event.depth)
+      break
+    case 'verify_finished':
+      expectType<boolean>().of(event.report.good)
+      break
     case 'retry':
     case 'failure_not_recorded':
     case 'lease_taken_over':
     case 'recovered':
-      expectType<'backup' | 'restore' | 'prune' | 'rekey'>().of(event.operation)
+      expectType<'backup' | 'restore' | 'prune' | 'rekey' | 'verify'>().of(event.operation)
       break
     case 'check_failed':
       expectType<Error>().of(event.error)
@@ -212,6 +220,9 @@ export function narrowing(event: BackupEvent): void {
       break
     case 'schedule_failed':
       expectType<number | undefined>().of(event.retryAt)
+      break
+    case 'schedule_verify_failed':
+      expectType<number>().of(event.due)
       break
     case 'schedule_pruning_failed':
       expectType<Error>().of(event.error)
@@ -258,6 +269,11 @@ export async function decorator(body: Readable): Promise<void> {
   expectType<PruneOutcome>().of(pruned)
   expectType<RekeyOutcome>().of(await operations.rekey())
   expectType<string[]>().of(pruned.kept.flatMap(({ reasons }) => reasons))
+  const report = await operations.verify(id, { depth: 'restore', signal: new AbortController().signal })
+  expectType<VerifyReport>().of(report)
+  expectType<string[]>().of(report.problems.flatMap(({ backups }) => backups))
+  // @ts-expect-error there is no such depth
+  await operations.verify(id, { depth: 'all' })
   await operations.prune({ keep: 'athena' })
   // @ts-expect-error there are no other rules by name
   await operations.prune({ keep: 'restic' })
@@ -265,7 +281,7 @@ export async function decorator(body: Readable): Promise<void> {
 
 export function errors(error: unknown): 400 | undefined {
   if (!(error instanceof OperationInProgressError)) return
-  expectType<'backup' | 'restore' | 'prune' | 'rekey'>().of(error.operation)
+  expectType<'backup' | 'restore' | 'prune' | 'rekey' | 'verify'>().of(error.operation)
   expectType<string>().of(error.id)
   return error.statusCode
 }

@@ -1,0 +1,219 @@
+import { toBuffer } from '../bytes/views.js'
+import { InvalidDocumentError, readDocument } from './document.js'
+import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+const OPEN = 0x7b
+const CLOSE = 0x7d
+const OPEN_ARRAY = 0x5b
+const CLOSE_ARRAY = 0x5d
+const COMMA = 0x2c
+const COLON = 0x3a
+const DASH = 0x2d
+const POINT = 0x2e
+const ZERO = 0x30
+const UNDERSCORE = 0x5f
+
+/** Levels of nesting that {@link DocumentLine} reads by itself. */
+const LEVELS = 256
+/** 1 for every byte that may stand in a string of valid UTF-8 as it is. */
+const PLAIN = new Uint8Array(256).fill(1, 0x20)
+PLAIN[QUOTE] = 0
+PLAIN[BACKSLASH] = 0
+/** 1 for what may follow a backslash, but for the digits of `\u`. */
+const ESCAPABLE = new Uint8Array(256)
+for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
+const LITERALS: Record<number, Uint8Array> = {
+  116: Buffer.from('true'),
+  102: Buffer.from('false'),
+  110: Buffer.from('null')
+}
+
+const isDigit = (c: number) => c >= ZERO && c <= 0x39
+
+const NOTHING: JsonVisitor = { begin: () => 'skip', bytes() {}, end() {} }
+
+/** What is known of a line that holds a document. */
+export interface LineDocument {
+  /** Bytes of the id; `undefined` where its JSON spells it otherwise, see `id`. */
+  idBytes: Uint8Array | undefined
+  /** The id, where `idBytes` are not known. */
+  id: string
+  hasRevision: boolean
+}
+
+/**
+ * Checks lines that hold a document each. What is usual is read in one walk that also finds id and revision; it
+ * takes nothing that is not JSON, and leaves what is rare or wrong to {@link JsonScanner}, which says what it is.
+ * 1 KB documents: 600 MiB/s of processor time, the scanner and a reader of members 175 (Node.js 20).
+ */
+export class DocumentLine implements LineDocument {
+  idBytes: Uint8Array | undefined
+  id = ''
+  hasRevision = false
+  readonly #isObject = new Uint8Array(LEVELS)
+  #idFrom = 0
+  #idTo = 0
+  #revFrom = 0
+  #revTo = 0
+
+  /**
+   * Reads the line between two offsets. What is found is valid until the next call.
+   * @param bytes valid UTF-8 @throws JsonSyntaxError, InvalidDocumentError
+   */
+  read(bytes: Uint8Array, from: number, to: number): LineDocument {
+    if (this.#walk(bytes, from, to) && this.#isUsual(bytes)) {
+      this.idBytes = bytes.subarray(this.#idFrom, this.#idTo)
+      this.hasRevision = true
+      return this
+    }
+    const line = toBuffer(bytes).subarray(from, to)
+    const scanner = new JsonScanner(NOTHING, { maxDepth: Number.POSITIVE_INFINITY })
+    scanner.write(line)
+    scanner.end()
+    if (line[line.findIndex((c) => c > 0x20)] !== OPEN) throw new JsonSyntaxError('not an object', 0)
+    const { id, rev } = readDocument(line)
+    this.idBytes = undefined
+    this.id = id
+    this.hasRevision = rev !== undefined
+    return this
+  }
+
+  /** Returns whether an id and a revision were found that need no further look. */
+  #isUsual(bytes: Uint8Array): boolean {
+    if (this.#idTo <= this.#idFrom || this.#revTo <= this.#revFrom) return false
+    for (let i = this.#idFrom; i < this.#idTo; i++) if (bytes[i] >= 0x80) return false
+    if (bytes[this.#idFrom] === UNDERSCORE) return false
+    let i = this.#revFrom
+    while (isDigit(bytes[i])) i++
+    return i > this.#revFrom && bytes[i] === DASH && i < this.#revTo
+  }
+
+  /** Walks over one object that takes the whole line. Returns `false` for what is rare or wrong. */
+  #walk(bytes: Uint8Array, from: number, to: number): boolean {
+    const isObject = this.#isObject
+    this.#idTo = this.#idFrom = this.#revTo = this.#revFrom = 0
+    if (to - from < 2 || bytes[from] !== OPEN || bytes[to - 1] !== CLOSE) return false
+    let depth = 1
+    isObject[0] = 1
+    let i = from + 1
+    /** Whether a name comes next, and not a value. */
+    let name = true
+    if (bytes[i] === CLOSE) return false
+    for (;;) {
+      if (name) {
+        if (bytes[i] !== QUOTE) return false
+        const start = i
+        i = endOfString(bytes, i, to)
+        if (i === 0 || bytes[i] !== COLON) return false
+        i++
+        if (depth === 1) {
+          // A name that is spelled with escapes may be any.
+          const known = bytes[start + 1] === UNDERSCORE ? knownName(bytes, start + 1, i - 2) : 0
+          if (known < 0 || (known > 0 && bytes[i] !== QUOTE)) return false
+          if (known > 0) {
+            const end = endOfString(bytes, i, to)
+            if (end === 0 || hasEscape(bytes, i, end)) return false
+            if (known === 1) {
+              if (this.#idTo > 0) return false
+              this.#idFrom = i + 1
+              this.#idTo = end - 1
+            } else {
+              if (this.#revTo > 0) return false
+              this.#revFrom = i + 1
+              this.#revTo = end - 1
+            }
+          }
+          if (known === 0 && hasEscape(bytes, start, i - 1)) return false
+        }
+        name = false
+      }
+      const c = bytes[i]
+      if (c === QUOTE) {
+        i = endOfString(bytes, i, to)
+        if (i === 0) return false
+      } else if (c === OPEN || c === OPEN_ARRAY) {
+        if (depth === LEVELS) return false
+        i++
+        if (c === OPEN) {
+          if (bytes[i] === CLOSE) i++
+          else {
+            isObject[depth++] = 1
+            name = true
+            continue
+          }
+        } else if (bytes[i] === CLOSE_ARRAY) i++
+        else {
+          isObject[depth++] = 0
+          continue
+        }
+      } else {
+        i = isDigit(c) || c === DASH ? endOfNumber(bytes, i) : endOfLiteral(bytes, i)
+        if (i === 0) return false
+      }
+      for (;;) {
+        const after = bytes[i]
+        if (after === COMMA) {
+          i++
+          name = isObject[depth - 1] === 1
+          break
+        }
+        if (after !== (isObject[depth - 1] === 1 ? CLOSE : CLOSE_ARRAY)) return false
+        i++
+        if (--depth === 0) return i === to
+      }
+      if (i >= to) return false
+    }
+  }
+}
+
+/** Returns 1 for `_id`, 2 for `_rev`, 0 for other names that CouchDB gives, and -1 for what has escapes. */
+function knownName(bytes: Uint8Array, from: number, to: number): number {
+  const length = to - from
+  if (length === 3 && bytes[from + 1] === 0x69 && bytes[from + 2] === 0x64) return 1
+  if (length === 4 && bytes[from + 1] === 0x72 && bytes[from + 2] === 0x65 && bytes[from + 3] === 0x76)
+    return 2
+  return hasEscape(bytes, from, to) ? -1 : 0
+}
+
+function hasEscape(bytes: Uint8Array, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (bytes[i] === BACKSLASH) return true
+  return false
+}
+
+/** Returns the offset after a string, or 0. */
+function endOfString(bytes: Uint8Array, start: number, to: number): number {
+  let i = start + 1
+  for (;;) {
+    while (PLAIN[bytes[i]] === 1) i++
+    if (i >= to) return 0
+    if (bytes[i] === QUOTE) return i + 1
+    if (bytes[i] !== BACKSLASH || ESCAPABLE[bytes[i + 1]] === 0) return 0
+    i += 2
+  }
+}
+
+/** Returns the offset after a number without an exponent, or 0. */
+function endOfNumber(bytes: Uint8Array, start: number): number {
+  let i = bytes[start] === DASH ? start + 1 : start
+  if (!isDigit(bytes[i])) return 0
+  if (bytes[i] === ZERO) i++
+  else while (isDigit(bytes[i])) i++
+  if (bytes[i] === POINT) {
+    if (!isDigit(bytes[++i])) return 0
+    while (isDigit(bytes[i])) i++
+  }
+  return i
+}
+
+function endOfLiteral(bytes: Uint8Array, start: number): number {
+  const literal = LITERALS[bytes[start]]
+  if (literal === undefined) return 0
+  for (let k = 1; k < literal.length; k++) if (bytes[start + k] !== literal[k]) return 0
+  return start + literal.length
+}
+
+/** Returns whether an error says that a line is no document. */
+export const isOfLine = (error: unknown): error is Error =>
+  error instanceof JsonSyntaxError || error instanceof InvalidDocumentError

@@ -1,0 +1,201 @@
+import { randomBytes } from 'node:crypto'
+import type { VerifyDepth, VerifyOptions, VerifyReport } from '../../types/verify.js'
+import type { CouchClient } from '../couch/client.js'
+import type { FailedAttempt } from '../couch/retry.js'
+import { LOGICAL_DATABASES } from '../databases.js'
+import {
+  BackupNotFoundError,
+  BackupNotVerifiableError,
+  ClosingError,
+  TooManyRequestsError,
+  VerifyInterruptedError
+} from '../errors.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
+import { StoredSource } from '../restore/stored-source.js'
+import { Spool } from '../spool/spool.js'
+import { reportOf } from '../verify/report.js'
+import { Scratch, type ScratchResult } from '../verify/scratch.js'
+import { Verification } from '../verify/verification.js'
+import { LinkedAbort, onAbort } from '../waits/linked-abort.js'
+import type { ActiveOperation } from './active-operations.js'
+import type { Databases } from './databases.js'
+import type { Instance } from './instance.js'
+import type { NewOperation, OperationRecords } from './lifecycle.js'
+
+/** Begins the ids of those that restore: they leave scratch databases when they are interrupted. */
+const RESTORES = 'verify_restore_'
+
+/** A verification that is to run. */
+export interface VerifyRequest {
+  backup: LoadedBackup
+  depth: VerifyDepth
+  verification: Verification
+  signal: AbortSignal | undefined
+  /** Is asked under the lease whether it is still needed. */
+  check?(): Promise<void>
+}
+
+/** Describes and runs verifications: those that restore, or that the schedule makes, under the lease. */
+export class Verifies implements OperationRecords {
+  readonly #instance: Instance
+  readonly #databases: Databases
+  /** Those that run without the lease. */
+  readonly #running = new Set<AbortController>()
+  #isStopped = false
+
+  constructor(instance: Instance, databases: Databases) {
+    this.#instance = instance
+    this.#databases = databases
+  }
+
+  /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotVerifiableError, CouchError */
+  async prepare(id: string, options: VerifyOptions): Promise<VerifyRequest> {
+    const { depth = 'data', from, signal } = options
+    const backup = await this.#databases.repository.get(id)
+    const { header } = backup
+    const why = backup.isLegacy
+      ? 'athena made it; a restore of it with dryRun reads and checks all of it'
+      : header.in_progress
+        ? 'it is still being made'
+        : header.error
+          ? 'it has failed, and holds nothing'
+          : undefined
+    if (why !== undefined) throw new BackupNotVerifiableError(id, why)
+    return { backup, depth, verification: new Verification(backup, depth, from), signal }
+  }
+
+  /** Verifies without the lease: nothing is written but what was found. */
+  async run(request: VerifyRequest): Promise<VerifyReport> {
+    if (this.#isStopped) throw new ClosingError()
+    const full = () => new TooManyRequestsError('a backup is being verified on this instance')
+    return this.#instance.verifications.take(full, () => this.#instance.jobs.add(this.#runFree(request)))
+  }
+
+  async #runFree(request: VerifyRequest): Promise<VerifyReport> {
+    const { events, client, options } = this.#instance
+    const about = aboutOf(request, newId(request))
+    const abort = new LinkedAbort().follow(request.signal)
+    const startedAt = performance.now()
+    let retries = 0
+    const ended = () => ({ durationMs: performance.now() - startedAt, retries })
+    const onRetry = (failed: FailedAttempt) => {
+      retries++
+      events.emit({ type: 'retry', operation: 'verify', id: about.id, ...failed })
+    }
+    const own = client.for('operations').with({ retry: options.retry, signal: abort.signal, onRetry })
+    this.#running.add(abort)
+    events.emit({ type: 'verify_started', ...about })
+    try {
+      const report = await this.#verify(request, own)
+      events.emit({ type: 'verify_finished', ...about, ...ended(), report })
+      return report
+    } catch (error) {
+      events.emit({ type: 'verify_failed', ...about, ...ended(), error: error as Error })
+      throw interrupted(request, error)
+    } finally {
+      this.#running.delete(abort)
+      abort.release()
+    }
+  }
+
+  /** Describes one that holds the lease. */
+  describe(request: VerifyRequest): NewOperation<VerifyReport> {
+    const id = newId(request)
+    const about = aboutOf(request, id)
+    return {
+      kind: 'verify',
+      idAfter: () => ({ id }),
+      check: request.check,
+      createRecord: async () => true,
+      work: (operation) => this.#underLease(request, operation),
+      started: () => ({ type: 'verify_started', ...about }),
+      finished: (_id, ended, report) => ({ type: 'verify_finished', ...about, ...ended, report }),
+      failed: (_id, ended, error) => ({ type: 'verify_failed', ...about, ...ended, error: error as Error })
+    }
+  }
+
+  async #underLease(request: VerifyRequest, operation: ActiveOperation): Promise<VerifyReport> {
+    const { abort, workClient } = operation
+    const stop = request.signal && onAbort(request.signal, (reason) => abort.abort(reason))
+    try {
+      return await this.#verify(request, workClient, operation)
+    } finally {
+      stop?.()
+    }
+  }
+
+  /** @param operation absent where the lease is not held: nothing is restored then */
+  async #verify(
+    { backup, depth, verification }: VerifyRequest,
+    client: CouchClient,
+    operation?: ActiveOperation
+  ): Promise<VerifyReport> {
+    const { id } = backup
+    const own = backup.on(client)
+    const repository = this.#databases.repository.on(client)
+    await verification.run(own)
+    if (!verification.isGood && !(await repository.has(id))) throw new BackupNotFoundError(id)
+    const scratch =
+      operation && depth === 'restore' && verification.isGood
+        ? await this.#restore(own, operation)
+        : undefined
+    client.settings.signal?.throwIfAborted()
+    const at = this.#instance.clock.now()
+    const good = verification.isGood && (scratch?.problemCount ?? 0) === 0
+    const sharing = await repository.recordVerdict({
+      id,
+      findings: verification.findings,
+      verified: { at, depth, good },
+      readAll: depth !== 'structure' && verification.isComplete
+    })
+    return reportOf({ id, depth, at, verification, sharing, scratch })
+  }
+
+  async #restore(backup: LoadedBackup, { id, workClient }: ActiveOperation): Promise<ScratchResult> {
+    const source = await StoredSource.open(backup, LOGICAL_DATABASES, () => new Spool(this.#instance.room))
+    try {
+      return await new Scratch(workClient, id).run(source)
+    } finally {
+      await source.close()
+    }
+  }
+
+  /** Whether one runs without the lease. */
+  get any(): boolean {
+    return this.#running.size > 0
+  }
+
+  /** Ends those without the lease. */
+  stop(): void {
+    this.#isStopped = true
+    for (const abort of this.#running) abort.abort(new ClosingError())
+  }
+
+  ensureDatabases(): Promise<void> {
+    return this.#databases.requireSystem()
+  }
+
+  /** Nothing but the lease tells of a verification. */
+  async isOver(): Promise<boolean> {
+    return false
+  }
+
+  /** Does nothing: a verification that did not end has changed nothing. */
+  async recordFailure(): Promise<void> {}
+
+  /** Deletes scratch databases, whoever made them: nothing is given back as long as they are there. */
+  async beforeRelease({ id, endClient }: ActiveOperation): Promise<undefined> {
+    if (id.startsWith(RESTORES)) await new Scratch(endClient, id).drop()
+  }
+}
+
+/** Returns the error for the caller: one with a position, unless the backup has gone. */
+export const interrupted = ({ backup, verification }: VerifyRequest, error: unknown): unknown =>
+  error instanceof BackupNotFoundError
+    ? error
+    : new VerifyInterruptedError(backup.id, verification.position, error)
+
+const newId = ({ depth }: VerifyRequest): string =>
+  `${depth === 'restore' ? RESTORES : 'verify_'}${randomBytes(16).toString('hex')}`
+
+const aboutOf = ({ backup, depth }: VerifyRequest, id: string) => ({ id, backup_id: backup.id, depth })

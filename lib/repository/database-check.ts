@@ -1,0 +1,450 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import { apiKey } from '../databases.js'
+import { DamagedBackupError } from '../errors.js'
+import { LastCopies } from '../ids/copy-index.js'
+import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
+import { FingerprintTable } from '../ids/fingerprint-table.js'
+import { idOf as idOfLine } from '../json/document.js'
+import { makerOf } from '../own-documents.js'
+import { sharedTurn } from '../waits/steps.js'
+import { type CheckedLines, ChunkCheck, type Counts, idOf } from './chunk-check.js'
+import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
+import { sum } from './chunk-list.js'
+import { ChunkMarks } from './chunk-marks.js'
+import type { ChunkReader } from './chunk-reader.js'
+import { readIndex } from './document-index.js'
+import { type Finding, findingOf, NAMED_DOCUMENTS, type OnFinding } from './findings.js'
+import {
+  type ChunkEntry,
+  liveBytes,
+  liveDocuments,
+  type StoredDatabase,
+  type StoredHeader
+} from './layout.js'
+import { linesOf, liveConflicts } from './line-set.js'
+import { readManifest } from './manifests.js'
+import { Parts } from './parts.js'
+
+/** Lines whose marks are held at a time, 12 bytes each: the index is read once for so many. */
+const MARKED = 1_000_000
+/** Documents whose fingerprints are held at a time, in up to 32 bytes each: the index is read once for so many. */
+const PRINTED = 500_000
+/** Marks, or entries, looked at in one step. */
+const STEP = 500
+/** Words of an entry of the table of fingerprints. */
+const WORDS = 3
+
+/** A chunk that was checked. */
+export interface CheckedChunk extends CheckedLines {
+  /** How many chunks of the database were checked, this one included. */
+  chunks: number
+}
+
+/** Fingerprints of lines of one chunk that follow each other. */
+interface PrintGroup {
+  chunk: string
+  /** Number of the first line. */
+  first: number
+  count: number
+  /** Whether a line counts, by its number in the group. */
+  counts(line: number): boolean
+  print(line: number): Fingerprint
+}
+
+/**
+ * Checks what a backup holds of one database, part by part, and tells all that is wrong instead of ending at the
+ * first. Holds at most 28 MiB, whatever the number of documents. Methods throw CouchError.
+ */
+export class DatabaseCheck {
+  readonly #reader: ChunkReader
+  readonly #header: StoredHeader
+  readonly #database: LogicalDatabase
+  readonly #stored: StoredDatabase
+  readonly #onFinding: OnFinding
+  readonly #lines: ChunkCheck
+  #chunks: ChunkEntry[] = []
+  /** Whether all entries could be read. */
+  #isListed = true
+  /** Whether all chunks of the index, and all chunks of documents, could be read so far. */
+  #isIndexed = true
+  #isRead = true
+  /** In layout 2: which copy counts of documents that changed during the backup. */
+  #repeated: LastCopies | undefined
+
+  private constructor(
+    reader: ChunkReader,
+    header: StoredHeader,
+    database: LogicalDatabase,
+    stored: StoredDatabase,
+    onFinding: OnFinding
+  ) {
+    this.#reader = reader
+    this.#header = header
+    this.#database = database
+    this.#stored = stored
+    this.#onFinding = onFinding
+    this.#lines = new ChunkCheck(stored.key ?? '0'.repeat(32), onFinding)
+  }
+
+  /** Reads what is listed of a database; `null` where nothing is. */
+  static async open(
+    reader: ChunkReader,
+    header: StoredHeader,
+    database: LogicalDatabase,
+    onFinding: OnFinding
+  ): Promise<DatabaseCheck | null> {
+    const stored = header.storage.databases?.[database]
+    if (!stored) return null
+    const check = new DatabaseCheck(reader, header, database, stored, onFinding)
+    await check.#readEntries()
+    return check
+  }
+
+  get chunks(): number {
+    return this.#chunks.length
+  }
+
+  /** What the entries tell of documents that count. */
+  get told(): CheckedLines {
+    return { documents: sum(this.#chunks, liveDocuments), bytes: sum(this.#chunks, liveBytes) }
+  }
+
+  async #readEntries(): Promise<void> {
+    const { manifests, chunks } = this.#stored
+    const lists: ChunkEntry[][] = []
+    for (const manifest of manifests) {
+      try {
+        const entries = await readManifest(this.#reader.db, manifest)
+        if (entries.length !== manifest.chunks)
+          this.#wrongHeader(`tells ${manifest.chunks} entries of manifest "${manifest.id}"`)
+        lists.push(entries)
+      } catch (error) {
+        this.#isListed = false
+        this.#tell(error)
+      }
+    }
+    const all = [...lists, chunks].flat()
+    this.#chunks = all.filter(isEntry)
+    if (this.#chunks.length === all.length) return
+    this.#isListed = false
+    this.#wrongHeader(`lists ${all.length - this.#chunks.length} chunks of ${this.#database} that are none`)
+  }
+
+  /** Checks that all that is listed is there, once, and adds up to what the header tells. Reads no chunk. */
+  async structure(): Promise<void> {
+    const { index = [], superseded } = this.#stored
+    const kinds = new Map<string, Finding['part']>()
+    for (const [i, { id }] of [...this.#chunks, ...superseded].entries()) {
+      if (i % STEP === 0) await sharedTurn()
+      if (kinds.has(id)) this.#wrongHeader(`lists chunk "${id}" twice`)
+      if (makerOf(id) === undefined) this.#wrongHeader(`lists "${id}", which is the id of no chunk`)
+      kinds.set(id, 'chunk')
+    }
+    for (const { id } of index) kinds.set(id, 'index')
+    const parts = new Parts(this.#reader.db)
+    for await (const id of parts.missing([...this.#chunks, ...superseded, ...index]))
+      this.#onFinding({
+        part: kinds.get(id) ?? 'chunk',
+        id,
+        reason: 'is missing, or was changed since it was stored'
+      })
+    await this.#checkSets()
+    if (this.#isListed) this.#checkCounts()
+  }
+
+  /** Checks the sets of lines in the entries. */
+  async #checkSets(): Promise<void> {
+    for (const [i, entry] of this.#chunks.entries()) {
+      if (i % STEP === 0) await sharedTurn()
+      try {
+        const dead = linesOf(entry, entry.dead?.lines)
+        linesOf(entry, entry.conflicts)
+        if (entry.dead && (dead.size !== entry.dead.docs || entry.dead.raw > entry.raw))
+          throw new DamagedBackupError(
+            'chunk',
+            entry.id,
+            `is listed with ${entry.dead.docs} lines that do not count, and names ${dead.size}`
+          )
+      } catch (error) {
+        this.#isListed = false
+        this.#tell(error)
+      }
+    }
+  }
+
+  #checkCounts(): void {
+    const told = this.#header.dbs[apiKey(this.#database)]
+    if (!told) {
+      this.#wrongHeader(`lists chunks of ${this.#database}, of which it tells nothing`)
+      return
+    }
+    const { superseded, index } = this.#stored
+    const all = [...this.#chunks, ...(index ?? [])]
+    const held: [name: string, told: number | undefined, held: number][] =
+      superseded.length > 0
+        ? []
+        : [
+            ['documents', told.doc_count, sum(this.#chunks, liveDocuments)],
+            ['bytes', told.raw_bytes, sum(this.#chunks, liveBytes)]
+          ]
+    // What layout 2 counted otherwise cannot be counted again.
+    if (index)
+      held.push(
+        ['documents with conflicts', told.conflict_count, sum(this.#chunks, liveConflicts)],
+        ['stored bytes', told.stored_bytes, sum(all, ({ stored }) => stored)]
+      )
+    for (const [name, says, has] of held)
+      if (says !== has)
+        this.#wrongHeader(`says ${says} ${name} for ${this.#database}, its chunks hold ${has}`)
+  }
+
+  /**
+   * Reads the chunks from one on, and checks every line. Yields after each chunk that could be read, and at the
+   * end. @param from how many chunks were checked before
+   */
+  async *data(from: number): AsyncGenerator<CheckedChunk> {
+    await this.#readSuperseded()
+    for (let at = from; at < this.#chunks.length; ) {
+      const to = this.#endOfGroup(at)
+      yield* this.#group(at, to)
+      at = to
+      yield { chunks: at, documents: 0, bytes: 0 }
+    }
+  }
+
+  /** Returns how far a group of chunks reaches whose marks may be held together. */
+  #endOfGroup(from: number): number {
+    let lines = 0
+    for (let to = from; to < this.#chunks.length; to++) {
+      lines += this.#chunks[to].docs
+      if (lines > MARKED && to > from) return to
+    }
+    return this.#chunks.length
+  }
+
+  async *#group(from: number, to: number): AsyncGenerator<CheckedChunk> {
+    const group = this.#chunks.slice(from, to)
+    const marks = this.#stored.index && (await this.#marksOf(group))
+    const wanted = new Map(group.map((entry, i) => [entry, from + i + 1]))
+    const contents = chunkContents(this.#reader, this.#chunks, {
+      ahead: true,
+      wanted: (entry) => wanted.has(entry),
+      onDamaged: (_entry, error) => this.#unread(error)
+    })
+    for await (const content of contents) {
+      const { entry } = content
+      const checked = await this.#checkChunk(content, marks)
+      if (marks?.misfits.has(entry.id)) this.#wrongIndex(entry, 'marks lines of it twice, or none of it')
+      yield { chunks: wanted.get(entry) ?? to, ...checked }
+    }
+  }
+
+  async #checkChunk(content: ChunkContent, marks: ChunkMarks | undefined): Promise<CheckedLines> {
+    const { entry, lines } = content
+    const known = marks?.of(entry.id)
+    const own = known && (await this.#wholeMarks(entry, known))
+    try {
+      if (lines) return await this.#lines.check(entry, lines, own, this.#counts(content))
+      const checked = await this.#reader.readDocument(entry, (pieces) =>
+        this.#lines.checkLarge(entry, pieces, own)
+      )
+      return this.#countsLarge(content) ? checked : { documents: 0, bytes: 0 }
+    } catch (error) {
+      this.#unread(error)
+      return { documents: 0, bytes: 0 }
+    }
+  }
+
+  /** Returns marks if the lines that count all have one, and tells where the index lacks some. */
+  async #wholeMarks(entry: ChunkEntry, marks: ReturnType<ChunkMarks['of']>) {
+    if (!marks) return undefined
+    let missing = 0
+    for (let line = 0; line < entry.docs; line++) if (marks.length(line) === 0) missing++
+    if (missing === 0) return marks
+    // Of a damaged chunk of the index, all marks are missing.
+    if (this.#isIndexed) this.#wrongIndex(entry, `has no marks of ${missing} of its lines`)
+    return undefined
+  }
+
+  #wrongIndex({ id }: ChunkEntry, reason: string): void {
+    this.#onFinding({ part: 'index', id, reason: `is not what its index tells: it ${reason}` })
+  }
+
+  async #marksOf(group: readonly ChunkEntry[]): Promise<ChunkMarks> {
+    const marks = new ChunkMarks(group)
+    for await (const line of this.#indexLines()) marks.add(line)
+    return marks
+  }
+
+  /** Yields the lines of the index, and tells of chunks of it that are damaged. */
+  async *#indexLines() {
+    const onDamaged = (_entry: ChunkEntry, error: DamagedBackupError) => this.#unindexed(error)
+    for await (const { lines } of readIndex(this.#reader, this.#stored.index ?? [], { onDamaged })) {
+      try {
+        for await (const line of lines) {
+          await sharedTurn()
+          yield line
+        }
+      } catch (error) {
+        this.#unindexed(error)
+      }
+    }
+  }
+
+  /** Checks that no document is there twice. To be called when all chunks were checked. */
+  async once(): Promise<void> {
+    // What cannot be read is told of already.
+    if (!this.#isIndexed || !this.#isRead) return
+    const documents = sum(this.#chunks, ({ docs }) => docs)
+    const partitions = Math.max(1, Math.ceil(documents / PRINTED))
+    const twice: { chunk: string; line: number }[] = []
+    for (let partition = 0; partition < partitions; partition++) {
+      const seen = new FingerprintTable(WORDS, Math.ceil(documents / partitions))
+      for await (const { chunk, first, count, counts, print } of this.#prints()) {
+        await sharedTurn()
+        for (let i = 0; i < count; i++) {
+          const own = print(i)
+          if ((own.h >>> 0) % partitions !== partition || !counts(i)) continue
+          const place = seen.place(own)
+          if (!seen.isUsed(place)) seen.setWord(place, WORDS - 1, 1)
+          else if (twice.length < NAMED_DOCUMENTS) twice.push({ chunk, line: first + i })
+        }
+      }
+    }
+    for (const { chunk, line } of twice) {
+      const id = await this.#idAt(chunk, line)
+      this.#onFinding({
+        part: 'chunk',
+        id: chunk,
+        reason: `holds in line ${line} a document that another line holds as well`,
+        ...(id !== undefined && { documents: [id] })
+      })
+    }
+  }
+
+  /** Yields the fingerprints of all documents, from the index where there is one. */
+  #prints(): AsyncGenerator<PrintGroup> {
+    return this.#stored.index ? this.#indexedPrints() : this.#readPrints()
+  }
+
+  async *#indexedPrints(): AsyncGenerator<PrintGroup> {
+    const entries = new Map(this.#chunks.map((entry) => [entry.id, entry]))
+    for await (const { chunk, first, marks } of this.#indexLines()) {
+      const entry = entries.get(chunk)
+      if (!entry) continue
+      const dead = linesOf(entry, entry.dead?.lines)
+      yield {
+        chunk,
+        first,
+        count: marks.count,
+        counts: (i) => !dead.has(first + i),
+        print: (i) => marks.print(i)
+      }
+    }
+  }
+
+  async *#readPrints(): AsyncGenerator<PrintGroup> {
+    for await (const { entry, lines, ordinal } of chunkContents(this.#reader, this.#chunks, {
+      ahead: true
+    })) {
+      const keys: AsyncIterable<string[]> = lines ? keysOf(lines) : oneOf([entry.large ?? ''])
+      let first = 0
+      for await (const group of keys) {
+        const print = (i: number) => fingerprint(group[i])
+        const at = ordinal + first
+        const counts = (i: number) => this.#repeated?.isLast(print(i), at + i) ?? true
+        yield { chunk: entry.id, first, count: group.length, counts, print }
+        first += group.length
+      }
+    }
+  }
+
+  async #idAt(chunk: string, line: number): Promise<string | undefined> {
+    const entry = this.#chunks.find(({ id }) => id === chunk)
+    if (!entry || entry.large !== undefined) return entry?.large
+    let at = 0
+    for await (const group of lineGroups(await this.#reader.lines(entry))) {
+      if (line < at + group.length) return idOfLine(group[line - at])
+      at += group.length
+    }
+    return undefined
+  }
+
+  /**
+   * Compares what counted of a backup of layout 2, of which only the lines tell, with what its header says.
+   * @param documents as {@link data} has counted them, from the first chunk on
+   */
+  checkCounted(documents: number): void {
+    if (this.#stored.superseded.length === 0 || !this.#isRead || !this.#isListed) return
+    const told = this.#header.dbs[apiKey(this.#database)]?.doc_count
+    if (told !== documents)
+      this.#wrongHeader(`says ${told} documents for ${this.#database}, its chunks hold ${documents}`)
+  }
+
+  async #readSuperseded(): Promise<void> {
+    const { superseded } = this.#stored
+    if (superseded.length === 0 || this.#repeated) return
+    this.#repeated = new LastCopies()
+    for (const chunk of superseded) {
+      try {
+        for await (const lines of lineGroups(await this.#reader.lines(chunk))) {
+          for (const line of lines) {
+            const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
+            this.#repeated.put(fingerprint(key), ordinal)
+          }
+        }
+      } catch (error) {
+        this.#unread(error instanceof SyntaxError ? notSuperseded(chunk) : error)
+      }
+    }
+  }
+
+  #counts({ ordinal }: ChunkContent): Counts | undefined {
+    const repeated = this.#repeated
+    return repeated && ((line, document) => repeated.isLast(fingerprint(idOf(document)), ordinal + line))
+  }
+
+  #countsLarge({ entry, ordinal }: ChunkContent): boolean {
+    return this.#repeated?.isLast(fingerprint(entry.large ?? ''), ordinal) ?? true
+  }
+
+  #unread(error: unknown): void {
+    this.#isRead = false
+    this.#tell(error)
+  }
+
+  #unindexed(error: unknown): void {
+    this.#isIndexed = false
+    this.#tell(error, true)
+  }
+
+  /** Tells of a damaged part. @throws `error` when it is another */
+  #tell(error: unknown, isIndex = false): void {
+    if (!(error instanceof DamagedBackupError)) throw error
+    this.#onFinding(findingOf(error, isIndex))
+  }
+
+  #wrongHeader(reason: string): void {
+    this.#onFinding({ part: 'header', id: this.#header._id, reason })
+  }
+}
+
+async function* keysOf(lines: Buffer): AsyncGenerator<string[]> {
+  for await (const group of lineGroups(lines)) yield group.map((line) => idOfLine(line))
+}
+
+async function* oneOf<T>(item: T): AsyncGenerator<T> {
+  yield item
+}
+
+const notSuperseded = ({ id }: ChunkEntry) =>
+  new DamagedBackupError('chunk', id, 'does not hold lines of superseded documents')
+
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
+
+/** Checks what somebody may have written into a header by hand. */
+const isEntry = (entry: Partial<ChunkEntry> | null): boolean =>
+  typeof entry?.id === 'string' &&
+  typeof entry.rev === 'string' &&
+  typeof entry.sha256 === 'string' &&
+  [entry.docs, entry.design, entry.raw, entry.stored].every(isCount)

@@ -1,0 +1,57 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { VerifiedDatabase, VerifyDepth, VerifyProblem, VerifyReport } from '../../types/verify.js'
+import { LOGICAL_DATABASES } from '../databases.js'
+import type { ScratchResult } from './scratch.js'
+import type { Verification } from './verification.js'
+
+/** Problems that a report names. */
+const NAMED = 100
+
+/** What a report is made of. */
+export interface Verified {
+  id: string
+  depth: VerifyDepth
+  /** Milliseconds since the epoch. */
+  at: number
+  verification: Verification
+  /** Backups that list each damaged part. */
+  sharing: ReadonlyMap<string, string[]>
+  /** What came of the restore, where there was one. */
+  scratch?: ScratchResult
+}
+
+export function reportOf({ id, depth, at, verification, sharing, scratch }: Verified): VerifyReport {
+  const problems: VerifyProblem[] = []
+  let count = scratch?.problemCount ?? 0
+  for (const database of LOGICAL_DATABASES) {
+    for (const finding of verification.findings[database] ?? []) {
+      count++
+      const backups = sharing.get(finding.id) ?? [id]
+      if (problems.length < NAMED) problems.push({ database, ...finding, backups })
+    }
+  }
+  for (const { database, id: document, reason } of scratch?.problems ?? [])
+    if (problems.length < NAMED)
+      problems.push({ database, part: 'document', id: document, reason, backups: [id] })
+  return {
+    id,
+    depth,
+    good: count === 0,
+    complete: verification.isComplete,
+    at,
+    duration_ms: verification.duration,
+    databases: databasesOf(verification, scratch),
+    problem_count: count,
+    problems
+  }
+}
+
+function databasesOf({ counts }: Verification, scratch?: ScratchResult): VerifyReport['databases'] {
+  const entries = Object.entries(counts) as [LogicalDatabase, VerifiedDatabase][]
+  return Object.fromEntries(
+    entries.map(([database, checked]) => {
+      const restored = scratch?.restored[database]
+      return [database, { ...checked, ...(restored !== undefined && { restored }) }]
+    })
+  )
+}
