@@ -27,6 +27,7 @@ const ORDERS = [
     'options.ts',
     'retention',
     'schedule',
+    'diff',
     'backup restore',
     'format',
     'repository',

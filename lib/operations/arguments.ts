@@ -1,6 +1,6 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import { byDatabase } from '../databases.js'
+import { byDatabase, LOGICAL_DATABASES } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
 
 const Flag = Type.Optional(Type.Boolean())
@@ -45,6 +45,18 @@ export const Prune = Type.Object(
   },
   closed
 )
+export const Diff = Type.Object(
+  {
+    against: Type.String(),
+    databases: Type.Optional(
+      Type.Array(Type.Union(LOGICAL_DATABASES.map((database) => Type.Literal(database))))
+    ),
+    values: Flag,
+    // `checkDiff` checks it.
+    signal: Type.Optional(Type.Unknown())
+  },
+  closed
+)
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
@@ -59,6 +71,15 @@ export const checkRestoreOptions = (options: unknown): void => check(Restore, op
 
 /** @throws InvalidParameterError that names the option of `prune()` */
 export const checkPruneOptions = (options: unknown): void => check(Prune, options)
+
+/** @throws InvalidParameterError that names the argument of `diff()` */
+export function checkDiff(id: unknown, options: unknown): void {
+  if (typeof id !== 'string') throw new InvalidParameterError('id must be a string')
+  check(Diff, options)
+  const { signal } = options as Static<typeof Diff>
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new InvalidParameterError('options/signal: expected an AbortSignal')
+}
 
 /** @throws InvalidParameterError that names the argument of `attach()` */
 export function checkAttach(name: unknown, data: unknown, options: unknown): void {

@@ -11,6 +11,7 @@ import type { OperationKind } from '../../types/events.js'
 import { ActiveOperations } from './active-operations.js'
 import { Backups, type Run } from './backups.js'
 import { Databases } from './databases.js'
+import { Diffs } from './diffs.js'
 import { Housekeeping } from './housekeeping.js'
 import type { Instance } from './instance.js'
 import { Leftovers } from './leftovers.js'
@@ -24,6 +25,7 @@ import { Transactions } from './transactions.js'
 /** The databases by one set of names, and what runs on them: operations end where they began. */
 export class DatabaseSet {
   readonly stored: StoredBackups
+  readonly diffs: Diffs
   /** Cleans up after instances that died, once it is started. */
   readonly housekeeping: Housekeeping
   readonly #active: ActiveOperations
@@ -47,6 +49,7 @@ export class DatabaseSet {
     const prune = new Prunes(databases)
     const lifecycle = new Lifecycle(instance, active, { backup, restore, prune })
     this.stored = stored
+    this.diffs = new Diffs(instance, databases)
     this.#active = active
     this.#outbox = outbox
     this.#backups = backup

@@ -8,7 +8,6 @@ import { apiKey } from '../databases.js'
 import { BackupNotFoundError, BackupNotRestorableError, IncompleteRestoreError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
-import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -118,16 +117,18 @@ export class Restores implements OperationRecords {
     const loaded = await this.#databases.repository.get(id)
     const { header } = loaded
     refuseUnusable(header)
-    if (loaded.isLegacy) return { id, system: {}, open: (client) => this.#spoolLegacy(loaded.on(client)) }
+    const open = (client: CouchClient) =>
+      SpooledSource.ofLegacy(loaded.on(client), this.#newSpool, this.#form)
+    if (loaded.isLegacy) return { id, system: {}, open }
     return {
       id,
       system: header.dbs[apiKey('system')],
-      open: (client) => StoredSource.open(loaded.on(client), () => this.#newSpool())
+      open: (client) => StoredSource.open(loaded.on(client), this.#newSpool)
     }
   }
 
   async #upload(body: Readable): Promise<Restorable> {
-    const source = await this.#spool(body, 'content')
+    const source = await SpooledSource.read(body, this.#newSpool(), { ...this.#form, proof: 'content' })
     try {
       const { members } = source
       refuseUnusable(members)
@@ -146,18 +147,12 @@ export class Restores implements OperationRecords {
     }
   }
 
-  #spoolLegacy(backup: LoadedBackup): Promise<RestoreSource> {
-    return backup.legacyDocument().readAll((body) => this.#spool(body, 'revision'))
-  }
-
-  #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
+  get #form() {
     const { inflatedBytes } = this.#instance.options.limits
-    return SpooledSource.read(body, this.#newSpool(), { names: this.#databases.names, inflatedBytes, proof })
+    return { names: this.#databases.names, inflatedBytes }
   }
 
-  #newSpool(): Spool {
-    return new Spool(this.#instance.room)
-  }
+  readonly #newSpool = () => new Spool(this.#instance.room)
 
   async #restore(
     { id: txId, lease, abort, workClient }: ActiveOperation,

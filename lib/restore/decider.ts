@@ -1,5 +1,6 @@
 import {
   create,
+  type DecidedWrite,
   type DecisionBeside,
   type Deletion,
   type Failure,
@@ -7,7 +8,7 @@ import {
   type NewBase,
   NO_BASE
 } from './decision.js'
-import type { SourceDocument } from './source.js'
+import type { LiveDocument, SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
 /** Decides on single documents by what the target has now: when planned, and after each conflict. */
@@ -29,10 +30,14 @@ export class Decider {
         return create(document, base)
       case 'deleted':
         return create(document, NO_BASE)
-      case 'live':
+      case 'live': {
         if (await this.target.isSame(document, found.document))
           return { action: 'leave', id, why: 'compared' }
-        return { action: 'change', id, document, base: { kind: 'over', rev: found.document.rev } }
+        const base = { kind: 'over', rev: found.document.rev } as const
+        const change: DecidedWrite = { action: 'change', id, document, base }
+        await this.compared(change, document, found.document)
+        return change
+      }
       default:
         return fails(id, found.state, found.reason)
     }
@@ -48,8 +53,17 @@ export class Decider {
       if (state !== 'live') continue
       const { rev, type } = found.document
       if (type !== undefined && this.#keepTypes.has(type)) continue
-      decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts] })
+      const deletion: Deletion = { action: 'delete', id, revisions: [rev, ...conflicts] }
+      await this.compared(deletion, undefined, found.document)
+      decisions.push(deletion)
     }
     return decisions
   }
+
+  /** Is shown what a decision was made on, while it is in memory. Whoever compares only overrides it. */
+  protected async compared(
+    _decision: DecidedWrite | Deletion,
+    _document: SourceDocument | undefined,
+    _current: LiveDocument
+  ): Promise<void> {}
 }
