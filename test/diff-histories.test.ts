@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import type { BackupSummary } from '../types/index.js'
+import type { BackupSummary, DocumentDiff } from '../types/index.js'
 import { backUp, download, setupChain } from './helpers/chain.js'
+import { DATABASES } from './helpers/database.js'
 import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
 import { buildHost, type TestHost } from './helpers/host.js'
 import { naiveDiff, sorted } from './helpers/naive-diff.js'
@@ -43,6 +44,30 @@ async function compareAll({ app }: TestHost, made: readonly Made[]): Promise<voi
   }
 }
 
+/** Compares backups with the databases as they are, as an exact restore that only compares does. */
+async function compareWithNow({ app }: TestHost, made: readonly Made[]): Promise<void> {
+  const now = made.at(-1)!
+  for (const { summary, content, excludes } of made) {
+    const found: DocumentDiff[] = await app.dbBackups.diff(summary.id, { against: 'now' }).toArray()
+    const { finished } = await app.dbBackups.restore({ id: summary.id }, { dryRun: true, exact: true })
+    const { databases } = await finished
+    for (const database of DATABASES) {
+      const count = (change: string) =>
+        found.filter((one) => one.database === database && one.change === change).length
+      const { created, changed, deleted } = databases[database]!
+      const told = [count('deleted'), count('changed'), count('created')]
+      if (told.join() !== [created, changed, deleted].join())
+        throw new Error(
+          `${summary.id}, ${database}: ${told} to now, a restore tells ${[created, changed, deleted]}`
+        )
+    }
+    if (excludes || now.excludes) continue
+    const [told, expected] = [sorted(found), sorted(naiveDiff(content, now.content))]
+    if (told.join() !== expected.join())
+      throw new Error(`${summary.id} to now: ${told}; expected ${expected}`)
+  }
+}
+
 const compared = { diffs: 0, documents: 0, shared: 0 }
 
 async function runHistory(t: Test, steps: Step[], full: readonly boolean[], waste: number): Promise<void> {
@@ -61,6 +86,7 @@ async function runHistory(t: Test, steps: Step[], full: readonly boolean[], wast
       made.push(await make(hosts[step.excludes ? 1 : 0], full[i] ?? false, step.excludes))
     }
     await compareAll(hosts[0], made)
+    await compareWithNow(hosts[0], made)
   } finally {
     for (const host of hosts) await host.app.close()
   }
