@@ -27,7 +27,7 @@ const ORDERS = [
     'options.ts',
     'retention',
     'schedule',
-    'verify',
+    'verify diff',
     'backup restore',
     'format',
     'repository',

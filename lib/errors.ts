@@ -82,6 +82,13 @@ export class BackupNotVerifiableError extends publicError(
   400
 ) {}
 
+/** A backup that cannot be compared with another or with the databases. The message says why. */
+export class BackupNotComparableError extends publicError(
+  'DB_BACKUPS_NOT_COMPARABLE',
+  'cannot compare backup "%s": %s',
+  400
+) {}
+
 /** What was uploaded is not a backup. The message names the field. */
 export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 400) {}
 
@@ -174,6 +181,13 @@ export class TooManyUploadsError extends publicError(
 export class StalledDownloadError extends publicError(
   'DB_BACKUPS_DOWNLOAD_STALLED',
   'the download was ended: too little of it was read for %s ms',
+  408
+) {}
+
+/** A diff was ended because its reader had stopped reading. */
+export class StalledDiffError extends publicError(
+  'DB_BACKUPS_DIFF_STALLED',
+  'the diff was ended: nothing of it was read for %s ms',
   408
 ) {}
 

@@ -41,6 +41,7 @@ const forHosts = (operations: Operations): DbBackups => ({
   restore: (source, options) => operations.restore(source, options),
   get: (id) => operations.get(id),
   summary: (id) => operations.summary(id),
+  diff: (id, options) => operations.diff(id, options),
   list: () => operations.list(),
   attach: (id, name, data, options) => operations.attach(id, name, data, options),
   remove: (id) => operations.remove(id),

@@ -11,10 +11,12 @@ import type {
   StartedRestore,
   StartOptions
 } from './backups.js'
+import type { DiffOptions, DiffStream } from './diff.js'
 import type { VerifyOptions, VerifyReport } from './verify.js'
 
 export type * from './backups.js'
 export type * from './databases.js'
+export type * from './diff.js'
 export type * from './events.js'
 export type * from './metrics.js'
 export type * from './options.js'
@@ -100,6 +102,20 @@ export interface DbBackups {
    * @throws TooManyRequestsError as {@link start} does
    */
   summary(id: string): Promise<BackupSummary>
+  /**
+   * Tells how documents differ from a backup, in another backup or in the databases as they are: what was created, changed
+   * and deleted since, from the backup `id` to `against`, whichever is older. Needs no lease and writes nothing; what
+   * changes meanwhile is told as it was when it was read. Two backups that share chunks are compared by what they do not
+   * share. Against `"now"` it decides as a restore with `exact` does: `created` is what that would delete, and the other
+   * way round. Documents of types that one of the two left out are not told as created or deleted.
+   *
+   * One diff is read at a time; others wait for `timeouts.control`. A stream that was begun and is not read for
+   * `timeouts.idle` fails with StalledDiffError. Failures, of the database too, end the stream with their error:
+   * InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError, DamagedBackupError,
+   * InsufficientStorageError, TooManyRequestsError, ClosingError, CouchError.
+   * @throws InvalidParameterError at once, when an option is not known or wrong
+   */
+  diff(id: string, options: DiffOptions): DiffStream
   /** Returns the ids of all backups, oldest first. */
   list(): Promise<{ ids: string[] }>
   /**

@@ -1,4 +1,5 @@
 import type { UnreadableDocument } from '../../types/backups.js'
+import { cutToBytes } from '../bytes/cut-text.js'
 import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError, isRequestTooLarge } from '../couch/errors.js'
 import type { RefusedLine } from '../repository/chunk-writer.js'
@@ -86,11 +87,11 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
 /** Names the first documents that could not be backed up, cut to fit a header. */
 export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDocument[] {
   return [...unread].slice(0, NAMED).map(([id, { failure }]) => {
-    const cut = cutTo(id, MAX_ID)
+    const cut = cutToBytes(id, MAX_ID)
     return {
       id: cut,
       ...(cut === id ? undefined : { id_truncated: true as const }),
-      reason: cutTo(reasonOf(failure), MAX_REASON)
+      reason: cutToBytes(reasonOf(failure), MAX_REASON)
     }
   })
 }
@@ -118,11 +119,3 @@ const tooMany = (unread: Iterable<[string, Unread]>): CouchError =>
 /** Omits the URL, which tells of this package rather than of the document. */
 const reasonOf = (failure: ReadFailure) =>
   failure instanceof CouchError ? `${failure.error}: ${failure.reason}` : failure.message
-
-/** Cuts a text so that its JSON takes at most so many bytes. */
-function cutTo(text: string, bytes: number): string {
-  let cut = text.slice(0, bytes)
-  while (Buffer.byteLength(JSON.stringify(cut)) - 2 > bytes) cut = cut.slice(0, Math.floor(cut.length * 0.8))
-  // A character must not be cut in two.
-  return cut === text || !/[\ud800-\udbff]$/.test(cut) ? cut : cut.slice(0, -1)
-}

@@ -18,6 +18,14 @@ export function cutText(text: string, most: number): string {
   return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
 }
 
+/** Cuts a text so that its JSON takes at most so many bytes. */
+export function cutToBytes(text: string, bytes: number): string {
+  let cut = text.slice(0, bytes)
+  while (Buffer.byteLength(JSON.stringify(cut)) - 2 > bytes) cut = cut.slice(0, Math.floor(cut.length * 0.8))
+  // A character must not be cut in two.
+  return cut === text || !/[\ud800-\udbff]$/.test(cut) ? cut : cut.slice(0, -1)
+}
+
 const asUnicode = (text: string): string =>
   text.replace(/\p{Surrogate}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`)
 

@@ -35,10 +35,15 @@ export function checkAbout(member: keyof typeof ABOUT, value: unknown, where: st
 }
 
 /** Returns the ids that an exact restore must keep. @throws BackupNotRestorableError if some are not named */
-export function unreadableIds({ unreadable = [], unreadable_count: count = 0 }: AboutDatabase): string[] {
-  if (count > unreadable.length || unreadable.some(({ id_truncated: cut }) => cut))
+export function unreadableIds(about: AboutDatabase): string[] {
+  const { unreadable = [], unreadable_count: count = 0 } = about
+  if (!namesUnreadable(about))
     throw new BackupNotRestorableError(
       `"exact" would delete documents that could not be backed up: the backup does not name all ${count} of them.`
     )
   return unreadable.map(({ id }) => id)
 }
+
+/** Returns whether a backup names all documents that it could not read. */
+export const namesUnreadable = ({ unreadable = [], unreadable_count: count = 0 }: AboutDatabase): boolean =>
+  count <= unreadable.length && !unreadable.some(({ id_truncated: cut }) => cut)

@@ -148,7 +148,16 @@ export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   }
 }
 
-function* nextOfBody(cursor: MemberCursor): Steps<string | undefined> {
+/** Returns the bytes of a live document's members besides id, revision and attachments. */
+export function* bodyBytes({ bytes }: DocumentBytes): Steps<number> {
+  const cursor = new MemberCursor(bytes)
+  let sum = 0
+  while ((yield* nextOfBody(cursor)) !== undefined) sum += cursor.valueEnd - cursor.keyStart
+  return sum
+}
+
+/** Goes to the next member besides id, revision and attachments. @returns its name; `undefined` after the last */
+export function* nextOfBody(cursor: MemberCursor): Steps<string | undefined> {
   while (cursor.next()) {
     while (!cursor.reachEnd()) yield
     const key = cursor.key()
@@ -159,7 +168,7 @@ function* nextOfBody(cursor: MemberCursor): Steps<string | undefined> {
 
 const isBesideBody = (key: string) => UNIQUE_MEMBERS.includes(key) || REVISION_MEMBERS.has(key)
 
-const valueAt = ({ bytes, valueStart, valueEnd }: MemberCursor) =>
+export const valueAt = ({ bytes, valueStart, valueEnd }: MemberCursor) =>
   toBuffer(bytes).subarray(valueStart, valueEnd)
 
 function* rewrite(

@@ -1,7 +1,7 @@
 import { type ObjectOptions, type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { RestoreOptions } from '../../types/backups.js'
-import { byDatabase } from '../databases.js'
+import { byDatabase, LOGICAL_DATABASES } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
 import { checkSelectors } from '../restore/scope.js'
 
@@ -70,6 +70,18 @@ export const Verify = Type.Object(
   },
   closed
 )
+export const Diff = Type.Object(
+  {
+    against: Type.String(),
+    databases: Type.Optional(
+      Type.Array(Type.Union(LOGICAL_DATABASES.map((database) => Type.Literal(database))))
+    ),
+    values: Flag,
+    // `checkDiff` checks it.
+    signal: Type.Optional(Type.Unknown())
+  },
+  closed
+)
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
@@ -97,6 +109,15 @@ export const checkPruneOptions = (options: unknown): void => check(Prune, option
 export function checkVerifyOptions(options: unknown): void {
   check(Verify, options)
   const { signal } = options as Static<typeof Verify>
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new InvalidParameterError('options/signal: expected an AbortSignal')
+}
+
+/** @throws InvalidParameterError that names the argument of `diff()` */
+export function checkDiff(id: unknown, options: unknown): void {
+  if (typeof id !== 'string') throw new InvalidParameterError('id must be a string')
+  check(Diff, options)
+  const { signal } = options as Static<typeof Diff>
   if (signal !== undefined && !(signal instanceof AbortSignal))
     throw new InvalidParameterError('options/signal: expected an AbortSignal')
 }

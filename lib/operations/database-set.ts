@@ -13,6 +13,7 @@ import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { ActiveOperations } from './active-operations.js'
 import { Backups, type Run } from './backups.js'
 import { Databases } from './databases.js'
+import { Diffs } from './diffs.js'
 import { Housekeeping } from './housekeeping.js'
 import type { Instance } from './instance.js'
 import { Leftovers } from './leftovers.js'
@@ -28,6 +29,7 @@ import { interrupted, Verifies, type VerifyRequest } from './verifies.js'
 /** The databases by one set of names, and what runs on them: operations end where they began. */
 export class DatabaseSet {
   readonly stored: StoredBackups
+  readonly diffs: Diffs
   /** Cleans up after instances that died, once it is started. */
   readonly housekeeping: Housekeeping
   readonly #active: ActiveOperations
@@ -55,6 +57,7 @@ export class DatabaseSet {
     const verify = new Verifies(instance, databases)
     const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey, verify })
     this.stored = stored
+    this.diffs = new Diffs(instance, databases)
     this.#active = active
     this.#outbox = outbox
     this.#backups = backup

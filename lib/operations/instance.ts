@@ -22,6 +22,8 @@ import { Downloads } from './downloads.js'
 const MOST_ANSWERED = 16
 /** Requests, and appends, that may wait for a place. */
 const MOST_WAITING = 256
+/** Diffs that may wait until another has been read. */
+const MOST_DIFFS = 16
 
 /** Work that goes on after the call that started it. A closing server waits for it. */
 class BackgroundJobs {
@@ -69,6 +71,8 @@ export class Instance {
   readonly appends: Places
   /** For verifications without the lease: each takes some 40 MiB of memory. */
   readonly verifications = new Places({ most: 1 })
+  /** For diffs, from their first read to their end. */
+  readonly diffs: Places
   readonly #deadline = new LinkedAbort()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock: Clock = systemClock) {
@@ -92,6 +96,7 @@ export class Instance {
     const queue = { waiting: MOST_WAITING, patience: timeouts.control }
     this.requests = new Places({ most: MOST_ANSWERED, ...queue })
     this.appends = new Places({ most: limits.appends, ...queue })
+    this.diffs = new Places({ most: 1, ...queue, waiting: MOST_DIFFS })
     this.metrics = metrics && new Metrics(metrics)
     this.events = new EventStream(
       [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),

@@ -12,6 +12,7 @@ import type {
   StartedRestore,
   StartOptions
 } from '../../types/backups.js'
+import type { DiffOptions, DiffStream } from '../../types/diff.js'
 import type { OperationKind } from '../../types/events.js'
 import type { DbBackups, ScheduleState } from '../../types/index.js'
 import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
@@ -32,6 +33,7 @@ import type { Clock } from '../schedule/clock.js'
 import { HeldBytes } from '../spool/held-bytes.js'
 import {
   checkAttach,
+  checkDiff,
   checkPruneOptions,
   checkRestoreOptions,
   checkSource,
@@ -120,6 +122,11 @@ export class Operations implements DbBackups {
 
   async summary(id: string): Promise<BackupSummary> {
     return this.#answer(() => this.#now().stored.summary(id))
+  }
+
+  diff(id: string, options: DiffOptions): DiffStream {
+    checkDiff(id, options)
+    return this.#now().diffs.read(id, options)
   }
 
   async list(): Promise<{ ids: string[] }> {

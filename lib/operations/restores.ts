@@ -16,7 +16,6 @@ import {
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
-import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { holdsDocuments } from '../restore/holds-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -155,16 +154,18 @@ export class Restores implements OperationRecords {
     const loaded = await this.#databases.repository.get(id)
     const { header } = loaded
     refuseUnusable(header)
-    if (loaded.isLegacy) return { id, system: {}, open: (client) => this.#spoolLegacy(loaded.on(client)) }
+    const open = (client: CouchClient) =>
+      SpooledSource.ofLegacy(loaded.on(client), this.#newSpool, this.#form)
+    if (loaded.isLegacy) return { id, system: {}, open }
     return {
       id,
       system: header.dbs[apiKey('system')],
-      open: (client, wanted) => StoredSource.open(loaded.on(client), wanted, () => this.#newSpool())
+      open: (client, wanted) => StoredSource.open(loaded.on(client), wanted, this.#newSpool)
     }
   }
 
   async #upload(body: Readable): Promise<Restorable> {
-    const source = await this.#spool(body, 'content')
+    const source = await SpooledSource.read(body, this.#newSpool(), { ...this.#form, proof: 'content' })
     try {
       const { members } = source
       refuseUnusable(members)
@@ -183,18 +184,12 @@ export class Restores implements OperationRecords {
     }
   }
 
-  #spoolLegacy(backup: LoadedBackup): Promise<RestoreSource> {
-    return backup.legacyDocument().readAll((body) => this.#spool(body, 'revision'))
-  }
-
-  #spool(body: AsyncIterable<Uint8Array>, proof: RestoreSource['proof']): Promise<SpooledSource> {
+  get #form() {
     const { inflatedBytes } = this.#instance.options.limits
-    return SpooledSource.read(body, this.#newSpool(), { names: this.#databases.names, inflatedBytes, proof })
+    return { names: this.#databases.names, inflatedBytes }
   }
 
-  #newSpool(): Spool {
-    return new Spool(this.#instance.room)
-  }
+  readonly #newSpool = () => new Spool(this.#instance.room)
 
   /** Returns whether any of these databases holds what a restore could overwrite. */
   async #holdsAny({ workClient }: ActiveOperation, databases: readonly LogicalDatabase[]): Promise<boolean> {

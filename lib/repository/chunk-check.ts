@@ -103,9 +103,10 @@ export class ChunkCheck {
     return checked
   }
 
-  /** Checks a chunk of one document that is too large for memory. */
+  /** Checks a chunk of one document that is too large for memory. @param key see `largeKey` */
   async checkLarge(
     entry: ChunkEntry,
+    key: string,
     pieces: AsyncIterable<Buffer>,
     marks?: LineMarks
   ): Promise<CheckedLines> {
@@ -116,7 +117,7 @@ export class ChunkCheck {
       for await (const piece of inSharedTurns(pieces)) scanner.write(piece)
       scanner.end()
       const { id, rev } = visitor
-      if (id === undefined || largeKey(id) !== entry.large) found.add(0, 'is another document than is listed')
+      if (id === undefined || largeKey(id) !== key) found.add(0, 'is another document than is listed')
       else if (rev === undefined) found.add(0, 'has no "_rev"', id)
       else if (marks && !isSame(this.#print(asDocument(id, true)), marks.print(0)))
         found.add(0, 'is not what the index tells', id)

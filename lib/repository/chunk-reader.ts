@@ -2,7 +2,6 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
-import { idOfKey } from '../ids/large-key.js'
 import { NotSealedError, type Place, type SealingKey } from '../seal/sealing-key.js'
 import { type ChunkSealing, NOT_SEALED, openLarge, placeOf, sealedAttachment } from './chunk-seal.js'
 import { type Codec, NotDecodableError, newHash, sha256Of } from './codec.js'
@@ -24,11 +23,11 @@ export class ChunkReader {
     this.#sealing = sealing
   }
 
-  /** Returns the id of the document of a large chunk, unless it is long. @throws DamagedBackupError */
-  largeId(entry: ChunkEntry): string | undefined {
+  /** Returns the key (see `largeKey`) of the document of a large chunk. @throws DamagedBackupError */
+  largeKey(entry: ChunkEntry): string {
     const { large = '' } = entry
     const key = this.#keyOf(entry)
-    return idOfKey(key ? unsealed(entry, () => openLarge(key, entry, this.#sealing.database)) : large)
+    return key ? unsealed(entry, () => openLarge(key, entry, this.#sealing.database)) : large
   }
 
   /** Returns the lines of a chunk, in `memory` if they fit. */

@@ -245,8 +245,9 @@ export class DatabaseCheck {
     const own = known && (await this.#wholeMarks(entry, known))
     try {
       if (lines) return await this.#lines.check(entry, lines, own, this.#counts(content))
+      const key = this.#reader.largeKey(entry)
       const checked = await this.#reader.readDocument(entry, (pieces) =>
-        this.#lines.checkLarge(entry, pieces, own)
+        this.#lines.checkLarge(entry, key, pieces, own)
       )
       return this.#countsLarge(content) ? checked : { documents: 0, bytes: 0 }
     } catch (error) {
@@ -347,7 +348,7 @@ export class DatabaseCheck {
     for await (const { entry, lines, ordinal } of chunkContents(this.#reader, this.#chunks, {
       ahead: true
     })) {
-      const keys: AsyncIterable<string[]> = lines ? keysOf(lines) : oneOf([entry.large ?? ''])
+      const keys: AsyncIterable<string[]> = lines ? keysOf(lines) : oneOf([this.#reader.largeKey(entry)])
       let first = 0
       for await (const group of keys) {
         const print = (i: number) => fingerprint(group[i])
@@ -361,7 +362,8 @@ export class DatabaseCheck {
 
   async #idAt(chunk: string, line: number): Promise<string | undefined> {
     const entry = this.#chunks.find(({ id }) => id === chunk)
-    if (!entry || entry.large !== undefined) return entry?.large
+    if (!entry) return undefined
+    if (entry.large !== undefined) return this.#reader.largeKey(entry)
     let at = 0
     for await (const group of lineGroups(await this.#reader.lines(entry))) {
       if (line < at + group.length) return idOfLine(group[line - at])

@@ -3,6 +3,7 @@ import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
+import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import type { ChunkReader } from './chunk-reader.js'
@@ -15,6 +16,13 @@ import {
 } from './layout.js'
 import { linesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
+import {
+  pickedLines,
+  type UnsharedChunk,
+  UnsharedDocuments,
+  type UnsharedGroup,
+  unsharedChunks
+} from './unshared.js'
 
 /** Chunks being checked at a time. */
 const CHECKS_IN_FLIGHT = 3
@@ -39,6 +47,8 @@ export interface StoredLines {
 
 export interface LargeDocumentBytes extends StoredBytes {
   kind: 'large'
+  /** Its id, or a digest of one that is long (see `largeKey`). */
+  key: string
   /** Its id, unless that is long. */
   id: string | undefined
 }
@@ -114,13 +124,7 @@ export class StoredDocuments {
     for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
       const { entry, lines } = content
       if (lines) yield { kind: 'lines', bytes: lines, counting: () => this.#counting(content, lines) }
-      else if (this.#counts(content))
-        yield {
-          kind: 'large',
-          id: this.#reader.largeId(entry),
-          open: () => this.#reader.document(entry),
-          readAll: (read) => this.#reader.readDocument(entry, read)
-        }
+      else if (this.#counts(content)) yield this.#large(entry)
     }
   }
 
@@ -149,6 +153,61 @@ export class StoredDocuments {
     }
     if (this.#repeated.size === 0) return undefined
     return (line, index) => this.#repeated.isLast(fingerprint(idOf(line)), ordinal + index)
+  }
+
+  /**
+   * Returns what another backup in the same repository does not hold as the same lines. What both list as the
+   * same lines is not read. Without `other`, that is everything.
+   */
+  unshared(other?: StoredDocuments): UnsharedDocuments {
+    // In layout 2, entries do not tell which lines count; such backups share nothing.
+    const others = other === undefined || this.#isOfCopies || other.#isOfCopies ? [] : other.#chunks
+    const chunks = unsharedChunks(this.#chunks, others)
+    return new UnsharedDocuments(chunks, (wanted) => this.#unsharedGroups(chunks, wanted))
+  }
+
+  /** Whether it is of layout 2, and lines tell which of them count. */
+  get #isOfCopies(): boolean {
+    return this.#repeated.size > 0
+  }
+
+  async *#unsharedGroups(
+    chunks: readonly UnsharedChunk[],
+    wanted: (chunk: number) => boolean
+  ): AsyncGenerator<UnsharedGroup> {
+    const numbers = new Map(chunks.flatMap(({ entry }, i) => (wanted(i) ? [[entry, i]] : [])))
+    const options = { ahead: true, wanted: (entry: ChunkEntry) => numbers.has(entry) }
+    for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
+      const { entry, lines: bytes } = content
+      const chunk = numbers.get(entry) as number
+      const { lines } = chunks[chunk]
+      if (bytes) {
+        const counting = () => (lines ? pickedLines(entry, bytes, lines) : this.#counting(content, bytes))
+        yield { chunk, kind: 'lines', counting }
+      } else if (this.#counts(content)) yield { chunk, ...this.#large(entry) }
+    }
+  }
+
+  #large(entry: ChunkEntry): LargeDocumentBytes {
+    const key = this.#reader.largeKey(entry)
+    return {
+      kind: 'large',
+      key,
+      id: idOfKey(key),
+      open: () => this.#reader.document(entry),
+      readAll: (read) => this.#reader.readDocument(entry, read)
+    }
+  }
+
+  /** Checks that the header tells what it lists, as far as that shows without reading any chunk. */
+  checkEntries(): void {
+    if (this.#isOfCopies) return
+    this.checkCount(this.#listed)
+    this.checkLength()
+  }
+
+  get #listed(): number {
+    return this.#chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
   }
 
   /** Checks that every chunk is as it was stored, and that they hold as many documents as the header says. */
@@ -184,7 +243,7 @@ export class StoredDocuments {
       }
     }
     await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
-    return this.#chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
+    return this.#listed
   }
 
   /** In layout 2, documents that changed meanwhile can only be counted by reading every line. */

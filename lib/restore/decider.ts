@@ -1,6 +1,7 @@
 import { inTurns } from '../waits/steps.js'
 import {
   create,
+  type DecidedWrite,
   type DecisionBeside,
   type Deletion,
   type Failure,
@@ -9,7 +10,7 @@ import {
   NO_BASE
 } from './decision.js'
 import type { Scope } from './scope.js'
-import type { SourceDocument } from './source.js'
+import type { LiveDocument, SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
 /** Decides on single documents by what the target has now: when planned, and after each conflict. */
@@ -33,10 +34,14 @@ export class Decider {
         return create(document, base)
       case 'deleted':
         return create(document, NO_BASE)
-      case 'live':
+      case 'live': {
         if (await this.target.isSame(document, found.document))
           return { action: 'leave', id, why: 'compared' }
-        return { action: 'change', id, document, base: { kind: 'over', rev: found.document.rev } }
+        const base = { kind: 'over', rev: found.document.rev } as const
+        const change: DecidedWrite = { action: 'change', id, document, base }
+        await this.compared(change, document, found.document)
+        return change
+      }
       default:
         return fails(id, found.state, found.reason)
     }
@@ -53,8 +58,17 @@ export class Decider {
       const { rev, type } = found.document
       if (type !== undefined && this.#keepTypes.has(type)) continue
       if (!(await inTurns(this.#scope.holds(found.document)))) continue
-      decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts] })
+      const deletion: Deletion = { action: 'delete', id, revisions: [rev, ...conflicts] }
+      await this.compared(deletion, undefined, found.document)
+      decisions.push(deletion)
     }
     return decisions
   }
+
+  /** Is shown what a decision was made on, while it is in memory. Whoever compares only overrides it. */
+  protected async compared(
+    _decision: DecidedWrite | Deletion,
+    _document: SourceDocument | undefined,
+    _current: LiveDocument
+  ): Promise<void> {}
 }

@@ -224,7 +224,7 @@ export class Plan {
 
   /** Finds older documents that the backup does not hold. Call it after all {@link decisions}. */
   async *deletions(): AsyncGenerator<(Deletion | Failure)[]> {
-    if (this.#target.isEmpty) return
+    if (this.#target.isEmpty || this.#table.allSeen) return
     let ids: string[] = []
     let characters = 0
     for await (const rows of this.#target.rows('revision')) {

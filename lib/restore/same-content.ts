@@ -23,7 +23,7 @@ const HASHED = 1024 * 1024
 /** Tells how two versions compare, but for revisions and spelling; `unknown`: attachments may differ. */
 type ContentComparison = 'same' | 'other' | 'unknown'
 
-interface Attachment {
+export interface Attachment {
   /** The JSON of one that is no string. */
   contentType: string
   /** Bytes, not encoded. `undefined` where a client sent them compressed. */
@@ -40,7 +40,8 @@ export function* compareContent(wanted: DocumentBytes, current: DocumentBytes): 
   return compareAttachments(yield* attachmentsOf(wanted), yield* attachmentsOf(current))
 }
 
-function compareAttachments(
+/** Compares attachments by what is known without reading those that a database holds. */
+export function compareAttachments(
   wanted: ReadonlyMap<string, Attachment>,
   current: ReadonlyMap<string, Attachment>
 ): ContentComparison {
@@ -91,7 +92,8 @@ export function* contentPrint(document: DocumentBytes): Steps<string> {
   return hash.digest('base64')
 }
 
-function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
+/** Returns what is known of a document's attachments, by name. */
+export function* attachmentsOf(document: DocumentBytes): Steps<Map<string, Attachment>> {
   const found = new Map<string, Attachment>()
   for (const { name, members } of attachmentsIn(document)) {
     found.set(name, attachmentOf(document, name, members))
@@ -124,10 +126,18 @@ const textOf = (contentType: unknown = DEFAULT_CONTENT_TYPE): string =>
 /** Compares a large document with one with stubs, attachments by their bytes where digests do not tell. */
 export async function sameLarge(
   db: CouchDatabase,
+  document: LargeDocument,
+  current: LiveDocument
+): Promise<boolean> {
+  return (await inTurns(sameBody(document.head, current))) && sameLargeAttachments(db, document, current)
+}
+
+/** Compares the attachments of a large document with those of one with stubs. */
+export async function sameLargeAttachments(
+  db: CouchDatabase,
   { head, parts }: LargeDocument,
   current: LiveDocument
 ): Promise<boolean> {
-  if (!(await inTurns(sameBody(head, current)))) return false
   const [wanted, found] = [await inTurns(attachmentsOf(head)), await inTurns(attachmentsOf(current))]
   // Attachments that differ by content type or length need not be read.
   if (compareAttachments(wanted, found) === 'other') return false

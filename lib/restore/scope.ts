@@ -41,6 +41,10 @@ export class Scope {
     ]
   }
 
+  static ofAll(database: LogicalDatabase): Scope {
+    return new Scope(database, { skip: {}, only: undefined, exclude: {} })
+  }
+
   /** Whether all documents are in it. */
   get isAll(): boolean {
     return this.#only === undefined && this.#left.length === 0

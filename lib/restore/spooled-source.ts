@@ -6,6 +6,7 @@ import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/r
 import { CopyIndex } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { RoomFile } from '../spool/room.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurns, inTurnsIfLong, sharedTurn } from '../waits/steps.js'
@@ -71,6 +72,17 @@ export class SpooledSource implements RestoreSource {
       await source.close()
       throw error
     }
+  }
+
+  /** Spools a backup that athena made and that lies in the database. @throws what {@link read} throws */
+  static ofLegacy(
+    backup: LoadedBackup,
+    makeSpool: () => Spool,
+    options: ReadBackupOptions
+  ): Promise<SpooledSource> {
+    const read = (body: AsyncIterable<Uint8Array>) =>
+      SpooledSource.read(body, makeSpool(), { ...options, proof: 'revision' })
+    return backup.legacyDocument().readAll(read)
   }
 
   get databases(): readonly LogicalDatabase[] {

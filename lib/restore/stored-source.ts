@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { apiKey } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
@@ -36,12 +37,23 @@ export class StoredSource implements RestoreSource {
     wanted: readonly LogicalDatabase[],
     makeSpool: () => Spool
   ): Promise<StoredSource> {
+    const source = await StoredSource.openUnchecked(backup, wanted, makeSpool)
+    for (const documents of source.#databases.values()) await documents.verify()
+    return source
+  }
+
+  /** Checks what is read only as it is read: for readers that write nothing. @throws DamagedBackupError */
+  static async openUnchecked(
+    backup: LoadedBackup,
+    wanted: readonly LogicalDatabase[],
+    makeSpool: () => Spool
+  ): Promise<StoredSource> {
     const source = new StoredSource(backup, makeSpool)
     for (const database of wanted) {
       const documents = await backup.documents(database)
       if (!documents) continue
+      documents.checkEntries()
       source.#databases.set(database, documents)
-      await documents.verify()
     }
     return source
   }
@@ -83,23 +95,35 @@ export class StoredSource implements RestoreSource {
 
   async *#large(document: LargeDocumentBytes): AsyncGenerator<SourceDocument[]> {
     this.#spool ??= this.#makeSpool()
-    const spool = this.#spool
-    const file = await document.readAll((pieces) => spooled(pieces, spool))
-    try {
-      yield [await this.#index(document, { file, from: 0, to: file.size })]
-    } finally {
-      await file.close()
-    }
+    for await (const large of spooledLarge(document, this.#spool, this.#headMemory)) yield [large]
   }
+}
 
-  /** Reads a large document. One that cannot be restored keeps no other from being restored. */
-  async #index({ id }: LargeDocumentBytes, range: FileRange): Promise<LargeDocument> {
-    try {
-      return await indexLargeDocument(range, this.#headMemory)
-    } catch (problem) {
-      if (!(problem instanceof InvalidDocumentError) || !id) throw problem
-      return unrestorable(Buffer.from(JSON.stringify({ _id: id })), problem)
-    }
+/** Yields a large document, which is valid until the next is asked for. */
+export async function* spooledLarge(
+  document: LargeDocumentBytes,
+  spool: Spool,
+  memory: GrowingBuffer
+): AsyncGenerator<LargeDocument> {
+  const file = await document.readAll((pieces) => spooled(pieces, spool))
+  try {
+    yield await indexed(document, { file, from: 0, to: file.size }, memory)
+  } finally {
+    await file.close()
+  }
+}
+
+/** Reads a large document. One that cannot be restored keeps no other from being restored. */
+async function indexed(
+  { id }: LargeDocumentBytes,
+  range: FileRange,
+  memory: GrowingBuffer
+): Promise<LargeDocument> {
+  try {
+    return await indexLargeDocument(range, memory)
+  } catch (problem) {
+    if (!(problem instanceof InvalidDocumentError) || !id) throw problem
+    return unrestorable(Buffer.from(JSON.stringify({ _id: id })), problem)
   }
 }
 

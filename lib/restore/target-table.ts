@@ -1,4 +1,4 @@
-import { fingerprint } from '../ids/fingerprint.js'
+import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { MARKS, StateTable } from './state-table.js'
 
 /** Documents that a table holds at a time: about 11 MiB. Larger restores are done in partitions. */
@@ -14,6 +14,13 @@ type Comparison = 'absent' | 'same' | 'other'
 
 /** What a database held, by id, when the restore began. */
 export class TargetTable extends StateTable {
+  #seen = 0
+
+  /** Whether every document was compared. */
+  get allSeen(): boolean {
+    return this.#seen === this.size
+  }
+
   set(id: string, state: State): void {
     this.put(id, textOf(state), 0)
   }
@@ -22,6 +29,7 @@ export class TargetTable extends StateTable {
   compare(id: string, state: State | undefined): Comparison {
     const at = this.find(id)
     if (!this.isUsed(at)) return 'absent'
+    if (!this.marked(at, SEEN)) this.#seen++
     this.mark(at, SEEN, true)
     return state && this.isAt(at, textOf(state)) ? 'same' : 'other'
   }
@@ -36,4 +44,6 @@ const textOf = (state: State): string => ('rev' in state ? state.rev : state.pri
 
 /** Returns which of `count` partitions a document belongs to, independent of the table's slots. */
 export const partitionOf = (id: string, count: number): number =>
-  count === 1 ? 0 : (fingerprint(id).h >>> 0) % count
+  count === 1 ? 0 : partitionOfPrint(fingerprint(id), count)
+
+export const partitionOfPrint = ({ h }: Fingerprint, count: number): number => (h >>> 0) % count

@@ -7,8 +7,7 @@ import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import type { FoundDocument, Row } from '../couch/rows.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import { inTurns, turnAfter } from '../waits/steps.js'
-import type { LargeDocument } from './large-document.js'
-import { compareContent, sameAttachments, sameLarge } from './same-content.js'
+import { compareContent, sameAttachments, sameLarge, sameLargeAttachments } from './same-content.js'
 import { isLarge, isLive, type LiveDocument, type SourceDocument } from './source.js'
 
 /** Rows of `_all_docs` in one request, without and with documents: a fault re-reads less than this. */
@@ -139,9 +138,14 @@ export class TargetView {
   }
 
   async isSame(document: SourceDocument, current: LiveDocument): Promise<boolean> {
-    if (isLarge(document)) return this.#isSameLarge(document, current)
+    if (isLarge(document)) return this.#read(() => sameLarge(this.#db, document, current))
     const comparison = await inTurns(compareContent(document, current))
-    if (comparison !== 'unknown') return comparison === 'same'
+    return comparison === 'unknown' ? this.hasSameAttachments(document, current) : comparison === 'same'
+  }
+
+  /** Compares attachments by their bytes, for which stubs do not tell enough. */
+  async hasSameAttachments(document: SourceDocument, current: LiveDocument): Promise<boolean> {
+    if (isLarge(document)) return this.#read(() => sameLargeAttachments(this.#db, document, current))
     // The document read now is no larger than those in memory already.
     const { id, rev } = current
     for await (const { doc } of this.#reader.read([{ id, rev }], { attachments: true }))
@@ -150,9 +154,9 @@ export class TargetView {
   }
 
   /** Attachments that cannot be read count as other ones. */
-  async #isSameLarge(document: LargeDocument, current: LiveDocument): Promise<boolean> {
+  async #read(compare: () => Promise<boolean>): Promise<boolean> {
     try {
-      return await sameLarge(this.#db, document, current)
+      return await compare()
     } catch (error) {
       if (!isReadFailure(error)) throw error
       await this.#reader.confirmAnswers(error)

@@ -110,7 +110,7 @@ async function restoreInto(
       source,
       target,
       database,
-      scope: everythingOf(database),
+      scope: Scope.ofAll(database),
       internalTypes: NONE,
       isOwn: () => false,
       keepTypes: NONE,
@@ -127,9 +127,6 @@ async function restoreInto(
     await report.stop()
   }
 }
-
-const everythingOf = (database: LogicalDatabase) =>
-  new Scope(database, { skip: {}, only: undefined, exclude: {} })
 
 /** Has documents compared by what they say, not by the revisions that they were given. */
 const asClaimed = (source: RestoreSource): RestoreSource => ({
@@ -150,7 +147,7 @@ async function compare(
 ): Promise<number> {
   const view = await TargetView.find(target, () => false)
   if (!view) return 0
-  const scope = everythingOf(database)
+  const scope = Scope.ofAll(database)
   const decider = new Decider(view, NONE, scope)
   const options = { source, database, scope, internalTypes: NONE, keepIds: NONE }
   let same = 0

@@ -36,6 +36,10 @@ export const ROOMS: Record<string, Room> = {
       'lossless'
     ]
   },
+  diff: {
+    files: ['lib/diff/', 'lib/json/differences.ts', 'lib/repository/unshared.ts'],
+    tests: ['diff-sides', 'diff', 'diff-histories']
+  },
   restore: {
     files: ['lib/restore/'],
     tests: [

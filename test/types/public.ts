@@ -12,6 +12,7 @@ import dbBackups, {
   type DatabaseSummary,
   type DbBackups,
   type DbBackupsOptions,
+  type DocumentDiff,
   type LogicalDatabase,
   dbBackups as named,
   OperationInProgressError,
@@ -255,6 +256,12 @@ export async function decorator(body: Readable): Promise<void> {
   // @ts-expect-error not every backup can be read from a byte on
   content.bodyFrom(1)
   expectType<{ ids: string[] }>().of(await operations.list())
+  for await (const diff of operations.diff('a', { against: 'now', databases: ['system'], values: true })) {
+    expectType<DocumentDiff>().of(diff)
+    expectType<'created' | 'changed' | 'deleted' | 'unknown'>().of(diff.change)
+  }
+  // @ts-expect-error what it is compared with is required
+  operations.diff('a', {})
   await operations.attach(id, 'name', Buffer.alloc(1), { contentType: 'text/plain' })
   // @ts-expect-error a number cannot be stored as it is
   await operations.attach(id, 'name', 1)

@@ -1,0 +1,111 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { DocumentDiff } from '../../types/diff.js'
+import { digestOfStream } from '../couch/digest.js'
+import { bodyDifferences } from '../json/differences.js'
+import { bodyBytes, type DocumentBytes } from '../json/document.js'
+import { type Attachment, attachmentsOf, compareAttachments } from '../restore/same-content.js'
+import { isLarge, type SourceDocument } from '../restore/source.js'
+import { inTurns } from '../waits/steps.js'
+import { ToldFields, toldDiff, toldUnknown } from './told.js'
+
+type Attachments = ReadonlyMap<string, Attachment>
+
+/** A live document to be compared, and what is known of its attachments. */
+export interface Comparable {
+  document: DocumentBytes
+  attachments: Attachments
+  /** Why it cannot be compared; only the id of `document` is known then. */
+  problem?: string
+}
+
+/** How differences are told. */
+export interface DiffForm {
+  database: LogicalDatabase
+  values: boolean
+}
+
+/** Returns what a document is compared by. The attachments of a large one are read. */
+export async function comparableOf(document: SourceDocument): Promise<Comparable> {
+  if (!isLarge(document)) return { document, attachments: await inTurns(attachmentsOf(document)) }
+  const { head, parts, problem } = document
+  if (problem) return { document: head, attachments: new Map(), problem: problem.message }
+  const attachments = new Map(await inTurns(attachmentsOf(head)))
+  for (const { name, length, open } of parts) {
+    const digest = await digestOfStream(open())
+    const { contentType } = attachments.get(name) as Attachment
+    attachments.set(name, { contentType, length, digest: () => digest, data: undefined })
+  }
+  return { document: head, attachments }
+}
+
+/**
+ * Compares two versions of a document. @returns `undefined` when they say the same
+ * @param sameAttachments compares attachments of which not enough is known
+ */
+export async function compareVersions(
+  before: Comparable,
+  after: Comparable,
+  { database, values }: DiffForm,
+  sameAttachments: () => Promise<boolean> = async () => false
+): Promise<DocumentDiff | undefined> {
+  const problem = before.problem ?? after.problem
+  if (problem !== undefined) return toldUnknown(database, before.document.id, problem)
+  const told = new ToldFields(values)
+  const sameBody = await inTurns(
+    bodyDifferences(before.document, after.document, (name, one, other) => told.add(name, one, other))
+  )
+  const compared = compareAttachments(before.attachments, after.attachments)
+  const same = compared === 'same' || (compared === 'unknown' && (await sameAttachments()))
+  if (sameBody && same) return undefined
+  if (!same) told.add(ATTACHMENTS, stubsOf(before), stubsOf(after))
+  const bytes = { before: await bytesOf(before), after: await bytesOf(after) }
+  return toldDiff(database, before.document.id, 'changed', bytes, told)
+}
+
+/** Tells of a document that only one of the two has. */
+export async function onlyIn(
+  side: 'before' | 'after',
+  comparable: Comparable,
+  { database, values }: DiffForm
+): Promise<DocumentDiff> {
+  const { document, problem } = comparable
+  if (problem !== undefined) return toldUnknown(database, document.id, problem)
+  const told = new ToldFields(values)
+  const add = (name: string, value: Uint8Array | undefined) =>
+    side === 'before' ? told.add(name, value, undefined) : told.add(name, undefined, value)
+  if (values) {
+    await inTurns(bodyDifferences(document, NOTHING, add))
+    if (comparable.attachments.size > 0) add(ATTACHMENTS, stubsOf(comparable))
+  }
+  const change = side === 'before' ? 'deleted' : 'created'
+  return toldDiff(database, document.id, change, { [side]: await bytesOf(comparable) }, told)
+}
+
+const ATTACHMENTS = '_attachments'
+
+/** A document without members. */
+const NOTHING: DocumentBytes = {
+  bytes: Buffer.from('{}'),
+  id: '',
+  rev: undefined,
+  type: undefined,
+  deleted: false,
+  attachments: undefined,
+  conflicts: 0
+}
+
+async function bytesOf({ document, attachments }: Comparable): Promise<number> {
+  let sum = await inTurns(bodyBytes(document))
+  for (const { length = 0 } of attachments.values()) sum += length
+  return sum
+}
+
+/** Returns what is told as the value of attachments, as JSON; `undefined` where there are none. */
+function stubsOf({ attachments }: Comparable): Uint8Array | undefined {
+  if (attachments.size === 0) return undefined
+  const stubs = [...attachments].map(([name, { contentType, length }]) => [
+    name,
+    { content_type: contentType, length }
+  ])
+  return Buffer.from(JSON.stringify(Object.fromEntries(stubs)))
+}

@@ -1,0 +1,41 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { DocumentDiff } from '../../types/diff.js'
+import { fingerprint } from '../ids/fingerprint.js'
+import { INTERNAL_TYPES } from '../own-documents.js'
+import { compareSides } from './compare-sides.js'
+import type { ComparedBackup } from './compared-backup.js'
+import { toldUnknown } from './told.js'
+import { unreadDocuments } from './unread.js'
+
+interface DiffBackupsOptions {
+  databases: readonly LogicalDatabase[]
+  values: boolean
+}
+
+/** Tells how one backup differs from a later or earlier one. @throws DamagedBackupError, CouchError */
+export async function* diffBackups(
+  before: ComparedBackup,
+  after: ComparedBackup,
+  { databases, values }: DiffBackupsOptions
+): AsyncGenerator<DocumentDiff> {
+  for (const database of databases) {
+    if (!before.tellsOf(database) || !after.tellsOf(database)) continue
+    const unread = new Set<string>()
+    for (const backup of [before, after]) {
+      for (const { id, reason } of unreadDocuments(backup.id, backup.about(database))) {
+        if (!unread.has(printOf(id))) yield toldUnknown(database, id, reason)
+        unread.add(printOf(id))
+      }
+    }
+    const excluded = [before, after].flatMap((backup) => backup.about(database).excluded_types ?? [])
+    yield* compareSides(before.side(database, after), after.side(database, before), {
+      database,
+      values,
+      leftOut: new Set([...INTERNAL_TYPES, ...excluded]),
+      isUnread: (print) => unread.size > 0 && unread.has(textOf(print))
+    })
+  }
+}
+
+const textOf = ({ h, l }: { h: number; l: number }) => `${h >>> 0} ${l >>> 0}`
+const printOf = (id: string): string => textOf(fingerprint(id))

@@ -1,0 +1,213 @@
+import { createHash, randomBytes } from 'node:crypto'
+import type { LogicalDatabase } from '../../types/databases.js'
+import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
+import { type DocumentBytes, documentSteps, idOf } from '../json/document.js'
+import { MemberCursor } from '../json/members.js'
+import type { LargeDocumentBytes } from '../repository/stored-documents.js'
+import type { UnsharedDocuments } from '../repository/unshared.js'
+import { headMemory, type LargeDocument } from '../restore/large-document.js'
+import { isLarge, type RestoreSource, type SourceDocument } from '../restore/source.js'
+import { spooledLarge } from '../restore/stored-source.js'
+import type { Spool } from '../spool/spool.js'
+import { inTurnsIfLong } from '../waits/steps.js'
+import { type Comparable, comparableOf } from './compare.js'
+
+/** A document of a backup that is compared. Valid until the next group is asked for. */
+export interface SideDocument {
+  readonly print: Fingerprint
+  /** A print of all but the revision, in which documents that are the same may differ. Absent where it is not known. */
+  readonly state: Fingerprint | undefined
+  /** Returns it to be compared at once. */
+  read(): Promise<Comparable>
+  /** Returns it to be compared later, in memory of its own, and the bytes that it takes. */
+  hold(): Promise<Held>
+}
+
+export interface Held {
+  id: string
+  bytes: number
+  read(): Promise<Comparable>
+}
+
+/** Documents that lie together, in a chunk that has a number. */
+export interface SideGroup {
+  chunk: number
+  documents: AsyncIterable<SideDocument[]>
+}
+
+/** The documents of one database of a backup that may differ from those of another. */
+export interface Side {
+  /** At most so many. */
+  readonly documents: number
+  /** Bytes that they take when all are held, or more. */
+  readonly bytes: number
+  /** Yields the groups of the chunks that are wanted, each valid until the next is asked for. */
+  groups(wanted: (chunk: number) => boolean): AsyncIterable<SideGroup>
+}
+
+/** Bytes that a held document takes beside its own. */
+const HELD = 400
+
+export const NO_SIDE: Side = {
+  documents: 0,
+  bytes: 0,
+  async *groups() {}
+}
+
+/** Reads what a stored backup does not share with another. */
+export function storedSide(unshared: UnsharedDocuments, spool: () => Spool): Side {
+  const memory = headMemory()
+  return {
+    documents: unshared.documents,
+    bytes: unshared.bytes + HELD * unshared.documents,
+    async *groups(wanted) {
+      for await (const group of unshared.groups(wanted)) {
+        const documents =
+          group.kind === 'large' ? largeDocument(group, spool(), memory) : linesOf(group.counting())
+        yield { chunk: group.chunk, documents }
+      }
+    }
+  }
+}
+
+async function* linesOf(groups: AsyncIterable<Buffer[]>): AsyncGenerator<SideDocument[]> {
+  for await (const lines of groups) yield lines.map((line) => new LineDocument(line))
+}
+
+async function* largeDocument(
+  group: LargeDocumentBytes,
+  spool: Spool,
+  memory: ReturnType<typeof headMemory>
+): AsyncGenerator<SideDocument[]> {
+  yield [new StoredLarge(group, spool, memory)]
+}
+
+/** Reads all of a backup that was spooled. */
+export function spooledSide(source: RestoreSource, database: LogicalDatabase): Side {
+  return {
+    documents: source.count(database),
+    // It is not known: they are not held all at once.
+    bytes: Number.POSITIVE_INFINITY,
+    async *groups(wanted) {
+      if (wanted(0)) yield { chunk: 0, documents: sourceDocuments(source, database) }
+    }
+  }
+}
+
+async function* sourceDocuments(
+  source: RestoreSource,
+  database: LogicalDatabase
+): AsyncGenerator<SideDocument[]> {
+  for (const design of [false, true])
+    for await (const group of source.documents(database, design))
+      yield group
+        .filter((document) => isLarge(document) || !document.deleted)
+        .map((document) => new ReadDocument(document))
+}
+
+/** A document as a line of a chunk. */
+class LineDocument implements SideDocument {
+  readonly print: Fingerprint
+  readonly #id: string
+  readonly #line: Buffer
+
+  constructor(line: Buffer) {
+    this.#id = idOf(line)
+    this.#line = line
+    this.print = fingerprint(this.#id)
+  }
+
+  get state(): Fingerprint {
+    return stateOf(this.#line)
+  }
+
+  read(): Promise<Comparable> {
+    return parsed(this.#line)
+  }
+
+  async hold(): Promise<Held> {
+    const line = Buffer.from(this.#line)
+    return { id: this.#id, bytes: line.length + HELD, read: () => parsed(line) }
+  }
+}
+
+const parsed = async (line: Buffer): Promise<Comparable> =>
+  comparableOf(await inTurnsIfLong(line, documentSteps(line)))
+
+/** A document of a spooled backup. */
+class ReadDocument implements SideDocument {
+  readonly print: Fingerprint
+  readonly #document: SourceDocument
+
+  constructor(document: SourceDocument) {
+    this.#document = document
+    this.print = fingerprint((isLarge(document) ? document.head : document).id)
+  }
+
+  get state(): Fingerprint | undefined {
+    return isLarge(this.#document) ? undefined : stateOf(this.#document.bytes)
+  }
+
+  read(): Promise<Comparable> {
+    return comparableOf(this.#document)
+  }
+
+  hold(): Promise<Held> {
+    return held(this.#document)
+  }
+}
+
+/** A stored document that is too large for memory: read when it is compared. */
+class StoredLarge implements SideDocument {
+  readonly print: Fingerprint
+  readonly state = undefined
+  readonly #stored: LargeDocumentBytes
+  readonly #spool: Spool
+  readonly #memory: ReturnType<typeof headMemory>
+
+  constructor(stored: LargeDocumentBytes, spool: Spool, memory: ReturnType<typeof headMemory>) {
+    this.print = fingerprint(stored.key)
+    this.#stored = stored
+    this.#spool = spool
+    this.#memory = memory
+  }
+
+  read(): Promise<Comparable> {
+    return this.#use(comparableOf)
+  }
+
+  hold(): Promise<Held> {
+    return this.#use(held)
+  }
+
+  async #use<T>(use: (document: LargeDocument) => Promise<T>): Promise<T> {
+    for await (const document of spooledLarge(this.#stored, this.#spool, this.#memory))
+      return await use(document)
+    throw new Error('a document was not spooled')
+  }
+}
+
+/** Copies what a document is compared by; of a large one's attachments, what was read of them. */
+async function held(document: SourceDocument): Promise<Held> {
+  const { attachments, problem, document: read } = await comparableOf(document)
+  const copy: DocumentBytes = { ...read, bytes: Buffer.from(read.bytes) }
+  const bytes = copy.bytes.length + HELD * (1 + attachments.size)
+  // Attachments in memory are found again in the copy.
+  if (!isLarge(document)) return { id: copy.id, bytes, read: () => comparableOf(copy) }
+  return { id: copy.id, bytes, read: async () => ({ document: copy, attachments, problem }) }
+}
+
+/** A key of this process: nobody can choose documents whose prints collide. */
+const KEY = randomBytes(16)
+
+/** Returns a print of a document without its revision, if that stands where CouchDB sends it: behind the id. */
+function stateOf(bytes: Uint8Array): Fingerprint {
+  const hash = createHash('sha256').update(KEY)
+  const cursor = new MemberCursor(bytes)
+  cursor.next()
+  if (cursor.next() && cursor.key() === '_rev')
+    hash.update(bytes.subarray(0, cursor.keyStart)).update(bytes.subarray(cursor.valueEnd))
+  else hash.update(bytes)
+  const digest = hash.digest()
+  return { h: digest.readUInt32LE(0), l: digest.readUInt32LE(4) }
+}

@@ -1,0 +1,68 @@
+import { toBuffer } from '../bytes/views.js'
+import { fingerprint } from '../ids/fingerprint.js'
+import { FingerprintTable } from '../ids/fingerprint-table.js'
+import type { Steps } from '../waits/steps.js'
+import { type DocumentBytes, nextOfBody, valueAt } from './document.js'
+import { MemberCursor } from './members.js'
+import { sameValue } from './same-value.js'
+
+/** Is given a member that differs, with its value in each document that has it: views of the documents. */
+export type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | undefined) => void
+
+/**
+ * Finds the members that differ between two live documents, besides id, revision and attachments.
+ * @returns whether the documents say the same: they have no such members, and stand in one order
+ */
+export function* bodyDifferences(a: DocumentBytes, b: DocumentBytes, found: OnDifference): Steps<boolean> {
+  const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
+  let same = true
+  for (;;) {
+    const [key, otherKey] = [yield* nextOfBody(one), yield* nextOfBody(other)]
+    if (key !== otherKey) {
+      yield* differencesByName([one, key], [other, otherKey], found)
+      return false
+    }
+    if (key === undefined) return same
+    if (yield* sameValue(valueAt(one), valueAt(other))) continue
+    same = false
+    found(key, valueAt(one), valueAt(other))
+  }
+}
+
+/** A cursor, and the name of the member where it stands. */
+type Standing = [MemberCursor, string | undefined]
+
+/** Words of an entry: a fingerprint of the name, the bounds of the value, and a mark. */
+const WORDS = 5
+const UNMATCHED = 1
+const MATCHED = 2
+
+/** Compares the members from two places on by their names. Holds 20 bytes for each. */
+function* differencesByName(
+  [one, name]: Standing,
+  [other, otherName]: Standing,
+  found: OnDifference
+): Steps<void> {
+  const others = new FingerprintTable(WORDS)
+  for (let key = otherName; key !== undefined; key = yield* nextOfBody(other)) {
+    const place = others.place(fingerprint(key))
+    const values = [other.valueStart, other.valueEnd, UNMATCHED]
+    for (const [i, value] of values.entries()) others.setWord(place, i + 2, value)
+  }
+  for (let key = name; key !== undefined; key = yield* nextOfBody(one)) {
+    const place = others.find(fingerprint(key))
+    if (!others.isUsed(place)) {
+      found(key, valueAt(one), undefined)
+      continue
+    }
+    others.setWord(place, 4, MATCHED)
+    const match = toBuffer(other.bytes).subarray(others.word(place, 2), others.word(place, 3))
+    if (!(yield* sameValue(valueAt(one), match))) found(key, valueAt(one), match)
+  }
+  const again = new MemberCursor(other.bytes)
+  for (let key = yield* nextOfBody(again); key !== undefined; key = yield* nextOfBody(again)) {
+    const place = others.find(fingerprint(key))
+    const isLast = others.word(place, 2) === again.valueStart
+    if (others.word(place, 4) === UNMATCHED && isLast) found(key, undefined, valueAt(again))
+  }
+}

@@ -1,0 +1,84 @@
+import { DamagedBackupError } from '../errors.js'
+import { OrdinalSet } from '../ids/ordinal-set.js'
+import { sharedTurn } from '../waits/steps.js'
+import { type ChunkEntry, liveBytes, liveDocuments } from './layout.js'
+import { linesOf } from './line-set.js'
+import type { LargeDocumentBytes, StoredLines } from './stored-documents.js'
+
+/** A chunk with documents that another backup does not hold as the same lines. */
+export interface UnsharedChunk {
+  entry: ChunkEntry
+  /** The lines that count here and not there; absent where the other does not list the chunk: all that count. */
+  lines?: OrdinalSet
+  documents: number
+  /** Bytes of these lines, or more. */
+  bytes: number
+}
+
+/** Documents of one chunk, which has a number in {@link UnsharedDocuments}. */
+export type UnsharedGroup = { chunk: number } & (Pick<StoredLines, 'kind' | 'counting'> | LargeDocumentBytes)
+
+/** The documents of a database that a backup does not hold as the same lines of chunks as another does. */
+export class UnsharedDocuments {
+  /** At most so many. */
+  readonly documents: number
+  /** At most so many bytes of lines. */
+  readonly bytes: number
+  /** Yields the groups of the chunks that are wanted by their numbers, each valid until the next is asked for. */
+  readonly groups: (wanted: (chunk: number) => boolean) => AsyncGenerator<UnsharedGroup>
+
+  constructor(chunks: readonly UnsharedChunk[], groups: UnsharedDocuments['groups']) {
+    this.documents = chunks.reduce((sum, { documents }) => sum + documents, 0)
+    this.bytes = chunks.reduce((sum, { bytes }) => sum + bytes, 0)
+    this.groups = groups
+  }
+}
+
+/** Finds the chunks of a backup of which not all lines that count do so in another backup as well. */
+export function unsharedChunks(
+  chunks: readonly ChunkEntry[],
+  others: readonly ChunkEntry[]
+): UnsharedChunk[] {
+  const listed = new Map(others.map((entry) => [entry.id, entry]))
+  return chunks.flatMap((entry) => {
+    const other = listed.get(entry.id)
+    if (other?.sha256 !== entry.sha256)
+      return [{ entry, documents: liveDocuments(entry), bytes: liveBytes(entry) }]
+    const lines = linesDeadIn(other, entry)
+    const bytes = Math.min(liveBytes(entry), other.dead?.raw ?? 0)
+    return lines.size === 0 ? [] : [{ entry, lines, documents: lines.size, bytes }]
+  })
+}
+
+/** Returns the lines that do not count by one entry of a chunk, but by another. */
+function linesDeadIn(entry: ChunkEntry, other: ChunkEntry): OrdinalSet {
+  const lines = new OrdinalSet()
+  if (!entry.dead || entry.dead.lines === other.dead?.lines) return lines
+  const [dead, alsoDead] = [linesOf(entry, entry.dead.lines), linesOf(other, other.dead?.lines)]
+  for (let line = 0; line < entry.docs; line++) if (dead.has(line) && !alsoDead.has(line)) lines.add(line)
+  return lines
+}
+
+const NEWLINE = 0x0a
+/** Lines that are passed in one step. */
+const STEP = 2000
+
+/** Yields some lines of a chunk, without their ends. @throws DamagedBackupError when lines are missing */
+export async function* pickedLines(
+  entry: ChunkEntry,
+  bytes: Buffer,
+  lines: OrdinalSet
+): AsyncGenerator<Buffer[]> {
+  const picked: Buffer[] = []
+  let line = 0
+  for (let start = 0; start < bytes.length; line++) {
+    const found = bytes.indexOf(NEWLINE, start)
+    const end = found < 0 ? bytes.length : found
+    if (lines.has(line)) picked.push(bytes.subarray(start, end))
+    start = end + 1
+    if (line % STEP === STEP - 1) await sharedTurn()
+  }
+  if (line !== entry.docs)
+    throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
+  yield picked
+}
