@@ -36,6 +36,11 @@ export class StoredBackups {
     return summaryOf(await this.#databases.repository.get(id))
   }
 
+  /** @throws InvalidParameterError, BackupNotFoundError */
+  async find(id: string): Promise<void> {
+    await this.#databases.repository.find(id)
+  }
+
   list(): Promise<readonly string[]> {
     return this.#databases.repository.list()
   }

@@ -1,9 +1,11 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
+import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import type { StubMembers } from '../json/attachments.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
+import { kindOfStorage } from './header-storage.js'
 import { beganAt } from './ids.js'
 import { contentDigest, LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
@@ -43,6 +45,8 @@ export class LoadedBackup {
   readonly attachments: ReadonlyMap<string, Appended>
   readonly #store: Store
   readonly #head: Head
+  /** See {@link kindOfStorage}; athena's backups have no storage. */
+  readonly #kind: 'legacy' | ReturnType<typeof kindOfStorage>
 
   constructor(store: Store, head: Head) {
     const { _id, _rev, _attachments = {}, storage, ...told } = head
@@ -54,6 +58,7 @@ export class LoadedBackup {
     )
     this.#store = store
     this.#head = head
+    this.#kind = storage === undefined ? 'legacy' : kindOfStorage(storage)
   }
 
   /** Returns the same backup, read as `client` reads. */
@@ -63,18 +68,24 @@ export class LoadedBackup {
 
   /** Whether athena made it: one document with the documents inside. */
   get isLegacy(): boolean {
-    return !this.#head.storage
+    return this.#kind === 'legacy'
   }
 
   /** Whether it is of the layout that this version writes. */
   get isCurrent(): boolean {
-    return this.#head.storage?.layout === LAYOUT
+    return this.#kind === 'known' && this.#head.storage?.layout === LAYOUT
   }
 
-  /** Whether this version can read it. */
-  get isKnown(): boolean {
-    const { storage } = this.#head
-    return !storage || storage.layout <= LAYOUT
+  /** Whether a later version made it: it may list anything, in a way that is not known. */
+  get isLater(): boolean {
+    return this.#kind === 'later'
+  }
+
+  /** @throws UnknownLayoutError, DamagedBackupError where nothing but its removal can be asked of it */
+  checkReadable(): void {
+    if (this.isLater) throw new UnknownLayoutError(this.id)
+    if (this.#kind === 'damaged')
+      throw new DamagedBackupError('header', this.id, 'is damaged: its storage is not as it was written')
   }
 
   /** Returns whether it is of the sources with this system database: only their lease tells if it runs. */
@@ -84,13 +95,14 @@ export class LoadedBackup {
 
   /** Real name of the system database of its sources; earlier versions and athena did not tell. */
   get system(): string | undefined {
-    return this.#head.storage?.system
+    const { system } = (this.#head.storage ?? {}) as { system?: unknown }
+    return typeof system === 'string' ? system : undefined
   }
 
   /** Whether it is complete, and can be restored. */
   get isGood(): boolean {
     const { in_progress: running, error } = this.header
-    return !running && !error
+    return !running && !error && this.#kind !== 'damaged'
   }
 
   /** When it began, by the clock of its instance, in milliseconds since the epoch. */
@@ -117,9 +129,9 @@ export class LoadedBackup {
     return sha256 === contentDigest(this.header.dbs, databases)
   }
 
-  /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */
+  /** Returns what the next backup can be based on of one database; `undefined` where its header tells nothing for it. */
   base(database: LogicalDatabase): BaseDocuments | undefined {
-    return this.#head.storage && BaseDocuments.of(this.#store, this.#stored, database)
+    return this.isCurrent ? BaseDocuments.of(this.#store, this.#stored, database) : undefined
   }
 
   /** Finds what it holds of one database, or `null`. @throws DamagedBackupError */

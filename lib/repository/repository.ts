@@ -1,6 +1,6 @@
 import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase, type Revision } from '../couch/database.js'
-import { BackupNotFoundError, InvalidParameterError, ReservedIdError, UnknownLayoutError } from '../errors.js'
+import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
@@ -142,14 +142,23 @@ export class Repository {
     return head && new LoadedBackup(this.#store, head)
   }
 
-  /** Reads a named header. @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
+  /**
+   * Reads a named header, of a backup that can be read.
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DamagedBackupError
+   */
   async get(id: string): Promise<LoadedBackup> {
+    const loaded = await this.find(id)
+    loaded.checkReadable()
+    return loaded
+  }
+
+  /** Reads a named header, whatever it is like. @throws InvalidParameterError, BackupNotFoundError */
+  async find(id: string): Promise<LoadedBackup> {
     if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
     }
     const loaded = await this.load(id)
     if (!loaded) throw new BackupNotFoundError(id)
-    if (!loaded.isKnown) throw new UnknownLayoutError(id)
     return loaded
   }
 
