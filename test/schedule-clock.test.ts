@@ -167,6 +167,37 @@ t.test('a clock that was years ahead stops no schedule', async (t) => {
   t.equal(plan.look(now), Date.parse('2027-01-01T01:00Z'))
 })
 
+t.test('the next run is told with its jitter before it is due, and begins then', (t) => {
+  const chances = [0.5, 0.25, 0.75]
+  const plan = new Plan(new DueTimes('0 * * * *', 'UTC'), 10 * MINUTE, () => chances.shift() ?? 0)
+  const noon = Date.parse('2027-05-01T12:00Z')
+  plan.look(noon)
+  plan.look(noon + 5 * MINUTE)
+  plan.over(noon)
+  const next = noon + HOUR + 2.5 * MINUTE
+  t.equal(plan.next(noon + 10 * MINUTE), next)
+  t.equal(plan.next(noon + 20 * MINUTE), next, 'it is drawn once')
+  t.equal(plan.look(noon + HOUR), undefined)
+  t.equal(plan.next(noon + HOUR), next)
+  t.equal(plan.look(next), noon + HOUR)
+  t.end()
+})
+
+t.test('after a clock that was hours ahead, the next run is the first that has not been', (t) => {
+  const plan = new Plan(new DueTimes('0 * * * *', 'UTC'), 0)
+  const wrong = Date.parse('2027-05-02T08:00Z')
+  plan.over(plan.look(wrong)!)
+  let now = wrong - 20 * HOUR
+  const next = plan.next(now)
+  t.equal(next, wrong + HOUR)
+  for (; now < next; now += plan.wait(now)) {
+    if (plan.look(now) !== undefined) throw new Error(`${iso(now)} has been`)
+    if (plan.next(now) !== next) throw new Error(`${iso(now)} tells another time`)
+  }
+  t.equal(plan.look(now), next, 'it runs when it was told')
+  t.end()
+})
+
 for (const [what, cron, noon] of [
   ['is left out', '30 2 * * *', '2027-03-27T12:00Z'],
   ['comes twice', '30 2 * * *', '2027-10-30T12:00Z']

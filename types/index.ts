@@ -49,7 +49,7 @@ export interface ScheduleState {
   timezone: string
   /**
    * When it next sees to a backup, in milliseconds since the epoch, its jitter or the wait after a failure included. Past
-   * while it does so.
+   * while it does so. After a clock that was less than a day ahead, the first time that has not been seen to.
    */
   next: number
   /** The last run that this instance saw to. Absent until there is one. */

@@ -155,7 +155,7 @@ export class Operations implements DbBackups {
   }
 
   async remove(id: string): Promise<RemovedBackups> {
-    await this.#answer(() => this.#now().stored.require(id))
+    await this.#answer(() => this.#now().stored.find(id))
     const { removed, freed_bytes, parts, orphans } = await this.#prune(removalOf(id))
     return { removed, freed_bytes, parts, orphans }
   }

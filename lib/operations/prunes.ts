@@ -250,7 +250,7 @@ async function candidatesIn(
 ): Promise<Candidate[]> {
   const candidates: Candidate[] = []
   await repository.each((backup) => {
-    if (!backup.isKnown) throw new UnknownLayoutError(backup.id)
+    if (backup.isLater) throw new UnknownLayoutError(backup.id)
     candidates.push(candidateOf(backup, names, underLease))
   })
   return candidates.sort((a, b) => a.at - b.at)
@@ -277,7 +277,7 @@ function stateOf(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Ca
     const isLeft = isLegacy ? Date.now() - backup.beganAt > LONGEST_OF_ATHENA : alone
     return isLeft ? 'failed' : 'running'
   }
-  if (header.error || (isLegacy && !holdsAll(backup, names))) return 'failed'
+  if (!backup.isComplete || (isLegacy && !holdsAll(backup, names))) return 'failed'
   return backup.isGood ? 'good' : 'damaged'
 }
 

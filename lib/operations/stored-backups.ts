@@ -36,8 +36,8 @@ export class StoredBackups {
     return summaryOf(await this.#databases.repository.get(id))
   }
 
-  /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
-  async require(id: string): Promise<void> {
+  /** @throws InvalidParameterError, BackupNotFoundError */
+  async find(id: string): Promise<void> {
     await this.#databases.repository.find(id)
   }
 

@@ -2,6 +2,7 @@ import type { DamagedBackup, LastVerification } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
+import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import type { StubMembers } from '../json/attachments.js'
 import { type Keys, NO_KEYS } from '../seal/keyring.js'
 import { BaseDocuments } from './base.js'
@@ -9,15 +10,9 @@ import { ChunkReader } from './chunk-reader.js'
 import { DatabaseCheck } from './database-check.js'
 import type { OnFinding } from './findings.js'
 import { type OpenedHeader, openHeader } from './header-seal.js'
+import { kindOfStorage } from './header-storage.js'
 import { beganAt } from './ids.js'
-import {
-  contentDigest,
-  LAYOUT,
-  PLAIN_LAYOUT,
-  SEALED_LAYOUT,
-  type Store,
-  type StoredHeader
-} from './layout.js'
+import { contentDigest, PLAIN_LAYOUT, SEALED_LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** What a header tells its readers. Those of backups that athena made may hold anything. */
@@ -58,6 +53,8 @@ export class LoadedBackup {
   readonly #store: Store
   readonly #head: Head
   readonly #opened: OpenedHeader | undefined
+  /** See {@link kindOfStorage}; athena's backups have no storage. */
+  readonly #kind: 'legacy' | ReturnType<typeof kindOfStorage>
 
   /** @param opened what a sealed header tells, once it is opened */
   constructor(store: Store, head: Head, opened?: OpenedHeader) {
@@ -72,6 +69,7 @@ export class LoadedBackup {
     )
     this.#store = store
     this.#head = head
+    this.#kind = storage === undefined ? 'legacy' : kindOfStorage(storage)
   }
 
   /** Returns the same backup, read as `client` reads. */
@@ -100,18 +98,24 @@ export class LoadedBackup {
 
   /** Whether athena made it: one document with the documents inside. */
   get isLegacy(): boolean {
-    return !this.#head.storage
+    return this.#kind === 'legacy'
   }
 
   /** Whether it is of a layout that this version writes. */
   get isCurrent(): boolean {
-    return [PLAIN_LAYOUT, SEALED_LAYOUT].includes(this.#head.storage?.layout ?? 0)
+    return this.#kind === 'known' && [PLAIN_LAYOUT, SEALED_LAYOUT].includes(this.#head.storage?.layout ?? 0)
   }
 
-  /** Whether this version can read it. */
-  get isKnown(): boolean {
-    const { storage } = this.#head
-    return !storage || storage.layout <= LAYOUT
+  /** Whether a later version made it: it may list anything, in a way that is not known. */
+  get isLater(): boolean {
+    return this.#kind === 'later'
+  }
+
+  /** @throws UnknownLayoutError, DamagedBackupError where nothing but its removal can be asked of it */
+  checkReadable(): void {
+    if (this.isLater) throw new UnknownLayoutError(this.id)
+    if (this.#kind === 'damaged')
+      throw new DamagedBackupError('header', this.id, 'is damaged: its storage is not as it was written')
   }
 
   /** Returns whether it is of the sources with this system database: only their lease tells if it runs. */
@@ -121,7 +125,8 @@ export class LoadedBackup {
 
   /** Real name of the system database of its sources; earlier versions and athena did not tell. */
   get system(): string | undefined {
-    return this.#head.storage?.system
+    const { system } = (this.#head.storage ?? {}) as { system?: unknown }
+    return typeof system === 'string' ? system : undefined
   }
 
   /** Whether it was made to take a restore back: it may lack databases that were lost, and are being restored. */
@@ -132,7 +137,7 @@ export class LoadedBackup {
   /** Whether it has ended without an error. */
   get isComplete(): boolean {
     const { in_progress: running, error } = this.header
-    return !running && !error
+    return !running && !error && this.#kind !== 'damaged'
   }
 
   /** Whether it is complete, and its documents are not known to be damaged. */
@@ -191,21 +196,23 @@ export class LoadedBackup {
 
   /** Reads what is listed of a database, to check it; `null` where nothing is. */
   async check(database: LogicalDatabase, onFinding: OnFinding): Promise<DatabaseCheck | null> {
-    const { db, codec } = this.#store
-    return DatabaseCheck.open(new ChunkReader(db, codec), this.#stored, database, onFinding)
+    return DatabaseCheck.open(this.#reader(database), this.#stored, database, onFinding)
   }
 
-  /** Returns what the next backup can be based on of one database; `undefined` where the header tells nothing. */
+  /** Returns what the next backup can be based on of one database; `undefined` where its header tells nothing for it. */
   base(database: LogicalDatabase): BaseDocuments | undefined {
-    return this.#head.storage && BaseDocuments.of(this.#store, this.#stored, database, this.keys)
+    return this.isCurrent ? BaseDocuments.of(this.#store, this.#stored, database, this.keys) : undefined
   }
 
   /** Finds what it holds of one database, or `null`. @throws DamagedBackupError */
   async documents(database: LogicalDatabase): Promise<StoredDocuments | null> {
     if (this.isLegacy) return null
+    return StoredDocuments.open(this.#reader(database), this.#stored, database)
+  }
+
+  #reader(database: LogicalDatabase): ChunkReader {
     const { db, codec } = this.#store
-    const reader = new ChunkReader(db, codec, { database, keys: this.keys })
-    return StoredDocuments.open(reader, this.#stored, database)
+    return new ChunkReader(db, codec, { database, keys: this.keys })
   }
 
   /** Returns the bytes of a database's lines; `undefined` when some lines do not count. */

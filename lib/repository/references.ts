@@ -5,8 +5,8 @@ import { fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
 import { isBackupId, makerOf } from '../own-documents.js'
 import { sharedTurn } from '../waits/steps.js'
+import { databasesListed, kindOfStorage } from './header-storage.js'
 import { BACKUP_RANGE } from './ids.js'
-import { LAYOUT } from './layout.js'
 import { entryGroups } from './manifests.js'
 import { readHeader } from './read-header.js'
 
@@ -101,22 +101,21 @@ async function* listedBy(db: CouchDatabase, header: string): AsyncGenerator<read
 
 async function* readListed(db: CouchDatabase, header: string): AsyncGenerator<readonly { id: string }[]> {
   const head = await readHeader(db, header)
-  if (!head?.storage) return
-  if (!(head.storage.layout <= LAYOUT)) throw new UnknownLayoutError(header)
-  for (const stored of Object.values(head.storage.databases ?? {})) {
-    const { manifests, chunks, superseded, index = [] } = stored ?? {}
-    if (!areEntries(manifests, chunks, superseded, index))
-      throw new DamagedBackupError('header', header, 'does not list its chunks')
-    yield manifests
+  if (!head || head.storage === undefined) return
+  if (kindOfStorage(head.storage) === 'later') throw new UnknownLayoutError(header)
+  const databases = databasesListed(head.storage)
+  if (!databases) {
+    // A backup that failed holds nothing.
+    if (head.error) return
+    throw new DamagedBackupError('header', header, 'does not list its chunks')
+  }
+  for (const stored of databases) {
+    yield stored.manifests
     yield* entryGroups(db, stored)
-    yield superseded
-    yield index
+    yield stored.superseded
+    yield stored.index ?? []
   }
 }
-
-/** Checks what somebody may have written into a header by hand. */
-const areEntries = (...lists: unknown[]): boolean =>
-  lists.every((list) => Array.isArray(list) && list.every((entry) => typeof entry?.id === 'string'))
 
 /** Returns whether a header itself is why it could not be read: another attempt would find the same. */
 export const isOfHeader = (error: unknown): error is Error =>

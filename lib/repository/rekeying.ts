@@ -158,7 +158,7 @@ export class Rekeying {
     const head = await this.#find(id)
     if (!head) return
     const loaded = new LoadedBackup(this.#store, head)
-    if (!loaded.isKnown) throw new UnknownLayoutError(id)
+    loaded.checkReadable()
     if (!loaded.isCurrent)
       throw new DamagedBackupError('header', id, 'is of an earlier layout, which cannot be sealed')
     const opened = await openHeader(head, this.#store.keyring)

@@ -3,7 +3,7 @@ import { type CouchDatabase, isReplicated, type Revision } from '../couch/databa
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
 import { PART_RANGES } from './ids.js'
-import type { HeaderDocument, Store } from './layout.js'
+import { type HeaderDocument, LAYOUT, type Store } from './layout.js'
 import type { Head } from './loaded-backup.js'
 import { deleteParts, groupsOf, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
@@ -114,7 +114,7 @@ export class Removal {
       const head = await readHeader(this.#db, id)
       // Gone: somebody else was faster, or the answer to an earlier attempt was lost.
       if (!head) return latest
-      latest = { ...head, bytes: head.storage ? 0 : ((await this.#db.size(id)) ?? 0) }
+      latest = { ...head, bytes: head.storage === undefined ? ((await this.#db.size(id)) ?? 0) : 0 }
       try {
         if (!this.#options.dryRun) await this.#replace(head)
         this.#makers.set(id, 'removed')
@@ -137,11 +137,11 @@ export class Removal {
 
   /** Puts the mark in place of a header: no list or get shows the backup, and its attachments go. */
   async #replace({ _id, _rev, storage }: Head): Promise<void> {
-    if (!storage) {
+    if (storage === undefined) {
       await this.#db.delete(_id, _rev)
       return this.#deleteVersions(_id)
     }
-    const marked = { layout: storage.layout, system: this.#options.system }
+    const marked = { layout: LAYOUT, system: this.#options.system }
     await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked })
   }
 

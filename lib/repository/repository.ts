@@ -1,6 +1,6 @@
 import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase, type Revision } from '../couch/database.js'
-import { BackupNotFoundError, InvalidParameterError, ReservedIdError, UnknownLayoutError } from '../errors.js'
+import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
@@ -145,20 +145,25 @@ export class Repository {
     return head && new LoadedBackup(this.#store, head)
   }
 
-  /** Reads a named header, and does not open it. @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError */
+  /** Reads a named header, whatever it is like, and does not open it. @throws InvalidParameterError, BackupNotFoundError */
   async find(id: string): Promise<LoadedBackup> {
     if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
     }
     const loaded = await this.load(id)
     if (!loaded) throw new BackupNotFoundError(id)
-    if (!loaded.isKnown) throw new UnknownLayoutError(id)
     return loaded
   }
 
-  /** Reads and opens a named backup. @throws what `find` does, and LoadedBackup.open */
+  /** Reads and opens a named backup. @throws what `find` does, UnknownLayoutError, and LoadedBackup.open */
   async get(id: string): Promise<LoadedBackup> {
-    return (await this.find(id)).open()
+    return (await this.#readable(id)).open()
+  }
+
+  async #readable(id: string): Promise<LoadedBackup> {
+    const loaded = await this.find(id)
+    loaded.checkReadable()
+    return loaded
   }
 
   /** Whether what is written is sealed. */
@@ -255,7 +260,7 @@ export class Repository {
 
   /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
   appender(limits: AppendLimits, wait: number): Appender {
-    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.find(id) }
+    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.#readable(id) }
     return new Appender(target, limits, wait)
   }
 }

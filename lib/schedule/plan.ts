@@ -30,6 +30,8 @@ export class Plan {
   /** The latest due time that is over. */
   #over: number | undefined
   #pending: Pending | undefined
+  /** By how much a due time is late by chance, drawn before it comes: {@link next} tells it. */
+  #late: { due: number; ms: number } | undefined
 
   /** @param jitter milliseconds @param random returns a number from 0 to 1 */
   constructor(times: DueTimes, jitter: number, random: () => number = Math.random) {
@@ -50,7 +52,7 @@ export class Plan {
       this.#pending = undefined
       return undefined
     }
-    if (this.#pending?.due !== due) this.#await(due, now, this.#random() * this.#jitter, 0)
+    if (this.#pending?.due !== due) this.#await(due, now, this.#lateness(due), 0)
     const pending = this.#pending as Pending
     // The clock may have been set back.
     pending.at = Math.min(pending.at, now + pending.delay)
@@ -59,7 +61,10 @@ export class Plan {
 
   /** Returns when something is to be seen to next, as far as is known at `now`. */
   next(now: number): number {
-    return this.#pending?.at ?? this.#times.after(now)
+    if (this.#pending) return this.#pending.at
+    // A clock that was ahead has seen to due times that come again.
+    const due = this.#times.after(Math.max(now, this.#lastOver(now) ?? now))
+    return due + this.#lateness(due)
   }
 
   /** Returns the first due time after `time`; infinity if there is none. */
@@ -106,8 +111,19 @@ export class Plan {
 
   /** Returns the latest due time that is not over. */
   #dueAt(now: number): number | undefined {
-    if (this.#over !== undefined && this.#over > now + MOST_AHEAD) this.#over = undefined
+    const over = this.#lastOver(now)
     const due = this.#times.latest(now)
-    return due !== undefined && (this.#over === undefined || due > this.#over) ? due : undefined
+    return due !== undefined && (over === undefined || due > over) ? due : undefined
+  }
+
+  /** Returns the latest due time that is over, unless a clock that was wrong has noted it. */
+  #lastOver(now: number): number | undefined {
+    if (this.#over !== undefined && this.#over > now + MOST_AHEAD) this.#over = undefined
+    return this.#over
+  }
+
+  #lateness(due: number): number {
+    if (this.#late?.due !== due) this.#late = { due, ms: this.#random() * this.#jitter }
+    return this.#late.ms
   }
 }
