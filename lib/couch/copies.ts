@@ -95,13 +95,17 @@ export class CopiesWatch {
     this.#state = await settleCopies(this.#db, this.#info)
   }
 
+  /** Returns whether a node was started since the copies were settled, or may have been. */
+  async nodeStarted(): Promise<boolean> {
+    return isReplicated(this.#info) && !noneStarted(this.#nodes, await nodesUp(this.#db.client))
+  }
+
   /**
    * Settles the copies again if a node was started since they agreed.
    * @returns whether what was read before may lack what copies have now
    */
   async settledAgain(): Promise<boolean> {
-    if (!isReplicated(this.#info) || this.#state !== 'agree') return false
-    if (noneStarted(this.#nodes, await nodesUp(this.#db.client))) return false
+    if (this.#state !== 'agree' || !(await this.nodeStarted())) return false
     if (this.#again++ < SETTLED_AGAIN) await this.settle()
     else this.#state = 'unchecked'
     return this.#state !== 'unchecked'
