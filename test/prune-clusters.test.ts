@@ -1,5 +1,5 @@
 import t from 'tap'
-import { agreeing, type Copy, noAdministrator, setupCopies } from './helpers/copies-proxy.js'
+import { agreeing, type Copy, noAdministrator, setupCopies, shards } from './helpers/copies-proxy.js'
 import { buildHost } from './helpers/host.js'
 
 /** Makes so many backups. */
@@ -64,4 +64,35 @@ t.test('parts whose header a list does not show are not taken for orphans', asyn
   hidden = ''
   t.notOk((await dbBackups.list()).ids.includes(first!))
   await (await dbBackups.restore({ id: second! })).finished
+})
+
+t.test('a removal ends where a node has started meanwhile: its list may lack a backup', async (t) => {
+  let started = false
+  let hidden = ''
+  /** The node that starts hides a header from the list that it answers. */
+  const starting: Copy = async ({ line, forward }) => {
+    if (!hidden || !/_all_docs.*03_ibp/.test(line)) return undefined
+    started = true
+    const { status, json } = await forward()
+    const { rows } = json as { rows: { id: string }[] }
+    return { status, json: { rows: rows.filter(({ id }) => id !== hidden) } }
+  }
+  const uptime = (node: string) => (started && node === 'b@x' ? 1 : 3600 + performance.now() / 1000)
+  const { raw, on } = await setupCopies(t, [starting, shards({ knows: () => true, uptime })])
+  await raw.write(raw.names.components, ['{"_id":"a"}'])
+  const { dbBackups } = (await buildHost(t, { on })).app
+  const [first] = await backUp(dbBackups, 1)
+  await raw.write(raw.names.components, ['{"_id":"b"}'])
+  const { id: second } = await (await dbBackups.start()).finished
+  await raw.write(raw.names.components, ['{"_id":"c"}'])
+  const [third] = await backUp(dbBackups, 1)
+  hidden = second
+  await t.rejects(dbBackups.remove(first!), { message: /copies_behind/ })
+  hidden = ''
+  t.strictSame(await dbBackups.list(), { ids: [first, second, third] })
+  await (await dbBackups.restore({ id: second })).finished
+  started = false
+  await dbBackups.remove(first!)
+  t.strictSame(await dbBackups.list(), { ids: [second, third] })
+  await (await dbBackups.restore({ id: second })).finished
 })

@@ -1,7 +1,7 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
-import { settleCopies } from '../couch/copies.js'
+import { CopiesWatch } from '../couch/copies.js'
 import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
@@ -87,13 +87,14 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
   for (let attempt = 1; ; attempt++) {
     const info = await watch.begin()
     if (!info) return missingSummary(started.timestamp, options)
-    const copies = await settleCopies(source, info)
+    const copies = new CopiesWatch(source, info)
+    await copies.settle()
     const base = isBaseDamaged ? 'damaged_base' : await chooseBase({ ...options, info })
-    const run = new DatabaseBackup(options, { watch, info, base, firstChunk })
+    const run = new DatabaseBackup(options, { watch, copies, info, base, firstChunk })
     let problem = becameAnother(source.name)
     try {
       const summary = await run.run()
-      if (summary) return { ...timesOf(started), ...summary, ...(copies !== 'agree' && { copies }) }
+      if (summary) return { ...timesOf(started), ...summary, ...toldCopies(copies) }
     } catch (error) {
       if (!(error instanceof DamagedBackupError) || isBaseDamaged) throw error
       isBaseDamaged = true
@@ -113,6 +114,9 @@ const timesOf = ({ timestamp, at }: { timestamp: number; at: number }) => ({
   finish_timestamp: timestamp + Math.round(performance.now() - at)
 })
 
+const toldCopies = ({ state }: CopiesWatch): Pick<DatabaseSummary, 'copies'> =>
+  state === 'agree' ? {} : { copies: state }
+
 const becameAnother = (name: string) =>
   new CouchError(`database "${name}"`, {
     error: 'changed',
@@ -125,6 +129,7 @@ const damagedBase = ({ id, message }: DamagedBackupError) =>
 
 interface DatabaseReading {
   watch: SourceWatch
+  copies: CopiesWatch
   info: DatabaseInfo
   /** What the backup is based on, or why it is a full one. */
   base: BaseDocuments | FullReason
@@ -225,6 +230,13 @@ class DatabaseBackup {
   }
 
   async #readToEnd(): Promise<void> {
+    do await this.#readFeed()
+    while (await this.#reading.copies.settledAgain())
+    await this.#readLeftOut()
+    await this.#readAgain()
+  }
+
+  async #readFeed(): Promise<void> {
     const includeDocs = this.#earlierBackups === undefined
     for (let round = 1; ; round++) {
       for await (const changes of readFeed(this.#options.source, this.#position, { includeDocs }))
@@ -232,8 +244,6 @@ class DatabaseBackup {
       await this.#drain()
       if (this.#unread.size === 0 || round > ROUNDS_FOR_VANISHED) break
     }
-    await this.#readLeftOut()
-    await this.#readAgain()
   }
 
   /** Asks for what the base could not read, where no row of the feed has told of it. */

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError } from './errors.js'
-import { nodeNames } from './nodes.js'
+import { type NodesUp, nodeNames, nodesUp, noneStarted } from './nodes.js'
 
 /** Milliseconds to wait for copies that lag. */
 const LONGEST_WAIT = 30_000
@@ -10,6 +10,8 @@ const LONGEST_WAIT = 30_000
 const PAUSE = { first: 50, longest: 1000 }
 /** How often nodes are asked again after a fault that may pass. */
 const ATTEMPTS = 5
+/** How often copies are brought to one state again, after nodes were started while they were read. */
+const SETTLED_AGAIN = 3
 /** The documents by which nodes note how far they have brought another copy. */
 const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
 
@@ -63,6 +65,50 @@ export async function settleCopies(
     throw error
   } finally {
     ending.release()
+  }
+}
+
+/**
+ * Keeps the copies of a database in one state while it is read. A node that starts meanwhile lags, and may answer
+ * in place of one that has gone down.
+ */
+export class CopiesWatch {
+  readonly #db: CouchDatabase
+  readonly #info: DatabaseInfo
+  #nodes: NodesUp | null = null
+  #again = 0
+  #state: CopiesState = 'agree'
+
+  constructor(db: CouchDatabase, info: DatabaseInfo) {
+    this.#db = db
+    this.#info = info
+  }
+
+  get state(): CopiesState {
+    return this.#state
+  }
+
+  /** Brings the copies to one state. @throws what {@link settleCopies} throws */
+  async settle(): Promise<void> {
+    if (!isReplicated(this.#info)) return
+    this.#nodes = await nodesUp(this.#db.client)
+    this.#state = await settleCopies(this.#db, this.#info)
+  }
+
+  /** Returns whether a node was started since the copies were settled, or may have been. */
+  async nodeStarted(): Promise<boolean> {
+    return isReplicated(this.#info) && !noneStarted(this.#nodes, await nodesUp(this.#db.client))
+  }
+
+  /**
+   * Settles the copies again if a node was started since they agreed.
+   * @returns whether what was read before may lack what copies have now
+   */
+  async settledAgain(): Promise<boolean> {
+    if (this.#state !== 'agree' || !(await this.nodeStarted())) return false
+    if (this.#again++ < SETTLED_AGAIN) await this.settle()
+    else this.#state = 'unchecked'
+    return this.#state !== 'unchecked'
   }
 }
 

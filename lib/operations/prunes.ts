@@ -127,7 +127,7 @@ export class Prunes implements OperationRecords {
   /** @throws what `request.decide` throws, and what the preparation of a {@link Removal} does */
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const { name: system } = this.#databases.system
-    await repository.settle()
+    const copies = await repository.settle()
     const candidates = await candidatesIn(repository, this.#databases.names, !dryRun)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>
@@ -136,7 +136,7 @@ export class Prunes implements OperationRecords {
     const ids = new Set(removed.map(({ id }) => id))
     const remaining = new Set(candidates.map(({ id }) => id).filter((id) => !ids.has(id)))
     const { orphans } = request
-    const removal = repository.removal({ ids, remaining, system, dryRun, orphans })
+    const removal = repository.removal({ ids, remaining, system, dryRun, orphans, copies })
     await removal.prepare()
     return { removal, candidates, kept, removed }
   }

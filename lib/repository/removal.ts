@@ -1,5 +1,5 @@
-import { settleCopies } from '../couch/copies.js'
-import { type CouchDatabase, isReplicated, type Revision } from '../couch/database.js'
+import { CopiesWatch } from '../couch/copies.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
 import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
 import { PART_RANGES } from './ids.js'
@@ -42,6 +42,8 @@ export interface RemovalOptions {
   dryRun: boolean
   /** Delete orphans as well. */
   orphans: boolean
+  /** Copies of the database, settled before the backups were listed. Absent without a database. */
+  copies?: CopiesWatch | undefined
 }
 
 /** The header that stays of a removed backup while other backups may have chunks that it made. */
@@ -78,20 +80,34 @@ export class Removal {
   /**
    * Reads what remains, and changes nothing.
    * @throws DamagedBackupError, UnknownLayoutError when a backup cannot be read whole: it may list any chunk
+   * @throws CouchError when a list may not have shown every header
    */
   async prepare(): Promise<void> {
     await this.#references.update(this.#options.ids)
+    await this.#requireNoneStarted()
   }
 
-  /** Removes the backups, and completes earlier removals. */
+  /** Removes the backups, and completes earlier removals. @throws CouchError when a list may lack something */
   async run(): Promise<Swept> {
     const { ids, dryRun } = this.#options
     await atATime(CHANGED_AT_A_TIME, ids, (id) => this.#mark(id))
     // Those of other consoles may have ended meanwhile.
     await this.#references.update(ids)
+    await this.#requireNoneStarted()
     for (const range of PART_RANGES) await this.#sweep(range)
+    await this.#requireNoneStarted()
     if (!dryRun) await this.#deleteMarked()
     return { deleted: this.#deleted, orphans: this.#orphans }
+  }
+
+  /** Makes sure that no copy has answered that was down, and lags: what it does not show would be nobody's. */
+  async #requireNoneStarted(): Promise<void> {
+    if (!(await this.#options.copies?.nodeStarted())) return
+    throw new CouchError(`copies of ${this.#db.name}`, {
+      error: 'copies_behind',
+      reason: 'a node was started meanwhile, so a backup may not have been seen: the rest is removed later',
+      retryable: true
+    })
   }
 
   get #db(): CouchDatabase {
@@ -212,10 +228,12 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
  * Makes sure that a list shows every header: on a cluster, a copy that lags would hide one, and its chunks
  * would be taken for nobody's. @throws CouchError
  */
-export async function requireSettled(db: CouchDatabase): Promise<void> {
+export async function requireSettled(db: CouchDatabase): Promise<CopiesWatch | undefined> {
   const info = await db.find()
-  if (!info || !isReplicated(info)) return
-  const state = await settleCopies(db, info)
+  if (!info) return undefined
+  const copies = new CopiesWatch(db, info)
+  await copies.settle()
+  const { state } = copies
   if (state === 'behind')
     throw new CouchError(`copies of ${db.name}`, {
       error: 'copies_behind',
@@ -227,4 +245,5 @@ export async function requireSettled(db: CouchDatabase): Promise<void> {
       error: 'copies_unchecked',
       reason: 'on a cluster, only a server administrator may ask whether they agree: nothing was removed'
     })
+  return copies
 }

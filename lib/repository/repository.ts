@@ -1,4 +1,5 @@
 import type { CouchClient } from '../couch/client.js'
+import type { CopiesWatch } from '../couch/copies.js'
 import { CouchDatabase, type Revision } from '../couch/database.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
@@ -201,7 +202,7 @@ export class Repository {
   }
 
   /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
-  settle(): Promise<void> {
+  settle(): Promise<CopiesWatch | undefined> {
     return requireSettled(this.#db)
   }
 

@@ -1,8 +1,9 @@
 import type { SentBackup } from './api.js'
 import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
-import { conflicts, newest, seedSmall, sourcesDiffer, write } from './cluster-documents.js'
+import { conflicts, newest, seedSmall, sourcesDiffer } from './cluster-documents.js'
 import { backup, begin, contentsOf, download, type Ended, leaseIsFree } from './cluster-operations.js'
 import type { PartResult } from './cluster-table.js'
+import { WrittenDocuments } from './cluster-written.js'
 import type { ServerProcess } from './server-process.js'
 
 /** Milliseconds that an operation may take. */
@@ -34,11 +35,9 @@ export class Lag {
   readonly #cluster: Cluster
   readonly #counts = { ...NOTHING }
   readonly #problems: string[] = []
-  /** The last revisions that a majority of the copies has acknowledged. */
-  readonly #revisions = new Map<string, string>()
   #names!: ClusterNames
   #servers!: ServerProcess[]
-  #written = 0
+  #written!: WrittenDocuments
 
   constructor(cluster: Cluster) {
     this.#cluster = cluster
@@ -61,7 +60,8 @@ export class Lag {
     const [first] = cluster.nodes
     this.#names = await cluster.createDatabases()
     await seedSmall(first!, this.#names, 0)
-    await this.#write(first!, this.#added(DOCUMENTS))
+    this.#written = new WrittenDocuments(this.#names.components)
+    await this.#written.write(first!, this.#written.added(DOCUMENTS))
     this.#servers = await Promise.all(cluster.nodes.map((node) => cluster.startServer(node, this.#names)))
   }
 
@@ -76,9 +76,9 @@ export class Lag {
   async #backupRound(round: number): Promise<void> {
     const node = this.#nodeOf(round)
     await this.#without(node, async (up) => {
-      const updated = this.#updated(UPDATED)
-      await this.#write(up[0]!, updated.slice(0, UPDATED / 2))
-      await this.#write(up[1]!, [...updated.slice(UPDATED / 2), ...this.#added(ADDED)])
+      const updated = this.#written.updated(UPDATED)
+      await this.#written.write(up[0]!, updated.slice(0, UPDATED / 2))
+      await this.#written.write(up[1]!, [...updated.slice(UPDATED / 2), ...this.#written.added(ADDED)])
     })
     const started = await this.#begin(node, '')
     const { error } = await started.ended(END)
@@ -91,9 +91,11 @@ export class Lag {
   async #compare(round: number, bytes: Buffer): Promise<void> {
     const { dbs } = JSON.parse(String(bytes)) as SentBackup
     const found = new Map(dbs.athena_components!.docs.map(({ _id, _rev }) => [_id, _rev]))
-    const lost = [...this.#revisions.keys()].filter((id) => !found.has(id)).length
-    const other = [...this.#revisions].filter(([id, rev]) => found.has(id) && found.get(id) !== rev).length
-    this.#counts.acknowledged += this.#revisions.size
+    const lost = [...this.#written.revisions.keys()].filter((id) => !found.has(id)).length
+    const other = [...this.#written.revisions].filter(
+      ([id, rev]) => found.has(id) && found.get(id) !== rev
+    ).length
+    this.#counts.acknowledged += this.#written.revisions.size
     this.#counts.lost += lost
     this.#counts.stale += other
     if (lost + other > 0) this.#note(`backup round ${round}: ${lost} documents lost, ${other} stale`)
@@ -103,14 +105,13 @@ export class Lag {
   async #restoreRound(round: number): Promise<void> {
     const node = this.#nodeOf(round)
     // replace the documents that the round before has deleted
-    await this.#write(node, this.#added(DELETED))
+    await this.#written.write(node, this.#written.added(DELETED))
     const before = await this.#backedUp(node)
     let differ = 0
     await this.#without(node, async (up) => {
-      const deleted = this.#updated(DELETED).map((doc) => ({ ...doc, _deleted: true }))
-      const updated = this.#updated(UPDATED + DELETED).slice(DELETED)
-      differ = (await this.#write(up[0]!, deleted)) + (await this.#write(up[1]!, updated))
-      for (const { _id } of deleted) this.#revisions.delete(_id)
+      const deleted = this.#written.updated(DELETED).map((doc) => ({ ...doc, _deleted: true as const }))
+      const updated = this.#written.updated(UPDATED + DELETED).slice(DELETED)
+      differ = (await this.#written.write(up[0]!, deleted)) + (await this.#written.write(up[1]!, updated))
     })
     const dry = round % 2 === 0
     const started = await this.#begin(node, `/${before.id}${dry ? '/dry-run' : ''}`)
@@ -149,9 +150,9 @@ export class Lag {
 
   async #readAgain(ids: readonly string[]): Promise<void> {
     await this.#cluster.whole()
-    this.#revisions.clear()
+    this.#written.revisions.clear()
     const found = await newest(this.#cluster.nodes[0]!, this.#names.components, ids)
-    for (const [id, rev] of found) this.#revisions.set(id, rev)
+    for (const [id, rev] of found) this.#written.revisions.set(id, rev)
   }
 
   #begin(node: ClusterNode, path: string) {
@@ -165,29 +166,6 @@ export class Lag {
 
   #serverOf({ number }: ClusterNode): ServerProcess {
     return this.#servers[number - 1]!
-  }
-
-  #added(count: number): { _id: string; _rev?: string }[] {
-    return Array.from({ length: count }, () => this.#document(`doc_${++this.#written}`))
-  }
-
-  /** Returns new versions of the first `count` documents. */
-  #updated(count: number): { _id: string; _rev?: string }[] {
-    const known = [...this.#revisions].slice(0, count)
-    return known.map(([id, _rev]) => ({ ...this.#document(id), _rev }))
-  }
-
-  #document(_id: string) {
-    return { _id, type: 'fabric-peer', version: ++this.#written, text: 'x'.repeat(500) }
-  }
-
-  /** Writes documents, remembers the acknowledged revisions, and returns their number. */
-  async #write(node: ClusterNode, docs: { _id: string }[]): Promise<number> {
-    const taken = await write(node, this.#names.components, docs)
-    // a write that was not acknowledged may have happened or not
-    for (const { _id } of docs) this.#revisions.delete(_id)
-    for (const [id, rev] of taken) this.#revisions.set(id, rev)
-    return taken.size
   }
 
   #failed(what: string): void {

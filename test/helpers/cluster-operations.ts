@@ -98,8 +98,13 @@ export async function begin(
  * Makes a backup, and returns its id.
  * @throws when the backup fails
  */
-export async function backup(cluster: Cluster, names: ClusterNames, server: ServerProcess): Promise<string> {
-  const reply = await server.post('')
+export async function backup(
+  cluster: Cluster,
+  names: ClusterNames,
+  server: ServerProcess,
+  path: '' | '/full' = ''
+): Promise<string> {
+  const reply = await server.post(path)
   if (reply.status !== 202) throw new Error(`no backup: ${reply.status} ${JSON.stringify(reply.json)}`)
   const { error } = await accepted(cluster, names, reply).ended(120_000)
   if (error) throw new Error(`no backup: ${error}`)

@@ -3,8 +3,10 @@
  * tables of docs/reliability.md. Exits with 1 when a figure exceeds its bar.
  */
 import { Cluster } from './cluster.js'
+import { Incremental } from './cluster-incremental.js'
 import { KILLED, Kills } from './cluster-kills.js'
 import { Lag } from './cluster-lag.js'
+import { ClusterPrunes } from './cluster-prune.js'
 import { Races } from './cluster-races.js'
 import { figuresTable, missed, type PartResult } from './cluster-table.js'
 import { choices, wholeNumber } from './settings.js'
@@ -15,10 +17,13 @@ const USAGE = `COUCHDB_URLS=url1,url2,url3 NODE_KILL=command NODE_START=command 
   NODE_KILL     command that kills a node; the node's number, 1 to 3, is appended
   NODE_START    command that starts the node again, and returns when it answers
   ROUNDS        number of rounds of simultaneous starts (default 300)
-  KILLS         number of rounds in which documents are written while a node is down (default 20)
+  NODE_FORGET   command that deletes a database's files on a node that is down; the node's number and the
+                database's name are appended. Without it, no node loses its files
+  KILLS         number of rounds in which documents are written while a node is down, and of rounds of the
+                parts incremental and prune (default 20)
   DOCUMENTS     number of documents in components while nodes are killed (default 3000)
   PARTS         parts to run: races; backup, restore, get, append (a node is killed meanwhile);
-                lag-backup, lag-restore (default all)`
+                lag-backup, lag-restore; incremental; prune (default all)`
 
 function required(name: string): string {
   const value = process.env[name]
@@ -27,7 +32,7 @@ function required(name: string): string {
   process.exit(2)
 }
 
-const PARTS = ['races', ...KILLED, 'lag-backup', 'lag-restore'] as const
+const PARTS = ['races', ...KILLED, 'lag-backup', 'lag-restore', 'incremental', 'prune'] as const
 
 /** Runs the parts that were asked for. Kills of one run share their databases and their table. */
 async function play(cluster: Cluster): Promise<void> {
@@ -37,7 +42,12 @@ async function play(cluster: Cluster): Promise<void> {
     [parts.includes('races'), () => new Races(cluster).run(wholeNumber('ROUNDS', 300))],
     [killed.length > 0, () => new Kills(cluster, wholeNumber('DOCUMENTS', 3000)).run(killed)],
     [parts.includes('lag-backup'), () => new Lag(cluster).backups(wholeNumber('KILLS', 20))],
-    [parts.includes('lag-restore'), () => new Lag(cluster).restores(wholeNumber('KILLS', 20))]
+    [parts.includes('lag-restore'), () => new Lag(cluster).restores(wholeNumber('KILLS', 20))],
+    [
+      parts.includes('incremental'),
+      () => new Incremental(cluster, process.env.NODE_FORGET).run(wholeNumber('KILLS', 20))
+    ],
+    [parts.includes('prune'), () => new ClusterPrunes(cluster).run(wholeNumber('KILLS', 20))]
   ]
   for (const [asked, part] of work) if (asked) report(await part().finally(() => cluster.cleanUp()))
 }

@@ -92,10 +92,17 @@ export interface Shards {
   knows(node: string, asked: number): boolean
   /** Number of changes that each copy has. Default 7. */
   seq?: number
+  /** Returns the seconds since a node was started. Default: an hour. */
+  uptime?(node: string): number
 }
 
 /** Answers requests about the copies of each shard. */
-export function shards({ up = NODES, knows, seq = 7 }: Shards): Copy {
+export function shards({
+  up = NODES,
+  knows,
+  seq = 7,
+  uptime = () => 3600 + performance.now() / 1000
+}: Shards): Copy {
   let asked = 0
   const uuid = (node: string) => `uuid of ${node}`
   const history = (target: string) =>
@@ -124,6 +131,8 @@ export function shards({ up = NODES, knows, seq = 7 }: Shards): Copy {
     if (/^GET \/\w+\/_shards/.test(line))
       return ok({ shards: Object.fromEntries(RANGES.map((range) => [range, NODES])) })
     if (/^GET \/_membership/.test(line)) return ok({ all_nodes: up, cluster_nodes: NODES })
+    const system = /^GET \/_node\/([^/]+)\/_system/.exec(line)
+    if (system) return ok({ uptime: uptime(decodeURIComponent(system[1]!)) })
     const node = /^GET \/_node\/([^/]+)\/shards%2F[^/]+%2F[^/?]+(?:\/(\w+))?/.exec(line)
     return node ? ok(ofNode(decodeURIComponent(node[1]!), node[2])) : undefined
   }
