@@ -133,6 +133,7 @@ export const ROOMS: Record<string, Room> = {
       'get-running-backup',
       'read-ahead',
       'request-bytes',
+      'base-choice',
       'incremental',
       'incremental-reasons',
       'incremental-concurrent',
