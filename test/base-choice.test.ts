@@ -140,7 +140,7 @@ t.test(
     const source = new CouchDatabase(db.client, on.names.components)
     t.equal(await whyFull({ source }), 'not_told')
     status = 500
-    await t.rejects(whyFull({ source }), { status: 500 })
+    await t.rejects(whyFull({ source }), { name: 'CouchError', status: 500 } as object as Error)
   }
 )
 

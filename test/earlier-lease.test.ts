@@ -56,7 +56,14 @@ t.test('a lease where earlier versions kept it', async (t) => {
     return new EarlierVersions(current, document, 1000, keep)
   }
   const isThere = async () => (await document.read()).some(({ deleted }) => !deleted)
-  const held = { operation: 'backup', id: 'b', instance: 'x', claim: 'old', beat: 1, notify: ['first'] }
+  const held = {
+    operation: 'backup',
+    id: 'b',
+    instance: 'x',
+    claim: 'old',
+    beat: 1,
+    notify: ['first']
+  } as const
   const ended = { holder: held, claim: 'old', staleIn: 0 } as const
 
   await t.test('is found, and kept as long as it names an operation', async (t) => {

@@ -122,6 +122,7 @@ export const ROOMS: Record<string, Room> = {
       'rewound-feed',
       'changed-source',
       'missing-databases',
+      'unreadable-bounds',
       'unreadable',
       'vanished-revision',
       'conflicts',
