@@ -77,3 +77,22 @@ t.test('after a page without documents the next one is tried as often as any oth
   // three attempts, the page without documents, and a fault that passes
   t.strictSame(withDocuments, [true, true, true, false, true, true])
 })
+
+t.test('a feed whose rows tell no sequence is read on from the end of each page', async (t) => {
+  const sinces: number[] = []
+  const { db } = await startAnsweringCouch(t, (request, response) => {
+    const { since } = asked(request)
+    sinces.push(since)
+    const rows = since === 0 ? PAGE : 1
+    const told = Array.from({ length: rows }, (_, i) => row(since + i).replace(/"seq":"[^"]+"/, '"seq":null'))
+    response.setHeader('content-type', 'application/json')
+    // a test must not ask for ever
+    response.end(`{"results":[${sinces.length > 3 ? '' : told.join(',\n')}${end(since + rows, 0)}`)
+  })
+  const position: FeedPosition = { since: '0' }
+  let rows = 0
+  for await (const changes of readFeed(db, position, { includeDocs: true })) rows += changes.length
+  t.strictSame(sinces, [0, PAGE])
+  t.equal(rows, PAGE + 1)
+  t.equal(position.since, `${PAGE + 1}-x`)
+})

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import nano from 'nano'
 import t, { type Test } from 'tap'
@@ -223,14 +224,25 @@ t.test('one operation at a time: removals, backups and restores refuse each othe
   const restoring = new Promise<void>((resolve) => {
     goOn = resolve
   })
-  const { dbBackups, ids, on } = await setup(t, 2, { rebuildWhitelist: () => restoring })
+  let asked = 0
+  const versions = async () => {
+    asked++
+    return {}
+  }
+  const { dbBackups, ids, on } = await setup(t, 2, { rebuildWhitelist: () => restoring, versions })
   const [first] = ids as [string]
-  const other = (await buildHost(t, { on })).app.dbBackups
+  const other = (await buildHost(t, { on, versions })).app.dbBackups
   const { finished } = await dbBackups.restore({ id: first })
   for (const by of [dbBackups, other]) {
     const refused = { code: 'DB_BACKUPS_IN_PROGRESS', message: 'restore_in_progress' }
     await t.rejects(by.remove(first), refused)
     await t.rejects(by.prune({ keep: { last: 1 } }), refused)
+    const unread = new Readable({ read() {} })
+    const again = { code: refused.code, message: 'already_in_progress' }
+    await t.rejects(by.restore({ id: first }), again)
+    await t.rejects(by.restore({ body: unread }), again, 'before the upload is read')
+    await t.rejects(by.start(), refused)
+    t.equal(asked, ids.length, 'before the host is asked for versions')
     t.match(await by.prune({ keep: { last: 1 }, dryRun: true }), { removed: [{ id: first }] })
   }
   goOn()

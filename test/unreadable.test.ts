@@ -281,17 +281,20 @@ t.test('the list of unreadable documents has a bound', async (t) => {
     `${'漢'.repeat(170)}😀😀`,
     // at the end of the cut there is half of a character
     `a${'😀'.repeat(300)}`,
+    // a quote takes two bytes
+    `"${'a'.repeat(511)}`,
     'a'.repeat(512),
     'short'
   ]
   const named = nameUnreadable(new Map(long.map((id) => [id, { rev: '1-a', failure }])))
   t.strictSame(
     named.map(({ id_truncated }) => id_truncated),
-    [true, true, true, true, undefined, undefined]
+    [true, true, true, true, true, undefined, undefined]
   )
   for (const [i, { id, reason }] of named.entries()) {
     t.ok(id !== '' && long[i]!.startsWith(id) && id.isWellFormed())
     t.ok(JSON.stringify(id).length <= 514 && reason.length <= 256)
+    t.match(reason, /^bad: rrr/)
   }
   const many = new Map(Array.from({ length: MAX_UNREADABLE }, (_, i) => [`${i}`, { rev: '1-a', failure }]))
   t.equal(nameUnreadable(many).length, 100)

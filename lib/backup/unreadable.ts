@@ -6,7 +6,7 @@ import type { RefusedLine } from '../repository/chunk-writer.js'
 
 /** Most unreadable documents of one database before its backup fails, and most characters of their ids. */
 export const MAX_UNREADABLE = 1000
-const MAX_IDS = 8 * 1024 * 1024
+export const MAX_IDS = 8 * 1024 * 1024
 const NAMED = 100
 /** Bytes of a reported id and reason. */
 const MAX_ID = 512

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type {
+  BackupSummary,
   PruneOutcome,
   RekeyOutcome,
   RestoreOptions,
@@ -17,7 +18,7 @@ import { Diffs } from './diffs.js'
 import { Housekeeping } from './housekeeping.js'
 import type { Instance } from './instance.js'
 import { Leftovers } from './leftovers.js'
-import { Lifecycle } from './lifecycle.js'
+import { Lifecycle, type NewOperation } from './lifecycle.js'
 import { Outbox } from './outbox.js'
 import { type PruneRequest, Prunes } from './prunes.js'
 import { Rekeys } from './rekeys.js'
@@ -83,16 +84,20 @@ export class DatabaseSet {
     if (this.busy) await this.#lifecycle.refuseIfInProgress(asked)
   }
 
-  async start(options: StartOptions): Promise<StartedBackup> {
-    await this.#lifecycle.refuseIfInProgress('backup')
-    return this.#lifecycle.run(await this.#backups.describe(options))
+  start(options: StartOptions): Promise<StartedBackup> {
+    return this.#start(() => this.#backups.describe(options))
   }
 
   /** Starts the backup of a run, if it is needed. @throws NotNeededError, and what `start` does */
   async startRun(run: Run): Promise<StartedBackup> {
     await this.#backups.checkNeeded(run)
+    return this.#start(() => this.#backups.describeRun(run))
+  }
+
+  /** Refuses before it describes, since a description asks the host. */
+  async #start(describe: () => Promise<NewOperation<BackupSummary>>): Promise<StartedBackup> {
     await this.#lifecycle.refuseIfInProgress('backup')
-    return this.#lifecycle.run(await this.#backups.describeRun(run))
+    return this.#lifecycle.run(await describe())
   }
 
   async restore(
@@ -106,8 +111,7 @@ export class DatabaseSet {
   }
 
   /** Begins to remove backups, and returns the end of that. */
-  async prune(request: PruneRequest): Promise<{ finished: Promise<PruneOutcome> }> {
-    await this.#lifecycle.refuseIfInProgress('prune')
+  prune(request: PruneRequest): Promise<{ finished: Promise<PruneOutcome> }> {
     return this.#lifecycle.run(this.#prunes.describe(request))
   }
 
