@@ -38,6 +38,9 @@ export const ROOMS: Record<string, Room> = {
       'line-marks',
       'chunk-list',
       'part-ids',
+      'document-index',
+      'divided-chunks',
+      'missing-databases',
       'incremental',
       'incremental-reasons',
       'incremental-concurrent',
@@ -66,6 +69,7 @@ export const ROOMS: Record<string, Room> = {
       'write-log',
       'document-batch',
       'requests-in-flight',
+      'check-attachments',
       'restore-partitions',
       'exact',
       'skip-unknown',
@@ -267,8 +271,8 @@ export const ACCEPTED: readonly Accepted[] = [
     why: 'of two equal numbers either is the larger one'
   },
   {
-    line: /index - from >= TAKEN_IDS/,
-    what: /^>= -> >/,
+    line: /index - from >= TAKEN_IDS|#taken >= TAKEN_IDS|#taken = 0$/,
+    what: /^(>= -> >|0 -> 1)/,
     why: 'how often exactly is tried before the database is not believed is no promise'
   },
   {
@@ -305,5 +309,35 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /document\.parts\.reduce\(\(sum, \{ length \}\) => sum \+ length, 0\)/,
     what: /^0 -> 1$/,
     why: 'one byte more or less of 64 MiB of attachments is no promise'
+  },
+  {
+    line: /^ +listed\.dead = undefined$/,
+    what: /removed/,
+    why: 'frees the set: the next settling would enter the same again'
+  },
+  {
+    line: /const mayBeThere = /,
+    what: /^&& -> \|\|$/,
+    why: 'whether the bytes are read at all: they decide, and the same bytes need not be stored again'
+  },
+  {
+    line: /isUsual\(index\) && isUsual\(index \+ 1\)/,
+    what: /^(1 -> [02]|&& -> \|\||\+ -> -)$/,
+    why: 'which chunks are read ahead is no promise, but for memory, which test/serial measures'
+  },
+  {
+    line: /=== h >>> 0 && .*STATE_BITS/,
+    what: /^&& -> \|\|$/,
+    why: 'of 59 bits of a keyed hash that have to be equal, no test can find a state of which 32 are'
+  },
+  {
+    line: /new BufferPool\(/,
+    what: /./,
+    why: 'how much memory is kept for later: only the measurements of test/serial can tell'
+  },
+  {
+    line: /attempt >= MARK_ATTEMPTS|for \(let attempt = 1; ; attempt\+\+\)/,
+    what: /^(1 -> [02]|>= -> >)$/,
+    why: 'how often exactly is tried, and how long is waited after the first conflict, is no promise'
   }
 ]
