@@ -70,6 +70,8 @@ export const ROOMS: Record<string, Room> = {
       'document-batch',
       'requests-in-flight',
       'check-attachments',
+      'restore-scan',
+      'restore-writes',
       'restore-partitions',
       'exact',
       'skip-unknown',
