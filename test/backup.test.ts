@@ -185,7 +185,14 @@ t.test('that fails says why, holds nothing and cannot be restored', async (t) =>
   const { id } = (await apiOf(host).call('POST')).json()
   const { error } = await host.waitForBackup(id)
   t.match(error, /does not exist/)
-  t.match(await apiOf(host).get(id), { id, in_progress: false, error, doc_count: 0, dbs: {} })
+  t.match(await apiOf(host).get(id), {
+    id,
+    in_progress: false,
+    error,
+    doc_count: 0,
+    dbs: {},
+    elapsed: / (ms|secs)$/
+  })
   await failure
   const ofIt = events.filter((event) => 'id' in event && event.id === id)
   t.match(ofIt[0], { type: 'backup_started', id })

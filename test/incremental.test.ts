@@ -413,6 +413,20 @@ t.test('conflicts and design documents are still known in chunks that are writte
   t.equal(designs, 1, 'the design document is known as one')
 })
 
+t.test('an index that tells nothing of chunks that are listed goes with them', async (t) => {
+  const { on, pair } = await setupPair(t, { count: 100 })
+  const indexOf = async ({ id }: BackupSummary) =>
+    (await headerOf(on, id)).storage.databases.components!.index!.map(({ id }) => id)
+  const first = await indexOf(await backUp(pair.chain))
+  t.equal(first.length, 1)
+  await change(on, on.names.components, docs('doc_00001'))
+  const few = await indexOf(await backUp(pair.chain))
+  t.ok(few.length === 2 && few.includes(first[0]!))
+  await change(on, on.names.components, documents(40, 'doc', 1) as { _id: string }[])
+  const many = await indexOf(await backUpRightly(t, on, pair, 'the first chunk is written anew'))
+  t.notOk(many.includes(first[0]!))
+})
+
 t.test('a backup asks the database as often when the chain is long', async (t) => {
   const { on } = await setupPair(t)
   let requests = 0

@@ -1,7 +1,9 @@
 import { deflateSync } from 'node:zlib'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { DATABASES, setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
@@ -250,9 +252,14 @@ t.test('on a database that parses what it is sent', async (t) => {
   const gone = await system.insert({ _id: 'gone' } as never)
   await system.destroy('gone', gone.rev)
 
-  const api = apiOf(await buildHost(t, { on }))
+  const proxy = await startFaultProxy(on.url)
+  t.teardown(() => proxy.close())
+  const read = { method: 'POST', path: /_bulk_get/, body: /03_ibp_db_backup_22/ }
+  const reads = proxy.add({ ...read, fault: 'status_503', times: 1e9 })
+  const api = apiOf(await buildHost(t, { on: { ...on, couch: nano(proxy.url) } }))
   const before = await on.fetchAll(names.system)
   const id = await api.backup()
+  t.equal(reads.hits, 0, 'nobody asks for backups of 16 MiB')
   t.strictSame((await api.call('GET')).json().ids, [
     '03_ibp_db_backup_1',
     '03_ibp_db_backup_3',

@@ -30,6 +30,14 @@ t.test('a document that makes the database fail is named, and those beside it ar
   t.equal((await ids()).length, 298)
 })
 
+t.test('a document whose write fails a few times is written, not named', async (t) => {
+  const { api, rule, ids } = await setup(t)
+  rule.times = 3
+  const tx = await api.restore(backupOf(documents(1, () => true)))
+  t.match(tx, { status: 'success', databases: { components: { created: 1, failed: 0 } } })
+  t.equal((await ids()).length, 1)
+})
+
 t.test('the restore of a stored backup names it as well, and goes on with the other databases', async (t) => {
   const { on, api, ids } = await setup(t)
   await on.couch.use(on.names.components).bulk({ docs: documents(50, (i) => i === 20) } as never)

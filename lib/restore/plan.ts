@@ -108,7 +108,7 @@ export class Plan {
   async *documents(design: boolean): AsyncGenerator<SourceDocument[]> {
     const { source, database } = this.#options
     for await (const group of source.documents(database, design))
-      yield this.#partition.of === 1 ? group : group.filter((document) => this.#holds(headOf(document).id))
+      yield group.filter((document) => this.#holds(headOf(document).id))
   }
 
   /** Decides on each design or other document once. A group is valid until the next is asked for. */

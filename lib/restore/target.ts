@@ -182,8 +182,9 @@ export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'
   const retrier = db.client.retrier()
   const limit = SCAN_PAGE[wanted]
   let last: string | undefined
-  let includeDocs = wanted === 'content'
+  let hasLongRow = false
   for (;;) {
+    const includeDocs = wanted === 'content' && !hasLongRow
     let rows = 0
     try {
       // Counts attempts here: a broken page is continued. Its first document may come twice.
@@ -194,11 +195,11 @@ export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'
       }
     } catch (error) {
       if (rows > 1) retrier.progressed()
-      if (includeDocs && isLongRow(error)) includeDocs = false
+      if (includeDocs && isLongRow(error)) hasLongRow = true
       else await retrier.failed(error)
       continue
     }
     if (rows < limit) return
-    includeDocs = wanted === 'content'
+    hasLongRow = false
   }
 }
