@@ -27,3 +27,20 @@ t.test('a target is read in pages: with documents for an upload, else by revisio
   t.strictSame(asked('_bulk_get'), [], 'documents that came with the scan are not asked for again')
   t.strictSame(asked('_bulk_docs'), [])
 })
+
+t.test('what all copies have taken is not read back one by one', async (t) => {
+  const on = await setupDatabases(t)
+  const { components } = on.names
+  const gate = await startGate(t, on)
+  const docs = Array.from({ length: 300 }, (_, i) => ({ _id: `doc ${i}` }))
+  const api = apiOf(await buildHost(t, { on, couch: gate.couch }))
+  t.match(await api.restore(backupOf(docs)), {
+    status: 'success',
+    databases: { components: { created: 300 } }
+  })
+  t.equal(gate.requests.filter((line) => line.includes(`${components}/_bulk_docs`)).length, 2)
+  t.strictSame(
+    gate.requests.filter((line) => line.includes(`${components}/_bulk_get`)),
+    []
+  )
+})
