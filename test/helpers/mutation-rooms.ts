@@ -246,7 +246,7 @@ export const ACCEPTED: readonly Accepted[] = [
     why: 'memory that is not given back is allocated anew: only the measurements of test/serial can tell'
   },
   {
-    line: /newest > known \? newest : known/,
+    line: /newest > known \? newest : known|other > one \? other : one/,
     what: /^> -> >=/,
     why: 'of two equal numbers either is the larger one'
   },
@@ -279,5 +279,20 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /performance\.now\(\) [<>]=? |startedAt <= this\.#validUntil|now - since >= this\.#patience/,
     what: /^(> -> >=|>= -> >|< -> <=|<= -> <)$/,
     why: 'of a time that has a fraction of milliseconds, one instant more or less is no promise'
+  },
+  {
+    line: /randomBytes\(12\)/,
+    what: /^12 -> /,
+    why: 'a claim has to be unique, and is with a byte more or less'
+  },
+  {
+    line: /status: status \?\? 0/,
+    what: /^0 -> 1/,
+    why: 'a client that was told has answered with a status'
+  },
+  {
+    line: /namesOfExisting\(LOGICAL_DATABASES\.slice\(1\)/,
+    what: /^1 -> 0/,
+    why: 'one look more at the first database, which is read at once'
   }
 ]
