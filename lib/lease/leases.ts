@@ -183,10 +183,8 @@ export class Leases {
     const left = leaves.filter(isBusy)
     // CouchDB takes no further revision of a document whose leaves are all deleted.
     const base = left.find(({ settled }) => settled) ?? leaves.find(({ deleted }) => !deleted)
-    const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0))
-    const { holder, carried } = request.holder(
-      numbers.reduce((one, other) => (other > one ? other : one), 0n)
-    )
+    const numbers = leaves.map(({ newest }) => BigInt(newest ?? 0)).sort((a, b) => (a < b ? -1 : 1))
+    const { holder, carried } = request.holder(numbers.at(-1) ?? 0n)
     return {
       ...holder,
       claim: newClaim(),

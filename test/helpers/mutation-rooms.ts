@@ -246,7 +246,7 @@ export const ACCEPTED: readonly Accepted[] = [
     why: 'memory that is not given back is allocated anew: only the measurements of test/serial can tell'
   },
   {
-    line: /newest > known \? newest : known|other > one \? other : one/,
+    line: /newest > known \? newest : known/,
     what: /^> -> >=/,
     why: 'of two equal numbers either is the larger one'
   },
@@ -294,5 +294,15 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /namesOfExisting\(LOGICAL_DATABASES\.slice\(1\)/,
     what: /^1 -> 0/,
     why: 'one look more at the first database, which is read at once'
+  },
+  {
+    line: /\(a < b \? -1 : 1\)/,
+    what: /^1 -> 0/,
+    why: 'the largest number is the last in either case'
+  },
+  {
+    line: /found\.staleIn \?\? 0/,
+    what: /^0 -> 1/,
+    why: 'what is found is held or stale, so that its time is known'
   }
 ]
