@@ -131,6 +131,7 @@ export const ROOMS: Record<string, Room> = {
       'compressed-attachments',
       'incomplete-answers',
       'feed',
+      'events',
       'get-running-backup',
       'read-ahead',
       'request-bytes',
