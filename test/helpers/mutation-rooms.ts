@@ -174,6 +174,7 @@ export const ROOMS: Record<string, Room> = {
       'compressed-attachments',
       'incomplete-answers',
       'feed',
+      'events',
       'get-running-backup',
       'read-ahead',
       'request-bytes',
@@ -214,7 +215,7 @@ export const FIXED: readonly FixedMutant[] = [
   {
     room: 'repository',
     promise: 'the layout of stored backups changes only on purpose',
-    find: /(?<=LAYOUT = )3/,
+    find: /(?<=[^_]LAYOUT = )4/,
     replacement: '4'
   },
   {
@@ -362,5 +363,30 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /attempt >= MARK_ATTEMPTS|for \(let attempt = 1; ; attempt\+\+\)/,
     what: /^(1 -> [02]|>= -> >)$/,
     why: 'how often exactly is tried, and how long is waited after the first conflict, is no promise'
+  },
+  {
+    line: /randomBytes\(12\)/,
+    what: /^12 -> /,
+    why: 'a claim has to be unique, and is with a byte more or less'
+  },
+  {
+    line: /status: status \?\? 0/,
+    what: /^0 -> 1/,
+    why: 'a client that was told has answered with a status'
+  },
+  {
+    line: /namesOfExisting\(LOGICAL_DATABASES\.slice\(1\)/,
+    what: /^1 -> 0/,
+    why: 'one look more at the first database, which is read at once'
+  },
+  {
+    line: /\(a < b \? -1 : 1\)/,
+    what: /^1 -> 0/,
+    why: 'the largest number is the last in either case'
+  },
+  {
+    line: /found\.staleIn \?\? 0/,
+    what: /^0 -> 1/,
+    why: 'what is found is held or stale, so that its time is known'
   }
 ]
