@@ -113,6 +113,7 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_CLIENT_LEFT',
     // of webhook stores, when a restore runs; ids of transactions are random
     'DB_BACKUPS_TRANSACTION_EXISTS',
+    'DB_BACKUPS_SAFETY_BACKUP_FAILED',
     'DB_BACKUPS_NO_TRANSACTION'
   ]
   for (const code of codes) t.equal(document.includes(`"${code}"`), !withoutReply.includes(code), code)

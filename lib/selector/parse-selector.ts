@@ -58,7 +58,7 @@ class Parser {
     this.#count(place)
     if (isObject(given)) return this.#members(given, place)
     if (place.path.length === 0) throw refused(place.at, 'must be an object')
-    return field(place, { op: '$eq', to: this.#comparable(given, place) })
+    return field(place, { op: place.negated ? '$ne' : '$eq', to: this.#comparable(given, place) })
   }
 
   #members(given: Record<string, unknown>, place: Place): Condition {
