@@ -68,7 +68,10 @@ t.test('rekey seals what is not, then with another key, and backups go on from t
   t.strictSame(await unlisted(on, [first, second]), [], 'what it replaces is gone')
   const [shared] = await listedChunks(on, on.names.backups, first.id, 'components')
   const also = await listedChunks(on, on.names.backups, second.id, 'components')
-  t.ok(also.some(({ id }) => id === shared!.id), 'a shared chunk is sealed once')
+  t.ok(
+    also.some(({ id }) => id === shared!.id),
+    'a shared chunk is sealed once'
+  )
   await t.rejects(download(pair.chain, first.id), { code: 'DB_BACKUPS_KEY_UNAVAILABLE' })
 
   const rotated = await hostOf(t, on, { encryption: encryptionOf('k1', 'k2') })
@@ -142,9 +145,16 @@ t.test('a backup that cannot be sealed anew is left, and does not keep the other
 
 t.test('rekey needs the option, and its turn', async (t) => {
   const { on, pair } = await setup(t)
-  await t.rejects(pair.chain.app.dbBackups.rekey(), { code: 'DB_BACKUPS_INVALID_PARAMETER', message: /encryption/ })
+  await t.rejects(pair.chain.app.dbBackups.rekey(), {
+    code: 'DB_BACKUPS_INVALID_PARAMETER',
+    message: /encryption/
+  })
   const host = await hostOf(t, on, { encryption: encryptionOf('k1') })
   const { id, finished } = await pair.chain.app.dbBackups.start({ full: true })
-  await t.rejects(host.app.dbBackups.rekey(), { code: 'DB_BACKUPS_IN_PROGRESS', message: 'backup_in_progress', id })
+  await t.rejects(host.app.dbBackups.rekey(), {
+    code: 'DB_BACKUPS_IN_PROGRESS',
+    message: 'backup_in_progress',
+    id
+  })
   await finished
 })

@@ -58,35 +58,41 @@ t.test('sealed backups that share chunks are those of their moment, with older k
   t.ok(after.has('new 2'))
 })
 
-t.test('what is stored holds no key and no id of a document, nor do log, events and replies a key', async (t) => {
-  const lines: string[] = []
-  const stream = { write: (line: string) => lines.push(line) }
-  const events: BackupEvent[] = []
-  const { on, host } = await setup(t, {
-    encryption: encryptionOf('k1'),
-    server: { logger: { level: 'trace', stream } } as never,
-    onEvent: (event) => {
-      events.push(event)
-    }
-  })
-  const data = bytesOf('large', 4_500_000).toString('base64')
-  const large = { _id: 'planted_large', _attachments: { a: { content_type: 'image/png', data } } }
-  await on.write(on.names.components, [large])
-  const { id } = await backUp(host)
-  t.match((await headerOf(on, id)).storage.databases.components!.chunks.find(({ large }) => large), {
-    sealed: 'k1'
-  })
-  const stored = await rawText(on, on.names.backups)
-  t.notMatch(stored, /planted/)
-  const got = (await download(host, id)).toString('latin1')
-  t.ok(got.includes('planted_large') && got.includes(data.slice(0, 1000)))
-  const told = [stored, got, lines.join(''), JSON.stringify(events)]
-  for (const form of ['hex', 'base64', 'latin1'] as const)
-    for (const text of told) t.notOk(text.includes(keyOf('k1').toString(form)), form)
-  await remove(on, on.names.components, 'planted_large')
-  t.match(await apiOf(host).restore(id), { status: 'success', failures: [] })
-  t.ok((await on.fetchAll(on.names.components)).get('planted_large'))
-})
+t.test(
+  'what is stored holds no key and no id of a document, nor do log, events and replies a key',
+  async (t) => {
+    const lines: string[] = []
+    const stream = { write: (line: string) => lines.push(line) }
+    const events: BackupEvent[] = []
+    const { on, host } = await setup(t, {
+      encryption: encryptionOf('k1'),
+      server: { logger: { level: 'trace', stream } } as never,
+      onEvent: (event) => {
+        events.push(event)
+      }
+    })
+    const data = bytesOf('large', 4_500_000).toString('base64')
+    const large = { _id: 'planted_large', _attachments: { a: { content_type: 'image/png', data } } }
+    await on.write(on.names.components, [large])
+    const { id } = await backUp(host)
+    t.match(
+      (await headerOf(on, id)).storage.databases.components!.chunks.find(({ large }) => large),
+      {
+        sealed: 'k1'
+      }
+    )
+    const stored = await rawText(on, on.names.backups)
+    t.notMatch(stored, /planted/)
+    const got = (await download(host, id)).toString('latin1')
+    t.ok(got.includes('planted_large') && got.includes(data.slice(0, 1000)))
+    const told = [stored, got, lines.join(''), JSON.stringify(events)]
+    for (const form of ['hex', 'base64', 'latin1'] as const)
+      for (const text of told) t.notOk(text.includes(keyOf('k1').toString(form)), form)
+    await remove(on, on.names.components, 'planted_large')
+    t.match(await apiOf(host).restore(id), { status: 'success', failures: [] })
+    t.ok((await on.fetchAll(on.names.components)).get('planted_large'))
+  }
+)
 
 t.test('what a header tells with ids of documents is sealed', async (t) => {
   const { on, host } = await setup(t, { encryption: encryptionOf('k1') })
@@ -137,7 +143,11 @@ t.test('a missing, wrong or slow key is named, and nothing is read or written', 
     },
     'it gives nothing': { key: () => undefined, code: 'DB_BACKUPS_KEY_UNAVAILABLE', status: 503 },
     'it gives 31 bytes': { key: () => Buffer.alloc(31), code: 'DB_BACKUPS_KEY_UNAVAILABLE', status: 503 },
-    'it is slow': { key: () => delay(5000, keyOf('k1'), { ref: false }), code: 'DB_BACKUPS_KEY_UNAVAILABLE', status: 503 },
+    'it is slow': {
+      key: () => delay(5000, keyOf('k1'), { ref: false }),
+      code: 'DB_BACKUPS_KEY_UNAVAILABLE',
+      status: 503
+    },
     'it is another one': { key: () => keyOf('k3'), code: 'DB_BACKUPS_WRONG_KEY', status: 500 }
   }
   for (const [what, { key, code, status }] of Object.entries(cases)) {
@@ -158,7 +168,11 @@ t.test('a missing, wrong or slow key is named, and nothing is read or written', 
   const off = await hostOf(t, on)
   await t.rejects(off.app.dbBackups.get(id), { code: 'DB_BACKUPS_KEY_UNAVAILABLE', message: /encryption/ })
   await t.resolves(off.app.dbBackups.attach(id, 'note', 'text'), 'an append needs no key')
-  t.match(await off.app.dbBackups.prune({ keep: { last: 1 }, dryRun: true }), { kept: [{ id }] }, 'nor does a pruning')
+  t.match(
+    await off.app.dbBackups.prune({ keep: { last: 1 }, dryRun: true }),
+    { kept: [{ id }] },
+    'nor does a pruning'
+  )
   t.ok((await download(host, id)).length > 0, 'what was appended does not break the seal')
 })
 

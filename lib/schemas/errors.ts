@@ -163,7 +163,10 @@ const ERRORS = {
     'The key that the backup is, or is to be, sealed with cannot be had',
     new errors.KeyUnavailableError('2026-01', 'encryption.key did not answer within 10000 ms')
   ),
-  wrongKey: thrown('The host gives another key than the one it was sealed with', new errors.WrongKeyError('2026-01')),
+  wrongKey: thrown(
+    'The host gives another key than the one it was sealed with',
+    new errors.WrongKeyError('2026-01')
+  ),
   notSealed: thrown(
     'A backup that is not sealed, where the host refuses such',
     new errors.NotSealedBackupError(EXAMPLE_BACKUP)
@@ -244,7 +247,12 @@ export const RESTORE_ERRORS = [
 ] as const satisfies ErrorName[]
 
 /** Of backups that are opened. */
-export const SEAL_ERRORS = ['keyUnavailable', 'wrongKey', 'notSealed', 'damaged'] as const satisfies ErrorName[]
+export const SEAL_ERRORS = [
+  'keyUnavailable',
+  'wrongKey',
+  'notSealed',
+  'damaged'
+] as const satisfies ErrorName[]
 
 const ALWAYS: ErrorName[] = [
   'unknownQueryKey',
