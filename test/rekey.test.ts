@@ -93,7 +93,7 @@ t.test('a rekeying that ends anywhere leaves every backup whole, and the next go
   const host = await hostOf(t, on, { encryption: encryptionOf('k1', 'k2') })
   let total = 0
   let rounds = 0
-  for (let writes = 0; ; writes += 3) {
+  for (let writes = 0; ; writes += 2 + rounds) {
     let left = writes
     const beforeWrite = () => {
       if (left-- <= 0) throw new Error('crashed')

@@ -14,6 +14,7 @@ import {
   documents,
   download,
   headerOf,
+  remove,
   setupChain,
   setupPair
 } from './helpers/chain.js'
@@ -50,7 +51,7 @@ t.test('sealed backups that share chunks are those of their moment, with older k
   for (const { id } of [first, second]) t.ok((await download(rotated, id)).length > 0)
   const before = await on.fetchAll(on.names.components)
   await change(on, on.names.components, docs('doc_00003'))
-  await on.couch.use(on.names.components).destroy('new 2', before.get('new 2')!._rev as string)
+  await remove(on, on.names.components, 'new 2')
   t.match(await apiOf(rotated).restore(third.id), { status: 'success', failures: [] })
   const after = await on.fetchAll(on.names.components)
   t.strictSame(after.get('doc_00003')?.text, before.get('doc_00003')?.text)
@@ -87,9 +88,7 @@ t.test(
     const told = [stored, got, lines.join(''), JSON.stringify(events)]
     for (const form of ['hex', 'base64', 'latin1'] as const)
       for (const text of told) t.notOk(text.includes(keyOf('k1').toString(form)), form)
-    await on.couch
-      .use(on.names.components)
-      .destroy('planted_large', (await on.fetchAll(on.names.components)).get('planted_large')!._rev as string)
+    await remove(on, on.names.components, 'planted_large')
     t.match(await apiOf(host).restore(id), { status: 'success', failures: [] })
     t.ok((await on.fetchAll(on.names.components)).get('planted_large'))
   }

@@ -5,7 +5,7 @@ import { BackupNotFoundError, CodedPartError, RangeAfterEndError } from '../erro
 import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
-import { errorReplies } from '../schemas/errors.js'
+import { errorReplies, SEAL_ERRORS } from '../schemas/errors.js'
 import { breakOffWith, withoutBody } from './break-off.js'
 import type { Routes } from './context.js'
 
@@ -38,7 +38,7 @@ export const getBackup: Routes = async (scope, { operations, describe }) => {
             'unknownBackup',
             'unknownLayout',
             'rangeAfterEnd',
-            'damaged',
+            ...SEAL_ERRORS,
             'codedPart',
             'tooManyDownloads'
           )

@@ -1,7 +1,7 @@
 import { BackupNotFoundError } from '../errors.js'
 import { transactionPath } from '../operations/transactions.js'
 import { BackupParams } from '../schemas/common.js'
-import { BODY_ERRORS, errorReplies, RESTORE_ERRORS } from '../schemas/errors.js'
+import { BODY_ERRORS, errorReplies, RESTORE_ERRORS, SEAL_ERRORS } from '../schemas/errors.js'
 import { RestoreBody, RestoreQuery, restoreStarted } from '../schemas/restore.js'
 import { clientWebhookCallback } from '../schemas/transaction.js'
 import type { Routes } from './context.js'
@@ -40,6 +40,7 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
             'invalidJson',
             'nothingToRestore',
             'unknownLayout',
+            ...SEAL_ERRORS,
             'bodyTooLarge',
             'tooManyRequests',
             ...BODY_ERRORS

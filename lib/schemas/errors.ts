@@ -159,6 +159,18 @@ const ERRORS = {
     'A stored part is missing or damaged: found before the first byte is sent',
     new errors.DamagedBackupError('chunk', 'backup_chunk_1592924104038_components_000000', 'is missing')
   ),
+  keyUnavailable: thrown(
+    'The key that the backup is, or is to be, sealed with cannot be had',
+    new errors.KeyUnavailableError('2026-01', 'encryption.key did not answer within 10000 ms')
+  ),
+  wrongKey: thrown(
+    'The host gives another key than the one it was sealed with',
+    new errors.WrongKeyError('2026-01')
+  ),
+  notSealed: thrown(
+    'A backup that is not sealed, where the host refuses such',
+    new errors.NotSealedBackupError(EXAMPLE_BACKUP)
+  ),
   codedPart: thrown(
     'Something else in the server has coded a part of the backup',
     new errors.CodedPartError()
@@ -234,6 +246,14 @@ export const RESTORE_ERRORS = [
   'closing'
 ] as const satisfies ErrorName[]
 
+/** Of backups that are opened. */
+export const SEAL_ERRORS = [
+  'keyUnavailable',
+  'wrongKey',
+  'notSealed',
+  'damaged'
+] as const satisfies ErrorName[]
+
 const ALWAYS: ErrorName[] = [
   'unknownQueryKey',
   'unauthorized',
@@ -250,7 +270,7 @@ const DESCRIPTIONS = {
   403: 'Not allowed',
   404: 'Not found',
   408: 'The body stopped arriving',
-  409: 'An id that is needed is taken, or a database that is needed is missing',
+  409: 'An id that is needed is taken, a database that is needed is missing, or a backup is not sealed',
   413: 'Too large',
   415: 'Not supported',
   416: 'Range not satisfiable',
