@@ -1,19 +1,26 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import Fastify from 'fastify'
 import t from 'tap'
 import { VerifyInterruptedError } from '../lib/errors.js'
-import { backUp, change, docs, documents, headerOf, remove, setupPair } from './helpers/chain.js'
+import { createMemoryWebhookStore } from '../lib/index.js'
+import { ActiveOperations } from '../lib/operations/active-operations.js'
+import { Databases } from '../lib/operations/databases.js'
+import { Instance } from '../lib/operations/instance.js'
+import { Lifecycle } from '../lib/operations/lifecycle.js'
+import { Verifies } from '../lib/operations/verifies.js'
+import { resolveOptions } from '../lib/options.js'
+import { apiOf } from './helpers/api.js'
+import { backUp, change, docs, headerOf, remove, setupPair } from './helpers/chain.js'
 import { setupDatabases } from './helpers/database.js'
+import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { buildScheduled, HOUR, MINUTE, TestClock } from './helpers/scheduled.js'
 
 const SCRATCH = 'db_backups_scratch_'
 
 t.test('a verification that is interrupted goes on where it was, and reports the whole', async (t) => {
-  const { on, pair } = await setupPair(t)
-  for (let i = 0; i < 6; i++) {
-    await on.write(on.names.components, documents(40, `more${i}`))
-    await backUp(pair.chain)
-  }
+  const { on, pair } = await setupPair(t, { count: 60 })
+  await backUp(pair.chain)
+  await change(on, on.names.components, docs('doc_00001', 'new'))
   const { id } = await backUp(pair.chain)
   const { verify } = pair.chain.app.dbBackups
   const { duration_ms: _, at: __, ...whole } = await verify(id)
@@ -77,26 +84,51 @@ t.test('what cannot be verified is refused', async (t) => {
 
 t.test('the newest backup is verified by one of the instances when that is due', async (t) => {
   const on = await setupDatabases(t)
+  const id = await apiOf(await buildHost(t, { on })).backup()
   const schedule = { cron: '0 0 1 1 *', verify: { cron: '0 3 * * *', depth: 'data' as const } }
-  const clocks = [0, 1].map(() => new TestClock('2026-11-26T02:50:00Z'))
+  const due = Math.ceil(Date.now() / (24 * HOUR)) * 24 * HOUR + 3 * HOUR
+  const clocks = [0, 1].map(() => new TestClock(new Date(due - 10 * MINUTE).toISOString()))
   const hosts = await Promise.all(clocks.map((clock) => buildScheduled(t, { on, clock, schedule })))
-  await poll('the first backup', async () => {
-    const { ids } = await hosts[0]!.operations.list()
-    const last = ids.at(-1)
-    return last && (await hosts[0]!.operations.summary(last)).in_progress === false ? true : undefined
-  })
-  const { ids } = await hosts[0]!.operations.list()
   for (let passed = 0; passed < 30 * MINUTE; passed += MINUTE)
     await Promise.all(hosts.map((host) => host.pass(MINUTE, MINUTE)))
-  await delay(50)
-  await Promise.all(hosts.map((host) => host.pass(MINUTE, MINUTE)))
   const finished = hosts.flatMap(({ events }) => events.filter(({ type }) => type === 'verify_finished'))
-  t.match(finished, [{ backup_id: ids.at(-1), depth: 'data', report: { good: true } }])
-  t.equal(finished.length, 1, 'once')
+  const expected = { backup_id: id, depth: 'data', report: { good: true } }
+  t.match(finished, [expected, expected], 'for the run that was missed, and for the one that was due')
+  t.equal(finished.length, 2, 'each once')
   const states = hosts.map(({ operations }) => operations.schedule!.verify!)
   t.strictSame(states.map(({ last }) => last?.result).sort(), ['verified', 'verified_elsewhere'])
   for (const { last, next } of states) {
-    t.match(last, { id: ids.at(-1), good: true })
-    t.ok(next > Date.parse('2026-11-26T03:00:00Z') + 20 * HOUR)
+    t.match(last, { id, due, good: true })
+    t.equal(next, due + 24 * HOUR)
   }
+})
+
+t.test('what an instance that died has left is deleted by the one that takes its lease over', async (t) => {
+  const on = await setupDatabases(t)
+  const options = resolveOptions({
+    couch: on.couch,
+    databases: on.names,
+    authorize: () => undefined,
+    webhooks: createMemoryWebhookStore(),
+    rebuildWhitelist: () => undefined,
+    timeouts: { lease: 2000 }
+  })
+  const names = { ...on.names, backups: on.names.system }
+  const make = () => {
+    const instance = new Instance(options, Fastify().log)
+    t.teardown(() => instance.close())
+    const databases = new Databases(names, instance)
+    const active = new ActiveOperations(instance, databases, async () => {})
+    const verify = new Verifies(instance, databases)
+    const kinds = { verify } as unknown as ConstructorParameters<typeof Lifecycle>[2]
+    return { lifecycle: new Lifecycle(instance, active, kinds), active }
+  }
+  const first = make()
+  const { id } = await first.active.acquire('verify', () => ({ id: 'verify_restore_0123456789abcdef' }))
+  const left = `${SCRATCH}${id}_components`
+  await on.couch.db.create(left)
+  first.active.abandonAll()
+  const { lifecycle } = make()
+  await poll('the take-over', async () => ((await lifecycle.recover()) === undefined ? true : undefined))
+  t.notOk((await on.couch.db.list()).includes(left))
 })
