@@ -9,11 +9,13 @@ import { type Measured, machine, median, ratioOf, run, versionOf } from './jobs.
 import { couchbackup, couchrestore, rawRead } from './rivals.js'
 import { measureSealed } from './sealed.js'
 import { writeHead, writeSection } from './sections.js'
+import { measureVerify } from './verify.js'
 import type { Result } from './worker.js'
 
 const USAGE = `npm run bench -- [options]
        npm run bench -- incremental [options]   incremental backups; \`--help\` tells its options
        npm run bench -- sealed [options]        what sealing adds to a backup's processor time
+       npm run bench -- verify [options]        verifications
 
   --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
   --sizes A,B,C  documents for the memory figures (default 10000,100000,300000; 2000,5000 embedded)
@@ -35,6 +37,7 @@ type Rows = Record<string, number[]>
 async function main(): Promise<void> {
   if (process.argv[2] === 'sealed') return measureSealed(process.argv.slice(3))
   if (process.argv[2] === 'incremental') return measureIncremental(process.argv.slice(3))
+  if (process.argv[2] === 'verify') return measureVerify(process.argv.slice(3))
   const { values } = parseArgs({
     options: {
       docs: { type: 'string' },

@@ -57,6 +57,7 @@ export async function measureSealed(args: string[]): Promise<void> {
       excludeTypes: new Set(EXCLUDED_TYPES),
       onUnreadable: 'report',
       full: true,
+      mayLack: false,
       incremental: { chain: 1000, waste: 0.25 },
       onPhase() {}
     })

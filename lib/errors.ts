@@ -290,6 +290,8 @@ export class VerifyInterruptedError extends Error {
   override readonly name = 'VerifyInterruptedError'
   readonly code = 'DB_BACKUPS_VERIFY_INTERRUPTED'
   readonly statusCode = 503
+  /** Id of the backup. */
+  readonly id: string
   /** Where `verify(id, { from })` goes on. */
   readonly position: string
 
@@ -297,6 +299,7 @@ export class VerifyInterruptedError extends Error {
     super(`the verification of backup "${id}" was interrupted: ${cutText(messageOf(cause), MOST.reason)}`, {
       cause
     })
+    this.id = id
     this.position = position
   }
 }

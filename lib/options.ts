@@ -9,7 +9,8 @@ import type {
   Limits,
   Retry,
   ScheduleOptions,
-  Timeouts
+  Timeouts,
+  VerifySchedule
 } from '../types/options.js'
 import { checkCouch } from './couch/connection.js'
 import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
@@ -52,7 +53,23 @@ const Schedule = Type.Object(
     cron: Type.String({ minLength: 1, maxLength: 200 }),
     timezone: Name,
     jitter: integer(0, LONGEST_TIMER),
-    unlessYoungerThan: integer(0, Number.MAX_SAFE_INTEGER)
+    unlessYoungerThan: integer(0, Number.MAX_SAFE_INTEGER),
+    verify: Type.Optional(
+      Type.Union([
+        Type.Object(
+          {
+            cron: Type.String({ minLength: 1, maxLength: 200 }),
+            depth: Type.Optional(
+              Type.Union([Type.Literal('structure'), Type.Literal('data'), Type.Literal('restore')])
+            )
+          },
+          closed
+        ),
+        Type.Literal('daily'),
+        Type.Literal('weekly'),
+        Type.Literal('monthly')
+      ])
+    )
   },
   closed
 )
@@ -137,6 +154,11 @@ export const Options = Type.Object(
   closed
 )
 
+/** The option `schedule` with defaults. */
+export type ResolvedSchedule = Required<Omit<ScheduleOptions, 'verify'>> & {
+  verify?: Required<VerifySchedule>
+}
+
 /** Options with defaults. Two getters call the host and may throw HostValueError; a copy keeps values. */
 export interface ResolvedOptions extends DbBackupsOptions {
   readonly databases: Required<DatabaseNames>
@@ -146,7 +168,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
   keepFailed: number
   safety: boolean
   settingsDocuments: readonly string[]
-  schedule?: Required<ScheduleOptions>
+  schedule?: ResolvedSchedule
   limits: Required<Limits>
   timeouts: Required<Timeouts>
   retry: Required<Retry>
@@ -321,14 +343,26 @@ function publicUrlOf(given: string | undefined): string | undefined {
 }
 
 /** @throws TypeError that names the member */
-function scheduleOf(given: ScheduleOptions | 'athena'): Required<ScheduleOptions> {
+function scheduleOf(given: ScheduleOptions | 'athena'): ResolvedSchedule {
   // A preset of another name is refused with all the options.
   if (typeof given === 'object') check(Schedule, given, 'schedule')
-  const members = typeof given === 'object' ? given : ATHENA_SCHEDULE
+  const { verify: wanted, ...members }: ScheduleOptions = typeof given === 'object' ? given : ATHENA_SCHEDULE
   const schedule = withDefaults({ ...members, timezone: 'UTC', jitter: 0, unlessYoungerThan: 0 }, members)
   const wrong = problemOf(schedule)
   if (wrong) throw invalid(`schedule.${wrong.member}`, wrong.problem)
-  return schedule
+  if (wanted === undefined) return schedule
+  const verify = verifyOf(wanted)
+  const wrongVerify = problemOf({ ...schedule, cron: verify.cron, jitter: 0 })
+  if (wrongVerify) throw invalid(`schedule.verify.${wrongVerify.member}`, wrongVerify.problem)
+  return { ...schedule, verify }
+}
+
+/** When verifications are due by their names. */
+const VERIFY_CRON = { daily: '0 3 * * *', weekly: '0 3 * * 0', monthly: '0 3 1 * *' } as const
+
+function verifyOf(given: NonNullable<ScheduleOptions['verify']>): Required<VerifySchedule> {
+  if (typeof given === 'string') return { cron: VERIFY_CRON[given], depth: 'data' }
+  return { cron: given.cron, depth: given.depth ?? 'data' }
 }
 
 function checkDirectory(path: string): void {

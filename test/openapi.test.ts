@@ -114,7 +114,9 @@ t.test('every error that the package exports has an example, unless no reply has
     // of webhook stores, when a restore runs; ids of transactions are random
     'DB_BACKUPS_TRANSACTION_EXISTS',
     'DB_BACKUPS_SAFETY_BACKUP_FAILED',
-    'DB_BACKUPS_NO_TRANSACTION'
+    'DB_BACKUPS_NO_TRANSACTION',
+    'DB_BACKUPS_NOT_VERIFIABLE',
+    'DB_BACKUPS_VERIFY_INTERRUPTED'
   ]
   for (const code of codes) t.equal(document.includes(`"${code}"`), !withoutReply.includes(code), code)
 })

@@ -12,7 +12,7 @@ import type {
   StartOptions
 } from './backups.js'
 import type { DiffOptions, DiffStream } from './diff.js'
-import type { VerifyOptions, VerifyReport } from './verify.js'
+import type { VerifyDepth, VerifyOptions, VerifyReport } from './verify.js'
 
 export type * from './backups.js'
 export type * from './databases.js'
@@ -54,6 +54,39 @@ export interface ScheduleState {
   next: number
   /** The last run that this instance saw to. Absent until there is one. */
   last?: ScheduledRun
+  /** With the option `schedule.verify`. */
+  verify?: VerifyScheduleState
+}
+
+/** How a run of the option `schedule.verify` went. */
+export interface VerifyRun {
+  /** When it was due, in milliseconds since the epoch. */
+  due: number
+  /** When that was known. */
+  at: number
+  /**
+   * - `verified`: by this instance.
+   * - `verified_elsewhere`: since it was due, by another instance or by a call of `verify`.
+   * - `no_backup`: there was none to be verified.
+   * - `failed`: it is tried again, until the next one is due.
+   */
+  result: 'verified' | 'verified_elsewhere' | 'no_backup' | 'failed'
+  /** The backup. */
+  id?: string
+  /** Whether nothing was wrong with it. */
+  good?: boolean
+  /** Why it failed. */
+  reason?: string
+}
+
+/** The option `schedule.verify`, as this instance sees it. */
+export interface VerifyScheduleState {
+  cron: string
+  depth: VerifyDepth
+  /** When it next sees to a verification, in milliseconds since the epoch. */
+  next: number
+  /** The last run that this instance saw to. Absent until there is one. */
+  last?: VerifyRun
 }
 
 /**

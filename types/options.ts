@@ -4,6 +4,7 @@ import type { Requester } from './backups.js'
 import type { DatabaseNames } from './databases.js'
 import type { BackupEvent } from './events.js'
 import type { MetricsOptions } from './metrics.js'
+import type { VerifyDepth } from './verify.js'
 import type { WebhookStore } from './webhooks.js'
 
 /** What a request must be allowed to do. */
@@ -122,6 +123,19 @@ export interface ScheduleOptions {
    * time between two runs: a backup begins a little later than it is due. Default 0.
    */
   unlessYoungerThan?: number
+  /**
+   * When the newest backup is verified, by exactly one instance and with the lease held: `'weekly'` is Sunday 03:00 in
+   * `timezone`, `'daily'` 03:00, `'monthly'` 03:00 of the first. Default: never.
+   */
+  verify?: VerifySchedule | 'daily' | 'weekly' | 'monthly'
+}
+
+/** When the newest backup is verified, and how far. */
+export interface VerifySchedule {
+  /** As that of {@link ScheduleOptions}, in the same time zone. */
+  cron: string
+  /** Default `'data'`. */
+  depth?: VerifyDepth
 }
 
 /** How a running backup or restore bridges faults of the database. */

@@ -25,7 +25,7 @@ import { Rekeys } from './rekeys.js'
 import { Restores } from './restores.js'
 import { StoredBackups } from './stored-backups.js'
 import { Transactions } from './transactions.js'
-import { interrupted, Verifies, type VerifyRequest } from './verifies.js'
+import { interrupted, Verifies, type VerifyDue, type VerifyRequest } from './verifies.js'
 
 /** The databases by one set of names, and what runs on them: operations end where they began. */
 export class DatabaseSet {
@@ -127,6 +127,11 @@ export class DatabaseSet {
 
   prepareVerify(id: string, options: VerifyOptions): Promise<VerifyRequest> {
     return this.#verifies.prepare(id, options)
+  }
+
+  /** Verifies the newest backup for a run of the schedule, if that is needed. */
+  async verifyRun(run: VerifyDue): Promise<VerifyReport> {
+    return this.verify(await this.#verifies.prepareRun(run))
   }
 
   /** Verifies a backup: under the lease where databases are made, or where it is asked for. */

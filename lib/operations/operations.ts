@@ -44,6 +44,7 @@ import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
 import { type PruneRequest, pruningBy, removalOf, unattended } from './prunes.js'
 import { Schedule } from './schedule.js'
+import { VerifySchedule } from './verify-schedule.js'
 
 /** Bytes of an attachment that are sent at a time. */
 const PIECE = 64 * 1024
@@ -57,6 +58,7 @@ export class Operations implements DbBackups {
   #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined
   readonly #schedule: Schedule | undefined
+  readonly #verifySchedule: VerifySchedule | undefined
 
   /** @param clock the system's, but for tests */
   constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock?: Clock) {
@@ -69,10 +71,14 @@ export class Operations implements DbBackups {
       if (options.keep) await (await set.prune(unattended(this.#pruningBy({}), { gap, now }))).finished
     }
     this.#schedule = schedule && new Schedule(this.#instance, schedule, current, after)
+    const verify = schedule?.verify && { ...schedule.verify, timezone: schedule.timezone }
+    this.#verifySchedule = verify && new VerifySchedule(this.#instance, verify, () => this.#toStart('verify'))
   }
 
   get schedule(): ScheduleState | undefined {
-    return this.#schedule?.state
+    if (!this.#schedule) return undefined
+    const verify = this.#verifySchedule?.state
+    return { ...this.#schedule.state, ...(verify && { verify }) }
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
@@ -223,6 +229,7 @@ export class Operations implements DbBackups {
     this.#watching.unref()
     this.#follow()
     this.#schedule?.start()
+    this.#verifySchedule?.start()
   }
 
   get deadline(): AbortSignal {
@@ -236,6 +243,7 @@ export class Operations implements DbBackups {
     this.#instance.endRepliesWithin(this.#options.timeouts.close)
     clearInterval(this.#watching)
     this.#schedule?.stop()
+    this.#verifySchedule?.stop()
     const sets = [...this.#sets.values()]
     for (const set of sets) set.refuse()
     await jobs.settled(half)
@@ -275,6 +283,7 @@ export class Operations implements DbBackups {
   #changeTo(key: string, now: DatabaseSet): void {
     this.#current?.housekeeping.stop()
     this.#schedule?.forget()
+    this.#verifySchedule?.forget()
     for (const [other, { busy }] of this.#sets) if (!busy) this.#sets.delete(other)
     this.#sets.set(key, now)
     this.#current = now

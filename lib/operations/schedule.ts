@@ -13,7 +13,7 @@ import type { Instance } from './instance.js'
 export class Schedule {
   readonly #instance: Instance
   readonly #clock: Clock
-  readonly #options: Required<ScheduleOptions>
+  readonly #options: Required<Omit<ScheduleOptions, 'verify'>>
   readonly #plan: Plan
   readonly #current: () => Promise<DatabaseSet>
   readonly #after: (set: DatabaseSet, gap: number) => Promise<unknown>
@@ -32,7 +32,7 @@ export class Schedule {
    */
   constructor(
     instance: Instance,
-    options: Required<ScheduleOptions>,
+    options: Required<Omit<ScheduleOptions, 'verify'>>,
     current: () => Promise<DatabaseSet>,
     after: (set: DatabaseSet, gap: number) => Promise<unknown>
   ) {

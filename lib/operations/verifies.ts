@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import type { LastVerification } from '../../types/backups.js'
 import type { VerifyDepth, VerifyOptions, VerifyReport } from '../../types/verify.js'
 import type { CouchClient } from '../couch/client.js'
 import type { FailedAttempt } from '../couch/retry.js'
@@ -24,6 +25,33 @@ import type { NewOperation, OperationRecords } from './lifecycle.js'
 
 /** Begins the ids of those that restore: they leave scratch databases when they are interrupted. */
 const RESTORES = 'verify_restore_'
+
+/** Backups that are looked at for one that was verified since a run was due. */
+const LOOKED_AT = 10
+
+/** A run of the schedule. */
+export interface VerifyDue {
+  /** Milliseconds since the epoch. */
+  due: number
+  depth: VerifyDepth
+  /** Where an earlier attempt was interrupted. */
+  resume?: { id: string; from: string }
+}
+
+/** A backup was verified since a run of the schedule was due. */
+export class AlreadyVerifiedError extends Error {
+  readonly id: string
+  readonly verified: LastVerification
+
+  constructor(id: string, verified: LastVerification) {
+    super(`backup ${id} is verified`)
+    this.id = id
+    this.verified = verified
+  }
+}
+
+/** There is no backup to be verified. */
+export class NothingToVerifyError extends Error {}
 
 /** A verification that is to run. */
 export interface VerifyRequest {
@@ -62,6 +90,37 @@ export class Verifies implements OperationRecords {
           : undefined
     if (why !== undefined) throw new BackupNotVerifiableError(id, why)
     return { backup, depth, verification: new Verification(backup, depth, from), signal }
+  }
+
+  /** Prepares the verification of a run. @throws AlreadyVerifiedError, NothingToVerifyError, CouchError */
+  async prepareRun({ due, depth, resume }: VerifyDue): Promise<VerifyRequest> {
+    const { id, contentDigest } = await this.#toVerify(due)
+    const check = async () => {
+      const newest = await this.#toVerify(due)
+      // Another one may have ended: the next attempt verifies that.
+      if (newest.id !== id || newest.contentDigest !== contentDigest) throw new BackupNotFoundError(id)
+    }
+    return {
+      ...(await this.prepare(id, { depth, from: resume?.id === id ? resume.from : undefined })),
+      check
+    }
+  }
+
+  /** Finds the newest backup, unless one was verified since a run was due. */
+  async #toVerify(due: number): Promise<LoadedBackup> {
+    const { repository, system } = this.#databases
+    let newest: LoadedBackup | undefined
+    let looked = 0
+    for (const id of (await repository.list()).toReversed()) {
+      const loaded = await repository.load(id)
+      if (!loaded?.isComplete || loaded.isLegacy || loaded.isLater || !loaded.isOf(system.name)) continue
+      newest ??= loaded
+      const { verified } = loaded
+      if (verified && verified.at >= due) throw new AlreadyVerifiedError(id, verified)
+      if (++looked >= LOOKED_AT) break
+    }
+    if (!newest) throw new NothingToVerifyError()
+    return newest.open()
   }
 
   /** Verifies without the lease: nothing is written but what was found. */

@@ -34,10 +34,15 @@ export type Counts = (line: number, document: LineDocument) => boolean
 export class ChunkCheck {
   readonly #line = new DocumentLine()
   readonly #onFinding: OnFinding
+  readonly #onWrongEntry: (entry: ChunkEntry, reason: string) => void
   readonly #print: (document: LineDocument) => Fingerprint
 
-  /** @param key of the fingerprints in the index */
-  constructor(key: string, onFinding: OnFinding) {
+  /**
+   * @param key of the fingerprints in the index
+   * @param onWrongEntry is told what is wrong with an entry alone: others list the chunk as well
+   */
+  constructor(key: string, onFinding: OnFinding, onWrongEntry: (entry: ChunkEntry, reason: string) => void) {
+    this.#onWrongEntry = onWrongEntry
     const [ofId, ofBytes] = [fingerprinter(key), bytesFingerprinter(key)]
     this.#onFinding = onFinding
     this.#print = (document) => {
@@ -93,11 +98,11 @@ export class ChunkCheck {
     if (line !== entry.docs) this.#wrong(entry, `holds ${line} documents instead of ${entry.docs}`)
     else if (designs !== entry.design)
       this.#wrong(entry, `holds ${designs} design documents instead of ${entry.design}`)
-    if (entry.dead && (deadDocuments !== entry.dead.docs || deadBytes !== entry.dead.raw))
-      this.#wrong(
-        entry,
-        `has ${deadDocuments} lines of ${deadBytes} bytes that do not count instead of ${entry.dead.docs} of ${entry.dead.raw}`
-      )
+    if (entry.dead && (deadDocuments !== entry.dead.docs || deadBytes !== entry.dead.raw)) {
+      const { docs, raw } = entry.dead
+      const reason = `with ${docs} lines of ${raw} bytes that do not count, and it has ${deadDocuments} of ${deadBytes}`
+      this.#onWrongEntry(entry, reason)
+    }
     const finding = found.of(entry.id)
     if (finding) this.#onFinding(finding)
     return checked

@@ -83,7 +83,9 @@ export class DatabaseCheck {
     this.#database = database
     this.#stored = stored
     this.#onFinding = onFinding
-    this.#lines = new ChunkCheck(stored.key ?? '0'.repeat(32), onFinding)
+    this.#lines = new ChunkCheck(stored.key ?? '0'.repeat(32), onFinding, ({ id }, reason) =>
+      this.#wrongHeader(`lists chunk "${id}" ${reason}`)
+    )
   }
 
   /** Reads what is listed of a database; `null` where nothing is. */
@@ -156,19 +158,10 @@ export class DatabaseCheck {
   async #checkSets(): Promise<void> {
     for (const [i, entry] of this.#chunks.entries()) {
       if (i % STEP === 0) await sharedTurn()
-      try {
-        const dead = linesOf(entry, entry.dead?.lines)
-        linesOf(entry, entry.conflicts)
-        if (entry.dead && (dead.size !== entry.dead.docs || entry.dead.raw > entry.raw))
-          throw new DamagedBackupError(
-            'chunk',
-            entry.id,
-            `is listed with ${entry.dead.docs} lines that do not count, and names ${dead.size}`
-          )
-      } catch (error) {
-        this.#isListed = false
-        this.#tell(error)
-      }
+      const wrong = problemOfSets(entry)
+      if (wrong === undefined) continue
+      this.#isListed = false
+      this.#wrongHeader(`lists chunk "${entry.id}" ${wrong}`)
     }
   }
 
@@ -295,7 +288,15 @@ export class DatabaseCheck {
   /** Checks that no document is there twice. To be called when all chunks were checked. */
   async once(): Promise<void> {
     // What cannot be read is told of already.
-    if (!this.#isIndexed || !this.#isRead) return
+    if (!this.#isIndexed || !this.#isRead || !this.#isListed) return
+    try {
+      await this.#findTwice()
+    } catch (error) {
+      this.#unread(error)
+    }
+  }
+
+  async #findTwice(): Promise<void> {
     const documents = sum(this.#chunks, ({ docs }) => docs)
     const partitions = Math.max(1, Math.ceil(documents / PRINTED))
     const twice: { chunk: string; line: number }[] = []
@@ -441,6 +442,19 @@ async function* oneOf<T>(item: T): AsyncGenerator<T> {
 
 const notSuperseded = ({ id }: ChunkEntry) =>
   new DamagedBackupError('chunk', id, 'does not hold lines of superseded documents')
+
+/** Returns what is wrong with the lines that an entry names: they are of the backup that lists it alone. */
+function problemOfSets(entry: ChunkEntry): string | undefined {
+  try {
+    const dead = linesOf(entry, entry.dead?.lines)
+    linesOf(entry, entry.conflicts)
+    if (!entry.dead || (dead.size === entry.dead.docs && entry.dead.raw <= entry.raw)) return undefined
+    return `with ${entry.dead.docs} lines that do not count, and names ${dead.size}`
+  } catch (error) {
+    if (!(error instanceof DamagedBackupError)) throw error
+    return 'with lines beyond its last'
+  }
+}
 
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
 

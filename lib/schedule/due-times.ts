@@ -46,7 +46,7 @@ export class DueTimes {
 
 /** Finds what is wrong with a schedule whose members have the right types. */
 export function problemOf(
-  schedule: Required<ScheduleOptions>
+  schedule: Required<Omit<ScheduleOptions, 'verify'>>
 ): { member: keyof ScheduleOptions; problem: string } | undefined {
   const { cron, timezone, jitter } = schedule
   if (!isTimeZone(timezone))

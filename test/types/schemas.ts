@@ -11,9 +11,10 @@ import type {
   PruneOptions,
   RestoreOptions,
   StartOptions,
+  VerifyOptions,
   WebhookNotice
 } from '../../lib/index.js'
-import type { Prune, Restore, Start } from '../../lib/operations/arguments.js'
+import type { Prune, Restore, Start, Verify } from '../../lib/operations/arguments.js'
 import type { Names, Options } from '../../lib/options.js'
 import type { Rules } from '../../lib/retention/check-keep.js'
 import type { Backup } from '../../lib/schemas/backup.js'
@@ -86,11 +87,15 @@ export const sameArguments: {
   restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
   prune: Same<Omit<Static<typeof Prune>, 'keep'>, Omit<PruneOptions, 'keep'>>
   pruneMembers: Same<keyof Static<typeof Prune>, keyof PruneOptions>
+  verify: Same<Omit<Static<typeof Verify>, 'signal'>, Omit<VerifyOptions, 'signal'>>
+  verifyMembers: Same<keyof Static<typeof Verify>, keyof VerifyOptions>
 } = {
   start: true,
   startMembers: true,
   restore: true,
   restoreMembers: true,
   prune: true,
-  pruneMembers: true
+  pruneMembers: true,
+  verify: true,
+  verifyMembers: true
 }

@@ -106,6 +106,7 @@ function rowOf(backup, kept) {
       el('span', { class: 'muted' }, dateTime(backup.start_timestamp)),
       backup.note && el('span', { class: 'note' }, backup.note),
       backup.protected && el('span', { class: 'badge protected' }, 'Protected'),
+      backup.damaged && el('span', { class: 'badge failed' }, 'Damaged'),
       backup.error && el('span', { class: 'reason' }, backup.error),
       backup.unreadable_count > 0 ? el('span', { class: 'reason' }, unreadText(backup)) : undefined,
       backup.missing_databases ? el('span', { class: 'reason' }, missingText(backup)) : undefined,

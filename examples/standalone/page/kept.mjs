@@ -12,7 +12,8 @@ const WORDS = [
   [/^within (\w+)$/, (span) => `within ${span} of the newest`],
   [/^age 0 days$/, () => 'nearest to today'],
   [/^age (.+)$/, (age) => `nearest to ${age} ago`],
-  [/^failed lately$/, () => 'it failed lately']
+  [/^failed lately$/, () => 'it failed lately'],
+  [/^damaged lately$/, () => 'it was found to be damaged lately']
 ]
 
 /** What no later backup and no time makes go. */
