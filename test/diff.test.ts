@@ -322,6 +322,7 @@ t.test('a diff reads nothing before it is read, and ends when it is read no more
   const last = diff(host, first, { against: second })
   await t.rejects(last, { code: 'DB_BACKUPS_TOO_MANY_REQUESTS' })
   const closed = host.app.close()
-  for (const ended of [reading, ...others]) await t.rejects(ended, ClosingError)
+  for (const ended of [reading, ...others])
+    await t.rejects(ended as Promise<unknown> as Promise<void>, ClosingError)
   await closed
 })
