@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startEmbeddedCouch } from '../examples/standalone/embedded-couch.js'
 import { call, load, newDocuments, recreate, type Server, serverOf } from './dataset.js'
+import { measureDiffs } from './diff.js'
 import { measureIncremental } from './incremental.js'
 import { type Measured, machine, median, ratioOf, run, versionOf } from './jobs.js'
 import { couchbackup, couchrestore, rawRead } from './rivals.js'
@@ -12,6 +13,7 @@ import type { Result } from './worker.js'
 
 const USAGE = `npm run bench -- [options]
        npm run bench -- incremental [options]   incremental backups; \`--help\` tells its options
+       npm run bench -- diff [options]          diffs; \`--help\` tells its options
 
   --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
   --sizes A,B,C  documents for the memory figures (default 10000,100000,300000; 2000,5000 embedded)
@@ -32,6 +34,7 @@ type Rows = Record<string, number[]>
 
 async function main(): Promise<void> {
   if (process.argv[2] === 'incremental') return measureIncremental(process.argv.slice(3))
+  if (process.argv[2] === 'diff') return measureDiffs(process.argv.slice(3))
   const { values } = parseArgs({
     options: {
       docs: { type: 'string' },
