@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startEmbeddedCouch } from '../examples/standalone/embedded-couch.js'
 import { call, load, newDocuments, recreate, type Server, serverOf } from './dataset.js'
+import { measureDiffs } from './diff.js'
 import { measureIncremental } from './incremental.js'
 import { type Measured, machine, median, ratioOf, run, versionOf } from './jobs.js'
 import { couchbackup, couchrestore, rawRead } from './rivals.js'
@@ -16,6 +17,7 @@ const USAGE = `npm run bench -- [options]
        npm run bench -- incremental [options]   incremental backups; \`--help\` tells its options
        npm run bench -- sealed [options]        what sealing adds to a backup's processor time
        npm run bench -- verify [options]        verifications
+       npm run bench -- diff [options]          diffs; \`--help\` tells its options
 
   --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
   --sizes A,B,C  documents for the memory figures (default 10000,100000,300000; 2000,5000 embedded)
@@ -38,6 +40,7 @@ async function main(): Promise<void> {
   if (process.argv[2] === 'sealed') return measureSealed(process.argv.slice(3))
   if (process.argv[2] === 'incremental') return measureIncremental(process.argv.slice(3))
   if (process.argv[2] === 'verify') return measureVerify(process.argv.slice(3))
+  if (process.argv[2] === 'diff') return measureDiffs(process.argv.slice(3))
   const { values } = parseArgs({
     options: {
       docs: { type: 'string' },

@@ -13,9 +13,11 @@ import { type Turn, TurnWatch } from './turns.js'
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get' | 'list' | 'download' | 'upload' | 'append'
+  operation: 'backup' | 'restore' | 'get' | 'list' | 'download' | 'upload' | 'append' | 'diff'
   /** Backup to restore, get, download, or append to; any where backups are listed. */
   id?: string
+  /** What a diff compares with. */
+  against?: string
   /** File to upload, or to download to; the body of a request that appends. */
   file?: string
   /** Reads everything, where it backs up. */
@@ -168,6 +170,10 @@ async function run(
     const head = `PUT /api/v1/backups/${id}/attachments/file`
     const headers = `content-type: application/json\r\ncontent-length: ${size}\r\n`
     return { id, firstByteMs: await request(origin, head, headers, job.file) }
+  }
+  if (job.operation === 'diff') {
+    for await (const _ of app.dbBackups.diff(id, { against: job.against ?? 'now' }));
+    return { id }
   }
   const source = job.file ? { body: createReadStream(job.file) } : { id }
   const { finished } = await app.dbBackups.restore(source, {

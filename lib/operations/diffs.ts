@@ -33,20 +33,17 @@ export class Diffs {
   /** Returns a stream that reads nothing before it is read. */
   read(id: string, options: DiffOptions): DiffStream {
     const { client, options: settings } = this.#instance
-    const stream = new ReadDiff(
-      (signal) => {
-        const own = client.with({ retry: settings.retry, signal }).for('downloads')
-        return this.#inPlace(() => this.#diff(id, options, own))
-      },
-      settings.timeouts.idle,
-      this.#instance.deadline
-    )
+    const stream = new ReadDiff((signal) => {
+      const own = client.with({ retry: settings.retry, signal }).for('downloads')
+      const close = () => stream.destroy(new ClosingError())
+      return this.#inPlace(() => this.#diff(id, options, own), close)
+    }, settings.timeouts.idle)
     if (options.signal) addAbortSignal(options.signal, stream)
     return stream
   }
 
   /** Reads with the only place, since a diff may take as much memory as a restore. @throws TooManyRequestsError */
-  async *#inPlace<T>(read: () => AsyncIterable<T>): AsyncGenerator<T> {
+  async *#inPlace<T>(read: () => AsyncIterable<T>, close: () => void): AsyncGenerator<T> {
     const full = () => new TooManyRequestsError('another diff is being read: try again later')
     let leave = () => {}
     const left = new Promise<void>((resolve) => {
@@ -59,9 +56,11 @@ export class Diffs {
       }
       this.#instance.diffs.take(full, stay).catch(refuse)
     })
+    const stopListening = onAbort(this.#instance.deadline, close)
     try {
       yield* read()
     } finally {
+      stopListening()
       leave()
     }
   }
@@ -138,28 +137,18 @@ class ReadDiff extends Readable implements DiffStream {
   readonly #open: (signal: AbortSignal) => AsyncGenerator<DocumentDiff>
   readonly #abort = new AbortController()
   readonly #reader: Silence
-  readonly #deadline: AbortSignal
   #diffs: AsyncGenerator<DocumentDiff> | undefined
-  #stopListening = () => {}
 
   /** @param open is given what ends the calls that it reads by @param idle milliseconds without a read that end it */
-  constructor(
-    open: (signal: AbortSignal) => AsyncGenerator<DocumentDiff>,
-    idle: number,
-    deadline: AbortSignal
-  ) {
+  constructor(open: (signal: AbortSignal) => AsyncGenerator<DocumentDiff>, idle: number) {
     super({ objectMode: true, highWaterMark: AHEAD })
     this.#open = open
-    this.#deadline = deadline
     this.#reader = new Silence(idle, () => this.destroy(new StalledDiffError(idle)))
   }
 
   override _read(): void {
     this.#reader.pause()
-    if (!this.#diffs) {
-      this.#stopListening = onAbort(this.#deadline, () => this.destroy(new ClosingError()))
-      this.#diffs = this.#open(this.#abort.signal)
-    }
+    this.#diffs ??= this.#open(this.#abort.signal)
     this.#diffs.next().then(
       ({ done, value }) => {
         if (this.destroyed) return
@@ -172,7 +161,6 @@ class ReadDiff extends Readable implements DiffStream {
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     this.#reader.end()
-    this.#stopListening()
     this.#abort.abort(error ?? new Error('the diff was given up'))
     this.#diffs?.return(undefined).catch(() => undefined)
     callback(error)
