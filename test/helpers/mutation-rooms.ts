@@ -154,7 +154,7 @@ export const FIXED: readonly FixedMutant[] = [
   {
     room: 'repository',
     promise: 'the layout of stored backups changes only on purpose',
-    find: /(?<=LAYOUT = )3/,
+    find: /(?<=\bLAYOUT = )4/,
     replacement: '4'
   },
   {
