@@ -155,7 +155,7 @@ export const FIXED: readonly FixedMutant[] = [
     room: 'repository',
     promise: 'the layout of stored backups changes only on purpose',
     find: /(?<=\bLAYOUT = )4/,
-    replacement: '4'
+    replacement: '5'
   },
   {
     room: 'repository',
