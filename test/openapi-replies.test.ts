@@ -8,6 +8,7 @@ import nano from 'nano'
 import type { OpenAPIV3_1 } from 'openapi-types'
 import t, { type Test } from 'tap'
 import { openApiDocument } from '../examples/openapi/document.js'
+import { LAYOUT } from '../lib/repository/layout.js'
 import { apiOf, backupOf } from './helpers/api.js'
 import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
 import { setupDatabases } from './helpers/database.js'
@@ -151,6 +152,16 @@ type Provoke = (t: Test, id: OperationId, idle: TestHost) => Promise<Reply>
 
 const never = () => new Promise<never>(() => {})
 
+/** Makes a sealed backup, and asks for it, or for another, when the host gives another key. */
+async function sealedThen(t: Test, id: Parameters<Provoke>[1], other: Buffer | undefined) {
+  let key: Buffer | undefined = Buffer.alloc(32, 1)
+  const encryption = { current: '2026-01', key: () => key as Buffer }
+  const host = await buildHost(t, { on: (await seeded(t)).on, encryption })
+  const backup = await apiOf(host).backup()
+  key = other
+  return send(host, id, { url: REQUESTS[id].url.replace(UNKNOWN, backup) })
+}
+
 /** Functions that get each reply of which the document shows an example. */
 const PROVOKE: Record<string, Provoke> = {
   started: async (t, id) => {
@@ -211,6 +222,16 @@ const PROVOKE: Record<string, Provoke> = {
     // the reply begins before the chunk is read
     return send(host, id, { url, headers: { range: `bytes=${whole.indexOf('org1peer')}-` } })
   },
+  keyUnavailable: (t, id) => sealedThen(t, id, undefined),
+  wrongKey: (t, id) => sealedThen(t, id, Buffer.alloc(32, 2)),
+  notSealed: async (t, id) => {
+    const on = (await seeded(t)).on
+    const backup = await apiOf(await buildHost(t, { on })).backup()
+    const encryption = { current: '2026-01', key: () => Buffer.alloc(32, 1), plain: 'refuse' as const }
+    return send(await buildHost(t, { on, encryption }), id, {
+      url: REQUESTS[id].url.replace(UNKNOWN, backup)
+    })
+  },
   codedPart: async (t, id) => {
     const extend: HostOptions['extend'] = (app) =>
       app.addHook('onSend', async (_request, reply, payload) => {
@@ -260,7 +281,7 @@ const PROVOKE: Record<string, Provoke> = {
     const backup = await apiOf(host).backup()
     const system = host.on.couch.use(host.on.names.system)
     const header = (await system.get(backup)) as unknown as { storage: { layout: number } }
-    header.storage.layout++
+    header.storage.layout = LAYOUT + 1
     await system.insert(header as never)
     return send(host, id, { url: REQUESTS[id].url.replace(UNKNOWN, backup) })
   },

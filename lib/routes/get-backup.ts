@@ -38,6 +38,7 @@ export const getBackup: Routes = async (scope, { operations, describe }) => {
             'unknownBackup',
             'unknownLayout',
             'rangeAfterEnd',
+            'damaged',
             ...SEAL_ERRORS,
             'codedPart',
             'tooManyDownloads'

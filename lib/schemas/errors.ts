@@ -161,7 +161,7 @@ const ERRORS = {
   ),
   keyUnavailable: thrown(
     'The key that the backup is, or is to be, sealed with cannot be had',
-    new errors.KeyUnavailableError('2026-01', 'encryption.key did not answer within 10000 ms')
+    new errors.KeyUnavailableError('2026-01', 'encryption.key gave no 32 bytes')
   ),
   wrongKey: thrown(
     'The host gives another key than the one it was sealed with',
@@ -247,12 +247,7 @@ export const RESTORE_ERRORS = [
 ] as const satisfies ErrorName[]
 
 /** Of backups that are opened. */
-export const SEAL_ERRORS = [
-  'keyUnavailable',
-  'wrongKey',
-  'notSealed',
-  'damaged'
-] as const satisfies ErrorName[]
+export const SEAL_ERRORS = ['keyUnavailable', 'wrongKey', 'notSealed'] as const satisfies ErrorName[]
 
 const ALWAYS: ErrorName[] = [
   'unknownQueryKey',

@@ -215,8 +215,8 @@ export const FIXED: readonly FixedMutant[] = [
   {
     room: 'repository',
     promise: 'the layout of stored backups changes only on purpose',
-    find: /(?<=[^_]LAYOUT = )4/,
-    replacement: '4'
+    find: /(?<=\bLAYOUT = )4/,
+    replacement: '5'
   },
   {
     room: 'repository',
