@@ -34,20 +34,11 @@ async function compareAll({ app }: TestHost, made: readonly Made[]): Promise<voi
       const found: DocumentDiff[] = await app.dbBackups
         .diff(one.summary.id, { against: other.summary.id })
         .toArray()
-      const told = sorted(found)
-      const expected = sorted(
-        // a large document with an id that is not Unicode cannot be indexed
-        naive.map((document): Told => {
-          const isUnknown = found.some(
-            ({ database, id, change }) =>
-              change === 'unknown' &&
-              !id.isWellFormed() &&
-              database === document.database &&
-              id === document.id
-          )
-          return isUnknown ? { ...document, change: 'unknown', fields: undefined } : document
-        })
-      )
+      // a large document with an id that is not Unicode cannot be indexed
+      const unknown = found.filter(({ id, change }) => change === 'unknown' && !id.isWellFormed())
+      const isKnown = (document: Told) =>
+        !unknown.some(({ database, id }) => database === document.database && id === document.id)
+      const [told, expected] = [sorted(found.filter(isKnown)), sorted(naive.filter(isKnown))]
       if (JSON.stringify(told) !== JSON.stringify(expected))
         throw new Error(
           `${one.summary.id} to ${other.summary.id}: ${told.join()}; expected ${expected.join()}`
