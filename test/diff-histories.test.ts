@@ -1,11 +1,12 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
+import type { IncompleteRestoreError } from '../lib/index.js'
 import type { BackupSummary, DocumentDiff } from '../types/index.js'
 import { backUp, download, setupChain } from './helpers/chain.js'
 import { DATABASES } from './helpers/database.js'
 import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
 import { buildHost, type TestHost } from './helpers/host.js'
-import { naiveDiff, sorted } from './helpers/naive-diff.js'
+import { naiveDiff, sorted, type Told } from './helpers/naive-diff.js'
 import { wholeNumber } from './helpers/settings.js'
 
 /** `HISTORIES` tells how many are tried, `HISTORY_STEPS` how long they are, `HISTORY_SEED` which. */
@@ -30,9 +31,15 @@ async function compareAll({ app }: TestHost, made: readonly Made[]): Promise<voi
   for (const one of made) {
     for (const other of made) {
       const leftOut = one.excludes !== other.excludes ? [KEPT_OUT_LATER] : []
-      const expected = sorted(naiveDiff(one.content, other.content, leftOut))
-      const found = await app.dbBackups.diff(one.summary.id, { against: other.summary.id }).toArray()
-      const told = sorted(found)
+      const naive = naiveDiff(one.content, other.content, leftOut)
+      const found: DocumentDiff[] = await app.dbBackups
+        .diff(one.summary.id, { against: other.summary.id })
+        .toArray()
+      // a large document with an id that is not Unicode cannot be indexed
+      const unknown = found.filter(({ id, change }) => change === 'unknown' && !id.isWellFormed())
+      const isKnown = (document: Told) =>
+        !unknown.some(({ database, id }) => database === document.database && id === document.id)
+      const [told, expected] = [sorted(found.filter(isKnown)), sorted(naive.filter(isKnown))]
       if (JSON.stringify(told) !== JSON.stringify(expected))
         throw new Error(
           `${one.summary.id} to ${other.summary.id}: ${told.join()}; expected ${expected.join()}`
@@ -50,7 +57,7 @@ async function compareWithNow({ app }: TestHost, made: readonly Made[]): Promise
   for (const { summary, content, excludes } of made) {
     const found: DocumentDiff[] = await app.dbBackups.diff(summary.id, { against: 'now' }).toArray()
     const { finished } = await app.dbBackups.restore({ id: summary.id }, { dryRun: true, exact: true })
-    const { databases } = await finished
+    const { databases } = await finished.catch((error: IncompleteRestoreError) => error.outcome)
     for (const database of DATABASES) {
       const count = (change: string) =>
         found.filter((one) => one.database === database && one.change === change).length
@@ -61,8 +68,19 @@ async function compareWithNow({ app }: TestHost, made: readonly Made[]): Promise
           `${summary.id}, ${database}: ${told} to now, a restore tells ${[created, changed, deleted]}`
         )
     }
-    if (excludes || now.excludes) continue
-    const [told, expected] = [sorted(found), sorted(naiveDiff(content, now.content))]
+    if (excludes || now.excludes || found.some(({ change }) => change === 'unknown')) continue
+    const naive = naiveDiff(content, now.content)
+    const leftOut = (one: DocumentDiff) =>
+      // the database has it, with a type that backups leave out
+      one.fields?.includes('type') &&
+      naive.some(
+        ({ database, id, change }) =>
+          change === 'deleted' && id.startsWith(one.id) && database === one.database
+      )
+    const seen = found.map(
+      (one): Told => (leftOut(one) ? { ...one, change: 'deleted', fields: undefined } : one)
+    )
+    const [told, expected] = [sorted(seen), sorted(naive)]
     if (told.join() !== expected.join())
       throw new Error(`${summary.id} to now: ${told}; expected ${expected}`)
   }
