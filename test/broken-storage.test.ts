@@ -1,9 +1,9 @@
 import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import type { StoredHeader } from '../lib/repository/layout.js'
-import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { randomOf } from './helpers/random.js'
+import { setupRawDatabases } from './helpers/raw-databases.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { StoredBackupsOf } from './helpers/stored-backups.js'
 
@@ -11,7 +11,7 @@ type Members = Record<string, unknown>
 
 /** Builds a host with three good backups, of which the second may be harmed. */
 async function setup(t: Test) {
-  const on = await setupDatabases(t)
+  const on = await setupRawDatabases(t)
   const components = on.couch.use(on.names.components)
   await load(components, seedDocuments({ count: 20 }))
   const { app } = await buildHost(t, { on })
@@ -25,7 +25,7 @@ async function setup(t: Test) {
     return id
   }
   const read = async (id: string) => text((await dbBackups.get(id)).body)
-  const stored = new StoredBackupsOf(on)
+  const stored = new StoredBackupsOf(on, on.names.backups)
   const [first, harmed] = [await backup(), await backup()]
   await backup()
   /** Puts a value in the place of the storage of the second backup. */

@@ -3,7 +3,7 @@ import { gunzipSync, gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import type { ChunkEntry, StoredHeader } from '../lib/repository/layout.js'
 import { apiOf } from './helpers/api.js'
-import { setupDatabases } from './helpers/database.js'
+import { revisionIn, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { bytesOf, load, seedDocuments } from './helpers/seed.js'
 
@@ -220,7 +220,15 @@ t.test('nor is one whose header disagrees, where documents changed while it was 
   await changeHeader(({ dbs, storage }) => {
     dbs.athena_components!.doc_count--
     storage.databases.components!.superseded = [
-      { id: chunk, rev: written.rev, docs: 1, design: 0, raw: lines.length, stored: stored.length, sha256 }
+      {
+        id: chunk,
+        rev: revisionIn(written),
+        docs: 1,
+        design: 0,
+        raw: lines.length,
+        stored: stored.length,
+        sha256
+      }
     ]
   })
 

@@ -6,7 +6,7 @@ import nano, { type DocumentScope } from 'nano'
 import t, { type Test } from 'tap'
 import type { ChunkEntry, StoredHeader } from '../lib/repository/layout.js'
 import { type Api, apiOf } from './helpers/api.js'
-import { setupDatabases } from './helpers/database.js'
+import { revisionIn, setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
@@ -303,7 +303,15 @@ async function asLayout2(
   const { rev } = await db.insert({ _id: id, type: 'athena_backup_chunk' } as never)
   const written = await db.attachment.insert(id, 'documents.ndjson.gz', stored, 'application/gzip', { rev })
   const sha256 = createHash('sha256').update(stored).digest('hex')
-  const entry = { id, rev: written.rev, docs: 1, design: 0, raw: lines.length, stored: stored.length, sha256 }
+  const entry = {
+    id,
+    rev: revisionIn(written),
+    docs: 1,
+    design: 0,
+    raw: lines.length,
+    stored: stored.length,
+    sha256
+  }
   const { dbs } = header
   const empty = { manifests: [], chunks: [], superseded: [] }
   return {

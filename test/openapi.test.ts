@@ -115,6 +115,8 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_TRANSACTION_EXISTS',
     'DB_BACKUPS_SAFETY_BACKUP_FAILED',
     'DB_BACKUPS_NO_TRANSACTION',
+    'DB_BACKUPS_NOT_COMPARABLE',
+    'DB_BACKUPS_DIFF_STALLED',
     'DB_BACKUPS_NOT_VERIFIABLE',
     'DB_BACKUPS_VERIFY_INTERRUPTED'
   ]

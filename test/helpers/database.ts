@@ -42,6 +42,10 @@ const OWN_TYPES: readonly unknown[] = [
 /** Tells whether a document is the plugin's own. */
 export const isOwn = ({ type }: { type?: unknown }): boolean => OWN_TYPES.includes(type)
 
+/** Returns the revision that a server answers with: the embedded one calls its JSON text. */
+export const revisionIn = (written: { rev: string } | string): string =>
+  (typeof written === 'string' ? (JSON.parse(written) as { rev: string }) : written).rev
+
 /**
  * Creates three empty databases, on an embedded server of their own or on `COUCHDB_URL`. They are deleted when the test
  * ends.
