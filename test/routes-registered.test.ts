@@ -194,7 +194,19 @@ t.test('addresses follow the request, or what the host says', async (t) => {
 
 t.test('the operations are there for the host', async (t) => {
   const { app } = await buildHost(t)
-  for (const name of ['start', 'restore', 'get', 'summary', 'list', 'attach', 'remove', 'prune'] as const) {
+  for (const name of [
+    'start',
+    'restore',
+    'get',
+    'summary',
+    'diff',
+    'list',
+    'attach',
+    'remove',
+    'prune',
+    'rekey',
+    'verify'
+  ] as const) {
     t.type(app.dbBackups[name], 'function', name)
   }
   const all: string[] = []
@@ -202,7 +214,20 @@ t.test('the operations are there for the host', async (t) => {
     all.push(...Object.getOwnPropertyNames(of))
   t.strictSame(
     all.sort(),
-    ['attach', 'get', 'list', 'prune', 'remove', 'restore', 'schedule', 'start', 'summary'],
+    [
+      'attach',
+      'diff',
+      'get',
+      'list',
+      'prune',
+      'rekey',
+      'remove',
+      'restore',
+      'schedule',
+      'start',
+      'summary',
+      'verify'
+    ],
     'and nothing else'
   )
   const { id, finished } = await app.dbBackups.start()
