@@ -154,6 +154,20 @@ t.test('a failed backup is not young enough, however young', async (t) => {
   t.not(operations.schedule?.last?.id, first)
 })
 
+t.test('a backup that a restore made first is not young enough: the restore came after it', async (t) => {
+  const schedule = { ...NIGHTLY, unlessYoungerThan: 12 * HOUR }
+  const on = await setupDatabases(t)
+  await on.couch.use(on.names.components).insert({ _id: 'peer1' } as never)
+  const { operations, pass, first } = await setup(t, { on, schedule })
+  await pass(12 * HOUR, 10 * MINUTE)
+  const { finished } = await operations.restore({ id: first }, { safety: true })
+  const { safety_backup } = await finished
+  t.equal((await operations.list()).ids.at(-1), safety_backup)
+  await pass(2 * HOUR, 10 * MINUTE)
+  t.match(operations.schedule?.last, { due: at('02T01:00'), result: 'made' })
+  t.not(operations.schedule?.last?.id, safety_backup)
+})
+
 t.test('a backup of another console in the same database does for nobody else', async (t) => {
   const on = await setupDatabases(t)
   const first = await setup(t, { on })

@@ -102,10 +102,12 @@ export class Backups implements OperationRecords {
     const { repository, system } = this.#databases
     const possible = this.#instance.clock.now() + MOST_AHEAD
     let younger: string | undefined
-    for await (const { id, beganAt } of repository.goodSince(due - unlessYoungerThan, {
+    for await (const { id, beganAt, isBeforeRestore } of repository.goodSince(due - unlessYoungerThan, {
       system: system.name,
       newest
     })) {
+      // What was restored after it is in no backup.
+      if (isBeforeRestore) continue
       // By a clock that was wrong: it may be of any time.
       if (beganAt > possible) continue
       if (beganAt >= due) throw new NotNeededError('made_elsewhere', id)
