@@ -1,6 +1,6 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { type TProperties, type TSchema, Type } from '@sinclair/typebox'
-import { Value } from '@sinclair/typebox/value'
+import { Value, type ValueError } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
 import type {
@@ -53,7 +53,7 @@ const Schedule = Type.Object(
     cron: Type.String({ minLength: 1, maxLength: 200 }),
     timezone: Name,
     jitter: integer(0, LONGEST_TIMER),
-    unlessYoungerThan: integer(0, Number.MAX_SAFE_INTEGER),
+    unlessYoungerThan: integer(0, 366 * DAY),
     verify: Type.Optional(
       Type.Union([
         Type.Object(
@@ -206,8 +206,8 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   } catch (error) {
     throw invalid('couch', (error as Error).message)
   }
-  const schedule = options.schedule === undefined ? undefined : scheduleOf(options.schedule)
   check(Options, options)
+  const schedule = options.schedule === undefined ? undefined : scheduleOf(options.schedule)
   const keep = options.keep === undefined ? undefined : problemOfKeep(options.keep)
   if (keep) throw invalid(nameOf(`keep${keep.path}`), keep.message)
   if (options.metrics) checkMetrics(options.metrics)
@@ -283,7 +283,22 @@ function checkMetrics({ client, registry = client?.register }: MetricsOptions): 
 /** Checks `value`, at path `under` of the options. @throws TypeError that names the option */
 function check(schema: TSchema, value: unknown, under = ''): void {
   const [problem] = Value.Errors(schema, value)
-  if (problem) throw invalid(nameOf(under + problem.path), problem.message.toLowerCase())
+  if (!problem) return
+  const { path, message } = told(problem)
+  throw invalid(nameOf(under + path), message)
+}
+
+/** Returns where an option is wrong, and why: of one that may be many things, what they are. */
+function told({ path, message, schema, value, errors }: ValueError): { path: string; message: string } {
+  const kinds: TSchema[] = schema.anyOf ?? []
+  if (kinds.length === 0) return { path, message: message.toLowerCase() }
+  const members = kinds.findIndex(({ type }) => type === 'object')
+  if (members >= 0 && typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    const [problem] = errors[members] ?? []
+    if (problem) return told(problem)
+  }
+  const allowed = kinds.map((kind) => (kind.const === undefined ? 'an object' : JSON.stringify(kind.const)))
+  return { path, message: `must be ${new Intl.ListFormat('en', { type: 'disjunction' }).format(allowed)}` }
 }
 
 /** Returns the name of an option, given by its path. */
@@ -344,8 +359,6 @@ function publicUrlOf(given: string | undefined): string | undefined {
 
 /** @throws TypeError that names the member */
 function scheduleOf(given: ScheduleOptions | 'athena'): ResolvedSchedule {
-  // A preset of another name is refused with all the options.
-  if (typeof given === 'object') check(Schedule, given, 'schedule')
   const { verify: wanted, ...members }: ScheduleOptions = typeof given === 'object' ? given : ATHENA_SCHEDULE
   const schedule = withDefaults({ ...members, timezone: 'UTC', jitter: 0, unlessYoungerThan: 0 }, members)
   const wrong = problemOf(schedule)

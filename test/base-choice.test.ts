@@ -113,7 +113,7 @@ t.test('how many changes are too many depends on the documents', async (t) => {
   t.equal(await withDocuments(3005), 'mostly_changed', 'more than half')
 })
 
-t.test('a database that was empty, and still is, has its base', async (t) => {
+t.test('a base that holds nothing is one, unless much has come since', async (t) => {
   const { on, pair } = await setupPair(t, { count: 0 })
   const { id } = await backUp(pair.chain)
   const { whyFull } = await choiceAfter(t, on, id)
@@ -124,6 +124,10 @@ t.test('a database that was empty, and still is, has its base', async (t) => {
     'with a document that the feed does not tell yet'
   )
   t.equal(await whyFull({ database: 'sessions', info: { doc_count: 0 } }), 'mostly_changed')
+  await change(on, on.names.components, docs('one', 'two'))
+  t.equal(await whyFull(), undefined, 'with its first documents')
+  await on.write(on.names.components, documents(1500, 'more', 0, 10))
+  t.equal(await whyFull(), 'mostly_changed')
 })
 
 t.test(

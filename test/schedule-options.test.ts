@@ -20,7 +20,7 @@ const NIGHTLY = '0 1 * * *'
 
 /** Schedules that cannot work, with what the message must say. */
 const REFUSED: Record<string, [schedule: unknown, message: RegExp]> = {
-  'another preset': ['nightly', /"schedule" /],
+  'another preset': ['nightly', /"schedule" must be an object or "athena"$/],
   null: [null, /"schedule" /],
   'no expression': [{}, /"schedule\.cron" /],
   'an empty expression': [{ cron: '' }, /"schedule\.cron" /],
@@ -57,7 +57,20 @@ const REFUSED: Record<string, [schedule: unknown, message: RegExp]> = {
     /"schedule\.jitter" /
   ],
   'an age that is no number': [{ cron: NIGHTLY, unlessYoungerThan: '12h' }, /"schedule\.unlessYoungerThan" /],
-  'a member that is not known': [{ cron: NIGHTLY, timeZone: 'UTC' }, /"schedule\.timeZone" /]
+  'an age of more than a year': [
+    { cron: NIGHTLY, unlessYoungerThan: 367 * 24 * 60 * MINUTE },
+    /"schedule\.unlessYoungerThan" /
+  ],
+  'a member that is not known': [{ cron: NIGHTLY, timeZone: 'UTC' }, /"schedule\.timeZone" /],
+  'a list of expressions': [[NIGHTLY], /"schedule" must be an object or "athena"$/],
+  'another preset of verifications': [
+    { cron: NIGHTLY, verify: 'hourly' },
+    /"schedule\.verify" must be an object, "daily", "weekly", or "monthly"$/
+  ],
+  'another depth': [
+    { cron: NIGHTLY, verify: { cron: NIGHTLY, depth: 'all' } },
+    /"schedule\.verify\.depth" must be "structure", "data", or "restore"$/
+  ]
 }
 
 t.test('a schedule that cannot work is refused at registration, by its name', async (t) => {

@@ -120,7 +120,7 @@ export interface ScheduleOptions {
   jitter?: number
   /**
    * A run is skipped when a good backup began at most so many milliseconds before it was due. Keep it shorter than the
-   * time between two runs: a backup begins a little later than it is due. Default 0.
+   * time between two runs: a backup begins a little later than it is due. Default 0, at most 366 days.
    */
   unlessYoungerThan?: number
   /**

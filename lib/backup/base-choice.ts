@@ -130,7 +130,8 @@ async function tooManyChanges(
   if (changes === undefined) return 'not_told'
   // The documents were counted before, so that a feed from its start cannot have fewer.
   const all = info.doc_count + (info.doc_del_count ?? 0)
-  if (all === 0 && base.documents === 0) return undefined
+  // Nothing in it could be stale: a database that holds the lease alone is one of these.
+  if (base.documents === 0 && changes <= FEW) return undefined
   const most = Math.min(Math.max(FEW, all * MOSTLY), MOST_CHANGES)
   return changes >= all || changes > most ? 'mostly_changed' : undefined
 }
