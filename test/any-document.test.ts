@@ -121,11 +121,11 @@ const documentWith = (withEncoded: fc.Arbitrary<Written['encoded']>): fc.Arbitra
   })
 
 const servers: Record<string, Server> = {
-  embedded: { setup: setupDatabases, document: documentWith(fc.constant(undefined)), numRuns: 15 },
+  embedded: { setup: setupDatabases, document: documentWith(fc.constant(undefined)), numRuns: 10 },
   imitated: {
     setup: setupRawDatabases,
     document: documentWith(fc.option(encoded, { nil: undefined, freq: 3 })),
-    numRuns: 15
+    numRuns: 10
   }
 }
 if (process.env.COUCHDB_URL) {
