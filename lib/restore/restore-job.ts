@@ -98,7 +98,7 @@ async function restoreOne(
   const scope = new Scope(database, options.choice)
   if (source.databases.includes(database)) {
     const verb = options.dryRun ? 'comparing' : 'restoring'
-    const part = scope.isAll ? '' : 'what is chosen of '
+    const part = options.choice.only ? 'what is chosen of ' : ''
     await report.nextStep(`${verb} ${part}${source.count(database)} documents of ${database}`)
     await restoreHeld(database, source, scope, options, report)
   } else await report.nextStep(notHeld(database, source.about(database)))
