@@ -8,9 +8,11 @@ import {
   BackupNotFoundError,
   BackupNotVerifiableError,
   ClosingError,
+  DamagedBackupError,
   TooManyRequestsError,
   VerifyInterruptedError
 } from '../errors.js'
+import { ChangedMeanwhileError } from '../repository/damage.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
@@ -25,6 +27,9 @@ import type { NewOperation, OperationRecords } from './lifecycle.js'
 
 /** Begins the ids of those that restore: they leave scratch databases when they are interrupted. */
 const RESTORES = 'verify_restore_'
+
+/** How often a backup is verified that is sealed anew meanwhile. */
+const ATTEMPTS = 3
 
 /** Backups that are looked at for one that was verified since a run was due. */
 const LOOKED_AT = 10
@@ -79,7 +84,7 @@ export class Verifies implements OperationRecords {
   /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotVerifiableError, CouchError */
   async prepare(id: string, options: VerifyOptions): Promise<VerifyRequest> {
     const { depth = 'data', from, signal } = options
-    const backup = await this.#databases.repository.get(id)
+    const { backup, problem } = await this.#open(id)
     const { header } = backup
     const why = backup.isLegacy
       ? 'athena made it; a restore of it with dryRun reads and checks all of it'
@@ -89,7 +94,22 @@ export class Verifies implements OperationRecords {
           ? 'it has failed, and holds nothing'
           : undefined
     if (why !== undefined) throw new BackupNotVerifiableError(id, why)
-    return { backup, depth, verification: new Verification(backup, depth, from), signal }
+    return { backup, depth, verification: new Verification(backup, depth, { from, problem }), signal }
+  }
+
+  /** Opens a backup. @returns what is wrong with its header, if it is so damaged that nothing can be read by it */
+  async #open(
+    id: string,
+    repository = this.#databases.repository
+  ): Promise<{ backup: LoadedBackup; problem?: DamagedBackupError }> {
+    const found = await repository.find(id)
+    try {
+      found.checkReadable()
+      return { backup: await found.open() }
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError)) throw error
+      return { backup: found, problem: error }
+    }
   }
 
   /** Prepares the verification of a run. @throws AlreadyVerifiedError, NothingToVerifyError, CouchError */
@@ -120,7 +140,7 @@ export class Verifies implements OperationRecords {
       if (++looked >= LOOKED_AT) break
     }
     if (!newest) throw new NothingToVerifyError()
-    return newest.open()
+    return newest
   }
 
   /** Verifies without the lease: nothing is written but what was found. */
@@ -185,6 +205,24 @@ export class Verifies implements OperationRecords {
 
   /** @param operation absent where the lease is not held: nothing is restored then */
   async #verify(
+    request: VerifyRequest,
+    client: CouchClient,
+    operation?: ActiveOperation
+  ): Promise<VerifyReport> {
+    const repository = this.#databases.repository.on(client)
+    for (let left = ATTEMPTS; ; left--) {
+      try {
+        return await this.#verifyOnce(request, client, operation)
+      } catch (error) {
+        if (!(error instanceof ChangedMeanwhileError) || left <= 1) throw error
+        const { backup, problem } = await this.#open(request.backup.id, repository)
+        request.backup = backup
+        request.verification = new Verification(backup, request.depth, { problem })
+      }
+    }
+  }
+
+  async #verifyOnce(
     { backup, depth, verification }: VerifyRequest,
     client: CouchClient,
     operation?: ActiveOperation
@@ -203,6 +241,7 @@ export class Verifies implements OperationRecords {
     const good = verification.isGood && (scratch?.problemCount ?? 0) === 0
     const sharing = await repository.recordVerdict({
       id,
+      content: backup.contentDigest,
       findings: verification.findings,
       verified: { at, depth, good },
       readAll: depth !== 'structure' && verification.isComplete

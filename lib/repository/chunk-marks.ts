@@ -1,23 +1,27 @@
-import type { ChunkEntry } from './layout.js'
+import { type ChunkEntry, nameOf } from './layout.js'
 import { LineMarks } from './line-marks.js'
 
 /** The marks that an index has of the lines of some chunks, 12 bytes each. */
 export class ChunkMarks {
   readonly #chunks: ReadonlyMap<string, LineMarks>
-  /** Chunks of which the index has lines that do not fit them. */
-  readonly misfits = new Set<string>()
+  readonly #misfits = new Set<string>()
 
   constructor(entries: readonly ChunkEntry[]) {
-    this.#chunks = new Map(entries.map(({ id, docs }) => [id, LineMarks.none(docs)]))
+    this.#chunks = new Map(entries.map((entry) => [nameOf(entry), LineMarks.none(entry.docs)]))
   }
 
   /** Enters a line of an index. Lines of other chunks mean nothing. */
   add({ chunk, first, marks }: { chunk: string; first: number; marks: LineMarks }): void {
     const known = this.#chunks.get(chunk)
-    if (known && !known.fill(first, marks)) this.misfits.add(chunk)
+    if (known && !known.fill(first, marks)) this.#misfits.add(chunk)
   }
 
-  of(chunk: string): LineMarks | undefined {
-    return this.#chunks.get(chunk)
+  /** Returns whether the index has lines of a chunk that do not fit it. */
+  isMisfit(entry: ChunkEntry): boolean {
+    return this.#misfits.has(nameOf(entry))
+  }
+
+  of(entry: ChunkEntry): LineMarks | undefined {
+    return this.#chunks.get(nameOf(entry))
   }
 }

@@ -4,7 +4,8 @@ import { LOGICAL_DATABASES } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import type { Finding } from './findings.js'
-import { type HeaderDocument, LAYOUT, type Store, type StoredDatabase } from './layout.js'
+import { kindOfStorage } from './header-storage.js'
+import { type ChunkEntry, contentDigest, type HeaderDocument, type Store } from './layout.js'
 import type { Head } from './loaded-backup.js'
 import { readManifest } from './manifests.js'
 import { readHeader } from './read-header.js'
@@ -18,15 +19,29 @@ const MOST_BACKUPS = 100
 /** Damaged parts by id: whether it is only the index that is wrong. */
 export type DamagedIds = ReadonlyMap<string, { isIndex: boolean }>
 
-/** Damaged parts that one database of a backup lists, or parts that are whole again. */
+/** What one database of a backup lists of the parts that were verified. */
 interface Listed {
   damaged: Set<string>
   onlyIndex: boolean
+  /** Parts that are whole: they were marked as damaged once. */
+  healed: Set<string>
 }
+
+/** What a header lists that is a part: some of its members are of the list alone. */
+type Part = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
+
+/** Returns what two entries of the same part have in common: one of the two may be wrong. */
+const factsOf = ({ rev, docs, raw, stored, sha256 }: Part): string =>
+  [rev, docs, raw, stored, sha256].join(' ')
+
+/** The header is another one than was verified: the backup was sealed anew meanwhile. */
+export class ChangedMeanwhileError extends Error {}
 
 /** What became of a verification. */
 export interface Verdict {
   id: string
+  /** Digest of what the header told and listed when it was verified. */
+  content: string
   /** What was found of each database. */
   findings: Partial<Record<LogicalDatabase, readonly Finding[]>>
   /** Absent when only a part was looked at. */
@@ -50,30 +65,25 @@ export class DamageRecords {
    * Records what was found of a backup, in its header and in those of all backups that share what is damaged.
    * @returns ids of the backups that list each damaged part, at most 100 of them
    */
-  async record({ id, findings, verified, readAll }: Verdict): Promise<Map<string, string[]>> {
+  async record({ id, content, findings, verified, readAll }: Verdict): Promise<Map<string, string[]>> {
     const damaged = new Map<string, { isIndex: boolean }>()
     for (const finding of Object.values(findings).flat()) {
       const isIndex = finding.part === 'index' && damaged.get(finding.id)?.isIndex !== false
       if (finding.part !== 'header') damaged.set(finding.id, { isIndex })
     }
-    const own = await readHeader(this.#store.db, id)
     const sharing = new Map<string, string[]>([...damaged.keys()].map((part) => [part, [id]]))
-    const looksAtAll = damaged.size > 0 || (readAll && own?.damaged !== undefined)
-    if (looksAtAll) await this.#recordInOthers(id, damaged, readAll ? own : null, sharing)
-    await this.#change(id, (header) => {
+    const own = await readHeader(this.#store.db, id)
+    if (own && digestOf(own) !== content) throw new ChangedMeanwhileError()
+    if (own && (damaged.size > 0 || (readAll && own.damaged !== undefined)))
+      await this.#recordInOthers(own, { damaged, readAll }, sharing)
+    await this.#change(id, content, (header) => {
       const found = Object.fromEntries(
         LOGICAL_DATABASES.flatMap((database) => {
           const all = findings[database] ?? []
           if (all.length === 0) return []
-          return [
-            [
-              database,
-              partsOf(
-                new Set(all.map(({ id }) => id)),
-                all.every(({ part }) => part === 'index')
-              )
-            ]
-          ]
+          const parts = new Set(all.map(({ id }) => id))
+          const onlyIndex = all.every(({ part }) => part === 'index')
+          return [[database, partsOf(parts, onlyIndex)]]
         })
       )
       const before = readAll ? {} : header.damaged?.databases
@@ -83,48 +93,76 @@ export class DamageRecords {
   }
 
   async #recordInOthers(
-    verified: string,
-    damaged: DamagedIds,
-    whole: Head | null,
+    own: Head,
+    verdict: { damaged: DamagedIds; readAll: boolean },
     sharing: Map<string, string[]>
   ): Promise<void> {
     const { db } = this.#store
-    const named = new Set<string>()
-    const found = new Map<string, Partial<Record<LogicalDatabase, Listed>>>()
+    const known = new Map<string, string>()
+    for (const database of LOGICAL_DATABASES)
+      for await (const parts of this.#listedIn(own, database))
+        for (const part of parts) known.set(part.id, factsOf(part))
     await atATime(HEADERS_AT_A_TIME, await headerRevisions(db), async ({ id }) => {
-      if (id === verified) return
+      if (id === own._id) return
       const head = await readHeader(db, id)
-      if (!head?.storage || !(head.storage.layout <= LAYOUT)) return
-      for (const { parts } of Object.values(head.damaged?.databases ?? {}))
-        for (const part of parts) named.add(part)
-      const lists = await listedIn(this.#store, head, damaged)
-      for (const { damaged: parts } of Object.values(lists))
-        for (const part of parts) addTo(sharing, part, id)
-      if (Object.keys(lists).length > 0 || head.damaged) found.set(id, lists)
+      if (kindOfStorage(head?.storage) !== 'known' || !head) return
+      const lists: Partial<Record<LogicalDatabase, Listed>> = {}
+      for (const database of LOGICAL_DATABASES)
+        lists[database] = await this.#shared(head, database, known, verdict)
+      for (const { damaged } of Object.values(lists)) for (const part of damaged) addTo(sharing, part, id)
+      await this.#change(id, digestOf(head), (header) => this.#changed(header, lists))
     })
-    // What the verified backup lists, and is not damaged, is whole.
-    const healed = whole ? await this.#wholeIn(whole, named, damaged) : new Set<string>()
-    for (const [id, lists] of found) await this.#change(id, (header) => this.#changed(header, lists, healed))
   }
 
-  async #wholeIn(head: Head, named: ReadonlySet<string>, damaged: DamagedIds): Promise<Set<string>> {
-    const asked = new Map([...named].filter((id) => !damaged.has(id)).map((id) => [id, { isIndex: false }]))
-    const lists = await listedIn(this.#store, head, asked)
-    return new Set(Object.values(lists).flatMap(({ damaged }) => [...damaged]))
+  /** Finds the parts that a header lists as the verified one does. */
+  async #shared(
+    head: Head,
+    database: LogicalDatabase,
+    known: ReadonlyMap<string, string>,
+    { damaged, readAll }: { damaged: DamagedIds; readAll: boolean }
+  ): Promise<Listed> {
+    const marked = new Set(head.damaged?.databases[database]?.parts)
+    const listed: Listed = { damaged: new Set(), onlyIndex: true, healed: new Set() }
+    for await (const parts of this.#listedIn(head, database)) {
+      for (const part of parts) {
+        // Where the entries differ, that of the verified backup may be what is wrong.
+        if (known.get(part.id) !== factsOf(part)) continue
+        const found = damaged.get(part.id)
+        if (found) {
+          listed.damaged.add(part.id)
+          listed.onlyIndex &&= found.isIndex
+        } else if (readAll && marked.has(part.id)) listed.healed.add(part.id)
+      }
+    }
+    return listed
+  }
+
+  /** Yields what a header lists of a database. Manifests that cannot be read list nothing. */
+  async *#listedIn({ storage }: Head, database: LogicalDatabase): AsyncGenerator<readonly Part[]> {
+    const stored = kindOfStorage(storage) === 'known' && storage?.databases[database]
+    if (!stored) return
+    const { manifests, chunks, superseded, index = [] } = stored
+    yield manifests
+    for (const manifest of manifests) {
+      try {
+        yield await readManifest(this.#store.db, manifest)
+      } catch (error) {
+        if (!(error instanceof DamagedBackupError)) throw error
+      }
+    }
+    yield chunks
+    yield superseded
+    yield index
   }
 
   /** Returns a header with what it lists that is damaged, and without what is whole again; `null`: as it was. */
-  #changed(
-    header: HeaderDocument,
-    lists: Partial<Record<LogicalDatabase, Listed>>,
-    healed: ReadonlySet<string>
-  ): HeaderDocument | null {
+  #changed(header: HeaderDocument, lists: Partial<Record<LogicalDatabase, Listed>>): HeaderDocument | null {
     const databases: DamagedBackup['databases'] = {}
     for (const database of LOGICAL_DATABASES) {
       const before = header.damaged?.databases[database]
       const listed = lists[database]
       const parts = new Set([
-        ...(before?.parts ?? []).filter((id) => !healed.has(id)),
+        ...(before?.parts ?? []).filter((id) => !listed?.healed.has(id)),
         ...(listed?.damaged ?? [])
       ])
       // Parts that are not named cannot be known to be whole.
@@ -142,12 +180,16 @@ export class DamageRecords {
     return { ...header, damaged: { found: damaged?.found ?? this.#store.now(), databases } }
   }
 
-  /** Changes a header, unless it has gone or its backup still runs. */
-  async #change(id: string, change: (header: HeaderDocument) => HeaderDocument | null): Promise<void> {
+  /** Changes a header, unless it has gone, tells or lists something else by now, or its backup still runs. */
+  async #change(
+    id: string,
+    content: string,
+    change: (header: HeaderDocument) => HeaderDocument | null
+  ): Promise<void> {
     const { db, turns } = this.#store
     await turns.take(id, () =>
       db.modify<HeaderDocument>(id, (current) => {
-        if (current?.type !== BACKUP_TYPE || current.in_progress) return null
+        if (current?.type !== BACKUP_TYPE || current.in_progress || digestOf(current) !== content) return null
         const { _id, _rev, ...header } = current
         return change(header)
       })
@@ -166,39 +208,5 @@ function addTo(sharing: Map<string, string[]>, part: string, backup: string): vo
   if (backups && backups.length < MOST_BACKUPS) backups.push(backup)
 }
 
-/** Finds those parts among what a header lists, by database. Manifests that cannot be read list nothing. */
-async function listedIn(
-  { db }: Store,
-  head: Head,
-  asked: DamagedIds
-): Promise<Partial<Record<LogicalDatabase, Listed>>> {
-  const lists: Partial<Record<LogicalDatabase, Listed>> = {}
-  for (const database of LOGICAL_DATABASES) {
-    const stored = head.storage?.databases?.[database]
-    if (!stored) continue
-    const damaged = new Set<string>()
-    for await (const parts of partsIn(stored, async (manifest) => {
-      try {
-        return await readManifest(db, manifest)
-      } catch (error) {
-        if (error instanceof DamagedBackupError) return []
-        throw error
-      }
-    }))
-      for (const { id } of parts) if (asked.has(id)) damaged.add(id)
-    if (damaged.size === 0) continue
-    lists[database] = { damaged, onlyIndex: [...damaged].every((id) => asked.get(id)?.isIndex) }
-  }
-  return lists
-}
-
-async function* partsIn(
-  { manifests, chunks, superseded, index = [] }: StoredDatabase,
-  read: (manifest: StoredDatabase['manifests'][number]) => Promise<readonly { id: string }[]>
-): AsyncGenerator<readonly { id: string }[]> {
-  yield manifests
-  for (const manifest of manifests) yield await read(manifest)
-  yield chunks
-  yield superseded
-  yield index
-}
+const digestOf = ({ dbs, storage }: Pick<Head, 'dbs' | 'storage'> | HeaderDocument): string =>
+  contentDigest(dbs, storage?.databases ?? {})

@@ -18,6 +18,7 @@ import {
   type ChunkEntry,
   liveBytes,
   liveDocuments,
+  nameOf,
   type StoredDatabase,
   type StoredHeader
 } from './layout.js'
@@ -158,6 +159,10 @@ export class DatabaseCheck {
   async #checkSets(): Promise<void> {
     for (const [i, entry] of this.#chunks.entries()) {
       if (i % STEP === 0) await sharedTurn()
+      if (entry.sealed !== undefined && !this.#header.storage.seal) {
+        this.#isListed = false
+        this.#wrongHeader(`lists chunk "${entry.id}", which is sealed, and has no seal`)
+      }
       const wrong = problemOfSets(entry)
       if (wrong === undefined) continue
       this.#isListed = false
@@ -227,14 +232,14 @@ export class DatabaseCheck {
     for await (const content of contents) {
       const { entry } = content
       const checked = await this.#checkChunk(content, marks)
-      if (marks?.misfits.has(entry.id)) this.#wrongIndex(entry, 'marks lines of it twice, or none of it')
+      if (marks?.isMisfit(entry)) this.#wrongIndex(entry, 'marks lines of it twice, or none of it')
       yield { chunks: wanted.get(entry) ?? to, ...checked }
     }
   }
 
   async #checkChunk(content: ChunkContent, marks: ChunkMarks | undefined): Promise<CheckedLines> {
     const { entry, lines } = content
-    const known = marks?.of(entry.id)
+    const known = marks?.of(entry)
     const own = known && (await this.#wholeMarks(entry, known))
     try {
       if (lines) return await this.#lines.check(entry, lines, own, this.#counts(content))
@@ -330,13 +335,13 @@ export class DatabaseCheck {
   }
 
   async *#indexedPrints(): AsyncGenerator<PrintGroup> {
-    const entries = new Map(this.#chunks.map((entry) => [entry.id, entry]))
+    const entries = new Map(this.#chunks.map((entry) => [nameOf(entry), entry]))
     for await (const { chunk, first, marks } of this.#indexLines()) {
       const entry = entries.get(chunk)
       if (!entry) continue
       const dead = linesOf(entry, entry.dead?.lines)
       yield {
-        chunk,
+        chunk: entry.id,
         first,
         count: marks.count,
         counts: (i) => !dead.has(first + i),

@@ -36,7 +36,7 @@ export class Scope {
     const others = exclude[database]
     this.#only = one && new Filter(one, selectorAt('only', database))
     this.#left = [
-      ...(skip[database] ? [new Filter({ ids: skip[database] }, '')] : []),
+      ...(skip[database]?.length ? [new Filter({ ids: skip[database] }, '')] : []),
       ...(others ? [new Filter(others, selectorAt('exclude', database))] : [])
     ]
   }

@@ -2,8 +2,9 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { VerifyDepth } from '../../types/verify.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import type { DamagedBackupError } from '../errors.js'
 import type { DatabaseCheck } from '../repository/database-check.js'
-import type { Finding } from '../repository/findings.js'
+import { type Finding, findingOf } from '../repository/findings.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { newState, positionOf, stateAt, type VerifyState } from './position.js'
 
@@ -20,13 +21,22 @@ export class Verification {
   readonly #backup: LoadedBackup
   readonly #depth: VerifyDepth
   readonly #state: VerifyState
+  readonly #problem: DamagedBackupError | undefined
   #since = performance.now()
   #isComplete = true
 
-  /** @param from a position; from the start without it @throws InvalidParameterError */
-  constructor(backup: LoadedBackup, depth: VerifyDepth, from?: string) {
+  /**
+   * @param how.from a position; from the start without it
+   * @param how.problem what is wrong with the header, if nothing can be read by it @throws InvalidParameterError
+   */
+  constructor(
+    backup: LoadedBackup,
+    depth: VerifyDepth,
+    { from, problem }: { from?: string; problem?: DamagedBackupError } = {}
+  ) {
     this.#backup = backup
     this.#depth = depth
+    this.#problem = problem
     this.#state = from === undefined ? newState(backup, depth) : stateAt(from, backup, depth)
   }
 
@@ -63,6 +73,11 @@ export class Verification {
    */
   async run(backup = this.#backup): Promise<void> {
     this.#since = performance.now()
+    if (this.#problem) {
+      for (const database of LOGICAL_DATABASES) this.#add(database, findingOf(this.#problem))
+      this.#isComplete = false
+      return
+    }
     try {
       this.#checkHeader()
       while (this.#state.databases < LOGICAL_DATABASES.length) {
