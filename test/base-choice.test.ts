@@ -165,14 +165,17 @@ t.test('among the last backups, the newest that can be a base is found', async (
   const on = await setupDatabases(t)
   const { system } = on.names
   const repository = new Repository(new CouchDatabase(clientOf(t, on), system))
-  const found = async (except = '') => {
-    const { last, base } = await lastComplete(repository, system, except)
+  const found = async (except = '', excluded: string[] = []) => {
+    const { last, base } = await lastComplete(repository, { system, except, excluded })
     return [last?.id, base?.id]
   }
   t.strictSame(await found(), [undefined, undefined])
   const at = Date.now() - 1_000_000
   const [current] = await fabricate(on, [{ at }])
-  await new StoredBackupsOf(on).change(current!, ({ storage }) => void Object.assign(storage, { layout: 3 }))
+  await new StoredBackupsOf(on).change(current!, ({ dbs, storage }) => {
+    Object.assign(storage, { layout: 3 })
+    for (const summary of Object.values(dbs)) Object.assign(summary, { excluded_types: [] })
+  })
   t.strictSame(await found(), [current, current])
   const [first] = await fabricate(on, [{ at: at + 1 }])
   t.strictSame(await found(), [first, current], 'an earlier layout')

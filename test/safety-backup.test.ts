@@ -166,6 +166,30 @@ const documentsOf = (state: Record<string, { v: number; type: string; file?: str
     })
   }))
 
+t.test('documents of types that the host has backups leave out come back as well', async (t) => {
+  const on = await setupDatabases(t)
+  const host = await buildHost(t, { on, safety: true, excludeTypes: ['log'] })
+  const components = on.couch.use(on.names.components)
+  await components.bulk({
+    docs: [
+      { _id: 'p', type: 'log', v: 'live' },
+      { _id: 'q', type: 'log', v: 'live' },
+      { _id: 'z', type: 'peer' }
+    ]
+  } as never)
+  const before = await on.fetchAll(on.names.components)
+  const uploaded = [
+    { _id: 'p', type: 'peer' },
+    { _id: 'q', type: 'log', v: 'of the upload' },
+    { _id: 'new', type: 'log' }
+  ]
+  const { dbBackups } = host.app
+  const body = Readable.from([JSON.stringify(backupOf(uploaded))])
+  const { safety_backup: id } = await (await dbBackups.restore({ body })).finished
+  await (await dbBackups.restore({ id: id! }, { exact: true, safety: false })).finished
+  compareDatabases(t, before, await on.fetchAll(on.names.components))
+})
+
 t.test('a restore is taken back by the backup that it names, whatever there was', async (t) => {
   const { host, components } = await setup(t)
   const { dbBackups } = host.app

@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import { toldExcluded } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Repository } from '../repository/repository.js'
 import { AtIntervals } from '../waits/at-intervals.js'
@@ -34,7 +35,11 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   const progress = new AtIntervals(() => backup.progress(dbs, running))
   try {
     await backup.ready()
-    const earlier = await lastComplete(repository, sources.system.name, id)
+    const earlier = await lastComplete(repository, {
+      system: sources.system.name,
+      except: id,
+      excluded: toldExcluded(excludeTypes)
+    })
     base = earlier.base
     const last = await openBase(repository, base)
     // Except the first, which is read now.

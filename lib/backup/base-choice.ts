@@ -37,19 +37,27 @@ const MOST_CHANGES = 1_000_000
 /** Complete backups that are looked at for a base: others may be of athena's, or of other versions. */
 const LOOKED_AT = 10
 
+interface Wanted {
+  /** Real name of the system database of the sources. */
+  system: string
+  /** Id of the backup that is made. */
+  except: string
+  /** Types that it leaves out, as it tells them. */
+  excluded: readonly string[]
+}
+
 /**
- * Finds the newest complete backup of the source databases with this system database that tells which of these there
- * are, and the newest that can be a base: beside an earlier version, athena, or restores, they may be two.
+ * Finds the newest complete backup that tells which of the source databases there are, and the newest that can be a
+ * base: beside an earlier version, athena, hosts that leave out other types, or restores, they may be two.
  */
 export async function lastComplete(
   repository: Repository,
-  system: string,
-  except: string
+  { system, except, excluded }: Wanted
 ): Promise<{ last: LoadedBackup | undefined; base: LoadedBackup | undefined }> {
   const good: LoadedBackup[] = []
   const found = () => ({
     last: good.find((one) => !one.isBeforeRestore),
-    base: good.find((one) => one.isCurrent)
+    base: good.find((one) => one.isCurrent && leavesOut(one, excluded))
   })
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
@@ -58,9 +66,14 @@ export async function lastComplete(
     const { last, base } = found()
     if ((last && base) || good.length >= LOOKED_AT) break
   }
-  const { last = good[0], base = good[0] } = found()
+  const { last = good[0], base = good.find((one) => one.isCurrent) ?? good[0] } = found()
   return { last, base }
 }
+
+const leavesOut = ({ header }: LoadedBackup, types: readonly string[]): boolean =>
+  Object.values(header.dbs).every(
+    ({ excluded_types: told }) => Array.isArray(told) && sameMembers(told, types)
+  )
 
 interface BaseQuestion {
   earlier: EarlierBackup

@@ -6,6 +6,7 @@ import { HostValueError } from '../errors.js'
 import { summaryOf } from '../format/content.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import type { EventOf } from '../observe/event-stream.js'
+import { EXCLUDED_TYPES } from '../own-documents.js'
 import { MOST_AHEAD } from '../schedule/plan.js'
 import { hostWithin } from '../waits/host-code.js'
 import type { ActiveOperation } from './active-operations.js'
@@ -73,7 +74,10 @@ export class Backups implements OperationRecords {
       idAfter: await repository.newIds(),
       createRecord: ({ id, endClient }) => repository.on(endClient).running(id).begin(origin),
       work: (operation) =>
-        this.#backUp(operation, { full: options.full === true, mayLack: beforeRestore !== undefined }),
+        this.#backUp(operation, {
+          full: options.full === true,
+          isBeforeRestore: beforeRestore !== undefined
+        }),
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
       failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
@@ -184,15 +188,17 @@ export class Backups implements OperationRecords {
 
   async #backUp(
     { id, workClient }: ActiveOperation,
-    how: { full: boolean; mayLack: boolean }
+    { full, isBeforeRestore }: { full: boolean; isBeforeRestore: boolean }
   ): Promise<BackupSummary> {
     const backup = await runBackup({
       id,
       sources: this.#databases.sourcesOn(workClient),
       repository: this.#databases.repository.on(workClient),
-      excludeTypes: this.#instance.excludeTypes,
+      // A restore may write over documents of types that the host has backups leave out.
+      excludeTypes: isBeforeRestore ? new Set(EXCLUDED_TYPES) : this.#instance.excludeTypes,
       onUnreadable: this.#instance.options.onUnreadable,
-      ...how,
+      full,
+      mayLack: isBeforeRestore,
       incremental: this.#instance.options.incremental,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })

@@ -15,7 +15,7 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
+import { EXCLUDED_TYPES, INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
 import { holdsDocuments } from '../restore/holds-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -36,6 +36,8 @@ interface Restorable {
   id?: string
   /** How its system database was created; `undefined` when it holds none. */
   system: DatabaseSettings | undefined
+  /** Whether it holds the types as well that the host has other backups leave out. */
+  isOfAllTypes?: boolean
   /** The client's webhook, as the backup names it. */
   clientWebhookUrl?: string
   /** Reads and checks the backup, on a client that ends with the restore; of a stored one, what is wanted. */
@@ -160,6 +162,7 @@ export class Restores implements OperationRecords {
     return {
       id,
       system: header.dbs[apiKey('system')],
+      isOfAllTypes: loaded.isBeforeRestore,
       open: (client, wanted) => StoredSource.open(loaded.on(client), wanted, this.#newSpool)
     }
   }
@@ -235,7 +238,10 @@ export class Restores implements OperationRecords {
       internalTypes: INTERNAL_TYPES,
       holdsOwn: (target) => this.#databases.holdsOwn(target),
       // Clients follow transactions, that of this restore too, wherever the host keeps them.
-      keepTypes: new Set([...this.#instance.excludeTypes, TRANSACTION_TYPE]),
+      keepTypes: new Set([
+        ...(backup.isOfAllTypes ? EXCLUDED_TYPES : this.#instance.excludeTypes),
+        TRANSACTION_TYPE
+      ]),
       settings: settingsDocuments,
       dryRun,
       exact,

@@ -76,6 +76,8 @@ class Parser {
   }
 
   #operator(name: string, value: unknown, place: Place): Condition {
+    if (!place.ofDocument && (name === '$not' || name === '$nor'))
+      throw refused(place.at, 'must not stand in $elemMatch or $allMatch: name what elements are to be')
     switch (name) {
       case '$and':
         return this.#each('all', value, place)
@@ -155,6 +157,8 @@ class Parser {
         throw refused(at, 'is a number beyond 2^53, which cannot be compared exactly')
       return given
     }
+    if (Array.isArray(given) && place.ofDocument && place.path.length === 1 && place.path[0] === '_id')
+      throw refused(at, 'is an array, with which "_id" is not compared')
     if (Array.isArray(given))
       return given.map((one, i) =>
         this.#comparable(one, { ...place, at: `${at}/${i}`, level: place.level + 1 })
