@@ -6,7 +6,7 @@ import { differences } from '../helpers/fault-cells.js'
 t.test('a backup whose server is killed is marked and cleaned up by the next server', async (t) => {
   t.setTimeout(120_000 + crashRuns(0) * 10_000)
   const tally = new Tally()
-  await onRigs(t, crashRuns(6), async (rig, next) => {
+  await onRigs(t, crashRuns(4), async (rig, next) => {
     const requests = await rig.requestsOf(() => rig.backup())
     const known = new Set((await rig.headers()).map(({ _id }) => _id))
     while (next()) {

@@ -4,7 +4,7 @@ import { crashRuns, onRigs, Tally } from '../helpers/crash-runs.js'
 t.test('a restore whose server is killed says so, and can be run again', async (t) => {
   t.setTimeout(120_000 + crashRuns(0) * 10_000)
   const tally = new Tally()
-  await onRigs(t, crashRuns(6), async (rig, next) => {
+  await onRigs(t, crashRuns(4), async (rig, next) => {
     const id = await rig.backup()
     await rig.damage()
     const requests = await rig.requestsOf(() => rig.restore(id))
