@@ -69,7 +69,7 @@ export class Instance {
   readonly uploads: Places
   /** For appends, until they are stored. */
   readonly appends: Places
-  /** For verifications without the lease: each takes some 40 MiB of memory. */
+  /** For verifications without the lease: each may take as much memory as a restore. */
   readonly verifications = new Places({ most: 1 })
   /** For diffs, from their first read to their end. */
   readonly diffs: Places
