@@ -54,7 +54,7 @@ interface PrintGroup {
 
 /**
  * Checks what a backup holds of one database, part by part, and tells all that is wrong instead of ending at the
- * first. Holds tables of at most 500,000 lines, whatever the number of documents. Methods throw CouchError.
+ * first. Holds tables of at most 1,000,000 lines, whatever the number of documents. Methods throw CouchError.
  */
 export class DatabaseCheck {
   readonly #reader: ChunkReader
