@@ -77,7 +77,7 @@ export const Diff = Type.Object(
       Type.Array(Type.Union(LOGICAL_DATABASES.map((database) => Type.Literal(database))))
     ),
     values: Flag,
-    // `checkDiff` checks it.
+    // `checkSignal` checks it.
     signal: Type.Optional(Type.Unknown())
   },
   closed
@@ -108,16 +108,17 @@ export const checkPruneOptions = (options: unknown): void => check(Prune, option
 /** @throws InvalidParameterError that names the option of `verify()` */
 export function checkVerifyOptions(options: unknown): void {
   check(Verify, options)
-  const { signal } = options as Static<typeof Verify>
-  if (signal !== undefined && !(signal instanceof AbortSignal))
-    throw new InvalidParameterError('options/signal: expected an AbortSignal')
+  checkSignal(options as Static<typeof Verify>)
 }
 
 /** @throws InvalidParameterError that names the argument of `diff()` */
 export function checkDiff(id: unknown, options: unknown): void {
   if (typeof id !== 'string') throw new InvalidParameterError('id must be a string')
   check(Diff, options)
-  const { signal } = options as Static<typeof Diff>
+  checkSignal(options as Static<typeof Diff>)
+}
+
+function checkSignal({ signal }: { signal?: unknown }): void {
   if (signal !== undefined && !(signal instanceof AbortSignal))
     throw new InvalidParameterError('options/signal: expected an AbortSignal')
 }

@@ -7,7 +7,7 @@ import { ComparedBackup } from '../diff/compared-backup.js'
 import { diffBackups } from '../diff/diff-backups.js'
 import { diffNow } from '../diff/diff-now.js'
 import { BackupNotComparableError, ClosingError, StalledDiffError, TooManyRequestsError } from '../errors.js'
-import { EXCLUDED_TYPES, INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
+import { INTERNAL_TYPES, isOwnDocument } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
@@ -116,10 +116,7 @@ export class Diffs {
         targets: this.#databases.sourcesOn(client),
         isOwn: (target, id, type) => this.#databases.holdsOwn(target) && isOwnDocument(id, type),
         internalTypes: INTERNAL_TYPES,
-        keepTypes: new Set([
-          ...(backup.isBeforeRestore ? EXCLUDED_TYPES : this.#instance.excludeTypes),
-          TRANSACTION_TYPE
-        ]),
+        keepTypes: this.#instance.keepTypes(backup.isBeforeRestore),
         values
       })
     } finally {

@@ -8,7 +8,7 @@ import { EventStream } from '../observe/event-stream.js'
 import { logListener } from '../observe/log.js'
 import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
-import { EXCLUDED_TYPES } from '../own-documents.js'
+import { EXCLUDED_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import { type Clock, systemClock } from '../schedule/clock.js'
 import { Keyring } from '../seal/keyring.js'
 import { Room } from '../spool/room.js'
@@ -102,6 +102,14 @@ export class Instance {
       [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
       (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
     )
+  }
+
+  /**
+   * Returns the types of documents that an exact restore leaves alone. Transactions are among them: clients follow them,
+   * wherever the host keeps them. @param isOfAllTypes whether the backup holds what the host has others leave out
+   */
+  keepTypes(isOfAllTypes = false): ReadonlySet<string> {
+    return new Set([...(isOfAllTypes ? EXCLUDED_TYPES : this.excludeTypes), TRANSACTION_TYPE])
   }
 
   get deadline(): AbortSignal {

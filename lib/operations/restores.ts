@@ -15,7 +15,7 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { EXCLUDED_TYPES, INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
+import { INTERNAL_TYPES, isOwnDocument } from '../own-documents.js'
 import { holdsDocuments } from '../restore/holds-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -237,11 +237,7 @@ export class Restores implements OperationRecords {
       choice: { skip, only, exclude },
       internalTypes: INTERNAL_TYPES,
       holdsOwn: (target) => this.#databases.holdsOwn(target),
-      // Clients follow transactions, that of this restore too, wherever the host keeps them.
-      keepTypes: new Set([
-        ...(backup.isOfAllTypes ? EXCLUDED_TYPES : this.#instance.excludeTypes),
-        TRANSACTION_TYPE
-      ]),
+      keepTypes: this.#instance.keepTypes(backup.isOfAllTypes),
       settings: settingsDocuments,
       dryRun,
       exact,

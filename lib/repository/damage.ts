@@ -110,7 +110,8 @@ export class DamageRecords {
       for (const database of LOGICAL_DATABASES)
         lists[database] = await this.#shared(head, database, known, verdict)
       for (const { damaged } of Object.values(lists)) for (const part of damaged) addTo(sharing, part, id)
-      await this.#change(id, digestOf(head), (header) => this.#changed(header, lists))
+      const concerns = Object.values(lists).some(({ damaged, healed }) => damaged.size + healed.size > 0)
+      if (concerns) await this.#change(id, digestOf(head), (header) => this.#changed(header, lists))
     })
   }
 

@@ -109,25 +109,19 @@ export class Incremental {
     const before = this.#problems.length
     try {
       await play({ number, own: own!, other: other!, third: third! })
-      await this.#allUp()
+      await this.#cluster.allUp()
       await this.#compare(third!)
     } catch (error) {
       this.#counts.failed++
       this.#problems.push(String((error as Error).message))
     }
-    await this.#allUp()
+    await this.#cluster.allUp()
     await leaseIsFree(this.#cluster, this.#names, END)
     const noted = this.#problems.slice(before)
     noted.forEach((problem, i) => {
       this.#problems[before + i] = `round ${number}, ${kind}: ${problem}`
     })
     console.error(`round ${number}, ${kind}: ${noted.join('; ') || 'right'}`)
-  }
-
-  async #allUp(): Promise<void> {
-    const { nodes, up } = this.#cluster
-    for (const node of nodes) if (!up.includes(node)) await this.#cluster.start(node)
-    await this.#cluster.whole()
   }
 
   /** Changes, adds and deletes documents through one node. */

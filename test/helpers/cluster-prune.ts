@@ -89,26 +89,20 @@ export class ClusterPrunes {
       }
       await play(pruneOnce, turned)
       this.#counts.prunings++
-      await this.#allUp()
+      await this.#cluster.allUp()
       await this.#judge(server, reply!)
       await this.#askAgain(server, reply!.status === 202)
     } catch (error) {
       this.#counts.failed++
       this.#problems.push(String((error as Error).message))
     }
-    await this.#allUp()
+    await this.#cluster.allUp()
     await leaseIsFree(this.#cluster, this.#names, END)
     const noted = this.#problems.slice(before)
     noted.forEach((problem, i) => {
       this.#problems[before + i] = `round ${number}, ${kind}: ${problem}`
     })
     console.error(`round ${number}, ${kind}: ${noted.join('; ') || 'right'}`)
-  }
-
-  async #allUp(): Promise<void> {
-    const { nodes, up } = this.#cluster
-    for (const node of nodes) if (!up.includes(node)) await this.#cluster.start(node)
-    await this.#cluster.whole()
   }
 
   /** Makes a full backup, and incremental ones that list its chunks. */

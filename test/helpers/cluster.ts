@@ -92,6 +92,12 @@ export class Cluster {
     this.#down.delete(node)
   }
 
+  /** Starts the nodes that are down, and waits until the cluster is whole. */
+  async allUp(): Promise<void> {
+    for (const node of this.nodes) if (!this.up.includes(node)) await this.start(node)
+    await this.whole()
+  }
+
   /** Waits until every node is connected to every other one. */
   async whole(): Promise<void> {
     await poll('a whole cluster', async () => ((await this.#isWhole()) ? true : undefined), 60_000, 200)
