@@ -45,6 +45,35 @@ t.test('a lease is renewed some times while it lasts, and tried more often after
   t.throws(() => lease.check(), { message: /renewed in time/ })
 })
 
+t.test('a renewal whose answer was lost counts, and the next one follows it', async (t) => {
+  const { instance, fail } = await startLeases(t, TTL)
+  const { document, leases } = instance()
+  const lease = await acquire(leases, 'held')
+  const newest = async () => (await document.read())[0] as { rev: string; beat: number }
+  const { beat } = await newest()
+  fail({ effect: true })
+  const lost = await poll('the renewal', async () => ((await newest()).beat > beat ? newest() : undefined))
+  const next = await poll('the next one', async () =>
+    (await newest()).rev !== lost.rev ? newest() : undefined
+  )
+  t.equal(next.beat, lost.beat + 1)
+  await lease.release()
+})
+
+t.test('who holds a lease is told with the database of its backups, if it names one', async (t) => {
+  const { instance, put } = await startLeases(t, TTL)
+  const { leases } = instance()
+  await put({ ...LEFT, ttl: TTL, backups: 'kept' })
+  t.strictSame((await leases.inspect())?.holder, {
+    operation: 'backup',
+    id: 'left',
+    instance: 'x',
+    backups: 'kept'
+  })
+  await put({ ...LEFT, ttl: TTL })
+  t.strictSame((await leases.inspect())?.holder, { operation: 'backup', id: 'left', instance: 'x' })
+})
+
 t.test('a lease is kept when its database is deleted and created again', async (t) => {
   const { instance, recreate, held } = await startLeases(t, TTL)
   const lease = await acquire(instance().leases, 'held')

@@ -55,10 +55,7 @@ export class Lease {
   async settle(onLost: (error: LeaseLostError) => void): Promise<boolean> {
     this.#state = { ...this.#state, settled: true, ttl: this.#ttl }
     const startedAt = performance.now()
-    if (!(await this.#renew())) {
-      this.abandon()
-      return false
-    }
+    if (!(await this.#renew())) return false
     this.#onLost = onLost
     this.#schedule(startedAt + this.#ttl / 4)
     return true

@@ -325,6 +325,11 @@ export const ACCEPTED: readonly Accepted[] = [
     why: 'of a time that has a fraction of milliseconds, one instant more or less is no promise'
   },
   {
+    line: /beat: typeof doc\.beat === 'number' \? doc\.beat : 0/,
+    what: /^0 -> 1$/,
+    why: 'beats of one claim are compared, and those of earlier versions are of claims that are over'
+  },
+  {
     line: /count === 1 \? 0 : \(fingerprint/,
     what: /^1 -> 0$/,
     why: 'of one partition the number is 0 in any case: it is only found sooner'

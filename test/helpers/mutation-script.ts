@@ -24,9 +24,14 @@ const PATIENCE = { factor: 4, milliseconds: 20_000 }
 /** Milliseconds that a test may take without a mutant. */
 const LONGEST_TEST = 600_000
 
+/** After the name of a test that a mutant kept from ending. On a busy machine that says little. */
+const LATE = '(late)'
+
+type Outcome = 'passed' | 'failed' | 'late'
+
 interface Tested {
   mutant: Mutant
-  /** The test that detected the mutant, or `null`. */
+  /** The test that detected the mutant, or `null`; of one that did not end, with `(late)`. */
   by: string | null
 }
 
@@ -55,7 +60,8 @@ class Copy {
     try {
       for (const test of tests) {
         const patience = PATIENCE.milliseconds + PATIENCE.factor * (times.get(test) ?? 0)
-        if (!(await this.passes(test, patience))) return { mutant, by: test }
+        const outcome = await this.run(test, patience)
+        if (outcome !== 'passed') return { mutant, by: outcome === 'late' ? `${test} ${LATE}` : test }
       }
       return { mutant, by: null }
     } finally {
@@ -63,8 +69,8 @@ class Copy {
     }
   }
 
-  /** Runs one test file, and returns whether it passed in time. */
-  async passes(test: string, patience: number): Promise<boolean> {
+  /** Runs one test file. */
+  async run(test: string, patience: number): Promise<Outcome> {
     const child = spawn(process.execPath, ['--import=tsx', `test/${test}.test.ts`], {
       cwd: this.directory,
       env: { ...process.env, TAP_BAIL: '1', TAP_TIMEOUT: '300' },
@@ -74,13 +80,13 @@ class Copy {
     })
     const ended = new AbortController()
     this.#running = child
-    const exit = once(child, 'exit').then(([code]) => code === 0)
-    const late = delay(patience, false, { signal: ended.signal }).catch(() => false)
-    const passed = await Promise.race([exit, late])
+    const exit = once(child, 'exit').then(([code]): Outcome => (code === 0 ? 'passed' : 'failed'))
+    const late = delay<Outcome>(patience, 'late', { signal: ended.signal }).catch((): Outcome => 'late')
+    const outcome = await Promise.race([exit, late])
     ended.abort()
     this.#kill()
     await exit
-    return passed
+    return outcome
   }
 
   #kill(): void {
@@ -174,8 +180,8 @@ async function measure(copies: readonly Copy[], tests: readonly string[]): Promi
     for (let test = open.shift(); test; test = open.shift()) {
       const began = performance.now()
       // twice, since a test may be late on a busy machine
-      const passed = (await copy.passes(test, LONGEST_TEST)) || (await copy.passes(test, LONGEST_TEST))
-      if (passed) times.set(test, performance.now() - began)
+      const passes = async () => (await copy.run(test, LONGEST_TEST)) === 'passed'
+      if ((await passes()) || (await passes())) times.set(test, performance.now() - began)
       else {
         console.error(`left out: test/${test}.test.ts fails without a mutant`)
         process.exitCode = 1
@@ -219,9 +225,10 @@ const nameOf = ({ file, line, what }: Mutant) => `${file}:${line}  ${what}`
 function report(room: string, results: readonly Tested[]): number {
   const survivors = results.filter(({ by }) => by === null)
   const killed = results.length - survivors.length
+  const late = results.filter(({ by }) => by?.endsWith(LATE)).length
   const score = killed / results.length
   console.log(
-    `${room}: ${results.length} mutants, ${killed} killed, ${survivors.length} survived, ${Math.round(score * 100)} %`
+    `${room}: ${results.length} mutants, ${killed} killed (${late} late), ${survivors.length} survived, ${Math.round(score * 100)} %`
   )
   for (const { mutant } of survivors) console.log(`  ${nameOf(mutant)}`)
   return score
