@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { mutantsOf, mutated } from './helpers/mutants.js'
+import { marked, mutantsOf, mutated } from './helpers/mutants.js'
 import { ROOMS } from './helpers/mutation-rooms.js'
 
 /** Returns the texts that the mutants of a line produce. */
@@ -35,6 +35,20 @@ t.test('changes that no test could detect are left out', async (t) => {
     'class A { constructor() { this.a = b } }'
   ])
     t.strictSame(texts(line), [], line)
+})
+
+t.test('marks tell which mutants a run comes to', async (t) => {
+  const text = 'function f(a) {\n  if (a > 2) { g() }\n  return () => a + 1\n}\nconst b = !c\n'
+  const marks = (code: string) => marked(text, new Map(numbered(code)))
+  const numbered = (code: string) =>
+    mutantsOf('a.ts', text)
+      .filter(({ start, end }) => text.slice(start, end) === code)
+      .map((mutant, number) => [number, mutant] as const)
+  const [mark] = /^;.*?;/.exec(marks('!c')) ?? []
+  t.match(mark, /REACHED, '0\\n'/)
+  t.equal(marks('!c'), `${mark}${text}`, 'where the file is loaded')
+  t.equal(marks('g()'), text.replace('{ g', `{${mark} g`), 'in a block')
+  t.equal(marks('+'), text.replace('(a) {', `(a) {${mark}`), 'around what is no block')
 })
 
 t.test('every room has files, and its tests are there', async (t) => {

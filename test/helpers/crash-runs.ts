@@ -1,6 +1,7 @@
 import type { Test } from 'tap'
 import type { WebhookTransaction } from '../../types/index.js'
-import { setupDatabases, type TestDatabases } from './database.js'
+import type { ServerConfig } from './crash-server.js'
+import { DATABASES, setupDatabases, type TestDatabases } from './database.js'
 import { type Contents, contents, damage, differences, expectTidy, seedSources } from './fault-cells.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { txIdOf } from './host.js'
@@ -42,6 +43,7 @@ export class CrashRig {
   readonly proxy: FaultProxy
   readonly names: TestDatabases['names'] & { backups: string }
   server!: ServerProcess
+  #config: Partial<ServerConfig> = {}
   expected!: Contents
 
   private constructor(t: Test, databases: TestDatabases, proxy: FaultProxy, random: () => number) {
@@ -67,8 +69,17 @@ export class CrashRig {
     this.server = await startServer(this.#t, {
       url: this.proxy.url,
       databases: this.databases.names,
-      timeouts
+      timeouts,
+      ...this.#config
     })
+  }
+
+  /** Replaces the server by one with other options. */
+  async configure(config: Partial<ServerConfig>): Promise<void> {
+    this.#config = config
+    this.server.signal('SIGKILL')
+    await this.server.exited
+    await this.restart()
   }
 
   /** Starts an operation. Tries again while another one runs or the server is not available. */
@@ -167,6 +178,17 @@ export class CrashRig {
     return damage({ direct: this.databases.couch, names: this.names })
   }
 
+  /** Tells how the download of a backup differs from what the databases held at first. */
+  async differencesOf(id: string): Promise<string> {
+    const { status, json } = await this.server.get(`/${id}`)
+    if (status !== 200) throw new Error(JSON.stringify(json))
+    const held = DATABASES.map((logical) => [
+      logical,
+      new Map(json.dbs[`athena_${logical}`].docs.map((doc: { _id: string }) => [doc._id, doc]))
+    ])
+    return differences(this.expected, Object.fromEntries(held))
+  }
+
   /** Tells how the databases differ from what they held at first. Empty when they do not differ. */
   async differences(): Promise<string> {
     return differences(this.expected, await contents(this))
@@ -185,11 +207,11 @@ export async function onRigs(
   t: Test,
   runs: number,
   work: (rig: CrashRig, next: () => boolean) => Promise<void>,
-  setup = setupDatabases
+  { setup = setupDatabases, jobs = JOBS } = {}
 ): Promise<void> {
   let left = runs
   const next = () => left-- > 0
-  const rigs = Array.from({ length: Math.min(JOBS, runs) }, async (_, i) => {
+  const rigs = Array.from({ length: Math.min(jobs, runs) }, async (_, i) => {
     await work(await CrashRig.create(t, SEED * 1000 + i, setup), next)
   })
   await Promise.all(rigs)

@@ -4,19 +4,25 @@ import Fastify from 'fastify'
 import nano from 'nano'
 import { TurnWatch } from '../../bench/turns.js'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
-import type { DatabaseNames, DbBackupsOptions } from '../../types/index.js'
+import type { DatabaseNames, DbBackupsOptions, VerifyDepth } from '../../types/index.js'
+import { encryptionOf } from './sealed.js'
 
 export type ServerConfig = Pick<
   DbBackupsOptions,
-  'databases' | 'timeouts' | 'retry' | 'clientWebhook' | 'spoolDirectory' | 'limits'
-> & { url: string }
+  'databases' | 'timeouts' | 'retry' | 'clientWebhook' | 'spoolDirectory' | 'limits' | 'safety'
+> & {
+  url: string
+  /** Ids of the keys that backups are sealed with; the last is the current one. Default: they are not sealed. */
+  keys?: string[]
+}
 
-const { url, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?? '')
+const { url, keys, ...options }: ServerConfig = JSON.parse(process.env.SERVER_CONFIG ?? '')
 const couch = nano(url)
 const app = Fastify({ forceCloseConnections: true })
 app.register(dbBackups, {
   safety: false,
   ...options,
+  ...(keys && { encryption: encryptionOf(...keys) }),
   couch,
   authorize: () => undefined,
   rebuildWhitelist: () => undefined,
@@ -37,6 +43,14 @@ app.post<{ Params: { last: number } }>('/api/v3/backups/prune-to/:last', async (
   const outcome = await app.dbBackups.prune({ keep: { last: Number(request.params.last) } })
   return reply.code(202).send(outcome)
 })
+// nor has it one that seals anew, or one that verifies
+app.post('/api/v3/backups/rekey', async (_request, reply) =>
+  reply.code(202).send(await app.dbBackups.rekey())
+)
+app.post<{ Params: { id: string; depth: VerifyDepth } }>(
+  '/api/v3/backups/:id/verify/:depth',
+  async ({ params: { id, depth } }, reply) => reply.code(202).send(await app.dbBackups.verify(id, { depth }))
+)
 // memory and longest turn since the last request for them
 let turns = new TurnWatch()
 let rss = 0

@@ -66,6 +66,33 @@ export function mutantAt(
 export const mutated = (text: string, { start, end, replacement }: Mutant): string =>
   text.slice(0, start) + replacement + text.slice(end)
 
+/**
+ * Puts marks into a file, each at the beginning of the block around a mutant. Code that comes to the block notes the
+ * mutant's number, once, in the file that the environment variable `REACHED` names.
+ */
+export function marked(text: string, mutants: ReadonlyMap<number, Mutant>): string {
+  const source = ts.createSourceFile('marked.ts', text, ts.ScriptTarget.ES2022, true)
+  const marks = [...mutants].map(([number, { start }]) => ({ at: blockAround(source, start), number }))
+  marks.sort((a, b) => b.at - a.at)
+  return marks.reduce((code, { at, number }) => code.slice(0, at) + mark(number) + code.slice(at), text)
+}
+
+/** Returns where the statements of the innermost block around a position begin. */
+function blockAround(source: ts.SourceFile, position: number): number {
+  let at = 0
+  const visit = (node: ts.Node): void => {
+    if (position < node.getStart(source) || position >= node.getEnd()) return
+    if (ts.isBlock(node)) at = node.getStart(source) + 1
+    ts.forEachChild(node, visit)
+  }
+  visit(source)
+  return at
+}
+
+const mark = (number: number): string =>
+  `;(globalThis.reached ??= new Set()).has(${number}) || (globalThis.reached.add(${number}), ` +
+  `require('node:fs').appendFileSync(process.env.REACHED, '${number}\\n'));`
+
 function brief(text: string): string {
   const line = text.replace(/\s+/g, ' ')
   return line.length > 70 ? `${line.slice(0, 67)}...` : line

@@ -1,16 +1,17 @@
 /**
  * Tests the tests by mutation: makes small changes of `lib/` in a copy of the project, one at a time, and runs the
- * tests of the room until one fails. Prints the mutants that no test detects. `CONTRIBUTING.md` describes its use.
+ * tests of the room that come to the changed code, until one fails. Prints the mutants that no test detects.
+ * `CONTRIBUTING.md` describes its use.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
-import { appendFile, cp, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { appendFile, cp, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { setPriority, tmpdir } from 'node:os'
 import { basename, join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Mutant, mutantAt, mutantsOf, mutated } from './mutants.js'
+import { type Mutant, marked, mutantAt, mutantsOf, mutated } from './mutants.js'
 import { ACCEPTED, FIXED, ROOMS } from './mutation-rooms.js'
 import { randomOf } from './random.js'
 
@@ -35,6 +36,15 @@ interface Tested {
   by: string | null
 }
 
+/** What is known of a test that passes without a mutant. */
+interface Measured {
+  milliseconds: number
+  /** The mutants whose code it comes to. */
+  reached: ReadonlySet<Mutant>
+}
+
+type Tests = ReadonlyMap<string, Measured>
+
 /** A copy of the project in which one mutant at a time is tried. */
 class Copy {
   readonly directory: string
@@ -52,14 +62,16 @@ class Copy {
     return new Copy(directory)
   }
 
-  /** Runs the tests with a mutant until one fails. */
-  async try(mutant: Mutant, tests: readonly string[], times: ReadonlyMap<string, number>): Promise<Tested> {
+  /** Runs the tests that come to a mutant, fastest first, until one fails. */
+  async try(mutant: Mutant, tests: Tests): Promise<Tested> {
+    const reaching = [...tests].filter(([, { reached }]) => reached.has(mutant))
+    reaching.sort(([, a], [, b]) => a.milliseconds - b.milliseconds)
     const path = join(this.directory, mutant.file)
     const text = await readFile(path, 'utf8')
     await writeFile(path, mutated(text, mutant))
     try {
-      for (const test of tests) {
-        const patience = PATIENCE.milliseconds + PATIENCE.factor * (times.get(test) ?? 0)
+      for (const [test, { milliseconds }] of reaching) {
+        const patience = PATIENCE.milliseconds + PATIENCE.factor * milliseconds
         const outcome = await this.run(test, patience)
         if (outcome !== 'passed') return { mutant, by: outcome === 'late' ? `${test} ${LATE}` : test }
       }
@@ -69,11 +81,33 @@ class Copy {
     }
   }
 
+  /** Runs one test file in code that notes which mutants it comes to. @returns `null` when it fails */
+  async measure(test: string, mutants: readonly Mutant[]): Promise<Measured | null> {
+    await rm(this.#notes, { force: true })
+    const began = performance.now()
+    if ((await this.run(test, LONGEST_TEST)) !== 'passed') return null
+    const notes = await readFile(this.#notes, 'utf8').catch(() => '')
+    const reached = new Set(notes.split('\n').map((number) => mutants[Number(number)]!))
+    return { milliseconds: performance.now() - began, reached }
+  }
+
+  get #notes(): string {
+    return join(this.directory, '.reached')
+  }
+
+  /** Puts marks at the mutants, or takes them away again. */
+  async mark(files: ReadonlyMap<string, string>, mutants: readonly Mutant[]): Promise<void> {
+    for (const [file, text] of files) {
+      const inFile = new Map([...mutants.entries()].filter(([, mutant]) => mutant.file === file))
+      await writeFile(join(this.directory, file), marked(text, inFile))
+    }
+  }
+
   /** Runs one test file. */
   async run(test: string, patience: number): Promise<Outcome> {
     const child = spawn(process.execPath, ['--import=tsx', `test/${test}.test.ts`], {
       cwd: this.directory,
-      env: { ...process.env, TAP_BAIL: '1', TAP_TIMEOUT: '300' },
+      env: { ...process.env, TAP_BAIL: '1', TAP_TIMEOUT: '300', REACHED: this.#notes },
       stdio: 'ignore',
       // a process group of its own, so that everything the test has started can be ended
       detached: true
@@ -172,24 +206,30 @@ async function readResults(): Promise<Map<string, string>> {
   return new Map(lines.map((line) => JSON.parse(line) as [string, string]))
 }
 
-/** Runs each test without a mutant, and returns the times of those that pass. If others fail, so does the whole run. */
-async function measure(copies: readonly Copy[], tests: readonly string[]): Promise<Map<string, number>> {
-  const times = new Map<string, number>()
+/** Runs each test without a mutant, and returns what is known of those that pass. If others fail, so does the run. */
+async function measure(
+  copies: readonly Copy[],
+  tests: readonly string[],
+  files: ReadonlyMap<string, string>,
+  mutants: readonly Mutant[]
+): Promise<Tests> {
+  const measured = new Map<string, Measured>()
   const open = [...tests]
   const work = async (copy: Copy) => {
+    await copy.mark(files, mutants)
     for (let test = open.shift(); test; test = open.shift()) {
-      const began = performance.now()
       // twice, since a test may be late on a busy machine
-      const passes = async () => (await copy.run(test, LONGEST_TEST)) === 'passed'
-      if ((await passes()) || (await passes())) times.set(test, performance.now() - began)
+      const found = (await copy.measure(test, mutants)) ?? (await copy.measure(test, mutants))
+      if (found) measured.set(test, found)
       else {
         console.error(`left out: test/${test}.test.ts fails without a mutant`)
         process.exitCode = 1
       }
     }
+    await copy.mark(files, [])
   }
   await Promise.all(copies.map(work))
-  return times
+  return measured
 }
 
 /** Tries the sample of one room, and returns its score. */
@@ -205,11 +245,10 @@ async function testRoom(room: string, copies: readonly Copy[], count: number, se
     if (by === undefined) open.push(mutant)
     else results.push({ mutant, by })
   }
-  const times = open.length > 0 ? await measure(copies, tests) : new Map<string, number>()
-  const fastestFirst = [...times.keys()].sort((a, b) => times.get(a)! - times.get(b)!)
+  const measured: Tests = open.length > 0 ? await measure(copies, tests, files, [...open]) : new Map()
   const work = async (copy: Copy) => {
     for (let mutant = open.shift(); mutant; mutant = open.shift()) {
-      const tested = await copy.try(mutant, fastestFirst, times)
+      const tested = await copy.try(mutant, measured)
       results.push(tested)
       const key = keyOf(mutant, files.get(mutant.file)!)
       if (tested.by !== null) await appendFile(RESULTS, `${JSON.stringify([key, tested.by])}\n`)

@@ -36,7 +36,7 @@ export async function startServer(
   patience = 20_000
 ): Promise<ServerProcess> {
   const child = spawn(process.execPath, ['--import', 'tsx', join(__dirname, 'crash-server.ts')], {
-    env: { PATH: process.env.PATH, SERVER_CONFIG: JSON.stringify(config) },
+    env: { PATH: process.env.PATH, REACHED: process.env.REACHED, SERVER_CONFIG: JSON.stringify(config) },
     stdio: ['ignore', 'pipe', 'pipe']
   })
   const exited = once(child, 'exit') as ServerProcess['exited']

@@ -76,7 +76,7 @@ t.test('a server that is killed during an incremental backup leaves all earlier 
         await forgetFailed(rig)
       }
     },
-    setup
+    { setup }
   )
   t.comment(tally.toString())
 })
