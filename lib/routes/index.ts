@@ -7,7 +7,7 @@ import { RestoreStarted } from '../schemas/restore.js'
 import { Transaction } from '../schemas/transaction.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
-import { describer, type RouteContext, type Scope } from './context.js'
+import { describer, type RouteContext, type Routes, type Scope } from './context.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
@@ -59,7 +59,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
       const context: RouteContext = { operations, options, ask, describe, urlsOf }
       const prefix = `${base}/${version}/backups`
       scope.register(
-        named(async (own) => registerVersion(own, context), prefix),
+        named(async (own: Scope) => registerVersion(own, context), prefix),
         { prefix }
       )
     }
