@@ -42,10 +42,9 @@ async function main(): Promise<void> {
   const embedded = process.env.COUCHDB_URL ? undefined : await startEmbeddedCouch({ memory: true })
   const COUCHDB_URL = embedded?.url ?? process.env.COUCHDB_URL
   try {
-    const project = await installPackage(directory)
-    const binaries = [process.execPath]
-    for (const version of VERSIONS) binaries.push(await installNode(directory, version))
-    for (const binary of binaries) {
+    const installed = Promise.all(VERSIONS.map((version) => installNode(directory, version)))
+    const [project, binaries] = await Promise.all([installPackage(directory), installed])
+    for (const binary of [process.execPath, ...binaries]) {
       const { stdout } = await execute(binary, ['smoke.mjs'], {
         cwd: project,
         env: { PATH: process.env.PATH, COUCHDB_URL },

@@ -105,21 +105,26 @@ t.test(
 
 t.test('an upload restored a second time writes nothing', async (t) => {
   const { on, api, db } = await setup(t)
-  for (const type of ['text/plain', 'application/json', 'image/png', 'image/svg+xml']) {
-    for (const size of [0, 1, 1000, 5 * MiB]) {
-      const _attachments = { a: { content_type: type, data: base64(bytesOf(type, size)) } }
-      await db.insert({ _id: `${type} ${size}`, _attachments } as never)
-    }
+  const insert = (type: string, size: number) => {
+    const _attachments = { a: { content_type: type, data: base64(bytesOf(type, size)) } }
+    return db.insert({ _id: `${type} ${size}`, _attachments } as never)
   }
+  for (const type of ['text/plain', 'application/json', 'image/png', 'image/svg+xml']) {
+    for (const size of [0, 1, 1000]) await insert(type, size)
+  }
+  // One type that CouchDB stores compressed, and one that it does not.
+  for (const type of ['text/plain', 'image/png']) await insert(type, 5 * MiB)
   await db.insert({ _id: 'plain', v: 1 } as never)
   const id = await api.backup()
   const { rawPayload } = await api.call('GET', `/${id}`)
-  for (const source of [rawPayload, id]) {
-    t.match((await api.restore(source)).databases, { components: { unchanged: 17, changed: 0 } })
-    await on.couch.db.destroy(on.names.components)
-    t.match((await api.restore(rawPayload)).databases, { components: { created: 17 } })
-    t.match((await api.restore(source)).databases, { components: { unchanged: 17, changed: 0 } })
+  const again = async () => {
+    for (const source of [rawPayload, id])
+      t.match((await api.restore(source)).databases, { components: { unchanged: 15, changed: 0 } })
   }
+  await again()
+  await on.couch.db.destroy(on.names.components)
+  t.match((await api.restore(rawPayload)).databases, { components: { created: 15 } })
+  await again()
 })
 
 t.test('the digest of what is stored compressed proves nothing of other bytes', async (t) => {

@@ -22,7 +22,12 @@ const TYPES = [
   'image/svg+xml',
   'image/png'
 ]
-const SIZES = [0, 1, LARGE_DOCUMENT - 1, LARGE_DOCUMENT, LARGE_DOCUMENT + 1]
+/** Sizes of every type: read at once, and the last one in pieces. */
+const SIZES = [0, 1, 1000, LARGE_DOCUMENT + 1]
+/** The last sizes that are read at once: of one type that is stored compressed, and of one that is not. */
+const EDGES = ['text/plain', 'image/png'].flatMap((type) =>
+  [LARGE_DOCUMENT - 1, LARGE_DOCUMENT].map((size) => [type, size] as const)
+)
 
 const text = (length: number) => Buffer.alloc(length, 'x')
 const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex')
@@ -67,10 +72,9 @@ for (const [database, setup] of Object.entries(setups)) {
         text: { content_type: 'text/plain', data: text(23) }
       }
     }
-    for (const content_type of TYPES) {
-      for (const size of SIZES)
-        documents[`${size} ${content_type}`] = { a: { content_type, data: text(size) } }
-    }
+    const cases = TYPES.flatMap((type) => SIZES.map((size) => [type, size] as const))
+    for (const [content_type, size] of [...cases, ...EDGES])
+      documents[`${size} ${content_type}`] = { a: { content_type, data: text(size) } }
     const db = on.couch.use(on.names.components)
     for (const [_id, attachments] of Object.entries(documents)) {
       const inline = Object.entries(attachments).map(([name, { content_type, data }]) => {

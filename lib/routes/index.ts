@@ -7,7 +7,7 @@ import { RestoreStarted } from '../schemas/restore.js'
 import { Transaction } from '../schemas/transaction.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
-import { describer, type RouteContext, type Scope } from './context.js'
+import { describer, type RouteContext, type Routes, type Scope } from './context.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
@@ -58,7 +58,10 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
       const describe = describer(scheme, version, options)
       const context: RouteContext = { operations, options, ask, describe, urlsOf }
       const prefix = `${base}/${version}/backups`
-      scope.register(async (own) => registerVersion(own, context), { prefix })
+      scope.register(
+        named(async (own: Scope) => registerVersion(own, context), prefix),
+        { prefix }
+      )
     }
   }
 }
@@ -76,16 +79,23 @@ function acceptEmptyJson(scope: Scope): void {
 /** Registers the routes of one prefix and version, and the answers to paths beside them. */
 function registerVersion(scope: Scope, context: RouteContext): void {
   answerUnknown(scope)
-  scope.register(async (own) => {
+  const routed = async (own: Scope) => {
     // Called before anything of the body is read.
     own.addHook('onRequest', context.ask)
     for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
-      own.register(api, context)
-  })
-  scope.register(async (own) => {
+      own.register(named(api), context)
+  }
+  const longNamed = async (own: Scope) => {
     own.addHook('onRequest', refuseMoreSegments)
     own.addHook('onRequest', context.ask)
-    own.register(appendLongNamed, context)
-  })
-  scope.register(refuseLongIds, context)
+    own.register(named(appendLongNamed), context)
+  }
+  scope.register(named(routed))
+  scope.register(named(longNamed))
+  scope.register(named(refuseLongIds), context)
+}
+
+/** Names a plugin. Fastify would look for the name in every loaded module, twice. */
+function named<P extends Routes | ((scope: Scope) => Promise<void>)>(plugin: P, name = plugin.name): P {
+  return Object.assign(plugin, { [Symbol.for('fastify.display-name')]: name })
 }
