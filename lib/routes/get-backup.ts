@@ -8,7 +8,7 @@ import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies, SEAL_ERRORS } from '../schemas/errors.js'
 import { prefersGzip } from './accept-encoding.js'
-import { breakOffWith, withoutBody } from './break-off.js'
+import { breakOffAfter, breakOffWith, withoutBody } from './break-off.js'
 import type { Routes } from './context.js'
 
 /** Route options of @fastify/compress: {@link codeBody} compresses. */
@@ -122,7 +122,9 @@ async function codeBody(request: FastifyRequest, reply: FastifyReply, payload: u
   reply.header('content-encoding', 'gzip')
   hideAccepted(request)
   // A failure of the body destroys the coded one, which so gets no trailer.
-  return pipeline(payload, createGzip(GZIP), () => undefined)
+  const coded = pipeline(payload, createGzip(GZIP), () => undefined)
+  breakOffAfter(coded, reply)
+  return coded
 }
 
 /** Adds to the `Vary` of the host. */
