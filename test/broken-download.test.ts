@@ -151,7 +151,10 @@ t.test('a download that fails is cut off, never ended', async (t) => {
         }
         await putBack()
         t.match(await download(origin, path), { complete: true, bytes: whole.bytes })
-        t.match(await download(origin, path, GZIP), { complete: true, headers: { 'content-encoding': 'gzip' } })
+        t.match(await download(origin, path, GZIP), {
+          complete: true,
+          headers: { 'content-encoding': 'gzip' }
+        })
       })
     }
   }

@@ -157,7 +157,11 @@ t.test("the host's Vary stays", async (t) => {
 })
 
 /** Compresses every stream, whatever the request accepts and whatever the reply is already. */
-const always = async (_request: unknown, reply: { header(name: string, value: string): unknown }, body: unknown) => {
+const always = async (
+  _request: unknown,
+  reply: { header(name: string, value: string): unknown },
+  body: unknown
+) => {
   if (typeof (body as Readable)?.pipe !== 'function') return body
   reply.header('content-encoding', 'gzip')
   return (body as Readable).pipe(createGzip())
@@ -229,7 +233,7 @@ t.test('a client that does not read, or leaves, ends the download', async (t) =>
     return { socket, head }
   }
   const stalled = await begin()
-  t.match(stalled.head, /^HTTP\/1\.1 200 [^]*content-encoding: gzip/i)
+  t.match(stalled.head, /^HTTP\/1\.1 200 [\s\S]*content-encoding: gzip/i)
   t.match((await begin()).head, /^HTTP\/1\.1 503 /)
   await delay(2 * IDLE)
   t.ok(bodies[0]!.destroyed && !bodies[0]!.readableEnded, 'cut off before its end')

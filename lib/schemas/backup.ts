@@ -308,7 +308,8 @@ export const backup = reply(
   {
     ETag: {
       type: 'string',
-      description: 'As long as it is the same, the bytes are; weak (`W/"..."`) with gzip, whose bytes may differ'
+      description:
+        'As long as it is the same, the bytes are; weak (`W/"..."`) with gzip, whose bytes may differ'
     },
     'Content-Encoding': { type: 'string', description: '`gzip`, for clients that prefer it' },
     Vary: { type: 'string', description: '`Accept-Encoding`' },
