@@ -6,7 +6,7 @@ import { type ClientHttp2Stream, connect, constants } from 'node:http2'
 import { request as httpsRequest } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { pipeline, type Readable } from 'node:stream'
+import { pipeline, Readable } from 'node:stream'
 import { createGzip } from 'node:zlib'
 import t, { type Test } from 'tap'
 import type { StoredHeader } from '../lib/repository/layout.js'
@@ -88,6 +88,8 @@ const SERVERS: Record<string, { tls: boolean; options: object; clients: Record<s
   }
 }
 
+const GZIP = { 'accept-encoding': 'gzip' }
+
 /** Makes a backup of 8 MB in several chunks. */
 async function backedUp(t: Test) {
   const on = await setupDatabases(t)
@@ -137,17 +139,22 @@ t.test('a download that fails is cut off, never ended', async (t) => {
         const putBack = await lose(on, chunks.at(-1)!)
         const ways = {
           whole: {},
+          'as gzip': GZIP,
           'from a byte on': { range: 'bytes=100-' }
         }
         for (const [way, headers] of Object.entries(ways)) {
-          const { status, bytes, complete, rstCode } = await download(origin, path, headers)
-          t.equal(status, way === 'whole' ? 200 : 206, way)
+          const { status, bytes, complete, rstCode } = await download(origin, path, headers as object)
+          t.equal(status, way === 'from a byte on' ? 206 : 200, way)
           t.ok(bytes > 1_000_000 && bytes < whole.bytes, `${way}: ${bytes} of ${whole.bytes} bytes`)
           t.equal(complete, false, `${way} is cut off`)
           if (client === 'HTTP/2') t.equal(rstCode, constants.NGHTTP2_INTERNAL_ERROR, `${way} is reset`)
         }
         await putBack()
         t.match(await download(origin, path), { complete: true, bytes: whole.bytes })
+        t.match(await download(origin, path, GZIP), {
+          complete: true,
+          headers: { 'content-encoding': 'gzip' }
+        })
       })
     }
   }
@@ -190,6 +197,24 @@ t.test('one that fails before its first byte is an error, and tells nothing of a
       t.equal(reply.complete, true, what)
       t.match(JSON.parse(reply.text), { statusCode: 500 }, what)
       for (const header of ['etag', 'content-range', 'accept-ranges']) t.notOk(reply.headers[header], header)
+    }
+  }
+})
+
+t.test('nor is one as gzip that fails before its first byte', async (t) => {
+  const { on, id } = await backedUp(t)
+  const fail = async (_request: unknown, _reply: unknown, body: unknown) => {
+    if (typeof body === 'string') return body
+    ;(body as Readable).destroy()
+    return new Readable({ read: (): void => void 0, construct: (done) => done(new Error('failed')) })
+  }
+  for (const [name, server] of Object.entries(SERVERS)) {
+    const { origin } = await serve(t, on, server, { extend: (app) => app.addHook('onSend', fail) })
+    for (const [client, download] of Object.entries(server.clients)) {
+      const reply = await download(origin, `/api/v1/backups/${id}`, GZIP)
+      t.match(reply, { status: 500, complete: true }, `${name}, ${client}`)
+      t.match(JSON.parse(reply.text), { statusCode: 500 })
+      for (const header of ['etag', 'content-encoding']) t.notOk(reply.headers[header], header)
     }
   }
 })

@@ -1,10 +1,12 @@
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
-import { gzipSync } from 'node:zlib'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
@@ -235,6 +237,76 @@ t.test('a broken download', async (t) => {
     t.strictSame(readdirSync(cwd), [`${id}.json`])
   })
 
+  const gz = `${id}.json.gz`
+  const unzip = (cwd: string) => gunzipSync(readFileSync(join(cwd, gz))).toString()
+
+  for (const fault of ['reset_mid', 'cut_last'] as const) {
+    await t.test(`to a compressed file is continued where it broke: ${fault}`, async (t) => {
+      const cwd = t.testdir({})
+      await proxy.clear()
+      const rule = proxy.add({ fault, path, times: 2 })
+      const got = await run(['get', id, '-o', gz, '--json'], { cwd })
+      t.equal(got.code, 0, got.stderr)
+      const { size } = statSync(join(cwd, gz))
+      t.strictSame(got.json(), { id, file: gz, bytes: Buffer.byteLength(whole), file_bytes: size })
+      t.equal(unzip(cwd), whole)
+      t.ok(rule.hits >= 1 && proxy.seen.length === rule.hits + 1)
+      t.equal(
+        execFileSync('gzip', ['-dc', gz], { cwd, maxBuffer: 1e8 }).toString(),
+        whole,
+        'as gzip reads it'
+      )
+      t.strictSame(readdirSync(cwd), [gz])
+    })
+  }
+
+  await t.test('to a compressed file is continued by the next run', async (t) => {
+    const left = t.testdir({})
+    await proxy.clear()
+    proxy.add({ fault: 'cut_mid', path })
+    const broken = await run(['get', id, '-o', gz, '--retries', '0', '--progress'], { cwd: left })
+    t.equal(broken.code, 6)
+    t.match(broken.stderr, /bytes of the backup are in .*run this again to go on/)
+    t.strictSame(readdirSync(left).sort(), [`${gz}.part`, `${gz}.part.json`])
+    t.equal(statSync(join(left, `${gz}.part`)).mode & 0o777, 0o600)
+    const part = readFileSync(join(left, `${gz}.part`))
+    const noted = readFileSync(join(left, `${gz}.part.json`))
+    const { bytes } = JSON.parse(noted.toString())
+    t.equal(gunzipSync(part).toString(), whole.slice(0, bytes), 'the part ends with a member')
+
+    const changed = Buffer.from(part)
+    changed[part.length >> 1]! ^= 0xff
+    const parts: Record<string, { part: Buffer; code: number; resumed?: boolean }> = {
+      'as it was left': { part, code: 0, resumed: true },
+      'with more after what is noted': {
+        part: Buffer.concat([part, part.subarray(0, 999)]),
+        code: 0,
+        resumed: true
+      },
+      'shorter than noted': { part: part.subarray(0, -1), code: 0, resumed: false },
+      'changed on the disk': { part: changed, code: 1 }
+    }
+    for (const [what, { part, code, resumed }] of Object.entries(parts)) {
+      await proxy.clear()
+      const cwd = t.testdir({ [`${gz}.part`]: part, [`${gz}.part.json`]: noted })
+      const got = await run(['get', id, '-o', gz, '--json'], { cwd })
+      t.equal(got.code, code, `${what}: ${got.stderr}`)
+      t.strictSame(readdirSync(cwd), code === 0 ? [gz] : [], what)
+      if (code !== 0) continue
+      t.equal(got.json().resumed_from, resumed ? bytes : undefined, what)
+      t.equal(unzip(cwd), whole)
+    }
+
+    await proxy.clear()
+    const cwd = t.testdir({})
+    proxy.add({ fault: 'cut_last', path })
+    const last = await run(['get', id, '-o', gz, '--retries', '0'], { cwd })
+    t.equal(last.code, 6)
+    await proxy.clear()
+    t.equal((await run(['get', id, '-o', gz], { cwd })).code, 0)
+    t.equal(unzip(cwd), whole)
+  })
+
   await t.test('that was interrupted can be continued', async (t) => {
     const cwd = t.testdir({})
     await proxy.clear()
@@ -265,7 +337,7 @@ t.test('a broken download', async (t) => {
 
   await t.test('begins again when what is left of it is not to be trusted', async (t) => {
     const part = `${id}.json.part`
-    const note = (more: object) => JSON.stringify({ id, etag: '"other"', bytes: 10, ...more })
+    const note = (more: object) => JSON.stringify({ id, etag: '"other"', bytes: 10, size: 10, ...more })
     for (const [what, files] of Object.entries({
       'another tag': { [part]: 'x'.repeat(10), [`${part}.json`]: note({}) },
       'another backup': { [part]: 'x'.repeat(10), [`${part}.json`]: note({ id: MISSING }) },
@@ -393,6 +465,55 @@ t.test('exit codes', async (t) => {
     t.equal(got.code, 0)
     t.ok(got.stdout.includes(deep))
     t.equal((await run(['status', id])).code, 0)
+  })
+
+  await t.test('0: a download that is gzip is restored, of the client and of gzip', async (t) => {
+    const cwd = t.testdir({})
+    const { id } = (await run(['start', '--wait', '--json'])).json()
+    const got = await run(['get', id, '-o', 'b.json.GZ'], { cwd })
+    t.equal(got.code, 0)
+    t.match(got.stdout, /^b\.json\.GZ: \d+ bytes, compressed to \d+\n$/)
+    t.equal((await run(['get', id, '-o', 'plain.json'], { cwd })).code, 0)
+    execFileSync('gzip', ['--name', 'plain.json'], { cwd })
+    for (const file of ['b.json.GZ', 'plain.json.gz']) {
+      const restored = await run(['restore', '--file', file, '--yes', '--wait'], { cwd })
+      t.equal(restored.code, 0, restored.stderr)
+      const { body } = await host.app.dbBackups.get(id)
+      t.ok(gunzipSync(readFileSync(join(cwd, file))).equals(await buffer(body)))
+    }
+  })
+
+  await t.test('1: a compressed file that is no whole backup is not even sent', async (t) => {
+    let sent = 0
+    const server = createServer((_request, response) => {
+      sent++
+      response.end()
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.teardown(() => server.close())
+    const env = { BACKUPS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+    const good = gzipSync('{"dbs":{}}')
+    const files: Record<string, [Buffer | string, RegExp]> = {
+      'json.gz': ['{"dbs":{}}', /is not gzip, as its name says/],
+      'empty.gz': ['', /is not gzip/],
+      'cut.gz': [good.subarray(0, -3), /is not whole gzip: it cannot be inflated/],
+      cut: [good.subarray(0, -3), /is not whole gzip/],
+      'second.gz': [Buffer.concat([good, good.subarray(0, 9)]), /is not whole gzip/],
+      'more.gz': [Buffer.concat([good, Buffer.alloc(3)]), /is not whole gzip: it holds data after/],
+      'nothing.gz': [gzipSync(''), /no JSON object/],
+      'twice.gz': [gzipSync(good), /no JSON object/],
+      'end.gz': [gzipSync('{"dbs":{}'.slice(0, 6)), /its end is missing/]
+    }
+    const cwd = t.testdir(
+      Object.fromEntries(Object.entries(files).map(([name, [content]]) => [name, content]))
+    )
+    for (const [file, [, message]] of Object.entries(files)) {
+      const refused = await run(['restore', '--file', file, '--yes'], { cwd, env })
+      t.equal(refused.code, 1, file)
+      t.match(refused.stderr, message, file)
+    }
+    t.equal(sent, 0)
   })
 
   await t.test('1: a file that is no whole backup is not even sent', async (t) => {

@@ -3,9 +3,8 @@ import { open } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import type { Call } from './client.js'
 import { CliError, fileError, usageError } from './errors.js'
+import { type Ends, isGzipName, MARGIN, readGzipFile } from './gzip-file.js'
 
-/** Bytes looked at on either end of a file. */
-const MARGIN = 4096
 const GZIP = '\x1f\x8b'
 const MARK = '\xef\xbb\xbf'
 
@@ -42,27 +41,37 @@ export async function uploadOf(
 
 /** Returns a file's size and the place of its opening brace; `undefined` for gzip. @throws CliError */
 async function inspect(path: string): Promise<{ size: number; brace?: number }> {
-  const { head, tail, size } = await endsOf(path)
-  if (head.startsWith(GZIP)) return { size }
+  const ends = await endsOf(path)
+  const { length: size } = ends
+  if (ends.head.startsWith(GZIP)) {
+    braceOf(path, await readGzipFile(path))
+    return { size }
+  }
+  if (isGzipName(path)) throw new CliError(`${path} is not gzip, as its name says`)
+  return { size, brace: braceOf(path, ends) }
+}
+
+/** Returns where a backup's text begins after white space and a mark. @throws CliError for other text */
+function braceOf(path: string, { head, tail }: Ends): number {
   const text = head.startsWith(MARK) ? MARK.length : 0
   const brace = text + head.slice(text).search(/[^ \t\r\n]/)
   if (head[brace] !== '{') throw new CliError(`${path} is not a backup: it is no JSON object`)
   if (!tail.trimEnd().endsWith('}')) throw new CliError(`${path} is not whole: its end is missing`)
-  return { size, brace }
+  return brace
 }
 
-async function endsOf(path: string): Promise<{ head: string; tail: string; size: number }> {
+async function endsOf(path: string): Promise<Ends> {
   try {
     const file = await open(path)
     try {
       const found = await file.stat()
       if (!found.isFile()) throw new Error(`${path} is not a file`)
-      const { size } = found
+      const { size: length } = found
       const read = async (position: number) => {
         const { buffer, bytesRead } = await file.read(Buffer.alloc(MARGIN), 0, MARGIN, position)
         return buffer.toString('latin1', 0, bytesRead)
       }
-      return { size, head: await read(0), tail: await read(Math.max(0, size - MARGIN)) }
+      return { length, head: await read(0), tail: await read(Math.max(0, length - MARGIN)) }
     } finally {
       await file.close()
     }

@@ -1,19 +1,22 @@
 import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { CliError, fileError, usageError } from './errors.js'
+import { isGzipName, MemberWriter, readGzipFile } from './gzip-file.js'
 
-/** Bytes between two syncs to the disk, so that a crash loses no more. */
+/** Bytes of the backup between two syncs to the disk, so that a crash loses no more. */
 const SYNC_BYTES = 64 * 1024 * 1024
 
 interface Note {
   id: string
   etag: string
-  /** Bytes that are surely on the disk. */
+  /** Bytes of the backup that are surely on the disk. */
   bytes: number
+  /** Bytes of the file that hold them. */
+  size: number
 }
 
 export interface Sink {
-  /** Bytes written so far. */
+  /** Bytes of the backup taken so far. */
   readonly position: number
   /** Tag of the written content; without one, nothing can be added. */
   readonly etag: string | undefined
@@ -22,11 +25,16 @@ export interface Sink {
   write(piece: Uint8Array): Promise<void>
 }
 
-/** A file named `.part` until it is complete, which can be continued later. */
+/**
+ * A file named `.part` until it is complete, which can be continued later. One whose name ends in `.gz` is
+ * compressed: the note is written between members, so what follows it after a crash is cut off.
+ */
 export class PartFile implements Sink {
   readonly #path: string
   readonly #id: string
   readonly #handle: FileHandle
+  readonly #members: MemberWriter | undefined
+  #size: number
   #synced: number
   position: number
   etag: string | undefined
@@ -35,9 +43,16 @@ export class PartFile implements Sink {
     this.#path = path
     this.#id = id
     this.#handle = handle
+    this.#members = isGzipName(path) ? new MemberWriter() : undefined
+    this.#size = note?.size ?? 0
     this.position = note?.bytes ?? 0
     this.#synced = this.position
     this.etag = note?.etag
+  }
+
+  /** Bytes of the file. */
+  get size(): number {
+    return this.#size
   }
 
   /** Opens the `.part` of a file to continue an earlier attempt. `force` replaces an existing file. */
@@ -47,7 +62,7 @@ export class PartFile implements Sink {
     return orFileError(async () => {
       // A backup holds secrets.
       const handle = await open(partOf(path), note ? 'r+' : 'w+', 0o600)
-      await handle.truncate(note?.bytes ?? 0)
+      await handle.truncate(note?.size ?? 0)
       return new PartFile(path, id, handle, note)
     })
   }
@@ -57,39 +72,71 @@ export class PartFile implements Sink {
       await rm(noteOf(this.#path), { force: true })
       await this.#handle.truncate(0)
     })
+    this.#members?.clear()
+    this.#size = 0
     this.position = 0
     this.#synced = 0
     this.etag = etag
   }
 
   async write(piece: Uint8Array): Promise<void> {
-    await orFileError(async () => {
-      for (let at = 0; at < piece.length; ) {
-        const { bytesWritten } = await this.#handle.write(piece, at, piece.length - at, this.position)
-        at += bytesWritten
-        this.position += bytesWritten
-      }
-    })
+    this.position += piece.length
+    await this.#append(this.#members ? await this.#members.take(piece) : piece)
     if (this.position - this.#synced >= SYNC_BYTES) await this.#sync()
   }
 
-  async finish(force: boolean): Promise<void> {
-    const last = Buffer.alloc(1)
+  async #append(bytes: Uint8Array): Promise<void> {
     await orFileError(async () => {
-      await this.#handle.read(last, 0, 1, this.position - 1)
+      for (let at = 0; at < bytes.length; ) {
+        const { bytesWritten } = await this.#handle.write(bytes, at, bytes.length - at, this.#size)
+        at += bytesWritten
+        this.#size += bytesWritten
+      }
+    })
+  }
+
+  /** Appends what is held. */
+  async #flush(): Promise<void> {
+    if (this.#members) await this.#append(await this.#members.flush())
+  }
+
+  /** Checks the file, and gives it its name. @throws CliError for one that is not whole, which is removed */
+  async finish(force: boolean): Promise<void> {
+    await this.#flush()
+    try {
+      await this.#checkEnd()
+    } catch (error) {
+      await this.discard()
+      throw error
+    }
+    await orFileError(async () => {
       await this.#handle.sync()
       await this.#handle.close()
     })
-    if (last.toString() !== '}') {
-      await this.#remove()
-      throw new CliError('what came does not end as a backup does')
-    }
     if (!force) await refuseExisting(this.#path)
     await orFileError(async () => {
       await rename(partOf(this.#path), this.#path)
       await rm(noteOf(this.#path), { force: true })
       await syncDirectory(dirname(this.#path))
     })
+  }
+
+  /** Reads all of a compressed file again: its last byte cannot be read alone. @throws CliError */
+  async #checkEnd(): Promise<void> {
+    const last = this.#members ? await this.#lastInflated() : await this.#lastByte()
+    if (last !== '}') throw new CliError('what came does not end as a backup does')
+  }
+
+  async #lastInflated(): Promise<string | undefined> {
+    const { length, tail } = await readGzipFile(partOf(this.#path))
+    if (length !== this.position) throw new CliError(`${partOf(this.#path)} does not hold what came`)
+    return tail.at(-1)
+  }
+
+  async #lastByte(): Promise<string> {
+    const last = Buffer.alloc(1)
+    await orFileError(() => this.#handle.read(last, 0, 1, this.#size - 1))
+    return last.toString()
   }
 
   /** Leaves the part for a later attempt. @returns whether there is something to continue */
@@ -107,10 +154,11 @@ export class PartFile implements Sink {
   }
 
   async #sync(): Promise<void> {
+    await this.#flush()
     await orFileError(async () => {
       await this.#handle.datasync()
       if (this.etag === undefined) return
-      const note: Note = { id: this.#id, etag: this.etag, bytes: this.position }
+      const note: Note = { id: this.#id, etag: this.etag, bytes: this.position, size: this.#size }
       await writeFile(noteOf(this.#path), JSON.stringify(note), { mode: 0o600 })
       this.#synced = this.position
     })
@@ -147,10 +195,10 @@ async function refuseExisting(path: string): Promise<void> {
 async function readNote(path: string, id: string): Promise<Note | undefined> {
   try {
     const note: Partial<Note> = JSON.parse(await readFile(noteOf(path), 'utf8'))
-    const { size } = await stat(partOf(path))
-    const { etag, bytes = 0 } = note
-    const usable = note.id === id && typeof etag === 'string' && Number.isSafeInteger(bytes)
-    return usable && bytes > 0 && bytes <= size ? (note as Note) : undefined
+    const found = await stat(partOf(path))
+    const { etag, bytes = 0, size = 0 } = note
+    const usable = note.id === id && typeof etag === 'string' && [bytes, size].every(Number.isSafeInteger)
+    return usable && bytes > 0 && size > 0 && size <= found.size ? (note as Note) : undefined
   } catch {
     // No note, or one torn by a crash: the download begins anew.
     return undefined

@@ -10,18 +10,19 @@ export function withoutBody(reply: FastifyReply): void {
   for (const name of OF_THE_BODY) reply.removeHeader(name)
 }
 
-/**
- * Cuts off the reply when its body fails, since Fastify ends it normally in HTTP/2, and the body with the
- * reply. Watches the body itself: streams of the host's hooks may pass on neither event.
- */
+/** Ends the reply and its body with each other: streams of the host's hooks may pass on neither event. */
 export function breakOffWith(body: Readable, reply: FastifyReply): void {
+  breakOffAfter(body, reply)
+  reply.raw.once('close', () => body.destroy())
+}
+
+/** Cuts off the reply when a body of it fails, since Fastify ends it normally in HTTP/2. */
+export function breakOffAfter(body: Readable, reply: FastifyReply): void {
   body.once('error', () => {
     if (reply.raw.headersSent) breakOff(reply)
     // Fastify replies with the error.
     else withoutBody(reply)
   })
-  // Nor may the streams pass on that the client has left.
-  reply.raw.once('close', () => body.destroy())
 }
 
 /** Cuts off a reply so that its client sees that it is incomplete. */

@@ -1,4 +1,5 @@
-import type { Readable } from 'node:stream'
+import { pipeline, Readable } from 'node:stream'
+import { createGzip } from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BackupContent } from '../../types/backups.js'
 import { BackupNotFoundError, CodedPartError, RangeAfterEndError } from '../errors.js'
@@ -6,11 +7,15 @@ import { Download } from '../operations/downloads.js'
 import { backup, RangeHeaders } from '../schemas/backup.js'
 import { BackupParams, NoQuery } from '../schemas/common.js'
 import { errorReplies, SEAL_ERRORS } from '../schemas/errors.js'
-import { breakOffWith, withoutBody } from './break-off.js'
+import { prefersGzip } from './accept-encoding.js'
+import { breakOffAfter, breakOffWith, withoutBody } from './break-off.js'
 import type { Routes } from './context.js'
 
-/** Route options of @fastify/compress: a download that is coded cannot be resumed. */
+/** Route options of @fastify/compress: {@link codeBody} compresses. */
 const UNCOMPRESSED = { compress: false }
+
+/** A fast level: the host's other work shares the machine with downloads. */
+const GZIP = { level: 3, chunkSize: 64 * 1024 }
 
 /** API 5: `GET /backups/:backup_id` */
 export const getBackup: Routes = async (scope, { operations, describe }) => {
@@ -19,14 +24,17 @@ export const getBackup: Routes = async (scope, { operations, describe }) => {
     {
       ...UNCOMPRESSED,
       exposeHeadRoute: false,
-      onSend: markCoded,
+      onSend: codeBody,
       schema: {
         ...describe('getBackup'),
         summary: 'Get a backup with its documents and attachments',
         // Not a reply of its own: generated clients would type every reply as either a backup or text.
         description:
           'Without documents while the backup runs. `Range: bytes=N-` is answered with 206 and the rest from that ' +
-          'byte, when the length of the backup is known; `If-None-Match` with 304 while the backup is the same.',
+          'byte, when the length of the backup is known; `If-None-Match` with 304 while the backup is the same. ' +
+          'Clients that prefer gzip get the whole as gzip, with a weak `ETag` and without a length. To go on where ' +
+          'such a download broke, count the bytes that were inflated, and ask for the rest with the `ETag` without ' +
+          '`W/` as `If-Range`: parts are never gzip.',
         tags: ['backups'],
         params: BackupParams,
         querystring: NoQuery,
@@ -88,26 +96,47 @@ function sendContent(request: FastifyRequest, reply: FastifyReply, content: Back
     reply.header('content-range', `bytes */${length}`)
     throw new RangeAfterEndError(String(length))
   }
-  // Content-Range counts uncoded bytes; compression plugins look at this header.
-  request.raw.headers['accept-encoding'] = 'identity'
+  // Content-Range counts uncoded bytes.
+  hideAccepted(request)
   reply.code(206)
   reply.header('content-range', `bytes ${start}-${length - 1}/${length}`)
   reply.header('content-length', length - start)
   return send(bodyFrom(start))
 }
 
-/** Marks a body that the host's hook has coded: ranges count uncoded bytes, so it cannot be resumed. */
-async function markCoded(_request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+/** Sends gzip to clients that prefer it, unless a hook of the host has coded the body, which is marked as well. */
+async function codeBody(request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
   const etag = reply.getHeader('etag')
-  const coding = reply.getHeader('content-encoding') ?? 'identity'
-  if (typeof etag !== 'string' || coding === 'identity') return payload
+  if (typeof etag !== 'string' || reply.statusCode >= 400) return payload
+  varyByCoding(reply)
+  const isCoded = (reply.getHeader('content-encoding') ?? 'identity') !== 'identity'
   if (reply.statusCode === 206) {
+    if (!isCoded) return payload
     withoutBody(reply)
     throw new CodedPartError()
   }
+  if (!isCoded && !prefersGzip(request.headers['accept-encoding'])) return payload
   reply.header('etag', `W/${etag}`)
   for (const name of ['accept-ranges', 'content-length']) reply.removeHeader(name)
-  return payload
+  if (isCoded || !(payload instanceof Readable)) return payload
+  reply.header('content-encoding', 'gzip')
+  hideAccepted(request)
+  // A failure of the body destroys the coded one, which so gets no trailer.
+  const coded = pipeline(payload, createGzip(GZIP), () => undefined)
+  breakOffAfter(coded, reply)
+  return coded
+}
+
+/** Adds to the `Vary` of the host. */
+function varyByCoding(reply: FastifyReply): void {
+  const others = [reply.getHeader('vary') ?? []].flat().join(', ')
+  if (/(^|,)\s*(\*|accept-encoding)\s*(,|$)/i.test(others)) return
+  reply.header('vary', others === '' ? 'Accept-Encoding' : `${others}, Accept-Encoding`)
+}
+
+/** Keeps hooks and plugins that look at the request from coding what is a part, or coded already. */
+function hideAccepted(request: FastifyRequest): void {
+  request.raw.headers['accept-encoding'] = 'identity'
 }
 
 /** Compares `If-None-Match` with weak tags, since codings make tags weak (RFC 9110, 13.1.2). */

@@ -306,7 +306,13 @@ export const backup = reply(
     }
   },
   {
-    ETag: { type: 'string', description: 'As long as it is the same, the bytes are' },
+    ETag: {
+      type: 'string',
+      description:
+        'As long as it is the same, the bytes are; weak (`W/"..."`) with gzip, whose bytes may differ'
+    },
+    'Content-Encoding': { type: 'string', description: '`gzip`, for clients that prefer it' },
+    Vary: { type: 'string', description: '`Accept-Encoding`' },
     'Accept-Ranges': { type: 'string', description: '`bytes`, when the length of the backup is known' }
   }
 )
@@ -325,5 +331,9 @@ export const RangeHeaders = Type.Object({
   'if-none-match': Header(
     'The `ETag` of what the client has: the reply is 304 while the backup is the same',
     EXAMPLE_ETAG
+  ),
+  'accept-encoding': Header(
+    'The whole is sent as gzip where this prefers it to `identity`; a part is not',
+    'gzip'
   )
 })

@@ -2,12 +2,14 @@ import { once } from 'node:events'
 import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
 import { download } from '../download.js'
 import { CliError, EXIT, usageError } from '../errors.js'
+import { isGzipName } from '../gzip-file.js'
 import { PartFile, type Sink } from '../part-file.js'
 
 export const get: Command = {
   summary: 'download a backup',
   usage: '<id> [-o FILE]',
-  help: `  -o, --output FILE   where to; - is stdout (default <id>.json)
+  help: `  -o, --output FILE   where to; - is stdout (default <id>.json). A FILE whose
+                      name ends in .gz is compressed
   -f, --force         replace FILE
 
 The backup is written to FILE.part, checked to be whole, and then named FILE.
@@ -48,13 +50,21 @@ async function toFile(
       throw error
     }
     if (await file.suspend())
-      progress.note(`${file.position} bytes are in ${path}.part: run this again to go on`)
+      progress.note(`${file.position} bytes of the backup are in ${path}.part: run this again to go on`)
     throw error
   }
   const bytes = file.position
   await file.finish(force)
-  const result = { id, file: path, bytes, ...(resumedFrom > 0 && { resumed_from: resumedFrom }) }
-  return { result, text: `${path}: ${bytes} bytes` }
+  const fileBytes = isGzipName(path) ? file.size : undefined
+  const result = {
+    id,
+    file: path,
+    bytes,
+    ...(fileBytes !== undefined && { file_bytes: fileBytes }),
+    ...(resumedFrom > 0 && { resumed_from: resumedFrom })
+  }
+  const compressed = fileBytes === undefined ? '' : `, compressed to ${fileBytes}`
+  return { result, text: `${path}: ${bytes} bytes${compressed}` }
 }
 
 async function toStdout({ client, progress, stdout }: Context, id: string): Promise<Outcome> {

@@ -16,7 +16,9 @@ import {
 export const restore: Command = {
   summary: 'restore a stored backup, or one in a file',
   usage: '<id> | --file FILE',
-  help: `  --file FILE                restore the backup in FILE, which may be gzip
+  help: `  --file FILE                restore the backup in FILE. gzip is sent as it is,
+                             after a look at all of it. The server's limit on
+                             uploads holds for what it inflates to, too
   --skip-system ID           leave this document of the system database alone;
                              may be repeated, or be several with commas between
                              them. One that has a comma goes in a JSON array.
