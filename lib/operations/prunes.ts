@@ -5,6 +5,7 @@ import { databaseOfKey, LOGICAL_DATABASES } from '../databases.js'
 import {
   BackupNotFoundError,
   BackupProtectedError,
+  ClockAheadError,
   ClockLeapError,
   InvalidParameterError,
   UnknownLayoutError
@@ -40,6 +41,8 @@ interface Candidate extends KeepCandidate {
 
 /** What is to be removed. */
 export interface PruneRequest {
+  /** The time that the decision goes by, in milliseconds since the epoch. Absent where it goes by none. */
+  now?: number
   decide(candidates: readonly Candidate[]): readonly KeepDecision[]
   /** Tells when backups that stay will go, where that is known. */
   foresee?(candidates: readonly Candidate[]): Promise<Foresight>
@@ -124,10 +127,12 @@ export class Prunes implements OperationRecords {
     if (id !== this.#own) this.#due = COMPLETIONS
   }
 
-  /** @throws what `request.decide` throws, and what the preparation of a {@link Removal} does */
+  /** @throws ClockAheadError, what `request.decide` throws, and what the preparation of a {@link Removal} does */
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const { name: system } = this.#databases.system
     const copies = await repository.settle()
+    // Without a database there is nothing to be removed.
+    if (copies && request.now !== undefined) await refuseIfAhead(request.now, repository)
     const candidates = await candidatesIn(repository, this.#databases.names, !dryRun)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>
@@ -140,6 +145,19 @@ export class Prunes implements OperationRecords {
     await removal.prepare()
     return { removal, candidates, kept, removed }
   }
+}
+
+/** Milliseconds by which clocks that are set by the network never differ. */
+const MOST_AHEAD = 5 * 60_000
+
+/**
+ * Makes sure that a time has come, by the clock of the server: to a host that is ahead, good backups look old.
+ * @throws ClockAheadError
+ */
+async function refuseIfAhead(now: number, repository: Repository): Promise<void> {
+  // `now` is from before the answer, so its delay makes no clock look ahead.
+  const ahead = now - (await repository.serverTime())
+  if (ahead > MOST_AHEAD) throw new ClockAheadError(Math.round(ahead / 60_000))
 }
 
 async function carryOut({ removal, kept, removed }: Prepared, dryRun: boolean): Promise<PruneOutcome> {
@@ -185,6 +203,7 @@ export function pruningBy(
   checkKeep(keep)
   const rules: KeepOptions = { keep, keepFailed, legacy, now }
   return {
+    now,
     decide: (candidates) => decide(ownOf(candidates), rules),
     ...(comingRuns && { foresee: (candidates) => foresee(ownOf(candidates), rules, comingRuns) }),
     orphans
