@@ -97,7 +97,7 @@ t.test('pruning by hand, and its preview, compare the clocks; a removal by name 
     [3, 2, 1].map((days) => ({ at: Date.now() - days * DAY }))
   )
   const { dbBackups } = (await buildHost(t, { on })).app
-  const both = async (error: object) => {
+  const both = async (error: { code: string; message?: RegExp; reason?: RegExp }) => {
     for (const dryRun of [true, false]) await t.rejects(dbBackups.prune({ keep: { last: 1 }, dryRun }), error)
     t.strictSame(await dbBackups.list(), { ids })
   }

@@ -52,12 +52,17 @@ export interface PruneRequest {
 /** Asks for nothing but the completion of earlier removals. */
 const COMPLETION: PruneRequest = { decide: () => [], orphans: false }
 
+/** Backups that are removed, by their ids, and why. */
+type Removed = Map<string, readonly string[]>
+
 /** A removal whose backups are chosen, and nothing of which is written yet. */
 interface Prepared {
   removal: Removal
   candidates: readonly Candidate[]
   kept: PruneDecision[]
   removed: PruneDecision[]
+  /** Also those of interrupted removals, once this one has run. */
+  done: Removed
 }
 
 /** Describes removals of backups that are to run. They leave no record: headers are marked one by one. */
@@ -67,6 +72,8 @@ export class Prunes implements OperationRecords {
   #own: string | undefined
   /** How often an interrupted removal is still to be looked after. */
   #due = 0
+  /** What is removed, and told by no outcome yet: removals that fail leave it to the next. */
+  readonly #untold: Removed = new Map()
 
   constructor(databases: Databases) {
     this.#databases = databases
@@ -89,6 +96,7 @@ export class Prunes implements OperationRecords {
         if (request !== COMPLETION) this.#due = COMPLETIONS
         const outcome = await carryOut(prepared, false)
         this.#due = 0
+        this.#untold.clear()
         return outcome
       },
       started: () => ({ type: 'prune_started', id }),
@@ -138,12 +146,14 @@ export class Prunes implements OperationRecords {
     const [kept, removed] = [true, false].map((keep) =>
       decisions.filter((one) => one.keep === keep).map(({ id, reasons }) => ({ id, reasons }))
     )
-    const ids = new Set(removed.map(({ id }) => id))
+    const ids = new Map(removed.map(({ id, reasons }) => [id, reasons]))
     const remaining = new Set(candidates.map(({ id }) => id).filter((id) => !ids.has(id)))
     const { orphans } = request
-    const removal = repository.removal({ ids, remaining, system, dryRun, orphans, copies })
+    const done: Removed = dryRun ? new Map(this.#untold) : this.#untold
+    const onRemoved = (id: string, reasons: readonly string[]) => void done.set(id, reasons)
+    const removal = repository.removal({ ids, remaining, system, dryRun, orphans, onRemoved, copies })
     await removal.prepare()
-    return { removal, candidates, kept, removed }
+    return { removal, candidates, kept, removed, done }
   }
 }
 
@@ -160,9 +170,18 @@ async function refuseIfAhead(now: number, repository: Repository): Promise<void>
   if (ahead > MOST_AHEAD) throw new ClockAheadError(Math.round(ahead / 60_000))
 }
 
-async function carryOut({ removal, kept, removed }: Prepared, dryRun: boolean): Promise<PruneOutcome> {
+async function carryOut({ removal, kept, removed, done }: Prepared, dryRun: boolean): Promise<PruneOutcome> {
   const { deleted, orphans } = await removal.run()
-  return { dryRun, kept, removed, freed_bytes: deleted.bytes, parts: deleted.parts, orphans }
+  for (const { id } of removed) done.delete(id)
+  const earlier = [...done].map(([id, reasons]) => ({ id, reasons: [...reasons] })).sort(byId)
+  return {
+    dryRun,
+    kept,
+    removed: [...earlier, ...removed],
+    freed_bytes: deleted.bytes,
+    parts: deleted.parts,
+    orphans
+  }
 }
 
 const told = (kept: readonly KeptBackup[], { goes, foreseen }: Foresight) => ({
