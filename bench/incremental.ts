@@ -10,6 +10,8 @@ const USAGE = `npm run bench -- incremental [options]
   --changed A,B   documents that change before each incremental backup (default 100)
   --rounds N      rounds of each comparison (default 3)
   --chain N       backups of a long chain; 0: none (default 200)
+  --prune A,B     backups of chains that are pruned but for the last one; 0: none (default 20,200)
+  --only PART     "prune": only that, whose section of the results is written anew
   --no-replicate  without CouchDB's own _replicate, whose first run takes minutes for a million documents
   --keep          does not delete the databases, and uses those of an earlier run
   --out FILE      file of results, in which one section is written anew (default bench/RESULTS.md)
@@ -17,6 +19,9 @@ const USAGE = `npm run bench -- incremental [options]
 COUCHDB_URL, with credentials in it, names the server.`
 
 const TITLE = '## Incremental backups'
+const PRUNE_TITLE = '## Pruning'
+/** What the chains that are pruned are of. */
+const PRUNED = { docs: 5000, changed: 100 }
 const MiB = 1024 * 1024
 const MAIN = 'bench_incremental'
 const names = {
@@ -51,13 +56,16 @@ export async function measureIncremental(args: string[]): Promise<void> {
       changed: { type: 'string', default: '100' },
       rounds: { type: 'string', default: '3' },
       chain: { type: 'string', default: '200' },
+      prune: { type: 'string', default: '20,200' },
+      only: { type: 'string' },
       'no-replicate': { type: 'boolean', default: false },
       keep: { type: 'boolean', default: false },
       out: { type: 'string', default: join('bench', 'RESULTS.md') },
       help: { type: 'boolean', default: false }
     }
   })
-  if (values.help) return console.log(USAGE)
+  const only = values.only === 'prune'
+  if (values.help || (values.only !== undefined && !only)) return console.log(USAGE)
   const url = (process.env.COUCHDB_URL ?? '').replace(/\/$/, '')
   if (!url) throw new Error('COUCHDB_URL is not set')
   const settings: Settings = {
@@ -67,28 +75,45 @@ export async function measureIncremental(args: string[]): Promise<void> {
     replicate: !values['no-replicate'],
     keep: values.keep
   }
-  const counts = values.docs.split(',').map(Number)
-  const changed = values.changed.split(',').map(Number)
-  const sections: string[] = []
+  const head = `${new Date().toISOString().slice(0, 10)}, ${await versionOf(settings.server, true)}, ${machine()}. Documents of about 1.2 KB; database and server on one machine.`
+  const lengths = numbersIn(values.prune).filter((length) => length > 0)
   try {
-    const medians: number[] = []
-    for (const [i, docs] of counts.entries()) {
-      const { text, incremental } = await compare(settings, docs, changed[i] ?? changed[0])
-      medians.push(incremental)
-      sections.push(text)
+    if (!only) {
+      const sections = await measureBackups(settings, values)
+      await writeSection(values.out, TITLE, [TITLE, head, ...sections].join('\n\n'))
     }
-    if (medians.length > 1) {
-      const ratio = (medians[medians.length - 1] / medians[0]).toFixed(2)
-      sections.push(`The last of these took ${ratio} times as long as the first (bar: at most 3).`)
+    if (lengths.length > 0) {
+      const section = await measurePruning(settings, lengths)
+      await writeSection(values.out, PRUNE_TITLE, [PRUNE_TITLE, head, section].join('\n\n'))
     }
-    const chain = Number(values.chain)
-    if (chain > 0) sections.push(await measureChain(settings, counts[0], changed[0], chain))
   } finally {
     const all = new Set([...Object.values(names), ...Object.values(restored), REPLICA])
     if (!values.keep) for (const name of all) await call(settings.server, 'DELETE', `/${name}`)
   }
-  const head = `${new Date().toISOString().slice(0, 10)}, ${await versionOf(settings.server, true)}, ${machine()}. Documents of about 1.2 KB; database and server on one machine.`
-  await writeSection(values.out, TITLE, [TITLE, head, ...sections].join('\n\n'))
+}
+
+const numbersIn = (list: string) => list.split(',').map(Number)
+
+async function measureBackups(
+  settings: Settings,
+  values: { docs: string; changed: string; chain: string }
+): Promise<string[]> {
+  const counts = numbersIn(values.docs)
+  const changed = numbersIn(values.changed)
+  const sections: string[] = []
+  const medians: number[] = []
+  for (const [i, docs] of counts.entries()) {
+    const { text, incremental } = await compare(settings, docs, changed[i] ?? changed[0])
+    medians.push(incremental)
+    sections.push(text)
+  }
+  if (medians.length > 1) {
+    const ratio = (medians[medians.length - 1] / medians[0]).toFixed(2)
+    sections.push(`The last of these took ${ratio} times as long as the first (bar: at most 3).`)
+  }
+  const chain = Number(values.chain)
+  if (chain > 0) sections.push(await measureChain(settings, counts[0], changed[0], chain))
+  return sections
 }
 
 /** Loads the source databases, unless they are there with as many documents. */
@@ -254,6 +279,28 @@ async function measureChain(
   return [
     `A chain of ${length} backups of ${docs} documents, of which ${changed} change before each.`,
     table(lines)
+  ].join('\n\n')
+}
+
+/** Prunes chains of these lengths but for their last backup, each in a process of its own. */
+async function measurePruning(settings: Settings, lengths: readonly number[]): Promise<string> {
+  const lines: string[] = []
+  for (const length of lengths) {
+    await fill({ ...settings, keep: false }, PRUNED.docs)
+    const job = { url: settings.url, databases: names }
+    const { id } = await run({ ...job, operation: 'backup', times: length, changed: PRUNED.changed })
+    const { ms, rssGrowth, removed } = await run({ ...job, operation: 'prune', id })
+    lines.push(
+      `| ${removed?.backups} | ${removed?.parts} | ${seconds(ms)} | ${Math.round(rssGrowth / MiB)} MiB |`
+    )
+  }
+  return [
+    `Chains of backups of ${PRUNED.docs} documents, of which ${PRUNED.changed} change before each. All but the last are pruned at once (bar: 200 in seconds, at most 64 MiB above idle at every length).`,
+    [
+      '| backups removed | parts deleted | time | resident memory above idle |',
+      '|---|---|---|---|',
+      ...lines
+    ].join('\n')
   ].join('\n\n')
 }
 

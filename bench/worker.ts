@@ -13,8 +13,8 @@ import { type Turn, TurnWatch } from './turns.js'
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get' | 'list' | 'download' | 'upload' | 'append' | 'diff'
-  /** Backup to restore, get, download, or append to; any where backups are listed. */
+  operation: 'backup' | 'restore' | 'get' | 'list' | 'download' | 'upload' | 'append' | 'diff' | 'prune'
+  /** Backup to restore, get, download, or append to; the newest where others are pruned; any where they are listed. */
   id?: string
   /** What a diff compares with. */
   against?: string
@@ -57,6 +57,8 @@ export interface Result {
   storedBytes: number
   /** What the backup added to the database that keeps it. */
   addedBytes: number
+  /** Where it prunes: backups, and chunks and manifests. */
+  removed?: { backups: number; parts: number }
   /** Of each backup, where there are several. */
   each?: { ms: number; addedBytes: number }[]
   firstByteMs?: number
@@ -155,7 +157,7 @@ async function run(
   app: FastifyInstance,
   job: Job,
   origin: string
-): Promise<Pick<Result, 'id' | 'each' | 'firstByteMs' | 'writes'>> {
+): Promise<Pick<Result, 'id' | 'each' | 'firstByteMs' | 'writes' | 'removed'>> {
   if (job.operation === 'backup') return backUp(app, job)
   const id = job.id as string
   if (job.operation === 'download') {
@@ -174,6 +176,10 @@ async function run(
   if (job.operation === 'diff') {
     for await (const _ of app.dbBackups.diff(id, { against: job.against ?? 'now' }));
     return { id }
+  }
+  if (job.operation === 'prune') {
+    const { removed, parts } = await app.dbBackups.prune({ keep: { last: 1 } })
+    return { id, removed: { backups: removed.length, parts } }
   }
   const source = job.file ? { body: createReadStream(job.file) } : { id }
   const { finished } = await app.dbBackups.restore(source, {

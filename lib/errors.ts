@@ -47,6 +47,13 @@ export class ClockLeapError extends publicError(
   409
 ) {}
 
+/** What goes by time, such as pruning, is refused to a host whose clock is ahead of the database server's. */
+export class ClockAheadError extends publicError(
+  'DB_BACKUPS_CLOCK_AHEAD',
+  "the clock of this host is %s minutes ahead of the database server's: nothing was pruned. Set the one that is wrong, and prune again",
+  409
+) {}
+
 export class BackupDeletedError extends publicError(
   'DB_BACKUPS_DELETED',
   'the header of backup "%s" was deleted or replaced while the backup was being made',

@@ -107,27 +107,45 @@ t.test('large chunks are never written anew, whatever they waste', async (t) => 
   t.strictSame(idsOf(list.toRewrite(0.1, USUAL)), ['lines'])
 })
 
-t.test(
-  'small chunks are joined when there are more than eight, but not where no more are taken',
-  async (t) => {
-    const small = (count: number) => Array.from({ length: count }, (_, i) => entry(`s${i}`, { raw: 499 }))
-    const rewritten = (...entries: ChunkEntry[]) => idsOf(new ChunkList(entries).toRewrite(0.5, USUAL))
-    const half = entry('half', { raw: 500 })
-    const shrunk = entry('shrunk', { wasted: 501 })
-    t.strictSame(rewritten(...small(8), half), [])
-    t.strictSame(rewritten(...small(9), half), idsOf(small(9)))
-    t.strictSame(rewritten(...small(8), half, shrunk), idsOf([...small(8), shrunk]), 'what counts is small')
-    const whole = small(9).map((one) => ({ ...one, whole: true as const }))
-    t.strictSame(rewritten(...whole), [])
-    t.strictSame(rewritten(...small(8), ...whole.slice(0, 1).map((one) => ({ ...one, id: 'w' }))), [])
-    const wasteful = entry('wasteful', { raw: 4000, wasted: 3999 })
-    t.strictSame(
-      rewritten(...small(8), wasteful),
-      idsOf([...small(8), wasteful]),
-      'beside one that is written anew'
-    )
+const many = (id: string, count: number, more: Parameters<typeof entry>[1] = {}) =>
+  Array.from({ length: count }, (_, i) => entry(`${id}${i}`, more))
+const small = (count: number) => many('small', count, { raw: 499 })
+
+t.test('small chunks are joined when they are many beside the others', async (t) => {
+  for (const [others, most] of [
+    [0, 2],
+    [3, 2],
+    [5, 2],
+    [6, 3],
+    [16, 8],
+    [100, 8]
+  ] as const) {
+    const usual = [
+      ...many('usual', others - 1, { raw: 500 }),
+      ...(others ? [entry('large', { large: 'x' })] : [])
+    ]
+    const rewritten = (count: number) =>
+      idsOf(new ChunkList([...usual, ...small(count)]).toRewrite(0.5, USUAL))
+    t.strictSame(rewritten(most), [], `${most} beside ${others}`)
+    t.strictSame(rewritten(most + 1), idsOf(small(most + 1)), `one more beside ${others}`)
   }
-)
+})
+
+t.test('what counts decides whether a chunk is small, and where no more are taken none is', async (t) => {
+  const rewritten = (...entries: ChunkEntry[]) =>
+    idsOf(new ChunkList([...entries, ...many('usual', 16)]).toRewrite(0.5, USUAL))
+  const shrunk = entry('shrunk', { wasted: 501 })
+  t.strictSame(rewritten(...small(8), shrunk), idsOf([...small(8), shrunk]))
+  const whole = small(9).map((one) => ({ ...one, whole: true as const }))
+  t.strictSame(rewritten(...whole), [])
+  t.strictSame(rewritten(...small(8), ...whole.slice(0, 1).map((one) => ({ ...one, id: 'w' }))), [])
+  const wasteful = entry('wasteful', { raw: 40_000, wasted: 39_999 })
+  t.strictSame(
+    rewritten(...small(8), wasteful),
+    idsOf([...small(8), wasteful]),
+    'beside one that is written anew'
+  )
+})
 
 t.test('documents with conflicts are counted where they count', async (t) => {
   const conflicts = (...lines: number[]) => encodeLines(OrdinalSet.of(lines), 10)

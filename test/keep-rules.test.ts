@@ -327,6 +327,41 @@ t.test('a further rule, or a higher number, deletes nothing more', async () => {
   )
 })
 
+t.test('a clock that was ahead and went back decides nothing about what others made', async (t) => {
+  const runs = fc.record({
+    before: fc.nat(40),
+    ahead: fc.array(fc.integer({ min: HOUR, max: 800 * DAY }), { minLength: 1, maxLength: 3 }),
+    after: fc.integer({ min: 1, max: 20 }),
+    keep: arbitraryKeep
+  })
+  fc.assert(
+    fc.property(runs, ({ before, ahead, after, keep }) => {
+      const nights = before + ahead.length + after
+      let last = 0
+      // As ids are chosen: by the clock, and later than any before.
+      const made = Array.from({ length: nights }, (_, night) => {
+        const at = NOW - (nights - 1 - night) * DAY + (ahead[night - before] ?? 0)
+        last = Math.max(last + 1, at)
+        return backup(at, { id: `03_ibp_db_backup_${last}` })
+      })
+      const now = NOW + HOUR / 2
+      const decisions = decided(made, keep, { now })
+      const isAhead = ({ id }: { id: string }) => made.some((one) => one.id === id && one.at > now)
+      const without = decided(
+        made.filter((one) => !isAhead(one)),
+        keep,
+        { now }
+      )
+      t.strictSame(
+        decisions.filter((one) => !isAhead(one)),
+        without
+      )
+      t.ok(decisions.filter(isAhead).every(({ reasons }) => reasons.includes('in the future')))
+    }),
+    { numRuns: 200 }
+  )
+})
+
 t.test('rules applied to what they kept delete nothing', async () => {
   fc.assert(
     fc.property(arbitraryCandidates, arbitraryOptions, (candidates, options) => {

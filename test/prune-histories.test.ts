@@ -113,7 +113,12 @@ class History {
 
   /** Removes some backups, as an instance does that dies after so many writes. */
   async #crash(ids: readonly string[], which: number, writes: number): Promise<void> {
-    const chosen = new Set(ids.slice(0, -1).filter((_, i) => ((which >> i) & 1) === 1))
+    const chosen = new Map(
+      ids
+        .slice(0, -1)
+        .filter((_, i) => ((which >> i) & 1) === 1)
+        .map((id) => [id, ['chosen']])
+    )
     const { url, names } = this.#on
     let left = writes
     const beforeWrite = () => {
@@ -127,7 +132,8 @@ class History {
       remaining,
       system: names.system,
       dryRun: false,
-      orphans: false
+      orphans: false,
+      onRemoved: () => {}
     })
     await removal.prepare()
     await removal.run().catch((error: Error) => {

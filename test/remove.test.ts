@@ -11,7 +11,7 @@ import { StoredBackupsOf } from './helpers/stored-backups.js'
 
 const LEGACY = '03_ibp_db_backup_1592924104038'
 
-/** Builds a host with so many good backups, oldest first. */
+/** Builds a host with so many good backups, oldest first. Each is full: tests say what is shared. */
 async function setup(t: Test, backups: number, options: HostOptions = {}) {
   const on = await setupDatabases(t)
   for (const logical of ['components', 'sessions'] as const)
@@ -22,7 +22,7 @@ async function setup(t: Test, backups: number, options: HostOptions = {}) {
   const { dbBackups } = app
   const ids: string[] = []
   for (let i = 0; i < backups; i++) {
-    const { id, finished } = await dbBackups.start()
+    const { id, finished } = await dbBackups.start({ full: true })
     await finished
     ids.push(id)
   }

@@ -363,7 +363,10 @@ export interface KeptBackup extends PruneDecision {
 
 /** What a removal of backups deleted, or with `dryRun` would delete. */
 export interface RemovedBackups {
-  /** The backups, oldest first. */
+  /**
+   * The backups, oldest first. Before them those of a removal that was interrupted, whichever instance began it, when this
+   * one has completed it: each is told once.
+   */
   removed: PruneDecision[]
   /** Bytes of what was deleted, completions of earlier removals included. CouchDB gives them back when it compacts. */
   freed_bytes: number

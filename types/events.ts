@@ -145,7 +145,7 @@ export type BackupEvent =
   /** A scheduled verification failed. Without `retryAt`, the next run is due before another attempt. */
   | { type: 'schedule_verify_failed'; due: number; retryAt?: number; error: Error }
   /**
-   * What follows a scheduled backup, its pruning, failed. The backup is good. A ClockLeapError tells that the last two
-   * backups lie too far apart.
+   * What follows a scheduled backup, its pruning, failed. The backup is good. A ClockAheadError tells that this host's
+   * clock is ahead of the database server's, a ClockLeapError that the last two backups lie too far apart.
    */
   | { type: 'schedule_pruning_failed'; id: string; error: Error }

@@ -41,6 +41,8 @@ export interface ScheduledRun {
   id?: string
   /** Why it failed. */
   reason?: string
+  /** Why the pruning that followed it failed, and removed less than it should. The backup is good. */
+  pruningError?: string
 }
 
 /** The schedule of the option `schedule`, as this instance sees it. */
@@ -174,6 +176,8 @@ export interface DbBackups {
    * Removes the backups that no rule keeps, and resolves when that is done. The newest good one, those that are
    * protected and those that are still being made stay.
    * @throws InvalidParameterError when an option is not known or wrong, or there is no `keep`
+   * @throws ClockAheadError when this host's clock is more than five minutes ahead of the database server's, also for a
+   * dry run: what is young would look old
    * @throws what {@link remove} throws of other backups and operations
    */
   prune(options?: PruneOptions): Promise<PruneOutcome>

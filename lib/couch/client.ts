@@ -4,7 +4,7 @@ import { Attempt, type AttemptSettings } from './attempt.js'
 import { CouchError } from './errors.js'
 import type { CouchRequest } from './request.js'
 import type { RequestSize } from './request-size.js'
-import { type CouchResponse, readJson } from './response.js'
+import { type CouchResponse, type Headers, readJson } from './response.js'
 import { backoff, CONFLICT, ONCE, Retrier, type RetrySettings, waitOn } from './retry.js'
 
 export interface ClientSettings extends AttemptSettings, RetrySettings {
@@ -98,12 +98,15 @@ export class CouchClient {
   }
 
   /** Makes a call whose answer is a small JSON value. What `read` throws counts as a failure of the call. */
-  async answer<T>(request: CouchRequest, read: (json: unknown, status: number) => T): Promise<T> {
+  async answer<T>(
+    request: CouchRequest,
+    read: (json: unknown, status: number, headers: Headers) => T
+  ): Promise<T> {
     return this.retry(async () => {
       const deadline = new LinkedAbort().after(this.settings.control, () => new Error('deadline'))
       try {
         const response = await this.#attempt(request, deadline.signal)
-        return read(await readJson(response), response.status)
+        return read(await readJson(response), response.status, response.headers)
       } finally {
         deadline.release()
       }

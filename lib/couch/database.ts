@@ -118,6 +118,16 @@ export class CouchDatabase {
     })
   }
 
+  /** Returns what the server's clock says, in milliseconds since the epoch, to the second. @throws CouchError */
+  time(): Promise<number> {
+    return this.client.answer({ path: [this.name] }, (_json, _status, { date }) => {
+      const time = Date.parse(String(date))
+      if (Number.isFinite(time)) return time
+      const reason = 'the answer has no Date: the clocks of host and server cannot be compared'
+      throw new CouchError(this.name, { error: 'bad_answer', reason })
+    })
+  }
+
   /** Returns the database's info, if any. @throws CouchError when this node does not learn of it in time */
   async find(): Promise<DatabaseInfo | null> {
     const retrier = this.client.retrier()

@@ -1,6 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { BackupNotRestorableError, InvalidBackupError } from '../errors.js'
+import { allUnreadable } from '../repository/unreadable.js'
 
 /** CouchDB creates as many shard files as it is asked for. */
 const MAX_SHARDS = 1024
@@ -36,14 +37,9 @@ export function checkAbout(member: keyof typeof ABOUT, value: unknown, where: st
 
 /** Returns the ids that an exact restore must keep. @throws BackupNotRestorableError if some are not named */
 export function unreadableIds(about: AboutDatabase): string[] {
-  const { unreadable = [], unreadable_count: count = 0 } = about
-  if (!namesUnreadable(about))
-    throw new BackupNotRestorableError(
-      `"exact" would delete documents that could not be backed up: the backup does not name all ${count} of them.`
-    )
-  return unreadable.map(({ id }) => id)
+  const unreadable = allUnreadable(about)
+  if (unreadable) return unreadable.map(({ id }) => id)
+  throw new BackupNotRestorableError(
+    `"exact" would delete documents that could not be backed up: the backup does not name all ${about.unreadable_count ?? 0} of them.`
+  )
 }
-
-/** Returns whether a backup names all documents that it could not read. */
-export const namesUnreadable = ({ unreadable = [], unreadable_count: count = 0 }: AboutDatabase): boolean =>
-  count <= unreadable.length && !unreadable.some(({ id_truncated: cut }) => cut)

@@ -5,6 +5,7 @@ import { databaseOfKey, LOGICAL_DATABASES } from '../databases.js'
 import {
   BackupNotFoundError,
   BackupProtectedError,
+  ClockAheadError,
   ClockLeapError,
   InvalidParameterError,
   UnknownLayoutError
@@ -40,6 +41,8 @@ interface Candidate extends KeepCandidate {
 
 /** What is to be removed. */
 export interface PruneRequest {
+  /** The time that the decision goes by, in milliseconds since the epoch. Absent where it goes by none. */
+  now?: number
   decide(candidates: readonly Candidate[]): readonly KeepDecision[]
   /** Tells when backups that stay will go, where that is known. */
   foresee?(candidates: readonly Candidate[]): Promise<Foresight>
@@ -49,12 +52,17 @@ export interface PruneRequest {
 /** Asks for nothing but the completion of earlier removals. */
 const COMPLETION: PruneRequest = { decide: () => [], orphans: false }
 
+/** Backups that are removed, by their ids, and why. */
+type Removed = Map<string, readonly string[]>
+
 /** A removal whose backups are chosen, and nothing of which is written yet. */
 interface Prepared {
   removal: Removal
   candidates: readonly Candidate[]
   kept: PruneDecision[]
   removed: PruneDecision[]
+  /** Also those of interrupted removals, once this one has run. */
+  done: Removed
 }
 
 /** Describes removals of backups that are to run. They leave no record: headers are marked one by one. */
@@ -64,6 +72,8 @@ export class Prunes implements OperationRecords {
   #own: string | undefined
   /** How often an interrupted removal is still to be looked after. */
   #due = 0
+  /** What is removed, and told by no outcome yet: removals that fail leave it to the next. */
+  readonly #untold: Removed = new Map()
 
   constructor(databases: Databases) {
     this.#databases = databases
@@ -86,6 +96,7 @@ export class Prunes implements OperationRecords {
         if (request !== COMPLETION) this.#due = COMPLETIONS
         const outcome = await carryOut(prepared, false)
         this.#due = 0
+        this.#untold.clear()
         return outcome
       },
       started: () => ({ type: 'prune_started', id }),
@@ -124,27 +135,53 @@ export class Prunes implements OperationRecords {
     if (id !== this.#own) this.#due = COMPLETIONS
   }
 
-  /** @throws what `request.decide` throws, and what the preparation of a {@link Removal} does */
+  /** @throws ClockAheadError, what `request.decide` throws, and what the preparation of a {@link Removal} does */
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const { name: system } = this.#databases.system
     const copies = await repository.settle()
+    // Without a database there is nothing to be removed.
+    if (copies && request.now !== undefined) await refuseIfAhead(request.now, repository)
     const candidates = await candidatesIn(repository, this.#databases.names, !dryRun)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>
       decisions.filter((one) => one.keep === keep).map(({ id, reasons }) => ({ id, reasons }))
     )
-    const ids = new Set(removed.map(({ id }) => id))
+    const ids = new Map(removed.map(({ id, reasons }) => [id, reasons]))
     const remaining = new Set(candidates.map(({ id }) => id).filter((id) => !ids.has(id)))
     const { orphans } = request
-    const removal = repository.removal({ ids, remaining, system, dryRun, orphans, copies })
+    const done: Removed = dryRun ? new Map(this.#untold) : this.#untold
+    const onRemoved = (id: string, reasons: readonly string[]) => void done.set(id, reasons)
+    const removal = repository.removal({ ids, remaining, system, dryRun, orphans, onRemoved, copies })
     await removal.prepare()
-    return { removal, candidates, kept, removed }
+    return { removal, candidates, kept, removed, done }
   }
 }
 
-async function carryOut({ removal, kept, removed }: Prepared, dryRun: boolean): Promise<PruneOutcome> {
+/** Milliseconds by which clocks that are set by the network never differ. */
+const MOST_AHEAD = 5 * 60_000
+
+/**
+ * Makes sure that a time has come, by the clock of the server: to a host that is ahead, good backups look old.
+ * @throws ClockAheadError
+ */
+async function refuseIfAhead(now: number, repository: Repository): Promise<void> {
+  // `now` is from before the answer, so its delay makes no clock look ahead.
+  const ahead = now - (await repository.serverTime())
+  if (ahead > MOST_AHEAD) throw new ClockAheadError(Math.round(ahead / 60_000))
+}
+
+async function carryOut({ removal, kept, removed, done }: Prepared, dryRun: boolean): Promise<PruneOutcome> {
   const { deleted, orphans } = await removal.run()
-  return { dryRun, kept, removed, freed_bytes: deleted.bytes, parts: deleted.parts, orphans }
+  for (const { id } of removed) done.delete(id)
+  const earlier = [...done].map(([id, reasons]) => ({ id, reasons: [...reasons] })).sort(byId)
+  return {
+    dryRun,
+    kept,
+    removed: [...earlier, ...removed],
+    freed_bytes: deleted.bytes,
+    parts: deleted.parts,
+    orphans
+  }
 }
 
 const told = (kept: readonly KeptBackup[], { goes, foreseen }: Foresight) => ({
@@ -185,6 +222,7 @@ export function pruningBy(
   checkKeep(keep)
   const rules: KeepOptions = { keep, keepFailed, legacy, now }
   return {
+    now,
     decide: (candidates) => decide(ownOf(candidates), rules),
     ...(comingRuns && { foresee: (candidates) => foresee(ownOf(candidates), rules, comingRuns) }),
     orphans

@@ -168,6 +168,7 @@ export class Schedule {
     } catch (error) {
       // The next run prunes, if the other operation is not a pruning itself.
       if (error instanceof OperationInProgressError) return
+      if (this.#last?.id === id) this.#last.pruningError = cutText(messageOf(error), MOST.message)
       this.#instance.events.emit({ type: 'schedule_pruning_failed', id, error: error as Error })
     }
   }

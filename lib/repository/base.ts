@@ -14,6 +14,7 @@ import {
 } from './layout.js'
 import { readEntries } from './manifests.js'
 import { Parts } from './parts.js'
+import { allUnreadable } from './unreadable.js'
 
 /** Backups in which each chunk is read once: a damaged one must not be handed on for ever. */
 const TURNS = 30
@@ -50,7 +51,7 @@ export class BaseDocuments {
     this.since = told.last_sequence
     this.excludedTypes = told.excluded_types ?? []
     this.documents = told.doc_count
-    this.unreadable = unreadableIn(told)
+    this.unreadable = allUnreadable(told)?.map(({ id }) => id)
     this.key = stored.key
     this.manifests = stored.manifests
     this.index = stored.index
@@ -97,11 +98,6 @@ export class BaseDocuments {
       if (i % TURNS === turn % TURNS) await this.#reader.verify(chunk)
     this.#chunks = chunks
   }
-}
-
-function unreadableIn({ unreadable = [], unreadable_count: count = 0 }: Told): string[] | undefined {
-  if (unreadable.length !== count || unreadable.some(({ id_truncated: cut }) => cut)) return undefined
-  return unreadable.map(({ id }) => id)
 }
 
 type Told = StoredHeader['dbs'][string]

@@ -3,8 +3,11 @@ import type { Steps } from '../waits/steps.js'
 import { type ChunkEntry, isSmall, liveBytes, liveDocuments, nameOf } from './layout.js'
 import { deadLines, linesOf } from './line-set.js'
 
-/** Small chunks that may be listed: each costs a request to read. */
-const MOST_SMALL = 8
+/**
+ * Returns how many small chunks may be listed: each costs a request, and as much time to read as up to half of a usual
+ * one, so beside few chunks they have to be few.
+ */
+const mostSmall = (others: number): number => Math.min(8, Math.max(2, Math.floor(others / 2)))
 
 interface Listed {
   entry: ChunkEntry
@@ -62,7 +65,7 @@ export class ChunkList {
 
   /**
    * Chooses the chunks to write anew: those that waste most, until no more than a share of all bytes is waste,
-   * and all small ones when they are many.
+   * and all small ones when they are many beside the others.
    * @param usual bytes of most chunks
    */
   toRewrite(share: number, usual: number): ChunkEntry[] {
@@ -83,7 +86,7 @@ export class ChunkList {
       stored.dead -= deadStored(entry)
     }
     const small = entries.filter((entry) => chosen.has(entry) || isSmall(liveBytes(entry), usualOf(entry)))
-    if (small.length > MOST_SMALL) for (const entry of small) chosen.add(entry)
+    if (small.length > mostSmall(all.length - small.length)) for (const entry of small) chosen.add(entry)
     return entries.filter((entry) => chosen.has(entry))
   }
 }

@@ -38,7 +38,7 @@ export class References {
    * Reads the headers that have changed since it did so last, all at first, but for those of `without`.
    * @throws DamagedBackupError, UnknownLayoutError for a header that cannot be read whole: it may list anything
    */
-  async update(without: ReadonlySet<string> = new Set()): Promise<void> {
+  async update(without: Pick<ReadonlySet<string>, 'has'> = new Set()): Promise<void> {
     const changed = (await headerRevisions(this.#db)).filter(
       ({ id, rev }) => !without.has(id) && this.#read.get(id) !== rev
     )

@@ -32,8 +32,8 @@ export interface Swept {
 }
 
 export interface RemovalOptions {
-  /** Backups to be removed. */
-  ids: ReadonlySet<string>
+  /** Backups to be removed, and why. */
+  ids: ReadonlyMap<string, readonly string[]>
   /** All others. */
   remaining: ReadonlySet<string>
   /** Real name of the system database: others may keep backups here as well, under a lease of their own. */
@@ -42,6 +42,11 @@ export interface RemovalOptions {
   dryRun: boolean
   /** Delete orphans as well. */
   orphans: boolean
+  /**
+   * Is called once for each backup whose removal is done, by this removal or an interrupted one, and of which the
+   * database does not say any more that it is to be told.
+   */
+  onRemoved(id: string, reasons: readonly string[]): void
   /** Copies of the database, settled before the backups were listed. Absent without a database. */
   copies?: CopiesWatch | undefined
 }
@@ -50,6 +55,8 @@ export interface RemovalOptions {
 interface RemovedHeader {
   type: typeof REMOVED_TYPE
   storage: Pick<HeaderDocument['storage'], 'layout' | 'system'>
+  /** Why it was removed, until a removal that came to its end has told. */
+  reasons?: readonly string[]
 }
 
 /** What is known of the maker of a part. Removed backups of other consoles are theirs to deal with. */
@@ -65,6 +72,8 @@ export class Removal {
   readonly #makers = new Map<string, MakerState>()
   readonly #deleted: PartCount = { parts: 0, bytes: 0 }
   readonly #orphans: PartCount = { parts: 0, bytes: 0 }
+  /** Why backups were removed whose removal is still to be told. */
+  readonly #untold = new Map<string, readonly string[]>()
   /** Removed backups whose parts others list. */
   readonly #inUse = new Set<string>()
   readonly #references: References
@@ -89,14 +98,14 @@ export class Removal {
 
   /** Removes the backups, and completes earlier removals. @throws CouchError when a list may lack something */
   async run(): Promise<Swept> {
-    const { ids, dryRun } = this.#options
-    await atATime(CHANGED_AT_A_TIME, ids, (id) => this.#mark(id))
+    const { ids } = this.#options
+    await atATime(CHANGED_AT_A_TIME, ids.keys(), (id) => this.#mark(id))
     // Those of other consoles may have ended meanwhile.
     await this.#references.update(ids)
     await this.#requireNoneStarted()
     for (const range of PART_RANGES) await this.#sweep(range)
     await this.#requireNoneStarted()
-    if (!dryRun) await this.#deleteMarked()
+    await this.#settleMarks()
     return { deleted: this.#deleted, orphans: this.#orphans }
   }
 
@@ -153,12 +162,21 @@ export class Removal {
 
   /** Puts the mark in place of a header: no list or get shows the backup, and its attachments go. */
   async #replace({ _id, _rev, storage }: Head): Promise<void> {
+    const reasons = this.#options.ids.get(_id) ?? []
+    this.#untold.set(_id, reasons)
     if (storage === undefined) {
       await this.#db.delete(_id, _rev)
-      return this.#deleteVersions(_id)
+      await this.#deleteVersions(_id)
+      return this.#tell(_id)
     }
     const marked = { layout: LAYOUT, system: this.#options.system }
-    await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked })
+    await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked, reasons })
+  }
+
+  #tell(id: string): void {
+    const reasons = this.#untold.get(id)
+    if (reasons) this.#options.onRemoved(id, reasons)
+    this.#untold.delete(id)
   }
 
   /** Looks at all parts in a range of ids, page by page. */
@@ -200,7 +218,9 @@ export class Removal {
     if (type === BACKUP_TYPE) return 'backup'
     if (type !== REMOVED_TYPE) return 'none'
     const marked = await this.#db.get<RemovedHeader>(maker)
-    return marked?.storage?.system === this.#options.system ? 'removed' : 'of another console'
+    if (marked?.storage?.system !== this.#options.system) return 'of another console'
+    if (Array.isArray(marked.reasons)) this.#untold.set(maker, marked.reasons.map(String))
+    return 'removed'
   }
 
   async #delete(parts: readonly StoredPart[]): Promise<void> {
@@ -208,14 +228,23 @@ export class Removal {
     count(this.#deleted, parts)
   }
 
-  /** Deletes the marked headers of backups of which no part is left. */
-  async #deleteMarked(): Promise<void> {
-    const marked: Revision[] = []
+  /** Has no mark say any more what is to be told, and deletes those of backups of which no part is left. */
+  async #settleMarks(): Promise<void> {
     await atATime(CHANGED_AT_A_TIME, await headerRevisions(this.#db), async (header) => {
-      if (!this.#inUse.has(header.id) && (await this.#stateOf(header.id)) === 'removed') marked.push(header)
+      if ((await this.#stateOf(header.id)) !== 'removed') return
+      if (!this.#options.dryRun) await this.#settleMark(header)
+      this.#tell(header.id)
     })
-    for (const headers of groupsOf(marked)) await deleteParts(this.#db, headers)
-    await atATime(CHANGED_AT_A_TIME, marked, ({ id }) => this.#deleteVersions(id))
+  }
+
+  async #settleMark(header: Revision): Promise<void> {
+    const { id } = header
+    if (!this.#inUse.has(id)) {
+      await deleteParts(this.#db, [header])
+      await this.#deleteVersions(id)
+    } else if (this.#untold.has(id)) {
+      await this.#db.modify<RemovedHeader>(id, (mark) => mark && { ...mark, reasons: undefined })
+    }
   }
 }
 

@@ -206,6 +206,11 @@ export class Repository {
     return requireSettled(this.#db)
   }
 
+  /** Returns what the clock of the server says that keeps the backups, in milliseconds since the epoch. */
+  serverTime(): Promise<number> {
+    return this.#db.time()
+  }
+
   /** Records what a verification has found. @returns ids of the backups that list each damaged part */
   recordVerdict(verdict: Verdict): Promise<Map<string, string[]>> {
     return new DamageRecords(this.#store).record(verdict)

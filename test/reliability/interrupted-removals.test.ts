@@ -5,6 +5,7 @@ import type { BackupEvent } from '../../types/index.js'
 import { setupDatabases } from '../helpers/database.js'
 import { type Fault, startFaultProxy } from '../helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from '../helpers/host.js'
+import { observe } from '../helpers/observed-host.js'
 import { poll } from '../helpers/poll.js'
 import { fabricate, StoredBackupsOf } from '../helpers/stored-backups.js'
 
@@ -35,17 +36,23 @@ async function setup(t: Test, options: HostOptions = {}) {
   return { on, ids, proxy, events, dbBackups: host.app.dbBackups, stored: new StoredBackupsOf(on) }
 }
 
-/** Marks the first three backups as removed, and has a lease say that an instance does so which has died. */
-async function leave(stored: StoredBackupsOf, ids: readonly string[], system: string): Promise<void> {
+/** Marks the first three backups as removed, as an instance does before it deletes their chunks. */
+async function mark(stored: StoredBackupsOf, ids: readonly string[], system: string): Promise<void> {
   for (const id of ids.slice(0, 3)) {
     const { _rev } = await stored.db.get(id)
     await stored.db.insert({
       _id: id,
       _rev,
       type: 'athena_backup_removed',
-      storage: { layout: 2, system }
+      storage: { layout: 2, system },
+      reasons: ['no rule keeps it']
     } as never)
   }
+}
+
+/** Marks the first three backups as removed, and has a lease say that an instance does so which has died. */
+async function leave(stored: StoredBackupsOf, ids: readonly string[], system: string): Promise<void> {
+  await mark(stored, ids, system)
   const holder = {
     operation: 'prune',
     id: 'prune_1',
@@ -57,13 +64,15 @@ async function leave(stored: StoredBackupsOf, ids: readonly string[], system: st
   await stored.db.insert({ _id: LEASE, type: LEASE, ...holder, ttl: 1000 } as never)
 }
 
+const removedOf = (ids: readonly string[]) =>
+  ids.slice(0, 3).map((id) => ({ id, reasons: ['no rule keeps it'] }))
+
 t.test('what an instance that died has left of a removal is completed by another', async (t) => {
   const { on, ids, stored } = await setup(t)
   await leave(stored, ids, on.names.system)
   const before = (await stored.flaws()).length
   t.equal(before, 5, 'no backup lists the chunks of the first three')
-  const events: BackupEvent[] = []
-  const { app } = await buildHost(t, { on, timeouts, onEvent: (event) => void events.push(event) })
+  const { app, events, lines, metric } = await observe(t, { on, timeouts })
   await poll('the completion', async () => ((await stored.flaws()).length === 0 ? true : undefined), 20_000)
   await poll('its end', async () => events.find(({ type }) => type === 'prune_finished'))
   t.match(
@@ -72,13 +81,39 @@ t.test('what an instance that died has left of a removal is completed by another
       { type: 'lease_taken_over', operation: 'prune' },
       { type: 'recovered', operation: 'prune' },
       { type: 'prune_started' },
-      { type: 'prune_finished', outcome: { removed: [], parts: 5 } }
+      { type: 'prune_finished', outcome: { removed: removedOf(ids), parts: 5 } }
     ]
   )
   t.strictSame(await app.dbBackups.list(), { ids: ids.slice(3) })
   await delay(2 * timeouts.lease)
   t.equal(events.filter(({ type }) => type === 'prune_started').length, 1, 'it is done once')
+  t.equal(await metric('db_backups_pruned_total'), 3)
+  t.match(
+    lines.filter(({ event }) => event === 'prune_finished'),
+    [{ removed: 3, removedBackups: ids.slice(0, 3) }]
+  )
+  t.strictSame((await app.dbBackups.prune({ keep })).removed, [], 'it is told once')
   await (await app.dbBackups.start()).finished
+})
+
+t.test('what an interrupted removal has removed is told by the next, and once', async (t) => {
+  const on = await setupDatabases(t)
+  const ids = await fabricate(on, [
+    { at: 1001 },
+    { at: 1002 },
+    { at: 1003 },
+    { at: 1004, shared: ['backup_chunk_1003_components_000000'] }
+  ])
+  const stored = new StoredBackupsOf(on)
+  await mark(stored, ids, on.names.system)
+  const { dbBackups } = (await buildHost(t, { on })).app
+  t.match(await dbBackups.prune({ keep, dryRun: true }), { removed: removedOf(ids), parts: 2 })
+  t.match(await dbBackups.prune({ keep }), { removed: removedOf(ids), parts: 2 })
+  const [third] = await stored.marked()
+  t.equal(third, ids[2], 'another backup has its chunk')
+  t.match(await dbBackups.prune({ keep, dryRun: true }), { removed: [] })
+  t.match(await dbBackups.prune({ keep }), { removed: [] })
+  t.strictSame(await stored.marked(), [third])
 })
 
 t.test('a start right after such a death does not wait for the completion', async (t) => {
@@ -131,7 +166,8 @@ t.test('a chunk that the database does not delete is no success, and is deleted 
       { type: 'prune_started' },
       { type: 'prune_failed' },
       { type: 'prune_started' },
-      { type: 'prune_finished' }
+      { type: 'prune_finished', outcome: { removed: removedOf(ids), parts: 5 } }
     ]
   )
+  t.strictSame((await dbBackups.prune({ keep })).removed, [], 'it is told once')
 })
