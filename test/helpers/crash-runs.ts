@@ -200,7 +200,8 @@ export class CrashRig {
  * it is busy for longer than its lease.
  */
 const ATTEMPTS = 10
-const heldUp = (reason: string | undefined) => /^interrupted/.test(reason ?? '')
+/** Of a sealed backup the reason cannot be read. */
+const heldUp = (reason: string | undefined) => /^interrupted|the reason is sealed$/.test(reason ?? '')
 
 /** Spreads `runs` over several rigs. */
 export async function onRigs(
