@@ -11,6 +11,7 @@ import { jsonNode } from './helpers/json.js'
 import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
+import { cases } from './helpers/settings.js'
 
 interface Attachment {
   name: string
@@ -121,16 +122,16 @@ const documentWith = (withEncoded: fc.Arbitrary<Written['encoded']>): fc.Arbitra
   })
 
 const servers: Record<string, Server> = {
-  embedded: { setup: setupDatabases, document: documentWith(fc.constant(undefined)), numRuns: 10 },
+  embedded: { setup: setupDatabases, document: documentWith(fc.constant(undefined)), numRuns: cases(5) },
   imitated: {
     setup: setupRawDatabases,
     document: documentWith(fc.option(encoded, { nil: undefined, freq: 3 })),
-    numRuns: 10
+    numRuns: cases(5)
   }
 }
 if (process.env.COUCHDB_URL) {
   delete servers.embedded
-  servers.CouchDB = { ...servers.imitated!, setup: setupDatabases, numRuns: 40 }
+  servers.CouchDB = { ...servers.imitated!, setup: setupDatabases, numRuns: cases(40) }
 }
 
 const headersOf = (url: URL) => ({

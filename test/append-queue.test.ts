@@ -9,6 +9,7 @@ import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
+import { cases } from './helpers/settings.js'
 
 /** Builds a host with a backup, and a gate in front of its database. */
 async function setup(t: Test, options: HostOptions = {}) {
@@ -60,7 +61,7 @@ t.test('turns are taken in the order of arrival, and one that gives up takes non
       const came = kinds.flatMap((kind, i) => (kind === 'leaves' ? [] : [i]))
       if (order.join() !== came.join()) throw new Error(`${order} of ${came}`)
     }),
-    { numRuns: 100 }
+    { numRuns: cases(30) }
   )
   t.pass('in any case')
 })

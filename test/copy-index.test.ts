@@ -4,6 +4,7 @@ import { CopyIndex, LastCopies } from '../lib/ids/copy-index.js'
 import { fingerprint } from '../lib/ids/fingerprint.js'
 import { largeKey } from '../lib/ids/large-key.js'
 import { OrdinalSet } from '../lib/ids/ordinal-set.js'
+import { cases } from './helpers/settings.js'
 
 const operations = fc.array(
   fc.record({
@@ -38,7 +39,7 @@ t.test('tells the last copy of every document, as a map of all of them would', a
           copies.every((id, ordinal) => index.isLast(fingerprint(id), ordinal) === (last.get(id) === ordinal))
         )
       }),
-      { numRuns: 1000 }
+      { numRuns: cases(300) }
     )
   )
 })

@@ -7,10 +7,10 @@ import { DATABASES } from './helpers/database.js'
 import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
 import { buildHost, type TestHost } from './helpers/host.js'
 import { naiveDiff, sorted, type Told } from './helpers/naive-diff.js'
-import { wholeNumber } from './helpers/settings.js'
+import { cases, wholeNumber } from './helpers/settings.js'
 
-/** `HISTORIES` tells how many are tried, `HISTORY_STEPS` how long they are, `HISTORY_SEED` which. */
-const RUNS = wholeNumber('HISTORIES', 1)
+/** `HISTORY_STEPS` tells how long they are, `HISTORY_SEED` which. */
+const RUNS = cases(1)
 const STEPS = wholeNumber('HISTORY_STEPS', 4)
 const SEED = process.env.HISTORY_SEED
 const TIMEOUT = 120_000 + RUNS * STEPS * 10_000

@@ -4,6 +4,7 @@ import { compareSides } from '../lib/diff/compare-sides.js'
 import { storedSide } from '../lib/diff/side.js'
 import { UnsharedDocuments } from '../lib/repository/unshared.js'
 import { sorted, type Told } from './helpers/naive-diff.js'
+import { cases } from './helpers/settings.js'
 
 type Documents = Record<string, { v: number; rev: number }>
 
@@ -75,7 +76,7 @@ t.test('however little fits in memory, each document that differs is told once',
       if (sorted(found).join() !== sorted(expected).join())
         throw new Error(`${sorted(found).join()}; expected ${sorted(expected).join()}`)
     }),
-    { numRuns: 60 }
+    { numRuns: cases(20) }
   )
 })
 

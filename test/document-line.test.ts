@@ -4,6 +4,7 @@ import { readDocument } from '../lib/json/document.js'
 import { DocumentLine, isOfLine } from '../lib/json/document-line.js'
 import { JsonScanner } from '../lib/json/scanner.js'
 import { idOf } from '../lib/repository/chunk-check.js'
+import { cases } from './helpers/settings.js'
 
 /** What the scanner and the reader of members say of a line. */
 function strictly(line: Buffer): { id: string; hasRevision: boolean } | undefined {
@@ -46,7 +47,7 @@ t.test('a line is judged as by the strict scanner, whatever stands in it', async
       const line = Buffer.from(text)
       return JSON.stringify(quickly(line)) === JSON.stringify(strictly(line))
     }),
-    { numRuns: Number(process.env.FC_RUNS ?? 500) }
+    { numRuns: cases(200) }
   )
 })
 
@@ -69,7 +70,7 @@ t.test('so is one that was changed in one place, cut or joined', async (t) => {
       const line = Buffer.from(changed.toWellFormed())
       return JSON.stringify(quickly(line)) === JSON.stringify(strictly(line))
     }),
-    { numRuns: Number(process.env.FC_RUNS ?? 1000) }
+    { numRuns: cases(300) }
   )
   for (const text of ['{}', '[]', '', 'null', '{"_id":"a"}{"_id":"b"}', '{"_id":"a","_id":"b"}', '{"_id":1}'])
     t.strictSame(quickly(Buffer.from(text)), strictly(Buffer.from(text)), text)

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost } from './helpers/host.js'
+import { cases } from './helpers/settings.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const BACKUP = Buffer.from(JSON.stringify(backupOf([{ _id: 'a', text: 'ü漢'.repeat(3000) }])))
@@ -96,7 +97,7 @@ t.test('members may end anywhere', async (t) => {
       const { code, told } = await upload(Buffer.concat(members))
       if (code !== 202 || told !== 'success') throw new Error(`${code} ${told}`)
     }),
-    { numRuns: 25 }
+    { numRuns: cases(10) }
   )
   t.pass('all are accepted')
 })

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
+import { cases } from './helpers/settings.js'
 import { type Schedule, startSimulatedCluster } from './helpers/simulated-cluster.js'
 
 async function setup(t: Test, schedule: Schedule = {}) {
@@ -82,7 +83,7 @@ t.test('two writers of one revision may both be accepted', async (t) => {
       if (cluster.leaves('db', 'a').length !== accepted) throw new Error(`a leaf for each: ${statuses}`)
       await cluster.close()
     }),
-    { numRuns: 40 }
+    { numRuns: cases(20) }
   )
   t.same([...outcomes].sort(), ['201,202', '201,409'])
 })

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import type { InjectOptions } from 'fastify'
 import t from 'tap'
 import { buildHost } from './helpers/host.js'
+import { cases } from './helpers/settings.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const ROUTES = [
@@ -138,7 +139,7 @@ t.test(
         ),
         async ([method, url], payload) => refuse({ method, url, payload })
       ),
-      { numRuns: 150 }
+      { numRuns: cases(50) }
     )
     t.pass('random bodies are refused')
 
@@ -152,7 +153,7 @@ t.test(
           await refuse({ method, url: `${url}?${query}`, payload: method === 'GET' ? undefined : '' })
         }
       ),
-      { numRuns: 100 }
+      { numRuns: cases(40) }
     )
     t.pass('unknown query parameters are refused')
 
@@ -168,7 +169,7 @@ t.test(
           await refuse({ method, url: `/${segment}`, payload: method === 'GET' ? undefined : '' })
         }
       ),
-      { numRuns: 150 }
+      { numRuns: cases(50) }
     )
     t.pass('what is no id is refused')
 
@@ -207,7 +208,7 @@ t.test(
           })
         }
       ),
-      { numRuns: 150 }
+      { numRuns: cases(50) }
     )
     t.pass('headers of any value do no harm')
 

@@ -15,10 +15,10 @@ import { DATABASES } from './helpers/database.js'
 import { difference, type Fingerprints, fingerprintsOf } from './helpers/fingerprints.js'
 import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
 import { buildHost } from './helpers/host.js'
-import { wholeNumber } from './helpers/settings.js'
+import { cases, wholeNumber } from './helpers/settings.js'
 
-/** `HISTORIES` tells how many are tried, `HISTORY_STEPS` how long they are, `HISTORY_SEED` which. */
-const RUNS = wholeNumber('HISTORIES', 2)
+/** `HISTORY_STEPS` tells how long they are, `HISTORY_SEED` which. */
+const RUNS = cases(1)
 const STEPS = wholeNumber('HISTORY_STEPS', 8)
 const SEED = process.env.HISTORY_SEED
 const TIMEOUT = 120_000 + RUNS * STEPS * 10_000

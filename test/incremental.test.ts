@@ -21,6 +21,7 @@ import { difference } from './helpers/fingerprints.js'
 import { buildHost } from './helpers/host.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
 import { bytesOf } from './helpers/seed.js'
+import { cases } from './helpers/settings.js'
 
 const KEY = 'athena_components'
 
@@ -266,7 +267,7 @@ t.test('an incremental backup does everything that a full one does', async (t) =
     t.ok(await rest(whole.length - 1))
     await fc.assert(
       fc.asyncProperty(fc.nat(whole.length - 1), (start) => rest(start)),
-      { numRuns: 25 }
+      { numRuns: cases(10) }
     )
     const beyond = await api.call('GET', `/${id}`, undefined, { range: `bytes=${whole.length}-` })
     t.equal(beyond.statusCode, 416)

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { sameValue } from '../lib/json/same-value.js'
 import { atOnce } from '../lib/waits/steps.js'
+import { cases } from './helpers/settings.js'
 
 const same = (a: string, b: string) => atOnce(sameValue(Buffer.from(a), Buffer.from(b)))
 
@@ -60,7 +61,7 @@ t.test('white space and escapes never count, values always do', async () => {
         same(compact, escaped(JSON.stringify(a, null, 2))) && same(compact, other) === (compact === other)
       )
     }),
-    { numRuns: 500 }
+    { numRuns: cases(200) }
   )
 })
 

@@ -10,6 +10,7 @@ import {
   MAX_DEPTH
 } from '../lib/json/scanner.js'
 import { cut, cuts, type JsonNode, jsonNode, jsonText } from './helpers/json.js'
+import { cases } from './helpers/settings.js'
 
 type Event = [name: string, path: JsonPath, detail?: string]
 type Choose = (path: JsonPath, kind: JsonKind) => JsonAction
@@ -91,7 +92,7 @@ t.test(
             error === undefined && JSON.stringify(events) === JSON.stringify(expectedOf(node, chooser(seed)))
           )
         }),
-        { numRuns: 3000 }
+        { numRuns: cases(1000) }
       )
     )
   }
@@ -106,7 +107,7 @@ t.test('accepts what JSON.parse accepts', async (t) => {
         const { events, error } = scan(cut(bytes, shares), () => 'stream')
         return error === undefined && events[1]![2] === bytes.toString('latin1').trim()
       }),
-      { numRuns: 2000 }
+      { numRuns: cases(700) }
     )
   )
 })
@@ -152,7 +153,7 @@ t.test('refuses what JSON.parse or UTF-8 refuse, at the same offset however the 
         if (scan([bytes.subarray(0, error.offset + 1)]).error?.truncated !== false) return false
         return before === undefined || before.truncated
       }),
-      { numRuns: 5000 }
+      { numRuns: cases(1500) }
     )
   )
   t.ok(refused > 1000, `${refused} texts were refused`)

@@ -4,6 +4,7 @@ import { Calendar } from '../lib/retention/calendar.js'
 import { durationOf } from '../lib/retention/duration.js'
 import { decide } from '../lib/retention/keep-rules.js'
 import type { KeepRules } from '../types/index.js'
+import { cases } from './helpers/settings.js'
 
 const ZONES = [
   'UTC',
@@ -155,7 +156,7 @@ t.test('names of periods are those that Intl spells', async () => {
         calendar.year(ms) === text.slice(0, 4)
       )
     }),
-    { numRuns: 2000 }
+    { numRuns: cases(500) }
   )
 })
 
@@ -169,6 +170,6 @@ t.test('a longer span never begins later, and none begins after its end', async 
       const longer = { ...duration, hours: duration.hours + 1 }
       return start <= ms && calendar.before(ms, longer) === start - 3_600_000
     }),
-    { numRuns: 2000 }
+    { numRuns: cases(500) }
   )
 })

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { decide, type KeepCandidate, type KeepOptions } from '../lib/retention/keep-rules.js'
 import type { KeepRules } from '../types/index.js'
+import { cases } from './helpers/settings.js'
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
@@ -299,7 +300,7 @@ t.test('whatever the rules, what must stay stays', async () => {
         (good.length === 0 || good.some(({ id, at }) => at === newest && !goes.has(id)))
       )
     }),
-    { numRuns: 500 }
+    { numRuns: cases(150) }
   )
 })
 
@@ -323,7 +324,7 @@ t.test('a further rule, or a higher number, deletes nothing more', async () => {
         return few.every((candidate) => many.has(candidate))
       }
     ),
-    { numRuns: 500 }
+    { numRuns: cases(150) }
   )
 })
 
@@ -358,7 +359,7 @@ t.test('a clock that was ahead and went back decides nothing about what others m
       )
       t.ok(decisions.filter(isAhead).every(({ reasons }) => reasons.includes('in the future')))
     }),
-    { numRuns: 200 }
+    { numRuns: cases(100) }
   )
 })
 
@@ -368,7 +369,7 @@ t.test('rules applied to what they kept delete nothing', async () => {
       const once = keptOf(candidates, options)
       return keptOf(once, options).length === once.length
     }),
-    { numRuns: 1000 }
+    { numRuns: cases(300) }
   )
 })
 
@@ -377,7 +378,7 @@ t.test('the order in which backups are given does not matter', async (t) => {
     fc.property(arbitraryCandidates, arbitraryOptions, (candidates, options) => {
       t.strictSame(decide([...candidates].reverse(), options), decide(candidates, options))
     }),
-    { numRuns: 50 }
+    { numRuns: cases(25) }
   )
 })
 
@@ -392,7 +393,7 @@ t.test('no more are kept than the rules name, and the one that was made last', a
       const keep = { last, hourly, daily, weekly, monthly, yearly }
       return keptOf(plain, { keep, keepFailed: 0, legacy: true, now: NOW }).length <= Math.max(1, most) + 1
     }),
-    { numRuns: 300 }
+    { numRuns: cases(100) }
   )
 })
 

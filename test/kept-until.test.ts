@@ -6,6 +6,7 @@ import { atOnce } from '../lib/waits/steps.js'
 import type { DbBackupsOptions, KeptBackup } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
+import { cases } from './helpers/settings.js'
 import { fabricate } from './helpers/stored-backups.js'
 
 const HOUR = 3_600_000
@@ -92,7 +93,7 @@ t.test('each backup goes on the night that was told, whatever the rules', async 
           throw new Error(`told ${JSON.stringify(told)}, done ${JSON.stringify(done)}`)
       }
     ),
-    { numRuns: 60 }
+    { numRuns: cases(20) }
   )
 })
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { type ClusterHost, startClusterHosts } from './helpers/cluster-hosts.js'
+import { cases } from './helpers/settings.js'
 import { type ClusterDatabases, type Schedule, setupCluster } from './helpers/simulated-cluster.js'
 
 /** What happens to one document between a backup and its restore. */
@@ -91,6 +92,6 @@ t.test('a backup finds its chunks, and what is restored is all there, while copi
         await end()
       }
     }),
-    { numRuns: 25, endOnFailure: true }
+    { numRuns: cases(8), endOnFailure: true }
   )
 })

@@ -5,6 +5,7 @@ import { CouchError } from '../lib/couch/errors.js'
 import type { Lease } from '../lib/lease/lease.js'
 import { LeaseHeldError, type Leases } from '../lib/lease/leases.js'
 import { acquire, LEASE, LEASE_DATABASE, leasesOn } from './helpers/leases.js'
+import { cases } from './helpers/settings.js'
 import { type SimulatedCluster, type Strike, startSimulatedCluster } from './helpers/simulated-cluster.js'
 
 const TTL = 300
@@ -124,7 +125,7 @@ t.test('two never hold the lease, whatever happens; and it is free again', async
         if (leaves.length !== 1) throw new Error(`${leaves.length} leaves`)
       })
     }),
-    { numRuns: Number(process.env.LEASE_RUNS ?? 20), endOnFailure: true }
+    { numRuns: cases(8), endOnFailure: true }
   )
   t.ok(taken > 20, 'it was taken')
 })
@@ -163,7 +164,7 @@ t.test('one of several simultaneous claims gets the lease, at once', async (t) =
         if (leaves.length !== 1) throw new Error(`${leaves.length} leaves`)
       })
     }),
-    { numRuns: 30, endOnFailure: true }
+    { numRuns: cases(10), endOnFailure: true }
   )
   t.pass()
 })

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { OrdinalSet } from '../lib/ids/ordinal-set.js'
 import { decodeLines, encodeLines } from '../lib/repository/line-set.js'
+import { cases } from './helpers/settings.js'
 
 const membersOf = (lines: OrdinalSet, count: number) =>
   Array.from({ length: count }, (_, line) => line).filter((line) => lines.has(line))
@@ -28,7 +29,7 @@ t.test('a set of lines is read as it was written, in no more than a bit for each
           JSON.stringify(membersOf(read, all.length)) === JSON.stringify(members)
         )
       }),
-      { numRuns: 2000 }
+      { numRuns: cases(500) }
     )
   )
 })
@@ -60,7 +61,7 @@ t.test('lines beyond the last are refused, whatever the text', async (t) => {
           return error instanceof RangeError
         }
       }),
-      { numRuns: 2000 }
+      { numRuns: cases(500) }
     )
   )
 })

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { type ClusterHosts, startClusterHosts } from './helpers/cluster-hosts.js'
 import { load, seedDocuments } from './helpers/seed.js'
+import { cases } from './helpers/settings.js'
 import { type ClusterDatabases, setupCluster } from './helpers/simulated-cluster.js'
 
 const LEASE = 'athena_backup_lease'
@@ -88,7 +89,7 @@ t.test(
           await tearDown(setting)
         }
       }),
-      { numRuns: 20, endOnFailure: true }
+      { numRuns: cases(6), endOnFailure: true }
     )
   }
 )
@@ -108,6 +109,6 @@ t.test('with a node down as well, without a wait, and while it comes back', asyn
         await tearDown(setting)
       }
     }),
-    { numRuns: 8, endOnFailure: true }
+    { numRuns: cases(3), endOnFailure: true }
   )
 })

@@ -2,6 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import t from 'tap'
 import { Places } from '../lib/waits/places.js'
+import { cases } from './helpers/settings.js'
 
 const FULL = new Error('full')
 
@@ -36,7 +37,7 @@ t.test(
           await Promise.all(again)
         }
       ),
-      { numRuns: 150 }
+      { numRuns: cases(50) }
     )
     t.pass('in 150 schedules')
   }

@@ -8,9 +8,10 @@ import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { clientOf } from './helpers/repository-runs.js'
 import { load, seedDocuments } from './helpers/seed.js'
+import { cases } from './helpers/settings.js'
 import { StoredBackupsOf } from './helpers/stored-backups.js'
 
-const RUNS = Number(process.env.PRUNE_RUNS ?? 4)
+const RUNS = cases(2)
 const INSTANCES = 2
 
 /** A step of a history. Numbers choose among what there is then. */

@@ -5,6 +5,7 @@ import { LARGE_BYTES, type ReadBackupOptions, readBackup } from '../lib/format/r
 import { MAX_DEPTH } from '../lib/json/scanner.js'
 import { cut, cuts, jsonNode, stringText } from './helpers/json.js'
 import { bytesOf } from './helpers/seed.js'
+import { cases } from './helpers/settings.js'
 
 const OPTIONS: ReadBackupOptions = {
   names: { components: 'my_components', sessions: 'my_sessions', system: 'my_system' },
@@ -83,7 +84,7 @@ t.test('gives the same items however the text is cut', async (t) => {
         const found = await read(cut(Buffer.from(text), shares))
         return JSON.stringify(found) === JSON.stringify(items)
       }),
-      { numRuns: 500 }
+      { numRuns: cases(150) }
     )
   )
 })
@@ -185,7 +186,7 @@ t.test('never hangs on damaged data, nor takes it for good', async (t) => {
           }
         }
       ),
-      { numRuns: 300 }
+      { numRuns: cases(100) }
     )
   )
 })

@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { agreeing, type Copy, setupCopies } from './helpers/copies-proxy.js'
 import { buildHost } from './helpers/host.js'
+import { cases } from './helpers/settings.js'
 
 const PAGE = 5
 const COUNT = 23
@@ -118,7 +119,7 @@ t.test('whatever the feed sends again, and whoever writes meanwhile, nothing is 
         t.equal(next.summary.doc_count, next.docs.length)
       }
     ),
-    { numRuns: 25 }
+    { numRuns: cases(8) }
   )
 })
 

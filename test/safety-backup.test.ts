@@ -6,6 +6,7 @@ import { apiOf, backupOf } from './helpers/api.js'
 import { compareDatabases, DATABASES, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { observe } from './helpers/observed-host.js'
+import { cases } from './helpers/settings.js'
 import { StoredBackupsOf } from './helpers/stored-backups.js'
 
 const setup = async (t: Test, on?: TestDatabases) => {
@@ -215,6 +216,6 @@ t.test('a restore is taken back by the backup that it names, whatever there was'
         compareDatabases(t, before[i]!, await host.on.fetchAll(host.on.names[one]))
       if (!t.passing()) throw new Error('not as before')
     }),
-    { numRuns: 8 }
+    { numRuns: cases(4) }
   )
 })

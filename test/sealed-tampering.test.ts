@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
 import { NotSealedError, SealingKey } from '../lib/seal/sealing-key.js'
-import { wholeNumber } from './helpers/settings.js'
+import { cases, wholeNumber } from './helpers/settings.js'
 import { setupTampered } from './helpers/tampering.js'
 
 const key = new SealingKey('k1', Buffer.alloc(32, 1))
@@ -26,7 +26,7 @@ t.test('what is sealed opens as it was, at once and as a stream, in pieces of an
     const streamed = await collect(key.openStream(inPieces(sealed, size), place))
     return streamed.equals(bytes) && key.open(Buffer.from(sealed), place).equals(bytes)
   })
-  await fc.assert(property, { numRuns: 100 })
+  await fc.assert(property, { numRuns: cases(40) })
   t.pass()
 })
 
@@ -50,7 +50,7 @@ t.test('what was changed, cut or moved does not open', async (t) => {
       )
     }
   )
-  await fc.assert(property, { numRuns: 200 })
+  await fc.assert(property, { numRuns: cases(80) })
   t.pass()
 })
 

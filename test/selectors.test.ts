@@ -5,6 +5,7 @@ import t from 'tap'
 import { documentMeets } from '../lib/selector/condition.js'
 import { parseSelector } from '../lib/selector/parse-selector.js'
 import { atOnce } from '../lib/waits/steps.js'
+import { cases } from './helpers/settings.js'
 
 const matches = (selector: unknown, document: object | string): boolean => {
   const text = typeof document === 'string' ? document : JSON.stringify(document)
@@ -194,7 +195,7 @@ t.test(
     t.teardown(() => couch.db.destroy(database))
     const db = couch.use<Record<string, unknown>>(database)
     let round = 0
-    const numRuns = Number(process.env.SELECTOR_RUNS ?? 25)
+    const numRuns = cases(10)
     await fc.assert(
       fc.asyncProperty(
         documents,

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { parseSkipList } from '../lib/routes/skip-list.js'
 import { atOnce } from '../lib/waits/steps.js'
+import { cases } from './helpers/settings.js'
 
 const parse = (value: string | string[] | undefined) => atOnce(parseSkipList('skip_system', value))
 
@@ -62,7 +63,7 @@ t.test('any ids come through, as JSON, as repeated parameters and in quotes', as
           JSON.stringify(parse(quoted(list))) === expected
         )
       }),
-      { numRuns: 1000 }
+      { numRuns: cases(300) }
     )
   )
 })

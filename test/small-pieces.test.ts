@@ -12,6 +12,7 @@ import { joinPiecesOfRequest } from '../lib/bytes/small-pieces.js'
 import { slicesOf } from '../lib/bytes/views.js'
 import { CouchClient } from '../lib/couch/client.js'
 import { poll } from './helpers/poll.js'
+import { cases } from './helpers/settings.js'
 
 /** Lengths of chunks: of a byte, around those that are joined, and larger than what they are joined to. */
 const lengths = fc.array(
@@ -101,7 +102,7 @@ t.test('a body is the same in whatever chunks and segments it comes', async (t) 
           return whole.equals(bytes)
         }
       ),
-      { numRuns: 60 }
+      { numRuns: cases(30) }
     )
   )
 })

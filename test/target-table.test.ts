@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
 import { partitionOf, TargetTable } from '../lib/restore/target-table.js'
+import { cases } from './helpers/settings.js'
 
 const digest = (text: string) => createHash('md5').update(text).digest('hex')
 
@@ -50,7 +51,7 @@ t.test('compares revisions as a map does', async (t) => {
           table.size === model.size && [...model].every(([id, rev]) => table.compare(id, { rev }) === 'same')
         )
       }),
-      { numRuns: 2000 }
+      { numRuns: cases(500) }
     )
   )
 })

@@ -9,6 +9,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { cases } from './helpers/settings.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const MARK = Buffer.from([0xef, 0xbb, 0xbf])
@@ -147,7 +148,7 @@ t.test(
           const { statusCode, body } = await api.call('PUT', '', payload, GZIP)
           if (statusCode !== 400) throw new Error(`${statusCode} ${body}`)
         }),
-        { numRuns: 60 }
+        { numRuns: cases(20) }
       )
       t.pass(what)
     }

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { WriteLog } from '../lib/restore/write-log.js'
+import { cases } from './helpers/settings.js'
 
 const REVISIONS = ['1-a', '2-b', '2-c']
 const rev = fc.constantFrom(...REVISIONS)
@@ -46,7 +47,7 @@ t.test('tells which documents have to be looked at, as a map does', async (t) =>
           })
         )
       }),
-      { numRuns: 2000 }
+      { numRuns: cases(500) }
     )
   )
 })

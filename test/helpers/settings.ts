@@ -12,3 +12,6 @@ export function choices<T extends string>(name: string, known: readonly T[]): T[
   if (unknown !== undefined) throw new Error(`${name} does not know "${unknown}", only ${known.join(', ')}`)
   return chosen as T[]
 }
+
+/** Returns how many generated cases a property is tried with: so many, or `CASES` times as many. */
+export const cases = (byDefault: number): number => byDefault * wholeNumber('CASES', 1)

@@ -2,7 +2,7 @@ import t from 'tap'
 import { onRigs } from '../helpers/crash-runs.js'
 
 t.test('a backup whose server is killed is marked and cleaned up by the next server', async (t) => {
-  await onRigs(t, 4, async (rig, next, tally) => {
+  await onRigs(t, 2, async (rig, next, tally) => {
     const requests = await rig.requestsOf(() => rig.backup())
     const known = new Set((await rig.headers()).map(({ _id }) => _id))
     while (next()) {

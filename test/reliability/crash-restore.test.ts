@@ -2,7 +2,7 @@ import t from 'tap'
 import { onRigs } from '../helpers/crash-runs.js'
 
 t.test('a restore whose server is killed says so, and can be run again', async (t) => {
-  await onRigs(t, 4, async (rig, next, tally) => {
+  await onRigs(t, 2, async (rig, next, tally) => {
     const id = await rig.backup()
     await rig.damage()
     const requests = await rig.requestsOf(() => rig.restore(id))
