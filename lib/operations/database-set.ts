@@ -56,7 +56,7 @@ export class DatabaseSet {
     const prune = new Prunes(databases)
     const rekey = new Rekeys(instance, databases)
     const verify = new Verifies(instance, databases)
-    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey, verify })
+    const lifecycle = new Lifecycle(instance, active, databases, { backup, restore, prune, rekey, verify })
     this.stored = stored
     this.diffs = new Diffs(instance, databases)
     this.#active = active
