@@ -1,10 +1,10 @@
 import type { OperationKind } from '../../types/events.js'
 import type { CouchClient } from '../couch/client.js'
 import type { FailedAttempt } from '../couch/retry.js'
-import { ClosingError, LeaseLostError } from '../errors.js'
+import { ClosingError, HostValueError, LeaseLostError } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { type Inspected, Leases } from '../lease/leases.js'
+import { type Inspected, LeaseHeldError, Leases } from '../lease/leases.js'
 import { type KeepNotices, Notices, noticesIn } from '../lease/notices.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -140,9 +140,17 @@ export class ActiveOperations {
       for (const site of further) await this.#hold(operation, site, (carried) => carried)
     } catch (error) {
       await this.release(operation)
-      throw error
+      throw this.#isHeldBy(operation, error)
+        ? new HostValueError('backups', 'the system database, by another address: leave out the option')
+        : error
     }
     return operation
+  }
+
+  /** Returns whether an operation found a lease held by itself: two databases that are one. */
+  #isHeldBy({ id }: ActiveOperation, error: unknown): boolean {
+    if (!(error instanceof LeaseHeldError)) return false
+    return error.holder.id === id && error.holder.instance === this.#instance.name
   }
 
   /** Takes over a stale lease, to end in its places what was left. @throws LeaseHeldError, LeaseGoneError, CouchError */

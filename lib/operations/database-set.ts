@@ -71,7 +71,7 @@ export class DatabaseSet {
       instance,
       lifecycle,
       { outbox, leftovers, prunes: prune },
-      databases.repository
+      databases
     )
   }
 
@@ -105,7 +105,7 @@ export class DatabaseSet {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    await this.#lifecycle.refuseIfInProgress('restore')
+    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.placesOf(source, options))
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
   }

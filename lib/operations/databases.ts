@@ -29,7 +29,7 @@ export class Databases {
   constructor(names: Required<DatabaseNames>, instance: Instance) {
     const { client, backups, options, turns, clock, keyring } = instance
     this.names = names
-    this.#isElsewhere = !client.isSameServer(backups)
+    this.#isElsewhere = backups !== client
     this.#console = options.backups?.console
     const now = () => clock.now()
     this.repository = new Repository(new CouchDatabase(backups, names.backups), { turns, now, keyring })

@@ -119,18 +119,14 @@ export class Lifecycle {
    * @returns milliseconds until a lease that was found is stale
    */
   async recover(places?: readonly Place[]): Promise<number | undefined> {
-    const failures: unknown[] = []
-    let staleIn: number | undefined
-    for (const site of this.#active.sitesOf(places)) {
-      try {
-        const found = await this.#recoverAt(site)
-        if (found !== undefined) staleIn = Math.min(found, staleIn ?? found)
-      } catch (error) {
-        failures.push(error)
-      }
-    }
-    if (failures.length > 0) throw failures[0]
-    return staleIn
+    const sites = this.#active.sitesOf(places)
+    const ended = await Promise.allSettled(sites.map((site) => this.#recoverAt(site)))
+    const found = ended.map((one) => {
+      if (one.status === 'rejected') throw one.reason
+      return one.value ?? Number.POSITIVE_INFINITY
+    })
+    const staleIn = Math.min(...found)
+    return Number.isFinite(staleIn) ? staleIn : undefined
   }
 
   async #recoverAt(site: Site): Promise<number | undefined> {

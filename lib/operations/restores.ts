@@ -23,7 +23,7 @@ import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
 import { hostWithin } from '../waits/host-code.js'
-import { type ActiveOperation, checkLeases, endClientIn, holdOf } from './active-operations.js'
+import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Place } from './active-operations.js'
 import type { Backups } from './backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -80,8 +80,8 @@ export class Restores implements OperationRecords {
     const backup = 'id' in source ? await this.#storedBackup(source.id) : await this.#upload(source.body)
     const { clientWebhookUrl = given.clientWebhookUrl } = backup
     const options = { ...given, clientWebhookUrl }
-    const { dryRun = false, safety = this.#instance.options.safety } = options
-    const ids = safety && !dryRun ? await this.#databases.repository.newIds() : undefined
+    const { dryRun = false } = options
+    const ids = this.#makesBackup(options) ? await this.#databases.repository.newIds() : undefined
     /** The id that the lease reserves for the backup that is made first. */
     let before: string | undefined
     const backupId = backup.id === undefined ? undefined : { backup_id: backup.id }
@@ -89,8 +89,7 @@ export class Restores implements OperationRecords {
     const requester = cutRequester(options.requester)
     return {
       kind: 'restore',
-      // What needs no backup does not depend on the server that keeps them.
-      places: backup.id !== undefined || ids ? undefined : ['sources'],
+      places: this.placesOf(source, options),
       system: dryRun ? undefined : backup.system,
       idAfter: (carried) => {
         const reserved = ids?.(carried, [])
@@ -117,6 +116,16 @@ export class Restores implements OperationRecords {
       },
       dispose: backup.dispose
     }
+  }
+
+  /** Returns what a restore works on: an upload needs no repository, and does not depend on its server. */
+  placesOf(source: object, options: RestoreOptions): readonly Place[] | undefined {
+    return 'id' in source || this.#makesBackup(options) ? undefined : ['sources']
+  }
+
+  /** Returns whether a restore makes a backup before it writes. */
+  #makesBackup({ dryRun = false, safety = this.#instance.options.safety }: RestoreOptions): boolean {
+    return safety && !dryRun
   }
 
   isOver({ id }: LeaseHolder): Promise<boolean> {
