@@ -324,6 +324,12 @@ export class IncompleteRestoreError extends Error {
   }
 }
 
+/** A server, where the backups have one of their own: that of the source databases, or that of the backups. */
+export type CouchServer = 'databases' | 'backups'
+
+/** Returns what people call a server. */
+export const nameOfServer = (server: CouchServer): string => `the CouchDB of the ${server}`
+
 /** CouchDB refused a request or gave no usable answer. Texts are cut, and never hold the server's URL. */
 export class CouchError extends Error {
   override readonly name = 'CouchError'
@@ -342,6 +348,7 @@ export class CouchError extends Error {
   readonly gateway: boolean
   /** Bytes of the request's body, if it may have failed by its length. */
   readonly sent: number | undefined
+  #server: CouchServer | undefined
 
   /** @param what the request, or the document or answer that failed */
   constructor(
@@ -359,5 +366,17 @@ export class CouchError extends Error {
     this.retryAfter = details.retryAfter
     this.gateway = details.gateway ?? false
     this.sent = details.sent
+  }
+
+  /** Which server failed, where the backups have one of their own. */
+  get server(): CouchServer | undefined {
+    return this.#server
+  }
+
+  /** Notes, and says in the message, which of two servers failed. */
+  cameFrom(server: CouchServer): void {
+    if (this.#server) return
+    this.#server = server
+    this.message = `${nameOfServer(server)}: ${this.message}`
   }
 }

@@ -128,8 +128,8 @@ t.test('what an instance that died has left is deleted by the one that takes its
     const databases = new Databases(names, instance)
     const active = new ActiveOperations(instance, databases, async () => {})
     const verify = new Verifies(instance, databases)
-    const kinds = { verify } as unknown as ConstructorParameters<typeof Lifecycle>[2]
-    return { lifecycle: new Lifecycle(instance, active, kinds), active }
+    const kinds = { verify } as unknown as ConstructorParameters<typeof Lifecycle>[3]
+    return { lifecycle: new Lifecycle(instance, active, databases, kinds), active }
   }
   const first = make()
   const { id } = await first.active.acquire('verify', () => ({ id: 'verify_restore_0123456789abcdef' }))

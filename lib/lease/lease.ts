@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { LeaseLostError } from '../errors.js'
+import { LeaseLostError, nameOfServer } from '../errors.js'
 import { freed, isBusy, type LeaseDocument, type LeaseState, type Written } from './lease-document.js'
 
 /** Share of its time for which a lease is relied on after a renewal. The rest is a margin. */
@@ -164,7 +164,7 @@ export class Lease {
     const { claim } = this.#state
     const ours = leaves.filter((leaf) => leaf.claim === claim && isBusy(leaf))
     if (leaves.some((leaf) => leaf.after === claim) || (ours.length === 0 && leaves.length > 0)) {
-      this.#lose(new LeaseLostError('another server instance has taken over'))
+      this.#lose(this.#lostBy('another server instance has taken over'))
       return false
     }
     const latest = ours.sort((a, b) => b.beat - a.beat)[0]
@@ -177,7 +177,12 @@ export class Lease {
   }
 
   #expired(): LeaseLostError {
-    return new LeaseLostError('the lease could not be renewed in time')
+    return this.#lostBy('the lease could not be renewed in time')
+  }
+
+  #lostBy(why: string): LeaseLostError {
+    const { server } = this.#document.db.client.settings
+    return new LeaseLostError(server ? `${nameOfServer(server)}: ${why}` : why)
   }
 
   #lose(error: LeaseLostError): void {

@@ -56,7 +56,7 @@ export class DatabaseSet {
     const prune = new Prunes(databases)
     const rekey = new Rekeys(instance, databases)
     const verify = new Verifies(instance, databases)
-    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey, verify })
+    const lifecycle = new Lifecycle(instance, active, databases, { backup, restore, prune, rekey, verify })
     this.stored = stored
     this.diffs = new Diffs(instance, databases)
     this.#active = active
@@ -71,7 +71,7 @@ export class DatabaseSet {
       instance,
       lifecycle,
       { outbox, leftovers, prunes: prune },
-      databases.repository
+      databases
     )
   }
 
@@ -105,7 +105,7 @@ export class DatabaseSet {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    await this.#lifecycle.refuseIfInProgress('restore')
+    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.placesOf(source, options))
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
   }

@@ -24,6 +24,7 @@ import {
   AppendBusyError,
   DatabaseUnavailableError,
   LeaseLostError,
+  nameOfServer,
   TooManyRequestsError,
   TooManyUploadsError
 } from '../errors.js'
@@ -297,8 +298,11 @@ async function foreground<T>(call: () => Promise<T>): Promise<T> {
   try {
     return await call()
   } catch (error) {
-    if (isUnavailable(error))
-      throw new DatabaseUnavailableError(`${error.error}, ${error.reason}`, { cause: error })
+    if (isUnavailable(error)) {
+      const { server, error: code, reason } = error
+      const told = `${code}, ${reason}`
+      throw new DatabaseUnavailableError(server ? `${nameOfServer(server)}: ${told}` : told, { cause: error })
+    }
     if (error instanceof LeaseLostError) throw new DatabaseUnavailableError(error.message, { cause: error })
     throw error
   }

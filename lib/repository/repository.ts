@@ -13,6 +13,7 @@ import { DamageRecords, type Verdict } from './damage.js'
 import { beganAt, idOf, newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
+import type { Owner } from './owner.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
 import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
@@ -75,10 +76,9 @@ export class Repository {
     return this.#db.name
   }
 
-  /** Returns the repository `name` on its own connections, with the client's retries, signal and fence. */
-  on(client: CouchClient, name = this.name): Repository {
-    const headers = name === this.name ? this.#headers : undefined
-    return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store, headers)
+  /** Returns the repository on its own connections, with the client's retries, signal and fence. */
+  on(client: CouchClient): Repository {
+    return new Repository(this.#db.like(client), this.#store, this.#headers)
   }
 
   /** Returns whether a database is the one that keeps the backups. */
@@ -86,8 +86,8 @@ export class Repository {
     return this.#db.isSame(database)
   }
 
-  /** Finds the lease where earlier versions kept it: beside the backups. */
-  formerLease(client: CouchClient): LeaseDocument {
+  /** Returns the lease beside the backups. */
+  lease(client: CouchClient): LeaseDocument {
     return new LeaseDocument(this.#db.like(client))
   }
 
@@ -222,22 +222,22 @@ export class Repository {
   }
 
   /** Seals all backups of the console with the current key. @throws KeyUnavailableError, CouchError */
-  async rekey(system: string, onBackup: (backup: RekeyedBackup) => void): Promise<Rekeyed> {
+  async rekey(owner: Owner, onBackup: (backup: RekeyedBackup) => void): Promise<Rekeyed> {
     const key = await this.#currentKey()
-    return new Rekeying(this.#store, { key, system, onBackup }).run()
+    return new Rekeying(this.#store, { key, owner, onBackup }).run()
   }
 
   /**
    * Finds the good backups that began at or after `since` (milliseconds since the epoch), newest id first.
-   * @param of.system real name of their system database @param of.newest number of the newest backup, in case the list lags
+   * @param of.owner the console that has made them @param of.newest number of the newest backup, in case the list lags
    */
-  async *goodSince(since: number, of: { system: string; newest?: bigint }): AsyncGenerator<LoadedBackup> {
+  async *goodSince(since: number, of: { owner: Owner; newest?: bigint }): AsyncGenerator<LoadedBackup> {
     const ids = new Set(await this.list())
     if (of.newest) ids.add(idOf(of.newest))
     for (const id of [...ids].reverse()) {
       if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
-      if (loaded?.isGood && loaded.isOf(of.system) && loaded.beganAt >= since) yield loaded
+      if (loaded?.isGood && loaded.isOf(of.owner) && loaded.beganAt >= since) yield loaded
     }
   }
 
