@@ -114,7 +114,11 @@ function* canAllBeReadAlone(
 const MAX_TYPE = 500
 
 /** Returns whether an attachment's own URL works: CouchDB sends any content type as a header, unescaped. */
-export const canBeReadAlone = (db: CouchDatabase, { id, rev }: Revision, { name, contentType }: AttachmentStub) =>
+export const canBeReadAlone = (
+  db: CouchDatabase,
+  { id, rev }: Revision,
+  { name, contentType }: AttachmentStub
+) =>
   fitsUrl({ path: [db.name, id, name], query: { rev } }) &&
   typeof contentType === 'string' &&
   contentType.length <= MAX_TYPE &&

@@ -190,7 +190,11 @@ export class ChunkTransfer {
     for (const entry of entries) {
       const { id } = entry
       if (makerOf(id) === undefined)
-        throw new DamagedBackupError('header', this.#options.id, `lists "${id}", which is no part of a backup`)
+        throw new DamagedBackupError(
+          'header',
+          this.#options.id,
+          `lists "${id}", which is no part of a backup`
+        )
       const document = documents.get(id)
       if (!document) found.set(id, { is: 'missing' })
       else if (!document.live) found.set(id, { is: 'deleted' })
@@ -264,4 +268,3 @@ const documentOf = (id: string, database: LogicalDatabase): ChunkDocument & { _i
   database,
   index: Number(id.slice(id.lastIndexOf('_') + 1))
 })
-
