@@ -96,6 +96,20 @@ export class BackupNotComparableError extends publicError(
   400
 ) {}
 
+/** A backup that cannot be copied to another repository. The message says why. */
+export class BackupNotCopyableError extends publicError(
+  'DB_BACKUPS_NOT_COPYABLE',
+  'cannot copy backup "%s": %s',
+  400
+) {}
+
+/** Something in the database that a backup is to be copied to is in the way, and was left as it is. */
+export class CopyConflictError extends publicError(
+  'DB_BACKUPS_COPY_CONFLICT',
+  'cannot copy backup "%s" to database "%s": %s',
+  409
+) {}
+
 /** What was uploaded is not a backup. The message names the field. */
 export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 400) {}
 

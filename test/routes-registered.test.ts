@@ -205,7 +205,8 @@ t.test('the operations are there for the host', async (t) => {
     'remove',
     'prune',
     'rekey',
-    'verify'
+    'verify',
+    'copy'
   ] as const) {
     t.type(app.dbBackups[name], 'function', name)
   }
@@ -216,6 +217,7 @@ t.test('the operations are there for the host', async (t) => {
     all.sort(),
     [
       'attach',
+      'copy',
       'diff',
       'get',
       'list',

@@ -20,6 +20,7 @@ import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
 import { type Rekeyed, type RekeyedBackup, Rekeying } from './rekeying.js'
 import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
+import { checkCopyable, Transfer, type Transferred } from './transfer.js'
 
 const MAX_BACKUP_ID = 64
 /** Ids that are tried, since documents of the console may have them; each is twice as far off. */
@@ -199,6 +200,19 @@ export class Repository {
       const loaded = await this.load(id)
       if (loaded) visit(loaded)
     })
+  }
+
+  /** Reads a named backup that can be copied. @throws what `find` does, and {@link checkCopyable} */
+  async checkCopyable(id: string): Promise<void> {
+    checkCopyable(await this.find(id))
+  }
+
+  /**
+   * Copies a backup to another database. To be run under the lease there. @throws what {@link Transfer} throws
+   * @param system real name of the system database of this console
+   */
+  copy(id: string, to: CouchDatabase, system: string): Promise<Transferred> {
+    return new Transfer(this.#store, { ...this.#store, db: to, turns: new Turns() }, { system }).run(id)
   }
 
   /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
