@@ -215,7 +215,9 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   if (keep) throw invalid(nameOf(`keep${keep.path}`), keep.message)
   if (options.metrics) checkMetrics(options.metrics)
   if (options.spoolDirectory !== undefined) checkDirectory(options.spoolDirectory)
-  const databases = optionOf('databases', options.databases, (given) => namesOf(given, options.backups?.database))
+  const databases = optionOf('databases', options.databases, (given) =>
+    namesOf(given, options.backups?.database)
+  )
   const publicUrl = optionOf('publicUrl', options.publicUrl, publicUrlOf)
   const uploadBytes = options.limits?.uploadBytes ?? GiB
   return {
@@ -356,8 +358,7 @@ const scratchProblem = (name: string): string => `"${name}" is a name that verif
 function namesOf(given: DatabaseNames, backups: string | undefined): Required<DatabaseNames> {
   check(Names, given, 'databases')
   for (const [database, name] of Object.entries(given))
-    if (name?.startsWith(SCRATCH_PREFIX))
-      throw invalid(`databases.${database}`, scratchProblem(name))
+    if (name?.startsWith(SCRATCH_PREFIX)) throw invalid(`databases.${database}`, scratchProblem(name))
   if (backups !== undefined && given.backups !== undefined)
     throw invalid('backups.database', 'and option "databases.backups" are both given: leave out one')
   for (const database of LOGICAL_DATABASES) {

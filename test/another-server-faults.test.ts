@@ -40,31 +40,38 @@ for (const fault of ['refuse', 'status_500', 'stall'] as const) {
     }
     t.match(await api.restore(backupOf([{ _id: 'sent' }])), { status: 'success' })
     t.match(await use(on.names.components).get('sent'), { _id: 'sent' })
-    const told = await poll('the event', async () => events.find(({ type }) => type === 'check_failed'), 20_000)
+    const told = await poll(
+      'the event',
+      async () => events.find(({ type }) => type === 'check_failed'),
+      20_000
+    )
     t.match((told as { error: Error }).error.message, BACKUPS)
     await mend()
     t.match(await api.backup(), /^03_ibp/)
   })
 
-  t.test(`the server of the databases fails (${fault}): it is named, and needless for downloads`, async (t) => {
-    const { api, databases } = await setup(t)
-    const id = await api.backup()
-    const mend = failing(databases, fault)
-    for (const [method, path, payload] of [
-      ['POST', ''],
-      ['PUT', `/${id}`],
-      ['PUT', '', backupOf([{ _id: 'a' }])]
-    ] as const) {
-      const reply = await api.call(method, path, payload)
-      t.match(reply, { statusCode: 503 }, `${method} ${path}`)
-      t.match(reply.json().message, DATABASES)
+  t.test(
+    `the server of the databases fails (${fault}): it is named, and needless for downloads`,
+    async (t) => {
+      const { api, databases } = await setup(t)
+      const id = await api.backup()
+      const mend = failing(databases, fault)
+      for (const [method, path, payload] of [
+        ['POST', ''],
+        ['PUT', `/${id}`],
+        ['PUT', '', backupOf([{ _id: 'a' }])]
+      ] as const) {
+        const reply = await api.call(method, path, payload)
+        t.match(reply, { statusCode: 503 }, `${method} ${path}`)
+        t.match(reply.json().message, DATABASES)
+      }
+      t.match((await api.call('GET')).json(), { ids: [id] })
+      t.equal((await api.get(id)).dbs.athena_components!.docs.length, 20)
+      t.equal((await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x' })).statusCode, 200)
+      await mend()
+      t.match(await api.backup(), /^03_ibp/)
     }
-    t.match((await api.call('GET')).json(), { ids: [id] })
-    t.equal((await api.get(id)).dbs.athena_components!.docs.length, 20)
-    t.equal((await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x' })).statusCode, 200)
-    await mend()
-    t.match(await api.backup(), /^03_ibp/)
-  })
+  )
 }
 
 t.test('a console starts while neither server answers, and works when they do', async (t) => {

@@ -50,13 +50,24 @@ t.test('every route and method works where the backups are on a server of their 
   t.match(await api.restore(backupOf([{ _id: 'sent' }])), { status: 'success' })
   const undone = await (await dbBackups.restore({ id }, { exact: true, safety: true })).finished
   t.match(undone.databases, { components: { deleted: 1 } })
-  t.match((await dbBackups.list()).ids, [id, undone.safety_backup], 'the safety backup lies beside the others')
-  const { finished } = await dbBackups.restore({ body: Readable.from([JSON.stringify(sent)]) }, { safety: true })
+  t.match(
+    (await dbBackups.list()).ids,
+    [id, undone.safety_backup],
+    'the safety backup lies beside the others'
+  )
+  const { finished } = await dbBackups.restore(
+    { body: Readable.from([JSON.stringify(sent)]) },
+    { safety: true }
+  )
   t.match(await finished, { databases: { components: { unchanged: 30 } } })
 
   const last = await api.backup()
   t.match(await dbBackups.prune({ keep: { last: 1 } }), { kept: [{ id: last }] })
-  t.strictSame((await dbBackups.list()).ids, [id, last], 'the first was made before the system database was new')
+  t.strictSame(
+    (await dbBackups.list()).ids,
+    [id, last],
+    'the first was made before the system database was new'
+  )
   await api.backup()
   t.match(await dbBackups.remove(last), { removed: [{ id: last }] })
 })

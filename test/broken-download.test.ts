@@ -143,7 +143,11 @@ t.test('a download that fails is cut off, never ended', async (t) => {
           'from a byte on': { range: 'bytes=100-' }
         }
         for (const [way, headers] of Object.entries(ways)) {
-          const { status, bytes, complete, rstCode } = await download(origin, path, headers as Record<string, string>)
+          const { status, bytes, complete, rstCode } = await download(
+            origin,
+            path,
+            headers as Record<string, string>
+          )
           t.equal(status, way === 'from a byte on' ? 206 : 200, way)
           t.ok(bytes > 1_000_000 && bytes < whole.bytes, `${way}: ${bytes} of ${whole.bytes} bytes`)
           t.equal(complete, false, `${way} is cut off`)

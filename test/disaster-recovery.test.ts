@@ -132,7 +132,10 @@ REPOSITORY_DATABASE=${keeper.database}
     return printed
   }
   await run('What has to be there')
-  await shell.run({ heading: 'a backup', code: 'use console.env && npx fastify-couchdb-backups start --wait' })
+  await shell.run({
+    heading: 'a backup',
+    code: 'use console.env && npx fastify-couchdb-backups start --wait'
+  })
   lost.child.kill('SIGKILL')
   await once(lost.child, 'exit')
   for (const name of process.env.COUCHDB_URL ? DATABASES : [])

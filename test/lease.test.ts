@@ -152,7 +152,16 @@ t.test('a backup that another registration left is marked by whoever uses its da
   await on.couch
     .use(old)
     .insert({ _id: id, ...header, storage: { layout: 2, instance: 'x', databases: {} } } as never)
-  const lease = { _id: LEASE, type: LEASE, operation: 'backup', id, instance: 'x', claim: 'x', beat: 1, ttl: 500 }
+  const lease = {
+    _id: LEASE,
+    type: LEASE,
+    operation: 'backup',
+    id,
+    instance: 'x',
+    claim: 'x',
+    beat: 1,
+    ttl: 500
+  }
   for (const database of [on.names.system, old]) await on.couch.use(database).insert(lease as never)
   const host = await buildHost(t, { on, timeouts: { lease: 2000 } })
   t.match(await apiOf(host).backup(), /^03_ibp/, 'the lease beside the sources is taken over')

@@ -11,7 +11,9 @@ let made = 0
 /** Starts a console whose databases have the names of the other's, where each has a server of its own. */
 async function consoleOn(t: Test, keeper: Keeper, options = {}) {
   const on = await setupDatabases(t, {
-    names: process.env.COUCHDB_URL ? {} : { components: 'components', sessions: 'sessions_', system: 'athena' }
+    names: process.env.COUCHDB_URL
+      ? {}
+      : { components: 'components', sessions: 'sessions_', system: 'athena' }
   })
   const console = await startConsole(t, keeper, { on, ...options })
   await load(console.use(on.names.components) as never, seedDocuments({ count: 5, prefix: `c${++made}` }))
@@ -66,7 +68,10 @@ t.test('what a console that is gone for ever has left is ended by another one', 
   gone.databases.hold({ path: /_changes/ })
   const { id, finished } = await gone.host.app.dbBackups.start()
   finished.catch(() => undefined)
-  await keeper.documents.insert({ _id: `${id.replace('03_ibp_db_', '')}_components_000000`.replace('backup_', 'backup_chunk_'), type: 'athena_backup_chunk' })
+  await keeper.documents.insert({
+    _id: `${id.replace('03_ibp_db_', '')}_components_000000`.replace('backup_', 'backup_chunk_'),
+    type: 'athena_backup_chunk'
+  })
   gone.backups.add({ path: /./, fault: 'refuse', times: 1e9, refusedFor: 1e9 })
   gone.databases.add({ path: /./, fault: 'refuse', times: 1e9, refusedFor: 1e9 })
   const { host, api, events } = await consoleOn(t, keeper)

@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { ServerScope } from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
-import type { DatabaseNames, KeepRules, BackupsOptions, ScheduleOptions } from '../../types/index.js'
+import type { BackupsOptions, DatabaseNames, KeepRules, ScheduleOptions } from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
 import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
 import { operatorPage } from './operator-page.js'

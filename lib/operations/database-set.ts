@@ -80,12 +80,7 @@ export class DatabaseSet {
     this.#verifies = verify
     this.#copies = copy
     this.#lifecycle = lifecycle
-    this.housekeeping = new Housekeeping(
-      instance,
-      lifecycle,
-      { outbox, leftovers, prunes: prune },
-      databases
-    )
+    this.housekeeping = new Housekeeping(instance, lifecycle, { outbox, leftovers, prunes: prune }, databases)
   }
 
   get busy(): boolean {

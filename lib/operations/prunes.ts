@@ -293,11 +293,7 @@ async function candidatesIn(
   return candidates.sort((a, b) => a.at - b.at)
 }
 
-function candidateOf(
-  backup: LoadedBackup,
-  { names, owner }: Console,
-  underLease: boolean
-): Candidate {
+function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease: boolean): Candidate {
   const isOwn = backup.isOf(owner)
   const { id, beganAt, endedAt, damagedSince, isLegacy, header } = backup
   return {

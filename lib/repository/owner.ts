@@ -23,4 +23,6 @@ export function isOwnedBy(origin: Origin, { system, console }: Owner): boolean {
 
 /** Names the console that has made a backup, for people. */
 export const nameOfOrigin = ({ system, console }: Origin): string =>
-  typeof console === 'string' ? `the console "${console}"` : `the console with the system database "${system}"`
+  typeof console === 'string'
+    ? `the console "${console}"`
+    : `the console with the system database "${system}"`

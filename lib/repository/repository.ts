@@ -1,6 +1,6 @@
 import type { CouchClient } from '../couch/client.js'
 import type { CopiesWatch } from '../couch/copies.js'
-import { CouchDatabase, type Revision } from '../couch/database.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
