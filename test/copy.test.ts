@@ -170,14 +170,15 @@ t.test('the arguments are checked, and credentials are told nowhere', async (t) 
     [{ to: { couch: from.couch, database: from.names.backups } }, /options\/to/]
   ] as const)
     await t.rejects(dbBackups.copy(id, options as never), invalid(message))
+  await t.rejects(dbBackups.copy(id, { to: { couch: () => couch, database: 'is_not_there' } }), {
+    code: 'DB_BACKUPS_MISSING_DATABASE'
+  })
+  // A server with users locks out whoever comes with a wrong password.
+  if (to.real) return
   const secret = new URL(to.url)
   secret.username = 'somebody'
   secret.password = 'hunter2'
   const url = secret.href.replace(/\/$/, '')
-  await t.rejects(dbBackups.copy(id, { to: { couch: () => nano(url), database: 'is_not_there' } }), {
-    code: to.real ? 'DB_BACKUPS_DATABASE_ERROR' : 'DB_BACKUPS_MISSING_DATABASE'
-  })
-  if (to.real) return
   await dbBackups.copy(id, { to: { couch: nano(url), database: to.names.backups } })
   t.notMatch(JSON.stringify(events), /hunter2|somebody/)
   t.notMatch(

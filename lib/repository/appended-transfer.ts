@@ -41,7 +41,7 @@ export class AppendedTransfer {
     for (const stub of this.#stubs()) {
       if (!canBeReadAlone(from, { id, rev }, stub))
         throw new BackupNotCopyableError(id, `its attachment "${shown(stub.name)}" cannot be sent by HTTP`)
-      const other = there[stub.name]
+      const other = ownOf(there, stub.name)
       if (other !== undefined && !(await this.#isSame(stub, other)))
         throw new CopyConflictError(id, to.name, `it is there with another attachment "${shown(stub.name)}"`)
     }
@@ -61,7 +61,7 @@ export class AppendedTransfer {
     const { id, to } = this.#options
     for (let attempt = 1; ; attempt++) {
       const place = await readInPlace(to, id)
-      const there = place?._attachments?.[stub.name]
+      const there = ownOf(place?._attachments ?? {}, stub.name)
       if (there !== undefined && (await this.#isSame(stub, there))) return attempt > 1
       if (!place || attempt > ATTEMPTS)
         throw new CopyConflictError(id, to.name, `its attachment "${shown(stub.name)}" does not stay there`)
@@ -110,3 +110,7 @@ export class AppendedTransfer {
 }
 
 const shown = (name: string) => name.slice(0, 120)
+
+/** Returns a member, unless it is one that all objects have: names may be anything. */
+const ownOf = (appended: Appended, name: string): StubMembers | undefined =>
+  Object.hasOwn(appended, name) ? appended[name] : undefined

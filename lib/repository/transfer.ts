@@ -324,17 +324,33 @@ export class Transfer {
     const { _id: id, _rev, _attachments, verified: _verified, ...told } = head
     const header = listing({ ...told, _id: id } as unknown as Listing, databases, key)
     await this.#to.db.modify<HeaderDocument>(id, (current) => {
-      if (current?.type === BACKUP_TYPE && isListing(current, header)) return null
       if (!current || !(current.type === BACKUP_TYPE || (current.type as string) === REMOVED_TYPE))
         throw new CopyConflictError(id, this.#to.db.name, 'its document there was replaced meanwhile')
+      const isHeader = current.type === BACKUP_TYPE
+      if (isHeader && !this.#wrote && isListing(current, header)) return null
       this.#wrote = true
-      const stubs = Object.entries(current._attachments ?? {}).filter(
-        ([name]) => current.type === BACKUP_TYPE || _attachments?.[name] !== undefined
-      )
-      const { _id, ...members } = header
-      return { ...members, ...(stubs.length > 0 && { _attachments: Object.fromEntries(stubs) }) }
+      const { damaged = undefined } = isHeader ? current : header
+      const attached = inOrder(_attachments, current._attachments, isHeader)
+      const { _id, damaged: _damaged, ...members } = header
+      return { ...members, ...(damaged && { damaged }), ...(attached && { _attachments: attached }) }
     })
   }
+}
+
+/**
+ * Returns the stubs of attachments that are there, in the order in which the backup has them: servers have orders of their
+ * own for those that are added one by one. @param more whether to keep others
+ */
+function inOrder(
+  wanted: Head['_attachments'],
+  there: Head['_attachments'],
+  more: boolean
+): Head['_attachments'] {
+  const all = there ?? {}
+  const names = Object.keys(wanted ?? {}).filter((name) => Object.hasOwn(all, name))
+  const others = more ? Object.keys(all).filter((name) => !names.includes(name)) : []
+  const kept = [...names, ...others]
+  return kept.length > 0 ? Object.fromEntries(kept.map((name) => [name, all[name]])) : undefined
 }
 
 type Databases = { [database in LogicalDatabase]?: StoredDatabase }

@@ -99,6 +99,8 @@ export const sameArguments: {
   restoreMembers: true,
   prune: true,
   pruneMembers: true,
+  copyMembers: true,
+  copyTo: true,
   verify: true,
   verifyMembers: true
 }
