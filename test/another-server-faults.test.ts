@@ -23,7 +23,7 @@ const isFailed = async ({ host }: Pick<Console, 'host'>, id: string) => {
 
 for (const fault of ['refuse', 'status_500', 'stall'] as const) {
   t.test(`the server of the backups fails (${fault}): it is named, and needless for uploads`, async (t) => {
-    const { api, backups, events, on, use } = await setup(t)
+    const { host, api, backups, events, on, use } = await setup(t)
     const id = await api.backup()
     const mend = failing(backups, fault)
     for (const [method, path, payload] of [
@@ -31,13 +31,15 @@ for (const fault of ['refuse', 'status_500', 'stall'] as const) {
       ['GET', ''],
       ['GET', `/${id}`],
       ['PUT', `/${id}`],
-      ['PUT', `/${id}/attachments/a`, { attachment: 'x' }],
-      ['PUT', '?safety=true', backupOf([{ _id: 'a' }])]
+      ['PUT', `/${id}/attachments/a`, { attachment: 'x' }]
     ] as const) {
       const reply = await api.call(method, path, payload)
       t.match(reply, { statusCode: 503 }, `${method} ${path}`)
       t.match(reply.json().message, BACKUPS)
     }
+    const body = Readable.from([JSON.stringify(backupOf([{ _id: 'a' }]))])
+    const withBackup = host.app.dbBackups.restore({ body }, { safety: true })
+    await t.rejects(withBackup, { statusCode: 503, message: BACKUPS })
     t.match(await api.restore(backupOf([{ _id: 'sent' }])), { status: 'success' })
     t.match(await use(on.names.components).get('sent'), { _id: 'sent' })
     const told = await poll(
