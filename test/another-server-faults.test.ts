@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { backupOf } from './helpers/api.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { type Console, failing, LEASE, startConsole, startKeeper } from './helpers/two-servers.js'
+import { type Console, failing, LEASE, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
 
 const BACKUPS = /the CouchDB of the backups/
 const DATABASES = /the CouchDB of the databases/
@@ -128,7 +128,7 @@ t.test('a restore whose repository dies in the middle ends as an error with coun
   await poll('the first write', async () => databases.seen.find(({ path }) => /_bulk_docs/.test(path)))
   const mend = failing(backups, 'refuse')
   // Until the lease is lost, or a further chunk is asked for.
-  setTimeout(release, 3000)
+  setTimeout(release, SOON.timeouts.lease)
   await failed
   const tx = await host.webhooks.get(txId)
   t.match(tx, { status: 'error', databases: { components: {} } })

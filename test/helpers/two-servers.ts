@@ -12,7 +12,7 @@ export const LEASE = 'athena_backup_lease'
 
 /** Bounds that are soon over. */
 export const SOON = {
-  timeouts: { lease: 2000, control: 1000, idle: 1500, close: 1000 },
+  timeouts: { lease: 3000, control: 1000, idle: 1500, close: 1000 },
   retry: { attempts: 3, wait: 50, longest: 100 }
 } as const
 
