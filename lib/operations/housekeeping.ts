@@ -20,6 +20,7 @@ export class Housekeeping {
   #timer: NodeJS.Timeout | undefined
   #staleTimer: NodeJS.Timeout | undefined
   #watchesNewest = false
+  #isCompleting = false
 
   constructor(
     instance: Instance,
@@ -91,10 +92,16 @@ export class Housekeeping {
 
   /** Completes a removal of backups that was interrupted, unless something else runs now. */
   async #completeRemoval(): Promise<void> {
-    const completion = this.#prunes.completion()
+    // One may take longer than the time between two checks.
+    const completion = this.#isCompleting ? undefined : this.#prunes.completion()
     if (!completion) return
-    const begun = this.#lifecycle.run(completion).catch(unless(OperationInProgressError, ClosingError))
-    await (await begun)?.finished
+    this.#isCompleting = true
+    try {
+      const begun = this.#lifecycle.run(completion).catch(unless(OperationInProgressError, ClosingError))
+      await (await begun)?.finished
+    } finally {
+      this.#isCompleting = false
+    }
   }
 }
 

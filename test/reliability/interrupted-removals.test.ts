@@ -13,8 +13,8 @@ const LEASE = 'athena_backup_lease'
 const timeouts = { lease: 2000 }
 const keep = { last: 1 }
 
-/** Stores four backups, the second and the third of which list chunks of those before, and builds a host on a proxy. */
-async function setup(t: Test, options: HostOptions = {}) {
+/** Stores four backups, the second and the third of which list chunks of those before. */
+async function fabricated(t: Test) {
   const on = await setupDatabases(t)
   const chunk = (stamp: number) => `backup_chunk_${stamp}_components_000000`
   const ids = await fabricate(on, [
@@ -23,6 +23,12 @@ async function setup(t: Test, options: HostOptions = {}) {
     { at: 1003, shared: [chunk(1002)] },
     { at: 1004 }
   ])
+  return { on, ids, stored: new StoredBackupsOf(on) }
+}
+
+/** Builds a host on a proxy, with these backups. */
+async function setup(t: Test, options: HostOptions = {}) {
+  const { on, ids, stored } = await fabricated(t)
   const proxy = await startFaultProxy(on.url)
   t.teardown(() => proxy.close())
   const events: BackupEvent[] = []
@@ -33,7 +39,7 @@ async function setup(t: Test, options: HostOptions = {}) {
     onEvent: (event) => void events.push(event),
     ...options
   })
-  return { on, ids, proxy, events, dbBackups: host.app.dbBackups, stored: new StoredBackupsOf(on) }
+  return { on, ids, proxy, events, dbBackups: host.app.dbBackups, stored }
 }
 
 /** Marks the first three backups as removed, as an instance does before it deletes their chunks. */
@@ -68,7 +74,7 @@ const removedOf = (ids: readonly string[]) =>
   ids.slice(0, 3).map((id) => ({ id, reasons: ['no rule keeps it'] }))
 
 t.test('what an instance that died has left of a removal is completed by another', async (t) => {
-  const { on, ids, stored } = await setup(t)
+  const { on, ids, stored } = await fabricated(t)
   await leave(stored, ids, on.names.system)
   const before = (await stored.flaws()).length
   t.equal(before, 5, 'no backup lists the chunks of the first three')
@@ -117,7 +123,7 @@ t.test('what an interrupted removal has removed is told by the next, and once', 
 })
 
 t.test('a start right after such a death does not wait for the completion', async (t) => {
-  const { on, ids, stored } = await setup(t)
+  const { on, ids, stored } = await fabricated(t)
   await leave(stored, ids, on.names.system)
   const { app } = await buildHost(t, { on, timeouts: { lease: 60_000 } })
   const begun = await poll('a start', () => app.dbBackups.start().catch(() => undefined))
