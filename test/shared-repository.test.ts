@@ -14,7 +14,9 @@ const PATIENT = { timeouts: { ...SOON.timeouts, lease: 6000 } }
 /** Starts a console whose databases have the names of the other's, where each has a server of its own. */
 async function consoleOn(t: Test, keeper: Keeper, options = {}) {
   const on = await setupDatabases(t, {
-    names: process.env.COUCHDB_URL ? {} : { components: 'components', sessions: 'sessions_', system: 'athena' }
+    names: process.env.COUCHDB_URL
+      ? {}
+      : { components: 'components', sessions: 'sessions_', system: 'athena' }
   })
   const console = await startConsole(t, keeper, { on, ...options })
   await load(console.use(on.names.components) as never, seedDocuments({ count: 5, prefix: `c${++made}` }))

@@ -15,10 +15,13 @@ interface Origin {
   console?: unknown
 }
 
-/** Returns whether a console has made a backup: names of databases on different servers may be the same. */
+/**
+ * Returns whether a console has made a backup: names of databases on different servers may be the same. A header that
+ * names no database is taken for the console's own.
+ */
 export function isOwnedBy(origin: Origin, { system, console }: Owner): boolean {
   if (console !== undefined) return origin.console === console
-  return origin.system === undefined || origin.system === system
+  return typeof origin.system !== 'string' || origin.system === system
 }
 
 /** Names the console that has made a backup, for people. */
