@@ -123,22 +123,31 @@ const HEADERS: Record<string, (header: StoredHeader) => void> = {
 }
 
 /** Returns what a client receives before the connection ends. */
-async function download(url: string): Promise<{ text: string; complete: boolean }> {
-  const response = await fetch(url, { headers: { 'x-role': 'manager' } })
+async function download(
+  url: string,
+  coding = 'identity'
+): Promise<{ status: number; text: string; complete: boolean }> {
+  const response = await fetch(url, { headers: { 'x-role': 'manager', 'accept-encoding': coding } })
+  const { status } = response
   const decoder = new TextDecoder()
   let text = ''
   try {
     for await (const piece of response.body!) text += decoder.decode(piece as Uint8Array, { stream: true })
-    return { text, complete: true }
+    return { status, text, complete: true }
   } catch {
-    return { text, complete: false }
+    return { status, text, complete: false }
   }
 }
 
 async function checkUnusable(t: Test, { on, host, api, id }: Context, named: string) {
-  const { text, complete } = await download(`${host.app.listeningOrigin}/api/v1/backups/${id}`)
+  const url = `${host.app.listeningOrigin}/api/v1/backups/${id}`
+  const { text, complete } = await download(url)
   t.equal(complete, false, 'GET is cut off')
   t.throws(() => JSON.parse(text), 'and is no complete JSON')
+  const coded = await download(url, 'gzip')
+  // It is coded some bytes at a time: a failure among the first is found before anything is sent.
+  if (coded.complete) t.match(JSON.parse(coded.text), { statusCode: 500, code: 'DB_BACKUPS_DAMAGED' })
+  else t.throws(() => JSON.parse(coded.text), 'and no complete JSON as gzip')
   const tx = await api.restore(id)
   t.equal(tx.status, 'error')
   t.match(tx.athena_messages.at(-1), named, 'the restore ends by naming it')
