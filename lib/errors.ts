@@ -2,6 +2,7 @@ import createError from '@fastify/error'
 import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
 import { cutText, MOST, messageOf } from './bytes/cut-text.js'
+import { type CouchServer, nameOfServer } from './databases.js'
 
 // Errors for callers, events, log and replies: each has a code, a status and a row in docs/hosts.md.
 
@@ -337,12 +338,6 @@ export class IncompleteRestoreError extends Error {
     this.outcome = outcome
   }
 }
-
-/** A server, where the backups have one of their own: that of the source databases, or that of the backups. */
-export type CouchServer = 'databases' | 'backups'
-
-/** Returns what people call a server. */
-export const nameOfServer = (server: CouchServer): string => `the CouchDB of the ${server}`
 
 /** CouchDB refused a request or gave no usable answer. Texts are cut, and never hold the server's URL. */
 export class CouchError extends Error {

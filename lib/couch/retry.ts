@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { CouchServer } from '../errors.js'
+import type { CouchServer } from '../databases.js'
 import { CouchError } from './errors.js'
 import type { RequestSize } from './request-size.js'
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { LeaseLostError, nameOfServer } from '../errors.js'
+import { nameOfServer } from '../databases.js'
+import { LeaseLostError } from '../errors.js'
 import { freed, isBusy, type LeaseDocument, type LeaseState, type Written } from './lease-document.js'
 
 /** Share of its time for which a lease is relied on after a renewal. The rest is a margin. */

@@ -22,11 +22,11 @@ import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/views.js'
 import { isUnavailable } from '../couch/errors.js'
+import { nameOfServer } from '../databases.js'
 import {
   AppendBusyError,
   DatabaseUnavailableError,
   LeaseLostError,
-  nameOfServer,
   TooManyRequestsError,
   TooManyUploadsError
 } from '../errors.js'
