@@ -163,7 +163,7 @@ export class Transfer {
     await this.#mark([...makers], originOf(head, this.#options.system))
     const databases = await this.#store(head, chunks)
     await appended.store()
-    await this.#readBack(databases)
+    await this.#readBack(id, databases)
     await this.#requireUnchanged(head)
     await this.#finish(head, databases, key)
     return {
@@ -291,24 +291,36 @@ export class Transfer {
     })
     const there = await db.get<ManifestDocument>(manifest.id)
     if (there && isManifest(there, entries)) return listed
-    this.#count(this.#copied, entries.length)
     if (!there) {
+      this.#count(this.#copied, entries.length)
       const made = await db.modify<ManifestDocument>(manifest.id, (current) =>
         current ? null : document(makerOf(manifest.id) as string)
       )
       if (made && isManifest(made, entries)) return listed
     }
-    const index = await putManifest(db, document(id), 0)
-    return { ...listed, id: partId('manifest', id, database, index) }
+    for (let index = 0; ; index++) {
+      const own = partId('manifest', id, database, index)
+      const other = await db.get<ManifestDocument>(own)
+      if (other && isManifest(other, entries)) return { ...listed, id: own }
+      if (other) continue
+      this.#count(this.#copied, entries.length)
+      const made = await putManifest(db, document(id), index)
+      return { ...listed, id: partId('manifest', id, database, made) }
+    }
   }
 
-  /** Reads what the header is to list, and checks that each part is there. @throws DamagedBackupError */
-  async #readBack(databases: Databases): Promise<void> {
+  /** Reads what the header is to list, and checks that each part is there. @throws CopyConflictError */
+  async #readBack(id: string, databases: Databases): Promise<void> {
     const { db } = this.#to
     const parts = new Parts(db)
-    for (const stored of Object.values(databases)) {
-      for await (const entries of entryGroups(db, stored)) await parts.checkThere(entries)
-      await parts.checkThere([...stored.superseded, ...(stored.index ?? [])])
+    try {
+      for (const stored of Object.values(databases)) {
+        for await (const entries of entryGroups(db, stored)) await parts.checkThere(entries)
+        await parts.checkThere([...stored.superseded, ...(stored.index ?? [])])
+      }
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError)) throw error
+      throw new CopyConflictError(id, db.name, `its part "${error.id}" does not stay there`)
     }
   }
 
