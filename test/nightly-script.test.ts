@@ -9,6 +9,7 @@ import { compileCli } from './helpers/cli.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
+import { poll } from './helpers/poll.js'
 import { shellBlocks } from './helpers/shell-page.js'
 
 const blocksOf = (page: string, wanted: string) =>
@@ -155,6 +156,11 @@ for (const [how, code] of Object.entries(SCRIPTS)) {
       return run(code, {})
     }
     t.not(await night(), 0, 'without data of the deployer')
+    await poll('the end of its backup', async () => {
+      const { ids } = await host.app.dbBackups.list()
+      const { in_progress: running } = await host.app.dbBackups.summary(ids.at(-1)!)
+      return running ? undefined : true
+    })
     writeFileSync(join(to, 'deployer-data.json'), 'data of the deployer')
     t.strictSame(copies(), [])
     const [refused, failed] = how === 'with curl' ? [22, 22] : [3, 1]

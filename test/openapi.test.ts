@@ -103,6 +103,7 @@ t.test('every error that the package exports has an example, unless no reply has
     // of removals, which no route begins
     'DB_BACKUPS_PROTECTED',
     'DB_BACKUPS_CLOCK_LEAP',
+    'DB_BACKUPS_CLOCK_AHEAD',
     // raised long after the reply to the backup or restore
     'DB_BACKUPS_DELETED',
     'DB_BACKUPS_LEASE_LOST',

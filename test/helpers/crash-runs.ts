@@ -18,10 +18,10 @@ const JOBS = Number(process.env.CRASH_JOBS ?? 4)
 export const SEED = Number(process.env.CRASH_SEED ?? 1)
 
 /** Returns how many crashes to cause: `CRASH_RUNS`, or what fits a test run. */
-export const crashRuns = (byDefault: number): number => Number(process.env.CRASH_RUNS ?? byDefault)
+const crashRuns = (byDefault: number): number => Number(process.env.CRASH_RUNS ?? byDefault)
 
 /** Counts the outcomes of operations whose server was killed. */
-export class Tally {
+class Tally {
   readonly #counts = new Map<string, number>()
 
   add(outcome: 'interrupted' | 'had ended' | 'had not begun'): void {
@@ -178,15 +178,15 @@ export class CrashRig {
     return damage({ direct: this.databases.couch, names: this.names })
   }
 
-  /** Tells how the download of a backup differs from what the databases held at first. */
-  async differencesOf(id: string): Promise<string> {
+  /** Tells how the download of a backup differs from what the databases held, at first or as given. */
+  async differencesOf(id: string, expected = this.expected): Promise<string> {
     const { status, json } = await this.server.get(`/${id}`)
-    if (status !== 200) throw new Error(JSON.stringify(json))
+    if (status !== 200) return `${status} ${JSON.stringify(json)}`
     const held = DATABASES.map((logical) => [
       logical,
       new Map(json.dbs[`athena_${logical}`].docs.map((doc: { _id: string }) => [doc._id, doc]))
     ])
-    return differences(this.expected, Object.fromEntries(held))
+    return differences(expected, Object.fromEntries(held))
   }
 
   /** Tells how the databases differ from what they held at first. Empty when they do not differ. */
@@ -200,19 +200,31 @@ export class CrashRig {
  * it is busy for longer than its lease.
  */
 const ATTEMPTS = 10
-const heldUp = (reason: string | undefined) => /^interrupted/.test(reason ?? '')
+/** Of a sealed backup the reason cannot be read. */
+const heldUp = (reason: string | undefined) => /^interrupted|the reason is sealed$/.test(reason ?? '')
 
-/** Spreads `runs` over several rigs. */
+interface RigOptions {
+  setup?: (t: Test) => Promise<TestDatabases>
+  /** Rigs at a time. */
+  jobs?: number
+  /** Milliseconds that a crash that was asked for by `CRASH_RUNS` may take. */
+  perCrash?: number
+}
+
+/** Spreads so many crashes, or `CRASH_RUNS`, over several rigs, and tells how they ended. */
 export async function onRigs(
   t: Test,
-  runs: number,
-  work: (rig: CrashRig, next: () => boolean) => Promise<void>,
-  { setup = setupDatabases, jobs = JOBS } = {}
+  byDefault: number,
+  work: (rig: CrashRig, next: () => boolean, tally: Tally) => Promise<void>,
+  { setup = setupDatabases, jobs = JOBS, perCrash = 10_000 }: RigOptions = {}
 ): Promise<void> {
-  let left = runs
+  t.setTimeout(120_000 + crashRuns(0) * perCrash)
+  const tally = new Tally()
+  let left = crashRuns(byDefault)
   const next = () => left-- > 0
-  const rigs = Array.from({ length: Math.min(jobs, runs) }, async (_, i) => {
-    await work(await CrashRig.create(t, SEED * 1000 + i, setup), next)
+  const rigs = Array.from({ length: Math.min(jobs, left) }, async (_, i) => {
+    await work(await CrashRig.create(t, SEED * 1000 + i, setup), next, tally)
   })
   await Promise.all(rigs)
+  t.comment(tally.toString())
 }

@@ -87,7 +87,8 @@ class Copy {
     const began = performance.now()
     if ((await this.run(test, LONGEST_TEST)) !== 'passed') return null
     const notes = await readFile(this.#notes, 'utf8').catch(() => '')
-    const reached = new Set(notes.split('\n').map((number) => mutants[Number(number)]!))
+    const numbers = notes.split('\n').filter((line) => line !== '')
+    const reached = new Set(numbers.map((number) => mutants[Number(number)]!))
     return { milliseconds: performance.now() - began, reached }
   }
 

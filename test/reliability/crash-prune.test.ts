@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type CrashRig, crashRuns, onRigs, TAKEOVER, Tally } from '../helpers/crash-runs.js'
+import { type CrashRig, onRigs, TAKEOVER } from '../helpers/crash-runs.js'
 import { poll } from '../helpers/poll.js'
 import { StoredBackupsOf } from '../helpers/stored-backups.js'
 
@@ -28,9 +28,7 @@ async function fill(rig: CrashRig, stored: StoredBackupsOf): Promise<void> {
 const prune = (rig: CrashRig) => rig.begin(() => rig.server.post('/prune-to/2'))
 
 t.test('a pruning whose server is killed loses nothing that stays, and is completed', async (t) => {
-  t.setTimeout(120_000 + crashRuns(0) * 10_000)
-  const tally = new Tally()
-  await onRigs(t, crashRuns(5), async (rig, next) => {
+  await onRigs(t, 5, async (rig, next, tally) => {
     const stored = new StoredBackupsOf(rig.databases)
     const tidy = async () => ((await stored.flaws()).length === 0 ? true : undefined)
     await fill(rig, stored)
@@ -57,5 +55,4 @@ t.test('a pruning whose server is killed loses nothing that stays, and is comple
       t.strictSame(await stored.flaws(), [])
     }
   })
-  t.comment(tally.toString())
 })

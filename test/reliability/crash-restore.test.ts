@@ -1,10 +1,8 @@
 import t from 'tap'
-import { crashRuns, onRigs, Tally } from '../helpers/crash-runs.js'
+import { onRigs } from '../helpers/crash-runs.js'
 
 t.test('a restore whose server is killed says so, and can be run again', async (t) => {
-  t.setTimeout(120_000 + crashRuns(0) * 10_000)
-  const tally = new Tally()
-  await onRigs(t, crashRuns(4), async (rig, next) => {
+  await onRigs(t, 4, async (rig, next, tally) => {
     const id = await rig.backup()
     await rig.damage()
     const requests = await rig.requestsOf(() => rig.restore(id))
@@ -30,5 +28,4 @@ t.test('a restore whose server is killed says so, and can be run again', async (
       for (const { tx_id } of await rig.transactions()) known.add(tx_id)
     }
   })
-  t.comment(tally.toString())
 })
