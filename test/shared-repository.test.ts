@@ -8,8 +8,8 @@ import { failing, type Keeper, LEASE, SOON, startConsole, startKeeper } from './
 
 let made = 0
 
-/** A busy machine loses no lease that no other console wants. */
-const PATIENT = { timeouts: { ...SOON.timeouts, lease: 6000 } }
+/** Bounds for operations that go on for longer than a lease lasts: what is held is waited for. */
+const PATIENT = { timeouts: { ...SOON.timeouts, lease: 6000, idle: 30_000 } }
 
 /** Starts a console whose databases have the names of the other's, where each has a server of its own. */
 async function consoleOn(t: Test, keeper: Keeper, options = {}) {
@@ -41,6 +41,30 @@ t.test('consoles of one repository run one at a time, and restore the backups of
   t.match((await second.host.app.dbBackups.summary(other)).dbs.athena_components, { full_reason: 'no_base' })
   t.match(await second.api.restore(id), { status: 'success', databases: { components: { created: 5 } } })
 })
+
+t.test(
+  'a console ends no backup of another one whose renewals are slow, or lose their answers',
+  async (t) => {
+    const keeper = await startKeeper(t)
+    const [first, second] = [await consoleOn(t, keeper, PATIENT), await consoleOn(t, keeper, PATIENT)]
+    const renewal = { method: 'PUT', path: new RegExp(LEASE) }
+    const release = first.databases.hold({ path: /_changes/ })
+    const { id, finished } = await first.host.app.dbBackups.start()
+    const lost = first.backups.add({ ...renewal, fault: 'reply_lost', nth: 2, times: 1 })
+    const until = performance.now() + 2.5 * PATIENT.timeouts.lease
+    while (performance.now() < until) {
+      const answer = first.backups.hold(renewal)
+      await delay(SOON.timeouts.control * 0.7)
+      answer()
+      t.match((await second.api.call('POST')).json(), { message: 'already_in_progress', id })
+    }
+    t.equal(lost.hits, 1)
+    release()
+    t.match(await finished, { in_progress: false })
+    t.notMatch(second.events, [{ type: 'lease_taken_over' }])
+    t.match(await second.api.backup(), /^03_ibp/)
+  }
+)
 
 t.test('a console neither prunes nor counts the backups of another one of the same names', async (t) => {
   const keeper = await startKeeper(t)
