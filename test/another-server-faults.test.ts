@@ -9,9 +9,9 @@ const BACKUPS = /the CouchDB of the backups/
 const DATABASES = /the CouchDB of the databases/
 
 /** Starts a console with 20 documents. */
-async function setup(t: Test) {
+async function setup(t: Test, options = {}) {
   const keeper = await startKeeper(t)
-  const console = await startConsole(t, keeper)
+  const console = await startConsole(t, keeper, options)
   await load(console.use(console.on.names.components) as never, seedDocuments({ count: 20 }))
   return { keeper, ...console }
 }
@@ -98,7 +98,7 @@ t.test('a backup whose sources die fails, and that is recorded while they are aw
 })
 
 t.test('a backup whose repository dies fails, and that is recorded when it is back', async (t) => {
-  const { host, api, databases, backups, events, use, on } = await setup(t)
+  const { host, api, databases, backups, events, keeper, use, on } = await setup(t)
   const release = databases.hold({ path: /_changes/ })
   const { id, finished } = await host.app.dbBackups.start()
   const failed = t.rejects(finished, { message: BACKUPS })
@@ -113,8 +113,26 @@ t.test('a backup whose repository dies fails, and that is recorded when it is ba
   t.match(await api.restore(backupOf([{ _id: 'sent' }])), { status: 'success' })
   await mend()
   t.match(await poll('the mark', () => isFailed({ host }, id), 20_000), /./)
+  await poll('the lease', async () => ('operation' in (await keeper.documents.get(LEASE)) ? undefined : true))
   t.match(await api.backup(), /^03_ibp/)
 })
+
+t.test(
+  'the lease of the backups is given back while the other server does not take its own back',
+  async (t) => {
+    const patient = { timeouts: { ...SOON.timeouts, lease: 60_000, control: 20_000, idle: 20_000 } }
+    const { host, api, databases, keeper, use, on } = await setup(t, patient)
+    const release = databases.hold({ method: 'PUT', path: new RegExp(LEASE), body: /^(?!.*"operation")/ })
+    const { finished } = await host.app.dbBackups.start()
+    const heldAt = async (documents: typeof keeper.documents) => 'operation' in (await documents.get(LEASE))
+    await poll('the lease', async () => ((await heldAt(keeper.documents)) ? undefined : true))
+    t.ok(await heldAt(use(on.names.system)))
+    release()
+    t.match(await finished, { in_progress: false })
+    t.notOk(await heldAt(use(on.names.system)))
+    t.match(await api.backup(), /^03_ibp/)
+  }
+)
 
 t.test('a restore whose repository dies in the middle ends as an error with counts', async (t) => {
   const { host, api, databases, backups, use, on } = await setup(t)

@@ -30,7 +30,7 @@ export interface ActiveOperation {
   kind: OperationKind
   /** Id of the backup, or of the restore's transaction. */
   id: string
-  /** In the order in which they are given back. */
+  /** The last one taken comes first. */
   holds: readonly Hold[]
   /** The number that its first lease carries: no backup there has a larger one, but for those that failed. */
   carried: bigint
@@ -110,17 +110,7 @@ export class ActiveOperations {
     return this.#sites.filter((site) => site.places.some((place) => places.includes(place)))
   }
 
-  /** Returns who holds the lease of one of these places, or else who has left one, on this instance or another. */
-  async inspect(places?: readonly Place[]): Promise<Found | null> {
-    let left: Found | null = null
-    for (const site of this.sitesOf(places)) {
-      const found = await this.inspectAt(site)
-      if (found && found.staleIn > 0) return found
-      left ??= found
-    }
-    return left
-  }
-
+  /** Returns who holds a lease, or has left it, on this instance or another. */
   async inspectAt(site: Site): Promise<Found | null> {
     const found = await site.leases.inspect()
     return found && { ...found, site }

@@ -92,9 +92,12 @@ export class Lifecycle {
   /** Looks at the leases of `places`, or at all. @throws OperationInProgressError, ClosingError */
   async refuseIfInProgress(asked: OperationKind, places?: readonly Place[]): Promise<void> {
     if (this.#active.closing) throw new ClosingError()
-    const found = await this.#active.inspect(places)
-    if (!found || found.staleIn === 0 || (await this.#isLeaving(found))) return
-    throw new OperationInProgressError(asked, found.holder)
+    // One by one: an operation that has ended gives each lease back when its server takes it.
+    for (const site of this.#active.sitesOf(places)) {
+      const found = await this.#active.inspectAt(site)
+      if (found && found.staleIn > 0 && !(await this.#isLeaving(found)))
+        throw new OperationInProgressError(asked, found.holder)
+    }
   }
 
   /**
@@ -265,11 +268,12 @@ export class Lifecycle {
     this.#kinds[active.kind].onFailed?.(active)
   }
 
-  /** Records a failure wherever the operation holds the lease: whoever takes over the others does so there. */
+  /** Records a failure wherever the operation holds the lease, at once: whoever takes over the others does so there. */
   async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {
     const failure = { reason: reasonOf(error), error, recorded }
-    for (const hold of active.holds)
-      await this.#endFailed(active, hold, failure).catch((cause) => this.#notRecorded(active, cause))
+    const end = (hold: Hold) =>
+      this.#endFailed(active, hold, failure).catch((cause) => this.#notRecorded(active, cause))
+    await Promise.all(active.holds.map(end))
     this.#kinds[active.kind].onFailed?.(active)
   }
 
@@ -303,8 +307,9 @@ export class Lifecycle {
     if (places.includes('repository')) await records.failBackup?.(active, failure)
   }
 
+  /** Gives all leases back at once: a server that does not answer keeps only its own. */
   async #end(active: ActiveOperation): Promise<void> {
-    for (const hold of active.holds) await this.#giveBack(active, hold)
+    await Promise.all(active.holds.map((hold) => this.#giveBack(active, hold)))
   }
 
   /** Gives a lease back, when what has to be done before is done. */
