@@ -136,20 +136,20 @@ t.test('nor do those of a server for the backups', async (t) => {
       done()
     }
   })
-  let couch = nano(url(given))
+  let address = url(given)
   const on = await setupDatabases(t)
   const host = await buildHost(t, {
     ...SOON,
     on,
     server: { logger: { level: 'trace', stream } } as never,
-    backups: { couch: () => couch, database: keeper.database },
+    backups: { couch: () => nano(address), database: keeper.database },
     onEvent: (event) => void seen.push(`event: ${inspect(event, { depth: 20, showHidden: true })}`)
   })
   const api = apiOf(host)
   const id = await api.backup()
   const proxy = await startFaultProxy(url(given))
   t.teardown(() => proxy.close())
-  couch = nano(proxy.url)
+  address = proxy.url
   for (const fault of ['refuse', 'cut_mid', 'stall', 'status_401', 'html'] as const) {
     proxy.add({ fault, path: /./, times: 100 })
     for (const [method, path] of [
@@ -163,14 +163,14 @@ t.test('nor do those of a server for the backups', async (t) => {
     }
     await proxy.clear()
   }
-  couch = nano(url(given).replace(given.host, '127.0.0.1:9'))
+  address = url(given).replace(given.host, '127.0.0.1:9')
   t.match(await api.call('POST'), { statusCode: 503 })
-  couch = nano(`http://keeper:${KEEPER}@bad host`)
+  address = `http://keeper:${KEEPER}@bad host`
   const reply = await api.call('POST')
   t.match(reply, { statusCode: 500 })
   t.match(reply.json().message, /backups\.couch/)
   seen.push(reply.body)
-  couch = nano(url(given))
+  address = url(given)
 
   const { rows } = await keeper.documents.list({ include_docs: true })
   for (const name of Object.values(on.names))
