@@ -65,7 +65,7 @@ t.test('one that restores compares with the backup, and leaves no database', asy
   const left = (await on.call('GET', '_all_dbs')).filter((name: string) => name.startsWith(SCRATCH))
   t.strictSame(left, [])
   t.match((await headerOf(on, id)).verified, { depth: 'restore', good: true })
-  const { newest } = (await on.couch.use(on.names.system).get('athena_backup_lease')) as never as {
+  const { newest } = (await on.couch.use(on.names.backups).get('athena_backup_lease')) as never as {
     newest: string
   }
   t.ok(id.endsWith(newest), 'the number of the newest backup is handed on')
