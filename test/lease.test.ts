@@ -185,16 +185,18 @@ t.test('consoles that keep their backups in one database leave those of the othe
   const gate = await startGate(t, on)
   const first = await buildHost(t, { on, couch: gate.couch, databases: { ...on.names, backups } })
   const release = gate.hold(/_changes/)
-  const { finished } = await first.app.dbBackups.start()
+  const { id, finished } = await first.app.dbBackups.start()
   const second = await buildHost(t, {
     on: another,
     databases: { ...another.names, backups },
     timeouts: { lease: 2000 }
   })
-  t.match(await apiOf(second).backup(), /^03_ibp/)
+  t.match((await apiOf(second).call('POST')).json(), { message: 'already_in_progress', id })
   await delay(5000)
+  t.match(await second.app.dbBackups.summary(id), { in_progress: true })
   release()
   t.match(await finished, { in_progress: false })
+  t.match(await apiOf(second).backup(), /^03_ibp/)
 })
 
 t.test('a lease of an earlier version beside the backups', async (t) => {
