@@ -49,9 +49,11 @@ export async function measureSealed(args: string[]): Promise<void> {
     const repository = new Repository(db, kind === 'sealed' ? { keyring } : {})
     const { id } = (await repository.newIds())(0n, [])
     const began = process.cpuUsage()
-    await repository.running(id).begin({ instance: 'bench', system: sources.system.name, versions: {} })
+    const owner = { system: sources.system.name }
+    await repository.running(id).begin({ instance: 'bench', owner, versions: {} })
     await runBackup({
       id,
+      owner,
       sources,
       repository,
       excludeTypes: new Set(EXCLUDED_TYPES),

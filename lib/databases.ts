@@ -10,6 +10,12 @@ export const byDatabase = <T>(make: (database: LogicalDatabase) => T): Record<Lo
 /** In the order in which they are backed up and restored. */
 export const LOGICAL_DATABASES: readonly LogicalDatabase[] = Object.values(byDatabase((database) => database))
 
+/** A server, where the backups have one of their own: that of the source databases, or that of the backups. */
+export type CouchServer = 'databases' | 'backups'
+
+/** Returns what people call a server. */
+export const nameOfServer = (server: CouchServer): string => `the CouchDB of the ${server}`
+
 /** Matches the names that CouchDB takes for a database. */
 export const DATABASE_NAME = /^[a-z][a-z0-9_$()+/-]{0,237}$/
 

@@ -2,6 +2,7 @@ import createError from '@fastify/error'
 import type { RestoreOutcome } from '../types/backups.js'
 import type { OperationKind } from '../types/events.js'
 import { cutText, MOST, messageOf } from './bytes/cut-text.js'
+import { type CouchServer, nameOfServer } from './databases.js'
 
 // Errors for callers, events, log and replies: each has a code, a status and a row in docs/hosts.md.
 
@@ -94,6 +95,20 @@ export class BackupNotComparableError extends publicError(
   'DB_BACKUPS_NOT_COMPARABLE',
   'cannot compare backup "%s": %s',
   400
+) {}
+
+/** A backup that cannot be copied to another repository. The message says why. */
+export class BackupNotCopyableError extends publicError(
+  'DB_BACKUPS_NOT_COPYABLE',
+  'cannot copy backup "%s": %s',
+  400
+) {}
+
+/** Something in the database that a backup is to be copied to is in the way, and was left as it is. */
+export class CopyConflictError extends publicError(
+  'DB_BACKUPS_COPY_CONFLICT',
+  'cannot copy backup "%s" to database "%s": %s',
+  409
 ) {}
 
 /** What was uploaded is not a backup. The message names the field. */
@@ -342,6 +357,7 @@ export class CouchError extends Error {
   readonly gateway: boolean
   /** Bytes of the request's body, if it may have failed by its length. */
   readonly sent: number | undefined
+  #server: CouchServer | undefined
 
   /** @param what the request, or the document or answer that failed */
   constructor(
@@ -359,5 +375,17 @@ export class CouchError extends Error {
     this.retryAfter = details.retryAfter
     this.gateway = details.gateway ?? false
     this.sent = details.sent
+  }
+
+  /** Which server failed, where the backups have one of their own. */
+  get server(): CouchServer | undefined {
+    return this.#server
+  }
+
+  /** Notes, and says in the message, which of two servers failed. */
+  cameFrom(server: CouchServer): void {
+    if (this.#server) return
+    this.#server = server
+    this.message = `${nameOfServer(server)}: ${this.message}`
   }
 }

@@ -48,6 +48,7 @@ const forHosts = (operations: Operations): DbBackups => ({
   prune: (options) => operations.prune(options),
   rekey: () => operations.rekey(),
   verify: (id, options) => operations.verify(id, options),
+  copy: (id, options) => operations.copy(id, options),
   get schedule() {
     return operations.schedule
   }

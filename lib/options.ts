@@ -4,6 +4,7 @@ import { Value, type ValueError } from '@sinclair/typebox/value'
 import type { DatabaseNames } from '../types/databases.js'
 import type { MetricsOptions } from '../types/metrics.js'
 import type {
+  BackupsOptions,
   DbBackupsOptions,
   Incremental,
   Limits,
@@ -87,6 +88,11 @@ export const Options = Type.Object(
     logLevel: Checked,
     logSerializers: Checked,
     databases: Checked,
+    backups: group({
+      couch: Checked,
+      database: Type.Optional(DatabaseName),
+      console: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9._:-]{1,64}$' }))
+    }),
     publicUrl: Checked,
     // A header tells of these, and must fit an upload.
     excludeTypes: Type.Optional(Type.Array(Type.String({ maxLength: 200 }), { maxItems: 1000 })),
@@ -201,18 +207,17 @@ export function resolveOptions(options: DbBackupsOptions): ResolvedOptions {
   ) {
     throw invalid('versions', 'must be an object or a function')
   }
-  try {
-    checkCouch(couch)
-  } catch (error) {
-    throw invalid('couch', (error as Error).message)
-  }
+  checkServer('couch', couch)
   check(Options, options)
+  if (options.backups) checkBackups(options.backups)
   const schedule = options.schedule === undefined ? undefined : scheduleOf(options.schedule)
   const keep = options.keep === undefined ? undefined : problemOfKeep(options.keep)
   if (keep) throw invalid(nameOf(`keep${keep.path}`), keep.message)
   if (options.metrics) checkMetrics(options.metrics)
   if (options.spoolDirectory !== undefined) checkDirectory(options.spoolDirectory)
-  const databases = optionOf('databases', options.databases, namesOf)
+  const databases = optionOf('databases', options.databases, (given) =>
+    namesOf(given, options.backups?.database)
+  )
   const publicUrl = optionOf('publicUrl', options.publicUrl, publicUrlOf)
   const uploadBytes = options.limits?.uploadBytes ?? GiB
   return {
@@ -326,12 +331,36 @@ function optionOf<Given, Value>(
   }
 }
 
+/** @throws TypeError that names the option */
+function checkServer(option: string, couch: DbBackupsOptions['couch']): void {
+  try {
+    checkCouch(couch)
+  } catch (error) {
+    throw invalid(option, (error as Error).message)
+  }
+}
+
+/** @throws TypeError that names the member */
+function checkBackups({ couch, database, console }: BackupsOptions): void {
+  if (database?.startsWith(SCRATCH_PREFIX)) throw invalid('backups.database', scratchProblem(database))
+  if (couch === undefined) {
+    if (console !== undefined) throw invalid('backups.console', 'needs "backups.couch"')
+    return
+  }
+  checkServer('backups.couch', couch)
+  if (database === undefined)
+    throw invalid('backups.database', 'must name the database on the server of "backups.couch"')
+}
+
+const scratchProblem = (name: string): string => `"${name}" is a name that verifications use, and delete`
+
 /** @throws TypeError where two databases have one name, or one the name that stands for another in backups */
-function namesOf(given: DatabaseNames): Required<DatabaseNames> {
+function namesOf(given: DatabaseNames, backups: string | undefined): Required<DatabaseNames> {
   check(Names, given, 'databases')
   for (const [database, name] of Object.entries(given))
-    if (name?.startsWith(SCRATCH_PREFIX))
-      throw invalid(`databases.${database}`, `"${name}" is a name that verifications use, and delete`)
+    if (name?.startsWith(SCRATCH_PREFIX)) throw invalid(`databases.${database}`, scratchProblem(name))
+  if (backups !== undefined && given.backups !== undefined)
+    throw invalid('backups.database', 'and option "databases.backups" are both given: leave out one')
   for (const database of LOGICAL_DATABASES) {
     const name = given[database]
     for (const other of LOGICAL_DATABASES) {
@@ -345,7 +374,7 @@ function namesOf(given: DatabaseNames): Required<DatabaseNames> {
         throw invalid(`databases.${database}`, `"${name}" stands for ${other} in backups`)
     }
   }
-  return withDefaults({ ...given, backups: given.system }, given)
+  return withDefaults({ ...given, backups: backups ?? given.system }, given)
 }
 
 function publicUrlOf(given: string | undefined): string | undefined {

@@ -166,7 +166,7 @@ t.test('among the last backups, the newest that can be a base is found', async (
   const { system } = on.names
   const repository = new Repository(new CouchDatabase(clientOf(t, on), system))
   const found = async (except = '', excluded: string[] = []) => {
-    const { last, base } = await lastComplete(repository, { system, except, excluded })
+    const { last, base } = await lastComplete(repository, { owner: { system }, except, excluded })
     return [last?.id, base?.id]
   }
   t.strictSame(await found(), [undefined, undefined])

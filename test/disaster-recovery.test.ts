@@ -7,8 +7,10 @@ import { type Example, prefixFor, startExample } from './helpers/example-process
 import { environmentFile, openOperatorShell } from './helpers/operator-shell.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { shellBlocks } from './helpers/shell-page.js'
+import { startKeeper } from './helpers/two-servers.js'
 
 const PAGE = 'docs/disaster-recovery.md'
+const ELSEWHERE = 'From a repository on another server'
 const DEPLOYER = '{"storage": "of the deployer",\n "text": "é 漢 😀 \\"quoted\\" \\\\"}\n'
 
 async function snapshots({ couch, prefix }: Example): Promise<Record<string, Snapshot>> {
@@ -46,7 +48,7 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
     'new-console.env': environmentFile(fresh),
     'deployer-data.json': DEPLOYER
   })
-  const blocks = shellBlocks(PAGE)
+  const blocks = shellBlocks(PAGE).filter(({ heading }) => heading !== ELSEWHERE)
   const disaster = blocks.findIndex(({ heading }) => heading === '1. The console is lost')
   t.ok(disaster > 0, 'the page has its first step')
   for (const block of blocks.slice(0, disaster)) await shell.run(block)
@@ -97,4 +99,52 @@ t.test('the commands of the page on disaster recovery bring a lost console back'
 
   const revoke = blocks.find(({ heading }) => heading === '7. Revoke and rotate')!
   await t.rejects(shell.run(revoke), 'nothing was left to revoke')
+})
+
+t.test('those for a repository on another server need no file', async (t) => {
+  const keeper = await startKeeper(t)
+  const before = process.env.BACKUPS_COUCHDB_URL
+  process.env.BACKUPS_COUCHDB_URL = keeper.url
+  t.teardown(() => {
+    if (before === undefined) delete process.env.BACKUPS_COUCHDB_URL
+    else process.env.BACKUPS_COUCHDB_URL = before
+  })
+  const start = (...options: string[]) =>
+    startExample(t, '--memory', '--prefix-db', prefixFor(t), '--backups-db', keeper.database, ...options)
+  const lost = await start()
+  await load(lost.couch.use(`${lost.prefix}_components`), seedDocuments({ count: 50, attachmentEvery: 10 }))
+  const held = await snapshots(lost)
+  const { origin, username, password } = new URL(keeper.url)
+  const environment = `REPOSITORY_URL=${origin}
+REPOSITORY_USER=${username}
+REPOSITORY_PASSWORD=${password}
+REPOSITORY_DATABASE=${keeper.database}
+`
+  const fresh = await start('--no-seed')
+  const shell = openOperatorShell(t, {
+    'console.env': environmentFile(lost),
+    'new-console.env': environmentFile(fresh) + environment
+  })
+  const blocks = shellBlocks(PAGE)
+  const run = async (heading: string) => {
+    let printed = ''
+    for (const block of blocks.filter((one) => one.heading === heading)) printed += await shell.run(block)
+    return printed
+  }
+  await run('What has to be there')
+  await shell.run({
+    heading: 'a backup',
+    code: 'use console.env && npx fastify-couchdb-backups start --wait'
+  })
+  lost.child.kill('SIGKILL')
+  await once(lost.child, 'exit')
+  for (const name of process.env.COUCHDB_URL ? DATABASES : [])
+    await lost.couch.db.destroy(`${lost.prefix}_${name}`)
+
+  const [follow] = blocks.filter(({ heading }) => heading === '4. Follow the transaction')
+  const definition = follow!.code.slice(0, follow!.code.lastIndexOf('\nfollow'))
+  await shell.run({ heading: follow!.heading, code: definition })
+  t.match(await run(ELSEWHERE), /^[0-9a-f]{16}\n$/m, 'the id of the lost console comes last')
+  const after = await snapshots(fresh)
+  compareDatabases(t, held.components!, after.components!)
 })

@@ -18,6 +18,7 @@ const ROOT = join(__dirname, '..')
 /** Arguments of the constructors of errors with members of their own. The others take texts. */
 const ARGUMENTS: Record<string, unknown[]> = {
   OperationInProgressError: ['backup', { operation: 'restore', id: 'x' }],
+  CopyConflictError: ['x', 'y', 'is there'],
   DamagedBackupError: ['chunk', 'x', 'is missing'],
   IncompleteRestoreError: ['x', { tx_id: 'x', databases: {}, failures: [] }],
   CouchError: ['GET /x', { error: 'bad', reason: 'x' }]

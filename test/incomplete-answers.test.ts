@@ -56,3 +56,27 @@ t.test('a _bulk_docs that does not tell of every document is no success', async 
   const listed = await db.once.writeBulk(BulkBody.of(false, docs))
   t.equal(listed.results.length, 1, 'without new edits only failures are listed')
 })
+
+t.test('a refusal that breaks off is asked for again, since its end tells whose it is', async (t) => {
+  const text = JSON.stringify({ error: 'not_found', reason: 'missing' })
+  let whole = 2
+  const { db } = await startAnsweringCouch(t, (_request, response) => {
+    response.writeHead(404, { 'content-type': 'application/json', 'content-length': text.length })
+    if (whole-- === 0) return response.end(text)
+    response.write(text.slice(0, 9), () => response.destroy())
+  })
+  t.equal(await db.get('a'), null)
+  whole = 3
+  await t.rejects(db.get('a'), { status: 0, gateway: false, retryable: true, message: /404 broke off/ })
+})
+
+t.test('a conflict that breaks off is one: its status says all', async (t) => {
+  let asked = 0
+  const { db } = await startAnsweringCouch(t, (_request, response) => {
+    asked++
+    response.writeHead(409, { 'content-type': 'application/json', 'content-length': 50 })
+    response.write('{"error"', () => response.destroy())
+  })
+  await t.rejects(db.put({ _id: 'a' }), { status: 409, message: /409/ })
+  t.equal(asked, 1)
+})

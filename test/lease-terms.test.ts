@@ -60,20 +60,6 @@ t.test('a renewal whose answer was lost counts, and the next one follows it', as
   await lease.release()
 })
 
-t.test('who holds a lease is told with the database of its backups, if it names one', async (t) => {
-  const { instance, put } = await startLeases(t, TTL)
-  const { leases } = instance()
-  await put({ ...LEFT, ttl: TTL, backups: 'kept' })
-  t.strictSame((await leases.inspect())?.holder, {
-    operation: 'backup',
-    id: 'left',
-    instance: 'x',
-    backups: 'kept'
-  })
-  await put({ ...LEFT, ttl: TTL })
-  t.strictSame((await leases.inspect())?.holder, { operation: 'backup', id: 'left', instance: 'x' })
-})
-
 t.test('a lease is kept when its database is deleted and created again', async (t) => {
   const { instance, recreate, held } = await startLeases(t, TTL)
   const lease = await acquire(instance().leases, 'held')

@@ -137,7 +137,7 @@ t.test('registrations with different databases for their backups run one at a ti
   t.strictSame((await second.app.dbBackups.list()).ids.includes(id), false)
 })
 
-t.test('an operation that another registration left is marked where its backups are', async (t) => {
+t.test('a backup that another registration left is marked by whoever uses its database', async (t) => {
   const on = await seeded(t)
   const old = await otherDatabase(t, on, '2025')
   await on.couch.db.create(old)
@@ -152,9 +152,25 @@ t.test('an operation that another registration left is marked where its backups 
   await on.couch
     .use(old)
     .insert({ _id: id, ...header, storage: { layout: 2, instance: 'x', databases: {} } } as never)
-  const lease = { operation: 'backup', id, instance: 'x', backups: old, claim: 'x', beat: 1, ttl: 500 }
-  await on.couch.use(on.names.system).insert({ _id: LEASE, type: LEASE, ...lease } as never)
-  await buildHost(t, { on, timeouts: { lease: 2000 } })
+  const lease = {
+    _id: LEASE,
+    type: LEASE,
+    operation: 'backup',
+    id,
+    instance: 'x',
+    claim: 'x',
+    beat: 1,
+    ttl: 500
+  }
+  for (const database of [on.names.system, old]) await on.couch.use(database).insert(lease as never)
+  const host = await buildHost(t, { on, timeouts: { lease: 2000 } })
+  await poll('the lease beside the sources to be taken over', () =>
+    apiOf(host)
+      .backup()
+      .catch(() => undefined)
+  )
+  t.match(await on.couch.use(old).get(id), { in_progress: true })
+  await buildHost(t, { on, databases: { ...on.names, backups: old }, timeouts: { lease: 2000 } })
   const marked = await poll('the mark', async () => {
     const found = (await on.couch.use(old).get(id)) as unknown as { in_progress: boolean; error: string }
     return found.in_progress ? undefined : found
@@ -169,19 +185,21 @@ t.test('consoles that keep their backups in one database leave those of the othe
   const gate = await startGate(t, on)
   const first = await buildHost(t, { on, couch: gate.couch, databases: { ...on.names, backups } })
   const release = gate.hold(/_changes/)
-  const { finished } = await first.app.dbBackups.start()
+  const { id, finished } = await first.app.dbBackups.start()
   const second = await buildHost(t, {
     on: another,
     databases: { ...another.names, backups },
     timeouts: { lease: 2000 }
   })
-  t.match(await apiOf(second).backup(), /^03_ibp/)
+  t.match((await apiOf(second).call('POST')).json(), { message: 'already_in_progress', id })
   await delay(5000)
+  t.match(await second.app.dbBackups.summary(id), { in_progress: true })
   release()
   t.match(await finished, { in_progress: false })
+  t.match(await apiOf(second).backup(), /^03_ibp/)
 })
 
-t.test('the lease of an earlier version, where backups were kept', async (t) => {
+t.test('a lease of an earlier version beside the backups', async (t) => {
   const on = await seeded(t)
   const backups = await otherDatabase(t, on, 'former')
   await on.couch.db.create(backups)
@@ -215,7 +233,8 @@ t.test('the lease of an earlier version, where backups were kept', async (t) => 
       } as never)
     ).rev
   }
-  await poll('its end', async () => ((await former.get(LEASE).catch(() => null)) ? undefined : true), 20_000)
+  const isFree = async () => ('operation' in (await former.get(LEASE)) ? undefined : true)
+  await poll('its end', isFree, 20_000)
   t.match(await apiOf(host).backup(), /^03_ibp/, 'gives way when it is stale')
 })
 

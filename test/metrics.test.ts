@@ -154,7 +154,7 @@ t.test('metric names follow the conventions of Prometheus, and are documented', 
   const { registry } = await observe(t)
   const all = await registry.getMetricsAsJSON()
   const documentation = await readFile(join(__dirname, '../docs/observability.md'), 'utf8')
-  t.equal(all.length, 24)
+  t.equal(all.length, 25)
   for (const { name, type, help } of all) {
     t.match(name, /^db_backups_[a-z_]+$/)
     t.ok(help.length > 10)

@@ -104,6 +104,9 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_PROTECTED',
     'DB_BACKUPS_CLOCK_LEAP',
     'DB_BACKUPS_CLOCK_AHEAD',
+    // of copies, which no route begins
+    'DB_BACKUPS_NOT_COPYABLE',
+    'DB_BACKUPS_COPY_CONFLICT',
     // raised long after the reply to the backup or restore
     'DB_BACKUPS_DELETED',
     'DB_BACKUPS_LEASE_LOST',

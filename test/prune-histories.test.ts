@@ -131,7 +131,7 @@ class History {
     const removal = repository.removal({
       ids: chosen,
       remaining,
-      system: names.system,
+      owner: { system: names.system },
       dryRun: false,
       orphans: false,
       onRemoved: () => {}

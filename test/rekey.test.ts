@@ -102,7 +102,7 @@ t.test('a rekeying that ends anywhere leaves every backup whole, and the next go
     const repository = new Repository(new CouchDatabase(client, on.names.backups), { keyring })
     const rekeying = repository
       .on(client.with({ beforeWrite } as never))
-      .rekey(on.names.system, ({ chunks }) => {
+      .rekey({ system: on.names.system }, ({ chunks }) => {
         total += chunks
       })
     const ended = await rekeying.then(

@@ -1,4 +1,5 @@
 import Fastify, { type FastifyInstance } from 'fastify'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
 import { resolveOptions } from '../lib/options.js'
@@ -205,7 +206,8 @@ t.test('the operations are there for the host', async (t) => {
     'remove',
     'prune',
     'rekey',
-    'verify'
+    'verify',
+    'copy'
   ] as const) {
     t.type(app.dbBackups[name], 'function', name)
   }
@@ -216,6 +218,7 @@ t.test('the operations are there for the host', async (t) => {
     all.sort(),
     [
       'attach',
+      'copy',
       'diff',
       'get',
       'list',
@@ -265,6 +268,15 @@ t.test('options that are missing or wrong end the registration, and are named', 
     [{ databases: { ...names, system: '_users' } }, 'databases.system'],
     [{ databases: { ...names, system: '../x' } }, 'databases.system'],
     [{ databases: { ...names, backups: 'Upper' } }, 'databases.backups'],
+    [{ backups: { couch: nano('http://127.0.0.1:9') } }, 'backups.database'],
+    [{ backups: { couch: {}, database: 'kept' } }, 'backups.couch'],
+    [{ backups: { couch: nano('http://127.0.0.1:9').use('x'), database: 'kept' } }, 'backups.couch'],
+    [{ backups: { database: 'Upper' } }, 'backups.database'],
+    [{ backups: { database: 'db_backups_scratch_x' } }, 'backups.database'],
+    [{ backups: { database: 'kept', console: 'x' } }, 'backups.console'],
+    [{ backups: { couch: nano('http://127.0.0.1:9'), database: 'kept', console: 'a b' } }, 'backups.console'],
+    [{ backups: { server: 'x' } }, 'backups.server'],
+    [{ backups: { database: 'kept' }, databases: { ...names, backups: 'other' } }, 'backups.database'],
     [{ databases: { ...names, users: 'x' } }, 'databases.users'],
     [{ databases: { ...names, sessions: names.components } }, 'databases'],
     [{ databases: { ...names, components: 'athena_system' } }, 'databases.components'],

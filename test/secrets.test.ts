@@ -4,10 +4,14 @@ import Fastify from 'fastify'
 import nano from 'nano'
 import t from 'tap'
 import { createCouchWebhookStore, dbBackups } from '../lib/index.js'
+import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
+import { buildHost } from './helpers/host.js'
+import { SOON, startKeeper } from './helpers/two-servers.js'
 
 const PASSWORD = 'pa55word-of-the-database'
+const KEEPER = 'pa55word-of-the-backups'
 const KEY = 'secret-of-the-api-key'
 const TOKEN = 'token-in-the-query'
 
@@ -117,6 +121,67 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
       'not found anywhere'
     )
   }
+})
+
+t.test('nor do those of a server for the backups', async (t) => {
+  const keeper = await startKeeper(t)
+  const given = new URL(keeper.url)
+  given.username ||= 'keeper'
+  given.password ||= KEEPER
+  const url = (address: URL) => address.href.replace(/\/$/, '')
+  const seen: string[] = []
+  const stream = new Writable({
+    write(line, _encoding, done) {
+      seen.push(`log: ${line}`)
+      done()
+    }
+  })
+  let address = url(given)
+  const on = await setupDatabases(t)
+  const host = await buildHost(t, {
+    ...SOON,
+    on,
+    server: { logger: { level: 'trace', stream } } as never,
+    backups: { couch: () => nano(address), database: keeper.database },
+    onEvent: (event) => void seen.push(`event: ${inspect(event, { depth: 20, showHidden: true })}`)
+  })
+  const api = apiOf(host)
+  const id = await api.backup()
+  const proxy = await startFaultProxy(url(given))
+  t.teardown(() => proxy.close())
+  address = proxy.url
+  for (const fault of ['refuse', 'cut_mid', 'stall', 'status_401', 'html'] as const) {
+    proxy.add({ fault, path: /./, times: 100 })
+    for (const [method, path] of [
+      ['POST', ''],
+      ['GET', `/${id}`],
+      ['PUT', `/${id}`]
+    ] as const) {
+      const reply = await api.call(method, path)
+      seen.push(`${method} ${path}: ${JSON.stringify(reply.headers)} ${reply.body}`)
+      t.ok(reply.statusCode >= 500, `${fault} ${reply.statusCode}`)
+    }
+    await proxy.clear()
+  }
+  address = url(given).replace(given.host, '127.0.0.1:9')
+  t.match(await api.call('POST'), { statusCode: 503 })
+  address = `http://keeper:${KEEPER}@bad host`
+  const reply = await api.call('POST')
+  t.match(reply, { statusCode: 500 })
+  t.match(reply.json().message, /backups\.couch/)
+  seen.push(reply.body)
+  address = url(given)
+
+  const { rows } = await keeper.documents.list({ include_docs: true })
+  for (const name of Object.values(on.names))
+    for (const document of (await on.fetchAll(name)).values()) seen.push(JSON.stringify(document))
+  seen.push(...rows.map(({ doc }) => JSON.stringify(doc)))
+  const basic = Buffer.from(`${given.username}:${given.password}`).toString('base64')
+  for (const secret of [decodeURIComponent(given.password), KEEPER, basic])
+    t.notOk(
+      seen.find((text) => text.includes(secret)),
+      'not found anywhere'
+    )
 })
 
 t.test('a database URL that is none is not told, its password least of all', async (t) => {

@@ -3,7 +3,7 @@ import Fastify from 'fastify'
 import type { ServerScope } from 'nano'
 import t, { type Test } from 'tap'
 import { createMemoryWebhookStore } from '../lib/index.js'
-import { ActiveOperations } from '../lib/operations/active-operations.js'
+import { type ActiveOperation, ActiveOperations, endClientIn } from '../lib/operations/active-operations.js'
 import { Databases } from '../lib/operations/databases.js'
 import { Instance } from '../lib/operations/instance.js'
 import { Lifecycle, type NewOperation, type OperationRecords } from '../lib/operations/lifecycle.js'
@@ -43,8 +43,8 @@ class Counts implements OperationRecords {
     return {
       kind: COUNT,
       idAfter: () => ({ id }),
-      createRecord: async ({ endClient }) => {
-        await system.on(endClient).put({ _id: id, status: 'pending' })
+      createRecord: async (operation) => {
+        await system.on(endClientIn(operation, 'sources')).put({ _id: id, status: 'pending' })
         return true
       },
       work: async ({ workClient }) => {
@@ -60,20 +60,14 @@ class Counts implements OperationRecords {
     }
   }
 
-  ensureDatabases(): Promise<void> {
-    return this.#databases.requireSystem()
-  }
-
   async isOver({ id }: { id: string }): Promise<boolean> {
     const record = await this.#databases.system.get<CountRecord>(id)
     return record !== null && record.status !== 'pending'
   }
 
-  async recordFailure(
-    { id, endClient }: Parameters<OperationRecords['recordFailure']>[0],
-    { reason }: { reason: string }
-  ): Promise<void> {
-    await this.#databases.system.on(endClient).modify<CountRecord>(id, (record) => {
+  async recordFailure(operation: ActiveOperation, { reason }: { reason: string }): Promise<void> {
+    const system = this.#databases.system.on(endClientIn(operation, 'sources'))
+    await system.modify<CountRecord>(operation.id, (record) => {
       return record?.status === 'pending' ? { ...record, status: 'failed', reason } : null
     })
   }
@@ -102,7 +96,7 @@ function setup(t: Test, { couch, names }: TestDatabases) {
   const active = new ActiveOperations(instance, databases, async () => {})
   const counts = new Counts(databases)
   const kinds = { [COUNT]: counts } as unknown as Record<OperationKind, OperationRecords>
-  return { lifecycle: new Lifecycle(instance, active, kinds), active, counts, events }
+  return { lifecycle: new Lifecycle(instance, active, databases, kinds), active, counts, events }
 }
 
 const leaseOf = (couch: ServerScope, names: TestDatabases['names']) =>

@@ -65,7 +65,7 @@ t.test('one that restores compares with the backup, and leaves no database', asy
   const left = (await on.call('GET', '_all_dbs')).filter((name: string) => name.startsWith(SCRATCH))
   t.strictSame(left, [])
   t.match((await headerOf(on, id)).verified, { depth: 'restore', good: true })
-  const { newest } = (await on.couch.use(on.names.system).get('athena_backup_lease')) as never as {
+  const { newest } = (await on.couch.use(on.names.backups).get('athena_backup_lease')) as never as {
     newest: string
   }
   t.ok(id.endsWith(newest), 'the number of the newest backup is handed on')
@@ -128,8 +128,8 @@ t.test('what an instance that died has left is deleted by the one that takes its
     const databases = new Databases(names, instance)
     const active = new ActiveOperations(instance, databases, async () => {})
     const verify = new Verifies(instance, databases)
-    const kinds = { verify } as unknown as ConstructorParameters<typeof Lifecycle>[2]
-    return { lifecycle: new Lifecycle(instance, active, kinds), active }
+    const kinds = { verify } as unknown as ConstructorParameters<typeof Lifecycle>[3]
+    return { lifecycle: new Lifecycle(instance, active, databases, kinds), active }
   }
   const first = make()
   const { id } = await first.active.acquire('verify', () => ({ id: 'verify_restore_0123456789abcdef' }))

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream'
+import type { ServerScope } from 'nano'
 import type { LogicalDatabase } from './databases.js'
 import type { KeepRules } from './options.js'
 import type { ByDatabase, DocumentChange, DocumentChoice } from './restores.js'
@@ -404,6 +405,30 @@ export interface RekeyOutcome {
   /** Chunks and manifests that no backup lists any more and that were deleted. CouchDB gives their bytes back when it compacts. */
   parts: number
   freed_bytes: number
+}
+
+/** Where a backup is copied to. */
+export interface CopyOptions {
+  /** A database that may keep backups, on this CouchDB or another. It has to be there. */
+  to: {
+    /** As the option `couch`. */
+    couch: ServerScope | (() => ServerScope)
+    database: string
+  }
+  /** Ends the copy, which fails with its reason. What was stored is used by the next copy. */
+  signal?: AbortSignal
+}
+
+/** What `copy()` did. Parts are chunks, manifests, and what clients have appended. */
+export interface CopyOutcome {
+  /** Id of the backup, there as here. */
+  id: string
+  /** Parts that were stored, and their bytes. */
+  copied: { parts: number; bytes: number }
+  /** Parts that were there. */
+  reused: { parts: number; bytes: number }
+  /** The backup was there, and nothing was written. */
+  already: boolean
 }
 
 /** Who asked for an operation, as the host's `authorize` identified them. */

@@ -1,5 +1,6 @@
 import type {
   BackupOutcome,
+  CopyOutcome,
   DatabaseRestoreCounts,
   DatabaseSummary,
   PruneOutcome,
@@ -68,6 +69,14 @@ interface AboutVerify {
   depth: VerifyDepth
 }
 
+interface AboutCopy {
+  /** `copy_<random>` */
+  id: string
+  backup_id: string
+  /** The database that it is copied to. */
+  database: string
+}
+
 interface AboutRestore {
   tx_id: string
   backup_id?: string
@@ -75,11 +84,11 @@ interface AboutRestore {
 }
 
 /** What only one of runs at a time, on all server instances. */
-export type OperationKind = 'backup' | 'restore' | 'prune' | 'rekey' | 'verify'
+export type OperationKind = 'backup' | 'restore' | 'prune' | 'rekey' | 'verify' | 'copy'
 
 interface AboutOperation {
   operation: OperationKind
-  /** Id of the backup, of the restore's transaction, of the pruning, of the rekeying, or of the verification. */
+  /** Id of the backup, of the restore's transaction, of the pruning, of the rekeying, of the verification, or of the copy. */
   id: string
 }
 
@@ -121,6 +130,9 @@ export type BackupEvent =
   | (AboutVerify & Ended & { type: 'verify_finished'; report: VerifyReport })
   /** It was interrupted, or could not begin. */
   | (AboutVerify & Ended & { type: 'verify_failed'; error: Error })
+  | (AboutCopy & { type: 'copy_started' })
+  | (AboutCopy & Ended & { type: 'copy_finished'; outcome: CopyOutcome })
+  | (AboutCopy & Ended & { type: 'copy_failed'; error: Error })
   /** A call to the database has failed and will be made again after a wait. */
   | (AboutOperation & { type: 'retry'; attempt: number; waitMs: number; error: Error })
   /** The failure of an operation could not be written down; its lease will become stale, and it is recovered then. */

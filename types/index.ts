@@ -2,6 +2,8 @@ import type { Readable } from 'node:stream'
 import type {
   BackupContent,
   BackupSummary,
+  CopyOptions,
+  CopyOutcome,
   PruneOptions,
   PruneOutcome,
   RekeyOutcome,
@@ -201,6 +203,27 @@ export interface DbBackups {
    * @throws UnknownLayoutError, ClosingError, and the reason of `signal` when it is aborted already
    */
   verify(id: string, options?: VerifyOptions): Promise<VerifyReport>
+  /**
+   * Copies a good backup to another repository, with only the parts that are missing there, and resolves when its header is
+   * there. It reads here, and holds the lease of the database that it writes to: whoever makes or prunes backups there
+   * waits for it. A copy that does not come to its end leaves no backup there; the next one goes on. Appended attachments
+   * are copied, what verifications have noted is not.
+   * @throws BackupNotFoundError also when the backup is removed meanwhile
+   * @throws BackupNotCopyableError when it is still being made, has failed, is damaged, or athena made it
+   * @throws CopyConflictError, ReservedIdError when something else is there under the id of the backup or of a part; nothing
+   * is written
+   * @throws DamagedBackupError when a part is missing or not what was stored
+   * @throws OperationInProgressError when an operation holds the lease of that database
+   * @throws LeaseLostError when it could not be renewed: nothing more is written
+   * @throws KeyUnavailableError, WrongKeyError when the header of a sealed backup has to be sealed anew, since revisions
+   * differ there, and the key is missing. As long as none differs, no key is needed
+   * @throws NotSealedBackupError as {@link get} does
+   * @throws InvalidParameterError when an option is not known or wrong, or `to` is the database of the backups
+   * @throws MissingDatabaseError when there is no database `to`
+   * @throws TooManyRequestsError when another copy runs on this instance, or as {@link start} does
+   * @throws UnknownLayoutError, ClosingError, and the reason of `signal`
+   */
+  copy(id: string, options: CopyOptions): Promise<CopyOutcome>
   /** The next and the last run of the option `schedule`; `undefined` without it. */
   readonly schedule: ScheduleState | undefined
 }

@@ -79,6 +79,22 @@ export interface Limits {
   requestBytes?: number
 }
 
+/** Where backups are kept. */
+export interface BackupsOptions {
+  /**
+   * The CouchDB that keeps the backups, when it is not the one of the databases: as `couch`, with credentials of its own.
+   */
+  couch?: ServerScope | (() => ServerScope)
+  /** The database that keeps the backups. Has to be given with `couch`; without, as `databases.backups`. */
+  database?: string
+  /**
+   * With `couch`: the id of this console, by which it knows its backups among those of others. Default: an id that it
+   * keeps beside the system database. Give a console that was rebuilt the id of the former one, which the refusal of
+   * `remove` tells, and it goes on as that one.
+   */
+  console?: string
+}
+
 /** Time-outs in milliseconds. */
 export interface Timeouts {
   /** The host's `authorize`. Default 10 000. */
@@ -214,6 +230,8 @@ export interface DbBackupsOptions {
    * system database: change its name only while no instance runs a backup or restore.
    */
   databases: DatabaseNames | (() => DatabaseNames)
+  /** Keeps the backups elsewhere, as on a CouchDB of their own: then a loss of the databases' CouchDB loses none. */
+  backups?: BackupsOptions
   /** Decides whether a request may be served. */
   authorize: Authorize
   /** Where restore transactions are kept. `createCouchWebhookStore` and `createMemoryWebhookStore` make one. */

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import nano from 'nano'
-import type { ScheduleOptions } from '../../types/index.js'
+import type { BackupsOptions, ScheduleOptions } from '../../types/index.js'
 import { Access } from './access.js'
 import { DOCS_PATH } from './api-docs.js'
 import { type EmbeddedCouch, startEmbeddedCouch } from './embedded-couch.js'
@@ -19,9 +19,11 @@ const USAGE = `Usage: npm start -- [options]
   --prefix-db NAME   prefix of the database names (default athena)
   --no-seed          leave new databases empty, for example to restore into them
   --schedule CRON    when to make backups, in UTC, or none (default '${NIGHTLY}', unless one is younger than 12 hours)
+  --backups-db NAME  database of the backups, with BACKUPS_COUCHDB_URL
   --help             show this help
 
 Set COUCHDB_URL, with credentials in it, to use a CouchDB instead of the embedded database.
+Set BACKUPS_COUCHDB_URL, with credentials in it, to keep the backups on a CouchDB of their own.
 Set LOG_LEVEL to change the log level (default warn).`
 
 async function main(): Promise<void> {
@@ -33,6 +35,7 @@ async function main(): Promise<void> {
       'prefix-db': { type: 'string', default: 'athena' },
       'no-seed': { type: 'boolean', default: false },
       schedule: { type: 'string', default: NIGHTLY },
+      'backups-db': { type: 'string' },
       help: { type: 'boolean', default: false }
     }
   })
@@ -68,7 +71,7 @@ async function main(): Promise<void> {
   const keys = await access.createDemoKeys()
 
   const schedule = values.schedule === 'none' ? undefined : scheduleOf(values.schedule)
-  const app = await buildConsole({ couch, names, access, schedule })
+  const app = await buildConsole({ couch, names, access, schedule, backups: backupsOf(values['backups-db']) })
   const url = await app.listen({ port, host: '127.0.0.1' })
 
   let stoppingSince: number | undefined
@@ -128,6 +131,13 @@ Try what the reader may not do (403):
   curl -u $READER -X POST $API/backups
 
 Ctrl-C stops the server.`)
+}
+
+/** Returns where the backups are kept, when they have a server of their own. */
+function backupsOf(database: string | undefined): BackupsOptions | undefined {
+  const url = process.env.BACKUPS_COUCHDB_URL
+  if (!url || !database) return undefined
+  return { couch: nano(url), database }
 }
 
 /** Returns a schedule. A backup of the last twelve hours takes the place of the nightly one. */

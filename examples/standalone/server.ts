@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { ServerScope } from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
-import type { DatabaseNames, KeepRules, ScheduleOptions } from '../../types/index.js'
+import type { BackupsOptions, DatabaseNames, KeepRules, ScheduleOptions } from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
 import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
 import { operatorPage } from './operator-page.js'
@@ -15,6 +15,8 @@ export interface ConsoleOptions {
   publicUrl?: string
   /** When backups are made by themselves. Default: never. */
   schedule?: ScheduleOptions
+  /** Where the backups are kept, when they have a server of their own. */
+  backups?: BackupsOptions
 }
 
 /** Which backups pruning keeps. */
@@ -26,7 +28,8 @@ export async function buildConsole({
   names,
   access,
   publicUrl,
-  schedule
+  schedule,
+  backups
 }: ConsoleOptions): Promise<FastifyInstance> {
   const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
   const webhooks = createCouchWebhookStore({ couch, database: names.system })
@@ -36,6 +39,7 @@ export async function buildConsole({
   await app.register(dbBackups, {
     couch,
     databases: names,
+    backups,
     authorize: (request, context) => access.authorize(request, context),
     webhooks,
     rebuildWhitelist: () => rebuildWhitelist(couch, names),

@@ -5,6 +5,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import { toldExcluded } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { Owner } from '../repository/owner.js'
 import type { Repository } from '../repository/repository.js'
 import { AtIntervals } from '../waits/at-intervals.js'
 import { type IncrementalBounds, lastComplete, openBase } from './base-choice.js'
@@ -13,6 +14,8 @@ import { namesOfExisting, refuseLost } from './lost-database.js'
 
 interface BackupJobOptions {
   id: string
+  /** The console that is backed up. */
+  owner: Owner
   sources: Record<LogicalDatabase, CouchDatabase>
   repository: Repository
   excludeTypes: ReadonlySet<string>
@@ -27,7 +30,7 @@ interface BackupJobOptions {
 
 /** Backs up the databases one by one, and checks what was stored. If this rejects, fail the backup. */
 export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
-  const { id, sources, repository, excludeTypes, onUnreadable, full, incremental } = options
+  const { id, owner, sources, repository, excludeTypes, onUnreadable, full, incremental } = options
   const backup = repository.running(id)
   const dbs: Record<string, DatabaseSummary> = {}
   let base: LoadedBackup | undefined
@@ -36,7 +39,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   try {
     await backup.ready()
     const earlier = await lastComplete(repository, {
-      system: sources.system.name,
+      owner,
       except: id,
       excluded: toldExcluded(excludeTypes)
     })

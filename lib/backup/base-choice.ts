@@ -8,6 +8,7 @@ import { toldExcluded } from '../own-documents.js'
 import type { BaseDocuments } from '../repository/base.js'
 import type { SourceIdentity } from '../repository/layout.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { Owner } from '../repository/owner.js'
 import type { Repository } from '../repository/repository.js'
 
 export type FullReason = NonNullable<DatabaseSummary['full_reason']>
@@ -38,8 +39,8 @@ const MOST_CHANGES = 1_000_000
 const LOOKED_AT = 10
 
 interface Wanted {
-  /** Real name of the system database of the sources. */
-  system: string
+  /** The console that is backed up. */
+  owner: Owner
   /** Id of the backup that is made. */
   except: string
   /** Types that it leaves out, as it tells them. */
@@ -52,7 +53,7 @@ interface Wanted {
  */
 export async function lastComplete(
   repository: Repository,
-  { system, except, excluded }: Wanted
+  { owner, except, excluded }: Wanted
 ): Promise<{ last: LoadedBackup | undefined; base: LoadedBackup | undefined }> {
   const good: LoadedBackup[] = []
   const found = () => ({
@@ -61,7 +62,7 @@ export async function lastComplete(
   })
   for (const id of (await repository.list()).toReversed()) {
     const loaded = id === except ? null : await repository.load(id)
-    if (!loaded?.isComplete || !loaded.isOf(system)) continue
+    if (!loaded?.isComplete || !loaded.isOf(owner)) continue
     good.push(loaded)
     const { last, base } = found()
     if ((last && base) || good.length >= LOOKED_AT) break

@@ -114,13 +114,22 @@ function* canAllBeReadAlone(
 const MAX_TYPE = 500
 
 /** Returns whether an attachment's own URL works: CouchDB sends any content type as a header, unescaped. */
-const canBeReadAlone = (db: CouchDatabase, { id, rev }: Revision, { name, contentType }: AttachmentStub) =>
+export const canBeReadAlone = (
+  db: CouchDatabase,
+  { id, rev }: Revision,
+  { name, contentType }: AttachmentStub
+) =>
   fitsUrl({ path: [db.name, id, name], query: { rev } }) &&
   typeof contentType === 'string' &&
   contentType.length <= MAX_TYPE &&
   /^[\x20-\x7e]*$/.test(contentType)
 
-function readAlone(db: CouchDatabase, { id, rev }: Revision, stub: AttachmentStub) {
+/** Streams an attachment by its own URL, decompressed. @throws CouchError when it is not what its stub says */
+export function readAlone(
+  db: CouchDatabase,
+  { id, rev }: Revision,
+  stub: AttachmentStub
+): AsyncGenerator<Uint8Array> {
   return untilBegun(db.client, async function* () {
     // Asks for the bytes as stored: their digest can be checked, and the database need not decompress them.
     const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })

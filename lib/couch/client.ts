@@ -50,8 +50,8 @@ export class CouchClient {
 
   /** Returns a client on these connections that works as another does: its use, retries, signal and fence. */
   like(other: CouchClient): CouchClient {
-    const { connect, requestBytes } = this.settings
-    return new CouchClient({ ...other.settings, connect, requestBytes }, this.#shared, other.#use)
+    const { connect, requestBytes, server } = this.settings
+    return new CouchClient({ ...other.settings, connect, requestBytes, server }, this.#shared, other.#use)
   }
 
   /** Returns whether another client talks to the same server. */

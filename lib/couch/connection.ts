@@ -64,21 +64,21 @@ const isDispatcher = (agent: unknown): agent is Dispatcher =>
   typeof (agent as Dispatcher | undefined)?.request === 'function'
 
 /** Reads the connection of the host's nano anew. @throws HostValueError, or what its function throws */
-export function connectionTo(couch: Couch): Connection {
+export function connectionTo(couch: Couch, option = 'couch'): Connection {
   try {
-    return connectionOf(typeof couch === 'function' ? couch() : couch)
+    return connectionOf(typeof couch === 'function' ? couch() : couch, option)
   } catch (error) {
     // Node.js' own error holds the URL, with the password in it.
     if ((error as NodeJS.ErrnoException).code === 'ERR_INVALID_URL')
-      throw new HostValueError('couch', "what cannot be used: the database's URL is not a URL")
+      throw new HostValueError(option, "what cannot be used: the database's URL is not a URL")
     throw error
   }
 }
 
 /** Reads address, credentials, headers and dispatcher of nano's server scope. @throws HostValueError */
-export function connectionOf(couch: ServerScope): Connection {
+export function connectionOf(couch: ServerScope, option = 'couch'): Connection {
   const problem = problemOf(couch)
-  if (problem) throw new HostValueError('couch', problem === 'none' ? 'no nano server scope' : problem)
+  if (problem) throw new HostValueError(option, problem === 'none' ? 'no nano server scope' : problem)
   const config = couch.config as unknown as NanoConfig
   const url = new URL(config.url)
   const headers: Record<string, string> = {}

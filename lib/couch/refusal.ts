@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import { retryAfter } from '../waits/retry-after.js'
-import { CouchError, isNodeDown, isRequestTooLarge } from './errors.js'
+import { CouchError, isNodeDown, isRequestTooLarge, isUnavailable } from './errors.js'
 import { type CouchResponse, collect, isJson } from './response.js'
 
 /** A failure that CouchDB, or something before it, answers with. */
@@ -23,7 +23,9 @@ export async function refusal(
   sent: number | undefined
 ): Promise<CouchError> {
   const { status, headers } = response
-  const { error, reason, gateway } = refusalOf(response, await toldBy(response), sent)
+  const { json, brokenOff } = await toldBy(response)
+  if (brokenOff && !saysEnough(status)) return unfinished(what, status, brokenOff)
+  const { error, reason, gateway } = refusalOf(response, json, sent)
   const redirect = status < 400
   const isOfLength = status === 413 && (gateway || isRequestTooLarge({ status, error }))
   return new CouchError(what, {
@@ -41,16 +43,37 @@ export async function refusal(
   })
 }
 
-/** Returns the JSON of an answer; `undefined` where it is something else, or does not arrive. */
-async function toldBy({ headers, body }: CouchResponse): Promise<unknown> {
-  try {
-    if (isJson(headers)) return JSON.parse((await collect(body, MAX_TOLD)).toString())
-    for await (const _ of body) break
-  } catch {
-    // The status says enough.
-  }
-  return undefined
+/** What an answer tells. */
+interface Told {
+  /** `undefined` where it is no JSON. */
+  json?: unknown
+  /** Why it did not arrive to its end. */
+  brokenOff?: CouchError
 }
+
+/** Statuses that mean the same whatever the answer tells, and those after which a request is repeated anyway. */
+const saysEnough = (status: number): boolean =>
+  status < 400 || status >= 500 || [401, 408, 409, 413, 429].includes(status)
+
+/** Reads the JSON of an answer. */
+async function toldBy({ headers, body }: CouchResponse): Promise<Told> {
+  try {
+    if (isJson(headers)) return { json: JSON.parse((await collect(body, MAX_TOLD)).toString()) }
+    for await (const _ of body) break
+  } catch (error) {
+    if (isJson(headers) && isUnavailable(error)) return { brokenOff: error }
+  }
+  return {}
+}
+
+/** Makes the error for a refusal that broke off before it told whose it is: nothing is known of what was asked for. */
+const unfinished = (what: string, status: number, cause: CouchError): CouchError =>
+  new CouchError(what, {
+    error: cause.error,
+    reason: `the answer of status ${status} broke off: ${cause.reason}`,
+    retryable: true,
+    cause
+  })
 
 /** Returns the error for an answer that is not JSON, such as a gateway's page of any status. */
 export function notJson(what: string, answer: Answer): CouchError {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { CouchServer } from '../databases.js'
 import { CouchError } from './errors.js'
 import type { RequestSize } from './request-size.js'
 
@@ -30,6 +31,8 @@ export interface FailedAttempt {
 
 export interface RetrySettings {
   retry: RetryPolicy
+  /** Which server it is, where the backups have one of their own: errors tell it. */
+  server?: CouchServer
   signal?: AbortSignal
   /** Called before each wait for a further attempt. */
   onRetry?: (retry: FailedAttempt) => void
@@ -55,7 +58,8 @@ export class Retrier {
 
   /** Waits before the next attempt. @throws `error` when there is none */
   async failed(error: unknown): Promise<void> {
-    const { retry, signal, onRetry } = this.#settings
+    const { retry, signal, onRetry, server } = this.#settings
+    if (error instanceof CouchError && server) error.cameFrom(server)
     if (!(error instanceof CouchError) || !error.retryable || givenUp.has(error)) throw error
     if (++this.#failures >= retry.attempts) {
       // A caller that asks for one attempt counts by itself.

@@ -13,8 +13,6 @@ export interface LeaseHolder {
   operation: OperationKind
   id: string
   instance: string
-  /** The backups database of this instance. */
-  backups?: string
 }
 
 /** The content of one revision of the lease. */
@@ -108,14 +106,11 @@ export const freed = ({ claim, beat, newest }: LeaseState, over: string | undefi
 /** Returns whether a leaf says that somebody has, or wants, the lease. */
 export const isBusy = ({ deleted, operation }: LeaseLeaf): boolean => !deleted && operation !== undefined
 
-export function holderOf({ operation, id, instance, backups }: LeaseLeaf): LeaseHolder {
-  return {
-    operation: operation as OperationKind,
-    id: String(id),
-    instance: String(instance),
-    ...(backups === undefined ? undefined : { backups })
-  }
-}
+export const holderOf = ({ operation, id, instance }: LeaseLeaf): LeaseHolder => ({
+  operation: operation as OperationKind,
+  id: String(id),
+  instance: String(instance)
+})
 
 /** Reads the members of a leaf that have the right type: others may have been written by hand. */
 function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
@@ -128,7 +123,6 @@ function leafOf({ rev, deleted, doc }: Leaf): LeaseLeaf {
     operation: known ? (doc.operation as OperationKind) : undefined,
     id: text(doc.id),
     instance: text(doc.instance),
-    backups: text(doc.backups),
     // Earlier versions wrote no claim, and their beats are texts.
     claim: text(doc.claim) ?? `${text(doc.instance)}:${text(doc.id)}:${text(doc.beat)}`,
     beat: typeof doc.beat === 'number' ? doc.beat : 0,

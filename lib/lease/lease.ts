@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { nameOfServer } from '../databases.js'
 import { LeaseLostError } from '../errors.js'
 import { freed, isBusy, type LeaseDocument, type LeaseState, type Written } from './lease-document.js'
 
@@ -164,7 +165,7 @@ export class Lease {
     const { claim } = this.#state
     const ours = leaves.filter((leaf) => leaf.claim === claim && isBusy(leaf))
     if (leaves.some((leaf) => leaf.after === claim) || (ours.length === 0 && leaves.length > 0)) {
-      this.#lose(new LeaseLostError('another server instance has taken over'))
+      this.#lose(this.#lostBy('another server instance has taken over'))
       return false
     }
     const latest = ours.sort((a, b) => b.beat - a.beat)[0]
@@ -177,7 +178,12 @@ export class Lease {
   }
 
   #expired(): LeaseLostError {
-    return new LeaseLostError('the lease could not be renewed in time')
+    return this.#lostBy('the lease could not be renewed in time')
+  }
+
+  #lostBy(why: string): LeaseLostError {
+    const { server } = this.#document.db.client.settings
+    return new LeaseLostError(server ? `${nameOfServer(server)}: ${why}` : why)
   }
 
   #lose(error: LeaseLostError): void {

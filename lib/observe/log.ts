@@ -84,6 +84,15 @@ function lineOf(event: BackupEvent): Line {
       return verifyLine(event)
     case 'verify_failed':
       return ['error', 'verify failed', { ...verifyOf(event), ...endOf(event) }]
+    case 'copy_started':
+      return ['info', 'copy started', copyOf(event)]
+    case 'copy_finished': {
+      const { copied, reused, already } = event.outcome
+      const counts = { copied: copied.parts, copiedBytes: copied.bytes, reused: reused.parts, already }
+      return ['info', 'copy finished', { ...copyOf(event), ...endOf(event), ...counts }]
+    }
+    case 'copy_failed':
+      return ['error', 'copy failed', { ...copyOf(event), ...endOf(event) }]
     case 'retry': {
       const fields = { ...operationOf(event), attempt: event.attempt, waitMs: Math.round(event.waitMs) }
       return ['debug', `${event.operation}: a call to the database will be made again`, fields]
@@ -219,6 +228,12 @@ function rekeyLine(event: EventOf<'rekey_finished'>): Line {
   if (left.length === 0) return ['info', 'rekey finished', fields]
   return ['warn', 'rekey finished, and left something', { ...fields, leftBackups: left.slice(0, NAMED) }]
 }
+
+const copyOf = ({ id, backup_id, database }: { id: string; backup_id: string; database: string }) => ({
+  id,
+  backup_id,
+  database
+})
 
 const operationOf = ({ operation, id }: { operation: string; id: string }) => ({ operation, id })
 

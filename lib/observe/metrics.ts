@@ -12,7 +12,7 @@ import type { EventOf } from './event-stream.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
-const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune', 'rekey', 'verify'] as const
+const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune', 'rekey', 'verify', 'copy'] as const
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
 type EndEvent = EventOf<`${OperationKind}_${'finished' | 'failed'}`>
@@ -36,6 +36,7 @@ export class Metrics {
       case 'prune_started':
       case 'rekey_started':
       case 'verify_started':
+      case 'copy_started':
         this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
         break
       case 'backup_database_finished':
@@ -61,6 +62,10 @@ export class Metrics {
         this.foundVerified(event.report)
         this.#succeeded(event)
         break
+      case 'copy_finished':
+        this.#metrics.copiedBytes.inc({}, event.outcome.copied.bytes)
+        this.#succeeded(event)
+        break
       case 'restore_finished':
       case 'rekey_finished':
         this.#succeeded(event)
@@ -70,6 +75,7 @@ export class Metrics {
       case 'prune_failed':
       case 'rekey_failed':
       case 'verify_failed':
+      case 'copy_failed':
         this.#metrics.failures.inc({ operation: operationOf(event) }, 1)
         this.#ended(event, 'failure')
         break
@@ -129,6 +135,7 @@ export class Metrics {
     this.#metrics.pruned.inc({}, 0)
     this.#metrics.freedBytes.inc({}, 0)
     this.#metrics.rekeyedBytes.inc({}, 0)
+    this.#metrics.copiedBytes.inc({}, 0)
     for (const database of LOGICAL_DATABASES) this.#metrics.missing.inc({ database }, 0)
     this.#metrics.scheduleFailures.inc({}, 0)
     this.#metrics.verifyScheduleFailures.inc({}, 0)
@@ -171,6 +178,7 @@ function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
   if (event.type.startsWith('prune_')) return 'prune'
   if (event.type.startsWith('rekey_')) return 'rekey'
   if (event.type.startsWith('verify_')) return 'verify'
+  if (event.type.startsWith('copy_')) return 'copy'
   return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
 }
 
@@ -240,6 +248,7 @@ function metricsOf(options: MetricsOptions) {
       'Bytes of removed backups that the database gives back when it compacts.'
     ),
     rekeyedBytes: counter('db_backups_rekeyed_bytes_total', 'Stored bytes of chunks that were sealed anew.'),
+    copiedBytes: counter('db_backups_copied_bytes_total', 'Bytes that were stored in other repositories.'),
     retries: counter(
       'db_backups_retries_total',
       'Calls to the database that operations had to make again.',

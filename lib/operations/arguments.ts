@@ -1,7 +1,8 @@
 import { type ObjectOptions, type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import type { RestoreOptions } from '../../types/backups.js'
-import { byDatabase, LOGICAL_DATABASES } from '../databases.js'
+import type { CopyOptions, RestoreOptions } from '../../types/backups.js'
+import { checkCouch } from '../couch/connection.js'
+import { byDatabase, DATABASE_NAME, LOGICAL_DATABASES } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
 import { checkSelectors } from '../restore/scope.js'
 
@@ -82,6 +83,21 @@ export const Diff = Type.Object(
   },
   closed
 )
+export const Copy = Type.Object(
+  {
+    to: Type.Object(
+      {
+        // `checkCouch` checks it.
+        couch: Type.Unsafe<CopyOptions['to']['couch']>(Type.Unknown()),
+        database: Type.String({ pattern: DATABASE_NAME.source })
+      },
+      closed
+    ),
+    // `checkSignal` checks it.
+    signal: Type.Optional(Type.Unsafe<AbortSignal>(Type.Any()))
+  },
+  closed
+)
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
@@ -116,6 +132,18 @@ export function checkDiff(id: unknown, options: unknown): void {
   if (typeof id !== 'string') throw new InvalidParameterError('id must be a string')
   check(Diff, options)
   checkSignal(options as Static<typeof Diff>)
+}
+
+/** @throws InvalidParameterError that names the argument of `copy()` */
+export function checkCopy(options: unknown): void {
+  check(Copy, options)
+  const { to, signal } = options as Static<typeof Copy>
+  try {
+    checkCouch(to.couch)
+  } catch (error) {
+    throw new InvalidParameterError(`options/to/couch: ${(error as Error).message}`)
+  }
+  checkSignal({ signal })
 }
 
 function checkSignal({ signal }: { signal?: unknown }): void {

@@ -1,7 +1,6 @@
 import type { BackupSummary, StartOptions } from '../../types/backups.js'
 import { runBackup } from '../backup/backup-job.js'
 import { cutRequester } from '../bytes/cut-text.js'
-import { CouchError } from '../couch/errors.js'
 import { HostValueError } from '../errors.js'
 import { summaryOf } from '../format/content.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
@@ -9,7 +8,7 @@ import type { EventOf } from '../observe/event-stream.js'
 import { EXCLUDED_TYPES } from '../own-documents.js'
 import { MOST_AHEAD } from '../schedule/plan.js'
 import { hostWithin } from '../waits/host-code.js'
-import type { ActiveOperation } from './active-operations.js'
+import { type ActiveOperation, endClientIn } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
@@ -57,12 +56,11 @@ export class Backups implements OperationRecords {
   async describe(options: StartOptions, beforeRestore?: string): Promise<NewOperation<BackupSummary>> {
     const requester = cutRequester(options.requester)
     const versions = await this.#versions()
-    const { repository, system } = this.#databases
+    const { repository } = this.#databases
     if (repository.isSealing) await repository.requireKey()
     const { note, protect } = options
     const origin = {
       instance: this.#instance.name,
-      system: system.name,
       versions,
       requester,
       note,
@@ -72,7 +70,11 @@ export class Backups implements OperationRecords {
     return {
       kind: 'backup',
       idAfter: await repository.newIds(),
-      createRecord: ({ id, endClient }) => repository.on(endClient).running(id).begin(origin),
+      createRecord: async (operation) => {
+        const owner = await this.#databases.claimOwner(endClientIn(operation, 'sources'))
+        const running = repository.on(endClientIn(operation, 'repository')).running(operation.id)
+        return running.begin({ ...origin, owner })
+      },
       work: (operation) =>
         this.#backUp(operation, {
           full: options.full === true,
@@ -103,11 +105,12 @@ export class Backups implements OperationRecords {
    * @throws NotNeededError
    */
   async checkNeeded({ due, unlessYoungerThan }: Run, newest?: bigint): Promise<void> {
-    const { repository, system } = this.#databases
+    const { repository } = this.#databases
+    const owner = await this.#databases.owner()
     const possible = this.#instance.clock.now() + MOST_AHEAD
     let younger: string | undefined
     for await (const { id, beganAt, isBeforeRestore } of repository.goodSince(due - unlessYoungerThan, {
-      system: system.name,
+      owner,
       newest
     })) {
       // What was restored after it is in no backup.
@@ -135,55 +138,31 @@ export class Backups implements OperationRecords {
 
   /** Fails the backup of a restore that has failed, if it still counts as running. */
   async failBefore(restore: ActiveOperation, reason: string): Promise<void> {
-    const { carried, endClient, backups } = restore
-    const repository = this.#databases.repository.on(endClient, backups)
-    const id = repository.idOf(carried)
-    try {
-      const loaded = await repository.load(id)
-      if (loaded?.header.in_progress) await repository.running(id).fail(reason)
-    } catch (error) {
-      if (this.#isOwn(restore) || !isForbidden(error)) throw error
-    }
+    const repository = this.#databases.repository.on(endClientIn(restore, 'repository'))
+    const id = repository.idOf(restore.carried)
+    const loaded = await repository.load(id)
+    if (loaded?.header.in_progress) await repository.running(id).fail(reason)
   }
 
   /** Looks after what may come late of the backup of a restore that has failed. */
-  watchBefore(restore: ActiveOperation): void {
-    if (this.#isOwn(restore)) this.#leftovers.watch(this.#databases.repository.idOf(restore.carried), false)
+  watchBefore({ carried }: ActiveOperation): void {
+    this.#leftovers.watch(this.#databases.repository.idOf(carried), false)
   }
 
-  async ensureDatabases(): Promise<void> {
-    const { repository, system } = this.#databases
-    await this.#databases.requireSystem()
-    if (!repository.isIn(system)) await repository.ensure()
+  async isOver({ id }: LeaseHolder): Promise<boolean> {
+    const loaded = await this.#databases.repository.load(id)
+    return loaded !== null && !loaded.header.in_progress
   }
 
-  async isOver({ id, backups }: LeaseHolder): Promise<boolean> {
-    try {
-      const loaded = await this.#databases.repository.on(this.#instance.client, backups).load(id)
-      return loaded !== null && !loaded.header.in_progress
-    } catch (error) {
-      if (isForbidden(error)) return false
-      throw error
-    }
-  }
-
-  async recordFailure(operation: ActiveOperation, { reason, error }: Failure): Promise<void> {
-    const { id, backups, endClient, beganAt } = operation
+  async failBackup(operation: ActiveOperation, { reason, error }: Failure): Promise<void> {
+    const { id, beganAt } = operation
     const took = error === undefined ? undefined : performance.now() - beganAt
-    try {
-      await this.#databases.repository.on(endClient, backups).running(id).fail(reason, took)
-    } catch (cause) {
-      // The registration that owns the backup marks it when it starts.
-      if (this.#isOwn(operation) || !isForbidden(cause)) throw cause
-    }
+    const repository = this.#databases.repository.on(endClientIn(operation, 'repository'))
+    await repository.running(id).fail(reason, took)
   }
 
-  onFailed(operation: ActiveOperation): void {
-    if (this.#isOwn(operation)) this.#leftovers.watch(operation.id)
-  }
-
-  #isOwn({ backups }: ActiveOperation): boolean {
-    return backups === this.#databases.names.backups
+  onFailed({ id }: ActiveOperation): void {
+    this.#leftovers.watch(id)
   }
 
   async #backUp(
@@ -192,6 +171,7 @@ export class Backups implements OperationRecords {
   ): Promise<BackupSummary> {
     const backup = await runBackup({
       id,
+      owner: await this.#databases.owner(),
       sources: this.#databases.sourcesOn(workClient),
       repository: this.#databases.repository.on(workClient),
       // A restore may write over documents of types that the host has backups leave out.
@@ -214,6 +194,3 @@ export class Backups implements OperationRecords {
     return given ?? {}
   }
 }
-
-/** Another registration's backups may be in a database that this one must not read or write. */
-const isForbidden = (error: unknown): boolean => error instanceof CouchError && !error.retryable

@@ -1,6 +1,8 @@
 import type { Readable } from 'node:stream'
 import type {
   BackupSummary,
+  CopyOptions,
+  CopyOutcome,
   PruneOutcome,
   RekeyOutcome,
   RestoreOptions,
@@ -13,6 +15,7 @@ import type { OperationKind } from '../../types/events.js'
 import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { ActiveOperations } from './active-operations.js'
 import { Backups, type Run } from './backups.js'
+import { Copies } from './copies.js'
 import { Databases } from './databases.js'
 import { Diffs } from './diffs.js'
 import { Housekeeping } from './housekeeping.js'
@@ -40,6 +43,7 @@ export class DatabaseSet {
   readonly #prunes: Prunes
   readonly #rekeys: Rekeys
   readonly #verifies: Verifies
+  readonly #copies: Copies
   readonly #lifecycle: Lifecycle
 
   /** Makes the parts, each of which knows only earlier ones. */
@@ -56,7 +60,15 @@ export class DatabaseSet {
     const prune = new Prunes(databases)
     const rekey = new Rekeys(instance, databases)
     const verify = new Verifies(instance, databases)
-    const lifecycle = new Lifecycle(instance, active, { backup, restore, prune, rekey, verify })
+    const copy = new Copies(instance, databases)
+    const lifecycle = new Lifecycle(instance, active, databases, {
+      backup,
+      restore,
+      prune,
+      rekey,
+      verify,
+      copy
+    })
     this.stored = stored
     this.diffs = new Diffs(instance, databases)
     this.#active = active
@@ -66,17 +78,13 @@ export class DatabaseSet {
     this.#prunes = prune
     this.#rekeys = rekey
     this.#verifies = verify
+    this.#copies = copy
     this.#lifecycle = lifecycle
-    this.housekeeping = new Housekeeping(
-      instance,
-      lifecycle,
-      { outbox, leftovers, prunes: prune },
-      databases.repository
-    )
+    this.housekeeping = new Housekeeping(instance, lifecycle, { outbox, leftovers, prunes: prune }, databases)
   }
 
   get busy(): boolean {
-    return this.#active.any || this.#verifies.any
+    return this.#active.any || this.#verifies.any || this.#copies.any
   }
 
   /** @throws OperationInProgressError while an operation of this instance holds the lease and is not over */
@@ -105,7 +113,7 @@ export class DatabaseSet {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    await this.#lifecycle.refuseIfInProgress('restore')
+    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.placesOf(source, options))
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
   }
@@ -146,6 +154,15 @@ export class DatabaseSet {
     }
   }
 
+  checkCopyable(id: string): Promise<void> {
+    return this.#copies.check(id)
+  }
+
+  /** Copies a backup under the lease of the database that it is copied to. */
+  copy(id: string, options: CopyOptions): Promise<CopyOutcome> {
+    return this.#copies.run(id, options)
+  }
+
   refuse(): void {
     this.#active.closing = true
     this.housekeeping.stop()
@@ -155,6 +172,7 @@ export class DatabaseSet {
   stop(): void {
     this.#active.stop()
     this.#verifies.stop()
+    this.#copies.stop()
     this.#outbox.stop()
   }
 

@@ -1,24 +1,60 @@
+import { randomBytes } from 'node:crypto'
 import type { DatabaseNames, LogicalDatabase } from '../../types/databases.js'
 import type { CouchClient } from '../couch/client.js'
-import { CouchDatabase } from '../couch/database.js'
+import { CouchDatabase, type DatabaseSettings } from '../couch/database.js'
 import { byDatabase } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
+import type { Owner } from '../repository/owner.js'
 import { Repository } from '../repository/repository.js'
+import type { Place } from './active-operations.js'
 import type { Instance } from './instance.js'
+
+/**
+ * Keeps the id of the console beside the sources. No replication copies it: a copy of a console is another one, and must
+ * not prune the backups of the first.
+ */
+const CONSOLE_ID = '_local/db_backups_console'
 
 export class Databases {
   readonly names: Required<DatabaseNames>
+  /** Whether the backups are on another server than the sources. */
+  readonly #isElsewhere: boolean
+  /** The id of the console that the host gives. */
+  readonly #console: string | undefined
   /** Keeps the backups; for calls that somebody waits for. */
   readonly repository: Repository
   /** The source database with the lease; for calls that somebody waits for. */
   readonly system: CouchDatabase
 
-  /** @param backups talks to the server that keeps the backups, if that is another than the sources' */
-  constructor(names: Required<DatabaseNames>, { client, turns, clock, keyring }: Instance, backups = client) {
+  constructor(names: Required<DatabaseNames>, instance: Instance) {
+    const { client, backups, options, turns, clock, keyring } = instance
     this.names = names
+    this.#isElsewhere = backups !== client
+    this.#console = options.backups?.console
     const now = () => clock.now()
     this.repository = new Repository(new CouchDatabase(backups, names.backups), { turns, now, keyring })
     this.system = this.sourcesOn(client).system
+  }
+
+  /** Returns the console, by what tells its backups from those of others in the repository. */
+  async owner(): Promise<Owner> {
+    const { name } = this.system
+    if (!this.#isElsewhere) return { system: name }
+    return { system: name, console: this.#console ?? (await this.#idOn(this.system)) ?? null }
+  }
+
+  /** Gives the console an id, if it needs one and has none. Under the lease of the sources. */
+  async claimOwner(client: CouchClient): Promise<Owner> {
+    const owner = await this.owner()
+    if (owner.console !== null) return owner
+    const console = randomBytes(8).toString('hex')
+    await this.system.on(client).put({ _id: CONSOLE_ID, console })
+    return { ...owner, console }
+  }
+
+  async #idOn(system: CouchDatabase): Promise<string | undefined> {
+    const found = await system.get<{ console?: unknown }>(CONSOLE_ID)
+    return typeof found?.console === 'string' ? found.console : undefined
   }
 
   sourcesOn(client: CouchClient): Record<LogicalDatabase, CouchDatabase> {
@@ -30,8 +66,22 @@ export class Databases {
     return database.isSame(this.system) || this.repository.isIn(database)
   }
 
-  /** Checks the system database: a mistyped name must not become a new one. @throws MissingDatabaseError */
-  async requireSystem(): Promise<void> {
+  /**
+   * Checks or creates what an operation works on: by itself the sources and the repository. Without `settings`, the
+   * system database must exist. @throws MissingDatabaseError
+   */
+  async ensure(places?: readonly Place[], settings?: DatabaseSettings): Promise<void> {
+    if (!places || places.includes('sources')) await this.#ensureSystem(settings)
+    if (!places || places.includes('repository')) await this.#ensureRepository()
+  }
+
+  async #ensureRepository(): Promise<void> {
+    if (!this.repository.isIn(this.system)) await this.repository.ensure()
+  }
+
+  /** A mistyped name must not become a new database. */
+  async #ensureSystem(settings?: DatabaseSettings): Promise<void> {
+    if (settings) return this.system.ensure(settings)
     if (await this.system.find()) return
     throw new MissingDatabaseError(
       `database "${this.system.name}" does not exist: check option "databases.system", create it, or restore a backup of it`

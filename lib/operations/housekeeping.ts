@@ -1,5 +1,5 @@
 import { ClosingError, OperationInProgressError } from '../errors.js'
-import type { Repository } from '../repository/repository.js'
+import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
 import { type Lifecycle, unless } from './lifecycle.js'
@@ -26,14 +26,14 @@ export class Housekeeping {
     instance: Instance,
     lifecycle: Lifecycle,
     { outbox, leftovers, prunes }: { outbox: Outbox; leftovers: Leftovers; prunes: Prunes },
-    repository: Repository
+    databases: Databases
   ) {
     this.#instance = instance
     this.#lifecycle = lifecycle
     this.#outbox = outbox
     this.#leftovers = leftovers
     this.#prunes = prunes
-    this.#newest = new NewestBackup(repository)
+    this.#newest = new NewestBackup(databases)
   }
 
   start(): void {
@@ -87,7 +87,7 @@ export class Housekeeping {
     if (!this.#watchesNewest) await this.#leftovers.watchNewest()
     this.#watchesNewest = true
     for await (const { id, isLate } of this.#leftovers.late())
-      await this.#lifecycle.failAgain('backup', id, 'interrupted: it was not seen to its end', isLate)
+      await this.#lifecycle.failAgain(id, 'interrupted: it was not seen to its end', isLate)
   }
 
   /** Completes a removal of backups that was interrupted, unless something else runs now. */
@@ -105,24 +105,26 @@ export class Housekeeping {
   }
 }
 
-/** Finds out when the newest complete backup ended. Reads a header only once it has ended. */
+/** Finds out when the newest complete backup of the console ended. Reads a header only once it has ended. */
 class NewestBackup {
-  readonly #repository: Repository
+  readonly #databases: Databases
   /** The newest backup that is not in progress. */
   #settled: string | undefined
   #endedAt: number | undefined
 
-  constructor(repository: Repository) {
-    this.#repository = repository
+  constructor(databases: Databases) {
+    this.#databases = databases
   }
 
   /** @returns milliseconds since the epoch; `undefined` when there is none */
   async endedAt(): Promise<number | undefined> {
+    const { repository } = this.#databases
+    const owner = await this.#databases.owner()
     let settled: string | undefined
-    for (const id of (await this.#repository.list()).toReversed()) {
+    for (const id of (await repository.list()).toReversed()) {
       if (id === this.#settled) break
-      const loaded = await this.#repository.load(id)
-      if (!loaded || loaded.header.in_progress) continue
+      const loaded = await repository.load(id)
+      if (!loaded?.isOf(owner) || loaded.header.in_progress) continue
       settled ??= id
       if (loaded.header.error) continue
       this.#endedAt = loaded.endedAt

@@ -49,8 +49,10 @@ export class Instance {
   readonly name = randomBytes(8).toString('hex')
   /** Backups are dated, and scheduled, by it. */
   readonly clock: Clock
-  /** For calls that somebody waits for. */
+  /** Talks to the sources, for calls that somebody waits for. */
   readonly client: CouchClient
+  /** Talks to the server that keeps the backups: `client` itself where that is the same. */
+  readonly backups: CouchClient
   readonly jobs = new BackgroundJobs()
   readonly events: EventStream
   readonly metrics: Metrics | undefined
@@ -76,16 +78,28 @@ export class Instance {
   readonly #deadline = new LinkedAbort()
 
   constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock: Clock = systemClock) {
-    const { couch, limits, timeouts, retry, metrics, onEvent, encryption } = options
+    const { couch, backups, limits, timeouts, retry, metrics, onEvent, encryption } = options
     this.options = options
     this.clock = clock
-    this.client = new CouchClient({
-      connect: () => connectionTo(couch),
+    const settings = {
       retry: FOREGROUND,
       control: timeouts.control,
       idle: timeouts.idle,
       requestBytes: limits.requestBytes
+    }
+    const elsewhere = backups?.couch
+    this.client = new CouchClient({
+      ...settings,
+      connect: () => connectionTo(couch),
+      ...(elsewhere && { server: 'databases' as const })
     })
+    this.backups = elsewhere
+      ? new CouchClient({
+          ...settings,
+          connect: () => connectionTo(elsewhere, 'backups.couch'),
+          server: 'backups'
+        })
+      : this.client
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
     this.keyring = encryption && new Keyring(encryption, timeouts.key)
     this.room = new Room(options.spoolDirectory, limits.spoolBytes)
@@ -124,6 +138,6 @@ export class Instance {
   async close(): Promise<void> {
     this.#deadline.release()
     this.#deadline.abort(new ClosingError())
-    await this.client.close()
+    for (const client of new Set([this.client, this.backups])) await client.close()
   }
 }

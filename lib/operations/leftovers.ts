@@ -46,12 +46,12 @@ export class Leftovers {
 
   /** @returns `settled` when nothing can come any more, `quiet` when nothing has come */
   async #look(id: string, { failed }: Watched): Promise<'settled' | 'quiet' | 'late'> {
-    const { repository, system } = this.#databases
+    const { repository } = this.#databases
     const loaded = await repository.load(id)
     // Judge parts without a header only where the header was: a replication brings parts first.
     if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
     const { header, isLegacy } = loaded
-    if (isLegacy || !loaded.isOf(system.name)) return 'settled'
+    if (isLegacy || !loaded.isOf(await this.#databases.owner())) return 'settled'
     if (header.in_progress) return 'late'
     if (header.error === undefined) return 'settled'
     return (await repository.parts.has(id)) ? 'late' : 'quiet'

@@ -2,11 +2,21 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { BackupEvent, OperationKind } from '../../types/events.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { DatabaseSettings } from '../couch/database.js'
-import { ClosingError, LeaseLostError, OperationInProgressError, ReservedIdError } from '../errors.js'
-import type { FoundLease } from '../lease/earlier-versions.js'
+import { expected, isCouchError } from '../couch/errors.js'
+import { ClosingError, OperationInProgressError, ReservedIdError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
-import type { ActiveOperation, ActiveOperations, IdAfter } from './active-operations.js'
+import type {
+  ActiveOperation,
+  ActiveOperations,
+  Found,
+  Hold,
+  IdAfter,
+  Place,
+  Site
+} from './active-operations.js'
+import { holdOf } from './active-operations.js'
+import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
 /** How often, and milliseconds apart, to look whether an ended operation has given the lease back. */
@@ -25,13 +35,13 @@ export interface Failure {
 
 /** The records that operations of one kind leave: headers of backups, transactions of restores. */
 export interface OperationRecords {
-  /** Checks or creates the databases; without `system`, that one must exist. @throws MissingDatabaseError */
-  ensureDatabases(system?: DatabaseSettings): Promise<void>
   isOver(holder: LeaseHolder): Promise<boolean>
-  /** Records that an operation has failed, unless its record says that it has ended. */
-  recordFailure(operation: ActiveOperation, failure: Failure): Promise<void>
+  /** Records beside the sources, unless that is recorded, that an operation has failed. Under their lease. */
+  recordFailure?(operation: ActiveOperation, failure: Failure): Promise<void>
+  /** Fails the backup that an operation was making, unless it has ended. Under the repository's lease. */
+  failBackup?(operation: ActiveOperation, failure: Failure): Promise<void>
   /**
-   * Runs before the lease is given back. If it fails, the instance that takes the stale lease over runs it.
+   * Runs before the sources' lease is given back. If it fails, the instance that takes the stale lease over runs it.
    * @returns what is to be done afterwards, and is not waited for
    */
   beforeRelease?(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined>
@@ -46,6 +56,8 @@ type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 export interface NewOperation<Result> {
   kind: OperationKind
+  /** What it works on. Absent: the sources and the repository. */
+  places?: readonly Place[]
   /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
   /** Returns the id after the number that the lease hands on, and after `taken` ids of other documents. */
@@ -66,21 +78,26 @@ export interface NewOperation<Result> {
 export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
+  readonly #databases: Databases
   readonly #kinds: Kinds
 
   /** @param kinds all that this version knows */
-  constructor(instance: Instance, active: ActiveOperations, kinds: Kinds) {
+  constructor(instance: Instance, active: ActiveOperations, databases: Databases, kinds: Kinds) {
     this.#instance = instance
     this.#active = active
+    this.#databases = databases
     this.#kinds = kinds
   }
 
-  /** @throws OperationInProgressError, ClosingError */
-  async refuseIfInProgress(asked: OperationKind): Promise<void> {
+  /** Looks at the leases of `places`, or at all. @throws OperationInProgressError, ClosingError */
+  async refuseIfInProgress(asked: OperationKind, places?: readonly Place[]): Promise<void> {
     if (this.#active.closing) throw new ClosingError()
-    const found = await this.#active.inspect()
-    if (!found || found.staleIn === 0 || (await this.#isLeaving(found.holder))) return
-    throw new OperationInProgressError(asked, found.holder)
+    // One by one: an operation that has ended gives each lease back when its server takes it.
+    for (const site of this.#active.sitesOf(places)) {
+      const found = await this.#active.inspectAt(site)
+      if (found && found.staleIn > 0 && !(await this.#isLeaving(found)))
+        throw new OperationInProgressError(asked, found.holder)
+    }
   }
 
   /**
@@ -100,23 +117,33 @@ export class Lifecycle {
     }
   }
 
-  /** Ends the operation of a stale lease. @returns milliseconds until the lease found is stale */
-  async recover(): Promise<number | undefined> {
-    await this.#active.earlier.move()
-    const found = await this.#active.inspect()
+  /**
+   * Ends what stale leases of `places`, or of all, name there: one server that is down keeps nothing from the other.
+   * @returns milliseconds until a lease that was found is stale
+   */
+  async recover(places?: readonly Place[]): Promise<number | undefined> {
+    const sites = this.#active.sitesOf(places)
+    const ended = await Promise.allSettled(sites.map((site) => this.#recoverAt(site)))
+    const found = ended.map((one) => {
+      if (one.status === 'rejected') throw one.reason
+      return one.value ?? Number.POSITIVE_INFINITY
+    })
+    const staleIn = Math.min(...found)
+    return Number.isFinite(staleIn) ? staleIn : undefined
+  }
+
+  async #recoverAt(site: Site): Promise<number | undefined> {
+    await site.notices.move()
+    const found = await this.#active.inspectAt(site)
     if (!found || found.staleIn > 0 || this.#active.closing) return found?.staleIn
     await this.#takeOver(found)
     return undefined
   }
 
-  /** Records a failure again under the lease, if `isLate` then says so and no operation is running. */
-  async failAgain(
-    kind: OperationKind,
-    id: string,
-    reason: string,
-    isLate: () => Promise<boolean>
-  ): Promise<void> {
-    const taking = this.#take(kind, () => ({ id }))
+  /** Fails a backup again, under the repository's lease, if `isLate` then says so and no operation is running. */
+  async failAgain(id: string, reason: string, isLate: () => Promise<boolean>): Promise<void> {
+    const kind = 'backup'
+    const taking = this.#take(kind, () => ({ id }), { places: ['repository'] })
     const active = await taking.catch(unless(OperationInProgressError, ClosingError))
     if (!active) return
     let late = false
@@ -128,23 +155,23 @@ export class Lifecycle {
     if (late) await this.#endLeft(active, reason)
   }
 
-  async #takeOver(found: FoundLease): Promise<void> {
+  async #takeOver(found: Found): Promise<void> {
     const { operation: kind, id } = found.holder
-    const taking = this.#active.acquire(kind, () => ({ id }), found)
-    const active = await taking.catch(unless(LeaseHeldError, LeaseGoneError))
+    const active = await this.#active.takeOver(found).catch(unless(LeaseHeldError, LeaseGoneError))
     // Another instance ends it, or has done so.
     if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
     // Only a later version can end the record of its kind.
     if (!Object.hasOwn(this.#kinds, kind)) return this.#active.release(active)
-    await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`, found)
-    this.#kinds[kind].onFailed?.(active)
+    const ofRepository = holdOf(active, 'repository') !== undefined
+    await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`)
+    if (ofRepository) this.#kinds[kind].onFailed?.(active)
   }
 
   async #begin(operation: NewOperation<unknown>): Promise<ActiveOperation> {
-    const { kind, system } = operation
+    const { kind } = operation
     for (const taken: string[] = []; ; ) {
-      const active = await this.#take(kind, (carried) => operation.idAfter(carried, taken), system)
+      const active = await this.#take(kind, (carried) => operation.idAfter(carried, taken), operation)
       await this.#check(operation, active)
       if (await this.#createRecord(operation, active)) return active
       await this.#end(active)
@@ -152,14 +179,18 @@ export class Lifecycle {
     }
   }
 
-  /** Takes the lease, after ending what another instance has left. */
-  async #take(kind: OperationKind, idAfter: IdAfter, system?: DatabaseSettings): Promise<ActiveOperation> {
+  /** Takes the leases, after ending what another instance has left. */
+  async #take(
+    kind: OperationKind,
+    idAfter: IdAfter,
+    { places, system }: Pick<NewOperation<unknown>, 'places' | 'system'>
+  ): Promise<ActiveOperation> {
     if (this.#active.closing) throw new ClosingError()
-    await this.#kinds[kind].ensureDatabases(system)
-    await this.refuseIfInProgress(kind)
-    await this.recover()
+    await this.#databases.ensure(places, system)
+    await this.refuseIfInProgress(kind, places)
+    await this.recover(places)
     try {
-      return await this.#active.acquire(kind, idAfter)
+      return await this.#active.acquire(kind, idAfter, places)
     } catch (error) {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(kind, error.holder) : error
     }
@@ -185,7 +216,8 @@ export class Lifecycle {
   }
 
   async #see<Result>(operation: NewOperation<Result>, active: ActiveOperation): Promise<Result> {
-    active.endClient = active.endClient.with({ retry: this.#instance.options.retry })
+    const { retry } = this.#instance.options
+    for (const hold of active.holds) hold.client = hold.client.with({ retry })
     return this.#carryOut(operation, active, {
       end: () => this.#end(active),
       fail: (error) => this.#fail(active, error, true)
@@ -221,8 +253,7 @@ export class Lifecycle {
     const { kind } = inner
     const { id } = inner.idAfter(outer.carried, [])
     const active = { ...outer, kind, id, beganAt: performance.now() }
-    await this.#kinds[kind].ensureDatabases(inner.system)
-    if (!(await inner.createRecord(active))) throw new ReservedIdError(id, active.backups)
+    if (!(await inner.createRecord(active))) throw new ReservedIdError(id, this.#databases.repository.name)
     return this.#carryOut(inner, active, {
       end: async () => {},
       fail: (error) => this.#failInside(active, error)
@@ -231,70 +262,90 @@ export class Lifecycle {
 
   /** Records the failure of an inner operation. The outer one does, or who takes the lease over, if this fails. */
   async #failInside(active: ActiveOperation, error: unknown): Promise<void> {
-    const { kind, id } = active
-    try {
-      if (!(error instanceof LeaseLostError))
-        await this.#kinds[kind].recordFailure(active, { reason: reasonOf(error), error, recorded: true })
-    } catch (cause) {
-      this.#instance.events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
-    }
-    this.#kinds[kind].onFailed?.(active)
+    const failure = { reason: reasonOf(error), error, recorded: true }
+    for (const hold of active.holds.filter(isHeld))
+      await this.#record(active, hold, failure).catch((cause) => this.#notRecorded(active, cause))
+    this.#kinds[active.kind].onFailed?.(active)
   }
 
+  /** Records a failure wherever the operation holds the lease, at once: whoever takes over the others does so there. */
   async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {
-    const { kind, id } = active
-    try {
-      // The instance that has taken over the lease records the failure.
-      if (error instanceof LeaseLostError) this.#active.abandon(active)
-      else await this.#endFailed(active, { reason: reasonOf(error), error, recorded })
-    } catch (cause) {
-      const { events } = this.#instance
-      events.emit({ type: 'failure_not_recorded', operation: kind, id, error: cause as Error })
-    }
-    this.#kinds[kind].onFailed?.(active)
+    const failure = { reason: reasonOf(error), error, recorded }
+    const end = (hold: Hold) =>
+      this.#endFailed(active, hold, failure).catch((cause) => this.#notRecorded(active, cause))
+    await Promise.all(active.holds.map(end))
+    this.#kinds[active.kind].onFailed?.(active)
   }
 
-  async #endLeft(active: ActiveOperation, reason: string, found?: FoundLease): Promise<void> {
+  #notRecorded({ kind, id }: ActiveOperation, error: Error): void {
+    this.#instance.events.emit({ type: 'failure_not_recorded', operation: kind, id, error })
+  }
+
+  async #endLeft(active: ActiveOperation, reason: string): Promise<void> {
     const { kind, id } = active
     const startedAt = performance.now()
-    await this.#endFailed(active, { reason, recorded: false }, found)
+    for (const hold of active.holds) await this.#endFailed(active, hold, { reason, recorded: false })
     const durationMs = performance.now() - startedAt
     this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
   }
 
-  /** Records a failure and gives the lease back. If recording fails, the lease becomes stale. */
-  async #endFailed(active: ActiveOperation, failure: Failure, found?: FoundLease): Promise<void> {
+  /** Records a failure in the places of a lease, and gives that back. If recording fails, it becomes stale. */
+  async #endFailed(active: ActiveOperation, hold: Hold, failure: Failure): Promise<void> {
+    if (!isHeld(hold)) return this.#active.abandon(active, [hold])
     try {
-      await this.#kinds[active.kind].recordFailure(active, failure)
-      if (found) await this.#active.earlier.discard(found)
+      await this.#record(active, hold, failure)
     } catch (error) {
-      this.#active.abandon(active)
+      this.#active.abandon(active, [hold])
       throw error
     }
-    await this.#end(active)
+    await this.#giveBack(active, hold)
   }
 
-  /** Gives the lease back, when what has to be done before is done. */
+  async #record(active: ActiveOperation, { places }: Hold, failure: Failure): Promise<void> {
+    const records = this.#kinds[active.kind]
+    if (places.includes('sources')) await records.recordFailure?.(active, failure)
+    if (places.includes('repository')) await records.failBackup?.(active, failure)
+  }
+
+  /** Gives all leases back at once: a server that does not answer keeps only its own. */
   async #end(active: ActiveOperation): Promise<void> {
+    await Promise.all(active.holds.map((hold) => this.#giveBack(active, hold)))
+  }
+
+  /** Gives a lease back, when what has to be done before is done. */
+  async #giveBack(active: ActiveOperation, hold: Hold): Promise<void> {
     try {
-      const after = await this.#kinds[active.kind].beforeRelease?.(active)
-      await this.#active.release(active)
+      const after = hold.places.includes('sources')
+        ? await this.#kinds[active.kind].beforeRelease?.(active)
+        : undefined
+      await this.#active.release(active, [hold])
       if (after) this.#instance.jobs.add(after())
     } catch {
       // The instance that takes over the lease does what is left.
-      this.#active.abandon(active)
+      this.#active.abandon(active, [hold])
     }
   }
 
   /** Waits for an operation whose record says that it is over to give the lease back. */
-  async #isLeaving(holder: LeaseHolder): Promise<boolean> {
+  async #isLeaving({ holder, site }: Found): Promise<boolean> {
     const known = Object.hasOwn(this.#kinds, holder.operation) ? this.#kinds[holder.operation] : undefined
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
-      if (!(await known?.isOver(holder))) return false
-      const found = await this.#active.inspect()
+      // Where the record cannot be read, the lease tells enough.
+      if (!(await known?.isOver(holder).catch(expected(isCouchError, false)))) return false
+      const found = await this.#active.inspectAt(site)
       if (found?.holder.id !== holder.id || found.staleIn === 0) return true
       await sleep(LEAVE_WAIT)
     }
+    return false
+  }
+}
+
+/** Returns whether a lease is relied on. */
+function isHeld({ lease }: Hold): boolean {
+  try {
+    lease.check()
+    return true
+  } catch {
     return false
   }
 }

@@ -3,6 +3,8 @@ import type { FastifyBaseLogger } from 'fastify'
 import type {
   BackupContent,
   BackupSummary,
+  CopyOptions,
+  CopyOutcome,
   PruneOptions,
   PruneOutcome,
   RekeyOutcome,
@@ -20,6 +22,7 @@ import { boundedBody } from '../bytes/body.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/views.js'
 import { isUnavailable } from '../couch/errors.js'
+import { nameOfServer } from '../databases.js'
 import {
   AppendBusyError,
   DatabaseUnavailableError,
@@ -33,6 +36,7 @@ import type { Clock } from '../schedule/clock.js'
 import { HeldBytes } from '../spool/held-bytes.js'
 import {
   checkAttach,
+  checkCopy,
   checkDiff,
   checkPruneOptions,
   checkRestoreOptions,
@@ -188,6 +192,17 @@ export class Operations implements DbBackups {
     return foreground(() => set.verify(request))
   }
 
+  async copy(id: string, options: CopyOptions): Promise<CopyOutcome> {
+    checkCopy(options)
+    options.signal?.throwIfAborted()
+    const set = await this.#answer(async () => {
+      const set = this.#now()
+      await set.checkCopyable(id)
+      return set
+    })
+    return available(() => set.copy(id, options))
+  }
+
   #pruningBy(options: PruneOptions): PruneRequest {
     const schedule = this.#schedule
     const comingRuns = schedule && ((now: number, newest?: number) => schedule.comingRuns(now, newest))
@@ -295,11 +310,21 @@ const under = (origin: string) => (path: string) => `${origin}${path}`
 /** Makes a call that somebody waits for. @throws DatabaseUnavailableError for faults that may pass */
 async function foreground<T>(call: () => Promise<T>): Promise<T> {
   try {
-    return await call()
+    return await available(call)
   } catch (error) {
-    if (isUnavailable(error))
-      throw new DatabaseUnavailableError(`${error.error}, ${error.reason}`, { cause: error })
     if (error instanceof LeaseLostError) throw new DatabaseUnavailableError(error.message, { cause: error })
     throw error
+  }
+}
+
+/** Makes a call. @throws DatabaseUnavailableError when the database does not answer */
+async function available<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call()
+  } catch (error) {
+    if (!isUnavailable(error)) throw error
+    const { server, error: code, reason } = error
+    const told = `${code}, ${reason}`
+    throw new DatabaseUnavailableError(server ? `${nameOfServer(server)}: ${told}` : told, { cause: error })
   }
 }

@@ -11,6 +11,7 @@ import {
   UnknownLayoutError
 } from '../errors.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { Owner } from '../repository/owner.js'
 import type { Removal } from '../repository/removal.js'
 import type { Repository } from '../repository/repository.js'
 import { checkKeep } from '../retention/check-keep.js'
@@ -35,8 +36,8 @@ const COMPLETIONS = 10
 
 /** A backup that may be removed, unless it is of other databases. */
 interface Candidate extends KeepCandidate {
-  /** Real name of the system database of another console. */
-  system?: string
+  /** The other console that has made it, for people. */
+  origin?: string
 }
 
 /** What is to be removed. */
@@ -118,17 +119,10 @@ export class Prunes implements OperationRecords {
     return this.#due > 0 ? this.describe(COMPLETION) : undefined
   }
 
-  ensureDatabases(): Promise<void> {
-    return this.#databases.requireSystem()
-  }
-
   /** Nothing but the lease tells of a removal. */
   async isOver(): Promise<boolean> {
     return false
   }
-
-  /** Does nothing: marked headers tell the next removal what is left. */
-  async recordFailure(): Promise<void> {}
 
   onFailed({ id }: ActiveOperation): void {
     // What an instance that died has done is not known.
@@ -137,11 +131,11 @@ export class Prunes implements OperationRecords {
 
   /** @throws ClockAheadError, what `request.decide` throws, and what the preparation of a {@link Removal} does */
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
-    const { name: system } = this.#databases.system
+    const owner = await this.#databases.owner()
     const copies = await repository.settle()
     // Without a database there is nothing to be removed.
     if (copies && request.now !== undefined) await refuseIfAhead(request.now, repository)
-    const candidates = await candidatesIn(repository, this.#databases.names, !dryRun)
+    const candidates = await candidatesIn(repository, { names: this.#databases.names, owner }, !dryRun)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>
       decisions.filter((one) => one.keep === keep).map(({ id, reasons }) => ({ id, reasons }))
@@ -151,7 +145,7 @@ export class Prunes implements OperationRecords {
     const { orphans } = request
     const done: Removed = dryRun ? new Map(this.#untold) : this.#untold
     const onRemoved = (id: string, reasons: readonly string[]) => void done.set(id, reasons)
-    const removal = repository.removal({ ids, remaining, system, dryRun, orphans, onRemoved, copies })
+    const removal = repository.removal({ ids, remaining, owner, dryRun, orphans, onRemoved, copies })
     await removal.prepare()
     return { removal, candidates, kept, removed, done }
   }
@@ -263,18 +257,23 @@ function foresee(own: readonly Candidate[], rules: KeepOptions, comingRuns: Comi
 }
 
 const ownOf = (candidates: readonly Candidate[]): readonly Candidate[] =>
-  candidates.filter(({ system }) => system === undefined)
+  candidates.filter(({ origin }) => origin === undefined)
 
 /** Returns why a backup must not be removed, even if somebody names it. */
 function whyKept(named: Candidate, all: readonly Candidate[]): string | undefined {
-  const { system, state } = named
-  if (system !== undefined) return `it is of the console with the system database "${system}"`
+  const { origin, state } = named
+  if (origin !== undefined) return `it is of ${origin}`
   if (state === 'running') return 'it is still being made'
-  const good = all.filter((one) => one.state === 'good' && one.system === undefined)
+  const good = all.filter((one) => one.state === 'good' && one.origin === undefined)
   const isNewest =
     state === 'good' &&
     (good.every(({ at }) => at <= named.at) || good.every((other) => byId(other, named) <= 0))
   return isNewest ? 'it is the newest good backup' : undefined
+}
+
+interface Console {
+  names: DatabaseNames
+  owner: Owner
 }
 
 /**
@@ -283,28 +282,28 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
  */
 async function candidatesIn(
   repository: Repository,
-  names: DatabaseNames,
+  console: Console,
   underLease: boolean
 ): Promise<Candidate[]> {
   const candidates: Candidate[] = []
   await repository.each((backup) => {
     if (backup.isLater) throw new UnknownLayoutError(backup.id)
-    candidates.push(candidateOf(backup, names, underLease))
+    candidates.push(candidateOf(backup, console, underLease))
   })
   return candidates.sort((a, b) => a.at - b.at)
 }
 
-function candidateOf(backup: LoadedBackup, names: DatabaseNames, underLease: boolean): Candidate {
-  const { system } = names
+function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease: boolean): Candidate {
+  const isOwn = backup.isOf(owner)
   const { id, beganAt, endedAt, damagedSince, isLegacy, header } = backup
   return {
     id,
     at: beganAt,
-    state: stateOf(backup, names, underLease && backup.isOf(system)),
+    state: stateOf(backup, names, underLease && isOwn),
     endedAt: damagedSince ?? endedAt,
     protected: header.protected === true,
     legacy: isLegacy,
-    ...(!backup.isOf(system) && { system: backup.system })
+    ...(!isOwn && { origin: backup.origin })
   }
 }
 

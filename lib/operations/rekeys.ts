@@ -16,7 +16,7 @@ export class Rekeys implements OperationRecords {
 
   /** @throws InvalidParameterError without the option, KeyUnavailableError */
   async describe(): Promise<NewOperation<RekeyOutcome>> {
-    const { repository, system } = this.#databases
+    const { repository } = this.#databases
     const { events } = this.#instance
     const key = await repository.requireKey()
     const id = `rekey_${randomBytes(16).toString('hex')}`
@@ -32,7 +32,7 @@ export class Rekeys implements OperationRecords {
         let since = performance.now()
         const rekeyed = await repository
           .on(workClient)
-          .rekey(system.name, ({ id: backup, chunks, bytes }) => {
+          .rekey(await this.#databases.owner(), ({ id: backup, chunks, bytes }) => {
             const durationMs = performance.now() - since
             since = performance.now()
             events.emit({ type: 'rekey_backup_finished', id, backup, durationMs, chunks, bytes })
@@ -46,15 +46,8 @@ export class Rekeys implements OperationRecords {
     }
   }
 
-  ensureDatabases(): Promise<void> {
-    return this.#databases.requireSystem()
-  }
-
   /** Nothing but the lease tells of it. */
   async isOver(): Promise<boolean> {
     return false
   }
-
-  /** Does nothing: the next one goes on. */
-  async recordFailure(): Promise<void> {}
 }

@@ -23,7 +23,7 @@ import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
 import { hostWithin } from '../waits/host-code.js'
-import type { ActiveOperation } from './active-operations.js'
+import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Place } from './active-operations.js'
 import type { Backups } from './backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -80,8 +80,8 @@ export class Restores implements OperationRecords {
     const backup = 'id' in source ? await this.#storedBackup(source.id) : await this.#upload(source.body)
     const { clientWebhookUrl = given.clientWebhookUrl } = backup
     const options = { ...given, clientWebhookUrl }
-    const { dryRun = false, safety = this.#instance.options.safety } = options
-    const ids = safety && !dryRun ? await this.#databases.repository.newIds() : undefined
+    const { dryRun = false } = options
+    const ids = this.#makesBackup(options) ? await this.#databases.repository.newIds() : undefined
     /** The id that the lease reserves for the backup that is made first. */
     let before: string | undefined
     const backupId = backup.id === undefined ? undefined : { backup_id: backup.id }
@@ -89,6 +89,7 @@ export class Restores implements OperationRecords {
     const requester = cutRequester(options.requester)
     return {
       kind: 'restore',
+      places: this.placesOf(source, options),
       system: dryRun ? undefined : backup.system,
       idAfter: (carried) => {
         const reserved = ids?.(carried, [])
@@ -117,9 +118,14 @@ export class Restores implements OperationRecords {
     }
   }
 
-  async ensureDatabases(system?: DatabaseSettings): Promise<void> {
-    if (system) await this.#databases.system.ensure(system)
-    else await this.#databases.requireSystem()
+  /** Returns what a restore works on: an upload needs no repository, and does not depend on its server. */
+  placesOf(source: object, options: RestoreOptions): readonly Place[] | undefined {
+    return 'id' in source || this.#makesBackup(options) ? undefined : ['sources']
+  }
+
+  /** Returns whether a restore makes a backup before it writes. */
+  #makesBackup({ dryRun = false, safety = this.#instance.options.safety }: RestoreOptions): boolean {
+    return safety && !dryRun
   }
 
   isOver({ id }: LeaseHolder): Promise<boolean> {
@@ -127,13 +133,17 @@ export class Restores implements OperationRecords {
   }
 
   async recordFailure(operation: ActiveOperation, failure: Failure): Promise<void> {
-    const { id, lease } = operation
+    const { id } = operation
     const { reason, error, recorded } = failure
-    const beforeWrite = () => lease.check()
+    const beforeWrite = () => holdOf(operation, 'sources')?.lease.check()
     const advice = error === undefined ? '; run it again' : ''
     if (recorded) await this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
     else await this.#transactions.failIfThere(id, `${reason}${advice}`, beforeWrite)
-    await this.#backups.failBefore(operation, reason)
+  }
+
+  /** Fails the backup that was made first. */
+  failBackup(operation: ActiveOperation, { reason }: Failure): Promise<void> {
+    return this.#backups.failBefore(operation, reason)
   }
 
   onFailed(operation: ActiveOperation): void {
@@ -141,9 +151,10 @@ export class Restores implements OperationRecords {
   }
 
   /** Has the client told that wants to be. Every instance knows once that is noted. */
-  async beforeRelease({ id, endClient }: ActiveOperation): Promise<(() => Promise<void>) | undefined> {
+  async beforeRelease(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined> {
+    const { id } = operation
     if (!(await this.#outbox.isDue(id))) return undefined
-    await this.#outbox.add([id], endClient)
+    await this.#outbox.add([id], endClientIn(operation, 'sources'))
     return () => this.#outbox.send(id)
   }
 
@@ -221,12 +232,13 @@ export class Restores implements OperationRecords {
   }
 
   async #restore(
-    { id: txId, lease, abort, workClient }: ActiveOperation,
+    operation: ActiveOperation,
     backup: Restorable,
     { exact = false, skip = {}, only, exclude = {}, onChange }: RestoreOptions,
     about: { tx_id: string; dryRun: boolean },
     backUpFirst: RestoreJobOptions['backUpFirst']
   ): Promise<RestoreOutcome> {
+    const { id: txId, abort, workClient } = operation
     const { dryRun } = about
     const { rebuildWhitelist, timeouts, settingsDocuments } = this.#instance.options
     const outcome = await runRestore({
@@ -242,7 +254,7 @@ export class Restores implements OperationRecords {
       dryRun,
       exact,
       tell: async (update) => {
-        lease.check()
+        checkLeases(operation)
         await this.#transactions.update(txId, update)
       },
       onChange: onChange && ((change) => hostWithin(timeouts.idle, 'onChange', () => onChange(change))),
@@ -255,7 +267,7 @@ export class Restores implements OperationRecords {
       txId,
       { status: 'success', on_step: TOTAL_STEPS, ...toldAtEnd(outcome) },
       dryRun ? 'the comparison is done; nothing was written' : 'the restore is done',
-      () => lease.check()
+      () => checkLeases(operation)
     )
     return outcome
   }

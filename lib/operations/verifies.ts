@@ -20,7 +20,7 @@ import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
 import { Verification } from '../verify/verification.js'
 import { LinkedAbort, onAbort } from '../waits/linked-abort.js'
-import type { ActiveOperation } from './active-operations.js'
+import { type ActiveOperation, endClientIn } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { NewOperation, OperationRecords } from './lifecycle.js'
@@ -128,12 +128,13 @@ export class Verifies implements OperationRecords {
 
   /** Finds the newest backup, unless one was verified since a run was due. */
   async #toVerify(due: number): Promise<LoadedBackup> {
-    const { repository, system } = this.#databases
+    const { repository } = this.#databases
+    const owner = await this.#databases.owner()
     let newest: LoadedBackup | undefined
     let looked = 0
     for (const id of (await repository.list()).toReversed()) {
       const loaded = await repository.load(id)
-      if (!loaded?.isComplete || loaded.isLegacy || loaded.isLater || !loaded.isOf(system.name)) continue
+      if (!loaded?.isComplete || loaded.isLegacy || loaded.isLater || !loaded.isOf(owner)) continue
       newest ??= loaded
       const { verified } = loaded
       if (verified && verified.at >= due) throw new AlreadyVerifiedError(id, verified)
@@ -269,21 +270,15 @@ export class Verifies implements OperationRecords {
     for (const abort of this.#running) abort.abort(new ClosingError())
   }
 
-  ensureDatabases(): Promise<void> {
-    return this.#databases.requireSystem()
-  }
-
   /** Nothing but the lease tells of a verification. */
   async isOver(): Promise<boolean> {
     return false
   }
 
-  /** Does nothing: a verification that did not end has changed nothing. */
-  async recordFailure(): Promise<void> {}
-
   /** Deletes scratch databases, whoever made them: nothing is given back as long as they are there. */
-  async beforeRelease({ id, endClient }: ActiveOperation): Promise<undefined> {
-    if (id.startsWith(RESTORES)) await new Scratch(endClient, id).drop()
+  async beforeRelease(operation: ActiveOperation): Promise<undefined> {
+    const { id } = operation
+    if (id.startsWith(RESTORES)) await new Scratch(endClientIn(operation, 'sources'), id).drop()
   }
 }
 

@@ -3,7 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
 import { NotSealedError, type Place, type SealingKey } from '../seal/sealing-key.js'
-import { type ChunkSealing, NOT_SEALED, openLarge, placeOf, sealedAttachment } from './chunk-seal.js'
+import { attachmentOf, type ChunkSealing, NOT_SEALED, openLarge, placeOf } from './chunk-seal.js'
 import { type Codec, NotDecodableError, newHash, sha256Of } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
@@ -112,9 +112,22 @@ export class ChunkReader {
     return key
   }
 
-  #attachmentOf({ sealed }: ChunkEntry): string {
-    const { name } = this.#codec.attachment
-    return sealed === undefined ? name : sealedAttachment(name).name
+  #attachmentOf(entry: ChunkEntry): string {
+    return attachmentOf(this.#codec.attachment, entry).name
+  }
+
+  /** Returns a chunk's bytes as they are stored, in new memory. Needs no keys. */
+  storedBytes(entry: ChunkEntry): Promise<Buffer> {
+    return againIfDamaged(async () => {
+      const stored = await this.#fetch(entry, Buffer.allocUnsafeSlow(entry.stored))
+      if (stored === null || sha256Of(stored) !== entry.sha256) throw otherDigest(entry)
+      return stored
+    })
+  }
+
+  /** Streams a chunk's bytes as they are stored. Their digest is checked only at the end. Needs no keys. */
+  stored(entry: ChunkEntry): AsyncIterable<Buffer> {
+    return this.#checked(entry)
   }
 
   /** Streams a chunk's stored bytes, and checks their digest as they end. */

@@ -27,6 +27,10 @@ export const sealedAttachment = (name: string): Codec['attachment'] => ({
   contentType: 'application/octet-stream'
 })
 
+/** Returns how the attachment of a chunk is named that its entry tells to be sealed, or not. */
+export const attachmentOf = (attachment: Codec['attachment'], { sealed }: ChunkEntry): Codec['attachment'] =>
+  sealed === undefined ? attachment : sealedAttachment(attachment.name)
+
 /** Seals what a chunk of this id is to hold. */
 export const sealedBody = ({ open, length }: ChunkBody, key: SealingKey, place: Place): ChunkBody => ({
   open: () => key.seal(open(), place),

@@ -57,6 +57,17 @@ export function sealHeader(header: HeaderDocument, { id, key, keys }: SealedHead
   return sealed
 }
 
+/** Returns a header that lists its parts elsewhere than when it was sealed, its MAC made anew. @param key of the header */
+export function resealHeader<Header extends HeaderDocument & { _id: string }>(
+  header: Header,
+  key: SealingKey
+): Header {
+  const { storage } = header
+  const { mac: _mac, ...seal } = storage.seal as HeaderSeal
+  const sealed = { ...header, storage: { ...storage, seal } }
+  return { ...sealed, storage: { ...storage, seal: { ...seal, mac: key.mac(coveredBy(sealed)) } } }
+}
+
 /** Returns dbs without the texts that hold ids of documents. */
 export const withoutTexts = (dbs: Summaries): Summaries =>
   Object.fromEntries(

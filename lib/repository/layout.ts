@@ -171,8 +171,10 @@ export interface HeaderDocument {
     layout: number
     /** The server instance that writes this backup. */
     instance: string
-    /** Real name of the system database, where the lease is. Absent in headers of earlier versions. */
+    /** Real name of the system database. Absent in headers of earlier versions. */
     system?: string
+    /** The console that makes it. Absent where its databases lie on the server that keeps the backups. */
+    console?: string
     /** The transaction of the restore before which it was made, to take that back. */
     before_restore?: string
     databases: Partial<Record<LogicalDatabase, StoredDatabase>>

@@ -13,6 +13,7 @@ import { type OpenedHeader, openHeader } from './header-seal.js'
 import { kindOfStorage } from './header-storage.js'
 import { beganAt } from './ids.js'
 import { contentDigest, PLAIN_LAYOUT, SEALED_LAYOUT, type Store, type StoredHeader } from './layout.js'
+import { isOwnedBy, nameOfOrigin, type Owner } from './owner.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** What a header tells its readers. Those of backups that athena made may hold anything. */
@@ -118,15 +119,14 @@ export class LoadedBackup {
       throw new DamagedBackupError('header', this.id, 'is damaged: its storage is not as it was written')
   }
 
-  /** Returns whether it is of the sources with this system database: only their lease tells if it runs. */
-  isOf(system: string): boolean {
-    return [undefined, system].includes(this.system)
+  /** Returns whether a console has made it. Earlier versions and athena did not tell. */
+  isOf(owner: Owner): boolean {
+    return isOwnedBy(this.#head.storage ?? {}, owner)
   }
 
-  /** Real name of the system database of its sources; earlier versions and athena did not tell. */
-  get system(): string | undefined {
-    const { system } = (this.#head.storage ?? {}) as { system?: unknown }
-    return typeof system === 'string' ? system : undefined
+  /** The console that has made it, for people. */
+  get origin(): string {
+    return nameOfOrigin(this.#head.storage ?? {})
   }
 
   /** Whether it was made to take a restore back: it may lack databases that were lost, and are being restored. */

@@ -73,8 +73,12 @@ function* groupsByBytes(
   return groups
 }
 
-/** @returns the first number, from `from` on, whose id was free */
-async function putManifest(db: CouchDatabase, manifest: ManifestDocument, from: number): Promise<number> {
+/** Stores a manifest. @returns the first number, from `from` on, whose id was free or that holds the same */
+export async function putManifest(
+  db: CouchDatabase,
+  manifest: ManifestDocument,
+  from: number
+): Promise<number> {
   for (let index = from; ; index++) {
     const id = partId('manifest', manifest.backup_id, manifest.database, index)
     try {

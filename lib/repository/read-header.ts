@@ -17,9 +17,15 @@ const MAX_HEAD = 16 * 1024 * 1024
 
 /** Reads a header, in bounded memory also where the documents are inside. `null`: there is none. */
 export async function readHeader(db: CouchDatabase, id: string): Promise<Head | null> {
+  const head = await readInPlace(db, id)
+  return head?.type === BACKUP_TYPE ? head : null
+}
+
+/** Reads whatever document has the id of a header, as {@link readHeader} does. `null`: there is none. */
+export async function readInPlace(db: CouchDatabase, id: string): Promise<Head | null> {
   try {
     const head = await db.readStream(id, readHead, { att_encoding_info: true })
-    if (head._id !== id || typeof head._rev !== 'string' || head.type !== BACKUP_TYPE) return null
+    if (head._id !== id || typeof head._rev !== 'string') return null
     return { ...head, dbs: head.dbs ?? {} } as Head
   } catch (error) {
     if (isMissing(error)) return null

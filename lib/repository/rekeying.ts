@@ -20,6 +20,7 @@ import { PART_RANGES, partRanges, stampIn } from './ids.js'
 import { type ChunkEntry, type HeaderDocument, nameOf, type Store, type StoredDatabase } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
 import { entryGroups, moveToManifests, readEntries } from './manifests.js'
+import type { Owner } from './owner.js'
 import { deleteParts, groupsOf, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { atATime, headerRevisions, isOfHeader, References } from './references.js'
@@ -65,8 +66,8 @@ interface ChunkTransfer {
 
 interface RekeyingOptions {
   key: SealingKey
-  /** Real name of the system database: backups of others are theirs to seal. */
-  system: string
+  /** Backups of others are theirs to seal. */
+  owner: Owner
   onBackup(backup: RekeyedBackup): void
 }
 
@@ -119,7 +120,7 @@ export class Rekeying {
   /** Reads a header of this console, if there is one. */
   async #find(id: string): Promise<Head | null> {
     const head = await readHeader(this.#store.db, id)
-    return head && new LoadedBackup(this.#store, head).isOf(this.#options.system) ? head : null
+    return head && new LoadedBackup(this.#store, head).isOf(this.#options.owner) ? head : null
   }
 
   /** Returns whether a header says that all is sealed with the key. */

@@ -5,6 +5,7 @@ import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
 import { PART_RANGES } from './ids.js'
 import { type HeaderDocument, LAYOUT, type Store } from './layout.js'
 import type { Head } from './loaded-backup.js'
+import { isOwnedBy, type Owner } from './owner.js'
 import { deleteParts, groupsOf, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { atATime, headerRevisions, References } from './references.js'
@@ -36,8 +37,8 @@ export interface RemovalOptions {
   ids: ReadonlyMap<string, readonly string[]>
   /** All others. */
   remaining: ReadonlySet<string>
-  /** Real name of the system database: others may keep backups here as well, under a lease of their own. */
-  system: string
+  /** Others may keep backups here as well. */
+  owner: Owner
   /** Count, and write nothing. */
   dryRun: boolean
   /** Delete orphans as well. */
@@ -54,7 +55,7 @@ export interface RemovalOptions {
 /** The header that stays of a removed backup while other backups may have chunks that it made. */
 interface RemovedHeader {
   type: typeof REMOVED_TYPE
-  storage: Pick<HeaderDocument['storage'], 'layout' | 'system'>
+  storage: Pick<HeaderDocument['storage'], 'layout' | 'system' | 'console'>
   /** Why it was removed, until a removal that came to its end has told. */
   reasons?: readonly string[]
 }
@@ -169,7 +170,8 @@ export class Removal {
       await this.#deleteVersions(_id)
       return this.#tell(_id)
     }
-    const marked = { layout: LAYOUT, system: this.#options.system }
+    const { system, console } = this.#options.owner
+    const marked = { layout: LAYOUT, system, ...(console && { console }) }
     await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked, reasons })
   }
 
@@ -218,7 +220,7 @@ export class Removal {
     if (type === BACKUP_TYPE) return 'backup'
     if (type !== REMOVED_TYPE) return 'none'
     const marked = await this.#db.get<RemovedHeader>(maker)
-    if (marked?.storage?.system !== this.#options.system) return 'of another console'
+    if (!marked || !isOwnedBy(marked.storage ?? {}, this.#options.owner)) return 'of another console'
     if (Array.isArray(marked.reasons)) this.#untold.set(maker, marked.reasons.map(String))
     return 'removed'
   }

@@ -1,6 +1,6 @@
 import type { CouchClient } from '../couch/client.js'
 import type { CopiesWatch } from '../couch/copies.js'
-import { CouchDatabase, type Revision } from '../couch/database.js'
+import type { CouchDatabase, Revision } from '../couch/database.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
@@ -13,12 +13,14 @@ import { DamageRecords, type Verdict } from './damage.js'
 import { beganAt, idOf, newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
+import type { Owner } from './owner.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
 import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
 import { type Rekeyed, type RekeyedBackup, Rekeying } from './rekeying.js'
 import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
+import { checkCopyable, Transfer, type Transferred } from './transfer.js'
 
 const MAX_BACKUP_ID = 64
 /** Ids that are tried, since documents of the console may have them; each is twice as far off. */
@@ -75,10 +77,9 @@ export class Repository {
     return this.#db.name
   }
 
-  /** Returns the repository `name` on its own connections, with the client's retries, signal and fence. */
-  on(client: CouchClient, name = this.name): Repository {
-    const headers = name === this.name ? this.#headers : undefined
-    return new Repository(new CouchDatabase(this.#db.client.like(client), name), this.#store, headers)
+  /** Returns the repository on its own connections, with the client's retries, signal and fence. */
+  on(client: CouchClient): Repository {
+    return new Repository(this.#db.like(client), this.#store, this.#headers)
   }
 
   /** Returns whether a database is the one that keeps the backups. */
@@ -86,8 +87,8 @@ export class Repository {
     return this.#db.isSame(database)
   }
 
-  /** Finds the lease where earlier versions kept it: beside the backups. */
-  formerLease(client: CouchClient): LeaseDocument {
+  /** Returns the lease beside the backups. */
+  lease(client: CouchClient): LeaseDocument {
     return new LeaseDocument(this.#db.like(client))
   }
 
@@ -201,6 +202,19 @@ export class Repository {
     })
   }
 
+  /** Reads a named backup that can be copied. @throws what `find` does, and {@link checkCopyable} */
+  async checkCopyable(id: string): Promise<void> {
+    checkCopyable(await this.find(id))
+  }
+
+  /**
+   * Copies a backup to another database. To be run under the lease there. @throws what {@link Transfer} throws
+   * @param system real name of the system database of this console
+   */
+  copy(id: string, to: CouchDatabase, system: string): Promise<Transferred> {
+    return new Transfer(this.#store, { ...this.#store, db: to, turns: new Turns() }, { system }).run(id)
+  }
+
   /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
   settle(): Promise<CopiesWatch | undefined> {
     return requireSettled(this.#db)
@@ -222,22 +236,22 @@ export class Repository {
   }
 
   /** Seals all backups of the console with the current key. @throws KeyUnavailableError, CouchError */
-  async rekey(system: string, onBackup: (backup: RekeyedBackup) => void): Promise<Rekeyed> {
+  async rekey(owner: Owner, onBackup: (backup: RekeyedBackup) => void): Promise<Rekeyed> {
     const key = await this.#currentKey()
-    return new Rekeying(this.#store, { key, system, onBackup }).run()
+    return new Rekeying(this.#store, { key, owner, onBackup }).run()
   }
 
   /**
    * Finds the good backups that began at or after `since` (milliseconds since the epoch), newest id first.
-   * @param of.system real name of their system database @param of.newest number of the newest backup, in case the list lags
+   * @param of.owner the console that has made them @param of.newest number of the newest backup, in case the list lags
    */
-  async *goodSince(since: number, of: { system: string; newest?: bigint }): AsyncGenerator<LoadedBackup> {
+  async *goodSince(since: number, of: { owner: Owner; newest?: bigint }): AsyncGenerator<LoadedBackup> {
     const ids = new Set(await this.list())
     if (of.newest) ids.add(idOf(of.newest))
     for (const id of [...ids].reverse()) {
       if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
-      if (loaded?.isGood && loaded.isOf(of.system) && loaded.beganAt >= since) yield loaded
+      if (loaded?.isGood && loaded.isOf(of.owner) && loaded.beganAt >= since) yield loaded
     }
   }
 

@@ -8,6 +8,7 @@ import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js
 import { sealHeader, withoutTexts } from './header-seal.js'
 import { contentDigest, type HeaderDocument, PLAIN_LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
+import type { Owner } from './owner.js'
 import { Parts } from './parts.js'
 
 /** Version of what the API sends as a backup. */
@@ -17,8 +18,7 @@ const BACKUP_VERSION = '1.0.0'
 interface BackupOrigin {
   /** The server instance that makes it. */
   instance: string
-  /** Real name of the system database. */
-  system: string
+  owner: Owner
   versions: Record<string, unknown>
   requester?: Requester
   note?: string
@@ -56,7 +56,7 @@ export class RunningBackup {
 
   /** @returns whether the id was free @throws KeyUnavailableError, CouchError */
   async begin(origin: BackupOrigin): Promise<boolean> {
-    const { instance, system, versions, requester, note, protect, beforeRestore } = origin
+    const { instance, owner, versions, requester, note, protect, beforeRestore } = origin
     await this.ready()
     const { db, now } = this.#store
     const header: HeaderDocument = {
@@ -73,7 +73,8 @@ export class RunningBackup {
       storage: {
         layout: PLAIN_LAYOUT,
         instance,
-        system,
+        system: owner.system,
+        ...(owner.console && { console: owner.console }),
         ...(beforeRestore !== undefined && { before_restore: beforeRestore }),
         databases: {}
       }

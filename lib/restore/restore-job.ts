@@ -4,7 +4,7 @@ import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { LOGICAL_DATABASES } from '../databases.js'
-import { IncompleteRestoreError } from '../errors.js'
+import { IncompleteRestoreError, LeaseLostError } from '../errors.js'
 import { unreadableIds } from '../format/about-database.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
@@ -49,12 +49,16 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     return outcome
   } catch (error) {
     // The error carries what was done before.
-    if (!(error instanceof CouchError) || Object.keys(outcome.databases).length === 0) throw error
+    if (!isOfDatabase(error) || Object.keys(outcome.databases).length === 0) throw error
     throw new IncompleteRestoreError(error.message, outcome, error)
   } finally {
     await report.stop()
   }
 }
+
+/** Returns whether a server, rather than this process, ended a restore. */
+const isOfDatabase = (error: unknown): error is Error =>
+  error instanceof CouchError || error instanceof LeaseLostError
 
 async function restoreDatabases(options: RestoreJobOptions, report: RestoreReport): Promise<void> {
   await report.nextStep('checking the backup')

@@ -6,6 +6,7 @@ import * as prometheus from 'prom-client'
 import dbBackups, {
   type BackupEvent,
   type BackupSummary,
+  type CopyOutcome,
   createCouchWebhookStore,
   createMemoryWebhookStore,
   type DatabaseRestoreCounts,
@@ -200,11 +201,20 @@ export function narrowing(event: BackupEvent): void {
     case 'verify_finished':
       expectType<boolean>().of(event.report.good)
       break
+    case 'copy_started':
+      expectType<string>().of(event.backup_id)
+      break
+    case 'copy_finished':
+      expectType<CopyOutcome>().of(event.outcome)
+      break
+    case 'copy_failed':
+      expectType<Error>().of(event.error)
+      break
     case 'retry':
     case 'failure_not_recorded':
     case 'lease_taken_over':
     case 'recovered':
-      expectType<'backup' | 'restore' | 'prune' | 'rekey' | 'verify'>().of(event.operation)
+      expectType<'backup' | 'restore' | 'prune' | 'rekey' | 'verify' | 'copy'>().of(event.operation)
       break
     case 'check_failed':
       expectType<Error>().of(event.error)
@@ -275,6 +285,10 @@ export async function decorator(body: Readable): Promise<void> {
   })
   expectType<PruneOutcome>().of(pruned)
   expectType<RekeyOutcome>().of(await operations.rekey())
+  const to = { couch: nano('http://elsewhere'), database: 'backups' }
+  expectType<CopyOutcome>().of(await operations.copy(id, { to, signal: new AbortController().signal }))
+  // @ts-expect-error a copy goes to a database
+  await operations.copy(id, { to: { couch: to.couch } })
   expectType<string[]>().of(pruned.kept.flatMap(({ reasons }) => reasons))
   const report = await operations.verify(id, { depth: 'restore', signal: new AbortController().signal })
   expectType<VerifyReport>().of(report)
@@ -288,7 +302,7 @@ export async function decorator(body: Readable): Promise<void> {
 
 export function errors(error: unknown): 400 | undefined {
   if (!(error instanceof OperationInProgressError)) return
-  expectType<'backup' | 'restore' | 'prune' | 'rekey' | 'verify'>().of(error.operation)
+  expectType<'backup' | 'restore' | 'prune' | 'rekey' | 'verify' | 'copy'>().of(error.operation)
   expectType<string>().of(error.id)
   return error.statusCode
 }

@@ -4,6 +4,7 @@ import type { RegisterOptions } from 'fastify'
 import type {
   BackupSummary,
   ClientWebhookOptions,
+  CopyOptions,
   DatabaseNames,
   DbBackupsOptions,
   KeepRules,
@@ -14,7 +15,7 @@ import type {
   VerifyOptions,
   WebhookNotice
 } from '../../lib/index.js'
-import type { Prune, Restore, Start, Verify } from '../../lib/operations/arguments.js'
+import type { Copy, Prune, Restore, Start, Verify } from '../../lib/operations/arguments.js'
 import type { Names, Options } from '../../lib/options.js'
 import type { Rules } from '../../lib/retention/check-keep.js'
 import type { Backup } from '../../lib/schemas/backup.js'
@@ -87,6 +88,8 @@ export const sameArguments: {
   restoreMembers: Same<keyof Static<typeof Restore>, keyof RestoreOptions>
   prune: Same<Omit<Static<typeof Prune>, 'keep'>, Omit<PruneOptions, 'keep'>>
   pruneMembers: Same<keyof Static<typeof Prune>, keyof PruneOptions>
+  copyMembers: Same<keyof Static<typeof Copy>, keyof CopyOptions>
+  copyTo: Same<keyof Static<typeof Copy>['to'], keyof CopyOptions['to']>
   verify: Same<Omit<Static<typeof Verify>, 'signal'>, Omit<VerifyOptions, 'signal'>>
   verifyMembers: Same<keyof Static<typeof Verify>, keyof VerifyOptions>
 } = {
@@ -96,6 +99,8 @@ export const sameArguments: {
   restoreMembers: true,
   prune: true,
   pruneMembers: true,
+  copyMembers: true,
+  copyTo: true,
   verify: true,
   verifyMembers: true
 }

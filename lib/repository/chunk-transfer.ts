@@ -1,0 +1,270 @@
+import type { LogicalDatabase } from '../../types/databases.js'
+import type { CouchDatabase } from '../couch/database.js'
+import { CouchError } from '../couch/errors.js'
+import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../errors.js'
+import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
+import { documentSteps } from '../json/document.js'
+import { CHUNK_TYPE, makerOf } from '../own-documents.js'
+import { inTurns } from '../waits/steps.js'
+import { ChunkAttempt, type ChunkBody } from './chunk-attempt.js'
+import { ChunkReader } from './chunk-reader.js'
+import { attachmentOf } from './chunk-seal.js'
+import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
+import { groupsOf } from './part-documents.js'
+import { atATime } from './references.js'
+
+/** Chunks that are read and stored at a time. */
+const IN_FLIGHT = 3
+/** Bytes of the largest chunk that is held in memory. Others are read twice: once to be checked, once to be sent. */
+const MOST_HELD = 4 * 1024 * 1024
+/** Documents made in one request. */
+const MADE_AT_A_TIME = 8
+
+/** What lies under a chunk's id where it is copied to. */
+type Found =
+  /** The chunk. */
+  | { is: 'there'; rev: string }
+  /** Its document, without its bytes. */
+  | { is: 'begun'; rev: string }
+  | { is: 'missing' }
+  /** A deleted document: another revision follows than where nothing ever was. */
+  | { is: 'deleted' }
+
+interface StoredChunkDocument {
+  /** `undefined` where the document is gone. */
+  live: { rev: string; type: string | undefined; stub: StubMembers | undefined } | undefined
+}
+
+interface ChunkTransferOptions {
+  /** Id of the backup. */
+  id: string
+  from: Store
+  to: Store
+  /** Called for each chunk that was stored. */
+  onCopied(entry: ChunkEntry): void
+  /** Called before a header is to list another revision of a chunk than where it comes from. */
+  onOtherRevision(): void
+}
+
+/** Stores the chunks of a backup in another database, each under its id, unless it is there. */
+export class ChunkTransfer {
+  readonly #options: ChunkTransferOptions
+  readonly #source: ChunkReader
+  readonly #target: ChunkReader
+
+  constructor(options: ChunkTransferOptions) {
+    const { from, to } = options
+    this.#options = options
+    this.#source = new ChunkReader(from.db, from.codec)
+    this.#target = new ChunkReader(to.db, to.codec)
+  }
+
+  /** Finds out what can be copied, and writes nothing. @throws CopyConflictError, ReservedIdError, DamagedBackupError */
+  async survey(entries: readonly ChunkEntry[]): Promise<void> {
+    for (const group of groupsOf(entries)) {
+      const found = await this.#find(group)
+      for (const entry of group) {
+        const one = found.get(entry.id)
+        if (one?.is === 'deleted' || (one?.is === 'there' && one.rev !== entry.rev))
+          this.#options.onOtherRevision()
+      }
+    }
+  }
+
+  /** Stores what is missing. Returns the entries with the revisions that the chunks have there. */
+  async store(entries: readonly ChunkEntry[], database: LogicalDatabase): Promise<ChunkEntry[]> {
+    const stored: ChunkEntry[] = []
+    for (const group of groupsOf(entries)) {
+      const found = await this.#find(group)
+      for (const [i, rev] of (await this.#storeGroup(group, found, database)).entries()) {
+        if (rev !== group[i].rev) this.#options.onOtherRevision()
+        stored.push({ ...group[i], rev })
+      }
+    }
+    return stored
+  }
+
+  async #storeGroup(
+    group: readonly ChunkEntry[],
+    found: ReadonlyMap<string, Found>,
+    database: LogicalDatabase
+  ): Promise<string[]> {
+    const revisions = new Map<string, string>()
+    const toStore: ChunkEntry[] = []
+    for (const entry of group) {
+      const one = found.get(entry.id)
+      if (one?.is === 'there') revisions.set(entry.id, one.rev)
+      else toStore.push(entry)
+    }
+    for (let at = 0; at < toStore.length; at += MADE_AT_A_TIME) {
+      const some = toStore.slice(at, at + MADE_AT_A_TIME)
+      const places = await this.#places(some, found, database)
+      await atATime(IN_FLIGHT, some, async (entry) => {
+        const rev = await this.#storeChunk(entry, places.get(entry.id) as string)
+        revisions.set(entry.id, rev)
+        this.#options.onCopied(entry)
+      })
+    }
+    return group.map(({ id }) => revisions.get(id) as string)
+  }
+
+  /** Makes the documents that chunks are attached to. @returns their revisions */
+  async #places(
+    entries: readonly ChunkEntry[],
+    found: ReadonlyMap<string, Found>,
+    database: LogicalDatabase
+  ): Promise<Map<string, string>> {
+    const places = new Map<string, string>()
+    const toMake: ChunkEntry[] = []
+    for (const entry of entries) {
+      const one = found.get(entry.id)
+      if (one?.is === 'begun') places.set(entry.id, one.rev)
+      else toMake.push(entry)
+    }
+    if (toMake.length === 0) return places
+    const documents = toMake.map(({ id }) => Buffer.from(JSON.stringify(documentOf(id, database))))
+    for (const { id, rev, error = 'bad_answer', reason = '' } of await this.#to.bulkDocs(documents)) {
+      // A conflict is with this instance, when the answer to an earlier attempt was lost.
+      const made = rev ?? (error === 'conflict' ? await this.#begun(id) : undefined)
+      if (made === undefined) throw new CouchError(id, { error, reason })
+      places.set(id, made)
+    }
+    return places
+  }
+
+  async #begun(id: string): Promise<string | undefined> {
+    const document = await this.#to.get<ChunkDocument>(id)
+    return document?.type === CHUNK_TYPE ? document._rev : undefined
+  }
+
+  get #to(): CouchDatabase {
+    return this.#options.to.db
+  }
+
+  /** Stores a chunk with its document, in several attempts: all of them write the same. @returns its revision */
+  async #storeChunk(entry: ChunkEntry, rev: string): Promise<string> {
+    const body = await this.#bodyOf(entry)
+    const attachment = attachmentOf(this.#options.to.codec.attachment, entry)
+    const retrier = this.#to.client.retrier()
+    for (;;) {
+      const attempt = new ChunkAttempt(this.#to, attachment, { id: entry.id, rev }, body)
+      const stored = await attempt.store(retrier).catch((error) => {
+        throw body.failure() ?? error
+      })
+      const failure = body.failure()
+      if (failure) throw failure
+      if (stored) return stored.rev
+    }
+  }
+
+  /** Opens a chunk to be sent, once its digest was checked. `failure` tells why it could not be read later. */
+  async #bodyOf(entry: ChunkEntry): Promise<ChunkBody & { failure(): unknown }> {
+    const { stored: length } = entry
+    if (length <= MOST_HELD) {
+      const bytes = await this.#source.storedBytes(entry)
+      const open = async function* () {
+        yield bytes
+      }
+      return { length, open, failure: () => undefined }
+    }
+    await this.#source.verify(entry)
+    let failure: unknown
+    const read = () => this.#source.stored(entry)
+    const open = async function* () {
+      try {
+        yield* read()
+      } catch (error) {
+        failure = error
+        throw error
+      }
+    }
+    return { length, open, failure: () => failure }
+  }
+
+  /** Finds what lies under the ids of chunks. @throws CopyConflictError, ReservedIdError */
+  async #find(entries: readonly ChunkEntry[]): Promise<Map<string, Found>> {
+    const { to, from } = this.#options
+    const documents = await this.#documents(this.#to, entries)
+    const found = new Map<string, Found>()
+    const present: ChunkEntry[] = []
+    for (const entry of entries) {
+      const { id } = entry
+      if (makerOf(id) === undefined)
+        throw new DamagedBackupError(
+          'header',
+          this.#options.id,
+          `lists "${id}", which is no part of a backup`
+        )
+      const document = documents.get(id)
+      if (!document) found.set(id, { is: 'missing' })
+      else if (!document.live) found.set(id, { is: 'deleted' })
+      else if (document.live.type !== CHUNK_TYPE) throw new ReservedIdError(id, to.db.name)
+      else if (!document.live.stub) found.set(id, { is: 'begun', rev: document.live.rev })
+      else {
+        found.set(id, { is: 'there', rev: document.live.rev })
+        present.push(entry)
+      }
+    }
+    if (present.length === 0) return found
+    const originals = await this.#documents(from.db, present)
+    for (const entry of present) {
+      const stub = documents.get(entry.id)?.live?.stub
+      if (!isSame(stub, originals.get(entry.id)?.live?.stub, entry)) await this.#check(entry)
+    }
+    return found
+  }
+
+  /** Checks by its bytes that a chunk is what the backup lists. @throws CopyConflictError */
+  async #check(entry: ChunkEntry): Promise<void> {
+    const { id, to } = this.#options
+    try {
+      await this.#target.verify(entry)
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError)) throw error
+      throw new CopyConflictError(id, to.db.name, `its chunk "${entry.id}" is there with other bytes`)
+    }
+  }
+
+  async #documents(
+    db: CouchDatabase,
+    entries: readonly ChunkEntry[]
+  ): Promise<Map<string, StoredChunkDocument>> {
+    const names = new Map(
+      entries.map((entry) => [entry.id, attachmentOf(this.#options.to.codec.attachment, entry).name])
+    )
+    const documents = new Map<string, StoredChunkDocument>()
+    const wanted = entries.map(({ id }) => ({ id }))
+    for await (const { id, doc } of db.bulkGet(wanted, { attachments: false })) {
+      if (!doc) continue
+      const document = await inTurns(documentSteps(doc))
+      const { rev, type, deleted } = document
+      if (deleted || rev === undefined) {
+        documents.set(id, { live: undefined })
+        continue
+      }
+      let stub: StubMembers | undefined
+      for (const { name, members } of attachmentsIn(document))
+        if (name === names.get(id)) stub = readStub(members, () => {})
+      documents.set(id, { live: { rev, type, stub } })
+    }
+    return documents
+  }
+}
+
+/** Returns whether two stubs tell of the bytes that an entry does, as their databases say. */
+const isSame = (one: StubMembers | undefined, other: StubMembers | undefined, { stored }: ChunkEntry) =>
+  one !== undefined &&
+  other !== undefined &&
+  one.length === stored &&
+  other.length === stored &&
+  typeof one.digest === 'string' &&
+  one.digest === other.digest
+
+/** Returns the document of a chunk as its maker made it, so that it gets the revision that it has there. */
+const documentOf = (id: string, database: LogicalDatabase): ChunkDocument & { _id: string } => ({
+  _id: id,
+  type: CHUNK_TYPE,
+  backup_id: makerOf(id) as string,
+  database,
+  index: Number(id.slice(id.lastIndexOf('_') + 1))
+})

@@ -1,0 +1,75 @@
+import t from 'tap'
+import { backUp, change, docs } from './helpers/chain.js'
+import { checkSame, isThere, proxyTo, setupCopySites } from './helpers/copies.js'
+import type { Fault } from './helpers/fault-proxy.js'
+
+/** Faults that pass: the copy goes on. */
+const PASSING: readonly Fault[] = ['reset', 'reply_lost', 'status_503', 'cut_mid', 'reset_mid', 'accepted']
+
+t.test('a copy through one fault at any request there is complete', async (t) => {
+  const sites = await setupCopySites(t, { count: 20 })
+  const { host, from, to, copy, stored } = sites
+  const first = await backUp(host)
+  await host.app.dbBackups.attach(first.id, 'notes.txt', 'hello', { contentType: 'text/plain' })
+  await change(from, from.names.components, docs('added'))
+  const second = await backUp(host)
+  const proxy = await proxyTo(t, to.url)
+  const there = await sites.there()
+  await copy(second.id, proxy)
+  await copy(first.id, proxy)
+  const requests = proxy.seen.length
+  t.ok(requests > 20, `${requests} requests`)
+  const wipe = async () => {
+    const { rows } = await to.couch.use(to.names.backups).list()
+    const docs = rows.map(({ id, value }) => ({ _id: id, _rev: value.rev, _deleted: true }))
+    await to.call('POST', `${to.names.backups}/_bulk_docs`, { docs })
+  }
+  for (let nth = 1; nth <= requests; nth += 3) {
+    await wipe()
+    await proxy.clear()
+    const fault = PASSING[nth % PASSING.length] as Fault
+    proxy.add({ fault, nth })
+    for (const { id } of [second, first]) await copy(id, proxy)
+    const what = `${fault} at request ${nth}`
+    t.strictSame(await stored.parts(), await stored.listed([first.id, second.id]), what)
+    t.strictSame(await stored.marked(), [], what)
+  }
+  for (const { id } of [second, first]) {
+    await checkSame(t, host, there, id)
+    t.match(await there.app.dbBackups.verify(id), { good: true })
+  }
+})
+
+t.test('a copy that ends at any write leaves no backup, and the next one goes on', async (t) => {
+  const sites = await setupCopySites(t, { count: 20 })
+  const { host, to, copy, from } = sites
+  const { id } = await backUp(host)
+  await host.app.dbBackups.attach(id, 'notes.txt', 'hello')
+  const proxy = await proxyTo(t, to.url)
+  let copied = 0
+  let rounds = 0
+  for (let writes = 0; ; writes++) {
+    let left = writes
+    const abort = new AbortController()
+    proxy.onRequest = ({ method, path }) => {
+      if (!/PUT|_bulk_docs/.test(`${method} ${path}`) || /lease/.test(path)) return undefined
+      if (left-- > 0) return undefined
+      abort.abort(new Error('died'))
+      return false
+    }
+    const ended = await copy(id, proxy, abort.signal).catch((error: Error) => {
+      t.equal(error.message, 'died')
+      return undefined
+    })
+    rounds++
+    if (ended) {
+      copied = ended.reused.parts
+      break
+    }
+    t.notOk(await isThere(sites, id), `after ${writes} writes`)
+  }
+  t.ok(rounds > 3, `${rounds} rounds`)
+  t.ok(copied > 0, 'the last one found what others had stored')
+  await checkSame(t, host, await sites.there(), id)
+  t.ok(from)
+})
