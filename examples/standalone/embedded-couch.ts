@@ -73,6 +73,8 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
     )
   })
   server.requestTimeout = 0
+  // a client that takes up a connection as it is closed fails: Node's 5 s pass on a busy machine
+  server.keepAliveTimeout = 300_000
   server.listen(port, host)
   await once(server, 'listening')
 
