@@ -35,7 +35,7 @@ function shellOf(t: Test) {
   const main = compileCli(directory)
   const bin = join(directory, 'bin')
   mkdirSync(bin)
-  const npx = `#!/bin/bash\nshift\nexec env -u NODE_OPTIONS ${process.execPath} ${main} "$@"\n`
+  const npx = `#!/bin/bash\nshift\nexec ${process.execPath} ${main} "$@"\n`
   writeFileSync(join(bin, 'npx'), npx)
   chmodSync(join(bin, 'npx'), 0o755)
   const to = join(directory, 'copies')

@@ -35,9 +35,7 @@ export function buildCli(t: Test): Cli {
   const directory = t.testdir()
   const main = compileCli(directory)
   return async (args, { env = {}, cwd = directory, input, onStart } = {}) => {
-    // without the hooks of the test runner, as a user's shell starts it, which is also much faster
-    const command = ['-u', 'NODE_OPTIONS', process.execPath, main, ...args]
-    const child = spawn('/usr/bin/env', command, {
+    const child = spawn(process.execPath, [main, ...args], {
       cwd,
       env: { PATH: process.env.PATH, ...env },
       stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe']
