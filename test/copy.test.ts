@@ -123,6 +123,19 @@ t.test('attachments that are appended later are copied the next time', async (t)
   })
 })
 
+t.test('a copy is found whatever the order in which a server sends the members of its header', async (t) => {
+  const sites = await setupCopySites(t, { count: 5 })
+  const { host, copy, to } = sites
+  const { id } = await backUp(host)
+  await copy(id)
+  const path = `${to.names.backups}/${id}`
+  const members = Object.entries(await to.call('GET', path))
+  await to.call('PUT', path, Object.fromEntries(members.reverse()))
+  t.match(await copy(id), { already: true })
+  await host.app.dbBackups.attach(id, 'later', 'later')
+  t.match(await copy(id), { copied: { parts: 1, bytes: 5 } })
+})
+
 t.test('only a good backup is copied, and the reason is told where one is not', async (t) => {
   const sites = await setupCopySites(t, { count: 5 })
   const { from, host, copy, to } = sites

@@ -62,7 +62,14 @@ t.test('none is made by a dry run, when told not to, and where nothing can be lo
   const own = backupOf([], { dbs: { system: { docs: [{ _id: 'x' }] } } })
   const system = await (await dbBackups.restore({ body: Readable.from([JSON.stringify(own)]) })).finished
   t.notOk('safety_backup' in system, 'the system database holds the lease alone')
-  await host.on.couch.use(host.on.names.system).insert({ _id: 'backup_chunk_1_system_000000' } as never)
+  const { couch, names } = host.on
+  await couch.use(names.system).insert({ type: 'webhook_tx' } as never, 'tx')
+  const beside = await (await dbBackups.restore({ body: Readable.from([JSON.stringify(own)]) })).finished
+  t.ok('safety_backup' in beside, 'a restored document lies beside the transaction')
+  await couch.use(names.system).destroy('x', (await couch.use(names.system).get('x'))._rev)
+  const fresh = await (await dbBackups.restore({ body: Readable.from([JSON.stringify(own)]) })).finished
+  t.notOk('safety_backup' in fresh, 'transactions are no documents that can be lost')
+  await couch.use(names.system).insert({ _id: 'backup_chunk_1_system_000000' } as never)
   const again = await (await dbBackups.restore({ body: Readable.from([JSON.stringify(own)]) })).finished
   t.ok('safety_backup' in again, 'a document of the console counts, whatever its id')
 })

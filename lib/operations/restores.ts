@@ -15,7 +15,7 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES, isOwnDocument } from '../own-documents.js'
+import { INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
 import { holdsDocuments } from '../restore/holds-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -211,7 +211,10 @@ export class Restores implements OperationRecords {
     for (const database of databases) {
       const source = sources[database]
       const holdsOwn = this.#databases.holdsOwn(source)
-      if (await holdsDocuments(source, (id, type) => holdsOwn && isOwnDocument(id, type))) return true
+      // The restore's own transaction is there already.
+      const isOwn = (id: string, type: string | undefined) =>
+        holdsOwn && (type === TRANSACTION_TYPE || isOwnDocument(id, type))
+      if (await holdsDocuments(source, isOwn)) return true
     }
     return false
   }

@@ -434,5 +434,7 @@ function identityOf(head: Head): string {
     )
     return [dbs[apiKey(database)], manifests.map(({ chunks }) => chunks), lists, others]
   })
-  return sha256Of(JSON.stringify([told, dbs, origin, sealed, listed]))
+  // Servers send members in an order of their own.
+  const members = Object.entries(told).sort(([a], [b]) => (a < b ? -1 : 1))
+  return sha256Of(JSON.stringify([members, dbs, origin, sealed, listed]))
 }
