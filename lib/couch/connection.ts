@@ -32,7 +32,8 @@ interface NanoConfig {
   }
 }
 
-type Couch = ServerScope | (() => ServerScope)
+/** The host's nano, or what returns it. */
+export type Couch = ServerScope | (() => ServerScope)
 
 /** Checks the option `couch`, unless its function has nothing to give yet. @throws TypeError */
 export function checkCouch(couch: Couch): void {

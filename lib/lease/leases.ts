@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { CouchClient } from '../couch/client.js'
 import { CouchError, expected, isCouchError } from '../couch/errors.js'
 import { sortLeaves } from '../couch/leaves.js'
 import type { LeaseLostError } from '../errors.js'
@@ -65,12 +66,30 @@ interface SeenLeaf extends LeaseLeaf {
   staleIn: number | undefined
 }
 
+/**
+ * Returns a lease's document, and how it is taken, on a client whose calls end soon enough: a renewal that stalls leaves
+ * time for another.
+ * @param documentOn returns the document on a client @param beforeOverwrite as of {@link Leases}
+ */
+export function leasesOn(
+  client: CouchClient,
+  documentOn: (client: CouchClient) => LeaseDocument,
+  { control, lease }: { control: number; lease: number },
+  beforeOverwrite?: BeforeOverwrite
+): { document: LeaseDocument; leases: Leases } {
+  const soon = client.with({ control: Math.min(control, lease / 3), idle: lease })
+  const document = documentOn(soon)
+  return { document, leases: new Leases(document, documentOn(soon.for('renewals')), lease, beforeOverwrite) }
+}
+
+type BeforeOverwrite = (leaves: readonly LeaseLeaf[]) => Promise<void>
+
 /** Takes the lease for one instance. docs/internals/clusters.md tells why there are never two holders. */
 export class Leases {
   readonly #document: LeaseDocument
   readonly #renewals: LeaseDocument
   readonly #ttl: number
-  readonly #beforeOverwrite: (leaves: readonly LeaseLeaf[]) => Promise<void>
+  readonly #beforeOverwrite: BeforeOverwrite
   /** When this instance first knew of each busy leaf, by revision, on its monotonic clock. */
   #known = new Map<string, number>()
   /** Claims of this instance that never became a lease, or were given back. */
@@ -87,7 +106,7 @@ export class Leases {
     document: LeaseDocument,
     renewals: LeaseDocument,
     ttl: number,
-    beforeOverwrite: (leaves: readonly LeaseLeaf[]) => Promise<void> = async () => {}
+    beforeOverwrite: BeforeOverwrite = async () => {}
   ) {
     this.#document = document
     this.#renewals = renewals

@@ -4,7 +4,7 @@ import type { FailedAttempt } from '../couch/retry.js'
 import { ClosingError, HostValueError, LeaseLostError } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { type Inspected, LeaseHeldError, Leases } from '../lease/leases.js'
+import { type Inspected, LeaseHeldError, type Leases, leasesOn } from '../lease/leases.js'
 import { type KeepNotices, Notices, noticesIn } from '../lease/notices.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -84,13 +84,8 @@ export class ActiveOperations {
 
   constructor(instance: Instance, { repository, system }: Databases, keep: KeepNotices) {
     this.#instance = instance
-    const { control, lease } = instance.options.timeouts
-    // A renewal that stalls leaves time for another.
-    const settings = { control: Math.min(control, lease / 3), idle: lease }
-    const client = instance.client.with(settings)
     const siteOf = (places: readonly Place[], on: (client: CouchClient) => LeaseDocument): Site => {
-      const document = on(client)
-      const leases = new Leases(document, on(client.for('renewals')), lease, (leaves) =>
+      const { document, leases } = leasesOn(instance.client, on, instance.options.timeouts, (leaves) =>
         keep(noticesIn(leaves))
       )
       return { places, leases, notices: new Notices(document, keep) }

@@ -2,10 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CopyOptions, CopyOutcome } from '../../types/backups.js'
 import type { OperationKind } from '../../types/events.js'
-import { CouchClient } from '../couch/client.js'
-import { connectionTo } from '../couch/connection.js'
 import { CouchDatabase } from '../couch/database.js'
-import { type FailedAttempt, FOREGROUND } from '../couch/retry.js'
+import type { FailedAttempt } from '../couch/retry.js'
 import {
   ClosingError,
   CopyConflictError,
@@ -16,7 +14,7 @@ import {
 } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { type Inspected, LeaseGoneError, LeaseHeldError, Leases } from '../lease/leases.js'
+import { type Inspected, LeaseGoneError, LeaseHeldError, type Leases, leasesOn } from '../lease/leases.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Places } from '../waits/places.js'
 import type { Databases } from './databases.js'
@@ -75,17 +73,10 @@ export class Copies implements OperationRecords {
 
   async #run(backup: string, { to, signal }: CopyOptions): Promise<CopyOutcome> {
     const { couch, database } = to
-    const { timeouts, limits } = this.#instance.options
     const id = `copy_${randomBytes(16).toString('hex')}`
     const abort = new LinkedAbort().follow(signal)
     const copy: RunningCopy = { about: { id, backup_id: backup, database }, abort, retries: 0 }
-    const client = new CouchClient({
-      connect: () => connectionTo(couch, 'options/to/couch'),
-      retry: FOREGROUND,
-      control: timeouts.control,
-      idle: timeouts.idle,
-      requestBytes: limits.requestBytes
-    })
+    const client = this.#instance.clientTo(couch, { option: 'options/to/couch' })
     this.#running.add(abort)
     try {
       const target = new CouchDatabase(client.with({ signal: abort.signal }), database)
@@ -143,15 +134,13 @@ export class Copies implements OperationRecords {
    */
   async #acquire(target: CouchDatabase, copy: RunningCopy): Promise<Lease> {
     const { about, abort } = copy
-    const { timeouts } = this.#instance.options
-    // A renewal that stalls leaves time for another. Given back also when the copy was ended.
-    const client = target.client.with({
-      control: Math.min(timeouts.control, timeouts.lease / 3),
-      idle: timeouts.lease,
-      signal: undefined
-    })
-    const documentOn = (by: CouchClient) => new LeaseDocument(target.on(by))
-    const leases = new Leases(documentOn(client), documentOn(client.for('renewals')), timeouts.lease)
+    // Given back also when the copy was ended.
+    const client = target.client.with({ signal: undefined })
+    const { leases } = leasesOn(
+      client,
+      (by) => new LeaseDocument(target.on(by)),
+      this.#instance.options.timeouts
+    )
     const stale = await this.#left(leases, abort.signal)
     if (stale && !WITHOUT_RECORD.includes(stale.holder.operation))
       throw new CopyConflictError(
@@ -159,12 +148,7 @@ export class Copies implements OperationRecords {
         target.name,
         `a ${stale.holder.operation} was interrupted there: start a console that keeps its backups there, which ends it`
       )
-    const holder = {
-      operation: 'copy' as const,
-      id: about.id,
-      instance: this.#instance.name,
-      backups: target.name
-    }
+    const holder = { operation: 'copy' as const, id: about.id, instance: this.#instance.name }
     try {
       return await leases.acquire({
         insteadOf: stale?.claim,

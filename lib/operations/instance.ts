@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import { CouchClient } from '../couch/client.js'
-import { connectionTo } from '../couch/connection.js'
+import { type Couch, connectionTo } from '../couch/connection.js'
 import { FOREGROUND } from '../couch/retry.js'
+import type { CouchServer } from '../databases.js'
 import { ClosingError } from '../errors.js'
 import { EventStream } from '../observe/event-stream.js'
 import { logListener } from '../observe/log.js'
@@ -81,24 +82,10 @@ export class Instance {
     const { couch, backups, limits, timeouts, retry, metrics, onEvent, encryption } = options
     this.options = options
     this.clock = clock
-    const settings = {
-      retry: FOREGROUND,
-      control: timeouts.control,
-      idle: timeouts.idle,
-      requestBytes: limits.requestBytes
-    }
     const elsewhere = backups?.couch
-    this.client = new CouchClient({
-      ...settings,
-      connect: () => connectionTo(couch),
-      ...(elsewhere && { server: 'databases' as const })
-    })
+    this.client = this.clientTo(couch, { server: elsewhere && 'databases' })
     this.backups = elsewhere
-      ? new CouchClient({
-          ...settings,
-          connect: () => connectionTo(elsewhere, 'backups.couch'),
-          server: 'backups'
-        })
+      ? this.clientTo(elsewhere, { option: 'backups.couch', server: 'backups' })
       : this.client
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
     this.keyring = encryption && new Keyring(encryption, timeouts.key)
@@ -116,6 +103,19 @@ export class Instance {
       [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
       (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
     )
+  }
+
+  /** Makes a client for calls that somebody waits for. @param by the option that gives the server, and what errors call it */
+  clientTo(couch: Couch, by: { option?: string; server?: CouchServer } = {}): CouchClient {
+    const { timeouts, limits } = this.options
+    return new CouchClient({
+      connect: () => connectionTo(couch, by.option),
+      retry: FOREGROUND,
+      control: timeouts.control,
+      idle: timeouts.idle,
+      requestBytes: limits.requestBytes,
+      ...(by.server && { server: by.server })
+    })
   }
 
   /**

@@ -1,4 +1,5 @@
 import { sameStream } from '../bytes/same-stream.js'
+import { watchedSource } from '../bytes/watched-source.js'
 import { type AttachmentStub, canBeReadAlone, readAlone, stubOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
@@ -74,20 +75,11 @@ export class AppendedTransfer {
   async #put(stub: AttachmentStub, place: string): Promise<void> {
     const { id, to } = this.#options
     const { name, contentType, length } = stub
-    let failure: unknown
-    const read = () => this.#read(stub)
-    const open = async function* () {
-      try {
-        yield* read()
-      } catch (error) {
-        failure = error
-        throw error
-      }
-    }
+    const { open, failure } = watchedSource(() => this.#read(stub))
     try {
       await to.putAttachment(id, name, place, String(contentType), { open, length })
     } catch (error) {
-      if (!isConflict(error)) throw failure ?? error
+      if (!isConflict(error)) throw failure() ?? error
     }
   }
 

@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { type WatchedSource, watchedSource } from '../bytes/watched-source.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../errors.js'
@@ -10,7 +11,7 @@ import { ChunkAttempt, type ChunkBody } from './chunk-attempt.js'
 import { ChunkReader } from './chunk-reader.js'
 import { attachmentOf } from './chunk-seal.js'
 import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
-import { groupsOf } from './part-documents.js'
+import { groupsOf, listedMaker } from './part-documents.js'
 import { atATime } from './references.js'
 
 /** Chunks that are read and stored at a time. */
@@ -157,8 +158,8 @@ export class ChunkTransfer {
     }
   }
 
-  /** Opens a chunk to be sent, once its digest was checked. `failure` tells why it could not be read later. */
-  async #bodyOf(entry: ChunkEntry): Promise<ChunkBody & { failure(): unknown }> {
+  /** Opens a chunk to be sent, once its digest was checked. */
+  async #bodyOf(entry: ChunkEntry): Promise<ChunkBody & WatchedSource> {
     const { stored: length } = entry
     if (length <= MOST_HELD) {
       const bytes = await this.#source.storedBytes(entry)
@@ -168,17 +169,7 @@ export class ChunkTransfer {
       return { length, open, failure: () => undefined }
     }
     await this.#source.verify(entry)
-    let failure: unknown
-    const read = () => this.#source.stored(entry)
-    const open = async function* () {
-      try {
-        yield* read()
-      } catch (error) {
-        failure = error
-        throw error
-      }
-    }
-    return { length, open, failure: () => failure }
+    return { length, ...watchedSource(() => this.#source.stored(entry)) }
   }
 
   /** Finds what lies under the ids of chunks. @throws CopyConflictError, ReservedIdError */
@@ -189,12 +180,7 @@ export class ChunkTransfer {
     const present: ChunkEntry[] = []
     for (const entry of entries) {
       const { id } = entry
-      if (makerOf(id) === undefined)
-        throw new DamagedBackupError(
-          'header',
-          this.#options.id,
-          `lists "${id}", which is no part of a backup`
-        )
+      listedMaker(this.#options.id, id)
       const document = documents.get(id)
       if (!document) found.set(id, { is: 'missing' })
       else if (!document.live) found.set(id, { is: 'deleted' })

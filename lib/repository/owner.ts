@@ -15,6 +15,12 @@ interface Origin {
   console?: unknown
 }
 
+/** Returns what a header tells of the console that makes it. */
+export const originOf = ({ system, console }: Owner): { system: string; console?: string } => ({
+  system,
+  ...(console && { console })
+})
+
 /**
  * Returns whether a console has made a backup: names of databases on different servers may be the same. A header that
  * names no database is taken for the console's own.

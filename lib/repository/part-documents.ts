@@ -1,9 +1,10 @@
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import type { Wanted } from '../couch/requests.js'
+import { DamagedBackupError } from '../errors.js'
 import { attachmentsIn, readStub } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps } from '../json/document.js'
-import { isOwnDocument } from '../own-documents.js'
+import { isOwnDocument, makerOf } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
 
 /** Parts read or deleted in one request. */
@@ -13,6 +14,13 @@ const AT_A_TIME = 500
 export interface StoredPart extends Revision {
   /** Bytes of its JSON and of its attachments, as they are stored. */
   bytes: number
+}
+
+/** Returns the id of the backup that has made a part which a header lists. @throws DamagedBackupError where it is none */
+export function listedMaker(header: string, part: string): string {
+  const maker = makerOf(part)
+  if (maker !== undefined) return maker
+  throw new DamagedBackupError('header', header, `lists "${part}", which is no part of a backup`)
 }
 
 /**

@@ -8,7 +8,7 @@ import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js
 import { sealHeader, withoutTexts } from './header-seal.js'
 import { contentDigest, type HeaderDocument, PLAIN_LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
-import type { Owner } from './owner.js'
+import { type Owner, originOf } from './owner.js'
 import { Parts } from './parts.js'
 
 /** Version of what the API sends as a backup. */
@@ -73,8 +73,7 @@ export class RunningBackup {
       storage: {
         layout: PLAIN_LAYOUT,
         instance,
-        system: owner.system,
-        ...(owner.console && { console: owner.console }),
+        ...originOf(owner),
         ...(beforeRestore !== undefined && { before_restore: beforeRestore }),
         databases: {}
       }

@@ -28,6 +28,8 @@ import {
 } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
 import { entryGroups, putManifest, readManifest } from './manifests.js'
+import { originOf } from './owner.js'
+import { listedMaker } from './part-documents.js'
 import { Parts } from './parts.js'
 import { readHeader, readInPlace } from './read-header.js'
 import { atATime } from './references.js'
@@ -160,7 +162,7 @@ export class Transfer {
     await appended.survey(there === 'nothing' ? {} : (there._attachments ?? {}))
     const makers = await this.#survey(head, chunks, key, total)
     for (const { length } of Object.values(head._attachments ?? {})) this.#count(total, Number(length ?? 0))
-    await this.#mark([...makers], originOf(head, this.#options.system))
+    await this.#mark([...makers], originIn(head, this.#options.system))
     const databases = await this.#store(head, chunks)
     await appended.store()
     await this.#readBack(id, databases)
@@ -189,7 +191,7 @@ export class Transfer {
     const found = await readInPlace(this.#to.db, id)
     if (!found) return 'nothing'
     if (found.type === REMOVED_TYPE) {
-      if (isMarkOf(found, originOf(head, this.#options.system))) return { ...found, _attachments: {} }
+      if (isMarkOf(found, originIn(head, this.#options.system))) return { ...found, _attachments: {} }
       throw new CopyConflictError(
         id,
         name,
@@ -232,9 +234,7 @@ export class Transfer {
         const text = JSON.stringify(entries)
         const there = await this.#to.db.get<ManifestDocument>(manifest.id)
         if (there && !isManifest(there, text)) key()
-        const maker = makerOf(manifest.id)
-        if (maker === undefined) throw notAPart(id, manifest.id)
-        makers.add(maker)
+        makers.add(listedMaker(id, manifest.id))
         this.#count(total, text.length)
       }
       for (const entries of [stored.chunks, stored.superseded, stored.index ?? []]) await survey(entries)
@@ -381,14 +381,9 @@ export function checkCopyable(backup: LoadedBackup): void {
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
 }
 
-const notAPart = (header: string, id: string) =>
-  new DamagedBackupError('header', header, `lists "${id}", which is no part of a backup`)
-
-/** Returns what a header or a mark tells of the console whose backup it is. */
-function originOf({ storage }: StoredHead, system: string): object {
-  const { system: told = system, console } = storage as StoredHead['storage'] & { console?: string }
-  return { system: told, ...(console !== undefined && { console }) }
-}
+/** Returns what a header tells of the console whose backup it is, and what a mark in its place tells. */
+const originIn = ({ storage: { system, console } }: StoredHead, own: string): object =>
+  originOf({ system: system ?? own, console })
 
 function isMarkOf({ storage }: Head, origin: object): boolean {
   const {

@@ -6,7 +6,7 @@ import { type IsOwn, TargetView } from './target.js'
 /** Documents of a page that are looked at though their ids are not those of the plugin's own: transactions have any. */
 const MOST_OTHER_IDS = 20
 
-/** Returns whether a database has documents, but for those that belong to the backups. @throws CouchError */
+/** Returns whether a database has documents, but for the plugin's own. @throws CouchError */
 export async function holdsDocuments(db: CouchDatabase, isOwn: IsOwn): Promise<boolean> {
   const view = await TargetView.find(db, isOwn)
   if (!view) return false
