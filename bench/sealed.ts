@@ -50,7 +50,7 @@ export async function measureSealed(args: string[]): Promise<void> {
     const { id } = (await repository.newIds())(0n, [])
     const began = process.cpuUsage()
     const owner = { system: sources.system.name }
-    await repository.running(id).begin({ instance: 'bench', owner, versions: {} })
+    await repository.running(id).begin({ instance: 'bench', console: owner, versions: {} })
     await runBackup({
       id,
       owner,

@@ -11,7 +11,7 @@ export const byDatabase = <T>(make: (database: LogicalDatabase) => T): Record<Lo
 export const LOGICAL_DATABASES: readonly LogicalDatabase[] = Object.values(byDatabase((database) => database))
 
 /** A server, where the backups have one of their own: that of the source databases, or that of the backups. */
-export type CouchServer = 'databases' | 'backups'
+export type CouchServer = 'databases' | 'backups' | 'destination'
 
 /** Returns what people call a server. */
 export const nameOfServer = (server: CouchServer): string => `the CouchDB of the ${server}`

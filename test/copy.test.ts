@@ -1,7 +1,8 @@
 import nano from 'nano'
 import t from 'tap'
 import { backUp, change, docs, headerOf, remove } from './helpers/chain.js'
-import { checkSame, headerThere, isThere, setupCopySites } from './helpers/copies.js'
+import { checkSame, headerThere, isThere, QUICK, setupCopySites } from './helpers/copies.js'
+import { buildHost } from './helpers/host.js'
 
 t.test('a backup is copied whole, is found there the second time, and restores there', async (t) => {
   const sites = await setupCopySites(t)
@@ -106,7 +107,7 @@ t.test('what a pruning there has deleted is copied again, and has other revision
 
 t.test('attachments that are appended later are copied the next time', async (t) => {
   const sites = await setupCopySites(t, { count: 5 })
-  const { host, copy } = sites
+  const { host, copy, to } = sites
   const { id } = await backUp(host)
   await copy(id)
   await host.app.dbBackups.attach(id, 'later', 'later')
@@ -116,11 +117,49 @@ t.test('attachments that are appended later are copied the next time', async (t)
   await there.app.dbBackups.attach(id, 'only there', 'x')
   t.match(await copy(id), { already: true }, 'what is appended there alone stays')
   await there.app.dbBackups.attach(id, 'later', 'other')
-  await t.rejects(copy(id), {
-    code: 'DB_BACKUPS_COPY_CONFLICT',
-    statusCode: 409,
-    message: /attachment "later"/
-  })
+  t.match(await copy(id), { already: false, copied: { parts: 1, bytes: 5 } }, 'one of the same name does not')
+  await host.app.dbBackups.attach(id, 'later', 'replaced')
+  t.match(await copy(id), { already: false, copied: { parts: 1, bytes: 8 } })
+  t.equal(await to.couch.use(to.names.backups).attachment.get(id, 'later').then(String), 'replaced')
+  t.match(await copy(id), { already: true })
+})
+
+t.test('a backup whose copy was pruned is copied again, whichever console has pruned it', async (t) => {
+  const sites = await setupCopySites(t)
+  const { from, to, host, copy } = sites
+  const first = await backUp(host)
+  await change(from, from.names.components, docs('added'))
+  const second = await backUp(host)
+  await copy(first.id)
+  await copy(second.id)
+  const there = await sites.there()
+  await there.app.dbBackups.remove(first.id)
+  const { type, storage } = await to.call('GET', `${to.names.backups}/${first.id}`)
+  t.equal(type, 'athena_backup_removed', 'its parts are those of the second one too')
+  t.equal(storage.console, (await headerOf(from, first.id)).storage.console, 'the mark tells whose it was')
+  t.match(await copy(first.id), { already: false })
+  await checkSame(t, host, there, first.id)
+})
+
+t.test('copies count as the backups of a console that keeps its backups there by the same id', async (t) => {
+  const sites = await setupCopySites(t, { count: 5 })
+  const { from, to, host, copy } = sites
+  const ids = [(await backUp(host)).id, (await backUp(host)).id]
+  for (const id of ids) await copy(id)
+  const { console } = (await headerOf(from, ids[0]!)).storage
+  t.match(console, /^[0-9a-f]{16}$/)
+  const attached = (id?: string) =>
+    buildHost(t, {
+      on: from,
+      databases: from.names,
+      backups: { couch: nano(to.url), database: to.names.backups, ...(id && { console: id }) },
+      ...QUICK
+    })
+  const other = await attached('another-one')
+  t.match(await other.app.dbBackups.prune({ keep: { last: 1 } }), { removed: [] })
+  // The id lies beside the databases.
+  const moved = await attached()
+  t.match(await moved.app.dbBackups.prune({ keep: { last: 1 } }), { removed: [{ id: ids[0] }] })
 })
 
 t.test('a copy is found whatever the order in which a server sends the members of its header', async (t) => {

@@ -99,7 +99,7 @@ t.test('what a header tells with ids of documents is sealed', async (t) => {
   const client = clientOf(t, on.url)
   const keyring = new Keyring(encryptionOf('k1'), 1000)
   const repository = new Repository(new CouchDatabase(client, on.names.backups), { keyring })
-  const origin = { instance: 'i', owner: { system: on.names.system }, versions: {} }
+  const origin = { instance: 'i', console: { system: on.names.system }, versions: {} }
   const failing = repository.running('03_ibp_db_backup_1592924104038')
   t.ok(await failing.begin(origin))
   await failing.fail('document "planted" cannot be read')

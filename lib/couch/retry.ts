@@ -18,6 +18,11 @@ export interface RetryPolicy extends Backoff {
 export const FOREGROUND: RetryPolicy = { attempts: 3, wait: 150, longest: 1000 }
 /** While a backup or a restore runs: bridges a restart of the database, and goes on soon after it. */
 export const BACKGROUND: RetryPolicy = { attempts: 14, wait: 250, longest: 1500 }
+/**
+ * Attempts with refused credentials. The second has the host's new ones, if they were changed meanwhile; after a few
+ * more, CouchDB locks the account for the host itself.
+ */
+const UNAUTHORIZED_ATTEMPTS = 2
 /** A single attempt, for callers that count attempts themselves. */
 export const ONCE: RetryPolicy = { attempts: 1, wait: 1, longest: 1 }
 
@@ -61,7 +66,8 @@ export class Retrier {
     const { retry, signal, onRetry, server } = this.#settings
     if (error instanceof CouchError && server) error.cameFrom(server)
     if (!(error instanceof CouchError) || !error.retryable || givenUp.has(error)) throw error
-    if (++this.#failures >= retry.attempts) {
+    const most = error.status === 401 ? Math.min(retry.attempts, UNAUTHORIZED_ATTEMPTS) : retry.attempts
+    if (++this.#failures >= most) {
       // A caller that asks for one attempt counts by itself.
       if (retry.attempts > 1) {
         givenUp.add(error)

@@ -71,9 +71,9 @@ export class Backups implements OperationRecords {
       kind: 'backup',
       idAfter: await repository.newIds(),
       createRecord: async (operation) => {
-        const owner = await this.#databases.claimOwner(endClientIn(operation, 'sources'))
+        const console = await this.#databases.claimConsole(endClientIn(operation, 'sources'))
         const running = repository.on(endClientIn(operation, 'repository')).running(operation.id)
-        return running.begin({ ...origin, owner })
+        return running.begin({ ...origin, console })
       },
       work: (operation) =>
         this.#backUp(operation, {

@@ -76,7 +76,7 @@ export class Copies implements OperationRecords {
     const id = `copy_${randomBytes(16).toString('hex')}`
     const abort = new LinkedAbort().follow(signal)
     const copy: RunningCopy = { about: { id, backup_id: backup, database }, abort, retries: 0 }
-    const client = this.#instance.clientTo(couch, { option: 'options/to/couch' })
+    const client = this.#instance.clientTo(couch, { option: 'options/to/couch', server: 'destination' })
     this.#running.add(abort)
     try {
       const target = new CouchDatabase(client.with({ signal: abort.signal }), database)
@@ -98,6 +98,9 @@ export class Copies implements OperationRecords {
   async #checkTarget(target: CouchDatabase): Promise<void> {
     if (this.#databases.repository.isIn(target))
       throw new InvalidParameterError('options/to: names the database that the backups are in')
+    const sources = Object.values(this.#databases.sourcesOn(this.#instance.client))
+    if (sources.some((source) => source.isSame(target)))
+      throw new InvalidParameterError(`options/to: names a database that is backed up, "${target.name}"`)
     if (await target.find()) return
     throw new MissingDatabaseError(
       `database "${target.name}" does not exist where the backup is to be copied to: check options/to, or create it`

@@ -4,7 +4,7 @@ import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase, type DatabaseSettings } from '../couch/database.js'
 import { byDatabase } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
-import type { Owner } from '../repository/owner.js'
+import type { Origin, Owner } from '../repository/owner.js'
 import { Repository } from '../repository/repository.js'
 import type { Place } from './active-operations.js'
 import type { Instance } from './instance.js'
@@ -40,19 +40,24 @@ export class Databases {
   async owner(): Promise<Owner> {
     const { name } = this.system
     if (!this.#isElsewhere) return { system: name }
-    return { system: name, console: this.#console ?? (await this.#idOn(this.system)) ?? null }
+    return { system: name, console: (await this.#idOn(this.system)) ?? null }
   }
 
-  /** Gives the console an id, if it needs one and has none. Under the lease of the sources. */
-  async claimOwner(client: CouchClient): Promise<Owner> {
-    const owner = await this.owner()
-    if (owner.console !== null) return owner
+  /**
+   * Returns what a new backup tells of the console, which gets an id if it has none. Backups tell it wherever they are
+   * kept: one that is copied to another server is known there by it. Under the lease of the sources.
+   */
+  async claimConsole(client: CouchClient): Promise<Origin> {
+    const system = this.system.on(client)
+    const known = await this.#idOn(system)
+    if (known !== undefined) return { system: system.name, console: known }
     const console = randomBytes(8).toString('hex')
-    await this.system.on(client).put({ _id: CONSOLE_ID, console })
-    return { ...owner, console }
+    await system.put({ _id: CONSOLE_ID, console })
+    return { system: system.name, console }
   }
 
   async #idOn(system: CouchDatabase): Promise<string | undefined> {
+    if (this.#console !== undefined) return this.#console
     const found = await system.get<{ console?: unknown }>(CONSOLE_ID)
     return typeof found?.console === 'string' ? found.console : undefined
   }

@@ -33,22 +33,15 @@ export class AppendedTransfer {
     this.#options = options
   }
 
-  /**
-   * Finds out what can be copied, and writes nothing. @throws BackupNotCopyableError, CopyConflictError
-   * @param there what is appended to the same backup where it is copied to
-   */
-  async survey(there: Appended): Promise<void> {
-    const { id, rev, from, to } = this.#options
-    for (const stub of this.#stubs()) {
+  /** Finds out whether all can be copied, and writes nothing. @throws BackupNotCopyableError */
+  survey(): void {
+    const { id, rev, from } = this.#options
+    for (const stub of this.#stubs())
       if (!canBeReadAlone(from, { id, rev }, stub))
         throw new BackupNotCopyableError(id, `its attachment "${shown(stub.name)}" cannot be sent by HTTP`)
-      const other = ownOf(there, stub.name)
-      if (other !== undefined && !(await this.#isSame(stub, other)))
-        throw new CopyConflictError(id, to.name, `it is there with another attachment "${shown(stub.name)}"`)
-    }
   }
 
-  /** Stores what is missing. */
+  /** Stores what is missing, in place of others of the same names: clients may replace what they have appended. */
   async store(): Promise<void> {
     for (const stub of this.#stubs()) if (await this.#store(stub)) this.#options.onCopied(stub)
   }
@@ -57,7 +50,7 @@ export class AppendedTransfer {
     for (const [name, members] of Object.entries(this.#options.appended)) yield stubOf(name, members)
   }
 
-  /** @returns whether it was not there */
+  /** @returns whether it had to be stored */
   async #store(stub: AttachmentStub): Promise<boolean> {
     const { id, to } = this.#options
     for (let attempt = 1; ; attempt++) {

@@ -9,29 +9,36 @@ export interface Owner {
   console?: string | null
 }
 
-/** What a header tells of the console that has made it. */
-interface Origin {
-  system?: unknown
-  console?: unknown
+/** What a header, or the mark in its place, tells of the console that has made the backup. */
+export interface Origin {
+  system: string
+  /** Absent from backups of earlier versions. */
+  console?: string
 }
 
-/** Returns what a header tells of the console that makes it. */
-export const originOf = ({ system, console }: Owner): { system: string; console?: string } => ({
-  system,
-  ...(console && { console })
+/** What a header that was read may hold of it. */
+type StoredOrigin = { [member in keyof Origin]?: unknown }
+
+/** Returns what a stored header tells, or a mark. @param system stands for a name that it does not tell */
+export const originIn = ({ system: told, console }: StoredOrigin, system: string): Origin => ({
+  system: typeof told === 'string' ? told : system,
+  ...(typeof console === 'string' && { console })
 })
+
+export const isSameOrigin = (one: Origin, other: Origin): boolean =>
+  one.system === other.system && one.console === other.console
 
 /**
  * Returns whether a console has made a backup: names of databases on different servers may be the same. A header that
  * names no database is taken for the console's own.
  */
-export function isOwnedBy(origin: Origin, { system, console }: Owner): boolean {
+export function isOwnedBy(origin: StoredOrigin, { system, console }: Owner): boolean {
   if (console !== undefined) return origin.console === console
   return typeof origin.system !== 'string' || origin.system === system
 }
 
 /** Names the console that has made a backup, for people. */
-export const nameOfOrigin = ({ system, console }: Origin): string =>
+export const nameOfOrigin = ({ system, console }: StoredOrigin): string =>
   typeof console === 'string'
     ? `the console "${console}"`
     : `the console with the system database "${system}"`

@@ -5,7 +5,7 @@ import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
 import { PART_RANGES } from './ids.js'
 import { type HeaderDocument, LAYOUT, type Store } from './layout.js'
 import type { Head } from './loaded-backup.js'
-import { isOwnedBy, type Owner, originOf } from './owner.js'
+import { isOwnedBy, type Owner, originIn } from './owner.js'
 import { deleteParts, groupsOf, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { atATime, headerRevisions, References } from './references.js'
@@ -170,7 +170,7 @@ export class Removal {
       await this.#deleteVersions(_id)
       return this.#tell(_id)
     }
-    const marked = { layout: LAYOUT, ...originOf(this.#options.owner) }
+    const marked = { layout: LAYOUT, ...originIn(storage, this.#options.owner.system) }
     await this.#db.put<RemovedHeader>({ _id, _rev, type: REMOVED_TYPE, storage: marked, reasons })
   }
 

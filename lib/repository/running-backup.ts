@@ -8,7 +8,7 @@ import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js
 import { sealHeader, withoutTexts } from './header-seal.js'
 import { contentDigest, type HeaderDocument, PLAIN_LAYOUT, type Store, type StoredHeader } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
-import { type Owner, originOf } from './owner.js'
+import type { Origin } from './owner.js'
 import { Parts } from './parts.js'
 
 /** Version of what the API sends as a backup. */
@@ -18,7 +18,7 @@ const BACKUP_VERSION = '1.0.0'
 interface BackupOrigin {
   /** The server instance that makes it. */
   instance: string
-  owner: Owner
+  console: Origin
   versions: Record<string, unknown>
   requester?: Requester
   note?: string
@@ -56,7 +56,7 @@ export class RunningBackup {
 
   /** @returns whether the id was free @throws KeyUnavailableError, CouchError */
   async begin(origin: BackupOrigin): Promise<boolean> {
-    const { instance, owner, versions, requester, note, protect, beforeRestore } = origin
+    const { instance, console, versions, requester, note, protect, beforeRestore } = origin
     await this.ready()
     const { db, now } = this.#store
     const header: HeaderDocument = {
@@ -73,7 +73,7 @@ export class RunningBackup {
       storage: {
         layout: PLAIN_LAYOUT,
         instance,
-        ...originOf(owner),
+        ...console,
         ...(beforeRestore !== undefined && { before_restore: beforeRestore }),
         databases: {}
       }

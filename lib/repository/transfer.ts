@@ -28,7 +28,7 @@ import {
 } from './layout.js'
 import { type Head, LoadedBackup } from './loaded-backup.js'
 import { entryGroups, putManifest, readManifest } from './manifests.js'
-import { originOf } from './owner.js'
+import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
 import { Parts } from './parts.js'
 import { readHeader, readInPlace } from './read-header.js'
@@ -158,11 +158,11 @@ export class Transfer {
       appended: head._attachments ?? {},
       onCopied: ({ length = 0 }) => this.#count(this.#copied, length)
     })
-    const there = await this.#lookAt(head)
-    await appended.survey(there === 'nothing' ? {} : (there._attachments ?? {}))
+    await this.#lookAt(head)
+    appended.survey()
     const makers = await this.#survey(head, chunks, key, total)
     for (const { length } of Object.values(head._attachments ?? {})) this.#count(total, Number(length ?? 0))
-    await this.#mark([...makers], originIn(head, this.#options.system))
+    await this.#mark([...makers], this.#originOf(head))
     const databases = await this.#store(head, chunks)
     await appended.store()
     await this.#readBack(id, databases)
@@ -178,20 +178,24 @@ export class Transfer {
     }
   }
 
+  #originOf({ storage }: Head): Origin {
+    return originIn(storage ?? {}, this.#options.system)
+  }
+
   #count(sum: TransferredParts, bytes: number): void {
     if (sum === this.#copied) this.#wrote = true
     sum.parts++
     sum.bytes += bytes
   }
 
-  /** Finds what is under the backup's id. @throws CopyConflictError, ReservedIdError where it is something else */
-  async #lookAt(head: StoredHead): Promise<'nothing' | Head> {
+  /** Looks at what is under the backup's id. @throws CopyConflictError, ReservedIdError where it is something else */
+  async #lookAt(head: StoredHead): Promise<void> {
     const { _id: id } = head
     const { name } = this.#to.db
     const found = await readInPlace(this.#to.db, id)
-    if (!found) return 'nothing'
+    if (!found) return
     if (found.type === REMOVED_TYPE) {
-      if (isMarkOf(found, originIn(head, this.#options.system))) return { ...found, _attachments: {} }
+      if (isSameOrigin(this.#originOf(found), this.#originOf(head))) return
       throw new CopyConflictError(
         id,
         name,
@@ -209,7 +213,6 @@ export class Transfer {
       )
     if (new LoadedBackup(this.#to, found).damagedSince !== undefined)
       throw new CopyConflictError(id, name, 'it is there, and documents in it were found to be damaged there')
-    return found
   }
 
   /** Finds out whether all can be copied, and counts it. @returns the backups that have made parts of it, itself included */
@@ -243,7 +246,7 @@ export class Transfer {
   }
 
   /** Marks the backups that have no header there. */
-  async #mark(makers: readonly string[], origin: object): Promise<void> {
+  async #mark(makers: readonly string[], origin: Origin): Promise<void> {
     const { db } = this.#to
     const mark: Mark = { type: REMOVED_TYPE, storage: { layout: LAYOUT, ...origin } }
     await atATime(MAKERS_AT_A_TIME, makers, async (maker) => {
@@ -379,19 +382,6 @@ export function checkCopyable(backup: LoadedBackup): void {
   if (!backup.isGood) throw new BackupNotCopyableError(id, 'documents in it were found to be damaged')
   if (backup.isCurrent && !backup.isUntouched)
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
-}
-
-/** Returns what a header tells of the console whose backup it is, and what a mark in its place tells. */
-const originIn = ({ storage: { system, console } }: StoredHead, own: string): object =>
-  originOf({ system: system ?? own, console })
-
-function isMarkOf({ storage }: Head, origin: object): boolean {
-  const {
-    layout: _layout,
-    databases: _databases,
-    ...marked
-  } = (storage ?? {}) as Partial<StoredHead['storage']>
-  return JSON.stringify(marked) === JSON.stringify(origin)
 }
 
 const isManifest = ({ type, entries }: ManifestDocument, text: string): boolean =>

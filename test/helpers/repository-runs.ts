@@ -41,7 +41,7 @@ export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, st
 /** Begins a backup in a repository, without a lease. */
 export async function begin(repository: Repository, { system }: Sources): Promise<string> {
   const { id } = (await repository.newIds())(0n, [])
-  const origin = { instance: 'test', owner: { system: system.name }, versions: {} }
+  const origin = { instance: 'test', console: { system: system.name }, versions: {} }
   if (!(await repository.running(id).begin(origin))) throw new Error(`${id} is taken`)
   return id
 }
