@@ -148,10 +148,11 @@ t.test('copies count as the backups of a console that keeps its backups there by
   for (const id of ids) await copy(id)
   const { console } = (await headerOf(from, ids[0]!)).storage
   t.match(console, /^[0-9a-f]{16}$/)
+  const { backups: _backups, ...databases } = from.names
   const attached = (id?: string) =>
     buildHost(t, {
       on: from,
-      databases: from.names,
+      databases,
       backups: { couch: nano(to.url), database: to.names.backups, ...(id && { console: id }) },
       ...QUICK
     })
@@ -219,7 +220,8 @@ t.test('the arguments are checked, and credentials are told nowhere', async (t) 
     [{ to: { couch: couch.use('x'), database: 'x' } }, /options\/to\/couch/],
     [{ to: { couch, database: 'x' }, signal: true }, /options\/signal/],
     [{ to: { couch, database: 'x' }, other: true }, /options/],
-    [{ to: { couch: from.couch, database: from.names.backups } }, /options\/to/]
+    [{ to: { couch: from.couch, database: from.names.backups } }, /options\/to/],
+    [{ to: { couch: from.couch, database: from.names.components } }, /options\/to: .* that is backed up/]
   ] as const)
     await t.rejects(dbBackups.copy(id, options as never), invalid(message))
   await t.rejects(dbBackups.copy(id, { to: { couch: () => couch, database: 'is_not_there' } }), {
@@ -241,6 +243,6 @@ t.test('the arguments are checked, and credentials are told nowhere', async (t) 
   const error = await dbBackups
     .copy(id, { to: { couch: unreachable, database: 'x' } })
     .then(t.fail, (error: Error) => error)
-  t.match(error, { code: 'DB_BACKUPS_DATABASE_UNAVAILABLE' })
+  t.match(error, { code: 'DB_BACKUPS_DATABASE_UNAVAILABLE', message: /the CouchDB of the destination: / })
   t.notMatch(String((error as Error).stack), /hunter2/)
 })
