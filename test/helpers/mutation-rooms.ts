@@ -57,7 +57,20 @@ export const ROOMS: Record<string, Room> = {
       'recorded-ends',
       'lagging-copies',
       'large-attachments',
-      'lossless'
+      'lossless',
+      'base-choice',
+      'sealed',
+      'sealed-tampering',
+      'verify',
+      'verify-sealed',
+      'damaged-mark',
+      'rekey',
+      'copy',
+      'copy-conflicts',
+      'copy-sealed',
+      'copy-faults',
+      'diff-sides',
+      'shared-repository'
     ]
   },
   diff: {
@@ -100,7 +113,10 @@ export const ROOMS: Record<string, Room> = {
       'missing-databases',
       'another-console',
       'unreadable',
-      'lossless'
+      'lossless',
+      'chosen-documents',
+      'safety-backup',
+      'selectors'
     ]
   },
   operations: {
@@ -138,7 +154,17 @@ export const ROOMS: Record<string, Room> = {
       'removed-downloads',
       'lost-lease',
       'stale-lease',
-      'late-header'
+      'late-header',
+      'copy',
+      'copy-exclusion',
+      'verify',
+      'verify-runs',
+      'rekey',
+      'safety-backup',
+      'diff',
+      'another-server',
+      'shared-repository',
+      'chosen-documents'
     ]
   },
   lease: {
