@@ -24,7 +24,7 @@ async function setup(t: Test, schedule: Schedule = {}) {
 
 type Setup = Awaited<ReturnType<typeof setup>>
 
-/** Writes only to the copies of these nodes. */
+/** Writes only to the replicas of these nodes. */
 async function writeOn({ cluster, nodes }: Setup, on: number[], id: string, doc: object) {
   const others = nodes.map((_, node) => node).filter((node) => !on.includes(node))
   for (const node of others) await cluster.down(node)
@@ -52,13 +52,13 @@ t.test('a write that a majority accepts is 201, one that fewer accept 202', asyn
   t.same(await one('POST', '/db/_bulk_docs', replicated), { status: 201, json: [] }, 'CouchDB does not tell')
 })
 
-t.test('an edit is refused only when no copy accepts it', async (t) => {
+t.test('an edit is refused only when no replica accepts it', async (t) => {
   const on = await setup(t)
   const { one, two, cluster } = on
   const { rev } = (await one('PUT', '/db/a', { v: 1 })).json
   await writeOn(on, [0, 1], 'a', { _rev: rev, v: 2 })
   const late = await two('PUT', '/db/a', { _rev: rev, v: 3 })
-  t.equal(late.status, 202, 'the copy that was down takes it')
+  t.equal(late.status, 202, 'the replica that was down takes it')
   t.equal((await two('PUT', '/db/a', { _rev: rev, v: 4 })).status, 409)
   t.match((await two('POST', '/db/_bulk_docs', { docs: [{ _id: 'a', _rev: rev }] })).json, [
     { id: 'a', error: 'conflict' }
@@ -88,20 +88,20 @@ t.test('two writers of one revision may both be accepted', async (t) => {
   t.same([...outcomes].sort(), ['201,202', '201,409'])
 })
 
-t.test('copies merge on demand, or by themselves', async (t) => {
+t.test('replicas merge on demand, or by themselves', async (t) => {
   const on = await setup(t)
   await writeOn(on, [0], 'a', { v: 1 })
   await writeOn(on, [1], 'a', { v: 2 })
   await writeOn(on, [2], 'b', {})
   await on.cluster.merge()
   await on.cluster.merge()
-  for (const { store } of on.cluster.copies) {
+  for (const { store } of on.cluster.replicas) {
     t.equal(store.get('db')?.docs.get('a')?.leaves.length, 2)
     t.ok(store.get('db')?.docs.has('b'))
   }
   const alone = await setup(t, { merge: 5 })
   await writeOn(alone, [0], 'a', {})
-  while (!alone.cluster.copies[2]?.store.get('db')?.docs.has('a')) await new Promise(setImmediate)
+  while (!alone.cluster.replicas[2]?.store.get('db')?.docs.has('a')) await new Promise(setImmediate)
   t.pass('in a while')
 })
 
@@ -109,10 +109,10 @@ t.test('a document is read from a majority, which repairs what it finds', async 
   const on = await setup(t)
   const { one, cluster } = on
   await writeOn(on, [2], 'a', { v: 1 })
-  t.equal((await one('GET', '/db/a?r=1')).status, 404, 'one copy is enough for this caller')
+  t.equal((await one('GET', '/db/a?r=1')).status, 404, 'one replica is enough for this caller')
   t.equal((await one('GET', '/db/a')).status, 404, 'a majority that agrees')
   t.equal((await one('GET', '/db/a?r=3')).json.v, 1, 'all are asked')
-  t.ok(cluster.copies[0]?.store.get('db')?.docs.has('a'), 'repaired')
+  t.ok(cluster.replicas[0]?.store.get('db')?.docs.has('a'), 'repaired')
   t.equal((await one('GET', '/db/a?r=1')).json.v, 1)
 
   await writeOn(on, [0], 'b', { v: 1 })
@@ -145,7 +145,7 @@ t.test('all leaves are the union of a majority', async (t) => {
   t.equal((await one('GET', `/db/a?rev=${second}`)).json.v, 2)
 })
 
-t.test('lists, the feed, counts and revisions are told by one copy, which may lag', async (t) => {
+t.test('lists, the feed, counts and revisions are told by one replica, which may lag', async (t) => {
   const on = await setup(t, { delay: 3, seed: 1 })
   const { one } = on
   const written = await writeOn(on, [2], 'a', {})
@@ -158,12 +158,12 @@ t.test('lists, the feed, counts and revisions are told by one copy, which may la
     answers.diff.add(Object.keys(diff.json).length)
   }
   for (const [what, seen] of Object.entries(answers)) t.equal(seen.size, 2, what)
-  t.match((await one('GET', '/db')).json, { cluster: { q: 2, n: 3, w: 2, r: 2 }, update_seq: /-copy\d$/ })
+  t.match((await one('GET', '/db')).json, { cluster: { q: 2, n: 3, w: 2, r: 2 }, update_seq: /-replica\d$/ })
   const keys = await one('POST', '/db/_all_docs?r=3', { keys: ['a'] })
   t.equal(keys.status, 200)
 })
 
-t.test('a sequence goes on at its copy, and rewinds at another: documents twice, never lost', async (t) => {
+t.test('a sequence goes on at its replica, and rewinds at another: documents twice, never lost', async (t) => {
   const on = await setup(t)
   const { one, two, cluster } = on
   const changed = (json: { results: { id: string }[] }) => json.results.map(({ id }) => id)
@@ -171,7 +171,7 @@ t.test('a sequence goes on at its copy, and rewinds at another: documents twice,
   await cluster.merge()
   await writeOn(on, [1], 'b', {})
   const first = (await one('GET', '/db/_changes')).json
-  t.same(changed(first), ['a'], 'the first copy has not seen the second document')
+  t.same(changed(first), ['a'], 'the first replica has not seen the second document')
   await one('PUT', '/db/c', {})
   const next = (await one('GET', `/db/_changes?since=${first.last_seq}`)).json
   t.same(changed(next), ['c'])
@@ -182,7 +182,7 @@ t.test('a sequence goes on at its copy, and rewinds at another: documents twice,
   t.same(changed((await two('GET', `/db/_changes?since=${next.last_seq}`)).json), [])
   await writeOn(on, [1], 'd', {})
   const last = (await one('GET', `/db/_changes?since=${rewound.last_seq}`)).json
-  t.match([changed(last), last.last_seq], [['d'], /-copy1$/], 'the copy that the sequence is of')
+  t.match([changed(last), last.last_seq], [['d'], /-replica1$/], 'the replica that the sequence is of')
   for (const _ of [1, 2]) await cluster.merge()
   const all = (await two('GET', `/db/_changes?since=${last.last_seq}`)).json
   await cluster.down(1)
@@ -199,9 +199,9 @@ t.test('a node that is down refuses, and has what it had when it is back', async
   await t.rejects(three('GET', '/db'))
   await one('PUT', '/db/a', {})
   await cluster.up(2)
-  t.notOk(cluster.copies[2]?.store.get('db')?.docs.has('a'))
+  t.notOk(cluster.replicas[2]?.store.get('db')?.docs.has('a'))
   await cluster.merge()
-  t.ok(cluster.copies[2]?.store.get('db')?.docs.has('a'))
+  t.ok(cluster.replicas[2]?.store.get('db')?.docs.has('a'))
 })
 
 t.test('a multipart request is stored and never answered while a node is down', async (t) => {
@@ -249,7 +249,7 @@ t.test('requests fail as they are told to', async (t) => {
   t.equal((await one('GET', '/db/b')).status, 200, 'it took effect')
 })
 
-t.test('a frozen copy answers from long ago', async (t) => {
+t.test('a frozen replica answers from long ago', async (t) => {
   const { cluster, one } = await setup(t)
   const thaw = cluster.freeze(0)
   await one('PUT', '/db/a', {})

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { agreeing, type Copy, noAdministrator, setupCopies, shards } from './helpers/copies-proxy.js'
 import { buildHost } from './helpers/host.js'
+import { agreeing, noAdministrator, type Replica, setupReplicas, shards } from './helpers/replicas-proxy.js'
 
 /** Makes so many backups. */
 async function backUp(
@@ -16,8 +16,8 @@ async function backUp(
   return ids
 }
 
-t.test('on a cluster, a removal first has the copies of the backups database agree', async (t) => {
-  const { raw, on, cluster } = await setupCopies(t, [agreeing])
+t.test('on a cluster, a removal first has the replicas of the backups database agree', async (t) => {
+  const { raw, on, cluster } = await setupReplicas(t, [agreeing])
   await raw.write(raw.names.components, ['{"_id":"a"}'])
   const { dbBackups } = (await buildHost(t, { on })).app
   const [first, newest] = await backUp(dbBackups, 2)
@@ -34,7 +34,7 @@ t.test('on a cluster, a removal first has the copies of the backups database agr
 t.test(
   'without a server administrator, who could ask, nothing is removed: a header may not be seen',
   async (t) => {
-    const { raw, on } = await setupCopies(t, [noAdministrator])
+    const { raw, on } = await setupReplicas(t, [noAdministrator])
     await raw.write(raw.names.components, ['{"_id":"a"}'])
     const { dbBackups } = (await buildHost(t, { on })).app
     const ids = await backUp(dbBackups, 2)
@@ -48,13 +48,13 @@ t.test(
 
 t.test('parts whose header a list does not show are not taken for orphans', async (t) => {
   let hidden = ''
-  const hiding: Copy = async ({ line, forward }) => {
+  const hiding: Replica = async ({ line, forward }) => {
     if (!hidden || !/_all_docs/.test(line)) return undefined
     const { status, json } = await forward()
     const { rows } = json as { rows: { id: string }[] }
     return { status, json: { rows: rows.filter(({ id }) => id !== hidden) } }
   }
-  const { raw, on } = await setupCopies(t, [hiding, agreeing])
+  const { raw, on } = await setupReplicas(t, [hiding, agreeing])
   await raw.write(raw.names.components, ['{"_id":"a"}'])
   const { dbBackups } = (await buildHost(t, { on })).app
   const [first, second] = await backUp(dbBackups, 3)
@@ -70,7 +70,7 @@ t.test('a removal ends where a node has started meanwhile: its list may lack a b
   let started = false
   let hidden = ''
   /** The node that starts hides a header from the list that it answers. */
-  const starting: Copy = async ({ line, forward }) => {
+  const starting: Replica = async ({ line, forward }) => {
     if (!hidden || !/_all_docs.*03_ibp/.test(line)) return undefined
     started = true
     const { status, json } = await forward()
@@ -78,7 +78,7 @@ t.test('a removal ends where a node has started meanwhile: its list may lack a b
     return { status, json: { rows: rows.filter(({ id }) => id !== hidden) } }
   }
   const uptime = (node: string) => (started && node === 'b@x' ? 1 : 3600 + performance.now() / 1000)
-  const { raw, on } = await setupCopies(t, [starting, shards({ knows: () => true, uptime })])
+  const { raw, on } = await setupReplicas(t, [starting, shards({ knows: () => true, uptime })])
   await raw.write(raw.names.components, ['{"_id":"a"}'])
   const { dbBackups } = (await buildHost(t, { on })).app
   const [first] = await backUp(dbBackups, 1)

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
-import { agreeing, type Copy, setupCopies } from './helpers/copies-proxy.js'
 import { buildHost } from './helpers/host.js'
+import { agreeing, type Replica, setupReplicas } from './helpers/replicas-proxy.js'
 import { cases } from './helpers/settings.js'
 
 const PAGE = 5
@@ -21,7 +21,7 @@ async function setup(t: Test) {
   const feed: Feed = { rewinds: new Map(), before: new Map() }
   let pages = 0
   let rows = 0
-  const paged: Copy = async ({ line, forward }) => {
+  const paged: Replica = async ({ line, forward }) => {
     if (!/_components\/_changes/.test(line)) return undefined
     const page = pages++
     await feed.before.get(page)?.()
@@ -39,7 +39,7 @@ async function setup(t: Test) {
     )
     return { status: answer.status, json: { ...(answer.json as object), pending } }
   }
-  const setting = await setupCopies(t, [agreeing, paged])
+  const setting = await setupReplicas(t, [agreeing, paged])
   const { raw } = setting
   const write = (ids: readonly string[], members: object) => {
     const { docs } = raw.raw.store.get(raw.names.components)!
@@ -125,12 +125,12 @@ t.test('whatever the feed sends again, and whoever writes meanwhile, nothing is 
 
 t.test('an update sequence that is behind where the feed ended is no other database', async (t) => {
   let asked = 0
-  const behind: Copy = async ({ line, forward }) => {
+  const behind: Replica = async ({ line, forward }) => {
     if (!/^GET \/\w+_components$/.test(line) || asked++ === 0) return undefined
     const { status, json } = await forward()
     return { status, json: { ...(json as object), update_seq: '1-other', cluster: { q: 2, n: 3 } } }
   }
-  const { raw, on } = await setupCopies(t, [agreeing, behind])
+  const { raw, on } = await setupReplicas(t, [agreeing, behind])
   await raw.write(
     raw.names.components,
     Array.from({ length: COUNT }, (_, i) => JSON.stringify({ _id: `doc ${i}` }))

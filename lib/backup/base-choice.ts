@@ -171,7 +171,7 @@ export function identityOf(source: CouchDatabase, info: DatabaseInfo): SourceIde
   return { name: source.name, created, purges: String(purges) }
 }
 
-/** Copies of a cluster count purges by themselves, so that only none, or the same copies, compare. */
+/** Replicas of a cluster count purges by themselves, so that only none, or the same replicas, compare. */
 const samePurges = (before: string, now: string, replicated: boolean): boolean =>
   before === now || (numberIn(before) === numberIn(now) && (!replicated || numberIn(now) === 0))
 

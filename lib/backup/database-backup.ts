@@ -1,7 +1,6 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
-import { CopiesWatch } from '../couch/copies.js'
 import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
 import {
   DocumentReader,
@@ -11,6 +10,7 @@ import {
 } from '../couch/document-reader.js'
 import { CouchError, isMissing, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
+import { ReplicasWatch } from '../couch/replicas.js'
 import { collectUpTo } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
@@ -87,14 +87,14 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
   for (let attempt = 1; ; attempt++) {
     const info = await watch.begin()
     if (!info) return missingSummary(started.timestamp, options)
-    const copies = new CopiesWatch(source, info)
-    await copies.settle()
+    const replicas = new ReplicasWatch(source, info)
+    await replicas.settle()
     const base = isBaseDamaged ? 'damaged_base' : await chooseBase({ ...options, info })
-    const run = new DatabaseBackup(options, { watch, copies, info, base, firstChunk })
+    const run = new DatabaseBackup(options, { watch, replicas, info, base, firstChunk })
     let problem = becameAnother(source.name)
     try {
       const summary = await run.run()
-      if (summary) return { ...timesOf(started), ...summary, ...toldCopies(copies) }
+      if (summary) return { ...timesOf(started), ...summary, ...toldReplicas(replicas) }
     } catch (error) {
       if (!(error instanceof DamagedBackupError) || isBaseDamaged) throw error
       isBaseDamaged = true
@@ -114,7 +114,7 @@ const timesOf = ({ timestamp, at }: { timestamp: number; at: number }) => ({
   finish_timestamp: timestamp + Math.round(performance.now() - at)
 })
 
-const toldCopies = ({ state }: CopiesWatch): Pick<DatabaseSummary, 'copies'> =>
+const toldReplicas = ({ state }: ReplicasWatch): Pick<DatabaseSummary, 'copies'> =>
   state === 'agree' ? {} : { copies: state }
 
 const becameAnother = (name: string) =>
@@ -129,7 +129,7 @@ const damagedBase = ({ id, message }: DamagedBackupError) =>
 
 interface DatabaseReading {
   watch: SourceWatch
-  copies: CopiesWatch
+  replicas: ReplicasWatch
   info: DatabaseInfo
   /** What the backup is based on, or why it is a full one. */
   base: BaseDocuments | FullReason
@@ -231,7 +231,7 @@ class DatabaseBackup {
 
   async #readToEnd(): Promise<void> {
     do await this.#readFeed()
-    while (await this.#reading.copies.settledAgain())
+    while (await this.#reading.replicas.settledAgain())
     await this.#readLeftOut()
     await this.#readAgain()
   }

@@ -6,7 +6,7 @@ import { historyOf, type Leaf } from './leaves.js'
 const LOOKS = 10
 
 /**
- * Makes sure that a write accepted by some copies only (202) stands alone: of two writers over the revision
+ * Makes sure that a write accepted by some replicas only (202) stands alone: of two writers over the revision
  * `over`, the one whose version CouchDB does not show gives in. @throws CouchError (409) if taken back
  */
 export async function confirmAccepted(

@@ -6,14 +6,14 @@ export interface BulkResult {
   rev?: string
   error?: string
   reason?: string
-  /** Fewer than the majority of the shard's copies took the document; the others may hold another version. */
+  /** Fewer than the majority of the shard's replicas took the document; the others may hold another version. */
   accepted?: boolean
 }
 
 export interface BulkAnswer {
   /** Failures only where the body has no new edits. */
   results: BulkResult[]
-  /** Fewer than the majority of a shard's copies took some of the documents. */
+  /** Fewer than the majority of a shard's replicas took some of the documents. */
   accepted: boolean
 }
 

@@ -46,11 +46,11 @@ export interface DatabaseInfo {
   /** Begins with the number of changes. Opaque beyond that. */
   update_seq?: string | number
   props?: { partitioned?: boolean }
-  /** Shards, and copies of each. */
+  /** Shards, and replicas of each. */
   cluster?: { q?: number; n?: number }
 }
 
-/** Tells whether each shard of a database has several copies, of which one may lag behind the others. */
+/** Tells whether each shard of a database has several replicas, of which one may lag behind the others. */
 export const isReplicated = ({ cluster }: DatabaseInfo): boolean => (cluster?.n ?? 1) > 1
 
 /** How a database is created. `undefined`: as the server does by itself. */
@@ -208,7 +208,7 @@ export class CouchDatabase {
     })
   }
 
-  /** Writes a document. Without a `majority` of copies, others may accept another writer's version. */
+  /** Writes a document. Without a `majority` of replicas, others may accept another writer's version. */
   async putUnconfirmed<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
     const request = { method: 'PUT' as const, path: [this.name, doc._id], json: doc, write: true }
     return this.client.answer(request, (json, status) => ({
@@ -217,7 +217,7 @@ export class CouchDatabase {
     }))
   }
 
-  /** Returns every leaf that most copies of a document know, the one that CouchDB shows first. */
+  /** Returns every leaf that most replicas of a document know, the one that CouchDB shows first. */
   async leaves(id: string, query: { revs?: boolean } = {}): Promise<Leaf[]> {
     const path = [this.name, '_bulk_get']
     const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
@@ -285,7 +285,7 @@ export class CouchDatabase {
     end.pending = typeof pending === 'number' ? pending : undefined
   }
 
-  /** Returns ids and revisions in a range of ids, from one copy of each shard; none without a database. */
+  /** Returns ids and revisions in a range of ids, from one replica of each shard; none without a database. */
   async rows(range: AllDocsRange): Promise<Revision[]> {
     const rows = this.client.retry(async () => {
       const all: Revision[] = []

@@ -1,7 +1,7 @@
 import { type DocumentBytes, documentSteps } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
 
-/** One of the newest revisions of a document: conflicts and lagging copies make several. */
+/** One of the newest revisions of a document: conflicts and lagging replicas make several. */
 export interface Leaf {
   rev: string
   deleted: boolean

@@ -3,8 +3,8 @@ import { CouchError, isMissing } from './errors.js'
 
 /**
  * Tells whether a database is still the one whose reading began: the feed does not show that it was created
- * again, purged, or went back. Copies of a shard count purges and changes by themselves, so the numbers are
- * compared only where there is one copy.
+ * again, purged, or went back. Replicas of a shard count purges and changes by themselves, so the numbers are
+ * compared only where there is one replica.
  */
 export class SourceWatch {
   readonly #source: CouchDatabase

@@ -32,7 +32,7 @@ export interface LeaseState extends Partial<LeaseHolder> {
   newest?: string
 }
 
-/** A leaf of the lease document. Copies of a cluster may have accepted several. */
+/** A leaf of the lease document. Replicas of a cluster may have accepted several. */
 export interface LeaseLeaf extends LeaseState {
   rev: string
   deleted: boolean
@@ -41,8 +41,8 @@ export interface LeaseLeaf extends LeaseState {
 }
 
 /**
- * Tells which copies accepted a write: most, one of two, fewer, or (`null`) none. Of the writes over one
- * revision, most copies can have accepted only one.
+ * Tells which replicas accepted a write: most, one of two, fewer, or (`null`) none. Of the writes over one
+ * revision, most replicas can have accepted only one.
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 
@@ -54,14 +54,14 @@ const OPERATION = /^[a-z][a-z_]{0,39}$/
 /** Reads and writes the lease in one attempt: callers know for how long to retry. @throws CouchError */
 export class LeaseDocument {
   readonly db: CouchDatabase
-  /** Copies of the document, as the database told last. */
-  #copies: number | undefined
+  /** Replicas of the document, as the database told last. */
+  #replicas: number | undefined
 
   constructor(db: CouchDatabase) {
     this.db = db
   }
 
-  /** Returns every leaf that most copies know, the one that CouchDB shows first. @throws ReservedIdError */
+  /** Returns every leaf that most replicas know, the one that CouchDB shows first. @throws ReservedIdError */
   async read(): Promise<LeaseLeaf[]> {
     const leaves = await this.db.leaves(LEASE_ID)
     if (leaves.some(({ deleted, doc }) => !deleted && doc.type !== LEASE_TYPE))
@@ -75,10 +75,10 @@ export class LeaseDocument {
     if (!written) return null
     const { rev, majority } = written
     if (majority) return { rev, by: 'most' }
-    // Two copies have no majority once one is down. Where it was never told, there may be more.
+    // Two replicas have no majority once one is down. Where it was never told, there may be more.
     const info = await this.db.once.info().catch(expected(isCouchError, undefined))
-    this.#copies = info?.cluster?.n ?? this.#copies
-    return { rev, by: this.#copies === 2 ? 'half' : 'some' }
+    this.#replicas = info?.cluster?.n ?? this.#replicas
+    return { rev, by: this.#replicas === 2 ? 'half' : 'some' }
   }
 
   /** Removes a leaf that means nothing any more, if it is still there. One attempt. */

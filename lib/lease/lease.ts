@@ -12,7 +12,7 @@ const RETURN_WAIT = 100
 const RETURN_LATER = 1000
 
 /**
- * The right to run a backup or a restore. A renewal counts when most copies accept it in time.
+ * The right to run a backup or a restore. A renewal counts when most replicas accept it in time.
  * Call {@link Lease.check} before each write: a paused process learns there that it lost the lease.
  */
 export class Lease {
@@ -133,7 +133,7 @@ export class Lease {
     else this.#schedule(renewed ? startedAt + this.#ttl / 4 : performance.now() + this.#ttl / 16)
   }
 
-  /** Returns whether most copies accepted a renewal in time. */
+  /** Returns whether most replicas accepted a renewal in time. */
   async #renew(): Promise<boolean> {
     const startedAt = performance.now()
     this.#next ??= { ...this.#state, beat: this.#state.beat + 1, over: this.#rev }
@@ -159,7 +159,7 @@ export class Lease {
     return true
   }
 
-  /** Finds out, after a write that most copies did not accept, whether the lease is still this instance's. */
+  /** Finds out, after a write that most replicas did not accept, whether the lease is still this instance's. */
   async #find(): Promise<boolean> {
     const leaves = (await this.#document.read()).filter(({ deleted }) => !deleted)
     const { claim } = this.#state

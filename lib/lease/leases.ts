@@ -228,7 +228,7 @@ export class Leases {
       !isBusy(leaf) ||
       isStale(leaf) ||
       before.some((seen) => seen.rev === leaf.rev && isStale(seen)) ||
-      // Most copies took this instance's claim over that revision, so they cannot have taken another.
+      // Most replicas took this instance's claim over that revision, so they cannot have taken another.
       (written.by === 'most' && leaf.over === state.over)
     if (!others.every(isNobodys)) return false
     for (const { rev } of others) await this.#document.remove(rev)
@@ -244,13 +244,13 @@ export class Leases {
 
   /**
    * Removes a claim where another leaf stays. Where only claims stand, frees the one that CouchDB shows: if
-   * all were removed at once, copies would make different revisions of the next.
+   * all were removed at once, replicas would make different revisions of the next.
    */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {
     const { claim } = state
     const live = (await this.#read()).filter(({ deleted }) => !deleted)
     const stays = live.some((leaf) => leaf.claim !== claim && leaf.settled)
-    // The claim may lie on a copy that was not asked.
+    // The claim may lie on a replica that was not asked.
     const unseen = written !== undefined && live.every((leaf) => leaf.claim !== claim)
     const all = sortLeaves(unseen ? [...live, { rev: written, deleted: false, claim }] : live)
     for (const { rev } of all.filter((leaf) => leaf.claim === claim)) {

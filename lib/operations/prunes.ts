@@ -132,9 +132,9 @@ export class Prunes implements OperationRecords {
   /** @throws ClockAheadError, what `request.decide` throws, and what the preparation of a {@link Removal} does */
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const owner = await this.#databases.owner()
-    const copies = await repository.settle()
+    const replicas = await repository.settle()
     // Without a database there is nothing to be removed.
-    if (copies && request.now !== undefined) await refuseIfAhead(request.now, repository)
+    if (replicas && request.now !== undefined) await refuseIfAhead(request.now, repository)
     const candidates = await candidatesIn(repository, { names: this.#databases.names, owner }, !dryRun)
     const decisions = request.decide(candidates)
     const [kept, removed] = [true, false].map((keep) =>
@@ -145,7 +145,7 @@ export class Prunes implements OperationRecords {
     const { orphans } = request
     const done: Removed = dryRun ? new Map(this.#untold) : this.#untold
     const onRemoved = (id: string, reasons: readonly string[]) => void done.set(id, reasons)
-    const removal = repository.removal({ ids, remaining, owner, dryRun, orphans, onRemoved, copies })
+    const removal = repository.removal({ ids, remaining, owner, dryRun, orphans, onRemoved, replicas })
     await removal.prepare()
     return { removal, candidates, kept, removed, done }
   }

@@ -1,6 +1,6 @@
-import { CopiesWatch } from '../couch/copies.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isConflict, isMissing } from '../couch/errors.js'
+import { ReplicasWatch } from '../couch/replicas.js'
 import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
 import { PART_RANGES } from './ids.js'
 import { type HeaderDocument, LAYOUT, type Store } from './layout.js'
@@ -48,8 +48,8 @@ export interface RemovalOptions {
    * database does not say any more that it is to be told.
    */
   onRemoved(id: string, reasons: readonly string[]): void
-  /** Copies of the database, settled before the backups were listed. Absent without a database. */
-  copies?: CopiesWatch | undefined
+  /** Replicas of the database, settled before the backups were listed. Absent without a database. */
+  replicas?: ReplicasWatch | undefined
 }
 
 /** The header that stays of a removed backup while other backups may have chunks that it made. */
@@ -110,9 +110,9 @@ export class Removal {
     return { deleted: this.#deleted, orphans: this.#orphans }
   }
 
-  /** Makes sure that no copy has answered that was down, and lags: what it does not show would be nobody's. */
+  /** Makes sure that no replica has answered that was down, and lags: what it does not show would be nobody's. */
   async #requireNoneStarted(): Promise<void> {
-    if (!(await this.#options.copies?.nodeStarted())) return
+    if (!(await this.#options.replicas?.nodeStarted())) return
     throw new CouchError(`copies of ${this.#db.name}`, {
       error: 'copies_behind',
       reason: 'a node was started meanwhile, so a backup may not have been seen: the rest is removed later',
@@ -205,7 +205,7 @@ export class Removal {
     if (this.#options.orphans) await this.#delete(orphans)
   }
 
-  /** Asks most copies: a header that the list did not show has its parts nevertheless. */
+  /** Asks most replicas: a header that the list did not show has its parts nevertheless. */
   async #stateOf(maker: string): Promise<MakerState> {
     const known = this.#makers.get(maker)
     if (known) return known
@@ -255,15 +255,15 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
 }
 
 /**
- * Makes sure that a list shows every header: on a cluster, a copy that lags would hide one, and its chunks
+ * Makes sure that a list shows every header: on a cluster, a replica that lags would hide one, and its chunks
  * would be taken for nobody's. @throws CouchError
  */
-export async function requireSettled(db: CouchDatabase): Promise<CopiesWatch | undefined> {
+export async function requireSettled(db: CouchDatabase): Promise<ReplicasWatch | undefined> {
   const info = await db.find()
   if (!info) return undefined
-  const copies = new CopiesWatch(db, info)
-  await copies.settle()
-  const { state } = copies
+  const replicas = new ReplicasWatch(db, info)
+  await replicas.settle()
+  const { state } = replicas
   if (state === 'behind')
     throw new CouchError(`copies of ${db.name}`, {
       error: 'copies_behind',
@@ -275,5 +275,5 @@ export async function requireSettled(db: CouchDatabase): Promise<CopiesWatch | u
       error: 'copies_unchecked',
       reason: 'on a cluster, only a server administrator may ask whether they agree: nothing was removed'
     })
-  return copies
+  return replicas
 }

@@ -1,6 +1,6 @@
 import type { CouchClient } from '../couch/client.js'
-import type { CopiesWatch } from '../couch/copies.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
+import type { ReplicasWatch } from '../couch/replicas.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
@@ -216,7 +216,7 @@ export class Repository {
   }
 
   /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */
-  settle(): Promise<CopiesWatch | undefined> {
+  settle(): Promise<ReplicasWatch | undefined> {
     return requireSettled(this.#db)
   }
 

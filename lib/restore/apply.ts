@@ -36,7 +36,7 @@ interface Attempt {
 
 /** An attempt after which the document may not be what was written. */
 type Doubtful<A extends Attempt> = A & {
-  /** The revision that fewer than the majority of copies took; absent after a conflict. */
+  /** The revision that fewer than the majority of replicas took; absent after a conflict. */
   accepted?: string
 }
 
@@ -80,7 +80,7 @@ export class Applier {
         await this.#write(decision, decision.document, 1)
         continue
       }
-      // Another copy may have known it changed: the feed tells later.
+      // Another replica may have known it changed: the feed tells later.
       if (decision.action === 'leave' && decision.why === 'scanned' && this.decider.target.isReplicated)
         this.log.note(decision.id, 'leave', decision.rev)
       this.tally.tell(decision)
@@ -117,7 +117,7 @@ export class Applier {
     let attempt: Attempt | undefined = first
     while (attempt) {
       const result = await this.#large.write(document, attempt.base)
-      // The answer does not always tell how many copies took it.
+      // The answer does not always tell how many replicas took it.
       const doubtful: Doubtful<Attempt> | undefined = this.#judge(
         attempt,
         result,
@@ -128,7 +128,7 @@ export class Applier {
     }
   }
 
-  /** Counts a document; `few`: only some copies took it. @returns the attempt if a look is due */
+  /** Counts a document; `few`: only some replicas took it. @returns the attempt if a look is due */
   #judge<A extends Attempt>(attempt: A, result: BulkResult, few: boolean): Doubtful<A> | undefined {
     const { id, base } = attempt
     const { error, reason = '' } = result
@@ -144,7 +144,7 @@ export class Applier {
   /** @param rev `undefined` where the answer does not tell it */
   #countWritten({ action, id, base }: Attempt, rev: string | undefined): void {
     this.tally.count(action)
-    // Where nothing was, the database refuses a second revision; of several copies, each by itself.
+    // Where nothing was, the database refuses a second revision; of several replicas, each by itself.
     if (action === 'create' && base.kind !== 'kept' && !this.decider.target.isReplicated) return
     this.log.note(id, action, rev)
   }
@@ -170,12 +170,12 @@ export class Applier {
     const rev = found.state === 'live' ? found.document.rev : undefined
     const isAccepted = accepted !== undefined && accepted === rev
     const decision = isAccepted ? undefined : await this.decider.beside(document, found, NO_BASE)
-    // A hidden revision that few copies took would come up as a conflict. Refused where it is no leaf.
+    // A hidden revision that few replicas took would come up as a conflict. Refused where it is no leaf.
     if (found.state !== 'unreadable' && accepted !== undefined && !isAccepted)
       await deleteAll(this.db, [{ id, rev: accepted }])
     if (decision === undefined || decision.action === 'leave') {
       this.#countWritten(last, rev)
-      // The copy that the feed is read from may not know of them. What cannot be deleted shows then.
+      // The replica that the feed is read from may not know of them. What cannot be deleted shows then.
       await deleteAll(this.db, this.log.toRemove(id, found.conflicts))
     } else if (decision.action === 'fail') this.tally.fail(decision)
     else if (attempt >= ATTEMPTS) this.tally.fail(writtenAgain(id))

@@ -58,7 +58,7 @@ export class Confirmation {
     await this.#confirm(batch.take())
   }
 
-  /** Looks for what the feed did not show: one of several copies has sent the feed, so it may be there. */
+  /** Looks for what the feed did not show: one of several replicas has sent the feed, so it may be there. */
   async #confirm(documents: readonly DocumentBytes[] = []): Promise<void> {
     if (documents.length === 0) return
     const left = new Map(documents.map((document) => [document.id, document]))

@@ -1,6 +1,6 @@
-import type { CopiesState } from '../couch/copies.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import type { ReplicasState } from '../couch/replicas.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { Applier } from './apply.js'
 import { Confirmation } from './confirm.js'
@@ -24,14 +24,14 @@ interface DatabaseRestoreOptions extends CompareOptions, TallyOptions {
 }
 
 /** Makes a database what the backup holds; documents that fail are counted. @throws CouchError */
-export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<CopiesState> {
+export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<ReplicasState> {
   const { target: db, isOwn, dryRun, keepTypes } = options
   const found = await TargetView.find(db, isOwn)
   const tally = new Tally(options)
   const target = found ?? (dryRun ? TargetView.ofNothing(db, isOwn) : await create(options))
   const decider = new Decider(target, keepTypes, options.scope)
   await (dryRun ? comparePartitions(decider, tally, options) : writePartitions(db, decider, tally, options))
-  return target.copies
+  return target.replicas
 }
 
 async function create({ target: db, isOwn, source, database }: DatabaseRestoreOptions): Promise<TargetView> {

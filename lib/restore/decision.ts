@@ -23,7 +23,7 @@ export interface Failure {
   reason: string
 }
 
-/** The target has the same content. `scanned`: another copy may know a later one. `compared`: it was read. */
+/** The target has the same content. `scanned`: another replica may know a later one. `compared`: it was read. */
 type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
 /** What a document needs beside what the target has by its id now. */

@@ -10,8 +10,8 @@ const MOST_OTHER_IDS = 20
 export async function holdsDocuments(db: CouchDatabase, isOwn: IsOwn): Promise<boolean> {
   const view = await TargetView.find(db, isOwn)
   if (!view) return false
-  // A copy that lags may lack all documents.
-  if (view.copies !== 'agree') return true
+  // A replica that lags may lack all documents.
+  if (view.replicas !== 'agree') return true
   for await (const rows of view.rows('revision')) {
     const ids = rows.map(({ id }) => id)
     const others = ids.filter((id) => !isOwn(id, BACKUP_TYPE))

@@ -175,10 +175,10 @@ export class Plan {
     if (type !== undefined && internalTypes.has(type)) return { action: 'skip', id, why: 'internal' }
     if (isLarge(document) && document.problem) return fails(id, 'not_restorable', document.problem.message)
     if (problem) return fails(id, problem.error, problem.reason)
-    // One copy answers a scan. Most copies are asked for what is missing, unless all agreed on nothing.
+    // One replica answers a scan. Most replicas are asked for what is missing, unless all agreed on nothing.
     if (found === 'absent' && (!this.#target.isReplicated || this.#target.isEmpty))
       return this.#decideAbsent(document)
-    if (found !== 'same' || this.#target.copies !== 'agree') return { ask: 'content' }
+    if (found !== 'same' || this.#target.replicas !== 'agree') return { ask: 'content' }
     return { action: 'leave', id, why: 'scanned', rev: state && 'rev' in state ? state.rev : undefined }
   }
 

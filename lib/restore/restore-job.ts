@@ -124,7 +124,7 @@ async function restoreHeld(
   const about = source.about(database)
   const counts = report.begin(database)
   const elapsed = stopwatch()
-  const copies = await restoreDatabase({
+  const replicas = await restoreDatabase({
     source,
     target,
     database,
@@ -146,7 +146,7 @@ async function restoreHeld(
     durationMs: elapsed(),
     counts: { ...counts }
   })
-  if (exact && copies !== 'agree') await report.addMaybeNotExact(database)
+  if (exact && replicas !== 'agree') await report.addMaybeNotExact(database)
 }
 
 async function rebuildWhitelist(options: RestoreJobOptions, report: RestoreReport): Promise<void> {

@@ -130,7 +130,7 @@ export class RestoreReport {
     await this.#tell(settingsMessage(changed, this.#options.dryRun), { settings_documents: all })
   }
 
-  /** Only one copy tells what there is beside the written documents, for which a majority is asked. */
+  /** Only one replica tells what there is beside the written documents, for which a majority is asked. */
   async addMaybeNotExact(database: LogicalDatabase): Promise<void> {
     await this.#tell(
       `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`

@@ -1,9 +1,9 @@
-import { type CopiesState, settleCopies } from '../couch/copies.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated, type Revision } from '../couch/database.js'
 import { DocumentReader, isReadFailure, type ReadDocument } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
 import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
+import { type ReplicasState, settleReplicas } from '../couch/replicas.js'
 import type { FoundDocument, Row } from '../couch/rows.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import { inTurns, turnAfter } from '../waits/steps.js'
@@ -25,10 +25,10 @@ export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
 /** A database as it was when the restore began. */
 interface Found {
   info: DatabaseInfo
-  copies: CopiesState
-  /** The nodes that were up before the copies were asked. */
+  replicas: ReplicasState
+  /** The nodes that were up before the replicas were asked. */
   nodes: NodesUp | null
-  /** The update sequence before the copies were asked to agree. */
+  /** The update sequence before the replicas were asked to agree. */
   begun?: DatabaseInfo['update_seq']
 }
 
@@ -49,26 +49,26 @@ export class TargetView {
     this.#reader = new DocumentReader(db)
   }
 
-  /** Looks at a database, if any, and waits for its copies to agree. @throws CouchError */
+  /** Looks at a database, if any, and waits for its replicas to agree. @throws CouchError */
   static async find(db: CouchDatabase, isOwn: IsOwn): Promise<TargetView | null> {
     const info = await db.find()
     if (!info) return null
     const nodes = isReplicated(info) ? await nodesUp(db.client) : null
-    const copies = await settleCopies(db, info)
-    // A copy that lagged may have told the counts.
+    const replicas = await settleReplicas(db, info)
+    // A replica that lagged may have told the counts.
     const settled = isReplicated(info) ? await db.info() : info
-    return new TargetView(db, { info: settled, copies, nodes, begun: info.update_seq }, isOwn)
+    return new TargetView(db, { info: settled, replicas, nodes, begun: info.update_seq }, isOwn)
   }
 
   /** @param info what a database tells that has just been created; `undefined` where there is none */
   static ofNothing(db: CouchDatabase, isOwn: IsOwn, info?: DatabaseInfo): TargetView {
     const empty = { ...info, doc_count: 0, doc_del_count: 0 }
-    return new TargetView(db, { info: empty, copies: 'agree', nodes: null }, isOwn)
+    return new TargetView(db, { info: empty, replicas: 'agree', nodes: null }, isOwn)
   }
 
-  /** There are no documents, living or deleted, on any copy. */
+  /** There are no documents, living or deleted, on any replica. */
   get isEmpty(): boolean {
-    return this.documents === 0 && !this.hasDeletions && this.#found.copies === 'agree'
+    return this.documents === 0 && !this.hasDeletions && this.#found.replicas === 'agree'
   }
 
   get documents(): number {
@@ -84,19 +84,19 @@ export class TargetView {
     return isReplicated(this.#found.info)
   }
 
-  get copies(): CopiesState {
-    return this.#found.copies
+  get replicas(): ReplicasState {
+    return this.#found.replicas
   }
 
-  /** Returns the update sequence of `now`; that from before the copies agreed, where there are several. */
+  /** Returns the update sequence of `now`; that from before the replicas agreed, where there are several. */
   sequenceBefore({ update_seq: now = '0' }: DatabaseInfo): string {
     return String(this.isReplicated ? (this.#found.begun ?? now) : now)
   }
 
   /** Notes whether a node was started since: it may have answered a scan with outdated documents. */
   async checkNodes(): Promise<void> {
-    if (!this.isReplicated || this.isEmpty || this.#found.copies !== 'agree') return
-    if (!noneStarted(this.#found.nodes, await nodesUp(this.#db.client))) this.#found.copies = 'unchecked'
+    if (!this.isReplicated || this.isEmpty || this.#found.replicas !== 'agree') return
+    if (!noneStarted(this.#found.nodes, await nodesUp(this.#db.client))) this.#found.replicas = 'unchecked'
   }
 
   /** Reads documents as they are now, with stubs. Each is valid until the next is asked for. */

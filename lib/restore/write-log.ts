@@ -7,7 +7,7 @@ const MARKS_OF = { create: UNCONFIRMED, change: UNCONFIRMED | CHANGED, leave: LE
 
 /**
  * Keeps the documents that a restore has written, with their revisions, until a feed or look confirms them.
- * Documents left after a scan stand in it as well where another copy may know better; a look is due when the
+ * Documents left after a scan stand in it as well where another replica may know better; a look is due when the
  * feed shows another revision of them.
  */
 export class WriteLog extends StateTable {

@@ -56,7 +56,7 @@ export async function startClusterHosts(
   const retries: string[] = []
   const isOver = (id: string) =>
     over.has(id) ||
-    cluster.copies.some(({ store }) =>
+    cluster.replicas.some(({ store }) =>
       store
         .get(names.system)
         ?.docs.get(id)

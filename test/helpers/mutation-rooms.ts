@@ -55,7 +55,7 @@ export const ROOMS: Record<string, Room> = {
       'conflicts',
       'changed-source',
       'recorded-ends',
-      'lagging-copies',
+      'lagging-replicas',
       'large-attachments',
       'lossless',
       'base-choice',
@@ -100,7 +100,7 @@ export const ROOMS: Record<string, Room> = {
       'large-writes',
       'compressed-attachments',
       'settings-documents',
-      'restore-lagging-copies',
+      'restore-lagging-replicas',
       'many-attachments',
       'restore-input',
       'skip-list',
@@ -211,7 +211,7 @@ export const ROOMS: Record<string, Room> = {
       'incremental-reasons',
       'incremental-concurrent',
       'line-set',
-      'copies',
+      'replicas',
       'odd-documents',
       'lossless'
     ]

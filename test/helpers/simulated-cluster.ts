@@ -9,17 +9,17 @@ import type { LogicalDatabase } from '../../types/index.js'
 import { DATABASES, fetchAll, type TestDatabases } from './database.js'
 import { randomOf } from './random.js'
 import { type Call, type RawDocument, type Reply, route, serve, withLeaf } from './raw-couch.js'
-import { Copy } from './simulated-copies.js'
 import { answer, type Messenger } from './simulated-fabric.js'
+import { Replica } from './simulated-replicas.js'
 
 export interface Schedule {
-  /** Number of copies, one on each node. Default 3. */
+  /** Number of replicas, one on each node. Default 3. */
   n?: number
   /** Seed of the random delays. */
   seed?: number
-  /** Longest delay, in milliseconds, of a request to a copy. Default 0: at once, in the order of the copies. */
+  /** Longest delay, in milliseconds, of a request to a replica. Default 0: at once, in the order of the replicas. */
   delay?: number
-  /** Longest time, in milliseconds, until a copy passes writes on to the others. Default: only on demand. */
+  /** Longest time, in milliseconds, until a replica passes writes on to the others. Default: only on demand. */
   merge?: number
 }
 
@@ -37,33 +37,33 @@ export interface Strike {
 }
 
 /**
- * A cluster of CouchDB nodes in memory, each with a copy of every database, which is one shard. Nodes answer requests
- * as CouchDB's `fabric` does: writes go to all copies, reads to one copy or to a quorum. A schedule draws what a real
+ * A cluster of CouchDB nodes in memory, each with a replica of every database, which is one shard. Nodes answer requests
+ * as CouchDB's `fabric` does: writes go to all replicas, reads to one replica or to a quorum. A schedule draws what a real
  * cluster leaves to chance.
  */
 export interface SimulatedCluster {
   /** URL of each node. */
   urls: string[]
-  copies: readonly Copy[]
-  /** Refuses new connections to a node and cuts the open ones. The node's copy keeps what it has. */
+  replicas: readonly Replica[]
+  /** Refuses new connections to a node and cuts the open ones. The node's replica keeps what it has. */
   down(node: number): Promise<void>
-  /** Accepts connections to a node again. Its copy catches up by merging. */
+  /** Accepts connections to a node again. Its replica catches up by merging. */
   up(node: number): Promise<void>
-  /** Waits for requests on their way to the copies, then gives every copy that is up what the others have. */
+  /** Waits for requests on their way to the replicas, then gives every replica that is up what the others have. */
   merge(): Promise<void>
-  /** Lets a node's copy answer reads with what it has now, until the returned function is called. */
+  /** Lets a node's replica answer reads with what it has now, until the returned function is called. */
   freeze(node: number): () => void
   /** Lets requests fail, until the returned function is called. */
   strike(strike: Strike): () => void
   /** All requests so far, with their node. */
   requests: { node: number; method: string; target: string }[]
-  /** Returns the live leaves of a document in all copies. */
+  /** Returns the live leaves of a document in all replicas. */
   leaves(database: string, id: string): { rev: string; body: string }[]
   close(): Promise<void>
 }
 
 class Cluster implements SimulatedCluster, Messenger {
-  readonly copies: Copy[]
+  readonly replicas: Replica[]
   readonly requests: SimulatedCluster['requests'] = []
   readonly quorum: number
   urls: string[] = []
@@ -78,13 +78,13 @@ class Cluster implements SimulatedCluster, Messenger {
     readonly n: number,
     private readonly schedule: Schedule
   ) {
-    this.copies = Array.from({ length: n }, (_, node) => new Copy(node))
+    this.replicas = Array.from({ length: n }, (_, node) => new Replica(node))
     this.quorum = (n >> 1) + 1
     this.#draw = randomOf(schedule.seed ?? 0)
   }
 
   async start(): Promise<void> {
-    for (const { node } of this.copies) await this.#listen(node, 0)
+    for (const { node } of this.replicas) await this.#listen(node, 0)
     this.urls = this.#servers.map((server) => `http://127.0.0.1:${(server!.address() as AddressInfo).port}`)
   }
 
@@ -109,18 +109,18 @@ class Cluster implements SimulatedCluster, Messenger {
   async up(node: number): Promise<void> {
     if (this.#isUp(node)) return
     await this.#listen(node, Number(new URL(this.urls[node]!).port))
-    for (const copy of this.copies) for (const name of copy.store.keys()) this.written(name, copy)
+    for (const replica of this.replicas) for (const name of replica.store.keys()) this.written(name, replica)
   }
 
   async close(): Promise<void> {
     this.#closed = true
-    for (const { node } of this.copies) await this.down(node)
+    for (const { node } of this.replicas) await this.down(node)
   }
 
   #isUp = (node: number) => this.#servers[node] !== undefined
 
   copyOf(node: number) {
-    return { copy: this.copies[node]!, up: this.#isUp(node) }
+    return { replica: this.replicas[node]!, up: this.#isUp(node) }
   }
 
   async #answer(call: Call, target: string): Promise<Reply | null> {
@@ -143,20 +143,20 @@ class Cluster implements SimulatedCluster, Messenger {
     return stalls ? null : reply
   }
 
-  #anyDown = () => this.copies.some(({ node }) => !this.#isUp(node))
+  #anyDown = () => this.replicas.some(({ node }) => !this.#isUp(node))
 
-  /** Creates or deletes a database on all nodes at once. Each copy has documents and sequences of its own. */
+  /** Creates or deletes a database on all nodes at once. Each replica has documents and sequences of its own. */
   #database(name: string, call: Call): Reply {
-    const first = new Map(this.copies[0]!.store)
+    const first = new Map(this.replicas[0]!.store)
     const reply = route(first, call)
     const made = first.get(name)
     const { n, quorum } = this
-    for (const { node, store } of this.copies) {
+    for (const { node, store } of this.replicas) {
       const own = {
         docs: new Map(),
         local: new Map(),
         cluster: { n, w: quorum, r: quorum },
-        label: `copy${node}`,
+        label: `replica${node}`,
         // a node answers sequences of the others by their numbers
         incarnation: ''
       }
@@ -170,23 +170,23 @@ class Cluster implements SimulatedCluster, Messenger {
   #delay = (longest: number) => Math.floor(this.#draw() ** 2 * (longest + 1))
 
   async ask<T, A>(
-    work: (copy: Copy) => T,
+    work: (replica: Replica) => T,
     decide: (answers: readonly T[], waiting: number) => A | undefined
   ): Promise<A> {
-    const asked = this.copies.filter(({ node }) => this.#isUp(node))
+    const asked = this.replicas.filter(({ node }) => this.#isUp(node))
     const answers: T[] = []
     let waiting = asked.length
     return new Promise((resolve, reject) => {
-      const arrive = async (copy: Copy) => {
+      const arrive = async (replica: Replica) => {
         await this.#travel()
         waiting--
-        if (this.#isUp(copy.node)) answers.push(work(copy))
+        if (this.#isUp(replica.node)) answers.push(work(replica))
         const decision = decide(answers, waiting)
         if (decision !== undefined) resolve(decision)
-        else if (waiting === 0) reject(new Error('no copy answered'))
+        else if (waiting === 0) reject(new Error('no replica answered'))
       }
-      for (const copy of asked) {
-        const arrival = arrive(copy)
+      for (const replica of asked) {
+        const arrival = arrive(replica)
           .catch(reject)
           .finally(() => this.#travelling.delete(arrival))
         this.#travelling.add(arrival)
@@ -200,14 +200,14 @@ class Cluster implements SimulatedCluster, Messenger {
     return time === 0 ? setImmediate() : wait(time)
   }
 
-  written(name: string, copy: Copy): void {
+  written(name: string, replica: Replica): void {
     const { merge } = this.schedule
     if (merge === undefined) return
-    for (const other of this.copies) if (other !== copy) this.#mergeSoon(name, copy, other, merge)
+    for (const other of this.replicas) if (other !== replica) this.#mergeSoon(name, replica, other, merge)
   }
 
-  /** Schedules a merge between two copies, unless one is scheduled, which will include the new writes. */
-  #mergeSoon(name: string, from: Copy, to: Copy, longest: number): void {
+  /** Schedules a merge between two replicas, unless one is scheduled, which will include the new writes. */
+  #mergeSoon(name: string, from: Replica, to: Replica, longest: number): void {
     const key = [name, from.node, to.node].join()
     if (this.#merging.has(key)) return
     this.#merging.add(key)
@@ -217,26 +217,26 @@ class Cluster implements SimulatedCluster, Messenger {
     }, this.#delay(longest)).unref()
   }
 
-  #replicate(name: string, from: Copy, to: Copy): void {
+  #replicate(name: string, from: Replica, to: Replica): void {
     if (this.#isUp(from.node) && this.#isUp(to.node) && !this.#closed) from.replicate(name, to)
   }
 
   async merge(): Promise<void> {
     await Promise.allSettled([...this.#travelling])
-    for (const from of this.copies) {
-      for (const to of this.copies) {
+    for (const from of this.replicas) {
+      for (const to of this.replicas) {
         for (const name of from === to ? [] : from.store.keys()) this.#replicate(name, from, to)
       }
     }
   }
 
   repair(name: string, documents: readonly RawDocument[]): void {
-    for (const copy of this.copies) if (this.#isUp(copy.node)) copy.add(name, documents)
+    for (const replica of this.replicas) if (this.#isUp(replica.node)) replica.add(name, documents)
   }
 
   freeze(node: number): () => void {
-    this.copies[node]!.freeze()
-    return () => this.copies[node]!.thaw()
+    this.replicas[node]!.freeze()
+    return () => this.replicas[node]!.thaw()
   }
 
   strike(strike: Strike): () => void {
@@ -246,7 +246,7 @@ class Cluster implements SimulatedCluster, Messenger {
   }
 
   leaves(database: string, id: string): { rev: string; body: string }[] {
-    const all = this.copies.flatMap(({ store }) => store.get(database)?.docs.get(id)?.leaves ?? [])
+    const all = this.replicas.flatMap(({ store }) => store.get(database)?.docs.get(id)?.leaves ?? [])
     const live = all.reduce(withLeaf, [] as typeof all).filter(({ deleted }) => !deleted)
     return live.map(({ rev, body }) => ({ rev, body: body.toString() }))
   }

@@ -9,30 +9,30 @@ import {
   route,
   withLeaf
 } from './raw-couch.js'
-import type { Copy } from './simulated-copies.js'
+import type { Replica } from './simulated-replicas.js'
 
-/** Carries requests to the copies of a simulated cluster. */
+/** Carries requests to the replicas of a simulated cluster. */
 export interface Messenger {
   /**
-   * Lets every copy that is up do `work`, each after a delay of its own. Calls `decide` after each answer, with the
-   * number of answers still to come, and resolves with the first value that it returns. The other copies do their work
+   * Lets every replica that is up do `work`, each after a delay of its own. Calls `decide` after each answer, with the
+   * number of answers still to come, and resolves with the first value that it returns. The other replicas do their work
    * as well.
    */
   ask<T, A>(
-    work: (copy: Copy) => T,
+    work: (replica: Replica) => T,
     decide: (answers: readonly T[], waiting: number) => A | undefined
   ): Promise<A>
-  /** Tells that a copy may have something new. */
-  written(name: string, copy: Copy): void
-  /** Gives documents to every copy that is up. */
+  /** Tells that a replica may have something new. */
+  written(name: string, replica: Replica): void
+  /** Gives documents to every replica that is up. */
   repair(name: string, documents: readonly RawDocument[]): void
-  /** Returns the copy of a node, and whether the node is up. */
-  copyOf(node: number): { copy: Copy; up: boolean }
+  /** Returns the replica of a node, and whether the node is up. */
+  copyOf(node: number): { replica: Replica; up: boolean }
   readonly n: number
   readonly quorum: number
 }
 
-/** Answers as the nodes of a CouchDB cluster do (`fabric`), from the copies of databases with one shard each. */
+/** Answers as the nodes of a CouchDB cluster do (`fabric`), from the replicas of databases with one shard each. */
 export async function answer(messenger: Messenger, call: Call): Promise<Reply> {
   const { method, path } = call
   const [name = '', first] = path
@@ -53,41 +53,41 @@ export async function answer(messenger: Messenger, call: Call): Promise<Reply> {
 
 const numberOf = ({ query }: Call, name: 'r' | 'w', otherwise: number) => Number(query.get(name) ?? otherwise)
 
-/** Returns the first answer of a copy. */
+/** Returns the first answer of a replica. */
 const anyCopy = (messenger: Messenger, call: Call) =>
   messenger.ask(
-    (copy) => route(copy.seen, call),
+    (replica) => route(replica.seen, call),
     ([first]) => first
   )
 
-/** Returns the first answer, once all copies have answered. */
+/** Returns the first answer, once all replicas have answered. */
 const everyCopy = (messenger: Messenger, call: Call) =>
   messenger.ask(
-    (copy) => route(copy.store, call),
+    (replica) => route(replica.store, call),
     ([first], waiting) => (waiting === 0 ? first : undefined)
   )
 
 /**
- * Continues with the copy that a sequence comes from. If that is down, another copy rewinds to what that one surely
+ * Continues with the replica that a sequence comes from. If that is down, another replica rewinds to what that one surely
  * had.
  */
 function changes(messenger: Messenger, call: Call): Promise<Reply> {
-  const [, sequence, node] = /^(\d+)-copy(\d+)$/.exec(call.query.get('since') ?? '') ?? []
+  const [, sequence, node] = /^(\d+)-replica(\d+)$/.exec(call.query.get('since') ?? '') ?? []
   if (node === undefined) return anyCopy(messenger, call)
-  const { copy: read, up } = messenger.copyOf(Number(node))
-  const from = (copy: Copy) => {
-    const since = copy === read ? Number(sequence) : copy.rewind(call.path[0]!, read, Number(sequence))
+  const { replica: read, up } = messenger.copyOf(Number(node))
+  const from = (replica: Replica) => {
+    const since = replica === read ? Number(sequence) : replica.rewind(call.path[0]!, read, Number(sequence))
     const query = new URLSearchParams(call.query)
     query.set('since', String(since))
     return { ...call, query }
   }
-  const work = (copy: Copy) => (up && copy !== read ? undefined : route(copy.seen, from(copy)))
+  const work = (replica: Replica) => (up && replica !== read ? undefined : route(replica.seen, from(replica)))
   return messenger.ask(work, (replies) => replies.find((reply) => reply !== undefined))
 }
 
 // Writes.
 
-/** A copy's answer to one edit, and the result for the client. An edit that keeps its revision has no result. */
+/** A replica's answer to one edit, and the result for the client. An edit that keeps its revision has no result. */
 interface Edit {
   key: string
   good: boolean
@@ -95,7 +95,7 @@ interface Edit {
 }
 
 interface Verdict extends Edit {
-  /** Status: 201, 202 when too few copies have accepted the edit, 500 when none has answered. */
+  /** Status: 201, 202 when too few replicas have accepted the edit, 500 when none has answered. */
   health: number
 }
 
@@ -118,12 +118,12 @@ function verdict(edits: readonly Edit[], w: number, waiting: number): Verdict | 
 }
 
 /**
- * Writes one document to a copy, and returns the copy's answer.
+ * Writes one document to a replica, and returns the replica's answer.
  * @throws when the document itself is invalid
  */
-function editOf(call: Call, copy: Copy): Edit {
+function editOf(call: Call, replica: Replica): Edit {
   try {
-    const result = route(copy.store, call).json as { rev: string }
+    const result = route(replica.store, call).json as { rev: string }
     return { key: call.query.get('new_edits') === 'false' ? SILENT.key : result.rev, good: true, result }
   } catch (error) {
     if (!(error instanceof HttpError) || error.status !== 409) throw error
@@ -133,16 +133,18 @@ function editOf(call: Call, copy: Copy): Edit {
 
 async function writeOne(messenger: Messenger, call: Call): Promise<Reply> {
   const w = numberOf(call, 'w', messenger.quorum)
-  const work = (copy: Copy) => {
-    const edit = editOf(call, copy)
-    messenger.written(call.path[0]!, copy)
+  const work = (replica: Replica) => {
+    const edit = editOf(call, replica)
+    messenger.written(call.path[0]!, replica)
     return edit
   }
   const { good, result, key, health } = await messenger.ask(work, (edits, waiting) =>
     verdict(edits, w, waiting)
   )
   if (good) return { status: health, json: result }
-  throw key === 'conflict' ? new HttpError(409, key, CONFLICT) : new HttpError(500, key, 'no copy answered')
+  throw key === 'conflict'
+    ? new HttpError(409, key, CONFLICT)
+    : new HttpError(500, key, 'no replica answered')
 }
 
 async function deleteOne(messenger: Messenger, call: Call): Promise<Reply> {
@@ -163,12 +165,12 @@ async function writeMany(messenger: Messenger, call: Call): Promise<Reply> {
   const { docs, new_edits: newEdits = true, w: asked } = JSON.parse(call.body.toString()) as BulkRequest
   if (!docs) return anyCopy(messenger, call)
   const w = asked ?? numberOf(call, 'w', messenger.quorum)
-  const work = (copy: Copy) => {
-    const results = route(copy.store, call).json as (
+  const work = (replica: Replica) => {
+    const results = route(replica.store, call).json as (
       | { id: string; rev?: string; error?: string }
       | undefined
     )[]
-    messenger.written(call.path[0]!, copy)
+    messenger.written(call.path[0]!, replica)
     const resultOf = (id: string | undefined, at: number) =>
       newEdits ? results[at] : results.find((result) => result?.id === id)
     return docs.map(({ _id }, at): Edit => {
@@ -193,7 +195,7 @@ async function writeMany(messenger: Messenger, call: Call): Promise<Reply> {
   }
 }
 
-// Reads by a quorum. Each builds a small database from what the copies agree upon, and answers from it.
+// Reads by a quorum. Each builds a small database from what the replicas agree upon, and answers from it.
 
 type Found = RawDocument | undefined
 
@@ -211,8 +213,8 @@ async function readOne(messenger: Messenger, call: Call): Promise<Reply> {
 
 const fromView = (call: Call, view: RawDatabase) => route(new Map([[call.path[0]!, view]]), call)
 
-function seenIn(copy: Copy, name: string): RawDatabase {
-  const database = copy.seen.get(name)
+function seenIn(replica: Replica, name: string): RawDatabase {
+  const database = replica.seen.get(name)
   if (!database) throw new HttpError(404, 'not_found', 'Database does not exist.')
   return database
 }
@@ -225,7 +227,7 @@ function view(messenger: Messenger, name: string, found: readonly Found[]): RawD
     const leaves = unionOf([docs.get(document.id), document])
     docs.set(document.id, { ...document, leaves: docs.has(document.id) ? leaves : document.leaves })
   }
-  return { ...seenIn(messenger.copyOf(0).copy, name), docs }
+  return { ...seenIn(messenger.copyOf(0).replica, name), docs }
 }
 
 async function viewOf(messenger: Messenger, name: string, ids: readonly string[], r: number) {
@@ -238,11 +240,11 @@ const isAncestor = (of: RawDocument) => (document: RawDocument) =>
   document === of || winner(of).history.slice(1).includes(winner(document).history[0]!)
 
 /**
- * Returns the document at the revision that `r` copies agree upon. If they differ, repairs them and returns the
+ * Returns the document at the revision that `r` replicas agree upon. If they differ, repairs them and returns the
  * winner.
  */
 async function winnerOf(messenger: Messenger, name: string, id: string, r: number): Promise<Found> {
-  const work = (copy: Copy) => seenIn(copy, name).docs.get(id)
+  const work = (replica: Replica) => seenIn(replica, name).docs.get(id)
   const { answers, agreed } = await messenger.ask(work, (found, waiting) => {
     const like = (document: Found) => found.filter((other) => pathOf(other) === pathOf(document)).length
     const at = found.findIndex((document) => like(document) >= r)
@@ -265,10 +267,10 @@ async function winnerOf(messenger: Messenger, name: string, id: string, r: numbe
   return documents.sort((a, b) => byWinner(winner(a), winner(b)))[0]
 }
 
-/** Returns the leaves of as many copies as it takes until `r` copies agree, and repairs copies that differ. */
+/** Returns the leaves of as many replicas as it takes until `r` replicas agree, and repairs replicas that differ. */
 async function leavesOf(messenger: Messenger, name: string, id: string, r: number): Promise<RawDatabase> {
   const union = await messenger.ask(
-    (copy) => seenIn(copy, name).docs.get(id),
+    (replica) => seenIn(replica, name).docs.get(id),
     (found, waiting) => {
       const before = unionOf(found.slice(0, -1))
       const last = found.at(-1)?.leaves ?? []
@@ -295,10 +297,10 @@ const unionOf = (found: readonly Found[]) =>
 const isBranch = (tree: readonly RawRevision[], { history }: RawRevision) =>
   tree.every((leaf) => !leaf.history.includes(history[0]!) && !history.includes(leaf.history[0]!))
 
-/** Returns the document at one revision. It is missing when `r` copies say so before one that has it answers. */
+/** Returns the document at one revision. It is missing when `r` replicas say so before one that has it answers. */
 async function revisionOf(messenger: Messenger, name: string, id: string, rev: string, r: number) {
-  const at = (copy: Copy): Found => {
-    const document = seenIn(copy, name).docs.get(id)
+  const at = (replica: Replica): Found => {
+    const document = seenIn(replica, name).docs.get(id)
     const leaves = document?.leaves.filter((leaf) => leaf.rev === rev) ?? []
     return document && leaves.length > 0 ? { ...document, leaves } : undefined
   }
@@ -314,9 +316,9 @@ async function bulkGet(messenger: Messenger, call: Call): Promise<Reply> {
   const name = call.path[0]!
   const r = numberOf(call, 'r', messenger.quorum)
   const asked: { id: string; rev?: string }[] = JSON.parse(call.body.toString()).docs
-  const work = (copy: Copy) =>
+  const work = (replica: Replica) =>
     asked.map(({ id, rev }): Found => {
-      const document = seenIn(copy, name).docs.get(id)
+      const document = seenIn(replica, name).docs.get(id)
       const leaves = document?.leaves.filter((leaf) => leaf.rev === (rev ?? leaf.rev)) ?? []
       return document && leaves.length > 0 ? { ...document, leaves } : undefined
     })

@@ -4,38 +4,38 @@ import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.
 import { CouchError } from './errors.js'
 import { type NodesUp, nodeNames, nodesUp, noneStarted } from './nodes.js'
 
-/** Milliseconds to wait for copies that lag. */
+/** Milliseconds to wait for replicas that lag. */
 const LONGEST_WAIT = 30_000
-/** Milliseconds between two looks at the copies: the first and the longest. */
+/** Milliseconds between two looks at the replicas: the first and the longest. */
 const PAUSE = { first: 50, longest: 1000 }
 /** How often nodes are asked again after a fault that may pass. */
 const ATTEMPTS = 5
-/** How often copies are brought to one state again, after nodes were started while they were read. */
+/** How often replicas are brought to one state again, after nodes were started while they were read. */
 const SETTLED_AGAIN = 3
-/** The documents by which nodes note how far they have brought another copy. */
+/** The documents by which nodes note how far they have brought another replica. */
 const CHECKPOINTS = { startkey: '"_local/shard-sync-"', endkey: '"_local/shard-sync-~"' }
 
 /**
- * Tells how the copies of a database's shards are. `agree`: each has what any had when it was asked.
+ * Tells how the replicas of a database's shards are. `agree`: each has what any had when it was asked.
  * `behind`: some still do not. `unchecked`: the credentials are not a server administrator's, or the server
  * does not tell.
  */
-export type CopiesState = 'agree' | 'behind' | 'unchecked'
+export type ReplicasState = 'agree' | 'behind' | 'unchecked'
 
-interface Copy {
+interface Replica {
   node: string
   /** The shard's name on its nodes. */
   shard: string
 }
 
-/** A copy's state when it was first asked. */
-interface CopyState extends Copy {
+/** A replica's state when it was first asked. */
+interface ReplicaState extends Replica {
   uuid: string
   /** Its last change. */
   seq: number
 }
 
-/** A note that a copy has what another one had at `source_seq`. */
+/** A note that a replica has what another one had at `source_seq`. */
 interface Checkpoint {
   target_uuid: string
   source_uuid: string
@@ -43,22 +43,22 @@ interface Checkpoint {
 }
 
 /**
- * Brings the copies of a database to one state, in at most {@link LONGEST_WAIT}: a read may be answered by
+ * Brings the replicas of a database to one state, in at most {@link LONGEST_WAIT}: a read may be answered by
  * one that was down and lags.
  * @throws what ends the client's signal; failures of the database are left to the reads that follow
  */
-export async function settleCopies(
+export async function settleReplicas(
   db: CouchDatabase,
   info: DatabaseInfo,
   longestWait = LONGEST_WAIT
-): Promise<CopiesState> {
+): Promise<ReplicasState> {
   if (!isReplicated(info)) return 'agree'
   const { signal } = db.client.settings
-  const ending = new LinkedAbort().follow(signal).after(longestWait, () => new Error('copies lag'))
+  const ending = new LinkedAbort().follow(signal).after(longestWait, () => new Error('replicas lag'))
   // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
   const client = db.client.once.with({ control: longestWait + 1000, signal: ending.signal })
   try {
-    return await settled(new Copies(db.on(client), info), ending.signal)
+    return await settled(new Replicas(db.on(client), info), ending.signal)
   } catch (error) {
     signal?.throwIfAborted()
     if (ending.signal.aborted) return 'behind'
@@ -69,40 +69,40 @@ export async function settleCopies(
 }
 
 /**
- * Keeps the copies of a database in one state while it is read. A node that starts meanwhile lags, and may answer
+ * Keeps the replicas of a database in one state while it is read. A node that starts meanwhile lags, and may answer
  * in place of one that has gone down.
  */
-export class CopiesWatch {
+export class ReplicasWatch {
   readonly #db: CouchDatabase
   readonly #info: DatabaseInfo
   #nodes: NodesUp | null = null
   #again = 0
-  #state: CopiesState = 'agree'
+  #state: ReplicasState = 'agree'
 
   constructor(db: CouchDatabase, info: DatabaseInfo) {
     this.#db = db
     this.#info = info
   }
 
-  get state(): CopiesState {
+  get state(): ReplicasState {
     return this.#state
   }
 
-  /** Brings the copies to one state. @throws what {@link settleCopies} throws */
+  /** Brings the replicas to one state. @throws what {@link settleReplicas} throws */
   async settle(): Promise<void> {
     if (!isReplicated(this.#info)) return
     this.#nodes = await nodesUp(this.#db.client)
-    this.#state = await settleCopies(this.#db, this.#info)
+    this.#state = await settleReplicas(this.#db, this.#info)
   }
 
-  /** Returns whether a node was started since the copies were settled, or may have been. */
+  /** Returns whether a node was started since the replicas were settled, or may have been. */
   async nodeStarted(): Promise<boolean> {
     return isReplicated(this.#info) && !noneStarted(this.#nodes, await nodesUp(this.#db.client))
   }
 
   /**
-   * Settles the copies again if a node was started since they agreed.
-   * @returns whether what was read before may lack what copies have now
+   * Settles the replicas again if a node was started since they agreed.
+   * @returns whether what was read before may lack what replicas have now
    */
   async settledAgain(): Promise<boolean> {
     if (this.#state !== 'agree' || !(await this.nodeStarted())) return false
@@ -112,11 +112,11 @@ export class CopiesWatch {
   }
 }
 
-/** Settles copies, and looks at them from the beginning after each fault that may pass. */
-async function settled(copies: Copies, signal: AbortSignal): Promise<'agree' | 'unchecked'> {
+/** Settles replicas, and looks at them from the beginning after each fault that may pass. */
+async function settled(replicas: Replicas, signal: AbortSignal): Promise<'agree' | 'unchecked'> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await copies.settle()
+      await replicas.settle()
       return 'agree'
     } catch (error) {
       signal.throwIfAborted()
@@ -131,7 +131,7 @@ async function settled(copies: Copies, signal: AbortSignal): Promise<'agree' | '
 const mayPass = ({ error, retryable, status }: CouchError): boolean =>
   error === 'nodedown' || (retryable && status !== 401)
 
-class Copies {
+class Replicas {
   readonly #db: CouchDatabase
   readonly #created: string | undefined
 
@@ -143,11 +143,11 @@ class Copies {
   async settle(): Promise<void> {
     const { client, name } = this.#db
     await client.json({ method: 'POST', path: [name, '_sync_shards'], json: {} })
-    for (const copies of await this.#shards()) await this.#settleShard(copies)
+    for (const replicas of await this.#shards()) await this.#settleShard(replicas)
   }
 
-  /** Returns the copies of each shard on nodes that are up. */
-  async #shards(): Promise<Copy[][]> {
+  /** Returns the replicas of each shard on nodes that are up. */
+  async #shards(): Promise<Replica[][]> {
     const { client, name } = this.#db
     const { shards } = await client.json<{ shards: Record<string, string[]> }>({ path: [name, '_shards'] })
     const up = await nodeNames(client)
@@ -159,9 +159,9 @@ class Copies {
     )
   }
 
-  async #settleShard(copies: readonly Copy[]): Promise<void> {
-    if (copies.length < 2) return
-    const states = await Promise.all(copies.map((copy) => this.#stateOf(copy)))
+  async #settleShard(replicas: readonly Replica[]): Promise<void> {
+    if (replicas.length < 2) return
+    const states = await Promise.all(replicas.map((replica) => this.#stateOf(replica)))
     for (let pause = PAUSE.first; ; pause = Math.min(2 * pause, PAUSE.longest)) {
       const agree = await Promise.all(states.map((target) => this.#holdsAll(target, states)))
       if (!agree.includes(false)) return
@@ -169,17 +169,17 @@ class Copies {
     }
   }
 
-  async #stateOf(copy: Copy): Promise<CopyState> {
-    const { uuid } = await this.#ask<{ uuid: string }>(copy)
-    // Not `update_seq`: a purge moves it on, and no copy has anything to be told then.
+  async #stateOf(replica: Replica): Promise<ReplicaState> {
+    const { uuid } = await this.#ask<{ uuid: string }>(replica)
+    // Not `update_seq`: a purge moves it on, and no replica has anything to be told then.
     const query = { descending: true, limit: 1 }
-    const { results } = await this.#ask<{ results: { seq: number }[] }>(copy, '_changes', query)
-    if (typeof uuid !== 'string' || !Array.isArray(results)) throw unknownAnswer(copy.shard)
-    return { ...copy, uuid, seq: results[0]?.seq ?? 0 }
+    const { results } = await this.#ask<{ results: { seq: number }[] }>(replica, '_changes', query)
+    if (typeof uuid !== 'string' || !Array.isArray(results)) throw unknownAnswer(replica.shard)
+    return { ...replica, uuid, seq: results[0]?.seq ?? 0 }
   }
 
-  /** Returns whether a copy has what the others had when they were asked first. */
-  async #holdsAll(target: CopyState, sources: readonly CopyState[]): Promise<boolean> {
+  /** Returns whether a replica has what the others had when they were asked first. */
+  async #holdsAll(target: ReplicaState, sources: readonly ReplicaState[]): Promise<boolean> {
     const checkpoints = await this.#checkpoints(target)
     return sources.every(
       (source) =>
@@ -192,16 +192,16 @@ class Copies {
     )
   }
 
-  async #checkpoints(copy: Copy): Promise<Checkpoint[]> {
+  async #checkpoints(replica: Replica): Promise<Checkpoint[]> {
     const { rows } = await this.#ask<{ rows: { doc?: { history?: Record<string, Checkpoint[]> } }[] }>(
-      copy,
+      replica,
       '_local_docs',
       { include_docs: true, ...CHECKPOINTS }
     )
     return rows.flatMap(({ doc }) => Object.values(doc?.history ?? {}).flat())
   }
 
-  #ask<T>({ node, shard }: Copy, what: string[] | string = [], query = {}): Promise<T> {
+  #ask<T>({ node, shard }: Replica, what: string[] | string = [], query = {}): Promise<T> {
     return this.#db.client.json<T>({ path: ['_node', node, shard, what].flat(), query })
   }
 }

@@ -1,16 +1,16 @@
 import t, { type Test } from 'tap'
 import { CouchClient } from '../lib/couch/client.js'
 import { connectionTo } from '../lib/couch/connection.js'
-import { settleCopies } from '../lib/couch/copies.js'
 import { CouchDatabase } from '../lib/couch/database.js'
+import { settleReplicas } from '../lib/couch/replicas.js'
 import { apiOf } from './helpers/api.js'
-import { agreeing, type Copy, noAdministrator, setupCopies, shards } from './helpers/copies-proxy.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
+import { agreeing, noAdministrator, type Replica, setupReplicas, shards } from './helpers/replicas-proxy.js'
 
-async function setup(t: Test, copies: readonly Copy[]) {
-  const { raw, cluster } = await setupCopies(t, copies)
+async function setup(t: Test, replicas: readonly Replica[]) {
+  const { raw, cluster } = await setupReplicas(t, replicas)
   const client = new CouchClient({
     connect: () => connectionTo(cluster.couch),
     retry: { attempts: 3, wait: 1, longest: 1 },
@@ -19,17 +19,17 @@ async function setup(t: Test, copies: readonly Copy[]) {
   })
   t.teardown(() => client.close())
   const db = new CouchDatabase(client, raw.names.components)
-  const settle = async (longestWait?: number) => settleCopies(db, await db.info(), longestWait)
+  const settle = async (longestWait?: number) => settleReplicas(db, await db.info(), longestWait)
   return { settle, requests: cluster.requests }
 }
 
-t.test('copies that have what the others have agree at once', async (t) => {
+t.test('replicas that have what the others have agree at once', async (t) => {
   const { settle, requests } = await setup(t, [agreeing])
   t.equal(await settle(), 'agree')
   t.match(requests[1], /^POST .*_sync_shards$/, 'the nodes are told to bring each other up to date first')
 })
 
-t.test('a copy that lags is waited for', async (t) => {
+t.test('a replica that lags is waited for', async (t) => {
   let asks = 0
   const lagging = shards({
     knows(node, asked) {
@@ -42,7 +42,7 @@ t.test('a copy that lags is waited for', async (t) => {
   t.ok(asks > 9, 'it was asked until it knew')
 })
 
-t.test('a copy that goes on lagging is not waited for longer than the bound', async (t) => {
+t.test('a replica that goes on lagging is not waited for longer than the bound', async (t) => {
   const { settle } = await setup(t, [shards({ knows: (node) => node !== 'c@x' })])
   const before = performance.now()
   t.equal(await settle(300), 'behind')
@@ -50,14 +50,14 @@ t.test('a copy that goes on lagging is not waited for longer than the bound', as
 })
 
 t.test('a node that does not answer ends no later', async (t) => {
-  const hangs: Copy = ({ line }) => (/_local_docs/.test(line) ? new Promise<never>(() => {}) : undefined)
+  const hangs: Replica = ({ line }) => (/_local_docs/.test(line) ? new Promise<never>(() => {}) : undefined)
   const { settle } = await setup(t, [hangs, agreeing])
   const before = performance.now()
   t.equal(await settle(300), 'behind')
   t.ok(performance.now() - before < 3000)
 })
 
-t.test('copies on nodes that are down are not waited for', async (t) => {
+t.test('replicas on nodes that are down are not waited for', async (t) => {
   const up = ['a@x', 'b@x']
   const { settle, requests } = await setup(t, [shards({ up, knows: (node) => up.includes(node) })])
   t.equal(await settle(), 'agree')
@@ -69,7 +69,7 @@ t.test('copies on nodes that are down are not waited for', async (t) => {
 
 t.test('a node that goes down while it is asked is not asked any more', async (t) => {
   let asked = 0
-  const goes: Copy = ({ line }) =>
+  const goes: Replica = ({ line }) =>
     /_node\/c%40x/.test(line) && asked++ === 0
       ? { status: 412, json: { error: 'nodedown', reason: 'c@x is down' } }
       : undefined
@@ -78,13 +78,13 @@ t.test('a node that goes down while it is asked is not asked any more', async (t
   t.ok(asked > 1)
 })
 
-t.test('an empty database has copies that agree', async (t) => {
+t.test('an empty database has replicas that agree', async (t) => {
   const { settle } = await setup(t, [shards({ knows: () => false, seq: 0 })])
   t.equal(await settle(), 'agree')
 })
 
 t.test(
-  'the plugin neither checks nor waits for copies without the rights of a server administrator',
+  'the plugin neither checks nor waits for replicas without the rights of a server administrator',
   async (t) => {
     const { settle, requests } = await setup(t, [noAdministrator])
     t.equal(await settle(), 'unchecked')
@@ -98,7 +98,7 @@ t.test('a server that answers something else tells nothing', async (t) => {
     [/_membership/, { all_nodes: null }],
     [/_node\//, { hello: 'world' }]
   ] as const) {
-    const odd: Copy = ({ line }) => (path.test(line) ? { status: 200, json } : undefined)
+    const odd: Replica = ({ line }) => (path.test(line) ? { status: 200, json } : undefined)
     const { settle } = await setup(t, [odd, agreeing])
     t.equal(await settle(2000), 'unchecked', String(path))
   }
@@ -106,8 +106,8 @@ t.test('a server that answers something else tells nothing', async (t) => {
 
 t.test('a server that tells odd things of its nodes is restored into all the same', async (t) => {
   for (const json of [{ all_nodes: null }, {}, { all_nodes: ['a@x'] }]) {
-    const odd: Copy = ({ line }) => (/_membership/.test(line) ? { status: 200, json } : undefined)
-    const { raw, on } = await setupCopies(t, [odd, agreeing])
+    const odd: Replica = ({ line }) => (/_membership/.test(line) ? { status: 200, json } : undefined)
+    const { raw, on } = await setupReplicas(t, [odd, agreeing])
     await raw.write(raw.names.components, ['{"_id":"a"}'])
     const api = apiOf(await buildHost(t, { on }))
     const id = await api.backup()
@@ -115,12 +115,12 @@ t.test('a server that tells odd things of its nodes is restored into all the sam
   }
 })
 
-t.test('a backup says that the copies of a database were not seen to agree', async (t) => {
-  for (const [copies, told] of [
+t.test('a backup says that the replicas of a database were not seen to agree', async (t) => {
+  for (const [replicas, told] of [
     [noAdministrator, 'unchecked'],
     [agreeing, undefined]
   ] as const) {
-    const { raw, on } = await setupCopies(t, [copies])
+    const { raw, on } = await setupReplicas(t, [replicas])
     await raw.write(raw.names.components, ['{"_id":"a"}'])
     const api = apiOf(await buildHost(t, { on }))
     const backup = await api.get(await api.backup())
@@ -130,7 +130,7 @@ t.test('a backup says that the copies of a database were not seen to agree', asy
 })
 
 t.test('a restore with "exact" says so as well', async (t) => {
-  const { on } = await setupCopies(t, [noAdministrator])
+  const { on } = await setupReplicas(t, [noAdministrator])
   const host = await buildHost(t, { on })
   const id = await apiOf(host).backup()
   const { tx_id, finished } = await host.app.dbBackups.restore({ id }, { exact: true })
@@ -139,7 +139,7 @@ t.test('a restore with "exact" says so as well', async (t) => {
   t.match(athena_messages?.join(), /copies of components were not seen to agree/)
 })
 
-t.test('a single node is not asked about copies', async (t) => {
+t.test('a single node is not asked about replicas', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const api = apiOf(await buildHost(t, { on: { ...on, couch: gate.couch } }))

@@ -57,7 +57,7 @@ async function setup(t: Test, plan: Plan) {
   return { databases, backup: hosts[0]!, restore: hosts[1]!, end }
 }
 
-/** Changes documents, and restores at once while the copies differ. */
+/** Changes documents, and restores at once while the replicas differ. */
 async function changeAndRestore(databases: ClusterDatabases, host: ClusterHost, id: string, plan: Plan) {
   const { cluster } = databases
   const { absent, writers, changes } = plan
@@ -70,7 +70,7 @@ async function changeAndRestore(databases: ClusterDatabases, host: ClusterHost, 
   await databases.cluster.merge()
 }
 
-/** Returns the documents that, once the copies have merged, differ from the backup or have a conflict. */
+/** Returns the documents that, once the replicas have merged, differ from the backup or have a conflict. */
 function wrong({ cluster, names }: ClusterDatabases, { changes }: Plan): string[] {
   return changes.flatMap((what, i) => {
     const leaves = cluster.leaves(names.components, idOf(i))
@@ -79,7 +79,7 @@ function wrong({ cluster, names }: ClusterDatabases, { changes }: Plan): string[
   })
 }
 
-t.test('a backup finds its chunks, and what is restored is all there, while copies lag', async (t) => {
+t.test('a backup finds its chunks, and what is restored is all there, while replicas lag', async (t) => {
   await fc.assert(
     fc.asyncProperty(plan, async (plan) => {
       const { databases, backup, restore, end } = await setup(t, plan)

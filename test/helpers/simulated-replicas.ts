@@ -1,6 +1,6 @@
 import { type RawDatabase, type RawDocument, withLeaf } from './raw-couch.js'
 
-/** A merge from one copy into another: the sequences of both at that time. */
+/** A merge from one replica into another: the sequences of both at that time. */
 interface Checkpoint {
   target: RawDatabase
   source: number
@@ -8,7 +8,7 @@ interface Checkpoint {
 }
 
 /** The databases that one node of a simulated cluster keeps. */
-export class Copy {
+export class Replica {
   readonly store = new Map<string, RawDatabase>()
   #frozen: Map<string, RawDatabase> | undefined
   readonly #checkpoints = new WeakMap<RawDatabase, Checkpoint[]>()
@@ -36,8 +36,8 @@ export class Copy {
     for (const document of database ? documents : []) merge(database!, document)
   }
 
-  /** Merges all changes since the last time into another copy. */
-  replicate(name: string, to: Copy): void {
+  /** Merges all changes since the last time into another replica. */
+  replicate(name: string, to: Replica): void {
     const [source, target] = [this.store.get(name), to.store.get(name)]
     if (!source || !target) return
     const since = this.#since(source, target).at(-1)?.source ?? 0
@@ -50,10 +50,10 @@ export class Copy {
   }
 
   /**
-   * Returns the sequence at which this copy continues for a reader that has read another copy up to `sequence`: after
-   * the changes that the other copy had received from this one by then.
+   * Returns the sequence at which this replica continues for a reader that has read another replica up to `sequence`: after
+   * the changes that the other replica had received from this one by then.
    */
-  rewind(name: string, from: Copy, sequence: number): number {
+  rewind(name: string, from: Replica, sequence: number): number {
     const [source, target] = [this.store.get(name), from.store.get(name)]
     if (!source || !target) return 0
     return this.#since(source, target).findLast(({ reached }) => reached <= sequence)?.source ?? 0

@@ -1,8 +1,14 @@
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
-import { type Answer, agreeing, type Copy, noAdministrator, setupCopies } from './helpers/copies-proxy.js'
 import { buildHost } from './helpers/host.js'
 import type { RawDatabases } from './helpers/raw-databases.js'
+import {
+  type Answer,
+  agreeing,
+  noAdministrator,
+  type Replica,
+  setupReplicas
+} from './helpers/replicas-proxy.js'
 
 const COUNT = 12
 const large = { content_type: 'image/png', data: Buffer.alloc(5_000_000, 1).toString('base64') }
@@ -12,9 +18,9 @@ const backedUp = [
 ]
 const ALL = COUNT + 1
 
-/** Makes a backup, and builds a host that restores it through copies that answer as the test says. */
-async function setup(t: Test, copies: readonly Copy[]) {
-  const { raw, cluster, on } = await setupCopies(t, copies)
+/** Makes a backup, and builds a host that restores it through replicas that answer as the test says. */
+async function setup(t: Test, replicas: readonly Replica[]) {
+  const { raw, cluster, on } = await setupReplicas(t, replicas)
   const { components } = raw.names
   await raw.write(
     components,
@@ -57,9 +63,9 @@ interface Page {
   rows: { id: string; value: { rev: string } }[]
 }
 
-/** Answers a scan from a copy that `changed` derives from the database. */
+/** Answers a scan from a replica that `changed` derives from the database. */
 const scan =
-  (changed: (rows: Page['rows']) => Page['rows']): Copy =>
+  (changed: (rows: Page['rows']) => Page['rows']): Replica =>
   async ({ line, forward }) => {
     if (!/_components\/_all_docs/.test(line)) return undefined
     const { status, json } = await forward()
@@ -68,21 +74,21 @@ const scan =
 
 const showsNothing = scan(() => [])
 
-/** Answers `GET /database` from a copy that has no documents yet. */
-const tellsOfNothing: Copy = async ({ line, forward }) => {
+/** Answers `GET /database` from a replica that has no documents yet. */
+const tellsOfNothing: Replica = async ({ line, forward }) => {
   if (!/^GET \/\w+_components$/.test(line)) return undefined
   const { status, json } = await forward()
   const cluster = { q: 2, n: 3 }
   return { status, json: { ...(json as object), doc_count: 0, doc_del_count: 0, cluster } }
 }
 
-for (const [name, copies] of Object.entries({
-  'a copy that does not show a document': [noAdministrator, showsNothing],
-  'a copy that does not show it, though all agreed': [agreeing, showsNothing],
-  'a copy that tells of no documents at all': [noAdministrator, showsNothing, tellsOfNothing]
+for (const [name, replicas] of Object.entries({
+  'a replica that does not show a document': [noAdministrator, showsNothing],
+  'a replica that does not show it, though all agreed': [agreeing, showsNothing],
+  'a replica that tells of no documents at all': [noAdministrator, showsNothing, tellsOfNothing]
 }))
   t.test(`${name} does not have the restore write beside it`, async (t) => {
-    const { raw, id, through, sources } = await setup(t, copies)
+    const { raw, id, through, sources } = await setup(t, replicas)
     for (const source of sources) {
       const first = await through.restore(source)
       t.match(first.databases?.components, { created: 0, changed: 0, unchanged: ALL }, 'they are found')
@@ -98,33 +104,39 @@ for (const [name, copies] of Object.entries({
     )
   })
 
-t.test('a document that no copy has is created with its own revision, unless it was deleted', async (t) => {
-  const { raw, id, through } = await setup(t, [noAdministrator])
-  const before = raw.content(raw.names.components)
-  raw.raw.store.get(raw.names.components)!.docs.clear()
-  t.match((await through.restore(id)).databases?.components, { created: ALL, failed: 0 })
-  t.strictSame(raw.content(raw.names.components), before)
-  const deleted = { _id: 'doc 1', _rev: before['doc 1']!.rev, _deleted: true }
-  await raw.write(raw.names.components, [JSON.stringify(deleted)])
-  t.match((await through.restore(id)).databases?.components, { created: 1, unchanged: ALL - 1, failed: 0 })
-  expectBackup(t, raw)
-})
+t.test(
+  'a document that no replica has is created with its own revision, unless it was deleted',
+  async (t) => {
+    const { raw, id, through } = await setup(t, [noAdministrator])
+    const before = raw.content(raw.names.components)
+    raw.raw.store.get(raw.names.components)!.docs.clear()
+    t.match((await through.restore(id)).databases?.components, { created: ALL, failed: 0 })
+    t.strictSame(raw.content(raw.names.components), before)
+    const deleted = { _id: 'doc 1', _rev: before['doc 1']!.rev, _deleted: true }
+    await raw.write(raw.names.components, [JSON.stringify(deleted)])
+    t.match((await through.restore(id)).databases?.components, { created: 1, unchanged: ALL - 1, failed: 0 })
+    expectBackup(t, raw)
+  }
+)
 
-t.test('a row of a copy that lags is not believed where the copies were not seen to agree', async (t) => {
-  let old: Page['rows'] = []
-  const stale = scan((rows) => (old.length > 0 ? old : rows))
-  const setting = await setup(t, [noAdministrator, stale])
-  const { raw, components, id, through } = setting
-  const { rows } = (await (await fetch(`${raw.url}/${components}/_all_docs`)).json()) as Page
-  await change(raw, 'console')
-  old = rows
-  t.match((await through.restore(id)).databases?.components, { changed: ALL, unchanged: 0, failed: 0 })
-  expectBackup(t, raw)
-})
+t.test(
+  'a row of a replica that lags is not believed where the replicas were not seen to agree',
+  async (t) => {
+    let old: Page['rows'] = []
+    const stale = scan((rows) => (old.length > 0 ? old : rows))
+    const setting = await setup(t, [noAdministrator, stale])
+    const { raw, components, id, through } = setting
+    const { rows } = (await (await fetch(`${raw.url}/${components}/_all_docs`)).json()) as Page
+    await change(raw, 'console')
+    old = rows
+    t.match((await through.restore(id)).databases?.components, { changed: ALL, unchanged: 0, failed: 0 })
+    expectBackup(t, raw)
+  }
+)
 
-t.test('a row of a copy that lags by a moment is looked at again, as the feed tells', async (t) => {
+t.test('a row of a replica that lags by a moment is looked at again, as the feed tells', async (t) => {
   let before: () => Promise<unknown> = async () => {}
-  const stale: Copy = async ({ line, forward }) => {
+  const stale: Replica = async ({ line, forward }) => {
     if (!/_components\/_all_docs/.test(line)) return undefined
     const answer = await forward()
     await before()
@@ -143,7 +155,7 @@ t.test('a row of a copy that lags by a moment is looked at again, as the feed te
 
 t.test('documents that are skipped stay as they are, whatever the feed tells of them', async (t) => {
   let before = async () => {}
-  const meanwhile: Copy = async ({ line }) => {
+  const meanwhile: Replica = async ({ line }) => {
     if (/_components\/_all_docs/.test(line)) await before()
     return undefined
   }
@@ -154,10 +166,10 @@ t.test('documents that are skipped stay as they are, whatever the feed tells of 
   t.match(raw.content(raw.names.components)['doc 1']!.body, /console/)
 })
 
-/** Answers a write that one copy takes and the others refuse, since they have a version of another client. */
-function takenByOne(raw: () => RawDatabases, digest: string): { copy: Copy; struck: Set<string> } {
+/** Answers a write that one replica takes and the others refuse, since they have a version of another client. */
+function takenByOne(raw: () => RawDatabases, digest: string): { replica: Replica; struck: Set<string> } {
   const struck = new Set<string>()
-  const copy: Copy = async ({ line, body, forward }) => {
+  const replica: Replica = async ({ line, body, forward }) => {
     if (!/^POST .*_components\/_bulk_docs/.test(line)) return undefined
     const { docs } = JSON.parse(body) as { docs: { _id: string; _deleted?: boolean }[] }
     const fresh = docs.filter(({ _id, _deleted }) => !_deleted && !struck.has(_id))
@@ -174,16 +186,16 @@ function takenByOne(raw: () => RawDatabases, digest: string): { copy: Copy; stru
     )
     return { status: 202, json: results }
   }
-  return { copy, struck }
+  return { replica, struck }
 }
 
 for (const digest of ['0', 'f'])
   t.test(
-    `a write that one copy took is no success beside a version that ${digest === 'f' ? 'wins' : 'loses'}`,
+    `a write that one replica took is no success beside a version that ${digest === 'f' ? 'wins' : 'loses'}`,
     async (t) => {
       let raw!: RawDatabases
       const taken = takenByOne(() => raw, digest)
-      const setting = await setup(t, [agreeing, (request) => (raw ? taken.copy(request) : undefined)])
+      const setting = await setup(t, [agreeing, (request) => (raw ? taken.replica(request) : undefined)])
       const { through, sources, components } = setting
       for (const source of sources) {
         setting.raw.raw.store.get(components)!.docs.clear()
@@ -212,8 +224,8 @@ for (const digest of ['0', 'f'])
     }
   )
 
-t.test('a write that few copies took while the others are down counts once it can be read', async (t) => {
-  const few: Copy = async ({ line, forward }) => {
+t.test('a write that few replicas took while the others are down counts once it can be read', async (t) => {
+  const few: Replica = async ({ line, forward }) => {
     if (!/^POST .*_components\/_bulk_docs/.test(line)) return undefined
     const { json } = await forward()
     return { status: 202, json: (json as object[]).map((row) => ({ ...row, accepted: true })) }
@@ -226,9 +238,9 @@ t.test('a write that few copies took while the others are down counts once it ca
   }
 })
 
-t.test('a deletion that one copy took is made again', async (t) => {
+t.test('a deletion that one replica took is made again', async (t) => {
   let taken = 0
-  const few: Copy = ({ line, body }): Answer | undefined => {
+  const few: Replica = ({ line, body }): Answer | undefined => {
     if (!/^POST .*_components\/_bulk_docs/.test(line) || !/_deleted/.test(body) || taken++ > 0)
       return undefined
     const { docs } = JSON.parse(body) as { docs: { _id: string }[] }
@@ -249,7 +261,7 @@ t.test(
   'a document that a lagging feed does not show is looked up, and written again only when it is missing',
   async (t) => {
     let lose = false
-    const silent: Copy = async ({ line, forward }) => {
+    const silent: Replica = async ({ line, forward }) => {
       if (!/_components\/_changes.*style=all_docs/.test(line)) return undefined
       if (lose) setting.raw.raw.store.get(setting.components)!.docs.delete('doc 3')
       return { status: 200, json: { ...((await forward()).json as object), results: [] } }

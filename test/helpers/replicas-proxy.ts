@@ -11,7 +11,7 @@ export interface Answer {
   json: unknown
 }
 
-export interface CopiesRequest {
+export interface ReplicasRequest {
   /** `GET /database/...` */
   line: string
   body: string
@@ -20,16 +20,16 @@ export interface CopiesRequest {
 }
 
 /** Answers a request in place of the database. `undefined` leaves it to the next one, and finally to the database. */
-export type Copy = (request: CopiesRequest) => Promise<Answer | undefined> | Answer | undefined
+export type Replica = (request: ReplicasRequest) => Promise<Answer | undefined> | Answer | undefined
 
 const NODES = ['a@x', 'b@x', 'c@x']
 const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
 
-/** Starts a proxy that makes one server look like a cluster, whose copies answer as the test says. */
-async function startCopies(
+/** Starts a proxy that makes one server look like a cluster, whose replicas answer as the test says. */
+async function startReplicas(
   t: Test,
   url: string,
-  options: { copies: readonly Copy[] }
+  options: { replicas: readonly Replica[] }
 ): Promise<{ couch: ServerScope; requests: string[] }> {
   const target = new URL(url)
   const requests: string[] = []
@@ -49,8 +49,8 @@ async function startCopies(
     const line = `${request.method} ${request.url}`
     requests.push(line)
     let answer: Answer | undefined
-    for (const copy of [...options.copies, threeCopies]) {
-      answer ??= await copy({ line, body: body.toString(), forward })
+    for (const replica of [...options.replicas, threeReplicas]) {
+      answer ??= await replica({ line, body: body.toString(), forward })
     }
     if (answer) {
       response
@@ -64,15 +64,15 @@ async function startCopies(
   return { couch: nano(await listen(t, server)), requests }
 }
 
-/** Creates raw databases that are reached as a cluster of three copies. */
-export async function setupCopies(t: Test, copies: readonly Copy[]) {
+/** Creates raw databases that are reached as a cluster of three replicas. */
+export async function setupReplicas(t: Test, replicas: readonly Replica[]) {
   const raw = await setupRawDatabases(t)
-  const cluster = await startCopies(t, raw.url, { copies })
+  const cluster = await startReplicas(t, raw.url, { replicas })
   return { raw, cluster, on: { ...raw, couch: cluster.couch } }
 }
 
-/** Answers `GET /database` with three copies of each shard. */
-const threeCopies: Copy = async ({ line, forward }) => {
+/** Answers `GET /database` with three replicas of each shard. */
+const threeReplicas: Replica = async ({ line, forward }) => {
   if (!/^GET \/(?!_)[^/?]+$/.test(line)) return undefined
   const { status, json } = await forward()
   const cluster = { q: RANGES.length, n: NODES.length, w: 2, r: 2 }
@@ -80,7 +80,7 @@ const threeCopies: Copy = async ({ line, forward }) => {
 }
 
 /** Refuses what only a server administrator may read. */
-export const noAdministrator: Copy = ({ line }) =>
+export const noAdministrator: Replica = ({ line }) =>
   /_sync_shards|_node\/|\/_shards|_membership/.test(line)
     ? { status: 401, json: { error: 'unauthorized', reason: 'You are not a server admin.' } }
     : undefined
@@ -90,19 +90,19 @@ export interface Shards {
   up?: readonly string[]
   /** Tells whether a node has what the others have. Called before each answer. */
   knows(node: string, asked: number): boolean
-  /** Number of changes that each copy has. Default 7. */
+  /** Number of changes that each replica has. Default 7. */
   seq?: number
   /** Returns the seconds since a node was started. Default: an hour. */
   uptime?(node: string): number
 }
 
-/** Answers requests about the copies of each shard. */
+/** Answers requests about the replicas of each shard. */
 export function shards({
   up = NODES,
   knows,
   seq = 7,
   uptime = () => 3600 + performance.now() / 1000
-}: Shards): Copy {
+}: Shards): Replica {
   let asked = 0
   const uuid = (node: string) => `uuid of ${node}`
   const history = (target: string) =>
@@ -138,5 +138,5 @@ export function shards({
   }
 }
 
-/** Answers that all copies have the same changes. */
+/** Answers that all replicas have the same changes. */
 export const agreeing = shards({ knows: () => true })

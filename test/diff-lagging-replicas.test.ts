@@ -1,24 +1,24 @@
 import t from 'tap'
 import type { DocumentDiff } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
-import { agreeing, type Copy, noAdministrator, setupCopies } from './helpers/copies-proxy.js'
 import { buildHost } from './helpers/host.js'
+import { agreeing, noAdministrator, type Replica, setupReplicas } from './helpers/replicas-proxy.js'
 
 const IDS = Array.from({ length: 12 }, (_, i) => `doc ${i}`)
 
-/** Answers a scan from a copy that has no documents yet. */
-const showsNothing: Copy = async ({ line, forward }) => {
+/** Answers a scan from a replica that has no documents yet. */
+const showsNothing: Replica = async ({ line, forward }) => {
   if (!/_components\/_all_docs/.test(line)) return undefined
   const { status, json } = await forward()
   return { status, json: { ...(json as object), rows: [] } }
 }
 
-for (const [name, copies] of Object.entries({
-  'a copy that does not show documents': [noAdministrator, showsNothing],
-  'a copy that does not show documents, though all agreed': [agreeing, showsNothing]
+for (const [name, replicas] of Object.entries({
+  'a replica that does not show documents': [noAdministrator, showsNothing],
+  'a replica that does not show documents, though all agreed': [agreeing, showsNothing]
 }))
   t.test(`${name} does not have a diff tell that they were deleted`, async (t) => {
-    const { raw, on } = await setupCopies(t, copies)
+    const { raw, on } = await setupReplicas(t, replicas)
     const { components } = raw.names
     const write = (docs: object[]) =>
       raw.write(
