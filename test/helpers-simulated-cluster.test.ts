@@ -163,35 +163,38 @@ t.test('lists, the feed, counts and revisions are told by one replica, which may
   t.equal(keys.status, 200)
 })
 
-t.test('a sequence goes on at its replica, and rewinds at another: documents twice, never lost', async (t) => {
-  const on = await setup(t)
-  const { one, two, cluster } = on
-  const changed = (json: { results: { id: string }[] }) => json.results.map(({ id }) => id)
-  await one('PUT', '/db/a', {})
-  await cluster.merge()
-  await writeOn(on, [1], 'b', {})
-  const first = (await one('GET', '/db/_changes')).json
-  t.same(changed(first), ['a'], 'the first replica has not seen the second document')
-  await one('PUT', '/db/c', {})
-  const next = (await one('GET', `/db/_changes?since=${first.last_seq}`)).json
-  t.same(changed(next), ['c'])
-  await cluster.down(0)
-  const rewound = (await two('GET', `/db/_changes?since=${next.last_seq}`)).json
-  t.same(changed(rewound), ['b', 'c'])
-  await cluster.up(0)
-  t.same(changed((await two('GET', `/db/_changes?since=${next.last_seq}`)).json), [])
-  await writeOn(on, [1], 'd', {})
-  const last = (await one('GET', `/db/_changes?since=${rewound.last_seq}`)).json
-  t.match([changed(last), last.last_seq], [['d'], /-replica1$/], 'the replica that the sequence is of')
-  for (const _ of [1, 2]) await cluster.merge()
-  const all = (await two('GET', `/db/_changes?since=${last.last_seq}`)).json
-  await cluster.down(1)
-  t.same(
-    changed((await one('GET', `/db/_changes?since=${all.last_seq}`)).json),
-    [],
-    'no further than it must'
-  )
-})
+t.test(
+  'a sequence goes on at its replica, and rewinds at another: documents twice, never lost',
+  async (t) => {
+    const on = await setup(t)
+    const { one, two, cluster } = on
+    const changed = (json: { results: { id: string }[] }) => json.results.map(({ id }) => id)
+    await one('PUT', '/db/a', {})
+    await cluster.merge()
+    await writeOn(on, [1], 'b', {})
+    const first = (await one('GET', '/db/_changes')).json
+    t.same(changed(first), ['a'], 'the first replica has not seen the second document')
+    await one('PUT', '/db/c', {})
+    const next = (await one('GET', `/db/_changes?since=${first.last_seq}`)).json
+    t.same(changed(next), ['c'])
+    await cluster.down(0)
+    const rewound = (await two('GET', `/db/_changes?since=${next.last_seq}`)).json
+    t.same(changed(rewound), ['b', 'c'])
+    await cluster.up(0)
+    t.same(changed((await two('GET', `/db/_changes?since=${next.last_seq}`)).json), [])
+    await writeOn(on, [1], 'd', {})
+    const last = (await one('GET', `/db/_changes?since=${rewound.last_seq}`)).json
+    t.match([changed(last), last.last_seq], [['d'], /-replica1$/], 'the replica that the sequence is of')
+    for (const _ of [1, 2]) await cluster.merge()
+    const all = (await two('GET', `/db/_changes?since=${last.last_seq}`)).json
+    await cluster.down(1)
+    t.same(
+      changed((await one('GET', `/db/_changes?since=${all.last_seq}`)).json),
+      [],
+      'no further than it must'
+    )
+  }
+)
 
 t.test('a node that is down refuses, and has what it had when it is back', async (t) => {
   const { cluster, one, three } = await setup(t)
