@@ -103,13 +103,15 @@ t.test('a removed backup takes only what it does not share, wherever others list
 t.test('a backup that must stay is not removed, nothing is changed and no operation begins', async (t) => {
   const { dbBackups, ids, events, on, stored } = await setup(t, 2)
   const [foreign, newest] = ids as [string, string]
-  await stored.change(foreign, ({ storage }) => Object.assign(storage, { system: 'another_system' }))
+  await stored.change(foreign, ({ storage }) =>
+    Object.assign(storage, { system: 'another_system', console: 'one' })
+  )
   const failed = { in_progress: false, error: 'it failed', dbs: {}, type: 'athena_backup' }
   await stored.db.insert(failed, `${newest}9`)
   const before = await on.fetchAll(on.names.system)
   events.length = 0
   const reasons = {
-    [foreign]: 'it is of the console with the system database "another_system"',
+    [foreign]: 'it is of the console with the system database "another_system" and the id "one"',
     [newest]: 'it is the newest good backup'
   }
   for (const [id, reason] of Object.entries(reasons))

@@ -76,7 +76,7 @@ t.test('a console neither prunes nor counts the backups of another one of the sa
   t.strictSame((await dbBackups.list()).ids, [...ids, own])
   const { storage } = (await keeper.documents.get(ids[0]!)) as unknown as { storage: { console: string } }
   t.match(storage.console, /^[0-9a-f]{16}$/)
-  await t.rejects(dbBackups.remove(ids[0]!), { message: new RegExp(`of the console "${storage.console}"`) })
+  await t.rejects(dbBackups.remove(ids[0]!), { message: new RegExp(`the id "${storage.console}"`) })
 
   await t.test('but a console that was rebuilt with its id does', async (t) => {
     const { console } = storage

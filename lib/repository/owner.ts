@@ -38,7 +38,7 @@ export function isOwnedBy(origin: StoredOrigin, { system, console }: Owner): boo
 }
 
 /** Names the console that has made a backup, for people. */
-export const nameOfOrigin = ({ system, console }: StoredOrigin): string =>
-  typeof console === 'string'
-    ? `the console "${console}"`
-    : `the console with the system database "${system}"`
+export const nameOfOrigin = ({ system, console }: StoredOrigin): string => {
+  const id = typeof console === 'string' ? ` and the id "${console}"` : ''
+  return `the console with the system database "${system}"${id}`
+}
