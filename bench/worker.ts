@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { createReadStream, createWriteStream, readFileSync, statSync } from 'node:fs'
 import { connect } from 'node:net'
 import { pipeline } from 'node:stream/promises'
@@ -13,11 +14,26 @@ import { type Turn, TurnWatch } from './turns.js'
 export interface Job {
   url: string
   databases: DatabaseNames
-  operation: 'backup' | 'restore' | 'get' | 'list' | 'download' | 'upload' | 'append' | 'diff' | 'prune'
+  operation:
+    | 'backup'
+    | 'restore'
+    | 'get'
+    | 'list'
+    | 'download'
+    | 'upload'
+    | 'append'
+    | 'diff'
+    | 'prune'
+    | 'verify'
+    | 'rekey'
   /** Backup to restore, get, download, or append to; the newest where others are pruned; any where they are listed. */
   id?: string
   /** What a diff compares with. */
   against?: string
+  /** Where it verifies. */
+  depth?: 'structure' | 'data' | 'restore'
+  /** Id of the key that backups are sealed with. */
+  key?: string
   /** File to upload, or to download to; the body of a request that appends. */
   file?: string
   /** Reads everything, where it backs up. */
@@ -43,6 +59,8 @@ export type Memory = Pick<NodeJS.MemoryUsage, 'rss' | 'heapUsed' | 'external' | 
 export interface Result {
   id: string
   ms: number
+  /** Milliseconds of processor time of the process. */
+  cpuMs: number
   /** Greatest resident memory above that of the idle server. */
   rssGrowth: number
   /** The greatest of each above those of the idle server; garbage that is not collected yet counts, but for `live`. */
@@ -72,6 +90,7 @@ async function main(): Promise<void> {
   const app = Fastify()
   await app.register(dbBackups, {
     safety: false,
+    ...(job.key && { encryption: { current: job.key, key: keyOf } }),
     couch: nano(job.url),
     databases: job.databases,
     authorize: () => undefined,
@@ -85,9 +104,10 @@ async function main(): Promise<void> {
   const memory = new MemoryWatch(job.live ?? false)
   const loop = watchLoop()
   const turns = new TurnWatch({ profile: job.profile })
-  const startedAt = performance.now()
+  const [before, startedAt] = [process.cpuUsage(), performance.now()]
   const result = await run(app, job, origin)
   const ms = performance.now() - startedAt
+  const { user, system } = process.cpuUsage(before)
   const loopP99 = loop.p99()
   const { longest, long } = turns.stop()
   const growth = memory.stop()
@@ -97,6 +117,7 @@ async function main(): Promise<void> {
   process.send?.({
     ...result,
     ms,
+    cpuMs: (user + system) / 1000,
     rssGrowth: growth.rss,
     growth,
     loopP99,
@@ -109,6 +130,8 @@ async function main(): Promise<void> {
   } satisfies Result)
   await app.close()
 }
+
+const keyOf = (id: string) => createHash('sha256').update(id).digest()
 
 const KINDS = ['rss', 'heapUsed', 'external', 'arrayBuffers'] as const
 
@@ -175,6 +198,15 @@ async function run(
   }
   if (job.operation === 'diff') {
     for await (const _ of app.dbBackups.diff(id, { against: job.against ?? 'now' }));
+    return { id }
+  }
+  if (job.operation === 'verify') {
+    const report = await app.dbBackups.verify(id, { depth: job.depth })
+    if (!report.good) throw new Error(JSON.stringify(report.problems))
+    return { id }
+  }
+  if (job.operation === 'rekey') {
+    await app.dbBackups.rekey()
     return { id }
   }
   if (job.operation === 'prune') {
