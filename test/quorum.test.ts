@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { gzip } from '../lib/repository/codec.js'
+import { Parts } from '../lib/repository/parts.js'
 import { Repository } from '../lib/repository/repository.js'
 import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { asData } from './helpers/as-data.js'
@@ -42,7 +43,7 @@ async function setup(t: Test, answers: (line: string, body: string) => object | 
     )
   }
   const { db } = await startAnsweringCouch(t, (request, response) => void answer(request, response))
-  return { db, repository: new Repository(db), seen }
+  return { db, parts: new Parts(db), repository: new Repository(db), seen }
 }
 
 const rows = (...parts: { _id: string; _rev: string }[]) => ({
@@ -56,44 +57,38 @@ t.test(
   'a chunk that one replica does not list is missing only when a majority does not have it',
   async (t) => {
     let has: object | undefined = document
-    const { repository, seen } = await setup(t, (line) =>
-      /_bulk_get/.test(line) ? found(CHUNK, has) : rows()
-    )
-    await repository.parts.check(BACKUP, [components])
+    const { parts, seen } = await setup(t, (line) => (/_bulk_get/.test(line) ? found(CHUNK, has) : rows()))
+    await parts.check(BACKUP, [components])
     t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
     has = { ...document, _rev: '1-a' }
-    await t.rejects(
-      repository.parts.check(BACKUP, [components]),
-      DamagedBackupError,
-      'at an earlier revision'
-    )
+    await t.rejects(parts.check(BACKUP, [components]), DamagedBackupError, 'at an earlier revision')
     has = undefined
-    await t.rejects(repository.parts.check(BACKUP, [components]), DamagedBackupError)
+    await t.rejects(parts.check(BACKUP, [components]), DamagedBackupError)
   }
 )
 
 t.test('chunks that are listed are not read one by one, and what nobody needs is deleted', async (t) => {
   const left = { ...document, _id: LEFT }
   const deleted: string[] = []
-  const { repository, seen } = await setup(t, (line, body) => {
+  const { parts, seen } = await setup(t, (line, body) => {
     if (/_all_docs\?startkey="backup_chunk/.test(line)) return rows(document, left)
     if (/_all_docs/.test(line)) return rows()
     if (/_bulk_get/.test(line)) return found(LEFT, left)
     deleted.push(...JSON.parse(body).docs.map(({ _id }: { _id: string }) => _id))
     return [{ ok: true, id: LEFT, rev: '3-a' }]
   })
-  await repository.parts.check(BACKUP, [components])
+  await parts.check(BACKUP, [components])
   t.strictSame(deleted, [LEFT])
   t.equal(seen.length, 4)
 })
 
 t.test('a chunk that another backup has made is looked for by its entry, and kept', async (t) => {
   const shared = { ...document, _id: 'backup_chunk_1492924104038_components_000000' }
-  const { repository, seen } = await setup(t, (line) => {
+  const { parts, seen } = await setup(t, (line) => {
     if (/_all_docs/.test(line)) return rows()
     return /_bulk_get/.test(line) ? found(shared._id, shared) : undefined
   })
-  await repository.parts.check(BACKUP, [{ ...components, chunks: [{ ...entry, id: shared._id }] }])
+  await parts.check(BACKUP, [{ ...components, chunks: [{ ...entry, id: shared._id }] }])
   t.equal(seen.filter((line) => /_bulk_get/.test(line)).length, 1)
   t.notOk(seen.some((line) => /_bulk_docs/.test(line)))
 })

@@ -65,10 +65,10 @@ t.test('chunks that another header lists stay when their backup fails, and the r
   })
   await repository.running(first).fail('it failed')
   t.strictSame(await chunks(), parts, 'listed by the header, by its manifest, and as superseded')
-  t.notOk(await repository.parts.has(first), 'nothing is left to be deleted')
+  t.notOk(await repository.hasUnlistedParts(first), 'nothing is left to be deleted')
 
   await system.destroy(SECOND, (await system.get(SECOND))._rev)
-  t.ok(await repository.parts.has(first))
+  t.ok(await repository.hasUnlistedParts(first))
   await repository.running(first).fail('it failed')
   t.strictSame(await chunks(), [], 'no header lists them any more')
 })
@@ -96,7 +96,7 @@ for (const [what, storage] of Object.entries<object>({
       await repository.running(first).fail('it failed')
       t.match(await system.get(first), { in_progress: false, error: 'it failed' })
       t.strictSame(await chunks(), [...parts, ...unused])
-      t.notOk(await repository.parts.has(first), 'it is not looked after for ever')
+      t.notOk(await repository.hasUnlistedParts(first), 'it is not looked after for ever')
     }
   )
 }

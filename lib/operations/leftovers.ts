@@ -49,11 +49,11 @@ export class Leftovers {
     const { repository } = this.#databases
     const loaded = await repository.load(id)
     // Judge parts without a header only where the header was: a replication brings parts first.
-    if (!loaded) return failed && (await repository.parts.has(id)) ? 'late' : 'quiet'
+    if (!loaded) return failed && (await repository.hasUnlistedParts(id)) ? 'late' : 'quiet'
     const { header, isLegacy } = loaded
     if (isLegacy || !loaded.isOf(await this.#databases.owner())) return 'settled'
     if (header.in_progress) return 'late'
     if (header.error === undefined) return 'settled'
-    return (await repository.parts.has(id)) ? 'late' : 'quiet'
+    return (await repository.hasUnlistedParts(id)) ? 'late' : 'quiet'
   }
 }

@@ -47,7 +47,7 @@ interface KnownHeaders {
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
-  readonly parts: Parts
+  readonly #parts: Parts
   /** Documents in the range of headers, as of the last list. */
   readonly #headers: KnownHeaders
   /** Settles with the list that is being read. */
@@ -70,7 +70,7 @@ export class Repository {
       ...settings,
       db
     }
-    this.parts = new Parts(db)
+    this.#parts = new Parts(db)
   }
 
   get name(): string {
@@ -192,6 +192,11 @@ export class Repository {
   /** Returns whether there is a backup with this id: it may have been removed since it was read. */
   async has(id: string): Promise<boolean> {
     return (await this.#db.type(id)) === BACKUP_TYPE
+  }
+
+  /** Returns whether parts are there that the backup has made and no header lists. */
+  hasUnlistedParts(id: string): Promise<boolean> {
+    return this.#parts.has(id)
   }
 
   /** Reads all headers, some at a time, and shows each once, in any order. */
