@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { fitsUrl } from '../lib/couch/target.js'
 import { apiOf } from './helpers/api.js'
+import { character } from './helpers/character.js'
 import { type FetchedDocument, recreate, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { jsonNode } from './helpers/json.js'
@@ -43,7 +44,7 @@ interface Server {
 
 const text = fc.oneof(
   { weight: 4, arbitrary: fc.string({ minLength: 1, maxLength: 20 }) },
-  { weight: 4, arbitrary: fc.string({ minLength: 1, maxLength: 20, unit: 'binary' }) },
+  { weight: 4, arbitrary: fc.string({ minLength: 1, maxLength: 20, unit: character }) },
   {
     weight: 2,
     arbitrary: fc.constantFrom(

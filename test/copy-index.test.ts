@@ -4,13 +4,14 @@ import { CopyIndex, LastCopies } from '../lib/ids/copy-index.js'
 import { fingerprint } from '../lib/ids/fingerprint.js'
 import { largeKey } from '../lib/ids/large-key.js'
 import { OrdinalSet } from '../lib/ids/ordinal-set.js'
+import { character } from './helpers/character.js'
 import { cases } from './helpers/settings.js'
 
 const operations = fc.array(
   fc.record({
     id: fc.oneof(
       fc.nat(12).map((n) => `doc_${n}`),
-      fc.string({ unit: 'binary', maxLength: 2 })
+      fc.string({ unit: character, maxLength: 2 })
     ),
     remove: fc.nat(4).map((n) => n === 0)
   }),

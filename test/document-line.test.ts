@@ -4,6 +4,7 @@ import { readDocument } from '../lib/json/document.js'
 import { DocumentLine, isOfLine } from '../lib/json/document-line.js'
 import { JsonScanner } from '../lib/json/scanner.js'
 import { idOf } from '../lib/repository/chunk-check.js'
+import { character } from './helpers/character.js'
 import { cases } from './helpers/settings.js'
 
 /** What the scanner and the reader of members say of a line. */
@@ -32,7 +33,7 @@ function quickly(line: Buffer): { id: string; hasRevision: boolean } | undefined
 
 const documents = fc
   .record({
-    _id: fc.oneof(fc.string({ minLength: 1 }), fc.string({ unit: 'binary', minLength: 1 })),
+    _id: fc.oneof(fc.string({ minLength: 1 }), fc.string({ unit: character, minLength: 1 })),
     _rev: fc.oneof(fc.constant('1-a'), fc.string()),
     more: fc.dictionary(fc.string(), fc.jsonValue()),
     order: fc.boolean()

@@ -24,7 +24,8 @@ async function project(t: Test): Promise<{ directory: string; tarball: string; f
   t.teardown(() => rm(directory, { recursive: true, force: true }))
   const stage = join(directory, 'stage')
   await mkdir(stage)
-  await tsc('-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(stage, 'dist'))
+  // the linter checks the types
+  await tsc('-p', join(ROOT, 'tsconfig.build.json'), '--noCheck', '--outDir', join(stage, 'dist'))
   for (const file of ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE', 'lib', 'test']) {
     await cp(join(ROOT, file), join(stage, file), { recursive: true })
   }

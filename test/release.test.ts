@@ -4,11 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
+import { compileFile } from './helpers/compile.js'
 
 const execute = promisify(execFile)
-const ROOT = join(__dirname, '..')
-const TSX = join(ROOT, 'node_modules/tsx/dist/cli.mjs')
-const SCRIPT = join(ROOT, '.ci/release.ts')
+const SCRIPT = compileFile(join(__dirname, '..', '.ci/release.ts'))
 
 const CHANGELOG = `# Changelog
 
@@ -44,7 +43,7 @@ async function repository(t: Test, { changelog = CHANGELOG, test = 'exit 0', ver
     git,
     read,
     async release(...args: string[]): Promise<string> {
-      return execute(process.execPath, [TSX, SCRIPT, ...args], { cwd }).then(
+      return execute(process.execPath, [SCRIPT, ...args], { cwd }).then(
         () => '',
         (error: { stderr: string }) => error.stderr
       )

@@ -9,9 +9,9 @@ import { join } from 'node:path'
 const ROOT = join(__dirname, '..')
 const GROUPS = join('.tap', 'groups')
 /** Files of a group. */
-const MOST = 8
+const MOST = 16
 /** Seconds that a group may take. */
-const TIMEOUT = 1200
+const TIMEOUT = 2400
 /** Files that measure how long turns of the event loop take, or memory: nothing else runs in their processes. */
 const ALONE = ['append-stream', 'arriving-bodies', 'hostile-connections', 'read-backup', 'refused-bodies']
 const CRASHES = ['crash-backup', 'crash-restore'].map((name) => `test/reliability/${name}.test.ts`)

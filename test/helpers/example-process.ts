@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
+import { compileFile, targetOf } from './compile.js'
 import { DATABASES, deleteDatabase } from './database.js'
 
 const ROOT = join(__dirname, '..', '..')
@@ -35,17 +37,21 @@ export function prefixFor(t: Test): string {
   return prefix
 }
 
+/** Compiles the example. @returns the path of its main file */
+function compileExample(): string {
+  const page = join(ROOT, 'examples/standalone/page')
+  const main = compileFile(join(ROOT, 'examples/standalone/main.ts'))
+  try {
+    symlinkSync(page, targetOf(page))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  return main
+}
+
 /** Starts the example as a process, without a schedule unless the options have one. It is killed when the test ends. */
 export async function startExample(t: Test, ...options: string[]): Promise<Example> {
-  const args = [
-    '--import=tsx',
-    'examples/standalone/main.ts',
-    '--port',
-    '0',
-    '--schedule',
-    'none',
-    ...options
-  ]
+  const args = [compileExample(), '--port', '0', '--schedule', 'none', ...options]
   const child = spawn(process.execPath, args, {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'inherit']

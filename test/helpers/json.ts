@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { ELEMENT, type JsonKind } from '../../lib/json/scanner.js'
+import { character } from './character.js'
 
 /** A JSON value and its text. */
 export interface JsonNode {
@@ -15,7 +16,7 @@ const space = fc.string({ unit: fc.constantFrom(' ', '\n', '\r', '\t'), maxLengt
 const plain = fc
   .oneof(
     { weight: 2, arbitrary: fc.string({ unit: 'grapheme-ascii', maxLength: 4 }) },
-    fc.string({ unit: 'binary', maxLength: 3 })
+    fc.string({ unit: character, maxLength: 3 })
   )
   .map((text) => JSON.stringify(text).slice(1, -1))
 

@@ -92,7 +92,7 @@ function valueEnd(json: Buffer, at: number): number {
   for (let i = at; i < json.length; i++) {
     const byte = json[i]
     if (byte === 0x22) {
-      for (i++; i < json.length && json[i] !== 0x22; i++) if (json[i] === 0x5c) i++
+      i = quoteAfter(json, i + 1)
       if (depth === 0) return i + 1
     } else if (byte === 0x7b || byte === 0x5b) depth++
     else if (byte === 0x7d || byte === 0x5d) {
@@ -101,6 +101,16 @@ function valueEnd(json: Buffer, at: number): number {
     } else if (depth === 0 && (byte === 0x2c || SPACE.has(byte!))) return i
   }
   if (depth > 0) throw new HttpError(400, 'bad_request', 'invalid UTF-8 JSON')
+  return json.length
+}
+
+/** Returns the position of the quote that ends a string whose content begins at `at`. Strings may take megabytes. */
+function quoteAfter(json: Buffer, at: number): number {
+  for (let quote = json.indexOf(0x22, at); quote !== -1; quote = json.indexOf(0x22, quote + 1)) {
+    let first = quote
+    while (first > at && json[first - 1] === 0x5c) first--
+    if ((quote - first) % 2 === 0) return quote
+  }
   return json.length
 }
 

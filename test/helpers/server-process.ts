@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Test } from 'tap'
+import { compileFile } from './compile.js'
 import type { ServerConfig } from './crash-server.js'
 
 export interface ServerProcess {
@@ -35,7 +36,7 @@ export async function startServer(
   config: ServerConfig,
   patience = 20_000
 ): Promise<ServerProcess> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(__dirname, 'crash-server.ts')], {
+  const child = spawn(process.execPath, [compileFile(join(__dirname, 'crash-server.ts'))], {
     env: { PATH: process.env.PATH, REACHED: process.env.REACHED, SERVER_CONFIG: JSON.stringify(config) },
     stdio: ['ignore', 'pipe', 'pipe']
   })
