@@ -36,10 +36,10 @@ async function check(t: Test, other: Example): Promise<void> {
   t.equal(components.rows.length, 6, 'the components have come')
 }
 
-t.test("the README's recipe moves a console onto another one, which keeps its settings", async (t) => {
+t.test('the recipe moves a console onto another one, which keeps its settings', async (t) => {
   const [old, other] = await twoConsoles(t)
   const shell = openOperatorShell(t, {})
-  const [block] = shellBlocks('README.md').filter(
+  const [block] = shellBlocks('docs/recipes.md').filter(
     ({ heading }) => heading === 'Move a console to another one'
   )
   const code = ofConsoles(block!.code, { old, new: other }).replace(/( restore .*)--wait$/m, '$1--wait --yes')

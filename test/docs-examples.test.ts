@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative, resolve } from 'node:path'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import nano from 'nano'
 import t from 'tap'
 import ts from 'typescript'
@@ -103,9 +103,9 @@ interface OptionRow {
   standard: string
 }
 
-/** Returns the rows of the README's table. A row may describe several options, the later ones abbreviated. */
+/** Returns the rows of the reference's tables. A row may describe several options, the later ones abbreviated. */
 function optionRows(): OptionRow[] {
-  const section = /^## Options\n([\s\S]*?)^## /m.exec(pages.get('README.md')!)![1]!
+  const section = /^## Options\n([\s\S]*?)^## /m.exec(pages.get('docs/reference.md')!)![1]!
   return [...section.matchAll(/^\| (?<names>`.*?`(?:, `.*?`)*) +\|.*\| +(?<standard>[^|]*?) +\|$/gm)].flatMap(
     ({ groups }) => {
       const names = groups!.names!.split(/`, `/).map((name) => name.replace(/`|\(.*$/g, ''))
@@ -120,7 +120,7 @@ function optionRows(): OptionRow[] {
   )
 }
 
-t.test('the table of options has every option, and no other', async (t) => {
+t.test('the tables of options have every option, and no other', async (t) => {
   const checker = program.getTypeChecker()
   const module_ = checker.getSymbolAtLocation(program.getSourceFile(TYPES)!)!
   const symbol = checker.getExportsOfModule(module_).find(({ name }) => name === 'DbBackupsOptions')!
@@ -140,7 +140,7 @@ t.test('the table of options has every option, and no other', async (t) => {
   t.strictSame(rows.toSorted(), expected.toSorted())
 })
 
-t.test('the defaults in the table of options are those in use', async (t) => {
+t.test('the defaults in the tables of options are those in use', async (t) => {
   const { limits, timeouts, retry } = resolveOptions({
     couch: nano('http://127.0.0.1:9'),
     databases: { components: 'a', sessions: 'b', system: 'c' },
@@ -159,30 +159,6 @@ t.test('the defaults in the table of options are those in use', async (t) => {
   }
   t.equal(documented.get('limits.spoolBytes'), 'twice `uploadBytes`')
   t.equal(limits.spoolBytes, 2 * limits.uploadBytes)
-})
-
-/** Returns the anchor of a heading. */
-const anchorOf = (heading: string) =>
-  heading
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}\s_-]/gu, '')
-    .trim()
-    .replaceAll(' ', '-')
-
-t.test('every link leads to a file, and to a heading of it', async (t) => {
-  for (const [page, text] of pages) {
-    const prose = text.replace(/^ *```[\s\S]*?^ *```$/gm, '').replace(/`[^`\n]*`/g, '')
-    for (const [, link] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
-      if (/^https?:/.test(link!)) continue
-      const [path, anchor] = link!.split('#')
-      const target = path ? relative(ROOT, resolve(ROOT, dirname(page), path)) : page
-      t.ok(existsSync(join(ROOT, target)), `${page}: ${link}`)
-      if (anchor === undefined) continue
-      const headings = (pages.get(target) ?? '').matchAll(/^#+ (.+)$/gm)
-      const anchors = [...headings].map(([, heading]) => anchorOf(heading!))
-      t.ok(anchors.includes(anchor), `${page}: ${link}`)
-    }
-  }
 })
 
 t.test('every shell block is valid bash', async (t) => {

@@ -13,7 +13,7 @@ import { load } from './helpers/seed.js'
 /** Returns the first TypeScript block below a heading of a page. */
 function blockBelow(page: string, heading: string): string {
   const text = readFileSync(join(__dirname, '..', page), 'utf8')
-  const section = text.slice(text.indexOf(`\n### ${heading}\n`) + 1)
+  const section = text.slice(text.search(new RegExp(`^##+ ${heading}$`, 'm')))
   return /^```ts\n([\s\S]*?)^```$/m.exec(section)![1]!
 }
 
@@ -41,7 +41,7 @@ t.test('the nightly recipe has backups made by the schedule', async (t) => {
   t.teardown(() => app.close())
   const webhooks = plugin.createMemoryWebhookStore()
   const options = { couch, databases: names, authorize: () => {}, webhooks, rebuildWhitelist: () => {} }
-  await runBlock('README.md', 'A backup every night', { app, dbBackups: plugin.dbBackups, options })
+  await runBlock('docs/recipes.md', 'A backup every night', { app, dbBackups: plugin.dbBackups, options })
   await app.ready()
   const first = await poll('the first backup', () => app.dbBackups.schedule?.last)
   t.match(first, { result: 'made' }, 'the console had none')
@@ -60,7 +60,7 @@ t.test('the recipe for a look before restoring counts, and names ids that no doc
   await load(on.couch.use(on.names.components), [{ _id: 'org1peer1' }, { _id: 'org2peer1' }])
   await (await app.dbBackups.start()).finished
   const given = { app }
-  const seen = await runBlock('README.md', 'Look before restoring', given, 'databases', 'skip_unknown')
+  const seen = await runBlock('docs/recipes.md', 'Look before restoring', given, 'databases', 'skip_unknown')
   t.match(seen, {
     databases: { components: { unchanged: 1, skipped: 1 } },
     skip_unknown: { system: { count: 1, ids: ['00_settings_athena'] } }

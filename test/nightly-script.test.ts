@@ -22,7 +22,7 @@ const [nightly, nightlyByCurl] = blocksOf(RECOVERY, 'Before: make a copy')
 const SCRIPTS = { 'with the command line': functions! + nightly, 'with curl': functions! + nightlyByCurl }
 
 /** The recipe that moves a console, applied to one console as source and target. */
-const MOVE = blocksOf('README.md', 'Move a console to another one')[0]!
+const MOVE = blocksOf('docs/recipes.md', 'Move a console to another one')[0]!
   .replace('BACKUPS_URL=https://old.example.com BACKUPS_API_KEY=... BACKUPS_API_SECRET=...', 'OLD=1')
   .replace(
     'BACKUPS_URL=https://new.example.com BACKUPS_API_KEY=... BACKUPS_API_SECRET=...',
@@ -95,7 +95,7 @@ t.test('the scripts that make a copy end with the code of what failed', async (t
   const script = blocksOf('docs/cli.md', 'Every night')[0]!.replaceAll('/var/backups/console', to)
   for (const [name, code, shell] of [
     ['docs/cli.md', script, 'sh'],
-    ['README.md', MOVE, 'bash']
+    ['docs/recipes.md', MOVE, 'bash']
   ] as const) {
     t.equal(
       await run(code, { ...env, BACKUPS_TOKEN: 'wrong', NEW: 'right' }, shell),

@@ -10,6 +10,8 @@ const ROOT = join(__dirname, '..')
 const MODULES = join(ROOT, 'node_modules')
 const NAME = 'fastify-couchdb-backups'
 const execute = promisify(execFile)
+/** What tells about the package, beside its pages in `docs` and `bench`. */
+const ABOUT = ['CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']
 const tsc = (...args: string[]) => execute(process.execPath, [join(MODULES, 'typescript/bin/tsc'), ...args])
 
 interface Manifest {
@@ -26,7 +28,7 @@ async function project(t: Test): Promise<{ directory: string; tarball: string; f
   await mkdir(stage)
   // the linter checks the types
   await tsc('-p', join(ROOT, 'tsconfig.build.json'), '--noCheck', '--outDir', join(stage, 'dist'))
-  for (const file of ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE', 'lib', 'test']) {
+  for (const file of [...ABOUT, 'docs', 'bench', 'lib', 'test']) {
     await cp(join(ROOT, file), join(stage, file), { recursive: true })
   }
   const npm = ['pack', '--ignore-scripts', '--json', '--pack-destination', directory]
@@ -95,8 +97,21 @@ t.test('the packed package', async (t) => {
       `dist/${file.replace(/\.(m?)ts$/, '.d.$1ts')}`
     ])
     const types = (await sources('types')).map((file) => `dist/${file.replace(/ts$/, 'd.ts')}`)
-    const about = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']
-    t.strictSame(files.sort(), [...about, ...compiled, ...types].sort())
+    const entries = await readdir(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
+    const pages = entries.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
+    const linked = ['bench/RESULTS.md', 'docs/images/operator-page.png', 'docs/openapi.json', ...pages]
+    t.strictSame(files.toSorted(), [...ABOUT, ...linked, ...compiled, ...types].sort())
+  })
+
+  t.test('holds what its readme links to', async (t) => {
+    const readme = await readFile(join(ROOT, 'README.md'), 'utf8')
+    const links = [...readme.matchAll(/\]\(([^)#\s]+)/g)].map(([, link]) => link!)
+    const local = links.filter((link) => !/^https?:/.test(link))
+    t.ok(local.length > 15)
+    t.strictSame(
+      local.filter((link) => !files.includes(link)),
+      []
+    )
   })
 
   t.test('has nothing that publint or arethetypeswrong find fault with', async (t) => {
@@ -170,11 +185,12 @@ t.test('the packed package', async (t) => {
     t.notMatch(lines[1], /node_modules.fastify[/\\]/, 'nor anything of Fastify')
   })
 
-  t.test('types check, and so do the examples of the readme', async (t) => {
+  t.test('types check, and so do the examples of the readme and the reference', async (t) => {
     const blocks = [...(await readFile(join(ROOT, 'README.md'), 'utf8')).matchAll(/^```ts\n(.*?)^```/gms)]
     const embedding = blocks.map(([, code]) => code!).find((code) => code.includes(`from '${NAME}'`))!
-    const operations = blocks.map(([, code]) => code!).find((code) => code.includes('fastify.dbBackups'))!
-    t.ok(embedding && operations, 'the readme has both')
+    const reference = await readFile(join(ROOT, 'docs/reference.md'), 'utf8')
+    const operations = /^## `fastify.dbBackups`\n[\s\S]*?^```ts\n([\s\S]*?)^```/m.exec(reference)?.[1]
+    t.ok(embedding && operations, 'both are there')
     await writeFile(join(directory, 'readme.mts'), embedding)
     await writeFile(
       join(directory, 'operations.mts'),

@@ -1,5 +1,5 @@
 /**
- * Plays every fault at every point of every operation, and writes the results into docs/reliability.md. With files as
+ * Plays every fault at every point of every operation, and writes the results into docs/fault-matrix.md. With files as
  * arguments, writes the results in them instead, as `FAULT_RESULTS` collects them.
  */
 import { spawnSync } from 'node:child_process'
@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type MatrixResult, merge, summaryOf, tableOf } from './fault-table.js'
 
-const PAGE = join(__dirname, '../../docs/reliability.md')
+const PAGE = join(__dirname, '../../docs/fault-matrix.md')
 const BEGIN = '<!-- results: begin, written by npm run test:matrix -->'
 const END = '<!-- results: end -->'
 
