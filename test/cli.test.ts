@@ -266,7 +266,7 @@ t.test('a broken download', async (t) => {
     proxy.add({ fault: 'cut_mid', path })
     const broken = await run(['get', id, '-o', gz, '--retries', '0', '--progress'], { cwd: left })
     t.equal(broken.code, 6)
-    t.match(broken.stderr, /bytes of the backup are in .*run this again to go on/)
+    t.match(broken.stderr, /(bytes|KiB|MiB) of the backup are in .*run this again to go on/)
     t.strictSame(readdirSync(left).sort(), [`${gz}.part`, `${gz}.part.json`])
     t.equal(statSync(join(left, `${gz}.part`)).mode & 0o777, 0o600)
     const part = readFileSync(join(left, `${gz}.part`))
@@ -447,12 +447,12 @@ t.test('exit codes', async (t) => {
     const cwd = t.testdir({ 'b.json.gz': gzipSync(text), 'marked.json': `\ufeff\r\n${text}\n` })
     const zipped = await run(['restore', '--file', 'b.json.gz', '--yes', '--wait'], { cwd })
     t.equal(zipped.code, 0)
-    t.match(zipped.stdout, /components: 1 documents: 1 created/)
+    t.match(zipped.stdout, /components: 1 document: 1 created/)
     const webhook = ['--client-webhook-url', 'http://127.0.0.1:9/']
     t.equal((await run(['restore', '--file', 'b.json.gz', '--yes', ...webhook], { cwd })).code, 2)
     const marked = await run(['restore', '--file', 'marked.json', '--yes', '--wait', ...webhook], { cwd })
     t.equal(marked.code, 0)
-    t.match(marked.stdout, /components: 1 documents: 1 unchanged/)
+    t.match(marked.stdout, /components: 1 document: 1 unchanged/)
   })
 
   await t.test('0: a backup of a document that nests deep is read', async (t) => {
@@ -472,7 +472,7 @@ t.test('exit codes', async (t) => {
     const { id } = (await run(['start', '--wait', '--json'])).json()
     const got = await run(['get', id, '-o', 'b.json.GZ'], { cwd })
     t.equal(got.code, 0)
-    t.match(got.stdout, /^b\.json\.GZ: \d+ bytes, compressed to \d+\n$/)
+    t.match(got.stdout, /^b\.json\.GZ: [\d.]+ (bytes|KiB|MiB), compressed to [\d.]+ (bytes|KiB)\n$/)
     t.equal((await run(['get', id, '-o', 'plain.json'], { cwd })).code, 0)
     execFileSync('gzip', ['--name', 'plain.json'], { cwd })
     for (const file of ['b.json.GZ', 'plain.json.gz']) {

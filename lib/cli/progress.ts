@@ -1,4 +1,5 @@
 import type { WriteStream } from 'node:tty'
+import { bytes, duration } from './format.js'
 
 const BAR = 24
 /** Milliseconds between two drawings on a terminal, and between two lines elsewhere. */
@@ -24,13 +25,13 @@ export class Progress {
     if (!this.#isDue(done === total)) return
     const seconds = (performance.now() - this.#began.at) / 1000
     const rate = seconds > 0.2 ? (done - this.#began.done) / seconds : 0
-    const speed = rate > 0 ? ` ${size(rate)}/s` : ''
+    const speed = rate > 0 ? `, ${bytes(rate)}/s` : ''
     if (total === undefined) {
-      this.#draw(`${what} ${size(done)}${speed}`)
+      this.#draw(`${what} ${bytes(done)}${speed}`)
       return
     }
-    const left = rate > 0 && done < total ? ` ${clock((total - done) / rate)} left` : ''
-    this.#draw(`${what} ${bar(done, total)} ${size(done)} of ${size(total)}${speed}${left}`)
+    const left = rate > 0 && done < total ? `, ${duration(((total - done) / rate) * 1000)} left` : ''
+    this.#draw(`${what} ${bar(done, total)} ${bytes(done)} of ${bytes(total)}${speed}${left}`)
   }
 
   /** Shows progress in steps of the server. */
@@ -79,14 +80,4 @@ function bar(done: number, total: number): string {
   const share = total > 0 ? Math.min(1, done / total) : 1
   const full = Math.floor(share * BAR)
   return `[${'#'.repeat(full)}${'.'.repeat(BAR - full)}] ${String(Math.floor(share * 100)).padStart(3)} %`
-}
-
-function size(bytes: number): string {
-  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`
-}
-
-function clock(seconds: number): string {
-  const whole = Math.ceil(seconds)
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`
 }

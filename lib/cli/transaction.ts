@@ -1,6 +1,7 @@
 import type { WebhookTransaction } from '../../types/webhooks.js'
 import type { Client } from './client.js'
 import { CliError } from './errors.js'
+import { count, number } from './format.js'
 import type { Progress } from './progress.js'
 
 /** The host's transaction: a host's own store may omit members. */
@@ -36,8 +37,8 @@ export async function followTransaction(
 /** Tells which ids of the skip lists no document has; empty for none. */
 export function unknownText({ skip_unknown: unknown = {} }: Transaction): string {
   let text = ''
-  for (const [database, { count, ids }] of Object.entries(unknown)) {
-    const more = count > ids.length ? `, and ${count - ids.length} more` : ''
+  for (const [database, { count: all, ids }] of Object.entries(unknown)) {
+    const more = all > ids.length ? `, and ${number(all - ids.length)} more` : ''
     const named = ids.map((id) => `"${id}"`).join(', ')
     text += `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
   }
@@ -57,9 +58,9 @@ export function transactionText(transaction: Transaction): string {
   const ended = status === 'success' ? 'restored' : `failed: ${messages.at(-1) ?? 'no reason told'}`
   const lines = [`${tx_id} ${ended}`]
   for (const [database, { total, ...counts }] of Object.entries(databases)) {
-    const parts = Object.entries(counts).filter(([, count]) => count > 0)
-    const told = parts.map(([what, count]) => `${count} ${what}`).join(', ')
-    lines.push(`  ${database}: ${total} documents${told ? `: ${told}` : ''}`)
+    const parts = Object.entries(counts).filter(([, counted]) => counted > 0)
+    const told = parts.map(([what, counted]) => `${number(counted)} ${what}`).join(', ')
+    lines.push(`  ${database}: ${count(total, 'document')}${told ? `: ${told}` : ''}`)
   }
   for (const { database, id, error, reason } of failures)
     lines.push(`  ${database} "${id}": ${error}, ${reason}`)

@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { type Command, type Context, checkBackupId } from '../command.js'
 import { CliError, fileError, usageError } from '../errors.js'
+import { bytes as sizeOf } from '../format.js'
 
 /** Far above a server's limit, but below that of a string of its JSON. */
 const MAX_BYTES = 128 * 1024 * 1024
@@ -25,7 +26,7 @@ An attachment of the same name is replaced. - reads stdin.`,
     const call = { method: 'PUT', path: ['backups', id, 'attachments', name], json: { attachment } } as const
     const { att_name } = await context.client.json<{ att_name: string }>(call, { idempotent: true })
     const bytes = Buffer.byteLength(attachment)
-    return { result: { id, att_name, bytes }, text: `${att_name}: ${bytes} bytes appended to ${id}` }
+    return { result: { id, att_name, bytes }, text: `${att_name}: ${sizeOf(bytes)} appended to ${id}` }
   }
 }
 
@@ -37,7 +38,7 @@ async function readData({ stdin }: Context, file: string): Promise<Buffer> {
   } catch (error) {
     throw fileError(error)
   }
-  throw new CliError(`${file} is larger than ${MAX_BYTES} bytes`)
+  throw new CliError(`${file} is larger than ${sizeOf(MAX_BYTES)}`)
 }
 
 function utf8(data: Buffer): string {

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
 import { download } from '../download.js'
 import { CliError, EXIT, usageError } from '../errors.js'
+import { bytes as sizeOf } from '../format.js'
 import { isGzipName } from '../gzip-file.js'
 import { PartFile, type Sink } from '../part-file.js'
 
@@ -50,7 +51,7 @@ async function toFile(
       throw error
     }
     if (await file.suspend())
-      progress.note(`${file.position} bytes of the backup are in ${path}.part: run this again to go on`)
+      progress.note(`${sizeOf(file.position)} of the backup are in ${path}.part: run this again to go on`)
     throw error
   }
   const bytes = file.position
@@ -63,8 +64,8 @@ async function toFile(
     ...(fileBytes !== undefined && { file_bytes: fileBytes }),
     ...(resumedFrom > 0 && { resumed_from: resumedFrom })
   }
-  const compressed = fileBytes === undefined ? '' : `, compressed to ${fileBytes}`
-  return { result, text: `${path}: ${bytes} bytes${compressed}` }
+  const compressed = fileBytes === undefined ? '' : `, compressed to ${sizeOf(fileBytes)}`
+  return { result, text: `${path}: ${sizeOf(bytes)}${compressed}` }
 }
 
 async function toStdout({ client, progress, stdout }: Context, id: string): Promise<Outcome> {
