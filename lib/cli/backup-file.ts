@@ -31,7 +31,7 @@ export async function uploadOf(
         onProgress(done, length)
       }
     } catch (error) {
-      throw fileError(error)
+      throw fileError(error, path)
     }
     if (done !== length) throw new CliError(`${path} has changed while it was read`)
   }
@@ -65,7 +65,7 @@ async function endsOf(path: string): Promise<Ends> {
     const file = await open(path)
     try {
       const found = await file.stat()
-      if (!found.isFile()) throw new Error(`${path} is not a file`)
+      if (!found.isFile()) throw new CliError(`${path} is not a file`)
       const { size: length } = found
       const read = async (position: number) => {
         const { buffer, bytesRead } = await file.read(Buffer.alloc(MARGIN), 0, MARGIN, position)
@@ -76,6 +76,6 @@ async function endsOf(path: string): Promise<Ends> {
       await file.close()
     }
   } catch (error) {
-    throw fileError(error)
+    throw fileError(error, path)
   }
 }

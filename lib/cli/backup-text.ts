@@ -10,7 +10,8 @@ export const backupOutcome = (head: BackupHead): Outcome => ({
   exitCode: head.error ? EXIT.failed : EXIT.ok
 })
 
-function backupText(head: BackupHead): string {
+/** Tells the state of a backup in a line. */
+export function backupText(head: BackupHead): string {
   const { id, start_timestamp: began, end_timestamp: ended } = head
   if (head.in_progress) return `${id} ${progressText(head)}`
   if (head.error) return `${id} failed: ${head.error}`

@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Agent, Dispatcher } from 'undici'
 import { retryAfter } from '../waits/retry-after.js'
+import { connectionError } from './connection-errors.js'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
 
@@ -12,7 +13,7 @@ interface ClientOptions extends Environment {
   /** Milliseconds of silence that end a connection. */
   timeout: number
   signal: AbortSignal
-  onRetry(error: CliError, wait: number): void
+  onRetry(error: CliError, wait: number, failures: number): void
 }
 
 export interface Call {
@@ -45,14 +46,6 @@ const LONGEST_WAIT = 10_000
 const LONGEST_ASKED = 120_000
 /** Bytes of a reply that is not a backup. */
 const MAX_REPLY = 32 * 1024 * 1024
-const UNSENT = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT'
-])
 
 export class Client {
   readonly #options: ClientOptions
@@ -102,7 +95,7 @@ export class Client {
         if (hasProgressed()) failures = 0
         if (++failures > this.#options.retries) throw error
         const wait = waitFor(error, failures)
-        this.#options.onRetry(error, wait)
+        this.#options.onRetry(error, wait, failures)
         await sleep(wait, undefined, { signal: this.#options.signal })
       }
     }
@@ -140,19 +133,24 @@ export class Client {
       // An unread body fails, which is of no interest then.
       body.on('error', () => undefined)
       const discard = () => void body.destroy()
-      return { status, headers: headers as IncomingHttpHeaders, body: piecesOf(body, timeout), discard }
+      return {
+        status,
+        headers: headers as IncomingHttpHeaders,
+        body: piecesOf(body, this.host, timeout),
+        discard
+      }
     } catch (error) {
-      throw connectionError(error as Error, timeout)
+      throw connectionError(error as Error, this.host, timeout)
     }
   }
 }
 
 /** Yields a body's pieces. Only failures of reading count as the connection's. @throws ConnectionError */
-async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer> {
+async function* piecesOf(body: Readable, host: string, timeout: number): AsyncGenerator<Buffer> {
   try {
     yield* body as AsyncIterable<Buffer>
   } catch (error) {
-    throw connectionError(error as Error, timeout)
+    throw connectionError(error as Error, host, timeout)
   }
 }
 
@@ -199,18 +197,6 @@ async function readText(body: Reply['body']): Promise<string> {
     pieces.push(piece)
   }
   return Buffer.concat(pieces).toString()
-}
-
-function connectionError(error: NodeJS.ErrnoException, timeout: number): Error {
-  if (error.name === 'AbortError' || error instanceof CliError) return error
-  const { code = '' } = error
-  const reason = /^UND_ERR_.*_TIMEOUT$/.test(code)
-    ? `nothing came for ${timeout / 1000} s`
-    : error.message || code
-  if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
-    return new CliError(`the server's certificate is not trusted: ${reason}; see NODE_EXTRA_CA_CERTS`)
-  }
-  return new ConnectionError(`the connection failed: ${reason}`, UNSENT.has(code))
 }
 
 const describe = ({ method = 'GET', path }: Call) => `${method} ${path.join('/')}`

@@ -17,6 +17,8 @@ export interface Outcome {
   result: object
   /** For people; `null` when stdout was for something else. */
   text: string | null
+  /** For people, on stderr. */
+  note?: string
   /** For stderr, terminal or not. */
   warning?: string | null
   /** Default {@link EXIT.ok}. */

@@ -1,7 +1,6 @@
 import type { Command } from './command.js'
 import { ENVIRONMENT_HELP } from './environment.js'
-
-const NAME = 'fastify-couchdb-backups'
+import { NAME } from './name.js'
 
 const COMMON_HELP = `
 Common options:
@@ -34,5 +33,6 @@ export function commandHelp(name: string, { usage, summary, help }: Command): st
   const own = help ? `\n${help}\n` : ''
   return `Usage: ${NAME} ${name} ${usage}
 ${summary[0].toUpperCase()}${summary.slice(1)}.
-${own}${COMMON_HELP}`
+${own}
+${NAME} --help tells common options, environment and exit codes.`
 }

@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { parseArgs } from 'node:util'
 import { Client } from './client.js'
 import type { Command, Options, Outcome, Values } from './command.js'
 import { append } from './commands/append.js'
@@ -10,7 +9,9 @@ import { start } from './commands/start.js'
 import { status } from './commands/status.js'
 import { readEnvironment } from './environment.js'
 import { CliError, EXIT, type ExitCode, usageError } from './errors.js'
+import { duration } from './format.js'
 import { commandHelp, mainHelp } from './help.js'
+import { parseOptions } from './parse-options.js'
 import { Progress } from './progress.js'
 
 const COMMANDS: Record<string, Command> = { start, status, list, get, append, restore }
@@ -32,35 +33,29 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcom
   if (name === '--version') return print(version())
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
   if (!command) throw usageError(`there is no command "${name}": see --help`)
-  const { values, positionals } = parseOptions(rest, { ...COMMON, ...command.options })
+  const { values, positionals } = parseOptions(name, rest, { ...COMMON, ...command.options })
   if (values.help) return print(commandHelp(name, command))
   if (values.version) return print(version())
   const [least, most] = command.arguments
   if (positionals.length < least || positionals.length > most) {
-    throw usageError(`usage: ${name} ${command.usage}`)
+    throw usageError(`usage: ${name} ${command.usage}; see ${name} --help`)
   }
   command.check?.(positionals, values)
   const progress = new Progress(process.stderr, values.progress === true)
+  const retries = count('retries', values.retries, 0)
   const client = new Client({
     ...readEnvironment(process.env),
-    retries: count('retries', values.retries, 0),
+    retries,
     timeout: count('timeout', values.timeout, 1) * 1000,
     signal,
-    onRetry: ({ message }, wait) => progress.note(`${message}; trying again in ${wait / 1000} s`)
+    onRetry: ({ message }, wait, failures) =>
+      progress.warn(`${message}; retrying in ${duration(wait)} (${failures} of ${retries})`)
   })
   const { stdin, stdout, stderr } = process
   try {
     return await command.run({ client, progress, stdin, stdout, stderr }, positionals, values)
   } finally {
     progress.clear()
-  }
-}
-
-function parseOptions(args: string[], options: Options): { values: Values; positionals: string[] } {
-  try {
-    return parseArgs({ args, options, allowPositionals: true })
-  } catch (error) {
-    throw usageError((error as Error).message)
   }
 }
 
@@ -80,15 +75,19 @@ function count(name: string, value: Values[string], least: number): number {
 /** Prints the outcome. @returns the exit code */
 function conclude(json: boolean, outcome: Outcome): ExitCode {
   if (outcome.warning) process.stderr.write(`${outcome.warning}\n`)
+  if (!json && outcome.note) process.stderr.write(`${outcome.note}\n`)
   if (json) print(JSON.stringify(outcome.result))
   else if (outcome.text) print(outcome.text)
   return outcome.exitCode ?? EXIT.ok
 }
 
 function fail(json: boolean, error: unknown, interrupted: boolean): ExitCode {
-  const told = interrupted ? new CliError('interrupted', EXIT.interrupted) : error
+  const isTold = error instanceof CliError && error.exitCode === EXIT.interrupted
+  const told = interrupted && !isTold ? new CliError('interrupted', EXIT.interrupted) : error
   const { message, exitCode, reply } =
-    told instanceof CliError ? told : new CliError((told as Error)?.stack ?? String(told))
+    told instanceof CliError
+      ? told
+      : new CliError(`a fault of this program: ${(told as Error)?.stack ?? told}`)
   process.stderr.write(`${message}\n`)
   if (json) print(JSON.stringify({ error: { message, exit_code: exitCode, ...(reply && { reply }) } }))
   return exitCode

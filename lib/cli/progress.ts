@@ -1,5 +1,5 @@
 import type { WriteStream } from 'node:tty'
-import { bytes, duration } from './format.js'
+import { bytes, count, duration, number } from './format.js'
 
 const BAR = 24
 /** Milliseconds between two drawings on a terminal, and between two lines elsewhere. */
@@ -19,6 +19,11 @@ export class Progress {
     this.#enabled = wanted || stream.isTTY === true
   }
 
+  /** Whether progress is told. */
+  get isShown(): boolean {
+    return this.#enabled
+  }
+
   /** Shows a transfer's progress, in bytes. */
   transfer(what: string, done: number, total: number | undefined): void {
     this.#began ??= { at: performance.now(), done }
@@ -34,9 +39,12 @@ export class Progress {
     this.#draw(`${what} ${bar(done, total)} ${bytes(done)} of ${bytes(total)}${speed}${left}`)
   }
 
-  /** Shows progress in steps of the server. */
-  steps(what: string, done: number, total: number): void {
-    if (this.#isDue(done === total)) this.#draw(`${bar(done, total)} ${what}`)
+  /** Shows how many documents were worked through. `about`: the total is a guess, which may be exceeded. */
+  documents(done: number, total: number, { about = false, of = '' } = {}): void {
+    if (!this.#isDue(!about && done === total)) return
+    const head = `${of && `${of} `}${bar(about ? Math.min(done, total * 0.99) : done, total)}`
+    const known = about ? `about ${count(total, 'document')}` : count(total, 'document')
+    this.#draw(done > total ? `${head} ${count(done, 'document')}` : `${head} ${number(done)} of ${known}`)
   }
 
   /** Shows what goes on, without a known end. */
@@ -44,8 +52,13 @@ export class Progress {
     if (this.#isDue(false)) this.#draw(text)
   }
 
+  /** Tells of a step, where progress is told. */
   note(text: string): void {
-    if (!this.#enabled) return
+    if (this.#enabled) this.warn(text)
+  }
+
+  /** Tells of what an operator has to know, with a terminal or without. */
+  warn(text: string): void {
     this.clear()
     this.#stream.write(`${text}\n`)
   }

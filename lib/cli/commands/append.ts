@@ -36,7 +36,7 @@ async function readData({ stdin }: Context, file: string): Promise<Buffer> {
       file === '-' ? await buffer(stdin) : (await stat(file)).size > MAX_BYTES ? null : await readFile(file)
     if (data && data.length <= MAX_BYTES) return data
   } catch (error) {
-    throw fileError(error)
+    throw fileError(error, file)
   }
   throw new CliError(`${file} is larger than ${sizeOf(MAX_BYTES)}`)
 }

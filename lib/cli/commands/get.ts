@@ -51,7 +51,7 @@ async function toFile(
       throw error
     }
     if (await file.suspend())
-      progress.note(`${sizeOf(file.position)} of the backup are in ${path}.part: run this again to go on`)
+      progress.warn(`${sizeOf(file.position)} of the backup are in ${path}.part: run this again to go on`)
     throw error
   }
   const bytes = file.position

@@ -2,16 +2,11 @@ import { createInterface } from 'node:readline/promises'
 import { readSkipList } from '../../json/read-skip-list.js'
 import { atOnce } from '../../waits/steps.js'
 import { uploadOf } from '../backup-file.js'
+import { readHead } from '../backup-head.js'
 import type { Call } from '../client.js'
 import { type Command, type Context, checkBackupId, type Values } from '../command.js'
-import { CliError, EXIT, usageError } from '../errors.js'
-import {
-  followTransaction,
-  settingsText,
-  transactionId,
-  transactionText,
-  unknownText
-} from '../transaction.js'
+import { CliError, usageError } from '../errors.js'
+import { followTransaction, transactionId, transactionOutcome } from '../transaction.js'
 
 export const restore: Command = {
   summary: 'restore a stored backup, or one in a file',
@@ -59,16 +54,16 @@ settings of another console this one would use that one's databases and keys.`,
       const what = `Restoring ${id ?? values.file} overwrites documents of the databases of ${client.host}.`
       await confirm(context, `${what}\n${warning}`.trimEnd())
     }
+    // Asked for before the restore begins, so that a failure leaves nothing behind.
+    const asksTotal = id !== undefined && values.wait && progress.isShown
+    const total = asksTotal ? (await readHead(client, id)).doc_count : undefined
     const { url } = await client.json<{ url?: string }>(call, { idempotent: false })
     progress.clear()
     const txId = transactionId(url)
     if (!values.wait) return { result: { tx_id: txId, url }, text: txId }
     progress.note(`${txId} started`)
-    const transaction = await followTransaction(client, txId, progress)
-    progress.clear()
-    context.stderr.write(unknownText(transaction) + settingsText(transaction))
-    const exitCode = transaction.status === 'success' ? EXIT.ok : EXIT.failed
-    return { result: transaction, text: transactionText({ ...transaction, tx_id: txId }), exitCode }
+    const transaction = await followTransaction(client, txId, progress, total)
+    return transactionOutcome(txId, transaction)
   }
 }
 
