@@ -5,7 +5,8 @@ import type { Agent, Dispatcher } from 'undici'
 import { retryAfter } from '../waits/retry-after.js'
 import { connectionError } from './connection-errors.js'
 import type { Environment } from './environment.js'
-import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
+import { CliError, ConnectionError, EXIT, NoOperatorError, ReplyError } from './errors.js'
+import { NAME } from './name.js'
 
 interface ClientOptions extends Environment {
   /** How often a call that may succeed later is repeated. */
@@ -17,10 +18,12 @@ interface ClientOptions extends Environment {
 }
 
 export interface Call {
-  method?: 'GET' | 'POST' | 'PUT'
+  method?: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  /** Whether it is one of the operator's routes, which a host may not have. */
+  operator?: true
   /** Segments of the path below the API's root, not encoded. */
   path: readonly string[]
-  query?: Record<string, string>
+  query?: Record<string, string | string[]>
   headers?: Record<string, string>
   json?: object
   upload?: { length: number; open(): Readable }
@@ -36,6 +39,7 @@ export interface Reply {
 }
 
 const ROOT = 'ak/api/v1'
+const OPERATOR_ROOT = 'api'
 /** Milliseconds between two looks at a running operation: the first and the longest. */
 const FIRST_POLL = 200
 const LONGEST_POLL = 2000
@@ -75,7 +79,7 @@ export class Client {
   /** Returns a JSON reply. Repeats an unsent or idempotent call. @throws ReplyError, ConnectionError */
   async json<T extends object>(call: Call, { idempotent }: { idempotent: boolean }): Promise<T> {
     return this.retry(
-      async () => readJson<T>(await this.open(call), describe(call)),
+      async () => readJson<T>(await this.open(call), call, this.#urlOf(call)),
       (error) => idempotent || (error instanceof ConnectionError && error.unsent)
     )
   }
@@ -103,7 +107,8 @@ export class Client {
 
   /** Makes one call. Returns when the reply's head has come. @throws ReplyError, ConnectionError */
   async open(call: Call): Promise<Reply> {
-    const { url, authorization, signal } = this.#options
+    const { authorization, signal } = this.#options
+    const url = this.#urlOf(call)
     signal.throwIfAborted()
     const json = call.json && Buffer.from(JSON.stringify(call.json))
     const length = json?.length ?? call.upload?.length
@@ -111,19 +116,27 @@ export class Client {
       authorization,
       accept: 'application/json',
       'accept-encoding': 'identity',
-      'user-agent': 'fastify-couchdb-backups',
+      'user-agent': NAME,
+      // What pages of another origin cannot send: the operator's routes take it for a sign that no such page asks.
+      ...(call.operator && { 'x-requested-with': NAME }),
       ...(length !== undefined && { 'content-type': 'application/json', 'content-length': String(length) }),
       ...call.headers
     }
-    const path = [url.pathname, ROOT, ...call.path.map(encodeURIComponent)].join('/').replace(/^\/+/, '/')
+    const root = call.operator ? OPERATOR_ROOT : ROOT
+    const path = [url.pathname, root, ...call.path.map(encodeURIComponent)].join('/').replace(/^\/+/, '/')
     const { method = 'GET', query } = call
     const body = json ?? call.upload?.open()
-    const reply = await this.#send({ origin: url.origin, path, query, method, headers, body, signal })
+    const request = { origin: url.origin, path, query, method, headers, body, signal }
+    const reply = await this.#send(request, url.host)
     if (reply.status >= 200 && reply.status < 300) return reply
-    throw await refusal(reply, describe(call))
+    throw await refusal(reply, call, url)
   }
 
-  async #send(request: Dispatcher.RequestOptions): Promise<Reply> {
+  #urlOf({ operator }: Call): URL {
+    return operator ? this.#options.operatorUrl : this.#options.url
+  }
+
+  async #send(request: Dispatcher.RequestOptions, host: string): Promise<Reply> {
     const { timeout } = this.#options
     try {
       // Loaded only for calls: help and version need not wait for it.
@@ -136,11 +149,11 @@ export class Client {
       return {
         status,
         headers: headers as IncomingHttpHeaders,
-        body: piecesOf(body, this.host, timeout),
+        body: piecesOf(body, host, timeout),
         discard
       }
     } catch (error) {
-      throw connectionError(error as Error, this.host, timeout)
+      throw connectionError(error as Error, host, timeout)
     }
   }
 }
@@ -164,7 +177,7 @@ function waitFor(error: CliError, failures: number): number {
   return asked ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1))
 }
 
-async function refusal(reply: Reply, what: string): Promise<ReplyError> {
+async function refusal(reply: Reply, call: Call, url: URL): Promise<CliError> {
   const { status, headers } = reply
   let body: unknown
   try {
@@ -173,11 +186,15 @@ async function refusal(reply: Reply, what: string): Promise<ReplyError> {
     // A gateway's HTML, or nothing: the status has to do.
   }
   if (status >= 300 && status < 400)
-    body = { message: 'the server redirects: set BACKUPS_URL to where it is' }
-  return new ReplyError(status, headers, typeof body === 'object' ? { ...body } : {}, what)
+    body = { message: `the server redirects: set ${addressOf(call)} to where it is` }
+  const members: Record<string, unknown> = typeof body === 'object' ? { ...body } : {}
+  // The routes of the plugin have a code; what has none was not sent by them.
+  if (call.operator && status === 404 && !/^DB_BACKUPS_/.test(String(members.code)))
+    return new NoOperatorError(url)
+  return new ReplyError(status, headers, members, describe(call))
 }
 
-async function readJson<T extends object>({ body, status }: Reply, what: string): Promise<T> {
+async function readJson<T extends object>({ body, status }: Reply, call: Call, url: URL): Promise<T> {
   const text = await readText(body)
   try {
     const value: unknown = JSON.parse(text)
@@ -185,7 +202,10 @@ async function readJson<T extends object>({ body, status }: Reply, what: string)
   } catch {
     // The throw below tells.
   }
-  throw new CliError(`${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`)
+  if (call.operator) throw new NoOperatorError(url)
+  throw new CliError(
+    `${describe(call)}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`
+  )
 }
 
 async function readText(body: Reply['body']): Promise<string> {
@@ -198,5 +218,7 @@ async function readText(body: Reply['body']): Promise<string> {
   }
   return Buffer.concat(pieces).toString()
 }
+
+const addressOf = ({ operator }: Call) => (operator ? 'BACKUPS_OPERATOR_URL' : 'BACKUPS_URL')
 
 const describe = ({ method = 'GET', path }: Call) => `${method} ${path.join('/')}`

@@ -1,8 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { ParseArgsConfig } from 'node:util'
-import { BACKUP_PREFIX, isBackupId } from '../own-documents.js'
 import type { Client } from './client.js'
-import { EXIT, type ExitCode, usageError } from './errors.js'
+import type { EXIT, ExitCode } from './errors.js'
 import type { Progress } from './progress.js'
 
 export interface Context {
@@ -14,7 +13,8 @@ export interface Context {
 }
 
 export interface Outcome {
-  result: object
+  /** `null` when it was written already. */
+  result: object | null
   /** For people; `null` when stdout was for something else. */
   text: string | null
   /** For people, on stderr. */
@@ -38,11 +38,4 @@ export interface Command {
   /** Checks arguments without a server. @throws CliError */
   check?(args: readonly string[], values: Values): void
   run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
-}
-
-/** @throws CliError */
-export function checkBackupId(id: string): void {
-  if (!isBackupId(id)) {
-    throw usageError(`"${id}" is not the id of a backup, such as ${BACKUP_PREFIX}1592924104038`)
-  }
 }

@@ -62,6 +62,15 @@ function meaningOf(status: number, exitCode: ExitCode, told: string): string | u
   return undefined
 }
 
+/** The host has not registered the operator's routes, or has them elsewhere. */
+export class NoOperatorError extends CliError {
+  constructor(url: URL) {
+    super(
+      `the server has no operator's routes at ${url.href}: its host has to register them (fastify-couchdb-backups/operator); if they are elsewhere, name the place with --operator URL or BACKUPS_OPERATOR_URL`
+    )
+  }
+}
+
 export class ConnectionError extends CliError {
   /** Whether surely nothing of the request has reached the server. */
   readonly unsent: boolean
@@ -76,7 +85,7 @@ function exitCodeOf(status: number, { message, code }: Record<string, unknown>):
   switch (status) {
     case 400:
       // The API uses one status for these and for other errors.
-      if (/^(already|backup|restore)_in_progress$/.test(String(message))) return EXIT.inProgress
+      if (/^[a-z]+_in_progress$/.test(String(message))) return EXIT.inProgress
       return message === 'cannot restore, could not load backup doc.' ? EXIT.notFound : EXIT.failed
     case 401:
     case 403:
@@ -93,6 +102,21 @@ function exitCodeOf(status: number, { message, code }: Record<string, unknown>):
       return EXIT.failed
   }
 }
+
+/** Returns what a failure is told as. An interrupt counts more than what it made fail. */
+export function toldError(error: unknown, interrupted: boolean): CliError {
+  const isTold = error instanceof CliError && error.exitCode === EXIT.interrupted
+  if (interrupted && !isTold) return new CliError('interrupted', EXIT.interrupted)
+  if (error instanceof CliError) return error
+  return new CliError(`a fault of this program: ${(error as Error)?.stack ?? error}`)
+}
+
+/** Returns the member `error` of `--json`. */
+export const errorMember = ({ message, exitCode, reply }: CliError): object => ({
+  message,
+  exit_code: exitCode,
+  ...(reply && { reply })
+})
 
 const FILE_REASONS: Record<string, string> = {
   ENOENT: 'there is no such file or directory',

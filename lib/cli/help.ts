@@ -8,6 +8,8 @@ Common options:
   --progress       tell the progress also when stderr is no terminal
   --retries N      attempts after a call that failed for the moment (default 5)
   --timeout N      seconds of silence after which to give up (default 120)
+  --operator URL   address of the operator's routes, which list, diff, verify, rm,
+                   prune, schedule and restore --dry-run need
   --help, --version
 
 ${ENVIRONMENT_HELP}

@@ -2,25 +2,43 @@
 import { Client } from './client.js'
 import type { Command, Options, Outcome, Values } from './command.js'
 import { append } from './commands/append.js'
+import { diff } from './commands/diff.js'
 import { get } from './commands/get.js'
 import { list } from './commands/list.js'
+import { prune } from './commands/prune.js'
 import { restore } from './commands/restore.js'
+import { rm } from './commands/rm.js'
+import { schedule } from './commands/schedule.js'
 import { start } from './commands/start.js'
 import { status } from './commands/status.js'
+import { verify } from './commands/verify.js'
 import { readEnvironment } from './environment.js'
-import { CliError, EXIT, type ExitCode, usageError } from './errors.js'
+import { EXIT, type ExitCode, errorMember, toldError, usageError } from './errors.js'
 import { duration } from './format.js'
 import { commandHelp, mainHelp } from './help.js'
 import { parseOptions } from './parse-options.js'
 import { Progress } from './progress.js'
 
-const COMMANDS: Record<string, Command> = { start, status, list, get, append, restore }
+const COMMANDS: Record<string, Command> = {
+  start,
+  status,
+  list,
+  get,
+  append,
+  restore,
+  diff,
+  verify,
+  rm,
+  prune,
+  schedule
+}
 
 const COMMON: Options = {
   json: { type: 'boolean' },
   progress: { type: 'boolean' },
   retries: { type: 'string', default: '5' },
   timeout: { type: 'string', default: '120' },
+  operator: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' }
 }
@@ -44,7 +62,7 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcom
   const progress = new Progress(process.stderr, values.progress === true)
   const retries = count('retries', values.retries, 0)
   const client = new Client({
-    ...readEnvironment(process.env),
+    ...readEnvironment(process.env, values.operator as string | undefined),
     retries,
     timeout: count('timeout', values.timeout, 1) * 1000,
     signal,
@@ -76,21 +94,16 @@ function count(name: string, value: Values[string], least: number): number {
 function conclude(json: boolean, outcome: Outcome): ExitCode {
   if (outcome.warning) process.stderr.write(`${outcome.warning}\n`)
   if (!json && outcome.note) process.stderr.write(`${outcome.note}\n`)
-  if (json) print(JSON.stringify(outcome.result))
+  if (json && outcome.result) print(JSON.stringify(outcome.result))
   else if (outcome.text) print(outcome.text)
   return outcome.exitCode ?? EXIT.ok
 }
 
 function fail(json: boolean, error: unknown, interrupted: boolean): ExitCode {
-  const isTold = error instanceof CliError && error.exitCode === EXIT.interrupted
-  const told = interrupted && !isTold ? new CliError('interrupted', EXIT.interrupted) : error
-  const { message, exitCode, reply } =
-    told instanceof CliError
-      ? told
-      : new CliError(`a fault of this program: ${(told as Error)?.stack ?? told}`)
-  process.stderr.write(`${message}\n`)
-  if (json) print(JSON.stringify({ error: { message, exit_code: exitCode, ...(reply && { reply }) } }))
-  return exitCode
+  const told = toldError(error, interrupted)
+  process.stderr.write(`${told.message}\n`)
+  if (json) print(JSON.stringify({ error: errorMember(told) }))
+  return told.exitCode
 }
 
 async function main(argv: readonly string[]): Promise<ExitCode> {

@@ -1,4 +1,4 @@
-import type { DatabaseRestoreCounts } from '../../types/backups.js'
+import type { DatabaseRestoreCounts, RestoreOutcome } from '../../types/backups.js'
 import type { WebhookTransaction } from '../../types/webhooks.js'
 import type { Client } from './client.js'
 import type { Outcome } from './command.js'
@@ -6,6 +6,7 @@ import { CliError, EXIT } from './errors.js'
 import { follow } from './follow.js'
 import { count, number } from './format.js'
 import type { Progress } from './progress.js'
+import { quoted } from './text.js'
 
 /** The host's transaction: a host's own store may omit members. */
 export type Transaction = Partial<WebhookTransaction>
@@ -82,11 +83,11 @@ export function transactionOutcome(id: string, transaction: Transaction): Outcom
 }
 
 /** Tells which ids of the skip lists no document has; empty for none. */
-function unknownText({ skip_unknown: unknown = {} }: Transaction): string {
+export function unknownText({ skip_unknown: unknown = {} }: Pick<RestoreOutcome, 'skip_unknown'>): string {
   let text = ''
   for (const [database, { count: all, ids }] of Object.entries(unknown)) {
     const more = all > ids.length ? `, and ${number(all - ids.length)} more` : ''
-    const named = ids.map((id) => `"${id}"`).join(', ')
+    const named = ids.map(quoted).join(', ')
     text += `warning: ids to skip are of no document of ${database}: ${named}${more}\n`
   }
   return text
@@ -102,15 +103,24 @@ function settingsText({ settings_documents: changed = [] }: Transaction): string
 
 function transactionText(transaction: Transaction): string {
   const { tx_id, status, databases = {}, failures = [], athena_messages: messages = [] } = transaction
-  const lines = [`${tx_id} ${stateText(status, messages.at(-1))}`]
+  const head = `${tx_id} ${stateText(status, messages.at(-1))}`
+  return [head, ...countLines({ databases, failures })].join('\n')
+}
+
+/** Tells what was done to each database, and what was not. */
+export function countLines({
+  databases,
+  failures
+}: Required<Pick<Transaction, 'databases' | 'failures'>>): string[] {
+  const lines: string[] = []
   for (const [database, { total, ...counts }] of Object.entries(databases)) {
     const parts = Object.entries(counts).filter(([, counted]) => counted > 0)
     const told = parts.map(([what, counted]) => `${number(counted)} ${what}`).join(', ')
     lines.push(`  ${database}: ${count(total, 'document')}${told ? `: ${told}` : ''}`)
   }
   for (const { database, id, error, reason } of failures)
-    lines.push(`  ${database} "${id}": ${error}, ${reason}`)
-  return lines.join('\n')
+    lines.push(`  ${database} ${quoted(id)}: ${error}, ${reason}`)
+  return lines
 }
 
 function stateText(status: Transaction['status'], message: string | undefined): string {

@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
-import { type Command, type Context, checkBackupId } from '../command.js'
+import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import type { Command, Context } from '../command.js'
 import { CliError, fileError, usageError } from '../errors.js'
 import { bytes as sizeOf } from '../format.js'
 
@@ -20,8 +21,9 @@ An attachment of the same name is replaced. - reads stdin.`,
     // In a URL, these names mean other paths.
     if (['', '.', '..'].includes(name)) throw usageError(`"${name}" cannot be a name`)
   },
-  async run(context, [id, name, file], { base64 }) {
+  async run(context, [given, name, file], { base64 }) {
     const data = await readData(context, file)
+    const id = await resolveBackupId(context, given)
     const attachment = base64 ? data.toString('base64') : utf8(data)
     const call = { method: 'PUT', path: ['backups', id, 'attachments', name], json: { attachment } } as const
     const { att_name } = await context.client.json<{ att_name: string }>(call, { idempotent: true })

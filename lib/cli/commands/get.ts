@@ -1,10 +1,11 @@
-import { once } from 'node:events'
-import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
+import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import type { Command, Context, Outcome } from '../command.js'
 import { download } from '../download.js'
 import { CliError, EXIT, usageError } from '../errors.js'
 import { bytes as sizeOf } from '../format.js'
 import { isGzipName } from '../gzip-file.js'
 import { PartFile, type Sink } from '../part-file.js'
+import { writeOut } from '../stdout.js'
 
 export const get: Command = {
   summary: 'download a backup',
@@ -28,7 +29,9 @@ documents changed.`,
     if (output === '-' && json) throw usageError('--json needs stdout, which -o - takes')
     if (output === '') throw usageError('--output is empty')
   },
-  async run(context, [id], { output = `${id}.json`, force }) {
+  async run(context, [given], { output: wanted, force }) {
+    const id = await resolveBackupId(context, given)
+    const output = wanted ?? `${id}.json`
     if (output === '-') return toStdout(context, id)
     return toFile(context, id, String(output), force === true)
   }
@@ -95,6 +98,6 @@ class StdoutSink implements Sink {
   async write(piece: Uint8Array): Promise<void> {
     this.position += piece.length
     this.last = String.fromCharCode(piece[piece.length - 1])
-    if (!this.#stdout.write(piece)) await once(this.#stdout, 'drain')
+    await writeOut(this.#stdout, piece)
   }
 }

@@ -1,6 +1,7 @@
 import { readHead } from '../backup-head.js'
+import { checkBackupId, resolveBackupId } from '../backup-id.js'
 import { backupOutcome } from '../backup-text.js'
-import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
+import type { Command, Context, Outcome } from '../command.js'
 import { followBackup } from '../running-backup.js'
 import { followTransaction, isTransactionId, readTransaction, transactionOutcome } from '../transaction.js'
 
@@ -17,8 +18,9 @@ counted on stderr.`,
   check([id]) {
     if (!isTransactionId(id)) checkBackupId(id)
   },
-  async run(context, [id], { wait }) {
-    if (isTransactionId(id)) return restoreStatus(context, id, wait === true)
+  async run(context, [given], { wait }) {
+    if (isTransactionId(given)) return restoreStatus(context, given, wait === true)
+    const id = await resolveBackupId(context, given)
     const { client, progress } = context
     return backupOutcome(wait ? await followBackup(client, id, progress) : await readHead(client, id))
   }
