@@ -28,7 +28,8 @@ export interface Outcome {
 export type Options = NonNullable<ParseArgsConfig['options']>
 export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
 
-export interface Command {
+/** What is told of a command, and what it takes. */
+export interface Described {
   summary: string
   usage: string
   help: string
@@ -37,5 +38,19 @@ export interface Command {
   arguments: readonly [number, number]
   /** Checks arguments without a server. @throws CliError */
   check?(args: readonly string[], values: Values): void
+  /** What a shell completes: arguments, whether some are files, and values of options. */
+  completes?: {
+    arguments?: readonly string[]
+    files?: boolean
+    values?: Record<string, readonly string[] | 'file'>
+  }
+}
+
+/** Is done without a server. */
+export interface LocalCommand extends Described {
+  print(args: readonly string[]): string
+}
+
+export interface Command extends Described {
   run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
 }

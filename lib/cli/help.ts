@@ -1,4 +1,4 @@
-import type { Command } from './command.js'
+import type { Described } from './command.js'
 import { ENVIRONMENT_HELP } from './environment.js'
 import { NAME } from './name.js'
 
@@ -20,7 +20,7 @@ Exit codes:
   2  wrong arguments or environment       6  server or database not available
   3  not authenticated, or not allowed    130  interrupted`
 
-export function mainHelp(commands: Record<string, Command>): string {
+export function mainHelp(commands: Record<string, Described>): string {
   const lines = Object.entries(commands).map(([name, { usage, summary }]) => {
     return `  ${`${name} ${usage}`.padEnd(34)} ${summary}`
   })
@@ -31,7 +31,7 @@ ${lines.join('\n')}
 ${COMMON_HELP}`
 }
 
-export function commandHelp(name: string, { usage, summary, help }: Command): string {
+export function commandHelp(name: string, { usage, summary, help }: Described): string {
   const own = help ? `\n${help}\n` : ''
   return `Usage: ${NAME} ${name} ${usage}
 ${summary[0].toUpperCase()}${summary.slice(1)}.

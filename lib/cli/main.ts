@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 import { Client } from './client.js'
-import type { Command, Options, Outcome, Values } from './command.js'
+import type { Command, LocalCommand, Options, Outcome, Values } from './command.js'
 import { append } from './commands/append.js'
+import { completionOf } from './commands/completion.js'
 import { diff } from './commands/diff.js'
 import { get } from './commands/get.js'
 import { list } from './commands/list.js'
@@ -19,7 +20,17 @@ import { commandHelp, mainHelp } from './help.js'
 import { parseOptions } from './parse-options.js'
 import { Progress } from './progress.js'
 
-const COMMANDS: Record<string, Command> = {
+const COMMON: Options = {
+  json: { type: 'boolean' },
+  progress: { type: 'boolean' },
+  retries: { type: 'string', default: '5' },
+  timeout: { type: 'string', default: '120' },
+  operator: { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' }
+}
+
+const COMMANDS: Record<string, Command | LocalCommand> = {
   start,
   status,
   list,
@@ -30,17 +41,8 @@ const COMMANDS: Record<string, Command> = {
   verify,
   rm,
   prune,
-  schedule
-}
-
-const COMMON: Options = {
-  json: { type: 'boolean' },
-  progress: { type: 'boolean' },
-  retries: { type: 'string', default: '5' },
-  timeout: { type: 'string', default: '120' },
-  operator: { type: 'string' },
-  help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean' }
+  schedule,
+  completion: completionOf(() => COMMANDS, COMMON)
 }
 
 /** @throws CliError */
@@ -59,6 +61,7 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<Outcom
     throw usageError(`usage: ${name} ${command.usage}; see ${name} --help`)
   }
   command.check?.(positionals, values)
+  if ('print' in command) return print(command.print(positionals))
   const progress = new Progress(process.stderr, values.progress === true)
   const retries = count('retries', values.retries, 0)
   const client = new Client({

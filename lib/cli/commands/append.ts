@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import type { Command, Context } from '../command.js'
 import { CliError, fileError, usageError } from '../errors.js'
 import { bytes as sizeOf } from '../format.js'
@@ -16,6 +16,7 @@ export const append: Command = {
 An attachment of the same name is replaced. - reads stdin.`,
   options: { base64: { type: 'boolean' } },
   arguments: [3, 3],
+  completes: { arguments: [LATEST], files: true },
   check([id, name]) {
     checkBackupId(id)
     // In a URL, these names mean other paths.

@@ -1,4 +1,4 @@
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import { type Change, ChangeList } from '../change-list.js'
 import type { Command } from '../command.js'
 import { readLines } from '../operator.js'
@@ -17,6 +17,7 @@ one document a line with the names of the members that differ, and how many
 there are to stderr. Needs the operator's routes.`,
   options: { values: { type: 'boolean' } },
   arguments: [1, 2],
+  completes: { arguments: [LATEST, NOW] },
   check([id, against = NOW]) {
     checkBackupId(id)
     if (against !== NOW) checkBackupId(against)

@@ -1,4 +1,4 @@
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import type { Command, Context, Outcome } from '../command.js'
 import { download } from '../download.js'
 import { CliError, EXIT, usageError } from '../errors.js'
@@ -24,6 +24,7 @@ documents changed.`,
     force: { type: 'boolean', short: 'f' }
   },
   arguments: [1, 1],
+  completes: { arguments: [LATEST], values: { output: 'file' } },
   check([id], { output, json }) {
     checkBackupId(id)
     if (output === '-' && json) throw usageError('--json needs stdout, which -o - takes')

@@ -2,7 +2,7 @@ import { readSkipList } from '../../json/read-skip-list.js'
 import { atOnce } from '../../waits/steps.js'
 import { uploadOf } from '../backup-file.js'
 import { readHead } from '../backup-head.js'
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import type { Call } from '../client.js'
 import type { Command, Context, Values } from '../command.js'
 import { confirm } from '../confirm.js'
@@ -43,6 +43,7 @@ settings of another console this one would use that one's databases and keys.`,
     'dry-run': { type: 'boolean', short: 'n' }
   },
   arguments: [0, 1],
+  completes: { arguments: [LATEST], values: { file: 'file' } },
   check([id], values) {
     if ((id === undefined) === (values.file === undefined)) {
       throw usageError('restore takes either the id of a backup or --file')

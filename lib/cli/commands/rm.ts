@@ -1,5 +1,5 @@
 import type { PruneDecision, RemovedBackups } from '../../../types/backups.js'
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import type { Command } from '../command.js'
 import { confirm } from '../confirm.js'
 import { bytes } from '../format.js'
@@ -13,6 +13,7 @@ Asks for the server's host to be typed. What other backups share of it stays.
 The newest good backup cannot be removed. Needs the operator's routes.`,
   options: { yes: { type: 'boolean', short: 'y' } },
   arguments: [1, Number.POSITIVE_INFINITY],
+  completes: { arguments: [LATEST] },
   check: (ids) => ids.forEach(checkBackupId),
   async run(context, given, { yes }) {
     const { client, progress } = context

@@ -1,5 +1,5 @@
 import { readHead } from '../backup-head.js'
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import { backupOutcome } from '../backup-text.js'
 import type { Command, Context, Outcome } from '../command.js'
 import { followBackup } from '../running-backup.js'
@@ -15,6 +15,7 @@ when the backup or the restore has failed. Documents that could not be read are
 counted on stderr.`,
   options: { wait: { type: 'boolean' } },
   arguments: [1, 1],
+  completes: { arguments: [LATEST] },
   check([id]) {
     if (!isTransactionId(id)) checkBackupId(id)
   },

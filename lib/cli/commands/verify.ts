@@ -1,5 +1,5 @@
 import type { VerifyReport } from '../../../types/verify.js'
-import { checkBackupId, resolveBackupId } from '../backup-id.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import type { Command, Context, Outcome } from '../command.js'
 import { CliError, EXIT, usageError } from '../errors.js'
 import { count, duration, number } from '../format.js'
@@ -20,6 +20,7 @@ Ends with 1 when something is wrong, naming the parts and all backups that
 share them. Needs the operator's routes.`,
   options: { depth: { type: 'string', default: 'data' }, from: { type: 'string' } },
   arguments: [1, 1],
+  completes: { arguments: [LATEST], values: { depth: DEPTHS } },
   check([id], { depth }) {
     checkBackupId(id)
     if (!DEPTHS.includes(String(depth))) throw usageError(`--depth must be one of ${DEPTHS.join(', ')}`)
