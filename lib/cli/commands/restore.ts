@@ -21,8 +21,9 @@ export const restore: Command = {
                              them. One that has a comma goes in a JSON array.
   --skip-components ID       the same for the components database
   --client-webhook-url URL   receives a POST when the restore has ended
-  -n, --dry-run              name the documents that would be created or changed,
-                             and write nothing. Needs the operator's routes
+  -n, --dry-run              name the documents that would be created or
+                             changed, and write nothing. Needs the operator's
+                             routes
   --wait                     follow the restore to its end; ends with 1 when
                              it failed, naming documents not restored. Names
                              ids to skip that no document has, and documents
