@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream'
 import t from 'tap'
 import type { Context } from '../lib/cli/command.js'
-import { confirm } from '../lib/cli/commands/restore.js'
+import { confirm } from '../lib/cli/confirm.js'
 
 function ask(isTTY: boolean) {
   const stdin = Object.assign(new PassThrough(), { isTTY })

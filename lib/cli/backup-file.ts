@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { Readable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
 import type { Call } from './client.js'
 import { CliError, fileError, usageError } from './errors.js'
 import { type Ends, isGzipName, MARGIN, readGzipFile } from './gzip-file.js'
@@ -31,12 +32,35 @@ export async function uploadOf(
         onProgress(done, length)
       }
     } catch (error) {
-      throw fileError(error)
+      throw fileError(error, path)
     }
     if (done !== length) throw new CliError(`${path} has changed while it was read`)
   }
   const upload = { length, open: () => Readable.from(read(), { objectMode: false }) }
   return { upload, ...(brace === undefined && { headers: { 'content-encoding': 'gzip' } }) }
+}
+
+/** Makes a request's body of a backup's file as the text it holds, for routes that take no gzip. @throws CliError */
+export async function textUploadOf(
+  path: string,
+  onProgress: (done: number, total: number) => void
+): Promise<Pick<Call, 'upload'>> {
+  const { brace } = await inspect(path)
+  if (brace !== undefined) return uploadOf(path, undefined, onProgress)
+  const { length } = await readGzipFile(path)
+  const read = async function* () {
+    let done = 0
+    try {
+      for await (const piece of createReadStream(path).pipe(createGunzip()) as AsyncIterable<Buffer>) {
+        done += piece.length
+        yield piece
+        onProgress(done, length)
+      }
+    } catch (error) {
+      throw fileError(error, path)
+    }
+  }
+  return { upload: { length, open: () => Readable.from(read(), { objectMode: false }) } }
 }
 
 /** Returns a file's size and the place of its opening brace; `undefined` for gzip. @throws CliError */
@@ -65,7 +89,7 @@ async function endsOf(path: string): Promise<Ends> {
     const file = await open(path)
     try {
       const found = await file.stat()
-      if (!found.isFile()) throw new Error(`${path} is not a file`)
+      if (!found.isFile()) throw new CliError(`${path} is not a file`)
       const { size: length } = found
       const read = async (position: number) => {
         const { buffer, bytesRead } = await file.read(Buffer.alloc(MARGIN), 0, MARGIN, position)
@@ -76,6 +100,6 @@ async function endsOf(path: string): Promise<Ends> {
       await file.close()
     }
   } catch (error) {
-    throw fileError(error)
+    throw fileError(error, path)
   }
 }

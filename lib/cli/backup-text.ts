@@ -1,6 +1,7 @@
 import type { BackupHead } from './backup-head.js'
 import type { Outcome } from './command.js'
 import { EXIT } from './errors.js'
+import { count, duration } from './format.js'
 
 export const backupOutcome = (head: BackupHead): Outcome => ({
   result: head,
@@ -9,11 +10,13 @@ export const backupOutcome = (head: BackupHead): Outcome => ({
   exitCode: head.error ? EXIT.failed : EXIT.ok
 })
 
-function backupText(head: BackupHead): string {
-  const { id, elapsed } = head
+/** Tells the state of a backup in a line. */
+export function backupText(head: BackupHead): string {
+  const { id, start_timestamp: began, end_timestamp: ended } = head
   if (head.in_progress) return `${id} ${progressText(head)}`
   if (head.error) return `${id} failed: ${head.error}`
-  return `${id} complete: ${head.doc_count} documents${elapsed ? `, in ${elapsed}` : ''}`
+  const took = began !== undefined && ended !== undefined ? `, in ${duration(ended - began)}` : ''
+  return `${id} complete: ${count(head.doc_count, 'document')}${took}`
 }
 
 /** Returns warnings about a backup; `null` for none. */
@@ -27,15 +30,14 @@ function missingWarning({ missing_databases: missing = [] }: BackupHead): string
   return `warning: the backup holds nothing of ${missing.join(', ')}: no such database; is the name in the server's configuration right?`
 }
 
-function unreadableWarning({ unreadable_count: count = 0 }: BackupHead): string | null {
-  if (count === 0) return null
-  const documents = count === 1 ? '1 document' : `${count} documents`
-  return `warning: the backup lacks ${documents} that could not be read; get names them as "unreadable"`
+function unreadableWarning({ unreadable_count: unreadable = 0 }: BackupHead): string | null {
+  if (unreadable === 0) return null
+  return `warning: the backup lacks ${count(unreadable, 'document')} that could not be read; get names them as "unreadable"`
 }
 
 /** Tells how far a running backup is. The number of documents to come is unknown. */
 export function progressText({ doc_count: documents, dbs = {} }: BackupHead): string {
   const finished = Object.keys(dbs)
   const done = finished.length > 0 ? `; finished: ${finished.join(', ')}` : ''
-  return `in progress: ${documents} documents${done}`
+  return `in progress: ${count(documents, 'document')}${done}`
 }

@@ -3,8 +3,10 @@ import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Agent, Dispatcher } from 'undici'
 import { retryAfter } from '../waits/retry-after.js'
+import { connectionError } from './connection-errors.js'
 import type { Environment } from './environment.js'
-import { CliError, ConnectionError, EXIT, ReplyError } from './errors.js'
+import { CliError, ConnectionError, EXIT, NoOperatorError, ReplyError } from './errors.js'
+import { NAME } from './name.js'
 
 interface ClientOptions extends Environment {
   /** How often a call that may succeed later is repeated. */
@@ -12,14 +14,16 @@ interface ClientOptions extends Environment {
   /** Milliseconds of silence that end a connection. */
   timeout: number
   signal: AbortSignal
-  onRetry(error: CliError, wait: number): void
+  onRetry(error: CliError, wait: number, failures: number): void
 }
 
 export interface Call {
-  method?: 'GET' | 'POST' | 'PUT'
+  method?: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  /** Whether it is one of the operator's routes, which a host may not have. */
+  operator?: true
   /** Segments of the path below the API's root, not encoded. */
   path: readonly string[]
-  query?: Record<string, string>
+  query?: Record<string, string | string[]>
   headers?: Record<string, string>
   json?: object
   upload?: { length: number; open(): Readable }
@@ -35,6 +39,7 @@ export interface Reply {
 }
 
 const ROOT = 'ak/api/v1'
+const OPERATOR_ROOT = 'api'
 /** Milliseconds between two looks at a running operation: the first and the longest. */
 const FIRST_POLL = 200
 const LONGEST_POLL = 2000
@@ -45,14 +50,6 @@ const LONGEST_WAIT = 10_000
 const LONGEST_ASKED = 120_000
 /** Bytes of a reply that is not a backup. */
 const MAX_REPLY = 32 * 1024 * 1024
-const UNSENT = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT'
-])
 
 export class Client {
   readonly #options: ClientOptions
@@ -82,7 +79,7 @@ export class Client {
   /** Returns a JSON reply. Repeats an unsent or idempotent call. @throws ReplyError, ConnectionError */
   async json<T extends object>(call: Call, { idempotent }: { idempotent: boolean }): Promise<T> {
     return this.retry(
-      async () => readJson<T>(await this.open(call), describe(call)),
+      async () => readJson<T>(await this.open(call), call, this.#urlOf(call)),
       (error) => idempotent || (error instanceof ConnectionError && error.unsent)
     )
   }
@@ -102,7 +99,7 @@ export class Client {
         if (hasProgressed()) failures = 0
         if (++failures > this.#options.retries) throw error
         const wait = waitFor(error, failures)
-        this.#options.onRetry(error, wait)
+        this.#options.onRetry(error, wait, failures)
         await sleep(wait, undefined, { signal: this.#options.signal })
       }
     }
@@ -110,7 +107,8 @@ export class Client {
 
   /** Makes one call. Returns when the reply's head has come. @throws ReplyError, ConnectionError */
   async open(call: Call): Promise<Reply> {
-    const { url, authorization, signal } = this.#options
+    const { authorization, signal } = this.#options
+    const url = this.#urlOf(call)
     signal.throwIfAborted()
     const json = call.json && Buffer.from(JSON.stringify(call.json))
     const length = json?.length ?? call.upload?.length
@@ -118,19 +116,27 @@ export class Client {
       authorization,
       accept: 'application/json',
       'accept-encoding': 'identity',
-      'user-agent': 'fastify-couchdb-backups',
+      'user-agent': NAME,
+      // What pages of another origin cannot send: the operator's routes take it for a sign that no such page asks.
+      ...(call.operator && { 'x-requested-with': NAME }),
       ...(length !== undefined && { 'content-type': 'application/json', 'content-length': String(length) }),
       ...call.headers
     }
-    const path = [url.pathname, ROOT, ...call.path.map(encodeURIComponent)].join('/').replace(/^\/+/, '/')
+    const root = call.operator ? OPERATOR_ROOT : ROOT
+    const path = [url.pathname, root, ...call.path.map(encodeURIComponent)].join('/').replace(/^\/+/, '/')
     const { method = 'GET', query } = call
     const body = json ?? call.upload?.open()
-    const reply = await this.#send({ origin: url.origin, path, query, method, headers, body, signal })
+    const request = { origin: url.origin, path, query, method, headers, body, signal }
+    const reply = await this.#send(request, url.host)
     if (reply.status >= 200 && reply.status < 300) return reply
-    throw await refusal(reply, describe(call))
+    throw await refusal(reply, call, url)
   }
 
-  async #send(request: Dispatcher.RequestOptions): Promise<Reply> {
+  #urlOf({ operator }: Call): URL {
+    return operator ? this.#options.operatorUrl : this.#options.url
+  }
+
+  async #send(request: Dispatcher.RequestOptions, host: string): Promise<Reply> {
     const { timeout } = this.#options
     try {
       // Loaded only for calls: help and version need not wait for it.
@@ -140,19 +146,24 @@ export class Client {
       // An unread body fails, which is of no interest then.
       body.on('error', () => undefined)
       const discard = () => void body.destroy()
-      return { status, headers: headers as IncomingHttpHeaders, body: piecesOf(body, timeout), discard }
+      return {
+        status,
+        headers: headers as IncomingHttpHeaders,
+        body: piecesOf(body, host, timeout),
+        discard
+      }
     } catch (error) {
-      throw connectionError(error as Error, timeout)
+      throw connectionError(error as Error, host, timeout)
     }
   }
 }
 
 /** Yields a body's pieces. Only failures of reading count as the connection's. @throws ConnectionError */
-async function* piecesOf(body: Readable, timeout: number): AsyncGenerator<Buffer> {
+async function* piecesOf(body: Readable, host: string, timeout: number): AsyncGenerator<Buffer> {
   try {
     yield* body as AsyncIterable<Buffer>
   } catch (error) {
-    throw connectionError(error as Error, timeout)
+    throw connectionError(error as Error, host, timeout)
   }
 }
 
@@ -166,7 +177,7 @@ function waitFor(error: CliError, failures: number): number {
   return asked ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1))
 }
 
-async function refusal(reply: Reply, what: string): Promise<ReplyError> {
+async function refusal(reply: Reply, call: Call, url: URL): Promise<CliError> {
   const { status, headers } = reply
   let body: unknown
   try {
@@ -175,11 +186,15 @@ async function refusal(reply: Reply, what: string): Promise<ReplyError> {
     // A gateway's HTML, or nothing: the status has to do.
   }
   if (status >= 300 && status < 400)
-    body = { message: 'the server redirects: set BACKUPS_URL to where it is' }
-  return new ReplyError(status, headers, typeof body === 'object' ? { ...body } : {}, what)
+    body = { message: `the server redirects: set ${addressOf(call)} to where it is` }
+  const members: Record<string, unknown> = typeof body === 'object' ? { ...body } : {}
+  // The routes of the plugin have a code; what has none was not sent by them.
+  if (call.operator && status === 404 && !/^DB_BACKUPS_/.test(String(members.code)))
+    return new NoOperatorError(url)
+  return new ReplyError(status, headers, members, describe(call))
 }
 
-async function readJson<T extends object>({ body, status }: Reply, what: string): Promise<T> {
+async function readJson<T extends object>({ body, status }: Reply, call: Call, url: URL): Promise<T> {
   const text = await readText(body)
   try {
     const value: unknown = JSON.parse(text)
@@ -187,7 +202,10 @@ async function readJson<T extends object>({ body, status }: Reply, what: string)
   } catch {
     // The throw below tells.
   }
-  throw new CliError(`${what}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`)
+  if (call.operator) throw new NoOperatorError(url)
+  throw new CliError(
+    `${describe(call)}: the reply is not of the backup API [${status}]; is BACKUPS_URL right?`
+  )
 }
 
 async function readText(body: Reply['body']): Promise<string> {
@@ -201,16 +219,6 @@ async function readText(body: Reply['body']): Promise<string> {
   return Buffer.concat(pieces).toString()
 }
 
-function connectionError(error: NodeJS.ErrnoException, timeout: number): Error {
-  if (error.name === 'AbortError' || error instanceof CliError) return error
-  const { code = '' } = error
-  const reason = /^UND_ERR_.*_TIMEOUT$/.test(code)
-    ? `nothing came for ${timeout / 1000} s`
-    : error.message || code
-  if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
-    return new CliError(`the server's certificate is not trusted: ${reason}; see NODE_EXTRA_CA_CERTS`)
-  }
-  return new ConnectionError(`the connection failed: ${reason}`, UNSENT.has(code))
-}
+const addressOf = ({ operator }: Call) => (operator ? 'BACKUPS_OPERATOR_URL' : 'BACKUPS_URL')
 
 const describe = ({ method = 'GET', path }: Call) => `${method} ${path.join('/')}`

@@ -1,8 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { ParseArgsConfig } from 'node:util'
-import { BACKUP_PREFIX, isBackupId } from '../own-documents.js'
 import type { Client } from './client.js'
-import { EXIT, type ExitCode, usageError } from './errors.js'
+import type { EXIT, ExitCode } from './errors.js'
 import type { Progress } from './progress.js'
 
 export interface Context {
@@ -14,9 +13,12 @@ export interface Context {
 }
 
 export interface Outcome {
-  result: object
+  /** `null` when it was written already. */
+  result: object | null
   /** For people; `null` when stdout was for something else. */
   text: string | null
+  /** For people, on stderr. */
+  note?: string
   /** For stderr, terminal or not. */
   warning?: string | null
   /** Default {@link EXIT.ok}. */
@@ -26,7 +28,8 @@ export interface Outcome {
 export type Options = NonNullable<ParseArgsConfig['options']>
 export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
 
-export interface Command {
+/** What is told of a command, and what it takes. */
+export interface Described {
   summary: string
   usage: string
   help: string
@@ -35,12 +38,19 @@ export interface Command {
   arguments: readonly [number, number]
   /** Checks arguments without a server. @throws CliError */
   check?(args: readonly string[], values: Values): void
-  run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
+  /** What a shell completes: arguments, whether some are files, and values of options. */
+  completes?: {
+    arguments?: readonly string[]
+    files?: boolean
+    values?: Record<string, readonly string[] | 'file'>
+  }
 }
 
-/** @throws CliError */
-export function checkBackupId(id: string): void {
-  if (!isBackupId(id)) {
-    throw usageError(`"${id}" is not the id of a backup, such as ${BACKUP_PREFIX}1592924104038`)
-  }
+/** Is done without a server. */
+export interface LocalCommand extends Described {
+  print(args: readonly string[]): string
+}
+
+export interface Command extends Described {
+  run(context: Context, args: readonly string[], values: Values): Promise<Outcome>
 }

@@ -58,7 +58,7 @@ export async function readGzipFile(path: string): Promise<Ends> {
     look(ends, await inflater.end())
   } catch (error) {
     if (error instanceof InflateError) throw new CliError(`${path} is not whole gzip: it ${error.message}`)
-    throw fileError(error)
+    throw fileError(error, path)
   } finally {
     inflater.destroy()
   }

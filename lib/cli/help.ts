@@ -1,7 +1,6 @@
-import type { Command } from './command.js'
+import type { Described } from './command.js'
 import { ENVIRONMENT_HELP } from './environment.js'
-
-const NAME = 'fastify-couchdb-backups'
+import { NAME } from './name.js'
 
 const COMMON_HELP = `
 Common options:
@@ -9,6 +8,8 @@ Common options:
   --progress       tell the progress also when stderr is no terminal
   --retries N      attempts after a call that failed for the moment (default 5)
   --timeout N      seconds of silence after which to give up (default 120)
+  --operator URL   address of the operator's routes, which list, diff, verify, rm,
+                   prune, schedule and restore --dry-run need
   --help, --version
 
 ${ENVIRONMENT_HELP}
@@ -19,7 +20,7 @@ Exit codes:
   2  wrong arguments or environment       6  server or database not available
   3  not authenticated, or not allowed    130  interrupted`
 
-export function mainHelp(commands: Record<string, Command>): string {
+export function mainHelp(commands: Record<string, Described>): string {
   const lines = Object.entries(commands).map(([name, { usage, summary }]) => {
     return `  ${`${name} ${usage}`.padEnd(34)} ${summary}`
   })
@@ -30,9 +31,10 @@ ${lines.join('\n')}
 ${COMMON_HELP}`
 }
 
-export function commandHelp(name: string, { usage, summary, help }: Command): string {
+export function commandHelp(name: string, { usage, summary, help }: Described): string {
   const own = help ? `\n${help}\n` : ''
   return `Usage: ${NAME} ${name} ${usage}
 ${summary[0].toUpperCase()}${summary.slice(1)}.
-${own}${COMMON_HELP}`
+${own}
+${NAME} --help tells common options, environment and exit codes.`
 }

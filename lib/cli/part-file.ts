@@ -59,7 +59,7 @@ export class PartFile implements Sink {
   static async open(path: string, id: string, force: boolean): Promise<PartFile> {
     if (!force) await refuseExisting(path)
     const note = await readNote(path, id)
-    return orFileError(async () => {
+    return orFileError(partOf(path), async () => {
       // A backup holds secrets.
       const handle = await open(partOf(path), note ? 'r+' : 'w+', 0o600)
       await handle.truncate(note?.size ?? 0)
@@ -68,7 +68,7 @@ export class PartFile implements Sink {
   }
 
   async begin(etag: string | undefined): Promise<void> {
-    await orFileError(async () => {
+    await orFileError(partOf(this.#path), async () => {
       await rm(noteOf(this.#path), { force: true })
       await this.#handle.truncate(0)
     })
@@ -86,7 +86,7 @@ export class PartFile implements Sink {
   }
 
   async #append(bytes: Uint8Array): Promise<void> {
-    await orFileError(async () => {
+    await orFileError(partOf(this.#path), async () => {
       for (let at = 0; at < bytes.length; ) {
         const { bytesWritten } = await this.#handle.write(bytes, at, bytes.length - at, this.#size)
         at += bytesWritten
@@ -109,12 +109,12 @@ export class PartFile implements Sink {
       await this.discard()
       throw error
     }
-    await orFileError(async () => {
+    await orFileError(partOf(this.#path), async () => {
       await this.#handle.sync()
       await this.#handle.close()
     })
     if (!force) await refuseExisting(this.#path)
-    await orFileError(async () => {
+    await orFileError(partOf(this.#path), async () => {
       await rename(partOf(this.#path), this.#path)
       await rm(noteOf(this.#path), { force: true })
       await syncDirectory(dirname(this.#path))
@@ -135,7 +135,7 @@ export class PartFile implements Sink {
 
   async #lastByte(): Promise<string> {
     const last = Buffer.alloc(1)
-    await orFileError(() => this.#handle.read(last, 0, 1, this.#size - 1))
+    await orFileError(partOf(this.#path), () => this.#handle.read(last, 0, 1, this.#size - 1))
     return last.toString()
   }
 
@@ -155,7 +155,7 @@ export class PartFile implements Sink {
 
   async #sync(): Promise<void> {
     await this.#flush()
-    await orFileError(async () => {
+    await orFileError(partOf(this.#path), async () => {
       await this.#handle.datasync()
       if (this.etag === undefined) return
       const note: Note = { id: this.#id, etag: this.etag, bytes: this.position, size: this.#size }
@@ -165,18 +165,19 @@ export class PartFile implements Sink {
   }
 
   async #remove(): Promise<void> {
-    await orFileError(async () => {
+    await orFileError(partOf(this.#path), async () => {
       await rm(partOf(this.#path), { force: true })
       await rm(noteOf(this.#path), { force: true })
     })
   }
 }
 
-async function orFileError<T>(action: () => Promise<T>): Promise<T> {
+/** Runs `action`, and names the file at `path` in its failure. @throws CliError */
+async function orFileError<T>(path: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action()
   } catch (error) {
-    throw fileError(error)
+    throw fileError(error, path)
   }
 }
 
@@ -186,7 +187,7 @@ const noteOf = (path: string) => `${path}.part.json`
 async function refuseExisting(path: string): Promise<void> {
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
-    throw fileError(error)
+    throw fileError(error, path)
   })
   if (found) throw usageError(`${path} exists: --force replaces it`)
 }

@@ -1,4 +1,5 @@
 import type { WriteStream } from 'node:tty'
+import { bytes, count, duration, number } from './format.js'
 
 const BAR = 24
 /** Milliseconds between two drawings on a terminal, and between two lines elsewhere. */
@@ -18,24 +19,32 @@ export class Progress {
     this.#enabled = wanted || stream.isTTY === true
   }
 
+  /** Whether progress is told. */
+  get isShown(): boolean {
+    return this.#enabled
+  }
+
   /** Shows a transfer's progress, in bytes. */
   transfer(what: string, done: number, total: number | undefined): void {
     this.#began ??= { at: performance.now(), done }
     if (!this.#isDue(done === total)) return
     const seconds = (performance.now() - this.#began.at) / 1000
     const rate = seconds > 0.2 ? (done - this.#began.done) / seconds : 0
-    const speed = rate > 0 ? ` ${size(rate)}/s` : ''
+    const speed = rate > 0 ? `, ${bytes(rate)}/s` : ''
     if (total === undefined) {
-      this.#draw(`${what} ${size(done)}${speed}`)
+      this.#draw(`${what} ${bytes(done)}${speed}`)
       return
     }
-    const left = rate > 0 && done < total ? ` ${clock((total - done) / rate)} left` : ''
-    this.#draw(`${what} ${bar(done, total)} ${size(done)} of ${size(total)}${speed}${left}`)
+    const left = rate > 0 && done < total ? `, ${duration(((total - done) / rate) * 1000)} left` : ''
+    this.#draw(`${what} ${bar(done, total)} ${bytes(done)} of ${bytes(total)}${speed}${left}`)
   }
 
-  /** Shows progress in steps of the server. */
-  steps(what: string, done: number, total: number): void {
-    if (this.#isDue(done === total)) this.#draw(`${bar(done, total)} ${what}`)
+  /** Shows how many documents were worked through. `about`: the total is a guess, which may be exceeded. */
+  documents(done: number, total: number, { about = false, of = '' } = {}): void {
+    if (!this.#isDue(!about && done === total)) return
+    const head = `${of && `${of} `}${bar(about ? Math.min(done, total * 0.99) : done, total)}`
+    const known = about ? `about ${count(total, 'document')}` : count(total, 'document')
+    this.#draw(done > total ? `${head} ${count(done, 'document')}` : `${head} ${number(done)} of ${known}`)
   }
 
   /** Shows what goes on, without a known end. */
@@ -43,8 +52,13 @@ export class Progress {
     if (this.#isDue(false)) this.#draw(text)
   }
 
+  /** Tells of a step, where progress is told. */
   note(text: string): void {
-    if (!this.#enabled) return
+    if (this.#enabled) this.warn(text)
+  }
+
+  /** Tells of what an operator has to know, with a terminal or without. */
+  warn(text: string): void {
     this.clear()
     this.#stream.write(`${text}\n`)
   }
@@ -79,14 +93,4 @@ function bar(done: number, total: number): string {
   const share = total > 0 ? Math.min(1, done / total) : 1
   const full = Math.floor(share * BAR)
   return `[${'#'.repeat(full)}${'.'.repeat(BAR - full)}] ${String(Math.floor(share * 100)).padStart(3)} %`
-}
-
-function size(bytes: number): string {
-  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`
-}
-
-function clock(seconds: number): string {
-  const whole = Math.ceil(seconds)
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`
 }

@@ -1,7 +1,9 @@
 import { readFile, stat } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
-import { type Command, type Context, checkBackupId } from '../command.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
+import type { Command, Context } from '../command.js'
 import { CliError, fileError, usageError } from '../errors.js'
+import { bytes as sizeOf } from '../format.js'
 
 /** Far above a server's limit, but below that of a string of its JSON. */
 const MAX_BYTES = 128 * 1024 * 1024
@@ -14,18 +16,20 @@ export const append: Command = {
 An attachment of the same name is replaced. - reads stdin.`,
   options: { base64: { type: 'boolean' } },
   arguments: [3, 3],
+  completes: { arguments: [LATEST], files: true },
   check([id, name]) {
     checkBackupId(id)
     // In a URL, these names mean other paths.
     if (['', '.', '..'].includes(name)) throw usageError(`"${name}" cannot be a name`)
   },
-  async run(context, [id, name, file], { base64 }) {
+  async run(context, [given, name, file], { base64 }) {
     const data = await readData(context, file)
+    const id = await resolveBackupId(context, given)
     const attachment = base64 ? data.toString('base64') : utf8(data)
     const call = { method: 'PUT', path: ['backups', id, 'attachments', name], json: { attachment } } as const
     const { att_name } = await context.client.json<{ att_name: string }>(call, { idempotent: true })
     const bytes = Buffer.byteLength(attachment)
-    return { result: { id, att_name, bytes }, text: `${att_name}: ${bytes} bytes appended to ${id}` }
+    return { result: { id, att_name, bytes }, text: `${att_name}: ${sizeOf(bytes)} appended to ${id}` }
   }
 }
 
@@ -35,9 +39,9 @@ async function readData({ stdin }: Context, file: string): Promise<Buffer> {
       file === '-' ? await buffer(stdin) : (await stat(file)).size > MAX_BYTES ? null : await readFile(file)
     if (data && data.length <= MAX_BYTES) return data
   } catch (error) {
-    throw fileError(error)
+    throw fileError(error, file)
   }
-  throw new CliError(`${file} is larger than ${MAX_BYTES} bytes`)
+  throw new CliError(`${file} is larger than ${sizeOf(MAX_BYTES)}`)
 }
 
 function utf8(data: Buffer): string {

@@ -1,9 +1,11 @@
-import { once } from 'node:events'
-import { type Command, type Context, checkBackupId, type Outcome } from '../command.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
+import type { Command, Context, Outcome } from '../command.js'
 import { download } from '../download.js'
 import { CliError, EXIT, usageError } from '../errors.js'
+import { bytes as sizeOf } from '../format.js'
 import { isGzipName } from '../gzip-file.js'
 import { PartFile, type Sink } from '../part-file.js'
+import { writeOut } from '../stdout.js'
 
 export const get: Command = {
   summary: 'download a backup',
@@ -22,12 +24,15 @@ documents changed.`,
     force: { type: 'boolean', short: 'f' }
   },
   arguments: [1, 1],
+  completes: { arguments: [LATEST], values: { output: 'file' } },
   check([id], { output, json }) {
     checkBackupId(id)
     if (output === '-' && json) throw usageError('--json needs stdout, which -o - takes')
     if (output === '') throw usageError('--output is empty')
   },
-  async run(context, [id], { output = `${id}.json`, force }) {
+  async run(context, [given], { output: wanted, force }) {
+    const id = await resolveBackupId(context, given)
+    const output = wanted ?? `${id}.json`
     if (output === '-') return toStdout(context, id)
     return toFile(context, id, String(output), force === true)
   }
@@ -50,7 +55,7 @@ async function toFile(
       throw error
     }
     if (await file.suspend())
-      progress.note(`${file.position} bytes of the backup are in ${path}.part: run this again to go on`)
+      progress.warn(`${sizeOf(file.position)} of the backup are in ${path}.part: run this again to go on`)
     throw error
   }
   const bytes = file.position
@@ -63,8 +68,8 @@ async function toFile(
     ...(fileBytes !== undefined && { file_bytes: fileBytes }),
     ...(resumedFrom > 0 && { resumed_from: resumedFrom })
   }
-  const compressed = fileBytes === undefined ? '' : `, compressed to ${fileBytes}`
-  return { result, text: `${path}: ${bytes} bytes${compressed}` }
+  const compressed = fileBytes === undefined ? '' : `, compressed to ${sizeOf(fileBytes)}`
+  return { result, text: `${path}: ${sizeOf(bytes)}${compressed}` }
 }
 
 async function toStdout({ client, progress, stdout }: Context, id: string): Promise<Outcome> {
@@ -94,6 +99,6 @@ class StdoutSink implements Sink {
   async write(piece: Uint8Array): Promise<void> {
     this.position += piece.length
     this.last = String.fromCharCode(piece[piece.length - 1])
-    if (!this.#stdout.write(piece)) await once(this.#stdout, 'drain')
+    await writeOut(this.#stdout, piece)
   }
 }

@@ -1,17 +1,14 @@
-import { createInterface } from 'node:readline/promises'
 import { readSkipList } from '../../json/read-skip-list.js'
 import { atOnce } from '../../waits/steps.js'
 import { uploadOf } from '../backup-file.js'
+import { readHead } from '../backup-head.js'
+import { checkBackupId, LATEST, resolveBackupId } from '../backup-id.js'
 import type { Call } from '../client.js'
-import { type Command, type Context, checkBackupId, type Values } from '../command.js'
-import { CliError, EXIT, usageError } from '../errors.js'
-import {
-  followTransaction,
-  settingsText,
-  transactionId,
-  transactionText,
-  unknownText
-} from '../transaction.js'
+import type { Command, Context, Values } from '../command.js'
+import { confirm } from '../confirm.js'
+import { usageError } from '../errors.js'
+import { previewBackup, previewFile, type Skip } from '../preview.js'
+import { followTransaction, transactionId, transactionOutcome } from '../transaction.js'
 
 export const restore: Command = {
   summary: 'restore a stored backup, or one in a file',
@@ -24,12 +21,15 @@ export const restore: Command = {
                              them. One that has a comma goes in a JSON array.
   --skip-components ID       the same for the components database
   --client-webhook-url URL   receives a POST when the restore has ended
+  -n, --dry-run              name the documents that would be created or
+                             changed, and write nothing. Needs the operator's
+                             routes
   --wait                     follow the restore to its end; ends with 1 when
                              it failed, naming documents not restored. Names
                              ids to skip that no document has, and documents
                              with the console's settings that were changed.
                              An interrupt ends the waiting, not the restore.
-  --yes                      do not ask
+  -y, --yes                  do not ask
 
 Asks for the server's host to be typed, since documents are overwritten. Warns
 before it begins, unless --skip-system names 00_settings_athena: with the
@@ -40,18 +40,27 @@ settings of another console this one would use that one's databases and keys.`,
     'skip-components': { type: 'string', multiple: true },
     'client-webhook-url': { type: 'string' },
     wait: { type: 'boolean' },
-    yes: { type: 'boolean' }
+    yes: { type: 'boolean', short: 'y' },
+    'dry-run': { type: 'boolean', short: 'n' }
   },
   arguments: [0, 1],
+  completes: { arguments: [LATEST], values: { file: 'file' } },
   check([id], values) {
     if ((id === undefined) === (values.file === undefined)) {
       throw usageError('restore takes either the id of a backup or --file')
     }
     if (id !== undefined) checkBackupId(id)
+    for (const option of ['wait', 'client-webhook-url'])
+      if (values['dry-run'] && values[option]) throw usageError(`--${option} cannot be used with --dry-run`)
     for (const option of SKIP_OPTIONS) idsOf(option, values)
   },
-  async run(context, [id], values) {
+  async run(context, [given], values) {
     const { client, progress } = context
+    const id = given === undefined ? undefined : await resolveBackupId(context, given)
+    if (values['dry-run'])
+      return id === undefined
+        ? previewFile(context, String(values.file), skipOf(values), values.json === true)
+        : previewBackup(context, id, skipOf(values), values.json === true)
     const call = await callOf(context, id, values)
     const warning = settingsWarning(values)
     if (values.yes) context.stderr.write(warning)
@@ -59,18 +68,24 @@ settings of another console this one would use that one's databases and keys.`,
       const what = `Restoring ${id ?? values.file} overwrites documents of the databases of ${client.host}.`
       await confirm(context, `${what}\n${warning}`.trimEnd())
     }
+    // Asked for before the restore begins, so that a failure leaves nothing behind.
+    const asksTotal = id !== undefined && values.wait && progress.isShown
+    const total = asksTotal ? (await readHead(client, id)).doc_count : undefined
     const { url } = await client.json<{ url?: string }>(call, { idempotent: false })
     progress.clear()
     const txId = transactionId(url)
     if (!values.wait) return { result: { tx_id: txId, url }, text: txId }
     progress.note(`${txId} started`)
-    const transaction = await followTransaction(client, txId, progress)
-    progress.clear()
-    context.stderr.write(unknownText(transaction) + settingsText(transaction))
-    const exitCode = transaction.status === 'success' ? EXIT.ok : EXIT.failed
-    return { result: transaction, text: transactionText({ ...transaction, tx_id: txId }), exitCode }
+    const transaction = await followTransaction(client, txId, progress, total)
+    return transactionOutcome(txId, transaction)
   }
 }
+
+/** Returns the ids to be left alone, by database. */
+const skipOf = (values: Values): Skip => ({
+  system: idsOf('skip-system', values) ?? [],
+  components: idsOf('skip-components', values) ?? []
+})
 
 async function callOf({ progress }: Context, id: string | undefined, values: Values): Promise<Call> {
   const url = values['client-webhook-url'] as string | undefined
@@ -107,19 +122,4 @@ function idsOf(option: (typeof SKIP_OPTIONS)[number], values: Values): string[] 
     if (list) return list
     throw usageError(`--${option} must be the id of a document, or ids with commas between them`)
   })
-}
-
-/** Asks on the terminal for the server's host. @throws CliError without a terminal or after another answer */
-export async function confirm({ stdin, stderr, client }: Context, what: string): Promise<void> {
-  if (!stdin.isTTY) throw usageError('nobody can be asked, stdin is no terminal: --yes confirms')
-  const terminal = createInterface({ input: stdin, output: stderr })
-  try {
-    // The end of the input is an answer too.
-    const ended = new Promise<string>((resolve) => terminal.once('close', () => resolve('')))
-    const asked = terminal.question(`${what}\nType ${client.host} to go on: `, { signal: client.signal })
-    if ((await Promise.race([asked, ended])).trim() === client.host) return
-  } finally {
-    terminal.close()
-  }
-  throw new CliError('not confirmed: nothing was restored')
 }

@@ -1,0 +1,2 @@
+/** What the command is called. */
+export const NAME = 'fastify-couchdb-backups'
