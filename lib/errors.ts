@@ -213,6 +213,23 @@ export class StalledDiffError extends publicError(
   408
 ) {}
 
+/** An operation was ended because somebody asked for that. The message tells who. */
+export class CancelledError extends publicError('DB_BACKUPS_CANCELLED', 'cancelled%s', 409) {}
+
+/** Nothing of this id runs on this instance: it has ended, or runs on another one. */
+export class NotRunningError extends publicError(
+  'DB_BACKUPS_NOT_RUNNING',
+  'nothing with the id "%s" runs on this server: it has ended, or runs on another one',
+  404
+) {}
+
+/** An operation that must come to its end. */
+export class NotCancellableError extends publicError(
+  'DB_BACKUPS_NOT_CANCELLABLE',
+  '"%s" cannot be cancelled: a %s that has begun is brought to its end',
+  409
+) {}
+
 export class ClosingError extends publicError('DB_BACKUPS_CLOSING', 'the server is closing', 503) {}
 
 /** More documents of a database changed while it was read than there is memory to tell their copies apart. */
