@@ -249,6 +249,13 @@ export class AuthorizationFailedError extends publicError(
 /** The host's `authorize` gave `false`. */
 export class ForbiddenError extends publicError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403) {}
 
+/** A page of another site has made a browser send the request. */
+export class CrossSiteError extends publicError(
+  'DB_BACKUPS_CROSS_SITE',
+  'cross-site requests are refused; clients that are no browsers send the header x-requested-with',
+  403
+) {}
+
 /** A body is coded in a way that is not supported. The reply's `Accept-Encoding` names those that are. */
 export class EncodingError extends publicError(
   'DB_BACKUPS_ENCODING',
