@@ -39,6 +39,7 @@ const ORDERS = [
     'selector',
     ...LOWER
   ],
+  ['operator', 'routes', 'schemas', ...LOWER],
   ['cli', ...LOWER]
 ].map((order) => order.map((line) => line.split(' ')))
 

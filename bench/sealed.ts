@@ -6,6 +6,7 @@ import { CouchClient } from '../lib/couch/client.js'
 import { connectionOf } from '../lib/couch/connection.js'
 import { CouchDatabase } from '../lib/couch/database.js'
 import { BACKGROUND } from '../lib/couch/retry.js'
+import { Progress } from '../lib/observe/progress.js'
 import { EXCLUDED_TYPES } from '../lib/own-documents.js'
 import { Repository } from '../lib/repository/repository.js'
 import { Keyring } from '../lib/seal/keyring.js'
@@ -61,6 +62,7 @@ export async function measureSealed(args: string[]): Promise<void> {
       full: true,
       mayLack: false,
       incremental: { chain: 1000, waste: 0.25 },
+      progress: new Progress(),
       onPhase() {}
     })
     const { user, system } = process.cpuUsage(began)

@@ -213,6 +213,23 @@ export class StalledDiffError extends publicError(
   408
 ) {}
 
+/** An operation was ended because somebody asked for that. The message tells who. */
+export class CancelledError extends publicError('DB_BACKUPS_CANCELLED', 'cancelled%s', 409) {}
+
+/** Nothing of this id runs on this instance: it has ended, or runs on another one. */
+export class NotRunningError extends publicError(
+  'DB_BACKUPS_NOT_RUNNING',
+  'nothing with the id "%s" runs on this server: it has ended, or runs on another one',
+  404
+) {}
+
+/** An operation that must come to its end. */
+export class NotCancellableError extends publicError(
+  'DB_BACKUPS_NOT_CANCELLABLE',
+  '"%s" cannot be cancelled: a %s that has begun is brought to its end',
+  409
+) {}
+
 export class ClosingError extends publicError('DB_BACKUPS_CLOSING', 'the server is closing', 503) {}
 
 /** More documents of a database changed while it was read than there is memory to tell their copies apart. */
@@ -231,6 +248,13 @@ export class AuthorizationFailedError extends publicError(
 
 /** The host's `authorize` gave `false`. */
 export class ForbiddenError extends publicError('DB_BACKUPS_FORBIDDEN', 'not allowed', 403) {}
+
+/** A page of another site has made a browser send the request. */
+export class CrossSiteError extends publicError(
+  'DB_BACKUPS_CROSS_SITE',
+  'cross-site requests are refused; clients that are no browsers send the header x-requested-with',
+  403
+) {}
 
 /** A body is coded in a way that is not supported. The reply's `Accept-Encoding` names those that are. */
 export class EncodingError extends publicError(

@@ -51,7 +51,16 @@ const forHosts = (operations: Operations): DbBackups => ({
   copy: (id, options) => operations.copy(id, options),
   get schedule() {
     return operations.schedule
-  }
+  },
+  get running() {
+    return operations.running
+  },
+  get databases() {
+    return operations.databases
+  },
+  cancel: (id, options) => operations.cancel(id, options),
+  transaction: (txId) => operations.transaction(txId),
+  restores: (options) => operations.restores(options)
 })
 
 export default dbBackups

@@ -470,3 +470,29 @@ t.test(
     t.match(await followed(host, await json(202, upload)), { status: 'success' })
   }
 )
+
+t.test('the operator page is served, and its routes behind the middleware of the host', async (t) => {
+  const host = await startHost(t)
+  const page = await host.call('GET', '/backups/')
+  t.match([page.status, page.headers.get('content-security-policy')], [200, /^default-src 'none'/])
+  await page.text()
+  t.equal((await fetch(`${host.url}/backups`, { redirect: 'manual' })).status, 308)
+  const overview = '/backups/api/overview'
+  t.equal((await host.call('GET', overview)).status, 401)
+  t.equal((await host.call('GET', overview, { headers: await host.login('reader') })).status, 403)
+  t.equal((await host.call('GET', overview, { headers: host.key('reader') })).status, 401)
+  const manager = await host.login('manager')
+  t.match(await json(200, host.call('GET', overview, { headers: manager })), { total: 0, newest_good: null })
+  const start = { body: '{"note":"by key"}', headers: host.key('manager') }
+  t.equal(
+    (await host.call('POST', '/backups/api/backups', start)).status,
+    403,
+    'not a browser, and does not say so'
+  )
+  const said = { ...start, headers: { ...start.headers, 'x-requested-with': 'fastify-couchdb-backups' } }
+  const { id } = await json(202, host.call('POST', '/backups/api/backups', said))
+  await poll(id, async () => {
+    const { backups } = await json(200, host.call('GET', overview, { headers: manager }))
+    return backups[0].in_progress ? undefined : backups[0].note === 'by key'
+  })
+})

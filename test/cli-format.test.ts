@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import * as commandLine from '../lib/cli/format.js'
 
-const PAGE = join(__dirname, '..', 'examples', 'standalone', 'page', 'format.mjs')
+const PAGE = join(__dirname, '..', 'lib', 'operator', 'page', 'format.mjs')
 
 t.test('the command line spells numbers, times and sizes as the operator page does', async (t) => {
   const page: typeof commandLine = await import(pathToFileURL(PAGE).href)

@@ -69,7 +69,10 @@ const SETTINGS: ts.CompilerOptions = {
   skipLibCheck: true,
   noEmit: true,
   types: ['node'],
-  paths: { 'fastify-couchdb-backups': [join(ROOT, 'lib', 'index.mts')] }
+  paths: {
+    'fastify-couchdb-backups': [join(ROOT, 'lib', 'index.mts')],
+    'fastify-couchdb-backups/operator': [join(ROOT, 'lib', 'operator', 'index.mts')]
+  }
 }
 
 function programOf(virtual: ReadonlyMap<string, string>): ts.Program {

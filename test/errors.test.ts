@@ -80,6 +80,7 @@ const OF_REQUESTS = [
   'AuthorizationFailedError',
   'ClientLeftError',
   'CodedPartError',
+  'CrossSiteError',
   'EncodingError',
   'ForbiddenError',
   'RangeAfterEndError'

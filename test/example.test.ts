@@ -133,7 +133,7 @@ t.test(
     const login = await get('/api/v2/auth/login', { method: 'POST', body, headers })
     const cookie = login.headers.get('set-cookie')!.split(';')[0]
     const overview = await poll('the scheduled backup', async () => {
-      const reply = await get('/api/v2/operator/overview', { headers: { cookie } })
+      const reply = await get('/operator/api/overview', { headers: { cookie } })
       // biome-ignore lint/suspicious/noExplicitAny: as above
       const found = (await reply.json()) as any
       return found.schedule.last ? found : undefined

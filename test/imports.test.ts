@@ -27,6 +27,8 @@ const REFUSED: readonly [path: string, specifier: string][] = [
   ['lib/databases.ts', './own-documents.js'],
   ['lib/bytes/cut-text.ts', './body.js'],
   ['lib/cli/commands/a.ts', '../../couch/client.js'],
+  ['lib/operator/a.ts', '../operations/operations.js'],
+  ['lib/index.ts', './operator/index.js'],
   ['lib/operations/a.ts', '../cli/main.js'],
   ['lib/operations/a.ts', '../index.js'],
   ['types/index.ts', '../lib/errors.js'],
@@ -38,6 +40,7 @@ const REFUSED: readonly [path: string, specifier: string][] = [
 const ALLOWED: readonly [path: string, specifier: string][] = [
   ['lib/index.ts', './operations/operations.js'],
   ['lib/routes/a.ts', '../operations/operations.js'],
+  ['lib/operator/a.ts', '../routes/authorize.js'],
   ['lib/operations/a.ts', '../options.js'],
   ['lib/couch/a.ts', './b.js'],
   ['lib/couch/a.ts', '../errors.js'],

@@ -26,6 +26,13 @@ async function started({ app }: OperatorConsole): Promise<string> {
   return id
 }
 
+// biome-ignore lint/suspicious/noExplicitAny: lines of any shape
+const linesOf = ({ body }: { body: string }): any[] =>
+  body
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+
 /** Waits for the end of a preview, and returns its transaction. */
 async function previewed(
   { app }: OperatorConsole,
@@ -41,7 +48,13 @@ async function previewed(
 
 t.test('the page has a strict policy, which no other route gets', async (t) => {
   const { app } = await startConsole(t)
-  for (const url of ['/', '/app.mjs', '/style.css', '/icon.svg']) {
+  for (const url of [
+    '/operator/',
+    '/operator/app.mjs',
+    '/operator/style.css',
+    '/operator/icon.svg',
+    '/operator/config.json'
+  ]) {
     const { statusCode, headers } = await app.inject(url)
     t.equal(statusCode, 200, url)
     t.strictSame(String(headers['content-security-policy']).split(';'), POLICY, url)
@@ -51,8 +64,8 @@ t.test('the page has a strict policy, which no other route gets', async (t) => {
       'referrer-policy': 'no-referrer'
     })
   }
-  t.match((await app.inject('/app.mjs')).headers['content-type'], /^(text|application)\/javascript/)
-  for (const url of ['/api/v2/backups', '/api/v2/operator/overview', '/nowhere']) {
+  t.match((await app.inject('/operator/app.mjs')).headers['content-type'], /^(text|application)\/javascript/)
+  for (const url of ['/api/v2/backups', '/operator/api/overview', '/nowhere']) {
     t.notOk((await app.inject(url)).headers['content-security-policy'], url)
   }
 })
@@ -62,13 +75,19 @@ t.test('the operator routes are for sessions with the action, and not for other 
   const { app } = console
   const id = '03_ibp_db_backup_1592924104038'
   const routes = [
-    { method: 'GET', url: '/api/v2/operator/overview' },
-    { method: 'GET', url: `/api/v2/operator/backups/${id}` },
-    { method: 'PUT', url: `/api/v2/operator/backups/${id}/preview` },
-    { method: 'PUT', url: '/api/v2/operator/preview' },
-    { method: 'POST', url: '/api/v2/operator/backups' },
-    { method: 'GET', url: '/api/v2/operator/pruning' },
-    { method: 'POST', url: '/api/v2/operator/pruning' }
+    { method: 'GET', url: '/operator/api/overview' },
+    { method: 'GET', url: '/operator/api/schedule' },
+    { method: 'GET', url: '/operator/api/restores/abc' },
+    { method: 'GET', url: `/operator/api/backups/${id}` },
+    { method: 'DELETE', url: `/operator/api/backups/${id}` },
+    { method: 'GET', url: `/operator/api/backups/${id}/diff?against=now` },
+    { method: 'POST', url: `/operator/api/backups/${id}/verify` },
+    { method: 'POST', url: `/operator/api/backups/${id}/preview` },
+    { method: 'POST', url: `/operator/api/backups/${id}/restore` },
+    { method: 'PUT', url: '/operator/api/preview' },
+    { method: 'POST', url: '/operator/api/backups' },
+    { method: 'POST', url: '/operator/api/prune' },
+    { method: 'POST', url: '/operator/api/cancel' }
   ] as const
   const reader = await cookieOf(console, READER)
   const manager = await cookieOf(console, MANAGER)
@@ -83,9 +102,12 @@ t.test('the operator routes are for sessions with the action, and not for other 
   const forged = { cookie: manager, 'sec-fetch-site': 'same-site' }
   for (const [method, url] of [
     ['POST', '/api/v2/backups'],
-    ['PUT', '/api/v2/operator/preview'],
-    ['POST', '/api/v2/operator/backups'],
-    ['POST', '/api/v2/operator/pruning']
+    ['PUT', '/operator/api/preview'],
+    ['POST', '/operator/api/backups'],
+    ['DELETE', `/operator/api/backups/${id}`],
+    ['POST', `/operator/api/backups/${id}/restore`],
+    ['POST', '/operator/api/cancel'],
+    ['POST', '/operator/api/prune']
   ] as const) {
     const { statusCode, json } = await app.inject({ method, url, headers: forged })
     t.match({ statusCode, ...json() }, { statusCode: 403, message: 'cross-site requests are refused' }, url)
@@ -95,19 +117,27 @@ t.test('the operator routes are for sessions with the action, and not for other 
 
 t.test('an overview has the newest backups first, without their documents', async (t) => {
   const console = await startConsole(t)
-  const { app } = console
+  const { app, on } = console
   const headers = { cookie: await cookieOf(console, MANAGER) }
   for (let i = 0; i < 3; i++) await (await app.dbBackups.start()).finished
   const { ids } = await app.dbBackups.list()
-  const { json } = await app.inject({ url: '/api/v2/operator/overview?limit=2', headers })
-  t.match(json(), { user: MANAGER, total: 3, restore: null })
+  const { json } = await app.inject({ url: '/operator/api/overview?limit=2', headers })
+  const overview = json()
+  t.match(overview, {
+    user: MANAGER,
+    total: 3,
+    databases: on.names,
+    schedule: null,
+    newest_good: { id: ids[2] }
+  })
+  t.strictSame([overview.running, overview.restores], [[], []])
   t.strictSame(
     json().backups,
     [await app.dbBackups.summary(ids[2]), await app.dbBackups.summary(ids[1])].map((summary) =>
       JSON.parse(JSON.stringify(summary))
     )
   )
-  const unlimited = await app.inject({ url: '/api/v2/operator/overview?limit=0', headers })
+  const unlimited = await app.inject({ url: '/operator/api/overview?limit=0', headers })
   t.match(unlimited.json(), { statusCode: 400, message: /limit/ })
 })
 
@@ -116,18 +146,16 @@ t.test('a backup is started with a note, protected and in full, and by whom', as
   const { app } = console
   const headers = { cookie: await cookieOf(console, MANAGER) }
   const post = (payload: object) =>
-    app.inject({ method: 'POST', url: '/api/v2/operator/backups', headers, payload })
+    app.inject({ method: 'POST', url: '/operator/api/backups', headers, payload })
   for (const wrong of [{ note: 'x'.repeat(1025) }, { protect: 'maybe' }])
     t.match((await post(wrong)).json(), { statusCode: 400 }, Object.keys(wrong).join())
   t.strictSame(await app.dbBackups.list(), { ids: [] })
 
-  const requester = { name: 'somebody else' }
-  const { statusCode, json } = await post({
-    note: 'Before the upgrade',
-    protect: true,
-    full: true,
-    requester
-  })
+  const wanted = { note: 'Before the upgrade', protect: true, full: true }
+  const posing = await post({ ...wanted, requester: { name: 'somebody else' } })
+  t.match(posing.json(), { statusCode: 400, message: /^body\/requester/ })
+  t.strictSame(await app.dbBackups.list(), { ids: [] }, 'nobody else can be named')
+  const { statusCode, json } = await post(wanted)
   t.match({ statusCode, ...json() }, { statusCode: 202, message: 'in-progress' })
   const summary = await poll('the backup', async () => {
     const found = await app.dbBackups.summary(json().id)
@@ -146,10 +174,10 @@ t.test('pruning is looked at before it is done, and tells until when backups sta
   const { app } = console
   await poll('the schedule', () => app.dbBackups.schedule?.last)
   const headers = { cookie: await cookieOf(console, MANAGER) }
-  const call = async (method: 'GET' | 'POST') =>
-    (await app.inject({ method, url: '/api/v2/operator/pruning', headers })).json()
+  const call = async (payload: object) =>
+    (await app.inject({ method: 'POST', url: '/operator/api/prune', headers, payload })).json()
 
-  const look = await call('GET')
+  const look = await call({ dryRun: true })
   t.match(look, {
     dryRun: true,
     removed: [{ id: made[1], reasons: ['no rule keeps it'] }],
@@ -157,10 +185,10 @@ t.test('pruning is looked at before it is done, and tells until when backups sta
   })
   t.ok(look.kept[1].until > Date.now() + 5 * 86_400_000, 'the newest of a day stays for seven')
   t.strictSame(await app.dbBackups.list(), { ids: made }, 'nothing was removed')
-  t.match(await call('POST'), { dryRun: false, removed: [{ id: made[1] }] })
+  t.match(await call({}), { dryRun: false, removed: [{ id: made[1] }] })
   t.strictSame(await app.dbBackups.list(), { ids: [made[0], made[2]] })
 
-  const overview = await app.inject({ url: '/api/v2/operator/overview', headers })
+  const overview = await app.inject({ url: '/operator/api/overview', headers })
   t.strictSame(overview.json().schedule, JSON.parse(JSON.stringify(app.dbBackups.schedule)))
   t.match(overview.json().schedule, { cron: '0 1 * * *', last: { result: /^(made_elsewhere|skipped)$/ } })
 })
@@ -177,21 +205,28 @@ t.test('a preview counts and writes nothing, from a stored backup and from a fil
   const before = await on.fetchAll(on.names.components)
 
   const stored = await app.inject({
-    method: 'PUT',
-    url: `/api/v2/operator/backups/${id}/preview?skip_components=org1peer2&skip_system=a&skip_system=b`,
-    headers
+    method: 'POST',
+    url: `/operator/api/backups/${id}/preview`,
+    headers,
+    payload: { skip: { components: ['org1peer2'], system: ['a', 'b'] } }
   })
-  t.equal(stored.statusCode, 202)
-  t.match(await previewed(console, headers.cookie, stored.json().tx_id), {
-    status: 'success',
-    by: MANAGER,
-    dry_run: true,
+  t.match(stored.headers, { 'content-type': /^application\/x-ndjson/, 'cache-control': /no-store/ })
+  const [first, change, { outcome }, ...more] = linesOf(stored)
+  t.match(first, { running: true, id: String })
+  t.strictSame(change, { database: 'components', id: 'org1peer1', change: 'created' })
+  t.match(outcome, {
     databases: { components: { total: 6, created: 1, changed: 0, unchanged: 4, skipped: 1 } },
     skip_unknown: { system: { count: 2, ids: ['a', 'b'] } }
   })
+  t.strictSame(more, [])
+  t.match(await previewed(console, headers.cookie, first.id), {
+    status: 'success',
+    by: MANAGER,
+    dry_run: true
+  })
   const file = await app.inject({
     method: 'PUT',
-    url: '/api/v2/operator/preview',
+    url: '/operator/api/preview',
     headers: { ...headers, 'content-type': 'application/json' },
     payload: JSON.stringify({ dbs: { components: { docs: [{ _id: 'new' }] } } })
   })
@@ -206,20 +241,21 @@ t.test('a preview is refused for what cannot be restored', async (t: Test) => {
   const console = await startConsole(t)
   const { app } = console
   const headers = { cookie: await cookieOf(console, MANAGER) }
+  const post = async (url: string) => (await app.inject({ method: 'POST', url, headers, payload: {} })).json()
   const put = async (url: string, payload?: string) => {
     const type = payload === undefined ? {} : { 'content-type': 'application/json' }
     const reply = await app.inject({ method: 'PUT', url, headers: { ...headers, ...type }, payload })
     return reply.json()
   }
-  t.match(await put('/api/v2/operator/backups/03_ibp_db_backup_1/preview'), { statusCode: 404 })
-  t.match(await put('/api/v2/operator/backups/other/preview'), { statusCode: 400, message: /id/ })
-  t.match(await put('/api/v2/operator/preview', '{"dbs":'), { statusCode: 400 })
-  t.match(await put('/api/v2/operator/preview', '{"dbs":{"nope":{}}}'), {
+  t.match(await post('/operator/api/backups/03_ibp_db_backup_1/preview'), { statusCode: 404 })
+  t.match(await post('/operator/api/backups/other/preview'), { statusCode: 400, message: /id/ })
+  t.match(await put('/operator/api/preview', '{"dbs":'), { statusCode: 400 })
+  t.match(await put('/operator/api/preview', '{"dbs":{"nope":{}}}'), {
     statusCode: 400,
     message: /dbs\.nope/
   })
   const { id, finished } = await app.dbBackups.start()
-  t.match(await put('/api/v2/operator/preview', '{"dbs":{}}'), {
+  t.match(await put('/operator/api/preview', '{"dbs":{}}'), {
     statusCode: 400,
     message: 'backup_in_progress',
     id

@@ -8,6 +8,7 @@ import t, { type Test } from 'tap'
 
 const ROOT = join(__dirname, '..')
 const MODULES = join(ROOT, 'node_modules')
+const PAGE = 'lib/operator/page'
 const NAME = 'fastify-couchdb-backups'
 const execute = promisify(execFile)
 /** What tells about the package, beside its pages in `docs` and `bench`. */
@@ -28,6 +29,7 @@ async function project(t: Test): Promise<{ directory: string; tarball: string; f
   await mkdir(stage)
   // the linter checks the types
   await tsc('-p', join(ROOT, 'tsconfig.build.json'), '--noCheck', '--outDir', join(stage, 'dist'))
+  await cp(join(ROOT, PAGE), join(stage, 'dist', PAGE), { recursive: true })
   for (const file of [...ABOUT, 'docs', 'bench', 'lib', 'test']) {
     await cp(join(ROOT, file), join(stage, file), { recursive: true })
   }
@@ -76,8 +78,10 @@ async function use(plugin) {
     webhooks: createMemoryWebhookStore(),
     rebuildWhitelist: () => {}
   })
+  await app.register(operator, { prefix: '/operator', authorize: () => {} })
   const { statusCode, headers } = await app.inject('/api/v1/backups')
-  const result = [typeof app.dbBackups.start, statusCode, headers['retry-after']]
+  const page = await app.inject('/operator/')
+  const result = [typeof app.dbBackups.start, statusCode, headers['retry-after'], page.statusCode]
   await app.close()
   return result
 }
@@ -89,7 +93,7 @@ t.test('the packed package', async (t) => {
     await writeFile(join(directory, file), source)
     return JSON.parse((await execute(process.execPath, [file], { cwd: directory })).stdout)
   }
-  const works = ['function', 503, '5']
+  const works = ['function', 503, '5', 200]
 
   t.test('holds what it runs on and what tells about it, and nothing else', async (t) => {
     const compiled = (await sources('lib')).flatMap((file) => [
@@ -100,7 +104,10 @@ t.test('the packed package', async (t) => {
     const entries = await readdir(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     const pages = entries.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
     const linked = ['bench/RESULTS.md', 'docs/images/operator-page.png', 'docs/openapi.json', ...pages]
-    t.strictSame(files.toSorted(), [...ABOUT, ...linked, ...compiled, ...types].sort())
+    // what the operator page is made of is not compiled
+    const page = (await readdir(join(ROOT, PAGE))).map((file) => `dist/${PAGE}/${file}`)
+    t.ok(page.length > 10)
+    t.strictSame(files.toSorted(), [...ABOUT, ...linked, ...compiled, ...types, ...page].sort())
   })
 
   t.test('holds what its readme links to', async (t) => {
@@ -133,6 +140,7 @@ t.test('the packed package', async (t) => {
       const Fastify = require('fastify')
       const nano = require('nano')
       const module_ = require('${NAME}')
+      const { operator } = require('${NAME}/operator')
       const { dbBackups, createMemoryWebhookStore } = module_
       ${USE}
       Promise.all([module_, dbBackups, module_.default].map(use)).then((r) => console.log(JSON.stringify(r)))
@@ -145,6 +153,7 @@ t.test('the packed package', async (t) => {
       import Fastify from 'fastify'
       import nano from 'nano'
       import byDefault, { dbBackups, createMemoryWebhookStore } from '${NAME}'
+      import operator from '${NAME}/operator'
       ${USE}
       console.log(JSON.stringify([byDefault === dbBackups, await use(byDefault)]))
     `
@@ -202,7 +211,10 @@ t.test('the packed package', async (t) => {
       }`
     )
     const wrong = `import dbBackups from '${NAME}'
+      import { operator } from '${NAME}/operator'
       import Fastify from 'fastify'
+      // @ts-expect-error authorize is required
+      Fastify().register(operator, { prefix: '/operator' })
       // @ts-expect-error the options are checked, so the types were found
       Fastify().register(dbBackups, { couch: 1 })
       `

@@ -107,6 +107,18 @@ for (const [name, open] of Object.entries(STORES)) {
   })
 }
 
+for (const [name, open] of Object.entries(STORES)) {
+  t.test(`the ${name} store lists the latest restores, and no dry runs`, async (t) => {
+    const store = await open(t)
+    await store.create(transaction('a', { ts_started: 1 }))
+    await store.create(transaction('dry', { ts_started: 2, dry_run: true }))
+    await store.create(transaction('b', { ts_started: 3 }))
+    await store.create(transaction('c', { ts_started: 4, status: 'success' }))
+    t.strictSame(await store.list?.(2), ['c', 'b'])
+    t.strictSame(await store.list?.(10), ['c', 'b', 'a'])
+  })
+}
+
 t.test('the memory store forgets the oldest beyond its limit', async (t) => {
   const store = createMemoryWebhookStore({ limit: 2 })
   for (const id of ['a', 'b', 'c']) await store.create(transaction(id))

@@ -8,13 +8,17 @@ import type {
   PruneOutcome,
   RekeyOutcome,
   RemovedBackups,
+  Requester,
   RestoreOptions,
   StartedBackup,
   StartedRestore,
   StartOptions
 } from './backups.js'
+import type { DatabaseNames } from './databases.js'
 import type { DiffOptions, DiffStream } from './diff.js'
+import type { OperationKind } from './events.js'
 import type { VerifyDepth, VerifyOptions, VerifyReport } from './verify.js'
+import type { ShownTransaction } from './webhooks.js'
 
 export type * from './backups.js'
 export type * from './databases.js'
@@ -36,7 +40,7 @@ export interface ScheduledRun {
    * - `made`: by this instance.
    * - `made_elsewhere`: a good backup that began since then was there already.
    * - `skipped`: a good backup was younger than `unlessYoungerThan`.
-   * - `failed`: it is tried again, until the next one is due.
+   * - `failed`: it is tried again, until the next one is due, unless it was cancelled.
    */
   result: 'made' | 'made_elsewhere' | 'skipped' | 'failed'
   /** The backup: the one that was made, that was there, or that failed. */
@@ -72,7 +76,7 @@ export interface VerifyRun {
    * - `verified`: by this instance.
    * - `verified_elsewhere`: since it was due, by another instance or by a call of `verify`.
    * - `no_backup`: there was none to be verified.
-   * - `failed`: it is tried again, until the next one is due.
+   * - `failed`: it is tried again, until the next one is due, unless it was cancelled.
    */
   result: 'verified' | 'verified_elsewhere' | 'no_backup' | 'failed'
   /** The backup. */
@@ -91,6 +95,36 @@ export interface VerifyScheduleState {
   next: number
   /** The last run that this instance saw to. Absent until there is one. */
   last?: VerifyRun
+}
+
+/** How far an operation has come. */
+export interface OperationProgress {
+  /** Documents that were backed up, or that a restore has decided on and written. */
+  documents: number
+  /** Bytes of the documents' JSON. */
+  bytes: number
+  /** How many there are: of a restore, those of the backup; of a backup, those of the last complete one. */
+  expected_documents?: number
+  expected_bytes?: number
+}
+
+/** An operation that runs on this instance. */
+export interface RunningOperation {
+  operation: OperationKind
+  /** Id of the backup, of the restore's transaction, or of the operation itself, such as `verify_<random>`. */
+  id: string
+  /** The backup that is restored, verified or copied, when it has an id. */
+  backup_id?: string
+  /** A restore that writes nothing. */
+  dry_run?: true
+  /** Of a verification. */
+  depth?: VerifyDepth
+  /** When it began, in milliseconds since the epoch. */
+  since: number
+  /** Absent before anything is known, and for prunings, rekeyings, verifications and copies. */
+  progress?: OperationProgress
+  /** It was cancelled, and is ending. */
+  cancelling?: true
 }
 
 /**
@@ -226,6 +260,33 @@ export interface DbBackups {
   copy(id: string, options: CopyOptions): Promise<CopyOutcome>
   /** The next and the last run of the option `schedule`; `undefined` without it. */
   readonly schedule: ScheduleState | undefined
+  /** What runs on this instance, in the order in which it began; the backup that a restore makes first as well. */
+  readonly running: readonly RunningOperation[]
+  /** Real names of the databases, as the option `databases` gives them now. @throws HostValueError */
+  readonly databases: Required<DatabaseNames>
+  /**
+   * Ends a backup, a restore, a verification or a copy that runs on this instance, by its id in {@link running}, and
+   * resolves when it was told to end. It then fails with a CancelledError: a backup is marked as failed and its parts are
+   * deleted; a restore writes nothing more, and its transaction and IncompleteRestoreError tell what it had written; a
+   * verification tells where it can go on; a copy leaves no backup. What has come to its end meanwhile stays as it is.
+   * The backup that a restore makes first is cancelled with the restore.
+   * @param options.requester who asks, told as the reason
+   * @throws NotRunningError when nothing of this id runs on this instance
+   * @throws NotCancellableError for a pruning or a rekeying
+   */
+  cancel(id: string, options?: { requester?: Requester }): Promise<RunningOperation>
+  /**
+   * Returns the transaction of a restore, or `null` when there is none.
+   * @throws HostTimeoutError when `webhooks.get` does not answer
+   */
+  transaction(txId: string): Promise<ShownTransaction | null>
+  /**
+   * Returns the transactions of the latest restores, newest first, without dry runs: those that this instance began, and
+   * those that the `list` of the host's webhook store tells, which is asked every five minutes at most.
+   * @param options.limit 1 to 100, default 20
+   * @throws InvalidParameterError for another limit, HostTimeoutError when `webhooks` does not answer
+   */
+  restores(options?: { limit?: number }): Promise<ShownTransaction[]>
 }
 
 declare module 'fastify' {

@@ -65,6 +65,9 @@ export interface WebhookTransaction {
   client_webhook?: WebhookDelivery
 }
 
+/** A transaction as it may be shown: without the client's webhook, which may hold a secret. */
+export type ShownTransaction = Omit<WebhookTransaction, 'client_webhook_url'>
+
 /** What the client's webhook receives: the transaction, without what is about the webhook itself. */
 export type WebhookNotice = Omit<WebhookTransaction, 'client_webhook_url' | 'client_webhook'>
 
@@ -87,4 +90,9 @@ export interface WebhookStore {
   update(txId: string, update: TransactionUpdate): Promise<WebhookTransaction>
   /** @returns `null` when there is no such transaction. */
   get(txId: string): Promise<WebhookTransaction | null>
+  /**
+   * Returns the ids of the latest transactions of restores, newest first, without dry runs. Optional: without it,
+   * `dbBackups.restores` knows only the restores that the instance began itself.
+   */
+  list?(limit: number): Promise<string[]>
 }

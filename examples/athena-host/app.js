@@ -10,6 +10,9 @@ const CouchSessionStore = require('./libs/session_store.js')
 
 const MAX_SIZE = '100kb'
 const BACKUPS = /^\/api\/v[123]\/backups(\/|$)/i
+/** Routes of the operator plugin, and its page. */
+const OPERATOR = /^\/backups\/api(\/|$)/i
+const OPERATOR_PAGE = /^\/backups(\/|$)/i
 const AK_BACKUPS = /^\/ak\/api\/v[123]\/backups(\/|$)/i
 
 /**
@@ -47,6 +50,14 @@ module.exports.build_app = async (ev, couch_lib, broadcast = () => {}) => {
   // before the body parsers, since the plugin reads an upload as a stream
   app.all(BACKUPS, tools.middleware.verify_settings_action_session, tools.backups.hand_over('session'))
   app.all(AK_BACKUPS, tools.middleware.verify_settings_action_ak, tools.backups.hand_over('api-key'))
+
+  // the command line has an API key, the page a session
+  const with_key = express
+    .Router()
+    .use(tools.middleware.verify_settings_action_ak, tools.backups.hand_over('api-key'))
+  app.all(OPERATOR, (req, res, next) => (req.headers.authorization ? with_key(req, res, next) : next()))
+  app.all(OPERATOR, tools.middleware.verify_settings_action_session, tools.backups.hand_over('session'))
+  app.get(OPERATOR_PAGE, tools.backups.hand_over_files)
 
   app.use(express.json({ limit: MAX_SIZE }))
   app.use(express.urlencoded({ extended: true, limit: MAX_SIZE }))

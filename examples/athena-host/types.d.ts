@@ -83,7 +83,11 @@ export interface Tools {
     store: WebhookStore
     get_webhook(tx_id: string, cb: Callback<object>): void
   }
-  backups: { fastify: FastifyInstance; hand_over(scheme: Scheme): RequestHandler }
+  backups: {
+    fastify: FastifyInstance
+    hand_over_files: RequestHandler
+    hand_over(scheme: Scheme): RequestHandler
+  }
   component_lib: { rebuildWhiteList(req: object, cb: Callback<string[]>): void }
   /** Sends a message to all connected browsers. */
   broadcast(message: object): void

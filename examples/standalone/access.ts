@@ -86,13 +86,18 @@ export class Access {
     request: FastifyRequest,
     { action, scheme }: { action: Action; scheme: 'session' | 'api-key' }
   ): Promise<Requester> {
-    if (scheme === 'session' && isForged(request)) throw refusal(403, 'cross-site requests are refused')
+    if (scheme === 'session') this.refuseForged(request)
     const identity = scheme === 'session' ? this.#fromSession(request) : await this.#fromApiKey(request)
     if (!identity) throw refusal(401, 'unauthorized')
     if (!identity.roles.some((role) => ACTIONS[role]?.includes(action))) {
       throw refusal(403, `this needs the action ${action}`)
     }
     return { name: identity.name, uuid: identity.uuid }
+  }
+
+  /** @throws an error with status 403 when a page of another origin made the browser send a request */
+  refuseForged(request: FastifyRequest): void {
+    if (isForged(request)) throw refusal(403, 'cross-site requests are refused')
   }
 
   /**

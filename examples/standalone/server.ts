@@ -1,12 +1,10 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { ServerScope } from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
+import operator from '../../lib/operator/index.js'
 import type { BackupsOptions, DatabaseNames, KeepRules, ScheduleOptions } from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
 import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
-import { operatorPage } from './operator-page.js'
-import { operatorRoutes } from './operator-routes.js'
-import { RunningRestore } from './running-restore.js'
 
 export interface ConsoleOptions {
   couch: ServerScope
@@ -34,7 +32,6 @@ export async function buildConsole({
   const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
   const webhooks = createCouchWebhookStore({ couch, database: names.system })
   await registerApiDocs(app)
-  const running = new RunningRestore()
 
   await app.register(dbBackups, {
     couch,
@@ -47,11 +44,16 @@ export async function buildConsole({
     publicUrl,
     schedule,
     keep: KEEP,
-    securitySchemes: SECURITY_SCHEMES,
-    onEvent: (event) => running.note(event)
+    securitySchemes: SECURITY_SCHEMES
   })
-  await app.register(operatorRoutes, { prefix: '/api/v2/operator', access, running })
-  await app.register(operatorPage)
+  await app.register(operator, {
+    prefix: '/operator',
+    authorize: (request, context) => access.authorize(request, context),
+    csrf: { check: (request) => access.refuseForged(request) },
+    backupsPath: '/api/v2/backups',
+    signIn: { login: { path: '/api/v2/auth/login' }, logout: { path: '/api/v2/auth/logout' } }
+  })
+  app.get('/', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/operator/'))
 
   const loginSchema = {
     type: 'object',

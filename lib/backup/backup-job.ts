@@ -3,6 +3,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import type { Progress } from '../observe/progress.js'
 import { toldExcluded } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Owner } from '../repository/owner.js'
@@ -25,6 +26,7 @@ interface BackupJobOptions {
   incremental: IncrementalBounds
   /** Whether a database may be missing that the last backup holds: it is being restored. */
   mayLack: boolean
+  progress: Progress
   onPhase: (phase: BackupPhase) => void
 }
 
@@ -44,6 +46,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
       excluded: toldExcluded(excludeTypes)
     })
     base = earlier.base
+    expectAsIn(earlier.last, options.progress)
     const last = await openBase(repository, base)
     // Except the first, which is read now.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
@@ -56,8 +59,9 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
         excludeTypes,
         onUnreadable,
         earlier: { last, full, ...incremental },
-        onProgress(documents) {
+        onProgress(documents, bytes) {
           running = documents
+          options.progress.at(documents, bytes)
           progress.due()
         }
       })
@@ -67,6 +71,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
       }
       running = 0
       dbs[apiKey(database)] = summary
+      options.progress.finished(summary.doc_count, summary.raw_bytes)
       progress.now()
       options.onPhase({
         type: 'backup_database_finished',
@@ -80,4 +85,12 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   }
   const isBased = Object.values(dbs).some(({ base }) => base !== undefined)
   return backup.finish(dbs, isBased ? base : undefined)
+}
+
+/** Expects about as much as the last complete backup holds. */
+function expectAsIn(last: LoadedBackup | undefined, progress: Progress): void {
+  const held: Partial<DatabaseSummary>[] = Object.values(last?.header.dbs ?? {})
+  const sum = (member: 'doc_count' | 'raw_bytes') =>
+    held.reduce((total, database) => total + (database[member] ?? 0), 0)
+  progress.expect(sum('doc_count'), sum('raw_bytes'))
 }

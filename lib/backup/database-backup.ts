@@ -56,8 +56,8 @@ interface DatabaseBackupOptions {
   /** Whether a document that cannot be read is left out and named, or ends the backup. */
   onUnreadable: 'report' | 'fail'
   earlier: EarlierBackup
-  /** Called with the number of documents stored so far. */
-  onProgress(documents: number): void
+  /** Called with the number of documents stored so far, and the bytes of their JSON. */
+  onProgress(documents: number, bytes: number): void
 }
 
 /** A document that is to be read with its attachments. */
@@ -143,6 +143,8 @@ class DatabaseBackup {
   readonly #reader: DocumentReader
   readonly #writer: DatabaseWriter
   readonly #copies: CopyIndex
+  /** Bytes of the documents that were stored. */
+  #bytes = 0
   /** Documents with small attachments, by id, that wait to be read with them. */
   #waiting = new Map<string, WantedDocument>()
   /** Bytes that the waiting documents will take. */
@@ -401,7 +403,8 @@ class DatabaseBackup {
   #write(document: DocumentBytes, conflicted: boolean): Promise<void> | undefined {
     const facts = this.#factsOf(document.id, conflicted)
     const ordinal = this.#copies.note(facts.print)
-    if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies)
+    this.#bytes += document.bytes.length
+    if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies, this.#bytes)
     const plain = inTurnsIfLong(document.bytes, withoutRevisionMembers(document))
     return thenOrNow(plain, (bytes) => this.#writer.add(bytes, facts))
   }
@@ -443,7 +446,8 @@ class DatabaseBackup {
       return this.#noteUnread(id, plain.rev, tooLargeFailure(id, error))
     }
     this.#copies.note(facts.print)
-    this.#options.onProgress(this.#copies.copies)
+    this.#bytes += plain.bytes.length
+    this.#options.onProgress(this.#copies.copies, this.#bytes)
   }
 
   #factsOf(id: string, conflicted: boolean): LineFacts {

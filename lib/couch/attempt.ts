@@ -17,6 +17,8 @@ export interface AttemptSettings {
   /** Milliseconds of silence. */
   idle: number
   signal?: AbortSignal
+  /** Called before each request. Throws when no other is to be made; those that were begun go on. */
+  beforeRequest?: () => void
   /** Called before each piece of a writing request, head included. Throws when writing is forbidden. */
   beforeWrite?: () => void
 }
@@ -66,6 +68,7 @@ export class Attempt {
   async send(agent: Agent): Promise<CouchResponse> {
     const { signal } = this.#settings
     signal?.throwIfAborted()
+    this.#settings.beforeRequest?.()
     // Getting a connection may take long, so check before it.
     this.#fence?.check()
     this.#abort.follow(signal).follow(this.#deadline)

@@ -6,6 +6,8 @@ import type { Lease } from '../lease/lease.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { type Inspected, LeaseHeldError, type Leases, leasesOn } from '../lease/leases.js'
 import { type KeepNotices, Notices, noticesIn } from '../lease/notices.js'
+import { Progress } from '../observe/progress.js'
+import { Cancellation } from './cancellation.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
@@ -41,6 +43,9 @@ export interface ActiveOperation {
   retries: number
   /** When it got the leases, on the monotonic clock. */
   beganAt: number
+  progress: Progress
+  /** Shared with the backup that a restore makes first. */
+  cancellation: Cancellation
 }
 
 /** Returns the lease that an operation holds for a place, if any. */
@@ -153,6 +158,7 @@ export class ActiveOperations {
   #new(kind: OperationKind): ActiveOperation {
     const { options } = this.#instance
     const abort = new AbortController()
+    const cancellation = new Cancellation(abort)
     const operation: ActiveOperation = {
       kind,
       id: '',
@@ -162,9 +168,15 @@ export class ActiveOperations {
       workClient: this.#clientOf(
         () => operation,
         () => checkLeases(operation)
-      ).with({ retry: options.retry, signal: abort.signal }),
+      ).with({
+        retry: options.retry,
+        signal: abort.signal,
+        beforeRequest: () => cancellation.check()
+      }),
       retries: 0,
-      beganAt: performance.now()
+      beganAt: performance.now(),
+      progress: new Progress(),
+      cancellation
     }
     return operation
   }

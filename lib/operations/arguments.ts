@@ -98,6 +98,11 @@ export const Copy = Type.Object(
   },
   closed
 )
+export const Cancel = Type.Object({ requester: Requester }, closed)
+export const RestoresAsked = Type.Object(
+  { limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })) },
+  closed
+)
 const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
@@ -145,6 +150,15 @@ export function checkCopy(options: unknown): void {
   }
   checkSignal({ signal })
 }
+
+/** @throws InvalidParameterError that names the argument of `cancel()` */
+export function checkCancel(id: unknown, options: unknown): void {
+  if (typeof id !== 'string') throw new InvalidParameterError('id must be a string')
+  check(Cancel, options)
+}
+
+/** @throws InvalidParameterError that names the option of `restores()` */
+export const checkRestores = (options: unknown): void => check(RestoresAsked, options)
 
 function checkSignal({ signal }: { signal?: unknown }): void {
   if (signal !== undefined && !(signal instanceof AbortSignal))

@@ -69,6 +69,7 @@ export class Backups implements OperationRecords {
     }
     return {
       kind: 'backup',
+      cancel: 'now',
       idAfter: await repository.newIds(),
       createRecord: async (operation) => {
         const console = await this.#databases.claimConsole(endClientIn(operation, 'sources'))
@@ -166,7 +167,7 @@ export class Backups implements OperationRecords {
   }
 
   async #backUp(
-    { id, workClient }: ActiveOperation,
+    { id, workClient, progress }: ActiveOperation,
     { full, isBeforeRestore }: { full: boolean; isBeforeRestore: boolean }
   ): Promise<BackupSummary> {
     const backup = await runBackup({
@@ -180,6 +181,7 @@ export class Backups implements OperationRecords {
       full,
       mayLack: isBeforeRestore,
       incremental: this.#instance.options.incremental,
+      progress,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })
     return summaryOf(backup)

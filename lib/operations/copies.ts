@@ -72,10 +72,17 @@ export class Copies implements OperationRecords {
   }
 
   async #run(backup: string, { to, signal }: CopyOptions): Promise<CopyOutcome> {
-    const { couch, database } = to
     const id = `copy_${randomBytes(16).toString('hex')}`
     const abort = new LinkedAbort().follow(signal)
-    const copy: RunningCopy = { about: { id, backup_id: backup, database }, abort, retries: 0 }
+    const copy: RunningCopy = { about: { id, backup_id: backup, database: to.database }, abort, retries: 0 }
+    const cancel = (error: Error) => abort.abort(error)
+    return this.#instance.running.during({ operation: 'copy', id, backup_id: backup }, { cancel }, () =>
+      this.#runAs(copy, to)
+    )
+  }
+
+  async #runAs(copy: RunningCopy, { couch, database }: CopyOptions['to']): Promise<CopyOutcome> {
+    const { abort } = copy
     const client = this.#instance.clientTo(couch, { option: 'options/to/couch', server: 'destination' })
     this.#running.add(abort)
     try {

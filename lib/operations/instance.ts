@@ -18,6 +18,8 @@ import { Places } from '../waits/places.js'
 import { Turns } from '../waits/turns.js'
 import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
+import { RestoreHistory } from './restore-history.js'
+import { RunningOperations } from './running-operations.js'
 
 /** Short requests, without a body or a backup, that are answered at a time. */
 const MOST_ANSWERED = 16
@@ -57,6 +59,8 @@ export class Instance {
   readonly jobs = new BackgroundJobs()
   readonly events: EventStream
   readonly metrics: Metrics | undefined
+  readonly running = new RunningOperations()
+  readonly history = new RestoreHistory()
   /** Types of documents that backups leave out. */
   readonly excludeTypes: ReadonlySet<string>
   /** For what is spooled of uploads. */
@@ -100,7 +104,9 @@ export class Instance {
     this.diffs = new Places({ most: 1, ...queue, waiting: MOST_DIFFS })
     this.metrics = metrics && new Metrics(metrics)
     this.events = new EventStream(
-      [logListener(log), this.metrics?.listener, onEvent].filter((listener) => listener !== undefined),
+      [logListener(log), this.metrics?.listener, this.history.listener, onEvent].filter(
+        (listener) => listener !== undefined
+      ),
       (error, { type }) => log.error({ err: error, event: type }, 'a listener of events failed')
     )
   }

@@ -1,11 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BackupEvent, OperationKind } from '../../types/events.js'
+import type { RunningOperation } from '../../types/index.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { expected, isCouchError } from '../couch/errors.js'
-import { ClosingError, OperationInProgressError, ReservedIdError } from '../errors.js'
+import { type CancelledError, ClosingError, OperationInProgressError, ReservedIdError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
+import { Progress } from '../observe/progress.js'
 import type {
   ActiveOperation,
   ActiveOperations,
@@ -70,6 +72,10 @@ export interface NewOperation<Result> {
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
   failed(id: string, ended: Ended, error: unknown): BackupEvent
+  /** What is told of it while it runs, besides its kind and id. */
+  about?: Pick<RunningOperation, 'backup_id' | 'dry_run' | 'depth'>
+  /** How it is cancelled. Absent where it must come to its end. */
+  cancel?: 'now' | 'gently'
   /** Frees what was prepared, whether or not the operation began. */
   dispose?(): Promise<void>
 }
@@ -230,29 +236,39 @@ export class Lifecycle {
     active: ActiveOperation,
     ends: { end: () => Promise<void>; fail: (error: unknown) => Promise<void> }
   ): Promise<Result> {
-    const { events } = this.#instance
-    const { id } = active
+    const { events, running } = this.#instance
+    const { id, progress, cancellation } = active
     const startedAt = performance.now()
     const before = active.retries
     const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries - before })
+    const how = operation.cancel
+    const cancel = how && ((error: CancelledError) => cancellation[how](error))
     events.emit(operation.started(id))
-    try {
-      const result = await operation.work(active, (inner) => this.#inside(active, inner))
-      await ends.end()
-      events.emit(operation.finished(id, ended(), result))
-      return result
-    } catch (error) {
-      await ends.fail(error)
-      events.emit(operation.failed(id, ended(), error))
-      throw error
-    }
+    return running.during(
+      { ...operation.about, operation: active.kind, id },
+      { progress, cancel },
+      async () => {
+        try {
+          const result = await operation.work(active, (inner) =>
+            this.#inside(active, { ...inner, cancel: how })
+          )
+          await ends.end()
+          events.emit(operation.finished(id, ended(), result))
+          return result
+        } catch (error) {
+          await ends.fail(error)
+          events.emit(operation.failed(id, ended(), error))
+          throw error
+        }
+      }
+    )
   }
 
   /** Runs an operation that has a record of its own, and no lease. */
   async #inside<Result>(outer: ActiveOperation, inner: NewOperation<Result>): Promise<Result> {
     const { kind } = inner
     const { id } = inner.idAfter(outer.carried, [])
-    const active = { ...outer, kind, id, beganAt: performance.now() }
+    const active = { ...outer, kind, id, beganAt: performance.now(), progress: new Progress() }
     if (!(await inner.createRecord(active))) throw new ReservedIdError(id, this.#databases.repository.name)
     return this.#carryOut(inner, active, {
       end: async () => {},

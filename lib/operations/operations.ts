@@ -9,16 +9,20 @@ import type {
   PruneOutcome,
   RekeyOutcome,
   RemovedBackups,
+  Requester,
   RestoreOptions,
   StartedBackup,
   StartedRestore,
   StartOptions
 } from '../../types/backups.js'
+import type { DatabaseNames } from '../../types/databases.js'
 import type { DiffOptions, DiffStream } from '../../types/diff.js'
 import type { OperationKind } from '../../types/events.js'
-import type { DbBackups, ScheduleState } from '../../types/index.js'
+import type { DbBackups, RunningOperation, ScheduleState } from '../../types/index.js'
 import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
+import type { ShownTransaction } from '../../types/webhooks.js'
 import { boundedBody } from '../bytes/body.js'
+import { cutRequester } from '../bytes/cut-text.js'
 import { abandon } from '../bytes/discard.js'
 import { slicesOf } from '../bytes/views.js'
 import { isUnavailable } from '../couch/errors.js'
@@ -36,10 +40,12 @@ import type { Clock } from '../schedule/clock.js'
 import { HeldBytes } from '../spool/held-bytes.js'
 import {
   checkAttach,
+  checkCancel,
   checkCopy,
   checkDiff,
   checkPruneOptions,
   checkRestoreOptions,
+  checkRestores,
   checkSource,
   checkStartOptions,
   checkVerifyOptions
@@ -47,7 +53,9 @@ import {
 import { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
 import { type PruneRequest, pruningBy, removalOf, unattended } from './prunes.js'
+import { shown } from './restore-history.js'
 import { Schedule } from './schedule.js'
+import { Transactions } from './transactions.js'
 import { VerifySchedule } from './verify-schedule.js'
 
 /** Bytes of an attachment that are sent at a time. */
@@ -57,6 +65,7 @@ const PIECE = 64 * 1024
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
+  readonly #transactions: Transactions
   /** By name: the current set, and earlier ones while operations on them go on. */
   readonly #sets = new Map<string, DatabaseSet>()
   #current: DatabaseSet | undefined
@@ -69,6 +78,7 @@ export class Operations implements DbBackups {
     const { schedule } = options
     this.#options = options
     this.#instance = new Instance(options, log, clock)
+    this.#transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
     const current = () => this.#toStart('backup')
     const after = async (set: DatabaseSet, gap: number) => {
       const now = this.#instance.clock.now()
@@ -83,6 +93,29 @@ export class Operations implements DbBackups {
     if (!this.#schedule) return undefined
     const verify = this.#verifySchedule?.state
     return { ...this.#schedule.state, ...(verify && { verify }) }
+  }
+
+  get running(): readonly RunningOperation[] {
+    return this.#instance.running.told
+  }
+
+  get databases(): Required<DatabaseNames> {
+    return { ...this.#options.databases }
+  }
+
+  async cancel(id: string, options: { requester?: Requester } = {}): Promise<RunningOperation> {
+    checkCancel(id, options)
+    return this.#instance.running.cancel(id, cutRequester(options.requester))
+  }
+
+  async transaction(txId: string): Promise<ShownTransaction | null> {
+    const transaction = await foreground(() => this.#transactions.get(txId))
+    return transaction && shown(transaction)
+  }
+
+  async restores(options: { limit?: number } = {}): Promise<ShownTransaction[]> {
+    checkRestores(options)
+    return foreground(() => this.#instance.history.latest(this.#transactions, options.limit ?? 20))
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {

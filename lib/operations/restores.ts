@@ -9,6 +9,7 @@ import { apiKey } from '../databases.js'
 import {
   BackupNotFoundError,
   BackupNotRestorableError,
+  CancelledError,
   ClosingError,
   IncompleteRestoreError,
   LeaseLostError,
@@ -89,6 +90,8 @@ export class Restores implements OperationRecords {
     const requester = cutRequester(options.requester)
     return {
       kind: 'restore',
+      cancel: 'gently',
+      about: { ...backupId, ...(dryRun && { dry_run: true as const }) },
       places: this.placesOf(source, options),
       system: dryRun ? undefined : backup.system,
       idAfter: (carried) => {
@@ -229,7 +232,7 @@ export class Restores implements OperationRecords {
       return id
     } catch (error) {
       // These end the restore in ways of their own.
-      if (error instanceof LeaseLostError || error instanceof ClosingError) throw error
+      if ([LeaseLostError, ClosingError, CancelledError].some((kind) => error instanceof kind)) throw error
       throw new SafetyBackupError(cutText(messageOf(error), MOST.reason), { cause: error })
     }
   }
@@ -241,7 +244,7 @@ export class Restores implements OperationRecords {
     about: { tx_id: string; dryRun: boolean },
     backUpFirst: RestoreJobOptions['backUpFirst']
   ): Promise<RestoreOutcome> {
-    const { id: txId, abort, workClient } = operation
+    const { id: txId, abort, workClient, progress, cancellation } = operation
     const { dryRun } = about
     const { rebuildWhitelist, timeouts, settingsDocuments } = this.#instance.options
     const outcome = await runRestore({
@@ -256,8 +259,11 @@ export class Restores implements OperationRecords {
       settings: settingsDocuments,
       dryRun,
       exact,
+      progress,
+      isCut: () => cancellation.isCut,
       tell: async (update) => {
         checkLeases(operation)
+        cancellation.check()
         await this.#transactions.update(txId, update)
       },
       onChange: onChange && ((change) => hostWithin(timeouts.idle, 'onChange', () => onChange(change))),
@@ -265,7 +271,8 @@ export class Restores implements OperationRecords {
         hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId })),
       onPhase: (phase) => this.#instance.events.emit({ ...about, ...phase })
     })
-    abort.signal.throwIfAborted()
+    // What was cancelled too late is done.
+    if (!cancellation.error) abort.signal.throwIfAborted()
     await this.#transactions.complete(
       txId,
       { status: 'success', on_step: TOTAL_STEPS, ...toldAtEnd(outcome) },

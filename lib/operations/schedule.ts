@@ -1,7 +1,7 @@
 import type { ScheduledRun, ScheduleState } from '../../types/index.js'
 import type { ScheduleOptions } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import { ClosingError, OperationInProgressError } from '../errors.js'
+import { CancelledError, ClosingError, OperationInProgressError } from '../errors.js'
 import type { Clock } from '../schedule/clock.js'
 import { DueTimes } from '../schedule/due-times.js'
 import { Plan } from '../schedule/plan.js'
@@ -125,6 +125,10 @@ export class Schedule {
     } else if (error instanceof OperationInProgressError) {
       this.#plan.busy(due, now)
       this.#kept = { due, error }
+    } else if (error instanceof CancelledError) {
+      // Who cancelled it does not want it again.
+      this.#plan.over(due)
+      this.#failed(due, error, { id })
     } else if (!(error instanceof ClosingError)) {
       this.#failed(due, error, { id, retryAt: this.#plan.failed(due, now) })
     }

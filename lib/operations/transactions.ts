@@ -23,12 +23,18 @@ export class Transactions {
     this.#store = {
       create: (transaction) => bounded('create', () => store.create(transaction)),
       update: (txId, update) => bounded('update', () => store.update(txId, update)),
-      get: (txId) => bounded('get', () => store.get(txId))
+      get: (txId) => bounded('get', () => store.get(txId)),
+      list: async (limit) => (store.list ? bounded('list', async () => store.list?.(limit) ?? []) : [])
     }
   }
 
   get(txId: string): Promise<WebhookTransaction | null> {
     return this.#store.get(txId)
+  }
+
+  /** Returns the ids of the latest restores, as far as the store tells them. */
+  async list(limit: number): Promise<string[]> {
+    return (await this.#store.list?.(limit)) ?? []
   }
 
   async isOver(txId: string): Promise<boolean> {

@@ -152,9 +152,20 @@ export class Verifies implements OperationRecords {
   }
 
   async #runFree(request: VerifyRequest): Promise<VerifyReport> {
-    const { events, client, options } = this.#instance
     const about = aboutOf(request, newId(request))
     const abort = new LinkedAbort().follow(request.signal)
+    const cancel = (error: Error) => abort.abort(error)
+    return this.#instance.running.during({ operation: 'verify', ...about }, { cancel }, () =>
+      this.#runAs(request, about, abort)
+    )
+  }
+
+  async #runAs(
+    request: VerifyRequest,
+    about: ReturnType<typeof aboutOf>,
+    abort: LinkedAbort
+  ): Promise<VerifyReport> {
+    const { events, client, options } = this.#instance
     const startedAt = performance.now()
     let retries = 0
     const ended = () => ({ durationMs: performance.now() - startedAt, retries })
@@ -184,6 +195,8 @@ export class Verifies implements OperationRecords {
     const about = aboutOf(request, id)
     return {
       kind: 'verify',
+      cancel: 'now',
+      about: { backup_id: about.backup_id, depth: about.depth },
       idAfter: () => ({ id }),
       check: request.check,
       createRecord: async () => true,

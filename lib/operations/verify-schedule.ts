@@ -1,7 +1,7 @@
 import type { VerifyRun, VerifyScheduleState } from '../../types/index.js'
 import type { VerifySchedule as Options } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import { ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
+import { CancelledError, ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
 import { Plan } from '../schedule/plan.js'
 import type { DatabaseSet } from './database-set.js'
@@ -89,7 +89,10 @@ export class VerifySchedule {
     } else if (error instanceof OperationInProgressError) this.#plan.busy(due, now)
     else if (!(error instanceof ClosingError)) {
       if (error instanceof VerifyInterruptedError) this.#position = { id: error.id, from: error.position }
-      const retryAt = this.#plan.failed(due, now)
+      const wasCancelled = error.cause instanceof CancelledError
+      // Who cancelled it does not want it again.
+      if (wasCancelled) this.#plan.over(due)
+      const retryAt = wasCancelled ? undefined : this.#plan.failed(due, now)
       const reason = cutText(messageOf(error), MOST.message)
       this.#last = { due, at: now, result: 'failed', reason }
       events.emit({

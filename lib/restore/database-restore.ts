@@ -30,7 +30,8 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
   const tally = new Tally(options)
   const target = found ?? (dryRun ? TargetView.ofNothing(db, isOwn) : await create(options))
   const decider = new Decider(target, keepTypes, options.scope)
-  await (dryRun ? comparePartitions(decider, tally, options) : writePartitions(db, decider, tally, options))
+  const told = { ...options, onRead: (bytes: number) => tally.addBytes(bytes) }
+  await (dryRun ? comparePartitions(decider, tally, told) : writePartitions(db, decider, tally, told))
   return target.replicas
 }
 

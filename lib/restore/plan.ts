@@ -40,6 +40,8 @@ export interface PlanOptions {
   internalTypes: ReadonlySet<string>
   /** Ids of documents that it must not delete: those that could not be backed up. */
   keepIds: ReadonlySet<string>
+  /** Is told the bytes of each group of documents that is decided on. */
+  onRead?(bytes: number): void
 }
 
 /** One part of a restore, which bounds what is held of the target. */
@@ -115,6 +117,7 @@ export class Plan {
   async *decisions(design: boolean): AsyncGenerator<DocumentDecision[]> {
     for await (const group of this.documents(design)) {
       const decided: DocumentDecision[] = []
+      this.#options.onRead?.(group.reduce((sum, document) => sum + headOf(document).bytes.length, 0))
       for (const document of group) {
         await sharedTurn()
         const decision = await this.#decideOn(document)

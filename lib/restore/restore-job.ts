@@ -4,8 +4,9 @@ import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { LOGICAL_DATABASES } from '../databases.js'
-import { IncompleteRestoreError, LeaseLostError } from '../errors.js'
+import { CancelledError, IncompleteRestoreError, LeaseLostError } from '../errors.js'
 import { unreadableIds } from '../format/about-database.js'
+import type { Progress } from '../observe/progress.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
 import { notHeld, type ReportOptions, RestoreReport } from './restore-report.js'
@@ -33,6 +34,9 @@ export interface RestoreJobOptions extends ReportOptions {
   settings: readonly string[]
   exact: boolean
   rebuildWhitelist: () => Promise<void>
+  progress: Progress
+  /** Whether requests were cut off that may have written something. */
+  isCut: () => boolean
 }
 
 /** Steps of a restore: check, one for each database, white list. */
@@ -48,12 +52,30 @@ export async function runRestore(options: RestoreJobOptions): Promise<RestoreOut
     if (report.failed > 0) throw new IncompleteRestoreError(report.failureMessage(), outcome)
     return outcome
   } catch (error) {
+    if (error instanceof CancelledError) throw cancelled(error, outcome, options)
     // The error carries what was done before.
     if (!isOfDatabase(error) || Object.keys(outcome.databases).length === 0) throw error
     throw new IncompleteRestoreError(error.message, outcome, error)
   } finally {
     await report.stop()
   }
+}
+
+/** Tells what a cancelled restore has written. Nothing was, where no database was begun. */
+function cancelled(
+  error: CancelledError,
+  outcome: RestoreOutcome,
+  { dryRun, isCut }: Pick<RestoreJobOptions, 'dryRun' | 'isCut'>
+): Error {
+  const begun = Object.values(outcome.databases)
+  if (dryRun || begun.length === 0) return error
+  const written = begun.reduce((sum, { created, changed, deleted }) => sum + created + changed + deleted, 0)
+  const more = isCut() ? ', and requests were cut off that may have written more' : ''
+  return new IncompleteRestoreError(
+    `${error.message}: ${written} documents had been written${more}; the white list was not rebuilt`,
+    outcome,
+    error
+  )
 }
 
 /** Returns whether a server, rather than this process, ended a restore. */
@@ -71,11 +93,21 @@ async function restoreDatabases(options: RestoreJobOptions, report: RestoreRepor
     if (options.exact) for (const database of databases) unreadableIds(source.about(database))
     const documents = Object.fromEntries(databases.map((name) => [name, source.count(name)]))
     options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
+    expectAll(databases, source, options.progress)
     if (!options.dryRun) await backUpFirst(databases, options, report)
     for (const database of LOGICAL_DATABASES) await restoreOne(database, source, options, report)
   } finally {
     await source.close()
   }
+}
+
+/** Expects every document of these databases to be looked at. */
+function expectAll(databases: readonly LogicalDatabase[], source: RestoreSource, progress: Progress): void {
+  const bytes = databases.map((database) => source.bytes(database))
+  const documents = databases.map((database) => source.count(database))
+  const sum = (amounts: readonly number[]) => amounts.reduce((total, amount) => total + amount, 0)
+  const known = bytes.filter((amount) => amount !== undefined)
+  progress.expect(sum(documents), known.length === bytes.length ? sum(known) : undefined)
 }
 
 async function backUpFirst(
@@ -138,8 +170,10 @@ async function restoreHeld(
     dryRun,
     exact,
     counts,
+    progress: options.progress,
     report
   })
+  options.progress.finished()
   options.onPhase({
     type: 'restore_database_finished',
     database,

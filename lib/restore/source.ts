@@ -23,6 +23,8 @@ export interface RestoreSource {
   readonly databases: readonly LogicalDatabase[]
   about(database: LogicalDatabase): AboutDatabase
   count(database: LogicalDatabase): number
+  /** Returns the bytes of a database's documents, where they are known before they are read. */
+  bytes(database: LogicalDatabase): number | undefined
   /** Yields groups of design documents, or of others. A group is valid until the next is asked for. */
   documents(database: LogicalDatabase, design: boolean): AsyncIterable<SourceDocument[]>
   close(): Promise<void>

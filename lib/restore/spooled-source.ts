@@ -97,6 +97,10 @@ export class SpooledSource implements RestoreSource {
     return this.#copies.get(database)?.copies ?? 0
   }
 
+  bytes(): undefined {
+    return undefined
+  }
+
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
     const copies = this.#copies.get(database)
     if (!copies) return

@@ -70,6 +70,11 @@ export class StoredSource implements RestoreSource {
     return this.#databases.get(database)?.count ?? 0
   }
 
+  bytes(database: LogicalDatabase): number | undefined {
+    const bytes = this.#header.dbs[apiKey(database)]?.raw_bytes
+    return typeof bytes === 'number' ? bytes : undefined
+  }
+
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
     const documents = this.#databases.get(database)
     if (!documents) return

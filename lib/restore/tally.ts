@@ -1,5 +1,6 @@
 import type { DatabaseRestoreCounts } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { Progress } from '../observe/progress.js'
 import type { DecidedWrite, Decision, Deletion, Failure } from './decision.js'
 import type { RestoreReport } from './restore-report.js'
 
@@ -20,12 +21,14 @@ export interface TallyOptions {
   counts: DatabaseRestoreCounts
   /** Ids of documents that hold a console's settings. */
   settings: ReadonlySet<string>
+  progress: Progress
   report: RestoreReport
 }
 
 /** Counts what a restore does to one database, and tells what is to be told by name. */
 export class Tally {
   readonly #options: TallyOptions
+  #bytes = 0
 
   constructor(options: TallyOptions) {
     this.#options = options
@@ -37,6 +40,19 @@ export class Tally {
 
   count(action: CountedAction): void {
     this.#options.counts[COUNTED[action]]++
+    this.#showProgress()
+  }
+
+  /** Notes bytes of documents of the backup that were looked at. */
+  addBytes(bytes: number): void {
+    this.#bytes += bytes
+    this.#showProgress()
+  }
+
+  #showProgress(): void {
+    const { counts, progress } = this.#options
+    const { created, changed, unchanged, skipped, failed } = counts
+    progress.at(created + changed + unchanged + skipped + failed, this.#bytes)
   }
 
   /** Takes back what {@link count} counted of a document. */

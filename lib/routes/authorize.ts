@@ -1,33 +1,41 @@
 import type { FastifyReply } from 'fastify'
-import type { AuthorizeContext } from '../../types/options.js'
+import type { Authorize, AuthorizeContext } from '../../types/options.js'
 import { AuthorizationFailedError, ForbiddenError } from '../errors.js'
-import type { ResolvedOptions } from '../options.js'
 import { within } from '../waits/within.js'
 import type { Ask } from './context.js'
 import { statusOf } from './error-handler.js'
 
 /** Returns a hook that asks the host. The host refuses by `false`, by throwing, hanging, or replying. */
 export function authorizer(
-  { authorize, timeouts }: ResolvedOptions,
+  { authorize, timeouts }: { authorize: Authorize; timeouts: { authorize: number } },
   scheme: AuthorizeContext['scheme']
 ): Ask {
-  return async (request, reply) => {
-    const hasReplied = watchReply(reply)
-    try {
-      const requester = await within(
-        timeouts.authorize,
-        () => new AuthorizationFailedError(),
-        async () => authorize(request, { action: 'blockchain.optools.settings', scheme }, reply)
-      )
-      if (hasReplied()) return reply
+  return (request, reply) =>
+    unlessReplied(reply, timeouts.authorize, async () => {
+      const context = { action: 'blockchain.optools.settings', scheme } as const
+      const requester = await authorize(request, context, reply)
       // The types exclude `false`, but its meaning is clear.
       if ((requester as unknown) === false) throw new ForbiddenError()
       request.backupsRequester = requester ?? undefined
-      return undefined
-    } catch (error) {
-      if (hasReplied()) return reply
-      throw statusOf(error) === undefined ? new AuthorizationFailedError({ cause: error }) : error
-    }
+    })
+}
+
+/**
+ * Runs code of the host that may refuse a request, in `timeout` milliseconds. @returns the reply when it has replied
+ * @throws AuthorizationFailedError when it is late, or fails without a status
+ */
+export async function unlessReplied(
+  reply: FastifyReply,
+  timeout: number,
+  ask: () => Promise<void>
+): Promise<FastifyReply | undefined> {
+  const hasReplied = watchReply(reply)
+  try {
+    await within(timeout, () => new AuthorizationFailedError(), ask)
+    return hasReplied() ? reply : undefined
+  } catch (error) {
+    if (hasReplied()) return reply
+    throw statusOf(error) === undefined ? new AuthorizationFailedError({ cause: error }) : error
   }
 }
 

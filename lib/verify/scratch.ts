@@ -3,6 +3,7 @@ import { cutText, MOST } from '../bytes/cut-text.js'
 import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
 import { LOGICAL_DATABASES, SCRATCH_PREFIX } from '../databases.js'
+import { Progress } from '../observe/progress.js'
 import { restoreDatabase } from '../restore/database-restore.js'
 import { Decider } from '../restore/decider.js'
 import { Plan, partitionsOf } from '../restore/plan.js'
@@ -119,6 +120,7 @@ async function restoreInto(
       dryRun: false,
       exact: false,
       counts: report.begin(database),
+      progress: new Progress(),
       report
     })
     for (const { id, error, reason } of report.outcome.failures)
@@ -134,6 +136,7 @@ const asClaimed = (source: RestoreSource): RestoreSource => ({
   databases: source.databases,
   about: (database) => source.about(database),
   count: (database) => source.count(database),
+  bytes: (database) => source.bytes(database),
   documents: (database, design) => source.documents(database, design),
   close: () => source.close()
 })

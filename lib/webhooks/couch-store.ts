@@ -10,6 +10,9 @@ import { TransactionNotFoundError } from '../errors.js'
 import { TRANSACTION_TYPE } from '../own-documents.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 
+/** Transactions that are looked at for the latest ones. */
+const MOST_FOUND = 2000
+
 export interface CouchWebhookStoreOptions {
   /** nano's server scope, or a function that returns one. */
   couch: ServerScope | (() => ServerScope)
@@ -64,7 +67,9 @@ export function createCouchWebhookStore({
       if (txId === '' || txId.startsWith('_')) return null
       const transaction = await bounded(BACKGROUND, (db) => db.get<WebhookTransaction>(txId))
       return transaction?.type === TRANSACTION_TYPE ? withoutMeta(transaction) : null
-    }
+    },
+
+    list: (most) => bounded(FOREGROUND, (db) => latest(db, most))
   }
 }
 
@@ -77,6 +82,24 @@ async function create(db: CouchDatabase, transaction: WebhookTransaction): Promi
     const existing = await db.get<WebhookTransaction>(transaction.tx_id)
     if (existing?.ts_started !== transaction.ts_started) throw error
   }
+}
+
+/** Finds the latest restores. No index orders them, and none is made: it would be a document of the host's database. */
+async function latest(db: CouchDatabase, most: number): Promise<string[]> {
+  const { docs } = await db.client.json<{ docs: Pick<WebhookTransaction, 'tx_id' | 'ts_started'>[] }>({
+    method: 'POST',
+    path: [db.name, '_find'],
+    json: {
+      selector: { type: TRANSACTION_TYPE, sub_type: 'backup_restore', dry_run: { $exists: false } },
+      fields: ['tx_id', 'ts_started'],
+      limit: MOST_FOUND
+    }
+  })
+  return docs
+    .filter(({ tx_id }) => typeof tx_id === 'string')
+    .sort((a, b) => b.ts_started - a.ts_started)
+    .slice(0, most)
+    .map(({ tx_id }) => tx_id)
 }
 
 const tooLate = (database: string) =>

@@ -21,6 +21,13 @@ export function createMemoryWebhookStore(options: { limit?: number } = {}): Webh
     async get(txId) {
       const transaction = transactions.get(txId)
       return transaction ? structuredClone(transaction) : null
+    },
+    async list(most) {
+      const restores = [...transactions.values()].filter(({ dry_run }) => !dry_run)
+      return restores
+        .map(({ tx_id }) => tx_id)
+        .reverse()
+        .slice(0, most)
     }
   }
 }

@@ -39,7 +39,7 @@ export function prefixFor(t: Test): string {
 
 /** Compiles the example. @returns the path of its main file */
 function compileExample(): string {
-  const page = join(ROOT, 'examples/standalone/page')
+  const page = join(ROOT, 'lib/operator/page')
   const main = compileFile(join(ROOT, 'examples/standalone/main.ts'))
   try {
     symlinkSync(page, targetOf(page))

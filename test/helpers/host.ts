@@ -21,6 +21,8 @@ export interface HostOptions extends Partial<DbBackupsOptions> {
   server?: FastifyHttpOptions<Server>
   /** Called with the server before the plugin is registered. */
   extend?: (app: FastifyInstance) => void
+  /** Called with the server after the plugin is registered. */
+  extendAfter?: (app: FastifyInstance) => void
 }
 
 export interface TestHost {
@@ -47,7 +49,7 @@ export const txIdOf = (url: string): string => url.slice(url.lastIndexOf('/') + 
 /** Builds a Fastify server with the plugin, ready for requests. It closes when the test ends. */
 export async function buildHost(
   t: Test,
-  { on, server, extend, ...overrides }: HostOptions = {}
+  { on, server, extend, extendAfter, ...overrides }: HostOptions = {}
 ): Promise<TestHost> {
   const databases = on ?? (await setupDatabases(t))
   const webhooks = overrides.webhooks ?? createMemoryWebhookStore()
@@ -74,6 +76,7 @@ export async function buildHost(
   }
   extend?.(app)
   await app.register(dbBackups, options)
+  extendAfter?.(app)
   await app.ready()
 
   return {

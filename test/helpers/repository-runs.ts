@@ -7,6 +7,7 @@ import { type ClientSettings, CouchClient } from '../../lib/couch/client.js'
 import { connectionOf } from '../../lib/couch/connection.js'
 import { CouchDatabase } from '../../lib/couch/database.js'
 import { backupContent } from '../../lib/format/content.js'
+import { Progress } from '../../lib/observe/progress.js'
 import { EXCLUDED_TYPES, INTERNAL_TYPES } from '../../lib/own-documents.js'
 import type { LoadedBackup } from '../../lib/repository/loaded-backup.js'
 import type { Repository } from '../../lib/repository/repository.js'
@@ -58,6 +59,7 @@ export async function backUp(repository: Repository, sources: Sources): Promise<
     full: false,
     mayLack: false,
     incremental: { chain: 1000, waste: 0.25 },
+    progress: new Progress(),
     onPhase() {}
   })
 }
@@ -88,6 +90,8 @@ export function restore(backup: LoadedBackup, repository: Repository, targets: S
     exact: true,
     tell: async () => undefined,
     rebuildWhitelist: async () => undefined,
+    progress: new Progress(),
+    isCut: () => false,
     onPhase() {}
   })
 }

@@ -5,6 +5,8 @@ const { default: Fastify } = require('fastify')
 const nano = require('nano')
 // in a project of your own: require('fastify-couchdb-backups')
 const { dbBackups } = require('../../../lib/index.js')
+// and require('fastify-couchdb-backups/operator')
+const { operator } = require('../../../lib/operator/index.js')
 const { version } = require('../../../package.json')
 const settings = require('./settings.js')
 const to_promise = require('./to_promise.js')
@@ -28,17 +30,20 @@ module.exports = (ev, t) => {
     routerOptions: { caseSensitive: false, ignoreTrailingSlash: true }
   })
 
+  /** @type {import('../../../types/index.js').Authorize} */
+  const authorize = ({ raw }, { scheme }) => {
+    if (permitted.get(raw) !== scheme) throw Object.assign(new Error('unauthorized'), { statusCode: 401 })
+    const req = /** @type {Request} */ (raw)
+    return { name: t.misc.censorEmail(t.middleware.getEmail(req)), uuid: t.middleware.getUuid(req) }
+  }
+
   fastify.register(dbBackups, {
     couch: nano(ev.DB_CONNECTION_STRING),
     databases: { components: ev.DB_COMPONENTS, sessions: ev.DB_SESSIONS, system: ev.DB_SYSTEM },
     publicUrl: ev.HOST_URL,
     versions: { tag: version },
     webhooks: t.webhook.store,
-    authorize({ raw }, { scheme }) {
-      if (permitted.get(raw) !== scheme) throw Object.assign(new Error('unauthorized'), { statusCode: 401 })
-      const req = /** @type {Request} */ (raw)
-      return { name: t.misc.censorEmail(t.middleware.getEmail(req)), uuid: t.middleware.getUuid(req) }
-    },
+    authorize,
     async rebuildWhitelist() {
       try {
         await to_promise((cb) => t.component_lib.rebuildWhiteList({}, cb))
@@ -55,8 +60,19 @@ module.exports = (ev, t) => {
     }
   })
 
+  fastify.register(operator, {
+    prefix: '/backups',
+    authorize,
+    signIn: {
+      login: { path: '/api/v3/auth/login', password: 'pass' },
+      logout: { path: '/api/v3/auth/logout', method: 'GET' }
+    }
+  })
+
   return {
     fastify,
+    /** Hands over requests that need no authorization: for the operator page's files. */
+    hand_over_files: (req, res) => fastify.routing(req, res),
     /** Returns the last handler of a route, behind the middleware that authorizes requests. */
     hand_over: (scheme) => (req, res) => {
       permitted.set(req, scheme)

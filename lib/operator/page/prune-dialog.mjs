@@ -33,7 +33,7 @@ export function askAndPrune() {
 
 async function preview() {
   try {
-    const { removed, kept, freed_bytes: freed } = await call('GET', '/operator/pruning')
+    const { removed, kept, freed_bytes: freed } = await call('POST', '/prune', { body: { dryRun: true } })
     const rest = `${count(kept.length, 'backup')} ${kept.length === 1 ? 'stays' : 'stay'}.`
     if (removed.length === 0) show(`There is nothing to remove: ${rest}`, [])
     else
@@ -78,7 +78,7 @@ form.addEventListener('submit', async (event) => {
   submit.ariaDisabled = 'true'
   announce('Removing backups.')
   try {
-    done(await call('POST', '/operator/pruning'))
+    done(await call('POST', '/prune', { body: {} }))
     dialog.close()
   } catch (error) {
     const more = unanswered(error) ? ' Backups may have been removed all the same.' : ''

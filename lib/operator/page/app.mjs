@@ -1,4 +1,4 @@
-import { call, session } from './api.mjs'
+import { call, callHost, config, keepToken, session } from './api.mjs'
 import { askAndAppend } from './append-dialog.mjs'
 import { ageOf, focusAction, showAges, showBackups, stateOf } from './backup-list.mjs'
 import { showBackupProgress } from './backup-progress.mjs'
@@ -41,13 +41,15 @@ let refreshes = 0
 
 async function refresh() {
   const turn = ++refreshes
-  const overview = await call('GET', `/operator/overview?limit=${limit}`)
+  const overview = await call('GET', `/overview?limit=${limit}`)
   // a later refresh shows newer data
   if (turn !== refreshes) return
+  keepToken(overview)
   signedIn = true
   backups = overview.backups
   find('user').textContent = overview.user ?? ''
   find('account').hidden = false
+  find('sign-out').hidden = !config.signIn.logout
   find('console').hidden = false
   hideSignIn()
   schedule = overview.schedule
@@ -58,13 +60,14 @@ async function refresh() {
   find('more').hidden = backups.length >= overview.total
   const running = backups.find(({ in_progress }) => in_progress)
   if (running) followBackup(running.id)
-  if (overview.restore && !document.querySelector('dialog[open]')) followRestore(overview.restore)
+  const restore = overview.running.find(({ operation, dry_run }) => operation === 'restore' && !dry_run)
+  if (restore && !document.querySelector('dialog[open]')) followRestore(restore.id)
 }
 
 /** Shows until when backups are kept. The list does not wait for it, since all headers are read. */
 async function refreshPruning(turn) {
   try {
-    const told = await call('GET', '/operator/pruning')
+    const told = await call('POST', '/prune', { body: { dryRun: true } })
     if (turn !== refreshes) return
     pruning = told
     showPruning(pruning)
@@ -121,9 +124,7 @@ async function startBackup(options) {
   clearNotices()
   start.ariaDisabled = 'true'
   try {
-    const { id } = options
-      ? await call('POST', '/operator/backups', { body: options })
-      : await call('POST', '/backups')
+    const { id } = await call('POST', '/backups', { body: options ?? {} })
     if (options) forgetAnswers()
     announce('The backup has started.')
     followBackup(id)
@@ -220,7 +221,7 @@ function keepFocus(id, action) {
 /** Starts a download. Sends another request first, since the browser does not show why a download is refused. */
 async function download(link) {
   try {
-    await call('GET', '/backups')
+    await callHost('GET', config.backupsPath)
     const direct = link.cloneNode()
     direct.click()
     announce('The download has started.')
@@ -252,7 +253,8 @@ initSignIn(async () => {
 
 find('sign-out').addEventListener('click', async () => {
   try {
-    await call('POST', '/auth/logout')
+    const { path, method = 'POST' } = config.signIn.logout
+    await callHost(method, path)
     showSignedOut('You have signed out.')
   } catch (error) {
     reportFailure('You are still signed in.', error)
@@ -313,7 +315,7 @@ async function checkForChanges() {
   showAges()
   if (!signedIn || document.hidden) return
   try {
-    const seen = (await call('GET', '/backups')).ids.join()
+    const seen = (await callHost('GET', config.backupsPath)).ids.join()
     if (seen !== ids || schedule?.next <= Date.now()) await refresh()
     ids = seen
   } catch (error) {
@@ -321,6 +323,8 @@ async function checkForChanges() {
   }
 }
 
+document.title = `${config.title}: backups`
+find('brand').textContent = config.title
 setInterval(checkForChanges, CHECK_INTERVAL)
 document.addEventListener('visibilitychange', checkForChanges)
 refreshOrReport()

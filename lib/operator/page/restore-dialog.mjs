@@ -1,4 +1,4 @@
-import { beganAt, call, skipQuery, upload } from './api.mjs'
+import { ApiError, beganAt, call, callLines, config, skipQuery, upload } from './api.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
@@ -119,15 +119,9 @@ const skip = () =>
     ])
   )
 
-/** Starts a restore or a preview. A file is sent whole before the server answers. */
-function start(path, query, { title, text, commits }) {
-  waiting = new AbortController()
+/** Sends a file, whole, before the server answers. */
+function send(path, { title, commits }) {
   const { signal } = waiting
-  if (backup) {
-    committed = commits
-    showWorking(title, text)
-    return call('PUT', path + query, { signal })
-  }
   const [chosen] = file.files
   const onProgress = (sent) => {
     if (sent < chosen.size)
@@ -140,30 +134,52 @@ function start(path, query, { title, text, commits }) {
     showWorking(title, 'The server is checking the file…')
   }
   onProgress(0)
-  return upload(path + query, chosen, { signal, onProgress })
+  return upload(path, chosen, { signal, onProgress })
 }
 
 async function preview() {
   const title = 'Step 2 of 3: preview'
-  const text = 'Comparing the backup with the databases. Nothing is written.'
-  const path = backup ? `/operator/backups/${backup.id}/preview` : '/operator/preview'
-  const started = start(path, skipQuery(skip(), { repeated: true }), { title, text, commits: false })
+  waiting = new AbortController()
   const { signal } = waiting
   try {
-    const { tx_id } = await started
-    const transaction = await followTransaction(tx_id, {
-      signal,
-      onUpdate: ({ athena_messages: messages }) =>
-        showWorking(title, messages.length > 0 ? sentence(messages.at(-1)) : text),
-      onTrouble: () => showWorking(title, 'The server does not answer. Trying again…')
-    })
-    if (transaction.status === 'error') throw new Error(transaction.athena_messages.at(-1))
-    showOutcome(transaction)
+    showOutcome(await (backup ? previewStored(title, signal) : previewFile(title, signal)))
   } catch (error) {
     if (signal.aborted) return
     show('choose')
     showFormError(steps.choose, error.status === undefined ? failed('The preview', error) : explain(error))
   }
+}
+
+const COMPARING = 'Comparing the backup with the databases. Nothing is written.'
+
+/** Compares a stored backup with the databases. @returns the outcome of the dry run */
+async function previewStored(title, signal) {
+  showWorking(title, COMPARING)
+  let changes = 0
+  const body = { skip: skip() }
+  for await (const line of callLines('POST', `/backups/${backup.id}/preview`, { body, signal })) {
+    if (line.outcome) return line.outcome
+    if (line.running) continue
+    changes++
+    showWorking(title, `${COMPARING} ${count(changes, 'difference')} so far.`)
+  }
+  throw new ApiError(0)
+}
+
+/** Sends a file to be compared with the databases. @returns the transaction of the dry run */
+async function previewFile(title, signal) {
+  const { tx_id } = await send(`api/preview${skipQuery(skip(), { repeated: true })}`, {
+    title,
+    commits: false
+  })
+  const transaction = await followTransaction(tx_id, {
+    signal,
+    onUpdate: ({ athena_messages: messages }) =>
+      showWorking(title, messages.length > 0 ? sentence(messages.at(-1)) : COMPARING),
+    onTrouble: () => showWorking(title, 'The server does not answer. Trying again…')
+  })
+  if (transaction.status === 'error') throw new Error(transaction.athena_messages.at(-1))
+  return transaction
 }
 
 function showOutcome(transaction) {
@@ -182,14 +198,12 @@ const failed = (what, { message }) => `${what} failed: ${sentence(message)} Noth
 const word = () => (backup ? backup.id.slice(-6) : 'restore')
 
 async function restore() {
-  const path = backup ? `/backups/${backup.id}` : '/backups'
   const title = 'Step 3 of 3: restore'
-  const started = start(path, skipQuery(skip()), { title, text: 'Starting the restore…', commits: true })
+  waiting = new AbortController()
   const { signal } = waiting
   let txId
   try {
-    const { url } = await started
-    txId = url.slice(url.lastIndexOf('/') + 1)
+    txId = await (backup ? restoreStored(title, signal) : restoreFile(title))
   } catch (error) {
     if (signal.aborted) return
     show('confirm', { focus: dialog.open })
@@ -202,6 +216,20 @@ async function restore() {
     committed = false
   }
   if (txId) await followRestore(txId)
+}
+
+/** @returns the id of the transaction */
+async function restoreStored(title, signal) {
+  committed = true
+  showWorking(title, 'Starting the restore…')
+  const { tx_id } = await call('POST', `/backups/${backup.id}/restore`, { body: { skip: skip() }, signal })
+  return tx_id
+}
+
+/** @returns the id of the transaction */
+async function restoreFile(title) {
+  const { url } = await send(config.backupsPath + skipQuery(skip()), { title, commits: true })
+  return url.slice(url.lastIndexOf('/') + 1)
 }
 
 /** Follows a restore to its end, whether the dialog is open or not. Ignores dry runs: they are other operators'. */

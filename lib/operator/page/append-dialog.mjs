@@ -1,4 +1,4 @@
-import { call } from './api.mjs'
+import { backupUrl, callHost } from './api.mjs'
 import { announce } from './element.mjs'
 import { explain } from './explain.mjs'
 import { age } from './format.mjs'
@@ -78,7 +78,7 @@ form.addEventListener('submit', async (event) => {
   const { signal } = sending
   try {
     const attachment = kind() === 'file' ? await base64(chosen) : text.value
-    await call('PUT', `/backups/${backup.id}/attachments/${encodeURIComponent(as)}`, {
+    await callHost('PUT', `${backupUrl(backup.id)}/attachments/${encodeURIComponent(as)}`, {
       body: { attachment },
       signal
     })

@@ -1,4 +1,5 @@
-import { call } from './api.mjs'
+import { callHost, config } from './api.mjs'
+import { el } from './element.mjs'
 import { explain } from './explain.mjs'
 import { showFormError } from './notices.mjs'
 
@@ -6,6 +7,8 @@ const section = document.getElementById('sign-in')
 const form = document.getElementById('sign-in-form')
 const email = document.getElementById('email')
 const password = document.getElementById('password')
+/** Shown where the page has no form of its own. */
+const elsewhere = document.getElementById('sign-in-elsewhere')
 const submit = form.querySelector('[type=submit]')
 
 /**
@@ -21,7 +24,8 @@ export function initSignIn(onSignedIn) {
     showFormError(form, '')
     submit.ariaDisabled = 'true'
     try {
-      await call('POST', '/auth/login', { body: { email: email.value, password: password.value } })
+      const { path, password: member = 'password' } = config.signIn.login
+      await callHost('POST', path, { body: { email: email.value, [member]: password.value } })
       form.reset()
       await onSignedIn()
     } catch (error) {
@@ -39,7 +43,12 @@ export function initSignIn(onSignedIn) {
 export function showSignIn(reason) {
   if (reason) document.getElementById('sign-in-reason').textContent = reason
   section.hidden = false
-  email.focus()
+  const { login, url } = config.signIn
+  form.hidden = !login
+  elsewhere.hidden = login !== undefined
+  if (url) elsewhere.replaceChildren(el('a', { href: url }, 'Sign in'), ', then come back to this page.')
+  if (login) email.focus()
+  else document.getElementById('sign-in-title').focus()
 }
 
 export function hideSignIn() {

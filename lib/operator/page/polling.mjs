@@ -32,7 +32,7 @@ async function follow(path, isOver, { signal, onUpdate, onTrouble }) {
 }
 
 export const followBackup = (id, options) =>
-  follow(`/operator/backups/${id}`, (backup) => !backup.in_progress, options)
+  follow(`/backups/${id}`, (backup) => !backup.in_progress, options)
 
 export const followTransaction = (txId, options) =>
-  follow(`/webhooks/txs/${txId}`, (transaction) => transaction.status !== 'pending', options)
+  follow(`/restores/${txId}`, (transaction) => transaction.status !== 'pending', options)

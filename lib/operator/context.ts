@@ -1,0 +1,13 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { DbBackups } from '../../types/index.js'
+import type { ResolvedOperatorOptions } from './options.js'
+
+/** What the routes work with. */
+export interface OperatorContext {
+  backups: DbBackups
+  options: ResolvedOperatorOptions
+  /** Another one after each start of the host. */
+  instance: string
+}
+
+export type OperatorRoutes = FastifyPluginAsyncTypebox<OperatorContext>

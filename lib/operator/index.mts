@@ -1,0 +1,4 @@
+import { operator } from './index.js'
+
+export default operator
+export * from './index.js'

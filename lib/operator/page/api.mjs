@@ -1,0 +1,161 @@
+/** What the host has told of itself: where its routes are, its name, and how people sign in. */
+export const config = await (await fetch('config.json')).json()
+
+/** Below the page's own address. */
+const BASE = 'api'
+/** Sent with every request: pages of other sites cannot send it. */
+const FROM_PAGE = { 'x-requested-with': 'fastify-couchdb-backups' }
+/** The token that the host wants to see with requests that change something. */
+let csrfToken
+
+/** Keeps the token that the overview tells, if any. */
+export const keepToken = ({ csrf_token: token }) => {
+  csrfToken = token
+}
+
+const ownHeaders = () => (csrfToken === undefined ? FROM_PAGE : { ...FROM_PAGE, 'x-csrf-token': csrfToken })
+
+/** Dispatches `ended` when the server no longer knows this browser's session. */
+export const session = new EventTarget()
+
+/** Reports that the server refused a request, or could not be reached (status 0). */
+export class ApiError extends Error {
+  constructor(status, { message, reason, code, id } = {}) {
+    super(message ?? reason ?? `status ${status}`)
+    this.status = status
+    this.code = code
+    /** Id of the operation that runs already: of a backup, or of a restore's transaction. */
+    this.id = id
+  }
+}
+
+/**
+ * Sends a request with a JSON body, or none, and returns the JSON reply.
+ * @throws ApiError, or the reason that `signal` was aborted with
+ */
+export async function call(method, path, options = {}) {
+  const response = await send(method, BASE + path, options)
+  return parseReply(path, response.status, await response.text())
+}
+
+/** Calls one of the six routes, or another route of the host, as {@link call} does. `path` begins at the host's root. */
+export async function callHost(method, path, options = {}) {
+  const response = await send(method, path, options)
+  return parseReply(path, response.status, await response.text())
+}
+
+async function send(method, url, { body, signal }) {
+  try {
+    return await fetch(url, {
+      method,
+      signal,
+      cache: 'no-store',
+      headers: { ...ownHeaders(), ...(body !== undefined && { 'content-type': 'application/json' }) },
+      ...(body !== undefined && { body: JSON.stringify(body) })
+    })
+  } catch (error) {
+    if (signal?.aborted) throw error
+    throw new ApiError(0)
+  }
+}
+
+/**
+ * Sends a request whose reply is lines of JSON, and yields each.
+ * @throws ApiError, also for a last line that tells an error, and for a reply that breaks off
+ */
+export async function* callLines(method, path, options = {}) {
+  const response = await send(method, BASE + path, options)
+  if (!response.ok) parseReply(path, response.status, await response.text())
+  const decoder = new TextDecoder()
+  const reader = response.body.getReader()
+  let rest = ''
+  try {
+    for (;;) {
+      const { done, value } = await read(reader, options.signal)
+      if (done) return
+      const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
+      rest = lines.pop()
+      for (const line of lines) {
+        const told = JSON.parse(line)
+        if (told.error) throw new ApiError(response.status, told.error)
+        yield told
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => undefined)
+  }
+}
+
+async function read(reader, signal) {
+  try {
+    return await reader.read()
+  } catch (error) {
+    if (signal?.aborted) throw error
+    throw new ApiError(0)
+  }
+}
+
+/**
+ * Uploads a file to a path of the host or of the page. Uses XMLHttpRequest, since fetch does not report how much has been sent.
+ * @throws ApiError, or the reason that `signal` was aborted with
+ */
+export function upload(path, file, { signal, onProgress }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest()
+    request.open('PUT', path)
+    for (const [name, value] of Object.entries(ownHeaders())) request.setRequestHeader(name, value)
+    request.setRequestHeader('content-type', 'application/json')
+    request.upload.addEventListener('progress', ({ loaded }) => onProgress(loaded))
+    request.addEventListener('error', async () => reject(await uploadError(file)))
+    request.addEventListener('abort', () => reject(signal.reason))
+    request.addEventListener('load', () => {
+      try {
+        resolve(parseReply(path, request.status, request.responseText))
+      } catch (error) {
+        reject(error)
+      }
+    })
+    signal.addEventListener('abort', () => request.abort())
+    if (signal.aborted) return reject(signal.reason)
+    request.send(file)
+  })
+}
+
+/** Returns why a file was not sent. The browser cannot read a file that was changed or moved after it was chosen. */
+async function uploadError(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer()
+    return new ApiError(0)
+  } catch {
+    return new ApiError(0, { code: 'FILE_UNREADABLE' })
+  }
+}
+
+function parseReply(path, status, text) {
+  let reply
+  try {
+    reply = JSON.parse(text)
+  } catch {
+    throw new ApiError(status, { code: 'NOT_JSON' })
+  }
+  if (status >= 200 && status < 300) return reply
+  if (status === 401 && path !== config.signIn.login?.path) session.dispatchEvent(new Event('ended'))
+  throw new ApiError(status, reply)
+}
+
+/** Returns when a backup began, in milliseconds since the epoch, which is in its id. */
+export const beganAt = (id) => Number(id.slice(id.lastIndexOf('_') + 1))
+
+export const backupUrl = (id) => `${config.backupsPath}/${id}`
+
+/** Returns the query for skip lists: JSON arrays for the backup APIs, repeated parameters for previews. */
+export function skipQuery(skip, { repeated = false } = {}) {
+  const query = new URLSearchParams()
+  for (const [database, ids] of Object.entries(skip)) {
+    if (ids.length === 0) continue
+    const name = `skip_${database}`
+    if (repeated) for (const id of ids) query.append(name, id)
+    else query.set(name, JSON.stringify(ids))
+  }
+  return query.size === 0 ? '' : `?${query}`
+}
