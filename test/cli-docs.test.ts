@@ -4,9 +4,9 @@ import Fastify from 'fastify'
 import t from 'tap'
 import { seed } from '../examples/standalone/seed.js'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
+import operator from '../lib/operator/index.js'
 import type { DbBackupsOptions } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
-import operator from './helpers/operator-plugin.js'
 import { openOperatorShell } from './helpers/operator-shell.js'
 
 interface Example {

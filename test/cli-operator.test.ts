@@ -7,11 +7,11 @@ import t, { type Test } from 'tap'
 import type { Context } from '../lib/cli/command.js'
 import { list } from '../lib/cli/commands/list.js'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
+import operator from '../lib/operator/index.js'
 import type { DbBackupsOptions } from '../types/index.js'
 import { buildCli, type RunOptions } from './helpers/cli.js'
 import { setupDatabases } from './helpers/database.js'
 import { listen } from './helpers/listen.js'
-import operator from './helpers/operator-plugin.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 const cli = buildCli(t)
@@ -40,7 +40,7 @@ async function startHost(t: Test, { prefix = '/operator', ...options }: HostOpti
     ...options
   })
   app.get<{ Params: { id: string } }>('/ak/api/v1/webhooks/txs/:id', ({ params }) => webhooks.get(params.id))
-  if (prefix !== null) await app.register(operator, { prefix, authorize, interval: 20 })
+  if (prefix !== null) await app.register(operator, { prefix, authorize })
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
   const backup = async (start?: object) => {
     const { id, finished } = await app.dbBackups.start(start)
