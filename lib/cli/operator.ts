@@ -9,7 +9,7 @@ type Line = Record<string, unknown>
 
 /**
  * Reads a reply that is a JSON object a line, and whose last line has a member `last`.
- * @param onLine is given every line before
+ * @param onLine is given every line before, except those that only say that the work goes on
  * @returns the last line
  * @throws CliError when the reply ends without it, or with an `error`
  */
@@ -23,7 +23,7 @@ export async function readLines(
   for await (const line of linesOf(body)) {
     if (last in line) return line
     if (isFailure(line)) throw failureOf(line.error)
-    await onLine(line)
+    if (!('running' in line)) await onLine(line)
   }
   throw new ConnectionError('the connection failed: the reply was cut off')
 }
