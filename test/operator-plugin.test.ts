@@ -181,6 +181,26 @@ t.test('a diff and a verification are told in lines, a failure before the first 
   t.match((await call('GET', '/overview')).json(), { backups: [{ verified: { good: true } }] })
 })
 
+t.test('a preview names the members that differ', async (t) => {
+  const { call, on, backUp } = await operatorHost(t)
+  const components = on.couch.use(on.names.components)
+  await components.insert({ _id: 'a', size: 1, same: 1 } as object)
+  const id = await backUp()
+  await components.insert({ ...(await components.get('a')), size: 2, more: 1 } as object)
+  const lines = linesOf(await call('POST', `/backups/${id}/preview`, {}))
+  t.match(lines[0], { running: true })
+  t.strictSame(
+    { ...lines[1], fields: lines[1].fields.toSorted() },
+    {
+      database: 'components',
+      id: 'a',
+      change: 'changed',
+      fields: ['more', 'size']
+    }
+  )
+  t.strictSame(lines[2].outcome.changes, [{ database: 'components', id: 'a', change: 'changed' }])
+})
+
 t.test('a restore is started, followed, and told among the latest', async (t) => {
   const { call, on, backUp } = await operatorHost(t)
   const components = on.couch.use(on.names.components)

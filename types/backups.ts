@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream'
 import type { ServerScope } from 'nano'
 import type { LogicalDatabase } from './databases.js'
 import type { KeepRules } from './options.js'
-import type { ByDatabase, DocumentChange, DocumentChoice } from './restores.js'
+import type { ByDatabase, DocumentChange, DocumentChoice, FoundChange } from './restores.js'
 import type { VerifyDepth } from './verify.js'
 
 /** One database of a backup that was just made, without its documents. */
@@ -302,7 +302,7 @@ export interface RestoreOptions {
    * Told of every document that a dry run finds to be created, changed or deleted; the next one waits for its promise,
    * `timeouts.idle` at most. What it throws fails the dry run. Only with `dryRun`.
    */
-  onChange?: (change: DocumentChange) => void | Promise<void>
+  onChange?: (change: FoundChange) => void | Promise<void>
   /** URL that receives a POST of the finished transaction. */
   clientWebhookUrl?: string
   /** Count what would be written and write nothing. Default `false`. */

@@ -19,3 +19,14 @@ export interface DocumentChange {
   id: string
   change: 'created' | 'changed' | 'deleted'
 }
+
+/** A change as `onChange` is told of it. */
+export interface FoundChange extends DocumentChange {
+  /**
+   * Of a changed document: the top-level members that differ; empty where they only stand in another
+   * order. `_attachments` is told only where nothing else differs.
+   */
+  fields?: string[]
+  /** More members differ, or a name is cut: at most 100 are told, and 4 KiB of names. */
+  fields_truncated?: true
+}

@@ -1,12 +1,13 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { DocumentDiff } from '../../types/diff.js'
 import { digestOfStream } from '../couch/digest.js'
+import { ToldFields } from '../format/told-fields.js'
 import { bodyDifferences } from '../json/differences.js'
 import { bodyBytes, type DocumentBytes } from '../json/document.js'
 import { type Attachment, attachmentsOf, compareAttachments } from '../restore/same-content.js'
 import { isLarge, type SourceDocument } from '../restore/source.js'
 import { inTurns } from '../waits/steps.js'
-import { ToldFields, toldDiff, toldUnknown } from './told.js'
+import { toldDiff, toldUnknown } from './told.js'
 
 type Attachments = ReadonlyMap<string, Attachment>
 

@@ -5,6 +5,7 @@ import { SourceWatch } from '../couch/source-watch.js'
 import { Applier } from './apply.js'
 import { Confirmation } from './confirm.js'
 import { Decider } from './decider.js'
+import { NamingDecider } from './naming-decider.js'
 import { Plan, type PlanOptions, partitionsOf } from './plan.js'
 import { Tally, type TallyOptions } from './tally.js'
 import { TargetView } from './target.js'
@@ -29,7 +30,8 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
   const found = await TargetView.find(db, isOwn)
   const tally = new Tally(options)
   const target = found ?? (dryRun ? TargetView.ofNothing(db, isOwn) : await create(options))
-  const decider = new Decider(target, keepTypes, options.scope)
+  const names = dryRun && options.report.tellsChanges
+  const decider = new (names ? NamingDecider : Decider)(target, keepTypes, options.scope)
   const told = { ...options, onRead: (bytes: number) => tally.addBytes(bytes) }
   await (dryRun ? comparePartitions(decider, tally, told) : writePartitions(db, decider, tally, told))
   return target.replicas
@@ -47,7 +49,8 @@ async function comparePartitions(decider: Decider, tally: Tally, options: Compar
     for (const design of [false, true]) {
       for await (const decisions of plan.decisions(design)) {
         tally.addTotal(decisions.length)
-        for (const decision of decisions) await tally.countOnly(decision)
+        for (const decision of decisions)
+          await tally.countOnly(decision, decider instanceof NamingDecider ? decider.fieldsOf(decision) : {})
       }
     }
     if (!options.exact) continue

@@ -6,7 +6,7 @@ import type {
 } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { RestorePhase } from '../../types/events.js'
-import type { DocumentChange } from '../../types/restores.js'
+import type { FoundChange } from '../../types/restores.js'
 import type { TransactionUpdate } from '../../types/webhooks.js'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import type { AboutDatabase } from '../format/about-database.js'
@@ -25,7 +25,7 @@ export interface ReportOptions {
   dryRun: boolean
   tell: (update: TransactionUpdate) => Promise<void>
   /** Is told of every change that a dry run finds. */
-  onChange?: (change: DocumentChange) => Promise<void>
+  onChange?: (change: FoundChange) => Promise<void>
   onPhase: (phase: RestorePhase) => void
 }
 
@@ -105,14 +105,20 @@ export class RestoreReport {
     })
   }
 
+  /** Whether somebody is told of every change. */
+  get tellsChanges(): boolean {
+    return this.#options.onChange !== undefined
+  }
+
   /** Notes a change that a dry run has found, and waits until the host has taken it. */
-  addChange(change: DocumentChange): Promise<void> | undefined {
+  addChange(change: FoundChange): Promise<void> | undefined {
     const { outcome } = this
     const { changes = [] } = outcome
     outcome.changes = changes
     outcome.changes_count = (outcome.changes_count ?? 0) + 1
     if (changes.length < NAMED_CHANGES && this.#changesBytes < CHANGES_BYTES) {
-      const short = { ...change, id: cutText(change.id, MOST.name) }
+      const { database, id, change: what } = change
+      const short = { database, id: cutText(id, MOST.name), change: what }
       this.#changesBytes += Buffer.byteLength(JSON.stringify(short)) + 1
       // The first that has no room is the end: those that are told are the first.
       if (this.#changesBytes < CHANGES_BYTES) changes.push(short)

@@ -1,5 +1,6 @@
 import type { DatabaseRestoreCounts } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { FoundChange } from '../../types/restores.js'
 import type { Progress } from '../observe/progress.js'
 import type { DecidedWrite, Decision, Deletion, Failure } from './decision.js'
 import type { RestoreReport } from './restore-report.js'
@@ -72,14 +73,15 @@ export class Tally {
     else this.count(decision.action)
   }
 
-  async countOnly(decision: Decision): Promise<void> {
+  /** @param fields the members that differ, where they are told */
+  async countOnly(decision: Decision, fields: Partial<FoundChange> = {}): Promise<void> {
     if (decision.action === 'fail') return this.fail(decision)
     this.count(decision.action)
     if (decision.action === 'leave' || decision.action === 'skip') return
     const { id, action } = decision
     const { database, report } = this.#options
     await this.announce(id, action)
-    await report.addChange({ database, id, change: COUNTED[action] })
+    await report.addChange({ ...fields, database, id, change: COUNTED[action] })
   }
 
   /** Reports a settings document before it is changed. Returns nothing to wait for with other documents. */

@@ -5,9 +5,13 @@ import { showBackupProgress } from './backup-progress.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
 import { bytes, count, duration } from './format.mjs'
+import { showHistory } from './history.mjs'
+import { freedText } from './kept.mjs'
+import { keepNames } from './names.mjs'
 import { clearNotices, notify } from './notices.mjs'
-import { showPruning, showPruningUnknown, showSchedule } from './plan.mjs'
+import { showGlance, showPruning, showPruningUnknown, showSchedule } from './plan.mjs'
 import { askAndPrune } from './prune-dialog.mjs'
+import { askAndRemove } from './removal-dialog.mjs'
 import {
   askAndRestore,
   askAndRestoreFile,
@@ -31,6 +35,9 @@ let backups = []
 /** What pruning would do, as far as is known. */
 let pruning
 let schedule
+let newestGood
+/** Which start of the server answered last. */
+let instance
 let ids = ''
 /** Id of the backup that is being followed. */
 let followed
@@ -53,9 +60,14 @@ async function refresh() {
   find('console').hidden = false
   hideSignIn()
   schedule = overview.schedule
-  showBackups(backups, pruning)
+  keepNames(overview)
+  newestGood = overview.newest_good
+  showBackups(backups, pruning, newestGood)
   showLatest()
+  showHistory(overview.restores)
+  reportRestart(overview)
   showSchedule(schedule)
+  showGlance(newestGood, schedule, pruning)
   refreshPruning(turn)
   find('more').hidden = backups.length >= overview.total
   const running = backups.find(({ in_progress }) => in_progress)
@@ -71,7 +83,8 @@ async function refreshPruning(turn) {
     if (turn !== refreshes) return
     pruning = told
     showPruning(pruning)
-    showBackups(backups, pruning)
+    showBackups(backups, pruning, newestGood)
+    showGlance(newestGood, schedule, pruning)
   } catch (error) {
     if (turn === refreshes) showPruningUnknown(explain(error))
   }
@@ -108,14 +121,31 @@ function retryButton() {
   return button
 }
 
+/** Tells whether the only backup is still being made: nothing is wrong. */
+const isFirstRunning = () => backups.length === 1 && backups[0].in_progress
+
+/** Says that what was followed may have been interrupted, when another start of the server answers. */
+function reportRestart(overview) {
+  const isOther = instance !== undefined && instance !== overview.instance
+  instance = overview.instance
+  const isFollowing = followed !== undefined || !find('running-restore').hidden
+  if (!isOther || !isFollowing || overview.running.length > 0) return
+  notify(
+    'failure',
+    'The server was started again.',
+    'What was running may have been interrupted. It is marked as failed within a minute, unless another server runs it.'
+  )
+}
+
 function showLatest() {
   const latest = backups.find((backup) => stateOf(backup) === 'complete')
   const line = find('latest')
   if (latest)
     line.replaceChildren('Last complete backup: ', ageOf(latest.end_timestamp ?? latest.start_timestamp))
+  else if (isFirstRunning()) line.textContent = 'The first backup is running.'
   else
     line.textContent = backups.length > 0 ? 'None of these backups is complete.' : 'Nothing is backed up yet.'
-  line.classList.toggle('missing', !latest)
+  line.classList.toggle('missing', !latest && !isFirstRunning())
 }
 
 /** @param options how to make the backup, if the operator was asked */
@@ -211,6 +241,25 @@ async function prune() {
   await refreshOrReport()
 }
 
+async function remove(backup) {
+  const outcome = await askAndRemove(backup)
+  if (outcome) {
+    notify('success', 'Deleted.', `The backup is deleted, which ${freedText(outcome.freed_bytes)}.`)
+    await refreshOrReport()
+  }
+  keepFocus(backup.id, 'remove')
+}
+
+async function copyId({ id }) {
+  try {
+    await navigator.clipboard.writeText(id)
+    announce(`Copied ${id}.`)
+  } catch {
+    // Browsers allow it only to pages by https, or of this machine.
+    notify('failure', 'The id was not copied.', `The browser does not allow it. The id is ${id}`)
+  }
+}
+
 /** Focuses an action after its dialog, since the button that opened it may have been replaced or hidden. */
 function keepFocus(id, action) {
   if (document.activeElement !== document.body) return
@@ -283,9 +332,13 @@ find('more').addEventListener('click', async () => {
 find('backups').addEventListener('click', (event) => {
   const { action } = event.target.closest('[data-action]')?.dataset ?? {}
   if (!action) return
+  const pressed = event.target.closest('[data-action]')
+  if (pressed.ariaDisabled === 'true') return announce(pressed.title)
   const backup = backups.find(({ id }) => id === event.target.closest('tr').dataset.id)
   clearNotices()
   if (action === 'append') append(backup)
+  if (action === 'remove') remove(backup)
+  if (action === 'copy') copyId(backup)
   if (action === 'restore') {
     restoring = backup.id
     askAndRestore(backup)

@@ -3,6 +3,7 @@ import { el, mark } from './element.mjs'
 import { age, ahead, bytes, count, dateTime, duration, number } from './format.mjs'
 import { keptText } from './kept.mjs'
 import { kindOf, readingOf } from './kind.mjs'
+import { nameOf } from './names.mjs'
 
 const table = document.getElementById('backups')
 const body = table.tBodies[0]
@@ -13,6 +14,9 @@ for (const part of [table, ...table.querySelectorAll('*')]) {
   if (role) part.setAttribute('role', role)
 }
 const STATES = { complete: 'Complete', running: 'In progress', failed: 'Failed' }
+
+/** Id of the newest good backup. */
+let newestGood
 
 /** Content of each row, to replace a row only when its content changes. */
 const shown = new WeakMap()
@@ -31,15 +35,17 @@ function sum({ dbs }, member) {
 /**
  * Shows the backups, newest first. Keeps unchanged rows, and with them focus and open details.
  * @param pruning what pruning would do, if that is known
+ * @param good the newest good backup, if there is one
  */
-export function showBackups(backups, pruning) {
+export function showBackups(backups, pruning, good) {
+  newestGood = good?.id
   table.hidden = backups.length === 0
   document.getElementById('empty').hidden = backups.length > 0
   const old = new Map([...body.rows].map((row) => [row.dataset.id, row]))
   const rows = backups.map((backup) => {
     const before = old.get(backup.id)
     const kept = keptText(pruning, backup)
-    const content = JSON.stringify([backup, kept])
+    const content = JSON.stringify([backup, kept, backup.id === newestGood])
     if (before && shown.get(before) === content) return before
     const row = rowOf(backup, kept)
     shown.set(row, content)
@@ -130,9 +136,17 @@ function actionsOf(backup, state) {
   ]
   const button = (action, text) =>
     el('button', { type: 'button', class: 'small', 'data-action': action }, ...named(text))
-  if (state === 'failed') return []
+  const copy = button('copy', 'Copy id')
+  const remove = button('remove', 'Delete…')
+  if (state === 'failed') return [copy, remove]
   const append = button('append', 'Append…')
-  if (state === 'running') return [append]
+  if (state === 'running') return [append, copy]
+  // Off with the reason, rather than refused when it is pressed.
+  if (backup.id === newestGood) {
+    remove.ariaDisabled = 'true'
+    remove.title = 'The newest good backup cannot be deleted.'
+    remove.append(el('span', { class: 'hidden' }, `. ${remove.title}`))
+  }
   const download = el(
     'a',
     {
@@ -143,7 +157,7 @@ function actionsOf(backup, state) {
     },
     ...named('Download')
   )
-  return [download, append, button('restore', 'Restore…')]
+  return [download, append, button('restore', 'Restore…'), copy, remove]
 }
 
 const unreadText = ({ unreadable_count }) =>
@@ -178,13 +192,13 @@ function detailsOf(backup) {
     const { doc_count, conflict_count, unreadable = [], unreadable_count } = summary
     if (!Number.isFinite(doc_count)) continue
     if (summary.missing) {
-      facts.push([database, 'did not exist'])
+      facts.push([nameOf(database), 'did not exist'])
       continue
     }
     const conflicts = conflict_count > 0 ? `, ${number(conflict_count)} of them with conflicts` : ''
-    facts.push([database, count(doc_count, 'document') + conflicts + readingOf(summary)])
+    facts.push([nameOf(database), count(doc_count, 'document') + conflicts + readingOf(summary)])
     if (unreadable.length > 0)
-      facts.push([`${database}: not readable`, unreadableList(unreadable, unreadable_count)])
+      facts.push([`${nameOf(database)}: not readable`, unreadableList(unreadable, unreadable_count)])
   }
   if (raw !== undefined && !backup.error && !backup.in_progress) facts.push(['As JSON', bytes(raw)])
   const versions = Object.entries(backup.ibp_versions ?? {}).map(([name, value]) => `${name} ${value}`)

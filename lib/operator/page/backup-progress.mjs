@@ -1,9 +1,13 @@
 import { announce, stepItem } from './element.mjs'
 import { count, duration } from './format.mjs'
+import { nameOf } from './names.mjs'
 import { followBackup } from './polling.mjs'
+import { cancel, showCancel, showProgress } from './progress.mjs'
 
 const panel = document.getElementById('running-backup')
 const find = (name) => panel.querySelector(`[data-${name}]`)
+/** Id of the backup that is shown. */
+let shownId
 const DATABASES = ['components', 'sessions', 'system']
 
 /** Returns the key of a database in a backup. */
@@ -16,14 +20,16 @@ const keyOf = (database) => `athena_${database}`
  */
 export async function showBackupProgress(id) {
   panel.hidden = false
+  shownId = id
   show({ dbs: {}, doc_count: 0, start_timestamp: Date.now(), in_progress: true })
   let said = ''
   try {
     return await followBackup(id, {
-      onUpdate(backup) {
-        show(backup)
+      onUpdate(backup, running) {
+        show(backup, running)
+        showCancel(find('cancel'), find('cancel-hint'), running)
         const at = current(backup)
-        if (at && at !== said) announce(`Backing up ${at}.`)
+        if (at && at !== said) announce(`Backing up ${nameOf(at)}.`)
         said = at
       },
       onTrouble() {
@@ -38,19 +44,20 @@ export async function showBackupProgress(id) {
 /** Returns the database that is being backed up. Databases are backed up one after another. */
 const current = ({ dbs }) => DATABASES.find((database) => !dbs[keyOf(database)])
 
-function show(backup) {
+function show(backup, running) {
   const at = current(backup)
-  const done = DATABASES.filter((database) => backup.dbs[keyOf(database)])
   find('since').textContent = `for ${duration(Math.max(0, Date.now() - backup.start_timestamp))}`
-  find('progress').textContent = `${count(backup.doc_count, 'document')} so far`
-  panel.querySelector('progress').value = done.length
+  const told = running?.progress ?? { documents: backup.doc_count }
+  showProgress(panel.querySelector('progress'), find('progress'), told)
   find('steps').replaceChildren(
     ...DATABASES.map((database) => {
       const summary = backup.dbs[keyOf(database)]
-      if (summary) return stepItem('complete', `${database}: ${count(summary.doc_count, 'document')}`)
+      if (summary) return stepItem('complete', `${nameOf(database)}: ${count(summary.doc_count, 'document')}`)
       return database === at
-        ? stepItem('running', `${database}: being read`)
-        : stepItem('waiting', `${database}: waiting`)
+        ? stepItem('running', `${nameOf(database)}: being read`)
+        : stepItem('waiting', `${nameOf(database)}: waiting`)
     })
   )
 }
+
+find('cancel').addEventListener('click', () => cancel(find('cancel'), find('cancel-hint'), shownId))

@@ -1,5 +1,6 @@
 import { el } from './element.mjs'
 import { number } from './format.mjs'
+import { nameOf } from './names.mjs'
 
 const COLUMNS = [
   ['total', 'In backup', 'In backup'],
@@ -37,7 +38,7 @@ export function countsTable(databases, { planned }) {
         el(
           'tr',
           { role: 'row' },
-          el('th', { scope: 'row', role: 'rowheader' }, database),
+          el('th', { scope: 'row', role: 'rowheader' }, nameOf(database)),
           ...columns.map(([member], index) =>
             el(
               'td',

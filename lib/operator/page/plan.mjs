@@ -2,7 +2,7 @@ import { beganAt } from './api.mjs'
 import { ageOf, aheadOf } from './backup-list.mjs'
 import { sentence } from './explain.mjs'
 import { count, dateTime, minute } from './format.mjs'
-import { freedText } from './kept.mjs'
+import { freedText, keptText } from './kept.mjs'
 
 const find = (id) => document.getElementById(id)
 
@@ -24,6 +24,28 @@ export function showSchedule(schedule) {
   last.classList.toggle('failed', run?.result === 'failed')
   if (run) last.replaceChildren(RESULTS[run.result](run), ' (', ageOf(run.at), ')')
   else last.textContent = 'None since the server has started'
+}
+
+/** Shows the newest good backup, until when it stays, and whether it was verified. */
+export function showGlance(good, schedule, pruning) {
+  const newest = find('newest-good')
+  const kept = good && keptText(pruning, good)?.split(':')[0]
+  if (good) newest.replaceChildren(ageOf(good.start_timestamp), kept ? `. ${kept}` : '')
+  else newest.textContent = 'None'
+  const last = find('last-verify')
+  const verified = good?.verified
+  const foundDamage = schedule?.verify?.last?.good === false
+  last.classList.toggle('failed', verified?.good === false || foundDamage)
+  if (verified)
+    last.replaceChildren(
+      verified.good ? 'Passed (' : 'Found damage (',
+      ageOf(verified.at),
+      `, ${verified.depth})`
+    )
+  else
+    last.textContent = foundDamage
+      ? 'Found damage in an earlier backup'
+      : 'The newest good backup has not been verified'
 }
 
 /** Shows what pruning would remove. */

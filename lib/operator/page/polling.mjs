@@ -13,15 +13,21 @@ const pause = (ms, signal) =>
   })
 
 /**
- * Reads a path again and again until `isOver`, even while the server or the database does not answer.
+ * Reads a path, and what is told of the operation `id`, again and again until `isOver`, even while the server or the database does not answer.
  * @throws ApiError when the server refuses, or the reason that `signal` was aborted with
  */
-async function follow(path, isOver, { signal, onUpdate, onTrouble }) {
+async function follow(path, id, isOver, { signal, onUpdate, onTrouble }) {
   for (let round = 0; ; round++) {
     signal?.throwIfAborted()
     try {
-      const state = await call('GET', path, { signal })
-      onUpdate(state)
+      const [state, { running }] = await Promise.all([
+        call('GET', path, { signal }),
+        call('GET', '/running', { signal })
+      ])
+      onUpdate(
+        state,
+        running.find((operation) => operation.id === id)
+      )
       if (isOver(state)) return state
     } catch (error) {
       if (!(error instanceof ApiError) || ![0, 502, 503].includes(error.status)) throw error
@@ -32,7 +38,7 @@ async function follow(path, isOver, { signal, onUpdate, onTrouble }) {
 }
 
 export const followBackup = (id, options) =>
-  follow(`/backups/${id}`, (backup) => !backup.in_progress, options)
+  follow(`/backups/${id}`, id, (backup) => !backup.in_progress, options)
 
 export const followTransaction = (txId, options) =>
-  follow(`/restores/${txId}`, (transaction) => transaction.status !== 'pending', options)
+  follow(`/restores/${txId}`, txId, (transaction) => transaction.status !== 'pending', options)

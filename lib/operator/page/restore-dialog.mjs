@@ -5,6 +5,7 @@ import { explain, sentence, unanswered } from './explain.mjs'
 import { age, bytes, count, dateTime } from './format.mjs'
 import { showFormError } from './notices.mjs'
 import { followTransaction } from './polling.mjs'
+import { cancel } from './progress.mjs'
 import { showPreview } from './restore-preview.mjs'
 import { showRestoreProgress, showTrouble } from './restore-progress.mjs'
 
@@ -13,6 +14,7 @@ const steps = Object.fromEntries(
   [...dialog.querySelectorAll('[data-step]')].map((part) => [part.dataset.step, part])
 )
 const file = document.getElementById('backup-file')
+const safety = document.getElementById('safety')
 const confirmation = document.getElementById('confirmation')
 const skipLists = {
   components: document.getElementById('skip-components'),
@@ -150,17 +152,24 @@ async function preview() {
   }
 }
 
+/** Differences that are kept to be listed. */
+const MOST_FOUND = 500
+/** The first differences that the preview of a stored backup found. */
+let found
+
 const COMPARING = 'Comparing the backup with the databases. Nothing is written.'
 
 /** Compares a stored backup with the databases. @returns the outcome of the dry run */
 async function previewStored(title, signal) {
   showWorking(title, COMPARING)
   let changes = 0
+  found = []
   const body = { skip: skip() }
   for await (const line of callLines('POST', `/backups/${backup.id}/preview`, { body, signal })) {
     if (line.outcome) return line.outcome
     if (line.running) continue
     changes++
+    if (found.length < MOST_FOUND) found.push(line)
     showWorking(title, `${COMPARING} ${count(changes, 'difference')} so far.`)
   }
   throw new ApiError(0)
@@ -184,7 +193,12 @@ async function previewFile(title, signal) {
 
 function showOutcome(transaction) {
   const { databases } = transaction
-  showPreview(steps.confirm, transaction, { skip: skip(), word: word() })
+  showPreview(steps.confirm, transaction, {
+    skip: skip(),
+    word: word(),
+    changes: backup ? found : undefined,
+    stored: backup !== undefined
+  })
   showFormError(steps.confirm, '')
   show('confirm')
   announce(
@@ -222,7 +236,10 @@ async function restore() {
 async function restoreStored(title, signal) {
   committed = true
   showWorking(title, 'Starting the restore…')
-  const { tx_id } = await call('POST', `/backups/${backup.id}/restore`, { body: { skip: skip() }, signal })
+  const { tx_id } = await call('POST', `/backups/${backup.id}/restore`, {
+    body: { skip: skip(), safety: safety.checked },
+    signal
+  })
   return tx_id
 }
 
@@ -236,12 +253,12 @@ async function restoreFile(title) {
 export async function followRestore(txId) {
   if (following === txId) return
   following = txId
-  const onUpdate = (state) => {
+  const onUpdate = (state, running) => {
     if (state.dry_run) throw new DryRun()
     if (steps.running.hidden) show('running', { focus: dialog.open })
     listeners.onRunning(state.status === 'pending')
     showSourceOf(state)
-    showRestoreProgress(steps.running, state)
+    showRestoreProgress(steps.running, state, running)
   }
   const onTrouble = () => showTrouble(steps.running, 'The server does not answer. Trying again…')
   try {
@@ -264,11 +281,38 @@ function showSourceOf({ backup_id: id, by }) {
   dialog.querySelector('[data-source]').textContent = `${what}, restored by ${by}`
 }
 
+/** Refuses a file that is no backup by its first bytes, before anything of it is sent. */
+async function checkAndPreview() {
+  const problem = backup ? undefined : await problemOf(file.files[0])
+  if (problem) return showFormError(steps.choose, problem, file)
+  preview()
+}
+
+/** Returns why a file cannot be a backup, as far as its first bytes tell. */
+async function problemOf(chosen) {
+  if (chosen.size === 0) return 'The file is empty. Choose one that “Download” has saved.'
+  let head
+  try {
+    head = new Uint8Array(await chosen.slice(0, 64).arrayBuffer())
+  } catch {
+    // Sending it tells why it cannot be read.
+    return undefined
+  }
+  if (head[0] === 0x1f && head[1] === 0x8b)
+    return 'The file is compressed (gzip). Decompress it first, or restore it by the command line.'
+  const text = new TextDecoder()
+    .decode(head)
+    .replace(/^\ufeff/, '')
+    .trimStart()
+  if (text === '' || text.startsWith('{')) return undefined
+  return 'This is no backup: it does not begin as a JSON object does. Choose a file that “Download” has saved.'
+}
+
 steps.choose.addEventListener('submit', (event) => {
   event.preventDefault()
   if (!backup && !file.files[0]) return showFormError(steps.choose, 'Choose a backup file.', file)
   showFormError(steps.choose, '')
-  preview()
+  checkAndPreview()
 })
 steps.confirm.addEventListener('submit', (event) => {
   event.preventDefault()
@@ -279,6 +323,10 @@ steps.confirm.addEventListener('submit', (event) => {
 })
 steps.confirm.querySelector('[data-back]').addEventListener('click', () => show('choose'))
 file.addEventListener('change', showSource)
+const cancelButton = steps.running.querySelector('[data-cancel]')
+cancelButton.addEventListener('click', () =>
+  cancel(cancelButton, steps.running.querySelector('[data-cancel-hint]'), following)
+)
 for (const button of dialog.querySelectorAll('[data-close]'))
   button.addEventListener('click', () => dialog.close())
 dialog.addEventListener('close', () => {

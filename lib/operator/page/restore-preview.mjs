@@ -1,9 +1,10 @@
 import { countsTable, total } from './counts-table.mjs'
 import { el } from './element.mjs'
 import { count } from './format.mjs'
+import { nameOf } from './names.mjs'
 
 /** Shows the result of a dry run, and asks the operator to type `word` when there is something to restore. */
-export function showPreview(form, transaction, { skip, word }) {
+export function showPreview(form, transaction, { skip, word, changes, stored }) {
   const { databases, skip_unknown: unknown, settings_documents: settings } = transaction
   const writes = total(databases, 'created', 'changed')
   const find = (name) => form.querySelector(`[data-${name}]`)
@@ -31,6 +32,26 @@ export function showPreview(form, transaction, { skip, word }) {
     part.hidden = writes === 0
   }
   form.reset()
+  showChanges(find, changes ?? transaction.changes ?? [], transaction.changes_count ?? 0)
+  // For a file, the server's own settings say whether a backup is made first.
+  find('safety').hidden = writes === 0 || !stored
+}
+
+/** Documents that are listed. */
+const LISTED = 500
+
+/** Lists the documents that would be written, and which of their members differ. */
+function showChanges(find, changes, all) {
+  find('changes-part').hidden = changes.length === 0
+  const listed = changes.slice(0, LISTED)
+  const rest = Math.max(all, changes.length) - listed.length
+  find('changes').replaceChildren(
+    ...listed.map(({ database, id, change, fields = [], fields_truncated: more }) => {
+      const members = fields.length > 0 ? `: ${fields.join(', ')}${more ? ' and more' : ''}` : ''
+      return el('li', {}, el('code', {}, `${nameOf(database)}/${id}`), ` ${change}${members}`)
+    }),
+    ...(rest > 0 ? [el('li', {}, `and ${count(rest, 'other')}`)] : [])
+  )
 }
 
 /** Warns about ids on the skip lists that no document has: usually they are mistyped. */

@@ -2,6 +2,7 @@ import { countsTable, total } from './counts-table.mjs'
 import { announce, el, mark, stepItem } from './element.mjs'
 import { sentence } from './explain.mjs'
 import { count, duration, number } from './format.mjs'
+import { showCancel, showProgress } from './progress.mjs'
 
 const TITLES = {
   pending: 'Step 3 of 3: restoring',
@@ -10,16 +11,12 @@ const TITLES = {
 }
 let said
 
-/** Shows the progress of a restore, or its outcome. */
-export function showRestoreProgress(part, transaction) {
-  const {
-    status,
-    athena_messages: messages,
-    databases = {},
-    failures = [],
-    on_step,
-    total_steps
-  } = transaction
+/**
+ * Shows the progress of a restore, or its outcome.
+ * @param running what the server tells of it while it runs there
+ */
+export function showRestoreProgress(part, transaction, running) {
+  const { status, athena_messages: messages, databases = {}, failures = [] } = transaction
   const find = (name) => part.querySelector(`[data-${name}]`)
   const ended = status !== 'pending'
   find('message').textContent = ''
@@ -27,12 +24,14 @@ export function showRestoreProgress(part, transaction) {
   find('outcome').textContent = outcomeOf(transaction)
   const progress = part.querySelector('progress')
   progress.hidden = ended
-  progress.max = total_steps
-  progress.value = on_step - 1
+  for (const name of ['progress', 'cancel', 'cancel-hint']) find(name).hidden = ended
+  showProgress(progress, find('progress'), running?.progress)
+  showCancel(find('cancel'), find('cancel-hint'), running)
   find('steps').replaceChildren(
     ...messages.map((message, index) => step(status, message, index === messages.length - 1))
   )
-  const known = Object.keys(databases).length > 0
+  // While it runs, the counts of what is in the backup would count up.
+  const known = ended && Object.keys(databases).length > 0
   find('counts').replaceChildren(...(known ? [countsTable(databases, { planned: false })] : []))
   find('failures').replaceChildren(...(failures.length > 0 ? [failuresOf(failures, databases)] : []))
   const saying = ended ? `${TITLES[status]}. ${outcomeOf(transaction)}` : (messages.at(-1) ?? '')
