@@ -75,7 +75,7 @@ t.test('the examples of docs/cli.md print what the page shows', async (t) => {
   const before: Record<string, () => Promise<unknown>> = {
     restore: async () => {
       const system = on.couch.use<{ changed?: number }>(on.names.system)
-      await system.insert({ ...(await system.get('user_admin')), changed: 1 })
+      await system.insert({ ...(await system.get('user_admin')), email: 'new@example.com' })
     },
     diff: () => on.couch.use(on.names.components).insert({} as never, 'org2peer1'),
     // One with a schedule would have made the first backup by itself.
