@@ -125,7 +125,7 @@ t.test('restore --dry-run names what would change, and writes nothing', async (t
   const before = await on.fetchAll(on.names.components)
   const told = await run(['restore', id, '--dry-run', '--skip-components', 'doc_00000002,nothing'])
   t.equal(told.code, 0)
-  t.equal(told.stdout, 'changed  components "doc_00000001"\n')
+  t.equal(told.stdout, 'changed  components "doc_00000001"  name\n')
   t.match(told.stderr, 'warning: ids to skip are of no document of components: "nothing"')
   t.match(told.stderr, 'a restore would change 1 document: 1 changed\n')
   t.match(told.stderr, '  components: 20 documents: 1 changed, 18 unchanged, 1 skipped')

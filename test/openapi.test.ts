@@ -104,7 +104,11 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_PROTECTED',
     'DB_BACKUPS_CLOCK_LEAP',
     'DB_BACKUPS_CLOCK_AHEAD',
-    // of copies, which no route begins
+    // of copies, cancelling and the operator's routes, which are none of the six
+    'DB_BACKUPS_CANCELLED',
+    'DB_BACKUPS_NOT_RUNNING',
+    'DB_BACKUPS_NOT_CANCELLABLE',
+    'DB_BACKUPS_CROSS_SITE',
     'DB_BACKUPS_NOT_COPYABLE',
     'DB_BACKUPS_COPY_CONFLICT',
     // raised long after the reply to the backup or restore

@@ -207,7 +207,10 @@ t.test('the operations are there for the host', async (t) => {
     'prune',
     'rekey',
     'verify',
-    'copy'
+    'copy',
+    'cancel',
+    'transaction',
+    'restores'
   ] as const) {
     t.type(app.dbBackups[name], 'function', name)
   }
@@ -218,7 +221,9 @@ t.test('the operations are there for the host', async (t) => {
     all.sort(),
     [
       'attach',
+      'cancel',
       'copy',
+      'databases',
       'diff',
       'get',
       'list',
@@ -226,9 +231,12 @@ t.test('the operations are there for the host', async (t) => {
       'rekey',
       'remove',
       'restore',
+      'restores',
+      'running',
       'schedule',
       'start',
       'summary',
+      'transaction',
       'verify'
     ],
     'and nothing else'
