@@ -74,7 +74,7 @@ t.test('the examples of docs/cli.md print what the page shows', async (t) => {
   /** What happens before a section, as the page tells it. */
   const before: Record<string, () => Promise<unknown>> = {
     restore: async () => {
-      const system = on.couch.use<{ changed?: number }>(on.names.system)
+      const system = on.couch.use<{ email?: string }>(on.names.system)
       await system.insert({ ...(await system.get('user_admin')), email: 'new@example.com' })
     },
     diff: () => on.couch.use(on.names.components).insert({} as never, 'org2peer1'),
