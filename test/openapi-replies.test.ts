@@ -75,13 +75,17 @@ async function seeded(t: Test, options: HostOptions = {}): Promise<TestHost> {
   return buildHost(t, { versions: { tag: '2.5.0-26' }, ...options, on })
 }
 
-/** Builds a host with a backup or a restore that runs until the test ends. */
-async function busy(t: Test, what: 'backup' | 'restore'): Promise<{ host: TestHost; id: string }> {
+/** Builds a host with a backup or a restore that runs until the test ends. @param close milliseconds in which it closes */
+async function busy(
+  t: Test,
+  what: 'backup' | 'restore',
+  close = 200
+): Promise<{ host: TestHost; id: string }> {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
   const held = what === 'backup' ? /_changes/ : /_bulk_docs|_revs_diff/
   gate.hold(held)
-  const host = await seeded(t, { on, couch: gate.couch, timeouts: { close: 200 } })
+  const host = await seeded(t, { on, couch: gate.couch, timeouts: { close } })
   const { body } = await send(host, what === 'backup' ? 'startBackup' : 'restoreUploadedBackup', {
     ...(what === 'restore' && { payload: backupOf([{ _id: 'a' }]) })
   })
@@ -91,7 +95,8 @@ async function busy(t: Test, what: 'backup' | 'restore'): Promise<{ host: TestHo
 
 /** Interrupts a backup by the end of its server, and builds another server on the same databases. */
 async function failed(t: Test): Promise<{ host: TestHost; id: string }> {
-  const { host, id } = await busy(t, 'backup')
+  // Its end has to be recorded before the other server looks.
+  const { host, id } = await busy(t, 'backup', 3000)
   await host.app.close()
   return { host: await buildHost(t, { on: host.on, versions: { tag: '2.5.0-26' } }), id }
 }
