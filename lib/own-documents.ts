@@ -62,3 +62,11 @@ export const isOwnDocument = (id: string, type: string | undefined): boolean =>
   type !== undefined &&
   OWN_TYPES.includes(type) &&
   (id === LEASE_ID || [BACKUP_ID, PART_ID, NOTICE_ID].some((form) => form.test(id)))
+
+/**
+ * Returns whether documents of a backup were found to be damaged. Damage of an index alone concerns the next backup only.
+ * @param damaged what its header tells
+ */
+export const hasDamagedDocuments = (
+  damaged: { databases?: Partial<Record<string, { only_index?: boolean }>> } | undefined
+): boolean => Object.values(damaged?.databases ?? {}).some((found) => !found?.only_index)

@@ -115,6 +115,24 @@ t.test('the operator routes are for sessions with the action, and not for other 
   t.strictSame(await app.dbBackups.list(), { ids: [] })
 })
 
+t.test('the newest good backup may lack a sound index, which restores do not read', async (t) => {
+  const console = await startConsole(t)
+  const { app, on } = console
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  const { id } = await (await app.dbBackups.start()).finished
+  const backups = on.couch.use(on.names.system)
+  for (const [onlyIndex, expected] of [
+    [true, { id }],
+    [false, null]
+  ] as const) {
+    const components = { chunks: 1, ...(onlyIndex && { only_index: true }) }
+    const damaged = { found: 1, databases: { components } }
+    await backups.insert({ ...(await backups.get(id)), damaged } as never)
+    const { json } = await app.inject({ url: '/operator/api/overview', headers })
+    t.match(json().newest_good, expected)
+  }
+})
+
 t.test('an overview has the newest backups first, without their documents', async (t) => {
   const console = await startConsole(t)
   const { app, on } = console

@@ -1,4 +1,4 @@
-import { BACKUP_PREFIX, isBackupId } from '../own-documents.js'
+import { BACKUP_PREFIX, hasDamagedDocuments, isBackupId } from '../own-documents.js'
 import { type BackupHead, readHead } from './backup-head.js'
 import type { Context } from './command.js'
 import { CliError, EXIT, NoOperatorError, ReplyError, usageError } from './errors.js'
@@ -23,7 +23,7 @@ export async function resolveBackupId({ client, progress }: Context, id: string)
   return found
 }
 
-/** Asks the operator's routes, which leave out backups of other consoles. @returns `undefined` where there are none */
+/** Asks the operator's routes, which find it in one request. @returns `undefined` where there are none */
 async function newestOfOperator(client: Context['client']): Promise<string | null | undefined> {
   const call = { operator: true, path: ['overview'], query: { limit: '1' } } as const
   try {
@@ -52,8 +52,6 @@ async function newestOfList(client: Context['client']): Promise<string | null> {
   return null
 }
 
-/** Returns whether a backup can be restored whole. What is damaged of an index alone concerns the next backup only. */
-function isGood({ in_progress: running, error, damaged }: BackupHead): boolean {
-  if (running || error) return false
-  return Object.values(damaged?.databases ?? {}).every(({ only_index: onlyIndex }) => onlyIndex)
-}
+/** Returns whether a backup can be restored whole. */
+const isGood = ({ in_progress: running, error, damaged }: BackupHead): boolean =>
+  !running && !error && !hasDamagedDocuments(damaged)

@@ -1,6 +1,7 @@
 import type { BackupSummary } from '../../types/backups.js'
 import type { DbBackups } from '../../types/index.js'
 import { BackupNotFoundError } from '../errors.js'
+import { hasDamagedDocuments } from '../own-documents.js'
 
 /** Summaries that are read at the same time. */
 const AT_ONCE = 8
@@ -8,7 +9,8 @@ const AT_ONCE = 8
 const LOOKED_AT = 200
 
 /** Returns whether a backup can be relied on. */
-const isGood = ({ in_progress, error, damaged }: BackupSummary) => !in_progress && !error && !damaged
+const isGood = ({ in_progress, error, damaged }: BackupSummary) =>
+  !in_progress && !error && !hasDamagedDocuments(damaged)
 
 /** Reads the summaries of backups, in the order of `ids`; one that was deleted meanwhile is left out. */
 async function* summariesOf(backups: DbBackups, ids: readonly string[]): AsyncGenerator<BackupSummary> {

@@ -4,6 +4,7 @@ import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import type { StubMembers } from '../json/attachments.js'
+import { hasDamagedDocuments } from '../own-documents.js'
 import { type Keys, NO_KEYS } from '../seal/keyring.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
@@ -152,8 +153,7 @@ export class LoadedBackup {
 
   /** When its documents were found to be damaged, in milliseconds since the epoch; `undefined` if they were not. */
   get damagedSince(): number | undefined {
-    const { found, databases = {} } = this.damaged ?? {}
-    return Object.values(databases).some(({ only_index: onlyIndex }) => !onlyIndex) ? found : undefined
+    return hasDamagedDocuments(this.damaged) ? this.damaged?.found : undefined
   }
 
   /** Returns whether something of a database was found to be damaged, be it only what the next backup needs. */

@@ -49,8 +49,7 @@ async function comparePartitions(decider: Decider, tally: Tally, options: Compar
     for (const design of [false, true]) {
       for await (const decisions of plan.decisions(design)) {
         tally.addTotal(decisions.length)
-        for (const decision of decisions)
-          await tally.countOnly(decision, decider instanceof NamingDecider ? decider.fieldsOf(decision) : {})
+        for (const decision of decisions) await tally.countOnly(decision, decider.fieldsOf(decision))
       }
     }
     if (!options.exact) continue

@@ -1,7 +1,9 @@
+import type { FoundChange } from '../../types/restores.js'
 import { inTurns } from '../waits/steps.js'
 import {
   create,
   type DecidedWrite,
+  type Decision,
   type DecisionBeside,
   type Deletion,
   type Failure,
@@ -12,6 +14,9 @@ import {
 import type { Scope } from './scope.js'
 import type { LiveDocument, SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
+
+/** Which members of a document differ, as it is told. */
+export type ChangedFields = Pick<FoundChange, 'fields' | 'fields_truncated'>
 
 /** Decides on single documents by what the target has now: when planned, and after each conflict. */
 export class Decider {
@@ -63,6 +68,11 @@ export class Decider {
       decisions.push(deletion)
     }
     return decisions
+  }
+
+  /** Returns the members of a changed document that differ, where somebody is told of them. */
+  fieldsOf(_decision: Decision): ChangedFields {
+    return {}
   }
 
   /** Is shown what a decision was made on, while it is in memory. Whoever compares only overrides it. */

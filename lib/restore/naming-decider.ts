@@ -1,19 +1,15 @@
-import type { FoundChange } from '../../types/restores.js'
 import { ToldFields } from '../format/told-fields.js'
 import { bodyDifferences } from '../json/differences.js'
 import { inTurns } from '../waits/steps.js'
-import { Decider } from './decider.js'
+import { type ChangedFields, Decider } from './decider.js'
 import type { DecidedWrite, Decision, Deletion } from './decision.js'
 import { headOf, type LiveDocument, type SourceDocument } from './source.js'
 
-type Fields = Pick<FoundChange, 'fields' | 'fields_truncated'>
-
 /** Decides, and knows which members of a changed document differ, for those who are told of each change. */
 export class NamingDecider extends Decider {
-  readonly #fields = new WeakMap<Decision, Fields>()
+  readonly #fields = new WeakMap<Decision, ChangedFields>()
 
-  /** Returns the members that differ; nothing but for a changed document. */
-  fieldsOf(decision: Decision): Fields {
+  override fieldsOf(decision: Decision): ChangedFields {
     return this.#fields.get(decision) ?? {}
   }
 
