@@ -6,7 +6,7 @@ import { backUp, download, setupChain } from './helpers/chain.js'
 import { DATABASES } from './helpers/database.js'
 import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
 import { buildHost, type TestHost } from './helpers/host.js'
-import { naiveDiff, sorted, type Told } from './helpers/naive-diff.js'
+import { naiveDiff, shown, sorted, type Told } from './helpers/naive-diff.js'
 import { cases, wholeNumber } from './helpers/settings.js'
 
 /** `HISTORY_STEPS` tells how long they are, `HISTORY_SEED` which. */
@@ -75,7 +75,7 @@ async function compareWithNow({ app }: TestHost, made: readonly Made[]): Promise
       one.fields?.includes('type') &&
       naive.some(
         ({ database, id, change }) =>
-          change === 'deleted' && id.startsWith(one.id) && database === one.database
+          change === 'deleted' && shown(id) === shown(one.id) && database === one.database
       )
     const seen = found.map(
       (one): Told => (leftOut(one) ? { ...one, change: 'deleted', fields: undefined } : one)

@@ -63,7 +63,9 @@ function databaseDiff(
   return told
 }
 
-const shown = (id: string) => id.slice(0, 50)
+/** Returns what is compared of an id: a diff cuts long ones. */
+export const shown = (id: string): string => id.slice(0, 50)
+
 /** Makes diffs comparable: sorted, and with ids as they are told. */
 export const sorted = (told: readonly Told[]): string[] =>
   told
