@@ -90,10 +90,10 @@ const SERVERS: Record<string, { tls: boolean; options: object; clients: Record<s
 
 const GZIP = { 'accept-encoding': 'gzip' }
 
-/** Makes a backup of 8 MB in several chunks. */
+/** Makes a backup of 4 MB in several chunks. */
 async function backedUp(t: Test) {
   const on = await setupDatabases(t)
-  const docs = Array.from({ length: 80 }, (_, i) => ({
+  const docs = Array.from({ length: 40 }, (_, i) => ({
     _id: `doc_${i}`,
     text: bytesOf(`${i}`, 75_000).toString('base64')
   }))

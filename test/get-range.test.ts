@@ -10,7 +10,7 @@ import { revisionIn, setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
-import { bytesOf, load, seedDocuments } from './helpers/seed.js'
+import { load, repeatedBytes, seedDocuments } from './helpers/seed.js'
 import { cases } from './helpers/settings.js'
 
 const ATTACHMENTS = { é漢: 'x', 'two.bin': 'xy', three: 'xyz', none: '', longer: 'data '.repeat(1001) }
@@ -21,7 +21,7 @@ async function setup(t: Test) {
   const gate = await startGate(t, on)
   const components = on.couch.use(on.names.components)
   await load(components, seedDocuments({ count: 60, size: 40_000 }), 50)
-  const data = Array.from({ length: 3 }, (_, i) => bytesOf(`part ${i}`, 1_500_000).toString('base64'))
+  const data = Array.from({ length: 3 }, (_, i) => repeatedBytes(`part ${i}`, 1_500_000).toString('base64'))
   const _attachments = Object.fromEntries(data.map((data, i) => [i, { content_type: 'image/png', data }]))
   await components.insert({ _id: 'large', _attachments } as never)
   await load(components, seedDocuments({ count: 2, prefix: 'é' }))

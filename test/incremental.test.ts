@@ -20,7 +20,7 @@ import { DATABASES } from './helpers/database.js'
 import { difference } from './helpers/fingerprints.js'
 import { buildHost } from './helpers/host.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
-import { bytesOf } from './helpers/seed.js'
+import { repeatedBytes } from './helpers/seed.js'
 import { cases } from './helpers/settings.js'
 
 const KEY = 'athena_components'
@@ -134,7 +134,7 @@ t.test('attachments, small and large, come and go', async (t) => {
   await backUp(pair.chain)
   const attached = (_id: string, sizes: Record<string, number>, type = 'image/png') => {
     const entry = (name: string, size: number) => {
-      const data = bytesOf(`${name} ${size} ${Date.now()}`, size).toString('base64')
+      const data = repeatedBytes(`${name} ${size} ${Date.now()}`, size).toString('base64')
       return [name, { content_type: type, data }]
     }
     const _attachments = Object.fromEntries(Object.entries(sizes).map(([name, size]) => entry(name, size)))

@@ -6,18 +6,19 @@ import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { bytesOf } from './helpers/seed.js'
+import { repeatedBytes } from './helpers/seed.js'
 
 const MiB = 1024 * 1024
 
-/** More than is put together in memory, twice `LARGE_DOCUMENT`. The embedded database takes seconds for each MiB. */
-const LARGEST = (process.env.COUCHDB_URL ? 40 : 9) * MiB
+/** More than is put together in memory, as all above `LARGE_DOCUMENT`. The embedded database is slow with them. */
+const LARGEST = (process.env.COUCHDB_URL ? 40 : 6) * MiB
+const HALF = LARGE_DOCUMENT / 2
 
 /** Lengths of the attachments of each document. */
 const DOCUMENTS: Record<string, number[]> = {
   largest: [LARGEST],
-  'two/of six': [6 * MiB, 6 * MiB + 1],
-  '_design/with one': [5 * MiB, 0, 7],
+  'two/of half': [HALF, HALF + 1],
+  '_design/with one': [LARGE_DOCUMENT + 2, 0, 7],
   below: [LARGE_DOCUMENT - 1],
   exactly: [LARGE_DOCUMENT],
   above: [LARGE_DOCUMENT + 1],
@@ -26,10 +27,7 @@ const DOCUMENTS: Record<string, number[]> = {
 const TYPES = ['image/png', 'application/x; q="a b"', 'application/octet-stream']
 
 const names = (lengths: number[]) => lengths.map((length, i) => ({ name: `ü part/${i} "a"`, length, i }))
-const bytes = (id: string, i: number, length: number) => {
-  const block = bytesOf(`${id} ${i}`, Math.min(length, 64 * 1024))
-  return Buffer.concat(Array.from({ length: Math.ceil(length / 65_536) }, () => block)).subarray(0, length)
-}
+const bytes = (id: string, i: number, length: number) => repeatedBytes(`${id} ${i}`, length)
 const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex')
 
 async function seed({ couch }: TestDatabases, database: string): Promise<void> {
@@ -103,14 +101,14 @@ t.test('attachments of any size come back as they were', async (t) => {
   t.strictSame(content(await fingerprints(on, components)), content(before), 'restored from what GET sent')
 
   const db = couch.use(components)
-  const { _rev: rev } = await db.get('two/of six')
-  await db.insert({ _rev: rev, n: 2 } as never, 'two/of six')
+  const { _rev: rev } = await db.get('two/of half')
+  await db.insert({ _rev: rev, n: 2 } as never, 'two/of half')
   await db.destroy('above', (await db.get('above'))._rev)
   const again = await api.restore(id)
   t.equal(again.status, 'success')
   const { changed, created, failed, total } = again.databases!.components!
   t.strictSame([changed, created, failed, total], [1, 1, 0, Object.keys(DOCUMENTS).length])
-  const touched = ['above', 'two/of six']
+  const touched = ['above', 'two/of half']
   for (const [id, document] of Object.entries(await fingerprints(on, components, touched))) {
     t.strictSame(
       { ...document, _rev: '' },

@@ -13,9 +13,9 @@ import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
-import { bytesOf } from './helpers/seed.js'
+import { repeatedBytes } from './helpers/seed.js'
 
-const LARGE = bytesOf('large', LARGE_DOCUMENT + 1)
+const LARGE = repeatedBytes('large', LARGE_DOCUMENT + 1)
 const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex')
 
 /** Servers that refuse long URLs: the raw server, and `COUCHDB_URL`. */
@@ -33,13 +33,10 @@ const DOCUMENTS: { _id: string; _rev?: string; _attachments: object }[] = [
   { _id: '漢'.repeat(900), _attachments: attachment('漢'.repeat(501)) },
   { _id: 'long revision', _rev: `1-${'r'.repeat(9000)}`, _attachments: attachment('a') },
   { _id: 'long name', _attachments: attachment('n'.repeat(100_000)) },
-  { _id: 'no name', _attachments: attachment('') },
   { _id: 'dots', _attachments: { ...attachment('..'), '.': { content_type: 'a/b', data: 'YQ==' } } },
   { _id: '..', _attachments: attachment('a') },
-  { _id: '.', _attachments: attachment('a') },
-  { _id: 'type of 9,000 characters', _attachments: attachment('a', `a/${'b'.repeat(9000)}`) },
-  { _id: 'type with line breaks', _attachments: attachment('a', 'text/x\r\n\r\nof the head') },
-  { _id: '\u0000\n', _attachments: attachment('\u0000\n') },
+  { _id: '.', _attachments: attachment('', `a/${'b'.repeat(9000)}`) },
+  { _id: '\u0000\n', _attachments: attachment('\u0000\n', 'text/x\r\n\r\nof the head') },
   { _id: 'a/../b?c#d%2F+ ', _attachments: attachment('a/../b?c#d%2F+ ') }
 ]
 
@@ -75,7 +72,7 @@ for (const [database, setup] of Object.entries(setups)) {
   t.test(`${database}: the header holds many long ids of large documents`, async (t) => {
     const on = await setup(t)
     const db = on.couch.use(on.names.components)
-    const ids = Array.from({ length: 9 }, (_, i) => String(i).repeat(1_000_000))
+    const ids = Array.from({ length: 3 }, (_, i) => String(i).repeat(1_000_000))
     for (const _id of ids) await db.bulk({ docs: [{ _id, _attachments: attachment('a') }] } as never)
     const api = apiOf(await buildHost(t, { on, databases: { ...on.names, backups: on.names.system } }))
     const id = await api.backup()

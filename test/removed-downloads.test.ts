@@ -11,10 +11,10 @@ import { StoredBackupsOf } from './helpers/stored-backups.js'
 /** Bytes that a client reads before the backup is removed: more than the header. */
 const READ = 10_000
 
-/** Makes two backups of 24 MB in a dozen chunks, more than sockets hold, and a server to download them from. */
+/** Makes two backups of 16 MB in chunks, more than sockets hold, and a server to download them from. */
 async function setup(t: Test) {
   const on = await setupDatabases(t)
-  const docs = Array.from({ length: 240 }, (_, i) => ({
+  const docs = Array.from({ length: 160 }, (_, i) => ({
     _id: `doc_${i}`,
     text: bytesOf(`${i}`, 75_000).toString('base64')
   }))

@@ -13,7 +13,14 @@ const MOST = 16
 /** Seconds that a group may take. */
 const TIMEOUT = 2400
 /** Files that measure how long turns of the event loop take, or memory: nothing else runs in their processes. */
-const ALONE = ['append-stream', 'arriving-bodies', 'hostile-connections', 'read-backup', 'refused-bodies']
+const ALONE = [
+  'append-stream',
+  'arriving-bodies',
+  'hostile-connections',
+  'memory',
+  'read-backup',
+  'refused-bodies'
+]
 const CRASHES = ['crash-backup', 'crash-restore'].map((name) => `test/reliability/${name}.test.ts`)
 
 const filesIn = (directory: string): string[] =>
@@ -42,6 +49,6 @@ function groupsOf(files: readonly string[]): string[] {
 
 const all = filesIn('test')
 const paths = [...groupsOf(all.filter((file) => !isAlone(file))), ...all.filter(isAlone), ...CRASHES]
-const args = [`--timeout=${TIMEOUT}`, ...process.argv.slice(2), ...paths, ...filesIn('test/serial')]
+const args = [`--timeout=${TIMEOUT}`, ...process.argv.slice(2), ...paths]
 const { status } = spawnSync('npx', ['tap', ...args], { cwd: ROOT, stdio: 'inherit' })
 process.exitCode = status ?? 1

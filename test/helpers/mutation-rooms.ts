@@ -315,7 +315,7 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     line: /buffers\.give\(/,
     what: /\(removed\)|;/,
-    why: 'memory that is not given back is allocated anew: only the measurements of test/serial can tell'
+    why: 'memory that is not given back is allocated anew: only the measurements of test/memory can tell'
   },
   {
     line: /newest > known \? newest : known/,
@@ -380,7 +380,7 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     line: /isUsual\(index\) && isUsual\(index \+ 1\)/,
     what: /^(1 -> [02]|&& -> \|\||\+ -> -)$/,
-    why: 'which chunks are read ahead is no promise, but for memory, which test/serial measures'
+    why: 'which chunks are read ahead is no promise, but for memory, which test/memory measures'
   },
   {
     line: /=== h >>> 0 && .*STATE_BITS/,
@@ -390,7 +390,7 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     line: /new BufferPool\(/,
     what: /./,
-    why: 'how much memory is kept for later: only the measurements of test/serial can tell'
+    why: 'how much memory is kept for later: only the measurements of test/memory can tell'
   },
   {
     line: /attempt >= MARK_ATTEMPTS|for \(let attempt = 1; ; attempt\+\+\)/,

@@ -1,5 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
+/** Part of the time waited so far that is waited before the next call: who waits long need not ask often. */
+const PART = 1 / 8
+const LONGEST_PAUSE = 250
+
 /**
  * Calls `read` until it returns something other than `undefined`, and returns that.
  * @throws after `timeout` milliseconds, naming `what` was waited for
@@ -10,11 +14,12 @@ export async function poll<T>(
   timeout = 30_000,
   pause = 20
 ): Promise<T> {
-  const end = Date.now() + timeout
+  const began = Date.now()
   for (;;) {
     const value = await read()
     if (value !== undefined) return value
-    if (Date.now() > end) throw new Error(`${what}: nothing within ${timeout} ms`)
-    await delay(pause)
+    const waited = Date.now() - began
+    if (waited > timeout) throw new Error(`${what}: nothing within ${timeout} ms`)
+    await delay(Math.max(pause, Math.min(waited * PART, LONGEST_PAUSE)))
   }
 }

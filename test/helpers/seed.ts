@@ -27,6 +27,10 @@ export function bytesOf(name: string, length: number): Buffer {
   return createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(length))
 }
 
+/** Returns bytes that are compressed and decompressed fast, the same for the same name. */
+export const repeatedBytes = (name: string, length: number): Buffer =>
+  Buffer.alloc(length, bytesOf(name, Math.min(length, 16 * 1024)))
+
 /** Yields documents like those of a console, the same on every run. */
 export function* seedDocuments(options: SeedOptions): Generator<SeedDocument> {
   const { count, size = 1200, prefix = 'doc', attachmentEvery = 0, attachmentSize = 1000 } = options
