@@ -193,15 +193,19 @@ async function compare(settings: Settings, docs: number, changed: number) {
   const lines = [
     ['full backup / incremental backup', ratioOf(rows.full, rows.incremental), 'at least 20'],
     ['incremental backup', precise(rows.incremental), '-'],
-    ['nothing changed, in a new process', precise(rows.nothing), 'at most 200 ms'],
-    ['nothing changed, in a process that has made one', precise(rows.nothingWarm), 'at most 200 ms'],
+    ['incremental backup of no changes, in a new process', precise(rows.nothing), 'at most 200 ms'],
+    [
+      'incremental backup of no changes, in a process that has made one',
+      precise(rows.nothingWarm),
+      'at most 200 ms'
+    ],
     [
       'bytes added / stored bytes of the full backup',
       `${(100 * Math.max(...shares)).toFixed(2)} %`,
       'at most 2 %'
     ],
     ...Object.entries(memory).map(([what, bytes]) => [
-      `resident memory above idle: ${what === 'nothing' ? 'nothing changed' : what}`,
+      `resident memory above idle: ${what === 'nothing' ? 'no changes' : what}`,
       `${Math.round(bytes / MiB)} MiB`,
       'at most 64 MiB'
     ])
@@ -217,7 +221,7 @@ async function compare(settings: Settings, docs: number, changed: number) {
       ],
       ['`_replicate` of the same changes', precise(rows.replicate), '-']
     )
-    lines.push(['`_replicate`, nothing changed', precise(rows.nothingReplicate), '-'])
+    lines.push(['`_replicate` of no changes', precise(rows.nothingReplicate), '-'])
   }
   const text = [
     `${docs} documents, of which ${changed} change before each incremental backup; full backups take ${seconds(median(rows.full))}.`,
@@ -261,15 +265,19 @@ async function measureChain(
   const times = each.map(({ ms }) => ms)
   const sum = added.reduce((all, bytes) => all + bytes, 0)
   const lines = [
-    ['GET of the last / of a full one', ratioOf(rows.getLast, rows.getFull), 'at most 1.34'],
-    ['restore of the last / of a full one', ratioOf(rows.restoreLast, rows.restoreFull), 'at most 1.34'],
-    ['each backup, median / longest', `${seconds(median(times))} / ${seconds(Math.max(...times))}`, '-'],
+    ['get of the last backup / of a full one', ratioOf(rows.getLast, rows.getFull), 'at most 1.34'],
     [
-      'bytes added by each, median / most',
+      'restore of the last backup / of a full one',
+      ratioOf(rows.restoreLast, rows.restoreFull),
+      'at most 1.34'
+    ],
+    ['time of a backup, median / longest', `${seconds(median(times))} / ${seconds(Math.max(...times))}`, '-'],
+    [
+      'bytes that a backup adds, median / most',
       `${mebibytes(median(added))} / ${mebibytes(Math.max(...added))}`,
       '-'
     ],
-    ['bytes added by all / by the full one before', (sum / first.storedBytes).toFixed(2), '-'],
+    ['bytes added by all backups / by the full one before', (sum / first.storedBytes).toFixed(2), '-'],
     [
       'resident memory above idle, over all backups',
       `${Math.round(chain.rssGrowth / MiB)} MiB`,

@@ -226,8 +226,8 @@ class Report {
       '',
       `${new Date().toISOString().slice(0, 10)}, ${server}, ${machine()}; ${docs} documents of about 1.2 KB, database and server on one machine.`,
       '',
-      'Written by `npm run bench`. Ratios are of runs that followed each other, the median of all rounds; they hold where',
-      'the absolute times do not.'
+      '`npm run bench` writes this page. Each ratio compares runs that followed each other, and is the median of all',
+      'rounds. Ratios hold where absolute times do not.'
     ].join('\n')
   }
 
@@ -279,14 +279,14 @@ class Report {
       `| get, time to first byte | ${median(this.#firstBytes).toFixed(1)} ms | at most 50 ms |`,
       `| get, throughput | ${Math.round(median(this.#rates))} MiB/s | - |`,
       '',
-      'Greatest resident memory above that of the idle server (bar: 64 MiB at every size):',
+      'The greatest resident memory above that of the idle server (bar: 64 MiB at every size):',
       '',
       '| documents | backup | get | restore |',
       '|---|---|---|---|',
       ...this.#memory,
       '',
       rivals
-        ? `Peak resident memory of the rivals' processes, for comparison: ${rivals}.`
+        ? `For comparison, the peak resident memory of the rivals' processes: ${rivals}.`
         : 'The rivals were not run: they need a CouchDB.',
       ''
     ].join('\n')

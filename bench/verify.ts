@@ -62,14 +62,14 @@ export async function measureVerify(args: string[]): Promise<void> {
     const took = median(measured.map(({ ms }) => ms))
     const used = median(measured.map(({ cpuMs }) => cpuMs))
     const memory = Math.round(Math.max(...measured.map(({ rssGrowth }) => rssGrowth)) / MiB)
-    const name = what === 'rekey' ? 'sealing with another key' : `\`${what}\``
+    const name = what === 'rekey' ? 'rekey' : `\`${what}\``
     return `| ${name} | ${seconds(took)} | ${seconds(used)} | ${rate(took)} | ${rate(used)} | ${memory} MiB |`
   })
   const section = `${TITLE}
 
-${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}. A sealed backup of ${values.docs} documents of about 1.2 KB; ${values.rounds} rounds, medians, each in a new process; memory is the most above idle. Bars: \`data\` at least 150 MiB/s, 64 MiB.
+${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}. A sealed backup of ${values.docs} documents of about 1.2 KB. Each figure is the median of ${values.rounds} rounds, each in a new process; memory is the most above idle. Bars: \`data\` at least 150 MiB/s, 64 MiB.
 
-| what | time | processor time | documents' JSON in that time | in that processor time | memory |
+| depth, or operation | time | processor time | documents' JSON per second | per second of processor time | memory |
 | --- | --- | --- | --- | --- | --- |
 ${lines.join('\n')}`
   await writeSection(values.out, TITLE, section)
