@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 
-/** Bytes of JSON for an id in a header or a line: a header holds a thousand entries of chunks. */
+/** Bytes of JSON for an id in a header or a line: a header holds many entries of chunks. */
 const MAX_KEY = 512
 /** Characters of ids that are their own keys: one takes at most six bytes of JSON. */
 export const SURELY_SHORT = Math.floor((MAX_KEY - 2) / 6)

@@ -173,7 +173,7 @@ export interface HeaderDocument {
     instance: string
     /** Real name of the system database. Absent in headers of earlier versions. */
     system?: string
-    /** The console that makes it. Absent where its databases lie on the server that keeps the backups. */
+    /** Id of the console that makes it. Backups of earlier versions have it only where they lie on another server. */
     console?: string
     /** The transaction of the restore before which it was made, to take that back. */
     before_restore?: string
