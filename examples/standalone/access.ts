@@ -1,11 +1,10 @@
-import { createHash, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
-import { promisify } from 'node:util'
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import type { DocumentScope } from 'nano'
 import type { Requester } from '../../types/index.js'
+import { nameOf, type Role } from './credentials.js'
 
 export type Action = 'blockchain.optools.settings' | 'blockchain.optools.view'
-export type Role = 'manager' | 'reader'
 
 export const SETTINGS_ID = '00_settings_athena'
 export const COOKIE = 'console_session'
@@ -17,19 +16,17 @@ const ACTIONS: Record<Role, readonly Action[]> = {
   reader: ['blockchain.optools.view']
 }
 
-/** A user in the settings document's `access_list`, under the email. */
-interface User {
-  uuid: string
-  roles: Role[]
-  /** Absent for a user that came with a restored backup. */
-  password?: { salt: string; hash: string }
+/** The users, by email. The settings document lists them too, but a restore may replace that. */
+export const USERS: Record<string, { uuid: string; role: Role }> = {
+  'admin@example.com': { uuid: '4be2a9d0-6a5e-4c57-9d8e-1f0c2b7a3e11', role: 'manager' },
+  'reader@example.com': { uuid: 'c81f5d36-0f3b-4a9c-8a44-5b9e7d2f6c02', role: 'reader' }
 }
 
 export interface Settings {
   _id: string
   _rev?: string
   type: string
-  access_list: Record<string, User>
+  access_list: Record<string, { uuid: string; roles: Role[] }>
   white_list: string[]
 }
 
@@ -39,7 +36,7 @@ interface ApiKey {
   type: 'api_key_doc'
   description: string
   roles: Role[]
-  /** SHA-256 of the secret. A fast hash is enough, since the secret has 256 random bits. */
+  /** SHA-256 of the secret. A fast hash is enough for a secret that is long and random. */
   hash: string
   demo: boolean
   ts_created: number
@@ -49,14 +46,7 @@ interface Identity extends Requester {
   roles: Role[]
 }
 
-export interface Credentials {
-  key: string
-  secret: string
-}
-
-const derive = promisify(scrypt) as (password: string, salt: string, length: number) => Promise<Buffer>
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
-const random = (bytes: number) => randomBytes(bytes).toString('base64url')
 
 function equalHashes(a: string, b: string): boolean {
   const [left, right] = [Buffer.from(a), Buffer.from(b)]
@@ -69,13 +59,18 @@ function refusal(statusCode: 401 | 403, message: string): Error {
   return Object.assign(new Error(message), { statusCode })
 }
 
-/** Authorizes requests by API keys and users in the console's system database, and by sessions of this process. */
+/**
+ * Authorizes requests by API keys in the console's system database, and by sessions of this process. No restore writes
+ * the passwords, so users can log in before the first restore, and after each.
+ */
 export class Access {
   readonly #system: DocumentScope<unknown>
+  readonly #passwords: Partial<Record<Role, string>>
   readonly #sessions = new Map<string, Identity & { expires: number }>()
 
-  constructor(system: DocumentScope<unknown>) {
+  constructor(system: DocumentScope<unknown>, passwords: Partial<Record<Role, string>> = {}) {
     this.#system = system
+    this.#passwords = passwords
   }
 
   /**
@@ -104,22 +99,14 @@ export class Access {
    * Opens a session.
    * @returns its token, or `undefined` when the email or the password is wrong
    */
-  async login(email: string, password: string): Promise<string | undefined> {
-    const settings = await this.#read<Settings>(SETTINGS_ID)
-    const users = settings?.access_list ?? {}
-    const user = Object.hasOwn(users, email) ? users[email] : undefined
-    // derive a key for an unknown user as well, so that response times do not reveal which emails exist
-    const hash = (await derive(password, user?.password?.salt ?? '', 32)).toString('hex')
-    if (!user?.password || !equalHashes(hash, user.password.hash)) return
+  login(email: string, password: string): string | undefined {
+    const user = Object.hasOwn(USERS, email) ? USERS[email] : undefined
+    const expected = user && this.#passwords[user.role]
+    if (!user || !expected || !equalHashes(sha256(password), sha256(expected))) return
     const now = Date.now()
     for (const [token, session] of this.#sessions) if (session.expires < now) this.#sessions.delete(token)
-    const token = random(32)
-    this.#sessions.set(token, {
-      name: email,
-      uuid: user.uuid,
-      roles: user.roles,
-      expires: now + SESSION_MS
-    })
+    const token = randomBytes(32).toString('base64url')
+    this.#sessions.set(token, { name: email, uuid: user.uuid, roles: [user.role], expires: now + SESSION_MS })
     return token
   }
 
@@ -127,51 +114,39 @@ export class Access {
     this.#sessions.delete(cookie(request) ?? '')
   }
 
-  /** Creates an API key for each role and deletes those of earlier runs: only hashes of their secrets are stored. */
-  async createDemoKeys(): Promise<Record<Role, Credentials>> {
-    const rows = await this.#system.list({
+  /**
+   * Stores the API key of each role, and deletes other demo keys: those that were replaced, and those that came with a
+   * backup.
+   * @param keys of each role, `key:secret`
+   */
+  async storeKeys(keys: Record<Role, string>): Promise<void> {
+    const wanted = new Map((['manager', 'reader'] as const).map((role) => [idOf(keys[role]), role]))
+    const { rows } = await this.#system.list({
       startkey: KEY_PREFIX,
       endkey: `${KEY_PREFIX}\ufff0`,
       include_docs: true
     })
-    for (const { doc } of rows.rows) {
-      const key = doc as ApiKey | undefined
-      if (key?._rev && key.demo) await this.#system.destroy(key._id, key._rev)
+    const stored = new Map(rows.map(({ id, doc }) => [id, doc as ApiKey | undefined]))
+    for (const [id, key] of stored) {
+      if (key?._rev && key.demo && !wanted.has(id)) await this.#system.destroy(id, key._rev)
     }
-    return { manager: await this.#createKey('manager'), reader: await this.#createKey('reader') }
-  }
-
-  /** Gives the seeded users new passwords, since only hashes of the earlier ones are stored. */
-  async resetDemoPasswords(emails: Record<string, Role>): Promise<Record<string, string>> {
-    const settings = await this.#read<Settings>(SETTINGS_ID)
-    if (!settings) return {}
-    settings.access_list ??= {}
-    const passwords: Record<string, string> = {}
-    for (const [email, role] of Object.entries(emails)) {
-      const password = random(9)
-      const salt = random(16)
-      const hash = (await derive(password, salt, 32)).toString('hex')
-      const uuid = settings.access_list[email]?.uuid ?? random(12)
-      settings.access_list[email] = { uuid, roles: [role], password: { salt, hash } }
-      passwords[email] = password
+    for (const [id, role] of wanted) {
+      const former = stored.get(id)
+      const hash = sha256(keys[role].slice(keys[role].indexOf(':') + 1))
+      // a start that changes nothing writes nothing
+      if (former?.hash === hash && former.roles[0] === role) continue
+      const document: ApiKey = {
+        _id: id,
+        _rev: former?._rev,
+        type: 'api_key_doc',
+        description: `demo key, ${role}`,
+        roles: [role],
+        hash,
+        demo: true,
+        ts_created: Date.now()
+      }
+      await this.#system.insert(document)
     }
-    await this.#system.insert(settings)
-    return passwords
-  }
-
-  async #createKey(role: Role): Promise<Credentials> {
-    const credentials = { key: random(9), secret: random(32) }
-    const document: ApiKey = {
-      _id: KEY_PREFIX + credentials.key,
-      type: 'api_key_doc',
-      description: `demo key, ${role}`,
-      roles: [role],
-      hash: sha256(credentials.secret),
-      demo: true,
-      ts_created: Date.now()
-    }
-    await this.#system.insert(document)
-    return credentials
   }
 
   #fromSession(request: FastifyRequest): Identity | undefined {
@@ -196,6 +171,11 @@ export class Access {
       throw Object.assign(new Error('the database is not reachable'), { statusCode: 503 })
     }
   }
+}
+
+/** Returns the id of the document of a key. */
+function idOf(key: string): string {
+  return KEY_PREFIX + nameOf(key)
 }
 
 /**

@@ -12,6 +12,9 @@ import { parseMultipart, partName } from './multipart.js'
 
 PouchDB.plugin(memoryAdapter)
 
+/** The database in which express-pouchdb lists all others. */
+const LIST_OF_DATABASES = 'pouch__all_dbs__'
+
 export interface EmbeddedCouchOptions {
   /** Directory of the data. Default `./data/couch`. */
   directory?: string
@@ -28,7 +31,10 @@ export interface EmbeddedCouch {
   close(): Promise<void>
 }
 
-/** Starts a database with CouchDB's HTTP API inside this process, for trials and tests. */
+/**
+ * Starts a database with CouchDB's HTTP API inside this process, for trials and tests.
+ * @throws when the directory cannot be used, for example since another process uses it
+ */
 export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Promise<EmbeddedCouch> {
   const { directory = join('data', 'couch'), memory = false, host = '127.0.0.1', port = 0 } = options
   if (!memory) mkdirSync(directory, { recursive: true })
@@ -53,6 +59,7 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
     }
   }
   events.on('destroyed', (name: string) => open.delete(name))
+  if (!memory) await checkDirectory(directory, new Pouch(LIST_OF_DATABASES))
 
   // the minimal mode writes neither config.json nor log.txt; compression would waste processor time on loopback
   const couch = expressPouch(Pouch, {
@@ -96,6 +103,20 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
       closing ??= close()
       return closing
     }
+  }
+}
+
+/** Opens a database, since the first request would fail without a word of the directory. */
+async function checkDirectory(directory: string, database: PouchDB): Promise<void> {
+  try {
+    await database.info()
+  } catch (error) {
+    const { message } = error as Error
+    throw new Error(
+      message.startsWith('IO error: lock ')
+        ? `the data in ${directory} is in use by another server: stop that server, or choose another directory with --data`
+        : `the directory ${directory} cannot be used: ${message}`
+    )
   }
 }
 

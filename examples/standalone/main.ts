@@ -3,10 +3,11 @@ import { parseArgs } from 'node:util'
 import nano from 'nano'
 import type { BackupsOptions, ScheduleOptions } from '../../types/index.js'
 import { Access } from './access.js'
-import { DOCS_PATH } from './api-docs.js'
+import { completeCredentials, givenCredentials } from './credentials.js'
 import { type EmbeddedCouch, startEmbeddedCouch } from './embedded-couch.js'
 import { seed } from './seed.js'
 import { buildConsole } from './server.js'
+import { welcome } from './welcome.js'
 
 const HOUR = 3_600_000
 const NIGHTLY = '0 1 * * *'
@@ -22,6 +23,8 @@ const USAGE = `Usage: npm start -- [options]
   --backups-db NAME  database of the backups, with BACKUPS_COUCHDB_URL
   --help             show this help
 
+The logins and API keys are made at the first start and kept with the data. Choose your own by MANAGER_PASSWORD and
+READER_PASSWORD, and by MANAGER_KEY and READER_KEY, each KEY:SECRET with a secret of 32 characters or more.
 Set COUCHDB_URL, with credentials in it, to use a CouchDB instead of the embedded database.
 Set BACKUPS_COUCHDB_URL, with credentials in it, to keep the backups on a CouchDB of their own.
 Set LOG_LEVEL to change the log level (default warn).`
@@ -51,6 +54,7 @@ async function main(): Promise<void> {
       `--prefix-db ${prefix} is not valid: begin with a lower case letter, then use lower case letters, digits, _ and -`
     )
   }
+  const given = givenCredentials(process.env)
 
   const embedded: EmbeddedCouch | undefined = process.env.COUCHDB_URL
     ? undefined
@@ -62,17 +66,22 @@ async function main(): Promise<void> {
     sessions: `${prefix}_sessions`,
     system: `${prefix}_system`
   }
-  const { seeded } = await seed(couch, names, { empty: values['no-seed'] })
-  const access = new Access(couch.use(names.system))
-  const passwords = await access.resetDemoPasswords({
-    'admin@example.com': 'manager',
-    'reader@example.com': 'reader'
-  })
-  const keys = await access.createDemoKeys()
+  const seeding = await seed(couch, names, { empty: values['no-seed'] })
+  const system = couch.use(names.system)
+  const credentials = await completeCredentials(system, given)
+  const { MANAGER_KEY, MANAGER_PASSWORD, READER_KEY, READER_PASSWORD } = credentials.values
+  const access = new Access(system, { manager: MANAGER_PASSWORD, reader: READER_PASSWORD })
+  await access.storeKeys({ manager: MANAGER_KEY, reader: READER_KEY })
 
   const schedule = values.schedule === 'none' ? undefined : scheduleOf(values.schedule)
   const app = await buildConsole({ couch, names, access, schedule, backups: backupsOf(values['backups-db']) })
-  const url = await app.listen({ port, host: '127.0.0.1' })
+  const url = await app.listen({ port, host: '127.0.0.1' }).catch(async (error: NodeJS.ErrnoException) => {
+    // a scheduled backup may have begun
+    await app.close()
+    await embedded?.close()
+    if (error.code !== 'EADDRINUSE') throw error
+    throw new Error(`port ${port} is in use: stop what listens there, or choose another port with --port`)
+  })
 
   let stoppingSince: number | undefined
   const stop = async () => {
@@ -95,42 +104,10 @@ async function main(): Promise<void> {
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
 
-  const { origin } = new URL(couchUrl)
-  const kept = embedded ? (values.memory ? 'in memory' : join(values.data, 'couch')) : 'CouchDB'
-  const login = (email: string) =>
-    passwords[email] ? `${email} / ${passwords[email]}` : 'none until a backup with users is restored'
-  console.log(`Console    ${url} (operator page: sign in with the manager's login)
-API        ${url}${DOCS_PATH}
-Database   ${origin} (${kept}): ${Object.values(names).join(', ')}${seeded ? ', seeded' : ''}
-
-Credentials of this run, new at every start:
-  manager  key ${keys.manager.key}:${keys.manager.secret}
-           login ${login('admin@example.com')}
-  reader   key ${keys.reader.key}:${keys.reader.secret}
-           login ${login('reader@example.com')}
-
-For another terminal:
-  KEY='${keys.manager.key}:${keys.manager.secret}'
-  READER='${keys.reader.key}:${keys.reader.secret}'
-  URL=${url}
-  API=$URL/ak/api/v2
-Start a backup, list the backups, read one:
-  curl -u $KEY -X POST $API/backups
-  curl -u $KEY $API/backups
-  curl -u $KEY $API/backups/ID -o backup.json
-Append to it:
-  curl -u $KEY -X PUT $API/backups/ID/attachments/apollo -H 'content-type: application/json' -d '{"attachment":"aGVsbG8="}'
-Restore it, by its id or from the file, and follow the restore:
-  curl -u $KEY -X PUT $API/backups/ID
-  curl -u $KEY -X PUT $API/backups -H 'content-type: application/json' -T backup.json
-  curl -u $READER $URL/ak/api/v1/webhooks/txs/TX
-Use a session instead of a key, under /api:
-  curl -c cookies.txt $URL/api/v2/auth/login -H 'content-type: application/json' -d '{"email":"admin@example.com","password":"PASSWORD"}'
-  curl -b cookies.txt $URL/api/v2/backups
-Try what the reader may not do (403):
-  curl -u $READER -X POST $API/backups
-
-Ctrl-C stops the server.`)
+  const place = !embedded ? 'CouchDB' : values.memory ? 'memory' : join(values.data, 'couch')
+  console.log(
+    welcome({ url, couchUrl, embedded: embedded !== undefined, place, names, seeding, credentials })
+  )
 }
 
 /** Returns where the backups are kept, when they have a server of their own. */

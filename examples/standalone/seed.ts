@@ -1,21 +1,25 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { ServerScope } from 'nano'
 import type { DatabaseNames } from '../../types/index.js'
-import { SETTINGS_ID, type Settings } from './access.js'
+import { SETTINGS_ID, type Settings, USERS } from './access.js'
 
 /** Id of the document that marks the databases as the example's. A restore never replaces a `_local` document. */
 const MARKER_ID = '_local/example_console'
 
+/** What a start found, or made. */
+export type Seeding = 'seeded' | 'left empty' | 'of an earlier start'
+
 /**
  * Creates missing databases and, unless there are settings already, the documents of a small console.
  * @param empty leaves the databases empty
+ * @returns what the databases are now
  * @throws when the databases belong to another console, which must not get the example's users and keys
  */
 export async function seed(
   couch: ServerScope,
   names: DatabaseNames,
   { empty = false } = {}
-): Promise<{ seeded: boolean }> {
+): Promise<Seeding> {
   for (const name of [names.components, names.sessions, names.system]) {
     await couch.db.create(name).catch((error: { statusCode?: number }) => {
       if (error.statusCode !== 412) throw error
@@ -32,18 +36,20 @@ export async function seed(
     )
   const ours = await exists(MARKER_ID)
   if (await exists(SETTINGS_ID)) {
-    if (ours) return { seeded: false }
+    if (ours) return 'of an earlier start'
     throw new Error(`${names.system} belongs to another console; choose other databases with --prefix-db`)
   }
   if (!ours) await system.insert({ type: 'example' }, MARKER_ID)
-  if (empty) return { seeded: false }
+  if (empty) return ours ? 'of an earlier start' : 'left empty'
   await couch.use(names.components).bulk({ docs: components() })
   await couch.use(names.sessions).bulk({ docs: sessions() })
   // the settings come last, so that the next start repeats an interrupted seeding
   await system.bulk({ docs: systemDocuments() })
-  const settings: Omit<Settings, '_id'> = { type: 'settings_athena', access_list: {}, white_list: [] }
+  const access_list: Settings['access_list'] = {}
+  for (const [email, { uuid, role }] of Object.entries(USERS)) access_list[email] = { uuid, roles: [role] }
+  const settings: Omit<Settings, '_id'> = { type: 'settings_athena', access_list, white_list: [] }
   await system.insert({ ...settings, app_name: 'example', feature_flags: { dark_mode: true } }, SETTINGS_ID)
-  return { seeded: true }
+  return 'seeded'
 }
 
 /** Returns a PEM block that looks like a certificate and is none. */

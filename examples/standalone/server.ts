@@ -2,9 +2,16 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import type { ServerScope } from 'nano'
 import dbBackups, { createCouchWebhookStore } from '../../lib/index.js'
 import operator from '../../lib/operator/index.js'
-import type { BackupsOptions, DatabaseNames, KeepRules, ScheduleOptions } from '../../types/index.js'
+import type {
+  BackupsOptions,
+  DatabaseNames,
+  KeepRules,
+  ScheduleOptions,
+  WebhookStore
+} from '../../types/index.js'
 import { type Access, COOKIE, SETTINGS_ID, type Settings } from './access.js'
 import { registerApiDocs, SECURITY_SCHEMES } from './api-docs.js'
+import { PASSWORD_LENGTH } from './credentials.js'
 
 export interface ConsoleOptions {
   couch: ServerScope
@@ -20,6 +27,18 @@ export interface ConsoleOptions {
 /** Which backups pruning keeps. */
 const KEEP: KeepRules = { daily: 7, weekly: 4, monthly: 12 }
 
+const VERSIONS = ['v1', 'v2', 'v3']
+
+const LOGIN_BODY = {
+  type: 'object',
+  required: ['email', 'password'],
+  additionalProperties: false,
+  properties: {
+    email: { type: 'string', maxLength: 254, examples: ['admin@example.com'] },
+    password: { type: 'string', maxLength: PASSWORD_LENGTH, description: 'As the server printed it' }
+  }
+}
+
 /** Builds a small console: logins, transactions, the backup APIs and an operator page. */
 export async function buildConsole({
   couch,
@@ -32,6 +51,7 @@ export async function buildConsole({
   const app = Fastify({ logger: { level: process.env.LOG_LEVEL ?? 'warn' } })
   const webhooks = createCouchWebhookStore({ couch, database: names.system })
   await registerApiDocs(app)
+  addLogin(app, access)
 
   await app.register(dbBackups, {
     couch,
@@ -55,21 +75,18 @@ export async function buildConsole({
   })
   app.get('/', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/operator/'))
 
-  const loginSchema = {
-    type: 'object',
-    required: ['email', 'password'],
-    additionalProperties: false,
-    properties: {
-      email: { type: 'string', maxLength: 254 },
-      password: { type: 'string', maxLength: 128 }
-    }
-  }
-  for (const version of ['v1', 'v2', 'v3']) {
+  addTransactions(app, access, webhooks)
+  return app
+}
+
+/** Adds the routes that begin and end sessions. */
+function addLogin(app: FastifyInstance, access: Access): void {
+  for (const version of VERSIONS) {
     app.post<{ Body: { email: string; password: string } }>(
       `/api/${version}/auth/login`,
-      { schema: { body: loginSchema } },
+      { schema: { body: LOGIN_BODY } },
       async (request, reply) => {
-        const token = await access.login(request.body.email, request.body.password)
+        const token = access.login(request.body.email, request.body.password)
         if (!token) return reply.code(401).send({ statusCode: 401, message: 'invalid login' })
         reply.header('set-cookie', `${COOKIE}=${token}; Path=/; HttpOnly; SameSite=Strict`)
         return { message: 'ok' }
@@ -80,11 +97,16 @@ export async function buildConsole({
       reply.header('set-cookie', `${COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0`)
       return { message: 'ok' }
     })
+  }
+}
 
-    for (const [prefix, scheme] of [
-      ['/api', 'session'],
-      ['/ak/api', 'api-key']
-    ] as const) {
+/** Adds the routes by which clients follow a restore. */
+function addTransactions(app: FastifyInstance, access: Access, webhooks: WebhookStore): void {
+  for (const [prefix, scheme] of [
+    ['/api', 'session'],
+    ['/ak/api', 'api-key']
+  ] as const) {
+    for (const version of VERSIONS) {
       app.get<{ Params: { tx: string } }>(
         `${prefix}/${version}/webhooks/txs/:tx`,
         {
@@ -104,7 +126,6 @@ export async function buildConsole({
       )
     }
   }
-  return app
 }
 
 /** Rebuilds the white list from the addresses of the components. */

@@ -26,6 +26,7 @@ declare module 'pouchdb' {
     static emit: (event: string, ...values: unknown[]) => boolean
     constructor(name: string, options?: object)
     once(event: 'created', listener: () => void): void
+    info(): Promise<unknown>
     close(): Promise<void>
     destroy(): Promise<unknown>
   }

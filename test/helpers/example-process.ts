@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { symlinkSync } from 'node:fs'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { compileFile, targetOf } from './compile.js'
@@ -21,7 +22,9 @@ export interface Example {
   manager: string
   reader: string
   /** Password of the manager's login. */
-  password: string | undefined
+  password: string
+  /** What the server has printed. */
+  printed: string
   child: ChildProcess
   call(method: string, path: string, options?: { as?: string; body?: string }): Promise<Response>
 }
@@ -49,12 +52,13 @@ function compileExample(): string {
   return main
 }
 
-/** Starts the example as a process, without a schedule unless the options have one. It is killed when the test ends. */
-export async function startExample(t: Test, ...options: string[]): Promise<Example> {
+/** Runs the example as a process, without a schedule unless the options have one. It is killed when the test ends. */
+function spawnExample(t: Test, env: NodeJS.ProcessEnv, options: string[], stderr: 'inherit' | 'pipe') {
   const args = [compileExample(), '--port', '0', '--schedule', 'none', ...options]
   const child = spawn(process.execPath, args, {
     cwd: ROOT,
-    stdio: ['ignore', 'pipe', 'inherit']
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', stderr]
   })
   t.teardown(async () => {
     if (child.exitCode === null && child.signalCode === null) {
@@ -62,13 +66,40 @@ export async function startExample(t: Test, ...options: string[]): Promise<Examp
       await once(child, 'exit')
     }
   })
-  let text = ''
+  return child
+}
+
+/** Runs the example to its end. @returns its exit code, and what it wrote to stderr */
+export async function refusedExample(
+  t: Test,
+  env: NodeJS.ProcessEnv,
+  ...options: string[]
+): Promise<{ code: number | null; errors: string }> {
+  const child = spawnExample(t, env, options, 'pipe')
+  child.stdout!.resume()
+  const [errors] = await Promise.all([text(child.stderr!), once(child, 'exit')])
+  return { code: child.exitCode, errors }
+}
+
+/** Starts the example as a process, without a schedule unless the options have one. It is killed when the test ends. */
+export async function startExample(t: Test, ...options: string[]): Promise<Example> {
+  return startExampleWith(t, {}, ...options)
+}
+
+/** Starts the example with more variables in its environment. */
+export async function startExampleWith(
+  t: Test,
+  env: NodeJS.ProcessEnv,
+  ...options: string[]
+): Promise<Example> {
+  const child = spawnExample(t, env, options, 'inherit')
+  let printed = ''
   for await (const piece of child.stdout!.setEncoding('utf8').iterator({ destroyOnReturn: false })) {
-    text += piece
-    if (text.includes('Ctrl-C stops the server')) break
+    printed += piece
+    if (printed.includes('Ctrl-C stops the server')) break
   }
   child.stdout!.resume()
-  const find = (pattern: RegExp) => pattern.exec(text)?.[1] ?? ''
+  const find = (pattern: RegExp) => pattern.exec(printed)?.[1] ?? ''
   const url = find(/^Console +(\S+)/m)
   const manager = find(/manager +key (\S+)/)
   const couchUrl = process.env.COUCHDB_URL ?? find(/^Database +(\S+)/m)
@@ -79,7 +110,8 @@ export async function startExample(t: Test, ...options: string[]): Promise<Examp
     prefix: find(/^Database .*?(\w+)_components/m),
     manager,
     reader: find(/reader +key (\S+)/),
-    password: find(/admin@example\.com \/ (\S+)/) || undefined,
+    password: find(/admin@example\.com \/ (\S+)/),
+    printed,
     child,
     call: (method, path, { as = manager, body } = {}) =>
       fetch(url + path, {

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { Access } from '../../examples/standalone/access.js'
+import { completeCredentials } from '../../examples/standalone/credentials.js'
 import { seed } from '../../examples/standalone/seed.js'
 import { buildConsole } from '../../examples/standalone/server.js'
 import type { DatabaseNames, ScheduleOptions } from '../../types/index.js'
@@ -36,10 +37,12 @@ export async function startConsole(
   const on = given ?? (await setupDatabases(t, { names }))
   await seed(on.couch, on.names)
   const couch = through ? await through(on) : on.couch
-  const access = new Access(couch.use(on.names.system))
-  const passwords = await access.resetDemoPasswords({ [MANAGER]: 'manager', [READER]: 'reader' })
+  const { MANAGER_PASSWORD: manager, READER_PASSWORD: reader } = (
+    await completeCredentials(on.couch.use(on.names.system), {})
+  ).values
+  const access = new Access(couch.use(on.names.system), { manager, reader })
   const app = await buildConsole({ couch, names: on.names, access, schedule })
   t.teardown(() => app.close())
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
-  return { app, url, on, passwords }
+  return { app, url, on, passwords: { [MANAGER]: manager, [READER]: reader } }
 }
