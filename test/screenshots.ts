@@ -48,6 +48,9 @@ async function main(): Promise<void> {
 
     const page = await open('light', 1040, 1000)
     await take(page, 'operator-page')
+    await page
+      .getByRole('region', { name: 'Over time' })
+      .screenshot({ path: join(DIRECTORY, 'over-time.png'), animations: 'disabled' })
     await page.getByRole('button', { name: 'Prune…' }).click()
     await page.getByLabel('Type prune to confirm').waitFor()
     await take(page, 'pruning')

@@ -22,6 +22,7 @@ import {
 import { outcomeOf } from './restore-progress.mjs'
 import { hideSignIn, initSignIn, showSignIn } from './sign-in.mjs'
 import { askHowToStart, forgetAnswers } from './start-dialog.mjs'
+import { showTrends } from './trends.mjs'
 
 /** How many backups are shown at first, and how many more with each request for older ones. */
 const PAGE_SIZE = 25
@@ -64,6 +65,7 @@ async function refresh() {
   newestGood = overview.newest_good
   showBackups(backups, pruning, newestGood)
   showLatest()
+  showTrends(backups)
   showHistory(overview.restores)
   reportRestart(overview)
   showSchedule(schedule)

@@ -1,4 +1,5 @@
-import { el } from './element.mjs'
+import { svg } from './element.mjs'
+import { figuresTable } from './figures-table.mjs'
 import { number } from './format.mjs'
 import { nameOf } from './names.mjs'
 
@@ -16,44 +17,34 @@ export function countsTable(databases, { planned }) {
   const columns = COLUMNS.filter(
     ([member]) => member !== 'failed' || Object.values(databases).some(({ failed }) => failed > 0)
   )
-  const heads = columns.map(([, was, willBe]) => (planned ? willBe : was))
-  const head = (text, attributes = {}) =>
-    el('th', { scope: 'col', role: 'columnheader', ...attributes }, text)
-  return el(
-    'table',
-    {
-      class: 'counts stacked',
-      role: 'table',
-      'aria-label': planned ? 'What would be done' : 'What was done'
-    },
-    el(
-      'thead',
-      { role: 'rowgroup' },
-      el('tr', { role: 'row' }, head('Database'), ...heads.map((text) => head(text, { class: 'number' })))
-    ),
-    el(
-      'tbody',
-      { role: 'rowgroup' },
-      ...Object.entries(databases).map(([database, counts]) =>
-        el(
-          'tr',
-          { role: 'row' },
-          el('th', { scope: 'row', role: 'rowheader' }, nameOf(database)),
-          ...columns.map(([member], index) =>
-            el(
-              'td',
-              {
-                role: 'cell',
-                class: counts[member] === 0 ? 'number zero' : 'number',
-                'data-label': heads[index]
-              },
-              number(counts[member])
-            )
-          )
-        )
-      )
-    )
+  return figuresTable(
+    planned ? 'What would be done' : 'What was done',
+    ['Database', ...columns.map(([, was, willBe]) => (planned ? willBe : was))],
+    Object.entries(databases).map(([database, counts]) => [
+      nameOf(database),
+      ...columns.map(([member]) => number(counts[member]))
+    ])
   )
+}
+
+/** Members of the counts that add up to `total`, as the bar shows them. */
+const SHARES = COLUMNS.map(([member]) => member).slice(1)
+/** Part of the bar that one document of many takes at least, so that it can be seen. */
+const LEAST = 0.02
+
+/** Returns a bar of what a restore does to the documents. The table tells the same in figures. */
+export function countsBar(databases) {
+  const counts = SHARES.map((member) => total(databases, member))
+  const all = counts.reduce((sum, value) => sum + value, 0)
+  const widths = counts.map((value) => (value > 0 ? Math.max(value, all * LEAST) : 0))
+  let left = 0
+  const shares = widths.map((width, i) => {
+    const share = svg('rect', { x: left, width, height: 1, class: SHARES[i] })
+    left += width
+    return share
+  })
+  const box = { viewBox: `0 0 ${left || 1} 1`, preserveAspectRatio: 'none' }
+  return svg('svg', { ...box, class: 'counts-bar', 'aria-hidden': 'true' }, ...shares)
 }
 
 /** Returns the sum of one or more counts over all databases. */

@@ -1,6 +1,14 @@
+const SVG = 'http://www.w3.org/2000/svg'
+
 /** Creates an element. Text is never parsed as HTML. */
-export function el(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag)
+export const el = (tag, attributes, ...children) =>
+  complete(document.createElement(tag), attributes, children)
+
+/** Creates an element of a drawing. */
+export const svg = (tag, attributes, ...children) =>
+  complete(document.createElementNS(SVG, tag), attributes, children)
+
+function complete(element, attributes = {}, children = []) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === false || value === undefined) continue
     element.setAttribute(name, value === true ? '' : value)

@@ -1,4 +1,4 @@
-import { countsTable, total } from './counts-table.mjs'
+import { countsBar, countsTable, total } from './counts-table.mjs'
 import { el } from './element.mjs'
 import { count } from './format.mjs'
 import { nameOf } from './names.mjs'
@@ -16,7 +16,7 @@ export function showPreview(form, transaction, { skip, word, changes, stored }) 
         ]
       : [el('strong', {}, 'Nothing to restore'), ': the databases hold what the backup has.'])
   )
-  find('counts').replaceChildren(countsTable(databases, { planned: true }))
+  find('counts').replaceChildren(countsBar(databases), countsTable(databases, { planned: true }))
   const skipped = Object.entries(skip).filter(([, ids]) => ids.length > 0)
   find('skipped').textContent =
     skipped.length > 0

@@ -1,0 +1,149 @@
+import { stateOf } from './backup-list.mjs'
+import { el, svg } from './element.mjs'
+import { figuresTable } from './figures-table.mjs'
+import { bytes, count, day, duration, minute, number } from './format.mjs'
+import { nameOf } from './names.mjs'
+
+const section = document.getElementById('trends')
+const DAY = 24 * 3_600_000
+/** Days that the strip shows at most. */
+const DAYS = 60
+const [WIDTH, HEIGHT] = [300, 60]
+/** What is told of a day, by the state of its best backup. */
+const TOLD = { complete: 'a complete backup', failed: 'only failed ones', none: 'no backup' }
+
+const documentsIn = ({ dbs }, database) => dbs[database]?.doc_count ?? 0
+
+const lengthOf = ({ start_timestamp: from, end_timestamp: to = from }) => to - from
+
+const sizeOf = ({ dbs }) => Object.values(dbs).reduce((sum, { raw_bytes: raw }) => sum + (raw ?? 0), 0)
+
+const databasesOf = (backups) => [...new Set(backups.flatMap(({ dbs }) => Object.keys(dbs)))]
+
+/** Shows how the listed backups, newest first, have changed over time. Each drawing has its figures in a table. */
+export function showTrends(backups) {
+  const ended = backups.filter((backup) => stateOf(backup) !== 'running').reverse()
+  const complete = ended.filter((backup) => stateOf(backup) === 'complete')
+  section.hidden = ended.length < 2
+  if (section.hidden) return
+  section.querySelector('[data-strip]').replaceChildren(...strip(daysOf(ended)))
+  const databases = databasesOf(complete)
+  const documents = (backup) => databases.map((database) => documentsIn(backup, database))
+  section.querySelector('[data-charts]').replaceChildren(
+    chart('Documents', complete, documents, number),
+    chart('Size as JSON', complete, (backup) => [sizeOf(backup)], bytes),
+    chart('Duration', complete, (backup) => [lengthOf(backup)], duration)
+  )
+  section.querySelector('[data-legend]').replaceChildren(...legend(databases))
+  section.querySelector('[data-table]').replaceChildren(table(ended.reverse(), databases))
+}
+
+/** Returns the days from the first backup on, the last of them, each with its state. Today is not over without one. */
+function daysOf(backups) {
+  const states = new Map()
+  for (const backup of backups) {
+    const on = startOfDay(backup.start_timestamp)
+    if (states.get(on) !== 'complete') states.set(on, stateOf(backup))
+  }
+  const today = startOfDay(Date.now())
+  const first = Math.max(startOfDay(backups[0].start_timestamp), startOfDay(today - (DAYS - 1) * DAY))
+  const days = []
+  // Not every day has 24 hours: 36 hours after its beginning, the next one has surely begun.
+  for (let on = first; on <= today; on = startOfDay(on + 1.5 * DAY))
+    if (on < today || states.has(on)) days.push({ on, state: states.get(on) ?? 'none' })
+  return days
+}
+
+function startOfDay(ms) {
+  const date = new Date(ms)
+  return new Date(date.getFullYear(), date.getMonth(), date.getDate()).getTime()
+}
+
+function strip(days) {
+  const having = (wanted) => days.filter(({ state }) => state === wanted).length
+  const text = `${count(days.length, 'day')}: ${having('complete')} with a complete backup, ${having('failed')} with failed ones only, ${having('none')} without`
+  const step = WIDTH / days.length
+  const drawing = svg(
+    'svg',
+    { viewBox: `0 0 ${WIDTH} 12`, preserveAspectRatio: 'none', class: 'strip', 'aria-hidden': 'true' },
+    ...days.map(({ on, state }, i) =>
+      svg(
+        'rect',
+        {
+          x: i * step,
+          y: state === 'complete' ? 0 : 6,
+          width: step * 0.8,
+          height: state === 'complete' ? 12 : 6,
+          class: state
+        },
+        svg('title', {}, `${day(on)}: ${TOLD[state]}`)
+      )
+    )
+  )
+  return [el('p', { class: 'fact' }, text), drawing]
+}
+
+/**
+ * Returns a chart of one bar for each backup, stacked where it has several values.
+ * @param told writes a value
+ */
+function chart(name, backups, valuesOf, told) {
+  const sums = backups.map((backup) => sumOf(valuesOf(backup)))
+  const most = Math.max(...sums, 1)
+  const step = WIDTH / Math.max(backups.length, 1)
+  const bars = backups.map((backup, i) => {
+    let top = HEIGHT
+    const parts = valuesOf(backup).map((value, part) => {
+      const height = (value / most) * HEIGHT
+      top -= height
+      return svg('rect', { x: i * step, y: top, width: step * 0.8, height, class: `part-${part}` })
+    })
+    return svg('g', {}, svg('title', {}, `${minute(backup.start_timestamp)}: ${told(sums[i])}`), ...parts)
+  })
+  const range = () =>
+    `from ${told(Math.min(...sums))} to ${told(Math.max(...sums))}, ${told(sums.at(-1))} in the last`
+  return el(
+    'figure',
+    {},
+    el(
+      'figcaption',
+      {},
+      el('strong', {}, name),
+      el('span', { class: 'muted' }, backups.length > 0 ? range() : 'no complete backup')
+    ),
+    svg(
+      'svg',
+      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+      ...bars
+    )
+  )
+}
+
+const sumOf = (values) => values.reduce((sum, value) => sum + value, 0)
+
+/** Returns which colour of the stacked bars is which database. */
+const legend = (databases) =>
+  databases.map((database, part) =>
+    el(
+      'li',
+      {},
+      svg(
+        'svg',
+        { viewBox: '0 0 1 1', 'aria-hidden': 'true' },
+        svg('rect', { width: 1, height: 1, class: `part-${part}` })
+      ),
+      nameOf(database)
+    )
+  )
+
+const table = (backups, databases) =>
+  figuresTable(
+    'The backups over time',
+    ['Made', ...databases.map(nameOf), 'Size as JSON', 'Duration'],
+    backups.map((backup) => {
+      const made = minute(backup.start_timestamp)
+      if (stateOf(backup) !== 'complete') return [`${made}: failed`, ...databases.map(() => '–'), '–', '–']
+      const documents = databases.map((database) => number(documentsIn(backup, database)))
+      return [made, ...documents, bytes(sizeOf(backup)), duration(lengthOf(backup))]
+    })
+  )
