@@ -80,6 +80,20 @@ async function everyState(
   await check(t, page, 'the append dialog with a complaint')
   await page.keyboard.press('Escape')
 
+  for (const [button, outcome] of [
+    ['Verify', /^Nothing is wrong/],
+    ['Compare', /^Since this backup/]
+  ] as const) {
+    await complete.getByRole('button', { name: new RegExp(`^${button}…`) }).click()
+    await page.getByRole('button', { name: button, exact: true }).click()
+    await page.getByRole('paragraph').filter({ hasText: outcome }).waitFor()
+    await check(t, page, `the outcome of ${button}`)
+    await page.keyboard.press('Escape')
+  }
+
+  await page.getByText('As a table').click()
+  await check(t, page, 'the backups over time, as a table')
+
   await complete.getByRole('button', { name: /^Restore/ }).click()
   await check(t, page, 'the restore dialog')
   await page.getByRole('button', { name: 'Preview' }).click()

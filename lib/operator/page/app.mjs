@@ -2,6 +2,7 @@ import { call, callHost, config, keepToken, session } from './api.mjs'
 import { askAndAppend } from './append-dialog.mjs'
 import { ageOf, focusAction, showAges, showBackups, stateOf } from './backup-list.mjs'
 import { showBackupProgress } from './backup-progress.mjs'
+import { askAndCompare } from './comparison-dialog.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
 import { bytes, count, duration } from './format.mjs'
@@ -23,6 +24,7 @@ import { outcomeOf } from './restore-progress.mjs'
 import { hideSignIn, initSignIn, showSignIn } from './sign-in.mjs'
 import { askHowToStart, forgetAnswers } from './start-dialog.mjs'
 import { showTrends } from './trends.mjs'
+import { askAndVerify } from './verification-dialog.mjs'
 
 /** How many backups are shown at first, and how many more with each request for older ones. */
 const PAGE_SIZE = 25
@@ -252,6 +254,13 @@ async function remove(backup) {
   keepFocus(backup.id, 'remove')
 }
 
+/** Has the operator look at a backup in a dialog. The list may tell the outcome afterwards. */
+async function inspect({ id }, action, ask) {
+  await ask()
+  await refreshOrReport()
+  keepFocus(id, action)
+}
+
 async function copyId({ id }) {
   try {
     await navigator.clipboard.writeText(id)
@@ -341,6 +350,8 @@ find('backups').addEventListener('click', (event) => {
   if (action === 'append') append(backup)
   if (action === 'remove') remove(backup)
   if (action === 'copy') copyId(backup)
+  if (action === 'verify') inspect(backup, action, () => askAndVerify(backup))
+  if (action === 'compare') inspect(backup, action, () => askAndCompare(backup, backups))
   if (action === 'restore') {
     restoring = backup.id
     askAndRestore(backup)

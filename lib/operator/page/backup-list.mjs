@@ -157,7 +157,8 @@ function actionsOf(backup, state) {
     },
     ...named('Download')
   )
-  return [download, append, button('restore', 'Restore…'), copy, remove]
+  const [verify, compare] = [button('verify', 'Verify…'), button('compare', 'Compare…')]
+  return [download, append, button('restore', 'Restore…'), verify, compare, copy, remove]
 }
 
 const unreadText = ({ unreadable_count }) =>

@@ -1,7 +1,7 @@
+import { listChanges } from './change-list.mjs'
 import { countsBar, countsTable, total } from './counts-table.mjs'
 import { el } from './element.mjs'
 import { count } from './format.mjs'
-import { nameOf } from './names.mjs'
 
 /** Shows the result of a dry run, and asks the operator to type `word` when there is something to restore. */
 export function showPreview(form, transaction, { skip, word, changes, stored }) {
@@ -37,21 +37,10 @@ export function showPreview(form, transaction, { skip, word, changes, stored }) 
   find('safety').hidden = writes === 0 || !stored
 }
 
-/** Documents that are listed. */
-const LISTED = 500
-
 /** Lists the documents that would be written, and which of their members differ. */
 function showChanges(find, changes, all) {
   find('changes-part').hidden = changes.length === 0
-  const listed = changes.slice(0, LISTED)
-  const rest = Math.max(all, changes.length) - listed.length
-  find('changes').replaceChildren(
-    ...listed.map(({ database, id, change, fields = [], fields_truncated: more }) => {
-      const members = fields.length > 0 ? `: ${fields.join(', ')}${more ? ' and more' : ''}` : ''
-      return el('li', {}, el('code', {}, `${nameOf(database)}/${id}`), ` ${change}${members}`)
-    }),
-    ...(rest > 0 ? [el('li', {}, `and ${count(rest, 'other')}`)] : [])
-  )
+  listChanges(find('changes'), changes, all)
 }
 
 /** Warns about ids on the skip lists that no document has: usually they are mistyped. */

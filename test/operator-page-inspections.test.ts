@@ -1,0 +1,118 @@
+import type { Browser, Page } from 'playwright-core'
+import t from 'tap'
+import type { StoredHeader } from '../lib/repository/layout.js'
+import { browserMissing, launchBrowser } from './helpers/browser.js'
+import { openConsole } from './helpers/operator.js'
+import { type OperatorConsole, startConsole } from './helpers/operator-console.js'
+
+async function backUp({ app }: OperatorConsole): Promise<string> {
+  const { id, finished } = await app.dbBackups.start()
+  await finished
+  return id
+}
+
+/** Presses a button of a backup. @returns the dialog that it opens */
+async function open(page: Page, row: 'first' | 'last', button: RegExp, title: string) {
+  await page
+    .getByRole('row', { name: /Complete/ })
+    [row]()
+    .getByRole('button', { name: button })
+    .click()
+  return page.getByRole('dialog', { name: title })
+}
+
+const missing = browserMissing()
+
+t.test('the page verifies a backup, and tells what is damaged', { skip: missing }, async (t) => {
+  const browser: Browser = await launchBrowser(t)
+  const console = await startConsole(t)
+  const { on, app } = console
+  const id = await backUp(console)
+  const { page, faults } = await openConsole(t, browser, console)
+  await page.getByText('The newest good backup has not been verified').waitFor()
+
+  const dialog = await open(page, 'first', /^Verify…/, 'Verify a backup')
+  for (const depth of ['Structure', 'Restore', 'Data']) {
+    await dialog.getByRole('radio', { name: new RegExp(`^${depth}:`) }).check()
+    await dialog.getByRole('button', { name: 'Verify' }).click()
+    await dialog
+      .getByRole('paragraph')
+      .filter({ hasText: /^Nothing is wrong: \d+ documents in/ })
+      .waitFor()
+    t.equal((await app.dbBackups.summary(id)).verified?.depth, depth.toLowerCase(), depth)
+  }
+  await page.keyboard.press('Escape')
+  await page.getByText(/^Passed \(just now, data\)/).waitFor()
+
+  const system = on.couch.use(on.names.system)
+  const header = (await system.get(id)) as unknown as StoredHeader
+  const [{ id: chunk }] = header.storage.databases.components!.chunks as [{ id: string }]
+  await system.destroy(chunk, (await system.get(chunk))._rev)
+  const again = await open(page, 'first', /^Verify…/, 'Verify a backup')
+  t.notOk(
+    await again
+      .getByRole('paragraph')
+      .filter({ hasText: /^Nothing is wrong/ })
+      .isVisible(),
+    'of an earlier time'
+  )
+  await again.getByRole('button', { name: 'Verify' }).click()
+  await again
+    .getByRole('paragraph')
+    .filter({ hasText: /^1 part of it is damaged/ })
+    .waitFor()
+  await again.getByText(`${on.names.components}, chunk ${chunk} is missing`).waitFor()
+  await again.getByRole('button', { name: 'Close' }).click()
+  await page.getByText('Damaged', { exact: true }).waitFor()
+  t.strictSame(faults, [])
+})
+
+t.test('the page compares a backup with the databases, and with another', { skip: missing }, async (t) => {
+  const browser = await launchBrowser(t)
+  const console = await startConsole(t)
+  const { on } = console
+  const components = on.couch.use<{ display_name?: string }>(on.names.components)
+  await backUp(console)
+  await components.insert({ ...(await components.get('org1msp')), display_name: 'changed' })
+  await components.insert({ display_name: 'new' }, 'created')
+  await backUp(console)
+  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
+
+  const { page, faults } = await openConsole(t, browser, console)
+  const dialog = await open(page, 'last', /^Compare…/, 'Compare a backup')
+  await dialog.getByLabel('With').selectOption({ label: 'the databases as they are' })
+  await dialog.getByRole('button', { name: 'Compare' }).click()
+  await dialog
+    .getByRole('paragraph')
+    .filter({ hasText: 'Since this backup: 1 created, 1 changed, 1 deleted.' })
+    .waitFor()
+  t.strictSame(
+    (await dialog.getByRole('listitem').allInnerTexts()).sort(),
+    ['created created', 'org1msp changed: display_name', 'org1peer1 deleted'].map(
+      (text) => `${on.names.components}/${text}`
+    )
+  )
+  await dialog.getByLabel('With').selectOption({ index: 1 })
+  await dialog.getByRole('button', { name: 'Compare' }).click()
+  await dialog
+    .getByRole('paragraph')
+    .filter({ hasText: 'Since this backup: 1 created, 1 changed.' })
+    .waitFor()
+  await page.keyboard.press('Escape')
+
+  const newest = await open(page, 'first', /^Compare…/, 'Compare a backup')
+  t.notOk(
+    await newest
+      .getByRole('paragraph')
+      .filter({ hasText: /^Since this backup/ })
+      .isVisible(),
+    'of another backup'
+  )
+  await newest.getByLabel('With').selectOption({ index: 1 })
+  await newest.getByRole('button', { name: 'Compare' }).click()
+  await newest
+    .getByRole('paragraph')
+    .filter({ hasText: 'Since this backup: 1 changed, 1 deleted.' })
+    .waitFor()
+  t.strictSame(faults, [])
+})
