@@ -161,7 +161,7 @@ export const Options = Type.Object(
 )
 
 /** The option `schedule` with defaults. */
-export type ResolvedSchedule = Required<Omit<ScheduleOptions, 'verify'>> & {
+type ResolvedSchedule = Required<Omit<ScheduleOptions, 'verify'>> & {
   verify?: Required<VerifySchedule>
 }
 

@@ -46,7 +46,7 @@ t.test('the page verifies a backup, and tells what is damaged', { skip: missing 
 
   const system = on.couch.use(on.names.system)
   const header = (await system.get(id)) as unknown as StoredHeader
-  const [{ id: chunk }] = header.storage.databases.components!.chunks as [{ id: string }]
+  const { id: chunk } = header.storage.databases.components!.chunks[0]!
   await system.destroy(chunk, (await system.get(chunk))._rev)
   const again = await open(page, 'first', /^Verify…/, 'Verify a backup')
   t.notOk(

@@ -83,7 +83,7 @@ interface AboutRestore {
   dryRun: boolean
 }
 
-/** What only one of runs at a time, on all server instances. */
+/** Kinds of operations. One that holds the lease is the only one that runs, on all server instances. */
 export type OperationKind = 'backup' | 'restore' | 'prune' | 'rekey' | 'verify' | 'copy'
 
 interface AboutOperation {

@@ -183,7 +183,8 @@ export interface DbBackups {
    * One diff is read at a time; others wait for `timeouts.control`. A stream that was begun and is not read for
    * `timeouts.idle` fails with StalledDiffError. Failures, of the database too, end the stream with their error:
    * InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError, DamagedBackupError,
-   * InsufficientStorageError, TooManyRequestsError, ClosingError, CouchError.
+   * KeyUnavailableError, WrongKeyError, NotSealedBackupError, InsufficientStorageError, TooManyRequestsError, ClosingError,
+   * CouchError.
    * @throws InvalidParameterError at once, when an option is not known or wrong
    */
   diff(id: string, options: DiffOptions): DiffStream
@@ -205,7 +206,7 @@ export interface DbBackups {
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, and TooManyRequestsError as {@link start} does
    * @throws DamagedBackupError, UnknownLayoutError when another backup cannot be read whole, which may have any chunk:
    * nothing is removed then
-   * @throws MissingDatabaseError, ReservedIdError, LeaseLostError, ClosingError
+   * @throws MissingDatabaseError, ReservedIdError, ClosingError, and DatabaseUnavailableError also when the lease is lost
    */
   remove(id: string): Promise<RemovedBackups>
   /**
@@ -221,7 +222,8 @@ export interface DbBackups {
    * Seals all backups with the current key of the option `encryption`, also those that are not sealed, and resolves when
    * that is done and what it replaces is deleted. Wherever it ends, all backups are whole, and the next one goes on.
    * @throws InvalidParameterError without the option `encryption`, KeyUnavailableError when the current key is missing
-   * @throws OperationInProgressError, TooManyRequestsError, MissingDatabaseError, ReservedIdError, LeaseLostError, ClosingError
+   * @throws OperationInProgressError, TooManyRequestsError, MissingDatabaseError, ReservedIdError, ClosingError, and
+   * DatabaseUnavailableError also when the lease is lost
    */
   rekey(): Promise<RekeyOutcome>
   /**
@@ -233,7 +235,8 @@ export interface DbBackups {
    * @throws VerifyInterruptedError when it does not come to its end, with the position where another can go on
    * @throws InvalidParameterError when an option is not known or wrong, or `from` is of another verification
    * @throws TooManyRequestsError when another verification runs on this instance, or as {@link start} does
-   * @throws OperationInProgressError with `restore`, as {@link start} does
+   * @throws OperationInProgressError, MissingDatabaseError with `restore`, as {@link start} does
+   * @throws KeyUnavailableError, WrongKeyError, NotSealedBackupError as {@link get} does
    * @throws UnknownLayoutError, ClosingError, and the reason of `signal` when it is aborted already
    */
   verify(id: string, options?: VerifyOptions): Promise<VerifyReport>
@@ -271,6 +274,7 @@ export interface DbBackups {
    * verification tells where it can go on; a copy leaves no backup. What has come to its end meanwhile stays as it is.
    * The backup that a restore makes first is cancelled with the restore.
    * @param options.requester who asks, told as the reason
+   * @throws InvalidParameterError when the id is no string, or an option is not known
    * @throws NotRunningError when nothing of this id runs on this instance
    * @throws NotCancellableError for a pruning or a rekeying
    */

@@ -10,7 +10,7 @@ import { StateIndex } from './state-index.js'
 /** Bytes of documents that are held at a time, to be compared. */
 const WINDOW = 12 * 1024 * 1024
 
-export interface SidesOptions extends DiffForm {
+interface SidesOptions extends DiffForm {
   /** Types of documents that one of the two left out: it is not known whether it had them. */
   leftOut: ReadonlySet<string>
   /** Tells of documents that one of the two could not read. */

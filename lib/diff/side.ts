@@ -30,7 +30,7 @@ export interface Held {
 }
 
 /** Documents that lie together, in a chunk that has a number. */
-export interface SideGroup {
+interface SideGroup {
   chunk: number
   documents: AsyncIterable<SideDocument[]>
 }

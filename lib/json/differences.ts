@@ -7,7 +7,7 @@ import { MemberCursor } from './members.js'
 import { sameValue } from './same-value.js'
 
 /** Is given a member that differs, with its value in each document that has it: views of the documents. */
-export type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | undefined) => void
+type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | undefined) => void
 
 /**
  * Finds the members that differ between two live documents, besides id, revision and attachments.

@@ -12,7 +12,7 @@ const RETURN_WAIT = 100
 const RETURN_LATER = 1000
 
 /**
- * The right to run a backup or a restore. A renewal counts when most replicas accept it in time.
+ * The right to be the one operation that runs. A renewal counts when most replicas accept it in time.
  * Call {@link Lease.check} before each write: a paused process learns there that it lost the lease.
  */
 export class Lease {

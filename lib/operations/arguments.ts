@@ -103,7 +103,7 @@ export const RestoresAsked = Type.Object(
   { limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100 })) },
   closed
 )
-const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
+export const Attach = Type.Object({ contentType: Type.Optional(Type.String()) }, closed)
 
 /** @throws InvalidParameterError that names the option of `start()` */
 export function checkStartOptions(options: unknown): void {

@@ -73,7 +73,10 @@ export class Diffs {
     else yield* this.#diffBackups(backup, await this.#load(against, client), wanted, values)
   }
 
-  /** @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError */
+  /**
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError, KeyUnavailableError,
+   * WrongKeyError, NotSealedBackupError
+   */
   async #load(id: string, client: CouchClient): Promise<LoadedBackup> {
     const loaded = await this.#databases.repository.on(client).get(id)
     const { in_progress: running, error } = loaded.header

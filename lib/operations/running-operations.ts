@@ -5,7 +5,7 @@ import { CancelledError, NotCancellableError, NotRunningError } from '../errors.
 import { Progress } from '../observe/progress.js'
 
 /** What is known of an operation when it begins. */
-export type AboutRunning = Omit<RunningOperation, 'since' | 'progress' | 'cancelling'>
+type AboutRunning = Omit<RunningOperation, 'since' | 'progress' | 'cancelling'>
 
 interface Entry {
   about: AboutRunning

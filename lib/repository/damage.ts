@@ -17,7 +17,7 @@ const NAMED = 20
 const MOST_BACKUPS = 100
 
 /** Damaged parts by id: whether it is only the index that is wrong. */
-export type DamagedIds = ReadonlyMap<string, { isIndex: boolean }>
+type DamagedIds = ReadonlyMap<string, { isIndex: boolean }>
 
 /** What one database of a backup lists of the parts that were verified. */
 interface Listed {

@@ -36,7 +36,7 @@ const STEP = 500
 const WORDS = 3
 
 /** A chunk that was checked. */
-export interface CheckedChunk extends CheckedLines {
+interface CheckedChunk extends CheckedLines {
   /** How many chunks of the database were checked, this one included. */
   chunks: number
 }

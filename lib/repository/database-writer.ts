@@ -52,7 +52,7 @@ export interface DatabaseWriterOptions {
 }
 
 /** What a backup holds of one database, and what it took to store that. */
-export interface StoredCounts {
+interface StoredCounts {
   documents: number
   conflicts: number
   rawBytes: number

@@ -11,7 +11,7 @@ const INDEX_CHUNK = 512 * 1024
 const MARKS = 2048
 
 /** A line of an index: the marks of lines of one chunk, from `first` on. */
-export interface IndexLine {
+interface IndexLine {
   /** Id of the chunk. */
   chunk: string
   first: number

@@ -35,7 +35,7 @@ const PAGE = 2000
 type NewPlace = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
 
 /** A backup that could not be sealed anew, and why. */
-export interface LeftBackup {
+interface LeftBackup {
   id: string
   reason: string
 }

@@ -25,7 +25,7 @@ export interface PartCount {
   bytes: number
 }
 
-export interface Swept {
+interface Swept {
   /** What was deleted, or would be. Bytes include attachments that clients appended, and athena's documents. */
   deleted: PartCount
   /** Parts whose maker has no header at all: neither a backup nor a removed one. */

@@ -42,7 +42,7 @@ const MAKERS_AT_A_TIME = 8
 type Manifest = StoredDatabase['manifests'][number]
 
 /** Number and bytes of chunks, manifests and what clients have appended. */
-export interface TransferredParts {
+interface TransferredParts {
   parts: number
   bytes: number
 }

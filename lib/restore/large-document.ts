@@ -14,7 +14,7 @@ import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js
 import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Gives bytes of a file by their position, as Node.js' FileHandle does. */
-export interface ReadableFile {
+interface ReadableFile {
   read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>
 }
 

@@ -6,7 +6,9 @@ import type {
   ClientWebhookOptions,
   CopyOptions,
   DatabaseNames,
+  DbBackups,
   DbBackupsOptions,
+  DiffOptions,
   KeepRules,
   MetricsOptions,
   PruneOptions,
@@ -15,7 +17,18 @@ import type {
   VerifyOptions,
   WebhookNotice
 } from '../../lib/index.js'
-import type { Copy, Prune, Restore, Start, Verify } from '../../lib/operations/arguments.js'
+import type {
+  Attach,
+  Cancel,
+  Copy,
+  Diff,
+  Prune,
+  Restore,
+  RestoresAsked,
+  Start,
+  Verify
+} from '../../lib/operations/arguments.js'
+import type * as operator from '../../lib/operator/schemas.js'
 import type { Names, Options } from '../../lib/options.js'
 import type { Rules } from '../../lib/retention/check-keep.js'
 import type { Backup } from '../../lib/schemas/backup.js'
@@ -52,6 +65,7 @@ type Data =
   | 'onUnreadable'
   | 'keepFailed'
   | 'securitySchemes'
+  | 'incremental'
   | 'schedule'
   | 'spoolDirectory'
   | 'limits'
@@ -78,6 +92,13 @@ export const sameOptions: {
   clientWebhookMembers: true
 }
 
+type Argument<Method extends keyof DbBackups, Index extends number> = DbBackups[Method] extends (
+  ...args: infer All
+) => unknown
+  ? NonNullable<All[Index]>
+  : never
+type Choices = 'only' | 'exclude' | 'skip' | 'exact'
+
 export const sameArguments: {
   start: Same<Omit<Static<typeof Start>, 'requester'>, Omit<StartOptions, 'requester'>>
   startMembers: Same<keyof Static<typeof Start>, keyof StartOptions>
@@ -92,6 +113,11 @@ export const sameArguments: {
   copyTo: Same<keyof Static<typeof Copy>['to'], keyof CopyOptions['to']>
   verify: Same<Omit<Static<typeof Verify>, 'signal'>, Omit<VerifyOptions, 'signal'>>
   verifyMembers: Same<keyof Static<typeof Verify>, keyof VerifyOptions>
+  diff: Same<Omit<Static<typeof Diff>, 'signal'>, Omit<DiffOptions, 'signal'>>
+  diffMembers: Same<keyof Static<typeof Diff>, keyof DiffOptions>
+  cancel: Same<keyof Static<typeof Cancel>, keyof Argument<'cancel', 1>>
+  restores: Same<Static<typeof RestoresAsked>, Argument<'restores', 0>>
+  attach: Same<Static<typeof Attach>, Argument<'attach', 3>>
 } = {
   start: true,
   startMembers: true,
@@ -102,5 +128,19 @@ export const sameArguments: {
   copyMembers: true,
   copyTo: true,
   verify: true,
-  verifyMembers: true
+  verifyMembers: true,
+  diff: true,
+  diffMembers: true,
+  cancel: true,
+  restores: true,
+  attach: true
 }
+
+/** Routes of the operator plugin take what the methods take, or less. */
+export const sameRequests: {
+  start: Same<Static<typeof operator.StartBody>, Omit<StartOptions, 'requester'>>
+  verify: Same<Static<typeof operator.VerifyBody>, Omit<VerifyOptions, 'signal'>>
+  diff: Same<Static<typeof operator.DiffQuery>, Pick<DiffOptions, 'against' | 'values'>>
+  preview: Same<Static<typeof operator.PreviewBody>, Pick<RestoreOptions, Choices>>
+  restore: Same<Static<typeof operator.RestoreBody>, Pick<RestoreOptions, Choices | 'safety'>>
+} = { start: true, verify: true, diff: true, preview: true, restore: true }
