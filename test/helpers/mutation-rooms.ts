@@ -148,6 +148,7 @@ export const ROOMS: Record<string, Room> = {
       'prune',
       'prune-clocks',
       'remove',
+      'completed-removals',
       'kept-until',
       'metrics',
       'stalled-downloads',
@@ -307,6 +308,11 @@ export interface Accepted {
 }
 
 export const ACCEPTED: readonly Accepted[] = [
+  {
+    line: /this\.#reader\.end\(\)/,
+    what: /./,
+    why: 'a stream that is destroyed already is not destroyed again, and the timer keeps no process alive'
+  },
   {
     line: /await (turnAfter|sharedTurn)\(/,
     what: /^await .* -> /,

@@ -5,6 +5,7 @@ import type { BackupEvent } from '../../types/index.js'
 import { setupDatabases } from '../helpers/database.js'
 import { type Fault, startFaultProxy } from '../helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from '../helpers/host.js'
+import { leaveRemoval, markRemoved } from '../helpers/interrupted-removal.js'
 import { observe } from '../helpers/observed-host.js'
 import { poll } from '../helpers/poll.js'
 import { fabricate, StoredBackupsOf } from '../helpers/stored-backups.js'
@@ -42,40 +43,12 @@ async function setup(t: Test, options: HostOptions = {}) {
   return { on, ids, proxy, events, dbBackups: host.app.dbBackups, stored }
 }
 
-/** Marks the first three backups as removed, as an instance does before it deletes their chunks. */
-async function mark(stored: StoredBackupsOf, ids: readonly string[], system: string): Promise<void> {
-  for (const id of ids.slice(0, 3)) {
-    const { _rev } = await stored.db.get(id)
-    await stored.db.insert({
-      _id: id,
-      _rev,
-      type: 'athena_backup_removed',
-      storage: { layout: 2, system },
-      reasons: ['no rule keeps it']
-    } as never)
-  }
-}
-
-/** Marks the first three backups as removed, and has a lease say that an instance does so which has died. */
-async function leave(stored: StoredBackupsOf, ids: readonly string[], system: string): Promise<void> {
-  await mark(stored, ids, system)
-  const holder = {
-    operation: 'prune',
-    id: 'prune_1',
-    instance: 'dead',
-    claim: 'dead',
-    beat: 1,
-    settled: true
-  }
-  await stored.db.insert({ _id: LEASE, type: LEASE, ...holder, ttl: 1000 } as never)
-}
-
 const removedOf = (ids: readonly string[]) =>
   ids.slice(0, 3).map((id) => ({ id, reasons: ['no rule keeps it'] }))
 
 t.test('what an instance that died has left of a removal is completed by another', async (t) => {
   const { on, ids, stored } = await fabricated(t)
-  await leave(stored, ids, on.names.system)
+  await leaveRemoval(stored, ids.slice(0, 3), on.names.system)
   const before = (await stored.flaws()).length
   t.equal(before, 5, 'no backup lists the chunks of the first three')
   const { app, events, lines, metric } = await observe(t, { on, timeouts })
@@ -111,7 +84,7 @@ t.test('what an interrupted removal has removed is told by the next, and once', 
     { at: 1004, shared: ['backup_chunk_1003_components_000000'] }
   ])
   const stored = new StoredBackupsOf(on)
-  await mark(stored, ids, on.names.system)
+  await markRemoved(stored, ids.slice(0, 3), on.names.system)
   const { dbBackups } = (await buildHost(t, { on })).app
   t.match(await dbBackups.prune({ keep, dryRun: true }), { removed: removedOf(ids), parts: 2 })
   t.match(await dbBackups.prune({ keep }), { removed: removedOf(ids), parts: 2 })
@@ -124,7 +97,7 @@ t.test('what an interrupted removal has removed is told by the next, and once', 
 
 t.test('a start right after such a death does not wait for the completion', async (t) => {
   const { on, ids, stored } = await fabricated(t)
-  await leave(stored, ids, on.names.system)
+  await leaveRemoval(stored, ids.slice(0, 3), on.names.system)
   const { app } = await buildHost(t, { on, timeouts: { lease: 60_000 } })
   const begun = await poll('a start', () => app.dbBackups.start().catch(() => undefined))
   await begun.finished
