@@ -7,7 +7,7 @@ export const byDatabase = <T>(make: (database: LogicalDatabase) => T): Record<Lo
   system: make('system')
 })
 
-/** In the order in which they are backed up and restored. */
+/** The databases, in the order in which they are backed up and restored. */
 export const LOGICAL_DATABASES: readonly LogicalDatabase[] = Object.values(byDatabase((database) => database))
 
 /** A server, where the backups have one of their own: that of the source databases, or that of the backups. */
@@ -19,7 +19,7 @@ export const nameOfServer = (server: CouchServer): string => `the CouchDB of the
 /** Matches the names that CouchDB takes for a database. */
 export const DATABASE_NAME = /^[a-z][a-z0-9_$()+/-]{0,237}$/
 
-/** Before the names of databases into which verifications restore: no database of a host may be named so. */
+/** Precedes the names of scratch databases: no database of a host may be named so. */
 export const SCRATCH_PREFIX = 'db_backups_scratch_'
 
 /** Returns a database's key in the API, the same on every console, so that backups can move. */

@@ -48,7 +48,7 @@ export class ClockLeapError extends publicError(
   409
 ) {}
 
-/** What goes by time, such as pruning, is refused to a host whose clock is ahead of the database server's. */
+/** The host's clock is ahead of the database server's: what goes by time, such as pruning, is refused. */
 export class ClockAheadError extends publicError(
   'DB_BACKUPS_CLOCK_AHEAD',
   "the clock of this host is %s minutes ahead of the database server's: nothing was pruned. Set the one that is wrong, and prune again",
@@ -83,7 +83,7 @@ export class BackupNotRestorableError extends publicError(
   400
 ) {}
 
-/** Nothing of the backup can be verified. The message says why. */
+/** The backup cannot be verified at all. The message says why. */
 export class BackupNotVerifiableError extends publicError(
   'DB_BACKUPS_NOT_VERIFIABLE',
   'backup "%s" cannot be verified: %s',
@@ -111,7 +111,7 @@ export class CopyConflictError extends publicError(
   409
 ) {}
 
-/** What was uploaded is not a backup. The message names the field. */
+/** An upload is not a backup. The message names the field. */
 export class InvalidBackupError extends publicError('DB_BACKUPS_INVALID', '%s', 400) {}
 
 /** A key that a backup is, or is to be, sealed with cannot be had. The message names its id. */
@@ -148,7 +148,7 @@ export class BodyAlreadyReadError extends publicError(
   500
 ) {}
 
-/** Nothing came of a body for too long. */
+/** A body stopped arriving for too long. */
 export class UploadTimeoutError extends publicError(
   'DB_BACKUPS_UPLOAD_TIMEOUT',
   'the body stopped arriving',
@@ -216,7 +216,7 @@ export class StalledDiffError extends publicError(
 /** An operation was ended because somebody asked for that. The message tells who. */
 export class CancelledError extends publicError('DB_BACKUPS_CANCELLED', 'cancelled%s', 409) {}
 
-/** Nothing of this id runs on this instance: it has ended, or runs on another one. */
+/** No operation of this id runs on this instance: it has ended, or runs on another one. */
 export class NotRunningError extends publicError(
   'DB_BACKUPS_NOT_RUNNING',
   'nothing with the id "%s" runs on this server: it has ended, or runs on another one',
@@ -338,7 +338,7 @@ export class VerifyInterruptedError extends Error {
   readonly statusCode = 503
   /** Id of the backup. */
   readonly id: string
-  /** Where `verify(id, { from })` goes on. */
+  /** The position from which `verify(id, { from })` goes on. */
   readonly position: string
 
   constructor(id: string, position: string, cause: unknown) {
@@ -401,7 +401,7 @@ export class CouchError extends Error {
     this.sent = details.sent
   }
 
-  /** Which server failed, where the backups have one of their own. */
+  /** The server that failed, where the backups have one of their own. */
   get server(): CouchServer | undefined {
     return this.#server
   }

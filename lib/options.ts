@@ -183,7 +183,7 @@ export interface ResolvedOptions extends DbBackupsOptions {
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
-/** What athena does by itself. */
+/** The schedule that athena has by itself. */
 const ATHENA_SCHEDULE = { cron: '0 1 * * *', jitter: 10 * MINUTE, unlessYoungerThan: 12 * HOUR }
 
 const MiB = 1024 ** 2

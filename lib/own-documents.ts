@@ -35,12 +35,12 @@ export const toldExcluded = (types: Iterable<string>): string[] =>
 /** Types that are never restored from an upload: backups, which stay where they are, and logins. */
 export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSION_TYPE])
 
-/** Before the number in the id of a backup. */
+/** Precedes the number in the id of a backup. */
 export const BACKUP_PREFIX = '03_ibp_db_backup_'
-/** Before the number of its backup in the id of a part. */
+/** Precedes the number of its backup in the id of a part. */
 export const PART_PREFIX = { chunk: 'backup_chunk_', manifest: 'backup_manifest_' } as const
 export const LEASE_ID = 'athena_backup_lease'
-/** Before the transaction in the id of a notice. */
+/** Precedes the transaction in the id of a notice. */
 export const NOTICE_PREFIX = 'athena_backup_notice_'
 
 export const BACKUP_ID = new RegExp(`^${BACKUP_PREFIX}[0-9]{1,20}$`)

@@ -91,9 +91,9 @@ type Counts = 'doc_count' | 'conflict_count' | 'raw_bytes' | 'stored_bytes'
 
 /** A document that could not be backed up. */
 export interface UnreadableDocument {
-  /** At most 512 bytes of it. */
+  /** The first bytes of the id, at most 512. */
   id: string
-  /** The id is longer. */
+  /** Set when the id is longer. */
   id_truncated?: true
   reason: string
 }
@@ -104,9 +104,9 @@ export interface BackupSummary {
   backup_version: string
   /** Versions of the application that was backed up, as the host's `versions` gave them. */
   ibp_versions: Record<string, unknown>
-  /** Who asked for the backup. Absent where nobody did, as of scheduled ones. */
+  /** The client that asked for the backup. Absent where none did, as for scheduled ones. */
   requester?: Requester
-  /** What the backup was made for, as `start({ note })` was told. */
+  /** The purpose of the backup, as given to `start({ note })`. */
   note?: string
   /** Made with `start({ protect: true })`: pruning keeps it. Absent otherwise. */
   protected?: true
@@ -134,7 +134,7 @@ export interface BackupSummary {
   added_bytes?: number
   /** Id of the key that it is sealed with. Absent where it is not sealed. */
   sealed?: string
-  /** What verifications have found to be damaged, of this backup or of one that shares it. Absent where nothing is. */
+  /** Damage that verifications of this backup, or of one that shares its parts, have found. Absent where none was. */
   damaged?: DamagedBackup
   /** The last verification that came to its end. Absent until there is one. */
   verified?: LastVerification
@@ -144,15 +144,15 @@ export interface BackupSummary {
   attachments: string[]
 }
 
-/** What is known to be damaged of a backup. */
+/** The known damage of a backup. */
 export interface DamagedBackup {
   /** When it was first found, in milliseconds since the epoch. */
   found: number
-  /** By database: `components`, `sessions`, `system`. */
+  /** The damaged parts of each database: `components`, `sessions`, `system`. */
   databases: Partial<Record<LogicalDatabase, DamagedParts>>
 }
 
-/** What is damaged of one database. */
+/** The damaged parts of one database. */
 export interface DamagedParts {
   /** Ids of the first parts, at most 20: of chunks, of manifests, or of the header. */
   parts: string[]
@@ -176,9 +176,9 @@ export type BackupOutcome = BackupSummary
 export interface StartOptions {
   /** Read every database in full, and share nothing with earlier backups. Default `false`. */
   full?: boolean
-  /** Who asks, recorded in the backup and told in the event of its start. */
+  /** The client that asks. Recorded in the backup and told in the event of its start. */
   requester?: Requester
-  /** What the backup is for, recorded in it: at most 1,024 characters. */
+  /** The purpose of the backup, recorded in it: at most 1,024 characters. */
   note?: string
   /** Keeps the backup from being pruned, whatever `keep` says, also if it fails. Default `false`. */
   protect?: boolean
@@ -201,7 +201,7 @@ export interface BackupContent {
   summary: BackupSummary
   /**
    * The JSON document of the get-backup API, documents and attachments included. Destroyed with a DamagedBackupError when
-   * a part of the backup is missing or damaged: whoever sends it cuts off the reply then, which HTTP/2 wants to be told
+   * a part of the backup is missing or damaged: a host that sends it cuts off the reply then, which HTTP/2 must be told
    * (`stream.close(NGHTTP2_INTERNAL_ERROR)`). Also destroyed with a TooManyDownloadsError at its first read beyond
    * `limits.downloads`, a StalledDownloadError when nobody reads it for `timeouts.idle`, a ClosingError, or a CouchError.
    */
@@ -214,7 +214,7 @@ export interface BackupContent {
   bodyFrom?: (start: number) => Readable
 }
 
-/** What a restore did, or with `dryRun` would do, to one database. */
+/** The counts of what a restore did, or with `dryRun` would do, to one database. */
 export interface DatabaseRestoreCounts {
   /** Documents the backup holds for this database. */
   total: number
@@ -241,7 +241,7 @@ export interface RestoreFailure {
   reason: string
 }
 
-/** What a restore did, or with `dryRun` would do. */
+/** The outcome of a restore: what it did, or with `dryRun` would do. */
 export interface RestoreOutcome {
   /** Transaction of the restore. */
   tx_id: string
@@ -265,9 +265,9 @@ export interface RestoreOutcome {
   changes_count?: number
 }
 
-/** What a restore does, or with `dryRun` would do, to a document that holds a console's settings. */
+/** A change that a restore makes, or with `dryRun` would make, to a document that holds a console's settings. */
 export interface SettingsChange {
-  /** In the system database. */
+  /** Id of a document of the system database. */
   id: string
   change: 'created' | 'changed' | 'deleted'
 }
@@ -300,7 +300,7 @@ export interface RestoreOptions {
   safety?: boolean
   /**
    * Told of every document that a dry run finds to be created, changed or deleted; the next one waits for its promise,
-   * `timeouts.idle` at most. What it throws fails the dry run. Only with `dryRun`.
+   * `timeouts.idle` at most. An error that it throws fails the dry run. Only with `dryRun`.
    */
   onChange?: (change: FoundChange) => void | Promise<void>
   /** URL that receives a POST of the finished transaction. */
@@ -312,7 +312,7 @@ export interface RestoreOptions {
    * and types that are not backed up. Default `false`.
    */
   exact?: boolean
-  /** Who asks, recorded in the transaction. */
+  /** The client that asks. Recorded in the transaction. */
   requester?: Requester
 }
 
@@ -349,7 +349,7 @@ export interface PruneOptions {
 /** Why a backup is kept, or removed. */
 export interface PruneDecision {
   id: string
-  /** Such as `"last 3"`, `"daily 2026-11-26"`, `"protected"`, or `"no rule keeps it"`. */
+  /** Reasons such as `"last 3"`, `"daily 2026-11-26"`, `"protected"`, or `"no rule keeps it"`. */
   reasons: string[]
 }
 
@@ -362,11 +362,11 @@ export interface KeptBackup extends PruneDecision {
   until?: number
 }
 
-/** What a removal of backups deleted, or with `dryRun` would delete. */
+/** The outcome of a removal of backups: what it deleted, or with `dryRun` would delete. */
 export interface RemovedBackups {
   /**
-   * The backups, oldest first. Before them those of a removal that was interrupted, whichever instance began it, when this
-   * one has completed it: each is told once.
+   * The backups, oldest first. Those of an interrupted removal, whichever instance began it, come before them when this
+   * removal has completed it: each is told once.
    */
   removed: PruneDecision[]
   /** Bytes of what was deleted, completions of earlier removals included. CouchDB gives them back when it compacts. */
@@ -377,7 +377,7 @@ export interface RemovedBackups {
   orphans: { parts: number; bytes: number }
 }
 
-/** What pruning did, or with `dryRun` would do. */
+/** The outcome of pruning: what it did, or with `dryRun` would do. */
 export interface PruneOutcome extends RemovedBackups {
   dryRun: boolean
   /** The backups that stay, oldest first. Those of other consoles in the same database are not told. */
@@ -389,7 +389,7 @@ export interface PruneOutcome extends RemovedBackups {
   foreseen?: number
 }
 
-/** What `rekey()` did. */
+/** The outcome of `rekey()`. */
 export interface RekeyOutcome {
   /** Id of the key. */
   key: string
@@ -407,33 +407,33 @@ export interface RekeyOutcome {
   freed_bytes: number
 }
 
-/** Where a backup is copied to. */
+/** The destination of a copy, and how to end it. */
 export interface CopyOptions {
   /** A database that may keep backups, on this CouchDB or another. It has to be there. */
   to: {
-    /** As the option `couch`. */
+    /** The destination's server, given like the option `couch`. */
     couch: ServerScope | (() => ServerScope)
     database: string
   }
-  /** Ends the copy, which fails with its reason. What was stored is used by the next copy. */
+  /** Ends the copy, which fails with its reason. The next copy uses the parts that were stored. */
   signal?: AbortSignal
 }
 
-/** What `copy()` did. Parts are chunks, manifests, and what clients have appended. */
+/** The outcome of `copy()`. Parts are chunks, manifests, and what clients have appended. */
 export interface CopyOutcome {
   /** Id of the backup, there as here. */
   id: string
   /** Parts that were stored, and their bytes. */
   copied: { parts: number; bytes: number }
-  /** Parts that were there. */
+  /** Parts that were there already. */
   reused: { parts: number; bytes: number }
   /** The backup was there, and nothing was written. */
   already: boolean
 }
 
-/** Who asked for an operation, as the host's `authorize` identified them. */
+/** The client that asked for an operation, as the host's `authorize` identified it. */
 export interface Requester {
-  /** At most 256 characters. Shown in the transaction as `by`. */
+  /** The name, at most 256 characters. The transaction shows it as `by`. */
   name?: string
   uuid?: string
 }

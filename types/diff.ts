@@ -1,11 +1,11 @@
 import type { Readable } from 'node:stream'
 import type { LogicalDatabase } from './databases.js'
 
-/** What a backup is compared with, and what is told of it. */
+/** The other side of a comparison, and what to tell of the differences. */
 export interface DiffOptions {
   /** `"now"`: the databases as they are; or the id of another backup. */
   against: string
-  /** Only these databases. Default: all. */
+  /** The databases to compare. Default: all. */
   databases?: readonly LogicalDatabase[]
   /** Also tell the values of the members that differ, see {@link DocumentDiff.values}. Default `false`. */
   values?: boolean
@@ -27,9 +27,9 @@ export interface FieldValues {
 /** A document that differs. `before` is the backup, `after` is what it is compared with, whatever that is. */
 export interface DocumentDiff {
   database: LogicalDatabase
-  /** At most 512 bytes of it. */
+  /** The first bytes of the id, at most 512. */
   id: string
-  /** The id is longer. */
+  /** Set when the id is longer. */
   id_truncated?: true
   /**
    * - `created`: not in the backup, but in what it is compared with.
@@ -39,7 +39,7 @@ export interface DocumentDiff {
    */
   change: 'created' | 'changed' | 'deleted' | 'unknown'
   /**
-   * Of a changed document: names of the top-level members that differ, `_attachments` where a name, content type, length or
+   * Names of a changed document's top-level members that differ; `_attachments` where a name, content type, length or
    * content of an attachment does. Never `_rev`. Empty where members only stand in another order.
    */
   fields?: string[]
@@ -50,7 +50,7 @@ export interface DocumentDiff {
    * downloaded. Those of an attachment whose length the database does not know are left out.
    */
   bytes: { before?: number; after?: number }
-  /** With the option `values`: of the members in `fields`, or of all members of a document that was created or deleted. */
+  /** Values of the members in `fields`, or of all of a created or deleted document. Only with the option `values`. */
   values?: FieldValues[]
   /** More members differ than are told. */
   values_truncated?: true

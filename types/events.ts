@@ -20,7 +20,7 @@ export type BackupPhase = {
   summary: DatabaseSummary
 }
 
-/** A step of a restore: one that has ended, or what a step is about to do. */
+/** A step of a restore: one that has ended, or one that is about to begin. */
 export type RestorePhase =
   | {
       /** The whole backup was read and checked; nothing has been written yet. */
@@ -37,7 +37,7 @@ export type RestorePhase =
     }
   /** A document of the option `settingsDocuments` is about to be changed, or with `dryRun` would be. */
   | { type: 'restore_settings_document'; document: string; change: SettingsChange['change'] }
-  /** The backup was made by which the restore can be taken back. Its own events were told as well. */
+  /** The restore has made its safety backup. The events of that backup were told as well. */
   | { type: 'restore_safety_backup_made'; safety_backup: string; durationMs: number }
   | { type: 'restore_whitelist_rebuilt'; durationMs: number }
 
@@ -93,7 +93,7 @@ interface AboutOperation {
 }
 
 /**
- * What happens, as told to the host's `onEvent`, to the log and to the metrics. Minor versions may add types: ignore
+ * An event, as told to the host's `onEvent`, to the log and to the metrics. Minor versions may add types: ignore
  * those you do not know.
  */
 export type BackupEvent =
@@ -108,14 +108,14 @@ export type BackupEvent =
       Ended & {
         type: 'restore_failed'
         error: Error
-        /** What was done, when the restore went through to its end but documents or the white list failed. */
+        /** The outcome, when the restore went through to its end but documents or the white list failed. */
         outcome?: RestoreOutcome
       })
   | (AboutPrune & { type: 'prune_started' })
   | (AboutPrune & Ended & { type: 'prune_finished'; outcome: PruneOutcome })
   | (AboutPrune & Ended & { type: 'prune_failed'; error: Error })
   | (AboutRekey & { type: 'rekey_started'; key: string })
-  /** A backup lists what is sealed with the current key alone. */
+  /** A backup now lists only parts that are sealed with the current key. */
   | (AboutRekey & {
       type: 'rekey_backup_finished'
       backup: string
@@ -126,9 +126,9 @@ export type BackupEvent =
   | (AboutRekey & Ended & { type: 'rekey_finished'; outcome: RekeyOutcome })
   | (AboutRekey & Ended & { type: 'rekey_failed'; error: Error })
   | (AboutVerify & { type: 'verify_started' })
-  /** All was looked at. `report.good` tells whether nothing is wrong. */
+  /** The verification has ended. `report.good` tells whether nothing is wrong. */
   | (AboutVerify & Ended & { type: 'verify_finished'; report: VerifyReport })
-  /** It was interrupted, or could not begin. */
+  /** The verification was interrupted, or could not begin. */
   | (AboutVerify & Ended & { type: 'verify_failed'; error: Error })
   | (AboutCopy & { type: 'copy_started' })
   | (AboutCopy & Ended & { type: 'copy_finished'; outcome: CopyOutcome })
@@ -139,7 +139,7 @@ export type BackupEvent =
   | (AboutOperation & { type: 'failure_not_recorded'; error: Error })
   /** The instance that ran an operation has stopped; this one ends it. */
   | (AboutOperation & { type: 'lease_taken_over' })
-  /** The backup is marked and its parts are deleted, the restore's transaction is told, or a pruning will be completed. */
+  /** The backup is marked and its parts are deleted, the transaction is told, or the pruning will be completed. */
   | (AboutOperation & { type: 'recovered'; durationMs: number })
   /** Looking for interrupted operations, overdue notices or the newest backup failed; it is tried again. */
   | { type: 'check_failed'; error: Error }
@@ -157,7 +157,7 @@ export type BackupEvent =
   /** A scheduled verification failed. Without `retryAt`, the next run is due before another attempt. */
   | { type: 'schedule_verify_failed'; due: number; retryAt?: number; error: Error }
   /**
-   * What follows a scheduled backup, its pruning, failed. The backup is good. A ClockAheadError tells that this host's
+   * The pruning after a scheduled backup failed. The backup is good. A ClockAheadError tells that this host's
    * clock is ahead of the database server's, a ClockLeapError that the last two backups lie too far apart.
    */
   | { type: 'schedule_pruning_failed'; id: string; error: Error }

@@ -62,7 +62,7 @@ export interface ScheduleState {
   next: number
   /** The last run that this instance saw to. Absent until there is one. */
   last?: ScheduledRun
-  /** With the option `schedule.verify`. */
+  /** The schedule of verifications. Only with the option `schedule.verify`. */
   verify?: VerifyScheduleState
 }
 
@@ -117,7 +117,7 @@ export interface RunningOperation {
   backup_id?: string
   /** A restore that writes nothing. */
   dry_run?: true
-  /** Of a verification. */
+  /** How far a verification checks. Absent for other operations. */
   depth?: VerifyDepth
   /** When it began, in milliseconds since the epoch. */
   since: number
@@ -191,8 +191,8 @@ export interface DbBackups {
   /** Returns the ids of all backups, oldest first. */
   list(): Promise<{ ids: string[] }>
   /**
-   * Stores `data` as an attachment of a backup, as it is. What is appended to one backup at the same time is stored one
-   * after another.
+   * Stores `data` as an attachment of a backup, as it is. Simultaneous appends to one backup are stored one after
+   * another.
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
    * @throws TooLargeError when `limits` forbid it, or CouchDB or a proxy before it does not take so much
    * @throws AppendBusyError when its turn does not come in `timeouts.control`
@@ -227,7 +227,7 @@ export interface DbBackups {
    */
   rekey(): Promise<RekeyOutcome>
   /**
-   * Checks that a backup is whole, and resolves with what was checked and what is wrong. What is damaged is recorded in
+   * Checks that a backup is whole, and resolves with what was checked and what is wrong. Damage is recorded in
    * the headers of all backups that share it: `damaged` in their summaries. With `restore` it holds the lease, as a
    * backup does, and needs the rights of a server administrator, since it makes and deletes databases.
    * @throws BackupNotFoundError also when the backup is removed meanwhile
@@ -242,8 +242,8 @@ export interface DbBackups {
   verify(id: string, options?: VerifyOptions): Promise<VerifyReport>
   /**
    * Copies a good backup to another repository, with only the parts that are missing there, and resolves when its header is
-   * there. It reads here, and holds the lease of the database that it writes to: whoever makes or prunes backups there
-   * waits for it. A copy that does not come to its end leaves no backup there; the next one goes on. Appended attachments
+   * there. It reads here, and holds the lease of the database that it writes to: backups and prunings there wait
+   * for it. A copy that does not come to its end leaves no backup there; the next one goes on. Appended attachments
    * are copied, what verifications have noted is not.
    * @throws BackupNotFoundError also when the backup is removed meanwhile
    * @throws BackupNotCopyableError when it is still being made, has failed, is damaged, or athena made it
@@ -263,7 +263,7 @@ export interface DbBackups {
   copy(id: string, options: CopyOptions): Promise<CopyOutcome>
   /** The next and the last run of the option `schedule`; `undefined` without it. */
   readonly schedule: ScheduleState | undefined
-  /** What runs on this instance, in the order in which it began; the backup that a restore makes first as well. */
+  /** The operations on this instance, in the order in which they began; safety backups of restores as well. */
   readonly running: readonly RunningOperation[]
   /** Real names of the databases, as the option `databases` gives them now. @throws HostValueError */
   readonly databases: Required<DatabaseNames>
@@ -271,7 +271,7 @@ export interface DbBackups {
    * Ends a backup, a restore, a verification or a copy that runs on this instance, by its id in {@link running}, and
    * resolves when it was told to end. It then fails with a CancelledError: a backup is marked as failed and its parts are
    * deleted; a restore writes nothing more, and its transaction and IncompleteRestoreError tell what it had written; a
-   * verification tells where it can go on; a copy leaves no backup. What has come to its end meanwhile stays as it is.
+   * verification tells where it can go on; a copy leaves no backup. An operation that has ended by then stays.
    * The backup that a restore makes first is cancelled with the restore.
    * @param options.requester who asks, told as the reason
    * @throws InvalidParameterError when the id is no string, or an option is not known

@@ -7,7 +7,7 @@ import type { MetricsOptions } from './metrics.js'
 import type { VerifyDepth } from './verify.js'
 import type { WebhookStore } from './webhooks.js'
 
-/** What a request must be allowed to do. */
+/** The permission that a request needs, and the scheme of its route. */
 export interface AuthorizeContext {
   action: 'blockchain.optools.settings'
   /** `session` for routes under `/api`, `api-key` for routes under `/ak/api`. */
@@ -26,7 +26,7 @@ export type Authorize = (
   // biome-ignore lint/suspicious/noConfusingVoidType: a hook that returns nothing allows
 ) => Requester | undefined | void | Promise<Requester | undefined | void>
 
-/** What `rebuildWhitelist` is told. */
+/** The argument of `rebuildWhitelist`. */
 export interface RebuildContext {
   /** Transaction of the restore. */
   tx_id: string
@@ -72,7 +72,7 @@ export interface Limits {
    */
   appends?: number
   /**
-   * Bytes of the largest request to CouchDB, at least 65 536. What can be divided is sent in smaller ones; a document or
+   * Bytes of the largest request to CouchDB, at least 65 536. Larger ones are divided where they can be; a document or
    * an attachment that takes more by itself is sent as it is, and named when it is refused. Learned by refusals (413) as
    * well. Default 1 MiB, which nginx takes unless it was told other.
    */
@@ -113,7 +113,7 @@ export interface Timeouts {
   key?: number
   /** A lease that was not renewed for so long is taken over. 2,000 to 3,600,000, default 30 000. */
   lease?: number
-  /** What closing the server waits for a running operation to stop. Default 10 000. */
+  /** How long closing the server waits for a running operation to stop. Default 10 000. */
   close?: number
 }
 
@@ -148,7 +148,7 @@ export interface ScheduleOptions {
 
 /** When the newest backup is verified, and how far. */
 export interface VerifySchedule {
-  /** As that of {@link ScheduleOptions}, in the same time zone. */
+  /** A cron expression like that of {@link ScheduleOptions}, in the same time zone. */
   cron: string
   /** Default `'data'`. */
   depth?: VerifyDepth
@@ -200,19 +200,19 @@ export interface Encryption {
  * one rule has to keep something.
  */
 export interface KeepRules {
-  /** The last so many. Every number: 0 to 100,000; 0 is no rule. */
+  /** How many of the last good backups to keep. Every number: 0 to 100,000; 0 is no rule. */
   last?: number
-  /** The newest of each of the last so many hours that have a backup. Where there are fewer hours, the oldest backup as well. */
+  /** The newest of each of the last so many hours that have a backup. With fewer hours, the oldest as well. */
   hourly?: number
-  /** As `hourly`, of days. */
+  /** Like `hourly`, for days. */
   daily?: number
-  /** As `hourly`, of ISO weeks, from Monday to Sunday. */
+  /** Like `hourly`, for ISO weeks, from Monday to Sunday. */
   weekly?: number
-  /** As `hourly`, of months. */
+  /** Like `hourly`, for months. */
   monthly?: number
-  /** As `hourly`, of years. */
+  /** Like `hourly`, for years. */
   yearly?: number
-  /** Those that began less than this before the newest good backup: `"1y5m7d2h"` (years, months, days, hours). */
+  /** Keeps those that began less than this before the newest good one: `"1y5m7d2h"` (years, months, days, hours). */
   within?: string
   /** IANA time zone whose hours, days, weeks, months and years count, such as `"Europe/Berlin"`. Default `"UTC"`. */
   timezone?: string
@@ -245,14 +245,14 @@ export interface DbBackupsOptions {
   versions?: Record<string, unknown> | (() => Record<string, unknown> | Promise<Record<string, unknown>>)
   /** Origin (and path) that clients reach the server at, or a function that returns it, called for every request. Default: the request's own. */
   publicUrl?: string | (() => string | undefined)
-  /** Told what happens: see {@link BackupEvent}. What it throws is logged. */
+  /** Receives every {@link BackupEvent}. Errors that it throws are logged. */
   onEvent?: (event: BackupEvent) => void | Promise<void>
   /** Prometheus metrics. Default: none. */
   metrics?: MetricsOptions
   /** Types of documents to leave out of backups, besides the built-in ones. */
   excludeTypes?: readonly string[]
   /**
-   * What becomes of a backup when one document of a database cannot be read, or is too large to be stored.
+   * Decides how a backup goes on when one document of a database cannot be read, or is too large to be stored.
    *
    * - `'report'`: the backup goes on without it, and names it in `dbs.<database>.unreadable`, in the log, the event and
    *   the metrics. More than 1,000 in a database fail the backup all the same.

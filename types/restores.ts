@@ -13,17 +13,17 @@ export interface DocumentChoice {
   selector?: Record<string, unknown>
 }
 
-/** What a restore would do to a document. */
+/** A change that a restore would make to a document. */
 export interface DocumentChange {
   database: LogicalDatabase
   id: string
   change: 'created' | 'changed' | 'deleted'
 }
 
-/** A change as `onChange` is told of it. */
+/** A change, as passed to `onChange`. */
 export interface FoundChange extends DocumentChange {
   /**
-   * Of a changed document: the top-level members that differ; empty where they only stand in another
+   * The top-level members of a changed document that differ; empty where they only stand in another
    * order. `_attachments` is told only where nothing else differs.
    */
   fields?: string[]

@@ -21,8 +21,8 @@ export interface VerifyOptions {
 export interface VerifyProblem {
   database: LogicalDatabase
   /**
-   * What is wrong: the header, a manifest (entries of chunks), a chunk of documents, what the next backup finds documents
-   * by (`index`; the documents are whole without it), or a document that could not be restored as it is stored.
+   * The part that is wrong: the header, a manifest (entries of chunks), a chunk of documents, the `index` by which the
+   * next backup finds documents (they are whole without it), or a document that could not be restored as it is stored.
    */
   part: 'header' | 'manifest' | 'chunk' | 'index' | 'document'
   /** Id of the part's document in the database that keeps the backups, or of the document itself. */
@@ -34,7 +34,7 @@ export interface VerifyProblem {
   backups: string[]
 }
 
-/** What was verified of one database. */
+/** The counts of what was verified of one database. */
 export interface VerifiedDatabase {
   /** Chunks of documents; with `structure`, those that are listed. */
   chunks: number
@@ -45,7 +45,7 @@ export interface VerifiedDatabase {
   restored?: number
 }
 
-/** What a verification has checked, those that it goes on from included, and what is wrong. */
+/** The result of a verification, and of those that it goes on from: what was checked, and what is wrong. */
 export interface VerifyReport {
   /** The backup. */
   id: string
@@ -56,7 +56,7 @@ export interface VerifyReport {
   complete: boolean
   /** When it ended, in milliseconds since the epoch. */
   at: number
-  /** Milliseconds, without those between interruptions. */
+  /** How long it ran, in milliseconds, without the time between interruptions. */
   duration_ms: number
   databases: Partial<Record<LogicalDatabase, VerifiedDatabase>>
   problem_count: number

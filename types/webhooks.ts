@@ -25,12 +25,12 @@ export interface WebhookTransaction {
   sub_type: 'backup_restore'
   description: string
   status: TransactionStatus
-  /** Who asked for the restore: `name` and `uuid`, as `authorize` gave them, `-` where it gave none. */
+  /** The client that asked for the restore: `name` and `uuid`, as `authorize` gave them, `-` where it gave none. */
   by: string
   uuid: string
-  /** Where to read this transaction. */
+  /** URL to read this transaction at. */
   url: string
-  /** Where the client is told. May hold a secret: whoever serves a transaction leaves it out. */
+  /** URL of the client's webhook. It may hold a secret: leave it out when you serve a transaction. */
   client_webhook_url?: string
   /** Milliseconds since the epoch. */
   ts_started: number
@@ -38,13 +38,13 @@ export interface WebhookTransaction {
   ts_completed?: number
   on_step: number
   total_steps: number
-  /** What was done, and what went wrong, in order. */
+  /** Messages of what was done and what went wrong, in order. */
   athena_messages: string[]
   /** Milliseconds since the last update after which a client may give the restore up. */
   timeout_ms: number
   /** Backup being restored, when it was named by its id. */
   backup_id?: string
-  /** Nothing is written. */
+  /** Set for a dry run: nothing is written. */
   dry_run?: boolean
   databases?: Partial<Record<LogicalDatabase, DatabaseRestoreCounts>>
   /** The first documents that were not written, at most 20. */
@@ -68,7 +68,7 @@ export interface WebhookTransaction {
 /** A transaction as it may be shown: without the client's webhook, which may hold a secret. */
 export type ShownTransaction = Omit<WebhookTransaction, 'client_webhook_url'>
 
-/** What the client's webhook receives: the transaction, without what is about the webhook itself. */
+/** The body that the client's webhook receives: the transaction, without what is about the webhook itself. */
 export type WebhookNotice = Omit<WebhookTransaction, 'client_webhook_url' | 'client_webhook'>
 
 /** Members of a transaction that change while a restore runs. */

@@ -14,14 +14,14 @@ export type Variable = (typeof VARIABLES)[number]
 const KEPT_ID = '_local/example_credentials'
 
 const KEY = /^[\w-]{1,64}:[!-~]{32,}$/
-/** The login takes no longer ones. */
+/** The longest password that the login takes. */
 export const PASSWORD_LENGTH = 128
 
 export interface Credentials {
   values: Record<Variable, string>
-  /** Those of the environment. */
+  /** Variables given by the environment. */
   given: readonly Variable[]
-  /** Those that are new. */
+  /** Variables whose values are new. */
   made: readonly Variable[]
 }
 

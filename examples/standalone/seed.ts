@@ -6,7 +6,7 @@ import { SETTINGS_ID, type Settings, USERS } from './access.js'
 /** Id of the document that marks the databases as the example's. A restore never replaces a `_local` document. */
 const MARKER_ID = '_local/example_console'
 
-/** What a start found, or made. */
+/** The state that a start found, or made. */
 export type Seeding = 'seeded' | 'left empty' | 'of an earlier start'
 
 /**

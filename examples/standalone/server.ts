@@ -20,11 +20,11 @@ export interface ConsoleOptions {
   publicUrl?: string
   /** When backups are made by themselves. Default: never. */
   schedule?: ScheduleOptions
-  /** Where the backups are kept, when they have a server of their own. */
+  /** The place of the backups, when they have a server of their own. */
   backups?: BackupsOptions
 }
 
-/** Which backups pruning keeps. */
+/** The backups that pruning keeps. */
 const KEEP: KeepRules = { daily: 7, weekly: 4, monthly: 12 }
 
 const VERSIONS = ['v1', 'v2', 'v3']

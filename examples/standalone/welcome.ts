@@ -9,7 +9,7 @@ export interface WelcomeOptions {
   url: string
   couchUrl: string
   embedded: boolean
-  /** Where the data is. */
+  /** The place of the data. */
   place: string
   names: DatabaseNames
   seeding: Seeding

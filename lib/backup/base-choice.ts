@@ -21,7 +21,7 @@ export interface IncrementalBounds {
   waste: number
 }
 
-/** What a backup may be based on. */
+/** The base that a backup may have, and the bounds for it. */
 export interface EarlierBackup extends IncrementalBounds {
   /** The newest complete backup that can be a base, else the newest; opened, or why it could not be. */
   last: LoadedBackup | FullReason | undefined
@@ -144,7 +144,7 @@ async function tooManyChanges(
   if (changes === undefined) return 'not_told'
   // The documents were counted before, so that a feed from its start cannot have fewer.
   const all = info.doc_count + (info.doc_del_count ?? 0)
-  // Nothing in it could be stale: a database that holds the lease alone is one of these.
+  // The database holds nothing that could be stale: one with only the lease is such a database.
   if (base.documents === 0 && changes <= FEW) return undefined
   const most = Math.min(Math.max(FEW, all * MOSTLY), MOST_CHANGES)
   return changes >= all || changes > most ? 'mostly_changed' : undefined

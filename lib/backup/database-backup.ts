@@ -131,7 +131,7 @@ interface DatabaseReading {
   watch: SourceWatch
   replicas: ReplicasWatch
   info: DatabaseInfo
-  /** What the backup is based on, or why it is a full one. */
+  /** The base of the backup, or why it is a full one. */
   base: BaseDocuments | FullReason
   firstChunk: number
 }
@@ -175,7 +175,7 @@ class DatabaseBackup {
       waste: earlier.waste,
       onRefused: (line) => this.#refused.add(line)
     })
-    // Of any document that comes, the base may hold a copy.
+    // The base may hold a copy of any document that comes.
     this.#copies = new CopyIndex(this.#base ? null : reading.info.doc_count)
     this.#position = { since: this.#base?.since ?? '0' }
   }
@@ -254,7 +254,7 @@ class DatabaseBackup {
     const ids = unreadable.filter(
       (id) => !this.#copies.repeated.has(this.#writer.print(id)) && !this.#unread.has(id)
     )
-    // Whatever revision it has by now.
+    // Each document is read in the revision that it has by now.
     const wanted = ids.map((id) => ({ id, rev: '', branched: true }))
     for (let i = 0; i < wanted.length; i += BATCH) await this.#fetch(wanted.slice(i, i + BATCH))
     await this.#drain()
@@ -359,7 +359,7 @@ class DatabaseBackup {
   /** Starts to read the waiting documents with their attachments. */
   async #dispatch(): Promise<void> {
     if (this.#waiting.size === 0) return
-    // Before reading starts, so that what is in flight stays bounded.
+    // Wait before reading starts, so that what is in flight stays bounded.
     while (this.#batches.length > 0 && this.#bytesInFlight + this.#waitingBytes > BYTES_IN_FLIGHT)
       await this.#writeBatch()
     const revisions = [...this.#waiting].map(([id, { rev }]) => ({ id, rev }))

@@ -5,7 +5,7 @@ import { CliError, EXIT, NoOperatorError, ReplyError } from './errors.js'
 import { age, bytes, number } from './format.js'
 import { quoted, table } from './text.js'
 
-/** What is known of a backup: without the operator's routes no sizes. */
+/** The known facts of a backup: without the operator's routes no sizes. */
 export type Listed = Partial<BackupSummary> & Pick<BackupSummary, 'id'>
 
 /** How many backups are read at the same time. */
@@ -36,7 +36,7 @@ export async function newestBackups(
   return { total: ids.length, backups }
 }
 
-/** Reads what the backup API tells without the documents. One that cannot be read does not hide the others. */
+/** Reads a backup without its documents by the backup API. One that cannot be read does not hide the others. */
 async function headOf(client: Client, id: string): Promise<Listed | undefined> {
   try {
     return await readHead(client, id)

@@ -117,7 +117,7 @@ export class Client {
       accept: 'application/json',
       'accept-encoding': 'identity',
       'user-agent': NAME,
-      // What pages of another origin cannot send: the operator's routes take it for a sign that no such page asks.
+      // Pages of another origin cannot send this: the operator's routes take it for a sign that no such page asks.
       ...(call.operator && { 'x-requested-with': NAME }),
       ...(length !== undefined && { 'content-type': 'application/json', 'content-length': String(length) }),
       ...call.headers

@@ -15,11 +15,11 @@ export interface Context {
 export interface Outcome {
   /** `null` when it was written already. */
   result: object | null
-  /** For people; `null` when stdout was for something else. */
+  /** Text for people; `null` when stdout was for something else. */
   text: string | null
-  /** For people, on stderr. */
+  /** A note for people, on stderr. */
   note?: string
-  /** For stderr, terminal or not. */
+  /** A warning on stderr, terminal or not. */
   warning?: string | null
   /** Default {@link EXIT.ok}. */
   exitCode?: ExitCode
@@ -28,7 +28,7 @@ export interface Outcome {
 export type Options = NonNullable<ParseArgsConfig['options']>
 export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
 
-/** What is told of a command, and what it takes. */
+/** The description of a command, and its options and arguments. */
 export interface Described {
   summary: string
   usage: string
@@ -38,7 +38,7 @@ export interface Described {
   arguments: readonly [number, number]
   /** Checks arguments without a server. @throws CliError */
   check?(args: readonly string[], values: Values): void
-  /** What a shell completes: arguments, whether some are files, and values of options. */
+  /** Completions for a shell: arguments, whether some are files, and values of options. */
   completes?: {
     arguments?: readonly string[]
     files?: boolean
@@ -46,7 +46,7 @@ export interface Described {
   }
 }
 
-/** Is done without a server. */
+/** A command that needs no server. */
 export interface LocalCommand extends Described {
   print(args: readonly string[]): string
 }

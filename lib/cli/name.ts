@@ -1,2 +1,2 @@
-/** What the command is called. */
+/** The name of the command. */
 export const NAME = 'fastify-couchdb-backups'

@@ -66,7 +66,7 @@ interface Failure {
 const isFailure = (line: Line): line is { error: Failure } =>
   typeof line.error === 'object' && line.error !== null
 
-/** What ends a stream of the operator's routes. */
+/** A failure that ends a stream of the operator's routes. */
 export class OperatorError extends CliError {
   readonly position: string | undefined
 

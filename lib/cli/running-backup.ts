@@ -32,7 +32,7 @@ async function expectedDocuments(client: Client, id: string): Promise<number | u
       if (!in_progress && !error) return doc_count
     }
   } catch (error) {
-    // Only a bar is lost.
+    // This loses only a progress bar.
     if (!(error instanceof CliError)) throw error
   }
   return undefined

@@ -26,7 +26,7 @@ export interface AttemptSettings {
 /** Why a request was ended, by what it waited for. */
 const STALLED = {
   connection: 'no connection to the database was free in time',
-  /** For a dispatcher that does not tell when there is a connection. */
+  /** Used when a dispatcher does not tell whether there is a connection. */
   unknown: 'the database did not answer in time, or no connection to it was free',
   body: 'the database stopped reading the request',
   answer: 'the database did not answer in time'

@@ -97,7 +97,7 @@ export class CouchClient {
     return this.answer(request, (json) => json as T)
   }
 
-  /** Makes a call whose answer is a small JSON value. What `read` throws counts as a failure of the call. */
+  /** Makes a call whose answer is a small JSON value. An error from `read` counts as a failure of the call. */
   async answer<T>(
     request: CouchRequest,
     read: (json: unknown, status: number, headers: Headers) => T

@@ -22,7 +22,7 @@ export interface FeedPosition {
  * When writers outpace the pages, one last request without a limit reads what the database holds at that
  * moment.
  * A broken page is continued from the last sequence seen, so a document may come twice; the later copy
- * counts. Where a page breaks for good, the next rows come without documents.
+ * counts. If a page breaks for good, the next rows come without documents.
  */
 export async function* readFeed(
   db: CouchDatabase,

@@ -43,9 +43,9 @@ export async function refusal(
   })
 }
 
-/** What an answer tells. */
+/** The body of an answer, as far as it arrived. */
 interface Told {
-  /** `undefined` where it is no JSON. */
+  /** The parsed body; `undefined` where it is not JSON. */
   json?: unknown
   /** Why it did not arrive to its end. */
   brokenOff?: CouchError

@@ -14,9 +14,9 @@ export interface RetryPolicy extends Backoff {
   attempts: number
 }
 
-/** While somebody waits for the reply. */
+/** The policy while somebody waits for the reply. */
 export const FOREGROUND: RetryPolicy = { attempts: 3, wait: 150, longest: 1000 }
-/** While a backup or a restore runs: bridges a restart of the database, and goes on soon after it. */
+/** The policy while a backup or a restore runs: bridges a restart of the database, and goes on soon after it. */
 export const BACKGROUND: RetryPolicy = { attempts: 14, wait: 250, longest: 1500 }
 /**
  * Attempts with refused credentials. The second has the host's new ones, if they were changed meanwhile; after a few
@@ -36,17 +36,17 @@ export interface FailedAttempt {
 
 export interface RetrySettings {
   retry: RetryPolicy
-  /** Which server it is, where the backups have one of their own: errors tell it. */
+  /** The server that errors name, where the backups have one of their own. */
   server?: CouchServer
   signal?: AbortSignal
   /** Called before each wait for a further attempt. */
   onRetry?: (retry: FailedAttempt) => void
 }
 
-/** After conflicts: at first no longer than another writer takes. */
+/** The waits after conflicts: at first no longer than another writer takes. */
 export const CONFLICT: Backoff = { wait: 5, longest: 400 }
 
-/** Errors of calls whose attempts have all been used up: whoever called what failed does not try it again. */
+/** Errors of calls whose attempts have all been used up: their callers do not try again. */
 const givenUp = new WeakSet<CouchError>()
 
 /** Counts the attempts of one piece of work, and waits between them. */

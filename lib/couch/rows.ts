@@ -12,13 +12,13 @@ export interface Change extends Revision {
   deleted: boolean
   /** Several leaf revisions, deleted ones included. Known in pages without documents. */
   branched: boolean
-  /** As CouchDB sent it, for `readDocument`; more may follow. `null`: not asked for, or its body is gone. */
+  /** Bytes as CouchDB sent them, for `readDocument`; more may follow. `null`: not asked for, or the body is gone. */
   doc: Uint8Array | null
 }
 
 /** One document of `_all_docs`. */
 export interface Row extends Revision {
-  /** With stubs, for `readDocument`; more may follow. `null`: not asked for, or deleted meanwhile. */
+  /** Bytes with stubs, for `readDocument`; more may follow. `null`: not asked for, or deleted meanwhile. */
   doc: Uint8Array | null
 }
 

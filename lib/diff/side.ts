@@ -37,7 +37,7 @@ interface SideGroup {
 
 /** The documents of one database of a backup that may differ from those of another. */
 export interface Side {
-  /** At most so many. */
+  /** Most documents that there can be. */
   readonly documents: number
   /** Bytes that they take when all are held, or more. */
   readonly bytes: number

@@ -12,7 +12,7 @@ const CHUNK = 0x0fffffff
 /** Tells which documents of two sides may differ. Holds 20 bytes for each of one side. */
 export class StateIndex {
   readonly #table: FingerprintTable
-  /** By chunk: documents not found to be the same. */
+  /** Documents not found to be the same, by chunk. */
   readonly #left = new Map<number, number>()
 
   constructor(expected: number) {

@@ -6,7 +6,7 @@ import { type DocumentBytes, nextOfBody, valueAt } from './document.js'
 import { MemberCursor } from './members.js'
 import { sameValue } from './same-value.js'
 
-/** Is given a member that differs, with its value in each document that has it: views of the documents. */
+/** Receives a member that differs, with its value in each document that has it: views of the documents. */
 type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | undefined) => void
 
 /**

@@ -100,7 +100,7 @@ export class MemberCursor {
 /** Names of members that are looked for. */
 export class KnownNames {
   readonly #names: readonly { name: string; bytes: Uint8Array }[]
-  /** By the first character of a name: whether it may be one of these. */
+  /** Tells by the first character of a name whether it may be one of these. */
   readonly #firsts = new Uint8Array(256)
   /** Bytes of the longest spelling of a name, with its quotes. */
   readonly #longest: number

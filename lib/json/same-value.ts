@@ -33,7 +33,7 @@ export function* sameValue(a: Buffer, b: Buffer): Steps<boolean> {
 function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
   if (sameBytes(a, i, iEnd, b, j, jEnd)) return true
   if (a[i] === QUOTE || b[j] === QUOTE) {
-    // Without escapes, strings that are the same are the same bytes.
+    // Equal strings without escapes are equal bytes.
     if (a[i] !== b[j] || !(hasEscape(a, i, iEnd) || hasEscape(b, j, jEnd))) return false
     return decodeString(a, i, iEnd) === decodeString(b, j, jEnd)
   }

@@ -26,7 +26,7 @@ export class JsonDepthError extends JsonSyntaxError {
 
 export type JsonKind = 'object' | 'array' | 'string' | 'number' | 'literal'
 
-/** Where a value stands: member names of objects, and {@link ELEMENT} for an element of an array. */
+/** The path of a value: member names of objects, and {@link ELEMENT} for an element of an array. */
 export type JsonPath = readonly (string | typeof ELEMENT)[]
 
 /** Stands in a path for "some element of the array". */
@@ -453,7 +453,7 @@ export class JsonScanner {
         default:
           break scan
       }
-      // Only the end of the container can stand here.
+      // The end of the container alone can stand here.
       if (depth === lowest || c !== (isObject[depth - 1] === 1 ? 0x7d : 0x5d)) break
       depth--
       state = State.After

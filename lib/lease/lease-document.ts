@@ -36,13 +36,13 @@ export interface LeaseState extends Partial<LeaseHolder> {
 export interface LeaseLeaf extends LeaseState {
   rev: string
   deleted: boolean
-  /** As it was read: earlier versions had other members. */
+  /** The document as read: earlier versions had other members. */
   doc: Leaf['doc']
 }
 
 /**
- * Tells which replicas accepted a write: most, one of two, fewer, or (`null`) none. Of the writes over one
- * revision, most replicas can have accepted only one.
+ * Tells which replicas accepted a write: most, one of two, fewer, or (`null`) none. Most replicas can have accepted
+ * only one of the writes over a revision.
  */
 export type Written = { rev: string; by: 'most' | 'half' | 'some' } | null
 

@@ -25,7 +25,7 @@ export class Lease {
   #rev: string | undefined
   /** The renewal under way: repeated unchanged until its fate is known, so that it stays one revision. */
   #next: LeaseState | undefined
-  /** Until then, on the monotonic clock, nobody else can have taken the lease. */
+  /** The time on the monotonic clock until which nobody else can have taken the lease. */
   #validUntil: number
   #timer: NodeJS.Timeout | undefined
   #renewing: Promise<unknown> = Promise.resolve()

@@ -243,7 +243,7 @@ export class Leases {
   }
 
   /**
-   * Removes a claim where another leaf stays. Where only claims stand, frees the one that CouchDB shows: if
+   * Removes a claim where another leaf stays. If only claims stand, frees the one that CouchDB shows: if
    * all were removed at once, replicas would make different revisions of the next.
    */
   async #takeBack(state: LeaseState, written: string | undefined): Promise<void> {

@@ -214,7 +214,7 @@ function verifyLine(event: EventOf<'verify_finished'>): Line {
 const prunedOf = ({ kept, removed, parts, freed_bytes: freedBytes, orphans }: PruneOutcome) => ({
   kept: kept.length,
   removed: removed.length,
-  // Those removed first are the oldest.
+  // The oldest are removed first.
   removedBackups: removed.slice(0, NAMED).map(({ id }) => id),
   parts,
   freedBytes,

@@ -5,7 +5,7 @@ interface Amount {
   bytes: number
 }
 
-/** What there is to do. Bytes are not always known. */
+/** The expected amount. Bytes are not always known. */
 type Expected = Pick<Amount, 'documents'> & Partial<Amount>
 
 /** Counts how far an operation has come, for those who ask while it runs. */

@@ -11,10 +11,10 @@ import { Cancellation } from './cancellation.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
-/** What a lease is for: the source databases, or the backups. One lease is for both where it lies in one database. */
+/** The subject of a lease: the source databases, or the backups. One lease is for both where they share a database. */
 export type Place = 'sources' | 'repository'
 
-/** In the order in which leases are taken: that of the repository numbers the backups. */
+/** The places in the order in which leases are taken: the repository's lease numbers the backups. */
 const PLACES: readonly Place[] = ['repository', 'sources']
 
 /** A lease that an operation holds. */

@@ -114,9 +114,9 @@ export class Backups implements OperationRecords {
       owner,
       newest
     })) {
-      // What was restored after it is in no backup.
+      // No backup holds what was restored after this one.
       if (isBeforeRestore) continue
-      // By a clock that was wrong: it may be of any time.
+      // A wrong clock dated this one: it may be of any time.
       if (beganAt > possible) continue
       if (beganAt >= due) throw new NotNeededError('made_elsewhere', id)
       younger ??= id

@@ -185,7 +185,7 @@ export class Copies implements OperationRecords {
     }
   }
 
-  /** Nothing but the lease tells of a copy: what it left has no header, and the next pruning deletes it. */
+  /** Returns `false`: only the lease tells of a copy. What it left has no header; the next pruning deletes it. */
   async isOver(): Promise<boolean> {
     return false
   }

@@ -63,22 +63,22 @@ export class Instance {
   readonly history = new RestoreHistory()
   /** Types of documents that backups leave out. */
   readonly excludeTypes: ReadonlySet<string>
-  /** For what is spooled of uploads. */
+  /** Room on disk for spooled files. */
   readonly room: Room
   /** Orders changes of headers by this instance. */
   readonly turns = new Turns()
   /** Gives the keys of sealed backups. Absent without the option `encryption`. */
   readonly keyring: Keyring | undefined
   readonly downloads: Downloads
-  /** For starts, restores by id and summaries. */
+  /** Places for starts, restores by id and summaries. */
   readonly requests: Places
-  /** For uploads, until their restores have begun. */
+  /** Places for uploads, until their restores have begun. */
   readonly uploads: Places
-  /** For appends, until they are stored. */
+  /** Places for appends, until they are stored. */
   readonly appends: Places
-  /** For verifications without the lease: each may take as much memory as a restore. */
+  /** The place for a verification without the lease: each may take as much memory as a restore. */
   readonly verifications = new Places({ most: 1 })
-  /** For diffs, from their first read to their end. */
+  /** Places for diffs, from their first read to their end. */
   readonly diffs: Places
   readonly #deadline = new LinkedAbort()
 

@@ -47,7 +47,7 @@ export interface OperationRecords {
    * @returns what is to be done afterwards, and is not waited for
    */
   beforeRelease?(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined>
-  /** Is told of each operation that failed here, or that was ended for another instance. */
+  /** Called for each operation that failed here, or that was ended for another instance. */
   onFailed?(operation: ActiveOperation): void
 }
 
@@ -58,13 +58,13 @@ type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 export interface NewOperation<Result> {
   kind: OperationKind
-  /** What it works on. Absent: the sources and the repository. */
+  /** The places that it works on. Absent: the sources and the repository. */
   places?: readonly Place[]
   /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
   /** Returns the id after the number that the lease hands on, and after `taken` ids of other documents. */
   idAfter(carried: bigint, taken: readonly string[]): ReturnType<IdAfter>
-  /** Is asked under the lease before anything is written. If it throws, the operation leaves no trace. */
+  /** Called under the lease before anything is written. If it throws, the operation leaves no trace. */
   check?(): Promise<void>
   /** Creates the operation's record. Returns `false` when another document has its id. */
   createRecord(operation: ActiveOperation): Promise<boolean>
@@ -72,7 +72,7 @@ export interface NewOperation<Result> {
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
   failed(id: string, ended: Ended, error: unknown): BackupEvent
-  /** What is told of it while it runs, besides its kind and id. */
+  /** Facts that are told of it while it runs, besides its kind and id. */
   about?: Pick<RunningOperation, 'backup_id' | 'dry_run' | 'depth'>
   /** How it is cancelled. Absent where it must come to its end. */
   cancel?: 'now' | 'gently'
@@ -284,7 +284,7 @@ export class Lifecycle {
     this.#kinds[active.kind].onFailed?.(active)
   }
 
-  /** Records a failure wherever the operation holds the lease, at once: whoever takes over the others does so there. */
+  /** Records a failure at once wherever the operation holds the lease. An instance that takes over does the rest. */
   async #fail(active: ActiveOperation, error: unknown, recorded: boolean): Promise<void> {
     const failure = { reason: reasonOf(error), error, recorded }
     const end = (hold: Hold) =>
@@ -346,7 +346,7 @@ export class Lifecycle {
   async #isLeaving({ holder, site }: Found): Promise<boolean> {
     const known = Object.hasOwn(this.#kinds, holder.operation) ? this.#kinds[holder.operation] : undefined
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
-      // Where the record cannot be read, the lease tells enough.
+      // The lease tells enough where the record cannot be read.
       if (!(await known?.isOver(holder).catch(expected(isCouchError, false)))) return false
       const found = await this.#active.inspectAt(site)
       if (found?.holder.id !== holder.id || found.staleIn === 0) return true

@@ -66,7 +66,7 @@ export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
   readonly #transactions: Transactions
-  /** By name: the current set, and earlier ones while operations on them go on. */
+  /** Sets by name: the current one, and earlier ones while operations on them go on. */
   readonly #sets = new Map<string, DatabaseSet>()
   #current: DatabaseSet | undefined
   #watching: NodeJS.Timeout | undefined

@@ -63,7 +63,7 @@ export class Outbox {
   /** Notes that the transactions' clients are to be told. */
   async add(txIds: readonly string[], client = this.#db.client): Promise<void> {
     const db = this.#db.on(client)
-    // After a conflict: another attempt, or another instance, wrote the same.
+    // A conflict shows that another attempt, or another instance, wrote the same.
     for (const txId of txIds) await db.put({ _id: noticeId(txId), type: NOTICE_TYPE }).catch(unlessConflict)
   }
 

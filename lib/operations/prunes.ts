@@ -40,9 +40,9 @@ interface Candidate extends KeepCandidate {
   origin?: string
 }
 
-/** What is to be removed. */
+/** A request to remove backups. */
 export interface PruneRequest {
-  /** The time that the decision goes by, in milliseconds since the epoch. Absent where it goes by none. */
+  /** The time that the decision depends on, in milliseconds since the epoch. Absent where it depends on none. */
   now?: number
   decide(candidates: readonly Candidate[]): readonly KeepDecision[]
   /** Tells when backups that stay will go, where that is known. */
@@ -62,7 +62,7 @@ interface Prepared {
   candidates: readonly Candidate[]
   kept: PruneDecision[]
   removed: PruneDecision[]
-  /** Also those of interrupted removals, once this one has run. */
+  /** The removed backups, those of interrupted removals included once this one has run. */
   done: Removed
 }
 
@@ -71,16 +71,16 @@ export class Prunes implements OperationRecords {
   readonly #databases: Databases
   /** The last removal that this instance began. */
   #own: string | undefined
-  /** How often an interrupted removal is still to be looked after. */
+  /** Number of further attempts to complete an interrupted removal. */
   #due = 0
-  /** What is removed, and told by no outcome yet: removals that fail leave it to the next. */
+  /** Removed backups that no outcome has told yet: removals that fail leave them to the next. */
   readonly #untold: Removed = new Map()
 
   constructor(databases: Databases) {
     this.#databases = databases
   }
 
-  /** What is refused is refused before the operation begins. */
+  /** Describes a removal. Refusals come before the operation begins. */
   describe(request: PruneRequest): NewOperation<PruneOutcome> {
     const id = `prune_${randomBytes(16).toString('hex')}`
     let prepared: Prepared
@@ -119,13 +119,13 @@ export class Prunes implements OperationRecords {
     return this.#due > 0 ? this.describe(COMPLETION) : undefined
   }
 
-  /** Nothing but the lease tells of a removal. */
+  /** Returns `false`: only the lease tells of a removal. */
   async isOver(): Promise<boolean> {
     return false
   }
 
   onFailed({ id }: ActiveOperation): void {
-    // What an instance that died has done is not known.
+    // It is not known how far an instance that died has come.
     if (id !== this.#own) this.#due = COMPLETIONS
   }
 
@@ -133,7 +133,7 @@ export class Prunes implements OperationRecords {
   async #prepare(repository: Repository, request: PruneRequest, dryRun: boolean): Promise<Prepared> {
     const owner = await this.#databases.owner()
     const replicas = await repository.settle()
-    // Without a database there is nothing to be removed.
+    // There is nothing to remove without a database.
     if (replicas && request.now !== undefined) await refuseIfAhead(request.now, repository)
     const candidates = await candidatesIn(repository, { names: this.#databases.names, owner }, !dryRun)
     const decisions = request.decide(candidates)

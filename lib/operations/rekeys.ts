@@ -23,7 +23,7 @@ export class Rekeys implements OperationRecords {
     return {
       kind: 'rekey',
       idAfter: () => ({ id }),
-      // What a copy that lags does not show would be left out, and its chunks deleted.
+      // A backup that a lagging replica does not show would be left out, and its chunks deleted.
       createRecord: async ({ workClient }) => {
         await repository.on(workClient).settle()
         return true
@@ -46,7 +46,7 @@ export class Rekeys implements OperationRecords {
     }
   }
 
-  /** Nothing but the lease tells of it. */
+  /** Returns `false`: only the lease tells of a rekeying. */
   async isOver(): Promise<boolean> {
     return false
   }

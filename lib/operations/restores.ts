@@ -271,7 +271,7 @@ export class Restores implements OperationRecords {
         hostWithin(timeouts.rebuildWhitelist, 'rebuildWhitelist', () => rebuildWhitelist({ tx_id: txId })),
       onPhase: (phase) => this.#instance.events.emit({ ...about, ...phase })
     })
-    // What was cancelled too late is done.
+    // A restore that was cancelled too late is done.
     if (!cancellation.error) abort.signal.throwIfAborted()
     await this.#transactions.complete(
       txId,

@@ -4,7 +4,7 @@ import { cutText, MOST } from '../bytes/cut-text.js'
 import { CancelledError, NotCancellableError, NotRunningError } from '../errors.js'
 import { Progress } from '../observe/progress.js'
 
-/** What is known of an operation when it begins. */
+/** The facts of an operation that are known when it begins. */
 type AboutRunning = Omit<RunningOperation, 'since' | 'progress' | 'cancelling'>
 
 interface Entry {

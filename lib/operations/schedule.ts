@@ -110,7 +110,7 @@ export class Schedule {
       await this.#follow(id, set)
     } catch (error) {
       this.#notMade(due, error as Error, id)
-      // Whoever made it: that instance may have died before it pruned. A start alone is no reason to prune.
+      // The instance that made it may have died before it pruned. A start alone is no reason to prune.
       if (error instanceof NotNeededError && due >= this.#startedAt)
         await this.#follow(error.id, await this.#current())
     }
@@ -126,7 +126,7 @@ export class Schedule {
       this.#plan.busy(due, now)
       this.#kept = { due, error }
     } else if (error instanceof CancelledError) {
-      // Who cancelled it does not want it again.
+      // Do not try again what somebody cancelled.
       this.#plan.over(due)
       this.#failed(due, error, { id })
     } else if (!(error instanceof ClosingError)) {

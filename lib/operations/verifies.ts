@@ -25,7 +25,7 @@ import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { NewOperation, OperationRecords } from './lifecycle.js'
 
-/** Begins the ids of those that restore: they leave scratch databases when they are interrupted. */
+/** Begins the ids of verifications that restore: interrupted ones leave scratch databases. */
 const RESTORES = 'verify_restore_'
 
 /** How often a backup is verified that is sealed anew meanwhile. */
@@ -39,7 +39,7 @@ export interface VerifyDue {
   /** Milliseconds since the epoch. */
   due: number
   depth: VerifyDepth
-  /** Where an earlier attempt was interrupted. */
+  /** The position at which an earlier attempt was interrupted. */
   resume?: { id: string; from: string }
 }
 
@@ -55,7 +55,7 @@ export class AlreadyVerifiedError extends Error {
   }
 }
 
-/** There is no backup to be verified. */
+/** Thrown when there is no backup to verify. */
 export class NothingToVerifyError extends Error {}
 
 /** A verification that is to run. */
@@ -64,7 +64,7 @@ export interface VerifyRequest {
   depth: VerifyDepth
   verification: Verification
   signal: AbortSignal | undefined
-  /** Is asked under the lease whether it is still needed. */
+  /** Checks under the lease whether it is still needed. */
   check?(): Promise<void>
 }
 
@@ -72,7 +72,7 @@ export interface VerifyRequest {
 export class Verifies implements OperationRecords {
   readonly #instance: Instance
   readonly #databases: Databases
-  /** Those that run without the lease. */
+  /** Verifications that run without the lease. */
   readonly #running = new Set<AbortController>()
   #isStopped = false
 
@@ -283,7 +283,7 @@ export class Verifies implements OperationRecords {
     for (const abort of this.#running) abort.abort(new ClosingError())
   }
 
-  /** Nothing but the lease tells of a verification. */
+  /** Returns `false`: only the lease tells of a verification. */
   async isOver(): Promise<boolean> {
     return false
   }

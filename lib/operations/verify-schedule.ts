@@ -17,7 +17,7 @@ export class VerifySchedule {
   readonly #abort = new AbortController()
   #started = false
   #last: VerifyRun | undefined
-  /** Where an attempt was interrupted, and of which backup. */
+  /** The position at which an attempt was interrupted, and its backup. */
   #position: { id: string; from: string } | undefined
 
   /** @param current returns the databases of now, if nothing runs on earlier ones */
@@ -90,7 +90,7 @@ export class VerifySchedule {
     else if (!(error instanceof ClosingError)) {
       if (error instanceof VerifyInterruptedError) this.#position = { id: error.id, from: error.position }
       const wasCancelled = error.cause instanceof CancelledError
-      // Who cancelled it does not want it again.
+      // Do not try again what somebody cancelled.
       if (wasCancelled) this.#plan.over(due)
       const retryAt = wasCancelled ? undefined : this.#plan.failed(due, now)
       const reason = cutText(messageOf(error), MOST.message)

@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { DbBackups } from '../../types/index.js'
 import type { ResolvedOperatorOptions } from './options.js'
 
-/** What the routes work with. */
+/** The objects that the routes work with. */
 export interface OperatorContext {
   backups: DbBackups
   options: ResolvedOperatorOptions

@@ -28,7 +28,7 @@ export const operator: FastifyPluginAsyncTypebox<OperatorOptions> = async (scope
       api.addHook('onRequest', async (_request, reply) => {
         reply.headers({ 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
       })
-      // Before anything of the body is read.
+      // Refuse before anything of the body is read.
       api.addHook('onRequest', guard(options))
       const context: OperatorContext = {
         backups: api.dbBackups,

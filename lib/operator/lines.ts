@@ -45,12 +45,12 @@ export async function replyLines(
     clearInterval(timer)
     reply.raw.off('close', leave)
   })
-  // Before the reply has begun, an error has a status of its own.
+  // An error before the reply has begun has a status of its own.
   await Promise.race([begun, working])
   working
     .catch((error: unknown) => ({ error: told(error, reply) }))
     .then((last) => stream.end(`${JSON.stringify(last)}\n`))
-  // What compresses a reply may keep lines back.
+  // A compressor of replies may keep lines back.
   reply.header('cache-control', 'no-store, no-transform')
   return reply.type('application/x-ndjson; charset=utf-8').send(stream)
 }

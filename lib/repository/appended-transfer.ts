@@ -10,17 +10,17 @@ import { readInPlace } from './read-header.js'
 /** Attempts to store one attachment, where answers are lost. */
 const ATTEMPTS = 8
 
-/** What is appended to a document, by name. */
+/** The attachments appended to a document, by name. */
 type Appended = Readonly<Record<string, StubMembers>>
 
 interface AppendedTransferOptions {
-  /** Id of the backup, and of the document that what clients have appended is stored with. */
+  /** Id of the backup, and of the document with which the appended attachments are stored. */
   id: string
   /** Revision of the backup's header. */
   rev: string
   from: CouchDatabase
   to: CouchDatabase
-  /** What clients have appended to the backup. */
+  /** The attachments that clients have appended to the backup. */
   appended: Appended
   onCopied(stub: AttachmentStub): void
 }

@@ -19,7 +19,7 @@ import { allUnreadable } from './unreadable.js'
 /** Backups in which each chunk is read once: a damaged one must not be handed on for ever. */
 const TURNS = 30
 
-/** What a backup holds of one database, for the next backup to be based on. */
+/** The documents of one database in a backup, as the base of the next backup. */
 export class BaseDocuments {
   /** The database that was read; `undefined` where the server did not tell enough. */
   readonly source: SourceIdentity | undefined

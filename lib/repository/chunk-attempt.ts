@@ -24,7 +24,7 @@ interface FoundChunk extends ChunkDocument {
   _attachments?: Record<string, { length?: number; digest?: string }>
 }
 
-/** Tries once to store a chunk. What the database then shows counts: the sent length and MD5. */
+/** Tries once to store a chunk. It is stored when the database then shows the sent length and MD5. */
 export class ChunkAttempt {
   /** Makes single attempts: the next attempt has another document, and looks are counted with it. */
   readonly #once: CouchDatabase

@@ -21,7 +21,7 @@ const LONG = 1024 * 1024
 /** Documents nest as deep, and have as long names, as the database takes. */
 const STORED = { maxDepth: Number.POSITIVE_INFINITY, maxKey: Number.POSITIVE_INFINITY }
 
-/** What counts of a chunk that was checked. */
+/** The documents and bytes that count in a checked chunk. */
 export interface CheckedLines {
   documents: number
   bytes: number

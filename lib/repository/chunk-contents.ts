@@ -22,7 +22,7 @@ export interface ChunkSelection {
   ahead: boolean
   /** Leaves out chunks that are not needed. */
   wanted?: (entry: ChunkEntry) => boolean
-  /** Is told of damaged chunks, which are left out then. Without it, the first ends all. */
+  /** Called for damaged chunks, which are left out then. Without it, the first one ends all. */
   onDamaged?: (entry: ChunkEntry, error: DamagedBackupError) => void
 }
 

@@ -70,12 +70,12 @@ export class ChunkList {
    */
   toRewrite(share: number, usual: number): ChunkEntry[] {
     const all = this.entries
-    // Where a server takes no larger chunks, these cannot be joined.
+    // These cannot be joined where a server takes no larger chunks.
     const usualOf = ({ whole, raw }: ChunkEntry) => (whole ? raw : usual)
     const entries = all.filter(({ large }) => large === undefined)
     const chosen = new Set<ChunkEntry>()
     const raw = { all: sum(all, ({ raw }) => raw), dead: sum(all, deadBytes) }
-    // What is dead may compress worse than the rest.
+    // Dead lines may compress worse than the rest.
     const stored = { all: sum(all, ({ stored }) => stored), dead: sum(all, deadStored) }
     for (const entry of entries.toSorted((a, b) => wasteOf(b) - wasteOf(a))) {
       if (raw.dead <= raw.all * share && stored.dead <= stored.all * share) break

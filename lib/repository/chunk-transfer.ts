@@ -21,7 +21,7 @@ const MOST_HELD = 4 * 1024 * 1024
 /** Documents made in one request. */
 const MADE_AT_A_TIME = 8
 
-/** What lies under a chunk's id where it is copied to. */
+/** The state of a chunk's id in the destination of a copy. */
 type Found =
   /** The chunk. */
   | { is: 'there'; rev: string }

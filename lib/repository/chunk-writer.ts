@@ -39,7 +39,7 @@ interface Lines {
   whole: boolean
 }
 
-/** What is known of a document beside its line. */
+/** Facts about a document beside its line. */
 export interface LineFacts {
   print: Fingerprint
   design: boolean

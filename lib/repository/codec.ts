@@ -30,7 +30,7 @@ const isZlibError = (error: unknown) => /^Z_/.test(String((error as NodeJS.Errno
 
 export const gzip: Codec = {
   attachment: { name: 'documents.ndjson.gz', contentType: 'application/gzip' },
-  // What cannot be compressed is stored, in blocks with a head.
+  // Incompressible bytes are stored in blocks with a head.
   bound: (bytes) => bytes + (bytes >> 10) + 1024,
   async encode(lines, output) {
     const zip = (options: ZlibOptions) => createGzip({ level: LEVEL, ...options })
@@ -58,7 +58,7 @@ export const newHash = (): Hash => createHash('sha256')
 
 export const sha256Of = (bytes: Uint8Array | string): string => newHash().update(bytes).digest('hex')
 
-/** Where Node.js' zlib streams write their output; no option sets it. */
+/** The buffer into which a zlib stream of Node.js writes its output, and the position in it; no option sets it. */
 interface ZlibOutput {
   _outBuffer: Buffer
   _outOffset: number

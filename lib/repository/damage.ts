@@ -19,7 +19,7 @@ const MOST_BACKUPS = 100
 /** Damaged parts by id: whether it is only the index that is wrong. */
 type DamagedIds = ReadonlyMap<string, { isIndex: boolean }>
 
-/** What one database of a backup lists of the parts that were verified. */
+/** The verified parts that one database of a backup lists. */
 interface Listed {
   damaged: Set<string>
   onlyIndex: boolean
@@ -27,7 +27,7 @@ interface Listed {
   healed: Set<string>
 }
 
-/** What a header lists that is a part: some of its members are of the list alone. */
+/** A part that a header lists: some members of the entry are of the list alone. */
 type Part = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
 
 /** Returns what two entries of the same part have in common: one of the two may be wrong. */
@@ -37,12 +37,12 @@ const factsOf = ({ rev, docs, raw, stored, sha256 }: Part): string =>
 /** The header is another one than was verified: the backup was sealed anew meanwhile. */
 export class ChangedMeanwhileError extends Error {}
 
-/** What became of a verification. */
+/** The outcome of a verification. */
 export interface Verdict {
   id: string
   /** Digest of what the header told and listed when it was verified. */
   content: string
-  /** What was found of each database. */
+  /** The findings of each database. */
   findings: Partial<Record<LogicalDatabase, readonly Finding[]>>
   /** Absent when only a part was looked at. */
   verified?: LastVerification

@@ -69,7 +69,7 @@ export class DatabaseCheck {
   /** Whether all chunks of the index, and all chunks of documents, could be read so far. */
   #isIndexed = true
   #isRead = true
-  /** In layout 2: which copy counts of documents that changed during the backup. */
+  /** The last copies of documents that changed during a backup of layout 2. */
   #repeated: LastCopies | undefined
 
   private constructor(
@@ -107,7 +107,7 @@ export class DatabaseCheck {
     return this.#chunks.length
   }
 
-  /** What the entries tell of documents that count. */
+  /** The documents and bytes that count, as the entries tell. */
   get told(): CheckedLines {
     return { documents: sum(this.#chunks, liveDocuments), bytes: sum(this.#chunks, liveBytes) }
   }
@@ -185,7 +185,7 @@ export class DatabaseCheck {
             ['documents', told.doc_count, sum(this.#chunks, liveDocuments)],
             ['bytes', told.raw_bytes, sum(this.#chunks, liveBytes)]
           ]
-    // What layout 2 counted otherwise cannot be counted again.
+    // Layout 2 counted these in another way, which cannot be repeated.
     if (index)
       held.push(
         ['documents with conflicts', told.conflict_count, sum(this.#chunks, liveConflicts)],
@@ -260,7 +260,7 @@ export class DatabaseCheck {
     let missing = 0
     for (let line = 0; line < entry.docs; line++) if (marks.length(line) === 0) missing++
     if (missing === 0) return marks
-    // Of a damaged chunk of the index, all marks are missing.
+    // A damaged chunk of the index has no marks at all.
     if (this.#isIndexed) this.#wrongIndex(entry, `has no marks of ${missing} of its lines`)
     return undefined
   }
@@ -290,9 +290,9 @@ export class DatabaseCheck {
     }
   }
 
-  /** Checks that no document is there twice. To be called when all chunks were checked. */
+  /** Checks that no document is there twice. Call it when all chunks were checked. */
   async once(): Promise<void> {
-    // What cannot be read is told of already.
+    // Findings already name what cannot be read.
     if (!this.#isIndexed || !this.#isRead || !this.#isListed) return
     try {
       await this.#findTwice()

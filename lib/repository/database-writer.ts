@@ -31,7 +31,7 @@ const LIVE_SHARE = 0.5
 /** Small chunks of an index that may be listed, and the bytes of a small one. */
 const MOST_SMALL = 8
 const SMALL_INDEX = 256 * 1024
-/** Of a copy that an earlier backup has stored: none of this one's. */
+/** The ordinal of a copy that an earlier backup has stored, and that has none in this backup. */
 const EARLIER = -2
 
 export interface DatabaseWriterOptions {
@@ -51,7 +51,7 @@ export interface DatabaseWriterOptions {
   onRefused(line: RefusedLine): void
 }
 
-/** What a backup holds of one database, and what it took to store that. */
+/** The counts of one database in a backup: documents, and the bytes that it took to store them. */
 interface StoredCounts {
   documents: number
   conflicts: number
@@ -180,7 +180,7 @@ export class DatabaseWriter {
     }
   }
 
-  /** Writes chunks anew of which too much does not count, or which are small. */
+  /** Writes chunks anew that are small or have too many dead lines. */
   async #rewrite(): Promise<void> {
     const { store, waste } = this.#options
     const chosen = this.#list.toRewrite(waste, store.chunkBytes)
@@ -194,7 +194,7 @@ export class DatabaseWriter {
   }
 
   #refused(line: RefusedLine, onRefused: DatabaseWriterOptions['onRefused']): void {
-    // What is written anew was stored before: a full backup finds out what has become of it.
+    // A rewritten line was stored before: a full backup finds out what has become of it.
     if (this.#isRewriting)
       throw new DamagedBackupError('chunk', line.id, `cannot be written again: ${line.error.message}`)
     onRefused(line)

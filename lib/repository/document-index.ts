@@ -16,7 +16,7 @@ interface IndexLine {
   chunk: string
   first: number
   marks: LineMarks
-  /** As it is stored. Valid until the next line is asked for. */
+  /** The bytes as stored. Valid until the next line is asked for. */
   bytes: Buffer
 }
 

@@ -5,10 +5,10 @@ import { NotSealedError, type SealingKey } from '../seal/sealing-key.js'
 import { contentDigest, type HeaderDocument, type HeaderSeal, SEALED_LAYOUT } from './layout.js'
 import type { Head } from './loaded-backup.js'
 
-/** What a sealed header tells in place of why the backup has failed. */
+/** The text that a sealed header tells in place of why the backup has failed. */
 const ERROR = 'the backup failed; the reason is sealed'
 
-/** What a header tells that may hold ids of documents. */
+/** The texts of a header that may hold ids of documents. */
 interface Texts {
   error?: string
   unreadable: Record<string, UnreadableDocument[]>
@@ -16,7 +16,7 @@ interface Texts {
 
 type Summaries = HeaderDocument['dbs']
 
-/** What a header tells once it is opened, and the keys of its chunks. */
+/** The members of a header that sealing changes, opened, and the keys of its chunks. */
 export interface OpenedHeader {
   keys: Keys
   dbs: Head['dbs']

@@ -17,13 +17,13 @@ export const SEALED_LAYOUT = LAYOUT
 /** Bytes of lines in most chunks. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
 
-/** Where backups are kept, and how. */
+/** The database that keeps backups, and how they are stored in it. */
 export interface Store {
   db: CouchDatabase
   codec: Codec
   /** Gives the keys of sealed backups. Absent where nothing is sealed. */
   keyring?: Keyring
-  /** Of those who change a header. */
+  /** Orders the changes of a header. */
   turns: Turns
   /** Gives the time in milliseconds since the epoch. */
   now: () => number
@@ -53,7 +53,7 @@ export interface ChunkEntry {
   whole?: true
   /** Lines (see `encodeLines`) whose documents had conflicting revisions. Absent where none had. */
   conflicts?: string
-  /** What does not count in the backup that lists the chunk. Absent where all lines count. */
+  /** The lines that do not count in the backup that lists the chunk. Absent where all lines count. */
   dead?: DeadLines
 }
 
@@ -64,7 +64,7 @@ export interface DeadLines {
   lines: string
 }
 
-/** Which database was read, as its server tells. Another value of any member shows another database. */
+/** The identity of the database that was read, as its server tells. Any other value shows another database. */
 export interface SourceIdentity {
   name: string
   created: string
@@ -92,7 +92,7 @@ export interface StoredDatabase {
   manifests: { id: string; chunks: number; sha256: string }[]
   chunks: ChunkEntry[]
   /**
-   * Only in layout 2: chunks of lines `[key, ordinal]`, the last copy of a document that changed during the
+   * Chunks of lines `[key, ordinal]`, only in layout 2: the last copy of a document that changed during the
    * backup; -1: deleted. The key is the id, or `largeKey` of a long one; earlier versions wrote ids of any
    * length.
    */
@@ -107,13 +107,13 @@ export interface StoredDatabase {
   source?: SourceIdentity
 }
 
-/** What keeps a header from being read or changed by others. */
+/** The seal of a header, which keeps others from reading or changing it. */
 export interface HeaderSeal {
   /** Id of the key of the header itself. */
   key: string
   /** Ids of all keys that its chunks need, and their check values. */
   keys: Record<string, string>
-  /** What it tells with ids of documents, sealed. */
+  /** The header's texts with ids of documents, sealed. */
   texts?: string
   /** MAC of the header. Absent until the backup has ended. */
   mac?: string
@@ -163,7 +163,7 @@ export interface HeaderDocument {
   chain_length?: number
   /** Bytes that it has added to the database that keeps it. */
   added_bytes?: number
-  /** What a verification has found to be damaged. Absent where nothing was found, or all is whole again. */
+  /** The damage that a verification has found. Absent where none was found, or all is whole again. */
   damaged?: DamagedBackup
   /** The last verification that came to its end. */
   verified?: LastVerification

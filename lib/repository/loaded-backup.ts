@@ -17,7 +17,7 @@ import { contentDigest, PLAIN_LAYOUT, SEALED_LAYOUT, type Store, type StoredHead
 import { isOwnedBy, nameOfOrigin, type Owner } from './owner.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
-/** What a header tells its readers. Those of backups that athena made may hold anything. */
+/** A header as its readers see it. Headers of backups that athena made may hold anything. */
 interface ToldHeader {
   in_progress?: boolean
   error?: unknown
@@ -50,7 +50,7 @@ export class LoadedBackup {
   /** Another one after every change of the backup, and of what is appended to it. */
   readonly revision: string
   readonly header: ToldHeader
-  /** What clients have appended, by name. */
+  /** The attachments that clients have appended, by name. */
   readonly attachments: ReadonlyMap<string, Appended>
   readonly #store: Store
   readonly #head: Head
@@ -146,7 +146,7 @@ export class LoadedBackup {
     return this.isComplete && this.damagedSince === undefined
   }
 
-  /** What was found to be damaged. Backups that athena made tell nothing of it, whatever they hold. */
+  /** The damage that was found. Never told of backups that athena made, whatever they hold. */
   get damaged(): DamagedBackup | undefined {
     return this.isLegacy ? undefined : this.#head.damaged
   }
@@ -239,7 +239,7 @@ export class LoadedBackup {
     return attachmentBase64(this.#store.db, { id, rev }, stubOf(name, this.#head._attachments?.[name] ?? {}))
   }
 
-  /** Only where it is no legacy one. */
+  /** The header as stored. Only for a backup that is not a legacy one. */
   get #stored(): StoredHeader {
     return { ...this.#head, dbs: this.header.dbs } as unknown as StoredHeader
   }

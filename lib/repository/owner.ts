@@ -9,14 +9,14 @@ export interface Owner {
   console?: string | null
 }
 
-/** What a header, or the mark in its place, tells of the console that has made the backup. */
+/** The console that made a backup, as its header or the mark in its place tells. */
 export interface Origin {
   system: string
   /** Absent from backups of earlier versions. */
   console?: string
 }
 
-/** What a header that was read may hold of it. */
+/** An {@link Origin} as read: a stored header may hold anything in its members. */
 type StoredOrigin = { [member in keyof Origin]?: unknown }
 
 /** Returns what a stored header tells, or a mark. @param system stands for a name that it does not tell */

@@ -31,7 +31,7 @@ const IN_FLIGHT = 3
 /** Ids of parts that are read in one request. */
 const PAGE = 2000
 
-/** Where a chunk lies now that was sealed anew. */
+/** The new place of a chunk that was sealed anew. */
 type NewPlace = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
 
 /** A backup that could not be sealed anew, and why. */
@@ -49,14 +49,14 @@ export interface Rekeyed {
   deleted: PartCount
 }
 
-/** What was done for one backup. */
+/** The work done for one backup. */
 export interface RekeyedBackup {
   id: string
   chunks: number
   bytes: number
 }
 
-/** Where chunks are read and stored. */
+/** The places from which chunks are read and to which they are written. */
 interface ChunkTransfer {
   database: LogicalDatabase
   opened: OpenedHeader
@@ -72,8 +72,8 @@ interface RekeyingOptions {
 }
 
 /**
- * Seals all backups of a console with one key: their chunks, each once, as new ones, then their headers. What no
- * header lists any more is deleted at the end. Wherever that ends, every header lists chunks that are there. To be run
+ * Seals all backups of a console with one key: their chunks, each once, as new ones, then their headers. Deletes
+ * parts that no header lists any more at the end. Every header lists chunks that are there, wherever that ends. Run it
  * under the lease.
  */
 export class Rekeying {
@@ -251,7 +251,7 @@ export class Rekeying {
     return { ...stored, large: sealLarge(clear, key, stored, database) }
   }
 
-  /** Writes the header that lists the new chunks. What clients append meanwhile stays. */
+  /** Writes the header that lists the new chunks. Attachments that clients append meanwhile stay. */
   async #replace(
     head: Head,
     { dbs, error }: OpenedHeader,

@@ -26,7 +26,7 @@ export interface PartCount {
 }
 
 interface Swept {
-  /** What was deleted, or would be. Bytes include attachments that clients appended, and athena's documents. */
+  /** The parts that were deleted, or would be. Bytes include appended attachments, and athena's documents. */
   deleted: PartCount
   /** Parts whose maker has no header at all: neither a backup nor a removed one. */
   orphans: PartCount
@@ -35,7 +35,7 @@ interface Swept {
 export interface RemovalOptions {
   /** Backups to be removed, and why. */
   ids: ReadonlyMap<string, readonly string[]>
-  /** All others. */
+  /** Ids of all other backups. */
   remaining: ReadonlySet<string>
   /** Others may keep backups here as well. */
   owner: Owner
@@ -44,7 +44,7 @@ export interface RemovalOptions {
   /** Delete orphans as well. */
   orphans: boolean
   /**
-   * Is called once for each backup whose removal is done, by this removal or an interrupted one, and of which the
+   * Called once for each backup whose removal is done, by this removal or an interrupted one, and of which the
    * database does not say any more that it is to be told.
    */
   onRemoved(id: string, reasons: readonly string[]): void
@@ -60,12 +60,12 @@ interface RemovedHeader {
   reasons?: readonly string[]
 }
 
-/** What is known of the maker of a part. Removed backups of other consoles are theirs to deal with. */
+/** The state of the backup that made a part. Removed backups of other consoles are theirs to deal with. */
 type MakerState = 'backup' | 'removed' | 'of another console' | 'none'
 
 /**
  * Removes backups, in two steps: their headers are marked as removed, then what no other header lists is
- * deleted. Wherever that ends, the next removal completes it. To be run under the lease, except a dry run.
+ * deleted. The next removal completes an interrupted one. Run it under the lease, except for a dry run.
  */
 export class Removal {
   readonly #store: Store
@@ -101,7 +101,7 @@ export class Removal {
   async run(): Promise<Swept> {
     const { ids } = this.#options
     await atATime(CHANGED_AT_A_TIME, ids.keys(), (id) => this.#mark(id))
-    // Those of other consoles may have ended meanwhile.
+    // Removals of other consoles may have ended meanwhile.
     await this.#references.update(ids)
     await this.#requireNoneStarted()
     for (const range of PART_RANGES) await this.#sweep(range)

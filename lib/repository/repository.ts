@@ -38,7 +38,7 @@ interface KnownDocument {
   header: boolean
 }
 
-/** What is known of the documents in the range of headers, by all that read one database for one registration. */
+/** The known documents in the range of headers, shared by all that read one database for one registration. */
 interface KnownHeaders {
   known: ReadonlyMap<string, KnownDocument>
 }

@@ -11,10 +11,10 @@ import { type Head, LoadedBackup } from './loaded-backup.js'
 import type { Origin } from './owner.js'
 import { Parts } from './parts.js'
 
-/** Version of what the API sends as a backup. */
+/** Version of the format in which the API sends a backup. */
 const BACKUP_VERSION = '1.0.0'
 
-/** What a backup tells from its start on. */
+/** The facts that a backup tells from its start on. */
 interface BackupOrigin {
   /** The server instance that makes it. */
   instance: string

@@ -156,8 +156,8 @@ export class StoredDocuments {
   }
 
   /**
-   * Returns what another backup in the same repository does not hold as the same lines. What both list as the
-   * same lines is not read. Without `other`, that is everything.
+   * Returns the documents that another backup in the same repository does not hold as the same lines. Lines that
+   * both list are not read. Returns all documents without `other`.
    */
   unshared(other?: StoredDocuments): UnsharedDocuments {
     // In layout 2, entries do not tell which lines count; such backups share nothing.

@@ -81,7 +81,7 @@ class ChangedSourceError extends Error {}
  * Copies a backup to another repository, with only the parts that are missing there. First the ids of the backup, and of
  * all others that have made parts of it, are marked as those of removed backups are: so a pruning there deletes what a
  * copy leaves that comes to no end. Then come the parts, and the header at last, once all that it lists was read back.
- * To be run under the lease of the database that it writes to.
+ * Run it under the lease of the database that it writes to.
  */
 export class Transfer {
   readonly #from: Store

@@ -20,9 +20,9 @@ export type UnsharedGroup = { chunk: number } & (Pick<StoredLines, 'kind' | 'cou
 
 /** The documents of a database that a backup does not hold as the same lines of chunks as another does. */
 export class UnsharedDocuments {
-  /** At most so many. */
+  /** Most documents that there can be. */
   readonly documents: number
-  /** At most so many bytes of lines. */
+  /** Most bytes of lines that there can be. */
   readonly bytes: number
   /** Yields the groups of the chunks that are wanted by their numbers, each valid until the next is asked for. */
   readonly groups: (wanted: (chunk: number) => boolean) => AsyncGenerator<UnsharedGroup>

@@ -175,7 +175,7 @@ export class Applier {
       await deleteAll(this.db, [{ id, rev: accepted }])
     if (decision === undefined || decision.action === 'leave') {
       this.#countWritten(last, rev)
-      // The replica that the feed is read from may not know of them. What cannot be deleted shows then.
+      // The replica that the feed is read from may not know of them. Revisions that cannot be deleted show then.
       await deleteAll(this.db, this.log.toRemove(id, found.conflicts))
     } else if (decision.action === 'fail') this.tally.fail(decision)
     else if (attempt >= ATTEMPTS) this.tally.fail(writtenAgain(id))

@@ -87,8 +87,8 @@ export class Confirmation {
   }
 
   /**
-   * Writes a document until it shows. What was created must be the only version; of conflicts that were there
-   * before, only what this restore has written goes. @returns how to count it, or why it failed
+   * Writes a document until it shows. A created document must be the only version. Conflicts that were there
+   * before stay, except those that this restore has written. @returns how to count it, or why it failed
    */
   async #writeUntilAlone(
     document: SourceDocument,

@@ -15,7 +15,7 @@ import type { Scope } from './scope.js'
 import type { LiveDocument, SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
-/** Which members of a document differ, as it is told. */
+/** The members of a document that differ, as they are told. */
 export type ChangedFields = Pick<FoundChange, 'fields' | 'fields_truncated'>
 
 /** Decides on single documents by what the target has now: when planned, and after each conflict. */
@@ -70,12 +70,12 @@ export class Decider {
     return decisions
   }
 
-  /** Returns the members of a changed document that differ, where somebody is told of them. */
+  /** Returns the members of a changed document that differ, when they are to be told. */
   fieldsOf(_decision: Decision): ChangedFields {
     return {}
   }
 
-  /** Is shown what a decision was made on, while it is in memory. Whoever compares only overrides it. */
+  /** Receives the documents of a decision while they are in memory. A decider that only compares overrides it. */
   protected async compared(
     _decision: DecidedWrite | Deletion,
     _document: SourceDocument | undefined,

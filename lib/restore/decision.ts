@@ -2,7 +2,7 @@ import { type DocumentBytes, piecesWithRevision } from '../json/document.js'
 import type { Steps } from '../waits/steps.js'
 import { headOf, type SourceDocument } from './source.js'
 
-/** What an absent document is written on. `kept`: its own revision, new to the database. `none`: nothing. */
+/** The base on which an absent document is written. `kept`: its own revision, new to the database. `none`: none. */
 export type NewBase = { kind: 'kept'; rev: string } | { kind: 'none' }
 
 type LiveBase = { kind: 'over'; rev: string }
@@ -26,15 +26,15 @@ export interface Failure {
 /** The target has the same content. `scanned`: another replica may know a later one. `compared`: it was read. */
 type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
-/** What a document needs beside what the target has by its id now. */
+/** A decision on a document, given what the target has by its id now. */
 export type DecisionBeside = DecidedWrite | Leave | Failure
 
-/** What a restore does with a document. `skip`: deleted in the backup, not in the scope, or internal. */
+/** A decision on a document of the backup. `skip`: deleted in the backup, not in the scope, or internal. */
 export type DocumentDecision =
   | DecisionBeside
   | { action: 'skip'; id: string; why: 'deleted' | 'left_out' | 'internal' }
 
-/** How a document is counted that a restore makes sure of. */
+/** The count to which a document belongs that a restore makes sure of. */
 export type Counted = (DecidedWrite | Leave)['action']
 
 /** A document that the backup does not hold, with all its live revisions, conflicting ones included. */

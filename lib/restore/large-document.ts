@@ -159,7 +159,7 @@ function contentTypeOf(json: string, name: string): string | null {
   return type
 }
 
-/** Where an attachment's data stand, quotes included, and what was found in them so far. */
+/** The place of an attachment's data, quotes included, and what was found in them so far. */
 interface FoundData {
   from: number
   to: number
@@ -181,7 +181,7 @@ for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
   BASE64[c.charCodeAt(0)] = 1
 
 class LargeVisitor implements JsonVisitor {
-  /** By name: the last of several attachments with one name counts. */
+  /** Attachments by name: the last of several with one name counts. */
   readonly attachments = new Map<string, LargeAttachment>()
   /** The current chunk's offset in the range, less its `byteOffset`. */
   chunkStart = 0
@@ -279,14 +279,14 @@ class LargeVisitor implements JsonVisitor {
     if (path[2] === 'data') return
     const text = Buffer.concat(this.#pieces.splice(0)).toString()
     if (path[2] === 'content_type') this.#contentType = contentTypeOf(text, String(path[1]))
-    // Without the digest: it may be that of a compressed form, which CouchDB would compare with what we send.
+    // Leave out the digest: it may be that of a compressed form, which CouchDB would compare with what we send.
     if (path[2] === 'content_type' || path[2] === 'revpos')
       this.#stub.push(`${JSON.stringify(path[2])}:${text}`)
   }
 
   #endAttachment(name: string): void {
     if (!this.#data) throw new InvalidDocumentError(`attachment "${name}" has no data`)
-    // Without the quotes and the padding.
+    // Leave out the quotes and the padding.
     const from = this.#data.from + 1
     const to = this.#data.to - 1
     const characters = to - from - this.#data.padding - this.#data.escapes

@@ -34,13 +34,13 @@ const LACKS_DATA = { error: 'missing_stub', reason: 'an attachment has no data i
 export interface PlanOptions {
   source: RestoreSource
   database: LogicalDatabase
-  /** What it may write or delete. */
+  /** The documents that it may write or delete. */
   scope: Scope
   /** Types of documents that are never restored. */
   internalTypes: ReadonlySet<string>
   /** Ids of documents that it must not delete: those that could not be backed up. */
   keepIds: ReadonlySet<string>
-  /** Is told the bytes of each group of documents that is decided on. */
+  /** Called with the bytes of each group of documents that is decided on. */
   onRead?(bytes: number): void
 }
 
@@ -51,10 +51,10 @@ interface Partition {
   documents: number
 }
 
-/** What to ask to decide on a document: revisions that the target ever had, or its current content. */
+/** The question that decides on a document: revisions that the target ever had, or its current content. */
 type Question = { ask: 'revisions' | 'content' }
 
-/** Divides a database. What is written is held as well, until it has been confirmed. */
+/** Divides a database. Written documents are held as well, until they have been confirmed. */
 export function partitionsOf(target: TargetView, { source, database }: PlanOptions): Partition[] {
   const written = target.isReplicated || source.proof === 'revision' ? source.count(database) : 0
   const documents = Math.max(target.documents, written)

@@ -163,7 +163,7 @@ async function restoreHeld(
     scope,
     internalTypes,
     isOwn: (id, type) => holdsOwn && isOwnDocument(id, type),
-    // What the backup left out was not deleted in its source.
+    // Documents that the backup left out were not deleted in its source.
     keepTypes: new Set([...options.keepTypes, ...(about.excluded_types ?? [])]),
     keepIds: new Set(exact ? unreadableIds(about) : []),
     settings: new Set(database === 'system' ? options.settings : []),

@@ -24,7 +24,7 @@ export interface ReportOptions {
   txId: string
   dryRun: boolean
   tell: (update: TransactionUpdate) => Promise<void>
-  /** Is told of every change that a dry run finds. */
+  /** Called for every change that a dry run finds. */
   onChange?: (change: FoundChange) => Promise<void>
   onPhase: (phase: RestorePhase) => void
 }
@@ -136,7 +136,7 @@ export class RestoreReport {
     await this.#tell(settingsMessage(changed, this.#options.dryRun), { settings_documents: all })
   }
 
-  /** Only one replica tells what there is beside the written documents, for which a majority is asked. */
+  /** Tells that documents may be left: a majority confirms written documents, only one replica lists all others. */
   async addMaybeNotExact(database: LogicalDatabase): Promise<void> {
     await this.#tell(
       `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`

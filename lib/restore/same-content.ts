@@ -145,7 +145,7 @@ export async function sameLargeAttachments(
   for (const { name, open } of parts) {
     if ((await digestOfStream(open())) === found.get(name)?.digest()) continue
     const stored = () => attachmentBase64(db, current, stubs.get(name) as AttachmentStub)
-    // After a fault, both are read from the start.
+    // Both are read from the start after a fault.
     if (!(await db.client.retry(() => sameStream(base64(open()), stored())))) return false
   }
   return true

@@ -6,7 +6,7 @@ import { parseSelector } from '../selector/parse-selector.js'
 import type { Steps } from '../waits/steps.js'
 import { headOf, isLarge, type SourceDocument } from './source.js'
 
-/** What a restore was told to restore, and to leave alone. */
+/** The documents that a restore was told to restore, and to leave alone. */
 export interface RestoreChoice {
   skip: ByDatabase<readonly string[]>
   only: ByDatabase<DocumentChoice> | undefined

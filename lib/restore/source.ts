@@ -18,7 +18,7 @@ export const headOf = (document: SourceDocument): DocumentBytes =>
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {
-  /** What proves that a document is there: its revision, or its content where an upload claims revisions. */
+  /** The proof that a document is there: its revision, or its content where an upload claims revisions. */
   readonly proof: 'revision' | 'content'
   readonly databases: readonly LogicalDatabase[]
   about(database: LogicalDatabase): AboutDatabase

@@ -23,7 +23,7 @@ import type { RestoreSource, SourceDocument } from './source.js'
 
 type Range = Omit<FileRange, 'file'>
 
-/** Where a large document lies: each takes more than 4 MiB of the upload, so they are few. */
+/** The place of a large document: each takes more than 4 MiB of the upload, so they are few. */
 interface SpooledLarge extends Range {
   ordinal: number
   design: boolean

@@ -6,13 +6,13 @@ export const TABLE_DOCUMENTS = 500_000
 
 const [SEEN] = MARKS
 
-/** What a document is compared by. */
+/** The state by which a document is compared. */
 export type State = { rev: string } | { print: string }
 
 /** `absent`: the database has no such document. */
 type Comparison = 'absent' | 'same' | 'other'
 
-/** What a database held, by id, when the restore began. */
+/** The state of each document of a database, by id, when the restore began. */
 export class TargetTable extends StateTable {
   #seen = 0
 

@@ -66,7 +66,7 @@ export class TargetView {
     return new TargetView(db, { info: empty, replicas: 'agree', nodes: null }, isOwn)
   }
 
-  /** There are no documents, living or deleted, on any replica. */
+  /** Whether no replica has documents, living or deleted. */
   get isEmpty(): boolean {
     return this.documents === 0 && !this.hasDeletions && this.#found.replicas === 'agree'
   }

@@ -12,7 +12,7 @@ export const isTime = (at: number | undefined): at is number => at !== undefined
 /** The hours, days, ISO weeks, months and years of one time zone. Times are milliseconds since the epoch. */
 export class Calendar {
   readonly #format: Intl.DateTimeFormat
-  /** What clocks show by time: reading it takes microseconds, and each rule asks for it. As long as the calendar. */
+  /** Caches wall-clock times for the calendar's life: computing one takes microseconds, and each rule asks for it. */
   readonly #walls = new Map<number, number>()
 
   /** @throws RangeError for a time zone that is not known */

@@ -26,13 +26,13 @@ export const Rules = Type.Object(
   { additionalProperties: false }
 )
 
-/** What is wrong with `keep`, and where: `/timezone`, or the empty path where it is `keep` itself. */
+/** A mistake in `keep`, and its path: `/timezone`, or the empty path where it is `keep` itself. */
 interface Problem {
   path: string
   message: string
 }
 
-/** Finds what is wrong with a value of `keep`. */
+/** Finds the first mistake in a value of `keep`. */
 export function problemOfKeep(value: unknown): Problem | undefined {
   if (value === 'athena') return undefined
   const [problem] = Value.Errors(Rules, value)

@@ -129,7 +129,7 @@ function* keptByRules(
 }
 
 /**
- * Yields the newest backup of each of the last `count` periods that have one. Where there are fewer periods, the oldest
+ * Yields the newest backup of each of the last `count` periods that have one, and, with fewer periods, the oldest
  * backup as well, as restic does: history grows until the rule is filled.
  */
 function* newestOfEach(

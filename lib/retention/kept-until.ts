@@ -10,10 +10,10 @@ export const HORIZON = 400 * DAY
 /** Most backups that are looked at, each as often as pruning would: one or two seconds of work. */
 const MOST_LOOKS = 1_500_000
 
-/** What a run costs besides, mostly to find its time, in looks. */
+/** The further cost of a run, mostly to find its time, in looks. */
 const LOOKS_OF_A_RUN = 50
 
-/** What becomes of backups if backups go on as planned. Times are milliseconds since the epoch. */
+/** The future of backups if backups go on as planned. Times are milliseconds since the epoch. */
 export interface Foresight {
   /** When each backup goes, by its id. One that is not in here stays beyond `foreseen`. */
   goes: Map<string, number>

@@ -16,7 +16,7 @@ import { AttachmentBody } from '../schemas/backup.js'
 import type { HeldBytes } from '../spool/held-bytes.js'
 import { inSharedTurns } from '../waits/steps.js'
 
-/** Most members of a body, repeated ones included. Of members with one name, the last counts. */
+/** Most members of a body, repeated ones included. The last of several members with one name counts. */
 const MEMBERS = 20
 /** Levels of nesting; a valid body has one. */
 const MAX_DEPTH = 1000

@@ -11,7 +11,7 @@ declare module 'fastify' {
     hide?: boolean
   }
   interface FastifyRequest {
-    /** Who asks, as the host's `authorize` told. */
+    /** The client that asks, as the host's `authorize` told. */
     backupsRequester: Requester | undefined
   }
 }

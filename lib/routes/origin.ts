@@ -22,7 +22,7 @@ function protocolOf({ protocol }: FastifyRequest): string {
 
 function hostOf({ host, headers }: FastifyRequest): string {
   const forwarded = headers['x-forwarded-host']
-  // Of several values, Fastify takes the last from trusted senders: each proxy of a chain may add its own.
+  // Fastify takes the last of several values from trusted senders: each proxy of a chain may add its own.
   const trusted = forwarded !== undefined && host === String(forwarded).split(',').at(-1)?.trim()
   if (host === '' && !trusted) return 'localhost'
   if (isHost(host)) return host

@@ -13,7 +13,7 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
     '',
     {
       config: OWN_BODY,
-      // Nothing but an empty object is taken.
+      // Only an empty object is taken.
       bodyLimit: 1024,
       preParsing: readParsedBody(options.timeouts.idle),
       preValidation: refuseBody,

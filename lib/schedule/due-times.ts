@@ -56,7 +56,7 @@ export function problemOf(
     if (times.isDate) return { member: 'cron', problem: `must be a cron expression, not a date: "${cron}"` }
     if (times.after(FROM.getTime()) === Number.POSITIVE_INFINITY)
       return { member: 'cron', problem: `never comes: "${cron}"` }
-    // In UTC, where no clock is changed.
+    // UTC has no clock changes.
     const gap = new DueTimes(cron, 'UTC').shortestGap()
     if (jitter >= gap)
       return { member: 'jitter', problem: `must be shorter than the time between two runs, ${gap} ms` }

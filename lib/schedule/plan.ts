@@ -10,7 +10,7 @@ const BUSY_WAIT = 5 * SECOND
 /** Waits after a failed attempt. */
 const FIRST_RETRY = MINUTE
 const LONGEST_RETRY = HOUR
-/** What is further ahead than this was noted by a clock that was wrong. */
+/** A time further ahead than this was noted by a clock that was wrong. */
 export const MOST_AHEAD = 24 * HOUR
 
 /** A due time that is not over. */
@@ -30,7 +30,7 @@ export class Plan {
   /** The latest due time that is over. */
   #over: number | undefined
   #pending: Pending | undefined
-  /** By how much a due time is late by chance, drawn before it comes: {@link next} tells it. */
+  /** The jitter of a due time, drawn before it comes: {@link next} tells it. */
   #late: { due: number; ms: number } | undefined
 
   /** @param jitter milliseconds @param random returns a number from 0 to 1 */
@@ -45,7 +45,7 @@ export class Plan {
     return this.#pending?.due
   }
 
-  /** Returns the due time that is to be seen to at `now`, if one is. Of several that were missed, the latest. */
+  /** Returns the due time to see to at `now`, if there is one: the latest of several that were missed. */
   look(now: number): number | undefined {
     const due = this.#dueAt(now)
     if (due === undefined) {

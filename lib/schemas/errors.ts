@@ -246,7 +246,7 @@ export const RESTORE_ERRORS = [
   'closing'
 ] as const satisfies ErrorName[]
 
-/** Of backups that are opened. */
+/** Errors of opening a backup. */
 export const SEAL_ERRORS = ['keyUnavailable', 'wrongKey', 'notSealed'] as const satisfies ErrorName[]
 
 const ALWAYS: ErrorName[] = [

@@ -73,7 +73,7 @@ export class SealingKey {
     return sealed.subarray(HEAD, end)
   }
 
-  /** Opens sealed bytes as they come. What was yielded counts only once the end has come. @throws NotSealedError */
+  /** Opens sealed bytes as they come. The bytes count only once the end has come. @throws NotSealedError */
   async *openStream(sealed: AsyncIterable<Uint8Array>, place: Place): AsyncGenerator<Buffer> {
     let decipher: DecipherGCM | undefined
     // The last bytes may be the tag.

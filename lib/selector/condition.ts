@@ -1,7 +1,7 @@
 import type { Steps } from '../waits/steps.js'
 import { JsonView, type PathName, rankOf } from './json-view.js'
 
-/** What a value may be compared with. */
+/** A value that another may be compared with. */
 export type Comparable = null | boolean | number | string | readonly Comparable[]
 
 export type Comparison = '$eq' | '$ne' | '$lt' | '$lte' | '$gt' | '$gte'
@@ -113,7 +113,7 @@ function* hasSize(value: JsonView, size: number): Steps<boolean> {
   return count === size
 }
 
-/** Of an array, any element may be among the values. */
+/** Tells whether a value, or any element of an array, is among the values. */
 function* isAmong(value: JsonView, values: readonly Comparable[], order: Order): Steps<boolean> {
   const candidates = value.kind === 'array' ? value.elements() : [value]
   for (const candidate of candidates) {

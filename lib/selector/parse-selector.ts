@@ -8,7 +8,7 @@ const MOST_LEVELS = 20
 const MOST_VALUES = 1000
 const MOST_CHARACTERS = 64 * 1024
 
-/** What a comparison becomes in a negation, as in CouchDB. */
+/** The negation of each comparison, as in CouchDB. */
 const NEGATED: Readonly<Record<Comparison, Comparison>> = {
   $eq: '$ne',
   $ne: '$eq',
@@ -33,7 +33,7 @@ const KNOWN = [
   '$beginsWith'
 ]
 
-/** Where a condition stands: in the selector as given, and in the documents. */
+/** The place of a condition: in the selector as given, and in the documents. */
 interface Place {
   /** For messages. */
   at: string

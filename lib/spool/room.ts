@@ -56,7 +56,7 @@ export class Room {
 /** Bytes that are written at a time. */
 const PIECE = 256 * 1024
 
-/** A file that is written in order and read by position. It takes room until it is closed. What is in it is sealed. */
+/** A file that is written in order and read by position. It takes room until it is closed. Its bytes are sealed. */
 export class RoomFile {
   readonly #handle: FileHandle
   readonly #cipher = new FileCipher()

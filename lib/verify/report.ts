@@ -7,7 +7,7 @@ import type { Verification } from './verification.js'
 /** Problems that a report names. */
 const NAMED = 100
 
-/** What a report is made of. */
+/** The results that a report is made of. */
 export interface Verified {
   id: string
   depth: VerifyDepth
@@ -16,7 +16,7 @@ export interface Verified {
   verification: Verification
   /** Backups that list each damaged part. */
   sharing: ReadonlyMap<string, string[]>
-  /** What came of the restore, where there was one. */
+  /** The result of the restore, where there was one. */
   scratch?: ScratchResult
 }
 

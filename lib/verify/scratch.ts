@@ -30,7 +30,7 @@ export interface ScratchResult {
   problems: ScratchProblem[]
 }
 
-/** What a comparison says of a document that is not left alone. */
+/** Reasons for the decisions of a comparison other than leaving a document alone. */
 const DIFFERENCES: Record<string, string> = {
   create: 'it was not restored',
   change: 'what was restored is another document than is stored',
@@ -40,7 +40,7 @@ const DIFFERENCES: Record<string, string> = {
 
 /**
  * The databases into which a verification restores, on the server of the sources. Their names follow from the id of
- * the verification alone, so that whoever ends it finds them.
+ * the verification alone, so that any instance that ends it finds them.
  */
 export class Scratch {
   readonly #client: CouchClient
@@ -64,7 +64,7 @@ export class Scratch {
       const target = this.#target(database)
       const wrong = new Problems(database, result)
       await restoreInto(source, target, database, wrong)
-      // What CouchDB made of each document first, then its revision.
+      // The first comparison is of the content that CouchDB stored, the second of the revisions.
       result.restored[database] = await compare({ ...asClaimed(source) }, target, database, wrong)
       await compare(source, target, database, wrong)
       await target.destroy()

@@ -40,7 +40,7 @@ export class Verification {
     this.#state = from === undefined ? newState(backup, depth) : stateAt(from, backup, depth)
   }
 
-  /** Where another verification can go on. */
+  /** The position from which another verification can go on. */
   get position(): string {
     return positionOf({ ...this.#state, ms: this.duration })
   }

@@ -1,6 +1,6 @@
 import { onAbort } from './linked-abort.js'
 
-/** Who may wait for a turn, and for how long. */
+/** The bounds for waiting for a turn: how many may wait, and for how long. */
 interface Patience {
   /** How many may wait for the same turn. */
   most: number

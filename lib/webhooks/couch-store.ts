@@ -40,7 +40,7 @@ export function createCouchWebhookStore({
     control: timeout,
     idle: timeout
   })
-  // What was given up must not be written late: by then another instance may have recorded the end.
+  // A call that was given up must not write late: by then another instance may have recorded the end.
   const bounded = async <T>(retry: RetryPolicy, call: (db: CouchDatabase) => Promise<T>): Promise<T> => {
     const deadline = new LinkedAbort().after(3 * timeout, () => tooLate(database))
     try {

@@ -11,7 +11,7 @@ import { poll } from './poll.js'
 import { elements, members, type RawCouch, secondOfCreation, startRawCouch } from './raw-couch.js'
 import { bytesOf } from './seed.js'
 
-/** What a chain of backups is made of: sources, a backups database for it, and others that a test asks for. */
+/** The databases of a chain of backups: sources, a backups database, and others that a test asks for. */
 export interface ChainDatabases extends TestDatabases {
   names: Required<DatabaseNames>
   /** The raw server, unless the tests run on `COUCHDB_URL`. */

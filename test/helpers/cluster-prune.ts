@@ -175,7 +175,7 @@ export class ClusterPrunes {
     if (digest !== this.#digests.get(id)) this.#harmed(`${id}: ${digest}`)
   }
 
-  /** Prunes again. Whatever the pruning before has left has to be gone then. */
+  /** Prunes again. All leftovers of the pruning before must be gone then. */
   async #askAgain(server: ServerProcess, hadEnded: boolean): Promise<void> {
     await leaseIsFree(this.#cluster, this.#names, END)
     if (!hadEnded) this.#counts.asked++

@@ -9,7 +9,7 @@ import type { ServerProcess, ServerReply } from './server-process.js'
 const END = 90_000
 /** Milliseconds that copies have to merge before conflicts are counted. */
 const MERGE = 5000
-/** In every fifth round a restore races backups. */
+/** A restore races backups in every fifth round. */
 const RESTORE_EVERY = 5
 
 const NOTHING = { rounds: 0, holders: 0, nobody: 0, failures: 0, odd: 0, left: 0, inTurn: 0 }

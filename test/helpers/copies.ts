@@ -15,7 +15,7 @@ export interface CopySites {
   events: BackupEvent[]
   /** Copies a backup to the other server's database, or through a proxy. */
   copy(id: string, through?: FaultProxy, signal?: AbortSignal): Promise<CopyOutcome>
-  /** What lies in the database that it is copied to. */
+  /** The contents of the destination's database. */
   stored: StoredBackupsOf
   /** Builds a host that keeps its backups there. */
   there(options?: HostOptions): Promise<TestHost>
@@ -38,7 +38,7 @@ export async function setupCopySites(
   // The console there goes by the same names, as a copy of this one would.
   const names = { ...from.names, backups: to.names.backups }
   const there = async (more: HostOptions = {}) => {
-    // On a real server they are there: both sites lie on it.
+    // They exist on a real server already: both sites lie on it.
     for (const name of [names.components, names.sessions, names.system]) await to.call('PUT', name)
     return buildHost(t, { on: to, databases: names, ...QUICK, ...options, ...more })
   }

@@ -200,7 +200,7 @@ export class CrashRig {
  * it is busy for longer than its lease.
  */
 const ATTEMPTS = 10
-/** Of a sealed backup the reason cannot be read. */
+/** Tells whether a failure was an interruption. The reason of a sealed backup cannot be read. */
 const heldUp = (reason: string | undefined) => /^interrupted|the reason is sealed$/.test(reason ?? '')
 
 interface RigOptions {

@@ -23,7 +23,7 @@ export interface Example {
   reader: string
   /** Password of the manager's login. */
   password: string
-  /** What the server has printed. */
+  /** The output of the server. */
   printed: string
   child: ChildProcess
   call(method: string, path: string, options?: { as?: string; body?: string }): Promise<Response>

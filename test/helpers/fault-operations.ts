@@ -37,7 +37,7 @@ const leaseBack = writing({
 const NOT_LEASE = /^(?!.*athena_backup_lease)/s
 const anyCall = { name: 'any call', path: /./ }
 
-/** What the source databases held at first. Restores bring them back to it. */
+/** The contents of the source databases at first. Restores bring them back to it. */
 const held = new WeakMap<Rig, Contents>()
 
 async function expected(rig: Rig): Promise<Contents> {

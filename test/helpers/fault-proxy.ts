@@ -35,7 +35,7 @@ export type Fault =
   | 'drip'
   | 'status_500'
   | 'status_503'
-  /** With `Retry-After: 1`. */
+  /** Refuses with `Retry-After: 1`. */
   | 'status_429'
   | 'status_401'
   /** Refuses as a proxy does. Not part of the matrix, since it is played to single requests. */

@@ -61,7 +61,7 @@ export type Change =
   | { do: 'resolve'; id: number; winner: boolean; all: boolean }
   | { do: 'remake'; ids: number[]; body: Body; writes: number }
 
-/** What happens before a backup. */
+/** The changes before a backup. */
 export interface Step {
   changes: { database: LogicalDatabase; change: Change }[]
   /** The backup leaves out one type more. */

@@ -36,10 +36,10 @@ interface Tested {
   by: string | null
 }
 
-/** What is known of a test that passes without a mutant. */
+/** Measurements of a test that passes without a mutant. */
 interface Measured {
   milliseconds: number
-  /** The mutants whose code it comes to. */
+  /** The mutants whose code it reaches. */
   reached: ReadonlySet<Mutant>
 }
 

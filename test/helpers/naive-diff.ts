@@ -3,7 +3,7 @@ import { contentOf } from './chain.js'
 import { DATABASES } from './database.js'
 import { members } from './raw-couch.js'
 
-/** What a test compares of a diff. */
+/** The members of a diff that a test compares. */
 export type Told = Pick<DocumentDiff, 'database' | 'id' | 'change' | 'fields'>
 
 const NEVER = ['_id', '_rev', '_revisions']

@@ -2,7 +2,7 @@ import { createServer, type IncomingHttpHeaders, request as send } from 'node:ht
 import type { Test } from 'tap'
 import { listenInFrontOf } from './listen.js'
 
-/** What a relay changes. */
+/** The changes that a relay makes. */
 export interface RelayOptions {
   /** Called before each request is passed on. May return another path. */
   before?: (request: { method: string; path: string }) => Promise<string | undefined>

@@ -13,7 +13,7 @@ import { startRelay } from './relay.js'
 
 export const [SECOND, MINUTE, HOUR] = [1000, 60_000, 3_600_000] as const
 
-/** A clock that tests move and set. What waits by it, waits for it. */
+/** A clock that tests move and set. Waits by it last until it moves. */
 export class TestClock implements Clock {
   #now: number
   readonly #sleepers = new Set<{ left: number; wake: () => void }>()
@@ -132,7 +132,7 @@ export async function withServerTime(
 
 /** Waits until the schedule waits. */
 export async function idle(clock: TestClock): Promise<void> {
-  // What was woken runs first.
+  // Woken tasks run first.
   await new Promise((resolve) => setImmediate(resolve))
   await poll('the schedule to wait', () => (clock.asleep ? true : undefined), 30_000, 1)
 }

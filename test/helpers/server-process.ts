@@ -9,7 +9,7 @@ export interface ServerProcess {
   child: ChildProcess
   /** URL of the server. */
   origin: string
-  /** What the process has written to stderr. */
+  /** The process's output on stderr. */
   errors: string
   post(path: string): Promise<ServerReply>
   put(path: string, body?: object): Promise<ServerReply>

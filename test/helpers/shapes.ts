@@ -3,7 +3,7 @@ import { pipeline } from 'node:stream/promises'
 import { call, load, type Server } from '../../bench/dataset.js'
 import { bytesOf, seedDocuments } from './seed.js'
 
-/** What a database or an upload holds. */
+/** The contents of a database or an upload. */
 export interface Shape {
   name: string
   /** Fills an empty database. */

@@ -151,7 +151,7 @@ export class StoredBackupsOf {
   }
 }
 
-/** What a backup is like that was not made by the plugin. */
+/** A backup that was not made by the plugin. */
 export interface Fabricated {
   /** When it began, in milliseconds since the epoch. */
   at: number

@@ -68,7 +68,7 @@ export async function startConsole(
     backups: { couch: nano(backups.url), database: keeper.database, ...options.backups }
   })
   t.teardown(async () => {
-    // What is held or stalled would keep the host from closing.
+    // Held or stalled requests would keep the host from closing.
     for (const proxy of [databases, backups]) await proxy.close()
   })
   return { host, api: apiOf(host), on, databases, backups, events, use: (name) => on.couch.use(name) }

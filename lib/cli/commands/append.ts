@@ -19,7 +19,7 @@ An attachment of the same name is replaced. - reads stdin.`,
   completes: { arguments: [LATEST], files: true },
   check([id, name]) {
     checkBackupId(id)
-    // In a URL, these names mean other paths.
+    // These names mean other paths in a URL.
     if (['', '.', '..'].includes(name)) throw usageError(`"${name}" cannot be a name`)
   },
   async run(context, [given, name, file], { base64 }) {
