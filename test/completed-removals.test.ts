@@ -1,7 +1,7 @@
 import t from 'tap'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { leaveRemoval } from './helpers/interrupted-removal.js'
+import { leaveRemoval, markRemoved } from './helpers/interrupted-removal.js'
 import { poll } from './helpers/poll.js'
 import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
 
@@ -18,4 +18,19 @@ t.test('an instance that has completed an interrupted removal completes the next
       'operation' in (await stored.db.get('athena_backup_lease')) ? undefined : true
     )
   }
+})
+
+t.test('a dry run takes nothing as its own that another instance removes afterwards', async (t) => {
+  const on = await setupDatabases(t)
+  const ids = await fabricate(on, [{ at: 1001 }, { at: 1002 }, { at: 1003 }])
+  await markRemoved(new StoredBackupsOf(on), ids.slice(0, 1), on.names.system)
+  const [one, other] = [
+    (await buildHost(t, { on })).app.dbBackups,
+    (await buildHost(t, { on })).app.dbBackups
+  ]
+  const keep = { last: 1 }
+  const idsOf = ({ removed }: { removed: readonly { id: string }[] }) => removed.map(({ id }) => id)
+  t.strictSame(idsOf(await one.prune({ keep, dryRun: true })), ids.slice(0, 2))
+  t.strictSame(idsOf(await other.prune({ keep })), ids.slice(0, 2))
+  t.strictSame(idsOf(await one.prune({ keep })), [])
 })

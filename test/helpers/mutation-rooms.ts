@@ -149,6 +149,7 @@ export const ROOMS: Record<string, Room> = {
       'prune-clocks',
       'remove',
       'completed-removals',
+      'cancel',
       'kept-until',
       'metrics',
       'stalled-downloads',
@@ -404,9 +405,9 @@ export const ACCEPTED: readonly Accepted[] = [
     why: 'how often exactly is tried, and how long is waited after the first conflict, is no promise'
   },
   {
-    line: /randomBytes\(12\)/,
-    what: /^12 -> /,
-    why: 'a claim has to be unique, and is with a byte more or less'
+    line: /randomBytes\((12|16)\)/,
+    what: /^1[26] -> /,
+    why: 'a claim, or an id, has to be unique, and is with a byte more or less'
   },
   {
     line: /status: status \?\? 0/,
