@@ -114,5 +114,21 @@ t.test('the page compares a backup with the databases, and with another', { skip
     .getByRole('paragraph')
     .filter({ hasText: 'Since this backup: 1 changed, 1 deleted.' })
     .waitFor()
+
+  // Everything but the last line, which tells that nothing is missing.
+  await page.route('**/diff?*', async (route) => {
+    const reply = await route.fetch()
+    const lines = (await reply.text()).trimEnd().split('\n')
+    await route.fulfill({ response: reply, body: lines.slice(0, -1).join('\n') })
+  })
+  await newest.getByRole('button', { name: 'Compare' }).click()
+  await newest.getByText('The server does not answer.').waitFor()
+  t.notOk(
+    await newest
+      .getByRole('paragraph')
+      .filter({ hasText: /^Since/ })
+      .isVisible(),
+    'of a part of a reply'
+  )
   t.strictSame(faults, [])
 })

@@ -61,9 +61,10 @@ async function send(method, url, { body, signal }) {
 
 /**
  * Sends a request whose reply is lines of JSON, and yields each.
- * @throws ApiError, also for a last line that tells an error, and for a reply that breaks off
+ * @param last member of the line with which a whole reply ends
+ * @throws ApiError, also for a last line that tells an error, and for a reply that ends without its last line
  */
-export async function* callLines(method, path, options = {}) {
+export async function* callLines(method, path, last, options = {}) {
   const response = await send(method, BASE + path, options)
   if (!response.ok) parseReply(path, response.status, await response.text())
   const decoder = new TextDecoder()
@@ -72,13 +73,14 @@ export async function* callLines(method, path, options = {}) {
   try {
     for (;;) {
       const { done, value } = await read(reader, options.signal)
-      if (done) return
+      if (done) throw new ApiError(0)
       const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
       rest = lines.pop()
       for (const line of lines) {
         const told = JSON.parse(line)
         if (told.error) throw new ApiError(response.status, told.error)
         yield told
+        if (told[last] !== undefined) return
       }
     }
   } finally {

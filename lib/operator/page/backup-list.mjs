@@ -27,7 +27,7 @@ export function stateOf({ in_progress, error }) {
 }
 
 /** Returns the sum of a member over a backup's databases, or `undefined` when one lacks it, as in old backups. */
-function sum({ dbs }, member) {
+export function sum({ dbs }, member) {
   const values = Object.values(dbs).map((database) => database[member])
   return values.every(Number.isFinite) ? values.reduce((total, value) => total + value, 0) : undefined
 }

@@ -17,7 +17,7 @@ const open = inspection('comparison', {
     const counts = Object.fromEntries(CHANGES.map((change) => [change, 0]))
     const listed = []
     let all = 0
-    for await (const line of callLines('GET', `/backups/${backup.id}/diff?${query}`, { signal })) {
+    for await (const line of callLines('GET', `/backups/${backup.id}/diff?${query}`, 'end', { signal })) {
       if (line.change === undefined) continue
       counts[line.change]++
       all++

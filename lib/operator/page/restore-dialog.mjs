@@ -1,4 +1,4 @@
-import { ApiError, beganAt, call, callLines, config, skipQuery, upload } from './api.mjs'
+import { beganAt, call, callLines, config, skipQuery, upload } from './api.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
@@ -162,17 +162,17 @@ const COMPARING = 'Comparing the backup with the databases. Nothing is written.'
 /** Compares a stored backup with the databases. @returns the outcome of the dry run */
 async function previewStored(title, signal) {
   showWorking(title, COMPARING)
-  let changes = 0
+  let [changes, outcome] = [0]
   found = []
   const body = { skip: skip() }
-  for await (const line of callLines('POST', `/backups/${backup.id}/preview`, { body, signal })) {
-    if (line.outcome) return line.outcome
-    if (line.running) continue
+  for await (const line of callLines('POST', `/backups/${backup.id}/preview`, 'outcome', { body, signal })) {
+    outcome = line.outcome
+    if (outcome || line.running) continue
     changes++
     if (found.length < MOST_FOUND) found.push(line)
     showWorking(title, `${COMPARING} ${count(changes, 'difference')} so far.`)
   }
-  throw new ApiError(0)
+  return outcome
 }
 
 /** Sends a file to be compared with the databases. @returns the transaction of the dry run */

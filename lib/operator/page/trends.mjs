@@ -1,4 +1,4 @@
-import { stateOf } from './backup-list.mjs'
+import { stateOf, sum } from './backup-list.mjs'
 import { el, svg } from './element.mjs'
 import { figuresTable } from './figures-table.mjs'
 import { bytes, count, day, duration, minute, number } from './format.mjs'
@@ -9,14 +9,17 @@ const DAY = 24 * 3_600_000
 /** Days that the strip shows at most. */
 const DAYS = 60
 const [WIDTH, HEIGHT] = [300, 60]
-/** What is told of a day, by the state of its best backup. */
+/** The words for a day, by the state of its best backup. */
 const TOLD = { complete: 'a complete backup', failed: 'only failed ones', none: 'no backup' }
 
-const documentsIn = ({ dbs }, database) => dbs[database]?.doc_count ?? 0
+const documentsIn = ({ dbs }, database) => dbs[database]?.doc_count
 
-const lengthOf = ({ start_timestamp: from, end_timestamp: to = from }) => to - from
+// Backups of athena, and of earlier versions, do not tell all of these.
+const lengthOf = ({ start_timestamp: from, end_timestamp: to }) => (to === undefined ? undefined : to - from)
+const sizeOf = (backup) => sum(backup, 'raw_bytes')
 
-const sizeOf = ({ dbs }) => Object.values(dbs).reduce((sum, { raw_bytes: raw }) => sum + (raw ?? 0), 0)
+/** Writes a figure; `undefined` for one that is not known. */
+const written = (value, write) => (value === undefined ? undefined : write(value))
 
 const databasesOf = (backups) => [...new Set(backups.flatMap(({ dbs }) => Object.keys(dbs)))]
 
@@ -84,24 +87,28 @@ function strip(days) {
 }
 
 /**
- * Returns a chart of one bar for each backup, stacked where it has several values.
- * @param told writes a value
+ * Returns a chart of one bar for each backup that tells a value, stacked where it has several.
+ * @param write writes a value
  */
-function chart(name, backups, valuesOf, told) {
-  const sums = backups.map((backup) => sumOf(valuesOf(backup)))
-  const most = Math.max(...sums, 1)
+function chart(name, backups, valuesOf, write) {
   const step = WIDTH / Math.max(backups.length, 1)
-  const bars = backups.map((backup, i) => {
+  const known = backups
+    .map((backup, i) => ({ x: i * step, at: backup.start_timestamp, values: valuesOf(backup) }))
+    .filter(({ values }) => values.every(Number.isFinite))
+    .map((one) => ({ ...one, total: one.values.reduce((total, value) => total + value, 0) }))
+  const totals = known.map(({ total }) => total)
+  const most = Math.max(...totals, 1)
+  const bars = known.map(({ x, at, values, total }) => {
     let top = HEIGHT
-    const parts = valuesOf(backup).map((value, part) => {
+    const parts = values.map((value, part) => {
       const height = (value / most) * HEIGHT
       top -= height
-      return svg('rect', { x: i * step, y: top, width: step * 0.8, height, class: `part-${part}` })
+      return svg('rect', { x, y: top, width: step * 0.8, height, class: `part-${part}` })
     })
-    return svg('g', {}, svg('title', {}, `${minute(backup.start_timestamp)}: ${told(sums[i])}`), ...parts)
+    return svg('g', {}, svg('title', {}, `${minute(at)}: ${write(total)}`), ...parts)
   })
   const range = () =>
-    `from ${told(Math.min(...sums))} to ${told(Math.max(...sums))}, ${told(sums.at(-1))} in the last`
+    `from ${write(Math.min(...totals))} to ${write(Math.max(...totals))}, ${write(totals.at(-1))} in the last`
   return el(
     'figure',
     {},
@@ -109,7 +116,7 @@ function chart(name, backups, valuesOf, told) {
       'figcaption',
       {},
       el('strong', {}, name),
-      el('span', { class: 'muted' }, backups.length > 0 ? range() : 'no complete backup')
+      el('span', { class: 'muted' }, totals.length > 0 ? range() : 'not known')
     ),
     svg(
       'svg',
@@ -118,8 +125,6 @@ function chart(name, backups, valuesOf, told) {
     )
   )
 }
-
-const sumOf = (values) => values.reduce((sum, value) => sum + value, 0)
 
 /** Returns which colour of the stacked bars is which database. */
 const legend = (databases) =>
@@ -142,8 +147,9 @@ const table = (backups, databases) =>
     ['Made', ...databases.map(nameOf), 'Size as JSON', 'Duration'],
     backups.map((backup) => {
       const made = minute(backup.start_timestamp)
-      if (stateOf(backup) !== 'complete') return [`${made}: failed`, ...databases.map(() => '–'), '–', '–']
-      const documents = databases.map((database) => number(documentsIn(backup, database)))
-      return [made, ...documents, bytes(sizeOf(backup)), duration(lengthOf(backup))]
+      if (stateOf(backup) !== 'complete')
+        return [`${made}: failed`, ...databases.map(() => undefined), undefined, undefined]
+      const documents = databases.map((database) => written(documentsIn(backup, database), number))
+      return [made, ...documents, written(sizeOf(backup), bytes), written(lengthOf(backup), duration)]
     })
   )

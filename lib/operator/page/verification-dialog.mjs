@@ -12,7 +12,10 @@ export const askAndVerify = inspection('verification', {
   },
   async look({ backup, form, find, signal }) {
     const body = { depth: form.elements.depth.value }
-    for await (const { report } of callLines('POST', `/backups/${backup.id}/verify`, { body, signal }))
+    for await (const { report } of callLines('POST', `/backups/${backup.id}/verify`, 'report', {
+      body,
+      signal
+    }))
       if (report) show(find, report)
   }
 })
