@@ -67,6 +67,13 @@ export const isOwnDocument = (id: string, type: string | undefined): boolean =>
  * Returns whether documents of a backup were found to be damaged. Damage of an index alone concerns the next backup only.
  * @param damaged what its header tells
  */
-export const hasDamagedDocuments = (
-  damaged: { databases?: Partial<Record<string, { only_index?: boolean }>> } | undefined
-): boolean => Object.values(damaged?.databases ?? {}).some((found) => !found?.only_index)
+export const hasDamagedDocuments = (damaged: Damage | undefined): boolean =>
+  Object.values(damaged?.databases ?? {}).some((found) => !found?.only_index)
+
+interface Damage {
+  databases?: Partial<Record<string, { only_index?: boolean }>>
+}
+
+/** Returns whether a backup, of which its header tells this, can be restored whole. */
+export const isGoodBackup = (told: { in_progress?: boolean; error?: unknown; damaged?: Damage }): boolean =>
+  !told.in_progress && !told.error && !hasDamagedDocuments(told.damaged)

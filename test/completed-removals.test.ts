@@ -2,6 +2,7 @@ import t from 'tap'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { leaveRemoval, markRemoved } from './helpers/interrupted-removal.js'
+import { LEASE } from './helpers/leases.js'
 import { poll } from './helpers/poll.js'
 import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
 
@@ -14,9 +15,7 @@ t.test('an instance that has completed an interrupted removal completes the next
     await leaveRemoval(stored, [id], on.names.system)
     t.equal((await stored.flaws()).length, 2, 'its chunks are there')
     await poll('the completion', async () => ((await stored.flaws()).length === 0 ? true : undefined), 20_000)
-    await poll('its end', async () =>
-      'operation' in (await stored.db.get('athena_backup_lease')) ? undefined : true
-    )
+    await poll('its end', async () => ('operation' in (await stored.db.get(LEASE)) ? undefined : true))
   }
 })
 

@@ -1,5 +1,5 @@
-import { BACKUP_PREFIX, hasDamagedDocuments, isBackupId } from '../own-documents.js'
-import { type BackupHead, readHead } from './backup-head.js'
+import { BACKUP_PREFIX, isBackupId, isGoodBackup } from '../own-documents.js'
+import { readHead } from './backup-head.js'
 import type { Context } from './command.js'
 import { CliError, EXIT, NoOperatorError, ReplyError, usageError } from './errors.js'
 
@@ -43,7 +43,7 @@ async function newestOfList(client: Context['client']): Promise<string | null> {
   const { ids } = await client.json<{ ids: string[] }>({ path: ['backups'] }, { idempotent: true })
   for (const id of ids.reverse()) {
     try {
-      if (isGood(await readHead(client, id))) return id
+      if (isGoodBackup(await readHead(client, id))) return id
     } catch (error) {
       // It was removed meanwhile.
       if (!(error instanceof CliError) || error.exitCode !== EXIT.notFound) throw error
@@ -51,7 +51,3 @@ async function newestOfList(client: Context['client']): Promise<string | null> {
   }
   return null
 }
-
-/** Returns whether a backup can be restored whole. */
-const isGood = ({ in_progress: running, error, damaged }: BackupHead): boolean =>
-  !running && !error && !hasDamagedDocuments(damaged)

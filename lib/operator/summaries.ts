@@ -1,16 +1,12 @@
 import type { BackupSummary } from '../../types/backups.js'
 import type { DbBackups } from '../../types/index.js'
 import { BackupNotFoundError } from '../errors.js'
-import { hasDamagedDocuments } from '../own-documents.js'
+import { isGoodBackup } from '../own-documents.js'
 
 /** Summaries that are read at the same time. */
 const AT_ONCE = 8
 /** Backups that are looked at for a good one, beyond those that are listed. */
 const LOOKED_AT = 200
-
-/** Returns whether a backup can be relied on. */
-const isGood = ({ in_progress, error, damaged }: BackupSummary) =>
-  !in_progress && !error && !hasDamagedDocuments(damaged)
 
 /** Reads the summaries of backups, in the order of `ids`; one that was deleted meanwhile is left out. */
 async function* summariesOf(backups: DbBackups, ids: readonly string[]): AsyncGenerator<BackupSummary> {
@@ -33,10 +29,10 @@ export async function newest(
   const ids = (await backups.list()).ids.reverse()
   const listed: BackupSummary[] = []
   for await (const summary of summariesOf(backups, ids.slice(0, limit))) listed.push(summary)
-  let good = listed.find(isGood)
+  let good = listed.find(isGoodBackup)
   if (!good) {
     for await (const summary of summariesOf(backups, ids.slice(limit, limit + LOOKED_AT))) {
-      if (!isGood(summary)) continue
+      if (!isGoodBackup(summary)) continue
       good = summary
       break
     }

@@ -1,6 +1,5 @@
+import { LEASE } from './leases.js'
 import type { StoredBackupsOf } from './stored-backups.js'
-
-const LEASE = 'athena_backup_lease'
 
 /** Marks backups as removed, as an instance does before it deletes their chunks. */
 export async function markRemoved(

@@ -6,11 +6,11 @@ import { setupDatabases } from '../helpers/database.js'
 import { type Fault, startFaultProxy } from '../helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from '../helpers/host.js'
 import { leaveRemoval, markRemoved } from '../helpers/interrupted-removal.js'
+import { LEASE } from '../helpers/leases.js'
 import { observe } from '../helpers/observed-host.js'
 import { poll } from '../helpers/poll.js'
 import { fabricate, StoredBackupsOf } from '../helpers/stored-backups.js'
 
-const LEASE = 'athena_backup_lease'
 const timeouts = { lease: 2000 }
 const keep = { last: 1 }
 
