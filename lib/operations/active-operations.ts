@@ -11,32 +11,40 @@ import { Cancellation } from './cancellation.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
-/** The subject of a lease: the source databases, or the backups. One lease is for both where they share a database. */
-export type Place = 'sources' | 'repository'
+/** What a lease of the console is for: the source databases, or the backups. One is for both that share a database. */
+export type Side = 'sources' | 'repository'
 
-/** The places in the order in which leases are taken: the repository's lease numbers the backups. */
-const PLACES: readonly Place[] = ['repository', 'sources']
+/** The sides in the order in which leases are taken: the repository's lease numbers the backups. */
+const SIDES: readonly Side[] = ['repository', 'sources']
 
 /** A lease that an operation holds. */
 export interface Hold {
-  places: readonly Place[]
+  /** Empty for the lease of a database that is not the console's. */
+  sides: readonly Side[]
   lease: Lease
-  /** Ends with the lease, or when it is left: nothing can be recorded in its places any more. */
+  /** Ends with the lease, or when it is left: nothing can be recorded under it any more. */
   left: AbortController
-  /** Records in its places, also after the work was stopped. Gives up soon until the work begins: somebody waits. */
+  /** Records on its sides, also after the work was stopped. Gives up soon until the work begins: somebody waits. */
   client: CouchClient
 }
 
-/** An operation that holds the leases of the places that it works on, or the stale one of an operation to be ended. */
-export interface ActiveOperation {
-  kind: OperationKind
+/** What is known of an operation as soon as it has its first lease, or needs none. */
+interface Begun {
+  readonly kind: OperationKind
   /** Id of the backup, or of the restore's transaction. */
-  id: string
+  readonly id: string
+  /**
+   * The number that its first lease carries: no backup there has a larger one, but for those that failed. 0 without a
+   * lease.
+   */
+  readonly carried: bigint
+}
+
+/** An operation that has the leases that it needs, if any, or the stale one of an operation to be ended. */
+export interface ActiveOperation extends Begun {
   /** The last one taken comes first. */
   holds: readonly Hold[]
-  /** The number that its first lease carries: no backup there has a larger one, but for those that failed. */
-  carried: bigint
-  /** Aborted with any of the leases, or when the server closes. */
+  /** Aborted with any of the leases, when the server closes, or when the operation is cancelled. */
   abort: AbortController
   /** For the work: stops with `abort`, and never writes without all leases. */
   workClient: CouchClient
@@ -48,14 +56,14 @@ export interface ActiveOperation {
   cancellation: Cancellation
 }
 
-/** Returns the lease that an operation holds for a place, if any. */
-export const holdOf = ({ holds }: Pick<ActiveOperation, 'holds'>, place: Place): Hold | undefined =>
-  holds.find(({ places }) => places.includes(place))
+/** Returns the lease that an operation holds for a side, if any. */
+export const holdOf = ({ holds }: Pick<ActiveOperation, 'holds'>, side: Side): Hold | undefined =>
+  holds.find(({ sides }) => sides.includes(side))
 
-/** Returns the client that records in a place under its lease. @throws LeaseLostError when the operation has none there */
-export function endClientIn(operation: ActiveOperation, place: Place): CouchClient {
-  const hold = holdOf(operation, place)
-  if (!hold) throw new LeaseLostError(`the operation has no lease of the ${place}`)
+/** Returns the client that records on a side under its lease. @throws LeaseLostError when the operation has none there */
+export function endClientIn(operation: ActiveOperation, side: Side): CouchClient {
+  const hold = holdOf(operation, side)
+  if (!hold) throw new LeaseLostError(`the operation has no lease of the ${side}`)
   return hold.client
 }
 
@@ -69,7 +77,7 @@ export type IdAfter = (carried: bigint) => { id: string; carried?: bigint }
 
 /** A lease, and what it is for. */
 export interface Site {
-  places: readonly Place[]
+  sides: readonly Side[]
   leases: Leases
   notices: Notices
 }
@@ -79,7 +87,7 @@ export interface Found extends Inspected {
   site: Site
 }
 
-/** The operations of this instance that hold leases: one at a time in each place, on all instances. */
+/** The operations of this instance. Those that hold a lease are alone under it, on all instances. */
 export class ActiveOperations {
   readonly #instance: Instance
   readonly #sites: readonly Site[]
@@ -89,15 +97,15 @@ export class ActiveOperations {
 
   constructor(instance: Instance, { repository, system }: Databases, keep: KeepNotices) {
     this.#instance = instance
-    const siteOf = (places: readonly Place[], on: (client: CouchClient) => LeaseDocument): Site => {
+    const siteOf = (sides: readonly Side[], on: (client: CouchClient) => LeaseDocument): Site => {
       const { document, leases } = leasesOn(instance.client, on, instance.options.timeouts, (leaves) =>
         keep(noticesIn(leaves))
       )
-      return { places, leases, notices: new Notices(document, keep) }
+      return { sides, leases, notices: new Notices(document, keep) }
     }
-    const sources = (places: readonly Place[]) => siteOf(places, (by) => new LeaseDocument(system.on(by)))
+    const sources = (sides: readonly Side[]) => siteOf(sides, (by) => new LeaseDocument(system.on(by)))
     this.#sites = repository.isIn(system)
-      ? [sources(PLACES)]
+      ? [sources(SIDES)]
       : [siteOf(['repository'], (by) => repository.lease(by)), sources(['sources'])]
   }
 
@@ -105,9 +113,9 @@ export class ActiveOperations {
     return this.#active.size > 0
   }
 
-  /** Returns the leases of some places, or of all, in the order in which they are taken. */
-  sitesOf(places: readonly Place[] = PLACES): readonly Site[] {
-    return this.#sites.filter((site) => site.places.some((place) => places.includes(place)))
+  /** Returns the leases of some sides, or of all, in the order in which they are taken. */
+  sitesOf(sides: readonly Side[] = SIDES): readonly Site[] {
+    return this.#sites.filter((site) => site.sides.some((side) => sides.includes(side)))
   }
 
   /** Returns who holds a lease, or has left it, on this instance or another. */
@@ -116,18 +124,25 @@ export class ActiveOperations {
     return found && { ...found, site }
   }
 
-  /** Takes the leases of these places, if free or stale. @throws LeaseHeldError, CouchError */
-  async acquire(kind: OperationKind, idAfter: IdAfter, places?: readonly Place[]): Promise<ActiveOperation> {
-    const operation = this.#new(kind)
-    const [first, ...further] = this.sitesOf(places)
+  /**
+   * Begins an operation with the leases of these sides, if free or stale.
+   * @param abort ends its work @throws LeaseHeldError, CouchError
+   */
+  async acquire(
+    kind: OperationKind,
+    idAfter: IdAfter,
+    sides?: readonly Side[],
+    abort = new AbortController()
+  ): Promise<ActiveOperation> {
+    const [first, ...further] = this.sitesOf(sides)
+    const begun = (carried: bigint): Begun => {
+      const next = idAfter(carried)
+      return { kind, id: next.id, carried: next.carried ?? carried }
+    }
+    if (!first) return this.#add(begun(0n), abort)
+    const operation = await this.#beginAt(first, begun, abort)
     try {
-      await this.#hold(operation, first, (carried) => {
-        const next = idAfter(carried)
-        operation.id = next.id
-        operation.carried = next.carried ?? carried
-        return operation.carried
-      })
-      for (const site of further) await this.#hold(operation, site, (carried) => carried)
+      for (const { leases, sides } of further) await this.hold(operation, leases, { sides })
     } catch (error) {
       await this.release(operation)
       throw this.#isHeldBy(operation, error)
@@ -143,42 +158,87 @@ export class ActiveOperations {
     return error.holder.id === id && error.holder.instance === this.#instance.name
   }
 
-  /** Takes over a stale lease, to end in its places what was left. @throws LeaseHeldError, LeaseGoneError, CouchError */
-  async takeOver({ site, claim, holder }: Found): Promise<ActiveOperation> {
-    const operation = this.#new(holder.operation)
-    operation.id = holder.id
-    const handOn = (carried: bigint) => {
-      operation.carried = carried
-      return carried
-    }
-    await this.#hold(operation, site, handOn, claim)
+  /** Takes over a stale lease, to end on its sides what was left. @throws LeaseHeldError, LeaseGoneError, CouchError */
+  takeOver({ site, claim, holder: { operation: kind, id } }: Found): Promise<ActiveOperation> {
+    return this.#beginAt(site, (carried) => ({ kind, id, carried }), new AbortController(), claim)
+  }
+
+  /** Takes a further lease for an operation. @param insteadOf as of {@link Leases.acquire} @throws what that does */
+  async hold(
+    operation: ActiveOperation,
+    leases: Leases,
+    { sides = [], insteadOf }: { sides?: readonly Side[]; insteadOf?: string } = {}
+  ): Promise<void> {
+    const { kind, id, abort } = operation
+    const { lease, left } = await this.#take(leases, (carried) => ({ kind, id, carried }), abort, insteadOf)
+    this.#addHold(operation, { sides, lease, left })
+  }
+
+  /** Begins an operation with its first lease. @param begun returns what it is after the number that the lease carried */
+  async #beginAt(
+    { leases, sides }: Site,
+    begun: (carried: bigint) => Begun,
+    abort: AbortController,
+    insteadOf?: string
+  ): Promise<ActiveOperation> {
+    const { lease, left, holder } = await this.#take(leases, begun, abort, insteadOf)
+    const operation = this.#add(holder, abort)
+    this.#addHold(operation, { sides, lease, left })
     return operation
   }
 
-  #new(kind: OperationKind): ActiveOperation {
-    const { options } = this.#instance
-    const abort = new AbortController()
+  async #take(
+    leases: Leases,
+    begun: (carried: bigint) => Begun,
+    abort: AbortController,
+    insteadOf?: string
+  ): Promise<Pick<Hold, 'lease' | 'left'> & { holder: Begun }> {
+    const { name: instance } = this.#instance
+    const left = new AbortController()
+    let holder!: Begun
+    const lease = await leases.acquire({
+      insteadOf,
+      holder(carried) {
+        holder = begun(carried)
+        const { kind: operation, id } = holder
+        return { holder: { operation, id, instance }, carried: holder.carried }
+      },
+      onLost(error) {
+        abort.abort(error)
+        left.abort(error)
+      }
+    })
+    return { lease, left, holder }
+  }
+
+  #add(begun: Begun, abort: AbortController): ActiveOperation {
+    const { retry } = this.#instance.options
     const cancellation = new Cancellation(abort)
     const operation: ActiveOperation = {
-      kind,
-      id: '',
+      ...begun,
       holds: [],
-      carried: 0n,
       abort,
       workClient: this.#clientOf(
         () => operation,
         () => checkLeases(operation)
-      ).with({
-        retry: options.retry,
-        signal: abort.signal,
-        beforeRequest: () => cancellation.check()
-      }),
+      ).with({ retry, signal: abort.signal, beforeRequest: () => cancellation.check() }),
       retries: 0,
       beganAt: performance.now(),
       progress: new Progress(),
       cancellation
     }
+    this.#active.add(operation)
     return operation
+  }
+
+  #addHold(operation: ActiveOperation, hold: Omit<Hold, 'client'>): void {
+    const { lease, left } = hold
+    const client = this.#clientOf(
+      () => operation,
+      () => lease.check()
+    ).with({ signal: left.signal })
+    operation.holds = [{ ...hold, client }, ...operation.holds]
+    operation.beganAt = performance.now()
   }
 
   /** Returns a client on the connections of operations, which tells its retries as those of an operation. */
@@ -190,35 +250,6 @@ export class ActiveOperations {
       events.emit({ type: 'retry', operation: told.kind, id: told.id, ...failed })
     }
     return client.for('operations').with({ beforeWrite, onRetry })
-  }
-
-  /** Takes one lease. @param handOn returns the number that the lease carries, after the one that it carried */
-  async #hold(
-    operation: ActiveOperation,
-    { leases, places }: Site,
-    handOn: (carried: bigint) => bigint,
-    insteadOf?: string
-  ): Promise<void> {
-    const { name: instance } = this.#instance
-    const left = new AbortController()
-    const lease = await leases.acquire({
-      insteadOf,
-      holder(carried) {
-        const handedOn = handOn(carried)
-        return { holder: { operation: operation.kind, id: operation.id, instance }, carried: handedOn }
-      },
-      onLost(error) {
-        operation.abort.abort(error)
-        left.abort(error)
-      }
-    })
-    const client = this.#clientOf(
-      () => operation,
-      () => lease.check()
-    ).with({ signal: left.signal })
-    operation.holds = [{ places, lease, left, client }, ...operation.holds]
-    operation.beganAt = performance.now()
-    this.#active.add(operation)
   }
 
   /** Gives leases back: all that an operation holds, or one. */

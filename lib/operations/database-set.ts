@@ -21,7 +21,7 @@ import { Diffs } from './diffs.js'
 import { Housekeeping } from './housekeeping.js'
 import type { Instance } from './instance.js'
 import { Leftovers } from './leftovers.js'
-import { Lifecycle, type NewOperation } from './lifecycle.js'
+import { Lifecycle, type NewOperation, NO_RECORDS } from './lifecycle.js'
 import { Outbox } from './outbox.js'
 import { type PruneRequest, Prunes } from './prunes.js'
 import { Rekeys } from './rekeys.js'
@@ -65,9 +65,9 @@ export class DatabaseSet {
       backup,
       restore,
       prune,
-      rekey,
+      rekey: NO_RECORDS,
       verify,
-      copy
+      copy: NO_RECORDS
     })
     this.stored = stored
     this.diffs = new Diffs(instance, databases)
@@ -84,10 +84,10 @@ export class DatabaseSet {
   }
 
   get busy(): boolean {
-    return this.#active.any || this.#verifies.any || this.#copies.any
+    return this.#active.any
   }
 
-  /** @throws OperationInProgressError while an operation of this instance holds the lease and is not over */
+  /** @throws OperationInProgressError while an operation of this instance holds a lease of the set and is not over */
   async refuseIfBusy(asked: OperationKind): Promise<void> {
     if (this.busy) await this.#lifecycle.refuseIfInProgress(asked)
   }
@@ -113,7 +113,7 @@ export class DatabaseSet {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.placesOf(source, options))
+    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.sidesOf(source, options))
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
   }
@@ -142,16 +142,13 @@ export class DatabaseSet {
     return this.verify(await this.#verifies.prepareRun(run))
   }
 
-  /** Verifies a backup: under the lease where databases are made, or where it is asked for. */
-  async verify(request: VerifyRequest): Promise<VerifyReport> {
-    if (request.depth !== 'restore' && !request.check) return this.#verifies.run(request)
-    await this.#lifecycle.refuseIfInProgress('verify')
-    const { finished } = await this.#lifecycle.run(this.#verifies.describe(request))
-    try {
-      return await finished
-    } catch (error) {
-      throw interrupted(request, error)
-    }
+  verify(request: VerifyRequest): Promise<VerifyReport> {
+    return this.#verifies.inPlace(request, async () => {
+      const { finished } = await this.#lifecycle.run(this.#verifies.describe(request))
+      return finished.catch((error) => {
+        throw interrupted(request, error)
+      })
+    })
   }
 
   checkCopyable(id: string): Promise<void> {
@@ -160,7 +157,10 @@ export class DatabaseSet {
 
   /** Copies a backup under the lease of the database that it is copied to. */
   copy(id: string, options: CopyOptions): Promise<CopyOutcome> {
-    return this.#copies.run(id, options)
+    return this.#copies.inPlace(async () => {
+      const { finished } = await this.#lifecycle.run(this.#copies.describe(id, options))
+      return finished
+    })
   }
 
   refuse(): void {
@@ -171,8 +171,6 @@ export class DatabaseSet {
   /** Stops the operations, whose ends are still recorded, and the deliveries. */
   stop(): void {
     this.#active.stop()
-    this.#verifies.stop()
-    this.#copies.stop()
     this.#outbox.stop()
   }
 

@@ -6,7 +6,7 @@ import { byDatabase } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
 import type { Origin, Owner } from '../repository/owner.js'
 import { Repository } from '../repository/repository.js'
-import type { Place } from './active-operations.js'
+import type { Side } from './active-operations.js'
 import type { Instance } from './instance.js'
 
 /**
@@ -75,9 +75,9 @@ export class Databases {
    * Checks or creates what an operation works on: by itself the sources and the repository. Without `settings`, the
    * system database must exist. @throws MissingDatabaseError
    */
-  async ensure(places?: readonly Place[], settings?: DatabaseSettings): Promise<void> {
-    if (!places || places.includes('sources')) await this.#ensureSystem(settings)
-    if (!places || places.includes('repository')) await this.#ensureRepository()
+  async ensure(sides?: readonly Side[], settings?: DatabaseSettings): Promise<void> {
+    if (!sides || sides.includes('sources')) await this.#ensureSystem(settings)
+    if (!sides || sides.includes('repository')) await this.#ensureRepository()
   }
 
   async #ensureRepository(): Promise<void> {

@@ -1,8 +1,9 @@
+import { expected } from '../couch/errors.js'
 import { ClosingError, OperationInProgressError } from '../errors.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
-import { type Lifecycle, unless } from './lifecycle.js'
+import { isOneOf, type Lifecycle } from './lifecycle.js'
 import type { Outbox } from './outbox.js'
 import type { Prunes } from './prunes.js'
 
@@ -97,8 +98,9 @@ export class Housekeeping {
     if (!completion) return
     this.#isCompleting = true
     try {
-      const begun = this.#lifecycle.run(completion).catch(unless(OperationInProgressError, ClosingError))
-      await (await begun)?.finished
+      const refused = expected(isOneOf(OperationInProgressError, ClosingError), undefined)
+      const begun = await this.#lifecycle.run(completion).catch(refused)
+      await begun?.finished
     } finally {
       this.#isCompleting = false
     }

@@ -6,24 +6,27 @@ import type { DatabaseSettings } from '../couch/database.js'
 import { expected, isCouchError } from '../couch/errors.js'
 import { type CancelledError, ClosingError, OperationInProgressError, ReservedIdError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { LeaseGoneError, LeaseHeldError } from '../lease/leases.js'
+import { type Inspected, LeaseGoneError, LeaseHeldError, type Leases } from '../lease/leases.js'
 import { Progress } from '../observe/progress.js'
-import type {
-  ActiveOperation,
-  ActiveOperations,
-  Found,
-  Hold,
-  IdAfter,
-  Place,
-  Site
+import { LinkedAbort } from '../waits/linked-abort.js'
+import {
+  type ActiveOperation,
+  type ActiveOperations,
+  type Found,
+  type Hold,
+  holdOf,
+  type IdAfter,
+  type Side,
+  type Site
 } from './active-operations.js'
-import { holdOf } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
 /** How often, and milliseconds apart, to look whether an ended operation has given the lease back. */
 const LEAVE_ATTEMPTS = 40
 const LEAVE_WAIT = 50
+/** Milliseconds between two looks at a lease of others that may be left. */
+const LOOK_INTERVAL = 500
 
 type Ended = Pick<Extract<BackupEvent, { type: 'backup_failed' }>, 'durationMs' | 'retries'>
 
@@ -35,9 +38,13 @@ export interface Failure {
   recorded: boolean
 }
 
-/** The records that operations of one kind leave: headers of backups, transactions of restores. */
+/**
+ * The records that operations of one kind leave: headers of backups, transactions of restores. A kind that has none of
+ * these methods but `onFailed` leaves nothing to be ended: anybody may take over its stale lease.
+ */
 export interface OperationRecords {
-  isOver(holder: LeaseHolder): Promise<boolean>
+  /** Absent where only the lease tells. */
+  isOver?(holder: LeaseHolder): Promise<boolean>
   /** Records beside the sources, unless that is recorded, that an operation has failed. Under their lease. */
   recordFailure?(operation: ActiveOperation, failure: Failure): Promise<void>
   /** Fails the backup that an operation was making, unless it has ended. Under the repository's lease. */
@@ -51,23 +58,33 @@ export interface OperationRecords {
   onFailed?(operation: ActiveOperation): void
 }
 
+/** The records of a kind that leaves none. */
+export const NO_RECORDS: OperationRecords = {}
+
 /** Runs an operation inside of another, under its lease and until its end. @throws what the inner operation throws */
 export type RunInside = <Result>(inner: NewOperation<Result>) => Promise<Result>
+
+/**
+ * Takes the lease of a database that is not the console's. One that is not renewed is waited for until it is stale.
+ * @param conflict returns the error for a stale one whose operation has to be ended by its own console
+ * @throws OperationInProgressError when the lease is renewed, or changes hands
+ */
+export type HoldElsewhere = (leases: Leases, conflict: (left: LeaseHolder) => Error) => Promise<void>
 
 type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 export interface NewOperation<Result> {
   kind: OperationKind
-  /** The places that it works on. Absent: the sources and the repository. */
-  places?: readonly Place[]
+  /** The sides whose leases it holds. Absent: the sources and the repository. Empty: none. */
+  sides?: readonly Side[]
   /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
   /** Returns the id after the number that the lease hands on, and after `taken` ids of other documents. */
   idAfter(carried: bigint, taken: readonly string[]): ReturnType<IdAfter>
   /** Called under the lease before anything is written. If it throws, the operation leaves no trace. */
   check?(): Promise<void>
-  /** Creates the operation's record. Returns `false` when another document has its id. */
-  createRecord(operation: ActiveOperation): Promise<boolean>
+  /** Creates the operation's record, if it has one, when all else is ready. Returns `false` when another document has its id. */
+  createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<boolean>
   work(operation: ActiveOperation, runInside: RunInside): Promise<Result>
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
@@ -76,11 +93,13 @@ export interface NewOperation<Result> {
   about?: Pick<RunningOperation, 'backup_id' | 'dry_run' | 'depth'>
   /** How it is cancelled. Absent where it must come to its end. */
   cancel?: 'now' | 'gently'
+  /** Ends its work as well, for its reason. */
+  signal?: AbortSignal
   /** Frees what was prepared, whether or not the operation began. */
   dispose?(): Promise<void>
 }
 
-/** Runs operations under the lease, records their failures, and ends those of instances that died. */
+/** Runs operations, under the leases that they need, records their failures, and ends those of instances that died. */
 export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
@@ -95,11 +114,11 @@ export class Lifecycle {
     this.#kinds = kinds
   }
 
-  /** Looks at the leases of `places`, or at all. @throws OperationInProgressError, ClosingError */
-  async refuseIfInProgress(asked: OperationKind, places?: readonly Place[]): Promise<void> {
+  /** Looks at the leases of `sides`, or at all. @throws OperationInProgressError, ClosingError */
+  async refuseIfInProgress(asked: OperationKind, sides?: readonly Side[]): Promise<void> {
     if (this.#active.closing) throw new ClosingError()
     // One by one: an operation that has ended gives each lease back when its server takes it.
-    for (const site of this.#active.sitesOf(places)) {
+    for (const site of this.#active.sitesOf(sides)) {
       const found = await this.#active.inspectAt(site)
       if (found && found.staleIn > 0 && !(await this.#isLeaving(found)))
         throw new OperationInProgressError(asked, found.holder)
@@ -112,23 +131,22 @@ export class Lifecycle {
    */
   async run<Result>(operation: NewOperation<Result>): Promise<{ id: string; finished: Promise<Result> }> {
     const { jobs } = this.#instance
-    try {
-      const active = await this.#begin(operation)
-      const finished = jobs.add(this.#see(operation, active))
-      jobs.add(finished.finally(() => operation.dispose?.()))
-      return { id: active.id, finished }
-    } catch (error) {
-      await operation.dispose?.()
-      throw error
-    }
+    let begun!: (id: string) => void
+    const id = new Promise<string>((resolve) => {
+      begun = resolve
+    })
+    const finished = jobs.add(this.#live(operation, begun))
+    const over = jobs.add(finished.finally(() => operation.dispose?.()))
+    // What fails before the operation has begun refuses it.
+    return { id: await Promise.race([id, over.then(() => id)]), finished }
   }
 
   /**
-   * Ends what stale leases of `places`, or of all, name there: one server that is down keeps nothing from the other.
+   * Ends what stale leases of `sides`, or of all, name there: one server that is down keeps nothing from the other.
    * @returns milliseconds until a lease that was found is stale
    */
-  async recover(places?: readonly Place[]): Promise<number | undefined> {
-    const sites = this.#active.sitesOf(places)
+  async recover(sides?: readonly Side[]): Promise<number | undefined> {
+    const sites = this.#active.sitesOf(sides)
     const ended = await Promise.allSettled(sites.map((site) => this.#recoverAt(site)))
     const found = ended.map((one) => {
       if (one.status === 'rejected') throw one.reason
@@ -149,8 +167,8 @@ export class Lifecycle {
   /** Fails a backup again, under the repository's lease, if `isLate` then says so and no operation is running. */
   async failAgain(id: string, reason: string, isLate: () => Promise<boolean>): Promise<void> {
     const kind = 'backup'
-    const taking = this.#take(kind, () => ({ id }), { places: ['repository'] })
-    const active = await taking.catch(unless(OperationInProgressError, ClosingError))
+    const taking = this.#take({ kind, sides: ['repository'] }, () => ({ id }))
+    const active = await taking.catch(expected(isOneOf(OperationInProgressError, ClosingError), undefined))
     if (!active) return
     let late = false
     try {
@@ -163,42 +181,88 @@ export class Lifecycle {
 
   async #takeOver(found: Found): Promise<void> {
     const { operation: kind, id } = found.holder
-    const active = await this.#active.takeOver(found).catch(unless(LeaseHeldError, LeaseGoneError))
+    const taking = this.#active.takeOver(found)
+    const active = await taking.catch(expected(isOneOf(LeaseHeldError, LeaseGoneError), undefined))
     // Another instance ends it, or has done so.
     if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
+    const records = this.#recordsOf(kind)
     // Only a later version can end the record of its kind.
-    if (!Object.hasOwn(this.#kinds, kind)) return this.#active.release(active)
+    if (!records) return this.#active.release(active)
     const ofRepository = holdOf(active, 'repository') !== undefined
     await this.#endLeft(active, `interrupted: the server stopped while the ${kind} was running`)
-    if (ofRepository) this.#kinds[kind].onFailed?.(active)
+    if (ofRepository) records.onFailed?.(active)
   }
 
-  async #begin(operation: NewOperation<unknown>): Promise<ActiveOperation> {
-    const { kind } = operation
-    for (const taken: string[] = []; ; ) {
-      const active = await this.#take(kind, (carried) => operation.idAfter(carried, taken), operation)
-      await this.#check(operation, active)
-      if (await this.#createRecord(operation, active)) return active
-      await this.#end(active)
-      taken.push(active.id)
+  /** Returns the records of a kind, unless only a later version knows it. */
+  #recordsOf(kind: OperationKind): OperationRecords | undefined {
+    return Object.hasOwn(this.#kinds, kind) ? this.#kinds[kind] : undefined
+  }
+
+  /** Sees an operation from its leases to its end. @param begun is called when its record is created */
+  async #live<Result>(operation: NewOperation<Result>, begun: (id: string) => void): Promise<Result> {
+    const abort = new LinkedAbort().follow(operation.signal)
+    try {
+      for (const taken: string[] = []; ; ) {
+        const active = await this.#take(operation, (carried) => operation.idAfter(carried, taken), abort)
+        const ended = await this.#listed(operation, active, async () => {
+          await this.#check(operation, active)
+          if (await this.#createRecord(operation, active)) {
+            begun(active.id)
+            return { result: await this.#see(operation, active) }
+          }
+          await this.#end(active)
+          return undefined
+        }).finally(() => this.#active.release(active))
+        if (ended) return ended.result
+        taken.push(active.id)
+      }
+    } finally {
+      abort.release()
     }
+  }
+
+  /** Has an operation told as running, and able to be cancelled, as long as it lives. */
+  #listed<T>(
+    { about, cancel: how }: NewOperation<unknown>,
+    { kind, id, progress, cancellation }: ActiveOperation,
+    live: () => Promise<T>
+  ): Promise<T> {
+    const cancel = how && ((error: CancelledError) => cancellation[how](error))
+    return this.#instance.running.during({ ...about, operation: kind, id }, { progress, cancel }, live)
   }
 
   /** Takes the leases, after ending what another instance has left. */
   async #take(
-    kind: OperationKind,
+    { kind, sides, system }: Pick<NewOperation<unknown>, 'kind' | 'sides' | 'system'>,
     idAfter: IdAfter,
-    { places, system }: Pick<NewOperation<unknown>, 'places' | 'system'>
+    abort?: AbortController
   ): Promise<ActiveOperation> {
     if (this.#active.closing) throw new ClosingError()
-    await this.#databases.ensure(places, system)
-    await this.refuseIfInProgress(kind, places)
-    await this.recover(places)
+    await this.#databases.ensure(sides, system)
+    await this.refuseIfInProgress(kind, sides)
+    await this.recover(sides)
     try {
-      return await this.#active.acquire(kind, idAfter, places)
+      return await this.#active.acquire(kind, idAfter, sides, abort)
     } catch (error) {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(kind, error.holder) : error
+    }
+  }
+
+  /** Returns how an operation takes leases of others. */
+  #elsewhere(active: ActiveOperation): HoldElsewhere {
+    const { kind, abort } = active
+    return async (leases, conflict) => {
+      for (;;) {
+        const left = await leftAt(leases, kind, abort.signal)
+        if (left && !leavesNothing(this.#recordsOf(left.holder.operation))) throw conflict(left.holder)
+        try {
+          return await this.#active.hold(active, leases, { insteadOf: left?.claim })
+        } catch (error) {
+          if (error instanceof LeaseHeldError) throw new OperationInProgressError(kind, error.holder)
+          if (!(error instanceof LeaseGoneError)) throw error
+        }
+      }
     }
   }
 
@@ -213,7 +277,7 @@ export class Lifecycle {
 
   async #createRecord(operation: NewOperation<unknown>, active: ActiveOperation): Promise<boolean> {
     try {
-      return await operation.createRecord(active)
+      return await operation.createRecord(active, this.#elsewhere(active))
     } catch (error) {
       // The record may have been written after all.
       await this.#fail(active, error, false)
@@ -236,43 +300,38 @@ export class Lifecycle {
     active: ActiveOperation,
     ends: { end: () => Promise<void>; fail: (error: unknown) => Promise<void> }
   ): Promise<Result> {
-    const { events, running } = this.#instance
-    const { id, progress, cancellation } = active
+    const { events } = this.#instance
+    const { id } = active
     const startedAt = performance.now()
     const before = active.retries
     const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries - before })
-    const how = operation.cancel
-    const cancel = how && ((error: CancelledError) => cancellation[how](error))
     events.emit(operation.started(id))
-    return running.during(
-      { ...operation.about, operation: active.kind, id },
-      { progress, cancel },
-      async () => {
-        try {
-          const result = await operation.work(active, (inner) =>
-            this.#inside(active, { ...inner, cancel: how })
-          )
-          await ends.end()
-          events.emit(operation.finished(id, ended(), result))
-          return result
-        } catch (error) {
-          await ends.fail(error)
-          events.emit(operation.failed(id, ended(), error))
-          throw error
-        }
-      }
-    )
+    try {
+      const result = await operation.work(active, (inner) =>
+        this.#inside(active, { ...inner, cancel: operation.cancel })
+      )
+      await ends.end()
+      events.emit(operation.finished(id, ended(), result))
+      return result
+    } catch (error) {
+      await ends.fail(error)
+      events.emit(operation.failed(id, ended(), error))
+      throw error
+    }
   }
 
-  /** Runs an operation that has a record of its own, and no lease. */
+  /** Runs an operation that has a record of its own, under the leases of another. */
   async #inside<Result>(outer: ActiveOperation, inner: NewOperation<Result>): Promise<Result> {
     const { kind } = inner
     const { id } = inner.idAfter(outer.carried, [])
     const active = { ...outer, kind, id, beganAt: performance.now(), progress: new Progress() }
-    if (!(await inner.createRecord(active))) throw new ReservedIdError(id, this.#databases.repository.name)
-    return this.#carryOut(inner, active, {
-      end: async () => {},
-      fail: (error) => this.#failInside(active, error)
+    return this.#listed(inner, active, async () => {
+      if (!(await inner.createRecord(active, this.#elsewhere(active))))
+        throw new ReservedIdError(id, this.#databases.repository.name)
+      return this.#carryOut(inner, active, {
+        end: async () => {},
+        fail: (error) => this.#failInside(active, error)
+      })
     })
   }
 
@@ -305,7 +364,7 @@ export class Lifecycle {
     this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
   }
 
-  /** Records a failure in the places of a lease, and gives that back. If recording fails, it becomes stale. */
+  /** Records a failure on the sides of a lease, and gives that back. If recording fails, it becomes stale. */
   async #endFailed(active: ActiveOperation, hold: Hold, failure: Failure): Promise<void> {
     if (!isHeld(hold)) return this.#active.abandon(active, [hold])
     try {
@@ -317,10 +376,10 @@ export class Lifecycle {
     await this.#giveBack(active, hold)
   }
 
-  async #record(active: ActiveOperation, { places }: Hold, failure: Failure): Promise<void> {
+  async #record(active: ActiveOperation, { sides }: Hold, failure: Failure): Promise<void> {
     const records = this.#kinds[active.kind]
-    if (places.includes('sources')) await records.recordFailure?.(active, failure)
-    if (places.includes('repository')) await records.failBackup?.(active, failure)
+    if (sides.includes('sources')) await records.recordFailure?.(active, failure)
+    if (sides.includes('repository')) await records.failBackup?.(active, failure)
   }
 
   /** Gives all leases back at once: a server that does not answer keeps only its own. */
@@ -331,7 +390,7 @@ export class Lifecycle {
   /** Gives a lease back, when what has to be done before is done. */
   async #giveBack(active: ActiveOperation, hold: Hold): Promise<void> {
     try {
-      const after = hold.places.includes('sources')
+      const after = hold.sides.includes('sources')
         ? await this.#kinds[active.kind].beforeRelease?.(active)
         : undefined
       await this.#active.release(active, [hold])
@@ -344,10 +403,10 @@ export class Lifecycle {
 
   /** Waits for an operation whose record says that it is over to give the lease back. */
   async #isLeaving({ holder, site }: Found): Promise<boolean> {
-    const known = Object.hasOwn(this.#kinds, holder.operation) ? this.#kinds[holder.operation] : undefined
+    const records = this.#recordsOf(holder.operation)
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
       // The lease tells enough where the record cannot be read.
-      if (!(await known?.isOver(holder).catch(expected(isCouchError, false)))) return false
+      if (!(await records?.isOver?.(holder).catch(expected(isCouchError, false)))) return false
       const found = await this.#active.inspectAt(site)
       if (found?.holder.id !== holder.id || found.staleIn === 0) return true
       await sleep(LEAVE_WAIT)
@@ -366,12 +425,28 @@ function isHeld({ lease }: Hold): boolean {
   }
 }
 
-/** Returns a rejection handler that ignores errors of these kinds. */
-export function unless(...kinds: (new (...given: never[]) => Error)[]): (error: unknown) => undefined {
-  return (error) => {
-    if (!kinds.some((kind) => error instanceof kind)) throw error
+/** Returns a stale lease, if there is one. @throws OperationInProgressError when the lease is renewed, or changes hands */
+async function leftAt(leases: Leases, asked: OperationKind, signal: AbortSignal): Promise<Inspected | null> {
+  for (let last: Inspected | undefined; ; ) {
+    signal.throwIfAborted()
+    const found = await leases.inspect()
+    if (!found || found.staleIn === 0) return found
+    if (last && (found.claim !== last.claim || found.staleIn > last.staleIn))
+      throw new OperationInProgressError(asked, found.holder)
+    last = found
+    await sleep(Math.min(found.staleIn, LOOK_INTERVAL), undefined, { signal }).catch(() => undefined)
   }
 }
+
+/** Returns whether a kind is known to leave nothing that has to be ended. */
+const leavesNothing = (records: OperationRecords | undefined): boolean =>
+  records !== undefined && !records.recordFailure && !records.failBackup && !records.beforeRelease
+
+/** Returns a test for errors of these kinds. */
+export const isOneOf =
+  (...kinds: (new (...given: never[]) => Error)[]) =>
+  (error: unknown): boolean =>
+    kinds.some((kind) => error instanceof kind)
 
 function reasonOf(error: unknown): string {
   if (error instanceof ClosingError) return 'interrupted: the server was shut down'

@@ -119,11 +119,6 @@ export class Prunes implements OperationRecords {
     return this.#due > 0 ? this.describe(COMPLETION) : undefined
   }
 
-  /** Returns `false`: only the lease tells of a removal. */
-  async isOver(): Promise<boolean> {
-    return false
-  }
-
   onFailed({ id }: ActiveOperation): void {
     // It is not known how far an instance that died has come.
     if (id !== this.#own) this.#due = COMPLETIONS

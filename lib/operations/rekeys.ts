@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto'
 import type { RekeyOutcome } from '../../types/backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { NewOperation, OperationRecords } from './lifecycle.js'
+import type { NewOperation } from './lifecycle.js'
 
 /** Describes operations that seal all backups anew. They leave no record: headers tell what is left to do. */
-export class Rekeys implements OperationRecords {
+export class Rekeys {
   readonly #instance: Instance
   readonly #databases: Databases
 
@@ -44,10 +44,5 @@ export class Rekeys implements OperationRecords {
       finished: (_id, ended, outcome) => ({ type: 'rekey_finished', id, ...ended, outcome }),
       failed: (_id, ended, error) => ({ type: 'rekey_failed', id, ...ended, error: error as Error })
     }
-  }
-
-  /** Returns `false`: only the lease tells of a rekeying. */
-  async isOver(): Promise<boolean> {
-    return false
   }
 }

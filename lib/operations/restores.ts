@@ -24,11 +24,17 @@ import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
 import { hostWithin } from '../waits/host-code.js'
-import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Place } from './active-operations.js'
+import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Side } from './active-operations.js'
 import type { Backups } from './backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { Failure, NewOperation, OperationRecords, RunInside } from './lifecycle.js'
+import {
+  type Failure,
+  isOneOf,
+  type NewOperation,
+  type OperationRecords,
+  type RunInside
+} from './lifecycle.js'
 import type { Outbox } from './outbox.js'
 import { type Transactions, toldAtEnd, transactionPath } from './transactions.js'
 
@@ -92,7 +98,7 @@ export class Restores implements OperationRecords {
       kind: 'restore',
       cancel: 'gently',
       about: { ...backupId, ...(dryRun && { dry_run: true as const }) },
-      places: this.placesOf(source, options),
+      sides: this.sidesOf(source, options),
       system: dryRun ? undefined : backup.system,
       idAfter: (carried) => {
         const reserved = ids?.(carried, [])
@@ -122,7 +128,7 @@ export class Restores implements OperationRecords {
   }
 
   /** Returns what a restore works on: an upload needs no repository, and does not depend on its server. */
-  placesOf(source: object, options: RestoreOptions): readonly Place[] | undefined {
+  sidesOf(source: object, options: RestoreOptions): readonly Side[] | undefined {
     return 'id' in source || this.#makesBackup(options) ? undefined : ['sources']
   }
 
@@ -232,7 +238,7 @@ export class Restores implements OperationRecords {
       return id
     } catch (error) {
       // These end the restore in ways of their own.
-      if ([LeaseLostError, ClosingError, CancelledError].some((kind) => error instanceof kind)) throw error
+      if (isOneOf(LeaseLostError, ClosingError, CancelledError)(error)) throw error
       throw new SafetyBackupError(cutText(messageOf(error), MOST.reason), { cause: error })
     }
   }

@@ -1,13 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import type { LastVerification } from '../../types/backups.js'
 import type { VerifyDepth, VerifyOptions, VerifyReport } from '../../types/verify.js'
-import type { CouchClient } from '../couch/client.js'
-import type { FailedAttempt } from '../couch/retry.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import {
   BackupNotFoundError,
   BackupNotVerifiableError,
-  ClosingError,
   DamagedBackupError,
   TooManyRequestsError,
   VerifyInterruptedError
@@ -19,7 +16,6 @@ import { Spool } from '../spool/spool.js'
 import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
 import { Verification } from '../verify/verification.js'
-import { LinkedAbort, onAbort } from '../waits/linked-abort.js'
 import { type ActiveOperation, endClientIn } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -68,13 +64,10 @@ export interface VerifyRequest {
   check?(): Promise<void>
 }
 
-/** Describes and runs verifications: those that restore, or that the schedule makes, under the lease. */
+/** Describes verifications: those that restore, or that the schedule makes, hold the lease. */
 export class Verifies implements OperationRecords {
   readonly #instance: Instance
   readonly #databases: Databases
-  /** Verifications that run without the lease. */
-  readonly #running = new Set<AbortController>()
-  #isStopped = false
 
   constructor(instance: Instance, databases: Databases) {
     this.#instance = instance
@@ -144,89 +137,45 @@ export class Verifies implements OperationRecords {
     return newest
   }
 
-  /** Verifies without the lease: nothing is written but what was found. */
-  async run(request: VerifyRequest): Promise<VerifyReport> {
-    if (this.#isStopped) throw new ClosingError()
-    const full = () => new TooManyRequestsError('a backup is being verified on this instance')
-    return this.#instance.verifications.take(full, () => this.#instance.jobs.add(this.#runFree(request)))
-  }
-
-  async #runFree(request: VerifyRequest): Promise<VerifyReport> {
-    const about = aboutOf(request, newId(request))
-    const abort = new LinkedAbort().follow(request.signal)
-    const cancel = (error: Error) => abort.abort(error)
-    return this.#instance.running.during({ operation: 'verify', ...about }, { cancel }, () =>
-      this.#runAs(request, about, abort)
-    )
-  }
-
-  async #runAs(
-    request: VerifyRequest,
-    about: ReturnType<typeof aboutOf>,
-    abort: LinkedAbort
-  ): Promise<VerifyReport> {
-    const { events, client, options } = this.#instance
-    const startedAt = performance.now()
-    let retries = 0
-    const ended = () => ({ durationMs: performance.now() - startedAt, retries })
-    const onRetry = (failed: FailedAttempt) => {
-      retries++
-      events.emit({ type: 'retry', operation: 'verify', id: about.id, ...failed })
-    }
-    const own = client.for('operations').with({ retry: options.retry, signal: abort.signal, onRetry })
-    this.#running.add(abort)
-    events.emit({ type: 'verify_started', ...about })
-    try {
-      const report = await this.#verify(request, own)
-      events.emit({ type: 'verify_finished', ...about, ...ended(), report })
-      return report
-    } catch (error) {
-      events.emit({ type: 'verify_failed', ...about, ...ended(), error: error as Error })
-      throw interrupted(request, error)
-    } finally {
-      this.#running.delete(abort)
-      abort.release()
-    }
-  }
-
-  /** Describes one that holds the lease. */
+  /** Describes a verification: under the lease where databases are made, or where it is asked for. */
   describe(request: VerifyRequest): NewOperation<VerifyReport> {
-    const id = newId(request)
-    const about = aboutOf(request, id)
+    const { backup, depth, signal, check } = request
+    const id = `${depth === 'restore' ? RESTORES : 'verify_'}${randomBytes(16).toString('hex')}`
+    const about = { backup_id: backup.id, depth }
     return {
       kind: 'verify',
       cancel: 'now',
-      about: { backup_id: about.backup_id, depth: about.depth },
+      about,
+      sides: isAlone(request) ? undefined : [],
+      signal,
       idAfter: () => ({ id }),
-      check: request.check,
+      check,
       createRecord: async () => true,
-      work: (operation) => this.#underLease(request, operation),
-      started: () => ({ type: 'verify_started', ...about }),
-      finished: (_id, ended, report) => ({ type: 'verify_finished', ...about, ...ended, report }),
-      failed: (_id, ended, error) => ({ type: 'verify_failed', ...about, ...ended, error: error as Error })
+      work: (operation) => this.#verify(request, operation),
+      started: () => ({ type: 'verify_started', id, ...about }),
+      finished: (_id, ended, report) => ({ type: 'verify_finished', id, ...about, ...ended, report }),
+      failed: (_id, ended, error) => ({
+        type: 'verify_failed',
+        id,
+        ...about,
+        ...ended,
+        error: error as Error
+      })
     }
   }
 
-  async #underLease(request: VerifyRequest, operation: ActiveOperation): Promise<VerifyReport> {
-    const { abort, workClient } = operation
-    const stop = request.signal && onAbort(request.signal, (reason) => abort.abort(reason))
-    try {
-      return await this.#verify(request, workClient, operation)
-    } finally {
-      stop?.()
-    }
+  /** Runs a verification in the only place, unless it runs alone: each may take as much memory as a restore. */
+  inPlace<T>(request: VerifyRequest, run: () => Promise<T>): Promise<T> {
+    if (isAlone(request)) return run()
+    const full = () => new TooManyRequestsError('a backup is being verified on this instance')
+    return this.#instance.verifications.take(full, run)
   }
 
-  /** @param operation absent where the lease is not held: nothing is restored then */
-  async #verify(
-    request: VerifyRequest,
-    client: CouchClient,
-    operation?: ActiveOperation
-  ): Promise<VerifyReport> {
-    const repository = this.#databases.repository.on(client)
+  async #verify(request: VerifyRequest, operation: ActiveOperation): Promise<VerifyReport> {
+    const repository = this.#databases.repository.on(operation.workClient)
     for (let left = ATTEMPTS; ; left--) {
       try {
-        return await this.#verifyOnce(request, client, operation)
+        return await this.#verifyOnce(request, operation)
       } catch (error) {
         if (!(error instanceof ChangedMeanwhileError) || left <= 1) throw error
         const { backup, problem } = await this.#open(request.backup.id, repository)
@@ -238,19 +187,17 @@ export class Verifies implements OperationRecords {
 
   async #verifyOnce(
     { backup, depth, verification }: VerifyRequest,
-    client: CouchClient,
-    operation?: ActiveOperation
+    operation: ActiveOperation
   ): Promise<VerifyReport> {
+    const { abort, workClient } = operation
     const { id } = backup
-    const own = backup.on(client)
-    const repository = this.#databases.repository.on(client)
+    const own = backup.on(workClient)
+    const repository = this.#databases.repository.on(workClient)
     await verification.run(own)
     if (!verification.isGood && !(await repository.has(id))) throw new BackupNotFoundError(id)
     const scratch =
-      operation && depth === 'restore' && verification.isGood
-        ? await this.#restore(own, operation)
-        : undefined
-    client.settings.signal?.throwIfAborted()
+      depth === 'restore' && verification.isGood ? await this.#restore(own, operation) : undefined
+    abort.signal.throwIfAborted()
     const at = this.#instance.clock.now()
     const good = verification.isGood && (scratch?.problemCount ?? 0) === 0
     const sharing = await repository.recordVerdict({
@@ -272,22 +219,6 @@ export class Verifies implements OperationRecords {
     }
   }
 
-  /** Whether one runs without the lease. */
-  get any(): boolean {
-    return this.#running.size > 0
-  }
-
-  /** Ends those without the lease. */
-  stop(): void {
-    this.#isStopped = true
-    for (const abort of this.#running) abort.abort(new ClosingError())
-  }
-
-  /** Returns `false`: only the lease tells of a verification. */
-  async isOver(): Promise<boolean> {
-    return false
-  }
-
   /** Deletes scratch databases, whoever made them: nothing is given back as long as they are there. */
   async beforeRelease(operation: ActiveOperation): Promise<undefined> {
     const { id } = operation
@@ -295,13 +226,11 @@ export class Verifies implements OperationRecords {
   }
 }
 
-/** Returns the error for the caller: one with a position, unless the backup has gone. */
+/** Returns the error of a verification that had begun: one with a position, unless the backup has gone. */
 export const interrupted = ({ backup, verification }: VerifyRequest, error: unknown): unknown =>
   error instanceof BackupNotFoundError
     ? error
     : new VerifyInterruptedError(backup.id, verification.position, error)
 
-const newId = ({ depth }: VerifyRequest): string =>
-  `${depth === 'restore' ? RESTORES : 'verify_'}${randomBytes(16).toString('hex')}`
-
-const aboutOf = ({ backup, depth }: VerifyRequest, id: string) => ({ id, backup_id: backup.id, depth })
+/** Returns whether a verification holds the lease: it makes databases, or must not be made twice. */
+const isAlone = ({ depth, check }: VerifyRequest): boolean => depth === 'restore' || check !== undefined
