@@ -484,7 +484,8 @@ t.test('what follows a backup is done after it, and its failure is none of the b
     if (ids.length === 2) throw new Error('no pruning')
     await pruned
   }
-  const schedule = new Schedule(instance, options.schedule!, async () => set, after)
+  const databases = { changes: 0, toStart: async () => set }
+  const schedule = new Schedule(instance, options.schedule!, databases, after)
   schedule.start()
   await idle(clock)
   t.strictSame(followed, ['after 1, complete'])
@@ -521,7 +522,7 @@ t.test('nothing follows a backup that a closing server lets end', async (t) => {
   const schedule = new Schedule(
     instance,
     options.schedule!,
-    async () => set,
+    { changes: 0, toStart: async () => set },
     async (on) => followed.push(on)
   )
   const release = gate.hold(/_changes/)

@@ -1,4 +1,4 @@
-import { addAbortSignal, Readable } from 'node:stream'
+import { addAbortSignal } from 'node:stream'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { DiffOptions, DiffStream, DocumentDiff } from '../../types/diff.js'
 import type { CouchClient } from '../couch/client.js'
@@ -13,9 +13,9 @@ import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
 import { onAbort } from '../waits/linked-abort.js'
-import { Silence } from '../waits/silence.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
+import { LazyStream } from './lazy-stream.js'
 
 /** Documents that are compared before they are read: each takes some 30 KiB at most. */
 const AHEAD = 16
@@ -33,11 +33,17 @@ export class Diffs {
   /** Returns a stream that reads nothing before it is read. */
   read(id: string, options: DiffOptions): DiffStream {
     const { client, options: settings } = this.#instance
-    const stream = new ReadDiff((signal) => {
+    const open = (signal: AbortSignal) => {
       const own = client.with({ retry: settings.retry, signal }).for('downloads')
       const close = () => stream.destroy(new ClosingError())
       return this.#inPlace(() => this.#diff(id, options, own), close)
-    }, settings.timeouts.idle)
+    }
+    const stream: LazyStream<DocumentDiff> = new LazyStream(open, {
+      idle: settings.timeouts.idle,
+      stalled: (ms) => new StalledDiffError(ms),
+      objectMode: true,
+      highWaterMark: AHEAD
+    })
     if (options.signal) addAbortSignal(options.signal, stream)
     return stream
   }
@@ -133,39 +139,4 @@ export class Diffs {
   }
 
   readonly #newSpool = () => new Spool(this.#instance.room)
-}
-
-/** Streams what differs, as it is read. Fails when its reader stops reading, and ends its source at once. */
-class ReadDiff extends Readable implements DiffStream {
-  readonly #open: (signal: AbortSignal) => AsyncGenerator<DocumentDiff>
-  readonly #abort = new AbortController()
-  readonly #reader: Silence
-  #diffs: AsyncGenerator<DocumentDiff> | undefined
-
-  /** @param open is given what ends the calls that it reads by @param idle milliseconds without a read that end it */
-  constructor(open: (signal: AbortSignal) => AsyncGenerator<DocumentDiff>, idle: number) {
-    super({ objectMode: true, highWaterMark: AHEAD })
-    this.#open = open
-    this.#reader = new Silence(idle, () => this.destroy(new StalledDiffError(idle)))
-  }
-
-  override _read(): void {
-    this.#reader.pause()
-    this.#diffs ??= this.#open(this.#abort.signal)
-    this.#diffs.next().then(
-      ({ done, value }) => {
-        if (this.destroyed) return
-        this.#reader.wait()
-        this.push(done ? null : value)
-      },
-      (error) => this.destroy(error)
-    )
-  }
-
-  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this.#reader.end()
-    this.#abort.abort(error ?? new Error('the diff was given up'))
-    this.#diffs?.return(undefined).catch(() => undefined)
-    callback(error)
-  }
 }

@@ -1,9 +1,9 @@
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { slicesOf } from '../bytes/views.js'
 import type { CouchClient } from '../couch/client.js'
 import { ClosingError, StalledDownloadError, TooManyDownloadsError } from '../errors.js'
 import { Places } from '../waits/places.js'
-import { Silence } from '../waits/silence.js'
+import { LazyStream } from './lazy-stream.js'
 
 /** Bytes that a reader is given at a time; taking them counts as reading on. */
 const SLICE = 64 * 1024
@@ -69,20 +69,19 @@ class Reading extends Set<Readable> {
   }
 }
 
-/** Streams bytes in slices. Fails when its reader stops reading, and ends its source at once. */
-export class Download extends Readable {
-  readonly #open: (signal: AbortSignal) => AsyncIterable<Uint8Array>
+/** Streams bytes in slices, as one of the downloads that are being read. */
+export class Download extends LazyStream<Uint8Array> {
   readonly #reading: Reading
-  readonly #abort = new AbortController()
-  readonly #reader: Silence
-  #slices: AsyncGenerator<Uint8Array> | undefined
 
   /** @param open is given what ends the calls that the bytes are read by */
   constructor(open: (signal: AbortSignal) => AsyncIterable<Uint8Array>, reading: Reading, idle: number) {
-    super({ highWaterMark: SLICE })
-    this.#open = open
+    const begin = (signal: AbortSignal) => {
+      this.refuseIfFull()
+      reading.add(this)
+      return inSlices(open(signal))
+    }
+    super(begin, { idle, stalled: (ms) => new StalledDownloadError(ms), highWaterMark: SLICE })
     this.#reading = reading
-    this.#reader = new Silence(idle, () => this.destroy(new StalledDownloadError(idle)))
   }
 
   /** Refuses early what would fail at its first read. @throws TooManyDownloadsError, ClosingError */
@@ -90,36 +89,9 @@ export class Download extends Readable {
     this.#reading.refuseIfFull()
   }
 
-  override _read(): void {
-    this.#reader.pause()
-    this.#next().then(
-      (slice) => {
-        if (this.destroyed) return
-        this.#reader.wait()
-        this.push(slice)
-      },
-      (error) => this.destroy(error)
-    )
-  }
-
-  async #next(): Promise<Uint8Array | null> {
-    this.#slices ??= this.#begin()
-    const next = await this.#slices.next()
-    return next.done ? null : next.value
-  }
-
-  #begin(): AsyncGenerator<Uint8Array> {
-    this.refuseIfFull()
-    this.#reading.add(this)
-    return inSlices(this.#open(this.#abort.signal))
-  }
-
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this.#reader.end()
-    this.#abort.abort(error ?? new Error('the download was given up'))
-    this.#slices?.return(undefined).catch(() => undefined)
     this.#reading.delete(this)
-    callback(error)
+    super._destroy(error, callback)
   }
 }
 

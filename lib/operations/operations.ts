@@ -17,7 +17,6 @@ import type {
 } from '../../types/backups.js'
 import type { DatabaseNames } from '../../types/databases.js'
 import type { DiffOptions, DiffStream } from '../../types/diff.js'
-import type { OperationKind } from '../../types/events.js'
 import type { DbBackups, RunningOperation, ScheduleState } from '../../types/index.js'
 import type { VerifyOptions, VerifyReport } from '../../types/verify.js'
 import type { ShownTransaction } from '../../types/webhooks.js'
@@ -50,7 +49,8 @@ import {
   checkStartOptions,
   checkVerifyOptions
 } from './arguments.js'
-import { DatabaseSet } from './database-set.js'
+import { CurrentDatabases } from './current-databases.js'
+import type { DatabaseSet } from './database-set.js'
 import { Instance } from './instance.js'
 import { type PruneRequest, pruningBy, removalOf, unattended } from './prunes.js'
 import { shown } from './restore-history.js'
@@ -66,9 +66,7 @@ export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
   readonly #transactions: Transactions
-  /** Sets by name: the current one, and earlier ones while operations on them go on. */
-  readonly #sets = new Map<string, DatabaseSet>()
-  #current: DatabaseSet | undefined
+  readonly #databases: CurrentDatabases
   #watching: NodeJS.Timeout | undefined
   readonly #schedule: Schedule | undefined
   readonly #verifySchedule: VerifySchedule | undefined
@@ -79,14 +77,15 @@ export class Operations implements DbBackups {
     this.#options = options
     this.#instance = new Instance(options, log, clock)
     this.#transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
-    const current = () => this.#toStart('backup')
+    this.#databases = new CurrentDatabases(this.#instance, () => options.databases)
     const after = async (set: DatabaseSet, gap: number) => {
+      if (!options.keep) return
       const now = this.#instance.clock.now()
-      if (options.keep) await (await set.prune(unattended(this.#pruningBy({}), { gap, now }))).finished
+      await (await set.prune(unattended(pruningBy({}, options, now), { gap, now }))).finished
     }
-    this.#schedule = schedule && new Schedule(this.#instance, schedule, current, after)
+    this.#schedule = schedule && new Schedule(this.#instance, schedule, this.#databases, after)
     const verify = schedule?.verify && { ...schedule.verify, timezone: schedule.timezone }
-    this.#verifySchedule = verify && new VerifySchedule(this.#instance, verify, () => this.#toStart('verify'))
+    this.#verifySchedule = verify && new VerifySchedule(this.#instance, verify, this.#databases)
   }
 
   get schedule(): ScheduleState | undefined {
@@ -120,7 +119,7 @@ export class Operations implements DbBackups {
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {
     checkStartOptions(options)
-    return this.#answer(async () => (await this.#toStart('backup')).start(options))
+    return this.#answer(async () => (await this.#databases.toStart('backup')).start(options))
   }
 
   async restore(
@@ -153,23 +152,23 @@ export class Operations implements DbBackups {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    const restore = async () => (await this.#toStart('restore')).restore(source, options, urlOf)
+    const restore = async () => (await this.#databases.toStart('restore')).restore(source, options, urlOf)
     if ('id' in source) return this.#answer(restore)
     const full = () => new TooManyUploadsError(this.#options.limits.uploads)
     return this.#instance.uploads.take(full, () => foreground(restore))
   }
 
   async get(id: string): Promise<BackupContent> {
-    return this.#instance.downloads.open(() => foreground(() => this.#now().stored.get(id)))
+    return this.#instance.downloads.open(() => foreground(() => this.#databases.now().stored.get(id)))
   }
 
   async summary(id: string): Promise<BackupSummary> {
-    return this.#answer(() => this.#now().stored.summary(id))
+    return this.#answer(() => this.#databases.now().stored.summary(id))
   }
 
   diff(id: string, options: DiffOptions): DiffStream {
     checkDiff(id, options)
-    return this.#now().diffs.read(id, options)
+    return this.#databases.now().diffs.read(id, options)
   }
 
   async list(): Promise<{ ids: string[] }> {
@@ -178,7 +177,7 @@ export class Operations implements DbBackups {
 
   /** Lists for a route: simultaneous callers share one list. */
   sharedList(): Promise<readonly string[]> {
-    return foreground(() => this.#now().stored.list())
+    return foreground(() => this.#databases.now().stored.list())
   }
 
   async attach(
@@ -193,12 +192,12 @@ export class Operations implements DbBackups {
       // Each piece has to be taken in `timeouts.idle`.
       yield* slicesOf(bytes, PIECE)
     }
-    const { stored } = this.#now()
+    const { stored } = this.#databases.now()
     await foreground(() => stored.append({ id, name, data: { length: bytes.length, open }, ...options }))
   }
 
   async remove(id: string): Promise<RemovedBackups> {
-    await this.#answer(() => this.#now().stored.find(id))
+    await this.#answer(() => this.#databases.now().stored.find(id))
     const { removed, freed_bytes, parts, orphans } = await this.#prune(removalOf(id))
     return { removed, freed_bytes, parts, orphans }
   }
@@ -206,11 +205,13 @@ export class Operations implements DbBackups {
   async prune(options: PruneOptions = {}): Promise<PruneOutcome> {
     checkPruneOptions(options)
     const request = this.#pruningBy(options)
-    return options.dryRun ? this.#answer(() => this.#now().previewPrune(request)) : this.#prune(request)
+    return options.dryRun
+      ? this.#answer(() => this.#databases.now().previewPrune(request))
+      : this.#prune(request)
   }
 
   async rekey(): Promise<RekeyOutcome> {
-    const { finished } = await this.#answer(async () => (await this.#toStart('rekey')).rekey())
+    const { finished } = await this.#answer(async () => (await this.#databases.toStart('rekey')).rekey())
     return foreground(() => finished)
   }
 
@@ -218,10 +219,10 @@ export class Operations implements DbBackups {
     checkVerifyOptions(options)
     options.signal?.throwIfAborted()
     const [set, request] = await this.#answer(async () => {
-      const set = this.#now()
+      const set = this.#databases.now()
       return [set, await set.prepareVerify(id, options)] as const
     })
-    if (request.depth === 'restore') await foreground(() => this.#toStart('verify'))
+    if (request.depth === 'restore') await foreground(() => this.#databases.toStart('verify'))
     return foreground(() => set.verify(request))
   }
 
@@ -229,7 +230,7 @@ export class Operations implements DbBackups {
     checkCopy(options)
     options.signal?.throwIfAborted()
     const set = await this.#answer(async () => {
-      const set = this.#now()
+      const set = this.#databases.now()
       await set.checkCopyable(id)
       return set
     })
@@ -244,13 +245,15 @@ export class Operations implements DbBackups {
 
   /** Waits for the end of a removal. Its begin alone takes a place. */
   async #prune(request: PruneRequest): Promise<PruneOutcome> {
-    const { finished } = await this.#answer(async () => (await this.#toStart('prune')).prune(request))
+    const { finished } = await this.#answer(async () =>
+      (await this.#databases.toStart('prune')).prune(request)
+    )
     return foreground(() => finished)
   }
 
   /** Appends a body, which `read` keeps until then. @param append.signal ends with the client */
   async append(append: Omit<Append, 'data'>, read: (into: HeldBytes) => Promise<void>): Promise<void> {
-    const { stored } = this.#now()
+    const { stored } = this.#databases.now()
     const data = new HeldBytes(this.#instance.room)
     try {
       await this.#instance.appends.take(
@@ -292,7 +295,7 @@ export class Operations implements DbBackups {
     clearInterval(this.#watching)
     this.#schedule?.stop()
     this.#verifySchedule?.stop()
-    const sets = [...this.#sets.values()]
+    const sets = this.#databases.all
     for (const set of sets) set.refuse()
     await jobs.settled(half)
     for (const set of sets) set.stop()
@@ -306,35 +309,10 @@ export class Operations implements DbBackups {
 
   #follow(): void {
     try {
-      this.#now().housekeeping.start()
+      this.#databases.now().housekeeping.start()
     } catch (error) {
       this.#instance.events.emit({ type: 'check_failed', error: error as Error })
     }
-  }
-
-  /** @throws OperationInProgressError while something runs on databases that the host used before */
-  async #toStart(asked: OperationKind): Promise<DatabaseSet> {
-    const now = this.#now()
-    for (const former of this.#sets.values()) if (former !== now) await former.refuseIfBusy(asked)
-    return now
-  }
-
-  /** Returns the current databases. @throws HostValueError when the host names none that can be used */
-  #now(): DatabaseSet {
-    const names = this.#options.databases
-    const key = JSON.stringify(Object.entries(names).sort())
-    const now = this.#sets.get(key) ?? new DatabaseSet(this.#instance, names)
-    if (now !== this.#current) this.#changeTo(key, now)
-    return now
-  }
-
-  #changeTo(key: string, now: DatabaseSet): void {
-    this.#current?.housekeeping.stop()
-    this.#schedule?.forget()
-    this.#verifySchedule?.forget()
-    for (const [other, { busy }] of this.#sets) if (!busy) this.#sets.delete(other)
-    this.#sets.set(key, now)
-    this.#current = now
   }
 }
 

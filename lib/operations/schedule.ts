@@ -2,53 +2,41 @@ import type { ScheduledRun, ScheduleState } from '../../types/index.js'
 import type { ScheduleOptions } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import { CancelledError, ClosingError, OperationInProgressError } from '../errors.js'
-import type { Clock } from '../schedule/clock.js'
 import { DueTimes } from '../schedule/due-times.js'
-import { Plan } from '../schedule/plan.js'
 import { NotNeededError } from './backups.js'
 import type { DatabaseSet } from './database-set.js'
+import { DueRuns } from './due-runs.js'
 import type { Instance } from './instance.js'
 
 /** Makes the backups of the option `schedule`, unless another instance has made them: one attempt at a time. */
-export class Schedule {
-  readonly #instance: Instance
-  readonly #clock: Clock
+export class Schedule extends DueRuns {
   readonly #options: Required<Omit<ScheduleOptions, 'verify'>>
-  readonly #plan: Plan
-  readonly #current: () => Promise<DatabaseSet>
   readonly #after: (set: DatabaseSet, gap: number) => Promise<unknown>
   readonly #times: DueTimes
-  readonly #abort = new AbortController()
-  #started = false
-  #startedAt = 0
   #last: ScheduledRun | undefined
   /** A due time that another operation keeps waiting. */
   #kept: { due: number; error: Error } | undefined
 
   /**
-   * @param current returns the databases of now, if nothing runs on earlier ones
    * @param after is called after each run that has a backup, with the usual milliseconds between two runs; its
    * failure is told, and no failure of the backup
    */
   constructor(
     instance: Instance,
     options: Required<Omit<ScheduleOptions, 'verify'>>,
-    current: () => Promise<DatabaseSet>,
+    databases: DueRuns['databases'],
     after: (set: DatabaseSet, gap: number) => Promise<unknown>
   ) {
-    const { cron, timezone, jitter } = options
-    this.#instance = instance
-    this.#clock = instance.clock
+    const times = new DueTimes(options.cron, options.timezone)
+    super(instance, databases, times, options.jitter)
     this.#options = options
-    this.#times = new DueTimes(cron, timezone)
-    this.#plan = new Plan(this.#times, jitter)
-    this.#current = current
+    this.#times = times
     this.#after = after
   }
 
   get state(): ScheduleState {
     const { cron, timezone } = this.#options
-    const next = this.#plan.next(this.#clock.now())
+    const next = this.plan.next(this.now)
     return { cron, timezone, next, ...(this.#last && { last: { ...this.#last } }) }
   }
 
@@ -58,43 +46,19 @@ export class Schedule {
    */
   *comingRuns(now: number, newest = Number.NEGATIVE_INFINITY): Generator<number> {
     let last = newest
-    for (let run = this.#plan.next(now); Number.isFinite(run); run = this.#plan.after(run)) {
+    for (let run = this.plan.next(now); Number.isFinite(run); run = this.#times.after(run)) {
       if (run - last < this.#options.unlessYoungerThan) continue
       last = Math.max(run, now)
       yield last
     }
   }
 
-  start(): void {
-    if (this.#started) return
-    this.#started = true
-    this.#startedAt = this.#clock.now()
-    this.#run().catch((error: Error) => {
-      if (!this.#abort.signal.aborted) this.#instance.events.emit({ type: 'check_failed', error })
-    })
-  }
-
-  /** Begins nothing more. A backup that runs goes on. */
-  stop(): void {
-    this.#abort.abort(new ClosingError())
-  }
-
-  /** Looks anew: the databases are others. */
-  forget(): void {
-    this.#plan.forget()
-  }
-
-  async #run(): Promise<void> {
-    const { jobs, metrics } = this.#instance
-    const { signal } = this.#abort
-    while (!signal.aborted) {
-      const due = this.#plan.look(this.#clock.now())
-      this.#giveUpKept()
-      if (due !== undefined) await jobs.add(this.#see(due))
-      const now = this.#clock.now()
-      metrics?.scheduledFor(this.#plan.next(now))
-      await this.#clock.sleep(this.#plan.wait(now), signal)
-    }
+  protected override async look(): Promise<void> {
+    const { jobs, metrics } = this.instance
+    const due = this.plan.look(this.now)
+    this.#giveUpKept()
+    if (due !== undefined) await jobs.add(this.#see(due))
+    metrics?.scheduledFor(this.plan.next(this.now))
   }
 
   /** Has a backup for this due time, or notes why there is none. Never fails. */
@@ -102,7 +66,7 @@ export class Schedule {
     const { unlessYoungerThan } = this.#options
     let id: string | undefined
     try {
-      const set = await this.#current()
+      const set = await this.databases.toStart('backup')
       const started = await set.startRun({ due, unlessYoungerThan })
       id = started.id
       await started.finished
@@ -111,33 +75,29 @@ export class Schedule {
     } catch (error) {
       this.#notMade(due, error as Error, id)
       // The instance that made it may have died before it pruned. A start alone is no reason to prune.
-      if (error instanceof NotNeededError && due >= this.#startedAt)
-        await this.#follow(error.id, await this.#current())
+      if (error instanceof NotNeededError && due >= (this.startedAt as number))
+        await this.#follow(error.id, await this.databases.toStart('backup'))
     }
   }
 
   #notMade(due: number, error: Error, id?: string): void {
-    const now = this.#clock.now()
     if (error instanceof NotNeededError) {
       const { reason, id } = error
       this.#over(due, reason === 'younger' ? 'skipped' : reason, id)
-      this.#instance.events.emit({ type: 'schedule_skipped', due, reason, id })
+      this.instance.events.emit({ type: 'schedule_skipped', due, reason, id })
     } else if (error instanceof OperationInProgressError) {
-      this.#plan.busy(due, now)
+      this.plan.busy(due, this.now)
       this.#kept = { due, error }
-    } else if (error instanceof CancelledError) {
-      // Do not try again what somebody cancelled.
-      this.#plan.over(due)
-      this.#failed(due, error, { id })
     } else if (!(error instanceof ClosingError)) {
-      this.#failed(due, error, { id, retryAt: this.#plan.failed(due, now) })
+      const wasCancelled = error instanceof CancelledError
+      this.#failed(due, error, { id, retryAt: this.failedAt(due, { wasCancelled }) })
     }
   }
 
   /** Gives up a due time that an operation has kept waiting until the next. */
   #giveUpKept(): void {
     const kept = this.#kept
-    const { pending } = this.#plan
+    const { pending } = this.plan
     if (!kept || kept.due === pending) return
     this.#kept = undefined
     // Unless the clock was set back: then it comes again.
@@ -145,19 +105,19 @@ export class Schedule {
   }
 
   #over(due: number, result: 'made' | 'made_elsewhere' | 'skipped', id: string): void {
-    const at = this.#clock.now()
-    this.#plan.over(due)
+    const at = this.now
+    this.plan.over(due)
     this.#kept = undefined
     this.#last = { due, at, result, id }
-    this.#instance.metrics?.scheduleWorked(at)
+    this.instance.metrics?.scheduleWorked(at)
   }
 
   #failed(due: number, error: Error, about: { id?: string; retryAt?: number }): void {
     const reason = cutText(messageOf(error), MOST.message)
     const { id, retryAt } = about
     const known = { due, ...(id !== undefined && { id }) }
-    this.#last = { ...known, at: this.#clock.now(), result: 'failed', reason }
-    this.#instance.events.emit({
+    this.#last = { ...known, at: this.now, result: 'failed', reason }
+    this.instance.events.emit({
       type: 'schedule_failed',
       ...known,
       ...(retryAt !== undefined && { retryAt }),
@@ -166,14 +126,14 @@ export class Schedule {
   }
 
   async #follow(id: string, set: DatabaseSet): Promise<void> {
-    if (this.#abort.signal.aborted) return
+    if (this.isStopped) return
     try {
-      await this.#after(set, this.#times.gapBefore(this.#clock.now()))
+      await this.#after(set, this.#times.gapBefore(this.now))
     } catch (error) {
       // The next run prunes, if the other operation is not a pruning itself.
       if (error instanceof OperationInProgressError) return
       if (this.#last?.id === id) this.#last.pruningError = cutText(messageOf(error), MOST.message)
-      this.#instance.events.emit({ type: 'schedule_pruning_failed', id, error: error as Error })
+      this.instance.events.emit({ type: 'schedule_pruning_failed', id, error: error as Error })
     }
   }
 }

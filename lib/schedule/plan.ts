@@ -67,11 +67,6 @@ export class Plan {
     return due + this.#lateness(due)
   }
 
-  /** Returns the first due time after `time`; infinity if there is none. */
-  after(time: number): number {
-    return this.#times.after(time)
-  }
-
   /** Returns the milliseconds from `now` to the next look. */
   wait(now: number): number {
     const first = Math.min(this.#pending?.at ?? Number.POSITIVE_INFINITY, this.#times.after(now))
