@@ -4,8 +4,13 @@ import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase, type DatabaseSettings } from '../couch/database.js'
 import { byDatabase } from '../databases.js'
 import { MissingDatabaseError } from '../errors.js'
+import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Origin, Owner } from '../repository/owner.js'
 import { Repository } from '../repository/repository.js'
+import type { RestoreSource } from '../restore/source.js'
+import { SpooledSource } from '../restore/spooled-source.js'
+import type { StoredSource } from '../restore/stored-source.js'
+import { Spool } from '../spool/spool.js'
 import type { Side } from './active-operations.js'
 import type { Instance } from './instance.js'
 
@@ -25,10 +30,15 @@ export class Databases {
   readonly repository: Repository
   /** The source database with the lease; for calls that somebody waits for. */
   readonly system: CouchDatabase
+  readonly newSpool: () => Spool
+  /** How backups in one document are read: uploads, and those of athena. */
+  readonly form: { names: Required<DatabaseNames>; inflatedBytes: number }
 
   constructor(names: Required<DatabaseNames>, instance: Instance) {
-    const { client, backups, options, turns, clock, keyring } = instance
+    const { client, backups, options, turns, clock, keyring, room } = instance
     this.names = names
+    this.newSpool = () => new Spool(room)
+    this.form = { names, inflatedBytes: options.limits.inflatedBytes }
     this.#isElsewhere = backups !== client
     this.#console = options.backups?.console
     const now = () => clock.now()
@@ -64,6 +74,17 @@ export class Databases {
 
   sourcesOn(client: CouchClient): Record<LogicalDatabase, CouchDatabase> {
     return byDatabase((database) => new CouchDatabase(client, this.names[database]))
+  }
+
+  /** Opens a backup to be read: by `openStored`, unless athena made it, whose backups are spooled and checked. */
+  open(
+    backup: LoadedBackup,
+    wanted: readonly LogicalDatabase[],
+    openStored: typeof StoredSource.open
+  ): Promise<RestoreSource> {
+    return backup.isLegacy
+      ? SpooledSource.ofLegacy(backup, this.newSpool, this.form)
+      : openStored(backup, wanted, this.newSpool)
   }
 
   /** Returns whether a database may hold documents of the plugin: backups, the lease or notices. */

@@ -9,9 +9,7 @@ import { diffNow } from '../diff/diff-now.js'
 import { BackupNotComparableError, ClosingError, StalledDiffError, TooManyRequestsError } from '../errors.js'
 import { INTERNAL_TYPES, isOwnDocument } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
-import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
-import { Spool } from '../spool/spool.js'
 import { onAbort } from '../waits/linked-abort.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -97,10 +95,11 @@ export class Diffs {
     databases: readonly LogicalDatabase[],
     values: boolean
   ): AsyncGenerator<DocumentDiff> {
+    const { newSpool, form } = this.#databases
     const opened: ComparedBackup[] = []
     try {
       for (const loaded of [one, other])
-        opened.push(await ComparedBackup.open(loaded, databases, this.#newSpool, this.#form))
+        opened.push(await ComparedBackup.open(loaded, databases, newSpool, form))
       const [before, after] = opened
       yield* diffBackups(before, after, { databases, values })
     } finally {
@@ -114,9 +113,7 @@ export class Diffs {
     values: boolean,
     client: CouchClient
   ): AsyncGenerator<DocumentDiff> {
-    const source = backup.isLegacy
-      ? await SpooledSource.ofLegacy(backup, this.#newSpool, this.#form)
-      : await StoredSource.openUnchecked(backup, databases, this.#newSpool)
+    const source = await this.#databases.open(backup, databases, StoredSource.openUnchecked)
     try {
       yield* diffNow({
         backup: backup.id,
@@ -132,11 +129,4 @@ export class Diffs {
       await source.close()
     }
   }
-
-  get #form() {
-    const { inflatedBytes } = this.#instance.options.limits
-    return { names: this.#databases.names, inflatedBytes }
-  }
-
-  readonly #newSpool = () => new Spool(this.#instance.room)
 }

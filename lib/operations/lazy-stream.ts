@@ -8,7 +8,7 @@ interface LazyStreamOptions extends Pick<ReadableOptions, 'objectMode' | 'highWa
   stalled(idle: number): Error
 }
 
-/** Streams what a generator yields, from the first read on. Fails when its reader stops reading, and ends its source at once. */
+/** Streams what a generator yields, from the first read on. Fails when its reader stops, and ends its source at once. */
 export class LazyStream<T> extends Readable {
   readonly #open: (signal: AbortSignal) => AsyncGenerator<T>
   readonly #abort = new AbortController()

@@ -83,7 +83,10 @@ export interface NewOperation<Result> {
   idAfter(carried: bigint, taken: readonly string[]): ReturnType<IdAfter>
   /** Called under the lease before anything is written. If it throws, the operation leaves no trace. */
   check?(): Promise<void>
-  /** Creates the operation's record, if it has one, when all else is ready. Returns `false` when another document has its id. */
+  /**
+   * Creates the operation's record, if it has one, when all that may refuse it has been looked at.
+   * @returns `false` when another document has its id
+   */
   createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<boolean>
   work(operation: ActiveOperation, runInside: RunInside): Promise<Result>
   started(id: string): BackupEvent
@@ -99,7 +102,7 @@ export interface NewOperation<Result> {
   dispose?(): Promise<void>
 }
 
-/** Runs operations, under the leases that they need, records their failures, and ends those of instances that died. */
+/** Runs operations under the leases that they need, records their failures, and ends those of instances that died. */
 export class Lifecycle {
   readonly #instance: Instance
   readonly #active: ActiveOperations
@@ -199,7 +202,7 @@ export class Lifecycle {
     return Object.hasOwn(this.#kinds, kind) ? this.#kinds[kind] : undefined
   }
 
-  /** Sees an operation from its leases to its end. @param begun is called when its record is created */
+  /** Sees to an operation from its leases to its end. @param begun is called when it can no longer be refused */
   async #live<Result>(operation: NewOperation<Result>, begun: (id: string) => void): Promise<Result> {
     const abort = new LinkedAbort().follow(operation.signal)
     try {
@@ -222,7 +225,7 @@ export class Lifecycle {
     }
   }
 
-  /** Has an operation told as running, and able to be cancelled, as long as it lives. */
+  /** Lists an operation as running, so that it can be cancelled, until `live` ends. */
   #listed<T>(
     { about, cancel: how }: NewOperation<unknown>,
     { kind, id, progress, cancellation }: ActiveOperation,

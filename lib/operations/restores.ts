@@ -22,7 +22,6 @@ import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/rest
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
-import { Spool } from '../spool/spool.js'
 import { hostWithin } from '../waits/host-code.js'
 import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Side } from './active-operations.js'
 import type { Backups } from './backups.js'
@@ -176,19 +175,17 @@ export class Restores implements OperationRecords {
     const loaded = await this.#databases.repository.get(id)
     const { header } = loaded
     refuseUnusable(header)
-    const open = (client: CouchClient) =>
-      SpooledSource.ofLegacy(loaded.on(client), this.#newSpool, this.#form)
-    if (loaded.isLegacy) return { id, system: {}, open }
     return {
       id,
-      system: header.dbs[apiKey('system')],
+      system: loaded.isLegacy ? {} : header.dbs[apiKey('system')],
       isOfAllTypes: loaded.isBeforeRestore,
-      open: (client, wanted) => StoredSource.open(loaded.on(client), wanted, this.#newSpool)
+      open: (client, wanted) => this.#databases.open(loaded.on(client), wanted, StoredSource.open)
     }
   }
 
   async #upload(body: Readable): Promise<Restorable> {
-    const source = await SpooledSource.read(body, this.#newSpool(), { ...this.#form, proof: 'content' })
+    const { newSpool, form } = this.#databases
+    const source = await SpooledSource.read(body, newSpool(), { ...form, proof: 'content' })
     try {
       const { members } = source
       refuseUnusable(members)
@@ -206,13 +203,6 @@ export class Restores implements OperationRecords {
       throw error
     }
   }
-
-  get #form() {
-    const { inflatedBytes } = this.#instance.options.limits
-    return { names: this.#databases.names, inflatedBytes }
-  }
-
-  readonly #newSpool = () => new Spool(this.#instance.room)
 
   /** Returns whether any of these databases holds what a restore could overwrite. */
   async #holdsAny({ workClient }: ActiveOperation, databases: readonly LogicalDatabase[]): Promise<boolean> {

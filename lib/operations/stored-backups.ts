@@ -21,11 +21,9 @@ export class StoredBackups {
 
   async get(id: string): Promise<BackupContent> {
     const loaded = await this.#databases.repository.get(id)
-    const { names } = this.#databases
-    const { downloads, options } = this.#instance
+    const { downloads } = this.#instance
     return backupContent(loaded, {
-      names,
-      inflatedBytes: options.limits.inflatedBytes,
+      ...this.#databases.form,
       stream: isShort(loaded)
         ? (read) => Readable.from(read(loaded), { objectMode: false })
         : (read) => downloads.stream((client) => read(loaded.on(client)))

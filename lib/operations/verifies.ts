@@ -12,7 +12,6 @@ import {
 import { ChangedMeanwhileError } from '../repository/damage.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
-import { Spool } from '../spool/spool.js'
 import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
 import { Verification } from '../verify/verification.js'
@@ -211,7 +210,7 @@ export class Verifies implements OperationRecords {
   }
 
   async #restore(backup: LoadedBackup, { id, workClient }: ActiveOperation): Promise<ScratchResult> {
-    const source = await StoredSource.open(backup, LOGICAL_DATABASES, () => new Spool(this.#instance.room))
+    const source = await StoredSource.open(backup, LOGICAL_DATABASES, this.#databases.newSpool)
     try {
       return await new Scratch(workClient, id).run(source)
     } finally {

@@ -223,7 +223,7 @@ export const ROOMS: Record<string, Room> = {
     tests: ['keep-rules', 'keep-calendar', 'keep-athena', 'keep-options', 'kept-until']
   },
   schedule: {
-    files: ['lib/schedule/', 'lib/operations/schedule'],
+    files: ['lib/schedule/', 'lib/operations/schedule', 'lib/operations/due-runs'],
     tests: ['schedule', 'schedule-clock', 'schedule-instances', 'schedule-options']
   },
   webhooks: {
