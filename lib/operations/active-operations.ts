@@ -19,8 +19,7 @@ const SIDES: readonly Side[] = ['repository', 'sources']
 
 /** A lease that an operation holds. */
 export interface Hold {
-  /** Empty for the lease of a database that is not the console's. */
-  sides: readonly Side[]
+  sides: LeaseSite['sides']
   lease: Lease
   /** Ends with the lease, or when it is left: nothing can be recorded under it any more. */
   left: AbortController
@@ -76,9 +75,14 @@ export const checkLeases = ({ holds }: Pick<ActiveOperation, 'holds'>): void => 
 export type IdAfter = (carried: bigint) => { id: string; carried?: bigint }
 
 /** A lease, and what it is for. */
-export interface Site {
-  sides: readonly Side[]
+interface LeaseSite {
   leases: Leases
+  /** Empty where the database is not the console's. */
+  sides: readonly Side[]
+}
+
+/** A lease of the console. */
+export interface Site extends LeaseSite {
   notices: Notices
 }
 
@@ -142,7 +146,7 @@ export class ActiveOperations {
     if (!first) return this.#add(begun(0n), abort)
     const operation = await this.#beginAt(first, begun, abort)
     try {
-      for (const { leases, sides } of further) await this.hold(operation, leases, { sides })
+      for (const site of further) await this.hold(operation, site)
     } catch (error) {
       await this.release(operation)
       throw this.#isHeldBy(operation, error)
@@ -163,20 +167,16 @@ export class ActiveOperations {
     return this.#beginAt(site, (carried) => ({ kind, id, carried }), new AbortController(), claim)
   }
 
-  /** Takes a further lease for an operation. @param insteadOf as of {@link Leases.acquire} @throws what that does */
-  async hold(
-    operation: ActiveOperation,
-    leases: Leases,
-    { sides = [], insteadOf }: { sides?: readonly Side[]; insteadOf?: string } = {}
-  ): Promise<void> {
+  /** Takes a further lease for an operation. @param insteadOf the claim of a stale one @throws what {@link Leases} does */
+  async hold(operation: ActiveOperation, { leases, sides }: LeaseSite, insteadOf?: string): Promise<void> {
     const { kind, id, abort } = operation
     const { lease, left } = await this.#take(leases, (carried) => ({ kind, id, carried }), abort, insteadOf)
     this.#addHold(operation, { sides, lease, left })
   }
 
-  /** Begins an operation with its first lease. @param begun returns what it is after the number that the lease carried */
+  /** Begins an operation with its first lease. @param begun returns what it is, after the number that the lease carried */
   async #beginAt(
-    { leases, sides }: Site,
+    { leases, sides }: LeaseSite,
     begun: (carried: bigint) => Begun,
     abort: AbortController,
     insteadOf?: string

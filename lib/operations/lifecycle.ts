@@ -260,7 +260,7 @@ export class Lifecycle {
         const left = await leftAt(leases, kind, abort.signal)
         if (left && !leavesNothing(this.#recordsOf(left.holder.operation))) throw conflict(left.holder)
         try {
-          return await this.#active.hold(active, leases, { insteadOf: left?.claim })
+          return await this.#active.hold(active, { leases, sides: [] }, left?.claim)
         } catch (error) {
           if (error instanceof LeaseHeldError) throw new OperationInProgressError(kind, error.holder)
           if (!(error instanceof LeaseGoneError)) throw error
