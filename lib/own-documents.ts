@@ -74,6 +74,21 @@ interface Damage {
   databases?: Partial<Record<string, { only_index?: boolean }>>
 }
 
+/** The state of a backup. `damaged`: it is complete, and documents of it were found to be damaged. */
+export type ToldState = 'running' | 'failed' | 'damaged' | 'good'
+
+interface ToldBackup {
+  in_progress?: boolean
+  error?: unknown
+  damaged?: Damage
+}
+
+/** Returns the state of a backup of which its header tells this. */
+export function stateOf({ in_progress: running, error, damaged }: ToldBackup): ToldState {
+  if (running) return 'running'
+  if (error) return 'failed'
+  return hasDamagedDocuments(damaged) ? 'damaged' : 'good'
+}
+
 /** Returns whether a backup, of which its header tells this, can be restored whole. */
-export const isGoodBackup = (told: { in_progress?: boolean; error?: unknown; damaged?: Damage }): boolean =>
-  !told.in_progress && !told.error && !hasDamagedDocuments(told.damaged)
+export const isGoodBackup = (told: ToldBackup): boolean => stateOf(told) === 'good'

@@ -256,7 +256,7 @@ export class Repository {
     for (const id of [...ids].reverse()) {
       if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
-      if (loaded?.isGood && loaded.isOf(of.owner) && loaded.beganAt >= since) yield loaded
+      if (loaded?.state === 'good' && loaded.isOf(of.owner) && loaded.beganAt >= since) yield loaded
     }
   }
 

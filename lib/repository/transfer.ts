@@ -26,7 +26,7 @@ import {
   type Store,
   type StoredDatabase
 } from './layout.js'
-import { type Head, LoadedBackup } from './loaded-backup.js'
+import { type BackupState, type Head, LoadedBackup } from './loaded-backup.js'
 import { entryGroups, putManifest, readManifest } from './manifests.js'
 import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
@@ -203,15 +203,15 @@ export class Transfer {
       )
     }
     if (found.type !== BACKUP_TYPE) throw new ReservedIdError(id, name)
-    if (found.in_progress === true)
-      throw new CopyConflictError(id, name, 'a backup of that id is being made there')
+    const { state } = new LoadedBackup(this.#to, found)
+    if (state === 'running') throw new CopyConflictError(id, name, 'a backup of that id is being made there')
     if (kindOfStorage(found.storage) !== 'known' || identityOf(found) !== identityOf(head))
       throw new CopyConflictError(
         id,
         name,
         'another backup of that id is there, or this one as it was before it was sealed anew'
       )
-    if (new LoadedBackup(this.#to, found).damagedSince !== undefined)
+    if (state === 'damaged')
       throw new CopyConflictError(id, name, 'it is there, and documents in it were found to be damaged there')
   }
 
@@ -371,15 +371,21 @@ function inOrder(
 type Databases = { [database in LogicalDatabase]?: StoredDatabase }
 type Listing = HeaderDocument & { _id: string }
 
+/** Why backups of some states are not copied. */
+const NOT_COPYABLE: Partial<Record<BackupState, string>> = {
+  running: 'it is still being made',
+  failed: 'it has failed, and holds nothing',
+  damaged: 'documents in it were found to be damaged'
+}
+
 /** @throws BackupNotCopyableError, UnknownLayoutError, DamagedBackupError */
 export function checkCopyable(backup: LoadedBackup): void {
-  const { id, header } = backup
+  const { id, state } = backup
   if (backup.isLegacy)
     throw new BackupNotCopyableError(id, 'athena made it, as one document: replicate that document instead')
   backup.checkReadable()
-  if (header.in_progress) throw new BackupNotCopyableError(id, 'it is still being made')
-  if (header.error) throw new BackupNotCopyableError(id, 'it has failed, and holds nothing')
-  if (!backup.isGood) throw new BackupNotCopyableError(id, 'documents in it were found to be damaged')
+  const why = NOT_COPYABLE[state]
+  if (why !== undefined) throw new BackupNotCopyableError(id, why)
   if (backup.isCurrent && !backup.isUntouched)
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
 }
