@@ -2,14 +2,16 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { type WatchedSource, watchedSource } from '../bytes/watched-source.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import type { StreamedBody } from '../couch/requests.js'
 import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../errors.js'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import { documentSteps } from '../json/document.js'
 import { CHUNK_TYPE, makerOf } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
-import { ChunkAttempt, type ChunkBody } from './chunk-attempt.js'
+import { ChunkAttempt } from './chunk-attempt.js'
 import { ChunkReader } from './chunk-reader.js'
 import { attachmentOf } from './chunk-seal.js'
+import { numberOf } from './ids.js'
 import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
 import { groupsOf, listedMaker } from './part-documents.js'
 import { atATime } from './references.js'
@@ -159,7 +161,7 @@ export class ChunkTransfer {
   }
 
   /** Opens a chunk to be sent, once its digest was checked. */
-  async #bodyOf(entry: ChunkEntry): Promise<ChunkBody & WatchedSource> {
+  async #bodyOf(entry: ChunkEntry): Promise<StreamedBody & WatchedSource> {
     const { stored: length } = entry
     if (length <= MOST_HELD) {
       const bytes = await this.#source.storedBytes(entry)
@@ -252,5 +254,5 @@ const documentOf = (id: string, database: LogicalDatabase): ChunkDocument & { _i
   type: CHUNK_TYPE,
   backup_id: makerOf(id) as string,
   database,
-  index: Number(id.slice(id.lastIndexOf('_') + 1))
+  index: numberOf(id)
 })

@@ -14,15 +14,9 @@ import {
   type StoredDatabase,
   type StoredHeader
 } from './layout.js'
-import { linesOf } from './line-set.js'
+import { checkLines, linesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
-import {
-  pickedLines,
-  type UnsharedChunk,
-  UnsharedDocuments,
-  type UnsharedGroup,
-  unsharedChunks
-} from './unshared.js'
+import { pickedLines, type UnsharedChunk, unsharedChunks } from './unshared.js'
 
 /** Chunks being checked at a time. */
 const CHECKS_IN_FLIGHT = 3
@@ -51,6 +45,25 @@ export interface LargeDocumentBytes extends StoredBytes {
   key: string
   /** Its id, unless that is long. */
   id: string | undefined
+}
+
+/** Documents of one chunk, which has a number in {@link UnsharedDocuments}. */
+type UnsharedGroup = { chunk: number } & (Pick<StoredLines, 'kind' | 'counting'> | LargeDocumentBytes)
+
+/** The documents of a database that a backup does not hold as the same lines of chunks as another does. */
+export class UnsharedDocuments {
+  /** Most documents that there can be. */
+  readonly documents: number
+  /** Most bytes of lines that there can be. */
+  readonly bytes: number
+  /** Yields the groups of the chunks that are wanted by their numbers, each valid until the next is asked for. */
+  readonly groups: (wanted: (chunk: number) => boolean) => AsyncGenerator<UnsharedGroup>
+
+  constructor(chunks: readonly UnsharedChunk[], groups: UnsharedDocuments['groups']) {
+    this.documents = chunks.reduce((sum, { documents }) => sum + documents, 0)
+    this.bytes = chunks.reduce((sum, { bytes }) => sum + bytes, 0)
+    this.groups = groups
+  }
 }
 
 /** Reads what a backup holds of one database. Methods throw DamagedBackupError and CouchError. */
@@ -141,8 +154,7 @@ export class StoredDocuments {
       at += group.length
       yield isLast ? group.filter((line, i) => isLast(line, first + i)) : group
     }
-    if (at !== entry.docs)
-      throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
+    checkLines(entry, at)
   }
 
   /** Returns what tells which lines of a chunk count; `undefined` where all do. */
