@@ -92,13 +92,8 @@ export class ChunkTransfer {
     found: ReadonlyMap<string, Found>,
     database: LogicalDatabase
   ): Promise<string[]> {
-    const revisions = new Map<string, string>()
-    const toStore: ChunkEntry[] = []
-    for (const entry of group) {
-      const one = found.get(entry.id)
-      if (one?.is === 'there') revisions.set(entry.id, one.rev)
-      else toStore.push(entry)
-    }
+    const revisions = revisionsOf(group, found, 'there')
+    const toStore = group.filter(({ id }) => !revisions.has(id))
     for (let at = 0; at < toStore.length; at += MADE_AT_A_TIME) {
       const some = toStore.slice(at, at + MADE_AT_A_TIME)
       const places = await this.#places(some, found, database)
@@ -117,13 +112,8 @@ export class ChunkTransfer {
     found: ReadonlyMap<string, Found>,
     database: LogicalDatabase
   ): Promise<Map<string, string>> {
-    const places = new Map<string, string>()
-    const toMake: ChunkEntry[] = []
-    for (const entry of entries) {
-      const one = found.get(entry.id)
-      if (one?.is === 'begun') places.set(entry.id, one.rev)
-      else toMake.push(entry)
-    }
+    const places = revisionsOf(entries, found, 'begun')
+    const toMake = entries.filter(({ id }) => !places.has(id))
     if (toMake.length === 0) return places
     const documents = toMake.map(({ id }) => Buffer.from(JSON.stringify(documentOf(id, database))))
     for (const { id, rev, error = 'bad_answer', reason = '' } of await this.#to.bulkDocs(documents)) {
@@ -238,6 +228,15 @@ export class ChunkTransfer {
     return documents
   }
 }
+
+/** Returns the revisions of the chunks that were found in one state. */
+const revisionsOf = (entries: readonly ChunkEntry[], found: ReadonlyMap<string, Found>, is: Found['is']) =>
+  new Map(
+    entries.flatMap(({ id }) => {
+      const one = found.get(id)
+      return one?.is === is && 'rev' in one ? [[id, one.rev] as const] : []
+    })
+  )
 
 /** Returns whether two stubs tell of the bytes that an entry does, as their databases say. */
 const isSame = (one: StubMembers | undefined, other: StubMembers | undefined, { stored }: ChunkEntry) =>

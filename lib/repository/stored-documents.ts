@@ -6,6 +6,7 @@ import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
+import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
@@ -16,6 +17,7 @@ import {
 } from './layout.js'
 import { checkLines, linesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
+import { atATime } from './references.js'
 import { pickedLines, type UnsharedChunk, unsharedChunks } from './unshared.js'
 
 /** Chunks being checked at a time. */
@@ -60,8 +62,8 @@ export class UnsharedDocuments {
   readonly groups: (wanted: (chunk: number) => boolean) => AsyncGenerator<UnsharedGroup>
 
   constructor(chunks: readonly UnsharedChunk[], groups: UnsharedDocuments['groups']) {
-    this.documents = chunks.reduce((sum, { documents }) => sum + documents, 0)
-    this.bytes = chunks.reduce((sum, { bytes }) => sum + bytes, 0)
+    this.documents = sum(chunks, ({ documents }) => documents)
+    this.bytes = sum(chunks, ({ bytes }) => bytes)
     this.groups = groups
   }
 }
@@ -214,12 +216,8 @@ export class StoredDocuments {
   /** Checks that the header tells what it lists, as far as that shows without reading any chunk. */
   checkEntries(): void {
     if (this.#isOfCopies) return
-    this.checkCount(this.#listed)
+    this.checkCount(sum(this.#chunks, liveDocuments))
     this.checkLength()
-  }
-
-  get #listed(): number {
-    return this.#chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
   }
 
   /** Checks that every chunk is as it was stored, and that they hold as many documents as the header says. */
@@ -235,7 +233,7 @@ export class StoredDocuments {
   /** Checks that the chunks hold as many bytes as {@link storedLength} tells. */
   checkLength(): void {
     const length = storedLength(this.#header, this.#database)
-    if (length !== undefined && length !== this.#chunks.reduce((sum, chunk) => sum + liveBytes(chunk), 0))
+    if (length !== undefined && length !== sum(this.#chunks, liveBytes))
       throw this.#wrongHeader(`says that the documents of ${this.#database} have another length`)
   }
 
@@ -245,17 +243,8 @@ export class StoredDocuments {
 
   /** Checks all chunks. @returns how many documents they hold */
   async #verifyChunks(): Promise<number> {
-    const queue = [...this.#chunks]
-    const work = async () => {
-      try {
-        for (let entry = queue.shift(); entry; entry = queue.shift()) await this.#reader.verify(entry)
-      } finally {
-        // A damaged one ends the check; the others are not waited for.
-        queue.length = 0
-      }
-    }
-    await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
-    return this.#listed
+    await atATime(CHECKS_IN_FLIGHT, this.#chunks, (entry) => this.#reader.verify(entry))
+    return sum(this.#chunks, liveDocuments)
   }
 
   /** In layout 2, documents that changed meanwhile can only be counted by reading every line. */
