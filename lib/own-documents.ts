@@ -1,3 +1,4 @@
+import type { LogicalDatabase } from '../types/databases.js'
 import { LOGICAL_DATABASES } from './databases.js'
 
 export const BACKUP_TYPE = 'athena_backup'
@@ -39,17 +40,27 @@ export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSIO
 export const BACKUP_PREFIX = '03_ibp_db_backup_'
 /** Precedes the number of its backup in the id of a part. */
 export const PART_PREFIX = { chunk: 'backup_chunk_', manifest: 'backup_manifest_' } as const
+type PartKind = keyof typeof PART_PREFIX
 export const LEASE_ID = 'athena_backup_lease'
 /** Precedes the transaction in the id of a notice. */
 export const NOTICE_PREFIX = 'athena_backup_notice_'
 
 export const BACKUP_ID = new RegExp(`^${BACKUP_PREFIX}[0-9]{1,20}$`)
+/** Digits of the number of a part, at least. */
+const PART_DIGITS = 6
 const PART_ID = new RegExp(
-  `^(?:${Object.values(PART_PREFIX).join('|')})([0-9]{1,20})_(?:${LOGICAL_DATABASES.join('|')})_[0-9]{6,}$`
+  `^(?:${Object.values(PART_PREFIX).join('|')})([0-9]{1,20})_(?:${LOGICAL_DATABASES.join('|')})_[0-9]{${PART_DIGITS},}$`
 )
 const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
+
+/** Returns how the ids of parts begin that a backup has made, of all databases or one. */
+export const partPrefix = (kind: PartKind, backup: string, database?: LogicalDatabase): string =>
+  `${PART_PREFIX[kind]}${backup.slice(BACKUP_PREFIX.length)}_${database === undefined ? '' : `${database}_`}`
+
+export const partId = (kind: PartKind, backup: string, database: LogicalDatabase, index: number): string =>
+  partPrefix(kind, backup, database) + String(index).padStart(PART_DIGITS, '0')
 
 /** Returns the id of the backup that has made a part, by the part's id; `undefined` when that is no part's. */
 export function makerOf(part: string): string | undefined {
@@ -74,6 +85,21 @@ interface Damage {
   databases?: Partial<Record<string, { only_index?: boolean }>>
 }
 
+/** The state of a backup. `damaged`: it is complete, and documents of it were found to be damaged. */
+export type ToldState = 'running' | 'failed' | 'damaged' | 'good'
+
+interface ToldBackup {
+  in_progress?: boolean
+  error?: unknown
+  damaged?: Damage
+}
+
+/** Returns the state of a backup of which its header tells this. */
+export function stateOf({ in_progress: running, error, damaged }: ToldBackup): ToldState {
+  if (running) return 'running'
+  if (error) return 'failed'
+  return hasDamagedDocuments(damaged) ? 'damaged' : 'good'
+}
+
 /** Returns whether a backup, of which its header tells this, can be restored whole. */
-export const isGoodBackup = (told: { in_progress?: boolean; error?: unknown; damaged?: Damage }): boolean =>
-  !told.in_progress && !told.error && !hasDamagedDocuments(told.damaged)
+export const isGoodBackup = (told: ToldBackup): boolean => stateOf(told) === 'good'

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { compareSides } from '../lib/diff/compare-sides.js'
 import { storedSide } from '../lib/diff/side.js'
-import { UnsharedDocuments } from '../lib/repository/unshared.js'
+import { UnsharedDocuments } from '../lib/repository/stored-documents.js'
 import { sorted, type Told } from './helpers/naive-diff.js'
 import { cases } from './helpers/settings.js'
 

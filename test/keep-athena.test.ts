@@ -1,6 +1,5 @@
 import t from 'tap'
-import { ATHENA_AGES } from '../lib/retention/athena-ages.js'
-import { decide, type KeepCandidate } from '../lib/retention/keep-rules.js'
+import { ATHENA_AGES, decide, type KeepCandidate } from '../lib/retention/keep-rules.js'
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR

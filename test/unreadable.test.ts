@@ -149,8 +149,8 @@ for (const [database, setup] of Object.entries(setups)) {
 }
 
 /** Creates documents `good 0` to `good 249`, and others, behind a proxy that can play faults. */
-async function withFaults(t: Test, others: object[], options: HostOptions = QUICK) {
-  const on = await setupDatabases(t)
+async function withFaults(t: Test, others: object[], options: HostOptions = QUICK, setup = setupDatabases) {
+  const on = await setup(t)
   const docs = Array.from({ length: 250 }, (_, i) => ({ _id: `good ${i}`, _attachments: { a: SMALL } }))
   await on.couch.use(on.names.components).bulk({ docs: [...docs, ...others] } as never)
   const proxy = await startFaultProxy(on.url)
@@ -204,6 +204,19 @@ t.test('a page that cannot be read with its documents is read without them', asy
   await proxy.clear()
   await on.couch.use(on.names.components).insert({ _id: 'later' } as never)
   t.strictSame(await ids(api, await api.backup()), [...good, 'later', 'poison'].sort(), 'once it can be read')
+})
+
+t.test('what the base could not read is asked for in the revision that it has by now, each time', async (t) => {
+  const others = [{ _id: 'poison', _attachments: { a: SMALL } }]
+  const { proxy, api } = await withFaults(t, others, QUICK, setupRawDatabases)
+  const empty = proxy.add({ path: /_bulk_get/, body: /"rev":""/, fault: 'status_500', ...FOREVER })
+  const poison = proxy.add({ path: /_bulk_get/, body: /poison/, fault: 'status_500', ...FOREVER })
+  const base = await api.backup()
+  const before = poison.hits
+  const { athena_components: components } = (await api.get(await api.backup())).dbs
+  t.match(components, { base, unreadable: [{ id: 'poison' }] })
+  t.ok(poison.hits > before)
+  t.equal(empty.hits, 0)
 })
 
 t.test('a fault that passes leaves no document out', async (t) => {

@@ -2,7 +2,8 @@ import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { BackupPhase } from '../../types/events.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { apiKey, LOGICAL_DATABASES } from '../databases.js'
+import { apiKey, databaseOfKey, LOGICAL_DATABASES } from '../databases.js'
+import { MissingDatabaseError } from '../errors.js'
 import type { Progress } from '../observe/progress.js'
 import { toldExcluded } from '../own-documents.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
@@ -11,7 +12,6 @@ import type { Repository } from '../repository/repository.js'
 import { AtIntervals } from '../waits/at-intervals.js'
 import { type IncrementalBounds, lastComplete, openBase } from './base-choice.js'
 import { backupDatabase } from './database-backup.js'
-import { namesOfExisting, refuseLost } from './lost-database.js'
 
 interface BackupJobOptions {
   id: string
@@ -93,4 +93,40 @@ function expectAsIn(last: LoadedBackup | undefined, progress: Progress): void {
   const sum = (member: 'doc_count' | 'raw_bytes') =>
     held.reduce((total, database) => total + (database[member] ?? 0), 0)
   progress.expect(sum('doc_count'), sum('raw_bytes'))
+}
+
+interface LostDatabase {
+  /** The newest complete backup of the same source databases, if any. */
+  last: LoadedBackup | undefined
+  sources: Record<LogicalDatabase, CouchDatabase>
+  database: LogicalDatabase
+  /** Names of the databases still to be backed up that existed at the beginning. */
+  existing: ReadonlySet<string>
+}
+
+async function namesOfExisting(sources: readonly CouchDatabase[]): Promise<Set<string>> {
+  const found = await Promise.all(sources.map((source) => source.find()))
+  return new Set(sources.filter((_source, i) => found[i]).map(({ name }) => name))
+}
+
+/**
+ * Checks that the last complete backup holds nothing of a missing database, which was lost otherwise: backups
+ * without it would replace good ones. @throws MissingDatabaseError
+ */
+function refuseLost(lost: LostDatabase): void {
+  const { last, sources, database, existing } = lost
+  if (existing.has(sources[database].name))
+    throw new MissingDatabaseError(`database "${sources[database].name}" was deleted while the backup ran`)
+  if (!last || !holdsDocuments(last, lost)) return
+  throw new MissingDatabaseError(
+    `database "${sources[database].name}" does not exist, but backup "${last.id}" holds documents of it: restore them, check option "databases.${database}", or create the database if it is to be empty`
+  )
+}
+
+function holdsDocuments({ header }: LoadedBackup, { sources, database }: LostDatabase): boolean {
+  const { components, sessions, system } = sources
+  const names = { components: components.name, sessions: sessions.name, system: system.name }
+  const key = Object.keys(header.dbs).find((name) => databaseOfKey(name, names) === database)
+  // Athena's backups do not always count documents.
+  return key !== undefined && header.dbs[key].doc_count !== 0
 }

@@ -1,7 +1,7 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
-import type { CouchDatabase, DatabaseInfo, DatabaseSettings, Revision } from '../couch/database.js'
+import type { CouchDatabase, DatabaseInfo, DatabaseSettings } from '../couch/database.js'
 import {
   DocumentReader,
   isReadFailure,
@@ -11,6 +11,7 @@ import {
 import { CouchError, isMissing, isTooLarge } from '../couch/errors.js'
 import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { ReplicasWatch } from '../couch/replicas.js'
+import type { Wanted } from '../couch/requests.js'
 import { collectUpTo } from '../couch/response.js'
 import type { Change } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
@@ -255,7 +256,7 @@ class DatabaseBackup {
       (id) => !this.#copies.repeated.has(this.#writer.print(id)) && !this.#unread.has(id)
     )
     // Each document is read in the revision that it has by now.
-    const wanted = ids.map((id) => ({ id, rev: '', branched: true }))
+    const wanted = ids.map((id) => ({ id }))
     for (let i = 0; i < wanted.length; i += BATCH) await this.#fetch(wanted.slice(i, i + BATCH))
     await this.#drain()
   }
@@ -290,7 +291,7 @@ class DatabaseBackup {
   }
 
   /** Fetches and adds documents of rows that came without. */
-  async #fetch(changes: readonly (Revision & { branched?: boolean })[]): Promise<void> {
+  async #fetch(changes: readonly (Wanted & { branched?: boolean })[]): Promise<void> {
     const revisions = new Map(changes.map(({ id, rev }) => [id, rev]))
     // Only the database knows which of several leaves wins, and how many conflict with it.
     const wanted = changes.map(({ id, rev, branched }) => (branched ? { id } : { id, rev }))
@@ -299,14 +300,19 @@ class DatabaseBackup {
       // Drain first: it may find that the previous revision is gone.
       if (this.#isPending(id)) await this.#drain()
       this.#unread.delete(id)
-      const rev = revisions.get(id) as string
+      const rev = revisions.get(id)
       if (failure) this.#noteUnread(id, rev, failure)
       else await this.#addFetched(id, rev, doc, conflicts.length > 0)
     }
   }
 
   /** @param told the database has told of conflicts beside the document */
-  #addFetched(id: string, rev: string, doc: Uint8Array | null, told = false): Promise<void> | undefined {
+  #addFetched(
+    id: string,
+    rev: string | undefined,
+    doc: Uint8Array | null,
+    told = false
+  ): Promise<void> | undefined {
     return thenOrNow(this.#readRow(id, rev, doc), (document) => this.#addRead(document, told))
   }
 
@@ -322,11 +328,11 @@ class DatabaseBackup {
   }
 
   /** Reads a row's document. @returns `null` after noting it as unread */
-  #readRow(id: string, rev: string, doc: Uint8Array | null) {
+  #readRow(id: string, rev: string | undefined, doc: Uint8Array | null) {
     return inTurnsIfLong(doc ?? NOTHING, this.#rowSteps(id, rev, doc))
   }
 
-  *#rowSteps(id: string, rev: string, doc: Uint8Array | null): Steps<DocumentBytes | null> {
+  *#rowSteps(id: string, rev: string | undefined, doc: Uint8Array | null): Steps<DocumentBytes | null> {
     try {
       const document = doc && (yield* documentSteps(doc))
       // If the document was deleted since the row was read, a later row says so.
@@ -468,7 +474,7 @@ class DatabaseBackup {
 
   /** Asks once more for unread documents: the fault may have passed. */
   async #readAgain(): Promise<void> {
-    const unread = [...this.#unread].flatMap(([id, { rev }]) => (rev === undefined ? [] : [{ id, rev }]))
+    const unread = [...this.#unread].map(([id, { rev }]) => ({ id, rev }))
     for (let i = 0; i < unread.length; i += BATCH) await this.#fetch(unread.slice(i, i + BATCH))
     await this.#drain()
   }

@@ -13,7 +13,7 @@ const MAX_ID = 512
 const MAX_REASON = 256
 
 interface Unread {
-  /** Absent where it was read, and could not be stored: it is not asked for again. */
+  /** Absent where it was asked for in whichever revision wins, and where it was read and could not be stored. */
   rev?: string
   failure: ReadFailure
 }

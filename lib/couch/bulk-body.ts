@@ -75,6 +75,16 @@ export class BulkBody {
   }
 }
 
+/** Yields the body of a `_bulk_docs` for one document, whose JSON is a stream. */
+export async function* bulkStream(
+  newEdits: boolean,
+  json: AsyncIterable<Uint8Array>
+): AsyncGenerator<Uint8Array> {
+  yield newEdits ? DOCS : DOCS_REPLICATED
+  yield* json
+  yield DOCS_END
+}
+
 export function bulkResults(answer: unknown, name: string): BulkResult[] {
   if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
   return answer.map(({ error, reason, ...result }) => ({

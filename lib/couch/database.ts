@@ -1,11 +1,10 @@
 import { Silence } from '../waits/silence.js'
 import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
-import { confirmAccepted } from './accepted.js'
-import { type BulkAnswer, BulkBody, type BulkResult, bulkResults } from './bulk-body.js'
+import { type BulkAnswer, BulkBody, type BulkResult, bulkResults, bulkStream } from './bulk-body.js'
 import type { CouchClient } from './client.js'
 import { CouchError, expected, isConflict, isMissing, isTooLarge, malformed } from './errors.js'
 import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
-import { type Leaf, sortLeaves } from './leaves.js'
+import { historyOf, type Leaf, sortLeaves } from './leaves.js'
 import type { AttachmentPart } from './multipart.js'
 import { anyNodeKnows } from './nodes.js'
 import type { CouchRequest } from './request.js'
@@ -14,12 +13,14 @@ import {
   type AllDocsRange,
   allDocsRequest,
   bulkGetRequest,
-  bulkUpload,
+  bulkRequest,
   type ChangesPage,
   changesRequest,
   documentUpload,
+  type Revision,
   type StreamedBody,
   type StreamedWrite,
+  tellingSent,
   type Wanted
 } from './requests.js'
 import { type CouchResponse, readJson } from './response.js'
@@ -34,6 +35,8 @@ import {
   readChange,
   readRows
 } from './rows.js'
+
+export type { Revision }
 
 export interface DatabaseInfo {
   doc_count: number
@@ -60,23 +63,20 @@ export interface DatabaseSettings {
   q?: number
 }
 
-export interface Revision {
-  id: string
-  rev: string
-}
-
 /** Filled when the page has been read. */
 export interface ChangesEnd {
-  lastSeq: string
+  lastSeq?: string
   /** Changes after `lastSeq`, when the server told. */
-  pending: number | undefined
+  pending?: number
 }
 
 /** Stored documents change by revision: every write names the one it replaces. */
 type Stored<T> = T & { _id: string; _rev?: string; _deleted?: true }
 
 /** Attempts to change a document that others change as well: two seconds, with the waits between. */
-const MODIFY_ATTEMPTS = 12
+const MOST_CONFLICTS = 12
+/** Looks for another writer to give in: some two seconds, with the waits between. */
+const LOOKS = 10
 
 /**
  * One CouchDB database. Methods throw CouchError, and are retried by policy: until the value has come, a
@@ -203,7 +203,7 @@ export class CouchDatabase {
   async put<T extends object>(doc: Stored<T>): Promise<string> {
     return this.client.retry(async () => {
       const { rev, majority } = await this.putUnconfirmed(doc)
-      if (!majority) await confirmAccepted(this, { id: doc._id, rev }, doc._rev)
+      if (!majority) await this.#confirmAccepted({ id: doc._id, rev }, doc._rev)
       return rev
     })
   }
@@ -215,6 +215,30 @@ export class CouchDatabase {
       rev: revisionOf(json, this.name),
       majority: status !== 202
     }))
+  }
+
+  /**
+   * Makes sure that a write accepted by some replicas only (202) stands alone: of two writers over the revision
+   * `over`, the one whose version CouchDB does not show gives in. @throws CouchError (409) if taken back
+   */
+  async #confirmAccepted({ id, rev }: Revision, over: string | undefined): Promise<void> {
+    const isOurs = (leaf: Leaf) => historyOf(leaf).includes(rev)
+    const isRival = (leaf: Leaf) =>
+      !leaf.deleted && leaf.rev !== over && (over === undefined || historyOf(leaf).includes(over))
+    let leaves: Leaf[] = []
+    for (let look = 1; look <= LOOKS; look++) {
+      leaves = (await this.leaves(id, { revs: true })).filter((leaf) => isOurs(leaf) || isRival(leaf))
+      if (leaves.length > 0 && leaves.every(isOurs)) return
+      if (leaves.length > 0 && !isOurs(leaves[0])) break
+      await this.client.afterConflict(look)
+    }
+    if (leaves.length === 0) throw malformed(this.name, 'revision that was accepted')
+    await this.delete(id, rev)
+    throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
+      status: 409,
+      error: 'conflict',
+      reason: 'other copies of the document have accepted another version'
+    })
   }
 
   /** Returns every leaf that most replicas of a document know, the one that CouchDB shows first. */
@@ -243,17 +267,31 @@ export class CouchDatabase {
     change: (current: (T & { _id: string; _rev: string }) | null) => T | null
   ): Promise<(T & { _id: string; _rev: string }) | null> {
     let sent: string | undefined
-    for (let attempt = 1; ; attempt++) {
+    return this.untilNoConflict(async () => {
       const current = await this.get<T>(id)
       if (current && membersOf(current) === sent) return current
       const next = change(current)
       if (next === null) return current
+      sent = membersOf(next)
+      const _rev = await this.put({ ...next, _id: id, ...(current ? { _rev: current._rev } : undefined) })
+      return { ...next, _id: id, _rev }
+    })
+  }
+
+  /**
+   * Attempts to read and write a document that others change as well, again after each conflict.
+   * @param work is given the number of its attempt, from 1 @param most attempts
+   */
+  async untilNoConflict<T>(
+    work: (attempt: number) => Promise<T>,
+    isConflicting: (error: unknown) => boolean = isConflict,
+    most = MOST_CONFLICTS
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
       try {
-        const _rev = await this.put({ ...next, _id: id, ...(current ? { _rev: current._rev } : undefined) })
-        return { ...next, _id: id, _rev }
+        return await work(attempt)
       } catch (error) {
-        if (!isConflict(error) || attempt >= MODIFY_ATTEMPTS) throw error
-        sent = membersOf(next)
+        if (!isConflicting(error) || attempt >= most) throw error
       }
       await this.client.afterConflict(attempt)
     }
@@ -267,7 +305,7 @@ export class CouchDatabase {
   /** Returns how many changes come after a sequence; `undefined` where the server does not tell. */
   async countChanges(since: string): Promise<number | undefined> {
     return this.client.retry(async () => {
-      const end: ChangesEnd = { lastSeq: '', pending: undefined }
+      const end: ChangesEnd = {}
       let count = 0
       for await (const changes of this.once.changes({ since, limit: 1, includeDocs: false }, end))
         count += changes.length
@@ -358,14 +396,7 @@ export class CouchDatabase {
 
   /** Writes documents in one request. Without new edits, the answer holds failures only. */
   writeBulk(body: BulkBody): Promise<BulkAnswer> {
-    const request = {
-      method: 'POST' as const,
-      path: [this.name, '_bulk_docs'],
-      body: body.bytes(),
-      headers: { 'content-type': 'application/json' },
-      write: true
-    }
-    return this.client.answer(request, (json, status) => {
+    return this.client.answer(bulkRequest(this.name, body.bytes()), (json, status) => {
       const results = bulkResults(json, this.name)
       if (body.newEdits && results.length !== body.count)
         throw malformed(this.name, 'a result for each document')
@@ -440,7 +471,7 @@ export class CouchDatabase {
         if (!deadline) silence.wait()
         const response = await this.client.once.stream({ ...request, body }, deadline ?? abort.signal)
         const written = revisionOf(await readJson(response), this.name)
-        if (response.status === 202) await confirmAccepted(this, { id, rev: written }, rev)
+        if (response.status === 202) await this.#confirmAccepted({ id, rev: written }, rev)
         return written
       } finally {
         silence.end()
@@ -466,7 +497,8 @@ export class CouchDatabase {
 
   /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. */
   async putStream(json: () => AsyncIterable<Uint8Array>, write: StreamedWrite): Promise<BulkResult[]> {
-    return bulkResults(await this.#upload(bulkUpload(this.name, json, write), write), this.name)
+    const body = () => tellingSent(bulkStream(write.newEdits, json()), write.sent)
+    return bulkResults(await this.#upload(bulkRequest(this.name, body), write), this.name)
   }
 
   #upload(request: CouchRequest, { deadline }: StreamedWrite): Promise<unknown> {

@@ -19,6 +19,9 @@ export const isNotFound = (error: unknown): error is CouchError =>
 export const isMissing = (error: unknown): error is CouchError =>
   isNotFound(error) && error.error === 'not_found'
 
+/** Returns whether a document was changed or deleted since it was read. */
+export const isChanged = (error: unknown): boolean => isConflict(error) || isMissing(error)
+
 /** Returns whether nodes of the cluster are down, which CouchDB tells by a 412. */
 export const isNodeDown = ({ error }: Pick<CouchError, 'error'>): boolean => error === 'nodedown'
 

@@ -35,7 +35,7 @@ export async function* readFeed(
   for (;;) {
     const usual = pagesLeft === undefined || pagesLeft > 0 ? PAGE : undefined
     const limit = bare ? BARE_PAGE : usual
-    const end: ChangesEnd = { lastSeq: '', pending: undefined }
+    const end: ChangesEnd = {}
     const { since } = position
     let rows = 0
     try {
@@ -60,7 +60,7 @@ export async function* readFeed(
     }
     if (bare) retrier = db.client.retrier()
     retrier.progressed()
-    position.since = end.lastSeq
+    position.since = end.lastSeq ?? position.since
     if (limit === undefined || (rows < limit && !end.pending)) return
     pagesLeft ??= Math.ceil((end.pending ?? 0) / PAGE) + EXTRA_PAGES
     if (!bare) pagesLeft--

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
-import { CouchError } from './errors.js'
+import { CouchError, isNodeDown } from './errors.js'
 import { type NodesUp, nodeNames, nodesUp, noneStarted } from './nodes.js'
 
 /** Milliseconds to wait for replicas that lag. */
@@ -128,8 +128,7 @@ async function settled(replicas: Replicas, signal: AbortSignal): Promise<'agree'
 }
 
 /** Returns whether a fault may pass: a node may go down meanwhile, but learns no credentials. */
-const mayPass = ({ error, retryable, status }: CouchError): boolean =>
-  error === 'nodedown' || (retryable && status !== 401)
+const mayPass = (error: CouchError): boolean => isNodeDown(error) || (error.retryable && error.status !== 401)
 
 class Replicas {
   readonly #db: CouchDatabase

@@ -5,7 +5,7 @@ export interface CouchRequest extends RequestTarget {
   method?: 'GET' | 'HEAD' | 'PUT' | 'POST' | 'DELETE'
   json?: unknown
   /** Bytes to send, or a function that starts a stream of them anew for every attempt. */
-  body?: string | Buffer | (() => AsyncIterable<Uint8Array>)
+  body?: Buffer | (() => AsyncIterable<Uint8Array>)
   headers?: Record<string, string>
   write?: boolean
   /** Milliseconds of silence that end this call, where they are fewer than the client's. */
@@ -25,8 +25,7 @@ export function describe({ method = 'GET', path }: CouchRequest): string {
 
 export function bodyOf({ json, body }: CouchRequest): Body {
   if (json !== undefined) return Buffer.from(JSON.stringify(json))
-  if (typeof body === 'function') return startedAnew(body)
-  return typeof body === 'string' ? Buffer.from(body) : body
+  return typeof body === 'function' ? startedAnew(body) : body
 }
 
 /** Returns a body's bytes, where they are known. */

@@ -9,11 +9,13 @@ import {
 import type { CouchRequest } from './request.js'
 import { fitsUrl } from './target.js'
 
-/** A document, at one revision or at the one that wins. */
-export interface Wanted {
+export interface Revision {
   id: string
-  rev?: string
+  rev: string
 }
+
+/** A document, at one revision or at the one that wins. */
+export type Wanted = Pick<Revision, 'id'> & Partial<Revision>
 
 export interface ChangesPage {
   since: string
@@ -111,15 +113,10 @@ export async function documentUpload(
   }
 }
 
-/** Writes a document with its attachments inside, as the only one of a `_bulk_docs`. */
-export const bulkUpload = (
-  database: string,
-  json: () => AsyncIterable<Uint8Array>,
-  { newEdits, sent }: StreamedWrite
-): CouchRequest => ({
+export const bulkRequest = (database: string, body: CouchRequest['body']): CouchRequest => ({
   method: 'POST',
   path: [database, '_bulk_docs'],
-  body: () => tellingSent(bulkStream(newEdits, json()), sent),
+  body,
   headers: { 'content-type': 'application/json' },
   write: true
 })
@@ -131,12 +128,6 @@ export async function* tellingSent(
 ): AsyncGenerator<Uint8Array> {
   yield* pieces
   sent()
-}
-
-async function* bulkStream(newEdits: boolean, json: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  yield Buffer.from(`{"new_edits":${newEdits},"docs":[`)
-  yield* json
-  yield Buffer.from(']}')
 }
 
 function jsonBody(document: readonly Buffer[]): MultipartBody {

@@ -1,9 +1,9 @@
 import { decodeValue, MemberCursor, objectsOf } from '../json/members.js'
 import { type Steps, turnAfter } from '../waits/steps.js'
 import { asText } from './bulk-body.js'
-import type { Revision } from './database.js'
 import { CouchError, malformed } from './errors.js'
 import { type Leaf, winnerOf } from './leaves.js'
+import type { Revision } from './requests.js'
 
 /** One row of the changes feed. */
 export interface Change extends Revision {

@@ -83,7 +83,7 @@ function chunkedParts(backup: LoadedBackup): Part[] {
     if (!summary) continue
     parts.push(textPart(`${separator}${JSON.stringify(apiKey(database))}:${openObject(summary)}"docs":[`))
     // The header of a running backup lists nothing yet.
-    if (!header.in_progress) parts.push(documentsPart(backup.linesLength(database), database))
+    if (backup.state !== 'running') parts.push(documentsPart(backup.linesLength(database), database))
     parts.push(textPart(']}'))
     separator = ','
   }

@@ -22,12 +22,6 @@ export class OrdinalSet {
     this.size++
   }
 
-  delete(ordinal: number): void {
-    if (!this.has(ordinal)) return
-    this.#bits[ordinal >>> 3] &= ~(1 << (ordinal & 7))
-    this.size--
-  }
-
   #grow(): void {
     const larger = new Uint8Array(this.#bits.length * 2)
     larger.set(this.#bits)

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { OperationKind } from '../../types/events.js'
+import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { expected, isConflict, isCouchError } from '../couch/errors.js'
 import type { Leaf } from '../couch/leaves.js'
@@ -53,19 +54,28 @@ const OPERATION = /^[a-z][a-z_]{0,39}$/
 
 /** Reads and writes the lease in one attempt: callers know for how long to retry. @throws CouchError */
 export class LeaseDocument {
-  readonly db: CouchDatabase
+  readonly #db: CouchDatabase
   /** Replicas of the document, as the database told last. */
   #replicas: number | undefined
 
   constructor(db: CouchDatabase) {
-    this.db = db
+    this.#db = db
+  }
+
+  get client(): CouchClient {
+    return this.#db.client
+  }
+
+  /** Name of the database that it lies in. */
+  get database(): string {
+    return this.#db.name
   }
 
   /** Returns every leaf that most replicas know, the one that CouchDB shows first. @throws ReservedIdError */
   async read(): Promise<LeaseLeaf[]> {
-    const leaves = await this.db.leaves(LEASE_ID)
+    const leaves = await this.#db.leaves(LEASE_ID)
     if (leaves.some(({ deleted, doc }) => !deleted && doc.type !== LEASE_TYPE))
-      throw new ReservedIdError(LEASE_ID, this.db.name)
+      throw new ReservedIdError(LEASE_ID, this.database)
     return leaves.map(leafOf)
   }
 
@@ -76,7 +86,7 @@ export class LeaseDocument {
     const { rev, majority } = written
     if (majority) return { rev, by: 'most' }
     // Two replicas have no majority once one is down. Where it was never told, there may be more.
-    const info = await this.db.once.info().catch(expected(isCouchError, undefined))
+    const info = await this.#db.once.info().catch(expected(isCouchError, undefined))
     this.#replicas = info?.cluster?.n ?? this.#replicas
     return { rev, by: this.#replicas === 2 ? 'half' : 'some' }
   }
@@ -88,7 +98,7 @@ export class LeaseDocument {
 
   /** Returns `null` after a conflict. */
   #put(doc: Partial<LeaseState> & { _rev: string | undefined; _deleted?: true }) {
-    const written = this.db.once.putUnconfirmed({ ...doc, _id: LEASE_ID, type: LEASE_TYPE })
+    const written = this.#db.once.putUnconfirmed({ ...doc, _id: LEASE_ID, type: LEASE_TYPE })
     return written.catch(expected(isConflict, null))
   }
 }

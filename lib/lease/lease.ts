@@ -182,7 +182,7 @@ export class Lease {
   }
 
   #lostBy(why: string): LeaseLostError {
-    const { server } = this.#document.db.client.settings
+    const { server } = this.#document.client.settings
     return new LeaseLostError(server ? `${nameOfServer(server)}: ${why}` : why)
   }
 

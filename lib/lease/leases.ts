@@ -123,7 +123,7 @@ export class Leases {
 
   /** Takes the lease if free or stale. @throws LeaseHeldError, LeaseGoneError, ReservedIdError, CouchError */
   async acquire(request: LeaseRequest): Promise<Lease> {
-    const retrier = this.#document.db.client.retrier()
+    const retrier = this.#document.client.retrier()
     const until = performance.now() + PATIENCE
     for (let attempt = 1; ; attempt++) {
       const last = attempt >= ATTEMPTS || performance.now() > until
@@ -189,13 +189,12 @@ export class Leases {
         )
         if (await lease.settle(request.onLost)) return lease
       }
-      if (written === null) return contended(this.#document.db.name)
     } catch (error) {
       await this.#retract(state, written?.rev)
       throw error
     }
-    await this.#retract(state, written.rev)
-    return contended(this.#document.db.name)
+    if (written) await this.#retract(state, written.rev)
+    return contended(this.#document.database)
   }
 
   #newState(leaves: readonly SeenLeaf[], request: LeaseRequest): LeaseState {
@@ -238,7 +237,7 @@ export class Leases {
   /** Takes back a claim that did not become a lease; if that fails, the claim becomes stale. */
   async #retract(state: LeaseState, rev: string | undefined): Promise<void> {
     this.#giveUp(state.claim)
-    const takenBack = this.#document.db.client.retry(() => this.#takeBack(state, rev))
+    const takenBack = this.#document.client.retry(() => this.#takeBack(state, rev))
     await takenBack.catch(expected(isCouchError, undefined))
   }
 

@@ -142,7 +142,7 @@ export class Backups implements OperationRecords {
     const repository = this.#databases.repository.on(endClientIn(restore, 'repository'))
     const id = repository.idOf(restore.carried)
     const loaded = await repository.load(id)
-    if (loaded?.header.in_progress) await repository.running(id).fail(reason)
+    if (loaded?.state === 'running') await repository.running(id).fail(reason)
   }
 
   /** Looks after what may come late of the backup of a restore that has failed. */
@@ -152,7 +152,7 @@ export class Backups implements OperationRecords {
 
   async isOver({ id }: LeaseHolder): Promise<boolean> {
     const loaded = await this.#databases.repository.load(id)
-    return loaded !== null && !loaded.header.in_progress
+    return loaded !== null && loaded.state !== 'running'
   }
 
   async failBackup(operation: ActiveOperation, { reason, error }: Failure): Promise<void> {

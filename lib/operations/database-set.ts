@@ -27,7 +27,6 @@ import { type PruneRequest, Prunes } from './prunes.js'
 import { Rekeys } from './rekeys.js'
 import { Restores } from './restores.js'
 import { StoredBackups } from './stored-backups.js'
-import { Transactions } from './transactions.js'
 import { interrupted, Verifies, type VerifyDue, type VerifyRequest } from './verifies.js'
 
 /** The databases by one set of names, and what runs on them: operations end where they began. */
@@ -48,9 +47,8 @@ export class DatabaseSet {
 
   /** Makes the parts, each of which knows only earlier ones. */
   constructor(instance: Instance, names: Required<DatabaseNames>) {
-    const { timeouts, webhooks } = instance.options
+    const { transactions } = instance
     const databases = new Databases(names, instance)
-    const transactions = new Transactions(webhooks, timeouts.webhooks)
     const outbox = new Outbox(instance, databases.system, transactions)
     const active = new ActiveOperations(instance, databases, (txIds) => outbox.add(txIds))
     const stored = new StoredBackups(instance, databases)

@@ -83,9 +83,9 @@ export class Diffs {
    */
   async #load(id: string, client: CouchClient): Promise<LoadedBackup> {
     const loaded = await this.#databases.repository.on(client).get(id)
-    const { in_progress: running, error } = loaded.header
-    if (running === true) throw new BackupNotComparableError(id, 'it is still in progress')
-    if (error) throw new BackupNotComparableError(id, 'it has failed')
+    const { state } = loaded
+    if (state === 'running') throw new BackupNotComparableError(id, 'it is still in progress')
+    if (state === 'failed') throw new BackupNotComparableError(id, 'it has failed')
     return loaded
   }
 

@@ -126,9 +126,9 @@ class NewestBackup {
     for (const id of (await repository.list()).toReversed()) {
       if (id === this.#settled) break
       const loaded = await repository.load(id)
-      if (!loaded?.isOf(owner) || loaded.header.in_progress) continue
+      if (!loaded?.isOf(owner) || loaded.state === 'running') continue
       settled ??= id
-      if (loaded.header.error) continue
+      if (loaded.state === 'failed') continue
       this.#endedAt = loaded.endedAt
       break
     }

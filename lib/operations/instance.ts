@@ -20,6 +20,7 @@ import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
 import { RestoreHistory } from './restore-history.js'
 import { RunningOperations } from './running-operations.js'
+import { Transactions } from './transactions.js'
 
 /** Short requests, without a body or a backup, that are answered at a time. */
 const MOST_ANSWERED = 16
@@ -61,6 +62,7 @@ export class Instance {
   readonly metrics: Metrics | undefined
   readonly running = new RunningOperations()
   readonly history = new RestoreHistory()
+  readonly transactions: Transactions
   /** Types of documents that backups leave out. */
   readonly excludeTypes: ReadonlySet<string>
   /** Room on disk for spooled files. */
@@ -92,6 +94,7 @@ export class Instance {
       ? this.clientTo(elsewhere, { option: 'backups.couch', server: 'backups' })
       : this.client
     this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
+    this.transactions = new Transactions(options.webhooks, timeouts.webhooks)
     this.keyring = encryption && new Keyring(encryption, timeouts.key)
     this.room = new Room(options.spoolDirectory, limits.spoolBytes)
     const bounds = { most: limits.downloads, idle: timeouts.idle, deadline: this.deadline }

@@ -50,10 +50,10 @@ export class Leftovers {
     const loaded = await repository.load(id)
     // Judge parts without a header only where the header was: a replication brings parts first.
     if (!loaded) return failed && (await repository.hasUnlistedParts(id)) ? 'late' : 'quiet'
-    const { header, isLegacy } = loaded
+    const { state, isLegacy } = loaded
     if (isLegacy || !loaded.isOf(await this.#databases.owner())) return 'settled'
-    if (header.in_progress) return 'late'
-    if (header.error === undefined) return 'settled'
+    if (state === 'running') return 'late'
+    if (state !== 'failed') return 'settled'
     return (await repository.hasUnlistedParts(id)) ? 'late' : 'quiet'
   }
 }

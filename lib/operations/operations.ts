@@ -55,7 +55,6 @@ import { Instance } from './instance.js'
 import { type PruneRequest, pruningBy, removalOf, unattended } from './prunes.js'
 import { shown } from './restore-history.js'
 import { Schedule } from './schedule.js'
-import { Transactions } from './transactions.js'
 import { VerifySchedule } from './verify-schedule.js'
 
 /** Bytes of an attachment that are sent at a time. */
@@ -65,7 +64,6 @@ const PIECE = 64 * 1024
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
   readonly #instance: Instance
-  readonly #transactions: Transactions
   readonly #databases: CurrentDatabases
   #watching: NodeJS.Timeout | undefined
   readonly #schedule: Schedule | undefined
@@ -76,7 +74,6 @@ export class Operations implements DbBackups {
     const { schedule } = options
     this.#options = options
     this.#instance = new Instance(options, log, clock)
-    this.#transactions = new Transactions(options.webhooks, options.timeouts.webhooks)
     this.#databases = new CurrentDatabases(this.#instance, () => options.databases)
     const after = async (set: DatabaseSet, gap: number) => {
       if (!options.keep) return
@@ -108,13 +105,13 @@ export class Operations implements DbBackups {
   }
 
   async transaction(txId: string): Promise<ShownTransaction | null> {
-    const transaction = await foreground(() => this.#transactions.get(txId))
+    const transaction = await foreground(() => this.#instance.transactions.get(txId))
     return transaction && shown(transaction)
   }
 
   async restores(options: { limit?: number } = {}): Promise<ShownTransaction[]> {
     checkRestores(options)
-    return foreground(() => this.#instance.history.latest(this.#transactions, options.limit ?? 20))
+    return foreground(() => this.#instance.history.latest(this.#instance.transactions, options.limit ?? 20))
   }
 
   async start(options: StartOptions = {}): Promise<StartedBackup> {

@@ -304,13 +304,12 @@ function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease
 
 /** @param alone whether no backup of these databases is being made, but for athena's, which take no lease */
 function stateOf(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
-  const { header, isLegacy } = backup
-  if (header.in_progress) {
+  const { state, isLegacy } = backup
+  if (state === 'running') {
     const isLeft = isLegacy ? Date.now() - backup.beganAt > LONGEST_OF_ATHENA : alone
     return isLeft ? 'failed' : 'running'
   }
-  if (!backup.isComplete || (isLegacy && !holdsAll(backup, names))) return 'failed'
-  return backup.isGood ? 'good' : 'damaged'
+  return state === 'unreadable' || (isLegacy && !holdsAll(backup, names)) ? 'failed' : state
 }
 
 /** Returns whether a backup of athena's holds all databases: those that it could not read are left out. */

@@ -49,5 +49,4 @@ export class StoredBackups {
 }
 
 /** Returns whether only a header is sent: clients that follow a running backup need no place. */
-const isShort = ({ header, attachments }: LoadedBackup) =>
-  header.in_progress === true && attachments.size === 0
+const isShort = ({ state, attachments }: LoadedBackup) => state === 'running' && attachments.size === 0

@@ -10,7 +10,7 @@ import {
   VerifyInterruptedError
 } from '../errors.js'
 import { ChangedMeanwhileError } from '../repository/damage.js'
-import type { LoadedBackup } from '../repository/loaded-backup.js'
+import type { BackupState, LoadedBackup } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
@@ -28,6 +28,12 @@ const ATTEMPTS = 3
 
 /** Backups that are looked at for one that was verified since a run was due. */
 const LOOKED_AT = 10
+
+/** Why backups of some states are not verified. */
+const NOT_VERIFIABLE: Partial<Record<BackupState, string>> = {
+  running: 'it is still being made',
+  failed: 'it has failed, and holds nothing'
+}
 
 /** A run of the schedule. */
 export interface VerifyDue {
@@ -77,14 +83,9 @@ export class Verifies implements OperationRecords {
   async prepare(id: string, options: VerifyOptions): Promise<VerifyRequest> {
     const { depth = 'data', from, signal } = options
     const { backup, problem } = await this.#open(id)
-    const { header } = backup
     const why = backup.isLegacy
       ? 'athena made it; a restore of it with dryRun reads and checks all of it'
-      : header.in_progress
-        ? 'it is still being made'
-        : header.error
-          ? 'it has failed, and holds nothing'
-          : undefined
+      : NOT_VERIFIABLE[backup.state]
     if (why !== undefined) throw new BackupNotVerifiableError(id, why)
     return { backup, depth, verification: new Verification(backup, depth, { from, problem }), signal }
   }

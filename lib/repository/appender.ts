@@ -1,6 +1,6 @@
 import { sameStream } from '../bytes/same-stream.js'
 import type { CouchDatabase } from '../couch/database.js'
-import { type CouchError, isConflict, isNotFound, isTooLarge } from '../couch/errors.js'
+import { type CouchError, isChanged, isNotFound, isTooLarge } from '../couch/errors.js'
 import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
@@ -112,7 +112,7 @@ export class Appender {
   async #put(append: Append & { contentType: string }, signal: AbortSignal): Promise<void> {
     const { id, name, contentType, data } = append
     const { db, load } = this.#target
-    for (let attempt = 1; ; attempt++) {
+    const put = async (attempt: number) => {
       const { revision, attachments } = await load(id)
       // Bytes are read only where the header tells the same.
       const present = attachments.get(name)
@@ -122,18 +122,15 @@ export class Appender {
       this.#checkRoom(append, attachments)
       try {
         await db.putAttachment(id, name, revision, contentType, data)
-        return
       } catch (error) {
-        if (isTooLarge(error)) {
-          // Throws when the database does not answer at all, which may have cut the request off.
-          if (error.status !== 413) await load(id)
-          throw notTaken(error, data.length)
-        }
-        // If the header is gone, the next try finds that out.
-        if (!isConflict(error) && !isNotFound(error)) throw error
+        if (!isTooLarge(error)) throw error
+        // Throws when the database does not answer at all, which may have cut the request off.
+        if (error.status !== 413) await load(id)
+        throw notTaken(error, data.length)
       }
-      await db.client.afterConflict(attempt)
     }
+    // Until `signal` ends. If the header is gone, the next attempt finds that out.
+    await db.untilNoConflict(put, isChanged, Number.POSITIVE_INFINITY)
   }
 
   /** @throws TooLargeError */

@@ -3,6 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import type { Keys } from '../seal/keyring.js'
+import { sum } from './chunk-list.js'
 import { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
@@ -86,13 +87,10 @@ export class BaseDocuments {
    */
   async load(turn: number): Promise<void> {
     const chunks = await readEntries(this.#db, this.#stored)
-    const held = chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
-    if (held !== this.documents)
-      throw new DamagedBackupError(
-        'header',
-        this.backup,
-        `says ${this.documents} documents, its chunks hold ${held}`
-      )
+    const { documents, backup } = this
+    const held = sum(chunks, liveDocuments)
+    if (held !== documents)
+      throw new DamagedBackupError('header', backup, `says ${documents} documents, its chunks hold ${held}`)
     await new Parts(this.#db).checkThere([...chunks, ...this.index])
     for (const [i, chunk] of chunks.entries())
       if (i % TURNS === turn % TURNS) await this.#reader.verify(chunk)

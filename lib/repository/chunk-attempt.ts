@@ -1,22 +1,13 @@
-import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { Digesting } from '../couch/digest.js'
 import { CouchError, isConflict } from '../couch/errors.js'
-import { tellingSent } from '../couch/requests.js'
+import { type StreamedBody, tellingSent } from '../couch/requests.js'
 import type { Retrier } from '../couch/retry.js'
 import { sendOrFind } from '../couch/send-or-find.js'
-import type { SealingKey } from '../seal/sealing-key.js'
 import type { ChunkPlaces } from './chunk-places.js'
-import { placeOf, sealedAttachment, sealedBody } from './chunk-seal.js'
+import { type ChunkSeal, placeOf, sealedAttachment, sealedBody } from './chunk-seal.js'
 import { type Codec, newHash } from './codec.js'
 import type { ChunkDocument, ChunkEntry } from './layout.js'
-
-export interface ChunkBody {
-  /** Starts the stream of its bytes anew. */
-  open(): AsyncIterable<Uint8Array>
-  /** Number of bytes; `undefined` before they were sent. */
-  length: number | undefined
-}
 
 export type StoredChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed'>
 
@@ -30,11 +21,11 @@ export class ChunkAttempt {
   readonly #once: CouchDatabase
   readonly #attachment: Codec['attachment']
   readonly #document: Revision
-  readonly #body: ChunkBody
+  readonly #body: StreamedBody
   #sent: { length: number; md5: string; sha256: string } | undefined
 
   /** @param document the chunk's document without its attachment */
-  constructor(db: CouchDatabase, attachment: Codec['attachment'], document: Revision, body: ChunkBody) {
+  constructor(db: CouchDatabase, attachment: Codec['attachment'], document: Revision, body: StreamedBody) {
     this.#once = db.once
     this.#attachment = attachment
     this.#document = document
@@ -112,12 +103,12 @@ interface ChunkTarget {
   db: CouchDatabase
   attachment: Codec['attachment']
   places: ChunkPlaces
-  seal?: { key: SealingKey; database: LogicalDatabase }
+  seal?: ChunkSeal
 }
 
 /** Stores a chunk. Each attempt has its own document, so that a late one changes no other, and its own seal. */
 export async function putChunk(
-  body: ChunkBody,
+  body: StreamedBody,
   { db, attachment, places, seal }: ChunkTarget
 ): Promise<StoredChunk> {
   const retrier = db.client.retrier()

@@ -2,8 +2,8 @@ import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
-import { NotSealedError, type Place, type SealingKey } from '../seal/sealing-key.js'
-import { attachmentOf, type ChunkSealing, NOT_SEALED, openLarge, placeOf } from './chunk-seal.js'
+import { NotSealedError } from '../seal/sealing-key.js'
+import { attachmentOf, type ChunkSeal, type ChunkSealing, openLarge, placeOf } from './chunk-seal.js'
 import { type Codec, NotDecodableError, newHash, sha256Of } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
@@ -14,10 +14,10 @@ const buffers = new BufferPool({ size: CHUNK_BYTES, keep: 2 })
 export class ChunkReader {
   readonly db: CouchDatabase
   readonly #codec: Codec
-  readonly #sealing: ChunkSealing
+  readonly #sealing: ChunkSealing | undefined
 
   /** @param sealing of a sealed backup: all its chunks have to be sealed with one of the keys */
-  constructor(db: CouchDatabase, codec: Codec, sealing: ChunkSealing = NOT_SEALED) {
+  constructor(db: CouchDatabase, codec: Codec, sealing?: ChunkSealing) {
     this.db = db
     this.#codec = codec
     this.#sealing = sealing
@@ -26,8 +26,8 @@ export class ChunkReader {
   /** Returns the key (see `largeKey`) of the document of a large chunk. @throws DamagedBackupError */
   largeKey(entry: ChunkEntry): string {
     const { large = '' } = entry
-    const key = this.#keyOf(entry)
-    return key ? unsealed(entry, () => openLarge(key, entry, this.#sealing.database)) : large
+    const seal = this.#sealOf(entry)
+    return seal ? unsealed(entry, () => openLarge(seal.key, entry, seal.database)) : large
   }
 
   /** Returns the lines of a chunk, in `memory` if they fit. */
@@ -44,8 +44,10 @@ export class ChunkReader {
     try {
       const stored = await this.#fetch(entry, buffer)
       if (stored === null || sha256Of(stored) !== entry.sha256) throw otherDigest(entry)
-      const key = this.#keyOf(entry)
-      const encoded = key ? unsealed(entry, () => key.open(stored, this.#placeOf(entry))) : stored
+      const seal = this.#sealOf(entry)
+      const encoded = seal
+        ? unsealed(entry, () => seal.key.open(stored, placeOf(entry.id, seal.database)))
+        : stored
       if ((await this.#codec.decode(encoded, room)) !== entry.raw) throw notDecodable(entry)
     } finally {
       buffers.give(buffer)
@@ -94,22 +96,18 @@ export class ChunkReader {
 
   /** Streams what the codec made of a chunk's lines. Its digest, and its seal, are checked only at the end. */
   encoded(entry: ChunkEntry): AsyncIterable<Buffer> {
-    const key = this.#keyOf(entry)
+    const seal = this.#sealOf(entry)
     const stored = this.#checked(entry)
-    return key ? key.openStream(stored, this.#placeOf(entry)) : stored
-  }
-
-  #placeOf({ id }: ChunkEntry): Place {
-    return placeOf(id, this.#sealing.database)
+    return seal ? seal.key.openStream(stored, placeOf(entry.id, seal.database)) : stored
   }
 
   /** @throws DamagedBackupError for a chunk that is sealed in another way than its backup */
-  #keyOf({ id, sealed }: ChunkEntry): SealingKey | undefined {
-    const { keys } = this.#sealing
-    const key = sealed === undefined ? undefined : keys.get(sealed)
-    if (!key && (sealed !== undefined || keys.size > 0))
-      throw new DamagedBackupError('chunk', id, 'is not sealed as its backup is')
-    return key
+  #sealOf({ id, sealed }: ChunkEntry): ChunkSeal | undefined {
+    const sealing = this.#sealing?.keys.size ? this.#sealing : undefined
+    if (sealed === undefined && !sealing) return undefined
+    const key = sealed === undefined ? undefined : sealing?.keys.get(sealed)
+    if (!sealing || !key) throw new DamagedBackupError('chunk', id, 'is not sealed as its backup is')
+    return { key, database: sealing.database }
   }
 
   #attachmentOf(entry: ChunkEntry): string {

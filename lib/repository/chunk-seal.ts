@@ -1,9 +1,16 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { type Keys, NO_KEYS } from '../seal/keyring.js'
+import type { StreamedBody } from '../couch/requests.js'
+import type { Keys } from '../seal/keyring.js'
 import { type Place, SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
-import type { ChunkBody } from './chunk-attempt.js'
 import type { Codec } from './codec.js'
+import { numberOf } from './ids.js'
 import type { ChunkEntry } from './layout.js'
+
+/** Seals the chunks of one database. */
+export interface ChunkSeal {
+  key: SealingKey
+  database: LogicalDatabase
+}
 
 /** The keys of chunks, and the database whose documents they hold. */
 export interface ChunkSealing {
@@ -11,15 +18,8 @@ export interface ChunkSealing {
   keys: Keys
 }
 
-export const NOT_SEALED: ChunkSealing = { database: 'components', keys: NO_KEYS }
-
 /** Says where a chunk belongs: its bytes open as no other chunk. */
-export const placeOf = (id: string, database: LogicalDatabase): Place => [
-  'chunk',
-  database,
-  id,
-  Number(id.slice(id.lastIndexOf('_') + 1))
-]
+export const placeOf = (id: string, database: LogicalDatabase): Place => ['chunk', database, id, numberOf(id)]
 
 /** Returns how the attachment of a sealed chunk is named. CouchDB does not compress such a type. */
 export const sealedAttachment = (name: string): Codec['attachment'] => ({
@@ -32,7 +32,7 @@ export const attachmentOf = (attachment: Codec['attachment'], { sealed }: ChunkE
   sealed === undefined ? attachment : sealedAttachment(attachment.name)
 
 /** Seals what a chunk of this id is to hold. */
-export const sealedBody = ({ open, length }: ChunkBody, key: SealingKey, place: Place): ChunkBody => ({
+export const sealedBody = ({ open, length }: StreamedBody, key: SealingKey, place: Place): StreamedBody => ({
   open: () => key.seal(open(), place),
   length: length === undefined ? undefined : length + SEAL_BYTES
 })

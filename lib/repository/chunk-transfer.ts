@@ -2,14 +2,16 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { type WatchedSource, watchedSource } from '../bytes/watched-source.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
+import type { StreamedBody } from '../couch/requests.js'
 import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../errors.js'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import { documentSteps } from '../json/document.js'
 import { CHUNK_TYPE, makerOf } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
-import { ChunkAttempt, type ChunkBody } from './chunk-attempt.js'
+import { ChunkAttempt } from './chunk-attempt.js'
 import { ChunkReader } from './chunk-reader.js'
 import { attachmentOf } from './chunk-seal.js'
+import { numberOf } from './ids.js'
 import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
 import { groupsOf, listedMaker } from './part-documents.js'
 import { atATime } from './references.js'
@@ -90,13 +92,8 @@ export class ChunkTransfer {
     found: ReadonlyMap<string, Found>,
     database: LogicalDatabase
   ): Promise<string[]> {
-    const revisions = new Map<string, string>()
-    const toStore: ChunkEntry[] = []
-    for (const entry of group) {
-      const one = found.get(entry.id)
-      if (one?.is === 'there') revisions.set(entry.id, one.rev)
-      else toStore.push(entry)
-    }
+    const revisions = revisionsOf(group, found, 'there')
+    const toStore = group.filter(({ id }) => !revisions.has(id))
     for (let at = 0; at < toStore.length; at += MADE_AT_A_TIME) {
       const some = toStore.slice(at, at + MADE_AT_A_TIME)
       const places = await this.#places(some, found, database)
@@ -115,13 +112,8 @@ export class ChunkTransfer {
     found: ReadonlyMap<string, Found>,
     database: LogicalDatabase
   ): Promise<Map<string, string>> {
-    const places = new Map<string, string>()
-    const toMake: ChunkEntry[] = []
-    for (const entry of entries) {
-      const one = found.get(entry.id)
-      if (one?.is === 'begun') places.set(entry.id, one.rev)
-      else toMake.push(entry)
-    }
+    const places = revisionsOf(entries, found, 'begun')
+    const toMake = entries.filter(({ id }) => !places.has(id))
     if (toMake.length === 0) return places
     const documents = toMake.map(({ id }) => Buffer.from(JSON.stringify(documentOf(id, database))))
     for (const { id, rev, error = 'bad_answer', reason = '' } of await this.#to.bulkDocs(documents)) {
@@ -159,7 +151,7 @@ export class ChunkTransfer {
   }
 
   /** Opens a chunk to be sent, once its digest was checked. */
-  async #bodyOf(entry: ChunkEntry): Promise<ChunkBody & WatchedSource> {
+  async #bodyOf(entry: ChunkEntry): Promise<StreamedBody & WatchedSource> {
     const { stored: length } = entry
     if (length <= MOST_HELD) {
       const bytes = await this.#source.storedBytes(entry)
@@ -237,6 +229,15 @@ export class ChunkTransfer {
   }
 }
 
+/** Returns the revisions of the chunks that were found in one state. */
+const revisionsOf = (entries: readonly ChunkEntry[], found: ReadonlyMap<string, Found>, is: Found['is']) =>
+  new Map(
+    entries.flatMap(({ id }) => {
+      const one = found.get(id)
+      return one?.is === is && 'rev' in one ? [[id, one.rev] as const] : []
+    })
+  )
+
 /** Returns whether two stubs tell of the bytes that an entry does, as their databases say. */
 const isSame = (one: StubMembers | undefined, other: StubMembers | undefined, { stored }: ChunkEntry) =>
   one !== undefined &&
@@ -252,5 +253,5 @@ const documentOf = (id: string, database: LogicalDatabase): ChunkDocument & { _i
   type: CHUNK_TYPE,
   backup_id: makerOf(id) as string,
   database,
-  index: Number(id.slice(id.lastIndexOf('_') + 1))
+  index: numberOf(id)
 })

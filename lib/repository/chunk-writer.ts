@@ -1,15 +1,15 @@
-import type { LogicalDatabase } from '../../types/databases.js'
 import { BufferPool } from '../bytes/buffer-pool.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isTooLarge } from '../couch/errors.js'
+import type { StreamedBody } from '../couch/requests.js'
 import type { Fingerprint } from '../ids/fingerprint.js'
 import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
 import { idOf } from '../json/document.js'
-import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
-import { type ChunkBody, putChunk, type StoredChunk } from './chunk-attempt.js'
+import { SEAL_BYTES } from '../seal/sealing-key.js'
+import { putChunk, type StoredChunk } from './chunk-attempt.js'
 import type { ChunkPlaces } from './chunk-places.js'
-import { sealLarge } from './chunk-seal.js'
+import { type ChunkSeal, sealLarge } from './chunk-seal.js'
 import type { Codec } from './codec.js'
 import { type ChunkEntry, isSmall } from './layout.js'
 import { LineMarks } from './line-marks.js'
@@ -60,7 +60,7 @@ export interface ChunkWriterOptions {
   /** Makes the documents of chunks. */
   places: ChunkPlaces
   /** Seals chunks. Absent where they are not sealed. */
-  seal?: { key: SealingKey; database: LogicalDatabase }
+  seal?: ChunkSeal
   /** Bytes of lines in a chunk, unless one line has more. */
   chunkBytes: number
   /** Called when a chunk is stored, with the number of its first line and the marks of lines with facts. */
@@ -270,7 +270,7 @@ export class ChunkWriter {
   }
 
   /** Stores a chunk. Each attempt has its own document, so that a late one changes no other. */
-  #put(body: ChunkBody): Promise<StoredChunk> {
+  #put(body: StreamedBody): Promise<StoredChunk> {
     const { db, places, seal } = this.#options
     return putChunk(body, { db, attachment: this.#codec.attachment, places, seal })
   }

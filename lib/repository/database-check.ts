@@ -10,7 +10,6 @@ import { sharedTurn } from '../waits/steps.js'
 import { type CheckedLines, ChunkCheck, type Counts, idOf } from './chunk-check.js'
 import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
 import { sum } from './chunk-list.js'
-import { ChunkMarks } from './chunk-marks.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { readIndex } from './document-index.js'
 import { type Finding, findingOf, NAMED_DOCUMENTS, type OnFinding } from './findings.js'
@@ -22,6 +21,7 @@ import {
   type StoredDatabase,
   type StoredHeader
 } from './layout.js'
+import { ChunkMarks } from './line-marks.js'
 import { linesOf, liveConflicts } from './line-set.js'
 import { readManifest } from './manifests.js'
 import { Parts } from './parts.js'

@@ -23,7 +23,7 @@ import {
   type Store,
   type StoredDatabase
 } from './layout.js'
-import { linesOf, liveConflicts } from './line-set.js'
+import { checkLines, linesOf, liveConflicts } from './line-set.js'
 import { moveToManifests } from './manifests.js'
 
 /** An index is written anew where less of a chunk counts. */
@@ -214,8 +214,7 @@ export class DatabaseWriter {
         if (pending) await pending
       }
     }
-    if (at !== entry.docs)
-      throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
+    checkLines(entry, at)
   }
 
   /** Writes chunks of the index anew of which too much is of chunks that are not listed, or many small ones. */

@@ -2,8 +2,7 @@ import type { UnreadableDocument } from '../../types/backups.js'
 import { DamagedBackupError, NotSealedBackupError } from '../errors.js'
 import { type Keyring, type Keys, keysFor, NO_KEYS } from '../seal/keyring.js'
 import { NotSealedError, type SealingKey } from '../seal/sealing-key.js'
-import { contentDigest, type HeaderDocument, type HeaderSeal, SEALED_LAYOUT } from './layout.js'
-import type { Head } from './loaded-backup.js'
+import { contentDigest, type Head, type HeaderDocument, type HeaderSeal, SEALED_LAYOUT } from './layout.js'
 
 /** The text that a sealed header tells in place of why the backup has failed. */
 const ERROR = 'the backup failed; the reason is sealed'

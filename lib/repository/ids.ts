@@ -1,5 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BACKUP_PREFIX, PART_PREFIX } from '../own-documents.js'
+import { BACKUP_PREFIX, PART_PREFIX, partPrefix } from '../own-documents.js'
 
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
@@ -10,10 +10,8 @@ export const PART_RANGES = Object.values(PART_PREFIX).map((from) => ({ from, to:
 /** Ids in a row with other documents, before the database is taken to answer a conflict to everything. */
 export const TAKEN_IDS = 100
 
-const stampOf = (id: string) => id.slice(BACKUP_PREFIX.length)
-
 /** Returns the number in a backup's id: milliseconds since the epoch, unless the clock was ahead. */
-export const stampIn = (id: string): bigint => BigInt(stampOf(id))
+export const stampIn = (id: string): bigint => BigInt(id.slice(BACKUP_PREFIX.length))
 
 /** Returns about when a backup began, in milliseconds since the epoch. */
 export const beganAt = (id: string): number => Number(stampIn(id))
@@ -41,13 +39,8 @@ export function newBackupId(
   return { id: idOf(stamp), carried: stamp }
 }
 
-type PartKind = keyof typeof PART_PREFIX
-
-const partPrefix = (kind: PartKind, backup: string, database?: LogicalDatabase): string =>
-  `${PART_PREFIX[kind]}${stampOf(backup)}_${database === undefined ? '' : `${database}_`}`
-
-export const partId = (kind: PartKind, backup: string, database: LogicalDatabase, index: number): string =>
-  partPrefix(kind, backup, database) + String(index).padStart(6, '0')
+/** Returns the number of a part among those of its kind that its backup has made of one database. */
+export const numberOf = (part: string): number => Number(part.slice(part.lastIndexOf('_') + 1))
 
 /** Returns the ranges of ids that hold all chunks and manifests of a backup, or of one database in it. */
 export const partRanges = (backup: string, database?: LogicalDatabase): { from: string; to: string }[] =>
@@ -59,9 +52,9 @@ export const partRanges = (backup: string, database?: LogicalDatabase): { from: 
 /** Returns ranges that hold these ids of parts: one for what each backup has made of each database. */
 export function rangesOf(parts: readonly string[]): { from: string; to: string }[] {
   const ranges: { from: string; to: string }[] = []
-  let prefix = ''
+  let prefix: string | undefined
   for (const id of parts.toSorted()) {
-    if (prefix === '' || !id.startsWith(prefix)) {
+    if (prefix === undefined || !id.startsWith(prefix)) {
       prefix = id.slice(0, id.lastIndexOf('_') + 1)
       ranges.push({ from: id, to: id })
     }

@@ -190,3 +190,22 @@ export interface StoredHeader extends HeaderDocument {
   _id: string
   _rev: string
 }
+
+/** A header as its readers see it. Headers of backups that athena made may hold anything. */
+export interface ToldHeader {
+  in_progress?: boolean
+  error?: unknown
+  dbs: Record<string, Record<string, unknown>>
+  [member: string]: unknown
+}
+
+/** A header as it was read, without the documents that athena's have inside. */
+export interface Head extends ToldHeader {
+  _id: string
+  _rev: string
+  _attachments?: Record<string, StubMembers>
+  damaged?: DamagedBackup
+  verified?: LastVerification
+  /** Absent in a backup of athena's. */
+  storage?: StoredHeader['storage']
+}

@@ -104,13 +104,21 @@ export function linesOf({ id, docs }: ChunkEntry, text: string | undefined): Ord
   }
 }
 
+/** Checks that a chunk has as many lines as its entry says. @throws DamagedBackupError */
+export function checkLines({ id, docs }: ChunkEntry, lines: number): void {
+  if (lines !== docs)
+    throw new DamagedBackupError('chunk', id, 'does not hold as many documents as it should')
+}
+
 /** Returns how many documents that count had conflicting revisions. */
 export function liveConflicts(entry: ChunkEntry): number {
   if (entry.conflicts === undefined) return 0
-  const conflicts = linesOf(entry, entry.conflicts)
-  if (!entry.dead) return conflicts.size
-  const dead = linesOf(entry, entry.dead.lines)
-  let count = 0
-  for (let line = 0; line < entry.docs; line++) if (conflicts.has(line) && !dead.has(line)) count++
-  return count
+  return linesWithout(linesOf(entry, entry.conflicts), linesOf(entry, entry.dead?.lines), entry.docs).size
+}
+
+/** Returns those of the first `count` lines that are in one set, and not in another. */
+export function linesWithout(lines: OrdinalSet, others: OrdinalSet, count: number): OrdinalSet {
+  const left = new OrdinalSet()
+  for (let line = 0; line < count; line++) if (lines.has(line) && !others.has(line)) left.add(line)
+  return left
 }

@@ -4,7 +4,7 @@ import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import type { StubMembers } from '../json/attachments.js'
-import { hasDamagedDocuments } from '../own-documents.js'
+import { hasDamagedDocuments, stateOf, type ToldState } from '../own-documents.js'
 import { type Keys, NO_KEYS } from '../seal/keyring.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
@@ -13,28 +13,20 @@ import type { OnFinding } from './findings.js'
 import { type OpenedHeader, openHeader } from './header-seal.js'
 import { kindOfStorage } from './header-storage.js'
 import { beganAt } from './ids.js'
-import { contentDigest, PLAIN_LAYOUT, SEALED_LAYOUT, type Store, type StoredHeader } from './layout.js'
+import {
+  contentDigest,
+  type Head,
+  PLAIN_LAYOUT,
+  SEALED_LAYOUT,
+  type Store,
+  type StoredHeader,
+  type ToldHeader
+} from './layout.js'
 import { isOwnedBy, nameOfOrigin, type Owner } from './owner.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
-/** A header as its readers see it. Headers of backups that athena made may hold anything. */
-interface ToldHeader {
-  in_progress?: boolean
-  error?: unknown
-  dbs: Record<string, Record<string, unknown>>
-  [member: string]: unknown
-}
-
-/** A header as it was read, without the documents that athena's have inside. */
-export interface Head extends ToldHeader {
-  _id: string
-  _rev: string
-  _attachments?: Record<string, StubMembers>
-  damaged?: DamagedBackup
-  verified?: LastVerification
-  /** Absent in a backup of athena's. */
-  storage?: StoredHeader['storage']
-}
+/** The state of a backup. `unreadable`: its header is not as it was written, and nothing but its removal can be asked of it. */
+export type BackupState = ToldState | 'unreadable'
 
 /** Something that a client has appended to a backup. */
 interface Appended {
@@ -135,15 +127,14 @@ export class LoadedBackup {
     return this.#head.storage?.before_restore !== undefined
   }
 
-  /** Whether it has ended without an error. */
-  get isComplete(): boolean {
-    const { in_progress: running, error } = this.header
-    return !running && !error && this.#kind !== 'damaged'
+  get state(): BackupState {
+    const state = stateOf({ ...this.header, damaged: this.damaged })
+    return this.#kind === 'damaged' && state !== 'running' && state !== 'failed' ? 'unreadable' : state
   }
 
-  /** Whether it is complete, and its documents are not known to be damaged. */
-  get isGood(): boolean {
-    return this.isComplete && this.damagedSince === undefined
+  /** Whether it has ended without an error. */
+  get isComplete(): boolean {
+    return this.state === 'good' || this.state === 'damaged'
   }
 
   /** The damage that was found. Never told of backups that athena made, whatever they hold. */

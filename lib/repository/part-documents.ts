@@ -6,9 +6,12 @@ import { attachmentsIn, readStub } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps } from '../json/document.js'
 import { isOwnDocument, makerOf } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
+import { PART_RANGES } from './ids.js'
 
 /** Parts read or deleted in one request. */
 const AT_A_TIME = 500
+/** Ids of parts that are read in one request. */
+const PAGE = 2000
 
 /** A part as the database shows it. */
 export interface StoredPart extends Revision {
@@ -35,6 +38,17 @@ export async function ownParts(db: CouchDatabase, wanted: readonly Wanted[]): Pr
       own.push({ id, rev: current.rev, bytes: storedBytes(current) })
   }
   return own
+}
+
+/** Yields the documents that have ids of parts, in groups that can be read or deleted in one request. */
+export async function* allParts(db: CouchDatabase): AsyncGenerator<Revision[]> {
+  for (const { from, to } of PART_RANGES) {
+    for (let next: string | undefined = from; next !== undefined; ) {
+      const page: Revision[] = await db.rows({ from: next, to, limit: PAGE })
+      yield* groupsOf(page.filter(({ id }) => id !== next))
+      next = page.length < PAGE ? undefined : page.at(-1)?.id
+    }
+  }
 }
 
 /** Deletes parts, and makes sure that they are gone. @throws CouchError */

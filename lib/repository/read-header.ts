@@ -10,7 +10,7 @@ import {
 } from '../json/scanner.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import { inSharedTurns } from '../waits/steps.js'
-import type { Head } from './loaded-backup.js'
+import type { Head } from './layout.js'
 
 /** Bytes of captured members: headers of this package stay far below. */
 const MAX_HEAD = 16 * 1024 * 1024

@@ -16,20 +16,25 @@ import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { openLarge, sealLarge } from './chunk-seal.js'
 import { type OpenedHeader, openHeader, sealHeader } from './header-seal.js'
-import { PART_RANGES, partRanges, stampIn } from './ids.js'
-import { type ChunkEntry, type HeaderDocument, nameOf, type Store, type StoredDatabase } from './layout.js'
-import { type Head, LoadedBackup } from './loaded-backup.js'
+import { numberOf, partRanges, stampIn } from './ids.js'
+import {
+  type ChunkEntry,
+  type Head,
+  type HeaderDocument,
+  nameOf,
+  type Store,
+  type StoredDatabase
+} from './layout.js'
+import { LoadedBackup } from './loaded-backup.js'
 import { entryGroups, moveToManifests, readEntries } from './manifests.js'
 import type { Owner } from './owner.js'
-import { deleteParts, groupsOf, ownParts } from './part-documents.js'
+import { allParts, deleteParts, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { atATime, headerRevisions, isOfHeader, References } from './references.js'
 import type { PartCount } from './removal.js'
 
 /** Chunks that are read and stored at a time. */
 const IN_FLIGHT = 3
-/** Ids of parts that are read in one request. */
-const PAGE = 2000
 
 /** The new place of a chunk that was sealed anew. */
 type NewPlace = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
@@ -216,7 +221,7 @@ export class Rekeying {
   /** Returns a number after those of all parts in a range, so that no id is used again. */
   async #nextIn(range: { from: string; to: string }): Promise<number> {
     const last = (await this.#store.db.rows(range)).at(-1)
-    return last === undefined ? 0 : Number(last.id.slice(last.id.lastIndexOf('_') + 1)) + 1
+    return last === undefined ? 0 : numberOf(last.id) + 1
   }
 
   async #sealChunk(entry: ChunkEntry, transfer: ChunkTransfer): Promise<ChunkEntry> {
@@ -290,18 +295,12 @@ export class Rekeying {
       this.#left.push({ id: '', reason: `nothing was deleted: ${error.message}` })
       return deleted
     }
-    for (const { from, to } of PART_RANGES) {
-      for (let next: string | undefined = from; next !== undefined; ) {
-        const page: { id: string; rev: string }[] = await db.rows({ from: next, to, limit: PAGE })
-        const unlisted = page.filter(({ id }) => isOfThese(makerOf(id)) && !references.has(id))
-        for (const group of groupsOf(unlisted)) {
-          const parts = await ownParts(db, group)
-          await deleteParts(db, parts)
-          deleted.parts += parts.length
-          deleted.bytes += sum(parts, ({ bytes }) => bytes)
-        }
-        next = page.length < PAGE ? undefined : page.at(-1)?.id
-      }
+    for await (const group of allParts(db)) {
+      const unlisted = group.filter(({ id }) => isOfThese(makerOf(id)) && !references.has(id))
+      const parts = await ownParts(db, unlisted)
+      await deleteParts(db, parts)
+      deleted.parts += parts.length
+      deleted.bytes += sum(parts, ({ bytes }) => bytes)
     }
     return deleted
   }

@@ -1,23 +1,17 @@
 import type { CouchDatabase, Revision } from '../couch/database.js'
-import { CouchError, isConflict, isMissing } from '../couch/errors.js'
+import { CouchError, isChanged } from '../couch/errors.js'
 import { ReplicasWatch } from '../couch/replicas.js'
 import { BACKUP_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
-import { PART_RANGES } from './ids.js'
-import { type HeaderDocument, LAYOUT, type Store } from './layout.js'
-import type { Head } from './loaded-backup.js'
+import { type Head, type HeaderDocument, LAYOUT, type Store } from './layout.js'
 import { isOwnedBy, type Owner, originIn } from './owner.js'
-import { deleteParts, groupsOf, ownParts, type StoredPart } from './part-documents.js'
+import { allParts, deleteParts, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { atATime, headerRevisions, References } from './references.js'
 
-/** Ids of parts that are read in one request. */
-const PAGE = 2000
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8
 /** Versions of a header that are deleted: conflicts of replications. */
 const MOST_VERSIONS = 100
-/** Attempts to mark a backup that clients append to: two seconds, with the waits between. */
-const MARK_ATTEMPTS = 12
 
 /** Number and bytes of parts. */
 export interface PartCount {
@@ -104,7 +98,7 @@ export class Removal {
     // Removals of other consoles may have ended meanwhile.
     await this.#references.update(ids)
     await this.#requireNoneStarted()
-    for (const range of PART_RANGES) await this.#sweep(range)
+    for await (const parts of allParts(this.#db)) await this.#sweepParts(parts)
     await this.#requireNoneStarted()
     await this.#settleMarks()
     return { deleted: this.#deleted, orphans: this.#orphans }
@@ -113,11 +107,10 @@ export class Removal {
   /** Makes sure that no replica has answered that was down, and lags: what it does not show would be nobody's. */
   async #requireNoneStarted(): Promise<void> {
     if (!(await this.#options.replicas?.nodeStarted())) return
-    throw new CouchError(`copies of ${this.#db.name}`, {
-      error: 'copies_behind',
-      reason: 'a node was started meanwhile, so a backup may not have been seen: the rest is removed later',
-      retryable: true
-    })
+    throw copiesBehind(
+      this.#db,
+      'a node was started meanwhile, so a backup may not have been seen: the rest is removed later'
+    )
   }
 
   get #db(): CouchDatabase {
@@ -136,20 +129,16 @@ export class Removal {
   /** Tries again after conflicts with appends. @returns the header as it was; `null` when it was gone */
   async #markLatest(id: string): Promise<(Head & { bytes: number }) | null> {
     let latest: (Head & { bytes: number }) | null = null
-    for (let attempt = 1; ; attempt++) {
+    const mark = async () => {
       const head = await readHeader(this.#db, id)
       // Gone: somebody else was faster, or the answer to an earlier attempt was lost.
       if (!head) return latest
       latest = { ...head, bytes: head.storage === undefined ? ((await this.#db.size(id)) ?? 0) : 0 }
-      try {
-        if (!this.#options.dryRun) await this.#replace(head)
-        this.#makers.set(id, 'removed')
-        return latest
-      } catch (error) {
-        if (!isMissing(error) && (!isConflict(error) || attempt >= MARK_ATTEMPTS)) throw error
-      }
-      await this.#db.client.afterConflict(attempt)
+      if (!this.#options.dryRun) await this.#replace(head)
+      this.#makers.set(id, 'removed')
+      return latest
     }
+    return this.#db.untilNoConflict(mark, isChanged)
   }
 
   /** Deletes what is in conflict with a header that was deleted, and comes to light without it. */
@@ -178,15 +167,6 @@ export class Removal {
     const reasons = this.#untold.get(id)
     if (reasons) this.#options.onRemoved(id, reasons)
     this.#untold.delete(id)
-  }
-
-  /** Looks at all parts in a range of ids, page by page. */
-  async #sweep({ from, to }: { from: string; to: string }): Promise<void> {
-    for (let next: string | undefined = from; next !== undefined; ) {
-      const page: Revision[] = await this.#db.rows({ from: next, to, limit: PAGE })
-      for (const parts of groupsOf(page.filter(({ id }) => id !== next))) await this.#sweepParts(parts)
-      next = page.length < PAGE ? undefined : page.at(-1)?.id
-    }
   }
 
   async #sweepParts(parts: readonly Revision[]): Promise<void> {
@@ -254,6 +234,9 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
   for (const { bytes } of parts) sum.bytes += bytes
 }
 
+const copiesBehind = ({ name }: CouchDatabase, reason: string) =>
+  new CouchError(`copies of ${name}`, { error: 'copies_behind', reason, retryable: true })
+
 /**
  * Makes sure that a list shows every header: on a cluster, a replica that lags would hide one, and its chunks
  * would be taken for nobody's. @throws CouchError
@@ -265,11 +248,7 @@ export async function requireSettled(db: CouchDatabase): Promise<ReplicasWatch |
   await replicas.settle()
   const { state } = replicas
   if (state === 'behind')
-    throw new CouchError(`copies of ${db.name}`, {
-      error: 'copies_behind',
-      reason: 'they do not agree yet, so a backup may not be seen: nothing was removed',
-      retryable: true
-    })
+    throw copiesBehind(db, 'they do not agree yet, so a backup may not be seen: nothing was removed')
   if (state === 'unchecked')
     throw new CouchError(`copies of ${db.name}`, {
       error: 'copies_unchecked',

@@ -47,7 +47,6 @@ interface KnownHeaders {
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
-  readonly #parts: Parts
   /** Documents in the range of headers, as of the last list. */
   readonly #headers: KnownHeaders
   /** Settles with the list that is being read. */
@@ -70,7 +69,6 @@ export class Repository {
       ...settings,
       db
     }
-    this.#parts = new Parts(db)
   }
 
   get name(): string {
@@ -196,7 +194,7 @@ export class Repository {
 
   /** Returns whether parts are there that the backup has made and no header lists. */
   hasUnlistedParts(id: string): Promise<boolean> {
-    return this.#parts.has(id)
+    return new Parts(this.#db).has(id)
   }
 
   /** Reads all headers, some at a time, and shows each once, in any order. */
@@ -256,7 +254,7 @@ export class Repository {
     for (const id of [...ids].reverse()) {
       if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
-      if (loaded?.isGood && loaded.isOf(of.owner) && loaded.beganAt >= since) yield loaded
+      if (loaded?.state === 'good' && loaded.isOf(of.owner) && loaded.beganAt >= since) yield loaded
     }
   }
 

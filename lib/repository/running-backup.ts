@@ -6,8 +6,15 @@ import { BACKUP_TYPE } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { DatabaseWriter, type DatabaseWriterOptions } from './database-writer.js'
 import { sealHeader, withoutTexts } from './header-seal.js'
-import { contentDigest, type HeaderDocument, PLAIN_LAYOUT, type Store, type StoredHeader } from './layout.js'
-import { type Head, LoadedBackup } from './loaded-backup.js'
+import {
+  contentDigest,
+  type Head,
+  type HeaderDocument,
+  PLAIN_LAYOUT,
+  type Store,
+  type StoredHeader
+} from './layout.js'
+import { LoadedBackup } from './loaded-backup.js'
 import type { Origin } from './owner.js'
 import { Parts } from './parts.js'
 

@@ -6,6 +6,7 @@ import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
+import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
@@ -14,15 +15,10 @@ import {
   type StoredDatabase,
   type StoredHeader
 } from './layout.js'
-import { linesOf } from './line-set.js'
+import { checkLines, linesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
-import {
-  pickedLines,
-  type UnsharedChunk,
-  UnsharedDocuments,
-  type UnsharedGroup,
-  unsharedChunks
-} from './unshared.js'
+import { atATime } from './references.js'
+import { pickedLines, type UnsharedChunk, unsharedChunks } from './unshared.js'
 
 /** Chunks being checked at a time. */
 const CHECKS_IN_FLIGHT = 3
@@ -51,6 +47,25 @@ export interface LargeDocumentBytes extends StoredBytes {
   key: string
   /** Its id, unless that is long. */
   id: string | undefined
+}
+
+/** Documents of one chunk, which has a number in {@link UnsharedDocuments}. */
+type UnsharedGroup = { chunk: number } & (Pick<StoredLines, 'kind' | 'counting'> | LargeDocumentBytes)
+
+/** The documents of a database that a backup does not hold as the same lines of chunks as another does. */
+export class UnsharedDocuments {
+  /** Most documents that there can be. */
+  readonly documents: number
+  /** Most bytes of lines that there can be. */
+  readonly bytes: number
+  /** Yields the groups of the chunks that are wanted by their numbers, each valid until the next is asked for. */
+  readonly groups: (wanted: (chunk: number) => boolean) => AsyncGenerator<UnsharedGroup>
+
+  constructor(chunks: readonly UnsharedChunk[], groups: UnsharedDocuments['groups']) {
+    this.documents = sum(chunks, ({ documents }) => documents)
+    this.bytes = sum(chunks, ({ bytes }) => bytes)
+    this.groups = groups
+  }
 }
 
 /** Reads what a backup holds of one database. Methods throw DamagedBackupError and CouchError. */
@@ -141,8 +156,7 @@ export class StoredDocuments {
       at += group.length
       yield isLast ? group.filter((line, i) => isLast(line, first + i)) : group
     }
-    if (at !== entry.docs)
-      throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
+    checkLines(entry, at)
   }
 
   /** Returns what tells which lines of a chunk count; `undefined` where all do. */
@@ -202,12 +216,8 @@ export class StoredDocuments {
   /** Checks that the header tells what it lists, as far as that shows without reading any chunk. */
   checkEntries(): void {
     if (this.#isOfCopies) return
-    this.checkCount(this.#listed)
+    this.checkCount(sum(this.#chunks, liveDocuments))
     this.checkLength()
-  }
-
-  get #listed(): number {
-    return this.#chunks.reduce((sum, chunk) => sum + liveDocuments(chunk), 0)
   }
 
   /** Checks that every chunk is as it was stored, and that they hold as many documents as the header says. */
@@ -223,7 +233,7 @@ export class StoredDocuments {
   /** Checks that the chunks hold as many bytes as {@link storedLength} tells. */
   checkLength(): void {
     const length = storedLength(this.#header, this.#database)
-    if (length !== undefined && length !== this.#chunks.reduce((sum, chunk) => sum + liveBytes(chunk), 0))
+    if (length !== undefined && length !== sum(this.#chunks, liveBytes))
       throw this.#wrongHeader(`says that the documents of ${this.#database} have another length`)
   }
 
@@ -233,17 +243,8 @@ export class StoredDocuments {
 
   /** Checks all chunks. @returns how many documents they hold */
   async #verifyChunks(): Promise<number> {
-    const queue = [...this.#chunks]
-    const work = async () => {
-      try {
-        for (let entry = queue.shift(); entry; entry = queue.shift()) await this.#reader.verify(entry)
-      } finally {
-        // A damaged one ends the check; the others are not waited for.
-        queue.length = 0
-      }
-    }
-    await Promise.all(Array.from({ length: CHECKS_IN_FLIGHT }, work))
-    return this.#listed
+    await atATime(CHECKS_IN_FLIGHT, this.#chunks, (entry) => this.#reader.verify(entry))
+    return sum(this.#chunks, liveDocuments)
   }
 
   /** In layout 2, documents that changed meanwhile can only be counted by reading every line. */

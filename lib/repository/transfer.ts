@@ -9,24 +9,24 @@ import {
   ReservedIdError,
   WrongKeyError
 } from '../errors.js'
-import { BACKUP_TYPE, MANIFEST_TYPE, makerOf, REMOVED_TYPE } from '../own-documents.js'
+import { BACKUP_TYPE, MANIFEST_TYPE, makerOf, partId, REMOVED_TYPE } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { AppendedTransfer } from './appended-transfer.js'
 import { ChunkTransfer } from './chunk-transfer.js'
 import { sha256Of } from './codec.js'
 import { openHeader, resealHeader } from './header-seal.js'
 import { kindOfStorage } from './header-storage.js'
-import { partId } from './ids.js'
 import {
   type ChunkEntry,
   contentDigest,
+  type Head,
   type HeaderDocument,
   LAYOUT,
   type ManifestDocument,
   type Store,
   type StoredDatabase
 } from './layout.js'
-import { type Head, LoadedBackup } from './loaded-backup.js'
+import { type BackupState, LoadedBackup } from './loaded-backup.js'
 import { entryGroups, putManifest, readManifest } from './manifests.js'
 import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
@@ -115,8 +115,7 @@ export class Transfer {
 
   /** Reads a backup that can be copied, and checks its seal if there is a key. */
   async #read(id: string): Promise<Source> {
-    const head = await readHeader(this.#from.db, id)
-    if (!head) throw new BackupNotFoundError(id)
+    const head = await this.#header(id)
     checkCopyable(new LoadedBackup(this.#from, head))
     let unavailable: unknown
     const opened = await openHeader(head, this.#from.keyring).catch((error) => {
@@ -126,18 +125,24 @@ export class Transfer {
     })
     const key = () => {
       if (unavailable !== undefined) throw unavailable
-      return opened?.keys.get(head.storage?.seal?.key ?? '')
+      const seal = head.storage?.seal
+      return seal && opened?.keys.get(seal.key)
     }
     return { head: head as StoredHead, key }
+  }
+
+  /** Reads the header of the backup to copy. @throws BackupNotFoundError */
+  async #header(id: string): Promise<Head> {
+    const head = await readHeader(this.#from.db, id)
+    if (!head) throw new BackupNotFoundError(id)
+    return head
   }
 
   /** Returns whether a copy may have failed since the backup has changed. @throws BackupNotFoundError */
   async #hasChanged({ _id: id, _rev }: Head, error: unknown): Promise<boolean> {
     // A chunk is missing as well where the backup was removed, or sealed anew.
     if (!(error instanceof ChangedSourceError || error instanceof DamagedBackupError)) return false
-    const now = await readHeader(this.#from.db, id)
-    if (!now) throw new BackupNotFoundError(id)
-    return now._rev !== _rev
+    return (await this.#header(id))._rev !== _rev
   }
 
   async #copy({ head, key }: Source): Promise<Transferred> {
@@ -203,15 +208,15 @@ export class Transfer {
       )
     }
     if (found.type !== BACKUP_TYPE) throw new ReservedIdError(id, name)
-    if (found.in_progress === true)
-      throw new CopyConflictError(id, name, 'a backup of that id is being made there')
+    const { state } = new LoadedBackup(this.#to, found)
+    if (state === 'running') throw new CopyConflictError(id, name, 'a backup of that id is being made there')
     if (kindOfStorage(found.storage) !== 'known' || identityOf(found) !== identityOf(head))
       throw new CopyConflictError(
         id,
         name,
         'another backup of that id is there, or this one as it was before it was sealed anew'
       )
-    if (new LoadedBackup(this.#to, found).damagedSince !== undefined)
+    if (state === 'damaged')
       throw new CopyConflictError(id, name, 'it is there, and documents in it were found to be damaged there')
   }
 
@@ -329,9 +334,7 @@ export class Transfer {
 
   /** @throws BackupNotFoundError, ChangedSourceError */
   async #requireUnchanged({ _id: id, _rev }: Head): Promise<void> {
-    const now = await readHeader(this.#from.db, id)
-    if (!now) throw new BackupNotFoundError(id)
-    if (now._rev !== _rev) throw new ChangedSourceError()
+    if ((await this.#header(id))._rev !== _rev) throw new ChangedSourceError()
   }
 
   /** Puts the header in place of the mark, or of the one that lists other revisions of the same parts. */
@@ -371,15 +374,21 @@ function inOrder(
 type Databases = { [database in LogicalDatabase]?: StoredDatabase }
 type Listing = HeaderDocument & { _id: string }
 
+/** Why backups of some states are not copied. */
+const NOT_COPYABLE: Partial<Record<BackupState, string>> = {
+  running: 'it is still being made',
+  failed: 'it has failed, and holds nothing',
+  damaged: 'documents in it were found to be damaged'
+}
+
 /** @throws BackupNotCopyableError, UnknownLayoutError, DamagedBackupError */
 export function checkCopyable(backup: LoadedBackup): void {
-  const { id, header } = backup
+  const { id, state } = backup
   if (backup.isLegacy)
     throw new BackupNotCopyableError(id, 'athena made it, as one document: replicate that document instead')
   backup.checkReadable()
-  if (header.in_progress) throw new BackupNotCopyableError(id, 'it is still being made')
-  if (header.error) throw new BackupNotCopyableError(id, 'it has failed, and holds nothing')
-  if (!backup.isGood) throw new BackupNotCopyableError(id, 'documents in it were found to be damaged')
+  const why = NOT_COPYABLE[state]
+  if (why !== undefined) throw new BackupNotCopyableError(id, why)
   if (backup.isCurrent && !backup.isUntouched)
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
 }

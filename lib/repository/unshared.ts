@@ -1,9 +1,7 @@
-import { DamagedBackupError } from '../errors.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
 import { sharedTurn } from '../waits/steps.js'
 import { type ChunkEntry, liveBytes, liveDocuments } from './layout.js'
-import { linesOf } from './line-set.js'
-import type { LargeDocumentBytes, StoredLines } from './stored-documents.js'
+import { checkLines, linesOf, linesWithout } from './line-set.js'
 
 /** A chunk with documents that another backup does not hold as the same lines. */
 export interface UnsharedChunk {
@@ -13,25 +11,6 @@ export interface UnsharedChunk {
   documents: number
   /** Bytes of these lines, or more. */
   bytes: number
-}
-
-/** Documents of one chunk, which has a number in {@link UnsharedDocuments}. */
-export type UnsharedGroup = { chunk: number } & (Pick<StoredLines, 'kind' | 'counting'> | LargeDocumentBytes)
-
-/** The documents of a database that a backup does not hold as the same lines of chunks as another does. */
-export class UnsharedDocuments {
-  /** Most documents that there can be. */
-  readonly documents: number
-  /** Most bytes of lines that there can be. */
-  readonly bytes: number
-  /** Yields the groups of the chunks that are wanted by their numbers, each valid until the next is asked for. */
-  readonly groups: (wanted: (chunk: number) => boolean) => AsyncGenerator<UnsharedGroup>
-
-  constructor(chunks: readonly UnsharedChunk[], groups: UnsharedDocuments['groups']) {
-    this.documents = chunks.reduce((sum, { documents }) => sum + documents, 0)
-    this.bytes = chunks.reduce((sum, { bytes }) => sum + bytes, 0)
-    this.groups = groups
-  }
 }
 
 /** Finds the chunks of a backup of which not all lines that count do so in another backup as well. */
@@ -52,11 +31,8 @@ export function unsharedChunks(
 
 /** Returns the lines that do not count by one entry of a chunk, but by another. */
 function linesDeadIn(entry: ChunkEntry, other: ChunkEntry): OrdinalSet {
-  const lines = new OrdinalSet()
-  if (!entry.dead || entry.dead.lines === other.dead?.lines) return lines
-  const [dead, alsoDead] = [linesOf(entry, entry.dead.lines), linesOf(other, other.dead?.lines)]
-  for (let line = 0; line < entry.docs; line++) if (dead.has(line) && !alsoDead.has(line)) lines.add(line)
-  return lines
+  if (!entry.dead || entry.dead.lines === other.dead?.lines) return new OrdinalSet()
+  return linesWithout(linesOf(entry, entry.dead.lines), linesOf(other, other.dead?.lines), entry.docs)
 }
 
 const NEWLINE = 0x0a
@@ -78,7 +54,6 @@ export async function* pickedLines(
     start = end + 1
     if (line % STEP === STEP - 1) await sharedTurn()
   }
-  if (line !== entry.docs)
-    throw new DamagedBackupError('chunk', entry.id, 'does not hold as many documents as it should')
+  checkLines(entry, line)
   yield picked
 }

@@ -1,10 +1,11 @@
 import type { KeepRules } from '../../types/options.js'
 import { isBackupId } from '../own-documents.js'
-import { ATHENA_AGES } from './athena-ages.js'
 import { Calendar, isTime } from './calendar.js'
 import { durationOf, isSpan } from './duration.js'
 
 const DAY = 24 * 3_600_000
+/** Ages in days of which athena means to keep a backup each. */
+export const ATHENA_AGES = [0, 1, 2, 3, 4, 5, 6, 7, 10, 20, 30, 60, 90, 120]
 const NEWEST = 'newest good backup'
 const NO_GOOD = 'no backup is good'
 

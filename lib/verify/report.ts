@@ -8,7 +8,7 @@ import type { Verification } from './verification.js'
 const NAMED = 100
 
 /** The results that a report is made of. */
-export interface Verified {
+interface Verified {
   id: string
   depth: VerifyDepth
   /** Milliseconds since the epoch. */
