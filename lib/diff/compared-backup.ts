@@ -1,27 +1,34 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
+import type { ReadBackupOptions } from '../format/read-backup.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { StoredDocuments } from '../repository/stored-documents.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
+import { openDocuments } from '../restore/stored-source.js'
 import type { Spool } from '../spool/spool.js'
 import { NO_SIDE, type Side, spooledSide, storedSide } from './side.js'
-
-type ReadForm = Parameters<typeof SpooledSource.ofLegacy>[2]
 
 /** A backup that is compared with another. */
 export class ComparedBackup {
   readonly id: string
   readonly #loaded: LoadedBackup
   readonly #makeSpool: () => Spool
+  readonly #legacy: RestoreSource | undefined
+  readonly #documents: ReadonlyMap<LogicalDatabase, StoredDocuments>
   #spool: Spool | undefined
-  #legacy: RestoreSource | undefined
-  readonly #documents = new Map<LogicalDatabase, StoredDocuments>()
 
-  private constructor(loaded: LoadedBackup, makeSpool: () => Spool) {
+  private constructor(
+    loaded: LoadedBackup,
+    legacy: RestoreSource | undefined,
+    documents: ReadonlyMap<LogicalDatabase, StoredDocuments>,
+    makeSpool: () => Spool
+  ) {
     this.id = loaded.id
     this.#loaded = loaded
+    this.#legacy = legacy
+    this.#documents = documents
     this.#makeSpool = makeSpool
   }
 
@@ -30,16 +37,10 @@ export class ComparedBackup {
     loaded: LoadedBackup,
     databases: readonly LogicalDatabase[],
     makeSpool: () => Spool,
-    form: ReadForm
+    form: ReadBackupOptions
   ): Promise<ComparedBackup> {
-    const backup = new ComparedBackup(loaded, makeSpool)
-    if (loaded.isLegacy) backup.#legacy = await SpooledSource.ofLegacy(loaded, makeSpool, form)
-    for (const database of databases) {
-      const documents = await loaded.documents(database)
-      documents?.checkEntries()
-      if (documents) backup.#documents.set(database, documents)
-    }
-    return backup
+    const legacy = loaded.isLegacy ? await SpooledSource.ofLegacy(loaded, makeSpool, form) : undefined
+    return new ComparedBackup(loaded, legacy, await openDocuments(loaded, databases), makeSpool)
   }
 
   about(database: LogicalDatabase): AboutDatabase {

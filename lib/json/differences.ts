@@ -13,7 +13,11 @@ type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | un
  * Finds the members that differ between two live documents, besides id, revision and attachments.
  * @returns whether the documents say the same: they have no such members, and stand in one order
  */
-export function* bodyDifferences(a: DocumentBytes, b: DocumentBytes, found: OnDifference): Steps<boolean> {
+export function* bodyDifferences(
+  a: Pick<DocumentBytes, 'bytes'>,
+  b: Pick<DocumentBytes, 'bytes'>,
+  found: OnDifference
+): Steps<boolean> {
   const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
   let same = true
   for (;;) {

@@ -11,9 +11,23 @@ export type BaseRevision = NewBase | LiveBase
 
 export const NO_BASE = { kind: 'none' } as const
 
-export type DecidedWrite =
-  | { action: 'create'; id: string; document: SourceDocument; base: NewBase }
-  | { action: 'change'; id: string; document: SourceDocument; base: LiveBase }
+interface Creation {
+  action: 'create'
+  id: string
+  document: SourceDocument
+  base: NewBase
+}
+
+interface Change<Compared> {
+  action: 'change'
+  id: string
+  document: SourceDocument
+  base: LiveBase
+  /** The result of comparing the document with the target's, if it was asked for. */
+  compared?: Compared
+}
+
+export type DecidedWrite<Compared = unknown> = Creation | Change<Compared>
 
 /** A document that cannot be restored or deleted, and why. */
 export interface Failure {
@@ -27,26 +41,27 @@ export interface Failure {
 type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
 /** A decision on a document, given what the target has by its id now. */
-export type DecisionBeside = DecidedWrite | Leave | Failure
+export type DecisionBeside<Compared = unknown> = DecidedWrite<Compared> | Leave | Failure
 
 /** A decision on a document of the backup. `skip`: deleted in the backup, not in the scope, or internal. */
-export type DocumentDecision =
-  | DecisionBeside
+export type DocumentDecision<Compared = unknown> =
+  | DecisionBeside<Compared>
   | { action: 'skip'; id: string; why: 'deleted' | 'left_out' | 'internal' }
 
 /** The count to which a document belongs that a restore makes sure of. */
 export type Counted = (DecidedWrite | Leave)['action']
 
 /** A document that the backup does not hold, with all its live revisions, conflicting ones included. */
-export interface Deletion {
+export interface Deletion<Compared = unknown> {
   action: 'delete'
   id: string
   revisions: string[]
+  compared?: Compared
 }
 
-export type Decision = DocumentDecision | Deletion
+export type Decision<Compared = unknown> = DocumentDecision<Compared> | Deletion<Compared>
 
-export const create = (document: SourceDocument, base: NewBase): DecidedWrite => ({
+export const create = (document: SourceDocument, base: NewBase): Creation => ({
   action: 'create',
   id: headOf(document).id,
   document,
