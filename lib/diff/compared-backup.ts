@@ -6,7 +6,6 @@ import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { StoredDocuments } from '../repository/stored-documents.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
-import { openDocuments } from '../restore/stored-source.js'
 import type { Spool } from '../spool/spool.js'
 import { NO_SIDE, type Side, spooledSide, storedSide } from './side.js'
 
@@ -15,20 +14,13 @@ export class ComparedBackup {
   readonly id: string
   readonly #loaded: LoadedBackup
   readonly #makeSpool: () => Spool
-  readonly #legacy: RestoreSource | undefined
-  readonly #documents: ReadonlyMap<LogicalDatabase, StoredDocuments>
   #spool: Spool | undefined
+  #legacy: RestoreSource | undefined
+  readonly #documents = new Map<LogicalDatabase, StoredDocuments>()
 
-  private constructor(
-    loaded: LoadedBackup,
-    legacy: RestoreSource | undefined,
-    documents: ReadonlyMap<LogicalDatabase, StoredDocuments>,
-    makeSpool: () => Spool
-  ) {
+  private constructor(loaded: LoadedBackup, makeSpool: () => Spool) {
     this.id = loaded.id
     this.#loaded = loaded
-    this.#legacy = legacy
-    this.#documents = documents
     this.#makeSpool = makeSpool
   }
 
@@ -39,8 +31,14 @@ export class ComparedBackup {
     makeSpool: () => Spool,
     form: ReadBackupOptions
   ): Promise<ComparedBackup> {
-    const legacy = loaded.isLegacy ? await SpooledSource.ofLegacy(loaded, makeSpool, form) : undefined
-    return new ComparedBackup(loaded, legacy, await openDocuments(loaded, databases), makeSpool)
+    const backup = new ComparedBackup(loaded, makeSpool)
+    if (loaded.isLegacy) backup.#legacy = await SpooledSource.ofLegacy(loaded, makeSpool, form)
+    for (const database of databases) {
+      const documents = await loaded.documents(database)
+      documents?.checkEntries()
+      if (documents) backup.#documents.set(database, documents)
+    }
+    return backup
   }
 
   about(database: LogicalDatabase): AboutDatabase {

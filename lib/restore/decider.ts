@@ -1,32 +1,32 @@
 import { inTurns } from '../waits/steps.js'
-import { create, type DecisionBeside, type Deletion, type Failure, fails, type NewBase, NO_BASE } from './decision.js'
+import {
+  create,
+  type DecisionBeside,
+  type Deletion,
+  type Failure,
+  fails,
+  type NewBase,
+  NO_BASE
+} from './decision.js'
 import type { Scope } from './scope.js'
 import type { LiveDocument, SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
-/** Compares a document with the target's while both are in memory; `undefined` is compared for a deletion. */
-type Compare<Compared> = (
-  document: SourceDocument | undefined,
-  current: LiveDocument
-) => Promise<Compared | undefined>
+/** Compares a document with the target's while both are in memory. A document to be deleted is compared with `undefined`. */
+type Compare<T> = (document: SourceDocument | undefined, current: LiveDocument) => Promise<T | undefined>
 
 /** Decides on single documents by what the target has now: when planned, and after each conflict. */
-export class Decider<Compared = unknown> {
+export class Decider<T = unknown> {
   readonly target: TargetView
   readonly #keepTypes: ReadonlySet<string>
   readonly #scope: Scope
-  readonly #compare: Compare<Compared> | undefined
+  readonly #compare: Compare<T> | undefined
 
   /**
    * @param keepTypes types of documents that are not deleted @param scope what may be deleted
    * @param compare makes what decisions tell of a document that is to be changed or deleted
    */
-  constructor(
-    target: TargetView,
-    keepTypes: ReadonlySet<string>,
-    scope: Scope,
-    compare?: Compare<Compared>
-  ) {
+  constructor(target: TargetView, keepTypes: ReadonlySet<string>, scope: Scope, compare?: Compare<T>) {
     this.target = target
     this.#keepTypes = keepTypes
     this.#scope = scope
@@ -34,11 +34,7 @@ export class Decider<Compared = unknown> {
   }
 
   /** @param base what the document is written on where the target never had it */
-  async beside(
-    document: SourceDocument,
-    found: CurrentDocument,
-    base: NewBase
-  ): Promise<DecisionBeside<Compared>> {
+  async beside(document: SourceDocument, found: CurrentDocument, base: NewBase): Promise<DecisionBeside<T>> {
     const { id } = found
     switch (found.state) {
       case 'absent':
@@ -57,8 +53,8 @@ export class Decider<Compared = unknown> {
   }
 
   /** Finds the live revisions of documents that are to be deleted, and are there. */
-  async deletions(ids: readonly string[]): Promise<(Deletion<Compared> | Failure)[]> {
-    const decisions: (Deletion<Compared> | Failure)[] = []
+  async deletions(ids: readonly string[]): Promise<(Deletion<T> | Failure)[]> {
+    const decisions: (Deletion<T> | Failure)[] = []
     if (ids.length === 0) return decisions
     for await (const found of this.target.current(ids)) {
       const { id, state, conflicts } = found

@@ -66,15 +66,15 @@ export function partitionsOf(target: TargetView, { source, database }: PlanOptio
 }
 
 /** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
-export class RestorePlan<Compared = unknown> {
+export class RestorePlan<T = unknown> {
   readonly #table: TargetTable
-  readonly #decider: Decider<Compared>
+  readonly #decider: Decider<T>
   readonly #target: TargetView
   readonly #options: PlanOptions
   readonly #partition: Partition
   readonly #batches: Record<Question['ask'], DocumentBatch<DocumentBytes>>
 
-  private constructor(decider: Decider<Compared>, options: PlanOptions, partition: Partition) {
+  private constructor(decider: Decider<T>, options: PlanOptions, partition: Partition) {
     const { target } = decider
     this.#table = new TargetTable(target.documents / partition.of)
     this.#decider = decider
@@ -88,11 +88,11 @@ export class RestorePlan<Compared = unknown> {
   }
 
   /** Scans what the target has. @throws CouchError when it cannot be read */
-  static async make<Compared>(
-    decider: Decider<Compared>,
+  static async make<T>(
+    decider: Decider<T>,
     options: PlanOptions,
     partition: Partition
-  ): Promise<RestorePlan<Compared>> {
+  ): Promise<RestorePlan<T>> {
     const plan = new RestorePlan(decider, options, partition)
     if (!decider.target.isEmpty) await plan.#scan()
     await decider.target.checkNodes()
@@ -121,9 +121,9 @@ export class RestorePlan<Compared = unknown> {
   }
 
   /** Decides on each design or other document once. A group is valid until the next is asked for. */
-  async *decisions(design: boolean): AsyncGenerator<DocumentDecision<Compared>[]> {
+  async *decisions(design: boolean): AsyncGenerator<DocumentDecision<T>[]> {
     for await (const group of this.documents(design)) {
-      const decided: DocumentDecision<Compared>[] = []
+      const decided: DocumentDecision<T>[] = []
       this.#options.onRead?.(group.reduce((sum, document) => sum + headOf(document).bytes.length, 0))
       for (const document of group) {
         await sharedTurn()
@@ -204,10 +204,7 @@ export class RestorePlan<Compared = unknown> {
     return this.#options.source.proof === 'revision' && rev !== undefined ? { kind: 'kept', rev } : NO_BASE
   }
 
-  async #answer(
-    { ask }: Question,
-    documents: readonly SourceDocument[]
-  ): Promise<DocumentDecision<Compared>[]> {
+  async #answer({ ask }: Question, documents: readonly SourceDocument[]): Promise<DocumentDecision<T>[]> {
     if (documents.length === 0) return []
     return ask === 'revisions' ? this.#diff(documents) : this.#compare(documents)
   }
@@ -225,9 +222,9 @@ export class RestorePlan<Compared = unknown> {
   }
 
   /** Decides on documents that the target has in another state, or may have. */
-  async #compare(documents: readonly SourceDocument[]): Promise<DocumentDecision<Compared>[]> {
+  async #compare(documents: readonly SourceDocument[]): Promise<DocumentDecision<T>[]> {
     const byId = new Map(documents.map((document) => [headOf(document).id, document]))
-    const decisions: DocumentDecision<Compared>[] = []
+    const decisions: DocumentDecision<T>[] = []
     for await (const found of this.#target.current([...byId.keys()])) {
       const document = byId.get(found.id)
       if (document) decisions.push(await this.#decider.beside(document, found, this.#baseOfNew(document)))
@@ -236,7 +233,7 @@ export class RestorePlan<Compared = unknown> {
   }
 
   /** Finds older documents that the backup does not hold. Call it after all {@link decisions}. */
-  async *deletions(): AsyncGenerator<(Deletion<Compared> | Failure)[]> {
+  async *deletions(): AsyncGenerator<(Deletion<T> | Failure)[]> {
     if (this.#target.isEmpty || this.#table.allSeen) return
     let ids: string[] = []
     let characters = 0

@@ -20,7 +20,7 @@ export function checkSelectors(option: 'only' | 'exclude', choices: ByDatabase<D
 
 /** Parses the selector of a choice, if it has one. */
 const conditionOf = (option: 'only' | 'exclude', database: string, { selector }: DocumentChoice) =>
-  selector && parseSelector(selector, `options/${option}/${database}/selector`)
+  selector === undefined ? undefined : parseSelector(selector, `options/${option}/${database}/selector`)
 
 /** Returns whether a restore may write to a database at all. */
 export const isChosen = (database: LogicalDatabase, { only }: RestoreChoice): boolean =>

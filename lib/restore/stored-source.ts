@@ -22,17 +22,12 @@ export class StoredSource implements RestoreSource {
   readonly proof = 'revision'
   readonly #header: LoadedBackup['header']
   readonly #makeSpool: () => Spool
-  readonly #databases: ReadonlyMap<LogicalDatabase, StoredDocuments>
+  readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
   readonly #headMemory = headMemory()
 
-  private constructor(
-    { header }: LoadedBackup,
-    databases: ReadonlyMap<LogicalDatabase, StoredDocuments>,
-    makeSpool: () => Spool
-  ) {
+  private constructor({ header }: LoadedBackup, makeSpool: () => Spool) {
     this.#header = header
-    this.#databases = databases
     this.#makeSpool = makeSpool
   }
 
@@ -53,7 +48,14 @@ export class StoredSource implements RestoreSource {
     wanted: readonly LogicalDatabase[],
     makeSpool: () => Spool
   ): Promise<StoredSource> {
-    return new StoredSource(backup, await openDocuments(backup, wanted), makeSpool)
+    const source = new StoredSource(backup, makeSpool)
+    for (const database of wanted) {
+      const documents = await backup.documents(database)
+      if (!documents) continue
+      documents.checkEntries()
+      source.#databases.set(database, documents)
+    }
+    return source
   }
 
   get databases(): readonly LogicalDatabase[] {
@@ -100,20 +102,6 @@ export class StoredSource implements RestoreSource {
     this.#spool ??= this.#makeSpool()
     for await (const large of spooledLarge(document, this.#spool, this.#headMemory)) yield [large]
   }
-}
-
-/** Opens what a backup holds of databases, and checks its entries. @throws DamagedBackupError */
-export async function openDocuments(
-  backup: LoadedBackup,
-  databases: readonly LogicalDatabase[]
-): Promise<Map<LogicalDatabase, StoredDocuments>> {
-  const opened = new Map<LogicalDatabase, StoredDocuments>()
-  for (const database of databases) {
-    const documents = await backup.documents(database)
-    documents?.checkEntries()
-    if (documents) opened.set(database, documents)
-  }
-  return opened
 }
 
 /** Yields a large document, which is valid until the next is asked for. */
