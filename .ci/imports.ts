@@ -21,7 +21,6 @@ const ORDERS = [
   [
     'index.mts',
     'index.ts',
-    'routes',
     'schemas',
     'operations',
     'options.ts',
@@ -39,6 +38,8 @@ const ORDERS = [
     'selector',
     ...LOWER
   ],
+  // Routes know the engine by its operations alone.
+  ['index.ts', 'routes', 'schemas', 'operations', 'options.ts', ...LOWER],
   ['operator', 'routes', 'schemas', ...LOWER],
   ['cli', ...LOWER]
 ].map((order) => order.map((line) => line.split(' ')))

@@ -88,8 +88,8 @@ export interface BackupsOptions {
   /** The database that keeps the backups. Has to be given with `couch`; without, as `databases.backups`. */
   database?: string
   /**
-   * With `couch`: the id of this console, by which it knows its backups among those of others. Default: an id that it
-   * keeps beside the system database. Give a console that was rebuilt the id of the former one, which the refusal of
+   * With `couch`: the id of this console, by which it knows its backups among those of others: 1 to 64 characters of
+   * `A-Z a-z 0-9 . _ : -`. Default: an id that it keeps beside the system database. Give a console that was rebuilt the id of the former one, which the refusal of
    * `remove` tells, and it goes on as that one.
    */
   console?: string
@@ -294,7 +294,7 @@ export interface DbBackupsOptions {
    * have no `security`, and whatever the host's document says for all routes counts.
    */
   securitySchemes?: Partial<Record<AuthorizeContext['scheme'], string>>
-  /** Directory for uploads being restored. Default: the system's temporary directory. */
+  /** Directory for what is spooled: uploads, appended attachments and large documents. Default: the system's temporary directory. */
   spoolDirectory?: string
   /** Bounds in bytes and numbers. */
   limits?: Limits

@@ -20,8 +20,8 @@ interface SidesOptions extends DiffForm {
   indexed?: number
 }
 
-/** The documents of a partition that are to be looked at. */
-interface Scope {
+/** A partition of the documents, and which of them are to be looked at. */
+interface Pass {
   holds(print: Fingerprint): boolean
   /** Absent where all of one side is held. */
   index?: StateIndex
@@ -67,7 +67,7 @@ class SidesComparison {
   }
 
   /** Reads both sides once, and notes which documents may differ. */
-  async index(holds: Scope['holds'], expected: number): Promise<Scope> {
+  async index(holds: Pass['holds'], expected: number): Promise<Pass> {
     const index = new StateIndex(expected)
     const lacking = new OrdinalSet()
     for await (const { chunk, document } of documentsOf(this.one, () => true, holds))
@@ -78,7 +78,7 @@ class SidesComparison {
   }
 
   /** Holds documents of the one side, as many as fit, and compares them with the other side, until all are. */
-  async *run({ holds, index, lacking }: Scope): AsyncGenerator<DocumentDiff> {
+  async *run({ holds, index, lacking }: Pass): AsyncGenerator<DocumentDiff> {
     const left = documentsOf(
       this.one,
       (chunk) => index?.isLeft(chunk) ?? true,
@@ -121,7 +121,7 @@ class SidesComparison {
   async *#compare(
     held: Map<string, Held>,
     wanted: (chunk: number) => boolean,
-    holds: Scope['holds'],
+    holds: Pass['holds'],
     lacks: (print: Fingerprint) => boolean
   ): AsyncGenerator<DocumentDiff> {
     for await (const { document } of documentsOf(this.#other, wanted, holds)) {
@@ -142,13 +142,14 @@ class SidesComparison {
   }
 
   async *#alone(version: Comparable, isBefore: boolean): AsyncGenerator<DocumentDiff> {
-    const { type } = version.document
+    const type = 'problem' in version ? undefined : version.document.type
     if (type !== undefined && this.#options.leftOut.has(type)) return
     yield await onlyIn(isBefore ? 'before' : 'after', version, this.#options)
   }
 }
 
-const keyOf = ({ h, l }: Fingerprint): string => `${h >>> 0} ${l >>> 0}`
+/** Returns a fingerprint as the key of a map. */
+export const keyOf = ({ h, l }: Fingerprint): string => `${h >>> 0} ${l >>> 0}`
 
 /** Yields the documents that are held by a partition, each valid until the next is asked for. */
 async function* documentsOf(

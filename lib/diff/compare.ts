@@ -12,12 +12,13 @@ import { toldDiff, toldUnknown } from './told.js'
 type Attachments = ReadonlyMap<string, Attachment>
 
 /** A live document to be compared, and what is known of its attachments. */
-export interface Comparable {
+interface ReadVersion {
   document: DocumentBytes
   attachments: Attachments
-  /** Why it cannot be compared; only the id of `document` is known then. */
-  problem?: string
 }
+
+/** A version of a document, or why it cannot be compared. */
+export type Comparable = ReadVersion | { id: string; problem: string }
 
 /** How differences are told. */
 export interface DiffForm {
@@ -29,7 +30,7 @@ export interface DiffForm {
 export async function comparableOf(document: SourceDocument): Promise<Comparable> {
   if (!isLarge(document)) return { document, attachments: await inTurns(attachmentsOf(document)) }
   const { head, parts, problem } = document
-  if (problem) return { document: head, attachments: new Map(), problem: problem.message }
+  if (problem) return { id: head.id, problem: problem.message }
   const attachments = new Map(await inTurns(attachmentsOf(head)))
   for (const { name, length, open } of parts) {
     const digest = await digestOfStream(open())
@@ -49,8 +50,8 @@ export async function compareVersions(
   { database, values }: DiffForm,
   sameAttachments: () => Promise<boolean> = async () => false
 ): Promise<DocumentDiff | undefined> {
-  const problem = before.problem ?? after.problem
-  if (problem !== undefined) return toldUnknown(database, before.document.id, problem)
+  if ('problem' in before) return toldUnknown(database, before.id, before.problem)
+  if ('problem' in after) return toldUnknown(database, after.id, after.problem)
   const told = new ToldFields(values)
   const sameBody = await inTurns(
     bodyDifferences(before.document, after.document, (name, one, other) => told.add(name, one, other))
@@ -69,14 +70,14 @@ export async function onlyIn(
   comparable: Comparable,
   { database, values }: DiffForm
 ): Promise<DocumentDiff> {
-  const { document, problem } = comparable
-  if (problem !== undefined) return toldUnknown(database, document.id, problem)
+  if ('problem' in comparable) return toldUnknown(database, comparable.id, comparable.problem)
+  const { document, attachments } = comparable
   const told = new ToldFields(values)
   const add = (name: string, value: Uint8Array | undefined) =>
     side === 'before' ? told.add(name, value, undefined) : told.add(name, undefined, value)
   if (values) {
     await inTurns(bodyDifferences(document, NOTHING, add))
-    if (comparable.attachments.size > 0) add(ATTACHMENTS, stubsOf(comparable))
+    if (attachments.size > 0) add(ATTACHMENTS, stubsOf(comparable))
   }
   const change = side === 'before' ? 'deleted' : 'created'
   return toldDiff(database, document.id, change, { [side]: await bytesOf(comparable) }, told)
@@ -85,24 +86,16 @@ export async function onlyIn(
 const ATTACHMENTS = '_attachments'
 
 /** A document without members. */
-const NOTHING: DocumentBytes = {
-  bytes: Buffer.from('{}'),
-  id: '',
-  rev: undefined,
-  type: undefined,
-  deleted: false,
-  attachments: undefined,
-  conflicts: 0
-}
+const NOTHING = { bytes: Buffer.from('{}') }
 
-async function bytesOf({ document, attachments }: Comparable): Promise<number> {
+async function bytesOf({ document, attachments }: ReadVersion): Promise<number> {
   let sum = await inTurns(bodyBytes(document))
   for (const { length = 0 } of attachments.values()) sum += length
   return sum
 }
 
 /** Returns what is told as the value of attachments, as JSON; `undefined` where there are none. */
-function stubsOf({ attachments }: Comparable): Uint8Array | undefined {
+function stubsOf({ attachments }: ReadVersion): Uint8Array | undefined {
   if (attachments.size === 0) return undefined
   const stubs = [...attachments].map(([name, { contentType, length }]) => [
     name,

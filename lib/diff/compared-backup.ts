@@ -1,14 +1,13 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
+import type { ReadBackupOptions } from '../format/read-backup.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { StoredDocuments } from '../repository/stored-documents.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import type { Spool } from '../spool/spool.js'
 import { NO_SIDE, type Side, spooledSide, storedSide } from './side.js'
-
-type ReadForm = Parameters<typeof SpooledSource.ofLegacy>[2]
 
 /** A backup that is compared with another. */
 export class ComparedBackup {
@@ -30,7 +29,7 @@ export class ComparedBackup {
     loaded: LoadedBackup,
     databases: readonly LogicalDatabase[],
     makeSpool: () => Spool,
-    form: ReadForm
+    form: ReadBackupOptions
   ): Promise<ComparedBackup> {
     const backup = new ComparedBackup(loaded, makeSpool)
     if (loaded.isLegacy) backup.#legacy = await SpooledSource.ofLegacy(loaded, makeSpool, form)

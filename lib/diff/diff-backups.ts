@@ -2,7 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { DocumentDiff } from '../../types/diff.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { INTERNAL_TYPES } from '../own-documents.js'
-import { compareSides } from './compare-sides.js'
+import { compareSides, keyOf } from './compare-sides.js'
 import type { ComparedBackup } from './compared-backup.js'
 import { toldUnknown } from './told.js'
 import { unreadDocuments } from './unread.js'
@@ -23,8 +23,9 @@ export async function* diffBackups(
     const unread = new Set<string>()
     for (const backup of [before, after]) {
       for (const { id, reason } of unreadDocuments(backup.id, backup.about(database))) {
-        if (!unread.has(printOf(id))) yield toldUnknown(database, id, reason)
-        unread.add(printOf(id))
+        const key = keyOf(fingerprint(id))
+        if (!unread.has(key)) yield toldUnknown(database, id, reason)
+        unread.add(key)
       }
     }
     const excluded = [before, after].flatMap((backup) => backup.about(database).excluded_types ?? [])
@@ -32,10 +33,7 @@ export async function* diffBackups(
       database,
       values,
       leftOut: new Set([...INTERNAL_TYPES, ...excluded]),
-      isUnread: (print) => unread.size > 0 && unread.has(textOf(print))
+      isUnread: (print) => unread.size > 0 && unread.has(keyOf(print))
     })
   }
 }
-
-const textOf = ({ h, l }: { h: number; l: number }) => `${h >>> 0} ${l >>> 0}`
-const printOf = (id: string): string => textOf(fingerprint(id))

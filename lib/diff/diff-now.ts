@@ -2,8 +2,8 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { DocumentDiff } from '../../types/diff.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { Decider } from '../restore/decider.js'
-import type { DecidedWrite, Decision, Deletion } from '../restore/decision.js'
-import { Plan, partitionsOf } from '../restore/plan.js'
+import type { Decision } from '../restore/decision.js'
+import { partitionsOf, RestorePlan } from '../restore/plan.js'
 import { Scope } from '../restore/scope.js'
 import type { LiveDocument, RestoreSource, SourceDocument } from '../restore/source.js'
 import { TargetView } from '../restore/target.js'
@@ -45,57 +45,44 @@ async function* diffDatabase(
   const target = (await TargetView.find(db, own)) ?? TargetView.ofNothing(db, own)
   const kept = new Set([...keepTypes, ...(source.about(database).excluded_types ?? [])])
   const scope = Scope.ofAll(database)
-  const decider = new DiffDecider(target, kept, scope, { database, values })
-  const plan = { source, database, scope, internalTypes, keepIds }
-  for (const partition of partitionsOf(target, plan)) {
-    const made = await Plan.make(decider, plan, partition)
+  const form = { database, values }
+  const compare = async (document: SourceDocument | undefined, current: LiveDocument) => {
+    const after = await comparableOf(current)
+    if (!document) return onlyIn('after', after, form)
+    const sameAttachments = () => target.hasSameAttachments(document, current)
+    return compareVersions(await comparableOf(document), after, form, sameAttachments)
+  }
+  const decider = new Decider(target, kept, scope, compare)
+  const options = { source, database, scope, internalTypes, keepIds }
+  for (const partition of partitionsOf(target, options)) {
+    const plan = await RestorePlan.make(decider, options, partition)
     for (const design of [false, true])
-      for await (const decisions of made.decisions(design)) yield* decider.told(decisions)
-    for await (const deletions of made.deletions()) yield* decider.told(deletions)
+      for await (const decisions of plan.decisions(design)) yield* told(decisions, form)
+    for await (const deletions of plan.deletions()) yield* told(deletions, form)
   }
 }
 
-/** Decides as a restore does, and keeps what is to be told of documents while they are in memory. */
-class DiffDecider extends Decider {
-  readonly #form: DiffForm
-  readonly #found = new WeakMap<Decision, DocumentDiff | undefined>()
-
-  constructor(target: TargetView, keepTypes: ReadonlySet<string>, scope: Scope, form: DiffForm) {
-    super(target, keepTypes, scope)
-    this.#form = form
+/** Yields what is told of a group of decisions, while it is valid. */
+async function* told(
+  decisions: readonly Decision<DocumentDiff>[],
+  form: DiffForm
+): AsyncGenerator<DocumentDiff> {
+  for (const decision of decisions) {
+    const found = await toldOf(decision, form)
+    if (found) yield found
   }
+}
 
-  protected override async compared(
-    decision: DecidedWrite | Deletion,
-    document: SourceDocument | undefined,
-    current: LiveDocument
-  ): Promise<void> {
-    const after = await comparableOf(current)
-    if (!document) return void this.#found.set(decision, await onlyIn('after', after, this.#form))
-    const sameAttachments = () => this.target.hasSameAttachments(document, current)
-    const before = await comparableOf(document)
-    this.#found.set(decision, await compareVersions(before, after, this.#form, sameAttachments))
-  }
-
-  /** Yields what is told of a group of decisions, while it is valid. */
-  async *told(decisions: readonly Decision[]): AsyncGenerator<DocumentDiff> {
-    for (const decision of decisions) {
-      const found = await this.#tell(decision)
-      if (found) yield found
-    }
-  }
-
-  async #tell(decision: Decision): Promise<DocumentDiff | undefined> {
-    switch (decision.action) {
-      case 'create':
-        return onlyIn('before', await comparableOf(decision.document), this.#form)
-      case 'change':
-      case 'delete':
-        return this.#found.get(decision)
-      case 'fail':
-        return toldUnknown(this.#form.database, decision.id, `${decision.error}: ${decision.reason}`)
-      default:
-        return undefined
-    }
+async function toldOf(decision: Decision<DocumentDiff>, form: DiffForm): Promise<DocumentDiff | undefined> {
+  switch (decision.action) {
+    case 'create':
+      return onlyIn('before', await comparableOf(decision.document), form)
+    case 'change':
+    case 'delete':
+      return decision.compared
+    case 'fail':
+      return toldUnknown(form.database, decision.id, `${decision.error}: ${decision.reason}`)
+    default:
+      return undefined
   }
 }

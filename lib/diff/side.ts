@@ -1,11 +1,11 @@
-import { createHash, randomBytes } from 'node:crypto'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { type DocumentBytes, documentSteps, idOf } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
 import type { LargeDocumentBytes, UnsharedDocuments } from '../repository/stored-documents.js'
 import { headMemory, type LargeDocument } from '../restore/large-document.js'
-import { isLarge, type RestoreSource, type SourceDocument } from '../restore/source.js'
+import { keyedHash } from '../restore/same-content.js'
+import { headOf, isLarge, type RestoreSource, type SourceDocument } from '../restore/source.js'
 import { spooledLarge } from '../restore/stored-source.js'
 import type { Spool } from '../spool/spool.js'
 import { inTurnsIfLong } from '../waits/steps.js'
@@ -23,7 +23,6 @@ export interface SideDocument {
 }
 
 export interface Held {
-  id: string
   bytes: number
   read(): Promise<Comparable>
 }
@@ -107,13 +106,11 @@ async function* sourceDocuments(
 /** A document as a line of a chunk. */
 class LineDocument implements SideDocument {
   readonly print: Fingerprint
-  readonly #id: string
   readonly #line: Buffer
 
   constructor(line: Buffer) {
-    this.#id = idOf(line)
     this.#line = line
-    this.print = fingerprint(this.#id)
+    this.print = fingerprint(idOf(line))
   }
 
   get state(): Fingerprint {
@@ -126,7 +123,7 @@ class LineDocument implements SideDocument {
 
   async hold(): Promise<Held> {
     const line = Buffer.from(this.#line)
-    return { id: this.#id, bytes: line.length + HELD, read: () => parsed(line) }
+    return { bytes: line.length + HELD, read: () => parsed(line) }
   }
 }
 
@@ -140,7 +137,7 @@ class ReadDocument implements SideDocument {
 
   constructor(document: SourceDocument) {
     this.#document = document
-    this.print = fingerprint((isLarge(document) ? document.head : document).id)
+    this.print = fingerprint(headOf(document).id)
   }
 
   get state(): Fingerprint | undefined {
@@ -188,20 +185,19 @@ class StoredLarge implements SideDocument {
 
 /** Copies what a document is compared by; of a large one's attachments, what was read of them. */
 async function held(document: SourceDocument): Promise<Held> {
-  const { attachments, problem, document: read } = await comparableOf(document)
+  const comparable = await comparableOf(document)
+  if ('problem' in comparable) return { bytes: HELD + comparable.id.length, read: async () => comparable }
+  const { attachments, document: read } = comparable
   const copy: DocumentBytes = { ...read, bytes: Buffer.from(read.bytes) }
   const bytes = copy.bytes.length + HELD * (1 + attachments.size)
   // Attachments in memory are found again in the copy.
-  if (!isLarge(document)) return { id: copy.id, bytes, read: () => comparableOf(copy) }
-  return { id: copy.id, bytes, read: async () => ({ document: copy, attachments, problem }) }
+  if (!isLarge(document)) return { bytes, read: () => comparableOf(copy) }
+  return { bytes, read: async () => ({ document: copy, attachments }) }
 }
-
-/** A key of this process: nobody can choose documents whose prints collide. */
-const KEY = randomBytes(16)
 
 /** Returns a print of a document without its revision, if that stands where CouchDB sends it: behind the id. */
 function stateOf(bytes: Uint8Array): Fingerprint {
-  const hash = createHash('sha256').update(KEY)
+  const hash = keyedHash()
   const cursor = new MemberCursor(bytes)
   cursor.next()
   if (cursor.next() && cursor.key() === '_rev')

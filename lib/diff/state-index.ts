@@ -1,5 +1,6 @@
 import type { Fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
+import type { StateComparison } from '../restore/target-table.js'
 
 /** A fingerprint of the id, two words of state, and marks with a number of a chunk. */
 const WORDS = 5
@@ -28,7 +29,7 @@ export class StateIndex {
   }
 
   /** Compares a document of the other side. A document that is `other` may still say the same. */
-  compare(print: Fingerprint, state: Fingerprint | undefined, chunk: number): 'absent' | 'same' | 'other' {
+  compare(print: Fingerprint, state: Fingerprint | undefined, chunk: number): StateComparison {
     const place = this.#table.find(print)
     if (!this.#table.isUsed(place)) return 'absent'
     const marks = this.#table.word(place, 4)

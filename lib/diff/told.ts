@@ -5,6 +5,7 @@ import type { ToldFields } from '../format/told-fields.js'
 
 /** Bytes of an id that is told. */
 const MAX_ID = 512
+
 /** Makes what is told of a document; `fields` only of one that was changed. */
 export function toldDiff(
   database: LogicalDatabase,
@@ -13,10 +14,10 @@ export function toldDiff(
   bytes: DocumentDiff['bytes'],
   told: ToldFields
 ): DocumentDiff {
-  const { names, truncated, values } = told
+  const { changed, truncated, values } = told
   return {
     ...named(database, id, change),
-    ...(change === 'changed' && { fields: names, ...(truncated && { fields_truncated: true as const }) }),
+    ...(change === 'changed' && changed),
     bytes,
     ...(values && { values, ...(truncated && { values_truncated: true as const }) })
   }

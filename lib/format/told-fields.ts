@@ -1,4 +1,5 @@
 import type { FieldValues } from '../../types/diff.js'
+import type { FoundChange } from '../../types/restores.js'
 import { cutToBytes } from '../bytes/cut-text.js'
 
 /** Members that are told of a document, and bytes of a name and of all names. */
@@ -9,11 +10,14 @@ const MAX_NAMES = 4096
 const MAX_VALUE = 1024
 const MAX_VALUES = 16 * 1024
 
+/** The members of a document that differ, as they are told. */
+export type ChangedFields = Pick<FoundChange, 'fields' | 'fields_truncated'>
+
 /** Collects the names of the members that differ, and their values if they are asked for: as many as are told. */
 export class ToldFields {
-  readonly names: string[] = []
   truncated = false
   readonly values: FieldValues[] | undefined
+  readonly #names: string[] = []
   #nameBytes = 0
   #valueBytes = 0
 
@@ -21,14 +25,18 @@ export class ToldFields {
     this.values = values ? [] : undefined
   }
 
-  add(name: string, before: Uint8Array | undefined, after: Uint8Array | undefined): void {
+  get changed(): ChangedFields {
+    return { fields: this.#names, ...(this.truncated && { fields_truncated: true as const }) }
+  }
+
+  add(name: string, before?: Uint8Array, after?: Uint8Array): void {
     const field = cutToBytes(name, MAX_NAME)
     if (field !== name) this.truncated = true
-    if (this.names.length >= MAX_FIELDS || this.#nameBytes + field.length > MAX_NAMES) {
+    if (this.#names.length >= MAX_FIELDS || this.#nameBytes + field.length > MAX_NAMES) {
       this.truncated = true
       return
     }
-    this.names.push(field)
+    this.#names.push(field)
     this.#nameBytes += Buffer.byteLength(field)
     this.values?.push(this.#valuesOf(field, before, after))
   }

@@ -1,6 +1,9 @@
 import type { DocumentBytes } from './document.js'
 import { decodeString, decodeValue, MemberCursor } from './members.js'
 
+/** The content type that CouchDB gives to attachments without one. */
+export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
+
 interface AttachmentJson {
   name: string
   /** Offsets of the name as it is spelled, quotes included. */

@@ -9,11 +9,13 @@ import { sameValue } from './same-value.js'
 /** Receives a member that differs, with its value in each document that has it: views of the documents. */
 type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | undefined) => void
 
+type Bytes = Pick<DocumentBytes, 'bytes'>
+
 /**
  * Finds the members that differ between two live documents, besides id, revision and attachments.
  * @returns whether the documents say the same: they have no such members, and stand in one order
  */
-export function* bodyDifferences(a: DocumentBytes, b: DocumentBytes, found: OnDifference): Steps<boolean> {
+export function* bodyDifferences(a: Bytes, b: Bytes, found: OnDifference): Steps<boolean> {
   const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
   let same = true
   for (;;) {

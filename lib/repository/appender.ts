@@ -1,3 +1,4 @@
+import { attachmentTooLarge, checkAttachmentName } from '../bytes/attachment-bounds.js'
 import { sameStream } from '../bytes/same-stream.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isChanged, isNotFound, isTooLarge } from '../couch/errors.js'
@@ -7,8 +8,6 @@ import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './loaded-backup.js'
 
-/** Longest name in bytes of UTF-8: 128 characters of any kind. */
-const MAX_NAME = 512
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
 const DEFAULT_TYPE = 'application/octet-stream'
 /** How many appends may wait for those before them to the same backup. */
@@ -28,20 +27,6 @@ export interface AppendLimits {
   attachments: number
   attachmentsBytes: number
 }
-
-/** @throws InvalidParameterError */
-export function checkAttachmentName(name: string): void {
-  if (name === '') throw new InvalidParameterError('att_name is empty')
-  if (name.startsWith('_')) throw new InvalidParameterError('att_name must not begin with an underscore')
-  if (Buffer.byteLength(name) > MAX_NAME)
-    throw new InvalidParameterError(`att_name is longer than ${MAX_NAME} bytes`)
-  if (!name.isWellFormed()) throw new InvalidParameterError('att_name is not well-formed Unicode')
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
-  if (/[\u0000-\u001f\u007f]/.test(name)) throw new InvalidParameterError('att_name holds control characters')
-}
-
-export const attachmentTooLarge = (limit: number) =>
-  new TooLargeError(`body/attachment is larger than ${limit} bytes`)
 
 /** Settings of CouchDB that bound an attachment's request, by the errors that tell of them. */
 const COUCH_LIMITS: Record<string, string> = {

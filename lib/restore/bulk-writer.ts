@@ -103,40 +103,40 @@ export class BulkWriter<W extends Write> {
 export class RequestsInFlight {
   /** Memory for bodies: those in flight, and those that are being filled. */
   readonly memory = new BufferPool({ size: BATCH_BYTES, keep: REQUESTS + 2 }, { size: LARGE_BODY, keep: 2 })
-  readonly #running = new Set<Promise<void>>()
+  readonly #requests = new Set<Promise<void>>()
   #bytes = 0
   #failure: { error: unknown } | undefined
 
   /** Makes a request, which sends so many bytes, as soon as there is room for it. */
   async start(bytes: number, request: () => Promise<void>): Promise<void> {
-    while (!this.#hasRoom(bytes)) await Promise.race(this.#running)
+    while (!this.#hasRoom(bytes)) await Promise.race(this.#requests)
     this.#check()
-    const running = request()
+    const sent = request()
       .catch((error: unknown) => {
         this.#failure ??= { error }
       })
       .finally(() => {
-        this.#running.delete(running)
+        this.#requests.delete(sent)
         this.#bytes -= bytes
       })
-    this.#running.add(running)
+    this.#requests.add(sent)
     this.#bytes += bytes
   }
 
   #hasRoom(bytes: number): boolean {
-    if (this.#running.size === 0) return true
-    return this.#running.size < REQUESTS && this.#bytes + bytes <= BYTES_IN_FLIGHT
+    if (this.#requests.size === 0) return true
+    return this.#requests.size < REQUESTS && this.#bytes + bytes <= BYTES_IN_FLIGHT
   }
 
   /** Waits for all requests. @throws the first failure */
   async finish(): Promise<void> {
-    await Promise.all(this.#running)
+    await Promise.all(this.#requests)
     this.#check()
   }
 
   /** Waits for all requests, whatever became of them. */
   async settle(): Promise<void> {
-    await Promise.all(this.#running)
+    await Promise.all(this.#requests)
   }
 
   #check(): void {

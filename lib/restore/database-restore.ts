@@ -2,11 +2,14 @@ import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import type { ReplicasState } from '../couch/replicas.js'
 import { SourceWatch } from '../couch/source-watch.js'
+import { type ChangedFields, ToldFields } from '../format/told-fields.js'
+import { bodyDifferences } from '../json/differences.js'
+import { inTurns } from '../waits/steps.js'
 import { Applier } from './apply.js'
 import { Confirmation } from './confirm.js'
 import { Decider } from './decider.js'
-import { NamingDecider } from './naming-decider.js'
-import { Plan, type PlanOptions, partitionsOf } from './plan.js'
+import { type PlanOptions, partitionsOf, RestorePlan } from './plan.js'
+import { headOf, type LiveDocument, type SourceDocument } from './source.js'
 import { Tally, type TallyOptions } from './tally.js'
 import { TargetView } from './target.js'
 
@@ -30,8 +33,8 @@ export async function restoreDatabase(options: DatabaseRestoreOptions): Promise<
   const found = await TargetView.find(db, isOwn)
   const tally = new Tally(options)
   const target = found ?? (dryRun ? TargetView.ofNothing(db, isOwn) : await create(options))
-  const names = dryRun && options.report.tellsChanges
-  const decider = new (names ? NamingDecider : Decider)(target, keepTypes, options.scope)
+  const compare = dryRun && options.report.tellsChanges ? changedFields : undefined
+  const decider = new Decider(target, keepTypes, options.scope, compare)
   const told = { ...options, onRead: (bytes: number) => tally.addBytes(bytes) }
   await (dryRun ? comparePartitions(decider, tally, told) : writePartitions(db, decider, tally, told))
   return target.replicas
@@ -42,14 +45,31 @@ async function create({ target: db, isOwn, source, database }: DatabaseRestoreOp
   return TargetView.ofNothing(db, isOwn, await db.info())
 }
 
+/** Finds the members in which a document that is to be changed differs. */
+async function changedFields(
+  document: SourceDocument | undefined,
+  current: LiveDocument
+): Promise<ChangedFields | undefined> {
+  if (!document) return undefined
+  const told = new ToldFields(false)
+  const same = await inTurns(bodyDifferences(current, headOf(document), (name) => told.add(name)))
+  // Attachments are looked at only where the body says the same.
+  if (same) told.add('_attachments')
+  return told.changed
+}
+
 /** Makes the plan, and counts what would be done: nothing that it is given can write. */
-async function comparePartitions(decider: Decider, tally: Tally, options: CompareOptions): Promise<void> {
+async function comparePartitions(
+  decider: Decider<ChangedFields>,
+  tally: Tally,
+  options: CompareOptions
+): Promise<void> {
   for (const partition of partitionsOf(decider.target, options)) {
-    const plan = await Plan.make(decider, options, partition)
+    const plan = await RestorePlan.make(decider, options, partition)
     for (const design of [false, true]) {
       for await (const decisions of plan.decisions(design)) {
         tally.addTotal(decisions.length)
-        for (const decision of decisions) await tally.countOnly(decision, decider.fieldsOf(decision))
+        for (const decision of decisions) await tally.countOnly(decision)
       }
     }
     if (!options.exact) continue
@@ -70,14 +90,14 @@ async function writePartitions(
     const info = await watch.begin()
     if (!info) throw replaced(db)
     const since = target.sequenceBefore(info)
-    const plan = await Plan.make(decider, options, partition)
+    const plan = await RestorePlan.make(decider, options, partition)
     const applier = new Applier(db, decider, tally, partition.documents)
     await applyPlan(plan, applier, since, options.exact)
     if (await watch.changed(since)) throw replaced(db)
   }
 }
 
-async function applyPlan(plan: Plan, applier: Applier, since: string, exact: boolean): Promise<void> {
+async function applyPlan(plan: RestorePlan, applier: Applier, since: string, exact: boolean): Promise<void> {
   try {
     // Design documents last, so that indexes are built once.
     for (const design of [false, true]) {

@@ -1,9 +1,6 @@
-import type { FoundChange } from '../../types/restores.js'
 import { inTurns } from '../waits/steps.js'
 import {
   create,
-  type DecidedWrite,
-  type Decision,
   type DecisionBeside,
   type Deletion,
   type Failure,
@@ -15,24 +12,29 @@ import type { Scope } from './scope.js'
 import type { LiveDocument, SourceDocument } from './source.js'
 import type { CurrentDocument, TargetView } from './target.js'
 
-/** The members of a document that differ, as they are told. */
-export type ChangedFields = Pick<FoundChange, 'fields' | 'fields_truncated'>
+/** Compares a document with the target's while both are in memory. A document to be deleted is compared with `undefined`. */
+type Compare<T> = (document: SourceDocument | undefined, current: LiveDocument) => Promise<T | undefined>
 
 /** Decides on single documents by what the target has now: when planned, and after each conflict. */
-export class Decider {
+export class Decider<T = unknown> {
   readonly target: TargetView
   readonly #keepTypes: ReadonlySet<string>
   readonly #scope: Scope
+  readonly #compare: Compare<T> | undefined
 
-  /** @param keepTypes types of documents that are not deleted @param scope what may be deleted */
-  constructor(target: TargetView, keepTypes: ReadonlySet<string>, scope: Scope) {
+  /**
+   * @param keepTypes types of documents that are not deleted @param scope what may be deleted
+   * @param compare makes what decisions tell of a document that is to be changed or deleted
+   */
+  constructor(target: TargetView, keepTypes: ReadonlySet<string>, scope: Scope, compare?: Compare<T>) {
     this.target = target
     this.#keepTypes = keepTypes
     this.#scope = scope
+    this.#compare = compare
   }
 
   /** @param base what the document is written on where the target never had it */
-  async beside(document: SourceDocument, found: CurrentDocument, base: NewBase): Promise<DecisionBeside> {
+  async beside(document: SourceDocument, found: CurrentDocument, base: NewBase): Promise<DecisionBeside<T>> {
     const { id } = found
     switch (found.state) {
       case 'absent':
@@ -40,12 +42,10 @@ export class Decider {
       case 'deleted':
         return create(document, NO_BASE)
       case 'live': {
-        if (await this.target.isSame(document, found.document))
-          return { action: 'leave', id, why: 'compared' }
-        const base = { kind: 'over', rev: found.document.rev } as const
-        const change: DecidedWrite = { action: 'change', id, document, base }
-        await this.compared(change, document, found.document)
-        return change
+        const { document: current } = found
+        if (await this.target.isSame(document, current)) return { action: 'leave', id, why: 'compared' }
+        const compared = await this.#compare?.(document, current)
+        return { action: 'change', id, document, base: { kind: 'over', rev: current.rev }, compared }
       }
       default:
         return fails(id, found.state, found.reason)
@@ -53,8 +53,8 @@ export class Decider {
   }
 
   /** Finds the live revisions of documents that are to be deleted, and are there. */
-  async deletions(ids: readonly string[]): Promise<(Deletion | Failure)[]> {
-    const decisions: (Deletion | Failure)[] = []
+  async deletions(ids: readonly string[]): Promise<(Deletion<T> | Failure)[]> {
+    const decisions: (Deletion<T> | Failure)[] = []
     if (ids.length === 0) return decisions
     for await (const found of this.target.current(ids)) {
       const { id, state, conflicts } = found
@@ -63,22 +63,9 @@ export class Decider {
       const { rev, type } = found.document
       if (type !== undefined && this.#keepTypes.has(type)) continue
       if (!(await inTurns(this.#scope.holds(found.document)))) continue
-      const deletion: Deletion = { action: 'delete', id, revisions: [rev, ...conflicts] }
-      await this.compared(deletion, undefined, found.document)
-      decisions.push(deletion)
+      const compared = await this.#compare?.(undefined, found.document)
+      decisions.push({ action: 'delete', id, revisions: [rev, ...conflicts], compared })
     }
     return decisions
   }
-
-  /** Returns the members of a changed document that differ, when they are to be told. */
-  fieldsOf(_decision: Decision): ChangedFields {
-    return {}
-  }
-
-  /** Receives the documents of a decision while they are in memory. A decider that only compares overrides it. */
-  protected async compared(
-    _decision: DecidedWrite | Deletion,
-    _document: SourceDocument | undefined,
-    _current: LiveDocument
-  ): Promise<void> {}
 }

@@ -11,9 +11,12 @@ export type BaseRevision = NewBase | LiveBase
 
 export const NO_BASE = { kind: 'none' } as const
 
-export type DecidedWrite =
-  | { action: 'create'; id: string; document: SourceDocument; base: NewBase }
-  | { action: 'change'; id: string; document: SourceDocument; base: LiveBase }
+type Creation = { action: 'create'; id: string; document: SourceDocument; base: NewBase }
+
+/** A decision to write. `compared`: how the document differs from the target's, if somebody asked for that. */
+export type DecidedWrite<T = unknown> =
+  | Creation
+  | { action: 'change'; id: string; document: SourceDocument; base: LiveBase; compared?: T }
 
 /** A document that cannot be restored or deleted, and why. */
 export interface Failure {
@@ -27,26 +30,27 @@ export interface Failure {
 type Leave = { action: 'leave'; id: string; why: 'scanned' | 'compared'; rev?: string }
 
 /** A decision on a document, given what the target has by its id now. */
-export type DecisionBeside = DecidedWrite | Leave | Failure
+export type DecisionBeside<T = unknown> = DecidedWrite<T> | Leave | Failure
 
 /** A decision on a document of the backup. `skip`: deleted in the backup, not in the scope, or internal. */
-export type DocumentDecision =
-  | DecisionBeside
+export type DocumentDecision<T = unknown> =
+  | DecisionBeside<T>
   | { action: 'skip'; id: string; why: 'deleted' | 'left_out' | 'internal' }
 
 /** The count to which a document belongs that a restore makes sure of. */
 export type Counted = (DecidedWrite | Leave)['action']
 
 /** A document that the backup does not hold, with all its live revisions, conflicting ones included. */
-export interface Deletion {
+export interface Deletion<T = unknown> {
   action: 'delete'
   id: string
   revisions: string[]
+  compared?: T
 }
 
-export type Decision = DocumentDecision | Deletion
+export type Decision<T = unknown> = DocumentDecision<T> | Deletion<T>
 
-export const create = (document: SourceDocument, base: NewBase): DecidedWrite => ({
+export const create = (document: SourceDocument, base: NewBase): Creation => ({
   action: 'create',
   id: headOf(document).id,
   document,

@@ -1,6 +1,7 @@
 import { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
+import { DEFAULT_CONTENT_TYPE } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
   type JsonAction,
@@ -11,7 +12,6 @@ import {
   LongNameError
 } from '../json/scanner.js'
 import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
-import { DEFAULT_CONTENT_TYPE } from './same-content.js'
 
 /** Gives bytes of a file by their position, as Node.js' FileHandle does. */
 interface ReadableFile {
@@ -150,13 +150,13 @@ async function* decodeBase64(range: FileRange): AsyncGenerator<Buffer> {
   if (rest !== '') yield Buffer.from(rest, 'base64')
 }
 
-/** @throws InvalidDocumentError */
+/** Reads a content type; an empty one is the default. @throws InvalidDocumentError */
 function contentTypeOf(json: string, name: string): string | null {
   const type: unknown = JSON.parse(json)
   if (Array.isArray(type)) return null
   if (typeof type !== 'string')
     throw new InvalidDocumentError(`content_type of attachment "${name}" must be a string`)
-  return type
+  return type || DEFAULT_CONTENT_TYPE
 }
 
 /** The place of an attachment's data, quotes included, and what was found in them so far. */
@@ -190,7 +190,7 @@ class LargeVisitor implements JsonVisitor {
   #separator = '{'
   #stub: string[] = []
   #data: FoundData | undefined
-  #contentType: string | null = ''
+  #contentType: string | null = DEFAULT_CONTENT_TYPE
   #pieces: Buffer[] = []
   /** Bytes that the texts of attachments take. */
   #size = 0
@@ -233,7 +233,8 @@ class LargeVisitor implements JsonVisitor {
       if (path[2] === 'data') {
         if (kind !== 'string')
           throw new InvalidDocumentError(`data of attachment "${path[1]}" must be a string`)
-        this.#data = { from: 0, to: 0, padding: 0, escapes: 0, escaped: false }
+        // The last of several counts.
+        this.#data = undefined
       }
       return 'stream'
     }
@@ -260,11 +261,10 @@ class LargeVisitor implements JsonVisitor {
   }
 
   #addData(piece: Uint8Array, path: JsonPath): void {
+    const from = this.chunkStart + piece.byteOffset
+    this.#data ??= { from, to: from, padding: 0, escapes: 0, escaped: false }
     const data = this.#data
-    if (!data) return
-    const start = this.chunkStart + piece.byteOffset
-    if (data.to === 0) data.from = start
-    data.to = start + piece.length
+    data.to = from + piece.length
     for (const c of piece) {
       const wrong = BASE64[c] === 1 ? data.padding > 0 : !isBeside(c)
       if (wrong || (data.escaped && c !== SOLIDUS))
@@ -296,14 +296,13 @@ class LargeVisitor implements JsonVisitor {
     if (!name.isWellFormed())
       throw new InvalidDocumentError(`the name of attachment "${name}" is not Unicode`)
     const length = Math.floor((characters * 3) / 4)
-    const contentType = this.#contentType === '' ? DEFAULT_CONTENT_TYPE : this.#contentType
     this.#claim(name.length + ATTACHMENT_BYTES)
     // The last one of a name counts, and so does its place.
     this.attachments.delete(name)
     const data = { file: this.#range.file, from: this.#range.from + from, to: this.#range.from + to }
     this.attachments.set(name, {
       name,
-      contentType,
+      contentType: this.#contentType,
       length,
       stub: this.#stub.join(','),
       open: () => decodeBase64(data),
@@ -311,6 +310,6 @@ class LargeVisitor implements JsonVisitor {
     })
     this.#data = undefined
     this.#stub = []
-    this.#contentType = ''
+    this.#contentType = DEFAULT_CONTENT_TYPE
   }
 }

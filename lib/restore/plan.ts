@@ -54,6 +54,9 @@ interface Partition {
 /** The question that decides on a document: revisions that the target ever had, or its current content. */
 type Question = { ask: 'revisions' | 'content' }
 
+/** A decision that needs no look at the target's document, or the question that leads to one. */
+type FirstDecision = Exclude<DocumentDecision, { action: 'change' }> | Question
+
 /** Divides a database. Written documents are held as well, until they have been confirmed. */
 export function partitionsOf(target: TargetView, { source, database }: PlanOptions): Partition[] {
   const written = target.isReplicated || source.proof === 'revision' ? source.count(database) : 0
@@ -63,15 +66,15 @@ export function partitionsOf(target: TargetView, { source, database }: PlanOptio
 }
 
 /** Compares a backup with one partition of a database, and decides on each document. Writes nothing. */
-export class Plan {
+export class RestorePlan<T = unknown> {
   readonly #table: TargetTable
-  readonly #decider: Decider
+  readonly #decider: Decider<T>
   readonly #target: TargetView
   readonly #options: PlanOptions
   readonly #partition: Partition
   readonly #batches: Record<Question['ask'], DocumentBatch<DocumentBytes>>
 
-  private constructor(decider: Decider, options: PlanOptions, partition: Partition) {
+  private constructor(decider: Decider<T>, options: PlanOptions, partition: Partition) {
     const { target } = decider
     this.#table = new TargetTable(target.documents / partition.of)
     this.#decider = decider
@@ -85,8 +88,12 @@ export class Plan {
   }
 
   /** Scans what the target has. @throws CouchError when it cannot be read */
-  static async make(decider: Decider, options: PlanOptions, partition: Partition): Promise<Plan> {
-    const plan = new Plan(decider, options, partition)
+  static async make<T>(
+    decider: Decider<T>,
+    options: PlanOptions,
+    partition: Partition
+  ): Promise<RestorePlan<T>> {
+    const plan = new RestorePlan(decider, options, partition)
     if (!decider.target.isEmpty) await plan.#scan()
     await decider.target.checkNodes()
     return plan
@@ -114,9 +121,9 @@ export class Plan {
   }
 
   /** Decides on each design or other document once. A group is valid until the next is asked for. */
-  async *decisions(design: boolean): AsyncGenerator<DocumentDecision[]> {
+  async *decisions(design: boolean): AsyncGenerator<DocumentDecision<T>[]> {
     for await (const group of this.documents(design)) {
-      const decided: DocumentDecision[] = []
+      const decided: DocumentDecision<T>[] = []
       this.#options.onRead?.(group.reduce((sum, document) => sum + headOf(document).bytes.length, 0))
       for (const document of group) {
         await sharedTurn()
@@ -134,7 +141,7 @@ export class Plan {
       yield await this.#answer({ ask }, this.#batches[ask].take())
   }
 
-  #decideOn(document: SourceDocument): DocumentDecision | Question | Promise<DocumentDecision | Question> {
+  #decideOn(document: SourceDocument): FirstDecision | Promise<FirstDecision> {
     const { scope, source } = this.#options
     const { bytes } = headOf(document)
     const decide = (inScope: boolean) => {
@@ -149,7 +156,7 @@ export class Plan {
   }
 
   /** Leaves a document alone that is not in the scope, also where the target has it. */
-  #leaveOut(document: SourceDocument): DocumentDecision {
+  #leaveOut(document: SourceDocument): FirstDecision {
     const { id, deleted } = headOf(document)
     if (deleted) return { action: 'skip', id, why: 'deleted' }
     this.#table.compare(id, undefined)
@@ -157,7 +164,7 @@ export class Plan {
   }
 
   /** Decides by content on a document that only claims its revision; large ones are compared alone. */
-  async #decideClaimed(document: SourceDocument): Promise<DocumentDecision | Question> {
+  async #decideClaimed(document: SourceDocument): Promise<FirstDecision> {
     if (isLarge(document) || document.deleted) return this.#decide(document, undefined)
     const state = this.#table.size === 0 ? undefined : { print: await inTurns(contentPrint(document)) }
     const lacksData = document.attachments !== undefined && (await inTurns(hasStub(document)))
@@ -169,7 +176,7 @@ export class Plan {
     document: SourceDocument,
     state: State | undefined,
     problem?: Pick<Failure, 'error' | 'reason'>
-  ): DocumentDecision | Question {
+  ): FirstDecision {
     const { internalTypes } = this.#options
     const { id, type, deleted } = headOf(document)
     // A deletion is not looked up: `exact` deletes what the backup says is deleted.
@@ -185,7 +192,7 @@ export class Plan {
     return { action: 'leave', id, why: 'scanned', rev: state && 'rev' in state ? state.rev : undefined }
   }
 
-  #decideAbsent(document: SourceDocument): DocumentDecision | Question {
+  #decideAbsent(document: SourceDocument): FirstDecision {
     const base = this.#baseOfNew(document)
     const askRevisions = base.kind === 'kept' && !this.#target.isEmpty && this.#target.hasDeletions
     return askRevisions ? { ask: 'revisions' } : create(document, base)
@@ -197,13 +204,13 @@ export class Plan {
     return this.#options.source.proof === 'revision' && rev !== undefined ? { kind: 'kept', rev } : NO_BASE
   }
 
-  async #answer({ ask }: Question, documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
+  async #answer({ ask }: Question, documents: readonly SourceDocument[]): Promise<DocumentDecision<T>[]> {
     if (documents.length === 0) return []
     return ask === 'revisions' ? this.#diff(documents) : this.#compare(documents)
   }
 
   /** Decides on documents that the target lacks: it never had their revision, or has deleted it. */
-  async #diff(documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
+  async #diff(documents: readonly SourceDocument[]): Promise<ReturnType<typeof create>[]> {
     const revisions = documents.flatMap((document) => {
       const base = this.#baseOfNew(document)
       return base.kind === 'kept' ? [{ id: headOf(document).id, rev: base.rev }] : []
@@ -215,9 +222,9 @@ export class Plan {
   }
 
   /** Decides on documents that the target has in another state, or may have. */
-  async #compare(documents: readonly SourceDocument[]): Promise<DocumentDecision[]> {
+  async #compare(documents: readonly SourceDocument[]): Promise<DocumentDecision<T>[]> {
     const byId = new Map(documents.map((document) => [headOf(document).id, document]))
-    const decisions: DocumentDecision[] = []
+    const decisions: DocumentDecision<T>[] = []
     for await (const found of this.#target.current([...byId.keys()])) {
       const document = byId.get(found.id)
       if (document) decisions.push(await this.#decider.beside(document, found, this.#baseOfNew(document)))
@@ -226,7 +233,7 @@ export class Plan {
   }
 
   /** Finds older documents that the backup does not hold. Call it after all {@link decisions}. */
-  async *deletions(): AsyncGenerator<(Deletion | Failure)[]> {
+  async *deletions(): AsyncGenerator<(Deletion<T> | Failure)[]> {
     if (this.#target.isEmpty || this.#table.allSeen) return
     let ids: string[] = []
     let characters = 0

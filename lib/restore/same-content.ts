@@ -4,7 +4,7 @@ import { slicesOf } from '../bytes/views.js'
 import { type AttachmentStub, attachmentBase64, base64, stubOf, stubsOf } from '../couch/attachments.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { digestOf, digestOfStream } from '../couch/digest.js'
-import { attachmentsIn, readStub } from '../json/attachments.js'
+import { attachmentsIn, DEFAULT_CONTENT_TYPE, readStub } from '../json/attachments.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, type MemberCursor } from '../json/members.js'
 import { inTurns, type Steps } from '../waits/steps.js'
@@ -12,10 +12,9 @@ import type { LargeDocument } from './large-document.js'
 import type { LiveDocument } from './source.js'
 
 const QUOTE = 0x22
-/** The content type that CouchDB gives to attachments without one. */
-export const DEFAULT_CONTENT_TYPE = 'application/octet-stream'
-/** A key of this process: nobody can choose documents whose prints collide. */
 const KEY = randomBytes(16)
+/** Begins a print, with a key of this process: nobody can choose documents whose prints collide. */
+export const keyedHash = () => createHash('sha256').update(KEY)
 
 /** Bytes that are hashed in one step: a millisecond or two. */
 const HASHED = 1024 * 1024
@@ -77,7 +76,7 @@ export function* sameAttachments(a: DocumentBytes, b: DocumentBytes): Steps<bool
  * may be spelled in several ways, with several digests.
  */
 export function* contentPrint(document: DocumentBytes): Steps<string> {
-  const hash = createHash('sha256').update(KEY)
+  const hash = keyedHash()
   for (const piece of yield* bodyOf(document)) {
     for (const slice of slicesOf(piece, HASHED)) {
       hash.update(slice)

@@ -15,11 +15,12 @@ export interface RestoreChoice {
 
 /** Checks the selectors of a choice. @throws InvalidParameterError that names what is not known */
 export function checkSelectors(option: 'only' | 'exclude', choices: ByDatabase<DocumentChoice> = {}): void {
-  for (const [database, { selector }] of Object.entries(choices))
-    if (selector !== undefined) parseSelector(selector, selectorAt(option, database))
+  for (const [database, choice] of Object.entries(choices)) conditionOf(option, database, choice)
 }
 
-const selectorAt = (option: string, database: string) => `options/${option}/${database}/selector`
+/** Parses the selector of a choice, if it has one. */
+const conditionOf = (option: 'only' | 'exclude', database: string, { selector }: DocumentChoice) =>
+  selector === undefined ? undefined : parseSelector(selector, `options/${option}/${database}/selector`)
 
 /** Returns whether a restore may write to a database at all. */
 export const isChosen = (database: LogicalDatabase, { only }: RestoreChoice): boolean =>
@@ -34,10 +35,10 @@ export class Scope {
   constructor(database: LogicalDatabase, { skip, only, exclude }: RestoreChoice) {
     const one = only?.[database]
     const others = exclude[database]
-    this.#only = one && new Filter(one, selectorAt('only', database))
+    this.#only = one && new Filter(one, conditionOf('only', database, one))
     this.#left = [
-      ...(skip[database]?.length ? [new Filter({ ids: skip[database] }, '')] : []),
-      ...(others ? [new Filter(others, selectorAt('exclude', database))] : [])
+      ...(skip[database]?.length ? [new Filter({ ids: skip[database] })] : []),
+      ...(others ? [new Filter(others, conditionOf('exclude', database, others))] : [])
     ]
   }
 
@@ -94,11 +95,10 @@ class Filter {
   readonly #condition: Condition | undefined
   readonly #found = new Set<string>()
 
-  /** @param selectorAt where the selector stands, for messages */
-  constructor({ ids, types, selector }: DocumentChoice, selectorAt: string) {
+  constructor({ ids, types }: Pick<DocumentChoice, 'ids' | 'types'>, condition?: Condition) {
     this.#ids = ids && new Set(ids)
     this.#types = types && new Set(types)
-    this.#condition = selector && parseSelector(selector, selectorAt)
+    this.#condition = condition
   }
 
   /** Whether the id alone decides. */

@@ -1,6 +1,6 @@
 import type { DatabaseRestoreCounts } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
-import type { FoundChange } from '../../types/restores.js'
+import type { ChangedFields } from '../format/told-fields.js'
 import type { Progress } from '../observe/progress.js'
 import type { DecidedWrite, Decision, Deletion, Failure } from './decision.js'
 import type { RestoreReport } from './restore-report.js'
@@ -73,14 +73,15 @@ export class Tally {
     else this.count(decision.action)
   }
 
-  /** @param fields the members that differ, where they are told */
-  async countOnly(decision: Decision, fields: Partial<FoundChange> = {}): Promise<void> {
+  /** Counts a decision that is not carried out, and tells of it. */
+  async countOnly(decision: Decision<ChangedFields>): Promise<void> {
     if (decision.action === 'fail') return this.fail(decision)
     this.count(decision.action)
     if (decision.action === 'leave' || decision.action === 'skip') return
     const { id, action } = decision
     const { database, report } = this.#options
     await this.announce(id, action)
+    const fields = decision.action === 'change' ? decision.compared : undefined
     await report.addChange({ ...fields, database, id, change: COUNTED[action] })
   }
 

@@ -10,7 +10,7 @@ const [SEEN] = MARKS
 export type State = { rev: string } | { print: string }
 
 /** `absent`: the database has no such document. */
-type Comparison = 'absent' | 'same' | 'other'
+export type StateComparison = 'absent' | 'same' | 'other'
 
 /** The state of each document of a database, by id, when the restore began. */
 export class TargetTable extends StateTable {
@@ -26,7 +26,7 @@ export class TargetTable extends StateTable {
   }
 
   /** Compares a document's state with `state`, and marks the document as seen. */
-  compare(id: string, state: State | undefined): Comparison {
+  compare(id: string, state: State | undefined): StateComparison {
     const at = this.find(id)
     if (!this.isUsed(at)) return 'absent'
     if (!this.marked(at, SEEN)) this.#seen++

@@ -1,9 +1,8 @@
 import { errorCodes, type FastifyReply, type FastifyRequest } from 'fastify'
-import { checkAttachmentName } from '../repository/appender.js'
+import { checkAttachmentName } from '../bytes/attachment-bounds.js'
 import { AttachmentBody, AttachmentParams, attachmentStored, LongNameParams } from '../schemas/backup.js'
 import { NoQuery } from '../schemas/common.js'
 import { BODY_ERRORS, errorReplies } from '../schemas/errors.js'
-import type { HeldBytes } from '../spool/held-bytes.js'
 import { readAttachmentBody } from './attachment-body.js'
 import type { RouteContext, Routes } from './context.js'
 import { clientOf, OWN_BODY, streamBodies, withBody } from './request-body.js'
@@ -80,8 +79,9 @@ function append(
     if (Number(request.headers['content-length']) > bodyLimit)
       throw new errorCodes.FST_ERR_CTP_BODY_TOO_LARGE()
     checkAttachmentName(name)
-    const read = (into: HeldBytes) => readAttachmentBody(body, into, attachmentBytes)
-    await operations.append({ id, name, signal: clientOf(reply) }, read)
+    await operations.append({ id, name, signal: clientOf(reply) }, (into) =>
+      readAttachmentBody(body, into, attachmentBytes)
+    )
     return { message: 'ok' as const, att_name: name }
   })
 }

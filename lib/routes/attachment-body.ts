@@ -1,6 +1,7 @@
 import createError from '@fastify/error'
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import { errorCodes } from 'fastify'
+import { attachmentTooLarge } from '../bytes/attachment-bounds.js'
 import { utf8Text } from '../bytes/utf8-text.js'
 import {
   type JsonAction,
@@ -11,9 +12,7 @@ import {
   type JsonVisitor
 } from '../json/scanner.js'
 import { JsonStringDecoder } from '../json/string-decoder.js'
-import { attachmentTooLarge } from '../repository/appender.js'
 import { AttachmentBody } from '../schemas/backup.js'
-import type { HeldBytes } from '../spool/held-bytes.js'
 import { inSharedTurns } from '../waits/steps.js'
 
 /** Most members of a body, repeated ones included. The last of several members with one name counts. */
@@ -33,13 +32,20 @@ const validate = TypeBoxValidatorCompiler({
   httpPart: 'body'
 })
 
+/** A place where bytes are kept until they are stored. */
+interface Kept {
+  readonly length: number
+  write(piece: Uint8Array): Promise<void>
+  clear(): Promise<void>
+}
+
 /**
  * Keeps the string of an append's body, `{"attachment": "<string>"}`, of at most `limit` bytes.
  * @throws Fastify's 400 (no JSON, schema), TooLargeError, InsufficientStorageError, what the body throws
  */
 export async function readAttachmentBody(
   body: AsyncIterable<Uint8Array>,
-  into: HeldBytes,
+  into: Kept,
   limit: number
 ): Promise<void> {
   const visitor = new AttachmentVisitor()

@@ -39,7 +39,7 @@ export async function unlessReplied(
   }
 }
 
-/** Tells whether somebody has replied: `reply.sent` stays false during onSend hooks and streams. */
+/** Tells whether somebody has replied: Fastify tells only once `onSend` hooks have ended (docs/architecture.md). */
 function watchReply(reply: FastifyReply): () => boolean {
   let replied = false
   for (const method of ['send', 'callNotFound'] as const) {

@@ -30,7 +30,7 @@ export interface RouteContext {
 }
 
 export type Routes = FastifyPluginAsyncTypebox<RouteContext>
-export type Scope = Parameters<Routes>[0]
+export type Fastify = Parameters<Routes>[0]
 
 /** The version that OpenAPI documents show; the others are the same. */
 const DOCUMENTED_VERSION = 'v3'

@@ -7,12 +7,12 @@ import { RestoreStarted } from '../schemas/restore.js'
 import { Transaction } from '../schemas/transaction.js'
 import { appendAttachment, appendLongNamed } from './append-attachment.js'
 import { authorizer } from './authorize.js'
-import { describer, type RouteContext, type Routes, type Scope } from './context.js'
+import { describer, type Fastify, type RouteContext, type Routes } from './context.js'
 import { handleError } from './error-handler.js'
 import { getBackup } from './get-backup.js'
 import { listBackups } from './list-backups.js'
 import { originOf } from './origin.js'
-import { turnOf } from './reply-turn.js'
+import { untilSendable } from './pipelined-replies.js'
 import { restoreStored } from './restore-stored.js'
 import { restoreUpload } from './restore-upload.js'
 import { startBackup } from './start-backup.js'
@@ -48,7 +48,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
     // Before anything waits: the body arrives meanwhile.
     joinPiecesOfRequest(request.raw)
     unread.begin(reply)
-    await turnOf(request, reply)
+    await untilSendable(request, reply)
   })
   scope.addHook('onSend', async (_request, reply, payload) => unread.watch(reply, payload))
   acceptEmptyJson(scope)
@@ -59,7 +59,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
       const context: RouteContext = { operations, options, ask, describe, urlsOf }
       const prefix = `${base}/${version}/backups`
       scope.register(
-        named(async (own: Scope) => registerVersion(own, context), prefix),
+        named(async (own: Fastify) => registerVersion(own, context), prefix),
         { prefix }
       )
     }
@@ -67,7 +67,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
 }
 
 /** Accepts the JSON content type without a body, which clients send. */
-function acceptEmptyJson(scope: Scope): void {
+function acceptEmptyJson(scope: Fastify): void {
   const parse = scope.getDefaultJsonParser('error', 'error')
   scope.removeContentTypeParser('application/json')
   scope.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
@@ -77,15 +77,15 @@ function acceptEmptyJson(scope: Scope): void {
 }
 
 /** Registers the routes of one prefix and version, and the answers to paths beside them. */
-function registerVersion(scope: Scope, context: RouteContext): void {
+function registerVersion(scope: Fastify, context: RouteContext): void {
   answerUnknown(scope)
-  const routed = async (own: Scope) => {
+  const routed = async (own: Fastify) => {
     // Called before anything of the body is read.
     own.addHook('onRequest', context.ask)
     for (const api of [startBackup, listBackups, getBackup, restoreStored, appendAttachment, restoreUpload])
       own.register(named(api), context)
   }
-  const longNamed = async (own: Scope) => {
+  const longNamed = async (own: Fastify) => {
     own.addHook('onRequest', refuseMoreSegments)
     own.addHook('onRequest', context.ask)
     own.register(named(appendLongNamed), context)
@@ -96,6 +96,6 @@ function registerVersion(scope: Scope, context: RouteContext): void {
 }
 
 /** Names a plugin. Fastify would look for the name in every loaded module, twice. */
-function named<P extends Routes | ((scope: Scope) => Promise<void>)>(plugin: P, name = plugin.name): P {
+function named<P extends Routes | ((scope: Fastify) => Promise<void>)>(plugin: P, name = plugin.name): P {
   return Object.assign(plugin, { [Symbol.for('fastify.display-name')]: name })
 }

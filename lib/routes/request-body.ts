@@ -14,7 +14,7 @@ import {
   UploadTimeoutError
 } from '../errors.js'
 import { sharedTurn } from '../waits/steps.js'
-import type { Scope } from './context.js'
+import type { Fastify } from './context.js'
 
 /** Accepted encodings of bodies, besides none. */
 export const ACCEPTED_ENCODINGS = 'gzip'
@@ -102,8 +102,8 @@ async function* gunzipped(pieces: AsyncGenerator<Buffer>): AsyncGenerator<Buffer
 }
 
 /** Passes JSON to a scope's routes as a stream, which their readers check. */
-export function streamBodies(scope: Scope): void {
-  const compile = scope.validatorCompiler as NonNullable<Scope['validatorCompiler']>
+export function streamBodies(scope: Fastify): void {
+  const compile = scope.validatorCompiler as NonNullable<Fastify['validatorCompiler']>
   // Those of the host too, and Fastify's own for text.
   scope.removeAllContentTypeParsers()
   scope.addContentTypeParser('application/json', (_request, payload, done) => done(null, payload))

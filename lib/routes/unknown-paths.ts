@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { InvalidParameterError } from '../errors.js'
-import type { Routes, Scope } from './context.js'
+import type { Fastify, Routes } from './context.js'
 
 /** Replies as Fastify does to a request without a route, and repeats only what was asked. */
 async function replyUnknown({ method, url }: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
@@ -10,7 +10,7 @@ async function replyUnknown({ method, url }: FastifyRequest, reply: FastifyReply
 }
 
 /** Answers requests for unknown paths as Fastify does, but without waiting for a body. */
-export function answerUnknown(scope: Scope): void {
+export function answerUnknown(scope: Fastify): void {
   scope.setNotFoundHandler(replyUnknown)
   scope.addHook('onRequest', async (request, reply) => {
     if (request.is404) return replyUnknown(request, reply)

@@ -2,7 +2,7 @@ import { finished, Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import { Silence } from '../waits/silence.js'
 import { breakOff, cutConnection } from './break-off.js'
-import { inTurn } from './reply-turn.js'
+import { whenSendable } from './pipelined-replies.js'
 
 /** Cuts off replies that clients do not read. A streamed reply is watched from its end on. */
 export class UnreadReplies {
@@ -19,7 +19,7 @@ export class UnreadReplies {
 
   /** Registers a reply once its request is there, and earlier replies on its connection are sent. */
   begin(reply: FastifyReply): void {
-    inTurn(reply, () => {
+    whenSendable(reply, () => {
       const silence = new Silence(this.#idle, () => this.#cut(reply))
       this.#unsent.set(reply, silence)
       finished(reply.raw, () => {
@@ -31,7 +31,7 @@ export class UnreadReplies {
 
   /** Watches a payload, also an error that replaced a stream. */
   watch(reply: FastifyReply, payload: unknown): void {
-    inTurn(reply, () => {
+    whenSendable(reply, () => {
       const silence = this.#unsent.get(reply)
       if (payload instanceof Readable && !payload.closed) payload.once('close', () => silence?.wait())
       else silence?.wait()

@@ -6,7 +6,7 @@ import { LOGICAL_DATABASES, SCRATCH_PREFIX } from '../databases.js'
 import { Progress } from '../observe/progress.js'
 import { restoreDatabase } from '../restore/database-restore.js'
 import { Decider } from '../restore/decider.js'
-import { Plan, partitionsOf } from '../restore/plan.js'
+import { partitionsOf, RestorePlan } from '../restore/plan.js'
 import { RestoreReport } from '../restore/restore-report.js'
 import { Scope } from '../restore/scope.js'
 import type { RestoreSource } from '../restore/source.js'
@@ -155,7 +155,7 @@ async function compare(
   const options = { source, database, scope, internalTypes: NONE, keepIds: NONE }
   let same = 0
   for (const partition of partitionsOf(view, options)) {
-    const plan = await Plan.make(decider, options, partition)
+    const plan = await RestorePlan.make(decider, options, partition)
     for (const design of [false, true]) {
       for await (const decisions of plan.decisions(design)) {
         for (const decision of decisions) {

@@ -3,12 +3,14 @@ import type { Static } from '@sinclair/typebox'
 import type { RegisterOptions } from 'fastify'
 import type {
   BackupSummary,
+  BackupsOptions,
   ClientWebhookOptions,
   CopyOptions,
   DatabaseNames,
   DbBackups,
   DbBackupsOptions,
   DiffOptions,
+  Encryption,
   KeepRules,
   MetricsOptions,
   PruneOptions,
@@ -81,6 +83,10 @@ export const sameOptions: {
   metricsPrefix: Same<Pick<Group<'metrics'>, 'prefix'>, Pick<MetricsOptions, 'prefix'>>
   clientWebhook: Same<Omit<Group<'clientWebhook'>, 'allow'>, Omit<ClientWebhookOptions, 'allow'>>
   clientWebhookMembers: Same<keyof Group<'clientWebhook'>, keyof ClientWebhookOptions>
+  backups: Same<Omit<Group<'backups'>, 'couch'>, Omit<BackupsOptions, 'couch'>>
+  backupsMembers: Same<keyof Group<'backups'>, keyof BackupsOptions>
+  encryption: Same<Omit<Group<'encryption'>, 'key'>, Omit<Encryption, 'key'>>
+  encryptionMembers: Same<keyof Group<'encryption'>, keyof Encryption>
 } = {
   all: true,
   data: true,
@@ -89,7 +95,11 @@ export const sameOptions: {
   metrics: true,
   metricsPrefix: true,
   clientWebhook: true,
-  clientWebhookMembers: true
+  clientWebhookMembers: true,
+  backups: true,
+  backupsMembers: true,
+  encryption: true,
+  encryptionMembers: true
 }
 
 type Argument<Method extends keyof DbBackups, Index extends number> = DbBackups[Method] extends (

@@ -8,7 +8,7 @@ const MOST_WAITING = 64
 const waiting = new WeakMap<Socket, number>()
 
 /** Calls back when a reply can be sent: a pipelined one has no socket until those before it are sent. */
-export function inTurn({ raw }: FastifyReply, call: () => void): void {
+export function whenSendable({ raw }: FastifyReply, call: () => void): void {
   // In HTTP/2, `socket` is never null.
   if (raw.socket === null) raw.once('socket', call)
   else call()
@@ -18,7 +18,7 @@ export function inTurn({ raw }: FastifyReply, call: () => void): void {
  * Waits until a reply can be sent, so that nothing is held before. @throws ClientLeftError, and
  * TooManyRequestsError at once: Node.js stops reading from a connection with enough bytes to send
  */
-export async function turnOf(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+export async function untilSendable(request: FastifyRequest, reply: FastifyReply): Promise<void> {
   if (reply.raw.socket !== null) return
   const { socket } = request.raw
   const before = waiting.get(socket) ?? 0
@@ -27,7 +27,7 @@ export async function turnOf(request: FastifyRequest, reply: FastifyReply): Prom
   waiting.set(socket, before + 1)
   try {
     await new Promise<void>((resolve, reject) => {
-      inTurn(reply, resolve)
+      whenSendable(reply, resolve)
       // A reply that never had a socket does not emit `close`.
       request.raw.once('close', () => socket.destroyed && reject(new ClientLeftError()))
     })
