@@ -21,7 +21,7 @@ import { difference } from './helpers/fingerprints.js'
 import { buildHost } from './helpers/host.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
 import { repeatedBytes } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 const KEY = 'athena_components'
 
@@ -441,7 +441,7 @@ t.test('a backup asks the database as often when the chain is long', async (t) =
   })
   const host = await buildHost(t, { on, couch: proxy.couch, databases: on.names })
   const counts: number[] = []
-  for (let round = 0; round < 16; round++) {
+  for (let round = 0; round < extent(8, 16); round++) {
     await change(on, on.names.components, docs('doc_00001'))
     requests = 0
     await backUp(host)
