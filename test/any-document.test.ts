@@ -12,7 +12,7 @@ import { jsonNode } from './helpers/json.js'
 import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 interface Attachment {
   name: string
@@ -123,16 +123,20 @@ const documentWith = (withEncoded: fc.Arbitrary<Written['encoded']>): fc.Arbitra
   })
 
 const servers: Record<string, Server> = {
-  embedded: { setup: setupDatabases, document: documentWith(fc.constant(undefined)), numRuns: cases(5) },
+  embedded: {
+    setup: setupDatabases,
+    document: documentWith(fc.constant(undefined)),
+    numRuns: cases(extent(3, 5))
+  },
   imitated: {
     setup: setupRawDatabases,
     document: documentWith(fc.option(encoded, { nil: undefined, freq: 3 })),
-    numRuns: cases(5)
+    numRuns: cases(extent(3, 5))
   }
 }
 if (process.env.COUCHDB_URL) {
   delete servers.embedded
-  servers.CouchDB = { ...servers.imitated!, setup: setupDatabases, numRuns: cases(40) }
+  servers.CouchDB = { ...servers.imitated!, setup: setupDatabases, numRuns: cases(extent(10, 40)) }
 }
 
 const headersOf = (url: URL) => ({

@@ -9,7 +9,7 @@ import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 /** Builds a host with a backup, and a gate in front of its database. */
 async function setup(t: Test, options: HostOptions = {}) {
@@ -76,10 +76,13 @@ t.test('the last append of a name is kept', async (t) => {
   t.same((await api.get(id))._attachments, { a: base64('of 9') })
 })
 
-t.test('150 at a time are all stored', async (t) => {
+/** Appends at a time. */
+const MANY = extent(60, 150)
+
+t.test(`${MANY} at a time are all stored`, async (t) => {
   // on a busy machine the embedded database takes longer for so many
   const { api, id, append } = await setup(t, { timeouts: { control: 120_000 } })
-  const names = Array.from({ length: 150 }, (_, i) => `a${i}`)
+  const names = Array.from({ length: MANY }, (_, i) => `a${i}`)
   const replies = await Promise.all(names.map((name) => append(name)))
   t.strictSame(replies.filter(({ statusCode }) => statusCode !== 200).length, 0)
   t.strictSame(Object.keys((await api.get(id))._attachments!).sort(), names.toSorted())
@@ -164,7 +167,7 @@ t.test('an append to a backup whose header goes away meanwhile is refused by 404
 
 t.test('a running backup is not failed by those who append to it all the time', async (t) => {
   const on = await setupDatabases(t)
-  await load(on.couch.use(on.names.components), seedDocuments({ count: 2000 }))
+  await load(on.couch.use(on.names.components), seedDocuments({ count: extent(600, 2000) }))
   const host = await buildHost(t, { on })
   const { id, finished } = await host.app.dbBackups.start()
   let running = true

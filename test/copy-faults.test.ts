@@ -2,12 +2,12 @@ import t from 'tap'
 import { backUp, change, docs } from './helpers/chain.js'
 import { checkSame, isThere, proxyTo, setupCopySites } from './helpers/copies.js'
 import type { Fault } from './helpers/fault-proxy.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 /** Faults that pass: the copy goes on. */
 const PASSING: readonly Fault[] = ['reset', 'reply_lost', 'status_503', 'cut_mid', 'reset_mid', 'accepted']
-/** Every so manyth request is struck; each one with `CASES=7`. */
-const STEP = Math.max(1, Math.ceil(7 / cases(1)))
+/** Requests that are struck, spread over all of them: each fault once, or several times. */
+const STRUCK = PASSING.length * cases(extent(1, 2))
 
 t.test('a copy through one fault at any request there is complete', async (t) => {
   const sites = await setupCopySites(t, { count: 20 })
@@ -27,7 +27,9 @@ t.test('a copy through one fault at any request there is complete', async (t) =>
     const docs = rows.map(({ id, value }) => ({ _id: id, _rev: value.rev, _deleted: true }))
     await to.call('POST', `${to.names.backups}/_bulk_docs`, { docs })
   }
-  for (let nth = 1, round = 0; nth <= requests; nth += STEP, round++) {
+  const step = Math.max(1, requests / STRUCK)
+  for (let round = 0; Math.round(1 + round * step) <= requests; round++) {
+    const nth = Math.round(1 + round * step)
     await wipe()
     await proxy.clear()
     const fault = PASSING[round % PASSING.length] as Fault

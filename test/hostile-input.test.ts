@@ -3,7 +3,7 @@ import type { InjectOptions } from 'fastify'
 import t from 'tap'
 import { character } from './helpers/character.js'
 import { buildHost } from './helpers/host.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 import { spooledIn } from './helpers/spooled.js'
 
 const ROUTES = [
@@ -140,7 +140,7 @@ t.test(
         ),
         async ([method, url], payload) => refuse({ method, url, payload })
       ),
-      { numRuns: cases(50) }
+      { numRuns: cases(extent(25, 50)) }
     )
     t.pass('random bodies are refused')
 
@@ -154,7 +154,7 @@ t.test(
           await refuse({ method, url: `${url}?${query}`, payload: method === 'GET' ? undefined : '' })
         }
       ),
-      { numRuns: cases(40) }
+      { numRuns: cases(extent(20, 40)) }
     )
     t.pass('unknown query parameters are refused')
 
@@ -170,7 +170,7 @@ t.test(
           await refuse({ method, url: `/${segment}`, payload: method === 'GET' ? undefined : '' })
         }
       ),
-      { numRuns: cases(50) }
+      { numRuns: cases(extent(25, 50)) }
     )
     t.pass('what is no id is refused')
 
@@ -209,7 +209,7 @@ t.test(
           })
         }
       ),
-      { numRuns: cases(50) }
+      { numRuns: cases(extent(25, 50)) }
     )
     t.pass('headers of any value do no harm')
 

@@ -5,9 +5,10 @@ import { type ChainDatabases, download, setupChain } from './helpers/chain.js'
 import type { FetchedDocument } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
+import { extent } from './helpers/settings.js'
 import { read, said, sorted, stateAt, Writer, type Written } from './helpers/writer.js'
 
-const LOADED = 2500
+const LOADED = extent(800, 2500)
 const WRITES = 1500
 /** Number of writes between two requests of a backup. */
 const WRITES_BETWEEN = 25

@@ -112,7 +112,7 @@ const REASONS: Record<
 
 for (const [what, { reason, happens }] of Object.entries(REASONS)) {
   t.test(`full: ${what}`, async (t) => {
-    const { on, pair } = await setupPair(t)
+    const { on, pair } = await setupPair(t, { count: 60 })
     const { id } = await backUp(pair.chain)
     await happens(on, id)
     const second = await backUpRightly(t, on, pair, what)

@@ -21,7 +21,7 @@ import { difference } from './helpers/fingerprints.js'
 import { buildHost } from './helpers/host.js'
 import { startPagingProxy } from './helpers/paging-proxy.js'
 import { repeatedBytes } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 const KEY = 'athena_components'
 
@@ -94,7 +94,7 @@ t.test('full backups are made where they are asked for, and later ones build on 
 })
 
 t.test('what is created, changed, deleted, recreated and kept out comes and goes with it', async (t) => {
-  const { on, pair } = await setupPair(t)
+  const { on, pair } = await setupPair(t, { count: 60 })
   const { components } = on.names
   await backUp(pair.chain)
   const steps: Record<string, () => Promise<unknown>> = {
@@ -129,7 +129,7 @@ t.test('what is created, changed, deleted, recreated and kept out comes and goes
 })
 
 t.test('attachments, small and large, come and go', async (t) => {
-  const { on, pair } = await setupPair(t)
+  const { on, pair } = await setupPair(t, { count: 60 })
   const { components } = on.names
   await backUp(pair.chain)
   const attached = (_id: string, sizes: Record<string, number>, type = 'image/png') => {
@@ -431,7 +431,7 @@ t.test('an index that tells nothing of chunks that are listed goes with them', a
 })
 
 t.test('a backup asks the database as often when the chain is long', async (t) => {
-  const { on } = await setupPair(t)
+  const { on } = await setupPair(t, { count: 60 })
   let requests = 0
   const proxy = await startPagingProxy(t, on.url, {
     page: undefined,
@@ -441,7 +441,7 @@ t.test('a backup asks the database as often when the chain is long', async (t) =
   })
   const host = await buildHost(t, { on, couch: proxy.couch, databases: on.names })
   const counts: number[] = []
-  for (let round = 0; round < 16; round++) {
+  for (let round = 0; round < extent(8, 16); round++) {
     await change(on, on.names.components, docs('doc_00001'))
     requests = 0
     await backUp(host)

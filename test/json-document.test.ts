@@ -12,7 +12,7 @@ import {
 import { decodeString, decodeValue, eachElement, MemberCursor } from '../lib/json/members.js'
 import { atOnce, type Steps } from '../lib/waits/steps.js'
 import { jsonNode, stringText } from './helpers/json.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 const REV = `2-${'ab'.repeat(16)}`
 const REVISION_MEMBERS = ['_conflicts', '_deleted_conflicts', '_local_seq', '_revisions', '_revs_info']
@@ -79,7 +79,7 @@ t.test('reads what CouchDB gives a meaning to', async (t) => {
           (found === undefined) === (Object.keys(model._attachments ?? {}).length === 0)
         )
       }),
-      { numRuns: cases(500) }
+      { numRuns: cases(extent(200, 500)) }
     )
   )
 })
@@ -106,7 +106,7 @@ t.test('leaves every byte but the members that it exchanges', async (t) => {
           !(document.conflicts > 0 && kept.includes('conflicts"'))
         )
       }),
-      { numRuns: cases(500) }
+      { numRuns: cases(extent(200, 500)) }
     )
   )
 })
@@ -192,7 +192,7 @@ t.test('walks members and elements as JSON.parse sees them', async (t) => {
         ])
         return JSON.stringify(found) === JSON.stringify(expected)
       }),
-      { numRuns: cases(500) }
+      { numRuns: cases(extent(200, 500)) }
     )
   )
 })

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { type ClusterHost, startClusterHosts } from './helpers/cluster-hosts.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 import { type ClusterDatabases, type Schedule, setupCluster } from './helpers/simulated-cluster.js'
 
 /** What happens to one document between a backup and its restore. */
@@ -92,6 +92,6 @@ t.test('a backup finds its chunks, and what is restored is all there, while repl
         await end()
       }
     }),
-    { numRuns: cases(8), endOnFailure: true }
+    { numRuns: cases(extent(4, 8)), endOnFailure: true }
   )
 })

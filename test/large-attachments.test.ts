@@ -7,6 +7,7 @@ import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { repeatedBytes } from './helpers/seed.js'
+import { isLong } from './helpers/settings.js'
 
 const MiB = 1024 * 1024
 
@@ -16,10 +17,9 @@ const HALF = LARGE_DOCUMENT / 2
 
 /** Lengths of the attachments of each document. */
 const DOCUMENTS: Record<string, number[]> = {
-  largest: [LARGEST],
+  ...(isLong && { largest: [LARGEST], below: [LARGE_DOCUMENT - 1] }),
   'two/of half': [HALF, HALF + 1],
   '_design/with one': [LARGE_DOCUMENT + 2, 0, 7],
-  below: [LARGE_DOCUMENT - 1],
   exactly: [LARGE_DOCUMENT],
   above: [LARGE_DOCUMENT + 1],
   small: [10]

@@ -5,7 +5,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from '
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { compileCli } from './helpers/cli.js'
+import { compileCli, SHORT_PROCESS } from './helpers/cli.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, type TestHost } from './helpers/host.js'
@@ -35,7 +35,7 @@ function shellOf(t: Test) {
   const main = compileCli(directory)
   const bin = join(directory, 'bin')
   mkdirSync(bin)
-  const npx = `#!/bin/bash\nshift\nexec ${process.execPath} ${main} "$@"\n`
+  const npx = `#!/bin/bash\nshift\nexec ${process.execPath} ${SHORT_PROCESS} ${main} "$@"\n`
   writeFileSync(join(bin, 'npx'), npx)
   chmodSync(join(bin, 'npx'), 0o755)
   const to = join(directory, 'copies')

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { type ClusterHosts, startClusterHosts } from './helpers/cluster-hosts.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 import { type ClusterDatabases, setupCluster } from './helpers/simulated-cluster.js'
 
 const LEASE = 'athena_backup_lease'
@@ -89,7 +89,7 @@ t.test(
           await tearDown(setting)
         }
       }),
-      { numRuns: cases(6), endOnFailure: true }
+      { numRuns: cases(extent(3, 6)), endOnFailure: true }
     )
   }
 )
@@ -109,6 +109,6 @@ t.test('with a node down as well, without a wait, and while it comes back', asyn
         await tearDown(setting)
       }
     }),
-    { numRuns: cases(3), endOnFailure: true }
+    { numRuns: cases(extent(2, 3)), endOnFailure: true }
   )
 })

@@ -8,10 +8,10 @@ import { setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { clientOf } from './helpers/repository-runs.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 import { StoredBackupsOf } from './helpers/stored-backups.js'
 
-const RUNS = cases(2)
+const RUNS = cases(extent(1, 2))
 const INSTANCES = 2
 
 /** A step of a history. Numbers choose among what there is then. */

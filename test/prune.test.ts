@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { BackupEvent, PruneOutcome } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
+import { extent } from './helpers/settings.js'
 import { type Fabricated, fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
 
 const DAY = 24 * 3_600_000
@@ -205,11 +206,14 @@ t.test('pruning is told by events, log and metrics', async (t) => {
   t.match(metrics, /db_backups_last_success_timestamp_seconds\{operation="prune"\} 1/)
 })
 
-t.test('200 backups are pruned at once, and what they share is kept', async (t) => {
-  const at = (i: number) => daysAgo(220) + i * DAY
+/** Backups that are pruned at once. */
+const MANY = extent(60, 200)
+
+t.test(`${MANY} backups are pruned at once, and what they share is kept`, async (t) => {
+  const at = (i: number) => daysAgo(MANY + 20) + i * DAY
   /** Each backup of 20 chunks lists half of those of the one before. */
   const backups = Array.from(
-    { length: 210 },
+    { length: MANY + 10 },
     (_, i): Fabricated => ({
       at: at(i),
       chunks: 20,
@@ -226,8 +230,8 @@ t.test('200 backups are pruned at once, and what they share is kept', async (t) 
   const began = performance.now()
   const outcome: PruneOutcome = await dbBackups.prune({ keep: { last: 10 } })
   t.comment(`${Math.round(performance.now() - began)} ms`)
-  t.equal(outcome.removed.length, 200)
-  t.equal(outcome.parts, 199 * 20 + 10)
+  t.equal(outcome.removed.length, MANY)
+  t.equal(outcome.parts, (MANY - 1) * 20 + 10)
   t.equal((await stored.parts()).length, 10 * 20 + 10)
   t.equal((await stored.marked()).length, 1)
 })

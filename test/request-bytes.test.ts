@@ -14,7 +14,7 @@ import { compareDatabases, recreate, setupDatabases } from './helpers/database.j
 import { buildHost } from './helpers/host.js'
 import { listen } from './helpers/listen.js'
 import { bytesOf, load } from './helpers/seed.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 const KiB = 1024
 const RETRY = { attempts: 2, wait: 1, longest: 5 }
@@ -63,7 +63,7 @@ t.test('documents below half of the limit are backed up with any limit of 64 KiB
         await host.app.close()
       }
     ),
-    { numRuns: cases(5) }
+    { numRuns: cases(extent(3, 5)) }
   )
 })
 

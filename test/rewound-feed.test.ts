@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { buildHost } from './helpers/host.js'
 import { agreeing, type Replica, setupReplicas } from './helpers/replicas-proxy.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 const PAGE = 5
 const COUNT = 23
@@ -119,7 +119,7 @@ t.test('whatever the feed sends again, and whoever writes meanwhile, nothing is 
         t.equal(next.summary.doc_count, next.docs.length)
       }
     ),
-    { numRuns: cases(8) }
+    { numRuns: cases(extent(4, 8)) }
   )
 })
 

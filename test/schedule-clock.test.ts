@@ -12,7 +12,7 @@ import {
   summariesOf,
   TestClock
 } from './helpers/scheduled.js'
-import { cases } from './helpers/settings.js'
+import { cases, extent } from './helpers/settings.js'
 
 const DAY = 24 * HOUR
 const iso = (time: number) => new Date(time).toISOString().replace(':00.000Z', 'Z')
@@ -93,7 +93,7 @@ t.test('the latest due time and the next one are of one series', (t) => {
       if (times.latest(next - 1) !== times.latest(time))
         throw new Error(`one between ${iso(time)} and the next`)
     }),
-    { numRuns: cases(80) }
+    { numRuns: cases(extent(40, 80)) }
   )
   t.pass('in 300 cases')
   t.end()
@@ -154,7 +154,7 @@ t.test('whatever the clock does, a due time is over at most once, and the latest
       const last = due.latest(now)!
       if (now - last > jitter + MINUTE && Math.max(...over) < last) throw new Error(`${iso(last)} was missed`)
     }),
-    { numRuns: cases(150) }
+    { numRuns: cases(extent(75, 150)) }
   )
   t.pass('in 500 cases')
   t.end()

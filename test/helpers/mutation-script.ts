@@ -108,7 +108,7 @@ class Copy {
   async run(test: string, patience: number): Promise<Outcome> {
     const child = spawn(process.execPath, ['--import=tsx', `test/${test}.test.ts`], {
       cwd: this.directory,
-      env: { ...process.env, TAP_BAIL: '1', TAP_TIMEOUT: '300', REACHED: this.#notes },
+      env: { ...process.env, LONG: '1', TAP_BAIL: '1', TAP_TIMEOUT: '300', REACHED: this.#notes },
       stdio: 'ignore',
       // a process group of its own, so that everything the test has started can be ended
       detached: true

@@ -1,7 +1,7 @@
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import { compileCli } from './cli.js'
+import { compileCli, SHORT_PROCESS } from './cli.js'
 import type { Example } from './example-process.js'
 import { openShell, type Shell } from './shell-page.js'
 
@@ -35,7 +35,7 @@ export function openOperatorShell(
   const main = compileCli(join(root, 'client'))
   // the real npx would look for the published package
   const npx = join(root, 'bin', 'npx')
-  writeFileSync(npx, `#!/bin/sh\nshift\nexec '${process.execPath}' '${main}' "$@"\n`)
+  writeFileSync(npx, `#!/bin/sh\nshift\nexec '${process.execPath}' ${SHORT_PROCESS} '${main}' "$@"\n`)
   chmodSync(npx, 0o755)
   const directory = join(root, 'work')
   const shell = openShell(t, directory, { ...env, PATH: `${join(root, 'bin')}:${process.env.PATH}` })

@@ -13,5 +13,11 @@ export function choices<T extends string>(name: string, known: readonly T[]): T[
   return chosen as T[]
 }
 
+/** Whether tests run at their full length, as `npm run test:reliability` does. */
+export const isLong = process.env.LONG === '1'
+
+/** Returns how much a test does: `short` in `npm test`, `long` with `LONG=1`. */
+export const extent = <T>(short: T, long: T): T => (isLong ? long : short)
+
 /** Returns how many generated cases a property is tried with: so many, or `CASES` times as many. */
 export const cases = (byDefault: number): number => byDefault * wholeNumber('CASES', 1)

@@ -11,6 +11,12 @@ const nothing = {
 }
 hooks.createHook = (callbacks) => (callbacks.init && callbacks.destroy ? nothing : createHook(callbacks))
 
+// Dependencies call Buffer() as a function. Until Node.js has warned of that once, each call looks at the stack.
+const { noDeprecation } = process
+process.noDeprecation = true
+Buffer(0)
+process.noDeprecation = noDeprecation
+
 // The other has each process record what it loads, for coverage.
 const { ChildProcess } = require('node:child_process')
 
