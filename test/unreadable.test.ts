@@ -206,18 +206,21 @@ t.test('a page that cannot be read with its documents is read without them', asy
   t.strictSame(await ids(api, await api.backup()), [...good, 'later', 'poison'].sort(), 'once it can be read')
 })
 
-t.test('what the base could not read is asked for in the revision that it has by now, each time', async (t) => {
-  const others = [{ _id: 'poison', _attachments: { a: SMALL } }]
-  const { proxy, api } = await withFaults(t, others, QUICK, setupRawDatabases)
-  const empty = proxy.add({ path: /_bulk_get/, body: /"rev":""/, fault: 'status_500', ...FOREVER })
-  const poison = proxy.add({ path: /_bulk_get/, body: /poison/, fault: 'status_500', ...FOREVER })
-  const base = await api.backup()
-  const before = poison.hits
-  const { athena_components: components } = (await api.get(await api.backup())).dbs
-  t.match(components, { base, unreadable: [{ id: 'poison' }] })
-  t.ok(poison.hits > before)
-  t.equal(empty.hits, 0)
-})
+t.test(
+  'what the base could not read is asked for in the revision that it has by now, each time',
+  async (t) => {
+    const others = [{ _id: 'poison', _attachments: { a: SMALL } }]
+    const { proxy, api } = await withFaults(t, others, QUICK, (t) => setupRawDatabases(t))
+    const empty = proxy.add({ path: /_bulk_get/, body: /"rev":""/, fault: 'status_500', ...FOREVER })
+    const poison = proxy.add({ path: /_bulk_get/, body: /poison/, fault: 'status_500', ...FOREVER })
+    const base = await api.backup()
+    const before = poison.hits
+    const { athena_components: components } = (await api.get(await api.backup())).dbs
+    t.match(components, { base, unreadable: [{ id: 'poison' }] })
+    t.ok(poison.hits > before)
+    t.equal(empty.hits, 0)
+  }
+)
 
 t.test('a fault that passes leaves no document out', async (t) => {
   const poison = { _id: 'poison', _attachments: { a: SMALL } }
