@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import SipHash from 'siphash'
 import { idBytes, largeKey } from './large-key.js'
+import { sipHash } from './siphash.js'
 
 /** A 64-bit keyed hash of a document id, in two 32-bit halves. */
 export interface Fingerprint {
@@ -18,13 +18,13 @@ export const newFingerprintKey = (): string => randomBytes(KEY_BYTES).toString('
 /** Returns the function that makes fingerprints with a key. An id has the fingerprint of its {@link largeKey}. */
 export function fingerprinter(key: string): Fingerprinter {
   const words = wordsOf(key)
-  return (id) => SipHash.hash(words, idBytes(largeKey(id)))
+  return (id) => sipHash(words, idBytes(largeKey(id)))
 }
 
 /** Returns what does the same for ids whose UTF-8 is known: as many bytes as an id may have that is its own key. */
 export function bytesFingerprinter(key: string): (id: Uint8Array) => Fingerprint {
   const words = wordsOf(key)
-  return (id) => SipHash.hash(words, id)
+  return (id) => sipHash(words, id)
 }
 
 function wordsOf(key: string): number[] {
