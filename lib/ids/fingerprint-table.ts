@@ -39,11 +39,12 @@ export class FingerprintTable {
 
   /** Returns the place of an entry, new or not; the caller sets its words. */
   place(print: Fingerprint): number {
-    const segment = this.#segments[segmentOf(print)]
+    const number = segmentOf(print)
+    const segment = this.#segments[number]
     const before = segment.size
-    segment.add(print)
+    const at = segment.add(print)
     this.size += segment.size - before
-    return this.find(print)
+    return at * SEGMENTS + number
   }
 }
 
@@ -72,13 +73,15 @@ class Segment {
     }
   }
 
-  add(print: Fingerprint): void {
+  /** Returns the offset of an entry, new or not. */
+  add(print: Fingerprint): number {
     if (this.size + 1 > this.#slots * LOAD) this.#grow()
     const at = this.find(print)
-    if (this.#isUsed(at)) return
+    if (this.#isUsed(at)) return at
     this.size++
     this.words[at] = print.h
     this.words[at + 1] = print.l
+    return at
   }
 
   #isUsed(at: number): boolean {

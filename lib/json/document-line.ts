@@ -1,9 +1,9 @@
 import { toBuffer } from '../bytes/views.js'
 import { InvalidDocumentError, readDocument } from './document.js'
 import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
+import { StringWalk } from './string-walk.js'
 
 const QUOTE = 0x22
-const BACKSLASH = 0x5c
 const OPEN = 0x7b
 const CLOSE = 0x7d
 const OPEN_ARRAY = 0x5b
@@ -17,13 +17,6 @@ const UNDERSCORE = 0x5f
 
 /** Levels of nesting that {@link DocumentLine} reads by itself. */
 const LEVELS = 256
-/** 1 for every byte that may stand in a string of valid UTF-8 as it is. */
-const PLAIN = new Uint8Array(256).fill(1, 0x20)
-PLAIN[QUOTE] = 0
-PLAIN[BACKSLASH] = 0
-/** 1 for what may follow a backslash, but for the digits of `\u`. */
-const ESCAPABLE = new Uint8Array(256)
-for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
 const LITERALS: Record<number, Uint8Array> = {
   116: Buffer.from('true'),
   102: Buffer.from('false'),
@@ -53,6 +46,7 @@ export class DocumentLine implements LineDocument {
   id = ''
   hasRevision = false
   readonly #isObject = new Uint8Array(LEVELS)
+  readonly #strings = new StringWalk()
   #idFrom = 0
   #idTo = 0
   #revFrom = 0
@@ -93,8 +87,10 @@ export class DocumentLine implements LineDocument {
   /** Walks over one object that takes the whole line. Returns `false` for what is rare or wrong. */
   #walk(bytes: Uint8Array, from: number, to: number): boolean {
     const isObject = this.#isObject
+    const strings = this.#strings
     this.#idTo = this.#idFrom = this.#revTo = this.#revFrom = 0
     if (to - from < 2 || bytes[from] !== OPEN || bytes[to - 1] !== CLOSE) return false
+    strings.begin(bytes)
     let depth = 1
     isObject[0] = 1
     let i = from + 1
@@ -105,16 +101,17 @@ export class DocumentLine implements LineDocument {
       if (name) {
         if (bytes[i] !== QUOTE) return false
         const start = i
-        i = endOfString(bytes, i, to)
+        i = strings.endOf(bytes, i, to)
         if (i === 0 || bytes[i] !== COLON) return false
         i++
         if (depth === 1) {
           // A name that is spelled with escapes may be any.
+          if (strings.lastEscape > start) return false
           const known = bytes[start + 1] === UNDERSCORE ? knownName(bytes, start + 1, i - 2) : 0
-          if (known < 0 || (known > 0 && bytes[i] !== QUOTE)) return false
           if (known > 0) {
-            const end = endOfString(bytes, i, to)
-            if (end === 0 || hasEscape(bytes, i, end)) return false
+            if (bytes[i] !== QUOTE) return false
+            const end = strings.endOf(bytes, i, to)
+            if (end === 0 || strings.lastEscape > i) return false
             if (known === 1) {
               if (this.#idTo > 0) return false
               this.#idFrom = i + 1
@@ -125,13 +122,12 @@ export class DocumentLine implements LineDocument {
               this.#revTo = end - 1
             }
           }
-          if (known === 0 && hasEscape(bytes, start, i - 1)) return false
         }
         name = false
       }
       const c = bytes[i]
       if (c === QUOTE) {
-        i = endOfString(bytes, i, to)
+        i = strings.endOf(bytes, i, to)
         if (i === 0) return false
       } else if (c === OPEN || c === OPEN_ARRAY) {
         if (depth === LEVELS) return false
@@ -168,30 +164,13 @@ export class DocumentLine implements LineDocument {
   }
 }
 
-/** Returns 1 for `_id`, 2 for `_rev`, 0 for other names that CouchDB gives, and -1 for what has escapes. */
+/** Returns 1 for `_id`, 2 for `_rev`, and 0 for other names. */
 function knownName(bytes: Uint8Array, from: number, to: number): number {
   const length = to - from
   if (length === 3 && bytes[from + 1] === 0x69 && bytes[from + 2] === 0x64) return 1
   if (length === 4 && bytes[from + 1] === 0x72 && bytes[from + 2] === 0x65 && bytes[from + 3] === 0x76)
     return 2
-  return hasEscape(bytes, from, to) ? -1 : 0
-}
-
-function hasEscape(bytes: Uint8Array, from: number, to: number): boolean {
-  for (let i = from; i < to; i++) if (bytes[i] === BACKSLASH) return true
-  return false
-}
-
-/** Returns the offset after a string, or 0. */
-function endOfString(bytes: Uint8Array, start: number, to: number): number {
-  let i = start + 1
-  for (;;) {
-    while (PLAIN[bytes[i]] === 1) i++
-    if (i >= to) return 0
-    if (bytes[i] === QUOTE) return i + 1
-    if (bytes[i] !== BACKSLASH || ESCAPABLE[bytes[i + 1]] === 0) return 0
-    i += 2
-  }
+  return 0
 }
 
 /** Returns the offset after a number without an exponent, or 0. */

@@ -18,8 +18,8 @@ export interface ChunkContent {
 }
 
 export interface ChunkSelection {
-  /** Reads one chunk ahead for fast consumers, but not beside one of a large document. */
-  ahead: boolean
+  /** Chunks read ahead for fast consumers, but not beside one of a large document: each takes 2 MiB. */
+  ahead: number
   /** Leaves out chunks that are not needed. */
   wanted?: (entry: ChunkEntry) => boolean
   /** Called for damaged chunks, which are left out then. Without it, the first one ends all. */
@@ -42,7 +42,7 @@ export async function* chunkContents(
   const read = (index: number): Promise<Buffer> | null => {
     const { entry } = selected[index]
     if (entry.large !== undefined) return null
-    const at = options.ahead ? index % 2 : 0
+    const at = index % (options.ahead + 1)
     memories[at] ??= Buffer.allocUnsafeSlow(CHUNK_BYTES)
     // A chunk of one document has more, as many bytes as CouchDB has of a document.
     if (entry.raw >= memories[at].length && entry.raw <= MAX_REUSED)
@@ -53,13 +53,17 @@ export async function* chunkContents(
     return lines
   }
   const isUsual = (index: number) => selected[index]?.entry.raw <= CHUNK_BYTES
-  let next: Promise<Buffer> | null = null
+  /** Chunks that are being read, in order, the current one first. */
+  const begun: ReturnType<typeof read>[] = []
   for (const [index, { entry, ordinal }] of selected.entries()) {
-    const current = next ?? read(index)
-    next = options.ahead && isUsual(index) && isUsual(index + 1) ? read(index + 1) : null
+    if (begun.length === 0) begun.push(read(index))
+    if (isUsual(index))
+      for (let at = index + begun.length; begun.length <= options.ahead && isUsual(at); at++)
+        begun.push(read(at))
+    const current = begun.shift()
     let lines: Buffer | null
     try {
-      lines = current && (await current)
+      lines = (await current) ?? null
     } catch (error) {
       if (!(error instanceof DamagedBackupError) || !options.onDamaged) throw error
       options.onDamaged(entry, error)

@@ -21,7 +21,7 @@ import {
   type StoredDatabase,
   type StoredHeader
 } from './layout.js'
-import { ChunkMarks } from './line-marks.js'
+import { ChunkMarks, type LineMarks } from './line-marks.js'
 import { linesOf, liveConflicts } from './line-set.js'
 import { readManifest } from './manifests.js'
 import { Parts } from './parts.js'
@@ -30,6 +30,8 @@ import { Parts } from './parts.js'
 const MARKED = 1_000_000
 /** Documents whose fingerprints are held at a time, in up to 32 bytes each: the index is read once for so many. */
 const PRINTED = 500_000
+/** Chunks read ahead of the one whose lines are checked, which lets replies wait for their turn. */
+const AHEAD = 2
 /** Marks, or entries, looked at in one step. */
 const STEP = 500
 /** Words of an entry of the table of fingerprints. */
@@ -69,6 +71,8 @@ export class DatabaseCheck {
   /** Whether all chunks of the index, and all chunks of documents, could be read so far. */
   #isIndexed = true
   #isRead = true
+  /** The marks of all lines, where they are held at once and the index fits its chunks. */
+  #allMarks: ChunkMarks | undefined
   /** The last copies of documents that changed during a backup of layout 2. */
   #repeated: LastCopies | undefined
 
@@ -225,7 +229,7 @@ export class DatabaseCheck {
     const marks = this.#stored.index && (await this.#marksOf(group))
     const wanted = new Map(group.map((entry, i) => [entry, from + i + 1]))
     const contents = chunkContents(this.#reader, this.#chunks, {
-      ahead: true,
+      ahead: AHEAD,
       wanted: (entry) => wanted.has(entry),
       onDamaged: (_entry, error) => this.#unread(error)
     })
@@ -235,6 +239,7 @@ export class DatabaseCheck {
       if (marks?.isMisfit(entry)) this.#wrongIndex(entry, 'marks lines of it twice, or none of it')
       yield { chunks: wanted.get(entry) ?? to, ...checked }
     }
+    if (group.length === this.#chunks.length && !marks?.hasMisfits) this.#allMarks = marks
   }
 
   async #checkChunk(content: ChunkContent, marks: ChunkMarks | undefined): Promise<CheckedLines> {
@@ -331,28 +336,28 @@ export class DatabaseCheck {
 
   /** Yields the fingerprints of all documents, from the index where there is one. */
   #prints(): AsyncGenerator<PrintGroup> {
+    if (this.#allMarks) return this.#heldPrints(this.#allMarks)
     return this.#stored.index ? this.#indexedPrints() : this.#readPrints()
+  }
+
+  async *#heldPrints(all: ChunkMarks): AsyncGenerator<PrintGroup> {
+    for (const entry of this.#chunks) {
+      const marks = all.of(entry)
+      if (marks) yield printsOf(entry, 0, marks)
+    }
   }
 
   async *#indexedPrints(): AsyncGenerator<PrintGroup> {
     const entries = new Map(this.#chunks.map((entry) => [nameOf(entry), entry]))
     for await (const { chunk, first, marks } of this.#indexLines()) {
       const entry = entries.get(chunk)
-      if (!entry) continue
-      const dead = linesOf(entry, entry.dead?.lines)
-      yield {
-        chunk: entry.id,
-        first,
-        count: marks.count,
-        counts: (i) => !dead.has(first + i),
-        print: (i) => marks.print(i)
-      }
+      if (entry) yield printsOf(entry, first, marks)
     }
   }
 
   async *#readPrints(): AsyncGenerator<PrintGroup> {
     for await (const { entry, lines, ordinal } of chunkContents(this.#reader, this.#chunks, {
-      ahead: true
+      ahead: 1
     })) {
       const keys: AsyncIterable<string[]> = lines ? keysOf(lines) : oneOf([this.#reader.largeKey(entry)])
       let first = 0
@@ -434,6 +439,18 @@ export class DatabaseCheck {
 
   #wrongHeader(reason: string): void {
     this.#onFinding({ part: 'header', id: this.#header._id, reason })
+  }
+}
+
+/** Returns the fingerprints of lines of a chunk that the index marks. */
+function printsOf(entry: ChunkEntry, first: number, marks: LineMarks): PrintGroup {
+  const dead = linesOf(entry, entry.dead?.lines)
+  return {
+    chunk: entry.id,
+    first,
+    count: marks.count,
+    counts: (i) => marks.length(i) > 0 && !dead.has(first + i),
+    print: (i) => marks.print(i)
   }
 }
 

@@ -185,7 +185,7 @@ export class DatabaseWriter {
     const { store, waste } = this.#options
     const chosen = this.#list.toRewrite(waste, store.chunkBytes)
     this.#isRewriting = true
-    for await (const { entry, lines } of chunkContents(this.#reader, chosen, { ahead: false })) {
+    for await (const { entry, lines } of chunkContents(this.#reader, chosen, { ahead: 0 })) {
       await this.#addAgain(entry, lines as Buffer)
       this.#list.remove(nameOf(entry))
       this.#new.delete(entry.id)

@@ -65,7 +65,7 @@ export async function* readIndex(
   entries: readonly ChunkEntry[],
   options: Pick<ChunkSelection, 'onDamaged'> = {}
 ): AsyncGenerator<{ entry: ChunkEntry; lines: AsyncGenerator<IndexLine> }> {
-  for await (const { entry, lines } of chunkContents(reader, entries, { ahead: true, ...options }))
+  for await (const { entry, lines } of chunkContents(reader, entries, { ahead: 1, ...options }))
     yield { entry, lines: indexLines(entry, lines) }
 }
 

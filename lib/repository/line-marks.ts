@@ -105,6 +105,11 @@ export class ChunkMarks {
     return this.#misfits.has(nameOf(entry))
   }
 
+  /** Whether the index has lines of any chunk that do not fit it. */
+  get hasMisfits(): boolean {
+    return this.#misfits.size > 0
+  }
+
   of(entry: ChunkEntry): LineMarks | undefined {
     return this.#chunks.get(nameOf(entry))
   }

@@ -115,7 +115,7 @@ export class StoredDocuments {
   /** Yields the groups that hold design documents, or those that hold others; some hold both. */
   groups(design: boolean): AsyncGenerator<StoredGroup> {
     const wanted = (chunk: ChunkEntry) => (design ? chunk.design > 0 : chunk.docs > chunk.design)
-    return this.#groups({ ahead: false, wanted })
+    return this.#groups({ ahead: 0, wanted })
   }
 
   /**
@@ -132,7 +132,7 @@ export class StoredDocuments {
       documents += liveDocuments(chunk)
       bytes += liveBytes(chunk)
     }
-    return { groups: this.#groups({ ahead: true, wanted: (chunk) => !skipped.has(chunk) }), documents, bytes }
+    return { groups: this.#groups({ ahead: 1, wanted: (chunk) => !skipped.has(chunk) }), documents, bytes }
   }
 
   async *#groups(options: ChunkSelection): AsyncGenerator<StoredGroup> {
@@ -190,7 +190,7 @@ export class StoredDocuments {
     wanted: (chunk: number) => boolean
   ): AsyncGenerator<UnsharedGroup> {
     const numbers = new Map(chunks.flatMap(({ entry }, i) => (wanted(i) ? [[entry, i]] : [])))
-    const options = { ahead: true, wanted: (entry: ChunkEntry) => numbers.has(entry) }
+    const options = { ahead: 1, wanted: (entry: ChunkEntry) => numbers.has(entry) }
     for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
       const { entry, lines: bytes } = content
       const chunk = numbers.get(entry) as number
@@ -250,7 +250,7 @@ export class StoredDocuments {
   /** In layout 2, documents that changed meanwhile can only be counted by reading every line. */
   async #countLines(): Promise<number> {
     let count = 0
-    for await (const content of chunkContents(this.#reader, this.#chunks, { ahead: true })) {
+    for await (const content of chunkContents(this.#reader, this.#chunks, { ahead: 1 })) {
       if (content.lines) {
         for await (const group of this.#counting(content, content.lines)) count += group.length
       } else {
