@@ -25,10 +25,18 @@ async function backUp({ app }: OperatorConsole): Promise<string> {
 }
 
 /** Returns why a button is off, as screen readers are told. */
-async function descriptionOf(button: Locator): Promise<string | null> {
-  const page = button.page()
-  const id = await button.and(page.locator('[aria-disabled=true]')).getAttribute('aria-describedby')
-  return page.locator(`#${id}`).textContent()
+function descriptionOf(button: Locator): Promise<string> {
+  const off = button.and(button.page().locator('[aria-disabled=true]'))
+  // The row may be replaced meanwhile.
+  return poll('the reason', () =>
+    off.evaluate((element) => {
+      const { ownerDocument } = element as unknown as {
+        ownerDocument: { getElementById(id: string | null): { textContent: string } | null }
+      }
+      const { getAttribute } = element as unknown as { getAttribute(name: string): string | null }
+      return ownerDocument.getElementById(getAttribute.call(element, 'aria-describedby'))?.textContent
+    })
+  )
 }
 
 t.test('the operator page', { skip: browserMissing() }, async (t) => {

@@ -409,6 +409,7 @@ find('backups').addEventListener('click', (event) => {
   }
 })
 find('restore').addEventListener('close', async () => {
+  keepFocus(restoring, 'restore')
   await refreshOrReport()
   keepFocus(restoring, 'restore')
 })
@@ -420,8 +421,7 @@ document.addEventListener('drop', (event) => {
   if (event.target.type === 'file') return
   event.preventDefault()
   const [dropped] = event.dataTransfer.files
-  if (!dropped || !signedIn || document.querySelector('dialog[open]')) return
-  if (!isOff(find('restore-file'))) askAndRestoreFile(dropped)
+  if (dropped && signedIn && !document.querySelector('dialog[open]')) askAndRestoreFile(dropped)
 })
 
 /** Shows the backups that others, or the schedule, have made meanwhile, and what runs. */

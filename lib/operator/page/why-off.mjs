@@ -73,7 +73,10 @@ function showReason({ target }) {
 document.addEventListener('mouseover', showReason)
 document.addEventListener('focusin', showReason)
 document.addEventListener('focusout', hide)
-document.addEventListener('scroll', () => shownFor && place(shownFor), { capture: true, passive: true })
+document.addEventListener('scroll', () => (shownFor?.isConnected ? place(shownFor) : hide()), {
+  capture: true,
+  passive: true
+})
 document.addEventListener('keydown', ({ key }) => {
   if (key === 'Escape') hide()
 })
