@@ -251,3 +251,23 @@ t.test('a client that does not read, or leaves, ends the download', async (t) =>
   await poll('the body is given up', async () => bodies.at(-1)!.destroyed || undefined)
   t.match((await begin()).head, /^HTTP\/1\.1 200 /, 'its place is free')
 })
+
+t.test('a reply that is cut off is listened to once', async (t) => {
+  const warnings: string[] = []
+  const warn = ({ message }: Error) => warnings.push(message)
+  process.on('warning', warn)
+  t.teardown(() => process.off('warning', warn))
+  const on = await setupDatabases(t)
+  const components = on.couch.use(on.names.components)
+  for (let i = 0; i < 4; i++)
+    await components.insert({ _id: `d${i}`, text: bytesOf(`${i}`, 900_000).toString('base64') } as object)
+  const host = await buildHost(t, { on, timeouts: { idle: IDLE / 3 } })
+  const id = await apiOf(host).backup()
+  const reply = await host.app.inject({
+    url: `/api/v1/backups/${id}`,
+    headers: { ...host.as('manager'), 'accept-encoding': 'gzip' },
+    payloadAsStream: true
+  })
+  await once(reply.stream(), 'error')
+  t.strictSame(warnings, [], 'Node.js warns of more than ten listeners')
+})

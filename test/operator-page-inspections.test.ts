@@ -2,8 +2,10 @@ import type { Browser, Page } from 'playwright-core'
 import t from 'tap'
 import type { StoredHeader } from '../lib/repository/layout.js'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
+import { type Gate, startGate } from './helpers/gate.js'
 import { openConsole } from './helpers/operator.js'
 import { type OperatorConsole, startConsole } from './helpers/operator-console.js'
+import { poll } from './helpers/poll.js'
 
 async function backUp({ app }: OperatorConsole): Promise<string> {
   const { id, finished } = await app.dbBackups.start()
@@ -64,6 +66,69 @@ t.test('the page verifies a backup, and tells what is damaged', { skip: missing 
   await again.getByText(`${on.names.components}, chunk ${chunk} is missing`).waitFor()
   await again.getByRole('button', { name: 'Close' }).click()
   await page.getByText('Damaged', { exact: true }).waitFor()
+  t.strictSame(faults, [])
+})
+
+t.test('the page goes on with a verification that was interrupted', { skip: missing }, async (t) => {
+  const browser = await launchBrowser(t)
+  let gate: Gate | undefined
+  const console = await startConsole(t, {
+    async through(on) {
+      gate = await startGate(t, on)
+      return gate.couch
+    }
+  })
+  const { on, app } = console
+  const id = await backUp(console)
+  const { page, faults } = await openConsole(t, browser, console)
+  const asked: { depth?: string; from?: string }[] = []
+  page.on('request', (request) => {
+    if (request.url().endsWith('/verify')) asked.push(request.postDataJSON())
+  })
+  const system = on.couch.use(on.names.system)
+  const { storage } = (await system.get(id)) as unknown as StoredHeader
+  const last = new RegExp(storage.databases.system!.chunks[0]!.id)
+
+  const dialog = await open(page, 'first', /^Verify…/, 'Verify a backup')
+  const letGo = gate!.hold(last)
+  await dialog.getByRole('button', { name: 'Verify' }).click()
+  await gate!.held(last)
+  await dialog.getByRole('button', { name: 'Interrupt' }).click()
+  await dialog
+    .getByRole('paragraph')
+    .filter({ hasText: 'The verification was interrupted. It can go on from there.' })
+    .waitFor()
+  letGo()
+  await dialog.getByRole('radio', { name: /^Structure:/ }).check()
+  await dialog.getByRole('button', { name: 'Verify' }).waitFor()
+  await dialog.getByRole('radio', { name: /^Data:/ }).check()
+  await dialog.getByRole('button', { name: 'Go on' }).waitFor()
+
+  const letGoAgain = gate!.hold(last)
+  await dialog.getByRole('button', { name: 'Go on' }).click()
+  await gate!.held(last)
+  await page.keyboard.press('Escape')
+  await poll('its end', () => (app.dbBackups.running.length === 0 ? true : undefined))
+  letGoAgain()
+  await page.reload()
+  await open(page, 'first', /^Verify…/, 'Verify a backup')
+  await dialog.getByRole('button', { name: 'Go on' }).click()
+  await dialog
+    .getByRole('paragraph')
+    .filter({ hasText: /^Nothing is wrong: \d+ documents in/ })
+    .waitFor()
+  await dialog.getByRole('button', { name: 'Verify' }).waitFor()
+  t.match(asked, [{ depth: 'data' }, { from: /./ }, { from: /./ }])
+  t.notOk(asked[0]!.from)
+  t.equal((await app.dbBackups.summary(id)).verified?.good, true)
+
+  // A position of another backup is refused: the next attempt begins again.
+  await page.keyboard.press('Escape')
+  await page.evaluate(`sessionStorage.setItem('verification ${id} data', 'e30')`)
+  await open(page, 'first', /^Verify…/, 'Verify a backup')
+  await dialog.getByRole('button', { name: 'Go on' }).click()
+  await dialog.getByText('Options/from is no position.').waitFor()
+  await dialog.getByRole('button', { name: 'Verify' }).waitFor()
   t.strictSame(faults, [])
 })
 

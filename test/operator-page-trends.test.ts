@@ -67,5 +67,30 @@ t.test('the page shows how backups change over time', { skip: browserMissing() }
   t.strictSame(cells[0], documents.map(() => '–').concat('–', '–'), 'the failed one, which is the newest')
   t.strictSame(cells[2]!.slice(0, documents.length), documents.map(String))
   t.match(cells[2]!.slice(documents.length), [/ KiB$/, / s$/])
+
+  // Only the failed one is listed, and an older one of its day may be complete.
+  await page.clock.setFixedTime(Date.now() + 3 * DAY)
+  const failedOnly = async (backups: number) => {
+    await page.unroute('**/api/overview?*')
+    await page.route('**/api/overview?*', async (route) => {
+      const response = await route.fetch()
+      const overview = await response.json()
+      const [failed] = overview.backups
+      const older = { ...failed, id: `${failed.id}0`, start_timestamp: failed.start_timestamp - 1 }
+      await route.fulfill({
+        response,
+        json: { ...overview, backups: [failed, older], total: backups }
+      })
+    })
+    await page.reload()
+  }
+  await failedOnly(3)
+  await trends
+    .getByText('2 days: 0 with a complete backup, 0 with failed ones only, 2 without', { exact: true })
+    .waitFor()
+  await failedOnly(2)
+  await trends
+    .getByText('3 days: 0 with a complete backup, 1 with failed ones only, 2 without', { exact: true })
+    .waitFor()
   t.strictSame(faults, [])
 })

@@ -1,10 +1,11 @@
 import { readFile } from 'node:fs/promises'
-import type { Browser } from 'playwright-core'
+import type { Browser, Locator } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
 import { type Gate, startGate } from './helpers/gate.js'
 import { confirm, openConsole, openPage, signIn } from './helpers/operator.js'
 import { type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
+import { byKeyboard } from './helpers/operator-states.js'
 import { poll } from './helpers/poll.js'
 
 async function startGated(t: Test): Promise<OperatorConsole & { gate: Gate }> {
@@ -23,6 +24,21 @@ async function backUp({ app }: OperatorConsole): Promise<string> {
   return id
 }
 
+/** Returns why a button is off, as screen readers are told. */
+function descriptionOf(button: Locator): Promise<string> {
+  const off = button.and(button.page().locator('[aria-disabled=true]'))
+  // The row may be replaced meanwhile.
+  return poll('the reason', () =>
+    off.evaluate((element) => {
+      const { ownerDocument } = element as unknown as {
+        ownerDocument: { getElementById(id: string | null): { textContent: string } | null }
+      }
+      const { getAttribute } = element as unknown as { getAttribute(name: string): string | null }
+      return ownerDocument.getElementById(getAttribute.call(element, 'aria-describedby'))?.textContent
+    })
+  )
+}
+
 t.test('the operator page', { skip: browserMissing() }, async (t) => {
   const browser = await launchBrowser(t)
 
@@ -34,8 +50,10 @@ t.test('the operator page', { skip: browserMissing() }, async (t) => {
   t.test('tells which backup another is based on, or why it is a full one', (t) => kinds(t, browser))
   t.test('names the documents that a backup could not read', (t) => unreadable(t, browser))
   t.test('says what is wrong and what to do', (t) => troubles(t, browser))
+  t.test('switches off what cannot work, and says why', (t) => off(t, browser))
+  t.test('copies the id and the checksum of a backup', (t) => copies(t, browser))
   t.test('claims nothing when a reply is lost', (t) => lostReplies(t, browser))
-  t.test('needs nothing but a keyboard', (t) => keyboard(t, browser))
+  t.test('needs nothing but a keyboard', (t) => byKeyboard(t, browser))
 })
 
 async function unreadable(t: Test, browser: Browser): Promise<void> {
@@ -300,8 +318,12 @@ async function followed(t: Test, browser: Browser): Promise<void> {
 
   await page.reload()
   await page.getByRole('heading', { name: 'A restore is in progress' }).waitFor()
-  await page.getByRole('button', { name: 'Back up now' }).click()
-  await page.getByText('A restore or a preview of one is running.').waitFor()
+  const start = page.getByRole('button', { name: 'Back up now' })
+  t.equal(
+    await descriptionOf(start),
+    'A restore or a preview of one is running. Wait until it has ended.',
+    'off, with the reason'
+  )
   await page.getByRole('button', { name: 'Show progress' }).click()
   await dialog.getByText(/restored by admin@example.com/).waitFor()
   letGo()
@@ -380,11 +402,10 @@ async function troubles(t: Test, browser: Browser): Promise<void> {
   const { error } = await app.dbBackups.summary(id)
   const failed = page.getByRole('row', { name: /Failed/ })
   t.match(await failed.textContent(), error, 'the list says why')
-  t.strictSame(
-    (await failed.getByRole('button').allInnerTexts()).map((text) => text.split(/\s+the /)[0]),
-    ['Copy id', 'Delete…'],
-    'and offers nothing to restore'
-  )
+  for (const name of ['Download', 'Append…', 'Restore…', 'Verify…', 'Compare…']) {
+    const reason = await descriptionOf(failed.getByRole('button', { name: new RegExp(`^${name}`) }))
+    t.equal(reason, 'The backup has failed, and holds no documents.', name)
+  }
 
   await page.route('**/api/**', (route) => route.abort())
   await page.getByRole('button', { name: 'Back up now' }).click()
@@ -399,6 +420,118 @@ async function troubles(t: Test, browser: Browser): Promise<void> {
   await failed.waitFor()
   await page.getByRole('button', { name: 'Sign out' }).click()
   await page.getByText('You have signed out.').waitFor()
+  t.strictSame(faults, [])
+}
+
+async function off(t: Test, browser: Browser): Promise<void> {
+  const console = await startGated(t)
+  const { on, app, gate } = console
+  await backUp(console)
+  await backUp(console)
+  const { page, faults } = await openConsole(t, browser, console)
+  await page.getByText(/^Removes /).waitFor()
+  const older = page.getByRole('row', { name: /Complete/ }).last()
+  const button = (name: string) => page.getByRole('button', { name, exact: true })
+  const WAIT = 'A backup is running. Wait until it has ended.'
+
+  // The page does not know of it: the server refuses, and its reason is shown.
+  const letGo = gate.hold(new RegExp(`${on.names.sessions}/_changes`))
+  const { finished } = await app.dbBackups.start()
+  await button('Back up now').click()
+  await page.getByText('The same operation is running already.').waitFor()
+  for (const name of ['Back up now', 'Back up with a note…', 'Restore from a file…', 'Prune…'])
+    t.equal(await descriptionOf(button(name)), WAIT, name)
+  for (const name of [/^Restore…/, /^Delete…/])
+    t.equal(await descriptionOf(older.getByRole('button', { name })), WAIT, `${name}`)
+  for (const name of [/^Verify…/, /^Compare…/, /^Append…/])
+    t.equal(await older.getByRole('button', { name }).getAttribute('aria-disabled'), null, `${name}`)
+  const running = page.getByRole('row', { name: /In progress/ })
+  for (const name of ['Download', 'Restore…', 'Verify…', 'Compare…', 'Delete…']) {
+    const reason = await descriptionOf(running.getByRole('button', { name: new RegExp(`^${name}`) }))
+    t.equal(reason, 'The backup is still being made.', name)
+  }
+
+  const tip = page.getByRole('tooltip')
+  await button('Restore from a file…').focus()
+  await page.keyboard.press('Tab')
+  await tip.getByText(WAIT).waitFor()
+  await page.keyboard.press('Escape')
+  await tip.waitFor({ state: 'hidden' })
+  await page.keyboard.press('Enter')
+  await tip.getByText(WAIT).waitFor()
+  t.notOk(await page.getByRole('dialog').isVisible(), 'nothing begins')
+  letGo()
+  await finished
+  await button('Back up now').and(page.locator(':not([aria-disabled])')).waitFor()
+  t.equal(
+    await descriptionOf(
+      page
+        .getByRole('row', { name: /Complete/ })
+        .first()
+        .getByRole('button', { name: /^Delete…/ })
+    ),
+    'The newest good backup cannot be deleted.'
+  )
+
+  // Somebody else restores: the page finds out by itself when that is over.
+  const components = on.couch.use(on.names.components)
+  const letRestore = gate.hold(new RegExp(`GET /${on.names.components}/_all_docs`))
+  const [id] = (await app.dbBackups.list()).ids
+  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
+  const restore = await app.dbBackups.restore({ id: id! }, { safety: false, dryRun: true })
+  await page.reload()
+  t.equal(
+    await descriptionOf(button('Back up now')),
+    'A restore or a preview of one is running. Wait until it has ended.'
+  )
+  letRestore()
+  await restore.finished
+  await button('Back up now').and(page.locator(':not([aria-disabled])')).waitFor()
+
+  await page.route('**/api/prune', (route) =>
+    route.fulfill({
+      status: 400,
+      json: { message: 'options/keep is missing, and the option keep of the plugin as well' }
+    })
+  )
+  // Athena's backups tell no checksum.
+  await page.route('**/api/overview?*', async (route) => {
+    const response = await route.fetch()
+    const overview = await response.json()
+    for (const backup of overview.backups) delete backup.content_sha256
+    await route.fulfill({ response, json: overview })
+  })
+  await page.reload()
+  t.equal(
+    await descriptionOf(button('Prune…')),
+    'The server has no rules for what to keep: set the option keep.'
+  )
+  t.match(
+    await descriptionOf(older.getByRole('button', { name: /^Verify…/ })),
+    /^Athena has made it, without checksums/
+  )
+  t.strictSame(faults, [])
+}
+
+async function copies(t: Test, browser: Browser): Promise<void> {
+  const console = await startConsole(t)
+  const id = await backUp(console)
+  const { page, faults } = await openConsole(t, browser, console)
+  await page.evaluate(`navigator.clipboard.writeText = async (text) => { globalThis.copied = text }`)
+  const row = page.getByRole('row', { name: /Complete/ })
+  await row.getByRole('button', { name: /^Copy id/ }).click()
+  t.equal(await page.evaluate('copied'), id)
+  await row.getByText('Details').click()
+  await row.getByRole('button', { name: /^Copy checksum/ }).click()
+  const { content_sha256: checksum } = await console.app.dbBackups.summary(id)
+  t.match(checksum, /^[0-9a-f]{64}$/)
+  t.equal(await page.evaluate('copied'), checksum)
+  await console.app.dbBackups.attach(id, 'note', 'x')
+  await console.app.dbBackups.verify(id)
+  t.equal((await console.app.dbBackups.summary(id)).content_sha256, checksum, 'it is of the documents')
+  await page.evaluate(`navigator.clipboard.writeText = async () => { throw new Error('not allowed') }`)
+  await row.getByRole('button', { name: /^Copy checksum/ }).click()
+  await page.getByText(`The checksum is ${checksum}`).waitFor()
   t.strictSame(faults, [])
 }
 
@@ -429,56 +562,4 @@ async function lostReplies(t: Test, browser: Browser): Promise<void> {
   await page.getByText('The restore may have started all the same').waitFor()
   await page.keyboard.press('Escape')
   while (!(await components.get('org1peer1').catch(() => undefined))) await page.waitForTimeout(50)
-}
-
-async function keyboard(t: Test, browser: Browser): Promise<void> {
-  const console = await startConsole(t)
-  const { page } = await openPage(t, browser, console)
-  const { keyboard } = page
-  const focused = () =>
-    page.evaluate<string>(`(document.activeElement.labels?.[0] ?? document.activeElement).textContent`)
-  const tabTo = async (name: RegExp) => {
-    for (let presses = 0; presses < 15; presses++) {
-      if (name.test((await focused()).trim())) return
-      await keyboard.press('Tab')
-    }
-    t.fail(`Tab does not reach ${name}`)
-  }
-
-  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
-  await tabTo(/^Email$/)
-  await keyboard.type('admin@example.com')
-  await tabTo(/^Password$/)
-  await keyboard.type(console.passwords['admin@example.com'])
-  await keyboard.press('Enter')
-  await page.getByRole('heading', { name: 'Backups', level: 1 }).waitFor()
-  await tabTo(/^Back up now$/)
-  await keyboard.press('Enter')
-  await page.getByRole('group', { name: 'The backup is complete.' }).waitFor()
-  t.match(await focused(), /Back up now/, 'the focus stays where it was')
-
-  const components = console.on.couch.use(console.on.names.components)
-  await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)
-  await tabTo(/^Restore… the backup/)
-  await keyboard.press('Space')
-  await page.getByRole('dialog').waitFor()
-  await keyboard.press('Escape')
-  await page.getByRole('dialog').waitFor({ state: 'hidden' })
-  t.match(await focused(), /^Restore… the backup/, 'Escape closes, and gives the focus back')
-  await keyboard.press('Enter')
-  await tabTo(/^Leave alone in system$/)
-  await keyboard.type('user_admin')
-  await tabTo(/^Preview$/)
-  await keyboard.press('Enter')
-  await page.getByLabel(/^Type .* to confirm$/).waitFor()
-  t.match(await focused(), /preview/, 'the focus is on what is new')
-  const word = (await page.locator('[data-confirm-label] code').textContent()) ?? ''
-  await tabTo(/^Type .* to confirm$/)
-  await keyboard.type(word)
-  await keyboard.press('Enter')
-  await page.getByRole('heading', { name: 'The restore is done' }).waitFor()
-  await tabTo(/^Close$/)
-  await keyboard.press('Enter')
-  t.match(await focused(), /^Restore… the backup/)
-  t.ok(await components.get('org1peer1'))
 }

@@ -56,7 +56,7 @@ async function main(): Promise<void> {
     await take(page, 'pruning')
     await page.keyboard.press('Escape')
     await take(await open('dark', 1040, 1000), 'operator-page-dark')
-    await take(await open('light', 360, 1000), 'operator-page-narrow')
+    await take(await open('light', 390, 1000), 'operator-page-narrow')
 
     const components = console.on.couch.use(console.on.names.components)
     await components.destroy('org1peer1', (await components.get('org1peer1'))._rev)

@@ -142,6 +142,13 @@ export interface BackupSummary {
   error?: string
   /** Names of the attachments the clients appended. */
   attachments: string[]
+  /**
+   * SHA-256, in hex, of what the backup tells of its databases and lists for them, with the digest of every part: two
+   * values differ where the documents do. It stays when an attachment is appended or the backup is verified. `rekey`
+   * changes it, since parts are sealed anew; a copy may have another one, since its parts may have other ids. Absent
+   * while the backup runs, where it failed, and in backups that athena made.
+   */
+  content_sha256?: string
 }
 
 /** The known damage of a backup. */

@@ -37,9 +37,14 @@ export function summaryOf(backup: LoadedBackup): BackupSummary {
     id,
     ...(scalars(backup) as Omit<BackupSummary, 'id' | 'dbs' | 'attachments'>),
     dbs: header.dbs as unknown as BackupSummary['dbs'],
-    attachments: [...attachments.keys()]
+    attachments: [...attachments.keys()],
+    ...(isListed(backup) && { content_sha256: backup.contentDigest })
   }
 }
+
+/** Returns whether a backup lists digests of all that it holds. */
+const isListed = ({ header, isLegacy }: LoadedBackup): boolean =>
+  !isLegacy && header.in_progress !== true && !header.error
 
 /** Returns the members of a header that are sent as they are, in the order in which they are sent. */
 function scalars({ header, sealed, damaged, verified }: LoadedBackup): Record<string, unknown> {

@@ -18,7 +18,7 @@ export interface Lines {
 
 /**
  * Replies with lines of JSON while `work` goes on: those that it writes, one that says so every ten seconds, and a last
- * one with what it returns, or with its error. An error before the first line is thrown.
+ * one with what it returns, or with its error. An error before the first line is thrown, unless it tells a position.
  */
 export async function replyLines(
   reply: FastifyReply,
@@ -45,8 +45,10 @@ export async function replyLines(
     clearInterval(timer)
     reply.raw.off('close', leave)
   })
-  // An error before the reply has begun has a status of its own.
-  await Promise.race([begun, working])
+  // An error before the reply has begun has a status of its own, which has no room for a position.
+  await Promise.race([begun, working]).catch((error: { position?: string }) => {
+    if (error.position === undefined) throw error
+  })
   working
     .catch((error: unknown) => ({ error: told(error, reply) }))
     .then((last) => stream.end(`${JSON.stringify(last)}\n`))

@@ -20,10 +20,9 @@ export class UnreadReplies {
   /** Registers a reply once its request is there, and earlier replies on its connection are sent. */
   begin(reply: FastifyReply): void {
     whenSendable(reply, () => {
-      const silence = new Silence(this.#idle, () => this.#cut(reply))
-      this.#unsent.set(reply, silence)
+      this.#unsent.set(reply, new Silence(this.#idle, () => this.#cut(reply)))
       finished(reply.raw, () => {
-        silence.end()
+        this.#unsent.get(reply)?.end()
         this.#unsent.delete(reply)
       })
     })
@@ -41,7 +40,7 @@ export class UnreadReplies {
   /** Breaks off a reply, and cuts its connection if the client does not take the reset frame of HTTP/2. */
   #cut(reply: FastifyReply): void {
     const silence = new Silence(this.#idle, () => cutConnection(reply))
-    finished(reply.raw, () => silence.end())
+    this.#unsent.set(reply, silence)
     silence.wait()
     breakOff(reply)
   }

@@ -26,7 +26,8 @@ export async function openPage(
   await context.exposeFunction('reportFault', (fault: string) => faults.push(fault))
   await context.addInitScript(RECORD_VIOLATIONS)
   const page = await context.newPage()
-  page.setDefaultTimeout(15_000)
+  // A machine may be busy with other tests.
+  page.setDefaultTimeout(60_000)
   page.on('pageerror', (error) => faults.push(`exception ${error.message}`))
   page.on('response', (response) => {
     if (response.status() >= 400 && !response.url().includes('/api/'))

@@ -52,7 +52,10 @@ type SentBackup = Static<typeof Backup>
 type SentDatabase = SentBackup['dbs'][string]
 
 export const same: {
-  backup: Same<Omit<SentBackup, 'dbs' | '_attachments'>, Omit<BackupSummary, 'dbs' | 'attachments'>>
+  backup: Same<
+    Omit<SentBackup, 'dbs' | '_attachments'>,
+    Omit<BackupSummary, 'dbs' | 'attachments' | 'content_sha256'>
+  >
   database: Same<Omit<SentDatabase, 'docs'>, BackupSummary['dbs'][string]>
   notice: Same<Static<typeof Transaction>, WebhookNotice>
 } = { backup: true, database: true, notice: true }

@@ -20,12 +20,14 @@ export const session = new EventTarget()
 
 /** Reports that the server refused a request, or could not be reached (status 0). */
 export class ApiError extends Error {
-  constructor(status, { message, reason, code, id } = {}) {
+  constructor(status, { message, reason, code, id, position } = {}) {
     super(message ?? reason ?? `status ${status}`)
     this.status = status
     this.code = code
     /** Id of the operation that runs already: of a backup, or of a restore's transaction. */
     this.id = id
+    /** Where an interrupted verification goes on. */
+    this.position = position
   }
 }
 

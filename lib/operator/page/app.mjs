@@ -1,5 +1,6 @@
 import { call, callHost, config, keepToken, session } from './api.mjs'
 import { askAndAppend } from './append-dialog.mjs'
+import { showAvailability, whyBusy } from './availability.mjs'
 import { ageOf, focusAction, showAges, showBackups, stateOf } from './backup-list.mjs'
 import { showBackupProgress } from './backup-progress.mjs'
 import { askAndCompare } from './comparison-dialog.mjs'
@@ -25,11 +26,14 @@ import { hideSignIn, initSignIn, showSignIn } from './sign-in.mjs'
 import { askHowToStart, forgetAnswers } from './start-dialog.mjs'
 import { showTrends } from './trends.mjs'
 import { askAndVerify } from './verification-dialog.mjs'
+import { isOff } from './why-off.mjs'
 
 /** How many backups are shown at first, and how many more with each request for older ones. */
 const PAGE_SIZE = 25
 /** Milliseconds between two checks for backups that others have made. */
 const CHECK_INTERVAL = 30_000
+/** The same, while something runs that buttons wait for. */
+const BUSY_INTERVAL = 1000
 
 const find = (id) => document.getElementById(id)
 const start = find('start-backup')
@@ -37,6 +41,12 @@ let limit = PAGE_SIZE
 let backups = []
 /** What pruning would do, as far as is known. */
 let pruning
+/** Why that is not known. */
+let pruningError
+/** What the server runs. */
+let running = []
+let isStarting = false
+let isRestoring = false
 let schedule
 let newestGood
 /** Which start of the server answered last. */
@@ -48,6 +58,7 @@ let followed
 let restoring
 let signedIn = false
 let refreshes = 0
+let checking
 
 async function refresh() {
   const turn = ++refreshes
@@ -65,20 +76,38 @@ async function refresh() {
   schedule = overview.schedule
   keepNames(overview)
   newestGood = overview.newest_good
-  showBackups(backups, pruning, newestGood)
+  running = overview.running
+  showList()
   showLatest()
-  showTrends(backups)
+  showTrends(backups, { hasOlder: backups.length < overview.total })
   showHistory(overview.restores)
   reportRestart(overview)
   showSchedule(schedule)
   showGlance(newestGood, schedule, pruning)
   refreshPruning(turn)
   find('more').hidden = backups.length >= overview.total
-  const running = backups.find(({ in_progress }) => in_progress)
-  if (running) followBackup(running.id)
+  checkAgain()
+  const made = backups.find(({ in_progress }) => in_progress)
+  if (made) followBackup(made.id)
   const restore = overview.running.find(({ operation, dry_run }) => operation === 'restore' && !dry_run)
   if (restore && !document.querySelector('dialog[open]')) followRestore(restore.id)
 }
+
+function showList() {
+  showBackups(backups, pruning)
+  showButtons()
+}
+
+/** Switches buttons off and on. */
+const showButtons = () =>
+  showAvailability({
+    running,
+    backups,
+    newestGood,
+    pruningError,
+    isStarting: isStarting || followed !== undefined,
+    isRestoring
+  })
 
 /** Shows until when backups are kept. The list does not wait for it, since all headers are read. */
 async function refreshPruning(turn) {
@@ -86,11 +115,15 @@ async function refreshPruning(turn) {
     const told = await call('POST', '/prune', { body: { dryRun: true } })
     if (turn !== refreshes) return
     pruning = told
+    pruningError = undefined
     showPruning(pruning)
-    showBackups(backups, pruning, newestGood)
+    showList()
     showGlance(newestGood, schedule, pruning)
   } catch (error) {
-    if (turn === refreshes) showPruningUnknown(explain(error))
+    if (turn !== refreshes) return
+    pruningError = error
+    showPruningUnknown(explain(error))
+    showButtons()
   }
 }
 
@@ -154,9 +187,9 @@ function showLatest() {
 
 /** @param options how to make the backup, if the operator was asked */
 async function startBackup(options) {
-  if (start.ariaDisabled === 'true') return announce('A backup is in progress.')
   clearNotices()
-  start.ariaDisabled = 'true'
+  isStarting = true
+  showButtons()
   try {
     const { id } = await call('POST', '/backups', { body: options ?? {} })
     if (options) forgetAnswers()
@@ -164,11 +197,13 @@ async function startBackup(options) {
     followBackup(id)
     refreshOrReport()
   } catch (error) {
-    start.ariaDisabled = null
-    if (unanswered(error)) return reportUnanswered(error)
+    if (unanswered(error)) return await reportUnanswered(error)
     reportFailure('No backup was started.', error)
     if (error.id && error.message === 'already_in_progress') followBackup(error.id)
     if (error.id && error.message === 'restore_in_progress') followRestore(error.id)
+  } finally {
+    isStarting = false
+    showButtons()
   }
 }
 
@@ -182,7 +217,7 @@ async function reportUnanswered(error) {
 async function followBackup(id) {
   if (followed === id) return
   followed = id
-  start.ariaDisabled = 'true'
+  showButtons()
   try {
     const backup = await showBackupProgress(id)
     await refreshOrReport()
@@ -191,7 +226,8 @@ async function followBackup(id) {
     reportFailure('The state of the backup could not be read.', error)
   } finally {
     followed = undefined
-    start.ariaDisabled = null
+    showButtons()
+    checkAgain()
   }
 }
 
@@ -209,10 +245,14 @@ function reportEnd({ error, doc_count, start_timestamp, end_timestamp }) {
 }
 
 initRestoreDialog({
-  onRunning(running) {
-    find('running-restore').hidden = !running
+  onRunning(isRunning) {
+    find('running-restore').hidden = !isRunning
+    if (isRestoring === isRunning) return
+    isRestoring = isRunning
+    showButtons()
   },
   onEnded(transaction, isShown) {
+    refreshOrReport()
     if (isShown) return
     if (transaction.status === 'success') notify('success', 'The restore is done.', outcomeOf(transaction))
     else notify('failure', 'The restore ended with an error.', outcomeOf(transaction))
@@ -261,13 +301,14 @@ async function inspect({ id }, action, ask) {
   keepFocus(id, action)
 }
 
-async function copyId({ id }) {
+/** @param what the word for `text` */
+async function copy(what, text) {
   try {
-    await navigator.clipboard.writeText(id)
-    announce(`Copied ${id}.`)
+    await navigator.clipboard.writeText(text)
+    announce(`Copied ${text}.`)
   } catch {
     // Browsers allow it only to pages by https, or of this machine.
-    notify('failure', 'The id was not copied.', `The browser does not allow it. The id is ${id}`)
+    notify('failure', `The ${what} was not copied.`, `The browser does not allow it. The ${what} is ${text}`)
   }
 }
 
@@ -292,6 +333,7 @@ async function download(link) {
 
 function showSignedOut(reason) {
   signedIn = false
+  running = []
   for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close()
   clearNotices()
   showBackups([])
@@ -320,16 +362,21 @@ find('sign-out').addEventListener('click', async () => {
     reportFailure('You are still signed in.', error)
   }
 })
-start.addEventListener('click', () => startBackup())
-find('start-noted').addEventListener('click', async () => {
+start.addEventListener('click', () => {
+  if (!isOff(start)) startBackup()
+})
+find('start-noted').addEventListener('click', async (event) => {
+  if (isOff(event.currentTarget)) return
   const options = await askHowToStart()
   if (options) startBackup(options)
 })
-find('prune').addEventListener('click', () => {
+find('prune').addEventListener('click', (event) => {
+  if (isOff(event.currentTarget)) return
   clearNotices()
   prune()
 })
-find('restore-file').addEventListener('click', () => {
+find('restore-file').addEventListener('click', (event) => {
+  if (isOff(event.currentTarget)) return
   clearNotices()
   askAndRestoreFile()
 })
@@ -341,15 +388,15 @@ find('more').addEventListener('click', async () => {
   announce(`${count(backups.length - before, 'older backup')} shown.`)
 })
 find('backups').addEventListener('click', (event) => {
-  const { action } = event.target.closest('[data-action]')?.dataset ?? {}
-  if (!action) return
   const pressed = event.target.closest('[data-action]')
-  if (pressed.ariaDisabled === 'true') return announce(pressed.title)
+  if (!pressed || isOff(pressed)) return
+  const { action } = pressed.dataset
   const backup = backups.find(({ id }) => id === event.target.closest('tr').dataset.id)
   clearNotices()
   if (action === 'append') append(backup)
   if (action === 'remove') remove(backup)
-  if (action === 'copy') copyId(backup)
+  if (action === 'copy') copy('id', backup.id)
+  if (action === 'copy-checksum') copy('checksum', backup.content_sha256)
   if (action === 'verify') inspect(backup, action, () => askAndVerify(backup))
   if (action === 'compare') inspect(backup, action, () => askAndCompare(backup, backups))
   if (action === 'restore') {
@@ -358,10 +405,11 @@ find('backups').addEventListener('click', (event) => {
   }
   if (action === 'download') {
     event.preventDefault()
-    download(event.target.closest('a'))
+    download(pressed)
   }
 })
 find('restore').addEventListener('close', async () => {
+  keepFocus(restoring, 'restore')
   await refreshOrReport()
   keepFocus(restoring, 'restore')
 })
@@ -376,21 +424,33 @@ document.addEventListener('drop', (event) => {
   if (dropped && signedIn && !document.querySelector('dialog[open]')) askAndRestoreFile(dropped)
 })
 
-/** Shows the backups that others, or the schedule, have made meanwhile. */
+/** Shows the backups that others, or the schedule, have made meanwhile, and what runs. */
 async function checkForChanges() {
   showAges()
-  if (!signedIn || document.hidden) return
+  if (!signedIn || document.hidden) return checkAgain()
   try {
     const seen = (await callHost('GET', config.backupsPath)).ids.join()
-    if (seen !== ids || schedule?.next <= Date.now()) await refresh()
+    const now = await call('GET', '/running')
+    if (seen !== ids || schedule?.next <= Date.now() || isOther(now.running)) await refresh()
     ids = seen
   } catch (error) {
     reportUnreadList(error)
   }
+  checkAgain()
+}
+
+/** Tells whether other operations run than before. */
+const isOther = (now) => now.map(({ id }) => id).join() !== running.map(({ id }) => id).join()
+
+/** Has the page check for changes after a while: soon while buttons wait for something that it does not follow. */
+function checkAgain() {
+  clearTimeout(checking)
+  const waits = followed === undefined && !isRestoring && whyBusy({ running, backups }) !== undefined
+  checking = setTimeout(checkForChanges, waits ? BUSY_INTERVAL : CHECK_INTERVAL)
 }
 
 document.title = `${config.title}: backups`
 find('brand').textContent = config.title
-setInterval(checkForChanges, CHECK_INTERVAL)
+checkAgain()
 document.addEventListener('visibilitychange', checkForChanges)
 refreshOrReport()

@@ -3,6 +3,7 @@ import { el, mark } from './element.mjs'
 import { age, ahead, bytes, count, dateTime, duration, number } from './format.mjs'
 import { keptText } from './kept.mjs'
 import { kindOf, readingOf } from './kind.mjs'
+import { listItems } from './list-items.mjs'
 import { nameOf } from './names.mjs'
 
 const table = document.getElementById('backups')
@@ -14,9 +15,6 @@ for (const part of [table, ...table.querySelectorAll('*')]) {
   if (role) part.setAttribute('role', role)
 }
 const STATES = { complete: 'Complete', running: 'In progress', failed: 'Failed' }
-
-/** Id of the newest good backup. */
-let newestGood
 
 /** Content of each row, to replace a row only when its content changes. */
 const shown = new WeakMap()
@@ -35,17 +33,15 @@ export function sum({ dbs }, member) {
 /**
  * Shows the backups, newest first. Keeps unchanged rows, and with them focus and open details.
  * @param pruning what pruning would do, if that is known
- * @param good the newest good backup, if there is one
  */
-export function showBackups(backups, pruning, good) {
-  newestGood = good?.id
+export function showBackups(backups, pruning) {
   table.hidden = backups.length === 0
   document.getElementById('empty').hidden = backups.length > 0
   const old = new Map([...body.rows].map((row) => [row.dataset.id, row]))
   const rows = backups.map((backup) => {
     const before = old.get(backup.id)
     const kept = keptText(pruning, backup)
-    const content = JSON.stringify([backup, kept, backup.id === newestGood])
+    const content = JSON.stringify([backup, kept])
     if (before && shown.get(before) === content) return before
     const row = rowOf(backup, kept)
     shown.set(row, content)
@@ -136,29 +132,21 @@ function actionsOf(backup, state) {
   ]
   const button = (action, text) =>
     el('button', { type: 'button', class: 'small', 'data-action': action }, ...named(text))
-  const copy = button('copy', 'Copy id')
-  const remove = button('remove', 'Delete…')
-  if (state === 'failed') return [copy, remove]
-  const append = button('append', 'Append…')
-  if (state === 'running') return [append, copy]
-  // Off with the reason, rather than refused when it is pressed.
-  if (backup.id === newestGood) {
-    remove.ariaDisabled = 'true'
-    remove.title = 'The newest good backup cannot be deleted.'
-    remove.append(el('span', { class: 'hidden' }, `. ${remove.title}`))
-  }
-  const download = el(
-    'a',
-    {
-      class: 'button small',
-      href: backupUrl(backup.id),
-      download: `${backup.id}.json`,
-      'data-action': 'download'
-    },
-    ...named('Download')
-  )
-  const [verify, compare] = [button('verify', 'Verify…'), button('compare', 'Compare…')]
-  return [download, append, button('restore', 'Restore…'), verify, compare, copy, remove]
+  const link = { href: backupUrl(backup.id), download: `${backup.id}.json`, 'data-action': 'download' }
+  // A link cannot be off.
+  const download =
+    state === 'complete'
+      ? el('a', { class: 'button small', ...link }, ...named('Download'))
+      : button('download', 'Download')
+  return [
+    download,
+    button('append', 'Append…'),
+    button('restore', 'Restore…'),
+    button('verify', 'Verify…'),
+    button('compare', 'Compare…'),
+    button('copy', 'Copy id'),
+    button('remove', 'Delete…')
+  ]
 }
 
 const unreadText = ({ unreadable_count }) =>
@@ -171,16 +159,9 @@ const missingText = ({ missing_databases }) =>
 const NAMED = 20
 
 function unreadableList(unreadable, total) {
-  const named = unreadable.slice(0, NAMED)
-  const rest = total - named.length
-  return el(
-    'ul',
-    { class: 'unreadable' },
-    ...named.map(({ id, id_truncated, reason }) =>
-      el('li', {}, el('code', {}, id_truncated ? `${id}…` : id), `: ${reason}`)
-    ),
-    rest > 0 ? el('li', {}, `and ${count(rest, 'other')}`) : undefined
-  )
+  const itemOf = ({ id, id_truncated, reason }) =>
+    el('li', {}, el('code', {}, id_truncated ? `${id}…` : id), `: ${reason}`)
+  return el('ul', { class: 'unreadable' }, ...listItems(unreadable.slice(0, NAMED), total, itemOf))
 }
 
 function detailsOf(backup) {
@@ -205,6 +186,7 @@ function detailsOf(backup) {
   const versions = Object.entries(backup.ibp_versions ?? {}).map(([name, value]) => `${name} ${value}`)
   if (versions.length > 0) facts.push(['Versions', versions.join(', ')])
   facts.push(['Attachments', backup.attachments.length > 0 ? backup.attachments.join(', ') : 'none'])
+  if (backup.content_sha256) facts.push(['Checksum', checksumOf(backup)])
   return el(
     'details',
     {},
@@ -212,3 +194,16 @@ function detailsOf(backup) {
     el('dl', {}, ...facts.flatMap(([term, value]) => [el('dt', {}, term), el('dd', {}, value)]))
   )
 }
+
+const checksumOf = ({ content_sha256: checksum, start_timestamp: at }) =>
+  el(
+    'div',
+    { class: 'checksum' },
+    el('code', {}, checksum),
+    el(
+      'button',
+      { type: 'button', class: 'small', 'data-action': 'copy-checksum' },
+      'Copy checksum',
+      el('span', { class: 'hidden' }, ` of the backup of ${dateTime(at)}`)
+    )
+  )

@@ -1,5 +1,5 @@
 import { el } from './element.mjs'
-import { count } from './format.mjs'
+import { listItems } from './list-items.mjs'
 import { nameOf } from './names.mjs'
 
 /** Documents that are listed. */
@@ -10,15 +10,11 @@ export const LISTED = 500
  * @param all how many there are, where only the first ones are given
  */
 export function listChanges(list, changes, all = changes.length) {
-  const listed = changes.slice(0, LISTED)
-  const rest = Math.max(all, changes.length) - listed.length
-  list.replaceChildren(
-    ...listed.map(itemOf),
-    ...(rest > 0 ? [el('li', {}, `and ${count(rest, 'other')}`)] : [])
-  )
+  list.replaceChildren(...listItems(changes.slice(0, LISTED), Math.max(all, changes.length), changeItem))
 }
 
-function itemOf({ database, id, change, fields = [], fields_truncated: more, reason }) {
+/** Returns an item that tells of a document that differs. */
+export function changeItem({ database, id, change, fields = [], fields_truncated: more, reason }) {
   const members = fields.length > 0 ? `: ${fields.join(', ')}${more ? ' and more' : ''}` : ''
   const why = reason === undefined ? '' : `: ${reason}`
   return el('li', {}, el('code', {}, `${nameOf(database)}/${id}`), ` ${change}${members}${why}`)

@@ -1,18 +1,18 @@
 import { callLines } from './api.mjs'
 import { stateOf } from './backup-list.mjs'
-import { LISTED, listChanges } from './change-list.mjs'
+import { changeItem, LISTED } from './change-list.mjs'
 import { el } from './element.mjs'
 import { dateTime, number } from './format.mjs'
 import { inspection } from './inspection.mjs'
+import { listItems } from './list-items.mjs'
 
 const CHANGES = ['created', 'changed', 'deleted', 'unknown']
 
 const open = inspection('comparison', {
+  title: 'Compare a backup',
+  submit: 'Compare',
   working: 'Comparing…',
-  reset(find) {
-    find('changes').hidden = true
-  },
-  async look({ backup, form, find, signal }) {
+  async look({ backup, form, signal }) {
     const query = new URLSearchParams({ against: form.elements.against.value })
     const counts = Object.fromEntries(CHANGES.map((change) => [change, 0]))
     const listed = []
@@ -23,7 +23,7 @@ const open = inspection('comparison', {
       all++
       if (listed.length < LISTED) listed.push(line)
     }
-    show(find, counts, listed, all)
+    return { outcome: outcomeOf(counts, all), items: listItems(listed, all, changeItem) }
   }
 })
 
@@ -39,11 +39,9 @@ export const askAndCompare = (backup, backups) =>
     )
   })
 
-function show(find, counts, listed, all) {
+function outcomeOf(counts, all) {
   const told = CHANGES.filter((change) => counts[change] > 0)
     .map((change) => `${number(counts[change])} ${change === 'unknown' ? 'could not be read' : change}`)
     .join(', ')
-  find('outcome').textContent = all === 0 ? 'They hold the same documents.' : `Since this backup: ${told}.`
-  find('changes').hidden = all === 0
-  listChanges(find('changes'), listed, all)
+  return all === 0 ? 'They hold the same documents.' : `Since this backup: ${told}.`
 }

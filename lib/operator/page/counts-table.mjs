@@ -9,13 +9,16 @@ const COLUMNS = [
   ['changed', 'Changed', 'To change'],
   ['unchanged', 'Unchanged', 'Unchanged'],
   ['skipped', 'Left alone', 'Left alone'],
-  ['failed', 'Failed', 'Failed']
+  ['failed', 'Failed', 'Failed'],
+  ['deleted', 'Deleted', 'To delete']
 ]
+/** Columns that are left out where they say nothing. */
+const RARE = ['failed', 'deleted']
 
 /** Returns a table of what a restore did to each database or, with `planned`, would do. */
 export function countsTable(databases, { planned }) {
   const columns = COLUMNS.filter(
-    ([member]) => member !== 'failed' || Object.values(databases).some(({ failed }) => failed > 0)
+    ([member]) => !RARE.includes(member) || Object.values(databases).some((counts) => counts[member] > 0)
   )
   return figuresTable(
     planned ? 'What would be done' : 'What was done',
@@ -28,7 +31,7 @@ export function countsTable(databases, { planned }) {
 }
 
 /** Members of the counts that add up to `total`, as the bar shows them. */
-const SHARES = COLUMNS.map(([member]) => member).slice(1)
+const SHARES = ['created', 'changed', 'unchanged', 'skipped', 'failed']
 /** Part of the bar that one document of many takes at least, so that it can be seen. */
 const LEAST = 0.02
 

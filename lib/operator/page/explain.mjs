@@ -13,6 +13,10 @@ export function explain(error) {
   if (message === 'backup_in_progress') return `A backup is running. ${WAIT}`
   if (message === 'restore_in_progress') return `A restore or a preview of one is running. ${WAIT}`
   if (message === 'prune_in_progress') return `Backups are being removed. ${WAIT}`
+  if (message === 'rekey_in_progress') return `Backups are being sealed anew. ${WAIT}`
+  if (message === 'verify_in_progress') return `A verification restores a backup. ${WAIT}`
+  if (message.startsWith('options/keep is missing'))
+    return 'The server has no rules for what to keep: set the option keep.'
   if (status === 401) return 'Your session has ended. Sign in again.'
   if (status === 403)
     return 'Your account may not manage backups. Ask a manager, or sign in with another account.'

@@ -5,52 +5,96 @@ import { dateTime } from './format.mjs'
 import { showFormError } from './notices.mjs'
 
 /**
- * Returns a function that opens a dialog for a backup, and resolves when it is closed. Its form looks at the backup and
- * shows what it finds; to close the dialog ends that.
- * @param look is given what it needs, and shows the outcome
+ * Completes the dialog of an inspection, which holds only the fields of its own. Its form looks at a backup and shows
+ * what it finds.
+ * @param title of the dialog
+ * @param submit text of the button that begins
+ * @param working text while it looks
+ * @param look is given `backup`, `form`, `find`, `signal`, and `list(items)`, and returns the outcome to be shown
+ * @param interrupt ends a `look` that the operator no longer waits for. Default: its signal is aborted
+ * @returns a function that opens the dialog for a backup, and resolves when it is closed
  */
-export function inspection(id, { working, reset, look }) {
+export function inspection(id, { title, submit: verb, working, look, interrupt }) {
   const dialog = document.getElementById(id)
+  const fields = [...dialog.childNodes]
+  dialog.append(document.getElementById('inspection').content.cloneNode(true))
   const form = dialog.querySelector('form')
-  const submit = form.querySelector('[type=submit]')
   const find = (name) => form.querySelector(`[data-${name}]`)
+  const submit = form.querySelector('[type=submit]')
+  find('fields').replaceWith(...fields)
+  find('title').textContent = title
+  find('title').id = dialog.getAttribute('aria-labelledby')
+  find('begin').textContent = verb
+  find('stop').hidden = true
   let backup
-  let stop
+  /** What the dialog waits for. */
+  let waiting
 
-  form.addEventListener('submit', async (event) => {
-    event.preventDefault()
-    if (submit.ariaDisabled === 'true') return
+  function show(outcome = '', items = []) {
+    find('outcome').replaceChildren(...[outcome].flat())
+    find('list').replaceChildren(...items)
+    find('list').hidden = items.length === 0
+  }
+
+  async function run() {
+    const abort = new AbortController()
+    const own = { backup, abort }
+    waiting = own
     submit.ariaDisabled = 'true'
-    reset(find)
+    find('stop').hidden = interrupt === undefined
+    show(working)
     showFormError(form, '')
-    find('outcome').textContent = working
     announce(working)
-    stop = new AbortController()
-    const { signal } = stop
     try {
-      await look({ backup, form, find, signal })
+      const { outcome, items } = await look({ backup, form, signal: abort.signal })
+      if (waiting !== own) return
+      show(outcome, items)
       announce(find('outcome').textContent)
     } catch (error) {
-      if (signal.aborted) return
-      find('outcome').textContent = ''
+      if (waiting !== own) return
+      show()
       showFormError(form, explain(error))
     } finally {
-      submit.ariaDisabled = null
+      if (waiting === own) end()
     }
+  }
+
+  function end() {
+    waiting = undefined
+    submit.ariaDisabled = null
+    find('stop').hidden = true
+  }
+
+  /** Leaves what runs: its outcome is no longer shown. */
+  function leave() {
+    const left = waiting
+    if (!left) return
+    end()
+    if (interrupt) interrupt(left.backup, left.abort)
+    else left.abort.abort()
+  }
+
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    if (!waiting) run()
   })
-  dialog.querySelector('[data-close]').addEventListener('click', () => dialog.close())
+  find('stop').addEventListener('click', () => {
+    if (!waiting) return
+    announce('Interrupting.')
+    interrupt(waiting.backup, waiting.abort)
+  })
+  find('close').addEventListener('click', () => dialog.close())
+  dialog.addEventListener('close', leave)
 
   return async (asked, prepare) => {
     backup = asked
     form.reset()
-    reset(find)
+    show()
     showFormError(form, '')
-    find('outcome').textContent = ''
     find('source').textContent = `The backup of ${dateTime(beganAt(backup.id))}, ${backup.id}`
     prepare?.(form)
     dialog.showModal()
-    dialog.querySelector('h2').focus()
+    find('title').focus()
     await new Promise((resolve) => dialog.addEventListener('close', resolve, { once: true }))
-    stop?.abort()
   }
 }

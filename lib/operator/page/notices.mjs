@@ -33,11 +33,26 @@ export function notify(kind, title, text = '', ...buttons) {
 
 export const clearNotices = () => list.replaceChildren()
 
-/** Shows an error in a form, and marks the field that caused it. An empty text removes the error. */
+/** Shows an error in a form: beside the field that caused it, or below all fields. An empty text removes the error. */
 export function showFormError(form, text, field) {
-  form.querySelector('[data-message]').textContent = text
-  for (const marked of form.querySelectorAll('[aria-invalid]')) marked.removeAttribute('aria-invalid')
+  for (const marked of form.querySelectorAll('[aria-invalid]')) unmark(marked)
+  form.querySelector('[data-message]').textContent = field ? '' : text
   if (!field) return
+  const id = `${field.id}-error`
+  field.after(el('p', { id, class: 'message beside', role: 'alert' }, text))
   field.setAttribute('aria-invalid', 'true')
+  field.setAttribute('aria-describedby', [...describing(field), id].join(' '))
   field.focus()
 }
+
+function unmark(field) {
+  const id = `${field.id}-error`
+  document.getElementById(id)?.remove()
+  field.removeAttribute('aria-invalid')
+  const others = describing(field).filter((one) => one !== id)
+  if (others.length > 0) field.setAttribute('aria-describedby', others.join(' '))
+  else field.removeAttribute('aria-describedby')
+}
+
+/** Returns the ids of what describes a field. */
+const describing = (field) => (field.getAttribute('aria-describedby') ?? '').split(' ').filter(Boolean)

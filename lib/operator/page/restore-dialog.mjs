@@ -2,12 +2,21 @@ import { beganAt, call, callLines, config, skipQuery, upload } from './api.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
-import { age, bytes, count, dateTime } from './format.mjs'
+import { age, bytes, count, dateTime, number } from './format.mjs'
 import { showFormError } from './notices.mjs'
 import { followTransaction } from './polling.mjs'
 import { cancel } from './progress.mjs'
 import { showPreview } from './restore-preview.mjs'
 import { showRestoreProgress, showTrouble } from './restore-progress.mjs'
+import {
+  FieldError,
+  fieldErrorOf,
+  linesOf,
+  readScope,
+  resetScope,
+  reveal,
+  scopeText
+} from './scope-fields.mjs'
 
 const dialog = document.getElementById('restore')
 const steps = Object.fromEntries(
@@ -70,6 +79,7 @@ function open(stored) {
   backup = stored
   for (const form of [steps.choose, steps.confirm]) form.reset()
   document.getElementById('file-field').hidden = backup !== undefined
+  resetScope(backup !== undefined)
   showSource()
   showFormError(steps.choose, '')
   show('choose', { focus: false })
@@ -107,19 +117,13 @@ function showWorking(title, text, fraction) {
 }
 
 const skip = () =>
-  Object.fromEntries(
-    Object.entries(skipLists).map(([database, { value }]) => [
-      database,
-      [
-        ...new Set(
-          value
-            .split('\n')
-            .map((line) => line.trim())
-            .filter((line) => line !== '')
-        )
-      ]
-    ])
-  )
+  Object.fromEntries(Object.entries(skipLists).map(([database, list]) => [database, linesOf(list)]))
+
+/** Shows why a field cannot be used. */
+function showFieldError({ field, message }) {
+  reveal(field)
+  showFormError(steps.choose, sentence(message), field)
+}
 
 /** Sends a file, whole, before the server answers. */
 function send(path, { title, commits }) {
@@ -148,12 +152,17 @@ async function preview() {
   } catch (error) {
     if (signal.aborted) return
     show('choose')
-    showFormError(steps.choose, error.status === undefined ? failed('The preview', error) : explain(error))
+    const ofField = fieldErrorOf(error)
+    if (ofField) showFieldError(ofField)
+    else
+      showFormError(steps.choose, error.status === undefined ? failed('The preview', error) : explain(error))
   }
 }
 
 /** Differences that are kept to be listed. */
 const MOST_FOUND = 500
+/** Which documents the preview, and the restore after it, are about. */
+let scope = {}
 /** The first differences that the preview of a stored backup found. */
 let found
 
@@ -164,7 +173,7 @@ async function previewStored(title, signal) {
   showWorking(title, COMPARING)
   let [changes, outcome] = [0]
   found = []
-  const body = { skip: skip() }
+  const body = { skip: skip(), ...scope }
   for await (const line of callLines('POST', `/backups/${backup.id}/preview`, 'outcome', { body, signal })) {
     outcome = line.outcome
     if (outcome || line.running) continue
@@ -195,6 +204,7 @@ function showOutcome(transaction) {
   const { databases } = transaction
   showPreview(steps.confirm, transaction, {
     skip: skip(),
+    scope: scopeText(scope),
     word: word(),
     changes: backup ? found : undefined,
     stored: backup !== undefined
@@ -202,7 +212,7 @@ function showOutcome(transaction) {
   showFormError(steps.confirm, '')
   show('confirm')
   announce(
-    `The preview is done. ${count(total(databases, 'created', 'changed'), 'document')} would be written.`
+    `The preview is done. ${count(total(databases, 'created', 'changed'), 'document')} would be written, ${number(total(databases, 'deleted'))} deleted.`
   )
 }
 
@@ -237,7 +247,7 @@ async function restoreStored(title, signal) {
   committed = true
   showWorking(title, 'Starting the restore…')
   const { tx_id } = await call('POST', `/backups/${backup.id}/restore`, {
-    body: { skip: skip(), safety: safety.checked },
+    body: { skip: skip(), ...scope, safety: safety.checked },
     signal
   })
   return tx_id
@@ -312,6 +322,12 @@ steps.choose.addEventListener('submit', (event) => {
   event.preventDefault()
   if (!backup && !file.files[0]) return showFormError(steps.choose, 'Choose a backup file.', file)
   showFormError(steps.choose, '')
+  try {
+    scope = readScope()
+  } catch (error) {
+    if (!(error instanceof FieldError)) throw error
+    return showFieldError(error)
+  }
   checkAndPreview()
 })
 steps.confirm.addEventListener('submit', (event) => {

@@ -4,17 +4,23 @@ import { el } from './element.mjs'
 import { count } from './format.mjs'
 
 /** Shows the result of a dry run, and asks the operator to type `word` when there is something to restore. */
-export function showPreview(form, transaction, { skip, word, changes, stored }) {
-  const { databases, skip_unknown: unknown, settings_documents: settings } = transaction
+export function showPreview(form, transaction, { skip, scope, word, changes, stored }) {
+  const { databases, settings_documents: settings } = transaction
   const writes = total(databases, 'created', 'changed')
+  const deletions = total(databases, 'deleted')
+  const nothing = writes + deletions === 0
   const find = (name) => form.querySelector(`[data-${name}]`)
   find('preview').replaceChildren(
-    ...(writes > 0
-      ? [
+    ...(nothing
+      ? [el('strong', {}, 'Nothing to restore'), ': the databases hold what the backup has.']
+      : [
           el('strong', {}, `${count(writes, 'document')} would be written`),
-          `: ${total(databases, 'created')} created, ${total(databases, 'changed')} overwritten. Nothing has been written yet.`
-        ]
-      : [el('strong', {}, 'Nothing to restore'), ': the databases hold what the backup has.'])
+          `: ${total(databases, 'created')} created, ${total(databases, 'changed')} overwritten. `,
+          ...(deletions > 0
+            ? [el('strong', {}, `${count(deletions, 'document')} would be deleted`), '. ']
+            : []),
+          'Nothing has been written yet.'
+        ])
   )
   find('counts').replaceChildren(countsBar(databases), countsTable(databases, { planned: true }))
   const skipped = Object.entries(skip).filter(([, ids]) => ids.length > 0)
@@ -22,33 +28,41 @@ export function showPreview(form, transaction, { skip, word, changes, stored }) 
     skipped.length > 0
       ? `Left alone: ${skipped.map(([database, ids]) => `${ids.join(', ')} in ${database}`).join('; ')}`
       : ''
-  showUnknown(find('unknown'), unknown)
+  find('scope').textContent = scope
+  showUnknown(find('unknown'), [transaction.skip_unknown, transaction.only_unknown])
   showSettings(find('settings'), settings)
   find('confirm-label').replaceChildren('Type ', el('code', {}, word), ' to confirm')
-  find('confirm').textContent = `Restore ${count(writes, 'document')}`
+  find('confirm').textContent = [
+    ...(writes > 0 || nothing ? [`Restore ${count(writes, 'document')}`] : []),
+    ...(deletions > 0 ? [`delete ${count(deletions, 'document')}`] : [])
+  ]
+    .join(', ')
+    .replace(/^d/, 'D')
   for (const part of form.querySelectorAll(
     '[data-confirm], [data-confirm-label], #confirmation, #confirm-hint'
   )) {
-    part.hidden = writes === 0
+    part.hidden = nothing
   }
   form.reset()
   showChanges(find, changes ?? transaction.changes ?? [], transaction.changes_count ?? 0)
   // For a file, the server's own settings say whether a backup is made first.
-  find('safety').hidden = writes === 0 || !stored
+  find('safety').hidden = nothing || !stored
 }
 
-/** Lists the documents that would be written, and which of their members differ. */
+/** Lists the documents that would be written or deleted, and which of their members differ. */
 function showChanges(find, changes, all) {
   find('changes-part').hidden = changes.length === 0
   listChanges(find('changes'), changes, all)
 }
 
-/** Warns about ids on the skip lists that no document has: usually they are mistyped. */
-function showUnknown(part, unknown = {}) {
-  const told = Object.entries(unknown).map(
-    ([database, { count: all, ids }]) =>
-      `${ids.join(', ')}${all > ids.length ? ` and ${all - ids.length} more` : ''} in ${database}`
-  )
+/** Warns about listed ids that no document has: usually they are mistyped. */
+function showUnknown(part, lists) {
+  const told = lists
+    .flatMap((unknown = {}) => Object.entries(unknown))
+    .map(
+      ([database, { count: all, ids }]) =>
+        `${ids.join(', ')}${all > ids.length ? ` and ${all - ids.length} more` : ''} in ${database}`
+    )
   part.hidden = told.length === 0
   part.replaceChildren(
     el('strong', {}, 'No document has these ids: '),

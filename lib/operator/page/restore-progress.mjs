@@ -59,7 +59,9 @@ export function outcomeOf({
   settings_documents: settings = []
 }) {
   if (status === 'pending') return 'The restore continues if you close this window.'
-  const done = `${count(total(databases, 'created', 'changed'), 'document')} written in ${duration(ts_completed - ts_started)}`
+  const deleted = total(databases, 'deleted')
+  const written = `${count(total(databases, 'created', 'changed'), 'document')} written`
+  const done = `${written}${deleted > 0 ? `, ${number(deleted)} deleted,` : ''} in ${duration(ts_completed - ts_started)}`
   const changed = settings.map(({ id, change }) => ` The settings in ${id} were ${change}.`).join('')
   if (status === 'success')
     return `${done}, ${number(total(databases, 'unchanged', 'skipped'))} left as they were.${changed}`

@@ -23,13 +23,16 @@ const written = (value, write) => (value === undefined ? undefined : write(value
 
 const databasesOf = (backups) => [...new Set(backups.flatMap(({ dbs }) => Object.keys(dbs)))]
 
-/** Shows how the listed backups, newest first, have changed over time. Each drawing has its figures in a table. */
-export function showTrends(backups) {
+/**
+ * Shows how the listed backups, newest first, have changed over time. Each drawing has its figures in a table.
+ * @param hasOlder whether there are backups before those that are listed
+ */
+export function showTrends(backups, { hasOlder }) {
   const ended = backups.filter((backup) => stateOf(backup) !== 'running').reverse()
   const complete = ended.filter((backup) => stateOf(backup) === 'complete')
   section.hidden = ended.length < 2
   if (section.hidden) return
-  section.querySelector('[data-strip]').replaceChildren(...strip(daysOf(ended)))
+  section.querySelector('[data-strip]').replaceChildren(...strip(daysOf(ended, hasOlder)))
   const databases = databasesOf(complete)
   const documents = (backup) => databases.map((database) => documentsIn(backup, database))
   section.querySelector('[data-charts]').replaceChildren(
@@ -41,8 +44,11 @@ export function showTrends(backups) {
   section.querySelector('[data-table]').replaceChildren(table(ended.reverse(), databases))
 }
 
-/** Returns the days from the first backup on, the last of them, each with its state. Today is not over without one. */
-function daysOf(backups) {
+/**
+ * Returns the days from the first backup on, the last of them, each with its state. Today is not over without one. The
+ * first day is left out where an older backup of it may be complete.
+ */
+function daysOf(backups, hasOlder) {
   const states = new Map()
   for (const backup of backups) {
     const on = startOfDay(backup.start_timestamp)
@@ -54,7 +60,9 @@ function daysOf(backups) {
   // Not every day has 24 hours: 36 hours after its beginning, the next one has surely begun.
   for (let on = first; on <= today; on = startOfDay(on + 1.5 * DAY))
     if (on < today || states.has(on)) days.push({ on, state: states.get(on) ?? 'none' })
-  return days
+  const mayBeComplete =
+    hasOlder && days[0]?.state === 'failed' && days[0].on === startOfDay(backups[0].start_timestamp)
+  return mayBeComplete ? days.slice(1) : days
 }
 
 function startOfDay(ms) {
@@ -63,6 +71,7 @@ function startOfDay(ms) {
 }
 
 function strip(days) {
+  if (days.length === 0) return []
   const having = (wanted) => days.filter(({ state }) => state === wanted).length
   const text = `${count(days.length, 'day')}: ${having('complete')} with a complete backup, ${having('failed')} with failed ones only, ${having('none')} without`
   const step = WIDTH / days.length

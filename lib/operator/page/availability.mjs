@@ -1,0 +1,60 @@
+import { stateOf } from './backup-list.mjs'
+import { explain } from './explain.mjs'
+import { setOff } from './why-off.mjs'
+
+/** What others wait for while it runs. */
+const RUNNING = {
+  backup: 'A backup is running.',
+  restore: 'A restore or a preview of one is running.',
+  prune: 'Backups are being removed.',
+  rekey: 'Backups are being sealed anew.',
+  verify: 'A verification restores a backup.'
+}
+
+/** Returns why nothing can begin that writes, if so. @param listed the backups, of which another server may make one */
+export function whyBusy({ running, backups, isStarting, isRestoring }) {
+  const blocking = running.find(
+    ({ operation, depth }) => RUNNING[operation] && (operation !== 'verify' || depth === 'restore')
+  )
+  if (blocking) return RUNNING[blocking.operation]
+  if (isRestoring) return RUNNING.restore
+  if (isStarting || backups.some(({ in_progress }) => in_progress)) return RUNNING.backup
+  return undefined
+}
+
+/** Switches off what cannot work now, with the reason, and switches on what can. */
+export function showAvailability(state) {
+  const { backups, pruningError } = state
+  const find = (id) => document.getElementById(id)
+  const busy = whyBusy(state)
+  const wait = busy && `${busy} Wait until it has ended.`
+  for (const id of ['start-backup', 'start-noted', 'restore-file']) setOff(find(id), wait)
+  // Other failures may have passed: the dialog tries again.
+  setOff(find('prune'), pruningError?.status === 400 ? explain(pruningError) : wait)
+  for (const row of find('backups').tBodies[0].rows) {
+    const backup = backups.find(({ id }) => id === row.dataset.id)
+    if (!backup) continue
+    for (const button of row.querySelectorAll('[data-action]'))
+      setOff(button, whyOff(button.dataset.action, backup, { ...state, wait }))
+  }
+}
+
+/** Returns why an action of a backup cannot work, if so. */
+function whyOff(action, backup, { running, newestGood, wait }) {
+  if (action === 'copy' || action === 'copy-checksum') return undefined
+  const state = stateOf(backup)
+  if (state === 'failed' && action !== 'remove') return 'The backup has failed, and holds no documents.'
+  if (state === 'running' && action !== 'append') return 'The backup is still being made.'
+  if (action === 'restore') return wait
+  if (action === 'remove')
+    return backup.id === newestGood?.id ? 'The newest good backup cannot be deleted.' : wait
+  if (action !== 'verify') return undefined
+  if (isOfAthena(backup))
+    return 'Athena has made it, without checksums. The preview of a restore reads all of it.'
+  return running.some(({ operation }) => operation === 'verify')
+    ? 'Another verification is running. Wait until it has ended.'
+    : undefined
+}
+
+/** Only athena's complete backups have no checksum. */
+const isOfAthena = ({ content_sha256: checksum }) => checksum === undefined
