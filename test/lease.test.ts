@@ -94,7 +94,7 @@ t.test('an instance with a shorter lease does not take over one that has a longe
 t.test('a lone server whose database answers late keeps its lease', async (t) => {
   const on = await seeded(t)
   const couch = nano(await startRelay(t, on.url, { late: 500 }))
-  const host = await buildHost(t, { on, couch, timeouts: { lease: 3000 } })
+  const host = await buildHost(t, { on, couch, timeouts: { lease: 6000 } })
   const { finished } = await host.app.dbBackups.start()
   t.match(await finished, { in_progress: false, dbs: { athena_components: { doc_count: 5 } } })
 })
