@@ -48,6 +48,14 @@ t.test(
   }
 )
 
+t.test('an id that is no part’s, which a header lists, makes no range that holds others', async (t) => {
+  const part = partId('chunk', BACKUP, 'system', 1)
+  t.strictSame(
+    rangesOf(['zzz_9', 'abc', part]),
+    ['abc', part, 'zzz_9'].map((id) => ({ from: id, to: id }))
+  )
+})
+
 t.test('parts are read and deleted in groups of 500', async (t) => {
   const sizes = (count: number) => [...groupsOf(Array.from({ length: count }))].map(({ length }) => length)
   t.strictSame(sizes(0), [])

@@ -89,8 +89,8 @@ export interface BackupsOptions {
   database?: string
   /**
    * With `couch`: the id of this console, by which it knows its backups among those of others: 1 to 64 characters of
-   * `A-Z a-z 0-9 . _ : -`. Default: an id that it keeps beside the system database. Give a console that was rebuilt the id of the former one, which the refusal of
-   * `remove` tells, and it goes on as that one.
+   * `A-Z a-z 0-9 . _ : -`. Default: an id that it keeps beside the system database. Give a console that was rebuilt the id
+   * of the former one, which the refusal of `remove` tells, and it goes on as that one.
    */
   console?: string
 }

@@ -43,8 +43,8 @@ export function summaryOf(backup: LoadedBackup): BackupSummary {
 }
 
 /** Returns whether a backup lists digests of all that it holds. */
-const isListed = ({ header, isLegacy }: LoadedBackup): boolean =>
-  !isLegacy && header.in_progress !== true && !header.error
+const isListed = ({ state, isLegacy }: LoadedBackup): boolean =>
+  !isLegacy && state !== 'running' && state !== 'failed'
 
 /** Returns the members of a header that are sent as they are, in the order in which they are sent. */
 function scalars({ header, sealed, damaged, verified }: LoadedBackup): Record<string, unknown> {

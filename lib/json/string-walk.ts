@@ -17,7 +17,8 @@ const IS_LITTLE = endianness() === 'LE'
 
 /**
  * Finds the ends of JSON strings in valid UTF-8, four bytes at a time: lines of 1.2 KB with 80 strings each are
- * walked over at 1.5 times the speed of a walk by single bytes (Node.js 20).
+ * walked over at 1.5 times the speed of a walk by single bytes (Node.js 20). Keeps the memory of the bytes alive until
+ * it begins with others.
  */
 export class StringWalk {
   #words: Int32Array = new Int32Array(0)

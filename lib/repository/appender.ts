@@ -4,12 +4,12 @@ import type { CouchDatabase } from '../couch/database.js'
 import { type CouchError, isChanged, isNotFound, isTooLarge } from '../couch/errors.js'
 import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
+import { DEFAULT_CONTENT_TYPE } from '../json/attachments.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './loaded-backup.js'
 
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
-const DEFAULT_TYPE = 'application/octet-stream'
 /** How many appends may wait for those before them to the same backup. */
 const MOST_WAITING = 256
 
@@ -74,7 +74,7 @@ export class Appender {
    * AppendBusyError, CouchError, the reason of `signal`, and what `load` throws
    */
   async append(append: Append): Promise<void> {
-    const { id, name, data, contentType = DEFAULT_TYPE, signal } = append
+    const { id, name, data, contentType = DEFAULT_CONTENT_TYPE, signal } = append
     checkAttachmentName(name)
     if (!CONTENT_TYPE.test(contentType))
       throw new InvalidParameterError('contentType must be printable ASCII, 255 characters at most')

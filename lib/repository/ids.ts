@@ -54,7 +54,8 @@ export function rangesOf(parts: readonly string[]): { from: string; to: string }
   const ranges: { from: string; to: string }[] = []
   let prefix: string | undefined
   for (const id of parts.toSorted()) {
-    if (prefix === undefined || !id.startsWith(prefix)) {
+    // An id that is no part's has no prefix, with which all others would begin.
+    if (!prefix || !id.startsWith(prefix)) {
       prefix = id.slice(0, id.lastIndexOf('_') + 1)
       ranges.push({ from: id, to: id })
     }
