@@ -30,7 +30,7 @@ export interface Hold {
 /** What is known of an operation as soon as it has its first lease, or needs none. */
 interface Begun {
   readonly kind: OperationKind
-  /** Id of the backup, or of the restore's transaction. */
+  /** Id of the backup, of the restore's transaction, or of its own. */
   readonly id: string
   /**
    * The number that its first lease carries: no backup there has a larger one, but for those that failed. 0 without a
@@ -96,6 +96,8 @@ export class ActiveOperations {
   readonly #instance: Instance
   readonly #sites: readonly Site[]
   readonly #active = new Set<ActiveOperation>()
+  /** End the work of operations that still take their leases. */
+  readonly #beginning = new Set<AbortController>()
   /** No operation begins any more. */
   closing = false
 
@@ -114,7 +116,7 @@ export class ActiveOperations {
   }
 
   get any(): boolean {
-    return this.#active.size > 0
+    return this.#active.size + this.#beginning.size > 0
   }
 
   /** Returns the leases of some sides, or of all, in the order in which they are taken. */
@@ -130,7 +132,7 @@ export class ActiveOperations {
 
   /**
    * Begins an operation with the leases of these sides, if free or stale.
-   * @param abort ends its work @throws LeaseHeldError, CouchError
+   * @param abort ends its work @throws LeaseHeldError, CouchError, ClosingError, and the reason of `abort`
    */
   async acquire(
     kind: OperationKind,
@@ -138,11 +140,28 @@ export class ActiveOperations {
     sides?: readonly Side[],
     abort = new AbortController()
   ): Promise<ActiveOperation> {
-    const [first, ...further] = this.sitesOf(sides)
     const begun = (carried: bigint): Begun => {
       const next = idAfter(carried)
       return { kind, id: next.id, carried: next.carried ?? carried }
     }
+    this.#beginning.add(abort)
+    try {
+      const operation = await this.#begin(begun, this.sitesOf(sides), abort)
+      // A server may have closed, or somebody given up, while a slow database gave the leases.
+      if (this.closing) abort.abort(new ClosingError())
+      if (abort.signal.aborted) await this.release(operation)
+      abort.signal.throwIfAborted()
+      return operation
+    } finally {
+      this.#beginning.delete(abort)
+    }
+  }
+
+  async #begin(
+    begun: (carried: bigint) => Begun,
+    [first, ...further]: readonly Site[],
+    abort: AbortController
+  ): Promise<ActiveOperation> {
     if (!first) return this.#add(begun(0n), abort)
     const operation = await this.#beginAt(first, begun, abort)
     try {
@@ -272,9 +291,10 @@ export class ActiveOperations {
     if (operation.holds.length === 0) this.#active.delete(operation)
   }
 
-  /** Stops the work of the operations; their end is still recorded. */
+  /** Stops the work of the operations; their end is still recorded. Those that take their leases do not begin. */
   stop(): void {
     for (const { abort } of this.#active) abort.abort(new ClosingError())
+    for (const abort of this.#beginning) abort.abort(new ClosingError())
   }
 
   abandonAll(): void {
