@@ -17,18 +17,26 @@ export const dbBackups = fp<DbBackupsOptions>(
   async (fastify: FastifyInstance, given: DbBackupsOptions & RegisterOptions) => {
     const options = resolveOptions(given)
     await checkKey(options)
-    const operations = new Operations(options, fastify.log.child({ plugin: NAME }))
+    // fastify-plugin makes Fastify ignore these for the plugin itself.
+    const { prefix, logLevel, logSerializers } = given
+    const operations = new Operations(options, fastify.log.child({ plugin: NAME }), {
+      pathPrefix: pathPrefixOf(fastify.prefix, prefix)
+    })
     fastify.decorate('dbBackups', forHosts(operations))
     fastify.addHook('onReady', async () => operations.watch())
     // Before open requests have ended: a slow download must not delay records of failure.
     fastify.addHook('preClose', async () => operations.stop())
     fastify.addHook('onClose', async () => operations.close())
-    // fastify-plugin makes Fastify ignore these for the plugin itself.
-    const { prefix, logLevel, logSerializers } = given
     fastify.register(routes, { operations, options, prefix, logLevel, logSerializers })
   },
   { fastify: '5.x', name: NAME, dependencies: [] }
 )
+
+/** Returns the path before the routes, without a slash at its end, as Fastify joins prefixes. */
+function pathPrefixOf(outer: string, given = ''): string {
+  const between = given === '' || given.startsWith('/') ? '' : '/'
+  return `${outer.replace(/\/$/, '')}${between}${given}`.replace(/\/$/, '')
+}
 
 /** Checks that the current key can be had: otherwise no backup can be made. @throws KeyUnavailableError */
 async function checkKey({ encryption, timeouts }: ResolvedOptions): Promise<void> {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import Fastify, { type FastifyInstance } from 'fastify'
 import nano from 'nano'
 import t, { type Test } from 'tap'
@@ -152,6 +153,47 @@ t.test('a prefix given at registration is that of the routes, and of addresses',
     t.equal(unknown.statusCode, 404)
     t.equal((await app.inject('/api/v1/backups')).statusCode, 404, 'not there without it')
     t.ok(app.dbBackups, 'the decorator is where the plugin is registered')
+  }
+})
+
+t.test('a restore has the same address whether it is started over HTTP or by the decorator', async (t) => {
+  for (const [outer, prefix, publicUrl] of [
+    [undefined, '/one', 'https://example.com/console'],
+    [undefined, 'one/', 'https://example.com'],
+    ['/one', undefined, 'https://example.com'],
+    ['/', 'one', 'https://example.com'],
+    ['/outer/', '/one', 'https://example.com'],
+    [undefined, undefined, 'https://example.com'],
+    ['/outer', 'one', undefined]
+  ]) {
+    const webhooks = createMemoryWebhookStore()
+    const options = { ...optionsFor(await setupDatabases(t)), webhooks, publicUrl, prefix }
+    const app = fastify(t)
+    const scopes: FastifyInstance[] = []
+    const paths: string[] = []
+    app.addHook('onRoute', ({ url }) => void paths.push(url))
+    await app.register(
+      async (scope) => {
+        scopes.push(scope)
+        await scope.register(dbBackups, options)
+      },
+      { prefix: outer }
+    )
+    await app.ready()
+    const payload = { dbs: {} }
+    const body = Readable.from([JSON.stringify(payload)])
+    const { tx_id, finished } = await scopes[0]!.dbBackups.restore({ body })
+    await finished
+    const byDecorator = (await webhooks.get(tx_id))!.url.replace(tx_id, '')
+
+    const uploads = paths.find((path) => path.endsWith('/ak/api/v1/backups'))!
+    const reply = await app.inject({ method: 'PUT', url: uploads, payload })
+    t.equal(reply.statusCode, 202, uploads)
+    const id = reply.json().url.split('/').at(-1)
+    const byHttp = (await webhooks.get(id))!.url.replace(id, '')
+    const path = uploads.replace('/backups', '/webhooks/txs/')
+    t.equal(byHttp, `${publicUrl ?? 'http://localhost:80'}${path}`)
+    t.equal(byDecorator, `${publicUrl ?? ''}${path}`)
   }
 })
 

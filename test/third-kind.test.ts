@@ -3,10 +3,20 @@ import Fastify from 'fastify'
 import type { ServerScope } from 'nano'
 import t, { type Test } from 'tap'
 import { createMemoryWebhookStore } from '../lib/index.js'
-import { type ActiveOperation, ActiveOperations, endClientIn } from '../lib/operations/active-operations.js'
+import {
+  type ActiveOperation,
+  ActiveOperations,
+  endClientIn,
+  type Side
+} from '../lib/operations/active-operations.js'
 import { Databases } from '../lib/operations/databases.js'
 import { Instance } from '../lib/operations/instance.js'
-import { Lifecycle, type NewOperation, type OperationRecords } from '../lib/operations/lifecycle.js'
+import {
+  type Failure,
+  Lifecycle,
+  type NewOperation,
+  type OperationRecords
+} from '../lib/operations/lifecycle.js'
 import { resolveOptions } from '../lib/options.js'
 import type { BackupEvent, OperationKind } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
@@ -65,7 +75,8 @@ class Counts implements OperationRecords {
     return record !== null && record.status !== 'pending'
   }
 
-  async recordFailure(operation: ActiveOperation, { reason }: { reason: string }): Promise<void> {
+  async recordFailure(operation: ActiveOperation, side: Side, { reason }: Failure): Promise<void> {
+    if (side !== 'sources') return
     const system = this.#databases.system.on(endClientIn(operation, 'sources'))
     await system.modify<CountRecord>(operation.id, (record) => {
       return record?.status === 'pending' ? { ...record, status: 'failed', reason } : null

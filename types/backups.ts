@@ -330,8 +330,11 @@ export interface StartedRestore {
   /**
    * Safe to ignore, like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
    * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database
-   * could not be worked with any more, or the white list could not be rebuilt; with a DamagedBackupError before anything
-   * is written, with a SafetyBackupError as well; and with a CouchError, a HostTimeoutError of `webhooks`, a LeaseLostError or a ClosingError.
+   * could not be worked with any more, or the white list could not be rebuilt, and when it was cancelled while it
+   * wrote a database; with a CancelledError when it was cancelled before, or is a dry run. Before anything is written, it rejects with a
+   * DamagedBackupError or a SafetyBackupError, and for the `id` of a backup that athena made with an InvalidBackupError,
+   * a TooLargeError or an InsufficientStorageError. At any time it rejects with a CouchError, a HostTimeoutError of
+   * `webhooks` or `onChange`, what `onChange` throws, a LeaseLostError or a ClosingError.
    */
   finished: Promise<RestoreOutcome>
 }

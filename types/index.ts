@@ -184,7 +184,7 @@ export interface DbBackups {
    * `timeouts.idle` fails with StalledDiffError. Failures, of the database too, end the stream with their error:
    * InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError, DamagedBackupError,
    * KeyUnavailableError, WrongKeyError, NotSealedBackupError, InsufficientStorageError, TooManyRequestsError, ClosingError,
-   * CouchError.
+   * CouchError; and, of a backup that athena made, InvalidBackupError and TooLargeError.
    * @throws InvalidParameterError at once, when an option is not known or wrong
    */
   diff(id: string, options: DiffOptions): DiffStream
@@ -193,7 +193,7 @@ export interface DbBackups {
   /**
    * Stores `data` as an attachment of a backup, as it is. Simultaneous appends to one backup are stored one after
    * another.
-   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError
+   * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, DamagedBackupError
    * @throws TooLargeError when `limits` forbid it, or CouchDB or a proxy before it does not take so much
    * @throws AppendBusyError when its turn does not come in `timeouts.control`
    */

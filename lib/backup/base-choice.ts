@@ -134,7 +134,10 @@ async function whyNot(
   return (await tooManyChanges(base, source, info)) ?? (await damaged(base, turn))
 }
 
-/** A server that does not know a sequence sends all changes: that must not pass for a few. */
+/**
+ * Returns why the changes since a base are not to be read: they are too many, or the server does not count them. A server
+ * that does not know a sequence sends all changes: that must not pass for a few.
+ */
 async function tooManyChanges(
   base: BaseDocuments,
   source: CouchDatabase,

@@ -203,6 +203,6 @@ export class Attempt {
 /** Codes of a connection that the other side has closed. */
 const CLOSED = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET'])
 
-/** A server that refuses a long body may close the connection so soon that its answer is lost. */
+/** Says what a closed connection may mean: a server may close it on a long body so soon that its refusal is lost. */
 const cutOff = (code: string, sent: number | undefined) =>
   `the connection was closed (${code}) before ${sent ?? 'all'} bytes were answered: where that lasts, raise the limit of bodies before CouchDB (nginx: client_max_body_size), or set limits.requestBytes`

@@ -199,7 +199,10 @@ export class CouchDatabase {
     return this.client.retry(async () => read((await once.stream({ path: [this.name, id], query })).body))
   }
 
-  /** Writes a document and returns its new revision. @throws CouchError (409) when another writer has won */
+  /**
+   * Writes a document and returns its new revision. @throws CouchError (409) when another writer has won, and also when
+   * an attempt of this call was stored, its answer was lost and the next attempt finds the document there
+   */
   async put<T extends object>(doc: Stored<T>): Promise<string> {
     return this.client.retry(async () => {
       const { rev, majority } = await this.putUnconfirmed(doc)

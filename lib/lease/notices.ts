@@ -20,7 +20,7 @@ export class Notices {
     this.#keep = keep
   }
 
-  /** Does so once. */
+  /** Keeps the notices that the lease names, once: further calls do nothing. */
   async move(): Promise<void> {
     if (!this.#passed) await this.#keep(noticesIn(await this.#document.read()))
     this.#passed = true

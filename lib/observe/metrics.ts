@@ -12,9 +12,19 @@ import type { EventOf } from './event-stream.js'
 
 /** Seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
-const OPERATIONS = ['backup', 'restore', 'dry_run', 'prune', 'rekey', 'verify', 'copy'] as const
+const EACH_KIND: Readonly<Record<OperationKind, true>> = {
+  backup: true,
+  restore: true,
+  prune: true,
+  rekey: true,
+  verify: true,
+  copy: true
+}
+const KINDS = Object.keys(EACH_KIND) as OperationKind[]
+const OPERATIONS = [...KINDS, 'dry_run'] as const
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 
+type Step = 'started' | 'finished' | 'failed'
 type EndEvent = EventOf<`${OperationKind}_${'finished' | 'failed'}`>
 
 /** Prometheus metrics of the events. Metrics that the registry has already are shared. */
@@ -30,15 +40,15 @@ export class Metrics {
   }
 
   readonly listener = (event: BackupEvent): void => {
+    if (isStep(event, 'started')) this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
+    if (isStep(event, 'finished')) this.#succeeded(event)
+    if (isStep(event, 'failed')) this.#failed(event)
+    this.#told(event)
+  }
+
+  /** Counts what events of one type tell. */
+  #told(event: BackupEvent): void {
     switch (event.type) {
-      case 'backup_started':
-      case 'restore_started':
-      case 'prune_started':
-      case 'rekey_started':
-      case 'verify_started':
-      case 'copy_started':
-        this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
-        break
       case 'backup_database_finished':
         this.#backedUp(event)
         break
@@ -46,38 +56,20 @@ export class Metrics {
         this.#restored(event)
         break
       case 'backup_finished':
-        this.foundBackup(event.backup.end_timestamp)
         this.#metrics.chainLength.set({}, event.backup.chain_length ?? 0)
-        this.#ended(event, 'success')
         break
       case 'prune_finished':
         this.#metrics.pruned.inc({}, event.outcome.removed.length)
         this.#metrics.freedBytes.inc({}, event.outcome.freed_bytes)
-        this.#succeeded(event)
         break
       case 'rekey_backup_finished':
         this.#metrics.rekeyedBytes.inc({}, event.bytes)
         break
       case 'verify_finished':
         this.foundVerified(event.report)
-        this.#succeeded(event)
         break
       case 'copy_finished':
         this.#metrics.copiedBytes.inc({}, event.outcome.copied.bytes)
-        this.#succeeded(event)
-        break
-      case 'restore_finished':
-      case 'rekey_finished':
-        this.#succeeded(event)
-        break
-      case 'backup_failed':
-      case 'restore_failed':
-      case 'prune_failed':
-      case 'rekey_failed':
-      case 'verify_failed':
-      case 'copy_failed':
-        this.#metrics.failures.inc({ operation: operationOf(event) }, 1)
-        this.#ended(event, 'failure')
         break
       case 'retry':
         this.#metrics.retries.inc({ operation: event.operation }, 1)
@@ -161,9 +153,16 @@ export class Metrics {
       this.#metrics.documents.inc({ operation: 'restore', database, result }, counts[result])
   }
 
-  #succeeded(event: EndEvent): void {
-    this.#metrics.lastSuccess.set({ operation: operationOf(event) }, Date.now() / 1000)
+  #succeeded(event: EventOf<`${OperationKind}_finished`>): void {
+    // The newest backup counts, whichever instance made it.
+    if (event.type === 'backup_finished') this.foundBackup(event.backup.end_timestamp)
+    else this.#metrics.lastSuccess.set({ operation: operationOf(event) }, Date.now() / 1000)
     this.#ended(event, 'success')
+  }
+
+  #failed(event: EventOf<`${OperationKind}_failed`>): void {
+    this.#metrics.failures.inc({ operation: operationOf(event) }, 1)
+    this.#ended(event, 'failure')
   }
 
   #ended(event: EndEvent, outcome: 'success' | 'failure'): void {
@@ -173,13 +172,15 @@ export class Metrics {
   }
 }
 
-function operationOf(event: BackupEvent): (typeof OPERATIONS)[number] {
-  if (event.type.startsWith('backup_')) return 'backup'
-  if (event.type.startsWith('prune_')) return 'prune'
-  if (event.type.startsWith('rekey_')) return 'rekey'
-  if (event.type.startsWith('verify_')) return 'verify'
-  if (event.type.startsWith('copy_')) return 'copy'
-  return 'dryRun' in event && event.dryRun ? 'dry_run' : 'restore'
+/** Returns whether an event tells this step of an operation, of whichever kind. */
+function isStep<S extends Step>(event: BackupEvent, step: S): event is EventOf<`${OperationKind}_${S}`> {
+  return KINDS.some((kind) => event.type === `${kind}_${step}`)
+}
+
+/** Returns the kind of operation that an event tells a step of; a dry run counts apart from restores. */
+function operationOf(event: EventOf<`${OperationKind}_${Step}`>): (typeof OPERATIONS)[number] {
+  if ('dryRun' in event && event.dryRun) return 'dry_run'
+  return event.type.slice(0, event.type.lastIndexOf('_')) as OperationKind
 }
 
 function metricsOf(options: MetricsOptions) {

@@ -11,7 +11,7 @@ import { Cancellation } from './cancellation.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
-/** What a lease of the console is for: the source databases, or the backups. One is for both that share a database. */
+/** A part of the console that a lease is for: the source databases, or the backups. Where both share a database, so they do a lease. */
 export type Side = 'sources' | 'repository'
 
 /** The sides in the order in which leases are taken: the repository's lease numbers the backups. */
@@ -27,7 +27,7 @@ export interface Hold {
   client: CouchClient
 }
 
-/** What is known of an operation as soon as it has its first lease, or needs none. */
+/** An operation as it is known as soon as it has its first lease, or needs none. */
 interface Begun {
   readonly kind: OperationKind
   /** Id of the backup, of the restore's transaction, or of its own. */

@@ -1,18 +1,18 @@
 import type { BackupSummary, StartOptions } from '../../types/backups.js'
 import { runBackup } from '../backup/backup-job.js'
 import { cutRequester } from '../bytes/cut-text.js'
-import { HostValueError } from '../errors.js'
+import { HostValueError, ReservedIdError } from '../errors.js'
 import { summaryOf } from '../format/content.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import type { EventOf } from '../observe/event-stream.js'
 import { EXCLUDED_TYPES } from '../own-documents.js'
 import { MOST_AHEAD } from '../schedule/plan.js'
 import { hostWithin } from '../waits/host-code.js'
-import { type ActiveOperation, endClientIn } from './active-operations.js'
+import { type ActiveOperation, endClientIn, type Side } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
-import type { Failure, NewOperation, OperationRecords } from './lifecycle.js'
+import type { Failure, InnerOperation, NewOperation, OperationRecords } from './lifecycle.js'
 
 /** Bytes of the host's versions, which a header and an upload hold. */
 const MAX_VERSIONS = 64 * 1024
@@ -132,9 +132,17 @@ export class Backups implements OperationRecords {
     txId: string,
     id: string,
     requester: StartOptions['requester']
-  ): Promise<NewOperation<BackupSummary>> {
+  ): Promise<InnerOperation<BackupSummary>> {
     const note = `made before restore ${txId}, to take it back`
-    return { ...(await this.describe({ note, requester }, txId)), idAfter: () => ({ id }) }
+    const backup = await this.describe({ note, requester }, txId)
+    return {
+      ...backup,
+      idAfter: () => ({ id }),
+      createRecord: async (...given) => {
+        if (await backup.createRecord(...given)) return true
+        throw new ReservedIdError(id, this.#databases.repository.name)
+      }
+    }
   }
 
   /** Fails the backup of a restore that has failed, if it still counts as running. */
@@ -155,7 +163,8 @@ export class Backups implements OperationRecords {
     return loaded !== null && loaded.state !== 'running'
   }
 
-  async failBackup(operation: ActiveOperation, { reason, error }: Failure): Promise<void> {
+  async recordFailure(operation: ActiveOperation, side: Side, { reason, error }: Failure): Promise<void> {
+    if (side !== 'repository') return
     const { id, beganAt } = operation
     const took = error === undefined ? undefined : performance.now() - beganAt
     const repository = this.#databases.repository.on(endClientIn(operation, 'repository'))

@@ -20,6 +20,7 @@ import type { Instance } from './instance.js'
  */
 const CONSOLE_ID = '_local/db_backups_console'
 
+/** Gives the source databases and the repository of one set of names, and knows the console's id. */
 export class Databases {
   readonly names: Required<DatabaseNames>
   /** Whether the backups are on another server than the sources. */
@@ -61,9 +62,9 @@ export class Databases {
     const system = this.system.on(client)
     const known = await this.#idOn(system)
     if (known !== undefined) return { system: system.name, console: known }
-    const console = randomBytes(8).toString('hex')
-    await system.put({ _id: CONSOLE_ID, console })
-    return { system: system.name, console }
+    const id = randomBytes(8).toString('hex')
+    await system.put({ _id: CONSOLE_ID, console: id })
+    return { system: system.name, console: id }
   }
 
   async #idOn(system: CouchDatabase): Promise<string | undefined> {
@@ -105,7 +106,7 @@ export class Databases {
     if (!this.repository.isIn(this.system)) await this.repository.ensure()
   }
 
-  /** A mistyped name must not become a new database. */
+  /** Creates the system database by `settings`, or checks that it exists: a mistyped name must not become a new one. */
   async #ensureSystem(settings?: DatabaseSettings): Promise<void> {
     if (settings) return this.system.ensure(settings)
     if (await this.system.find()) return

@@ -8,7 +8,7 @@ import { diffBackups } from '../diff/diff-backups.js'
 import { diffNow } from '../diff/diff-now.js'
 import { BackupNotComparableError, ClosingError, StalledDiffError, TooManyRequestsError } from '../errors.js'
 import { INTERNAL_TYPES, isOwnDocument } from '../own-documents.js'
-import type { LoadedBackup } from '../repository/loaded-backup.js'
+import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { onAbort } from '../waits/linked-abort.js'
 import type { Databases } from './databases.js'
@@ -83,9 +83,8 @@ export class Diffs {
    */
   async #load(id: string, client: CouchClient): Promise<LoadedBackup> {
     const loaded = await this.#databases.repository.on(client).get(id)
-    const { state } = loaded
-    if (state === 'running') throw new BackupNotComparableError(id, 'it is still in progress')
-    if (state === 'failed') throw new BackupNotComparableError(id, 'it has failed')
+    const why = whyEmpty(loaded.state)
+    if (why !== undefined) throw new BackupNotComparableError(id, why)
     return loaded
   }
 

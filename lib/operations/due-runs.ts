@@ -49,7 +49,7 @@ export abstract class DueRuns {
     })
   }
 
-  /** Begins nothing more. What runs goes on. */
+  /** Begins no further attempt. One that runs goes on. */
   stop(): void {
     this.#abort.abort(new ClosingError())
   }

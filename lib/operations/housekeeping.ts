@@ -88,7 +88,11 @@ export class Housekeeping {
     if (!this.#watchesNewest) await this.#leftovers.watchNewest()
     this.#watchesNewest = true
     for await (const { id, isLate } of this.#leftovers.late())
-      await this.#lifecycle.failAgain(id, 'interrupted: it was not seen to its end', isLate)
+      await this.#lifecycle.failAgain(
+        { kind: 'backup', id },
+        'interrupted: it was not seen to its end',
+        isLate
+      )
   }
 
   /** Completes a removal of backups that was interrupted, unless something else runs now. */

@@ -4,7 +4,7 @@ import type { RunningOperation } from '../../types/index.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import type { DatabaseSettings } from '../couch/database.js'
 import { expected, isCouchError } from '../couch/errors.js'
-import { type CancelledError, ClosingError, OperationInProgressError, ReservedIdError } from '../errors.js'
+import { type CancelledError, ClosingError, OperationInProgressError } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import { type Inspected, LeaseGoneError, LeaseHeldError, type Leases } from '../lease/leases.js'
 import { Progress } from '../observe/progress.js'
@@ -45,10 +45,8 @@ export interface Failure {
 export interface OperationRecords {
   /** Absent where only the lease tells. */
   isOver?(holder: LeaseHolder): Promise<boolean>
-  /** Records beside the sources, unless that is recorded, that an operation has failed. Under their lease. */
-  recordFailure?(operation: ActiveOperation, failure: Failure): Promise<void>
-  /** Fails the backup that an operation was making, unless it has ended. Under the repository's lease. */
-  failBackup?(operation: ActiveOperation, failure: Failure): Promise<void>
+  /** Records on a side, unless that is recorded, that an operation has failed. Called for each side, under its lease. */
+  recordFailure?(operation: ActiveOperation, side: Side, failure: Failure): Promise<void>
   /**
    * Runs before the sources' lease is given back. If it fails, the instance that takes the stale lease over runs it.
    * @returns what is to be done afterwards, and is not waited for
@@ -62,14 +60,14 @@ export interface OperationRecords {
 export const NO_RECORDS: OperationRecords = {}
 
 /** Runs an operation inside of another, under its lease and until its end. @throws what the inner operation throws */
-export type RunInside = <Result>(inner: NewOperation<Result>) => Promise<Result>
+export type RunInside = <Result>(inner: InnerOperation<Result>) => Promise<Result>
 
 /**
  * Takes the lease of a database that is not the console's. One that is not renewed is waited for until it is stale.
  * @param conflict returns the error for a stale one whose operation has to be ended by its own console
  * @throws OperationInProgressError when the lease is renewed, or changes hands
  */
-export type HoldElsewhere = (leases: Leases, conflict: (left: LeaseHolder) => Error) => Promise<void>
+type HoldElsewhere = (leases: Leases, conflict: (left: LeaseHolder) => Error) => Promise<void>
 
 type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
@@ -100,6 +98,12 @@ export interface NewOperation<Result> {
   signal?: AbortSignal
   /** Frees what was prepared, whether or not the operation began. */
   dispose?(): Promise<void>
+}
+
+/** An operation that runs inside of another, with an id that is given. */
+export interface InnerOperation<Result> extends NewOperation<Result> {
+  /** Creates the operation's record. @throws ReservedIdError when another document has its id */
+  createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<true>
 }
 
 /** Runs operations under the leases that they need, records their failures, and ends those of instances that died. */
@@ -140,7 +144,7 @@ export class Lifecycle {
     })
     const finished = jobs.add(this.#live(operation, begun))
     const over = jobs.add(finished.finally(() => operation.dispose?.()))
-    // What fails before the operation has begun refuses it.
+    // A failure before the operation has begun refuses it.
     return { id: await Promise.race([id, over.then(() => id)]), finished }
   }
 
@@ -167,9 +171,15 @@ export class Lifecycle {
     return undefined
   }
 
-  /** Fails a backup again, under the repository's lease, if `isLate` then says so and no operation is running. */
-  async failAgain(id: string, reason: string, isLate: () => Promise<boolean>): Promise<void> {
-    const kind = 'backup'
+  /**
+   * Records a failure beside the backups again, under the repository's lease, if `isLate` then says so and no operation
+   * is running.
+   */
+  async failAgain(
+    { kind, id }: Pick<ActiveOperation, 'kind' | 'id'>,
+    reason: string,
+    isLate: () => Promise<boolean>
+  ): Promise<void> {
     const taking = this.#take({ kind, sides: ['repository'] }, () => ({ id }))
     const active = await taking.catch(expected(isOneOf(OperationInProgressError, ClosingError), undefined))
     if (!active) return
@@ -324,13 +334,12 @@ export class Lifecycle {
   }
 
   /** Runs an operation that has a record of its own, under the leases of another. */
-  async #inside<Result>(outer: ActiveOperation, inner: NewOperation<Result>): Promise<Result> {
+  async #inside<Result>(outer: ActiveOperation, inner: InnerOperation<Result>): Promise<Result> {
     const { kind } = inner
     const { id } = inner.idAfter(outer.carried, [])
     const active = { ...outer, kind, id, beganAt: performance.now(), progress: new Progress() }
     return this.#listed(inner, active, async () => {
-      if (!(await inner.createRecord(active, this.#elsewhere(active))))
-        throw new ReservedIdError(id, this.#databases.repository.name)
+      await inner.createRecord(active, this.#elsewhere(active))
       return this.#carryOut(inner, active, {
         end: async () => {},
         fail: (error) => this.#failInside(active, error)
@@ -381,8 +390,8 @@ export class Lifecycle {
 
   async #record(active: ActiveOperation, { sides }: Hold, failure: Failure): Promise<void> {
     const records = this.#kinds[active.kind]
-    if (sides.includes('sources')) await records.recordFailure?.(active, failure)
-    if (sides.includes('repository')) await records.failBackup?.(active, failure)
+    // The sources come first: a client waits for its transaction to end.
+    for (const side of sides.toReversed()) await records.recordFailure?.(active, side, failure)
   }
 
   /** Gives all leases back at once: a server that does not answer keeps only its own. */
@@ -443,7 +452,7 @@ async function leftAt(leases: Leases, asked: OperationKind, signal: AbortSignal)
 
 /** Returns whether a kind is known to leave nothing that has to be ended. */
 const leavesNothing = (records: OperationRecords | undefined): boolean =>
-  records !== undefined && !records.recordFailure && !records.failBackup && !records.beforeRelease
+  records !== undefined && !records.recordFailure && !records.beforeRelease
 
 /** Returns a test for errors of these kinds. */
 export const isOneOf =

@@ -63,16 +63,22 @@ const PIECE = 64 * 1024
 /** The operations behind HTTP and `fastify.dbBackups`. Each call uses the database names of its moment. */
 export class Operations implements DbBackups {
   readonly #options: ResolvedOptions
+  readonly #pathPrefix: string
   readonly #instance: Instance
   readonly #databases: CurrentDatabases
   #watching: NodeJS.Timeout | undefined
   readonly #schedule: Schedule | undefined
   readonly #verifySchedule: VerifySchedule | undefined
 
-  /** @param clock the system's, but for tests */
-  constructor(options: ResolvedOptions, log: FastifyBaseLogger, clock?: Clock) {
+  /** @param more.pathPrefix begins the paths of routes @param more.clock the system's, but for tests */
+  constructor(
+    options: ResolvedOptions,
+    log: FastifyBaseLogger,
+    { pathPrefix = '', clock }: { pathPrefix?: string; clock?: Clock } = {}
+  ) {
     const { schedule } = options
     this.#options = options
+    this.#pathPrefix = pathPrefix
     this.#instance = new Instance(options, log, clock)
     this.#databases = new CurrentDatabases(this.#instance, () => options.databases)
     const after = async (set: DatabaseSet, gap: number) => {
@@ -124,7 +130,7 @@ export class Operations implements DbBackups {
     options: RestoreOptions = {}
   ): Promise<StartedRestore> {
     checkSource(source)
-    const urlOf = under(this.#options.publicUrl ?? '')
+    const urlOf = this.urlsUnder(this.#options.publicUrl ?? '')
     const { id, body: given } = source as { id: string; body?: Readable }
     if (given === undefined) {
       checkRestoreOptions(options)
@@ -141,6 +147,11 @@ export class Operations implements DbBackups {
       abandon(given)
       throw error
     }
+  }
+
+  /** Returns what makes the URL of a path of the routes, below the prefix that they are registered with. */
+  urlsUnder(origin: string): (path: string) => string {
+    return (path) => `${origin}${this.#pathPrefix}${path}`
   }
 
   /** Starts a restore for a route, which handles a refused body itself. `urlOf` makes a path absolute. */
@@ -312,8 +323,6 @@ export class Operations implements DbBackups {
     }
   }
 }
-
-const under = (origin: string) => (path: string) => `${origin}${path}`
 
 /** Makes a call that somebody waits for. @throws DatabaseUnavailableError for faults that may pass */
 async function foreground<T>(call: () => Promise<T>): Promise<T> {

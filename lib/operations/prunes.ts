@@ -10,7 +10,7 @@ import {
   InvalidParameterError,
   UnknownLayoutError
 } from '../errors.js'
-import type { LoadedBackup } from '../repository/loaded-backup.js'
+import { type LoadedBackup, REASONS } from '../repository/loaded-backup.js'
 import type { Owner } from '../repository/owner.js'
 import type { Removal } from '../repository/removal.js'
 import type { Repository } from '../repository/repository.js'
@@ -258,7 +258,7 @@ const ownOf = (candidates: readonly Candidate[]): readonly Candidate[] =>
 function whyKept(named: Candidate, all: readonly Candidate[]): string | undefined {
   const { origin, state } = named
   if (origin !== undefined) return `it is of ${origin}`
-  if (state === 'running') return 'it is still being made'
+  if (state === 'running') return REASONS.running
   const good = all.filter((one) => one.state === 'good' && one.origin === undefined)
   const isNewest =
     state === 'good' &&

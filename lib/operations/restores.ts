@@ -140,18 +140,20 @@ export class Restores implements OperationRecords {
     return this.#transactions.isOver(id)
   }
 
-  async recordFailure(operation: ActiveOperation, failure: Failure): Promise<void> {
+  /** Ends the transaction beside the sources, and beside the backups fails the backup that was made first. */
+  recordFailure(operation: ActiveOperation, side: Side, failure: Failure): Promise<void> {
+    return side === 'sources'
+      ? this.#failTransaction(operation, failure)
+      : this.#backups.failBefore(operation, failure.reason)
+  }
+
+  async #failTransaction(operation: ActiveOperation, failure: Failure): Promise<void> {
     const { id } = operation
     const { reason, error, recorded } = failure
     const beforeWrite = () => holdOf(operation, 'sources')?.lease.check()
     const advice = error === undefined ? '; run it again' : ''
     if (recorded) await this.#transactions.fail(id, reason, beforeWrite, outcomeOf(error))
     else await this.#transactions.failIfThere(id, `${reason}${advice}`, beforeWrite)
-  }
-
-  /** Fails the backup that was made first. */
-  failBackup(operation: ActiveOperation, { reason }: Failure): Promise<void> {
-    return this.#backups.failBefore(operation, reason)
   }
 
   onFailed(operation: ActiveOperation): void {

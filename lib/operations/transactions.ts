@@ -9,7 +9,7 @@ import { hostWithin } from '../waits/host-code.js'
 /** Milliseconds that clients are told to expect, whatever a restore takes. */
 const TIMEOUT = 10 * 60_000
 
-/** Path of a transaction, which the host serves. */
+/** Returns the path of a transaction, which the host serves. */
 export const transactionPath = (txId: string): string => `/ak/api/v1/webhooks/txs/${txId}`
 
 /** The transactions of restores, in the host's store. */

@@ -10,7 +10,7 @@ import {
   VerifyInterruptedError
 } from '../errors.js'
 import { ChangedMeanwhileError } from '../repository/damage.js'
-import type { BackupState, LoadedBackup } from '../repository/loaded-backup.js'
+import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
@@ -28,12 +28,6 @@ const ATTEMPTS = 3
 
 /** Backups that are looked at for one that was verified since a run was due. */
 const LOOKED_AT = 10
-
-/** Why backups of some states are not verified. */
-const NOT_VERIFIABLE: Partial<Record<BackupState, string>> = {
-  running: 'it is still being made',
-  failed: 'it has failed, and holds nothing'
-}
 
 /** A run of the schedule. */
 export interface VerifyDue {
@@ -85,7 +79,7 @@ export class Verifies implements OperationRecords {
     const { backup, problem } = await this.#open(id)
     const why = backup.isLegacy
       ? 'athena made it; a restore of it with dryRun reads and checks all of it'
-      : NOT_VERIFIABLE[backup.state]
+      : whyEmpty(backup.state)
     if (why !== undefined) throw new BackupNotVerifiableError(id, why)
     return { backup, depth, verification: new Verification(backup, depth, { from, problem }), signal }
   }

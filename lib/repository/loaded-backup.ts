@@ -28,6 +28,17 @@ import { type StoredBytes, StoredDocuments, storedLength } from './stored-docume
 /** The state of a backup. `unreadable`: its header is not as it was written, and nothing but its removal can be asked of it. */
 export type BackupState = ToldState | 'unreadable'
 
+/** Reasons to refuse something of a backup, by its state. Follow a colon. */
+export const REASONS: Readonly<Partial<Record<BackupState, string>>> = {
+  running: 'it is still being made',
+  failed: 'it has failed, and holds nothing',
+  damaged: 'documents in it were found to be damaged'
+}
+
+/** Returns why there is nothing to be read of a backup of this state, if so. */
+export const whyEmpty = (state: BackupState): string | undefined =>
+  state === 'running' || state === 'failed' ? REASONS[state] : undefined
+
 /** Something that a client has appended to a backup. */
 interface Appended {
   contentType: unknown

@@ -26,7 +26,7 @@ import {
   type Store,
   type StoredDatabase
 } from './layout.js'
-import { type BackupState, LoadedBackup } from './loaded-backup.js'
+import { LoadedBackup, REASONS } from './loaded-backup.js'
 import { entryGroups, putManifest, readManifest } from './manifests.js'
 import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
@@ -374,20 +374,13 @@ function inOrder(
 type Databases = { [database in LogicalDatabase]?: StoredDatabase }
 type Listing = HeaderDocument & { _id: string }
 
-/** Why backups of some states are not copied. */
-const NOT_COPYABLE: Partial<Record<BackupState, string>> = {
-  running: 'it is still being made',
-  failed: 'it has failed, and holds nothing',
-  damaged: 'documents in it were found to be damaged'
-}
-
 /** @throws BackupNotCopyableError, UnknownLayoutError, DamagedBackupError */
 export function checkCopyable(backup: LoadedBackup): void {
   const { id, state } = backup
   if (backup.isLegacy)
     throw new BackupNotCopyableError(id, 'athena made it, as one document: replicate that document instead')
   backup.checkReadable()
-  const why = NOT_COPYABLE[state]
+  const why = REASONS[state]
   if (why !== undefined) throw new BackupNotCopyableError(id, why)
   if (backup.isCurrent && !backup.isUntouched)
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')

@@ -172,7 +172,7 @@ export const notHeld = (database: LogicalDatabase, { missing }: AboutDatabase) =
     ? `${database} did not exist when the backup was made: it is left as it is now`
     : `the backup does not hold ${database}`
 
-/** A mistyped id overwrites what was to be left alone. */
+/** Names chosen ids that no document has: a mistyped one overwrites what was to be left alone. */
 function unknownMessage(
   verb: 'skip' | 'restore',
   database: LogicalDatabase,
@@ -183,7 +183,7 @@ function unknownMessage(
   return `${unknown.length} ids to ${verb} are of no document of ${database}: ${told}`
 }
 
-/** Another console's settings make a console use the databases and keys of that one. */
+/** Warns of a settings document: those of another console make this one use the databases and keys of that one. */
 function settingsMessage({ id, change }: SettingsChange, dryRun: boolean): string {
   const what = `the settings document "${cutText(id, MOST.name)}" of system`
   return dryRun

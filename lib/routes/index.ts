@@ -32,11 +32,7 @@ export const routes: FastifyPluginAsyncTypebox<Pick<RouteContext, 'operations' |
   scope,
   { operations, options }
 ) => {
-  const below = scope.prefix.replace(/\/$/, '')
-  const urlsOf: RouteContext['urlsOf'] = (request) => {
-    const base = `${originOf(request, options)}${below}`
-    return (path) => `${base}${path}`
-  }
+  const urlsOf: RouteContext['urlsOf'] = (request) => operations.urlsUnder(originOf(request, options))
   scope.decorateRequest('backupsRequester', undefined)
   scope.setValidatorCompiler(TypeBoxValidatorCompiler)
   // The schemas only describe replies: the host's own refusals keep their words.

@@ -96,7 +96,7 @@ export async function buildScheduled(
     onEvent: (event) => void events.push(event),
     ...more
   })
-  const operations = new Operations(options, app.log, clock)
+  const operations = new Operations(options, app.log, { clock })
   app.addHook('onReady', async () => operations.watch())
   app.addHook('preClose', async () => operations.stop())
   app.addHook('onClose', async () => operations.close())
