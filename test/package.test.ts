@@ -103,7 +103,13 @@ t.test('the packed package', async (t) => {
     const types = (await sources('types')).map((file) => `dist/${file.replace(/ts$/, 'd.ts')}`)
     const entries = await readdir(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     const pages = entries.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
-    const linked = ['bench/RESULTS.md', 'docs/images/operator-page.png', 'docs/openapi.json', ...pages]
+    const linked = [
+      'bench/MEASUREMENTS.md',
+      'bench/RESULTS.md',
+      'docs/images/operator-page.png',
+      'docs/openapi.json',
+      ...pages
+    ]
     // what the operator page is made of is not compiled
     const page = (await readdir(join(ROOT, PAGE))).map((file) => `dist/${PAGE}/${file}`)
     t.ok(page.length > 10)
@@ -185,6 +191,7 @@ t.test('the packed package', async (t) => {
       'json/members.js',
       'json/read-skip-list.js',
       'json/scanner.js',
+      'json/string-bytes.js',
       'own-documents.js',
       'waits/retry-after.js',
       'waits/steps.js'

@@ -1,6 +1,6 @@
 /**
  * Races three server processes on a cluster, each on a node of its own, and kills nodes while they work. Prints the
- * tables of docs/measurements.md. Exits with 1 when a figure exceeds its bar.
+ * tables of bench/MEASUREMENTS.md. Exits with 1 when a figure exceeds its bar.
  */
 import { Cluster } from './cluster.js'
 import { Incremental } from './cluster-incremental.js'

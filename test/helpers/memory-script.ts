@@ -1,6 +1,6 @@
 /**
  * Measures memory, the longest turn of the event loop and the time of operations on databases of several shapes, each
- * in a process of its own. Prints the table of docs/measurements.md. Exits with 1 when a figure exceeds its bar. An
+ * in a process of its own. Prints the table of bench/MEASUREMENTS.md. Exits with 1 when a figure exceeds its bar. An
  * operation with more than the bar of resident memory is run again, with garbage collected and with little room for
  * garbage: then memory in use and resident memory may not exceed the bar.
  */
