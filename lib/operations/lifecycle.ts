@@ -214,22 +214,32 @@ export class Lifecycle {
 
   /** Sees to an operation from its leases to its end. @param begun is called when it can no longer be refused */
   async #live<Result>(operation: NewOperation<Result>, begun: (id: string) => void): Promise<Result> {
+    for (const taken: string[] = []; ; ) {
+      const { id, ended } = await this.#attempt(operation, taken, begun)
+      if (ended) return ended.result
+      taken.push(id)
+    }
+  }
+
+  /** Attempts an operation with the next id. @returns how it ended, unless another document has the id */
+  async #attempt<Result>(
+    operation: NewOperation<Result>,
+    taken: readonly string[],
+    begun: (id: string) => void
+  ): Promise<{ id: string; ended?: { result: Result } }> {
     const abort = new LinkedAbort().follow(operation.signal)
     try {
-      for (const taken: string[] = []; ; ) {
-        const active = await this.#take(operation, (carried) => operation.idAfter(carried, taken), abort)
-        const ended = await this.#listed(operation, active, async () => {
-          await this.#check(operation, active)
-          if (await this.#createRecord(operation, active)) {
-            begun(active.id)
-            return { result: await this.#see(operation, active) }
-          }
-          await this.#end(active)
-          return undefined
-        }).finally(() => this.#active.release(active))
-        if (ended) return ended.result
-        taken.push(active.id)
-      }
+      const active = await this.#take(operation, (carried) => operation.idAfter(carried, taken), abort)
+      const { id } = active
+      return await this.#listed(operation, active, async () => {
+        await this.#check(operation, active)
+        if (await this.#createRecord(operation, active)) {
+          begun(id)
+          return { id, ended: { result: await this.#see(operation, active) } }
+        }
+        await this.#end(active)
+        return { id }
+      }).finally(() => this.#active.release(active))
     } finally {
       abort.release()
     }
@@ -339,7 +349,7 @@ export class Lifecycle {
     const { id } = inner.idAfter(outer.carried, [])
     const active = { ...outer, kind, id, beganAt: performance.now(), progress: new Progress() }
     return this.#listed(inner, active, async () => {
-      await inner.createRecord(active, this.#elsewhere(active))
+      await inner.createRecord(active, this.#elsewhere(outer))
       return this.#carryOut(inner, active, {
         end: async () => {},
         fail: (error) => this.#failInside(active, error)
