@@ -1,4 +1,3 @@
-import type { LogicalDatabase } from '../types/databases.js'
 import { LOGICAL_DATABASES } from './databases.js'
 
 export const BACKUP_TYPE = 'athena_backup'
@@ -40,33 +39,20 @@ export const INTERNAL_TYPES: ReadonlySet<string> = new Set([...OWN_TYPES, SESSIO
 export const BACKUP_PREFIX = '03_ibp_db_backup_'
 /** Precedes the number of its backup in the id of a part. */
 export const PART_PREFIX = { chunk: 'backup_chunk_', manifest: 'backup_manifest_' } as const
-type PartKind = keyof typeof PART_PREFIX
 export const LEASE_ID = 'athena_backup_lease'
 /** Precedes the transaction in the id of a notice. */
 export const NOTICE_PREFIX = 'athena_backup_notice_'
 
 export const BACKUP_ID = new RegExp(`^${BACKUP_PREFIX}[0-9]{1,20}$`)
 /** Digits of the number of a part, at least. */
-const PART_DIGITS = 6
-const PART_ID = new RegExp(
+export const PART_DIGITS = 6
+/** Recognizes the ids of parts; its group is the number of their backup. `repository/ids.ts` makes such ids. */
+export const PART_ID = new RegExp(
   `^(?:${Object.values(PART_PREFIX).join('|')})([0-9]{1,20})_(?:${LOGICAL_DATABASES.join('|')})_[0-9]{${PART_DIGITS},}$`
 )
 const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
-
-/** Returns how the ids of parts begin that a backup has made, of all databases or one. */
-export const partPrefix = (kind: PartKind, backup: string, database?: LogicalDatabase): string =>
-  `${PART_PREFIX[kind]}${backup.slice(BACKUP_PREFIX.length)}_${database === undefined ? '' : `${database}_`}`
-
-export const partId = (kind: PartKind, backup: string, database: LogicalDatabase, index: number): string =>
-  partPrefix(kind, backup, database) + String(index).padStart(PART_DIGITS, '0')
-
-/** Returns the id of the backup that has made a part, by the part's id; `undefined` when that is no part's. */
-export function makerOf(part: string): string | undefined {
-  const stamp = PART_ID.exec(part)?.[1]
-  return stamp === undefined ? undefined : `${BACKUP_PREFIX}${stamp}`
-}
 
 /** Returns whether a document is the plugin's or athena's. Ask only in the backups and system databases. */
 export const isOwnDocument = (id: string, type: string | undefined): boolean =>

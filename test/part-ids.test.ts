@@ -1,6 +1,5 @@
 import t from 'tap'
-import { partId } from '../lib/own-documents.js'
-import { partRanges, rangesOf } from '../lib/repository/ids.js'
+import { partId, partRanges, rangesOf } from '../lib/repository/ids.js'
 import { groupsOf } from '../lib/repository/part-documents.js'
 
 const BACKUP = 'backup_1700000000000'

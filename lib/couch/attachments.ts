@@ -1,7 +1,9 @@
 import { createGunzip } from 'node:zlib'
+import { through } from '../bytes/through.js'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import type { DocumentBytes } from '../json/document.js'
 import { ELEMENT, type JsonPath } from '../json/scanner.js'
+import { BACKSLASH, QUOTE } from '../json/string-bytes.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import type { CouchDatabase } from './database.js'
 import { type Digest, Digesting, digestInStub, digestInTag } from './digest.js'
@@ -12,7 +14,6 @@ import type { CouchResponse, Headers } from './response.js'
 import { untilBegun } from './resumable.js'
 import { rejectServerError } from './rows.js'
 import { fitsUrl } from './target.js'
-import { through } from './through.js'
 
 /** An attachment as a document's stub describes it. */
 export interface AttachmentStub {
@@ -161,9 +162,6 @@ function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]
     })
   })
 }
-
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
 
 /** Yields an attachment's bytes, decompressed. @throws CouchError when they differ from what the stub says */
 async function* attachmentBytesOf(

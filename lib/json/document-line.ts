@@ -1,9 +1,9 @@
 import { toBuffer } from '../bytes/views.js'
 import { InvalidDocumentError, readDocument } from './document.js'
 import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
+import { QUOTE } from './string-bytes.js'
 import { StringWalk } from './string-walk.js'
 
-const QUOTE = 0x22
 const OPEN = 0x7b
 const CLOSE = 0x7d
 const OPEN_ARRAY = 0x5b

@@ -1,7 +1,5 @@
 import { toBuffer } from '../bytes/views.js'
-
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
+import { BACKSLASH, QUOTE } from './string-bytes.js'
 
 /** Bytes walked over in one step: a fraction of a millisecond, or one before V8 has compiled the loop. */
 const STEP = 32 * 1024

@@ -1,5 +1,6 @@
 import type { Steps } from '../waits/steps.js'
 import { decodeString, skipSpace, skipValue } from './members.js'
+import { BACKSLASH, QUOTE } from './string-bytes.js'
 
 /** Scalars that are compared in one step. */
 const STEP = 2000
@@ -60,8 +61,6 @@ function sameNumber(a: string, b: string): boolean {
   return Number.isFinite(number) && number === Number(b)
 }
 
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
 const INTEGER = /^-?[0-9]+$/
 const ZERO = /^-?0$/
 

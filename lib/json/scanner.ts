@@ -1,4 +1,5 @@
 import { decodeString } from './members.js'
+import { BACKSLASH, ESCAPABLE, QUOTE } from './string-bytes.js'
 
 /** Thrown for bytes that are not JSON. `offset` counts bytes from the start of the text. */
 export class JsonSyntaxError extends Error {
@@ -73,8 +74,6 @@ enum State {
   Done
 }
 
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
 const MAX_KEY_BYTES = 64 * 1024
 /** Levels of nesting, one byte each: no JSON of 16 MiB, the most that a restore takes, is deeper. */
 export const MAX_DEPTH = 8 * 1024 * 1024
@@ -86,9 +85,6 @@ const PLAIN = new Uint8Array(256)
 for (let c = 0x20; c < 0x80; c++) PLAIN[c] = c === QUOTE || c === BACKSLASH ? 0 : 1
 
 const LITERALS: Record<number, string> = { 116: 'true', 102: 'false', 110: 'null' }
-
-const ESCAPABLE = new Uint8Array(256)
-for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
 
 const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09
 const isDigit = (c: number) => c >= 0x30 && c <= 0x39

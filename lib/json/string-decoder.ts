@@ -1,7 +1,5 @@
 import { toBuffer } from '../bytes/views.js'
-
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
+import { BACKSLASH, QUOTE } from './string-bytes.js'
 
 /**
  * Finds what the next piece continues, in text with a character for each byte: an escape, half of a surrogate

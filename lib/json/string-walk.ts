@@ -1,11 +1,5 @@
 import { endianness } from 'node:os'
-
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
-
-/** 1 for what may follow a backslash, but for the digits of `\u`. */
-const ESCAPABLE = new Uint8Array(256)
-for (const c of '"\\/bfnrt') ESCAPABLE[c.charCodeAt(0)] = 1
+import { BACKSLASH, ESCAPABLE, QUOTE } from './string-bytes.js'
 
 /** The highest bit of each byte of a word. */
 const HIGH = 0x80808080

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { CopyOptions, CopyOutcome } from '../../types/backups.js'
 import type { OperationKind } from '../../types/events.js'
-import type { CouchClient } from '../couch/client.js'
 import { CouchDatabase } from '../couch/database.js'
 import {
   CopyConflictError,
@@ -9,7 +8,6 @@ import {
   MissingDatabaseError,
   TooManyRequestsError
 } from '../errors.js'
-import { LeaseDocument } from '../lease/lease-document.js'
 import { leasesOn } from '../lease/leases.js'
 import { Places } from '../waits/places.js'
 import type { Databases } from './databases.js'
@@ -46,6 +44,7 @@ export class Copies {
     const about = { id, backup_id: backup, database }
     const client = this.#instance.clientTo(couch, { option: 'options/to/couch', server: 'destination' })
     const target = new CouchDatabase(client, database)
+    const destination = this.#databases.repository.elsewhere(target)
     return {
       kind: 'copy',
       cancel: 'now',
@@ -55,14 +54,13 @@ export class Copies {
       idAfter: () => ({ id }),
       createRecord: async ({ abort }, holdElsewhere) => {
         await this.#checkTarget(target.on(client.with({ signal: abort.signal })))
-        const on = (by: CouchClient) => new LeaseDocument(target.on(by))
-        const { leases } = leasesOn(client, on, this.#instance.options.timeouts)
+        const { leases } = leasesOn(client, (by) => destination.lease(by), this.#instance.options.timeouts)
         await holdElsewhere(leases, ({ operation }) => mustBeEnded(operation, backup, database))
         return true
       },
       work: async ({ workClient }) => {
         const repository = this.#databases.repository.on(workClient)
-        const copied = await repository.copy(backup, target.like(workClient), this.#databases.system.name)
+        const copied = await repository.copy(backup, destination.on(workClient), this.#databases.system.name)
         return { id: backup, ...copied }
       },
       started: () => ({ type: 'copy_started', ...about }),

@@ -2,8 +2,8 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { BulkResult } from '../couch/bulk-body.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
-import { CHUNK_TYPE, partId } from '../own-documents.js'
-import { TAKEN_IDS } from './ids.js'
+import { CHUNK_TYPE } from '../own-documents.js'
+import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkDocument } from './layout.js'
 
 /** Most documents made in one request. One by one, making them takes a third of the time of storing. */

@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { createGunzip, createGzip, type ZlibOptions } from 'node:zlib'
-import { through } from '../couch/through.js'
+import { through } from '../bytes/through.js'
 
 /** Encodes the lines of a chunk as the bytes that are stored, and decodes them. */
 export interface Codec {

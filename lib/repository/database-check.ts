@@ -5,7 +5,6 @@ import { LastCopies } from '../ids/copy-index.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
 import { idOf as idOfLine } from '../json/document.js'
-import { makerOf } from '../own-documents.js'
 import { sharedTurn } from '../waits/steps.js'
 import { type CheckedLines, ChunkCheck, type Counts, idOf } from './chunk-check.js'
 import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
@@ -13,6 +12,7 @@ import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { readIndex } from './document-index.js'
 import { type Finding, findingOf, NAMED_DOCUMENTS, type OnFinding } from './findings.js'
+import { makerOf } from './ids.js'
 import {
   type ChunkEntry,
   liveBytes,

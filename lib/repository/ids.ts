@@ -1,5 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BACKUP_PREFIX, PART_PREFIX, partPrefix } from '../own-documents.js'
+import { BACKUP_PREFIX, PART_DIGITS, PART_ID, PART_PREFIX } from '../own-documents.js'
+
+type PartKind = keyof typeof PART_PREFIX
 
 /** Range of ids that holds all backup headers. */
 export const BACKUP_RANGE = { from: BACKUP_PREFIX, to: `${BACKUP_PREFIX}:` } as const
@@ -37,6 +39,26 @@ export function newBackupId(
   const next = latest >= now ? latest + 1n : now
   const stamp = next <= LAST_STAMP ? next : now
   return { id: idOf(stamp), carried: stamp }
+}
+
+/** Has 20 digits, as no clock gives. */
+const FIRST_FUTURE_STAMP = 9_000_000n * 10n ** 13n
+
+/** Names a backup that is to be made at a time in milliseconds since the epoch, later than any that a clock names. */
+export const futureBackupId = (at: number): string => idOf(FIRST_FUTURE_STAMP + BigInt(at))
+
+/** Returns how the ids of parts begin that a backup has made, of all databases or one. */
+const partPrefix = (kind: PartKind, backup: string, database?: LogicalDatabase): string =>
+  `${PART_PREFIX[kind]}${backup.slice(BACKUP_PREFIX.length)}_${database === undefined ? '' : `${database}_`}`
+
+/** Returns the id of the chunk or manifest with this number, among those that a backup makes of one database. */
+export const partId = (kind: PartKind, backup: string, database: LogicalDatabase, index: number): string =>
+  partPrefix(kind, backup, database) + String(index).padStart(PART_DIGITS, '0')
+
+/** Returns the id of the backup that has made a part, by the part's id; `undefined` when that is no part's. */
+export function makerOf(part: string): string | undefined {
+  const stamp = PART_ID.exec(part)?.[1]
+  return stamp === undefined ? undefined : `${BACKUP_PREFIX}${stamp}`
 }
 
 /** Returns the number of a part among those of its kind that its backup has made of one database. */

@@ -2,10 +2,10 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { isConflict } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
-import { MANIFEST_TYPE, partId } from '../own-documents.js'
+import { MANIFEST_TYPE } from '../own-documents.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { sha256Of } from './codec.js'
-import { TAKEN_IDS } from './ids.js'
+import { partId, TAKEN_IDS } from './ids.js'
 import type { ChunkEntry, ManifestDocument, StoredDatabase } from './layout.js'
 
 /** Most bytes of chunk entries of a database in a header, and in a manifest. */

@@ -4,9 +4,9 @@ import type { Wanted } from '../couch/requests.js'
 import { DamagedBackupError } from '../errors.js'
 import { attachmentsIn, readStub } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps } from '../json/document.js'
-import { isOwnDocument, makerOf } from '../own-documents.js'
+import { isOwnDocument } from '../own-documents.js'
 import { inTurns } from '../waits/steps.js'
-import { PART_RANGES } from './ids.js'
+import { makerOf, PART_RANGES } from './ids.js'
 
 /** Parts read or deleted in one request. */
 const AT_A_TIME = 500

@@ -8,7 +8,7 @@ import {
   UnknownLayoutError,
   WrongKeyError
 } from '../errors.js'
-import { BACKUP_TYPE, makerOf } from '../own-documents.js'
+import { BACKUP_TYPE } from '../own-documents.js'
 import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
 import { putChunk } from './chunk-attempt.js'
 import { sum } from './chunk-list.js'
@@ -16,7 +16,7 @@ import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { openLarge, sealLarge } from './chunk-seal.js'
 import { type OpenedHeader, openHeader, sealHeader } from './header-seal.js'
-import { numberOf, partRanges, stampIn } from './ids.js'
+import { makerOf, numberOf, partRanges, stampIn } from './ids.js'
 import {
   type ChunkEntry,
   type Head,

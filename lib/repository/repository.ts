@@ -80,6 +80,11 @@ export class Repository {
     return new Repository(this.#db.like(client), this.#store, this.#headers)
   }
 
+  /** Returns a repository in another database, with the same codec and keys. */
+  elsewhere(database: CouchDatabase): Repository {
+    return new Repository(database, { ...this.#store, turns: new Turns() })
+  }
+
   /** Returns whether a database is the one that keeps the backups. */
   isIn(database: CouchDatabase): boolean {
     return this.#db.isSame(database)
@@ -211,11 +216,11 @@ export class Repository {
   }
 
   /**
-   * Copies a backup to another database. To be run under the lease there. @throws what {@link Transfer} throws
+   * Copies a backup to another repository. To be run under the lease there. @throws what {@link Transfer} throws
    * @param system real name of the system database of this console
    */
-  copy(id: string, to: CouchDatabase, system: string): Promise<Transferred> {
-    return new Transfer(this.#store, { ...this.#store, db: to, turns: new Turns() }, { system }).run(id)
+  copy(id: string, to: Repository, system: string): Promise<Transferred> {
+    return new Transfer(this.#store, to.#store, { system }).run(id)
   }
 
   /** Waits until a list shows every header, before a removal. @throws CouchError when it may not */

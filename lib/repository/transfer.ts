@@ -9,13 +9,14 @@ import {
   ReservedIdError,
   WrongKeyError
 } from '../errors.js'
-import { BACKUP_TYPE, MANIFEST_TYPE, makerOf, partId, REMOVED_TYPE } from '../own-documents.js'
+import { BACKUP_TYPE, MANIFEST_TYPE, REMOVED_TYPE } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { AppendedTransfer } from './appended-transfer.js'
 import { ChunkTransfer } from './chunk-transfer.js'
 import { sha256Of } from './codec.js'
 import { openHeader, resealHeader } from './header-seal.js'
 import { kindOfStorage } from './header-storage.js'
+import { makerOf, partId } from './ids.js'
 import {
   type ChunkEntry,
   contentDigest,

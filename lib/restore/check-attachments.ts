@@ -1,11 +1,11 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { attachmentsIn } from '../json/attachments.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
+import { QUOTE } from '../json/string-bytes.js'
 import type { Steps } from '../waits/steps.js'
 
 const OBJECT = 0x7b
 const LIST = 0x5b
-const QUOTE = 0x22
 /** The first byte of `false`. */
 const FALSE = 0x66
 

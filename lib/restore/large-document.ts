@@ -11,6 +11,7 @@ import {
   type JsonVisitor,
   LongNameError
 } from '../json/scanner.js'
+import { BACKSLASH, QUOTE } from '../json/string-bytes.js'
 import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
 
 /** Gives bytes of a file by their position, as Node.js' FileHandle does. */
@@ -170,9 +171,7 @@ interface FoundData {
 }
 
 const SOLIDUS = 0x2f
-const BACKSLASH = 0x5c
 const EQUALS = 0x3d
-const QUOTE = 0x22
 /** Returns whether a character may stand in a string of base64 beside its own. */
 const isBeside = (c: number) => c === EQUALS || c === QUOTE || c === BACKSLASH
 

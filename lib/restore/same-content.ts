@@ -7,11 +7,11 @@ import { digestOf, digestOfStream } from '../couch/digest.js'
 import { attachmentsIn, DEFAULT_CONTENT_TYPE, readStub } from '../json/attachments.js'
 import { bodyOf, type DocumentBytes, sameBody } from '../json/document.js'
 import { decodeString, type MemberCursor } from '../json/members.js'
+import { QUOTE } from '../json/string-bytes.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import type { LargeDocument } from './large-document.js'
 import type { LiveDocument } from './source.js'
 
-const QUOTE = 0x22
 const KEY = randomBytes(16)
 /** Begins a print, with a key of this process: nobody can choose documents whose prints collide. */
 export const keyedHash = () => createHash('sha256').update(KEY)

@@ -1,4 +1,4 @@
-import { BACKUP_PREFIX } from '../own-documents.js'
+import { futureBackupId } from '../repository/ids.js'
 import type { Steps } from '../waits/steps.js'
 import { calendarOf, decideBy, type KeepCandidate, type KeepOptions } from './keep-rules.js'
 
@@ -35,6 +35,7 @@ export function* keptUntil(
   const calendar = calendarOf(options)
   const horizon = options.now + HORIZON
   const goes = new Map<string, number>()
+  const known = new Set(candidates.map(({ id }) => id))
   let present = candidates.map(onceMade)
   let awaited = candidates.filter((candidate) => !candidate.protected).length
   let looks = 0
@@ -49,7 +50,7 @@ export function* keptUntil(
     )
     present = present.filter(({ id }) => !gone.has(id))
     for (const id of gone) {
-      if (id.startsWith(FUTURE)) continue
+      if (!known.has(id)) continue
       goes.set(id, now)
       awaited--
     }
@@ -62,11 +63,8 @@ export function* keptUntil(
 const onceMade = (candidate: KeepCandidate): KeepCandidate =>
   candidate.state === 'running' ? { ...candidate, state: 'good' } : candidate
 
-/** Ids of backups that are yet to be made begin with it: their numbers have 20 digits, as no clock gives. */
-const FUTURE = `${BACKUP_PREFIX}9000000`
-
 const madeAt = (at: number): KeepCandidate => ({
-  id: FUTURE + String(at).padStart(13, '0'),
+  id: futureBackupId(at),
   at,
   state: 'good',
   protected: false,

@@ -1,6 +1,6 @@
 import { announce, stepItem } from './element.mjs'
 import { count, duration } from './format.mjs'
-import { nameOf } from './names.mjs'
+import { DATABASES, nameOf } from './names.mjs'
 import { followBackup } from './polling.mjs'
 import { cancel, showCancel, showProgress } from './progress.mjs'
 
@@ -8,7 +8,6 @@ const panel = document.getElementById('running-backup')
 const find = (name) => panel.querySelector(`[data-${name}]`)
 /** Id of the backup that is shown. */
 let shownId
-const DATABASES = ['components', 'sessions', 'system']
 
 /** Returns the key of a database in a backup. */
 const keyOf = (database) => `athena_${database}`

@@ -1,3 +1,6 @@
+/** The databases by role, in the order in which they are backed up and shown. */
+export const DATABASES = ['components', 'sessions', 'system']
+
 /** Real names of the databases, by role. */
 let names = {}
 

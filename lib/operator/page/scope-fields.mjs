@@ -1,7 +1,6 @@
 import { el } from './element.mjs'
-import { nameOf } from './names.mjs'
+import { DATABASES, nameOf } from './names.mjs'
 
-const DATABASES = ['components', 'sessions', 'system']
 const NOTHING_MEANT = 'Fill in ids, types or a selector; or choose all documents, or none.'
 
 const WHICH = { all: 'All documents', only: 'Only some', exclude: 'All but some', none: 'None' }
