@@ -2,8 +2,16 @@ import t from 'tap'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
 import { confirm, openConsole } from './helpers/operator.js'
 import { startConsole } from './helpers/operator-console.js'
+import { poll } from './helpers/poll.js'
 
 const skip = browserMissing()
+
+/** Drops a file while nothing has the focus. */
+const DROP_A_FILE = `
+  document.activeElement.blur()
+  const dataTransfer = new DataTransfer()
+  dataTransfer.items.add(new File(['{}'], 'dropped.json'))
+  document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }))`
 
 t.test('a restore from the page is about the documents that were chosen', { skip }, async (t) => {
   const browser = await launchBrowser(t)
@@ -95,9 +103,22 @@ t.test('a restore from the page is about the documents that were chosen', { skip
   await inComponents.getByLabel('Ids').fill('org1msp')
   await preview.click()
   await dialog.getByText(`${on.names.components} but for ids org1msp`, { exact: false }).waitFor()
+  await dialog.getByRole('button', { name: 'Back' }).click()
+  for (const name of Object.values(on.names)) await which(name).selectOption('none')
+  await which(on.names.components).selectOption('only')
+  await inComponents.getByLabel('Ids').fill('org1peer1')
+  await preview.click()
+  await dialog
+    .getByText('Nothing to restore: the databases hold the chosen documents of the backup.')
+    .waitFor()
   await page.keyboard.press('Escape')
 
   await page.getByRole('button', { name: 'Restore from a file…' }).click()
   t.notOk(await dialog.getByText('Choose documents, or delete others').isVisible(), 'not of a file')
+  await page.keyboard.press('Escape')
+  await page.evaluate(DROP_A_FILE)
+  await dialog.getByText(/^The file dropped\.json/).waitFor()
+  await page.keyboard.press('Escape')
+  await poll('the focus', () => page.evaluate('document.activeElement.id === "title" || undefined'))
   t.strictSame(faults, [])
 })

@@ -82,8 +82,10 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
   const id = await backUp(console)
   const { page, faults } = await openConsole(t, browser, console)
   const asked: { depth?: string; from?: string }[] = []
+  let cancels = 0
   page.on('request', (request) => {
     if (request.url().endsWith('/verify')) asked.push(request.postDataJSON())
+    if (request.url().endsWith('/cancel')) cancels++
   })
   const system = on.couch.use(on.names.system)
   const { storage } = (await system.get(id)) as unknown as StoredHeader
@@ -93,16 +95,27 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
   const letGo = gate!.hold(last)
   await dialog.getByRole('button', { name: 'Verify' }).click()
   await gate!.held(last)
-  await dialog.getByRole('button', { name: 'Interrupt' }).click()
+  await dialog.getByRole('button', { name: 'Interrupt' }).dblclick()
   await dialog
     .getByRole('paragraph')
-    .filter({ hasText: 'The verification was interrupted. It can go on from there.' })
+    .filter({
+      hasText: /^The verification of backup .* was interrupted: .*cancelled.*\. It can go on from there\.$/
+    })
     .waitFor()
+  t.equal(cancels, 1, 'by two clicks')
   letGo()
   await dialog.getByRole('radio', { name: /^Structure:/ }).check()
   await dialog.getByRole('button', { name: 'Verify' }).waitFor()
   await dialog.getByRole('radio', { name: /^Data:/ }).check()
   await dialog.getByRole('button', { name: 'Go on' }).waitFor()
+
+  const letReload = gate!.hold(last)
+  await dialog.getByRole('button', { name: 'Go on' }).click()
+  await gate!.held(last)
+  await page.reload()
+  await poll('its end', () => (app.dbBackups.running.length === 0 ? true : undefined))
+  letReload()
+  await open(page, 'first', /^Verify…/, 'Verify a backup')
 
   const letGoAgain = gate!.hold(last)
   await dialog.getByRole('button', { name: 'Go on' }).click()
@@ -118,17 +131,62 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
     .filter({ hasText: /^Nothing is wrong: \d+ documents in/ })
     .waitFor()
   await dialog.getByRole('button', { name: 'Verify' }).waitFor()
-  t.match(asked, [{ depth: 'data' }, { from: /./ }, { from: /./ }])
+  t.match(asked, [{ depth: 'data' }, { from: /./ }, { from: /./ }, { from: /./ }])
   t.notOk(asked[0]!.from)
   t.equal((await app.dbBackups.summary(id)).verified?.good, true)
 
-  // A position of another backup is refused: the next attempt begins again.
-  await page.keyboard.press('Escape')
-  await page.evaluate(`sessionStorage.setItem('verification ${id} data', 'e30')`)
-  await open(page, 'first', /^Verify…/, 'Verify a backup')
-  await dialog.getByRole('button', { name: 'Go on' }).click()
-  await dialog.getByText('Options/from is no position.').waitFor()
-  await dialog.getByRole('button', { name: 'Verify' }).waitFor()
+  // A position that is refused is not sent again: the next attempt begins at the start.
+  for (const [position, reason] of [
+    [`'e30'`, 'Options/from is no position.'],
+    [`'A'.repeat(3_200_000)`, /^Body\/from /]
+  ] as const) {
+    await page.keyboard.press('Escape')
+    await page.evaluate(`sessionStorage.setItem('verification ${id} data', ${position})`)
+    await open(page, 'first', /^Verify…/, 'Verify a backup')
+    await dialog.getByRole('button', { name: 'Go on' }).click()
+    await dialog.getByText(reason).waitFor()
+    await dialog.getByRole('button', { name: 'Verify' }).waitFor()
+  }
+  t.strictSame(faults, [])
+})
+
+t.test('the page interrupts its own verification, and no other', { skip: missing }, async (t) => {
+  const browser = await launchBrowser(t)
+  let gate: Gate | undefined
+  const console = await startConsole(t, {
+    async through(on) {
+      gate = await startGate(t, on)
+      return gate.couch
+    }
+  })
+  const { on, app } = console
+  const id = await backUp(console)
+  const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
+  const last = new RegExp(storage.databases.system!.chunks[0]!.id)
+  const letGo = gate!.hold(last)
+  const other = app.dbBackups.verify(id, { depth: 'restore' })
+  await gate!.held(last)
+  t.match(app.dbBackups.running, [{ operation: 'verify', depth: 'restore', lease: true }])
+
+  const { page, faults } = await openConsole(t, browser, console)
+  await page
+    .getByRole('button', { name: 'Back up now', description: /^A verification is running\./ })
+    .waitFor()
+  const dialog = await open(page, 'first', /^Verify…/, 'Verify a backup')
+  await dialog.getByRole('button', { name: 'Verify' }).click()
+  const own = await poll('its own', () => app.dbBackups.running.find(({ depth }) => depth === 'data'))
+  t.equal(own.lease, undefined)
+  await dialog.getByRole('button', { name: 'Interrupt' }).click()
+  await dialog
+    .getByRole('paragraph')
+    .filter({ hasText: /was interrupted: .* It can go on from there\.$/ })
+    .waitFor()
+  const [left, ...more] = app.dbBackups.running
+  t.match(left, { depth: 'restore' })
+  t.notOk(left!.cancelling)
+  t.strictSame(more, [])
+  letGo()
+  t.match(await other, { good: true, depth: 'restore' })
   t.strictSame(faults, [])
 })
 

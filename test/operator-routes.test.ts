@@ -1,4 +1,6 @@
 import t, { type Test } from 'tap'
+import type { StoredHeader } from '../lib/repository/layout.js'
+import { type Gate, startGate } from './helpers/gate.js'
 import { MANAGER, type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
 import { poll } from './helpers/poll.js'
 
@@ -279,4 +281,39 @@ t.test('a preview is refused for what cannot be restored', async (t: Test) => {
     id
   })
   await finished
+})
+
+t.test('a verification tells its id while it runs, and takes long positions', async (t) => {
+  let gate: Gate | undefined
+  const console = await startConsole(t, {
+    async through(on) {
+      gate = await startGate(t, on)
+      return gate.couch
+    }
+  })
+  const { app, on } = console
+  const headers = { cookie: await cookieOf(console, MANAGER) }
+  const id = await started(console)
+  const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
+  const chunk = new RegExp(storage.databases.system!.chunks[0]!.id)
+  const verify = (payload: object) =>
+    app.inject({ method: 'POST', url: `/operator/api/backups/${id}/verify`, headers, payload })
+
+  const letGo = gate!.hold(chunk)
+  const other = app.dbBackups.verify(id, { depth: 'restore' })
+  await gate!.held(chunk)
+  const verifying = verify({ depth: 'data' })
+  const own = await poll('its own', () => app.dbBackups.running.find(({ depth }) => depth === 'data'))
+  const payload = { id: own.id }
+  // The id is told before the end.
+  await new Promise((resolve) => setTimeout(resolve, 500))
+  await app.inject({ method: 'POST', url: '/operator/api/cancel', headers, payload })
+  const [first, { error }, ...more] = linesOf(await verifying)
+  t.strictSame([first, more], [{ running: true, id: own.id }, []])
+  t.match(error, { code: 'DB_BACKUPS_VERIFY_INTERRUPTED', position: String })
+  letGo()
+  t.match(await other, { good: true })
+
+  const long = await verify({ depth: 'data', from: 'x'.repeat(1024 * 1024) })
+  t.match(long.json(), { statusCode: 400, message: 'options/from is no position' })
 })

@@ -119,6 +119,8 @@ export interface RunningOperation {
   dry_run?: true
   /** How far a verification checks. Absent for other operations. */
   depth?: VerifyDepth
+  /** It holds the console's lease: backups, restores and removals are refused until it has ended. */
+  lease?: true
   /** When it began, in milliseconds since the epoch. */
   since: number
   /** Absent before anything is known, and for prunings, rekeyings, verifications and copies. */

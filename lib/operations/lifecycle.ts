@@ -248,11 +248,12 @@ export class Lifecycle {
   /** Lists an operation as running, so that it can be cancelled, until `live` ends. */
   #listed<T>(
     { about, cancel: how }: NewOperation<unknown>,
-    { kind, id, progress, cancellation }: ActiveOperation,
+    { kind, id, holds, progress, cancellation }: ActiveOperation,
     live: () => Promise<T>
   ): Promise<T> {
     const cancel = how && ((error: CancelledError) => cancellation[how](error))
-    return this.#instance.running.during({ ...about, operation: kind, id }, { progress, cancel }, live)
+    const told = { ...about, operation: kind, id, ...(holds.length > 0 && { lease: true as const }) }
+    return this.#instance.running.during(told, { progress, cancel }, live)
   }
 
   /** Takes the leases, after ending what another instance has left. */

@@ -46,8 +46,8 @@ export async function replyLines(
     reply.raw.off('close', leave)
   })
   // An error before the reply has begun has a status of its own, which has no room for a position.
-  await Promise.race([begun, working]).catch((error: { position?: string }) => {
-    if (error.position === undefined) throw error
+  await Promise.race([begun, working]).catch((error?: { position?: string } | null) => {
+    if (error?.position === undefined) throw error
   })
   working
     .catch((error: unknown) => ({ error: told(error, reply) }))
@@ -59,7 +59,7 @@ export async function replyLines(
 
 /** Tells an error as the replies of other routes do: of one that nobody expected, only that there was one. */
 function told(error: unknown, { request }: FastifyReply): object {
-  const { code, position } = error as { code?: string; position?: string }
+  const { code, position } = (error ?? {}) as { code?: string; position?: string }
   const known = statusOf(error) !== undefined && /^DB_BACKUPS_/.test(code ?? '')
   if (!known) request.log.error({ err: error }, 'operator request failed')
   return {

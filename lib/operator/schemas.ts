@@ -7,6 +7,9 @@ const closed = { additionalProperties: false }
 /** Bytes of the JSON body of a request: lists of ids may be long. */
 export const MOST_BYTES = 4 * 1024 * 1024
 
+/** Characters of the position of a verification, which holds up to 1,000 damaged parts and their reasons. */
+const MOST_POSITION = 3 * 1024 * 1024
+
 const Flag = Type.Optional(Type.Boolean())
 const Strings = Type.Array(Type.String({ minLength: 1 }), { maxItems: 100_000 })
 
@@ -38,7 +41,7 @@ export const VerifyBody = Type.Object(
     depth: Type.Optional(
       Type.Union([Type.Literal('structure'), Type.Literal('data'), Type.Literal('restore')])
     ),
-    from: Type.Optional(Type.String({ maxLength: 64 * 1024 }))
+    from: Type.Optional(Type.String({ maxLength: MOST_POSITION }))
   },
   closed
 )

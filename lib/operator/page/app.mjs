@@ -54,7 +54,7 @@ let instance
 let ids = ''
 /** Id of the backup that is being followed. */
 let followed
-/** Id of the backup that the restore dialog was last opened for. */
+/** Id of the backup that the restore dialog was last opened for. Absent for a file. */
 let restoring
 let signedIn = false
 let refreshes = 0
@@ -301,6 +301,12 @@ async function inspect({ id }, action, ask) {
   keepFocus(id, action)
 }
 
+/** Has the operator restore a file. No backup's button gets the focus afterwards. */
+function restoreFile(dropped) {
+  restoring = undefined
+  askAndRestoreFile(dropped)
+}
+
 /** @param what the word for `text` */
 async function copy(what, text) {
   try {
@@ -378,7 +384,7 @@ find('prune').addEventListener('click', (event) => {
 find('restore-file').addEventListener('click', (event) => {
   if (isOff(event.currentTarget)) return
   clearNotices()
-  askAndRestoreFile()
+  restoreFile()
 })
 find('show-restore').addEventListener('click', showRunning)
 find('more').addEventListener('click', async () => {
@@ -421,7 +427,7 @@ document.addEventListener('drop', (event) => {
   if (event.target.type === 'file') return
   event.preventDefault()
   const [dropped] = event.dataTransfer.files
-  if (dropped && signedIn && !document.querySelector('dialog[open]')) askAndRestoreFile(dropped)
+  if (dropped && signedIn && !document.querySelector('dialog[open]')) restoreFile(dropped)
 })
 
 /** Shows the backups that others, or the schedule, have made meanwhile, and what runs. */

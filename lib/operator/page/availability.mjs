@@ -8,14 +8,12 @@ const RUNNING = {
   restore: 'A restore or a preview of one is running.',
   prune: 'Backups are being removed.',
   rekey: 'Backups are being sealed anew.',
-  verify: 'A verification restores a backup.'
+  verify: 'A verification is running.'
 }
 
 /** Returns why nothing can begin that writes, if so. @param listed the backups, of which another server may make one */
 export function whyBusy({ running, backups, isStarting, isRestoring }) {
-  const blocking = running.find(
-    ({ operation, depth }) => RUNNING[operation] && (operation !== 'verify' || depth === 'restore')
-  )
+  const blocking = running.find(({ operation, lease }) => RUNNING[operation] && lease)
   if (blocking) return RUNNING[blocking.operation]
   if (isRestoring) return RUNNING.restore
   if (isStarting || backups.some(({ in_progress }) => in_progress)) return RUNNING.backup
@@ -51,7 +49,8 @@ function whyOff(action, backup, { running, newestGood, wait }) {
   if (action !== 'verify') return undefined
   if (isOfAthena(backup))
     return 'Athena has made it, without checksums. The preview of a restore reads all of it.'
-  return running.some(({ operation }) => operation === 'verify')
+  // One that holds the lease takes no place of others.
+  return running.some(({ operation, lease }) => operation === 'verify' && !lease)
     ? 'Another verification is running. Wait until it has ended.'
     : undefined
 }

@@ -14,7 +14,7 @@ export function explain(error) {
   if (message === 'restore_in_progress') return `A restore or a preview of one is running. ${WAIT}`
   if (message === 'prune_in_progress') return `Backups are being removed. ${WAIT}`
   if (message === 'rekey_in_progress') return `Backups are being sealed anew. ${WAIT}`
-  if (message === 'verify_in_progress') return `A verification restores a backup. ${WAIT}`
+  if (message === 'verify_in_progress') return `A verification is running. ${WAIT}`
   if (message.startsWith('options/keep is missing'))
     return 'The server has no rules for what to keep: set the option keep.'
   if (status === 401) return 'Your session has ended. Sign in again.'

@@ -10,8 +10,10 @@ import { showFormError } from './notices.mjs'
  * @param title of the dialog
  * @param submit text of the button that begins
  * @param working text while it looks
- * @param look is given `backup`, `form`, `find`, `signal`, and `list(items)`, and returns the outcome to be shown
- * @param interrupt ends a `look` that the operator no longer waits for. Default: its signal is aborted
+ * @param look is given `backup`, `form`, `signal`, and `begun(id)` to tell the id of the operation on the server. Returns
+ * `outcome`, a text or nodes, and `items` of a list, if any
+ * @param interrupt ends a run of `look` that the operator no longer waits for, and is called once for it. It is given
+ * `abort` of the signal, the `id` that `begun` was told, and whether the run `isOver`. Default: the signal is aborted
  * @returns a function that opens the dialog for a backup, and resolves when it is closed
  */
 export function inspection(id, { title, submit: verb, working, look, interrupt }) {
@@ -27,7 +29,7 @@ export function inspection(id, { title, submit: verb, working, look, interrupt }
   find('begin').textContent = verb
   find('stop').hidden = true
   let backup
-  /** What the dialog waits for. */
+  /** The run of `look` that the dialog waits for. */
   let waiting
 
   function show(outcome = '', items = []) {
@@ -38,15 +40,23 @@ export function inspection(id, { title, submit: verb, working, look, interrupt }
 
   async function run() {
     const abort = new AbortController()
-    const own = { backup, abort }
+    const own = { abort, id: undefined, isInterrupted: false, isOver: false }
     waiting = own
     submit.ariaDisabled = 'true'
+    find('stop').ariaDisabled = null
     find('stop').hidden = interrupt === undefined
     show(working)
     showFormError(form, '')
     announce(working)
     try {
-      const { outcome, items } = await look({ backup, form, signal: abort.signal })
+      const { outcome, items } = await look({
+        backup,
+        form,
+        signal: abort.signal,
+        begun(id) {
+          own.id = id
+        }
+      })
       if (waiting !== own) return
       show(outcome, items)
       announce(find('outcome').textContent)
@@ -55,6 +65,7 @@ export function inspection(id, { title, submit: verb, working, look, interrupt }
       show()
       showFormError(form, explain(error))
     } finally {
+      own.isOver = true
       if (waiting === own) end()
     }
   }
@@ -70,8 +81,14 @@ export function inspection(id, { title, submit: verb, working, look, interrupt }
     const left = waiting
     if (!left) return
     end()
-    if (interrupt) interrupt(left.backup, left.abort)
+    if (interrupt) interruptOnce(left)
     else left.abort.abort()
+  }
+
+  function interruptOnce(run) {
+    if (run.isInterrupted) return
+    run.isInterrupted = true
+    interrupt(run)
   }
 
   form.addEventListener('submit', (event) => {
@@ -79,9 +96,10 @@ export function inspection(id, { title, submit: verb, working, look, interrupt }
     if (!waiting) run()
   })
   find('stop').addEventListener('click', () => {
-    if (!waiting) return
+    if (!waiting || waiting.isInterrupted) return
+    find('stop').ariaDisabled = 'true'
     announce('Interrupting.')
-    interrupt(waiting.backup, waiting.abort)
+    interruptOnce(waiting)
   })
   find('close').addEventListener('click', () => dialog.close())
   dialog.addEventListener('close', leave)

@@ -10,9 +10,12 @@ export function showPreview(form, transaction, { skip, scope, word, changes, sto
   const deletions = total(databases, 'deleted')
   const nothing = writes + deletions === 0
   const find = (name) => form.querySelector(`[data-${name}]`)
+  const skipped = Object.entries(skip).filter(([, ids]) => ids.length > 0)
+  const held =
+    scope !== '' || skipped.length > 0 ? 'the chosen documents of the backup' : 'what the backup has'
   find('preview').replaceChildren(
     ...(nothing
-      ? [el('strong', {}, 'Nothing to restore'), ': the databases hold what the backup has.']
+      ? [el('strong', {}, 'Nothing to restore'), `: the databases hold ${held}.`]
       : [
           el('strong', {}, `${count(writes, 'document')} would be written`),
           `: ${total(databases, 'created')} created, ${total(databases, 'changed')} overwritten. `,
@@ -23,7 +26,6 @@ export function showPreview(form, transaction, { skip, scope, word, changes, sto
         ])
   )
   find('counts').replaceChildren(countsBar(databases), countsTable(databases, { planned: true }))
-  const skipped = Object.entries(skip).filter(([, ids]) => ids.length > 0)
   find('skipped').textContent =
     skipped.length > 0
       ? `Left alone: ${skipped.map(([database, ids]) => `${ids.join(', ')} in ${database}`).join('; ')}`

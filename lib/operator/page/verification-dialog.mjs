@@ -1,12 +1,15 @@
 import { call, callLines } from './api.mjs'
 import { el } from './element.mjs'
+import { sentence } from './explain.mjs'
 import { count, duration } from './format.mjs'
 import { inspection } from './inspection.mjs'
 import { listItems } from './list-items.mjs'
 import { nameOf } from './names.mjs'
 
-/** Milliseconds between two attempts to interrupt a verification that has not begun. */
-const RETRY = 250
+/** Milliseconds that an interruption waits for the verification to begin. */
+const PATIENCE = 2000
+/** Milliseconds between two looks whether it has begun. */
+const LOOK_INTERVAL = 50
 
 /** Where interrupted verifications go on. They last as long as the tab. */
 const positions = {
@@ -23,14 +26,14 @@ const open = inspection('verification', {
   title: 'Verify a backup',
   submit: 'Verify',
   working: 'Verifying…',
-  async look({ backup, form, signal }) {
+  async look({ backup, form, signal, begun }) {
     const depth = form.elements.depth.value
     try {
-      return outcomeOf(await verify(backup, depth, signal))
+      return outcomeOf(await verify(backup, depth, { signal, begun }))
     } catch (error) {
       if (error.position === undefined) throw error
       positions.keep(backup, depth, error.position)
-      return { outcome: 'The verification was interrupted. It can go on from there.' }
+      return { outcome: `${sentence(error.message)} It can go on from there.` }
     } finally {
       if (shown?.id === backup.id) showSubmit()
     }
@@ -44,38 +47,43 @@ export function askAndVerify(backup) {
   return open(backup, showSubmit)
 }
 
-/** @returns the report @throws ApiError, with the position where the verification was interrupted */
-async function verify(backup, depth, signal) {
-  const from = positions.of(backup, depth)
-  positions.drop(backup, depth)
-  const path = `/backups/${backup.id}/verify`
+/**
+ * Verifies a backup, from where an earlier verification was interrupted.
+ * @param begun is told the id of the operation @returns the report
+ * @throws ApiError, with the position where the verification was interrupted
+ */
+async function verify(backup, depth, { signal, begun }) {
+  const body = { depth, from: positions.of(backup, depth) }
   let report
   try {
-    for await (const line of callLines('POST', path, 'report', { body: { depth, from }, signal }))
+    for await (const line of callLines('POST', `/backups/${backup.id}/verify`, 'report', { body, signal })) {
+      if (line.id !== undefined) begun(line.id)
       report = line.report
-    return report
+    }
   } catch (error) {
-    // Not where the backup has changed since.
-    const isRefused = error.status === 400 && /options\/from/.test(error.message)
-    if (from !== undefined && !isRefused) positions.keep(backup, depth, from)
+    if (isPositionRefused(error)) positions.drop(backup, depth)
     throw error
   }
+  positions.drop(backup, depth)
+  return report
 }
 
+/** Tells whether a position cannot be used: the backup has changed since, or the position is too long. */
+const isPositionRefused = ({ status, message }) =>
+  status === 413 || (status === 400 && /^(options|body)\/from/.test(message))
+
 /** Has the server end a verification: it tells the position then. */
-async function interrupt({ id }, abort) {
-  for (let attempt = 0; attempt < 8; attempt++) {
-    try {
-      const { running } = await call('GET', '/running')
-      const own = running.find(({ operation, backup_id }) => operation === 'verify' && backup_id === id)
-      if (own) return await call('POST', '/cancel', { body: { id: own.id } })
-    } catch {
-      break
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY))
+async function interrupt(run) {
+  const until = Date.now() + PATIENCE
+  while (run.id === undefined && !run.isOver && Date.now() < until)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_INTERVAL))
+  if (run.isOver) return
+  try {
+    if (run.id !== undefined) return await call('POST', '/cancel', { body: { id: run.id } })
+  } catch {
+    // Another server runs it, or it has just ended.
   }
-  // Another server runs it, or none does.
-  abort.abort(new Error('The verification was ended. Where it can go on is not known.'))
+  run.abort.abort(new Error('The verification was ended. How far it came is not known.'))
 }
 
 /** Says whether a verification begins or goes on. */
