@@ -312,6 +312,7 @@ t.test('a diff reads nothing before it is read, and ends when it is read no more
     for await (const _ of dbBackups.diff(first, { against: second, signal: abort.signal })) abort.abort()
   })()
   await t.rejects(aborted, { name: 'AbortError' })
+  t.equal((await diff(host, first, { against: second })).length, 100, 'so does one that was aborted')
 
   const busy = dbBackups.diff(first, { against: second })
   const reading = (async () => {
