@@ -142,7 +142,9 @@ export class DatabaseSet {
 
   verify(request: VerifyRequest): Promise<VerifyReport> {
     return this.#verifies.inPlace(request, async () => {
-      const { finished } = await this.#lifecycle.run(this.#verifies.describe(request))
+      const { finished } = await this.#lifecycle.run(this.#verifies.describe(request)).catch((error) => {
+        throw request.signal?.aborted ? interrupted(request, error) : error
+      })
       return finished.catch((error) => {
         throw interrupted(request, error)
       })
