@@ -2,16 +2,9 @@ import type { Browser, Page } from 'playwright-core'
 import t from 'tap'
 import type { StoredHeader } from '../lib/repository/layout.js'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
-import { type Gate, startGate } from './helpers/gate.js'
 import { openConsole } from './helpers/operator.js'
-import { type OperatorConsole, startConsole } from './helpers/operator-console.js'
+import { backUp, startConsole, startGatedConsole, systemChunkOf } from './helpers/operator-console.js'
 import { poll } from './helpers/poll.js'
-
-async function backUp({ app }: OperatorConsole): Promise<string> {
-  const { id, finished } = await app.dbBackups.start()
-  await finished
-  return id
-}
 
 /** Presses a button of a backup. @returns the dialog that it opens */
 async function open(page: Page, row: 'first' | 'last', button: RegExp, title: string) {
@@ -71,14 +64,8 @@ t.test('the page verifies a backup, and tells what is damaged', { skip: missing 
 
 t.test('the page goes on with a verification that was interrupted', { skip: missing }, async (t) => {
   const browser = await launchBrowser(t)
-  let gate: Gate | undefined
-  const console = await startConsole(t, {
-    async through(on) {
-      gate = await startGate(t, on)
-      return gate.couch
-    }
-  })
-  const { on, app } = console
+  const console = await startGatedConsole(t)
+  const { app, gate } = console
   const id = await backUp(console)
   const { page, faults } = await openConsole(t, browser, console)
   const asked: { depth?: string; from?: string }[] = []
@@ -87,14 +74,12 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
     if (request.url().endsWith('/verify')) asked.push(request.postDataJSON())
     if (request.url().endsWith('/cancel')) cancels++
   })
-  const system = on.couch.use(on.names.system)
-  const { storage } = (await system.get(id)) as unknown as StoredHeader
-  const last = new RegExp(storage.databases.system!.chunks[0]!.id)
+  const last = await systemChunkOf(console, id)
 
   const dialog = await open(page, 'first', /^Verify…/, 'Verify a backup')
-  const letGo = gate!.hold(last)
+  const letGo = gate.hold(last)
   await dialog.getByRole('button', { name: 'Verify' }).click()
-  await gate!.held(last)
+  await gate.held(last)
   await dialog.getByRole('button', { name: 'Interrupt' }).dblclick()
   await dialog
     .getByRole('paragraph')
@@ -109,17 +94,17 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
   await dialog.getByRole('radio', { name: /^Data:/ }).check()
   await dialog.getByRole('button', { name: 'Go on' }).waitFor()
 
-  const letReload = gate!.hold(last)
+  const letReload = gate.hold(last)
   await dialog.getByRole('button', { name: 'Go on' }).click()
-  await gate!.held(last)
+  await gate.held(last)
   await page.reload()
   await poll('its end', () => (app.dbBackups.running.length === 0 ? true : undefined))
   letReload()
   await open(page, 'first', /^Verify…/, 'Verify a backup')
 
-  const letGoAgain = gate!.hold(last)
+  const letGoAgain = gate.hold(last)
   await dialog.getByRole('button', { name: 'Go on' }).click()
-  await gate!.held(last)
+  await gate.held(last)
   await page.keyboard.press('Escape')
   await poll('its end', () => (app.dbBackups.running.length === 0 ? true : undefined))
   letGoAgain()
@@ -152,20 +137,13 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
 
 t.test('the page interrupts its own verification, and no other', { skip: missing }, async (t) => {
   const browser = await launchBrowser(t)
-  let gate: Gate | undefined
-  const console = await startConsole(t, {
-    async through(on) {
-      gate = await startGate(t, on)
-      return gate.couch
-    }
-  })
-  const { on, app } = console
+  const console = await startGatedConsole(t)
+  const { app, gate } = console
   const id = await backUp(console)
-  const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
-  const last = new RegExp(storage.databases.system!.chunks[0]!.id)
-  const letGo = gate!.hold(last)
+  const last = await systemChunkOf(console, id)
+  const letGo = gate.hold(last)
   const other = app.dbBackups.verify(id, { depth: 'restore' })
-  await gate!.held(last)
+  await gate.held(last)
   t.match(app.dbBackups.running, [{ operation: 'verify', depth: 'restore', lease: true }])
 
   const { page, faults } = await openConsole(t, browser, console)

@@ -2,27 +2,10 @@ import { readFile } from 'node:fs/promises'
 import type { Browser, Locator } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { browserMissing, launchBrowser } from './helpers/browser.js'
-import { type Gate, startGate } from './helpers/gate.js'
 import { confirm, openConsole, openPage, signIn } from './helpers/operator.js'
-import { type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
+import { backUp, READER, startConsole, startGatedConsole } from './helpers/operator-console.js'
 import { byKeyboard } from './helpers/operator-states.js'
 import { poll } from './helpers/poll.js'
-
-async function startGated(t: Test): Promise<OperatorConsole & { gate: Gate }> {
-  let gate: Gate | undefined
-  const through = async (on: Parameters<typeof startGate>[1]) => {
-    gate = await startGate(t, on)
-    return gate.couch
-  }
-  const started = await startConsole(t, { through })
-  return { ...started, gate: gate as Gate }
-}
-
-async function backUp({ app }: OperatorConsole): Promise<string> {
-  const { id, finished } = await app.dbBackups.start()
-  await finished
-  return id
-}
 
 /** Returns why a button is off, as screen readers are told. */
 function descriptionOf(button: Locator): Promise<string> {
@@ -196,7 +179,7 @@ async function kinds(t: Test, browser: Browser): Promise<void> {
 }
 
 async function wholeWay(t: Test, browser: Browser): Promise<void> {
-  const console = await startGated(t)
+  const console = await startGatedConsole(t)
   const { on, app, gate } = console
   const { page, faults } = await openPage(t, browser, console)
 
@@ -296,7 +279,7 @@ async function wholeWay(t: Test, browser: Browser): Promise<void> {
 }
 
 async function followed(t: Test, browser: Browser): Promise<void> {
-  const console = await startGated(t)
+  const console = await startGatedConsole(t)
   const { on, gate } = console
   await backUp(console)
   const components = on.couch.use(on.names.components)
@@ -381,7 +364,7 @@ async function fromFile(t: Test, browser: Browser): Promise<void> {
 }
 
 async function troubles(t: Test, browser: Browser): Promise<void> {
-  const console = await startGated(t)
+  const console = await startGatedConsole(t)
   const { on, app } = console
   const { page, faults } = await openPage(t, browser, console)
   await signIn(page, console, READER)
@@ -424,7 +407,7 @@ async function troubles(t: Test, browser: Browser): Promise<void> {
 }
 
 async function off(t: Test, browser: Browser): Promise<void> {
-  const console = await startGated(t)
+  const console = await startGatedConsole(t)
   const { on, app, gate } = console
   await backUp(console)
   await backUp(console)

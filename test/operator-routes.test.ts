@@ -1,7 +1,13 @@
 import t, { type Test } from 'tap'
-import type { StoredHeader } from '../lib/repository/layout.js'
-import { type Gate, startGate } from './helpers/gate.js'
-import { MANAGER, type OperatorConsole, READER, startConsole } from './helpers/operator-console.js'
+import {
+  backUp,
+  MANAGER,
+  type OperatorConsole,
+  READER,
+  startConsole,
+  startGatedConsole,
+  systemChunkOf
+} from './helpers/operator-console.js'
 import { poll } from './helpers/poll.js'
 
 const POLICY = [
@@ -20,12 +26,6 @@ async function cookieOf({ app, passwords }: OperatorConsole, email: string): Pro
   const payload = { email, password: passwords[email] }
   const { cookies } = await app.inject({ method: 'POST', url: '/api/v2/auth/login', payload })
   return `${cookies[0].name}=${cookies[0].value}`
-}
-
-async function started({ app }: OperatorConsole): Promise<string> {
-  const { id, finished } = await app.dbBackups.start()
-  await finished
-  return id
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: lines of any shape
@@ -188,7 +188,7 @@ t.test('a backup is started with a note, protected and in full, and by whom', as
 t.test('pruning is looked at before it is done, and tells until when backups stay', async (t) => {
   const schedule = { cron: '0 1 * * *', unlessYoungerThan: 43_200_000 }
   const former = await startConsole(t)
-  const made = [await started(former), await started(former), await started(former)]
+  const made = [await backUp(former), await backUp(former), await backUp(former)]
   await former.app.close()
   const console = await startConsole(t, { on: former.on, schedule })
   const { app } = console
@@ -284,24 +284,17 @@ t.test('a preview is refused for what cannot be restored', async (t: Test) => {
 })
 
 t.test('a verification tells its id while it runs, and takes long positions', async (t) => {
-  let gate: Gate | undefined
-  const console = await startConsole(t, {
-    async through(on) {
-      gate = await startGate(t, on)
-      return gate.couch
-    }
-  })
-  const { app, on } = console
+  const console = await startGatedConsole(t)
+  const { app, gate } = console
   const headers = { cookie: await cookieOf(console, MANAGER) }
-  const id = await started(console)
-  const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
-  const chunk = new RegExp(storage.databases.system!.chunks[0]!.id)
+  const id = await backUp(console)
+  const chunk = await systemChunkOf(console, id)
   const verify = (payload: object) =>
     app.inject({ method: 'POST', url: `/operator/api/backups/${id}/verify`, headers, payload })
 
-  const letGo = gate!.hold(chunk)
+  const letGo = gate.hold(chunk)
   const other = app.dbBackups.verify(id, { depth: 'restore' })
-  await gate!.held(chunk)
+  await gate.held(chunk)
   const verifying = verify({ depth: 'data' })
   const own = await poll('its own', () => app.dbBackups.running.find(({ depth }) => depth === 'data'))
   const payload = { id: own.id }

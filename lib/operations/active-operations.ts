@@ -11,7 +11,7 @@ import { Cancellation } from './cancellation.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
-/** A part of the console that a lease is for: the source databases, or the backups. Where both share a database, so they do a lease. */
+/** A part of the console that a lease is for: the sources, or the backups. They share one where they share a database. */
 export type Side = 'sources' | 'repository'
 
 /** The sides in the order in which leases are taken: the repository's lease numbers the backups. */

@@ -5,8 +5,10 @@ import { Access } from '../../examples/standalone/access.js'
 import { completeCredentials } from '../../examples/standalone/credentials.js'
 import { seed } from '../../examples/standalone/seed.js'
 import { buildConsole } from '../../examples/standalone/server.js'
+import type { StoredHeader } from '../../lib/repository/layout.js'
 import type { DatabaseNames, ScheduleOptions } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
+import { type Gate, startGate } from './gate.js'
 
 export const MANAGER = 'admin@example.com'
 export const READER = 'reader@example.com'
@@ -45,4 +47,33 @@ export async function startConsole(
   t.teardown(() => app.close())
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
   return { app, url, on, passwords: { [MANAGER]: manager, [READER]: reader } }
+}
+
+/** Makes a backup. @returns its id */
+export async function backUp({ app }: OperatorConsole): Promise<string> {
+  const { id, finished } = await app.dbBackups.start()
+  await finished
+  return id
+}
+
+export interface GatedConsole extends OperatorConsole {
+  gate: Gate
+}
+
+/** Starts a console whose requests to the databases a gate can hold back. */
+export async function startGatedConsole(t: Test): Promise<GatedConsole> {
+  let gate!: Gate
+  const console = await startConsole(t, {
+    async through(on) {
+      gate = await startGate(t, on)
+      return gate.couch
+    }
+  })
+  return { ...console, gate }
+}
+
+/** Matches requests for the first chunk that a backup has of the system database, which is read after the others. */
+export async function systemChunkOf({ on }: OperatorConsole, id: string): Promise<RegExp> {
+  const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
+  return new RegExp(storage.databases.system!.chunks[0]!.id)
 }
