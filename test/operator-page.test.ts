@@ -293,8 +293,11 @@ async function followed(t: Test, browser: Browser): Promise<void> {
   await page.getByRole('button', { name: 'Restore 1 document' }).click()
   const dialog = page.getByRole('dialog', { name: 'Restore' })
   await dialog.getByRole('listitem').getByText('restoring 6 documents of components').waitFor()
-  const bar = Number(await dialog.getByRole('progressbar').getAttribute('value'))
-  t.ok(bar > 0 && bar < 1, 'by documents')
+  const bar = await poll('a bar by documents', async () => {
+    const value = Number(await dialog.getByRole('progressbar').getAttribute('value'))
+    return value > 0 ? value : undefined
+  })
+  t.ok(bar < 1, 'by documents, and not all yet')
   await dialog.getByText(/^\d+ documents so far of about \d+, /).waitFor()
   await dialog.getByRole('button', { name: 'Close' }).click()
   await page.getByRole('heading', { name: 'A restore is in progress' }).waitFor()
