@@ -19,7 +19,7 @@ t.test('rows of a group are whole until the next are asked for, however they com
         const body = inPiecesOf(`{"results":[${expected}],"last_seq":"${'9'.repeat(200)}"}`, length)
         const found: string[] = []
         const trailer = {}
-        for await (const rows of jsonRows(body, 'results', trailer, rowMemory()))
+        for await (const rows of jsonRows(body, 'results', { row: (row) => row }, trailer, rowMemory()))
           found.push(...rows.map((row) => Buffer.from(row).toString()))
         return (
           JSON.stringify(found.map((row) => JSON.parse(row))) === `[${expected}]` &&

@@ -13,7 +13,7 @@ import { type FeedPosition, readFeed } from '../couch/feed.js'
 import { ReplicasWatch } from '../couch/replicas.js'
 import type { Wanted } from '../couch/requests.js'
 import { collectUpTo } from '../couch/response.js'
-import type { Change } from '../couch/rows.js'
+import { type Change, type RowDocument, rowDocument } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { DamagedBackupError } from '../errors.js'
 import { CopyIndex } from '../ids/copy-index.js'
@@ -272,7 +272,7 @@ class DatabaseBackup {
       }
       const pending = this.#add(leftOut ? { ...change, deleted: true } : change)
       if (pending) await pending
-      const pause = change.doc && turnAfter(change.doc)
+      const pause = change.doc instanceof Uint8Array && turnAfter(change.doc)
       if (pause) await pause
     }
     for (let i = 0; i < bare.length; i += BATCH) await this.#fetch(bare.slice(i, i + BATCH))
@@ -310,7 +310,7 @@ class DatabaseBackup {
   #addFetched(
     id: string,
     rev: string | undefined,
-    doc: Uint8Array | null,
+    doc: RowDocument | null,
     told = false
   ): Promise<void> | undefined {
     return thenOrNow(this.#readRow(id, rev, doc), (document) => this.#addRead(document, told))
@@ -328,13 +328,13 @@ class DatabaseBackup {
   }
 
   /** Reads a row's document. @returns `null` after noting it as unread */
-  #readRow(id: string, rev: string | undefined, doc: Uint8Array | null) {
-    return inTurnsIfLong(doc ?? NOTHING, this.#rowSteps(id, rev, doc))
+  #readRow(id: string, rev: string | undefined, doc: RowDocument | null) {
+    return inTurnsIfLong(doc instanceof Uint8Array ? doc : NOTHING, this.#rowSteps(id, rev, doc))
   }
 
-  *#rowSteps(id: string, rev: string | undefined, doc: Uint8Array | null): Steps<DocumentBytes | null> {
+  *#rowSteps(id: string, rev: string | undefined, doc: RowDocument | null): Steps<DocumentBytes | null> {
     try {
-      const document = doc && (yield* documentSteps(doc))
+      const document = doc && (yield* rowDocument(doc))
       // If the document was deleted since the row was read, a later row says so.
       if (!document || document.deleted) throw goneFailure(id)
       if (document.id === id) return document

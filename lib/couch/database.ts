@@ -26,14 +26,13 @@ import {
 import { type CouchResponse, readJson } from './response.js'
 import { openResumable, untilBegun } from './resumable.js'
 import {
+  allDocsReader,
   bulkGetRow,
   type Change,
+  changeReader,
   type FoundDocument,
   leavesOf,
-  type Row,
-  readAllDocsRow,
-  readChange,
-  readRows
+  type Row
 } from './rows.js'
 
 export type { Revision }
@@ -319,7 +318,7 @@ export class CouchDatabase {
   async *#changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
     const response = await this.client.once.stream(changesRequest(this.name, page))
     const trailer: Trailer = {}
-    yield* readRows(jsonRows(response.body, 'results', trailer, rowMemory()), readChange)
+    yield* jsonRows(response.body, 'results', changeReader(), trailer, rowMemory())
     const { last_seq: lastSeq, pending } = trailer
     if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
     end.lastSeq = String(lastSeq)
@@ -343,7 +342,7 @@ export class CouchDatabase {
 
   async *#allDocs(range: AllDocsRange): AsyncGenerator<Row[]> {
     const response = await this.client.once.stream(allDocsRequest(this.name, range))
-    yield* readRows(jsonRows(response.body, 'rows'), readAllDocsRow)
+    yield* jsonRows(response.body, 'rows', allDocsReader())
   }
 
   /** Streams documents at given revisions, else at winning ones, which may be deleted. No id comes twice. */
@@ -362,7 +361,7 @@ export class CouchDatabase {
       try {
         const request = bulkGetRequest(this.name, [...missing.values()], options)
         const { body } = await this.client.once.stream(request)
-        for await (const rows of jsonRows(body, 'results')) {
+        for await (const rows of jsonRows(body, 'results', { row: (row) => row })) {
           for (const row of rows) {
             const result = await inTurnsIfLong(row, bulkGetRow(row))
             const pause = turnAfter(row)

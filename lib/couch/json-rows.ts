@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
 import {
   ELEMENT,
@@ -20,6 +21,10 @@ const MAX_ROW = 64 * 1024 * 1024
 export const isLongRow = (error: unknown): boolean => error instanceof CouchError && error.error === LONG_ROW
 const LONG_ROW = 'too_large'
 
+const NEWLINE = 0x0a
+const RETURN = 0x0d
+const COMMA = 0x2c
+
 const longRow = () =>
   new CouchError('answer', { error: LONG_ROW, reason: `a row takes more than ${MAX_ROW} bytes` })
 
@@ -29,37 +34,45 @@ export const rowMemory = () => new GrowingBuffer(MAX_ROW, longRow)
 /** The small members beside the rows, such as `last_seq`. */
 export type Trailer = Record<string, unknown>
 
+/** Reads rows of one kind. */
+export interface RowReader<T> {
+  /**
+   * Reads a row that stands on a line by itself, as CouchDB writes rows, and checks its bytes.
+   * @param bytes valid UTF-8 @returns `undefined` where anything is rare or wrong
+   */
+  line?(bytes: Buffer, from: number, to: number): T | undefined
+  /** Reads a row that is known to be JSON. */
+  row(bytes: Buffer): T
+}
+
 /**
- * Reads an answer `{"<member>":[row,row,...],...}` row by row, as the bytes that CouchDB sent.
+ * Reads an answer `{"<member>":[row,row,...],...}` row by row, from the bytes that CouchDB sent. Lets others run after
+ * long rows.
  * @param trailer receives the other members
  * @param memory holds rows that come in several pieces, which are valid until the next rows are asked for
  * @throws CouchError; retryable, unless a row takes more than 64 MiB
  */
-export async function* jsonRows(
+export async function* jsonRows<T>(
   body: AsyncIterable<Buffer>,
   member: string,
+  reader: RowReader<T>,
   trailer: Trailer = {},
   memory?: GrowingBuffer
-): AsyncGenerator<Uint8Array[]> {
-  const visitor = new RowVisitor(member, trailer, memory)
-  const scanner = new JsonScanner(visitor, { maxDepth: STORED_DEPTH })
+): AsyncGenerator<T[]> {
+  const rows = new Rows(member, reader, trailer, memory)
   try {
-    for await (const chunk of body) {
-      scanner.write(chunk)
-      if (visitor.rows.length > 0) {
-        const { rows } = visitor
-        visitor.rows = []
-        // A long row was put together from pieces. It comes first, since it ends in this piece.
-        const pause = turnAfter(rows[0])
-        if (pause) await pause
-        yield rows
-      }
+    for await (const piece of body) {
+      rows.write(piece)
+      if (rows.count === 0) continue
+      const pause = turnAfter({ length: rows.longest })
+      if (pause) await pause
+      yield rows.take()
     }
-    scanner.end()
+    rows.end()
   } catch (error) {
     throw asCouchError(error)
   }
-  if (!visitor.found) {
+  if (!rows.found) {
     throw new CouchError('answer', { error: 'bad_answer', reason: `no "${member}" in it`, retryable: true })
   }
 }
@@ -105,15 +118,93 @@ export function asCouchError(error: unknown): unknown {
   })
 }
 
+/**
+ * Finds the rows of an answer. CouchDB writes each on a line by itself, and no line feed inside it: such lines are read
+ * by {@link RowReader.line}. What is between them, and what it does not take, goes through the scanner.
+ */
+class Rows<T> {
+  /** Bytes of the longest row since rows were taken. */
+  longest = 0
+  readonly #reader: RowReader<T>
+  readonly #visitor: RowVisitor
+  readonly #scanner: JsonScanner
+  #read: T[] = []
+
+  constructor(member: string, reader: RowReader<T>, trailer: Trailer, memory: GrowingBuffer | undefined) {
+    this.#reader = reader
+    this.#visitor = new RowVisitor(member, (row) => this.#add(reader.row(row), row.length), trailer, memory)
+    this.#scanner = new JsonScanner(this.#visitor, { maxDepth: STORED_DEPTH })
+  }
+
+  get found(): boolean {
+    return this.#visitor.found
+  }
+
+  get count(): number {
+    return this.#read.length
+  }
+
+  take(): T[] {
+    const read = this.#read
+    this.#read = []
+    this.longest = 0
+    return read
+  }
+
+  write(piece: Buffer): void {
+    const linesEnd = this.#reader.line ? piece.lastIndexOf(NEWLINE) + 1 : 0
+    let at = 0
+    if (linesEnd > 0 && !this.#scanner.isBeforeElement) at = this.#scan(piece, 0, piece.indexOf(NEWLINE) + 1)
+    if (at < linesEnd && isUtf8(piece.subarray(at, linesEnd))) {
+      while (at < linesEnd) {
+        const end = piece.indexOf(NEWLINE, at) + 1
+        at = this.#readLine(piece, at, end) ? end : this.#scan(piece, at, end)
+      }
+    }
+    this.#scan(piece, at, piece.length)
+  }
+
+  end(): void {
+    this.#scanner.end()
+  }
+
+  #scan(piece: Buffer, from: number, to: number): number {
+    if (from < to) this.#scanner.write(piece.subarray(from, to))
+    return to
+  }
+
+  /** Reads a line that holds a row and the comma after it. @returns whether it was such a one */
+  #readLine(piece: Buffer, from: number, to: number): boolean {
+    const comma = piece[to - 2] === RETURN ? to - 3 : to - 2
+    if (piece[comma] !== COMMA || !this.#scanner.isBeforeElement) return false
+    const row = this.#reader.line?.(piece, from, comma)
+    if (row === undefined) return false
+    this.#scanner.passOver(to - from)
+    this.#add(row, to - from)
+    return true
+  }
+
+  #add(row: T, length: number): void {
+    this.#read.push(row)
+    this.longest = Math.max(this.longest, length)
+  }
+}
+
 class RowVisitor implements JsonVisitor {
-  rows: Uint8Array[] = []
   found = false
   readonly #member: string
+  readonly #onRow: (row: Buffer) => void
   readonly #trailer: Trailer
   readonly #pieces: Pieces
 
-  constructor(member: string, trailer: Trailer, memory: GrowingBuffer | undefined) {
+  constructor(
+    member: string,
+    onRow: (row: Buffer) => void,
+    trailer: Trailer,
+    memory: GrowingBuffer | undefined
+  ) {
     this.#member = member
+    this.#onRow = onRow
     this.#trailer = trailer
     this.#pieces = new Pieces(memory)
   }
@@ -129,14 +220,14 @@ class RowVisitor implements JsonVisitor {
 
   bytes(piece: Uint8Array): void {
     if (this.#pieces.length + piece.length > MAX_ROW) throw longRow()
-    // Rows are taken after each chunk, and a value has one piece in each: none that waits lies in the memory.
+    // Rows are taken after each piece, and of those that end in it one at most began in another.
     this.#pieces.add(piece)
   }
 
   end(path: JsonPath): void {
     if (this.#pieces.length === 0) return
     const value = this.#pieces.take()
-    if (path.length === 2 && path[1] === ELEMENT) this.rows.push(value)
+    if (path.length === 2 && path[1] === ELEMENT) this.#onRow(value)
     else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(value.toString())
   }
 }

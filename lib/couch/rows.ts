@@ -1,9 +1,22 @@
+import { type DocumentBytes, documentSteps } from '../json/document.js'
+import { DocumentLine } from '../json/document-line.js'
 import { decodeValue, MemberCursor, objectsOf } from '../json/members.js'
-import { type Steps, turnAfter } from '../waits/steps.js'
+import { QUOTE } from '../json/string-bytes.js'
+import { StringWalk } from '../json/string-walk.js'
+import type { Steps } from '../waits/steps.js'
 import { asText } from './bulk-body.js'
 import { CouchError, malformed } from './errors.js'
+import type { RowReader } from './json-rows.js'
 import { type Leaf, winnerOf } from './leaves.js'
 import type { Revision } from './requests.js'
+
+/** A document that was read with its row, or its bytes as CouchDB sent them, after which more may follow. */
+export type RowDocument = DocumentBytes | Uint8Array
+
+/** Reads the document of a row. @throws InvalidDocumentError */
+export function* rowDocument(doc: RowDocument): Steps<DocumentBytes> {
+  return doc instanceof Uint8Array ? yield* documentSteps(doc) : doc
+}
 
 /** One row of the changes feed. */
 export interface Change extends Revision {
@@ -12,14 +25,14 @@ export interface Change extends Revision {
   deleted: boolean
   /** Several leaf revisions, deleted ones included. Known in pages without documents. */
   branched: boolean
-  /** Bytes as CouchDB sent them, for `readDocument`; more may follow. `null`: not asked for, or the body is gone. */
-  doc: Uint8Array | null
+  /** `null`: not asked for, or the body is gone. */
+  doc: RowDocument | null
 }
 
 /** One document of `_all_docs`. */
 export interface Row extends Revision {
-  /** Bytes with stubs, for `readDocument`; more may follow. `null`: not asked for, or deleted meanwhile. */
-  doc: Uint8Array | null
+  /** With stubs of its attachments. `null`: not asked for, or deleted meanwhile. */
+  doc: RowDocument | null
 }
 
 /** One document of a `_bulk_get`. */
@@ -31,20 +44,7 @@ export interface FoundDocument {
   conflicts: string[]
 }
 
-/** Reads rows, and lets others run after a long one, which comes first. */
-export async function* readRows<T>(
-  groups: AsyncIterable<Uint8Array[]>,
-  read: (row: Uint8Array) => T
-): AsyncGenerator<T[]> {
-  for await (const rows of groups) {
-    const all = rows.map(read)
-    const pause = turnAfter(rows[0])
-    if (pause) await pause
-    yield all
-  }
-}
-
-export function readChange(row: Uint8Array): Change {
+function readChange(row: Uint8Array): Change {
   const change: Change = { id: '', rev: '', seq: null, deleted: false, branched: false, doc: null }
   let seqCame = false
   const cursor = new MemberCursor(row)
@@ -80,7 +80,7 @@ export function readChange(row: Uint8Array): Change {
   return change
 }
 
-export function readAllDocsRow(row: Uint8Array): Row {
+function readAllDocsRow(row: Uint8Array): Row {
   const revision: Row = { id: '', rev: '', doc: null }
   const cursor = new MemberCursor(row)
   while (cursor.next()) {
@@ -98,6 +98,96 @@ export function readAllDocsRow(row: Uint8Array): Row {
   }
   if (!revision.id || !revision.rev) throw malformed('_all_docs', 'id and revision of a row')
   return revision
+}
+
+/** The reader of rows of the changes feed. */
+export function changeReader(): RowReader<Change> {
+  const line = new RowLine()
+  return {
+    row: readChange,
+    line(bytes, from, to) {
+      line.begin(bytes, from, to)
+      const seq = line.passes(SEQ) ? line.string() : undefined
+      const id = seq !== undefined && line.passes(ID) ? line.string() : undefined
+      const rev = id && line.passes(CHANGES) ? line.string() : undefined
+      if (seq === undefined || !id || !rev || !line.passes(END_OF_CHANGES)) return undefined
+      const deleted = line.passes(DELETED)
+      const doc = line.document()
+      return doc === undefined ? undefined : { id, rev, seq, deleted, branched: false, doc }
+    }
+  }
+}
+
+/** The reader of rows of `_all_docs`. */
+export function allDocsReader(): RowReader<Row> {
+  const line = new RowLine()
+  return {
+    row: readAllDocsRow,
+    line(bytes, from, to) {
+      line.begin(bytes, from, to)
+      const id = line.passes(FIRST_ID) ? line.string() : undefined
+      if (!id || !line.passes(KEY) || line.string() === undefined || !line.passes(VALUE)) return undefined
+      const rev = line.string()
+      if (!rev || !line.passes(CLOSE)) return undefined
+      const doc = line.document()
+      return doc === undefined ? undefined : { id, rev, doc }
+    }
+  }
+}
+
+const [SEQ, ID, CHANGES, END_OF_CHANGES, DELETED] = [
+  '{"seq":',
+  ',"id":',
+  ',"changes":[{"rev":',
+  '}]',
+  ',"deleted":true'
+].map((text) => Buffer.from(text))
+const [FIRST_ID, KEY, VALUE, DOC, CLOSE] = ['{"id":', ',"key":', ',"value":{"rev":', ',"doc":', '}'].map(
+  (text) => Buffer.from(text)
+)
+
+/** Reads a row from a line where its members stand in the order and without the white space of CouchDB. */
+class RowLine {
+  readonly #strings = new StringWalk()
+  readonly #documents = new DocumentLine()
+  #bytes: Buffer = Buffer.alloc(0)
+  #at = 0
+  #to = 0
+
+  begin(bytes: Buffer, from: number, to: number): void {
+    this.#strings.begin(bytes)
+    this.#bytes = bytes
+    this.#at = from
+    this.#to = to
+  }
+
+  /** Passes over a text. @returns whether it stands here */
+  passes(text: Uint8Array): boolean {
+    for (let i = 0; i < text.length; i++) if (this.#bytes[this.#at + i] !== text[i]) return false
+    this.#at += text.length
+    return true
+  }
+
+  /** Reads a string without escapes. @returns `undefined` where there is none */
+  string(): string | undefined {
+    const start = this.#at
+    if (this.#bytes[start] !== QUOTE) return undefined
+    const end = this.#strings.endOf(this.#bytes, start, this.#to)
+    if (end === 0 || this.#strings.lastEscape > start) return undefined
+    this.#at = end
+    return this.#bytes.toString('utf8', start + 1, end - 1)
+  }
+
+  /**
+   * Reads the end of the row, and the document where there is one.
+   * @returns `null` for a row without, `undefined` for what is rare or wrong
+   */
+  document(): DocumentBytes | null | undefined {
+    const end = this.#to - 1
+    if (this.#bytes[end] !== CLOSE[0]) return undefined
+    if (this.#at === end) return null
+    return this.passes(DOC) ? this.#documents.usual(this.#bytes, this.#at, end) : undefined
+  }
 }
 
 export function* bulkGetRow(row: Uint8Array): Steps<FoundDocument> {

@@ -1,5 +1,6 @@
 import { toBuffer } from '../bytes/views.js'
-import { InvalidDocumentError, readDocument } from './document.js'
+import { type DocumentBytes, InvalidDocumentError, readDocument } from './document.js'
+import { decodeString } from './members.js'
 import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
 import { QUOTE } from './string-bytes.js'
 import { StringWalk } from './string-walk.js'
@@ -22,6 +23,10 @@ const LITERALS: Record<number, Uint8Array> = {
   102: Buffer.from('false'),
   110: Buffer.from('null')
 }
+
+const ID = Buffer.from('_id')
+const REV = Buffer.from('_rev')
+const TYPE = Buffer.from('type')
 
 const isDigit = (c: number) => c >= ZERO && c <= 0x39
 
@@ -51,6 +56,28 @@ export class DocumentLine implements LineDocument {
   #idTo = 0
   #revFrom = 0
   #revTo = 0
+  /** Bounds of the `type` member's text, with its quotes. */
+  #typeFrom = 0
+  #typeTo = 0
+  /** Whether there are other members whose names begin with an underscore. */
+  #hasOthers = false
+
+  /**
+   * Reads the document between two offsets as CouchDB sends most: with id, revision and its own members only.
+   * @param bytes valid UTF-8 @returns `undefined` where anything is rare or wrong
+   */
+  usual(bytes: Buffer, from: number, to: number): DocumentBytes | undefined {
+    if (!this.#walk(bytes, from, to) || this.#hasOthers || !this.#isUsual(bytes)) return undefined
+    return {
+      bytes: bytes.subarray(from, to),
+      id: bytes.toString('latin1', this.#idFrom, this.#idTo),
+      rev: bytes.toString('utf8', this.#revFrom, this.#revTo),
+      type: this.#typeTo > 0 ? decodeString(bytes, this.#typeFrom, this.#typeTo) : undefined,
+      deleted: false,
+      attachments: undefined,
+      conflicts: 0
+    }
+  }
 
   /**
    * Reads the line between two offsets. The members found are valid until the next call.
@@ -84,11 +111,42 @@ export class DocumentLine implements LineDocument {
     return i > this.#revFrom && bytes[i] === DASH && i < this.#revTo
   }
 
+  /**
+   * Notes a member of the document by its name and where its value begins.
+   * @returns `false` for what is rare or wrong
+   */
+  #noteMember(bytes: Uint8Array, name: number, value: number, to: number): boolean {
+    const strings = this.#strings
+    // A name that is spelled with escapes may be any.
+    if (strings.lastEscape > name) return false
+    const first = bytes[name + 1]
+    if (first !== UNDERSCORE && first !== TYPE[0]) return true
+    const [from, end] = [name + 1, value - 2]
+    if (isName(bytes, from, end, TYPE)) {
+      this.#typeFrom = value
+      this.#typeTo = bytes[value] === QUOTE ? strings.endOf(bytes, value, to) : 0
+      return true
+    }
+    if (first !== UNDERSCORE) return true
+    const [isId, isRev] = [isName(bytes, from, end, ID), isName(bytes, from, end, REV)]
+    if (!isId && !isRev) {
+      this.#hasOthers = true
+      return true
+    }
+    if (bytes[value] !== QUOTE || (isId ? this.#idTo : this.#revTo) > 0) return false
+    const valueEnd = strings.endOf(bytes, value, to)
+    if (valueEnd === 0 || strings.lastEscape > value) return false
+    if (isId) [this.#idFrom, this.#idTo] = [value + 1, valueEnd - 1]
+    else [this.#revFrom, this.#revTo] = [value + 1, valueEnd - 1]
+    return true
+  }
+
   /** Walks over one object that takes the whole line. Returns `false` for what is rare or wrong. */
   #walk(bytes: Uint8Array, from: number, to: number): boolean {
     const isObject = this.#isObject
     const strings = this.#strings
-    this.#idTo = this.#idFrom = this.#revTo = this.#revFrom = 0
+    this.#idTo = this.#idFrom = this.#revTo = this.#revFrom = this.#typeTo = 0
+    this.#hasOthers = false
     if (to - from < 2 || bytes[from] !== OPEN || bytes[to - 1] !== CLOSE) return false
     strings.begin(bytes)
     let depth = 1
@@ -104,25 +162,7 @@ export class DocumentLine implements LineDocument {
         i = strings.endOf(bytes, i, to)
         if (i === 0 || bytes[i] !== COLON) return false
         i++
-        if (depth === 1) {
-          // A name that is spelled with escapes may be any.
-          if (strings.lastEscape > start) return false
-          const known = bytes[start + 1] === UNDERSCORE ? knownName(bytes, start + 1, i - 2) : 0
-          if (known > 0) {
-            if (bytes[i] !== QUOTE) return false
-            const end = strings.endOf(bytes, i, to)
-            if (end === 0 || strings.lastEscape > i) return false
-            if (known === 1) {
-              if (this.#idTo > 0) return false
-              this.#idFrom = i + 1
-              this.#idTo = end - 1
-            } else {
-              if (this.#revTo > 0) return false
-              this.#revFrom = i + 1
-              this.#revTo = end - 1
-            }
-          }
-        }
+        if (depth === 1 && !this.#noteMember(bytes, start, i, to)) return false
         name = false
       }
       const c = bytes[i]
@@ -164,13 +204,10 @@ export class DocumentLine implements LineDocument {
   }
 }
 
-/** Returns 1 for `_id`, 2 for `_rev`, and 0 for other names. */
-function knownName(bytes: Uint8Array, from: number, to: number): number {
-  const length = to - from
-  if (length === 3 && bytes[from + 1] === 0x69 && bytes[from + 2] === 0x64) return 1
-  if (length === 4 && bytes[from + 1] === 0x72 && bytes[from + 2] === 0x65 && bytes[from + 3] === 0x76)
-    return 2
-  return 0
+function isName(bytes: Uint8Array, from: number, to: number, name: Uint8Array): boolean {
+  if (to - from !== name.length) return false
+  for (let i = 0; i < name.length; i++) if (bytes[from + i] !== name[i]) return false
+  return true
 }
 
 /** Returns the offset after a number without an exponent, or 0. */

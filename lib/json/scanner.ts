@@ -162,6 +162,18 @@ export class JsonScanner {
     return this.#offset
   }
 
+  /** Whether an entered array has another element, which comes next. */
+  get isBeforeElement(): boolean {
+    return (
+      this.#state === State.Value && this.#depth === this.#entered && this.#isObject[this.#depth - 1] === 0
+    )
+  }
+
+  /** Says that so many bytes were read by others: elements of the array at hand, each with the comma after it. */
+  passOver(bytes: number): void {
+    this.#offset += bytes
+  }
+
   write(chunk: Uint8Array): void {
     const length = chunk.length
     let state = this.#state

@@ -1,5 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { RowDocument } from '../couch/rows.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
 import { inTurns, inTurnsIfLong, sharedTurn, turnAfter } from '../waits/steps.js'
 import { hasStub } from './check-attachments.js'
@@ -260,7 +261,7 @@ export class RestorePlan<T = unknown> {
 }
 
 /** Returns what the table compares of a target's document: its content, or revision if that is unreadable. */
-async function stateOf(rev: string, doc: Uint8Array): Promise<State> {
+async function stateOf(rev: string, doc: RowDocument): Promise<State> {
   const document = await readOrProblem(doc)
   return document instanceof InvalidDocumentError ? { rev } : { print: await inTurns(contentPrint(document)) }
 }

@@ -4,7 +4,7 @@ import { CouchError } from '../couch/errors.js'
 import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { type ReplicasState, settleReplicas } from '../couch/replicas.js'
-import type { FoundDocument, Row } from '../couch/rows.js'
+import type { FoundDocument, Row, RowDocument } from '../couch/rows.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError } from '../json/document.js'
 import { inTurns, turnAfter } from '../waits/steps.js'
 import { compareContent, sameAttachments, sameLarge, sameLargeAttachments } from './same-content.js'
@@ -166,7 +166,8 @@ export class TargetView {
 }
 
 /** Reads a document that the database sends, or tells why not: CouchDB sends some that it does not take. */
-export async function readOrProblem(doc: Uint8Array): Promise<DocumentBytes | InvalidDocumentError> {
+export async function readOrProblem(doc: RowDocument): Promise<DocumentBytes | InvalidDocumentError> {
+  if (!(doc instanceof Uint8Array)) return doc
   try {
     return await inTurns(documentSteps(doc))
   } catch (error) {

@@ -34,7 +34,7 @@ export const inTurnsIfLong = <T>(bytes: Uint8Array, steps: Steps<T>): T | Promis
   bytes.length > LONG ? inTurns(steps) : atOnce(steps)
 
 /** Lets others run after a walk over long bytes; returns nothing to wait for after short ones. */
-export const turnAfter = (bytes: Uint8Array): Promise<void> | undefined =>
+export const turnAfter = (bytes: { length: number }): Promise<void> | undefined =>
   bytes.length > LONG ? turn() : undefined
 
 /** When shared work began in this turn of the event loop. */

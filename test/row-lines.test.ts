@@ -1,0 +1,142 @@
+import { Readable } from 'node:stream'
+import fc from 'fast-check'
+import t from 'tap'
+import { slicesOf } from '../lib/bytes/views.js'
+import { jsonRows, type RowReader } from '../lib/couch/json-rows.js'
+import { allDocsReader, type Change, changeReader, type RowDocument, rowDocument } from '../lib/couch/rows.js'
+import { atOnce } from '../lib/waits/steps.js'
+import { character } from './helpers/character.js'
+import { cases } from './helpers/settings.js'
+
+const name = fc.oneof(fc.stringMatching(/^[a-z]{1,8}$/), fc.string({ unit: character, minLength: 1 }))
+const rev = fc.oneof(fc.constant('1-967a00dff5e02add41819138abb3284d'), fc.stringMatching(/^[1-9]-[ -~]{1,6}$/))
+const members = fc.dictionary(
+  fc.oneof(name, fc.constantFrom('type', '_attachments', '_conflicts', '_deleted', 'doc', '"doc":{')),
+  fc.jsonValue({ maxDepth: 3 })
+)
+
+/** Rows of the changes feed, as CouchDB writes most, and some as it writes none. */
+const change = fc
+  .record({ id: name, rev, members, deleted: fc.boolean(), doc: fc.constantFrom('none', 'null', 'last', 'first') })
+  .map(({ id, rev, members, deleted, doc }) => {
+    const document = { doc: doc === 'null' ? null : { _id: id, _rev: rev, ...members } }
+    return {
+      ...(doc === 'first' && document),
+      seq: `7-${rev}`,
+      id,
+      changes: [{ rev }],
+      ...(deleted && { deleted }),
+      ...((doc === 'last' || doc === 'null') && document)
+    }
+  })
+
+/** Rows of `_all_docs`. */
+const row = fc
+  .record({ id: name, rev, members, doc: fc.constantFrom('none', 'null', 'last') })
+  .map(({ id, rev, members, doc }) => ({
+    id,
+    key: id,
+    value: { rev },
+    ...(doc !== 'none' && { doc: doc === 'null' ? null : { _id: id, _rev: rev, ...members } })
+  }))
+
+/** How rows are divided: by lines, as CouchDB does, or otherwise. */
+const between = fc.constantFrom(',\r\n', ',\n', ',', ' ,\r\n', '\n,\n')
+
+const inPieces = (bytes: Buffer, length: number) => Readable.from(slicesOf(bytes, length))
+
+/** Returns what a reader makes of an answer, or why it takes none. */
+async function read<T extends { doc: RowDocument | null }>(bytes: Buffer, length: number, reader: RowReader<T>) {
+  const rows: unknown[] = []
+  const trailer = {}
+  try {
+    for await (const group of jsonRows(inPieces(bytes, length), 'results', reader, trailer)) {
+      for (const { doc, ...head } of group) rows.push({ ...head, doc: doc && told(doc) })
+    }
+    return { rows, trailer }
+  } catch (error) {
+    return { rows: [], failure: (error as Error).message }
+  }
+}
+
+/** Returns what is read of a document, or why it is none. */
+function told(doc: RowDocument): unknown {
+  try {
+    const { bytes, ...rest } = atOnce(rowDocument(doc))
+    return { ...rest, text: bytes.toString() }
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+/** A reader that leaves all rows to the scanner. */
+const withoutLines = <T>({ row }: RowReader<T>): RowReader<T> => ({ row })
+
+for (const [what, rows, reader] of [
+  ['the changes feed', change, changeReader],
+  ['_all_docs', row, allDocsReader]
+] as const) {
+  const answers = fc
+    .tuple(fc.array(rows as fc.Arbitrary<object>, { maxLength: 12 }), between)
+    .map(([all, between]) => {
+      const lines = all.map((row) => JSON.stringify(row)).join(between)
+      return Buffer.from(`{"results":[\n${lines}\n],\n"last_seq":"9-x","pending":0}\n`)
+    })
+  const lengths = fc.oneof(fc.integer({ min: 1, max: 60 }), fc.constant(1_000_000))
+
+  t.test(`rows of ${what} are read by lines as the scanner reads them`, async (t) => {
+    await t.resolves(
+      fc.assert(
+        fc.asyncProperty(answers, lengths, async (bytes, length) => {
+          const quick = await read(bytes, length, reader() as RowReader<Change>)
+          const strict = await read(bytes, bytes.length, withoutLines(reader() as RowReader<Change>))
+          return JSON.stringify(quick) === JSON.stringify(strict)
+        }),
+        { numRuns: cases(200) }
+      )
+    )
+  })
+
+  t.test(`so are those of ${what} that were changed in one place, cut or joined`, async (t) => {
+    const changes = fc.record({ at: fc.nat(), count: fc.nat(40), byte: fc.nat(255), how: fc.nat(3) })
+    await t.resolves(
+      fc.assert(
+        fc.asyncProperty(answers, lengths, changes, async (bytes, length, { at, count, byte, how }) => {
+          const place = at % bytes.length
+          const [head, tail] = [bytes.subarray(0, place), bytes.subarray(place + (how === 0 ? 1 : count))]
+          const changed = [
+            Buffer.concat([head, Buffer.of(byte), tail]),
+            Buffer.concat([head, tail]),
+            head,
+            Buffer.concat([head, Buffer.of(byte), bytes.subarray(place)])
+          ][how] as Buffer
+          const quick = await read(changed, length, reader() as RowReader<Change>)
+          const strict = await read(changed, changed.length, withoutLines(reader() as RowReader<Change>))
+          return JSON.stringify(quick) === JSON.stringify(strict)
+        }),
+        { numRuns: cases(400) }
+      )
+    )
+  })
+}
+
+for (const end of [',\r\n', ',\n']) {
+  t.test(`usual rows are read by lines that end with ${JSON.stringify(end)}`, async (t) => {
+    const line = '{"seq":"1-x","id":"a","changes":[{"rev":"1-b"}],"doc":{"_id":"a","_rev":"1-b","type":"t"}}'
+    const answer = Buffer.from(`{"results":[\n${`${line}${end}`.repeat(3)}${line}\n],\n"last_seq":"2-x"}`)
+    const { line: readLine, row } = changeReader()
+    const rows: Change[] = []
+    let scanned = 0
+    const reader: RowReader<Change> = {
+      line: readLine,
+      row(bytes) {
+        scanned++
+        return row(bytes)
+      }
+    }
+    for await (const group of jsonRows(inPieces(answer, answer.length), 'results', reader)) rows.push(...group)
+    t.equal(rows.length, 4)
+    t.equal(scanned, 2, 'the first and the last')
+    t.match(rows[1], { id: 'a', rev: '1-b', seq: '1-x', doc: { id: 'a', rev: '1-b', type: 't' } })
+  })
+}
