@@ -9,7 +9,10 @@ import { character } from './helpers/character.js'
 import { cases } from './helpers/settings.js'
 
 const name = fc.oneof(fc.stringMatching(/^[a-z]{1,8}$/), fc.string({ unit: character, minLength: 1 }))
-const rev = fc.oneof(fc.constant('1-967a00dff5e02add41819138abb3284d'), fc.stringMatching(/^[1-9]-[ -~]{1,6}$/))
+const rev = fc.oneof(
+  fc.constant('1-967a00dff5e02add41819138abb3284d'),
+  fc.stringMatching(/^[1-9]-[ -~]{1,6}$/)
+)
 const members = fc.dictionary(
   fc.oneof(name, fc.constantFrom('type', '_attachments', '_conflicts', '_deleted', 'doc', '"doc":{')),
   fc.jsonValue({ maxDepth: 3 })
@@ -17,7 +20,13 @@ const members = fc.dictionary(
 
 /** Rows of the changes feed, as CouchDB writes most, and some as it writes none. */
 const change = fc
-  .record({ id: name, rev, members, deleted: fc.boolean(), doc: fc.constantFrom('none', 'null', 'last', 'first') })
+  .record({
+    id: name,
+    rev,
+    members,
+    deleted: fc.boolean(),
+    doc: fc.constantFrom('none', 'null', 'last', 'first')
+  })
   .map(({ id, rev, members, deleted, doc }) => {
     const document = { doc: doc === 'null' ? null : { _id: id, _rev: rev, ...members } }
     return {
@@ -46,7 +55,11 @@ const between = fc.constantFrom(',\r\n', ',\n', ',', ' ,\r\n', '\n,\n')
 const inPieces = (bytes: Buffer, length: number) => Readable.from(slicesOf(bytes, length))
 
 /** Returns what a reader makes of an answer, or why it takes none. */
-async function read<T extends { doc: RowDocument | null }>(bytes: Buffer, length: number, reader: RowReader<T>) {
+async function read<T extends { doc: RowDocument | null }>(
+  bytes: Buffer,
+  length: number,
+  reader: RowReader<T>
+) {
   const rows: unknown[] = []
   const trailer = {}
   try {
@@ -120,23 +133,44 @@ for (const [what, rows, reader] of [
   })
 }
 
-for (const end of [',\r\n', ',\n']) {
-  t.test(`usual rows are read by lines that end with ${JSON.stringify(end)}`, async (t) => {
-    const line = '{"seq":"1-x","id":"a","changes":[{"rev":"1-b"}],"doc":{"_id":"a","_rev":"1-b","type":"t"}}'
-    const answer = Buffer.from(`{"results":[\n${`${line}${end}`.repeat(3)}${line}\n],\n"last_seq":"2-x"}`)
-    const { line: readLine, row } = changeReader()
-    const rows: Change[] = []
-    let scanned = 0
-    const reader: RowReader<Change> = {
-      line: readLine,
-      row(bytes) {
-        scanned++
-        return row(bytes)
-      }
+/** Returns how often the scanner reads rows in pieces, and all rows. */
+async function readUsual(pieces: readonly string[]): Promise<{ scanned: number; rows: Change[] }> {
+  const { line, row } = changeReader()
+  const rows: Change[] = []
+  let scanned = 0
+  const reader: RowReader<Change> = {
+    line,
+    row(bytes) {
+      scanned++
+      return row(bytes)
     }
-    for await (const group of jsonRows(inPieces(answer, answer.length), 'results', reader)) rows.push(...group)
-    t.equal(rows.length, 4)
-    t.equal(scanned, 2, 'the first and the last')
+  }
+  const body = Readable.from(pieces.map((piece) => Buffer.from(piece)))
+  for await (const group of jsonRows(body, 'results', reader)) rows.push(...group)
+  return { scanned, rows }
+}
+
+const usual = '{"seq":"1-x","id":"a","changes":[{"rev":"1-b"}],"doc":{"_id":"a","_rev":"1-b","type":"t"}}'
+
+for (const end of ['\r\n', '\n']) {
+  t.test(`usual rows are read by lines that end with ${JSON.stringify(end)}`, async (t) => {
+    const { scanned, rows } = await readUsual([
+      `{"results":[${end}${usual},${end}${usual},${end}${usual}${end}],${end}"last_seq":"2-x"}`
+    ])
+    t.equal(scanned, 0)
+    t.equal(rows.length, 3)
     t.match(rows[1], { id: 'a', rev: '1-b', seq: '1-x', doc: { id: 'a', rev: '1-b', type: 't' } })
   })
 }
+
+t.test('so are rows that end with their pieces, and have their commas in the next', async (t) => {
+  const { scanned, rows } = await readUsual([
+    '{"results":[\r\n',
+    usual,
+    `,\r\n${usual}`,
+    `,\r\n${usual},\r\n${usual}`,
+    '\r\n],\r\n"last_seq":"2-x"}'
+  ])
+  t.equal(scanned, 0)
+  t.equal(rows.length, 4)
+})

@@ -24,6 +24,7 @@ const LONG_ROW = 'too_large'
 const NEWLINE = 0x0a
 const RETURN = 0x0d
 const COMMA = 0x2c
+const CLOSE = 0x7d
 
 const longRow = () =>
   new CouchError('answer', { error: LONG_ROW, reason: `a row takes more than ${MAX_ROW} bytes` })
@@ -152,14 +153,12 @@ class Rows<T> {
   }
 
   write(piece: Buffer): void {
-    const linesEnd = this.#reader.line ? piece.lastIndexOf(NEWLINE) + 1 : 0
     let at = 0
-    if (linesEnd > 0 && !this.#scanner.isBeforeElement) at = this.#scan(piece, 0, piece.indexOf(NEWLINE) + 1)
-    if (at < linesEnd && isUtf8(piece.subarray(at, linesEnd))) {
-      while (at < linesEnd) {
-        const end = piece.indexOf(NEWLINE, at) + 1
-        at = this.#readLine(piece, at, end) ? end : this.#scan(piece, at, end)
-      }
+    if (this.#reader.line) {
+      // A piece that begins behind a row has the comma first.
+      if (!this.#scanner.isBeforeElement) at = this.#scan(piece, 0, piece.indexOf(NEWLINE) + 1)
+      const end = piece.at(-1) === CLOSE ? piece.length : piece.lastIndexOf(NEWLINE) + 1
+      if (at < end && isUtf8(piece.subarray(at, end))) at = this.#readLines(piece, at, end)
     }
     this.#scan(piece, at, piece.length)
   }
@@ -173,13 +172,23 @@ class Rows<T> {
     return to
   }
 
-  /** Reads a line that holds a row and the comma after it. @returns whether it was such a one */
+  #readLines(piece: Buffer, from: number, to: number): number {
+    for (let at = from; at < to; ) {
+      const end = piece.indexOf(NEWLINE, at) + 1 || to
+      if (!this.#scanner.isBeforeElement || !this.#readLine(piece, at, end)) this.#scan(piece, at, end)
+      at = end
+    }
+    return to
+  }
+
+  /** Reads a line that holds a row, and the comma after it unless that is in the next piece. */
   #readLine(piece: Buffer, from: number, to: number): boolean {
-    const comma = piece[to - 2] === RETURN ? to - 3 : to - 2
-    if (piece[comma] !== COMMA || !this.#scanner.isBeforeElement) return false
-    const row = this.#reader.line?.(piece, from, comma)
+    let end = to
+    while (piece[end - 1] === NEWLINE || piece[end - 1] === RETURN) end--
+    const hasComma = piece[end - 1] === COMMA
+    const row = this.#reader.line?.(piece, from, hasComma ? end - 1 : end)
     if (row === undefined) return false
-    this.#scanner.passOver(to - from)
+    this.#scanner.passElement(to - from, hasComma)
     this.#add(row, to - from)
     return true
   }

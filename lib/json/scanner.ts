@@ -162,16 +162,16 @@ export class JsonScanner {
     return this.#offset
   }
 
-  /** Whether an entered array has another element, which comes next. */
+  /** Whether an element of an entered array may come next. */
   get isBeforeElement(): boolean {
-    return (
-      this.#state === State.Value && this.#depth === this.#entered && this.#isObject[this.#depth - 1] === 0
-    )
+    const isBeforeValue = this.#state === State.Value || this.#state === State.ValueOrClose
+    return isBeforeValue && this.#depth === this.#entered && this.#isObject[this.#depth - 1] === 0
   }
 
-  /** Says that so many bytes were read by others: elements of the array at hand, each with the comma after it. */
-  passOver(bytes: number): void {
+  /** Says that so many bytes were read by others: an element of the array at hand, and the comma if it has one. */
+  passElement(bytes: number, hasComma: boolean): void {
     this.#offset += bytes
+    this.#state = hasComma ? State.Value : State.After
   }
 
   write(chunk: Uint8Array): void {
