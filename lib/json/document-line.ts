@@ -16,6 +16,8 @@ const POINT = 0x2e
 const ZERO = 0x30
 const UNDERSCORE = 0x5f
 
+/** Bytes of a document from which a walk over it may take more than a millisecond. */
+const LONG = 256 * 1024
 /** Levels of nesting that {@link DocumentLine} reads by itself. */
 const LEVELS = 256
 const LITERALS: Record<number, Uint8Array> = {
@@ -64,9 +66,10 @@ export class DocumentLine implements LineDocument {
 
   /**
    * Reads the document between two offsets as CouchDB sends most: with id, revision and its own members only.
-   * @param bytes valid UTF-8 @returns `undefined` where anything is rare or wrong
+   * @param bytes valid UTF-8 @returns `undefined` where anything is rare or wrong, or the document is long
    */
   usual(bytes: Buffer, from: number, to: number): DocumentBytes | undefined {
+    if (to - from > LONG) return undefined
     if (!this.#walk(bytes, from, to) || this.#hasOthers || !this.#isUsual(bytes)) return undefined
     return {
       bytes: bytes.subarray(from, to),

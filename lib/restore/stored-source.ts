@@ -3,6 +3,7 @@ import type { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { apiKey } from '../databases.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
+import { DocumentLine } from '../json/document-line.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { LargeDocumentBytes, StoredDocuments } from '../repository/stored-documents.js'
 import type { RoomFile } from '../spool/room.js'
@@ -25,6 +26,7 @@ export class StoredSource implements RestoreSource {
   readonly #databases = new Map<LogicalDatabase, StoredDocuments>()
   #spool: Spool | undefined
   readonly #headMemory = headMemory()
+  readonly #line = new DocumentLine()
 
   private constructor({ header }: LoadedBackup, makeSpool: () => Spool) {
     this.#header = header
@@ -86,7 +88,8 @@ export class StoredSource implements RestoreSource {
       for await (const lines of stored.counting()) {
         const group: SourceDocument[] = []
         for (const line of lines) {
-          const document = await inTurnsIfLong(line, documentSteps(line))
+          const usual = this.#line.usual(line, 0, line.length)
+          const document = usual ?? (await inTurnsIfLong(line, documentSteps(line)))
           if (isDesign(document.id) === design) group.push(document)
         }
         yield group
