@@ -19,6 +19,14 @@ export interface Turn {
   stacks?: string[]
 }
 
+/** The time that a function took, without what it called. */
+export interface FunctionTime {
+  /** Its name and place, or in brackets what the engine did itself. */
+  name: string
+  /** Milliseconds on the clock. */
+  ms: number
+}
+
 interface SeenTurn extends Turn {
   /** Microseconds, on the clock of the profiler. */
   from: number
@@ -59,8 +67,8 @@ export class TurnWatch {
     if (cpu > this.#long && this.#session) this.#turns.push(turn)
   }
 
-  /** Ends the watch. @returns the longest turn, and with `profile` all that were long */
-  stop(): { longest: Turn; long: Turn[] } {
+  /** Ends the watch. @returns the longest turn, and with `profile` all that were long, and what took the time */
+  stop(): { longest: Turn; long: Turn[]; functions: FunctionTime[] } {
     clearInterval(this.#timer)
     const profile = this.#session && endProfiler(this.#session)
     const told = ({ cpu, wall, from, to }: SeenTurn): Turn => ({
@@ -68,7 +76,11 @@ export class TurnWatch {
       wall,
       ...(profile && { stacks: stacksOf(profile, from, to) })
     })
-    return { longest: told(this.#longest), long: this.#turns.map(told) }
+    return {
+      longest: told(this.#longest),
+      long: this.#turns.map(told),
+      functions: profile ? functionsOf(profile) : []
+    }
   }
 }
 
@@ -104,6 +116,17 @@ function endProfiler(session: Session): Profiler.Profile {
   return profile
 }
 
+/** Returns what took the time of a profile, the most first. */
+function functionsOf(profile: Profiler.Profile): FunctionTime[] {
+  const nodes = new Map(profile.nodes.map((node) => [node.id, node]))
+  const times = new Map<string, number>()
+  for (const [i, id] of (profile.samples ?? []).entries()) {
+    const name = frameOf(nodes.get(id) as Profiler.ProfileNode)
+    times.set(name, (times.get(name) ?? 0) + (profile.timeDeltas?.[i] ?? 0) / 1000)
+  }
+  return [...times].map(([name, ms]) => ({ name, ms })).sort((a, b) => b.ms - a.ms)
+}
+
 function stacksOf(profile: Profiler.Profile, from: number, to: number): string[] {
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]))
   const parents = new Map(
@@ -124,5 +147,7 @@ function stacksOf(profile: Profiler.Profile, from: number, to: number): string[]
   return sorted.map(([text, took]) => `${(took / 1000).toFixed(1)} ms ${text}`)
 }
 
-const frameOf = ({ callFrame: { functionName, url, lineNumber } }: Profiler.ProfileNode): string =>
-  `${functionName || '(anonymous)'} ${url.split('/').at(-1)}:${lineNumber + 1}`
+function frameOf({ callFrame: { functionName, url, lineNumber } }: Profiler.ProfileNode): string {
+  const name = functionName || '(anonymous)'
+  return url === '' ? name : `${name} ${url.split('/').slice(-2).join('/')}:${lineNumber + 1}`
+}

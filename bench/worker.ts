@@ -8,7 +8,7 @@ import { createMemoryWebhookStore, dbBackups } from '../lib/index.js'
 import type { DatabaseNames } from '../types/index.js'
 import { changeSome, serverOf } from './dataset.js'
 import { watchLoop } from './idle.js'
-import { type Turn, TurnWatch } from './turns.js'
+import { type FunctionTime, type Turn, TurnWatch } from './turns.js'
 
 /** What to do, and where. */
 export interface Job {
@@ -48,7 +48,7 @@ export interface Job {
   skip?: readonly string[]
   /** Collects garbage before each look at the memory, so that only what is used counts. */
   live?: boolean
-  /** Tells what long turns of the event loop were made of. */
+  /** Tells what long turns of the event loop were made of, and what took the time. */
   profile?: boolean
 }
 
@@ -70,6 +70,8 @@ export interface Result {
   longestTurn: Turn
   /** With {@link Job.profile}. */
   longTurns: Turn[]
+  /** With {@link Job.profile}: what took the time, the most first. */
+  functions: FunctionTime[]
   docs: number
   rawBytes: number
   storedBytes: number
@@ -109,7 +111,7 @@ async function main(): Promise<void> {
   const ms = performance.now() - startedAt
   const { user, system } = process.cpuUsage(before)
   const loopP99 = loop.p99()
-  const { longest, long } = turns.stop()
+  const { longest, long, functions } = turns.stop()
   const growth = memory.stop()
   const summary = await app.dbBackups.summary(result.id)
   const sum = (of: 'raw_bytes' | 'stored_bytes') =>
@@ -123,6 +125,7 @@ async function main(): Promise<void> {
     loopP99,
     longestTurn: longest,
     longTurns: long,
+    functions,
     docs: summary.doc_count,
     rawBytes: sum('raw_bytes'),
     storedBytes: sum('stored_bytes'),

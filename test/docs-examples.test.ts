@@ -14,7 +14,7 @@ const PAGES = [
   'CONTRIBUTING.md',
   'SECURITY.md',
   'bench/MEASUREMENTS.md',
-  'bench/TIME.md',
+  'bench/PROFILE.md',
   ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.md'))
     .map((name) => `docs/${name}`)
