@@ -223,7 +223,7 @@ const ERRORS = {
   noRoom: thrown(
     'No room to keep what arrives',
     new errors.InsufficientStorageError(
-      'uploads would take more than the 2147483648 bytes of limits.spoolBytes, which all that run at a time share'
+      'what is spooled would take more than the 2147483648 bytes of limits.spoolBytes, which all that run at a time share'
     )
   )
 } satisfies Record<string, ErrorExample>

@@ -28,7 +28,7 @@ export class Room {
     const wanted = this.taken + bytes
     if (wanted > this.#limit) {
       throw new InsufficientStorageError(
-        `uploads would take more than the ${this.#limit} bytes of limits.spoolBytes, which all that run at a time share`
+        `what is spooled would take more than the ${this.#limit} bytes of limits.spoolBytes, which all that run at a time share`
       )
     }
     taken.set(this.#directory, wanted)

@@ -116,7 +116,8 @@ export const ROOMS: Record<string, Room> = {
       'lossless',
       'chosen-documents',
       'safety-backup',
-      'selectors'
+      'selectors',
+      'large-room'
     ]
   },
   operations: {
@@ -166,7 +167,8 @@ export const ROOMS: Record<string, Room> = {
       'diff',
       'another-server',
       'shared-repository',
-      'chosen-documents'
+      'chosen-documents',
+      'large-room'
     ]
   },
   lease: {
@@ -188,7 +190,7 @@ export const ROOMS: Record<string, Room> = {
     ]
   },
   feed: {
-    files: ['lib/couch/feed', 'lib/backup/'],
+    files: ['lib/couch/feed', 'lib/couch/rows', 'lib/couch/json-rows', 'lib/backup/'],
     tests: [
       'backup',
       'consistency',
@@ -204,6 +206,7 @@ export const ROOMS: Record<string, Room> = {
       'compressed-attachments',
       'incomplete-answers',
       'feed',
+      'row-lines',
       'events',
       'get-running-backup',
       'read-ahead',
@@ -428,5 +431,20 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /found\.staleIn \?\? 0/,
     what: /^0 -> 1/,
     why: 'what is found is held or stale, so that its time is known'
+  },
+  {
+    line: /for \(let i = 0; i < ids\.length; i \+= COMPARE_BATCH\)/,
+    what: /^< -> <=/,
+    why: 'one more look, at no document'
+  },
+  {
+    line: /const askRevisions = /,
+    what: /^&& -> \|\|/,
+    why: 'asks for revisions that the target surely lacks: the answer is the same, and costs a request'
+  },
+  {
+    line: /!document\.deleted && document\.rev !== undefined/,
+    what: /^&& -> \|\|/,
+    why: 'CouchDB tells a revision of each document. A deleted one is told before, or holds no large attachment'
   }
 ]
