@@ -232,7 +232,7 @@ export class NotCancellableError extends publicError(
 
 export class ClosingError extends publicError('DB_BACKUPS_CLOSING', 'the server is closing', 503) {}
 
-/** More documents of a database changed while it was read than there is memory to tell their copies apart. */
+/** More documents of a database changed while it was read than there is memory to tell their versions apart. */
 export class TooManyRepeatedError extends publicError(
   'DB_BACKUPS_TOO_MANY_REPEATED',
   'more than %s documents came more than once, which is more than there is memory for',

@@ -240,7 +240,7 @@ export class CouchDatabase {
     throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
       status: 409,
       error: 'conflict',
-      reason: 'other copies of the document have accepted another version'
+      reason: 'other replicas of the document have accepted another version'
     })
   }
 

@@ -206,4 +206,4 @@ class Replicas {
 }
 
 const unknownAnswer = (what: string) =>
-  new CouchError(what, { error: 'bad_answer', reason: 'the server does not tell of the copies of shards' })
+  new CouchError(what, { error: 'bad_answer', reason: 'the server does not tell of the replicas of shards' })

@@ -92,12 +92,12 @@ export interface StoredDatabase {
   manifests: { id: string; chunks: number; sha256: string }[]
   chunks: ChunkEntry[]
   /**
-   * Chunks of lines `[key, ordinal]`, only in layout 2: the last copy of a document that changed during the
+   * Chunks of lines `[key, ordinal]`, only in layout 2: the last version of a document that changed during the
    * backup; -1: deleted. The key is the id, or `largeKey` of a long one; earlier versions wrote ids of any
    * length.
    */
   superseded: ChunkEntry[]
-  /** Chunks of lines by which the next backup finds copies: see `DocumentIndex`. Absent in layout 2. */
+  /** Chunks of lines by which the next backup finds versions: see `DocumentIndex`. Absent in layout 2. */
   index?: ChunkEntry[]
   /** The key of the index's fingerprints, in hex. Absent in layout 2. */
   key?: string

@@ -108,7 +108,7 @@ export class Removal {
   /** Makes sure that no replica has answered that was down, and lags: what it does not show would be nobody's. */
   async #requireNoneStarted(): Promise<void> {
     if (!(await this.#options.replicas?.nodeStarted())) return
-    throw copiesBehind(
+    throw replicasBehind(
       this.#db,
       'a node was started meanwhile, so a backup may not have been seen: the rest is removed later'
     )
@@ -235,8 +235,8 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
   for (const { bytes } of parts) sum.bytes += bytes
 }
 
-const copiesBehind = ({ name }: CouchDatabase, reason: string) =>
-  new CouchError(`copies of ${name}`, { error: 'copies_behind', reason, retryable: true })
+const replicasBehind = ({ name }: CouchDatabase, reason: string) =>
+  new CouchError(`replicas of ${name}`, { error: 'copies_behind', reason, retryable: true })
 
 /**
  * Makes sure that a list shows every header: on a cluster, a replica that lags would hide one, and its chunks
@@ -249,9 +249,9 @@ export async function requireSettled(db: CouchDatabase): Promise<ReplicasWatch |
   await replicas.settle()
   const { state } = replicas
   if (state === 'behind')
-    throw copiesBehind(db, 'they do not agree yet, so a backup may not be seen: nothing was removed')
+    throw replicasBehind(db, 'they do not agree yet, so a backup may not be seen: nothing was removed')
   if (state === 'unchecked')
-    throw new CouchError(`copies of ${db.name}`, {
+    throw new CouchError(`replicas of ${db.name}`, {
       error: 'copies_unchecked',
       reason: 'on a cluster, only a server administrator may ask whether they agree: nothing was removed'
     })

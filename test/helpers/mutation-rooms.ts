@@ -172,7 +172,7 @@ export const ROOMS: Record<string, Room> = {
   lease: {
     files: ['lib/lease/'],
     // Without `lease` and `webhook-redelivery`, which take a minute and more than twenty seconds. `lease-schedules`
-    // takes as long, but nothing else has several copies accept different claims.
+    // takes as long, but nothing else has several replicas accept different claims.
     tests: [
       'earlier-lease',
       'cluster-answers',
