@@ -95,7 +95,7 @@ t.test('which versions count is read and written by the codec of the repository'
   const on = await setupDatabases(t)
   const sources = sourcesOn(clientOf(t, on.url), on.names)
   const repository = new Repository(sources.system, { codec: turning() })
-  const running = repository.running(await begin(repository, sources))
+  const running = repository.runningBackup(await begin(repository, sources))
   const writer = running.writer({
     database: 'components',
     first: 0,

@@ -36,7 +36,7 @@ export class Copies {
 
   /** Runs a copy in the only place. @throws TooManyRequestsError */
   inPlace<T>(run: () => Promise<T>): Promise<T> {
-    return this.#places.take(() => new TooManyRequestsError('a backup is being copied by this instance'), run)
+    return this.#places.run(() => new TooManyRequestsError('a backup is being copied by this instance'), run)
   }
 
   describe(backup: string, { to: { couch, database }, signal }: CopyOptions): NewOperation<CopyOutcome> {
@@ -49,7 +49,7 @@ export class Copies {
       kind: 'copy',
       cancel: 'now',
       about: { backup_id: backup },
-      sides: [],
+      resources: [],
       signal,
       idAfter: () => ({ id }),
       createRecord: async ({ abort }, holdElsewhere) => {

@@ -111,7 +111,7 @@ export class DatabaseSet {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.sidesOf(source, options))
+    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.resourcesOf(source, options))
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
   }

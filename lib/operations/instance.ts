@@ -13,9 +13,9 @@ import { EXCLUDED_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import { type Clock, systemClock } from '../schedule/clock.js'
 import { Keyring } from '../seal/keyring.js'
 import { Room } from '../spool/room.js'
+import { KeyedMutex } from '../waits/keyed-mutex.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Places } from '../waits/places.js'
-import { Turns } from '../waits/turns.js'
 import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
 import { RestoreHistory } from './restore-history.js'
@@ -67,8 +67,8 @@ export class Instance {
   readonly excludeTypes: ReadonlySet<string>
   /** Room on disk for spooled files. */
   readonly room: Room
-  /** Orders changes of headers by this instance. */
-  readonly turns = new Turns()
+  /** Runs changes of a header by this instance one after another. */
+  readonly headerMutex = new KeyedMutex()
   /** Gives the keys of sealed backups. Absent without the option `encryption`. */
   readonly keyring: Keyring | undefined
   readonly downloads: Downloads

@@ -23,7 +23,7 @@ import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { hostWithin } from '../waits/host-code.js'
-import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Side } from './active-operations.js'
+import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Resource } from './active-operations.js'
 import type { Backups } from './backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -97,7 +97,7 @@ export class Restores implements OperationRecords {
       kind: 'restore',
       cancel: 'gently',
       about: { ...backupId, ...(dryRun && { dry_run: true as const }) },
-      sides: this.sidesOf(source, options),
+      resources: this.resourcesOf(source, options),
       system: dryRun ? undefined : backup.system,
       idAfter: (carried) => {
         const reserved = ids?.(carried, [])
@@ -127,7 +127,7 @@ export class Restores implements OperationRecords {
   }
 
   /** Returns what a restore works on: an upload needs no repository, and does not depend on its server. */
-  sidesOf(source: object, options: RestoreOptions): readonly Side[] | undefined {
+  resourcesOf(source: object, options: RestoreOptions): readonly Resource[] | undefined {
     return 'id' in source || this.#makesBackup(options) ? undefined : ['sources']
   }
 
@@ -141,8 +141,8 @@ export class Restores implements OperationRecords {
   }
 
   /** Ends the transaction beside the sources, and beside the backups fails the backup that was made first. */
-  recordFailure(operation: ActiveOperation, side: Side, failure: Failure): Promise<void> {
-    return side === 'sources'
+  recordFailure(operation: ActiveOperation, resource: Resource, failure: Failure): Promise<void> {
+    return resource === 'sources'
       ? this.#failTransaction(operation, failure)
       : this.#backups.failBefore(operation, failure.reason)
   }

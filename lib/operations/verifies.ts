@@ -140,7 +140,7 @@ export class Verifies implements OperationRecords {
       kind: 'verify',
       cancel: 'now',
       about,
-      sides: isAlone(request) ? undefined : [],
+      resources: isAlone(request) ? undefined : [],
       signal,
       idAfter: () => ({ id }),
       check,
@@ -162,7 +162,7 @@ export class Verifies implements OperationRecords {
   inPlace<T>(request: VerifyRequest, run: () => Promise<T>): Promise<T> {
     if (isAlone(request)) return run()
     const full = () => new TooManyRequestsError('a backup is being verified on this instance')
-    return this.#instance.verifications.take(full, run)
+    return this.#instance.verifications.run(full, run)
   }
 
   async #verify(request: VerifyRequest, operation: ActiveOperation): Promise<VerifyReport> {

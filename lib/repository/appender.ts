@@ -5,8 +5,8 @@ import { type CouchError, isChanged, isNotFound, isTooLarge } from '../couch/err
 import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import { DEFAULT_CONTENT_TYPE } from '../json/attachments.js'
+import type { KeyedMutex } from '../waits/keyed-mutex.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
-import type { Turns } from '../waits/turns.js'
 import type { LoadedBackup } from './loaded-backup.js'
 
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
@@ -18,7 +18,7 @@ export interface Append {
   name: string
   data: AttachmentData
   contentType?: string
-  /** Ends the wait for a turn. */
+  /** Ends the wait for the header. */
   signal?: AbortSignal
 }
 
@@ -50,19 +50,19 @@ function notTaken(error: CouchError, bytes: number): Error {
 
 interface AppendTarget {
   db: CouchDatabase
-  /** Orders changes of headers. */
-  turns: Turns
+  /** Runs changes of a header one after another. */
+  headerMutex: KeyedMutex
   /** Reads a backup's header. @throws when there is none */
   load: (id: string) => Promise<LoadedBackup>
 }
 
-/** Stores attachments with the headers of backups. Appends to one backup take turns. */
+/** Stores attachments with the headers of backups. Appends to one backup run one after another. */
 export class Appender {
   readonly #target: AppendTarget
   readonly #limits: AppendLimits
   readonly #wait: number
 
-  /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
+  /** @param wait milliseconds in which an append must get the header, and a try without a conflict */
   constructor(target: AppendTarget, limits: AppendLimits, wait: number) {
     this.#target = target
     this.#limits = limits
@@ -83,7 +83,7 @@ export class Appender {
     const busy = () => new AppendBusyError(id)
     const patience = new LinkedAbort().follow(signal).after(this.#wait, busy)
     try {
-      await this.#target.turns.take(id, () => this.#put({ ...append, contentType }, patience.signal), {
+      await this.#target.headerMutex.run(id, () => this.#put({ ...append, contentType }, patience.signal), {
         most: MOST_WAITING,
         full: busy,
         signal: patience.signal

@@ -4,7 +4,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 import type { Keyring } from '../seal/keyring.js'
-import type { Turns } from '../waits/turns.js'
+import type { KeyedMutex } from '../waits/keyed-mutex.js'
 import { type Codec, sha256Of } from './codec.js'
 
 /** Version of the layout. Increased when older versions of this package could not read a backup. */
@@ -23,8 +23,8 @@ export interface Store {
   codec: Codec
   /** Gives the keys of sealed backups. Absent where nothing is sealed. */
   keyring?: Keyring
-  /** Orders the changes of a header. */
-  turns: Turns
+  /** Runs changes of a header one after another. */
+  headerMutex: KeyedMutex
   /** Gives the time in milliseconds since the epoch. */
   now: () => number
   /** Bytes of lines in a chunk, unless it holds one document that is larger. */

@@ -120,7 +120,7 @@ export class Removal {
 
   /** Marks a backup as removed, or deletes one of athena's, which is one document. */
   async #mark(id: string): Promise<void> {
-    const head = await this.#store.turns.take(id, () => this.#markLatest(id))
+    const head = await this.#store.headerMutex.run(id, () => this.#markLatest(id))
     if (!head) return
     for (const { length, encoded_length = length } of Object.values(head._attachments ?? {}))
       this.#deleted.bytes += typeof encoded_length === 'number' ? encoded_length : 0

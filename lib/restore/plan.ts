@@ -151,8 +151,8 @@ export class RestorePlan<T = unknown> {
         : this.#decide(document, revisionOf(document))
     }
     if (scope.isAll) return decide(true)
-    const taken = inTurnsIfLong(bytes, scope.takes(document))
-    return typeof taken === 'boolean' ? decide(taken) : taken.then(decide)
+    const included = inTurnsIfLong(bytes, scope.includes(document))
+    return typeof included === 'boolean' ? decide(included) : included.then(decide)
   }
 
   /** Leaves a document alone that is not in the scope, also where the target has it. */

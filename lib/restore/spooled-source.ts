@@ -62,7 +62,7 @@ export class SpooledSource implements RestoreSource {
       for await (const items of readBackup(body, options)) {
         for (const item of items) {
           await sharedTurn()
-          await source.#take(item)
+          await source.#add(item)
         }
       }
       source.#checkMissing()
@@ -134,7 +134,7 @@ export class SpooledSource implements RestoreSource {
     }
   }
 
-  async #take(item: BackupItem): Promise<void> {
+  async #add(item: BackupItem): Promise<void> {
     switch (item.kind) {
       case 'member':
         this.members[item.name] = item.value

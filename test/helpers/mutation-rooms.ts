@@ -342,7 +342,7 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     line: /await progress\.settle\(\)/,
     what: /./,
-    why: 'changes of one header take turns: its end waits for the progress under way in any case'
+    why: 'changes of one header run one after another: its end waits for the progress under way in any case'
   },
   {
     line: /await this\.#removeFreed\(\)/,

@@ -43,7 +43,7 @@ export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, st
 export async function begin(repository: Repository, { system }: Sources): Promise<string> {
   const { id } = (await repository.newIds())(0n, [])
   const origin = { instance: 'test', console: { system: system.name }, versions: {} }
-  if (!(await repository.running(id).begin(origin))) throw new Error(`${id} is taken`)
+  if (!(await repository.runningBackup(id).begin(origin))) throw new Error(`${id} is taken`)
   return id
 }
 
