@@ -72,9 +72,9 @@ export class Backups implements OperationRecords {
       cancel: 'now',
       idAfter: await repository.newIds(),
       createRecord: async (operation) => {
-        const console = await this.#databases.claimConsole(endClientIn(operation, 'sources'))
+        const claimed = await this.#databases.claimConsole(endClientIn(operation, 'sources'))
         const running = repository.on(endClientIn(operation, 'repository')).runningBackup(operation.id)
-        return running.begin({ ...origin, console })
+        return running.begin({ ...origin, console: claimed })
       },
       work: (operation) =>
         this.#backUp(operation, {

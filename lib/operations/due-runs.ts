@@ -1,4 +1,4 @@
-import { ClosingError } from '../errors.js'
+import { CancelledError, ClosingError } from '../errors.js'
 import type { DueTimes } from '../schedule/due-times.js'
 import { Plan } from '../schedule/plan.js'
 import type { CurrentDatabases } from './current-databases.js'
@@ -68,8 +68,9 @@ export abstract class DueRuns {
   protected forget(): void {}
 
   /** Plans the next attempt after one that failed. @returns when that is, unless the next run comes first */
-  protected failedAt(due: number, { wasCancelled }: { wasCancelled: boolean }): number | undefined {
-    if (!wasCancelled) return this.plan.failed(due, this.now)
+  protected failedAt(due: number, error: Error): number | undefined {
+    if (!(error instanceof CancelledError || error.cause instanceof CancelledError))
+      return this.plan.failed(due, this.now)
     // Do not try again what somebody cancelled.
     this.plan.over(due)
     return undefined

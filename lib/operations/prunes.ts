@@ -266,7 +266,7 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
   return isNewest ? 'it is the newest good backup' : undefined
 }
 
-interface Console {
+interface OwnConsole {
   names: DatabaseNames
   owner: Owner
 }
@@ -277,24 +277,24 @@ interface Console {
  */
 async function candidatesIn(
   repository: Repository,
-  console: Console,
+  own: OwnConsole,
   underLease: boolean
 ): Promise<Candidate[]> {
   const candidates: Candidate[] = []
   await repository.each((backup) => {
     if (backup.isLater) throw new UnknownLayoutError(backup.id)
-    candidates.push(candidateOf(backup, console, underLease))
+    candidates.push(candidateOf(backup, own, underLease))
   })
   return candidates.sort((a, b) => a.at - b.at)
 }
 
-function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease: boolean): Candidate {
+function candidateOf(backup: LoadedBackup, { names, owner }: OwnConsole, underLease: boolean): Candidate {
   const isOwn = backup.isOf(owner)
   const { id, beganAt, endedAt, damagedSince, isLegacy, header } = backup
   return {
     id,
     at: beganAt,
-    state: stateOf(backup, names, underLease && isOwn),
+    state: candidateState(backup, names, underLease && isOwn),
     endedAt: damagedSince ?? endedAt,
     protected: header.protected === true,
     legacy: isLegacy,
@@ -303,7 +303,7 @@ function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease
 }
 
 /** @param alone whether no backup of these databases is being made, but for athena's, which take no lease */
-function stateOf(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
+function candidateState(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
   const { state, isLegacy } = backup
   if (state === 'running') {
     const isLeft = isLegacy ? Date.now() - backup.beganAt > LONGEST_OF_ATHENA : alone

@@ -16,8 +16,7 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
-import { holdsDocuments } from '../restore/holds-documents.js'
+import { INTERNAL_TYPES } from '../own-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -109,12 +108,12 @@ export class Restores implements OperationRecords {
         await this.#transactions.create({ tx_id: txId, url, ...backupId }, options)
         return true
       },
-      work: (operation, runInside) =>
-        this.#restore(operation, backup, options, about, async (databases, begin) => {
-          if (before === undefined || !(await this.#holdsAny(operation, databases))) return undefined
-          await begin()
-          return this.#backUp({ txId, id: before, requester }, runInside)
-        }),
+      work: (operation, runInside) => {
+        const id = before
+        const backUpFirst =
+          id === undefined ? undefined : () => this.#backUp({ txId, id, requester }, runInside)
+        return this.#restore(operation, backup, options, about, backUpFirst)
+      },
       started: () => ({ type: 'restore_started', ...about, ...(requester && { requester }) }),
       finished: (_id, ended, outcome) => ({ type: 'restore_finished', ...about, ...ended, outcome }),
       failed: (_id, ended, error) => {
@@ -204,20 +203,6 @@ export class Restores implements OperationRecords {
       await source.close()
       throw error
     }
-  }
-
-  /** Returns whether any of these databases holds what a restore could overwrite. */
-  async #holdsAny({ workClient }: ActiveOperation, databases: readonly LogicalDatabase[]): Promise<boolean> {
-    const sources = this.#databases.sourcesOn(workClient)
-    for (const database of databases) {
-      const source = sources[database]
-      const holdsOwn = this.#databases.holdsOwn(source)
-      // The restore's own transaction is there already.
-      const isOwn = (id: string, type: string | undefined) =>
-        holdsOwn && (type === TRANSACTION_TYPE || isOwnDocument(id, type))
-      if (await holdsDocuments(source, isOwn)) return true
-    }
-    return false
   }
 
   /** Backs all databases up before anything is written. @throws SafetyBackupError */

@@ -1,7 +1,7 @@
 import type { ScheduledRun, ScheduleState } from '../../types/index.js'
 import type { ScheduleOptions } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import { CancelledError, ClosingError, OperationInProgressError } from '../errors.js'
+import { ClosingError, OperationInProgressError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
 import { NotNeededError } from './backups.js'
 import type { DatabaseSet } from './database-set.js'
@@ -89,8 +89,7 @@ export class Schedule extends DueRuns {
       this.plan.busy(due, this.now)
       this.#kept = { due, error }
     } else if (!(error instanceof ClosingError)) {
-      const wasCancelled = error instanceof CancelledError
-      this.#failed(due, error, { id, retryAt: this.failedAt(due, { wasCancelled }) })
+      this.#failed(due, error, { id, retryAt: this.failedAt(due, error) })
     }
   }
 

@@ -1,7 +1,7 @@
 import type { VerifyRun, VerifyScheduleState } from '../../types/index.js'
 import type { VerifySchedule as Options } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import { CancelledError, ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
+import { ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
 import { DueRuns } from './due-runs.js'
 import type { Instance } from './instance.js'
@@ -60,7 +60,7 @@ export class VerifySchedule extends DueRuns {
     } else if (error instanceof OperationInProgressError) this.plan.busy(due, this.now)
     else if (!(error instanceof ClosingError)) {
       if (error instanceof VerifyInterruptedError) this.#position = { id: error.id, from: error.position }
-      const retryAt = this.failedAt(due, { wasCancelled: error.cause instanceof CancelledError })
+      const retryAt = this.failedAt(due, error)
       const reason = cutText(messageOf(error), MOST.message)
       this.#last = { due, at: this.now, result: 'failed', reason }
       events.emit({

@@ -80,7 +80,6 @@ export function restore(backup: LoadedBackup, repository: Repository, targets: S
     txId: 'test',
     openSource: (wanted) => StoredSource.open(backup, wanted, () => new Spool(new Room(undefined, 1e9))),
     targets,
-    backUpFirst: async () => undefined,
     choice: { skip: {}, only: undefined, exclude: {} },
     internalTypes: INTERNAL_TYPES,
     holdsOwn: (target) => repository.isIn(target),
