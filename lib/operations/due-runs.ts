@@ -1,7 +1,9 @@
+import type { OperationKind } from '../../types/events.js'
 import { CancelledError, ClosingError } from '../errors.js'
 import type { DueTimes } from '../schedule/due-times.js'
 import { Plan } from '../schedule/plan.js'
 import type { CurrentDatabases } from './current-databases.js'
+import type { DatabaseSet } from './database-set.js'
 import type { Instance } from './instance.js'
 
 /** Sees to the due times of the current databases, one attempt at a time. */
@@ -27,9 +29,16 @@ export abstract class DueRuns {
     if (changes !== this.#changes) {
       this.#changes = changes
       this.#plan.forget()
-      this.forget()
     }
     return this.#plan
+  }
+
+  /** Returns the current databases for an attempt, whose due time is then theirs. @throws what `databases.toStart` does */
+  protected toStart(asked: OperationKind): Promise<DatabaseSet> {
+    const set = this.databases.toStart(asked)
+    // The call asks for the names before it waits: a change that it sees is none while the attempt runs.
+    this.#changes = this.databases.changes
+    return set
   }
 
   /** Milliseconds since the epoch. */
@@ -63,9 +72,6 @@ export abstract class DueRuns {
 
   /** Sees to the due time that the plan tells, if there is one. Never fails. */
   protected abstract look(): Promise<void>
-
-  /** Forgets what was about the earlier databases. */
-  protected forget(): void {}
 
   /** Plans the next attempt after one that failed. @returns when that is, unless the next run comes first */
   protected failedAt(due: number, error: Error): number | undefined {

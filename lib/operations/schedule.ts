@@ -66,7 +66,7 @@ export class Schedule extends DueRuns {
     const { unlessYoungerThan } = this.#options
     let id: string | undefined
     try {
-      const set = await this.databases.toStart('backup')
+      const set = await this.toStart('backup')
       const started = await set.startRun({ due, unlessYoungerThan })
       id = started.id
       await started.finished
@@ -76,7 +76,7 @@ export class Schedule extends DueRuns {
       this.#notMade(due, error as Error, id)
       // The instance that made it may have died before it pruned. A start alone is no reason to prune.
       if (error instanceof NotNeededError && due >= (this.startedAt as number))
-        await this.#follow(error.id, await this.databases.toStart('backup'))
+        await this.#follow(error.id, await this.toStart('backup'))
     }
   }
 
