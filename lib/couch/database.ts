@@ -12,12 +12,16 @@ import { inParts } from './request-size.js'
 import {
   type AllDocsRange,
   allDocsRequest,
+  attachmentRequest,
+  attachmentUpload,
   bulkGetRequest,
   bulkRequest,
   type ChangesPage,
   changesRequest,
   documentUpload,
+  leavesRequest,
   type Revision,
+  revsDiffRequest,
   type StreamedBody,
   type StreamedWrite,
   tellingSent,
@@ -246,8 +250,7 @@ export class CouchDatabase {
 
   /** Returns every leaf that most replicas of a document know, the one that CouchDB shows first. */
   async leaves(id: string, query: { revs?: boolean } = {}): Promise<Leaf[]> {
-    const path = [this.name, '_bulk_get']
-    const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
+    const request = leavesRequest(this.name, id, query)
     const leaves = this.client.answer(request, (json) => sortLeaves(leavesOf(json, this.name)))
     return leaves.catch(expected(isMissing, []))
   }
@@ -419,11 +422,8 @@ export class CouchDatabase {
 
   async #revsDiff(revisions: readonly Revision[]): Promise<string[]> {
     try {
-      const reply = await this.client.json<Record<string, { missing?: string[] }>>({
-        method: 'POST',
-        path: [this.name, '_revs_diff'],
-        json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
-      })
+      const request = revsDiffRequest(this.name, revisions)
+      const reply = await this.client.json<Record<string, { missing?: string[] }>>(request)
       return Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
     } catch (error) {
       if (revisions.length > 1 || !isIllegalId(error)) throw error
@@ -438,8 +438,7 @@ export class CouchDatabase {
     name: string,
     { rev, gzip }: { rev?: string; gzip?: boolean } = {}
   ): Promise<CouchResponse> {
-    const headers = { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
-    const request = { path: [this.name, id, name], query: { rev }, headers }
+    const request = attachmentRequest(this.name, { id, rev }, name, gzip)
     return gzip ? this.client.stream(request) : openResumable(this.client, request)
   }
 
@@ -455,17 +454,7 @@ export class CouchDatabase {
     data: StreamedBody,
     deadline?: AbortSignal
   ): Promise<string> {
-    const { length } = data
-    const request: CouchRequest = {
-      method: 'PUT',
-      path: [this.name, id, name],
-      query: { rev },
-      headers: {
-        'content-type': contentType,
-        ...(length !== undefined && { 'content-length': String(length) })
-      },
-      write: true
-    }
+    const request = attachmentUpload(this.name, { id, rev }, name, contentType, data)
     return this.client.retry(async () => {
       const abort = new AbortController()
       const silence = new Silence(this.client.settings.control, () => abort.abort())

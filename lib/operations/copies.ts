@@ -9,7 +9,6 @@ import {
   TooManyRequestsError
 } from '../errors.js'
 import { leasesOn } from '../lease/leases.js'
-import { Places } from '../waits/places.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { NewOperation } from './lifecycle.js'
@@ -22,7 +21,6 @@ import type { NewOperation } from './lifecycle.js'
 export class Copies {
   readonly #instance: Instance
   readonly #databases: Databases
-  readonly #places = new Places({ most: 1 })
 
   constructor(instance: Instance, databases: Databases) {
     this.#instance = instance
@@ -36,7 +34,10 @@ export class Copies {
 
   /** Runs a copy in the only place. @throws TooManyRequestsError */
   inPlace<T>(run: () => Promise<T>): Promise<T> {
-    return this.#places.run(() => new TooManyRequestsError('a backup is being copied by this instance'), run)
+    return this.#instance.copies.run(
+      () => new TooManyRequestsError('a backup is being copied by this instance'),
+      run
+    )
   }
 
   describe(backup: string, { to: { couch, database }, signal }: CopyOptions): NewOperation<CopyOutcome> {

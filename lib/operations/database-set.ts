@@ -56,7 +56,7 @@ export class DatabaseSet {
     const backup = new Backups(instance, databases, leftovers)
     const restore = new Restores(instance, databases, transactions, outbox, backup)
     const prune = new Prunes(databases)
-    const rekey = new Rekeys(instance, databases)
+    const rekey = new Rekeys(instance.events, databases)
     const verify = new Verifies(instance, databases)
     const copy = new Copies(instance, databases)
     const lifecycle = new Lifecycle(instance, active, databases, {

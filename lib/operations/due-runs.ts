@@ -6,9 +6,12 @@ import type { CurrentDatabases } from './current-databases.js'
 import type { DatabaseSet } from './database-set.js'
 import type { Instance } from './instance.js'
 
+/** What a schedule uses of its instance. */
+export type ScheduleInstance = Pick<Instance, 'clock' | 'events' | 'jobs' | 'metrics'>
+
 /** Sees to the due times of the current databases, one attempt at a time. */
 export abstract class DueRuns {
-  protected readonly instance: Instance
+  protected readonly instance: ScheduleInstance
   protected readonly databases: Pick<CurrentDatabases, 'changes' | 'toStart'>
   readonly #plan: Plan
   /** The changes of databases that the plan knows of. */
@@ -17,7 +20,7 @@ export abstract class DueRuns {
   /** Absent until it has started. */
   protected startedAt: number | undefined
 
-  constructor(instance: Instance, databases: DueRuns['databases'], times: DueTimes, jitter: number) {
+  constructor(instance: ScheduleInstance, databases: DueRuns['databases'], times: DueTimes, jitter: number) {
     this.instance = instance
     this.databases = databases
     this.#plan = new Plan(times, jitter)

@@ -10,9 +10,11 @@ import type { Prunes } from './prunes.js'
 /** Milliseconds between two looks at a lease. */
 const LOOK_AGAIN = 100
 
+type Uses = Pick<Instance, 'events' | 'jobs' | 'metrics' | 'options'>
+
 /** Looks, at the start and from time to time, for what other instances have left or done. */
 export class Housekeeping {
-  readonly #instance: Instance
+  readonly #instance: Uses
   readonly #lifecycle: Lifecycle
   readonly #outbox: Outbox
   readonly #leftovers: Leftovers
@@ -24,7 +26,7 @@ export class Housekeeping {
   #isCompleting = false
 
   constructor(
-    instance: Instance,
+    instance: Uses,
     lifecycle: Lifecycle,
     { outbox, leftovers, prunes }: { outbox: Outbox; leftovers: Leftovers; prunes: Prunes },
     databases: Databases

@@ -47,7 +47,11 @@ class BackgroundJobs {
   }
 }
 
-/** Holds what one registration of the plugin has once, whatever the names of its databases. */
+/**
+ * Holds what one registration of the plugin has once, whatever the names of its databases. Classes that use few of its
+ * members take only these. Those that describe backups, restores, copies and diffs use options, clients and events, and
+ * take it whole.
+ */
 export class Instance {
   readonly options: Omit<ResolvedOptions, 'databases'>
   readonly name = randomBytes(8).toString('hex')
@@ -80,6 +84,8 @@ export class Instance {
   readonly appends: Places
   /** The place for a verification without the lease: each may take as much memory as a restore. */
   readonly verifications = new Places({ most: 1 })
+  /** The place for a copy. */
+  readonly copies = new Places({ most: 1 })
   /** Places for diffs, from their first read to their end. */
   readonly diffs: Places
   readonly #deadline = new LinkedAbort()

@@ -106,15 +106,17 @@ export interface InnerOperation<Result> extends NewOperation<Result> {
   createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<true>
 }
 
+type Uses = Pick<Instance, 'events' | 'jobs' | 'options' | 'running'>
+
 /** Runs operations under the leases that they need, records their failures, and ends those of instances that died. */
 export class Lifecycle {
-  readonly #instance: Instance
+  readonly #instance: Uses
   readonly #active: ActiveOperations
   readonly #databases: Databases
   readonly #kinds: Kinds
 
   /** @param kinds all that this version knows */
-  constructor(instance: Instance, active: ActiveOperations, databases: Databases, kinds: Kinds) {
+  constructor(instance: Uses, active: ActiveOperations, databases: Databases, kinds: Kinds) {
     this.#instance = instance
     this.#active = active
     this.#databases = databases

@@ -5,8 +5,7 @@ import { ClosingError, OperationInProgressError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
 import { NotNeededError } from './backups.js'
 import type { DatabaseSet } from './database-set.js'
-import { DueRuns } from './due-runs.js'
-import type { Instance } from './instance.js'
+import { DueRuns, type ScheduleInstance } from './due-runs.js'
 
 /** Makes the backups of the option `schedule`, unless another instance has made them: one attempt at a time. */
 export class Schedule extends DueRuns {
@@ -22,7 +21,7 @@ export class Schedule extends DueRuns {
    * failure is told, and no failure of the backup
    */
   constructor(
-    instance: Instance,
+    instance: ScheduleInstance,
     options: Required<Omit<ScheduleOptions, 'verify'>>,
     databases: DueRuns['databases'],
     after: (set: DatabaseSet, gap: number) => Promise<unknown>

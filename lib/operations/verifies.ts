@@ -12,9 +12,11 @@ import {
 import { ChangedMeanwhileError } from '../repository/damage.js'
 import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
+import type { Clock } from '../schedule/clock.js'
 import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
 import { Verification } from '../verify/verification.js'
+import type { Places } from '../waits/places.js'
 import { type ActiveOperation, endClientIn } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -65,11 +67,13 @@ export interface VerifyRequest {
 
 /** Describes verifications: those that restore, or that the schedule makes, hold the lease. */
 export class Verifies implements OperationRecords {
-  readonly #instance: Instance
+  readonly #clock: Clock
+  readonly #places: Places
   readonly #databases: Databases
 
-  constructor(instance: Instance, databases: Databases) {
-    this.#instance = instance
+  constructor({ clock, verifications }: Pick<Instance, 'clock' | 'verifications'>, databases: Databases) {
+    this.#clock = clock
+    this.#places = verifications
     this.#databases = databases
   }
 
@@ -162,7 +166,7 @@ export class Verifies implements OperationRecords {
   inPlace<T>(request: VerifyRequest, run: () => Promise<T>): Promise<T> {
     if (isAlone(request)) return run()
     const full = () => new TooManyRequestsError('a backup is being verified on this instance')
-    return this.#instance.verifications.run(full, run)
+    return this.#places.run(full, run)
   }
 
   async #verify(request: VerifyRequest, operation: ActiveOperation): Promise<VerifyReport> {
@@ -192,7 +196,7 @@ export class Verifies implements OperationRecords {
     const scratch =
       depth === 'restore' && verification.isGood ? await this.#restore(own, operation) : undefined
     abort.signal.throwIfAborted()
-    const at = this.#instance.clock.now()
+    const at = this.#clock.now()
     const good = verification.isGood && (scratch?.problemCount ?? 0) === 0
     const sharing = await repository.recordVerdict({
       id,

@@ -4,8 +4,7 @@ import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
 import { ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
 import type { DatabaseSet } from './database-set.js'
-import { DueRuns } from './due-runs.js'
-import type { Instance } from './instance.js'
+import { DueRuns, type ScheduleInstance } from './due-runs.js'
 import { AlreadyVerifiedError, NothingToVerifyError } from './verifies.js'
 
 /** Has the newest backup verified when that is due, unless another instance has done so: one attempt at a time. */
@@ -16,7 +15,7 @@ export class VerifySchedule extends DueRuns {
   #interrupted: { set: DatabaseSet; id: string; from: string } | undefined
 
   constructor(
-    instance: Instance,
+    instance: ScheduleInstance,
     options: Required<Options> & { timezone: string },
     databases: DueRuns['databases']
   ) {
