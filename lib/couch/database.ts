@@ -12,14 +12,12 @@ import { inParts } from './request-size.js'
 import {
   type AllDocsRange,
   allDocsRequest,
-  attachmentRequest,
   attachmentUpload,
   bulkGetRequest,
   bulkRequest,
   type ChangesPage,
   changesRequest,
   documentUpload,
-  leavesRequest,
   type Revision,
   revsDiffRequest,
   type StreamedBody,
@@ -250,7 +248,8 @@ export class CouchDatabase {
 
   /** Returns every leaf that most replicas of a document know, the one that CouchDB shows first. */
   async leaves(id: string, query: { revs?: boolean } = {}): Promise<Leaf[]> {
-    const request = leavesRequest(this.name, id, query)
+    const path = [this.name, '_bulk_get']
+    const request: CouchRequest = { method: 'POST', path, query, json: { docs: [{ id }] } }
     const leaves = this.client.answer(request, (json) => sortLeaves(leavesOf(json, this.name)))
     return leaves.catch(expected(isMissing, []))
   }
@@ -438,7 +437,8 @@ export class CouchDatabase {
     name: string,
     { rev, gzip }: { rev?: string; gzip?: boolean } = {}
   ): Promise<CouchResponse> {
-    const request = attachmentRequest(this.name, { id, rev }, name, gzip)
+    const headers = { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
+    const request = { path: [this.name, id, name], query: { rev }, headers }
     return gzip ? this.client.stream(request) : openResumable(this.client, request)
   }
 

@@ -92,31 +92,11 @@ export const bulkGetRequest = (
   json: { docs: wanted.map(({ id, rev }) => ({ id, rev })) }
 })
 
-/** Asks for every leaf of a document. */
-export const leavesRequest = (database: string, id: string, query: CouchRequest['query']): CouchRequest => ({
-  method: 'POST',
-  path: [database, '_bulk_get'],
-  query,
-  json: { docs: [{ id }] }
-})
-
 /** Asks which revisions a database lacks, one of each document. */
 export const revsDiffRequest = (database: string, revisions: readonly Revision[]): CouchRequest => ({
   method: 'POST',
   path: [database, '_revs_diff'],
   json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
-})
-
-/** Asks for an attachment; with `gzip`, as it is stored. */
-export const attachmentRequest = (
-  database: string,
-  { id, rev }: Wanted,
-  name: string,
-  gzip = false
-): CouchRequest => ({
-  path: [database, id, name],
-  query: { rev },
-  headers: { accept: '*/*', ...(gzip && { 'accept-encoding': 'gzip' }) }
 })
 
 /** Stores an attachment on a revision. The body is added for each attempt. */

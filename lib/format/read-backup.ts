@@ -94,8 +94,8 @@ export async function* readBackup(
   const budget = new InflateBudget(options.inflatedBytes)
   let inflating: CompressedDocuments | undefined
   try {
-    for await (const chunk of inSharedTurns(utf8Of(body))) {
-      scanner.write(chunk)
+    for await (const piece of inSharedTurns(utf8Of(body))) {
+      scanner.write(piece)
       for (const found of visitor.take()) {
         if (found.kind === 'items') yield found.items
         else if (found.kind === 'compressed') {

@@ -59,7 +59,7 @@ export class Backups implements OperationRecords {
     const { repository } = this.#databases
     if (repository.isSealing) await repository.requireKey()
     const { note, protect } = options
-    const origin = {
+    const facts = {
       instance: this.#instance.name,
       versions,
       requester,
@@ -72,9 +72,9 @@ export class Backups implements OperationRecords {
       cancel: 'now',
       idAfter: await repository.newIds(),
       createRecord: async (operation) => {
-        const claimed = await this.#databases.claimConsole(endClientIn(operation, 'sources'))
+        const origin = await this.#databases.ensureOrigin(endClientIn(operation, 'sources'))
         const running = repository.on(endClientIn(operation, 'repository')).runningBackup(operation.id)
-        return running.begin({ ...origin, console: claimed })
+        return running.begin({ ...facts, console: origin })
       },
       work: (operation) =>
         this.#backUp(operation, {
@@ -83,7 +83,7 @@ export class Backups implements OperationRecords {
         }),
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
-      failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
+      failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error })
     }
   }
 

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { CopyOptions, CopyOutcome } from '../../types/backups.js'
 import type { OperationKind } from '../../types/events.js'
 import { CouchDatabase } from '../couch/database.js'
@@ -11,7 +10,7 @@ import {
 import { leasesOn } from '../lease/leases.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { NewOperation } from './lifecycle.js'
+import { type NewOperation, newOperationId } from './lifecycle.js'
 
 /**
  * Describes copies of backups to other repositories. A copy only reads the repository of its console, so it needs no
@@ -41,7 +40,7 @@ export class Copies {
   }
 
   describe(backup: string, { to: { couch, database }, signal }: CopyOptions): NewOperation<CopyOutcome> {
-    const id = `copy_${randomBytes(16).toString('hex')}`
+    const id = newOperationId('copy')
     const about = { id, backup_id: backup, database }
     const client = this.#instance.clientTo(couch, { option: 'options/to/couch', server: 'destination' })
     const target = new CouchDatabase(client, database)
@@ -66,7 +65,7 @@ export class Copies {
       },
       started: () => ({ type: 'copy_started', ...about }),
       finished: (_id, ended, outcome) => ({ type: 'copy_finished', ...about, ...ended, outcome }),
-      failed: (_id, ended, error) => ({ type: 'copy_failed', ...about, ...ended, error: error as Error }),
+      failed: (_id, ended, error) => ({ type: 'copy_failed', ...about, ...ended, error }),
       dispose: () => client.close()
     }
   }

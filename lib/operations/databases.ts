@@ -58,7 +58,7 @@ export class Databases {
    * Returns what a new backup tells of the console, which gets an id if it has none. Backups tell it wherever they are
    * kept: one that is copied to another server is known there by it. Under the lease of the sources.
    */
-  async claimConsole(client: CouchClient): Promise<Origin> {
+  async ensureOrigin(client: CouchClient): Promise<Origin> {
     const system = this.system.on(client)
     const known = await this.#idOn(system)
     if (known !== undefined) return { system: system.name, console: known }

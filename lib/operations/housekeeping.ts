@@ -10,11 +10,9 @@ import type { Prunes } from './prunes.js'
 /** Milliseconds between two looks at a lease. */
 const LOOK_AGAIN = 100
 
-type Uses = Pick<Instance, 'events' | 'jobs' | 'metrics' | 'options'>
-
 /** Looks, at the start and from time to time, for what other instances have left or done. */
 export class Housekeeping {
-  readonly #instance: Uses
+  readonly #instance: Instance
   readonly #lifecycle: Lifecycle
   readonly #outbox: Outbox
   readonly #leftovers: Leftovers
@@ -26,7 +24,7 @@ export class Housekeeping {
   #isCompleting = false
 
   constructor(
-    instance: Uses,
+    instance: Instance,
     lifecycle: Lifecycle,
     { outbox, leftovers, prunes }: { outbox: Outbox; leftovers: Leftovers; prunes: Prunes },
     databases: Databases

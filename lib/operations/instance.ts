@@ -48,9 +48,8 @@ class BackgroundJobs {
 }
 
 /**
- * Holds what one registration of the plugin has once, whatever the names of its databases. Classes that use few of its
- * members take only these. Those that describe backups, restores, copies and diffs use options, clients and events, and
- * take it whole.
+ * Holds what one registration of the plugin has once, whatever the names of its databases. Classes that use one or two of
+ * its members take only these; the others use options, clients and events as well, and take it whole.
  */
 export class Instance {
   readonly options: Omit<ResolvedOptions, 'databases'>

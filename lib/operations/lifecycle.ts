@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BackupEvent, OperationKind } from '../../types/events.js'
 import type { RunningOperation } from '../../types/index.js'
@@ -89,7 +90,7 @@ export interface NewOperation<Result> {
   work(operation: ActiveOperation, runInside: RunInside): Promise<Result>
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
-  failed(id: string, ended: Ended, error: unknown): BackupEvent
+  failed(id: string, ended: Ended, error: Error): BackupEvent
   /** Facts that are told of it while it runs, besides its kind and id. */
   about?: Pick<RunningOperation, 'backup_id' | 'dry_run' | 'depth'>
   /** How it is cancelled. Absent where it must come to its end. */
@@ -106,17 +107,15 @@ export interface InnerOperation<Result> extends NewOperation<Result> {
   createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<true>
 }
 
-type Uses = Pick<Instance, 'events' | 'jobs' | 'options' | 'running'>
-
 /** Runs operations under the leases that they need, records their failures, and ends those of instances that died. */
 export class Lifecycle {
-  readonly #instance: Uses
+  readonly #instance: Instance
   readonly #active: ActiveOperations
   readonly #databases: Databases
   readonly #kinds: Kinds
 
   /** @param kinds all that this version knows */
-  constructor(instance: Uses, active: ActiveOperations, databases: Databases, kinds: Kinds) {
+  constructor(instance: Instance, active: ActiveOperations, databases: Databases, kinds: Kinds) {
     this.#instance = instance
     this.#active = active
     this.#databases = databases
@@ -341,7 +340,7 @@ export class Lifecycle {
       return result
     } catch (error) {
       await ends.fail(error)
-      events.emit(operation.failed(id, ended(), error))
+      events.emit(operation.failed(id, ended(), error as Error))
       throw error
     }
   }
@@ -439,6 +438,9 @@ export class Lifecycle {
     return false
   }
 }
+
+/** Returns an id for an operation whose record has none. @param beginning tells people its kind */
+export const newOperationId = (beginning: string): string => `${beginning}_${randomBytes(16).toString('hex')}`
 
 /** Returns whether a lease is relied on. */
 function isHeld({ lease }: Hold): boolean {

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { KeptBackup, PruneDecision, PruneOptions, PruneOutcome } from '../../types/backups.js'
 import type { DatabaseNames } from '../../types/databases.js'
 import { databaseOfKey, LOGICAL_DATABASES } from '../databases.js'
@@ -26,7 +25,7 @@ import { type Foresight, keptUntil } from '../retention/kept-until.js'
 import { inTurns } from '../waits/steps.js'
 import type { ActiveOperation } from './active-operations.js'
 import type { Databases } from './databases.js'
-import type { NewOperation, OperationRecords } from './lifecycle.js'
+import { type NewOperation, newOperationId, type OperationRecords } from './lifecycle.js'
 
 /** Milliseconds after which a backup of athena's that is marked as being made is one that its server has left. */
 const LONGEST_OF_ATHENA = 24 * 3_600_000
@@ -82,7 +81,7 @@ export class Prunes implements OperationRecords {
 
   /** Describes a removal. Refusals come before the operation begins. */
   describe(request: PruneRequest): NewOperation<PruneOutcome> {
-    const id = `prune_${randomBytes(16).toString('hex')}`
+    const id = newOperationId('prune')
     let prepared: Prepared
     return {
       kind: 'prune',
@@ -102,7 +101,7 @@ export class Prunes implements OperationRecords {
       },
       started: () => ({ type: 'prune_started', id }),
       finished: (_id, ended, outcome) => ({ type: 'prune_finished', id, ...ended, outcome }),
-      failed: (_id, ended, error) => ({ type: 'prune_failed', id, ...ended, error: error as Error })
+      failed: (_id, ended, error) => ({ type: 'prune_failed', id, ...ended, error })
     }
   }
 

@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto'
 import type { RekeyOutcome } from '../../types/backups.js'
 import type { EventStream } from '../observe/event-stream.js'
 import type { Databases } from './databases.js'
-import type { NewOperation } from './lifecycle.js'
+import { type NewOperation, newOperationId } from './lifecycle.js'
 
 /** Describes operations that seal all backups anew. They leave no record: headers tell what is left to do. */
 export class Rekeys {
@@ -18,7 +17,7 @@ export class Rekeys {
   async describe(): Promise<NewOperation<RekeyOutcome>> {
     const { repository } = this.#databases
     const key = await repository.requireKey()
-    const id = `rekey_${randomBytes(16).toString('hex')}`
+    const id = newOperationId('rekey')
     return {
       kind: 'rekey',
       idAfter: () => ({ id }),
@@ -41,7 +40,7 @@ export class Rekeys {
       },
       started: () => ({ type: 'rekey_started', id, key }),
       finished: (_id, ended, outcome) => ({ type: 'rekey_finished', id, ...ended, outcome }),
-      failed: (_id, ended, error) => ({ type: 'rekey_failed', id, ...ended, error: error as Error })
+      failed: (_id, ended, error) => ({ type: 'rekey_failed', id, ...ended, error })
     }
   }
 }

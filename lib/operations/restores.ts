@@ -59,16 +59,10 @@ export class Restores implements OperationRecords {
   readonly #outbox: Outbox
   readonly #backups: Backups
 
-  constructor(
-    instance: Instance,
-    databases: Databases,
-    transactions: Transactions,
-    outbox: Outbox,
-    backups: Backups
-  ) {
+  constructor(instance: Instance, databases: Databases, outbox: Outbox, backups: Backups) {
     this.#instance = instance
     this.#databases = databases
-    this.#transactions = transactions
+    this.#transactions = instance.transactions
     this.#outbox = outbox
     this.#backups = backups
   }
@@ -118,7 +112,7 @@ export class Restores implements OperationRecords {
       finished: (_id, ended, outcome) => ({ type: 'restore_finished', ...about, ...ended, outcome }),
       failed: (_id, ended, error) => {
         const outcome = outcomeOf(error)
-        const event = { type: 'restore_failed', ...about, ...ended, error: error as Error } as const
+        const event = { type: 'restore_failed', ...about, ...ended, error } as const
         return { ...event, ...(outcome && { outcome }) }
       },
       dispose: backup.dispose

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { LastVerification } from '../../types/backups.js'
 import type { VerifyDepth, VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { LOGICAL_DATABASES } from '../databases.js'
@@ -20,10 +19,10 @@ import type { Places } from '../waits/places.js'
 import { type ActiveOperation, endClientIn } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { NewOperation, OperationRecords } from './lifecycle.js'
+import { type NewOperation, newOperationId, type OperationRecords } from './lifecycle.js'
 
 /** Begins the ids of verifications that restore: interrupted ones leave scratch databases. */
-const RESTORES = 'verify_restore_'
+const RESTORES = 'verify_restore'
 
 /** How often a backup is verified that is sealed anew meanwhile. */
 const ATTEMPTS = 3
@@ -138,7 +137,7 @@ export class Verifies implements OperationRecords {
   /** Describes a verification: under the lease where databases are made, or where it is asked for. */
   describe(request: VerifyRequest): NewOperation<VerifyReport> {
     const { backup, depth, signal, check } = request
-    const id = `${depth === 'restore' ? RESTORES : 'verify_'}${randomBytes(16).toString('hex')}`
+    const id = newOperationId(depth === 'restore' ? RESTORES : 'verify')
     const about = { backup_id: backup.id, depth }
     return {
       kind: 'verify',
@@ -152,13 +151,7 @@ export class Verifies implements OperationRecords {
       work: (operation) => this.#verify(request, operation),
       started: () => ({ type: 'verify_started', id, ...about }),
       finished: (_id, ended, report) => ({ type: 'verify_finished', id, ...about, ...ended, report }),
-      failed: (_id, ended, error) => ({
-        type: 'verify_failed',
-        id,
-        ...about,
-        ...ended,
-        error: error as Error
-      })
+      failed: (_id, ended, error) => ({ type: 'verify_failed', id, ...about, ...ended, error })
     }
   }
 
@@ -220,7 +213,7 @@ export class Verifies implements OperationRecords {
   /** Deletes scratch databases, whoever made them: nothing is given back as long as they are there. */
   async beforeRelease(operation: ActiveOperation): Promise<undefined> {
     const { id } = operation
-    if (id.startsWith(RESTORES)) await new Scratch(endClientIn(operation, 'sources'), id).drop()
+    if (id.startsWith(`${RESTORES}_`)) await new Scratch(endClientIn(operation, 'sources'), id).drop()
   }
 }
 

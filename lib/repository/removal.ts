@@ -12,7 +12,7 @@ import { atATime, headerRevisions, References } from './references.js'
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8
 /** Versions of a header that are deleted: conflicts of replications. */
-const MOST_VERSIONS = 100
+const MOST_CONFLICTS = 100
 
 /** Number and bytes of parts. */
 export interface PartCount {
@@ -143,8 +143,8 @@ export class Removal {
   }
 
   /** Deletes what is in conflict with a header that was deleted, and comes to light without it. */
-  async #deleteVersions(id: string): Promise<void> {
-    for (let i = 0; i < MOST_VERSIONS; i++) {
+  async #deleteConflicts(id: string): Promise<void> {
+    for (let i = 0; i < MOST_CONFLICTS; i++) {
       const head = await readHeader(this.#db, id)
       if (!head) return
       await this.#db.delete(id, head._rev)
@@ -157,7 +157,7 @@ export class Removal {
     this.#untold.set(_id, reasons)
     if (storage === undefined) {
       await this.#db.delete(_id, _rev)
-      await this.#deleteVersions(_id)
+      await this.#deleteConflicts(_id)
       return this.#tell(_id)
     }
     const marked = { layout: LAYOUT, ...originIn(storage, this.#options.owner.system) }
@@ -223,7 +223,7 @@ export class Removal {
     const { id } = header
     if (!this.#inUse.has(id)) {
       await deleteParts(this.#db, [header])
-      await this.#deleteVersions(id)
+      await this.#deleteConflicts(id)
     } else if (this.#untold.has(id)) {
       await this.#db.modify<RemovedHeader>(id, (mark) => mark && { ...mark, reasons: undefined })
     }

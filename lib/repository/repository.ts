@@ -286,14 +286,9 @@ export class Repository {
     }
   }
 
-  /** @param wait milliseconds in which an append must get the header, and a try without a conflict */
+  /** @param wait as of {@link Appender} */
   appender(limits: AppendLimits, wait: number): Appender {
-    const target = {
-      db: this.#db,
-      headerMutex: this.#store.headerMutex,
-      load: (id: string) => this.#readable(id)
-    }
-    return new Appender(target, limits, wait)
+    return new Appender(this.#store, (id) => this.#readable(id), limits, wait)
   }
 }
 

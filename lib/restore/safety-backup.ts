@@ -1,9 +1,8 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { BACKUP_TYPE, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
-import { COMPARE_BATCH } from './plan.js'
 import type { ReportOptions, RestoreReport } from './restore-report.js'
-import { type IsOwn, TargetView } from './target.js'
+import { COMPARE_BATCH, type IsOwn, TargetView } from './target.js'
 
 /** Documents of a page that are looked at though their ids are not those of the plugin's own: transactions have any. */
 const MOST_OTHER_IDS = 20

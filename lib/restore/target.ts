@@ -10,6 +10,8 @@ import { inTurns, turnAfter } from '../waits/steps.js'
 import { compareContent, sameAttachments, sameLarge, sameLargeAttachments } from './same-content.js'
 import { isLarge, isLive, type LiveDocument, type SourceDocument } from './source.js'
 
+/** Documents whose current versions are read in one request, to be compared. */
+export const COMPARE_BATCH = 100
 const RESERVED = 'the database keeps its backups by this id: give the document another one'
 
 /** `absent`: no revision at all. `reserved`: the backups' own, untouched. `unreadable`: nothing is known. */
