@@ -51,7 +51,7 @@ export async function measureSealed(args: string[]): Promise<void> {
     const { id } = (await repository.newIds())(0n, [])
     const began = process.cpuUsage()
     const owner = { system: sources.system.name }
-    await repository.running(id).begin({ instance: 'bench', console: owner, versions: {} })
+    await repository.runningBackup(id).begin({ instance: 'bench', console: owner, versions: {} })
     await runBackup({
       id,
       owner,

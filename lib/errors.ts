@@ -158,7 +158,7 @@ export class UploadTimeoutError extends publicError(
 /** No room to spool an upload, or what is to be appended. */
 export class InsufficientStorageError extends publicError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507) {}
 
-/** Other appends took the places or the turns for too long. */
+/** Other appends took the places, or the header, for too long. */
 export class AppendBusyError extends publicError(
   'DB_BACKUPS_APPEND_BUSY',
   'backup "%s" was not free for this append in time, or limits.appends arrive already: try again',
@@ -232,7 +232,7 @@ export class NotCancellableError extends publicError(
 
 export class ClosingError extends publicError('DB_BACKUPS_CLOSING', 'the server is closing', 503) {}
 
-/** More documents of a database changed while it was read than there is memory to tell their copies apart. */
+/** More documents of a database changed while it was read than there is memory to tell their versions apart. */
 export class TooManyRepeatedError extends publicError(
   'DB_BACKUPS_TOO_MANY_REPEATED',
   'more than %s documents came more than once, which is more than there is memory for',

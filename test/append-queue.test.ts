@@ -2,7 +2,7 @@ import { type AddressInfo, connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { Turns } from '../lib/waits/turns.js'
+import { KeyedMutex } from '../lib/waits/keyed-mutex.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
@@ -26,15 +26,15 @@ async function setup(t: Test, options: HostOptions = {}) {
 
 const base64 = (text: string) => Buffer.from(text).toString('base64')
 
-t.test('turns are taken in the order of arrival, and one that gives up takes none', async (t) => {
+t.test('work on one thing runs in the order of arrival, and what gives up does not run', async (t) => {
   const kinds = fc.array(fc.constantFrom('works', 'fails', 'leaves'), { minLength: 1, maxLength: 20 })
   await fc.assert(
     fc.asyncProperty(kinds, async (kinds) => {
-      const turns = new Turns()
+      const mutex = new KeyedMutex()
       const order: number[] = []
       let atWork = 0
       let begin = () => {}
-      const first = turns.take('key', () => new Promise<void>((resolve) => (begin = resolve)))
+      const first = mutex.run('key', () => new Promise<void>((resolve) => (begin = resolve)))
       const others = kinds.map((kind, i) => {
         const left = new AbortController()
         const patience = { most: 100, full: () => new Error('full'), signal: left.signal }
@@ -45,12 +45,12 @@ t.test('turns are taken in the order of arrival, and one that gives up takes non
           atWork--
           if (kind === 'fails') throw new Error('failed')
         }
-        const turn = turns.take('key', work, patience).then(
+        const end = mutex.run('key', work, patience).then(
           () => 'worked',
           (error: Error) => error.message
         )
         if (kind === 'leaves') left.abort(new Error('left'))
-        return turn
+        return end
       })
       await delay(0)
       begin()

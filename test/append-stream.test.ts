@@ -189,9 +189,9 @@ t.test('a client that breaks off while it sends leaves nothing behind', async (t
   socket.on('error', () => undefined)
   const head = `PUT /api/v1/backups/${id}/attachments/a HTTP/1.1\r\nhost: x\r\nx-role: manager\r\ncontent-type: application/json\r\n`
   socket.write(`${head}content-length: 2000000\r\n\r\n{"attachment":"${'x'.repeat(MiB)}`)
-  await poll('the spool', () => room.taken || undefined)
+  await poll('the spool', () => room.reserved || undefined)
   socket.destroy()
-  await poll('the room', () => (room.taken === 0 ? true : undefined))
+  await poll('the room', () => (room.reserved === 0 ? true : undefined))
   t.notOk('_attachments' in (await apiOf(host).get(id)))
 })
 
@@ -218,7 +218,7 @@ t.test(
     } as RequestInit)
     t.equal(reply.status, 413)
     t.match(await reply.json(), { message: 'body/attachment is larger than 100000 bytes' })
-    t.equal(room.taken, 0)
+    t.equal(room.reserved, 0)
   }
 )
 
@@ -228,10 +228,10 @@ t.test('an append takes its room from that for uploads', async (t) => {
   const refused = await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x'.repeat(60_000) })
   t.equal(refused.statusCode, 507)
   t.match(refused.json(), { code: 'DB_BACKUPS_INSUFFICIENT_STORAGE', message: /limits\.spoolBytes/ })
-  t.equal(room.taken, 0)
+  t.equal(room.reserved, 0)
   const stored = await api.call('PUT', `/${id}/attachments/a`, { attachment: 'x'.repeat(40_000) })
   t.equal(stored.statusCode, 200)
-  t.equal(room.taken, 0)
+  t.equal(room.reserved, 0)
 })
 
 t.test('ten bodies of 25 MiB in small members are refused while a list is answered', async (t) => {

@@ -56,8 +56,8 @@ async function choiceAfter(t: Test, on: ChainDatabases, id: string) {
   return { whyFull, database, last }
 }
 
-/** What a server tells of a database with copies. */
-const COPIES = { cluster: { n: 3 } }
+/** What a server tells of a database with replicas. */
+const REPLICATED = { cluster: { n: 3 } }
 
 t.test('a base is trusted only where the server tells that the database is still the same', async (t) => {
   const { on, pair } = await setupPair(t, { count: 10 })
@@ -74,27 +74,30 @@ t.test('a base is trusted only where the server tells that the database is still
     ['another time', { info: { instance_start_time: '1' } }, 'created_again'],
     ['purges', { info: { purge_seq: '1-x' } }, 'purged'],
     ['no purges, by another text', { info: { purge_seq: '0-x' } }, undefined],
-    ['no purges, by other copies', { info: { ...COPIES, purge_seq: '0-x' } }, undefined],
-    ['purges, by other copies', { info: { ...COPIES, purge_seq: '1-x' } }, 'purged'],
+    ['no purges, by other replicas', { info: { ...REPLICATED, purge_seq: '0-x' } }, undefined],
+    ['purges, by other replicas', { info: { ...REPLICATED, purge_seq: '1-x' } }, 'purged'],
     ['an earlier sequence', { info: { update_seq: `${sequence - 1}-x` } }, 'sequence_reset'],
     ['no sequence', { info: { update_seq: undefined } }, undefined],
-    ['an earlier one by a copy', { info: { ...COPIES, update_seq: `${sequence - 1}-x` } }, undefined],
+    ['an earlier one by a replica', { info: { ...REPLICATED, update_seq: `${sequence - 1}-x` } }, undefined],
     ['the longest chain', { chain: 0 }, 'chain_too_long'],
     ['a type that is left out', { excludeTypes: ['cache'] }, 'excluded_types']
   ]
   for (const [what, asked, reason] of told) t.equal(await whyFull(asked), reason, what)
 })
 
-t.test('purges that were there before compare by their number, and on copies by all they tell', async (t) => {
-  const { on, pair } = await setupPair(t, { count: 10 })
-  const { rows } = await on.call('GET', `${on.names.components}/_all_docs?limit=1`)
-  await on.call('POST', `${on.names.components}/_purge`, { [rows[0].id]: [rows[0].value.rev] })
-  const { id } = await backUp(pair.chain)
-  const { whyFull } = await choiceAfter(t, on, id)
-  t.equal(await whyFull({ info: COPIES }), undefined, 'the same copies')
-  t.equal(await whyFull({ info: { purge_seq: '1-x' } }), undefined, 'one copy, by another text')
-  t.equal(await whyFull({ info: { ...COPIES, purge_seq: '1-x' } }), 'purged', 'other copies')
-})
+t.test(
+  'purges that were there before compare by their number, and on replicas by all they tell',
+  async (t) => {
+    const { on, pair } = await setupPair(t, { count: 10 })
+    const { rows } = await on.call('GET', `${on.names.components}/_all_docs?limit=1`)
+    await on.call('POST', `${on.names.components}/_purge`, { [rows[0].id]: [rows[0].value.rev] })
+    const { id } = await backUp(pair.chain)
+    const { whyFull } = await choiceAfter(t, on, id)
+    t.equal(await whyFull({ info: REPLICATED }), undefined, 'the same replicas')
+    t.equal(await whyFull({ info: { purge_seq: '1-x' } }), undefined, 'one replica, by another text')
+    t.equal(await whyFull({ info: { ...REPLICATED, purge_seq: '1-x' } }), 'purged', 'other replicas')
+  }
+)
 
 t.test('how many changes are too many depends on the documents', async (t) => {
   const { on, pair } = await setupPair(t, { count: 10 })

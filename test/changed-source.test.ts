@@ -237,7 +237,7 @@ t.test('a database whose sequences go back is read again', async (t) => {
   t.equal(done.summary.dbs.athena_components!.doc_count, 12)
 })
 
-t.test('copies that count purges and changes in their own way are the same database', async (t) => {
+t.test('replicas that count purges and changes in their own way are the same database', async (t) => {
   const INFO = { doc_count: 0, instance_start_time: '7', purge_seq: '5-abc', update_seq: '100-x' }
   let info: object = INFO
   const { db } = await startAnsweringCouch(t, (request, response) => {
@@ -254,12 +254,12 @@ t.test('copies that count purges and changes in their own way are the same datab
   }
   t.equal(await changed({}), false)
   t.equal(await changed({ purge_seq: '5-another' }), false, 'spelled in another way')
-  t.equal(await changed({ purge_seq: '4-abc' }), false, 'a copy that counts fewer purges is no change')
+  t.equal(await changed({ purge_seq: '4-abc' }), false, 'a replica that counts fewer purges is no change')
   t.equal(await changed({ purge_seq: '6-abc' }), true)
   t.equal(await changed({ instance_start_time: '8' }), true)
   t.equal(await changed({ update_seq: '99-x' }), true)
   t.equal(await changed({ n: 1, update_seq: '99-x' }), true)
-  t.equal(await changed({ n: 3, update_seq: '99-x' }), false, 'copies of a shard count in their own way')
+  t.equal(await changed({ n: 3, update_seq: '99-x' }), false, 'replicas of a shard count in their own way')
   const silent = { instance_start_time: undefined, purge_seq: undefined, update_seq: undefined }
   info = { ...INFO, ...silent }
   const watch = new SourceWatch(db)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
-import { CopyIndex } from '../lib/ids/copy-index.js'
+import { VersionIndex } from '../lib/ids/version-index.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { type Codec, gzip } from '../lib/repository/codec.js'
 import { Repository } from '../lib/repository/repository.js'
@@ -91,11 +91,11 @@ t.test('a whole backup is made, sent and restored by the codec of its repository
   await t.rejects(restore(other, repository, sources), DamagedBackupError, 'no other codec reads it')
 })
 
-t.test('which copies count is read and written by the codec of the repository', async (t) => {
+t.test('which versions count is read and written by the codec of the repository', async (t) => {
   const on = await setupDatabases(t)
   const sources = sourcesOn(clientOf(t, on.url), on.names)
   const repository = new Repository(sources.system, { codec: turning() })
-  const running = repository.running(await begin(repository, sources))
+  const running = repository.runningBackup(await begin(repository, sources))
   const writer = running.writer({
     database: 'components',
     first: 0,
@@ -103,14 +103,14 @@ t.test('which copies count is read and written by the codec of the repository', 
     waste: 0.25,
     onRefused: () => t.fail('nothing is refused')
   })
-  const copies = new CopyIndex()
+  const versions = new VersionIndex()
   for (const line of ['{"_id":"a","n":1}', '{"_id":"b"}', '{"_id":"a","n":2}']) {
     const facts = factsOf('', { print: writer.print(JSON.parse(line)._id) })
     await writer.add(Buffer.from(line), facts)
-    copies.note(facts.print)
+    versions.note(facts.print)
   }
   await writer.endDocuments()
-  const { documents, rawBytes: raw_bytes } = await writer.finish(copies.repeated, undefined)
+  const { documents, rawBytes: raw_bytes } = await writer.finish(versions.repeated, undefined)
   t.equal(documents, 2)
   const { id } = await running.finish({ athena_components: { doc_count: 2, raw_bytes } as never })
   const { dbs } = JSON.parse(await sent(await repository.get(id), on.names))

@@ -31,11 +31,11 @@ t.test('an upload that claims the current revision for other content is restored
   t.match((await api.restore(backupOf([edited]))).databases, { components: { changed: 0, unchanged: 1 } })
 })
 
-t.test('the last of several copies wins, whatever revision they claim', async (t) => {
+t.test('the last of several versions wins, whatever revision they claim', async (t) => {
   const { api, db, read } = await setup(t)
   const { rev } = await db.insert({ _id: 'peer', v: 1 } as never)
-  const copies = [1, 2].map((v) => ({ _id: 'peer', _rev: rev, v }))
-  t.match((await api.restore(backupOf(copies))).databases, { components: { changed: 1 } })
+  const versions = [1, 2].map((v) => ({ _id: 'peer', _rev: rev, v }))
+  t.match((await api.restore(backupOf(versions))).databases, { components: { changed: 1 } })
   t.match(await read('peer'), { v: 2 })
 })
 

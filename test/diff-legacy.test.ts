@@ -79,12 +79,12 @@ async function chunk({ couch, names }: TestDatabases, id: string, lines: unknown
   return { id, rev: revisionIn(written), ...sizes, sha256 }
 }
 
-t.test('of a backup of layout 2, the last copy of each document is compared', async (t) => {
+t.test('of a backup of layout 2, the last version of each document is compared', async (t) => {
   const on = await setupDatabases(t)
   await compare(t, on, async ({ couch, names }) => {
     const lines = [{ _id: 'changed', v: 0 }, { _id: 'gone', v: 1 }, ...THEN]
     const chunks = [await chunk(on, 'backup_chunk_1592922855871_components_000000', lines)]
-    // The numbers of the copies that count, and of one that was deleted meanwhile.
+    // The numbers of the versions that count, and of one that was deleted meanwhile.
     const last = [
       ['changed', 2],
       ['gone', -1]

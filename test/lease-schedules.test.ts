@@ -169,7 +169,7 @@ t.test('one of several simultaneous claims gets the lease, at once', async (t) =
   t.pass()
 })
 
-t.test('no claim gets the lease while most copies are away, and the error says why', async (t) => {
+t.test('no claim gets the lease while most replicas are away, and the error says why', async (t) => {
   await withCluster({ delay: 2 }, async (cluster) => {
     const { leases, close } = leasesOn(cluster.urls[0]!, TTL)
     await cluster.down(1)
@@ -179,7 +179,7 @@ t.test('no claim gets the lease while most copies are away, and the error says w
   })
 })
 
-t.test('one of two copies may be away', async (t) => {
+t.test('one of two replicas may be away', async (t) => {
   await withCluster({ n: 2, delay: 2 }, async (cluster) => {
     const { leases, close } = leasesOn(cluster.urls[0]!, 3 * TTL)
     await cluster.down(1)

@@ -82,7 +82,7 @@ for (const [database, setup] of Object.entries(setups)) {
     t.strictSame(docs.map(({ _id }) => _id).sort(), ids)
   })
 
-  t.test(`${database}: of a long id that is read twice, the last copy counts`, async (t) => {
+  t.test(`${database}: of a long id that is read twice, the last version counts`, async (t) => {
     const on = await setup(t)
     const ids = ['k', 'm'].map((letter) => letter.repeat(9000))
     const docs = ids.map((_id) => ({ _id, _attachments: attachment('a') }))
@@ -99,7 +99,7 @@ for (const [database, setup] of Object.entries(setups)) {
     const { chunks } = header.storage.databases.components!
     // the shards of a CouchDB decide where a page of its feed ends
     const stored = chunks.filter(({ large }) => large !== undefined).length
-    if (database === 'imitated') t.equal(stored, 2, 'the earlier copy is not listed')
+    if (database === 'imitated') t.equal(stored, 2, 'the earlier version is not listed')
     t.equal(header.dbs.athena_components!.doc_count, 2)
     t.strictSame((await api.get(id)).dbs.athena_components!.docs.map(({ _id }) => _id).sort(), ids)
     t.match((await api.restore(id)).databases, { components: { total: 2, unchanged: 2 } })

@@ -28,12 +28,12 @@ t.test(
           }
           const full = () => FULL
           const ended = await Promise.allSettled(
-            jobs.map(({ ms, fails }) => places.take(full, work(ms, fails)))
+            jobs.map(({ ms, fails }) => places.run(full, work(ms, fails)))
           )
           if (peak > most) throw new Error(`${peak} at work`)
           if (jobs.length <= most && ended.some((end) => end.status === 'rejected' && end.reason === FULL))
             throw new Error('refused, though there was a place')
-          const again = Array.from({ length: most }, () => places.take(full, () => turn()))
+          const again = Array.from({ length: most }, () => places.run(full, () => turn()))
           await Promise.all(again)
         }
       ),
@@ -46,18 +46,18 @@ t.test(
 t.test('beyond those that may wait each is refused at once, and who waits too long in time', async (t) => {
   const places = new Places({ most: 1, waiting: 1, patience: 50 })
   let end = () => {}
-  const first = places.take(
+  const first = places.run(
     () => FULL,
     () => new Promise<void>((resolve) => (end = resolve))
   )
-  const second = places.take(() => FULL, turn)
+  const second = places.run(() => FULL, turn)
   await t.rejects(
-    places.take(() => FULL, turn),
+    places.run(() => FULL, turn),
     FULL,
     'a third'
   )
   await t.rejects(second, FULL, 'the second, after its patience')
   end()
   await first
-  await t.resolves(places.take(() => FULL, turn))
+  await t.resolves(places.run(() => FULL, turn))
 })

@@ -28,7 +28,7 @@ const entry = {
 const components = { manifests: [], chunks: [entry], superseded: [] }
 const document = { _id: CHUNK, _rev: '2-a', type: 'athena_backup_chunk', backup_id: BACKUP }
 
-/** Builds a database with several copies, by its answers to methods and paths. */
+/** Builds a database with several replicas, by its answers to methods and paths. */
 async function setup(t: Test, answers: (line: string, body: string) => object | Buffer | undefined) {
   const seen: string[] = []
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
@@ -125,7 +125,7 @@ t.test('a backup that was listed stays listed while a replica does not show it',
 })
 
 t.test(
-  'an attachment that some copies took beside another writer is a conflict, and leaves nothing',
+  'an attachment that some replicas took beside another writer is a conflict, and leaves nothing',
   async (t) => {
     // each leaf with its ancestors
     const CASES: [leaves: string[][], deleted: boolean, error: string | undefined][] = [

@@ -136,7 +136,7 @@ t.test('a restore with "exact" says so as well', async (t) => {
   const { tx_id, finished } = await host.app.dbBackups.restore({ id }, { exact: true })
   await finished
   const { athena_messages } = await host.waitForRestore(tx_id)
-  t.match(athena_messages?.join(), /copies of components were not seen to agree/)
+  t.match(athena_messages?.join(), /replicas of components were not seen to agree/)
 })
 
 t.test('a single node is not asked about replicas', async (t) => {

@@ -73,6 +73,6 @@ t.test('a repository goes by its own clock', async (t) => {
   const id = await begin(repository, sources)
   t.equal(id, '03_ibp_db_backup_1000000')
   t.match(await backups.get(id), { start_timestamp: 1_000_000 })
-  await repository.running(id).fail('it was stopped')
+  await repository.runningBackup(id).fail('it was stopped')
   t.match(await backups.get(id), { end_timestamp: 1_000_000, error: 'it was stopped' })
 })

@@ -28,7 +28,7 @@ t.test('a target is read in pages: with documents for an upload, else by revisio
   t.strictSame(asked('_bulk_docs'), [])
 })
 
-t.test('what all copies have taken is not read back one by one', async (t) => {
+t.test('what all replicas have taken is not read back one by one', async (t) => {
   const on = await setupDatabases(t)
   const { components } = on.names
   const gate = await startGate(t, on)

@@ -136,7 +136,7 @@ t.test('documents of every size are compared with what the target has or had', a
   compareDatabases(t, digests(docs), digests((await components()).values()))
 })
 
-t.test('the last copy of a document wins', async (t) => {
+t.test('the last version of a document wins', async (t) => {
   const { api, components } = await emptyConsole(t)
   const between = [...seedDocuments({ count: 300, size: 5000 })]
   t.ok(JSON.stringify(between).length > 1024 * 1024)
@@ -169,7 +169,7 @@ t.test('the last copy of a document wins', async (t) => {
   t.match([now.get('far'), now.get('twice')], [{ copy: 1 }, { copy: 1 }])
 })
 
-t.test('a copy that is deleted is not restored, nor are those before it', async (t) => {
+t.test('a version that is deleted is not restored, nor are those before it', async (t) => {
   const { on, api, components } = await emptyConsole(t)
   await load(on.couch.use(on.names.components), [{ _id: 'there', n: 1 }])
   const transaction = await api.restore(
@@ -218,7 +218,7 @@ t.test('skip lists', async (t) => {
     const expected = ids.filter((id) => !skipped.includes(id))
     const found = await components()
     t.strictSame([...found.keys()].sort(), expected.sort(), spelling)
-    if (found.has('a')) t.equal(found.get('a')?.i, 8, 'the last copy is the one restored')
+    if (found.has('a')) t.equal(found.get('a')?.i, 8, 'the last version is the one restored')
     t.match(transaction.databases, { components: { skipped: skipped.length, created: expected.length } })
     await on.couch.db.destroy(on.names.components)
   }

@@ -2,10 +2,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
 import nano from 'nano'
 import t, { type Test } from 'tap'
+import { VerifyInterruptedError } from '../lib/errors.js'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import { DatabaseSet } from '../lib/operations/database-set.js'
 import { Instance } from '../lib/operations/instance.js'
 import { Schedule } from '../lib/operations/schedule.js'
+import type { VerifyDue } from '../lib/operations/verifies.js'
+import { VerifySchedule } from '../lib/operations/verify-schedule.js'
 import { resolveOptions } from '../lib/options.js'
 import type { BackupEvent, LogicalDatabase } from '../types/index.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
@@ -413,6 +416,22 @@ t.test('databases that the host names while a backup runs get theirs after it', 
   t.strictSame((await operations.list()).ids.slice(0, -1), [first])
 })
 
+t.test('databases that a run is the first to see are backed up once for it', async (t) => {
+  const on = await setupDatabases(t)
+  const later = await moreDatabases(t, on)
+  let { names } = on
+  const { operations, pass, clock } = await setup(t, { on, databases: () => names })
+  await pass(13 * HOUR - 10 * SECOND, 10 * MINUTE)
+  names = later
+  clock.pass(10 * SECOND)
+  await idle(clock)
+  await pass(10 * MINUTE)
+  const { ids } = await operations.list()
+  t.equal(ids.length, 1)
+  const made = { due: at('02T01:00'), at: at('02T01:00'), result: 'made', id: ids[0] }
+  t.strictSame(operations.schedule?.last, made)
+})
+
 t.test('a host that names no databases for a while fails a run, and no more', async (t) => {
   const on = await setupDatabases(t)
   let fails = false
@@ -511,6 +530,35 @@ t.test('what follows a backup is done after it, and its failure is none of the b
   t.notOk(settled, 'closing waits for it')
   end()
   await closing
+})
+
+t.test('a verification goes on where it was interrupted, but not on other databases', async (t) => {
+  const clock = new TestClock('2027-05-01T12:00:00Z')
+  const { instance } = instanceOn(t, await setupDatabases(t), clock)
+  const resumed: (string | undefined)[] = []
+  const interruptedSet = () => ({
+    verifyRun: async ({ resume }: VerifyDue) => {
+      resumed.push(resume?.from)
+      if (resumed.length === 2) {
+        set = interruptedSet()
+        databases.changes++
+        t.ok(schedule.state.next, 'somebody sees the change before the attempt ends')
+      }
+      throw new VerifyInterruptedError('a backup', `position ${resumed.length}`, new Error('not now'))
+    }
+  })
+  let set = interruptedSet()
+  const databases = { changes: 0, toStart: async () => set as unknown as DatabaseSet }
+  const options = { cron: '0 * * * *', depth: 'data', timezone: 'UTC' } as const
+  const schedule = new VerifySchedule(instance, options, databases)
+  schedule.start()
+  for (let hour = 0; hour < 3; hour++) {
+    await idle(clock)
+    clock.pass(HOUR)
+  }
+  await idle(clock)
+  schedule.stop()
+  t.strictSame(resumed.slice(0, 3), [undefined, 'position 1', undefined])
 })
 
 t.test('nothing follows a backup that a closing server lets end', async (t) => {

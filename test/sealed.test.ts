@@ -100,10 +100,10 @@ t.test('what a header tells with ids of documents is sealed', async (t) => {
   const keyring = new Keyring(encryptionOf('k1'), 1000)
   const repository = new Repository(new CouchDatabase(client, on.names.backups), { keyring })
   const origin = { instance: 'i', console: { system: on.names.system }, versions: {} }
-  const failing = repository.running('03_ibp_db_backup_1592924104038')
+  const failing = repository.runningBackup('03_ibp_db_backup_1592924104038')
   t.ok(await failing.begin(origin))
   await failing.fail('document "planted" cannot be read')
-  const leaving = repository.running('03_ibp_db_backup_1592924104039')
+  const leaving = repository.runningBackup('03_ibp_db_backup_1592924104039')
   t.ok(await leaving.begin(origin))
   const unreadable = [{ id: 'planted_lost', reason: 'bad' }]
   const summary = { doc_count: 0, unreadable_count: 1, unreadable } as unknown as DatabaseSummary

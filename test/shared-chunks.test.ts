@@ -17,7 +17,7 @@ async function twoBackups(t: Test) {
   const repository = new Repository(sources.system)
   const complete = (await system.get((await backUp(repository, sources)).id)) as unknown as StoredHeader
   const first = await begin(repository, sources)
-  const writer = repository.running(first).writer({
+  const writer = repository.runningBackup(first).writer({
     database: 'components',
     first: 0,
     base: undefined,
@@ -63,13 +63,13 @@ t.test('chunks that another header lists stay when their backup fails, and the r
       sessions: { manifests: [], chunks: [], superseded: [entryOf(three)] }
     }
   })
-  await repository.running(first).fail('it failed')
+  await repository.runningBackup(first).fail('it failed')
   t.strictSame(await chunks(), parts, 'listed by the header, by its manifest, and as superseded')
   t.notOk(await repository.hasUnlistedParts(first), 'nothing is left to be deleted')
 
   await system.destroy(SECOND, (await system.get(SECOND))._rev)
   t.ok(await repository.hasUnlistedParts(first))
-  await repository.running(first).fail('it failed')
+  await repository.runningBackup(first).fail('it failed')
   t.strictSame(await chunks(), [], 'no header lists them any more')
 })
 
@@ -93,7 +93,7 @@ for (const [what, storage] of Object.entries<object>({
     async (t) => {
       const { system, repository, first, chunks, list, parts, unused } = await twoBackups(t)
       await list(storage)
-      await repository.running(first).fail('it failed')
+      await repository.runningBackup(first).fail('it failed')
       t.match(await system.get(first), { in_progress: false, error: 'it failed' })
       t.strictSame(await chunks(), [...parts, ...unused])
       t.notOk(await repository.hasUnlistedParts(first), 'it is not looked after for ever')

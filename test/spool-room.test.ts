@@ -40,7 +40,7 @@ t.test('60 uploads at a time take no more than the room', async (t) => {
   const refused: string[] = []
   for (const each of outcomes) void each.then((text) => refused.push(text))
   await poll('the others', () => (refused.length === 58 ? true : undefined))
-  t.ok(room.taken <= MiB, `${room.taken} bytes are taken`)
+  t.ok(room.reserved <= MiB, `${room.reserved} bytes are taken`)
   t.strictSame(
     [...new Set(refused.map((text) => text.slice(0, 35)))],
     ['507 DB_BACKUPS_INSUFFICIENT_STORAGE']
@@ -49,7 +49,7 @@ t.test('60 uploads at a time take no more than the room', async (t) => {
   for (const { body } of uploads) body.destroy(new Error('gone'))
   await Promise.all(outcomes)
   await free()
-  t.equal(room.taken, 0)
+  t.equal(room.reserved, 0)
   t.equal(await outcome(host.app.dbBackups.restore({ body: Readable.from(['{"dbs":{}}']) })), 'restored')
 })
 
@@ -58,14 +58,14 @@ t.test('registrations that share a directory share its room', async (t) => {
   const other = await buildHost(t, { spoolDirectory, limits: { uploads: 60, spoolBytes: MiB } })
   const { body, finish } = endless(800_000)
   const first = outcome(host.app.dbBackups.restore({ body }))
-  await poll('its room', () => room.taken || undefined)
+  await poll('its room', () => room.reserved || undefined)
   const second = endless(800_000)
   second.finish()
   t.match(await outcome(other.app.dbBackups.restore({ body: second.body })), /^507 .*limits\.spoolBytes/)
   finish()
   t.equal(await first, 'restored')
   await free()
-  t.equal(room.taken, 0)
+  t.equal(room.reserved, 0)
   const again = endless(800_000)
   again.finish()
   t.equal(await outcome(other.app.dbBackups.restore({ body: again.body })), 'restored')
@@ -83,7 +83,7 @@ t.test('an upload is refused before anything of it is spooled when a restore run
   const { finished } = await slow.app.dbBackups.restore({ body: Readable.from(['{"dbs":{}}']) })
   const reply = await outcome(host.app.dbBackups.restore({ body }))
   t.match(reply, /already_in_progress/)
-  t.equal(room.taken, 0)
+  t.equal(room.reserved, 0)
   t.ok(body.readableLength > 0, 'nothing of it was read')
   end()
   await finished
@@ -105,10 +105,10 @@ t.test('a client that breaks off is no error of the server', async (t) => {
     upload.write('x'.repeat(500_000))
     // a document is written once all of it has arrived; members after an attachment would be refused
     if (!path) upload.write('"},')
-    await poll('its room', () => room.taken || undefined)
+    await poll('its room', () => room.reserved || undefined)
     upload.destroy()
     await free()
   }
-  await poll('the end', async () => (room.taken === 0 ? true : undefined))
+  await poll('the end', async () => (room.reserved === 0 ? true : undefined))
   t.strictSame(lines, [])
 })

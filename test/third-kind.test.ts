@@ -7,7 +7,7 @@ import {
   type ActiveOperation,
   ActiveOperations,
   endClientIn,
-  type Side
+  type Resource
 } from '../lib/operations/active-operations.js'
 import { Databases } from '../lib/operations/databases.js'
 import { Instance } from '../lib/operations/instance.js'
@@ -75,8 +75,8 @@ class Counts implements OperationRecords {
     return record !== null && record.status !== 'pending'
   }
 
-  async recordFailure(operation: ActiveOperation, side: Side, { reason }: Failure): Promise<void> {
-    if (side !== 'sources') return
+  async recordFailure(operation: ActiveOperation, resource: Resource, { reason }: Failure): Promise<void> {
+    if (resource !== 'sources') return
     const system = this.#databases.system.on(endClientIn(operation, 'sources'))
     await system.modify<CountRecord>(operation.id, (record) => {
       return record?.status === 'pending' ? { ...record, status: 'failed', reason } : null

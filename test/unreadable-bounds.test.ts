@@ -29,7 +29,7 @@ t.test('so many documents may be left out, with so many characters of ids, and n
     long.set(quarter('e'), unread)
     t.throws(() => long.set('f', unread), refused)
   })
-  await t.test('documents that cannot be stored, unless a later copy counts', async (t) => {
+  await t.test('documents that cannot be stored, unless a later version counts', async (t) => {
     const superseded = new Set<number>()
     const lines = () => new RefusedLines(({ ordinal }) => !superseded.has(ordinal))
     const many = lines()

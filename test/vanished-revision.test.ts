@@ -36,7 +36,7 @@ async function backup(t: Test, onUnreadable: 'report' | 'fail', rows: object[] =
   })
   const result = backupDatabase({
     source: db,
-    backup: new Repository(db).running('03_ibp_db_backup_1592924104038'),
+    backup: new Repository(db).runningBackup('03_ibp_db_backup_1592924104038'),
     database: 'components',
     excludeTypes: new Set(),
     onUnreadable,

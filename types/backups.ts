@@ -24,10 +24,10 @@ export interface DatabaseSummary {
   /** Number of the database's shards, where its server told. A restore that creates the database gives it as many. */
   q?: number
   /**
-   * On a cluster: the copies of a shard were not seen to agree before the database was read, or nodes started again and
+   * On a cluster: the replicas of a shard were not seen to agree before the database was read, or nodes started again and
    * again while it was, so that changes of the last
    * seconds, or of the time in which a node was down, may be missing. `behind`: they did not within 30 seconds.
-   * `unchecked`: they could not be asked, as only a server administrator may, or not in the end. Absent where they agreed, or there is one copy.
+   * `unchecked`: they could not be asked, as only a server administrator may, or not in the end. Absent where they agreed, or there is one replica.
    */
   copies?: 'behind' | 'unchecked'
   /**

@@ -33,7 +33,7 @@ interface BackupJobOptions {
 /** Backs up the databases one by one, and checks what was stored. If this rejects, fail the backup. */
 export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
   const { id, owner, sources, repository, excludeTypes, onUnreadable, full, incremental } = options
-  const backup = repository.running(id)
+  const backup = repository.runningBackup(id)
   const dbs: Record<string, DatabaseSummary> = {}
   let base: LoadedBackup | undefined
   let running = 0

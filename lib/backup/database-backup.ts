@@ -16,7 +16,7 @@ import { collectUpTo } from '../couch/response.js'
 import { type Change, type RowDocument, rowDocument } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { DamagedBackupError } from '../errors.js'
-import { CopyIndex } from '../ids/copy-index.js'
+import { VersionIndex } from '../ids/version-index.js'
 import { type DocumentBytes, documentSteps, isDesign, withoutRevisionMembers } from '../json/document.js'
 import { toldExcluded } from '../own-documents.js'
 import type { BaseDocuments } from '../repository/base.js'
@@ -143,7 +143,7 @@ class DatabaseBackup {
   readonly #base: BaseDocuments | undefined
   readonly #reader: DocumentReader
   readonly #writer: DatabaseWriter
-  readonly #copies: CopyIndex
+  readonly #versions: VersionIndex
   /** Bytes of the documents that were stored. */
   #bytes = 0
   /** Documents with small attachments, by id, that wait to be read with them. */
@@ -159,7 +159,7 @@ class DatabaseBackup {
   readonly #unread = new UnreadDocuments()
   /** Documents that were too large to be stored: their lines hold nothing. */
   readonly #refused = new RefusedLines(({ id, ordinal }) =>
-    this.#copies.isLast(this.#writer.print(id), ordinal)
+    this.#versions.isLast(this.#writer.print(id), ordinal)
   )
 
   constructor(options: DatabaseBackupOptions, reading: DatabaseReading) {
@@ -176,8 +176,8 @@ class DatabaseBackup {
       waste: earlier.waste,
       onRefused: (line) => this.#refused.add(line)
     })
-    // The base may hold a copy of any document that comes.
-    this.#copies = new CopyIndex(this.#base ? null : reading.info.doc_count)
+    // The base may hold a version of any document that comes.
+    this.#versions = new VersionIndex(this.#base ? null : reading.info.doc_count)
     this.#position = { since: this.#base?.since ?? '0' }
   }
 
@@ -196,7 +196,7 @@ class DatabaseBackup {
       if (!(await this.#readSource())) return null
       await this.#writer.endDocuments()
       this.#giveUp()
-      const stored = await this.#writer.finish(this.#copies.repeated, identityOf(source, info))
+      const stored = await this.#writer.finish(this.#versions.repeated, identityOf(source, info))
       return {
         last_sequence: this.#position.since,
         doc_count: stored.documents,
@@ -253,7 +253,7 @@ class DatabaseBackup {
   async #readLeftOut(): Promise<void> {
     const { unreadable = [] } = this.#base ?? {}
     const ids = unreadable.filter(
-      (id) => !this.#copies.repeated.has(this.#writer.print(id)) && !this.#unread.has(id)
+      (id) => !this.#versions.repeated.has(this.#writer.print(id)) && !this.#unread.has(id)
     )
     // Each document is read in the revision that it has by now.
     const wanted = ids.map((id) => ({ id }))
@@ -284,7 +284,7 @@ class DatabaseBackup {
     if (this.#isPending(id)) return this.#drain().then(() => this.#add(change))
     this.#unread.delete(id)
     if (change.deleted || doc === null) {
-      this.#copies.noteDeleted(this.#writer.print(id))
+      this.#versions.noteDeleted(this.#writer.print(id))
       return undefined
     }
     return this.#addFetched(id, rev, doc)
@@ -319,7 +319,7 @@ class DatabaseBackup {
   #addRead(document: DocumentBytes | null, told: boolean): Promise<void> | undefined {
     if (!document) return undefined
     if (document.type !== undefined && this.#options.excludeTypes.has(document.type)) {
-      this.#copies.noteDeleted(this.#writer.print(document.id))
+      this.#versions.noteDeleted(this.#writer.print(document.id))
       return undefined
     }
     const conflicted = told || document.conflicts > 0
@@ -408,9 +408,9 @@ class DatabaseBackup {
 
   #write(document: DocumentBytes, conflicted: boolean): Promise<void> | undefined {
     const facts = this.#factsOf(document.id, conflicted)
-    const ordinal = this.#copies.note(facts.print)
+    const ordinal = this.#versions.note(facts.print)
     this.#bytes += document.bytes.length
-    if (ordinal % 1000 === 999) this.#options.onProgress(this.#copies.copies, this.#bytes)
+    if (ordinal % 1000 === 999) this.#options.onProgress(this.#versions.count, this.#bytes)
     const plain = inTurnsIfLong(document.bytes, withoutRevisionMembers(document))
     return thenOrNow(plain, (bytes) => this.#writer.add(bytes, facts))
   }
@@ -451,9 +451,9 @@ class DatabaseBackup {
       if (!isTooLarge(error)) throw error
       return this.#noteUnread(id, plain.rev, tooLargeFailure(id, error))
     }
-    this.#copies.note(facts.print)
+    this.#versions.note(facts.print)
     this.#bytes += plain.bytes.length
-    this.#options.onProgress(this.#copies.copies, this.#bytes)
+    this.#options.onProgress(this.#versions.count, this.#bytes)
   }
 
   #factsOf(id: string, conflicted: boolean): LineFacts {
@@ -479,13 +479,13 @@ class DatabaseBackup {
     await this.#drain()
   }
 
-  /** Leaves out what is still unread, with its earlier copies. @throws CouchError when that is not allowed */
+  /** Leaves out what is still unread, with its earlier versions. @throws CouchError when that is not allowed */
   #giveUp(): void {
     for (const { id, error } of this.#refused.last)
       this.#noteUnread(id, undefined, tooLargeFailure(id, error))
     if (this.#unread.size === 0) return
     if (this.#options.onUnreadable === 'fail') throw unreadableError(this.#unread)
-    for (const [id] of this.#unread) this.#copies.noteDeleted(this.#writer.print(id))
+    for (const [id] of this.#unread) this.#versions.noteDeleted(this.#writer.print(id))
   }
 
   #unreadable(): Pick<DatabaseSummary, 'unreadable' | 'unreadable_count'> {

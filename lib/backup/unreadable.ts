@@ -37,7 +37,7 @@ export class UnreadDocuments extends Map<string, Unread> {
   }
 }
 
-/** Keeps the lines that were too large for the database, unless a later copy replaces them. */
+/** Keeps the lines that were too large for the database, unless a later version replaces them. */
 export class RefusedLines {
   readonly #isLast: (line: RefusedLine) => boolean
   #lines: RefusedLine[] = []

@@ -1,4 +1,5 @@
 import type { BackupSummary } from '../../types/backups.js'
+import { stateOf } from '../own-documents.js'
 import { readHead } from './backup-head.js'
 import type { Client } from './client.js'
 import { CliError, EXIT, NoOperatorError, ReplyError } from './errors.js'
@@ -60,7 +61,7 @@ export function listText(backups: readonly Listed[], now = Date.now()): string {
 
 function rowOf(backup: Listed, now: number): string[] {
   const { id, start_timestamp: began = Number(id.replace(/^.*_/, '')), doc_count: documents } = backup
-  const state = stateOf(backup)
+  const state = STATES[stateOf(backup)]
   const size = state === 'complete' ? storedBytes(backup) : undefined
   const figure = (value: number | undefined, text: (value: number) => string) =>
     value === undefined ? UNKNOWN : text(value)
@@ -75,10 +76,8 @@ function rowOf(backup: Listed, now: number): string[] {
   ]
 }
 
-function stateOf({ in_progress: running, error }: Listed): 'complete' | 'in progress' | 'failed' {
-  if (running) return 'in progress'
-  return error ? 'failed' : 'complete'
-}
+/** States as a list shows them. Damage is told by a tag. */
+const STATES = { running: 'in progress', failed: 'failed', damaged: 'complete', good: 'complete' } as const
 
 /** Returns what a backup takes; `undefined` where a database does not tell, as in old backups. */
 function storedBytes({ dbs }: Listed): number | undefined {

@@ -2,8 +2,7 @@ import type { DocumentDiff } from '../../types/diff.js'
 import type { Context, Outcome } from './command.js'
 import { errorMember, toldError } from './errors.js'
 import { count, number } from './format.js'
-import { writeOut } from './stdout.js'
-import { printable, quoted } from './text.js'
+import { printable, quoted, writeOut } from './text.js'
 
 /** A document that differs, with as much as is told of it. */
 export type Change = Pick<DocumentDiff, 'database' | 'id' | 'change'> & Partial<DocumentDiff>

@@ -3,10 +3,10 @@ import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Agent, Dispatcher } from 'undici'
 import { retryAfter } from '../waits/retry-after.js'
+import { NAME } from './command.js'
 import { connectionError } from './connection-errors.js'
 import type { Environment } from './environment.js'
 import { CliError, ConnectionError, EXIT, NoOperatorError, ReplyError } from './errors.js'
-import { NAME } from './name.js'
 
 interface ClientOptions extends Environment {
   /** How often a call that may succeed later is repeated. */

@@ -4,6 +4,9 @@ import type { Client } from './client.js'
 import type { EXIT, ExitCode } from './errors.js'
 import type { Progress } from './progress.js'
 
+/** The name of the command. */
+export const NAME = 'fastify-couchdb-backups'
+
 export interface Context {
   client: Client
   progress: Progress

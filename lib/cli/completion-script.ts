@@ -1,5 +1,4 @@
-import type { Described, Options } from './command.js'
-import { NAME } from './name.js'
+import { type Described, NAME, type Options } from './command.js'
 
 export type CompletedCommand = Pick<Described, 'summary' | 'options' | 'completes'>
 

@@ -1,6 +1,6 @@
 import type { Client } from './client.js'
+import { NAME } from './command.js'
 import { CliError, EXIT } from './errors.js'
-import { NAME } from './name.js'
 
 /**
  * Waits for the end of a backup or a restore. An interrupt, or a failure of the server to tell, names the operation and

@@ -18,8 +18,8 @@ export class MemberWriter {
   #pieces: Uint8Array[] = []
   #held = 0
 
-  /** Takes content. @returns what the file is to be continued with, often nothing */
-  async take(piece: Uint8Array): Promise<Uint8Array> {
+  /** Adds content. @returns what the file is to be continued with, often nothing */
+  async write(piece: Uint8Array): Promise<Uint8Array> {
     this.#pieces.push(piece)
     this.#held += piece.length
     return this.#held < MEMBER ? NOTHING : this.flush()

@@ -1,6 +1,5 @@
-import type { Described } from './command.js'
+import { type Described, NAME } from './command.js'
 import { ENVIRONMENT_HELP } from './environment.js'
-import { NAME } from './name.js'
 
 const COMMON_HELP = `
 Common options:

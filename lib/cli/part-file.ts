@@ -81,7 +81,7 @@ export class PartFile implements Sink {
 
   async write(piece: Uint8Array): Promise<void> {
     this.position += piece.length
-    await this.#append(this.#members ? await this.#members.take(piece) : piece)
+    await this.#append(this.#members ? await this.#members.write(piece) : piece)
     if (this.position - this.#synced >= SYNC_BYTES) await this.#sync()
   }
 

@@ -12,12 +12,14 @@ import { inParts } from './request-size.js'
 import {
   type AllDocsRange,
   allDocsRequest,
+  attachmentUpload,
   bulkGetRequest,
   bulkRequest,
   type ChangesPage,
   changesRequest,
   documentUpload,
   type Revision,
+  revsDiffRequest,
   type StreamedBody,
   type StreamedWrite,
   tellingSent,
@@ -239,7 +241,7 @@ export class CouchDatabase {
     throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
       status: 409,
       error: 'conflict',
-      reason: 'other copies of the document have accepted another version'
+      reason: 'other replicas of the document have accepted another version'
     })
   }
 
@@ -418,11 +420,8 @@ export class CouchDatabase {
 
   async #revsDiff(revisions: readonly Revision[]): Promise<string[]> {
     try {
-      const reply = await this.client.json<Record<string, { missing?: string[] }>>({
-        method: 'POST',
-        path: [this.name, '_revs_diff'],
-        json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
-      })
+      const request = revsDiffRequest(this.name, revisions)
+      const reply = await this.client.json<Record<string, { missing?: string[] }>>(request)
       return Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
     } catch (error) {
       if (revisions.length > 1 || !isIllegalId(error)) throw error
@@ -454,17 +453,7 @@ export class CouchDatabase {
     data: StreamedBody,
     deadline?: AbortSignal
   ): Promise<string> {
-    const { length } = data
-    const request: CouchRequest = {
-      method: 'PUT',
-      path: [this.name, id, name],
-      query: { rev },
-      headers: {
-        'content-type': contentType,
-        ...(length !== undefined && { 'content-length': String(length) })
-      },
-      write: true
-    }
+    const request = attachmentUpload(this.name, { id, rev }, name, contentType, data)
     return this.client.retry(async () => {
       const abort = new AbortController()
       const silence = new Silence(this.client.settings.control, () => abort.abort())

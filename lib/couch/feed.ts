@@ -21,7 +21,7 @@ export interface FeedPosition {
  * at `position.since`. Stopping anywhere else would miss documents that moved to a later place meanwhile.
  * When writers outpace the pages, one last request without a limit reads what the database holds at that
  * moment.
- * A broken page is continued from the last sequence seen, so a document may come twice; the later copy
+ * A broken page is continued from the last sequence seen, so a document may come twice; the later version
  * counts. If a page breaks for good, the next rows come without documents.
  */
 export async function* readFeed(

@@ -1,15 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
-import { CouchError, isNodeDown } from './errors.js'
+import { CouchError, isCouchError } from './errors.js'
 import { type NodesUp, nodeNames, nodesUp, noneStarted } from './nodes.js'
+import type { RetryPolicy } from './retry.js'
 
 /** Milliseconds to wait for replicas that lag. */
 const LONGEST_WAIT = 30_000
 /** Milliseconds between two looks at the replicas: the first and the longest. */
 const PAUSE = { first: 50, longest: 1000 }
-/** How often nodes are asked again after a fault that may pass. */
-const ATTEMPTS = 5
+/** How nodes are asked again after a fault that may pass. Only a server administrator is told anything. */
+const RETRY: RetryPolicy = { attempts: 5, unauthorized: 1, wait: 1000, longest: 1000 }
 /** How often replicas are brought to one state again, after nodes were started while they were read. */
 const SETTLED_AGAIN = 3
 /** The documents by which nodes note how far they have brought another replica. */
@@ -56,12 +57,15 @@ export async function settleReplicas(
   const { signal } = db.client.settings
   const ending = new LinkedAbort().follow(signal).after(longestWait, () => new Error('replicas lag'))
   // With many shards, `_sync_shards` takes seconds. The signal ends whatever hangs.
-  const client = db.client.once.with({ control: longestWait + 1000, signal: ending.signal })
+  const client = db.client.with({ retry: RETRY, control: longestWait + 1000, signal: ending.signal })
+  const replicas = new Replicas(db.on(client.once), info)
   try {
-    return await settled(new Replicas(db.on(client), info), ending.signal)
+    await client.retry(() => replicas.settle())
+    return 'agree'
   } catch (error) {
     signal?.throwIfAborted()
     if (ending.signal.aborted) return 'behind'
+    if (isCouchError(error)) return 'unchecked'
     throw error
   } finally {
     ending.release()
@@ -111,24 +115,6 @@ export class ReplicasWatch {
     return this.#state !== 'unchecked'
   }
 }
-
-/** Settles replicas, and looks at them from the beginning after each fault that may pass. */
-async function settled(replicas: Replicas, signal: AbortSignal): Promise<'agree' | 'unchecked'> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await replicas.settle()
-      return 'agree'
-    } catch (error) {
-      signal.throwIfAborted()
-      if (!(error instanceof CouchError)) throw error
-      if (!mayPass(error) || attempt >= ATTEMPTS) return 'unchecked'
-      await sleep(PAUSE.longest, undefined, { signal })
-    }
-  }
-}
-
-/** Returns whether a fault may pass: a node may go down meanwhile, but learns no credentials. */
-const mayPass = (error: CouchError): boolean => isNodeDown(error) || (error.retryable && error.status !== 401)
 
 class Replicas {
   readonly #db: CouchDatabase
@@ -206,4 +192,4 @@ class Replicas {
 }
 
 const unknownAnswer = (what: string) =>
-  new CouchError(what, { error: 'bad_answer', reason: 'the server does not tell of the copies of shards' })
+  new CouchError(what, { error: 'bad_answer', reason: 'the server does not tell of the replicas of shards' })

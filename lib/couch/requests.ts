@@ -92,6 +92,31 @@ export const bulkGetRequest = (
   json: { docs: wanted.map(({ id, rev }) => ({ id, rev })) }
 })
 
+/** Asks which revisions a database lacks, one of each document. */
+export const revsDiffRequest = (database: string, revisions: readonly Revision[]): CouchRequest => ({
+  method: 'POST',
+  path: [database, '_revs_diff'],
+  json: Object.fromEntries(revisions.map(({ id, rev }) => [id, [rev]]))
+})
+
+/** Stores an attachment on a revision. The body is added for each attempt. */
+export const attachmentUpload = (
+  database: string,
+  { id, rev }: Revision,
+  name: string,
+  contentType: string,
+  { length }: StreamedBody
+): CouchRequest => ({
+  method: 'PUT',
+  path: [database, id, name],
+  query: { rev },
+  headers: {
+    'content-type': contentType,
+    ...(length !== undefined && { 'content-length': String(length) })
+  },
+  write: true
+})
+
 /** Writes a document with its attachments, as parts of a multipart body. */
 export async function documentUpload(
   database: string,

@@ -12,17 +12,17 @@ interface Backoff {
 /** How often and how long to try again after a fault that may pass. */
 export interface RetryPolicy extends Backoff {
   attempts: number
+  /**
+   * Most attempts with refused credentials, by default 2. The second has the host's new ones, if they were changed
+   * meanwhile; after a few more, CouchDB locks the account for the host itself.
+   */
+  unauthorized?: number
 }
 
 /** The policy while somebody waits for the reply. */
 export const FOREGROUND: RetryPolicy = { attempts: 3, wait: 150, longest: 1000 }
 /** The policy while a backup or a restore runs: bridges a restart of the database, and goes on soon after it. */
 export const BACKGROUND: RetryPolicy = { attempts: 14, wait: 250, longest: 1500 }
-/**
- * Attempts with refused credentials. The second has the host's new ones, if they were changed meanwhile; after a few
- * more, CouchDB locks the account for the host itself.
- */
-const UNAUTHORIZED_ATTEMPTS = 2
 /** A single attempt, for callers that count attempts themselves. */
 export const ONCE: RetryPolicy = { attempts: 1, wait: 1, longest: 1 }
 
@@ -66,10 +66,11 @@ export class Retrier {
     const { retry, signal, onRetry, server } = this.#settings
     if (error instanceof CouchError && server) error.cameFrom(server)
     if (!(error instanceof CouchError) || !error.retryable || givenUp.has(error)) throw error
-    const most = error.status === 401 ? Math.min(retry.attempts, UNAUTHORIZED_ATTEMPTS) : retry.attempts
+    const { attempts, unauthorized = 2 } = retry
+    const most = error.status === 401 ? Math.min(attempts, unauthorized) : attempts
     if (++this.#failures >= most) {
       // A caller that asks for one attempt counts by itself.
-      if (retry.attempts > 1) {
+      if (attempts > 1) {
         givenUp.add(error)
         // A single connection that is closed may have been a restart of the database.
         if (error.sent !== undefined) this.#size.refused(error.sent)

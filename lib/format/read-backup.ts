@@ -94,8 +94,8 @@ export async function* readBackup(
   const budget = new InflateBudget(options.inflatedBytes)
   let inflating: CompressedDocuments | undefined
   try {
-    for await (const chunk of inSharedTurns(utf8Of(body))) {
-      scanner.write(chunk)
+    for await (const piece of inSharedTurns(utf8Of(body))) {
+      scanner.write(piece)
       for (const found of visitor.take()) {
         if (found.kind === 'items') yield found.items
         else if (found.kind === 'compressed') {
@@ -352,17 +352,17 @@ class ArrayVisitor extends DocumentCollector implements JsonVisitor {
 class InflateBudget {
   readonly #limit: number
   readonly #names = new Set<string>()
-  #taken = 0
+  #inflated = 0
 
   constructor(limit: number) {
     this.#limit = limit
   }
 
   /** @throws TooLargeError */
-  take(bytes: number, where: string): void {
+  count(bytes: number, where: string): void {
     this.#names.add(`"${where}"`)
-    this.#taken += bytes
-    if (this.#taken <= this.#limit) return
+    this.#inflated += bytes
+    if (this.#inflated <= this.#limit) return
     const inflate = this.#names.size > 1 ? 'inflate' : 'inflates'
     throw new TooLargeError(`${[...this.#names].join(' and ')} ${inflate} to more than ${this.#limit} bytes`)
   }
@@ -418,7 +418,7 @@ class CompressedDocuments {
 
   async *#scan(output: readonly Buffer[]): AsyncGenerator<BackupItem[]> {
     for await (const piece of inSharedTurns(output)) {
-      this.#budget.take(piece.length, this.#where)
+      this.#budget.count(piece.length, this.#where)
       this.#scanner.write(piece)
       const items = this.#visitor.take()
       if (items.length > 0) yield items

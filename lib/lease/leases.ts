@@ -282,6 +282,6 @@ const isHeld = (leaf: SeenLeaf): boolean => leaf.settled === true && isAlive(lea
 const contended = (database: string): CouchError =>
   new CouchError(`the lease in database "${database}"`, {
     error: 'no_majority',
-    reason: 'most copies of the document have to accept one holder, and have not',
+    reason: 'most replicas of the document have to accept one holder, and have not',
     retryable: true
   })

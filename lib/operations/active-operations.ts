@@ -12,18 +12,18 @@ import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 
 /** A part of the console that a lease is for: the sources, or the backups. They share one where they share a database. */
-export type Side = 'sources' | 'repository'
+export type Resource = 'sources' | 'repository'
 
-/** The sides in the order in which leases are taken: the repository's lease numbers the backups. */
-const SIDES: readonly Side[] = ['repository', 'sources']
+/** The resources in the order in which leases are taken: the repository's lease numbers the backups. */
+const RESOURCES: readonly Resource[] = ['repository', 'sources']
 
 /** A lease that an operation holds. */
 export interface Hold {
-  sides: LeaseSite['sides']
+  resources: LeaseSite['resources']
   lease: Lease
   /** Ends with the lease, or when it is left: nothing can be recorded under it any more. */
   left: AbortController
-  /** Records on its sides, also after the work was stopped. Gives up soon until the work begins: somebody waits. */
+  /** Records on its resources, also after the work was stopped. Gives up soon until the work begins: somebody waits. */
   client: CouchClient
 }
 
@@ -55,14 +55,14 @@ export interface ActiveOperation extends Begun {
   cancellation: Cancellation
 }
 
-/** Returns the lease that an operation holds for a side, if any. */
-export const holdOf = ({ holds }: Pick<ActiveOperation, 'holds'>, side: Side): Hold | undefined =>
-  holds.find(({ sides }) => sides.includes(side))
+/** Returns the lease that an operation holds for a resource, if any. */
+export const holdOf = ({ holds }: Pick<ActiveOperation, 'holds'>, resource: Resource): Hold | undefined =>
+  holds.find(({ resources }) => resources.includes(resource))
 
-/** Returns the client that records on a side under its lease. @throws LeaseLostError when the operation has none there */
-export function endClientIn(operation: ActiveOperation, side: Side): CouchClient {
-  const hold = holdOf(operation, side)
-  if (!hold) throw new LeaseLostError(`the operation has no lease of the ${side}`)
+/** Returns the client that records on a resource under its lease. @throws LeaseLostError when the operation has none there */
+export function endClientIn(operation: ActiveOperation, resource: Resource): CouchClient {
+  const hold = holdOf(operation, resource)
+  if (!hold) throw new LeaseLostError(`the operation has no lease of the ${resource}`)
   return hold.client
 }
 
@@ -78,7 +78,7 @@ export type IdAfter = (carried: bigint) => { id: string; carried?: bigint }
 interface LeaseSite {
   leases: Leases
   /** Empty where the database is not the console's. */
-  sides: readonly Side[]
+  resources: readonly Resource[]
 }
 
 /** A lease of the console. */
@@ -103,15 +103,16 @@ export class ActiveOperations {
 
   constructor(instance: Instance, { repository, system }: Databases, keep: KeepNotices) {
     this.#instance = instance
-    const siteOf = (sides: readonly Side[], on: (client: CouchClient) => LeaseDocument): Site => {
+    const siteOf = (resources: readonly Resource[], on: (client: CouchClient) => LeaseDocument): Site => {
       const { document, leases } = leasesOn(instance.client, on, instance.options.timeouts, (leaves) =>
         keep(noticesIn(leaves))
       )
-      return { sides, leases, notices: new Notices(document, keep) }
+      return { resources, leases, notices: new Notices(document, keep) }
     }
-    const sources = (sides: readonly Side[]) => siteOf(sides, (by) => new LeaseDocument(system.on(by)))
+    const sources = (resources: readonly Resource[]) =>
+      siteOf(resources, (by) => new LeaseDocument(system.on(by)))
     this.#sites = repository.isIn(system)
-      ? [sources(SIDES)]
+      ? [sources(RESOURCES)]
       : [siteOf(['repository'], (by) => repository.lease(by)), sources(['sources'])]
   }
 
@@ -119,9 +120,9 @@ export class ActiveOperations {
     return this.#active.size + this.#beginning.size > 0
   }
 
-  /** Returns the leases of some sides, or of all, in the order in which they are taken. */
-  sitesOf(sides: readonly Side[] = SIDES): readonly Site[] {
-    return this.#sites.filter((site) => site.sides.some((side) => sides.includes(side)))
+  /** Returns the leases of some resources, or of all, in the order in which they are taken. */
+  sitesOf(resources: readonly Resource[] = RESOURCES): readonly Site[] {
+    return this.#sites.filter((site) => site.resources.some((resource) => resources.includes(resource)))
   }
 
   /** Returns who holds a lease, or has left it, on this instance or another. */
@@ -131,13 +132,13 @@ export class ActiveOperations {
   }
 
   /**
-   * Begins an operation with the leases of these sides, if free or stale.
+   * Begins an operation with the leases of these resources, if free or stale.
    * @param abort ends its work @throws LeaseHeldError, CouchError, ClosingError, and the reason of `abort`
    */
   async acquire(
     kind: OperationKind,
     idAfter: IdAfter,
-    sides?: readonly Side[],
+    resources?: readonly Resource[],
     abort = new AbortController()
   ): Promise<ActiveOperation> {
     const begun = (carried: bigint): Begun => {
@@ -146,7 +147,7 @@ export class ActiveOperations {
     }
     this.#beginning.add(abort)
     try {
-      const operation = await this.#begin(begun, this.sitesOf(sides), abort)
+      const operation = await this.#begin(begun, this.sitesOf(resources), abort)
       // A server may have closed, or somebody given up, while a slow database gave the leases.
       if (this.closing) abort.abort(new ClosingError())
       if (abort.signal.aborted) await this.release(operation)
@@ -181,32 +182,41 @@ export class ActiveOperations {
     return error.holder.id === id && error.holder.instance === this.#instance.name
   }
 
-  /** Takes over a stale lease, to end on its sides what was left. @throws LeaseHeldError, LeaseGoneError, CouchError */
+  /** Takes over a stale lease, to end on its resources what was left. @throws LeaseHeldError, LeaseGoneError, CouchError */
   takeOver({ site, claim, holder: { operation: kind, id } }: Found): Promise<ActiveOperation> {
     return this.#beginAt(site, (carried) => ({ kind, id, carried }), new AbortController(), claim)
   }
 
   /** Takes a further lease for an operation. @param insteadOf the claim of a stale one @throws what {@link Leases} does */
-  async hold(operation: ActiveOperation, { leases, sides }: LeaseSite, insteadOf?: string): Promise<void> {
+  async hold(
+    operation: ActiveOperation,
+    { leases, resources }: LeaseSite,
+    insteadOf?: string
+  ): Promise<void> {
     const { kind, id, abort } = operation
-    const { lease, left } = await this.#take(leases, (carried) => ({ kind, id, carried }), abort, insteadOf)
-    this.#addHold(operation, { sides, lease, left })
+    const { lease, left } = await this.#acquire(
+      leases,
+      (carried) => ({ kind, id, carried }),
+      abort,
+      insteadOf
+    )
+    this.#addHold(operation, { resources, lease, left })
   }
 
   /** Begins an operation with its first lease. @param begun returns what it is, after the number that the lease carried */
   async #beginAt(
-    { leases, sides }: LeaseSite,
+    { leases, resources }: LeaseSite,
     begun: (carried: bigint) => Begun,
     abort: AbortController,
     insteadOf?: string
   ): Promise<ActiveOperation> {
-    const { lease, left, holder } = await this.#take(leases, begun, abort, insteadOf)
+    const { lease, left, holder } = await this.#acquire(leases, begun, abort, insteadOf)
     const operation = this.#add(holder, abort)
-    this.#addHold(operation, { sides, lease, left })
+    this.#addHold(operation, { resources, lease, left })
     return operation
   }
 
-  async #take(
+  async #acquire(
     leases: Leases,
     begun: (carried: bigint) => Begun,
     abort: AbortController,

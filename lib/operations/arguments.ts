@@ -10,6 +10,8 @@ const Flag = Type.Optional(Type.Boolean())
 const Ids = Type.Optional(Type.Array(Type.String()))
 /** The host may pass anything as requester; it is cut to size. */
 const Requester = Type.Optional(Type.Unknown())
+/** `checkSignal` checks it. */
+const Signal = Type.Optional(Type.Unsafe<AbortSignal>(Type.Any()))
 const closed = { additionalProperties: false }
 
 // The compiler compares them with the types of the arguments (test/types/schemas.ts).
@@ -67,7 +69,7 @@ export const Verify = Type.Object(
       Type.Union([Type.Literal('structure'), Type.Literal('data'), Type.Literal('restore')])
     ),
     from: Type.Optional(Type.String()),
-    signal: Type.Optional(Type.Unsafe<AbortSignal>(Type.Any()))
+    signal: Signal
   },
   closed
 )
@@ -78,8 +80,7 @@ export const Diff = Type.Object(
       Type.Array(Type.Union(LOGICAL_DATABASES.map((database) => Type.Literal(database))))
     ),
     values: Flag,
-    // `checkSignal` checks it.
-    signal: Type.Optional(Type.Unknown())
+    signal: Signal
   },
   closed
 )
@@ -93,8 +94,7 @@ export const Copy = Type.Object(
       },
       closed
     ),
-    // `checkSignal` checks it.
-    signal: Type.Optional(Type.Unsafe<AbortSignal>(Type.Any()))
+    signal: Signal
   },
   closed
 )

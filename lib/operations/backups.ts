@@ -8,7 +8,7 @@ import type { EventOf } from '../observe/event-stream.js'
 import { EXCLUDED_TYPES } from '../own-documents.js'
 import { MOST_AHEAD } from '../schedule/plan.js'
 import { hostWithin } from '../waits/host-code.js'
-import { type ActiveOperation, endClientIn, type Side } from './active-operations.js'
+import { type ActiveOperation, endClientIn, type Resource } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
 import type { Leftovers } from './leftovers.js'
@@ -59,7 +59,7 @@ export class Backups implements OperationRecords {
     const { repository } = this.#databases
     if (repository.isSealing) await repository.requireKey()
     const { note, protect } = options
-    const origin = {
+    const facts = {
       instance: this.#instance.name,
       versions,
       requester,
@@ -72,9 +72,9 @@ export class Backups implements OperationRecords {
       cancel: 'now',
       idAfter: await repository.newIds(),
       createRecord: async (operation) => {
-        const console = await this.#databases.claimConsole(endClientIn(operation, 'sources'))
-        const running = repository.on(endClientIn(operation, 'repository')).running(operation.id)
-        return running.begin({ ...origin, console })
+        const origin = await this.#databases.ensureOrigin(endClientIn(operation, 'sources'))
+        const running = repository.on(endClientIn(operation, 'repository')).runningBackup(operation.id)
+        return running.begin({ ...facts, console: origin })
       },
       work: (operation) =>
         this.#backUp(operation, {
@@ -83,7 +83,7 @@ export class Backups implements OperationRecords {
         }),
       started: (id) => ({ type: 'backup_started', id, ...(requester && { requester }) }),
       finished: (id, ended, backup) => ({ type: 'backup_finished', id, ...ended, backup }),
-      failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error: error as Error })
+      failed: (id, ended, error) => ({ type: 'backup_failed', id, ...ended, error })
     }
   }
 
@@ -150,7 +150,7 @@ export class Backups implements OperationRecords {
     const repository = this.#databases.repository.on(endClientIn(restore, 'repository'))
     const id = repository.idOf(restore.carried)
     const loaded = await repository.load(id)
-    if (loaded?.state === 'running') await repository.running(id).fail(reason)
+    if (loaded?.state === 'running') await repository.runningBackup(id).fail(reason)
   }
 
   /** Looks after what may come late of the backup of a restore that has failed. */
@@ -163,12 +163,16 @@ export class Backups implements OperationRecords {
     return loaded !== null && loaded.state !== 'running'
   }
 
-  async recordFailure(operation: ActiveOperation, side: Side, { reason, error }: Failure): Promise<void> {
-    if (side !== 'repository') return
+  async recordFailure(
+    operation: ActiveOperation,
+    resource: Resource,
+    { reason, error }: Failure
+  ): Promise<void> {
+    if (resource !== 'repository') return
     const { id, beganAt } = operation
     const took = error === undefined ? undefined : performance.now() - beganAt
     const repository = this.#databases.repository.on(endClientIn(operation, 'repository'))
-    await repository.running(id).fail(reason, took)
+    await repository.runningBackup(id).fail(reason, took)
   }
 
   onFailed({ id }: ActiveOperation): void {

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { CopyOptions, CopyOutcome } from '../../types/backups.js'
 import type { OperationKind } from '../../types/events.js'
 import { CouchDatabase } from '../couch/database.js'
@@ -9,10 +8,9 @@ import {
   TooManyRequestsError
 } from '../errors.js'
 import { leasesOn } from '../lease/leases.js'
-import { Places } from '../waits/places.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { NewOperation } from './lifecycle.js'
+import { type NewOperation, newOperationId } from './lifecycle.js'
 
 /**
  * Describes copies of backups to other repositories. A copy only reads the repository of its console, so it needs no
@@ -22,7 +20,6 @@ import type { NewOperation } from './lifecycle.js'
 export class Copies {
   readonly #instance: Instance
   readonly #databases: Databases
-  readonly #places = new Places({ most: 1 })
 
   constructor(instance: Instance, databases: Databases) {
     this.#instance = instance
@@ -36,11 +33,14 @@ export class Copies {
 
   /** Runs a copy in the only place. @throws TooManyRequestsError */
   inPlace<T>(run: () => Promise<T>): Promise<T> {
-    return this.#places.take(() => new TooManyRequestsError('a backup is being copied by this instance'), run)
+    return this.#instance.copies.run(
+      () => new TooManyRequestsError('a backup is being copied by this instance'),
+      run
+    )
   }
 
   describe(backup: string, { to: { couch, database }, signal }: CopyOptions): NewOperation<CopyOutcome> {
-    const id = `copy_${randomBytes(16).toString('hex')}`
+    const id = newOperationId('copy')
     const about = { id, backup_id: backup, database }
     const client = this.#instance.clientTo(couch, { option: 'options/to/couch', server: 'destination' })
     const target = new CouchDatabase(client, database)
@@ -49,7 +49,7 @@ export class Copies {
       kind: 'copy',
       cancel: 'now',
       about: { backup_id: backup },
-      sides: [],
+      resources: [],
       signal,
       idAfter: () => ({ id }),
       createRecord: async ({ abort }, holdElsewhere) => {
@@ -65,7 +65,7 @@ export class Copies {
       },
       started: () => ({ type: 'copy_started', ...about }),
       finished: (_id, ended, outcome) => ({ type: 'copy_finished', ...about, ...ended, outcome }),
-      failed: (_id, ended, error) => ({ type: 'copy_failed', ...about, ...ended, error: error as Error }),
+      failed: (_id, ended, error) => ({ type: 'copy_failed', ...about, ...ended, error }),
       dispose: () => client.close()
     }
   }

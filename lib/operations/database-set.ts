@@ -47,38 +47,28 @@ export class DatabaseSet {
 
   /** Makes the parts, each of which knows only earlier ones. */
   constructor(instance: Instance, names: Required<DatabaseNames>) {
-    const { transactions } = instance
     const databases = new Databases(names, instance)
-    const outbox = new Outbox(instance, databases.system, transactions)
-    const active = new ActiveOperations(instance, databases, (txIds) => outbox.add(txIds))
-    const stored = new StoredBackups(instance, databases)
     const leftovers = new Leftovers(databases)
-    const backup = new Backups(instance, databases, leftovers)
-    const restore = new Restores(instance, databases, transactions, outbox, backup)
-    const prune = new Prunes(databases)
-    const rekey = new Rekeys(instance, databases)
-    const verify = new Verifies(instance, databases)
-    const copy = new Copies(instance, databases)
-    const lifecycle = new Lifecycle(instance, active, databases, {
-      backup,
-      restore,
-      prune,
+    this.stored = new StoredBackups(instance, databases)
+    this.diffs = new Diffs(instance, databases)
+    this.#outbox = new Outbox(instance, databases.system, instance.transactions)
+    this.#active = new ActiveOperations(instance, databases, (txIds) => this.#outbox.add(txIds))
+    this.#backups = new Backups(instance, databases, leftovers)
+    this.#restores = new Restores(instance, databases, this.#outbox, this.#backups)
+    this.#prunes = new Prunes(databases)
+    this.#rekeys = new Rekeys(instance.events, databases)
+    this.#verifies = new Verifies(instance, databases)
+    this.#copies = new Copies(instance, databases)
+    this.#lifecycle = new Lifecycle(instance, this.#active, databases, {
+      backup: this.#backups,
+      restore: this.#restores,
+      prune: this.#prunes,
       rekey: NO_RECORDS,
-      verify,
+      verify: this.#verifies,
       copy: NO_RECORDS
     })
-    this.stored = stored
-    this.diffs = new Diffs(instance, databases)
-    this.#active = active
-    this.#outbox = outbox
-    this.#backups = backup
-    this.#restores = restore
-    this.#prunes = prune
-    this.#rekeys = rekey
-    this.#verifies = verify
-    this.#copies = copy
-    this.#lifecycle = lifecycle
-    this.housekeeping = new Housekeeping(instance, lifecycle, { outbox, leftovers, prunes: prune }, databases)
+    const watched = { outbox: this.#outbox, leftovers, prunes: this.#prunes }
+    this.housekeeping = new Housekeeping(instance, this.#lifecycle, watched, databases)
   }
 
   get busy(): boolean {
@@ -111,7 +101,7 @@ export class DatabaseSet {
     options: RestoreOptions,
     urlOf: (path: string) => string
   ): Promise<StartedRestore> {
-    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.sidesOf(source, options))
+    await this.#lifecycle.refuseIfInProgress('restore', this.#restores.resourcesOf(source, options))
     const { id, finished } = await this.#lifecycle.run(await this.#restores.describe(source, options, urlOf))
     return { tx_id: id, finished }
   }

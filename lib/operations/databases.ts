@@ -11,7 +11,7 @@ import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import type { StoredSource } from '../restore/stored-source.js'
 import { Spool } from '../spool/spool.js'
-import type { Side } from './active-operations.js'
+import type { Resource } from './active-operations.js'
 import type { Instance } from './instance.js'
 
 /**
@@ -36,14 +36,14 @@ export class Databases {
   readonly form: { names: Required<DatabaseNames>; inflatedBytes: number }
 
   constructor(names: Required<DatabaseNames>, instance: Instance) {
-    const { client, backups, options, turns, clock, keyring, room } = instance
+    const { client, backups, options, headerMutex, clock, keyring, room } = instance
     this.names = names
     this.newSpool = () => new Spool(room)
     this.form = { names, inflatedBytes: options.limits.inflatedBytes }
     this.#isElsewhere = backups !== client
     this.#console = options.backups?.console
     const now = () => clock.now()
-    this.repository = new Repository(new CouchDatabase(backups, names.backups), { turns, now, keyring })
+    this.repository = new Repository(new CouchDatabase(backups, names.backups), { headerMutex, now, keyring })
     this.system = this.sourcesOn(client).system
   }
 
@@ -58,7 +58,7 @@ export class Databases {
    * Returns what a new backup tells of the console, which gets an id if it has none. Backups tell it wherever they are
    * kept: one that is copied to another server is known there by it. Under the lease of the sources.
    */
-  async claimConsole(client: CouchClient): Promise<Origin> {
+  async ensureOrigin(client: CouchClient): Promise<Origin> {
     const system = this.system.on(client)
     const known = await this.#idOn(system)
     if (known !== undefined) return { system: system.name, console: known }
@@ -97,9 +97,9 @@ export class Databases {
    * Checks or creates what an operation works on: by itself the sources and the repository. Without `settings`, the
    * system database must exist. @throws MissingDatabaseError
    */
-  async ensure(sides?: readonly Side[], settings?: DatabaseSettings): Promise<void> {
-    if (!sides || sides.includes('sources')) await this.#ensureSystem(settings)
-    if (!sides || sides.includes('repository')) await this.#ensureRepository()
+  async ensure(resources?: readonly Resource[], settings?: DatabaseSettings): Promise<void> {
+    if (!resources || resources.includes('sources')) await this.#ensureSystem(settings)
+    if (!resources || resources.includes('repository')) await this.#ensureRepository()
   }
 
   async #ensureRepository(): Promise<void> {

@@ -58,7 +58,7 @@ export class Diffs {
         enter()
         await left
       }
-      this.#instance.diffs.take(full, stay).catch(refuse)
+      this.#instance.diffs.run(full, stay).catch(refuse)
     })
     const stopListening = onAbort(this.#instance.deadline, close)
     try {

@@ -35,7 +35,7 @@ export class Downloads {
 
   /** Makes some downloads at a time: headers may be large. @throws TooManyDownloadsError, what `make` does */
   open<T>(make: () => Promise<T>): Promise<T> {
-    return this.#opening.take(() => this.#reading.full(), make)
+    return this.#opening.run(() => this.#reading.full(), make)
   }
 
   /** Returns a stream that counts as a download from its first read on; beyond the bound, that read fails. */

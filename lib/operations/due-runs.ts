@@ -1,12 +1,17 @@
-import { ClosingError } from '../errors.js'
+import type { OperationKind } from '../../types/events.js'
+import { CancelledError, ClosingError } from '../errors.js'
 import type { DueTimes } from '../schedule/due-times.js'
 import { Plan } from '../schedule/plan.js'
 import type { CurrentDatabases } from './current-databases.js'
+import type { DatabaseSet } from './database-set.js'
 import type { Instance } from './instance.js'
+
+/** What a schedule uses of its instance. */
+export type ScheduleInstance = Pick<Instance, 'clock' | 'events' | 'jobs' | 'metrics'>
 
 /** Sees to the due times of the current databases, one attempt at a time. */
 export abstract class DueRuns {
-  protected readonly instance: Instance
+  protected readonly instance: ScheduleInstance
   protected readonly databases: Pick<CurrentDatabases, 'changes' | 'toStart'>
   readonly #plan: Plan
   /** The changes of databases that the plan knows of. */
@@ -15,7 +20,7 @@ export abstract class DueRuns {
   /** Absent until it has started. */
   protected startedAt: number | undefined
 
-  constructor(instance: Instance, databases: DueRuns['databases'], times: DueTimes, jitter: number) {
+  constructor(instance: ScheduleInstance, databases: DueRuns['databases'], times: DueTimes, jitter: number) {
     this.instance = instance
     this.databases = databases
     this.#plan = new Plan(times, jitter)
@@ -27,9 +32,16 @@ export abstract class DueRuns {
     if (changes !== this.#changes) {
       this.#changes = changes
       this.#plan.forget()
-      this.forget()
     }
     return this.#plan
+  }
+
+  /** Returns the current databases for an attempt, whose due time is then theirs. @throws what `databases.toStart` does */
+  protected toStart(asked: OperationKind): Promise<DatabaseSet> {
+    const set = this.databases.toStart(asked)
+    // The call asks for the names before it waits: a change that it sees is none while the attempt runs.
+    this.#changes = this.databases.changes
+    return set
   }
 
   /** Milliseconds since the epoch. */
@@ -64,12 +76,10 @@ export abstract class DueRuns {
   /** Sees to the due time that the plan tells, if there is one. Never fails. */
   protected abstract look(): Promise<void>
 
-  /** Forgets what was about the earlier databases. */
-  protected forget(): void {}
-
   /** Plans the next attempt after one that failed. @returns when that is, unless the next run comes first */
-  protected failedAt(due: number, { wasCancelled }: { wasCancelled: boolean }): number | undefined {
-    if (!wasCancelled) return this.plan.failed(due, this.now)
+  protected failedAt(due: number, error: Error): number | undefined {
+    if (!(error instanceof CancelledError || error.cause instanceof CancelledError))
+      return this.plan.failed(due, this.now)
     // Do not try again what somebody cancelled.
     this.plan.over(due)
     return undefined

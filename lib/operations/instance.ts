@@ -13,9 +13,9 @@ import { EXCLUDED_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import { type Clock, systemClock } from '../schedule/clock.js'
 import { Keyring } from '../seal/keyring.js'
 import { Room } from '../spool/room.js'
+import { KeyedMutex } from '../waits/keyed-mutex.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Places } from '../waits/places.js'
-import { Turns } from '../waits/turns.js'
 import { within } from '../waits/within.js'
 import { Downloads } from './downloads.js'
 import { RestoreHistory } from './restore-history.js'
@@ -47,7 +47,10 @@ class BackgroundJobs {
   }
 }
 
-/** Holds what one registration of the plugin has once, whatever the names of its databases. */
+/**
+ * Holds what one registration of the plugin has once, whatever the names of its databases. Classes that use one or two of
+ * its members take only these; the others use options, clients and events as well, and take it whole.
+ */
 export class Instance {
   readonly options: Omit<ResolvedOptions, 'databases'>
   readonly name = randomBytes(8).toString('hex')
@@ -67,8 +70,8 @@ export class Instance {
   readonly excludeTypes: ReadonlySet<string>
   /** Room on disk for spooled files. */
   readonly room: Room
-  /** Orders changes of headers by this instance. */
-  readonly turns = new Turns()
+  /** Runs changes of a header by this instance one after another. */
+  readonly headerMutex = new KeyedMutex()
   /** Gives the keys of sealed backups. Absent without the option `encryption`. */
   readonly keyring: Keyring | undefined
   readonly downloads: Downloads
@@ -80,6 +83,8 @@ export class Instance {
   readonly appends: Places
   /** The place for a verification without the lease: each may take as much memory as a restore. */
   readonly verifications = new Places({ most: 1 })
+  /** The place for a copy. */
+  readonly copies = new Places({ most: 1 })
   /** Places for diffs, from their first read to their end. */
   readonly diffs: Places
   readonly #deadline = new LinkedAbort()

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BackupEvent, OperationKind } from '../../types/events.js'
 import type { RunningOperation } from '../../types/index.js'
@@ -16,7 +17,7 @@ import {
   type Hold,
   holdOf,
   type IdAfter,
-  type Side,
+  type Resource,
   type Site
 } from './active-operations.js'
 import type { Databases } from './databases.js'
@@ -45,8 +46,8 @@ export interface Failure {
 export interface OperationRecords {
   /** Absent where only the lease tells. */
   isOver?(holder: LeaseHolder): Promise<boolean>
-  /** Records on a side, unless that is recorded, that an operation has failed. Called for each side, under its lease. */
-  recordFailure?(operation: ActiveOperation, side: Side, failure: Failure): Promise<void>
+  /** Records on a resource, unless that is recorded, that an operation has failed. Called for each resource, under its lease. */
+  recordFailure?(operation: ActiveOperation, resource: Resource, failure: Failure): Promise<void>
   /**
    * Runs before the sources' lease is given back. If it fails, the instance that takes the stale lease over runs it.
    * @returns what is to be done afterwards, and is not waited for
@@ -73,8 +74,8 @@ type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
 export interface NewOperation<Result> {
   kind: OperationKind
-  /** The sides whose leases it holds. Absent: the sources and the repository. Empty: none. */
-  sides?: readonly Side[]
+  /** The resources whose leases it holds. Absent: the sources and the repository. Empty: none. */
+  resources?: readonly Resource[]
   /** How to create the system database; `undefined`: it must exist. */
   system?: DatabaseSettings
   /** Returns the id after the number that the lease hands on, and after `taken` ids of other documents. */
@@ -89,7 +90,7 @@ export interface NewOperation<Result> {
   work(operation: ActiveOperation, runInside: RunInside): Promise<Result>
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
-  failed(id: string, ended: Ended, error: unknown): BackupEvent
+  failed(id: string, ended: Ended, error: Error): BackupEvent
   /** Facts that are told of it while it runs, besides its kind and id. */
   about?: Pick<RunningOperation, 'backup_id' | 'dry_run' | 'depth'>
   /** How it is cancelled. Absent where it must come to its end. */
@@ -121,11 +122,11 @@ export class Lifecycle {
     this.#kinds = kinds
   }
 
-  /** Looks at the leases of `sides`, or at all. @throws OperationInProgressError, ClosingError */
-  async refuseIfInProgress(asked: OperationKind, sides?: readonly Side[]): Promise<void> {
+  /** Looks at the leases of `resources`, or at all. @throws OperationInProgressError, ClosingError */
+  async refuseIfInProgress(asked: OperationKind, resources?: readonly Resource[]): Promise<void> {
     if (this.#active.closing) throw new ClosingError()
     // One by one: an operation that has ended gives each lease back when its server takes it.
-    for (const site of this.#active.sitesOf(sides)) {
+    for (const site of this.#active.sitesOf(resources)) {
       const found = await this.#active.inspectAt(site)
       if (found && found.staleIn > 0 && !(await this.#isLeaving(found)))
         throw new OperationInProgressError(asked, found.holder)
@@ -149,11 +150,11 @@ export class Lifecycle {
   }
 
   /**
-   * Ends what stale leases of `sides`, or of all, name there: one server that is down keeps nothing from the other.
+   * Ends what stale leases of `resources`, or of all, name there: one server that is down keeps nothing from the other.
    * @returns milliseconds until a lease that was found is stale
    */
-  async recover(sides?: readonly Side[]): Promise<number | undefined> {
-    const sites = this.#active.sitesOf(sides)
+  async recover(resources?: readonly Resource[]): Promise<number | undefined> {
+    const sites = this.#active.sitesOf(resources)
     const ended = await Promise.allSettled(sites.map((site) => this.#recoverAt(site)))
     const found = ended.map((one) => {
       if (one.status === 'rejected') throw one.reason
@@ -180,8 +181,8 @@ export class Lifecycle {
     reason: string,
     isLate: () => Promise<boolean>
   ): Promise<void> {
-    const taking = this.#take({ kind, sides: ['repository'] }, () => ({ id }))
-    const active = await taking.catch(expected(isOneOf(OperationInProgressError, ClosingError), undefined))
+    const acquiring = this.#acquire({ kind, resources: ['repository'] }, () => ({ id }))
+    const active = await acquiring.catch(expected(isOneOf(OperationInProgressError, ClosingError), undefined))
     if (!active) return
     let late = false
     try {
@@ -194,8 +195,8 @@ export class Lifecycle {
 
   async #takeOver(found: Found): Promise<void> {
     const { operation: kind, id } = found.holder
-    const taking = this.#active.takeOver(found)
-    const active = await taking.catch(expected(isOneOf(LeaseHeldError, LeaseGoneError), undefined))
+    const acquiring = this.#active.takeOver(found)
+    const active = await acquiring.catch(expected(isOneOf(LeaseHeldError, LeaseGoneError), undefined))
     // Another instance ends it, or has done so.
     if (!active) return
     this.#instance.events.emit({ type: 'lease_taken_over', operation: kind, id })
@@ -229,7 +230,7 @@ export class Lifecycle {
   ): Promise<{ id: string; ended?: { result: Result } }> {
     const abort = new LinkedAbort().follow(operation.signal)
     try {
-      const active = await this.#take(operation, (carried) => operation.idAfter(carried, taken), abort)
+      const active = await this.#acquire(operation, (carried) => operation.idAfter(carried, taken), abort)
       const { id } = active
       return await this.#listed(operation, active, async () => {
         await this.#check(operation, active)
@@ -257,17 +258,17 @@ export class Lifecycle {
   }
 
   /** Takes the leases, after ending what another instance has left. */
-  async #take(
-    { kind, sides, system }: Pick<NewOperation<unknown>, 'kind' | 'sides' | 'system'>,
+  async #acquire(
+    { kind, resources, system }: Pick<NewOperation<unknown>, 'kind' | 'resources' | 'system'>,
     idAfter: IdAfter,
     abort?: AbortController
   ): Promise<ActiveOperation> {
     if (this.#active.closing) throw new ClosingError()
-    await this.#databases.ensure(sides, system)
-    await this.refuseIfInProgress(kind, sides)
-    await this.recover(sides)
+    await this.#databases.ensure(resources, system)
+    await this.refuseIfInProgress(kind, resources)
+    await this.recover(resources)
     try {
-      return await this.#active.acquire(kind, idAfter, sides, abort)
+      return await this.#active.acquire(kind, idAfter, resources, abort)
     } catch (error) {
       throw error instanceof LeaseHeldError ? new OperationInProgressError(kind, error.holder) : error
     }
@@ -281,7 +282,7 @@ export class Lifecycle {
         const left = await leftAt(leases, kind, abort.signal)
         if (left && !leavesNothing(this.#recordsOf(left.holder.operation))) throw conflict(left.holder)
         try {
-          return await this.#active.hold(active, { leases, sides: [] }, left?.claim)
+          return await this.#active.hold(active, { leases, resources: [] }, left?.claim)
         } catch (error) {
           if (error instanceof LeaseHeldError) throw new OperationInProgressError(kind, error.holder)
           if (!(error instanceof LeaseGoneError)) throw error
@@ -339,7 +340,7 @@ export class Lifecycle {
       return result
     } catch (error) {
       await ends.fail(error)
-      events.emit(operation.failed(id, ended(), error))
+      events.emit(operation.failed(id, ended(), error as Error))
       throw error
     }
   }
@@ -387,7 +388,7 @@ export class Lifecycle {
     this.#instance.events.emit({ type: 'recovered', operation: kind, id, durationMs })
   }
 
-  /** Records a failure on the sides of a lease, and gives that back. If recording fails, it becomes stale. */
+  /** Records a failure on the resources of a lease, and gives that back. If recording fails, it becomes stale. */
   async #endFailed(active: ActiveOperation, hold: Hold, failure: Failure): Promise<void> {
     if (!isHeld(hold)) return this.#active.abandon(active, [hold])
     try {
@@ -399,10 +400,10 @@ export class Lifecycle {
     await this.#giveBack(active, hold)
   }
 
-  async #record(active: ActiveOperation, { sides }: Hold, failure: Failure): Promise<void> {
+  async #record(active: ActiveOperation, { resources }: Hold, failure: Failure): Promise<void> {
     const records = this.#kinds[active.kind]
     // The sources come first: a client waits for its transaction to end.
-    for (const side of sides.toReversed()) await records.recordFailure?.(active, side, failure)
+    for (const resource of resources.toReversed()) await records.recordFailure?.(active, resource, failure)
   }
 
   /** Gives all leases back at once: a server that does not answer keeps only its own. */
@@ -413,7 +414,7 @@ export class Lifecycle {
   /** Gives a lease back, when what has to be done before is done. */
   async #giveBack(active: ActiveOperation, hold: Hold): Promise<void> {
     try {
-      const after = hold.sides.includes('sources')
+      const after = hold.resources.includes('sources')
         ? await this.#kinds[active.kind].beforeRelease?.(active)
         : undefined
       await this.#active.release(active, [hold])
@@ -437,6 +438,9 @@ export class Lifecycle {
     return false
   }
 }
+
+/** Returns an id for an operation whose record has none. @param beginning tells people its kind */
+export const newOperationId = (beginning: string): string => `${beginning}_${randomBytes(16).toString('hex')}`
 
 /** Returns whether a lease is relied on. */
 function isHeld({ lease }: Hold): boolean {

@@ -163,7 +163,7 @@ export class Operations implements DbBackups {
     const restore = async () => (await this.#databases.toStart('restore')).restore(source, options, urlOf)
     if ('id' in source) return this.#answer(restore)
     const full = () => new TooManyUploadsError(this.#options.limits.uploads)
-    return this.#instance.uploads.take(full, () => foreground(restore))
+    return this.#instance.uploads.run(full, () => foreground(restore))
   }
 
   async get(id: string): Promise<BackupContent> {
@@ -264,7 +264,7 @@ export class Operations implements DbBackups {
     const { stored } = this.#databases.now()
     const data = new HeldBytes(this.#instance.room)
     try {
-      await this.#instance.appends.take(
+      await this.#instance.appends.run(
         () => new AppendBusyError(append.id),
         async () => {
           await read(data)
@@ -279,7 +279,7 @@ export class Operations implements DbBackups {
   /** Makes a short call in its turn. @throws TooManyRequestsError, and what `call` throws */
   #answer<T>(call: () => Promise<T>): Promise<T> {
     const full = () => new TooManyRequestsError('others are answered first: try again')
-    return this.#instance.requests.take(full, () => foreground(call))
+    return this.#instance.requests.run(full, () => foreground(call))
   }
 
   /** Cleans up after instances that died, now and from time to time, and makes scheduled backups. */

@@ -30,7 +30,11 @@ export class Outbox {
   /** When this instance first knew of each notice, on the monotonic clock. */
   #known = new Map<string, number>()
 
-  constructor({ events, options }: Instance, system: CouchDatabase, transactions: Transactions) {
+  constructor(
+    { events, options }: Pick<Instance, 'events' | 'options'>,
+    system: CouchDatabase,
+    transactions: Transactions
+  ) {
     this.#db = system
     this.#transactions = transactions
     this.#events = events

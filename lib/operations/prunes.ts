@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { KeptBackup, PruneDecision, PruneOptions, PruneOutcome } from '../../types/backups.js'
 import type { DatabaseNames } from '../../types/databases.js'
 import { databaseOfKey, LOGICAL_DATABASES } from '../databases.js'
@@ -26,7 +25,7 @@ import { type Foresight, keptUntil } from '../retention/kept-until.js'
 import { inTurns } from '../waits/steps.js'
 import type { ActiveOperation } from './active-operations.js'
 import type { Databases } from './databases.js'
-import type { NewOperation, OperationRecords } from './lifecycle.js'
+import { type NewOperation, newOperationId, type OperationRecords } from './lifecycle.js'
 
 /** Milliseconds after which a backup of athena's that is marked as being made is one that its server has left. */
 const LONGEST_OF_ATHENA = 24 * 3_600_000
@@ -82,7 +81,7 @@ export class Prunes implements OperationRecords {
 
   /** Describes a removal. Refusals come before the operation begins. */
   describe(request: PruneRequest): NewOperation<PruneOutcome> {
-    const id = `prune_${randomBytes(16).toString('hex')}`
+    const id = newOperationId('prune')
     let prepared: Prepared
     return {
       kind: 'prune',
@@ -102,7 +101,7 @@ export class Prunes implements OperationRecords {
       },
       started: () => ({ type: 'prune_started', id }),
       finished: (_id, ended, outcome) => ({ type: 'prune_finished', id, ...ended, outcome }),
-      failed: (_id, ended, error) => ({ type: 'prune_failed', id, ...ended, error: error as Error })
+      failed: (_id, ended, error) => ({ type: 'prune_failed', id, ...ended, error })
     }
   }
 
@@ -266,7 +265,7 @@ function whyKept(named: Candidate, all: readonly Candidate[]): string | undefine
   return isNewest ? 'it is the newest good backup' : undefined
 }
 
-interface Console {
+interface OwnConsole {
   names: DatabaseNames
   owner: Owner
 }
@@ -277,24 +276,24 @@ interface Console {
  */
 async function candidatesIn(
   repository: Repository,
-  console: Console,
+  own: OwnConsole,
   underLease: boolean
 ): Promise<Candidate[]> {
   const candidates: Candidate[] = []
   await repository.each((backup) => {
     if (backup.isLater) throw new UnknownLayoutError(backup.id)
-    candidates.push(candidateOf(backup, console, underLease))
+    candidates.push(candidateOf(backup, own, underLease))
   })
   return candidates.sort((a, b) => a.at - b.at)
 }
 
-function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease: boolean): Candidate {
+function candidateOf(backup: LoadedBackup, { names, owner }: OwnConsole, underLease: boolean): Candidate {
   const isOwn = backup.isOf(owner)
   const { id, beganAt, endedAt, damagedSince, isLegacy, header } = backup
   return {
     id,
     at: beganAt,
-    state: stateOf(backup, names, underLease && isOwn),
+    state: candidateState(backup, names, underLease && isOwn),
     endedAt: damagedSince ?? endedAt,
     protected: header.protected === true,
     legacy: isLegacy,
@@ -303,7 +302,7 @@ function candidateOf(backup: LoadedBackup, { names, owner }: Console, underLease
 }
 
 /** @param alone whether no backup of these databases is being made, but for athena's, which take no lease */
-function stateOf(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
+function candidateState(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
   const { state, isLegacy } = backup
   if (state === 'running') {
     const isLeft = isLegacy ? Date.now() - backup.beganAt > LONGEST_OF_ATHENA : alone

@@ -1,25 +1,23 @@
-import { randomBytes } from 'node:crypto'
 import type { RekeyOutcome } from '../../types/backups.js'
+import type { EventStream } from '../observe/event-stream.js'
 import type { Databases } from './databases.js'
-import type { Instance } from './instance.js'
-import type { NewOperation } from './lifecycle.js'
+import { type NewOperation, newOperationId } from './lifecycle.js'
 
 /** Describes operations that seal all backups anew. They leave no record: headers tell what is left to do. */
 export class Rekeys {
-  readonly #instance: Instance
+  readonly #events: EventStream
   readonly #databases: Databases
 
-  constructor(instance: Instance, databases: Databases) {
-    this.#instance = instance
+  constructor(events: EventStream, databases: Databases) {
+    this.#events = events
     this.#databases = databases
   }
 
   /** @throws InvalidParameterError without the option, KeyUnavailableError */
   async describe(): Promise<NewOperation<RekeyOutcome>> {
     const { repository } = this.#databases
-    const { events } = this.#instance
     const key = await repository.requireKey()
-    const id = `rekey_${randomBytes(16).toString('hex')}`
+    const id = newOperationId('rekey')
     return {
       kind: 'rekey',
       idAfter: () => ({ id }),
@@ -35,14 +33,14 @@ export class Rekeys {
           .rekey(await this.#databases.owner(), ({ id: backup, chunks, bytes }) => {
             const durationMs = performance.now() - since
             since = performance.now()
-            events.emit({ type: 'rekey_backup_finished', id, backup, durationMs, chunks, bytes })
+            this.#events.emit({ type: 'rekey_backup_finished', id, backup, durationMs, chunks, bytes })
           })
         const { deleted, ...outcome } = rekeyed
         return { key, ...outcome, parts: deleted.parts, freed_bytes: deleted.bytes }
       },
       started: () => ({ type: 'rekey_started', id, key }),
       finished: (_id, ended, outcome) => ({ type: 'rekey_finished', id, ...ended, outcome }),
-      failed: (_id, ended, error) => ({ type: 'rekey_failed', id, ...ended, error: error as Error })
+      failed: (_id, ended, error) => ({ type: 'rekey_failed', id, ...ended, error })
     }
   }
 }

@@ -16,14 +16,13 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES, isOwnDocument, TRANSACTION_TYPE } from '../own-documents.js'
-import { holdsDocuments } from '../restore/holds-documents.js'
+import { INTERNAL_TYPES } from '../own-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { hostWithin } from '../waits/host-code.js'
-import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Side } from './active-operations.js'
+import { type ActiveOperation, checkLeases, endClientIn, holdOf, type Resource } from './active-operations.js'
 import type { Backups } from './backups.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
@@ -60,16 +59,10 @@ export class Restores implements OperationRecords {
   readonly #outbox: Outbox
   readonly #backups: Backups
 
-  constructor(
-    instance: Instance,
-    databases: Databases,
-    transactions: Transactions,
-    outbox: Outbox,
-    backups: Backups
-  ) {
+  constructor(instance: Instance, databases: Databases, outbox: Outbox, backups: Backups) {
     this.#instance = instance
     this.#databases = databases
-    this.#transactions = transactions
+    this.#transactions = instance.transactions
     this.#outbox = outbox
     this.#backups = backups
   }
@@ -97,7 +90,7 @@ export class Restores implements OperationRecords {
       kind: 'restore',
       cancel: 'gently',
       about: { ...backupId, ...(dryRun && { dry_run: true as const }) },
-      sides: this.sidesOf(source, options),
+      resources: this.resourcesOf(source, options),
       system: dryRun ? undefined : backup.system,
       idAfter: (carried) => {
         const reserved = ids?.(carried, [])
@@ -109,17 +102,17 @@ export class Restores implements OperationRecords {
         await this.#transactions.create({ tx_id: txId, url, ...backupId }, options)
         return true
       },
-      work: (operation, runInside) =>
-        this.#restore(operation, backup, options, about, async (databases, begin) => {
-          if (before === undefined || !(await this.#holdsAny(operation, databases))) return undefined
-          await begin()
-          return this.#backUp({ txId, id: before, requester }, runInside)
-        }),
+      work: (operation, runInside) => {
+        const id = before
+        const backUpFirst =
+          id === undefined ? undefined : () => this.#backUp({ txId, id, requester }, runInside)
+        return this.#restore(operation, backup, options, about, backUpFirst)
+      },
       started: () => ({ type: 'restore_started', ...about, ...(requester && { requester }) }),
       finished: (_id, ended, outcome) => ({ type: 'restore_finished', ...about, ...ended, outcome }),
       failed: (_id, ended, error) => {
         const outcome = outcomeOf(error)
-        const event = { type: 'restore_failed', ...about, ...ended, error: error as Error } as const
+        const event = { type: 'restore_failed', ...about, ...ended, error } as const
         return { ...event, ...(outcome && { outcome }) }
       },
       dispose: backup.dispose
@@ -127,7 +120,7 @@ export class Restores implements OperationRecords {
   }
 
   /** Returns what a restore works on: an upload needs no repository, and does not depend on its server. */
-  sidesOf(source: object, options: RestoreOptions): readonly Side[] | undefined {
+  resourcesOf(source: object, options: RestoreOptions): readonly Resource[] | undefined {
     return 'id' in source || this.#makesBackup(options) ? undefined : ['sources']
   }
 
@@ -141,8 +134,8 @@ export class Restores implements OperationRecords {
   }
 
   /** Ends the transaction beside the sources, and beside the backups fails the backup that was made first. */
-  recordFailure(operation: ActiveOperation, side: Side, failure: Failure): Promise<void> {
-    return side === 'sources'
+  recordFailure(operation: ActiveOperation, resource: Resource, failure: Failure): Promise<void> {
+    return resource === 'sources'
       ? this.#failTransaction(operation, failure)
       : this.#backups.failBefore(operation, failure.reason)
   }
@@ -204,20 +197,6 @@ export class Restores implements OperationRecords {
       await source.close()
       throw error
     }
-  }
-
-  /** Returns whether any of these databases holds what a restore could overwrite. */
-  async #holdsAny({ workClient }: ActiveOperation, databases: readonly LogicalDatabase[]): Promise<boolean> {
-    const sources = this.#databases.sourcesOn(workClient)
-    for (const database of databases) {
-      const source = sources[database]
-      const holdsOwn = this.#databases.holdsOwn(source)
-      // The restore's own transaction is there already.
-      const isOwn = (id: string, type: string | undefined) =>
-        holdsOwn && (type === TRANSACTION_TYPE || isOwnDocument(id, type))
-      if (await holdsDocuments(source, isOwn)) return true
-    }
-    return false
   }
 
   /** Backs all databases up before anything is written. @throws SafetyBackupError */

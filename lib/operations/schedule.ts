@@ -1,12 +1,11 @@
 import type { ScheduledRun, ScheduleState } from '../../types/index.js'
 import type { ScheduleOptions } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import { CancelledError, ClosingError, OperationInProgressError } from '../errors.js'
+import { ClosingError, OperationInProgressError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
 import { NotNeededError } from './backups.js'
 import type { DatabaseSet } from './database-set.js'
-import { DueRuns } from './due-runs.js'
-import type { Instance } from './instance.js'
+import { DueRuns, type ScheduleInstance } from './due-runs.js'
 
 /** Makes the backups of the option `schedule`, unless another instance has made them: one attempt at a time. */
 export class Schedule extends DueRuns {
@@ -22,7 +21,7 @@ export class Schedule extends DueRuns {
    * failure is told, and no failure of the backup
    */
   constructor(
-    instance: Instance,
+    instance: ScheduleInstance,
     options: Required<Omit<ScheduleOptions, 'verify'>>,
     databases: DueRuns['databases'],
     after: (set: DatabaseSet, gap: number) => Promise<unknown>
@@ -66,7 +65,7 @@ export class Schedule extends DueRuns {
     const { unlessYoungerThan } = this.#options
     let id: string | undefined
     try {
-      const set = await this.databases.toStart('backup')
+      const set = await this.toStart('backup')
       const started = await set.startRun({ due, unlessYoungerThan })
       id = started.id
       await started.finished
@@ -76,7 +75,7 @@ export class Schedule extends DueRuns {
       this.#notMade(due, error as Error, id)
       // The instance that made it may have died before it pruned. A start alone is no reason to prune.
       if (error instanceof NotNeededError && due >= (this.startedAt as number))
-        await this.#follow(error.id, await this.databases.toStart('backup'))
+        await this.#follow(error.id, await this.toStart('backup'))
     }
   }
 
@@ -89,8 +88,7 @@ export class Schedule extends DueRuns {
       this.plan.busy(due, this.now)
       this.#kept = { due, error }
     } else if (!(error instanceof ClosingError)) {
-      const wasCancelled = error instanceof CancelledError
-      this.#failed(due, error, { id, retryAt: this.failedAt(due, { wasCancelled }) })
+      this.#failed(due, error, { id, retryAt: this.failedAt(due, error) })
     }
   }
 

@@ -4,29 +4,29 @@ import { backupContent, summaryOf } from '../format/content.js'
 import type { Append, Appender } from '../repository/appender.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { Databases } from './databases.js'
+import type { Downloads } from './downloads.js'
 import type { Instance } from './instance.js'
 
 /** Reads, lists and appends to backups, whatever operation is in progress. */
 export class StoredBackups {
-  readonly #instance: Instance
+  readonly #downloads: Downloads
   readonly #databases: Databases
   readonly #appender: Appender
 
-  constructor(instance: Instance, databases: Databases) {
-    const { limits, timeouts } = instance.options
-    this.#instance = instance
+  constructor({ downloads, options }: Pick<Instance, 'downloads' | 'options'>, databases: Databases) {
+    const { limits, timeouts } = options
+    this.#downloads = downloads
     this.#databases = databases
     this.#appender = databases.repository.appender(limits, timeouts.control)
   }
 
   async get(id: string): Promise<BackupContent> {
     const loaded = await this.#databases.repository.get(id)
-    const { downloads } = this.#instance
     return backupContent(loaded, {
       ...this.#databases.form,
       stream: isShort(loaded)
         ? (read) => Readable.from(read(loaded), { objectMode: false })
-        : (read) => downloads.stream((client) => read(loaded.on(client)))
+        : (read) => this.#downloads.stream((client) => read(loaded.on(client)))
     })
   }
 

@@ -97,7 +97,7 @@ export class Transactions {
     }
   }
 
-  /** Ends a pending transaction. @throws what the store says of one it lacks: a lagging copy may answer */
+  /** Ends a pending transaction. @throws what the store says of one it lacks: a lagging replica may answer */
   async fail(txId: string, reason: string, beforeWrite: () => void, outcome?: RestoreOutcome): Promise<void> {
     const transaction = await this.#store.get(txId)
     if (transaction && transaction.status !== 'pending') return

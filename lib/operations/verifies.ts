@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { LastVerification } from '../../types/backups.js'
 import type { VerifyDepth, VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { LOGICAL_DATABASES } from '../databases.js'
@@ -12,16 +11,18 @@ import {
 import { ChangedMeanwhileError } from '../repository/damage.js'
 import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
+import type { Clock } from '../schedule/clock.js'
 import { reportOf } from '../verify/report.js'
 import { Scratch, type ScratchResult } from '../verify/scratch.js'
 import { Verification } from '../verify/verification.js'
+import type { Places } from '../waits/places.js'
 import { type ActiveOperation, endClientIn } from './active-operations.js'
 import type { Databases } from './databases.js'
 import type { Instance } from './instance.js'
-import type { NewOperation, OperationRecords } from './lifecycle.js'
+import { type NewOperation, newOperationId, type OperationRecords } from './lifecycle.js'
 
 /** Begins the ids of verifications that restore: interrupted ones leave scratch databases. */
-const RESTORES = 'verify_restore_'
+const RESTORES = 'verify_restore'
 
 /** How often a backup is verified that is sealed anew meanwhile. */
 const ATTEMPTS = 3
@@ -65,11 +66,13 @@ export interface VerifyRequest {
 
 /** Describes verifications: those that restore, or that the schedule makes, hold the lease. */
 export class Verifies implements OperationRecords {
-  readonly #instance: Instance
+  readonly #clock: Clock
+  readonly #places: Places
   readonly #databases: Databases
 
-  constructor(instance: Instance, databases: Databases) {
-    this.#instance = instance
+  constructor({ clock, verifications }: Pick<Instance, 'clock' | 'verifications'>, databases: Databases) {
+    this.#clock = clock
+    this.#places = verifications
     this.#databases = databases
   }
 
@@ -134,13 +137,13 @@ export class Verifies implements OperationRecords {
   /** Describes a verification: under the lease where databases are made, or where it is asked for. */
   describe(request: VerifyRequest): NewOperation<VerifyReport> {
     const { backup, depth, signal, check } = request
-    const id = `${depth === 'restore' ? RESTORES : 'verify_'}${randomBytes(16).toString('hex')}`
+    const id = newOperationId(depth === 'restore' ? RESTORES : 'verify')
     const about = { backup_id: backup.id, depth }
     return {
       kind: 'verify',
       cancel: 'now',
       about,
-      sides: isAlone(request) ? undefined : [],
+      resources: isAlone(request) ? undefined : [],
       signal,
       idAfter: () => ({ id }),
       check,
@@ -148,13 +151,7 @@ export class Verifies implements OperationRecords {
       work: (operation) => this.#verify(request, operation),
       started: () => ({ type: 'verify_started', id, ...about }),
       finished: (_id, ended, report) => ({ type: 'verify_finished', id, ...about, ...ended, report }),
-      failed: (_id, ended, error) => ({
-        type: 'verify_failed',
-        id,
-        ...about,
-        ...ended,
-        error: error as Error
-      })
+      failed: (_id, ended, error) => ({ type: 'verify_failed', id, ...about, ...ended, error })
     }
   }
 
@@ -162,7 +159,7 @@ export class Verifies implements OperationRecords {
   inPlace<T>(request: VerifyRequest, run: () => Promise<T>): Promise<T> {
     if (isAlone(request)) return run()
     const full = () => new TooManyRequestsError('a backup is being verified on this instance')
-    return this.#instance.verifications.take(full, run)
+    return this.#places.run(full, run)
   }
 
   async #verify(request: VerifyRequest, operation: ActiveOperation): Promise<VerifyReport> {
@@ -192,7 +189,7 @@ export class Verifies implements OperationRecords {
     const scratch =
       depth === 'restore' && verification.isGood ? await this.#restore(own, operation) : undefined
     abort.signal.throwIfAborted()
-    const at = this.#instance.clock.now()
+    const at = this.#clock.now()
     const good = verification.isGood && (scratch?.problemCount ?? 0) === 0
     const sharing = await repository.recordVerdict({
       id,
@@ -216,7 +213,7 @@ export class Verifies implements OperationRecords {
   /** Deletes scratch databases, whoever made them: nothing is given back as long as they are there. */
   async beforeRelease(operation: ActiveOperation): Promise<undefined> {
     const { id } = operation
-    if (id.startsWith(RESTORES)) await new Scratch(endClientIn(operation, 'sources'), id).drop()
+    if (id.startsWith(`${RESTORES}_`)) await new Scratch(endClientIn(operation, 'sources'), id).drop()
   }
 }
 

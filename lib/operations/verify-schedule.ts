@@ -1,21 +1,21 @@
 import type { VerifyRun, VerifyScheduleState } from '../../types/index.js'
 import type { VerifySchedule as Options } from '../../types/options.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import { CancelledError, ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
+import { ClosingError, OperationInProgressError, VerifyInterruptedError } from '../errors.js'
 import { DueTimes } from '../schedule/due-times.js'
-import { DueRuns } from './due-runs.js'
-import type { Instance } from './instance.js'
+import type { DatabaseSet } from './database-set.js'
+import { DueRuns, type ScheduleInstance } from './due-runs.js'
 import { AlreadyVerifiedError, NothingToVerifyError } from './verifies.js'
 
 /** Has the newest backup verified when that is due, unless another instance has done so: one attempt at a time. */
 export class VerifySchedule extends DueRuns {
   readonly #options: Required<Options>
   #last: VerifyRun | undefined
-  /** The position at which an attempt was interrupted, and its backup. */
-  #position: { id: string; from: string } | undefined
+  /** Where an attempt was interrupted. */
+  #interrupted: { set: DatabaseSet; id: string; from: string } | undefined
 
   constructor(
-    instance: Instance,
+    instance: ScheduleInstance,
     options: Required<Options> & { timezone: string },
     databases: DueRuns['databases']
   ) {
@@ -29,10 +29,6 @@ export class VerifySchedule extends DueRuns {
     return { cron, depth, next, ...(this.#last && { last: { ...this.#last } }) }
   }
 
-  protected override forget(): void {
-    this.#position = undefined
-  }
-
   protected override async look(): Promise<void> {
     const due = this.plan.look(this.now)
     if (due !== undefined) await this.instance.jobs.add(this.#see(due))
@@ -41,11 +37,16 @@ export class VerifySchedule extends DueRuns {
   /** Has a backup verified for this due time, or notes why there is none. Never fails. */
   async #see(due: number): Promise<void> {
     const { depth } = this.#options
+    const interrupted = this.#interrupted
+    let set: DatabaseSet | undefined
     try {
-      const set = await this.databases.toStart('verify')
-      const report = await set.verifyRun({ due, depth, resume: this.#position })
+      set = await this.toStart('verify')
+      const resume = interrupted?.set === set ? interrupted : undefined
+      const report = await set.verifyRun({ due, depth, resume })
       this.#over(due, { result: 'verified', id: report.id, good: report.good })
     } catch (error) {
+      if (set && error instanceof VerifyInterruptedError)
+        this.#interrupted = { set, id: error.id, from: error.position }
       this.#notVerified(due, error as Error)
     }
   }
@@ -59,8 +60,7 @@ export class VerifySchedule extends DueRuns {
       this.#over(due, { result: 'verified_elsewhere', id, good: verified.good })
     } else if (error instanceof OperationInProgressError) this.plan.busy(due, this.now)
     else if (!(error instanceof ClosingError)) {
-      if (error instanceof VerifyInterruptedError) this.#position = { id: error.id, from: error.position }
-      const retryAt = this.failedAt(due, { wasCancelled: error.cause instanceof CancelledError })
+      const retryAt = this.failedAt(due, error)
       const reason = cutText(messageOf(error), MOST.message)
       this.#last = { due, at: this.now, result: 'failed', reason }
       events.emit({
@@ -74,7 +74,7 @@ export class VerifySchedule extends DueRuns {
 
   #over(due: number, run: Omit<VerifyRun, 'due' | 'at'>): void {
     this.plan.over(due)
-    this.#position = undefined
+    this.#interrupted = undefined
     this.#last = { due, at: this.now, ...run }
   }
 }

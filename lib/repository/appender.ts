@@ -6,7 +6,7 @@ import type { AttachmentData } from '../couch/requests.js'
 import { AppendBusyError, InvalidParameterError, TooLargeError } from '../errors.js'
 import { DEFAULT_CONTENT_TYPE } from '../json/attachments.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
-import type { Turns } from '../waits/turns.js'
+import type { Store } from './layout.js'
 import type { LoadedBackup } from './loaded-backup.js'
 
 const CONTENT_TYPE = /^[\x20-\x7e]{1,255}$/
@@ -18,7 +18,7 @@ export interface Append {
   name: string
   data: AttachmentData
   contentType?: string
-  /** Ends the wait for a turn. */
+  /** Ends the wait for the header. */
   signal?: AbortSignal
 }
 
@@ -48,23 +48,20 @@ function notTaken(error: CouchError, bytes: number): Error {
   return new TooLargeError(message, { cause: error })
 }
 
-interface AppendTarget {
-  db: CouchDatabase
-  /** Orders changes of headers. */
-  turns: Turns
-  /** Reads a backup's header. @throws when there is none */
-  load: (id: string) => Promise<LoadedBackup>
-}
-
-/** Stores attachments with the headers of backups. Appends to one backup take turns. */
+/** Stores attachments with the headers of backups. Appends to one backup run one after another. */
 export class Appender {
-  readonly #target: AppendTarget
+  readonly #store: Store
+  readonly #load: (id: string) => Promise<LoadedBackup>
   readonly #limits: AppendLimits
   readonly #wait: number
 
-  /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
-  constructor(target: AppendTarget, limits: AppendLimits, wait: number) {
-    this.#target = target
+  /**
+   * @param load reads a backup's header, or throws when there is none
+   * @param wait milliseconds in which an append must get the header, and a try without a conflict
+   */
+  constructor(store: Store, load: (id: string) => Promise<LoadedBackup>, limits: AppendLimits, wait: number) {
+    this.#store = store
+    this.#load = load
     this.#limits = limits
     this.#wait = wait
   }
@@ -83,7 +80,7 @@ export class Appender {
     const busy = () => new AppendBusyError(id)
     const patience = new LinkedAbort().follow(signal).after(this.#wait, busy)
     try {
-      await this.#target.turns.take(id, () => this.#put({ ...append, contentType }, patience.signal), {
+      await this.#store.headerMutex.run(id, () => this.#put({ ...append, contentType }, patience.signal), {
         most: MOST_WAITING,
         full: busy,
         signal: patience.signal
@@ -96,9 +93,9 @@ export class Appender {
   /** Tries again after conflicts with other instances. */
   async #put(append: Append & { contentType: string }, signal: AbortSignal): Promise<void> {
     const { id, name, contentType, data } = append
-    const { db, load } = this.#target
+    const { db } = this.#store
     const put = async (attempt: number) => {
-      const { revision, attachments } = await load(id)
+      const { revision, attachments } = await this.#load(id)
       // Bytes are read only where the header tells the same.
       const present = attachments.get(name)
       const mayBeThere = attempt > 1 && present?.length === data.length && present.contentType === contentType
@@ -110,7 +107,7 @@ export class Appender {
       } catch (error) {
         if (!isTooLarge(error)) throw error
         // Throws when the database does not answer at all, which may have cut the request off.
-        if (error.status !== 413) await load(id)
+        if (error.status !== 413) await this.#load(id)
         throw notTaken(error, data.length)
       }
     }

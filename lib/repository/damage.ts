@@ -186,8 +186,8 @@ export class DamageRecords {
     content: string,
     change: (header: HeaderDocument) => HeaderDocument | null
   ): Promise<void> {
-    const { db, turns } = this.#store
-    await turns.take(id, () =>
+    const { db, headerMutex } = this.#store
+    await headerMutex.run(id, () =>
       db.modify<HeaderDocument>(id, (current) => {
         if (current?.type !== BACKUP_TYPE || current.in_progress || digestOf(current) !== content) return null
         const { _id, _rev, ...header } = current

@@ -1,9 +1,9 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
-import { LastCopies } from '../ids/copy-index.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
+import { LastVersions } from '../ids/version-index.js'
 import { idOf as idOfLine } from '../json/document.js'
 import { sharedTurn } from '../waits/steps.js'
 import { type CheckedLines, ChunkCheck, type Counts, idOf } from './chunk-check.js'
@@ -73,8 +73,8 @@ export class DatabaseCheck {
   #isRead = true
   /** The marks of all lines, where they are held at once and the index fits its chunks. */
   #allMarks: ChunkMarks | undefined
-  /** The last copies of documents that changed during a backup of layout 2. */
-  #repeated: LastCopies | undefined
+  /** The last versions of documents that changed during a backup of layout 2. */
+  #repeated: LastVersions | undefined
 
   private constructor(
     reader: ChunkReader,
@@ -397,7 +397,7 @@ export class DatabaseCheck {
   async #readSuperseded(): Promise<void> {
     const { superseded } = this.#stored
     if (superseded.length === 0 || this.#repeated) return
-    this.#repeated = new LastCopies()
+    this.#repeated = new LastVersions()
     for (const chunk of superseded) {
       try {
         for await (const lines of lineGroups(await this.#reader.lines(chunk))) {

@@ -1,8 +1,8 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { DamagedBackupError } from '../errors.js'
-import type { LastCopies } from '../ids/copy-index.js'
 import { type Fingerprinter, fingerprinter, newFingerprintKey } from '../ids/fingerprint.js'
+import type { LastVersions } from '../ids/version-index.js'
 import { idOf, isDesign } from '../json/document.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { inTurns } from '../waits/steps.js'
@@ -31,7 +31,7 @@ const LIVE_SHARE = 0.5
 /** Small chunks of an index that may be listed, and the bytes of a small one. */
 const MOST_SMALL = 8
 const SMALL_INDEX = 256 * 1024
-/** The ordinal of a copy that an earlier backup has stored, and that has none in this backup. */
+/** The ordinal of a version that an earlier backup has stored, and that has none in this backup. */
 const EARLIER = -2
 
 export interface DatabaseWriterOptions {
@@ -136,14 +136,14 @@ export class DatabaseWriter {
   }
 
   /**
-   * Drops the copies that do not count, writes wasteful chunks anew, and enters what was stored in the backup.
-   * @param copies the last copies of documents that came more than once, or that the base may hold
+   * Drops the versions that do not count, writes wasteful chunks anew, and enters what was stored in the backup.
+   * @param versions the last versions of documents that came more than once, or that the base may hold
    */
-  async finish(copies: LastCopies, source: SourceIdentity | undefined): Promise<StoredCounts> {
+  async finish(versions: LastVersions, source: SourceIdentity | undefined): Promise<StoredCounts> {
     const { base, backup, database } = this.#options
     let index = [...(base?.index ?? []), ...this.#noteNew(await this.#index.flush())]
-    if (copies.size > 0) {
-      await this.#drop(copies, index)
+    if (versions.size > 0) {
+      await this.#drop(versions, index)
       await inTurns(this.#list.settle())
       await this.#rewrite()
       index = await this.#compact([...index, ...this.#noteNew(await this.#index.flush())])
@@ -163,8 +163,8 @@ export class DatabaseWriter {
     return counts
   }
 
-  /** Finds the copies of documents by the index, and drops all but the last of each. */
-  async #drop(copies: LastCopies, index: readonly ChunkEntry[]): Promise<void> {
+  /** Finds the versions of documents by the index, and drops all but the last of each. */
+  async #drop(versions: LastVersions, index: readonly ChunkEntry[]): Promise<void> {
     for await (const { entry, lines } of readIndex(this.#reader, index)) {
       const chunks: string[] = []
       this.#indexed.set(entry, chunks)
@@ -174,7 +174,7 @@ export class DatabaseWriter {
         const firstLine = this.#firstLines.get(chunk)
         for (let i = 0; i < marks.count; i++) {
           const ordinal = firstLine === undefined ? EARLIER : firstLine + first + i
-          if (!copies.isLast(marks.print(i), ordinal)) this.#list.drop(chunk, first + i, marks.length(i))
+          if (!versions.isLast(marks.print(i), ordinal)) this.#list.drop(chunk, first + i, marks.length(i))
         }
       }
     }

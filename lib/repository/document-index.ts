@@ -21,7 +21,7 @@ interface IndexLine {
 }
 
 /**
- * Writes an index, by which the next backup finds the copies of documents without reading documents. Its lines
+ * Writes an index, by which the next backup finds the versions of documents without reading documents. Its lines
  * are `[id of a chunk, first line, marks in base64]`, in any order. Lines of chunks that a backup does not list
  * mean nothing to it.
  */

@@ -3,7 +3,7 @@ import type { DamagedBackupError } from '../errors.js'
 
 /** Something that is wrong with one part of a backup. */
 export interface Finding {
-  /** `index`: a chunk by which the next backup finds copies; the documents are whole without it. */
+  /** `index`: a chunk by which the next backup finds versions; the documents are whole without it. */
   part: 'header' | 'manifest' | 'chunk' | 'index'
   /** Id of its document. */
   id: string

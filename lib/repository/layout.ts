@@ -4,7 +4,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import type { StubMembers } from '../json/attachments.js'
 import type { BACKUP_TYPE, CHUNK_TYPE, MANIFEST_TYPE } from '../own-documents.js'
 import type { Keyring } from '../seal/keyring.js'
-import type { Turns } from '../waits/turns.js'
+import type { KeyedMutex } from '../waits/keyed-mutex.js'
 import { type Codec, sha256Of } from './codec.js'
 
 /** Version of the layout. Increased when older versions of this package could not read a backup. */
@@ -23,8 +23,8 @@ export interface Store {
   codec: Codec
   /** Gives the keys of sealed backups. Absent where nothing is sealed. */
   keyring?: Keyring
-  /** Orders the changes of a header. */
-  turns: Turns
+  /** Runs changes of a header one after another. */
+  headerMutex: KeyedMutex
   /** Gives the time in milliseconds since the epoch. */
   now: () => number
   /** Bytes of lines in a chunk, unless it holds one document that is larger. */
@@ -92,12 +92,12 @@ export interface StoredDatabase {
   manifests: { id: string; chunks: number; sha256: string }[]
   chunks: ChunkEntry[]
   /**
-   * Chunks of lines `[key, ordinal]`, only in layout 2: the last copy of a document that changed during the
+   * Chunks of lines `[key, ordinal]`, only in layout 2: the last version of a document that changed during the
    * backup; -1: deleted. The key is the id, or `largeKey` of a long one; earlier versions wrote ids of any
    * length.
    */
   superseded: ChunkEntry[]
-  /** Chunks of lines by which the next backup finds copies: see `DocumentIndex`. Absent in layout 2. */
+  /** Chunks of lines by which the next backup finds versions: see `DocumentIndex`. Absent in layout 2. */
   index?: ChunkEntry[]
   /** The key of the index's fingerprints, in hex. Absent in layout 2. */
   key?: string

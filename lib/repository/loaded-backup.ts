@@ -26,7 +26,7 @@ import { isOwnedBy, nameOfOrigin, type Owner } from './owner.js'
 import { type StoredBytes, StoredDocuments, storedLength } from './stored-documents.js'
 
 /** The state of a backup. `unreadable`: its header is not as it was written, and nothing but its removal can be asked of it. */
-export type BackupState = ToldState | 'unreadable'
+type BackupState = ToldState | 'unreadable'
 
 /** Reasons to refuse something of a backup, by its state. Follow a colon. */
 export const REASONS: Readonly<Partial<Record<BackupState, string>>> = {

@@ -272,7 +272,7 @@ export class Rekeying {
       storage: { ...stored, databases }
     } as unknown as HeaderDocument
     const next = sealHeader(header, { id, key, keys: [] })
-    await this.#store.turns.take(id, () =>
+    await this.#store.headerMutex.run(id, () =>
       this.#store.db.modify<HeaderDocument & { damaged?: unknown }>(id, (current) => {
         if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
         const { _attachments, damaged } = current

@@ -12,7 +12,7 @@ import { atATime, headerRevisions, References } from './references.js'
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8
 /** Versions of a header that are deleted: conflicts of replications. */
-const MOST_VERSIONS = 100
+const MOST_CONFLICTS = 100
 
 /** Number and bytes of parts. */
 export interface PartCount {
@@ -108,7 +108,7 @@ export class Removal {
   /** Makes sure that no replica has answered that was down, and lags: what it does not show would be nobody's. */
   async #requireNoneStarted(): Promise<void> {
     if (!(await this.#options.replicas?.nodeStarted())) return
-    throw copiesBehind(
+    throw replicasBehind(
       this.#db,
       'a node was started meanwhile, so a backup may not have been seen: the rest is removed later'
     )
@@ -120,7 +120,7 @@ export class Removal {
 
   /** Marks a backup as removed, or deletes one of athena's, which is one document. */
   async #mark(id: string): Promise<void> {
-    const head = await this.#store.turns.take(id, () => this.#markLatest(id))
+    const head = await this.#store.headerMutex.run(id, () => this.#markLatest(id))
     if (!head) return
     for (const { length, encoded_length = length } of Object.values(head._attachments ?? {}))
       this.#deleted.bytes += typeof encoded_length === 'number' ? encoded_length : 0
@@ -143,8 +143,8 @@ export class Removal {
   }
 
   /** Deletes what is in conflict with a header that was deleted, and comes to light without it. */
-  async #deleteVersions(id: string): Promise<void> {
-    for (let i = 0; i < MOST_VERSIONS; i++) {
+  async #deleteConflicts(id: string): Promise<void> {
+    for (let i = 0; i < MOST_CONFLICTS; i++) {
       const head = await readHeader(this.#db, id)
       if (!head) return
       await this.#db.delete(id, head._rev)
@@ -157,7 +157,7 @@ export class Removal {
     this.#untold.set(_id, reasons)
     if (storage === undefined) {
       await this.#db.delete(_id, _rev)
-      await this.#deleteVersions(_id)
+      await this.#deleteConflicts(_id)
       return this.#tell(_id)
     }
     const marked = { layout: LAYOUT, ...originIn(storage, this.#options.owner.system) }
@@ -223,7 +223,7 @@ export class Removal {
     const { id } = header
     if (!this.#inUse.has(id)) {
       await deleteParts(this.#db, [header])
-      await this.#deleteVersions(id)
+      await this.#deleteConflicts(id)
     } else if (this.#untold.has(id)) {
       await this.#db.modify<RemovedHeader>(id, (mark) => mark && { ...mark, reasons: undefined })
     }
@@ -235,8 +235,8 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
   for (const { bytes } of parts) sum.bytes += bytes
 }
 
-const copiesBehind = ({ name }: CouchDatabase, reason: string) =>
-  new CouchError(`copies of ${name}`, { error: 'copies_behind', reason, retryable: true })
+const replicasBehind = ({ name }: CouchDatabase, reason: string) =>
+  new CouchError(`replicas of ${name}`, { error: 'copies_behind', reason, retryable: true })
 
 /**
  * Makes sure that a list shows every header: on a cluster, a replica that lags would hide one, and its chunks
@@ -249,9 +249,9 @@ export async function requireSettled(db: CouchDatabase): Promise<ReplicasWatch |
   await replicas.settle()
   const { state } = replicas
   if (state === 'behind')
-    throw copiesBehind(db, 'they do not agree yet, so a backup may not be seen: nothing was removed')
+    throw replicasBehind(db, 'they do not agree yet, so a backup may not be seen: nothing was removed')
   if (state === 'unchecked')
-    throw new CouchError(`copies of ${db.name}`, {
+    throw new CouchError(`replicas of ${db.name}`, {
       error: 'copies_unchecked',
       reason: 'on a cluster, only a server administrator may ask whether they agree: nothing was removed'
     })

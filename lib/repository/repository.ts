@@ -5,8 +5,8 @@ import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
+import { KeyedMutex } from '../waits/keyed-mutex.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
-import { Turns } from '../waits/turns.js'
 import { Appender, type AppendLimits } from './appender.js'
 import { gzip } from './codec.js'
 import { DamageRecords, type Verdict } from './damage.js'
@@ -63,7 +63,7 @@ export class Repository {
     this.#headers = headers
     this.#store = {
       codec: gzip,
-      turns: new Turns(),
+      headerMutex: new KeyedMutex(),
       now: () => Date.now(),
       chunkBytes: CHUNK_BYTES,
       ...settings,
@@ -82,7 +82,7 @@ export class Repository {
 
   /** Returns a repository in another database, with the same codec and keys. */
   elsewhere(database: CouchDatabase): Repository {
-    return new Repository(database, { ...this.#store, turns: new Turns() })
+    return new Repository(database, { ...this.#store, headerMutex: new KeyedMutex() })
   }
 
   /** Returns whether a database is the one that keeps the backups. */
@@ -269,7 +269,7 @@ export class Repository {
   }
 
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */
-  running(id: string): RunningBackup {
+  runningBackup(id: string): RunningBackup {
     return new RunningBackup(id, this.#store)
   }
 
@@ -286,10 +286,9 @@ export class Repository {
     }
   }
 
-  /** @param wait milliseconds in which an append must get its turn, and a try without a conflict */
+  /** @param wait as of {@link Appender} */
   appender(limits: AppendLimits, wait: number): Appender {
-    const target = { db: this.#db, turns: this.#store.turns, load: (id: string) => this.#readable(id) }
-    return new Appender(target, limits, wait)
+    return new Appender(this.#store, (id) => this.#readable(id), limits, wait)
   }
 }
 

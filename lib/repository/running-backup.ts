@@ -210,7 +210,7 @@ export class RunningBackup {
       })
       return changed as StoredHeader
     }
-    return this.#store.turns.take(this.id, modify)
+    return this.#store.headerMutex.run(this.id, modify)
   }
 }
 

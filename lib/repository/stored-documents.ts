@@ -1,9 +1,9 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
-import { LastCopies } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
+import { LastVersions } from '../ids/version-index.js'
 import { idOf } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import { sum } from './chunk-list.js'
@@ -74,8 +74,8 @@ export class StoredDocuments {
   readonly #database: LogicalDatabase
   readonly #reader: ChunkReader
   #chunks: readonly ChunkEntry[] = []
-  /** Knows, in layout 2, which copy counts of documents that changed during the backup. */
-  readonly #repeated = new LastCopies()
+  /** Knows, in layout 2, which version counts of documents that changed during the backup. */
+  readonly #repeated = new LastVersions()
 
   private constructor(reader: ChunkReader, header: StoredHeader, database: LogicalDatabase) {
     this.#header = header
@@ -143,7 +143,7 @@ export class StoredDocuments {
     }
   }
 
-  /** Returns whether the document of a large chunk is its last copy. */
+  /** Returns whether the document of a large chunk is its last version. */
   #counts({ entry, ordinal }: ChunkContent): boolean {
     return this.#repeated.isLast(fingerprint(entry.large ?? ''), ordinal)
   }

@@ -18,14 +18,12 @@ import type { LargeDocument } from './large-document.js'
 import { LargeWriter } from './large-writer.js'
 import { isLarge, type SourceDocument } from './source.js'
 import type { Tally } from './tally.js'
-import type { CurrentDocument } from './target.js'
+import { COMPARE_BATCH, type CurrentDocument } from './target.js'
 import { WriteLog } from './write-log.js'
 import { WriteRequests } from './write-requests.js'
 
 /** How often a document is written, or deleted, when others change it meanwhile. */
 export const ATTEMPTS = 5
-/** Documents whose current version is read at once, after a conflict. */
-const LOOK_BATCH = 100
 
 interface Attempt {
   id: string
@@ -53,7 +51,7 @@ export class Applier {
   readonly #large: LargeWriter
   /** Writes with revisions that the database makes, and with those that documents have. */
   readonly #bulk: { made: BulkWriter<BulkAttempt>; kept: BulkWriter<BulkAttempt> }
-  readonly #doubtful = new DocumentBatch<Doubtful<BulkAttempt>>(LOOK_BATCH)
+  readonly #doubtful = new DocumentBatch<Doubtful<BulkAttempt>>(COMPARE_BATCH)
 
   /** @param expected about how many documents will be written */
   constructor(db: CouchDatabase, decider: Decider, tally: Tally, expected: number) {
@@ -95,8 +93,8 @@ export class Applier {
       await this.#inFlight.finish()
       const doubtful = this.#doubtful.take()
       if (doubtful.length === 0) return
-      for (let i = 0; i < doubtful.length; i += LOOK_BATCH)
-        await this.#lookAtAll(doubtful.slice(i, i + LOOK_BATCH))
+      for (let i = 0; i < doubtful.length; i += COMPARE_BATCH)
+        await this.#lookAtAll(doubtful.slice(i, i + COMPARE_BATCH))
     }
   }
 

@@ -5,9 +5,8 @@ import { sharedTurn, turnAfter } from '../waits/steps.js'
 import { type Applier, ATTEMPTS, deleteAll, writtenAgain } from './apply.js'
 import { type Counted, type Failure, NO_BASE } from './decision.js'
 import { DocumentBatch } from './document-batch.js'
-import { COMPARE_BATCH } from './plan.js'
 import { headOf, isLarge, type SourceDocument } from './source.js'
-import type { CurrentDocument } from './target.js'
+import { COMPARE_BATCH, type CurrentDocument } from './target.js'
 
 type DocumentsOf = (design: boolean) => AsyncIterable<SourceDocument[]>
 

@@ -18,12 +18,10 @@ import { DocumentBatch } from './document-batch.js'
 import { contentPrint } from './same-content.js'
 import type { Scope } from './scope.js'
 import { headOf, isLarge, type RestoreSource, type SourceDocument } from './source.js'
-import { readOrProblem, type TargetView } from './target.js'
+import { COMPARE_BATCH, readOrProblem, type TargetView } from './target.js'
 import { partitionOf, type State, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
 
-/** Documents whose current versions are read in one request, to be compared. */
-export const COMPARE_BATCH = 100
-/** The same where every document that a scan does not show is asked for: most are not there. */
+/** Documents asked for in one request where a scan does not show them: most are not there. */
 const LOOK_UP_BATCH = 500
 /** Documents asked about in one `_revs_diff`. */
 const DIFF_BATCH = 1000
@@ -152,8 +150,8 @@ export class RestorePlan<T = unknown> {
         : this.#decide(document, revisionOf(document))
     }
     if (scope.isAll) return decide(true)
-    const taken = inTurnsIfLong(bytes, scope.takes(document))
-    return typeof taken === 'boolean' ? decide(taken) : taken.then(decide)
+    const included = inTurnsIfLong(bytes, scope.includes(document))
+    return typeof included === 'boolean' ? decide(included) : included.then(decide)
   }
 
   /** Leaves a document alone that is not in the scope, also where the target has it. */

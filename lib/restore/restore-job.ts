@@ -1,7 +1,6 @@
 import type { RestoreOutcome } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { cutText, MOST, messageOf } from '../bytes/cut-text.js'
-import type { CouchDatabase } from '../couch/database.js'
 import { CouchError } from '../couch/errors.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import { CancelledError, IncompleteRestoreError, LeaseLostError } from '../errors.js'
@@ -10,25 +9,15 @@ import type { Progress } from '../observe/progress.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
 import { notHeld, type ReportOptions, RestoreReport } from './restore-report.js'
+import { backUpFirst, type SafetyOptions } from './safety-backup.js'
 import { isChosen, type RestoreChoice, Scope } from './scope.js'
 import type { RestoreSource } from './source.js'
 
-export interface RestoreJobOptions extends ReportOptions {
+export interface RestoreJobOptions extends ReportOptions, SafetyOptions {
   /** Checks what is wanted of the backup; nothing has been written before it resolves. */
   openSource: (wanted: readonly LogicalDatabase[]) => Promise<RestoreSource>
-  /**
-   * Makes a backup before anything is written to these databases, if one is to be made and they hold anything.
-   * @param begin is called before it begins @returns its id
-   */
-  backUpFirst: (
-    databases: readonly LogicalDatabase[],
-    begin: () => Promise<void>
-  ) => Promise<string | undefined>
-  targets: Record<LogicalDatabase, CouchDatabase>
   choice: RestoreChoice
   internalTypes: ReadonlySet<string>
-  /** Tells whether a target may hold documents of the plugin itself. */
-  holdsOwn: (target: CouchDatabase) => boolean
   keepTypes: ReadonlySet<string>
   /** Ids of the documents of the system database that hold a console's settings. */
   settings: readonly string[]
@@ -94,7 +83,7 @@ async function restoreDatabases(options: RestoreJobOptions, report: RestoreRepor
     const documents = Object.fromEntries(databases.map((name) => [name, source.count(name)]))
     options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
     expectAll(databases, source, options.progress)
-    if (!options.dryRun) await backUpFirst(databases, options, report)
+    await backUpFirst(databases, options, report)
     for (const database of LOGICAL_DATABASES) await restoreOne(database, source, options, report)
   } finally {
     await source.close()
@@ -108,18 +97,6 @@ function expectAll(databases: readonly LogicalDatabase[], source: RestoreSource,
   const sum = (amounts: readonly number[]) => amounts.reduce((total, amount) => total + amount, 0)
   const known = bytes.filter((amount) => amount !== undefined)
   progress.expect(sum(documents), known.length === bytes.length ? sum(known) : undefined)
-}
-
-async function backUpFirst(
-  databases: readonly LogicalDatabase[],
-  options: RestoreJobOptions,
-  report: RestoreReport
-): Promise<void> {
-  const elapsed = stopwatch()
-  const id = await options.backUpFirst(databases, () => report.beginSafetyBackup())
-  if (id === undefined) return
-  await report.addSafetyBackup(id)
-  options.onPhase({ type: 'restore_safety_backup_made', safety_backup: id, durationMs: elapsed() })
 }
 
 /** Restores one database, or tells why not. */

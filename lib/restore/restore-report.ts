@@ -139,7 +139,7 @@ export class RestoreReport {
   /** Tells that documents may be left: a majority confirms written documents, only one replica lists all others. */
   async addMaybeNotExact(database: LogicalDatabase): Promise<void> {
     await this.#tell(
-      `the copies of ${database} were not seen to agree: a document that the backup does not hold may have been left`
+      `the replicas of ${database} were not seen to agree: a document that the backup does not hold may have been left`
     )
   }
 

@@ -64,7 +64,7 @@ export class Scope {
   }
 
   /** Returns whether a document of the backup is in the scope. One that cannot be read is, unless its id says no. */
-  *takes(document: SourceDocument): Steps<boolean> {
+  *includes(document: SourceDocument): Steps<boolean> {
     const head = headOf(document)
     if (!this.note(head.id)) return false
     return (isLarge(document) && document.problem !== undefined) || (yield* this.holds(head))

@@ -3,8 +3,8 @@ import { apiKey } from '../databases.js'
 import { InvalidBackupError, TooLargeError, TooManyRepeatedError } from '../errors.js'
 import { type AboutDatabase, checkAbout } from '../format/about-database.js'
 import { type BackupItem, type ReadBackupOptions, readBackup } from '../format/read-backup.js'
-import { CopyIndex } from '../ids/copy-index.js'
 import { fingerprint } from '../ids/fingerprint.js'
+import { VersionIndex } from '../ids/version-index.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError, isDesign } from '../json/document.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import type { RoomFile } from '../spool/room.js'
@@ -35,7 +35,7 @@ export class SpooledSource implements RestoreSource {
   /** Members beside `dbs`. */
   readonly members: Record<string, unknown> = {}
   readonly #spool: Spool
-  readonly #copies = new Map<LogicalDatabase, CopyIndex>()
+  readonly #versions = new Map<LogicalDatabase, VersionIndex>()
   readonly #about = new Map<LogicalDatabase, AboutDatabase>()
   readonly #large = new Map<LogicalDatabase, SpooledLarge[]>()
   /** Holds all large documents; the one at hand begins there. */
@@ -62,7 +62,7 @@ export class SpooledSource implements RestoreSource {
       for await (const items of readBackup(body, options)) {
         for (const item of items) {
           await sharedTurn()
-          await source.#take(item)
+          await source.#add(item)
         }
       }
       source.#checkMissing()
@@ -86,7 +86,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   get databases(): readonly LogicalDatabase[] {
-    return [...this.#copies.keys()].filter((database) => !this.about(database).missing)
+    return [...this.#versions.keys()].filter((database) => !this.about(database).missing)
   }
 
   about(database: LogicalDatabase): AboutDatabase {
@@ -94,7 +94,7 @@ export class SpooledSource implements RestoreSource {
   }
 
   count(database: LogicalDatabase): number {
-    return this.#copies.get(database)?.copies ?? 0
+    return this.#versions.get(database)?.count ?? 0
   }
 
   bytes(): undefined {
@@ -102,21 +102,21 @@ export class SpooledSource implements RestoreSource {
   }
 
   async *documents(database: LogicalDatabase, design: boolean): AsyncGenerator<SourceDocument[]> {
-    const copies = this.#copies.get(database)
-    if (!copies) return
+    const versions = this.#versions.get(database)
+    if (!versions) return
     for await (const spooled of this.#spool.read(database, design)) {
       const group: SourceDocument[] = []
       for (const { ordinal, bytes } of spooled) {
         await sharedTurn()
         const document = await inTurnsIfLong(bytes, documentSteps(bytes))
-        if (copies.isLast(fingerprint(document.id), ordinal)) group.push(document)
+        if (versions.isLast(fingerprint(document.id), ordinal)) group.push(document)
       }
       yield group
     }
     for (const large of this.#large.get(database) ?? []) {
       if (large.design !== design) continue
       const document = await this.#indexLarge(large)
-      if (copies.isLast(fingerprint(document.head.id), large.ordinal)) yield [document]
+      if (versions.isLast(fingerprint(document.head.id), large.ordinal)) yield [document]
     }
   }
 
@@ -134,13 +134,13 @@ export class SpooledSource implements RestoreSource {
     }
   }
 
-  async #take(item: BackupItem): Promise<void> {
+  async #add(item: BackupItem): Promise<void> {
     switch (item.kind) {
       case 'member':
         this.members[item.name] = item.value
         return
       case 'database':
-        this.#copies.set(item.database, new CopyIndex())
+        this.#versions.set(item.database, new VersionIndex())
         return
       case 'about': {
         const { database, name, value, where } = item
@@ -184,10 +184,10 @@ export class SpooledSource implements RestoreSource {
     }
   }
 
-  /** Notes a copy of a document. One that is deleted also revokes the copies before it. */
+  /** Notes a version of a document. One that is deleted also revokes the versions before it. */
   #note(database: LogicalDatabase, document: DocumentBytes): number {
     try {
-      return (this.#copies.get(database) as CopyIndex).note(fingerprint(document.id))
+      return (this.#versions.get(database) as VersionIndex).note(fingerprint(document.id))
     } catch (error) {
       if (!(error instanceof TooManyRepeatedError)) throw error
       throw new TooLargeError(`of the documents of ${database}, ${error.message}`)

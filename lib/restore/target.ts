@@ -1,7 +1,7 @@
+import { allRows } from '../couch/all-rows.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated, type Revision } from '../couch/database.js'
 import { DocumentReader, isReadFailure, type ReadDocument } from '../couch/document-reader.js'
 import { CouchError } from '../couch/errors.js'
-import { isLongRow } from '../couch/json-rows.js'
 import { type NodesUp, nodesUp, noneStarted } from '../couch/nodes.js'
 import { type ReplicasState, settleReplicas } from '../couch/replicas.js'
 import type { FoundDocument, Row, RowDocument } from '../couch/rows.js'
@@ -10,8 +10,8 @@ import { inTurns, turnAfter } from '../waits/steps.js'
 import { compareContent, sameAttachments, sameLarge, sameLargeAttachments } from './same-content.js'
 import { isLarge, isLive, type LiveDocument, type SourceDocument } from './source.js'
 
-/** Rows of `_all_docs` in one request, without and with documents: a fault re-reads less than this. */
-const SCAN_PAGE = { revision: 10_000, content: 1000 }
+/** Documents whose current versions are read in one request, to be compared. */
+export const COMPARE_BATCH = 100
 const RESERVED = 'the database keeps its backups by this id: give the document another one'
 
 /** `absent`: no revision at all. `reserved`: the backups' own, untouched. `unreadable`: nothing is known. */
@@ -175,32 +175,5 @@ export async function readOrProblem(doc: RowDocument): Promise<DocumentBytes | I
     throw error
   } finally {
     await turnAfter(doc)
-  }
-}
-
-/** Reads all revisions in pages; with `content` also documents, unless one in the page is too long. */
-export async function* allRows(db: CouchDatabase, wanted: 'revision' | 'content'): AsyncGenerator<Row[]> {
-  const retrier = db.client.retrier()
-  const limit = SCAN_PAGE[wanted]
-  let last: string | undefined
-  let hasLongRow = false
-  for (;;) {
-    const includeDocs = wanted === 'content' && !hasLongRow
-    let rows = 0
-    try {
-      // Counts attempts here: a broken page is continued. Its first document may come twice.
-      for await (const page of db.once.allDocs({ from: last, limit, includeDocs })) {
-        rows += page.length
-        yield page[0].id === last ? page.slice(1) : page
-        last = page[page.length - 1].id
-      }
-    } catch (error) {
-      if (rows > 1) retrier.progressed()
-      if (includeDocs && isLongRow(error)) hasLongRow = true
-      else await retrier.failed(error)
-      continue
-    }
-    if (rows < limit) return
-    hasLongRow = false
   }
 }

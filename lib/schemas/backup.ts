@@ -101,7 +101,7 @@ const BackupDatabase = Type.Object({
   copies: Type.Optional(
     Type.Union([Type.Literal('behind'), Type.Literal('unchecked')], {
       description:
-        'On a cluster: its copies were not seen to agree before the database was read, so that the latest changes may be missing'
+        'On a cluster: its replicas were not seen to agree before the database was read, so that the latest changes may be missing'
     })
   ),
   missing: Type.Optional(

@@ -5,8 +5,8 @@ import { join, resolve } from 'node:path'
 import { InsufficientStorageError } from '../errors.js'
 import { FileCipher } from './file-cipher.js'
 
-/** Bytes that uploads of this process take, by directory, which registrations may share. */
-const taken = new Map<string, number>()
+/** Bytes reserved for uploads of this process, by directory, which registrations may share. */
+const reserved = new Map<string, number>()
 
 /** Room on the host's disk for uploads, shared by all users of a directory in this process. */
 export class Room {
@@ -19,25 +19,25 @@ export class Room {
     this.#limit = limit
   }
 
-  get taken(): number {
-    return taken.get(this.#directory) ?? 0
+  get reserved(): number {
+    return reserved.get(this.#directory) ?? 0
   }
 
-  /** Takes room for so many bytes. @throws InsufficientStorageError, having taken none */
-  claim(bytes: number): void {
-    const wanted = this.taken + bytes
+  /** Reserves room for so many bytes, or none. @throws InsufficientStorageError */
+  reserve(bytes: number): void {
+    const wanted = this.reserved + bytes
     if (wanted > this.#limit) {
       throw new InsufficientStorageError(
         `what is spooled would take more than the ${this.#limit} bytes of limits.spoolBytes, which all that run at a time share`
       )
     }
-    taken.set(this.#directory, wanted)
+    reserved.set(this.#directory, wanted)
   }
 
-  giveBack(bytes: number): void {
-    const left = this.taken - bytes
-    if (left === 0) taken.delete(this.#directory)
-    else taken.set(this.#directory, left)
+  release(bytes: number): void {
+    const left = this.reserved - bytes
+    if (left === 0) reserved.delete(this.#directory)
+    else reserved.set(this.#directory, left)
   }
 
   /** Opens an unnamed private file, which ends with its process. @throws InsufficientStorageError */
@@ -74,7 +74,7 @@ export class RoomFile {
 
   /** @throws InsufficientStorageError */
   async write(piece: Uint8Array): Promise<void> {
-    this.#room.claim(piece.length)
+    this.#room.reserve(piece.length)
     const position = this.size
     this.size += piece.length
     const sealed = Buffer.allocUnsafe(Math.min(PIECE, piece.length))
@@ -109,7 +109,7 @@ export class RoomFile {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#room.giveBack(this.size)
+    this.#room.release(this.size)
     await this.#handle.close()
     if (this.#path !== undefined) await unlink(this.#path)
   }

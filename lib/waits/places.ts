@@ -12,17 +12,17 @@ interface PlacesOptions {
 /** Bounds how much is done at a time. */
 export class Places {
   readonly #options: Required<PlacesOptions>
-  #taken = 0
+  #used = 0
   readonly #waiting = new Set<() => void>()
 
   constructor({ most, waiting = 0, patience = 0 }: PlacesOptions) {
     this.#options = { most, waiting, patience }
   }
 
-  /** Does something as soon as a place is free. @throws what `full` returns when none is in time */
-  async take<T>(full: () => Error, work: () => Promise<T>): Promise<T> {
-    if (this.#taken >= this.#options.most) await this.#wait(full)
-    else this.#taken++
+  /** Runs `work` as soon as a place is free. @throws what `full` returns when none is in time */
+  async run<T>(full: () => Error, work: () => Promise<T>): Promise<T> {
+    if (this.#used >= this.#options.most) await this.#wait(full)
+    else this.#used++
     try {
       return await work()
     } finally {
@@ -56,7 +56,7 @@ export class Places {
   #giveBack(): void {
     const [next] = this.#waiting
     if (!next) {
-      this.#taken--
+      this.#used--
       return
     }
     this.#waiting.delete(next)

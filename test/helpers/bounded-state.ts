@@ -28,8 +28,8 @@ const PARTS = {
   chunks: 24 * MiB,
   /** Ids of 4 MB of two documents: as texts, and as JSON in the requests of {@link PARTS.bodies} and in answers. */
   ids: 48 * MiB,
-  /** The table of `CopyIndex` while it grows to half a million entries, and its filters. */
-  copies: 24 * MiB
+  /** The table of `VersionIndex` while it grows to half a million entries, and its filters. */
+  versions: 24 * MiB
 }
 
 export type HeldPart = keyof typeof PARTS

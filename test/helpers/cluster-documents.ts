@@ -5,20 +5,20 @@ import { poll } from './poll.js'
 import { bytesOf, seedDocuments } from './seed.js'
 
 const PAGE = 200
-/** Milliseconds that the copies of a shard may take to merge. */
+/** Milliseconds that the replicas of a shard may take to merge. */
 const MERGE = 30_000
 
 interface Result {
   id: string
   rev?: string
   ok?: true
-  /** Set when less than a majority of the copies has taken the write. */
+  /** Set when less than a majority of the replicas has taken the write. */
   accepted?: true
 }
 
 /**
  * Writes documents through one node.
- * @returns the revisions of those that a majority of the copies has taken
+ * @returns the revisions of those that a majority of the replicas has taken
  */
 export async function write(
   node: ClusterNode,
@@ -37,7 +37,7 @@ export async function write(
 
 /**
  * Writes documents through one node.
- * @throws unless a majority of the copies has taken all of them
+ * @throws unless a majority of the replicas has taken all of them
  */
 async function seed(node: ClusterNode, database: string, docs: readonly object[]): Promise<void> {
   const { size } = await write(node, database, docs)
@@ -59,7 +59,7 @@ export async function seedLarge(node: ClusterNode, database: string, bytes: numb
   await seed(node, database, [{ _id: 'large', type: 'file', _attachments: { 'file.bin': file } }])
 }
 
-/** Reads the documents of a database through one node, whose copies may lag. */
+/** Reads the documents of a database through one node, whose replicas may lag. */
 async function readAll(node: ClusterNode, database: string): Promise<FetchedDocument[]> {
   const documents: FetchedDocument[] = []
   for (let from = ''; ; ) {
@@ -78,7 +78,7 @@ export async function readSources(node: ClusterNode, names: ClusterNames): Promi
   return all
 }
 
-/** Compares the source databases once their copies have merged. Empty when they hold what they should. */
+/** Compares the source databases once their replicas have merged. Empty when they hold what they should. */
 export async function sourcesDiffer(
   node: ClusterNode,
   names: ClusterNames,
@@ -97,7 +97,7 @@ export async function sourcesDiffer(
   return problem
 }
 
-/** Returns the newest revisions of documents that a majority of their copies has. Deleted documents are left out. */
+/** Returns the newest revisions of documents that a majority of their replicas has. Deleted documents are left out. */
 export async function newest(
   node: ClusterNode,
   database: string,

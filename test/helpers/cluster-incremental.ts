@@ -45,7 +45,7 @@ interface Round {
 }
 
 /**
- * Makes a chain of incremental backups while nodes are killed, lag, or lose their files, and while copies of shards
+ * Makes a chain of incremental backups while nodes are killed, lag, or lose their files, and while replicas of shards
  * answer that did not answer for the base. After each, the next backup of the chain is compared with a full one.
  */
 export class Incremental {

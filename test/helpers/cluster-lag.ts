@@ -29,7 +29,7 @@ const NOTHING = {
 
 /**
  * Writes documents while a node is down, and begins an operation through that node as soon as it is back, when its
- * copies do not have the documents yet.
+ * replicas do not have the documents yet.
  */
 export class Lag {
   readonly #cluster: Cluster

@@ -13,7 +13,7 @@ import { StoredBackupsOf } from './stored-backups.js'
 
 /** Milliseconds that an operation may take. */
 const END = 120_000
-/** Milliseconds that the copies of a shard may take to merge. */
+/** Milliseconds that the replicas of a shard may take to merge. */
 const MERGE = 30_000
 const DOCUMENTS = 600
 /** Documents that are changed before each backup. */

@@ -7,7 +7,7 @@ import type { ServerProcess, ServerReply } from './server-process.js'
 
 /** Milliseconds that an operation on small databases may take. The lease of a dead instance ends within them. */
 const END = 90_000
-/** Milliseconds that copies have to merge before conflicts are counted. */
+/** Milliseconds that replicas have to merge before conflicts are counted. */
 const MERGE = 5000
 /** A restore races backups in every fifth round. */
 const RESTORE_EVERY = 5

@@ -6,7 +6,7 @@ export interface Written {
   _rev?: string
 }
 
-/** Writes documents into one database of a cluster, and remembers what a majority of the copies has acknowledged. */
+/** Writes documents into one database of a cluster, and remembers what a majority of the replicas has acknowledged. */
 export class WrittenDocuments {
   readonly #database: string
   /** The last acknowledged revisions by id. */

@@ -86,7 +86,7 @@ export class Cluster {
     await command(this.#kill, node)
   }
 
-  /** Starts a node, and waits until it answers. Its copies may lag. */
+  /** Starts a node, and waits until it answers. Its replicas may lag. */
   async start(node: ClusterNode): Promise<void> {
     await command(this.#start, node)
     this.#down.delete(node)

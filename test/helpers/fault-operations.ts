@@ -19,7 +19,7 @@ import { poll } from './poll.js'
 
 const backups = '/api/v3/backups'
 
-/** Requests that read before anything is written, so that no copy can be behind. */
+/** Requests that read before anything is written, so that no replica can be behind. */
 const reading = <P extends object>(point: P) => ({ except: [...WRITE_FAULTS, 'stale'] as const, ...point })
 const writing = <P extends object>(point: P) => ({ except: ['stale'] as const, ...point })
 /** Requests that read what was written before. */

@@ -3,7 +3,7 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import type { AddressInfo, Socket } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
-import { bulkIds, isBulk, type Reply, StaleCopy } from './stale-copy.js'
+import { bulkIds, isBulk, type Reply, StaleReplica } from './stale-replica.js'
 
 export type Fault =
   /** Refuses connections for `refusedFor` milliseconds, or until the faults are cleared when the rule lasts. */
@@ -50,10 +50,10 @@ export type Fault =
   | 'reply_lost'
   /** Lets the request take effect, and never sends the reply. */
   | 'effect_no_answer'
-  /** Sends 202 in place of 201, as when less than a majority of the copies has taken the write. */
+  /** Sends 202 in place of 201, as when less than a majority of the replicas has taken the write. */
   | 'accepted'
   /**
-   * Sends 500, as when no copy of a shard answers. In a `_bulk_docs` this fails one row, and the others are written.
+   * Sends 500, as when no replica of a shard answers. In a `_bulk_docs` this fails one row, and the others are written.
    */
   | 'shard_500'
   /** Sends 412, as CouchDB does when nodes are down. */
@@ -62,7 +62,7 @@ export type Fault =
   | 'conflict_storm'
   /** Answers writes with 412. They take no effect. */
   | 'precondition_storm'
-  /** Answers from a copy of the database that has missed every write since the faults were cleared. */
+  /** Answers from a replica of the database that has missed every write since the faults were cleared. */
   | 'stale'
 
 /** The reply that CouchDB sends in the body of an attachment that it cannot read. */
@@ -164,7 +164,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const sockets = new Set<Socket>()
   const stalled = new Set<Socket>()
   const matched = new Map<Match, number>()
-  const stale = new StaleCopy()
+  const stale = new StaleReplica()
   let rules: ActiveRule[] = []
   let holds: { match: Match; released: Promise<void>; release: () => void }[] = []
   let reopen: NodeJS.Timeout | undefined
@@ -328,7 +328,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
     const seen = { method: request.method ?? '', path }
     proxy.seen.push(seen)
     if (proxy.onRequest?.(seen) === false) return void request.socket.destroy()
-    // a stale copy has to see every request, to know what it misses
+    // a stale replica has to see every request, to know what it misses
     const concerned =
       rules.some(({ fault }) => fault === 'stale') ||
       [...rules, ...holds.map(({ match }) => match)].some((match) =>
@@ -417,12 +417,12 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
 const NOTHING = Buffer.alloc(0)
 const CONFLICT = { error: 'conflict', reason: 'Document update conflict.' }
 const NO_SHARD = { error: 'internal_server_error', reason: 'No DB shards could be opened.' }
-/** The row that CouchDB sends for a document when no copy of its shard has answered. */
+/** The row that CouchDB sends for a document when no replica of its shard has answered. */
 const NO_REPLY = { error: 'unknown_error', reason: 'internal_server_error' }
 
 const isWrite = (method: string, path: string) => /PUT|DELETE/.test(method) || isBulk(path)
 
-/** Changes a reply to what CouchDB answers when less than a majority of the copies has taken the write. */
+/** Changes a reply to what CouchDB answers when less than a majority of the replicas has taken the write. */
 function accept(reply: Reply): void {
   if (reply.status !== 201) return
   reply.status = 202

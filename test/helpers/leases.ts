@@ -44,7 +44,7 @@ export const acquire = (
     onLost
   })
 
-/** Starts a database with one copy, and instances whose leases last for `ttl` milliseconds. */
+/** Starts a database with one replica, and instances whose leases last for `ttl` milliseconds. */
 export async function startLeases(t: Test, ttl: number) {
   const cluster = await startSimulatedCluster({ n: 1 })
   t.teardown(() => cluster.close())

@@ -174,7 +174,7 @@ export const ROOMS: Record<string, Room> = {
   lease: {
     files: ['lib/lease/'],
     // Without `lease` and `webhook-redelivery`, which take a minute and more than twenty seconds. `lease-schedules`
-    // takes as long, but nothing else has several copies accept different claims.
+    // takes as long, but nothing else has several replicas accept different claims.
     tests: [
       'earlier-lease',
       'cluster-answers',
@@ -345,7 +345,7 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     line: /await progress\.settle\(\)/,
     what: /./,
-    why: 'changes of one header take turns: its end waits for the progress under way in any case'
+    why: 'changes of one header run one after another: its end waits for the progress under way in any case'
   },
   {
     line: /await this\.#removeFreed\(\)/,

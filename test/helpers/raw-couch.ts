@@ -48,7 +48,7 @@ export interface RawDatabase {
   local: Map<string, { rev: string; body: Buffer }>
   /** CouchDB's `max_attachment_size`, in bytes. */
   maxAttachmentSize?: number
-  /** Number of copies, and quorums of writes and reads. Default: one copy. */
+  /** Number of replicas, and quorums of writes and reads. Default: one replica. */
   cluster?: { n: number; w: number; r: number }
   /** Suffix of sequences. Default `raw`. */
   label?: string

@@ -43,7 +43,7 @@ export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, st
 export async function begin(repository: Repository, { system }: Sources): Promise<string> {
   const { id } = (await repository.newIds())(0n, [])
   const origin = { instance: 'test', console: { system: system.name }, versions: {} }
-  if (!(await repository.running(id).begin(origin))) throw new Error(`${id} is taken`)
+  if (!(await repository.runningBackup(id).begin(origin))) throw new Error(`${id} is taken`)
   return id
 }
 
@@ -80,7 +80,6 @@ export function restore(backup: LoadedBackup, repository: Repository, targets: S
     txId: 'test',
     openSource: (wanted) => StoredSource.open(backup, wanted, () => new Spool(new Room(undefined, 1e9))),
     targets,
-    backUpFirst: async () => undefined,
     choice: { skip: {}, only: undefined, exclude: {} },
     internalTypes: INTERNAL_TYPES,
     holdsOwn: (target) => repository.isIn(target),

@@ -132,13 +132,13 @@ async function attachment({ origin, authorization }: Server, database: string, s
     throw new Error(`the attachment was not stored: ${response.status} ${await response.text()}`)
 }
 
-/** Writes an upload that holds each document several times. The last copy counts. */
+/** Writes an upload that holds each document several times. The last version counts. */
 async function duplicates(file: string, count: number, times: number): Promise<void> {
   const write = function* () {
     yield '{"dbs":{"DB_COMPONENTS":{"docs":['
-    for (let copy = 0; copy < times; copy++)
-      for (const text of documents(count, KB, copy))
-        yield `${copy > 0 || !text.includes('"n":0,') ? ',' : ''}${text}`
+    for (let version = 0; version < times; version++)
+      for (const text of documents(count, KB, version))
+        yield `${version > 0 || !text.includes('"n":0,') ? ',' : ''}${text}`
     yield ']}}}'
   }
   await pipeline(write, createWriteStream(file))

@@ -119,7 +119,7 @@ class Cluster implements SimulatedCluster, Messenger {
 
   #isUp = (node: number) => this.#servers[node] !== undefined
 
-  copyOf(node: number) {
+  replicaOf(node: number) {
     return { replica: this.replicas[node]!, up: this.#isUp(node) }
   }
 

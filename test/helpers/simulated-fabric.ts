@@ -27,7 +27,7 @@ export interface Messenger {
   /** Gives documents to every replica that is up. */
   repair(name: string, documents: readonly RawDocument[]): void
   /** Returns the replica of a node, and whether the node is up. */
-  copyOf(node: number): { replica: Replica; up: boolean }
+  replicaOf(node: number): { replica: Replica; up: boolean }
   readonly n: number
   readonly quorum: number
 }
@@ -36,32 +36,32 @@ export interface Messenger {
 export async function answer(messenger: Messenger, call: Call): Promise<Reply> {
   const { method, path } = call
   const [name = '', first] = path
-  if (name === '' || name.startsWith('_')) return anyCopy(messenger, call)
+  if (name === '' || name.startsWith('_')) return anyReplica(messenger, call)
   if (first === undefined || first === '') {
-    return method === 'POST' ? writeOne(messenger, call) : anyCopy(messenger, call)
+    return method === 'POST' ? writeOne(messenger, call) : anyReplica(messenger, call)
   }
   if (first === '_changes') return changes(messenger, call)
   if (first === '_all_docs') return allDocs(messenger, call)
   if (first === '_bulk_docs') return writeMany(messenger, call)
   if (first === '_bulk_get') return bulkGet(messenger, call)
-  if (first === '_revs_diff') return anyCopy(messenger, call)
-  if (first === '_purge') return everyCopy(messenger, call)
+  if (first === '_revs_diff') return anyReplica(messenger, call)
+  if (first === '_purge') return everyReplica(messenger, call)
   if (method === 'DELETE') return deleteOne(messenger, call)
   if (method !== 'GET') return writeOne(messenger, call)
-  return first === '_local' ? anyCopy(messenger, call) : readOne(messenger, call)
+  return first === '_local' ? anyReplica(messenger, call) : readOne(messenger, call)
 }
 
 const numberOf = ({ query }: Call, name: 'r' | 'w', otherwise: number) => Number(query.get(name) ?? otherwise)
 
 /** Returns the first answer of a replica. */
-const anyCopy = (messenger: Messenger, call: Call) =>
+const anyReplica = (messenger: Messenger, call: Call) =>
   messenger.ask(
     (replica) => route(replica.seen, call),
     ([first]) => first
   )
 
 /** Returns the first answer, once all replicas have answered. */
-const everyCopy = (messenger: Messenger, call: Call) =>
+const everyReplica = (messenger: Messenger, call: Call) =>
   messenger.ask(
     (replica) => route(replica.store, call),
     ([first], waiting) => (waiting === 0 ? first : undefined)
@@ -73,8 +73,8 @@ const everyCopy = (messenger: Messenger, call: Call) =>
  */
 function changes(messenger: Messenger, call: Call): Promise<Reply> {
   const [, sequence, node] = /^(\d+)-replica(\d+)$/.exec(call.query.get('since') ?? '') ?? []
-  if (node === undefined) return anyCopy(messenger, call)
-  const { replica: read, up } = messenger.copyOf(Number(node))
+  if (node === undefined) return anyReplica(messenger, call)
+  const { replica: read, up } = messenger.replicaOf(Number(node))
   const from = (replica: Replica) => {
     const since = replica === read ? Number(sequence) : replica.rewind(call.path[0]!, read, Number(sequence))
     const query = new URLSearchParams(call.query)
@@ -100,7 +100,7 @@ interface Verdict extends Edit {
 }
 
 const SILENT: Edit = { key: 'silent', good: true, result: null }
-const NO_COPY: Edit = { key: 'internal_server_error', good: false, result: null }
+const NO_REPLICA: Edit = { key: 'internal_server_error', good: false, result: null }
 const CONFLICT = 'Document update conflict.'
 
 /** Returns fabric's decision on the answers to one edit, or `undefined` while another answer may change it. */
@@ -112,7 +112,7 @@ function verdict(edits: readonly Edit[], w: number, waiting: number): Verdict | 
   const accepted = edits.find((edit) => edit.good && edit.key !== SILENT.key)
   if (accepted) return { ...accepted, health: 202 }
   const [first] = edits
-  if (!first) return { ...NO_COPY, health: 500 }
+  if (!first) return { ...NO_REPLICA, health: 500 }
   // CouchDB does not report too few answers to an edit that keeps its revision
   return { ...first, health: like(first) === edits.length ? 201 : 500 }
 }
@@ -163,7 +163,7 @@ interface BulkRequest {
 
 async function writeMany(messenger: Messenger, call: Call): Promise<Reply> {
   const { docs, new_edits: newEdits = true, w: asked } = JSON.parse(call.body.toString()) as BulkRequest
-  if (!docs) return anyCopy(messenger, call)
+  if (!docs) return anyReplica(messenger, call)
   const w = asked ?? numberOf(call, 'w', messenger.quorum)
   const work = (replica: Replica) => {
     const results = route(replica.store, call).json as (
@@ -227,7 +227,7 @@ function view(messenger: Messenger, name: string, found: readonly Found[]): RawD
     const leaves = unionOf([docs.get(document.id), document])
     docs.set(document.id, { ...document, leaves: docs.has(document.id) ? leaves : document.leaves })
   }
-  return { ...seenIn(messenger.copyOf(0).replica, name), docs }
+  return { ...seenIn(messenger.replicaOf(0).replica, name), docs }
 }
 
 async function viewOf(messenger: Messenger, name: string, ids: readonly string[], r: number) {
@@ -349,6 +349,6 @@ async function allDocs(messenger: Messenger, call: Call): Promise<Reply> {
   const inQuery = call.query.get('keys')
   const inBody = call.body.length > 0 ? JSON.parse(call.body.toString()).keys : undefined
   const keys: string[] | undefined = inQuery === null ? inBody : JSON.parse(inQuery)
-  if (!keys) return anyCopy(messenger, call)
+  if (!keys) return anyReplica(messenger, call)
   return fromView(call, await viewOf(messenger, call.path[0]!, keys, messenger.quorum))
 }

@@ -30,14 +30,14 @@ t.test('operations on any database stay within a budget in bytes', { timeout: 90
     const last = new RegExp(`/${on.names.components}/_changes\\?since=${CHANGING}-`)
     const release = gate.hold(last)
     const { url } = (gate.couch as unknown as { config: { url: string } }).config
-    const backup = run(t, { ...on, url }, { operation: 'backup' }, ['copies'])
+    const backup = run(t, { ...on, url }, { operation: 'backup' }, ['versions'])
     await gate.held(last)
     const store = on.raw.store.get(on.names.components)!
     for (const document of store.docs.values()) document.seq = ++store.seq
     release()
     const { id, docs } = await backup
     t.equal(docs, CHANGING)
-    const compared = await run(t, on, { operation: 'restore', id, dryRun: true }, ['copies'])
+    const compared = await run(t, on, { operation: 'restore', id, dryRun: true }, ['versions'])
     t.equal(compared.writes, 0)
   })
 })

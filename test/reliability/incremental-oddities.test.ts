@@ -24,7 +24,7 @@ async function setup(t: Test, options: HostOptions = {}) {
   return { on, pair: await buildPair(t, on, options) }
 }
 
-t.test('a document that can no longer be read is named, and no earlier copy of it counts', async (t) => {
+t.test('a document that can no longer be read is named, and no earlier version of it counts', async (t) => {
   const { on, pair } = await setup(t, QUICK)
   const { components } = on.names
   if (!on.raw) return t.comment('the raw server spoils documents')

@@ -1,7 +1,6 @@
-import type { LocalCommand, Options } from '../command.js'
+import { type LocalCommand, NAME, type Options } from '../command.js'
 import { type CompletedCommand, completionScript, SHELLS } from '../completion-script.js'
 import { usageError } from '../errors.js'
-import { NAME } from '../name.js'
 
 /** @param commands returns all commands, this one included */
 export const completionOf = (

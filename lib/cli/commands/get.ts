@@ -5,7 +5,7 @@ import { CliError, EXIT, usageError } from '../errors.js'
 import { bytes as sizeOf } from '../format.js'
 import { isGzipName } from '../gzip-file.js'
 import { PartFile, type Sink } from '../part-file.js'
-import { writeOut } from '../stdout.js'
+import { writeOut } from '../text.js'
 
 export const get: Command = {
   summary: 'download a backup',

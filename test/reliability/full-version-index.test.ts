@@ -2,8 +2,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { TooManyRepeatedError } from '../../lib/errors.js'
-import { CopyIndex, MAX_REPEATED } from '../../lib/ids/copy-index.js'
 import { fingerprint } from '../../lib/ids/fingerprint.js'
+import { MAX_REPEATED, VersionIndex } from '../../lib/ids/version-index.js'
 
 const MiB = 1024 * 1024
 /** Tables of 65,536 slots of 12 bytes, a few of which have doubled. */
@@ -21,11 +21,11 @@ function buffers(): number {
 }
 
 t.test(
-  'a copy index holds 3,000,000 documents that came again in 76 MiB, and takes no more',
+  'a version index holds 3,000,000 documents that came again in 76 MiB, and takes no more',
   { timeout: 600_000 },
   async (t) => {
     const before = buffers()
-    const index = new CopyIndex()
+    const index = new VersionIndex()
     let peak = 0
     const noteTwice = (i: number) => {
       index.note(fingerprint(`${i}`))

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { CopyIndex, LastCopies } from '../lib/ids/copy-index.js'
 import { fingerprint } from '../lib/ids/fingerprint.js'
 import { largeKey } from '../lib/ids/large-key.js'
 import { OrdinalSet } from '../lib/ids/ordinal-set.js'
+import { LastVersions, VersionIndex } from '../lib/ids/version-index.js'
 import { character } from './helpers/character.js'
 import { cases } from './helpers/settings.js'
 
@@ -18,26 +18,28 @@ const operations = fc.array(
   { maxLength: 60 }
 )
 
-t.test('tells the last copy of every document, as a map of all of them would', async (t) => {
+t.test('tells the last version of every document, as a map of all of them would', async (t) => {
   t.doesNotThrow(() =>
     fc.assert(
       fc.property(operations, fc.constantFrom(0, 10, 100_000), (all, expected) => {
-        const index = new CopyIndex(expected)
+        const index = new VersionIndex(expected)
         const last = new Map<string, number>()
-        const copies: string[] = []
+        const versions: string[] = []
         for (const { id, remove } of all) {
           if (remove) {
             index.noteDeleted(fingerprint(id))
             if (last.has(id)) last.set(id, -1)
           } else {
-            if (index.note(fingerprint(id)) !== copies.length) return false
-            last.set(id, copies.length)
-            copies.push(id)
+            if (index.note(fingerprint(id)) !== versions.length) return false
+            last.set(id, versions.length)
+            versions.push(id)
           }
         }
         return (
-          index.copies === copies.length &&
-          copies.every((id, ordinal) => index.isLast(fingerprint(id), ordinal) === (last.get(id) === ordinal))
+          index.count === versions.length &&
+          versions.every(
+            (id, ordinal) => index.isLast(fingerprint(id), ordinal) === (last.get(id) === ordinal)
+          )
         )
       }),
       { numRuns: cases(300) }
@@ -47,7 +49,7 @@ t.test('tells the last copy of every document, as a map of all of them would', a
 
 t.test('keeps only documents that may have come again', async (t) => {
   const count = 200_000
-  const index = new CopyIndex(count)
+  const index = new VersionIndex(count)
   for (let i = 0; i < count; i++) index.note(fingerprint(`doc_${i}`))
   const mistaken = index.repeated.size
   t.ok(mistaken < count / 1000, `${mistaken} of ${count} by mistake`)
@@ -65,7 +67,7 @@ t.test('keeps only documents that may have come again', async (t) => {
 })
 
 t.test('is right even with more documents than expected', async (t) => {
-  const index = new CopyIndex(0)
+  const index = new VersionIndex(0)
   const count = 50_000
   for (let i = 0; i < count; i++) index.note(fingerprint(`doc_${i}`))
   let wrong = 0
@@ -74,7 +76,7 @@ t.test('is right even with more documents than expected', async (t) => {
 })
 
 t.test('ids of any length are told apart', async (t) => {
-  const index = new CopyIndex()
+  const index = new VersionIndex()
   const id = 'x'.repeat(1_000_000)
   for (let time = 0; time < 2; time++) for (let i = 0; i < 100; i++) index.note(fingerprint(`${id}${i}`))
   t.equal(index.repeated.size, 100)
@@ -89,18 +91,18 @@ t.test(
     t.not(largeKey(id), id)
     t.equal(largeKey(largeKey(id)), largeKey(id))
     for (const written of [id, largeKey(id)]) {
-      const copies = new LastCopies()
-      copies.put(fingerprint(written), 5)
+      const versions = new LastVersions()
+      versions.put(fingerprint(written), 5)
       for (const asked of [id, largeKey(id)]) {
-        t.notOk(copies.isLast(fingerprint(asked), 4))
-        t.ok(copies.isLast(fingerprint(asked), 5))
+        t.notOk(versions.isLast(fingerprint(asked), 4))
+        t.ok(versions.isLast(fingerprint(asked), 5))
       }
     }
   }
 )
 
-t.test('where each document may have an earlier copy elsewhere, all are kept', async (t) => {
-  const index = new CopyIndex(null)
+t.test('where each document may have an earlier version elsewhere, all are kept', async (t) => {
+  const index = new VersionIndex(null)
   for (const id of ['a', 'b']) index.note(fingerprint(id))
   for (const id of ['b', 'c']) index.noteDeleted(fingerprint(id))
   const { repeated } = index
@@ -108,8 +110,8 @@ t.test('where each document may have an earlier copy elsewhere, all are kept', a
   t.ok(index.isLast(fingerprint('a'), 0))
   for (const id of ['b', 'c'])
     for (const ordinal of [-2, 0, 1]) t.notOk(index.isLast(fingerprint(id), ordinal))
-  t.notOk(index.isLast(fingerprint('a'), -2), 'the copy elsewhere')
-  t.ok(index.isLast(fingerprint('d'), -2), 'of a document that did not come, the copy elsewhere counts')
+  t.notOk(index.isLast(fingerprint('a'), -2), 'the version elsewhere')
+  t.ok(index.isLast(fingerprint('d'), -2), 'of a document that did not come, the version elsewhere counts')
 })
 
 t.test('a set of ordinals is a set', async (t) => {
@@ -125,7 +127,7 @@ t.test('a set of ordinals is a set', async (t) => {
 
 t.test('ids that differ in half a character are different ids, long ones too', async (t) => {
   for (const start of ['a', 'a'.repeat(600)]) {
-    const index = new CopyIndex()
+    const index = new VersionIndex()
     for (const end of ['\ud800', '\ud801', '\ufffd']) index.note(fingerprint(start + end))
     t.ok(index.isLast(fingerprint(`${start}\ud800`), 0))
     t.ok(index.isLast(fingerprint(`${start}\ud801`), 1))

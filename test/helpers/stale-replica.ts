@@ -14,10 +14,10 @@ export interface Asked {
 const JSON_TYPE = { 'content-type': 'application/json' }
 
 /**
- * Plays a copy of the databases that has missed every write since the last {@link StaleCopy.catchUp}. It repeats the
+ * Plays a replica of the databases that has missed every write since the last {@link StaleReplica.catchUp}. It repeats the
  * replies of that time, and answers that documents without one are missing.
  */
-export class StaleCopy {
+export class StaleReplica {
   readonly #first = new Map<string, Reply>()
   readonly #missed = new Set<string>()
 
@@ -38,7 +38,7 @@ export class StaleCopy {
     if (!this.#first.has(key)) this.#first.set(key, reply)
   }
 
-  /** Tells whether this copy would answer differently from the database. */
+  /** Tells whether this replica would answer differently from the database. */
   isBehind({ method, path }: Asked): boolean {
     if (!/GET|HEAD/.test(method) || /open_revs=/.test(path)) return false
     if (!isList(path)) return this.#missed.has(documentOf(path))
@@ -46,7 +46,7 @@ export class StaleCopy {
   }
 
   /**
-   * Returns the reply of this copy.
+   * Returns the reply of this replica.
    * @param now the reply of the database
    */
   tell(asked: Asked, now: Reply): Reply {

@@ -1,21 +1,21 @@
 import { onAbort } from './linked-abort.js'
 
-/** The bounds for waiting for a turn: how many may wait, and for how long. */
+/** The bounds of a wait: how much may wait, and for how long. */
 interface Patience {
-  /** How many may wait for the same turn. */
+  /** How much work on the same thing may wait. */
   most: number
-  /** Makes the error when as many wait already. */
+  /** Makes the error when as much waits already. */
   full: () => Error
   signal: AbortSignal
 }
 
-/** Orders changes of the same thing, in the order in which they were asked for. */
-export class Turns {
-  /** Functions that start the waiting changes, by the thing that they change. */
+/** Runs work on the same thing one after another, in the order in which it was asked for. */
+export class KeyedMutex {
+  /** Functions that begin the waiting work, by the thing that it is on. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
-  /** Runs `work` in turn; without `patience`, any number may wait. @throws its `full()` or signal's reason */
-  async take<T>(key: string, work: () => Promise<T>, patience?: Patience): Promise<T> {
+  /** Runs `work` when it is next; without `patience`, any amount may wait. @throws its `full()` or signal's reason */
+  async run<T>(key: string, work: () => Promise<T>, patience?: Patience): Promise<T> {
     const waiting = this.#waiting.get(key) ?? []
     if (!this.#waiting.has(key)) this.#waiting.set(key, waiting)
     else if (patience && waiting.length >= patience.most) throw patience.full()

@@ -1,2 +1,0 @@
-/** The name of the command. */
-export const NAME = 'fastify-couchdb-backups'
