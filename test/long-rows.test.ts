@@ -50,7 +50,7 @@ for (const [bytes, isTaken] of [
       for await (const changes of db.changes({ since: '0', includeDocs: true }, end)) {
         rows += changes.length
         t.equal(
-          (changes[0]?.doc as Uint8Array).length,
+          (changes[0]!.doc as Uint8Array).length,
           bytes - '{"seq":"1","id":"a","changes":[{"rev":"1-a"}],"doc":'.length
         )
       }
