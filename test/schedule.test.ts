@@ -343,7 +343,8 @@ t.test('a run that waits for another operation has not failed when the clock is 
 t.test('whether a backup is needed is looked at again under the lease, without a trace', async (t) => {
   const on = await setupDatabases(t)
   const gate = await startGate(t, on)
-  const host = await setup(t, { on, couch: gate.couch })
+  // The call that is held must not be given up before the other backup is made.
+  const host = await setup(t, { on, couch: gate.couch, timeouts: { lease: 30_000 } })
   const other = await buildScheduled(t, { on, clock: new TestClock('2027-05-02T00:59:50Z') })
   await host.pass(13 * HOUR - 10 * SECOND, 10 * MINUTE)
   // It has looked, and is about to ask for the lease.

@@ -37,7 +37,7 @@ export interface DatabaseSummary {
   missing?: true
   /** Bytes of the documents' JSON. */
   raw_bytes: number
-  /** Bytes they take in the database that keeps the backup, of which other backups may share a part. */
+  /** Bytes they take in the database that keeps the backup; other backups may share some of them. */
   stored_bytes: number
   /** Id of the backup whose chunks this one shares. Absent where the database was read in full. */
   base?: string

@@ -54,7 +54,7 @@ function lineOf(event: BackupEvent): Line {
     case 'restore_safety_backup_made': {
       const { safety_backup } = event
       const fields = { ...restoreOf(event), ...durationOf(event), safety_backup }
-      return ['info', 'restore: the backup is made by which it can be taken back', fields]
+      return ['info', 'restore: its safety backup is made', fields]
     }
     case 'restore_whitelist_rebuilt':
       return ['info', 'restore: the white list is rebuilt', { ...restoreOf(event), ...durationOf(event) }]

@@ -109,7 +109,7 @@ const BackupDatabase = Type.Object({
   ),
   raw_bytes: Type.Optional(Count("Bytes of the documents' JSON")),
   stored_bytes: Type.Optional(
-    Count('Bytes they take where the backup is kept, of which other backups may share a part')
+    Count('Bytes they take where the backup is kept; other backups may share some of them')
   ),
   base: Type.Optional(
     Type.String({ description: 'Id of the backup whose chunks this one shares; absent where all was read' })
