@@ -9,19 +9,21 @@ const FEWEST_SLOTS = 32
 /** Maps fingerprints to words. A free slot's last word is 0. Places are valid until {@link place} runs. */
 export class FingerprintTable {
   readonly #width: number
-  readonly #segments: Segment[]
+  readonly #expected: number
+  /** Each is made when it is first looked at: many tables have few entries, or none. */
+  readonly #segments: (Segment | undefined)[] = Array.from({ length: SEGMENTS })
   size = 0
 
   /** @param width words of an entry @param expected about how many entries there will be */
   constructor(width: number, expected = 0) {
     this.#width = width
-    this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(width, expected / SEGMENTS))
+    this.#expected = expected
   }
 
   /** Returns the place of an entry, or of the free slot for it. */
   find(print: Fingerprint): number {
     const segment = segmentOf(print)
-    return this.#segments[segment].find(print) * SEGMENTS + segment
+    return this.#segment(segment).find(print) * SEGMENTS + segment
   }
 
   isUsed(place: number): boolean {
@@ -30,21 +32,29 @@ export class FingerprintTable {
 
   /** Returns a word of an entry; the first two are the fingerprint. */
   word(place: number, index: number): number {
-    return this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index]
+    return this.#segment(place % SEGMENTS).words[Math.floor(place / SEGMENTS) + index]
   }
 
   setWord(place: number, index: number, value: number): void {
-    this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index] = value
+    this.#segment(place % SEGMENTS).words[Math.floor(place / SEGMENTS) + index] = value
   }
 
   /** Returns the place of an entry, new or not; the caller sets its words. */
   place(print: Fingerprint): number {
     const number = segmentOf(print)
-    const segment = this.#segments[number]
+    const segment = this.#segment(number)
     const before = segment.size
     const at = segment.add(print)
     this.size += segment.size - before
     return at * SEGMENTS + number
+  }
+
+  #segment(number: number): Segment {
+    const known = this.#segments[number]
+    if (known) return known
+    const made = new Segment(this.#width, this.#expected / SEGMENTS)
+    this.#segments[number] = made
+    return made
   }
 }
 
