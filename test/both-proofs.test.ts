@@ -10,18 +10,22 @@ import { setupDatabases } from './helpers/database.js'
 import { clientOf } from './helpers/repository-runs.js'
 
 const NONE: ReadonlySet<never> = new Set<never>()
+const ATTACHED = '"a":"a","_attachments":{"a":{"content_type":"text/plain","data":"aGVsbG8="}}'
 const OTHER = '1-00000000000000000000000000000000'
 
 t.test('where both proofs are asked for, a document is the same by content and by revision', async (t) => {
   const on = await setupDatabases(t)
   const components = on.couch.use(on.names.components)
   const revisions: Record<string, string> = {}
-  for (const _id of ['same', 'revision', 'content', 'spelled', 'spelled_revision', 'attached'])
+  const ids = ['same', 'revision', 'content', 'spelled', 'spelled_revision', 'attached', 'attached_revision']
+  for (const _id of ids)
     revisions[_id] = (
       await components.insert({
         _id,
         a: 'a',
-        ...(_id === 'attached' && { _attachments: { a: { content_type: 'text/plain', data: 'aGVsbG8=' } } })
+        ...(_id.startsWith('attached') && {
+          _attachments: { a: { content_type: 'text/plain', data: 'aGVsbG8=' } }
+        })
       } as never)
     ).rev
   const line = (_id: string, rev = revisions[_id], rest = '"a":"a"') =>
@@ -30,7 +34,7 @@ t.test('where both proofs are asked for, a document is the same by content and b
     proof: 'both',
     databases: ['components'],
     about: () => ({}),
-    count: () => 7,
+    count: () => 8,
     bytes: () => undefined,
     async *documents(_database, design) {
       if (design) return
@@ -40,11 +44,8 @@ t.test('where both proofs are asked for, a document is the same by content and b
         line('content', revisions.content, '"a":"b"'),
         line('spelled', revisions.spelled, '"a":"\\u0061"'),
         line('spelled_revision', OTHER, '"a":"\\u0061"'),
-        line(
-          'attached',
-          revisions.attached,
-          '"a":"a","_attachments":{"a":{"content_type":"text/plain","data":"aGVsbG8="}}'
-        ),
+        line('attached', revisions.attached, ATTACHED),
+        line('attached_revision', OTHER, ATTACHED),
         line('absent', OTHER)
       ]
     },
@@ -66,6 +67,7 @@ t.test('where both proofs are asked for, a document is the same by content and b
     spelled: 'leave',
     spelled_revision: 'change',
     attached: 'leave',
+    attached_revision: 'change',
     absent: 'create'
   })
 })
