@@ -9,21 +9,20 @@ const FEWEST_SLOTS = 32
 /** Maps fingerprints to words. A free slot's last word is 0. Places are valid until {@link place} runs. */
 export class FingerprintTable {
   readonly #width: number
-  readonly #expected: number
-  /** Each is made when it is first looked at: many tables have few entries, or none. */
-  readonly #segments: (Segment | undefined)[] = Array.from({ length: SEGMENTS })
+  readonly #segments: Segment[]
   size = 0
 
   /** @param width words of an entry @param expected about how many entries there will be */
   constructor(width: number, expected = 0) {
     this.#width = width
-    this.#expected = expected
+    const empty = new Uint32Array(width)
+    this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(empty, expected / SEGMENTS))
   }
 
   /** Returns the place of an entry, or of the free slot for it. */
   find(print: Fingerprint): number {
     const segment = segmentOf(print)
-    return this.#segment(segment).find(print) * SEGMENTS + segment
+    return this.#segments[segment].find(print) * SEGMENTS + segment
   }
 
   isUsed(place: number): boolean {
@@ -32,29 +31,21 @@ export class FingerprintTable {
 
   /** Returns a word of an entry; the first two are the fingerprint. */
   word(place: number, index: number): number {
-    return this.#segment(place % SEGMENTS).words[Math.floor(place / SEGMENTS) + index]
+    return this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index]
   }
 
   setWord(place: number, index: number, value: number): void {
-    this.#segment(place % SEGMENTS).words[Math.floor(place / SEGMENTS) + index] = value
+    this.#segments[place % SEGMENTS].words[Math.floor(place / SEGMENTS) + index] = value
   }
 
   /** Returns the place of an entry, new or not; the caller sets its words. */
   place(print: Fingerprint): number {
     const number = segmentOf(print)
-    const segment = this.#segment(number)
+    const segment = this.#segments[number]
     const before = segment.size
     const at = segment.add(print)
     this.size += segment.size - before
     return at * SEGMENTS + number
-  }
-
-  #segment(number: number): Segment {
-    const known = this.#segments[number]
-    if (known) return known
-    const made = new Segment(this.#width, this.#expected / SEGMENTS)
-    this.#segments[number] = made
-    return made
   }
 }
 
@@ -64,12 +55,15 @@ class Segment {
   words: Uint32Array
   size = 0
   readonly #width: number
-  #slots: number
+  /** Slots from the first entry on. */
+  readonly #first: number
+  #slots = 1
 
-  constructor(width: number, expected: number) {
-    this.#width = width
-    this.#slots = Math.max(FEWEST_SLOTS, Math.ceil(expected / LOAD))
-    this.words = new Uint32Array(this.#slots * width)
+  /** @param empty one free slot, which all segments share until they have an entry: many never get one */
+  constructor(empty: Uint32Array, expected: number) {
+    this.#width = empty.length
+    this.#first = Math.max(FEWEST_SLOTS, Math.ceil(expected / LOAD))
+    this.words = empty
   }
 
   /** Returns the offset of an entry, or of the free slot for it. */
@@ -101,7 +95,7 @@ class Segment {
   #grow(): void {
     const old = this.words
     const width = this.#width
-    this.#slots *= 2
+    this.#slots = this.size === 0 ? this.#first : this.#slots * 2
     this.words = new Uint32Array(this.#slots * width)
     for (let at = 0; at < old.length; at += width) {
       if (old[at + width - 1] === 0) continue
