@@ -13,7 +13,17 @@ const USAGE = `npm run bench -- verify [options]
 COUCHDB_URL, with credentials in it, names the server.`
 
 const TITLE = '## Verifications'
+/** Verifications before one that is measured in a process that has run for a while. */
+const WARM = 3
 const MiB = 1024 * 1024
+/** What the rows are called. */
+const NAMES = {
+  structure: '`structure`',
+  data: '`data`',
+  warm: `\`data\`, after ${WARM} of them in the process`,
+  restore: '`restore`',
+  rekey: 'rekey'
+}
 const names = {
   components: 'bench_verify_components',
   sessions: 'bench_verify_sessions',
@@ -37,9 +47,10 @@ export async function measureVerify(args: string[]): Promise<void> {
   if (!url) throw new Error('COUCHDB_URL is not set')
   const server = serverOf(url)
   const job = { url, databases: names }
-  const rows: Record<'structure' | 'data' | 'restore' | 'rekey', Measured[]> = {
+  const rows: Record<'structure' | 'data' | 'warm' | 'restore' | 'rekey', Measured[]> = {
     structure: [],
     data: [],
+    warm: [],
     restore: [],
     rekey: []
   }
@@ -49,8 +60,10 @@ export async function measureVerify(args: string[]): Promise<void> {
     const { id } = await run({ ...job, operation: 'backup', key: 'first' })
     for (let round = 0; round < Number(values.rounds); round++) {
       const key = round % 2 ? 'second' : 'first'
+      const verify = { ...job, operation: 'verify', id, key } as const
       for (const depth of ['structure', 'data', 'restore'] as const)
-        rows[depth].push(await run({ ...job, operation: 'verify', id, depth, key }))
+        rows[depth].push(await run({ ...verify, depth }))
+      rows.warm.push(await run({ ...verify, depth: 'data', warm: WARM }))
       rows.rekey.push(await run({ ...job, operation: 'rekey', id, key: round % 2 ? 'first' : 'second' }))
     }
   } finally {
@@ -62,8 +75,7 @@ export async function measureVerify(args: string[]): Promise<void> {
     const took = median(measured.map(({ ms }) => ms))
     const used = median(measured.map(({ cpuMs }) => cpuMs))
     const memory = Math.round(Math.max(...measured.map(({ rssGrowth }) => rssGrowth)) / MiB)
-    const name = what === 'rekey' ? 'rekey' : `\`${what}\``
-    return `| ${name} | ${seconds(took)} | ${seconds(used)} | ${rate(took)} | ${rate(used)} | ${memory} MiB |`
+    return `| ${NAMES[what as keyof typeof NAMES]} | ${seconds(took)} | ${seconds(used)} | ${rate(took)} | ${rate(used)} | ${memory} MiB |`
   })
   const section = `${TITLE}
 

@@ -40,6 +40,8 @@ export interface Job {
   full?: boolean
   /** Backs up so many times, one after the other; what it took is of the last. */
   times?: number
+  /** Runs the operation so many times before it is measured, so that V8 has compiled what it runs. */
+  warm?: number
   /** Before each backup, so many components change. */
   changed?: number
   /** Compares only, where it restores. */
@@ -103,6 +105,7 @@ async function main(): Promise<void> {
   const byHttp = ['get', 'list', 'append'].includes(job.operation)
   const origin = byHttp ? await app.listen({ port: 0, host: '127.0.0.1' }) : ''
   await app.dbBackups.list()
+  for (let time = 0; time < (job.warm ?? 0); time++) await run(app, job, origin)
   const memory = new MemoryWatch(job.live ?? false)
   const loop = watchLoop()
   const turns = new TurnWatch({ profile: job.profile })

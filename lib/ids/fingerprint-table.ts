@@ -15,7 +15,8 @@ export class FingerprintTable {
   /** @param width words of an entry @param expected about how many entries there will be */
   constructor(width: number, expected = 0) {
     this.#width = width
-    this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(width, expected / SEGMENTS))
+    const empty = new Uint32Array(width)
+    this.#segments = Array.from({ length: SEGMENTS }, () => new Segment(empty, expected / SEGMENTS))
   }
 
   /** Returns the place of an entry, or of the free slot for it. */
@@ -54,12 +55,15 @@ class Segment {
   words: Uint32Array
   size = 0
   readonly #width: number
-  #slots: number
+  /** Slots from the first entry on. */
+  readonly #first: number
+  #slots = 1
 
-  constructor(width: number, expected: number) {
-    this.#width = width
-    this.#slots = Math.max(FEWEST_SLOTS, Math.ceil(expected / LOAD))
-    this.words = new Uint32Array(this.#slots * width)
+  /** @param empty one free slot, which all segments share until they have an entry: many never get one */
+  constructor(empty: Uint32Array, expected: number) {
+    this.#width = empty.length
+    this.#first = Math.max(FEWEST_SLOTS, Math.ceil(expected / LOAD))
+    this.words = empty
   }
 
   /** Returns the offset of an entry, or of the free slot for it. */
@@ -91,7 +95,7 @@ class Segment {
   #grow(): void {
     const old = this.words
     const width = this.#width
-    this.#slots *= 2
+    this.#slots = this.size === 0 ? this.#first : this.#slots * 2
     this.words = new Uint32Array(this.#slots * width)
     for (let at = 0; at < old.length; at += width) {
       if (old[at + width - 1] === 0) continue

@@ -46,6 +46,7 @@ function* differencesByName(
   found: OnDifference
 ): Steps<void> {
   const others = new FingerprintTable(WORDS)
+  const first = otherName === undefined ? Number.POSITIVE_INFINITY : other.valueStart
   for (let key = otherName; key !== undefined; key = yield* nextOfBody(other)) {
     const place = others.place(fingerprint(key))
     const values = [other.valueStart, other.valueEnd, UNMATCHED]
@@ -63,6 +64,7 @@ function* differencesByName(
   }
   const again = new MemberCursor(other.bytes)
   for (let key = yield* nextOfBody(again); key !== undefined; key = yield* nextOfBody(again)) {
+    if (again.valueStart < first) continue
     const place = others.find(fingerprint(key))
     const isLast = others.word(place, 2) === again.valueStart
     if (others.word(place, 4) === UNMATCHED && isLast) found(key, undefined, valueAt(again))

@@ -190,7 +190,7 @@ export class StoredDocuments {
     wanted: (chunk: number) => boolean
   ): AsyncGenerator<UnsharedGroup> {
     const numbers = new Map(chunks.flatMap(({ entry }, i) => (wanted(i) ? [[entry, i]] : [])))
-    const options = { ahead: 1, wanted: (entry: ChunkEntry) => numbers.has(entry) }
+    const options = { ahead: 2, wanted: (entry: ChunkEntry) => numbers.has(entry) }
     for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
       const { entry, lines: bytes } = content
       const chunk = numbers.get(entry) as number
