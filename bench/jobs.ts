@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { call, type Server } from './dataset.js'
@@ -17,6 +18,23 @@ export async function run(job: Job): Promise<Measured> {
   const result = await answerOf<Result>(child, job.operation)
   idle.send('stop')
   return { ...result, idleP99: await answerOf<number>(idle, 'the idle process') }
+}
+
+/** A process that serves requests before and while it runs a job. */
+export interface Serving {
+  origin: string
+  /** Has the job begin, or end where it only serves. */
+  go(): void
+  result: Promise<Result>
+}
+
+/** Starts a process that tells its origin, and runs its job when it is told to. */
+export async function serve(job: Job): Promise<Serving> {
+  const child = fork(join(__dirname, 'worker.js'), [JSON.stringify({ ...job, serve: true })], {
+    execArgv: ['--expose-gc']
+  })
+  const [origin] = (await once(child, 'message')) as [string]
+  return { origin, go: () => child.send('go'), result: answerOf<Result>(child, job.operation) }
 }
 
 /** The one message of a child process that then ends. */

@@ -7,6 +7,7 @@ import { call, load, newDocuments, recreate, type Server, serverOf } from './dat
 import { measureDiffs } from './diff.js'
 import { measureIncremental } from './incremental.js'
 import { type Measured, machine, median, ratioOf, run, versionOf } from './jobs.js'
+import { measureHost } from './host.js'
 import { measureProfiles } from './profile.js'
 import { couchbackup, couchrestore, rawRead } from './rivals.js'
 import { measureSealed } from './sealed.js'
@@ -19,6 +20,7 @@ const USAGE = `npm run bench -- [options]
        npm run bench -- sealed [options]        what sealing adds to a backup's processor time
        npm run bench -- verify [options]        verifications
        npm run bench -- diff [options]          diffs; \`--help\` tells its options
+       npm run bench -- host [options]          what a host's requests and many readers notice; \`--help\` tells its options
        npm run bench -- --profile [options]     what takes the time of each operation; \`--help\` tells its options
 
   --docs N       documents for the comparisons (default 100000; 5000 on the embedded database)
@@ -43,6 +45,7 @@ async function main(): Promise<void> {
   if (process.argv[2] === 'incremental') return measureIncremental(process.argv.slice(3))
   if (process.argv[2] === 'verify') return measureVerify(process.argv.slice(3))
   if (process.argv[2] === 'diff') return measureDiffs(process.argv.slice(3))
+  if (process.argv[2] === 'host') return measureHost(process.argv.slice(3))
   if (process.argv[2] === '--profile') return measureProfiles(process.argv.slice(3))
   const { values } = parseArgs({
     options: {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { createReadStream, createWriteStream, readFileSync, statSync } from 'node:fs'
 import { connect } from 'node:net'
 import { pipeline } from 'node:stream/promises'
@@ -26,6 +27,8 @@ export interface Job {
     | 'prune'
     | 'verify'
     | 'rekey'
+    /** Nothing, until it is told to stop. */
+    | 'serve'
   /** Backup to restore, get, download, or append to; the newest where others are pruned; any where they are listed. */
   id?: string
   /** What a diff compares with. */
@@ -48,6 +51,8 @@ export interface Job {
   dryRun?: boolean
   /** Ids of components that a restore leaves alone. */
   skip?: readonly string[]
+  /** Tells its origin first, where `/ping` answers, and begins when it is told to. */
+  serve?: boolean
   /** Collects garbage before each look at the memory, so that only what is used counts. */
   live?: boolean
   /** Tells what long turns of the event loop were made of, and what took the time. */
@@ -87,13 +92,18 @@ export interface Result {
   writes?: number
 }
 
+/** Backups that are read at a time: more than the default, to measure what many take. */
+const MOST_DOWNLOADS = 32
+
 /** Runs one operation of the plugin in this process, and sends what it took to the parent. */
 async function main(): Promise<void> {
   // A message may be longer than an argument.
   const job = JSON.parse(process.argv[2] ?? readFileSync(0, 'utf8')) as Job
   const app = Fastify()
+  app.get('/ping', async () => ({ ok: true }))
   await app.register(dbBackups, {
     safety: false,
+    limits: { downloads: MOST_DOWNLOADS },
     ...(job.key && { encryption: { current: job.key, key: keyOf } }),
     couch: nano(job.url),
     databases: job.databases,
@@ -103,8 +113,12 @@ async function main(): Promise<void> {
   })
   await app.ready()
   const byHttp = ['get', 'list', 'append'].includes(job.operation)
-  const origin = byHttp ? await app.listen({ port: 0, host: '127.0.0.1' }) : ''
+  const origin = byHttp || job.serve ? await app.listen({ port: 0, host: '127.0.0.1' }) : ''
   await app.dbBackups.list()
+  if (job.serve) {
+    process.send?.(origin)
+    await once(process, 'message')
+  }
   for (let time = 0; time < (job.warm ?? 0); time++) await run(app, job, origin)
   const memory = new MemoryWatch(job.live ?? false)
   const loop = watchLoop()
@@ -213,6 +227,10 @@ async function run(
   }
   if (job.operation === 'rekey') {
     await app.dbBackups.rekey()
+    return { id }
+  }
+  if (job.operation === 'serve') {
+    await once(process, 'message')
     return { id }
   }
   if (job.operation === 'prune') {
