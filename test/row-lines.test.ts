@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
 import { slicesOf } from '../lib/bytes/views.js'
-import { jsonRows, type RowReader } from '../lib/couch/json-rows.js'
+import { jsonRows, type RowReader, rowMemory } from '../lib/couch/json-rows.js'
 import { allDocsReader, type Change, changeReader, type RowDocument, rowDocument } from '../lib/couch/rows.js'
 import { atOnce } from '../lib/waits/steps.js'
 import { character } from './helpers/character.js'
@@ -52,6 +52,9 @@ const row = fc
 /** How rows are divided: by lines, as CouchDB does, or otherwise. */
 const between = fc.constantFrom(',\r\n', ',\n', ',', ' ,\r\n', '\n,\n')
 
+/** White space inside a row: CouchDB writes none, something before it may. */
+const spaces = fc.constantFrom(0, 0, 0, 1)
+
 const inPieces = (bytes: Buffer, length: number) => Readable.from(slicesOf(bytes, length))
 
 /** Returns what a reader makes of an answer, or why it takes none. */
@@ -63,7 +66,7 @@ async function read<T extends { doc: RowDocument | null }>(
   const rows: unknown[] = []
   const trailer = {}
   try {
-    for await (const group of jsonRows(inPieces(bytes, length), 'results', reader, trailer)) {
+    for await (const group of jsonRows(inPieces(bytes, length), 'results', reader, trailer, rowMemory())) {
       for (const { doc, ...head } of group) rows.push({ ...head, doc: doc && told(doc) })
     }
     return { rows, trailer }
@@ -90,9 +93,9 @@ for (const [what, rows, reader] of [
   ['_all_docs', row, allDocsReader]
 ] as const) {
   const answers = fc
-    .tuple(fc.array(rows as fc.Arbitrary<object>, { maxLength: 12 }), between)
+    .tuple(fc.array(fc.tuple(rows as fc.Arbitrary<object>, spaces), { maxLength: 12 }), between)
     .map(([all, between]) => {
-      const lines = all.map((row) => JSON.stringify(row)).join(between)
+      const lines = all.map(([row, space]) => JSON.stringify(row, null, space)).join(between)
       return Buffer.from(`{"results":[\n${lines}\n],\n"last_seq":"9-x","pending":0}\n`)
     })
   const lengths = fc.oneof(fc.integer({ min: 1, max: 60 }), fc.constant(1_000_000))
@@ -173,4 +176,29 @@ t.test('so are rows that end with their pieces, and have their commas in the nex
   ])
   t.equal(scanned, 0)
   t.equal(rows.length, 4)
+})
+
+t.test('a row of several lines does not take the memory of rows that wait', async (t) => {
+  const odd = (id: string) =>
+    `{"seq":"1-x",\n"id":"${id}","changes":[{"rev":"1-b"}],"doc":{"_id":"${id}",\n"_rev":"1-b","n":{"text":"${id.repeat(40)}"}}}`
+  const text = `{"results":[\n${['a', 'b', 'c'].map(odd).join(',\n')}\n],"last_seq":"2-x"}`
+  for (const cut of [60, 120, 200, 300]) {
+    const body = Readable.from([text.slice(0, cut), text.slice(cut)].map((piece) => Buffer.from(piece)))
+    const ids: string[] = []
+    for await (const group of jsonRows(body, 'results', changeReader(), {}, rowMemory()))
+      for (const { doc } of group) ids.push(atOnce(rowDocument(doc as RowDocument)).id)
+    t.strictSame(ids, ['a', 'b', 'c'], `in two pieces, the first of ${cut} bytes`)
+  }
+})
+
+t.test('no rows are read of an answer that is an array', async (t) => {
+  const groups: Change[][] = []
+  const body = Readable.from([Buffer.from(`[\r\n${usual},\r\n${usual}\r\n]`)])
+  await t.rejects(
+    async () => {
+      for await (const group of jsonRows(body, 'results', changeReader())) groups.push(group)
+    },
+    { error: 'bad_answer' }
+  )
+  t.strictSame(groups, [])
 })

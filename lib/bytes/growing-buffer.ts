@@ -59,10 +59,13 @@ export class Pieces {
     return this.#length
   }
 
-  /** Adds a piece, valid until the text is taken. A text's second piece invalidates the text before. */
-  add(piece: Uint8Array): void {
+  /**
+   * Adds a piece, valid until the text is taken. A text's second piece invalidates the text before.
+   * @param isFree whether the text before is needed no more: else this text gets its own memory
+   */
+  add(piece: Uint8Array, isFree = true): void {
     this.#length += piece.length
-    if (this.#memory && this.#pieces.length > 0) {
+    if (this.#memory && isFree && this.#pieces.length > 0) {
       this.#memory.clear()
       for (const first of this.#pieces) this.#memory.add(first)
       this.#pieces = []

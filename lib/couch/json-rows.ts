@@ -3,6 +3,7 @@ import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
 import {
   ELEMENT,
   type JsonAction,
+  type JsonKind,
   type JsonPath,
   JsonScanner,
   JsonSyntaxError,
@@ -133,7 +134,7 @@ class Rows<T> {
 
   constructor(member: string, reader: RowReader<T>, trailer: Trailer, memory: GrowingBuffer | undefined) {
     this.#reader = reader
-    this.#visitor = new RowVisitor(member, (row) => this.#add(reader.row(row), row.length), trailer, memory)
+    this.#visitor = new RowVisitor(member, this, trailer, memory)
     this.#scanner = new JsonScanner(this.#visitor, { maxDepth: STORED_DEPTH })
   }
 
@@ -193,6 +194,11 @@ class Rows<T> {
     return true
   }
 
+  /** Adds a row from the scanner. */
+  add(row: Buffer): void {
+    this.#add(this.#reader.row(row), row.length)
+  }
+
   #add(row: T, length: number): void {
     this.#read.push(row)
     this.longest = Math.max(this.longest, length)
@@ -202,24 +208,25 @@ class Rows<T> {
 class RowVisitor implements JsonVisitor {
   found = false
   readonly #member: string
-  readonly #onRow: (row: Buffer) => void
+  /** The rows that wait, whose memory must stay as it is. */
+  readonly #rows: { add(row: Buffer): void; count: number }
   readonly #trailer: Trailer
   readonly #pieces: Pieces
 
   constructor(
     member: string,
-    onRow: (row: Buffer) => void,
+    rows: { add(row: Buffer): void; count: number },
     trailer: Trailer,
     memory: GrowingBuffer | undefined
   ) {
     this.#member = member
-    this.#onRow = onRow
+    this.#rows = rows
     this.#trailer = trailer
     this.#pieces = new Pieces(memory)
   }
 
-  begin(path: JsonPath): JsonAction {
-    if (path.length === 0) return 'enter'
+  begin(path: JsonPath, kind: JsonKind): JsonAction {
+    if (path.length === 0) return kind === 'object' ? 'enter' : 'skip'
     if (path.length === 1 && path[0] === this.#member) {
       this.found = true
       return 'enter'
@@ -229,14 +236,13 @@ class RowVisitor implements JsonVisitor {
 
   bytes(piece: Uint8Array): void {
     if (this.#pieces.length + piece.length > MAX_ROW) throw longRow()
-    // Rows are taken after each piece, and of those that end in it one at most began in another.
-    this.#pieces.add(piece)
+    this.#pieces.add(piece, this.#rows.count === 0)
   }
 
   end(path: JsonPath): void {
     if (this.#pieces.length === 0) return
     const value = this.#pieces.take()
-    if (path.length === 2 && path[1] === ELEMENT) this.#onRow(value)
+    if (path.length === 2 && path[1] === ELEMENT) this.#rows.add(value)
     else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(value.toString())
   }
 }

@@ -100,7 +100,7 @@ function readAllDocsRow(row: Uint8Array): Row {
   return revision
 }
 
-/** The reader of rows of the changes feed. */
+/** Returns a reader of rows of the changes feed. */
 export function changeReader(): RowReader<Change> {
   const line = new RowLine()
   return {
@@ -118,7 +118,7 @@ export function changeReader(): RowReader<Change> {
   }
 }
 
-/** The reader of rows of `_all_docs`. */
+/** Returns a reader of rows of `_all_docs`. */
 export function allDocsReader(): RowReader<Row> {
   const line = new RowLine()
   return {

@@ -1,4 +1,5 @@
 import { toBuffer } from '../bytes/views.js'
+import { LONG } from '../waits/steps.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from './document.js'
 import { decodeString } from './members.js'
 import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
@@ -16,8 +17,6 @@ const POINT = 0x2e
 const ZERO = 0x30
 const UNDERSCORE = 0x5f
 
-/** Bytes of a document from which a walk over it may take more than a millisecond. */
-const LONG = 256 * 1024
 /** Levels of nesting that {@link DocumentLine} reads by itself. */
 const LEVELS = 256
 const LITERALS: Record<number, Uint8Array> = {

@@ -64,8 +64,9 @@ export class Schedule extends DueRuns {
   async #see(due: number): Promise<void> {
     const { unlessYoungerThan } = this.#options
     let id: string | undefined
+    let set: DatabaseSet | undefined
     try {
-      const set = await this.toStart('backup')
+      set = await this.toStart('backup')
       const started = await set.startRun({ due, unlessYoungerThan })
       id = started.id
       await started.finished
@@ -74,8 +75,8 @@ export class Schedule extends DueRuns {
     } catch (error) {
       this.#notMade(due, error as Error, id)
       // The instance that made it may have died before it pruned. A start alone is no reason to prune.
-      if (error instanceof NotNeededError && due >= (this.startedAt as number))
-        await this.#follow(error.id, await this.toStart('backup'))
+      if (set && error instanceof NotNeededError && due >= (this.startedAt as number))
+        await this.#follow(error.id, set)
     }
   }
 

@@ -175,13 +175,13 @@ export class StoredDocuments {
    */
   unshared(other?: StoredDocuments): UnsharedDocuments {
     // In layout 2, entries do not tell which lines count; such backups share nothing.
-    const others = other === undefined || this.#isOfCopies || other.#isOfCopies ? [] : other.#chunks
+    const others = other === undefined || this.#isOfVersions || other.#isOfVersions ? [] : other.#chunks
     const chunks = unsharedChunks(this.#chunks, others)
     return new UnsharedDocuments(chunks, (wanted) => this.#unsharedGroups(chunks, wanted))
   }
 
   /** Whether it is of layout 2, and lines tell which of them count. */
-  get #isOfCopies(): boolean {
+  get #isOfVersions(): boolean {
     return this.#repeated.size > 0
   }
 
@@ -215,7 +215,7 @@ export class StoredDocuments {
 
   /** Checks that the header tells what it lists, as far as that shows without reading any chunk. */
   checkEntries(): void {
-    if (this.#isOfCopies) return
+    if (this.#isOfVersions) return
     this.checkCount(sum(this.#chunks, liveDocuments))
     this.checkLength()
   }

@@ -17,7 +17,7 @@ import { DocumentBatch } from './document-batch.js'
 import { contentPrint } from './same-content.js'
 import type { Scope } from './scope.js'
 import { headOf, isLarge, type RestoreSource, type SourceDocument } from './source.js'
-import { COMPARE_BATCH, type CurrentDocument, readOrProblem, type TargetView } from './target.js'
+import { COMPARE_BATCH, readOrProblem, type TargetView } from './target.js'
 import { partitionOf, type State, TABLE_DOCUMENTS, TargetTable } from './target-table.js'
 
 /** Documents asked for in one request where a scan does not show them: most are not there. */
@@ -98,27 +98,15 @@ export class RestorePlan<T = unknown> {
   }
 
   async #scan(): Promise<void> {
-    const { proof } = this.#options.source
-    for await (const rows of this.#target.rows(proof === 'revision' ? 'revision' : 'content')) {
+    for await (const rows of this.#target.rows(this.#options.source.proof)) {
       for (const { id, rev, doc } of rows) {
         // A turn after each group would be one for each document: CouchDB sends them one by one.
         const pause = sharedTurn()
         if (pause) await pause
         if (this.#holds(id) && this.#options.scope.mayHold(id))
-          this.#table.set(id, doc ? await this.#stateOf(rev, doc) : { rev })
+          this.#table.set(id, doc ? await stateOf(rev, doc) : { rev })
       }
     }
-  }
-
-  /** Returns what the table compares of a target's document: its content, or revision if that is unreadable. */
-  async #stateOf(rev: string, doc: RowDocument): Promise<State> {
-    const document = await readOrProblem(doc)
-    return document instanceof InvalidDocumentError ? { rev } : { print: await this.#printOf(document, rev) }
-  }
-
-  async #printOf(document: DocumentBytes, rev: string | undefined): Promise<string> {
-    const print = await inTurns(contentPrint(document))
-    return this.#options.source.proof === 'both' ? `${rev} ${print}` : print
   }
 
   #holds(id: string): boolean {
@@ -158,9 +146,9 @@ export class RestorePlan<T = unknown> {
     const { bytes } = headOf(document)
     const decide = (inScope: boolean) => {
       if (!inScope) return this.#leaveOut(document)
-      return source.proof === 'revision'
-        ? this.#decide(document, revisionOf(document))
-        : this.#decideByContent(document)
+      return source.proof === 'content'
+        ? this.#decideClaimed(document)
+        : this.#decide(document, revisionOf(document))
     }
     if (scope.isAll) return decide(true)
     const included = inTurnsIfLong(bytes, scope.includes(document))
@@ -175,10 +163,10 @@ export class RestorePlan<T = unknown> {
     return { action: 'skip', id, why: 'left_out' }
   }
 
-  /** Decides by content on a document; large ones are compared alone. */
-  async #decideByContent(document: SourceDocument): Promise<FirstDecision> {
+  /** Decides by content on a document that only claims its revision; large ones are compared alone. */
+  async #decideClaimed(document: SourceDocument): Promise<FirstDecision> {
     if (isLarge(document) || document.deleted) return this.#decide(document, undefined)
-    const state = this.#table.size === 0 ? undefined : { print: await this.#printOf(document, document.rev) }
+    const state = this.#table.size === 0 ? undefined : { print: await inTurns(contentPrint(document)) }
     const lacksData = document.attachments !== undefined && (await inTurns(hasStub(document)))
     return this.#decide(document, state, lacksData ? LACKS_DATA : undefined)
   }
@@ -239,17 +227,9 @@ export class RestorePlan<T = unknown> {
     const decisions: DocumentDecision<T>[] = []
     for await (const found of this.#target.current([...byId.keys()])) {
       const document = byId.get(found.id)
-      if (document) decisions.push(await this.#decideBeside(document, found))
+      if (document) decisions.push(await this.#decider.beside(document, found, this.#baseOfNew(document)))
     }
     return decisions
-  }
-
-  async #decideBeside(document: SourceDocument, found: CurrentDocument): Promise<DocumentDecision<T>> {
-    const decision = await this.#decider.beside(document, found, this.#baseOfNew(document))
-    const rev = found.state === 'live' ? found.document.rev : undefined
-    const needsRevision = this.#options.source.proof === 'both' && decision.action === 'leave'
-    if (!needsRevision || rev === undefined || rev === headOf(document).rev) return decision
-    return { action: 'change', id: found.id, document, base: { kind: 'over', rev } }
   }
 
   /** Finds older documents that the backup does not hold. Call it after all {@link decisions}. */
@@ -277,6 +257,12 @@ export class RestorePlan<T = unknown> {
     if (!this.#holds(id) || !this.#table.has(id) || this.#table.wasSeen(id)) return false
     return scope.note(id) && !keepIds.has(id)
   }
+}
+
+/** Returns what the table compares of a target's document: its content, or revision if that is unreadable. */
+async function stateOf(rev: string, doc: RowDocument): Promise<State> {
+  const document = await readOrProblem(doc)
+  return document instanceof InvalidDocumentError ? { rev } : { print: await inTurns(contentPrint(document)) }
 }
 
 function revisionOf(document: SourceDocument): State | undefined {

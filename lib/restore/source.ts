@@ -18,11 +18,8 @@ export const headOf = (document: SourceDocument): DocumentBytes =>
 
 /** A whole, checked backup to restore from. Every document comes once. */
 export interface RestoreSource {
-  /**
-   * The proof that a document is there: its revision, or its content where an upload claims revisions; `both` for
-   * those who only compare.
-   */
-  readonly proof: 'revision' | 'content' | 'both'
+  /** The proof that a document is there: its revision, or its content where an upload claims revisions. */
+  readonly proof: 'revision' | 'content'
   readonly databases: readonly LogicalDatabase[]
   about(database: LogicalDatabase): AboutDatabase
   count(database: LogicalDatabase): number

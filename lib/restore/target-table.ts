@@ -39,7 +39,7 @@ export class TargetTable extends StateTable {
   }
 }
 
-/** A revision alone is never the same as a print: that has no dash, or a revision and more. */
+/** A revision has a dash, which no print has: the two are never the same. */
 const textOf = (state: State): string => ('rev' in state ? state.rev : state.print)
 
 /** Returns which of `count` partitions a document belongs to, independent of the table's slots. */

@@ -4,7 +4,7 @@ import { slicesOf } from '../bytes/views.js'
 /** Milliseconds of steps in one turn of the event loop. */
 const SLICE = 5
 /** Bytes of a document from which each walk over it has its own turn: 8 MB take about 10 ms. */
-const LONG = 256 * 1024
+export const LONG = 256 * 1024
 
 /** Work that yields, at least every millisecond or two, where it may be interrupted. */
 export type Steps<T> = Generator<undefined, T>
