@@ -6,6 +6,7 @@ import { VerifyInterruptedError } from '../lib/errors.js'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import { DatabaseSet } from '../lib/operations/database-set.js'
 import { Instance } from '../lib/operations/instance.js'
+import type { Operations } from '../lib/operations/operations.js'
 import { Schedule } from '../lib/operations/schedule.js'
 import type { VerifyDue } from '../lib/operations/verifies.js'
 import { VerifySchedule } from '../lib/operations/verify-schedule.js'
@@ -448,6 +449,33 @@ t.test('a host that names no databases for a while fails a run, and no more', as
   await pass(MINUTE)
   t.match(operations.schedule?.last, { result: 'made' })
 })
+
+t.test(
+  'a host that names no databases after a run that was not needed does not end the schedule',
+  async (t) => {
+    const on = await setupDatabases(t)
+    let operations: Operations | undefined
+    const databases = () => {
+      if (operations?.schedule?.last?.result === 'made_elsewhere') throw new Error('no settings')
+      return on.names
+    }
+    const schedule = { ...NIGHTLY, jitter: HOUR / 2 }
+    const host = await setup(t, { on, databases, schedule })
+    await host.pass(13 * HOUR, 10 * MINUTE)
+    const { finished } = await host.operations.start()
+    await finished
+    operations = host.operations
+    await host.pass(HOUR)
+    t.match(operations.schedule?.last, { due: at('02T01:00'), result: 'made_elsewhere' })
+    await host.pass(24 * HOUR, 10 * MINUTE)
+    t.match(
+      operations.schedule?.last,
+      { due: at('03T01:00'), result: 'made' },
+      'after an attempt that failed'
+    )
+    t.notOk(host.events.some(({ type }) => type === 'check_failed'))
+  }
+)
 
 t.test('closing ends a schedule that waits, and a backup as it does others', async (t) => {
   const on = await setupDatabases(t)
