@@ -128,7 +128,7 @@ export function allDocsReader(): RowReader<Row> {
       const id = line.passes(FIRST_ID) ? line.string() : undefined
       if (!id || !line.passes(KEY) || line.string() === undefined || !line.passes(VALUE)) return undefined
       const rev = line.string()
-      if (!rev || !line.passes(CLOSE)) return undefined
+      if (!rev || !line.passes(END)) return undefined
       const doc = line.document()
       return doc === undefined ? undefined : { id, rev, doc }
     }
@@ -142,7 +142,7 @@ const [SEQ, ID, CHANGES, END_OF_CHANGES, DELETED] = [
   '}]',
   ',"deleted":true'
 ].map((text) => Buffer.from(text))
-const [FIRST_ID, KEY, VALUE, DOC, CLOSE] = ['{"id":', ',"key":', ',"value":{"rev":', ',"doc":', '}'].map(
+const [FIRST_ID, KEY, VALUE, DOC, END] = ['{"id":', ',"key":', ',"value":{"rev":', ',"doc":', '}'].map(
   (text) => Buffer.from(text)
 )
 
@@ -184,7 +184,7 @@ class RowLine {
    */
   document(): DocumentBytes | null | undefined {
     const end = this.#to - 1
-    if (this.#bytes[end] !== CLOSE[0]) return undefined
+    if (this.#bytes[end] !== END[0]) return undefined
     if (this.#at === end) return null
     return this.passes(DOC) ? this.#documents.usual(this.#bytes, this.#at, end) : undefined
   }

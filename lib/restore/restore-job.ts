@@ -9,7 +9,7 @@ import type { Progress } from '../observe/progress.js'
 import { isOwnDocument } from '../own-documents.js'
 import { restoreDatabase } from './database-restore.js'
 import { notHeld, type ReportOptions, RestoreReport } from './restore-report.js'
-import { backUpFirst, type SafetyOptions } from './safety-backup.js'
+import { makeSafetyBackup, type SafetyOptions } from './safety-backup.js'
 import { isChosen, type RestoreChoice, Scope } from './scope.js'
 import type { RestoreSource } from './source.js'
 
@@ -83,7 +83,7 @@ async function restoreDatabases(options: RestoreJobOptions, report: RestoreRepor
     const documents = Object.fromEntries(databases.map((name) => [name, source.count(name)]))
     options.onPhase({ type: 'restore_checked', durationMs: elapsed(), documents })
     expectAll(databases, source, options.progress)
-    await backUpFirst(databases, options, report)
+    await makeSafetyBackup(databases, options, report)
     for (const database of LOGICAL_DATABASES) await restoreOne(database, source, options, report)
   } finally {
     await source.close()

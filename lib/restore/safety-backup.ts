@@ -16,16 +16,16 @@ export interface SafetyOptions extends Pick<ReportOptions, 'onPhase'> {
 }
 
 /** Makes a backup, if one is to be made, unless these databases hold nothing that a restore could overwrite. */
-export async function backUpFirst(
+export async function makeSafetyBackup(
   databases: readonly LogicalDatabase[],
   options: SafetyOptions,
   report: RestoreReport
 ): Promise<void> {
-  const { backUpFirst: backUp, onPhase } = options
+  const { backUpFirst, onPhase } = options
   const startedAt = performance.now()
-  if (!backUp || !(await holdsAny(databases, options))) return
+  if (!backUpFirst || !(await holdsAny(databases, options))) return
   await report.beginSafetyBackup()
-  const id = await backUp()
+  const id = await backUpFirst()
   await report.addSafetyBackup(id)
   onPhase({
     type: 'restore_safety_backup_made',
