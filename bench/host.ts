@@ -170,7 +170,11 @@ async function measureReaders(job: Job): Promise<string> {
 }
 
 /** Downloads a backup through a raw socket. @param pause milliseconds after each piece */
-function download(origin: string, id: string, pause: number): { finished: Promise<number>; stop: () => void } {
+function download(
+  origin: string,
+  id: string,
+  pause: number
+): { finished: Promise<number>; stop: () => void } {
   const socket = connect(Number(new URL(origin).port), '127.0.0.1')
   socket.write(`GET /api/v1/backups/${id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`)
   let size = 0

@@ -194,11 +194,8 @@ t.test('a row of several lines does not take the memory of rows that wait', asyn
 t.test('no rows are read of an answer that is an array', async (t) => {
   const groups: Change[][] = []
   const body = Readable.from([Buffer.from(`[\r\n${usual},\r\n${usual}\r\n]`)])
-  await t.rejects(
-    async () => {
-      for await (const group of jsonRows(body, 'results', changeReader())) groups.push(group)
-    },
-    /bad_answer/
-  )
+  await t.rejects(async () => {
+    for await (const group of jsonRows(body, 'results', changeReader())) groups.push(group)
+  }, /bad_answer/)
   t.strictSame(groups, [])
 })
