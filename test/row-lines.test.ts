@@ -25,13 +25,15 @@ const change = fc
     rev,
     members,
     deleted: fc.boolean(),
+    /** CouchDB tells the sequence of some rows (`seq_interval`). */
+    numbered: fc.boolean(),
     doc: fc.constantFrom('none', 'null', 'last', 'first')
   })
-  .map(({ id, rev, members, deleted, doc }) => {
+  .map(({ id, rev, members, deleted, numbered, doc }) => {
     const document = { doc: doc === 'null' ? null : { _id: id, _rev: rev, ...members } }
     return {
       ...(doc === 'first' && document),
-      seq: `7-${rev}`,
+      seq: numbered ? `7-${rev}` : null,
       id,
       changes: [{ rev }],
       ...(deleted && { deleted }),
@@ -153,15 +155,20 @@ async function readUsual(pieces: readonly string[]): Promise<{ scanned: number; 
   return { scanned, rows }
 }
 
-const usual = '{"seq":"1-x","id":"a","changes":[{"rev":"1-b"}],"doc":{"_id":"a","_rev":"1-b","type":"t"}}'
+const usualWith = (seq: string) =>
+  `{"seq":${seq},"id":"a","changes":[{"rev":"1-b"}],"doc":{"_id":"a","_rev":"1-b","type":"t"}}`
+const usual = usualWith('"1-x"')
 
 for (const end of ['\r\n', '\n']) {
   t.test(`usual rows are read by lines that end with ${JSON.stringify(end)}`, async (t) => {
     const { scanned, rows } = await readUsual([
-      `{"results":[${end}${usual},${end}${usual},${end}${usual}${end}],${end}"last_seq":"2-x"}`
+      `{"results":[${end}${usual},${end}${usual},${end}${usualWith('null')}${end}],${end}"last_seq":"2-x"}`
     ])
     t.equal(scanned, 0)
-    t.equal(rows.length, 3)
+    t.strictSame(
+      rows.map(({ seq }) => seq),
+      ['1-x', '1-x', null]
+    )
     t.match(rows[1], { id: 'a', rev: '1-b', seq: '1-x', doc: { id: 'a', rev: '1-b', type: 't' } })
   })
 }

@@ -107,7 +107,8 @@ export function changeReader(): RowReader<Change> {
     row: readChange,
     line(bytes, from, to) {
       line.begin(bytes, from, to)
-      const seq = line.passes(SEQ) ? line.string() : undefined
+      if (!line.passes(SEQ)) return undefined
+      const seq = line.passes(NULL) ? null : line.string()
       const id = seq !== undefined && line.passes(ID) ? line.string() : undefined
       const rev = id && line.passes(CHANGES) ? line.string() : undefined
       if (seq === undefined || !id || !rev || !line.passes(END_OF_CHANGES)) return undefined
@@ -142,9 +143,14 @@ const [SEQ, ID, CHANGES, END_OF_CHANGES, DELETED] = [
   '}]',
   ',"deleted":true'
 ].map((text) => Buffer.from(text))
-const [FIRST_ID, KEY, VALUE, DOC, END] = ['{"id":', ',"key":', ',"value":{"rev":', ',"doc":', '}'].map(
-  (text) => Buffer.from(text)
-)
+const [FIRST_ID, KEY, VALUE, DOC, END, NULL] = [
+  '{"id":',
+  ',"key":',
+  ',"value":{"rev":',
+  ',"doc":',
+  '}',
+  'null'
+].map((text) => Buffer.from(text))
 
 /** Reads a row from a line where its members stand in the order and without the white space of CouchDB. */
 class RowLine {
