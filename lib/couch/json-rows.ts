@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { GrowingBuffer, Pieces } from '../bytes/growing-buffer.js'
 import {
   ELEMENT,
@@ -21,6 +22,12 @@ const MAX_ROW = 64 * 1024 * 1024
 /** Returns whether an answer had a row that is not held in memory: it can only be read in another way. */
 export const isLongRow = (error: unknown): boolean => error instanceof CouchError && error.error === LONG_ROW
 const LONG_ROW = 'too_large'
+
+/** Milliseconds in which small pieces of a long answer gather: CouchDB sends a row or two, and each has a long way. */
+const GATHER = 6
+/** Bytes of a piece that is small, and of an answer that is long. */
+const SMALL = 16 * 1024
+const LONG_ANSWER = 128 * 1024
 
 const NEWLINE = 0x0a
 const RETURN = 0x0d
@@ -62,13 +69,17 @@ export async function* jsonRows<T>(
   memory?: GrowingBuffer
 ): AsyncGenerator<T[]> {
   const rows = new Rows(member, reader, trailer, memory)
+  let received = 0
   try {
     for await (const piece of body) {
       rows.write(piece)
-      if (rows.count === 0) continue
-      const pause = turnAfter({ length: rows.longest })
-      if (pause) await pause
-      yield rows.take()
+      if (rows.count > 0) {
+        const pause = turnAfter({ length: rows.longest })
+        if (pause) await pause
+        yield rows.take()
+      }
+      received += piece.length
+      if (piece.length < SMALL && received > LONG_ANSWER) await sleep(GATHER)
     }
     rows.end()
   } catch (error) {
