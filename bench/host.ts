@@ -98,7 +98,7 @@ function largeDocuments(count: number): string[] {
 
 /** Returns a row of the table: what requests took before and during an operation. */
 async function measureLoad(job: Job): Promise<string> {
-  const { origin, go, result } = await serve(job)
+  const { origin, go, result, end } = await serve(job)
   const before = new Requests(origin)
   await sleep(IDLE)
   const idle = await before.stop()
@@ -106,6 +106,7 @@ async function measureLoad(job: Job): Promise<string> {
   go()
   const { ms } = await result
   const busy = await meanwhile.stop()
+  end()
   const ratio = percentile(busy, 0.99) / percentile(idle, 0.99)
   return [told(idle), told(busy), `**${ratio.toFixed(2)}**`, seconds(ms)].join(' | ')
 }
@@ -154,7 +155,7 @@ class Requests {
 
 /** Returns a sentence on what fast downloads get beside slow ones, and what all take. */
 async function measureReaders(job: Job): Promise<string> {
-  const { origin, go, result } = await serve(job)
+  const { origin, go, result, end } = await serve(job)
   go()
   const slow = Array.from({ length: READERS.slow }, () => download(origin, job.id as string, PAUSE))
   const from = performance.now()
@@ -165,6 +166,7 @@ async function measureReaders(job: Job): Promise<string> {
   go()
   const { rssGrowth, loopP99 } = await result
   for (const { stop } of slow) stop()
+  end()
   const all = sizes.reduce((sum, size) => sum + size, 0)
   return `${READERS.slow} downloads that pause ${PAUSE} ms after each piece, and ${READERS.fast} that do not, of a backup of ${Math.round(sizes[0] / MiB)} MiB: the fast ones got ${Math.round(all / MiB / (took / 1000))} MiB/s together (bar: 100); the server took ${Math.round(rssGrowth / MiB)} MiB more than idle, ${(rssGrowth / MiB / (READERS.slow + READERS.fast)).toFixed(1)} MiB for each; the p99 of its event-loop delay was ${loopP99.toFixed(1)} ms.`
 }

@@ -26,6 +26,8 @@ export interface Serving {
   /** Has the job begin, or end where it only serves. */
   go(): void
   result: Promise<Result>
+  /** Ends the process, after its result. */
+  end(): void
 }
 
 /** Starts a process that tells its origin, and runs its job when it is told to. */
@@ -34,7 +36,11 @@ export async function serve(job: Job): Promise<Serving> {
     execArgv: ['--expose-gc']
   })
   const [origin] = (await once(child, 'message')) as [string]
-  return { origin, go: () => child.send('go'), result: answerOf<Result>(child, job.operation) }
+  const result = new Promise<Result>((resolve, reject) => {
+    child.once('message', (message) => resolve(message as Result))
+    child.once('exit', (code) => reject(new Error(`${job.operation} ended with ${code}`)))
+  })
+  return { origin, go: () => child.send('go'), result, end: () => child.send('end') }
 }
 
 /** The one message of a child process that then ends. */

@@ -148,6 +148,7 @@ async function main(): Promise<void> {
     storedBytes: sum('stored_bytes'),
     addedBytes: summary.added_bytes ?? sum('stored_bytes')
   } satisfies Result)
+  if (job.serve) await once(process, 'message')
   await app.close()
 }
 
