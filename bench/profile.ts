@@ -16,6 +16,8 @@ COUCHDB_URL, with credentials in it, names the server.`
 const TITLE = '## Profiles'
 /** Functions that are told of each operation. */
 const FUNCTIONS = 15
+/** Frames of the stack that took most of the longest turn. */
+const FRAMES = 3
 /** Frames of the profiler that are no work. */
 const REST = new Set(['(idle)', '(root)'])
 const names = {
@@ -82,7 +84,8 @@ function partOf(what: string, rounds: readonly Measured[], profiled: Measured): 
     .slice(0, FUNCTIONS)
     .map(({ name, ms }) => `| ${((100 * ms) / all).toFixed(1)} % | \`${name}\` |`)
   const { cpu, stacks = [] } = profiled.longestTurn
-  const turn = stacks.length > 0 ? `, of which ${stacks.map((stack) => `\`${stack}\``).join('; ')}` : ''
+  const [most] = stacks.map((stack) => stack.split(' < ').slice(0, FRAMES).join(' < '))
+  const turn = most === undefined ? '' : `, in which the profiler saw mostly \`${most}\``
   return `### ${what}
 
 Processor time ${of(({ cpuMs }) => cpuMs).toFixed(0)} ms, time ${of(({ ms }) => ms).toFixed(0)} ms, p99 of the event-loop delay ${of(({ loopP99 }) => loopP99).toFixed(1)} ms (a process that did nothing meanwhile: ${of(({ idleP99 }) => idleP99).toFixed(1)} ms). Longest turn ${cpu.toFixed(1)} ms of processor time${turn}.
