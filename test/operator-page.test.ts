@@ -393,8 +393,11 @@ async function troubles(t: Test, browser: Browser): Promise<void> {
     t.equal(reason, 'The backup has failed, and holds no documents.', name)
   }
 
+  const start = page.getByRole('button', { name: 'Back up now' })
+  // Once no request is answered, the page learns of nothing that would switch it on.
+  await start.and(page.locator(':not([aria-disabled])')).waitFor()
   await page.route('**/api/**', (route) => route.abort())
-  await page.getByRole('button', { name: 'Back up now' }).click()
+  await start.click()
   await page.getByText('The server does not answer. Check that it is running').waitFor()
   await page.unroute('**/api/**')
 
