@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { call, changeSome, load, newDocuments, recreate, serverOf } from './dataset.js'
-import { type Measured, machine, median, ratioOf, run, versionOf } from './jobs.js'
+import { onDatabases } from './databases.js'
+import { changeSome, load, newDocuments } from './dataset.js'
+import { headOf, type Measured, median, ratioOf, run } from './jobs.js'
 import { writeSection } from './sections.js'
 
 const USAGE = `npm run bench -- diff [options]
@@ -17,12 +18,6 @@ const TITLE = '## Diffs'
 /** Diffs before one that is measured in a process that has run for a while. */
 const WARM = 5
 const MiB = 1024 * 1024
-const names = {
-  components: 'bench_diff_components',
-  sessions: 'bench_diff_sessions',
-  system: 'bench_diff_system',
-  backups: 'bench_diff_backups'
-}
 
 /** Measures diffs of two backups, and of a backup and the databases, and writes their section of the results. */
 export async function measureDiffs(args: string[]): Promise<void> {
@@ -37,10 +32,6 @@ export async function measureDiffs(args: string[]): Promise<void> {
     }
   })
   if (values.help) return console.log(USAGE)
-  const url = (process.env.COUCHDB_URL ?? '').replace(/\/$/, '')
-  if (!url) throw new Error('COUCHDB_URL is not set')
-  const server = serverOf(url)
-  const job = { url, databases: names }
   const rows: Record<'chain' | 'warm' | 'full' | 'now' | 'restore', Measured[]> = {
     chain: [],
     warm: [],
@@ -48,8 +39,7 @@ export async function measureDiffs(args: string[]): Promise<void> {
     now: [],
     restore: []
   }
-  try {
-    for (const name of Object.values(names)) await recreate(server, name)
+  const where = await onDatabases('bench_diff', async ({ server, names, job }) => {
     await load(server, names.components, newDocuments(Number(values.docs)))
     const { id: first } = await run({ ...job, operation: 'backup', full: true })
     await changeSome(server, names.components, Number(values.changed))
@@ -62,9 +52,8 @@ export async function measureDiffs(args: string[]): Promise<void> {
       rows.restore.push(await run({ ...job, operation: 'restore', id: third }))
       rows.now.push(await run({ ...job, operation: 'diff', id: third, against: 'now' }))
     }
-  } finally {
-    for (const name of Object.values(names)) await call(server, 'DELETE', `/${name}`)
-  }
+    return headOf(server)
+  })
   const ms = (measured: readonly Measured[]) => measured.map(({ ms }) => ms)
   const told = (measured: readonly Measured[]) => `${median(ms(measured)).toFixed(0)} ms`
   const memory = (measured: readonly Measured[]) =>
@@ -84,7 +73,7 @@ export async function measureDiffs(args: string[]): Promise<void> {
       'at most 1.2'
     ]
   ]
-  const head = `${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}. ${values.docs} documents of about 1.2 KB, of which ${values.changed} change between the backups. Each diff ran in a new process unless it says other: V8 then compiles while it runs. Memory is above idle.`
+  const head = `${where} ${values.docs} documents of about 1.2 KB, of which ${values.changed} change between the backups. Each diff ran in a new process unless it says other: V8 then compiles while it runs. Memory is above idle.`
   const table = [
     '| diff of | measured | bar |',
     '|---|---|---|',

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { Agent, request } from 'undici'
-import { call, load, newDocuments, recreate, serverOf } from './dataset.js'
-import { machine, run, seconds, serve, versionOf } from './jobs.js'
+import { onDatabases } from './databases.js'
+import { load, newDocuments } from './dataset.js'
+import { headOf, run, seconds, serve } from './jobs.js'
 import { writeSection } from './sections.js'
 import type { Job } from './worker.js'
 
@@ -28,12 +29,8 @@ const IDLE = 10_000
 const READERS = { slow: 20, fast: 5 }
 /** Milliseconds that a slow reader pauses after each piece. */
 const PAUSE = 200
-const names = {
-  components: 'bench_host_components',
-  sessions: 'bench_host_sessions',
-  system: 'bench_host_system',
-  backups: 'bench_host_backups'
-}
+/** Begins the reply to a download that is not refused. */
+const STATUS = 'HTTP/1.1 200'
 
 /** Measures a host's own requests during operations, and many downloads at a time, and writes their section. */
 export async function measureHost(args: string[]): Promise<void> {
@@ -47,48 +44,51 @@ export async function measureHost(args: string[]): Promise<void> {
     }
   })
   if (values.help) return console.log(USAGE)
-  const url = (process.env.COUCHDB_URL ?? '').replace(/\/$/, '')
-  if (!url) throw new Error('COUCHDB_URL is not set')
-  const server = serverOf(url)
-  const job = { url, databases: names }
   const directory = await mkdtemp(join(tmpdir(), 'bench-'))
-  const rows: string[] = []
-  let readers = ''
+  const file = join(directory, 'backup.json')
+  const shapes = [
+    { what: `${values.docs} documents`, bodies: newDocuments(Number(values.docs)) },
+    { what: `${values.large} documents of 7 MB`, bodies: largeDocuments(Number(values.large)) }
+  ]
+  const measured: { where: string; rows: string[]; readers: string }[] = []
   try {
-    const shapes = [
-      { what: `${values.docs} documents`, bodies: newDocuments(Number(values.docs)) },
-      { what: `${values.large} documents of 7 MB`, bodies: largeDocuments(Number(values.large)) }
-    ]
-    for (const { what, bodies } of shapes.filter(({ bodies }) => bodies.length > 0)) {
-      for (const name of Object.values(names)) await recreate(server, name)
-      await load(server, names.components, bodies)
-      const file = join(directory, 'backup.json')
-      const { id } = await run({ ...job, operation: 'backup', full: true })
-      await run({ ...job, operation: 'download', id, file })
-      if (readers === '') readers = await measureReaders({ ...job, operation: 'serve', id })
-      const operations: Record<string, Job> = {
-        backup: { ...job, operation: 'backup', full: true },
-        get: { ...job, operation: 'get', id },
-        'restore that changes nothing': { ...job, operation: 'restore', id },
-        'upload that changes nothing': { ...job, operation: 'upload', id, file }
-      }
-      for (const [name, operation] of Object.entries(operations))
-        rows.push(`| ${name}, ${what} | ${await measureLoad(operation)} |`)
-    }
+    for (const { what, bodies } of shapes.filter(({ bodies }) => bodies.length > 0))
+      measured.push(await measureShape(what, bodies, file))
   } finally {
-    for (const name of Object.values(names)) await call(server, 'DELETE', `/${name}`)
     await rm(directory, { recursive: true, force: true })
   }
+  const rows = measured.flatMap(({ rows }) => rows)
+  const readers = measured.map(({ readers }) => readers)
   const section = `${TITLE}
 
-${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}. A hundred requests a second to a route of the host, timed from when each was due, before and during an operation: median / p99 / longest. Requests, host and database share the machine. Bar: p99 during an operation at most twice that before.
+${measured[0].where} A hundred requests a second to a route of the host, timed from when each was due, before and during an operation: median / p99 / longest. Requests, host and database share the machine. Bar: p99 during an operation at most twice that before.
 
 | operation | before | during | p99 during / before | time |
 |---|---|---|---|---|
 ${rows.join('\n')}
 
-${readers}`
+${readers.join('\n\n')}`
   await writeSection(values.out, TITLE, section)
+}
+
+/** Measures on a database of these bodies of `_bulk_docs`. */
+function measureShape(what: string, bodies: readonly string[], file: string) {
+  return onDatabases('bench_host', async ({ server, names, job }) => {
+    await load(server, names.components, bodies)
+    const { id } = await run({ ...job, operation: 'backup', full: true })
+    await run({ ...job, operation: 'download', id, file })
+    const readers = await measureReaders({ ...job, operation: 'serve', id })
+    const operations: Record<string, Job> = {
+      backup: { ...job, operation: 'backup', full: true },
+      get: { ...job, operation: 'get', id },
+      'restore that changes nothing': { ...job, operation: 'restore', id },
+      'upload that changes nothing': { ...job, operation: 'upload', id, file }
+    }
+    const rows: string[] = []
+    for (const [name, operation] of Object.entries(operations))
+      rows.push(`| ${name}, ${what} | ${await measureLoad(operation)} |`)
+    return { where: await headOf(server), rows, readers }
+  })
 }
 
 function largeDocuments(count: number): string[] {
@@ -180,14 +180,19 @@ function download(
   const socket = connect(Number(new URL(origin).port), '127.0.0.1')
   socket.write(`GET /api/v1/backups/${id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`)
   let size = 0
+  let status = ''
   socket.on('data', (piece) => {
     size += piece.length
+    if (status.length < STATUS.length) status += piece.toString('latin1', 0, STATUS.length)
     if (pause === 0) return
     socket.pause()
     setTimeout(() => socket.resume(), pause)
   })
   const finished = new Promise<number>((resolve, reject) => {
-    socket.on('close', () => resolve(size))
+    socket.on('close', () => {
+      if (status.startsWith(STATUS)) resolve(size)
+      else reject(new Error(`GET of ${id}: ${status}`))
+    })
     socket.on('error', reject)
   })
   finished.catch(() => undefined)

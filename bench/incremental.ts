@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { serverUrl } from './databases.js'
 import { call, changeSome, load, newDocuments, recreate, type Server, serverOf } from './dataset.js'
-import { type Measured, machine, median, ratioOf, run, seconds, versionOf } from './jobs.js'
+import { headOf, type Measured, median, ratioOf, run, seconds } from './jobs.js'
 import { writeSection } from './sections.js'
 
 const USAGE = `npm run bench -- incremental [options]
@@ -66,8 +67,7 @@ export async function measureIncremental(args: string[]): Promise<void> {
   })
   const only = values.only === 'prune'
   if (values.help || (values.only !== undefined && !only)) return console.log(USAGE)
-  const url = (process.env.COUCHDB_URL ?? '').replace(/\/$/, '')
-  if (!url) throw new Error('COUCHDB_URL is not set')
+  const url = serverUrl()
   const settings: Settings = {
     url,
     server: serverOf(url),
@@ -75,7 +75,7 @@ export async function measureIncremental(args: string[]): Promise<void> {
     replicate: !values['no-replicate'],
     keep: values.keep
   }
-  const head = `${new Date().toISOString().slice(0, 10)}, ${await versionOf(settings.server, true)}, ${machine()}. Documents of about 1.2 KB; database and server on one machine.`
+  const head = `${await headOf(settings.server)} Documents of about 1.2 KB; database and server on one machine.`
   const lengths = numbersIn(values.prune).filter((length) => length > 0)
   try {
     if (!only) {

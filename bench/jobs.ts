@@ -12,9 +12,7 @@ export type Measured = Result & { idleP99: number }
 
 export async function run(job: Job): Promise<Measured> {
   const idle = fork(join(__dirname, 'idle.js'))
-  const child = fork(join(__dirname, 'worker.js'), [JSON.stringify(job)], {
-    execArgv: ['--expose-gc']
-  })
+  const child = startWorker(job)
   const result = await answerOf<Result>(child, job.operation)
   idle.send('stop')
   return { ...result, idleP99: await answerOf<number>(idle, 'the idle process') }
@@ -32,9 +30,7 @@ export interface Serving {
 
 /** Starts a process that tells its origin, and runs its job when it is told to. */
 export async function serve(job: Job): Promise<Serving> {
-  const child = fork(join(__dirname, 'worker.js'), [JSON.stringify({ ...job, serve: true })], {
-    execArgv: ['--expose-gc']
-  })
+  const child = startWorker({ ...job, serve: true })
   const [origin] = (await once(child, 'message')) as [string]
   const result = new Promise<Result>((resolve, reject) => {
     child.once('message', (message) => resolve(message as Result))
@@ -42,6 +38,9 @@ export async function serve(job: Job): Promise<Serving> {
   })
   return { origin, go: () => child.send('go'), result, end: () => child.send('end') }
 }
+
+const startWorker = (job: Job): ChildProcess =>
+  fork(join(__dirname, 'worker.js'), [JSON.stringify(job)], { execArgv: ['--expose-gc'] })
 
 /** The one message of a child process that then ends. */
 function answerOf<T>(child: ChildProcess, what: string): Promise<T> {
@@ -72,6 +71,10 @@ export function ratioOf(over: readonly number[], under: readonly number[]): stri
   const rounds = ratios.map((ratio) => ratio.toFixed(2)).join(', ')
   return `**${median(ratios).toFixed(2)}** (${rounds}; ${seconds(median(over))} / ${seconds(median(under))})`
 }
+
+/** Returns the date, the server and the machine, for the head of a section. */
+export const headOf = async (server: Server): Promise<string> =>
+  `${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}.`
 
 /** Names the machine, for the head of results. */
 export function machine(): string {

@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { call, load, newDocuments, recreate, serverOf } from './dataset.js'
-import { type Measured, machine, median, run, versionOf } from './jobs.js'
+import { onDatabases } from './databases.js'
+import { load, newDocuments, recreate } from './dataset.js'
+import { headOf, type Measured, median, run } from './jobs.js'
 import { writeSection } from './sections.js'
 import type { Job } from './worker.js'
 
@@ -20,12 +21,6 @@ const FUNCTIONS = 15
 const FRAMES = 3
 /** Frames of the profiler that are no work. */
 const REST = new Set(['(idle)', '(root)'])
-const names = {
-  components: 'bench_profile_components',
-  sessions: 'bench_profile_sessions',
-  system: 'bench_profile_system',
-  backups: 'bench_profile_backups'
-}
 
 /** Measures what takes the time of each operation, and its longest turns, and writes their section of the results. */
 export async function measureProfiles(args: string[]): Promise<void> {
@@ -39,10 +34,6 @@ export async function measureProfiles(args: string[]): Promise<void> {
     }
   })
   if (values.help) return console.log(USAGE)
-  const url = (process.env.COUCHDB_URL ?? '').replace(/\/$/, '')
-  if (!url) throw new Error('COUCHDB_URL is not set')
-  const server = serverOf(url)
-  const job = { url, databases: names }
   const parts: string[] = []
   const measure = async (what: string, job: Job, before?: () => Promise<unknown>) => {
     const rounds: Measured[] = []
@@ -54,8 +45,7 @@ export async function measureProfiles(args: string[]): Promise<void> {
     parts.push(partOf(what, rounds, await run({ ...job, profile: true })))
     return rounds[0]
   }
-  try {
-    for (const name of Object.values(names)) await recreate(server, name)
+  const where = await onDatabases('bench_profile', async ({ server, names, job }) => {
     await load(server, names.components, newDocuments(Number(values.docs)))
     const { id } = await measure('Full backup', { ...job, operation: 'backup', full: true })
     await measure('Backup of no changes', { ...job, operation: 'backup' })
@@ -69,10 +59,9 @@ export async function measureProfiles(args: string[]): Promise<void> {
     await measure('Verification of the data', { ...job, operation: 'verify', depth: 'data', id })
     const empty = () => recreate(server, names.components)
     await measure('Restore into an empty database', { ...job, operation: 'restore', id }, empty)
-  } finally {
-    for (const name of Object.values(names)) await call(server, 'DELETE', `/${name}`)
-  }
-  const head = `${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}. ${values.docs} documents of about 1.2 KB. Each run is a new process. Processor time is that of the whole process, the median of ${values.rounds} runs without the profiler. The profile is of one more run, by the clock: where others use the machine, waits for a core count as well.`
+    return headOf(server)
+  })
+  const head = `${where} ${values.docs} documents of about 1.2 KB. Each run is a new process. Processor time is that of the whole process, the median of ${values.rounds} runs without the profiler. The profile is of one more run, by the clock: where others use the machine, waits for a core count as well.`
   await writeSection(values.out, TITLE, [TITLE, head, ...parts].join('\n\n'))
 }
 

@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { call, load, newDocuments, recreate, serverOf } from './dataset.js'
-import { type Measured, machine, median, run, seconds, versionOf } from './jobs.js'
+import { onDatabases } from './databases.js'
+import { load, newDocuments } from './dataset.js'
+import { headOf, type Measured, median, run, seconds } from './jobs.js'
 import { writeSection } from './sections.js'
 
 const USAGE = `npm run bench -- verify [options]
@@ -24,12 +25,6 @@ const NAMES = {
   restore: '`restore`',
   rekey: 'rekey'
 }
-const names = {
-  components: 'bench_verify_components',
-  sessions: 'bench_verify_sessions',
-  system: 'bench_verify_system',
-  backups: 'bench_verify_backups'
-}
 
 /** Measures verifications, and the sealing of a backup with another key, and writes their section of the results. */
 export async function measureVerify(args: string[]): Promise<void> {
@@ -43,10 +38,6 @@ export async function measureVerify(args: string[]): Promise<void> {
     }
   })
   if (values.help) return console.log(USAGE)
-  const url = (process.env.COUCHDB_URL ?? '').replace(/\/$/, '')
-  if (!url) throw new Error('COUCHDB_URL is not set')
-  const server = serverOf(url)
-  const job = { url, databases: names }
   const rows: Record<'structure' | 'data' | 'warm' | 'restore' | 'rekey', Measured[]> = {
     structure: [],
     data: [],
@@ -54,8 +45,7 @@ export async function measureVerify(args: string[]): Promise<void> {
     restore: [],
     rekey: []
   }
-  try {
-    for (const name of Object.values(names)) await recreate(server, name)
+  const where = await onDatabases('bench_verify', async ({ server, names, job }) => {
     await load(server, names.components, newDocuments(Number(values.docs)))
     const { id } = await run({ ...job, operation: 'backup', key: 'first' })
     for (let round = 0; round < Number(values.rounds); round++) {
@@ -66,9 +56,8 @@ export async function measureVerify(args: string[]): Promise<void> {
       rows.warm.push(await run({ ...verify, depth: 'data', warm: WARM }))
       rows.rekey.push(await run({ ...job, operation: 'rekey', id, key: round % 2 ? 'first' : 'second' }))
     }
-  } finally {
-    for (const name of Object.values(names)) await call(server, 'DELETE', `/${name}`)
-  }
+    return headOf(server)
+  })
   const lines = Object.entries(rows).map(([what, measured]) => {
     const bytes = measured[0].rawBytes
     const rate = (ms: number) => `${(bytes / MiB / (ms / 1000)).toFixed(0)} MiB/s`
@@ -79,7 +68,7 @@ export async function measureVerify(args: string[]): Promise<void> {
   })
   const section = `${TITLE}
 
-${new Date().toISOString().slice(0, 10)}, ${await versionOf(server, true)}, ${machine()}. A sealed backup of ${values.docs} documents of about 1.2 KB. Each figure is the median of ${values.rounds} rounds, each in a new process; memory is the most above idle. Bars: \`data\` at least 150 MiB/s, 64 MiB.
+${where} A sealed backup of ${values.docs} documents of about 1.2 KB. Each figure is the median of ${values.rounds} rounds, each in a new process; memory is the most above idle. Bars: \`data\` at least 150 MiB/s, 64 MiB.
 
 | depth, or operation | time | processor time | documents' JSON per second | per second of processor time | memory |
 | --- | --- | --- | --- | --- | --- |
