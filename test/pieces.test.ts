@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
 import { slicesOf } from '../lib/bytes/views.js'
-import { jsonRows, rowMemory } from '../lib/couch/json-rows.js'
+import { RowAnswer, rowMemory } from '../lib/couch/json-rows.js'
 import { readBackup } from '../lib/format/read-backup.js'
 
 /** Lengths of documents and of pieces: many documents in a piece, and many pieces of a document. */
@@ -18,12 +18,11 @@ t.test('rows of a group are whole until the next are asked for, however they com
         const expected = all.map(documentOf)
         const body = inPiecesOf(`{"results":[${expected}],"last_seq":"${'9'.repeat(200)}"}`, length)
         const found: string[] = []
-        const trailer = {}
-        for await (const rows of jsonRows(body, 'results', { row: (row) => row }, trailer, rowMemory()))
-          found.push(...rows.map((row) => Buffer.from(row).toString()))
+        const answer = new RowAnswer(body, 'results', { row: (row) => row }, rowMemory())
+        for await (const rows of answer) found.push(...rows.map((row) => Buffer.from(row).toString()))
         return (
           JSON.stringify(found.map((row) => JSON.parse(row))) === `[${expected}]` &&
-          JSON.stringify(trailer) === `{"last_seq":"${'9'.repeat(200)}"}`
+          JSON.stringify(answer.trailer) === `{"last_seq":"${'9'.repeat(200)}"}`
         )
       })
     )

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
 import { slicesOf } from '../lib/bytes/views.js'
-import { jsonRows, type RowReader, rowMemory } from '../lib/couch/json-rows.js'
+import { RowAnswer, type RowReader, rowMemory } from '../lib/couch/json-rows.js'
 import { allDocsReader, type Change, changeReader, type RowDocument, rowDocument } from '../lib/couch/rows.js'
 import { atOnce } from '../lib/waits/steps.js'
 import { character } from './helpers/character.js'
@@ -66,12 +66,12 @@ async function read<T extends { doc: RowDocument | null }>(
   reader: RowReader<T>
 ) {
   const rows: unknown[] = []
-  const trailer = {}
+  const answer = new RowAnswer(inPieces(bytes, length), 'results', reader, rowMemory())
   try {
-    for await (const group of jsonRows(inPieces(bytes, length), 'results', reader, trailer, rowMemory())) {
+    for await (const group of answer) {
       for (const { doc, ...head } of group) rows.push({ ...head, doc: doc && told(doc) })
     }
-    return { rows, trailer }
+    return { rows, trailer: answer.trailer }
   } catch (error) {
     return { rows: [], failure: (error as Error).message }
   }
@@ -151,7 +151,7 @@ async function readUsual(pieces: readonly string[]): Promise<{ scanned: number; 
     }
   }
   const body = Readable.from(pieces.map((piece) => Buffer.from(piece)))
-  for await (const group of jsonRows(body, 'results', reader)) rows.push(...group)
+  for await (const group of new RowAnswer(body, 'results', reader)) rows.push(...group)
   return { scanned, rows }
 }
 
@@ -192,7 +192,7 @@ t.test('a row of several lines does not take the memory of rows that wait', asyn
   for (const cut of [60, 120, 200, 300]) {
     const body = Readable.from([text.slice(0, cut), text.slice(cut)].map((piece) => Buffer.from(piece)))
     const ids: string[] = []
-    for await (const group of jsonRows(body, 'results', changeReader(), {}, rowMemory()))
+    for await (const group of new RowAnswer(body, 'results', changeReader(), rowMemory()))
       for (const { doc } of group) ids.push(atOnce(rowDocument(doc as RowDocument)).id)
     t.strictSame(ids, ['a', 'b', 'c'], `in two pieces, the first of ${cut} bytes`)
   }
@@ -202,7 +202,7 @@ t.test('no rows are read of an answer that is an array', async (t) => {
   const groups: Change[][] = []
   const body = Readable.from([Buffer.from(`[\r\n${usual},\r\n${usual}\r\n]`)])
   await t.rejects(async () => {
-    for await (const group of jsonRows(body, 'results', changeReader())) groups.push(group)
+    for await (const group of new RowAnswer(body, 'results', changeReader())) groups.push(group)
   }, /bad_answer/)
   t.strictSame(groups, [])
 })

@@ -1,9 +1,10 @@
 import { Silence } from '../waits/silence.js'
 import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
 import { type BulkAnswer, BulkBody, type BulkResult, bulkResults, bulkStream } from './bulk-body.js'
+import { ChangesPage } from './changes-page.js'
 import type { CouchClient } from './client.js'
 import { CouchError, expected, isConflict, isMissing, isTooLarge, malformed } from './errors.js'
-import { jsonRows, rowMemory, stringMember, type Trailer } from './json-rows.js'
+import { RowAnswer, stringMember } from './json-rows.js'
 import { historyOf, type Leaf, sortLeaves } from './leaves.js'
 import type { AttachmentPart } from './multipart.js'
 import { anyNodeKnows } from './nodes.js'
@@ -15,8 +16,7 @@ import {
   attachmentUpload,
   bulkGetRequest,
   bulkRequest,
-  type ChangesPage,
-  changesRequest,
+  type ChangesRange,
   documentUpload,
   type Revision,
   revsDiffRequest,
@@ -27,15 +27,7 @@ import {
 } from './requests.js'
 import { type CouchResponse, readJson } from './response.js'
 import { openResumable, untilBegun } from './resumable.js'
-import {
-  allDocsReader,
-  bulkGetRow,
-  type Change,
-  changeReader,
-  type FoundDocument,
-  leavesOf,
-  type Row
-} from './rows.js'
+import { allDocsReader, bulkGetRow, type FoundDocument, leavesOf, type Row } from './rows.js'
 
 export type { Revision }
 
@@ -62,13 +54,6 @@ export interface DatabaseSettings {
   partitioned?: boolean
   /** Number of shards. */
   q?: number
-}
-
-/** Filled when the page has been read. */
-export interface ChangesEnd {
-  lastSeq?: string
-  /** Changes after `lastSeq`, when the server told. */
-  pending?: number
 }
 
 /** Stored documents change by revision: every write names the one it replaces. */
@@ -301,30 +286,19 @@ export class CouchDatabase {
     }
   }
 
-  /** Reads a page of changes in groups, each valid until the next is asked for. Fills `end` at its end. */
-  changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
-    return untilBegun(this.client, () => this.#changes(page, end))
+  /** Returns a page of changes, which is asked for when it is read. */
+  changes(range: ChangesRange): ChangesPage {
+    return new ChangesPage(this.client, this.name, range)
   }
 
   /** Returns how many changes come after a sequence; `undefined` where the server does not tell. */
   async countChanges(since: string): Promise<number | undefined> {
     return this.client.retry(async () => {
-      const end: ChangesEnd = {}
+      const page = this.once.changes({ since, limit: 1, includeDocs: false })
       let count = 0
-      for await (const changes of this.once.changes({ since, limit: 1, includeDocs: false }, end))
-        count += changes.length
-      return end.pending === undefined ? undefined : count + end.pending
+      for await (const changes of page) count += changes.length
+      return page.pending === undefined ? undefined : count + page.pending
     })
-  }
-
-  async *#changes(page: ChangesPage, end: ChangesEnd): AsyncGenerator<Change[]> {
-    const response = await this.client.once.stream(changesRequest(this.name, page))
-    const trailer: Trailer = {}
-    yield* jsonRows(response.body, 'results', changeReader(), trailer, rowMemory())
-    const { last_seq: lastSeq, pending } = trailer
-    if (typeof lastSeq !== 'string' && typeof lastSeq !== 'number') throw malformed(this.name, 'last_seq')
-    end.lastSeq = String(lastSeq)
-    end.pending = typeof pending === 'number' ? pending : undefined
   }
 
   /** Returns ids and revisions in a range of ids, from one replica of each shard; none without a database. */
@@ -344,7 +318,7 @@ export class CouchDatabase {
 
   async *#allDocs(range: AllDocsRange): AsyncGenerator<Row[]> {
     const response = await this.client.once.stream(allDocsRequest(this.name, range))
-    yield* jsonRows(response.body, 'rows', allDocsReader())
+    yield* new RowAnswer(response.body, 'rows', allDocsReader())
   }
 
   /** Streams documents at given revisions, else at winning ones, which may be deleted. No id comes twice. */
@@ -363,7 +337,7 @@ export class CouchDatabase {
       try {
         const request = bulkGetRequest(this.name, [...missing.values()], options)
         const { body } = await this.client.once.stream(request)
-        for await (const rows of jsonRows(body, 'results', { row: (row) => row })) {
+        for await (const rows of new RowAnswer(body, 'results', { row: (row) => row })) {
           for (const row of rows) {
             const result = await inTurnsIfLong(row, bulkGetRow(row))
             const pause = turnAfter(row)

@@ -1,4 +1,4 @@
-import type { ChangesEnd, CouchDatabase } from './database.js'
+import type { CouchDatabase } from './database.js'
 import { isStalled, mayBeOfOneDocument } from './errors.js'
 import type { Retrier } from './retry.js'
 import type { Change } from './rows.js'
@@ -35,12 +35,11 @@ export async function* readFeed(
   for (;;) {
     const usual = pagesLeft === undefined || pagesLeft > 0 ? PAGE : undefined
     const limit = bare ? BARE_PAGE : usual
-    const end: ChangesEnd = {}
+    // A broken page is continued where it broke, so attempts are counted here.
+    const page = db.once.changes({ since: position.since, limit, includeDocs: options.includeDocs && !bare })
     const { since } = position
     let rows = 0
     try {
-      // A broken page is continued where it broke, so attempts are counted here.
-      const page = db.once.changes({ since, limit, includeDocs: options.includeDocs && !bare }, end)
       for await (const changes of page) {
         rows += changes.length
         yield changes
@@ -60,9 +59,9 @@ export async function* readFeed(
     }
     if (bare) retrier = db.client.retrier()
     retrier.progressed()
-    position.since = end.lastSeq ?? position.since
-    if (limit === undefined || (rows < limit && !end.pending)) return
-    pagesLeft ??= Math.ceil((end.pending ?? 0) / PAGE) + EXTRA_PAGES
+    position.since = page.lastSeq
+    if (limit === undefined || (rows < limit && !page.pending)) return
+    pagesLeft ??= Math.ceil((page.pending ?? 0) / PAGE) + EXTRA_PAGES
     if (!bare) pagesLeft--
     bare = false
   }

@@ -40,9 +40,6 @@ const longRow = () =>
 /** Makes memory for rows that come in several pieces, one at a time. */
 export const rowMemory = () => new GrowingBuffer(MAX_ROW, longRow)
 
-/** The small members beside the rows, such as `last_seq`. */
-export type Trailer = Record<string, unknown>
-
 /** Reads rows of one kind. */
 export interface RowReader<T> {
   /**
@@ -55,38 +52,48 @@ export interface RowReader<T> {
 }
 
 /**
- * Reads an answer `{"<member>":[row,row,...],...}` row by row, from the bytes that CouchDB sent. Lets others run after
- * long rows.
- * @param trailer receives the other members
- * @param memory holds rows that come in several pieces, which are valid until the next rows are asked for
- * @throws CouchError; retryable, unless a row takes more than 64 MiB
+ * An answer `{"<member>":[row,row,...],...}`, whose rows are read in groups, once, from the bytes that CouchDB sent.
+ * Lets others run after long rows. Reading throws CouchError; retryable, unless a row takes more than 64 MiB.
  */
-export async function* jsonRows<T>(
-  body: AsyncIterable<Buffer>,
-  member: string,
-  reader: RowReader<T>,
-  trailer: Trailer = {},
-  memory?: GrowingBuffer
-): AsyncGenerator<T[]> {
-  const rows = new Rows(member, reader, trailer, memory)
-  let received = 0
-  try {
-    for await (const piece of body) {
-      rows.write(piece)
-      if (rows.count > 0) {
-        const pause = turnAfter({ length: rows.longest })
-        if (pause) await pause
-        yield rows.take()
-      }
-      received += piece.length
-      if (piece.length < SMALL && received > LONG_ANSWER) await sleep(GATHER)
-    }
-    rows.end()
-  } catch (error) {
-    throw asCouchError(error)
+export class RowAnswer<T> implements AsyncIterable<T[]> {
+  readonly #body: AsyncIterable<Buffer>
+  readonly #member: string
+  readonly #rows: Rows<T>
+
+  /** @param memory holds rows that come in several pieces, which are valid until the next rows are asked for */
+  constructor(body: AsyncIterable<Buffer>, member: string, reader: RowReader<T>, memory?: GrowingBuffer) {
+    this.#body = body
+    this.#member = member
+    this.#rows = new Rows(member, reader, memory)
   }
-  if (!rows.found) {
-    throw new CouchError('answer', { error: 'bad_answer', reason: `no "${member}" in it`, retryable: true })
+
+  /** The small members beside the rows, such as `last_seq`; those after the rows are known when these are read. */
+  get trailer(): Readonly<Record<string, unknown>> {
+    return this.#rows.trailer
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T[]> {
+    const rows = this.#rows
+    let received = 0
+    try {
+      for await (const piece of this.#body) {
+        rows.write(piece)
+        if (rows.count > 0) {
+          const pause = turnAfter({ length: rows.longest })
+          if (pause) await pause
+          yield rows.take()
+        }
+        received += piece.length
+        if (piece.length < SMALL && received > LONG_ANSWER) await sleep(GATHER)
+      }
+      rows.end()
+    } catch (error) {
+      throw asCouchError(error)
+    }
+    if (!rows.found) {
+      const reason = `no "${this.#member}" in it`
+      throw new CouchError('answer', { error: 'bad_answer', reason, retryable: true })
+    }
   }
 }
 
@@ -143,14 +150,18 @@ class Rows<T> {
   readonly #scanner: JsonScanner
   #read: T[] = []
 
-  constructor(member: string, reader: RowReader<T>, trailer: Trailer, memory: GrowingBuffer | undefined) {
+  constructor(member: string, reader: RowReader<T>, memory: GrowingBuffer | undefined) {
     this.#reader = reader
-    this.#visitor = new RowVisitor(member, this, trailer, memory)
+    this.#visitor = new RowVisitor(member, this, memory)
     this.#scanner = new JsonScanner(this.#visitor, { maxDepth: STORED_DEPTH })
   }
 
   get found(): boolean {
     return this.#visitor.found
+  }
+
+  get trailer(): Readonly<Record<string, unknown>> {
+    return this.#visitor.trailer
   }
 
   get count(): number {
@@ -218,21 +229,19 @@ class Rows<T> {
 
 class RowVisitor implements JsonVisitor {
   found = false
+  readonly trailer: Record<string, unknown> = {}
   readonly #member: string
   /** The rows that wait, whose memory must stay as it is. */
   readonly #rows: { add(row: Buffer): void; count: number }
-  readonly #trailer: Trailer
   readonly #pieces: Pieces
 
   constructor(
     member: string,
     rows: { add(row: Buffer): void; count: number },
-    trailer: Trailer,
     memory: GrowingBuffer | undefined
   ) {
     this.#member = member
     this.#rows = rows
-    this.#trailer = trailer
     this.#pieces = new Pieces(memory)
   }
 
@@ -254,6 +263,6 @@ class RowVisitor implements JsonVisitor {
     if (this.#pieces.length === 0) return
     const value = this.#pieces.take()
     if (path.length === 2 && path[1] === ELEMENT) this.#rows.add(value)
-    else if (path.length === 1) this.#trailer[path[0]] = JSON.parse(value.toString())
+    else if (path.length === 1) this.trailer[path[0]] = JSON.parse(value.toString())
   }
 }

@@ -17,7 +17,7 @@ export interface Revision {
 /** A document, at one revision or at the one that wins. */
 export type Wanted = Pick<Revision, 'id'> & Partial<Revision>
 
-export interface ChangesPage {
+export interface ChangesRange {
   since: string
   limit?: number
   includeDocs: boolean
@@ -52,7 +52,7 @@ export interface StreamedWrite {
 /** How often CouchDB computes a row's sequence: it is costly, and a page's end always has one. */
 const SEQ_INTERVAL = 1000
 
-export function changesRequest(database: string, { since, limit, includeDocs }: ChangesPage): CouchRequest {
+export function changesRequest(database: string, { since, limit, includeDocs }: ChangesRange): CouchRequest {
   const withDocs = includeDocs || undefined
   return {
     path: [database, '_changes'],
