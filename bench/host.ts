@@ -8,6 +8,7 @@ import { Agent, request } from 'undici'
 import { onDatabases } from './databases.js'
 import { load, newDocuments } from './dataset.js'
 import { headOf, run, seconds, serve } from './jobs.js'
+import { rawRead } from './rivals.js'
 import { writeSection } from './sections.js'
 import type { Job } from './worker.js'
 
@@ -61,7 +62,7 @@ export async function measureHost(args: string[]): Promise<void> {
   const readers = measured.map(({ readers }) => readers)
   const section = `${TITLE}
 
-${measured[0].where} A hundred requests a second to a route of the host, timed from when each was due, before and during an operation: median / p99 / longest. Requests, host and database share the machine. Bar: p99 during an operation at most twice that before.
+${measured[0].where} A hundred requests a second to a route of the host, timed from when each was due, before and during an operation: median / p99 / longest. Requests, host and database share the machine: the first row of each shape tells what that alone makes of them. Bar: p99 during an operation at most twice that before.
 
 | operation | before | during | p99 during / before | time |
 |---|---|---|---|---|
@@ -84,7 +85,10 @@ function measureShape(what: string, bodies: readonly string[], file: string) {
       'restore that changes nothing': { ...job, operation: 'restore', id },
       'upload that changes nothing': { ...job, operation: 'upload', id, file }
     }
-    const rows: string[] = []
+    const raw = () => rawRead(job.url, names.components)
+    const rows = [
+      `| nothing; \`curl\` reads the feed, ${what} | ${await measureLoad({ ...job, operation: 'serve' }, raw)} |`
+    ]
     for (const [name, operation] of Object.entries(operations))
       rows.push(`| ${name}, ${what} | ${await measureLoad(operation)} |`)
     return { where: await headOf(server), rows, readers }
@@ -96,16 +100,21 @@ function largeDocuments(count: number): string[] {
   return Array.from({ length: count }, (_, n) => JSON.stringify({ docs: [{ _id: `large ${n}`, text }] }))
 }
 
-/** Returns a row of the table: what requests took before and during an operation. */
-async function measureLoad(job: Job): Promise<string> {
+/**
+ * Returns a row of the table: what requests took before and during an operation.
+ * @param beside runs in the place of the operation, in another process, while the server only replies
+ */
+async function measureLoad(job: Job, beside?: () => Promise<{ ms: number }>): Promise<string> {
   const { origin, go, result, end } = await serve(job)
   const before = new Requests(origin)
   await sleep(IDLE)
   const idle = await before.stop()
   const meanwhile = new Requests(origin)
   go()
-  const { ms } = await result
+  const { ms } = await (beside?.() ?? result)
   const busy = await meanwhile.stop()
+  if (beside) go()
+  await result
   end()
   const ratio = percentile(busy, 0.99) / percentile(idle, 0.99)
   return [told(idle), told(busy), `**${ratio.toFixed(2)}**`, seconds(ms)].join(' | ')
