@@ -224,6 +224,31 @@ for (const digest of ['0', 'f'])
     }
   )
 
+t.test('a version beside a created document goes, also where the feed does not tell of it', async (t) => {
+  let raw!: RawDatabases
+  const taken = takenByOne(() => raw, '0')
+  const tellsWinners: Replica = async ({ line, forward }) => {
+    if (!/_components\/_changes.*style=all_docs/.test(line)) return undefined
+    const { status, json } = await forward()
+    const { results, ...rest } = json as { results: { changes: unknown[] }[] }
+    return {
+      status,
+      json: { ...rest, results: results.map((row) => ({ ...row, changes: row.changes.slice(0, 1) })) }
+    }
+  }
+  const bulk: Replica = (request) => (raw ? taken.replica(request) : undefined)
+  const setting = await setup(t, [agreeing, tellsWinners, bulk])
+  for (const source of setting.sources) {
+    setting.raw.raw.store.get(setting.components)!.docs.clear()
+    raw = setting.raw
+    taken.struck.clear()
+    const tx = await setting.through.restore(source)
+    t.ok(taken.struck.size >= COUNT)
+    t.match(tx.databases?.components, { created: ALL, failed: 0 })
+    expectBackup(t, raw)
+  }
+})
+
 t.test('a write that few replicas took while the others are down counts once it can be read', async (t) => {
   const few: Replica = async ({ line, forward }) => {
     if (!/^POST .*_components\/_bulk_docs/.test(line)) return undefined
