@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import SipHash from 'siphash'
+import siphash24 from 'siphash24'
 import { idBytes, largeKey } from './large-key.js'
 
 /** A 64-bit keyed hash of a document id, in two 32-bit halves. */
@@ -17,19 +17,18 @@ export const newFingerprintKey = (): string => randomBytes(KEY_BYTES).toString('
 
 /** Returns the function that makes fingerprints with a key. An id has the fingerprint of its {@link largeKey}. */
 export function fingerprinter(key: string): Fingerprinter {
-  const words = wordsOf(key)
-  return (id) => SipHash.hash(words, idBytes(largeKey(id)))
+  const ofBytes = bytesFingerprinter(key)
+  return (id) => ofBytes(idBytes(largeKey(id)))
 }
 
 /** Returns what does the same for ids whose UTF-8 is known: as many bytes as an id may have that is its own key. */
 export function bytesFingerprinter(key: string): (id: Uint8Array) => Fingerprint {
-  const words = wordsOf(key)
-  return (id) => SipHash.hash(words, id)
-}
-
-function wordsOf(key: string): number[] {
-  const bytes = Buffer.from(key, 'hex')
-  return [0, 4, 8, 12].map((at) => bytes.readUInt32LE(at))
+  const secret = Buffer.from(key, 'hex')
+  const hash = Buffer.alloc(8)
+  return (id) => {
+    siphash24(id, secret, hash)
+    return { h: hash.readUInt32LE(4), l: hash.readUInt32LE(0) }
+  }
 }
 
 /** Makes fingerprints with a key of this process: nobody can choose ids that collide. */
