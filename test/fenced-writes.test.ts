@@ -120,7 +120,7 @@ const writesOf = (db: CouchDatabase): Record<string, () => Promise<unknown>> => 
       open: () => pieces(2, 1000, () => {})
     }),
   'a deletion': () => db.delete('doc', '1-a'),
-  'a new database': () => db.client.json({ method: 'PUT', path: ['db'], write: true })
+  'a new database': () => db.client.send({ method: 'PUT', path: ['db'], write: true })
 })
 
 const dispatchers: Record<string, { connections: number; make: () => Dispatcher | undefined }> = {

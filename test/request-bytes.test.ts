@@ -242,7 +242,7 @@ t.test('a refusal by something before CouchDB names the status, who answered and
     ] as const) {
       state.answer = { status: Number(status), headers, body }
       const error = await client
-        .json({ method: 'POST', path: ['db', '_bulk_docs'], json: 'x'.repeat(100_000) })
+        .send({ method: 'POST', path: ['db', '_bulk_docs'], json: 'x'.repeat(100_000) })
         .catch((error: unknown) => error as Error & { reason: string; gateway: boolean })
       const { reason, gateway, message } = error as Error & { reason: string; gateway: boolean }
       t.match(reason, expected, status)
@@ -271,7 +271,7 @@ t.test('CouchDB is known by its JSON, its name, or the head that only it sends',
     [{ ...json, server: 'CouchDB/3.5.0' }, '{"error":"attachment_too_large","reason":"a"}', 'a']
   ] as const) {
     state.answer = { status: 413, headers, body }
-    await t.rejects(client.json({ method: 'POST', path: ['a'], json: 'x'.repeat(900_000) }), {
+    await t.rejects(client.send({ method: 'POST', path: ['a'], json: 'x'.repeat(900_000) }), {
       status: 413,
       reason,
       gateway: false
@@ -288,7 +288,7 @@ t.test('a 413 with words of its own is of something before CouchDB, and teaches'
     const { state, client } = await answeringWith(t)
     const headers = { 'content-type': 'application/json', server: 'gw/1' }
     state.answer = { status: 413, headers, body: JSON.stringify({ error, reason }) }
-    await t.rejects(client.json({ method: 'POST', path: ['a'], body: Buffer.alloc(900_000) }), {
+    await t.rejects(client.send({ method: 'POST', path: ['a'], body: Buffer.alloc(900_000) }), {
       status: 413,
       gateway: true,
       reason: /gateway before CouchDB \(gw\) answered 413 Payload Too Large to 900000 bytes: raise/
@@ -309,7 +309,7 @@ t.test('a 413 of the limit of requests that CouchDB has names it, and teaches', 
     const headers = { 'content-type': 'application/json', server }
     state.answer = { status: 413, headers, body: JSON.stringify({ error: 'too_large', reason }) }
     const refusal = await client
-      .json({ method: 'POST', path: ['a'], body: Buffer.alloc(900_000) })
+      .send({ method: 'POST', path: ['a'], body: Buffer.alloc(900_000) })
       .catch((error: unknown) => error as CouchError)
     t.match(refusal, { status: 413, error: 'too_large', reason: expected, gateway: false })
     t.equal(client.size.bytes, 450_000)
@@ -320,7 +320,7 @@ t.test('a 413 of the limit of requests that CouchDB has names it, and teaches', 
 t.test('an answer that is none of CouchDB says what it is', async (t) => {
   const { state, client } = await answeringWith(t)
   state.answer = { status: 200, headers: NGINX, body: HTML }
-  await t.rejects(client.json({ path: ['db'] }), {
+  await t.rejects(client.send({ path: ['db'] }), {
     reason:
       /the answer is not JSON: a proxy or gateway before CouchDB \(nginx\) answered 200 with text\/html; let "couch"/
   } as never)
@@ -331,7 +331,7 @@ t.test('a 413 teaches, down to what every proxy has to take', async (t) => {
   state.answer = { status: 413, headers: NGINX, body: HTML }
   const learned: number[] = []
   const post = (on: CouchClient, bytes: number) =>
-    on.json({ method: 'POST', path: ['a'], body: Buffer.alloc(bytes) }).catch(() => undefined)
+    on.send({ method: 'POST', path: ['a'], body: Buffer.alloc(bytes) }).catch(() => undefined)
   for (const bytes of [800 * KiB, 1024 * KiB, 300 * KiB, 10 * KiB]) {
     await post(client, bytes)
     learned.push(client.size.bytes / KiB)

@@ -58,7 +58,7 @@ t.test('a request that gets no connection fails in its time, and says so', async
   const open = await Promise.all(Array.from({ length: paused }, () => patient.stream({ path: ['a'] })))
   const noConnection = { message: /stalled, no connection to the database was free in time$/ }
   await t.rejects(client.once.stream({ path: ['b'] }), noConnection)
-  await t.rejects(client.json({ path: ['c'] }), noConnection)
+  await t.rejects(client.send({ path: ['c'] }), noConnection)
   await t.rejects(client.once.stream({ method: 'PUT', path: ['d'], body: () => pausing(1) }), noConnection)
   for (const other of [client.for('renewals'), client.for('downloads')])
     (await other.stream({ path: ['e'] })).discard()

@@ -1,4 +1,5 @@
-import { malformed } from './errors.js'
+import type { Static } from '@sinclair/typebox'
+import type { BulkResults } from './answers.js'
 
 /** The result of one document in a `_bulk_docs`. */
 export interface BulkResult {
@@ -85,8 +86,8 @@ export async function* bulkStream(
   yield DOCS_END
 }
 
-export function bulkResults(answer: unknown, name: string): BulkResult[] {
-  if (!Array.isArray(answer)) throw malformed(name, 'an array of results')
+/** Returns the results of an answer, with errors and reasons as texts. */
+export function bulkResults(answer: Static<typeof BulkResults>): BulkResult[] {
   return answer.map(({ error, reason, ...result }) => ({
     ...result,
     ...(error === undefined ? undefined : { error: asText(error), reason: asText(reason) })

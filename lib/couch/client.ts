@@ -1,5 +1,7 @@
+import type { Static, TSchema } from '@sinclair/typebox'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Shared } from './agents.js'
+import { checked } from './answers.js'
 import { Attempt, type AttemptSettings } from './attempt.js'
 import { CouchError } from './errors.js'
 import type { CouchRequest } from './request.js'
@@ -93,8 +95,14 @@ export class CouchClient {
     return waitOn(this.settings.signal, backoff(CONFLICT, attempt))
   }
 
-  json<T>(request: CouchRequest): Promise<T> {
-    return this.answer(request, (json) => json as T)
+  /** Makes a call whose answer tells no more than that it has succeeded. */
+  async send(request: CouchRequest): Promise<void> {
+    await this.answer(request, () => undefined)
+  }
+
+  /** Makes a call whose answer is a small JSON value. @throws CouchError also where it has not the shape of `schema` */
+  json<S extends TSchema>(request: CouchRequest, schema: S): Promise<Static<S>> {
+    return this.answer(request, (json) => checked(schema, json, request.path.join('/')))
   }
 
   /** Makes a call whose answer is a small JSON value. An error from `read` counts as a failure of the call. */

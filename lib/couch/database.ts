@@ -1,5 +1,7 @@
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Silence } from '../waits/silence.js'
 import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
+import { BulkResults, checked, type DatabaseInfo, Info, Query, RevsDiff, Written } from './answers.js'
 import { type BulkAnswer, BulkBody, type BulkResult, bulkResults, bulkStream } from './bulk-body.js'
 import { ChangesPage } from './changes-page.js'
 import type { CouchClient } from './client.js'
@@ -29,22 +31,7 @@ import { type CouchResponse, readJson } from './response.js'
 import { openResumable, untilBegun } from './resumable.js'
 import { allDocsReader, bulkGetRow, type FoundDocument, leavesOf, type Row } from './rows.js'
 
-export type { Revision }
-
-export interface DatabaseInfo {
-  doc_count: number
-  /** Absent where the server does not count them. */
-  doc_del_count?: number
-  /** Another one when the database was created again; in CouchDB 2 always `"0"`. */
-  instance_start_time?: string
-  /** Begins with the number of purges. Opaque beyond that. */
-  purge_seq?: string | number
-  /** Begins with the number of changes. Opaque beyond that. */
-  update_seq?: string | number
-  props?: { partitioned?: boolean }
-  /** Shards, and replicas of each. */
-  cluster?: { q?: number; n?: number }
-}
+export type { DatabaseInfo, Revision }
 
 /** Tells whether each shard of a database has several replicas, of which one may lag behind the others. */
 export const isReplicated = ({ cluster }: DatabaseInfo): boolean => (cluster?.n ?? 1) > 1
@@ -97,11 +84,7 @@ export class CouchDatabase {
   }
 
   async info(): Promise<DatabaseInfo> {
-    return this.client.answer({ path: [this.name] }, (json) => {
-      const info = json as DatabaseInfo
-      if (typeof info.doc_count !== 'number') throw malformed(this.name, 'doc_count')
-      return info
-    })
+    return this.client.json({ path: [this.name] }, Info)
   }
 
   /** Returns what the server's clock says, in milliseconds since the epoch, to the second. @throws CouchError */
@@ -136,7 +119,7 @@ export class CouchDatabase {
   async #create({ partitioned, q }: DatabaseSettings): Promise<void> {
     const query = { partitioned: partitioned || undefined, q }
     try {
-      await this.client.json({ method: 'PUT', path: [this.name], query, write: true })
+      await this.client.send({ method: 'PUT', path: [this.name], query, write: true })
     } catch (refusal) {
       // Somebody else was first, or the reply to us was lost.
       if (refusal instanceof CouchError && refusal.error === 'file_exists') return
@@ -147,14 +130,14 @@ export class CouchDatabase {
 
   /** Deletes the database with all that it holds, if there is one. */
   async destroy(): Promise<void> {
-    const deleted = this.client.json({ method: 'DELETE', path: [this.name], write: true })
+    const deleted = this.client.send({ method: 'DELETE', path: [this.name], write: true })
     await deleted.catch(expected(isMissing, undefined))
   }
 
   /** Checks that the database takes writes, by a local document that nobody else sees. @throws CouchError */
   async probeWrite(): Promise<void> {
     const path = [this.name, '_local/db_backups_probe']
-    const written = this.client.json({ method: 'PUT', path, json: {}, write: true })
+    const written = this.client.send({ method: 'PUT', path, json: {}, write: true })
     // A conflict shows that the document is there.
     await written.catch(expected(isConflict, undefined))
   }
@@ -201,7 +184,7 @@ export class CouchDatabase {
   async putUnconfirmed<T extends object>(doc: Stored<T>): Promise<{ rev: string; majority: boolean }> {
     const request = { method: 'PUT' as const, path: [this.name, doc._id], json: doc, write: true }
     return this.client.answer(request, (json, status) => ({
-      rev: revisionOf(json, this.name),
+      rev: checked(Written, json, this.name).rev,
       majority: status !== 202
     }))
   }
@@ -247,7 +230,7 @@ export class CouchDatabase {
   }
 
   async delete(id: string, rev: string): Promise<void> {
-    await this.client.json({ method: 'DELETE', path: [this.name, id], query: { rev }, write: true })
+    await this.client.send({ method: 'DELETE', path: [this.name, id], query: { rev }, write: true })
   }
 
   /** Writes what `change` makes of a document, unless that is `null`; again after conflicts, lost replies. */
@@ -375,11 +358,17 @@ export class CouchDatabase {
   /** Writes documents in one request. Without new edits, the answer holds failures only. */
   writeBulk(body: BulkBody): Promise<BulkAnswer> {
     return this.client.answer(bulkRequest(this.name, body.bytes()), (json, status) => {
-      const results = bulkResults(json, this.name)
+      const results = bulkResults(checked(BulkResults, json, this.name))
       if (body.newEdits && results.length !== body.count)
         throw malformed(this.name, 'a result for each document')
       return { results, accepted: status === 202 }
     })
+  }
+
+  /** Returns the documents that a Mango query finds, without any index of its own. */
+  async query(query: object): Promise<unknown[]> {
+    const path = [this.name, '_find']
+    return (await this.client.json({ method: 'POST', path, json: query }, Query)).docs
   }
 
   /** Returns the ids of those revisions that the database does not have. */
@@ -395,7 +384,7 @@ export class CouchDatabase {
   async #revsDiff(revisions: readonly Revision[]): Promise<string[]> {
     try {
       const request = revsDiffRequest(this.name, revisions)
-      const reply = await this.client.json<Record<string, { missing?: string[] }>>(request)
+      const reply = await this.client.json(request, RevsDiff)
       return Object.keys(reply).filter((id) => (reply[id].missing?.length ?? 0) > 0)
     } catch (error) {
       if (revisions.length > 1 || !isIllegalId(error)) throw error
@@ -435,7 +424,7 @@ export class CouchDatabase {
       try {
         if (!deadline) silence.wait()
         const response = await this.client.once.stream({ ...request, body }, deadline ?? abort.signal)
-        const written = revisionOf(await readJson(response), this.name)
+        const { rev: written } = checked(Written, await readJson(response), this.name)
         if (response.status === 202) await this.#confirmAccepted({ id, rev: written }, rev)
         return written
       } finally {
@@ -456,19 +445,26 @@ export class CouchDatabase {
     write: StreamedWrite
   ): Promise<string | null> {
     const request = await documentUpload(this.name, id, document, parts, write)
-    const reply = await this.#upload(request, write)
-    return write.newEdits ? revisionOf(reply, this.name) : null
+    if (write.newEdits) return (await this.#upload(request, write, Written)).rev
+    await this.#upload(request, write, Type.Unknown())
+    return null
   }
 
   /** Writes one document whose JSON is a stream. The answer is that of {@link bulkDocs}. */
   async putStream(json: () => AsyncIterable<Uint8Array>, write: StreamedWrite): Promise<BulkResult[]> {
     const body = () => tellingSent(bulkStream(write.newEdits, json()), write.sent)
-    return bulkResults(await this.#upload(bulkRequest(this.name, body), write), this.name)
+    return bulkResults(await this.#upload(bulkRequest(this.name, body), write, BulkResults))
   }
 
-  #upload(request: CouchRequest, { deadline }: StreamedWrite): Promise<unknown> {
+  async #upload<S extends TSchema>(
+    request: CouchRequest,
+    { deadline }: StreamedWrite,
+    schema: S
+  ): Promise<Static<S>> {
     const { once } = this.client
-    return this.client.retry(async () => readJson(await once.stream(request, deadline)))
+    return this.client.retry(async () =>
+      checked(schema, await readJson(await once.stream(request, deadline)), this.name)
+    )
   }
 }
 
@@ -500,10 +496,4 @@ function notCreated(name: string, settings: DatabaseSettings, refusal: CouchErro
 
 function membersOf(doc: object): string {
   return JSON.stringify({ ...doc, _id: undefined, _rev: undefined, _attachments: undefined })
-}
-
-function revisionOf(reply: unknown, name: string): string {
-  const rev = (reply as { rev?: unknown } | null)?.rev
-  if (typeof rev !== 'string') throw malformed(name, 'rev')
-  return rev
 }

@@ -1,5 +1,6 @@
+import { Membership, System } from './answers.js'
 import type { CouchClient } from './client.js'
-import { CouchError, expected, isCouchError } from './errors.js'
+import { expected, isCouchError } from './errors.js'
 
 /** Seconds that a node's uptime, asked twice, may differ from the time between. */
 const TOLERANCE = 5
@@ -13,10 +14,7 @@ export interface NodesUp {
 
 /** Returns the names of the nodes that are up. @throws CouchError also for an unexpected answer */
 export async function nodeNames(client: CouchClient): Promise<string[]> {
-  const { all_nodes: names } = await client.json<{ all_nodes?: string[] }>({ path: ['_membership'] })
-  if (!Array.isArray(names))
-    throw new CouchError('_membership', { error: 'bad_answer', reason: 'the server does not tell its nodes' })
-  return names
+  return (await client.json({ path: ['_membership'] }, Membership)).all_nodes
 }
 
 /** Asks which nodes are up; `null` when the server does not tell. */
@@ -24,7 +22,7 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
   const client = asked.once
   const askedAt = performance.now() / 1000
   const uptimeOf = async (node: string): Promise<[string, number]> => {
-    const { uptime } = await client.json<{ uptime: number }>({ path: ['_node', node, '_system'] })
+    const { uptime } = await client.json({ path: ['_node', node, '_system'] }, System)
     return [node, uptime]
   }
   const uptimes = nodeNames(client).then((names) => Promise.all(names.map(uptimeOf)))
@@ -37,7 +35,7 @@ export async function nodesUp(asked: CouchClient): Promise<NodesUp | null> {
 export async function anyNodeKnows(asked: CouchClient, database: string): Promise<boolean> {
   const client = asked.once
   const knows = (node: string): Promise<boolean> =>
-    client.json({ path: ['_node', node, '_dbs', database] }).then(() => true, expected(isCouchError, false))
+    client.send({ path: ['_node', node, '_dbs', database] }).then(() => true, expected(isCouchError, false))
   const names = await nodeNames(client).catch(expected(isCouchError, []))
   return names.length > 1 && (await Promise.all(names.map(knows))).includes(true)
 }

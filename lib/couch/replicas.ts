@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Static, TSchema } from '@sinclair/typebox'
 import { LinkedAbort } from '../waits/linked-abort.js'
+import { type Checkpoint, Checkpoints, ShardChanges, ShardInfo, Shards } from './answers.js'
 import { type CouchDatabase, type DatabaseInfo, isReplicated } from './database.js'
 import { CouchError, isCouchError } from './errors.js'
 import { type NodesUp, nodeNames, nodesUp, noneStarted } from './nodes.js'
@@ -36,13 +38,6 @@ interface ReplicaState extends Replica {
   seq: number
 }
 
-/** A note that a replica has what another one had at `source_seq`. */
-interface Checkpoint {
-  target_uuid: string
-  source_uuid: string
-  source_seq: number
-}
-
 /**
  * Brings the replicas of a database to one state, in at most {@link LONGEST_WAIT}: a read may be answered by
  * one that was down and lags.
@@ -60,7 +55,7 @@ export async function settleReplicas(
   const client = db.client.with({ retry: RETRY, control: longestWait + 1000, signal: ending.signal })
   const replicas = new Replicas(db.on(client.once), info)
   try {
-    await client.retry(() => replicas.settle())
+    await client.retry(() => replicas.settle().catch(endAtOddAnswer))
     return 'agree'
   } catch (error) {
     signal?.throwIfAborted()
@@ -127,16 +122,15 @@ class Replicas {
 
   async settle(): Promise<void> {
     const { client, name } = this.#db
-    await client.json({ method: 'POST', path: [name, '_sync_shards'], json: {} })
+    await client.send({ method: 'POST', path: [name, '_sync_shards'], json: {} })
     for (const replicas of await this.#shards()) await this.#settleShard(replicas)
   }
 
   /** Returns the replicas of each shard on nodes that are up. */
   async #shards(): Promise<Replica[][]> {
     const { client, name } = this.#db
-    const { shards } = await client.json<{ shards: Record<string, string[]> }>({ path: [name, '_shards'] })
+    const { shards } = await client.json({ path: [name, '_shards'] }, Shards)
     const up = await nodeNames(client)
-    if (typeof shards !== 'object') throw unknownAnswer('_shards')
     return Object.entries(shards).map(([range, nodes]) =>
       nodes
         .filter((node) => up.includes(node))
@@ -155,11 +149,10 @@ class Replicas {
   }
 
   async #stateOf(replica: Replica): Promise<ReplicaState> {
-    const { uuid } = await this.#ask<{ uuid: string }>(replica)
+    const { uuid } = await this.#ask(replica, ShardInfo)
     // Not `update_seq`: a purge moves it on, and no replica has anything to be told then.
     const query = { descending: true, limit: 1 }
-    const { results } = await this.#ask<{ results: { seq: number }[] }>(replica, '_changes', query)
-    if (typeof uuid !== 'string' || !Array.isArray(results)) throw unknownAnswer(replica.shard)
+    const { results } = await this.#ask(replica, ShardChanges, '_changes', query)
     return { ...replica, uuid, seq: results[0]?.seq ?? 0 }
   }
 
@@ -177,19 +170,19 @@ class Replicas {
     )
   }
 
-  async #checkpoints(replica: Replica): Promise<Checkpoint[]> {
-    const { rows } = await this.#ask<{ rows: { doc?: { history?: Record<string, Checkpoint[]> } }[] }>(
-      replica,
-      '_local_docs',
-      { include_docs: true, ...CHECKPOINTS }
-    )
+  async #checkpoints(replica: Replica): Promise<Static<typeof Checkpoint>[]> {
+    const query = { include_docs: true, ...CHECKPOINTS }
+    const { rows } = await this.#ask(replica, Checkpoints, '_local_docs', query)
     return rows.flatMap(({ doc }) => Object.values(doc?.history ?? {}).flat())
   }
 
-  #ask<T>({ node, shard }: Replica, what: string[] | string = [], query = {}): Promise<T> {
-    return this.#db.client.json<T>({ path: ['_node', node, shard, what].flat(), query })
+  #ask<S extends TSchema>({ node, shard }: Replica, schema: S, what: string[] | string = [], query = {}) {
+    return this.#db.client.json({ path: ['_node', node, shard, what].flat(), query }, schema)
   }
 }
 
-const unknownAnswer = (what: string) =>
-  new CouchError(what, { error: 'bad_answer', reason: 'the server does not tell of the replicas of shards' })
+/** Has an answer of another shape not be asked for again: some servers do not tell of their replicas. */
+function endAtOddAnswer(error: unknown): never {
+  if (!(error instanceof CouchError) || error.error !== 'bad_answer') throw error
+  throw new CouchError('replicas', { error: error.error, reason: error.reason, cause: error })
+}

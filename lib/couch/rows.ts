@@ -4,6 +4,7 @@ import { decodeValue, MemberCursor, objectsOf } from '../json/members.js'
 import { QUOTE } from '../json/string-bytes.js'
 import { StringWalk } from '../json/string-walk.js'
 import type { Steps } from '../waits/steps.js'
+import { checked, LeafResults, Refused } from './answers.js'
 import { asText } from './bulk-body.js'
 import { CouchError, malformed } from './errors.js'
 import type { RowReader } from './json-rows.js'
@@ -220,7 +221,7 @@ export function* bulkGetRow(row: Uint8Array): Steps<FoundDocument> {
 
 /** Throws the fault of a `_bulk_get` row, but not for a missing revision or an id that cannot exist. */
 export function rejectServerError(bytes: Uint8Array): void {
-  const { error, reason } = decodeValue(bytes, 0, bytes.length) as { error?: string; reason?: string }
+  const { error, reason } = checked(Refused, decodeValue(bytes, 0, bytes.length), '_bulk_get')
   if (error === 'not_found' || error === 'illegal_docid') return
   throw new CouchError('_bulk_get', {
     error: asText(error ?? 'unknown'),
@@ -229,17 +230,12 @@ export function rejectServerError(bytes: Uint8Array): void {
   })
 }
 
-interface BulkGetAnswer {
-  results?: { docs?: { ok?: { _rev?: unknown; _deleted?: unknown }; error?: { error?: string } }[] }[]
-}
-
 /** Reads the answer to a `_bulk_get` of one document without a revision. */
 export function leavesOf(answer: unknown, name: string): Leaf[] {
-  const docs = (answer as BulkGetAnswer | null)?.results?.[0]?.docs
-  if (!Array.isArray(docs)) throw malformed(name, 'results')
-  return docs.flatMap(({ ok, error }) => {
+  const { results } = checked(LeafResults, answer, name)
+  return results[0].docs.flatMap(({ ok, error }) => {
     if (error) rejectServerError(Buffer.from(JSON.stringify(error)))
     if (typeof ok?._rev !== 'string') return []
-    return [{ rev: ok._rev, deleted: ok._deleted === true, doc: ok as Record<string, unknown> }]
+    return [{ rev: ok._rev, deleted: ok._deleted === true, doc: ok }]
   })
 }

@@ -1,3 +1,5 @@
+import { Type } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
 import type { ServerScope } from 'nano'
 import type { WebhookStore, WebhookTransaction } from '../../types/webhooks.js'
 import { CouchClient } from '../couch/client.js'
@@ -9,6 +11,9 @@ import { DATABASE_NAME } from '../databases.js'
 import { TransactionNotFoundError } from '../errors.js'
 import { TRANSACTION_TYPE } from '../own-documents.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
+
+/** What is read of a transaction to order it. Clients may have stored others. */
+const Started = Type.Object({ tx_id: Type.String(), ts_started: Type.Number() })
 
 /** Transactions that are looked at for the latest ones. */
 const MOST_FOUND = 2000
@@ -86,20 +91,11 @@ async function create(db: CouchDatabase, transaction: WebhookTransaction): Promi
 
 /** Finds the latest restores. No index orders them, and none is made: it would be a document of the host's database. */
 async function latest(db: CouchDatabase, most: number): Promise<string[]> {
-  const { docs } = await db.client.json<{ docs: Pick<WebhookTransaction, 'tx_id' | 'ts_started'>[] }>({
-    method: 'POST',
-    path: [db.name, '_find'],
-    json: {
-      selector: { type: TRANSACTION_TYPE, sub_type: 'backup_restore', dry_run: { $exists: false } },
-      fields: ['tx_id', 'ts_started'],
-      limit: MOST_FOUND
-    }
-  })
-  return docs
-    .filter(({ tx_id }) => typeof tx_id === 'string')
-    .sort((a, b) => b.ts_started - a.ts_started)
-    .slice(0, most)
-    .map(({ tx_id }) => tx_id)
+  const selector = { type: TRANSACTION_TYPE, sub_type: 'backup_restore', dry_run: { $exists: false } }
+  const found = await db.query({ selector, fields: ['tx_id', 'ts_started'], limit: MOST_FOUND })
+  const started = found.filter((one) => Value.Check(Started, one))
+  started.sort((a, b) => b.ts_started - a.ts_started)
+  return started.slice(0, most).map(({ tx_id }) => tx_id)
 }
 
 const tooLate = (database: string) =>
