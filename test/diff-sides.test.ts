@@ -81,6 +81,25 @@ t.test('however little fits in memory, each document that differs is told once',
 })
 
 t.test(
+  'documents that the held side lacks come once where its documents fill the window exactly',
+  async (t) => {
+    const reads = { chunks: 0 }
+    const [small, large] = [{ a: { v: 1, rev: 1 } }, { a: { v: 1, rev: 1 }, b: { v: 1, rev: 1 } }]
+    const [held, streamed] = [sideOf(small, 1, reads), sideOf(large, 1, reads)]
+    const options = {
+      database: 'components',
+      values: false,
+      leftOut: new Set<string>(),
+      isUnread: () => false
+    } as const
+    const found = []
+    for await (const one of compareSides(held, streamed, { ...options, window: held.bytes })) found.push(one)
+    t.match(found, [{ id: 'b', change: 'created' }])
+    t.equal(found.length, 1)
+  }
+)
+
+t.test(
   'what is the same is read once where an index is needed, and what is held is read again',
   async (t) => {
     const all = Object.fromEntries(Array.from({ length: 1000 }, (_, n) => [`doc ${n}`, { v: 1, rev: 1 }]))

@@ -122,7 +122,7 @@ t.test('the page goes on with a verification that was interrupted', { skip: miss
 
   // A position that is refused is not sent again: the next attempt begins at the start.
   for (const [position, reason] of [
-    [`'e30'`, 'Options/from is no position.'],
+    [`'e30'`, 'Options/from is not a position.'],
     [`'A'.repeat(3_200_000)`, /^Body\/from /]
   ] as const) {
     await page.keyboard.press('Escape')

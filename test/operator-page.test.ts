@@ -93,7 +93,7 @@ async function scheduled(t: Test, browser: Browser): Promise<void> {
   )
   await rows
     .first()
-    .getByText(`Kept until ${until}: the newest complete one; newest of its day, week and month`)
+    .getByText(`Kept until ${until}: the newest good one; newest of its day, week and month`)
     .waitFor()
   await rows.nth(1).getByText('Goes with the next pruning: no rule keeps it').waitFor()
   await rows
@@ -497,7 +497,7 @@ async function off(t: Test, browser: Browser): Promise<void> {
   )
   t.match(
     await descriptionOf(older.getByRole('button', { name: /^Verify…/ })),
-    /^Athena has made it, without checksums/
+    /^Athena made this backup, without checksums/
   )
   t.strictSame(faults, [])
 }

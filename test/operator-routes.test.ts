@@ -308,5 +308,5 @@ t.test('a verification tells its id while it runs, and takes long positions', as
   t.match(await other, { good: true })
 
   const long = await verify({ depth: 'data', from: 'x'.repeat(1024 * 1024) })
-  t.match(long.json(), { statusCode: 400, message: 'options/from is no position' })
+  t.match(long.json(), { statusCode: 400, message: 'options/from is not a position' })
 })

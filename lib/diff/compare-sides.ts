@@ -11,27 +11,31 @@ import { StateIndex } from './state-index.js'
 const WINDOW = 12 * 1024 * 1024
 
 interface SidesOptions extends DiffForm {
-  /** Types of documents that one of the two left out: it is not known whether it had them. */
+  /** Types of documents that one side left out, so that it is not known whether it had them. */
   leftOut: ReadonlySet<string>
-  /** Tells of documents that one of the two could not read. */
+  /** Returns whether one side could not read a document. */
   isUnread: (print: Fingerprint) => boolean
   /** Bytes held at a time, and documents in an index; tests take less. */
   window?: number
   indexed?: number
 }
 
-/** A partition of the documents, and which of them are to be looked at. */
+/** The documents of a partition, and what is known of their states. */
 interface Pass {
   holds(print: Fingerprint): boolean
-  /** Absent where all of one side is held. */
-  index?: StateIndex
-  /** Chunks of the other side with documents that the one side lacks. */
-  lacking?: OrdinalSet
+  /** Absent where the window has room for the whole held side. */
+  states?: States
+}
+
+interface States {
+  index: StateIndex
+  /** Chunks of the streamed side with documents that the held side lacks. */
+  lacking: OrdinalSet
 }
 
 /**
- * Compares what a backup holds of a database with what another does. The smaller side is held if it can be; if
- * not, an index of the states of its documents leaves those that differ, and these are held some at a time.
+ * Compares one database of two backups. Holds the smaller side in memory if the window has room for it. If not, an
+ * index of its documents' states finds those that may differ, and these are held a window at a time.
  */
 export async function* compareSides(
   before: Side,
@@ -40,82 +44,79 @@ export async function* compareSides(
 ): AsyncGenerator<DocumentDiff> {
   const { window = WINDOW, indexed = TABLE_DOCUMENTS, isUnread } = options
   const heldIsBefore = before.bytes <= after.bytes && before.documents <= after.documents
-  const comparison = new SidesComparison(before, after, heldIsBefore, options, window)
-  const { one } = comparison
-  if (one.bytes <= window) return yield* comparison.run({ holds: (print) => !isUnread(print) })
-  const count = Math.max(1, Math.ceil(one.documents / indexed))
+  const [held, streamed] = heldIsBefore ? [before, after] : [after, before]
+  const comparison = new SidesComparison(held, streamed, { ...options, heldIsBefore, window })
+  if (held.bytes <= window) return yield* comparison.run({ holds: (print) => !isUnread(print) })
+  const count = Math.max(1, Math.ceil(held.documents / indexed))
   for (let partition = 0; partition < count; partition++) {
     const holds = (print: Fingerprint) => partitionOfPrint(print, count) === partition && !isUnread(print)
-    yield* comparison.run(await comparison.index(holds, one.documents / count))
+    yield* comparison.run({ holds, states: await comparison.states(holds, held.documents / count) })
   }
 }
 
 class SidesComparison {
-  /** The side of which documents are held. */
-  readonly one: Side
-  readonly #other: Side
-  readonly #oneIsBefore: boolean
-  readonly #options: SidesOptions
-  readonly #window: number
+  readonly #held: Side
+  readonly #streamed: Side
+  readonly #options: SidesOptions & { heldIsBefore: boolean; window: number }
 
-  constructor(before: Side, after: Side, oneIsBefore: boolean, options: SidesOptions, window: number) {
-    this.one = oneIsBefore ? before : after
-    this.#other = oneIsBefore ? after : before
-    this.#oneIsBefore = oneIsBefore
+  constructor(held: Side, streamed: Side, options: SidesOptions & { heldIsBefore: boolean; window: number }) {
+    this.#held = held
+    this.#streamed = streamed
     this.#options = options
-    this.#window = window
   }
 
-  /** Reads both sides once, and notes which documents may differ. */
-  async index(holds: Pass['holds'], expected: number): Promise<Pass> {
+  /** Reads both sides once, and notes which documents may differ. @param expected about how many are held */
+  async states(holds: Pass['holds'], expected: number): Promise<States> {
     const index = new StateIndex(expected)
     const lacking = new OrdinalSet()
-    for await (const { chunk, document } of documentsOf(this.one, () => true, holds))
+    for await (const { chunk, document } of documentsOf(this.#held, () => true, holds))
       index.add(document.print, document.state, chunk)
-    for await (const { chunk, document } of documentsOf(this.#other, () => true, holds))
+    for await (const { chunk, document } of documentsOf(this.#streamed, () => true, holds))
       if (index.compare(document.print, document.state, chunk) === 'absent') lacking.add(chunk)
-    return { holds, index, lacking }
+    return { index, lacking }
   }
 
-  /** Holds documents of the one side, as many as fit, and compares them with the other side, until all are. */
-  async *run({ holds, index, lacking }: Pass): AsyncGenerator<DocumentDiff> {
+  /** Holds as many documents as fit, and compares them with the streamed side, until all are compared. */
+  async *run({ holds, states }: Pass): AsyncGenerator<DocumentDiff> {
+    const index = states?.index
     const left = documentsOf(
-      this.one,
+      this.#held,
       (chunk) => index?.isLeft(chunk) ?? true,
       (print) => holds(print) && !index?.isSame(print)
     )
     try {
-      for (let wanted = lacking; ; wanted = undefined) {
-        const chunks = wanted ?? new OrdinalSet()
-        const { held, isLast } = await this.#fill(left, index, chunks)
-        // Documents that the one side lacks are told with the first.
-        const lacks = (print: Fingerprint) => (index ? wanted !== undefined && !index.has(print) : true)
-        yield* this.#compare(held, (chunk) => !index || chunks.has(chunk), holds, lacks)
-        if (isLast) return
+      for (let isFirst = true, isLast = false; !isLast; isFirst = false) {
+        const window = await this.#fill(left, index)
+        isLast = window.isLast
+        // Documents that the held side lacks are yielded in the first round.
+        const lacks = (print: Fingerprint) => isFirst && !index?.has(print)
+        const wanted = (chunk: number) =>
+          !states || window.chunks.has(chunk) || (isFirst && states.lacking.has(chunk))
+        yield* this.#compare(window.held, wanted, holds, lacks)
       }
     } finally {
       await left.return(undefined)
     }
   }
 
-  /** Holds documents until the window is full, and notes the chunks in which the other side has them. */
+  /** Holds documents until the window is full, and notes the chunks in which the streamed side has them. */
   async #fill(
     left: AsyncGenerator<{ document: SideDocument }>,
-    index: StateIndex | undefined,
-    chunks: OrdinalSet
-  ): Promise<{ held: Map<string, Held>; isLast: boolean }> {
+    index: StateIndex | undefined
+  ): Promise<{ held: Map<string, Held>; chunks: OrdinalSet; isLast: boolean }> {
     const held = new Map<string, Held>()
-    for (let bytes = 0; bytes < this.#window; ) {
+    const chunks = new OrdinalSet()
+    for (let bytes = 0; bytes < this.#options.window; ) {
       const next = await left.next()
-      if (next.done) return { held, isLast: true }
+      if (next.done) return { held, chunks, isLast: true }
       const { document } = next.value
-      const one = await document.hold()
-      held.set(keyOf(document.print), one)
-      bytes += one.bytes
+      const copy = await document.hold()
+      held.set(keyOf(document.print), copy)
+      bytes += copy.bytes
       const chunk = index?.otherChunk(document.print)
       if (chunk !== undefined) chunks.add(chunk)
     }
-    return { held, isLast: false }
+    return { held, chunks, isLast: false }
   }
 
   async *#compare(
@@ -124,19 +125,20 @@ class SidesComparison {
     holds: Pass['holds'],
     lacks: (print: Fingerprint) => boolean
   ): AsyncGenerator<DocumentDiff> {
-    for await (const { document } of documentsOf(this.#other, wanted, holds)) {
+    const { heldIsBefore } = this.#options
+    for await (const { document } of documentsOf(this.#streamed, wanted, holds)) {
       const key = keyOf(document.print)
-      const one = held.get(key)
-      if (!one && !lacks(document.print)) continue
+      const copy = held.get(key)
+      if (!copy && !lacks(document.print)) continue
       held.delete(key)
       const version = await document.read()
-      yield* one ? this.#changed(await one.read(), version) : this.#alone(version, !this.#oneIsBefore)
+      yield* copy ? this.#changed(await copy.read(), version) : this.#alone(version, !heldIsBefore)
     }
-    for (const one of held.values()) yield* this.#alone(await one.read(), this.#oneIsBefore)
+    for (const copy of held.values()) yield* this.#alone(await copy.read(), heldIsBefore)
   }
 
-  async *#changed(one: Comparable, other: Comparable): AsyncGenerator<DocumentDiff> {
-    const [before, after] = this.#oneIsBefore ? [one, other] : [other, one]
+  async *#changed(held: Comparable, streamed: Comparable): AsyncGenerator<DocumentDiff> {
+    const [before, after] = this.#options.heldIsBefore ? [held, streamed] : [streamed, held]
     const found = await compareVersions(before, after, this.#options)
     if (found) yield found
   }
@@ -151,7 +153,7 @@ class SidesComparison {
 /** Returns a fingerprint as the key of a map. */
 export const keyOf = ({ h, l }: Fingerprint): string => `${h >>> 0} ${l >>> 0}`
 
-/** Yields the documents that are held by a partition, each valid until the next is asked for. */
+/** Yields the documents that a partition holds, each valid until the next is asked for. */
 async function* documentsOf(
   side: Side,
   wanted: (chunk: number) => boolean,

@@ -7,11 +7,11 @@ import { bodyBytes, type DocumentBytes } from '../json/document.js'
 import { type Attachment, attachmentsOf, compareAttachments } from '../restore/same-content.js'
 import { isLarge, type SourceDocument } from '../restore/source.js'
 import { inTurns } from '../waits/steps.js'
-import { toldDiff, toldUnknown } from './told.js'
+import { diffOf, unknownDiff } from './document-diff.js'
 
 type Attachments = ReadonlyMap<string, Attachment>
 
-/** A live document to be compared, and what is known of its attachments. */
+/** A live document to compare, and what is known of its attachments. */
 interface ReadVersion {
   document: DocumentBytes
   attachments: Attachments
@@ -20,13 +20,13 @@ interface ReadVersion {
 /** A version of a document, or why it cannot be compared. */
 export type Comparable = ReadVersion | { id: string; problem: string }
 
-/** How differences are told. */
+/** What differences name, and whether they have values. */
 export interface DiffForm {
   database: LogicalDatabase
   values: boolean
 }
 
-/** Returns what a document is compared by. The attachments of a large one are read. */
+/** Returns what a document is compared by. Reads the attachments of a large one. */
 export async function comparableOf(document: SourceDocument): Promise<Comparable> {
   if (!isLarge(document)) return { document, attachments: await inTurns(attachmentsOf(document)) }
   const { head, parts, problem } = document
@@ -41,8 +41,8 @@ export async function comparableOf(document: SourceDocument): Promise<Comparable
 }
 
 /**
- * Compares two versions of a document. @returns `undefined` when they say the same
- * @param sameAttachments compares attachments of which not enough is known
+ * Compares two versions of a document. @returns the difference; `undefined` when they say the same
+ * @param sameAttachments compares attachments of which too little is known
  */
 export async function compareVersions(
   before: Comparable,
@@ -50,37 +50,37 @@ export async function compareVersions(
   { database, values }: DiffForm,
   sameAttachments: () => Promise<boolean> = async () => false
 ): Promise<DocumentDiff | undefined> {
-  if ('problem' in before) return toldUnknown(database, before.id, before.problem)
-  if ('problem' in after) return toldUnknown(database, after.id, after.problem)
-  const told = new ToldFields(values)
+  if ('problem' in before) return unknownDiff(database, before.id, before.problem)
+  if ('problem' in after) return unknownDiff(database, after.id, after.problem)
+  const fields = new ToldFields(values)
   const sameBody = await inTurns(
-    bodyDifferences(before.document, after.document, (name, one, other) => told.add(name, one, other))
+    bodyDifferences(before.document, after.document, (name, one, other) => fields.add(name, one, other))
   )
   const compared = compareAttachments(before.attachments, after.attachments)
   const same = compared === 'same' || (compared === 'unknown' && (await sameAttachments()))
   if (sameBody && same) return undefined
-  if (!same) told.add(ATTACHMENTS, stubsOf(before), stubsOf(after))
+  if (!same) fields.add(ATTACHMENTS, stubsOf(before), stubsOf(after))
   const bytes = { before: await bytesOf(before), after: await bytesOf(after) }
-  return toldDiff(database, before.document.id, 'changed', bytes, told)
+  return diffOf(database, before.document.id, 'changed', bytes, fields)
 }
 
-/** Tells of a document that only one of the two has. */
+/** Makes the difference of a document that only one side has. */
 export async function onlyIn(
   side: 'before' | 'after',
   comparable: Comparable,
   { database, values }: DiffForm
 ): Promise<DocumentDiff> {
-  if ('problem' in comparable) return toldUnknown(database, comparable.id, comparable.problem)
+  if ('problem' in comparable) return unknownDiff(database, comparable.id, comparable.problem)
   const { document, attachments } = comparable
-  const told = new ToldFields(values)
+  const fields = new ToldFields(values)
   const add = (name: string, value: Uint8Array | undefined) =>
-    side === 'before' ? told.add(name, value, undefined) : told.add(name, undefined, value)
+    side === 'before' ? fields.add(name, value, undefined) : fields.add(name, undefined, value)
   if (values) {
     await inTurns(bodyDifferences(document, NOTHING, add))
     if (attachments.size > 0) add(ATTACHMENTS, stubsOf(comparable))
   }
   const change = side === 'before' ? 'deleted' : 'created'
-  return toldDiff(database, document.id, change, { [side]: await bytesOf(comparable) }, told)
+  return diffOf(database, document.id, change, { [side]: await bytesOf(comparable) }, fields)
 }
 
 const ATTACHMENTS = '_attachments'
@@ -94,7 +94,7 @@ async function bytesOf({ document, attachments }: ReadVersion): Promise<number> 
   return sum
 }
 
-/** Returns what is told as the value of attachments, as JSON; `undefined` where there are none. */
+/** Returns attachments as JSON, for the values of a difference; `undefined` when there are none. */
 function stubsOf({ attachments }: ReadVersion): Uint8Array | undefined {
   if (attachments.size === 0) return undefined
   const stubs = [...attachments].map(([name, { contentType, length }]) => [

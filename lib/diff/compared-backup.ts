@@ -7,7 +7,7 @@ import type { StoredDocuments } from '../repository/stored-documents.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
 import type { Spool } from '../spool/spool.js'
-import { NO_SIDE, type Side, spooledSide, storedSide } from './side.js'
+import { EMPTY_SIDE, type Side, spooledSide, storedSide } from './side.js'
 
 /** A backup that is compared with another. */
 export class ComparedBackup {
@@ -24,7 +24,7 @@ export class ComparedBackup {
     this.#makeSpool = makeSpool
   }
 
-  /** Opens a backup; one that athena made is spooled. @throws DamagedBackupError, and what spooling throws */
+  /** Opens a backup. Spools one that athena made. @throws DamagedBackupError, and what spooling throws */
   static async open(
     loaded: LoadedBackup,
     databases: readonly LogicalDatabase[],
@@ -45,17 +45,17 @@ export class ComparedBackup {
     return this.#legacy?.about(database) ?? this.#loaded.header.dbs[apiKey(database)] ?? {}
   }
 
-  /** Returns whether it tells of a database: what it holds, or that there was none. */
-  tellsOf(database: LogicalDatabase): boolean {
+  /** Returns whether the backup says what a database held, or that there was none. */
+  covers(database: LogicalDatabase): boolean {
     const { missing } = this.about(database)
     return missing === true || this.#documents.has(database) || !!this.#legacy?.databases.includes(database)
   }
 
-  /** Returns the documents that another backup does not share. */
+  /** Returns the documents that the backup does not share with another. */
   side(database: LogicalDatabase, other: ComparedBackup): Side {
     if (this.#legacy) return spooledSide(this.#legacy, database)
     const documents = this.#documents.get(database)
-    if (!documents) return NO_SIDE
+    if (!documents) return EMPTY_SIDE
     return storedSide(documents.unshared(other.#documents.get(database)), () => this.#ownSpool)
   }
 

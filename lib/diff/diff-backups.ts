@@ -4,7 +4,7 @@ import { fingerprint } from '../ids/fingerprint.js'
 import { INTERNAL_TYPES } from '../own-documents.js'
 import { compareSides, keyOf } from './compare-sides.js'
 import type { ComparedBackup } from './compared-backup.js'
-import { toldUnknown } from './told.js'
+import { unknownDiff } from './document-diff.js'
 import { unreadDocuments } from './unread.js'
 
 interface DiffBackupsOptions {
@@ -12,19 +12,19 @@ interface DiffBackupsOptions {
   values: boolean
 }
 
-/** Tells how one backup differs from a later or earlier one. @throws DamagedBackupError, CouchError */
+/** Yields the documents that differ between two backups. @throws DamagedBackupError, CouchError */
 export async function* diffBackups(
   before: ComparedBackup,
   after: ComparedBackup,
   { databases, values }: DiffBackupsOptions
 ): AsyncGenerator<DocumentDiff> {
   for (const database of databases) {
-    if (!before.tellsOf(database) || !after.tellsOf(database)) continue
+    if (!before.covers(database) || !after.covers(database)) continue
     const unread = new Set<string>()
     for (const backup of [before, after]) {
       for (const { id, reason } of unreadDocuments(backup.id, backup.about(database))) {
         const key = keyOf(fingerprint(id))
-        if (!unread.has(key)) yield toldUnknown(database, id, reason)
+        if (!unread.has(key)) yield unknownDiff(database, id, reason)
         unread.add(key)
       }
     }

@@ -8,7 +8,7 @@ import { Scope } from '../restore/scope.js'
 import type { LiveDocument, RestoreSource, SourceDocument } from '../restore/source.js'
 import { TargetView } from '../restore/target.js'
 import { comparableOf, compareVersions, type DiffForm, onlyIn } from './compare.js'
-import { toldUnknown } from './told.js'
+import { unknownDiff } from './document-diff.js'
 import { unreadDocuments } from './unread.js'
 
 interface DiffNowOptions {
@@ -16,21 +16,24 @@ interface DiffNowOptions {
   source: RestoreSource
   databases: readonly LogicalDatabase[]
   targets: Record<LogicalDatabase, CouchDatabase>
-  /** Tells whether a target's document belongs to the plugin. */
+  /** Returns whether a target's document belongs to the plugin. */
   isOwn: (target: CouchDatabase, id: string, type: string | undefined) => boolean
   internalTypes: ReadonlySet<string>
-  /** Types of documents that are left out, beside those that the backup has left out. */
+  /** Types of documents to leave out, beside those that the backup left out. */
   keepTypes: ReadonlySet<string>
   values: boolean
 }
 
-/** Tells how databases differ from a backup, by the plan of an exact restore. @throws DamagedBackupError, CouchError */
+/**
+ * Yields the documents that differ between a backup and the databases, by the plan of an exact restore.
+ * @throws DamagedBackupError, CouchError
+ */
 export async function* diffNow(options: DiffNowOptions): AsyncGenerator<DocumentDiff> {
   const { backup, source, databases } = options
   for (const database of databases) {
     if (!source.databases.includes(database)) continue
     const unread = unreadDocuments(backup, source.about(database))
-    for (const { id, reason } of unread) yield toldUnknown(database, id, reason)
+    for (const { id, reason } of unread) yield unknownDiff(database, id, reason)
     yield* diffDatabase(database, new Set(unread.map(({ id }) => id)), options)
   }
 }
@@ -57,23 +60,26 @@ async function* diffDatabase(
   for (const partition of partitionsOf(target, options)) {
     const plan = await RestorePlan.make(decider, options, partition)
     for (const design of [false, true])
-      for await (const decisions of plan.decisions(design)) yield* told(decisions, form)
-    for await (const deletions of plan.deletions()) yield* told(deletions, form)
+      for await (const decisions of plan.decisions(design)) yield* diffsOf(decisions, form)
+    for await (const deletions of plan.deletions()) yield* diffsOf(deletions, form)
   }
 }
 
-/** Yields what is told of a group of decisions, while it is valid. */
-async function* told(
+/** Yields the differences that decisions found. */
+async function* diffsOf(
   decisions: readonly Decision<DocumentDiff>[],
   form: DiffForm
 ): AsyncGenerator<DocumentDiff> {
   for (const decision of decisions) {
-    const found = await toldOf(decision, form)
+    const found = await diffOfDecision(decision, form)
     if (found) yield found
   }
 }
 
-async function toldOf(decision: Decision<DocumentDiff>, form: DiffForm): Promise<DocumentDiff | undefined> {
+async function diffOfDecision(
+  decision: Decision<DocumentDiff>,
+  form: DiffForm
+): Promise<DocumentDiff | undefined> {
   switch (decision.action) {
     case 'create':
       return onlyIn('before', await comparableOf(decision.document), form)
@@ -81,7 +87,7 @@ async function toldOf(decision: Decision<DocumentDiff>, form: DiffForm): Promise
     case 'delete':
       return decision.compared
     case 'fail':
-      return toldUnknown(form.database, decision.id, `${decision.error}: ${decision.reason}`)
+      return unknownDiff(form.database, decision.id, `${decision.error}: ${decision.reason}`)
     default:
       return undefined
   }

@@ -11,23 +11,25 @@ import type { Spool } from '../spool/spool.js'
 import { inTurnsIfLong } from '../waits/steps.js'
 import { type Comparable, comparableOf } from './compare.js'
 
-/** A document of a backup that is compared. Valid until the next group is asked for. */
+/** A document to compare. Valid until the next group is asked for. */
 export interface SideDocument {
   readonly print: Fingerprint
-  /** A print of all but the revision, in which documents that are the same may differ. Absent where it is not known. */
+  /** A fingerprint of all but the revision, which may differ between equal documents. Absent where it is not known. */
   readonly state: Fingerprint | undefined
-  /** Returns it to be compared at once. */
+  /** Returns the document, to be compared at once. */
   read(): Promise<Comparable>
-  /** Returns it to be compared later, in memory of its own, and the bytes that it takes. */
+  /** Returns a copy, to be compared later. */
   hold(): Promise<Held>
 }
 
+/** A document in memory of its own. */
 export interface Held {
+  /** Bytes of memory. */
   bytes: number
   read(): Promise<Comparable>
 }
 
-/** Documents that lie together, in a chunk that has a number. */
+/** The documents of a chunk, and the chunk's number. */
 interface SideGroup {
   chunk: number
   documents: AsyncIterable<SideDocument[]>
@@ -35,24 +37,24 @@ interface SideGroup {
 
 /** The documents of one database of a backup that may differ from those of another. */
 export interface Side {
-  /** Most documents that there can be. */
+  /** Upper bound of the number of documents. */
   readonly documents: number
-  /** Bytes that they take when all are held, or more. */
+  /** Upper bound of the bytes that all documents take when they are held. */
   readonly bytes: number
   /** Yields the groups of the chunks that are wanted, each valid until the next is asked for. */
   groups(wanted: (chunk: number) => boolean): AsyncIterable<SideGroup>
 }
 
-/** Bytes that a held document takes beside its own. */
+/** Bytes of memory that a held document takes beside its own bytes. */
 const HELD = 400
 
-export const NO_SIDE: Side = {
+export const EMPTY_SIDE: Side = {
   documents: 0,
   bytes: 0,
   async *groups() {}
 }
 
-/** Reads what a stored backup does not share with another. */
+/** Reads the documents that a stored backup does not share with another. */
 export function storedSide(unshared: UnsharedDocuments, spool: () => Spool): Side {
   const memory = headMemory()
   return {
@@ -80,11 +82,11 @@ async function* largeDocument(
   yield [new StoredLarge(group, spool, memory)]
 }
 
-/** Reads all of a backup that was spooled. */
+/** Reads all documents of a spooled backup. */
 export function spooledSide(source: RestoreSource, database: LogicalDatabase): Side {
   return {
     documents: source.count(database),
-    // It is not known: they are not held all at once.
+    // Not known before they are read, so they are never held all at once.
     bytes: Number.POSITIVE_INFINITY,
     async *groups(wanted) {
       if (wanted(0)) yield { chunk: 0, documents: sourceDocuments(source, database) }
@@ -100,7 +102,7 @@ async function* sourceDocuments(
     for await (const group of source.documents(database, design))
       yield group
         .filter((document) => isLarge(document) || !document.deleted)
-        .map((document) => new ReadDocument(document))
+        .map((document) => new SpooledDocument(document))
 }
 
 /** A document as a line of a chunk. */
@@ -131,7 +133,7 @@ const parsed = async (line: Buffer): Promise<Comparable> =>
   comparableOf(await inTurnsIfLong(line, documentSteps(line)))
 
 /** A document of a spooled backup. */
-class ReadDocument implements SideDocument {
+class SpooledDocument implements SideDocument {
   readonly print: Fingerprint
   readonly #document: SourceDocument
 
@@ -153,7 +155,7 @@ class ReadDocument implements SideDocument {
   }
 }
 
-/** A stored document that is too large for memory: read when it is compared. */
+/** A stored document too large for memory, which is read when it is compared. */
 class StoredLarge implements SideDocument {
   readonly print: Fingerprint
   readonly state = undefined
@@ -183,19 +185,19 @@ class StoredLarge implements SideDocument {
   }
 }
 
-/** Copies what a document is compared by; of a large one's attachments, what was read of them. */
+/** Copies what a document is compared by. */
 async function held(document: SourceDocument): Promise<Held> {
   const comparable = await comparableOf(document)
   if ('problem' in comparable) return { bytes: HELD + comparable.id.length, read: async () => comparable }
   const { attachments, document: read } = comparable
   const copy: DocumentBytes = { ...read, bytes: Buffer.from(read.bytes) }
   const bytes = copy.bytes.length + HELD * (1 + attachments.size)
-  // Attachments in memory are found again in the copy.
+  // Attachments of other documents are views of the document: find them again in the copy.
   if (!isLarge(document)) return { bytes, read: () => comparableOf(copy) }
   return { bytes, read: async () => ({ document: copy, attachments }) }
 }
 
-/** Returns a print of a document without its revision, if that stands where CouchDB sends it: behind the id. */
+/** Returns a fingerprint of a document without its revision, if that comes second, as CouchDB sends it. */
 function stateOf(bytes: Uint8Array): Fingerprint {
   const hash = keyedHash()
   const cursor = new MemberCursor(bytes)

@@ -2,7 +2,7 @@ import type { Fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
 import type { StateComparison } from '../restore/target-table.js'
 
-/** A fingerprint of the id, two words of state, and marks with a number of a chunk. */
+/** Words of an entry: the fingerprint of the id, two of the state, and marks with the number of a chunk. */
 const WORDS = 5
 const USED = 0x80000000
 const KNOWN = 0x40000000
@@ -10,17 +10,17 @@ const SAME = 0x20000000
 const OTHER = 0x10000000
 const CHUNK = 0x0fffffff
 
-/** Tells which documents of two sides may differ. Holds 20 bytes for each of one side. */
+/** Finds the documents of two sides that may differ. Holds 20 bytes for each document of the held side. */
 export class StateIndex {
   readonly #table: FingerprintTable
-  /** Documents not found to be the same, by chunk. */
+  /** Documents not found to be the same, by chunk of the held side. */
   readonly #left = new Map<number, number>()
 
   constructor(expected: number) {
     this.#table = new FingerprintTable(WORDS, expected)
   }
 
-  /** Notes a document of the one side. */
+  /** Notes a document of the held side. */
   add(print: Fingerprint, state: Fingerprint | undefined, chunk: number): void {
     const place = this.#table.place(print)
     const words = [state?.h ?? 0, state?.l ?? 0, USED | (state ? KNOWN : 0) | chunk]
@@ -28,7 +28,7 @@ export class StateIndex {
     this.#left.set(chunk, (this.#left.get(chunk) ?? 0) + 1)
   }
 
-  /** Compares a document of the other side. A document that is `other` may still say the same. */
+  /** Compares a document of the streamed side. A document that is `other` may still say the same. */
   compare(print: Fingerprint, state: Fingerprint | undefined, chunk: number): StateComparison {
     const place = this.#table.find(print)
     if (!this.#table.isUsed(place)) return 'absent'
@@ -53,12 +53,12 @@ export class StateIndex {
     return (this.#marks(print) & SAME) !== 0
   }
 
-  /** Returns in which chunk of the other side a document stands that is there in another state. */
+  /** Returns the chunk of the streamed side that has a document in another state; `undefined` when none has. */
   otherChunk(print: Fingerprint): number | undefined {
     return (this.#marks(print) & OTHER) === 0 ? undefined : this.#table.word(this.#table.find(print), 2)
   }
 
-  /** Returns whether a chunk of the one side has documents that were not found to be the same. */
+  /** Returns whether a chunk of the held side has documents that were not found to be the same. */
   isLeft(chunk: number): boolean {
     return (this.#left.get(chunk) ?? 0) > 0
   }

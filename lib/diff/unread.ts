@@ -3,7 +3,7 @@ import { BackupNotComparableError } from '../errors.js'
 import type { AboutDatabase } from '../format/about-database.js'
 import { allUnreadable } from '../repository/unreadable.js'
 
-/** Returns the documents that a backup could not read. @throws BackupNotComparableError if some are not named */
+/** Returns the documents that a backup could not read. @throws BackupNotComparableError if it does not name all */
 export function unreadDocuments(backup: string, about: AboutDatabase): UnreadableDocument[] {
   const unreadable = allUnreadable(about)
   if (!unreadable)

@@ -9,23 +9,19 @@ interface AttachmentJson {
   /** Offsets of the name as it is spelled, quotes included. */
   keyStart: number
   keyEnd: number
-  /** Offset of its value, which is an object but in an upload that was not checked. */
+  /** Offset of the value: an object, except in an upload that was not checked. */
   start: number
   members: MemberCursor
 }
 
-/** Members that tell of an attachment's bytes, as CouchDB spells them. */
-export interface StubMembers {
-  content_type?: unknown
-  length?: unknown
-  digest?: unknown
-  encoding?: unknown
-  encoded_length?: unknown
-}
+const STUB_MEMBERS = ['content_type', 'length', 'digest', 'encoding', 'encoded_length'] as const
 
-const OF_STUB = new Set(['content_type', 'length', 'digest', 'encoding', 'encoded_length'])
+/** Members of an attachment that describe its bytes, as CouchDB spells them. */
+export type StubMembers = { [name in (typeof STUB_MEMBERS)[number]]?: unknown }
 
-/** Yields the attachments of a document, in the order in which they stand there. */
+const STUB_NAMES: ReadonlySet<string> = new Set(STUB_MEMBERS)
+
+/** Yields the attachments of a document in their order. */
 export function* attachmentsIn({ bytes, attachments }: DocumentBytes): Generator<AttachmentJson> {
   if (!attachments) return
   const names = new MemberCursor(bytes, attachments.start)
@@ -36,12 +32,12 @@ export function* attachmentsIn({ bytes, attachments }: DocumentBytes): Generator
   }
 }
 
-/** Reads what an attachment's members tell of its bytes. Calls `onMember` while the cursor stands there. */
+/** Reads the members that describe an attachment's bytes. Calls `onMember` at each member. */
 export function readStub(members: MemberCursor, onMember: (name: string) => void): StubMembers {
   const read: Record<string, unknown> = {}
   while (members.next()) {
     const name = members.key()
-    if (OF_STUB.has(name)) read[name] = decodeValue(members.bytes, members.valueStart, members.valueEnd)
+    if (STUB_NAMES.has(name)) read[name] = decodeValue(members.bytes, members.valueStart, members.valueEnd)
     onMember(name)
   }
   return read

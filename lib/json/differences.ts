@@ -6,14 +6,14 @@ import { type DocumentBytes, nextOfBody, valueAt } from './document.js'
 import { MemberCursor } from './members.js'
 import { sameValue } from './same-value.js'
 
-/** Receives a member that differs, with its value in each document that has it: views of the documents. */
+/** Receives a member that differs, and views of its value in each document that has it. */
 type OnDifference = (name: string, value: Buffer | undefined, other: Buffer | undefined) => void
 
 type Bytes = Pick<DocumentBytes, 'bytes'>
 
 /**
  * Finds the members that differ between two live documents, besides id, revision and attachments.
- * @returns whether the documents say the same: they have no such members, and stand in one order
+ * @returns whether the documents say the same: no member differs, and all have the same order
  */
 export function* bodyDifferences(a: Bytes, b: Bytes, found: OnDifference): Steps<boolean> {
   const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
@@ -31,18 +31,18 @@ export function* bodyDifferences(a: Bytes, b: Bytes, found: OnDifference): Steps
   }
 }
 
-/** A cursor, and the name of the member where it stands. */
-type Standing = [MemberCursor, string | undefined]
+/** A cursor, and the name of the member that it has reached. */
+type CursorAtMember = [MemberCursor, string | undefined]
 
 /** Words of an entry: a fingerprint of the name, the bounds of the value, and a mark. */
 const WORDS = 5
 const UNMATCHED = 1
 const MATCHED = 2
 
-/** Compares the members from two places on by their names. Holds 20 bytes for each. */
+/** Compares by name the members from two cursors on. Holds 20 bytes for each member of `other`. */
 function* differencesByName(
-  [one, name]: Standing,
-  [other, otherName]: Standing,
+  [one, name]: CursorAtMember,
+  [other, otherName]: CursorAtMember,
   found: OnDifference
 ): Steps<void> {
   const others = new FingerprintTable(WORDS)

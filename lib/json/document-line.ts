@@ -1,7 +1,7 @@
 import { toBuffer } from '../bytes/views.js'
 import { LONG } from '../waits/steps.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from './document.js'
-import { decodeString } from './members.js'
+import { decodeString, standsAt } from './members.js'
 import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
 import { QUOTE } from './string-bytes.js'
 import { StringWalk } from './string-walk.js'
@@ -33,18 +33,18 @@ const isDigit = (c: number) => c >= ZERO && c <= 0x39
 
 const NOTHING: JsonVisitor = { begin: () => 'skip', bytes() {}, end() {} }
 
-/** The members found in a line that holds a document. */
+/** The id and the revision of a document that fills a line. */
 export interface LineDocument {
-  /** Bytes of the id; `undefined` where its JSON spells it otherwise, see `id`. */
+  /** Bytes of the id; `undefined` where only `id` is set. */
   idBytes: Uint8Array | undefined
-  /** The id, where `idBytes` are not known. */
+  /** The id, where `idBytes` is `undefined`. */
   id: string
   hasRevision: boolean
 }
 
 /**
- * Checks lines that hold a document each. One walk reads usual lines, and finds id and revision as well. It takes
- * nothing that is not JSON, and leaves what is rare or wrong to {@link JsonScanner}, which says what it is.
+ * Checks lines that hold a document each. One walk checks a usual line, and finds its id and revision. It accepts
+ * nothing that is not JSON, and leaves rare and wrong lines to {@link JsonScanner}, which reports what is wrong.
  * Documents of 800 bytes: 650 MiB/s of processor time, the scanner and a reader of members 175 (Node.js 20).
  */
 export class DocumentLine implements LineDocument {
@@ -60,12 +60,12 @@ export class DocumentLine implements LineDocument {
   /** Bounds of the `type` member's text, with its quotes. */
   #typeFrom = 0
   #typeTo = 0
-  /** Whether there are other members whose names begin with an underscore. */
+  /** Whether the document has other members whose names begin with an underscore. */
   #hasOthers = false
 
   /**
-   * Reads the document between two offsets as CouchDB sends most: with id, revision and its own members only.
-   * @param bytes valid UTF-8 @returns `undefined` where anything is rare or wrong, or the document is long
+   * Reads the document between two offsets if it is like most: with id, revision and its own members only.
+   * @param bytes valid UTF-8 @returns `undefined` for a document that is rare, wrong or long
    */
   usual(bytes: Buffer, from: number, to: number): DocumentBytes | undefined {
     if (to - from > LONG) return undefined
@@ -82,7 +82,7 @@ export class DocumentLine implements LineDocument {
   }
 
   /**
-   * Reads the line between two offsets. The members found are valid until the next call.
+   * Reads the line between two offsets. The result is valid until the next call.
    * @param bytes valid UTF-8 @throws JsonSyntaxError, InvalidDocumentError
    */
   read(bytes: Uint8Array, from: number, to: number): LineDocument {
@@ -103,7 +103,7 @@ export class DocumentLine implements LineDocument {
     return this
   }
 
-  /** Returns whether an id and a revision were found that need no further look. */
+  /** Returns whether the walk found an id of ASCII that is not reserved, and a valid revision. */
   #isUsual(bytes: Uint8Array): boolean {
     if (this.#idTo <= this.#idFrom || this.#revTo <= this.#revFrom) return false
     for (let i = this.#idFrom; i < this.#idTo; i++) if (bytes[i] >= 0x80) return false
@@ -114,23 +114,23 @@ export class DocumentLine implements LineDocument {
   }
 
   /**
-   * Notes a member of the document by its name and where its value begins.
-   * @returns `false` for what is rare or wrong
+   * Notes a member of the document. @param name offset of its name @param value offset of its value
+   * @returns `false` for a member that is rare or wrong
    */
   #noteMember(bytes: Uint8Array, name: number, value: number, to: number): boolean {
     const strings = this.#strings
-    // A name that is spelled with escapes may be any.
+    // A name with escapes may be any name.
     if (strings.lastEscape > name) return false
     const first = bytes[name + 1]
     if (first !== UNDERSCORE && first !== TYPE[0]) return true
     const [from, end] = [name + 1, value - 2]
-    if (isName(bytes, from, end, TYPE)) {
+    if (standsAt(bytes, from, end, TYPE)) {
       this.#typeFrom = value
       this.#typeTo = bytes[value] === QUOTE ? strings.endOf(bytes, value, to) : 0
       return true
     }
     if (first !== UNDERSCORE) return true
-    const [isId, isRev] = [isName(bytes, from, end, ID), isName(bytes, from, end, REV)]
+    const [isId, isRev] = [standsAt(bytes, from, end, ID), standsAt(bytes, from, end, REV)]
     if (!isId && !isRev) {
       this.#hasOthers = true
       return true
@@ -143,7 +143,7 @@ export class DocumentLine implements LineDocument {
     return true
   }
 
-  /** Walks over one object that takes the whole line. Returns `false` for what is rare or wrong. */
+  /** Walks over an object that fills the line. @returns `false` for a line that is rare or wrong */
   #walk(bytes: Uint8Array, from: number, to: number): boolean {
     const isObject = this.#isObject
     const strings = this.#strings
@@ -206,12 +206,6 @@ export class DocumentLine implements LineDocument {
   }
 }
 
-function isName(bytes: Uint8Array, from: number, to: number, name: Uint8Array): boolean {
-  if (to - from !== name.length) return false
-  for (let i = 0; i < name.length; i++) if (bytes[from + i] !== name[i]) return false
-  return true
-}
-
 /** Returns the offset after a number without an exponent, or 0. */
 function endOfNumber(bytes: Uint8Array, start: number): number {
   let i = bytes[start] === DASH ? start + 1 : start
@@ -232,6 +226,6 @@ function endOfLiteral(bytes: Uint8Array, start: number): number {
   return start + literal.length
 }
 
-/** Returns whether an error says that a line is no document. */
+/** Returns whether an error says that a line does not hold a document. */
 export const isOfLine = (error: unknown): error is Error =>
   error instanceof JsonSyntaxError || error instanceof InvalidDocumentError

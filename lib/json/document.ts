@@ -4,7 +4,7 @@ import { atOnce, type Steps } from '../waits/steps.js'
 import { eachElement, KnownNames, MemberCursor } from './members.js'
 import { sameValue } from './same-value.js'
 
-/** Bounds of a member of a document: of its value, and of the whole member from its key. */
+/** Offsets of a member: of its key, and of its value. */
 export interface MemberBounds {
   keyStart: number
   start: number
@@ -19,9 +19,9 @@ export interface DocumentBytes {
   /** Value of the `type` member, when it is a string. */
   type: string | undefined
   deleted: boolean
-  /** The `_attachments` member, when there is one with anything in it. */
+  /** The `_attachments` member, unless it is empty. */
   attachments: MemberBounds | undefined
-  /** How many conflicting revisions CouchDB named in `_conflicts`. */
+  /** How many conflicting revisions `_conflicts` names. */
   conflicts: number
 }
 
@@ -34,7 +34,7 @@ export class InvalidDocumentError extends Error {
   }
 }
 
-/** Members that describe revisions: never part of what is backed up or restored. */
+/** Members that describe revisions, which are never backed up or restored. */
 const REVISION_MEMBERS = new Set([
   '_conflicts',
   '_deleted_conflicts',
@@ -44,16 +44,16 @@ const REVISION_MEMBERS = new Set([
 ])
 const UNIQUE_MEMBERS = ['_id', '_rev', '_deleted', '_attachments']
 const READ = new KnownNames([...UNIQUE_MEMBERS, '_conflicts', 'type'])
-/** Members that may be left out, or written anew. */
+/** Members that {@link rewrite} may drop or replace. */
 const REWRITTEN = new KnownNames([...UNIQUE_MEMBERS, ...REVISION_MEMBERS])
 const ID = new KnownNames(['_id'])
-/** CouchDB takes more than it makes: with `new_edits: false`, a revision is a number, a dash and any text. */
+/** CouchDB accepts more revisions than it makes: with `new_edits: false`, a number, a dash and any text. */
 const REV = /^[0-9]+-/
 
-/** Reads the members that mean something to CouchDB of a valid JSON object. @throws InvalidDocumentError */
+/** Reads the members of a valid JSON object that CouchDB gives a meaning to. @throws InvalidDocumentError */
 export const readDocument = (bytes: Uint8Array): DocumentBytes => atOnce(documentSteps(bytes))
 
-/** Does what {@link readDocument} does, for documents that may be long. */
+/** Does in steps what {@link readDocument} does, for documents that may be long. */
 export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   const document: DocumentBytes = {
     bytes: toBuffer(bytes),
@@ -72,9 +72,11 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
     const key = cursor.keyOf(READ)
     if (key === undefined) continue
     if (key === 'type') document.type = cursor.string()
-    const bit = 1 << UNIQUE_MEMBERS.indexOf(key)
-    if (bit > 0 && (seen & bit) !== 0) throw new InvalidDocumentError(`a document has two "${key}" members`)
-    seen |= bit
+    const unique = UNIQUE_MEMBERS.indexOf(key)
+    if (unique >= 0) {
+      if ((seen & (1 << unique)) !== 0) throw new InvalidDocumentError(`a document has two "${key}" members`)
+      seen |= 1 << unique
+    }
     if (key === '_id') document.id = validId(cursor.string())
     else if (key === '_rev') {
       document.rev = cursor.string()
@@ -90,14 +92,14 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
   return document
 }
 
-/** Returns the id of a document that is known to be valid. CouchDB sends it first. */
+/** Returns the id of a valid document: fast, since CouchDB sends it first. */
 export function idOf(bytes: Uint8Array): string {
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) if (cursor.keyOf(ID)) return cursor.string() ?? ''
   return ''
 }
 
-/** @throws InvalidDocumentError when `id` cannot be the id of a document that is replicated. */
+/** Returns the id of a document that replication copies. @throws InvalidDocumentError for any other */
 function validId(id: string | undefined): string {
   if (id === undefined) throw new InvalidDocumentError('a document\'s "_id" is not a string')
   if (id === '') throw new InvalidDocumentError('a document\'s "_id" is empty')
@@ -119,7 +121,7 @@ function boundsOfAttachments(cursor: MemberCursor): MemberBounds | undefined {
   return { keyStart: cursor.keyStart, start: cursor.valueStart, end: cursor.valueEnd }
 }
 
-/** Returns views of the document with another revision, or none, and without members of revisions. */
+/** Returns the document, as pieces, with another revision or none, and without members that describe revisions. */
 export function piecesWithRevision(document: DocumentBytes, rev: string | null): Steps<Buffer[]> {
   return rewrite(document, (key) => key === '_rev' || REVISION_MEMBERS.has(key), rev)
 }
@@ -132,12 +134,12 @@ export function* withoutRevisionMembers(document: DocumentBytes): Steps<Buffer> 
   return Buffer.concat(pieces)
 }
 
-/** Returns a live document without id, revision and attachments. Long pieces are views of the document. */
+/** Returns a live document, as pieces, without id, revision and attachments. */
 export function bodyOf(document: DocumentBytes): Steps<Buffer[]> {
   return rewrite(document, isBesideBody, null)
 }
 
-/** Returns whether live documents say the same besides id, revision and attachments. Copies no document. */
+/** Returns whether live documents say the same besides id, revision and attachments. */
 export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   const [one, other] = [new MemberCursor(a.bytes), new MemberCursor(b.bytes)]
   for (;;) {
@@ -148,7 +150,7 @@ export function* sameBody(a: DocumentBytes, b: DocumentBytes): Steps<boolean> {
   }
 }
 
-/** Returns the bytes of a live document's members besides id, revision and attachments. */
+/** Returns how many bytes a live document's members take, besides id, revision and attachments. */
 export function* bodyBytes({ bytes }: DocumentBytes): Steps<number> {
   const cursor = new MemberCursor(bytes)
   let sum = 0
@@ -168,9 +170,11 @@ export function* nextOfBody(cursor: MemberCursor): Steps<string | undefined> {
 
 const isBesideBody = (key: string) => UNIQUE_MEMBERS.includes(key) || REVISION_MEMBERS.has(key)
 
+/** Returns a view of the value that a cursor has reached. */
 export const valueAt = ({ bytes, valueStart, valueEnd }: MemberCursor) =>
   toBuffer(bytes).subarray(valueStart, valueEnd)
 
+/** Returns a document as views of it, without the members to drop, and with `rev` after the id unless it is `null`. */
 function* rewrite(
   { bytes }: DocumentBytes,
   drop: (key: string) => boolean,
@@ -178,7 +182,7 @@ function* rewrite(
 ): Steps<Buffer[]> {
   const cursor = new MemberCursor(bytes)
   const pieces: Buffer[] = [bytes.subarray(0, bytes.indexOf(0x7b) + 1)]
-  /** Bounds of the run of members that is kept as it stands. */
+  /** Bounds of a run of members that are kept. */
   let runStart = -1
   let runEnd = -1
   const flush = () => {

@@ -4,7 +4,7 @@ import { BACKSLASH, QUOTE } from './string-bytes.js'
 /** Bytes walked over in one step: a fraction of a millisecond, or one before V8 has compiled the loop. */
 const STEP = 32 * 1024
 
-/** Walks the members of a JSON object known to be well-formed; nothing is checked again. */
+/** Walks the members of a well-formed JSON object without checking it again. */
 export class MemberCursor {
   readonly bytes: Uint8Array
   /** Offset of the key's opening quote. */
@@ -12,7 +12,7 @@ export class MemberCursor {
   /** Offset after the key's closing quote. */
   keyEnd = 0
   valueStart = 0
-  /** 0: not looked for yet. */
+  /** 0 until it is found. */
   #valueEnd = 0
   /** How far {@link reachEnd} has come in a value that takes several steps. */
   #walk: NestedWalk | undefined
@@ -25,6 +25,7 @@ export class MemberCursor {
     this.#stepEnd = this.#at + STEP
   }
 
+  /** Goes to the next member. @returns `false` after the last */
   next(): boolean {
     const { bytes } = this
     if (this.valueStart > 0) this.#at = this.valueEnd
@@ -43,13 +44,13 @@ export class MemberCursor {
     return true
   }
 
-  /** Returns the offset after the value's last byte. It is found when it is asked for: values are long. */
+  /** Returns the offset after the value's last byte. Searched when it is needed, since values may be long. */
   get valueEnd(): number {
     if (this.#valueEnd === 0) this.#valueEnd = skipValue(this.bytes, this.valueStart)
     return this.#valueEnd
   }
 
-  /** Walks on towards the end of the value, by one step. Returns whether it is reached. */
+  /** Walks one step on towards the end of the value. @returns whether the end is reached */
   reachEnd(): boolean {
     const { bytes } = this
     const at = this.#walk?.at ?? this.valueStart
@@ -74,7 +75,7 @@ export class MemberCursor {
     return this.#at + 1
   }
 
-  /** Sets where the value ends, when the caller knows. */
+  /** Sets the offset after the value's last byte, for a caller that knows it. */
   endsAt(offset: number): void {
     this.#valueEnd = offset
   }
@@ -84,21 +85,22 @@ export class MemberCursor {
     return decodeString(this.bytes, this.keyStart, this.keyEnd)
   }
 
-  /** Returns the member's name if it is one of some, else `undefined`. Seldom decodes it. */
+  /** Returns the member's name if it is among `names`, else `undefined`. Seldom decodes it. */
   keyOf(names: KnownNames): string | undefined {
     return names.find(this.bytes, this.keyStart, this.keyEnd)
   }
 
+  /** Returns the value, decoded; `undefined` if it is not a string. */
   string(): string | undefined {
     if (this.bytes[this.valueStart] !== QUOTE) return undefined
     return decodeString(this.bytes, this.valueStart, this.valueEnd)
   }
 }
 
-/** Names of members that are looked for. */
+/** Finds names of members among those wanted. */
 export class KnownNames {
   readonly #names: readonly { name: string; bytes: Uint8Array }[]
-  /** Tells by the first character of a name whether it may be one of these. */
+  /** 1 for the first characters of names that may be wanted. */
   readonly #firsts = new Uint8Array(256)
   /** Bytes of the longest spelling of a name, with its quotes. */
   readonly #longest: number
@@ -112,7 +114,7 @@ export class KnownNames {
     this.#longest = 6 * Math.max(...names.map(({ length }) => length)) + 2
   }
 
-  /** Returns the one of these names, if any, that the JSON string between `start` and `end` spells. */
+  /** Returns the wanted name that the JSON string between two offsets spells, if any. */
   find(bytes: Uint8Array, start: number, end: number): string | undefined {
     if (this.#firsts[bytes[start + 1]] === 0) return undefined
     for (const known of this.#names) if (standsAt(bytes, start + 1, end - 1, known.bytes)) return known.name
@@ -127,7 +129,8 @@ function hasEscape(bytes: Uint8Array, start: number, end: number): boolean {
   return false
 }
 
-function standsAt(bytes: Uint8Array, start: number, end: number, wanted: Uint8Array): boolean {
+/** Returns whether the bytes between two offsets are those wanted. */
+export function standsAt(bytes: Uint8Array, start: number, end: number, wanted: Uint8Array): boolean {
   if (end - start !== wanted.length) return false
   for (let i = 0; i < wanted.length; i++) if (bytes[start + i] !== wanted[i]) return false
   return true
@@ -148,7 +151,7 @@ export function eachElement(
   }
 }
 
-/** Yields the objects of the array that is the value at hand, each to be walked once. */
+/** Yields the objects of the array that a cursor has reached. The caller may walk each of them once. */
 export function* objectsOf(array: MemberCursor): Generator<MemberCursor> {
   const { bytes } = array
   if (bytes[array.valueStart] !== 0x5b) return
@@ -184,7 +187,7 @@ export function skipSpace(bytes: Uint8Array, at: number): number {
   }
 }
 
-/** Bytes of a string looked at one by one, before a native search for its end: most strings are short. */
+/** Bytes of a string that are read one by one, before a native search for its end, since most strings are short. */
 const SHORT = 128
 
 /** Returns the offset after the closing quote of the string that begins at `at`. */
@@ -231,7 +234,7 @@ const isNested = (first: number) => first === 0x7b || first === 0x5b
 
 /** A walk over an object or array, which may be interrupted. */
 class NestedWalk {
-  /** Offset of the next byte to walk; in the end, that after the value. */
+  /** Offset of the next byte to walk; at the end, of the byte after the value. */
   at: number
   #depth = 0
 

@@ -4,8 +4,8 @@ const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
 
 /**
- * Reads ids from a JSON array, also one with single quotes, or from text with commas, any in quotes; else
- * returns `undefined`. An id with a comma, or with white space or a quote at an end, needs an array.
+ * Reads ids from a JSON array, or one with single quotes, or from ids with commas between them, with or without quotes.
+ * An id with a comma, or with white space or a quote at an end, needs an array. @returns `undefined` for other text
  */
 export function* readSkipList(text: string): Steps<string[] | undefined> {
   const list = text.trim()
@@ -17,14 +17,14 @@ export function* readSkipList(text: string): Steps<string[] | undefined> {
   return yield* inner.startsWith('[') ? readArray(inner) : readBare(inner)
 }
 
-/** Returns the text without the quotes around it; nothing when there is only one. */
+/** Returns the text without the quotes around it; an empty text if they do not match. */
 function unwrap(text: string): string {
   if (text.length < 2 || !text.endsWith(text[0])) return ''
   if (text[0] === '"') {
     try {
       return String(JSON.parse(text)).trim()
     } catch {
-      // Quotes inside that are not escaped: "["a"]".
+      // The quotes inside are not escaped: "["a"]".
     }
   }
   return text.slice(1, -1).trim()
@@ -58,7 +58,7 @@ function* readSingleQuoted(text: string): Steps<string[] | undefined> {
   return ids
 }
 
-/** Returns what JSON text says; `undefined` for another text. */
+/** Parses JSON. @returns `undefined` for text that is not JSON */
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text)

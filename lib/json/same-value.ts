@@ -2,7 +2,7 @@ import type { Steps } from '../waits/steps.js'
 import { decodeString, skipSpace, skipValue } from './members.js'
 import { BACKSLASH, QUOTE } from './string-bytes.js'
 
-/** Scalars that are compared in one step. */
+/** Scalars compared in one step. */
 const STEP = 2000
 /** Bytes of a scalar that is a step by itself. */
 const LONG = 64 * 1024
@@ -41,7 +41,7 @@ function sameScalar(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jE
   return sameNumber(a.toString('latin1', i, iEnd), b.toString('latin1', j, jEnd))
 }
 
-/** Returns whether two scalars are the same bytes. Most are shorter than what calling `compare` takes. */
+/** Returns whether two scalars are the same bytes. Most are so short that calling `compare` would take longer. */
 function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEnd: number): boolean {
   const length = iEnd - i
   if (length !== jEnd - j) return false
@@ -53,7 +53,7 @@ function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEn
 const hasEscape = (bytes: Buffer, start: number, end: number): boolean =>
   bytes.subarray(start, end).includes(BACKSLASH)
 
-/** Compares two scalars that are not spelled alike; neither may be a number. */
+/** Returns whether two scalars with other bytes are the same number; `false` where one is no number. */
 function sameNumber(a: string, b: string): boolean {
   const [whole, otherWhole] = [INTEGER.test(a), INTEGER.test(b)]
   if (whole || otherWhole) return whole && otherWhole && ZERO.test(a) && ZERO.test(b)

@@ -5,7 +5,7 @@ import { BACKSLASH, ESCAPABLE, QUOTE } from './string-bytes.js'
 export class JsonSyntaxError extends Error {
   override readonly name = 'JsonSyntaxError'
   readonly offset: number
-  /** The text ended before the JSON value did. */
+  /** Whether the text ended before the JSON value did. */
   readonly truncated: boolean
 
   constructor(reason: string, offset: number, truncated = false) {
@@ -30,7 +30,7 @@ export type JsonKind = 'object' | 'array' | 'string' | 'number' | 'literal'
 /** The path of a value: member names of objects, and {@link ELEMENT} for an element of an array. */
 export type JsonPath = readonly (string | typeof ELEMENT)[]
 
-/** Stands in a path for "some element of the array". */
+/** Stands in a path for any element of an array. */
 export const ELEMENT = 0
 
 /**
@@ -44,7 +44,7 @@ export type JsonAction = 'enter' | 'stream' | 'skip'
 export interface JsonVisitor {
   /** Called where a value begins: the root, and everything directly inside an entered value. */
   begin(path: JsonPath, kind: JsonKind): JsonAction
-  /** The next bytes of a streamed value: a view of the chunk that is being written. */
+  /** Called with the next bytes of a streamed value, a view of the chunk that is being written. */
   bytes(piece: Uint8Array, path: JsonPath): void
   /** Called when an entered or streamed value has ended. */
   end(path: JsonPath): void
@@ -75,12 +75,12 @@ enum State {
 }
 
 const MAX_KEY_BYTES = 64 * 1024
-/** Levels of nesting, one byte each: no JSON of 16 MiB, the most that a restore takes, is deeper. */
+/** Most levels of nesting, one byte each. No JSON of 16 MiB, the most that a restore takes, is deeper. */
 export const MAX_DEPTH = 8 * 1024 * 1024
-/** Room is made for more when it is needed. */
+/** Levels that have room from the start. */
 const USUAL_DEPTH = 256
 
-/** 1 for every byte that may stand in a string as it is and is ASCII. */
+/** 1 for every ASCII byte that stands for itself in a string. */
 const PLAIN = new Uint8Array(256)
 for (let c = 0x20; c < 0x80; c++) PLAIN[c] = c === QUOTE || c === BACKSLASH ? 0 : 1
 
@@ -90,7 +90,7 @@ const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0
 const isDigit = (c: number) => c >= 0x30 && c <= 0x39
 const isHex = (c: number) => isDigit(c) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
 
-/** Returns the offset after a string of ASCII and short escapes; 0 for others, or if it is cut */
+/** Returns the offset after a string of ASCII and short escapes; 0 for other strings, or if it is cut. */
 function endOfPlainString(chunk: Uint8Array, start: number): number {
   const { length } = chunk
   let i = start + 1
@@ -103,7 +103,7 @@ function endOfPlainString(chunk: Uint8Array, start: number): number {
   }
 }
 
-/** Returns the offset after a small integer or a literal; 0 for others, or if it may be cut */
+/** Returns the offset after a natural number or a literal; 0 for other scalars, or if it may be cut. */
 function endOfPlainScalar(chunk: Uint8Array, start: number): number {
   const first = chunk[start]
   let i = start + 1
@@ -119,24 +119,24 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
 }
 
 /**
- * Scans JSON (RFC 8259) strictly and incrementally. The visitor chooses what to walk into, and what to get as
- * bytes. Holds one byte a level. @throws JsonSyntaxError, with the offset of the first wrong byte
+ * Scans JSON (RFC 8259) strictly and incrementally. The visitor chooses which values to walk into, and which to get as
+ * bytes. Holds one byte for each level. @throws JsonSyntaxError, with the offset of the first wrong byte
  */
 export class JsonScanner {
   readonly #visitor: JsonVisitor
   readonly #maxDepth: number
   readonly #maxKey: number
-  /** One byte a container: 1 object, 0 array. */
+  /** One byte for each open container: 1 for an object, 0 for an array. */
   #isObject: Uint8Array
   readonly #path: (string | typeof ELEMENT)[] = []
   #depth = 0
-  /** Containers, from the root, that the visitor walks into. */
+  /** How many containers, from the root, the visitor walks into. */
   #entered = 0
   #state: State = State.Value
   #offset = 0
   /** Depth at which the streamed value stands, or -1. */
   #streamDepth = -1
-  /** Where the part of the streamed value that was not handed over begins in the current chunk. */
+  /** Where the part of the streamed value that the visitor has not got begins in the current chunk. */
   #streamFrom = 0
   #inKey = false
   /** Where the key being read begins in the current chunk, or -1 when it is not wanted. */
@@ -150,7 +150,7 @@ export class JsonScanner {
   #utf8Low = 0
   #utf8High = 0
 
-  /** @param options.maxKey bytes of a member name that is reported */
+  /** @param options `maxDepth`: most levels; `maxKey`: most bytes of a member name that is reported */
   constructor(visitor: JsonVisitor, options: { maxDepth?: number; maxKey?: number } = {}) {
     this.#visitor = visitor
     this.#maxDepth = options.maxDepth ?? MAX_DEPTH
@@ -158,22 +158,24 @@ export class JsonScanner {
     this.#isObject = new Uint8Array(Math.min(this.#maxDepth, USUAL_DEPTH))
   }
 
+  /** Returns how many bytes were written. */
   get offset(): number {
     return this.#offset
   }
 
-  /** Whether an element of an entered array may come next. */
+  /** Returns whether an element of an entered array may come next. */
   get isBeforeElement(): boolean {
     const isBeforeValue = this.#state === State.Value || this.#state === State.ValueOrClose
     return isBeforeValue && this.#depth === this.#entered && this.#isObject[this.#depth - 1] === 0
   }
 
-  /** Says that so many bytes were read by others: an element of the array at hand, and the comma if it has one. */
+  /** Passes over an element of the entered array that the caller has read, with the comma after it, if any. */
   passElement(bytes: number, hasComma: boolean): void {
     this.#offset += bytes
     this.#state = hasComma ? State.Value : State.After
   }
 
+  /** Scans the next bytes. */
   write(chunk: Uint8Array): void {
     const length = chunk.length
     let state = this.#state
@@ -183,7 +185,7 @@ export class JsonScanner {
       throw new JsonSyntaxError(reason, this.#offset + i)
     }
 
-    /** The offset at which skimming stopped last, whose byte the states handle. */
+    /** The offset at which skimming last stopped. The states handle the byte there. */
     let skimmedTo = -1
     while (i < length) {
       if (state <= State.After && this.#depth > this.#entered && i > skimmedTo) {
@@ -296,15 +298,15 @@ export class JsonScanner {
           } else if (c === 0x7b || c === 0x5b) {
             if (this.#depth === this.#maxDepth) throw new JsonDepthError(this.#maxDepth, this.#offset + i)
             if (this.#depth === this.#isObject.length) this.#deepen()
-            const object = c === 0x7b
-            const enter = this.#beginValue(object ? 'object' : 'array', i) === 'enter'
+            const isObject = c === 0x7b
+            const isEntered = this.#beginValue(isObject ? 'object' : 'array', i) === 'enter'
             i++
-            this.#isObject[this.#depth++] = object ? 1 : 0
-            if (enter) {
+            this.#isObject[this.#depth++] = isObject ? 1 : 0
+            if (isEntered) {
               this.#entered = this.#depth
-              this.#path.push(object ? '' : ELEMENT)
+              this.#path.push(isObject ? '' : ELEMENT)
             }
-            state = object ? State.KeyOrClose : State.ValueOrClose
+            state = isObject ? State.KeyOrClose : State.ValueOrClose
           } else if (isDigit(c) || c === 0x2d) {
             this.#beginValue('number', i)
             i++
@@ -389,7 +391,7 @@ export class JsonScanner {
     this.#offset += length
   }
 
-  /** Says that the text is complete. */
+  /** Ends the text. @throws JsonSyntaxError when it is incomplete */
   end(): void {
     const atEndOfNumber = [State.Zero, State.Integer, State.Fraction, State.ExponentDigits].includes(
       this.#state
@@ -399,8 +401,8 @@ export class JsonScanner {
   }
 
   /**
-   * Skims a container that nobody walks into, several times as fast as the states, up to its end or a token
-   * that is wrong, cut or rare. @returns where; `#state` and `#depth` are those of that place
+   * Skims a container that is not entered, several times as fast as the states do, up to its end or a token that is
+   * wrong, cut or rare. Sets `#state` and `#depth` for that place. @returns its offset
    */
   #skim(chunk: Uint8Array, from: number, fromState: State): number {
     const length = chunk.length
@@ -461,7 +463,7 @@ export class JsonScanner {
         default:
           break scan
       }
-      // The end of the container alone can stand here.
+      // Only the end of the innermost container may come here.
       if (depth === lowest || c !== (isObject[depth - 1] === 1 ? 0x7d : 0x5d)) break
       depth--
       state = State.After
@@ -512,7 +514,7 @@ export class JsonScanner {
     this.#keyBytes = 0
   }
 
-  /** Keeps what this chunk has of a name that goes on in the next. */
+  /** Keeps this chunk's part of a name that goes on in the next chunk. */
   #addKeyPiece(piece: Uint8Array): void {
     this.#countKey(piece)
     this.#keyPieces.push(Buffer.from(piece))

@@ -10,7 +10,7 @@ import type { VerifyDepth } from '../../types/verify.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import type { EventOf } from './event-stream.js'
 
-/** Seconds. */
+/** Upper bounds of the histogram's buckets, in seconds. */
 const BUCKETS = [0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
 const EACH_KIND: Readonly<Record<OperationKind, true>> = {
   backup: true,
@@ -27,27 +27,27 @@ const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'delete
 type Step = 'started' | 'finished' | 'failed'
 type EndEvent = EventOf<`${OperationKind}_${'finished' | 'failed'}`>
 
-/** Prometheus metrics of the events. Metrics that the registry has already are shared. */
+/** Keeps Prometheus metrics up to date by events. Shares metrics that the registry has already. */
 export class Metrics {
   readonly #metrics: ReturnType<typeof metricsOf>
-  /** Milliseconds. */
+  /** When the newest complete backup ended, in milliseconds since the epoch. */
   #lastBackup: number | undefined
 
   /** @throws TypeError when the registry has a metric of another kind under one of the names */
   constructor(options: MetricsOptions) {
     this.#metrics = metricsOf(options)
-    this.#begin()
+    this.#startAtZero()
   }
 
   readonly listener = (event: BackupEvent): void => {
     if (isStep(event, 'started')) this.#metrics.inProgress.inc({ operation: operationOf(event) }, 1)
     if (isStep(event, 'finished')) this.#succeeded(event)
     if (isStep(event, 'failed')) this.#failed(event)
-    this.#told(event)
+    this.#countOf(event)
   }
 
-  /** Counts what events of one type tell. */
-  #told(event: BackupEvent): void {
+  /** Counts what an event reports beside the step of its operation. */
+  #countOf(event: BackupEvent): void {
     switch (event.type) {
       case 'backup_database_finished':
         this.#backedUp(event)
@@ -92,31 +92,34 @@ export class Metrics {
     }
   }
 
-  /** Notes the newest complete backup by its end, in milliseconds since the epoch; ignores an older one. */
+  /**
+   * Notes when the newest complete backup ended, in milliseconds since the epoch; `undefined` when there is none.
+   * Ignores a backup older than one that was noted.
+   */
   foundBackup(endedAt: number | undefined): void {
     if (endedAt === undefined ? this.#lastBackup !== undefined : endedAt <= (this.#lastBackup ?? 0)) return
     this.#lastBackup = endedAt
     this.#metrics.lastSuccess.set({ operation: 'backup' }, (endedAt ?? 0) / 1000)
   }
 
-  /** Notes what a verification has found, of whichever instance. */
+  /** Notes the result of a verification, whichever instance ran it. */
   foundVerified({ at, depth, good }: { at: number; depth: VerifyDepth; good: boolean }): void {
     this.#metrics.verifiedAt.set({ depth }, at / 1000)
     this.#metrics.verifiedGood.set({ depth }, good ? 1 : 0)
   }
 
-  /** Notes when the schedule next sees to a backup, in milliseconds since the epoch. */
+  /** Notes when the schedule runs next, in milliseconds since the epoch. */
   scheduledFor(next: number): void {
     this.#metrics.nextRun.set({ operation: 'backup' }, next / 1000)
   }
 
-  /** Notes when a run of the schedule last ended well, in milliseconds since the epoch. */
+  /** Notes when a run of the schedule last had its backup, in milliseconds since the epoch. */
   scheduleWorked(at: number): void {
     this.#metrics.lastRun.set({ operation: 'backup' }, at / 1000)
   }
 
   /** Starts counters at zero, so that the first failure is an increase. */
-  #begin(): void {
+  #startAtZero(): void {
     for (const operation of OPERATIONS) {
       this.#metrics.failures.inc({ operation }, 0)
       this.#metrics.inProgress.inc({ operation }, 0)
@@ -154,7 +157,7 @@ export class Metrics {
   }
 
   #succeeded(event: EventOf<`${OperationKind}_finished`>): void {
-    // The newest backup counts, whichever instance made it.
+    // Another instance may have made a newer backup.
     if (event.type === 'backup_finished') this.foundBackup(event.backup.end_timestamp)
     else this.#metrics.lastSuccess.set({ operation: operationOf(event) }, Date.now() / 1000)
     this.#ended(event, 'success')
@@ -172,12 +175,12 @@ export class Metrics {
   }
 }
 
-/** Returns whether an event tells this step of an operation, of whichever kind. */
+/** Returns whether an event reports a step of an operation of any kind. */
 function isStep<S extends Step>(event: BackupEvent, step: S): event is EventOf<`${OperationKind}_${S}`> {
   return KINDS.some((kind) => event.type === `${kind}_${step}`)
 }
 
-/** Returns the kind of operation that an event tells a step of; a dry run counts apart from restores. */
+/** Returns the kind of operation whose step an event reports. A dry run counts apart from restores. */
 function operationOf(event: EventOf<`${OperationKind}_${Step}`>): (typeof OPERATIONS)[number] {
   if ('dryRun' in event && event.dryRun) return 'dry_run'
   return event.type.slice(0, event.type.lastIndexOf('_')) as OperationKind
@@ -215,12 +218,12 @@ function metricsOf(options: MetricsOptions) {
     ),
     storedBytes: counter(
       'db_backups_stored_bytes_total',
-      'Bytes that backed-up documents take where backups are kept, by database.',
+      'Bytes that backed-up documents take in the backups database, by source database.',
       'database'
     ),
     addedBytes: counter(
       'db_backups_added_bytes_total',
-      'Bytes that backups have added where they are kept, by database.',
+      'Bytes that backups have added to the backups database, by source database.',
       'database'
     ),
     fullReads: counter(
@@ -231,16 +234,16 @@ function metricsOf(options: MetricsOptions) {
     ),
     wastedShare: gauge(
       'db_backups_wasted_share',
-      'Share of what the last backup of this instance reads of a database that no longer counts, 0 to 1.',
+      'Share of dead lines in what the last backup of this instance lists, by bytes (0 to 1) and by database.',
       'database'
     ),
     chainLength: gauge(
       'db_backups_chain_length',
-      'Backups before the last one of this instance that were each the base of the next.'
+      'Backups in the chain before the last backup of this instance.'
     ),
     missing: counter(
       'db_backups_missing_databases_total',
-      'Databases that did not exist when they were to be backed up, by database.',
+      'Databases that did not exist when a backup was to read them, by database.',
       'database'
     ),
     pruned: counter('db_backups_pruned_total', 'Backups that were removed.'),
@@ -250,15 +253,11 @@ function metricsOf(options: MetricsOptions) {
     ),
     rekeyedBytes: counter('db_backups_rekeyed_bytes_total', 'Stored bytes of chunks that were sealed anew.'),
     copiedBytes: counter('db_backups_copied_bytes_total', 'Bytes that were stored in other repositories.'),
-    retries: counter(
-      'db_backups_retries_total',
-      'Calls to the database that operations had to make again.',
-      'operation'
-    ),
+    retries: counter('db_backups_retries_total', 'Calls to CouchDB that operations repeated.', 'operation'),
     failures: counter('db_backups_failures_total', 'Operations that failed on this instance.', 'operation'),
     recoveries: counter(
       'db_backups_recoveries_total',
-      'Operations that were interrupted, because the instance that ran them had stopped.',
+      'Operations that this instance ended, because the instance that ran them had stopped.',
       'operation'
     ),
     deliveries: counter(
@@ -274,22 +273,22 @@ function metricsOf(options: MetricsOptions) {
     ),
     nextRun: gauge(
       'db_backups_schedule_next_timestamp_seconds',
-      'When the schedule of this instance next sees to a backup.',
+      'When the schedule of this instance runs next.',
       'operation'
     ),
     lastRun: gauge(
       'db_backups_schedule_last_success_timestamp_seconds',
-      'When this instance last saw that a scheduled run had its backup, whoever made it.',
+      'When this instance last saw a scheduled run have its backup, whichever instance made it.',
       'operation'
     ),
     verifiedAt: gauge(
       'db_backups_verified_timestamp_seconds',
-      'When a backup was last seen to be verified, by depth.',
+      'When a verification last ended, by depth.',
       'depth'
     ),
     verifiedGood: gauge(
       'db_backups_verified_good',
-      'Whether nothing was wrong with the backup that was last verified: 1 or 0, by depth.',
+      '1 if the last verification found nothing wrong, else 0, by depth.',
       'depth'
     ),
     verifyScheduleFailures: counter(
@@ -303,7 +302,10 @@ function metricsOf(options: MetricsOptions) {
   }
 }
 
-/** Returns or makes a metric; `method` identifies its kind. @throws TypeError for one of another kind */
+/**
+ * Returns the registry's metric of a name, or makes it.
+ * @param method identifies the kind of metric @throws TypeError for a metric of another kind
+ */
 function sharedMetric<Metric extends object>(
   { client, registry = client.register, prefix = '' }: MetricsOptions,
   method: keyof Metric,

@@ -3,19 +3,19 @@ import type { Duration } from './duration.js'
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
 
-/** The last time that a Date has. */
+/** The last time that a Date can hold. */
 const LAST = 8.64e15
 
-/** Tells whether a backup may have begun at this time. 0, and what lies before, is nobody's clock. */
+/** Returns whether a backup may have begun at this time. No clock shows 0 or less. */
 export const isTime = (at: number | undefined): at is number => at !== undefined && at > 0 && at <= LAST
 
-/** The hours, days, ISO weeks, months and years of one time zone. Times are milliseconds since the epoch. */
+/** Names hours, days, ISO weeks, months and years in one time zone. Times are milliseconds since the epoch. */
 export class Calendar {
   readonly #format: Intl.DateTimeFormat
-  /** Caches wall-clock times for the calendar's life: computing one takes microseconds, and each rule asks for it. */
+  /** Caches wall-clock times: computing one takes microseconds, and each rule asks for it. */
   readonly #walls = new Map<number, number>()
 
-  /** @throws RangeError for a time zone that is not known */
+  /** @throws RangeError for an unknown time zone */
   constructor(timeZone: string) {
     this.#format = new Intl.DateTimeFormat('en-US', {
       timeZone,
@@ -32,7 +32,7 @@ export class Calendar {
     })
   }
 
-  /** Returns an hour's name. Its offset tells apart the two hours of one name when clocks are set back. */
+  /** Returns an hour's name, with its offset, which tells the two hours apart when clocks are set back. */
   hour(at: number): string {
     const wall = this.#wallAt(at)
     return `${dayOf(wall)}T${digits(new Date(wall).getUTCHours())}${offsetText(wall - at)}`
@@ -61,8 +61,8 @@ export class Calendar {
   }
 
   /**
-   * Returns the time that lies a span before another: the same time of day on an earlier date, then so many hours less.
-   * A date that its month does not have runs over, as in Go and restic: a month before 31 March is 3 March.
+   * Returns the time a duration before another: the same time of day on an earlier date, then so many hours less. A date
+   * that its month does not have runs over, as in Go and restic: a month before 31 March is 3 March.
    */
   before(at: number, { years, months, days, hours }: Duration): number {
     const wall = this.#wallAt(at)
@@ -93,7 +93,7 @@ export class Calendar {
     return midnight(year, Number(parts.month) - 1, Number(parts.day)) + time * 1000 + milliseconds
   }
 
-  /** Returns when clocks show this: the earlier time where they show it twice, or skip it. */
+  /** Returns when clocks show a wall-clock time: the earlier time where they show it twice, or skip it. */
   #atWall(wall: number): number {
     const [earlier, later] = [wall - DAY, wall + DAY]
       .map((near) => wall - (this.#wallAt(near) - near))
@@ -102,7 +102,7 @@ export class Calendar {
   }
 }
 
-/** Returns the start of a day. Months count from 0; what lies outside its month or year runs over. */
+/** Returns the start of a day. Months count from 0; days and months out of range run over. */
 const midnight = (year: number, month: number, day: number): number =>
   new Date(0).setUTCFullYear(year, month, day)
 

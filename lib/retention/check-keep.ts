@@ -16,7 +16,7 @@ const NUMBERS = {
   yearly: Amount
 }
 
-/** The compiler compares it with its type (test/types/schemas.ts). */
+/** Checks `keep` where it is an object. test/types/schemas.ts compares it with the type. */
 export const Rules = Type.Object(
   {
     ...NUMBERS,
@@ -32,7 +32,7 @@ interface Problem {
   message: string
 }
 
-/** Finds the first mistake in a value of `keep`. */
+/** Returns the first mistake in a value of `keep`, if any. */
 export function problemOfKeep(value: unknown): Problem | undefined {
   if (value === 'athena') return undefined
   const [problem] = Value.Errors(Rules, value)

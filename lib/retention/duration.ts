@@ -9,7 +9,7 @@ export interface Duration {
 /** `"1y5m7d2h"`: each unit at most once, the largest first. */
 export const DURATION = /^(?=\d)(?:(\d{1,3})y)?(?:(\d{1,4})m)?(?:(\d{1,5})d)?(?:(\d{1,6})h)?$/
 
-/** Returns the span that a text matching `DURATION` tells. Another text is no span at all: it throws. */
+/** Reads a duration. @throws TypeError for text that does not match {@link DURATION} */
 export function durationOf(text: string): Duration {
   const match = DURATION.exec(text)
   if (!match) throw new TypeError(`"${text}" is not a duration`)
@@ -17,5 +17,5 @@ export function durationOf(text: string): Duration {
   return { years, months, days, hours }
 }
 
-/** Tells whether a text matching `DURATION` is longer than nothing. */
+/** Returns whether a text that matches {@link DURATION} is longer than nothing. */
 export const isSpan = (text: string): boolean => /[1-9]/.test(text)

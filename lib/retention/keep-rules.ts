@@ -4,19 +4,19 @@ import { Calendar, isTime } from './calendar.js'
 import { durationOf, isSpan } from './duration.js'
 
 const DAY = 24 * 3_600_000
-/** Ages in days of which athena means to keep a backup each. */
+/** Ages in days. Athena keeps the backup nearest to each. */
 export const ATHENA_AGES = [0, 1, 2, 3, 4, 5, 6, 7, 10, 20, 30, 60, 90, 120]
 const NEWEST = 'newest good backup'
 const NO_GOOD = 'no backup is good'
 
-/** A backup, as the rules look at it. Times are milliseconds since the epoch; any number is taken. */
+/** A backup as the rules see it. Times are milliseconds since the epoch, and may be any number. */
 export interface KeepCandidate {
   id: string
   /** When it began. */
   at: number
-  /** `damaged`: it was good, until a verification found otherwise. */
+  /** `damaged`: it was good until a verification found damage. */
   state: 'good' | 'failed' | 'running' | 'damaged'
-  /** When it ended, or was found to be damaged, if that is known. */
+  /** When it ended, or was found to be damaged. Absent where that is not known. */
   endedAt?: number
   /** Made with `protect`. */
   protected: boolean
@@ -27,7 +27,7 @@ export interface KeepCandidate {
 export interface KeepDecision {
   id: string
   keep: boolean
-  /** Every rule that keeps the backup, such as `"daily 2026-11-26"`, or why none does. */
+  /** Every rule that keeps the backup, such as `"daily 2026-11-26"`; or why none does. */
   reasons: string[]
 }
 
@@ -35,7 +35,7 @@ export interface KeepOptions {
   keep: KeepRules | 'athena'
   /** Milliseconds for which a failed backup is kept. */
   keepFailed: number
-  /** Whether backups that athena made may go. */
+  /** Whether backups that athena made may be removed. */
   legacy: boolean
   now: number
 }
@@ -43,22 +43,21 @@ export interface KeepOptions {
 /** A backup that a rule keeps. */
 type Kept = [candidate: KeepCandidate, reason: string]
 
-/** Decides which backups to keep, and says why. Oldest first; those whose time is unknown come before. */
-export const decide = (candidates: readonly KeepCandidate[], options: KeepOptions): KeepDecision[] =>
-  decideBy(calendarOf(options), candidates, options)
-
-/** Returns the calendar that rules go by, for {@link decideBy}. */
+/** Returns the calendar that rules go by. */
 export const calendarOf = ({ keep }: Pick<KeepOptions, 'keep'>): Calendar =>
   new Calendar(keep === 'athena' ? 'UTC' : (keep.timezone ?? 'UTC'))
 
-/** Decides as {@link decide} does, with a calendar that is used again: it knows the times it was asked for. */
-export function decideBy(
-  calendar: Calendar,
+/**
+ * Decides which backups to keep, and says why. @returns the oldest first, after those whose time is unknown
+ * @param calendar of an earlier call with the same rules: it caches the times it was asked for
+ */
+export function decide(
   candidates: readonly KeepCandidate[],
-  options: KeepOptions
+  options: KeepOptions,
+  calendar = calendarOf(options)
 ): KeepDecision[] {
   const oldestFirst = [...candidates].sort(byTime)
-  // Ids grow whatever the clock says: one that was set back makes the newest backup look old.
+  // Ids always grow. A clock that was set back makes the newest backup look old.
   const last = candidates
     .filter(({ id, state }) => state === 'good' && isBackupId(id))
     .sort(byId)
@@ -72,7 +71,7 @@ export function decideBy(
     const reasons = [...keptAnyway(candidate, options), ...(byRules.get(candidate) ?? [])]
     if (candidate === last && reasons.length === 0) reasons.push(NEWEST)
     if (reasons.length > 0) return { id: candidate.id, keep: true, reasons }
-    // Where nothing is good, much of a damaged one may be.
+    // Where no backup is good, much of a damaged one may still be.
     if (candidate.state === 'damaged' && !last) return { id: candidate.id, keep: true, reasons: [NO_GOOD] }
     const { state } = candidate
     const why = state === 'failed' || state === 'damaged' ? state : 'no rule keeps it'
@@ -81,13 +80,13 @@ export function decideBy(
 }
 
 /**
- * Tells whether the rules count a backup. One that athena made and that may not go would take the place of one that
- * may, and so would one that began in the future: for years, where a clock was wrong by years.
+ * Returns whether the rules count a backup. A backup of athena that must stay would take the place of another, and so
+ * would one that began in the future: for years, where a clock was wrong by years.
  */
 const counts = ({ state, at, legacy }: KeepCandidate, { now, ...options }: KeepOptions): boolean =>
   state === 'good' && (!legacy || options.legacy) && isTime(at) && at <= now
 
-/** Yields why a backup is kept whatever the rules say. */
+/** Yields the reasons to keep a backup whatever the rules say. */
 function* keptAnyway(candidate: KeepCandidate, options: KeepOptions): Generator<string> {
   const { state, at, endedAt } = candidate
   if (state === 'running') yield 'running'
@@ -104,7 +103,7 @@ function* keptAnyway(candidate: KeepCandidate, options: KeepOptions): Generator<
   }
 }
 
-/** Yields what the rules keep of the backups that count. */
+/** Yields the backups that the rules keep. */
 function* keptByRules(
   newestFirst: readonly KeepCandidate[],
   { keep, now }: KeepOptions,
@@ -153,7 +152,7 @@ function* newestOfEach(
   if (periods.size < count && oldest && oldest !== latest) yield [oldest, `oldest ${rule}`]
 }
 
-/** Yields for each of athena's ages the backup nearest to it; the newer of two that are as near. */
+/** Yields the backup nearest to each of athena's ages; of two as near, the newer one. */
 function* nearestToAges(newestFirst: readonly KeepCandidate[], now: number): Generator<Kept> {
   for (const age of ATHENA_AGES) {
     const distance = ({ at }: KeepCandidate) => Math.abs(now - age * DAY - at)
@@ -162,7 +161,7 @@ function* nearestToAges(newestFirst: readonly KeepCandidate[], now: number): Gen
   }
 }
 
-/** Orders by the numbers in ids, which grow whatever the clock says. */
+/** Orders by the numbers in ids, which always grow. */
 export const byId = (a: Pick<KeepCandidate, 'id'>, b: Pick<KeepCandidate, 'id'>): number =>
   a.id.length - b.id.length || (a.id < b.id ? -1 : Number(a.id > b.id))
 

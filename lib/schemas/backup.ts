@@ -9,7 +9,7 @@ export const BackupStarted = Type.Object(
     id: Type.String({ description: 'Id of the backup' }),
     url: Type.String({
       description:
-        'Where to read the backup with an API key: always under `/ak/api/v2`, also of a backup that a session started. A session reads it at `/api/v3/backups/<id>`.'
+        'Where to read the backup with an API key: always under `/ak/api/v2`, also when a session started the backup. A session reads it at `/api/v3/backups/<id>`.'
     })
   },
   { $id: 'DbBackupStarted', title: 'DbBackupStarted' }
@@ -44,7 +44,7 @@ export const AttachmentParams = Type.Object({
   })
 })
 
-/** Parameters of the route for names that match a wild card. */
+/** Parameters of the route that takes longer names, by a wildcard. */
 export const LongNameParams = Type.Object({ backup_id: BackupId, '*': Type.String() })
 
 export const AttachmentBody = Type.Object(
@@ -66,7 +66,7 @@ export const attachmentStored = reply('The attachment is stored', AttachmentStor
 
 const Document = Type.Object(
   { _id: Type.String() },
-  { additionalProperties: true, description: 'A document as CouchDB has it, attachments inline' }
+  { additionalProperties: true, description: 'A document as CouchDB sends it, with attachments inline' }
 )
 
 const FULL_REASONS: Record<FullReason, true> = {
@@ -101,7 +101,7 @@ const BackupDatabase = Type.Object({
   copies: Type.Optional(
     Type.Union([Type.Literal('behind'), Type.Literal('unchecked')], {
       description:
-        'On a cluster: its replicas were not seen to agree before the database was read, so that the latest changes may be missing'
+        'On a cluster: the replicas were not seen to agree before the database was read, so the latest changes may be missing'
     })
   ),
   missing: Type.Optional(
@@ -109,10 +109,12 @@ const BackupDatabase = Type.Object({
   ),
   raw_bytes: Type.Optional(Count("Bytes of the documents' JSON")),
   stored_bytes: Type.Optional(
-    Count('Bytes they take where the backup is kept; other backups may share some of them')
+    Count('Bytes that the documents take in the backups database; other backups may share some of them')
   ),
   base: Type.Optional(
-    Type.String({ description: 'Id of the backup whose chunks this one shares; absent where all was read' })
+    Type.String({
+      description: 'Id of the backup whose chunks this one shares; absent where the database was read in full'
+    })
   ),
   full_reason: Type.Optional(
     Type.Unsafe<FullReason>({
@@ -123,19 +125,19 @@ const BackupDatabase = Type.Object({
   ),
   new_chunks: Type.Optional(Count('Chunks of documents that this backup has written')),
   reused_chunks: Type.Optional(Count('Chunks of documents that an earlier backup has written')),
-  added_bytes: Type.Optional(Count('Bytes that this backup has added where it is kept')),
-  wasted_bytes: Type.Optional(Count('Bytes of documents that no longer count, and are read with the others')),
+  added_bytes: Type.Optional(Count('Bytes that this backup has added to the backups database')),
+  wasted_bytes: Type.Optional(Count('Bytes of documents that no longer count, but are read with the others')),
   unreadable_count: Type.Optional(
-    Count('Documents that the backup does not hold: they could not be read or stored')
+    Count('Documents that the backup does not hold, since they could not be read or stored')
   ),
   unreadable: Type.Optional(
     Type.Array(
       Type.Object({
-        id: Type.String({ description: 'At most 512 bytes of it' }),
-        id_truncated: Type.Optional(Type.Literal(true, { description: 'The id is longer' })),
+        id: Type.String({ description: 'Id of the document, or its first 512 bytes' }),
+        id_truncated: Type.Optional(Type.Literal(true, { description: 'The id is longer than 512 bytes' })),
         reason: Type.String()
       }),
-      { description: 'The first of them, at most 100' }
+      { description: 'The first of these documents, at most 100' }
     )
   ),
   docs: Type.Array(Document)
@@ -145,7 +147,7 @@ const DamagedParts = Type.Object({
   parts: Type.Array(Type.String(), { description: 'Ids of the first parts, at most 20' }),
   count: Count('Damaged parts'),
   only_index: Type.Optional(
-    Type.Literal(true, { description: 'The documents are whole, but no backup can be based on it' })
+    Type.Literal(true, { description: 'The documents are whole, but no backup can be based on this one' })
   )
 })
 
@@ -162,17 +164,17 @@ export const Backup = Type.Object(
     requester: Type.Optional(
       Type.Object(
         { name: Type.Optional(Type.String()), uuid: Type.Optional(Type.String()) },
-        { description: 'Who asked for the backup. Absent where nobody did, as of scheduled ones' }
+        { description: 'Who asked for the backup. Absent for a scheduled backup' }
       )
     ),
     note: Type.Optional(Type.String({ description: 'What the backup was made for' })),
-    protected: Type.Optional(Type.Literal(true, { description: 'It is not pruned' })),
-    doc_count: Count('Documents stored so far, or in all'),
-    in_progress: Type.Boolean({ description: 'While it is true, there are no documents' }),
+    protected: Type.Optional(Type.Literal(true, { description: 'Pruning keeps the backup' })),
+    doc_count: Count('Documents stored; while the backup is running, those stored so far'),
+    in_progress: Type.Boolean({ description: 'While true, the backup is sent without documents' }),
     type: Type.Literal('athena_backup'),
     start_timestamp: Milliseconds('When the backup began'),
     end_timestamp: Type.Optional(Milliseconds('When the backup ended')),
-    elapsed: Type.Optional(Type.String({ description: 'How long it took, for people' })),
+    elapsed: Type.Optional(Type.String({ description: 'How long the backup took, as text' })),
     unreadable_count: Type.Optional(
       Count('Documents that could not be backed up, in all databases. `dbs` names them.')
     ),
@@ -187,44 +189,44 @@ export const Backup = Type.Object(
           'Id of the backup whose chunks this one shares; absent where all databases were read in full'
       })
     ),
-    chain_length: Type.Optional(
-      Count('Backups before it that were each the base of the next; 0 for a full one')
+    chain_length: Type.Optional(Count('Backups in the chain before this one; 0 for a full backup')),
+    added_bytes: Type.Optional(
+      Count('Bytes that this backup has added to the backups database, besides its header')
     ),
-    added_bytes: Type.Optional(Count('Bytes that it has added where it is kept, its header aside')),
     sealed: Type.Optional(
-      Type.String({ description: 'Id of the key that it is sealed with. Absent where it is not sealed' })
+      Type.String({
+        description: 'Id of the key that the backup is sealed with; absent where it is not sealed'
+      })
     ),
     damaged: Type.Optional(
       Type.Object(
         {
-          found: Milliseconds('When it was first found'),
+          found: Milliseconds('When damage was first found'),
           databases: Type.Object(byDatabase(() => Type.Optional(DamagedParts)))
         },
         {
           description:
-            'What verifications have found to be damaged. The next backup reads these databases in full, and pruning does not count the backup as a good one'
+            'What verifications found to be damaged. The next backup reads these databases in full, and pruning does not count this one as good'
         }
       )
     ),
     verified: Type.Optional(
       Type.Object(
         {
-          at: Milliseconds('When it was last verified'),
+          at: Milliseconds('When the verification ended'),
           depth: Type.Union([Type.Literal('structure'), Type.Literal('data'), Type.Literal('restore')]),
           good: Type.Boolean({ description: 'Whether nothing was wrong' })
         },
-        { description: 'The last verification that came to its end' }
+        { description: 'The last verification that was not interrupted' }
       )
     ),
-    error: Type.Optional(
-      Type.String({ description: 'Why the backup has failed. There is nothing to restore in it.' })
-    ),
+    error: Type.Optional(Type.String({ description: 'Why the backup failed. It holds no documents.' })),
     dbs: Type.Record(Type.String(), BackupDatabase, {
-      description: 'The databases that are done: athena_components, athena_sessions, athena_system'
+      description: 'The databases that the backup has read: athena_components, athena_sessions, athena_system'
     }),
     _attachments: Type.Optional(
       Type.Record(Type.String(), Type.String(), {
-        description: 'What clients have appended, by name, in base 64'
+        description: 'Attachments that clients have appended, by name, in base 64'
       })
     )
   },
@@ -309,7 +311,7 @@ export const backup = reply(
     ETag: {
       type: 'string',
       description:
-        'As long as it is the same, the bytes are; weak (`W/"..."`) with gzip, whose bytes may differ'
+        'Replies with the same tag have the same bytes; weak (`W/"..."`) with gzip, whose bytes may differ'
     },
     'Content-Encoding': { type: 'string', description: '`gzip`, for clients that prefer it' },
     Vary: { type: 'string', description: '`Accept-Encoding`' },
@@ -323,17 +325,17 @@ const Header = (description: string, example: string) =>
 const EXAMPLE_ETAG = '"4-2f1b6d3c9a7e4f5d8b0a1c2d3e4f5a6b.1"'
 
 export const RangeHeaders = Type.Object({
-  range: Header('Where the reply is to begin. Other forms are ignored.', 'bytes=1000000-'),
+  range: Header('The first byte to send. Ranges of other forms are ignored.', 'bytes=1000000-'),
   'if-range': Header(
-    'The `ETag` of what came before: when the backup has another one by now, it is sent whole',
+    'The `ETag` of the bytes that the client has: if it no longer matches, the whole backup is sent',
     EXAMPLE_ETAG
   ),
   'if-none-match': Header(
-    'The `ETag` of what the client has: the reply is 304 while the backup is the same',
+    'The `ETag` of the backup that the client has: if it still matches, the reply is 304',
     EXAMPLE_ETAG
   ),
   'accept-encoding': Header(
-    'The whole is sent as gzip where this prefers it to `identity`; a part is not',
+    'A whole backup is sent as gzip if this prefers gzip to `identity`; a range never is',
     'gzip'
   )
 })

@@ -28,10 +28,10 @@ export interface ReplySchema<T extends TSchema> {
   content: { 'application/json': { schema: TUnsafe<Static<T>>; examples: Examples<Static<T>> } }
 }
 
-/** Refers to a schema by its `$id`, so that OpenAPI documents contain it once. */
+/** Makes a reference to a schema, by its `$id`, so that OpenAPI documents contain it once. */
 export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
 
-/** Describes a reply; it is not used for serializing. */
+/** Describes a reply. Fastify does not serialize by it. */
 export const reply = <T extends TSchema>(
   description: string,
   schema: T,

@@ -6,7 +6,7 @@ import * as errors from '../errors.js'
 import { BACKUP_ID } from '../own-documents.js'
 import { EXAMPLE_BACKUP, EXAMPLE_TX, type Examples, type ReplySchema, reply } from './common.js'
 
-/** A refusal: Fastify's shape, and the members that athena's clients know. */
+/** Describes a refusal: Fastify's shape, and the members that athena's clients know. */
 export const ErrorReply = Type.Object(
   {
     statusCode: Type.Integer({ description: 'HTTP status' }),
@@ -15,7 +15,7 @@ export const ErrorReply = Type.Object(
     message: Type.Optional(Type.String({ description: 'What is wrong, naming the field' })),
     reason: Type.Optional(Type.String()),
     id: Type.Optional(
-      Type.String({ description: 'Id of the backup, or transaction of the restore, that runs' })
+      Type.String({ description: 'Id of the running backup, or of the transaction of the running restore' })
     )
   },
   { $id: 'DbBackupsError', title: 'DbBackupsError' }
@@ -39,7 +39,7 @@ const invalid = (summary: string, message: string) => refusal(summary, 400, 'FST
 const thrown = (summary: string, error: { statusCode?: number; code: string; message: string }) =>
   refusal(summary, error.statusCode ?? 500, error.code, error.message)
 
-/** Makes an example of the refusal of one operation while another one runs. */
+/** Makes an example of an operation that is refused while another one runs. */
 function running(asked: OperationKind, operation: OperationKind): ErrorExample {
   const id = operation === 'backup' ? EXAMPLE_BACKUP : EXAMPLE_TX
   const { statusCode, message } = new errors.OperationInProgressError(asked, { operation, id })
@@ -113,7 +113,7 @@ const ERRORS = {
   },
   nothingToAppendTo: thrown('No such backup', new errors.BackupNotFoundError(EXAMPLE_BACKUP)),
   reservedId: thrown(
-    'A document of the console has the id that tells what runs',
+    'A document of the console has the id of the lease',
     new errors.ReservedIdError('athena_backup_lease', 'athena_system')
   ),
   missingDatabase: thrown(
@@ -122,7 +122,7 @@ const ERRORS = {
       'database "athena_system" does not exist: check option "databases.system", create it, or restore a backup of it'
     )
   ),
-  uploadStalled: thrown('Nothing, or next to nothing, came for a minute', new errors.UploadTimeoutError()),
+  uploadStalled: thrown('Nothing, or almost nothing, arrived for a minute', new errors.UploadTimeoutError()),
   bodyTooLarge: thrown('A body that is too large', new errorCodes.FST_ERR_CTP_BODY_TOO_LARGE()),
   attachmentTooLarge: thrown(
     'An attachment that is too large',
@@ -141,7 +141,7 @@ const ERRORS = {
     )
   ),
   uploadTooLarge: thrown(
-    'A body that turns out too large while it arrives',
+    'A body that turns out to be too large while it arrives',
     new errors.TooLargeError('the body is larger than 1073741824 bytes')
   ),
   mediaType: refusal(
@@ -160,7 +160,7 @@ const ERRORS = {
     new errors.DamagedBackupError('chunk', 'backup_chunk_1592924104038_components_000000', 'is missing')
   ),
   keyUnavailable: thrown(
-    'The key that the backup is, or is to be, sealed with cannot be had',
+    'The key to seal or open the backup with is not available',
     new errors.KeyUnavailableError('2026-01', 'encryption.key gave no 32 bytes')
   ),
   wrongKey: thrown(
@@ -168,11 +168,11 @@ const ERRORS = {
     new errors.WrongKeyError('2026-01')
   ),
   notSealed: thrown(
-    'A backup that is not sealed, where the host refuses such',
+    'A backup that is not sealed, which the host refuses',
     new errors.NotSealedBackupError(EXAMPLE_BACKUP)
   ),
   codedPart: thrown(
-    'Something else in the server has coded a part of the backup',
+    'Another hook of the server has encoded a range of the backup',
     new errors.CodedPartError()
   ),
   authorizationFailed: thrown(
@@ -190,9 +190,12 @@ const ERRORS = {
     'CouchDB does not answer',
     new errors.DatabaseUnavailableError('unreachable, the connection failed (ECONNREFUSED)')
   ),
-  versionsLate: thrown("The host's versions do not come", new errors.HostTimeoutError('versions', 10_000)),
+  versionsLate: thrown(
+    'The host does not return its versions in time',
+    new errors.HostTimeoutError('versions', 10_000)
+  ),
   versionsTooLong: thrown(
-    "The host's versions are too long to be kept",
+    "The host's versions are too long to be stored",
     new errors.HostValueError('versions', '100000 bytes, at most 65536')
   ),
   bodyAlreadyRead: thrown(
@@ -200,28 +203,25 @@ const ERRORS = {
     new errors.BodyAlreadyReadError()
   ),
   transactionsLate: thrown(
-    "The host's store of transactions does not answer",
+    "The host's store of transactions does not answer in time",
     new errors.HostTimeoutError('webhooks.create', 120_000)
   ),
   tooManyRequests: thrown(
-    'Too many starts and restores are to be answered',
+    'Too many requests for backups and restores are waiting',
     new errors.TooManyRequestsError('others are answered first: try again')
   ),
   tooManyDownloads: thrown(
-    'As many backups as are allowed at a time are being downloaded',
+    'The limit of simultaneous downloads is reached',
     new errors.TooManyDownloadsError(4)
   ),
-  tooManyUploads: thrown(
-    'As many backups as are allowed at a time are being uploaded',
-    new errors.TooManyUploadsError(4)
-  ),
+  tooManyUploads: thrown('The limit of simultaneous uploads is reached', new errors.TooManyUploadsError(4)),
   closing: thrown('The server is closing', new errors.ClosingError()),
   appendBusy: thrown(
-    'Many append to the backup, and the wait was too long',
+    'Too many clients append to the backup: the wait was too long',
     new errors.AppendBusyError(EXAMPLE_BACKUP)
   ),
   noRoom: thrown(
-    'No room to keep what arrives',
+    'No room to spool the body',
     new errors.InsufficientStorageError(
       'what is spooled would take more than the 2147483648 bytes of limits.spoolBytes, which all that run at a time share'
     )
@@ -246,7 +246,7 @@ export const RESTORE_ERRORS = [
   'closing'
 ] as const satisfies ErrorName[]
 
-/** Errors of opening a backup. */
+/** Errors when a sealed backup is opened. */
 export const SEAL_ERRORS = ['keyUnavailable', 'wrongKey', 'notSealed'] as const satisfies ErrorName[]
 
 const ALWAYS: ErrorName[] = [
@@ -265,7 +265,7 @@ const DESCRIPTIONS = {
   403: 'Not allowed',
   404: 'Not found',
   408: 'The body stopped arriving',
-  409: 'An id that is needed is taken, a database that is needed is missing, or a backup is not sealed',
+  409: 'A needed id is taken, a needed database is missing, or the backup is not sealed',
   413: 'Too large',
   415: 'Not supported',
   416: 'Range not satisfiable',
@@ -276,15 +276,15 @@ const DESCRIPTIONS = {
 } as const
 
 const HEADERS: Record<string, Record<string, object>> = {
-  415: { 'Accept-Encoding': { type: 'string', description: 'What is supported, when an encoding is not' } },
+  415: { 'Accept-Encoding': { type: 'string', description: 'The supported encodings, after another one' } },
   503: {
-    'Retry-After': { type: 'integer', description: 'Seconds to wait, when another try may succeed' }
+    'Retry-After': { type: 'integer', description: 'Seconds to wait before another try, if one may succeed' }
   }
 }
 
 type ErrorName = keyof typeof ERRORS
 
-/** Describes the errors of every route, and those named. */
+/** Describes the named errors, and those of every route. */
 export function errorReplies(
   ...names: ErrorName[]
 ): Record<keyof typeof DESCRIPTIONS, ReplySchema<typeof ErrorReply>> {

@@ -7,7 +7,7 @@ const SkipList = (database: string, example: string) =>
     Type.Union([Type.String(), Type.Array(Type.String())], {
       description:
         `Ids of documents not to restore to the ${database} database: a JSON array, or ids with commas between them; ` +
-        'may be repeated. An id that has a comma goes in an array. Ids that no document has are told in `skip_unknown` of the transaction.',
+        'may be repeated. An id with a comma needs an array. `skip_unknown` of the transaction names ids that no document has.',
       examples: [example]
     })
   )
@@ -43,7 +43,7 @@ const UploadedDatabase = Type.Object({
   )
 })
 
-/** Only describes an upload: the body is streamed, and checked by its reader. */
+/** Describes an upload, and does not validate it: the body is streamed, and its reader checks it. */
 export const UploadBody = Type.Object(
   {
     client_webhook_url: ClientWebhook,
@@ -55,7 +55,7 @@ export const UploadBody = Type.Object(
     additionalProperties: true,
     description:
       'A backup as it was downloaded, of any size; UTF-8, or the gzip of it with `Content-Encoding: gzip`. ' +
-      'It is checked whole before anything is written.',
+      'All of it is checked before anything is written.',
     'x-examples': {
       backup: {
         summary: 'A downloaded backup',
@@ -80,7 +80,7 @@ export const RestoreStarted = Type.Object(
     message: Type.Literal('in-progress'),
     url: Type.String({
       description:
-        'Where to read how the restore is going with an API key: always under `/ak/api/v1`, also of a restore that a session started. For sessions the host may serve it elsewhere, by the same id.'
+        'Where to read the transaction with an API key: always under `/ak/api/v1`, also when a session started the restore. For sessions, the host may serve it elsewhere, under the same id.'
     })
   },
   { $id: 'DbRestoreStarted', title: 'DbRestoreStarted' }

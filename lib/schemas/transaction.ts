@@ -15,7 +15,7 @@ const DatabaseCounts = Type.Object({
 
 const UnknownIds = Type.Object({
   count: Count('How many'),
-  ids: Type.Array(Type.String(), { description: 'The first of them' })
+  ids: Type.Array(Type.String(), { description: 'The first of these ids' })
 })
 
 const Change = Type.Union([Type.Literal('created'), Type.Literal('changed'), Type.Literal('deleted')])
@@ -47,9 +47,9 @@ export const Transaction = Type.Object(
     ts_completed: Type.Optional(Milliseconds('When the restore ended')),
     on_step: Type.Integer(),
     total_steps: Type.Integer(),
-    athena_messages: Type.Array(Type.String(), { description: 'What was done, and what went wrong' }),
+    athena_messages: Type.Array(Type.String(), { description: 'What the restore did, and what went wrong' }),
     timeout_ms: Type.Integer(),
-    backup_id: Type.Optional(Type.String({ description: 'The backup, when it was named by its id' })),
+    backup_id: Type.Optional(Type.String({ description: 'Id of the backup; absent for an upload' })),
     dry_run: Type.Optional(Type.Boolean()),
     databases: ByDatabase(DatabaseCounts),
     failures: Type.Optional(
@@ -63,7 +63,9 @@ export const Transaction = Type.Object(
         { description: 'The first documents that were not written' }
       )
     ),
-    skip_unknown: ByDatabase(UnknownIds, { description: 'Ids on skip lists that no document has' }),
+    skip_unknown: ByDatabase(UnknownIds, {
+      description: 'Ids in skip lists or `exclude` that no document has'
+    }),
     settings_documents: Type.Optional(
       Type.Array(
         Type.Object({
@@ -73,19 +75,19 @@ export const Transaction = Type.Object(
         { description: "Documents with the console's settings that the restore changes" }
       )
     ),
-    only_unknown: ByDatabase(UnknownIds, { description: 'Ids of chosen documents that no document has' }),
+    only_unknown: ByDatabase(UnknownIds, { description: 'Ids in `only` that no document has' }),
     safety_backup: Type.Optional(
       Type.String({
         description:
-          'The backup that was made before the first write: restored exactly, it takes this restore back'
+          'Id of the backup that was made before the first write. Restoring it exactly takes this restore back'
       })
     ),
     changes: Type.Optional(
       Type.Array(Type.Object({ database: Type.Union(DATABASES), id: Type.String(), change: Change }), {
-        description: 'The first documents that a dry run found to be created, changed or deleted'
+        description: 'The first documents that the restore would create, change or delete; of dry runs only'
       })
     ),
-    changes_count: Type.Optional(Count('How many there are of them'))
+    changes_count: Type.Optional(Count('How many documents the restore would create, change or delete'))
   },
   { $id: 'DbRestoreTransaction', title: 'DbRestoreTransaction' }
 )
@@ -142,7 +144,7 @@ export const clientWebhookCallback = {
           }
         },
         responses: {
-          '2XX': { description: 'Taken. After another status, or none, it is sent again.' }
+          '2XX': { description: 'Accepted. After another status, or no reply, the request is sent again.' }
         }
       }
     }

@@ -1,14 +1,14 @@
 import type { Steps } from '../waits/steps.js'
 import { JsonView, type PathName, rankOf } from './json-view.js'
 
-/** A value that another may be compared with. */
+/** A value in a selector, which values of documents are compared with. */
 export type Comparable = null | boolean | number | string | readonly Comparable[]
 
 export type Comparison = '$eq' | '$ne' | '$lt' | '$lte' | '$gt' | '$gte'
 
 export const TYPES = ['null', 'boolean', 'number', 'string', 'array', 'object'] as const
 
-/** A question to one value. */
+/** What one value must meet. */
 export type Test =
   | { op: Comparison; to: Comparable }
   | { op: '$in' | '$nin'; values: readonly Comparable[] }
@@ -19,18 +19,18 @@ export type Test =
   | { op: '$elemMatch' | '$allMatch'; of: Condition }
   | { op: 'not'; test: Test }
 
-/** A question to an object, or with an empty path to any value. */
+/** What an object must meet; with an empty path, any value. */
 export type Condition =
   | { op: 'all' | 'any'; of: readonly Condition[] }
   | { op: 'field'; path: readonly PathName[]; isId: boolean; test: Test }
 
-/** CouchDB sorts by the root collation, which is that of English. */
+/** CouchDB sorts by the root collation, which `en` uses unchanged. */
 const collator = new Intl.Collator('en')
 
 type Order = (a: string, b: string) => number
 
 const collated: Order = (a, b) => collator.compare(a, b)
-/** Ids are sorted by their bytes. */
+/** CouchDB sorts ids by their bytes. */
 const byBytes: Order = (a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))
 
 /** Returns whether a value meets a condition, as CouchDB's `_find` decides it. */
@@ -51,9 +51,8 @@ function* fieldMeets(
   let found = value
   for (const name of path) {
     const next = yield* found.find(name)
-    // A member that is not there meets no other test, not even one for what it is not.
-    if (next === 'missing') return test.op === '$exists' && !test.wanted
-    if (next === 'no_path') return false
+    // A member that is not there meets this test alone, and that only where an object could have it.
+    if (!next) return found.kind === 'object' && test.op === '$exists' && !test.wanted
     found = next
   }
   return yield* passes(found, test, isId ? byBytes : collated)
@@ -113,7 +112,7 @@ function* hasSize(value: JsonView, size: number): Steps<boolean> {
   return count === size
 }
 
-/** Tells whether a value, or any element of an array, is among the values. */
+/** Returns whether a value, or any element of an array, is among the values. */
 function* isAmong(value: JsonView, values: readonly Comparable[], order: Order): Steps<boolean> {
   const candidates = value.kind === 'array' ? value.elements() : [value]
   for (const candidate of candidates) {
@@ -125,7 +124,7 @@ function* isAmong(value: JsonView, values: readonly Comparable[], order: Order):
   return false
 }
 
-/** Returns whether an element meets the condition, or does not, as is `wanted`. */
+/** Returns whether any element meets the condition; if not `wanted`, whether any element fails it. */
 function* anyElement(array: JsonView, condition: Condition, wanted: boolean): Steps<boolean> {
   for (const element of array.elements()) {
     yield

@@ -15,13 +15,13 @@ const KIND_OF: Readonly<Record<number, Kind>> = {
   123: 'object'
 }
 
-/** Returns where a kind comes in the order of all values. */
+/** Returns the place of a kind in the order of all values. */
 export const rankOf = (kind: Kind): number => KINDS.indexOf(kind)
 
-/** One name of a path to a member. A number stands for an element of an array as well. */
+/** One name of a path to a member. A number is also the index of an element of an array. */
 export class PathName {
   readonly #name: string
-  /** Finds the name without decoding others, where its letters allow. */
+  /** Finds the name without decoding others. Absent where the name has characters that JSON may escape. */
   readonly #known: KnownNames | undefined
   readonly index: number | undefined
 
@@ -36,7 +36,7 @@ export class PathName {
   }
 }
 
-/** A JSON value where it lies among well-formed bytes: nothing is parsed but what is asked for. */
+/** Reads a JSON value in well-formed bytes. Parses only what is asked for. */
 export class JsonView {
   readonly #bytes: Uint8Array
   readonly #at: number
@@ -58,28 +58,25 @@ export class JsonView {
     return decodeValue(this.#bytes, this.#at, this.#end) as number
   }
 
-  /**
-   * Finds a member of an object, or an element of an array.
-   * @returns `missing` where there is none, `no_path` where there can be none, as CouchDB tells them apart
-   */
-  *find(name: PathName): Steps<JsonView | 'missing' | 'no_path'> {
+  /** Finds a member of an object, or an element of an array. */
+  *find(name: PathName): Steps<JsonView | undefined> {
     if (this.kind === 'object') return yield* this.#member(name)
-    if (this.kind !== 'array' || name.index === undefined) return 'no_path'
+    if (this.kind !== 'array' || name.index === undefined) return undefined
     let i = 0
     for (const element of this.elements()) {
       if (i++ === name.index) return element
       yield
     }
-    return 'no_path'
+    return undefined
   }
 
-  *#member(name: PathName): Steps<JsonView | 'missing'> {
+  *#member(name: PathName): Steps<JsonView | undefined> {
     const cursor = new MemberCursor(this.#bytes, this.#at)
     while (cursor.next()) {
       if (name.isOf(cursor)) return new JsonView(this.#bytes, cursor.valueStart)
       while (!cursor.reachEnd()) yield
     }
-    return 'missing'
+    return undefined
   }
 
   /** Yields the elements of an array. */

@@ -3,7 +3,7 @@ import { InvalidParameterError } from '../errors.js'
 import { type Comparable, type Comparison, type Condition, type Test, TYPES } from './condition.js'
 import { PathName } from './json-view.js'
 
-/** Levels, values and characters that a selector may have. */
+/** Most levels, values and characters of a selector. */
 const MOST_LEVELS = 20
 const MOST_VALUES = 1000
 const MOST_CHARACTERS = 64 * 1024
@@ -35,9 +35,9 @@ const KNOWN = [
 
 /** The place of a condition: in the selector as given, and in the documents. */
 interface Place {
-  /** For messages. */
+  /** The place in the selector, for messages. */
   at: string
-  /** Names of the members down to the value. */
+  /** Names of the members of a document down to the value. */
   path: readonly string[]
   /** Whether the path begins at the document, rather than at an element of an array. */
   ofDocument: boolean
@@ -45,7 +45,7 @@ interface Place {
   level: number
 }
 
-/** Checks a selector of the subset in docs/selectors.md. @throws InvalidParameterError that names what is not known */
+/** Parses a selector of the subset in docs/selectors.md. @throws InvalidParameterError that names the wrong place */
 export function parseSelector(selector: unknown, at: string): Condition {
   return new Parser().condition(selector, { at, path: [], ofDocument: true, negated: false, level: 0 })
 }
@@ -63,7 +63,7 @@ class Parser {
 
   #members(given: Record<string, unknown>, place: Place): Condition {
     const members = Object.entries(given)
-    if (members.length === 0) throw refused(place.at, 'is empty, which asks for nothing')
+    if (members.length === 0) throw refused(place.at, 'is empty: name what it is to match')
     const all = members.map(([name, value]) => {
       this.#countText(name, place.at)
       const at = `${place.at}/${cutText(name, MOST.inMessage)}`
@@ -90,7 +90,7 @@ class Parser {
         return this.condition(value, { ...place, negated: !place.negated })
     }
     if (!KNOWN.includes(name))
-      throw refused(place.at, `is an operator that is not known; known are ${KNOWN.join(', ')}`)
+      throw refused(place.at, `is an unknown operator; use one of ${KNOWN.join(', ')}`)
     if (place.path.length === 0 && place.ofDocument) throw refused(place.at, 'must stand below a member')
     return field(place, this.#test(name, value, place))
   }
@@ -152,13 +152,13 @@ class Parser {
       return given
     }
     if (typeof given === 'number') {
-      // Parsing has rounded others, and CouchDB has not.
+      // JSON.parse has rounded larger numbers, and CouchDB has not.
       if (!Number.isFinite(given) || Math.abs(given) > Number.MAX_SAFE_INTEGER)
         throw refused(at, 'is a number beyond 2^53, which cannot be compared exactly')
       return given
     }
     if (Array.isArray(given) && place.ofDocument && place.path.length === 1 && place.path[0] === '_id')
-      throw refused(at, 'is an array, with which "_id" is not compared')
+      throw refused(at, 'is an array, which "_id" cannot be compared with')
     if (Array.isArray(given))
       return given.map((one, i) =>
         this.#comparable(one, { ...place, at: `${at}/${i}`, level: place.level + 1 })
@@ -180,11 +180,11 @@ class Parser {
 function below(place: Place, name: string, at: string): Place {
   const path = [...place.path, ...namesIn(name, at)]
   if (place.ofDocument && path[0].startsWith('_') && path[0] !== '_id')
-    throw refused(at, 'is a member that CouchDB makes, other than "_id": it is not compared')
+    throw refused(at, 'is a member that CouchDB makes: of these, only "_id" can be compared')
   return { ...place, path, at, level: place.level + 1 }
 }
 
-/** Divides `a.b` into the names of members; `\\.` and `\\$` stand for these letters. */
+/** Splits `a.b` into the names of members; `\\.` and `\\$` stand for the characters themselves. */
 function namesIn(text: string, at: string): string[] {
   const names = ['']
   for (let i = 0; i < text.length; i++) {
@@ -192,7 +192,7 @@ function namesIn(text: string, at: string): string[] {
     if (text[i] === '.') names.push('')
     else names[names.length - 1] += isEscape ? text[++i] : text[i]
   }
-  if (names.includes('')) throw refused(at, 'names a member without a name')
+  if (names.includes('')) throw refused(at, 'has an empty name between its dots')
   return names
 }
 

@@ -23,12 +23,12 @@ const ofDatabases = <T extends ReturnType<typeof Type.Optional>>(make: () => T) 
 const State = Type.Object({
   version: Type.Literal(1),
   id: Type.String(),
-  /** Digest of what the backup holds. */
+  /** The backup's `contentDigest`. */
   content: Type.String(),
   depth: Type.String(),
-  /** Databases that are done. */
+  /** How many databases are done. */
   databases: Count,
-  /** Chunks of the next that are done. */
+  /** How many chunks of the next database are done. */
   chunks: Count,
   counts: ofDatabases(() => Type.Optional(Type.Object({ chunks: Count, documents: Count, bytes: Count }))),
   findings: ofDatabases(() => Type.Optional(Type.Array(Finding))),
@@ -50,14 +50,14 @@ export const newState = ({ id, contentDigest }: LoadedBackup, depth: VerifyDepth
   ms: 0
 })
 
-/** Returns a state as text, for the caller to keep. */
+/** Encodes a state as text, for the caller to keep. */
 export const positionOf = (state: VerifyState): string =>
   Buffer.from(JSON.stringify(state)).toString('base64url')
 
-/** Reads what {@link positionOf} returned. @throws InvalidParameterError when it is of another verification */
+/** Decodes a position. @throws InvalidParameterError when it is not one of this backup at this depth */
 export function stateAt(position: string, backup: LoadedBackup, depth: VerifyDepth): VerifyState {
   const state = parsed(position)
-  if (!Value.Check(State, state)) throw new InvalidParameterError('options/from is no position')
+  if (!Value.Check(State, state)) throw new InvalidParameterError('options/from is not a position')
   const { id, content, depth: asked } = newState(backup, depth)
   if (state.id !== id || state.content !== content || state.depth !== asked)
     throw new InvalidParameterError('options/from is of another backup, or of another depth')

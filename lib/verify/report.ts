@@ -4,7 +4,7 @@ import { LOGICAL_DATABASES } from '../databases.js'
 import type { ScratchResult } from './scratch.js'
 import type { Verification } from './verification.js'
 
-/** Problems that a report names. */
+/** How many problems a report names. */
 const NAMED = 100
 
 /** The results that a report is made of. */
@@ -14,12 +14,13 @@ interface Verified {
   /** Milliseconds since the epoch. */
   at: number
   verification: Verification
-  /** Backups that list each damaged part. */
+  /** Ids of the backups that list each damaged part, by the part's id. */
   sharing: ReadonlyMap<string, string[]>
-  /** The result of the restore, where there was one. */
+  /** Absent at other depths than `restore`. */
   scratch?: ScratchResult
 }
 
+/** Makes the report of a verification. */
 export function reportOf({ id, depth, at, verification, sharing, scratch }: Verified): VerifyReport {
   const problems: VerifyProblem[] = []
   let count = scratch?.problemCount ?? 0

@@ -12,7 +12,7 @@ import { Scope } from '../restore/scope.js'
 import type { RestoreSource } from '../restore/source.js'
 import { TargetView } from '../restore/target.js'
 
-/** Documents that are named. */
+/** How many documents are named. */
 const NAMED = 100
 const NONE: ReadonlySet<never> = new Set<never>()
 
@@ -24,23 +24,23 @@ interface ScratchProblem {
 }
 
 export interface ScratchResult {
-  /** Documents that were restored and compared. */
+  /** Documents that were restored, and found to be the same. */
   restored: Partial<Record<LogicalDatabase, number>>
   problemCount: number
   problems: ScratchProblem[]
 }
 
-/** Reasons for the decisions of a comparison other than leaving a document alone. */
+/** Why a restored document is a problem, by what another restore would do to it. */
 const DIFFERENCES: Record<string, string> = {
   create: 'it was not restored',
-  change: 'what was restored is another document than is stored',
+  change: 'the restored document is not the one that the backup holds',
   delete: 'it was restored, and is not in the backup',
   skip: 'it is not restored'
 }
 
 /**
- * The databases into which a verification restores, on the server of the sources. Their names follow from the id of
- * the verification alone, so that any instance that ends it finds them.
+ * Restores into scratch databases, on the server of the sources. Their names depend only on the id of the verification,
+ * so that another instance can delete them.
  */
 export class Scratch {
   readonly #client: CouchClient
@@ -52,7 +52,7 @@ export class Scratch {
     this.#id = id
   }
 
-  /** Deletes them, as far as they are there. */
+  /** Deletes the scratch databases that exist. */
   async drop(): Promise<void> {
     for (const database of LOGICAL_DATABASES) await this.#target(database).destroy()
   }
@@ -64,7 +64,7 @@ export class Scratch {
       const target = this.#target(database)
       const wrong = new Problems(database, result)
       await restoreInto(source, target, database, wrong)
-      result.restored[database] = await compare(asClaimed(source), target, database, wrong)
+      result.restored[database] = await compare(byContent(source), target, database, wrong)
       await target.destroy()
     }
     return result
@@ -75,7 +75,7 @@ export class Scratch {
   }
 }
 
-/** Counts documents that are wrong, each once as long as it is named. */
+/** Counts and names problems. A named document counts once. */
 class Problems {
   readonly #database: LogicalDatabase
   readonly #result: ScratchResult
@@ -128,8 +128,8 @@ async function restoreInto(
   }
 }
 
-/** Has documents compared by the content that CouchDB stored, whatever revisions they were given. */
-const asClaimed = (source: RestoreSource): RestoreSource => ({
+/** Returns the source with documents that are compared by their content, not by their revisions. */
+const byContent = (source: RestoreSource): RestoreSource => ({
   proof: 'content',
   databases: source.databases,
   about: (database) => source.about(database),
@@ -139,7 +139,7 @@ const asClaimed = (source: RestoreSource): RestoreSource => ({
   close: () => source.close()
 })
 
-/** Compares a database with the backup, document by document. @returns how many are the same */
+/** Compares a database with the backup, document by document. @returns how many documents are the same */
 async function compare(
   source: RestoreSource,
   target: CouchDatabase,

@@ -8,15 +8,15 @@ import { type Finding, findingOf } from '../repository/findings.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 import { newState, positionOf, stateAt, type VerifyState } from './position.js'
 
-/** Damaged parts after which nothing more is looked for: a position holds them all. */
+/** Damaged parts after which a verification ends early, since a position holds all of them. */
 const MOST_FOUND = 1000
-/** Findings that name documents. */
+/** How many findings name documents. */
 const WITH_DOCUMENTS = 100
 
-/** More is wrong than is worth to be told one by one. */
+/** Thrown when there are {@link MOST_FOUND} damaged parts. */
 class EnoughError extends Error {}
 
-/** Checks all that a backup consists of, without writing anything, and goes on where it was interrupted. */
+/** Checks all parts of a backup without writing anything, from the start or from where it was interrupted. */
 export class Verification {
   readonly #backup: LoadedBackup
   readonly #depth: VerifyDepth
@@ -26,8 +26,8 @@ export class Verification {
   #isComplete = true
 
   /**
-   * @param how.from a position; from the start without it
-   * @param how.problem what is wrong with the header, if nothing can be read by it @throws InvalidParameterError
+   * @param options `from`: a position to go on from; `problem`: what is wrong with the header, if it is unusable
+   * @throws InvalidParameterError for a position of another verification
    */
   constructor(
     backup: LoadedBackup,
@@ -40,7 +40,7 @@ export class Verification {
     this.#state = from === undefined ? newState(backup, depth) : stateAt(from, backup, depth)
   }
 
-  /** The position from which another verification can go on. */
+  /** Returns the position from which another verification can go on. */
   get position(): string {
     return positionOf({ ...this.#state, ms: this.duration })
   }
@@ -53,7 +53,7 @@ export class Verification {
     return this.#state.counts
   }
 
-  /** Whether all was looked at, once it has ended. */
+  /** Whether everything was checked, once the verification has ended. */
   get isComplete(): boolean {
     return this.#isComplete
   }
@@ -62,14 +62,14 @@ export class Verification {
     return this.#found() === 0
   }
 
-  /** Milliseconds, those before an interruption included. */
+  /** Returns the milliseconds that it took, those before an interruption included. */
   get duration(): number {
     return Math.round(this.#state.ms + performance.now() - this.#since)
   }
 
   /**
-   * Reads on to the end. When it throws, {@link position} tells how far it came.
-   * @param backup the same, on the client that reads it @throws CouchError
+   * Checks on to the end. When it throws, {@link position} says how far it came.
+   * @param backup the same backup, with the client to read it by @throws CouchError
    */
   async run(backup = this.#backup): Promise<void> {
     this.#since = performance.now()
@@ -96,11 +96,12 @@ export class Verification {
     const [first] = LOGICAL_DATABASES
     const wrong = (reason: string) => this.#add(first, { part: 'header', id, reason })
     if (isCurrent && !isUntouched) wrong('was changed after the backup had ended: its digest differs')
-    const sum = LOGICAL_DATABASES.reduce((all, database) => all + this.#told(database), 0)
+    const sum = LOGICAL_DATABASES.reduce((all, database) => all + this.#countInHeader(database), 0)
     if (header.doc_count !== sum) wrong(`says ${header.doc_count} documents, its databases hold ${sum}`)
   }
 
-  #told(database: LogicalDatabase): number {
+  /** Returns how many documents of a database the header claims. */
+  #countInHeader(database: LogicalDatabase): number {
     const count = this.#backup.header.dbs[apiKey(database)]?.doc_count
     return typeof count === 'number' ? count : 0
   }
@@ -109,13 +110,9 @@ export class Verification {
     const { id } = backup
     const check = await backup.check(database, (finding) => this.#add(database, finding))
     if (!check) {
-      const told = this.#told(database)
-      if (told > 0)
-        this.#add(database, {
-          part: 'header',
-          id,
-          reason: `lists nothing of the ${told} documents of ${database}`
-        })
+      const count = this.#countInHeader(database)
+      const reason = `lists nothing of the ${count} documents of ${database}`
+      if (count > 0) this.#add(database, { part: 'header', id, reason })
       return
     }
     await check.structure()
@@ -138,7 +135,7 @@ export class Verification {
     check.checkCounted(counted.documents)
   }
 
-  /** Notes what is wrong, of each part once. @throws EnoughError */
+  /** Notes a finding: one for each part, but several of the header. @throws EnoughError */
   #add(database: LogicalDatabase, { part, id, reason, documents }: Finding): void {
     const found = this.#state.findings[database] ?? []
     const isHeader = part === 'header'

@@ -1,14 +1,14 @@
-/** What the host has told of itself: where its routes are, its name, and how people sign in. */
+/** The host's name, where its routes are, and how people sign in. */
 export const config = await (await fetch('config.json')).json()
 
-/** Below the page's own address. */
+/** Path of the page's own routes, below its address. */
 const BASE = 'api'
-/** Sent with every request: pages of other sites cannot send it. */
+/** Header of every request: pages of other sites cannot send it. */
 const FROM_PAGE = { 'x-requested-with': 'fastify-couchdb-backups' }
-/** The token that the host wants to see with requests that change something. */
+/** The token that the host demands of requests that change something. */
 let csrfToken
 
-/** Keeps the token that the overview tells, if any. */
+/** Keeps the token of an overview, if it has one. */
 export const keepToken = ({ csrf_token: token }) => {
   csrfToken = token
 }
@@ -24,7 +24,7 @@ export class ApiError extends Error {
     super(message ?? reason ?? `status ${status}`)
     this.status = status
     this.code = code
-    /** Id of the operation that runs already: of a backup, or of a restore's transaction. */
+    /** Id of the operation that runs already: a backup's, or that of a restore's transaction. */
     this.id = id
     /** Where an interrupted verification goes on. */
     this.position = position
@@ -64,7 +64,7 @@ async function send(method, url, { body, signal }) {
 /**
  * Sends a request whose reply is lines of JSON, and yields each.
  * @param last member of the line with which a whole reply ends
- * @throws ApiError, also for a last line that tells an error, and for a reply that ends without its last line
+ * @throws ApiError, also for a line that reports an error, and for a reply that ends without its last line
  */
 export async function* callLines(method, path, last, options = {}) {
   const response = await send(method, BASE + path, options)
@@ -79,10 +79,10 @@ export async function* callLines(method, path, last, options = {}) {
       const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
       rest = lines.pop()
       for (const line of lines) {
-        const told = JSON.parse(line)
-        if (told.error) throw new ApiError(response.status, told.error)
-        yield told
-        if (told[last] !== undefined) return
+        const parsed = JSON.parse(line)
+        if (parsed.error) throw new ApiError(response.status, parsed.error)
+        yield parsed
+        if (parsed[last] !== undefined) return
       }
     }
   } finally {
@@ -100,7 +100,8 @@ async function read(reader, signal) {
 }
 
 /**
- * Uploads a file to a path of the host or of the page. Uses XMLHttpRequest, since fetch does not report how much has been sent.
+ * Uploads a file to a path of the host or of the page. Uses XMLHttpRequest, since fetch does not report how much was
+ * sent.
  * @throws ApiError, or the reason that `signal` was aborted with
  */
 export function upload(path, file, { signal, onProgress }) {
@@ -147,7 +148,7 @@ function parseReply(path, status, text) {
   throw new ApiError(status, reply)
 }
 
-/** Returns when a backup began, in milliseconds since the epoch, which is in its id. */
+/** Reads from a backup's id when it began, in milliseconds since the epoch. */
 export const beganAt = (id) => Number(id.slice(id.lastIndexOf('_') + 1))
 
 export const backupUrl = (id) => `${config.backupsPath}/${id}`

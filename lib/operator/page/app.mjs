@@ -30,20 +30,20 @@ import { isOff } from './why-off.mjs'
 
 /** How many backups are shown at first, and how many more with each request for older ones. */
 const PAGE_SIZE = 25
-/** Milliseconds between two checks for backups that others have made. */
+/** Milliseconds between two checks for backups that others made. */
 const CHECK_INTERVAL = 30_000
-/** The same, while something runs that buttons wait for. */
+/** Milliseconds between two checks while buttons wait for an operation that the page does not follow. */
 const BUSY_INTERVAL = 1000
 
 const find = (id) => document.getElementById(id)
 const start = find('start-backup')
 let limit = PAGE_SIZE
 let backups = []
-/** What pruning would do, as far as is known. */
+/** What pruning would do; `undefined` while that is not known. */
 let pruning
-/** Why that is not known. */
+/** Why it is not known what pruning would do. */
 let pruningError
-/** What the server runs. */
+/** The operations that the server runs. */
 let running = []
 let isStarting = false
 let isRestoring = false
@@ -51,6 +51,7 @@ let schedule
 let newestGood
 /** Which start of the server answered last. */
 let instance
+/** Ids of the backups at the last check. */
 let ids = ''
 /** Id of the backup that is being followed. */
 let followed
@@ -109,7 +110,7 @@ const showButtons = () =>
     isRestoring
   })
 
-/** Shows until when backups are kept. The list does not wait for it, since all headers are read. */
+/** Shows until when backups are kept. The list does not wait for this, since the server reads all headers for it. */
 async function refreshPruning(turn) {
   try {
     const told = await call('POST', '/prune', { body: { dryRun: true } })
@@ -158,15 +159,15 @@ function retryButton() {
   return button
 }
 
-/** Tells whether the only backup is still being made: nothing is wrong. */
+/** Tells whether the only backup is still being made, so that nothing is wrong. */
 const isFirstRunning = () => backups.length === 1 && backups[0].in_progress
 
-/** Says that what was followed may have been interrupted, when another start of the server answers. */
+/** Reports that a followed operation may have been interrupted, when the server was started again. */
 function reportRestart(overview) {
-  const isOther = instance !== undefined && instance !== overview.instance
+  const isRestarted = instance !== undefined && instance !== overview.instance
   instance = overview.instance
   const isFollowing = followed !== undefined || !find('running-restore').hidden
-  if (!isOther || !isFollowing || overview.running.length > 0) return
+  if (!isRestarted || !isFollowing || overview.running.length > 0) return
   notify(
     'failure',
     'The server was started again.',
@@ -294,7 +295,7 @@ async function remove(backup) {
   keepFocus(backup.id, 'remove')
 }
 
-/** Has the operator look at a backup in a dialog. The list may tell the outcome afterwards. */
+/** Has the operator inspect a backup in a dialog, and refreshes the list, which may show the outcome. */
 async function inspect({ id }, action, ask) {
   await ask()
   await refreshOrReport()
@@ -307,13 +308,13 @@ function restoreFile(dropped) {
   askAndRestoreFile(dropped)
 }
 
-/** @param what the word for `text` */
+/** Copies a text to the clipboard, and says so. @param what the word for `text` */
 async function copy(what, text) {
   try {
     await navigator.clipboard.writeText(text)
     announce(`Copied ${text}.`)
   } catch {
-    // Browsers allow it only to pages by https, or of this machine.
+    // Browsers allow this only to pages from https or from localhost.
     notify('failure', `The ${what} was not copied.`, `The browser does not allow it. The ${what} is ${text}`)
   }
 }
@@ -430,7 +431,7 @@ document.addEventListener('drop', (event) => {
   if (dropped && signedIn && !document.querySelector('dialog[open]')) restoreFile(dropped)
 })
 
-/** Shows the backups that others, or the schedule, have made meanwhile, and what runs. */
+/** Refreshes the page if others, or the schedule, have made backups since, or other operations run. */
 async function checkForChanges() {
   showAges()
   if (!signedIn || document.hidden) return checkAgain()
@@ -445,10 +446,10 @@ async function checkForChanges() {
   checkAgain()
 }
 
-/** Tells whether other operations run than before. */
+/** Tells whether other operations run than at the last refresh. */
 const isOther = (now) => now.map(({ id }) => id).join() !== running.map(({ id }) => id).join()
 
-/** Has the page check for changes after a while: soon while buttons wait for something that it does not follow. */
+/** Schedules the next check for changes. */
 function checkAgain() {
   clearTimeout(checking)
   const waits = followed === undefined && !isRestoring && whyBusy({ running, backups }) !== undefined

@@ -1,17 +1,11 @@
 import { stateOf } from './backup-list.mjs'
-import { explain } from './explain.mjs'
+import { explain, RUNNING } from './explain.mjs'
 import { setOff } from './why-off.mjs'
 
-/** What others wait for while it runs. */
-const RUNNING = {
-  backup: 'A backup is running.',
-  restore: 'A restore or a preview of one is running.',
-  prune: 'Backups are being removed.',
-  rekey: 'Backups are being sealed anew.',
-  verify: 'A verification is running.'
-}
-
-/** Returns why nothing can begin that writes, if so. @param listed the backups, of which another server may make one */
+/**
+ * Returns why no operation that writes can begin; `undefined` when one can.
+ * @param state what runs, and the listed backups, since another server may be making one of them
+ */
 export function whyBusy({ running, backups, isStarting, isRestoring }) {
   const blocking = running.find(({ operation, lease }) => RUNNING[operation] && lease)
   if (blocking) return RUNNING[blocking.operation]
@@ -20,7 +14,7 @@ export function whyBusy({ running, backups, isStarting, isRestoring }) {
   return undefined
 }
 
-/** Switches off what cannot work now, with the reason, and switches on what can. */
+/** Switches buttons that cannot work now off, with the reason, and the others on. */
 export function showAvailability(state) {
   const { backups, pruningError } = state
   const find = (id) => document.getElementById(id)
@@ -37,7 +31,7 @@ export function showAvailability(state) {
   }
 }
 
-/** Returns why an action of a backup cannot work, if so. */
+/** Returns why an action of a backup cannot work; `undefined` when it can. */
 function whyOff(action, backup, { running, newestGood, wait }) {
   if (action === 'copy' || action === 'copy-checksum') return undefined
   const state = stateOf(backup)
@@ -48,8 +42,8 @@ function whyOff(action, backup, { running, newestGood, wait }) {
     return backup.id === newestGood?.id ? 'The newest good backup cannot be deleted.' : wait
   if (action !== 'verify') return undefined
   if (isOfAthena(backup))
-    return 'Athena has made it, without checksums. The preview of a restore reads all of it.'
-  // One that holds the lease takes no place of others.
+    return 'Athena made this backup, without checksums. Preview a restore to check it: that reads all of it.'
+  // A verification that holds the lease does not take the place of others.
   return running.some(({ operation, lease }) => operation === 'verify' && !lease)
     ? 'Another verification is running. Wait until it has ended.'
     : undefined

@@ -8,7 +8,7 @@ import { nameOf } from './names.mjs'
 
 const table = document.getElementById('backups')
 const body = table.tBodies[0]
-// narrow screens lay the table out as blocks, which would lose these roles otherwise
+// Narrow screens lay the table out as blocks, which would lose these roles.
 const ROLES = { table: 'table', thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', th: 'columnheader' }
 for (const part of [table, ...table.querySelectorAll('*')]) {
   const role = ROLES[part.localName]
@@ -55,7 +55,7 @@ export function showBackups(backups, pruning) {
   showAges()
 }
 
-/** Replaces a row, and keeps open details and focus. */
+/** Replaces a row, and keeps its open details and the focus. */
 function keepPlace(before, row) {
   row.querySelector('details').open = before.querySelector('details').open
   const { action } = before.contains(document.activeElement) ? document.activeElement.dataset : {}

@@ -2,11 +2,11 @@ import { el } from './element.mjs'
 import { listItems } from './list-items.mjs'
 import { nameOf } from './names.mjs'
 
-/** Documents that are listed. */
+/** How many documents are listed at most. */
 export const LISTED = 500
 
 /**
- * Lists documents that differ, with the names of their members that do.
+ * Lists documents that differ, with the names of the members that differ.
  * @param all how many there are, where only the first ones are given
  */
 export function listChanges(list, changes, all = changes.length) {

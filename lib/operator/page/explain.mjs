@@ -1,5 +1,14 @@
 const WAIT = 'Wait until it has ended, then try again.'
 
+/** Says that an operation is running, by its kind, for the kinds that others must wait for. */
+export const RUNNING = {
+  backup: 'A backup is running.',
+  restore: 'A restore or a preview of one is running.',
+  prune: 'Backups are being removed.',
+  rekey: 'Backups are being sealed anew.',
+  verify: 'A verification is running.'
+}
+
 /** Explains an error to the operator: what happened, and what to do about it. */
 export function explain(error) {
   const { status, code, message } = error
@@ -10,11 +19,8 @@ export function explain(error) {
   if (code === 'NOT_JSON')
     return `A proxy answered in place of the server (status ${status}). Try again; if this happens again, check the proxy.`
   if (message === 'already_in_progress') return `The same operation is running already. ${WAIT}`
-  if (message === 'backup_in_progress') return `A backup is running. ${WAIT}`
-  if (message === 'restore_in_progress') return `A restore or a preview of one is running. ${WAIT}`
-  if (message === 'prune_in_progress') return `Backups are being removed. ${WAIT}`
-  if (message === 'rekey_in_progress') return `Backups are being sealed anew. ${WAIT}`
-  if (message === 'verify_in_progress') return `A verification is running. ${WAIT}`
+  const [, other] = /^(\w+)_in_progress$/.exec(message) ?? []
+  if (RUNNING[other]) return `${RUNNING[other]} ${WAIT}`
   if (message.startsWith('options/keep is missing'))
     return 'The server has no rules for what to keep: set the option keep.'
   if (status === 401) return 'Your session has ended. Sign in again.'
@@ -35,7 +41,7 @@ export function explain(error) {
   return sentence(message)
 }
 
-/** Tells whether the server may have accepted a request: no answer came, or one that is not the server's. */
+/** Tells whether the server may have accepted a request: there was no answer, or a proxy sent it. */
 export const unanswered = ({ status, code }) =>
   (status === 0 && code !== 'FILE_UNREADABLE') || code === 'NOT_JSON'
 

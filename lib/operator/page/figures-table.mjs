@@ -13,7 +13,7 @@ export function figuresTable(label, heads, rows) {
     const none = text === '0' || text === '–' ? ' zero' : ''
     return el('td', { role: 'cell', class: `number${none}`, 'data-label': others[index] }, text)
   }
-  // Elements that are laid out as blocks would lose these roles.
+  // Elements laid out as blocks would lose these roles.
   return el(
     'table',
     { class: 'counts stacked', role: 'table', 'aria-label': label },

@@ -5,15 +5,14 @@ import { dateTime } from './format.mjs'
 import { showFormError } from './notices.mjs'
 
 /**
- * Completes the dialog of an inspection, which holds only the fields of its own. Its form looks at a backup and shows
- * what it finds.
+ * Completes the dialog of an inspection around its own fields. Its form inspects a backup and shows the outcome.
  * @param title of the dialog
  * @param submit text of the button that begins
- * @param working text while it looks
- * @param look is given `backup`, `form`, `signal`, and `begun(id)` to tell the id of the operation on the server. Returns
- * `outcome`, a text or nodes, and `items` of a list, if any
- * @param interrupt ends a run of `look` that the operator no longer waits for, and is called once for it. It is given
- * `abort` of the signal, the `id` that `begun` was told, and whether the run `isOver`. Default: the signal is aborted
+ * @param working text while the inspection runs
+ * @param look inspects: takes `backup`, `form`, `signal`, and `begun(id)` to pass on the id of the operation on the
+ * server. Returns `outcome`, a text or nodes, and `items` of a list, if any
+ * @param interrupt ends a run of `look` that the operator no longer waits for; called once for a run. Takes the `abort`
+ * controller of the signal, the `id` that `begun` was given, and whether the run `isOver`. Default: aborts the signal
  * @returns a function that opens the dialog for a backup, and resolves when it is closed
  */
 export function inspection(id, { title, submit: verb, working, look, interrupt }) {
@@ -76,7 +75,7 @@ export function inspection(id, { title, submit: verb, working, look, interrupt }
     find('stop').hidden = true
   }
 
-  /** Leaves what runs: its outcome is no longer shown. */
+  /** Leaves the current run, whose outcome is no longer shown. */
   function leave() {
     const left = waiting
     if (!left) return

@@ -4,9 +4,9 @@ const YEAR = 365 * 24 * 3_600_000
 
 const PERIODS = { hourly: 'hour', daily: 'day', weekly: 'week', monthly: 'month', yearly: 'year' }
 
-/** Words for what pruning says of a backup. The reasons of others say enough themselves. */
+/** Words for the reasons that pruning gives. Other reasons are shown as they are. */
 const WORDS = [
-  [/^newest good backup$/, () => 'the newest complete one'],
+  [/^newest good backup$/, () => 'the newest good one'],
   [/^last 1$/, () => 'the last one'],
   [/^last (\d+)$/, (number) => `one of the last ${number}`],
   [/^within (\w+)$/, (span) => `within ${span} of the newest`],
@@ -16,7 +16,7 @@ const WORDS = [
   [/^damaged lately$/, () => 'it was found to be damaged lately']
 ]
 
-/** What no later backup and no time makes go. */
+/** Reasons that neither later backups nor time end. */
 const FOR_GOOD = ['protected', 'made by athena']
 
 /**
@@ -38,11 +38,11 @@ function spanText({ until, reasons }, foreseen) {
   return foreseen - Date.now() >= YEAR ? 'Kept for more than a year' : `Kept beyond ${day(foreseen)}`
 }
 
-/** Tells what a removal frees, to be put behind "which". */
+/** Tells what a removal frees, as the rest of a sentence after "which". */
 export const freedText = (freed) =>
   freed > 0 ? `frees ${bytes(freed)}` : 'frees nothing, since other backups share its parts'
 
-/** Tells rules in words. Rules of several periods are told together. */
+/** Puts reasons into words. Reasons by period become one. */
 export function reasonText(reasons) {
   const periods = (pattern) =>
     reasons.map((reason) => PERIODS[pattern.exec(reason)?.[1]]).filter((period) => period)

@@ -16,12 +16,13 @@ const WHY_FULL = {
   excluded_types: 'other types of documents are left out now',
   unreadable_documents: 'the last one could not read some documents',
   mostly_changed: 'most documents had changed',
-  damaged_base: 'a part of the last one is missing or damaged'
+  damaged_base: 'a part of the last one is missing or damaged',
+  sealed_otherwise: 'the last one is not sealed as new ones are, or its key is missing or wrong'
 }
 
 const whyFull = ({ full_reason }) => WHY_FULL[full_reason] ?? full_reason
 
-/** Tells whether a backup is a full one, and why, or which one it is based on. Earlier ones tell neither. */
+/** Tells whether a backup is full, and why, or its base. Backups of earlier versions tell neither. */
 export function kindOf({ in_progress, error, chain_length, base, dbs }) {
   if (in_progress || error || chain_length === undefined) return undefined
   const full = Object.entries(dbs).filter(([, { full_reason }]) => full_reason)

@@ -10,7 +10,7 @@ const RESULTS = {
   made: () => 'Made',
   made_elsewhere: ({ id }) => `The backup of ${dateTime(beganAt(id))} was there already`,
   skipped: ({ id }) => `Skipped, since the backup of ${dateTime(beganAt(id))} was young enough`,
-  failed: ({ reason }) => `Failed: ${sentence(reason)} It is tried again`
+  failed: ({ reason }) => `Failed: ${sentence(reason)} The server tries again`
 }
 
 /** Shows when the next backup is made, and how the last run of the schedule went. */

@@ -13,7 +13,8 @@ const pause = (ms, signal) =>
   })
 
 /**
- * Reads a path, and what is told of the operation `id`, again and again until `isOver`, even while the server or the database does not answer.
+ * Polls a path, and what the server runs under the id, until `isOver`, also while the server or the database does not
+ * answer.
  * @throws ApiError when the server refuses, or the reason that `signal` was aborted with
  */
 async function follow(path, id, isOver, { signal, onUpdate, onTrouble }) {

@@ -6,10 +6,10 @@ import { bytes, count, number } from './format.mjs'
 const ELSEWHERE =
   'The server that answers does not run it. Another one does, or it was interrupted by a restart: then it is marked as failed within a minute.'
 
-/** Shows how far an operation is, by documents and bytes. What there is to do is not always known. */
-export function showProgress(bar, text, told = {}) {
-  const { documents = 0, bytes: done = 0, expected_documents: all, expected_bytes: size } = told
-  // What is being finished is not over.
+/** Shows how far an operation has come, in documents and bytes, and of how many if that is known. */
+export function showProgress(bar, text, progress = {}) {
+  const { documents = 0, bytes: done = 0, expected_documents: all, expected_bytes: size } = progress
+  // The bar is full only when the operation has ended.
   if (all > 0) bar.value = Math.min(0.99, documents / all)
   else bar.removeAttribute('value')
   const of = all > 0 ? ` of about ${number(all)}` : ''
@@ -17,7 +17,7 @@ export function showProgress(bar, text, told = {}) {
   text.textContent = `${count(documents, 'document')} so far${of}${done > 0 ? `, ${amount}` : ''}`
 }
 
-/** Switches a button off that cannot cancel what runs, and says why. */
+/** Switches the button that cancels an operation off when it cannot, and says why. */
 export function showCancel(button, hint, running) {
   button.ariaDisabled = !running || running.cancelling ? 'true' : null
   hint.textContent = running ? (running.cancelling ? 'Cancelling…' : '') : ELSEWHERE

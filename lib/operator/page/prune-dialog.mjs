@@ -17,12 +17,12 @@ let done
 
 /**
  * Shows what pruning would remove, and prunes once the operator has typed the word.
- * @returns what was removed, or `undefined` when the operator closed the dialog before
+ * @returns what was removed, or `undefined` when the operator closed the dialog first
  */
 export function askAndPrune() {
   form.reset()
   showFormError(form, '')
-  show('Looking at all backups…', [])
+  show('Reading all backups…', [])
   dialog.showModal()
   document.getElementById('pruning-title').focus()
   preview()

@@ -17,7 +17,7 @@ const word = () => backup.id.slice(-6)
 
 /**
  * Deletes a backup once the operator has typed the end of its id.
- * @returns what was removed, or `undefined` when the operator closed the dialog before
+ * @returns what was removed, or `undefined` when the operator closed the dialog first
  */
 export function askAndRemove(asked) {
   backup = asked

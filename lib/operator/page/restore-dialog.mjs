@@ -1,4 +1,5 @@
 import { beganAt, call, callLines, config, skipQuery, upload } from './api.mjs'
+import { LISTED } from './change-list.mjs'
 import { total } from './counts-table.mjs'
 import { announce } from './element.mjs'
 import { explain, sentence, unanswered } from './explain.mjs'
@@ -34,7 +35,7 @@ const skipLists = {
 let backup
 /** Aborts the request that the dialog waits for. */
 let waiting = new AbortController()
-/** Whether closing the dialog leaves its request alone: the server may have begun a restore. */
+/** Whether the server may have begun a restore, so that closing the dialog must not abort the request. */
 let committed = false
 /** Transaction of the restore that this page follows. */
 let following
@@ -125,7 +126,7 @@ function showFieldError({ field, message }) {
   showFormError(steps.choose, sentence(message), field)
 }
 
-/** Sends a file, whole, before the server answers. */
+/** Sends the whole file, and shows how far it has come. @param commits whether the server may write once it has it */
 function send(path, { title, commits }) {
   const { signal } = waiting
   const [chosen] = file.files
@@ -159,9 +160,7 @@ async function preview() {
   }
 }
 
-/** Differences that are kept to be listed. */
-const MOST_FOUND = 500
-/** Which documents the preview, and the restore after it, are about. */
+/** The documents that the operator chose, for the preview and for the restore after it. */
 let scope = {}
 /** The first differences that the preview of a stored backup found. */
 let found
@@ -178,7 +177,7 @@ async function previewStored(title, signal) {
     outcome = line.outcome
     if (outcome || line.running) continue
     changes++
-    if (found.length < MOST_FOUND) found.push(line)
+    if (found.length < LISTED) found.push(line)
     showWorking(title, `${COMPARING} ${count(changes, 'difference')} so far.`)
   }
   return outcome
@@ -259,7 +258,7 @@ async function restoreFile(title) {
   return url.slice(url.lastIndexOf('/') + 1)
 }
 
-/** Follows a restore to its end, whether the dialog is open or not. Ignores dry runs: they are other operators'. */
+/** Follows a restore to its end, whether the dialog is open or not. Ignores dry runs, which are other operators'. */
 export async function followRestore(txId) {
   if (following === txId) return
   following = txId
@@ -285,27 +284,27 @@ export async function followRestore(txId) {
 
 class DryRun extends Error {}
 
-/** Shows what is being restored, which need not be what the dialog was opened for. */
+/** Shows what is being restored, which may be another backup than the dialog was opened for. */
 function showSourceOf({ backup_id: id, by }) {
   const what = id ? `The backup of ${dateTime(beganAt(id))}` : 'A backup from a file'
   dialog.querySelector('[data-source]').textContent = `${what}, restored by ${by}`
 }
 
-/** Refuses a file that is no backup by its first bytes, before anything of it is sent. */
+/** Begins the preview, unless the file's first bytes show that it is not a backup. */
 async function checkAndPreview() {
   const problem = backup ? undefined : await problemOf(file.files[0])
   if (problem) return showFormError(steps.choose, problem, file)
   preview()
 }
 
-/** Returns why a file cannot be a backup, as far as its first bytes tell. */
+/** Returns why a file cannot be a backup, judged by its first bytes; `undefined` when it may be one. */
 async function problemOf(chosen) {
   if (chosen.size === 0) return 'The file is empty. Choose one that “Download” has saved.'
   let head
   try {
     head = new Uint8Array(await chosen.slice(0, 64).arrayBuffer())
   } catch {
-    // Sending it tells why it cannot be read.
+    // Sending the file reports why it cannot be read.
     return undefined
   }
   if (head[0] === 0x1f && head[1] === 0x8b)
@@ -315,7 +314,7 @@ async function problemOf(chosen) {
     .replace(/^\ufeff/, '')
     .trimStart()
   if (text === '' || text.startsWith('{')) return undefined
-  return 'This is no backup: it does not begin as a JSON object does. Choose a file that “Download” has saved.'
+  return 'This is not a backup: a backup file begins with “{”. Choose a file that “Download” has saved.'
 }
 
 steps.choose.addEventListener('submit', (event) => {

@@ -3,7 +3,7 @@ import { countsBar, countsTable, total } from './counts-table.mjs'
 import { el } from './element.mjs'
 import { count } from './format.mjs'
 
-/** Shows the result of a dry run, and asks the operator to type `word` when there is something to restore. */
+/** Shows the result of a dry run. If there is something to restore, asks the operator to type `word`. */
 export function showPreview(form, transaction, { skip, scope, word, changes, stored }) {
   const { databases, settings_documents: settings } = transaction
   const writes = total(databases, 'created', 'changed')
@@ -57,7 +57,7 @@ function showChanges(find, changes, all) {
   listChanges(find('changes'), changes, all)
 }
 
-/** Warns about listed ids that no document has: usually they are mistyped. */
+/** Warns about listed ids that no document has, which are usually mistyped. */
 function showUnknown(part, lists) {
   const told = lists
     .flatMap((unknown = {}) => Object.entries(unknown))

@@ -13,7 +13,7 @@ let said
 
 /**
  * Shows the progress of a restore, or its outcome.
- * @param running what the server tells of it while it runs there
+ * @param running the operation, while the server that answers runs it
  */
 export function showRestoreProgress(part, transaction, running) {
   const { status, athena_messages: messages, databases = {}, failures = [] } = transaction
@@ -30,7 +30,7 @@ export function showRestoreProgress(part, transaction, running) {
   find('steps').replaceChildren(
     ...messages.map((message, index) => step(status, message, index === messages.length - 1))
   )
-  // While it runs, the counts of what is in the backup would count up.
+  // While the restore runs, its counts are not final.
   const known = ended && Object.keys(databases).length > 0
   find('counts').replaceChildren(...(known ? [countsTable(databases, { planned: false })] : []))
   find('failures').replaceChildren(...(failures.length > 0 ? [failuresOf(failures, databases)] : []))

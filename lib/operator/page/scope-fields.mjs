@@ -45,7 +45,7 @@ function fieldsOf(database) {
   return { which, ids, types, selector, legend, showMeant }
 }
 
-/** Shows the fields anew. They are for stored backups: a file is sent with ids to leave alone and nothing else. */
+/** Resets the fields. Hides them for a file, which can only be sent with ids to leave alone. */
 export function resetScope(isStored) {
   part.hidden = !isStored
   part.querySelector('details').open = false
@@ -55,7 +55,7 @@ export function resetScope(isStored) {
   }
 }
 
-/** Thrown for a field that cannot be used. */
+/** Thrown for a field whose value cannot be used. */
 export class FieldError extends Error {
   constructor(field, message) {
     super(message)
@@ -96,7 +96,7 @@ function readChoice({ ids, types, selector }) {
   return choice
 }
 
-/** Returns the lines of a field that are not empty, each once. */
+/** Returns the lines of a field, trimmed, each once, without empty ones. */
 export const linesOf = ({ value }) => [
   ...new Set(
     value
@@ -117,7 +117,7 @@ function readSelector(field) {
   throw new FieldError(field, 'The selector must be a JSON object, for example {"type": "fabric-peer"}.')
 }
 
-/** Returns the error of the field that the server has refused, if it names one. */
+/** Returns an error for the field that the server's refusal names; `undefined` when it names none. */
 export function fieldErrorOf({ status, message }) {
   const found = /^(?:options|body)\/(?:only|exclude)\/(\w+)(?:\/(ids|types|selector))?/.exec(message)
   const refused = found && fields[found[1]]
@@ -128,12 +128,12 @@ export function fieldErrorOf({ status, message }) {
   )
 }
 
-/** Opens what holds a field, so that it can be focused. */
+/** Opens the details that hold a field, so that it can be focused. */
 export function reveal(field) {
   if (part.contains(field)) part.querySelector('details').open = true
 }
 
-/** Tells in words which documents are chosen; nothing where all are. */
+/** Says which documents are chosen; returns an empty text when all are. */
 export function scopeText({ only, exclude = {}, exact }) {
   const told = DATABASES.flatMap((database) => {
     if (only && !only[database]) return [`nothing of ${nameOf(database)}`]

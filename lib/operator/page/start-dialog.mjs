@@ -15,7 +15,7 @@ export function askHowToStart() {
   })
 }
 
-/** Empties the form: a backup was started with what it holds. */
+/** Empties the form, once a backup was started with its values. */
 export const forgetAnswers = () => form.reset()
 
 form.addEventListener('submit', (event) => {

@@ -9,12 +9,12 @@ const DAY = 24 * 3_600_000
 /** Days that the strip shows at most. */
 const DAYS = 60
 const [WIDTH, HEIGHT] = [300, 60]
-/** The words for a day, by the state of its best backup. */
-const TOLD = { complete: 'a complete backup', failed: 'only failed ones', none: 'no backup' }
+/** Words for a day, by the state of its best backup. */
+const DAY_WORDS = { complete: 'a complete backup', failed: 'only failed ones', none: 'no backup' }
 
 const documentsIn = ({ dbs }, database) => dbs[database]?.doc_count
 
-// Backups of athena, and of earlier versions, do not tell all of these.
+// Athena's backups, and those of earlier versions, lack some of these figures.
 const lengthOf = ({ start_timestamp: from, end_timestamp: to }) => (to === undefined ? undefined : to - from)
 const sizeOf = (backup) => sum(backup, 'raw_bytes')
 
@@ -45,8 +45,8 @@ export function showTrends(backups, { hasOlder }) {
 }
 
 /**
- * Returns the days from the first backup on, the last of them, each with its state. Today is not over without one. The
- * first day is left out where an older backup of it may be complete.
+ * Returns up to {@link DAYS} days since the first backup, each with the state of its best one. Leaves out today while
+ * it has none, and the first day if an older backup of it may be complete.
  */
 function daysOf(backups, hasOlder) {
   const states = new Map()
@@ -57,7 +57,7 @@ function daysOf(backups, hasOlder) {
   const today = startOfDay(Date.now())
   const first = Math.max(startOfDay(backups[0].start_timestamp), startOfDay(today - (DAYS - 1) * DAY))
   const days = []
-  // Not every day has 24 hours: 36 hours after its beginning, the next one has surely begun.
+  // Not every day has 24 hours, but 36 hours after its beginning, the next day has begun.
   for (let on = first; on <= today; on = startOfDay(on + 1.5 * DAY))
     if (on < today || states.has(on)) days.push({ on, state: states.get(on) ?? 'none' })
   const mayBeComplete =
@@ -88,7 +88,7 @@ function strip(days) {
           height: state === 'complete' ? 12 : 6,
           class: state
         },
-        svg('title', {}, `${day(on)}: ${TOLD[state]}`)
+        svg('title', {}, `${day(on)}: ${DAY_WORDS[state]}`)
       )
     )
   )
@@ -135,7 +135,7 @@ function chart(name, backups, valuesOf, write) {
   )
 }
 
-/** Returns which colour of the stacked bars is which database. */
+/** Returns the legend: the colour of each database in the stacked bars. */
 const legend = (databases) =>
   databases.map((database, part) =>
     el(

@@ -6,12 +6,12 @@ import { inspection } from './inspection.mjs'
 import { listItems } from './list-items.mjs'
 import { nameOf } from './names.mjs'
 
-/** Milliseconds that an interruption waits for the verification to begin. */
+/** Milliseconds for which an interruption waits until the verification has begun. */
 const PATIENCE = 2000
-/** Milliseconds between two looks whether it has begun. */
+/** Milliseconds between two checks whether it has begun. */
 const LOOK_INTERVAL = 50
 
-/** Where interrupted verifications go on. They last as long as the tab. */
+/** Positions at which interrupted verifications go on, kept as long as the tab. */
 const positions = {
   keyOf: ({ id }, depth) => `verification ${id} ${depth}`,
   of: (backup, depth) => sessionStorage.getItem(positions.keyOf(backup, depth)) ?? undefined,
@@ -49,7 +49,7 @@ export function askAndVerify(backup) {
 
 /**
  * Verifies a backup, from where an earlier verification was interrupted.
- * @param begun is told the id of the operation @returns the report
+ * @param begun called with the id of the operation @returns the report
  * @throws ApiError, with the position where the verification was interrupted
  */
 async function verify(backup, depth, { signal, begun }) {
@@ -72,7 +72,7 @@ async function verify(backup, depth, { signal, begun }) {
 const isPositionRefused = ({ status, message }) =>
   status === 413 || (status === 400 && /^(options|body)\/from/.test(message))
 
-/** Has the server end a verification: it tells the position then. */
+/** Has the server end a verification, which then sends its position. */
 async function interrupt(run) {
   const until = Date.now() + PATIENCE
   while (run.id === undefined && !run.isOver && Date.now() < until)
@@ -86,7 +86,7 @@ async function interrupt(run) {
   run.abort.abort(new Error('The verification was ended. How far it came is not known.'))
 }
 
-/** Says whether a verification begins or goes on. */
+/** Labels the button by whether a verification begins or goes on. */
 function showSubmit() {
   const form = dialog.querySelector('form')
   const goesOn = positions.of(shown, form.elements.depth.value) !== undefined
@@ -109,7 +109,10 @@ function outcomeOf({ good, complete, databases, duration_ms: took, problems, pro
 }
 
 function itemOf({ database, part, id, reason, documents = [], backups }) {
-  const concerned = documents.length > 0 ? `: ${documents.join(', ')}` : ''
-  const others = backups.length > 1 ? ` ${count(backups.length - 1, 'other backup')} share it.` : ''
-  return el('li', {}, `${nameOf(database)}, ${part} `, el('code', {}, id), ` ${reason}${concerned}.${others}`)
+  const affected = documents.length > 0 ? `: ${documents.join(', ')}` : ''
+  const others =
+    backups.length > 1
+      ? ` ${count(backups.length - 1, 'other backup')} ${backups.length === 2 ? 'shares' : 'share'} it.`
+      : ''
+  return el('li', {}, `${nameOf(database)}, ${part} `, el('code', {}, id), ` ${reason}${affected}.${others}`)
 }

@@ -1,14 +1,14 @@
 import { announce, el } from './element.mjs'
 
 const OFF = '[aria-disabled=true][aria-describedby]'
-/** The reason of one button that is off, beside it, while it has the focus or the pointer. */
+/** Shows why a button is off, beside the button, while that has the focus or the pointer. */
 const tip = el('div', { class: 'tip', role: 'tooltip', popover: 'manual' })
 document.querySelector('main').append(tip)
 let numbered = 0
-/** The button that the reason is shown of. */
+/** The button whose reason is shown. */
 let shownFor
 
-/** Switches a button off, and says why; or on, without a reason. One that is off can still be focused. */
+/** Switches a button off, with the reason, or on when there is no reason. A button that is off can have the focus. */
 export function setOff(button, reason) {
   const told = toldOf(button)
   if (reason === undefined) {
@@ -29,7 +29,7 @@ export function setOff(button, reason) {
 /** Returns the element that says why a button is off. */
 const toldOf = (button) => document.getElementById(button.getAttribute('aria-describedby'))
 
-/** Tells whether a button that was pressed is off, and says why. */
+/** Tells whether a button that was pressed is off; if so, shows and announces why. */
 export function isOff(button) {
   if (button.ariaDisabled !== 'true') return false
   const told = toldOf(button)

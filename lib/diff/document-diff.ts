@@ -3,18 +3,17 @@ import type { DocumentDiff } from '../../types/diff.js'
 import { cutText, cutToBytes, MOST } from '../bytes/cut-text.js'
 import type { ToldFields } from '../format/told-fields.js'
 
-/** Bytes of an id that is told. */
+/** Most bytes of an id in a difference. */
 const MAX_ID = 512
 
-/** Makes what is told of a document; `fields` only of one that was changed. */
-export function toldDiff(
+/** Makes the difference of a document. Only a changed document has `fields`. */
+export function diffOf(
   database: LogicalDatabase,
   id: string,
   change: DocumentDiff['change'],
   bytes: DocumentDiff['bytes'],
-  told: ToldFields
+  { changed, truncated, values }: ToldFields
 ): DocumentDiff {
-  const { changed, truncated, values } = told
   return {
     ...named(database, id, change),
     ...(change === 'changed' && changed),
@@ -23,8 +22,8 @@ export function toldDiff(
   }
 }
 
-/** Makes what is told of a document that could not be compared. */
-export const toldUnknown = (database: LogicalDatabase, id: string, reason: string): DocumentDiff => ({
+/** Makes the difference of a document that could not be compared. */
+export const unknownDiff = (database: LogicalDatabase, id: string, reason: string): DocumentDiff => ({
   ...named(database, id, 'unknown'),
   bytes: {},
   reason: cutText(reason, MOST.reason)
