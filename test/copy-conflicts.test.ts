@@ -1,4 +1,5 @@
 import t from 'tap'
+import { contentDigest } from '../lib/repository/layout.js'
 import { backUp, change, docs, headerOf, listedChunks } from './helpers/chain.js'
 import { type CopySites, checkSame, isThere, proxyTo, setupCopySites } from './helpers/copies.js'
 
@@ -128,6 +129,23 @@ t.test('a damaged or missing chunk fails the copy, and nothing becomes a backup 
   await backups.destroy(chunk!.id, rev)
   await t.rejects(copy(id), damaged)
   t.notOk(await isThere(sites, id))
+})
+
+t.test('a header that lists what is no part of a backup copies nothing of the console', async (t) => {
+  const sites = await setupCopySites(t, { count: 5 })
+  const { host, from, copy } = sites
+  const { id } = await backUp(host)
+  const header = await headerOf(from, id)
+  header.storage.databases.components!.chunks[0]!.id = 'settings'
+  header.storage.sha256 = contentDigest(header.dbs, header.storage.databases)
+  await from.couch.use(from.names.backups).insert(header as never)
+  const before = await lies(sites)
+  await t.rejects(copy(id), {
+    code: 'DB_BACKUPS_DAMAGED',
+    part: 'header',
+    message: /"settings", which is no part/
+  })
+  t.strictSame(await lies(sites), before)
 })
 
 t.test('a backup that is removed, or appended to, while it is copied', async (t) => {

@@ -1,8 +1,8 @@
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { marked, mutantsOf, mutated } from './helpers/mutants.js'
-import { ROOMS } from './helpers/mutation-rooms.js'
+import { ACCEPTED, ROOMS } from './helpers/mutation-rooms.js'
 
 /** Returns the texts that the mutants of a line produce. */
 const texts = (line: string) => mutantsOf('a.ts', line).map((mutant) => mutated(line, mutant))
@@ -62,4 +62,16 @@ t.test('every room has files, and its tests are there', async (t) => {
       )
     for (const test of tests) t.ok(existsSync(join(root, `test/${test}.test.ts`)), `${room}: ${test}`)
   }
+})
+
+t.test('each mutant that is accepted is of a line that is there', async (t) => {
+  const files = readdirSync('lib', { recursive: true, encoding: 'utf8' }).filter((path) =>
+    path.endsWith('.ts')
+  )
+  const lines = files.flatMap((path) => readFileSync(join('lib', path), 'utf8').split('\n'))
+  for (const { line, why } of ACCEPTED)
+    t.ok(
+      lines.some((text) => line.test(text)),
+      why
+    )
 })

@@ -256,10 +256,13 @@ t.test('on a database that parses what it is sent', async (t) => {
   t.teardown(() => proxy.close())
   const read = { method: 'POST', path: /_bulk_get/, body: /03_ibp_db_backup_22/ }
   const reads = proxy.add({ ...read, fault: 'status_503', times: 1e9 })
+  const feed = new RegExp(`${names.system}/_changes\\?.*include_docs=true`)
+  const feeds = proxy.add({ method: 'GET', path: feed, fault: 'status_503', times: 1e9 })
   const api = apiOf(await buildHost(t, { on: { ...on, couch: nano(proxy.url) } }))
   const before = await on.fetchAll(names.system)
   const id = await api.backup()
   t.equal(reads.hits, 0, 'nobody asks for backups of 16 MiB')
+  t.equal(feeds.hits, 0, 'nor for the feed with documents, which has them')
   t.strictSame((await api.call('GET')).json().ids, [
     '03_ibp_db_backup_1',
     '03_ibp_db_backup_3',

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import type { ChunkEntry } from '../lib/repository/layout.js'
+import { type ChunkEntry, contentDigest } from '../lib/repository/layout.js'
 import type { BackupSummary, VerifyProblem, VerifyReport } from '../types/index.js'
 import {
   backUp,
@@ -131,6 +131,11 @@ const DAMAGES: Record<
     reason: /line 3 is no document/,
     apply: rewrite((lines) => lines.with(3, lines[3]!.replace('}', ']')))
   },
+  'with two lines that are no JSON': {
+    depth: 'data',
+    reason: /line 3 is no document.*, and 1 more line is wrong$/,
+    apply: rewrite((lines) => lines.map((line, i) => (i === 3 || i === 4 ? line.replace('}', ']') : line)))
+  },
   'with bytes that are no UTF-8': {
     depth: 'data',
     reason: /line 3 is no document: it is not UTF-8/,
@@ -259,3 +264,25 @@ t.test('a header that was changed by hand is found', async (t) => {
   t.strictSame(new Set(named(report)), new Set([`header ${second.id}`]))
   t.match(report.problems.map(({ reason }) => reason).join(), /its digest differs.*bytes for components/)
 })
+
+t.test(
+  'what a manifest lists as a chunk and is none is told once: what follows from it is not',
+  async (t) => {
+    const { on, second, verify, chunks } = await setup(t)
+    const header = await headerOf(on, second.id)
+    const stored = header.storage.databases.components!
+    const id = `backup_manifest_${second.id.slice('03_ibp_db_backup_'.length)}_components_000000`
+    const entries = JSON.stringify([{}])
+    const document = { type: 'athena_backup_manifest', backup_id: second.id, database: 'components', entries }
+    await chunks.db.insert({ _id: id, ...document } as never)
+    stored.manifests = [{ id, chunks: 1, sha256: sha256(Buffer.from(entries)) }]
+    stored.chunks = stored.chunks.slice(1)
+    header.storage.sha256 = contentDigest(header.dbs, header.storage.databases)
+    await chunks.db.insert(header as never)
+    const { problems } = await verify(second.id, { depth: 'data' })
+    t.strictSame(
+      problems.map(({ reason }) => reason),
+      ['lists 1 chunks of components that are none']
+    )
+  }
+)

@@ -12,6 +12,7 @@ import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { readIndex } from './document-index.js'
 import { type Finding, findingOf, NAMED_DOCUMENTS, type OnFinding } from './findings.js'
+import { isEntry } from './header-storage.js'
 import { makerOf } from './ids.js'
 import {
   type ChunkEntry,
@@ -477,12 +478,3 @@ function problemOfSets(entry: ChunkEntry): string | undefined {
     return 'with lines beyond its last'
   }
 }
-
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
-
-/** Checks what somebody may have written into a header by hand. */
-const isEntry = (entry: Partial<ChunkEntry> | null): boolean =>
-  typeof entry?.id === 'string' &&
-  typeof entry.rev === 'string' &&
-  typeof entry.sha256 === 'string' &&
-  [entry.docs, entry.design, entry.raw, entry.stored].every(isCount)

@@ -34,9 +34,10 @@ export class LineFindings {
   /** Returns one finding of all; `undefined` where nothing is wrong. */
   of(chunk: string): Finding | undefined {
     if (this.#lines === 0) return undefined
-    const more = this.#lines > 1 ? `, and ${this.#lines - 1} more lines are wrong` : ''
+    const more = this.#lines - 1
+    const others = more === 0 ? '' : `, and ${more} more ${more === 1 ? 'line is' : 'lines are'} wrong`
     const documents = this.#documents.length > 0 && { documents: this.#documents }
-    return { part: 'chunk', id: chunk, reason: `is damaged: ${this.#first}${more}`, ...documents }
+    return { part: 'chunk', id: chunk, reason: `is damaged: ${this.#first}${others}`, ...documents }
   }
 }
 

@@ -50,7 +50,8 @@ const namesItsParts = objectOf({
   index: optional(listOf(objectOf({ id: isName })))
 })
 
-const isEntry = objectOf({
+/** Returns whether a value is an entry of a chunk. */
+export const isEntry = objectOf({
   id: isName,
   rev: isName,
   docs: isCount,
