@@ -158,6 +158,13 @@ export class UploadTimeoutError extends publicError(
 /** No room to spool an upload, or what is to be appended. */
 export class InsufficientStorageError extends publicError('DB_BACKUPS_INSUFFICIENT_STORAGE', '%s', 507) {}
 
+/** What was spooled to disk cannot be read back. */
+export class SpoolDamagedError extends publicError(
+  'DB_BACKUPS_SPOOL_DAMAGED',
+  'what was spooled to disk cannot be read back: %s',
+  500
+) {}
+
 /** Other appends took the places, or the header, for too long. */
 export class AppendBusyError extends publicError(
   'DB_BACKUPS_APPEND_BUSY',
@@ -370,7 +377,7 @@ export class CouchError extends Error {
   readonly statusCode = 502
   /** HTTP status of CouchDB, or 0 when there was no usable answer. */
   readonly status: number
-  /** CouchDB's `error`, or a code of ours: `unreachable`, `cut_off`, `stalled`, `truncated`, `bad_answer`. */
+  /** CouchDB's `error`, or a code of ours, such as `unreachable`, `cut_off`, `stalled`, `truncated` or `bad_answer`. */
   readonly error: string
   readonly reason: string
   /** Whether the same request may succeed later. */

@@ -38,7 +38,7 @@ t.test(
     await raw.write(raw.names.components, ['{"_id":"a"}'])
     const { dbBackups } = (await buildHost(t, { on })).app
     const ids = await backUp(dbBackups, 2)
-    const refused = { name: 'CouchError', error: 'copies_unchecked' }
+    const refused = { name: 'CouchError', error: 'replicas_unchecked' }
     await t.rejects(dbBackups.remove(ids[0]!), refused)
     await t.rejects(dbBackups.prune({ keep: { last: 1 } }), refused)
     t.strictSame(await dbBackups.list(), { ids })
@@ -87,7 +87,7 @@ t.test('a removal ends where a node has started meanwhile: its list may lack a b
   await raw.write(raw.names.components, ['{"_id":"c"}'])
   const [third] = await backUp(dbBackups, 1)
   hidden = second
-  await t.rejects(dbBackups.remove(first!), { message: /copies_behind/ })
+  await t.rejects(dbBackups.remove(first!), { message: /replicas_behind/ })
   hidden = ''
   t.strictSame(await dbBackups.list(), { ids: [first, second, third] })
   await (await dbBackups.restore({ id: second })).finished

@@ -333,7 +333,7 @@ export interface StartedRestore {
    * could not be worked with any more, or the white list could not be rebuilt, and when it was cancelled while it
    * wrote a database; with a CancelledError when it was cancelled before, or is a dry run. Before anything is written, it rejects with a
    * DamagedBackupError or a SafetyBackupError, and for the `id` of a backup that athena made with an InvalidBackupError,
-   * a TooLargeError or an InsufficientStorageError. At any time it rejects with a CouchError, a HostTimeoutError of
+   * a TooLargeError or an InsufficientStorageError. At any time it rejects with a CouchError, a SpoolDamagedError, a HostTimeoutError of
    * `webhooks` or `onChange`, what `onChange` throws, a LeaseLostError or a ClosingError.
    */
   finished: Promise<RestoreOutcome>

@@ -138,18 +138,18 @@ export interface RunningOperation {
 export interface DbBackups {
   /**
    * Starts a backup of all databases, and resolves when its header is stored.
-   * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
+   * @throws OperationInProgressError when an operation holds the lease, on this instance or another
    * @throws InvalidParameterError when an option is not known or wrong
    * @throws KeyUnavailableError when the key of `encryption` is missing
    * @throws HostTimeoutError when `versions` does not answer, HostValueError when it gives more than 64 KiB
-   * @throws TooManyRequestsError when 256 starts, restores by id and summaries wait, or this one for `timeouts.control`
+   * @throws TooManyRequestsError when 256 calls that begin an operation, or ask for a summary, wait, or this one for `timeouts.control`
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
    */
   start(options?: StartOptions): Promise<StartedBackup>
   /**
    * Starts a restore of a stored backup (`{ id }`) or of one given as the JSON that the get-backup API sends (`{ body }`).
    * A `body` is read and checked whole before this resolves; `limits.uploadBytes` and `timeouts.idle` bound it.
-   * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
+   * @throws OperationInProgressError when an operation holds the lease, on this instance or another
    * @throws HostTimeoutError when `webhooks.create` does not answer
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
    * @throws InvalidParameterError when the id is none, an option is not known or wrong, an operator of a selector among
@@ -204,7 +204,7 @@ export interface DbBackups {
    * Removes a backup, whether it is good or failed, or made by athena, and resolves when all is deleted that no other
    * backup has of it.
    * @throws BackupProtectedError when it is the newest good one, or of another console
-   * @throws OperationInProgressError when a backup, a restore or a pruning runs, on this instance or another
+   * @throws OperationInProgressError when an operation holds the lease, on this instance or another
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, and TooManyRequestsError as {@link start} does
    * @throws DamagedBackupError, UnknownLayoutError when another backup cannot be read whole, which may have any chunk:
    * nothing is removed then

@@ -82,7 +82,7 @@ interface Batch {
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseSummary> {
   const { source, backup, database } = options
   const watch = new SourceWatch(source)
-  const started = { timestamp: Date.now(), at: performance.now() }
+  const started = { timestamp: backup.now(), at: performance.now() }
   let firstChunk = 0
   let isBaseDamaged = false
   for (let attempt = 1; ; attempt++) {

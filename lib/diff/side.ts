@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { SpoolDamagedError } from '../errors.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { type DocumentBytes, documentSteps, idOf } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
@@ -181,7 +182,7 @@ class StoredLarge implements SideDocument {
   async #use<T>(use: (document: LargeDocument) => Promise<T>): Promise<T> {
     for await (const document of spooledLarge(this.#stored, this.#spool, this.#memory))
       return await use(document)
-    throw new Error('a document was not spooled')
+    throw new SpoolDamagedError('a document is missing')
   }
 }
 

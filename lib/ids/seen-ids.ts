@@ -7,7 +7,7 @@ const LARGEST = 2 ** 27
 /** Size of each filter relative to the one before. */
 const GROWTH = 4
 
-/** Tells which ids may have been added before: Bloom filters of 8 KiB to 22 MiB, for four million. */
+/** Tells which ids may have been added before: Bloom filters of 8 KiB to 27 MiB, for four million. */
 export class SeenIds {
   readonly #filters: BloomFilter[]
 

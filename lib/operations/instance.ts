@@ -75,7 +75,7 @@ export class Instance {
   /** Gives the keys of sealed backups. Absent without the option `encryption`. */
   readonly keyring: Keyring | undefined
   readonly downloads: Downloads
-  /** Places for starts, restores by id and summaries. */
+  /** Places for summaries, and for calls that begin an operation without a body. */
   readonly requests: Places
   /** Places for uploads, until their restores have begun. */
   readonly uploads: Places

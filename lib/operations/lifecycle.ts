@@ -40,8 +40,9 @@ export interface Failure {
 }
 
 /**
- * The records that operations of one kind leave: headers of backups, transactions of restores. A kind that has none of
- * these methods but `onFailed` leaves nothing to be ended: anybody may take over its stale lease.
+ * The records that operations of one kind leave: headers of backups, transactions of restores. A kind that neither
+ * records failures nor has anything to do before its lease is given back leaves nothing to be ended: anybody may take
+ * over its stale lease.
  */
 export interface OperationRecords {
   /** Absent where only the lease tells. */

@@ -305,7 +305,7 @@ function candidateOf(backup: LoadedBackup, { names, owner }: OwnConsole, underLe
 function candidateState(backup: LoadedBackup, names: DatabaseNames, alone: boolean): Candidate['state'] {
   const { state, isLegacy } = backup
   if (state === 'running') {
-    const isLeft = isLegacy ? Date.now() - backup.beganAt > LONGEST_OF_ATHENA : alone
+    const isLeft = isLegacy ? backup.age > LONGEST_OF_ATHENA : alone
     return isLeft ? 'failed' : 'running'
   }
   return state === 'unreadable' || (isLegacy && !holdsAll(backup, names)) ? 'failed' : state

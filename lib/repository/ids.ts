@@ -41,12 +41,6 @@ export function newBackupId(
   return { id: idOf(stamp), carried: stamp }
 }
 
-/** Has 20 digits, as no clock gives. */
-const FIRST_FUTURE_STAMP = 9_000_000n * 10n ** 13n
-
-/** Names a backup that is to be made at a time in milliseconds since the epoch, later than any that a clock names. */
-export const futureBackupId = (at: number): string => idOf(FIRST_FUTURE_STAMP + BigInt(at))
-
 /** Returns how the ids of parts begin that a backup has made, of all databases or one. */
 const partPrefix = (kind: PartKind, backup: string, database?: LogicalDatabase): string =>
   `${PART_PREFIX[kind]}${backup.slice(BACKUP_PREFIX.length)}_${database === undefined ? '' : `${database}_`}`

@@ -185,6 +185,11 @@ export class LoadedBackup {
     return typeof end === 'number' && end <= this.#store.now() ? end : beganAt(this.id)
   }
 
+  /** Milliseconds since it began. */
+  get age(): number {
+    return this.#store.now() - this.beganAt
+  }
+
   /** Backups before it that were each the base of the next. */
   get chainLength(): number {
     const { chain_length: length } = this.header

@@ -236,7 +236,7 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
 }
 
 const replicasBehind = ({ name }: CouchDatabase, reason: string) =>
-  new CouchError(`replicas of ${name}`, { error: 'copies_behind', reason, retryable: true })
+  new CouchError(`replicas of ${name}`, { error: 'replicas_behind', reason, retryable: true })
 
 /**
  * Makes sure that a list shows every header: on a cluster, a replica that lags would hide one, and its chunks
@@ -252,7 +252,7 @@ export async function requireSettled(db: CouchDatabase): Promise<ReplicasWatch |
     throw replicasBehind(db, 'they do not agree yet, so a backup may not be seen: nothing was removed')
   if (state === 'unchecked')
     throw new CouchError(`replicas of ${db.name}`, {
-      error: 'copies_unchecked',
+      error: 'replicas_unchecked',
       reason: 'on a cluster, only a server administrator may ask whether they agree: nothing was removed'
     })
   return replicas

@@ -22,7 +22,6 @@ import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
 import { checkCopyable, Transfer, type Transferred } from './transfer.js'
 
-const MAX_BACKUP_ID = 64
 /** Ids that are tried, since documents of the console may have them; each is twice as far off. */
 const ATTEMPTS = 8
 /** Documents whose type is asked for at a time. */
@@ -152,7 +151,7 @@ export class Repository {
 
   /** Reads a named header, whatever it is like, and does not open it. @throws InvalidParameterError, BackupNotFoundError */
   async find(id: string): Promise<LoadedBackup> {
-    if (typeof id !== 'string' || id.length > MAX_BACKUP_ID || !isBackupId(id)) {
+    if (typeof id !== 'string' || !isBackupId(id)) {
       throw new InvalidParameterError('backup_id is not the id of a backup')
     }
     const loaded = await this.load(id)

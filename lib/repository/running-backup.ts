@@ -61,6 +61,11 @@ export class RunningBackup {
     this.#key ??= keyring && (await keyring.get(keyring.current))
   }
 
+  /** Returns the time of day, in milliseconds since the epoch, by the clock that the dates of headers go by. */
+  now(): number {
+    return this.#store.now()
+  }
+
   /** @returns whether the id was free @throws KeyUnavailableError, CouchError */
   async begin(origin: BackupOrigin): Promise<boolean> {
     const { instance, console, versions, requester, note, protect, beforeRestore } = origin

@@ -1,6 +1,7 @@
 import { GrowingBuffer } from '../bytes/growing-buffer.js'
 import { STORED_DEPTH } from '../couch/json-rows.js'
 import type { AttachmentPart } from '../couch/multipart.js'
+import { SpoolDamagedError } from '../errors.js'
 import { DEFAULT_CONTENT_TYPE } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
 import {
@@ -131,7 +132,7 @@ async function* readRange({ file, from, to }: FileRange): AsyncGenerator<Buffer>
     const wanted = Math.min(buffer.length, to - at)
     while (filled < wanted) {
       const { bytesRead } = await file.read(buffer, filled, wanted - filled, at + filled)
-      if (bytesRead === 0) throw new Error('the spooled document was cut off')
+      if (bytesRead === 0) throw new SpoolDamagedError('a document was cut off')
       filled += bytesRead
     }
     yield buffer.subarray(0, wanted)

@@ -1,4 +1,4 @@
-import { futureBackupId } from '../repository/ids.js'
+import { futureBackupId } from '../own-documents.js'
 import type { Steps } from '../waits/steps.js'
 import { calendarOf, decide, type KeepCandidate, type KeepOptions } from './keep-rules.js'
 

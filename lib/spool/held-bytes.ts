@@ -1,3 +1,4 @@
+import { SpoolDamagedError } from '../errors.js'
 import type { Room, RoomFile } from './room.js'
 
 /** Bytes held in memory before a file is opened. */
@@ -51,7 +52,7 @@ export class HeldBytes {
     for (let at = 0; at < file.size; ) {
       const buffer = Buffer.allocUnsafeSlow(PIECE)
       const { bytesRead } = await file.read(buffer, 0, PIECE, at)
-      if (bytesRead === 0) throw new Error('what was spooled was cut off')
+      if (bytesRead === 0) throw new SpoolDamagedError('data were cut off')
       at += bytesRead
       yield buffer.subarray(0, bytesRead)
     }

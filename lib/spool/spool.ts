@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import { SpoolDamagedError } from '../errors.js'
 import type { Room, RoomFile } from './room.js'
 
 const BLOCK = 256 * 1024
@@ -90,7 +91,7 @@ class DocumentFile {
       if (needed > buffer.length) buffer = Buffer.concat([buffer.subarray(0, kept)], needed)
       const wanted = Math.min(length - position, needed - kept)
       const { bytesRead } = await this.file.read(buffer, kept, wanted, position)
-      if (bytesRead < wanted) throw new Error('the spooled upload was cut off')
+      if (bytesRead < wanted) throw new SpoolDamagedError('an upload was cut off')
       position += bytesRead
       const filled = kept + bytesRead
       const group: Spooled[] = []
