@@ -45,7 +45,7 @@ async function choiceAfter(t: Test, on: ChainDatabases, id: string) {
     const source = asked.source ?? database(on.names[logical])
     const told: DatabaseInfo = await on.call('GET', on.names[logical])
     const found = await chooseBase({
-      earlier: { last, full: false, chain, waste: 0.5 },
+      earlier: { candidate: last, full: false, chain, waste: 0.5 },
       database: logical,
       source,
       info: { ...told, ...info },

@@ -40,7 +40,7 @@ async function backup(t: Test, onUnreadable: 'report' | 'fail', rows: object[] =
     database: 'components',
     excludeTypes: new Set(),
     onUnreadable,
-    earlier: { last: undefined, full: false, chain: 1000, waste: 0.25 },
+    earlier: { candidate: undefined, full: false, chain: 1000, waste: 0.25 },
     onProgress() {}
   })
   return { result, feeds: () => feeds }

@@ -30,14 +30,14 @@ interface BackupJobOptions {
   onPhase: (phase: BackupPhase) => void
 }
 
-/** Backs up the databases one by one, and checks what was stored. If this rejects, fail the backup. */
+/** Backs up the databases one by one, and checks what was stored. The caller fails the backup if this rejects. */
 export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup> {
   const { id, owner, sources, repository, excludeTypes, onUnreadable, full, incremental } = options
   const backup = repository.runningBackup(id)
   const dbs: Record<string, DatabaseSummary> = {}
   let base: LoadedBackup | undefined
-  let running = 0
-  const progress = new AtIntervals(() => backup.progress(dbs, running))
+  let inCurrent = 0
+  const progress = new AtIntervals(() => backup.progress(dbs, inCurrent))
   try {
     await backup.ready()
     const earlier = await lastComplete(repository, {
@@ -47,8 +47,8 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
     })
     base = earlier.base
     expectAsIn(earlier.last, options.progress)
-    const last = await openBase(repository, base)
-    // Except the first, which is read now.
+    const candidate = await openBase(repository, base)
+    // The backup of the first finds out by itself, at once.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()
@@ -58,9 +58,9 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
         database,
         excludeTypes,
         onUnreadable,
-        earlier: { last, full, ...incremental },
+        earlier: { candidate, full, ...incremental },
         onProgress(documents, bytes) {
-          running = documents
+          inCurrent = documents
           options.progress.at(documents, bytes)
           progress.due()
         }
@@ -69,7 +69,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
         const last = options.mayLack ? undefined : earlier.last
         refuseLost({ last, sources, database, existing })
       }
-      running = 0
+      inCurrent = 0
       dbs[apiKey(database)] = summary
       options.progress.finished(summary.doc_count, summary.raw_bytes)
       progress.now()
@@ -87,7 +87,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
   return backup.finish(dbs, isBased ? base : undefined)
 }
 
-/** Expects about as much as the last complete backup holds. */
+/** Tells `progress` to expect as much as the last complete backup holds. */
 function expectAsIn(last: LoadedBackup | undefined, progress: Progress): void {
   const held: Partial<DatabaseSummary>[] = Object.values(last?.header.dbs ?? {})
   const sum = (member: 'doc_count' | 'raw_bytes') =>
@@ -100,7 +100,7 @@ interface LostDatabase {
   last: LoadedBackup | undefined
   sources: Record<LogicalDatabase, CouchDatabase>
   database: LogicalDatabase
-  /** Names of the databases still to be backed up that existed at the beginning. */
+  /** Names of the databases, but for the first, that existed when the backup began. */
   existing: ReadonlySet<string>
 }
 
@@ -110,8 +110,8 @@ async function namesOfExisting(sources: readonly CouchDatabase[]): Promise<Set<s
 }
 
 /**
- * Checks that the last complete backup holds nothing of a missing database, which was lost otherwise: backups
- * without it would replace good ones. @throws MissingDatabaseError
+ * Refuses a missing database that was lost: one that existed when the backup began, or of which the last complete
+ * backup holds documents. Backups without it would replace good ones. @throws MissingDatabaseError
  */
 function refuseLost(lost: LostDatabase): void {
   const { last, sources, database, existing } = lost

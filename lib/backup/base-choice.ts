@@ -13,47 +13,49 @@ import type { Repository } from '../repository/repository.js'
 
 export type FullReason = NonNullable<DatabaseSummary['full_reason']>
 
-/** How far backups may go on sharing chunks. */
+/** Bounds on how far backups share chunks. */
 export interface IncrementalBounds {
   /** Most backups that are based on each other in a row. */
   chain: number
-  /** Most of a database's stored bytes that may be documents that no longer count, as a share. */
+  /** Most of a database's bytes that may be dead lines, as a share. */
   waste: number
 }
 
 /** The base that a backup may have, and the bounds for it. */
 export interface EarlierBackup extends IncrementalBounds {
-  /** The newest complete backup that can be a base, else the newest; opened, or why it could not be. */
-  last: LoadedBackup | FullReason | undefined
+  /** The backup that {@link openBase} has opened, or why it cannot be the base. */
+  candidate: LoadedBackup | FullReason | undefined
+  /** Whether to read everything, whatever earlier backups hold. */
   full: boolean
 }
 
-/** Changes from which it matters how many documents there are: fewer are read faster in any case. */
+/** Number of changes up to which reading them is faster than a full backup, however few documents there are. */
 const FEW = 1000
-/** Share of the documents beyond which a full backup is read as fast. */
+/** Share of changed documents beyond which a full backup is as fast. */
 const MOSTLY = 0.5
-/** Most changes: what is known of each takes 12 to 32 bytes of memory. */
+/** Most changes that an incremental backup reads: each takes 12 to 32 bytes of memory. */
 const MOST_CHANGES = 1_000_000
 
-/** Complete backups that are looked at for a base: others may be of athena's, or of other versions. */
+/** Complete backups that are searched for a base: the newest may be athena's, or of another version. */
 const LOOKED_AT = 10
 
-interface Wanted {
+interface BackupSearch {
   /** The console that is backed up. */
   owner: Owner
   /** Id of the backup that is made. */
   except: string
-  /** Types that it leaves out, as it tells them. */
+  /** Types that it leaves out, as its header tells them. */
   excluded: readonly string[]
 }
 
 /**
- * Finds the newest complete backup that tells which of the source databases there are, and the newest that can be a
- * base: beside an earlier version, athena, hosts that leave out other types, or restores, they may be two.
+ * Finds `last`, the newest complete backup that a restore has not made, and `base`, the newest that can be a base. The
+ * two differ beside backups of earlier versions, of athena, of hosts that leave out other types, and before restores.
+ * Where there is none of a kind, another complete backup stands in for it: it tells why the next is a full one.
  */
 export async function lastComplete(
   repository: Repository,
-  { owner, except, excluded }: Wanted
+  { owner, except, excluded }: BackupSearch
 ): Promise<{ last: LoadedBackup | undefined; base: LoadedBackup | undefined }> {
   const good: LoadedBackup[] = []
   const found = () => ({
@@ -87,18 +89,19 @@ interface BaseQuestion {
 /** Finds what a database's backup can be based on, or why it has to be read in full. */
 export async function chooseBase(question: BaseQuestion): Promise<BaseDocuments | FullReason> {
   const { earlier, database } = question
-  const { last, full, chain } = earlier
+  const { candidate, full, chain } = earlier
   if (full) return 'asked_for'
-  if (!last) return 'no_base'
-  if (typeof last === 'string') return last
-  if (last.isCurrent && (!last.isUntouched || last.isDamagedIn(database))) return 'damaged_base'
-  const base = last.base(database)
-  if (!base) return last.isCurrent ? 'not_in_base' : 'earlier_layout'
-  if (last.chainLength >= chain) return 'chain_too_long'
-  return (await whyNot(base, question, last.chainLength)) ?? base
+  if (!candidate) return 'no_base'
+  if (typeof candidate === 'string') return candidate
+  if (candidate.isCurrent && (!candidate.isUntouched || candidate.isDamagedIn(database)))
+    return 'damaged_base'
+  const base = candidate.base(database)
+  if (!base) return candidate.isCurrent ? 'not_in_base' : 'earlier_layout'
+  if (candidate.chainLength >= chain) return 'chain_too_long'
+  return (await whyNot(base, question, candidate.chainLength)) ?? base
 }
 
-/** Opens a backup to be based on. @returns why it cannot be; a damaged one is told from one with another seal */
+/** Opens the backup that is to be the base. @returns the opened backup, or why it cannot be the base */
 export async function openBase(
   repository: Repository,
   base: LoadedBackup | undefined
@@ -115,7 +118,7 @@ export async function openBase(
   }
 }
 
-/** @param turn which of its chunks are read */
+/** Returns why a base cannot be trusted, if so. @param turn see {@link BaseDocuments.load} */
 async function whyNot(
   base: BaseDocuments,
   question: BaseQuestion,
@@ -135,8 +138,8 @@ async function whyNot(
 }
 
 /**
- * Returns why the changes since a base are not to be read: they are too many, or the server does not count them. A server
- * that does not know a sequence sends all changes: that must not pass for a few.
+ * Returns why the changes since a base are not to be read, if so: they are too many, or the server does not count
+ * them. A server that does not know the sequence counts all changes, which must not pass for a few.
  */
 async function tooManyChanges(
   base: BaseDocuments,
@@ -145,15 +148,15 @@ async function tooManyChanges(
 ): Promise<FullReason | undefined> {
   const changes = await source.countChanges(base.since).catch(expected(isRefused, undefined))
   if (changes === undefined) return 'not_told'
-  // The documents were counted before, so that a feed from its start cannot have fewer.
+  // `info` was read earlier, so a feed from its start has at least as many changes.
   const all = info.doc_count + (info.doc_del_count ?? 0)
-  // The database holds nothing that could be stale: one with only the lease is such a database.
+  // An empty base holds nothing that could be stale: a system database with only the lease, for example.
   if (base.documents === 0 && changes <= FEW) return undefined
   const most = Math.min(Math.max(FEW, all * MOSTLY), MOST_CHANGES)
   return changes >= all || changes > most ? 'mostly_changed' : undefined
 }
 
-/** Returns whether the server does not take a sequence for one of its own. */
+/** Returns whether the server refused the sequence, which is none of its own. */
 const isRefused = (error: unknown): boolean => error instanceof CouchError && error.status === 400
 
 async function damaged(base: BaseDocuments, turn: number): Promise<FullReason | undefined> {
@@ -166,7 +169,7 @@ async function damaged(base: BaseDocuments, turn: number): Promise<FullReason | 
   }
 }
 
-/** Returns what tells a database from another of its name; `undefined` where the server tells too little. */
+/** Returns what distinguishes a database from others of its name; `undefined` where the server tells too little. */
 export function identityOf(source: CouchDatabase, info: DatabaseInfo): SourceIdentity | undefined {
   const { instance_start_time: created, purge_seq: purges } = info
   // CouchDB 2 tells "0" for every database.
@@ -174,7 +177,7 @@ export function identityOf(source: CouchDatabase, info: DatabaseInfo): SourceIde
   return { name: source.name, created, purges: String(purges) }
 }
 
-/** Replicas of a cluster count purges by themselves, so that only none, or the same replicas, compare. */
+/** Returns whether nothing was purged since. Replicas count purges each for itself: only equal texts, or zeros, compare. */
 const samePurges = (before: string, now: string, replicated: boolean): boolean =>
   before === now || (numberIn(before) === numberIn(now) && (!replicated || numberIn(now) === 0))
 

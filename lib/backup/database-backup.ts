@@ -39,6 +39,7 @@ import {
 export const LARGE_DOCUMENT = 4 * 1024 * 1024
 /** Bytes of a document with attachments of unknown sizes that is put together in memory. */
 const LARGE_LINE = 2 * LARGE_DOCUMENT
+/** Documents that are read in one request. */
 const BATCH = 100
 /** Bytes of a batch, bodies and attachments, unless one document has more. */
 const BATCH_BYTES = 2 * 1024 * 1024
@@ -75,9 +76,9 @@ interface Batch {
 }
 
 /**
- * Backs up a database at one update sequence, again from its start if it was created again or purged, or if its
- * base turns out to be damaged. A missing database has no documents; the summary says so.
- * @throws CouchError, what ends the signal
+ * Backs up a database at one update sequence. Starts over when the database is created again or purged meanwhile, and
+ * when the base turns out to be damaged. The summary of a missing database says so.
+ * @throws CouchError, and the reason of the client's signal
  */
 export async function backupDatabase(options: DatabaseBackupOptions): Promise<DatabaseSummary> {
   const { source, backup, database } = options
@@ -104,12 +105,12 @@ export async function backupDatabase(options: DatabaseBackupOptions): Promise<Da
     if (attempt > READ_AGAIN) throw problem
     source.client.settings.onRetry?.({ attempt, waitMs: 0, error: problem })
     await backup.discard(database)
-    // The ids before may be those of chunks that come late.
+    // Chunks of this attempt may still be stored, late, under the ids before.
     firstChunk = run.nextChunk
   }
 }
 
-/** Tells when a database was read. The clock may have been set meanwhile. */
+/** Returns when a database was read, even if the clock was set meanwhile. */
 const timesOf = ({ timestamp, at }: { timestamp: number; at: number }) => ({
   start_timestamp: timestamp,
   finish_timestamp: timestamp + Math.round(performance.now() - at)
@@ -137,6 +138,7 @@ interface DatabaseReading {
   firstChunk: number
 }
 
+/** Reads one database and stores its documents, in one attempt. */
 class DatabaseBackup {
   readonly #options: DatabaseBackupOptions
   readonly #reading: DatabaseReading
@@ -186,7 +188,7 @@ class DatabaseBackup {
   }
 
   /**
-   * @returns `null` when the database became another one while it was read
+   * Reads and stores the database. @returns `null` when it became another one while it was read
    * @throws DamagedBackupError when the base turns out to be damaged
    */
   async run(): Promise<Omit<DatabaseSummary, 'start_timestamp' | 'finish_timestamp'> | null> {
@@ -217,11 +219,11 @@ class DatabaseBackup {
     }
   }
 
-  /** @returns whether the database is still the one whose reading began */
+  /** Reads the database. @returns whether it is still the one whose reading began */
   async #readSource(): Promise<boolean> {
     const { watch } = this.#reading
     try {
-      // Only a feed from its start may hold many of them.
+      // Only a feed from its start may hold many large backups.
       if (!this.#base)
         this.#earlierBackups = await largeBackupsIn(this.#options.source, this.#options.excludeTypes)
       await this.#readToEnd()
@@ -249,13 +251,13 @@ class DatabaseBackup {
     }
   }
 
-  /** Asks for what the base could not read, where no row of the feed has told of it. */
+  /** Fetches the documents that the base could not read and that no row of the feed has named. */
   async #readLeftOut(): Promise<void> {
     const { unreadable = [] } = this.#base ?? {}
     const ids = unreadable.filter(
       (id) => !this.#versions.repeated.has(this.#writer.print(id)) && !this.#unread.has(id)
     )
-    // Each document is read in the revision that it has by now.
+    // Without a revision: the one that wins now is read.
     const wanted = ids.map((id) => ({ id }))
     for (let i = 0; i < wanted.length; i += BATCH) await this.#fetch(wanted.slice(i, i + BATCH))
     await this.#drain()
@@ -290,7 +292,7 @@ class DatabaseBackup {
     return this.#addFetched(id, rev, doc)
   }
 
-  /** Fetches and adds documents of rows that came without. */
+  /** Fetches the documents of rows that came without, and adds them. */
   async #fetch(changes: readonly (Wanted & { branched?: boolean })[]): Promise<void> {
     const revisions = new Map(changes.map(({ id, rev }) => [id, rev]))
     // Only the database knows which of several leaves wins, and how many conflict with it.
@@ -306,7 +308,7 @@ class DatabaseBackup {
     }
   }
 
-  /** @param told the database has told of conflicts beside the document */
+  /** Adds a document of a row. @param told whether the database has told of conflicts beside the document */
   #addFetched(
     id: string,
     rev: string | undefined,
@@ -353,7 +355,7 @@ class DatabaseBackup {
     // Attachments come as base64.
     const bytes = document.bytes.length + Math.ceil((attached * 4) / 3)
     if (this.#waiting.size >= BATCH || this.#waitingBytes + bytes > BATCH_BYTES) await this.#dispatch()
-    // Without the bytes, which are read again: a hundred bodies may take any amount.
+    // Keep only the revision: a hundred bodies may take any amount, and are read again with the attachments.
     this.#waiting.set(document.id, { rev: document.rev as string, conflicted })
     this.#waitingBytes += bytes
   }
@@ -370,7 +372,7 @@ class DatabaseBackup {
       await this.#writeBatch()
     const revisions = [...this.#waiting].map(([id, { rev }]) => ({ id, rev }))
     const rows = collectRows(this.#reader.read(revisions, { attachments: true }))
-    // Awaited when it is written; a backup that fails earlier never asks.
+    // Handle the rejection now: a backup that fails earlier never awaits this batch.
     rows.catch(() => undefined)
     this.#batches.push({ wanted: this.#waiting, bytes: this.#waitingBytes, rows })
     this.#bytesInFlight += this.#waitingBytes
@@ -460,7 +462,7 @@ class DatabaseBackup {
     return { print: this.#writer.print(id), design: isDesign(id), conflicted }
   }
 
-  /** Notes a document that could not be read. @throws `error` when the database does not answer at all */
+  /** Notes a document that could not be read. @throws `error` if it is no read failure, or nothing answers at all */
   async #noteFailure({ id, rev }: DocumentBytes, error: unknown): Promise<void> {
     if (!isReadFailure(error)) throw error
     if (isMissing(error)) return this.#noteUnread(id, rev, goneFailure(id))
@@ -479,7 +481,7 @@ class DatabaseBackup {
     await this.#drain()
   }
 
-  /** Leaves out what is still unread, with its earlier versions. @throws CouchError when that is not allowed */
+  /** Drops all versions of the documents that are still unread. @throws CouchError when none may be left out */
   #giveUp(): void {
     for (const { id, error } of this.#refused.last)
       this.#noteUnread(id, undefined, tooLargeFailure(id, error))
@@ -496,7 +498,7 @@ class DatabaseBackup {
 
 const NOTHING = new Uint8Array(0)
 
-/** Calls on with a value, at once unless it is a promise. */
+/** Calls `next` with a value, at once unless the value is a promise. */
 const thenOrNow = <T>(
   value: T | Promise<T>,
   next: (value: T) => Promise<void> | undefined
@@ -529,7 +531,7 @@ const missingSummary = (now: number, { excludeTypes }: DatabaseBackupOptions): D
   wasted_bytes: 0
 })
 
-/** Returns what a restore needs to create the database, where the server tells. */
+/** Returns the settings with which a restore creates the database, as far as the server tells them. */
 function settingsOf({ props, cluster }: DatabaseInfo): DatabaseSettings {
   return {
     ...(props && { partitioned: props.partitioned === true }),

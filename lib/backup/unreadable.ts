@@ -7,13 +7,14 @@ import type { RefusedLine } from '../repository/chunk-writer.js'
 /** Most unreadable documents of one database before its backup fails, and most characters of their ids. */
 export const MAX_UNREADABLE = 1000
 export const MAX_IDS = 8 * 1024 * 1024
+/** Documents that a header names. */
 const NAMED = 100
 /** Bytes of a reported id and reason. */
 const MAX_ID = 512
 const MAX_REASON = 256
 
 interface Unread {
-  /** Absent where it was asked for in whichever revision wins, and where it was read and could not be stored. */
+  /** Absent where the winning revision was asked for, and where the document was read but could not be stored. */
   rev?: string
   failure: ReadFailure
 }
@@ -79,7 +80,7 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
     reason:
       refusal.gateway || refusal.status === 0 || isRequestTooLarge(refusal)
         ? refusal.reason
-        : 'with its attachments it is more than the database of backups takes at once',
+        : 'with its attachments it is larger than the backups database takes in one request',
     gateway: refusal.gateway,
     cause: refusal
   })
@@ -116,6 +117,6 @@ const tooMany = (unread: Iterable<[string, Unread]>): CouchError =>
     `more than ${MAX_UNREADABLE} documents, or documents with more than ${MAX_IDS} characters of ids, cannot be read`
   )
 
-/** Omits the URL, which tells of this package rather than of the document. */
+/** Returns why a document could not be read, without the URL, which says nothing of the document. */
 const reasonOf = (failure: ReadFailure) =>
   failure instanceof CouchError ? `${failure.error}: ${failure.reason}` : failure.message
