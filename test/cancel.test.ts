@@ -91,7 +91,11 @@ t.test('a cancelled restore tells what it had written, and has written nothing e
   t.type(error, IncompleteRestoreError)
   const there = (await components.list()).rows.length
   t.equal(error?.outcome.databases.components?.created, there, 'what is there is what is told')
-  t.match(error?.message, `cancelled by ann: ${there} documents had been written`)
+  t.match(
+    error?.message,
+    `cancelled by ann: ${there} documents had been written; the white list`,
+    'and not more'
+  )
   t.match(await webhooks.get(tx_id), {
     status: 'error',
     databases: { components: { created: there } },

@@ -451,5 +451,10 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /list\?\.length \?\? 0\) > 0/,
     what: /^> -> >=/,
     why: 'headers of failed backups have no lists: an empty one is as good as none'
+  },
+  {
+    line: /operation\.beganAt = performance\.now\(\)$/,
+    what: /./,
+    why: 'whether the time that a failed backup took includes the taking of the lease is no promise'
   }
 ]
