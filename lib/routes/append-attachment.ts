@@ -59,6 +59,7 @@ function routeOf({ options, describe }: RouteContext) {
           ...BODY_ERRORS,
           'appendBusy',
           'noRoom',
+          'spoolDamaged',
           'tooManyAttachments'
         )
       }
