@@ -104,6 +104,8 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_PROTECTED',
     'DB_BACKUPS_CLOCK_LEAP',
     'DB_BACKUPS_CLOCK_AHEAD',
+    // only where the disk loses what was spooled
+    'DB_BACKUPS_SPOOL_DAMAGED',
     // of copies, cancelling and the operator's routes, which are none of the six
     'DB_BACKUPS_CANCELLED',
     'DB_BACKUPS_NOT_RUNNING',

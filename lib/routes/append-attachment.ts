@@ -59,7 +59,6 @@ function routeOf({ options, describe }: RouteContext) {
           ...BODY_ERRORS,
           'appendBusy',
           'noRoom',
-          'spoolDamaged',
           'tooManyAttachments'
         )
       }

@@ -220,10 +220,6 @@ const ERRORS = {
     'Too many clients append to the backup: the wait was too long',
     new errors.AppendBusyError(EXAMPLE_BACKUP)
   ),
-  spoolDamaged: thrown(
-    'What was spooled cannot be read back',
-    new errors.SpoolDamagedError('data were cut off')
-  ),
   noRoom: thrown(
     'No room to spool the body',
     new errors.InsufficientStorageError(
