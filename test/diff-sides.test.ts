@@ -60,7 +60,7 @@ t.test('however little fits in memory, each document that differs is told once',
       const reads = { chunks: 0 }
       const sides = [before, after].map((one) => sideOf(one, perChunk, reads))
       const leftOut = new Set(['kept out'])
-      const options = { database: 'components', values: false, leftOut, isUnread: () => false } as const
+      const options = { ...OPTIONS, leftOut }
       const found = []
       for await (const one of compareSides(sides[0]!, sides[1]!, { ...options, window, indexed }))
         found.push(one)
@@ -80,20 +80,21 @@ t.test('however little fits in memory, each document that differs is told once',
   )
 })
 
+const OPTIONS = {
+  database: 'components',
+  values: false,
+  leftOut: new Set<string>(),
+  isUnread: () => false
+} as const
+
 t.test(
   'documents that the held side lacks come once where its documents fill the window exactly',
   async (t) => {
     const reads = { chunks: 0 }
     const [small, large] = [{ a: { v: 1, rev: 1 } }, { a: { v: 1, rev: 1 }, b: { v: 1, rev: 1 } }]
     const [held, streamed] = [sideOf(small, 1, reads), sideOf(large, 1, reads)]
-    const options = {
-      database: 'components',
-      values: false,
-      leftOut: new Set<string>(),
-      isUnread: () => false
-    } as const
     const found = []
-    for await (const one of compareSides(held, streamed, { ...options, window: held.bytes })) found.push(one)
+    for await (const one of compareSides(held, streamed, { ...OPTIONS, window: held.bytes })) found.push(one)
     t.match(found, [{ id: 'b', change: 'created' }])
     t.equal(found.length, 1)
   }
@@ -106,14 +107,8 @@ t.test(
     const reads = { chunks: 0 }
     const changed = { ...all, 'doc 500': { v: 2, rev: 2 } }
     const sides = [all, changed].map((one) => sideOf(one, 10, reads))
-    const options = {
-      database: 'components',
-      values: false,
-      leftOut: new Set<string>(),
-      isUnread: () => false
-    } as const
     const found = []
-    for await (const one of compareSides(sides[0]!, sides[1]!, { ...options, window: 1000 })) found.push(one)
+    for await (const one of compareSides(sides[0]!, sides[1]!, { ...OPTIONS, window: 1000 })) found.push(one)
     t.match(found, [{ id: 'doc 500', change: 'changed', fields: ['v'] }])
     t.equal(reads.chunks, 100 + 100 + 1 + 1)
   }
