@@ -7,7 +7,7 @@ import { connectionOf } from '../lib/couch/connection.js'
 import { CouchDatabase } from '../lib/couch/database.js'
 import { BACKGROUND } from '../lib/couch/retry.js'
 import { Progress } from '../lib/observe/progress.js'
-import { EXCLUDED_TYPES } from '../lib/own-documents.js'
+import { typesLeftOut } from '../lib/own-documents.js'
 import { Repository } from '../lib/repository/repository.js'
 import { Keyring } from '../lib/seal/keyring.js'
 import { median } from './jobs.js'
@@ -57,7 +57,7 @@ export async function measureSealed(args: string[]): Promise<void> {
       owner,
       sources,
       repository,
-      excludeTypes: new Set(EXCLUDED_TYPES),
+      excludeTypes: typesLeftOut(),
       onUnreadable: 'report',
       full: true,
       mayLack: false,

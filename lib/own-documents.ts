@@ -21,12 +21,22 @@ const OWN_TYPES: readonly string[] = [
 const SESSION_TYPE = 'session_athena'
 
 /** Types that are never backed up: backups themselves, and what athena leaves out. */
-export const EXCLUDED_TYPES: readonly string[] = [
-  ...OWN_TYPES,
-  SESSION_TYPE,
-  'pillow_talk_doc',
-  'json_validation'
-]
+const NEVER_BACKED_UP = [...OWN_TYPES, SESSION_TYPE, 'pillow_talk_doc', 'json_validation']
+
+/**
+ * Returns the types of documents that a backup leaves out.
+ * @param ofHost those that the host has backups leave out
+ * @param isBeforeRestore whether a restore makes it, which may write over documents of the host's types as well
+ */
+export const typesLeftOut = (ofHost: readonly string[] = [], isBeforeRestore = false): ReadonlySet<string> =>
+  new Set([...NEVER_BACKED_UP, ...(isBeforeRestore ? [] : ofHost)])
+
+/**
+ * Returns the types of documents that an exact restore of a backup leaves alone: those that the backup left out, and
+ * transactions, which clients follow, wherever the host keeps them.
+ */
+export const typesLeftAlone = (leftOut: ReadonlySet<string>): ReadonlySet<string> =>
+  new Set([...leftOut, TRANSACTION_TYPE])
 
 /** Returns the types that a backup left out, as its summary tells them: without its own types. */
 export const toldExcluded = (types: Iterable<string>): string[] =>

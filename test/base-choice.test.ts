@@ -3,7 +3,7 @@ import { chooseBase, lastComplete } from '../lib/backup/base-choice.js'
 import { CouchClient } from '../lib/couch/client.js'
 import { connectionTo } from '../lib/couch/connection.js'
 import { CouchDatabase, type DatabaseInfo } from '../lib/couch/database.js'
-import { EXCLUDED_TYPES } from '../lib/own-documents.js'
+import { typesLeftOut } from '../lib/own-documents.js'
 import { BaseDocuments } from '../lib/repository/base.js'
 import { Repository } from '../lib/repository/repository.js'
 import type { LogicalDatabase } from '../types/databases.js'
@@ -49,7 +49,7 @@ async function choiceAfter(t: Test, on: ChainDatabases, id: string) {
       database: logical,
       source,
       info: { ...told, ...info },
-      excludeTypes: new Set([...EXCLUDED_TYPES, ...excludeTypes])
+      excludeTypes: typesLeftOut(excludeTypes)
     })
     return found instanceof BaseDocuments ? undefined : found
   }

@@ -53,7 +53,7 @@ class Counts implements OperationRecords {
     return {
       kind: COUNT,
       idAfter: () => ({ id }),
-      createRecord: async (operation) => {
+      prepare: async (operation) => {
         await system.on(endClientIn(operation, 'sources')).put({ _id: id, status: 'pending' })
         return true
       },

@@ -5,7 +5,7 @@ import { HostValueError, ReservedIdError } from '../errors.js'
 import { summaryOf } from '../format/content.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
 import type { EventOf } from '../observe/event-stream.js'
-import { EXCLUDED_TYPES } from '../own-documents.js'
+import { typesLeftOut } from '../own-documents.js'
 import { MOST_AHEAD } from '../schedule/plan.js'
 import { hostWithin } from '../waits/host-code.js'
 import { type ActiveOperation, endClientIn, type Resource } from './active-operations.js'
@@ -71,7 +71,7 @@ export class Backups implements OperationRecords {
       kind: 'backup',
       cancel: 'now',
       idAfter: await repository.newIds(),
-      createRecord: async (operation) => {
+      prepare: async (operation) => {
         const origin = await this.#databases.ensureOrigin(endClientIn(operation, 'sources'))
         const running = repository.on(endClientIn(operation, 'repository')).runningBackup(operation.id)
         return running.begin({ ...facts, console: origin })
@@ -125,21 +125,21 @@ export class Backups implements OperationRecords {
   }
 
   /**
-   * Describes the backup that a restore makes before it writes, by the id that its lease has reserved.
-   * @param txId the restore's transaction
+   * Describes the backup that a restore makes before it writes, by the number that its lease has reserved.
+   * @param restore whose id is that of its transaction
    */
   async describeBefore(
-    txId: string,
-    id: string,
+    { id: txId, carried }: ActiveOperation,
     requester: StartOptions['requester']
   ): Promise<InnerOperation<BackupSummary>> {
+    const id = this.#databases.repository.idOf(carried)
     const note = `made before restore ${txId}, to take it back`
     const backup = await this.describe({ note, requester }, txId)
     return {
       ...backup,
       idAfter: () => ({ id }),
-      createRecord: async (...given) => {
-        if (await backup.createRecord(...given)) return true
+      prepare: async (...given) => {
+        if (await backup.prepare(...given)) return true
         throw new ReservedIdError(id, this.#databases.repository.name)
       }
     }
@@ -183,17 +183,17 @@ export class Backups implements OperationRecords {
     { id, workClient, progress }: ActiveOperation,
     { full, isBeforeRestore }: { full: boolean; isBeforeRestore: boolean }
   ): Promise<BackupSummary> {
+    const { excludeTypes, onUnreadable, incremental } = this.#instance.options
     const backup = await runBackup({
       id,
       owner: await this.#databases.owner(),
       sources: this.#databases.sourcesOn(workClient),
       repository: this.#databases.repository.on(workClient),
-      // A restore may write over documents of types that the host has backups leave out.
-      excludeTypes: isBeforeRestore ? new Set(EXCLUDED_TYPES) : this.#instance.excludeTypes,
-      onUnreadable: this.#instance.options.onUnreadable,
+      excludeTypes: typesLeftOut(excludeTypes, isBeforeRestore),
+      onUnreadable,
       full,
       mayLack: isBeforeRestore,
-      incremental: this.#instance.options.incremental,
+      incremental,
       progress,
       onPhase: (phase) => this.#instance.events.emit({ id, ...phase })
     })

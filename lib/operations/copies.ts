@@ -52,7 +52,7 @@ export class Copies {
       resources: [],
       signal,
       idAfter: () => ({ id }),
-      createRecord: async ({ abort }, holdElsewhere) => {
+      prepare: async ({ abort }, holdElsewhere) => {
         await this.#checkTarget(target.on(client.with({ signal: abort.signal })))
         const { leases } = leasesOn(client, (by) => destination.lease(by), this.#instance.options.timeouts)
         await holdElsewhere(leases, ({ operation }) => mustBeEnded(operation, backup, database))

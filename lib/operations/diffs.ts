@@ -7,7 +7,7 @@ import { ComparedBackup } from '../diff/compared-backup.js'
 import { diffBackups } from '../diff/diff-backups.js'
 import { diffNow } from '../diff/diff-now.js'
 import { BackupNotComparableError, ClosingError, StalledDiffError, TooManyRequestsError } from '../errors.js'
-import { INTERNAL_TYPES, isOwnDocument } from '../own-documents.js'
+import { INTERNAL_TYPES, isOwnDocument, typesLeftAlone, typesLeftOut } from '../own-documents.js'
 import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { onAbort } from '../waits/linked-abort.js'
@@ -112,6 +112,7 @@ export class Diffs {
     values: boolean,
     client: CouchClient
   ): AsyncGenerator<DocumentDiff> {
+    const { excludeTypes } = this.#instance.options
     const source = await this.#databases.open(backup, databases, StoredSource.openUnchecked)
     try {
       yield* diffNow({
@@ -121,7 +122,7 @@ export class Diffs {
         targets: this.#databases.sourcesOn(client),
         isOwn: (target, id, type) => this.#databases.holdsOwn(target) && isOwnDocument(id, type),
         internalTypes: INTERNAL_TYPES,
-        keepTypes: this.#instance.keepTypes(backup.isBeforeRestore),
+        keepTypes: typesLeftAlone(typesLeftOut(excludeTypes, backup.isBeforeRestore)),
         values
       })
     } finally {

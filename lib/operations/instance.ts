@@ -9,7 +9,6 @@ import { EventStream } from '../observe/event-stream.js'
 import { logListener } from '../observe/log.js'
 import { Metrics } from '../observe/metrics.js'
 import type { ResolvedOptions } from '../options.js'
-import { EXCLUDED_TYPES, TRANSACTION_TYPE } from '../own-documents.js'
 import { type Clock, systemClock } from '../schedule/clock.js'
 import { Keyring } from '../seal/keyring.js'
 import { Room } from '../spool/room.js'
@@ -66,8 +65,6 @@ export class Instance {
   readonly running = new RunningOperations()
   readonly history = new RestoreHistory()
   readonly transactions: Transactions
-  /** Types of documents that backups leave out. */
-  readonly excludeTypes: ReadonlySet<string>
   /** Room on disk for spooled files. */
   readonly room: Room
   /** Runs changes of a header by this instance one after another. */
@@ -98,7 +95,6 @@ export class Instance {
     this.backups = elsewhere
       ? this.clientTo(elsewhere, { option: 'backups.couch', server: 'backups' })
       : this.client
-    this.excludeTypes = new Set([...EXCLUDED_TYPES, ...options.excludeTypes])
     this.transactions = new Transactions(options.webhooks, timeouts.webhooks)
     this.keyring = encryption && new Keyring(encryption, timeouts.key)
     this.room = new Room(options.spoolDirectory, limits.spoolBytes)
@@ -130,14 +126,6 @@ export class Instance {
       requestBytes: limits.requestBytes,
       ...(by.server && { server: by.server })
     })
-  }
-
-  /**
-   * Returns the types of documents that an exact restore leaves alone. Transactions are among them: clients follow them,
-   * wherever the host keeps them. @param isOfAllTypes whether the backup holds what the host has others leave out
-   */
-  keepTypes(isOfAllTypes = false): ReadonlySet<string> {
-    return new Set([...(isOfAllTypes ? EXCLUDED_TYPES : this.excludeTypes), TRANSACTION_TYPE])
   }
 
   get deadline(): AbortSignal {

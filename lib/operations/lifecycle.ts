@@ -62,7 +62,7 @@ export interface OperationRecords {
 export const NO_RECORDS: OperationRecords = {}
 
 /** Runs an operation inside of another, under its lease and until its end. @throws what the inner operation throws */
-export type RunInside = <Result>(inner: InnerOperation<Result>) => Promise<Result>
+export type RunInside = <Result, Prepared>(inner: InnerOperation<Result, Prepared>) => Promise<Result>
 
 /**
  * Takes the lease of a database that is not the console's. One that is not renewed is waited for until it is stale.
@@ -73,7 +73,8 @@ type HoldElsewhere = (leases: Leases, conflict: (left: LeaseHolder) => Error) =>
 
 type Kinds = Readonly<Record<OperationKind, OperationRecords>>
 
-export interface NewOperation<Result> {
+/** An operation that is to run. Its `work` is given what `prepare` has found: `true` where that is nothing. */
+export interface NewOperation<Result, Prepared = true> {
   kind: OperationKind
   /** The resources whose leases it holds. Absent: the sources and the repository. Empty: none. */
   resources?: readonly Resource[]
@@ -84,11 +85,11 @@ export interface NewOperation<Result> {
   /** Called under the lease before anything is written. If it throws, the operation leaves no trace. */
   check?(): Promise<void>
   /**
-   * Creates the operation's record, if it has one, when all that may refuse it has been looked at.
-   * @returns `false` when another document has its id
+   * Prepares the work, and creates the operation's record, if it has one, when all that may refuse it has been looked at.
+   * @returns what the work is given, or `false` when another document has the id
    */
-  createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<boolean>
-  work(operation: ActiveOperation, runInside: RunInside): Promise<Result>
+  prepare(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<Prepared | false>
+  work(operation: ActiveOperation, prepared: Prepared, runInside: RunInside): Promise<Result>
   started(id: string): BackupEvent
   finished(id: string, ended: Ended, result: Result): BackupEvent
   failed(id: string, ended: Ended, error: Error): BackupEvent
@@ -103,9 +104,9 @@ export interface NewOperation<Result> {
 }
 
 /** An operation that runs inside of another, with an id that is given. */
-export interface InnerOperation<Result> extends NewOperation<Result> {
-  /** Creates the operation's record. @throws ReservedIdError when another document has its id */
-  createRecord(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<true>
+export interface InnerOperation<Result, Prepared = true> extends NewOperation<Result, Prepared> {
+  /** Prepares the work, and creates the operation's record. @throws ReservedIdError when another document has its id */
+  prepare(operation: ActiveOperation, holdElsewhere: HoldElsewhere): Promise<Prepared>
 }
 
 /** Runs operations under the leases that they need, records their failures, and ends those of instances that died. */
@@ -136,9 +137,11 @@ export class Lifecycle {
 
   /**
    * Runs an operation until it is recorded; ignoring the rejection of `finished`, its end, is safe.
-   * @throws OperationInProgressError, MissingDatabaseError, ClosingError, and what `createRecord` throws
+   * @throws OperationInProgressError, MissingDatabaseError, ClosingError, and what `prepare` throws
    */
-  async run<Result>(operation: NewOperation<Result>): Promise<{ id: string; finished: Promise<Result> }> {
+  async run<Result, Prepared>(
+    operation: NewOperation<Result, Prepared>
+  ): Promise<{ id: string; finished: Promise<Result> }> {
     const { jobs } = this.#instance
     let begun!: (id: string) => void
     const id = new Promise<string>((resolve) => {
@@ -215,7 +218,10 @@ export class Lifecycle {
   }
 
   /** Sees to an operation from its leases to its end. @param begun is called when it can no longer be refused */
-  async #live<Result>(operation: NewOperation<Result>, begun: (id: string) => void): Promise<Result> {
+  async #live<Result, Prepared>(
+    operation: NewOperation<Result, Prepared>,
+    begun: (id: string) => void
+  ): Promise<Result> {
     for (const taken: string[] = []; ; ) {
       const { id, ended } = await this.#attempt(operation, taken, begun)
       if (ended) return ended.result
@@ -224,8 +230,8 @@ export class Lifecycle {
   }
 
   /** Attempts an operation with the next id. @returns how it ended, unless another document has the id */
-  async #attempt<Result>(
-    operation: NewOperation<Result>,
+  async #attempt<Result, Prepared>(
+    operation: NewOperation<Result, Prepared>,
     taken: readonly string[],
     begun: (id: string) => void
   ): Promise<{ id: string; ended?: { result: Result } }> {
@@ -235,12 +241,13 @@ export class Lifecycle {
       const { id } = active
       return await this.#listed(operation, active, async () => {
         await this.#check(operation, active)
-        if (await this.#createRecord(operation, active)) {
-          begun(id)
-          return { id, ended: { result: await this.#see(operation, active) } }
+        const prepared = await this.#prepare(operation, active)
+        if (prepared === false) {
+          await this.#end(active)
+          return { id }
         }
-        await this.#end(active)
-        return { id }
+        begun(id)
+        return { id, ended: { result: await this.#see(operation, active, prepared) } }
       }).finally(() => this.#active.release(active))
     } finally {
       abort.release()
@@ -249,7 +256,7 @@ export class Lifecycle {
 
   /** Lists an operation as running, so that it can be cancelled, until `live` ends. */
   #listed<T>(
-    { about, cancel: how }: NewOperation<unknown>,
+    { about, cancel: how }: Pick<NewOperation<unknown>, 'about' | 'cancel'>,
     { kind, id, holds, progress, cancellation }: ActiveOperation,
     live: () => Promise<T>
   ): Promise<T> {
@@ -292,7 +299,7 @@ export class Lifecycle {
     }
   }
 
-  async #check(operation: NewOperation<unknown>, active: ActiveOperation): Promise<void> {
+  async #check(operation: Pick<NewOperation<unknown>, 'check'>, active: ActiveOperation): Promise<void> {
     try {
       await operation.check?.()
     } catch (error) {
@@ -301,9 +308,12 @@ export class Lifecycle {
     }
   }
 
-  async #createRecord(operation: NewOperation<unknown>, active: ActiveOperation): Promise<boolean> {
+  async #prepare<Prepared>(
+    operation: Pick<NewOperation<unknown, Prepared>, 'prepare'>,
+    active: ActiveOperation
+  ): Promise<Prepared | false> {
     try {
-      return await operation.createRecord(active, this.#elsewhere(active))
+      return await operation.prepare(active, this.#elsewhere(active))
     } catch (error) {
       // The record may have been written after all.
       await this.#fail(active, error, false)
@@ -311,19 +321,24 @@ export class Lifecycle {
     }
   }
 
-  async #see<Result>(operation: NewOperation<Result>, active: ActiveOperation): Promise<Result> {
+  async #see<Result, Prepared>(
+    operation: NewOperation<Result, Prepared>,
+    active: ActiveOperation,
+    prepared: Prepared
+  ): Promise<Result> {
     const { retry } = this.#instance.options
     for (const hold of active.holds) hold.client = hold.client.with({ retry })
-    return this.#carryOut(operation, active, {
+    return this.#carryOut(operation, active, prepared, {
       end: () => this.#end(active),
       fail: (error) => this.#fail(active, error, true)
     })
   }
 
   /** Does the work and emits the events. @param ends record how it ended */
-  async #carryOut<Result>(
-    operation: NewOperation<Result>,
+  async #carryOut<Result, Prepared>(
+    operation: NewOperation<Result, Prepared>,
     active: ActiveOperation,
+    prepared: Prepared,
     ends: { end: () => Promise<void>; fail: (error: unknown) => Promise<void> }
   ): Promise<Result> {
     const { events } = this.#instance
@@ -333,7 +348,7 @@ export class Lifecycle {
     const ended = () => ({ durationMs: performance.now() - startedAt, retries: active.retries - before })
     events.emit(operation.started(id))
     try {
-      const result = await operation.work(active, (inner) =>
+      const result = await operation.work(active, prepared, (inner) =>
         this.#inside(active, { ...inner, cancel: operation.cancel })
       )
       await ends.end()
@@ -347,13 +362,16 @@ export class Lifecycle {
   }
 
   /** Runs an operation that has a record of its own, under the leases of another. */
-  async #inside<Result>(outer: ActiveOperation, inner: InnerOperation<Result>): Promise<Result> {
+  async #inside<Result, Prepared>(
+    outer: ActiveOperation,
+    inner: InnerOperation<Result, Prepared>
+  ): Promise<Result> {
     const { kind } = inner
     const { id } = inner.idAfter(outer.carried, [])
     const active = { ...outer, kind, id, beganAt: performance.now(), progress: new Progress() }
     return this.#listed(inner, active, async () => {
-      await inner.createRecord(active, this.#elsewhere(outer))
-      return this.#carryOut(inner, active, {
+      const prepared = await inner.prepare(active, this.#elsewhere(outer))
+      return this.#carryOut(inner, active, prepared, {
         end: async () => {},
         fail: (error) => this.#failInside(active, error)
       })

@@ -80,19 +80,17 @@ export class Prunes implements OperationRecords {
   }
 
   /** Describes a removal. Refusals come before the operation begins. */
-  describe(request: PruneRequest): NewOperation<PruneOutcome> {
+  describe(request: PruneRequest): NewOperation<PruneOutcome, Prepared> {
     const id = newOperationId('prune')
-    let prepared: Prepared
     return {
       kind: 'prune',
       idAfter: () => ({ id }),
-      createRecord: async ({ workClient }) => {
+      prepare: ({ workClient }) => {
         this.#own = id
         if (request === COMPLETION) this.#due--
-        prepared = await this.#prepare(this.#databases.repository.on(workClient), request, false)
-        return true
+        return this.#prepare(this.#databases.repository.on(workClient), request, false)
       },
-      work: async () => {
+      work: async (_operation, prepared) => {
         if (request !== COMPLETION) this.#due = COMPLETIONS
         const outcome = await carryOut(prepared, false)
         this.#due = 0
@@ -114,7 +112,7 @@ export class Prunes implements OperationRecords {
   }
 
   /** Describes the completion of a removal that was interrupted; `undefined` when none is known. */
-  completion(): NewOperation<PruneOutcome> | undefined {
+  completion(): NewOperation<PruneOutcome, Prepared> | undefined {
     return this.#due > 0 ? this.describe(COMPLETION) : undefined
   }
 

@@ -22,7 +22,7 @@ export class Rekeys {
       kind: 'rekey',
       idAfter: () => ({ id }),
       // A backup that a lagging replica does not show would be left out, and its chunks deleted.
-      createRecord: async ({ workClient }) => {
+      prepare: async ({ workClient }) => {
         await repository.on(workClient).settle()
         return true
       },

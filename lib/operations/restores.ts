@@ -16,7 +16,7 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES } from '../own-documents.js'
+import { INTERNAL_TYPES, typesLeftAlone, typesLeftOut } from '../own-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -41,8 +41,8 @@ interface Restorable {
   id?: string
   /** How its system database was created; `undefined` when it holds none. */
   system: DatabaseSettings | undefined
-  /** Whether it holds the types as well that the host has other backups leave out. */
-  isOfAllTypes?: boolean
+  /** Whether a restore made it before it wrote. */
+  isBeforeRestore?: boolean
   /** The client's webhook, as the backup names it. */
   clientWebhookUrl?: string
   /** Reads and checks the backup, on a client that ends with the restore; of a stored one, what is wanted. */
@@ -81,8 +81,6 @@ export class Restores implements OperationRecords {
     const options = { ...given, clientWebhookUrl }
     const { dryRun = false } = options
     const ids = this.#makesBackup(options) ? await this.#databases.repository.newIds() : undefined
-    /** The id that the lease reserves for the backup that is made first. */
-    let before: string | undefined
     const backupId = backup.id === undefined ? undefined : { backup_id: backup.id }
     const about = { tx_id: txId, ...backupId, dryRun }
     const requester = cutRequester(options.requester)
@@ -92,20 +90,15 @@ export class Restores implements OperationRecords {
       about: { ...backupId, ...(dryRun && { dry_run: true as const }) },
       resources: this.resourcesOf(source, options),
       system: dryRun ? undefined : backup.system,
-      idAfter: (carried) => {
-        const reserved = ids?.(carried, [])
-        before = reserved?.id
-        return { id: txId, carried: reserved?.carried }
-      },
-      createRecord: async () => {
+      // The lease reserves the number of the backup that is made first.
+      idAfter: (carried) => ({ id: txId, carried: ids?.(carried, []).carried }),
+      prepare: async () => {
         if (backup.id !== undefined) await this.#requireBackup(backup.id)
         await this.#transactions.create({ tx_id: txId, url, ...backupId }, options)
         return true
       },
-      work: (operation, runInside) => {
-        const id = before
-        const backUpFirst =
-          id === undefined ? undefined : () => this.#backUp({ txId, id, requester }, runInside)
+      work: (operation, _prepared, runInside) => {
+        const backUpFirst = ids && (() => this.#backUp(operation, requester, runInside))
         return this.#restore(operation, backup, options, about, backUpFirst)
       },
       started: () => ({ type: 'restore_started', ...about, ...(requester && { requester }) }),
@@ -173,7 +166,7 @@ export class Restores implements OperationRecords {
     return {
       id,
       system: loaded.isLegacy ? {} : header.dbs[apiKey('system')],
-      isOfAllTypes: loaded.isBeforeRestore,
+      isBeforeRestore: loaded.isBeforeRestore,
       open: (client, wanted) => this.#databases.open(loaded.on(client), wanted, StoredSource.open)
     }
   }
@@ -201,11 +194,12 @@ export class Restores implements OperationRecords {
 
   /** Backs all databases up before anything is written. @throws SafetyBackupError */
   async #backUp(
-    { txId, id, requester }: { txId: string; id: string; requester?: Requester },
+    restore: ActiveOperation,
+    requester: Requester | undefined,
     runInside: RunInside
   ): Promise<string> {
     try {
-      await runInside(await this.#backups.describeBefore(txId, id, requester))
+      const { id } = await runInside(await this.#backups.describeBefore(restore, requester))
       return id
     } catch (error) {
       // These end the restore in ways of their own.
@@ -223,7 +217,7 @@ export class Restores implements OperationRecords {
   ): Promise<RestoreOutcome> {
     const { id: txId, abort, workClient, progress, cancellation } = operation
     const { dryRun } = about
-    const { rebuildWhitelist, timeouts, settingsDocuments } = this.#instance.options
+    const { rebuildWhitelist, timeouts, settingsDocuments, excludeTypes } = this.#instance.options
     const outcome = await runRestore({
       txId,
       openSource: (wanted) => backup.open(workClient, wanted),
@@ -232,7 +226,7 @@ export class Restores implements OperationRecords {
       choice: { skip, only, exclude },
       internalTypes: INTERNAL_TYPES,
       holdsOwn: (target) => this.#databases.holdsOwn(target),
-      keepTypes: this.#instance.keepTypes(backup.isOfAllTypes),
+      keepTypes: typesLeftAlone(typesLeftOut(excludeTypes, backup.isBeforeRestore)),
       settings: settingsDocuments,
       dryRun,
       exact,

@@ -147,7 +147,7 @@ export class Verifies implements OperationRecords {
       signal,
       idAfter: () => ({ id }),
       check,
-      createRecord: async () => true,
+      prepare: async () => true,
       work: (operation) => this.#verify(request, operation),
       started: () => ({ type: 'verify_started', id, ...about }),
       finished: (_id, ended, report) => ({ type: 'verify_finished', id, ...about, ...ended, report }),

@@ -8,7 +8,7 @@ import { connectionOf } from '../../lib/couch/connection.js'
 import { CouchDatabase } from '../../lib/couch/database.js'
 import { backupContent } from '../../lib/format/content.js'
 import { Progress } from '../../lib/observe/progress.js'
-import { EXCLUDED_TYPES, INTERNAL_TYPES } from '../../lib/own-documents.js'
+import { INTERNAL_TYPES, typesLeftOut } from '../../lib/own-documents.js'
 import type { LoadedBackup } from '../../lib/repository/loaded-backup.js'
 import type { Repository } from '../../lib/repository/repository.js'
 import { runRestore } from '../../lib/restore/restore-job.js'
@@ -54,7 +54,7 @@ export async function backUp(repository: Repository, sources: Sources): Promise<
     owner: { system: sources.system.name },
     sources,
     repository,
-    excludeTypes: new Set(EXCLUDED_TYPES),
+    excludeTypes: typesLeftOut(),
     onUnreadable: 'report',
     full: false,
     mayLack: false,
