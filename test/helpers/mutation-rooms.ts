@@ -303,6 +303,8 @@ export const FIXED: readonly FixedMutant[] = [
 
 /** Mutants that no test has to detect. They are not made. */
 export interface Accepted {
+  /** Prefixes of the paths of its files: each has such a line. */
+  files: readonly string[]
   /** Matches the line that is changed. */
   line: RegExp
   /** Matches the description of the mutant. */
@@ -313,146 +315,185 @@ export interface Accepted {
 
 export const ACCEPTED: readonly Accepted[] = [
   {
+    files: ['lib/operations/lazy-stream.ts'],
     line: /this\.#reader\.end\(\)/,
     what: /./,
     why: 'a stream that is destroyed already is not destroyed again, and the timer keeps no process alive'
   },
   {
+    files: ['lib/'],
     line: /await (turnAfter|sharedTurn)\(/,
     what: /^await .* -> /,
     why: 'lets others have their turn: only the measurements of test/reliability/loop-turns* can tell'
   },
   {
+    files: ['lib/repository/chunk-reader.ts', 'lib/repository/chunk-writer.ts'],
     line: /buffers\.give\(/,
     what: /\(removed\)|;/,
     why: 'memory that is not given back is allocated anew: only the measurements of test/memory can tell'
   },
   {
+    files: ['lib/repository/ids.ts'],
     line: /newest > known \? newest : known/,
     what: /^> -> >=/,
     why: 'of two equal numbers either is the larger one'
   },
   {
+    files: ['lib/repository/chunk-places.ts', 'lib/repository/manifests.ts'],
     line: /index - from >= TAKEN_IDS|#taken >= TAKEN_IDS|#taken = 0$/,
     what: /^(>= -> >|0 -> 1)/,
     why: 'how often exactly is tried before the database is not believed is no promise'
   },
   {
+    files: ['lib/repository/codec.ts'],
     line: /const isThere = /,
     what: /^(?!&&)/,
     why: 'bytes that are there already may be copied once more onto themselves'
   },
   {
+    files: ['lib/backup/backup-job.ts'],
     line: /await progress\.settle\(\)/,
     what: /./,
     why: 'changes of one header run one after another: its end waits for the progress under way in any case'
   },
   {
+    files: ['lib/lease/leases.ts'],
     line: /await this\.#removeFreed\(\)/,
     what: /^await .* -> this/,
     why: 'leaves that say nothing go a moment later; the call never fails'
   },
   {
+    files: ['lib/lease/leases.ts'],
     line: /FIRST_WAIT \* 2 \*\*|wait \* \(0\.25 \+ 0\.75/,
     what: /^(?!await)/,
     why: 'how long exactly is waited before the next claim is no promise'
   },
   {
+    files: ['lib/lease/', 'lib/operations/outbox.ts'],
     line: /performance\.now\(\) [<>]=? |startedAt <= this\.#validUntil|now - since >= this\.#patience/,
     what: /^(> -> >=|>= -> >|< -> <=|<= -> <)$/,
     why: 'of a time that has a fraction of milliseconds, one instant more or less is no promise'
   },
   {
+    files: ['lib/lease/lease-document.ts'],
     line: /beat: typeof doc\.beat === 'number' \? doc\.beat : 0/,
     what: /^0 -> 1$/,
     why: 'beats of one claim are compared, and those of earlier versions are of claims that are over'
   },
   {
+    files: ['lib/restore/target-table.ts'],
     line: /count === 1 \? 0 : partitionOfPrint/,
     what: /^1 -> 0$/,
     why: 'of one partition the number is 0 in any case: it is only found sooner'
   },
   {
+    files: ['lib/restore/large-writer.ts'],
     line: /document\.parts\.reduce\(\(sum, \{ length \}\) => sum \+ length, 0\)/,
     what: /^0 -> 1$/,
     why: 'one byte more or less of 64 MiB of attachments is no promise'
   },
   {
+    files: ['lib/repository/chunk-list.ts'],
     line: /^ +listed\.dead = undefined$/,
     what: /removed/,
     why: 'frees the set: the next settling would enter the same again'
   },
   {
+    files: ['lib/repository/appender.ts'],
     line: /const mayBeThere = /,
     what: /^&& -> \|\|$/,
     why: 'whether the bytes are read at all: they decide, and the same bytes need not be stored again'
   },
   {
+    files: ['lib/restore/state-table.ts'],
     line: /=== h >>> 0 && .*STATE_BITS/,
     what: /^&& -> \|\|$/,
     why: 'of 59 bits of a keyed hash that have to be equal, no test can find a state of which 32 are'
   },
   {
+    files: ['lib/repository/chunk-reader.ts', 'lib/repository/chunk-writer.ts', 'lib/restore/bulk-writer.ts'],
     line: /new BufferPool\(/,
     what: /./,
     why: 'how much memory is kept for later: only the measurements of test/memory can tell'
   },
   {
+    files: [
+      'lib/backup/database-backup.ts',
+      'lib/lease/leases.ts',
+      'lib/repository/appended-transfer.ts',
+      'lib/webhooks/notifier.ts'
+    ],
     line: /for \(let attempt = 1; ; attempt\+\+\)/,
     what: /^1 -> [02]$/,
     why: 'how often exactly is tried, and how long is waited after the first conflict, is no promise'
   },
   {
+    files: [
+      'lib/lease/lease-document.ts',
+      'lib/operations/lifecycle.ts',
+      'lib/operations/restores.ts',
+      'lib/restore/same-content.ts'
+    ],
     line: /randomBytes\((12|16)\)/,
     what: /^1[26] -> /,
     why: 'a claim, or an id, has to be unique, and is with a byte more or less'
   },
   {
+    files: ['lib/operations/outbox.ts'],
     line: /status: status \?\? 0/,
     what: /^0 -> 1/,
     why: 'a client that was told has answered with a status'
   },
   {
+    files: ['lib/backup/backup-job.ts'],
     line: /namesOfExisting\(LOGICAL_DATABASES\.slice\(1\)/,
     what: /^1 -> 0/,
     why: 'one look more at the first database, which is read at once'
   },
   {
+    files: ['lib/lease/leases.ts'],
     line: /\(a < b \? -1 : 1\)/,
     what: /^1 -> 0/,
     why: 'the largest number is the last in either case'
   },
   {
+    files: ['lib/lease/leases.ts'],
     line: /found\.staleIn \?\? 0/,
     what: /^0 -> 1/,
     why: 'what is found is held or stale, so that its time is known'
   },
   {
+    files: ['lib/restore/safety-backup.ts'],
     line: /for \(let i = 0; i < ids\.length; i \+= COMPARE_BATCH\)/,
     what: /^< -> <=/,
     why: 'one more look, at no document'
   },
   {
+    files: ['lib/restore/plan.ts'],
     line: /const askRevisions = /,
     what: /^&& -> \|\|/,
     why: 'asks for revisions that the target surely lacks: the answer is the same, and costs a request'
   },
   {
+    files: ['lib/restore/source.ts'],
     line: /!document\.deleted && document\.rev !== undefined/,
     what: /^&& -> \|\|/,
     why: 'CouchDB tells a revision of each document. A deleted one is told before, or holds no large attachment'
   },
   {
+    files: ['lib/repository/database-writer.ts'],
     line: /< chunks\.length \* LIVE_SHARE/,
     what: /^< -> <=/,
     why: 'whether a chunk of the index is written anew at exactly the share, or just below, is no promise'
   },
   {
+    files: ['lib/repository/header-seal.ts'],
     line: /list\?\.length \?\? 0\) > 0/,
     what: /^> -> >=/,
     why: 'headers of failed backups have no lists: an empty one is as good as none'
   },
   {
+    files: ['lib/operations/active-operations.ts'],
     line: /operation\.beganAt = performance\.now\(\)$/,
     what: /./,
     why: 'whether the time that a failed backup took includes the taking of the lease is no promise'

@@ -191,7 +191,12 @@ function fixedOf(room: string, files: ReadonlyMap<string, string>): Mutant[] {
 }
 
 const isAccepted = (mutant: Mutant, text: string): boolean =>
-  ACCEPTED.some(({ line, what }) => line.test(text.split('\n')[mutant.line - 1]!) && what.test(mutant.what))
+  ACCEPTED.some(
+    ({ files, line, what }) =>
+      files.some((prefix) => mutant.file.startsWith(prefix)) &&
+      line.test(text.split('\n')[mutant.line - 1]!) &&
+      what.test(mutant.what)
+  )
 
 /** Returns the key of a mutant's result. It changes with the file, so that the mutant is tried again then. */
 function keyOf({ file, start, replacement }: Mutant, text: string): string {
