@@ -6,7 +6,7 @@ import { type CouchServer, nameOfServer } from './databases.js'
 
 // Errors for callers, events, log and replies: each has a code, a status and a row in docs/hosts.md.
 
-type Told = string | number | { cause: unknown }
+type MessageArgument = string | number | { cause: unknown }
 
 /** Makes the base of a class of errors, which bear the name of the class. */
 const publicError = <Code extends string, Status extends number>(
@@ -14,9 +14,9 @@ const publicError = <Code extends string, Status extends number>(
   message: string,
   status: Status
 ) =>
-  class extends createError<Code, Status, Told[]>(code, message, status, Error, false) {
-    constructor(...told: Told[]) {
-      super(...told)
+  class extends createError<Code, Status, MessageArgument[]>(code, message, status, Error, false) {
+    constructor(...given: MessageArgument[]) {
+      super(...given)
       this.name = new.target.name
       // Begins with the name.
       Error.captureStackTrace(this, new.target)

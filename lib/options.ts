@@ -18,6 +18,7 @@ import { LEAST_REQUEST_BYTES, REQUEST_BYTES } from './couch/request-size.js'
 import { BACKGROUND } from './couch/retry.js'
 import { apiKey, DATABASE_NAME, LOGICAL_DATABASES, SCRATCH_PREFIX } from './databases.js'
 import { HostValueError } from './errors.js'
+import { isObject } from './json/parsed.js'
 import { LONGEST_LEASE } from './lease/lease-document.js'
 import { problemOfKeep } from './retention/check-keep.js'
 import { problemOf } from './schedule/due-times.js'
@@ -298,7 +299,7 @@ function told({ path, message, schema, value, errors }: ValueError): { path: str
   const kinds: TSchema[] = schema.anyOf ?? []
   if (kinds.length === 0) return { path, message: message.toLowerCase() }
   const members = kinds.findIndex(({ type }) => type === 'object')
-  if (members >= 0 && typeof value === 'object' && value !== null && !Array.isArray(value)) {
+  if (members >= 0 && isObject(value)) {
     const [problem] = errors[members] ?? []
     if (problem) return told(problem)
   }

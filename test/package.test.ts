@@ -191,7 +191,7 @@ t.test('the packed package', async (t) => {
       'json/members.js',
       'json/read-skip-list.js',
       'json/scanner.js',
-      'json/string-bytes.js',
+      'json/json-bytes.js',
       'own-documents.js',
       'waits/retry-after.js',
       'waits/steps.js'

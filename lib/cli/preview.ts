@@ -50,7 +50,7 @@ export async function previewFile(
   return conclude(changes, transaction)
 }
 
-type Told = Pick<
+type RestoreEnd = Pick<
   Transaction,
   | 'status'
   | 'databases'
@@ -61,7 +61,7 @@ type Told = Pick<
   | 'athena_messages'
 >
 
-async function conclude(changes: ChangeList, told: Told): Promise<Outcome> {
+async function conclude(changes: ChangeList, told: RestoreEnd): Promise<Outcome> {
   const { databases = {}, failures = [], settings_documents: settings = [], status, changes_count } = told
   const unnamed = Math.max(0, (changes_count ?? changes.count) - changes.count)
   // The first changes stand in the outcome as well.

@@ -1,14 +1,17 @@
 import { Agent, type Dispatcher } from 'undici'
 import { RequestSize } from './request-size.js'
 
-/** Options of a request for {@link TellingAgent}, beside undici's. */
-export interface Told {
+/** Options of a request for {@link NotifyingAgent}, beside undici's. */
+export interface ConnectionListener {
   onConnection: () => void
 }
 
-/** Tells a request that it has got its connection. */
-class TellingAgent extends Agent {
-  override dispatch(options: Agent.DispatchOptions & Partial<Told>, handler: Dispatcher.DispatchHandlers) {
+/** Notifies a request that it has got its connection. */
+class NotifyingAgent extends Agent {
+  override dispatch(
+    options: Agent.DispatchOptions & Partial<ConnectionListener>,
+    handler: Dispatcher.DispatchHandlers
+  ) {
     const onConnect = handler.onConnect?.bind(handler)
     handler.onConnect = (abort) => {
       options.onConnection?.()
@@ -18,7 +21,7 @@ class TellingAgent extends Agent {
   }
 }
 
-const agentOf = (connections: number | null) => new TellingAgent({ keepAliveTimeout: 10_000, connections })
+const agentOf = (connections: number | null) => new NotifyingAgent({ keepAliveTimeout: 10_000, connections })
 
 /** Shared by clients that were made from one another. */
 export class Shared {

@@ -3,7 +3,7 @@ import { discard } from '../bytes/discard.js'
 import { joinSmallPieces } from '../bytes/small-pieces.js'
 import { LinkedAbort } from '../waits/linked-abort.js'
 import { Silence } from '../waits/silence.js'
-import type { Told } from './agents.js'
+import type { ConnectionListener } from './agents.js'
 import type { Connection } from './connection.js'
 import { CouchError } from './errors.js'
 import { notJson, refusal } from './refusal.js'
@@ -86,7 +86,7 @@ export class Attempt {
     return this.#read(answer)
   }
 
-  #options(): Dispatcher.RequestOptions & Told {
+  #options(): Dispatcher.RequestOptions & ConnectionListener {
     const { method = 'GET', json, headers } = this.#request
     return {
       origin: this.#connection.origin,

@@ -23,7 +23,7 @@ export async function refusal(
   sent: number | undefined
 ): Promise<CouchError> {
   const { status, headers } = response
-  const { json, brokenOff } = await toldBy(response)
+  const { json, brokenOff } = await bodyOfAnswer(response)
   if (brokenOff && !saysEnough(status)) return unfinished(what, status, brokenOff)
   const { error, reason, gateway } = refusalOf(response, json, sent)
   const redirect = status < 400
@@ -44,7 +44,7 @@ export async function refusal(
 }
 
 /** The body of an answer, as far as it arrived. */
-interface Told {
+interface AnswerBody {
   /** The parsed body; `undefined` where it is not JSON. */
   json?: unknown
   /** Why it did not arrive to its end. */
@@ -56,7 +56,7 @@ const saysEnough = (status: number): boolean =>
   status < 400 || status >= 500 || [401, 408, 409, 413, 429].includes(status)
 
 /** Reads the JSON of an answer. */
-async function toldBy({ headers, body }: CouchResponse): Promise<Told> {
+async function bodyOfAnswer({ headers, body }: CouchResponse): Promise<AnswerBody> {
   try {
     if (isJson(headers)) return { json: JSON.parse((await collect(body, MAX_TOLD)).toString()) }
     for await (const _ of body) break

@@ -1,7 +1,7 @@
 import { type DocumentBytes, documentSteps } from '../json/document.js'
 import { DocumentLine } from '../json/document-line.js'
+import { QUOTE } from '../json/json-bytes.js'
 import { decodeValue, MemberCursor, objectsOf } from '../json/members.js'
-import { QUOTE } from '../json/string-bytes.js'
 import { StringWalk } from '../json/string-walk.js'
 import type { Steps } from '../waits/steps.js'
 import { checked, LeafResults, Refused } from './answers.js'

@@ -191,7 +191,7 @@ class DocumentCollector {
   }
 }
 
-type Found =
+type FoundPart =
   | { kind: 'items'; items: BackupItem[] }
   | { kind: 'compressed'; database: LogicalDatabase; where: string; base64: string }
   | { kind: 'compressedEnd' }
@@ -203,7 +203,7 @@ class BackupVisitor implements JsonVisitor {
   readonly #members = new Set<string>()
   readonly #keys = new Map<LogicalDatabase, string>()
   readonly #inDatabase = new Set<string>()
-  #found: Found[] = []
+  #found: FoundPart[] = []
   #member: Buffer[] = []
   #memberSize = 0
 
@@ -211,7 +211,7 @@ class BackupVisitor implements JsonVisitor {
     this.#names = names
   }
 
-  take(): Found[] {
+  take(): FoundPart[] {
     this.#takeItems()
     const found = this.#found
     this.#found = []

@@ -1,9 +1,9 @@
 import { toBuffer } from '../bytes/views.js'
 import { LONG } from '../waits/steps.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from './document.js'
+import { isDigit, QUOTE, ZERO } from './json-bytes.js'
 import { decodeString, standsAt } from './members.js'
 import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
-import { QUOTE } from './string-bytes.js'
 import { StringWalk } from './string-walk.js'
 
 const OPEN = 0x7b
@@ -14,7 +14,6 @@ const COMMA = 0x2c
 const COLON = 0x3a
 const DASH = 0x2d
 const POINT = 0x2e
-const ZERO = 0x30
 const UNDERSCORE = 0x5f
 
 /** Levels of nesting that {@link DocumentLine} reads by itself. */
@@ -28,8 +27,6 @@ const LITERALS: Record<number, Uint8Array> = {
 const ID = Buffer.from('_id')
 const REV = Buffer.from('_rev')
 const TYPE = Buffer.from('type')
-
-const isDigit = (c: number) => c >= ZERO && c <= 0x39
 
 const NOTHING: JsonVisitor = { begin: () => 'skip', bytes() {}, end() {} }
 

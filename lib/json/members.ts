@@ -1,5 +1,5 @@
 import { toBuffer } from '../bytes/views.js'
-import { BACKSLASH, QUOTE } from './string-bytes.js'
+import { BACKSLASH, hasEscape, QUOTE } from './json-bytes.js'
 
 /** Bytes walked over in one step: a fraction of a millisecond, or one before V8 has compiled the loop. */
 const STEP = 32 * 1024
@@ -122,11 +122,6 @@ export class KnownNames {
     const decoded = decodeString(bytes, start, end)
     return this.#names.find(({ name }) => name === decoded)?.name
   }
-}
-
-function hasEscape(bytes: Uint8Array, start: number, end: number): boolean {
-  for (let i = start; i < end; i++) if (bytes[i] === BACKSLASH) return true
-  return false
 }
 
 /** Returns whether the bytes between two offsets are those wanted. */

@@ -1,4 +1,5 @@
 import type { Steps } from '../waits/steps.js'
+import { parsed } from './parsed.js'
 
 const SINGLE_QUOTED = /^\[\s*(?:'(?:[^'\\]|\\.)*'\s*(?:,\s*'(?:[^'\\]|\\.)*'\s*)*)?\]$/s
 const SINGLE_QUOTED_ELEMENT = /'((?:[^'\\]|\\.)*)'/gs
@@ -56,13 +57,4 @@ function* readSingleQuoted(text: string): Steps<string[] | undefined> {
     yield
   }
   return ids
-}
-
-/** Parses JSON. @returns `undefined` for text that is not JSON */
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

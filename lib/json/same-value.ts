@@ -1,6 +1,6 @@
 import type { Steps } from '../waits/steps.js'
+import { hasEscape, QUOTE } from './json-bytes.js'
 import { decodeString, skipSpace, skipValue } from './members.js'
-import { BACKSLASH, QUOTE } from './string-bytes.js'
 
 /** Scalars compared in one step. */
 const STEP = 2000
@@ -49,9 +49,6 @@ function sameBytes(a: Buffer, i: number, iEnd: number, b: Buffer, j: number, jEn
   for (let k = 0; k < length; k++) if (a[i + k] !== b[j + k]) return false
   return true
 }
-
-const hasEscape = (bytes: Buffer, start: number, end: number): boolean =>
-  bytes.subarray(start, end).includes(BACKSLASH)
 
 /** Returns whether two scalars with other bytes are the same number; `false` where one is no number. */
 function sameNumber(a: string, b: string): boolean {

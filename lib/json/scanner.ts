@@ -1,5 +1,5 @@
+import { BACKSLASH, ESCAPABLE, isDigit, QUOTE, ZERO } from './json-bytes.js'
 import { decodeString } from './members.js'
-import { BACKSLASH, ESCAPABLE, QUOTE } from './string-bytes.js'
 
 /** Thrown for bytes that are not JSON. `offset` counts bytes from the start of the text. */
 export class JsonSyntaxError extends Error {
@@ -87,7 +87,6 @@ for (let c = 0x20; c < 0x80; c++) PLAIN[c] = c === QUOTE || c === BACKSLASH ? 0 
 const LITERALS: Record<number, string> = { 116: 'true', 102: 'false', 110: 'null' }
 
 const isSpace = (c: number) => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09
-const isDigit = (c: number) => c >= 0x30 && c <= 0x39
 const isHex = (c: number) => isDigit(c) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
 
 /** Returns the offset after a string of ASCII and short escapes; 0 for other strings, or if it is cut. */
@@ -108,7 +107,7 @@ function endOfPlainScalar(chunk: Uint8Array, start: number): number {
   const first = chunk[start]
   let i = start + 1
   if (isDigit(first)) {
-    if (first !== 0x30) while (i < chunk.length && isDigit(chunk[i])) i++
+    if (first !== ZERO) while (i < chunk.length && isDigit(chunk[i])) i++
   } else {
     const literal = LITERALS[first]
     if (literal === undefined) return 0
@@ -310,7 +309,7 @@ export class JsonScanner {
           } else if (isDigit(c) || c === 0x2d) {
             this.#beginValue('number', i)
             i++
-            state = c === 0x2d ? State.Minus : c === 0x30 ? State.Zero : State.Integer
+            state = c === 0x2d ? State.Minus : c === ZERO ? State.Zero : State.Integer
           } else {
             const literal = LITERALS[c]
             if (literal === undefined) fail('expected a value')
@@ -333,7 +332,7 @@ export class JsonScanner {
         case State.ExponentSign:
           if (!isDigit(c)) fail('expected a digit')
           i++
-          if (state === State.Minus) state = c === 0x30 ? State.Zero : State.Integer
+          if (state === State.Minus) state = c === ZERO ? State.Zero : State.Integer
           else state = state === State.Point ? State.Fraction : State.ExponentDigits
           break
 

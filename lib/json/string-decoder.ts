@@ -1,5 +1,5 @@
 import { toBuffer } from '../bytes/views.js'
-import { BACKSLASH, QUOTE } from './string-bytes.js'
+import { BACKSLASH, QUOTE } from './json-bytes.js'
 
 /**
  * Finds the end that the next piece may continue, in text with a character for each byte: an escape, half of a

@@ -1,5 +1,5 @@
 import { endianness } from 'node:os'
-import { BACKSLASH, ESCAPABLE, QUOTE } from './string-bytes.js'
+import { BACKSLASH, ESCAPABLE, QUOTE } from './json-bytes.js'
 
 /** The highest bit of each byte of a word. */
 const HIGH = 0x80808080

@@ -87,7 +87,7 @@ export interface Site extends LeaseSite {
 }
 
 /** Says who holds a lease, or has left it, and where. */
-export interface Found extends Inspected {
+export interface FoundLease extends Inspected {
   site: Site
 }
 
@@ -126,7 +126,7 @@ export class ActiveOperations {
   }
 
   /** Returns who holds a lease, or has left it, on this instance or another. */
-  async inspectAt(site: Site): Promise<Found | null> {
+  async inspectAt(site: Site): Promise<FoundLease | null> {
     const found = await site.leases.inspect()
     return found && { ...found, site }
   }
@@ -183,7 +183,7 @@ export class ActiveOperations {
   }
 
   /** Takes over a stale lease, to end on its resources what was left. @throws LeaseHeldError, LeaseGoneError, CouchError */
-  takeOver({ site, claim, holder: { operation: kind, id } }: Found): Promise<ActiveOperation> {
+  takeOver({ site, claim, holder: { operation: kind, id } }: FoundLease): Promise<ActiveOperation> {
     return this.#beginAt(site, (carried) => ({ kind, id, carried }), new AbortController(), claim)
   }
 

@@ -13,7 +13,7 @@ import { LinkedAbort } from '../waits/linked-abort.js'
 import {
   type ActiveOperation,
   type ActiveOperations,
-  type Found,
+  type FoundLease,
   type Hold,
   holdOf,
   type IdAfter,
@@ -197,7 +197,7 @@ export class Lifecycle {
     if (late) await this.#endLeft(active, reason)
   }
 
-  async #takeOver(found: Found): Promise<void> {
+  async #takeOver(found: FoundLease): Promise<void> {
     const { operation: kind, id } = found.holder
     const acquiring = this.#active.takeOver(found)
     const active = await acquiring.catch(expected(isOneOf(LeaseHeldError, LeaseGoneError), undefined))
@@ -445,7 +445,7 @@ export class Lifecycle {
   }
 
   /** Waits for an operation whose record says that it is over to give the lease back. */
-  async #isLeaving({ holder, site }: Found): Promise<boolean> {
+  async #isLeaving({ holder, site }: FoundLease): Promise<boolean> {
     const records = this.#recordsOf(holder.operation)
     for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++) {
       // The lease tells enough where the record cannot be read.

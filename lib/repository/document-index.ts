@@ -1,4 +1,5 @@
 import { DamagedBackupError } from '../errors.js'
+import { parsed } from '../json/parsed.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { ChunkWriter, type ChunkWriterOptions } from './chunk-writer.js'
@@ -80,20 +81,12 @@ async function* indexLines(entry: ChunkEntry, lines: ChunkContent['lines']): Asy
 }
 
 function lineOf(entry: ChunkEntry, bytes: Buffer): IndexLine {
-  const line = parsed(bytes)
+  const line = parsed(bytes.toString())
   if (!Array.isArray(line)) throw notAnIndex(entry)
   const [chunk, first, text] = line
   const marks = LineMarks.fromBase64(text)
   if (typeof chunk !== 'string' || !Number.isSafeInteger(first) || !marks) throw notAnIndex(entry)
   return { chunk, first, marks, bytes }
-}
-
-function parsed(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString())
-  } catch {
-    return undefined
-  }
 }
 
 const notAnIndex = ({ id }: ChunkEntry) =>

@@ -1,4 +1,5 @@
 import { LOGICAL_DATABASES } from '../databases.js'
+import { isObject } from '../json/parsed.js'
 import { LAYOUT, type StoredDatabase } from './layout.js'
 
 type Test = (value: unknown) => boolean
@@ -23,8 +24,6 @@ export function databasesListed(storage: unknown): StoredDatabase[] | undefined 
   return databases.every(namesItsParts) ? (databases as StoredDatabase[]) : undefined
 }
 
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 const isText: Test = (value) => typeof value === 'string'
 const isName: Test = (value) => isText(value) && value !== ''
 const isCount: Test = (value) => Number.isSafeInteger(value) && (value as number) >= 0

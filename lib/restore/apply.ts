@@ -25,7 +25,7 @@ import { WriteRequests } from './write-requests.js'
 /** How often a document is written, or deleted, when others change it meanwhile. */
 export const ATTEMPTS = 5
 
-interface Attempt {
+interface WriteAttempt {
   id: string
   action: DecidedWrite['action']
   base: BaseRevision
@@ -33,12 +33,12 @@ interface Attempt {
 }
 
 /** An attempt after which the document may not be what was written. */
-type Doubtful<A extends Attempt> = A & {
+type Doubtful<A extends WriteAttempt> = A & {
   /** The revision that fewer than the majority of replicas took; absent after a conflict. */
   accepted?: string
 }
 
-type BulkAttempt = Attempt & Write
+type BulkWriteAttempt = WriteAttempt & Write
 
 /** Carries out decisions on one partition of a database, which it alone is given to write to. */
 export class Applier {
@@ -50,8 +50,8 @@ export class Applier {
   readonly #requests: WriteRequests
   readonly #large: LargeWriter
   /** Writes with revisions that the database makes, and with those that documents have. */
-  readonly #bulk: { made: BulkWriter<BulkAttempt>; kept: BulkWriter<BulkAttempt> }
-  readonly #doubtful = new DocumentBatch<Doubtful<BulkAttempt>>(COMPARE_BATCH)
+  readonly #bulk: { made: BulkWriter<BulkWriteAttempt>; kept: BulkWriter<BulkWriteAttempt> }
+  readonly #doubtful = new DocumentBatch<Doubtful<BulkWriteAttempt>>(COMPARE_BATCH)
 
   /** @param expected about how many documents will be written */
   constructor(db: CouchDatabase, decider: Decider, tally: Tally, expected: number) {
@@ -62,7 +62,7 @@ export class Applier {
     this.#requests = new WriteRequests(db)
     this.#large = new LargeWriter(db, this.#requests)
     const writer = (newEdits: boolean) =>
-      new BulkWriter<BulkAttempt>(db, newEdits, this.#inFlight, this.#requests, (attempt, result) => {
+      new BulkWriter<BulkWriteAttempt>(db, newEdits, this.#inFlight, this.#requests, (attempt, result) => {
         const doubtful = this.#judge(attempt, result, result.accepted === true)
         if (doubtful) this.#doubtful.add(doubtful)
       })
@@ -102,7 +102,11 @@ export class Applier {
     await this.#inFlight.settle()
   }
 
-  async #write({ id, action, base }: Omit<Attempt, 'attempt'>, document: SourceDocument, attempt: number) {
+  async #write(
+    { id, action, base }: Omit<WriteAttempt, 'attempt'>,
+    document: SourceDocument,
+    attempt: number
+  ) {
     if (isLarge(document)) return this.#writeLarge({ id, action, base, attempt }, document)
     const { bytes } = document
     if (base.kind === 'kept') return this.#bulk.kept.add({ id, action, base, attempt, bytes })
@@ -111,12 +115,12 @@ export class Applier {
     await this.#bulk.made.add({ id, action, base, attempt, bytes: spliced })
   }
 
-  async #writeLarge(first: Attempt, document: LargeDocument): Promise<void> {
-    let attempt: Attempt | undefined = first
+  async #writeLarge(first: WriteAttempt, document: LargeDocument): Promise<void> {
+    let attempt: WriteAttempt | undefined = first
     while (attempt) {
       const result = await this.#large.write(document, attempt.base)
       // The answer does not always tell how many replicas took it.
-      const doubtful: Doubtful<Attempt> | undefined = this.#judge(
+      const doubtful: Doubtful<WriteAttempt> | undefined = this.#judge(
         attempt,
         result,
         this.decider.target.isReplicated
@@ -127,7 +131,7 @@ export class Applier {
   }
 
   /** Counts a document; `few`: only some replicas took it. @returns the attempt if a look is due */
-  #judge<A extends Attempt>(attempt: A, result: BulkResult, few: boolean): Doubtful<A> | undefined {
+  #judge<A extends WriteAttempt>(attempt: A, result: BulkResult, few: boolean): Doubtful<A> | undefined {
     const { id, base } = attempt
     const { error, reason = '' } = result
     const rev = base.kind === 'kept' ? base.rev : result.rev
@@ -140,14 +144,14 @@ export class Applier {
   }
 
   /** @param rev `undefined` where the answer does not tell it */
-  #countWritten({ action, id, base }: Attempt, rev: string | undefined): void {
+  #countWritten({ action, id, base }: WriteAttempt, rev: string | undefined): void {
     this.tally.count(action)
     // Where nothing was, the database refuses a second revision; of several replicas, each by itself.
     if (action === 'create' && base.kind !== 'kept' && !this.decider.target.isReplicated) return
     this.log.note(id, action, rev)
   }
 
-  async #lookAtAll(attempts: readonly Doubtful<BulkAttempt>[]): Promise<void> {
+  async #lookAtAll(attempts: readonly Doubtful<BulkWriteAttempt>[]): Promise<void> {
     const byId = new Map(attempts.map((attempt) => [attempt.id, attempt]))
     for await (const found of this.decider.target.current([...byId.keys()])) {
       const attempt = byId.get(found.id)
@@ -160,10 +164,10 @@ export class Applier {
 
   /** Looks at a doubtful document. @returns the next attempt, unless it is there or cannot be written */
   async #look(
-    { accepted, ...last }: Doubtful<Attempt>,
+    { accepted, ...last }: Doubtful<WriteAttempt>,
     document: SourceDocument,
     found: CurrentDocument
-  ): Promise<Attempt | undefined> {
+  ): Promise<WriteAttempt | undefined> {
     const { id, action, attempt } = last
     const rev = found.state === 'live' ? found.document.rev : undefined
     const isAccepted = accepted !== undefined && accepted === rev

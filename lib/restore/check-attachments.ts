@@ -1,7 +1,7 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { attachmentsIn } from '../json/attachments.js'
 import { type DocumentBytes, InvalidDocumentError } from '../json/document.js'
-import { QUOTE } from '../json/string-bytes.js'
+import { QUOTE } from '../json/json-bytes.js'
 import type { Steps } from '../waits/steps.js'
 
 const OBJECT = 0x7b

@@ -4,6 +4,7 @@ import type { AttachmentPart } from '../couch/multipart.js'
 import { SpoolDamagedError } from '../errors.js'
 import { DEFAULT_CONTENT_TYPE } from '../json/attachments.js'
 import { type DocumentBytes, documentSteps, InvalidDocumentError, readDocument } from '../json/document.js'
+import { BACKSLASH, QUOTE } from '../json/json-bytes.js'
 import {
   type JsonAction,
   type JsonKind,
@@ -12,7 +13,6 @@ import {
   type JsonVisitor,
   LongNameError
 } from '../json/scanner.js'
-import { BACKSLASH, QUOTE } from '../json/string-bytes.js'
 import { inSharedTurns, inTurns, type Steps, turnAfter } from '../waits/steps.js'
 
 /** Gives bytes of a file by their position, as Node.js' FileHandle does. */

@@ -23,7 +23,7 @@ export type CurrentDocument = Pick<FoundDocument, 'id' | 'conflicts'> &
   )
 
 /** A database as it was when the restore began. */
-interface Found {
+interface FoundTarget {
   info: DatabaseInfo
   replicas: ReplicasState
   /** The nodes that were up before the replicas were asked. */
@@ -38,11 +38,11 @@ export type IsOwn = (id: string, type: string | undefined) => boolean
 /** A database as a restore finds it, to be read only. */
 export class TargetView {
   readonly #db: CouchDatabase
-  readonly #found: Found
+  readonly #found: FoundTarget
   readonly #isOwn: IsOwn
   readonly #reader: DocumentReader
 
-  private constructor(db: CouchDatabase, found: Found, isOwn: IsOwn) {
+  private constructor(db: CouchDatabase, found: FoundTarget, isOwn: IsOwn) {
     this.#db = db
     this.#found = found
     this.#isOwn = isOwn

@@ -1,5 +1,6 @@
 import { cutText, MOST } from '../bytes/cut-text.js'
 import { InvalidParameterError } from '../errors.js'
+import { isObject } from '../json/parsed.js'
 import { type Comparable, type Comparison, type Condition, type Test, TYPES } from './condition.js'
 import { PathName } from './json-view.js'
 
@@ -34,7 +35,7 @@ const KNOWN = [
 ]
 
 /** The place of a condition: in the selector as given, and in the documents. */
-interface Place {
+interface ConditionPlace {
   /** The place in the selector, for messages. */
   at: string
   /** Names of the members of a document down to the value. */
@@ -54,14 +55,14 @@ class Parser {
   #values = 0
   #characters = 0
 
-  condition(given: unknown, place: Place): Condition {
+  condition(given: unknown, place: ConditionPlace): Condition {
     this.#count(place)
     if (isObject(given)) return this.#members(given, place)
     if (place.path.length === 0) throw refused(place.at, 'must be an object')
     return field(place, { op: place.negated ? '$ne' : '$eq', to: this.#comparable(given, place) })
   }
 
-  #members(given: Record<string, unknown>, place: Place): Condition {
+  #members(given: Record<string, unknown>, place: ConditionPlace): Condition {
     const members = Object.entries(given)
     if (members.length === 0) throw refused(place.at, 'is empty: name what it is to match')
     const all = members.map(([name, value]) => {
@@ -75,7 +76,7 @@ class Parser {
     return { op: place.negated ? 'any' : 'all', of: all }
   }
 
-  #operator(name: string, value: unknown, place: Place): Condition {
+  #operator(name: string, value: unknown, place: ConditionPlace): Condition {
     if (!place.ofDocument && (name === '$not' || name === '$nor'))
       throw refused(place.at, 'must not stand in $elemMatch or $allMatch: name what elements are to be')
     switch (name) {
@@ -95,7 +96,7 @@ class Parser {
     return field(place, this.#test(name, value, place))
   }
 
-  #each(op: 'all' | 'any', given: unknown, place: Place): Condition {
+  #each(op: 'all' | 'any', given: unknown, place: ConditionPlace): Condition {
     if (!Array.isArray(given) || given.length === 0)
       throw refused(place.at, 'must be an array that is not empty')
     const of = given.map((one, i) => {
@@ -106,7 +107,7 @@ class Parser {
     return { op: place.negated ? opposite(op) : op, of }
   }
 
-  #test(name: string, value: unknown, place: Place): Test {
+  #test(name: string, value: unknown, place: ConditionPlace): Test {
     const { negated, at } = place
     switch (name) {
       case '$in':
@@ -143,7 +144,7 @@ class Parser {
     }
   }
 
-  #comparable(given: unknown, place: Place): Comparable {
+  #comparable(given: unknown, place: ConditionPlace): Comparable {
     this.#count(place)
     const { at } = place
     if (given === null || typeof given === 'boolean') return given
@@ -166,7 +167,7 @@ class Parser {
     throw refused(at, 'cannot be compared with: name its members instead')
   }
 
-  #count({ at, level }: Place): void {
+  #count({ at, level }: ConditionPlace): void {
     if (level > MOST_LEVELS) throw refused(cutText(at, MOST.reason), `has more than ${MOST_LEVELS} levels`)
     if (++this.#values > MOST_VALUES) throw refused(at, `has more than ${MOST_VALUES} values`)
   }
@@ -177,7 +178,7 @@ class Parser {
   }
 }
 
-function below(place: Place, name: string, at: string): Place {
+function below(place: ConditionPlace, name: string, at: string): ConditionPlace {
   const path = [...place.path, ...namesIn(name, at)]
   if (place.ofDocument && path[0].startsWith('_') && path[0] !== '_id')
     throw refused(at, 'is a member that CouchDB makes: of these, only "_id" can be compared')
@@ -196,7 +197,7 @@ function namesIn(text: string, at: string): string[] {
   return names
 }
 
-const field = ({ path }: Place, test: Test): Condition => ({
+const field = ({ path }: ConditionPlace, test: Test): Condition => ({
   op: 'field',
   path: path.map((name) => new PathName(name)),
   isId: path.length === 1 && path[0] === '_id',
@@ -206,9 +207,6 @@ const field = ({ path }: Place, test: Test): Condition => ({
 const opposite = (op: 'all' | 'any') => (op === 'all' ? 'any' : 'all')
 
 const reversed = (negated: boolean, test: Test): Test => (negated ? { op: 'not', test } : test)
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const refused = (at: string, problem: string): InvalidParameterError =>
   new InvalidParameterError(`${cutText(at, MOST.reason)}: ${problem}`)

@@ -3,6 +3,7 @@ import { Value } from '@sinclair/typebox/value'
 import type { VerifyDepth } from '../../types/verify.js'
 import { byDatabase } from '../databases.js'
 import { InvalidParameterError } from '../errors.js'
+import { parsed } from '../json/parsed.js'
 import type { LoadedBackup } from '../repository/loaded-backup.js'
 
 const Count = Type.Integer({ minimum: 0 })
@@ -56,18 +57,10 @@ export const positionOf = (state: VerifyState): string =>
 
 /** Decodes a position. @throws InvalidParameterError when it is not one of this backup at this depth */
 export function stateAt(position: string, backup: LoadedBackup, depth: VerifyDepth): VerifyState {
-  const state = parsed(position)
+  const state = parsed(Buffer.from(position, 'base64url').toString())
   if (!Value.Check(State, state)) throw new InvalidParameterError('options/from is not a position')
   const { id, content, depth: asked } = newState(backup, depth)
   if (state.id !== id || state.content !== content || state.depth !== asked)
     throw new InvalidParameterError('options/from is of another backup, or of another depth')
   return state
-}
-
-function parsed(position: string): unknown {
-  try {
-    return JSON.parse(Buffer.from(position, 'base64url').toString())
-  } catch {
-    return undefined
-  }
 }
