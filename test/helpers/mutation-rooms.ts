@@ -218,7 +218,8 @@ export const ROOMS: Record<string, Room> = {
       'line-set',
       'replicas',
       'odd-documents',
-      'lossless'
+      'lossless',
+      'safety-backup'
     ]
   },
   retention: {
