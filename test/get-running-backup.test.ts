@@ -11,6 +11,7 @@ import { load, seedDocuments } from './helpers/seed.js'
 t.test('a running backup can be read when some of its databases are finished', async (t) => {
   const on = await setupDatabases(t)
   await load(on.couch.use(on.names.components), seedDocuments({ count: 6 }))
+  await load(on.couch.use(on.names.sessions), seedDocuments({ count: 3 }))
   const gate = await startGate(t, on)
   const host = await buildHost(t, { on, couch: gate.couch })
   const api = apiOf(host)
@@ -23,10 +24,11 @@ t.test('a running backup can be read when some of its databases are finished', a
   do {
     await delay(20)
     running = await api.get(id)
-  } while (!running.dbs.athena_components)
-  t.match(running, { id, in_progress: true, doc_count: 6 })
+  } while (!running.dbs.athena_sessions)
+  t.match(running, { id, in_progress: true, doc_count: 9 })
   t.match(running.dbs.athena_components, { doc_count: 6, docs: [] })
   t.notOk('athena_system' in running.dbs)
+  t.match(host.app.dbBackups.running, [{ id, progress: { documents: 9 } }], 'so do those who run it')
 
   release()
   await host.waitForBackup(id)

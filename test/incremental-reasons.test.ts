@@ -180,6 +180,7 @@ t.test('full: the base did not have the database', async (t) => {
   const second = await backUpRightly(t, on, pair, 'it is there now')
   t.equal(second.dbs[KEY]!.full_reason, 'not_in_base')
   t.match(second.dbs.athena_sessions!.base, /^03_/, 'the others are not read in full')
+  t.equal(second.base, second.dbs.athena_sessions!.base, 'and the backup tells its base')
 })
 
 t.test('full: the chain is as long as the option allows', async (t) => {

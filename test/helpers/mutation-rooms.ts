@@ -219,7 +219,8 @@ export const ROOMS: Record<string, Room> = {
       'replicas',
       'odd-documents',
       'lossless',
-      'safety-backup'
+      'safety-backup',
+      'sealed'
     ]
   },
   retention: {
@@ -315,6 +316,12 @@ export interface Accepted {
 }
 
 export const ACCEPTED: readonly Accepted[] = [
+  {
+    files: ['lib/backup/unreadable.ts'],
+    line: /const characters = this\.#lines\.reduce\(/,
+    what: /^0 -> 1$/,
+    why: 'one character more or less of all ids that cannot be read is no promise'
+  },
   {
     files: ['lib/operations/lazy-stream.ts'],
     line: /this\.#reader\.end\(\)/,
