@@ -317,6 +317,12 @@ export interface Accepted {
 
 export const ACCEPTED: readonly Accepted[] = [
   {
+    files: ['lib/backup/database-backup.ts'],
+    line: /^ +failure = undefined$/,
+    what: /removed|;/,
+    why: 'a body that fails is begun again only if its request is refused at the same moment: no test can time that'
+  },
+  {
     files: ['lib/backup/unreadable.ts'],
     line: /const characters = this\.#lines\.reduce\(/,
     what: /^0 -> 1$/,
