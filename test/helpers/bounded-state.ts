@@ -32,9 +32,9 @@ const PARTS = {
   versions: 24 * MiB
 }
 
-export type HeldPart = keyof typeof PARTS
+type HeldPart = keyof typeof PARTS
 
-export interface Shapes {
+interface Shapes {
   databases(): Promise<TestDatabases>
   /** Runs a job in a process of its own, and checks the memory that it takes against the sum of `held`. */
   run(t: Test, on: Pick<TestDatabases, 'url' | 'names'>, job: Partial<Job>, held: HeldPart[]): Promise<Result>

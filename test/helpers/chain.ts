@@ -108,7 +108,7 @@ export async function download(host: TestHost, id: string): Promise<Buffer> {
 }
 
 /** The bytes of the documents of each database, by their ids. */
-export type Content = Record<string, Map<string, string>>
+type Content = Record<string, Map<string, string>>
 
 /** Takes a backup that was sent apart, without parsing its documents. @throws when a document comes twice */
 export function contentOf(sent: Buffer): Content {

@@ -5,7 +5,7 @@ import { buffer } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import { compile } from './compile.js'
 
-export interface CliRun {
+interface CliRun {
   code: number | null
   stdout: string
   stderr: string
@@ -19,7 +19,7 @@ export interface RunOptions {
   onStart?: (child: ChildProcess) => void
 }
 
-export type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
+type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
 
 /**
  * Keeps Node.js from compiling the HTTP parser of `fetch` a second time, for speed that a short process has no use for.

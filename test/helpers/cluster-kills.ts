@@ -36,7 +36,7 @@ const KILL_AT = [0.3, 0.1, -1]
 const RATIO = 1.5
 
 export const KILLED = ['backup', 'restore', 'get', 'append'] as const
-export type KilledOperation = (typeof KILLED)[number]
+type KilledOperation = (typeof KILLED)[number]
 
 interface Prepared {
   /** Runs the operation, and returns how often the client had to ask again. */

@@ -1,5 +1,5 @@
 /** A measured figure. */
-export interface Figure {
+interface Figure {
   what: string
   value: number | string
   /** The most that the figure may be. */

@@ -1,7 +1,7 @@
 import type { ClusterNode } from './cluster.js'
 import { write } from './cluster-documents.js'
 
-export interface Written {
+interface Written {
   _id: string
   _rev?: string
 }

@@ -85,7 +85,7 @@ export async function fetchAll(couch: ServerScope, database: string): Promise<Sn
   }
 }
 
-export interface CompareOptions {
+interface CompareOptions {
   /** Compares revisions as well. Default `false`. */
   rev?: boolean
 }

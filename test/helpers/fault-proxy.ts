@@ -117,7 +117,7 @@ export interface Match {
   body?: RegExp
 }
 
-export interface Rule extends Match {
+interface Rule extends Match {
   fault: Fault
   /** Number of the first matching request that the fault strikes, from 1. Default 1. */
   nth?: number

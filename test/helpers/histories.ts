@@ -50,7 +50,7 @@ interface Attachment {
 }
 
 /** A change of one database. Documents are chosen by an index in the ids. */
-export type Change =
+type Change =
   | { do: 'write'; ids: number[]; body: Body; keep: boolean }
   /** Writes many of the settled documents again. */
   | { do: 'sweep'; from: number; count: number; n: number }

@@ -10,7 +10,7 @@ import { type Strike, startSimulatedCluster } from './simulated-cluster.js'
 export const LEASE_DATABASE = 'system'
 export const LEASE = 'athena_backup_lease'
 
-export interface LeasesOf {
+interface LeasesOf {
   document: LeaseDocument
   leases: Leases
   close(): Promise<void>

@@ -1,6 +1,6 @@
 /** Lists what is mutated, and which tests have to detect it. */
 
-export interface Room {
+interface Room {
   /** Prefixes of the paths of its files. */
   files: readonly string[]
   /** Names of test files, without `test/` and `.test.ts`. */
@@ -236,7 +236,7 @@ export const ROOMS: Record<string, Room> = {
 }
 
 /** A change that is always tried, whatever the sample: a broken promise that no test once detected. */
-export interface FixedMutant {
+interface FixedMutant {
   room: string
   promise: string
   /** Finds the text to replace, which must occur once in the room. */
@@ -302,7 +302,7 @@ export const FIXED: readonly FixedMutant[] = [
 ]
 
 /** Mutants that no test has to detect. They are not made. */
-export interface Accepted {
+interface Accepted {
   /** Matches the line that is changed. */
   line: RegExp
   /** Matches the description of the mutant. */

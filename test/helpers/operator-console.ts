@@ -20,7 +20,7 @@ export interface OperatorConsole {
   passwords: Record<string, string>
 }
 
-export interface OperatorConsoleOptions {
+interface OperatorConsoleOptions {
   /** Returns the server that the console uses to reach the databases. Default: the console reaches them directly. */
   through?: (on: TestDatabases) => Promise<ServerScope>
   names?: DatabaseNames
@@ -56,7 +56,7 @@ export async function backUp({ app }: OperatorConsole): Promise<string> {
   return id
 }
 
-export interface GatedConsole extends OperatorConsole {
+interface GatedConsole extends OperatorConsole {
   gate: Gate
 }
 

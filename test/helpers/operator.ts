@@ -3,7 +3,7 @@ import type { Test } from 'tap'
 import { MANAGER, type OperatorConsole } from './operator-console.js'
 
 /** The operator page in a browser profile of its own. */
-export interface Operator {
+interface Operator {
   page: Page
   /** Violations of the content security policy, exceptions, and failed requests for files. */
   faults: string[]

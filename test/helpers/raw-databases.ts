@@ -17,7 +17,7 @@ export interface RawDatabases extends TestDatabases {
 }
 
 /** The bytes of everything in a database that a restore can keep. */
-export type RawContent = Record<string, { rev?: string; rawId: string; body: string; attachments: object[] }>
+type RawContent = Record<string, { rev?: string; rawId: string; body: string; attachments: object[] }>
 
 /** Id of the lease, which every operation writes into the system database. */
 const LEASE_ID = 'athena_backup_lease'

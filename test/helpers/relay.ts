@@ -3,7 +3,7 @@ import type { Test } from 'tap'
 import { listenInFrontOf } from './listen.js'
 
 /** The changes that a relay makes. */
-export interface RelayOptions {
+interface RelayOptions {
   /** Called before each request is passed on. May return another path. */
   before?: (request: { method: string; path: string }) => Promise<string | undefined>
   /** Milliseconds by which each answer is delayed. Default 0. */

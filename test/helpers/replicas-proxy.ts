@@ -11,7 +11,7 @@ export interface Answer {
   json: unknown
 }
 
-export interface ReplicasRequest {
+interface ReplicasRequest {
   /** `GET /database/...` */
   line: string
   body: string
@@ -85,7 +85,7 @@ export const noAdministrator: Replica = ({ line }) =>
     ? { status: 401, json: { error: 'unauthorized', reason: 'You are not a server admin.' } }
     : undefined
 
-export interface Shards {
+interface Shards {
   /** Nodes that are up. Default: all. */
   up?: readonly string[]
   /** Tells whether a node has what the others have. Called before each answer. */

@@ -63,7 +63,7 @@ export class TestClock implements Clock {
   }
 }
 
-export interface ScheduledHost {
+interface ScheduledHost {
   operations: Operations
   events: BackupEvent[]
   clock: TestClock

@@ -15,7 +15,7 @@ export function encryptionOf(...ids: string[]): Encryption {
   }
 }
 
-export interface StoredDocument {
+interface StoredDocument {
   _id: string
   _rev: string
   type?: string

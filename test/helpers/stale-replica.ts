@@ -5,7 +5,7 @@ export interface Reply {
   body: Buffer
 }
 
-export interface Asked {
+interface Asked {
   method: string
   /** Path and query, decoded. */
   path: string

@@ -8,7 +8,7 @@ import { encryptionOf } from './sealed.js'
 const SEALED = 'documents.ndjson.gz.sealed'
 
 /** A sealed backup that shares chunks with an earlier one, and what somebody who can write to its database does. */
-export interface Tampered {
+interface Tampered {
   on: ChainDatabases
   host: TestHost
   /** The backup that is harmed. */
