@@ -190,8 +190,7 @@ t.test('a broken download', async (t) => {
   const on = await setupDatabases(t)
   await load(on.couch.use(on.names.components), seedDocuments({ count: 120, size: 30_000 }))
   const host = await startHost(t, on)
-  const proxy = await startFaultProxy(host.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, host.url)
   const run = runner(t, { ...host.env, BACKUPS_URL: proxy.url })
   const { id } = (await run(['start', '--wait', '--json'])).json()
   const headers = { authorization: BASIC }

@@ -196,8 +196,7 @@ for (const [how, harm] of [
 
 t.test('chunks that come after their header was deleted are deleted', async (t) => {
   const made = await databases(t)
-  const proxy = await startFaultProxy(made.on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, made.on.url)
   const { host, goodParts, good } = await setup(t, made, {
     couch: nano(proxy.url),
     timeouts: { lease: 2000, idle: 1000 },

@@ -11,8 +11,7 @@ t.test(
   async (t) => {
     const on = await setupDatabases(t)
     await load(on.couch.use(on.names.components), seedDocuments({ count: 3 }))
-    const faults = await startFaultProxy(on.url)
-    t.teardown(() => faults.close())
+    const faults = await startFaultProxy(t, on.url)
     const events: BackupEvent[] = []
     let checked = false
     let finished = false

@@ -236,8 +236,7 @@ t.test(
   'batches that wait behind stalled downloads are not sent once another server has taken over',
   async (t) => {
     const on = await setupDatabases(t)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const dispatcher = new Agent({ connections: 6 })
     t.teardown(() => dispatcher.destroy())
     const webhooks = createMemoryWebhookStore()

@@ -101,8 +101,7 @@ t.test('a lone server whose database answers late keeps its lease', async (t) =>
 
 t.test('conflicts without end at the lease are waited for, and given up', async (t) => {
   const on = await seeded(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const host = await buildHost(t, { on, couch: nano(proxy.url), timeouts: { lease: 4000 } })
   const rule = proxy.add({
     path: /athena_backup_lease/,

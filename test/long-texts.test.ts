@@ -87,8 +87,7 @@ for (const [database, setup] of Object.entries(setups)) {
     const ids = ['k', 'm'].map((letter) => letter.repeat(9000))
     const docs = ids.map((_id) => ({ _id, _attachments: attachment('a') }))
     await on.couch.use(on.names.components).bulk({ docs } as never)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const broken = proxy.add({ path: /components\/_changes/, fault: 'stall_mid' })
     const databases = { ...on.names, backups: on.names.system }
     const host = await buildHost(t, { on, databases, couch: nano(proxy.url), timeouts: { idle: 1000 } })

@@ -66,8 +66,7 @@ t.test('a start that waits for its record ends as soon as the lease is lost', as
 
 t.test('a renewal that is not answered leaves time for another', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const lease = 6000
   const { app } = await buildHost(t, { on, couch: nano(proxy.url), timeouts: { lease, ...PATIENT } })
   const release = proxy.hold({ path: /_changes/ })

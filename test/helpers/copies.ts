@@ -1,9 +1,8 @@
 import nano from 'nano'
 import type { Test } from 'tap'
-import type { StoredHeader } from '../../lib/repository/layout.js'
 import type { BackupEvent, CopyOutcome } from '../../types/index.js'
 import { type ChainDatabases, documents, download, setupChain } from './chain.js'
-import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
+import type { FaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 import { StoredBackupsOf } from './stored-backups.js'
 
@@ -56,15 +55,6 @@ export async function setupCopySites(
       })
   }
 }
-
-/** Starts a proxy that plays faults, until the test ends. */
-export async function proxyTo(t: Test, url: string): Promise<FaultProxy> {
-  const proxy = await startFaultProxy(url)
-  t.teardown(() => proxy.close())
-  return proxy
-}
-
-export const headerThere = ({ stored }: CopySites, id: string): Promise<StoredHeader> => stored.header(id)
 
 /** Returns whether there is a backup of this id. */
 export async function isThere({ to }: CopySites, id: string): Promise<boolean> {

@@ -56,8 +56,7 @@ export class CrashRig {
 
   static async create(t: Test, seed: number, setup = setupDatabases): Promise<CrashRig> {
     const databases = await setup(t)
-    const proxy = await startFaultProxy(databases.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, databases.url)
     const rig = new CrashRig(t, databases, proxy, randomOf(seed))
     await seedSources(databases, databases.names)
     rig.expected = await contents(rig)

@@ -14,8 +14,7 @@ export async function faultyDatabase(
   timeouts = { control: 20_000, idle: 20_000 }
 ) {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const couch = nano(proxy.url)
   const client = new CouchClient({
     connect: () => connectionOf(couch),

@@ -45,8 +45,7 @@ export async function seeded(t: Test): Promise<TestDatabases> {
 /** Builds a host behind a proxy that can play faults, and collects its events, log and metrics. */
 export async function observe(t: Test, { on, ...options }: HostOptions = {}): Promise<ObservedHost> {
   const databases = on ?? (await seeded(t))
-  const proxy = await startFaultProxy(databases.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, databases.url)
   const events: BackupEvent[] = []
   const lines: LogLine[] = []
   const stream = new Writable({

@@ -56,8 +56,8 @@ export async function startConsole(
   { on: given, ...options }: HostOptions = {}
 ): Promise<Console> {
   const on = given ?? (await setupDatabases(t))
-  const databases = await startFaultProxy(on.url)
-  const backups = await startFaultProxy(keeper.url)
+  const databases = await startFaultProxy(t, on.url)
+  const backups = await startFaultProxy(t, keeper.url)
   const events: BackupEvent[] = []
   const host = await buildHost(t, {
     ...SOON,
@@ -68,7 +68,7 @@ export async function startConsole(
     backups: { couch: nano(backups.url), database: keeper.database, ...options.backups }
   })
   t.teardown(async () => {
-    // Held or stalled requests would keep the host from closing.
+    // before the host, which held or stalled requests would keep from closing
     for (const proxy of [databases, backups]) await proxy.close()
   })
   return { host, api: apiOf(host), on, databases, backups, events, use: (name) => on.couch.use(name) }

@@ -30,8 +30,7 @@ async function fabricated(t: Test) {
 /** Builds a host on a proxy, with these backups. */
 async function setup(t: Test, options: HostOptions = {}) {
   const { on, ids, stored } = await fabricated(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const events: BackupEvent[] = []
   const host = await buildHost(t, {
     on: { ...on, couch: nano(proxy.url) },
