@@ -6,7 +6,7 @@ import { bytesOf, seedDocuments } from './seed.js'
 
 const PAGE = 200
 /** Milliseconds that the replicas of a shard may take to merge. */
-const MERGE = 30_000
+export const MERGE = 30_000
 
 interface Result {
   id: string

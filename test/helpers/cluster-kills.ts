@@ -10,7 +10,7 @@ import {
   leaseIsFree,
   untilServed
 } from './cluster-operations.js'
-import { median, type PartResult, seconds, table } from './cluster-table.js'
+import { median, type PartResult, seconds, table } from './figures.js'
 import { difference, type Fingerprints } from './fingerprints.js'
 import { bytesOf } from './seed.js'
 import type { ServerProcess } from './server-process.js'

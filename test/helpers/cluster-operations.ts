@@ -9,6 +9,9 @@ import { txIdOf } from './host.js'
 import { poll } from './poll.js'
 import type { ServerProcess, ServerReply } from './server-process.js'
 
+/** Milliseconds that an operation may take. */
+export const END = 120_000
+
 export interface Ended {
   /** When the operation ended. */
   at: number
@@ -106,7 +109,7 @@ export async function backup(
 ): Promise<string> {
   const reply = await server.post(path)
   if (reply.status !== 202) throw new Error(`no backup: ${reply.status} ${JSON.stringify(reply.json)}`)
-  const { error } = await accepted(cluster, names, reply).ended(120_000)
+  const { error } = await accepted(cluster, names, reply).ended(END)
   if (error) throw new Error(`no backup: ${error}`)
   await leaseIsFree(cluster, names)
   return reply.json.id
@@ -162,4 +165,38 @@ async function leasesIn(cluster: Cluster, database: string): Promise<({ operatio
     `${database}/_all_docs?include_docs=true&key="${LEASE}"`
   )
   return rows.map(({ doc }) => doc)
+}
+
+interface Rounds<Kind> {
+  cluster: Cluster
+  names: ClusterNames
+  rounds: number
+  kinds: Record<string, Kind>
+  play: (kind: Kind, number: number) => Promise<void>
+  /** What went wrong, which `play` adds to. Each problem gets the name of its round. */
+  problems: string[]
+}
+
+/**
+ * Plays rounds of all kinds in turn. After each round all nodes are up and the lease is free.
+ * @returns the number of rounds that failed
+ */
+export async function playRounds<Kind>(options: Rounds<Kind>): Promise<number> {
+  const { cluster, names, rounds, kinds, play, problems } = options
+  const all = Object.entries(kinds)
+  let failed = 0
+  for (let number = 0; number < rounds; number++) {
+    const [name, kind] = all[number % all.length]!
+    const before = problems.length
+    await play(kind, number).catch(({ message }: Error) => {
+      failed++
+      problems.push(message)
+    })
+    await cluster.allUp()
+    await leaseIsFree(cluster, names, END)
+    const noted = problems.splice(before)
+    problems.push(...noted.map((problem) => `round ${number}, ${name}: ${problem}`))
+    console.error(`round ${number}, ${name}: ${noted.join('; ') || 'right'}`)
+  }
+  return failed
 }

@@ -32,6 +32,17 @@ export class WrittenDocuments {
     return { _id, type: 'fabric-peer', version: ++this.#count, text: 'x'.repeat(500) }
   }
 
+  /** Counts what was acknowledged and these documents do not show: those that are missing, or earlier, or not deleted. */
+  missedIn(documents: readonly Written[]): { lost: number; stale: number; resurrected: number } {
+    const found = new Map(documents.map(({ _id, _rev }) => [_id, _rev]))
+    const { revisions, deleted } = this
+    return {
+      lost: [...revisions.keys()].filter((id) => !found.has(id)).length,
+      stale: [...revisions].filter(([id, rev]) => found.has(id) && found.get(id) !== rev).length,
+      resurrected: [...deleted].filter((id) => found.has(id)).length
+    }
+  }
+
   /** Writes documents, or deletes them, and returns how many writes were acknowledged. */
   async write(node: ClusterNode, docs: readonly (Written & { _deleted?: true })[]): Promise<number> {
     const taken = await write(node, this.#database, docs)

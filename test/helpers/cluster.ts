@@ -133,6 +133,11 @@ export class Cluster {
     return startServer({ teardown } as Parameters<typeof startServer>[0], { url: node.url, databases }, REPLY)
   }
 
+  /** Starts a server process on each node. */
+  startServers(databases: ClusterNames): Promise<ServerProcess[]> {
+    return Promise.all(this.nodes.map((node) => this.startServer(node, databases)))
+  }
+
   /** Ends the servers, starts the killed nodes, and deletes the databases. */
   async cleanUp(): Promise<void> {
     for (const end of this.#teardowns.splice(0)) await end()
