@@ -1,9 +1,10 @@
 import { Readable } from 'node:stream'
 import t, { type Test } from 'tap'
 import { backupOf } from './helpers/api.js'
+import { LEASE } from './helpers/database.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { type Console, failing, LEASE, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
+import { type Console, failing, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
 
 const BACKUPS = /the CouchDB of the backups/
 const DATABASES = /the CouchDB of the databases/

@@ -2,9 +2,9 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { backupOf } from './helpers/api.js'
-import { compareDatabases, recreate } from './helpers/database.js'
+import { compareDatabases, LEASE, recreate } from './helpers/database.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { LEASE, startConsole, startKeeper } from './helpers/two-servers.js'
+import { startConsole, startKeeper } from './helpers/two-servers.js'
 
 const idsIn = async (database: { list(): Promise<{ rows: { id: string }[] }> }) =>
   (await database.list()).rows.map(({ id }) => id)

@@ -1,8 +1,7 @@
 import t from 'tap'
-import { setupDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { leaveRemoval, markRemoved } from './helpers/interrupted-removal.js'
-import { LEASE } from './helpers/leases.js'
 import { poll } from './helpers/poll.js'
 import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
 

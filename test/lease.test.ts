@@ -3,7 +3,7 @@ import nano from 'nano'
 import t from 'tap'
 import type { BackupEvent } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
@@ -11,7 +11,6 @@ import { poll } from './helpers/poll.js'
 import { startRelay } from './helpers/relay.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
-const LEASE = 'athena_backup_lease'
 const HOUR = 3_600_000
 
 async function seeded(t: Parameters<typeof setupDatabases>[0]): Promise<TestDatabases> {

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
-import { deleteDatabase, setupDatabases } from './helpers/database.js'
+import { deleteDatabase, LEASE, setupDatabases } from './helpers/database.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { failing, type Keeper, LEASE, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
+import { failing, type Keeper, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
 
 let made = 0
 

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { WebhookTransaction } from '../../types/index.js'
 import type { SentBackup } from './api.js'
 import type { Cluster, ClusterNames } from './cluster.js'
-import { DATABASES } from './database.js'
+import { DATABASES, LEASE } from './database.js'
 import { type Fingerprints, fingerprintsOf } from './fingerprints.js'
 import { txIdOf } from './host.js'
 import { poll } from './poll.js'
@@ -157,8 +157,6 @@ async function noHolder(cluster: Cluster, names: ClusterNames): Promise<true | u
   const leases = await Promise.all(Object.values(names).map((database) => leasesIn(cluster, database)))
   return leases.flat().every((lease) => lease?.operation === undefined) ? true : undefined
 }
-
-const LEASE = 'athena_backup_lease'
 
 async function leasesIn(cluster: Cluster, database: string): Promise<({ operation?: string } | undefined)[]> {
   const { rows } = await cluster.up[0]!.read<{ rows: { doc?: { operation?: string } }[] }>(

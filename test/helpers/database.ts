@@ -29,12 +29,15 @@ export interface TestDatabases {
 /** The source databases. */
 export const DATABASES = ['components', 'sessions', 'system'] as const
 
+/** Id and type of the document of a lease. */
+export const LEASE = 'athena_backup_lease'
+
 const OWN_TYPES: readonly unknown[] = [
   'athena_backup',
   'athena_backup_removed',
   'athena_backup_chunk',
   'athena_backup_manifest',
-  'athena_backup_lease',
+  LEASE,
   'athena_backup_notice',
   'webhook_tx'
 ]

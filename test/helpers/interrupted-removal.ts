@@ -1,4 +1,4 @@
-import { LEASE } from './leases.js'
+import { LEASE } from './database.js'
 import type { StoredBackupsOf } from './stored-backups.js'
 
 /** Marks backups as removed, as an instance does before it deletes their chunks. */

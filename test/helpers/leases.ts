@@ -5,10 +5,10 @@ import type { LeaseLostError } from '../../lib/errors.js'
 import type { Lease } from '../../lib/lease/lease.js'
 import { LeaseDocument } from '../../lib/lease/lease-document.js'
 import { Leases } from '../../lib/lease/leases.js'
+import { LEASE } from './database.js'
 import { type Strike, startSimulatedCluster } from './simulated-cluster.js'
 
 export const LEASE_DATABASE = 'system'
-export const LEASE = 'athena_backup_lease'
 
 interface LeasesOf {
   document: LeaseDocument

@@ -5,7 +5,7 @@ import nano from 'nano'
 import * as client from 'prom-client'
 import type { Test } from 'tap'
 import type { BackupEvent } from '../../types/index.js'
-import { DATABASES, setupDatabases, type TestDatabases } from './database.js'
+import { DATABASES, LEASE, setupDatabases, type TestDatabases } from './database.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 import { listen } from './listen.js'
@@ -102,8 +102,8 @@ export async function leaveInterruptedBackup({ couch, names }: TestDatabases): P
     storage: { layout: 1, instance: 'gone', databases: {} }
   } as object)
   await db.insert({
-    _id: 'athena_backup_lease',
-    type: 'athena_backup_lease',
+    _id: LEASE,
+    type: LEASE,
     operation: 'backup',
     id,
     instance: 'gone',

@@ -8,8 +8,6 @@ import { deleteDatabase, setupDatabases, type TestDatabases } from './database.j
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 
-export const LEASE = 'athena_backup_lease'
-
 /** Bounds that are soon over. */
 export const SOON = {
   timeouts: { lease: 3000, control: 1000, idle: 1500, close: 1000 },
