@@ -6,10 +6,10 @@ import { LeaseDocument } from '../lib/lease/lease-document.js'
 import { Leases } from '../lib/lease/leases.js'
 import { backUp } from './helpers/chain.js'
 import { type CopySites, isThere, QUICK, setupCopySites } from './helpers/copies.js'
+import { clientOf } from './helpers/couch-client.js'
 import { type FaultProxy, type SeenRequest, startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
-import { clientOf } from './helpers/repository-runs.js'
 
 const LEASE = /athena_backup_lease/
 const CHUNK = /documents\.ndjson/

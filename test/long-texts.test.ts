@@ -2,13 +2,11 @@ import { createHash } from 'node:crypto'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
-import { CouchClient } from '../lib/couch/client.js'
-import { connectionOf } from '../lib/couch/connection.js'
 import { CouchDatabase } from '../lib/couch/database.js'
-import { FOREGROUND } from '../lib/couch/retry.js'
 import { fitsUrl } from '../lib/couch/target.js'
 import type { StoredHeader } from '../lib/repository/layout.js'
 import { apiOf } from './helpers/api.js'
+import { clientOf } from './helpers/couch-client.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
@@ -108,14 +106,7 @@ for (const [database, setup] of Object.entries(setups)) {
     const on = await setup(t)
     const ids = ['a', 'k'.repeat(9000), 'm', 'z'.repeat(9000)]
     await on.couch.use(on.names.components).bulk({ docs: ids.map((_id) => ({ _id })) })
-    const client = new CouchClient({
-      connect: () => connectionOf(on.couch),
-      retry: FOREGROUND,
-      control: 5000,
-      idle: 5000
-    })
-    t.teardown(() => client.close())
-    const components = new CouchDatabase(client, on.names.components)
+    const components = new CouchDatabase(clientOf(t, on.url), on.names.components)
     const list = async (range: { from?: string; to?: string; limit?: number }) => {
       const found: string[] = []
       for await (const rows of components.allDocs(range)) for (const { id } of rows) found.push(id)

@@ -1,10 +1,7 @@
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import nano from 'nano'
-import type { Test } from 'tap'
 import { runBackup } from '../../lib/backup/backup-job.js'
-import { type ClientSettings, CouchClient } from '../../lib/couch/client.js'
-import { connectionOf } from '../../lib/couch/connection.js'
+import type { CouchClient } from '../../lib/couch/client.js'
 import { CouchDatabase } from '../../lib/couch/database.js'
 import { backupContent } from '../../lib/format/content.js'
 import { Progress } from '../../lib/observe/progress.js'
@@ -18,20 +15,6 @@ import { Spool } from '../../lib/spool/spool.js'
 import type { LogicalDatabase } from '../../types/index.js'
 
 type Sources = Record<LogicalDatabase, CouchDatabase>
-
-/** Connects the plugin's own client to a server. */
-export function clientOf(t: Test, url: string, settings: Partial<ClientSettings> = {}): CouchClient {
-  const couch = nano(url)
-  const client = new CouchClient({
-    connect: () => connectionOf(couch),
-    retry: { attempts: 4, wait: 10, longest: 50 },
-    control: 20_000,
-    idle: 20_000,
-    ...settings
-  })
-  t.teardown(() => client.close())
-  return client
-}
 
 export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, string>): Sources => ({
   components: new CouchDatabase(client, names.components),
