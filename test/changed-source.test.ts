@@ -6,9 +6,9 @@ import { apiOf } from './helpers/api.js'
 import { startAnsweringCouch } from './helpers/couch-client.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
 import { poll } from './helpers/poll.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { load } from './helpers/seed.js'
 
 const OLD = 30

@@ -5,8 +5,8 @@ import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
 import { poll } from './helpers/poll.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 const stampOf = (id: string) => id.slice('03_ibp_db_backup_'.length)

@@ -3,7 +3,7 @@ import type { BackupEvent } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 t.test(

@@ -4,6 +4,7 @@ import type { Test } from 'tap'
 import { type ClientSettings, CouchClient } from '../../lib/couch/client.js'
 import { connectionOf } from '../../lib/couch/connection.js'
 import { CouchDatabase } from '../../lib/couch/database.js'
+import type { AttachmentData } from '../../lib/couch/requests.js'
 import type { LogicalDatabase } from '../../types/index.js'
 import { setupDatabases } from './database.js'
 import { startFaultProxy } from './fault-proxy.js'
@@ -51,4 +52,15 @@ export async function faultyDatabase(
   const proxy = await startFaultProxy(t, on.url)
   const client = clientOf(t, proxy.url, timeouts)
   return { on, proxy, client, db: new CouchDatabase(client, on.names[logical]) }
+}
+
+/** Returns a text as the data of an attachment. */
+export function asData(text: string): AttachmentData {
+  const bytes = Buffer.from(text)
+  return {
+    length: bytes.length,
+    async *open() {
+      yield bytes
+    }
+  }
 }

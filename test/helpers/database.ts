@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { request } from 'node:http'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { startEmbeddedCouch } from '../../examples/standalone/embedded-couch.js'
@@ -145,4 +146,39 @@ async function isNotRefused(status: number, call: Promise<unknown>): Promise<boo
       return false
     }
   )
+}
+
+/**
+ * Writes an attachment at its own URL, with headers that nano cannot set, such as `Content-Encoding`.
+ * @returns the document's new revision
+ */
+export async function putAttachment(
+  url: string,
+  path: readonly string[],
+  data: Buffer,
+  headers: Record<string, string>,
+  rev?: string
+): Promise<string> {
+  const { origin, username, password } = new URL(url)
+  const target = `${origin}/${path.map(encodeURIComponent).join('/')}${rev ? `?rev=${encodeURIComponent(rev)}` : ''}`
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      target,
+      {
+        method: 'PUT',
+        headers: { ...headers, 'content-length': data.length },
+        ...(username && { auth: `${username}:${password}` })
+      },
+      (response) => {
+        let body = ''
+        response.setEncoding('utf8').on('data', (piece: string) => {
+          body += piece
+        })
+        response.on('end', () =>
+          response.statusCode === 201 ? resolve(JSON.parse(body).rev) : reject(new Error(body))
+        )
+      }
+    )
+    sent.on('error', reject).end(data)
+  })
 }

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
+import type { Test } from 'tap'
 import type { LogicalDatabase } from '../../types/index.js'
-import type { ChainDatabases } from './chain.js'
+import { type ChainDatabases, setupChain } from './chain.js'
 import { DATABASES } from './database.js'
 import { bytesOf } from './seed.js'
+import { cases, wholeNumber } from './settings.js'
 
 /** Attachments of a document above this number of bytes make it one that is never whole in memory. */
 const LARGE = 4 * 1024 * 1024 + 1000
@@ -158,8 +160,34 @@ export const histories = (maxLength: number): fc.Arbitrary<Step[]> =>
     { minLength: 3, maxLength, size: 'max' }
   )
 
-/** Documents that are there before the history begins. */
-export const settled = (count: number): string[] =>
+/**
+ * Returns how a property of histories is tried. `HISTORY_STEPS` tells how many steps they have, `HISTORY_SEED` which they
+ * are, and with `HISTORY_SHRINK` a failing one is made shorter.
+ */
+export function historyRuns(byDefault: number) {
+  const numRuns = cases(1)
+  const steps = wholeNumber('HISTORY_STEPS', byDefault)
+  const { HISTORY_SEED: seed, HISTORY_SHRINK: shrink } = process.env
+  return {
+    steps,
+    timeout: 120_000 + numRuns * steps * 10_000,
+    parameters: {
+      numRuns,
+      endOnFailure: shrink === undefined,
+      ...(seed !== undefined && { seed: Number(seed) })
+    }
+  }
+}
+
+/** Sets up databases with the documents that are there before a history begins. */
+export async function setupSettled(t: Test): Promise<ChainDatabases> {
+  const on = await setupChain(t)
+  await on.write(on.names.components, settled(60))
+  for (const name of [on.names.sessions, on.names.system]) await on.write(name, settled(30))
+  return on
+}
+
+const settled = (count: number): string[] =>
   Array.from({ length: count }, (_, i) => {
     const text = bytesOf(`settled ${i}`, 600).toString('base64')
     return `{"_id":"settled ${i}","type":"fabric-peer","n":1.0,"text":"${text}"}`

@@ -1,6 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http'
 import Fastify from 'fastify'
-import nano from 'nano'
 import type { Test } from 'tap'
 import { createMemoryWebhookStore } from '../../lib/index.js'
 import { Operations } from '../../lib/operations/operations.js'
@@ -9,7 +7,6 @@ import type { Clock } from '../../lib/schedule/clock.js'
 import type { BackupEvent, BackupSummary, DbBackupsOptions } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
 import { poll } from './poll.js'
-import { startRelay } from './relay.js'
 
 export const [SECOND, MINUTE, HOUR] = [1000, 60_000, 3_600_000] as const
 
@@ -115,19 +112,6 @@ export async function buildScheduled(
     },
     close: () => app.close()
   }
-}
-
-/** Returns the databases as they are on a server whose clock tells `now`. `undefined`: its answers have no date. */
-export async function withServerTime(
-  t: Test,
-  on: TestDatabases,
-  now: () => number | undefined
-): Promise<TestDatabases> {
-  const headers = ({ date: _date, ...others }: IncomingHttpHeaders) => {
-    const time = now()
-    return time === undefined ? others : { ...others, date: new Date(time).toUTCString() }
-  }
-  return { ...on, couch: nano(await startRelay(t, on.url, { headers })) }
 }
 
 /** Waits until the schedule waits. */
