@@ -11,7 +11,7 @@ import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
-import { buildCli, type RunOptions } from './helpers/cli.js'
+import { buildCli, type CliOptions } from './helpers/cli.js'
 import { putAttachment, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
@@ -62,7 +62,7 @@ async function startHost(t: Test, on: TestDatabases, couch = on.couch): Promise<
 
 /** Runs the client against a host, and checks that its output holds no secret. */
 function runner(t: Test, env: NodeJS.ProcessEnv) {
-  return async (args: readonly string[], options: RunOptions = {}) => {
+  return async (args: readonly string[], options: CliOptions = {}) => {
     const run = await cli(args, { ...options, env: { ...env, ...options.env } })
     t.notOk(
       /secret:of-test|token-of-test|Basic /.test(run.stdout + run.stderr),

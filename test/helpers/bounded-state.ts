@@ -34,7 +34,7 @@ const PARTS = {
 
 type HeldPart = keyof typeof PARTS
 
-interface Shapes {
+interface BoundedRuns {
   databases(): Promise<TestDatabases>
   /** Runs a job in a process of its own, and checks the memory that it takes against the sum of `held`. */
   run(t: Test, on: Pick<TestDatabases, 'url' | 'names'>, job: Partial<Job>, held: HeldPart[]): Promise<Result>
@@ -49,10 +49,10 @@ interface Shapes {
 }
 
 /** Prepares operations on documents of shapes whose number or length could take memory. */
-export function prepareShapes(t: Test): Shapes {
+export function prepareBoundedRuns(t: Test): BoundedRuns {
   const directory = t.testdir()
   const worker = compileWorker(directory)
-  const run: Shapes['run'] = async (t, { url, names }, job, held) => {
+  const run: BoundedRuns['run'] = async (t, { url, names }, job, held) => {
     const operation = job.operation ?? 'backup'
     const result = await runInChild(
       worker,
@@ -77,7 +77,7 @@ export function prepareShapes(t: Test): Shapes {
 }
 
 /** Yields `count` documents, all of them `times` times. */
-export function* documents(count: number, of: (i: number) => string, times = 1): Generator<string> {
+export function* documentsOf(count: number, of: (i: number) => string, times = 1): Generator<string> {
   for (let time = 0; time < times; time++) for (let i = 0; i < count; i++) yield of(i)
 }
 

@@ -11,7 +11,7 @@ interface CliRun {
   stderr: string
 }
 
-export interface RunOptions {
+export interface CliOptions {
   env?: NodeJS.ProcessEnv
   cwd?: string
   input?: string | Buffer
@@ -19,7 +19,7 @@ export interface RunOptions {
   onStart?: (child: ChildProcess) => void
 }
 
-type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
+type Cli = (args: readonly string[], options?: CliOptions) => Promise<CliRun & { bytes: Buffer }>
 
 /**
  * Keeps Node.js from compiling the HTTP parser of `fetch` a second time, for speed that a short process has no use for.

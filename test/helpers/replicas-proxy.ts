@@ -11,7 +11,7 @@ export interface Answer {
   json: unknown
 }
 
-interface ReplicasRequest {
+interface PassedRequest {
   /** `GET /database/...` */
   line: string
   body: string
@@ -20,7 +20,7 @@ interface ReplicasRequest {
 }
 
 /** Answers a request in place of the database. `undefined` leaves it to the next one, and finally to the database. */
-export type Replica = (request: ReplicasRequest) => Promise<Answer | undefined> | Answer | undefined
+export type Responder = (request: PassedRequest) => Promise<Answer | undefined> | Answer | undefined
 
 const NODES = ['a@x', 'b@x', 'c@x']
 const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
@@ -29,7 +29,7 @@ const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
 async function startReplicas(
   t: Test,
   url: string,
-  options: { replicas: readonly Replica[] }
+  options: { replicas: readonly Responder[] }
 ): Promise<{ couch: ServerScope; requests: string[] }> {
   const target = new URL(url)
   const requests: string[] = []
@@ -65,14 +65,14 @@ async function startReplicas(
 }
 
 /** Creates raw databases that are reached as a cluster of three replicas. */
-export async function setupReplicas(t: Test, replicas: readonly Replica[]) {
+export async function setupReplicas(t: Test, replicas: readonly Responder[]) {
   const raw = await setupRawDatabases(t)
   const cluster = await startReplicas(t, raw.url, { replicas })
   return { raw, cluster, on: { ...raw, couch: cluster.couch } }
 }
 
 /** Answers `GET /database` with three replicas of each shard. */
-const threeReplicas: Replica = async ({ line, forward }) => {
+const threeReplicas: Responder = async ({ line, forward }) => {
   if (!/^GET \/(?!_)[^/?]+$/.test(line)) return undefined
   const { status, json } = await forward()
   const cluster = { q: RANGES.length, n: NODES.length, w: 2, r: 2 }
@@ -80,7 +80,7 @@ const threeReplicas: Replica = async ({ line, forward }) => {
 }
 
 /** Refuses what only a server administrator may read. */
-export const noAdministrator: Replica = ({ line }) =>
+export const noAdministrator: Responder = ({ line }) =>
   /_sync_shards|_node\/|\/_shards|_membership/.test(line)
     ? { status: 401, json: { error: 'unauthorized', reason: 'You are not a server admin.' } }
     : undefined
@@ -102,7 +102,7 @@ export function shards({
   knows,
   seq = 7,
   uptime = () => 3600 + performance.now() / 1000
-}: Shards): Replica {
+}: Shards): Responder {
   let asked = 0
   const uuid = (node: string) => `uuid of ${node}`
   const history = (target: string) =>

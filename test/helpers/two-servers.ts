@@ -24,7 +24,7 @@ export interface Keeper {
 }
 
 /** A console whose backups are on a server of their own, each server behind a proxy. */
-export interface Console {
+export interface TwoServerConsole {
   host: TestHost
   api: Api
   on: TestDatabases
@@ -48,11 +48,11 @@ export async function startKeeper(t: Test): Promise<Keeper> {
 }
 
 /** Starts a console that keeps its backups at `keeper`. */
-export async function startConsole(
+export async function startTwoServerConsole(
   t: Test,
   keeper: Keeper,
   { on: given, ...options }: HostOptions = {}
-): Promise<Console> {
+): Promise<TwoServerConsole> {
   const on = given ?? (await setupDatabases(t))
   const databases = await startFaultProxy(t, on.url)
   const backups = await startFaultProxy(t, keeper.url)
