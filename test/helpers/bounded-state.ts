@@ -9,7 +9,7 @@ import { setupRawDatabases } from './raw-databases.js'
 const MiB = 1024 * 1024
 /** Options of Node.js that end the process when its heap exceeds 128 MiB. */
 const FLAGS = ['--max-old-space-size=128']
-/** Whether shapes have their full size: `BOUNDED_STATE=full`. */
+/** Whether tests use all their documents: `BOUNDED_STATE=full`. */
 export const FULL = process.env.BOUNDED_STATE === 'full'
 
 /**
@@ -48,7 +48,7 @@ interface BoundedRuns {
   ): Promise<Result>
 }
 
-/** Prepares operations on documents of shapes whose number or length could take memory. */
+/** Prepares operations on documents whose number or length could take memory. */
 export function prepareBoundedRuns(t: Test): BoundedRuns {
   const directory = t.testdir()
   const worker = compileWorker(directory)
@@ -76,10 +76,10 @@ export function prepareBoundedRuns(t: Test): BoundedRuns {
   }
 }
 
-/** Yields `count` documents, all of them `times` times. */
+/** Yields `count` documents that `of` makes, and repeats all of them until each came `times` times. */
 export function* documentsOf(count: number, of: (i: number) => string, times = 1): Generator<string> {
   for (let time = 0; time < times; time++) for (let i = 0; i < count; i++) yield of(i)
 }
 
-/** Returns a document of about so many bytes. */
+/** Returns a maker of documents that have about so many bytes each. */
 export const longDocument = (bytes: number) => (i: number) => `{"_id":"d${i}","text":"${'x'.repeat(bytes)}"}`

@@ -136,6 +136,7 @@ export async function download(
   return Buffer.concat(pieces)
 }
 
+/** Returns the SHA-256 of bytes, in hex. */
 export const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
 /** Returns what a downloaded backup holds of each source database. */

@@ -76,7 +76,7 @@ export class Cluster {
     this.#start = start
   }
 
-  /** Nodes that run. */
+  /** Returns the nodes that run. */
   get up(): ClusterNode[] {
     return this.nodes.filter((node) => !this.#down.has(node))
   }

@@ -46,7 +46,7 @@ const OWN_TYPES: readonly unknown[] = [
 /** Tells whether a document is the plugin's own. */
 export const isOwn = ({ type }: { type?: unknown }): boolean => OWN_TYPES.includes(type)
 
-/** Returns the revision that a server answers with: the embedded one calls its JSON text. */
+/** Returns the revision in the answer to a write: the embedded server says that its JSON is text. */
 export const revisionIn = (written: { rev: string } | string): string =>
   (typeof written === 'string' ? (JSON.parse(written) as { rev: string }) : written).rev
 

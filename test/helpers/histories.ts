@@ -31,9 +31,10 @@ const ODD_IDS = [
   '_design/one',
   '_design/ü'
 ]
-/** CouchDB refuses them; other servers take them. */
+/** Ids that CouchDB refuses and other servers take. */
 const LONE_SURROGATES = ['\ud800', '\udfff', 'x\udbff']
 const TYPES = ['fabric-peer', 'fabric-peer', 'msp', 'kept_out_later', 'pillow_talk_doc']
+/** The type that backups leave out in steps with `excludes`. */
 export const KEPT_OUT_LATER = 'kept_out_later'
 
 interface Body {
@@ -66,7 +67,7 @@ type Change =
 /** The changes before a backup. */
 export interface Step {
   changes: { database: LogicalDatabase; change: Change }[]
-  /** The backup leaves out one type more. */
+  /** The backup leaves out {@link KEPT_OUT_LATER} as well. */
   excludes: boolean
 }
 
@@ -147,7 +148,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
   }
 )
 
-/** Steps of a history of three databases. */
+/** Returns an arbitrary of histories: the steps of three databases. */
 export const histories = (maxLength: number): fc.Arbitrary<Step[]> =>
   fc.array(
     fc.record({
@@ -238,7 +239,7 @@ class Changer {
     }
   }
 
-  /** Returns each id once: some servers have fewer. */
+  /** Returns each id once: two indices may stand for one id, as some servers have fewer. */
   #ids = (indices: readonly number[]): string[] => [...new Set(indices.map((index) => this.#id(index)))]
 
   #id(index: number): string {

@@ -30,6 +30,7 @@ export interface ObservedHost extends TestHost {
   event<Type extends BackupEvent['type']>(type: Type): Promise<Extract<BackupEvent, { type: Type }>>
 }
 
+/** Numbers of documents in the databases of {@link seeded}. */
 export const COUNTS = { components: 250, sessions: 3, system: 2 } as const
 
 /** Creates databases with {@link COUNTS} documents. */

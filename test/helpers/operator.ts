@@ -37,6 +37,7 @@ export async function openPage(
   return { page, faults }
 }
 
+/** Signs in on the page that asks for it. */
 export async function signIn(page: Page, { passwords }: OperatorConsole, email = MANAGER): Promise<void> {
   await page.getByLabel('Email').fill(email)
   await page.getByLabel('Password').fill(passwords[email])

@@ -392,7 +392,7 @@ let creations = 0
 
 const numberOfCreation = () => String(creations)
 
-/** Returns what CouchDB tells: databases that are created within a second have the same. */
+/** Returns the time in seconds, as CouchDB does: databases that are created within a second have the same. */
 export const secondOfCreation = (): string => String(Math.floor(Date.now() / 1000))
 
 /**

@@ -20,7 +20,7 @@ export async function startRelay(t: Test, url: string, options: RelayOptions): P
   const server = createServer(async (request, response) => {
     const { method = 'GET', headers, url: asked = '/' } = request
     const path = (await before?.({ method, path: asked })) ?? asked
-    // a request whose sender has left would never end
+    // a request to the database whose sender has left would never end
     if (response.destroyed) return
     const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
       const pass = () => {

@@ -19,7 +19,7 @@ interface PassedRequest {
   forward: (path?: string) => Promise<Answer>
 }
 
-/** Answers a request in place of the database. `undefined` leaves it to the next one, and finally to the database. */
+/** Answers a request in place of the database. `undefined` leaves it to the next responder, and finally to the database. */
 export type Responder = (request: PassedRequest) => Promise<Answer | undefined> | Answer | undefined
 
 const NODES = ['a@x', 'b@x', 'c@x']

@@ -16,13 +16,14 @@ import type { LogicalDatabase } from '../../types/index.js'
 
 type Sources = Record<LogicalDatabase, CouchDatabase>
 
+/** Returns the source databases on a server. */
 export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, string>): Sources => ({
   components: new CouchDatabase(client, names.components),
   sessions: new CouchDatabase(client, names.sessions),
   system: new CouchDatabase(client, names.system)
 })
 
-/** Begins a backup in a repository, without a lease. */
+/** Writes the header of a new backup in a repository, without a lease, and returns its id. */
 export async function begin(repository: Repository, { system }: Sources): Promise<string> {
   const { id } = (await repository.newIds())(0n, [])
   const origin = { instance: 'test', console: { system: system.name }, versions: {} }

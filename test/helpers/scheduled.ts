@@ -10,7 +10,7 @@ import { poll } from './poll.js'
 
 export const [SECOND, MINUTE, HOUR] = [1000, 60_000, 3_600_000] as const
 
-/** A clock that tests move and set. Waits by it last until it moves. */
+/** A clock that tests set and move. A wait ends when the clock has moved far enough. */
 export class TestClock implements Clock {
   #now: number
   readonly #sleepers = new Set<{ left: number; wake: () => void }>()
@@ -27,7 +27,7 @@ export class TestClock implements Clock {
     return this.#sleepers.size > 0
   }
 
-  /** Sets the clock forwards, or back: no time passes. */
+  /** Sets the clock forwards, or back. No time passes. */
   set(by: number): void {
     this.#now += by
   }
@@ -129,4 +129,5 @@ export async function summariesOf({
   return Promise.all(ids.map((id) => operations.summary(id)))
 }
 
+/** Tells whether a backup has ended without an error. */
 export const isGood = ({ in_progress, error }: BackupSummary): boolean => !in_progress && !error

@@ -58,6 +58,7 @@ export function* seedDocuments(options: SeedOptions): Generator<SeedDocument> {
   }
 }
 
+/** Strings that a careless reader of JSON or of paths takes for something else. */
 export const HOSTILE_STRINGS: readonly string[] = [
   '',
   '"',

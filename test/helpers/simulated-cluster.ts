@@ -206,7 +206,7 @@ class InMemoryCluster implements SimulatedCluster, Messenger {
     for (const other of this.replicas) if (other !== replica) this.#mergeSoon(name, replica, other, merge)
   }
 
-  /** Plans a merge between two replicas, unless one is scheduled, which will include the new writes. */
+  /** Plans a merge between two replicas, unless one is planned already, which will include the new writes. */
   #mergeSoon(name: string, from: Replica, to: Replica, longest: number): void {
     const key = [name, from.node, to.node].join()
     if (this.#merging.has(key)) return
@@ -252,6 +252,7 @@ class InMemoryCluster implements SimulatedCluster, Messenger {
   }
 }
 
+/** Starts a simulated cluster without databases. */
 export async function startSimulatedCluster(timing: Timing = {}): Promise<SimulatedCluster> {
   const cluster = new InMemoryCluster(timing.n ?? 3, timing)
   await cluster.start()

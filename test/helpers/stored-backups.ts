@@ -7,7 +7,7 @@ const CHUNKS = { startkey: 'backup_', endkey: 'backup_\ufff0' }
 
 const stampOf = (id: string) => id.slice('03_ibp_db_backup_'.length)
 
-/** Looks at backups where they lie, and changes them by hand. */
+/** Reads the documents of backups where they lie, and changes them by hand. */
 export class StoredBackupsOf {
   readonly #on: TestDatabases
   readonly #name: string
@@ -87,7 +87,7 @@ export class StoredBackupsOf {
     return (await this.#headers('athena_backup')).sort()
   }
 
-  /** Returns the ids of those that have not failed. */
+  /** Returns the ids of the backups that have not failed. */
   async good(): Promise<string[]> {
     const ids = await this.backups()
     const headers = await Promise.all(ids.map((id) => this.header(id)))

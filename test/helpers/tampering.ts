@@ -20,7 +20,7 @@ interface Tampered {
   writeChunk(id: string, bytes: Buffer): Promise<void>
   header(): Promise<StoredHeader>
   writeHeader(header: object): Promise<void>
-  /** Reads the backup as a client, and starts to restore it. Returns what was not found out. */
+  /** Reads the backup as a client, and starts to restore it. Returns what neither has refused. */
   unnoticed(): Promise<string[]>
 }
 

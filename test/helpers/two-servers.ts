@@ -8,7 +8,7 @@ import { deleteDatabase, setupDatabases, type TestDatabases } from './database.j
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 
-/** Bounds that are soon over. */
+/** Time-outs and retries that are soon over. */
 export const SOON = {
   timeouts: { lease: 3000, control: 1000, idle: 1500, close: 1000 },
   retry: { attempts: 3, wait: 50, longest: 100 }
