@@ -1,9 +1,16 @@
 import { Readable } from 'node:stream'
 import t, { type Test } from 'tap'
 import { backupOf } from './helpers/api.js'
+import { LEASE } from './helpers/database.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { type Console, failing, LEASE, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
+import {
+  failing,
+  SOON,
+  startKeeper,
+  startTwoServerConsole,
+  type TwoServerConsole
+} from './helpers/two-servers.js'
 
 const BACKUPS = /the CouchDB of the backups/
 const DATABASES = /the CouchDB of the databases/
@@ -11,12 +18,12 @@ const DATABASES = /the CouchDB of the databases/
 /** Starts a console with 20 documents. */
 async function setup(t: Test, options = {}) {
   const keeper = await startKeeper(t)
-  const console = await startConsole(t, keeper, options)
+  const console = await startTwoServerConsole(t, keeper, options)
   await load(console.use(console.on.names.components) as never, seedDocuments({ count: 20 }))
   return { keeper, ...console }
 }
 
-const isFailed = async ({ host }: Pick<Console, 'host'>, id: string) => {
+const isFailed = async ({ host }: Pick<TwoServerConsole, 'host'>, id: string) => {
   const { in_progress: running, error } = await host.app.dbBackups.summary(id)
   return running ? undefined : error
 }
@@ -78,7 +85,7 @@ for (const fault of ['refuse', 'status_500', 'stall'] as const) {
 
 t.test('a console starts while neither server answers, and works when they do', async (t) => {
   const keeper = await startKeeper(t)
-  const { api, databases, backups } = await startConsole(t, keeper)
+  const { api, databases, backups } = await startTwoServerConsole(t, keeper)
   const mend = [failing(databases, 'refuse'), failing(backups, 'refuse')]
   t.equal((await api.call('POST')).statusCode, 503)
   for (const one of mend) await one()

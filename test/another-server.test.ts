@@ -2,16 +2,16 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { backupOf } from './helpers/api.js'
-import { compareDatabases, recreate } from './helpers/database.js'
+import { compareDatabases, LEASE, recreate } from './helpers/database.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { LEASE, startConsole, startKeeper } from './helpers/two-servers.js'
+import { startKeeper, startTwoServerConsole } from './helpers/two-servers.js'
 
 const idsIn = async (database: { list(): Promise<{ rows: { id: string }[] }> }) =>
   (await database.list()).rows.map(({ id }) => id)
 
 t.test('every route and method works where the backups are on a server of their own', async (t) => {
   const keeper = await startKeeper(t)
-  const console = await startConsole(t, keeper)
+  const console = await startTwoServerConsole(t, keeper)
   const { host, api, on, use } = console
   const { dbBackups } = host.app
   await load(use(on.names.components) as never, seedDocuments({ count: 30, attachmentEvery: 5 }))
@@ -75,7 +75,7 @@ t.test('every route and method works where the backups are on a server of their 
 
 t.test('an operation holds a lease at each server, and gives both back', async (t) => {
   const keeper = await startKeeper(t)
-  const { host, on, use, databases } = await startConsole(t, keeper)
+  const { host, on, use, databases } = await startTwoServerConsole(t, keeper)
   const release = databases.hold({ path: /_changes/ })
   const { id, finished } = await host.app.dbBackups.start()
   const leases = () => Promise.all([use(on.names.system).get(LEASE), keeper.documents.get(LEASE)])

@@ -7,8 +7,7 @@ import { readFeed } from '../lib/couch/feed.js'
 import { anyNodeKnows, nodeNames, nodesUp } from '../lib/couch/nodes.js'
 import { settleReplicas } from '../lib/couch/replicas.js'
 import { createCouchWebhookStore } from '../lib/index.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
-import { asData } from './helpers/as-data.js'
+import { asData, startAnsweringCouch } from './helpers/couch-client.js'
 
 /** JSON that is complete, with a good status, and not what was asked for: of a proxy, or of another version. */
 const BODIES = [

@@ -5,11 +5,15 @@ import t, { type Test } from 'tap'
 import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { fitsUrl } from '../lib/couch/target.js'
 import { apiOf } from './helpers/api.js'
-import { character } from './helpers/character.js'
-import { type FetchedDocument, recreate, setupDatabases, type TestDatabases } from './helpers/database.js'
+import { character, jsonNode } from './helpers/arbitraries.js'
+import {
+  type FetchedDocument,
+  putAttachment,
+  recreate,
+  setupDatabases,
+  type TestDatabases
+} from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { jsonNode } from './helpers/json.js'
-import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
 import { cases, extent } from './helpers/settings.js'

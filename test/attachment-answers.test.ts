@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import t from 'tap'
 import { inlineAttachments } from '../lib/couch/attachments.js'
 import { readDocument } from '../lib/json/document.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 
 const STUB = '{"content_type":"text/plain","length":5,"stub":true}'
 const DOCUMENT = readDocument(Buffer.from(`{"_id":"a","_rev":"1-a","_attachments":{"x":${STUB}}}`))

@@ -1,31 +1,18 @@
 import t, { type Test } from 'tap'
 import { chooseBase, lastComplete } from '../lib/backup/base-choice.js'
-import { CouchClient } from '../lib/couch/client.js'
-import { connectionTo } from '../lib/couch/connection.js'
 import { CouchDatabase, type DatabaseInfo } from '../lib/couch/database.js'
 import { typesLeftOut } from '../lib/own-documents.js'
 import { BaseDocuments } from '../lib/repository/base.js'
 import { Repository } from '../lib/repository/repository.js'
 import type { LogicalDatabase } from '../types/databases.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { backUp, type ChainDatabases, change, docs, documents, setupPair } from './helpers/chain.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { clientOf, startAnsweringCouch } from './helpers/couch-client.js'
+import { setupDatabases } from './helpers/database.js'
 import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
 
 /** Complete backups that are looked at for a base. */
 const LOOKED_AT = 10
 const CHAIN = 20
-
-function clientOf(t: Test, { couch }: Pick<TestDatabases, 'couch'>): CouchClient {
-  const client = new CouchClient({
-    connect: () => connectionTo(couch),
-    retry: { attempts: 1, wait: 1, longest: 1 },
-    control: 5000,
-    idle: 5000
-  })
-  t.teardown(() => client.close())
-  return client
-}
 
 interface Asked {
   info?: Partial<DatabaseInfo>
@@ -37,7 +24,7 @@ interface Asked {
 
 /** Returns a function that tells why a backup after the last one is a full one; `undefined` when it is none. */
 async function choiceAfter(t: Test, on: ChainDatabases, id: string) {
-  const client = clientOf(t, on)
+  const client = clientOf(t, on.url)
   const last = (await new Repository(new CouchDatabase(client, on.names.backups)).load(id))!
   const database = (name: string) => new CouchDatabase(client, name)
   const whyFull = async (asked: Asked = {}) => {
@@ -167,7 +154,7 @@ t.test('a base of which the server has told too little is none', async (t) => {
 t.test('among the last backups, the newest that can be a base is found', async (t) => {
   const on = await setupDatabases(t)
   const { system } = on.names
-  const repository = new Repository(new CouchDatabase(clientOf(t, on), system))
+  const repository = new Repository(new CouchDatabase(clientOf(t, on.url), system))
   const found = async (except = '', excluded: string[] = []) => {
     const { last, base } = await lastComplete(repository, { owner: { system }, except, excluded })
     return [last?.id, base?.id]

@@ -6,8 +6,7 @@ import { BulkBody } from '../lib/couch/bulk-body.js'
 import type { CouchDatabase } from '../lib/couch/database.js'
 import { readFeed } from '../lib/couch/feed.js'
 import { LinkedAbort } from '../lib/waits/linked-abort.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
-import { asData } from './helpers/as-data.js'
+import { asData, startAnsweringCouch } from './helpers/couch-client.js'
 
 const ATTEMPTS = 3
 

@@ -5,9 +5,9 @@ import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { type Codec, gzip } from '../lib/repository/codec.js'
 import { Repository } from '../lib/repository/repository.js'
 import { chunkWriter, factsOf } from './helpers/chunk-writer.js'
+import { clientOf, faultyDatabase } from './helpers/couch-client.js'
 import { compareDatabases, recreate, setupDatabases } from './helpers/database.js'
-import { faultyDatabase } from './helpers/faulty-database.js'
-import { backUp, begin, clientOf, restore, sent, sourcesOn } from './helpers/repository-runs.js'
+import { backUp, begin, restore, sent, sourcesOn } from './helpers/repository-runs.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 /** Inverts every bit of gzip's output, so that only this codec can read it. */

@@ -7,9 +7,9 @@ import type { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { gzip } from '../lib/repository/codec.js'
 import type { ChunkEntry } from '../lib/repository/layout.js'
 import { chunkWriter, factsOf } from './helpers/chunk-writer.js'
+import { faultyDatabase } from './helpers/couch-client.js'
 import { setupDatabases } from './helpers/database.js'
 import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
-import { faultyDatabase } from './helpers/faulty-database.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { bytesOf, load, seedDocuments } from './helpers/seed.js'
@@ -125,8 +125,7 @@ t.test('ids that other documents have are passed over, but not for ever', async 
 
 t.test('a backup keeps nothing of attempts that failed, nor documents that no chunk needed', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const components = on.couch.use(on.names.components)
   await load(components, seedDocuments({ count: 250, size: 30_000 }), 50)
   const data = bytesOf('large', 5_000_000).toString('base64')

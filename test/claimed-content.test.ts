@@ -1,9 +1,8 @@
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { apiOf, backupOf } from './helpers/api.js'
-import { setupDatabases } from './helpers/database.js'
+import { putAttachment, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { putAttachment } from './helpers/put-attachment.js'
 import { bytesOf } from './helpers/seed.js'
 
 const MiB = 1024 * 1024

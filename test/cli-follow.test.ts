@@ -86,8 +86,7 @@ t.test('an interrupted wait names the id and how to follow it', async (t) => {
 
 t.test('a server that is lost while a backup is followed leaves its id', async (t) => {
   const { env, url, gate } = await startHost(t)
-  const proxy = await startFaultProxy(url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, url)
   proxy.add({ fault: 'status_503', path: /backups\/03_/, times: Number.POSITIVE_INFINITY })
   const release = gate.hold(/_changes/)
   t.teardown(release)

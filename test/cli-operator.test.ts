@@ -9,7 +9,7 @@ import { list } from '../lib/cli/commands/list.js'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
 import operator from '../lib/operator/index.js'
 import type { DbBackupsOptions } from '../types/index.js'
-import { buildCli, type RunOptions } from './helpers/cli.js'
+import { buildCli, type CliOptions } from './helpers/cli.js'
 import { setupDatabases } from './helpers/database.js'
 import { listen } from './helpers/listen.js'
 import { load, seedDocuments } from './helpers/seed.js'
@@ -47,7 +47,7 @@ async function startHost(t: Test, { prefix = '/operator', ...options }: HostOpti
     await finished
     return id
   }
-  const run = async (args: string[], more: RunOptions = {}) => {
+  const run = async (args: string[], more: CliOptions = {}) => {
     const env = { BACKUPS_URL: url, BACKUPS_TOKEN: 'x', TZ: 'UTC', ...more.env }
     const ran = await cli(args, { ...more, env })
     return { ...ran, json: () => JSON.parse(ran.stdout) }

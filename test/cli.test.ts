@@ -11,12 +11,11 @@ import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import dbBackups, { createMemoryWebhookStore } from '../lib/index.js'
-import { buildCli, type RunOptions } from './helpers/cli.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { buildCli, type CliOptions } from './helpers/cli.js'
+import { putAttachment, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { listen } from './helpers/listen.js'
-import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
@@ -63,7 +62,7 @@ async function startHost(t: Test, on: TestDatabases, couch = on.couch): Promise<
 
 /** Runs the client against a host, and checks that its output holds no secret. */
 function runner(t: Test, env: NodeJS.ProcessEnv) {
-  return async (args: readonly string[], options: RunOptions = {}) => {
+  return async (args: readonly string[], options: CliOptions = {}) => {
     const run = await cli(args, { ...options, env: { ...env, ...options.env } })
     t.notOk(
       /secret:of-test|token-of-test|Basic /.test(run.stdout + run.stderr),
@@ -190,8 +189,7 @@ t.test('a broken download', async (t) => {
   const on = await setupDatabases(t)
   await load(on.couch.use(on.names.components), seedDocuments({ count: 120, size: 30_000 }))
   const host = await startHost(t, on)
-  const proxy = await startFaultProxy(host.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, host.url)
   const run = runner(t, { ...host.env, BACKUPS_URL: proxy.url })
   const { id } = (await run(['start', '--wait', '--json'])).json()
   const headers = { authorization: BASIC }

@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import nano from 'nano'
 import t from 'tap'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { apiOf, backupOf } from './helpers/api.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
@@ -88,8 +88,7 @@ t.test('a change that conflicts again and again ends, with waits between', async
 
 t.test('a restore bridges nodes that are down, and blames no document', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const retry = { attempts: 4, wait: 5, longest: 10 }
   const api = apiOf(await buildHost(t, { on: { ...on, couch: nano(proxy.url) }, retry }))
   const documents = Array.from({ length: 20 }, (_, i) => ({ _id: `doc ${i}` }))
@@ -101,8 +100,7 @@ t.test('a restore bridges nodes that are down, and blames no document', async (t
 
 t.test('a 412 that is not of a document fails the restore, not each document', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const api = apiOf(await buildHost(t, { on: { ...on, couch: nano(proxy.url) } }))
   const documents = Array.from({ length: 1000 }, (_, i) => ({ _id: `doc ${i}` }))
   proxy.add({ fault: 'precondition_storm', path: /_bulk_docs/, times: Number.POSITIVE_INFINITY })

@@ -1,8 +1,6 @@
 import t from 'tap'
-import { setupDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { leaveRemoval, markRemoved } from './helpers/interrupted-removal.js'
-import { LEASE } from './helpers/leases.js'
 import { poll } from './helpers/poll.js'
 import { fabricate, StoredBackupsOf } from './helpers/stored-backups.js'
 
@@ -12,7 +10,7 @@ t.test('an instance that has completed an interrupted removal completes the next
   const stored = new StoredBackupsOf(on)
   await buildHost(t, { on, timeouts: { lease: 2000 } })
   for (const id of ids.slice(0, 2)) {
-    await leaveRemoval(stored, [id], on.names.system)
+    await stored.leaveRemoval([id])
     t.equal((await stored.flaws()).length, 2, 'its chunks are there')
     await poll('the completion', async () => ((await stored.flaws()).length === 0 ? true : undefined), 20_000)
     await poll('its end', async () => ('operation' in (await stored.db.get(LEASE)) ? undefined : true))
@@ -22,7 +20,7 @@ t.test('an instance that has completed an interrupted removal completes the next
 t.test('a dry run takes nothing as its own that another instance removes afterwards', async (t) => {
   const on = await setupDatabases(t)
   const ids = await fabricate(on, [{ at: 1001 }, { at: 1002 }, { at: 1003 }])
-  await markRemoved(new StoredBackupsOf(on), ids.slice(0, 1), on.names.system)
+  await new StoredBackupsOf(on).markRemoved(ids.slice(0, 1))
   const [one, other] = [
     (await buildHost(t, { on })).app.dbBackups,
     (await buildHost(t, { on })).app.dbBackups

@@ -8,8 +8,8 @@ import { apiOf, type SentBackup } from './helpers/api.js'
 import { type FetchedDocument, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { listen } from './helpers/listen.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
 import { type RawDatabases, setupRawDatabases } from './helpers/raw-databases.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { DOCUMENTS, read, said, sorted, stateAt, Writer, type Written } from './helpers/writer.js'
 
 const WRITES = 600

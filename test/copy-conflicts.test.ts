@@ -1,7 +1,8 @@
 import t from 'tap'
 import { contentDigest } from '../lib/repository/layout.js'
 import { backUp, change, docs, headerOf, listedChunks } from './helpers/chain.js'
-import { type CopySites, checkSame, isThere, proxyTo, setupCopySites } from './helpers/copies.js'
+import { type CopySites, checkSame, isThere, setupCopySites } from './helpers/copies.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 
 const CONFLICT = { code: 'DB_BACKUPS_COPY_CONFLICT', statusCode: 409 }
 
@@ -154,7 +155,7 @@ t.test('a backup that is removed, or appended to, while it is copied', async (t)
   const first = await backUp(host)
   await change(from, from.names.components, docs('added'))
   const second = await backUp(host)
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   let during: (() => Promise<unknown>) | undefined
   let done: Promise<unknown> | undefined
   proxy.onRequest = ({ path }) => {

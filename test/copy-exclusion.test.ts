@@ -5,11 +5,11 @@ import { CouchDatabase } from '../lib/couch/database.js'
 import { LeaseDocument } from '../lib/lease/lease-document.js'
 import { Leases } from '../lib/lease/leases.js'
 import { backUp } from './helpers/chain.js'
-import { type CopySites, isThere, proxyTo, QUICK, setupCopySites } from './helpers/copies.js'
-import type { FaultProxy, SeenRequest } from './helpers/fault-proxy.js'
+import { type CopySites, isThere, QUICK, setupCopySites } from './helpers/copies.js'
+import { clientOf } from './helpers/couch-client.js'
+import { type FaultProxy, type SeenRequest, startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
-import { clientOf } from './helpers/repository-runs.js'
 
 const LEASE = /athena_backup_lease/
 const CHUNK = /documents\.ndjson/
@@ -63,7 +63,7 @@ t.test('while a copy runs, nothing else does there, and it is named', async (t) 
   const { id } = await backUp(host)
   const there = await sites.there()
   const kept = await backUp(there)
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   const release = proxy.hold({ method: 'PUT', path: CHUNK })
   const copying = sites.copy(id, proxy)
   await storing(proxy)
@@ -93,7 +93,7 @@ t.test('a copy whose lease cannot be renewed fails, and writes nothing more', as
   const sites = await setupCopySites(t)
   const { host, to } = sites
   const { id } = await backUp(host)
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   const release = proxy.hold({ method: 'PUT', path: CHUNK })
   const copying = sites.copy(id, proxy)
   await storing(proxy)
@@ -116,7 +116,7 @@ t.test('a copy ends with its signal, and with the server', async (t) => {
   const sites = await setupCopySites(t)
   const { host, to } = sites
   const { id } = await backUp(host)
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   const reason = new Error('no longer wanted')
   await t.rejects(sites.copy(id, proxy, AbortSignal.abort(reason)), reason)
   t.strictSame(proxy.seen, [])
@@ -155,7 +155,7 @@ t.test('a console there ends the lease of a copy that died, and prunes what that
   const { id } = await backUp(host)
   const there = await sites.there()
   const own = await backUp(there)
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   const stopped = proxy.hold({ path: new RegExp(`/${id}$`), method: 'PUT', body: /"in_progress"/ })
   const abort = new AbortController()
   const copying = sites.copy(id, proxy, abort.signal)

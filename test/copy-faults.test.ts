@@ -1,7 +1,7 @@
 import t from 'tap'
 import { backUp, change, docs } from './helpers/chain.js'
-import { checkSame, isThere, proxyTo, setupCopySites } from './helpers/copies.js'
-import type { Fault } from './helpers/fault-proxy.js'
+import { checkSame, isThere, setupCopySites } from './helpers/copies.js'
+import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
 import { cases, extent } from './helpers/settings.js'
 
 /** Faults that pass: the copy goes on. */
@@ -16,7 +16,7 @@ t.test('a copy through one fault at any request there is complete', async (t) =>
   await host.app.dbBackups.attach(first.id, 'notes.txt', 'hello', { contentType: 'text/plain' })
   await change(from, from.names.components, docs('added'))
   const second = await backUp(host)
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   const there = await sites.there()
   await copy(second.id, proxy)
   await copy(first.id, proxy)
@@ -50,7 +50,7 @@ t.test('a copy that ends at any write leaves no backup, and the next one goes on
   const { host, to, copy, from } = sites
   const { id } = await backUp(host)
   await host.app.dbBackups.attach(id, 'notes.txt', 'hello')
-  const proxy = await proxyTo(t, to.url)
+  const proxy = await startFaultProxy(t, to.url)
   let copied = 0
   let rounds = 0
   for (let writes = 0; ; writes++) {

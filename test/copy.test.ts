@@ -1,7 +1,7 @@
 import nano from 'nano'
 import t from 'tap'
 import { backUp, change, docs, headerOf, remove } from './helpers/chain.js'
-import { checkSame, headerThere, isThere, QUICK, setupCopySites } from './helpers/copies.js'
+import { checkSame, isThere, QUICK, setupCopySites } from './helpers/copies.js'
 import { buildHost } from './helpers/host.js'
 
 t.test('a backup is copied whole, is found there the second time, and restores there', async (t) => {
@@ -24,14 +24,14 @@ t.test('a backup is copied whole, is found there the second time, and restores t
     ]
   )
   const { _rev, _attachments, ...header } = await headerOf(from, backup.id)
-  const { _rev: revThere, _attachments: attachmentsThere, ...there } = await headerThere(sites, backup.id)
+  const { _rev: revThere, _attachments: attachmentsThere, ...there } = await sites.stored.header(backup.id)
   t.strictSame(there, header, 'the header is as it was')
   t.strictSame(Object.keys(attachmentsThere!), Object.keys(_attachments!))
 
   const again = await copy(backup.id)
   t.match(again, { copied: { parts: 0, bytes: 0 }, already: true })
   t.strictSame(again.reused, outcome.copied)
-  t.equal((await headerThere(sites, backup.id))._rev, revThere, 'nothing was written')
+  t.equal((await sites.stored.header(backup.id))._rev, revThere, 'nothing was written')
 
   const other = await sites.there()
   await checkSame(t, host, other, backup.id)
@@ -95,7 +95,7 @@ t.test('what a pruning there has deleted is copied again, and has other revision
   t.strictSame(await stored.parts(), await stored.listed([third.id]))
 
   t.match(await copy(second.id), { already: false })
-  const [here, back] = [await headerOf(from, second.id), await headerThere(sites, second.id)]
+  const [here, back] = [await headerOf(from, second.id), await sites.stored.header(second.id)]
   t.not(back.storage.sha256, here.storage.sha256, 'the header lists the revisions that the parts have there')
   for (const { id } of [first, second]) {
     await copy(id)

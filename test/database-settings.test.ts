@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import type { DatabaseNames } from '../types/index.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { apiOf, backupOf } from './helpers/api.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'

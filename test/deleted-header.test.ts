@@ -5,8 +5,8 @@ import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
 import { poll } from './helpers/poll.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 const stampOf = (id: string) => id.slice('03_ibp_db_backup_'.length)
@@ -196,8 +196,7 @@ for (const [how, harm] of [
 
 t.test('chunks that come after their header was deleted are deleted', async (t) => {
   const made = await databases(t)
-  const proxy = await startFaultProxy(made.on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, made.on.url)
   const { host, goodParts, good } = await setup(t, made, {
     couch: nano(proxy.url),
     timeouts: { lease: 2000, idle: 1000 },

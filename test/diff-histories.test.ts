@@ -2,18 +2,20 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import type { IncompleteRestoreError } from '../lib/index.js'
 import type { BackupSummary, DocumentDiff } from '../types/index.js'
-import { backUp, download, setupChain } from './helpers/chain.js'
+import { backUp, download } from './helpers/chain.js'
 import { DATABASES } from './helpers/database.js'
-import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
+import {
+  applyStep,
+  histories,
+  historyRuns,
+  KEPT_OUT_LATER,
+  type Step,
+  setupSettled
+} from './helpers/histories.js'
 import { buildHost, type TestHost } from './helpers/host.js'
 import { naiveDiff, shown, sorted, type Told } from './helpers/naive-diff.js'
-import { cases, wholeNumber } from './helpers/settings.js'
 
-/** `HISTORY_STEPS` tells how long they are, `HISTORY_SEED` which. */
-const RUNS = cases(1)
-const STEPS = wholeNumber('HISTORY_STEPS', 4)
-const SEED = process.env.HISTORY_SEED
-const TIMEOUT = 120_000 + RUNS * STEPS * 10_000
+const { steps: STEPS, timeout: TIMEOUT, parameters: PARAMETERS } = historyRuns(4)
 
 interface Made {
   summary: BackupSummary
@@ -89,9 +91,7 @@ async function compareWithNow({ app }: TestHost, made: readonly Made[]): Promise
 const compared = { diffs: 0, documents: 0, shared: 0 }
 
 async function runHistory(t: Test, steps: Step[], full: readonly boolean[], waste: number): Promise<void> {
-  const on = await setupChain(t)
-  await on.write(on.names.components, settled(60))
-  for (const name of [on.names.sessions, on.names.system]) await on.write(name, settled(30))
+  const on = await setupSettled(t)
   const options = { on, databases: on.names, incremental: { chain: 1000, waste } }
   const hosts = [
     await buildHost(t, options),
@@ -122,11 +122,7 @@ t.test(
         fc.constantFrom(0.05, 0.25),
         (steps, full, waste) => runHistory(t, steps, full, waste)
       ),
-      {
-        numRuns: RUNS,
-        endOnFailure: process.env.HISTORY_SHRINK === undefined,
-        ...(SEED !== undefined && { seed: Number(SEED) })
-      }
+      PARAMETERS
     )
     t.comment(`${compared.diffs} diffs of ${compared.documents} documents, ${compared.shared} with a base`)
     t.ok(compared.documents > 0, 'some differ')

@@ -2,12 +2,12 @@ import t from 'tap'
 import type { DocumentDiff } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import { buildHost } from './helpers/host.js'
-import { agreeing, noAdministrator, type Replica, setupReplicas } from './helpers/replicas-proxy.js'
+import { agreeing, noAdministrator, type Responder, setupReplicas } from './helpers/replicas-proxy.js'
 
 const IDS = Array.from({ length: 12 }, (_, i) => `doc ${i}`)
 
 /** Answers a scan from a replica that has no documents yet. */
-const showsNothing: Replica = async ({ line, forward }) => {
+const showsNothing: Responder = async ({ line, forward }) => {
   if (!/_components\/_all_docs/.test(line)) return undefined
   const { status, json } = await forward()
   return { status, json: { ...(json as object), rows: [] } }

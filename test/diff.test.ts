@@ -248,8 +248,7 @@ t.test('a database that did not exist counts as empty, unless it is compared wit
 
 t.test('a fault of the database, or of what is stored, ends the stream with its error', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const quick = { couch: nano(proxy.url), retry: { attempts: 2, wait: 1, longest: 1 } }
   const docs = Array.from({ length: 50 }, (_, i) => ({ _id: `doc ${i}`, v: 1 }))
   const { host, first, second, stored } = await setup(

@@ -9,7 +9,7 @@ import { CHUNK_BYTES, type ChunkEntry } from '../lib/repository/layout.js'
 import type { LineMarks } from '../lib/repository/line-marks.js'
 import { linesOf } from '../lib/repository/line-set.js'
 import { factsOf } from './helpers/chunk-writer.js'
-import { faultyDatabase } from './helpers/faulty-database.js'
+import { faultyDatabase } from './helpers/couch-client.js'
 
 const MOST = 64 * 1024
 

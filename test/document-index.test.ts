@@ -7,7 +7,7 @@ import { gzip, sha256Of } from '../lib/repository/codec.js'
 import { readIndex } from '../lib/repository/document-index.js'
 import type { ChunkEntry } from '../lib/repository/layout.js'
 import { LineMarks } from '../lib/repository/line-marks.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 
 /** Reads a chunk of these lines as an index. `changed`: what its entry tells that is not so. */
 async function read(t: Test, lines: readonly unknown[], changed: Partial<ChunkEntry> = {}) {

@@ -4,7 +4,7 @@ import { readDocument } from '../lib/json/document.js'
 import { DocumentLine, isOfLine } from '../lib/json/document-line.js'
 import { JsonScanner } from '../lib/json/scanner.js'
 import { idOf } from '../lib/repository/chunk-check.js'
-import { character } from './helpers/character.js'
+import { character } from './helpers/arbitraries.js'
 import { cases } from './helpers/settings.js'
 
 /** What the scanner and the reader of members say of a line. */

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { Notices } from '../lib/lease/notices.js'
-import { LEASE, LEASE_DATABASE, leasesOn } from './helpers/leases.js'
+import { LEASE } from './helpers/database.js'
+import { LEASE_DATABASE, leasesOn } from './helpers/leases.js'
 import { startSimulatedCluster } from './helpers/simulated-cluster.js'
 
 t.test('notices that an earlier version left in the lease are handed over once', async (t) => {

@@ -3,7 +3,7 @@ import type { BackupEvent } from '../types/index.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 t.test(
@@ -11,8 +11,7 @@ t.test(
   async (t) => {
     const on = await setupDatabases(t)
     await load(on.couch.use(on.names.components), seedDocuments({ count: 3 }))
-    const faults = await startFaultProxy(on.url)
-    t.teardown(() => faults.close())
+    const faults = await startFaultProxy(t, on.url)
     const events: BackupEvent[] = []
     let checked = false
     let finished = false

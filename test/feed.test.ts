@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import t from 'tap'
 import { type FeedPosition, readFeed } from '../lib/couch/feed.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 
 const PAGE = 10_000
 

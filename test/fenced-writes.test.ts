@@ -14,7 +14,7 @@ import { LeaseLostError } from '../lib/errors.js'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookStore } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
-import { asData } from './helpers/as-data.js'
+import { asData } from './helpers/couch-client.js'
 import { setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
@@ -236,8 +236,7 @@ t.test(
   'batches that wait behind stalled downloads are not sent once another server has taken over',
   async (t) => {
     const on = await setupDatabases(t)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const dispatcher = new Agent({ connections: 6 })
     t.teardown(() => dispatcher.destroy())
     const webhooks = createMemoryWebhookStore()

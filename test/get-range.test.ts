@@ -227,8 +227,7 @@ t.test(
   'a backup during which documents changed has a length and parts, older ones are sent whole',
   async (t) => {
     const on = await setupDatabases(t)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const { couch, names } = on
     const components = couch.use<Record<string, unknown>>(names.components)
     await load(couch.use(names.components), seedDocuments({ count: 20 }))

@@ -1,8 +1,8 @@
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
+import { listen } from './helpers/listen.js'
 import { startRawCouch } from './helpers/raw-couch.js'
 
 const BODY = JSON.stringify({ rows: Array.from({ length: 20 }, (_, i) => ({ id: `row ${i}` })) })
@@ -15,13 +15,7 @@ async function setup(t: Test) {
     response.setHeader('content-type', 'application/json')
     response.end(BODY)
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const proxy = await startFaultProxy(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
-  t.teardown(async () => {
-    await proxy.close()
-    server.closeAllConnections()
-    server.close()
-  })
+  const proxy = await startFaultProxy(t, await listen(t, server))
   const call = async (path = '/a', timeout = 600) => {
     try {
       const reply = await fetch(proxy.url + path, { signal: AbortSignal.timeout(timeout) })
@@ -105,11 +99,8 @@ t.test('holds requests back', async (t) => {
 
 t.test('faults of a cluster are what they say', async (t) => {
   const couch = await startRawCouch()
-  const proxy = await startFaultProxy(couch.url)
-  t.teardown(async () => {
-    await proxy.close()
-    await couch.close()
-  })
+  t.teardown(() => couch.close())
+  const proxy = await startFaultProxy(t, couch.url)
   const call = async (method: string, path: string, json?: object) => {
     const reply = await fetch(proxy.url + path, {
       method,

@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { cases } from './helpers/settings.js'
-import { type Schedule, startSimulatedCluster } from './helpers/simulated-cluster.js'
+import { startSimulatedCluster, type Timing } from './helpers/simulated-cluster.js'
 
-async function setup(t: Test, schedule: Schedule = {}) {
-  const cluster = await startSimulatedCluster(schedule)
+async function setup(t: Test, timing: Timing = {}) {
+  const cluster = await startSimulatedCluster(timing)
   t.teardown(() => cluster.close())
   const at =
     (node: number) => async (method: string, path: string, body?: object | string, type?: string) => {

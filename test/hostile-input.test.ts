@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import type { InjectOptions } from 'fastify'
 import t from 'tap'
-import { character } from './helpers/character.js'
+import { character } from './helpers/arbitraries.js'
 import { buildHost } from './helpers/host.js'
 import { cases, extent } from './helpers/settings.js'
 import { spooledIn } from './helpers/spooled.js'

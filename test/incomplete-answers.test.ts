@@ -1,7 +1,7 @@
 import { json } from 'node:stream/consumers'
 import t from 'tap'
 import { BulkBody } from '../lib/couch/bulk-body.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 
 /** Answers each request with the JSON that `answer` returns for its body. */
 const answering =

@@ -4,7 +4,7 @@ import type { BackupSummary } from '../types/index.js'
 import { type ChainDatabases, download, setupChain } from './helpers/chain.js'
 import type { FetchedDocument } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { extent } from './helpers/settings.js'
 import { read, said, sorted, stateAt, Writer, type Written } from './helpers/writer.js'
 

@@ -8,20 +8,21 @@ import {
   contentDifferences,
   download,
   type Pair,
-  setupChain,
   truthOf
 } from './helpers/chain.js'
 import { DATABASES } from './helpers/database.js'
 import { difference, type Fingerprints, fingerprintsOf } from './helpers/fingerprints.js'
-import { applyStep, histories, KEPT_OUT_LATER, type Step, settled } from './helpers/histories.js'
+import {
+  applyStep,
+  histories,
+  historyRuns,
+  KEPT_OUT_LATER,
+  type Step,
+  setupSettled
+} from './helpers/histories.js'
 import { buildHost } from './helpers/host.js'
-import { cases, wholeNumber } from './helpers/settings.js'
 
-/** `HISTORY_STEPS` tells how long they are, `HISTORY_SEED` which. */
-const RUNS = cases(1)
-const STEPS = wholeNumber('HISTORY_STEPS', 8)
-const SEED = process.env.HISTORY_SEED
-const TIMEOUT = 120_000 + RUNS * STEPS * 10_000
+const { steps: STEPS, timeout: TIMEOUT, parameters: PARAMETERS } = historyRuns(8)
 
 interface Made {
   summary: BackupSummary
@@ -71,9 +72,7 @@ async function restoreAndCompare(t: Test, on: ChainDatabases, { summary, truth }
 }
 
 async function runHistory(t: Test, steps: Step[], waste: number): Promise<void> {
-  const on = await setupChain(t)
-  await on.write(on.names.components, settled(60))
-  for (const name of [on.names.sessions, on.names.system]) await on.write(name, settled(30))
+  const on = await setupSettled(t)
   const incremental = { chain: 1000, waste }
   const excludeTypes = [KEPT_OUT_LATER]
   const pairs = [
@@ -102,11 +101,7 @@ t.test(
       fc.asyncProperty(histories(STEPS), fc.constantFrom(0.05, 0.25), (steps, waste) =>
         runHistory(t, steps, waste)
       ),
-      {
-        numRuns: RUNS,
-        endOnFailure: process.env.HISTORY_SHRINK === undefined,
-        ...(SEED !== undefined && { seed: Number(SEED) })
-      }
+      PARAMETERS
     )
     const full = [...read.full.values()].reduce((sum, count) => sum + count, 0)
     t.comment(`${read.incremental} incremental, ${full} full: ${JSON.stringify([...read.full])}`)

@@ -19,7 +19,7 @@ import {
 import { DATABASES } from './helpers/database.js'
 import { difference } from './helpers/fingerprints.js'
 import { buildHost } from './helpers/host.js'
-import { startPagingProxy } from './helpers/paging-proxy.js'
+import { startPagingProxy } from './helpers/relay.js'
 import { repeatedBytes } from './helpers/seed.js'
 import { cases, extent } from './helpers/settings.js'
 

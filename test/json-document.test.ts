@@ -11,7 +11,7 @@ import {
 } from '../lib/json/document.js'
 import { decodeString, decodeValue, eachElement, MemberCursor } from '../lib/json/members.js'
 import { atOnce, type Steps } from '../lib/waits/steps.js'
-import { jsonNode, stringText } from './helpers/json.js'
+import { jsonNode, stringText } from './helpers/arbitraries.js'
 import { cases, extent } from './helpers/settings.js'
 
 const REV = `2-${'ab'.repeat(16)}`

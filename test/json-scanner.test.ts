@@ -9,7 +9,7 @@ import {
   JsonSyntaxError,
   MAX_DEPTH
 } from '../lib/json/scanner.js'
-import { cut, cuts, type JsonNode, jsonNode, jsonText } from './helpers/json.js'
+import { cut, cuts, type JsonNode, jsonNode, jsonText } from './helpers/arbitraries.js'
 import { cases } from './helpers/settings.js'
 
 type Event = [name: string, path: JsonPath, detail?: string]

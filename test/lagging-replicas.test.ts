@@ -2,12 +2,12 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { type ClusterHost, startClusterHosts } from './helpers/cluster-hosts.js'
 import { cases, extent } from './helpers/settings.js'
-import { type ClusterDatabases, type Schedule, setupCluster } from './helpers/simulated-cluster.js'
+import { type ClusterDatabases, setupCluster, type Timing } from './helpers/simulated-cluster.js'
 
 /** What happens to one document between a backup and its restore. */
 type Change = 'none' | 'edit' | 'delete' | 'delete and make again'
 
-interface Plan extends Required<Pick<Schedule, 'seed' | 'delay' | 'merge'>> {
+interface Plan extends Required<Pick<Timing, 'seed' | 'delay' | 'merge'>> {
   changes: Change[]
   /** Nodes of the host that backs up, of the host that restores, and of each writer. */
   backup: number

@@ -4,8 +4,8 @@ import t from 'tap'
 import { DamagedBackupError } from '../lib/errors.js'
 import { ChunkReader } from '../lib/repository/chunk-reader.js'
 import { gzip } from '../lib/repository/codec.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
 import { chunkWriter, factsOf } from './helpers/chunk-writer.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 import { poll } from './helpers/poll.js'
 
 const MiB = 1024 * 1024

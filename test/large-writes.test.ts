@@ -7,9 +7,8 @@ import t, { type Test } from 'tap'
 import { indexLargeDocument, type LargeDocument } from '../lib/restore/large-document.js'
 import { LargeWriter } from '../lib/restore/large-writer.js'
 import { WriteRequests } from '../lib/restore/write-requests.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { faultyDatabase, startAnsweringCouch } from './helpers/couch-client.js'
 import type { Fault } from './helpers/fault-proxy.js'
-import { faultyDatabase } from './helpers/faulty-database.js'
 
 const REV = '1-0123456789abcdef0123456789abcdef'
 const bytes = randomBytes(300_000)

@@ -11,8 +11,7 @@ const PATIENCE = 30_000
 
 t.test('a header that comes after its backup was given up is marked', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const { app } = await buildHost(t, {
     on,
     couch: nano(proxy.url),

@@ -3,7 +3,7 @@ import nano from 'nano'
 import t from 'tap'
 import type { BackupEvent } from '../types/index.js'
 import { apiOf, backupOf } from './helpers/api.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
@@ -11,7 +11,6 @@ import { poll } from './helpers/poll.js'
 import { startRelay } from './helpers/relay.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
-const LEASE = 'athena_backup_lease'
 const HOUR = 3_600_000
 
 async function seeded(t: Parameters<typeof setupDatabases>[0]): Promise<TestDatabases> {
@@ -101,8 +100,7 @@ t.test('a lone server whose database answers late keeps its lease', async (t) =>
 
 t.test('conflicts without end at the lease are waited for, and given up', async (t) => {
   const on = await seeded(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const host = await buildHost(t, { on, couch: nano(proxy.url), timeouts: { lease: 4000 } })
   const rule = proxy.add({
     path: /athena_backup_lease/,

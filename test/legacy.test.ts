@@ -252,8 +252,7 @@ t.test('on a database that parses what it is sent', async (t) => {
   const gone = await system.insert({ _id: 'gone' } as never)
   await system.destroy('gone', gone.rev)
 
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const read = { method: 'POST', path: /_bulk_get/, body: /03_ibp_db_backup_22/ }
   const reads = proxy.add({ ...read, fault: 'status_503', times: 1e9 })
   const feed = new RegExp(`${names.system}/_changes\\?.*include_docs=true`)

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import t from 'tap'
 import { isLongRow } from '../lib/couch/json-rows.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 
 const MiB = 1024 * 1024
 /** `MAX_ROW` of `json-rows.ts`. */

@@ -2,13 +2,11 @@ import { createHash } from 'node:crypto'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
-import { CouchClient } from '../lib/couch/client.js'
-import { connectionOf } from '../lib/couch/connection.js'
 import { CouchDatabase } from '../lib/couch/database.js'
-import { FOREGROUND } from '../lib/couch/retry.js'
 import { fitsUrl } from '../lib/couch/target.js'
 import type { StoredHeader } from '../lib/repository/layout.js'
 import { apiOf } from './helpers/api.js'
+import { clientOf } from './helpers/couch-client.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
@@ -87,8 +85,7 @@ for (const [database, setup] of Object.entries(setups)) {
     const ids = ['k', 'm'].map((letter) => letter.repeat(9000))
     const docs = ids.map((_id) => ({ _id, _attachments: attachment('a') }))
     await on.couch.use(on.names.components).bulk({ docs } as never)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const broken = proxy.add({ path: /components\/_changes/, fault: 'stall_mid' })
     const databases = { ...on.names, backups: on.names.system }
     const host = await buildHost(t, { on, databases, couch: nano(proxy.url), timeouts: { idle: 1000 } })
@@ -109,14 +106,7 @@ for (const [database, setup] of Object.entries(setups)) {
     const on = await setup(t)
     const ids = ['a', 'k'.repeat(9000), 'm', 'z'.repeat(9000)]
     await on.couch.use(on.names.components).bulk({ docs: ids.map((_id) => ({ _id })) })
-    const client = new CouchClient({
-      connect: () => connectionOf(on.couch),
-      retry: FOREGROUND,
-      control: 5000,
-      idle: 5000
-    })
-    t.teardown(() => client.close())
-    const components = new CouchDatabase(client, on.names.components)
+    const components = new CouchDatabase(clientOf(t, on.url), on.names.components)
     const list = async (range: { from?: string; to?: string; limit?: number }) => {
       const found: string[] = []
       for await (const rows of components.allDocs(range)) for (const { id } of rows) found.push(id)

@@ -1,14 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
-import { setupDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
-const LEASE = 'athena_backup_lease'
 /** Milliseconds that a request may take, and those in which an operation has to end. */
 const PATIENT = { control: 120_000, idle: 120_000 }
 const SOON = 15_000
@@ -66,8 +65,7 @@ t.test('a start that waits for its record ends as soon as the lease is lost', as
 
 t.test('a renewal that is not answered leaves time for another', async (t) => {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const lease = 6000
   const { app } = await buildHost(t, { on, couch: nano(proxy.url), timeouts: { lease, ...PATIENT } })
   const release = proxy.hold({ path: /_changes/ })

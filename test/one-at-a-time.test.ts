@@ -2,11 +2,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { type ClusterHosts, startClusterHosts } from './helpers/cluster-hosts.js'
+import { LEASE } from './helpers/database.js'
 import { load, seedDocuments } from './helpers/seed.js'
 import { cases, extent } from './helpers/settings.js'
 import { type ClusterDatabases, setupCluster } from './helpers/simulated-cluster.js'
 
-const LEASE = 'athena_backup_lease'
 const REFUSALS = ['already_in_progress', 'backup_in_progress', 'restore_in_progress']
 const timeouts = { control: 2000, idle: 2000 }
 

@@ -21,8 +21,7 @@ t.test(
   'a notice that another instance has removed is gone; one that cannot be removed is told',
   async (t) => {
     const { url, names } = await setupDatabases(t)
-    const proxy = await startFaultProxy(url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, url)
     const couch = nano(proxy.url)
     const settings = { connect: () => connectionTo(couch), retry: ONCE, control: 30_000, idle: 30_000 }
     const db = new CouchDatabase(new CouchClient(settings), names.system)

@@ -1,22 +1,29 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import type { DbBackupsOptions } from '../types/index.js'
-import { setupDatabases } from './helpers/database.js'
+import { setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { observe } from './helpers/observed-host.js'
-import {
-  buildScheduled,
-  HOUR,
-  idle,
-  isGood,
-  MINUTE,
-  summariesOf,
-  TestClock,
-  withServerTime
-} from './helpers/scheduled.js'
+import { startRelay } from './helpers/relay.js'
+import { buildScheduled, HOUR, idle, isGood, MINUTE, summariesOf, TestClock } from './helpers/scheduled.js'
 import { fabricate } from './helpers/stored-backups.js'
 
 const DAY = 24 * HOUR
 const NIGHTLY = { cron: '0 1 * * *' }
+
+/** Returns the databases as reached on a server whose clock tells `now`. While that is `undefined`, answers have no date. */
+async function withServerTime(
+  t: Test,
+  on: TestDatabases,
+  now: () => number | undefined
+): Promise<TestDatabases> {
+  const headers = ({ date: _date, ...others }: IncomingHttpHeaders) => {
+    const time = now()
+    return time === undefined ? others : { ...others, date: new Date(time).toUTCString() }
+  }
+  return { ...on, couch: nano(await startRelay(t, on.url, { headers })) }
+}
 
 /** Builds a server at noon whose clock may be set beside the right time, which the database's server tells. */
 async function setup(t: Test, options: Partial<DbBackupsOptions>, serverIsWrong = false) {

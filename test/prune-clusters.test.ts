@@ -1,6 +1,6 @@
 import t from 'tap'
 import { buildHost } from './helpers/host.js'
-import { agreeing, noAdministrator, type Replica, setupReplicas, shards } from './helpers/replicas-proxy.js'
+import { agreeing, noAdministrator, type Responder, setupReplicas, shards } from './helpers/replicas-proxy.js'
 
 /** Makes so many backups. */
 async function backUp(
@@ -48,7 +48,7 @@ t.test(
 
 t.test('parts whose header a list does not show are not taken for orphans', async (t) => {
   let hidden = ''
-  const hiding: Replica = async ({ line, forward }) => {
+  const hiding: Responder = async ({ line, forward }) => {
     if (!hidden || !/_all_docs/.test(line)) return undefined
     const { status, json } = await forward()
     const { rows } = json as { rows: { id: string }[] }
@@ -70,7 +70,7 @@ t.test('a removal ends where a node has started meanwhile: its list may lack a b
   let started = false
   let hidden = ''
   /** The node that starts hides a header from the list that it answers. */
-  const starting: Replica = async ({ line, forward }) => {
+  const starting: Responder = async ({ line, forward }) => {
     if (!hidden || !/_all_docs.*03_ibp/.test(line)) return undefined
     started = true
     const { status, json } = await forward()

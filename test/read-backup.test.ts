@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { LARGE_BYTES, type ReadBackupOptions, readBackup } from '../lib/format/read-backup.js'
 import { MAX_DEPTH } from '../lib/json/scanner.js'
-import { cut, cuts, jsonNode, stringText } from './helpers/json.js'
+import { cut, cuts, jsonNode, stringText } from './helpers/arbitraries.js'
 import { bytesOf } from './helpers/seed.js'
 import { cases } from './helpers/settings.js'
 

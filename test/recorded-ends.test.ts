@@ -2,11 +2,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { createCouchWebhookStore } from '../lib/index.js'
+import { LEASE } from './helpers/database.js'
 import { type ObservedHost, observe, seeded } from './helpers/observed-host.js'
 
 /** Milliseconds for which the database fails: longer than three attempts of a call that somebody waits for. */
 const OUTAGE = 2500
-const LEASE = 'athena_backup_lease'
 /** A document that is deleted between the backup and its restore. */
 const LOST = 'secret_components_00000000'
 const ALWAYS = Number.POSITIVE_INFINITY

@@ -1,8 +1,8 @@
 import { createServer } from 'node:http'
 import t, { type Test } from 'tap'
-import { CouchClient } from '../lib/couch/client.js'
 import { CouchDatabase } from '../lib/couch/database.js'
 import { BACKGROUND } from '../lib/couch/retry.js'
+import { clientOf } from './helpers/couch-client.js'
 import { listen } from './helpers/listen.js'
 
 /** Starts a server that takes one password, with a client that asks for its own before each attempt. */
@@ -19,13 +19,10 @@ async function startGuarded(t: Test, password: () => string) {
     )
   })
   const origin = await listen(t, server)
-  const client = new CouchClient({
+  const client = clientOf(t, origin, {
     connect: () => ({ origin, basePath: '', headers: { authorization: password() }, dispatcher: undefined }),
-    retry: { ...BACKGROUND, wait: 1, longest: 1 },
-    control: 5000,
-    idle: 5000
+    retry: { ...BACKGROUND, wait: 1, longest: 1 }
   })
-  t.teardown(() => client.close())
   return { db: new CouchDatabase(client, 'db'), refused: () => refused }
 }
 

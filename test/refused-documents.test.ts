@@ -11,8 +11,7 @@ const retry = { attempts: 4, wait: 5, longest: 10 }
 /** Builds a host whose database answers with a fault when a request contains "poison". */
 async function setup(t: Test, fault: Fault = 'status_500') {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const rule = proxy.add({ fault, method: 'POST', path: /_bulk_docs/, body: /poison/, times: 1e9 })
   const api = apiOf(await buildHost(t, { on: { ...on, couch: nano(proxy.url) }, retry }))
   return { on, api, proxy, rule, ids: async () => [...(await on.fetchAll(on.names.components)).keys()] }

@@ -16,8 +16,8 @@ import {
   remove,
   setupPair
 } from './helpers/chain.js'
+import { clientOf } from './helpers/couch-client.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
-import { clientOf } from './helpers/repository-runs.js'
 import { encryptionOf, storedDocuments } from './helpers/sealed.js'
 
 const hostOf = (t: Test, on: ChainDatabases, options: HostOptions = {}) =>

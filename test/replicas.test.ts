@@ -7,9 +7,9 @@ import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost } from './helpers/host.js'
-import { agreeing, noAdministrator, type Replica, setupReplicas, shards } from './helpers/replicas-proxy.js'
+import { agreeing, noAdministrator, type Responder, setupReplicas, shards } from './helpers/replicas-proxy.js'
 
-async function setup(t: Test, replicas: readonly Replica[]) {
+async function setup(t: Test, replicas: readonly Responder[]) {
   const { raw, cluster } = await setupReplicas(t, replicas)
   const client = new CouchClient({
     connect: () => connectionTo(cluster.couch),
@@ -50,7 +50,7 @@ t.test('a replica that goes on lagging is not waited for longer than the bound',
 })
 
 t.test('a node that does not answer ends no later', async (t) => {
-  const hangs: Replica = ({ line }) => (/_local_docs/.test(line) ? new Promise<never>(() => {}) : undefined)
+  const hangs: Responder = ({ line }) => (/_local_docs/.test(line) ? new Promise<never>(() => {}) : undefined)
   const { settle } = await setup(t, [hangs, agreeing])
   const before = performance.now()
   t.equal(await settle(300), 'behind')
@@ -69,7 +69,7 @@ t.test('replicas on nodes that are down are not waited for', async (t) => {
 
 t.test('a node that goes down while it is asked is not asked any more', async (t) => {
   let asked = 0
-  const goes: Replica = ({ line }) =>
+  const goes: Responder = ({ line }) =>
     /_node\/c%40x/.test(line) && asked++ === 0
       ? { status: 412, json: { error: 'nodedown', reason: 'c@x is down' } }
       : undefined
@@ -98,7 +98,7 @@ t.test('a server that answers something else tells nothing', async (t) => {
     [/_membership/, { all_nodes: null }],
     [/_node\//, { hello: 'world' }]
   ] as const) {
-    const odd: Replica = ({ line }) => (path.test(line) ? { status: 200, json } : undefined)
+    const odd: Responder = ({ line }) => (path.test(line) ? { status: 200, json } : undefined)
     const { settle } = await setup(t, [odd, agreeing])
     t.equal(await settle(2000), 'unchecked', String(path))
   }
@@ -106,7 +106,7 @@ t.test('a server that answers something else tells nothing', async (t) => {
 
 t.test('a server that tells odd things of its nodes is restored into all the same', async (t) => {
   for (const json of [{ all_nodes: null }, {}, { all_nodes: ['a@x'] }]) {
-    const odd: Replica = ({ line }) => (/_membership/.test(line) ? { status: 200, json } : undefined)
+    const odd: Responder = ({ line }) => (/_membership/.test(line) ? { status: 200, json } : undefined)
     const { raw, on } = await setupReplicas(t, [odd, agreeing])
     await raw.write(raw.names.components, ['{"_id":"a"}'])
     const api = apiOf(await buildHost(t, { on }))

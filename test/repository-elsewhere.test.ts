@@ -3,8 +3,9 @@ import t, { type Test } from 'tap'
 import { startEmbeddedCouch } from '../examples/standalone/embedded-couch.js'
 import { CouchDatabase } from '../lib/couch/database.js'
 import { Repository } from '../lib/repository/repository.js'
+import { clientOf } from './helpers/couch-client.js'
 import { compareDatabases, recreate, setupDatabases } from './helpers/database.js'
-import { backUp, begin, clientOf, restore, sent, sourcesOn } from './helpers/repository-runs.js'
+import { backUp, begin, restore, sent, sourcesOn } from './helpers/repository-runs.js'
 import { load, seedDocuments } from './helpers/seed.js'
 
 /** Keeps backups on a server of their own, in a database that is named as one of the sources is. */

@@ -3,13 +3,14 @@ import fc from 'fast-check'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import { tooLargeFailure } from '../lib/backup/unreadable.js'
-import { CouchClient } from '../lib/couch/client.js'
+import type { CouchClient } from '../lib/couch/client.js'
 import { CouchDatabase } from '../lib/couch/database.js'
 import type { CouchError } from '../lib/couch/errors.js'
 import { inParts, RequestSize } from '../lib/couch/request-size.js'
 import { resolveOptions } from '../lib/options.js'
 import { apiOf, snapshotOf } from './helpers/api.js'
 import { startBodyLimitProxy } from './helpers/body-limit-proxy.js'
+import { clientOf } from './helpers/couch-client.js'
 import { compareDatabases, recreate, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { listen } from './helpers/listen.js'
@@ -18,21 +19,6 @@ import { cases, extent } from './helpers/settings.js'
 
 const KiB = 1024
 const RETRY = { attempts: 2, wait: 1, longest: 5 }
-
-function clientOf(t: Test, url: string, more = {}): CouchClient {
-  const { origin, username, password } = new URL(url)
-  const credentials = Buffer.from(`${username}:${password}`).toString('base64')
-  const headers: Record<string, string> = username ? { authorization: `Basic ${credentials}` } : {}
-  const client = new CouchClient({
-    connect: () => ({ origin, basePath: '', headers, dispatcher: undefined }),
-    retry: RETRY,
-    control: 20_000,
-    idle: 20_000,
-    ...more
-  })
-  t.teardown(() => client.close())
-  return client
-}
 
 t.test('documents below half of the limit are backed up with any limit of 64 KiB and more', async (t) => {
   const direct = await setupDatabases(t)
@@ -153,7 +139,7 @@ t.test('reads, comparisons and deletions of many long ids are divided', async (t
     20
   )
   for (const requestBytes of [64 * KiB, undefined]) {
-    const db = new CouchDatabase(clientOf(t, proxy.url, { requestBytes }), components)
+    const db = new CouchDatabase(clientOf(t, proxy.url, { retry: RETRY, requestBytes }), components)
     proxy.refused = []
     const found = new Map<string, string>()
     for await (const { id, doc } of db.bulkGet(

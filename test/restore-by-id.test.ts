@@ -2,12 +2,10 @@ import t, { type Test } from 'tap'
 import { createCouchWebhookStore } from '../lib/index.js'
 import type { LogicalDatabase, WebhookTransaction } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
-import { compareDatabases, DATABASES, setupDatabases, type TestDatabases } from './helpers/database.js'
+import { compareDatabases, DATABASES, LEASE, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startGate } from './helpers/gate.js'
 import { buildHost, type HostOptions, txIdOf } from './helpers/host.js'
 import { hostileDocuments, load, seedDocuments } from './helpers/seed.js'
-
-const LEASE = 'athena_backup_lease'
 
 const DESIGN = {
   _id: '_design/athena',

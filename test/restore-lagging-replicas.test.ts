@@ -6,7 +6,7 @@ import {
   type Answer,
   agreeing,
   noAdministrator,
-  type Replica,
+  type Responder,
   setupReplicas
 } from './helpers/replicas-proxy.js'
 
@@ -19,7 +19,7 @@ const backedUp = [
 const ALL = COUNT + 1
 
 /** Makes a backup, and builds a host that restores it through replicas that answer as the test says. */
-async function setup(t: Test, replicas: readonly Replica[]) {
+async function setup(t: Test, replicas: readonly Responder[]) {
   const { raw, cluster, on } = await setupReplicas(t, replicas)
   const { components } = raw.names
   await raw.write(
@@ -65,7 +65,7 @@ interface Page {
 
 /** Answers a scan from a replica that `changed` derives from the database. */
 const scan =
-  (changed: (rows: Page['rows']) => Page['rows']): Replica =>
+  (changed: (rows: Page['rows']) => Page['rows']): Responder =>
   async ({ line, forward }) => {
     if (!/_components\/_all_docs/.test(line)) return undefined
     const { status, json } = await forward()
@@ -75,7 +75,7 @@ const scan =
 const showsNothing = scan(() => [])
 
 /** Answers `GET /database` from a replica that has no documents yet. */
-const tellsOfNothing: Replica = async ({ line, forward }) => {
+const tellsOfNothing: Responder = async ({ line, forward }) => {
   if (!/^GET \/\w+_components$/.test(line)) return undefined
   const { status, json } = await forward()
   const cluster = { q: 2, n: 3 }
@@ -136,7 +136,7 @@ t.test(
 
 t.test('a row of a replica that lags by a moment is looked at again, as the feed tells', async (t) => {
   let before: () => Promise<unknown> = async () => {}
-  const stale: Replica = async ({ line, forward }) => {
+  const stale: Responder = async ({ line, forward }) => {
     if (!/_components\/_all_docs/.test(line)) return undefined
     const answer = await forward()
     await before()
@@ -155,7 +155,7 @@ t.test('a row of a replica that lags by a moment is looked at again, as the feed
 
 t.test('documents that are skipped stay as they are, whatever the feed tells of them', async (t) => {
   let before = async () => {}
-  const meanwhile: Replica = async ({ line }) => {
+  const meanwhile: Responder = async ({ line }) => {
     if (/_components\/_all_docs/.test(line)) await before()
     return undefined
   }
@@ -167,9 +167,9 @@ t.test('documents that are skipped stay as they are, whatever the feed tells of 
 })
 
 /** Answers a write that one replica takes and the others refuse, since they have a version of another client. */
-function takenByOne(raw: () => RawDatabases, digest: string): { replica: Replica; struck: Set<string> } {
+function takenByOne(raw: () => RawDatabases, digest: string): { replica: Responder; struck: Set<string> } {
   const struck = new Set<string>()
-  const replica: Replica = async ({ line, body, forward }) => {
+  const replica: Responder = async ({ line, body, forward }) => {
     if (!/^POST .*_components\/_bulk_docs/.test(line)) return undefined
     const { docs } = JSON.parse(body) as { docs: { _id: string; _deleted?: boolean }[] }
     const fresh = docs.filter(({ _id, _deleted }) => !_deleted && !struck.has(_id))
@@ -227,7 +227,7 @@ for (const digest of ['0', 'f'])
 t.test('a version beside a created document goes, also where the feed does not tell of it', async (t) => {
   let raw!: RawDatabases
   const taken = takenByOne(() => raw, '0')
-  const tellsWinners: Replica = async ({ line, forward }) => {
+  const tellsWinners: Responder = async ({ line, forward }) => {
     if (!/_components\/_changes.*style=all_docs/.test(line)) return undefined
     const { status, json } = await forward()
     const { results, ...rest } = json as { results: { changes: unknown[] }[] }
@@ -236,7 +236,7 @@ t.test('a version beside a created document goes, also where the feed does not t
       json: { ...rest, results: results.map((row) => ({ ...row, changes: row.changes.slice(0, 1) })) }
     }
   }
-  const bulk: Replica = (request) => (raw ? taken.replica(request) : undefined)
+  const bulk: Responder = (request) => (raw ? taken.replica(request) : undefined)
   const setting = await setup(t, [agreeing, tellsWinners, bulk])
   for (const source of setting.sources) {
     setting.raw.raw.store.get(setting.components)!.docs.clear()
@@ -250,7 +250,7 @@ t.test('a version beside a created document goes, also where the feed does not t
 })
 
 t.test('a write that few replicas took while the others are down counts once it can be read', async (t) => {
-  const few: Replica = async ({ line, forward }) => {
+  const few: Responder = async ({ line, forward }) => {
     if (!/^POST .*_components\/_bulk_docs/.test(line)) return undefined
     const { json } = await forward()
     return { status: 202, json: (json as object[]).map((row) => ({ ...row, accepted: true })) }
@@ -265,7 +265,7 @@ t.test('a write that few replicas took while the others are down counts once it 
 
 t.test('a deletion that one replica took is made again', async (t) => {
   let taken = 0
-  const few: Replica = ({ line, body }): Answer | undefined => {
+  const few: Responder = ({ line, body }): Answer | undefined => {
     if (!/^POST .*_components\/_bulk_docs/.test(line) || !/_deleted/.test(body) || taken++ > 0)
       return undefined
     const { docs } = JSON.parse(body) as { docs: { _id: string }[] }
@@ -286,7 +286,7 @@ t.test(
   'a document that a lagging feed does not show is looked up, and written again only when it is missing',
   async (t) => {
     let lose = false
-    const silent: Replica = async ({ line, forward }) => {
+    const silent: Responder = async ({ line, forward }) => {
       if (!/_components\/_changes.*style=all_docs/.test(line)) return undefined
       if (lose) setting.raw.raw.store.get(setting.components)!.docs.delete('doc 3')
       return { status: 200, json: { ...((await forward()).json as object), results: [] } }

@@ -14,8 +14,7 @@ const WRITE = { method: 'POST', path: /components\/_bulk_docs/ }
 
 async function setup(t: Test) {
   const on = await setupDatabases(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const retry = { attempts: 2, wait: 5, longest: 10 }
   const host = await buildHost(t, { on: { ...on, couch: nano(proxy.url) }, retry })
   return { host, api: apiOf(host), proxy }

@@ -24,8 +24,7 @@ for (const [name, document] of [
       const components = on.couch.use(on.names.components)
       if (document) await components.insert(document as never)
       else await load(components, seedDocuments({ count: 20, size: 3000 }))
-      const proxy = await startFaultProxy(on.url)
-      t.teardown(() => proxy.close())
+      const proxy = await startFaultProxy(t, on.url)
       const host = await buildHost(t, { on, couch: nano(proxy.url) })
       const api = apiOf(host)
       const id = await api.backup()
@@ -46,8 +45,7 @@ for (const fault of ['stall_mid', 'reset_mid', 'cut_mid', 'error_mid', 'error_la
     const data = Buffer.from(Array.from({ length: 5_000_000 }, (_, i) => i % 251)).toString('base64')
     const document = { _id: 'large', _attachments: { a: { content_type: 'image/png', data } } }
     await on.couch.use(on.names.components).insert(document as never)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
     const rule = proxy.add({ path: /_components\/large\/a/, method: 'GET', fault })
     const since = performance.now()
@@ -68,8 +66,7 @@ for (const fault of ['error_mid', 'error_last'] as const) {
       _id: 'large',
       _attachments: { a: { content_type: 'image/png', data } }
     } as never)
-    const proxy = await startFaultProxy(on.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, on.url)
     const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
     const id = await api.backup()
     await components.destroy('large', (await components.get('large'))._rev)
@@ -86,8 +83,7 @@ for (const fault of ['error_mid', 'error_last'] as const) {
 t.test('a download that has begun waits for a database that restarts', async (t) => {
   const on = await setupDatabases(t)
   await load(on.couch.use(on.names.components), seedDocuments({ count: 20, size: 3000 }))
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const api = apiOf(await buildHost(t, { on, couch: nano(proxy.url) }))
   const id = await api.backup()
   const before = (await api.call('GET', `/${id}`)).body

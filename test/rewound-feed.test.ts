@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { buildHost } from './helpers/host.js'
-import { agreeing, type Replica, setupReplicas } from './helpers/replicas-proxy.js'
+import { agreeing, type Responder, setupReplicas } from './helpers/replicas-proxy.js'
 import { cases, extent } from './helpers/settings.js'
 
 const PAGE = 5
@@ -21,7 +21,7 @@ async function setup(t: Test) {
   const feed: Feed = { rewinds: new Map(), before: new Map() }
   let pages = 0
   let rows = 0
-  const paged: Replica = async ({ line, forward }) => {
+  const paged: Responder = async ({ line, forward }) => {
     if (!/_components\/_changes/.test(line)) return undefined
     const page = pages++
     await feed.before.get(page)?.()
@@ -125,7 +125,7 @@ t.test('whatever the feed sends again, and whoever writes meanwhile, nothing is 
 
 t.test('an update sequence that is behind where the feed ended is no other database', async (t) => {
   let asked = 0
-  const behind: Replica = async ({ line, forward }) => {
+  const behind: Responder = async ({ line, forward }) => {
     if (!/^GET \/\w+_components$/.test(line) || asked++ === 0) return undefined
     const { status, json } = await forward()
     return { status, json: { ...(json as object), update_seq: '1-other', cluster: { q: 2, n: 3 } } }

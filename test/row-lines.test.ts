@@ -5,7 +5,7 @@ import { slicesOf } from '../lib/bytes/views.js'
 import { RowAnswer, type RowReader, rowMemory } from '../lib/couch/json-rows.js'
 import { allDocsReader, type Change, changeReader, type RowDocument, rowDocument } from '../lib/couch/rows.js'
 import { atOnce } from '../lib/waits/steps.js'
-import { character } from './helpers/character.js'
+import { character } from './helpers/arbitraries.js'
 import { cases } from './helpers/settings.js'
 
 const name = fc.oneof(fc.stringMatching(/^[a-z]{1,8}$/), fc.string({ unit: character, minLength: 1 }))

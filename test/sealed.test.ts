@@ -18,8 +18,8 @@ import {
   setupChain,
   setupPair
 } from './helpers/chain.js'
+import { clientOf } from './helpers/couch-client.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
-import { clientOf } from './helpers/repository-runs.js'
 import { encryptionOf, keyOf, rawText } from './helpers/sealed.js'
 import { bytesOf } from './helpers/seed.js'
 

@@ -68,8 +68,7 @@ t.test('secrets reach no log, reply or stored document', async (t) => {
   await call('PUT', '', { dbs: { [`x${KEY.length}`]: {} } })
 
   // every kind of failure reports all that it knows
-  const proxy = await startFaultProxy(address.href.replace(/\/$/, ''))
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, address.href.replace(/\/$/, ''))
   couch = nano(proxy.url)
   for (const fault of ['refuse', 'cut_mid', 'stall', 'status_401', 'html'] as const) {
     proxy.add({ fault, path: /_changes/, times: 100 })
@@ -147,8 +146,7 @@ t.test('nor do those of a server for the backups', async (t) => {
   })
   const api = apiOf(host)
   const id = await api.backup()
-  const proxy = await startFaultProxy(url(given))
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, url(given))
   address = proxy.url
   for (const fault of ['refuse', 'cut_mid', 'stall', 'status_401', 'html'] as const) {
     proxy.add({ fault, path: /./, times: 100 })

@@ -3,8 +3,9 @@ import t, { type Test } from 'tap'
 import type { StoredHeader } from '../lib/repository/layout.js'
 import { Repository } from '../lib/repository/repository.js'
 import { factsOf } from './helpers/chunk-writer.js'
+import { clientOf } from './helpers/couch-client.js'
 import { setupDatabases } from './helpers/database.js'
-import { backUp, begin, clientOf, sourcesOn } from './helpers/repository-runs.js'
+import { backUp, begin, sourcesOn } from './helpers/repository-runs.js'
 
 const SECOND = '03_ibp_db_backup_2'
 

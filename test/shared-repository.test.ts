@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
-import { deleteDatabase, setupDatabases } from './helpers/database.js'
+import { deleteDatabase, LEASE, setupDatabases } from './helpers/database.js'
 import { poll } from './helpers/poll.js'
 import { load, seedDocuments } from './helpers/seed.js'
-import { failing, type Keeper, LEASE, SOON, startConsole, startKeeper } from './helpers/two-servers.js'
+import { failing, type Keeper, SOON, startKeeper, startTwoServerConsole } from './helpers/two-servers.js'
 
 let made = 0
 
@@ -18,7 +18,7 @@ async function consoleOn(t: Test, keeper: Keeper, options = {}) {
       ? {}
       : { components: 'components', sessions: 'sessions_', system: 'athena' }
   })
-  const console = await startConsole(t, keeper, { on, ...options })
+  const console = await startTwoServerConsole(t, keeper, { on, ...options })
   await load(console.use(on.names.components) as never, seedDocuments({ count: 5, prefix: `c${++made}` }))
   return console
 }
@@ -125,7 +125,7 @@ t.test('what a console that is gone for ever has left is ended by another one', 
 t.test('a backups database that is the system database by another address is refused', async (t) => {
   const on = await setupDatabases(t)
   const keeper = { url: on.url, database: on.names.system, documents: nano(on.url).use(on.names.system) }
-  const { api } = await startConsole(t, keeper as never, { on })
+  const { api } = await startTwoServerConsole(t, keeper as never, { on })
   const reply = await api.call('POST')
   t.match(reply, { statusCode: 500 })
   t.match(reply.json().message, /option|backups/)

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { parseSkipList } from '../lib/routes/skip-list.js'
 import { atOnce } from '../lib/waits/steps.js'
-import { character } from './helpers/character.js'
+import { character } from './helpers/arbitraries.js'
 import { cases } from './helpers/settings.js'
 
 const parse = (value: string | string[] | undefined) => atOnce(parseSkipList('skip_system', value))

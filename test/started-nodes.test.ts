@@ -1,11 +1,11 @@
 import t, { type Test } from 'tap'
 import { buildHost } from './helpers/host.js'
-import { type Replica, setupReplicas, shards } from './helpers/replicas-proxy.js'
+import { type Responder, setupReplicas, shards } from './helpers/replicas-proxy.js'
 
 /** Backs up two documents, of which a replica that lags shows one to the first `lags` feeds. A node starts before each. */
 async function backUpWhileNodesStart(t: Test, lags: number) {
   let started = 0
-  const lagging: Replica = ({ line, forward }) => {
+  const lagging: Responder = ({ line, forward }) => {
     if (started >= lags || !/_components\/_changes.*include_docs=true/.test(line)) return undefined
     started++
     return forward(line.replace('GET ', '').replace(/limit=\d+/, 'limit=1')).then(({ status, json }) => ({

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
 import { partitionOf, TargetTable } from '../lib/restore/target-table.js'
-import { character } from './helpers/character.js'
+import { character } from './helpers/arbitraries.js'
 import { cases, extent } from './helpers/settings.js'
 
 const digest = (text: string) => createHash('md5').update(text).digest('hex')

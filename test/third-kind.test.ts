@@ -20,11 +20,9 @@ import {
 import { resolveOptions } from '../lib/options.js'
 import type { BackupEvent, OperationKind } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { poll } from './helpers/poll.js'
-
-const LEASE = 'athena_backup_lease'
 
 /** Stands for a further member of the public type. */
 const COUNT = 'count' as OperationKind

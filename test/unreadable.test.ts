@@ -5,11 +5,10 @@ import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import { MAX_UNREADABLE, nameUnreadable } from '../lib/backup/unreadable.js'
 import { CouchError } from '../lib/couch/errors.js'
 import { type Api, apiOf } from './helpers/api.js'
-import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { putAttachment, setupDatabases, type TestDatabases } from './helpers/database.js'
 import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from './helpers/host.js'
 import { observe } from './helpers/observed-host.js'
-import { putAttachment } from './helpers/put-attachment.js'
 import { setupRawDatabases } from './helpers/raw-databases.js'
 import { bytesOf } from './helpers/seed.js'
 
@@ -123,8 +122,7 @@ for (const [database, setup] of Object.entries(setups)) {
       const db = on.couch.use(on.names.components)
       await db.bulk({ docs: [{ _id: 'changes' }, { _id: 'stays' }] })
       const { _rev: rev } = await db.get('changes')
-      const proxy = await startFaultProxy(on.url)
-      t.teardown(() => proxy.close())
+      const proxy = await startFaultProxy(t, on.url)
       // the document has arrived when the page breaks, and is read again after the wait
       const broken = proxy.add({ path: /components\/_changes/, fault: 'stall_mid' })
       let changed: Promise<string> | undefined
@@ -153,8 +151,7 @@ async function withFaults(t: Test, others: object[], options: HostOptions = QUIC
   const on = await setup(t)
   const docs = Array.from({ length: 250 }, (_, i) => ({ _id: `good ${i}`, _attachments: { a: SMALL } }))
   await on.couch.use(on.names.components).bulk({ docs: [...docs, ...others] } as never)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const host = await buildHost(t, { on, couch: nano(proxy.url), ...options })
   return { on, proxy, host, api: apiOf(host), good: docs.map(({ _id }) => _id).sort() }
 }

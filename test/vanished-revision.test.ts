@@ -2,7 +2,7 @@ import { buffer } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { backupDatabase } from '../lib/backup/database-backup.js'
 import { Repository } from '../lib/repository/repository.js'
-import { startAnsweringCouch } from './helpers/answering-couch.js'
+import { startAnsweringCouch } from './helpers/couch-client.js'
 
 const _attachments = { x: { content_type: 'text/plain', length: 5, stub: true } }
 const doc = { _id: 'gone', _rev: '1-a', _attachments }

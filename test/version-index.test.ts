@@ -4,7 +4,7 @@ import { fingerprint } from '../lib/ids/fingerprint.js'
 import { largeKey } from '../lib/ids/large-key.js'
 import { OrdinalSet } from '../lib/ids/ordinal-set.js'
 import { LastVersions, VersionIndex } from '../lib/ids/version-index.js'
-import { character } from './helpers/character.js'
+import { character } from './helpers/arbitraries.js'
 import { cases } from './helpers/settings.js'
 
 const operations = fc.array(

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { createMemoryWebhookStore } from '../lib/index.js'
 import type { WebhookTransaction } from '../types/index.js'
-import { setupDatabases } from './helpers/database.js'
+import { LEASE, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'
 import { listen } from './helpers/listen.js'
 import { startServer } from './helpers/server-process.js'
@@ -87,8 +87,6 @@ t.test('a client whose server is killed while it tells is told by the next serve
   t.strictSame(await delivery(), { attempts: 2, delivered: true, last_status: 200 })
   t.match(state.received, [{ tx_id: txId, status: 'success' }])
 })
-
-const LEASE = 'athena_backup_lease'
 
 /** Writes a free lease in which an earlier version has listed clients that are still to be told. */
 const noting = (notify: string[]) => ({ type: LEASE, claim: 'old', beat: 1, notify })

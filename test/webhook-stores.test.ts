@@ -148,8 +148,7 @@ t.test('the couch store keeps to transactions', async (t) => {
 
 t.test('the couch store creates a transaction once when the reply to it is lost', async (t) => {
   const { url, couch, names } = await setupDatabases(t)
-  const proxy = await startFaultProxy(url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, url)
   const store = createCouchWebhookStore({ couch: nano(proxy.url), database: names.system })
   const lost = proxy.add({ fault: 'reply_lost', method: 'PUT', path: /lost/ })
   await store.create(transaction('lost'))

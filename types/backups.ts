@@ -25,9 +25,9 @@ export interface DatabaseSummary {
   q?: number
   /**
    * On a cluster: the replicas of a shard were not seen to agree before the database was read, or nodes started again and
-   * again while it was, so that changes of the last
-   * seconds, or of the time in which a node was down, may be missing. `behind`: they did not within 30 seconds.
-   * `unchecked`: they could not be asked, as only a server administrator may, or not in the end. Absent where they agreed, or there is one replica.
+   * again while it was read. Changes of the last seconds, or of the time in which a node was down, may be missing.
+   * `behind`: the replicas did not agree within 30 seconds. `unchecked`: the replicas could not be asked, as only a server
+   * administrator may, or not at the end. Absent where they agreed, or there is one replica.
    */
   copies?: 'behind' | 'unchecked'
   /**
@@ -37,7 +37,7 @@ export interface DatabaseSummary {
   missing?: true
   /** Bytes of the documents' JSON. */
   raw_bytes: number
-  /** Bytes they take in the database that keeps the backup; other backups may share some of them. */
+  /** Bytes that the documents take in the database that keeps the backup; other backups may share some of them. */
   stored_bytes: number
   /** Id of the backup whose chunks this one shares. Absent where the database was read in full. */
   base?: string
@@ -53,19 +53,19 @@ export interface DatabaseSummary {
   wasted_bytes?: number
   /** Documents that the backup does not hold because they could not be read or stored. Absent when there are none. */
   unreadable_count?: number
-  /** The first of them, at most 100. */
+  /** The first of these documents, at most 100. */
   unreadable?: UnreadableDocument[]
 }
 
 /**
  * Why a database was read in full:
- * `asked_for`, by `start({ full: true })`; `no_base`, no complete backup is there; `earlier_layout`, the last one was made
- * by an earlier version; `not_in_base`, it holds nothing of the database; `chain_too_long`, the bound of the option
- * `incremental`; `not_told`, the server does not tell enough; `other_database`, the database had another name;
- * `created_again`, `purged`, `sequence_reset`: the feed does not tell all that happened; `excluded_types`, others are left
- * out now; `unreadable_documents`, the last backup could not read some, and does not name all; `mostly_changed`, most documents;
- * `damaged_base`, a part of the last backup is missing or damaged; `sealed_otherwise`, the last one is sealed while `encryption` is off,
- * or not while it is on, or its key is missing or another one.
+ * `asked_for`, by `start({ full: true })`; `no_base`, no complete backup is there; `earlier_layout`, the last backup was
+ * made by an earlier version; `not_in_base`, the last backup holds nothing of the database; `chain_too_long`, the bound of
+ * the option `incremental`; `not_told`, the server does not tell enough; `other_database`, the database had another name;
+ * `created_again`, `purged`, `sequence_reset`: the feed does not tell all that happened; `excluded_types`, other types are
+ * left out now; `unreadable_documents`, the last backup could not read some, and does not name all; `mostly_changed`, most
+ * documents have changed; `damaged_base`, a part of the last backup is missing or damaged; `sealed_otherwise`, the last
+ * backup is sealed while `encryption` is off, or not sealed while it is on, or its key is missing or another one.
  */
 export type FullReason =
   | 'asked_for'
@@ -126,13 +126,13 @@ export interface BackupSummary {
   unreadable_count?: number
   /** Keys in `dbs` of the databases that did not exist. Absent when all did. */
   missing_databases?: string[]
-  /** Id of the backup whose chunks it shares. Absent where all databases were read in full, and while it runs. */
+  /** Id of the backup whose chunks this one shares. Absent where all databases were read in full, and while it runs. */
   base?: string
   /** Backups before it that were each the base of the next; 0 for a full one. Not told by earlier backups. */
   chain_length?: number
-  /** Bytes that it has added to the database that keeps it, its header aside. Not told by earlier backups. */
+  /** Bytes that the backup has added to the database that keeps it, its header aside. Not told by earlier backups. */
   added_bytes?: number
-  /** Id of the key that it is sealed with. Absent where it is not sealed. */
+  /** Id of the key that the backup is sealed with. Absent where it is not sealed. */
   sealed?: string
   /** Damage that verifications of this backup, or of one that shares its parts, have found. Absent where none was. */
   damaged?: DamagedBackup
@@ -153,7 +153,7 @@ export interface BackupSummary {
 
 /** The known damage of a backup. */
 export interface DamagedBackup {
-  /** When it was first found, in milliseconds since the epoch. */
+  /** When the damage was first found, in milliseconds since the epoch. */
   found: number
   /** The damaged parts of each database: `components`, `sessions`, `system`. */
   databases: Partial<Record<LogicalDatabase, DamagedParts>>
@@ -215,7 +215,10 @@ export interface BackupContent {
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */
   etag: string
-  /** Bytes of `body`, where they are known before it is read: not of athena's, nor of an earlier version's during which documents changed. */
+  /**
+   * Bytes of `body`, where they are known before it is read: not for backups that athena made, nor for those of an earlier
+   * version during which documents changed.
+   */
   length?: number
   /** Another `body`, from a byte on; what lies before is not read. Present with `length`. */
   bodyFrom?: (start: number) => Readable
@@ -266,9 +269,12 @@ export interface RestoreOutcome {
    * none was made: by a dry run, with `safety: false`, and where the databases held nothing.
    */
   safety_backup?: string
-  /** Documents that a dry run found to be created, changed or deleted: the first 100, in at most 32 KiB of JSON. Long ids are cut, and say so. */
+  /**
+   * Documents that a dry run found to be created, changed or deleted: the first 100, in at most 32 KiB of JSON. Long ids
+   * are cut, and say so.
+   */
   changes?: DocumentChange[]
-  /** How many documents there are of which `changes` tells the first. */
+  /** Number of all documents of which `changes` names the first. */
   changes_count?: number
 }
 
@@ -306,8 +312,8 @@ export interface RestoreOptions {
    */
   safety?: boolean
   /**
-   * Told of every document that a dry run finds to be created, changed or deleted; the next one waits for its promise,
-   * `timeouts.idle` at most. An error that it throws fails the dry run. Only with `dryRun`.
+   * Called with every document that a dry run finds to be created, changed or deleted. The next document waits for the
+   * promise that it returns, `timeouts.idle` at most. An error that it throws fails the dry run. Only with `dryRun`.
    */
   onChange?: (change: FoundChange) => void | Promise<void>
   /** URL that receives a POST of the finished transaction. */
@@ -328,13 +334,16 @@ export interface StartedRestore {
   /** Its transaction, in the host's webhook store. */
   tx_id: string
   /**
-   * Safe to ignore, like {@link StartedBackup.finished}. Resolves after the white list has been rebuilt and the transaction completed.
-   * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database
-   * could not be worked with any more, or the white list could not be rebuilt, and when it was cancelled while it
-   * wrote a database; with a CancelledError when it was cancelled before, or is a dry run. Before anything is written, it rejects with a
-   * DamagedBackupError or a SafetyBackupError, and for the `id` of a backup that athena made with an InvalidBackupError,
-   * a TooLargeError or an InsufficientStorageError. At any time it rejects with a CouchError, a SpoolDamagedError, a HostTimeoutError of
-   * `webhooks` or `onChange`, what `onChange` throws, a LeaseLostError or a ClosingError.
+   * Resolves after the white list has been rebuilt and the transaction completed. Safe to ignore, like
+   * {@link StartedBackup.finished}.
+   *
+   * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database could
+   * not be worked with any more, or the white list could not be rebuilt, and when it was cancelled while it wrote a
+   * database; with a CancelledError when it was cancelled before, or is a dry run. Before anything is written, it rejects
+   * with a DamagedBackupError or a SafetyBackupError, and for the `id` of a backup that athena made with an
+   * InvalidBackupError, a TooLargeError or an InsufficientStorageError. At any time it rejects with a CouchError, a
+   * SpoolDamagedError, a HostTimeoutError of `webhooks` or `onChange`, what `onChange` throws, a LeaseLostError or a
+   * ClosingError.
    */
   finished: Promise<RestoreOutcome>
 }
@@ -412,7 +421,10 @@ export interface RekeyOutcome {
   /** Chunks that were sealed, each once, however many backups share it, and their bytes. */
   chunks: number
   bytes: number
-  /** Chunks and manifests that no backup lists any more and that were deleted. CouchDB gives their bytes back when it compacts. */
+  /**
+   * Chunks and manifests that no backup lists any more and that were deleted. CouchDB gives their bytes back when it
+   * compacts.
+   */
   parts: number
   freed_bytes: number
 }
@@ -431,7 +443,7 @@ export interface CopyOptions {
 
 /** The outcome of `copy()`. Parts are chunks, manifests, and what clients have appended. */
 export interface CopyOutcome {
-  /** Id of the backup, there as here. */
+  /** Id of the backup, the same in both databases. */
   id: string
   /** Parts that were stored, and their bytes. */
   copied: { parts: number; bytes: number }

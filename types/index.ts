@@ -34,7 +34,7 @@ export type * from './webhooks.js'
 export interface ScheduledRun {
   /** When it was due, in milliseconds since the epoch. */
   due: number
-  /** When that was known. */
+  /** When its result was known. */
   at: number
   /**
    * - `made`: by this instance.
@@ -56,8 +56,9 @@ export interface ScheduleState {
   cron: string
   timezone: string
   /**
-   * When it next sees to a backup, in milliseconds since the epoch, its jitter or the wait after a failure included. Past
-   * while it does so. After a clock that was less than a day ahead, the first time that has not been seen to.
+   * When this instance next sees to a backup, in milliseconds since the epoch, its jitter or the wait after a failure
+   * included. In the past while it does so. After a clock was less than a day ahead, the first time that has not been seen
+   * to.
    */
   next: number
   /** The last run that this instance saw to. Absent until there is one. */
@@ -70,7 +71,7 @@ export interface ScheduleState {
 export interface VerifyRun {
   /** When it was due, in milliseconds since the epoch. */
   due: number
-  /** When that was known. */
+  /** When its result was known. */
   at: number
   /**
    * - `verified`: by this instance.
@@ -91,7 +92,7 @@ export interface VerifyRun {
 export interface VerifyScheduleState {
   cron: string
   depth: VerifyDepth
-  /** When it next sees to a verification, in milliseconds since the epoch. */
+  /** When this instance next sees to a verification, in milliseconds since the epoch. */
   next: number
   /** The last run that this instance saw to. Absent until there is one. */
   last?: VerifyRun
@@ -103,7 +104,7 @@ export interface OperationProgress {
   documents: number
   /** Bytes of the documents' JSON. */
   bytes: number
-  /** How many there are: of a restore, those of the backup; of a backup, those of the last complete one. */
+  /** Documents in all: of a restore, those of the backup; of a backup, those of the last complete one. */
   expected_documents?: number
   expected_bytes?: number
 }
@@ -119,13 +120,13 @@ export interface RunningOperation {
   dry_run?: true
   /** How far a verification checks. Absent for other operations. */
   depth?: VerifyDepth
-  /** It holds the console's lease: backups, restores and removals are refused until it has ended. */
+  /** The operation holds the console's lease: backups, restores and removals are refused until it has ended. */
   lease?: true
   /** When it began, in milliseconds since the epoch. */
   since: number
   /** Absent before anything is known, and for prunings, rekeyings, verifications and copies. */
   progress?: OperationProgress
-  /** It was cancelled, and is ending. */
+  /** The operation was cancelled, and is ending. */
   cancelling?: true
 }
 
@@ -142,7 +143,8 @@ export interface DbBackups {
    * @throws InvalidParameterError when an option is not known or wrong
    * @throws KeyUnavailableError when the key of `encryption` is missing
    * @throws HostTimeoutError when `versions` does not answer, HostValueError when it gives more than 64 KiB
-   * @throws TooManyRequestsError when 256 calls that begin an operation, or ask for a summary, wait, or this one for `timeouts.control`
+   * @throws TooManyRequestsError when 256 calls that begin an operation, or ask for a summary, wait, or this one has waited
+   * for `timeouts.control`
    * @throws MissingDatabaseError, ReservedIdError, ClosingError
    */
   start(options?: StartOptions): Promise<StartedBackup>

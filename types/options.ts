@@ -64,17 +64,20 @@ export interface Limits {
    * up to 10 MiB of memory.
    */
   downloads?: number
-  /** Uploads that are read, and whose restores have not begun yet. 1 to 1,000, default 4. Each keeps a document of up to 4 MiB, twice for a moment. */
+  /**
+   * Uploads that are read, and whose restores have not begun yet. 1 to 1,000, default 4. Each keeps a document of up to
+   * 4 MiB in memory, twice for a moment.
+   */
   uploads?: number
   /**
-   * Appends that are received and stored at a time. Further ones wait for `timeouts.control`, then they are refused with 503.
-   * 1 to 1,000, default 16.
+   * Appends that are received and stored at a time. Further ones wait for `timeouts.control`, then they are refused with
+   * 503. 1 to 1,000, default 16.
    */
   appends?: number
   /**
    * Bytes of the largest request to CouchDB, at least 65 536. Larger ones are divided where they can be; a document or
-   * an attachment that takes more by itself is sent as it is, and named when it is refused. Learned by refusals (413) as
-   * well. Default 1 MiB, which nginx takes unless it was told other.
+   * an attachment that takes more by itself is sent as it is, and named when it is refused. Refusals (413) lower the bound
+   * as well. Default 1 MiB, which nginx takes unless it is configured otherwise.
    */
   requestBytes?: number
 }
@@ -243,7 +246,10 @@ export interface DbBackupsOptions {
   rebuildWhitelist: (context: RebuildContext) => void | Promise<void>
   /** Versions to record in a backup as `ibp_versions`, at most 64 KiB of JSON. A backup does not start without them. */
   versions?: Record<string, unknown> | (() => Record<string, unknown> | Promise<Record<string, unknown>>)
-  /** Origin (and path) that clients reach the server at, or a function that returns it, called for every request. Default: the request's own. */
+  /**
+   * Origin (and path) that clients reach the server at, or a function that returns it, called for every request. Default:
+   * the request's own.
+   */
   publicUrl?: string | (() => string | undefined)
   /** Receives every {@link BackupEvent}. Errors that it throws are logged. */
   onEvent?: (event: BackupEvent) => void | Promise<void>
@@ -285,8 +291,8 @@ export interface DbBackupsOptions {
   safety?: boolean
   /**
    * Ids of the documents of the system database that hold the console's own settings, at most 100. A restore that is
-   * about to change one names it in its transaction, outcome, log and events: the settings of another console make this
-   * one use that one's databases, address and keys. Default `['00_settings_athena']`.
+   * about to change one names it in its transaction, outcome, log and events: with the settings of another console, this
+   * console uses the databases, address and keys of the other. Default `['00_settings_athena']`.
    */
   settingsDocuments?: readonly string[]
   /**
@@ -294,7 +300,10 @@ export interface DbBackupsOptions {
    * have no `security`, and whatever the host's document says for all routes counts.
    */
   securitySchemes?: Partial<Record<AuthorizeContext['scheme'], string>>
-  /** Directory for what is spooled: uploads, appended attachments and large documents. Default: the system's temporary directory. */
+  /**
+   * Directory for what is spooled: uploads, appended attachments and large documents. Default: the system's temporary
+   * directory.
+   */
   spoolDirectory?: string
   /** Bounds in bytes and numbers. */
   limits?: Limits

@@ -1,15 +1,15 @@
 import type { LogicalDatabase } from './databases.js'
 
-/** Something of each database, or of some. */
+/** A value for each database, or for some. */
 export type ByDatabase<T> = Partial<Record<LogicalDatabase, T>>
 
 /** Documents of one database: those that meet every member that is given. */
 export interface DocumentChoice {
-  /** Their ids. Those that no document has are told in `only_unknown` or `skip_unknown`. */
+  /** Ids of the documents. Ids that no document has are told in `only_unknown` or `skip_unknown`. */
   ids?: readonly string[]
-  /** Values of their member `type`. */
+  /** Values of the documents' member `type`. */
   types?: readonly string[]
-  /** A Mango selector that they match, as in `_find` of CouchDB. See docs/selectors.md for what is known of it. */
+  /** A Mango selector that the documents match, as in `_find` of CouchDB. docs/selectors.md tells what it may have. */
   selector?: Record<string, unknown>
 }
 

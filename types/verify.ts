@@ -13,7 +13,7 @@ export interface VerifyOptions {
   depth?: VerifyDepth
   /** Goes on where a verification of the same backup and depth was interrupted: `position` of a VerifyInterruptedError. */
   from?: string
-  /** Interrupts it. */
+  /** Interrupts the verification. */
   signal?: AbortSignal
 }
 
@@ -54,9 +54,9 @@ export interface VerifyReport {
   good: boolean
   /** Whether all was looked at: a verification ends early when 1,000 parts are damaged. */
   complete: boolean
-  /** When it ended, in milliseconds since the epoch. */
+  /** When the verification ended, in milliseconds since the epoch. */
   at: number
-  /** How long it ran, in milliseconds, without the time between interruptions. */
+  /** How long the verification ran, in milliseconds, without the time between interruptions. */
   duration_ms: number
   databases: Partial<Record<LogicalDatabase, VerifiedDatabase>>
   problem_count: number

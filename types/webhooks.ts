@@ -7,10 +7,10 @@ export type TransactionStatus = 'pending' | 'success' | 'error'
 
 /** How the POST to the client's webhook went. */
 export interface WebhookDelivery {
-  /** Counted as they begin, those of servers that stopped since too. */
+  /** Attempts that have begun, also on servers that have stopped since. */
   attempts: number
   delivered: boolean
-  /** It is not over: an attempt is under way, or another follows. */
+  /** The delivery is not over: an attempt is under way, or another follows. */
   pending?: true
   /** HTTP status of the last answer. */
   last_status?: number
@@ -59,7 +59,7 @@ export interface WebhookTransaction {
   safety_backup?: string
   /** The first documents that a dry run found to be created, changed or deleted, at most 100. */
   changes?: DocumentChange[]
-  /** How many there are of them. */
+  /** Number of all documents of which `changes` names the first. */
   changes_count?: number
   /** How the client was told. Absent before the first attempt. */
   client_webhook?: WebhookDelivery

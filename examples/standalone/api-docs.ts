@@ -34,7 +34,7 @@ const DATABASE_FAILED: Refusal = {
   }
 }
 
-/** Describes the console's own routes for the OpenAPI document. */
+/** Descriptions of the console's own routes, for the OpenAPI document. */
 const OWN_ROUTES: Record<string, FastifySchema> = {
   '/api/v3/auth/login': {
     operationId: 'logIn',

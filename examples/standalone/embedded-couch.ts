@@ -106,7 +106,7 @@ export async function startEmbeddedCouch(options: EmbeddedCouchOptions = {}): Pr
   }
 }
 
-/** Opens a database, since the first request would fail without a word of the directory. */
+/** Opens a database, and throws an error that names the directory: that of a first request would not. */
 async function checkDirectory(directory: string, database: PouchDB): Promise<void> {
   try {
     await database.info()

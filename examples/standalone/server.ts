@@ -18,7 +18,7 @@ export interface ConsoleOptions {
   names: DatabaseNames
   access: Access
   publicUrl?: string
-  /** When backups are made by themselves. Default: never. */
+  /** When backups are made without a request. Default: never. */
   schedule?: ScheduleOptions
   /** The place of the backups, when they have a server of their own. */
   backups?: BackupsOptions

@@ -5,7 +5,7 @@ import { listenInFrontOf } from './listen.js'
 const PAGE =
   '<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n<center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx/1.25.3</center>\r\n</body>\r\n</html>\r\n'
 
-export interface BodyLimitProxy {
+interface BodyLimitProxy {
   /** URL of the database with the address of the proxy. */
   url: string
   /** Bytes of the largest body. */

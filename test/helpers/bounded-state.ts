@@ -9,7 +9,7 @@ import { setupRawDatabases } from './raw-databases.js'
 const MiB = 1024 * 1024
 /** Options of Node.js that end the process when its heap exceeds 128 MiB. */
 const FLAGS = ['--max-old-space-size=128']
-/** Whether shapes have their full size: `BOUNDED_STATE=full`. */
+/** Whether tests use all their documents: `BOUNDED_STATE=full`. */
 export const FULL = process.env.BOUNDED_STATE === 'full'
 
 /**
@@ -32,9 +32,9 @@ const PARTS = {
   versions: 24 * MiB
 }
 
-export type HeldPart = keyof typeof PARTS
+type HeldPart = keyof typeof PARTS
 
-export interface Shapes {
+interface BoundedRuns {
   databases(): Promise<TestDatabases>
   /** Runs a job in a process of its own, and checks the memory that it takes against the sum of `held`. */
   run(t: Test, on: Pick<TestDatabases, 'url' | 'names'>, job: Partial<Job>, held: HeldPart[]): Promise<Result>
@@ -48,11 +48,11 @@ export interface Shapes {
   ): Promise<Result>
 }
 
-/** Prepares operations on documents of shapes whose number or length could take memory. */
-export function prepareShapes(t: Test): Shapes {
+/** Prepares operations on documents whose number or length could take memory. */
+export function prepareBoundedRuns(t: Test): BoundedRuns {
   const directory = t.testdir()
   const worker = compileWorker(directory)
-  const run: Shapes['run'] = async (t, { url, names }, job, held) => {
+  const run: BoundedRuns['run'] = async (t, { url, names }, job, held) => {
     const operation = job.operation ?? 'backup'
     const result = await runInChild(
       worker,
@@ -76,10 +76,10 @@ export function prepareShapes(t: Test): Shapes {
   }
 }
 
-/** Yields `count` documents, all of them `times` times. */
-export function* documents(count: number, of: (i: number) => string, times = 1): Generator<string> {
+/** Yields `count` documents that `of` makes, and repeats all of them until each came `times` times. */
+export function* documentsOf(count: number, of: (i: number) => string, times = 1): Generator<string> {
   for (let time = 0; time < times; time++) for (let i = 0; i < count; i++) yield of(i)
 }
 
-/** Returns a document of about so many bytes. */
+/** Returns a maker of documents that have about so many bytes each. */
 export const longDocument = (bytes: number) => (i: number) => `{"_id":"d${i}","text":"${'x'.repeat(bytes)}"}`

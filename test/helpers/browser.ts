@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { type Browser, chromium, firefox } from 'playwright-core'
 import type { Test } from 'tap'
-import { answerMediaFeatures } from './firefox-bidi.js'
 
 const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 const FIREFOX = ['/usr/bin/firefox-esr', '/usr/bin/firefox']
@@ -18,7 +18,7 @@ const ARGUMENTS = [
 const MISSING = 'Chromium is missing: install it, or set CHROMIUM to its path'
 const FIREFOX_MISSING = 'Firefox is missing: install it, or set FIREFOX to its path'
 
-/** Returns the path of the system's browser: `given`, or where distributions install it. */
+/** Returns the path of a browser: the given one, or the first of the places that has one. */
 const firstOf = (given: string | undefined, places: readonly string[]): string | undefined =>
   [given, ...places].find((path) => path && existsSync(path))
 const browserPath = () => firstOf(process.env.CHROMIUM, CHROMIUM)
@@ -63,4 +63,33 @@ export async function launchFirefox(
   })
   t.teardown(() => browser.close())
   return browser
+}
+
+/** A command of WebDriver BiDi that Playwright sends for every context, and Firefox 153 does not know. */
+const UNKNOWN = 'emulation.setMediaFeaturesOverride'
+
+interface Socket {
+  send(text: string, ...rest: unknown[]): unknown
+  emit(event: 'message', data: Buffer, isBinary: boolean): boolean
+}
+
+let isAnswered = false
+
+/**
+ * Answers that command in Firefox's place: without an answer, Playwright can make no context. Preferences of the browser
+ * set the media features instead.
+ */
+function answerMediaFeatures(): void {
+  if (isAnswered) return
+  isAnswered = true
+  const { ws } = createRequire(__filename)('playwright-core/lib/utilsBundle') as {
+    ws: { prototype: Socket }
+  }
+  const { send } = ws.prototype
+  ws.prototype.send = function (this: Socket, text: string, ...rest: unknown[]) {
+    if (!String(text).includes(`"${UNKNOWN}"`)) return send.call(this, text, ...rest)
+    const { id } = JSON.parse(text) as { id: number }
+    const reply = Buffer.from(JSON.stringify({ type: 'success', id, result: {} }))
+    setImmediate(() => this.emit('message', reply, false))
+  }
 }

@@ -23,7 +23,7 @@ export interface ChainDatabases extends TestDatabases {
   create(what: string): Promise<string>
   /** Deletes a database and creates it anew at once: most often within the second in which it was created. */
   remake(database: string): Promise<void>
-  /** Makes sure that a database was created some seconds before what comes next. */
+  /** Makes sure that databases were created some seconds before what comes next. */
   age(...databases: string[]): Promise<void>
   /** Writes documents, given as JSON or as objects. Returns what the server says of each. */
   write(
@@ -33,7 +33,7 @@ export interface ChainDatabases extends TestDatabases {
   ): Promise<{ id: string; rev?: string; error?: string }[]>
 }
 
-/** Sets up databases for chains, on the raw server or on `COUCHDB_URL`: these tell what a trusted base takes. */
+/** Sets up databases for chains, on the raw server or on `COUCHDB_URL`: both tell what a trusted base needs. */
 export async function setupChain(t: Test): Promise<ChainDatabases> {
   const raw = process.env.COUCHDB_URL ? undefined : await startRawCouch({ created: secondOfCreation })
   const address = new URL(raw?.url ?? process.env.COUCHDB_URL ?? '')
@@ -108,9 +108,9 @@ export async function download(host: TestHost, id: string): Promise<Buffer> {
 }
 
 /** The bytes of the documents of each database, by their ids. */
-export type Content = Record<string, Map<string, string>>
+type Content = Record<string, Map<string, string>>
 
-/** Takes a backup that was sent apart, without parsing its documents. @throws when a document comes twice */
+/** Returns the documents of a backup that was sent, without parsing them. @throws when a document comes twice */
 export function contentOf(sent: Buffer): Content {
   const content: Content = {}
   const dbs = members(sent).find(({ key }) => key === 'dbs')!
@@ -159,7 +159,7 @@ export async function contentDifferences(
   return found
 }
 
-/** Fingerprints of the live documents of each source, without those of excluded types. */
+/** Returns the fingerprints of each source's live documents, without those of excluded types. */
 export async function truthOf(
   on: TestDatabases,
   names: DatabaseNames,
@@ -189,7 +189,7 @@ export async function buildPair(t: Test, on: ChainDatabases, options: HostOption
   return { chain: await host(on.names.backups), full: await host(fulls) }
 }
 
-/** All chunk entries that a header lists for a database, with those in manifests. */
+/** Returns all chunk entries that a header lists for a database, those in its manifests included. */
 export async function listedChunks(
   on: TestDatabases,
   backups: string,
@@ -209,6 +209,7 @@ export async function listedChunks(
   return [...listed, ...(stored?.chunks ?? [])]
 }
 
+/** Returns text of about `size` bytes that does not compress, the same for the same name. */
 export const textOf = (name: string, size: number) => bytesOf(name, Math.ceil(size * 0.75)).toString('base64')
 
 /** Returns documents of about 1 KB as JSON. */
@@ -231,13 +232,15 @@ export async function change(on: ChainDatabases, database: string, changed: read
   return results
 }
 
+/** Returns documents with these ids, whose content is another one at each call. */
 export const docs = (...ids: string[]) =>
   ids.map((_id, i) => ({ _id, type: 'msp', v: Date.now() + i, text: textOf(`${_id} ${Date.now()}`, 500) }))
 
+/** Deletes documents. */
 export const remove = (on: ChainDatabases, database: string, ...ids: string[]) =>
   change(on, database, ids.map((_id) => ({ _id, _deleted: true })) as { _id: string }[])
 
-/** Makes a backup, and checks that it holds what a full one and the sources do. */
+/** Makes a backup, and checks that it holds what a full one does, and what the sources do. */
 export async function backUpRightly(
   t: Test,
   on: ChainDatabases,
@@ -250,6 +253,7 @@ export async function backUpRightly(
   return summary
 }
 
+/** Checks that a backup holds what a full one does, and what the sources held when `truth` was read. */
 export async function checkContent(
   t: Test,
   pair: Pair,

@@ -25,7 +25,7 @@ export function chunkWriter(t: Test, db: CouchDatabase, settings: Settings = {})
   })
 }
 
-/** Tells of a document what a backup knows of it beside its line. */
+/** Returns what a backup knows of a document beside its line. */
 export const factsOf = (id: string, facts: Partial<LineFacts> = {}): LineFacts => ({
   print: fingerprint(id),
   design: false,

@@ -5,13 +5,13 @@ import { buffer } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import { compile } from './compile.js'
 
-export interface CliRun {
+interface CliRun {
   code: number | null
   stdout: string
   stderr: string
 }
 
-export interface RunOptions {
+export interface CliOptions {
   env?: NodeJS.ProcessEnv
   cwd?: string
   input?: string | Buffer
@@ -19,7 +19,7 @@ export interface RunOptions {
   onStart?: (child: ChildProcess) => void
 }
 
-export type Cli = (args: readonly string[], options?: RunOptions) => Promise<CliRun & { bytes: Buffer }>
+type Cli = (args: readonly string[], options?: CliOptions) => Promise<CliRun & { bytes: Buffer }>
 
 /**
  * Keeps Node.js from compiling the HTTP parser of `fetch` a second time, for speed that a short process has no use for.

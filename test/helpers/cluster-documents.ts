@@ -6,7 +6,7 @@ import { bytesOf, seedDocuments } from './seed.js'
 
 const PAGE = 200
 /** Milliseconds that the replicas of a shard may take to merge. */
-const MERGE = 30_000
+export const MERGE = 30_000
 
 interface Result {
   id: string
@@ -72,6 +72,7 @@ async function readAll(node: ClusterNode, database: string): Promise<FetchedDocu
   }
 }
 
+/** Reads the source databases through one node, and returns their fingerprints. */
 export async function readSources(node: ClusterNode, names: ClusterNames): Promise<Fingerprints[]> {
   const all: Fingerprints[] = []
   for (const logical of DATABASES) all.push(fingerprintsOf(await readAll(node, names[logical])))
@@ -115,7 +116,7 @@ export async function newest(
 
 type Leaf = { ok?: { _rev: string; _deleted?: true } }
 
-/** Counts the live leaves beyond the first of every document in these databases. Takes the node that has the most. */
+/** Returns how many live leaves beyond the first the documents of these databases have, on the node with the most. */
 export async function conflicts(cluster: Cluster, databases: readonly string[]): Promise<number> {
   let most = 0
   for (const node of cluster.nodes) {

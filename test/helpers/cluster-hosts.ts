@@ -7,7 +7,7 @@ import { poll } from './poll.js'
 import type { ClusterDatabases } from './simulated-cluster.js'
 
 /** Two operations of which one began before the other had ended. */
-export interface Overlap {
+interface Overlap {
   began: string
   during: string
 }

@@ -4,14 +4,12 @@ import { promisify } from 'node:util'
 import type { BackupSummary } from '../../types/index.js'
 import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
 import { seedSmall } from './cluster-documents.js'
-import { backup, begin, download, leaseIsFree } from './cluster-operations.js'
-import type { PartResult } from './cluster-table.js'
+import { backup, begin, download, END, leaseIsFree, playRounds } from './cluster-operations.js'
 import { WrittenDocuments } from './cluster-written.js'
+import type { PartResult } from './figures.js'
 import { randomOf } from './random.js'
 import type { ServerProcess } from './server-process.js'
 
-/** Milliseconds that an operation may take. */
-const END = 120_000
 const DOCUMENTS = 2000
 const UPDATED = 150
 const ADDED = 30
@@ -37,7 +35,6 @@ const NOTHING = {
 }
 
 interface Round {
-  number: number
   /** The node of the server that makes the backup. */
   own: ClusterNode
   other: ClusterNode
@@ -81,11 +78,14 @@ export class Incremental {
 
   async run(rounds: number): Promise<PartResult> {
     await this.#setUp()
-    const kinds = Object.entries(this.#rounds)
-    for (let number = 0; number < rounds; number++) {
-      const [kind, play] = kinds[number % kinds.length]!
-      await this.#round(number, kind, play)
-    }
+    this.#counts.failed = await playRounds({
+      cluster: this.#cluster,
+      names: this.#names,
+      rounds,
+      kinds: this.#rounds,
+      play: (kind, number) => this.#round(kind, number),
+      problems: this.#problems
+    })
     return this.#result()
   }
 
@@ -97,31 +97,18 @@ export class Incremental {
     await seedSmall(first!, this.#names, 30)
     this.#written = new WrittenDocuments(this.#names.components)
     await this.#written.write(first!, this.#written.added(DOCUMENTS))
-    this.#servers = await Promise.all(cluster.nodes.map((node) => cluster.startServer(node, this.#names)))
+    this.#servers = await cluster.startServers(this.#names)
     const names = { ...this.#names, backups }
     this.#beside = { names, server: await cluster.startServer(first!, names) }
     await backup(cluster, this.#names, this.#servers[0]!)
   }
 
-  async #round(number: number, kind: string, play: (round: Round) => Promise<void>): Promise<void> {
+  async #round(play: (round: Round) => Promise<void>, number: number): Promise<void> {
     const { nodes } = this.#cluster
     const [own, other, third] = [0, 1, 2].map((i) => nodes[(number + i) % nodes.length]!)
-    const before = this.#problems.length
-    try {
-      await play({ number, own: own!, other: other!, third: third! })
-      await this.#cluster.allUp()
-      await this.#compare(third!)
-    } catch (error) {
-      this.#counts.failed++
-      this.#problems.push(String((error as Error).message))
-    }
+    await play({ own: own!, other: other!, third: third! })
     await this.#cluster.allUp()
-    await leaseIsFree(this.#cluster, this.#names, END)
-    const noted = this.#problems.slice(before)
-    noted.forEach((problem, i) => {
-      this.#problems[before + i] = `round ${number}, ${kind}: ${problem}`
-    })
-    console.error(`round ${number}, ${kind}: ${noted.join('; ') || 'right'}`)
+    await this.#compare(third!)
   }
 
   /** Changes, adds and deletes documents through one node. */
@@ -149,11 +136,8 @@ export class Incremental {
     this.#counts.backups++
     if (base) this.#counts.incremental++
     else this.#full.set(String(full_reason), (this.#full.get(String(full_reason)) ?? 0) + 1)
-    const found = new Map(docs.map(({ _id, _rev }) => [_id, _rev]))
+    const { lost, stale, resurrected } = this.#written.missedIn(docs)
     const { revisions, deleted } = this.#written
-    const lost = [...revisions.keys()].filter((id) => !found.has(id)).length
-    const stale = [...revisions].filter(([id, rev]) => found.has(id) && found.get(id) !== rev).length
-    const resurrected = [...deleted].filter((id) => found.has(id)).length
     this.#counts.acknowledged += revisions.size + deleted.size
     this.#counts.lost += lost
     this.#counts.stale += stale

@@ -10,7 +10,7 @@ import {
   leaseIsFree,
   untilServed
 } from './cluster-operations.js'
-import { median, type PartResult, seconds, table } from './cluster-table.js'
+import { median, type PartResult, seconds, table } from './figures.js'
 import { difference, type Fingerprints } from './fingerprints.js'
 import { bytesOf } from './seed.js'
 import type { ServerProcess } from './server-process.js'
@@ -28,15 +28,16 @@ const BACK_AFTER = 6000
 /** Runs with all nodes up, whose median the others are compared with. */
 const BASELINE_RUNS = 3
 /**
- * Shares of the time that an operation takes with all nodes up, after which the node is killed. The next one is tried
- * when the operation ended before; a negative one kills the node before the operation begins.
+ * Shares of the time that an operation takes with all nodes up, after which the node is killed. When the operation ends
+ * before, the next share is tried; a negative one kills the node before the operation begins.
  */
 const KILL_AT = [0.3, 0.1, -1]
 /** How many times as long an operation may take as with all nodes up. */
 const RATIO = 1.5
 
+/** Operations during which nodes are killed. */
 export const KILLED = ['backup', 'restore', 'get', 'append'] as const
-export type KilledOperation = (typeof KILLED)[number]
+type KilledOperation = (typeof KILLED)[number]
 
 interface Prepared {
   /** Runs the operation, and returns how often the client had to ask again. */
@@ -92,9 +93,9 @@ export class Kills {
   /** Id of a backup of the first set, with the large attachment. */
   #id!: string
 
+  /** Number of documents in the components database. */
   readonly #documents: number
 
-  /** @param documents how many the components database holds */
   constructor(cluster: Cluster, documents: number) {
     this.#cluster = cluster
     this.#documents = documents

@@ -1,13 +1,11 @@
 import type { SentBackup } from './api.js'
 import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
 import { conflicts, newest, seedSmall, sourcesDiffer } from './cluster-documents.js'
-import { backup, begin, contentsOf, download, type Ended, leaseIsFree } from './cluster-operations.js'
-import type { PartResult } from './cluster-table.js'
+import { backup, begin, contentsOf, download, END, type Ended, leaseIsFree } from './cluster-operations.js'
 import { WrittenDocuments } from './cluster-written.js'
+import type { PartResult } from './figures.js'
 import type { ServerProcess } from './server-process.js'
 
-/** Milliseconds that an operation may take. */
-const END = 120_000
 const DOCUMENTS = 400
 /** Documents that are changed in each round while a node is down. */
 const UPDATED = 300
@@ -62,7 +60,7 @@ export class Lag {
     await seedSmall(first!, this.#names, 0)
     this.#written = new WrittenDocuments(this.#names.components)
     await this.#written.write(first!, this.#written.added(DOCUMENTS))
-    this.#servers = await Promise.all(cluster.nodes.map((node) => cluster.startServer(node, this.#names)))
+    this.#servers = await cluster.startServers(this.#names)
   }
 
   /** Kills a node, lets `change` write documents meanwhile, and starts the node again. */
@@ -90,15 +88,11 @@ export class Lag {
 
   async #compare(round: number, bytes: Buffer): Promise<void> {
     const { dbs } = JSON.parse(String(bytes)) as SentBackup
-    const found = new Map(dbs.athena_components!.docs.map(({ _id, _rev }) => [_id, _rev]))
-    const lost = [...this.#written.revisions.keys()].filter((id) => !found.has(id)).length
-    const other = [...this.#written.revisions].filter(
-      ([id, rev]) => found.has(id) && found.get(id) !== rev
-    ).length
+    const { lost, stale } = this.#written.missedIn(dbs.athena_components!.docs)
     this.#counts.acknowledged += this.#written.revisions.size
     this.#counts.lost += lost
-    this.#counts.stale += other
-    if (lost + other > 0) this.#note(`backup round ${round}: ${lost} documents lost, ${other} stale`)
+    this.#counts.stale += stale
+    if (lost + stale > 0) this.#note(`backup round ${round}: ${lost} documents lost, ${stale} stale`)
   }
 
   /** Plays a dry run or a restore, by turns, of a backup that was made before the node was killed. */

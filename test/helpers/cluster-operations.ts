@@ -3,11 +3,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { WebhookTransaction } from '../../types/index.js'
 import type { SentBackup } from './api.js'
 import type { Cluster, ClusterNames } from './cluster.js'
-import { DATABASES } from './database.js'
+import { DATABASES, LEASE } from './database.js'
 import { type Fingerprints, fingerprintsOf } from './fingerprints.js'
 import { txIdOf } from './host.js'
 import { poll } from './poll.js'
 import type { ServerProcess, ServerReply } from './server-process.js'
+
+/** Milliseconds that an operation may take. */
+export const END = 120_000
 
 export interface Ended {
   /** When the operation ended. */
@@ -106,7 +109,7 @@ export async function backup(
 ): Promise<string> {
   const reply = await server.post(path)
   if (reply.status !== 202) throw new Error(`no backup: ${reply.status} ${JSON.stringify(reply.json)}`)
-  const { error } = await accepted(cluster, names, reply).ended(120_000)
+  const { error } = await accepted(cluster, names, reply).ended(END)
   if (error) throw new Error(`no backup: ${error}`)
   await leaseIsFree(cluster, names)
   return reply.json.id
@@ -133,6 +136,7 @@ export async function download(
   return Buffer.concat(pieces)
 }
 
+/** Returns the SHA-256 of bytes, in hex. */
 export const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
 /** Returns what a downloaded backup holds of each source database. */
@@ -155,11 +159,43 @@ async function noHolder(cluster: Cluster, names: ClusterNames): Promise<true | u
   return leases.flat().every((lease) => lease?.operation === undefined) ? true : undefined
 }
 
-const LEASE = 'athena_backup_lease'
-
 async function leasesIn(cluster: Cluster, database: string): Promise<({ operation?: string } | undefined)[]> {
   const { rows } = await cluster.up[0]!.read<{ rows: { doc?: { operation?: string } }[] }>(
     `${database}/_all_docs?include_docs=true&key="${LEASE}"`
   )
   return rows.map(({ doc }) => doc)
+}
+
+interface Rounds<Kind> {
+  cluster: Cluster
+  names: ClusterNames
+  rounds: number
+  kinds: Record<string, Kind>
+  play: (kind: Kind, number: number) => Promise<void>
+  /** What went wrong, which `play` adds to. Each problem gets the name of its round. */
+  problems: string[]
+}
+
+/**
+ * Plays rounds of all kinds in turn. After each round all nodes are up and the lease is free.
+ * @returns the number of rounds that failed
+ */
+export async function playRounds<Kind>(options: Rounds<Kind>): Promise<number> {
+  const { cluster, names, rounds, kinds, play, problems } = options
+  const all = Object.entries(kinds)
+  let failed = 0
+  for (let number = 0; number < rounds; number++) {
+    const [name, kind] = all[number % all.length]!
+    const before = problems.length
+    await play(kind, number).catch(({ message }: Error) => {
+      failed++
+      problems.push(message)
+    })
+    await cluster.allUp()
+    await leaseIsFree(cluster, names, END)
+    const noted = problems.splice(before)
+    problems.push(...noted.map((problem) => `round ${number}, ${name}: ${problem}`))
+    console.error(`round ${number}, ${name}: ${noted.join('; ') || 'right'}`)
+  }
+  return failed
 }

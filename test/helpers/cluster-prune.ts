@@ -2,19 +2,15 @@ import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import type { PruneOutcome } from '../../types/index.js'
 import type { Cluster, ClusterNames, ClusterNode } from './cluster.js'
-import { seedSmall } from './cluster-documents.js'
-import { backup, digestOf, download, leaseIsFree } from './cluster-operations.js'
-import type { PartResult } from './cluster-table.js'
+import { MERGE, seedSmall } from './cluster-documents.js'
+import { backup, digestOf, download, END, leaseIsFree, playRounds } from './cluster-operations.js'
 import { WrittenDocuments } from './cluster-written.js'
+import type { PartResult } from './figures.js'
 import { poll } from './poll.js'
 import { randomOf } from './random.js'
 import type { ServerProcess, ServerReply } from './server-process.js'
 import { StoredBackupsOf } from './stored-backups.js'
 
-/** Milliseconds that an operation may take. */
-const END = 120_000
-/** Milliseconds that the replicas of a shard may take to merge. */
-const MERGE = 30_000
 const DOCUMENTS = 600
 /** Documents that are changed before each backup. */
 const CHANGED = 100
@@ -56,11 +52,14 @@ export class ClusterPrunes {
 
   async run(rounds: number): Promise<PartResult> {
     await this.#setUp()
-    const kinds = Object.entries(this.#rounds)
-    for (let number = 0; number < rounds; number++) {
-      const [kind, play] = kinds[number % kinds.length]!
-      await this.#round(number, kind, play)
-    }
+    this.#counts.failed = await playRounds({
+      cluster: this.#cluster,
+      names: this.#names,
+      rounds,
+      kinds: this.#rounds,
+      play: (kind, number) => this.#round(kind, number),
+      problems: this.#problems
+    })
     return this.#result()
   }
 
@@ -71,38 +70,25 @@ export class ClusterPrunes {
     await seedSmall(first!, this.#names, 0)
     this.#written = new WrittenDocuments(this.#names.components)
     await this.#written.write(first!, this.#written.added(DOCUMENTS))
-    this.#servers = await Promise.all(cluster.nodes.map((node) => cluster.startServer(node, this.#names)))
+    this.#servers = await cluster.startServers(this.#names)
   }
 
-  async #round(number: number, kind: string, play: Play): Promise<void> {
-    const before = this.#problems.length
+  async #round(play: Play, number: number): Promise<void> {
     const { nodes } = this.#cluster
     const turned = nodes.map((_, i) => nodes[(number + i) % nodes.length]!)
     const server = this.#servers[turned[0]!.number - 1]!
-    try {
-      await this.#make(server)
-      await this.#tidy()
-      let reply: ServerReply | undefined
-      const pruneOnce = async () => {
-        reply = await server.post(`/prune-to/${KEPT}`)
-        return reply
-      }
-      await play(pruneOnce, turned)
-      this.#counts.prunings++
-      await this.#cluster.allUp()
-      await this.#judge(server, reply!)
-      await this.#askAgain(server, reply!.status === 202)
-    } catch (error) {
-      this.#counts.failed++
-      this.#problems.push(String((error as Error).message))
+    await this.#make(server)
+    await this.#tidy()
+    let reply: ServerReply | undefined
+    const pruneOnce = async () => {
+      reply = await server.post(`/prune-to/${KEPT}`)
+      return reply
     }
+    await play(pruneOnce, turned)
+    this.#counts.prunings++
     await this.#cluster.allUp()
-    await leaseIsFree(this.#cluster, this.#names, END)
-    const noted = this.#problems.slice(before)
-    noted.forEach((problem, i) => {
-      this.#problems[before + i] = `round ${number}, ${kind}: ${problem}`
-    })
-    console.error(`round ${number}, ${kind}: ${noted.join('; ') || 'right'}`)
+    await this.#judge(server, reply!)
+    await this.#askAgain(server, reply!.status === 202)
   }
 
   /** Makes a full backup, and incremental ones that list its chunks. */

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Cluster, ClusterNames } from './cluster.js'
 import { conflicts, seedSmall } from './cluster-documents.js'
 import { type Accepted, accepted, backup, type Ended, leaseIsFree } from './cluster-operations.js'
-import { median, type PartResult, seconds } from './cluster-table.js'
+import { median, type PartResult, seconds } from './figures.js'
 import type { ServerProcess, ServerReply } from './server-process.js'
 
 /** Milliseconds that an operation on small databases may take. The lease of a dead instance ends within them. */
@@ -33,7 +33,7 @@ export class Races {
     const [first] = cluster.nodes
     this.#names = await cluster.createDatabases()
     await seedSmall(first!, this.#names)
-    this.#servers = await Promise.all(cluster.nodes.map((node) => cluster.startServer(node, this.#names)))
+    this.#servers = await cluster.startServers(this.#names)
     const id = await backup(cluster, this.#names, this.#servers[0]!)
     for (let round = 1; round <= rounds; round++) await this.#round(round, id)
     return this.#result(await this.#leaves())

@@ -8,7 +8,7 @@ import { KILLED, Kills } from './cluster-kills.js'
 import { Lag } from './cluster-lag.js'
 import { ClusterPrunes } from './cluster-prune.js'
 import { Races } from './cluster-races.js'
-import { figuresTable, missed, type PartResult } from './cluster-table.js'
+import { figuresTable, missed, type PartResult } from './figures.js'
 import { choices, wholeNumber } from './settings.js'
 
 const USAGE = `COUCHDB_URLS=url1,url2,url3 NODE_KILL=command NODE_START=command npm run test:cluster

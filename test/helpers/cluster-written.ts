@@ -1,7 +1,7 @@
 import type { ClusterNode } from './cluster.js'
 import { write } from './cluster-documents.js'
 
-export interface Written {
+interface Written {
   _id: string
   _rev?: string
 }
@@ -30,6 +30,17 @@ export class WrittenDocuments {
 
   #document(_id: string) {
     return { _id, type: 'fabric-peer', version: ++this.#count, text: 'x'.repeat(500) }
+  }
+
+  /** Counts what was acknowledged and these documents do not show: those that are missing, or earlier, or not deleted. */
+  missedIn(documents: readonly Written[]): { lost: number; stale: number; resurrected: number } {
+    const found = new Map(documents.map(({ _id, _rev }) => [_id, _rev]))
+    const { revisions, deleted } = this
+    return {
+      lost: [...revisions.keys()].filter((id) => !found.has(id)).length,
+      stale: [...revisions].filter(([id, rev]) => found.has(id) && found.get(id) !== rev).length,
+      resurrected: [...deleted].filter((id) => found.has(id)).length
+    }
   }
 
   /** Writes documents, or deletes them, and returns how many writes were acknowledged. */

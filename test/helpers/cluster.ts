@@ -76,7 +76,7 @@ export class Cluster {
     this.#start = start
   }
 
-  /** Nodes that run. */
+  /** Returns the nodes that run. */
   get up(): ClusterNode[] {
     return this.nodes.filter((node) => !this.#down.has(node))
   }
@@ -131,6 +131,11 @@ export class Cluster {
   startServer(node: ClusterNode, databases: ClusterNames): Promise<ServerProcess> {
     const teardown = (end?: () => unknown) => void (end && this.#teardowns.push(end))
     return startServer({ teardown } as Parameters<typeof startServer>[0], { url: node.url, databases }, REPLY)
+  }
+
+  /** Starts a server process on each node. */
+  startServers(databases: ClusterNames): Promise<ServerProcess[]> {
+    return Promise.all(this.nodes.map((node) => this.startServer(node, databases)))
   }
 
   /** Ends the servers, starts the killed nodes, and deletes the databases. */

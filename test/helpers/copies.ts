@@ -1,13 +1,12 @@
 import nano from 'nano'
 import type { Test } from 'tap'
-import type { StoredHeader } from '../../lib/repository/layout.js'
 import type { BackupEvent, CopyOutcome } from '../../types/index.js'
 import { type ChainDatabases, documents, download, setupChain } from './chain.js'
-import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
+import type { FaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 import { StoredBackupsOf } from './stored-backups.js'
 
-/** A console with some documents, and another server that its backups are copied to, with a console of the same names. */
+/** A console with some documents, and another server that its backups are copied to. */
 export interface CopySites {
   from: ChainDatabases
   to: ChainDatabases
@@ -17,12 +16,14 @@ export interface CopySites {
   copy(id: string, through?: FaultProxy, signal?: AbortSignal): Promise<CopyOutcome>
   /** The contents of the destination's database. */
   stored: StoredBackupsOf
-  /** Builds a host that keeps its backups there. */
+  /** Builds a host of a console on the other server, whose databases have the same names. */
   there(options?: HostOptions): Promise<TestHost>
 }
 
+/** Time-outs that are soon over. */
 export const QUICK = { timeouts: { lease: 2000, control: 1000, idle: 2000 } }
 
+/** Sets up both sites, with no backup yet. */
 export async function setupCopySites(
   t: Test,
   { count = 60, ...options }: HostOptions & { count?: number } = {}
@@ -35,10 +36,10 @@ export async function setupCopySites(
   const events: BackupEvent[] = []
   const onEvent = (event: BackupEvent) => void events.push(event)
   const host = await buildHost(t, { on: from, databases: from.names, onEvent, ...QUICK, ...options })
-  // The console there goes by the same names, as a copy of this one would.
+  // a copy of this console would have the same names
   const names = { ...from.names, backups: to.names.backups }
   const there = async (more: HostOptions = {}) => {
-    // They exist on a real server already: both sites lie on it.
+    // on a real server they exist already, since both sites lie on it
     for (const name of [names.components, names.sessions, names.system]) await to.call('PUT', name)
     return buildHost(t, { on: to, databases: names, ...QUICK, ...options, ...more })
   }
@@ -57,21 +58,12 @@ export async function setupCopySites(
   }
 }
 
-/** Starts a proxy that plays faults, until the test ends. */
-export async function proxyTo(t: Test, url: string): Promise<FaultProxy> {
-  const proxy = await startFaultProxy(url)
-  t.teardown(() => proxy.close())
-  return proxy
-}
-
-export const headerThere = ({ stored }: CopySites, id: string): Promise<StoredHeader> => stored.header(id)
-
-/** Returns whether there is a backup of this id. */
+/** Tells whether the other server has a backup of this id. */
 export async function isThere({ to }: CopySites, id: string): Promise<boolean> {
   return (await to.call('GET', `${to.names.backups}/${id}`)).type === 'athena_backup'
 }
 
-/** Checks that what is sent of a backup there is, byte for byte, what is sent here. */
+/** Checks that a host sends a copy with the same bytes as the other host sends the backup. */
 export async function checkSame(t: Test, host: TestHost, there: TestHost, id: string): Promise<void> {
   const [sent, expected] = await Promise.all([download(there, id), download(host, id)])
   t.ok(sent.equals(expected), `${id}: the same bytes`)

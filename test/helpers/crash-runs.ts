@@ -9,13 +9,13 @@ import { poll } from './poll.js'
 import { randomOf } from './random.js'
 import { type ServerProcess, type ServerReply, startServer } from './server-process.js'
 
-export const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
+const timeouts = { lease: Number(process.env.CRASH_LEASE ?? 2000), control: 5000, idle: 10_000 }
 /** Milliseconds until the next server recovers a stale lease: seconds on an idle machine, more on a busy one. */
 export const TAKEOVER = Number(process.env.CRASH_PATIENCE ?? 2 * timeouts.lease + 46_000)
 /** Rigs that run at a time. More than cores, since most of a run is waiting for the lease. */
 const JOBS = Number(process.env.CRASH_JOBS ?? 4)
 /** The same seed kills at the same requests. */
-export const SEED = Number(process.env.CRASH_SEED ?? 1)
+const SEED = Number(process.env.CRASH_SEED ?? 1)
 
 /** Returns how many crashes to cause: `CRASH_RUNS`, or what fits a test run. */
 const crashRuns = (byDefault: number): number => Number(process.env.CRASH_RUNS ?? byDefault)
@@ -56,8 +56,7 @@ export class CrashRig {
 
   static async create(t: Test, seed: number, setup = setupDatabases): Promise<CrashRig> {
     const databases = await setup(t)
-    const proxy = await startFaultProxy(databases.url)
-    t.teardown(() => proxy.close())
+    const proxy = await startFaultProxy(t, databases.url)
     const rig = new CrashRig(t, databases, proxy, randomOf(seed))
     await seedSources(databases, databases.names)
     rig.expected = await contents(rig)

@@ -33,17 +33,17 @@ app.put<{ Params: { id: string } }>('/api/v3/backups/:id/dry-run', async (reques
   const { tx_id } = await app.dbBackups.restore({ id: request.params.id }, { dryRun: true })
   return reply.code(202).send({ message: 'in-progress', url: `/${tx_id}` })
 })
-// nor has it full backups where incremental ones can be made
+// nor does it make full backups where incremental ones can be made
 app.post('/api/v3/backups/full', async (_request, reply) => {
   const { id } = await app.dbBackups.start({ full: true })
   return reply.code(202).send({ id })
 })
-// nor has it a call that prunes
+// nor does it prune
 app.post<{ Params: { last: number } }>('/api/v3/backups/prune-to/:last', async (request, reply) => {
   const outcome = await app.dbBackups.prune({ keep: { last: Number(request.params.last) } })
   return reply.code(202).send(outcome)
 })
-// nor has it one that seals anew, or one that verifies
+// nor does it seal anew, or verify
 app.post('/api/v3/backups/rekey', async (_request, reply) =>
   reply.code(202).send(await app.dbBackups.rekey())
 )

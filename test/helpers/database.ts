@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { request } from 'node:http'
 import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { startEmbeddedCouch } from '../../examples/standalone/embedded-couch.js'
@@ -29,12 +30,15 @@ export interface TestDatabases {
 /** The source databases. */
 export const DATABASES = ['components', 'sessions', 'system'] as const
 
+/** Id and type of the document of a lease. */
+export const LEASE = 'athena_backup_lease'
+
 const OWN_TYPES: readonly unknown[] = [
   'athena_backup',
   'athena_backup_removed',
   'athena_backup_chunk',
   'athena_backup_manifest',
-  'athena_backup_lease',
+  LEASE,
   'athena_backup_notice',
   'webhook_tx'
 ]
@@ -42,7 +46,7 @@ const OWN_TYPES: readonly unknown[] = [
 /** Tells whether a document is the plugin's own. */
 export const isOwn = ({ type }: { type?: unknown }): boolean => OWN_TYPES.includes(type)
 
-/** Returns the revision that a server answers with: the embedded one calls its JSON text. */
+/** Returns the revision in the answer to a write: the embedded server says that its JSON is text. */
 export const revisionIn = (written: { rev: string } | string): string =>
   (typeof written === 'string' ? (JSON.parse(written) as { rev: string }) : written).rev
 
@@ -85,7 +89,7 @@ export async function fetchAll(couch: ServerScope, database: string): Promise<Sn
   }
 }
 
-export interface CompareOptions {
+interface CompareOptions {
   /** Compares revisions as well. Default `false`. */
   rev?: boolean
 }
@@ -142,4 +146,39 @@ async function isNotRefused(status: number, call: Promise<unknown>): Promise<boo
       return false
     }
   )
+}
+
+/**
+ * Writes an attachment at its own URL, with headers that nano cannot set, such as `Content-Encoding`.
+ * @returns the document's new revision
+ */
+export async function putAttachment(
+  url: string,
+  path: readonly string[],
+  data: Buffer,
+  headers: Record<string, string>,
+  rev?: string
+): Promise<string> {
+  const { origin, username, password } = new URL(url)
+  const target = `${origin}/${path.map(encodeURIComponent).join('/')}${rev ? `?rev=${encodeURIComponent(rev)}` : ''}`
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      target,
+      {
+        method: 'PUT',
+        headers: { ...headers, 'content-length': data.length },
+        ...(username && { auth: `${username}:${password}` })
+      },
+      (response) => {
+        let body = ''
+        response.setEncoding('utf8').on('data', (piece: string) => {
+          body += piece
+        })
+        response.on('end', () =>
+          response.statusCode === 201 ? resolve(JSON.parse(body).rev) : reject(new Error(body))
+        )
+      }
+    )
+    sent.on('error', reject).end(data)
+  })
 }

@@ -83,9 +83,8 @@ export async function createRig(t: Test, databases: TestDatabases): Promise<Rig>
   for (const logical of DATABASES) names[logical] = prefix + logical
   const created = Object.values(names)
   for (const name of created) await direct.db.create(name)
-  const proxy = await startFaultProxy(databases.url)
+  const proxy = await startFaultProxy(t, databases.url)
   t.teardown(async () => {
-    await proxy.close()
     if (databases.real) for (const name of created) await direct.db.destroy(name)
   })
   const spoolDirectory = await mkdtemp(join(tmpdir(), 'fault-cells-'))

@@ -39,7 +39,7 @@ interface Cell {
   lasting: boolean
 }
 
-export interface MatrixOptions {
+interface MatrixOptions {
   /** Points to play faults at. Default: all points of the operation. */
   points?: readonly string[]
   /** Faults to play. Default: all. */

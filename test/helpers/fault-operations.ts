@@ -19,10 +19,10 @@ import { poll } from './poll.js'
 
 const backups = '/api/v3/backups'
 
-/** Requests that read before anything is written, so that no replica can be behind. */
+/** Describes a request that reads before anything is written, so that no replica can be behind. */
 const reading = <P extends object>(point: P) => ({ except: [...WRITE_FAULTS, 'stale'] as const, ...point })
 const writing = <P extends object>(point: P) => ({ except: ['stale'] as const, ...point })
-/** Requests that read what was written before. */
+/** Describes a request that reads what was written before. */
 const readingAgain = <P extends object>(point: P) => ({ except: WRITE_FAULTS, ...point })
 const onlyStale = <P extends object>(point: P) => ({ only: ['stale'] as const, method: 'GET', ...point })
 

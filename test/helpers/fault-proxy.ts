@@ -3,6 +3,7 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import type { AddressInfo, Socket } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { Test } from 'tap'
 import { bulkIds, isBulk, type Reply, StaleReplica } from './stale-replica.js'
 
 export type Fault =
@@ -117,7 +118,7 @@ export interface Match {
   body?: RegExp
 }
 
-export interface Rule extends Match {
+interface Rule extends Match {
   fault: Fault
   /** Number of the first matching request that the fault strikes, from 1. Default 1. */
   nth?: number
@@ -157,8 +158,11 @@ export interface FaultProxy {
 const DRIP_BYTES = 24
 const DRIP_PAUSE = 100
 
-/** Starts a proxy in front of a database that plays faults. It streams requests that match no rule. */
-export async function startFaultProxy(target: string): Promise<FaultProxy> {
+/**
+ * Starts a proxy that plays faults, in front of a database. It streams requests that match no rule, and closes when the
+ * test ends.
+ */
+export async function startFaultProxy(t: Pick<Test, 'teardown'>, target: string): Promise<FaultProxy> {
   const { hostname, port, username, password } = new URL(target)
   const auth = username ? `${decodeURIComponent(username)}:${decodeURIComponent(password)}` : undefined
   const sockets = new Set<Socket>()
@@ -411,6 +415,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
       for (const socket of sockets) socket.destroy()
     }
   }
+  t.teardown(() => proxy.close())
   return proxy
 }
 

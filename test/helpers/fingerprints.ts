@@ -4,11 +4,11 @@ import { type FetchedDocument, isOwn } from './database.js'
 /** Digests of what documents hold, attachments included, by their ids. The plugin's own documents are left out. */
 export type Fingerprints = Map<string, string>
 
+/** Returns the fingerprints of documents. A document that comes twice has two. */
 export function fingerprintsOf(documents: Iterable<FetchedDocument>): Fingerprints {
   const prints: Fingerprints = new Map()
   for (const document of documents) {
     if (isOwn(document)) continue
-    // a document that comes twice must differ from one that comes once
     let key = document._id
     while (prints.has(key)) key += ' (again)'
     prints.set(key, fingerprint(document))

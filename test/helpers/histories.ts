@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
+import type { Test } from 'tap'
 import type { LogicalDatabase } from '../../types/index.js'
-import type { ChainDatabases } from './chain.js'
+import { type ChainDatabases, setupChain } from './chain.js'
 import { DATABASES } from './database.js'
 import { bytesOf } from './seed.js'
+import { cases, wholeNumber } from './settings.js'
 
 /** Attachments of a document above this number of bytes make it one that is never whole in memory. */
 const LARGE = 4 * 1024 * 1024 + 1000
@@ -29,9 +31,10 @@ const ODD_IDS = [
   '_design/one',
   '_design/ü'
 ]
-/** CouchDB refuses them; other servers take them. */
+/** Ids that CouchDB refuses and other servers take. */
 const LONE_SURROGATES = ['\ud800', '\udfff', 'x\udbff']
 const TYPES = ['fabric-peer', 'fabric-peer', 'msp', 'kept_out_later', 'pillow_talk_doc']
+/** The type that backups leave out in steps with `excludes`. */
 export const KEPT_OUT_LATER = 'kept_out_later'
 
 interface Body {
@@ -50,7 +53,7 @@ interface Attachment {
 }
 
 /** A change of one database. Documents are chosen by an index in the ids. */
-export type Change =
+type Change =
   | { do: 'write'; ids: number[]; body: Body; keep: boolean }
   /** Writes many of the settled documents again. */
   | { do: 'sweep'; from: number; count: number; n: number }
@@ -64,7 +67,7 @@ export type Change =
 /** The changes before a backup. */
 export interface Step {
   changes: { database: LogicalDatabase; change: Change }[]
-  /** The backup leaves out one type more. */
+  /** The backup leaves out {@link KEPT_OUT_LATER} as well. */
   excludes: boolean
 }
 
@@ -145,7 +148,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
   }
 )
 
-/** Steps of a history of three databases. */
+/** Returns an arbitrary of histories: the steps of three databases. */
 export const histories = (maxLength: number): fc.Arbitrary<Step[]> =>
   fc.array(
     fc.record({
@@ -158,8 +161,34 @@ export const histories = (maxLength: number): fc.Arbitrary<Step[]> =>
     { minLength: 3, maxLength, size: 'max' }
   )
 
-/** Documents that are there before the history begins. */
-export const settled = (count: number): string[] =>
+/**
+ * Returns how a property of histories is tried. `HISTORY_STEPS` tells how many steps they have, `HISTORY_SEED` which they
+ * are, and with `HISTORY_SHRINK` a failing one is made shorter.
+ */
+export function historyRuns(byDefault: number) {
+  const numRuns = cases(1)
+  const steps = wholeNumber('HISTORY_STEPS', byDefault)
+  const { HISTORY_SEED: seed, HISTORY_SHRINK: shrink } = process.env
+  return {
+    steps,
+    timeout: 120_000 + numRuns * steps * 10_000,
+    parameters: {
+      numRuns,
+      endOnFailure: shrink === undefined,
+      ...(seed !== undefined && { seed: Number(seed) })
+    }
+  }
+}
+
+/** Sets up databases with the documents that are there before a history begins. */
+export async function setupSettled(t: Test): Promise<ChainDatabases> {
+  const on = await setupChain(t)
+  await on.write(on.names.components, settled(60))
+  for (const name of [on.names.sessions, on.names.system]) await on.write(name, settled(30))
+  return on
+}
+
+const settled = (count: number): string[] =>
   Array.from({ length: count }, (_, i) => {
     const text = bytesOf(`settled ${i}`, 600).toString('base64')
     return `{"_id":"settled ${i}","type":"fabric-peer","n":1.0,"text":"${text}"}`
@@ -210,7 +239,7 @@ class Changer {
     }
   }
 
-  /** Returns each id once: some servers have fewer. */
+  /** Returns each id once: two indices may stand for one id, as some servers have fewer. */
   #ids = (indices: readonly number[]): string[] => [...new Set(indices.map((index) => this.#id(index)))]
 
   #id(index: number): string {

@@ -12,7 +12,7 @@ import type {
 import { setupDatabases, type TestDatabases } from './database.js'
 import { poll } from './poll.js'
 
-export type Role = 'manager' | 'reader' | 'none'
+type Role = 'manager' | 'reader' | 'none'
 
 export interface HostOptions extends Partial<DbBackupsOptions> {
   /** Databases to use. Default: the host sets up its own. */

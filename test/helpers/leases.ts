@@ -5,18 +5,19 @@ import type { LeaseLostError } from '../../lib/errors.js'
 import type { Lease } from '../../lib/lease/lease.js'
 import { LeaseDocument } from '../../lib/lease/lease-document.js'
 import { Leases } from '../../lib/lease/leases.js'
+import { LEASE } from './database.js'
 import { type Strike, startSimulatedCluster } from './simulated-cluster.js'
 
+/** The database of leases without a console. */
 export const LEASE_DATABASE = 'system'
-export const LEASE = 'athena_backup_lease'
 
-export interface LeasesOf {
+interface LeasesOf {
   document: LeaseDocument
   leases: Leases
   close(): Promise<void>
 }
 
-/** Returns the leases of one instance, which last for `ttl` milliseconds, and wait `control` for an answer. */
+/** Returns the leases of one instance. They last for `ttl` milliseconds, and wait for an answer for `control`. */
 export function leasesOn(url: string, ttl: number, control = ttl / 3): LeasesOf {
   const client = new CouchClient({
     connect: () => ({ origin: url, basePath: '', headers: {}, dispatcher: undefined }),

@@ -104,7 +104,10 @@ const isOfTypes = (node: ts.Node): boolean =>
   ts.isTypeAliasDeclaration(node) ||
   ts.isImportDeclaration(node)
 
-/** Sizes, counts and times: whether another one is wrong only the machine can tell. A promise among them is in `FIXED`. */
+/**
+ * Tells whether a node is a size, a count or a time. No test can tell whether another one is wrong; those that promise
+ * something are in `FIXED`.
+ */
 function isSize(node: ts.Node): boolean {
   if (!ts.isVariableDeclaration(node) || !ts.isVariableStatement(node.parent.parent)) return false
   const { name, initializer, parent } = node
@@ -155,7 +158,7 @@ function conditionChanges(condition: ts.Expression): Change[] {
   return [{ node: condition, replacement: `!(${condition.getText()})` }]
 }
 
-/** Tells whether to make a mutant without a statement. Not in a constructor, since every test would detect it. */
+/** Tells whether to make a mutant without a statement. In a constructor every test would detect it, so there is none. */
 function isEffect(statement: ts.ExpressionStatement): boolean {
   if (ts.findAncestor(statement, ts.isConstructorDeclaration)) return false
   let { expression } = statement

@@ -1,6 +1,6 @@
 /** Lists what is mutated, and which tests have to detect it. */
 
-export interface Room {
+interface Room {
   /** Prefixes of the paths of its files. */
   files: readonly string[]
   /** Names of test files, without `test/` and `.test.ts`. */
@@ -238,7 +238,7 @@ export const ROOMS: Record<string, Room> = {
 }
 
 /** A change that is always tried, whatever the sample: a broken promise that no test once detected. */
-export interface FixedMutant {
+interface FixedMutant {
   room: string
   promise: string
   /** Finds the text to replace, which must occur once in the room. */
@@ -304,7 +304,7 @@ export const FIXED: readonly FixedMutant[] = [
 ]
 
 /** Mutants that no test has to detect. They are not made. */
-export interface Accepted {
+interface Accepted {
   /** Prefixes of the paths of its files: each has such a line. */
   files: readonly string[]
   /** Matches the line that is changed. */
@@ -321,6 +321,12 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /^ +failure = undefined$/,
     what: /removed|;/,
     why: 'a body that fails is begun again only if its request is refused at the same moment: no test can time that'
+  },
+  {
+    files: ['lib/couch/json-rows.ts'],
+    line: /^ {2}longest = 0$/,
+    what: /^0 -> 1$/,
+    why: 'a row that is one byte longer before others have a turn is no promise'
   },
   {
     files: ['lib/backup/unreadable.ts'],

@@ -5,7 +5,7 @@ import nano from 'nano'
 import * as client from 'prom-client'
 import type { Test } from 'tap'
 import type { BackupEvent } from '../../types/index.js'
-import { DATABASES, setupDatabases, type TestDatabases } from './database.js'
+import { DATABASES, LEASE, setupDatabases, type TestDatabases } from './database.js'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 import { listen } from './listen.js'
@@ -30,6 +30,7 @@ export interface ObservedHost extends TestHost {
   event<Type extends BackupEvent['type']>(type: Type): Promise<Extract<BackupEvent, { type: Type }>>
 }
 
+/** Numbers of documents in the databases of {@link seeded}. */
 export const COUNTS = { components: 250, sessions: 3, system: 2 } as const
 
 /** Creates databases with {@link COUNTS} documents. */
@@ -45,8 +46,7 @@ export async function seeded(t: Test): Promise<TestDatabases> {
 /** Builds a host behind a proxy that can play faults, and collects its events, log and metrics. */
 export async function observe(t: Test, { on, ...options }: HostOptions = {}): Promise<ObservedHost> {
   const databases = on ?? (await seeded(t))
-  const proxy = await startFaultProxy(databases.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, databases.url)
   const events: BackupEvent[] = []
   const lines: LogLine[] = []
   const stream = new Writable({
@@ -103,8 +103,8 @@ export async function leaveInterruptedBackup({ couch, names }: TestDatabases): P
     storage: { layout: 1, instance: 'gone', databases: {} }
   } as object)
   await db.insert({
-    _id: 'athena_backup_lease',
-    type: 'athena_backup_lease',
+    _id: LEASE,
+    type: LEASE,
     operation: 'backup',
     id,
     instance: 'gone',

@@ -1,6 +1,6 @@
 import type { OpenAPIV3_1 } from 'openapi-types'
 
-export interface DocumentedOperation {
+interface DocumentedOperation {
   path: string
   method: string
   operation: OpenAPIV3_1.OperationObject

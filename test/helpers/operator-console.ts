@@ -20,7 +20,7 @@ export interface OperatorConsole {
   passwords: Record<string, string>
 }
 
-export interface OperatorConsoleOptions {
+interface OperatorConsoleOptions {
   /** Returns the server that the console uses to reach the databases. Default: the console reaches them directly. */
   through?: (on: TestDatabases) => Promise<ServerScope>
   names?: DatabaseNames
@@ -56,7 +56,7 @@ export async function backUp({ app }: OperatorConsole): Promise<string> {
   return id
 }
 
-export interface GatedConsole extends OperatorConsole {
+interface GatedConsole extends OperatorConsole {
   gate: Gate
 }
 
@@ -72,7 +72,9 @@ export async function startGatedConsole(t: Test): Promise<GatedConsole> {
   return { ...console, gate }
 }
 
-/** Matches requests for the first chunk that a backup has of the system database, which is read after the others. */
+/**
+ * Returns a pattern of requests for a backup's first chunk of the system database, which is read after the others.
+ */
 export async function systemChunkOf({ on }: OperatorConsole, id: string): Promise<RegExp> {
   const { storage } = (await on.couch.use(on.names.system).get(id)) as unknown as StoredHeader
   return new RegExp(storage.databases.system!.chunks[0]!.id)

@@ -21,7 +21,7 @@ DB_SYSTEM=${prefix}_system
 `
 }
 
-export interface OperatorShell extends Shell {
+interface OperatorShell extends Shell {
   directory: string
 }
 

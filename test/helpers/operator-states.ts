@@ -120,7 +120,7 @@ export async function everyState(
   await removal.getByText(/^Type \d+ to confirm that/).waitFor()
   await check(t, page, 'the dialog of a removal, with a complaint')
   await page.keyboard.press('Escape')
-  // Further screens need the failed one and the first one.
+  // the other screens need the failed backup and the first one
   const { ids } = await console.app.dbBackups.list()
   const second = page.getByRole('row', { name: /Complete/ }).nth(1)
   const id = await second.getAttribute('data-id')
@@ -144,7 +144,7 @@ async function check(t: Test, page: Page, state: string): Promise<void> {
   t.equal(wider, 0, `${state}: nothing is wider than the screen`)
 }
 
-/** Checks the rules of axe, but in Firefox: a process of Firefox 153 ends by a segmentation fault after a run of axe. */
+/** Checks the rules of axe, except in Firefox: Firefox 153 ends with a segmentation fault after a run of axe. */
 async function checkRules(t: Test, page: Page, state: string): Promise<void> {
   if (page.context().browser()?.browserType().name() === 'firefox') return
   if (!(await page.evaluate(`'axe' in globalThis`))) await page.evaluate(axe.source)
@@ -206,7 +206,7 @@ export async function byKeyboard(t: Test, browser: Browser): Promise<void> {
   await page.getByRole('heading', { name: 'The restore is done' }).waitFor()
   await tabTo(/^Close$/)
   await keyboard.press('Enter')
-  // The row, and its button, may have been replaced meanwhile.
+  // the row and its button may have been replaced meanwhile
   await poll('the focus', async () => /^Restore… the backup/.test(await focused()) || undefined)
   t.ok(await components.get('org1peer1'))
 }

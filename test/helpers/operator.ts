@@ -3,7 +3,7 @@ import type { Test } from 'tap'
 import { MANAGER, type OperatorConsole } from './operator-console.js'
 
 /** The operator page in a browser profile of its own. */
-export interface Operator {
+interface Operator {
   page: Page
   /** Violations of the content security policy, exceptions, and failed requests for files. */
   faults: string[]
@@ -37,6 +37,7 @@ export async function openPage(
   return { page, faults }
 }
 
+/** Signs in on the page that asks for it. */
 export async function signIn(page: Page, { passwords }: OperatorConsole, email = MANAGER): Promise<void> {
   await page.getByLabel('Email').fill(email)
   await page.getByLabel('Password').fill(passwords[email])

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** Part of the time waited so far that is waited before the next call: who waits long need not ask often. */
+/** Share of the time waited so far that a pause takes: a long wait need not ask often. */
 const PART = 1 / 8
 const LONGEST_PAUSE = 250
 

@@ -7,7 +7,7 @@ import { gunzipSync, gzipSync } from 'node:zlib'
 import { parseMultipart, partName } from '../../examples/standalone/multipart.js'
 
 /** A stored attachment. Its content type and other members are kept as the raw JSON of its entry. */
-export interface RawAttachment {
+interface RawAttachment {
   contentType: string
   revpos: number
   /** The bytes as the client sent them. */
@@ -63,12 +63,12 @@ export interface RawCouch {
 }
 
 /** The positions of a value in the bytes of a JSON text. */
-export interface Span {
+interface Span {
   start: number
   end: number
 }
 
-export interface Member extends Span {
+interface Member extends Span {
   key: string
   keyStart: number
 }
@@ -392,7 +392,7 @@ let creations = 0
 
 const numberOfCreation = () => String(creations)
 
-/** Returns what CouchDB tells: databases that are created within a second have the same. */
+/** Returns the time in seconds, as CouchDB does: databases that are created within a second have the same. */
 export const secondOfCreation = (): string => String(Math.floor(Date.now() / 1000))
 
 /**

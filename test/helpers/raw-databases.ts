@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import nano from 'nano'
 import type { Test } from 'tap'
 import type { DatabaseNames } from '../../types/index.js'
-import { DATABASES, type TestDatabases } from './database.js'
+import { DATABASES, LEASE, type TestDatabases } from './database.js'
 import { type Creation, type RawCouch, startRawCouch } from './raw-couch.js'
 
 export interface RawDatabases extends TestDatabases {
@@ -17,10 +17,7 @@ export interface RawDatabases extends TestDatabases {
 }
 
 /** The bytes of everything in a database that a restore can keep. */
-export type RawContent = Record<string, { rev?: string; rawId: string; body: string; attachments: object[] }>
-
-/** Id of the lease, which every operation writes into the system database. */
-const LEASE_ID = 'athena_backup_lease'
+type RawContent = Record<string, { rev?: string; rawId: string; body: string; attachments: object[] }>
 
 /** Creates empty databases on a server that keeps bytes, among them a backups database. */
 export async function setupRawDatabases(t: Test, creation: Creation = {}): Promise<RawDatabases> {
@@ -60,7 +57,8 @@ export async function setupRawDatabases(t: Test, creation: Creation = {}): Promi
       const found: RawContent = {}
       for (const [id, { rawId, leaves }] of raw.store.get(database)?.docs ?? []) {
         const leaf = leaves[0]!
-        if (leaf.deleted || id === LEASE_ID) continue
+        // every operation writes the lease into the system database
+        if (leaf.deleted || id === LEASE) continue
         found[id] = {
           ...(rev ? { rev: leaf.rev } : {}),
           rawId: rawId.toString(),

@@ -1,9 +1,10 @@
 import { createServer, type IncomingHttpHeaders, request as send } from 'node:http'
+import nano, { type ServerScope } from 'nano'
 import type { Test } from 'tap'
 import { listenInFrontOf } from './listen.js'
 
 /** The changes that a relay makes. */
-export interface RelayOptions {
+interface RelayOptions {
   /** Called before each request is passed on. May return another path. */
   before?: (request: { method: string; path: string }) => Promise<string | undefined>
   /** Milliseconds by which each answer is delayed. Default 0. */
@@ -19,7 +20,7 @@ export async function startRelay(t: Test, url: string, options: RelayOptions): P
   const server = createServer(async (request, response) => {
     const { method = 'GET', headers, url: asked = '/' } = request
     const path = (await before?.({ method, path: asked })) ?? asked
-    // a request whose sender has left would never end
+    // a request to the database whose sender has left would never end
     if (response.destroyed) return
     const onward = send({ host: target.hostname, port: target.port, method, path, headers }, (answer) => {
       const pass = () => {
@@ -35,4 +36,24 @@ export async function startRelay(t: Test, url: string, options: RelayOptions): P
     request.pipe(onward)
   })
   return listenInFrontOf(t, server, url)
+}
+
+/** Starts a proxy that serves small pages of the changes feed, and calls `before` for each request. */
+export async function startPagingProxy(
+  t: Test,
+  url: string,
+  options: { page: number | undefined; before: (line: string) => Promise<void> }
+): Promise<{ couch: ServerScope; pages: () => number }> {
+  let pages = 0
+  const before = async ({ method, path: asked }: { method: string; path: string }) => {
+    let path = asked
+    if (path.includes('/_changes')) {
+      pages++
+      if (options.page) path = path.replace(/limit=10000/, `limit=${options.page}`)
+    }
+    await options.before(`${method} ${path}`)
+    return path
+  }
+  const couch = nano(await startRelay(t, url, { before }))
+  return { couch, pages: () => pages }
 }

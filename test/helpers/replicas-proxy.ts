@@ -11,7 +11,7 @@ export interface Answer {
   json: unknown
 }
 
-export interface ReplicasRequest {
+interface PassedRequest {
   /** `GET /database/...` */
   line: string
   body: string
@@ -19,8 +19,8 @@ export interface ReplicasRequest {
   forward: (path?: string) => Promise<Answer>
 }
 
-/** Answers a request in place of the database. `undefined` leaves it to the next one, and finally to the database. */
-export type Replica = (request: ReplicasRequest) => Promise<Answer | undefined> | Answer | undefined
+/** Answers a request in place of the database. `undefined` leaves it to the next responder, and finally to the database. */
+export type Responder = (request: PassedRequest) => Promise<Answer | undefined> | Answer | undefined
 
 const NODES = ['a@x', 'b@x', 'c@x']
 const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
@@ -29,7 +29,7 @@ const RANGES = ['00000000-7fffffff', '80000000-ffffffff']
 async function startReplicas(
   t: Test,
   url: string,
-  options: { replicas: readonly Replica[] }
+  options: { replicas: readonly Responder[] }
 ): Promise<{ couch: ServerScope; requests: string[] }> {
   const target = new URL(url)
   const requests: string[] = []
@@ -65,14 +65,14 @@ async function startReplicas(
 }
 
 /** Creates raw databases that are reached as a cluster of three replicas. */
-export async function setupReplicas(t: Test, replicas: readonly Replica[]) {
+export async function setupReplicas(t: Test, replicas: readonly Responder[]) {
   const raw = await setupRawDatabases(t)
   const cluster = await startReplicas(t, raw.url, { replicas })
   return { raw, cluster, on: { ...raw, couch: cluster.couch } }
 }
 
 /** Answers `GET /database` with three replicas of each shard. */
-const threeReplicas: Replica = async ({ line, forward }) => {
+const threeReplicas: Responder = async ({ line, forward }) => {
   if (!/^GET \/(?!_)[^/?]+$/.test(line)) return undefined
   const { status, json } = await forward()
   const cluster = { q: RANGES.length, n: NODES.length, w: 2, r: 2 }
@@ -80,12 +80,12 @@ const threeReplicas: Replica = async ({ line, forward }) => {
 }
 
 /** Refuses what only a server administrator may read. */
-export const noAdministrator: Replica = ({ line }) =>
+export const noAdministrator: Responder = ({ line }) =>
   /_sync_shards|_node\/|\/_shards|_membership/.test(line)
     ? { status: 401, json: { error: 'unauthorized', reason: 'You are not a server admin.' } }
     : undefined
 
-export interface Shards {
+interface Shards {
   /** Nodes that are up. Default: all. */
   up?: readonly string[]
   /** Tells whether a node has what the others have. Called before each answer. */
@@ -102,7 +102,7 @@ export function shards({
   knows,
   seq = 7,
   uptime = () => 3600 + performance.now() / 1000
-}: Shards): Replica {
+}: Shards): Responder {
   let asked = 0
   const uuid = (node: string) => `uuid of ${node}`
   const history = (target: string) =>

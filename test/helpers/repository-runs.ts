@@ -1,10 +1,7 @@
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import nano from 'nano'
-import type { Test } from 'tap'
 import { runBackup } from '../../lib/backup/backup-job.js'
-import { type ClientSettings, CouchClient } from '../../lib/couch/client.js'
-import { connectionOf } from '../../lib/couch/connection.js'
+import type { CouchClient } from '../../lib/couch/client.js'
 import { CouchDatabase } from '../../lib/couch/database.js'
 import { backupContent } from '../../lib/format/content.js'
 import { Progress } from '../../lib/observe/progress.js'
@@ -19,27 +16,14 @@ import type { LogicalDatabase } from '../../types/index.js'
 
 type Sources = Record<LogicalDatabase, CouchDatabase>
 
-/** Connects the plugin's own client to a server. */
-export function clientOf(t: Test, url: string, settings: Partial<ClientSettings> = {}): CouchClient {
-  const couch = nano(url)
-  const client = new CouchClient({
-    connect: () => connectionOf(couch),
-    retry: { attempts: 4, wait: 10, longest: 50 },
-    control: 20_000,
-    idle: 20_000,
-    ...settings
-  })
-  t.teardown(() => client.close())
-  return client
-}
-
+/** Returns the source databases on a server. */
 export const sourcesOn = (client: CouchClient, names: Record<LogicalDatabase, string>): Sources => ({
   components: new CouchDatabase(client, names.components),
   sessions: new CouchDatabase(client, names.sessions),
   system: new CouchDatabase(client, names.system)
 })
 
-/** Begins a backup in a repository, without a lease. */
+/** Writes the header of a new backup in a repository, without a lease, and returns its id. */
 export async function begin(repository: Repository, { system }: Sources): Promise<string> {
   const { id } = (await repository.newIds())(0n, [])
   const origin = { instance: 'test', console: { system: system.name }, versions: {} }

@@ -1,6 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http'
 import Fastify from 'fastify'
-import nano from 'nano'
 import type { Test } from 'tap'
 import { createMemoryWebhookStore } from '../../lib/index.js'
 import { Operations } from '../../lib/operations/operations.js'
@@ -9,11 +7,10 @@ import type { Clock } from '../../lib/schedule/clock.js'
 import type { BackupEvent, BackupSummary, DbBackupsOptions } from '../../types/index.js'
 import { setupDatabases, type TestDatabases } from './database.js'
 import { poll } from './poll.js'
-import { startRelay } from './relay.js'
 
 export const [SECOND, MINUTE, HOUR] = [1000, 60_000, 3_600_000] as const
 
-/** A clock that tests move and set. Waits by it last until it moves. */
+/** A clock that tests set and move. A wait ends when the clock has moved far enough. */
 export class TestClock implements Clock {
   #now: number
   readonly #sleepers = new Set<{ left: number; wake: () => void }>()
@@ -30,7 +27,7 @@ export class TestClock implements Clock {
     return this.#sleepers.size > 0
   }
 
-  /** Sets the clock forwards, or back: no time passes. */
+  /** Sets the clock forwards, or back. No time passes. */
   set(by: number): void {
     this.#now += by
   }
@@ -63,7 +60,7 @@ export class TestClock implements Clock {
   }
 }
 
-export interface ScheduledHost {
+interface ScheduledHost {
   operations: Operations
   events: BackupEvent[]
   clock: TestClock
@@ -117,19 +114,6 @@ export async function buildScheduled(
   }
 }
 
-/** Returns the databases as they are on a server whose clock tells `now`. `undefined`: its answers have no date. */
-export async function withServerTime(
-  t: Test,
-  on: TestDatabases,
-  now: () => number | undefined
-): Promise<TestDatabases> {
-  const headers = ({ date: _date, ...others }: IncomingHttpHeaders) => {
-    const time = now()
-    return time === undefined ? others : { ...others, date: new Date(time).toUTCString() }
-  }
-  return { ...on, couch: nano(await startRelay(t, on.url, { headers })) }
-}
-
 /** Waits until the schedule waits. */
 export async function idle(clock: TestClock): Promise<void> {
   // Woken tasks run first.
@@ -145,4 +129,5 @@ export async function summariesOf({
   return Promise.all(ids.map((id) => operations.summary(id)))
 }
 
+/** Tells whether a backup has ended without an error. */
 export const isGood = ({ in_progress, error }: BackupSummary): boolean => !in_progress && !error

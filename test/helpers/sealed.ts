@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import type { Encryption } from '../../types/index.js'
 import type { ChainDatabases } from './chain.js'
 
+/** Returns a key, the same for the same id. */
 export const keyOf = (id: string): Buffer => createHash('sha256').update(`key ${id}`).digest()
 
 /** Makes the option `encryption` with these keys; the last is the current one. */
@@ -15,7 +16,7 @@ export function encryptionOf(...ids: string[]): Encryption {
   }
 }
 
-export interface StoredDocument {
+interface StoredDocument {
   _id: string
   _rev: string
   type?: string
@@ -28,7 +29,7 @@ export async function storedDocuments(on: ChainDatabases, database: string): Pro
   return rows.map(({ doc }) => doc as unknown as StoredDocument)
 }
 
-/** All that lies in a database, attachments decoded, as one text of bytes. */
+/** Returns all that lies in a database, attachments decoded, as one text of bytes. */
 export async function rawText(on: ChainDatabases, database: string): Promise<string> {
   const documents = await storedDocuments(on, database)
   const attached = documents.flatMap(({ _attachments = {} }) =>

@@ -1,7 +1,7 @@
 import { createCipheriv, createHash } from 'node:crypto'
 import type { DocumentScope } from 'nano'
 
-export interface SeedOptions {
+interface SeedOptions {
   count: number
   /** Approximate bytes of JSON of each document. Default 1200. */
   size?: number
@@ -12,7 +12,7 @@ export interface SeedOptions {
   attachmentSize?: number
 }
 
-export interface SeedDocument {
+interface SeedDocument {
   _id: string
   type: string
   _attachments?: Record<string, { content_type: string; data: string }>
@@ -58,6 +58,7 @@ export function* seedDocuments(options: SeedOptions): Generator<SeedDocument> {
   }
 }
 
+/** Strings that a careless reader of JSON or of paths takes for something else. */
 export const HOSTILE_STRINGS: readonly string[] = [
   '',
   '"',

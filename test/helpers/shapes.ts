@@ -84,7 +84,7 @@ export function wide(count: number, revised = 0): string {
 }
 
 /** Writes documents by `_bulk_docs`. */
-export async function fill(server: Server, database: string, docs: Iterable<string | object>): Promise<void> {
+async function fill(server: Server, database: string, docs: Iterable<string | object>): Promise<void> {
   let batch: string[] = []
   let bytes = 0
   let bodies: string[] = []

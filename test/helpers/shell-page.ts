@@ -7,7 +7,7 @@ import type { Test } from 'tap'
 
 const ROOT = join(__dirname, '..', '..')
 
-export interface ShellBlock {
+interface ShellBlock {
   /** Heading of the section that holds the block. */
   heading: string
   code: string

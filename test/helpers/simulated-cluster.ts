@@ -12,7 +12,7 @@ import { type Call, type RawDocument, type Reply, route, serve, withLeaf } from 
 import { answer, type Messenger } from './simulated-fabric.js'
 import { Replica } from './simulated-replicas.js'
 
-export interface Schedule {
+export interface Timing {
   /** Number of replicas, one on each node. Default 3. */
   n?: number
   /** Seed of the random delays. */
@@ -38,7 +38,7 @@ export interface Strike {
 
 /**
  * A cluster of CouchDB nodes in memory, each with a replica of every database, which is one shard. Nodes answer requests
- * as CouchDB's `fabric` does: writes go to all replicas, reads to one replica or to a quorum. A schedule draws what a real
+ * as CouchDB's `fabric` does: writes go to all replicas, reads to one replica or to a quorum. Its timing draws what a real
  * cluster leaves to chance.
  */
 export interface SimulatedCluster {
@@ -62,7 +62,7 @@ export interface SimulatedCluster {
   close(): Promise<void>
 }
 
-class Cluster implements SimulatedCluster, Messenger {
+class InMemoryCluster implements SimulatedCluster, Messenger {
   readonly replicas: Replica[]
   readonly requests: SimulatedCluster['requests'] = []
   readonly quorum: number
@@ -76,11 +76,11 @@ class Cluster implements SimulatedCluster, Messenger {
 
   constructor(
     readonly n: number,
-    private readonly schedule: Schedule
+    private readonly timing: Timing
   ) {
     this.replicas = Array.from({ length: n }, (_, node) => new Replica(node))
     this.quorum = (n >> 1) + 1
-    this.#draw = randomOf(schedule.seed ?? 0)
+    this.#draw = randomOf(timing.seed ?? 0)
   }
 
   async start(): Promise<void> {
@@ -195,18 +195,18 @@ class Cluster implements SimulatedCluster, Messenger {
   }
 
   #travel(): Promise<unknown> {
-    const { delay = 0 } = this.schedule
+    const { delay = 0 } = this.timing
     const time = this.#delay(delay)
     return time === 0 ? setImmediate() : wait(time)
   }
 
   written(name: string, replica: Replica): void {
-    const { merge } = this.schedule
+    const { merge } = this.timing
     if (merge === undefined) return
     for (const other of this.replicas) if (other !== replica) this.#mergeSoon(name, replica, other, merge)
   }
 
-  /** Schedules a merge between two replicas, unless one is scheduled, which will include the new writes. */
+  /** Plans a merge between two replicas, unless one is planned already, which will include the new writes. */
   #mergeSoon(name: string, from: Replica, to: Replica, longest: number): void {
     const key = [name, from.node, to.node].join()
     if (this.#merging.has(key)) return
@@ -252,8 +252,9 @@ class Cluster implements SimulatedCluster, Messenger {
   }
 }
 
-export async function startSimulatedCluster(schedule: Schedule = {}): Promise<SimulatedCluster> {
-  const cluster = new Cluster(schedule.n ?? 3, schedule)
+/** Starts a simulated cluster without databases. */
+export async function startSimulatedCluster(timing: Timing = {}): Promise<SimulatedCluster> {
+  const cluster = new InMemoryCluster(timing.n ?? 3, timing)
   await cluster.start()
   return cluster
 }
@@ -266,8 +267,8 @@ export interface ClusterDatabases {
 }
 
 /** Creates three empty databases on a simulated cluster of their own, which closes when the test ends. */
-export async function setupCluster(t: Test, schedule: Schedule = {}): Promise<ClusterDatabases> {
-  const cluster = await startSimulatedCluster(schedule)
+export async function setupCluster(t: Test, timing: Timing = {}): Promise<ClusterDatabases> {
+  const cluster = await startSimulatedCluster(timing)
   t.teardown(() => cluster.close())
   const prefix = `t${randomBytes(4).toString('hex')}_`
   const names = Object.fromEntries(

@@ -15,7 +15,7 @@ export class Replica {
 
   constructor(readonly node: number) {}
 
-  /** The databases as reads find them. */
+  /** Returns the databases as reads find them. */
   get seen(): Map<string, RawDatabase> {
     return this.#frozen ?? this.store
   }

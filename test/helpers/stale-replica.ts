@@ -5,7 +5,7 @@ export interface Reply {
   body: Buffer
 }
 
-export interface Asked {
+interface Asked {
   method: string
   /** Path and query, decoded. */
   path: string
@@ -68,6 +68,7 @@ export class StaleReplica {
   }
 }
 
+/** Tells whether a request writes many documents. */
 export const isBulk = (path: string) => /\/_bulk_docs(\?|$)/.test(path)
 const isList = (path: string) => /\/_all_docs(\?|$)/.test(path)
 const databaseOf = (path: string) => path.split(/[/?]/)[1]

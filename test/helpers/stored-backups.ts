@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto'
 import type { StoredHeader } from '../../lib/repository/layout.js'
 import type { LogicalDatabase } from '../../types/index.js'
-import type { TestDatabases } from './database.js'
+import { LEASE, type TestDatabases } from './database.js'
 
 const CHUNKS = { startkey: 'backup_', endkey: 'backup_\ufff0' }
 
 const stampOf = (id: string) => id.slice('03_ibp_db_backup_'.length)
 
-/** Looks at backups where they lie, and changes them by hand. */
+/** Reads the documents of backups where they lie, and changes them by hand. */
 export class StoredBackupsOf {
   readonly #on: TestDatabases
   readonly #name: string
@@ -79,10 +79,7 @@ export class StoredBackupsOf {
       Object.assign(header, { dbs, doc_count })
       header.storage.databases = storage.databases
     })
-    for (const part of await this.parts(id)) {
-      const { _rev } = await this.db.get(part)
-      await this.db.destroy(part, _rev)
-    }
+    for (const part of await this.parts(id)) await this.delete(part)
   }
 
   /** Returns the ids of all backups. */
@@ -90,7 +87,7 @@ export class StoredBackupsOf {
     return (await this.#headers('athena_backup')).sort()
   }
 
-  /** Returns the ids of those that have not failed. */
+  /** Returns the ids of the backups that have not failed. */
   async good(): Promise<string[]> {
     const ids = await this.backups()
     const headers = await Promise.all(ids.map((id) => this.header(id)))
@@ -143,6 +140,36 @@ export class StoredBackupsOf {
       }
     })
     return manifest
+  }
+
+  /** Marks backups as removed, as an instance does before it deletes their chunks. */
+  async markRemoved(ids: readonly string[]): Promise<void> {
+    for (const id of ids) {
+      const { _rev } = await this.db.get(id)
+      await this.db.insert({
+        _id: id,
+        _rev,
+        type: 'athena_backup_removed',
+        storage: { layout: 2, system: this.#on.names.system },
+        reasons: ['no rule keeps it']
+      } as never)
+    }
+  }
+
+  /** Marks backups as removed, and leaves the lease to an instance that has died before it deleted their chunks. */
+  async leaveRemoval(ids: readonly string[]): Promise<void> {
+    await this.markRemoved(ids)
+    const holder = {
+      operation: 'prune',
+      id: 'prune_1',
+      instance: 'dead',
+      claim: 'dead',
+      beat: 1,
+      settled: true
+    }
+    const before = await this.db.get(LEASE).catch(() => undefined)
+    const rev = before && { _rev: before._rev }
+    await this.db.insert({ _id: LEASE, ...rev, type: LEASE, ...holder, ttl: 1000 } as never)
   }
 
   /** Deletes a document. */

@@ -8,7 +8,7 @@ import { encryptionOf } from './sealed.js'
 const SEALED = 'documents.ndjson.gz.sealed'
 
 /** A sealed backup that shares chunks with an earlier one, and what somebody who can write to its database does. */
-export interface Tampered {
+interface Tampered {
   on: ChainDatabases
   host: TestHost
   /** The backup that is harmed. */
@@ -20,7 +20,7 @@ export interface Tampered {
   writeChunk(id: string, bytes: Buffer): Promise<void>
   header(): Promise<StoredHeader>
   writeHeader(header: object): Promise<void>
-  /** Reads the backup as a client, and starts to restore it. Returns what was not found out. */
+  /** Reads the backup as a client, and starts to restore it. Returns what neither has refused. */
   unnoticed(): Promise<string[]>
 }
 

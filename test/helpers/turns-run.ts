@@ -6,7 +6,7 @@ import { setupRawDatabases } from './raw-databases.js'
 
 /**
  * Milliseconds of processor time that a turn may take. On an idle machine the aim is 25. Waits for a core do not count,
- * but other processes slow a turn down through the caches. Each test says how long the turn was with undivided work.
+ * but other processes slow a turn down through the caches. Each test notes how long its turn was before work was divided.
  */
 const MOST = 60
 

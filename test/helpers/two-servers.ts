@@ -8,9 +8,7 @@ import { deleteDatabase, setupDatabases, type TestDatabases } from './database.j
 import { type FaultProxy, startFaultProxy } from './fault-proxy.js'
 import { buildHost, type HostOptions, type TestHost } from './host.js'
 
-export const LEASE = 'athena_backup_lease'
-
-/** Bounds that are soon over. */
+/** Time-outs and retries that are soon over. */
 export const SOON = {
   timeouts: { lease: 3000, control: 1000, idle: 1500, close: 1000 },
   retry: { attempts: 3, wait: 50, longest: 100 }
@@ -26,7 +24,7 @@ export interface Keeper {
 }
 
 /** A console whose backups are on a server of their own, each server behind a proxy. */
-export interface Console {
+export interface TwoServerConsole {
   host: TestHost
   api: Api
   on: TestDatabases
@@ -50,14 +48,14 @@ export async function startKeeper(t: Test): Promise<Keeper> {
 }
 
 /** Starts a console that keeps its backups at `keeper`. */
-export async function startConsole(
+export async function startTwoServerConsole(
   t: Test,
   keeper: Keeper,
   { on: given, ...options }: HostOptions = {}
-): Promise<Console> {
+): Promise<TwoServerConsole> {
   const on = given ?? (await setupDatabases(t))
-  const databases = await startFaultProxy(on.url)
-  const backups = await startFaultProxy(keeper.url)
+  const databases = await startFaultProxy(t, on.url)
+  const backups = await startFaultProxy(t, keeper.url)
   const events: BackupEvent[] = []
   const host = await buildHost(t, {
     ...SOON,
@@ -68,7 +66,7 @@ export async function startConsole(
     backups: { couch: nano(backups.url), database: keeper.database, ...options.backups }
   })
   t.teardown(async () => {
-    // Held or stalled requests would keep the host from closing.
+    // before the host, which held or stalled requests would keep from closing
     for (const proxy of [databases, backups]) await proxy.close()
   })
   return { host, api: apiOf(host), on, databases, backups, events, use: (name) => on.couch.use(name) }

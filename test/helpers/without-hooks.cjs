@@ -1,7 +1,7 @@
 // Leaves out hooks of the runner that cost a fifth of the processor time, in tests and in the processes that they start.
 
-// One follows every promise, to tell which test an error belongs to that nobody catches. Without it such an error ends
-// the process, which fails the file.
+// The first hook follows every promise, to tell which test an uncaught error belongs to. Without the hook such an error
+// ends the process, which fails the file.
 const hooks = require('node:async_hooks')
 
 const { createHook } = hooks
@@ -17,7 +17,7 @@ process.noDeprecation = true
 Buffer(0)
 process.noDeprecation = noDeprecation
 
-// The other has each process record what it loads, for coverage.
+// The second hook has each process record what it loads, for coverage.
 const { ChildProcess } = require('node:child_process')
 
 const { spawn } = ChildProcess.prototype

@@ -101,13 +101,14 @@ export class Writer {
 
 const attachmentOf = ({ _attachments }: FetchedDocument) => _attachments?.a?.data
 
-/** Returns the content of a document, to compare it with the log. */
+/** Returns the content that the log tells of a document. */
 export const said = (id: string, { rev, doc }: Written) => ({
   rev,
   v: doc?.v,
   attachment: doc?.attached ? bytesOf(`${id} ${doc.v}`, 300).toString('base64') : undefined
 })
 
+/** Returns the content of a document that was read, in the form of {@link said}. */
 export const read = (document: FetchedDocument) => ({
   rev: document._rev,
   v: document.v,
@@ -125,4 +126,5 @@ export function stateAt(log: readonly Written[], seq: number) {
   return state
 }
 
+/** Returns a map in the order of its keys. */
 export const sorted = <T>(map: Map<string, T>) => new Map([...map].sort(([a], [b]) => (a < b ? -1 : 1)))

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { documents, FULL, longDocument, prepareShapes } from '../helpers/bounded-state.js'
+import { documentsOf, FULL, longDocument, prepareBoundedRuns } from '../helpers/bounded-state.js'
 import { startGate } from '../helpers/gate.js'
 import { setupRawDatabases } from '../helpers/raw-databases.js'
 
@@ -8,11 +8,11 @@ const CHANGING = FULL ? 200_000 : 30_000
 const BATCH = 10_000
 
 t.test('operations on any database stay within a budget in bytes', { timeout: 900_000 }, async (t) => {
-  const { databases, run, upload } = prepareShapes(t)
+  const { databases, run, upload } = prepareBoundedRuns(t)
 
   await t.test('documents of 6.6 MB, uploaded, backed up, compared and written over by id', async (t) => {
     const on = await databases()
-    const large = (bytes: number) => upload(t, on, documents(LARGE, longDocument(bytes)), ['head', 'row'])
+    const large = (bytes: number) => upload(t, on, documentsOf(LARGE, longDocument(bytes)), ['head', 'row'])
     t.equal((await large(6_600_000)).writes, LARGE)
     const { id } = await run(t, on, { operation: 'backup' }, ['row', 'chunks'])
     t.equal((await large(6_600_001)).writes, LARGE)
@@ -23,7 +23,7 @@ t.test('operations on any database stay within a budget in bytes', { timeout: 90
   await t.test('a database of which every document changes while it is backed up', async (t) => {
     const on = await setupRawDatabases(t)
     for (let i = 0; i < CHANGING; i += BATCH) {
-      const some = documents(BATCH, (n) => `{"_id":"a document ${i + n}"}`)
+      const some = documentsOf(BATCH, (n) => `{"_id":"a document ${i + n}"}`)
       await on.write(on.names.components, [...some])
     }
     const gate = await startGate(t, on)

@@ -12,8 +12,7 @@ const MARGIN = 3000
 
 async function setup(t: Test) {
   const databases = await setupDatabases(t)
-  const proxy = await startFaultProxy(databases.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, databases.url)
   await seedSources(databases, databases.names)
   const names = { ...databases.names, backups: databases.names.system }
   const start = () => startServer(t, { url: proxy.url, databases: databases.names, timeouts })

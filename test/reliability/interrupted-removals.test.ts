@@ -2,11 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
 import type { BackupEvent } from '../../types/index.js'
-import { setupDatabases } from '../helpers/database.js'
+import { LEASE, setupDatabases } from '../helpers/database.js'
 import { type Fault, startFaultProxy } from '../helpers/fault-proxy.js'
 import { buildHost, type HostOptions } from '../helpers/host.js'
-import { leaveRemoval, markRemoved } from '../helpers/interrupted-removal.js'
-import { LEASE } from '../helpers/leases.js'
 import { observe } from '../helpers/observed-host.js'
 import { poll } from '../helpers/poll.js'
 import { fabricate, StoredBackupsOf } from '../helpers/stored-backups.js'
@@ -30,8 +28,7 @@ async function fabricated(t: Test) {
 /** Builds a host on a proxy, with these backups. */
 async function setup(t: Test, options: HostOptions = {}) {
   const { on, ids, stored } = await fabricated(t)
-  const proxy = await startFaultProxy(on.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, on.url)
   const events: BackupEvent[] = []
   const host = await buildHost(t, {
     on: { ...on, couch: nano(proxy.url) },
@@ -48,7 +45,7 @@ const removedOf = (ids: readonly string[]) =>
 
 t.test('what an instance that died has left of a removal is completed by another', async (t) => {
   const { on, ids, stored } = await fabricated(t)
-  await leaveRemoval(stored, ids.slice(0, 3), on.names.system)
+  await stored.leaveRemoval(ids.slice(0, 3))
   const before = (await stored.flaws()).length
   t.equal(before, 5, 'no backup lists the chunks of the first three')
   const { app, events, lines, metric } = await observe(t, { on, timeouts })
@@ -84,7 +81,7 @@ t.test('what an interrupted removal has removed is told by the next, and once', 
     { at: 1004, shared: ['backup_chunk_1003_components_000000'] }
   ])
   const stored = new StoredBackupsOf(on)
-  await markRemoved(stored, ids.slice(0, 3), on.names.system)
+  await stored.markRemoved(ids.slice(0, 3))
   const { dbBackups } = (await buildHost(t, { on })).app
   t.match(await dbBackups.prune({ keep, dryRun: true }), { removed: removedOf(ids), parts: 2 })
   t.match(await dbBackups.prune({ keep }), { removed: removedOf(ids), parts: 2 })
@@ -97,7 +94,7 @@ t.test('what an interrupted removal has removed is told by the next, and once', 
 
 t.test('a start right after such a death does not wait for the completion', async (t) => {
   const { on, ids, stored } = await fabricated(t)
-  await leaveRemoval(stored, ids.slice(0, 3), on.names.system)
+  await stored.leaveRemoval(ids.slice(0, 3))
   const { app } = await buildHost(t, { on, timeouts: { lease: 60_000 } })
   const begun = await poll('a start', () => app.dbBackups.start().catch(() => undefined))
   await begun.finished

@@ -12,8 +12,7 @@ const PATIENCE = 60_000
 /** Makes a backup, and stops the server of another one while its first chunk is on its way to the database. */
 async function setup(t: Test, signal: 'SIGSTOP' | 'SIGKILL') {
   const databases = await setupDatabases(t)
-  const proxy = await startFaultProxy(databases.url)
-  t.teardown(() => proxy.close())
+  const proxy = await startFaultProxy(t, databases.url)
   await seedSources(databases, databases.names)
   const names = { ...databases.names, backups: databases.names.system }
   const start = (url = databases.url) => startServer(t, { url, databases: databases.names, timeouts })

@@ -15,8 +15,7 @@ const LEASE_LOST = 2 * timeouts.lease + 46_000
 /** Starts servers on one database, the first behind a proxy of its own, the others behind another. */
 async function setup(t: Test, count: number) {
   const databases = await setupDatabases(t)
-  const proxies = [await startFaultProxy(databases.url), await startFaultProxy(databases.url)]
-  t.teardown(() => Promise.all(proxies.map((proxy) => proxy.close())))
+  const proxies = [await startFaultProxy(t, databases.url), await startFaultProxy(t, databases.url)]
   await seedSources(databases, databases.names)
   const starting = Array.from({ length: count }, (_, i) =>
     startServer(t, { url: proxies[Math.min(i, 1)].url, databases: databases.names, timeouts })

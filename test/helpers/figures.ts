@@ -1,5 +1,5 @@
 /** A measured figure. */
-export interface Figure {
+interface Figure {
   what: string
   value: number | string
   /** The most that the figure may be. */
@@ -23,10 +23,12 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
 }
 
+/** Returns the median, or 0 of no values. */
 export function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 }
 
+/** Formats milliseconds as seconds. */
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
 
 /** The findings of one part of the run. */
