@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
+import { LeaseLostError } from '../lib/errors.js'
 import { LeaseHeldError } from '../lib/lease/leases.js'
 import { acquire, startLeases } from './helpers/leases.js'
 import { poll } from './helpers/poll.js'
@@ -33,6 +34,17 @@ t.test('a lease that could not be given back is not given back once it is stale'
   await delay(1500)
   t.equal(writes(), written, 'nobody tries any more')
   t.equal(held(), 'backup')
+})
+
+t.test('a lease that was given back is neither relied on nor renewed', async (t) => {
+  const { instance, writes } = await startLeases(t, 2000)
+  const lease = await acquire(instance().leases, 'first')
+  lease.check()
+  await lease.release()
+  t.throws(() => lease.check(), LeaseLostError)
+  const written = writes()
+  await delay(1500)
+  t.equal(writes(), written)
 })
 
 t.test('an instance need not wait for the lease that it could not give back; others must', async (t) => {
