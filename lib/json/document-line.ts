@@ -42,6 +42,10 @@ export interface LineDocument {
   hasRevision: boolean
 }
 
+/** Returns the id of a document that was read. */
+export const idText = ({ idBytes, id }: LineDocument): string =>
+  idBytes ? toBuffer(idBytes).toString('latin1') : id
+
 /**
  * Checks lines that hold a document each. One walk checks a usual line, and finds its id and revision. It accepts
  * nothing that is not JSON, and leaves rare and wrong lines to {@link JsonScanner}, which reports what is wrong.

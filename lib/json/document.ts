@@ -93,7 +93,7 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
 }
 
 /** Returns the id of a valid document: fast, since CouchDB sends it first. */
-export function idOf(bytes: Uint8Array): string {
+export function documentId(bytes: Uint8Array): string {
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) if (cursor.keyOf(ID)) return cursor.string() ?? ''
   return ''

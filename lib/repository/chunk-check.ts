@@ -3,7 +3,7 @@ import { bytesFingerprinter, type Fingerprint, fingerprinter } from '../ids/fing
 import { largeKey, SURELY_SHORT } from '../ids/large-key.js'
 import type { OrdinalSet } from '../ids/ordinal-set.js'
 import { documentSteps, isDesign } from '../json/document.js'
-import { DocumentLine, isOfLine, type LineDocument } from '../json/document-line.js'
+import { DocumentLine, idText, isOfLine, type LineDocument } from '../json/document-line.js'
 import { JsonScanner, type JsonVisitor } from '../json/scanner.js'
 import { inSharedTurns, inTurns, sharedTurn } from '../waits/steps.js'
 import { LineFindings, type OnFinding } from './findings.js'
@@ -47,7 +47,7 @@ export class ChunkCheck {
     this.#onFinding = onFinding
     this.#print = (document) => {
       const bytes = document.idBytes
-      return bytes && bytes.length <= SURELY_SHORT ? ofBytes(bytes) : ofId(idOf(document))
+      return bytes && bytes.length <= SURELY_SHORT ? ofBytes(bytes) : ofId(idText(document))
     }
   }
 
@@ -78,7 +78,7 @@ export class ChunkCheck {
         if (isDesignLine(document)) designs++
         if (!isDead) {
           this.#checkMark(found, { line, length: to - from + 1 }, document, marks)
-          if (!document.hasRevision) found.add(line, 'has no "_rev"', idOf(document))
+          if (!document.hasRevision) found.add(line, 'has no "_rev"', idText(document))
           if (counts?.(line, document) ?? true) {
             checked.documents++
             checked.bytes += to - from + 1
@@ -147,7 +147,7 @@ export class ChunkCheck {
   ): void {
     if (!marks || line >= marks.count) return
     const isOther = marks.length(line) !== length || !isSame(this.#print(document), marks.print(line))
-    if (isOther) found.add(line, 'is not what the index tells', idOf(document))
+    if (isOther) found.add(line, 'is not what the index tells', idText(document))
   }
 
   #wrong({ id }: ChunkEntry, reason: string): void {
@@ -160,10 +160,6 @@ class NotTextError extends Error {
     super('it is not UTF-8')
   }
 }
-
-/** Returns the id of a document that was read. */
-export const idOf = ({ idBytes, id }: LineDocument): string =>
-  idBytes ? Buffer.from(idBytes.buffer, idBytes.byteOffset, idBytes.length).toString('latin1') : id
 
 // No usual id begins with an underscore: see DocumentLine.
 const isDesignLine = ({ idBytes, id }: LineDocument): boolean =>

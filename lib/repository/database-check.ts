@@ -4,9 +4,10 @@ import { DamagedBackupError } from '../errors.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
 import { LastVersions } from '../ids/version-index.js'
-import { idOf as idOfLine } from '../json/document.js'
+import { documentId } from '../json/document.js'
+import { idText } from '../json/document-line.js'
 import { sharedTurn } from '../waits/steps.js'
-import { type CheckedLines, ChunkCheck, type Counts, idOf } from './chunk-check.js'
+import { type CheckedLines, ChunkCheck, type Counts } from './chunk-check.js'
 import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
 import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
@@ -378,7 +379,7 @@ export class DatabaseCheck {
     if (entry.large !== undefined) return this.#reader.largeKey(entry)
     let at = 0
     for await (const group of lineGroups(await this.#reader.lines(entry))) {
-      if (line < at + group.length) return idOfLine(group[line - at])
+      if (line < at + group.length) return documentId(group[line - at])
       at += group.length
     }
     return undefined
@@ -415,7 +416,7 @@ export class DatabaseCheck {
 
   #counts({ ordinal }: ChunkContent): Counts | undefined {
     const repeated = this.#repeated
-    return repeated && ((line, document) => repeated.isLast(fingerprint(idOf(document)), ordinal + line))
+    return repeated && ((line, document) => repeated.isLast(fingerprint(idText(document)), ordinal + line))
   }
 
   #countsLarge({ entry, ordinal }: ChunkContent): boolean {
@@ -456,7 +457,7 @@ function printsOf(entry: ChunkEntry, first: number, marks: LineMarks): PrintGrou
 }
 
 async function* keysOf(lines: Buffer): AsyncGenerator<string[]> {
-  for await (const group of lineGroups(lines)) yield group.map((line) => idOfLine(line))
+  for await (const group of lineGroups(lines)) yield group.map((line) => documentId(line))
 }
 
 async function* oneOf<T>(item: T): AsyncGenerator<T> {

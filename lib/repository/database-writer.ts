@@ -3,7 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { DamagedBackupError } from '../errors.js'
 import { type Fingerprinter, fingerprinter, newFingerprintKey } from '../ids/fingerprint.js'
 import type { LastVersions } from '../ids/version-index.js'
-import { idOf, isDesign } from '../json/document.js'
+import { documentId, isDesign } from '../json/document.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { inTurns } from '../waits/steps.js'
 import type { BaseDocuments } from './base.js'
@@ -208,7 +208,7 @@ export class DatabaseWriter {
       for (const line of group) {
         const i = at++
         if (dead.has(i)) continue
-        const id = idOf(line)
+        const id = documentId(line)
         const facts = { print: this.print(id), design: isDesign(id), conflicted: conflicts.has(i) }
         const pending = this.#documents.add(line, facts)
         if (pending) await pending

@@ -3,14 +3,14 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import type { ReplicasWatch } from '../couch/replicas.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
+import { BACKUP_TYPE, backupId, isBackupId } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { KeyedMutex } from '../waits/keyed-mutex.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Appender, type AppendLimits } from './appender.js'
 import { gzip } from './codec.js'
 import { DamageRecords, type Verdict } from './damage.js'
-import { beganAt, idOf, newBackupId, stampIn } from './ids.js'
+import { beganAt, newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
 import type { Owner } from './owner.js'
@@ -254,7 +254,7 @@ export class Repository {
    */
   async *goodSince(since: number, of: { owner: Owner; newest?: bigint }): AsyncGenerator<LoadedBackup> {
     const ids = new Set(await this.list())
-    if (of.newest) ids.add(idOf(of.newest))
+    if (of.newest) ids.add(backupId(of.newest))
     for (const id of [...ids].reverse()) {
       if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
@@ -263,8 +263,8 @@ export class Repository {
   }
 
   /** Returns the id of the backup that has this number. */
-  idOf(stamp: bigint): string {
-    return idOf(stamp)
+  backupId(stamp: bigint): string {
+    return backupId(stamp)
   }
 
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */

@@ -4,7 +4,7 @@ import { DamagedBackupError } from '../errors.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { LastVersions } from '../ids/version-index.js'
-import { idOf } from '../json/document.js'
+import { documentId } from '../json/document.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
 import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
@@ -166,7 +166,7 @@ export class StoredDocuments {
       return (_line, index) => !dead.has(index)
     }
     if (this.#repeated.size === 0) return undefined
-    return (line, index) => this.#repeated.isLast(fingerprint(idOf(line)), ordinal + index)
+    return (line, index) => this.#repeated.isLast(fingerprint(documentId(line)), ordinal + index)
   }
 
   /**
