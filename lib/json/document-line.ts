@@ -2,7 +2,7 @@ import { toBuffer } from '../bytes/views.js'
 import { LONG } from '../waits/steps.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from './document.js'
 import { decodeString, standsAt } from './members.js'
-import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
+import { JsonScanner, JsonSyntaxError, SKIP_ALL } from './scanner.js'
 import { QUOTE } from './string-bytes.js'
 import { StringWalk } from './string-walk.js'
 
@@ -30,8 +30,6 @@ const REV = Buffer.from('_rev')
 const TYPE = Buffer.from('type')
 
 const isDigit = (c: number) => c >= ZERO && c <= 0x39
-
-const NOTHING: JsonVisitor = { begin: () => 'skip', bytes() {}, end() {} }
 
 /** The id and the revision of a document that fills a line. */
 export interface LineDocument {
@@ -96,7 +94,7 @@ export class DocumentLine implements LineDocument {
       return this
     }
     const line = toBuffer(bytes).subarray(from, to)
-    const scanner = new JsonScanner(NOTHING, { maxDepth: Number.POSITIVE_INFINITY })
+    const scanner = new JsonScanner(SKIP_ALL, { maxDepth: Number.POSITIVE_INFINITY })
     scanner.write(line)
     scanner.end()
     if (line[line.findIndex((c) => c > 0x20)] !== OPEN) throw new JsonSyntaxError('not an object', 0)

@@ -4,7 +4,7 @@ import { largeKey, SURELY_SHORT } from '../ids/large-key.js'
 import type { OrdinalSet } from '../ids/ordinal-set.js'
 import { documentSteps, isDesign } from '../json/document.js'
 import { DocumentLine, idText, isOfLine, type LineDocument } from '../json/document-line.js'
-import { JsonScanner, type JsonVisitor } from '../json/scanner.js'
+import { JsonScanner, type JsonVisitor, SKIP_ALL } from '../json/scanner.js'
 import { inSharedTurns, inTurns, sharedTurn } from '../waits/steps.js'
 import { LineFindings, type OnFinding } from './findings.js'
 import type { ChunkEntry } from './layout.js'
@@ -115,7 +115,7 @@ export class ChunkCheck {
     pieces: AsyncIterable<Buffer>,
     marks?: LineMarks
   ): Promise<CheckedLines> {
-    const visitor = new HeadVisitor()
+    const visitor = new RevisionVisitor()
     const found = new LineFindings()
     try {
       const scanner = new JsonScanner(visitor, STORED)
@@ -175,25 +175,15 @@ const asDocument = (id: string, hasRevision: boolean): LineDocument => ({
 
 /** Reads a long line so that others have turns. */
 async function readLong(line: Buffer): Promise<LineDocument> {
-  const scanner = new JsonScanner(new SyntaxVisitor(), STORED)
+  const scanner = new JsonScanner(SKIP_ALL, STORED)
   for await (const piece of inSharedTurns([line])) scanner.write(piece)
   scanner.end()
   const { id, rev } = await inTurns(documentSteps(line))
   return asDocument(id, rev !== undefined)
 }
 
-class SyntaxVisitor implements JsonVisitor {
-  begin() {
-    return 'skip' as const
-  }
-
-  bytes(): void {}
-
-  end(): void {}
-}
-
 /** Keeps id and revision of a document that comes in pieces. */
-class HeadVisitor implements JsonVisitor {
+class RevisionVisitor implements JsonVisitor {
   id: string | undefined
   rev: string | undefined
   #pieces: Buffer[] = []

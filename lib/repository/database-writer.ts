@@ -31,8 +31,6 @@ const LIVE_SHARE = 0.5
 /** Small chunks of an index that may be listed, and the bytes of a small one. */
 const MOST_SMALL = 8
 const SMALL_INDEX = 256 * 1024
-/** The ordinal of a version that an earlier backup has stored, and that has none in this backup. */
-const EARLIER = -2
 
 export interface DatabaseWriterOptions {
   store: Store
@@ -173,8 +171,11 @@ export class DatabaseWriter {
         if (!this.#list.has(chunk)) continue
         const firstLine = this.#firstLines.get(chunk)
         for (let i = 0; i < marks.count; i++) {
-          const ordinal = firstLine === undefined ? EARLIER : firstLine + first + i
-          if (!versions.isLast(marks.print(i), ordinal)) this.#list.drop(chunk, first + i, marks.length(i))
+          const print = marks.print(i)
+          // A version that an earlier backup has stored counts unless this backup has read a later one.
+          const isLast =
+            firstLine === undefined ? !versions.has(print) : versions.isLast(print, firstLine + first + i)
+          if (!isLast) this.#list.drop(chunk, first + i, marks.length(i))
         }
       }
     }

@@ -30,7 +30,7 @@ import { entryGroups, moveToManifests, readEntries } from './manifests.js'
 import type { Owner } from './owner.js'
 import { allParts, deleteParts, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
-import { atATime, headerRevisions, isOfHeader, References } from './references.js'
+import { atATime, headerRevisions, References } from './references.js'
 import type { PartCount } from './removal.js'
 
 /** Chunks that are read and stored at a time. */
@@ -61,8 +61,8 @@ export interface RekeyedBackup {
   bytes: number
 }
 
-/** The places from which chunks are read and to which they are written. */
-interface ChunkTransfer {
+/** From where the chunks of a database are read, and to where they are written. */
+interface DatabaseSealing {
   database: LogicalDatabase
   opened: OpenedHeader
   places: ChunkPlaces
@@ -224,13 +224,13 @@ export class Rekeying {
     return last === undefined ? 0 : numberOf(last.id) + 1
   }
 
-  async #sealChunk(entry: ChunkEntry, transfer: ChunkTransfer): Promise<ChunkEntry> {
+  async #sealChunk(entry: ChunkEntry, sealing: DatabaseSealing): Promise<ChunkEntry> {
     const { key } = this.#options
     if (entry.sealed === key.id) return entry
     const name = nameOf(entry)
     let place = this.#places.get(name)
     if (!place) {
-      place = await this.#storeAgain(entry, transfer)
+      place = await this.#storeAgain(entry, sealing)
       this.#places.set(name, place)
       this.#chunks++
       this.#bytes += place.stored
@@ -240,7 +240,7 @@ export class Rekeying {
 
   async #storeAgain(
     entry: ChunkEntry,
-    { database, opened, places, reader }: ChunkTransfer
+    { database, opened, places, reader }: DatabaseSealing
   ): Promise<NewPlace> {
     const { db, codec } = this.#store
     const { key } = this.#options
@@ -290,9 +290,9 @@ export class Rekeying {
     try {
       await references.update()
     } catch (error) {
-      if (!isOfHeader(error)) throw error
-      // One that cannot be read whole may list any chunk.
-      this.#left.push({ id: '', reason: `nothing was deleted: ${error.message}` })
+      // The header of a backup that cannot be read whole may list any chunk.
+      if (!(error instanceof DamagedBackupError || error instanceof UnknownLayoutError)) throw error
+      this.#left.push({ id: error.id, reason: `nothing was deleted: ${error.message}` })
       return deleted
     }
     for await (const group of allParts(db)) {
