@@ -3,7 +3,6 @@ import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
-import { LastVersions } from '../ids/version-index.js'
 import { documentId } from '../json/document.js'
 import { idText } from '../json/document-line.js'
 import { sharedTurn } from '../waits/steps.js'
@@ -27,6 +26,7 @@ import { ChunkMarks, type LineMarks } from './line-marks.js'
 import { linesOf, liveConflicts } from './line-set.js'
 import { readManifest } from './manifests.js'
 import { Parts } from './parts.js'
+import { SupersededVersions } from './superseded-versions.js'
 
 /** Lines whose marks are held at a time, 12 bytes each: the index is read once for so many. */
 const MARKED = 1_000_000
@@ -75,8 +75,7 @@ export class DatabaseCheck {
   #isRead = true
   /** The marks of all lines, where they are held at once and the index fits its chunks. */
   #allMarks: ChunkMarks | undefined
-  /** The last versions of documents that changed during a backup of layout 2. */
-  #repeated: LastVersions | undefined
+  readonly #superseded = new SupersededVersions()
 
   private constructor(
     reader: ChunkReader,
@@ -254,7 +253,7 @@ export class DatabaseCheck {
       const checked = await this.#reader.readDocument(entry, (pieces) =>
         this.#lines.checkLarge(entry, key, pieces, own)
       )
-      return this.#countsLarge(content) ? checked : { documents: 0, bytes: 0 }
+      return this.#superseded.isLastLarge(content) ? checked : { documents: 0, bytes: 0 }
     } catch (error) {
       this.#unread(error)
       return { documents: 0, bytes: 0 }
@@ -366,7 +365,7 @@ export class DatabaseCheck {
       for await (const group of keys) {
         const print = (i: number) => fingerprint(group[i])
         const at = ordinal + first
-        const counts = (i: number) => this.#repeated?.isLast(print(i), at + i) ?? true
+        const counts = (i: number) => this.#superseded.isLast(print(i), at + i)
         yield { chunk: entry.id, first, count: group.length, counts, print }
         first += group.length
       }
@@ -397,30 +396,14 @@ export class DatabaseCheck {
   }
 
   async #readSuperseded(): Promise<void> {
-    const { superseded } = this.#stored
-    if (superseded.length === 0 || this.#repeated) return
-    this.#repeated = new LastVersions()
-    for (const chunk of superseded) {
-      try {
-        for await (const lines of lineGroups(await this.#reader.lines(chunk))) {
-          for (const line of lines) {
-            const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
-            this.#repeated.put(fingerprint(key), ordinal)
-          }
-        }
-      } catch (error) {
-        this.#unread(error instanceof SyntaxError ? notSuperseded(chunk) : error)
-      }
-    }
+    for (const chunk of this.#stored.superseded)
+      await this.#superseded.read(this.#reader, chunk).catch((error) => this.#unread(error))
   }
 
   #counts({ ordinal }: ChunkContent): Counts | undefined {
-    const repeated = this.#repeated
-    return repeated && ((line, document) => repeated.isLast(fingerprint(idText(document)), ordinal + line))
-  }
-
-  #countsLarge({ entry, ordinal }: ChunkContent): boolean {
-    return this.#repeated?.isLast(fingerprint(entry.large ?? ''), ordinal) ?? true
+    const superseded = this.#superseded
+    if (superseded.size === 0) return undefined
+    return (line, document) => superseded.isLast(fingerprint(idText(document)), ordinal + line)
   }
 
   #unread(error: unknown): void {
@@ -463,9 +446,6 @@ async function* keysOf(lines: Buffer): AsyncGenerator<string[]> {
 async function* oneOf<T>(item: T): AsyncGenerator<T> {
   yield item
 }
-
-const notSuperseded = ({ id }: ChunkEntry) =>
-  new DamagedBackupError('chunk', id, 'does not hold lines of superseded documents')
 
 /** Returns what is wrong with the lines that an entry names: they are of the backup that lists it alone. */
 function problemOfSets(entry: ChunkEntry): string | undefined {

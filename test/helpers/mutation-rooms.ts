@@ -36,6 +36,7 @@ export const ROOMS: Record<string, Room> = {
       'zlib-output',
       'line-set',
       'line-marks',
+      'superseded-versions',
       'chunk-list',
       'unreadable-names',
       'part-ids',
